@@ -1,0 +1,99 @@
+"""What happened. Rows here name things as text, without foreign keys, to outlive what they name."""
+
+from typing import Any, ClassVar, NoReturn, Self
+
+from django.db import models
+
+from keyportal.teams.models import Team, User
+
+
+class Action(models.TextChoices):
+    """`subject:what-happened`. A retired action stays listed, because old rows carry it."""
+
+    SIGNED_IN = "user:signed-in", "Signed in"
+    SIGN_IN_FAILED = "user:sign-in-failed", "Sign-in failed"
+    KEY_CREATED = "key:created", "Key created"
+    KEY_DELETED = "key:deleted", "Key deleted"
+    KEY_REFUSED = "key:refused-by-limit", "Key refused: limit reached"
+    KEY_CHANGED = "key:changed", "Key changed"
+
+
+class AppendOnlyError(TypeError):
+    """Somebody tried to change or remove history."""
+
+
+class AuditQuerySet(models.QuerySet["AuditEvent"]):
+    def of(self, team: Team) -> Self:
+        """Newest first; the id decides between rows of one instant."""
+        return self.filter(team_slug=team.slug).order_by("-created_at", "-id")
+
+    def record(
+        self,
+        action: Action,
+        *,
+        target: str,
+        actor: User | None = None,
+        team: Team | None = None,
+        address: str | None = None,
+    ) -> "AuditEvent":
+        """Write one row, inside the transaction of what it tells of.
+
+        `target` is shown as it stands, so it never holds a secret; `address` is the IP address
+        that the request came from, or None for a command.
+        """
+        return self.create(
+            action=action,
+            target=target,
+            actor=actor.get_username() if actor else "",
+            team_slug=team.slug if team else "",
+            address=address,
+        )
+
+    def update(self, **kwargs: Any) -> NoReturn:
+        raise AppendOnlyError("Audit rows are never changed.")
+
+    def delete(self) -> NoReturn:
+        raise AppendOnlyError("Audit rows are never deleted.")
+
+
+class AuditEvent(models.Model):
+    """One thing that somebody did, as it was at the time."""
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    action = models.CharField(max_length=40, choices=Action)
+    actor = models.CharField(max_length=150, blank=True, help_text="User name; empty: a command.")
+    team_slug = models.CharField(max_length=64, blank=True)
+    target = models.CharField(max_length=200)
+    address = models.GenericIPAddressField(null=True)
+
+    objects = AuditQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["team_slug", "-created_at", "-id"], name="audit_by_team")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.target}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            raise AppendOnlyError("Audit rows are never changed.")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise AppendOnlyError("Audit rows are never deleted.")
+
+
+class Tombstone(models.Model):
+    """A deleted key's secret: its digest still tells whose key was refused. One row a secret."""
+
+    digest = models.BinaryField(max_length=32, unique=True)
+    public_id = models.CharField(max_length=8, db_index=True)
+    name = models.CharField(max_length=64)
+    team_slug = models.CharField(max_length=64)
+    deleted_at = models.DateTimeField(auto_now_add=True)
+    deleted_by = models.CharField(max_length=150, blank=True)
+
+    def __str__(self) -> str:
+        return self.public_id

@@ -1,0 +1,1 @@
+"""The way to serve: programs through one door, people through the other."""

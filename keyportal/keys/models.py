@@ -1,0 +1,222 @@
+"""API keys: issued once, masked ever after, deleted for good."""
+
+from datetime import datetime, timedelta
+from typing import ClassVar, Self
+
+from django.db import IntegrityError, models, transaction
+from django.db.models import Prefetch, Q
+from django.utils import timezone
+from django.utils.functional import cached_property
+from django.views.decorators.debug import sensitive_variables
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.keys import secret
+from keyportal.keys.secret import KeyString
+from keyportal.teams.models import Team, User
+
+NONCE_MEMORY = timedelta(days=7)
+
+
+class KeyNotIssued(Exception):
+    """Nothing was created; the text says why, to a person."""
+
+
+class KeyLimitReached(KeyNotIssued):
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"This team has {limit} of {limit} API keys. Delete one that is no longer used, "
+            f"or ask an operator to raise the limit."
+        )
+
+
+class NameTaken(KeyNotIssued):
+    def __init__(self) -> None:
+        super().__init__("A key with this name already exists in the team.")
+
+
+class AlreadyCreated(KeyNotIssued):
+    def __init__(self) -> None:
+        super().__init__("This form has already created its key.")
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def of(self, team: Team) -> Self:
+        return self.filter(team=team)
+
+    def matching(self, text: str) -> Self:
+        """Those whose name, or public id, holds `text`. `%` and `_` are only characters."""
+        return self.filter(Q(name__icontains=text) | Q(public_id__contains=text)) if text else self
+
+    def for_display(self) -> Self:
+        """With owner and secrets: a constant number of queries for any number of rows."""
+        live = Secret.objects.order_by("-created_at", "-id")
+        return self.select_related("owner").prefetch_related(Prefetch("secrets", live))
+
+    @sensitive_variables("key_string")
+    def issue(
+        self,
+        *,
+        team: Team,
+        owner: User,
+        name: str,
+        actor: User | None = None,
+        address: str | None = None,
+        nonce: str = "",
+        expires_at: datetime | None = None,
+        allowed_models: list[str] | None = None,
+    ) -> tuple["ApiKey", KeyString]:
+        """Create a key and return it with its plaintext, which exists nowhere else.
+
+        `nonce` is the one-use mark of the form that asked, if a form did. Raises
+        `KeyLimitReached`, `NameTaken` or `AlreadyCreated`, each after creating nothing.
+        """
+        key_string = secret.generate()
+        try:
+            with transaction.atomic():
+                # The lock makes concurrent creates queue up, so that the limit is exact.
+                # NO KEY: rows that refer to the team may be written meanwhile.
+                locked = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
+                SpentNonce.objects.spend(nonce)
+                if self.of(locked).filter(name=name).exists():
+                    raise NameTaken
+                if self.of(locked).count() >= locked.key_limit:
+                    raise KeyLimitReached(locked.key_limit)
+                key = self.create(
+                    team=locked,
+                    owner=owner,
+                    name=name,
+                    public_id=key_string.public_id,
+                    expires_at=expires_at,
+                    allowed_models=allowed_models or [],
+                )
+                Secret.objects.create(
+                    key=key,
+                    prefix=key_string.prefix,
+                    digest=secret.digest(key_string.text.encode()),
+                    last4=key_string.last4,
+                )
+                AuditEvent.objects.record(
+                    Action.KEY_CREATED, target=str(key), actor=actor, team=locked, address=address
+                )
+        except KeyLimitReached:
+            AuditEvent.objects.record(
+                Action.KEY_REFUSED, target=name, actor=actor, team=team, address=address
+            )
+            raise
+        return key, key_string
+
+
+class ApiKey(models.Model):
+    """What a program calls with. Its secrets come and go; its public id stays."""
+
+    team = models.ForeignKey(Team, models.PROTECT, related_name="keys")
+    owner = models.ForeignKey(User, models.PROTECT, related_name="keys")
+    name = models.CharField(max_length=64)
+    public_id = models.CharField(max_length=8, unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    disabled_at = models.DateTimeField(null=True, blank=True)
+    allowed_models = models.JSONField(
+        default=list, blank=True, help_text="Served names that the key may call. Empty: all."
+    )
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["team", "name"],
+                name="apikey_name_unique_in_team",
+                violation_error_message="A key with this name already exists in the team.",
+            ),
+            models.CheckConstraint(condition=~Q(name=""), name="apikey_name_not_empty"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["team", "-created_at", "-id"], name="apikey_newest_in_team")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.public_id})"
+
+    @cached_property
+    def current_secret(self) -> "Secret":
+        """The newest. Read from what `for_display` fetched, where it did."""
+        return max(self.secrets.all(), key=lambda found: (found.created_at, found.pk))
+
+    @property
+    def masked(self) -> str:
+        current = self.current_secret
+        return secret.mask(current.prefix, self.public_id, current.last4)
+
+    @property
+    def last_used(self) -> "Secret | None":
+        """The secret that was used last, with time, address and agent; None if none ever was."""
+        used = [found for found in self.secrets.all() if found.last_used_at]
+        return max(used, key=lambda found: found.last_used_at, default=None)  # type: ignore[arg-type,return-value]  # narrowed above
+
+    def revoke(self, *, actor: User | None, address: str | None = None) -> None:
+        """Delete the key. No request that starts after this returns is served with it.
+
+        Raises `ApiKey.DoesNotExist` when somebody else was faster.
+        """
+        with transaction.atomic():
+            # The lock lets one of two deletions write its audit row, and the other none.
+            key = ApiKey.objects.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
+            by = actor.get_username() if actor else ""
+            Tombstone.objects.bulk_create(
+                Tombstone(
+                    digest=found.digest,
+                    public_id=key.public_id,
+                    name=key.name,
+                    team_slug=key.team.slug,
+                    deleted_by=by,
+                )
+                for found in key.secrets.all()
+            )
+            AuditEvent.objects.record(
+                Action.KEY_DELETED, target=str(key), actor=actor, team=key.team, address=address
+            )
+            key.delete()
+
+
+class Secret(models.Model):
+    """What the gateway looks up. One row a key, or two while a rotation overlaps."""
+
+    key = models.ForeignKey(ApiKey, models.CASCADE, related_name="secrets")
+    digest = models.BinaryField(max_length=32, unique=True)
+    prefix = models.CharField(max_length=32)
+    last4 = models.CharField(max_length=4)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    last_used_ip = models.GenericIPAddressField(null=True, editable=False)
+    last_used_agent = models.CharField(max_length=200, blank=True, editable=False)
+
+    def __str__(self) -> str:
+        return f"…{self.last4}"
+
+
+class SpentNonceQuerySet(models.QuerySet["SpentNonce"]):
+    def spend(self, nonce: str) -> None:
+        """Use up a form's mark, in the transaction of what the form does; once, or not at all."""
+        if not nonce:
+            return
+        self.filter(spent_at__lt=timezone.now() - NONCE_MEMORY).delete()
+        try:
+            with transaction.atomic():
+                self.create(nonce=nonce)
+        except IntegrityError:
+            raise AlreadyCreated from None
+
+
+class SpentNonce(models.Model):
+    """The mark of a form that has done its work: a reload or Back can't do it again."""
+
+    nonce = models.CharField(max_length=64, unique=True)
+    spent_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    objects = SpentNonceQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return str(self.pk)

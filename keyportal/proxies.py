@@ -1,0 +1,68 @@
+"""Whom a request comes from: the peer, unless a trusted proxy speaks for somebody else.
+
+Decided once, in front of both doors, so that audit rows, rate limits, Secure cookies and the
+refusal of plain HTTP all see the same address and scheme.
+"""
+
+import ipaddress
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from django.conf import settings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class TrustedProxies:
+    """ASGI middleware: believes X-Forwarded-For and -Proto of the configured networks only."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if settings.TRUSTED_PROXIES and scope["type"] == "http" and _is_trusted(_peer(scope)):
+            _believe(scope)
+        await self.app(scope, receive, send)
+
+
+def _believe(scope: Scope) -> None:
+    chain = _values(scope, b"x-forwarded-for")
+    # From the right: each trusted proxy tells who came to it. The first that is not trusted is
+    # the client; whatever stands further left, the client may have written itself.
+    for address in reversed(chain):
+        if not _is_address(address):
+            break
+        scope["client"] = (address, 0)
+        if not _is_trusted(address):
+            break
+    if (schemes := _values(scope, b"x-forwarded-proto")) and schemes[-1] in {"http", "https"}:
+        scope["scheme"] = schemes[-1]
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def _values(scope: Scope, name: bytes) -> list[str]:
+    found = b",".join(value for header, value in scope["headers"] if header == name)
+    return [part.strip() for part in found.decode("latin-1").split(",") if part.strip()]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_trusted(text: str) -> bool:
+    if not _is_address(text):
+        return False
+    address = ipaddress.ip_address(text)
+    return any(address in network for network in settings.TRUSTED_PROXIES)

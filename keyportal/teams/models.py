@@ -1,0 +1,111 @@
+"""Who people are: users, teams, and what a user is in a team."""
+
+import secrets
+from typing import ClassVar
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractUser
+from django.core.validators import MaxValueValidator, RegexValidator
+from django.db import models
+from django.db.models.functions import Lower
+
+
+class User(AbstractUser):
+    """A person. Programs are not users: they hold keys."""
+
+    class Meta(AbstractUser.Meta):
+        constraints: ClassVar = [
+            # People may sign in with their address, so two must never share one.
+            models.UniqueConstraint(
+                Lower("email"),
+                condition=~models.Q(email=""),
+                name="user_email_unique",
+                violation_error_message="Another user has this e-mail address.",
+            )
+        ]
+
+
+def new_slug() -> str:
+    """`u-` and twelve hexadecimal digits, such as `u-8105f7322477`: says nothing, never reused."""
+    return f"u-{secrets.token_hex(6)}"
+
+
+def default_key_limit() -> int:
+    return int(settings.KEY_LIMIT)
+
+
+class TeamQuerySet(models.QuerySet["Team"]):
+    def of(self, user: User) -> "TeamQuerySet":
+        return self.filter(memberships__user=user).order_by("name", "slug")
+
+
+class Team(models.Model):
+    """An account: keys belong to it, and its limit holds for all its members together."""
+
+    slug = models.CharField(
+        max_length=64,
+        unique=True,
+        default=new_slug,
+        validators=[
+            RegexValidator(
+                r"\A[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z",
+                "Use lower-case letters, digits and hyphens, not at either end.",
+            )
+        ],
+        help_text="Part of addresses and of model names. It can't be changed later.",
+    )
+    name = models.CharField(max_length=100)
+    key_limit = models.PositiveIntegerField(
+        default=default_key_limit,
+        validators=[MaxValueValidator(1_000_000)],
+        help_text="How many API keys the team may have at a time.",
+    )
+    is_active = models.BooleanField(
+        default=True, help_text="Keys of an inactive team are refused from the next request on."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = TeamQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Role(models.TextChoices):
+    """From the weakest to the strongest; each may do what those before it may."""
+
+    VIEWER = "viewer", "Viewer"
+    MEMBER = "member", "Member"
+    ADMIN = "admin", "Admin"
+    OWNER = "owner", "Owner"
+
+    @property
+    def rank(self) -> int:
+        return list(Role).index(self)
+
+
+class Membership(models.Model):
+    """What one user is in one team. A key stops working when its owner's membership ends."""
+
+    team = models.ForeignKey(Team, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=16, choices=Role, default=Role.MEMBER)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["team", "user"],
+                name="membership_unique",
+                violation_error_message="This user is in the team already.",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(role__in=Role.values), name="membership_role_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.team} ({self.role})"
+
+    def is_at_least(self, role: Role) -> bool:
+        return Role(self.role).rank >= role.rank

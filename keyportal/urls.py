@@ -1,0 +1,36 @@
+"""The site map of the portal. `/v1/` is not here: the gateway is no part of Django's stack."""
+
+from allauth.account import views as account
+from django.contrib import admin
+from django.urls import include, path
+
+from keyportal.teams import views as teams
+
+account_urls = [
+    path("login/", account.login, name="account_login"),
+    path("logout/", account.logout, name="account_logout"),
+    path("inactive/", account.account_inactive, name="account_inactive"),
+    path("password/change/", account.password_change, name="account_change_password"),
+    path("password/reset/", account.password_reset, name="account_reset_password"),
+    path("password/reset/done/", account.password_reset_done, name="account_reset_password_done"),
+    path(
+        "password/reset/key/<str:uidb36>-<str:key>/",
+        account.password_reset_from_key,
+        name="account_reset_password_from_key",
+    ),
+    path(
+        "password/reset/key/done/",
+        account.password_reset_from_key_done,
+        name="account_reset_password_from_key_done",
+    ),
+]
+
+urlpatterns = [
+    path("", teams.home, name="home"),
+    path("accounts/", include(account_urls)),
+    path("admin/", admin.site.urls),
+    path("teams/<slug:slug>/keys/", include("keyportal.keys.urls")),
+    path("teams/<slug:slug>/models/", include("keyportal.catalog.urls")),
+    path("teams/<slug:slug>/audit/", include("keyportal.activity.urls")),
+    path("teams/<slug:slug>/", include("keyportal.teams.urls")),
+]

@@ -1,0 +1,90 @@
+"""Named people and their things. Alice owns the team, Ada is its admin, Bob a member, Vera views;
+Charlie has a team of his own and is an outsider here."""
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+
+from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Membership, Role, Team, User
+
+PASSWORD = "correct horse battery staple"
+
+
+def _person(name: str, team: Team, role: Role) -> User:
+    user = User.objects.create_user(name, f"{name}@example.com", PASSWORD)
+    Membership.objects.create(team=team, user=user, role=role)
+    return user
+
+
+@pytest.fixture
+def team(db: None) -> Team:
+    return Team.objects.create(name="Acme", slug="u-8105f7322477")
+
+
+@pytest.fixture
+def other_team(db: None) -> Team:
+    return Team.objects.create(name="Charlie's", slug="u-0000000000cc")
+
+
+@pytest.fixture
+def alice(team: Team) -> User:
+    return _person("alice", team, Role.OWNER)
+
+
+@pytest.fixture
+def ada(team: Team) -> User:
+    return _person("ada", team, Role.ADMIN)
+
+
+@pytest.fixture
+def bob(team: Team) -> User:
+    return _person("bob", team, Role.MEMBER)
+
+
+@pytest.fixture
+def vera(team: Team) -> User:
+    return _person("vera", team, Role.VIEWER)
+
+
+@pytest.fixture
+def charlie(other_team: Team) -> User:
+    return _person("charlie", other_team, Role.OWNER)
+
+
+@pytest.fixture
+def sign_in(client: Client) -> Callable[[User], Client]:
+    """Sign one of the people in, without the form."""
+
+    def sign_in(user: User) -> Client:
+        client.force_login(user)
+        return client
+
+    return sign_in
+
+
+@pytest.fixture
+def issue(team: Team) -> Callable[..., tuple[ApiKey, str]]:
+    """Issue a key and return it with its plaintext."""
+
+    def issue(owner: User, name: str = "test-key", **more: object) -> tuple[ApiKey, str]:
+        key, plaintext = ApiKey.objects.issue(
+            team=more.pop("team", team),  # type: ignore[arg-type]
+            owner=owner,
+            name=name,
+            **more,  # type: ignore[arg-type]
+        )
+        return key, plaintext.text
+
+    return issue
+
+
+@pytest.fixture
+def model(team: Team) -> ServedModel:
+    """The team's model `u-8105f7322477/test`, on the built-in upstream."""
+    upstream = Upstream.objects.create(name="loopback", base_url=LOOPBACK)
+    served = ServedModel.objects.create(name=f"{team.slug}/test", team=team)
+    Route.objects.create(model=served, upstream=upstream, upstream_model="loopback")
+    return served

@@ -1,0 +1,31 @@
+"""The product's settings, on data of the tests' own."""
+
+import os
+import tempfile
+from pathlib import Path
+
+_data = Path(tempfile.gettempdir()) / f"keyportal-tests-{os.getuid()}"
+_data.mkdir(exist_ok=True)
+os.environ |= {
+    "SECRET_KEY": "only-for-tests-" + "x" * 50,
+    "KEYPORTAL_CREDENTIAL_KEYS": "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMTI=",
+    "KEYPORTAL_DATA": str(_data),
+}
+for _variable in ("KEYPORTAL_URL", "HOST", "PORT", "DEBUG", "KEYPORTAL_TRUSTED_PROXIES"):
+    os.environ.pop(_variable, None)
+
+from keyportal.settings import *  # noqa: E402, F403
+from keyportal.settings import DATABASES, IS_POSTGRESQL  # noqa: E402
+
+ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
+# Fast, and only here: what tests sign in with is no secret.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = True
+if not IS_POSTGRESQL:
+    # A file, so that gunicorn's workers and the admission thread see the same database.
+    DATABASES["default"]["TEST"] = {"NAME": str(_data / f"test-{os.getpid()}.sqlite3")}
