@@ -237,6 +237,9 @@ CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.db.DatabaseCache",
         "LOCATION": "keyportal_cache",
+        # Beyond this, entries are dropped before their time; with the default of 300, a flood
+        # of made-up names would wash the counts of real ones away.
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
     }
 }
 
@@ -259,6 +262,8 @@ ACCOUNT_ADAPTER = "keyportal.teams.adapter.AccountAdapter"
 ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_EMAIL_SUBJECT_PREFIX = "[Keyportal] "
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # Or anyone could have us write to strangers.
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
 ACCOUNT_RATE_LIMITS = {
     "login": "30/m/ip",
@@ -305,6 +310,7 @@ STORAGES = {
 }
 EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
+EMAIL_TIMEOUT = 30
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="keyportal@localhost")
 LOGGING = {
     "version": 1,

@@ -46,7 +46,8 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
             target=target,
             actor=actor.get_username() if actor else "",
             team_slug=team.slug if team else "",
-            address=address,
+            # A link-local peer comes with its interface (`fe80::1%eth0`), which is no address.
+            address=(address or "").partition("%")[0] or None,
         )
 
     def update(self, **kwargs: Any) -> NoReturn:

@@ -1,10 +1,32 @@
 """What we decide differently from django-allauth."""
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
 from allauth.account.adapter import DefaultAccountAdapter
+from django.conf import settings
+from django.core.mail import EmailMessage
 from django.http import HttpRequest
+from django.utils.http import url_has_allowed_host_and_scheme
+
+logger = logging.getLogger(__name__)
+# Mail leaves behind the answer: its time, or a mail server that is down, would tell a stranger
+# that the address belongs to somebody. The thread starts with the first mail.
+post_office = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mail")
+
+NO_MATCH = "The user name or the password is wrong."
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped base
+    error_messages: ClassVar = DefaultAccountAdapter.error_messages | {
+        "username_password_mismatch": NO_MATCH,
+        "email_password_mismatch": NO_MATCH,
+        "too_many_login_attempts": "Too many failed attempts. Wait five minutes, then try again.",
+        "enter_current_password": "This is not your current password.",
+    }
+
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         """Operators make accounts; there is no open sign-up."""
         return False
@@ -15,3 +37,25 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         allauth's own rule reads X-Forwarded-For, which anyone can send.
         """
         return str(request.META.get("REMOTE_ADDR", ""))
+
+    def is_safe_url(self, url: str) -> bool:
+        """Whether `next` may lead there: this very host, not any other that we answer to."""
+        return url_has_allowed_host_and_scheme(
+            url, {self.request.get_host()}, require_https=self.request.is_secure()
+        )
+
+    def get_reset_password_from_key_url(self, key: str) -> str:
+        """At the public address, whichever name of ours the request was sent to."""
+        url = str(super().get_reset_password_from_key_url(key))
+        return settings.PUBLIC_URL + urlsplit(url).path if settings.PUBLIC_URL else url
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        message = self.render_mail(template_prefix, email, {"request": self.request, **context})
+        post_office.submit(_deliver, message)
+
+
+def _deliver(message: EmailMessage) -> None:
+    try:
+        message.send()
+    except OSError:  # smtplib's errors are among these.
+        logger.exception("A mail could not be sent; EMAIL_URL says where to.")

@@ -5,13 +5,23 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import UserManager as DjangoUserManager
 from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Lower
 
 
+class UserManager(DjangoUserManager["User"]):
+    @classmethod
+    def normalize_email(cls, email: str | None) -> str:
+        """All lower case: sign-in and password reset look an address up that way."""
+        return (email or "").strip().lower()
+
+
 class User(AbstractUser):
     """A person. Programs are not users: they hold keys."""
+
+    objects: ClassVar[UserManager] = UserManager()
 
     class Meta(AbstractUser.Meta):
         constraints: ClassVar = [
@@ -21,7 +31,13 @@ class User(AbstractUser):
                 condition=~models.Q(email=""),
                 name="user_email_unique",
                 violation_error_message="Another user has this e-mail address.",
-            )
+            ),
+            # Sign-in ignores case, so Bob and bob would lock each other out.
+            models.UniqueConstraint(
+                Lower("username"),
+                name="user_name_unique",
+                violation_error_message="Another user has this name.",
+            ),
         ]
 
 

@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
                 'abstract': False,
             },
             managers=[
-                ('objects', django.contrib.auth.models.UserManager()),
+                ('objects', keyportal.teams.models.UserManager()),
             ],
         ),
         migrations.CreateModel(
@@ -70,6 +70,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='user',
             constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('email'), condition=models.Q(('email', ''), _negated=True), name='user_email_unique', violation_error_message='Another user has this e-mail address.'),
+        ),
+        migrations.AddConstraint(
+            model_name='user',
+            constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('username'), name='user_name_unique', violation_error_message='Another user has this name.'),
         ),
         migrations.AddConstraint(
             model_name='membership',

@@ -1,0 +1,49 @@
+"""Sign-ins are audited wherever they come from: Django tells of each by a signal."""
+
+from typing import Any
+
+from django.contrib.auth.signals import user_logged_in, user_login_failed
+from django.db import transaction
+from django.db.models import Q
+from django.dispatch import receiver
+from django.http import HttpRequest
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.teams.models import Team, User
+
+UNKNOWN_USER = "unknown user"
+
+
+@receiver(user_logged_in)
+def record_sign_in(request: HttpRequest, user: User, **_: object) -> None:
+    _record(Action.SIGNED_IN, request, user, actor=user)
+
+
+@receiver(user_login_failed)
+def record_failed_sign_in(
+    credentials: dict[str, Any], request: HttpRequest | None = None, **_: object
+) -> None:
+    """Whoever failed is not known to be the user, so the row names a target and no actor."""
+    typed = credentials.get("username") or credentials.get("email") or ""
+    user = User.objects.filter(Q(username__iexact=typed) | Q(email__iexact=typed)).first()
+    _record(Action.SIGN_IN_FAILED, request, user)
+
+
+def _record(
+    action: Action, request: HttpRequest | None, user: User | None, actor: User | None = None
+) -> None:
+    """One row for each of the user's teams, so that each team's admins see it on their page.
+
+    What was typed is kept only when it names a user: people type passwords, and keys, into the
+    wrong field.
+    """
+    teams: list[Team | None] = [*Team.objects.of(user)] if user else []
+    with transaction.atomic():
+        for team in teams or [None]:
+            AuditEvent.objects.record(
+                action,
+                target=user.get_username() if user else UNKNOWN_USER,
+                actor=actor,
+                team=team,
+                address=request.META.get("REMOTE_ADDR") if request else None,
+            )

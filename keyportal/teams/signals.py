@@ -1,0 +1,21 @@
+"""What must follow when a user changes."""
+
+from collections.abc import Collection
+
+from allauth.account.models import EmailAddress
+from django.db.models.signals import post_save
+from django.dispatch import receiver
+
+from keyportal.teams.models import User
+
+
+@receiver(post_save, sender=User)
+def forget_former_addresses(
+    instance: User, update_fields: Collection[str] | None = None, **_: object
+) -> None:
+    """A user has one address, `User.email`; allauth remembers each that it has ever seen.
+
+    Without this, whoever holds a former address could still ask for a password reset there.
+    """
+    if update_fields is None or "email" in update_fields:
+        EmailAddress.objects.filter(user=instance).exclude(email=instance.email.lower()).delete()
