@@ -1,0 +1,162 @@
+"""The key string: its shape, its checksum, and that it never shows itself."""
+
+import logging
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from keyportal.keys import secret
+
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# Made once and written down, with checksums computed apart from our code: see the test below.
+# Each is split in two, so that scanners for leaked keys leave this file alone.
+REFERENCE = [
+    ("sk-kp-", "0" * 8 + "0" * 32),
+    ("sk-kp-", "7QmX2aPd" + "k3TzAbCdEfGhIjKlMnOpQrStUvWxYz01"),
+    ("sk-kp-", "z" * 40),
+]
+
+
+def base62(number: int) -> str:
+    """The field's textbook way: divide until nothing is left, then pad."""
+    digits = ""
+    while number:
+        number, rest = divmod(number, 62)
+        digits = BASE62[rest] + digits
+    return digits.rjust(6, "0")
+
+
+def test_a_key_is_prefix_public_secret_and_checksum() -> None:
+    key = secret.generate()
+    assert key.text.startswith("sk-kp-")
+    assert len(key.text) == len("sk-kp-") + 8 + 32 + 6
+    assert key.text[6:14] == key.public_id
+    assert set(key.text[6:]) <= set(BASE62)
+    assert key.last4 == key.text[-4:]
+    assert secret.is_well_formed(key.text.encode())
+
+
+def test_every_key_is_another() -> None:
+    assert len({secret.generate().text for _ in range(1000)}) == 1000
+
+
+def test_a_rotated_key_keeps_its_public_id() -> None:
+    assert secret.generate("7QmX2aPd").public_id == "7QmX2aPd"
+
+
+@pytest.mark.parametrize(("prefix", "body"), REFERENCE)
+def test_the_checksum_is_crc32_in_base62(prefix: str, body: str) -> None:
+    text = prefix + body
+    expected = base62(zlib.crc32(text.encode("ascii")))
+    assert secret.checksum(text.encode()).decode() == expected
+    assert secret.is_well_formed((text + expected).encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "checksum"),
+    [(b"", b"000000"), (b"123456789", b"3jZRME"), (b"a", b"4GEHKN")],
+)
+def test_the_checksum_of_known_texts(text: bytes, checksum: bytes) -> None:
+    assert secret.checksum(text) == checksum
+
+
+@given(st.binary(max_size=80))
+def test_no_input_raises_and_none_passes(data: bytes) -> None:
+    assert secret.is_well_formed(data) is False
+    assert secret.is_well_formed(b"sk-kp-" + data) is False
+
+
+@given(st.text(max_size=200))
+def test_redacting_never_raises(text: str) -> None:
+    assert secret.redact(text) == text or "…" in secret.redact(text)
+
+
+@given(st.data())
+def test_one_changed_character_is_refused(data: st.DataObject) -> None:
+    text = secret.generate().text
+    place = data.draw(st.integers(6, len(text) - 1))
+    other = data.draw(st.sampled_from(BASE62).filter(lambda letter: letter != text[place]))
+    assert not secret.is_well_formed((text[:place] + other + text[place + 1 :]).encode())
+
+
+@pytest.mark.parametrize("more", ["\n", " ", "0", "\x00"])
+def test_something_before_or_after_is_refused(more: str) -> None:
+    text = secret.generate().text
+    assert not secret.is_well_formed((text + more).encode())
+    assert not secret.is_well_formed((more + text).encode())
+
+
+def test_the_first_prefix_makes_keys_and_all_are_accepted(settings: Settings) -> None:
+    old = secret.generate().text
+    settings.KEY_PREFIXES = ("sk-new-", "sk-kp-")
+    new = secret.generate()
+    assert new.prefix == "sk-new-"
+    assert secret.is_well_formed(new.text.encode())
+    assert secret.is_well_formed(old.encode())
+    settings.KEY_PREFIXES = ("sk-new-",)
+    assert not secret.is_well_formed(old.encode())
+
+
+def test_a_prefix_is_text_and_no_pattern(settings: Settings) -> None:
+    settings.KEY_PREFIXES = ("sk.kp+",)
+    text = secret.generate().text
+    assert secret.is_well_formed(text.encode())
+    body = b"skxkpp" + text[6:-6].encode()
+    assert not secret.is_well_formed(body + secret.checksum(body))
+
+
+def test_the_digest_is_32_bytes_and_tells_keys_apart() -> None:
+    one, other = secret.generate().text.encode(), secret.generate().text.encode()
+    assert len(secret.digest(one)) == 32
+    assert secret.digest(one) != secret.digest(other)
+
+
+def test_no_way_of_printing_shows_the_plaintext() -> None:
+    key = secret.generate()
+    hidden = key.text[14:-4]
+    for shown in (repr(key), str(key), f"{key}", f"{key!r}", "%s" % key, "{}".format(key)):  # noqa: UP031, UP032
+        assert hidden not in shown
+        assert key.public_id in shown
+
+
+def test_the_mask_shows_public_part_and_last_four() -> None:
+    assert secret.mask("sk-kp-", "7QmX2aPd", "k3Tz") == "sk-kp-7QmX2aPd…k3Tz"
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_redacting_takes_a_key_out_of_any_text(before: str, after: str) -> None:
+    key = secret.generate()
+    redacted = secret.redact(f"{before} {key.text} {after}")
+    assert key.text[14:] not in redacted
+    assert f"sk-kp-{key.public_id}…" in redacted
+
+
+def test_redacting_takes_out_mistyped_and_cut_off_keys() -> None:
+    text = secret.generate().text
+    for damaged in (text[:-1], text[:30], text + "0", text[:20] + "x" + text[21:]):
+        redacted = secret.redact(f"Bearer {damaged}.")
+        assert redacted == f"Bearer {text[:14]}…."
+
+
+def test_redacting_takes_out_every_key() -> None:
+    one, other = secret.generate().text, secret.generate().text
+    redacted = secret.redact(f"{one},{other}\n{one}")
+    assert one[14:] not in redacted
+    assert other[14:] not in redacted
+    assert redacted.count("…") == 3
+
+
+def test_the_logs_never_hold_a_key() -> None:
+    text = secret.generate().text
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        record = logging.LogRecord(
+            "n", logging.ERROR, "p", 1, "%s", (text,), (type(error), error, error.__traceback__)
+        )
+    written = secret.RedactingFormatter("{message}", style="{").format(record)
+    assert "ValueError" in written
+    assert text[14:] not in written
