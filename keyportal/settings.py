@@ -7,51 +7,63 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
+from keyportal import data
+
 env = environ.Env()
 
-BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(env.str("KEYPORTAL_DATA", default=str(BASE_DIR / "var"))).absolute()
+
+def _text(variable: str, default: str) -> str:
+    """An empty variable is an unset one: `make run PORT=` and compose files make empty ones."""
+    return str(env.str(variable, default=default)) or default
+
+
+def _number(variable: str, default: int, *, least: int, most: int = 2**31 - 1) -> int:
+    text = _text(variable, str(default))
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise ImproperlyConfigured(
+            f"{variable} must be a whole number from {least} to {most}, not {text!r}."
+        )
+    return int(text)
+
+
+BASE_DIR = data.BASE_DIR
+DATA_DIR = data.folder()
 DEBUG = env.bool("DEBUG", default=False)
-LOG_LEVEL = env.str("KEYPORTAL_LOG_LEVEL", default="INFO").upper()
+LOG_LEVEL = _text("KEYPORTAL_LOG_LEVEL", "INFO").upper()
+if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
+    raise ImproperlyConfigured(
+        f"KEYPORTAL_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {LOG_LEVEL}."
+    )
 
 
-def _kept_secret(variable: str, file_name: str) -> str:
+def _kept_secret(variable: str) -> str:
     """From the environment, else from the data folder, where the first `make run` put it."""
-    file = DATA_DIR / file_name
-    if value := str(env.str(variable, default="")):
-        return value
-    try:
-        value = file.read_text().strip()
-    except FileNotFoundError:
-        value = ""
-    except OSError as error:
-        raise ImproperlyConfigured(f"{file} can't be read: {error.strerror}.") from error
+    value = data.kept_secret(variable)
     if not value and not DEBUG:
         raise ImproperlyConfigured(
-            f"{variable} is not set and {file} does not exist. "
+            f"{variable} is not set, and {DATA_DIR / data.KEPT[variable][0]} holds none. "
             f"Set the variable, or let `make run` make the file."
         )
     return value
 
 
-SECRET_KEY = _kept_secret("SECRET_KEY", "secret_key") or get_random_secret_key()
+SECRET_KEY = _kept_secret("SECRET_KEY") or get_random_secret_key()
 # Fernet keys, the newest first; they encrypt the upstreams' credentials and nothing else.
-CREDENTIAL_KEYS = tuple(_kept_secret("KEYPORTAL_CREDENTIAL_KEYS", "credential_keys").split())
+CREDENTIAL_KEYS = tuple(_kept_secret("KEYPORTAL_CREDENTIAL_KEYS").replace(",", " ").split())
 
 # Where we are, seen from outside.
 
-HOST = env.str("HOST", default="127.0.0.1")
-PORT = env.int("PORT", default=8000)
-LISTENS_EVERYWHERE = HOST in {"0.0.0.0", "::", ""}  # noqa: S104 - compared, not bound
+HOST = _text("HOST", "127.0.0.1")
+PORT = _number("PORT", 8000, least=1, most=65535)
+LISTENS_EVERYWHERE = HOST in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
 
 def _authority(host: str) -> str:
@@ -88,15 +100,24 @@ def _interface_addresses() -> set[str]:
     return found
 
 
-_given_url = env.str("KEYPORTAL_URL", default="").rstrip("/")
+def _public_parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        is_sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        is_sound = False
+    if url and (not is_sound or set(parts.netloc) & set("@ \\") or any(parts[2:])):
+        raise ImproperlyConfigured(
+            f"KEYPORTAL_URL must look like https://keys.example.com, without a path, not {url}"
+        )
+    return parts
+
+
 # Empty only when we listen on every address and nobody said which one is ours: then links
 # and examples follow the (allow-listed) host of the request.
-PUBLIC_URL = _given_url or ("" if LISTENS_EVERYWHERE else f"http://{_authority(HOST)}:{PORT}")
-_public = urlsplit(PUBLIC_URL)
-if PUBLIC_URL and (_public.scheme not in {"http", "https"} or not _public.hostname or _public.path):
-    raise ImproperlyConfigured(
-        f"KEYPORTAL_URL must look like https://keys.example.com, without a path, not {PUBLIC_URL}."
-    )
+_own_url = "" if LISTENS_EVERYWHERE else f"http://{_authority(HOST)}:{PORT}"
+PUBLIC_URL = _text("KEYPORTAL_URL", "").rstrip("/") or _own_url
+_public = _public_parts(PUBLIC_URL)
 IS_HTTPS = _public.scheme == "https"
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 _hosts = {_public.hostname} if _public.hostname else _own_names()
@@ -171,13 +192,31 @@ TEMPLATES = [
 # never wait for each other's connection.
 
 _SCHEMES = ("sqlite", "postgres", "postgresql")
-DATABASE_URL = env.str("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'keyportal.sqlite3'}")
-if DATABASE_URL.partition(":")[0] not in _SCHEMES:
-    raise ImproperlyConfigured(
-        f"DATABASE_URL must begin with sqlite:/// or postgresql://, "
-        f"not {DATABASE_URL.partition(':')[0]}:"
-    )
-_database: dict[str, Any] = env.db_url_config(DATABASE_URL)
+DATABASE_URL = _text("DATABASE_URL", f"sqlite:///{quote(f'{DATA_DIR}/keyportal.sqlite3')}")
+
+
+def _database_config(url: str) -> dict[str, Any]:
+    # The text of a bad URL is not repeated: it may hold a password.
+    if url.partition(":")[0] not in _SCHEMES:
+        raise ImproperlyConfigured(
+            "DATABASE_URL must begin with sqlite:/// or postgresql://, "
+            f"not {url.partition(':')[0][:20]}:"
+        )
+    if url.startswith("sqlite") and not url.startswith("sqlite:///"):
+        raise ImproperlyConfigured("DATABASE_URL for SQLite needs three slashes: sqlite:///FILE.")
+    try:
+        config: dict[str, Any] = env.db_url_config(url)
+    except ValueError:
+        config = {}
+    if config.get("NAME", "") in {"", ":memory:"}:
+        raise ImproperlyConfigured(
+            "DATABASE_URL can't be read. It must look like sqlite:////srv/keyportal.sqlite3 "
+            "or postgresql://user:password@host:5432/name."
+        )
+    return config
+
+
+_database = _database_config(DATABASE_URL)
 IS_POSTGRESQL = _database["ENGINE"].endswith("postgresql")
 
 
@@ -308,10 +347,15 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
-EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
+try:
+    EMAIL_CONFIG = env.email_url_config(_text("EMAIL_URL", "consolemail://"))
+except (ValueError, KeyError, ImproperlyConfigured):
+    raise ImproperlyConfigured(
+        "EMAIL_URL can't be read. It must look like smtp+tls://user:password@host:587."
+    ) from None
 vars().update(EMAIL_CONFIG)
 EMAIL_TIMEOUT = 30
-DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="keyportal@localhost")
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = _text("DEFAULT_FROM_EMAIL", "keyportal@localhost")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -335,11 +379,11 @@ LOGGING = {
 
 # The first makes new keys, all are accepted.
 KEY_PREFIXES = tuple(env.list("KEYPORTAL_KEY_PREFIXES", default=["sk-kp-"]))
-KEY_LIMIT: int = env.int("KEYPORTAL_KEY_LIMIT", default=20)
+KEY_LIMIT = _number("KEYPORTAL_KEY_LIMIT", 20, least=0, most=1_000_000)
 
 # The gateway.
 
-WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1)
-MAX_BODY_BYTES = env.int("KEYPORTAL_MAX_BODY_BYTES", default=20 * 1024 * 1024)
-MAX_CALLS = env.int("KEYPORTAL_MAX_CALLS", default=10_000)
-GRACEFUL_TIMEOUT = env.int("KEYPORTAL_GRACEFUL_TIMEOUT", default=60)
+WEB_CONCURRENCY = _number("WEB_CONCURRENCY", 1, least=1, most=1024)
+MAX_BODY_BYTES = _number("KEYPORTAL_MAX_BODY_BYTES", 20 * 1024 * 1024, least=1)
+MAX_CALLS = _number("KEYPORTAL_MAX_CALLS", 10_000, least=1)
+GRACEFUL_TIMEOUT = _number("KEYPORTAL_GRACEFUL_TIMEOUT", 60, least=1, most=86_400)

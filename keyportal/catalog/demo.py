@@ -1,0 +1,45 @@
+"""The demo: one team, one user, and one model that answers without any model server."""
+
+import secrets
+
+from django.db import transaction
+
+from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
+from keyportal.teams.models import Membership, Role, Team, User
+
+TEAM = "u-8105f7322477"
+USER = "demo"
+
+
+def create() -> str | None:
+    """Make what is missing, unless the team exists: then all of it was made, or is not wanted.
+
+    Returns the new user's password, which is stored nowhere, or None where no user was made.
+    """
+    with transaction.atomic():
+        team, is_new = Team.objects.get_or_create(slug=TEAM, defaults={"name": "Demo"})
+        if not is_new:
+            return None
+        _create_model(team)
+        return _create_user(team)
+
+
+def is_there() -> bool:
+    return User.objects.filter(username=USER, is_active=True).exists()
+
+
+def _create_user(team: Team) -> str | None:
+    if User.objects.filter(username=USER).exists():
+        return None
+    password = secrets.token_urlsafe(12)
+    # A superuser, so that /admin/ opens on a fresh machine, where nobody else could make one.
+    user = User.objects.create_superuser(USER, password=password)
+    Membership.objects.create(team=team, user=user, role=Role.OWNER)
+    return password
+
+
+def _create_model(team: Team) -> None:
+    upstream, _ = Upstream.objects.get_or_create(name="loopback", defaults={"base_url": LOOPBACK})
+    model, is_new = ServedModel.objects.get_or_create(name=f"{TEAM}/test", defaults={"team": team})
+    if is_new:
+        Route.objects.create(model=model, upstream=upstream, upstream_model="loopback")
