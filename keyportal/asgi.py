@@ -1,1 +1,58 @@
 """The way to serve: programs through one door, people through the other."""
+
+import os
+from typing import cast
+
+from django.core.asgi import get_asgi_application
+
+from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
+portal = cast("ASGIApp", get_asgi_application())
+
+# What follows needs Django's settings and models, which the line above has set up.
+from keyportal.gateway.app import Gateway  # noqa: E402
+from keyportal.portal import BodyLimit  # noqa: E402
+from keyportal.proxies import TrustedProxies  # noqa: E402
+
+
+class Doors:
+    """`/v1/` is the gateway's, the lifespan is answered here, everything else is the portal's.
+
+    A session opens pages and never `/v1/`; a bearer token opens `/v1/` and never a page: neither
+    application reads the other's credential.
+    """
+
+    def __init__(self, gateway: Gateway, portal: ASGIApp) -> None:
+        self.gateway = gateway
+        self._http = TrustedProxies(self._door)
+        self._portal = portal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _door(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path.startswith("/v1/") or path == "/v1":
+            await self.gateway(scope, receive, send)
+        else:
+            await self._portal(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.gateway.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.gateway.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+application = Doors(Gateway(), BodyLimit(portal))

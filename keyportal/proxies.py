@@ -5,16 +5,10 @@ refusal of plain HTTP all see the same address and scheme.
 """
 
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 from django.conf import settings
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
 
 
 class TrustedProxies:

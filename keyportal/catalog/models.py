@@ -2,13 +2,13 @@
 
 import ipaddress
 import re
+import secrets
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
-from django.db.models import F
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
@@ -147,9 +147,13 @@ class Route(models.Model):
 
 
 class CatalogVersion(models.Model):
-    """One row. It grows in the transaction of every change, so workers see that they are behind."""
+    """One row, drawn anew in the transaction of every change, so workers see that they are behind.
 
-    version = models.PositiveBigIntegerField(default=0)
+    Drawn, not counted: after a restored backup a counter would reach an old number with other
+    contents behind it.
+    """
+
+    version = models.BigIntegerField()
 
     def __str__(self) -> str:
         return str(self.version)
@@ -158,7 +162,5 @@ class CatalogVersion(models.Model):
 @receiver([post_save, post_delete], sender=Upstream)
 @receiver([post_save, post_delete], sender=ServedModel)
 @receiver([post_save, post_delete], sender=Route)
-def grow_version(**_: object) -> None:
-    CatalogVersion.objects.update_or_create(
-        pk=1, defaults={"version": F("version") + 1}, create_defaults={"version": 1}
-    )
+def draw_version(**_: object) -> None:
+    CatalogVersion.objects.update_or_create(pk=1, defaults={"version": secrets.randbits(62)})

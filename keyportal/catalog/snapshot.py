@@ -1,0 +1,102 @@
+"""The catalog as one worker routes by: read whole, replaced whole, never changed."""
+
+import logging
+import random
+from typing import NamedTuple, Self
+
+from keyportal.catalog.credentials import CredentialUnreadable
+from keyportal.catalog.models import CatalogVersion, Route, ServedModel
+
+logger = logging.getLogger(__name__)
+
+
+class Target(NamedTuple):
+    """Where a call goes: one route, with its upstream."""
+
+    upstream: str
+    base_url: str
+    credential: str
+    model: str
+    """What the upstream calls the model."""
+    weight: int
+    connect_timeout: float
+    """Seconds."""
+    read_timeout: float
+    """Seconds."""
+
+
+class Served(NamedTuple):
+    """A name that callers use."""
+
+    name: str
+    team_id: int | None
+    """None: public."""
+    owned_by: str
+    created: int
+    """Unix time in seconds."""
+    targets: tuple[Target, ...]
+
+    def pick(self) -> Target | None:
+        """One of the targets, by weight; None when none is usable."""
+        if len(self.targets) == 1:
+            return self.targets[0]
+        weights = [target.weight for target in self.targets]
+        # Not a secret: it only spreads the load.
+        return random.choices(self.targets, weights)[0] if any(weights) else None  # noqa: S311
+
+
+class Snapshot(NamedTuple):
+    """All served models by name, as of `version`."""
+
+    version: int | None
+    models: dict[str, Served]
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls(-1, {})
+
+    @classmethod
+    def read(cls, using: str) -> Self:
+        """Read from the database with this alias.
+
+        The version comes first: what changes in between is seen too early, and then once more.
+        """
+        version = CatalogVersion.objects.using(using).filter(pk=1)
+        number = version.values_list("version", flat=True).first()
+        targets: dict[int, list[Target]] = {}
+        for route in Route.objects.using(using).select_related("upstream").order_by("pk"):
+            if target := _target(route):
+                targets.setdefault(route.model_id, []).append(target)
+        served = ServedModel.objects.using(using).select_related("team").order_by("name")
+        return cls(
+            number,
+            {
+                model.name: Served(
+                    name=model.name,
+                    team_id=model.team_id,
+                    owned_by=model.team.slug if model.team else "public",
+                    created=int(model.created_at.timestamp()),
+                    targets=tuple(targets.get(model.pk, ())),
+                )
+                for model in served
+            },
+        )
+
+
+def _target(route: Route) -> Target | None:
+    upstream = route.upstream
+    try:
+        credential = upstream.credential
+    except CredentialUnreadable as error:
+        # One unreadable credential must not take the other models away.
+        logger.error("Upstream %s is left out: %s", upstream.name, error)
+        return None
+    return Target(
+        upstream.name,
+        upstream.base_url,
+        credential,
+        route.upstream_model,
+        route.weight,
+        upstream.connect_timeout,
+        upstream.read_timeout,
+    )

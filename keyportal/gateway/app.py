@@ -1,0 +1,157 @@
+"""The gateway: an ASGI application of its own, because Django's request stack costs ten relays."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from keyportal.asgi_types import Receive, Scope, Send
+from keyportal.catalog.models import LOOPBACK
+from keyportal.catalog.snapshot import Served
+from keyportal.gateway import loopback
+from keyportal.gateway.admission import Admission, Verdict
+from keyportal.gateway.bearer import BearerAuthMiddleware
+from keyportal.gateway.body import read_body, read_call
+from keyportal.gateway.edge import Edge
+from keyportal.gateway.errors import (
+    ClientGone,
+    InvalidKey,
+    MethodNotAllowed,
+    ModelNotAllowed,
+    ModelNotFound,
+    ShuttingDown,
+    UnknownPath,
+    UpstreamFailed,
+)
+from keyportal.gateway.flight import Call, Flight
+from keyportal.gateway.metering import Meter
+from keyportal.gateway.relay import Answer, Relay, pass_on
+
+# The caller's path picks a row here; the upstream's path is that row, never the caller's text.
+ENDPOINTS = {
+    "/v1/chat/completions": "/chat/completions",
+    "/v1/completions": "/completions",
+    "/v1/embeddings": "/embeddings",
+}
+MODELS = "/v1/models"
+SLOW_BODY_SECONDS = 1.0
+
+
+class Gateway:
+    """Everything one worker needs to serve `/v1/`. Starting needs no database."""
+
+    def __init__(self) -> None:
+        self.admission = Admission()
+        self.flight = Flight()
+        self.meter = Meter()
+        self.edge = Edge(BearerAuthMiddleware(self._serve, self.admission, self.flight, self.meter))
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.edge(scope, receive, send)
+
+    async def start(self) -> None:
+        self.relay = Relay()
+        forever: tuple[Coroutine[Any, Any, None], ...] = (
+            self.meter.flush_forever(),
+            self.flight.rejudge_forever(self.admission),
+        )
+        self._tasks = [asyncio.create_task(work) for work in forever]
+
+    def drain(self) -> None:
+        """From now on every answer asks its client to close the connection."""
+        self.edge.is_draining = True
+
+    def end_calls(self) -> None:
+        """The time to finish is over: tell those that still run, while we can."""
+        self.flight.end_all(ShuttingDown)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self.relay.close()
+        await self.meter.close()
+        self.admission.close()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if endpoint := ENDPOINTS.get(path):
+            _allow("POST", method)
+            await self._relay(endpoint, scope, receive, send)
+        elif path == MODELS or path.startswith(MODELS + "/"):
+            _allow("GET", method)
+            await self._models(path.removeprefix(MODELS).removeprefix("/"), scope, send)
+        else:
+            raise UnknownPath
+
+    async def _relay(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
+        call: Call = scope["keyportal.call"]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        body = await read_body(scope, receive, send)
+        if loop.time() - began > SLOW_BODY_SECONDS and not await self.admission.judge(call.digest):
+            raise InvalidKey  # Deleted while its body was still on the way.
+        request = read_call(body)
+        target = self._find(request.model, call.verdict).pick()
+        if target is None:
+            raise UpstreamFailed
+        body = request.addressed_to(target.model)
+        watch = asyncio.create_task(_watch(receive, call))
+        try:
+            if target.base_url == LOOPBACK:
+                answer: Answer = loopback.answer(endpoint, body)
+            else:
+                answer = await self.relay.ask(target, endpoint, body, scope["headers"])
+            await pass_on(answer, send)
+        finally:
+            watch.cancel()
+
+    async def _models(self, name: str, scope: Scope, send: Send) -> None:
+        verdict = scope["keyportal.call"].verdict
+        if name:
+            content: object = _listed(self._find(name, verdict))
+        else:
+            served = self.admission.catalog.models.values()
+            content = {
+                "object": "list",
+                "data": [_listed(model) for model in served if _may_list(model, verdict)],
+            }
+        await pass_on(loopback.json_answer(content), send)
+
+    def _find(self, name: str, verdict: Verdict) -> Served:
+        """Another team's model is as unknown as one that doesn't exist."""
+        served = self.admission.catalog.models.get(name)
+        if served is None or not served.targets or served.team_id not in {None, verdict.team_id}:
+            raise ModelNotFound
+        if verdict.allowed_models and name not in verdict.allowed_models:
+            raise ModelNotAllowed
+        return served
+
+
+def _allow(allowed: str, method: str) -> None:
+    if method != allowed:
+        raise MethodNotAllowed(allowed)
+
+
+def _may_list(served: Served, verdict: Verdict) -> bool:
+    return (
+        bool(served.targets)
+        and served.team_id in {None, verdict.team_id}
+        and (not verdict.allowed_models or served.name in verdict.allowed_models)
+    )
+
+
+def _listed(served: Served) -> dict[str, object]:
+    """A model as OpenAI's `/v1/models` lists it."""
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": served.owned_by,
+    }
+
+
+async def _watch(receive: Receive, call: Call) -> None:
+    """End the call when its client goes away, so that the model server stops generating."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    call.end(ClientGone())

@@ -1,0 +1,89 @@
+"""The body of a call: how much of it we take, and the little of it that we read."""
+
+import asyncio
+from typing import NamedTuple
+
+import msgspec
+from django.conf import settings
+
+from keyportal.asgi_types import Receive, Scope, Send
+from keyportal.gateway.errors import (
+    BadRequest,
+    BodyTooLarge,
+    MissingModel,
+    SlowBody,
+    UnsupportedMediaType,
+)
+
+BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text = msgspec.json.Decoder(str)
+
+
+async def read_body(scope: Scope, receive: Receive, send: Send) -> bytes:
+    """The whole JSON body. Raises `UnsupportedMediaType`, `BodyTooLarge` or `SlowBody`."""
+    headers = dict(scope["headers"])
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media_type != b"application/json" or headers.get(b"content-encoding", b"") not in _PLAIN:
+        raise UnsupportedMediaType
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > settings.MAX_BODY_BYTES:
+        raise BodyTooLarge(settings.MAX_BODY_BYTES)
+    if headers.get(b"expect", b"").lower() == b"100-continue":
+        # The client holds its body back until it is told that the key was good.
+        await send({"type": "http.response.informational", "status": 100})
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _gather(receive)
+    except TimeoutError:
+        raise SlowBody from None
+
+
+_PLAIN = frozenset({b"", b"identity"})
+
+
+async def _gather(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise SlowBody  # Or the client is gone, and nobody reads this.
+        parts.append(message["body"])
+        size += len(message["body"])
+        if size > settings.MAX_BODY_BYTES:
+            raise BodyTooLarge(settings.MAX_BODY_BYTES)
+        more = message["more_body"]
+    return b"".join(parts)
+
+
+class CallRequest(NamedTuple):
+    """What a caller asks for: the model, by its served name, and everything else unread."""
+
+    model: str
+    fields: dict[str, msgspec.Raw]
+
+    def addressed_to(self, model: str) -> bytes:
+        """The body for an upstream that calls the model `model`.
+
+        Nested bytes are as they came. A name that stood twice now stands once, so the upstream
+        can't read another model than the one that was judged.
+        """
+        self.fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+        return msgspec.json.encode(self.fields)
+
+
+def read_call(body: bytes) -> CallRequest:
+    """Raises `BadRequest` for anything but a JSON object, `MissingModel` without a model."""
+    try:
+        fields = _fields.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Deep nesting is a RecursionError here, not a decode error.
+        raise BadRequest from None
+    try:
+        model = _text.decode(fields["model"])
+    except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
+        raise MissingModel from None
+    return CallRequest(model, fields)

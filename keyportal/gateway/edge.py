@@ -1,0 +1,122 @@
+"""The gateway's outer edge: every request gets an id, and every refusal reaches its caller."""
+
+import asyncio
+import logging
+import secrets
+
+from django.conf import settings
+
+from keyportal.asgi_types import ASGIApp, Headers, Message, Receive, Scope, Send
+from keyportal.gateway.errors import GatewayError, HTTPSRequired, InternalError
+from keyportal.gateway.relay import is_event_stream
+
+LINGER_SECONDS = 1.0
+SMALL_BODY = 64 * 1024
+
+logger = logging.getLogger(__name__)
+
+
+class Edge:
+    """ASGI middleware around the gateway: request id, HTTPS only, errors in OpenAI's shape."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.is_draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, self)
+        try:
+            if settings.IS_HTTPS and scope["scheme"] != "https":
+                raise HTTPSRequired
+            await self.app(scope, exchange.receive, exchange.send)
+        except GatewayError as error:
+            await exchange.refuse(error)
+        except Exception:
+            if exchange.has_begun:
+                raise
+            logger.exception("Request %s failed.", exchange.request_id)
+            await exchange.refuse(InternalError())
+
+
+class Exchange:
+    """One request and its answer, as seen at the edge."""
+
+    __slots__ = (
+        "_edge",
+        "_receive",
+        "_scope",
+        "_send",
+        "has_begun",
+        "has_body_left",
+        "is_event_stream",
+        "request_id",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, edge: Edge) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._edge = edge
+        self.request_id = f"req_{secrets.token_hex(12)}"
+        self.has_begun = False
+        self.is_event_stream = False
+        self.has_body_left = True
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.has_body_left = message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            headers: Headers = message["headers"]
+            self.is_event_stream = is_event_stream(headers)
+            headers.append((b"x-request-id", self.request_id.encode()))
+            if self._edge.is_draining:
+                headers.append((b"connection", b"close"))
+        await self._send(message)
+
+    async def refuse(self, error: GatewayError) -> None:
+        """Answer with `error`; as the last event, where an event stream has already begun.
+
+        A server that closes while the client still sends resets the connection, and the client
+        never reads why. So a small body is read first, and the connection can go on; a large
+        one is read on for a second after the answer, which says that the connection will close.
+        """
+        if self.is_event_stream:
+            await self._send({"type": "http.response.body", "body": error.event()})
+            return
+        if self.has_begun:
+            raise error  # The server cuts the connection: a missing end is all we can say now.
+        if self.has_body_left and _declared_length(self._scope) <= SMALL_BODY:
+            await self._discard_body()
+        body = error.body()
+        headers: Headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *error.headers,
+        ]
+        if self.has_body_left and not self._edge.is_draining:
+            headers.append((b"connection", b"close"))
+        await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+        if self.has_body_left:
+            await self._discard_body()
+
+    async def _discard_body(self) -> None:
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while self.has_body_left:
+                    await self.receive()
+        except TimeoutError:
+            pass
+
+
+def _declared_length(scope: Scope) -> float:
+    """Bytes; infinite for a body whose length nobody said."""
+    headers = dict(scope["headers"])
+    if b"transfer-encoding" in headers:
+        return float("inf")
+    length = headers.get(b"content-length", b"0")
+    return int(length) if length.isdigit() else float("inf")

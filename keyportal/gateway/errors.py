@@ -1,0 +1,222 @@
+"""What the gateway refuses or fails with, and OpenAI's error shape. Nothing else knows that shape.
+
+    GatewayError
+    ├── BadRequest                 400  the body is no JSON object, or says nothing we can route
+    │   └── MissingModel
+    ├── Unauthorized               401
+    │   ├── MissingCredentials          no bearer token at all
+    │   └── InvalidKey                  malformed, unknown, deleted, expired, disabled, owner gone
+    ├── ModelNotAllowed            403  the key may call other models, but not this one
+    ├── ModelNotFound              404
+    ├── UnknownPath                404
+    ├── MethodNotAllowed           405
+    ├── SlowBody                   408
+    ├── BodyTooLarge               413
+    ├── UnsupportedMediaType       415
+    ├── HTTPSRequired              426
+    ├── ClientGone                 499  never read by anyone; it ends the call
+    ├── InternalError              500
+    ├── UpstreamFailed             502  not reached, or broke the protocol
+    ├── Unavailable                503
+    │   ├── DatabaseUnavailable         never answered by letting a request pass
+    │   ├── Overloaded                  more calls at once than we take
+    │   └── ShuttingDown
+    └── UpstreamTimedOut           504
+
+An instance is made for each refusal: one that is raised twice would collect tracebacks for ever.
+"""
+
+from typing import ClassVar
+
+import msgspec
+
+from keyportal.asgi_types import Headers
+
+REALM = 'Bearer realm="keyportal"'
+
+
+class GatewayError(Exception):
+    """A refusal. The message is for the caller: no upstream address, no credential, no key."""
+
+    status: ClassVar[int]
+    type: ClassVar[str] = "invalid_request_error"
+    code: ClassVar[str | None] = None
+    message: ClassVar[str]
+    param: ClassVar[str | None] = None
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or self.message)
+
+    @property
+    def headers(self) -> Headers:
+        return []
+
+    def body(self) -> bytes:
+        """`{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`"""
+        return msgspec.json.encode(
+            {
+                "error": {
+                    "message": str(self),
+                    "type": self.type,
+                    "param": self.param,
+                    "code": self.code,
+                }
+            }
+        )
+
+    def event(self) -> bytes:
+        """The same as the last event of a stream that has already begun."""
+        return b"data: " + self.body() + b"\n\n"
+
+
+class BadRequest(GatewayError):
+    status = 400
+    message = "The request body must be a JSON object."
+    code = "invalid_request"
+
+
+class MissingModel(BadRequest):
+    message = "You must say which model to call: `model` is missing or not a string."
+    code = "missing_required_parameter"
+    param = "model"
+
+
+class Unauthorized(GatewayError):
+    """RFC 6750, 3: the challenge names an error only where there were credentials."""
+
+    status = 401
+    code = "invalid_api_key"
+    challenge: ClassVar[str]
+
+    @property
+    def headers(self) -> Headers:
+        return [(b"www-authenticate", self.challenge.encode())]
+
+
+class MissingCredentials(Unauthorized):
+    message = "You didn't provide an API key. Send the header `Authorization: Bearer {API_KEY}`."
+    challenge = REALM
+
+
+class InvalidKey(Unauthorized):
+    """One answer for every kind of bad key, so that nobody learns which kind theirs is."""
+
+    message = "Incorrect API key provided. It may have been deleted; make a new one in the portal."
+    challenge = f'{REALM}, error="invalid_token"'
+
+
+class ModelNotAllowed(GatewayError):
+    status = 403
+    type = "permission_error"
+    code = "model_not_allowed"
+    message = "This API key may not call this model."
+    param = "model"
+
+
+class ModelNotFound(GatewayError):
+    status = 404
+    code = "model_not_found"
+    message = "The model does not exist, or your team may not call it."
+    param = "model"
+
+
+class UnknownPath(GatewayError):
+    status = 404
+    code = "unknown_url"
+    message = "There is nothing at this address. `GET /v1/models` lists what you can call."
+
+
+class MethodNotAllowed(GatewayError):
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"This address takes {allowed} requests only.")
+        self.allowed = allowed
+
+    @property
+    def headers(self) -> Headers:
+        return [(b"allow", self.allowed.encode())]
+
+
+class SlowBody(GatewayError):
+    status = 408
+    code = "request_timeout"
+    message = "The request body took too long to arrive."
+
+
+class BodyTooLarge(GatewayError):
+    status = 413
+    code = "request_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The request body is larger than {limit} bytes.")
+
+
+class UnsupportedMediaType(GatewayError):
+    status = 415
+    code = "unsupported_media_type"
+    message = "Send the body as `Content-Type: application/json`, not compressed."
+
+
+class HTTPSRequired(GatewayError):
+    """Refused, not redirected: a client that follows would go on sending its key in the clear."""
+
+    status = 426
+    code = "https_required"
+    message = "Use https:// for this address. A key sent over plain HTTP should be replaced."
+
+    @property
+    def headers(self) -> Headers:
+        return [(b"upgrade", b"TLS/1.2, HTTP/1.1")]
+
+
+class ClientGone(GatewayError):
+    status = 499
+    code = "client_gone"
+    message = "The client closed the connection."
+
+
+class InternalError(GatewayError):
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+    message = "Something failed on our side. The request id finds it in the operator's log."
+
+
+class UpstreamFailed(GatewayError):
+    status = 502
+    type = "server_error"
+    code = "upstream_failed"
+    message = "The model server could not be reached, or broke off its answer."
+
+
+class Unavailable(GatewayError):
+    status = 503
+    type = "server_error"
+
+    @property
+    def headers(self) -> Headers:
+        return [(b"retry-after", b"1")]
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+    message = "API keys can't be checked at the moment. Try again shortly."
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+    message = "Too many calls at once. Try again shortly."
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"
+    message = "The server is being restarted. Send the request again."
+
+
+class UpstreamTimedOut(GatewayError):
+    status = 504
+    type = "server_error"
+    code = "upstream_timeout"
+    message = "The model server took too long to answer."

@@ -1,0 +1,209 @@
+"""The built-in upstream: answers in OpenAI's shape without any model server.
+
+It lets a fresh installation be tried end to end. It counts words as tokens, honestly, and says
+in its text that it is not a language model.
+"""
+
+import base64
+import hashlib
+import secrets
+import struct
+import time
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import msgspec
+
+from keyportal.gateway.errors import BadRequest
+from keyportal.gateway.relay import Answer
+
+DIMENSIONS = 64
+MAX_DIMENSIONS = 4096
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
+class Part(msgspec.Struct):
+    text: str = ""
+
+
+class Message(msgspec.Struct):
+    role: str
+    content: str | list[Part] | None = None
+
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return " ".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class Generation(msgspec.Struct):
+    """What `/chat/completions` and `/completions` have in common."""
+
+    model: str
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class Chat(Generation, kw_only=True):
+    messages: list[Message]
+
+
+class Completion(Generation, kw_only=True):
+    prompt: str | list[str]
+
+
+class Embedding(msgspec.Struct):
+    model: str
+    input: str | list[str] | list[int] | list[list[int]]
+    encoding_format: str = "float"
+    dimensions: int = DIMENSIONS
+
+
+def answer(endpoint: str, body: bytes) -> Answer:
+    """Answer like a model server would. Raises `BadRequest` where it would refuse the body."""
+    try:
+        return _ANSWERS[endpoint](body)
+    except msgspec.ValidationError as error:
+        raise BadRequest(str(error)) from None
+
+
+def json_answer(content: object) -> Answer:
+    body = msgspec.json.encode(content)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    return Answer(200, headers, _each([body]))
+
+
+def _chat(body: bytes) -> Answer:
+    request = msgspec.json.decode(body, type=Chat)
+    said = [message.text() for message in request.messages]
+    reply = Reply(request, " ".join(said), said[-1] if said else "")
+    if request.stream:
+        return reply.stream("chatcmpl", "chat.completion.chunk", _chat_deltas(reply))
+    message = {"role": "assistant", "content": reply.text, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish}
+    return reply.whole("chatcmpl", "chat.completion", choice)
+
+
+def _chat_deltas(reply: "Reply") -> Iterator[dict[str, object]]:
+    yield {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+    for word in reply.pieces():
+        yield {"index": 0, "delta": {"content": word}, "finish_reason": None}
+    yield {"index": 0, "delta": {}, "finish_reason": reply.finish}
+
+
+def _completion(body: bytes) -> Answer:
+    request = msgspec.json.decode(body, type=Completion)
+    prompt = request.prompt if isinstance(request.prompt, str) else " ".join(request.prompt)
+    reply = Reply(request, prompt, prompt)
+    if request.stream:
+        return reply.stream("cmpl", "text_completion", _text_deltas(reply))
+    choice = {"index": 0, "text": reply.text, "logprobs": None, "finish_reason": reply.finish}
+    return reply.whole("cmpl", "text_completion", choice)
+
+
+def _text_deltas(reply: "Reply") -> Iterator[dict[str, object]]:
+    for word in reply.pieces():
+        yield {"index": 0, "text": word, "finish_reason": None}
+    yield {"index": 0, "text": "", "finish_reason": reply.finish}
+
+
+class Reply:
+    """What loopback says to one request, and what that counts as."""
+
+    def __init__(self, request: Generation, prompt: str, last: str) -> None:
+        self._request = request
+        words = (
+            "This is Keyportal's built-in loopback, not a language model. "
+            f"Your call arrived and was admitted. You said: {last}"
+        ).split()
+        limit = request.max_completion_tokens or request.max_tokens or len(words)
+        self._words = words[: max(limit, 0)]
+        self.text = " ".join(self._words)
+        self.finish = "stop" if len(self._words) == len(words) else "length"
+        self._prompt_tokens = len(prompt.split())
+
+    def pieces(self) -> Iterator[str]:
+        for position, word in enumerate(self._words):
+            yield f" {word}" if position else word
+
+    def whole(self, prefix: str, kind: str, choice: dict[str, object]) -> Answer:
+        envelope = self._envelope(prefix, kind)
+        return json_answer(envelope | {"choices": [choice], "usage": self._usage()})
+
+    def stream(self, prefix: str, kind: str, choices: Iterator[dict[str, object]]) -> Answer:
+        envelope = self._envelope(prefix, kind)
+        events: list[Any] = [envelope | {"choices": [choice]} for choice in choices]
+        if self._request.wants_usage:
+            events.append(envelope | {"choices": [], "usage": self._usage()})
+        lines = [b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events]
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        return Answer(200, headers, _each([*lines, b"data: [DONE]\n\n"]))
+
+    def _envelope(self, prefix: str, kind: str) -> dict[str, object]:
+        return {
+            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self._request.model,
+        }
+
+    def _usage(self) -> dict[str, int]:
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": len(self._words),
+            "total_tokens": self._prompt_tokens + len(self._words),
+        }
+
+
+def _embedding(body: bytes) -> Answer:
+    request = msgspec.json.decode(body, type=Embedding)
+    if not 1 <= request.dimensions <= MAX_DIMENSIONS:
+        raise BadRequest(f"`dimensions` must be from 1 to {MAX_DIMENSIONS}.")
+    inputs = _inputs(request.input)
+    data = [
+        {"object": "embedding", "index": index, "embedding": _encoded(request, text)}
+        for index, text in enumerate(inputs)
+    ]
+    tokens = sum(len(text.split()) for text in inputs)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return json_answer({"object": "list", "data": data, "model": request.model, "usage": usage})
+
+
+def _inputs(given: str | list[str] | list[int] | list[list[int]]) -> list[str]:
+    """Each input as text; a list of token numbers is one input, its numbers the words."""
+    if isinstance(given, str):
+        return [given]
+    if given and isinstance(given[0], int):
+        return [" ".join(map(str, given))]
+    return [one if isinstance(one, str) else " ".join(map(str, one)) for one in given]  # type: ignore[arg-type]  # no ints left
+
+
+def _encoded(request: Embedding, text: str) -> object:
+    """The same vector for the same text, and nearly surely another for another; no meaning."""
+    noise = hashlib.shake_256(text.encode()).digest(2 * request.dimensions)
+    raw = [number / 32768 for number in struct.unpack(f"<{request.dimensions}h", noise)]
+    length = sum(number * number for number in raw) ** 0.5 or 1.0
+    vector = [number / length for number in raw]
+    if request.encoding_format == "base64":
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    return vector
+
+
+async def _each(parts: list[bytes]) -> AsyncGenerator[bytes, None]:
+    for part in parts:
+        yield part
+
+
+_ANSWERS = {"/chat/completions": _chat, "/completions": _completion, "/embeddings": _embedding}

@@ -1,0 +1,211 @@
+"""One call to one upstream: what may cross, in either direction, and nothing else."""
+
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import aiohttp
+from aiohttp.abc import ResolveResult
+from yarl import URL
+
+from keyportal.asgi_types import Headers, Send
+from keyportal.catalog.models import is_link_local
+from keyportal.catalog.snapshot import Target
+from keyportal.gateway.errors import UpstreamFailed, UpstreamTimedOut
+
+# The caller's Authorization, Cookie, Host and X-Forwarded-* are not here, and never will be.
+REQUEST_HEADERS = frozenset({b"accept", b"openai-beta", b"traceparent", b"tracestate"})
+RESPONSE_HEADERS = frozenset(
+    {"content-encoding", "content-length", "content-type", "openai-processing-ms", "retry-after"}
+)
+EVENT_STREAM = b"text/event-stream"
+WHOLE_ANSWER = 256 * 1024  # Bytes; a shorter answer of known length is checked before it is sent.
+LARGEST_EVENT = 1024 * 1024  # Bytes; nothing larger is held back for its end.
+IDLE_SECONDS = 4.0  # vLLM closes after 5; who closes first never meets a stale connection.
+
+logger = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """What an upstream says: headers that may cross, and the body as it comes."""
+
+    status: int
+    headers: Headers
+    chunks: AsyncGenerator[bytes, None]
+
+
+def is_event_stream(headers: Headers) -> bool:
+    return any(
+        name == b"content-type" and value.lower().startswith(EVENT_STREAM)
+        for name, value in headers
+    )
+
+
+async def pass_on(answer: Answer, send: Send) -> None:
+    """Send the answer as it comes; `send` waits while the client is slow, and so do we."""
+    headers, chunks = answer.headers, answer.chunks
+    if is_event_stream(headers):
+        # A proxy in front must not gather what we pass on at once.
+        headers = [*headers, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        chunks = whole_events(chunks)
+    # Closed at once when the call ends early, which closes the connection to the upstream.
+    async with contextlib.aclosing(answer.chunks):
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The same bytes, cut between events: an error event may follow wherever the upstream breaks.
+
+    Only the beginning of an event that straddles two chunks is held back, until the rest comes.
+    """
+    held = b""
+    async for chunk in chunks:
+        held += chunk
+        if end := len(held) if len(held) > LARGEST_EVENT else _last_boundary(held):
+            yield held[:end]
+            held = held[end:]
+    if held:
+        yield held
+
+
+def _last_boundary(data: bytes) -> int:
+    """Where the last whole event in `data` ends; 0 when none does."""
+    return max(_end_of_last(b"\n\n", data), _end_of_last(b"\r\n\r\n", data))
+
+
+def _end_of_last(mark: bytes, data: bytes) -> int:
+    found = data.rfind(mark)
+    return found + len(mark) if found >= 0 else 0
+
+
+class Relay:
+    """The connections to the upstreams. One per worker; use it in one event loop."""
+
+    def __init__(self) -> None:
+        traced = aiohttp.TraceConfig()
+        traced.on_connection_reuseconn.append(_note_reuse)
+        self._kept = _session(traced, keepalive_timeout=IDLE_SECONDS)
+        self._fresh = _session(force_close=True)
+
+    async def close(self) -> None:
+        await self._kept.close()
+        await self._fresh.close()
+
+    async def ask(self, target: Target, endpoint: str, body: bytes, headers: Headers) -> Answer:
+        """POST `body` to the upstream and return its answer once it begins.
+
+        The address is the upstream's base URL and `endpoint` from our own table. Raises
+        `UpstreamFailed` or `UpstreamTimedOut`, also while the chunks are read.
+        """
+        request = {
+            "url": URL(target.base_url.rstrip("/") + endpoint, encoded=True),
+            "data": body,
+            "headers": _request_headers(target, headers),
+            "timeout": aiohttp.ClientTimeout(
+                sock_connect=target.connect_timeout, sock_read=target.read_timeout
+            ),
+            "allow_redirects": False,
+        }
+        with _upstream_errors():
+            response = await self._post(request)
+            if 300 <= response.status < 400:
+                # Whoever follows shows our credential to whatever the upstream names.
+                response.close()
+                raise UpstreamFailed
+            return await _answer(response)
+
+    async def _post(self, request: dict[str, Any]) -> aiohttp.ClientResponse:
+        """Once, and once more where a kept connection was closed before any byte of an answer.
+
+        Between our last use of a connection and this one, the upstream may have closed it; then
+        it has not seen the request. On a fresh connection it may have, so that is not repeated.
+        """
+        reuse = SimpleNamespace(happened=False)
+        try:
+            return await self._kept.post(**request, trace_request_ctx=reuse)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if not reuse.happened:
+                raise
+        return await self._fresh.post(**request)
+
+
+async def _note_reuse(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.happened = True
+
+
+def _session(*traces: aiohttp.TraceConfig, **connector: Any) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, resolver=Resolver(), **connector),
+        # The default jar would carry one caller's Set-Cookie into another caller's call.
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # No proxies or credentials from the environment or a .netrc.
+        trust_env=False,
+        # What the upstream compressed, the client unpacks.
+        auto_decompress=False,
+        trace_configs=list(traces),
+        skip_auto_headers=("User-Agent", "Accept"),
+    )
+
+
+class Resolver(aiohttp.ThreadedResolver):
+    """Refuses host names that lead to link-local addresses, where clouds keep credentials."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        if any(is_link_local(result["host"]) for result in found):
+            raise OSError(None, "The name leads to a link-local address.")
+        return found
+
+
+def _request_headers(target: Target, headers: Headers) -> dict[str, str]:
+    crossing = {
+        name.decode(): value.decode("latin-1") for name, value in headers if name in REQUEST_HEADERS
+    }
+    crossing |= {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    if target.credential:
+        crossing["Authorization"] = f"Bearer {target.credential}"
+    return crossing
+
+
+async def _answer(response: aiohttp.ClientResponse) -> Answer:
+    headers = [
+        (name.lower().encode(), value.encode("utf-8", "surrogateescape"))
+        for name, value in response.headers.items()
+        if name.lower() in RESPONSE_HEADERS
+    ]
+    if response.content_length is not None and response.content_length <= WHOLE_ANSWER:
+        # Read whole, so that an answer that breaks off is a 502 and not half an answer.
+        return Answer(response.status, headers, _once(await response.read()))
+    return Answer(response.status, headers, _chunks(response))
+
+
+async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
+
+
+async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """As they come. Whoever stops early closes the connection, so that the upstream stops too."""
+    with _upstream_errors(), contextlib.closing(response):
+        async for chunk in response.content.iter_any():
+            yield chunk
+        response.release()
+
+
+@contextlib.contextmanager
+def _upstream_errors() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise UpstreamTimedOut from None
+    except (aiohttp.ClientError, ValueError) as error:
+        # The exception's text holds the upstream's address; it is for the log alone.
+        logger.warning("Upstream failed: %s: %s", type(error).__name__, error)
+        raise UpstreamFailed from None
