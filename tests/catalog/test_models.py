@@ -1,0 +1,172 @@
+"""What can be called: base URLs, names, routes, and the version that tells workers of changes."""
+
+from collections.abc import Callable
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+
+from keyportal.catalog.models import (
+    CatalogVersion,
+    Route,
+    ServedModel,
+    Upstream,
+    validate_base_url,
+)
+from keyportal.teams.models import Team
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "loopback:",
+        "http://127.0.0.1:8001/v1",
+        "http://localhost:11434/v1",
+        "http://[::1]:8001/v1",
+        "http://10.0.0.7/v1",
+        "http://192.168.1.5:8000",
+        "http://[fd00::1]/v1",
+        "https://api.example.com/openai/v1",
+        "HTTPS://API.EXAMPLE.COM",
+    ],
+)
+def test_a_base_url_may_be(url: str) -> None:
+    validate_base_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "loopback",
+        "api.example.com/v1",
+        "//api.example.com",
+        "ftp://api.example.com",
+        "file:///etc/passwd",
+        "unix:/run/model.sock",
+        "http://",
+        "http:///v1",
+        "http://:8001/v1",
+        "http://host:port/v1",
+        "http://host:99999/v1",
+        "http://[::1/v1",
+        "http://ho st/v1",
+        "http://host/v 1",
+        "http://host/v1\n",
+        "http://user@host/v1",
+        "http://user:word@host/v1",
+        "http://host/v1?key=1",
+        "http://host/v1#part",
+        "http://169.254.169.254/latest",
+        "http://169.254.0.1:8001/v1",
+        "http://[fe80::1]/v1",
+        "http://[fe80::1%25eth0]/v1",
+        "http://[::ffff:169.254.169.254]/v1",
+        "http://[::ffff:a9fe:a9fe]/v1",
+    ],
+)
+def test_a_base_url_may_not_be(url: str) -> None:
+    with pytest.raises(ValidationError):
+        validate_base_url(url)
+
+
+def test_a_form_tells_of_a_bad_base_url() -> None:
+    upstream = Upstream(name="clouds", base_url="http://169.254.169.254/v1")
+    with pytest.raises(ValidationError, match="Link-local"):
+        upstream.clean_fields()
+
+
+@pytest.mark.parametrize(
+    "name", ["test", "u-8105f7322477/test", "public/deepseek-r1", "org/Model_1.5:8b@q4+x"]
+)
+def test_a_model_may_be_named(db: None, name: str) -> None:
+    ServedModel(name=name).full_clean()
+
+
+@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "a b", ".a", "a\n", "ä", "a?b", "a#b"])
+def test_a_model_may_not_be_named(db: None, name: str) -> None:
+    with pytest.raises(ValidationError):
+        ServedModel(name=name).full_clean()
+
+
+def test_names_and_routes_are_unique(model: ServedModel) -> None:
+    route = Route.objects.get()
+    for twin in (
+        ServedModel(name=model.name),
+        Upstream(name=route.upstream.name, base_url="http://h/v1"),
+        Route(model=model, upstream=route.upstream, upstream_model=route.upstream_model),
+    ):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            twin.save()
+
+
+def test_a_team_may_call_its_own_and_public_models_with_a_route(
+    team: Team, other_team: Team, model: ServedModel
+) -> None:
+    upstream = Upstream.objects.get()
+    public = ServedModel.objects.create(name="public/deepseek-r1")
+    others = ServedModel.objects.create(name="u-0000000000cc/test", team=other_team)
+    for served in (public, others):
+        Route.objects.create(model=served, upstream=upstream, upstream_model="m")
+    # Two routes must not list a model twice, and a name without a route can't be called.
+    Route.objects.create(model=public, upstream=upstream, upstream_model="m2")
+    ServedModel.objects.create(name="public/nowhere")
+    assert list(ServedModel.objects.callable_by(team)) == [public, model]
+    assert list(ServedModel.objects.callable_by(other_team)) == [public, others]
+
+
+def add_upstream() -> None:
+    Upstream.objects.create(name="another", base_url="http://127.0.0.1:8001/v1")
+
+
+def change_upstream() -> None:
+    Upstream.objects.get().save(update_fields=["base_url"])
+
+
+def add_route() -> None:
+    Route.objects.create(
+        model=ServedModel.objects.get(), upstream=Upstream.objects.get(), upstream_model="more"
+    )
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        add_upstream,
+        change_upstream,
+        lambda: Upstream.objects.get().delete(),
+        lambda: Upstream.objects.all().delete(),
+        lambda: ServedModel.objects.create(name="public/more"),
+        lambda: ServedModel.objects.get().save(update_fields=["name"]),
+        lambda: ServedModel.objects.get().delete(),
+        add_route,
+        lambda: Route.objects.get().save(update_fields=["weight"]),
+        lambda: Route.objects.get().delete(),
+        lambda: Team.objects.get().delete(),
+    ],
+    ids=[
+        "upstream added",
+        "upstream changed",
+        "upstream deleted",
+        "upstreams deleted",
+        "model added",
+        "model changed",
+        "model deleted",
+        "route added",
+        "route changed",
+        "route deleted",
+        "team deleted",
+    ],
+)
+def test_every_change_is_a_new_version(model: ServedModel, act: Callable[[], object]) -> None:
+    before = CatalogVersion.objects.get().version
+    act()
+    assert CatalogVersion.objects.get().version != before
+
+
+def test_a_change_that_is_undone_takes_its_version_along(model: ServedModel) -> None:
+    before = CatalogVersion.objects.get().version
+    with transaction.atomic():
+        model.delete()
+        transaction.set_rollback(True)
+    assert CatalogVersion.objects.get().version == before

@@ -1,0 +1,86 @@
+"""Fifty at once: the limit, the name and the audit row hold exactly, on either database."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from django.db import connection
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.keys.models import ApiKey, KeyLimitReached, KeyNotIssued, NameTaken, Secret
+from keyportal.teams.models import Membership, Team, User
+
+CROWD = 50
+LIMIT = 7
+
+
+@pytest.fixture
+def busy_team(transactional_db: None) -> tuple[Team, User]:
+    """Committed, so that each thread's own connection sees it."""
+    team = Team.objects.create(name="Busy", key_limit=LIMIT)
+    user = User.objects.create_user("bob")
+    Membership.objects.create(team=team, user=user)
+    return team, user
+
+
+def at_once(act: Callable[[int], object]) -> list[object]:
+    """What `act(0)` to `act(49)` returned or raised, all let go at the same moment."""
+    gate = Barrier(CROWD)
+
+    def run(number: int) -> object:
+        gate.wait(timeout=30)
+        try:
+            return act(number)
+        except (KeyNotIssued, ApiKey.DoesNotExist) as refusal:
+            return refusal
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(CROWD) as crowd:
+        return list(crowd.map(run, range(CROWD)))
+
+
+def kinds(outcomes: list[object], kind: type) -> int:
+    return sum(isinstance(outcome, kind) for outcome in outcomes)
+
+
+def test_the_limit_is_exact_under_concurrent_creates(busy_team: tuple[Team, User]) -> None:
+    team, user = busy_team
+    outcomes = at_once(
+        lambda number: ApiKey.objects.issue(team=team, owner=user, name=f"key {number}")
+    )
+    assert kinds(outcomes, tuple) == LIMIT
+    assert kinds(outcomes, KeyLimitReached) == CROWD - LIMIT
+    assert ApiKey.objects.of(team).count() == Secret.objects.count() == LIMIT
+    refusals = AuditEvent.objects.of(team).filter(action=Action.KEY_REFUSED)
+    assert refusals.count() == CROWD - LIMIT
+
+
+def test_one_of_many_creates_of_a_name_wins(busy_team: tuple[Team, User]) -> None:
+    team, user = busy_team
+    outcomes = at_once(lambda _: ApiKey.objects.issue(team=team, owner=user, name="same"))
+    assert kinds(outcomes, tuple) == 1
+    assert kinds(outcomes, NameTaken) == CROWD - 1
+    assert ApiKey.objects.of(team).count() == 1
+
+
+def test_one_of_many_posts_of_a_form_wins(busy_team: tuple[Team, User]) -> None:
+    team, user = busy_team
+    outcomes = at_once(
+        lambda number: ApiKey.objects.issue(
+            team=team, owner=user, name=f"key {number}", nonce="one form"
+        )
+    )
+    assert kinds(outcomes, tuple) == 1
+    assert ApiKey.objects.of(team).count() == 1
+
+
+def test_one_of_many_revokes_is_audited(busy_team: tuple[Team, User]) -> None:
+    team, user = busy_team
+    key, _ = ApiKey.objects.issue(team=team, owner=user, name="gone")
+    outcomes = at_once(lambda _: ApiKey(pk=key.pk).revoke(actor=user))
+    assert kinds(outcomes, ApiKey.DoesNotExist) == CROWD - 1
+    assert not ApiKey.objects.exists()
+    assert Tombstone.objects.count() == 1
+    assert AuditEvent.objects.of(team).filter(action=Action.KEY_DELETED).count() == 1

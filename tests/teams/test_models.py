@@ -1,0 +1,90 @@
+"""Rules about people and teams that the database itself keeps."""
+
+import re
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from pytest_django import Settings
+
+from keyportal.teams.models import Membership, Role, Team, User, new_slug
+
+
+def test_a_slug_is_u_and_twelve_hexadecimal_digits() -> None:
+    assert re.fullmatch(r"u-[0-9a-f]{12}", new_slug())
+    assert new_slug() != new_slug()
+
+
+@pytest.mark.parametrize("slug", ["acme", "u-8105f7322477", "a", "7"])
+def test_a_slug_may_be(slug: str) -> None:
+    Team(slug=slug).clean_fields(exclude=["name"])
+
+
+@pytest.mark.parametrize("slug", ["", "Acme", "a_b", "-a", "a-", "a b", "a/b", "ä", "a\n"])
+def test_a_slug_may_not_be(slug: str) -> None:
+    with pytest.raises(ValidationError):
+        Team(slug=slug).clean_fields(exclude=["name"])
+
+
+def test_the_settings_give_a_new_team_its_limit(db: None, settings: Settings) -> None:
+    settings.KEY_LIMIT = 3
+    assert Team.objects.create(name="Small").key_limit == 3
+
+
+@pytest.mark.parametrize("limit", [-1, 1_000_001])
+def test_a_limit_has_bounds(limit: int) -> None:
+    with pytest.raises(ValidationError):
+        Team(name="Acme", key_limit=limit).clean_fields()
+
+
+def test_a_slug_belongs_to_one_team(team: Team) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Team.objects.create(name="Twin", slug=team.slug)
+
+
+def test_a_user_is_in_a_team_once(team: Team, bob: User) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Membership.objects.create(team=team, user=bob, role=Role.OWNER)
+
+
+@pytest.mark.parametrize("role", ["", "god", "Owner"])
+def test_an_unknown_role_is_refused(team: Team, bob: User, role: str) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Membership.objects.filter(user=bob).update(role=role)
+
+
+def test_an_address_belongs_to_one_user_in_any_case(bob: User) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        User.objects.create_user("bobby", "BOB@Example.com")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        User.objects.bulk_create([User(username="bobby", email="BOB@Example.com")])
+
+
+def test_many_users_may_have_no_address(db: None) -> None:
+    User.objects.create_user("one")
+    User.objects.create_user("two")
+    assert User.objects.filter(email="").count() == 2
+
+
+def test_a_name_belongs_to_one_user_in_any_case(bob: User) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        User.objects.create_user("Bob")
+
+
+def test_an_address_is_kept_in_lower_case(db: None) -> None:
+    assert User.objects.create_user("eve", " Eve.E@Example.COM").email == "eve.e@example.com"
+
+
+def test_roles_stand_in_order() -> None:
+    assert [role.rank for role in (Role.VIEWER, Role.MEMBER, Role.ADMIN, Role.OWNER)] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+
+
+def test_a_users_teams_come_by_name(team: Team, other_team: Team, bob: User) -> None:
+    Membership.objects.create(team=other_team, user=bob, role=Role.VIEWER)
+    Team.objects.create(name="Nobody's")
+    assert list(Team.objects.of(bob)) == [team, other_team]

@@ -1,0 +1,123 @@
+"""Whom a request comes from: X-Forwarded-* counts from trusted networks only."""
+
+import ipaddress
+from collections.abc import Callable
+
+import pytest
+from asgiref.sync import async_to_sync
+from pytest_django import Settings
+
+from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
+from keyportal.proxies import TrustedProxies
+
+Ask = Callable[..., tuple[str, str]]
+NETWORKS = ("10.0.0.0/8", "127.0.0.1", "fd00::/8")
+
+
+@pytest.fixture
+def ask(settings: Settings) -> Ask:
+    """The client's address and the scheme that the application behind the middleware sees."""
+    settings.TRUSTED_PROXIES = tuple(ipaddress.ip_network(text) for text in NETWORKS)
+
+    def ask(peer: str, *headers: tuple[str, str], kind: str = "http") -> tuple[str, str]:
+        seen: list[Scope] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append(scope)
+
+        scope: Scope = {
+            "type": kind,
+            "scheme": "http",
+            "client": (peer, 40000) if peer else None,
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers],
+        }
+        application_: ASGIApp = TrustedProxies(application)
+        async_to_sync(application_)(scope, None, None)  # type: ignore[arg-type]  # not called
+        client = seen[0]["client"]
+        return (client[0] if client else "", seen[0]["scheme"])
+
+    return ask
+
+
+def forwarded_for(*chain: str) -> tuple[str, str]:
+    return ("x-forwarded-for", ", ".join(chain))
+
+
+@pytest.mark.parametrize("peer", ["198.51.100.9", "11.0.0.1", "2001:db8::1", "", "not an address"])
+def test_an_untrusted_peer_speaks_for_itself(ask: Ask, peer: str) -> None:
+    headers = (forwarded_for("192.0.2.1"), ("x-forwarded-proto", "https"))
+    assert ask(peer, *headers) == (peer, "http")
+
+
+@pytest.mark.parametrize("peer", ["10.1.2.3", "127.0.0.1", "fd00::5"])
+def test_a_trusted_peer_speaks_for_its_client(ask: Ask, peer: str) -> None:
+    headers = (forwarded_for("192.0.2.1"), ("x-forwarded-proto", "https"))
+    assert ask(peer, *headers) == ("192.0.2.1", "https")
+
+
+@pytest.mark.parametrize(
+    ("chain", "client"),
+    [
+        (["192.0.2.1"], "192.0.2.1"),
+        (["192.0.2.1", "10.9.9.9"], "192.0.2.1"),
+        (["203.0.113.66", "192.0.2.1", "10.9.9.9"], "192.0.2.1"),
+        (["10.0.0.66", "192.0.2.1"], "192.0.2.1"),
+        (["10.5.5.5", "10.9.9.9"], "10.5.5.5"),
+        (["2001:db8::7", "fd00::1"], "2001:db8::7"),
+    ],
+    ids=[
+        "the client alone",
+        "a second proxy",
+        "an address that the client made up",
+        "a trusted address that the client made up",
+        "only proxies",
+        "IPv6",
+    ],
+)
+def test_the_rightmost_untrusted_address_is_the_client(
+    ask: Ask, chain: list[str], client: str
+) -> None:
+    assert ask("10.0.0.1", forwarded_for(*chain))[0] == client
+
+
+@pytest.mark.parametrize(
+    ("chain", "client"),
+    [
+        (["unknown"], "10.0.0.1"),
+        (["192.0.2.1", "garbage"], "10.0.0.1"),
+        (["192.0.2.1", "garbage", "10.9.9.9"], "10.9.9.9"),
+        (["192.0.2.1:4711"], "10.0.0.1"),
+        (["", " ", ","], "10.0.0.1"),
+        (["\xe4"], "10.0.0.1"),
+        (["1" * 5000], "10.0.0.1"),
+    ],
+)
+def test_garbage_ends_the_chain(ask: Ask, chain: list[str], client: str) -> None:
+    assert ask("10.0.0.1", forwarded_for(*chain))[0] == client
+
+
+def test_a_repeated_header_is_one_list(ask: Ask) -> None:
+    headers = (forwarded_for("203.0.113.66"), forwarded_for("192.0.2.1"))
+    assert ask("10.0.0.1", *headers)[0] == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("proto", "scheme"),
+    [("https", "https"), ("http, https", "https"), ("https, http", "http"), ("ftp", "http")],
+)
+def test_the_nearest_proxy_tells_the_scheme(ask: Ask, proto: str, scheme: str) -> None:
+    assert ask("10.0.0.1", ("x-forwarded-proto", proto))[1] == scheme
+
+
+def test_other_forwarding_headers_mean_nothing(ask: Ask) -> None:
+    headers = [("forwarded", "for=192.0.2.1"), ("x-real-ip", "192.0.2.1")]
+    assert ask("10.0.0.1", *headers) == ("10.0.0.1", "http")
+
+
+def test_without_trusted_networks_nobody_is_believed(ask: Ask, settings: Settings) -> None:
+    settings.TRUSTED_PROXIES = ()
+    assert ask("127.0.0.1", forwarded_for("192.0.2.1"))[0] == "127.0.0.1"
+
+
+def test_what_is_no_request_passes_untouched(ask: Ask) -> None:
+    assert ask("10.0.0.1", forwarded_for("192.0.2.1"), kind="lifespan")[0] == "10.0.0.1"
