@@ -31,7 +31,7 @@ def is_there() -> bool:
 def _create_user(team: Team) -> str | None:
     if User.objects.filter(username=USER).exists():
         return None
-    password = secrets.token_urlsafe(12)
+    password = secrets.token_hex(10)
     # A superuser, so that /admin/ opens on a fresh machine, where nobody else could make one.
     user = User.objects.create_superuser(USER, password=password)
     Membership.objects.create(team=team, user=user, role=Role.OWNER)

@@ -1,0 +1,42 @@
+"""See to it that the browser tests find a Chromium, or say what is to be installed."""
+# ruff: noqa: INP001
+
+import os
+import shutil
+import subprocess
+import sys
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def main() -> None:
+    if _is_on_path() or _has_playwrights_own():
+        return
+    apt_get = shutil.which("apt-get")
+    if apt_get and os.geteuid() == 0:
+        subprocess.run([apt_get, "update"], check=False)
+        subprocess.run([apt_get, "install", "-y", "chromium"], check=False)
+    else:
+        subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=False)
+    if not (_is_on_path() or _has_playwrights_own()):
+        sys.exit("apt-get install chromium")
+
+
+def _is_on_path() -> bool:
+    return any(map(shutil.which, NAMES))
+
+
+def _has_playwrights_own() -> bool:
+    """Started once: a download alone says nothing about the system's libraries."""
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        try:
+            playwright.chromium.launch(chromium_sandbox=False).close()
+        except Error:
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

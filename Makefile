@@ -1,0 +1,51 @@
+# Everything a checkout needs. `make` lists the targets.
+#
+# PORT, HOST, KEYPORTAL_URL, KEYPORTAL_DATA, DATABASE_URL, WEB_CONCURRENCY and all other settings
+# in the README reach the server from the environment or from this command line.
+
+PYTHON ?= python3
+BIN := .venv/bin
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+	--no-header --no-emit-index-url --no-emit-find-links
+# Checks read no setting and no data of this machine.
+CLEAN := env -u DATABASE_URL -u KEYPORTAL_DATA -u DEBUG -u HOST -u PORT -u EMAIL_URL
+THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_DATA="$$folder" \
+	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
+	KEYPORTAL_CREDENTIAL_KEYS=b25seS1mb3ItY2hlY2tzLW9ubHktZm9yLWNoZWNrcyE=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test check format requirements serving developing
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: serving ## Serve portal and gateway, with a demo team: make run PORT=8000 HOST=127.0.0.1
+	@exec $(BIN)/python -m keyportal.serve --demo
+
+test: developing ## Run the tests, on SQLite and then on PostgreSQL
+	$(BIN)/python .ci/chromium.py
+	$(CLEAN) $(BIN)/pytest
+	$(CLEAN) $(BIN)/python -m tests.postgresql $(BIN)/pytest -m "not browser"
+
+check: developing ## Check format, lint, types, migrations and the settings for production
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -ex && \
+	$(THROWAWAY) $(BIN)/python manage.py makemigrations --check --dry-run && \
+	$(THROWAWAY) $(BIN)/python manage.py check --deploy --fail-level WARNING
+
+format: developing ## Format the code and repair what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+requirements: developing ## Pin the newest versions that the .in files allow
+	$(LOCK) --upgrade --output-file requirements.txt requirements.in
+	$(LOCK) --upgrade --output-file requirements-dev.txt requirements-dev.in
+
+serving:
+	@$(PYTHON) .ci/venv.py requirements.txt
+
+developing:
+	@$(PYTHON) .ci/venv.py requirements.txt requirements-dev.txt
