@@ -1,14 +1,19 @@
 """Named people and their things. Alice owns the team, Ada is its admin, Bob a member, Vera views;
 Charlie has a team of his own and is an outsider here."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.test import Client
+from pytest_django import DjangoDbBlocker
 
 from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
+from tests import upstream
+from tests.serving import Server
+from tests.upstream import Upstream as FakeUpstream
 
 PASSWORD = "correct horse battery staple"
 
@@ -88,3 +93,53 @@ def model(team: Team) -> ServedModel:
     served = ServedModel.objects.create(name=f"{team.slug}/test", team=team)
     Route.objects.create(model=served, upstream=upstream, upstream_model="loopback")
     return served
+
+
+@pytest.fixture(scope="session")
+def server(
+    django_db_setup: None,
+    django_db_blocker: DjangoDbBlocker,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """A running Keyportal with two workers, on the tests' database. Use it with `live`."""
+    with django_db_blocker.unblock():
+        running = Server(tmp_path_factory.mktemp("server"), workers=2).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def live(transactional_db: None, server: Server) -> Server:
+    """The running Keyportal, which sees what the test commits."""
+    return server
+
+
+@pytest.fixture(scope="session")
+def upstream_server() -> Iterator[FakeUpstream]:
+    with upstream.running() as fake:
+        yield fake
+
+
+@pytest.fixture
+def fake(upstream_server: FakeUpstream) -> FakeUpstream:
+    """The fake model server, with an empty memory."""
+    upstream_server.received.clear()
+    upstream_server.cut_at.clear()
+    upstream_server.may_go_on.clear()
+    return upstream_server
+
+
+@pytest.fixture
+def serve_model(team: Team, fake: FakeUpstream) -> Callable[..., str]:
+    """Serve a model of the team from the fake upstream: `serve_model("stall")` returns its name."""
+
+    def serve_model(behaviour: str, name: str = "", **upstream_fields: object) -> str:
+        server, _ = Upstream.objects.update_or_create(
+            name=f"fake-{name}", defaults={"base_url": fake.url, **upstream_fields}
+        )
+        slug = re.sub(r"[^a-z0-9]+", "-", behaviour.lower()).strip("-")
+        served = ServedModel.objects.create(name=f"{team.slug}/{name or slug}", team=team)
+        Route.objects.create(model=served, upstream=server, upstream_model=behaviour)
+        return served.name
+
+    return serve_model

@@ -1,0 +1,192 @@
+"""A model server on loopback that answers, streams, stalls, breaks off and misbehaves on demand.
+
+What it does is chosen by the name that the route gives the model: `Route.upstream_model`.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+CHUNKS = 5
+
+
+class Received(NamedTuple):
+    """One request as it arrived here."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    at: float
+    """Monotonic seconds."""
+
+
+class Upstream:
+    """The fake server, in a thread of its own. `url` is what an operator would register."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.received: list[Received] = []
+        self.cut_at: list[float] = []
+        """When a caller went away while we were still answering, in monotonic seconds."""
+        self.may_go_on = threading.Event()
+        """Set by a test to release the answers that wait for it."""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.received.append(Received(request.path, dict(request.headers), body, time.monotonic()))
+        if request.method == "GET":
+            return web.json_response(
+                {"object": "list", "data": [{"id": "tiny", "object": "model"}]}
+            )
+        behaviour, _, detail = json.loads(body)["model"].partition(":")
+        try:
+            response: web.StreamResponse = await getattr(self, f"_{behaviour}")(request, detail)
+        except (asyncio.CancelledError, ConnectionError):
+            self.cut_at.append(time.monotonic())
+            raise
+        return response
+
+    async def _echo(self, request: web.Request, _: str) -> web.StreamResponse:
+        received = self.received[-1]
+        return web.json_response(
+            {"path": received.path, "headers": received.headers, "body": received.body.decode()}
+        )
+
+    async def _exactly(self, request: web.Request, text: str) -> web.StreamResponse:
+        return web.Response(text=text, content_type="application/json")
+
+    async def _status(self, request: web.Request, status: str) -> web.StreamResponse:
+        error = {"message": "The upstream's own words.", "type": "upstream", "code": "its_own"}
+        return web.json_response(
+            {"error": error}, status=int(status), headers={"Retry-After": "7", "X-Inner": "secret"}
+        )
+
+    async def _redirect(self, request: web.Request, _: str) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect(self.url + "/elsewhere")
+
+    async def _cookie(self, request: web.Request, _: str) -> web.StreamResponse:
+        response = web.json_response({"cookies": dict(request.cookies)})
+        response.set_cookie("upstream", "mine")
+        return response
+
+    async def _stall(self, request: web.Request, seconds: str) -> web.StreamResponse:
+        await asyncio.sleep(float(seconds or 3600))
+        return web.json_response({})
+
+    async def _hang_up(self, request: web.Request, _: str) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async def _half(self, request: web.Request, size: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": size or "1000"})
+        response.content_type = "application/json"
+        await response.prepare(request)
+        await response.write(b'{"half":')
+        return await self._hang_up(request, "")
+
+    async def _garbage(self, request: web.Request, _: str) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.write(b"This is not HTTP.\r\n\r\n")
+        request.transport.close()
+        return web.Response()
+
+    async def _stream(self, request: web.Request, pause: str) -> web.StreamResponse:
+        response = await _events(request)
+        for number in range(CHUNKS):
+            await response.write(event(number))
+            await asyncio.sleep(float(pause or 0))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def _endless(self, request: web.Request, pause: str) -> web.StreamResponse:
+        response = await _events(request)
+        for number in range(100_000):
+            await response.write(event(number))
+            await asyncio.sleep(float(pause or 0.02))
+        return response
+
+    async def _wait(self, request: web.Request, _: str) -> web.StreamResponse:
+        """One event, then nothing until the test says so, then the rest."""
+        response = await _events(request)
+        await response.write(event(0))
+        await asyncio.to_thread(self.may_go_on.wait, 30)
+        await response.write(event(1) + b"data: [DONE]\n\n")
+        return response
+
+    async def _flood(self, request: web.Request, mebibytes: str) -> web.StreamResponse:
+        response = await _events(request)
+        line = b"data: " + b"x" * 65_528 + b"\n\n"
+        for _ in range(int(mebibytes) * 16):
+            await response.write(line)
+        return response
+
+    async def _break_midway(self, request: web.Request, detail: str) -> web.StreamResponse:
+        response = await _events(request)
+        await response.write(event(0))
+        await response.write(b'data: {"an event that' if detail == "inside" else b"")
+        await asyncio.sleep(0.05)
+        return await self._hang_up(request, "")
+
+    async def _straddle(self, request: web.Request, _: str) -> web.StreamResponse:
+        response = await _events(request)
+        text = b"".join(event(number) for number in range(CHUNKS)) + b"data: [DONE]\n\n"
+        for start in range(0, len(text), 7):
+            await response.write(text[start : start + 7])
+            await asyncio.sleep(0.001)
+        return response
+
+
+def event(number: int) -> bytes:
+    """One server-sent event as model servers write them."""
+    chunk = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "tiny",
+        "choices": [{"index": 0, "delta": {"content": f" {number}"}, "finish_reason": None}],
+    }
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+async def _events(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    return response
+
+
+@contextmanager
+def running() -> Iterator[Upstream]:
+    """The fake server, up while the block runs."""
+    upstream = Upstream()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="fake-upstream")
+    thread.start()
+
+    async def start() -> web.AppRunner:
+        application = web.Application(client_max_size=64 * 1024 * 1024)
+        application.router.add_route("*", "/{path:.*}", upstream.answer)
+        runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        return runner
+
+    def wait(work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
+    runner = wait(start())
+    try:
+        yield upstream
+    finally:
+        wait(runner.cleanup())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
