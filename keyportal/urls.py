@@ -2,7 +2,7 @@
 
 from allauth.account import views as account
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 
 from keyportal.teams import views as teams
 
@@ -13,8 +13,9 @@ account_urls = [
     path("password/change/", account.password_change, name="account_change_password"),
     path("password/reset/", account.password_reset, name="account_reset_password"),
     path("password/reset/done/", account.password_reset_done, name="account_reset_password_done"),
-    path(
-        "password/reset/key/<str:uidb36>-<str:key>/",
+    # The key holds a hyphen of its own, so the user's part ends at the first.
+    re_path(
+        r"^password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>[^/]+)/$",
         account.password_reset_from_key,
         name="account_reset_password_from_key",
     ),
@@ -29,8 +30,8 @@ urlpatterns = [
     path("", teams.home, name="home"),
     path("accounts/", include(account_urls)),
     path("admin/", admin.site.urls),
-    path("teams/<slug:slug>/keys/", include("keyportal.keys.urls")),
-    path("teams/<slug:slug>/models/", include("keyportal.catalog.urls")),
-    path("teams/<slug:slug>/audit/", include("keyportal.activity.urls")),
+    path("teams/<slug:slug>/", include("keyportal.keys.urls")),
+    path("teams/<slug:slug>/", include("keyportal.catalog.urls")),
+    path("teams/<slug:slug>/", include("keyportal.activity.urls")),
     path("teams/<slug:slug>/", include("keyportal.teams.urls")),
 ]

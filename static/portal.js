@@ -1,0 +1,211 @@
+// What HTML and HTMX can't do by themselves. Every page works without this file.
+"use strict";
+
+const dialog = document.getElementById("dialog");
+const notice = document.getElementById("notice");
+
+// The dialog: HTMX fills it, we open it, and give the focus back when it closes.
+
+let opener = null;
+
+function restoreFocus() {
+  const fallback = document.querySelector("#create-key button, #refresh button");
+  (opener?.isConnected ? opener : fallback)?.focus();
+}
+
+function forgetSecret() {
+  document.getElementById("created")?.replaceChildren();
+}
+
+dialog.addEventListener("close", () => {
+  dialog.replaceChildren();
+  restoreFocus();
+});
+
+document.body.addEventListener("dialog-close", () => dialog.close());
+
+document.addEventListener("htmx:beforeRequest", ({ detail }) => {
+  if (detail.target === dialog && !dialog.open) opener = detail.elt.querySelector("button");
+});
+
+document.addEventListener("htmx:afterSwap", ({ detail }) => {
+  if (detail.target !== dialog) return;
+  if (!dialog.open) dialog.showModal();
+  dialog.querySelector("[autofocus]")?.focus();
+});
+
+// A browser may keep the page, with the key in it, to show it again on Back.
+addEventListener("pagehide", () => {
+  forgetSecret();
+  if (dialog.open) dialog.close();
+});
+
+// The list: its busy state, what a screen reader hears, and where the focus goes when its row is gone.
+
+let focusWasInTable = false;
+
+function table() {
+  return document.getElementById("table");
+}
+
+function announce(text) {
+  (dialog.open ? dialog : document.body).querySelector("[data-announce]").textContent = text;
+}
+
+for (const [event, busy] of [["htmx:beforeRequest", true], ["htmx:afterRequest", false]]) {
+  document.addEventListener(event, ({ detail }) => {
+    if (detail.target?.id === "table") table()?.setAttribute("aria-busy", busy);
+  });
+}
+
+document.addEventListener("htmx:afterSettle", ({ detail }) => {
+  if (detail.elt.id !== "table" || dialog.open) return;
+  announce(table().querySelector(".foot span, .empty strong")?.textContent ?? "");
+  if (focusWasInTable && document.activeElement === document.body) restoreFocus();
+});
+
+// Fragments are swapped in whatever their status; a whole page never is. After a success it is the
+// sign-in page, because the session ended; after a failure it is an error page.
+
+function tell(text) {
+  const place = (dialog.open && dialog.firstElementChild) || document.querySelector("main");
+  place.prepend(notice);
+  notice.textContent = text;
+  notice.hidden = false;
+}
+
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  focusWasInTable = Boolean(table()?.contains(document.activeElement));
+  if (!/^\s*<!doctype/i.test(detail.xhr.responseText)) return;
+  detail.shouldSwap = false;
+  if (detail.xhr.status < 400) location.assign(location.href);
+  else tell(`That did not work (${detail.xhr.status}). Reload the page and try again.`);
+});
+
+document.addEventListener("htmx:sendError", () => {
+  tell("The server can’t be reached. Check your connection and try again.");
+});
+
+document.addEventListener("htmx:beforeRequest", () => {
+  notice.hidden = true;
+});
+
+// Clicks: a row is its Delete button, Cancel closes, Copy copies.
+
+function select(element) {
+  if (element.select) element.select();
+  else getSelection().selectAllChildren(element);
+}
+
+async function copy(button) {
+  const source = document.getElementById(button.dataset.copy);
+  const text = (source.value ?? source.textContent).trim();
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Over plain HTTP, but for localhost, browsers offer only the old way.
+    select(source);
+    if (!document.execCommand("copy")) return announce("Press Ctrl+C to copy.");
+    button.focus();
+  }
+  button.textContent = "Copied";
+  announce("Copied");
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+}
+
+function openRow(row, event) {
+  if (!row || event.target.closest("a, button, input, label, summary")) return;
+  // Whoever drags over a masked key wants to select it.
+  if (getSelection().toString()) return;
+  document.getElementById(row.dataset.opens).click();
+}
+
+document.addEventListener("click", (event) => {
+  const closer = event.target.closest("[data-close]");
+  const copier = event.target.closest("[data-copy]");
+  if (closer && dialog.open) {
+    event.preventDefault();
+    // The second click of a double-click on OK must not close what the first one opened.
+    if (event.detail < 2) dialog.close();
+  } else if (copier) copy(copier);
+  else openRow(event.target.closest("tr[data-opens]"), event);
+});
+
+document.addEventListener("focusin", ({ target }) => {
+  if (target.matches("[data-select]")) target.select();
+});
+
+// Menus close when one looks away.
+
+function closeMenus(except) {
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    if (menu !== except) menu.open = false;
+  }
+}
+
+document.addEventListener("click", ({ target }) => closeMenus(target.closest("details.menu")));
+document.addEventListener("keydown", (event) => {
+  const menu = event.target.closest?.("details.menu[open]");
+  if (event.key !== "Escape" || !menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
+});
+
+// Times come in UTC, and are shown in the viewer's zone with the distance from now on hover.
+
+const absolute = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "short" });
+const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeStyle: "long" });
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const UNITS = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
+
+function distance(date) {
+  const seconds = (date - Date.now()) / 1000;
+  const [unit, length] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? ["second", 1];
+  return relative.format(Math.trunc(seconds / length), unit);
+}
+
+function prepare(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const date = new Date(time.dateTime);
+    time.textContent = absolute.format(date);
+    time.title = `${distance(date)} (${exact.format(date)})`;
+  }
+  for (const button of root.querySelectorAll("[data-copy]")) button.hidden = false;
+}
+
+prepare(document);
+document.addEventListener("htmx:load", ({ detail }) => prepare(detail.elt));
+
+// The theme: automatic, light, dark, and around again. theme.js applies it before the first paint.
+
+const THEMES = ["auto", "light", "dark"];
+const themeButton = document.getElementById("theme");
+
+function showTheme() {
+  const theme = document.documentElement.dataset.theme ?? "auto";
+  themeButton.setAttribute("aria-label", `Theme: ${theme === "auto" ? "automatic" : theme}`);
+  themeButton.title = themeButton.ariaLabel;
+  for (const icon of themeButton.querySelectorAll("[data-theme-icon]")) {
+    icon.hidden = icon.dataset.themeIcon !== theme;
+  }
+}
+
+function nextTheme() {
+  const now = document.documentElement.dataset.theme ?? "auto";
+  const theme = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
+  if (theme === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  try {
+    if (theme === "auto") localStorage.removeItem("theme");
+    else localStorage.setItem("theme", theme);
+  } catch {
+    // Without storage the choice lasts as long as the page.
+  }
+  showTheme();
+}
+
+if (themeButton) {
+  themeButton.hidden = false;
+  themeButton.addEventListener("click", nextTheme);
+  showTheme();
+}

@@ -27,6 +27,10 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         """Newest first; the id decides between rows of one instant."""
         return self.filter(team_slug=team.slug).order_by("-created_at", "-id")
 
+    def doing(self, action: str) -> Self:
+        """Only rows of this action; all of them for an empty one."""
+        return self.filter(action=action) if action else self
+
     def record(
         self,
         action: Action,

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Self
 
 from django.db import IntegrityError, models, transaction
-from django.db.models import Prefetch, Q
+from django.db.models import F, Max, Prefetch, Q
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.views.decorators.debug import sensitive_variables
@@ -14,6 +14,12 @@ from keyportal.keys import secret
 from keyportal.keys.secret import KeyString
 from keyportal.teams.models import Team, User
 
+# What the list can be sorted by; the id decides where the rest is equal.
+SORTINGS = {
+    "name": ("name",),
+    "created": ("created_at", "id"),
+    "owner": ("owner__username", "id"),
+}
 NONCE_MEMORY = timedelta(days=7)
 
 
@@ -47,10 +53,25 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         """Those whose name, or public id, holds `text`. `%` and `_` are only characters."""
         return self.filter(Q(name__icontains=text) | Q(public_id__contains=text)) if text else self
 
+    def sorted_by(self, sorting: str) -> Self:
+        """`sorting` is name, created, owner or last_used, with a minus for the greatest first."""
+        name, falling = sorting.lstrip("-"), sorting.startswith("-")
+        if name == "last_used":
+            used = Max("secrets__last_used_at")
+            return self.annotate(used=used).order_by(
+                *(F("used").desc(nulls_last=True), "-id")
+                if falling
+                else (F("used").asc(nulls_first=True), "id")
+            )
+        sign = "-" if falling else ""
+        return self.order_by(*(sign + column for column in SORTINGS[name]))
+
     def for_display(self) -> Self:
         """With owner and secrets: a constant number of queries for any number of rows."""
         live = Secret.objects.order_by("-created_at", "-id")
-        return self.select_related("owner").prefetch_related(Prefetch("secrets", live))
+        return self.select_related("owner").prefetch_related(
+            Prefetch("secrets", live), "owner__memberships"
+        )
 
     @sensitive_variables("key_string")
     def issue(
@@ -148,6 +169,16 @@ class ApiKey(models.Model):
     def masked(self) -> str:
         current = self.current_secret
         return secret.mask(current.prefix, self.public_id, current.last4)
+
+    @property
+    def has_expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    @property
+    def has_lost_its_owner(self) -> bool:
+        """The owner was deactivated or left the team, so the key has stopped working."""
+        teams = {membership.team_id for membership in self.owner.memberships.all()}
+        return not self.owner.is_active or self.team_id not in teams
 
     @property
     def last_used(self) -> "Secret | None":

@@ -5,16 +5,19 @@ too weak gets 403 and the reason.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, cast
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.cache import add_never_cache_headers
 from django_htmx.middleware import HtmxDetails
 
 from keyportal.teams.models import Membership, Role, Team, User
 
 P = ParamSpec("P")
+LAST_TEAM = "last_team"  # In the session: the slug.
 
 
 class TeamRequest(HttpRequest):
@@ -53,14 +56,19 @@ def team_view(
             membership = _membership(cast("User", request.user), slug)
             if not membership.team.is_active:
                 raise PermissionDenied("This team is switched off. Ask an operator why.")
+            opened = cast("TeamRequest", request)
+            opened.membership, opened.team = membership, membership.team
             if not membership.is_at_least(role):
                 raise PermissionDenied(
                     f"This needs the role {role.label}; "
                     f"in this team you are {Role(membership.role).label}."
                 )
-            opened = cast("TeamRequest", request)
-            opened.membership, opened.team = membership, membership.team
-            return view(opened, *args, **kwargs)
+            _remember(opened)
+            response = view(opened, *args, **kwargs)
+            # What a team sees stays in no cache: not in a proxy's, and not behind the Back button
+            # of a browser whose user has signed out.
+            add_never_cache_headers(response)
+            return response
 
         return guarded
 
@@ -81,21 +89,52 @@ def require_delete(membership: Membership, owned: Owned) -> None:
 
 def _membership(user: User, slug: str) -> Membership:
     try:
-        return Membership.objects.select_related("team").get(team__slug=slug, user=user)
+        return Membership.objects.select_related("team", "user").get(team__slug=slug, user=user)
     except Membership.DoesNotExist:
         raise Http404 from None
 
 
+def last_team(request: HttpRequest) -> Team | None:
+    """The team that the user looked at last, else their first; None when they have none."""
+    teams = Team.objects.of(cast("User", request.user)).filter(is_active=True)
+    return teams.filter(slug=request.session.get(LAST_TEAM, "")).first() or teams.first()
+
+
+def _remember(request: TeamRequest) -> None:
+    if request.session.get(LAST_TEAM) != request.team.slug:
+        request.session[LAST_TEAM] = request.team.slug
+
+
+@dataclass(frozen=True)
+class Door:
+    """A way from the frame to a page, shown to those who may open it."""
+
+    label: str
+    icon: str
+    view_name: str
+    role: Role = Role.VIEWER
+    also: tuple[str, ...] = ()  # Pages that lie behind the same door.
+
+
+DOORS = (
+    Door("API Keys", "key", "keys:list", also=("keys:create", "keys:delete")),
+    Door("Models", "models", "catalog:models"),
+    Door("Members", "members", "teams:members"),
+    Door("Audit", "audit", "activity:audit", Role.ADMIN),
+    Door("Overview", "overview", "keys:overview"),
+)
+
+
 def frame(request: HttpRequest) -> dict[str, object]:
     """What the frame of every page shows: the team, the other teams, and the open doors."""
-    user = request.user if hasattr(request, "user") else None
-    if not isinstance(user, User):
+    membership: Membership | None = getattr(request, "membership", None)
+    if membership is None:
         return {}
-    membership = getattr(request, "membership", None)
     return {
         "membership": membership,
-        "team": membership.team if membership else None,
-        "teams": Team.objects.of(user).filter(is_active=True),
-        "can_create": membership is not None and membership.is_at_least(Role.MEMBER),
-        "can_audit": membership is not None and membership.is_at_least(Role.ADMIN),
+        "team": membership.team,
+        "teams": Team.objects.of(membership.user).filter(is_active=True),
+        "can_create": membership.is_at_least(Role.MEMBER),
+        "doors": [door for door in DOORS if membership.is_at_least(door.role)],
+        "here": request.resolver_match and request.resolver_match.view_name,
     }

@@ -100,6 +100,20 @@ class Role(models.TextChoices):
         return list(Role).index(self)
 
 
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    def of(self, team: Team) -> "MembershipQuerySet":
+        return self.filter(team=team)
+
+    def for_display(self) -> "MembershipQuerySet":
+        """With the user and `key_count`, their keys in this team; by user name."""
+        in_this_team = models.Q(user__keys__team=models.F("team"))
+        return (
+            self.select_related("user")
+            .annotate(key_count=models.Count("user__keys", filter=in_this_team))
+            .order_by(Lower("user__username"))
+        )
+
+
 class Membership(models.Model):
     """What one user is in one team. A key stops working when its owner's membership ends."""
 
@@ -107,6 +121,8 @@ class Membership(models.Model):
     user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=16, choices=Role, default=Role.MEMBER)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [

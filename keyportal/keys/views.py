@@ -1,0 +1,118 @@
+"""The team's API keys: see, make and delete them, and read what they are."""
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from django.views.decorators.http import require_http_methods, require_safe
+
+from keyportal.catalog.examples import examples_for
+from keyportal.keys.forms import CreateForm, ListForm
+from keyportal.keys.models import AlreadyCreated, ApiKey, KeyNotIssued
+from keyportal.keys.secret import KeyString
+from keyportal.teams.access import TeamRequest, may_delete, require_delete, team_view
+from keyportal.teams.models import Role
+from keyportal.teams.pages import render_part
+
+ROWS = 25
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def key_list(request: TeamRequest) -> HttpResponse:
+    form = ListForm(request.GET)
+    keys = ApiKey.objects.of(request.team).matching(form.value("q")).sorted_by(form.sorting)
+    page = Paginator(keys.for_display(), ROWS).get_page(request.GET.get("page"))
+    rows = [(key, may_delete(request.membership, key)) for key in page]
+    context = {"form": form, "page": page, "rows": rows, "used": _used(request)}
+    return render_part(request, "keys/list.html", "keys/_table.html", context)
+
+
+@sensitive_post_parameters("nonce")
+@require_http_methods(["GET", "POST"])
+@team_view(Role.MEMBER)
+@sensitive_variables("key_string")
+def key_create(request: TeamRequest) -> HttpResponse:
+    form = CreateForm(request.POST if request.method == "POST" else None)
+    if not form.is_valid():
+        return _create_form(request, form)
+    try:
+        key, key_string = ApiKey.objects.issue(
+            team=request.team,
+            owner=request.user,
+            actor=request.user,
+            address=request.META["REMOTE_ADDR"],
+            **form.cleaned_data,
+        )
+    except AlreadyCreated:
+        return render_part(request, "keys/already.html", "keys/_already.html", {}, status=409)
+    except KeyNotIssued as refusal:
+        form.add_error("name", str(refusal))
+        return _create_form(request, form)
+    return _created(request, key, key_string)
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.MEMBER)
+def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
+    try:
+        key = ApiKey.objects.of(request.team).for_display().get(public_id=public_id)
+        require_delete(request.membership, key)
+        if request.method != "POST":
+            return render_part(request, "keys/delete.html", "keys/_delete.html", {"key": key})
+        key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
+    except ApiKey.DoesNotExist:
+        return _gone(request)
+    return _deleted(request, key)
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def overview(request: TeamRequest) -> HttpResponse:
+    context = {"examples": examples_for(request, request.team), "used": _used(request)}
+    return render(request, "keys/overview.html", context)
+
+
+def _used(request: TeamRequest) -> int:
+    return ApiKey.objects.of(request.team).count()
+
+
+def _create_form(request: TeamRequest, form: CreateForm) -> HttpResponse:
+    return render_part(
+        request,
+        "keys/create.html",
+        "keys/_create.html",
+        {"form": form, "used": _used(request)},
+        status=422 if form.is_bound else 200,
+    )
+
+
+@sensitive_variables()
+def _created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpResponse:
+    """The one exception to redirect-after-POST: only this answer ever holds the plaintext.
+
+    A session or a message would store it, an address would log it.
+    """
+    context = {
+        "key": key,
+        "plaintext": key_string.text,
+        "examples": examples_for(request, request.team, key_string.text),
+    }
+    response = render_part(request, "keys/created.html", "keys/_created.html", context)
+    response["HX-Trigger"] = "keys-changed"
+    return response
+
+
+def _deleted(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    if request.htmx:
+        return HttpResponse(status=204, headers={"HX-Trigger": "keys-changed, dialog-close"})
+    messages.success(request, f"The key {key.name} is deleted.")
+    return redirect("keys:list", request.team.slug)
+
+
+def _gone(request: TeamRequest) -> HttpResponse:
+    """Deleted by somebody else, or never here: both look the same, so ids can't be probed."""
+    response = render_part(request, "keys/gone.html", "keys/_gone.html", {}, status=404)
+    response["HX-Trigger"] = "keys-changed"
+    return response

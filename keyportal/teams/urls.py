@@ -1,0 +1,8 @@
+"""Under /teams/<slug>/: who is in the team."""
+
+from django.urls import path
+
+from keyportal.teams import views
+
+app_name = "teams"
+urlpatterns = [path("members/", views.members, name="members")]
