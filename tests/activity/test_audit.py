@@ -1,0 +1,76 @@
+"""Sign-ins and failed ones, each told to the admins of the teams that they concern."""
+
+import pytest
+from django.contrib.auth import authenticate
+from django.test import Client
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys import secret
+from keyportal.teams.models import Membership, Team, User
+from tests.conftest import PASSWORD
+
+
+def post(client: Client, login: str, password: str = PASSWORD) -> None:
+    data = {"login": login, "password": password}
+    client.post("/accounts/login/", data, REMOTE_ADDR="192.0.2.1")
+
+
+def test_a_sign_in_is_recorded_with_its_address(client: Client, team: Team, bob: User) -> None:
+    post(client, "bob")
+    row = AuditEvent.objects.of(team).get()
+    assert (row.action, row.actor, row.target) == (Action.SIGNED_IN, "bob", "bob")
+    assert row.address == "192.0.2.1"
+
+
+def test_each_of_the_users_teams_gets_a_row(
+    client: Client, team: Team, other_team: Team, bob: User
+) -> None:
+    Team.objects.create(name="Nobody's")
+    Membership.objects.create(team=other_team, user=bob)
+    post(client, "bob")
+    slugs = AuditEvent.objects.filter(action=Action.SIGNED_IN).values_list("team_slug", flat=True)
+    assert sorted(slugs) == sorted([team.slug, other_team.slug])
+
+
+def test_a_user_without_team_gets_a_row_of_no_team(client: Client, db: None) -> None:
+    User.objects.create_user("root", password=PASSWORD)
+    post(client, "root")
+    row = AuditEvent.objects.get()
+    assert (row.action, row.target, row.team_slug) == (Action.SIGNED_IN, "root", "")
+
+
+@pytest.mark.parametrize("login", ["bob", "BOB", "bob@example.com"])
+def test_a_failed_sign_in_names_the_user_but_no_actor(
+    client: Client, team: Team, bob: User, login: str
+) -> None:
+    post(client, login, "wrong")
+    row = AuditEvent.objects.of(team).get()
+    assert (row.action, row.actor, row.target) == (Action.SIGN_IN_FAILED, "", "bob")
+    assert row.address == "192.0.2.1"
+
+
+@pytest.mark.parametrize("typed", [PASSWORD, secret.generate().text, "nobody", "b" * 4000])
+def test_what_names_nobody_is_not_kept(client: Client, bob: User, typed: str) -> None:
+    post(client, typed, "wrong")
+    row = AuditEvent.objects.get()
+    assert (row.action, row.target) == (Action.SIGN_IN_FAILED, "unknown user")
+    assert (row.actor, row.team_slug, row.address) == ("", "", "192.0.2.1")
+
+
+def test_an_inactive_users_right_password_is_a_failure(
+    client: Client, team: Team, bob: User
+) -> None:
+    User.objects.filter(pk=bob.pk).update(is_active=False)
+    post(client, "bob")
+    assert AuditEvent.objects.of(team).get().action == Action.SIGN_IN_FAILED
+
+
+def test_attempts_that_the_limit_stops_fill_no_table(client: Client, bob: User) -> None:
+    for _ in range(20):
+        post(client, "bob", "wrong")
+    assert AuditEvent.objects.count() == 5
+
+
+def test_a_failure_outside_a_request_has_no_address(team: Team, bob: User) -> None:
+    assert authenticate(None, username="bob", password="wrong") is None
+    assert AuditEvent.objects.of(team).get().address is None
