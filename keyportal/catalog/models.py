@@ -87,11 +87,38 @@ class Upstream(models.Model):
         self.encrypted_credential = credentials.encrypt(plaintext)
 
 
+class NameBelongsElsewhere(Exception):
+    """The name is served already, to another team or to everybody."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} exists already, and not for those it would be served to now.")
+
+
 class ServedModelQuerySet(models.QuerySet["ServedModel"]):
     def callable_by(self, team: Team) -> "ServedModelQuerySet":
         """The team's own models and the public ones that have a route, by name."""
         own_or_public = models.Q(team=team) | models.Q(team=None)
         return self.filter(own_or_public, routes__isnull=False).distinct().order_by("name")
+
+    def serve(
+        self, name: str, *, team: Team | None, upstream: Upstream, upstream_model: str
+    ) -> "ServedModel":
+        """Let `name` lead to the upstream's model, by one more route where it has others already.
+
+        Doing it again changes nothing. Raises `NameBelongsElsewhere`, and `ValidationError` for
+        a name that can't be served.
+        """
+        served = self.filter(name=name).first()
+        if served is None:
+            served = ServedModel(name=name, team=team)
+            served.full_clean()
+            served.save()
+        elif served.team != team:
+            raise NameBelongsElsewhere(name)
+        route = {"model": served, "upstream": upstream, "upstream_model": upstream_model}
+        if not Route.objects.filter(**route).exists():
+            Route.objects.create(**route)
+        return served
 
 
 class ServedModel(models.Model):

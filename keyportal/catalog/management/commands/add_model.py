@@ -1,0 +1,36 @@
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.db import transaction
+
+from keyportal.catalog.models import NameBelongsElsewhere, ServedModel, Upstream
+from keyportal.teams.management.operator import OperatorCommand, team_named
+
+
+class Command(OperatorCommand):
+    help = "Serve a model of an upstream under a name. It is callable when the command ends."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name", help="such as public/deepseek-r1")
+        parser.add_argument("--upstream", required=True, metavar="NAME")
+        parser.add_argument(
+            "--upstream-model", metavar="ID", help="its name there; default: after the first slash"
+        )
+        parser.add_argument("--team", metavar="SLUG", help="the only team that may call it")
+
+    def handle(self, **options: Any) -> None:
+        name: str = options["name"]
+        team = team_named(options["team"]) if options["team"] else None
+        try:
+            upstream = Upstream.objects.get(name=options["upstream"])
+        except Upstream.DoesNotExist:
+            raise CommandError(f"There is no upstream named {options['upstream']}.") from None
+        if team and not name.startswith(f"{team.slug}/"):
+            raise CommandError(f"The name of a team's model begins with {team.slug}/.")
+        there = options["upstream_model"] or name.partition("/")[2] or name
+        try:
+            with transaction.atomic():
+                ServedModel.objects.serve(name, team=team, upstream=upstream, upstream_model=there)
+        except NameBelongsElsewhere as error:
+            raise CommandError(str(error)) from None
+        self.stdout.write(name)

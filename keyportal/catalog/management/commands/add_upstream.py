@@ -1,0 +1,100 @@
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import CommandError, CommandParser
+from django.db import transaction
+
+from keyportal.catalog import discovery
+from keyportal.catalog.credentials import CredentialUnreadable
+from keyportal.catalog.models import NameBelongsElsewhere, ServedModel, Upstream
+from keyportal.teams.management.operator import (
+    OperatorCommand,
+    from_environment,
+    team_named,
+)
+from keyportal.teams.models import Team
+
+FIELDS = ("base_url", "encrypted_credential", "connect_timeout", "read_timeout")
+
+
+class Command(OperatorCommand):
+    help = """Add a model server, or change the one with this name. With --discover, serve each
+    model it lists; the names, one a line, are callable when the command ends."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name")
+        parser.add_argument(
+            "url", help="as an OpenAI client takes it; with no path, /v1 is meant; or loopback:"
+        )
+        credential = parser.add_mutually_exclusive_group()
+        credential.add_argument(
+            "--credential-env", metavar="VARIABLE", help="environment variable with its API key"
+        )
+        credential.add_argument("--no-credential", action="store_true", help="forget its API key")
+        parser.add_argument("--discover", action="store_true", help="serve the models it lists")
+        parser.add_argument("--team", metavar="SLUG", help="serve them to this team; default: all")
+        parser.add_argument("--connect-timeout", type=float, metavar="SECONDS")
+        parser.add_argument("--read-timeout", type=float, metavar="SECONDS")
+
+    def handle(self, **options: Any) -> None:
+        if options["team"] and not options["discover"]:
+            raise CommandError("--team tells whose the discovered models are: add --discover.")
+        team = team_named(options["team"]) if options["team"] else None
+        upstream = _described(options)
+        try:
+            # Asked before the transaction: nothing is locked while a server makes us wait, and
+            # nothing is stored when it fails.
+            ids = discovery.model_ids(upstream) if options["discover"] else []
+        except (discovery.DiscoveryFailed, CredentialUnreadable) as error:
+            raise CommandError(f"Nothing was changed: {error}") from None
+        is_new = upstream.pk is None
+        with transaction.atomic():
+            upstream.save(update_fields=None if is_new else FIELDS)
+            served = [name for id_ in ids if (name := self._serve(id_, team, upstream))]
+        self.note(f"{'Added' if is_new else 'Changed'} {upstream}: {upstream.base_url}")
+        for name in served:
+            self.stdout.write(name)
+        if options["discover"] and not served:
+            self.note("No model became callable.")
+
+    def _serve(self, id_: str, team: Team | None, upstream: Upstream) -> str | None:
+        name = f"{team.slug if team else 'public'}/{id_}"
+        try:
+            with transaction.atomic():
+                ServedModel.objects.serve(name, team=team, upstream=upstream, upstream_model=id_)
+        except ValidationError as error:
+            self.note(f"Skipped {id_!r}: {' '.join(error.messages)}")
+            return None
+        except NameBelongsElsewhere as error:
+            self.note(f"Skipped {id_!r}: {error}")
+            return None
+        return name
+
+
+def _described(options: dict[str, Any]) -> Upstream:
+    """The upstream as it shall be, not yet saved."""
+    upstream = Upstream.objects.filter(name=options["name"]).first() or Upstream(
+        name=options["name"]
+    )
+    old_url, upstream.base_url = upstream.base_url, discovery.complete(options["url"])
+    if options["credential_env"]:
+        upstream.credential = _checked(from_environment(options["credential_env"]))
+    elif options["no_credential"]:
+        upstream.credential = ""
+    elif upstream.encrypted_credential and upstream.base_url != old_url:
+        # The old server's credential must not be shown to a new one by accident.
+        raise CommandError(
+            f"{upstream} has a credential, and its address changes: "
+            f"give --credential-env again, or --no-credential."
+        )
+    for field in ("connect_timeout", "read_timeout"):
+        if options[field] is not None:
+            setattr(upstream, field, options[field])
+    upstream.full_clean()
+    return upstream
+
+
+def _checked(credential: str) -> str:
+    if not (credential.isascii() and credential.isprintable()) or " " in credential:
+        raise CommandError("The credential holds spaces or characters that no header may hold.")
+    return credential

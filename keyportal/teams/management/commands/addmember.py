@@ -1,0 +1,22 @@
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from keyportal.teams.management.operator import OperatorCommand, team_named, user_named
+from keyportal.teams.models import Membership, Role
+
+
+class Command(OperatorCommand):
+    help = "Put a user into a team."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("team", metavar="SLUG")
+        parser.add_argument("user", metavar="USERNAME")
+        parser.add_argument("--role", choices=Role.values, default=Role.MEMBER.value)
+
+    def handle(self, **options: Any) -> None:
+        team, user = team_named(options["team"]), user_named(options["user"])
+        membership = Membership(team=team, user=user, role=options["role"])
+        membership.full_clean()
+        membership.save()
+        self.note(f"{user} is in {team.slug} now, as {membership.role}.")

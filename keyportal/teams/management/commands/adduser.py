@@ -1,0 +1,38 @@
+import secrets
+from typing import Any
+
+from django.contrib.auth.password_validation import validate_password
+from django.core.management.base import CommandParser
+
+from keyportal.teams.management.operator import OperatorCommand, from_environment
+from keyportal.teams.models import User
+
+
+class Command(OperatorCommand):
+    help = "Add a user. Without --password-env, a random password is made and printed, once."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("username")
+        parser.add_argument("--email", default="", help="to sign in with, and to reset a password")
+        parser.add_argument(
+            "--password-env", metavar="VARIABLE", help="environment variable with the password"
+        )
+        parser.add_argument("--staff", action="store_true", help="may open /admin/")
+        parser.add_argument("--superuser", action="store_true", help="may do anything in /admin/")
+
+    def handle(self, **options: Any) -> None:
+        user = User(
+            username=options["username"],
+            email=User.objects.normalize_email(options["email"]),
+            is_staff=options["staff"] or options["superuser"],
+            is_superuser=options["superuser"],
+        )
+        variable = options["password_env"]
+        password = from_environment(variable) if variable else secrets.token_hex(10)
+        validate_password(password, user)
+        user.set_password(password)
+        user.full_clean()
+        user.save()
+        if not variable:
+            self.stdout.write(password)
+        self.note(f"Added the user {user}.")

@@ -1,0 +1,31 @@
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.db import transaction
+
+from keyportal.teams.management.operator import OperatorCommand, user_named
+from keyportal.teams.models import Membership, Role, Team
+
+
+class Command(OperatorCommand):
+    help = "Create a team and print its slug."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name")
+        parser.add_argument("--slug", help="part of addresses and model names; default: random")
+        parser.add_argument("--key-limit", type=int, help="how many API keys it may have")
+        parser.add_argument("--owner", help="user name of its first owner")
+
+    def handle(self, **options: Any) -> None:
+        given = {field: options[field] for field in ("slug", "key_limit")}
+        team = Team(
+            name=options["name"],
+            **{field: value for field, value in given.items() if value is not None},
+        )
+        owner = user_named(options["owner"]) if options["owner"] else None
+        with transaction.atomic():
+            team.full_clean()
+            team.save()
+            if owner:
+                Membership.objects.create(team=team, user=owner, role=Role.OWNER)
+        self.stdout.write(team.slug)

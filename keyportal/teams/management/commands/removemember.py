@@ -1,0 +1,23 @@
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from keyportal.teams.management.operator import (
+    OperatorCommand,
+    membership_of,
+    team_named,
+    user_named,
+)
+
+
+class Command(OperatorCommand):
+    help = "Take a user out of a team. Their keys in it are refused from the next request on."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("team", metavar="SLUG")
+        parser.add_argument("user", metavar="USERNAME")
+
+    def handle(self, **options: Any) -> None:
+        team, user = team_named(options["team"]), user_named(options["user"])
+        membership_of(user, team).delete()
+        self.note(f"{user} is no longer in {team.slug}.")
