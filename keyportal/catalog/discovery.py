@@ -1,6 +1,7 @@
 """Asking a model server what it serves: `GET <base>/models`, as every OpenAI client does."""
 
 import json
+import re
 import socket
 import time
 from http.client import HTTPException, HTTPResponse
@@ -31,7 +32,7 @@ def complete(base_url: str) -> str:
     if base_url == LOOPBACK:
         return base_url
     url = base_url.strip().rstrip("/")
-    return url if urlsplit(url).path else f"{url}/v1"
+    return f"{url}/v1" if re.fullmatch(r"\w+://[^/?#]+", url) else url
 
 
 def model_ids(upstream: Upstream) -> list[str]:

@@ -1,0 +1,338 @@
+"""add_upstream and add_model, against a real HTTP server on loopback."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from threading import Thread
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from keyportal.catalog import discovery
+from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
+from keyportal.teams.models import Team
+
+pytestmark = pytest.mark.django_db
+
+
+class Server(ThreadingHTTPServer):
+    """Answers every GET with `answer`, and remembers what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.status, self.location, self.body = 200, "", b""
+        self.pause = 0.0
+        self.asked: list[tuple[str, str | None]] = []
+
+    def lists(self, *ids: object) -> None:
+        self.body = json.dumps({"object": "list", "data": [{"id": id_} for id_ in ids]}).encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, self.headers.get("Authorization")))
+        self.send_response(self.server.status)
+        if self.server.location:
+            self.send_header("Location", self.server.location)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        if self.server.pause:
+            with suppress(ConnectionError):
+                self._drip()
+        else:
+            self.wfile.write(self.server.body)
+
+    def _drip(self) -> None:
+        for number in self.server.body:
+            self.wfile.write(bytes([number]))
+            time.sleep(self.server.pause)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its base names it so
+        """Silence: the test looks at what was asked."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def run(*arguments: str) -> tuple[list[str], str]:
+    """What a command printed: the lines on standard output, the text on standard error."""
+    out, err = StringIO(), StringIO()
+    call_command(*arguments, stdout=out, stderr=err)
+    return out.getvalue().splitlines(), err.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ("http://127.0.0.1:8001", "http://127.0.0.1:8001/v1"),
+        ("http://127.0.0.1:8001/", "http://127.0.0.1:8001/v1"),
+        ("http://127.0.0.1:8001/v1", "http://127.0.0.1:8001/v1"),
+        ("http://127.0.0.1:8001/v1/", "http://127.0.0.1:8001/v1"),
+        ("https://models.example.com/api/openai/", "https://models.example.com/api/openai"),
+        ("loopback:", "loopback:"),
+    ],
+)
+def test_the_url_is_what_an_openai_client_takes(given: str, stored: str) -> None:
+    run("add_upstream", "vllm", given)
+    assert Upstream.objects.get().base_url == stored
+
+
+def test_discovered_models_are_public_and_callable(server: Server, team: Team) -> None:
+    server.lists("deepseek-r1", "meta-llama/Llama-3.1-8B")
+    names, said = run("add_upstream", "vllm", server.url, "--discover")
+    assert names == ["public/deepseek-r1", "public/meta-llama/Llama-3.1-8B"]
+    assert said.startswith(f"Added vllm: {server.url}/v1")
+    assert server.asked == [("/v1/models", None)]
+    assert [found.name for found in ServedModel.objects.callable_by(team)] == names
+    assert Route.objects.get(model__name=names[1]).upstream_model == "meta-llama/Llama-3.1-8B"
+
+
+def test_models_discovered_for_a_team_are_its_own(
+    server: Server, team: Team, other_team: Team
+) -> None:
+    server.lists("qwen")
+    names, _ = run("add_upstream", "vllm", server.url, "--discover", f"--team={team.slug}")
+    assert names == ["u-8105f7322477/qwen"]
+    assert ServedModel.objects.get().team == team
+    assert not ServedModel.objects.callable_by(other_team).exists()
+
+
+def test_the_credential_is_shown_to_the_server_and_stored_encrypted(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.lists("qwen")
+    monkeypatch.setenv("VLLM_KEY", "very-secret")
+    run("add_upstream", "vllm", server.url, "--credential-env=VLLM_KEY", "--discover")
+    upstream = Upstream.objects.get()
+    assert server.asked == [("/v1/models", "Bearer very-secret")]
+    assert upstream.credential == "very-secret"
+    assert "very-secret" not in upstream.encrypted_credential
+
+
+def test_again_is_idempotent_and_adds_what_is_new(server: Server) -> None:
+    server.lists("qwen")
+    run("add_upstream", "vllm", server.url, "--discover")
+    server.lists("qwen", "phi")
+    names, said = run("add_upstream", "vllm", server.url, "--discover")
+    assert names == ["public/qwen", "public/phi"]
+    assert said.startswith("Changed vllm")
+    assert Route.objects.count() == ServedModel.objects.count() == 2
+
+
+def test_a_second_server_with_the_same_model_shares_its_name(server: Server) -> None:
+    server.lists("qwen")
+    run("add_upstream", "one", server.url, "--discover")
+    run("add_upstream", "two", server.url, "--discover")
+    assert ServedModel.objects.get().routes.count() == 2
+
+
+def test_ids_that_can_not_be_names_are_skipped_and_told(server: Server) -> None:
+    server.lists("qwen", "has spaces", "<script>")
+    names, said = run("add_upstream", "vllm", server.url, "--discover")
+    assert names == ["public/qwen"]
+    assert "Skipped 'has spaces'" in said
+    assert "Skipped '<script>'" in said
+
+
+def test_a_name_that_is_someone_elses_is_skipped(
+    server: Server, team: Team, other_team: Team
+) -> None:
+    ServedModel.objects.create(name="public/qwen", team=other_team)
+    server.lists("qwen")
+    names, said = run("add_upstream", "vllm", server.url, "--discover")
+    assert names == []
+    assert "Skipped 'qwen'" in said
+    assert "No model became callable." in said
+    assert not Route.objects.exists()
+
+
+def _redirects(server: Server) -> None:
+    server.status, server.location = 302, "http://127.0.0.1:9/elsewhere"
+
+
+def _needs_a_credential(server: Server) -> None:
+    server.status = 401
+
+
+def _answers_garbage(server: Server) -> None:
+    server.body = b"<html>not a list</html>"
+
+
+def _answers_another_shape(server: Server) -> None:
+    server.body = b'{"data": {"id": "qwen"}}'
+
+
+def _lists_numbers(server: Server) -> None:
+    server.lists("qwen", 7)
+
+
+def _nests_deeply(server: Server) -> None:
+    server.body = b"[" * 200_000
+
+
+def _answers_too_much(server: Server) -> None:
+    server.body = b" " * (discovery.MOST_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "why"),
+    [
+        (_redirects, "answered 302"),
+        (_needs_a_credential, "answered 401"),
+        (_answers_garbage, "did not answer with a list of models"),
+        (_answers_another_shape, "did not answer with a list of models"),
+        (_lists_numbers, "did not answer with a list of models"),
+        (_nests_deeply, "did not answer with a list of models"),
+        (_answers_too_much, "over 4194304 bytes"),
+    ],
+)
+def test_nothing_is_stored_when_discovery_fails(
+    server: Server, misbehave: Callable[[Server], None], why: str
+) -> None:
+    misbehave(server)
+    with pytest.raises(CommandError, match=rf"Nothing was changed: .*{why}"):
+        run("add_upstream", "vllm", server.url, "--discover")
+    assert not Upstream.objects.exists()
+    assert not CatalogVersion.objects.exists()
+    assert [path for path, _ in server.asked] == ["/v1/models"]
+
+
+def test_no_server_is_said_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(CommandError, match="Connection refused"):
+        run("add_upstream", "vllm", f"http://127.0.0.1:{port}", "--discover")
+
+
+def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(CommandError, match="timed out"):
+            run("add_upstream", "vllm", f"http://127.0.0.1:{port}", "--discover")
+
+
+def test_a_dripping_server_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "SECONDS", 0.3)
+    server.body, server.pause = b" " * 100, 0.02
+    with pytest.raises(CommandError, match=r"took over 0\.3 seconds"):
+        run("add_upstream", "vllm", server.url, "--discover")
+
+
+def test_no_proxy_of_the_environment_sees_the_question(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.lists("qwen")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert run("add_upstream", "vllm", server.url, "--discover")[0] == ["public/qwen"]
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ftp://127.0.0.1", "not an http"),
+        ("127.0.0.1:8001", "not an http"),
+        ("http://", "not an http"),
+        ("http://user:word@127.0.0.1", "no user, password"),
+        ("http://127.0.0.1/v1?key=x", "no user, password"),
+        ("http://169.254.169.254", "Link-local"),
+        ("http://[::1", "not a URL"),
+    ],
+)
+def test_bad_urls_are_refused(url: str, why: str) -> None:
+    with pytest.raises(CommandError, match=why):
+        run("add_upstream", "vllm", url)
+    assert not Upstream.objects.exists()
+
+
+def test_a_link_local_address_in_disguise_is_refused() -> None:
+    with pytest.raises(CommandError, match="link-local"):
+        run("add_upstream", "vllm", "http://2852039166", "--discover")  # 169.254.169.254
+
+
+def test_a_new_address_never_gets_the_old_credential(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_KEY", "very-secret")
+    run("add_upstream", "vllm", "http://127.0.0.1:9", "--credential-env=VLLM_KEY")
+    server.lists("qwen")
+    with pytest.raises(CommandError, match="its address changes"):
+        run("add_upstream", "vllm", server.url, "--discover")
+    assert server.asked == []
+    run("add_upstream", "vllm", server.url, "--discover", "--no-credential")
+    assert server.asked == [("/v1/models", None)]
+    assert Upstream.objects.get().credential == ""
+
+
+def test_changing_time_outs_keeps_the_credential(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_KEY", "very-secret")
+    run("add_upstream", "vllm", "http://127.0.0.1:9", "--credential-env=VLLM_KEY")
+    run("add_upstream", "vllm", "http://127.0.0.1:9", "--connect-timeout=2", "--read-timeout=30")
+    upstream = Upstream.objects.get()
+    assert (upstream.connect_timeout, upstream.read_timeout) == (2, 30)
+    assert upstream.credential == "very-secret"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--credential-env=UNSET"], "UNSET is not set"),
+        (["--credential-env=SPACED"], "no header may hold"),
+        (["--connect-timeout=0"], "connect_timeout"),
+        (["--team=u-8105f7322477"], "add --discover"),
+        (["--discover", "--team=nowhere"], "no team with the slug nowhere"),
+        (["--credential-env=SPACED", "--no-credential"], "not allowed with"),
+    ],
+)
+def test_bad_options_are_refused(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], why: str
+) -> None:
+    monkeypatch.setenv("SPACED", "two words")
+    with pytest.raises(CommandError, match=why):
+        run("add_upstream", "vllm", "http://127.0.0.1:9", *arguments)
+    assert not Upstream.objects.exists()
+
+
+def test_the_built_in_upstream_is_not_asked() -> None:
+    with pytest.raises(CommandError, match="use add_model"):
+        run("add_upstream", "echo", "loopback:", "--discover")
+
+
+def test_add_model_serves_one_name(team: Team) -> None:
+    run("add_upstream", "vllm", "http://127.0.0.1:9")
+    assert run("add_model", "public/r1", "--upstream=vllm")[0] == ["public/r1"]
+    mine = ["--upstream=vllm", f"--team={team.slug}", "--upstream-model=deepseek/r1"]
+    run("add_model", f"{team.slug}/r1", *mine)
+    routes = Route.objects.order_by("pk").values_list("model__name", "upstream_model")
+    assert list(routes) == [("public/r1", "r1"), ("u-8105f7322477/r1", "deepseek/r1")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["public/r1", "--upstream=nowhere"], "no upstream named nowhere"),
+        (["two words", "--upstream=vllm"], "name: Use letters"),
+        (["public/r1", "--upstream=vllm", "--team=u-8105f7322477"], "begins with u-8105f7322477/"),
+        (["u-8105f7322477/own", "--upstream=vllm"], "exists already"),
+    ],
+)
+def test_add_model_refuses(team: Team, arguments: list[str], why: str) -> None:
+    run("add_upstream", "vllm", "http://127.0.0.1:9")
+    ServedModel.objects.create(name="u-8105f7322477/own", team=team)
+    with pytest.raises(CommandError, match=why):
+        run("add_model", *arguments)
+    assert not Route.objects.exists()

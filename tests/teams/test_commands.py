@@ -1,0 +1,155 @@
+from collections.abc import Callable
+from io import StringIO
+
+import pytest
+from django.contrib.auth import authenticate
+from django.core.management import CommandError, call_command
+
+from keyportal.teams.models import Membership, Role, Team, User
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def run() -> Callable[..., str]:
+    """Run a command and return what it printed on standard output."""
+
+    def run(*arguments: str) -> str:
+        out = StringIO()
+        call_command(*arguments, stdout=out, stderr=StringIO())
+        return out.getvalue()
+
+    return run
+
+
+def test_createteam_prints_the_slug_alone(run: Callable[..., str]) -> None:
+    slug = run("createteam", "Acme").strip()
+    assert Team.objects.get(slug=slug).name == "Acme"
+
+
+def test_createteam_takes_slug_limit_and_owner(run: Callable[..., str], charlie: User) -> None:
+    run("createteam", "Acme", "--slug=acme", "--key-limit=3", "--owner=charlie")
+    team = Team.objects.get(slug="acme")
+    assert team.key_limit == 3
+    assert Membership.objects.get(team=team, user=charlie).role == Role.OWNER
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--slug=Not A Slug"], "lower-case letters"),
+        (["--slug=u-8105f7322477"], "already exists"),
+        (["--key-limit=-1"], "greater than or equal to 0"),
+        (["--owner=nobody"], "no user named nobody"),
+    ],
+)
+def test_createteam_refuses_and_creates_nothing(
+    run: Callable[..., str], team: Team, arguments: list[str], why: str
+) -> None:
+    with pytest.raises(CommandError, match=why):
+        run("createteam", "Other", *arguments)
+    assert list(Team.objects.all()) == [team]
+
+
+def test_setteam_changes_only_what_is_given(run: Callable[..., str], team: Team) -> None:
+    assert "at most 5 keys, active" in run("setteam", team.slug, "--key-limit=5")
+    assert "Acme, at most 5 keys, not active" in run("setteam", team.slug, "--no-active")
+    assert "Apex" in run("setteam", team.slug, "--name=Apex", "--active")
+    team.refresh_from_db()
+    assert (team.name, team.key_limit, team.is_active) == ("Apex", 5, True)
+
+
+def test_setteam_refuses_what_makes_no_sense(run: Callable[..., str], team: Team) -> None:
+    with pytest.raises(CommandError, match="Nothing to change"):
+        run("setteam", team.slug)
+    with pytest.raises(CommandError, match="key_limit"):
+        run("setteam", team.slug, "--key-limit=-1")
+    with pytest.raises(CommandError, match="no team with the slug nowhere"):
+        run("setteam", "nowhere", "--key-limit=1")
+
+
+def test_listteams_is_one_line_a_team(run: Callable[..., str], alice: User, charlie: User) -> None:
+    Team.objects.filter(name="Acme").update(is_active=False)
+    assert run("listteams").splitlines() == [
+        "u-0000000000cc\t1\t20\tactive\tCharlie's",
+        "u-8105f7322477\t1\t20\toff\tAcme",
+    ]
+
+
+def test_adduser_prints_a_password_that_works(run: Callable[..., str]) -> None:
+    password = run("adduser", "erin", "--email=erin@example.com").strip()
+    user = User.objects.get(username="erin")
+    assert user.check_password(password)
+    assert not user.is_staff
+    assert not user.is_superuser
+
+
+def test_adduser_takes_the_password_from_the_environment(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERINS", "mellon-mellon-mellon")
+    assert run("adduser", "erin", "--password-env=ERINS", "--superuser") == ""
+    user = User.objects.get(username="erin")
+    assert user.check_password("mellon-mellon-mellon")
+    assert user.is_staff
+    assert user.is_superuser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["alice"], "username"),
+        (["erin", "--email=Alice@Example.com"], "e-mail address"),
+        (["erin", "--email=not-an-address"], "email"),
+        (["not a name"], "username"),
+        (["erin", "--password-env=UNSET"], "UNSET is not set"),
+        (["erin", "--password-env=SHORT"], "too short"),
+    ],
+)
+def test_adduser_refuses_and_adds_nobody(
+    run: Callable[..., str],
+    alice: User,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    why: str,
+) -> None:
+    monkeypatch.setenv("SHORT", "xyzzy")
+    with pytest.raises(CommandError, match=why):
+        run("adduser", *arguments)
+    assert list(User.objects.all()) == [alice]
+
+
+def test_a_new_user_can_sign_in_with_the_printed_password(run: Callable[..., str]) -> None:
+    password = run("adduser", "erin").strip()
+    assert authenticate(username="erin", password=password) == User.objects.get(username="erin")
+
+
+def test_members_come_change_and_go(run: Callable[..., str], team: Team, charlie: User) -> None:
+    mine = Membership.objects.filter(team=team, user=charlie)
+    run("addmember", team.slug, "charlie")
+    assert mine.get().role == Role.MEMBER
+    run("setrole", team.slug, "charlie", "admin")
+    assert mine.get().role == Role.ADMIN
+    run("removemember", team.slug, "charlie")
+    assert not mine.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["addmember", "u-8105f7322477", "alice"], "in the team already"),
+        (["addmember", "u-8105f7322477", "charlie", "--role=king"], "invalid choice"),
+        (["addmember", "nowhere", "charlie"], "no team with the slug nowhere"),
+        (["addmember", "u-8105f7322477", "nobody"], "no user named nobody"),
+        (["setrole", "u-8105f7322477", "alice", "king"], "invalid choice"),
+        (["setrole", "u-8105f7322477", "charlie", "admin"], "charlie is not in the team"),
+        (["removemember", "u-8105f7322477", "charlie"], "charlie is not in the team"),
+    ],
+)
+def test_membership_commands_refuse(
+    run: Callable[..., str], alice: User, charlie: User, arguments: list[str], why: str
+) -> None:
+    with pytest.raises(CommandError, match=why):
+        run(*arguments)
+    assert Membership.objects.get(user=alice).role == Role.OWNER
+    assert Membership.objects.get(user=charlie).team.name == "Charlie's"
