@@ -1,0 +1,135 @@
+"""Keys in Django's admin: changed and deleted under audit, never made, and never shown."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.forms import require_printable
+from keyportal.keys.models import ApiKey, NameTaken, Secret
+from keyportal.teams.models import User
+
+
+class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    name = forms.CharField(max_length=64, validators=[require_printable])
+    allowed_models = forms.MultipleChoiceField(
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="What the key may call. None chosen: all that its team may.",
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ["name", "owner", "expires_at", "disabled_at", "allowed_models"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        key = self.instance
+        # A key of somebody outside its team would be refused; the present owner may have left.
+        owners = User.objects.filter(Q(memberships__team=key.team) | Q(pk=key.owner_id)).distinct()
+        names = ServedModel.objects.callable_by(key.team).values_list("name", flat=True)
+        self._offer("owner", "queryset", owners)
+        self._offer(
+            "allowed_models",
+            "choices",
+            [(name, name) for name in sorted({*names, *key.allowed_models})],
+        )
+
+    def _offer(self, field: str, attribute: str, values: Any) -> None:
+        """Whoever may only look gets a form without these fields."""
+        if field in self.fields:
+            setattr(self.fields[field], attribute, values)
+
+    def clean_name(self) -> str:
+        """The team is no field here, so Django leaves out the constraint that both are in."""
+        name = str(self.cleaned_data["name"])
+        twins = ApiKey.objects.of(self.instance.team).filter(name=name)
+        if twins.exclude(pk=self.instance.pk).exists():
+            raise ValidationError(str(NameTaken()))
+        return name
+
+
+class SecretInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time
+    model = Secret
+    fields = readonly_fields = (
+        "last4",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+        "last_used_ip",
+        "last_used_agent",
+    )
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Part of its key: whoever may see that sees when and whence it was used."""
+        return True
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+    form = ApiKeyForm
+    fields = ["masked", "team", "name", "owner", "expires_at", "disabled_at", "allowed_models"]
+    readonly_fields = ["masked", "team"]
+    inlines = [SecretInline]
+    list_display = ["name", "masked", "team", "owner", "created_at", "expires_at", "disabled_at"]
+    list_filter = [
+        "created_at",
+        ("expires_at", admin.EmptyFieldListFilter),
+        ("disabled_at", admin.EmptyFieldListFilter),
+    ]
+    search_fields = ["name", "public_id", "team__slug", "team__name", "owner__username"]
+    show_full_result_count = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
+        return ApiKey.objects.for_display().select_related("team", "owner").order_by("-id")
+
+    @admin.display(description="API key")
+    def masked(self, key: ApiKey) -> str:
+        return key.masked
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """A new key is shown once, to the person who makes it; the admin is not the place."""
+        return False
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        if not form.changed_data:
+            return
+        with transaction.atomic():
+            obj.save(update_fields=form.changed_data)
+            AuditEvent.objects.record(
+                Action.KEY_CHANGED,
+                target=f"{obj}: {', '.join(form.changed_data)}",
+                team=obj.team,
+                **_who(request),
+            )
+
+    def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
+        _revoke(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        for key in queryset:
+            _revoke(request, key)
+
+
+def _revoke(request: HttpRequest, key: ApiKey) -> None:
+    try:
+        key.revoke(**_who(request))
+    except ApiKey.DoesNotExist:
+        return  # Somebody else was faster; gone is gone.
+
+
+def _who(request: HttpRequest) -> dict[str, Any]:
+    return {"actor": request.user, "address": request.META.get("REMOTE_ADDR")}

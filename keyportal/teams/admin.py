@@ -1,0 +1,72 @@
+"""Django's admin, for operators: users, teams and memberships; and how one gets in."""
+
+from allauth.account import admin as _registered  # noqa: F401 - before it is taken back below
+from allauth.account.decorators import secure_admin_login
+from allauth.account.models import EmailAddress
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+
+from keyportal.teams.models import Membership, Team, User
+
+admin.site.site_header = "Keyportal operators"
+admin.site.site_title = "Keyportal"
+admin.site.index_title = "Everything that operators look after"
+# One way in, with one limit on guessing: our sign-in page.
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]  # as allauth has it
+
+# A user has one address, on the user's own page; another one added here would open the account.
+admin.site.unregister(EmailAddress)
+
+
+class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time
+    model = Membership
+    fields = ["team", "user", "role"]
+    autocomplete_fields = ["team", "user"]
+    extra = 0
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]  # not generic at run time
+    list_display = ["username", "email", "is_active", "is_staff", "last_login"]
+    list_filter = ["is_active", "is_staff", "is_superuser"]
+    inlines = [MembershipInline]
+    add_fieldsets = [
+        (
+            None,
+            {
+                "classes": ["wide"],
+                "fields": ["username", "email", "usable_password", "password1", "password2"],
+            },
+        )
+    ]
+
+
+@admin.register(Team)
+class TeamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+    list_display = ["name", "slug", "key_count", "key_limit", "is_active", "created_at"]
+    list_filter = ["is_active"]
+    search_fields = ["name", "slug"]
+    fields = ["name", "slug", "key_limit", "is_active"]
+    inlines = [MembershipInline]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> list[str]:
+        """A slug is part of addresses, of model names and of history, so it never changes."""
+        return ["slug"] if obj else []
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
+        return Team.objects.annotate(key_count=Count("keys"))
+
+    @admin.display(description="API keys", ordering="key_count")
+    def key_count(self, team: Team) -> int:
+        return team.key_count  # type: ignore[attr-defined,no-any-return]  # annotated above
+
+
+@admin.register(Membership)
+class MembershipAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+    list_display = ["user", "team", "role", "created_at"]
+    list_filter = ["role"]
+    list_select_related = ["user", "team"]
+    search_fields = ["user__username", "user__email", "team__name", "team__slug"]
+    autocomplete_fields = ["team", "user"]

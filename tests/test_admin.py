@@ -1,0 +1,383 @@
+"""Django's admin for operators: every page opens, and none shows a secret."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.db.models import Model
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import Membership, Team, User
+from tests.conftest import PASSWORD
+
+Issue = Callable[..., tuple[ApiKey, str]]
+CREDENTIAL = "the-upstreams-own-token"
+WITHOUT_PAGE = {"keys.Secret", "keys.SpentNonce", "catalog.CatalogVersion"}
+OURS = ["teams", "activity", "catalog", "keys"]
+REGISTERED = sorted(admin.site._registry.items(), key=lambda pair: pair[0]._meta.label)
+
+
+@pytest.fixture
+def root(db: None) -> User:
+    return User.objects.create_superuser("root", "root@example.com", PASSWORD)
+
+
+@pytest.fixture
+def operator(client: Client, root: User) -> Client:
+    client.force_login(root)
+    return client
+
+
+@pytest.fixture
+def upstream(model: ServedModel) -> Upstream:
+    upstream = Upstream.objects.get()
+    upstream.credential = CREDENTIAL
+    upstream.save(update_fields=["encrypted_credential"])
+    return upstream
+
+
+def change_url(thing: Model, page: str = "change") -> str:
+    return f"/admin/{thing._meta.app_label}/{thing._meta.model_name}/{thing.pk}/{page}/"
+
+
+def every_page() -> Iterator[str]:
+    """The address of every admin page that the data gives rise to."""
+    yield "/admin/"
+    for model, _ in REGISTERED:
+        base = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
+        yield from (base, f"{base}?q=test", f"{base}add/")
+        if thing := model._default_manager.first():
+            yield from (change_url(thing, kind) for kind in ("change", "history", "delete"))
+        yield f"/admin/{model._meta.app_label}/"
+
+
+def test_every_model_has_its_page() -> None:
+    models = {model for app in OURS for model in apps.get_app_config(app).get_models()}
+    missing = {model._meta.label for model in models if model not in admin.site._registry}
+    assert missing == WITHOUT_PAGE
+
+
+def test_no_page_shows_a_secret(
+    operator: Client, bob: User, upstream: Upstream, issue: Issue
+) -> None:
+    gone, gone_text = issue(bob, "gone")
+    digests = [bytes(stored.digest) for stored in Secret.objects.all()]
+    gone.revoke(actor=bob)
+    key, text = issue(bob, "test-key")
+    digests += [bytes(stored.digest) for stored in Secret.objects.all()]
+    hidden = [text[14:-4], gone_text[14:-4], CREDENTIAL, upstream.encrypted_credential]
+    for digest in digests:
+        hidden += [digest.hex(), str(digest)[2:-1]]
+    opened = 0
+    for path in every_page():
+        answer = operator.get(path, follow=True)
+        assert answer.status_code in {200, 403}, path
+        opened += answer.status_code == 200
+        page = answer.content.decode()
+        assert not [secret for secret in hidden if secret in page], path
+    assert opened > 50
+    # The walk sees keys at all.
+    assert key.masked in operator.get("/admin/keys/apikey/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "offered"),
+    [
+        ("teams/user", True),
+        ("teams/team", True),
+        ("teams/membership", True),
+        ("catalog/upstream", True),
+        ("catalog/servedmodel", True),
+        ("catalog/route", True),
+        ("keys/apikey", False),
+        ("activity/auditevent", False),
+        ("activity/tombstone", False),
+    ],
+)
+def test_where_adding_is_offered(operator: Client, kind: str, offered: bool) -> None:
+    assert operator.get(f"/admin/{kind}/add/").status_code == (200 if offered else 403)
+    assert (f"/admin/{kind}/add/" in operator.get("/admin/").content.decode()) is offered
+
+
+@pytest.mark.parametrize("model", [model for model, _ in REGISTERED], ids=str)
+def test_staff_without_permissions_sees_nothing(
+    client: Client, bob: User, model: type[Model]
+) -> None:
+    User.objects.filter(pk=bob.pk).update(is_staff=True)
+    client.force_login(bob)
+    meta = model._meta
+    assert client.get(f"/admin/{meta.app_label}/{meta.model_name}/").status_code == 403
+    assert client.get(f"/admin/{meta.app_label}/{meta.model_name}/add/").status_code == 403
+
+
+def test_staff_who_may_look_may_only_look(client: Client, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    User.objects.filter(pk=bob.pk).update(is_staff=True)
+    bob.user_permissions.add(Permission.objects.get(codename="view_apikey"))
+    client.force_login(bob)
+    assert key.masked in client.get(change_url(key)).content.decode()
+    assert client.post(change_url(key), {"name": "other"}).status_code == 403
+    assert client.post(change_url(key, "delete"), {"post": "yes"}).status_code == 403
+    assert ApiKey.objects.get().name == "test-key"
+
+
+# One way in.
+
+
+def test_the_admin_sends_strangers_to_our_sign_in(client: Client, db: None) -> None:
+    for path in ("/admin/", "/admin/login/", "/admin/teams/user/"):
+        answer = client.get(path, follow=True)
+        assert answer.redirect_chain[-1][0].startswith("/accounts/login/?next=")
+        assert answer.templates[0].name == "account/login.html"
+
+
+def test_the_admins_own_form_takes_no_password(client: Client, root: User) -> None:
+    client.post("/admin/login/", {"username": "root", "password": PASSWORD})
+    assert client.get("/admin/").status_code == 302
+
+
+def test_people_who_are_no_staff_are_refused(client: Client, alice: User) -> None:
+    client.force_login(alice)
+    assert client.get("/admin/", follow=True).status_code == 403
+
+
+# Keys.
+
+
+def key_form(key: ApiKey, **changed: object) -> dict[str, object]:
+    """What the browser posts when somebody changes one thing on the key's page."""
+    form: dict[str, object] = {"name": key.name, "owner": key.owner_id, "allowed_models": []}
+    form |= {f"{field}_{part}": "" for field in ("expires_at", "disabled_at") for part in (0, 1)}
+    form |= {"secrets-TOTAL_FORMS": "0", "secrets-INITIAL_FORMS": "0"}
+    return form | changed
+
+
+def test_a_changed_key_is_audited_by_the_names_of_its_fields(
+    operator: Client, team: Team, alice: User, bob: User, model: ServedModel, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    form = key_form(key, name="ci", owner=alice.pk, allowed_models=[model.name])
+    answer = operator.post(change_url(key), form, REMOTE_ADDR="192.0.2.1")
+    assert answer.status_code == 302
+    key.refresh_from_db()
+    assert (key.name, key.owner, key.allowed_models) == ("ci", alice, [model.name])
+    row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
+    assert row.target == f"ci ({key.public_id}): name, owner, allowed_models"
+    assert (row.actor, row.address) == ("root", "192.0.2.1")
+
+
+def test_disabling_a_key_is_audited(operator: Client, team: Team, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    operator.post(
+        change_url(key), key_form(key, disabled_at_0="2026-01-02", disabled_at_1="03:04:05")
+    )
+    key.refresh_from_db()
+    assert key.disabled_at is not None
+    row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
+    assert row.target.endswith(": disabled_at")
+
+
+def test_saving_a_key_unchanged_is_no_event(operator: Client, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    assert operator.post(change_url(key), key_form(key)).status_code == 302
+    assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("name", "taken", "already exists"),
+        ("name", "", "required"),
+        ("name", "a\u202eb", "printable"),
+        ("owner", "charlie", "valid choice"),
+        ("allowed_models", "public/unknown", "valid choice"),
+    ],
+)
+def test_a_key_is_not_changed_into_nonsense(
+    operator: Client, bob: User, charlie: User, issue: Issue, field: str, value: str, told: str
+) -> None:
+    issue(bob, "taken")
+    key, _ = issue(bob)
+    changed = {field: charlie.pk if value == "charlie" else value}
+    answer = operator.post(change_url(key), key_form(key, **changed))
+    assert answer.status_code == 200
+    assert told in answer.content.decode()
+    assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
+
+
+def test_a_key_whose_owner_has_left_can_still_be_disabled(
+    operator: Client, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    Membership.objects.filter(user=bob).delete()
+    form = key_form(key, disabled_at_0="2026-01-02", disabled_at_1="03:04:05")
+    assert operator.post(change_url(key), form).status_code == 302
+    assert ApiKey.objects.get().disabled_at is not None
+
+
+def test_deleting_a_key_revokes_it(operator: Client, team: Team, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    operator.post(change_url(key, "delete"), {"post": "yes"}, REMOTE_ADDR="192.0.2.1")
+    assert not ApiKey.objects.exists()
+    assert Tombstone.objects.get().deleted_by == "root"
+    row = AuditEvent.objects.of(team).get(action=Action.KEY_DELETED)
+    assert (row.actor, row.address) == ("root", "192.0.2.1")
+
+
+def test_deleting_many_keys_revokes_each(
+    operator: Client, team: Team, bob: User, issue: Issue
+) -> None:
+    keys = [issue(bob, name)[0] for name in ("one", "two", "three")]
+    data = {
+        "action": "delete_selected",
+        "_selected_action": [key.pk for key in keys[:2]],
+        "post": "yes",
+    }
+    operator.post("/admin/keys/apikey/", data)
+    assert ApiKey.objects.get() == keys[2]
+    assert Tombstone.objects.count() == 2
+    assert AuditEvent.objects.of(team).filter(action=Action.KEY_DELETED).count() == 2
+
+
+@pytest.mark.parametrize("keeper", ["team", "bob"])
+def test_what_still_has_keys_is_not_deleted_and_says_which(
+    operator: Client,
+    bob: User,
+    team: Team,
+    issue: Issue,
+    request: pytest.FixtureRequest,
+    keeper: str,
+) -> None:
+    key, _ = issue(bob)
+    url = change_url(request.getfixturevalue(keeper), "delete")
+    assert str(key) in operator.get(url).content.decode()
+    operator.post(url, {"post": "yes"})
+    assert ApiKey.objects.get() == key
+
+
+# Upstreams.
+
+
+def upstream_form(**changed: str) -> dict[str, str]:
+    return {
+        "name": "loopback",
+        "base_url": "loopback:",
+        "connect_timeout": "5",
+        "read_timeout": "600",
+    } | changed
+
+
+def save_upstream(operator: Client, upstream: Upstream, **changed: str) -> Upstream:
+    assert operator.post(change_url(upstream), upstream_form(**changed)).status_code == 302
+    return Upstream.objects.get(pk=upstream.pk)
+
+
+def test_an_empty_credential_keeps_the_old_one(operator: Client, upstream: Upstream) -> None:
+    saved = save_upstream(operator, upstream, read_timeout="60", credential="")
+    assert (saved.read_timeout, saved.credential) == (60, CREDENTIAL)
+
+
+def test_a_new_credential_takes_the_olds_place(operator: Client, upstream: Upstream) -> None:
+    assert save_upstream(operator, upstream, credential="another").credential == "another"
+
+
+def test_a_credential_can_be_forgotten(operator: Client, upstream: Upstream) -> None:
+    assert save_upstream(operator, upstream, forget_credential="on").credential == ""
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"credential": "new", "forget_credential": "on"},
+        {"credential": "two\r\nlines"},
+        {"base_url": "http://169.254.169.254/v1"},
+        {"read_timeout": "0"},
+    ],
+)
+def test_a_bad_upstream_is_refused(
+    operator: Client, upstream: Upstream, changed: dict[str, str]
+) -> None:
+    answer = operator.post(change_url(upstream), upstream_form(**changed))
+    assert answer.status_code == 200
+    assert "errorlist" in answer.content.decode()
+    assert Upstream.objects.get().credential == CREDENTIAL
+
+
+def test_an_upstream_is_added_with_its_credential(operator: Client, db: None) -> None:
+    form = upstream_form(name="vllm", base_url="http://127.0.0.1:8001/v1", credential="word")
+    operator.post("/admin/catalog/upstream/add/", form)
+    assert Upstream.objects.get().credential == "word"
+
+
+# People and teams.
+
+
+def test_a_user_is_added_with_an_address_in_lower_case(operator: Client) -> None:
+    form = {
+        "username": "eve",
+        "email": "Eve@Example.com",
+        "usable_password": "true",
+        "password1": PASSWORD,
+        "password2": PASSWORD,
+        "memberships-TOTAL_FORMS": "0",
+        "memberships-INITIAL_FORMS": "0",
+    }
+    assert operator.post("/admin/teams/user/add/", form).status_code == 302
+    assert User.objects.get(username="eve").email == "eve@example.com"
+
+
+def test_a_slug_is_fixed_once_made(operator: Client, team: Team) -> None:
+    assert 'name="slug"' in operator.get("/admin/teams/team/add/").content.decode()
+    assert 'name="slug"' not in operator.get(change_url(team)).content.decode()
+    form = {
+        "name": "Acme & Sons",
+        "slug": "u-new",
+        "key_limit": "7",
+        "is_active": "on",
+        "memberships-TOTAL_FORMS": "0",
+        "memberships-INITIAL_FORMS": "0",
+    }
+    assert operator.post(change_url(team), form).status_code == 302
+    changed = Team.objects.get()
+    assert (changed.name, changed.slug, changed.key_limit) == ("Acme & Sons", team.slug, 7)
+
+
+def test_history_is_for_reading(operator: Client, team: Team) -> None:
+    row = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team)
+    assert operator.get(change_url(row)).status_code == 200
+    assert operator.post(change_url(row), {"target": "other"}).status_code == 403
+    assert operator.post(change_url(row, "delete"), {"post": "yes"}).status_code == 403
+    data = {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"}
+    operator.post("/admin/activity/auditevent/", data)
+    assert AuditEvent.objects.filter(pk=row.pk).get().target == "ci"
+
+
+@pytest.mark.parametrize("kind", ["keys/apikey", "teams/team", "teams/membership", "catalog/route"])
+def test_lists_take_the_same_queries_at_any_length(
+    operator: Client, bob: User, model: ServedModel, issue: Issue, kind: str
+) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as seen:
+            assert operator.get(f"/admin/{kind}/").status_code == 200
+        return len(seen)
+
+    def fill(number: int) -> None:
+        team = Team.objects.create(name=f"Team {number}")
+        user = User.objects.create_user(f"user{number}")
+        Membership.objects.create(team=team, user=user)
+        issue(user, "key", team=team)
+        served = ServedModel.objects.create(name=f"public/{number}", team=team)
+        Route.objects.create(model=served, upstream=Upstream.objects.get(), upstream_model="m")
+
+    fill(0)
+    few = queries()
+    for number in range(1, 10):
+        fill(number)
+    assert queries() == few
