@@ -19,6 +19,7 @@ from keyportal.gateway.relay import Answer
 
 DIMENSIONS = 64
 MAX_DIMENSIONS = 4096
+MAX_NUMBERS = 2**18  # In one answer: they are made in the event loop, where others wait.
 
 
 class StreamOptions(msgspec.Struct):
@@ -63,7 +64,7 @@ class Completion(Generation, kw_only=True):
 
 class Embedding(msgspec.Struct):
     model: str
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[str | int | list[int]]
     encoding_format: str = "float"
     dimensions: int = DIMENSIONS
 
@@ -72,7 +73,7 @@ def answer(endpoint: str, body: bytes) -> Answer:
     """Answer like a model server would. Raises `BadRequest` where it would refuse the body."""
     try:
         return _ANSWERS[endpoint](body)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(str(error)) from None
 
 
@@ -172,6 +173,8 @@ def _embedding(body: bytes) -> Answer:
     if not 1 <= request.dimensions <= MAX_DIMENSIONS:
         raise BadRequest(f"`dimensions` must be from 1 to {MAX_DIMENSIONS}.")
     inputs = _inputs(request.input)
+    if len(inputs) * request.dimensions > MAX_NUMBERS:
+        raise BadRequest(f"`input` times `dimensions` may be {MAX_NUMBERS} at most.")
     data = [
         {"object": "embedding", "index": index, "embedding": _encoded(request, text)}
         for index, text in enumerate(inputs)
@@ -181,13 +184,13 @@ def _embedding(body: bytes) -> Answer:
     return json_answer({"object": "list", "data": data, "model": request.model, "usage": usage})
 
 
-def _inputs(given: str | list[str] | list[int] | list[list[int]]) -> list[str]:
+def _inputs(given: str | list[str | int | list[int]]) -> list[str]:
     """Each input as text; a list of token numbers is one input, its numbers the words."""
     if isinstance(given, str):
         return [given]
     if given and isinstance(given[0], int):
         return [" ".join(map(str, given))]
-    return [one if isinstance(one, str) else " ".join(map(str, one)) for one in given]  # type: ignore[arg-type]  # no ints left
+    return [" ".join(map(str, one)) if isinstance(one, list) else str(one) for one in given]
 
 
 def _encoded(request: Embedding, text: str) -> object:
