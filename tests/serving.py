@@ -8,14 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import connection
 
 START_SECONDS = 60
+CHAT = "/v1/chat/completions"
 
 
 class Reply(NamedTuple):
@@ -113,14 +116,115 @@ class Server:
 
     def chat(self, key: str | None, model: str, **more: object) -> Reply:
         """`POST /v1/chat/completions` with one user message."""
-        body = {"model": model, "messages": [{"role": "user", "content": "Hello, model!"}], **more}
-        return self.request("POST", "/v1/chat/completions", key=key, body=body)
+        return self.request("POST", CHAT, key=key, body=chat_body(model, **more))
+
+    def connect(self, timeout: float = 30) -> "Connection":
+        return Connection(self.port, timeout)
+
+    def workers(self) -> list[int]:
+        """The process ids of gunicorn's workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
 
     def _answers(self) -> bool:
         try:
             return self.request("GET", "/v1/models", timeout=2).status == 401
         except OSError:
             return False
+
+
+class Connection:
+    """One connection, byte by byte: what a well-behaved client library would not do."""
+
+    def __init__(self, port: int, timeout: float) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        self._file = self.socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+        self.socket.close()
+
+    def send(self, *parts: bytes) -> None:
+        self.socket.sendall(b"".join(parts))
+
+    def ask(self, line: str, key: str | None = None, body: bytes | None = None, *more: str) -> None:
+        """Send one request, whose first line is `line` and HTTP/1.1."""
+        self.send(head(line, key, len(body) if body is not None else None, *more), body or b"")
+
+    def chat(self, key: str, model: str, **more: object) -> None:
+        """Ask for a chat completion, and read nothing yet."""
+        self.ask(f"POST {CHAT}", key, json.dumps(chat_body(model, **more)).encode())
+
+    def start(self) -> Reply:
+        """Read status and headers; the body is still to come."""
+        line = self._file.readline()
+        if not line:
+            raise EOFError
+        headers = http.client.parse_headers(self._file)
+        names = {name.lower(): value for name, value in headers.items()}
+        return Reply(int(line.split()[1]), names, b"")
+
+    def reply(self) -> Reply:
+        """Read one answer, whole."""
+        started = self.start()
+        if started.headers.get("transfer-encoding") == "chunked":
+            body = b"".join(iter(self.chunk, b""))
+        elif "content-length" in started.headers:
+            body = self._file.read(int(started.headers["content-length"]))
+        else:
+            body = self._file.read()
+        return started._replace(body=body)
+
+    def chunk(self) -> bytes:
+        """One chunk of a chunked body; nothing at its proper end. EOFError where it is cut."""
+        size = self._file.readline()
+        if not size.endswith(b"\r\n"):
+            raise EOFError
+        data = self._file.read(int(size, 16) + 2)
+        if not data.endswith(b"\r\n"):
+            raise EOFError
+        return data[:-2]
+
+    def is_closed(self) -> bool:
+        """Whether the server has closed it, or does so within the time-out; reads what is left."""
+        try:
+            while self._file.read(65_536):
+                pass
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+        return True
+
+
+def head(line: str, key: str | None, length: int | None, *more: str) -> bytes:
+    """The head of a request, as bytes."""
+    lines = [f"{line} HTTP/1.1", "Host: 127.0.0.1", *more]
+    if key is not None:
+        lines.append(f"Authorization: Bearer {key}")
+    if length is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {length}"]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def chat_body(model: str, **more: object) -> dict[str, object]:
+    return {"model": model, "messages": [{"role": "user", "content": "Hello, model!"}], **more}
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait for what happens elsewhere, as long as a loaded machine may need."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so after {seconds} s"
+        time.sleep(0.01)
 
 
 def free_port() -> int:

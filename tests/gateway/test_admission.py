@@ -1,0 +1,409 @@
+"""A verdict is read after its request arrived, for many at once, and none is ever kept."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from threading import Event
+from typing import Any
+
+import pytest
+from django.db import connection, connections
+from django.utils import timezone
+
+from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
+from keyportal.catalog.snapshot import Snapshot
+from keyportal.gateway import admission as module
+from keyportal.gateway.admission import Admission, Reading, Verdict
+from keyportal.gateway.errors import DatabaseUnavailable, Overloaded
+from keyportal.keys import secret
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import Membership, Team, User
+
+# Committed, and with leave for the admission thread's own connection to the same database.
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
+Issue = Callable[..., tuple[ApiKey, str]]
+UNKNOWN = secret.generate().text
+
+
+class Statements:
+    """What the admission thread asks the database, in order."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.asked: list[tuple[str, list[Any]]] = []
+        in_thread(admission, lambda: connections["admission"].execute_wrappers.append(self))
+
+    def __call__(
+        self, execute: Callable[..., object], sql: str, params: Any, many: bool, context: object
+    ) -> object:
+        self.asked.append((sql, params))
+        return execute(sql, params, many, context)
+
+    @property
+    def verdicts(self) -> list[tuple[str, list[Any]]]:
+        return [(sql, params) for sql, params in self.asked if "keys_secret" in sql]
+
+
+def in_thread(admission: Admission, work: Callable[[], Any]) -> Any:
+    """Connections belong to threads: this reaches admission's."""
+    return admission._thread.submit(work).result(timeout=10)
+
+
+@pytest.fixture
+def admission(db: None) -> Iterator[Admission]:
+    admission = Admission()
+    yield admission
+    admission.close()
+    admission._thread.shutdown()
+
+
+@pytest.fixture
+def statements(admission: Admission) -> Statements:
+    return Statements(admission)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
+    """Holds every batch until it is set."""
+    gate = Event()
+    read = module.read
+
+    def held(digests: list[bytes], catalog: Snapshot) -> Reading:
+        gate.wait(10)
+        return read(digests, catalog)
+
+    monkeypatch.setattr(module, "read", held)
+    yield gate
+    gate.set()
+
+
+def digest(key: str) -> bytes:
+    return secret.digest(key.encode())
+
+
+async def judge_all(admission: Admission, *keys: str) -> list[Verdict | BaseException | None]:
+    return await asyncio.gather(
+        *(admission.judge(digest(key)) for key in keys), return_exceptions=True
+    )
+
+
+def judge(admission: Admission, *keys: str) -> list[Verdict | BaseException | None]:
+    """Asked at the same moment: the first is read at once, all others in the batch after it."""
+    return asyncio.run(judge_all(admission, *keys))
+
+
+def database_now() -> datetime:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT now()")
+            return cursor.fetchone()[0]  # type: ignore[no-any-return]  # a timestamptz
+        cursor.execute("SELECT strftime('%%Y-%%m-%%d %%H:%%M:%%f+00:00', 'now')", [])
+        return datetime.fromisoformat(cursor.fetchone()[0])
+
+
+def test_a_good_key_gets_its_verdict(
+    admission: Admission, team: Team, alice: User, issue: Issue
+) -> None:
+    key, text = issue(alice, allowed_models=["a/b", "c"])
+    assert judge(admission, text) == [
+        Verdict(key.current_secret.pk, key.public_id, team.pk, frozenset({"a/b", "c"}))
+    ]
+
+
+def test_a_key_without_a_list_may_call_all(admission: Admission, alice: User, issue: Issue) -> None:
+    (verdict,) = judge(admission, issue(alice)[1])
+    assert isinstance(verdict, Verdict)
+    assert verdict.allowed_models == frozenset()
+
+
+def delete(key: ApiKey) -> None:
+    key.revoke(actor=None)
+
+
+def expire(key: ApiKey) -> None:
+    ApiKey.objects.filter(pk=key.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def expire_secret(key: ApiKey) -> None:
+    key.secrets.update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def disable(key: ApiKey) -> None:
+    ApiKey.objects.filter(pk=key.pk).update(disabled_at=timezone.now())
+
+
+def deactivate_owner(key: ApiKey) -> None:
+    User.objects.filter(pk=key.owner_id).update(is_active=False)
+
+
+def remove_owner(key: ApiKey) -> None:
+    Membership.objects.filter(user=key.owner_id).delete()
+
+
+def deactivate_team(key: ApiKey) -> None:
+    Team.objects.filter(pk=key.team_id).update(is_active=False)
+
+
+ENDS = [
+    delete,
+    expire,
+    expire_secret,
+    disable,
+    deactivate_owner,
+    remove_owner,
+    deactivate_team,
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_key_that_has_ended_is_refused_from_the_next_batch_on_like_an_unknown_one(
+    end: Callable[[ApiKey], None],
+    admission: Admission,
+    statements: Statements,
+    alice: User,
+    issue: Issue,
+) -> None:
+    key, text = issue(alice)
+    assert isinstance(judge(admission, text)[0], Verdict)
+    thread = in_thread(admission, lambda: connections["admission"].connection)
+    end(key)
+    statements.asked.clear()
+    assert judge(admission, text) == [None]
+    assert judge(admission, UNKNOWN) == [None]
+    (ended, _), (unknown, _) = statements.asked
+    assert ended == unknown
+    # The connection was kept: no snapshot in it may outlive the batch.
+    assert in_thread(admission, lambda: connections["admission"].connection) is thread
+
+
+def test_an_owner_who_is_a_member_elsewhere_only_is_refused(
+    admission: Admission, other_team: Team, alice: User, issue: Issue
+) -> None:
+    key, text = issue(alice)
+    Membership.objects.create(team=other_team, user=alice)
+    remove_from_own = Membership.objects.filter(team=key.team_id, user=alice)
+    remove_from_own.delete()
+    assert judge(admission, text) == [None]
+
+
+def test_both_secrets_pass_while_a_rotation_overlaps(
+    admission: Admission, alice: User, issue: Issue
+) -> None:
+    key, text = issue(alice)
+    newer = secret.generate(key.public_id)
+    Secret.objects.create(
+        key=key, prefix=newer.prefix, digest=digest(newer.text), last4=newer.last4
+    )
+    old, new = judge(admission, text, newer.text)
+    assert isinstance(old, Verdict)
+    assert isinstance(new, Verdict)
+    assert (old.public_id, old.secret_id) != (new.public_id, new.secret_id)
+    assert old.public_id == new.public_id
+
+
+def test_a_key_expires_by_the_databases_clock(
+    admission: Admission, statements: Statements, alice: User, issue: Issue
+) -> None:
+    _, text = issue(alice, expires_at=database_now() + timedelta(seconds=1))
+    assert isinstance(judge(admission, text)[0], Verdict)
+    while connection.vendor and database_now() <= ApiKey.objects.get().expires_at:  # type: ignore[operator]
+        pass
+    assert judge(admission, text) == [None]
+    # Nothing of our own clock goes along.
+    for _, params in statements.verdicts:
+        assert params in ([digest(text)], [[digest(text)]])
+
+
+def test_fifty_keys_cost_one_select(
+    admission: Admission, statements: Statements, team: Team, alice: User, issue: Issue
+) -> None:
+    Team.objects.filter(pk=team.pk).update(key_limit=100)
+    texts = [issue(alice, f"key {number}")[1] for number in range(51)]
+    verdicts = judge(admission, *texts)
+    assert len({verdict.secret_id for verdict in verdicts if isinstance(verdict, Verdict)}) == 51
+    assert len(statements.verdicts) == 2  # The first alone, then all that had gathered.
+
+
+def test_everyone_in_a_batch_gets_their_own_verdict(
+    admission: Admission, alice: User, bob: User, issue: Issue
+) -> None:
+    (first, first_text), (second, second_text) = issue(alice, "a"), issue(bob, "b")
+    verdicts = judge(admission, UNKNOWN, second_text, UNKNOWN, first_text, second_text)
+    assert [verdict and getattr(verdict, "public_id", verdict) for verdict in verdicts] == [
+        None,
+        second.public_id,
+        None,
+        first.public_id,
+        second.public_id,
+    ]
+
+
+def test_no_verdict_is_kept(
+    admission: Admission, statements: Statements, alice: User, issue: Issue
+) -> None:
+    _, text = issue(alice)
+    for asked in range(1, 6):
+        judge(admission, text)
+        assert len(statements.verdicts) == asked
+
+
+def test_statements_are_few_enough_to_stay_prepared(
+    admission: Admission, statements: Statements
+) -> None:
+    for size in range(2, 66):
+        judge(admission, *(f"{number}" for number in range(size)))
+    texts = {sql for sql, _ in statements.asked}
+    assert len(texts) == (1 if connection.vendor == "postgresql" else 7)  # 1, 2, 4 ... 64
+
+
+def test_as_many_as_may_wait_fit_into_one_statement(
+    admission: Admission, statements: Statements
+) -> None:
+    verdicts = judge(admission, *(str(number) for number in range(module.MAX_WAITING)))
+    assert verdicts == [None] * module.MAX_WAITING
+    assert len(statements.asked) == 2
+
+
+def test_catalog_changes_are_seen_in_the_batch_after_the_change(
+    admission: Admission, alice: User, issue: Issue, model: ServedModel
+) -> None:
+    _, text = issue(alice)
+    judge(admission, text)
+    assert set(admission.catalog.models) == {model.name}
+    server = Upstream.objects.get(base_url=LOOPBACK)
+    public = ServedModel.objects.create(name="public/new")
+    Route.objects.create(model=public, upstream=server, upstream_model="new")
+    judge(admission, text)
+    assert admission.catalog.models["public/new"].targets
+    public.delete()
+    judge(admission, text)
+    assert set(admission.catalog.models) == {model.name}
+
+
+def test_an_unchanged_catalog_is_not_read_again(
+    admission: Admission, statements: Statements, alice: User, issue: Issue, model: ServedModel
+) -> None:
+    _, text = issue(alice)
+    judge(admission, text)
+    statements.asked.clear()
+    catalog = admission.catalog
+    judge(admission, text)
+    assert admission.catalog is catalog
+    assert len(statements.asked) == 1
+
+
+def test_whatever_a_batch_raises_all_in_it_are_refused_and_the_next_one_works(
+    admission: Admission,
+    alice: User,
+    issue: Issue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, text = issue(alice)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_verdict", lambda row: 1 / 0)
+        assert {type(one) for one in judge(admission, text, text, text)} == {DatabaseUnavailable}
+        assert {type(one) for one in judge(admission, text)} == {DatabaseUnavailable}
+    assert isinstance(judge(admission, text)[0], Verdict)
+    assert isinstance(judge(admission, text)[0], Verdict)
+    # Told when it goes and when it comes back, not each time in between.
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+
+def test_after_a_failure_the_connection_is_a_new_one(
+    admission: Admission, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, text = issue(alice)
+    judge(admission, text)
+    before = in_thread(admission, lambda: connections["admission"].connection)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_verdict", lambda row: 1 / 0)
+        judge(admission, text)
+    judge(admission, text)
+    assert in_thread(admission, lambda: connections["admission"].connection) is not before
+
+
+def let_die(admission: Admission) -> None:
+    """What a restart of the database does to an idle connection."""
+
+    def close() -> None:
+        # SQLite has no server that could go away; this is what Django would see if it had.
+        connections["admission"].connection.close()
+        connections["admission"].is_usable = lambda: False  # type: ignore[method-assign]
+
+    if connection.vendor == "sqlite":
+        in_thread(admission, close)
+        return
+    pid = in_thread(admission, lambda: connections["admission"].connection.info.backend_pid)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        assert cursor.fetchone() == (True,)
+
+
+def test_a_connection_that_died_idle_is_replaced_within_the_batch(
+    admission: Admission, alice: User, issue: Issue, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, text = issue(alice)
+    judge(admission, text)
+    let_die(admission)
+    assert isinstance(judge(admission, text)[0], Verdict)
+    assert not caplog.records
+
+
+def test_a_late_verdict_is_none_and_later_ones_come(
+    admission: Admission, alice: User, issue: Issue, gate: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VERDICT_SECONDS", 0.05)
+    _, text = issue(alice)
+    # The second waits behind the first, and no longer than it would wait alone.
+    assert {type(one) for one in judge(admission, text, text)} == {DatabaseUnavailable}
+    gate.set()
+    in_thread(admission, lambda: None)
+    monkeypatch.setattr(module, "VERDICT_SECONDS", 5)
+    assert isinstance(judge(admission, text)[0], Verdict)
+
+
+def test_more_than_may_wait_are_refused_at_once(
+    admission: Admission, alice: User, issue: Issue, gate: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    _, text = issue(alice)
+
+    async def crowd() -> list[Verdict | BaseException | None]:
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+        return await judge_all(admission, *[text] * 6)
+
+    kinds = [type(one) for one in asyncio.run(crowd())]
+    # One is being read, three wait.
+    assert kinds == [Verdict] * 4 + [Overloaded] * 2
+    assert isinstance(judge(admission, text)[0], Verdict)
+
+
+def test_who_goes_away_while_waiting_does_not_disturb_the_others(
+    admission: Admission, alice: User, issue: Issue, gate: Event
+) -> None:
+    _, text = issue(alice)
+
+    async def crowd() -> list[Verdict | BaseException | None]:
+        waiting = [asyncio.ensure_future(admission.judge(digest(text))) for _ in range(5)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()  # In the batch that is being read.
+        waiting[2].cancel()  # In the next one.
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    kinds = [type(one) for one in asyncio.run(crowd())]
+    gone = asyncio.CancelledError
+    assert kinds == [gone, Verdict, gone, Verdict, Verdict]
+
+
+def test_closing_closes_the_connection_in_its_own_thread(
+    admission: Admission, alice: User, issue: Issue
+) -> None:
+    judge(admission, issue(alice)[1])
+    kept = in_thread(admission, lambda: connections["admission"])
+    assert kept.connection is not None
+    admission.close()
+    admission._thread.shutdown()
+    assert kept.connection is None

@@ -1,0 +1,196 @@
+"""Who calls: the header is read from one place, and only a right checksum costs a query."""
+
+import asyncio
+import time
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyportal.asgi_types import Headers, Receive, Scope, Send
+from keyportal.gateway.admission import Admission, Verdict
+from keyportal.gateway.bearer import BearerAuthMiddleware, bearer_token
+from keyportal.gateway.errors import GatewayError, InvalidKey, MissingCredentials
+from keyportal.gateway.flight import Call, Flight
+from keyportal.gateway.metering import Meter
+from keyportal.keys import secret
+from tests.asgi import Client, scope
+
+KEY = secret.generate().text.encode()
+VERDICT = Verdict(7, "7QmX2aPd", 1, frozenset())
+
+
+class SpiedAdmission:
+    """Answers every question alike and remembers it."""
+
+    def __init__(self, verdict: Verdict | None = VERDICT) -> None:
+        self.verdict = verdict
+        self.asked: list[bytes] = []
+
+    async def judge(self, digest: bytes) -> Verdict | None:
+        self.asked.append(digest)
+        return self.verdict
+
+
+class Door:
+    """The middleware around an application that remembers the scopes it was given."""
+
+    def __init__(self, verdict: Verdict | None = VERDICT) -> None:
+        self.admission = SpiedAdmission(verdict)
+        self.flight = Flight()
+        self.meter = Meter()
+        self.let_in: list[Scope] = []
+        self.in_flight = 0
+
+    def call(self, headers: Headers, **more: object) -> None:
+        admission = cast("Admission", self.admission)
+        door = BearerAuthMiddleware(self._app, admission, self.flight, self.meter)
+        client = Client()
+        asyncio.run(door(scope(headers=headers, **more), client.receive, client.send))  # type: ignore[arg-type]
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.in_flight = len(self.flight)
+        self.let_in.append(scope)
+
+
+def authorization(*values: bytes) -> Headers:
+    return [(b"authorization", value) for value in values]
+
+
+def has_right_checksum(token: bytes) -> bool:
+    return secret.checksum(token[:-6]) == token[-6:]
+
+
+def spoilt(key: bytes, position: int, byte: int) -> bytes:
+    return key[:position] + bytes([byte]) + key[position + 1 :]
+
+
+keys = st.builds(lambda: secret.generate().text.encode())
+near_keys = st.builds(spoilt, keys, st.integers(0, 51), st.integers(0, 255))
+tokens = keys | near_keys | st.binary(max_size=80) | st.just(b"")
+schemes = st.sampled_from([b"Bearer", b"bearer", b"BEARER", b"Basic", b"Token", b""])
+spaces = st.sampled_from([b" ", b"  ", b"\t", b"", b",", b"\xa0"])
+values = st.builds(lambda *parts: b"".join(parts), schemes, spaces, tokens, spaces) | tokens
+names = st.sampled_from([b"authorization"] * 3 + [b"x-api-key", b"cookie", b"api-key"])
+
+
+@given(st.lists(st.tuples(names, values), max_size=3))
+def test_no_headers_raise_anything_but_a_refusal_nor_ask_without_a_right_checksum(
+    headers: Headers,
+) -> None:
+    door = Door()
+    try:
+        door.call(headers)
+    except GatewayError as refusal:
+        assert refusal.status == 401
+        assert not door.admission.asked
+        assert not door.let_in
+    else:
+        (value,) = [value for name, value in headers if name == b"authorization"]
+        token = value.split(b" ", 1)[1].strip(b" ")
+        assert has_right_checksum(token)
+        assert door.admission.asked == [secret.digest(token)]
+
+
+@given(st.binary(max_size=200) | near_keys)
+def test_no_token_asks_unless_its_checksum_is_right(token: bytes) -> None:
+    door = Door()
+    try:
+        door.call(authorization(b"Bearer " + token))
+    except GatewayError:
+        assert not door.admission.asked
+    else:
+        assert has_right_checksum(token.strip(b" "))
+
+
+@pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER", b"bEaReR"])
+def test_scheme_is_case_insensitive(scheme: bytes) -> None:
+    assert bearer_token(authorization(scheme + b" " + KEY)) == KEY
+
+
+@pytest.mark.parametrize("value", [b"Bearer   " + KEY, b"Bearer " + KEY + b"  "])
+def test_spaces_around_the_token_do_not_count(value: bytes) -> None:
+    assert bearer_token(authorization(value)) == KEY
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        authorization(b""),
+        authorization(b"Bearer"),
+        authorization(b"Bearer "),
+        authorization(b"Bearer    "),
+        authorization(KEY),
+        authorization(b"Basic " + KEY),
+        authorization(b"Bearer\t" + KEY),
+        [(b"x-api-key", KEY)],
+        [(b"api-key", KEY)],
+        [(b"cookie", b"authorization=Bearer " + KEY)],
+        [(b"proxy-authorization", b"Bearer " + KEY)],
+    ],
+)
+def test_a_key_anywhere_else_is_no_credential(headers: Headers) -> None:
+    door = Door()
+    with pytest.raises(MissingCredentials):
+        door.call(headers)
+    assert not door.admission.asked
+
+
+def test_a_key_in_the_url_is_not_seen() -> None:
+    door = Door()
+    text = KEY.decode()
+    with pytest.raises(MissingCredentials):
+        door.call([], query_string=b"api_key=" + KEY, path=f"/v1/models/{text}")
+    assert not door.admission.asked
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        authorization(b"Bearer " + KEY, b"Bearer " + KEY),
+        authorization(b"Bearer " + KEY, b"Basic abc"),
+        authorization(b"Bearer " + KEY + b", Bearer " + KEY),
+        authorization(b"Bearer " + KEY + b" " + KEY),
+        authorization(b"Bearer " + KEY[:-1]),
+        authorization(b"Bearer " + KEY + b"0"),
+        authorization(b"Bearer " + KEY.lower()),
+        authorization(b"Bearer " + KEY + b"\n"),
+        authorization(b"Bearer sk-" + KEY),
+    ],
+)
+def test_what_can_be_no_key_of_ours_costs_no_query(headers: Headers) -> None:
+    door = Door()
+    with pytest.raises(InvalidKey):
+        door.call(headers)
+    assert not door.admission.asked
+
+
+@pytest.mark.parametrize("token", [b"x" * 8_000_000, KEY * 100_000, b"sk-kp-" + b"0" * 8_000_000])
+def test_a_token_of_megabytes_is_refused_at_once(token: bytes) -> None:
+    headers = authorization(b"Bearer " + token)
+    began = time.perf_counter()
+    with pytest.raises(InvalidKey):
+        bearer_token(headers)
+    assert time.perf_counter() - began < 0.2
+
+
+def test_a_good_key_is_let_in_in_flight_and_seen_by_the_meter() -> None:
+    door = Door()
+    door.call(authorization(b"Bearer " + KEY))
+    (scope,) = door.let_in
+    call: Call = scope["keyportal.call"]
+    assert (call.digest, call.verdict) == (secret.digest(KEY), VERDICT)
+    assert door.in_flight == 1
+    assert len(door.flight) == 0
+    assert list(door.meter._last_uses) == [VERDICT.secret_id]
+
+
+def test_a_refused_key_is_neither_let_in_nor_seen() -> None:
+    door = Door(verdict=None)
+    with pytest.raises(InvalidKey):
+        door.call(authorization(b"Bearer " + KEY))
+    assert door.admission.asked == [secret.digest(KEY)]
+    assert not door.let_in
+    assert not door.meter._last_uses
