@@ -1,0 +1,210 @@
+"""Every URL of the portal, walked as a stranger, an outsider and each role of a team.
+
+A new URL is walked as soon as it is in the URLconf. It fails here until the tables below say who
+may open it, and until every part of its path has an example.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Membership, Role, Team, User
+
+Issue = Callable[..., tuple[ApiKey, str]]
+
+# Who may open the pages of a team: the weakest role that may.
+NEEDS = {
+    "keys:list": Role.VIEWER,
+    "keys:overview": Role.VIEWER,
+    "keys:create": Role.MEMBER,
+    "keys:delete": Role.MEMBER,
+    "catalog:models": Role.VIEWER,
+    "teams:members": Role.VIEWER,
+    "activity:audit": Role.ADMIN,
+}
+# What opens without signing in, and nothing else does.
+OPEN = {
+    "account_login",
+    "account_inactive",
+    "account_reset_password",
+    "account_reset_password_done",
+    "account_reset_password_from_key",
+    "account_reset_password_from_key_done",
+}
+# One example for every variable part of a path; `slug` and `public_id` come from the test.
+EXAMPLES = {
+    "uidb36": "1",
+    "key": "abc-def",
+    "object_id": "1",
+    "app_label": "teams",
+    "content_type_id": "1",
+    "id": "1",
+    "url": "nowhere/",
+}
+
+
+def walk(resolver: URLResolver, before: str = "", space: str = "") -> Iterator[tuple[str, str]]:
+    """Name and path of every URL, with `<parts>` where it varies."""
+    for entry in resolver.url_patterns:
+        path = before + as_template(str(entry.pattern))
+        if isinstance(entry, URLResolver):
+            inner = f"{space}{entry.namespace}:" if entry.namespace else space
+            yield from walk(entry, path, inner)
+        elif isinstance(entry, URLPattern):
+            yield f"{space}{entry.name or path}", path
+
+
+def as_template(pattern: str) -> str:
+    """`teams/<slug:slug>/` and `^(?P<app>a|b)/$` as `teams/<slug>/` and `<app>/`."""
+    pattern = re.sub(r"\(\?P<(\w+)>[^()]*\)", r"<\1>", pattern.removeprefix("^").removesuffix("$"))
+    return re.sub(r"<\w+:(\w+)>", r"<\1>", pattern)
+
+
+URLS = sorted(walk(get_resolver(), "/"))
+TEAM_URLS = [url for url in URLS if url[1].startswith("/teams/")]
+ADMIN_URLS = [url for url in URLS if url[1].startswith("/admin/")]
+
+
+def fill(template: str, **parts: str) -> str:
+    examples = EXAMPLES | parts
+    return re.sub(r"<(\w+)>", lambda found: examples[found[1]], template)
+
+
+@pytest.fixture
+def key(bob: User, issue: Issue) -> ApiKey:
+    return issue(bob)[0]
+
+
+def test_the_walk_finds_the_portal() -> None:
+    assert {name for name, _ in TEAM_URLS} == set(NEEDS)
+    assert {name for name, _ in URLS} >= OPEN
+    assert len(ADMIN_URLS) > 50
+    assert not re.search(r"[\\^$()?]", "".join(path for _, path in URLS))
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize(("name", "template"), URLS)
+def test_a_stranger_is_sent_to_sign_in(
+    client: Client, key: ApiKey, name: str, template: str, method: str
+) -> None:
+    path = fill(template, slug=key.team.slug, public_id=key.public_id)
+    answer = getattr(client, method)(path)
+    if name in OPEN:
+        assert answer.status_code in {200, 405}
+        return
+    while path.startswith("/admin/") and answer.status_code == 302:
+        # The admin goes by way of its own address.
+        path = answer.url
+        answer = client.get(path)
+    if template.startswith("/admin/"):
+        assert path.startswith("/accounts/login/")
+    else:
+        assert answer.status_code == 302
+        assert answer.url.startswith("/accounts/login/")
+    assert ApiKey.objects.get() == key
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "delete", "options"])
+@pytest.mark.parametrize(("name", "template"), TEAM_URLS)
+def test_an_outsider_cannot_tell_a_team_from_none(
+    client: Client, charlie: User, key: ApiKey, name: str, template: str, method: str
+) -> None:
+    client.force_login(charlie)
+    answers = [
+        getattr(client, method)(fill(template, slug=slug, public_id=key.public_id))
+        for slug in (key.team.slug, "u-ffffffffffff")
+    ]
+    real, made_up = ((answer.status_code, without_token(answer.content)) for answer in answers)
+    assert real == made_up
+    assert real[0] in {404, 405}
+    if method == "get":
+        assert real[0] == 404
+    assert ApiKey.objects.get() == key
+
+
+def without_token(page: bytes) -> bytes:
+    return re.sub(rb'csrf\w*"[^>]*', b"", page)
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize(("name", "template"), TEAM_URLS)
+def test_a_team_page_opens_from_its_role_on(
+    client: Client, team: Team, key: ApiKey, role: Role, name: str, template: str
+) -> None:
+    user = User.objects.create_user(f"the-{role}")
+    Membership.objects.create(team=team, user=user, role=role)
+    ApiKey.objects.filter(pk=key.pk).update(owner=user)
+    client.force_login(user)
+    path = fill(template, slug=team.slug, public_id=key.public_id)
+    allowed = role.rank >= NEEDS[name].rank
+    assert client.get(path).status_code == (200 if allowed else 403)
+    posted = client.post(path, {"name": "another"})
+    if not allowed:
+        # A page that is only read refuses the method before it looks at the role.
+        assert posted.status_code in {403, 405}
+        assert list(ApiKey.objects.all()) == [key]
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_member_does_not_delete_anothers_key(
+    client: Client, alice: User, issue: Issue, key: ApiKey, method: str
+) -> None:
+    anothers, _ = issue(alice, "hers")
+    client.force_login(key.owner)
+    path = f"/teams/{key.team.slug}/keys/{anothers.public_id}/delete/"
+    answer = getattr(client, method)(path)
+    assert answer.status_code == 403
+    assert "your own keys" in answer.content.decode()
+    assert ApiKey.objects.count() == 2
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize(
+    ("name", "template"), [url for url in TEAM_URLS if "<public_id>" in url[1]]
+)
+def test_another_teams_key_is_not_found_under_ones_own_team(
+    client: Client,
+    charlie: User,
+    other_team: Team,
+    key: ApiKey,
+    name: str,
+    template: str,
+    method: str,
+) -> None:
+    client.force_login(charlie)
+    path = fill(template, slug=other_team.slug, public_id=key.public_id)
+    there = getattr(client, method)(path)
+    nowhere = getattr(client, method)(fill(template, slug=other_team.slug, public_id="00000000"))
+    assert there.status_code == 404
+    assert without_token(there.content).replace(key.public_id.encode(), b"00000000") == (
+        without_token(nowhere.content)
+    )
+    assert ApiKey.objects.get() == key
+
+
+def test_no_page_of_ones_own_shows_another_team(
+    client: Client, charlie: User, other_team: Team, key: ApiKey
+) -> None:
+    client.force_login(charlie)
+    for _, template in TEAM_URLS:
+        if "<public_id>" in template:
+            continue
+        page = client.get(fill(template, slug=other_team.slug)).content.decode()
+        assert other_team.name.replace("'", "&#x27;") in page
+        for secret in (key.public_id, key.team.slug, key.team.name, "bob"):
+            assert secret not in page
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize(("name", "template"), ADMIN_URLS)
+def test_the_admin_is_closed_to_the_owner_of_a_team(
+    client: Client, alice: User, key: ApiKey, name: str, template: str, method: str
+) -> None:
+    client.force_login(alice)
+    answer = getattr(client, method)(fill(template), follow=True)
+    assert answer.status_code in {403, 404, 405}
+    assert list(ApiKey.objects.all()) == [key]
