@@ -75,7 +75,8 @@ class Admission:
             deadline.cancel()
 
     def close(self) -> None:
-        self._thread.submit(connections[ALIAS].close)
+        # Looked up in that thread: here it would be another thread's connection.
+        self._thread.submit(lambda: connections[ALIAS].close())
         self._thread.shutdown(wait=False)
 
     def _read_next_batch(self) -> None:

@@ -70,7 +70,8 @@ class Meter:
 
     async def close(self) -> None:
         await self.flush()
-        self._thread.submit(connections[ALIAS].close)
+        # Looked up in that thread: here it would be another thread's connection.
+        self._thread.submit(lambda: connections[ALIAS].close())
         self._thread.shutdown(wait=False)
 
 

@@ -1,0 +1,67 @@
+"""A server's side of one ASGI request, for tests below the wire."""
+
+import asyncio
+import json
+from typing import Any
+
+from keyportal.asgi_types import Headers, Message, Scope
+
+
+def scope(
+    path: str = "/v1/models", method: str = "GET", headers: Headers | None = None, **more: object
+) -> Scope:
+    """Header names in lower case, as servers give them."""
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "scheme": "http",
+        "query_string": b"",
+        "client": ("192.0.2.7", 50000),
+        "headers": headers or [],
+        **more,
+    }
+
+
+class Client:
+    """Sends a body in parts, `pause` seconds apart, then stays on the line or hangs up.
+
+    A part of None is hanging up. Keeps what it was answered.
+    """
+
+    def __init__(self, *parts: bytes | None, pause: float = 0) -> None:
+        self.parts = list(parts or [b""])
+        self.pause = pause
+        self.messages: list[Message] = []
+
+    async def receive(self) -> Message:
+        if not self.parts:
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(self.pause)
+        part = self.parts.pop(0)
+        if part is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": part, "more_body": bool(self.parts)}
+
+    async def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self._start["status"])
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return dict(self._start["headers"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages)
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def _start(self) -> Message:
+        (start,) = (one for one in self.messages if one["type"] == "http.response.start")
+        return start
