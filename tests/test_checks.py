@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from django.core import checks
+from pytest_django import Settings
+
+from keyportal.catalog.models import Upstream
+
+
+def found(databases: list[str] | None = None) -> dict[str | None, str]:
+    """Our messages by id; Django's own are its business."""
+    messages = checks.run_checks(databases=databases)
+    return {m.id: m.msg for m in messages if m.id and m.id.startswith("keyportal.")}
+
+
+def test_the_defaults_are_sound() -> None:
+    assert found() == {}
+
+
+def test_a_missing_data_folder(settings: Settings, tmp_path: Path) -> None:
+    settings.DATA_DIR = tmp_path / "nowhere"
+    assert "does not exist" in found()["keyportal.E001"]
+
+
+def test_a_data_folder_that_can_not_be_written(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings.DATA_DIR = tmp_path
+    # Root may write everywhere, so modes alone would show nothing in a container.
+    monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
+    assert "can't be written" in found()["keyportal.E001"]
+
+
+@pytest.mark.parametrize(
+    "prefixes",
+    [(), ("",), ("sk-kp",), ("sk kp-",), ("schlüssel-",), ("sk-kp-", "a/b-"), ("x" * 40,)],
+)
+def test_bad_key_prefixes(settings: Settings, prefixes: tuple[str, ...]) -> None:
+    settings.KEY_PREFIXES = prefixes
+    assert "keyportal.E002" in found()
+
+
+@pytest.mark.parametrize("prefixes", [("sk-",), ("sk-kp-", "old_"), ("_",)])
+def test_good_key_prefixes(settings: Settings, prefixes: tuple[str, ...]) -> None:
+    settings.KEY_PREFIXES = prefixes
+    assert found() == {}
+
+
+@pytest.mark.parametrize("bad", ["", "short", "ü" * 44, "=" * 44])
+def test_bad_credential_keys_are_told_but_not_shown(settings: Settings, bad: str) -> None:
+    settings.CREDENTIAL_KEYS = (Fernet.generate_key().decode(), bad)
+    message = found()["keyportal.E003"]
+    assert not bad or bad not in message
+
+
+def test_no_credential_key_at_all(settings: Settings) -> None:
+    settings.CREDENTIAL_KEYS = ()
+    assert "keyportal.E003" in found()
+
+
+@pytest.mark.parametrize("url", ["http://keys.example.com", "http://10.0.0.7:8000"])
+def test_plain_http_beyond_this_machine_is_warned_of(settings: Settings, url: str) -> None:
+    settings.PUBLIC_URL = url
+    assert url in found()["keyportal.W001"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://keys.example.com", "http://localhost:8000", "http://[::1]"]
+)
+def test_https_and_loopback_are_fine(settings: Settings, url: str) -> None:
+    settings.PUBLIC_URL = url
+    assert found() == {}
+
+
+def test_listening_everywhere_without_a_public_address(settings: Settings) -> None:
+    settings.HOST, settings.LISTENS_EVERYWHERE, settings.PUBLIC_URL = "0.0.0.0", True, ""
+    settings.ALLOWED_HOSTS = ["myhost", "10.0.0.7"]
+    assert "myhost, 10.0.0.7" in found()["keyportal.W002"]
+    settings.PUBLIC_URL = "https://keys.example.com"
+    assert found() == {}
+
+
+def test_debug_that_others_can_see(settings: Settings) -> None:
+    settings.DEBUG = True
+    assert found() == {}
+    settings.HOST = "10.0.0.7"
+    assert "keyportal.W003" in found()
+
+
+@pytest.mark.django_db
+def test_a_stored_upstream_with_a_bad_address() -> None:
+    Upstream.objects.create(name="good", base_url="http://127.0.0.1:8001/v1")
+    Upstream.objects.create(name="cloud", base_url="http://169.254.169.254/v1")
+    assert "cloud" in found(["default"])["keyportal.E004"]
+    assert found() == {}  # Most commands run without looking at the database.
+
+
+@pytest.mark.django_db
+def test_a_credential_that_no_key_opens(settings: Settings) -> None:
+    upstream = Upstream(name="vllm", base_url="http://127.0.0.1:8001/v1")
+    upstream.credential = "very-secret"
+    upstream.save()
+    assert found(["default"]) == {}
+    settings.CREDENTIAL_KEYS = (Fernet.generate_key().decode(),)
+    assert "vllm" in found(["default"])["keyportal.W004"]

@@ -1,0 +1,341 @@
+"""The start as operators see it: real processes, on data of their own."""
+
+import http.cookiejar
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from tests.serving import free_port
+
+ROOT = Path(__file__).parent.parent
+PUBLIC_KEY = "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMTI="
+
+
+class Place:
+    """A machine of its own, nearly: a data folder, a port, and only these variables."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = free_port()
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        # Coverage measures what tests start, where it is on.
+        kept |= {name: text for name, text in os.environ.items() if name.startswith("COV")}
+        self.environment = kept | {"KEYPORTAL_DATA": str(data), "PORT": str(self.port)}
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def manage(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.run("manage.py", *arguments, **environment)
+
+    def refused_start(self, **environment: str) -> str:
+        """The one line that a start with these variables ends with."""
+        return _one_line(self.run("-m", "keyportal.serve", "--demo", **environment))
+
+    def started(self, *arguments: str, **environment: str) -> tuple[str, str]:
+        """Start, wait until it listens, stop; what it printed on standard output and error."""
+        with self.serving(*arguments, **environment) as process:
+            self.wait_until_it_answers(process)
+            process.terminate()
+            return process.communicate(timeout=30)
+
+    def serving(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "keyportal.serve", *arguments],
+            cwd=ROOT,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_until_it_answers(self, process: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            with closing(socket.socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        process.kill()
+        pytest.fail("\n".join(process.communicate()))
+
+    def can_sign_in(self, user: str, password: str) -> bool:
+        """Through the form, as a browser does."""
+        url = f"http://127.0.0.1:{self.port}/accounts/login/"
+        jar = http.cookiejar.CookieJar()
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(jar)
+        )
+        with opener.open(url) as page:
+            token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.read().decode())
+        assert token
+        form = {"login": user, "password": password, "csrfmiddlewaretoken": token[1]}
+        with opener.open(url, urllib.parse.urlencode(form).encode()) as page:
+            page.read()
+        return any(cookie.name == "keyportal_session" for cookie in jar)
+
+
+def _one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("keyportal: ")
+    return lines[0]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "data")
+
+
+@pytest.fixture
+def database(place: Place) -> Iterator[str]:
+    """An empty database of the kind that the tests run on; `place` uses it."""
+    if connection.vendor == "sqlite":
+        yield ""
+        return
+    import psycopg
+
+    server = os.environ["DATABASE_URL"]
+    name = f"start_{os.getpid()}_{place.port}"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}"')
+        url = urllib.parse.urlsplit(server)._replace(path=f"/{name}").geturl()
+        place.environment["DATABASE_URL"] = url
+        yield url
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+FIRST = r"Sign in at http://127\.0\.0\.1:{port}/ as demo with password (\w{{20}})\n"
+
+
+def test_the_first_start_prints_a_password_that_signs_in_and_the_second_none(
+    place: Place, database: str
+) -> None:
+    with place.serving("--demo") as process:
+        place.wait_until_it_answers(process)
+        assert process.stdout
+        first = re.fullmatch(FIRST.format(port=place.port), process.stdout.readline())
+        assert first
+        assert place.can_sign_in("demo", first[1])
+        assert not place.can_sign_in("demo", "wrong")
+        process.terminate()
+        assert process.communicate(timeout=30)[0] == ""
+
+    out, _ = place.started("--demo")
+    assert out.startswith(f"Sign in at http://127.0.0.1:{place.port}/ as demo; a new password: ")
+    assert out.endswith(".venv/bin/python manage.py changepassword demo\n")
+    assert out.count("\n") == 1
+
+    listed = place.manage("listteams")
+    assert listed.stdout == "u-8105f7322477\t1\t20\tactive\tDemo\n"
+    key = place.manage("issue_key", "--team=u-8105f7322477", "--owner=demo", "--name=ci")
+    assert key.stdout.startswith("sk-kp-"), key.stderr
+
+
+def test_what_is_made_is_for_our_eyes_only(place: Place, database: str) -> None:
+    place.started("--demo")
+    assert stat.S_IMODE(place.data.stat().st_mode) == 0o700
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in place.data.iterdir()}
+    assert {"secret_key", "credential_keys", "static"} <= set(modes)
+    assert all(mode & 0o077 == 0 for mode in modes.values()), modes
+    assert modes["secret_key"] == modes["credential_keys"] == 0o600
+
+
+def test_a_start_keeps_the_secrets_and_prefers_the_environment(place: Place) -> None:
+    place.started()
+    kept = {name: (place.data / name).read_text() for name in ("secret_key", "credential_keys")}
+    place.started()
+    assert kept == {name: (place.data / name).read_text() for name in kept}
+    other = Place(place.data.parent / "other")
+    other.started(SECRET_KEY="x" * 60, KEYPORTAL_CREDENTIAL_KEYS=PUBLIC_KEY)
+    assert not {"secret_key", "credential_keys"} & {file.name for file in other.data.iterdir()}
+
+
+def test_without_demo_nobody_is_made(place: Place) -> None:
+    out, _ = place.started()
+    assert out == ""
+    assert place.manage("listteams").stdout == ""
+
+
+def test_a_demo_that_was_changed_stays_as_it_is(place: Place) -> None:
+    place.started("--demo")
+    gone = (
+        "from keyportal.catalog.models import *; from keyportal.teams.models import *;"
+        "Upstream.objects.all().delete(); User.objects.all().delete()"
+    )
+    assert place.manage("shell", "-c", gone).returncode == 0
+    out, _ = place.started("--demo")
+    assert out == f"Sign in at http://127.0.0.1:{place.port}/\n"
+    assert place.manage("listteams").stdout == "u-8105f7322477\t0\t20\tactive\tDemo\n"
+
+
+def test_two_starts_at_once_agree(place: Place, database: str) -> None:
+    """The second waits for the first, and finds its work done."""
+    second = Place(place.data)
+    second.environment |= {k: v for k, v in place.environment.items() if k != "PORT"}
+    with place.serving("--demo") as one, second.serving("--demo") as two:
+        place.wait_until_it_answers(one)
+        second.wait_until_it_answers(two)
+        one.terminate()
+        two.terminate()
+        printed = one.communicate(timeout=30)[0] + two.communicate(timeout=30)[0]
+    assert printed.count("with password") == 1
+    assert printed.count("a new password:") == 1
+
+
+def test_a_second_start_collects_and_migrates_nothing(place: Place) -> None:
+    place.started()
+    manifest = place.data / "static" / "staticfiles.json"
+    before = manifest.stat().st_mtime_ns
+    place.started()
+    assert manifest.stat().st_mtime_ns == before
+    manifest.unlink()
+    place.started()
+    assert manifest.exists()
+
+
+def test_an_odd_data_folder_is_used_as_written(tmp_path: Path) -> None:
+    place = Place(tmp_path / "a+b %41?#&ü")
+    place.started()
+    assert (place.data / "keyportal.sqlite3").exists()
+    assert place.manage("listteams").returncode == 0
+
+
+def test_listening_everywhere_without_an_address_is_warned_of(place: Place) -> None:
+    out, err = place.started("--demo", HOST="0.0.0.0")
+    assert "HOST=0.0.0.0 listens on every address" in err
+    assert out.startswith(f"Sign in at http://127.0.0.1:{place.port}/ as demo with password ")
+
+
+def test_a_port_in_use(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", place.port)):
+        line = place.refused_start()
+    assert line == (
+        f"keyportal: Can't listen on 127.0.0.1 port {place.port}: Address already in use. "
+        f"PORT and HOST choose another."
+    )
+    assert not (place.data / "keyportal.sqlite3").exists()
+
+
+UNREACHABLE = "postgresql://u:hush@127.0.0.1:1/keyportal"
+# (variables, what the line says): refused by the start and by manage.py alike.
+MISTAKES = [
+    ({"DATABASE_URL": "mysql://u:hush@h/db"}, "must begin with sqlite:/// or postgresql://"),
+    ({"DATABASE_URL": "postgresql://u:hush@h:port/db"}, "DATABASE_URL can't be read"),
+    ({"DATABASE_URL": "postgresql://u:hush@h"}, "DATABASE_URL can't be read"),
+    ({"DATABASE_URL": "sqlite://keyportal.sqlite3"}, "three slashes"),
+    ({"DATABASE_URL": "sqlite:///:memory:"}, "DATABASE_URL can't be read"),
+    ({"DATABASE_URL": "sqlite:////nowhere/at/all.sqlite3"}, "unable to open database file"),
+    ({"DATABASE_URL": UNREACHABLE}, "Connection refused"),
+    ({"PORT": "http"}, "PORT must be a whole number"),
+    ({"PORT": "65536"}, "PORT must be a whole number"),
+    ({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY must be a whole number"),
+    ({"KEYPORTAL_KEY_LIMIT": "many"}, "KEYPORTAL_KEY_LIMIT must be a whole number"),
+    ({"KEYPORTAL_URL": "keys.example.com"}, "KEYPORTAL_URL must look like"),
+    ({"KEYPORTAL_URL": "https://keys.example.com/portal"}, "KEYPORTAL_URL must look like"),
+    ({"KEYPORTAL_URL": "https://[::1"}, "KEYPORTAL_URL must look like"),
+    ({"KEYPORTAL_URL": "https://h:port"}, "KEYPORTAL_URL must look like"),
+    ({"KEYPORTAL_URL": "https://user@h"}, "KEYPORTAL_URL must look like"),
+    ({"KEYPORTAL_TRUSTED_PROXIES": "my-proxy"}, "KEYPORTAL_TRUSTED_PROXIES"),
+    ({"KEYPORTAL_LOG_LEVEL": "loud"}, "KEYPORTAL_LOG_LEVEL must be DEBUG"),
+    ({"EMAIL_URL": "pigeon://roof"}, "EMAIL_URL can't be read"),
+    ({"EMAIL_URL": "smtp://u:hush@h:port"}, "EMAIL_URL can't be read"),
+]
+
+
+@pytest.mark.parametrize(("environment", "why"), MISTAKES)
+def test_a_mistake_is_one_line_and_no_traceback(
+    place: Place, environment: dict[str, str], why: str
+) -> None:
+    place.data.mkdir()
+    secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
+    start = place.refused_start(**secrets, **environment)
+    command = _one_line(place.manage("listteams", **secrets, **environment))
+    for line in (start, command):
+        assert why in line
+        assert "hush" not in line
+
+
+# What manage.py tells in Django's own form for system checks.
+UNSOUND = [
+    ({"KEYPORTAL_KEY_PREFIXES": "sk"}, "E002"),
+    ({"KEYPORTAL_KEY_PREFIXES": ","}, "E002"),
+    ({"KEYPORTAL_CREDENTIAL_KEYS": "hush"}, "E003"),
+]
+
+
+@pytest.mark.parametrize(("environment", "id_"), UNSOUND)
+def test_an_unsound_configuration_stops_start_and_commands(
+    place: Place, environment: dict[str, str], id_: str
+) -> None:
+    line = place.refused_start(**environment)
+    done = place.manage("listteams", **environment)
+    assert done.returncode != 0
+    for text in (line, done.stderr):
+        assert f"keyportal.{id_}" in text
+        assert "Traceback" not in text
+        assert "hush" not in text
+
+
+def test_a_data_folder_that_can_not_be_made(place: Place) -> None:
+    place.data.write_text("a file, no folder")
+    assert "can't be written: File exists. KEYPORTAL_DATA chooses" in place.refused_start()
+    assert "SECRET_KEY is not set" in _one_line(place.manage("listteams"))
+    place.environment["KEYPORTAL_DATA"] = str(place.data / "below")
+    assert "can't be written: Not a directory" in place.refused_start()
+
+
+def test_a_host_that_is_not_ours(place: Place) -> None:
+    assert "Can't listen on 192.0.2.1" in place.refused_start(HOST="192.0.2.1")
+
+
+def test_commands_without_any_secret_stop(place: Place) -> None:
+    line = _one_line(place.manage("listteams"))
+    assert "SECRET_KEY is not set" in line
+    assert "make run" in line
+
+
+def test_a_stored_upstream_that_is_bad_stops_the_start_and_can_be_mended(
+    place: Place, database: str
+) -> None:
+    place.started("--demo")
+    spoil = "from keyportal.catalog.models import *; Upstream.objects.update(base_url='gopher:')"
+    assert place.manage("shell", "-c", spoil).returncode == 0
+    line = place.refused_start()
+    assert "The upstream loopback has a bad base URL" in line
+    assert "manage.py add_upstream loopback URL" in line
+    assert place.manage("add_upstream", "loopback", "loopback:").returncode == 0
+    place.started("--demo")
+
+
+def test_the_settings_pass_the_deployment_check(place: Place) -> None:
+    place.started()
+    checked = place.manage(
+        "check",
+        "--deploy",
+        "--fail-level=WARNING",
+        KEYPORTAL_URL="https://keys.example.com",
+    )
+    assert checked.returncode == 0, checked.stderr
