@@ -9,8 +9,8 @@ const notice = document.getElementById("notice");
 let opener = null;
 
 function restoreFocus() {
-  const fallback = document.querySelector("#create-key button, #refresh button");
-  (opener?.isConnected ? opener : fallback)?.focus();
+  const find = (selector) => document.querySelector(selector);
+  (opener?.isConnected ? opener : find("#create-key button") ?? find("#refresh button"))?.focus();
 }
 
 function forgetSecret() {
@@ -31,6 +31,7 @@ document.addEventListener("htmx:beforeRequest", ({ detail }) => {
 document.addEventListener("htmx:afterSwap", ({ detail }) => {
   if (detail.target !== dialog) return;
   if (!dialog.open) dialog.showModal();
+  prepare(dialog);
   dialog.querySelector("[autofocus]")?.focus();
 });
 
@@ -92,19 +93,14 @@ document.addEventListener("htmx:beforeRequest", () => {
 
 // Clicks: a row is its Delete button, Cancel closes, Copy copies.
 
-function select(element) {
-  if (element.select) element.select();
-  else getSelection().selectAllChildren(element);
-}
-
 async function copy(button) {
   const source = document.getElementById(button.dataset.copy);
-  const text = (source.value ?? source.textContent).trim();
+  const text = source.textContent.trim();
   try {
     await navigator.clipboard.writeText(text);
   } catch {
     // Over plain HTTP, but for localhost, browsers offer only the old way.
-    select(source);
+    getSelection().selectAllChildren(source);
     if (!document.execCommand("copy")) return announce("Press Ctrl+C to copy.");
     button.focus();
   }
@@ -129,10 +125,6 @@ document.addEventListener("click", (event) => {
     if (event.detail < 2) dialog.close();
   } else if (copier) copy(copier);
   else openRow(event.target.closest("tr[data-opens]"), event);
-});
-
-document.addEventListener("focusin", ({ target }) => {
-  if (target.matches("[data-select]")) target.select();
 });
 
 // Menus close when one looks away.

@@ -25,6 +25,6 @@ class Examples:
 
 
 def examples_for(request: HttpRequest, team: Team, key: str = PLACEHOLDER_KEY) -> Examples:
-    first = ServedModel.objects.callable_by(team).values_list("name", flat=True).first()
+    first = ServedModel.objects.callable_by(team).own_first().values_list("name", flat=True).first()
     origin = settings.PUBLIC_URL or request.build_absolute_uri("/").rstrip("/")
     return Examples(f"{origin}/v1", first or PLACEHOLDER_MODEL, key)

@@ -120,6 +120,9 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
             Route.objects.create(**route)
         return served
 
+    def own_first(self) -> "ServedModelQuerySet":
+        return self.order_by(models.F("team").asc(nulls_last=True), "name")
+
 
 class ServedModel(models.Model):
     """A name that callers use, such as `u-8105f7322477/test` or `public/deepseek-r1`."""

@@ -17,8 +17,8 @@ from keyportal.teams.models import Team, User
 # What the list can be sorted by; the id decides where the rest is equal.
 SORTINGS = {
     "name": ("name",),
-    "created": ("created_at", "id"),
-    "owner": ("owner__username", "id"),
+    "created": ("created_at", "pk"),
+    "owner": ("owner__username", "pk"),
 }
 NONCE_MEMORY = timedelta(days=7)
 
@@ -53,18 +53,22 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         """Those whose name, or public id, holds `text`. `%` and `_` are only characters."""
         return self.filter(Q(name__icontains=text) | Q(public_id__contains=text)) if text else self
 
-    def sorted_by(self, sorting: str) -> Self:
-        """`sorting` is name, created, owner or last_used, with a minus for the greatest first."""
+    def ids_sorted_by(self, sorting: str) -> "models.QuerySet[ApiKey, int]":
+        """`sorting` is name, created, owner or last_used, with a minus for the greatest first.
+
+        Ids alone, because a page of them is cheap to find among 100,000 keys; whole rows are not.
+        Last use is sorted without an index: one would make every flush of the meter dearer.
+        """
         name, falling = sorting.lstrip("-"), sorting.startswith("-")
+        keys = self.values("pk")
         if name == "last_used":
-            used = Max("secrets__last_used_at")
-            return self.annotate(used=used).order_by(
-                *(F("used").desc(nulls_last=True), "-id")
-                if falling
-                else (F("used").asc(nulls_first=True), "id")
-            )
-        sign = "-" if falling else ""
-        return self.order_by(*(sign + column for column in SORTINGS[name]))
+            keys = keys.annotate(used=Max("secrets__last_used_at"))
+            used = F("used")
+            first = used.desc(nulls_last=True) if falling else used.asc(nulls_first=True)
+            keys = keys.order_by(first, "-pk" if falling else "pk")
+        else:
+            keys = keys.order_by(*("-" * falling + column for column in SORTINGS[name]))
+        return keys.values_list("pk", flat=True)
 
     def for_display(self) -> Self:
         """With owner and secrets: a constant number of queries for any number of rows."""

@@ -22,9 +22,13 @@ ROWS = 25
 @team_view(Role.VIEWER)
 def key_list(request: TeamRequest) -> HttpResponse:
     form = ListForm(request.GET)
-    keys = ApiKey.objects.of(request.team).matching(form.value("q")).sorted_by(form.sorting)
-    page = Paginator(keys.for_display(), ROWS).get_page(request.GET.get("page"))
-    rows = [(key, may_delete(request.membership, key)) for key in page]
+    keys = ApiKey.objects.of(request.team)
+    found = keys.matching(form.value("q"))
+    pages = Paginator(found.ids_sorted_by(form.sorting), ROWS)
+    pages.count = found.count()  # The sorted ids would be counted with all they are sorted by.
+    page = pages.get_page(request.GET.get("page"))
+    shown = keys.for_display().in_bulk(page.object_list)
+    rows = [(shown[pk], may_delete(request.membership, shown[pk])) for pk in page if pk in shown]
     context = {"form": form, "page": page, "rows": rows, "used": _used(request)}
     return render_part(request, "keys/list.html", "keys/_table.html", context)
 
