@@ -11,7 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,7 @@ class Place:
         return _one_line(self.run("-m", "keyportal.serve", "--demo", **environment))
 
     def started(self, *arguments: str, **environment: str) -> tuple[str, str]:
-        """Start, wait until it listens, stop; what it printed on standard output and error."""
+        """Start, wait for an answer, stop; what it printed on standard output and error."""
         with self.serving(*arguments, **environment) as process:
             self.wait_until_it_answers(process)
             process.terminate()
@@ -68,28 +68,32 @@ class Place:
             text=True,
         )
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/accounts/login/"
+
     def wait_until_it_answers(self, process: subprocess.Popen[str]) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
-            with closing(socket.socket()) as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            # An answer, not only a connection: gunicorn listens before a worker is there.
+            with suppress(OSError), urllib.request.urlopen(self.url) as answer:
+                answer.read()
+                return
             time.sleep(0.05)
         process.kill()
         pytest.fail("\n".join(process.communicate()))
 
     def can_sign_in(self, user: str, password: str) -> bool:
         """Through the form, as a browser does."""
-        url = f"http://127.0.0.1:{self.port}/accounts/login/"
         jar = http.cookiejar.CookieJar()
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(jar)
         )
-        with opener.open(url) as page:
+        with opener.open(self.url) as page:
             token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.read().decode())
         assert token
         form = {"login": user, "password": password, "csrfmiddlewaretoken": token[1]}
-        with opener.open(url, urllib.parse.urlencode(form).encode()) as page:
+        with opener.open(self.url, urllib.parse.urlencode(form).encode()) as page:
             page.read()
         return any(cookie.name == "keyportal_session" for cookie in jar)
 
