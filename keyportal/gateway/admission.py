@@ -75,8 +75,7 @@ class Admission:
             deadline.cancel()
 
     def close(self) -> None:
-        # Looked up in that thread: here it would be another thread's connection.
-        self._thread.submit(lambda: connections[ALIAS].close())
+        self._thread.submit(close)
         self._thread.shutdown(wait=False)
 
     def _read_next_batch(self) -> None:
@@ -141,6 +140,11 @@ def read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
         if not died_idle:
             raise
     return read(digests, catalog)
+
+
+def close() -> None:
+    # Looked up here, because elsewhere it would be another thread's connection.
+    connections[ALIAS].close()
 
 
 def _read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:

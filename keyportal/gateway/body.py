@@ -78,12 +78,14 @@ class CallRequest(NamedTuple):
 def read_call(body: bytes) -> CallRequest:
     """Raises `BadRequest` for anything but a JSON object, `MissingModel` without a model."""
     try:
-        fields = _fields.decode(body)
+        # As text, because msgspec leaves bytes unread where the value stays raw: what is no UTF-8
+        # is no JSON, and nobody behind us shall have to find that out.
+        fields = _fields.decode(body.decode())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Deep nesting is a RecursionError here, not a decode error.
         raise BadRequest from None
     try:
         model = _text.decode(fields["model"])
-    except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
+    except (KeyError, msgspec.DecodeError):
         raise MissingModel from None
     return CallRequest(model, fields)

@@ -10,7 +10,7 @@ import secrets
 import struct
 import time
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,7 +19,15 @@ from keyportal.gateway.relay import Answer
 
 DIMENSIONS = 64
 MAX_DIMENSIONS = 4096
-MAX_NUMBERS = 2**18  # In one answer: they are made in the event loop, where others wait.
+# Answers are made in the event loop, where others wait.
+MAX_NUMBERS = 2**18
+ECHOED_WORDS = 256
+GREETING = (
+    "This is Keyportal's built-in loopback, not a language model. "
+    "Your call arrived and was admitted. You said:"
+)
+
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class StreamOptions(msgspec.Struct):
@@ -46,8 +54,8 @@ class Generation(msgspec.Struct):
     model: str
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: AtLeastOne | None = None
+    max_completion_tokens: AtLeastOne | None = None
 
     @property
     def wants_usage(self) -> bool:
@@ -73,7 +81,7 @@ def answer(endpoint: str, body: bytes) -> Answer:
     """Answer like a model server would. Raises `BadRequest` where it would refuse the body."""
     try:
         return _ANSWERS[endpoint](body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(str(error)) from None
 
 
@@ -125,12 +133,9 @@ class Reply:
 
     def __init__(self, request: Generation, prompt: str, last: str) -> None:
         self._request = request
-        words = (
-            "This is Keyportal's built-in loopback, not a language model. "
-            f"Your call arrived and was admitted. You said: {last}"
-        ).split()
-        limit = request.max_completion_tokens or request.max_tokens or len(words)
-        self._words = words[: max(limit, 0)]
+        words = GREETING.split() + last.split(maxsplit=ECHOED_WORDS)[:ECHOED_WORDS]
+        limit = request.max_completion_tokens or request.max_tokens
+        self._words = words[:limit]
         self.text = " ".join(self._words)
         self.finish = "stop" if len(self._words) == len(words) else "length"
         self._prompt_tokens = len(prompt.split())

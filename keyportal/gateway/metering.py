@@ -70,13 +70,20 @@ class Meter:
 
     async def close(self) -> None:
         await self.flush()
-        # Looked up in that thread: here it would be another thread's connection.
-        self._thread.submit(lambda: connections[ALIAS].close())
+        self._thread.submit(close)
         self._thread.shutdown(wait=False)
 
 
+# What follows runs in the meter's thread.
+
+
+def close() -> None:
+    # Looked up here, because elsewhere it would be another thread's connection.
+    connections[ALIAS].close()
+
+
 def write(uses: dict[int, Use]) -> None:
-    """Runs in the meter's thread; writing the same again changes nothing."""
+    """Writing the same again changes nothing."""
     # All writers take rows in one order, so that none waits for another in a circle.
     rows = sorted(uses.items())
     try:

@@ -305,7 +305,7 @@ def test_whatever_a_batch_raises_all_in_it_are_refused_and_the_next_one_works(
 ) -> None:
     _, text = issue(alice)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_verdict", lambda row: 1 / 0)
+        patched.setattr(module, "_verdict", lambda _: 1 / 0)
         assert {type(one) for one in judge(admission, text, text, text)} == {DatabaseUnavailable}
         assert {type(one) for one in judge(admission, text)} == {DatabaseUnavailable}
     assert isinstance(judge(admission, text)[0], Verdict)
@@ -321,7 +321,7 @@ def test_after_a_failure_the_connection_is_a_new_one(
     judge(admission, text)
     before = in_thread(admission, lambda: connections["admission"].connection)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_verdict", lambda row: 1 / 0)
+        patched.setattr(module, "_verdict", lambda _: 1 / 0)
         judge(admission, text)
     judge(admission, text)
     assert in_thread(admission, lambda: connections["admission"].connection) is not before

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keyportal.asgi_types import Headers, Receive, Scope, Send
 from keyportal.gateway.admission import Admission, Verdict
 from keyportal.gateway.bearer import BearerAuthMiddleware, bearer_token
-from keyportal.gateway.errors import GatewayError, InvalidKey, MissingCredentials
+from keyportal.gateway.errors import GatewayError, InvalidKey, MissingCredentials, Unauthorized
 from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
 from keyportal.keys import secret
@@ -66,7 +66,7 @@ def spoilt(key: bytes, position: int, byte: int) -> bytes:
     return key[:position] + bytes([byte]) + key[position + 1 :]
 
 
-keys = st.builds(lambda: secret.generate().text.encode())
+keys = st.builds(secret.generate).map(lambda key: key.text.encode())
 near_keys = st.builds(spoilt, keys, st.integers(0, 51), st.integers(0, 255))
 tokens = keys | near_keys | st.binary(max_size=80) | st.just(b"")
 schemes = st.sampled_from([b"Bearer", b"bearer", b"BEARER", b"Basic", b"Token", b""])
@@ -82,8 +82,7 @@ def test_no_headers_raise_anything_but_a_refusal_nor_ask_without_a_right_checksu
     door = Door()
     try:
         door.call(headers)
-    except GatewayError as refusal:
-        assert refusal.status == 401
+    except Unauthorized:
         assert not door.admission.asked
         assert not door.let_in
     else:

@@ -1,0 +1,141 @@
+"""Every refusal in OpenAI's shape, as a table, and the drawing of the tree kept true."""
+
+import json
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+
+import pytest
+
+from keyportal import gateway
+from keyportal.asgi_types import Headers
+from keyportal.gateway import errors
+from keyportal.gateway.bearer import bearer_token
+from keyportal.gateway.errors import GatewayError
+
+INVALID, SERVER = "invalid_request_error", "server_error"
+AGAIN = [(b"retry-after", b"1")]
+NO_KEY = [(b"www-authenticate", b'Bearer realm="keyportal"')]
+BAD_KEY = [(b"www-authenticate", b'Bearer realm="keyportal", error="invalid_token"')]
+
+Row = tuple[
+    Callable[[], GatewayError], int, str, str, str | None, Headers
+]  # made by, status, type, code, param, headers
+TABLE: list[Row] = [
+    (errors.BadRequest, 400, INVALID, "invalid_request", None, []),
+    (errors.MissingModel, 400, INVALID, "missing_required_parameter", "model", []),
+    (errors.MissingCredentials, 401, INVALID, "invalid_api_key", None, NO_KEY),
+    (errors.InvalidKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
+    (errors.ModelNotAllowed, 403, "permission_error", "model_not_allowed", "model", []),
+    (errors.ModelNotFound, 404, INVALID, "model_not_found", "model", []),
+    (errors.UnknownPath, 404, INVALID, "unknown_url", None, []),
+    (
+        lambda: errors.MethodNotAllowed("POST"),
+        405,
+        INVALID,
+        "method_not_allowed",
+        None,
+        [(b"allow", b"POST")],
+    ),
+    (errors.SlowBody, 408, INVALID, "request_timeout", None, []),
+    (lambda: errors.BodyTooLarge(99), 413, INVALID, "request_too_large", None, []),
+    (errors.UnsupportedMediaType, 415, INVALID, "unsupported_media_type", None, []),
+    (
+        errors.HTTPSRequired,
+        426,
+        INVALID,
+        "https_required",
+        None,
+        [(b"upgrade", b"TLS/1.2, HTTP/1.1")],
+    ),
+    (errors.ClientGone, 499, INVALID, "client_gone", None, []),
+    (errors.InternalError, 500, SERVER, "internal_error", None, []),
+    (errors.UpstreamFailed, 502, SERVER, "upstream_failed", None, []),
+    (errors.DatabaseUnavailable, 503, SERVER, "database_unavailable", None, AGAIN),
+    (errors.Overloaded, 503, SERVER, "overloaded", None, AGAIN),
+    (errors.ShuttingDown, 503, SERVER, "shutting_down", None, AGAIN),
+    (errors.UpstreamTimedOut, 504, SERVER, "upstream_timeout", None, []),
+]
+
+
+@pytest.mark.parametrize(("make", "status", "type_", "code", "param", "headers"), TABLE)
+def test_refusal(
+    make: Callable[[], GatewayError],
+    status: int,
+    type_: str,
+    code: str,
+    param: str | None,
+    headers: Headers,
+) -> None:
+    error = make()
+    assert error.status == status
+    assert error.headers == headers
+    assert json.loads(error.body()) == {
+        "error": {"message": str(error), "type": type_, "param": param, "code": code}
+    }
+    assert str(error).endswith(".")
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row[3])
+def test_event_is_the_body_as_one_whole_event(row: Row) -> None:
+    error = row[0]()
+    assert error.event() == b"data: " + error.body() + b"\n\n"
+    assert b"\n" not in error.body()
+
+
+def test_messages_tell_what_was_wrong() -> None:
+    assert "99 bytes" in str(errors.BodyTooLarge(99))
+    assert "POST" in str(errors.MethodNotAllowed("POST"))
+    assert str(errors.BadRequest("`dimensions` is odd.")) == "`dimensions` is odd."
+
+
+def kinds(above: type[GatewayError] = GatewayError) -> Iterator[type[GatewayError]]:
+    for kind in above.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def test_every_refusal_that_can_be_raised_is_in_the_table() -> None:
+    leaves = {kind for kind in kinds() if not kind.__subclasses__()}
+    shown = {type(row[0]()) for row in TABLE}
+    assert leaves <= shown
+
+
+def drawn() -> Iterator[tuple[str, str | None, int | None]]:
+    """Each line of the drawing as name, parent and status; a child has its parent's status."""
+    above: list[tuple[str, int | None]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if found := re.match(r"([ │├└─]*)([A-Z]\w+)(?: +(\d{3}))?(?:  |$)", line):
+            indent, name, status = found.groups()
+            if not indent:
+                continue  # Prose.
+            depth = len(indent) // 4 - 1
+            above = above[:depth]
+            parent, inherited = above[-1] if above else (None, None)
+            above.append((name, int(status) if status else inherited))
+            yield name, parent, above[-1][1]
+
+
+def test_the_drawing_shows_exactly_the_classes_that_exist() -> None:
+    existing = {
+        (kind.__name__, kind.__base__ and kind.__base__.__name__, kind.status) for kind in kinds()
+    }
+    assert set(drawn()) == existing | {("GatewayError", None, None)}
+
+
+def test_no_refusal_is_shared() -> None:
+    """One that is raised twice collects tracebacks, and with them whole requests, for ever."""
+    modules = [
+        import_module(f"{gateway.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(gateway.__path__)
+    ]
+    assert len(modules) > 5
+    for module in modules:
+        assert not [name for name, value in vars(module).items() if isinstance(value, GatewayError)]
+    raised = []
+    for _ in range(2):
+        with pytest.raises(errors.MissingCredentials) as caught:
+            bearer_token([])
+        raised.append(caught.value)
+    assert raised[0] is not raised[1]
