@@ -1,0 +1,122 @@
+"""Deleting a key: the confirmation, the deletion, and who may not."""
+
+from collections.abc import Callable
+
+from django.test import Client
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import Team, User
+
+KEYS = "/teams/u-8105f7322477/keys/"
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def address(key: ApiKey) -> str:
+    return f"{KEYS}{key.public_id}/delete/"
+
+
+def test_confirmation_tells_what_will_stop(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, plaintext = issue(bob, "<b>nightly")
+    Secret.objects.update(
+        last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.1.2.3", last_used_agent="curl/8"
+    )
+    client = sign_in(bob)
+    page, fragment = client.get(address(key)), client.get(address(key), headers=HTMX)
+    assert page.content.lstrip().startswith(b"<!doctype html>")
+    assert fragment.content.lstrip().startswith(b'<article id="delete"')
+    for response in (page, fragment):
+        text = response.content.decode()
+        assert "&lt;b&gt;nightly" in text
+        for expected in (key.masked, "2026-11-23 22:45 UTC", "10.1.2.3", "curl/8"):
+            assert expected in text
+        assert "refused from their next request on, on every server" in text
+        assert plaintext not in text
+        assert "HX-Request" in response["Vary"]
+    assert ApiKey.objects.exists()
+
+
+def test_confirmation_of_a_key_that_was_never_used(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    assert "<dd>Never</dd>" in sign_in(bob).get(address(key), headers=HTMX).content.decode()
+
+
+def test_member_deletes_their_own(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    response = sign_in(bob).post(address(key), headers=HTMX)
+    assert response.status_code == 204
+    assert response["HX-Trigger"] == "keys-changed, dialog-close"
+    assert not ApiKey.objects.exists()
+    event = AuditEvent.objects.get(action=Action.KEY_DELETED)
+    assert (event.actor, event.address) == ("bob", "127.0.0.1")
+
+
+def test_without_javascript_it_leads_back_to_the_list(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
+    key, plaintext = issue(bob, "nightly")
+    response = sign_in(ada).post(address(key), follow=True)
+    assert response.redirect_chain == [(KEYS, 302)]
+    assert "The key nightly is deleted." in response.content.decode()
+    assert plaintext not in response.content.decode()
+    assert not ApiKey.objects.exists()
+
+
+def test_member_may_not_delete_anothers(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    client = sign_in(bob)
+    for response in (client.get(address(key)), client.post(address(key))):
+        assert response.status_code == 403
+        assert "belongs to someone else" in response.content.decode()
+    assert ApiKey.objects.exists()
+
+
+def test_viewer_is_refused_with_the_reason(
+    sign_in: SignIn, alice: User, vera: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    response = sign_in(vera).post(address(key))
+    assert response.status_code == 403
+    assert "This needs the role Member" in response.content.decode()
+    assert ApiKey.objects.exists()
+
+
+def test_outsider_gets_404(sign_in: SignIn, alice: User, charlie: User, issue: Issue) -> None:
+    key, _ = issue(alice)
+    assert sign_in(charlie).post(address(key)).status_code == 404
+    assert ApiKey.objects.exists()
+
+
+def test_another_teams_key_is_as_unknown_as_none(
+    sign_in: SignIn, alice: User, charlie: User, other_team: Team, issue: Issue
+) -> None:
+    foreign, _ = issue(charlie, team=other_team)
+    response = sign_in(alice).post(address(foreign))
+    assert response.status_code == 404
+    assert "No such key" in response.content.decode()
+    assert ApiKey.objects.exists()
+
+
+def test_a_key_that_is_gone_already_is_told_kindly(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    gone = address(key)
+    key.revoke(actor=bob)
+    client = sign_in(bob)
+    page, fragment = client.get(gone), client.post(gone, headers=HTMX)
+    assert (page.status_code, fragment.status_code) == (404, 404)
+    assert page.content.lstrip().startswith(b"<!doctype html>")
+    assert fragment.content.lstrip().startswith(b'<article id="gone"')
+    assert fragment["HX-Trigger"] == "keys-changed"
+
+
+def test_put_is_refused(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    assert sign_in(bob).put(address(key)).status_code == 405

@@ -1,0 +1,279 @@
+"""The list of keys: what it shows to whom, and how it is searched, sorted and paged."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import Membership, Team, User
+
+LIST = "/teams/u-8105f7322477/keys/"
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def names(response: Any) -> list[str]:
+    return [key.name for key, _ in response.context["rows"]]
+
+
+def test_member_sees_the_teams_keys(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue, team: Team
+) -> None:
+    key, plaintext = issue(alice, "nightly")
+    response = sign_in(bob).get(LIST)
+    text = response.content.decode()
+    assert response.status_code == 200
+    assert "nightly" in text
+    assert key.masked in text
+    assert "Never" in text
+    assert "<strong>1 of 20</strong>" in text
+    assert "1-1 of 1" in text
+    assert plaintext not in text
+    assert "no-store" in response["Cache-Control"]
+
+
+def test_page_and_fragment_come_from_one_address(sign_in: SignIn, alice: User) -> None:
+    client = sign_in(alice)
+    page, fragment = client.get(LIST), client.get(LIST, headers=HTMX)
+    assert page.content.lstrip().startswith(b"<!doctype html>")
+    assert fragment.content.lstrip().startswith(b'<section id="table"')
+    assert "HX-Request" in page["Vary"]
+    assert "HX-Request" in fragment["Vary"]
+
+
+def test_outsider_gets_404(sign_in: SignIn, charlie: User, team: Team) -> None:
+    assert sign_in(charlie).get(LIST).status_code == 404
+
+
+def test_anonymous_is_sent_to_sign_in(client: Client, team: Team) -> None:
+    response = client.get(LIST)
+    assert response.status_code == 302
+    assert response["Location"] == f"/accounts/login/?next={LIST}"
+
+
+def test_switched_off_team_is_refused_with_the_reason(
+    sign_in: SignIn, alice: User, team: Team
+) -> None:
+    Team.objects.update(is_active=False)
+    response = sign_in(alice).get(LIST)
+    assert response.status_code == 403
+    assert "switched off" in response.content.decode()
+
+
+def test_post_is_no_way_to_list(sign_in: SignIn, alice: User) -> None:
+    assert sign_in(alice).post(LIST).status_code == 405
+
+
+def test_viewer_sees_keys_but_no_way_to_make_or_delete_one(
+    sign_in: SignIn, alice: User, vera: User, issue: Issue
+) -> None:
+    issue(alice)
+    text = sign_in(vera).get(LIST).content.decode()
+    assert "test-key" in text
+    assert "/delete/" not in text
+    assert "/create/" not in text
+    assert "data-opens" not in text
+
+
+def test_member_may_delete_only_their_own(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue
+) -> None:
+    hers, _ = issue(alice, "hers")
+    his, _ = issue(bob, "his")
+    text = sign_in(bob).get(LIST).content.decode()
+    assert f"{LIST}{his.public_id}/delete/" in text
+    assert f"{LIST}{hers.public_id}/delete/" not in text
+
+
+def test_other_teams_keys_are_not_listed(
+    sign_in: SignIn, alice: User, charlie: User, other_team: Team, issue: Issue
+) -> None:
+    issue(charlie, "foreign", team=other_team)
+    assert names(sign_in(alice).get(LIST)) == []
+
+
+def test_a_name_is_text_and_never_markup(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    issue(alice, "<script>alert(1)</script>")
+    text = sign_in(alice).get(LIST).content.decode()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_empty_state_tells_what_to_do(
+    client: Client, sign_in: SignIn, alice: User, vera: User
+) -> None:
+    assert "Press Create" in sign_in(alice).get(LIST).content.decode()
+    assert "role Member" in sign_in(vera).get(LIST).content.decode()
+
+
+def test_search_finds_by_name_and_by_public_id(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    wanted, _ = issue(alice, "Nightly_run")
+    issue(alice, "other")
+    client = sign_in(alice)
+    assert names(client.get(LIST, {"q": "nightly_"})) == ["Nightly_run"]
+    assert names(client.get(LIST, {"q": wanted.public_id})) == ["Nightly_run"]
+    nothing = client.get(LIST, {"q": "<b>%"})
+    assert names(nothing) == []
+    assert "No key matches “&lt;b&gt;%”" in nothing.content.decode()
+
+
+@pytest.mark.parametrize("query", ["q=%00", "q=" + "x" * 65, "sort=owner__password", "page=zero"])
+def test_nonsense_is_as_good_as_nothing(
+    sign_in: SignIn, alice: User, issue: Issue, query: str
+) -> None:
+    issue(alice)
+    assert names(sign_in(alice).get(f"{LIST}?{query}")) == ["test-key"]
+
+
+def test_newest_comes_first(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    for name in ("a", "c", "b"):
+        issue(alice, name)
+    assert names(sign_in(alice).get(LIST)) == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("name", ["a", "b", "c"]),
+        ("-name", ["c", "b", "a"]),
+        ("created", ["b", "a", "c"]),
+        ("-created", ["c", "a", "b"]),
+        ("owner", ["b", "a", "c"]),
+        ("-owner", ["c", "a", "b"]),
+        ("last_used", ["c", "a", "b"]),
+        ("-last_used", ["b", "a", "c"]),
+    ],
+)
+def test_every_column_sorts_both_ways(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue, sort: str, expected: list[str]
+) -> None:
+    now = timezone.now()
+    for name, owner, used in (
+        ("b", alice, now),
+        ("a", bob, now - timedelta(days=1)),
+        ("c", bob, None),
+    ):
+        key, _ = issue(owner, name)
+        Secret.objects.filter(key=key).update(last_used_at=used)
+    assert names(sign_in(alice).get(LIST, {"sort": sort})) == expected
+
+
+def test_heading_offers_the_other_direction(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    issue(alice)
+    text = sign_in(alice).get(LIST, {"sort": "name", "q": "test"}).content.decode()
+    assert '<th scope="col" aria-sort="ascending">' in text
+    assert 'href="?sort=-name&amp;q=test"' in text
+    assert 'href="?sort=-last_used&amp;q=test"' in text
+
+
+def test_pages_hold_25_and_keep_search_and_order(
+    sign_in: SignIn, alice: User, team: Team, issue: Issue
+) -> None:
+    team.key_limit = 40
+    team.save(update_fields=["key_limit"])
+    for number in range(27):
+        issue(alice, f"key {number:02}")
+    client = sign_in(alice)
+    first = client.get(LIST, {"q": "key", "sort": "name"})
+    assert names(first)[0] == "key 00"
+    assert "1-25 of 27" in first.content.decode()
+    assert "?q=key&amp;sort=name&amp;page=2" in first.content.decode()
+    assert names(client.get(LIST, {"sort": "name", "page": "2"})) == ["key 25", "key 26"]
+    assert names(client.get(LIST, {"sort": "name", "page": "99"})) == ["key 25", "key 26"]
+
+
+def test_dead_keys_are_marked(
+    sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue
+) -> None:
+    now = timezone.now()
+    issue(alice, "expired", expires_at=now - timedelta(hours=1))
+    issue(alice, "alive", expires_at=now + timedelta(hours=1))
+    issue(ada, "inactive")
+    issue(bob, "left")
+    User.objects.filter(pk=ada.pk).update(is_active=False)
+    Membership.objects.filter(user=bob).delete()
+    ApiKey.objects.filter(name="alive").update(disabled_at=now)
+    rows = sign_in(alice).get(LIST).content.decode().split("<tr")
+    marks = ("Expired", "Disabled", "Owner left")
+    found = {
+        name: [mark for mark in marks if f">{mark}</span>" in row]
+        for name in ("expired", "alive", "inactive", "left")
+        for row in rows
+        if f">{name}</span>" in row
+    }
+    assert found == {
+        "expired": ["Expired"],
+        "alive": ["Disabled"],
+        "inactive": ["Owner left"],
+        "left": ["Owner left"],
+    }
+
+
+def test_last_use_is_shown_as_a_time(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    issue(alice)
+    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z")
+    text = sign_in(alice).get(LIST).content.decode()
+    assert '<time datetime="2026-11-23T22:45:10+00:00">2026-11-23 22:45 UTC</time>' in text
+
+
+@pytest.mark.parametrize("keys", [3, 60])
+def test_queries_stay_the_same_for_any_number_of_keys(
+    sign_in: SignIn,
+    alice: User,
+    bob: User,
+    team: Team,
+    issue: Issue,
+    django_assert_num_queries: DjangoAssertNumQueries,
+    keys: int,
+) -> None:
+    team.key_limit = 100
+    team.save(update_fields=["key_limit"])
+    for number in range(keys):
+        issue(alice if number % 2 else bob, f"key {number}")
+    client = sign_in(alice)
+    client.get(LIST)  # The first visit also notes the team in the session.
+    with django_assert_num_queries(10):
+        client.get(LIST)
+    with django_assert_num_queries(9):
+        client.get(LIST, headers=HTMX)
+
+
+def test_a_hundred_thousand_keys_are_listed_in_a_fifth_of_a_second(
+    sign_in: SignIn, alice: User, team: Team
+) -> None:
+    for start in range(0, 100_000, 5_000):
+        fill(team, alice, range(start, start + 5_000))
+    client = sign_in(alice)
+    client.get(LIST)
+    for query in ({}, {"sort": "name", "page": "4000"}, {"q": "77"}, {"sort": "-last_used"}):
+        assert min(seconds(client, query) for _ in range(5)) < 0.2
+
+
+def fill(team: Team, owner: User, numbers: range) -> None:
+    keys = ApiKey.objects.bulk_create(
+        ApiKey(team=team, owner=owner, name=f"key {number}", public_id=f"{number:08}")
+        for number in numbers
+    )
+    Secret.objects.bulk_create(
+        Secret(
+            key=key,
+            digest=key.public_id.encode() * 4,
+            prefix="sk-kp-",
+            last4="k3Tz",
+            last_used_at=timezone.now() - timedelta(seconds=key.pk * 7919 % 100_003),
+        )
+        for key in keys
+    )
+
+
+def seconds(client: Client, query: dict[str, str]) -> float:
+    start = time.perf_counter()
+    assert client.get(LIST, query, headers=HTMX).status_code == 200
+    return time.perf_counter() - start

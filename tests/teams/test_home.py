@@ -1,0 +1,94 @@
+"""The way in, the frame around every page, and the pages for what went wrong."""
+
+from collections.abc import Callable
+
+import pytest
+from django.template.loader import render_to_string
+from django.test import Client
+
+from keyportal.teams.models import Membership, Role, Team, User
+
+SignIn = Callable[[User], Client]
+
+
+def test_home_leads_to_the_keys_of_the_users_team(sign_in: SignIn, bob: User) -> None:
+    response = sign_in(bob).get("/")
+    assert response.status_code == 302
+    assert response["Location"] == "/teams/u-8105f7322477/keys/"
+
+
+def test_home_leads_to_the_team_that_was_looked_at_last(
+    sign_in: SignIn, bob: User, other_team: Team
+) -> None:
+    Membership.objects.create(team=other_team, user=bob, role=Role.VIEWER)
+    client = sign_in(bob)
+    assert client.get("/")["Location"] == "/teams/u-8105f7322477/keys/"  # Acme, by name.
+    client.get("/teams/u-0000000000cc/keys/")
+    assert client.get("/")["Location"] == "/teams/u-0000000000cc/keys/"
+    Team.objects.filter(pk=other_team.pk).update(is_active=False)
+    assert client.get("/")["Location"] == "/teams/u-8105f7322477/keys/"
+
+
+def test_somebody_without_a_team_is_told_so(sign_in: SignIn, db: None) -> None:
+    response = sign_in(User.objects.create_user("zoe")).get("/")
+    assert response.status_code == 200
+    assert "ask an operator" in response.content.decode()
+
+
+def test_anonymous_is_sent_to_sign_in(client: Client, db: None) -> None:
+    assert client.get("/")["Location"] == "/accounts/login/?next=/"
+
+
+def test_post_is_refused(sign_in: SignIn, bob: User) -> None:
+    assert sign_in(bob).post("/").status_code == 405
+
+
+def test_team_switcher_shows_only_where_there_are_several(
+    sign_in: SignIn, bob: User, other_team: Team
+) -> None:
+    client, keys = sign_in(bob), "/teams/u-8105f7322477/keys/"
+    assert 'aria-label="Teams"' not in client.get(keys).content.decode()
+    Membership.objects.create(team=other_team, user=bob)
+    text = client.get(keys).content.decode()
+    assert 'aria-label="Teams"' in text
+    assert 'href="/teams/u-0000000000cc/keys/"' in text
+
+
+@pytest.mark.parametrize("page", ["keys", "keys/create", "models", "members", "overview"])
+def test_navigation_shows_what_a_role_may_open(
+    sign_in: SignIn, bob: User, ada: User, page: str
+) -> None:
+    client, address = sign_in(bob), f"/teams/u-8105f7322477/{page}/"
+    text = client.get(address).content.decode()
+    assert "/teams/u-8105f7322477/audit/" not in text
+    assert text.count('aria-current="page"') == 1
+    client.force_login(ada)
+    assert "/teams/u-8105f7322477/audit/" in client.get(address).content.decode()
+
+
+def test_only_staff_are_led_to_the_admin(sign_in: SignIn, alice: User) -> None:
+    client = sign_in(alice)
+    assert "/admin/" not in client.get("/", follow=True).content.decode()
+    User.objects.update(is_staff=True)
+    assert 'href="/admin/"' in client.get("/", follow=True).content.decode()
+
+
+def test_pages_run_no_inline_code(sign_in: SignIn, alice: User) -> None:
+    text = sign_in(alice).get("/", follow=True).content.decode()
+    assert "<script>" not in text
+    assert " style=" not in text
+    assert " onclick=" not in text
+    assert " hx-on" not in text
+    assert '"allowEval": false' in text
+    assert '"historyCacheSize": 0' in text
+
+
+def test_an_unknown_address_is_a_friendly_404(client: Client, db: None) -> None:
+    response = client.get("/nowhere/")
+    assert response.status_code == 404
+    assert "Not found" in response.content.decode()
+
+
+@pytest.mark.parametrize(("template", "title"), [("400", "Bad request"), ("500", "went wrong")])
+def test_what_is_drawn_without_context_needs_none(template: str, title: str) -> None:
+    assert title in render_to_string(f"{template}.html")

@@ -1,0 +1,38 @@
+"""The overview: what the seed of this product says, in our own words."""
+
+from collections.abc import Callable
+
+from django.test import Client
+
+from keyportal.catalog.models import ServedModel
+from keyportal.teams.models import Team, User
+
+OVERVIEW = "/teams/u-8105f7322477/overview/"
+SignIn = Callable[[User], Client]
+
+
+def test_viewer_reads_how_keys_work(sign_in: SignIn, vera: User, model: ServedModel) -> None:
+    response = sign_in(vera).get(OVERVIEW)
+    text = response.content.decode()
+    assert response.status_code == 200
+    for heading in ("What a key is", "Security tips", "Make one", "See the keys", "Delete one"):
+        assert f">{heading}</h2>" in text
+    for note in ("Limit", "Leaks", "Permissions", "Renewal"):
+        assert f"<dt>{note}</dt>" in text
+    assert "Authorization: Bearer {API_KEY}" in text
+    assert "curl 'http://127.0.0.1:8000/v1/chat/completions'" in text
+    assert '"u-8105f7322477/test"' in text
+    assert "uses 0 of 20" in text
+
+
+def test_it_needs_no_htmx(sign_in: SignIn, vera: User) -> None:
+    with_htmx = sign_in(vera).get(OVERVIEW, headers={"HX-Request": "true"})
+    assert with_htmx.content.lstrip().startswith(b"<!doctype html>")
+
+
+def test_outsider_gets_404(sign_in: SignIn, charlie: User, team: Team) -> None:
+    assert sign_in(charlie).get(OVERVIEW).status_code == 404
+
+
+def test_post_is_refused(sign_in: SignIn, vera: User) -> None:
+    assert sign_in(vera).post(OVERVIEW).status_code == 405
