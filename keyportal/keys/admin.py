@@ -96,6 +96,13 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
         return ApiKey.objects.for_display().select_related("team", "owner").order_by("-id")
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name == "owner" and field:
+            # Here a key is handed to another member; making and deleting users is elsewhere.
+            field.widget.can_add_related = field.widget.can_delete_related = False
+        return field
+
     @admin.display(description="API key")
     def masked(self, key: ApiKey) -> str:
         return key.masked
