@@ -32,7 +32,7 @@ class Edge:
         except GatewayError as error:
             await exchange.refuse(error)
         except Exception:
-            if exchange.has_begun:
+            if exchange.has_begun and not exchange.is_event_stream:
                 raise
             logger.exception("Request %s failed.", exchange.request_id)
             await exchange.refuse(InternalError())

@@ -1,0 +1,153 @@
+"""The catalog as a worker routes by: whole, by weight, and without what can't be used."""
+
+from collections import Counter
+
+import pytest
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from keyportal.catalog import snapshot as module
+from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
+from keyportal.catalog.snapshot import Served, Snapshot, Target
+from keyportal.teams.models import Team
+
+OTHER_KEY = "YW5vdGhlci1rZXktZm9yLXRlc3RzLW9ubHktb25lLTI="
+
+
+def upstream(name: str, credential: str = "") -> Upstream:
+    created = Upstream(name=name, base_url=f"http://{name}.example/v1", connect_timeout=2)
+    created.credential = credential
+    created.save()
+    return created
+
+
+def route(model: ServedModel, to: Upstream, name: str = "theirs", weight: int = 1) -> None:
+    Route.objects.create(model=model, upstream=to, upstream_model=name, weight=weight)
+
+
+def read() -> Snapshot:
+    return Snapshot.read("default")
+
+
+@pytest.fixture
+def public(db: None) -> ServedModel:
+    return ServedModel.objects.create(name="public/llama")
+
+
+def target(name: str, weight: int) -> Target:
+    return Target(name, "http://x/v1", "", "m", weight, 1, 1)
+
+
+def served(*weights: int) -> Served:
+    targets = tuple(target(str(place), weight) for place, weight in enumerate(weights))
+    return Served("a", None, "public", 0, targets)
+
+
+def test_the_empty_one_is_behind_any_version() -> None:
+    assert Snapshot.empty().models == {}
+    assert Snapshot.empty().version == -1
+
+
+@pytest.mark.django_db
+def test_a_catalog_that_nothing_was_ever_put_in_is_read_once() -> None:
+    """Its version is none, as the verdicts' query finds it: workers aren't behind for ever."""
+    assert read() == Snapshot(None, {})
+
+
+def test_a_model_is_read_with_all_that_a_call_needs(public: ServedModel) -> None:
+    route(public, upstream("gpu", "sk-upstream"), "meta/llama", weight=3)
+    snapshot = read()
+    assert snapshot.version == CatalogVersion.objects.get().version
+    assert snapshot.models == {
+        "public/llama": Served(
+            name="public/llama",
+            team_id=None,
+            owned_by="public",
+            created=int(public.created_at.timestamp()),
+            targets=(
+                Target("gpu", "http://gpu.example/v1", "sk-upstream", "meta/llama", 3, 2, 600),
+            ),
+        )
+    }
+
+
+def test_a_teams_model_is_the_teams(team: Team) -> None:
+    ServedModel.objects.create(name="u-8105f7322477/own", team=team)
+    own = read().models["u-8105f7322477/own"]
+    assert (own.team_id, own.owned_by) == (team.pk, team.slug)
+
+
+def test_models_are_in_order_of_their_names(public: ServedModel) -> None:
+    for name in ("z", "a", "m"):
+        ServedModel.objects.create(name=name)
+    assert list(read().models) == ["a", "m", "public/llama", "z"]
+
+
+def test_a_model_without_a_route_has_nothing_to_pick(public: ServedModel) -> None:
+    model = read().models[public.name]
+    assert model.targets == ()
+    assert model.pick() is None
+
+
+def test_several_routes_are_several_targets(public: ServedModel) -> None:
+    one, two = upstream("one"), upstream("two")
+    route(public, one, "a", weight=1)
+    route(public, one, "b", weight=0)
+    route(public, two, "a", weight=5)
+    found = [(to.upstream, to.model, to.weight) for to in read().models[public.name].targets]
+    assert found == [("one", "a", 1), ("one", "b", 0), ("two", "a", 5)]
+
+
+def test_reading_costs_a_constant_number_of_queries(
+    public: ServedModel, team: Team, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    for number in range(20):
+        model = ServedModel.objects.create(name=f"{team.slug}/{number}", team=team)
+        route(model, upstream(f"up-{number}"))
+    with django_assert_num_queries(3):
+        assert len(read().models) == 21
+
+
+def test_an_unreadable_credential_leaves_out_its_own_routes_alone(
+    public: ServedModel, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = ServedModel.objects.create(name="public/other")
+    key = settings.CREDENTIAL_KEYS
+    settings.CREDENTIAL_KEYS = (OTHER_KEY,)
+    broken = upstream("broken", "sk-lost")
+    settings.CREDENTIAL_KEYS = key
+    route(public, broken)
+    route(public, upstream("sound", "sk-kept"))
+    route(other, broken)
+    models = read().models
+    assert [to.upstream for to in models["public/llama"].targets] == ["sound"]
+    assert models["public/other"].targets == ()
+    assert "broken" in caplog.text
+    assert "sk-lost" not in caplog.text
+
+
+def test_the_version_is_read_first(public: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes while it is read leaves the old version behind, and so is read again."""
+    route(public, upstream("gpu"))
+    before = CatalogVersion.objects.get().version
+
+    def change_meanwhile(_: Route) -> None:
+        ServedModel.objects.create(name="public/new")
+
+    monkeypatch.setattr(module, "_target", change_meanwhile)
+    assert read().version == before
+    assert CatalogVersion.objects.get().version != before
+
+
+def test_the_load_is_spread_by_weight() -> None:
+    model = served(1, 3, 0)
+    picked = Counter(to.upstream for _ in range(4000) if (to := model.pick()))
+    assert picked["2"] == 0
+    assert picked["0"] + picked["1"] == 4000
+    # Ten standard deviations around the expected thousand.
+    assert abs(picked["0"] - 1000) < 280
+
+
+def test_an_only_route_gets_all_calls_and_routes_without_weight_get_none() -> None:
+    only = served(5)
+    assert only.pick() is only.targets[0]
+    assert served(0, 0).pick() is None

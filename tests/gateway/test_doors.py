@@ -1,0 +1,108 @@
+"""Which application a request reaches, what starts and stops with a worker, and large forms."""
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from keyportal.asgi import Doors, application
+from keyportal.asgi_types import Headers, Message, Receive, Scope, Send
+from keyportal.gateway.app import Gateway
+from keyportal.portal import MAX_FORM_BYTES, BodyLimit
+from tests.asgi import Client, scope
+
+
+class Room:
+    """An application that remembers what reached it."""
+
+    def __init__(self) -> None:
+        self.visits: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.visits.append(scope["path"])
+
+
+def which_door(path: str) -> str:
+    gateway, portal = Room(), Room()
+    client = Client()
+    asyncio.run(Doors(cast("Gateway", gateway), portal)(scope(path), client.receive, client.send))
+    assert gateway.visits + portal.visits == [path]
+    return "gateway" if gateway.visits else "portal"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1", "/v1/", "/v1/models", "/v1/chat/completions", "/v1//", "/v1/../admin/"]
+)
+def test_programs_go_through_one_door(path: str) -> None:
+    assert which_door(path) == "gateway"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "", "/v1x", "/v1x/", "/v10/", "//v1/", "/V1/", "/x/v1/", "/v2/", "v1/", "/admin/", "*"],
+)
+def test_everybody_else_goes_through_the_other(path: str) -> None:
+    assert which_door(path) == "portal"
+
+
+def test_a_websocket_is_closed() -> None:
+    client = Client()
+    doors = Doors(cast("Gateway", Room()), Room())
+    asyncio.run(doors({"type": "websocket", "path": "/v1/x"}, client.receive, client.send))
+    assert client.messages == [{"type": "websocket.close"}]
+
+
+def test_a_worker_starts_and_stops_without_a_database() -> None:
+    """No database fixture here: pytest-django would refuse the connection."""
+    asked: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    answered: list[str] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(0)
+        return asked.pop(0)
+
+    async def send(message: Message) -> None:
+        answered.append(message["type"])
+
+    asyncio.run(Doors(Gateway(), Room())({"type": "lifespan"}, receive, send))
+    assert answered == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_an_unknown_address_of_the_gateway_needs_a_key_first() -> None:
+    """Nobody without a key learns which addresses there are."""
+    for path in ("/v1/", "/v1/models", "/v1/nowhere"):
+        client = Client()
+        asyncio.run(application(scope(path), client.receive, client.send))
+        assert (client.status, client.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+def form(headers: Headers) -> tuple[Room, Client]:
+    portal, client = Room(), Client()
+    asyncio.run(BodyLimit(portal)(scope("/f", "POST", headers), client.receive, client.send))
+    return portal, client
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", str(MAX_FORM_BYTES).encode())]])
+def test_a_form_passes(headers: Headers) -> None:
+    portal, client = form(headers)
+    assert portal.visits == ["/f"]
+    assert not client.messages
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"content-length", str(MAX_FORM_BYTES + 1).encode())],
+        [(b"content-length", b"-1")],
+        [(b"content-length", b"many")],
+        [(b"transfer-encoding", b"chunked")],
+        [(b"transfer-encoding", b"chunked"), (b"content-length", b"1")],
+    ],
+)
+def test_a_body_that_is_too_large_or_does_not_say_is_refused_unread(headers: Headers) -> None:
+    portal, client = form(headers)
+    assert not portal.visits
+    assert client.parts
+    assert client.status == 413
+    assert client.headers[b"connection"] == b"close"
+    assert client.headers[b"content-length"] == str(len(client.body)).encode()

@@ -1,0 +1,207 @@
+"""The outer edge: every request has an id, and every refusal reaches its caller in one shape."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from pytest_django import Settings
+
+from keyportal.asgi_types import Headers, Receive, Scope, Send
+from keyportal.gateway import edge as module
+from keyportal.gateway.edge import Edge
+from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
+from tests.asgi import Client, scope
+
+SECRET = "postgresql://user:password@host"
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def refusing(error: Exception) -> App:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    return app
+
+
+def beginning(media_type: bytes, error: Exception) -> App:
+    """Answers 200, sends a first piece and fails."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", media_type)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        raise error
+
+    return app
+
+
+async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"fine"})
+
+
+def serve(
+    app: App, client: Client, headers: Headers | None = None, *, draining: bool = False, **more: str
+) -> Client:
+    edge = Edge(app)
+    edge.is_draining = draining
+    asyncio.run(edge(scope(headers=headers, **more), client.receive, client.send))
+    return client
+
+
+def length(size: int) -> Headers:
+    return [(b"content-length", str(size).encode())]
+
+
+def test_a_refusal_is_answered_in_shape_and_the_connection_goes_on() -> None:
+    client = serve(refusing(InvalidKey()), Client())
+    assert client.status == 401
+    assert client.json()["error"]["code"] == "invalid_api_key"
+    assert client.headers[b"content-type"] == b"application/json"
+    assert client.headers[b"content-length"] == str(len(client.body)).encode()
+    assert b"invalid_token" in client.headers[b"www-authenticate"]
+    assert b"connection" not in client.headers
+
+
+def test_every_answer_has_an_id_of_its_own() -> None:
+    answers = [serve(refusing(InvalidKey()), Client()) for _ in range(50)]
+    answers += [serve(answering, Client()) for _ in range(50)]
+    ids = {answer.headers[b"x-request-id"] for answer in answers}
+    assert len(ids) == 100
+    assert all(one.startswith(b"req_") for one in ids)
+
+
+def test_a_callers_request_id_is_not_taken_over() -> None:
+    client = serve(answering, Client(), [(b"x-request-id", b"mine")])
+    assert client.headers[b"x-request-id"] != b"mine"
+
+
+def test_a_small_body_is_read_before_the_refusal() -> None:
+    client = serve(refusing(InvalidKey()), Client(b"1", b"2", b"3"), length(3))
+    assert client.status == 401
+    assert not client.parts
+    assert b"connection" not in client.headers
+
+
+class Watched(Client):
+    """Notes how much of the body was read when the answer began."""
+
+    left_at_answer = -1
+
+    async def send(self, message: object) -> None:
+        if self.left_at_answer < 0:
+            self.left_at_answer = len(self.parts)
+        await super().send(message)  # type: ignore[arg-type]  # a message
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [length(10_000_000), [(b"transfer-encoding", b"chunked")], [(b"content-length", b"lots")]],
+)
+def test_a_large_body_is_answered_first_and_then_read_on(headers: Headers) -> None:
+    client = Watched(*[b"x" * 1000] * 20)
+    serve(refusing(InvalidKey()), client, headers)
+    assert client.status == 401
+    assert client.left_at_answer == 20
+    assert not client.parts
+    assert client.headers[b"connection"] == b"close"
+
+
+@pytest.mark.parametrize("size", [10, 10_000_000])
+def test_a_body_that_never_ends_is_not_waited_for(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.05)
+    began = time.monotonic()
+    client = serve(refusing(InvalidKey()), Client(*[b"x"] * 1000, pause=0.01), length(size))
+    assert time.monotonic() - began < 1
+    assert client.status == 401
+    assert client.parts
+    assert client.headers[b"connection"] == b"close"
+
+
+def test_a_client_that_hangs_up_while_it_is_refused_is_no_error() -> None:
+    client = serve(refusing(InvalidKey()), Client(b"x", None), length(10))
+    assert not client.parts
+
+
+def test_a_body_that_was_read_is_not_waited_for() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise InvalidKey
+
+    client = Client(b"{}")
+    began = time.monotonic()
+    serve(app, client, length(10_000_000))
+    assert time.monotonic() - began < 0.5
+    assert b"connection" not in client.headers
+
+
+@pytest.mark.parametrize("error", [UpstreamFailed(), RuntimeError(SECRET)])
+def test_a_stream_that_breaks_ends_with_an_error_event(error: Exception) -> None:
+    client = serve(beginning(b"text/event-stream; charset=utf-8", error), Client())
+    expected = error if isinstance(error, GatewayError) else InternalError()
+    assert client.status == 200
+    assert client.body == b"data: 1\n\n" + expected.event()
+    assert not client.messages[-1].get("more_body")
+    assert SECRET.encode() not in client.body
+
+
+@pytest.mark.parametrize("error", [UpstreamFailed(), RuntimeError(SECRET)])
+def test_any_other_answer_that_breaks_is_cut_by_the_server(error: Exception) -> None:
+    client = Client()
+    with pytest.raises(Exception, match=r".+") as caught:
+        serve(beginning(b"application/json", error), client)
+    assert error in (caught.value, caught.value.__context__)
+    assert client.body == b"data: 1\n\n"
+    assert client.messages[-1]["more_body"]
+
+
+def test_what_nobody_foresaw_is_a_500_that_says_nothing_and_a_log_line_that_says_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = serve(refusing(RuntimeError(SECRET)), Client())
+    assert client.status == 500
+    assert client.json()["error"]["code"] == "internal_error"
+    assert SECRET.encode() not in client.body
+    assert SECRET in caplog.text
+    assert client.headers[b"x-request-id"].decode() in caplog.text
+    assert caplog.records[0].levelno == logging.ERROR
+
+
+def test_plain_http_is_refused_where_the_address_is_https(settings: Settings) -> None:
+    settings.IS_HTTPS = True
+    client = serve(answering, Client())
+    assert client.status == 426
+    assert client.headers[b"upgrade"] == b"TLS/1.2, HTTP/1.1"
+    assert b"location" not in client.headers
+    assert client.json()["error"]["code"] == "https_required"
+    assert serve(answering, Client(), scheme="https").status == 200
+
+
+def test_plain_http_is_fine_where_the_address_is_plain(settings: Settings) -> None:
+    settings.IS_HTTPS = False
+    assert serve(answering, Client()).status == 200
+
+
+@pytest.mark.parametrize("app", [answering, refusing(InvalidKey())])
+@pytest.mark.parametrize("headers", [[], length(10_000_000)])
+def test_while_draining_every_answer_closes_its_connection_and_says_so_once(
+    app: App, headers: Headers
+) -> None:
+    client = serve(app, Client(), headers, draining=True)
+    (start,) = (one for one in client.messages if one["type"] == "http.response.start")
+    closes = [value for name, value in start["headers"] if name == b"connection"]
+    assert closes == [b"close"]
+
+
+def test_a_cancellation_is_none_of_our_business() -> None:
+    async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+        raise asyncio.CancelledError
+
+    client = Client()
+    with pytest.raises(asyncio.CancelledError):
+        serve(cancelled, client)
+    assert not client.messages
