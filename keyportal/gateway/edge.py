@@ -114,9 +114,9 @@ class Exchange:
 
 
 def _declared_length(scope: Scope) -> float:
-    """Bytes; infinite for a body whose length nobody said."""
+    """Bytes; infinite for a body whose length nobody said, or that waits for a 100 first."""
     headers = dict(scope["headers"])
-    if b"transfer-encoding" in headers:
+    if b"transfer-encoding" in headers or b"expect" in headers:
         return float("inf")
     length = headers.get(b"content-length", b"0")
     return int(length) if length.isdigit() else float("inf")
