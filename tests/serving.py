@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -66,12 +67,19 @@ class Server:
                 # A group of its own: a test may send it what Ctrl-C would.
                 start_new_session=True,
             )
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             assert self.process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.05)
-        return self
 
     def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
         """Stop it and return its exit code; killed, with an error, when it takes too long."""
@@ -80,9 +88,13 @@ class Server:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.kill()
             raise
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     @property
     def log(self) -> str:
