@@ -303,6 +303,7 @@ def test_whatever_a_batch_raises_all_in_it_are_refused_and_the_next_one_works(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr(module, "VERDICT_SECONDS", 1000)  # Nobody waits that long.
     _, text = issue(alice)
     with monkeypatch.context() as patched:
         patched.setattr(module, "_verdict", lambda _: 1 / 0)
