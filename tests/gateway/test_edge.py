@@ -86,13 +86,19 @@ def test_a_small_body_is_read_before_the_refusal() -> None:
 
 
 class Watched(Client):
-    """Notes how much of the body was read when the answer began."""
+    """Notes how soon the answer began, and how much of the body was read by then."""
 
     left_at_answer = -1
+    seconds_to_answer = -1.0
+
+    def __init__(self, *parts: bytes | None, pause: float = 0) -> None:
+        super().__init__(*parts, pause=pause)
+        self.began = time.monotonic()
 
     async def send(self, message: object) -> None:
         if self.left_at_answer < 0:
             self.left_at_answer = len(self.parts)
+            self.seconds_to_answer = time.monotonic() - self.began
         await super().send(message)  # type: ignore[arg-type]  # a message
 
 
@@ -120,6 +126,17 @@ def test_a_body_that_never_ends_is_not_waited_for(
     assert client.status == 401
     assert client.parts
     assert client.headers[b"connection"] == b"close"
+
+
+def test_a_client_that_waits_for_leave_to_send_its_body_is_answered_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.5)
+    client = Watched(b"x", pause=60)
+    serve(refusing(InvalidKey()), client, [*length(1), (b"expect", b"100-continue")])
+    assert client.status == 401
+    assert client.headers[b"connection"] == b"close"
+    assert client.seconds_to_answer < 0.4  # Not after waiting for what would never come.
 
 
 def test_a_client_that_hangs_up_while_it_is_refused_is_no_error() -> None:
