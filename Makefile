@@ -8,7 +8,8 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-header --no-emit-index-url --no-emit-find-links
 # Checks read no setting and no data of this machine.
-CLEAN := env -u DATABASE_URL -u KEYPORTAL_DATA -u DEBUG -u HOST -u PORT -u EMAIL_URL
+CLEAN := env $(foreach name,DATABASE_URL DEBUG HOST PORT EMAIL_URL WEB_CONCURRENCY KEYPORTAL_DATA \
+	KEYPORTAL_URL KEYPORTAL_TRUSTED_PROXIES KEYPORTAL_KEY_LIMIT KEYPORTAL_KEY_PREFIXES,-u $(name))
 THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_DATA="$$folder" \
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
 	KEYPORTAL_CREDENTIAL_KEYS=b25seS1mb3ItY2hlY2tzLW9ubHktZm9yLWNoZWNrcyE=
@@ -26,7 +27,7 @@ run: serving ## Serve portal and gateway, with a demo team: make run PORT=8000 H
 test: developing ## Run the tests, on SQLite and then on PostgreSQL
 	$(BIN)/python .ci/chromium.py
 	$(CLEAN) $(BIN)/pytest
-	$(CLEAN) $(BIN)/python -m tests.postgresql $(BIN)/pytest -m "not browser"
+	$(CLEAN) $(BIN)/python -m tests.postgresql $(BIN)/pytest -m "not browser" --ignore=tests/test_make.py
 
 check: developing ## Check format, lint, types, migrations and the settings for production
 	$(BIN)/ruff format --check .
