@@ -7,7 +7,7 @@ import secrets
 from django.conf import settings
 
 from keyportal.asgi_types import ASGIApp, Headers, Message, Receive, Scope, Send
-from keyportal.gateway.errors import GatewayError, HTTPSRequired, InternalError
+from keyportal.gateway.errors import ClientGone, GatewayError, HTTPSRequired, InternalError
 from keyportal.gateway.relay import is_event_stream
 
 LINGER_SECONDS = 1.0
@@ -87,6 +87,8 @@ class Exchange:
         if self.is_event_stream:
             await self._send({"type": "http.response.body", "body": error.event()})
             return
+        if self.has_begun and isinstance(error, ClientGone):
+            return  # Nobody is there to miss the end, and it is no failure to log.
         if self.has_begun:
             raise error  # The server cuts the connection: a missing end is all we can say now.
         if self.has_body_left and _declared_length(self._scope) <= SMALL_BODY:
