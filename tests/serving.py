@@ -149,7 +149,7 @@ class Connection:
     """One connection, byte by byte: what a well-behaved client library would not do."""
 
     def __init__(self, port: int, timeout: float) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout)
         self._file = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:

@@ -5,9 +5,11 @@ What it does is chosen by the name that the route gives the model: `Route.upstre
 
 import asyncio
 import json
+import socket
+import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -67,8 +69,8 @@ class Upstream:
             {"error": error}, status=int(status), headers={"Retry-After": "7", "X-Inner": "secret"}
         )
 
-    async def _redirect(self, request: web.Request, _: str) -> web.StreamResponse:
-        raise web.HTTPTemporaryRedirect(self.url + "/elsewhere")
+    async def _redirect(self, request: web.Request, status: str) -> web.StreamResponse:
+        return web.Response(status=int(status), headers={"Location": self.url + "/elsewhere"})
 
     async def _cookie(self, request: web.Request, _: str) -> web.StreamResponse:
         response = web.json_response({"cookies": dict(request.cookies)})
@@ -112,6 +114,15 @@ class Upstream:
             await asyncio.sleep(float(pause or 0.02))
         return response
 
+    async def _trickle(self, request: web.Request, detail: str) -> web.StreamResponse:
+        """Like `endless`, but no events: an answer that never ends."""
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for _ in range(100_000):
+            await response.write(b" ")
+            await asyncio.sleep(0.02)
+        return response
+
     async def _wait(self, request: web.Request, _: str) -> web.StreamResponse:
         """One event, then nothing until the test says so, then the rest."""
         response = await _events(request)
@@ -125,6 +136,23 @@ class Upstream:
         line = b"data: " + b"x" * 65_528 + b"\n\n"
         for _ in range(int(mebibytes) * 16):
             await response.write(line)
+        return response
+
+    async def _large(self, request: web.Request, size: str) -> web.StreamResponse:
+        """An answer of `size` bytes that breaks off after half of them; `size` minus: no length."""
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        if not size.startswith("-"):
+            response.content_length = int(size)
+        await response.prepare(request)
+        await response.write(b"x" * (abs(int(size)) // 2))
+        await asyncio.sleep(0.05)
+        return await self._hang_up(request, "")
+
+    async def _wait_inside(self, request: web.Request, _: str) -> web.StreamResponse:
+        """Half an event that nobody ends."""
+        response = await _events(request)
+        await response.write(event(0) + b'data: {"half')
+        await asyncio.to_thread(self.may_go_on.wait, 30)
         return response
 
     async def _break_midway(self, request: web.Request, detail: str) -> web.StreamResponse:
@@ -190,3 +218,48 @@ def running() -> Iterator[Upstream]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@contextmanager
+def scripted(script: Callable[[int, int], bytes]) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that speaks by rote: what it sends, for the nth request on the nth connection.
+
+    Yields its URL and the requests it got. After an empty answer, and after one that says so, it
+    closes the connection.
+    """
+    requests: list[bytes] = []
+    connections: list[object] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            connections.append(self)
+            number, asked = len(connections), 0
+            while request := _read_request(self.request):
+                asked += 1
+                requests.append(request)
+                answer = script(number, asked)
+                self.request.sendall(answer)
+                if not answer or b"Connection: close" in answer:
+                    return
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/v1", requests
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _read_request(connection: socket.socket) -> bytes:
+    """Head and body of one request; nothing when the caller has gone."""
+    with connection.makefile("rb") as file:
+        lines = list(iter(file.readline, b"\r\n"))
+        if not lines or not lines[-1]:
+            return b""
+        lengths = [line for line in lines if line.lower().startswith(b"content-length:")]
+        return b"".join(lines) + file.read(int(lengths[0].split(b":")[1]))

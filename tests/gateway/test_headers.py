@@ -1,0 +1,200 @@
+"""What crosses, in either direction: allow-listed headers, our path, our credential, the body."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from keyportal.catalog.models import ServedModel, Upstream
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests.serving import CHAT, Server, head
+from tests.upstream import Upstream as FakeUpstream
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+Serve = Callable[..., str]
+
+TRICKS = [
+    "Cookie: session=callers",
+    "X-Api-Key: callers",
+    "Proxy-Authorization: Basic Y2FsbGVycw==",
+    "X-Forwarded-For: 192.0.2.1",
+    "X-Forwarded-Host: evil.example",
+    "X-Forwarded-Proto: https",
+    "Forwarded: for=192.0.2.1",
+    "X-Real-IP: 192.0.2.1",
+    "X-Original-URL: /v1/admin",
+    "OpenAI-Organization: callers",
+    "User-Agent: callers/1.0",
+    "Referer: https://callers.example/",
+    "Origin: https://callers.example",
+    "Accept-Encoding: gzip, br",
+    "Connection: keep-alive, Authorization, Accept",
+    "Keep-Alive: timeout=1000",
+    "TE: trailers",
+    "Upgrade: h2c",
+    "X-Request-Id: callers",
+]
+CROSSING = {"Accept": "text/x-callers", "OpenAI-Beta": "assistants=v2", "Traceparent": "00-1-2-03"}
+
+
+def test_only_listed_headers_reach_the_upstream(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    name = serve_model("echo")
+    server = Upstream.objects.get(base_url=fake.url)
+    server.credential = "the-operators-own"
+    server.save()
+    _, key = issue(alice)
+    body = json.dumps({"model": name}).encode()
+    crossing = [f"{name}: {value}" for name, value in CROSSING.items()]
+    with live.connect() as connection:
+        connection.send(head(f"POST {CHAT}", key, len(body), *TRICKS, *crossing), body)
+        reply = connection.reply()
+    assert reply.status == 200
+    seen = {name.lower(): value for name, value in fake.received[0].headers.items()}
+    own = {"host", "authorization", "content-type", "content-length", "accept-encoding"}
+    assert set(seen) == own | {name.lower() for name in CROSSING}
+    assert {name: seen[name.lower()] for name in CROSSING} == CROSSING
+    assert seen["authorization"] == "Bearer the-operators-own"
+    assert seen["accept-encoding"] == "identity"
+    assert seen["host"] in fake.url
+    assert "callers" not in str({n: v for n, v in seen.items() if n != "accept"})
+    assert key not in str(seen)
+    assert "the-operators-own" not in str(reply.headers)
+
+
+def test_without_a_credential_the_upstream_sees_none(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    name = serve_model("echo")
+    _, key = issue(alice)
+    assert live.chat(key, name).status == 200
+    assert "Authorization" not in fake.received[0].headers
+
+
+def test_only_listed_headers_come_back(
+    live: Server, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    _, key = issue(alice)
+    refused = live.chat(key, serve_model("status:418"))
+    assert refused.headers["retry-after"] == "7"
+    answer = live.chat(key, serve_model("cookie"))
+    for reply in (refused, answer):
+        allowed = {"content-type", "content-length", "x-request-id", "server", "date"}
+        assert set(reply.headers) - {"retry-after"} == allowed
+        assert reply.headers["server"] == "gunicorn/asgi"
+        assert b"secret" not in str(reply.headers).encode()
+
+
+def test_an_upstreams_cookie_belongs_to_nobody(
+    live: Server, alice: User, bob: User, issue: Issue, serve_model: Serve
+) -> None:
+    """A client library's cookie jar would show one caller's cookie in another caller's call."""
+    name = serve_model("cookie")
+    _, key = issue(alice)
+    _, another = issue(bob, "another")
+    for sent in (key, key, another) * 3:  # Several, so that both workers have had one.
+        assert live.chat(sent, name).json() == {"cookies": {}}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream, status: int
+) -> None:
+    """Whoever follows one shows the operator's credential to whatever the upstream names."""
+    _, key = issue(alice)
+    reply = live.chat(key, serve_model(f"redirect:{status}"))
+    assert (reply.status, reply.code) == (502, "upstream_failed")
+    assert "location" not in reply.headers
+    assert [received.path for received in fake.received] == [CHAT]
+
+
+def sent_upstream(live: Server, fake: FakeUpstream, key: str, body: bytes) -> Any:
+    """What the upstream gets when a caller sends `body`."""
+    headers = {"Content-Type": "application/json"}
+    assert live.request("POST", CHAT, key=key, body=body, headers=headers).status == 200
+    return fake.received[-1].body
+
+
+def test_the_body_is_the_callers_but_for_the_model(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    """Nested bytes stay as they came: numbers, escapes, spaces and inner duplicates too."""
+    name = serve_model("echo")
+    _, key = issue(alice)
+    nested = b'[ {"a" :1.0000000000000000001, "a":1e5,"\\u0041": "\xc3\xa9\\/"} ,[] ]'
+    body = b'{ "x": ' + nested + b', "model": "' + name.encode() + b'", "n" : -0.0 }'
+    assert sent_upstream(live, fake, key, body) == (
+        b'{"x":' + nested + b',"model":"echo","n":-0.0}'
+    )
+
+
+def test_the_upstream_reads_the_model_that_was_judged(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    """Parsers differ on which of two equal names counts, so only one goes on."""
+    name = serve_model("echo")
+    _, key = issue(alice)
+    secret_model = b'"model": "u-0000000000cc/theirs"'
+    for other in (secret_model, b'"\\u006dodel": "u-0000000000cc/theirs"'):
+        body = b"{" + other + b', "model": "' + name.encode() + b'"}'
+        assert sent_upstream(live, fake, key, body) == b'{"model":"echo"}'
+        last = b'{"model": "' + name.encode() + b'", ' + other + b"}"
+        headers = {"Content-Type": "application/json"}
+        reply = live.request("POST", CHAT, key=key, body=last, headers=headers)
+        assert (reply.status, reply.code) == (404, "model_not_found")
+    assert len(fake.received) == 2
+
+
+@pytest.mark.parametrize("endpoint", ["/chat/completions", "/completions", "/embeddings"])
+def test_the_path_is_ours(
+    live: Server,
+    alice: User,
+    issue: Issue,
+    serve_model: Serve,
+    fake: FakeUpstream,
+    endpoint: str,
+) -> None:
+    name = serve_model("echo")
+    _, key = issue(alice)
+    body = json.dumps({"model": name}).encode()
+    for sent in (endpoint, f"{endpoint}?api-version=1&x=/../..", endpoint.replace("o", "%6f")):
+        with live.connect() as connection:
+            connection.ask(f"POST /v1{sent}", key, body)
+            assert connection.reply().status == 200
+        assert fake.received[-1].path == f"/v1{endpoint}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/chat/completions/../models", "/v1/chat/completions/%2e%2e/models", "//v1/embeddings",
+     "/v1//chat/completions", "/v1/chat/completions/", "/v1/chat/completions;x", "/v1/audio/speech",
+     "/v1/chat%2Fcompletions%2F..%2Fmodels", "/v1/models/../chat/completions"],
+)  # fmt: skip
+def test_no_text_of_the_callers_makes_a_path(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream, path: str
+) -> None:
+    name = serve_model("echo")
+    _, key = issue(alice)
+    with live.connect() as connection:
+        connection.ask(f"POST {path}", key, json.dumps({"model": name}).encode())
+        assert connection.start().status in {302, 403, 404, 405}
+    assert fake.received == []
+
+
+def test_a_model_of_many_routes_uses_them_by_weight(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    name = serve_model("echo")
+    served = ServedModel.objects.get(name=name)
+    upstream = Upstream.objects.get(base_url=fake.url)
+    served.routes.create(upstream=upstream, upstream_model="exactly:never", weight=0)
+    served.routes.create(upstream=upstream, upstream_model="echo:2", weight=1)
+    _, key = issue(alice)
+    for _ in range(30):
+        assert live.chat(key, name).status == 200
+    asked = {json.loads(received.body)["model"] for received in fake.received}
+    assert asked == {"echo", "echo:2"}

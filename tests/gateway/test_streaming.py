@@ -1,0 +1,194 @@
+"""Streams: each chunk when it comes, whole events only, memory held, nobody left generating."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests.serving import Connection, Server, wait_until
+from tests.upstream import CHUNKS, event
+from tests.upstream import Upstream as FakeUpstream
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+Serve = Callable[..., str]
+DONE = b"data: [DONE]\n\n"
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture
+def key(alice: User, issue: Issue) -> str:
+    return issue(alice)[1]
+
+
+@pytest.fixture
+def connection(live: Server) -> Iterator[Connection]:
+    with live.connect() as connection:
+        yield connection
+
+
+def test_a_chunk_is_passed_on_when_it_comes(
+    connection: Connection, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    """The first event is read here while the upstream still waits for our leave to go on."""
+    connection.chat(key, serve_model("wait"))
+    started = connection.start()
+    assert started.status == 200
+    assert started.headers["content-type"] == "text/event-stream"
+    assert started.headers["cache-control"] == "no-cache"
+    assert started.headers["x-accel-buffering"] == "no"
+    assert started.headers["x-request-id"].startswith("req_")
+    assert connection.chunk() == event(0)
+    assert not fake.may_go_on.is_set()
+    fake.may_go_on.set()
+    assert b"".join(iter(connection.chunk, b"")) == event(1) + DONE
+
+
+def test_half_an_event_is_held_back(
+    connection: Connection, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    connection.chat(key, serve_model("wait_inside"))
+    connection.start()
+    assert connection.chunk() == event(0)
+    fake.may_go_on.set()
+    assert b"".join(iter(connection.chunk, b"")) == b'data: {"half'
+
+
+@pytest.mark.parametrize("behaviour", ["stream", "straddle"])
+def test_events_pass_byte_for_byte(
+    connection: Connection, key: str, serve_model: Serve, behaviour: str
+) -> None:
+    """However the upstream's writes cut them, what arrives is whole events."""
+    connection.chat(key, serve_model(behaviour))
+    assert connection.start().status == 200
+    chunks = list(iter(connection.chunk, b""))
+    assert b"".join(chunks) == b"".join(map(event, range(CHUNKS))) + DONE
+    assert all(chunk.endswith(b"\n\n") for chunk in chunks)
+    # The connection serves the next call.
+    connection.ask("GET /v1/models", key)
+    assert connection.reply().status == 200
+
+
+def test_official_client_reads_a_relayed_stream(live: Server, key: str, serve_model: Serve) -> None:
+    name = serve_model("straddle")
+    with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as ai:
+        stream = ai.chat.completions.create(
+            model=name, messages=[{"role": "user", "content": "Hi"}], stream=True
+        )
+        said = [chunk.choices[0].delta.content for chunk in stream]
+    assert said == [" 0", " 1", " 2", " 3", " 4"]
+
+
+def resident(pids: list[int]) -> int:
+    """Bytes of memory that these processes hold."""
+    kib = 0
+    for pid in pids:
+        status = Path(f"/proc/{pid}/status").read_text()
+        kib += int(status.partition("VmRSS:")[2].split()[0])
+    return kib * 1024
+
+
+def test_a_client_that_reads_nothing_costs_no_memory(
+    live: Server, connection: Connection, key: str, serve_model: Serve
+) -> None:
+    """200 MiB are on offer; what waits in our process is bounded, and nothing of it is lost."""
+    workers = live.workers()
+    assert live.request("GET", "/v1/models", key=key).status == 200
+    before = resident(workers)
+    connection.chat(key, serve_model("flood:200"))
+    assert connection.start().status == 200
+    grown = []
+    for _ in range(15):
+        time.sleep(0.1)
+        grown.append(resident(workers) - before)
+    assert max(grown) < 30 * MEBIBYTE
+    read = 0
+    while chunk := connection.chunk():
+        read += len(chunk)
+    assert read == 200 * 16 * 65_536
+
+
+@pytest.mark.parametrize("behaviour", ["endless", "stall", "flood:500", "wait_inside"])
+def test_a_client_that_goes_away_ends_the_upstream_call(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream, behaviour: str
+) -> None:
+    """So that the model server stops generating: while it streams, and before its first byte."""
+    name = serve_model(behaviour)
+    waits = []
+    for number in range(1, 6):
+        with live.connect() as connection:
+            connection.chat(key, name)
+            wait_until(lambda: len(fake.received) == number)  # noqa: B023 - called at once
+            if behaviour != "stall":
+                connection.start()
+                connection.chunk()
+        left = time.monotonic()
+        wait_until(lambda: len(fake.cut_at) == number)  # noqa: B023
+        waits.append(fake.cut_at[-1] - left)
+    assert sorted(waits)[2] < 0.1, waits  # The promise, for the typical one.
+    assert max(waits) < 1, waits
+
+
+def test_a_client_that_goes_away_is_no_error_of_ours(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    logged = len(live.log)
+    for number, behaviour in enumerate(("endless", "stall", "trickle"), 1):
+        with live.connect() as connection:
+            connection.chat(key, serve_model(behaviour))
+            wait_until(lambda: len(fake.received) == number)  # noqa: B023 - called at once
+        wait_until(lambda: len(fake.cut_at) == number)  # noqa: B023
+    assert live.request("GET", "/v1/models", key=key).status == 200
+    assert "Traceback" not in live.log[logged:]
+
+
+def last_event(connection: Connection) -> tuple[list[bytes], dict[str, str]]:
+    """Events before the last one, and the error that the last one holds."""
+    *events, last, rest = b"".join(iter(connection.chunk, b"")).split(b"\n\n")
+    assert rest == b""
+    assert last.startswith(b"data: ")
+    error: dict[str, str] = json.loads(last.removeprefix(b"data: "))["error"]
+    return events, error
+
+
+@pytest.mark.parametrize("detail", ["", "inside"])
+def test_a_stream_that_breaks_ends_with_an_error_event(
+    connection: Connection, key: str, serve_model: Serve, detail: str
+) -> None:
+    """After whole events only: what the upstream had begun to say is not glued before it."""
+    connection.chat(key, serve_model(f"break_midway:{detail}"))
+    assert connection.start().status == 200
+    events, error = last_event(connection)
+    assert events == [event(0).strip()]
+    assert error["code"] == "upstream_failed"
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_a_stream_that_falls_silent_ends_with_an_error_event(
+    connection: Connection, key: str, serve_model: Serve
+) -> None:
+    connection.chat(key, serve_model("wait", read_timeout=1))
+    assert connection.start().status == 200
+    events, error = last_event(connection)
+    assert events == [event(0).strip()]
+    assert error["code"] == "upstream_timeout"
+
+
+def test_official_client_raises_where_a_stream_breaks(
+    live: Server, key: str, serve_model: Serve
+) -> None:
+    name = serve_model("break_midway:inside")
+    said = []
+    with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as ai:
+        stream = ai.chat.completions.create(
+            model=name, messages=[{"role": "user", "content": "Hi"}], stream=True
+        )
+        with pytest.raises(openai.APIError, match="broke off") as raised:
+            said.extend(chunk.choices[0].delta.content for chunk in stream)
+    assert said == [" 0"]
+    assert raised.value.code == "upstream_failed"

@@ -1,0 +1,195 @@
+"""HTTP as no client library speaks it: pipelined, malformed, ambiguous, cut in pieces, old."""
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests.serving import CHAT, Connection, Server, chat_body, head
+from tests.upstream import Upstream as FakeUpstream
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def key(alice: User, issue: Issue) -> str:
+    return issue(alice)[1]
+
+
+def test_pipelined_requests_are_answered_in_turn(
+    live: Server, key: str, model: ServedModel
+) -> None:
+    body = json.dumps(chat_body(model.name)).encode()
+    with live.connect() as connection:
+        connection.send(
+            head("GET /v1/models", key, None),
+            head(f"POST {CHAT}", key, len(body)) + body,
+            head("GET /v1/nothing", key, None),
+            head("GET /v1/models", None, None),
+            head("GET /v1/models", key, None),
+        )
+        statuses = [connection.reply().status for _ in range(5)]
+    assert statuses == [200, 200, 404, 401, 200]
+
+
+def test_the_next_request_may_come_while_a_call_runs(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    with live.connect() as connection:
+        connection.chat(key, serve_model("wait"))
+        connection.start()
+        connection.chunk()
+        connection.send(head("GET /v1/models", key, None)[:40])
+        fake.may_go_on.set()
+        assert b"".join(iter(connection.chunk, b"")).endswith(b"[DONE]\n\n")
+        connection.send(head("GET /v1/models", key, None)[40:])
+        assert connection.reply().status == 200
+
+
+@pytest.mark.parametrize("path", ["/accounts/login/", "/v1/models"])
+def test_a_fast_client_never_loses_a_request(live: Server, path: str) -> None:
+    """The next one comes as soon as the last byte is read, before the application has returned."""
+    with live.connect(timeout=10) as connection:
+        for _ in range(100):
+            connection.ask(f"GET {path}")
+            assert connection.reply().status in {200, 401}
+
+
+def test_a_request_may_come_byte_by_byte(live: Server, key: str, model: ServedModel) -> None:
+    body = json.dumps(chat_body(model.name)).encode()
+    with live.connect() as connection:
+        for byte in head(f"POST {CHAT}", key, len(body)) + body:
+            connection.send(bytes([byte]))
+        assert connection.reply().status == 200
+
+
+def test_a_chunked_body_is_read(live: Server, key: str, model: ServedModel) -> None:
+    body = json.dumps(chat_body(model.name)).encode()
+    chunked = ["Content-Type: application/json", "Transfer-Encoding: chunked"]
+    with live.connect() as connection:
+        connection.send(head(f"POST {CHAT}", key, None, *chunked))
+        for byte in body:
+            connection.send(b"1\r\n", bytes([byte]), b"\r\n")
+        connection.send(b"0\r\n\r\n")
+        assert connection.reply().status == 200
+
+
+def refuses_and_closes(connection: Connection) -> bool:
+    """One refusal, then nothing more: whatever followed is not read as a request."""
+    if not 400 <= connection.reply().status < 500:
+        return False
+    return connection.is_closed()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Content-Length: 5", "Transfer-Encoding: chunked"],
+        ["Content-Length: 5", "Content-Length: 6"],
+        ["Content-Length: 5, 5"],
+        ["Content-Length: +5"],
+        ["Content-Length: 0x5"],
+        ["Content-Length: -5"],
+        ["Content-Length : 5"],
+        ["Transfer-Encoding: xchunked"],
+        ["Transfer-Encoding: chunked, identity"],
+        ["Transfer-Encoding : chunked"],
+        ["Transfer-Encoding:\x0bchunked"],
+        ["X-Folded: a", " Transfer-Encoding: chunked"],
+        ["X-Nothing\x00: a"],
+        ["No colon"],
+        ["Host: another.example"],
+    ],
+)
+def test_ambiguous_requests_are_refused(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream, lines: list[str]
+) -> None:
+    """What two servers could read in two ways is how one request is smuggled inside another."""
+    body = json.dumps(chat_body(serve_model("echo"))).encode()
+    smuggled = head(f"POST {CHAT}", key, len(body)) + body
+    logged = len(live.log)
+    with live.connect(timeout=10) as connection:
+        request = head(f"POST {CHAT}", key, None, "Content-Type: application/json", *lines)
+        connection.send(request, b"0\r\n\r\n", smuggled)
+        assert refuses_and_closes(connection)
+    assert fake.received == []
+    assert "Traceback" not in live.log[logged:]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"This is not HTTP.\r\n\r\n",
+        b"GET /v1/models HTTP/9.9\r\n\r\n",
+        b"GET /v1/models\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 200 + b"\r\n",
+    ],
+    ids=["prose", "version", "no version", "HTTP/2", "long header", "long path", "many headers"],
+)
+def test_what_is_no_request_is_refused_without_a_traceback(live: Server, text: bytes) -> None:
+    logged = len(live.log)
+    with live.connect(timeout=10) as connection:
+        connection.send(text)
+        assert refuses_and_closes(connection)
+    assert "Traceback" not in live.log[logged:]
+
+
+@pytest.mark.parametrize("chunk", [b"ZZ\r\n", b"-1\r\n", b"1\r\nxx\r\n", b"ffffffffffffffffff\r\n"])
+def test_broken_chunks_end_the_request(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream, chunk: bytes
+) -> None:
+    serve_model("echo")
+    chunked = ["Content-Type: application/json", "Transfer-Encoding: chunked"]
+    logged = len(live.log)
+    with live.connect(timeout=10) as connection:
+        connection.send(head(f"POST {CHAT}", key, None, *chunked), chunk)
+        assert connection.start().status == 400
+        assert connection.is_closed()
+    assert fake.received == []
+    assert "Traceback" not in live.log[logged:]
+
+
+def test_the_body_of_a_head_is_no_request(live: Server, key: str) -> None:
+    """The parser reads none, so what stands there must not be taken for the next request."""
+    smuggled = head("GET /v1/models", key, None)
+    with live.connect(timeout=10) as connection:
+        connection.send(
+            head("HEAD /v1/models", key, None, f"Content-Length: {len(smuggled)}"), smuggled
+        )
+        assert connection.start().status == 405
+        began = time.monotonic()
+        assert connection.is_closed()
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("kept", [[], ["Connection: keep-alive"]])
+def test_http_1_0_is_spoken(live: Server, key: str, model: ServedModel, kept: list[str]) -> None:
+    """It knows no chunks: the end of the connection is the only end of a stream that it sees."""
+    for body in (chat_body(model.name), chat_body(model.name, stream=True)):
+        sent = json.dumps(body).encode()
+        request = head(f"POST {CHAT}", key, len(sent), *kept).replace(b"HTTP/1.1", b"HTTP/1.0")
+        with live.connect(timeout=10) as connection:
+            connection.send(request, sent)
+            reply = connection.reply()
+            assert reply.status == 200
+            assert "transfer-encoding" not in reply.headers
+            assert b"model" in reply.body
+            assert connection.is_closed()
+
+
+def test_a_websocket_opens_neither_door(live: Server, key: str) -> None:
+    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    upgrade.append("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    for path in ("/v1/models", "/"):
+        with live.connect(timeout=10) as connection:
+            connection.send(head(f"GET {path}", key, None, *upgrade))
+            assert b"101" not in connection.socket.recv(20)
