@@ -15,6 +15,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as Caution
 from django.core.exceptions import ValidationError
+from django.db import connection
 
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.models import Upstream, validate_base_url
@@ -72,6 +73,8 @@ def stored_upstreams(*, databases: Sequence[str] | None = None, **_: object) -> 
     """Rows that came round the admin and the commands; runs where the database is checked."""
     if "default" not in (databases or ()):
         return []
+    if Upstream._meta.db_table not in connection.introspection.table_names():
+        return []  # `migrate` checks the database too, before it has made the first table.
     found = Upstream.objects.order_by("name")
     return [message for upstream in found for message in _upstream(upstream)]
 

@@ -1,6 +1,7 @@
 """Gunicorn's settings, for `gunicorn -c python:keyportal.gunicorn_conf keyportal.asgi`."""
 
 import os
+import signal
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
@@ -15,12 +16,12 @@ bind = (
 workers = settings.WEB_CONCURRENCY
 worker_class = "keyportal.worker.DrainingWorker"
 preload_app = True
+http_parser = "fast"
 graceful_timeout = settings.GRACEFUL_TIMEOUT
 # Whom X-Forwarded-* may come from is decided by keyportal.proxies; gunicorn trusts nobody.
 forwarded_allow_ips = ""
 # One file would be shared by all instances on the machine, and nothing here uses it.
 control_socket_disable = True
-# What ends up as a header name is decided by the parser, not by a proxy's spelling.
 limit_request_field_size = 16_384
 loglevel = settings.LOG_LEVEL.lower()
 
@@ -28,3 +29,11 @@ loglevel = settings.LOG_LEVEL.lower()
 def on_starting(server: Any) -> None:
     """Ctrl-C once means what TERM means; twice means now."""
     server.handle_int = server.handle_term
+
+
+def post_fork(_server: Any, _worker: Any) -> None:
+    """Until a worker minds its own signals it has the master's handlers, which would swallow TERM.
+
+    Before that it has no calls to finish either: it may just go.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,12 +1,14 @@
-"""Gunicorn's ASGI worker, made to stop without losing anybody, and to keep no idle connection.
+"""Gunicorn's ASGI worker, made to lose nobody and to keep no idle connection.
 
 As it comes, one idle keep-alive connection holds a graceful stop for its whole time-out, after
-which the worker is killed; Ctrl-C skips the graceful stop altogether; and the timer that should
-close idle connections is cancelled as soon as it is armed.
+which the worker is killed; Ctrl-C skips the graceful stop altogether; the timer that should
+close idle connections is cancelled as soon as it is armed; and a request that arrives before the
+application has returned from the one before is forgotten, and its client waits for ever.
 """
 
 import asyncio
 import resource
+import signal
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +23,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
     """Knows whether it is idle: between requests, or before the first one's headers are whole."""
 
     idle_since: float | None
+    early = b""
+    """The beginning of the next request, which came before this one was over."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.idle_since = self.worker.loop.time()
@@ -35,12 +39,30 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
         if self.idle_since is not None and self.idle_since <= moment:
             self._close_transport()
 
-    async def _handle_http_request(self, *request: Any) -> Any:
+    async def _handle_http_request(self, request: Any, *peers: Any) -> Any:
         self.idle_since = None
         try:
-            return await super()._handle_http_request(*request)
+            goes_on = await super()._handle_http_request(request, *peers)
         finally:
             self.idle_since = self.worker.loop.time()
+        # The parser holds up to 64 KiB that came early, and is about to be reset.
+        self.early = self._callback_parser.remaining()
+        return goes_on and not self._callback_parser.remaining_truncated and not _is_last(request)
+
+    def _arm_keepalive_timer(self) -> None:
+        """Called when the parser is ready for the next request; the worker minds idle ones."""
+        if self.early:
+            early, self.early = self.early, b""
+            self.data_received(early)
+
+    def _handle_h1c_exception(self, exc: Exception) -> bool:
+        """Answer 400 to all that the fast parser refuses; as it comes, most is a traceback."""
+        if super()._handle_h1c_exception(exc):
+            return True
+        if isinstance(exc, ValueError):
+            self._send_error_response(400, "Bad Request")
+            self._close_transport()
+        return isinstance(exc, ValueError)
 
     def _get_reason_phrase(self, status: int) -> str:
         # Gunicorn's own table knows no 415 or 426.
@@ -50,8 +72,21 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
             return "Unknown"
 
 
+def _is_last(request: Any) -> bool:
+    """Whether the connection must close after this one.
+
+    HTTP/1.0 knows no chunks, so the end of the connection is the end of a stream. The body of a
+    HEAD is not read, and would pass for the next request: one smuggled past a proxy.
+    """
+    has_body = request.chunked or request.content_length
+    return bool(request.version < (1, 1) or (request.method == "HEAD" and has_body))
+
+
 # The worker has no hook for its protocol class, but looks it up here for each connection.
 gasgi.ASGIProtocol = Protocol
+# Gunicorn notes on the class that asks whether its fast parser is there, and reads it from the
+# base class: asked through a subclass only, it would never find it.
+ASGIProtocol._check_h1c_protocol_available()
 
 
 class DrainingWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # untyped base
@@ -69,8 +104,6 @@ class DrainingWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # untyped base
 
     def init_signals(self) -> None:
         super().init_signals()
-        import signal
-
         # Ctrl-C reaches the whole process group. The master decides what it means: the first
         # one lets calls finish, a second one sends QUIT.
         self.loop.add_signal_handler(signal.SIGINT, self.handle_exit_signal)

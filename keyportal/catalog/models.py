@@ -96,9 +96,9 @@ class NameBelongsElsewhere(Exception):
 
 class ServedModelQuerySet(models.QuerySet["ServedModel"]):
     def callable_by(self, team: Team) -> "ServedModelQuerySet":
-        """The team's own models and the public ones that have a route, by name."""
+        """The team's own models and the public ones that have a usable route, by name."""
         own_or_public = models.Q(team=team) | models.Q(team=None)
-        return self.filter(own_or_public, routes__isnull=False).distinct().order_by("name")
+        return self.filter(own_or_public, routes__weight__gt=0).distinct().order_by("name")
 
     def serve(
         self, name: str, *, team: Team | None, upstream: Upstream, upstream_model: str
@@ -162,7 +162,7 @@ class Route(models.Model):
         max_length=200, help_text="The model's name on the upstream server."
     )
     weight = models.PositiveSmallIntegerField(
-        default=1, help_text="Its share of the calls, next to the model's other routes."
+        default=1, help_text="Its share of the calls, next to the model's other routes. 0: none."
     )
 
     class Meta:

@@ -4,8 +4,10 @@ import logging
 import random
 from typing import NamedTuple, Self
 
+from django.core.exceptions import ValidationError
+
 from keyportal.catalog.credentials import CredentialUnreadable
-from keyportal.catalog.models import CatalogVersion, Route, ServedModel
+from keyportal.catalog.models import CatalogVersion, Route, ServedModel, validate_base_url
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +38,12 @@ class Served(NamedTuple):
     """Unix time in seconds."""
     targets: tuple[Target, ...]
 
-    def pick(self) -> Target | None:
-        """One of the targets, by weight; None when none is usable."""
+    def pick(self) -> Target:
+        """One of the targets, by weight. There is one: a model without any is not served."""
         if len(self.targets) == 1:
             return self.targets[0]
         weights = [target.weight for target in self.targets]
-        # Not a secret: it only spreads the load.
-        return random.choices(self.targets, weights)[0] if any(weights) else None  # noqa: S311
+        return random.choices(self.targets, weights)[0]  # noqa: S311 - spreads load, no secret
 
 
 class Snapshot(NamedTuple):
@@ -64,7 +65,8 @@ class Snapshot(NamedTuple):
         version = CatalogVersion.objects.using(using).filter(pk=1)
         number = version.values_list("version", flat=True).first()
         targets: dict[int, list[Target]] = {}
-        for route in Route.objects.using(using).select_related("upstream").order_by("pk"):
+        routes = Route.objects.using(using).filter(weight__gt=0).select_related("upstream")
+        for route in routes.order_by("pk"):
             if target := _target(route):
                 targets.setdefault(route.model_id, []).append(target)
         served = ServedModel.objects.using(using).select_related("team").order_by("name")
@@ -86,9 +88,11 @@ class Snapshot(NamedTuple):
 def _target(route: Route) -> Target | None:
     upstream = route.upstream
     try:
+        # A row may have come round the forms, and its address decides where prompts go.
+        validate_base_url(upstream.base_url)
         credential = upstream.credential
-    except CredentialUnreadable as error:
-        # One unreadable credential must not take the other models away.
+    except (CredentialUnreadable, ValidationError) as error:
+        # One unusable upstream must not take the other models away.
         logger.error("Upstream %s is left out: %s", upstream.name, error)
         return None
     return Target(

@@ -20,7 +20,6 @@ from keyportal.gateway.errors import (
     ModelNotFound,
     ShuttingDown,
     UnknownPath,
-    UpstreamFailed,
 )
 from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
@@ -92,8 +91,6 @@ class Gateway:
             raise InvalidKey  # Deleted while its body was still on the way.
         request = read_call(body)
         target = self._find(request.model, call.verdict).pick()
-        if target is None:
-            raise UpstreamFailed
         body = request.addressed_to(target.model)
         watch = asyncio.create_task(_watch(receive, call))
         try:

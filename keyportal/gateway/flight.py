@@ -56,9 +56,9 @@ class Flight:
         try:
             yield call
         except asyncio.CancelledError:
-            if call.ended_by is None:
+            # The server may have cancelled too, and that is for the server to see.
+            if call.ended_by is None or asyncio.current_task().uncancel():  # type: ignore[union-attr]  # we run in a task
                 raise
-            asyncio.current_task().uncancel()  # type: ignore[union-attr]  # we run in a task
             raise call.ended_by from None
         finally:
             self._calls.discard(call)

@@ -64,8 +64,9 @@ class Team(models.Model):
         default=new_slug,
         validators=[
             RegexValidator(
-                r"\A[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z",
-                "Use lower-case letters, digits and hyphens, not at either end.",
+                # `public/...` are the models of all teams, so no team is called that.
+                r"\A(?!public\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z",
+                "Use lower-case letters, digits and hyphens, not at either end; not `public`.",
             )
         ],
         help_text="Part of addresses and of model names. It can't be changed later.",

@@ -48,7 +48,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('upstream_model', models.CharField(help_text="The model's name on the upstream server.", max_length=200)),
-                ('weight', models.PositiveSmallIntegerField(default=1, help_text="Its share of the calls, next to the model's other routes.")),
+                ('weight', models.PositiveSmallIntegerField(default=1, help_text="Its share of the calls, next to the model's other routes. 0: none.")),
                 ('model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='routes', to='catalog.servedmodel')),
                 ('upstream', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='routes', to='catalog.upstream')),
             ],

@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
             name='Team',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.CharField(default=keyportal.teams.models.new_slug, help_text="Part of addresses and of model names. It can't be changed later.", max_length=64, unique=True, validators=[django.core.validators.RegexValidator('\\A[a-z0-9]([a-z0-9-]*[a-z0-9])?\\Z', 'Use lower-case letters, digits and hyphens, not at either end.')])),
+                ('slug', models.CharField(default=keyportal.teams.models.new_slug, help_text="Part of addresses and of model names. It can't be changed later.", max_length=64, unique=True, validators=[django.core.validators.RegexValidator('\\A(?!public\\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?\\Z', 'Use lower-case letters, digits and hyphens, not at either end; not `public`.')])),
                 ('name', models.CharField(max_length=100)),
                 ('key_limit', models.PositiveIntegerField(default=keyportal.teams.models.default_key_limit, help_text='How many API keys the team may have at a time.', validators=[django.core.validators.MaxValueValidator(1000000)])),
                 ('is_active', models.BooleanField(default=True, help_text='Keys of an inactive team are refused from the next request on.')),
