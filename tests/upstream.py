@@ -81,6 +81,14 @@ class Upstream:
         await asyncio.sleep(float(seconds or 3600))
         return web.json_response({})
 
+    async def _trickle_head(self, request: web.Request, _: str) -> web.StreamResponse:
+        """The head of an answer, and then silence."""
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response.content_length = 10
+        await response.prepare(request)
+        await asyncio.sleep(3600)
+        return response
+
     async def _hang_up(self, request: web.Request, _: str) -> web.StreamResponse:
         assert request.transport is not None
         request.transport.abort()

@@ -183,7 +183,7 @@ def test_official_client_raises_where_a_stream_breaks(
     live: Server, key: str, serve_model: Serve
 ) -> None:
     name = serve_model("break_midway:inside")
-    said = []
+    said: list[str | None] = []
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as ai:
         stream = ai.chat.completions.create(
             model=name, messages=[{"role": "user", "content": "Hi"}], stream=True

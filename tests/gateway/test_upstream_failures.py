@@ -1,0 +1,204 @@
+"""Model servers that are down, slow, rude or out of date, and what the caller gets to see."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from keyportal.catalog.models import Upstream
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests.serving import Reply, Server, free_port
+from tests.upstream import Upstream as FakeUpstream
+from tests.upstream import scripted
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+Serve = Callable[..., str]
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.fixture
+def key(alice: User, issue: Issue) -> str:
+    return issue(alice)[1]
+
+
+def assert_failed(reply: Reply, status: int, code: str, fake: FakeUpstream) -> None:
+    """In OpenAI's shape, without a word on where the model server is."""
+    assert (reply.status, reply.code) == (status, code)
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["x-request-id"].startswith("req_")
+    assert b"127.0.0.1" not in reply.body
+    assert fake.url.encode() not in reply.body
+
+
+@pytest.mark.parametrize("behaviour", ["hang_up", "half", "garbage", "large:200000"])
+def test_an_upstream_that_breaks_the_protocol_is_a_502(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream, behaviour: str
+) -> None:
+    assert_failed(live.chat(key, serve_model(behaviour)), 502, "upstream_failed", fake)
+    assert len(fake.received) == 1  # Who has seen a request may have acted on it.
+
+
+def test_nothing_listens_there(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    name = serve_model("echo", base_url=f"http://127.0.0.1:{free_port()}/v1")
+    assert_failed(live.chat(key, name), 502, "upstream_failed", fake)
+
+
+def test_the_name_leads_nowhere(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    name = serve_model("echo", base_url="http://nowhere.invalid/v1")
+    assert_failed(live.chat(key, name), 502, "upstream_failed", fake)
+
+
+@contextmanager
+def deaf_server() -> Iterator[str]:
+    """Listens, and accepts nobody: its queue is full, so that connections don't come to stand."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        waiting = [socket.socket() for _ in range(3)]
+        try:
+            for one in waiting:
+                one.setblocking(False)
+                one.connect_ex(address)
+            yield f"http://127.0.0.1:{address[1]}/v1"
+        finally:
+            for one in waiting:
+                one.close()
+
+
+def test_a_connection_that_does_not_come_to_stand_is_a_504(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    with deaf_server() as url:
+        name = serve_model("echo", base_url=url, connect_timeout=0.3)
+        began = time.monotonic()
+        assert_failed(live.chat(key, name), 504, "upstream_timeout", fake)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("behaviour", ["stall", "trickle_head"])
+def test_an_upstream_that_is_silent_for_too_long_is_a_504(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream, behaviour: str
+) -> None:
+    name = serve_model(behaviour, read_timeout=1)
+    began = time.monotonic()
+    assert_failed(live.chat(key, name), 504, "upstream_timeout", fake)
+    assert 0.9 < time.monotonic() - began < 5
+
+
+def test_an_upstream_may_take_its_time_between_words(
+    live: Server, key: str, serve_model: Serve
+) -> None:
+    """The time-out is for silence, not for the whole: here five pauses of 0.4 s outlast it."""
+    reply = live.chat(key, serve_model("stream:0.4", read_timeout=1))
+    assert reply.status == 200
+    assert reply.body.endswith(b"[DONE]\n\n")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503])
+def test_an_upstreams_own_errors_pass_through(
+    live: Server, key: str, serve_model: Serve, status: int
+) -> None:
+    reply = live.chat(key, serve_model(f"status:{status}"))
+    assert reply.status == status
+    assert reply.code == "its_own"
+    assert reply.json()["error"]["message"] == "The upstream's own words."
+    assert reply.headers["retry-after"] == "7"
+    assert reply.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize("size", [1_000_000, -1_000_000])
+def test_a_long_answer_that_breaks_off_does_not_look_whole(
+    live: Server, key: str, serve_model: Serve, size: int
+) -> None:
+    """Too long to be checked before it is passed on: what is cut there is cut here."""
+    with live.connect() as connection:
+        connection.chat(key, serve_model(f"large:{size}"))
+        started = connection.start()
+        assert started.status == 200
+        if size < 0:
+            with pytest.raises(EOFError):
+                list(iter(connection.chunk, b""))
+        else:
+            assert started.headers["content-length"] == str(size)
+            assert connection.is_closed()
+
+
+def test_a_call_on_a_stale_connection_is_tried_once_more(
+    live: Server, key: str, serve_model: Serve
+) -> None:
+    """The server closed it when we had just begun to use it, so it has not seen the request."""
+
+    def once_a_connection(_: int, asked: int) -> bytes:
+        return OK if asked == 1 else b""
+
+    with scripted(once_a_connection) as (url, requests):
+        name = serve_model("any", base_url=url)
+        calls = 8  # Both workers get to use a connection again.
+        assert [live.chat(key, name).status for _ in range(calls)] == [200] * calls
+        assert len(requests) > calls
+
+
+def test_a_fresh_connection_that_closes_unanswered_is_not_tried_again(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    """The server may have begun to generate: a second request would be a second answer."""
+    with scripted(lambda *_: b"") as (url, requests):
+        name = serve_model("any", base_url=url)
+        assert_failed(live.chat(key, name), 502, "upstream_failed", fake)
+        assert len(requests) == 1
+
+
+def test_answers_that_are_odd_but_right_pass(live: Server, key: str, serve_model: Serve) -> None:
+    answers = {
+        b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{}": b"{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n": b"{}",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK: b"{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n": b"",
+    }
+    for number, (answer, body) in enumerate(answers.items()):
+        with scripted(lambda *_, answer=answer: answer) as (url, _):
+            name = serve_model("any", name=f"odd-{number}", base_url=url)
+            reply = live.chat(key, name)
+            assert (reply.status, reply.body) == (200, body)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: " + b"x" * 100_000 + b"\r\n\r\n{}",
+        b"HTTP/1.1 999999 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+        b"\x00\x01\x02\r\n\r\n",
+    ],
+    ids=["two lengths", "huge header", "status", "chunk", "binary"],
+)
+def test_answers_that_are_wrong_do_not_pass(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream, answer: bytes
+) -> None:
+    with scripted(lambda *_: answer) as (url, _):
+        reply = live.chat(key, serve_model("any", base_url=url))
+    assert_failed(reply, 502, "upstream_failed", fake)
+
+
+def test_one_upstream_that_is_down_takes_no_other_with_it(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    down = serve_model("echo", name="down", base_url=f"http://127.0.0.1:{free_port()}/v1")
+    unreadable = serve_model("echo", name="unreadable")
+    Upstream.objects.filter(name="fake-unreadable").update(encrypted_credential="nonsense")
+    healthy = serve_model("echo")
+    assert live.chat(key, down).status == 502
+    assert live.chat(key, unreadable).status in {404, 502}
+    assert live.chat(key, healthy).status == 200
+    assert fake.received[0].path == "/v1/chat/completions"
