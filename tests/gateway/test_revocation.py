@@ -1,0 +1,280 @@
+"""A key that is taken away is refused from the next request on, on every worker."""
+
+import itertools
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from django.db import connection as database
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Membership, Role, Team, User
+from tests.serving import CHAT, Connection, Server, head, wait_until
+from tests.upstream import Upstream as FakeUpstream
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+Serve = Callable[..., str]
+OwnServer = Callable[..., Server]
+CONNECTIONS = 8
+LATER = 2_000
+
+
+class Shooters:
+    """Clients that ask without a pause, and note when each request began and how it ended."""
+
+    def __init__(self, server: Server, key: str) -> None:
+        self._server = server
+        self._request = head("GET /v1/models", key, None)
+        self._over = threading.Event()
+        self.shots: list[tuple[float, int]] = []
+        """Begin in monotonic seconds, status."""
+        self.threads = [threading.Thread(target=self._shoot) for _ in range(CONNECTIONS)]
+
+    def _shoot(self) -> None:
+        with self._server.connect() as connection:
+            while not self._over.is_set():
+                began = time.monotonic()
+                connection.send(self._request)
+                self.shots.append((began, connection.reply().status))
+
+    def count(self, status: int) -> int:
+        return sum(1 for _, got in tuple(self.shots) if got == status)
+
+    @contextmanager
+    def firing(self) -> Iterator[None]:
+        for thread in self.threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in self.threads:
+                thread.join()
+
+
+@pytest.fixture
+def wide_server(own_server: OwnServer) -> Server:
+    """Workers as many as the database is made for."""
+    return own_server(workers=4 if database.vendor == "postgresql" else 2)
+
+
+def through_the_model(key: ApiKey, alice: User) -> None:
+    key.revoke(actor=alice)
+
+
+def through_the_portal(key: ApiKey, alice: User) -> None:
+    client = Client()
+    client.force_login(alice)
+    answer = client.post(f"/teams/{key.team.slug}/keys/{key.public_id}/delete/")
+    assert answer.status_code == 302
+
+
+@pytest.mark.parametrize("delete", [through_the_model, through_the_portal])
+def test_no_request_after_the_deletion_is_served(
+    wide_server: Server, alice: User, issue: Issue, delete: Callable[[ApiKey, User], None]
+) -> None:
+    """0 of at least 2,000 that start after the delete's return, while clients never pause."""
+    api_key, key = issue(alice)
+    shooters = Shooters(wide_server, key)
+    with shooters.firing():
+        wait_until(lambda: shooters.count(200) > 500, 30)
+        delete(api_key, alice)
+        deleted = time.monotonic()
+        wait_until(lambda: shooters.count(401) > LATER + CONNECTIONS, 60)
+    later = [status for began, status in shooters.shots if began > deleted]
+    assert len(later) >= LATER
+    assert set(later) == {401}
+    assert {status for _, status in shooters.shots} == {200, 401}
+
+
+def disable_key(key: ApiKey) -> None:
+    ApiKey.objects.filter(pk=key.pk).update(disabled_at=timezone.now())
+
+
+def expire_key(key: ApiKey) -> None:
+    ApiKey.objects.filter(pk=key.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def deactivate_owner(key: ApiKey) -> None:
+    User.objects.filter(pk=key.owner_id).update(is_active=False)
+
+
+def end_membership(key: ApiKey) -> None:
+    Membership.objects.filter(user=key.owner, team=key.team).delete()
+
+
+def switch_team_off(key: ApiKey) -> None:
+    Team.objects.filter(pk=key.team_id).update(is_active=False)
+
+
+def narrow_key(key: ApiKey) -> None:
+    ApiKey.objects.filter(pk=key.pk).update(allowed_models=["public/other"])
+
+
+@pytest.mark.parametrize(
+    ("take_away", "status"),
+    [
+        (disable_key, 401),
+        (expire_key, 401),
+        (deactivate_owner, 401),
+        (end_membership, 401),
+        (switch_team_off, 401),
+        (narrow_key, 403),
+    ],
+)
+def test_every_change_holds_from_the_next_request_on(
+    live: Server,
+    alice: User,
+    bob: User,
+    issue: Issue,
+    model: ServedModel,
+    take_away: Callable[[ApiKey], None],
+    status: int,
+) -> None:
+    api_key, key = issue(bob)
+    _, another = issue(alice, "another")
+    with live.connect() as one, live.connect() as two:
+        for connection in (one, two):
+            connection.chat(key, model.name)
+            assert connection.reply().status == 200
+        take_away(api_key)
+        for connection in (one, two) * 5:
+            connection.chat(key, model.name)
+            assert connection.reply().status == status
+        if take_away is not switch_team_off:
+            one.chat(another, model.name)
+            assert one.reply().status == 200
+
+
+def test_an_expiry_comes_by_itself(live: Server, alice: User, issue: Issue) -> None:
+    expires_at = timezone.now() + timedelta(seconds=1.5)
+    _, key = issue(alice, expires_at=expires_at)
+    with live.connect() as connection:
+        for _ in itertools.count():
+            before = timezone.now()
+            connection.ask("GET /v1/models", key)
+            status = connection.reply().status
+            if status != 200:
+                break
+            # Whatever was let in, was let in before the hour.
+            assert before < expires_at
+            time.sleep(0.02)
+    assert status == 401
+    assert timezone.now() >= expires_at
+
+
+def test_what_comes_back_works_again(live: Server, bob: User, issue: Issue, team: Team) -> None:
+    """Nothing of a refusal is remembered either."""
+    _, key = issue(bob)
+    Membership.objects.filter(user=bob).delete()
+    assert live.request("GET", "/v1/models", key=key).status == 401
+    Membership.objects.create(user=bob, team=team, role=Role.MEMBER)
+    assert live.request("GET", "/v1/models", key=key).status == 200
+
+
+def test_the_stream_of_a_deleted_key_is_ended(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    """Told why by a last event, and the model server stops generating; others go on."""
+    api_key, key = issue(alice)
+    _, another = issue(alice, "another")
+    name = serve_model("endless")
+    with live.connect() as doomed, live.connect() as safe:
+        for connection, sent in ((doomed, key), (safe, another)):
+            connection.chat(sent, name)
+            connection.start()
+            connection.chunk()
+        api_key.revoke(actor=alice)
+        deleted = time.monotonic()
+        text = b"".join(iter(doomed.chunk, b""))
+        assert time.monotonic() - deleted < 4  # About a second, and twice that on a busy machine.
+        last = text.rstrip(b"\n").split(b"\n\n")[-1]
+        assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "invalid_api_key"
+        wait_until(lambda: len(fake.cut_at) == 1)
+        assert safe.chunk()
+
+
+def test_a_waiting_call_of_a_deleted_key_is_refused(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    """No byte of its answer was sent yet, so it gets the same 401 as anybody."""
+    api_key, key = issue(alice)
+    with live.connect() as connection:
+        connection.chat(key, serve_model("stall"))
+        wait_until(lambda: fake.received)
+        api_key.revoke(actor=alice)
+        reply = connection.reply()
+        assert (reply.status, reply.code) == (401, "invalid_api_key")
+        wait_until(lambda: fake.cut_at)
+        # The connection is none of the key's business.
+        connection.ask("GET /v1/models")
+        assert connection.reply().status == 401
+
+
+def test_a_slow_body_whose_key_is_deleted_calls_nobody(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    name = serve_model("echo")
+    for when in ("within", "at the end"):
+        api_key, key = issue(alice, when)
+        body = json.dumps({"model": name, "messages": []}).encode()
+        with live.connect() as connection:
+            connection.send(head(f"POST {CHAT}", key, len(body)), body[:10])
+            wait_for_last_use(api_key)  # It has been let in.
+            if when == "at the end":
+                time.sleep(1.1)
+            api_key.revoke(actor=alice)
+            if when == "at the end":
+                connection.send(body[10:])
+            reply = connection.reply()
+            assert (reply.status, reply.code) == (401, "invalid_api_key")
+    assert fake.received == []
+
+
+def wait_for_last_use(key: ApiKey) -> None:
+    wait_until(lambda: key.secrets.filter(last_used_at__isnull=False).exists())
+
+
+def test_a_slow_body_of_a_good_key_is_served(
+    live: Server, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    _, key = issue(alice)
+    body = json.dumps({"model": serve_model("echo")}).encode()
+    with live.connect() as connection:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.send(head(f"POST {CHAT}", key, len(body)))
+        for start in range(0, len(body), 5):
+            connection.send(body[start : start + 5])
+            time.sleep(2.2 * 5 / len(body))
+        assert connection.reply().status == 200
+
+
+def test_a_model_can_be_called_as_soon_as_it_is_there(
+    live: Server, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    """In every worker, and gone from every worker as soon as it is gone."""
+    _, key = issue(alice)
+    connections = [live.connect() for _ in range(6)]
+    statuses: list[set[int]] = []
+    try:
+        for change in (lambda: None, lambda: serve_model("echo"), ServedModel.objects.all().delete):
+            change()
+            statuses.append({ask(connection, key) for connection in connections})
+    finally:
+        for connection in connections:
+            connection.close()
+    assert statuses == [{404}, {200}, {404}]
+
+
+def ask(connection: Connection, key: str) -> int:
+    connection.chat(key, "u-8105f7322477/echo")
+    return connection.reply().status
