@@ -140,7 +140,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            return self.request("GET", "/v1/models", timeout=2).status == 401
+            return self.request("GET", "/v1/models", timeout=2).status in {401, 426}
         except OSError:
             return False
 

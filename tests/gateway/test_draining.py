@@ -1,0 +1,184 @@
+"""A stop loses nobody: calls finish, idle connections don't hold it, the meter is written."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import User
+from tests.serving import CHAT, Connection, Server, head, wait_until
+from tests.upstream import Upstream as FakeUpstream
+from tests.upstream import event
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+Serve = Callable[..., str]
+OwnServer = Callable[..., Server]
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.fixture
+def key(alice: User, issue: Issue) -> str:
+    return issue(alice)[1]
+
+
+def begin_stream(connection: Connection, key: str, name: str) -> None:
+    connection.chat(key, name)
+    assert connection.start().status == 200
+    assert connection.chunk() == event(0)
+
+
+def rest(connection: Connection) -> bytes:
+    return b"".join(iter(connection.chunk, b""))
+
+
+def is_refused(server: Server) -> bool:
+    """Whether nobody listens any more."""
+    try:
+        server.connect(timeout=5).close()
+    except OSError:
+        return True
+    return False
+
+
+def press_ctrl_c(server: Server) -> None:
+    """A terminal sends it to master and workers alike."""
+    os.killpg(server.process.pid, signal.SIGINT)
+
+
+def send_term(server: Server) -> None:
+    server.process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("stop", [send_term, press_ctrl_c])
+def test_idle_connections_do_not_hold_a_stop(
+    own_server: OwnServer, key: str, stop: Callable[[Server], None]
+) -> None:
+    """One that has been used, one that has sent nothing yet, and one with half a head."""
+    server = own_server(workers=2)
+    with server.connect() as used, server.connect() as silent, server.connect() as half:
+        used.ask("GET /v1/models", key)
+        assert used.reply().status == 200
+        half.send(head("GET /v1/models", key, None)[:20])
+        began = time.monotonic()
+        stop(server)
+        assert server.process.wait(10) == 0
+        assert time.monotonic() - began < 5
+        assert all(connection.is_closed() for connection in (used, silent, half))
+    assert "Forcing close" not in server.log
+
+
+@pytest.mark.parametrize("stop", [send_term, press_ctrl_c])
+def test_a_running_stream_finishes(
+    own_server: OwnServer,
+    key: str,
+    serve_model: Serve,
+    fake: FakeUpstream,
+    stop: Callable[[Server], None],
+) -> None:
+    server = own_server()
+    with server.connect() as connection:
+        begin_stream(connection, key, serve_model("wait"))
+        stop(server)
+        wait_until(lambda: is_refused(server))
+        assert server.process.poll() is None
+        assert fake.cut_at == []
+        fake.may_go_on.set()
+        assert rest(connection) == event(1) + DONE
+        assert connection.is_closed()
+    assert server.process.wait(10) == 0
+    assert Secret.objects.get().last_used_at is not None
+
+
+def test_a_call_whose_answer_has_not_begun_finishes_and_says_that_it_is_the_last(
+    own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    server = own_server()
+    name = serve_model("stall:2")
+    body = json.dumps({"model": name}).encode()
+    with server.connect() as waiting, server.connect() as sending:
+        waiting.chat(key, name)
+        sending.send(head(f"POST {CHAT}", key, len(body)), body[:5])
+        wait_until(lambda: fake.received)
+        wait_until(lambda: Secret.objects.get().last_used_at)
+        send_term(server)
+        wait_until(lambda: is_refused(server))
+        sending.send(body[5:])
+        for connection in (waiting, sending):
+            reply = connection.reply()
+            assert reply.status == 200
+            assert reply.headers["connection"] == "close"
+            assert connection.is_closed()
+    assert server.process.wait(10) == 0
+
+
+def test_a_stream_that_outlives_the_stop_is_told_so(
+    own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    server = own_server(KEYPORTAL_GRACEFUL_TIMEOUT="4")
+    with server.connect() as stream, server.connect() as waiting:
+        begin_stream(stream, key, serve_model("endless"))
+        waiting.chat(key, serve_model("stall"))
+        wait_until(lambda: len(fake.received) == 2)
+        send_term(server)
+        last = rest(stream).rstrip(b"\n").split(b"\n\n")[-1]
+        error = json.loads(last.removeprefix(b"data: "))["error"]
+        assert error["code"] == "shutting_down"
+        reply = waiting.reply()
+        assert (reply.status, reply.code) == (503, "shutting_down")
+        assert reply.headers["connection"] == "close"
+    assert server.process.wait(10) == 0
+    wait_until(lambda: len(fake.cut_at) == 2)
+    assert Secret.objects.get().last_used_at is not None
+
+
+@pytest.mark.parametrize("again", [signal.SIGINT, signal.SIGQUIT])
+def test_a_second_ctrl_c_means_now(
+    own_server: OwnServer,
+    key: str,
+    serve_model: Serve,
+    fake: FakeUpstream,
+    again: signal.Signals,
+) -> None:
+    server = own_server()
+    with server.connect() as connection:
+        begin_stream(connection, key, serve_model("wait"))
+        press_ctrl_c(server)
+        wait_until(lambda: is_refused(server))
+        began = time.monotonic()
+        os.killpg(server.process.pid, again)
+        server.process.wait(10)
+        assert time.monotonic() - began < 8
+        with pytest.raises((EOFError, ConnectionError)):
+            rest(connection)
+    assert "Traceback" not in server.log
+
+
+def test_last_use_is_written_at_a_stop(own_server: OwnServer, key: str) -> None:
+    server = own_server()
+    headers = {"User-Agent": "the-last-call/1.0"}
+    assert server.request("GET", "/v1/models", key=key, headers=headers).status == 200
+    assert server.stop() == 0
+    used = Secret.objects.get()
+    assert used.last_used_at is not None
+    assert used.last_used_ip == "127.0.0.1"
+    assert used.last_used_agent == "the-last-call/1.0"
+
+
+def test_a_worker_that_dies_is_replaced(own_server: OwnServer, key: str) -> None:
+    server = own_server()
+    (worker,) = server.workers()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: server.workers() not in ([], [worker]))
+    wait_until(lambda: answers(server, key))
+
+
+def answers(server: Server, key: str) -> bool:
+    try:
+        return server.request("GET", "/v1/models", key=key).status == 200
+    except OSError:
+        return False
