@@ -50,7 +50,7 @@ def key_create(request: TeamRequest) -> HttpResponse:
             **form.cleaned_data,
         )
     except AlreadyCreated:
-        return render_part(request, "keys/already.html", "keys/_already.html", {}, status=409)
+        return _already_created(request)
     except KeyNotIssued as refusal:
         form.add_error("name", str(refusal))
         return _create_form(request, form)
@@ -104,6 +104,13 @@ def _created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpRe
         "examples": examples_for(request, request.team, key_string.text),
     }
     response = render_part(request, "keys/created.html", "keys/_created.html", context)
+    response["HX-Trigger"] = "keys-changed"
+    return response
+
+
+def _already_created(request: TeamRequest) -> HttpResponse:
+    """The first answer may have been lost on its way, and with it the word to reload the list."""
+    response = render_part(request, "keys/already.html", "keys/_already.html", {}, status=409)
     response["HX-Trigger"] = "keys-changed"
     return response
 
