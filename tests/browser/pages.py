@@ -1,0 +1,73 @@
+"""What people do on the pages, in their words."""
+
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+from keyportal.keys.models import ApiKey
+from tests.conftest import PASSWORD
+
+
+def button(place: Page | Locator, name: str) -> Locator:
+    return place.get_by_role("button", name=name, exact=True)
+
+
+def link(place: Page | Locator, name: str) -> Locator:
+    return place.get_by_role("link", name=name, exact=True)
+
+
+def dialog(page: Page, name: str | None = None) -> Locator:
+    found = page.get_by_role("dialog", name=name, exact=True)
+    expect(found).to_be_visible()
+    return found
+
+
+def row(page: Page, name: str) -> Locator:
+    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=name, exact=True))
+
+
+def create(page: Page, name: str) -> str:
+    """Make a key through the pop-up and return what it shows; the panel stays open."""
+    button(page, "Create").click()
+    form = dialog(page, "Create API key")
+    form.get_by_label("Name").fill(name)
+    button(form, "OK").click()
+    return shown_key(page)
+
+
+def shown_key(page: Page) -> str:
+    return page.locator("#new-key").inner_text()
+
+
+def close_panel(page: Page) -> None:
+    button(dialog(page, "API key created"), "Done").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def sign_in(page: Page, login: str, password: str = PASSWORD) -> None:
+    page.get_by_label("User name or e-mail").fill(login)
+    page.get_by_label("Password").fill(password)
+    button(page, "Sign in").click()
+
+
+def names(page: Page) -> list[str]:
+    """The keys in the list, from the top."""
+    return page.locator("tbody th .name").all_inner_texts()
+
+
+def focus(page: Page) -> str:
+    """What the focused element says, or is called."""
+    said: Any = page.evaluate(
+        "(document.activeElement.ariaLabel || document.activeElement.innerText || '').trim()"
+    )
+    return str(said)
+
+
+def holds(page: Page, plaintext: str) -> bool:
+    """Whether anything of the page, or what it keeps in the browser, has the key in it."""
+    kept = page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}, history.state])")
+    return plaintext in page.content() or plaintext in str(kept)
+
+
+def key_named(name: str) -> ApiKey:
+    return ApiKey.objects.get(name=name)

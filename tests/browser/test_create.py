@@ -1,0 +1,139 @@
+"""The Create pop-up: its form, its refusals, and the key that it shows once."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Dialog, Page, expect
+
+from keyportal.keys import secret
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Team, User
+from tests.browser.pages import button, close_panel, create, dialog, focus, names, key_named, row
+from tests.serving import Server
+
+pytestmark = pytest.mark.browser
+Open = Callable[..., Page]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def test_create_opens_a_pop_up_in_the_words_of_the_instructions(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    button(page, "Create").click()
+    form = dialog(page, "Create API key")
+    name = form.get_by_label("Name", exact=True)
+    expect(name).to_be_focused()
+    expect(name).to_have_attribute("placeholder", "test-key")
+    expect(button(form, "OK")).to_be_enabled()
+    expect(button(form, "Cancel")).to_be_enabled()
+
+
+def test_a_new_key_is_shown_and_opens_the_gateway(open_keys: Open, live: Server, bob: User) -> None:
+    page = open_keys(bob)
+    plaintext = create(page, "test-key")
+    panel = dialog(page, "API key created")
+    expect(panel).to_contain_text("It is shown this once")
+    expect(panel.get_by_role("textbox", name="Key “test-key”")).to_have_text(plaintext)
+    assert secret.is_well_formed(plaintext.encode())
+    assert live.request("GET", "/v1/models", key=plaintext).status == 200
+
+
+def test_the_list_behind_has_the_new_row_at_once(open_keys: Open, bob: User, issue: Issue) -> None:
+    issue(bob, "older")
+    page = open_keys(bob)
+    create(page, "newer")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    expect(page.locator(".usage")).to_have_text("2 of 20 keys in use")
+    close_panel(page)
+    assert names(page) == ["newer", "older"]
+    expect(row(page, "newer")).to_contain_text(key_named("newer").masked)
+
+
+def test_closing_the_panel_asks_nothing(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    asked: list[str] = []
+
+    def note(question: Dialog) -> None:
+        asked.append(question.message)
+        question.accept()
+
+    page.on("dialog", note)
+    create(page, "first")
+    close_panel(page)
+    create(page, "second")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.reload()
+    assert asked == []
+    assert names(page) == ["second", "first"]
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("", "Give the key a name."),
+        ("taken", "A key with this name already exists in the team."),
+        ("x" * 65, "Ensure this value has at most 64 characters (it has 65)."),
+    ],
+)
+def test_a_bad_name_is_told_in_the_dialog_and_can_be_mended(
+    open_keys: Open, bob: User, issue: Issue, name: str, complaint: str
+) -> None:
+    issue(bob, "taken")
+    page = open_keys(bob)
+    button(page, "Create").click()
+    form = dialog(page, "Create API key")
+    field = form.get_by_label("Name", exact=True)
+    # Whoever lifts the browser's own limit meets ours.
+    field.evaluate("field => field.removeAttribute('maxlength')")
+    field.fill(name)
+    button(form, "OK").click()
+    expect(form.get_by_role("alert")).to_have_text(complaint)
+    expect(field).to_have_value(name)
+    expect(field).to_be_focused()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    field.fill("mended")
+    button(form, "OK").click()
+    dialog(page, "API key created")
+    assert ApiKey.objects.filter(name="mended").count() == 1
+
+
+def test_the_limit_is_shown_and_refused_with_a_sentence(
+    open_keys: Open, bob: User, team: Team, issue: Issue
+) -> None:
+    team.key_limit = 3
+    team.save(update_fields=["key_limit"])
+    issue(bob, "first")
+    issue(bob, "second")
+    page = open_keys(bob)
+    expect(page.locator(".usage")).to_have_text("2 of 3 keys in use")
+    button(page, "Create").click()
+    form = dialog(page, "Create API key")
+    expect(form).to_contain_text("2 of 3 keys are in use.")
+    issue(bob, "third")  # By a colleague, who was faster.
+    form.get_by_label("Name", exact=True).fill("fourth")
+    button(form, "OK").click()
+    expect(form.get_by_role("alert")).to_have_text(
+        "This team has 3 of 3 API keys. Delete one that is no longer used, "
+        "or ask an operator to raise the limit."
+    )
+    assert ApiKey.objects.count() == 3
+
+
+def test_at_the_limit_the_dialog_says_so_before_anything_is_typed(
+    open_keys: Open, bob: User, team: Team, issue: Issue
+) -> None:
+    team.key_limit = 1
+    team.save(update_fields=["key_limit"])
+    issue(bob)
+    page = open_keys(bob)
+    button(page, "Create").click()
+    expect(dialog(page, "Create API key")).to_contain_text("This team has 1 of 1 API keys.")
+
+
+def test_cancel_closes_the_form_and_gives_the_focus_back(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    button(page, "Create").click()
+    button(dialog(page, "Create API key"), "Cancel").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert focus(page) == "Create"
+    assert not ApiKey.objects.exists()

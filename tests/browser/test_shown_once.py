@@ -1,0 +1,96 @@
+"""One form makes one key, and nothing brings a shown key back."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests.browser.conftest import KEYS
+from tests.browser.pages import button, close_panel, create, dialog, holds, names, shown_key
+
+pytestmark = pytest.mark.browser
+Open = Callable[..., Page]
+OVERVIEW = "/teams/u-8105f7322477/overview/"
+
+
+def test_closing_forgets_the_key(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    plaintext = create(page, "test-key")
+    assert holds(page, plaintext)
+    close_panel(page)
+    assert not holds(page, plaintext)
+
+
+def test_reload_shows_no_key_and_makes_none(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    plaintext = create(page, "test-key")
+    page.reload()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert not holds(page, plaintext)
+    assert names(page) == ["test-key"]
+
+
+def test_back_and_forward_show_no_key_and_make_none(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    plaintext = create(page, "test-key")
+    page.goto(OVERVIEW)
+    assert not holds(page, plaintext)
+    for _ in range(2):
+        page.go_back()
+        expect(page).to_have_url(KEYS)
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        assert not holds(page, plaintext)
+        page.go_forward()
+        expect(page).to_have_url(OVERVIEW)
+        assert not holds(page, plaintext)
+    assert ApiKey.objects.count() == 1
+
+
+def test_a_page_that_the_browser_keeps_for_back_holds_no_key(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    plaintext = create(page, "test-key")
+    # What a browser fires before it freezes the page as it stands.
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))")
+    assert not holds(page, plaintext)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_double_click_on_ok_makes_one_key_and_leaves_it_on_view(
+    open_keys: Open, bob: User
+) -> None:
+    page = open_keys(bob)
+    button(page, "Create").click()
+    form = dialog(page, "Create API key")
+    form.get_by_label("Name", exact=True).fill("test-key")
+    button(form, "OK").dblclick()
+    assert shown_key(page).startswith("sk-kp-")
+    expect(dialog(page, "API key created")).to_be_visible()
+    assert ApiKey.objects.count() == 1
+
+
+def test_a_form_whose_answer_was_lost_says_already_created(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    lost: list[str] = []
+
+    def lose(route: Route) -> None:
+        lost.append(route.fetch().text())
+        route.abort()
+
+    page.route("**/keys/create/", lose)
+    page.route("**/keys/create/", lambda route: route.continue_(), times=1)
+    button(page, "Create").click()
+    form = dialog(page, "Create API key")
+    form.get_by_label("Name", exact=True).fill("test-key")
+    button(form, "OK").click()
+    expect(form.get_by_role("alert")).to_contain_text("The server can’t be reached.")
+    assert 'id="new-key"' in lost[0]
+    page.unroute_all()
+    button(form, "OK").click()
+    answer = dialog(page, "Already created")
+    expect(page.locator("#new-key")).to_have_count(0)
+    button(answer, "Close").click()
+    # The key that nobody saw can be deleted at once.
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert ApiKey.objects.count() == 1
