@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from pytest_django import DjangoDbBlocker
 
@@ -16,6 +17,20 @@ from tests.serving import Server
 from tests.upstream import Upstream as FakeUpstream
 
 PASSWORD = "correct horse battery staple"
+USES_DATABASE = {"db", "transactional_db", "database"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The run on PostgreSQL repeats what uses a database, and only that."""
+    if settings.IS_POSTGRESQL:
+        repeated = [item for item in items if _uses_database(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in repeated])
+        items[:] = repeated
+
+
+def _uses_database(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return bool(fixtures & USES_DATABASE) or item.get_closest_marker("django_db") is not None
 
 
 def _person(name: str, team: Team, role: Role) -> User:
