@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from django.db import connection
 
 from tests.serving import free_port
@@ -313,6 +314,18 @@ def test_a_data_folder_that_can_not_be_made(place: Place) -> None:
 
 def test_a_host_that_is_not_ours(place: Place) -> None:
     assert "Can't listen on 192.0.2.1" in place.refused_start(HOST="192.0.2.1")
+
+
+def test_migrate_alone_makes_an_empty_database(place: Place, database: str) -> None:
+    place.data.mkdir()
+    place.environment |= {
+        "SECRET_KEY": "only-for-this-test",
+        "KEYPORTAL_CREDENTIAL_KEYS": Fernet.generate_key().decode(),
+    }
+    migrated = place.manage("migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    listed = place.manage("listteams")
+    assert listed.returncode == 0, listed.stderr
 
 
 def test_commands_without_any_secret_stop(place: Place) -> None:
