@@ -22,6 +22,10 @@ def dialog(page: Page, name: str | None = None) -> Locator:
     return found
 
 
+def table(page: Page) -> Locator:
+    return page.get_by_role("region", name="API keys")
+
+
 def row(page: Page, name: str) -> Locator:
     return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=name, exact=True))
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Dialog, Page, expect
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
-from tests.browser.pages import button, close_panel, create, dialog, focus, names, key_named, row
+from tests.browser.pages import button, close_panel, create, dialog, focus, key_named, names, row
 from tests.serving import Server
 
 pytestmark = pytest.mark.browser

@@ -84,7 +84,7 @@ def test_a_form_whose_answer_was_lost_says_already_created(open_keys: Open, bob:
     form = dialog(page, "Create API key")
     form.get_by_label("Name", exact=True).fill("test-key")
     button(form, "OK").click()
-    expect(form.get_by_role("alert")).to_contain_text("The server can’t be reached.")
+    expect(form.get_by_role("alert")).to_contain_text("be reached. Check your connection")
     assert 'id="new-key"' in lost[0]
     page.unroute_all()
     button(form, "OK").click()

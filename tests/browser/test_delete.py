@@ -1,0 +1,140 @@
+"""Deleting: asked for by a row or its button, confirmed in a pop-up, and final."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import User
+from tests.browser.pages import button, dialog, focus, names, row, table
+from tests.serving import Server
+
+pytestmark = pytest.mark.browser
+Open = Callable[..., Page]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def test_a_click_on_the_row_asks_and_names_what_will_stop(
+    open_keys: Open, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, "nightly")
+    Secret.objects.update(
+        last_used_at=datetime(2026, 3, 1, 20, 30, tzinfo=UTC),
+        last_used_ip="192.0.2.7",
+        last_used_agent="curl/8.5",
+    )
+    page = open_keys(bob, timezone_id="Asia/Shanghai")
+    row(page, "nightly").click()
+    question = dialog(page, "Delete API key")
+    for text in ("nightly", key.masked, "bob", "2026-03-02 04:30", "192.0.2.7", "curl/8.5"):
+        expect(question).to_contain_text(text)
+    expect(button(question, "Cancel")).to_be_focused()
+    assert ApiKey.objects.exists()
+
+
+def test_delete_deletes_and_the_next_call_is_refused(
+    open_keys: Open, live: Server, bob: User, issue: Issue
+) -> None:
+    _, plaintext = issue(bob, "nightly")
+    issue(bob, "kept")
+    page = open_keys(bob)
+    assert live.request("GET", "/v1/models", key=plaintext).status == 200
+    button(row(page, "nightly"), "Delete").click()
+    with page.expect_response("**/delete/") as answer:
+        button(dialog(page, "Delete API key"), "Delete").click()
+    assert answer.value.status == 204
+    assert live.request("GET", "/v1/models", key=plaintext).code == "invalid_api_key"
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(row(page, "nightly")).to_have_count(0)
+    assert names(page) == ["kept"]
+    expect(page.locator(".usage")).to_have_text("1 of 20 keys in use")
+
+
+@pytest.mark.parametrize("way_out", ["Cancel", "Escape"])
+def test_cancel_and_escape_keep_the_key(
+    open_keys: Open, bob: User, issue: Issue, way_out: str
+) -> None:
+    issue(bob, "nightly")
+    page = open_keys(bob)
+    button(row(page, "nightly"), "Delete").click()
+    question = dialog(page, "Delete API key")
+    if way_out == "Cancel":
+        button(question, "Cancel").click()
+    else:
+        page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert focus(page) == "Delete"
+    assert names(page) == ["nightly"]
+    assert ApiKey.objects.exists()
+
+
+def test_a_key_that_is_already_gone_is_told_and_leaves_the_list(
+    open_keys: Open, alice: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, "nightly")
+    page = open_keys(bob)
+    button(row(page, "nightly"), "Delete").click()
+    question = dialog(page, "Delete API key")
+    key.revoke(actor=alice)
+    button(question, "Delete").click()
+    button(dialog(page, "No such key"), "Close").click()
+    expect(table(page).get_by_text("No API keys yet.")).to_be_visible()
+    assert focus(page) == "Create"
+
+
+def test_whoever_drags_over_a_row_wants_its_text_and_is_not_asked(
+    open_keys: Open, bob: User, issue: Issue
+) -> None:
+    issue(bob, "nightly")
+    page = open_keys(bob)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    box = row(page, "nightly").locator("code").bounding_box()
+    assert box
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 2, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, middle)
+    page.mouse.up()
+    assert "sk-kp-" in page.evaluate("getSelection().toString()")
+    assert asked == []
+
+
+def test_a_member_has_no_way_to_delete_the_key_of_another(
+    open_keys: Open, alice: User, bob: User, issue: Issue
+) -> None:
+    issue(alice, "of alice")
+    issue(bob, "of bob")
+    page = open_keys(bob)
+    expect(button(row(page, "of bob"), "Delete")).to_be_visible()
+    expect(row(page, "of alice").get_by_role("button")).to_have_count(0)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    row(page, "of alice").click()
+    row(page, "of alice").locator("code").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert asked == []
+
+
+def test_an_admin_deletes_the_key_of_another(
+    open_keys: Open, ada: User, bob: User, issue: Issue
+) -> None:
+    issue(bob, "nightly")
+    page = open_keys(ada)
+    row(page, "nightly").click()
+    button(dialog(page, "Delete API key"), "Delete").click()
+    expect(table(page).get_by_text("No API keys yet.")).to_be_visible()
+    assert not ApiKey.objects.exists()
+
+
+def test_a_viewer_sees_keys_and_can_neither_create_nor_delete(
+    open_keys: Open, vera: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, "nightly")
+    page = open_keys(vera)
+    expect(row(page, "nightly")).to_contain_text(key.masked)
+    expect(button(page, "Refresh")).to_be_visible()
+    for name in ("Create", "Delete"):
+        expect(button(page, name)).to_have_count(0)

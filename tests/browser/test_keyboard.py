@@ -1,0 +1,119 @@
+"""Everything by keyboard alone: Tab, Enter, Space and Escape."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests.browser.conftest import KEYS
+from tests.browser.pages import button, dialog, focus, names, shown_key
+from tests.conftest import PASSWORD
+
+pytestmark = pytest.mark.browser
+Open = Callable[..., Page]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def tab_to(page: Page, name: str, key: str = "Tab") -> None:
+    """Press Tab until what is called `name` has the focus, as long as there is hope."""
+    passed: list[str] = []
+    while focus(page) != name:
+        passed.append(focus(page))
+        assert len(passed) < 40, passed
+        page.keyboard.press(key)
+
+
+def test_a_key_is_made_copied_and_deleted_by_keyboard_alone(
+    new_page: Open, with_password: Callable[[User], User], bob: User
+) -> None:
+    with_password(bob)
+    page = new_page()
+    page.goto(KEYS)
+    page.keyboard.type("bob")
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(KEYS)
+
+    tab_to(page, "Create")
+    page.keyboard.press("Enter")
+    expect(dialog(page, "Create API key").get_by_label("Name", exact=True)).to_be_focused()
+    page.keyboard.type("nightly")
+    page.keyboard.press("Enter")
+
+    panel = dialog(page, "API key created")
+    expect(button(panel, "Copy")).to_be_focused()
+    plaintext = shown_key(page)
+    page.keyboard.press("Space")
+    expect(button(panel, "Copied")).to_be_focused()
+    assert page.evaluate("navigator.clipboard.readText()") == plaintext
+    tab_to(page, "Done")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert focus(page) == "Create"
+
+    tab_to(page, "Delete")
+    page.keyboard.press("Space")
+    expect(button(dialog(page, "Delete API key"), "Cancel")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert focus(page) == "Delete"
+
+    page.keyboard.press("Enter")
+    expect(button(dialog(page, "Delete API key"), "Cancel")).to_be_focused()
+    tab_to(page, "Delete")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator("tbody tr")).to_have_count(0)
+    # Its row is gone, and the focus is not lost with it.
+    assert focus(page) == "Create"
+    assert not ApiKey.objects.exists()
+
+
+def test_the_focus_stays_in_an_open_dialog(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    button(page, "Create").click()
+    expect(dialog(page, "Create API key").get_by_label("Name", exact=True)).to_be_focused()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        # Beyond the last element browsers go round by their own frame, never by the page behind.
+        assert page.evaluate(
+            "document.activeElement === document.body"
+            " || document.getElementById('dialog').contains(document.activeElement)"
+        )
+
+
+def test_the_first_tab_offers_a_way_past_the_navigation(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    page.keyboard.press("Tab")
+    assert focus(page) == "Skip to the content"
+    page.keyboard.press("Enter")
+    tab_to(page, "Refresh")
+    assert page.url.endswith("#content")
+
+
+def test_escape_closes_an_open_menu_and_keeps_the_focus(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    tab_to(page, "bob")
+    page.keyboard.press("Enter")
+    expect(button(page, "Sign out")).to_be_visible()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")
+    expect(button(page, "Sign out")).to_be_hidden()
+    assert focus(page) == "bob"
+
+
+def test_a_search_keeps_the_focus_and_enter_needs_no_mouse(
+    open_keys: Open, bob: User, issue: Issue
+) -> None:
+    issue(bob, "nightly")
+    issue(bob, "web shop")
+    page = open_keys(bob)
+    page.get_by_label("Search").focus()
+    page.keyboard.type("web")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert names(page) == ["web shop"]
+    expect(page.get_by_label("Search")).to_be_focused()

@@ -1,0 +1,100 @@
+"""What stands beside a new key: Copy, and examples that run as they are."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from keyportal.catalog.models import ServedModel
+from keyportal.teams.models import User
+from tests.browser.pages import button, close_panel, create, dialog
+from tests.serving import Server
+
+pytestmark = pytest.mark.browser
+Open = Callable[..., Page]
+
+
+def example(page: Page, name: str) -> str:
+    """Unfold one example and read it as it would be copied."""
+    found = dialog(page).locator("details").filter(has=page.get_by_text(name, exact=True))
+    if found.get_attribute("open") is None:
+        found.locator("summary").click()
+    return found.locator("code").inner_text()
+
+
+def run(*command: str) -> str:
+    environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_copy_has_the_focus_and_puts_the_key_on_the_clipboard(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    plaintext = create(page, "test-key")
+    panel = dialog(page, "API key created")
+    expect(button(panel, "Copy")).to_be_focused()
+    button(panel, "Copy").click()
+    expect(button(panel, "Copied")).to_be_visible()
+    expect(panel.get_by_role("status")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == plaintext
+    expect(button(panel, "Copy")).to_be_visible()
+
+
+def test_copy_works_where_the_browser_offers_only_the_old_way(new_page: Open, bob: User) -> None:
+    page = new_page(bob)
+    # As over plain HTTP.
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.goto("/")
+    plaintext = create(page, "test-key")
+    button(page, "Copy").click()
+    expect(button(page, "Copied")).to_be_focused()
+    close_panel(page)
+    page.get_by_label("Search").focus()
+    page.keyboard.press("Control+V")
+    expect(page.get_by_label("Search")).to_have_value(plaintext)
+
+
+def test_every_example_holds_this_key_this_host_and_a_model_of_the_team(
+    open_keys: Open, live: Server, bob: User, model: ServedModel
+) -> None:
+    page = open_keys(bob)
+    plaintext = create(page, "test-key")
+    for name in ("curl", "Python", "JavaScript, on a server"):
+        text = example(page, name)
+        assert plaintext in text
+        assert f"{live.url}/v1" in text
+        assert f'"{model.name}"' in text
+
+
+def test_curl_example_runs_as_it_stands(open_keys: Open, bob: User, model: ServedModel) -> None:
+    page = open_keys(bob)
+    create(page, "test-key")
+    answer = json.loads(run("sh", "-c", example(page, "curl")))
+    assert answer["object"] == "chat.completion"
+
+
+def test_python_example_runs_as_it_stands(open_keys: Open, bob: User, model: ServedModel) -> None:
+    page = open_keys(bob)
+    create(page, "test-key")
+    answer = run(sys.executable, "-c", example(page, "Python"))
+    assert "not a language model" in answer
+
+
+def test_without_a_model_the_examples_say_what_is_missing(open_keys: Open, bob: User) -> None:
+    page = open_keys(bob)
+    create(page, "test-key")
+    expect(dialog(page)).to_contain_text("No model can be called yet")
+    assert '"model": "{MODEL}"' in example(page, "curl")
+
+
+def test_a_models_name_can_be_copied(new_page: Open, bob: User, model: ServedModel) -> None:
+    page = new_page(bob)
+    page.goto("/teams/u-8105f7322477/models/")
+    button(page, "Copy").click()
+    expect(button(page, "Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == model.name
