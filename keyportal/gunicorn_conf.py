@@ -7,6 +7,9 @@ from typing import Any
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
 
 from django.conf import settings
+from gunicorn.glogging import Logger
+
+from keyportal.keys.secret import RedactingFormatter
 
 bind = (
     f"[{settings.HOST}]:{settings.PORT}"
@@ -24,6 +27,20 @@ forwarded_allow_ips = ""
 control_socket_disable = True
 limit_request_field_size = 16_384
 loglevel = settings.LOG_LEVEL.lower()
+
+
+class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
+    """Gunicorn keeps a log of its own; at DEBUG it names each path, and a key may stand in one."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(RedactingFormatter(self.error_fmt, self.datefmt))
+        for handler in self.access_log.handlers:
+            handler.setFormatter(RedactingFormatter(self.access_fmt))
+
+
+logger_class = RedactingLogger
 
 
 def on_starting(server: Any) -> None:
