@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from django import forms
 from django.core.exceptions import ValidationError
 
+from keyportal.keys import secret
+
 SORTS = ("name", "created", "owner", "last_used")
 NEWEST_FIRST = "-created"
 
@@ -20,10 +22,16 @@ def require_printable(text: str) -> None:
         raise ValidationError("Use printable characters only.")
 
 
+def require_no_key(text: str) -> None:
+    """Names are stored in clear and shown to the whole team, which a key must never be."""
+    if secret.redact(text) != text:
+        raise ValidationError("This holds an API key. Never keep a key where others can read it.")
+
+
 class CreateForm(forms.Form):
     name = forms.CharField(
         max_length=64,
-        validators=[require_printable],
+        validators=[require_printable, require_no_key],
         error_messages={"required": "Give the key a name."},
         widget=forms.TextInput(
             attrs={
@@ -37,7 +45,11 @@ class CreateForm(forms.Form):
     # Protects the person who reloads or goes back from a second key; it is no security boundary,
     # so a program without one is served.
     nonce = forms.CharField(
-        max_length=64, required=False, initial=new_nonce, widget=forms.HiddenInput
+        max_length=64,
+        required=False,
+        validators=[require_no_key],
+        initial=new_nonce,
+        widget=forms.HiddenInput,
     )
 
 
