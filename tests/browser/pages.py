@@ -27,7 +27,7 @@ def table(page: Page) -> Locator:
 
 
 def row(page: Page, name: str) -> Locator:
-    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=name, exact=True))
+    return page.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
 
 
 def create(page: Page, name: str) -> str:

@@ -53,8 +53,7 @@ def test_a_key_is_made_on_a_page_and_shown_once(open_keys: Open, live: Server, b
     assert live.request("GET", "/v1/models", key=plaintext).status == 200
     expect(button(page, "Copy")).to_have_count(0)  # It could not do anything.
     button(page, "Done").click()
-    expect(page).to_have_url(KEYS)
-    assert names(page) == ["nightly"]
+    expect(row(page, "nightly")).to_be_visible()
     assert plaintext not in page.content()
 
 
@@ -64,9 +63,6 @@ def test_a_form_that_is_sent_again_says_already_created(open_keys: Open, bob: Us
     plaintext = shown_key(page)
     page.reload()  # The browser posts the form again.
     expect(page.get_by_role("heading", name="Already created")).to_be_visible()
-    assert plaintext not in page.content()
-    page.goto(KEYS)
-    page.go_back()
     assert plaintext not in page.content()
     assert ApiKey.objects.count() == 1
 
@@ -80,10 +76,9 @@ def test_delete_asks_on_a_page_and_cancel_leads_back(
     expect(page.get_by_role("heading", name="Delete API key")).to_be_visible()
     expect(page.get_by_role("main")).to_contain_text(key.masked)
     button(page, "Cancel").click()
-    expect(page).to_have_url(KEYS)
+    expect(row(page, "nightly")).to_be_visible()
     button(row(page, "nightly"), "Delete").click()
     button(page, "Delete").click()
-    expect(page).to_have_url(KEYS)
     expect(page.get_by_role("status")).to_contain_text(["The key nightly is deleted."])
     assert names(page) == []
     assert live.request("GET", "/v1/models", key=plaintext).status == 401

@@ -1,0 +1,141 @@
+"""Every page and dialog, wide and narrow: nothing sticks out, and axe finds nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import Membership, Role, Team, User
+from tests.browser.conftest import KEYS
+from tests.browser.pages import button, create, dialog, row
+
+pytestmark = pytest.mark.browser
+TEAM = "/teams/u-8105f7322477"
+PAGES = [
+    f"{KEYS}?q=nothing-is-called-that",
+    f"{KEYS}create/",
+    f"{TEAM}/models/",
+    f"{TEAM}/members/",
+    f"{TEAM}/audit/",
+    f"{TEAM}/overview/",
+    "/accounts/password/change/",
+    "/accounts/logout/",
+    "/teams/no-such-team/keys/",
+]
+FOR_STRANGERS = ["/accounts/login/", "/accounts/password/reset/", "/accounts/password/reset/done/"]
+SIZES = pytest.mark.parametrize(
+    "size",
+    [{"width": 1280, "height": 900}, {"width": 390, "height": 844}],
+    ids=["wide", "narrow"],
+)
+LONGEST = "x" * 64
+Open = Callable[..., Page]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def sticks_out(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
+
+
+def assert_dialog_fits(page: Page, name: str) -> None:
+    found = dialog(page, name)
+    expect(found).to_be_in_viewport(ratio=1)
+    assert not found.evaluate("found => found.scrollWidth > found.clientWidth")
+    assert not sticks_out(page)
+
+
+@SIZES
+def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
+    open_keys: Open, alice: User, issue: Issue, model: ServedModel, size: dict[str, int]
+) -> None:
+    key, _ = issue(alice, LONGEST)
+    page = open_keys(alice, viewport=size)
+    for name in ("Create", "Refresh", "Delete"):
+        expect(button(page, name)).to_be_in_viewport(ratio=1)
+    button(row(page, LONGEST), "Delete").click()
+    assert_dialog_fits(page, "Delete API key")
+    expect(button(dialog(page), "Delete")).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Escape")
+    create(page, "y" * 64)
+    assert_dialog_fits(page, "API key created")
+    expect(button(page, "Copy")).to_be_in_viewport(ratio=1)
+    for path in (KEYS, *PAGES, f"{KEYS}{key.public_id}/delete/"):
+        page.goto(path)
+        assert not sticks_out(page), path
+
+
+def assert_axe_finds_nothing(page: Page) -> None:
+    """By all of axe's rules in the light theme, and by its rule on contrast in the dark one."""
+    page.emulate_media(color_scheme="light")
+    assert violations(page) == []
+    page.emulate_media(color_scheme="dark")
+    assert violations(page, runOnly=["color-contrast"]) == []
+
+
+def violations(page: Page, **options: object) -> list[str]:
+    found: dict[str, Any] = (
+        Axe().run(page, options={"resultTypes": ["violations"]} | options).response
+    )
+    return [
+        f"{page.url}: {violation['id']}: {node['html']}"
+        for violation in found["violations"]
+        for node in violation["nodes"]
+    ]
+
+
+@pytest.fixture
+def looked_at(new_page: Open) -> Open:
+    """Pages for axe, which styles its probes inline: our CSP would refuse that."""
+    return lambda user, size: new_page(
+        user, viewport=size, bypass_csp=True, reduced_motion="reduce"
+    )
+
+
+@SIZES
+def test_axe_finds_nothing_on_any_page(
+    looked_at: Open,
+    alice: User,
+    other_team: Team,
+    issue: Issue,
+    model: ServedModel,
+    size: dict[str, int],
+) -> None:
+    key, _ = issue(alice, "nightly")
+    Membership.objects.create(team=other_team, user=alice, role=Role.VIEWER)
+    stranger, page = looked_at(None, size), looked_at(alice, size)
+    for path in FOR_STRANGERS:
+        stranger.goto(path)
+        assert_axe_finds_nothing(stranger)
+    of_a_viewer, delete = "/teams/u-0000000000cc/keys/", f"{KEYS}{key.public_id}/delete/"
+    for path in (*PAGES, of_a_viewer, delete):
+        page.goto(path)
+        assert_axe_finds_nothing(page)
+
+
+@SIZES
+def test_axe_finds_nothing_in_the_list_and_its_dialogs(
+    looked_at: Open, alice: User, issue: Issue, model: ServedModel, size: dict[str, int]
+) -> None:
+    key, _ = issue(alice, "nightly")
+    ApiKey.objects.update(disabled_at=key.created_at, expires_at=key.created_at)
+    Secret.objects.update(last_used_at=key.created_at, last_used_ip="192.0.2.7")
+    page = looked_at(alice, size)
+    page.goto(KEYS)
+    page.locator("summary", has_text="alice").click()
+    assert_axe_finds_nothing(page)
+    button(row(page, "nightly"), "Delete").click()
+    dialog(page, "Delete API key")
+    assert_axe_finds_nothing(page)
+    page.keyboard.press("Escape")
+    button(page, "Create").click()
+    button(dialog(page, "Create API key"), "OK").click()
+    expect(dialog(page).get_by_role("alert")).to_be_visible()
+    assert_axe_finds_nothing(page)
+    page.keyboard.press("Escape")
+    create(page, "test-key")
+    dialog(page, "API key created")
+    assert_axe_finds_nothing(page)
