@@ -16,7 +16,7 @@ THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_DATA="$$fo
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check format requirements serving developing
+.PHONY: help run test check bench format requirements serving developing
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,13 @@ check: developing ## Check format, lint, types, migrations and the settings for 
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -ex && \
 	$(THROWAWAY) $(BIN)/python manage.py makemigrations --check --dry-run && \
 	$(THROWAWAY) $(BIN)/python manage.py check --deploy --fail-level WARNING
+
+bench: developing ## Measure the gateway against nginx, as ratios taken in one run
+	@command -v wrk >/dev/null && PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || \
+		{ apt-get update && apt-get install -y wrk nginx-light; } || \
+		{ echo "apt-get install wrk nginx-light" >&2; exit 1; }
+	$(CLEAN) $(BIN)/python -m benchmarks
+	$(CLEAN) $(BIN)/python -m tests.postgresql $(BIN)/python -m benchmarks
 
 format: developing ## Format the code and repair what the linter can
 	$(BIN)/ruff check --fix .

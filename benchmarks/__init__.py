@@ -1,0 +1,1 @@
+"""How fast the gateway is, as ratios taken in one run. See README.md beside this."""
