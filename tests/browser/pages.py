@@ -54,9 +54,9 @@ def sign_in(page: Page, login: str, password: str = PASSWORD) -> None:
     button(page, "Sign in").click()
 
 
-def names(page: Page) -> list[str]:
-    """The keys in the list, from the top."""
-    return page.locator("tbody th .name").all_inner_texts()
+def names(page: Page) -> Locator:
+    """The names in the list, from the top."""
+    return page.locator("tbody th .name")
 
 
 def focus(page: Page) -> str:
