@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
@@ -10,6 +11,7 @@ from django.conf import settings
 from gunicorn.glogging import Logger
 
 from keyportal.keys.secret import RedactingFormatter
+from keyportal.worker import STOP_SIGNALS
 
 bind = (
     f"[{settings.HOST}]:{settings.PORT}"
@@ -46,11 +48,11 @@ logger_class = RedactingLogger
 def on_starting(server: Any) -> None:
     """Ctrl-C once means what TERM means; twice means now."""
     server.handle_int = server.handle_term
-
-
-def post_fork(_server: Any, _worker: Any) -> None:
-    """Until a worker minds its own signals it has the master's handlers, which would swallow TERM.
-
-    Before that it has no calls to finish either: it may just go.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A new worker has the master's handlers, which would swallow its TERM, and then handlers of
+    # its own that do nothing until its loop runs. So it is born with these held back, and lets
+    # them through when it can mind them. A master that another one became starts with none held.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, STOP_SIGNALS),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOP_SIGNALS),
+    )

@@ -17,6 +17,7 @@ from gunicorn.workers import gasgi
 
 END_MARGIN = 2.0  # Seconds before the master kills: the time to say goodbye to what still runs.
 IDLE_SECONDS = 75.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
@@ -118,6 +119,11 @@ class DrainingWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # untyped base
         super().notify()
         self._close_idle_since(self.loop.time() - IDLE_SECONDS)
 
+    async def _serve(self) -> None:
+        # Held back since the fork, see `gunicorn_conf`: now the handlers are ours, and they run.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        await super()._serve()
+
     async def _shutdown(self) -> None:
         self.asgi.gateway.drain()
         self._close_idle_since(self.loop.time())
@@ -132,6 +138,8 @@ class DrainingWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # untyped base
         # The master kills a worker that is silent for its time-out, and a drain may take longer.
         while True:
             super().notify()
+            # One that was being accepted when the stop began is found here.
+            self._close_idle_since(self.loop.time())
             await asyncio.sleep(1)
 
     def _close_idle_since(self, moment: float) -> None:
