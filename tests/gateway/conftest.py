@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 
 from tests.serving import Server
 
@@ -26,6 +27,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def own_server(transactional_db: None, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Start a Keyportal with settings of its own: `own_server(KEYPORTAL_LOG_LEVEL="DEBUG")`."""
     started: list[Server] = []
+    cache.clear()  # It counts failed sign-ins, and is no table that is emptied after a test.
 
     def own_server(kind: type[Server] = Server, *, workers: int = 1, **environment: str) -> Server:
         started.append(kind(tmp_path, workers=workers, **environment))
