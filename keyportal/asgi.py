@@ -12,7 +12,7 @@ portal = cast("ASGIApp", get_asgi_application())
 
 # What follows needs Django's settings and models, which the line above has set up.
 from keyportal.gateway.app import Gateway  # noqa: E402
-from keyportal.portal import BodyLimit  # noqa: E402
+from keyportal.portal import Forecourt  # noqa: E402
 from keyportal.proxies import TrustedProxies  # noqa: E402
 
 
@@ -55,4 +55,4 @@ class Doors:
                 return
 
 
-application = Doors(Gateway(), BodyLimit(portal))
+application = Doors(Gateway(), Forecourt(portal))

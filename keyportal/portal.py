@@ -1,29 +1,103 @@
-"""What stands in front of the portal's pages, before Django sees a request."""
+"""What stands in front of the portal's pages, before Django sees a request.
 
-from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
+The portal shares its process with the gateway, and each of its requests takes a thread. So a
+form is read whole before it may have one, only so many have one at a time, and none keeps its
+place while the answer travels: whoever sends slowly, reads slowly, or sends a crowd, holds up
+neither the gateway nor the next person nor the stop of the server.
+"""
+
+import asyncio
+
+from keyportal.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from keyportal.headers import declared_length
 
 # A form here is a few hundred bytes. Django would spool any size to disk before looking at it.
 MAX_FORM_BYTES = 1024 * 1024
-_TOO_LARGE = b"The form is too large.\n"
+FORM_SECONDS = 20.0
+AT_ONCE = 16
+MAX_WAITING = 500
 
 
-class BodyLimit:
-    """ASGI middleware: refuses a body that is too large, or that doesn't say how large it is."""
+class Forecourt:
+    """ASGI middleware: reads the form, refuses what is too large or too slow, and lets wait."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"0")
-        is_counted = b"transfer-encoding" not in headers and length.isdigit()
-        if is_counted and int(length) <= MAX_FORM_BYTES:
-            await self.app(scope, receive, send)
+        if declared_length(scope) > MAX_FORM_BYTES:
+            await _refuse(send, 413, "The form is too large.")
             return
-        answer = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", str(len(_TOO_LARGE)).encode()),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "http.response.start", "status": 413, "headers": answer})
-        await send({"type": "http.response.body", "body": _TOO_LARGE})
+        try:
+            async with asyncio.timeout(FORM_SECONDS):
+                form = await _read(receive)
+        except TimeoutError:
+            await _refuse(send, 408, "The form took too long to arrive.")
+            return
+        if self._waiting >= MAX_WAITING:
+            await _refuse(send, 503, "Too many people at once. Try again shortly.")
+            return
+        await self._enter(scope, _again(form, receive), send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+        place = Place(self._places, send)
+        try:
+            await self.app(scope, receive, place.send)
+        finally:
+            place.leave()
+
+
+class Place:
+    """One request's leave to use a thread: until its answer begins, and is given back once."""
+
+    def __init__(self, places: asyncio.Semaphore, send: Send) -> None:
+        self._places = places
+        self._send = send
+        self._is_held = True
+
+    async def send(self, message: Message) -> None:
+        self.leave()
+        await self._send(message)
+
+    def leave(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._places.release()
+
+
+async def _read(receive: Receive) -> list[Message]:
+    """The whole form, as the messages in which it came; the last may say that nobody is there."""
+    messages = [await receive()]
+    while messages[-1].get("more_body", False):
+        messages.append(await receive())
+    return messages
+
+
+def _again(messages: list[Message], receive: Receive) -> Receive:
+    """Hand out what was read already, then whatever comes."""
+    left = iter(messages)
+
+    async def receive_again() -> Message:
+        for message in left:
+            return message
+        return await receive()
+
+    return receive_again
+
+
+async def _refuse(send: Send, status: int, sentence: str) -> None:
+    body = f"{sentence}\n".encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

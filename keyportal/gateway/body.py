@@ -14,6 +14,7 @@ from keyportal.gateway.errors import (
     SlowBody,
     UnsupportedMediaType,
 )
+from keyportal.headers import UNKNOWN, declared_length
 
 BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.
 
@@ -27,8 +28,8 @@ async def read_body(scope: Scope, receive: Receive, send: Send) -> bytes:
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json" or headers.get(b"content-encoding", b"") not in _PLAIN:
         raise UnsupportedMediaType
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > settings.MAX_BODY_BYTES:
+    declared = declared_length(scope)
+    if settings.MAX_BODY_BYTES < declared < UNKNOWN:
         raise BodyTooLarge(settings.MAX_BODY_BYTES)
     if headers.get(b"expect", b"").lower() == b"100-continue":
         # The client holds its body back until it is told that the key was good.

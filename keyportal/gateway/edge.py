@@ -9,6 +9,7 @@ from django.conf import settings
 from keyportal.asgi_types import ASGIApp, Headers, Message, Receive, Scope, Send
 from keyportal.gateway.errors import ClientGone, GatewayError, HTTPSRequired, InternalError
 from keyportal.gateway.relay import is_event_stream
+from keyportal.headers import declared_length
 
 LINGER_SECONDS = 1.0
 SMALL_BODY = 64 * 1024
@@ -92,7 +93,7 @@ class Exchange:
             return  # Nobody is there to miss the end, and it is no failure to log.
         if self.has_begun:
             raise error  # The server cuts the connection: a missing end is all we can say now.
-        if self.has_body_left and _declared_length(self._scope) <= SMALL_BODY:
+        if self.has_body_left and self._is_body_small():
             await self._discard_body()
         body = error.body()
         headers: Headers = [
@@ -103,9 +104,15 @@ class Exchange:
         if self.has_body_left and not self._edge.is_draining:
             headers.append((b"connection", b"close"))
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        sent = b"" if self._scope["method"] == "HEAD" else body
+        await self._send({"type": "http.response.body", "body": sent})
         if self.has_body_left:
             await self._discard_body()
+
+    def _is_body_small(self) -> bool:
+        # Whoever waits to be told to go on would wait for us, and we for them.
+        is_held_back = any(name == b"expect" for name, _ in self._scope["headers"])
+        return not is_held_back and declared_length(self._scope) <= SMALL_BODY
 
     async def _discard_body(self) -> None:
         try:
@@ -114,12 +121,3 @@ class Exchange:
                     await self.receive()
         except TimeoutError:
             pass
-
-
-def _declared_length(scope: Scope) -> float:
-    """Bytes; infinite for a body whose length nobody said, or that waits for a 100 first."""
-    headers = dict(scope["headers"])
-    if b"transfer-encoding" in headers or b"expect" in headers:
-        return float("inf")
-    length = headers.get(b"content-length", b"0")
-    return int(length) if length.isdigit() else float("inf")

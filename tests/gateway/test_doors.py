@@ -6,9 +6,8 @@ from typing import cast
 import pytest
 
 from keyportal.asgi import Doors, application
-from keyportal.asgi_types import Headers, Message, Receive, Scope, Send
+from keyportal.asgi_types import Message, Receive, Scope, Send
 from keyportal.gateway.app import Gateway
-from keyportal.portal import MAX_FORM_BYTES, BodyLimit
 from tests.asgi import Client, scope
 
 
@@ -74,35 +73,3 @@ def test_an_unknown_address_of_the_gateway_needs_a_key_first() -> None:
         client = Client()
         asyncio.run(application(scope(path), client.receive, client.send))
         assert (client.status, client.json()["error"]["code"]) == (401, "invalid_api_key")
-
-
-def form(headers: Headers) -> tuple[Room, Client]:
-    portal, client = Room(), Client()
-    asyncio.run(BodyLimit(portal)(scope("/f", "POST", headers), client.receive, client.send))
-    return portal, client
-
-
-@pytest.mark.parametrize("headers", [[], [(b"content-length", str(MAX_FORM_BYTES).encode())]])
-def test_a_form_passes(headers: Headers) -> None:
-    portal, client = form(headers)
-    assert portal.visits == ["/f"]
-    assert not client.messages
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        [(b"content-length", str(MAX_FORM_BYTES + 1).encode())],
-        [(b"content-length", b"-1")],
-        [(b"content-length", b"many")],
-        [(b"transfer-encoding", b"chunked")],
-        [(b"transfer-encoding", b"chunked"), (b"content-length", b"1")],
-    ],
-)
-def test_a_body_that_is_too_large_or_does_not_say_is_refused_unread(headers: Headers) -> None:
-    portal, client = form(headers)
-    assert not portal.visits
-    assert client.parts
-    assert client.status == 413
-    assert client.headers[b"connection"] == b"close"
-    assert client.headers[b"content-length"] == str(len(client.body)).encode()

@@ -65,6 +65,17 @@ def test_a_refusal_is_answered_in_shape_and_the_connection_goes_on() -> None:
     assert b"connection" not in client.headers
 
 
+def test_a_refused_head_has_the_length_of_a_body_and_no_body() -> None:
+    client = serve(refusing(InvalidKey()), Client(), method="HEAD")
+    assert int(client.headers[b"content-length"]) > 0
+    assert client.body == b""
+
+
+def test_a_length_of_thousands_of_digits_is_a_refusal_and_no_failure() -> None:
+    client = serve(refusing(InvalidKey()), Client(b"{}"), [(b"content-length", b"9" * 5000)])
+    assert client.status == 401
+
+
 def test_every_answer_has_an_id_of_its_own() -> None:
     answers = [serve(refusing(InvalidKey()), Client()) for _ in range(50)]
     answers += [serve(answering, Client()) for _ in range(50)]
