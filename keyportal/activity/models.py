@@ -4,7 +4,28 @@ from typing import Any, ClassVar, NoReturn, Self
 
 from django.db import models
 
+# Django finds an app's models through this module.
+from keyportal.activity.running import EndWish, Running
+from keyportal.activity.usage import Call, Flush, UsageDay, UsageHour, UsageMinute
+from keyportal.activity.windows import Lease, Window, Worker
 from keyportal.teams.models import Team, User
+
+__all__ = [
+    "Action",
+    "AppendOnlyError",
+    "AuditEvent",
+    "Call",
+    "EndWish",
+    "Flush",
+    "Lease",
+    "Running",
+    "Tombstone",
+    "UsageDay",
+    "UsageHour",
+    "UsageMinute",
+    "Window",
+    "Worker",
+]
 
 
 class Action(models.TextChoices):
@@ -91,7 +112,10 @@ class AuditEvent(models.Model):
 
 
 class Tombstone(models.Model):
-    """A deleted key's secret: its digest still tells whose key was refused. One row a secret."""
+    """A deleted key's secret: its digest still tells whose key was refused. One row a secret.
+
+    What came last and what came after is written by the gateway's meter: a receipt of deletion.
+    """
 
     digest = models.BinaryField(max_length=32, unique=True)
     public_id = models.CharField(max_length=8, db_index=True)
@@ -99,6 +123,12 @@ class Tombstone(models.Model):
     team_slug = models.CharField(max_length=64)
     deleted_at = models.DateTimeField(auto_now_add=True)
     deleted_by = models.CharField(max_length=150, blank=True)
+    last_used_at = models.DateTimeField(null=True, help_text="The last request that was served.")
+    last_used_ip = models.GenericIPAddressField(null=True)
+    last_used_agent = models.CharField(max_length=200, blank=True)
+    refused = models.BigIntegerField(default=0, help_text="Requests refused since.")
+    refused_at = models.DateTimeField(null=True)
+    ended = models.BigIntegerField(default=0, help_text="Calls that ran and were cut.")
 
     def __str__(self) -> str:
         return self.public_id

@@ -12,6 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys import secret
 from keyportal.keys.secret import KeyString
+from keyportal.teams.limits import LimitsField
 from keyportal.teams.models import Team, User
 
 # What the list can be sorted by; the id decides where the rest is equal.
@@ -143,6 +144,13 @@ class ApiKey(models.Model):
     disabled_at = models.DateTimeField(null=True, blank=True)
     allowed_models = models.JSONField(
         default=list, blank=True, help_text="Served names that the key may call. Empty: all."
+    )
+    limits = LimitsField()
+    granted_limits = LimitsField(
+        null=True,
+        default=None,
+        editable=False,
+        help_text="What an admin last allowed; the owner may go no higher. None: the team's rule.",
     )
 
     objects = ApiKeyQuerySet.as_manager()

@@ -10,6 +10,8 @@ from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Lower
 
+from keyportal.teams.limits import LimitsField
+
 
 class UserManager(DjangoUserManager["User"]):
     @classmethod
@@ -79,6 +81,10 @@ class Team(models.Model):
     )
     is_active = models.BooleanField(
         default=True, help_text="Keys of an inactive team are refused from the next request on."
+    )
+    limits = LimitsField(help_text="A roof over all keys of the team together.")
+    key_limits = LimitsField(
+        help_text="What a new key starts with, and the most that members may give their own keys."
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

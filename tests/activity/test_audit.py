@@ -49,7 +49,11 @@ def test_a_failed_sign_in_names_the_user_but_no_actor(
     assert row.address == "192.0.2.1"
 
 
-@pytest.mark.parametrize("typed", [PASSWORD, secret.generate().text, "nobody", "b" * 4000])
+@pytest.mark.parametrize(
+    "typed",
+    [PASSWORD, secret.generate().text, "nobody", "b" * 4000],
+    ids=["password", "key", "nobody", "long"],
+)
 def test_what_names_nobody_is_not_kept(client: Client, bob: User, typed: str) -> None:
     post(client, typed, "wrong")
     row = AuditEvent.objects.get()

@@ -108,7 +108,9 @@ def test_scheme_is_case_insensitive(scheme: bytes) -> None:
     assert bearer_token(authorization(scheme + b" " + KEY)) == KEY
 
 
-@pytest.mark.parametrize("value", [b"Bearer   " + KEY, b"Bearer " + KEY + b"  "])
+@pytest.mark.parametrize(
+    "value", [b"Bearer   " + KEY, b"Bearer " + KEY + b"  "], ids=["before", "after"]
+)
 def test_spaces_around_the_token_do_not_count(value: bytes) -> None:
     assert bearer_token(authorization(value)) == KEY
 

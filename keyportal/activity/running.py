@@ -1,0 +1,38 @@
+"""Calls in flight, as each worker writes them down once a second, and the wish to end one."""
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class Running(models.Model):
+    """The calls of one team that run in one worker, in one row that is written as a whole.
+
+    `calls` is a list of objects: `id`, `public_id`, `owner`, `model`, `endpoint`, `since` (seconds
+    since 1970), `tokens` (completion tokens so far) and `address`. Calls of less than a second
+    never get here. A row that is older than a few seconds is of a worker that has gone.
+    """
+
+    worker = models.CharField(max_length=32)
+    team_slug = models.CharField(max_length=64)
+    calls = models.JSONField(default=list)
+    written_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["team_slug", "worker"], name="running_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.team_slug} {self.worker}"
+
+
+class EndWish(models.Model):
+    """An admin wants this call to end; the worker that has it does so within about a second."""
+
+    call_id = models.CharField(max_length=32, unique=True)
+    team_slug = models.CharField(max_length=64)
+    wished_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.call_id

@@ -1,0 +1,112 @@
+"""What was used: a row a call for days, sums by the minute for hours, by the hour and day for good.
+
+Nothing here has a foreign key: what was used stays used when the key, its owner or the model has
+gone. Prompts and answers are never here.
+"""
+
+from typing import ClassVar
+
+from django.db import models
+
+# Upper bounds in ms of the latency histogram's buckets; one more holds what took longer.
+LATENCY_BOUNDS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000)
+LATENCY_COLUMNS = tuple(f"latency_{number}" for number in range(len(LATENCY_BOUNDS_MS) + 1))
+
+
+class Call(models.Model):
+    """One call that was let in, served or refused after that."""
+
+    request_id = models.CharField(max_length=128)
+    started_at = models.DateTimeField()
+    team_slug = models.CharField(max_length=64)
+    public_id = models.CharField(max_length=8)
+    owner = models.CharField(max_length=150, help_text="The key's owner then: a user name.")
+    endpoint = models.CharField(max_length=40)
+    model = models.CharField(max_length=200, blank=True, help_text="Empty: none was called.")
+    status = models.PositiveSmallIntegerField()
+    prompt_tokens = models.PositiveIntegerField(default=0)
+    completion_tokens = models.PositiveIntegerField(default=0)
+    cached_tokens = models.PositiveIntegerField(
+        default=0, help_text="Prompt tokens that the model server had at hand."
+    )
+    is_estimated = models.BooleanField(
+        default=False, help_text="The model server did not say what was used."
+    )
+    first_byte_ms = models.PositiveIntegerField(null=True)
+    duration_ms = models.PositiveIntegerField()
+    address = models.GenericIPAddressField(null=True)
+    agent = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["team_slug", "-started_at", "-id"], name="call_by_team")
+        ]
+
+    def __str__(self) -> str:
+        return self.request_id
+
+
+class Usage(models.Model):
+    """Sums of one key, owner and model over one stretch of time that begins at `start`, UTC."""
+
+    start = models.DateTimeField()
+    team_slug = models.CharField(max_length=64)
+    public_id = models.CharField(max_length=8)
+    owner = models.CharField(max_length=150)
+    model = models.CharField(max_length=200, blank=True)
+    requests = models.BigIntegerField(default=0)
+    failures = models.BigIntegerField(default=0, help_text="Answered with 400 or above, or cut.")
+    prompt_tokens = models.BigIntegerField(default=0)
+    completion_tokens = models.BigIntegerField(default=0)
+    cached_tokens = models.BigIntegerField(default=0)
+    estimated = models.BigIntegerField(default=0, help_text="Requests whose tokens are a guess.")
+    duration_ms = models.BigIntegerField(default=0)
+    latency_0 = models.BigIntegerField(default=0)
+    latency_1 = models.BigIntegerField(default=0)
+    latency_2 = models.BigIntegerField(default=0)
+    latency_3 = models.BigIntegerField(default=0)
+    latency_4 = models.BigIntegerField(default=0)
+    latency_5 = models.BigIntegerField(default=0)
+    latency_6 = models.BigIntegerField(default=0)
+    latency_7 = models.BigIntegerField(default=0)
+    latency_8 = models.BigIntegerField(default=0)
+    latency_9 = models.BigIntegerField(default=0)
+    latency_10 = models.BigIntegerField(default=0)
+    latency_11 = models.BigIntegerField(default=0)
+
+    class Meta:
+        abstract = True
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["team_slug", "start", "public_id", "owner", "model"],
+                name="%(class)s_unique",
+            )
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["public_id", "start"], name="%(class)s_by_key"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.public_id} {self.start}"
+
+
+class UsageMinute(Usage):
+    """Kept for 48 hours."""
+
+
+class UsageHour(Usage):
+    """Kept for 90 days and a few."""
+
+
+class UsageDay(Usage):
+    """Kept for good: long ranges and month-end costs are summed from these."""
+
+
+class Flush(models.Model):
+    """The mark of a flush that was written, so that repeating it after a doubt changes nothing."""
+
+    mark = models.CharField(max_length=40, unique=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.mark

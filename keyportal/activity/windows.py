@@ -1,0 +1,61 @@
+"""What counts against limits: requests and tokens by fixed window, and calls running now.
+
+These rows are counters that admission keeps, shared by all workers and hosts. They have no
+foreign keys, so deleting a key never waits for them, nor they for it.
+"""
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class Kind(models.IntegerChoices):
+    """A window's length. All are aligned to UTC."""
+
+    MINUTE = 1
+    DAY = 2
+    MONTH = 3
+
+
+class Window(models.Model):
+    """What one subject used in one window; a subject is `key:<public id>` or `team:<slug>`."""
+
+    subject = models.CharField(max_length=72)
+    kind = models.SmallIntegerField(choices=Kind)
+    start = models.DateTimeField()
+    requests = models.BigIntegerField(default=0)
+    tokens = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["subject", "kind", "start"], name="window_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.kind} {self.start}"
+
+
+class Worker(models.Model):
+    """A serving process. One that has not been seen for a while holds no calls any more."""
+
+    name = models.CharField(max_length=32, unique=True)
+    seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Lease(models.Model):
+    """How many calls of one subject run in one worker; only for subjects with such a limit."""
+
+    subject = models.CharField(max_length=72)
+    worker = models.CharField(max_length=32)
+    calls = models.IntegerField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["subject", "worker"], name="lease_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.worker}"

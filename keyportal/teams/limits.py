@@ -1,0 +1,105 @@
+"""How much may be used: the limits of a key, and of a team as a roof over its keys."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, Self
+
+import msgspec
+from django.core.exceptions import ValidationError
+from django.db import models
+
+LARGEST = 10**15  # Fits every database's BIGINT, JSON's exact numbers, and any real use.
+
+
+class Limits(NamedTuple):
+    """Requests and tokens by fixed UTC window, and requests at one time. None: no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
+    requests_per_month: int | None = None
+    tokens_per_month: int | None = None
+    parallel_requests: int | None = None
+
+    @classmethod
+    def read(cls, stored: Mapping[str, int]) -> Self:
+        return cls(**stored)
+
+    def stored(self) -> dict[str, int]:
+        """What is kept of it: only the limits that there are."""
+        return {name: limit for name, limit in self._asdict().items() if limit is not None}
+
+    def within(self, ceiling: "Limits") -> bool:
+        return not self.above(ceiling)
+
+    def above(self, ceiling: "Limits") -> list[str]:
+        """The names of those that are higher than `ceiling` has them; no limit is the highest."""
+        return [
+            name
+            for name, limit, most in zip(self._fields, self, ceiling, strict=True)
+            if most is not None and (limit is None or limit > most)
+        ]
+
+
+UNLIMITED = Limits()
+LABELS = {
+    "requests_per_minute": "Requests per minute",
+    "tokens_per_minute": "Tokens per minute",
+    "requests_per_day": "Requests per day",
+    "tokens_per_day": "Tokens per day",
+    "requests_per_month": "Requests per month",
+    "tokens_per_month": "Tokens per month",
+    "parallel_requests": "Requests at one time",
+}
+
+
+@lru_cache(4096)
+def parse(text: str) -> Limits:
+    """The limits in a row as the database gives it. Few differ, so few are parsed."""
+    return Limits.read(msgspec.json.decode(text, type=dict[str, int]))
+
+
+def validate(limits: Limits) -> None:
+    """Whole numbers from 1; a limit of zero is a key that is switched off, which is said so."""
+    for name, limit in limits._asdict().items():
+        if limit is not None and not (isinstance(limit, int) and 1 <= limit <= LARGEST):
+            raise ValidationError(f"{LABELS[name]}: a whole number from 1 to {LARGEST}, or none.")
+
+
+class LimitsField(models.JSONField):
+    """`Limits` in a column. Only those that are set are stored, so `{}` is no limit at all."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("default", Limits)
+        kwargs["blank"] = True
+        super().__init__(*args, **kwargs)
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Limits | None:
+        stored = super().from_db_value(value, expression, connection)
+        return stored if stored is None else Limits.read(stored)
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        return super().get_db_prep_value(_stored(value), connection, prepared)
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        return super().get_db_prep_save(_stored(value), connection)
+
+    def value_to_string(self, obj: models.Model) -> Any:
+        return _stored(self.value_from_object(obj))
+
+    def to_python(self, value: Any) -> Limits | None:
+        if value is None or isinstance(value, Limits):
+            return value
+        try:
+            return Limits.read(value)
+        except TypeError:
+            raise ValidationError("These are no limits.") from None
+
+    def validate(self, value: Any, model_instance: models.Model | None) -> None:
+        if value is not None:
+            validate(value)
+
+
+def _stored(value: Any) -> Any:
+    return value.stored() if isinstance(value, Limits) else value

@@ -1,0 +1,53 @@
+"""Limits as a value and as a column."""
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import connection
+
+from keyportal.teams.limits import LABELS, LARGEST, UNLIMITED, Limits, parse, validate
+from keyportal.teams.models import Team
+
+
+def test_no_limit_is_stored_as_nothing() -> None:
+    assert UNLIMITED.stored() == {}
+    assert Limits(requests_per_minute=60).stored() == {"requests_per_minute": 60}
+
+
+def test_every_limit_has_a_label() -> None:
+    assert list(LABELS) == list(Limits._fields)
+
+
+@pytest.mark.parametrize(
+    ("limits", "ceiling", "above"),
+    [
+        (Limits(), Limits(), []),
+        (Limits(tokens_per_day=5), Limits(), []),
+        (Limits(tokens_per_day=5), Limits(tokens_per_day=5), []),
+        (Limits(tokens_per_day=6), Limits(tokens_per_day=5), ["tokens_per_day"]),
+        (Limits(), Limits(tokens_per_day=5), ["tokens_per_day"]),
+        (Limits(requests_per_day=1), Limits(tokens_per_day=5), ["tokens_per_day"]),
+    ],
+)
+def test_no_limit_is_higher_than_any(limits: Limits, ceiling: Limits, above: list[str]) -> None:
+    assert limits.above(ceiling) == above
+
+
+def test_limits_come_back_from_the_database_as_they_went(db: None) -> None:
+    limits = Limits(requests_per_minute=60, parallel_requests=2)
+    team = Team.objects.create(name="Acme", limits=limits)
+    again = Team.objects.get(pk=team.pk)
+    assert (again.limits, again.key_limits) == (limits, UNLIMITED)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT limits, key_limits FROM teams_team WHERE id = %s", [team.pk])
+        assert [parse(text) for text in cursor.fetchone()] == [limits, UNLIMITED]
+
+
+@pytest.mark.parametrize("limit", [0, -1, LARGEST + 1, 1.5, "60"])
+def test_what_is_no_limit_is_refused(limit: object) -> None:
+    with pytest.raises(ValidationError):
+        validate(Limits(requests_per_day=limit))  # type: ignore[arg-type]  # that is the test
+
+
+def test_a_team_with_senseless_limits_is_not_clean(db: None) -> None:
+    with pytest.raises(ValidationError):
+        Team(name="Acme", limits=Limits(requests_per_day=0)).full_clean()
