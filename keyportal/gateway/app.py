@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyportal.asgi_types import Receive, Scope, Send
 from keyportal.catalog.models import LOOPBACK
@@ -25,11 +25,26 @@ from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.relay import Answer, Relay, pass_on
 
+
+class Endpoint(NamedTuple):
+    """Something that can be called, and what its calls are like."""
+
+    path: str
+    """Beneath `/v1` here, and beneath the upstream's base URL there."""
+    does_generate: bool = True
+    """The answer is text that a model makes up, so its length is in tokens."""
+    takes_stream_options: bool = False
+    """Its streams tell what they used only when asked to, by `stream_options`."""
+
+
 # The caller's path picks a row here; the upstream's path is that row, never the caller's text.
 ENDPOINTS = {
-    "/v1/chat/completions": "/chat/completions",
-    "/v1/completions": "/completions",
-    "/v1/embeddings": "/embeddings",
+    f"/v1{endpoint.path}": endpoint
+    for endpoint in (
+        Endpoint("/chat/completions", takes_stream_options=True),
+        Endpoint("/completions", takes_stream_options=True),
+        Endpoint("/embeddings", does_generate=False),
+    )
 }
 MODELS = "/v1/models"
 SLOW_BODY_SECONDS = 1.0
@@ -82,8 +97,9 @@ class Gateway:
         else:
             raise UnknownPath
 
-    async def _relay(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _relay(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         call: Call = scope["keyportal.call"]
+        call.endpoint = endpoint.path
         loop = asyncio.get_running_loop()
         began = loop.time()
         body = await read_body(scope, receive, send)
@@ -91,19 +107,23 @@ class Gateway:
             raise InvalidKey  # Deleted while its body was still on the way.
         request = read_call(body)
         target = self._find(request.model, call.verdict).pick()
+        call.model = request.model
+        hidden = endpoint.takes_stream_options and request.ask_for_usage()
         body = request.addressed_to(target.model)
+        call.tally.asks(len(body), does_generate=endpoint.does_generate, is_usage_hidden=hidden)
         watch = asyncio.create_task(_watch(receive, call))
         try:
             if target.base_url == LOOPBACK:
-                answer: Answer = loopback.answer(endpoint, body)
+                answer: Answer = loopback.answer(endpoint.path, body)
             else:
-                answer = await self.relay.ask(target, endpoint, body, scope["headers"])
-            await pass_on(answer, send)
+                answer = await self.relay.ask(target, endpoint.path, body, scope["headers"])
+            await pass_on(answer, call, send)
         finally:
             watch.cancel()
 
     async def _models(self, name: str, scope: Scope, send: Send) -> None:
-        verdict = scope["keyportal.call"].verdict
+        call: Call = scope["keyportal.call"]
+        verdict = call.verdict
         if name:
             content: object = _listed(self._find(name, verdict))
         else:
@@ -112,7 +132,7 @@ class Gateway:
                 "object": "list",
                 "data": [_listed(model) for model in served if _may_list(model, verdict)],
             }
-        await pass_on(loopback.json_answer(content), send)
+        await pass_on(loopback.json_answer(content), call, send)
 
     def _find(self, name: str, verdict: Verdict) -> Served:
         """Another team's model is as unknown as one that doesn't exist."""

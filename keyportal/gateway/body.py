@@ -20,6 +20,7 @@ BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text = msgspec.json.Decoder(str)
+_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 async def read_body(scope: Scope, receive: Receive, send: Send) -> bytes:
@@ -72,6 +73,26 @@ class CallRequest(NamedTuple):
         """
         self.fields["model"] = msgspec.Raw(msgspec.json.encode(model))
         return msgspec.json.encode(self.fields)
+
+    def ask_for_usage(self) -> bool:
+        """Let a stream end with what it used. True where the caller has not asked for it.
+
+        Options that make no sense are the upstream's to refuse.
+        """
+        if self.fields.get("stream") != _TRUE:
+            return False
+        try:
+            options = _options.decode(self.fields.get("stream_options", b"null")) or {}
+        except msgspec.DecodeError:
+            return False
+        is_missing = options.get("include_usage") != _TRUE
+        if is_missing:
+            options["include_usage"] = _TRUE
+            self.fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+        return is_missing
+
+
+_TRUE = msgspec.Raw(b"true")
 
 
 def read_call(body: bytes) -> CallRequest:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from django.conf import settings
 
 from keyportal.gateway.admission import Admission, Verdict
 from keyportal.gateway.errors import GatewayError, InvalidKey, Overloaded, Unavailable
+from keyportal.gateway.usage import Tally
 
 REJUDGE_SECONDS = 1.0
 REJUDGE_AT_ONCE = 1000  # Stays well below what admission lets wait.
@@ -17,13 +19,34 @@ logger = logging.getLogger(__name__)
 
 
 class Call:
-    """One call, and the one way to end it from outside: `end`."""
+    """One call: what it is, what became of it, and the one way to end it from outside: `end`."""
 
-    __slots__ = ("_task", "digest", "ended_by", "verdict")
+    __slots__ = (
+        "_task",
+        "began",
+        "digest",
+        "ended_by",
+        "endpoint",
+        "first_byte",
+        "model",
+        "status",
+        "tally",
+        "verdict",
+    )
 
     def __init__(self, digest: bytes, verdict: Verdict) -> None:
         self.digest = digest
         self.verdict = verdict
+        self.endpoint = ""
+        """Where the call went, without `/v1`; empty until that is known."""
+        self.model = ""
+        """The served name; empty until that is known."""
+        self.status = 0
+        """What it was answered, or what ended it; 0 until that is known."""
+        self.tally = Tally()
+        self.began = time.monotonic()
+        self.first_byte: float | None = None
+        """When the answer's body began, on the same clock."""
         self.ended_by: GatewayError | None = None
         self._task = asyncio.current_task()
 

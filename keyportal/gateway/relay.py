@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import logging
 import socket
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from keyportal.asgi_types import Headers, Send
 from keyportal.catalog.models import is_link_local
 from keyportal.catalog.snapshot import Target
 from keyportal.gateway.errors import UpstreamFailed, UpstreamTimedOut
+from keyportal.gateway.flight import Call
 
 # The caller's Authorization, Cookie, Host and X-Forwarded-* are not here, and never will be.
 REQUEST_HEADERS = frozenset({b"accept", b"openai-beta", b"traceparent", b"tracestate"})
@@ -46,18 +48,22 @@ def is_event_stream(headers: Headers) -> bool:
     )
 
 
-async def pass_on(answer: Answer, send: Send) -> None:
+async def pass_on(answer: Answer, call: Call, send: Send) -> None:
     """Send the answer as it comes; `send` waits while the client is slow, and so do we."""
-    headers, chunks = answer.headers, answer.chunks
+    headers, chunks, note = answer.headers, answer.chunks, call.tally.part
     if is_event_stream(headers):
         # A proxy in front must not gather what we pass on at once.
         headers = [*headers, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-        chunks = whole_events(chunks)
+        chunks, note = whole_events(chunks), call.tally.events
+    call.status = answer.status
     # Closed at once when the call ends early, which closes the connection to the upstream.
     async with contextlib.aclosing(answer.chunks):
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         async for chunk in chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if call.first_byte is None:
+                call.first_byte = time.monotonic()
+            if passed := note(chunk):
+                await send({"type": "http.response.body", "body": passed, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
