@@ -12,9 +12,10 @@ from django.db import models
 class Kind(models.IntegerChoices):
     """A window's length. All are aligned to UTC."""
 
-    MINUTE = 1
-    DAY = 2
-    MONTH = 3
+    EVER = 0, "Ever"  # One row a subject, whose lock is what parallel requests queue up for.
+    MINUTE = 1, "Minute"
+    DAY = 2, "Day"
+    MONTH = 3, "Month"
 
 
 class Window(models.Model):

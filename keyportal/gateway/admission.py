@@ -9,39 +9,46 @@ load grows.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
-
-import msgspec
-from django.db import connections
+from typing import NamedTuple
 
 from keyportal.catalog.snapshot import Snapshot
-from keyportal.gateway.errors import DatabaseUnavailable, Overloaded
+from keyportal.gateway.errors import DatabaseUnavailable, GatewayError, Overloaded
+from keyportal.gateway.limits import Accounts, Allowance, Ledger, Spent
+from keyportal.gateway.verdict import Reading, Verdict, close, read
 
-ALIAS = "admission"
 VERDICT_SECONDS = 2.0
 MAX_WAITING = 5000
+RETRY_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
 
-class Verdict(NamedTuple):
-    """The key may pass; this is whose it is and what it may call."""
+class Admitted(NamedTuple):
+    """A verdict, and what is left of the limits after this request, if there are any."""
 
-    secret_id: int
-    public_id: str
-    team_id: int
-    allowed_models: frozenset[str]
-    """Served names; empty means all that the team may call."""
+    verdict: Verdict
+    allowance: Allowance | None = None
 
 
-class Reading(NamedTuple):
-    """What one batch learned: the verdicts by digest, and the catalog as it now is."""
+class Asking(NamedTuple):
+    """One request that waits for its verdict."""
 
-    verdicts: dict[bytes, Verdict]
-    catalog: Snapshot
+    digest: bytes
+    is_counted: bool
+    answer: "asyncio.Future[Admitted | None]"
+
+
+class Ending(NamedTuple):
+    """One call that is over; `done` when what it used and held is written."""
+
+    spent: Spent
+    done: "asyncio.Future[None]"
+
+
+Outcome = Admitted | GatewayError | None
 
 
 class Admission:
@@ -49,7 +56,10 @@ class Admission:
 
     def __init__(self) -> None:
         self.catalog = Snapshot.empty()
-        self._waiting: list[tuple[bytes, asyncio.Future[Verdict | None]]] = []
+        self.worker = secrets.token_hex(8)
+        self._ledger = Ledger(self.worker)
+        self._waiting: list[Asking] = []
+        self._ending: list[Ending] = []
         self._is_reading = False
         self._is_down = False
         # One thread, so one connection, opened in that thread after the fork.
@@ -61,52 +71,89 @@ class Admission:
         Raises `DatabaseUnavailable` when there is none within two seconds: no verdict is never
         a good one. Raises `Overloaded` when too many wait already.
         """
+        admitted = await self.admit(digest, is_counted=False)
+        return admitted and admitted.verdict
+
+    async def admit(self, digest: bytes, *, is_counted: bool) -> Admitted | None:
+        """The same; and a request that is counted is so against the limits of its key and team.
+
+        Raises `RateLimitExceeded` or `InsufficientQuota` too, and then has counted nothing.
+        """
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
         loop = asyncio.get_running_loop()
-        verdict: asyncio.Future[Verdict | None] = loop.create_future()
-        deadline = loop.call_later(VERDICT_SECONDS, _give_up, verdict)
-        self._waiting.append((digest, verdict))
-        if not self._is_reading:
-            self._read_next_batch()
+        answer: asyncio.Future[Admitted | None] = loop.create_future()
+        deadline = loop.call_later(VERDICT_SECONDS, _give_up, answer)
+        self._waiting.append(Asking(digest, is_counted, answer))
+        self._begin()
         try:
-            return await verdict
+            return await answer
         finally:
             deadline.cancel()
+
+    def settle(self, accounts: Accounts, tokens: int) -> "asyncio.Future[None]":
+        """Count what an admitted call has used, and give its place among the running back.
+
+        Joins the next batch, which begins at once where none is being read. The future is done
+        when that has committed; when it can't be for now, it is done too, and tried again.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ending.append(Ending(Spent(accounts, tokens), done))
+        self._begin()
+        return done
 
     def close(self) -> None:
         self._thread.submit(close)
         self._thread.shutdown(wait=False)
 
-    def _read_next_batch(self) -> None:
-        batch, self._waiting = self._waiting, []
+    def _begin(self) -> None:
+        """Read the next batch, if there is one, and none is being read."""
+        if self._is_reading or not (self._waiting or self._ending):
+            return
         self._is_reading = True
-        digests = list({digest for digest, _ in batch})
-        reading = asyncio.get_running_loop().run_in_executor(
-            self._thread, read, digests, self.catalog
+        waiting, self._waiting = self._waiting, []
+        ending, self._ending = self._ending, []
+        batch = Batch(
+            [(one.digest, one.is_counted) for one in waiting], [one.spent for one in ending]
         )
-        reading.add_done_callback(partial(self._answer, batch))
+        reading = asyncio.get_running_loop().run_in_executor(
+            self._thread, work, batch, self.catalog, self._ledger
+        )
+        reading.add_done_callback(partial(self._answer, waiting, ending))
 
     def _answer(
         self,
-        batch: list[tuple[bytes, asyncio.Future[Verdict | None]]],
-        reading: asyncio.Future[Reading],
+        waiting: list[Asking],
+        ending: list[Ending],
+        working: "asyncio.Future[tuple[list[Outcome], Snapshot]]",
     ) -> None:
         """Tell everyone in the batch, whatever it raised, and start the next."""
         self._is_reading = False
         try:
-            verdicts, self.catalog = reading.result()
+            outcomes, self.catalog = working.result()
         except Exception as error:
             self._note_down(error)
-            for _, waiting in batch:
-                _give_up(waiting)
+            for one in waiting:
+                _give_up(one.answer)
+            self._owe(ending)
         else:
             self._note_down(None)
-            for digest, waiting in batch:
-                if not waiting.done():  # A caller that went away no longer waits.
-                    waiting.set_result(verdicts.get(digest))
-        if self._waiting:
-            self._read_next_batch()
+            for one, outcome in zip(waiting, outcomes, strict=True):
+                _tell(one.answer, outcome)
+        for ended in ending:
+            if not ended.done.done():
+                ended.done.set_result(None)
+        self._begin()
+
+    def _owe(self, ending: list[Ending]) -> None:
+        """What could not be written now is written later; nobody waits for it any longer."""
+        if ending:
+            loop = asyncio.get_running_loop()
+            loop.call_later(RETRY_SECONDS, self._settle_again, [one.spent for one in ending])
+
+    def _settle_again(self, owed: list[Spent]) -> None:
+        for spent in owed:
+            self.settle(*spent)
 
     def _note_down(self, error: Exception | None) -> None:
         """Log when the database goes and when it comes back, not every batch in between."""
@@ -117,81 +164,63 @@ class Admission:
         self._is_down = error is not None
 
 
-def _give_up(waiting: asyncio.Future[Verdict | None]) -> None:
-    if not waiting.done():
-        waiting.set_exception(DatabaseUnavailable())
+def _tell(answer: "asyncio.Future[Admitted | None]", outcome: Outcome) -> None:
+    if answer.done():
+        return  # A caller that went away no longer waits.
+    if isinstance(outcome, GatewayError):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
 
 
-# What follows runs in the admission thread: fixed SQL, tuples, nothing of the ORM.
+def _give_up(answer: "asyncio.Future[Admitted | None]") -> None:
+    if not answer.done():
+        answer.set_exception(DatabaseUnavailable())
 
 
-def read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
-    """Judge these digests in one SELECT; read the catalog again if it has changed.
+# What follows runs in the admission thread.
 
-    After a failure the connection is closed, because one that broke would stay broken for ever.
-    If it had died while it was idle, the batch is read once more on a fresh one.
-    """
-    was_open = connections[ALIAS].connection is not None
+
+class Batch(NamedTuple):
+    """Requests to judge, as digest and whether they count; and what ended calls have used."""
+
+    asked: list[tuple[bytes, bool]]
+    spent: list[Spent]
+
+
+def work(batch: Batch, catalog: Snapshot, ledger: Ledger) -> tuple[list[Outcome], Snapshot]:
+    """The outcome for each request of the batch, in order: judged in one SELECT, then counted."""
+    reading = Reading({}, catalog)
+    if batch.asked:
+        reading = read(list({digest for digest, _ in batch.asked}), catalog)
+    outcomes: list[Outcome] = []
+    counted: list[tuple[int, Accounts]] = []
+    for position, (digest, is_counted) in enumerate(batch.asked):
+        verdict = reading.verdicts.get(digest)
+        outcomes.append(verdict and Admitted(verdict))
+        if verdict and is_counted and verdict.accounts:
+            counted.append((position, verdict.accounts))
+    if counted or batch.spent:
+        _count(outcomes, counted, batch.spent, reading.now, ledger)
+    ledger.keep_alive()
+    return outcomes, reading.catalog
+
+
+def _count(
+    outcomes: list[Outcome],
+    counted: list[tuple[int, Accounts]],
+    spent: list[Spent],
+    now: float,
+    ledger: Ledger,
+) -> None:
     try:
-        return _read(digests, catalog)
-    except Exception:
-        died_idle = was_open and not connections[ALIAS].is_usable()
-        connections[ALIAS].close()
-        if not died_idle:
-            raise
-    return read(digests, catalog)
-
-
-def close() -> None:
-    # Looked up here, because elsewhere it would be another thread's connection.
-    connections[ALIAS].close()
-
-
-def _read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
-    with connections[ALIAS].cursor() as cursor:
-        cursor.execute(*_statement(digests))
-        # All of it: an unexhausted cursor keeps SQLite on an old snapshot, in which keys that
-        # were deleted since are still alive.
-        rows = cursor.fetchall()
-    if rows and rows[0][-1] != catalog.version:
-        catalog = Snapshot.read(ALIAS)
-    return Reading({bytes(row[0]): _verdict(row) for row in rows}, catalog)
-
-
-def _verdict(row: tuple[object, ...]) -> Verdict:
-    _, secret_id, public_id, team_id, allowed_models, _ = row
-    return Verdict(secret_id, public_id, team_id, _names(str(allowed_models)))  # type: ignore[arg-type]  # as selected
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(msgspec.json.decode(text, type=list[str])) if text != "[]" else frozenset()
-
-
-_JUDGE = """
-SELECT secret.digest, secret.id, apikey.public_id, apikey.team_id, apikey.allowed_models,
-       (SELECT version FROM catalog_catalogversion WHERE id = 1)
-FROM keys_secret secret
-JOIN keys_apikey apikey ON apikey.id = secret.key_id
-JOIN teams_team team ON team.id = apikey.team_id
-JOIN teams_user owner ON owner.id = apikey.owner_id
-JOIN teams_membership membership
-  ON membership.team_id = apikey.team_id AND membership.user_id = apikey.owner_id
-WHERE secret.digest {among}
-  AND team.is_active AND owner.is_active AND apikey.disabled_at IS NULL
-  AND (apikey.expires_at IS NULL OR apikey.expires_at > {now})
-  AND (secret.expires_at IS NULL OR secret.expires_at > {now})
-"""
-# The database's clock decides, so that all hosts agree. Debian 12's SQLite knows no subsecond
-# unixepoch(), and Django keeps times as text, which this matches.
-_SQLITE_NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"
-_POSTGRESQL = _JUDGE.format(among="= ANY(%s)", now="now()")
-
-
-def _statement(digests: Sequence[bytes]) -> tuple[str, list[Any]]:
-    if connections[ALIAS].vendor == "postgresql":
-        return _POSTGRESQL, [list(digests)]
-    # Padded to a power of two, so that a handful of statements is prepared and used again.
-    size = 1 << (len(digests) - 1).bit_length()
-    padded = [*digests, *[digests[-1]] * (size - len(digests))]
-    marks = ", ".join(["%s"] * size)
-    return _JUDGE.format(among=f"IN ({marks})", now=_SQLITE_NOW), padded
+        granted = ledger.post([accounts for _, accounts in counted], spent, now)
+    except BaseException:
+        close()  # It may have broken halfway, and would stay broken for ever.
+        raise
+    for (position, _), outcome in zip(counted, granted, strict=True):
+        admitted = outcomes[position]
+        if isinstance(outcome, GatewayError):
+            outcomes[position] = outcome
+        elif isinstance(admitted, Admitted):
+            outcomes[position] = Admitted(admitted.verdict, outcome)

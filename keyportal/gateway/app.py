@@ -8,9 +8,10 @@ from keyportal.asgi_types import Receive, Scope, Send
 from keyportal.catalog.models import LOOPBACK
 from keyportal.catalog.snapshot import Served
 from keyportal.gateway import loopback
-from keyportal.gateway.admission import Admission, Verdict
-from keyportal.gateway.bearer import BearerAuthMiddleware
+from keyportal.gateway.admission import Admission
+from keyportal.gateway.bearer import MODELS, BearerAuthMiddleware
 from keyportal.gateway.body import read_body, read_call
+from keyportal.gateway.cleaning import Cleaner
 from keyportal.gateway.edge import Edge
 from keyportal.gateway.errors import (
     ClientGone,
@@ -24,6 +25,9 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.relay import Answer, Relay, pass_on
+from keyportal.gateway.roster import Roster
+from keyportal.gateway.verdict import Verdict
+from keyportal.gateway.writer import Writer
 
 
 class Endpoint(NamedTuple):
@@ -46,7 +50,6 @@ ENDPOINTS = {
         Endpoint("/embeddings", does_generate=False),
     )
 }
-MODELS = "/v1/models"
 SLOW_BODY_SECONDS = 1.0
 
 
@@ -56,7 +59,10 @@ class Gateway:
     def __init__(self) -> None:
         self.admission = Admission()
         self.flight = Flight()
-        self.meter = Meter()
+        self.writer = Writer()
+        self.meter = Meter(self.admission.worker, self.writer)
+        self.roster = Roster(self.admission.worker, self.writer, self.flight)
+        self.cleaner = Cleaner(self.writer)
         self.edge = Edge(BearerAuthMiddleware(self._serve, self.admission, self.flight, self.meter))
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -68,6 +74,8 @@ class Gateway:
         forever: tuple[Coroutine[Any, Any, None], ...] = (
             self.meter.flush_forever(),
             self.flight.rejudge_forever(self.admission),
+            self.roster.report_forever(),
+            self.cleaner.clean_forever(),
         )
         self._tasks = [asyncio.create_task(work) for work in forever]
 
@@ -83,7 +91,8 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await self.relay.close()
-        await self.meter.close()
+        await self.meter.flush()
+        self.writer.close()
         self.admission.close()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,6 +7,8 @@ from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
 from keyportal.keys import secret
 
+MODELS = "/v1/models"
+
 
 class BearerAuthMiddleware:
     """ASGI middleware: lets a request through with a verdict, or raises why not.
@@ -22,13 +24,30 @@ class BearerAuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         digest = secret.digest(bearer_token(scope["headers"]))
-        verdict = await self.admission.judge(digest)
-        if verdict is None:
+        is_counted = counts(scope)
+        admitted = await self.admission.admit(digest, is_counted=is_counted)
+        if admitted is None:
+            self.meter.refused(digest)
             raise InvalidKey
-        self.meter.saw(verdict.secret_id, scope)
-        with self.flight.of(Call(digest, verdict)) as call:
-            scope["keyportal.call"] = call
-            await self.app(scope, receive, send)
+        call = Call(digest, admitted, scope, self.admission)
+        scope["keyportal.call"] = call
+        self.meter.saw(call)
+        try:
+            with self.flight.of(call):
+                await self.app(scope, receive, send)
+        except BaseException as error:
+            call.note(error)
+            raise
+        finally:
+            await call.settle()
+            if is_counted:
+                self.meter.ended(call)
+
+
+def counts(scope: Scope) -> bool:
+    """Whether this is a call of something. Looking at what there is to call is none."""
+    path: str = scope["path"]
+    return not (path == MODELS or path.startswith(MODELS + "/"))
 
 
 def bearer_token(headers: Headers) -> bytes:

@@ -8,6 +8,7 @@ from django.conf import settings
 
 from keyportal.asgi_types import ASGIApp, Headers, Message, Receive, Scope, Send
 from keyportal.gateway.errors import ClientGone, GatewayError, HTTPSRequired, InternalError
+from keyportal.gateway.flight import Call
 from keyportal.gateway.relay import is_event_stream
 from keyportal.headers import declared_length
 
@@ -60,6 +61,7 @@ class Exchange:
         self._edge = edge
         # Told apart, not guessed: no secret, so no call to the system for each.
         self.request_id = f"req_{random.getrandbits(96):024x}"
+        scope["keyportal.request_id"] = self.request_id
         self.has_begun = False
         self.is_event_stream = False
         self.has_body_left = True
@@ -75,6 +77,9 @@ class Exchange:
             headers: Headers = message["headers"]
             self.is_event_stream = is_event_stream(headers)
             headers.append((b"x-request-id", self.request_id.encode()))
+            call: Call | None = self._scope.get("keyportal.call")
+            if call is not None and call.allowance is not None:
+                headers.extend(call.allowance.headers())
             if self._edge.is_draining:
                 headers.append((b"connection", b"close"))
         await self._send(message)

@@ -14,7 +14,11 @@
     ├── BodyTooLarge               413
     ├── UnsupportedMediaType       415
     ├── HTTPSRequired              426
+    ├── TooManyRequests            429  what the key, or its team, may use is used up for now
+    │   ├── RateLimitExceeded           for less than a minute: try again
+    │   └── InsufficientQuota           for the day or the month
     ├── ClientGone                 499  never read by anyone; it ends the call
+    ├── EndedByAdmin               499  an admin pressed the button
     ├── InternalError              500
     ├── UpstreamFailed             502  not reached, or broke the protocol
     ├── Unavailable                503
@@ -26,6 +30,7 @@
 An instance is made for each refusal: one that is raised twice would collect tracebacks for ever.
 """
 
+from math import ceil
 from typing import ClassVar
 
 import msgspec
@@ -171,10 +176,48 @@ class HTTPSRequired(GatewayError):
         return [(b"upgrade", b"TLS/1.2, HTTP/1.1")]
 
 
+class TooManyRequests(GatewayError):
+    """The key is good and counted no further. Headers tell what is left, and when it is renewed."""
+
+    status = 429
+
+    def __init__(self, message: str, headers: Headers) -> None:
+        super().__init__(message)
+        self._headers = headers
+
+    @property
+    def headers(self) -> Headers:
+        return self._headers
+
+
+class RateLimitExceeded(TooManyRequests):
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, what: str, seconds: float, headers: Headers) -> None:
+        """`what` is requests or tokens. OpenAI's clients wait for Retry-After and call again."""
+        super().__init__(message, [(b"retry-after", str(ceil(seconds)).encode()), *headers])
+        self.type = what  # type: ignore[misc]  # OpenAI tells here what there was too much of
+
+
+class InsufficientQuota(TooManyRequests):
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, headers: Headers) -> None:
+        """No client shall try again by itself: OpenAI's obey this header, and nothing else."""
+        super().__init__(message, [(b"x-should-retry", b"false"), *headers])
+
+
 class ClientGone(GatewayError):
     status = 499
     code = "client_gone"
     message = "The client closed the connection."
+
+
+class EndedByAdmin(GatewayError):
+    status = 499
+    code = "ended_by_admin"
+    message = "An admin of the team has ended this call."
 
 
 class InternalError(GatewayError):

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 from django.conf import settings
 
-from keyportal.gateway.admission import Admission, Verdict
+from keyportal.asgi_types import Scope
+from keyportal.gateway.admission import Admission, Admitted
 from keyportal.gateway.errors import GatewayError, InvalidKey, Overloaded, Unavailable
 from keyportal.gateway.usage import Tally
 
@@ -22,27 +23,45 @@ class Call:
     """One call: what it is, what became of it, and the one way to end it from outside: `end`."""
 
     __slots__ = (
+        "_admission",
+        "_is_settled",
         "_task",
+        "address",
+        "agent",
+        "allowance",
         "began",
         "digest",
         "ended_by",
         "endpoint",
         "first_byte",
+        "is_served",
         "model",
+        "request_id",
         "status",
         "tally",
         "verdict",
     )
 
-    def __init__(self, digest: bytes, verdict: Verdict) -> None:
+    def __init__(
+        self, digest: bytes, admitted: Admitted, scope: Scope, admission: Admission
+    ) -> None:
         self.digest = digest
-        self.verdict = verdict
+        self.verdict, self.allowance = admitted
+        self.request_id: str = scope["keyportal.request_id"]
+        client = scope.get("client")
+        self.address: str | None = client[0] if client else None
+        self.agent = _agent(scope)
+        """As it came over the wire, unread."""
+        self._admission = admission
+        self._is_settled = False
         self.endpoint = ""
         """Where the call went, without `/v1`; empty until that is known."""
         self.model = ""
         """The served name; empty until that is known."""
         self.status = 0
         """What it was answered, or what ended it; 0 until that is known."""
+        self.is_served = False
+        """An answer has begun, and it is no refusal."""
         self.tally = Tally()
         self.began = time.monotonic()
         self.first_byte: float | None = None
@@ -56,9 +75,35 @@ class Call:
             self.ended_by = reason
             self._task.cancel()
 
+    def note(self, error: BaseException) -> None:
+        """The call ended like this, whether its answer had begun or not."""
+        if isinstance(error, GatewayError):
+            self.status = error.status
+        else:
+            self.status = 499 if isinstance(error, asyncio.CancelledError) else 500
+
+    async def settle(self) -> None:
+        """Count what was used, and give back the call's place among the running; only once.
+
+        This is waited for before the last byte goes out, where a place was held: so a client that
+        calls one after the other never meets its own ghost.
+        """
+        if self._is_settled:
+            return
+        self._is_settled = True
+        self.tally.close(is_served=self.is_served)
+        if self.allowance is not None:
+            written = self._admission.settle(self.verdict.accounts, self.tally.total)
+            if any(account.parallel is not None for account in self.verdict.accounts):
+                await asyncio.shield(written)
+
     def over(self) -> None:
         # The task belongs to the connection, whose next request is none of this call's business.
         self._task = None
+
+
+def _agent(scope: Scope) -> bytes:
+    return next((value for name, value in scope["headers"] if name == b"user-agent"), b"")
 
 
 class Flight:
@@ -90,6 +135,16 @@ class Flight:
     def end_all(self, reason: type[GatewayError]) -> None:
         for call in tuple(self._calls):
             call.end(reason())
+
+    def end_these(self, ids: Container[str], reason: type[GatewayError]) -> None:
+        for call in tuple(self._calls):
+            if call.request_id in ids:
+                call.end(reason())
+
+    def lasting(self, seconds: float) -> list[Call]:
+        """Those that have run for so long by now."""
+        before = time.monotonic() - seconds
+        return [call for call in self._calls if call.began < before]
 
     async def rejudge_forever(self, admission: Admission) -> None:
         """Once a second, end the calls whose keys would no longer be let in."""

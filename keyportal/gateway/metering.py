@@ -1,56 +1,83 @@
-"""What keys were used for, gathered here and written by a thread of its own once a second.
+"""What was used: gathered in the event loop, and handed to the writer once a second.
 
-No verdict and no answer ever waits for a write. A kill -9 loses at most the last second.
+No verdict and no answer ever waits for a write. What can't be written waits in memory, which is
+bounded: the rows of calls go first, the sums never. A kill -9 loses at most the last second.
 """
 
 import asyncio
-import logging
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from typing import NamedTuple
+import time
+from collections import Counter
+from functools import partial
+from itertools import islice
 
-from django.db import connections, transaction
+from keyportal.gateway import flush
+from keyportal.gateway.errors import InvalidKey
+from keyportal.gateway.flight import Call
+from keyportal.gateway.flush import Flush, Record, Sums, Use
+from keyportal.gateway.writer import Writer
 
-from keyportal.asgi_types import Scope
-from keyportal.keys import secret
-from keyportal.keys.models import Secret
-
-ALIAS = "meter"
 FLUSH_SECONDS = 1.0
-SLICE = 200  # Rows a transaction: on SQLite it holds the only write lock, for a few ms.
-
-logger = logging.getLogger(__name__)
-
-
-class Use(NamedTuple):
-    """When and from where a secret was last used; what came over the wire is not yet read."""
-
-    at: datetime
-    scope: Scope
-
-    @property
-    def ip(self) -> str | None:
-        client = self.scope.get("client")
-        return client[0] if client else None
-
-    @property
-    def agent(self) -> str:
-        """The User-Agent as text that a database and a page can take; at most 200 characters."""
-        sent = dict(self.scope["headers"]).get(b"user-agent", b"").decode("latin-1")
-        # Someone may send their key as the agent: what is stored and shown never holds one.
-        return secret.redact("".join(filter(str.isprintable, sent)))[:200]
+SLICE = 500  # Calls in a transaction: on SQLite it holds the only write lock, for a few ms.
+MAX_RECORDS = 20_000
+MAX_REFUSED = 10_000
 
 
 class Meter:
-    """One per worker. `saw` runs in the event loop, everything else in the meter's thread."""
+    """One per worker; every method runs in its event loop."""
 
-    def __init__(self) -> None:
-        self._last_uses: dict[int, Use] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="meter")
+    def __init__(self, worker: str, writer: Writer) -> None:
+        self._worker = worker
+        self._writer = writer
+        self._records: list[Record] = []
+        self._sums: Sums = {}
+        self._uses: dict[int, Use] = {}
+        self._refused: Counter[bytes] = Counter()
+        self._cut: Counter[bytes] = Counter()
+        self._unwritten: Flush | None = None
+        self._flushes = 0
 
-    def saw(self, secret_id: int, scope: Scope) -> None:
+    def saw(self, call: Call) -> None:
         """Note that a request was let in with this secret."""
-        self._last_uses[secret_id] = Use(datetime.now(UTC), scope)
+        self._uses[call.verdict.secret_id] = Use(call.digest, time.time(), call.address, call.agent)
+
+    def refused(self, digest: bytes) -> None:
+        """Note a key that is well-formed and not ours, or not any more."""
+        if digest in self._refused or len(self._refused) < MAX_REFUSED:
+            self._refused[digest] += 1
+
+    def ended(self, call: Call) -> None:
+        """Note a call that was let in and is over, however it ended."""
+        verdict, tally, first_byte = call.verdict, call.tally, call.first_byte
+        seconds = time.monotonic() - call.began
+        self._records.append(
+            Record(
+                call.request_id,
+                time.time() - seconds,
+                verdict.team_slug,
+                verdict.public_id,
+                verdict.owner,
+                call.endpoint,
+                call.model,
+                call.status,
+                tally.prompt,
+                tally.completion,
+                tally.cached,
+                tally.is_estimated,
+                None if first_byte is None else int((first_byte - call.began) * 1000),
+                int(seconds * 1000),
+                call.address,
+                call.agent,
+            )
+        )
+        if isinstance(call.ended_by, InvalidKey):
+            self._cut[call.digest] += 1
+        if len(self._records) > MAX_RECORDS:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Keep only the sums of the oldest calls, because their rows can't be written for long."""
+        oldest, self._records = self._records[:SLICE], self._records[SLICE:]
+        flush.add_up(oldest, self._sums)
 
     async def flush_forever(self) -> None:
         while True:
@@ -58,48 +85,22 @@ class Meter:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what was gathered. What can't be written now is kept for the next time."""
-        uses, self._last_uses = self._last_uses, {}
-        if not uses:
-            return
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, write, uses)
-        except Exception as error:
-            logger.warning("Last uses not written yet: %s: %s", type(error).__name__, error)
-            self._last_uses = uses | self._last_uses
+        """Write all that was gathered. What can't be written now is kept for the next time."""
+        while (unwritten := self._unwritten or self._next()) is not None:
+            self._unwritten = unwritten
+            if not await self._writer.do(partial(flush.write, unwritten)):
+                return
+            self._unwritten = None
 
-    async def close(self) -> None:
-        await self.flush()
-        self._thread.submit(close)
-        self._thread.shutdown(wait=False)
-
-
-# What follows runs in the meter's thread.
-
-
-def close() -> None:
-    # Looked up here, because elsewhere it would be another thread's connection.
-    connections[ALIAS].close()
-
-
-def write(uses: dict[int, Use]) -> None:
-    """Writing the same again changes nothing."""
-    # All writers take rows in one order, so that none waits for another in a circle.
-    rows = sorted(uses.items())
-    try:
-        for start in range(0, len(rows), SLICE):
-            _write(rows[start : start + SLICE])
-    except BaseException:
-        connections[ALIAS].close()
-        raise
-
-
-def _write(rows: list[tuple[int, Use]]) -> None:
-    secrets = [
-        Secret(pk=pk, last_used_at=use.at, last_used_ip=use.ip, last_used_agent=use.agent)
-        for pk, use in rows
-    ]
-    with transaction.atomic(using=ALIAS):
-        Secret.objects.using(ALIAS).bulk_update(
-            secrets, ["last_used_at", "last_used_ip", "last_used_agent"]
-        )
+    def _next(self) -> Flush | None:
+        """What one transaction takes, under a mark of its own; None when there is nothing."""
+        records, self._records = self._records[:SLICE], self._records[SLICE:]
+        sums, self._sums = self._sums, {}
+        uses = dict(islice(self._uses.items(), SLICE))
+        self._uses = dict(islice(self._uses.items(), SLICE, None))
+        refused, self._refused = self._refused, Counter()
+        cut, self._cut = self._cut, Counter()
+        if not (records or sums or uses or refused or cut):
+            return None
+        self._flushes += 1
+        return Flush(f"{self._worker}-{self._flushes}", records, sums, uses, refused, cut)

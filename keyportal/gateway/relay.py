@@ -55,16 +55,26 @@ async def pass_on(answer: Answer, call: Call, send: Send) -> None:
         # A proxy in front must not gather what we pass on at once.
         headers = [*headers, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         chunks, note = whole_events(chunks), call.tally.events
-    call.status = answer.status
+    call.status, call.is_served = answer.status, answer.status < 400
+    whole = _length(headers)
     # Closed at once when the call ends early, which closes the connection to the upstream.
     async with contextlib.aclosing(answer.chunks):
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         async for chunk in chunks:
             if call.first_byte is None:
                 call.first_byte = time.monotonic()
-            if passed := note(chunk):
+            passed = note(chunk)
+            if call.tally.is_last or call.tally.answer_bytes >= whole:
+                await call.settle()
+            if passed:
                 await send({"type": "http.response.body", "body": passed, "more_body": True})
+    await call.settle()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _length(headers: Headers) -> float:
+    """Bytes after which a client takes the answer for whole; infinite where nobody said."""
+    return next((int(value) for name, value in headers if name == b"content-length"), float("inf"))
 
 
 async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

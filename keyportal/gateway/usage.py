@@ -89,6 +89,7 @@ class Tally:
         "cached",
         "completion",
         "event_count",
+        "is_estimated",
         "is_last",
         "is_reported",
         "prompt",
@@ -99,6 +100,7 @@ class Tally:
         self.completion = 0
         self.cached = 0
         self.is_reported = False
+        self.is_estimated = False
         self.is_last = False
         """The last that a client waits for has been seen."""
         self.event_count = 0
@@ -162,11 +164,16 @@ class Tally:
             self.is_reported = True
         self._tail = b""
         if is_served and not self.is_reported:
+            self.is_estimated = True
             self.prompt = self.prompt or self._prompt_bytes // BYTES_A_TOKEN
             if self._does_generate:
                 # One event carries about one token.
                 spoken = self.event_count or self.answer_bytes // BYTES_A_TOKEN
                 self.completion = max(self.completion, spoken)
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.completion
 
     @property
     def _is_whole(self) -> bool:

@@ -15,8 +15,10 @@ from django.utils import timezone
 from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway import admission as module
-from keyportal.gateway.admission import Admission, Reading, Verdict
+from keyportal.gateway import verdict as verdict_module
+from keyportal.gateway.admission import Admission
 from keyportal.gateway.errors import DatabaseUnavailable, Overloaded
+from keyportal.gateway.verdict import Reading, Verdict, read
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Membership, Team, User
@@ -71,7 +73,6 @@ def statements(admission: Admission) -> Statements:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
     """Holds every batch until it is set."""
     gate = Event()
-    read = module.read
 
     def held(digests: list[bytes], catalog: Snapshot) -> Reading:
         gate.wait(10)
@@ -111,7 +112,14 @@ def test_a_good_key_gets_its_verdict(
 ) -> None:
     key, text = issue(alice, allowed_models=["a/b", "c"])
     assert judge(admission, text) == [
-        Verdict(key.current_secret.pk, key.public_id, team.pk, frozenset({"a/b", "c"}))
+        Verdict(
+            key.current_secret.pk,
+            key.public_id,
+            team.pk,
+            frozenset({"a/b", "c"}),
+            team.slug,
+            "alice",
+        )
     ]
 
 
@@ -306,7 +314,7 @@ def test_whatever_a_batch_raises_all_in_it_are_refused_and_the_next_one_works(
     monkeypatch.setattr(module, "VERDICT_SECONDS", 1000)  # Nobody waits that long.
     _, text = issue(alice)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_verdict", lambda _: 1 / 0)
+        patched.setattr(verdict_module, "_verdict", lambda _: 1 / 0)
         assert {type(one) for one in judge(admission, text, text, text)} == {DatabaseUnavailable}
         assert {type(one) for one in judge(admission, text)} == {DatabaseUnavailable}
     assert isinstance(judge(admission, text)[0], Verdict)
@@ -322,7 +330,7 @@ def test_after_a_failure_the_connection_is_a_new_one(
     judge(admission, text)
     before = in_thread(admission, lambda: connections["admission"].connection)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_verdict", lambda _: 1 / 0)
+        patched.setattr(verdict_module, "_verdict", lambda _: 1 / 0)
         judge(admission, text)
     judge(admission, text)
     assert in_thread(admission, lambda: connections["admission"].connection) is not before

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyportal.asgi_types import Headers, Receive, Scope, Send
-from keyportal.gateway.admission import Admission, Verdict
+from keyportal.gateway.admission import Admission, Admitted
 from keyportal.gateway.bearer import BearerAuthMiddleware, bearer_token
 from keyportal.gateway.errors import GatewayError, InvalidKey, MissingCredentials, Unauthorized
 from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
+from keyportal.gateway.verdict import Verdict
+from keyportal.gateway.writer import Writer
 from keyportal.keys import secret
 from tests.asgi import Client, scope
 
@@ -28,9 +30,9 @@ class SpiedAdmission:
         self.verdict = verdict
         self.asked: list[bytes] = []
 
-    async def judge(self, digest: bytes) -> Verdict | None:
+    async def admit(self, digest: bytes, *, is_counted: bool) -> Admitted | None:
         self.asked.append(digest)
-        return self.verdict
+        return self.verdict and Admitted(self.verdict)
 
 
 class Door:
@@ -39,7 +41,7 @@ class Door:
     def __init__(self, verdict: Verdict | None = VERDICT) -> None:
         self.admission = SpiedAdmission(verdict)
         self.flight = Flight()
-        self.meter = Meter()
+        self.meter = Meter("worker", Writer())
         self.let_in: list[Scope] = []
         self.in_flight = 0
 
@@ -47,7 +49,8 @@ class Door:
         admission = cast("Admission", self.admission)
         door = BearerAuthMiddleware(self._app, admission, self.flight, self.meter)
         client = Client()
-        asyncio.run(door(scope(headers=headers, **more), client.receive, client.send))  # type: ignore[arg-type]
+        asked = scope(headers=headers, **{"keyportal.request_id": "req_1", **more})  # type: ignore[arg-type]
+        asyncio.run(door(asked, client.receive, client.send))
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.in_flight = len(self.flight)
@@ -185,7 +188,7 @@ def test_a_good_key_is_let_in_in_flight_and_seen_by_the_meter() -> None:
     assert (call.digest, call.verdict) == (secret.digest(KEY), VERDICT)
     assert door.in_flight == 1
     assert len(door.flight) == 0
-    assert list(door.meter._last_uses) == [VERDICT.secret_id]
+    assert list(door.meter._uses) == [VERDICT.secret_id]
 
 
 def test_a_refused_key_is_neither_let_in_nor_seen() -> None:
@@ -194,4 +197,4 @@ def test_a_refused_key_is_neither_let_in_nor_seen() -> None:
         door.call(authorization(b"Bearer " + KEY))
     assert door.admission.asked == [secret.digest(KEY)]
     assert not door.let_in
-    assert not door.meter._last_uses
+    assert not door.meter._uses

@@ -9,7 +9,7 @@ import pytest
 from pytest_django import Settings
 
 from keyportal.gateway import flight as module
-from keyportal.gateway.admission import Admission, Verdict
+from keyportal.gateway.admission import Admission
 from keyportal.gateway.errors import (
     ClientGone,
     DatabaseUnavailable,
@@ -19,8 +19,14 @@ from keyportal.gateway.errors import (
     ShuttingDown,
 )
 from keyportal.gateway.flight import Call, Flight
+from keyportal.gateway.verdict import Verdict
+from tests.gateway.calls import call_of
 
 VERDICT = Verdict(1, "7QmX2aPd", 1, frozenset())
+
+
+def new_call(digest: bytes) -> Call:
+    return call_of(VERDICT, digest=digest)
 
 
 class Judge:
@@ -46,7 +52,7 @@ async def call(
     flight: Flight, begun: Callable[[Call], object] = lambda _: None, digest: bytes = b"1"
 ) -> None:
     """A call that waits until it is ended."""
-    with flight.of(Call(digest, VERDICT)) as running:
+    with flight.of(new_call(digest)) as running:
         begun(running)
         await asyncio.Event().wait()
 
@@ -80,7 +86,7 @@ def test_the_task_serves_the_next_request_as_if_nothing_had_been() -> None:
             task = asyncio.current_task()
             assert task is not None
             assert task.cancelling() == 0
-            with flight.of(Call(b"2", VERDICT)):
+            with flight.of(new_call(b"2")):
                 async with asyncio.timeout(1):  # Looks at the same count of cancellations.
                     await asyncio.sleep(0.001)
 
@@ -105,9 +111,9 @@ def test_the_first_reason_stands() -> None:
 def test_ending_a_call_that_is_over_does_not_harm_the_next() -> None:
     async def connection() -> None:
         flight = Flight()
-        with flight.of(Call(b"1", VERDICT)) as first:
+        with flight.of(new_call(b"1")) as first:
             pass
-        with flight.of(Call(b"1", VERDICT)):
+        with flight.of(new_call(b"1")):
             first.end(ClientGone())
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.001)
@@ -119,7 +125,7 @@ def test_ending_a_call_that_is_over_does_not_harm_the_next() -> None:
 def test_a_call_that_fails_by_itself_is_over_too() -> None:
     async def connection() -> None:
         flight = Flight()
-        running = Call(b"1", VERDICT)
+        running = new_call(b"1")
         with pytest.raises(ZeroDivisionError), flight.of(running):
             raise ZeroDivisionError
         running.end(ClientGone())
@@ -146,7 +152,7 @@ def test_cancelling_the_task_from_elsewhere_stays_a_cancellation() -> None:
 def test_a_timeout_inside_the_call_is_not_taken_for_its_end() -> None:
     async def end() -> None:
         loop = asyncio.get_running_loop()
-        with Flight().of(Call(b"1", VERDICT)) as running:
+        with Flight().of(new_call(b"1")) as running:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.Event().wait(), 0.001)
             loop.call_soon(running.end, InvalidKey())
@@ -168,7 +174,7 @@ def test_more_calls_than_may_be_in_flight_are_refused(settings: Settings) -> Non
         assert len(flight) == 2
         flight.end_all(ShuttingDown)
         await asyncio.gather(*two, return_exceptions=True)
-        with flight.of(Call(b"1", VERDICT)):
+        with flight.of(new_call(b"1")):
             pass
 
     run(crowd())

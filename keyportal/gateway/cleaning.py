@@ -1,0 +1,88 @@
+"""Rows that have had their time go, a few at once, so that no writer waits for long.
+
+Each worker cleans; on PostgreSQL they skip what another is about to delete.
+"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+
+from django.conf import settings
+from django.db import connections
+
+from keyportal.gateway.writer import ALIAS, Writer
+
+PAUSE_SECONDS = 60.0
+SLICE = 500
+
+
+class Ageing(NamedTuple):
+    """Rows of a table, and for how long they are kept."""
+
+    table: str
+    column: str
+    kept: timedelta
+    condition: str = ""
+
+
+def ageing() -> tuple[Ageing, ...]:
+    return (
+        Ageing("activity_call", "started_at", timedelta(days=settings.CALL_DAYS)),
+        Ageing("activity_usageminute", "start", timedelta(hours=48)),
+        Ageing("activity_usagehour", "start", timedelta(days=100)),
+        Ageing("activity_window", "start", timedelta(minutes=10), "AND kind = 1"),
+        Ageing("activity_window", "start", timedelta(days=3), "AND kind = 2"),
+        Ageing("activity_window", "start", timedelta(days=70), "AND kind = 3"),
+        Ageing("activity_flush", "at", timedelta(days=1)),
+        Ageing("activity_running", "written_at", timedelta(minutes=1)),
+        Ageing("activity_endwish", "wished_at", timedelta(minutes=5)),
+        Ageing("activity_worker", "seen_at", timedelta(hours=1)),
+    )
+
+
+class Cleaner:
+    """One per worker; it runs in its event loop."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def clean_forever(self) -> None:
+        while True:
+            await asyncio.sleep(PAUSE_SECONDS)
+            await self.clean()
+
+    async def clean(self) -> None:
+        """Slice after slice; between two of them the meter's flush has its turn."""
+        for rows in ageing():
+            deleted: int | None = SLICE
+            while deleted == SLICE:
+                deleted = await self._writer.do(partial(delete, rows))
+        await self._writer.do(forget_lost_leases)
+
+
+# What follows runs in the writer's thread.
+
+
+def delete(rows: Ageing) -> int:
+    """Delete one slice of the oldest, and return how many they were."""
+    connection = connections[ALIAS]
+    before = connection.ops.adapt_datetimefield_value(datetime.now(UTC) - rows.kept)
+    lock = "FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"DELETE FROM {rows.table} WHERE id IN (SELECT id FROM {rows.table} "  # noqa: S608 - our own names
+            f"WHERE {rows.column} < %s {rows.condition} ORDER BY id LIMIT {SLICE} {lock})",
+            [before],
+        )
+        return int(cursor.rowcount)
+
+
+def forget_lost_leases() -> int:
+    """Of workers that are gone for good. One that comes back writes its leases again."""
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute(_LOST)
+        return int(cursor.rowcount)
+
+
+_LOST = "DELETE FROM activity_lease WHERE worker NOT IN (SELECT name FROM activity_worker)"

@@ -1,0 +1,203 @@
+"""What the meter writes: one transaction a flush, in the writer's thread, in fixed SQL.
+
+Each flush carries a mark of its own. One whose outcome is unknown, because the connection broke
+while it committed, is written again under the same mark, and counts nothing twice.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from django.db import connections, transaction
+
+from keyportal.activity.usage import LATENCY_BOUNDS_MS, LATENCY_COLUMNS
+from keyportal.gateway.writer import ALIAS
+from keyportal.keys import secret
+
+
+class Use(NamedTuple):
+    """When and from where a secret was last used."""
+
+    digest: bytes
+    at: float
+    """Seconds since 1970."""
+    address: str | None
+    agent: bytes
+
+
+class Record(NamedTuple):
+    """One call, in the order of its columns."""
+
+    request_id: str
+    started_at: float
+    """Seconds since 1970."""
+    team_slug: str
+    public_id: str
+    owner: str
+    endpoint: str
+    model: str
+    status: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    is_estimated: bool
+    first_byte_ms: int | None
+    duration_ms: int
+    address: str | None
+    agent: bytes
+
+
+Stretch = tuple[int, str, str, str, str]
+"""The minute that the calls ended in, in seconds since 1970; team, key, owner and model."""
+Sums = dict[Stretch, list[int]]
+"""In the order of `SUMMED`."""
+SUMMED = (
+    "requests",
+    "failures",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "estimated",
+    "duration_ms",
+    *LATENCY_COLUMNS,
+)
+FIRST_LATENCY = len(SUMMED) - len(LATENCY_COLUMNS)
+# The table, and how many seconds one of its rows stands for.
+TABLES = (("activity_usageminute", 60), ("activity_usagehour", 3600), ("activity_usageday", 86_400))
+
+
+class Flush(NamedTuple):
+    """What one transaction writes."""
+
+    mark: str
+    records: list[Record]
+    sums: Sums
+    """Of calls that have no records."""
+    uses: Mapping[int, Use]
+    """By the secret's id."""
+    refused: Mapping[bytes, int]
+    """Requests with digests that no live key has."""
+    cut: Mapping[bytes, int]
+    """Calls that were running when their key went."""
+
+
+def add_up(records: Iterable[Record], sums: Sums) -> Sums:
+    """Add the records to the sums."""
+    for record in records:
+        minute = int(record.started_at + record.duration_ms / 1000) // 60 * 60
+        stretch = (minute, record.team_slug, record.public_id, record.owner, record.model)
+        if (row := sums.get(stretch)) is None:
+            row = sums[stretch] = [0] * len(SUMMED)
+        row[0] += 1
+        row[1] += record.status >= 400
+        row[2] += record.prompt_tokens
+        row[3] += record.completion_tokens
+        row[4] += record.cached_tokens
+        row[5] += record.is_estimated
+        row[6] += record.duration_ms
+        row[FIRST_LATENCY + bisect_left(LATENCY_BOUNDS_MS, record.duration_ms)] += 1
+    return sums
+
+
+def write(flush: Flush) -> bool:
+    """Write it, unless it was written before. True when it is written."""
+    with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
+        cursor.execute(_MARK, [flush.mark, _moment(datetime.now(UTC).timestamp())])
+        if not cursor.rowcount:
+            return True
+        cursor.executemany(_CALL, [_call(record) for record in flush.records])
+        sums = add_up(flush.records, {stretch: [*row] for stretch, row in flush.sums.items()})
+        for table, seconds in TABLES:
+            cursor.executemany(_upsert(table), _rows(sums, seconds))
+        _write_uses(cursor, flush.uses)
+        _write_afterlives(cursor, flush.refused, flush.cut)
+    return True
+
+
+def _rows(sums: Sums, seconds: int) -> list[list[Any]]:
+    """Sums of longer stretches, in the one order in which all writers take their rows."""
+    longer: Sums = {}
+    for (minute, *rest), row in sums.items():
+        stretch: Stretch = (minute // seconds * seconds, *rest)  # type: ignore[assignment]  # as it was
+        known = longer.get(stretch)
+        longer[stretch] = [*map(int.__add__, known, row)] if known else row
+    return [[_moment(start), *rest, *row] for (start, *rest), row in sorted(longer.items())]
+
+
+def _write_uses(cursor: Any, uses: Mapping[int, Use]) -> None:
+    rows = [
+        (_moment(use.at), _address(use.address), _readable(use.agent), pk, use.digest)
+        for pk, use in sorted(uses.items())
+    ]
+    cursor.executemany(_USE, [row[:4] for row in rows])
+    if rows and cursor.rowcount < len(rows):
+        # Some were deleted since, and their receipts shall tell of this last request.
+        cursor.executemany(_LAST_USE, [(*row[:3], row[4]) for row in rows])
+
+
+def _write_afterlives(cursor: Any, refused: Mapping[bytes, int], cut: Mapping[bytes, int]) -> None:
+    """What came after a key's deletion; a digest that was never ours leaves no trace."""
+    digests = sorted(refused.keys() | cut.keys())
+    now = _moment(datetime.now(UTC).timestamp())
+    for start in range(0, len(digests), 500):
+        some = digests[start : start + 500]
+        cursor.execute(f"{_BURIED} ({', '.join(['%s'] * len(some))})", some)
+        for digest in sorted(bytes(found) for (found,) in cursor.fetchall()):
+            number, at = refused.get(digest, 0), now if digest in refused else None
+            cursor.execute(_AFTERLIFE, [number, at, cut.get(digest, 0), digest])
+
+
+def _call(record: Record) -> tuple[Any, ...]:
+    request_id, started_at, *middle, address, agent = record
+    return (request_id, _moment(started_at), *middle, _address(address), _readable(agent))
+
+
+def _moment(seconds: float) -> Any:
+    """A time as this database takes it."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return connections[ALIAS].ops.adapt_datetimefield_value(moment)
+
+
+def _address(peer: str | None) -> str | None:
+    # A link-local peer comes with its interface (`fe80::1%eth0`), which is no address.
+    return (peer or "").partition("%")[0] or None
+
+
+def _readable(agent: bytes) -> str:
+    """The User-Agent as text that a database and a page can take; at most 200 characters."""
+    sent = "".join(filter(str.isprintable, agent.decode("latin-1")))
+    # Someone may send their key as the agent: what is stored and shown never holds one.
+    return secret.redact(sent)[:200]
+
+
+def _upsert(table: str) -> str:
+    keys = ("start", "team_slug", "public_id", "owner", "model")
+    columns = ", ".join((*keys, *SUMMED))
+    marks = ", ".join(["%s"] * (len(keys) + len(SUMMED)))
+    adding = ", ".join(f"{column} = {table}.{column} + excluded.{column}" for column in SUMMED)
+    conflict = "(team_slug, start, public_id, owner, model)"
+    return (
+        f"INSERT INTO {table} ({columns}) VALUES ({marks}) "  # noqa: S608 - our own names
+        f"ON CONFLICT {conflict} DO UPDATE SET {adding}"
+    )
+
+
+_MARK = "INSERT INTO activity_flush (mark, at) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+_CALL = (
+    f"INSERT INTO activity_call ({', '.join(Record._fields)}) "  # noqa: S608 - our own names
+    f"VALUES ({', '.join(['%s'] * len(Record._fields))})"
+)
+_USE = """
+UPDATE keys_secret SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s WHERE id = %s
+"""
+_LAST_USE = """
+UPDATE activity_tombstone SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s
+WHERE digest = %s
+"""
+_BURIED = "SELECT digest FROM activity_tombstone WHERE digest IN"
+_AFTERLIFE = """
+UPDATE activity_tombstone
+SET refused = refused + %s, refused_at = coalesce(%s, refused_at), ended = ended + %s
+WHERE digest = %s
+"""

@@ -1,0 +1,292 @@
+"""Limits, exact over all workers and hosts: one counter in the database for each window.
+
+This runs in the admission thread, for a batch of requests at once. All windows of the batch are
+counted up in one statement, whose row locks make the totals true; who then turns out to be too
+many is refused, and taken back in the same transaction. So a window never holds more than its
+limit, and nobody is refused for the sake of somebody who was refused.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from django.db import transaction
+
+from keyportal.activity.windows import Kind
+from keyportal.asgi_types import Headers
+from keyportal.gateway import counters
+from keyportal.gateway.counters import ALIAS, Total
+from keyportal.gateway.errors import GatewayError, InsufficientQuota, RateLimitExceeded
+from keyportal.teams.limits import UNLIMITED, Limits
+
+HEARTBEAT_SECONDS = 2.0
+MAX_KNOWN = 10_000
+
+
+class Account(NamedTuple):
+    """A window that a request counts in, and the most that it may hold. None: no limit."""
+
+    subject: str
+    kind: Kind
+    requests: int | None = None
+    tokens: int | None = None
+    parallel: int | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.subject, self.kind
+
+
+Accounts = tuple[Account, ...]
+
+
+@lru_cache(8192)
+def accounts_of(subject: str, limits: Limits) -> Accounts:
+    """Those of one key or team; none where nothing is limited."""
+    found = (
+        Account(subject, Kind.EVER, parallel=limits.parallel_requests),
+        Account(subject, Kind.MINUTE, limits.requests_per_minute, limits.tokens_per_minute),
+        Account(subject, Kind.DAY, limits.requests_per_day, limits.tokens_per_day),
+        Account(subject, Kind.MONTH, limits.requests_per_month, limits.tokens_per_month),
+    )
+    return tuple(one for one in found if one[2:] != (None, None, None))
+
+
+def accounts(public_id: str, limits: Limits, team_slug: str, roof: Limits) -> Accounts:
+    """A key's own, and those of its team, which are a roof over all its keys."""
+    own = accounts_of(f"key:{public_id}", limits) if limits != UNLIMITED else ()
+    return own + accounts_of(f"team:{team_slug}", roof) if roof != UNLIMITED else own
+
+
+class Left(NamedTuple):
+    """What a window still holds for requests, or for tokens."""
+
+    limit: int
+    left: int
+    resets_in: float
+    """Seconds."""
+
+
+class Allowance(NamedTuple):
+    """What an admitted request tells its caller: the tightest of its windows, key's or team's."""
+
+    requests: Left | None
+    tokens: Left | None
+
+    def headers(self) -> Headers:
+        """As OpenAI names and writes them."""
+        return [
+            header
+            for what, left in (("requests", self.requests), ("tokens", self.tokens))
+            if left is not None
+            for header in (
+                (f"x-ratelimit-limit-{what}".encode(), str(left.limit).encode()),
+                (f"x-ratelimit-remaining-{what}".encode(), str(max(left.left, 0)).encode()),
+                (f"x-ratelimit-reset-{what}".encode(), duration(left.resets_in).encode()),
+            )
+        ]
+
+
+class Spent(NamedTuple):
+    """What a call used, now that it is over; its place among the running is given back."""
+
+    accounts: Accounts
+    tokens: int
+
+
+def duration(seconds: float) -> str:
+    """`12ms`, `7.5s`, `1m0s` or `23h0m5s`: what OpenAI's headers and their readers use."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    if seconds < 60:
+        return f"{math.ceil(seconds * 1000) / 1000:g}s"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
+
+
+class Ledger:
+    """One worker's hand on the counters. Every method runs in the admission thread."""
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
+        # Calls that run here, of subjects that limit them.
+        self._running: Counter[str] = Counter()
+        # Windows that are full, and until when. A count never falls, so this stays true.
+        self._full: dict[tuple[str, int], Total] = {}
+        self._seen_at = 0.0
+
+    def post(
+        self, asked: Sequence[Accounts], spent: Sequence[Spent], now: float
+    ) -> list[Allowance | GatewayError]:
+        """Count these requests and uses; each request is granted or refused, in their order.
+
+        `now` is the database's clock, in seconds since 1970. Whoever meets a window that is known
+        to be full costs no write.
+        """
+        running = _without_ended(self._running, spent)
+        early = [self._refuse_early(one, running, now) for one in asked]
+        counted = [one for one, refused in zip(asked, early, strict=True) if not refused]
+        if not counted and not spent:
+            return [refused for refused in early if refused]
+        posting = Posting(counted, spent, running)
+        with transaction.atomic(using=ALIAS):
+            outcomes = iter(posting.decide(self.worker))
+            self._write_leases(posting.running)
+        self._running = +posting.running
+        self._note_full(posting.full)
+        return [refused or next(outcomes) for refused in early]
+
+    def keep_alive(self) -> None:
+        """Say that this worker lives, while it has calls that others count."""
+        if self._running and time.monotonic() - self._seen_at > HEARTBEAT_SECONDS:
+            self._beat()
+
+    def _refuse_early(
+        self, asked: Accounts, running: Counter[str], now: float
+    ) -> GatewayError | None:
+        for account in asked:
+            if account.parallel is not None and running[account.subject] >= account.parallel:
+                return refusal(account, None, 1.0)
+            total = self._full.get(account.key)
+            if total and now < total.ends_at and (short := shortage(account, total, 0)):
+                return refusal(account, short, total.ends_at - now)
+        return None
+
+    def _write_leases(self, running: Counter[str]) -> None:
+        changed = {
+            subject: running[subject]
+            for subject in running.keys() | self._running.keys()
+            if running[subject] != self._running[subject]
+        }
+        if changed:
+            self._beat()
+            counters.write_leases(self.worker, changed)
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._seen_at > HEARTBEAT_SECONDS:
+            counters.beat(self.worker)
+            self._seen_at = time.monotonic()
+
+    def _note_full(self, full: dict[tuple[str, int], Total]) -> None:
+        if len(self._full) > MAX_KNOWN:
+            self._full.clear()
+        self._full |= full
+
+
+class Posting:
+    """One transaction: what it adds, who of those that asked is granted, what is taken back."""
+
+    def __init__(
+        self, asked: Sequence[Accounts], spent: Sequence[Spent], running: Counter[str]
+    ) -> None:
+        self._asked = asked
+        self._requests = Counter(account.key for one in asked for account in one)
+        self._tokens = _sum_tokens(spent)
+        self._granted: Counter[tuple[str, int]] = Counter()
+        self._elsewhere: dict[str, int] = {}
+        self.running = running
+        self.full: dict[tuple[str, int], Total] = {}
+
+    def decide(self, worker: str) -> list[Allowance | GatewayError]:
+        """Raises whatever the database raises; then nothing has happened."""
+        keys = sorted(self._requests.keys() | self._tokens.keys())
+        self._totals = counters.add(
+            [(*key, self._requests[key], self._tokens[key]) for key in keys]
+        )
+        shared = {a.subject for one in self._asked for a in one if a.parallel is not None}
+        if shared:
+            self._elsewhere = counters.calls_elsewhere(worker, sorted(shared))
+        outcomes = [self._grant(one) for one in self._asked]
+        back = [
+            (self._totals[key].row, asked - self._granted[key])
+            for key, asked in self._requests.items()
+            if asked > self._granted[key]
+        ]
+        if back:
+            counters.take_back(sorted(back))
+        return outcomes
+
+    def _grant(self, asked: Accounts) -> Allowance | GatewayError:
+        for account in asked:
+            if error := self._refusal(account):
+                return error
+        for account in asked:
+            self._granted[account.key] += 1
+            if account.parallel is not None:
+                self.running[account.subject] += 1
+        return Allowance(self._tightest(asked, "requests"), self._tightest(asked, "tokens"))
+
+    def _refusal(self, account: Account) -> GatewayError | None:
+        if account.parallel is not None:
+            running = self.running[account.subject] + self._elsewhere.get(account.subject, 0)
+            return refusal(account, None, 1.0) if running >= account.parallel else None
+        total = self._before(account)
+        if short := shortage(account, total, self._granted[account.key]):
+            self.full[account.key] = total._replace(
+                requests=total.requests + self._granted[account.key]
+            )
+            return refusal(account, short, total.resets_in)
+        return None
+
+    def _before(self, account: Account) -> Total:
+        """What the window held before any request of this batch."""
+        total = self._totals[account.key]
+        return total._replace(requests=total.requests - self._requests[account.key])
+
+    def _tightest(self, asked: Accounts, what: str) -> Left | None:
+        found = []
+        for account in asked:
+            limit: int | None = getattr(account, what)
+            if limit is not None:
+                total = self._before(account)
+                used = total.tokens if what == "tokens" else total.requests
+                more = self._granted[account.key] if what == "requests" else 0
+                found.append(Left(limit, limit - used - more, total.resets_in))
+        return min(found, key=lambda left: left.left, default=None)
+
+
+def _without_ended(running: Counter[str], spent: Sequence[Spent]) -> Counter[str]:
+    left = Counter(running)
+    for one in spent:
+        left.subtract(account.subject for account in one.accounts if account.parallel is not None)
+    return left
+
+
+def _sum_tokens(spent: Iterable[Spent]) -> Counter[tuple[str, int]]:
+    sums: Counter[tuple[str, int]] = Counter()
+    for accounts, tokens in spent:
+        for account in accounts:
+            if account.tokens is not None:
+                sums[account.key] += tokens
+    return sums
+
+
+def shortage(account: Account, total: Total, granted: int) -> str | None:
+    """Which of the account's two limits is reached, if one is."""
+    if account.requests is not None and total.requests + granted >= account.requests:
+        return "requests"
+    if account.tokens is not None and total.tokens >= account.tokens:
+        return "tokens"
+    return None
+
+
+def refusal(account: Account, short: str | None, resets_in: float) -> GatewayError:
+    """The error for one who is too many; `short` is requests or tokens, or None for parallel."""
+    whose = "this API key" if account.subject.startswith("key:") else "this API key's team"
+    if short is None:
+        text = f"Rate limit reached: {whose} may run {account.parallel} requests at one time."
+        return RateLimitExceeded(f"{text} Try again when one has ended.", "requests", 1.0, [])
+    limit: int = getattr(account, short)
+    left = Left(limit, 0, resets_in)
+    told = Allowance(left if short == "requests" else None, left if short == "tokens" else None)
+    each = account.kind.label.lower()
+    if account.kind == Kind.MINUTE:
+        text = f"Rate limit reached: {whose} may use {limit} {short} per {each}."
+        text = f"{text} Try again in {duration(resets_in)}."
+        return RateLimitExceeded(text, short, resets_in, told.headers())
+    text = f"Quota used up: {whose} may use {limit} {short} per {each}, and has."
+    return InsufficientQuota(f"{text} It is renewed in {duration(resets_in)}.", told.headers())

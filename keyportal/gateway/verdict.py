@@ -1,0 +1,121 @@
+"""The verdict on a key: the one query that decides which keys may pass.
+
+This runs in the admission thread: fixed SQL, tuples, nothing of the ORM.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from django.db import connections
+
+from keyportal.catalog.snapshot import Snapshot
+from keyportal.gateway.counters import ALIAS
+from keyportal.gateway.limits import Accounts, accounts
+from keyportal.teams.limits import parse
+
+
+class Verdict(NamedTuple):
+    """The key may pass; this is whose it is and what it may call."""
+
+    secret_id: int
+    public_id: str
+    team_id: int
+    allowed_models: frozenset[str]
+    """Served names; empty means all that the team may call."""
+    team_slug: str = ""
+    owner: str = ""
+    """A user name."""
+    accounts: Accounts = ()
+    """Where its requests count; empty where neither the key nor its team has a limit."""
+
+
+class Reading(NamedTuple):
+    """What one batch learned: the verdicts by digest, the time, and the catalog as it now is."""
+
+    verdicts: dict[bytes, Verdict]
+    catalog: Snapshot
+    now: float = 0.0
+    """Seconds since 1970, on the database's clock."""
+
+
+def read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
+    """Judge these digests in one SELECT; read the catalog again if it has changed.
+
+    After a failure the connection is closed, because one that broke would stay broken for ever.
+    If it had died while it was idle, the batch is read once more on a fresh one.
+    """
+    was_open = connections[ALIAS].connection is not None
+    try:
+        return _read(digests, catalog)
+    except Exception:
+        died_idle = was_open and not connections[ALIAS].is_usable()
+        connections[ALIAS].close()
+        if not died_idle:
+            raise
+    return read(digests, catalog)
+
+
+def close() -> None:
+    # Looked up here, because elsewhere it would be another thread's connection.
+    connections[ALIAS].close()
+
+
+def _read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute(*_statement(digests))
+        # All of it: an unexhausted cursor keeps SQLite on an old snapshot, in which keys that
+        # were deleted since are still alive.
+        rows = cursor.fetchall()
+    if not rows:
+        return Reading({}, catalog)
+    *_, now, version = rows[0]
+    if version != catalog.version:
+        catalog = Snapshot.read(ALIAS)
+    return Reading({bytes(row[0]): _verdict(row) for row in rows}, catalog, now)
+
+
+def _verdict(row: tuple[Any, ...]) -> Verdict:
+    _, secret_id, public_id, team_id, allowed_models, slug, owner, limits, roof, *_ = row
+    counts_in: Accounts = ()
+    if limits != "{}" or roof != "{}":
+        counts_in = accounts(public_id, parse(limits), slug, parse(roof))
+    return Verdict(secret_id, public_id, team_id, _names(allowed_models), slug, owner, counts_in)
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(msgspec.json.decode(text, type=list[str])) if text != "[]" else frozenset()
+
+
+_JUDGE = """
+SELECT secret.digest, secret.id, apikey.public_id, apikey.team_id, apikey.allowed_models,
+       team.slug, owner.username, apikey.limits, team.limits, {clock},
+       (SELECT version FROM catalog_catalogversion WHERE id = 1)
+FROM keys_secret secret
+JOIN keys_apikey apikey ON apikey.id = secret.key_id
+JOIN teams_team team ON team.id = apikey.team_id
+JOIN teams_user owner ON owner.id = apikey.owner_id
+JOIN teams_membership membership
+  ON membership.team_id = apikey.team_id AND membership.user_id = apikey.owner_id
+WHERE secret.digest {among}
+  AND team.is_active AND owner.is_active AND apikey.disabled_at IS NULL
+  AND (apikey.expires_at IS NULL OR apikey.expires_at > {now})
+  AND (secret.expires_at IS NULL OR secret.expires_at > {now})
+"""
+# The database's clock decides, so that all hosts agree. Debian 12's SQLite knows no subsecond
+# unixepoch(), and Django keeps times as text, which this matches.
+_SQLITE_NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"
+_SQLITE_CLOCK = "(julianday('now') - 2440587.5) * 86400.0"
+_POSTGRESQL = _JUDGE.format(
+    among="= ANY(%s)", now="now()", clock="extract(epoch FROM now())::float8"
+)
+
+
+def _statement(digests: Sequence[bytes]) -> tuple[str, list[Any]]:
+    if connections[ALIAS].vendor == "postgresql":
+        return _POSTGRESQL, [list(digests)]
+    # Padded to a power of two, so that a handful of statements is prepared and used again.
+    size = 1 << (len(digests) - 1).bit_length()
+    padded = [*digests, *[digests[-1]] * (size - len(digests))]
+    marks = ", ".join(["%s"] * size)
+    return _JUDGE.format(among=f"IN ({marks})", now=_SQLITE_NOW, clock=_SQLITE_CLOCK), padded

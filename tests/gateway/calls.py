@@ -1,0 +1,52 @@
+"""Calls as the gateway has them in flight, without a gateway around them."""
+
+import asyncio
+from typing import Any, cast
+
+from keyportal.asgi_types import Headers
+from keyportal.gateway.admission import Admission, Admitted
+from keyportal.gateway.flight import Call
+from keyportal.gateway.limits import Accounts, Allowance
+from keyportal.gateway.verdict import Verdict
+from keyportal.keys.models import ApiKey
+from tests.asgi import scope
+
+
+class Settled:
+    """In admission's place: keeps what was settled, and is done at once."""
+
+    def __init__(self) -> None:
+        self.settled: list[tuple[Accounts, int]] = []
+
+    def settle(self, accounts: Accounts, tokens: int) -> "asyncio.Future[None]":
+        self.settled.append((accounts, tokens))
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+def call_of(
+    verdict: Verdict,
+    *,
+    digest: bytes = b"d" * 32,
+    allowance: Allowance | None = None,
+    admission: object = None,
+    headers: Headers | None = None,
+    **more: Any,
+) -> Call:
+    """A call with this verdict; `more` goes into the scope. Make it inside a task."""
+    asked = scope(headers=headers, **{"keyportal.request_id": "req_1", **more})
+    admitted = Admitted(verdict, allowance)
+    return Call(digest, admitted, asked, cast("Admission", admission or Settled()))
+
+
+def verdict_of(key: ApiKey) -> Verdict:
+    """What admission would say of this key, which has no limits."""
+    return Verdict(
+        key.current_secret.pk,
+        key.public_id,
+        key.team_id,
+        frozenset(key.allowed_models),
+        key.team.slug,
+        key.owner.get_username(),
+    )
