@@ -14,12 +14,20 @@ from django.test.utils import CaptureQueriesContext
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
 from tests.conftest import PASSWORD
 
 Issue = Callable[..., tuple[ApiKey, str]]
 CREDENTIAL = "the-upstreams-own-token"
-WITHOUT_PAGE = {"keys.Secret", "keys.SpentNonce", "catalog.CatalogVersion"}
+# What is a part of another page, or is kept and read by programs.
+WITHOUT_PAGE = {"keys.Secret", "keys.SpentNonce", "catalog.CatalogVersion"} | {
+    f"activity.{name}"
+    for name in (
+        *("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush"),
+        *("Window", "Worker", "Lease", "Running", "EndWish"),
+    )
+}
 OURS = ["teams", "activity", "catalog", "keys"]
 REGISTERED = sorted(admin.site._registry.items(), key=lambda pair: pair[0]._meta.label)
 
@@ -262,6 +270,54 @@ def test_what_still_has_keys_is_not_deleted_and_says_which(
     assert ApiKey.objects.get() == key
 
 
+LIMITS = (
+    "requests_per_minute",
+    "tokens_per_minute",
+    "requests_per_day",
+    "tokens_per_day",
+    "requests_per_month",
+    "tokens_per_month",
+    "parallel_requests",
+)
+
+
+def limits_form(field: str, **limits: object) -> dict[str, object]:
+    return {f"{field}_{name}": limits.get(name, "") for name in LIMITS}
+
+
+def test_an_operator_limits_a_key_and_with_it_the_owner(
+    operator: Client, team: Team, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, limits=Limits(tokens_per_day=5))
+    page = operator.get(change_url(key)).content.decode()
+    assert '<label for="id_limits_3">Tokens per day</label>' in page
+    form = key_form(key, **limits_form("limits", requests_per_minute=60))
+    assert operator.post(change_url(key), form).status_code == 302
+    key.refresh_from_db()
+    assert key.limits == key.granted_limits == Limits(requests_per_minute=60)
+    row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
+    told = "Requests per minute: none → 60, Tokens per day: 5 → none"
+    assert row.target == f"test-key ({key.public_id}): {told}"
+
+
+def test_a_form_that_knows_no_limits_leaves_them(operator: Client, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, limits=Limits(tokens_per_day=5))
+    assert operator.post(change_url(key), key_form(key, name="ci")).status_code == 302
+    key.refresh_from_db()
+    assert (key.name, key.limits) == ("ci", Limits(tokens_per_day=5))
+
+
+@pytest.mark.parametrize("typed", ["0", "-1", "many", "1.5", str(10**15 + 1)])
+def test_a_limit_that_is_none_is_refused_by_its_name(
+    operator: Client, bob: User, issue: Issue, typed: str
+) -> None:
+    key, _ = issue(bob)
+    form = key_form(key, **limits_form("limits", tokens_per_day=typed))
+    answer = operator.post(change_url(key), form)
+    assert answer.status_code == 200
+    assert "Tokens per day: " in answer.content.decode()
+
+
 # Upstreams.
 
 
@@ -343,9 +399,13 @@ def test_a_slug_is_fixed_once_made(operator: Client, team: Team) -> None:
         "is_active": "on",
         "memberships-TOTAL_FORMS": "0",
         "memberships-INITIAL_FORMS": "0",
+        **limits_form("limits", requests_per_day=1000),
+        **limits_form("key_limits", requests_per_day=10),
     }
     assert operator.post(change_url(team), form).status_code == 302
     changed = Team.objects.get()
+    assert changed.limits == Limits(requests_per_day=1000)
+    assert changed.key_limits == Limits(requests_per_day=10)
     assert (changed.name, changed.slug, changed.key_limit) == ("Acme & Sons", team.slug, 7)
 
 

@@ -22,6 +22,8 @@ NEEDS = {
     "keys:overview": Role.VIEWER,
     "keys:create": Role.MEMBER,
     "keys:delete": Role.MEMBER,
+    "keys:limits": Role.MEMBER,
+    "keys:team_limits": Role.ADMIN,
     "catalog:models": Role.VIEWER,
     "teams:members": Role.VIEWER,
     "activity:audit": Role.ADMIN,

@@ -1,5 +1,6 @@
 """What happened. Rows here name things as text, without foreign keys, to outlive what they name."""
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, NoReturn, Self
 
 from django.db import models
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 
+TARGET_LENGTH = 200
+
+
 class Action(models.TextChoices):
     """`subject:what-happened`. A retired action stays listed, because old rows carry it."""
 
@@ -37,6 +41,8 @@ class Action(models.TextChoices):
     KEY_DELETED = "key:deleted", "Key deleted"
     KEY_REFUSED = "key:refused-by-limit", "Key refused: limit reached"
     KEY_CHANGED = "key:changed", "Key changed"
+    TEAM_CHANGED = "team:changed", "Team changed"
+    CALL_ENDED = "call:ended", "Call ended"
 
 
 class AppendOnlyError(TypeError):
@@ -75,6 +81,20 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
             address=(address or "").partition("%")[0] or None,
         )
 
+    def record_changes(
+        self, action: Action, *, target: str, changes: Iterable[str], **who: Any
+    ) -> None:
+        """`target: change, change` in as few rows as hold it, so that no change is cut off."""
+        told = ""
+        for change in changes:
+            longer = f"{told}, {change}" if told else f"{target}: {change}"
+            if len(longer) > TARGET_LENGTH:
+                self.record(action, target=told, **who)
+                longer = f"{target}: {change}"
+            told = longer
+        if told:
+            self.record(action, target=told, **who)
+
     def update(self, **kwargs: Any) -> NoReturn:
         raise AppendOnlyError("Audit rows are never changed.")
 
@@ -89,7 +109,7 @@ class AuditEvent(models.Model):
     action = models.CharField(max_length=40, choices=Action)
     actor = models.CharField(max_length=150, blank=True, help_text="User name; empty: a command.")
     team_slug = models.CharField(max_length=64, blank=True)
-    target = models.CharField(max_length=200)
+    target = models.CharField(max_length=TARGET_LENGTH)
     address = models.GenericIPAddressField(null=True)
 
     objects = AuditQuerySet.as_manager()

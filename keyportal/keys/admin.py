@@ -26,7 +26,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
 
     class Meta:
         model = ApiKey
-        fields = ["name", "owner", "expires_at", "disabled_at", "allowed_models"]
+        fields = ["name", "owner", "expires_at", "disabled_at", "allowed_models", "limits"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -81,7 +81,7 @@ class SecretInline(admin.TabularInline):  # type: ignore[type-arg]  # not generi
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
     form = ApiKeyForm
-    fields = ["masked", "team", "name", "owner", "expires_at", "disabled_at", "allowed_models"]
+    fields = ["masked", "team", *ApiKeyForm.Meta.fields]
     readonly_fields = ["masked", "team"]
     inlines = [SecretInline]
     list_display = ["name", "masked", "team", "owner", "created_at", "expires_at", "disabled_at"]
@@ -114,13 +114,17 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if not form.changed_data:
             return
+        changes = [field for field in form.changed_data if field != "limits"]
+        fields = [*form.changed_data]
+        if "limits" in fields:
+            changes += obj.limits.changes_from(form.initial["limits"])
+            # What an operator sets is what an admin of the team would have: the owner's ceiling.
+            obj.granted_limits = obj.limits
+            fields.append("granted_limits")
         with transaction.atomic():
-            obj.save(update_fields=form.changed_data)
-            AuditEvent.objects.record(
-                Action.KEY_CHANGED,
-                target=f"{obj}: {', '.join(form.changed_data)}",
-                team=obj.team,
-                **_who(request),
+            obj.save(update_fields=fields)
+            AuditEvent.objects.record_changes(
+                Action.KEY_CHANGED, target=str(obj), changes=changes, team=obj.team, **_who(request)
             )
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:

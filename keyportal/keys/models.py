@@ -12,7 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys import secret
 from keyportal.keys.secret import KeyString
-from keyportal.teams.limits import LimitsField
+from keyportal.teams.limits import Limits, LimitsField
 from keyportal.teams.models import Team, User
 
 # What the list can be sorted by; the id decides where the rest is equal.
@@ -90,11 +90,13 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         nonce: str = "",
         expires_at: datetime | None = None,
         allowed_models: list[str] | None = None,
+        limits: Limits | None = None,
     ) -> tuple["ApiKey", KeyString]:
         """Create a key and return it with its plaintext, which exists nowhere else.
 
-        `nonce` is the one-use mark of the form that asked, if a form did. Raises
-        `KeyLimitReached`, `NameTaken` or `AlreadyCreated`, each after creating nothing.
+        `nonce` is the one-use mark of the form that asked, if a form did. `limits` are an
+        operator's word; without them the key starts with the team's. Raises `KeyLimitReached`,
+        `NameTaken` or `AlreadyCreated`, each after creating nothing.
         """
         key_string = secret.generate()
         try:
@@ -114,6 +116,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     public_id=key_string.public_id,
                     expires_at=expires_at,
                     allowed_models=allowed_models or [],
+                    limits=locked.key_limits if limits is None else limits,
+                    granted_limits=limits,
                 )
                 Secret.objects.create(
                     key=key,
@@ -191,6 +195,12 @@ class ApiKey(models.Model):
         """The owner was deactivated or left the team, so the key has stopped working."""
         teams = {membership.team_id for membership in self.owner.memberships.all()}
         return not self.owner.is_active or self.team_id not in teams
+
+    @property
+    def ceiling(self) -> Limits:
+        """The most that its owner may give it."""
+        granted: Limits | None = self.granted_limits
+        return self.team.key_limits if granted is None else granted
 
     @property
     def last_used(self) -> "Secret | None":

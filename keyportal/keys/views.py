@@ -11,7 +11,7 @@ from keyportal.catalog.examples import examples_for
 from keyportal.keys.forms import CreateForm, ListForm
 from keyportal.keys.models import AlreadyCreated, ApiKey, KeyNotIssued
 from keyportal.keys.secret import KeyString
-from keyportal.teams.access import TeamRequest, may_delete, require_delete, team_view
+from keyportal.teams.access import TeamRequest, may_change, require_change, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
 
@@ -28,7 +28,7 @@ def key_list(request: TeamRequest) -> HttpResponse:
     pages.count = found.count()  # The sorted ids would be counted with all they are sorted by.
     page = pages.get_page(request.GET.get("page"))
     shown = keys.for_display().in_bulk(page.object_list)
-    rows = [(shown[pk], may_delete(request.membership, shown[pk])) for pk in page if pk in shown]
+    rows = [(shown[pk], may_change(request.membership, shown[pk])) for pk in page if pk in shown]
     context = {"form": form, "page": page, "rows": rows, "used": _used(request)}
     return render_part(request, "keys/list.html", "keys/_table.html", context)
 
@@ -62,12 +62,12 @@ def key_create(request: TeamRequest) -> HttpResponse:
 def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
     try:
         key = ApiKey.objects.of(request.team).for_display().get(public_id=public_id)
-        require_delete(request.membership, key)
+        require_change(request.membership, key)
         if request.method != "POST":
             return render_part(request, "keys/delete.html", "keys/_delete.html", {"key": key})
         key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
     except ApiKey.DoesNotExist:
-        return _gone(request)
+        return gone(request)
     return _deleted(request, key)
 
 
@@ -122,7 +122,7 @@ def _deleted(request: TeamRequest, key: ApiKey) -> HttpResponse:
     return redirect("keys:list", request.team.slug)
 
 
-def _gone(request: TeamRequest) -> HttpResponse:
+def gone(request: TeamRequest) -> HttpResponse:
     """Deleted by somebody else, or never here: both look the same, so ids can't be probed."""
     response = render_part(request, "keys/gone.html", "keys/_gone.html", {}, status=404)
     response["HX-Trigger"] = "keys-changed"

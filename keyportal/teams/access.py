@@ -75,16 +75,18 @@ def team_view(
     return decorate
 
 
-def may_delete(membership: Membership, owned: Owned) -> bool:
-    """Members delete what is theirs, admins and owners delete anything in their team."""
+def may_change(membership: Membership, owned: Owned) -> bool:
+    """Members change and delete what is theirs, admins and owners anything in their team."""
     if membership.is_at_least(Role.ADMIN):
         return True
     return membership.is_at_least(Role.MEMBER) and owned.owner_id == membership.user_id
 
 
-def require_delete(membership: Membership, owned: Owned) -> None:
-    if not may_delete(membership, owned):
-        raise PermissionDenied("You may delete your own keys; this one belongs to someone else.")
+def require_change(membership: Membership, owned: Owned) -> None:
+    if not may_change(membership, owned):
+        raise PermissionDenied(
+            "You may change and delete your own keys; this one belongs to someone else."
+        )
 
 
 def _membership(user: User, slug: str) -> Membership:
@@ -117,9 +119,9 @@ class Door:
 
 
 DOORS = (
-    Door("API Keys", "key", "keys:list", also=("keys:create", "keys:delete")),
+    Door("API Keys", "key", "keys:list", also=("keys:create", "keys:delete", "keys:limits")),
     Door("Models", "models", "catalog:models"),
-    Door("Members", "members", "teams:members"),
+    Door("Members", "members", "teams:members", also=("keys:team_limits",)),
     Door("Audit", "audit", "activity:audit", Role.ADMIN),
     Door("Overview", "overview", "keys:overview"),
 )
@@ -135,6 +137,7 @@ def frame(request: HttpRequest) -> dict[str, object]:
         "team": membership.team,
         "teams": Team.objects.of(membership.user).filter(is_active=True),
         "can_create": membership.is_at_least(Role.MEMBER),
+        "is_admin": membership.is_at_least(Role.ADMIN),
         "doors": [door for door in DOORS if membership.is_at_least(door.role)],
         "here": request.resolver_match and request.resolver_match.view_name,
     }

@@ -48,7 +48,7 @@ class TeamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at r
     list_display = ["name", "slug", "key_count", "key_limit", "is_active", "created_at"]
     list_filter = ["is_active"]
     search_fields = ["name", "slug"]
-    fields = ["name", "slug", "key_limit", "is_active"]
+    fields = ["name", "slug", "key_limit", "is_active", "limits", "key_limits"]
     inlines = [MembershipInline]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> list[str]:

@@ -33,6 +33,18 @@ class Limits(NamedTuple):
     def within(self, ceiling: "Limits") -> bool:
         return not self.above(ceiling)
 
+    def changes_from(self, former: "Limits") -> list[str]:
+        """A phrase for each limit that differs, such as `Tokens per day: none → 5000`."""
+        return [
+            f"{LABELS[name]}: {before or 'none'} → {now or 'none'}"
+            for name, before, now in zip(self._fields, former, self, strict=True)
+            if before != now
+        ]
+
+    def in_words(self) -> str:
+        set_ones = [f"{LABELS[name].lower()}: {limit}" for name, limit in self.stored().items()]
+        return ", ".join(set_ones) or "no limits"
+
     def above(self, ceiling: "Limits") -> list[str]:
         """The names of those that are higher than `ceiling` has them; no limit is the highest."""
         return [
@@ -74,6 +86,13 @@ class LimitsField(models.JSONField):
         kwargs.setdefault("default", Limits)
         kwargs["blank"] = True
         super().__init__(*args, **kwargs)
+
+    def formfield(self, **kwargs: Any) -> Any:
+        """A number for each limit, instead of JSON's box of text."""
+        from keyportal.teams.forms import LimitsFormField
+
+        kwargs |= {"form_class": LimitsFormField, "show_hidden_initial": False}
+        return models.Field.formfield(self, **kwargs)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Limits | None:
         stored = super().from_db_value(value, expression, connection)

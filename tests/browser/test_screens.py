@@ -9,6 +9,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.browser.conftest import KEYS
 from tests.browser.pages import button, create, dialog, row
@@ -20,6 +21,7 @@ PAGES = [
     f"{KEYS}create/",
     f"{TEAM}/models/",
     f"{TEAM}/members/",
+    f"{TEAM}/limits/",
     f"{TEAM}/audit/",
     f"{TEAM}/overview/",
     "/accounts/password/change/",
@@ -56,10 +58,13 @@ def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
     assert_dialog_fits(page, "Delete API key")
     expect(button(dialog(page), "Delete")).to_be_in_viewport(ratio=1)
     page.keyboard.press("Escape")
+    button(row(page, LONGEST), "Limits").click()
+    assert not dialog(page, "Limits").evaluate("found => found.scrollWidth > found.clientWidth")
+    page.keyboard.press("Escape")
     create(page, "y" * 64)
     assert_dialog_fits(page, "API key created")
     expect(button(page, "Copy")).to_be_in_viewport(ratio=1)
-    for path in (KEYS, *PAGES, f"{KEYS}{key.public_id}/delete/"):
+    for path in (KEYS, *PAGES, f"{KEYS}{key.public_id}/delete/", f"{KEYS}{key.public_id}/limits/"):
         page.goto(path)
         assert not sticks_out(page), path
 
@@ -101,11 +106,13 @@ def test_axe_finds_nothing_on_the_pages_of_strangers(looked_at: Open) -> None:
 def test_axe_finds_nothing_on_the_pages_of_a_team(
     looked_at: Open, alice: User, other_team: Team, issue: Issue, model: ServedModel
 ) -> None:
-    key, _ = issue(alice, "nightly")
+    Team.objects.filter(slug="u-8105f7322477").update(limits=Limits(tokens_per_day=5))
+    key, _ = issue(alice, "nightly", limits=Limits(requests_per_day=2))
     Membership.objects.create(team=other_team, user=alice, role=Role.VIEWER)
     of_a_viewer, delete = "/teams/u-0000000000cc/keys/", f"{KEYS}{key.public_id}/delete/"
     page = looked_at(alice)
-    for path in (*PAGES, of_a_viewer, delete):
+    limits = f"{KEYS}{key.public_id}/limits/"
+    for path in (*PAGES, of_a_viewer, delete, limits):
         page.goto(path)
         assert_axe_finds_nothing(page)
 
@@ -122,6 +129,12 @@ def test_axe_finds_nothing_in_the_list_and_its_dialogs(
     assert_axe_finds_nothing(page)
     button(row(page, "nightly"), "Delete").click()
     dialog(page, "Delete API key")
+    assert_axe_finds_nothing(page)
+    page.keyboard.press("Escape")
+    button(row(page, "nightly"), "Limits").click()
+    dialog(page, "Limits").get_by_label("Tokens per day").fill("-1")
+    button(dialog(page), "Save").click()
+    expect(dialog(page).get_by_role("alert")).to_be_visible()
     assert_axe_finds_nothing(page)
     page.keyboard.press("Escape")
     button(page, "Create").click()

@@ -10,6 +10,7 @@ from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 
 pytestmark = pytest.mark.django_db
@@ -36,6 +37,21 @@ def test_issue_key_takes_models_and_an_end(bob: User, model: ServedModel) -> Non
     key = ApiKey.objects.get()
     assert key.allowed_models == [model.name]
     assert key.expires_at == tomorrow
+
+
+def test_a_key_starts_with_the_limits_of_the_team(bob: User) -> None:
+    Team.objects.update(key_limits=Limits(requests_per_minute=60))
+    issue_key()
+    key = ApiKey.objects.get()
+    assert (key.limits, key.granted_limits) == (Limits(requests_per_minute=60), None)
+
+
+def test_issue_key_takes_limits_and_grants_them(bob: User) -> None:
+    Team.objects.update(key_limits=Limits(requests_per_minute=60, tokens_per_day=5))
+    issue_key("--requests-per-minute=600", "--tokens-per-day=none", "--parallel-requests=2")
+    key = ApiKey.objects.get()
+    expected = Limits(requests_per_minute=600, parallel_requests=2)
+    assert key.limits == key.granted_limits == expected
 
 
 def test_an_end_without_an_offset_is_utc(bob: User) -> None:

@@ -9,7 +9,7 @@ from django.http import Http404, HttpResponse
 from django.test import RequestFactory
 
 from keyportal.keys.models import ApiKey
-from keyportal.teams.access import TeamRequest, frame, may_delete, require_delete, team_view
+from keyportal.teams.access import TeamRequest, frame, may_change, require_change, team_view
 from keyportal.teams.models import Membership, Role, Team, User
 
 Open = Callable[[Role, User], HttpResponse]
@@ -101,19 +101,19 @@ def test_a_role_in_one_team_is_none_in_another(
         (Role.OWNER, True, True),
     ],
 )
-def test_who_may_delete_which_key(
+def test_who_may_change_which_key(
     role: Role, own: bool, anothers: bool, bob: User, member: Callable[[Role], User]
 ) -> None:
     user = member(role)
     membership = Membership.objects.get(user=user)
     for owner, allowed in ((user, own), (bob, anothers)):
         key = ApiKey(owner=owner)
-        assert may_delete(membership, key) is allowed
+        assert may_change(membership, key) is allowed
         if allowed:
-            require_delete(membership, key)
+            require_change(membership, key)
         else:
             with pytest.raises(PermissionDenied):
-                require_delete(membership, key)
+                require_change(membership, key)
 
 
 def test_the_frame_offers_only_the_users_active_teams(

@@ -5,6 +5,7 @@ import pytest
 from django.contrib.auth import authenticate
 from django.core.management import CommandError, call_command
 
+from keyportal.teams.limits import UNLIMITED, Limits
 from keyportal.teams.models import Membership, Role, Team, User
 
 pytestmark = pytest.mark.django_db
@@ -34,9 +35,17 @@ def test_createteam_takes_slug_limit_and_owner(run: Callable[..., str], charlie:
     assert Membership.objects.get(team=team, user=charlie).role == Role.OWNER
 
 
+def test_createteam_takes_a_roof(run: Callable[..., str]) -> None:
+    slug = run("createteam", "Acme", "--requests-per-minute=60", "--tokens-per-day=5000").strip()
+    roof = Limits(requests_per_minute=60, tokens_per_day=5000)
+    assert Team.objects.get(slug=slug).limits == roof
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
+        (["--requests-per-day=-1"], "Requests per day: a whole number"),
+        (["--requests-per-day=many"], "invalid number or none value: 'many'"),
         (["--slug=Not A Slug"], "lower-case letters"),
         (["--slug=u-8105f7322477"], "already exists"),
         (["--key-limit=-1"], "greater than or equal to 0"),
@@ -57,6 +66,17 @@ def test_setteam_changes_only_what_is_given(run: Callable[..., str], team: Team)
     assert "Apex" in run("setteam", team.slug, "--name=Apex", "--active")
     team.refresh_from_db()
     assert (team.name, team.key_limit, team.is_active) == ("Apex", 5, True)
+
+
+def test_setteam_changes_single_limits_of_the_roof(run: Callable[..., str], team: Team) -> None:
+    printed = run("setteam", team.slug, "--requests-per-day=9", "--parallel-requests=2")
+    assert printed.endswith("active, requests per day: 9, requests at one time: 2\n")
+    run("setteam", team.slug, "--requests-per-day=none", "--tokens-per-month=7")
+    team.refresh_from_db()
+    assert team.limits == Limits(tokens_per_month=7, parallel_requests=2)
+    run("setteam", team.slug, "--tokens-per-month=0", "--parallel-requests=0")
+    team.refresh_from_db()
+    assert team.limits == UNLIMITED
 
 
 def test_setteam_refuses_what_makes_no_sense(run: Callable[..., str], team: Team) -> None:

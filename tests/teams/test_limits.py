@@ -42,6 +42,14 @@ def test_limits_come_back_from_the_database_as_they_went(db: None) -> None:
         assert [parse(text) for text in cursor.fetchone()] == [limits, UNLIMITED]
 
 
+def test_changes_name_what_was_and_what_is() -> None:
+    former, now = Limits(tokens_per_day=5, parallel_requests=2), Limits(tokens_per_day=6)
+    told = ["Tokens per day: 5 → 6", "Requests at one time: 2 → none"]
+    assert now.changes_from(former) == told
+    assert now.changes_from(now) == []
+    assert (now.in_words(), UNLIMITED.in_words()) == ("tokens per day: 6", "no limits")
+
+
 @pytest.mark.parametrize("limit", [0, -1, LARGEST + 1, 1.5, "60"])
 def test_what_is_no_limit_is_refused(limit: object) -> None:
     with pytest.raises(ValidationError):

@@ -4,11 +4,13 @@ Results go to standard output, everything else to standard error; no command eve
 """
 
 import os
+from argparse import ArgumentTypeError
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from keyportal.teams.limits import LABELS, Limits, validate
 from keyportal.teams.models import Membership, Team, User
 
 
@@ -43,6 +45,31 @@ def membership_of(user: User, team: Team) -> Membership:
         return Membership.objects.get(user=user, team=team)
     except Membership.DoesNotExist:
         raise CommandError(f"{user} is not in the team {team.slug}.") from None
+
+
+def add_limit_arguments(parser: CommandParser, what: str) -> None:
+    """`--requests-per-minute` and so on; `what` tells whose limits these are."""
+    group = parser.add_argument_group("limits", what)
+    for name in LABELS:
+        group.add_argument(f"--{name.replace('_', '-')}", type=_limit, metavar="N")
+
+
+def with_given_limits(limits: Limits, options: dict[str, Any]) -> Limits:
+    """Those that were given take the place of the old ones; `none` takes one away."""
+    given = {name: options[name] or None for name in LABELS if options[name] is not None}
+    changed = limits._replace(**given)
+    validate(changed)
+    return changed
+
+
+def _limit(text: str) -> int:
+    """0 for none: argparse has its own use for None."""
+    if text == "none":
+        return 0
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"invalid number or none value: {text!r}") from None
 
 
 def from_environment(variable: str) -> str:

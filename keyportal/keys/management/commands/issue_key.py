@@ -7,11 +7,14 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, KeyNotIssued
+from keyportal.teams.limits import LABELS, Limits
 from keyportal.teams.management.operator import (
     OperatorCommand,
+    add_limit_arguments,
     membership_of,
     team_named,
     user_named,
+    with_given_limits,
 )
 from keyportal.teams.models import Role, Team, User
 
@@ -32,6 +35,11 @@ class Command(OperatorCommand):
             help="a served model that the key may call; may be given again; default: all",
         )
         parser.add_argument("--expires", metavar="ISO", help="such as 2030-01-31T18:00+01:00")
+        add_limit_arguments(
+            parser,
+            "Where one is given, the owner may not raise any; `none` takes away what new keys "
+            "of the team start with, which is the default.",
+        )
 
     @sensitive_variables("key_string")
     def handle(self, **options: Any) -> None:
@@ -46,6 +54,7 @@ class Command(OperatorCommand):
                 name=name,
                 expires_at=_moment(options["expires"]),
                 allowed_models=_callable(options["models"], team),
+                limits=_limits(options, team),
             )
         except KeyNotIssued as error:
             raise CommandError(str(error)) from error
@@ -65,6 +74,13 @@ def _callable(names: list[str], team: Team) -> list[str]:
     if unknown := [name for name in names if name not in known]:
         raise CommandError(f"{team.slug} can't call {', '.join(unknown)}.")
     return sorted(set(names))
+
+
+def _limits(options: dict[str, Any], team: Team) -> Limits | None:
+    """None where none is given, so that the key starts as the team has it."""
+    if all(options[name] is None for name in LABELS):
+        return None
+    return with_given_limits(team.key_limits, options)
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -3,7 +3,13 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.db import transaction
 
-from keyportal.teams.management.operator import OperatorCommand, user_named
+from keyportal.teams.limits import UNLIMITED
+from keyportal.teams.management.operator import (
+    OperatorCommand,
+    add_limit_arguments,
+    user_named,
+    with_given_limits,
+)
 from keyportal.teams.models import Membership, Role, Team
 
 
@@ -15,11 +21,13 @@ class Command(OperatorCommand):
         parser.add_argument("--slug", help="part of addresses and model names; default: random")
         parser.add_argument("--key-limit", type=int, help="how many API keys it may have")
         parser.add_argument("--owner", help="user name of its first owner")
+        add_limit_arguments(parser, "A roof over all keys of the team together; default: none.")
 
     def handle(self, **options: Any) -> None:
         given = {field: options[field] for field in ("slug", "key_limit")}
         team = Team(
             name=options["name"],
+            limits=with_given_limits(UNLIMITED, options),
             **{field: value for field, value in given.items() if value is not None},
         )
         owner = user_named(options["owner"]) if options["owner"] else None

@@ -3,13 +3,19 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from keyportal.teams.management.operator import OperatorCommand, team_named
+from keyportal.teams.limits import LABELS
+from keyportal.teams.management.operator import (
+    OperatorCommand,
+    add_limit_arguments,
+    team_named,
+    with_given_limits,
+)
 
 FIELDS = ("name", "key_limit", "is_active")
 
 
 class Command(OperatorCommand):
-    help = "Change a team's name or key limit, or switch it off and on."
+    help = "Change a team's name, key limit or roof of use, or switch it off and on."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("team", metavar="SLUG")
@@ -21,15 +27,23 @@ class Command(OperatorCommand):
             action=BooleanOptionalAction,
             help="keys of a team that is not active are refused from the next request on",
         )
+        add_limit_arguments(
+            parser, "A roof over all keys of the team together; `none` takes a limit away."
+        )
 
     def handle(self, **options: Any) -> None:
         team = team_named(options["team"])
-        changed = [field for field in FIELDS if options[field] is not None]
-        if not changed:
-            raise CommandError("Nothing to change: give --name, --key-limit or --[no-]active.")
-        for field in changed:
-            setattr(team, field, options[field])
+        given = {field: options[field] for field in FIELDS if options[field] is not None}
+        if any(options[name] is not None for name in LABELS):
+            given["limits"] = with_given_limits(team.limits, options)
+        if not given:
+            raise CommandError(
+                "Nothing to change: give --name, --key-limit, --[no-]active or a limit."
+            )
+        for field, value in given.items():
+            setattr(team, field, value)
         team.full_clean()
-        team.save(update_fields=changed)
+        team.save(update_fields=given)
         state = "active" if team.is_active else "not active"
-        self.stdout.write(f"{team.slug}: {team.name}, at most {team.key_limit} keys, {state}")
+        keys, roof = f"at most {team.key_limit} keys", team.limits.in_words()
+        self.stdout.write(f"{team.slug}: {team.name}, {keys}, {state}, {roof}")

@@ -1,0 +1,90 @@
+"""How much of its limits a key, or a team, has used by now. The gateway counts; this reads."""
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.db.models import Q, Sum
+from django.utils import timezone
+
+from keyportal.activity.windows import Kind, Lease, Window, Worker
+from keyportal.teams.limits import LABELS, Limits
+from keyportal.teams.models import Team
+
+WORKER_SILENCE = timedelta(seconds=15)  # A worker that was not seen for this long holds nothing.
+COUNTED = {
+    "requests_per_minute": (Kind.MINUTE, "requests"),
+    "tokens_per_minute": (Kind.MINUTE, "tokens"),
+    "requests_per_day": (Kind.DAY, "requests"),
+    "tokens_per_day": (Kind.DAY, "tokens"),
+    "requests_per_month": (Kind.MONTH, "requests"),
+    "tokens_per_month": (Kind.MONTH, "tokens"),
+}
+
+
+class Use(NamedTuple):
+    """One limit, what is used of it now, and when that begins again."""
+
+    name: str
+    label: str
+    limit: int | None
+    used: int
+    resets_at: datetime | None
+
+    @property
+    def is_full(self) -> bool:
+        return self.limit is not None and self.used >= self.limit
+
+
+def subject_of_key(public_id: str) -> str:
+    return f"key:{public_id}"
+
+
+def subject_of_team(team: Team) -> str:
+    return f"team:{team.slug}"
+
+
+def window_start(kind: Kind, now: datetime) -> datetime:
+    """`now` is in UTC, to which all windows are aligned."""
+    minute = now.replace(second=0, microsecond=0)
+    if kind is Kind.MINUTE:
+        return minute
+    day = minute.replace(hour=0, minute=0)
+    return day if kind is Kind.DAY else day.replace(day=1)
+
+
+def window_end(kind: Kind, now: datetime) -> datetime:
+    start = window_start(kind, now)
+    if kind is Kind.MONTH:
+        return (start + timedelta(days=31)).replace(day=1)
+    return start + (timedelta(minutes=1) if kind is Kind.MINUTE else timedelta(days=1))
+
+
+def uses(subject: str, limits: Limits) -> list[Use]:
+    """One row a limit, in the order of `LABELS`, set or not."""
+    now = timezone.now()
+    counted = _counted(subject, now)
+    found = [
+        Use(name, LABELS[name], getattr(limits, name), counted[kind, unit], window_end(kind, now))
+        for name, (kind, unit) in COUNTED.items()
+    ]
+    name = "parallel_requests"
+    return [*found, Use(name, LABELS[name], limits.parallel_requests, _running(subject, now), None)]
+
+
+def _counted(subject: str, now: datetime) -> dict[tuple[int, str], int]:
+    current = Q()
+    for kind in Kind:
+        current |= Q(kind=kind, start=window_start(kind, now))
+    counted: dict[tuple[int, str], int] = {
+        (kind, unit): 0 for kind in Kind for unit in ("requests", "tokens")
+    }
+    for window in Window.objects.filter(current, subject=subject):
+        counted[window.kind, "requests"] = window.requests
+        counted[window.kind, "tokens"] = window.tokens
+    return counted
+
+
+def _running(subject: str, now: datetime) -> int:
+    alive = Worker.objects.filter(seen_at__gte=now - WORKER_SILENCE).values("name")
+    leases = Lease.objects.filter(subject=subject, worker__in=alive)
+    return leases.aggregate(calls=Sum("calls"))["calls"] or 0

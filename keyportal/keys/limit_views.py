@@ -1,0 +1,78 @@
+"""How much may be used: of a key by those who may change it, of new keys by the team's admins."""
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from keyportal.activity.limits import Use, subject_of_key, subject_of_team, uses
+from keyportal.keys.limits import AboveCeiling, limit_key, limit_new_keys
+from keyportal.keys.models import ApiKey
+from keyportal.keys.views import gone
+from keyportal.teams.access import TeamRequest, require_change, team_view
+from keyportal.teams.forms import LimitsForm
+from keyportal.teams.limits import UNLIMITED
+from keyportal.teams.models import Role
+from keyportal.teams.pages import render_part
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.MEMBER)
+def key_limits(request: TeamRequest, public_id: str) -> HttpResponse:
+    try:
+        key = ApiKey.objects.of(request.team).select_related("team").get(public_id=public_id)
+        require_change(request.membership, key)
+        form = LimitsForm(request.POST if request.method == "POST" else None, limits=key.limits)
+        if not form.is_valid():
+            return _key_form(request, key, form)
+        limit_key(key, form.limits, by=request.membership, address=request.META["REMOTE_ADDR"])
+    except ApiKey.DoesNotExist:
+        return gone(request)
+    except AboveCeiling as refusal:
+        form.refuse(refusal.complaints)
+        return _key_form(request, key, form)
+    return _changed(request, key)
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.ADMIN)
+def team_limits(request: TeamRequest) -> HttpResponse:
+    team = request.team
+    form = LimitsForm(request.POST if request.method == "POST" else None, limits=team.key_limits)
+    if not form.is_valid():
+        context = {"form": form, "roof": _roof(request)}
+        status = 422 if form.is_bound else 200
+        return render(request, "keys/team_limits.html", context, status=status)
+    limit_new_keys(team, form.limits, by=request.membership, address=request.META["REMOTE_ADDR"])
+    messages.success(request, "The limits of new keys are changed.")
+    return redirect("keys:team_limits", team.slug)
+
+
+def _key_form(request: TeamRequest, key: ApiKey, form: LimitsForm) -> HttpResponse:
+    ceiling = UNLIMITED if request.membership.is_at_least(Role.ADMIN) else key.ceiling
+    rows = [
+        (form[use.name], use, getattr(ceiling, use.name))
+        for use in uses(subject_of_key(key.public_id), key.limits)
+    ]
+    return render_part(
+        request,
+        "keys/limits.html",
+        "keys/_limits.html",
+        {"key": key, "form": form, "rows": rows, "roof": _roof(request)},
+        status=422 if form.is_bound else 200,
+    )
+
+
+def _roof(request: TeamRequest) -> list[Use]:
+    """The limits over all keys of the team together; only those that there are."""
+    if request.team.limits == UNLIMITED:
+        return []
+    found = uses(subject_of_team(request.team), request.team.limits)
+    return [use for use in found if use.limit is not None]
+
+
+def _changed(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    if request.htmx:
+        return HttpResponse(status=204, headers={"HX-Trigger": "keys-changed, dialog-close"})
+    messages.success(request, f"The limits of {key.name} are changed.")
+    return redirect("keys:list", request.team.slug)

@@ -1,0 +1,66 @@
+"""Changing how much may be used: of one key by its owner or an admin, of all new keys by an admin.
+
+The ceiling holds here, under the lock on the row, and not in a form: an admin may lower it while
+the owner types.
+"""
+
+from django.db import transaction
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.models import ApiKey
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Membership, Role, Team
+
+
+class AboveCeiling(Exception):
+    """Nothing was changed; `names` are of the limits that are too high."""
+
+    def __init__(self, names: list[str], ceiling: Limits) -> None:
+        super().__init__(f"Above what is allowed: {', '.join(names)}.")
+        self.complaints = {name: f"At most {getattr(ceiling, name)} here." for name in names}
+
+
+def limit_key(key: ApiKey, limits: Limits, *, by: Membership, address: str | None) -> None:
+    """Give the key these limits; an admin's are the owner's ceiling from now on.
+
+    Raises `AboveCeiling`, or `ApiKey.DoesNotExist` when the key was deleted meanwhile.
+    """
+    is_admin = by.is_at_least(Role.ADMIN)
+    with transaction.atomic():
+        locked = (
+            ApiKey.objects.select_related("team")
+            .select_for_update(no_key=True, of=("self",))
+            .get(pk=key.pk)
+        )
+        if not is_admin and (above := limits.above(locked.ceiling)):
+            raise AboveCeiling(above, locked.ceiling)
+        changes = limits.changes_from(locked.limits)
+        locked.limits = limits
+        if is_admin:
+            locked.granted_limits = limits
+        locked.save(update_fields=["limits", "granted_limits"])
+        AuditEvent.objects.record_changes(
+            Action.KEY_CHANGED,
+            target=str(locked),
+            changes=changes,
+            actor=by.user,
+            team=locked.team,
+            address=address,
+        )
+
+
+def limit_new_keys(team: Team, limits: Limits, *, by: Membership, address: str | None) -> None:
+    """What new keys of the team start with, and the most that members may give their own."""
+    with transaction.atomic():
+        locked = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
+        changes = limits.changes_from(locked.key_limits)
+        locked.key_limits = limits
+        locked.save(update_fields=["key_limits"])
+        AuditEvent.objects.record_changes(
+            Action.TEAM_CHANGED,
+            target="Limits of new keys",
+            changes=changes,
+            actor=by.user,
+            team=locked,
+            address=address,
+        )

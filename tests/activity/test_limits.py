@@ -1,0 +1,71 @@
+"""What is used of limits now: read from the windows and leases that the gateway keeps."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.utils import timezone
+
+from keyportal.activity.limits import uses, window_end, window_start
+from keyportal.activity.models import Action, AuditEvent, Lease, Window, Worker
+from keyportal.activity.windows import Kind
+from keyportal.teams.limits import LABELS, UNLIMITED, Limits
+
+SUBJECT = "key:AbCd1234"
+
+
+@pytest.mark.parametrize(
+    ("kind", "start", "end"),
+    [
+        (Kind.MINUTE, datetime(2026, 12, 31, 23, 59, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
+        (Kind.DAY, datetime(2026, 12, 31, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
+        (Kind.MONTH, datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_windows_follow_the_clock_in_utc(kind: Kind, start: datetime, end: datetime) -> None:
+    now = datetime(2026, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    assert (window_start(kind, now), window_end(kind, now)) == (start, end)
+
+
+def test_a_short_month_ends_as_well() -> None:
+    assert window_end(Kind.MONTH, datetime(2027, 2, 28, tzinfo=UTC)) == datetime(
+        2027, 3, 1, tzinfo=UTC
+    )
+
+
+@pytest.mark.django_db
+def test_only_the_present_windows_of_the_subject_count() -> None:
+    now = timezone.now()
+    for kind in Kind:
+        start = window_start(kind, now)
+        for subject, at, used in (
+            (SUBJECT, start, 10 * kind),
+            (SUBJECT, start - timedelta(days=40), 7),
+            ("key:other123", start, 5),
+        ):
+            Window.objects.create(
+                subject=subject, kind=kind, start=at, requests=used, tokens=used * 100
+            )
+    found = {use.name: use for use in uses(SUBJECT, Limits(requests_per_day=20))}
+    assert list(found) == list(LABELS)
+    assert [use.used for use in found.values()] == [10, 1000, 20, 2000, 30, 3000, 0]
+    day = found["requests_per_day"]
+    assert (day.limit, day.is_full, day.resets_at) == (20, True, window_end(Kind.DAY, now))
+    assert not found["tokens_per_day"].is_full
+
+
+@pytest.mark.django_db
+def test_calls_of_workers_that_fell_silent_are_not_running() -> None:
+    now = timezone.now()
+    for name, age, calls in (("alive", 1, 3), ("also", 14, 2), ("gone", 16, 9)):
+        Worker.objects.create(name=name, seen_at=now - timedelta(seconds=age))
+        Lease.objects.create(subject=SUBJECT, worker=name, calls=calls)
+    running = uses(SUBJECT, UNLIMITED)[-1]
+    assert (running.name, running.used, running.resets_at) == ("parallel_requests", 5, None)
+
+
+@pytest.mark.django_db
+def test_many_changes_are_told_in_as_many_rows_as_they_need() -> None:
+    AuditEvent.objects.record_changes(Action.KEY_CHANGED, target="x" * 75, changes=["y" * 60] * 3)
+    AuditEvent.objects.record_changes(Action.KEY_CHANGED, target="z", changes=[])
+    rows = [row.target for row in AuditEvent.objects.order_by("pk")]
+    assert rows == ["x" * 75 + ": " + "y" * 60 + ", " + "y" * 60, "x" * 75 + ": " + "y" * 60]

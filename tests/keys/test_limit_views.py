@@ -1,0 +1,257 @@
+"""Limits in the portal: who sees them, who may set them, and how high."""
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.activity.limits import window_start
+from keyportal.activity.models import Action, AuditEvent, Window
+from keyportal.activity.windows import Kind
+from keyportal.keys.limits import AboveCeiling, limit_key
+from keyportal.keys.models import ApiKey
+from keyportal.teams.limits import LABELS, UNLIMITED, Limits
+from keyportal.teams.models import Membership, Team, User
+
+KEYS = "/teams/u-8105f7322477/keys/"
+TEAM_LIMITS = "/teams/u-8105f7322477/limits/"
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def address(key: ApiKey) -> str:
+    return f"{KEYS}{key.public_id}/limits/"
+
+
+def typed(**limits: object) -> dict[str, object]:
+    """The form as a browser sends it: every field, most of them empty."""
+    return {name: limits.get(name, "") for name in LABELS}
+
+
+def used(subject: str, kind: Kind, **counts: int) -> None:
+    start = window_start(kind, timezone.now())
+    Window.objects.create(subject=subject, kind=kind, start=start, **counts)
+
+
+def test_the_dialog_tells_limits_use_and_roof(
+    sign_in: SignIn, bob: User, team: Team, issue: Issue
+) -> None:
+    Team.objects.update(
+        limits=Limits(tokens_per_month=9_000_000), key_limits=Limits(requests_per_day=2000)
+    )
+    key, _ = issue(bob, "<b>nightly")
+    used(f"key:{key.public_id}", Kind.DAY, requests=1234, tokens=5)
+    used(f"team:{team.slug}", Kind.MONTH, requests=1, tokens=4_500_000)
+    client = sign_in(bob)
+    page, fragment = client.get(address(key)), client.get(address(key), headers=HTMX)
+    assert page.content.lstrip().startswith(b"<!doctype html>")
+    assert fragment.content.lstrip().startswith(b'<article id="limits"')
+    for response in (page, fragment):
+        text = response.content.decode()
+        assert "&lt;b&gt;nightly" in text
+        for expected in (
+            *LABELS.values(),
+            "1,234 of 2,000",
+            "4,500,000 of 9,000,000",
+            "up to 2,000",
+        ):
+            assert expected in text
+        assert "HX-Request" in response["Vary"]
+
+
+def test_a_team_without_a_roof_says_so(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    assert "There is none" in sign_in(bob).get(address(key), headers=HTMX).content.decode()
+
+
+def test_member_limits_their_own_key(sign_in: SignIn, bob: User, team: Team, issue: Issue) -> None:
+    key, _ = issue(bob)
+    limits = typed(requests_per_minute="60", parallel_requests="2")
+    response = sign_in(bob).post(address(key), limits, headers=HTMX)
+    assert response.status_code == 204
+    assert response["HX-Trigger"] == "keys-changed, dialog-close"
+    key.refresh_from_db()
+    expected = Limits(requests_per_minute=60, parallel_requests=2)
+    assert (key.limits, key.granted_limits) == (expected, None)
+    event = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
+    told = "Requests per minute: none → 60, Requests at one time: none → 2"
+    assert event.target == f"test-key ({key.public_id}): {told}"
+    assert (event.actor, event.address) == ("bob", "127.0.0.1")
+
+
+def test_without_javascript_it_leads_back_to_the_list(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, "nightly")
+    response = sign_in(bob).post(address(key), typed(tokens_per_day="5"), follow=True)
+    assert response.redirect_chain == [(KEYS, 302)]
+    assert "The limits of nightly are changed." in response.content.decode()
+
+
+def test_saving_unchanged_is_no_event(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, limits=Limits(tokens_per_day=5))
+    sign_in(bob).post(address(key), typed(tokens_per_day="5"), headers=HTMX)
+    assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaints"),
+    [
+        (typed(requests_per_minute="61", tokens_per_day="1"), 1),
+        (typed(tokens_per_day="1"), 1),  # No limit is the highest.
+        (typed(), 2),
+    ],
+)
+@pytest.mark.parametrize("is_granted", [True, False])
+def test_member_never_goes_above_the_ceiling(
+    sign_in: SignIn,
+    bob: User,
+    issue: Issue,
+    asked: dict[str, object],
+    complaints: int,
+    is_granted: bool,
+) -> None:
+    ceiling = Limits(requests_per_minute=60, tokens_per_day=5)
+    if not is_granted:
+        Team.objects.update(key_limits=ceiling)
+    key, _ = issue(bob, limits=ceiling if is_granted else None)
+    response = sign_in(bob).post(address(key), asked, headers=HTMX)
+    assert response.status_code == 422
+    assert response.content.decode().count("At most ") == complaints
+    assert ApiKey.objects.get().limits == ceiling
+    assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
+
+
+def test_what_an_admin_sets_is_the_owners_ceiling(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
+    Team.objects.update(key_limits=Limits(requests_per_minute=60))
+    key, _ = issue(bob)
+    sign_in(ada).post(address(key), typed(requests_per_minute="600"), headers=HTMX)
+    client = sign_in(bob)
+    for asked, status in (("601", 422), ("600", 204), ("30", 204), ("600", 204)):
+        limits = typed(requests_per_minute=asked)
+        assert client.post(address(key), limits, headers=HTMX).status_code == status
+    key.refresh_from_db()
+    assert key.limits == key.granted_limits == Limits(requests_per_minute=600)
+
+
+def test_admin_may_allow_everything(sign_in: SignIn, ada: User, bob: User, issue: Issue) -> None:
+    Team.objects.update(key_limits=Limits(requests_per_minute=60))
+    key, _ = issue(bob)
+    sign_in(ada).post(address(key), typed(), headers=HTMX)
+    key.refresh_from_db()
+    assert key.limits == key.granted_limits == UNLIMITED
+    assert sign_in(bob).post(address(key), typed(), headers=HTMX).status_code == 204
+
+
+def test_the_ceiling_of_this_moment_counts_and_not_the_one_on_the_page(
+    bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    assert key.team.key_limits == UNLIMITED
+    Team.objects.update(key_limits=Limits(tokens_per_day=5))
+    with pytest.raises(AboveCeiling):
+        limit_key(key, UNLIMITED, by=Membership.objects.get(user=bob), address=None)
+
+
+@pytest.mark.parametrize("nonsense", ["0", "-1", "many", "1.5", "9" * 16])
+def test_nonsense_is_told_beside_its_field(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue, nonsense: str
+) -> None:
+    key, _ = issue(bob)
+    for path in (address(key), TEAM_LIMITS):
+        response = sign_in(ada).post(path, typed(tokens_per_day=nonsense))
+        assert response.status_code == 422
+        assert 'id="id_tokens_per_day_error" role="alert"' in response.content.decode()
+    assert ApiKey.objects.get().limits == Team.objects.get().key_limits == UNLIMITED
+
+
+def test_member_may_not_limit_anothers(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    client = sign_in(bob)
+    for response in (client.get(address(key)), client.post(address(key), typed())):
+        assert response.status_code == 403
+        assert "belongs to someone else" in response.content.decode()
+
+
+def test_viewer_is_refused_with_the_reason(
+    sign_in: SignIn, alice: User, vera: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    response = sign_in(vera).get(address(key))
+    assert response.status_code == 403
+    assert "This needs the role Member" in response.content.decode()
+
+
+def test_outsider_gets_404(sign_in: SignIn, alice: User, charlie: User, issue: Issue) -> None:
+    key, _ = issue(alice)
+    for path in (address(key), TEAM_LIMITS):
+        assert sign_in(charlie).get(path).status_code == 404
+
+
+def test_a_key_that_is_gone_is_told_kindly(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    gone = address(key)
+    key.revoke(actor=bob)
+    client = sign_in(bob)
+    for response in (client.get(gone, headers=HTMX), client.post(gone, typed(), headers=HTMX)):
+        assert response.status_code == 404
+        assert response.content.lstrip().startswith(b'<article id="gone"')
+
+
+def test_put_is_refused(sign_in: SignIn, ada: User, issue: Issue) -> None:
+    key, _ = issue(ada)
+    for path in (address(key), TEAM_LIMITS):
+        assert sign_in(ada).put(path).status_code == 405
+
+
+def test_the_list_offers_limits_to_those_who_may_change_them(
+    sign_in: SignIn, alice: User, bob: User, vera: User, issue: Issue
+) -> None:
+    his, _ = issue(bob, "his")
+    hers, _ = issue(alice, "hers")
+    seen = {user: sign_in(user).get(KEYS).content.decode() for user in (alice, bob, vera)}
+    assert [address(his) in seen[user] for user in (alice, bob, vera)] == [True, True, False]
+    assert [address(hers) in seen[user] for user in (alice, bob, vera)] == [True, False, False]
+
+
+# Those of the team.
+
+
+def test_admin_sets_what_new_keys_start_with(
+    sign_in: SignIn, ada: User, bob: User, team: Team, issue: Issue
+) -> None:
+    old, _ = issue(bob, "old")
+    response = sign_in(ada).post(TEAM_LIMITS, typed(requests_per_day="100"), follow=True)
+    assert response.redirect_chain == [(TEAM_LIMITS, 302)]
+    assert "The limits of new keys are changed." in response.content.decode()
+    assert 'value="100"' in response.content.decode()
+    new, _ = issue(bob, "new")
+    old.refresh_from_db()
+    assert (old.limits, new.limits) == (UNLIMITED, Limits(requests_per_day=100))
+    event = AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED)
+    assert event.target == "Limits of new keys: Requests per day: none → 100"
+    assert event.actor == "ada"
+
+
+def test_the_page_shows_the_roof_with_its_use(sign_in: SignIn, ada: User, team: Team) -> None:
+    assert "There is none" in sign_in(ada).get(TEAM_LIMITS).content.decode()
+    Team.objects.update(limits=Limits(requests_per_minute=60))
+    used(f"team:{team.slug}", Kind.MINUTE, requests=60)
+    page = sign_in(ada).get(TEAM_LIMITS).content.decode()
+    assert "60 of 60" in page
+    assert '<span class="used full">' in page
+
+
+def test_limits_of_the_team_are_for_admins(sign_in: SignIn, ada: User, bob: User) -> None:
+    members = "/teams/u-8105f7322477/members/"
+    response = sign_in(bob).get(TEAM_LIMITS)
+    assert response.status_code == 403
+    assert "This needs the role Admin" in response.content.decode()
+    assert TEAM_LIMITS not in sign_in(bob).get(members).content.decode()
+    assert TEAM_LIMITS in sign_in(ada).get(members).content.decode()
