@@ -4,6 +4,7 @@ Charlie has a team of his own and is an outsider here."""
 import re
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 from django.conf import settings
 from django.test import Client
@@ -15,6 +16,10 @@ from keyportal.teams.models import Membership, Role, Team, User
 from tests import upstream
 from tests.serving import Server
 from tests.upstream import Upstream as FakeUpstream
+
+# A machine that does other things too is no reason to fail.
+hypothesis.settings.register_profile("keyportal", deadline=None)
+hypothesis.settings.load_profile("keyportal")
 
 PASSWORD = "correct horse battery staple"
 USES_DATABASE = {"db", "transactional_db", "database"}

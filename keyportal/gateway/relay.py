@@ -94,7 +94,7 @@ async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, No
 
 def _last_boundary(data: bytes) -> int:
     """Where the last whole event in `data` ends; 0 when none does."""
-    return max(_end_of_last(b"\n\n", data), _end_of_last(b"\r\n\r\n", data))
+    return max(_end_of_last(mark, data) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r"))
 
 
 def _end_of_last(mark: bytes, data: bytes) -> int:

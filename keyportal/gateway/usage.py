@@ -18,7 +18,7 @@ _LAST_EVENT = re.compile(
     rb"^data: ?\[DONE\]|^event: ?(?:message_stop|response\.(?:completed|failed|incomplete))",
     re.MULTILINE,
 )
-_EVENTS = re.compile(rb".+?(?:\r?\n\r?\n|\Z)", re.DOTALL)
+_EVENTS = re.compile(rb".+?(?:\r\n\r\n|\n\n|\r\r|\Z)", re.DOTALL)
 
 
 class Details(msgspec.Struct):

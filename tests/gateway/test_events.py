@@ -35,7 +35,7 @@ streams = st.builds(
     lambda end, events, rest: (
         b"".join(b"".join(line + end for line in event) + end for event in events) + rest
     ),
-    st.sampled_from([b"\n", b"\r\n"]),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
     st.lists(st.lists(lines.filter(bool), min_size=1, max_size=3), max_size=6),
     lines,
 )
@@ -47,7 +47,7 @@ def test_the_same_bytes_cut_between_events(data: bytes, places: list[int]) -> No
     assert b"".join(pieces) == data
     assert all(pieces)
     for piece in pieces[:-1]:
-        assert piece.endswith((b"\n\n", b"\r\n\r\n"))
+        assert piece.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
 
 @given(st.lists(st.binary(max_size=20)))
@@ -55,7 +55,7 @@ def test_bytes_that_are_no_events_arrive_too(chunks: list[bytes]) -> None:
     assert b"".join(passed_on(chunks)) == b"".join(chunks)
 
 
-@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
 def test_whole_events_are_not_held_back(end: bytes) -> None:
     chunks = [b"data: 1" + end, b"data: 2" + end + b"data:", b" 3", end]
     assert passed_on(chunks) == [
