@@ -144,6 +144,7 @@ def upstream_server() -> Iterator[FakeUpstream]:
 def fake(upstream_server: FakeUpstream) -> FakeUpstream:
     """The fake model server, with an empty memory."""
     upstream_server.received.clear()
+    upstream_server.told.clear()
     upstream_server.cut_at.clear()
     upstream_server.may_go_on.clear()
     return upstream_server

@@ -36,6 +36,8 @@ class Upstream:
         self.received: list[Received] = []
         self.cut_at: list[float] = []
         """When a caller went away while we were still answering, in monotonic seconds."""
+        self.told: list[tuple[int, int]] = []
+        """Prompt and completion tokens, as an answer that went out whole told them."""
         self.may_go_on = threading.Event()
         """Set by a test to release the answers that wait for it."""
 
@@ -68,6 +70,24 @@ class Upstream:
         return web.json_response(
             {"error": error}, status=int(status), headers={"Retry-After": "7", "X-Inner": "secret"}
         )
+
+    async def _count(self, request: web.Request, tokens: str) -> web.StreamResponse:
+        """Uses as many prompt and completion tokens as the name says: `count:12,5`."""
+        prompt, completion = map(int, tokens.split(","))
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion}
+        asked = json.loads(self.received[-1].body)
+        if not asked.get("stream"):
+            self.told.append((prompt, completion))
+            return web.json_response({"object": "chat.completion", "usage": usage})
+        response = await _events(request)
+        for number in range(completion):
+            await response.write(event(number))
+        if (asked.get("stream_options") or {}).get("include_usage"):
+            self.told.append((prompt, completion))
+            last = json.dumps({"choices": [], "usage": usage}).encode()
+            await response.write(b"data: " + last + b"\n\n")
+        await response.write(b"data: [DONE]\n\n")
+        return response
 
     async def _redirect(self, request: web.Request, status: str) -> web.StreamResponse:
         return web.Response(status=int(status), headers={"Location": self.url + "/elsewhere"})

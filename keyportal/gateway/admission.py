@@ -9,7 +9,6 @@ load grows.
 
 import asyncio
 import logging
-import secrets
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -54,10 +53,9 @@ Outcome = Admitted | GatewayError | None
 class Admission:
     """Gathers requests into batches. One per worker; every method runs in its event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: str) -> None:
         self.catalog = Snapshot.empty()
-        self.worker = secrets.token_hex(8)
-        self._ledger = Ledger(self.worker)
+        self._ledger = Ledger(worker)
         self._waiting: list[Asking] = []
         self._ending: list[Ending] = []
         self._is_reading = False

@@ -1,6 +1,7 @@
 """The gateway: an ASGI application of its own, because Django's request stack costs ten relays."""
 
 import asyncio
+import secrets
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
@@ -57,25 +58,26 @@ class Gateway:
     """Everything one worker needs to serve `/v1/`. Starting needs no database."""
 
     def __init__(self) -> None:
-        self.admission = Admission()
         self.flight = Flight()
-        self.writer = Writer()
-        self.meter = Meter(self.admission.worker, self.writer)
-        self.roster = Roster(self.admission.worker, self.writer, self.flight)
-        self.cleaner = Cleaner(self.writer)
-        self.edge = Edge(BearerAuthMiddleware(self._serve, self.admission, self.flight, self.meter))
+        self.edge = Edge(_too_early)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.edge(scope, receive, send)
 
     async def start(self) -> None:
+        """Build what belongs to one worker: now, because they are forked from one that has not."""
+        worker = secrets.token_hex(8)
+        self.admission = Admission(worker)
+        self.writer = Writer()
+        self.meter = Meter(worker, self.writer)
         self.relay = Relay()
+        self.edge.app = BearerAuthMiddleware(self._serve, self.admission, self.flight, self.meter)
         forever: tuple[Coroutine[Any, Any, None], ...] = (
             self.meter.flush_forever(),
             self.flight.rejudge_forever(self.admission),
-            self.roster.report_forever(),
-            self.cleaner.clean_forever(),
+            Roster(worker, self.writer, self.flight).report_forever(),
+            Cleaner(self.writer).clean_forever(),
         )
         self._tasks = [asyncio.create_task(work) for work in forever]
 
@@ -151,6 +153,10 @@ class Gateway:
         if verdict.allowed_models and name not in verdict.allowed_models:
             raise ModelNotAllowed
         return served
+
+
+async def _too_early(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise ShuttingDown
 
 
 def _allow(allowed: str, method: str) -> None:

@@ -54,7 +54,7 @@ def in_thread(admission: Admission, work: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def admission(db: None) -> Iterator[Admission]:
-    admission = Admission()
+    admission = Admission("worker")
     yield admission
     close(admission)
 
@@ -417,7 +417,7 @@ def test_who_goes_away_while_waiting_does_not_disturb_the_others(
 
 
 def test_closing_closes_the_connection_in_its_own_thread(alice: User, issue: Issue) -> None:
-    admission = Admission()
+    admission = Admission("worker")
     judge(admission, issue(alice)[1])
     kept = in_thread(admission, lambda: connections["admission"])
     assert kept.connection is not None

@@ -69,7 +69,20 @@ def test_a_worker_starts_and_stops_without_a_database() -> None:
 
 def test_an_unknown_address_of_the_gateway_needs_a_key_first() -> None:
     """Nobody without a key learns which addresses there are."""
+
+    async def ask(path: str) -> Client:
+        gateway, client = Gateway(), Client()
+        await gateway.start()
+        await Doors(gateway, Room())(scope(path), client.receive, client.send)
+        await gateway.stop()
+        return client
+
     for path in ("/v1/", "/v1/models", "/v1/nowhere"):
-        client = Client()
-        asyncio.run(application(scope(path), client.receive, client.send))
+        client = asyncio.run(ask(path))
         assert (client.status, client.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+def test_before_its_parts_are_there_the_gateway_says_that_it_is_not() -> None:
+    client = Client()
+    asyncio.run(application(scope("/v1/models"), client.receive, client.send))
+    assert (client.status, client.json()["error"]["code"]) == (503, "shutting_down")

@@ -38,7 +38,7 @@ def early_in_the_minute() -> None:
 @pytest.fixture
 def workers(db: None) -> Iterator[list[Admission]]:
     """Four, each with a thread and a connection, as if they were processes."""
-    made = [Admission() for _ in range(4)]
+    made = [Admission(f"worker-{number}") for number in range(4)]
     yield made
     for one in made:
         one.close()
@@ -311,7 +311,7 @@ def test_a_killed_workers_calls_are_given_back(
     assert kinds(ask([workers[1]], key)) == {"RateLimitExceeded": 1}
     # It is killed now, and nobody sees it any more.
     lost = timedelta(seconds=counters.LOST_SECONDS + 1)
-    Worker.objects.filter(name=workers[0].worker).update(seen_at=timezone.now() - lost)
+    Worker.objects.filter(name="worker-0").update(seen_at=timezone.now() - lost)
     assert counters.LOST_SECONDS + module.HEARTBEAT_SECONDS < 15
     assert kinds(ask([workers[1]], key, key)) == {"Admitted": 2}
 

@@ -1,0 +1,265 @@
+"""Limits as callers meet them: on several workers, by the official client, over the wire."""
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import aiohttp
+import openai
+import pytest
+from django.db import connection as database
+
+from keyportal.activity.models import Window
+from keyportal.keys.models import ApiKey
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Team, User
+from tests.serving import CHAT, Server, chat_body, wait_until
+from tests.upstream import Upstream as FakeUpstream
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+Serve = Callable[..., str]
+OwnServer = Callable[..., Server]
+
+
+def wait_for_a_young_minute(seconds: float = 15) -> None:
+    """A test of a minute's window must not straddle two of them."""
+    left = 60 - datetime.now(UTC).timestamp() % 60
+    if left < seconds:
+        time.sleep(left + 0.1)
+
+
+@pytest.fixture
+def limited(alice: User, issue: Issue) -> Callable[..., str]:
+    def limited(**limits: int) -> str:
+        return issue(alice, limits=Limits(**limits))[1]
+
+    return limited
+
+
+@pytest.fixture
+def wide_server(own_server: OwnServer) -> Server:
+    """Workers as many as the database is made for."""
+    return own_server(workers=4 if database.vendor == "postgresql" else 2)
+
+
+def client(server: Server, key: str, **more: object) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, **more)  # type: ignore[arg-type]
+
+
+async def call_at_once(server: Server, key: str, model: str, number: int) -> Counter[int]:
+    headers = {"Authorization": f"Bearer {key}"}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+
+        async def call() -> int:
+            async with session.post(server.url + CHAT, json=chat_body(model)) as answer:
+                await answer.read()
+                return answer.status
+
+        return Counter(await asyncio.gather(*(call() for _ in range(number))))
+
+
+def test_of_a_thousand_calls_at_once_the_limit_is_served_and_no_other_reaches_the_upstream(
+    wide_server: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
+) -> None:
+    key, model = limited(requests_per_minute=60), serve_model("count:3,5")
+    wait_for_a_young_minute(30)
+    assert asyncio.run(call_at_once(wide_server, key, model, 1000)) == {200: 60, 429: 940}
+    assert len(fake.received) == 60
+    assert Window.objects.get().requests == 60
+
+
+def test_a_limited_keys_answers_tell_what_is_left(
+    live: Server, limited: Callable[..., str], serve_model: Serve
+) -> None:
+    key, model = limited(requests_per_minute=10, tokens_per_day=1000), serve_model("count:3,5")
+    wait_for_a_young_minute()
+    told = live.chat(key, model).headers
+    assert told["x-ratelimit-limit-requests"] == "10"
+    assert told["x-ratelimit-remaining-requests"] == "9"
+    assert told["x-ratelimit-reset-requests"].endswith("s")
+    assert told["x-ratelimit-limit-tokens"] == "1000"
+    assert told["x-ratelimit-remaining-tokens"] == "1000"
+    assert "h" in told["x-ratelimit-reset-tokens"] or "m" in told["x-ratelimit-reset-tokens"]
+    time.sleep(0.2)  # What was used counts within 20 ms, on a machine with nothing else to do.
+    assert live.chat(key, model).headers["x-ratelimit-remaining-tokens"] == "992"
+
+
+def test_a_key_without_limits_is_told_nothing(
+    live: Server, limited: Callable[..., str], serve_model: Serve
+) -> None:
+    told = live.chat(limited(), serve_model("count:3,5")).headers
+    assert not [name for name in told if name.startswith("x-ratelimit")]
+
+
+def test_a_call_counts_when_it_is_admitted_whatever_follows(
+    live: Server, limited: Callable[..., str], serve_model: Serve
+) -> None:
+    key, model = limited(requests_per_day=5), serve_model("status:500")
+    assert live.chat(key, "nobody/knows").status == 404
+    assert live.request("POST", CHAT, key=key, body=b"[]").status == 415
+    json_body = {"Content-Type": "application/json"}
+    refused = live.request("POST", CHAT, key=key, body=b"[]", headers=json_body)
+    assert (refused.status, refused.headers["x-ratelimit-remaining-requests"]) == (400, "2")
+    assert live.chat(key, model).status == 500
+    assert live.request("GET", "/v1/models", key=key).status == 200
+    assert live.request("GET", "/v1/nowhere", key=key).status == 404
+    last = live.chat(key, model)
+    assert (last.status, last.code) == (429, "insufficient_quota")
+    # Looking at what there is to call goes on.
+    assert live.request("GET", "/v1/models", key=key).status == 200
+
+
+def test_a_full_minute_is_a_rate_limit_with_the_time_to_wait(
+    live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
+) -> None:
+    key, model = limited(requests_per_minute=1), serve_model("count:3,5")
+    wait_for_a_young_minute()
+    live.chat(key, model)
+    refused = live.chat(key, model)
+    left = 60 - datetime.now(UTC).timestamp() % 60
+    assert (refused.status, refused.code) == (429, "rate_limit_exceeded")
+    assert refused.json()["error"]["type"] == "requests"
+    assert left - 1 <= int(refused.headers["retry-after"]) <= left + 2
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    assert refused.headers["x-request-id"]
+    assert len(fake.received) == 1
+
+
+def test_a_quota_is_told_and_the_official_client_does_not_try_again(
+    live: Server, limited: Callable[..., str], serve_model: Serve
+) -> None:
+    key, model = limited(tokens_per_month=8), serve_model("count:3,5")
+    body = chat_body(model)
+    official = client(live, key, max_retries=5)
+    official.chat.completions.create(**body)  # type: ignore[call-overload]
+    time.sleep(0.2)
+    began = time.monotonic()
+    with pytest.raises(openai.RateLimitError) as refused:
+        official.chat.completions.create(**body)  # type: ignore[call-overload]
+    assert time.monotonic() - began < 2
+    assert refused.value.code == refused.value.type == "insufficient_quota"
+    assert "8 tokens per month" in str(refused.value)
+
+
+def test_the_official_clients_back_off_obeys(
+    live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
+) -> None:
+    """One runs, and another waits as long as it is told to, and then is served."""
+    key = limited(parallel_requests=1)
+    slow, quick = serve_model("wait"), serve_model("count:3,5")
+    with live.connect() as running:
+        running.chat(key, slow, stream=True)
+        running.start()
+        with pytest.raises(openai.RateLimitError):
+            client(live, key, max_retries=0).chat.completions.create(**chat_body(quick))  # type: ignore[call-overload]
+        threading.Timer(0.5, fake.may_go_on.set).start()
+        began = time.monotonic()
+        client(live, key, max_retries=3).chat.completions.create(**chat_body(quick))  # type: ignore[call-overload]
+        assert 0.9 < time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+def test_a_client_that_calls_one_after_the_other_never_meets_its_own_ghost(
+    is_streamed: bool, wide_server: Server, limited: Callable[..., str], serve_model: Serve
+) -> None:
+    key, model = limited(parallel_requests=1), serve_model("count:3,5")
+    for _ in range(4):
+        # Each on a connection, and so perhaps a worker, of its own.
+        official = client(wide_server, key, max_retries=0)
+        for _ in range(10):
+            answer = official.chat.completions.create(**chat_body(model, stream=is_streamed))  # type: ignore[call-overload]
+            if is_streamed:
+                assert len(list(answer)) == 5
+        official.close()
+
+
+def test_a_client_that_goes_away_gives_its_place_back(
+    live: Server, limited: Callable[..., str], serve_model: Serve
+) -> None:
+    key = limited(parallel_requests=1)
+    endless, quick = serve_model("endless"), serve_model("count:3,5")
+    for _ in range(3):
+        with live.connect() as running:
+            running.chat(key, endless, stream=True)
+            assert running.start().status == 200
+            assert live.chat(key, quick).status == 429
+        wait_until(lambda: live.chat(key, quick).status == 200, 5)
+
+
+def test_a_refused_or_failed_call_gives_its_place_back(
+    live: Server, limited: Callable[..., str], serve_model: Serve
+) -> None:
+    key = limited(parallel_requests=1)
+    for model, status in (
+        ("nobody/knows", 404),
+        (serve_model("status:500"), 500),
+        (serve_model("hang_up"), 502),
+        (serve_model("redirect:302"), 502),
+    ):
+        for _ in range(3):
+            assert live.chat(key, model).status == status
+
+
+def test_what_a_killed_worker_ran_is_given_back_within_15_seconds(
+    own_server: OwnServer, limited: Callable[..., str], serve_model: Serve
+) -> None:
+    server = own_server(workers=2)
+    key = limited(parallel_requests=1)
+    endless, quick = serve_model("endless"), serve_model("count:3,5")
+    with server.connect() as running:
+        running.chat(key, endless, stream=True)
+        assert running.start().status == 200
+        time.sleep(3)  # It has said by now that it lives.
+        assert server.chat(key, quick).status == 429
+        for pid in server.workers():
+            os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        wait_until(lambda: _status(server, key, quick) == 200, 15)
+        assert time.monotonic() - killed < 15
+
+
+def _status(server: Server, key: str, model: str) -> int:
+    try:
+        return server.chat(key, model).status
+    except OSError:
+        return 0  # Gunicorn starts new workers at this moment.
+
+
+def test_the_teams_roof_holds_for_all_its_keys(
+    live: Server, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    Team.objects.update(limits=Limits(requests_per_day=3))
+    model = serve_model("count:3,5")
+    keys = [issue(alice, str(number))[1] for number in range(4)]
+    assert [live.chat(key, model).status for key in keys] == [200, 200, 200, 429]
+    refused = live.chat(keys[0], model)
+    assert "this API key's team" in refused.json()["error"]["message"]
+
+
+def test_a_limit_in_the_row_of_the_key_is_read_for_each_request(
+    live: Server, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    key, text = issue(alice)
+    model = serve_model("count:3,5")
+    assert live.chat(text, model).status == 200
+    ApiKey.objects.filter(pk=key.pk).update(limits=Limits(requests_per_day=1))
+    assert [live.chat(text, model).status for _ in range(2)] == [200, 429]
+    ApiKey.objects.filter(pk=key.pk).update(limits=Limits())
+    assert live.chat(text, model).status == 200
+
+
+def test_an_anonymous_flood_moves_no_counter(live: Server, limited: Callable[..., str]) -> None:
+    key = limited(requests_per_minute=5)
+    for bad in (key[:-1] + "!", "sk-kp-" + "0" * 46, ""):
+        for _ in range(10):
+            assert live.chat(bad, "a").status == 401
+    assert not Window.objects.exists()
+    assert json.loads(json.dumps(live.chat(key, "a").json()))["error"]["code"] == "model_not_found"

@@ -1,0 +1,252 @@
+"""What callers used is what the model server says that it served, whatever became of the calls."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+
+import aiohttp
+import pytest
+from django.db import connection as database
+from django.db.models import Sum
+from django.utils import timezone
+
+from keyportal.activity.models import (
+    Call,
+    EndWish,
+    Running,
+    Tombstone,
+    UsageDay,
+    UsageHour,
+    UsageMinute,
+)
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests.serving import CHAT, Server, chat_body, wait_until
+from tests.upstream import Upstream as FakeUpstream
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+Serve = Callable[..., str]
+OwnServer = Callable[..., Server]
+CALLS = 10_000
+AT_ONCE = 50
+
+
+class Mix:
+    """Many clients, each call of one kind or another; notes what became of them."""
+
+    def __init__(self, server: Server, keys: list[str], models: dict[str, str]) -> None:
+        self._url = server.url + CHAT
+        self._keys = keys
+        self._models = models
+        self.statuses: Counter[int] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.events_of_cut = 0
+
+    async def run(self, number: int) -> None:
+        chosen = random.Random(1)
+        kinds = chosen.choices(list(self._models), weights=[4, 4, 1, 1], k=number)
+        waiting = iter(list(enumerate(kinds)))
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            await asyncio.gather(*(self._client(session, waiting) for _ in range(AT_ONCE)))
+
+    async def _client(self, session: aiohttp.ClientSession, waiting: object) -> None:
+        for number, kind in waiting:  # type: ignore[attr-defined]
+            headers = {"Authorization": f"Bearer {self._keys[number % len(self._keys)]}"}
+            body = chat_body(self._models[kind], stream=kind in {"stream", "cut"})
+            async with session.post(self._url, json=body, headers=headers) as answer:
+                self.statuses[answer.status] += 1
+                self.kinds[kind] += 1
+                if kind == "cut":
+                    # The first events are enough, and the connection is closed on the rest.
+                    self.events_of_cut += (await answer.content.readany()).count(b"data:")
+                    answer.close()
+                else:
+                    await answer.read()
+
+
+def test_ten_thousand_mixed_calls_are_counted_as_the_upstream_served_them(
+    own_server: OwnServer,
+    alice: User,
+    bob: User,
+    issue: Issue,
+    serve_model: Serve,
+    fake: FakeUpstream,
+) -> None:
+    server = own_server(workers=4 if database.vendor == "postgresql" else 2)
+    keys = [issue(alice, "a")[1], issue(bob, "b")[1]]
+    models = {
+        "whole": serve_model("count:12,5"),
+        "stream": serve_model("count:7,9"),
+        "cut": serve_model("endless:0.001"),
+        "fail": serve_model("status:500"),
+    }
+    mix = Mix(server, keys, models)
+    asyncio.run(mix.run(CALLS))
+    wait_until(lambda: Call.objects.count() == CALLS, 20)
+    assert mix.statuses == {200: CALLS - mix.kinds["fail"], 500: mix.kinds["fail"]}
+    assert len(fake.told) == mix.kinds["whole"] + mix.kinds["stream"]
+    for table in (UsageMinute, UsageHour, UsageDay):
+        counted = {
+            row["model"]: (row["n"], row["f"], row["p"], row["c"])
+            for row in table.objects.values("model").annotate(
+                n=Sum("requests"),
+                f=Sum("failures"),
+                p=Sum("prompt_tokens"),
+                c=Sum("completion_tokens"),
+            )
+        }
+        told = {
+            (12, 5): counted.pop(models["whole"]),
+            (7, 9): counted.pop(models["stream"]),
+        }
+        for (prompt, completion), row in told.items():
+            served = fake.told.count((prompt, completion))
+            assert row == (served, 0, prompt * served, completion * served)
+        failed = mix.kinds["fail"]
+        assert counted.pop(models["fail"]) == (failed, failed, 0, 0)
+        requests, failures, _, completion = counted.pop(models["cut"])
+        # Nobody told what these used: it is estimated by the events that passed, and they count
+        # as failures, because their clients went away.
+        assert (requests, failures) == (mix.kinds["cut"], mix.kinds["cut"])
+        assert completion >= mix.events_of_cut
+        assert not counted
+    assert UsageDay.objects.aggregate(n=Sum("estimated"))["n"] == mix.kinds["cut"]
+    assert Call.objects.filter(is_estimated=True).count() == mix.kinds["cut"]
+
+
+def test_the_caller_gets_the_stream_as_if_usage_had_not_been_asked_for(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    _, key = issue(alice)
+    model = serve_model("count:7,3")
+    silent = live.chat(key, model, stream=True).body
+    told = live.chat(key, model, stream=True, stream_options={"include_usage": True}).body
+    assert b"usage" not in silent
+    assert silent == told.replace(told.split(b"\n\n")[3] + b"\n\n", b"")
+    assert b'"completion_tokens": 3' in told
+    assert silent.endswith(b"data: [DONE]\n\n")
+    for received in fake.received:
+        assert json.loads(received.body)["stream_options"] == {"include_usage": True}
+
+
+def test_a_graceful_stop_loses_nothing(
+    own_server: OwnServer, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    server = own_server()
+    _, key = issue(alice)
+    model = serve_model("count:3,5")
+    for _ in range(20):
+        server.chat(key, model)
+    server.stop()
+    assert Call.objects.count() == 20
+    assert UsageDay.objects.aggregate(n=Sum("requests"))["n"] == 20
+
+
+def test_a_kill_loses_the_last_second_at_most(
+    own_server: OwnServer, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    server = own_server()
+    _, key = issue(alice)
+    model = serve_model("count:3,5")
+    for _ in range(5):
+        server.chat(key, model)
+    wait_until(lambda: Call.objects.count() == 5, 3)
+    server.chat(key, model)
+    (worker,) = server.workers()
+    os.kill(worker, signal.SIGKILL)
+    time.sleep(0.5)
+    assert Call.objects.count() in {5, 6}
+
+
+def test_a_call_is_described_as_it_was(
+    live: Server, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    key, text = issue(alice)
+    model = serve_model("stall:0.3")
+    answer = live.request(
+        "POST", CHAT, key=text, body=chat_body(model), headers={"User-Agent": "tests/1"}
+    )
+    wait_until(Call.objects.exists, 5)
+    call = Call.objects.get()
+    assert call.request_id == answer.headers["x-request-id"]
+    assert (call.team_slug, call.public_id, call.owner) == (key.team.slug, key.public_id, "alice")
+    assert (call.endpoint, call.model, call.status) == ("/chat/completions", model, 200)
+    assert (call.address, call.agent) == ("127.0.0.1", "tests/1")
+    assert call.first_byte_ms is not None
+    assert 300 <= call.first_byte_ms <= call.duration_ms < 5000
+    assert timezone.now() - call.started_at < timedelta(seconds=10)
+    assert call.is_estimated
+
+
+def test_what_was_refused_after_its_key_was_good_is_a_call_and_a_bad_key_is_none(
+    live: Server, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice)
+    live.chat(key, "nobody/knows")
+    live.chat("sk-kp-nonsense", "nobody/knows")
+    live.request("GET", "/v1/models", key=key)
+    wait_until(Call.objects.exists, 5)
+    time.sleep(1.2)
+    call = Call.objects.get()
+    assert (call.status, call.model, call.prompt_tokens) == (404, "", 0)
+
+
+def test_a_deleted_keys_receipt_tells_what_came_last_and_after(
+    live: Server, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    key, text = issue(alice)
+    endless = serve_model("endless")
+    with live.connect() as running:
+        running.chat(text, endless, stream=True)
+        assert running.start().status == 200
+        key.revoke(actor=alice)
+        for _ in range(3):
+            assert live.chat(text, endless).status == 401
+        wait_until(lambda: Tombstone.objects.get().ended == 1, 10)
+    wait_until(lambda: Tombstone.objects.get().refused == 3, 5)
+    receipt = Tombstone.objects.get()
+    assert receipt.last_used_at is not None
+    assert receipt.last_used_at <= receipt.deleted_at + timedelta(seconds=1)
+    assert receipt.last_used_ip == "127.0.0.1"
+
+
+def test_calls_in_flight_are_written_down_and_an_admin_can_end_one(
+    wide: Server, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    key, text = issue(alice)
+    endless = serve_model("endless")
+    with wide.connect() as first, wide.connect() as second:
+        for one in (first, second):
+            one.chat(text, endless, stream=True)
+            assert one.start().status == 200
+
+        def told() -> list[dict[str, object]]:
+            return [call for row in Running.objects.all() for call in row.calls]
+
+        wait_until(lambda: len(told()) == 2, 10)
+        call = told()[0]
+        assert (call["public_id"], call["owner"]) == (key.public_id, "alice")
+        assert call["model"] == endless
+        assert call["address"] == "127.0.0.1"
+        wait_until(lambda: any(int(str(one["tokens"])) > 5 for one in told()), 10)
+        EndWish.objects.create(call_id=str(call["id"]), team_slug=key.team.slug)
+        wait_until(lambda: len(told()) == 1, 5)
+        assert told()[0]["id"] != call["id"]
+    wait_until(lambda: not told(), 5)
+    ended = Call.objects.get(request_id=call["id"])
+    assert ended.status == 499
+    assert ended.is_estimated
+    assert ended.completion_tokens > 5
+
+
+@pytest.fixture
+def wide(own_server: OwnServer) -> Server:
+    return own_server(workers=2)
