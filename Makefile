@@ -14,6 +14,12 @@ THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_DATA="$$fo
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
 	KEYPORTAL_CREDENTIAL_KEYS=b25seS1mb3ItY2hlY2tzLW9ubHktZm9yLWNoZWNrcyE=
 
+# Of `make bench`: the measurements to take, all of them when empty; and after
+# how many requests the memory of a worker is looked at again.
+ONLY ?=
+REQUESTS ?= 1000000
+BENCHMARKS = $(BIN)/python -m benchmarks $(ONLY) --requests $(REQUESTS)
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run test check bench format requirements serving developing
@@ -37,12 +43,13 @@ check: developing ## Check format, lint, types, migrations and the settings for 
 	$(THROWAWAY) $(BIN)/python manage.py makemigrations --check --dry-run && \
 	$(THROWAWAY) $(BIN)/python manage.py check --deploy --fail-level WARNING
 
-bench: developing ## Measure the gateway against nginx, as ratios taken in one run
+bench: developing ## Measure the gateway, as ratios taken in one run: make bench ONLY="nginx lone"
 	@command -v wrk >/dev/null && PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || \
 		{ apt-get update && apt-get install -y wrk nginx-light; } || \
 		{ echo "apt-get install wrk nginx-light" >&2; exit 1; }
-	$(CLEAN) $(BIN)/python -m benchmarks
-	$(CLEAN) $(BIN)/python -m tests.postgresql $(BIN)/python -m benchmarks
+	@command -v npm >/dev/null || { apt-get update && apt-get install -y nodejs npm; } || true
+	@failed=0; $(CLEAN) $(BENCHMARKS) || failed=1; \
+	$(CLEAN) $(BIN)/python -m tests.postgresql $(BENCHMARKS) || failed=1; exit $$failed
 
 format: developing ## Format the code and repair what the linter can
 	$(BIN)/ruff check --fix .

@@ -1,112 +1,143 @@
-"""What is measured, and what it is measured against: real servers on free loopback ports.
+"""What is measured and the two ends of the scale: Keyportal, the plain upstream, and nginx."""
 
-The server under test has the first core to itself; the upstream and the load share the second.
-"""
-
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import databases
+from benchmarks.processes import OTHER_CORES, ROOT, TESTED_CORE, Server, running
 from tests.serving import free_port
 
-ROOT = Path(__file__).resolve().parent.parent
-TESTED_CORE = "0"
-OTHER_CORE = "1"
-ANSWER = (
-    '{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"instant","choices":'
-    '[{"index":0,"message":{"role":"assistant","content":"Hello!"},"finish_reason":"stop"}],'
-    '"usage":{"prompt_tokens":2,"completion_tokens":1,"total_tokens":3}}'
-)
+# Limits of the key that is measured: never reached, and counted for every call.
+LIMITS: tuple[str, ...] = ()
+TEAM = "u-8105f7322477"
+OWNER = "demo"
+USAGE = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
+ANSWER = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "instant",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hello!"},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": USAGE,
+}
 
 
-class Server(NamedTuple):
-    """A running server: its address, and the process that `cpu_seconds` adds up from."""
+class Door(NamedTuple):
+    """A server, and what it takes to be served by it."""
 
-    url: str
-    pid: int
+    server: Server
+    model: str = "instant"
+    keys: tuple[str, ...] = ("none",)
+    headers: tuple[tuple[str, str], ...] = ()
 
-    def cpu_seconds(self) -> float:
-        """Processor time that it and its children have used so far."""
-        ticks = 0
-        for process in [self.pid, *_children(self.pid)]:
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+    @property
+    def url(self) -> str:
+        return self.server.url
 
-    def resident_mib(self) -> float:
-        """Memory of its largest process, which is the worker."""
-        pages = [
-            int(Path(f"/proc/{process}/statm").read_text().split()[1])
-            for process in [self.pid, *_children(self.pid)]
-        ]
-        return max(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+class Keyportal:
+    """One start on a fresh database, with a demo team that owns keys and a model."""
+
+    def __init__(self, server: Server, environment: Mapping[str, str]) -> None:
+        self.server = server
+        self._environment = environment
+
+    def manage(self, *arguments: str) -> str:
+        return self.run("manage.py", *arguments)
+
+    def run(self, *arguments: str) -> str:
+        """Run Python on the same database, and return what it prints."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env=self._environment,
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return done.stdout.strip()
+
+    def door(self, upstream: Server) -> Door:
+        """A model on the upstream, and a key with limits that may call it."""
+        model = f"{TEAM}/instant"
+        self.manage("add_upstream", "instant", f"{upstream.url}/v1")
+        self.manage("add_model", model, "--upstream", "instant", "--team", TEAM)
+        names = ("--team", TEAM, "--owner", OWNER, "--name", "bench")
+        return Door(self.server, model, (self.manage("issue_key", *names, *LIMITS),))
 
 
 @contextmanager
-def upstream() -> Iterator[Server]:
+def keyportal(cores: str = TESTED_CORE, workers: int = 1) -> Iterator[Keyportal]:
+    with (
+        tempfile.TemporaryDirectory(prefix="keyportal-bench-") as folder,
+        databases.fresh(folder) as database,
+    ):
+        port = free_port()
+        environment = os.environ | {
+            "KEYPORTAL_DATA": folder,
+            "DATABASE_URL": database,
+            "PORT": str(port),
+            "WEB_CONCURRENCY": str(workers),
+            "DJANGO_SETTINGS_MODULE": "keyportal.settings",
+        }
+        # The command becomes the server; with --demo it has a team and its owner.
+        command = [sys.executable, "-m", "keyportal.serve", "--demo"]
+        url = f"http://127.0.0.1:{port}"
+        with running(command, url, cores=cores, environment=environment) as server:
+            yield Keyportal(server, environment)
+
+
+@contextmanager
+def instant_upstream() -> Iterator[Server]:
     """nginx, which answers every call at once with the same completion."""
-    body = ANSWER.replace("'", "")
-    location = f"default_type application/json; return 200 '{body}';"
-    with _nginx(OTHER_CORE, "", location) as server:
+    location = f"default_type application/json; return 200 '{json.dumps(ANSWER)}';"
+    with _nginx(OTHER_CORES, "", location) as server:
         yield server
 
 
 @contextmanager
-def nginx_gateway(to: str, key: str) -> Iterator[Server]:
+def nginx_gateway(upstream: Server, key: str) -> Iterator[Door]:
     """The floor: nginx as the gateway, with the one key in a static map."""
     prelude = f"""
         map_hash_bucket_size 256;
         map $http_authorization $is_known {{ default 0; "Bearer {key}" 1; }}
-        upstream model {{ server {to.removeprefix("http://")}; keepalive 64; }}
+        upstream model {{ server {upstream.url.removeprefix("http://")}; keepalive 64; }}
     """
     location = """
         if ($is_known = 0) { return 401; }
         proxy_pass http://model; proxy_http_version 1.1; proxy_set_header Connection "";
     """
     with _nginx(TESTED_CORE, prelude, location) as server:
+        yield Door(server, keys=(key,))
+
+
+@contextmanager
+def streaming_upstream() -> Iterator[Server]:
+    """Streams 20 chunks a second to each caller, evenly spread over time."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.stream_upstream", str(port)]
+    with running(command, f"http://127.0.0.1:{port}", cores=OTHER_CORES) as server:
         yield server
 
 
 @contextmanager
-def keyportal(to: str, workers: int = 1) -> Iterator[tuple[Server, str, str]]:
-    """Keyportal with a model on the upstream; yields it, a key, and the name of the model."""
-    with tempfile.TemporaryDirectory(prefix="keyportal-bench-") as folder:
-        port = free_port()
-        environment = os.environ | {
-            "KEYPORTAL_DATA": folder,
-            "PORT": str(port),
-            "WEB_CONCURRENCY": str(workers),
-        }
-        key, model = "", "u-0000000000be/instant"
-        # The command becomes the server: with --demo it has a team and its owner.
-        command = ["taskset", "-c", TESTED_CORE, sys.executable, "-m", "keyportal.serve", "--demo"]
-        with _running(command, f"http://127.0.0.1:{port}", environment) as server:
-
-            def manage(*arguments: str) -> str:
-                command = [sys.executable, "manage.py", *arguments]
-                return subprocess.run(
-                    command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True
-                ).stdout.strip()
-
-            team = "u-8105f7322477"
-            model = f"{team}/instant"
-            manage("add_upstream", "instant", f"{to}/v1")
-            manage("add_model", model, "--upstream", "instant", "--team", team)
-            key = manage("issue_key", "--team", team, "--owner", "demo", "--name", "bench")
-            yield server, key, model
-
-
-@contextmanager
-def _nginx(core: str, prelude: str, location: str) -> Iterator[Server]:
+def _nginx(cores: str, prelude: str, location: str) -> Iterator[Server]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="keyportal-nginx-") as folder:
         configuration = Path(folder) / "nginx.conf"
@@ -122,40 +153,6 @@ def _nginx(core: str, prelude: str, location: str) -> Iterator[Server]:
             f"location / {{ {location} }} }} }}"
         )
         binary = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-        command = ["taskset", "-c", core, str(binary), "-p", folder, "-c", str(configuration)]
-        with _running(command, f"http://127.0.0.1:{port}", dict(os.environ)) as server:
+        command = [str(binary), "-p", folder, "-c", str(configuration)]
+        with running(command, f"http://127.0.0.1:{port}", cores=cores) as server:
             yield server
-
-
-@contextmanager
-def _running(command: list[str], url: str, environment: dict[str, str]) -> Iterator[Server]:
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
-    try:
-        _wait_for(url, process)
-        yield Server(url, process.pid)
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(f"{url}/v1/models", timeout=2).close()  # noqa: S310 - loopback
-        except urllib.error.HTTPError as refused:
-            refused.close()
-        except OSError:
-            time.sleep(0.05)
-            continue
-        return
-    raise RuntimeError(f"{url} does not answer.")
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, file.read_text().split()):
-            found += [child, *_children(child)]
-    return found

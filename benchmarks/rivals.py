@@ -1,0 +1,86 @@
+"""Other gateways, as their makers ship them, each with one worker and nothing but a key to check.
+
+Pinned, so that a figure keeps its meaning. They are told to reach no address but the upstream.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import tools
+from benchmarks.processes import TESTED_CORE, Server, running
+from benchmarks.servers import Door
+from tests.serving import free_port
+
+LITELLM = "1.108.7"
+PORTKEY = "1.15.2"
+START_SECONDS = 180.0  # The first start compiles some hundred modules.
+MASTER_KEY = "sk-bench"
+
+# Portkey listens on every address, and knows no option against it.
+_LOOPBACK_ONLY = """
+const { Server } = require("node:net");
+const listen = Server.prototype.listen;
+Server.prototype.listen = function (port, ...rest) {
+  const callback = rest.find((argument) => typeof argument === "function");
+  return listen.call(this, { port: Number(port.port ?? port), host: "127.0.0.1" }, callback);
+};
+"""
+
+
+@contextmanager
+def litellm(upstream: Server) -> Iterator[Door]:
+    """LiteLLM's proxy: no database, only its master key."""
+    binary = tools.from_pip("litellm", LITELLM, "proxy") / "litellm"
+    model = {"model": "openai/instant", "api_base": f"{upstream.url}/v1", "api_key": "none"}
+    configuration = {
+        "model_list": [{"model_name": "instant", "litellm_params": model}],
+        "general_settings": {"master_key": MASTER_KEY},
+    }
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_MODE": "PRODUCTION",
+        "LITELLM_TELEMETRY": "False",
+    }
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="keyportal-litellm-") as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(json.dumps(configuration))  # JSON is YAML.
+        where = ["--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+        command = [str(binary), "--config", str(file), "--num_workers", "1", *where]
+        with running(
+            command,
+            f"http://127.0.0.1:{port}",
+            cores=TESTED_CORE,
+            environment=environment,
+            seconds=START_SECONDS,
+        ) as server:
+            yield Door(server, keys=(MASTER_KEY,))
+
+
+@contextmanager
+def portkey(upstream: Server) -> Iterator[Door]:
+    """Portkey's gateway, which checks no key: it passes the caller's on."""
+    package = tools.from_npm("@portkey-ai/gateway", PORTKEY)
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="keyportal-portkey-") as folder:
+        preload = Path(folder) / "loopback.cjs"
+        preload.write_text(_LOOPBACK_ONLY)
+        start = package / "build" / "start-server.js"
+        node = str(shutil.which("node"))
+        command = [node, "--require", str(preload), str(start), f"--port={port}", "--headless"]
+        url = f"http://127.0.0.1:{port}"
+        environment = {"NODE_ENV": "production"}
+        with running(command, url, cores=TESTED_CORE, environment=environment) as server:
+            yield Door(
+                server,
+                keys=(MASTER_KEY,),
+                headers=(
+                    ("x-portkey-provider", "openai"),
+                    ("x-portkey-custom-host", f"{upstream.url}/v1"),
+                ),
+            )

@@ -1,0 +1,117 @@
+"""A model server that streams to a thousand callers for little: `python -m ... PORT`.
+
+Each stream has a phase of its own: one timer visits them all, a millisecond's share at a time.
+"""
+
+import asyncio
+import json
+import re
+import resource
+import sys
+from typing import cast
+
+import uvloop
+
+from benchmarks.servers import USAGE
+from benchmarks.streams import CHUNKS, CHUNKS_A_SECOND, MARK
+
+PHASES = 1000 // CHUNKS_A_SECOND  # Milliseconds between two chunks of one stream.
+
+
+def _event(data: object) -> bytes:
+    text = data if isinstance(data, str) else json.dumps(data)
+    return f"data: {text}\n\n".encode()
+
+
+def _frame(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def _chunk(**more: object) -> dict[str, object]:
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "instant",
+        **more,
+    }
+
+
+_DELTA = {"index": 0, "delta": {"content": f" {MARK.decode()}word"}, "finish_reason": None}
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+FRAME = _frame(_event(_chunk(choices=[_DELTA])))
+REPORT = _frame(_event(_chunk(choices=[], usage=USAGE)))
+END = _frame(_event("[DONE]")) + b"0\r\n\r\n"
+EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}"
+
+
+class Stream(asyncio.Protocol):
+    """One connection: reads a request, and is then written to by the timer."""
+
+    def __init__(self, timer: "Timer") -> None:
+        self._timer = timer
+        self._received = b""
+        self.left = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.left = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, found, body = self._received.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        if not found or len(body) < (int(length[1]) if length else 0):
+            return
+        self._received = b""
+        if not head.startswith(b"POST"):
+            self._transport.write(EMPTY)
+            return
+        # As vLLM and OpenAI do, it reports tokens at the end to whoever asked for that.
+        self._end = REPORT + END if b'"include_usage"' in body else END
+        self.left = CHUNKS - 1
+        self._transport.write(HEAD + FRAME)
+        self._timer.join(self)
+
+    def write_next(self) -> None:
+        if self.left:
+            self.left -= 1
+            self._transport.write(FRAME if self.left else FRAME + self._end)
+
+
+class Timer:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._phases: list[list[Stream]] = [[] for _ in range(PHASES)]
+        self._turn = 0
+        self._began = loop.time()
+        self._tick()
+
+    def join(self, stream: Stream) -> None:
+        """Its next chunk comes one whole round after this moment."""
+        self._phases[(self._turn - 1) % PHASES].append(stream)
+
+    def _tick(self) -> None:
+        # What is late is made up for, so that the pace holds.
+        while self._began + self._turn / 1000 <= self._loop.time():
+            phase = self._turn % PHASES
+            for stream in self._phases[phase]:
+                stream.write_next()
+            self._phases[phase] = [stream for stream in self._phases[phase] if stream.left]
+            self._turn += 1
+        self._loop.call_at(self._began + self._turn / 1000, self._tick)
+
+
+async def serve(port: int) -> None:
+    loop = asyncio.get_running_loop()
+    timer = Timer(loop)
+    server = await loop.create_server(lambda: Stream(timer), "127.0.0.1", port, backlog=4096)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    uvloop.run(serve(int(sys.argv[1])))
