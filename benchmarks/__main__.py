@@ -7,6 +7,7 @@ from collections.abc import Callable
 from benchmarks import (
     attack,
     databases,
+    hot_path,
     latency,
     many_keys,
     memory,
@@ -28,6 +29,7 @@ MEASUREMENTS: dict[str, Callable[[Plan], None]] = {
     "prompt": latency.long_prompt,
     "attack": attack.bad_keys,
     "memory": memory.of_a_worker,
+    "profile": hot_path.profile,
 }
 
 

@@ -136,6 +136,11 @@ def _children(pid: int) -> list[int]:
     return found
 
 
+def thread_cpu_seconds(pid: int, thread: int) -> float:
+    """From the scheduler, to the nanosecond."""
+    return int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0]) / 1e9
+
+
 def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # Ended children are in it.
