@@ -1,6 +1,7 @@
 """`python -m benchmarks [NAME ...]`: take each measurement, or these, and print a table."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 
@@ -35,6 +36,8 @@ MEASUREMENTS: dict[str, Callable[[Plan], None]] = {
 
 def main() -> int:
     names, plan = _arguments()
+    # As Ctrl-C does: what was started is ended before we are.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     require_cores()
     database = databases.server()
     disturbance = Disturbance(*([database] if database else []))
