@@ -11,13 +11,11 @@ from django.http import HttpRequest
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.forms import require_no_key, require_printable
 from keyportal.keys.models import ApiKey, NameTaken, Secret
 from keyportal.teams.models import User
 
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
-    name = forms.CharField(max_length=64, validators=[require_printable, require_no_key])
     allowed_models = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,

@@ -4,9 +4,8 @@ import secrets
 from dataclasses import dataclass
 
 from django import forms
-from django.core.exceptions import ValidationError
 
-from keyportal.keys import secret
+from keyportal.keys.names import require_no_key, require_printable
 
 SORTS = ("name", "created", "owner", "last_used")
 NEWEST_FIRST = "-created"
@@ -14,18 +13,6 @@ NEWEST_FIRST = "-created"
 
 def new_nonce() -> str:
     return secrets.token_urlsafe(16)
-
-
-def require_printable(text: str) -> None:
-    """Invisible and direction-changing characters make two names look like one."""
-    if not text.isprintable():
-        raise ValidationError("Use printable characters only.")
-
-
-def require_no_key(text: str) -> None:
-    """Names are stored in clear and shown to the whole team, which a key must never be."""
-    if secret.redact(text) != text:
-        raise ValidationError("This holds an API key. Never keep a key where others can read it.")
 
 
 class CreateForm(forms.Form):

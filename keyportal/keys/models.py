@@ -11,6 +11,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys import secret
+from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.secret import KeyString
 from keyportal.teams.limits import Limits, LimitsField
 from keyportal.teams.models import Team, User
@@ -141,7 +142,7 @@ class ApiKey(models.Model):
 
     team = models.ForeignKey(Team, models.PROTECT, related_name="keys")
     owner = models.ForeignKey(User, models.PROTECT, related_name="keys")
-    name = models.CharField(max_length=64)
+    name = models.CharField(max_length=64, validators=[require_printable, require_no_key])
     public_id = models.CharField(max_length=8, unique=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)

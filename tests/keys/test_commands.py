@@ -70,6 +70,9 @@ def test_an_end_without_an_offset_is_utc(bob: User) -> None:
         ({"name": "x" * 65}, "at most 64 characters"),
         ({"name": "  "}, "cannot be blank"),
         ({"name": "taken"}, "already exists"),
+        ({"name": f"my sk-kp-{'A' * 46}"}, "holds an API key"),
+        ({"name": "test\u202ekey"}, "printable characters"),
+        ({"name": "test\x1b[2Jkey"}, "printable characters"),
     ],
 )
 def test_issue_key_refuses(

@@ -1,0 +1,17 @@
+"""What a key may be called, whoever names it: a form, the admin or a command."""
+
+from django.core.exceptions import ValidationError
+
+from keyportal.keys import secret
+
+
+def require_printable(text: str) -> None:
+    """Invisible and direction-changing characters make two names look like one."""
+    if not text.isprintable():
+        raise ValidationError("Use printable characters only.")
+
+
+def require_no_key(text: str) -> None:
+    """Names are stored in clear and shown to the whole team, which a key must never be."""
+    if secret.redact(text) != text:
+        raise ValidationError("This holds an API key. Never keep a key where others can read it.")
