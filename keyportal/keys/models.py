@@ -52,8 +52,13 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return self.filter(team=team)
 
     def matching(self, text: str) -> Self:
-        """Those whose name, or public id, holds `text`. `%` and `_` are only characters."""
-        return self.filter(Q(name__icontains=text) | Q(public_id__contains=text)) if text else self
+        """Those whose name, or public id, holds `text`, or whose key does, masked or not.
+
+        `%` and `_` are only characters.
+        """
+        public_id = secret.public_id_in(text) or text
+        found = Q(name__icontains=text) | Q(public_id__contains=public_id)
+        return self.filter(found) if text else self
 
     def ids_sorted_by(self, sorting: str) -> "models.QuerySet[ApiKey, int]":
         """`sorting` is name, created, owner or last_used, with a minus for the greatest first.

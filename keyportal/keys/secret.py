@@ -81,7 +81,13 @@ def mask(prefix: str, public_id: str, last4: str) -> str:
 
 def redact(text: str) -> str:
     """`text` with every key in it, mistyped and cut-off ones too, cut to its public part."""
-    return _anywhere(settings.KEY_PREFIXES).sub(r"\1…", text)
+    return _anywhere(settings.KEY_PREFIXES, "[0-9A-Za-z]+").sub(r"\g<public>…", text)
+
+
+def public_id_in(text: str) -> str:
+    """The public id of a key in `text`, be that whole, cut off or masked; empty without one."""
+    found = _anywhere(settings.KEY_PREFIXES).search(text)
+    return found["public_id"] if found else ""
 
 
 class RedactingFormatter(logging.Formatter):
@@ -102,8 +108,9 @@ def _shape(prefixes: tuple[str, ...]) -> re.Pattern[bytes]:
 
 
 @cache
-def _anywhere(prefixes: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"((?:{_either(prefixes)})[0-9A-Za-z]{{{PUBLIC_LENGTH}}})[0-9A-Za-z]+")
+def _anywhere(prefixes: tuple[str, ...], secret: str = "") -> re.Pattern[str]:
+    public_id = rf"(?P<public_id>[0-9A-Za-z]{{{PUBLIC_LENGTH}}})"
+    return re.compile(rf"(?P<public>(?:{_either(prefixes)}){public_id}){secret}")
 
 
 def _either(prefixes: tuple[str, ...]) -> str:

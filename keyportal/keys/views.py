@@ -8,6 +8,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keyportal.catalog.examples import examples_for
+from keyportal.keys import secret
 from keyportal.keys.forms import CreateForm, ListForm
 from keyportal.keys.models import AlreadyCreated, ApiKey, KeyNotIssued
 from keyportal.keys.secret import KeyString
@@ -21,6 +22,8 @@ ROWS = 25
 @require_safe
 @team_view(Role.VIEWER)
 def key_list(request: TeamRequest) -> HttpResponse:
+    if secret.redact(typed := request.GET.get("q", "")) != typed:
+        return _search_by_public_id(request, typed)
     form = ListForm(request.GET)
     keys = ApiKey.objects.of(request.team)
     found = keys.matching(form.value("q"))
@@ -76,6 +79,16 @@ def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
 def overview(request: TeamRequest) -> HttpResponse:
     context = {"examples": examples_for(request, request.team), "used": _used(request)}
     return render(request, "keys/overview.html", context)
+
+
+def _search_by_public_id(request: TeamRequest, typed: str) -> HttpResponse:
+    """A key that was pasted into the search leaves the address, and so the browser's history.
+
+    HTMX follows a redirect as the browser does, and shows the address that it led to.
+    """
+    query = request.GET.copy()
+    query["q"] = secret.public_id_in(typed)
+    return redirect(f"{request.path}?{query.urlencode()}")
 
 
 def _used(request: TeamRequest) -> int:

@@ -135,3 +135,17 @@ def test_times_are_told_in_the_viewers_zone_and_kept_in_utc(
         assert "ago (Monday" in (time.get_attribute("title") or "")
         with page.expect_response(f"**{KEYS}*"):
             button(page, "Refresh").click()
+
+
+def test_a_key_pasted_into_the_search_is_found_and_leaves_no_trace_in_the_address(
+    open_keys: Open, bob: User, issue: Issue
+) -> None:
+    wanted, plaintext = issue(bob, "wanted")
+    issue(bob, "other")
+    page = open_keys(bob)
+    page.get_by_role("searchbox").fill(plaintext)
+    expect(names(page)).to_have_text(["wanted"])
+    page.wait_for_url(f"**{KEYS}?*q={wanted.public_id}*")
+    link(table(page), "Name").click()
+    expect(page.locator("th[aria-sort=ascending]")).to_be_visible()
+    assert plaintext[14:] not in page.url

@@ -124,6 +124,29 @@ def test_search_finds_by_name_and_by_public_id(sign_in: SignIn, alice: User, iss
     assert "No key matches “&lt;b&gt;%”" in nothing.content.decode()
 
 
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_a_whole_key_is_searched_by_its_public_id_and_leaves_the_address(
+    sign_in: SignIn, alice: User, issue: Issue, headers: dict[str, str]
+) -> None:
+    wanted, plaintext = issue(alice, "wanted")
+    issue(alice, "other")
+    for text in (plaintext, f"the key {plaintext}!", plaintext[:-9], plaintext * 2):
+        query = {"q": text, "sort": "name"}
+        answer = sign_in(alice).get(LIST, query, headers=headers, follow=True)
+        assert answer.redirect_chain == [(f"{LIST}?q={wanted.public_id}&sort=name", 302)]
+        assert names(answer) == ["wanted"]
+        assert plaintext[14:30] not in answer.content.decode()
+
+
+def test_a_masked_key_finds_its_key(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    wanted, _ = issue(alice, "wanted")
+    issue(alice, "sk-kp-named")
+    client = sign_in(alice)
+    for text in (wanted.masked, wanted.masked[:14], f" {wanted.masked} "):
+        assert names(client.get(LIST, {"q": text})) == ["wanted"]
+    assert names(client.get(LIST, {"q": "sk-kp-named"})) == ["sk-kp-named"]
+
+
 @pytest.mark.parametrize("query", ["q=%00", "q=" + "x" * 65, "sort=owner__password", "page=zero"])
 def test_nonsense_is_as_good_as_nothing(
     sign_in: SignIn, alice: User, issue: Issue, query: str
