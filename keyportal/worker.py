@@ -12,12 +12,23 @@ import signal
 from http import HTTPStatus
 from typing import Any
 
+from gunicorn.asgi.parser import ParseError
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
+
+from keyportal.asgi_types import Headers
+from keyportal.gateway.errors import AddressTooLong, GatewayError, HeadersTooLarge, Malformed
+from keyportal.headers import new_request_id
 
 END_MARGIN = 2.0  # Seconds before the master kills: the time to say goodbye to what still runs.
 IDLE_SECONDS = 75.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+# What the parser can't read belongs to neither door; programs understand this shape, people too.
+UNREADABLE: dict[int, type[GatewayError]] = {
+    400: Malformed,
+    414: AddressTooLong,
+    431: HeadersTooLarge,
+}
 
 
 class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
@@ -56,6 +67,17 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
             early, self.early = self.early, b""
             self.data_received(early)
 
+    def _on_headers_complete(self) -> Any:
+        parser = self._callback_parser
+        if parser.http_version >= (1, 1) and parser.get_header(b"host") is None:
+            raise ParseError  # RFC 9112, 3.2.
+        return super()._on_headers_complete()
+
+    def _send_response_start(self, status: int, headers: Headers, request: Any) -> None:
+        # Whoever was told that the connection closes would wait for that, to its own time-out.
+        request.must_close = request.must_close or (b"connection", b"close") in headers
+        super()._send_response_start(status, headers, request)
+
     def _handle_h1c_exception(self, exc: Exception) -> bool:
         """Answer 400 to all that the fast parser refuses; as it comes, most is a traceback."""
         if super()._handle_h1c_exception(exc):
@@ -64,6 +86,21 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
             self._send_error_response(400, "Bad Request")
             self._close_transport()
         return isinstance(exc, ValueError)
+
+    def _send_error_response(self, status: int, message: str) -> None:
+        """In our own words: gunicorn would tell the parser's, in the reason phrase too."""
+        if status not in UNREADABLE:
+            super()._send_error_response(status, message)
+            return
+        body = UNREADABLE[status]().body()
+        lines = [
+            f"HTTP/1.1 {status} {self._get_reason_phrase(status)}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            f"x-request-id: {new_request_id()}",
+            "connection: close",
+        ]
+        self._safe_write("\r\n".join([*lines, "", ""]).encode() + body)
 
     def _get_reason_phrase(self, status: int) -> str:
         # Gunicorn's own table knows no 415 or 426.

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 
 from django.conf import settings
 
@@ -10,7 +9,7 @@ from keyportal.asgi_types import ASGIApp, Headers, Message, Receive, Scope, Send
 from keyportal.gateway.errors import ClientGone, GatewayError, HTTPSRequired, InternalError
 from keyportal.gateway.flight import Call
 from keyportal.gateway.relay import is_event_stream
-from keyportal.headers import declared_length
+from keyportal.headers import declared_length, new_request_id
 
 LINGER_SECONDS = 1.0
 SMALL_BODY = 64 * 1024
@@ -59,8 +58,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._edge = edge
-        # Told apart, not guessed: no secret, so no call to the system for each.
-        self.request_id = f"req_{random.getrandbits(96):024x}"
+        self.request_id = new_request_id()
         scope["keyportal.request_id"] = self.request_id
         self.has_begun = False
         self.is_event_stream = False

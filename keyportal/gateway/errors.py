@@ -2,7 +2,8 @@
 
     GatewayError
     ├── BadRequest                 400  the body is no JSON object, or says nothing we can route
-    │   └── MissingModel
+    │   ├── MissingModel
+    │   └── Malformed                   no HTTP that we can read
     ├── Unauthorized               401
     │   ├── MissingCredentials          no bearer token at all
     │   └── InvalidKey                  malformed, unknown, deleted, expired, disabled, owner gone
@@ -12,11 +13,13 @@
     ├── MethodNotAllowed           405
     ├── SlowBody                   408
     ├── BodyTooLarge               413
+    ├── AddressTooLong             414
     ├── UnsupportedMediaType       415
     ├── HTTPSRequired              426
     ├── TooManyRequests            429  what the key, or its team, may use is used up for now
     │   ├── RateLimitExceeded           for less than a minute: try again
     │   └── InsufficientQuota           for the day or the month
+    ├── HeadersTooLarge            431
     ├── ClientGone                 499  never read by anyone; it ends the call
     ├── EndedByAdmin               499  an admin pressed the button
     ├── InternalError              500
@@ -84,6 +87,11 @@ class MissingModel(BadRequest):
     message = "You must say which model to call: `model` is missing or not a string."
     code = "missing_required_parameter"
     param = "model"
+
+
+class Malformed(BadRequest):
+    message = "The server can't read this: it is not a valid HTTP/1.1 request."
+    code = "malformed_request"
 
 
 class Unauthorized(GatewayError):
@@ -158,6 +166,12 @@ class BodyTooLarge(GatewayError):
         super().__init__(f"The request body is larger than {limit} bytes.")
 
 
+class AddressTooLong(GatewayError):
+    status = 414
+    code = "address_too_long"
+    message = "The address of the request is too long."
+
+
 class UnsupportedMediaType(GatewayError):
     status = 415
     code = "unsupported_media_type"
@@ -206,6 +220,12 @@ class InsufficientQuota(TooManyRequests):
     def __init__(self, message: str, headers: Headers) -> None:
         """No client shall try again by itself: OpenAI's obey this header, and nothing else."""
         super().__init__(message, [(b"x-should-retry", b"false"), *headers])
+
+
+class HeadersTooLarge(GatewayError):
+    status = 431
+    code = "headers_too_large"
+    message = "The request has too many headers, or one that is too long."
 
 
 class ClientGone(GatewayError):

@@ -25,6 +25,7 @@ Row = tuple[
 TABLE: list[Row] = [
     (errors.BadRequest, 400, INVALID, "invalid_request", None, []),
     (errors.MissingModel, 400, INVALID, "missing_required_parameter", "model", []),
+    (errors.Malformed, 400, INVALID, "malformed_request", None, []),
     (errors.MissingCredentials, 401, INVALID, "invalid_api_key", None, NO_KEY),
     (errors.InvalidKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
     (errors.ModelNotAllowed, 403, "permission_error", "model_not_allowed", "model", []),
@@ -40,6 +41,7 @@ TABLE: list[Row] = [
     ),
     (errors.SlowBody, 408, INVALID, "request_timeout", None, []),
     (lambda: errors.BodyTooLarge(99), 413, INVALID, "request_too_large", None, []),
+    (errors.AddressTooLong, 414, INVALID, "address_too_long", None, []),
     (errors.UnsupportedMediaType, 415, INVALID, "unsupported_media_type", None, []),
     (
         errors.HTTPSRequired,
@@ -66,6 +68,7 @@ TABLE: list[Row] = [
         [(b"x-should-retry", b"false"), (b"x", b"y")],
     ),
     (errors.EndedByAdmin, 499, INVALID, "ended_by_admin", None, []),
+    (errors.HeadersTooLarge, 431, INVALID, "headers_too_large", None, []),
     (errors.ClientGone, 499, INVALID, "client_gone", None, []),
     (errors.InternalError, 500, SERVER, "internal_error", None, []),
     (errors.UpstreamFailed, 502, SERVER, "upstream_failed", None, []),

@@ -1,8 +1,10 @@
 """HTTP as no client library speaks it: pipelined, malformed, ambiguous, cut in pieces, old."""
 
 import json
+import socket
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 import pytest
 
@@ -141,6 +143,48 @@ def test_what_is_no_request_is_refused_without_a_traceback(live: Server, text: b
         connection.send(text)
         assert refuses_and_closes(connection)
     assert "Traceback" not in live.log[logged:]
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "code"),
+    [
+        (b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400, "malformed_request"),
+        (b"GET /v1/models HTTP/1.1\r\nX: x\r\n\r\n", 400, "malformed_request"),
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", 414, "address_too_long"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
+    ],
+    ids=["no colon", "no host", "long path", "long header"],
+)
+def test_what_can_not_be_read_is_refused_in_our_shape_and_words(
+    live: Server, text: bytes, status: int, code: str
+) -> None:
+    with live.connect(timeout=10) as connection:
+        connection.send(text)
+        line = connection.socket.recv(99, socket.MSG_PEEK | socket.MSG_WAITALL)
+        reply = connection.reply()
+        assert connection.is_closed()
+    assert (reply.status, reply.code) == (status, code)
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["x-request-id"].startswith("req_")
+    assert line.startswith(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode())
+
+
+def test_http_1_0_may_leave_out_the_host(live: Server) -> None:
+    with live.connect(timeout=10) as connection:
+        connection.send(b"GET /v1/models HTTP/1.0\r\n\r\n")
+        assert connection.reply().status == 401
+
+
+@pytest.mark.parametrize("path", [CHAT, "/accounts/login/"])
+def test_a_connection_that_was_said_to_close_is_closed(live: Server, path: str) -> None:
+    """Although all of the refused body was read, and the next request could be."""
+    body = b"x" * 2_000_000
+    with live.connect(timeout=5) as connection:
+        connection.ask(f"POST {path}", None, body)
+        reply = connection.reply()
+        assert reply.status in {401, 413}
+        assert reply.headers["connection"] == "close"
+        assert connection.is_closed()
 
 
 @pytest.mark.parametrize("chunk", [b"ZZ\r\n", b"-1\r\n", b"1\r\nxx\r\n", b"ffffffffffffffffff\r\n"])
