@@ -18,8 +18,10 @@ class TrustedProxies:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if settings.TRUSTED_PROXIES and scope["type"] == "http" and _is_trusted(_peer(scope)):
-            _believe(scope)
+        if scope["type"] == "http" and scope.get("client"):
+            scope["client"] = (_plain(scope["client"][0]), scope["client"][1])
+            if settings.TRUSTED_PROXIES and _is_trusted(scope["client"][0]):
+                _believe(scope)
         await self.app(scope, receive, send)
 
 
@@ -27,7 +29,7 @@ def _believe(scope: Scope) -> None:
     chain = _values(scope, b"x-forwarded-for")
     # From the right: each trusted proxy tells who came to it. The first that is not trusted is
     # the client; whatever stands further left, the client may have written itself.
-    for address in reversed(chain):
+    for address in map(_plain, reversed(chain)):
         if not _is_address(address):
             break
         scope["client"] = (address, 0)
@@ -37,9 +39,13 @@ def _believe(scope: Scope) -> None:
         scope["scheme"] = schemes[-1]
 
 
-def _peer(scope: Scope) -> str:
-    client = scope.get("client")
-    return client[0] if client else ""
+def _plain(text: str) -> str:
+    """A socket for IPv4 and IPv6 shows 192.0.2.1 as ::ffff:192.0.2.1, which no rule expects."""
+    try:
+        mapped = ipaddress.IPv6Address(text).ipv4_mapped if ":" in text else None
+    except ValueError:
+        return text
+    return str(mapped) if mapped else text
 
 
 def _values(scope: Scope, name: bytes) -> list[str]:

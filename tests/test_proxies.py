@@ -121,3 +121,22 @@ def test_without_trusted_networks_nobody_is_believed(ask: Ask, settings: Setting
 
 def test_what_is_no_request_passes_untouched(ask: Ask) -> None:
     assert ask("10.0.0.1", forwarded_for("192.0.2.1"), kind="lifespan")[0] == "10.0.0.1"
+
+
+@pytest.mark.parametrize("peer", ["::ffff:127.0.0.1", "::ffff:10.1.2.3", "::FFFF:7f00:1"])
+def test_an_ipv4_peer_of_a_socket_for_both_is_trusted_like_itself(ask: Ask, peer: str) -> None:
+    assert ask(peer, forwarded_for("192.0.2.1"))[0] == "192.0.2.1"
+    assert ask(peer, forwarded_for("192.0.2.1", "::ffff:10.9.9.9"))[0] == "192.0.2.1"
+
+
+@pytest.mark.parametrize("networks", [(), ("10.0.0.0/8",)])
+def test_an_ipv4_address_is_never_shown_in_ipv6_dress(
+    ask: Ask, settings: Settings, networks: tuple[str, ...]
+) -> None:
+    settings.TRUSTED_PROXIES = tuple(ipaddress.ip_network(text) for text in networks)
+    assert ask("::ffff:192.0.2.1")[0] == "192.0.2.1"
+    assert ask("2001:db8::1")[0] == "2001:db8::1"
+    assert ask("fe80::1%eth0")[0] == "fe80::1%eth0"
+    assert ask("::ffff:what")[0] == "::ffff:what"
+    if networks:
+        assert ask("10.0.0.1", forwarded_for("::ffff:192.0.2.1"))[0] == "192.0.2.1"
