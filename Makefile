@@ -10,7 +10,8 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-ver
 # Checks read no setting and no data of this machine.
 CLEAN := env $(foreach name,DATABASE_URL DEBUG HOST PORT EMAIL_URL WEB_CONCURRENCY KEYPORTAL_DATA \
 	KEYPORTAL_URL KEYPORTAL_TRUSTED_PROXIES KEYPORTAL_KEY_LIMIT KEYPORTAL_KEY_PREFIXES,-u $(name))
-THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_DATA="$$folder" \
+THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_TRUSTED_PROXIES=127.0.0.1 \
+	KEYPORTAL_DATA="$$folder" \
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
 	KEYPORTAL_CREDENTIAL_KEYS=b25seS1mb3ItY2hlY2tzLW9ubHktZm9yLWNoZWNrcyE=
 

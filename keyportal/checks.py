@@ -123,6 +123,21 @@ def debug_beyond_loopback(**_: object) -> list[CheckMessage]:
     ]
 
 
+@register(Tags.security)
+def https_without_a_proxy(**_: object) -> list[CheckMessage]:
+    """We speak plain HTTP; that a request came by https is for the proxy in front to tell."""
+    if not settings.IS_HTTPS or settings.TRUSTED_PROXIES:
+        return []
+    return [
+        Caution(
+            f"The public address {settings.PUBLIC_URL} is https, and no proxy is trusted to say "
+            "that a request came that way: each page would redirect to itself for ever.",
+            hint="Set KEYPORTAL_TRUSTED_PROXIES to the address of the proxy in front.",
+            id="keyportal.W005",
+        )
+    ]
+
+
 def _upstream(upstream: Upstream) -> list[CheckMessage]:
     try:
         validate_base_url(upstream.base_url)

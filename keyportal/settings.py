@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -129,7 +130,8 @@ CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
 
 def _networks(variable: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     try:
-        return tuple(ipaddress.ip_network(text) for text in env.list(variable, default=[]))
+        texts = _text(variable, "").replace(",", " ").split()
+        return tuple(ipaddress.ip_network(text) for text in texts)
     except ValueError as error:
         raise ImproperlyConfigured(f"{variable}: {error}.") from error
 
@@ -213,6 +215,10 @@ def _database_config(url: str) -> dict[str, Any]:
             "DATABASE_URL can't be read. It must look like sqlite:////srv/keyportal.sqlite3 "
             "or postgresql://user:password@host:5432/name."
         )
+    folder = Path(config["NAME"]).parent
+    if url.startswith("sqlite") and folder != DATA_DIR and not folder.is_dir():
+        # SQLite would only say that it is unable to open a file.
+        raise ImproperlyConfigured(f"DATABASE_URL: the folder {folder} does not exist.")
     return config
 
 

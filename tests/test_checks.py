@@ -1,3 +1,4 @@
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,13 @@ def test_listening_everywhere_without_a_public_address(settings: Settings) -> No
     settings.ALLOWED_HOSTS = ["myhost", "10.0.0.7"]
     assert "myhost, 10.0.0.7" in found()["keyportal.W002"]
     settings.PUBLIC_URL = "https://keys.example.com"
+    assert found() == {}
+
+
+def test_https_without_a_trusted_proxy_would_redirect_for_ever(settings: Settings) -> None:
+    settings.PUBLIC_URL, settings.IS_HTTPS = "https://keys.example.com", True
+    assert "https://keys.example.com" in found()["keyportal.W005"]
+    settings.TRUSTED_PROXIES = (ip_network("127.0.0.1"),)
     assert found() == {}
 
 

@@ -76,8 +76,9 @@ def test_an_ipv6_address_is_written_in_brackets(tmp_path: Path) -> None:
 
 
 def test_trusted_proxies_are_networks_or_addresses(tmp_path: Path) -> None:
-    found = read(tmp_path, KEYPORTAL_TRUSTED_PROXIES="10.0.0.0/8,127.0.0.1,fd00::/8")
-    assert found["TRUSTED_PROXIES"] == ["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"]
+    for given in ("10.0.0.0/8,127.0.0.1,fd00::/8", " 10.0.0.0/8, 127.0.0.1 fd00::/8,"):
+        found = read(tmp_path, KEYPORTAL_TRUSTED_PROXIES=given)
+        assert found["TRUSTED_PROXIES"] == ["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"]
 
 
 @pytest.mark.parametrize(

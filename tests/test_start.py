@@ -252,7 +252,10 @@ MISTAKES = [
     ({"DATABASE_URL": "postgresql://u:hush@h"}, "DATABASE_URL can't be read"),
     ({"DATABASE_URL": "sqlite://keyportal.sqlite3"}, "three slashes"),
     ({"DATABASE_URL": "sqlite:///:memory:"}, "DATABASE_URL can't be read"),
-    ({"DATABASE_URL": "sqlite:////nowhere/at/all.sqlite3"}, "unable to open database file"),
+    (
+        {"DATABASE_URL": "sqlite:////nowhere/at/all.sqlite3"},
+        "the folder /nowhere/at does not exist",
+    ),
     ({"DATABASE_URL": UNREACHABLE}, "Connection refused"),
     ({"PORT": "http"}, "PORT must be a whole number"),
     ({"PORT": "65536"}, "PORT must be a whole number"),
@@ -354,5 +357,6 @@ def test_the_settings_pass_the_deployment_check(place: Place) -> None:
         "--deploy",
         "--fail-level=WARNING",
         KEYPORTAL_URL="https://keys.example.com",
+        KEYPORTAL_TRUSTED_PROXIES="127.0.0.1",
     )
     assert checked.returncode == 0, checked.stderr
