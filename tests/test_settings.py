@@ -14,6 +14,7 @@ import json
 from keyportal import settings
 names = "PUBLIC_URL ALLOWED_HOSTS CSRF_TRUSTED_ORIGINS IS_HTTPS SESSION_COOKIE_SECURE"
 names += " CSRF_COOKIE_SECURE SECURE_HSTS_SECONDS SECURE_SSL_REDIRECT TRUSTED_PROXIES"
+names += " SECURE_HSTS_INCLUDE_SUBDOMAINS SECURE_HSTS_PRELOAD"
 print(json.dumps({name: getattr(settings, name) for name in names.split()}, default=str))
 """
 
@@ -60,6 +61,8 @@ def test_an_https_address_hardens_cookies_and_transport(tmp_path: Path) -> None:
     for name in ("IS_HTTPS", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT"):
         assert found[name] is True
     assert found["SECURE_HSTS_SECONDS"] >= 31_536_000
+    # Other names under the domain may be anybody's.
+    assert found["SECURE_HSTS_INCLUDE_SUBDOMAINS"] is found["SECURE_HSTS_PRELOAD"] is False
 
 
 def test_listening_everywhere_answers_to_the_machines_own_names_only(tmp_path: Path) -> None:
