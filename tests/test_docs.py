@@ -49,6 +49,15 @@ def test_the_walk_finds_what_settings_read() -> None:
     assert expected <= variables_read()
 
 
+def test_make_runs_its_checks_without_any_setting_of_the_machine() -> None:
+    (listed,) = re.findall(
+        r"^CLEAN := env \$\(foreach name,([A-Z_\s\\]+),",
+        (ROOT / "Makefile").read_text(),
+        re.MULTILINE,
+    )
+    assert set(listed.replace("\\", "").split()) == variables_read() - {"DJANGO_SETTINGS_MODULE"}
+
+
 def test_every_make_target_has_a_help_line_and_is_documented() -> None:
     targets = make_targets()
     assert {"run", "test", "check", "format", "requirements"} <= set(targets)
