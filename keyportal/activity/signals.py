@@ -2,16 +2,19 @@
 
 from typing import Any
 
+from allauth.core.internal.ratelimit import get_ip
 from django.contrib.auth.signals import user_logged_in, user_login_failed
+from django.core.cache import cache
 from django.db import transaction
-from django.db.models import Q
 from django.dispatch import receiver
 from django.http import HttpRequest
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.teams.models import Team, User
+from keyportal.teams.signals import sign_in_refused
 
 UNKNOWN_USER = "unknown user"
+TOO_MANY = ": too many attempts"
 
 
 @receiver(user_logged_in)
@@ -24,13 +27,27 @@ def record_failed_sign_in(
     credentials: dict[str, Any], request: HttpRequest | None = None, **_: object
 ) -> None:
     """Whoever failed is not known to be the user, so the row names a target and no actor."""
-    typed = credentials.get("username") or credentials.get("email") or ""
-    user = User.objects.filter(Q(username__iexact=typed) | Q(email__iexact=typed)).first()
-    _record(Action.SIGN_IN_FAILED, request, user)
+    _record(Action.SIGN_IN_FAILED, request, _meant_by(credentials))
+
+
+@receiver(sign_in_refused)
+def record_refused_sign_in(credentials: dict[str, Any], request: HttpRequest, **_: object) -> None:
+    """One row a minute for each user and network: a flood of guesses must not fill the table."""
+    user = _meant_by(credentials)
+    if cache.add(f"sign-in-refused:{user.pk if user else ''}:{get_ip(request)}", True, timeout=60):
+        _record(Action.SIGN_IN_FAILED, request, user, note=TOO_MANY)
+
+
+def _meant_by(credentials: dict[str, Any]) -> User | None:
+    return User.objects.known_as(credentials.get("username") or credentials.get("email") or "")
 
 
 def _record(
-    action: Action, request: HttpRequest | None, user: User | None, actor: User | None = None
+    action: Action,
+    request: HttpRequest | None,
+    user: User | None,
+    actor: User | None = None,
+    note: str = "",
 ) -> None:
     """One row for each of the user's teams, so that each team's admins see it on their page.
 
@@ -42,7 +59,7 @@ def _record(
         for team in teams or [None]:
             AuditEvent.objects.record(
                 action,
-                target=user.get_username() if user else UNKNOWN_USER,
+                target=(user.get_username() if user else UNKNOWN_USER) + note,
                 actor=actor,
                 team=team,
                 address=request.META.get("REMOTE_ADDR") if request else None,

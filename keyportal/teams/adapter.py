@@ -7,10 +7,14 @@ from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.mail import EmailMessage
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
+
+from keyportal.teams.models import User
+from keyportal.teams.signals import sign_in_refused
 
 logger = logging.getLogger(__name__)
 # Mail leaves behind the answer: its time, or a mail server that is down, would tell a stranger
@@ -38,6 +42,20 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         allauth's own rule reads X-Forwarded-For, which anyone can send.
         """
         return str(request.META.get("REMOTE_ADDR", ""))
+
+    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
+        """A user's name and address share one count, or whoever guesses would have two."""
+        user = User.objects.known_as(credentials.get("email") or credentials.get("username", ""))
+        if user is None:
+            return str(super()._get_login_attempts_cache_key(request, **credentials))
+        return f"user:{user.pk}"
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        try:
+            super().pre_authenticate(request, **credentials)
+        except ValidationError:
+            sign_in_refused.send(type(self), request=request, credentials=credentials)
+            raise
 
     def is_safe_url(self, url: str) -> bool:
         """Whether `next` may lead there: this very host, not any other that we answer to."""

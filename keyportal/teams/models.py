@@ -19,6 +19,11 @@ class UserManager(DjangoUserManager["User"]):
         """All lower case: sign-in and password reset look an address up that way."""
         return (email or "").strip().lower()
 
+    def known_as(self, login: str) -> "User | None":
+        """Whom somebody means who types this to sign in: a user name or an address, in any case."""
+        either = models.Q(username__iexact=login) | models.Q(email__iexact=login)
+        return self.filter(either).first() if login else None
+
 
 class User(AbstractUser):
     """A person. Programs are not users: they hold keys."""

@@ -1,12 +1,15 @@
-"""What must follow when a user changes."""
+"""What must follow when a user changes, and what others may want to know of sign-ins."""
 
 from collections.abc import Collection
 
 from allauth.account.models import EmailAddress
 from django.db.models.signals import post_save
-from django.dispatch import receiver
+from django.dispatch import Signal, receiver
 
 from keyportal.teams.models import User
+
+# Too many attempts, so the password was not even looked at; sent with `request`, `credentials`.
+sign_in_refused = Signal()
 
 
 @receiver(post_save, sender=User)

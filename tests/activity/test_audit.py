@@ -69,10 +69,25 @@ def test_an_inactive_users_right_password_is_a_failure(
     assert AuditEvent.objects.of(team).get().action == Action.SIGN_IN_FAILED
 
 
-def test_attempts_that_the_limit_stops_fill_no_table(client: Client, bob: User) -> None:
+def test_attempts_that_the_limit_stops_are_told_once_a_minute(
+    client: Client, team: Team, bob: User
+) -> None:
     for _ in range(20):
         post(client, "bob", "wrong")
-    assert AuditEvent.objects.count() == 5
+    post(client, "bob@example.com")  # Even with the right password.
+    *refused, _, _, _, _, _ = AuditEvent.objects.of(team)
+    assert [row.target for row in refused] == ["bob: too many attempts"]
+    assert (refused[0].action, refused[0].actor) == (Action.SIGN_IN_FAILED, "")
+    assert refused[0].address == "192.0.2.1"
+    assert AuditEvent.objects.count() == 6
+
+
+def test_a_flood_of_made_up_names_is_told_once_for_all(client: Client, db: None) -> None:
+    for number in range(20):
+        post(client, f"name{number}", "wrong")
+    newest = AuditEvent.objects.order_by("-id").values_list("target", flat=True)
+    assert newest[0] == "unknown user: too many attempts"
+    assert len(newest) == 11
 
 
 def test_a_failure_outside_a_request_has_no_address(team: Team, bob: User) -> None:

@@ -169,6 +169,26 @@ def test_an_account_is_closed_to_guesses_after_five(client: Client, bob: User) -
     assert not is_signed_in(client)
 
 
+def test_name_and_address_of_one_user_share_their_guesses(client: Client, bob: User) -> None:
+    for login in ("bob", "bob@example.com", "BOB", "Bob@Example.com", " bob "):
+        assert post(client, login, "wrong") == 200
+    for login in ("bob", "bob@example.com"):
+        answer = client.post("/accounts/login/", {"login": login, "password": PASSWORD})
+        assert "Too many failed attempts" in answer.content.decode()
+
+
+def test_a_new_password_opens_an_account_that_guesses_have_closed(
+    client: Client, bob: User
+) -> None:
+    for _ in range(5):
+        post(client, "bob", "wrong")
+    ask_reset(client, "bob@example.com")
+    (link,) = re.findall(r"http://127\.0\.0\.1:8000(/\S+)", str(sent_mail()[0].body))
+    form = client.get(link, follow=True)
+    client.post(form.redirect_chain[-1][0], {"password1": NEW, "password2": NEW})
+    assert post(Client(), "bob", NEW, REMOTE_ADDR="192.0.2.77") == 302
+
+
 def test_an_address_that_guesses_many_names_is_stopped(client: Client, bob: User) -> None:
     for number in range(10):
         assert post(client, f"name{number}", "wrong") == 200
