@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import secrets
+import socket
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -40,12 +41,21 @@ def validate_base_url(url: str) -> None:
 
 
 def is_link_local(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
+    address = _address(host)
     mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_link_local)
+    return address is not None and bool((mapped or address).is_link_local)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that `host` spells, as resolvers read it: 2852039166 is 169.254.169.254."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return None  # A name.
 
 
 class Upstream(models.Model):

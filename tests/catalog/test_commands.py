@@ -13,6 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from keyportal.catalog import discovery
+from keyportal.catalog.discovery import DiscoveryFailed, model_ids
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
 from keyportal.teams.models import Team
 
@@ -250,6 +251,7 @@ def test_no_proxy_of_the_environment_sees_the_question(
         ("http://user:word@127.0.0.1", "no user, password"),
         ("http://127.0.0.1/v1?key=x", "no user, password"),
         ("http://169.254.169.254", "Link-local"),
+        ("http://2852039166", "Link-local"),
         ("http://[::1", "not a URL"),
     ],
 )
@@ -259,9 +261,10 @@ def test_bad_urls_are_refused(url: str, why: str) -> None:
     assert not Upstream.objects.exists()
 
 
-def test_a_link_local_address_in_disguise_is_refused() -> None:
-    with pytest.raises(CommandError, match="link-local"):
-        run("add_upstream", "vllm", "http://2852039166", "--discover")  # 169.254.169.254
+def test_a_stored_link_local_address_in_disguise_is_not_asked() -> None:
+    upstream = Upstream(name="clouds", base_url="http://2852039166/v1")  # 169.254.169.254
+    with pytest.raises(DiscoveryFailed, match="link-local"):
+        model_ids(upstream)
 
 
 def test_a_new_address_never_gets_the_old_credential(

@@ -63,6 +63,11 @@ def test_a_base_url_may_be(url: str) -> None:
         "http://[fe80::1%25eth0]/v1",
         "http://[::ffff:169.254.169.254]/v1",
         "http://[::ffff:a9fe:a9fe]/v1",
+        "http://2852039166/",
+        "http://0xA9FEA9FE/v1",
+        "http://0251.0376.0251.0376/v1",
+        "http://169.254.43518/v1",
+        "http://169.16689662/v1",
     ],
 )
 def test_a_base_url_may_not_be(url: str) -> None:
