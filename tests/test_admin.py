@@ -344,6 +344,18 @@ def test_a_new_credential_takes_the_olds_place(operator: Client, upstream: Upstr
     assert save_upstream(operator, upstream, credential="another").credential == "another"
 
 
+def test_a_new_address_never_gets_the_old_credential(operator: Client, upstream: Upstream) -> None:
+    form = upstream_form(base_url="http://127.0.0.1:9/v1")
+    refused = operator.post(change_url(upstream), form)
+    assert "its address changes" in refused.content.decode()
+    assert Upstream.objects.get().base_url == "loopback:"
+    saved = save_upstream(operator, upstream, **form, credential=CREDENTIAL)
+    assert (saved.base_url, saved.credential) == ("http://127.0.0.1:9/v1", CREDENTIAL)
+    saved = save_upstream(operator, upstream, base_url="http://127.0.0.1:10", forget_credential="1")
+    assert (saved.base_url, saved.credential) == ("http://127.0.0.1:10/v1", "")
+    assert save_upstream(operator, upstream).base_url == "loopback:"
+
+
 def test_a_credential_can_be_forgotten(operator: Client, upstream: Upstream) -> None:
     assert save_upstream(operator, upstream, forget_credential="on").credential == ""
 

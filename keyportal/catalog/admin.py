@@ -6,6 +6,7 @@ from django import forms
 from django.contrib import admin
 from django.core.validators import RegexValidator
 
+from keyportal.catalog.discovery import complete
 from keyportal.catalog.models import Route, ServedModel, Upstream
 
 
@@ -27,17 +28,23 @@ class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
     class Meta:
         model = Upstream
         fields = ["name", "base_url", "connect_timeout", "read_timeout"]
+        help_texts = {
+            "base_url": "As an OpenAI client takes it, such as http://127.0.0.1:8001/v1. "
+            "With no path, /v1 is meant."
+        }
+
+    def clean_base_url(self) -> str:
+        return complete(self.cleaned_data["base_url"])
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
-        if cleaned.get("credential") and cleaned.get("forget_credential"):
+        new, forget = cleaned.get("credential", ""), cleaned.get("forget_credential")
+        if new and forget:
             self.add_error("forget_credential", "Give a new credential or forget it, not both.")
+        if new or forget:
+            # Before the model's own rules, which look at both the address and the credential.
+            self.instance.credential = new
         return cleaned
-
-    def save(self, commit: bool = True) -> Any:
-        if self.cleaned_data["credential"] or self.cleaned_data["forget_credential"]:
-            self.instance.credential = self.cleaned_data["credential"]
-        return super().save(commit)
 
 
 @admin.register(Upstream)

@@ -84,6 +84,15 @@ class Upstream(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def clean(self) -> None:
+        """The old server's credential must not be shown to a new one by accident."""
+        stored = Upstream.objects.filter(pk=self.pk).exclude(base_url=self.base_url).first()
+        if stored and self.encrypted_credential == stored.encrypted_credential != "":
+            raise ValidationError(
+                f"{self} has a credential, and its address changes: "
+                f"give the credential again, or have it forgotten."
+            )
+
     @property
     def credential(self) -> str:
         """The bearer token that we show this server, in clear; empty for none.

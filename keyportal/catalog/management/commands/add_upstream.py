@@ -76,17 +76,11 @@ def _described(options: dict[str, Any]) -> Upstream:
     upstream = Upstream.objects.filter(name=options["name"]).first() or Upstream(
         name=options["name"]
     )
-    old_url, upstream.base_url = upstream.base_url, discovery.complete(options["url"])
+    upstream.base_url = discovery.complete(options["url"])
     if options["credential_env"]:
         upstream.credential = _checked(from_environment(options["credential_env"]))
     elif options["no_credential"]:
         upstream.credential = ""
-    elif upstream.encrypted_credential and upstream.base_url != old_url:
-        # The old server's credential must not be shown to a new one by accident.
-        raise CommandError(
-            f"{upstream} has a credential, and its address changes: "
-            f"give --credential-env again, or --no-credential."
-        )
     for field in ("connect_timeout", "read_timeout"):
         if options[field] is not None:
             setattr(upstream, field, options[field])
