@@ -10,6 +10,7 @@ import asyncio
 
 from keyportal.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from keyportal.headers import declared_length
+from keyportal.lingering import read_on
 
 # A form here is a few hundred bytes. Django would spool any size to disk before looking at it.
 MAX_FORM_BYTES = 1024 * 1024
@@ -29,12 +30,14 @@ class Forecourt:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if declared_length(scope) > MAX_FORM_BYTES:
             await _refuse(send, 413, "The form is too large.")
+            await read_on(receive)
             return
         try:
             async with asyncio.timeout(FORM_SECONDS):
                 form = await _read(receive)
         except TimeoutError:
             await _refuse(send, 408, "The form took too long to arrive.")
+            await read_on(receive)
             return
         if self._waiting >= MAX_WAITING:
             await _refuse(send, 503, "Too many people at once. Try again shortly.")

@@ -1,6 +1,5 @@
 """The gateway's outer edge: every request gets an id, and every refusal reaches its caller."""
 
-import asyncio
 import logging
 
 from django.conf import settings
@@ -10,8 +9,8 @@ from keyportal.gateway.errors import ClientGone, GatewayError, HTTPSRequired, In
 from keyportal.gateway.flight import Call
 from keyportal.gateway.relay import is_event_stream
 from keyportal.headers import declared_length, new_request_id
+from keyportal.lingering import read_on
 
-LINGER_SECONDS = 1.0
 SMALL_BODY = 64 * 1024
 
 logger = logging.getLogger(__name__)
@@ -85,9 +84,8 @@ class Exchange:
     async def refuse(self, error: GatewayError) -> None:
         """Answer with `error`; as the last event, where an event stream has already begun.
 
-        A server that closes while the client still sends resets the connection, and the client
-        never reads why. So a small body is read first, and the connection can go on; a large
-        one is read on for a second after the answer, which says that the connection will close.
+        A small body is read first, and the connection can go on; a large one is read on for a
+        second after the answer, which says that the connection will close.
         """
         if self.is_event_stream:
             await self._send({"type": "http.response.body", "body": error.event()})
@@ -97,7 +95,7 @@ class Exchange:
         if self.has_begun:
             raise error  # The server cuts the connection: a missing end is all we can say now.
         if self.has_body_left and self._is_body_small():
-            await self._discard_body()
+            await read_on(self.receive)
         body = error.body()
         headers: Headers = [
             (b"content-type", b"application/json"),
@@ -110,17 +108,9 @@ class Exchange:
         sent = b"" if self._scope["method"] == "HEAD" else body
         await self._send({"type": "http.response.body", "body": sent})
         if self.has_body_left:
-            await self._discard_body()
+            await read_on(self.receive)
 
     def _is_body_small(self) -> bool:
         # Whoever waits to be told to go on would wait for us, and we for them.
         is_held_back = any(name == b"expect" for name, _ in self._scope["headers"])
         return not is_held_back and declared_length(self._scope) <= SMALL_BODY
-
-    async def _discard_body(self) -> None:
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                while self.has_body_left:
-                    await self.receive()
-        except TimeoutError:
-            pass

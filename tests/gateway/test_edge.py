@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from pytest_django import Settings
 
+from keyportal import lingering
 from keyportal.asgi_types import Headers, Receive, Scope, Send
-from keyportal.gateway import edge as module
 from keyportal.gateway.edge import Edge
 from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
 from tests.asgi import Client, scope
@@ -130,7 +130,7 @@ def test_a_large_body_is_answered_first_and_then_read_on(headers: Headers) -> No
 def test_a_body_that_never_ends_is_not_waited_for(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", 0.05)
     began = time.monotonic()
     client = serve(refusing(InvalidKey()), Client(*[b"x"] * 1000, pause=0.01), length(size))
     assert time.monotonic() - began < 1
@@ -142,7 +142,7 @@ def test_a_body_that_never_ends_is_not_waited_for(
 def test_a_client_that_waits_for_leave_to_send_its_body_is_answered_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LINGER_SECONDS", 0.5)
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", 0.5)
     client = Watched(b"x", pause=60)
     serve(refusing(InvalidKey()), client, [*length(1), (b"expect", b"100-continue")])
     assert client.status == 401
