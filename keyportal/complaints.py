@@ -1,11 +1,12 @@
-"""An operator's mistake deserves a sentence, not a traceback."""
+"""An operator's mistake deserves a sentence, not a traceback; a visitor's does, too."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import OperationalError, ProgrammingError
 
 
@@ -27,3 +28,14 @@ def without_pool() -> None:
     from django.conf import settings
 
     settings.DATABASES["default"].get("OPTIONS", {}).pop("pool", None)
+
+
+class RefusalsInOneLine(logging.Filter):
+    """A refused page is an ordinary answer. Where and why is of use, our own call stack is not."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, PermissionDenied):
+            record.msg, record.args = "%s: %s", (record.getMessage(), error)
+            record.exc_info = None
+        return True

@@ -377,10 +377,12 @@ LOGGING = {
             "style": "{",
         }
     },
+    "filters": {"refusals": {"()": "keyportal.complaints.RefusalsInOneLine"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "redacting"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
+        "django.request": {"filters": ["refusals"]},
         "django.server": {"handlers": [], "propagate": True},
     },
 }

@@ -133,6 +133,11 @@ class Relay:
             if 300 <= response.status < 400:
                 # Whoever follows shows our credential to whatever the upstream names.
                 response.close()
+                logger.warning(
+                    "Upstream failed: %s answers %s, and no redirect is followed.",
+                    target.base_url,
+                    response.status,
+                )
                 raise UpstreamFailed
             return await _answer(response)
 

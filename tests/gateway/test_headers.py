@@ -106,7 +106,9 @@ def test_redirects_are_not_followed(
 ) -> None:
     """Whoever follows one shows the operator's credential to whatever the upstream names."""
     _, key = issue(alice)
+    logged = len(live.log)
     reply = live.chat(key, serve_model(f"redirect:{status}"))
+    assert f"{fake.url} answers {status}, and no redirect is followed" in live.log[logged:]
     assert (reply.status, reply.code) == (502, "upstream_failed")
     assert "location" not in reply.headers
     assert [received.path for received in fake.received] == [CHAT]

@@ -174,6 +174,16 @@ def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
     assert not ApiKey.objects.exists()
 
 
+def test_a_refusal_is_one_line_in_the_log_with_its_reason(
+    sign_in: SignIn, vera: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    sign_in(vera).get(CREATE)
+    (record,) = caplog.records
+    assert record.exc_info is None
+    assert CREATE in record.getMessage()
+    assert "This needs the role Member" in record.getMessage()
+
+
 def test_put_is_refused(sign_in: SignIn, bob: User) -> None:
     assert sign_in(bob).put(CREATE).status_code == 405
 
