@@ -35,3 +35,6 @@ urlpatterns = [
     path("teams/<slug:slug>/", include("keyportal.activity.urls")),
     path("teams/<slug:slug>/", include("keyportal.teams.urls")),
 ]
+
+handler403 = teams.refused
+handler404 = teams.not_found

@@ -65,22 +65,34 @@ document.addEventListener("htmx:afterSettle", ({ detail }) => {
   if (focusWasInTable && document.activeElement === document.body) restoreFocus();
 });
 
-// Fragments are swapped in whatever their status; a whole page never is. After a success it is the
-// sign-in page, because the session ended; after a failure it is an error page.
+// Fragments are swapped in whatever their status; a sentence or a whole page never is. A page after
+// a success is the sign-in page, because the session ended; after a failure it is an error page.
 
-function tell(text) {
+// Leads to this page anew; who is signed out comes by the sign-in page.
+function linkHere(label) {
+  const link = document.createElement("a");
+  link.href = location.pathname + location.search;
+  link.textContent = label;
+  return link;
+}
+
+function tell(text, label) {
   const place = (dialog.open && dialog.firstElementChild) || document.querySelector("main");
   place.prepend(notice);
   notice.textContent = text;
+  if (label) notice.append(linkHere(label));
   notice.hidden = false;
 }
 
 document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   focusWasInTable = Boolean(table()?.contains(document.activeElement));
-  if (!/^\s*<!doctype/i.test(detail.xhr.responseText)) return;
+  const { status, responseText } = detail.xhr;
+  const isSentence = detail.xhr.getResponseHeader("content-type")?.startsWith("text/plain");
+  if (!isSentence && !/^\s*<!doctype/i.test(responseText)) return;
   detail.shouldSwap = false;
-  if (detail.xhr.status < 400) location.assign(location.href);
-  else tell(`That did not work (${detail.xhr.status}). Reload the page and try again.`);
+  if (isSentence) tell(responseText, "Reload the page");
+  else if (status < 400) tell("You are signed out.", "Sign in again");
+  else tell(`That did not work (${status}).`, "Reload the page");
 });
 
 document.addEventListener("htmx:sendError", () => {

@@ -102,6 +102,15 @@ def last_team(request: HttpRequest) -> Team | None:
     return teams.filter(slug=request.session.get(LAST_TEAM, "")).first() or teams.first()
 
 
+def enter_last_team(request: HttpRequest) -> None:
+    """Frame an error page like the page that a member came from; a stranger's has no frame."""
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated or hasattr(request, "membership"):
+        return
+    if team := last_team(request):
+        cast("TeamRequest", request).membership = _membership(user, team.slug)
+
+
 def _remember(request: TeamRequest) -> None:
     if request.session.get(LAST_TEAM) != request.team.slug:
         request.session[LAST_TEAM] = request.team.slug

@@ -1,13 +1,16 @@
 """What is around every page: theme, teams and navigation."""
 
+import re
 from collections.abc import Callable
 
 import pytest
+from django.contrib.sessions.models import Session
 from playwright.sync_api import Page, expect
 
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.browser.pages import button, link, row
+from tests.browser.conftest import KEYS
+from tests.browser.pages import button, dialog, link, row
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]
@@ -65,6 +68,38 @@ def test_an_error_page_is_told_beside_the_list_and_not_put_into_it(
     page = open_keys(bob)
     Membership.objects.filter(user=bob).update(role=Role.VIEWER)
     button(page, "Create").click()
-    expect(page.get_by_role("alert")).to_contain_text("That did not work (403).")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("This needs the role Member; in this team you are Viewer.")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(row(page, "nightly")).to_be_visible()
+    link(alert, "Reload the page").click()
+    expect(button(page, "Refresh")).to_be_visible()
+    expect(button(page, "Create")).to_have_count(0)
+
+
+@pytest.mark.parametrize("has_cookies", [True, False])
+def test_whoever_is_signed_out_meanwhile_is_told_so_and_led_back(
+    open_keys: Open, bob: User, has_cookies: bool
+) -> None:
+    page = open_keys(bob)
+    button(page, "Create").click()
+    form = dialog(page, "Create API key")
+    form.get_by_label("Name").fill("late")
+    Session.objects.all().delete()
+    if not has_cookies:
+        page.context.clear_cookies()  # Then the form's protection refuses it first.
+    button(form, "OK").click()
+    alert = form.get_by_role("alert")
+    expect(alert).to_contain_text("You are signed out")
+    link(alert, "Sign in again" if has_cookies else "Reload the page").click()
+    expect(page).to_have_url(f"/accounts/login/?next={KEYS}")
+
+
+def test_an_error_page_keeps_the_members_frame(new_page: Open, bob: User) -> None:
+    page = new_page(bob)
+    for path in ("/nothing/", "/teams/u-0000000000cc/keys/", f"{KEYS[:-5]}audit/"):
+        page.goto(path)
+        expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("Not (found|allowed)"))
+        expect(page.locator("[aria-current]")).to_have_count(0)
+        link(page, "To the API keys").click()
+        expect(page).to_have_url(KEYS)
