@@ -42,4 +42,5 @@ def _create_model(team: Team) -> None:
     upstream, _ = Upstream.objects.get_or_create(name="loopback", defaults={"base_url": LOOPBACK})
     model, is_new = ServedModel.objects.get_or_create(name=f"{TEAM}/test", defaults={"team": team})
     if is_new:
-        Route.objects.create(model=model, upstream=upstream, upstream_model="loopback")
+        # The built-in upstream answers in the name that it is called by: here, the one we serve.
+        Route.objects.create(model=model, upstream=upstream, upstream_model=model.name)

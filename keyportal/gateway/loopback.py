@@ -21,6 +21,7 @@ DIMENSIONS = 64
 MAX_DIMENSIONS = 4096
 # Answers are made in the event loop, where others wait.
 MAX_NUMBERS = 2**18
+MAX_PROMPTS = 100
 ECHOED_WORDS = 256
 GREETING = (
     "This is Keyportal's built-in loopback, not a language model. "
@@ -52,7 +53,7 @@ class Generation(msgspec.Struct):
     """What `/chat/completions` and `/completions` have in common."""
 
     model: str
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: AtLeastOne | None = None
     max_completion_tokens: AtLeastOne | None = None
@@ -67,14 +68,18 @@ class Chat(Generation, kw_only=True):
 
 
 class Completion(Generation, kw_only=True):
-    prompt: str | list[str]
+    prompt: str | list[str | int | list[int]]
 
 
 class Embedding(msgspec.Struct):
     model: str
     input: str | list[str | int | list[int]]
-    encoding_format: str = "float"
-    dimensions: int = DIMENSIONS
+    encoding_format: str | None = None
+    dimensions: int | None = None
+
+    @property
+    def length(self) -> int:
+        return DIMENSIONS if self.dimensions is None else self.dimensions
 
 
 def answer(endpoint: str, body: bytes) -> Answer:
@@ -114,24 +119,32 @@ def _chat_deltas(reply: "Reply") -> Iterator[dict[str, object]]:
 
 def _completion(body: bytes) -> Answer:
     request = msgspec.json.decode(body, type=Completion)
-    prompt = request.prompt if isinstance(request.prompt, str) else " ".join(request.prompt)
-    reply = Reply(request, prompt, prompt)
+    prompts = _inputs(request.prompt)
+    if not 1 <= len(prompts) <= MAX_PROMPTS:
+        raise BadRequest(f"`prompt` must hold 1 to {MAX_PROMPTS} prompts.")
+    first, *more = [Reply(request, prompt, prompt) for prompt in prompts]
+    first.beside = more
     if request.stream:
-        return reply.stream("cmpl", "text_completion", _text_deltas(reply))
-    choice = {"index": 0, "text": reply.text, "logprobs": None, "finish_reason": reply.finish}
-    return reply.whole("cmpl", "text_completion", choice)
+        return first.stream("cmpl", "text_completion", _text_deltas([first, *more]))
+    choices: list[dict[str, object]] = [
+        {"index": index, "text": reply.text, "logprobs": None, "finish_reason": reply.finish}
+        for index, reply in enumerate([first, *more])
+    ]
+    return first.whole("cmpl", "text_completion", *choices)
 
 
-def _text_deltas(reply: "Reply") -> Iterator[dict[str, object]]:
-    for word in reply.pieces():
-        yield {"index": 0, "text": word, "finish_reason": None}
-    yield {"index": 0, "text": "", "finish_reason": reply.finish}
+def _text_deltas(replies: "list[Reply]") -> Iterator[dict[str, object]]:
+    for index, reply in enumerate(replies):
+        for word in reply.pieces():
+            yield {"index": index, "text": word, "finish_reason": None}
+        yield {"index": index, "text": "", "finish_reason": reply.finish}
 
 
 class Reply:
     """What loopback says to one request, and what that counts as."""
 
     def __init__(self, request: Generation, prompt: str, last: str) -> None:
+        self.beside: list[Reply] = []  # To the other prompts of the same request.
         self._request = request
         words = GREETING.split() + last.split(maxsplit=ECHOED_WORDS)[:ECHOED_WORDS]
         limit = request.max_completion_tokens or request.max_tokens
@@ -144,9 +157,9 @@ class Reply:
         for position, word in enumerate(self._words):
             yield f" {word}" if position else word
 
-    def whole(self, prefix: str, kind: str, choice: dict[str, object]) -> Answer:
+    def whole(self, prefix: str, kind: str, *choices: dict[str, object]) -> Answer:
         envelope = self._envelope(prefix, kind)
-        return json_answer(envelope | {"choices": [choice], "usage": self._usage()})
+        return json_answer(envelope | {"choices": choices, "usage": self._usage()})
 
     def stream(self, prefix: str, kind: str, choices: Iterator[dict[str, object]]) -> Answer:
         envelope = self._envelope(prefix, kind)
@@ -166,19 +179,22 @@ class Reply:
         }
 
     def _usage(self) -> dict[str, int]:
+        replies = [self, *self.beside]
+        prompt = sum(reply._prompt_tokens for reply in replies)
+        completion = sum(len(reply._words) for reply in replies)
         return {
-            "prompt_tokens": self._prompt_tokens,
-            "completion_tokens": len(self._words),
-            "total_tokens": self._prompt_tokens + len(self._words),
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
         }
 
 
 def _embedding(body: bytes) -> Answer:
     request = msgspec.json.decode(body, type=Embedding)
-    if not 1 <= request.dimensions <= MAX_DIMENSIONS:
+    if not 1 <= request.length <= MAX_DIMENSIONS:
         raise BadRequest(f"`dimensions` must be from 1 to {MAX_DIMENSIONS}.")
     inputs = _inputs(request.input)
-    if len(inputs) * request.dimensions > MAX_NUMBERS:
+    if len(inputs) * request.length > MAX_NUMBERS:
         raise BadRequest(f"`input` times `dimensions` may be {MAX_NUMBERS} at most.")
     data = [
         {"object": "embedding", "index": index, "embedding": _encoded(request, text)}
@@ -200,8 +216,8 @@ def _inputs(given: str | list[str | int | list[int]]) -> list[str]:
 
 def _encoded(request: Embedding, text: str) -> object:
     """The same vector for the same text, and nearly surely another for another; no meaning."""
-    noise = hashlib.shake_256(text.encode()).digest(2 * request.dimensions)
-    raw = [number / 32768 for number in struct.unpack(f"<{request.dimensions}h", noise)]
+    noise = hashlib.shake_256(text.encode()).digest(2 * request.length)
+    raw = [number / 32768 for number in struct.unpack(f"<{request.length}h", noise)]
     length = sum(number * number for number in raw) ** 0.5 or 1.0
     vector = [number / length for number in raw]
     if request.encoding_format == "base64":

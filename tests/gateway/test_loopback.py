@@ -115,9 +115,9 @@ def test_completion() -> None:
 
 
 def test_streamed_completion_says_the_same_as_a_whole_one() -> None:
-    *middle, last = streamed("/completions", prompt=["one", "two three"])
+    *middle, last = streamed("/completions", prompt="one two three")
     text = "".join(event["choices"][0]["text"] for event in middle)
-    assert text == whole("/completions", prompt=["one", "two three"])["choices"][0]["text"]
+    assert text == whole("/completions", prompt="one two three")["choices"][0]["text"]
     assert last["choices"][0]["finish_reason"] == "stop"
 
 
@@ -249,3 +249,37 @@ def test_numbers_have_bounds(inputs: int, dimensions: int) -> None:
     assert len(embeddings(input=[""] * (inputs - 1), dimensions=dimensions)) == inputs - 1
     with pytest.raises(BadRequest):
         ask("/embeddings", input=[""] * inputs, dimensions=dimensions)
+
+
+def test_null_is_as_good_as_nothing() -> None:
+    assert "choices" in whole("/chat/completions", messages=HELLO, stream=None, max_tokens=None)
+    said = whole("/embeddings", input="one", dimensions=None, encoding_format=None)
+    assert len(said["data"][0]["embedding"]) == loopback.DIMENSIONS
+
+
+def test_each_prompt_gets_a_choice_of_its_own() -> None:
+    said = whole("/completions", prompt=["one", "two three"])
+    assert [choice["index"] for choice in said["choices"]] == [0, 1]
+    texts = [choice["text"] for choice in said["choices"]]
+    assert [text.rpartition(": ")[2] for text in texts] == ["one", "two three"]
+    assert said["usage"]["prompt_tokens"] == 3
+    assert said["usage"]["completion_tokens"] == sum(len(text.split()) for text in texts)
+    streams = {0: "", 1: ""}
+    for event in streamed("/completions", prompt=["one", "two three"]):
+        streams[event["choices"][0]["index"]] += event["choices"][0]["text"]
+    assert [*streams.values()] == texts
+
+
+@pytest.mark.parametrize(
+    ("prompt", "counts"), [([1, 2, 3], [3]), ([[1, 2], [3]], [2, 1]), ("one two", [2])]
+)
+def test_a_prompt_may_be_token_numbers(prompt: object, counts: list[int]) -> None:
+    said = whole("/completions", prompt=prompt)
+    assert len(said["choices"]) == len(counts)
+    assert said["usage"]["prompt_tokens"] == sum(counts)
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_prompts_are_some_and_not_too_many(count: int) -> None:
+    with pytest.raises(BadRequest, match="1 to 100 prompts"):
+        ask("/completions", prompt=["x"] * count)
