@@ -1,5 +1,6 @@
 """Gunicorn's settings, for `gunicorn -c python:keyportal.gunicorn_conf keyportal.asgi`."""
 
+import gc
 import os
 import signal
 from functools import partial
@@ -43,6 +44,21 @@ class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
 
 
 logger_class = RedactingLogger
+
+
+def pre_fork(_server: Any, _worker: Any) -> None:
+    """What is loaded by now lives as long as the process: nobody needs to look for garbage in it.
+
+    The collector would go through all of it time and again, and its marks would part the memory
+    that workers share. Measured: a tenth of a call's processor time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def post_fork(_server: Any, _worker: Any) -> None:
+    # A call makes a few hundred objects and few cycles: looking less often finds as many.
+    gc.set_threshold(5_000, 20, 50)
 
 
 def on_starting(server: Any) -> None:

@@ -30,9 +30,14 @@ class Running(models.Model):
 class EndWish(models.Model):
     """An admin wants this call to end; the worker that has it does so within about a second."""
 
-    call_id = models.CharField(max_length=32, unique=True)
     team_slug = models.CharField(max_length=64)
+    call_id = models.CharField(max_length=128)
     wished_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["team_slug", "call_id"], name="endwish_unique")
+        ]
 
     def __str__(self) -> str:
         return self.call_id

@@ -136,9 +136,10 @@ class Flight:
         for call in tuple(self._calls):
             call.end(reason())
 
-    def end_these(self, ids: Container[str], reason: type[GatewayError]) -> None:
+    def end_these(self, wished: Container[tuple[str, str]], reason: type[GatewayError]) -> None:
+        """End the calls of these teams with these ids."""
         for call in tuple(self._calls):
-            if call.request_id in ids:
+            if (call.verdict.team_slug, call.request_id) in wished:
                 call.end(reason())
 
     def lasting(self, seconds: float) -> list[Call]:

@@ -73,10 +73,13 @@ def _rows(calls: Iterable[Call]) -> Rows:
 # What follows runs in the writer's thread.
 
 
-def write(worker: str, rows: Mapping[str, list[dict[str, Any]]], gone: Iterable[str]) -> set[str]:
+def write(
+    worker: str, rows: Mapping[str, list[dict[str, Any]]], gone: Iterable[str]
+) -> set[tuple[str, str]]:
     """Write the rows and take away those of teams that have no calls here now.
 
-    Returns the ids of calls that are wished to end, in whatever worker they run.
+    Returns team and id of the calls that are wished to end, in whatever worker they run. The
+    team counts: a caller may choose an id, and could choose one of another team's call.
     """
     now = connections[ALIAS].ops.adapt_datetimefield_value(datetime.now(UTC))
     told = [(worker, slug, json.dumps(calls), now) for slug, calls in sorted(rows.items())]
@@ -84,7 +87,7 @@ def write(worker: str, rows: Mapping[str, list[dict[str, Any]]], gone: Iterable[
         cursor.executemany(_WRITE, told)
         cursor.executemany(_FORGET, [(worker, slug) for slug in sorted(gone)])
         cursor.execute(_WISHED)
-        return {call_id for (call_id,) in cursor.fetchall()}
+        return set(cursor.fetchall())
 
 
 _WRITE = """
@@ -93,4 +96,4 @@ ON CONFLICT (team_slug, worker) DO UPDATE
 SET calls = excluded.calls, written_at = excluded.written_at
 """
 _FORGET = "DELETE FROM activity_running WHERE worker = %s AND team_slug = %s"
-_WISHED = "SELECT call_id FROM activity_endwish"
+_WISHED = "SELECT team_slug, call_id FROM activity_endwish"

@@ -14,10 +14,13 @@ class Migration(migrations.Migration):
             name='EndWish',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('call_id', models.CharField(max_length=32, unique=True)),
                 ('team_slug', models.CharField(max_length=64)),
+                ('call_id', models.CharField(max_length=128)),
                 ('wished_at', models.DateTimeField(auto_now_add=True)),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('team_slug', 'call_id'), name='endwish_unique')],
+            },
         ),
         migrations.CreateModel(
             name='Flush',
@@ -225,7 +228,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('subject', models.CharField(max_length=72)),
-                ('kind', models.SmallIntegerField(choices=[(1, 'Minute'), (2, 'Day'), (3, 'Month')])),
+                ('kind', models.SmallIntegerField(choices=[(0, 'Ever'), (1, 'Minute'), (2, 'Day'), (3, 'Month')])),
                 ('start', models.DateTimeField()),
                 ('requests', models.BigIntegerField(default=0)),
                 ('tokens', models.BigIntegerField(default=0)),
