@@ -1,6 +1,21 @@
+from typing import Any
+
 from django import forms
+from django.core.exceptions import ValidationError
+from django.utils import timezone
 
 from keyportal.activity.models import Action
+from keyportal.activity.periods import (
+    CUSTOM,
+    DEFAULT_RANGE,
+    LONGEST,
+    RANGES,
+    Period,
+    custom,
+)
+from keyportal.activity.report import Asked
+
+FIRST_YEAR, LAST_YEAR = 2000, 2100
 
 
 class AuditFilter(forms.Form):
@@ -12,3 +27,55 @@ class AuditFilter(forms.Form):
     def chosen(self) -> str:
         """The action to show; empty for all, and for one that does not exist."""
         return str(self.cleaned_data["action"]) if self.is_valid() else ""
+
+
+class UsageFilter(forms.Form):
+    """Which usage to show. What makes no sense shows the last 14 days, and says so."""
+
+    range = forms.ChoiceField(
+        choices=[*((name, label) for name, (label, _) in RANGES.items()), (CUSTOM, "Custom")],
+        required=False,
+    )
+    start = forms.DateTimeField(required=False)
+    end = forms.DateTimeField(required=False)
+    by = forms.ChoiceField(choices=[("key", "Key"), ("model", "Model")], required=False)
+    key = forms.CharField(max_length=8, required=False)
+    member = forms.CharField(max_length=150, required=False)
+    model = forms.CharField(max_length=200, required=False)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        start, end = cleaned.get("start"), cleaned.get("end")
+        if cleaned.get("range") != CUSTOM or not (start and end):
+            return cleaned
+        if not FIRST_YEAR <= start.year <= end.year <= LAST_YEAR or start >= end:
+            raise ValidationError("The end must come after the beginning.")
+        if end - start > LONGEST:
+            raise ValidationError(f"Choose at most {LONGEST.days} days.")
+        return cleaned
+
+    def value(self, name: str) -> str:
+        self.is_valid()
+        return str(self.cleaned_data.get(name) or "")
+
+    @property
+    def chosen_range(self) -> str:
+        return self.value("range") or DEFAULT_RANGE
+
+    @property
+    def chosen_by(self) -> str:
+        return self.value("by") or "key"
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(*(self.value(name) for name in Asked._fields))
+
+    def period(self) -> Period:
+        now = timezone.now()
+        name = self.chosen_range
+        if name != CUSTOM:
+            return RANGES[name][1](now)
+        start, end = self.cleaned_data.get("start"), self.cleaned_data.get("end")
+        if start and end and not self.errors:
+            return custom(start, end, now)
+        return RANGES[DEFAULT_RANGE][1](now)

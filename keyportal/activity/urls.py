@@ -1,8 +1,12 @@
-"""Under /teams/<slug>/: what happened."""
+"""Under /teams/<slug>/: what happened, and what was used."""
 
 from django.urls import path
 
 from keyportal.activity import views
 
 app_name = "activity"
-urlpatterns = [path("audit/", views.audit, name="audit")]
+urlpatterns = [
+    path("usage/", views.usage, name="usage"),
+    path("usage/csv/", views.usage_csv, name="usage_csv"),
+    path("audit/", views.audit, name="audit"),
+]

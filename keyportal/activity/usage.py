@@ -4,9 +4,12 @@ Nothing here has a foreign key: what was used stays used when the key, its owner
 gone. Prompts and answers are never here.
 """
 
-from typing import ClassVar
+from datetime import datetime
+from typing import ClassVar, Self
 
 from django.db import models
+
+from keyportal.teams.models import Team
 
 # Upper bounds in ms of the latency histogram's buckets; one more holds what took longer.
 LATENCY_BOUNDS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000)
@@ -46,6 +49,15 @@ class Call(models.Model):
         return self.request_id
 
 
+class UsageQuerySet(models.QuerySet["Usage"]):
+    def of(self, team: Team) -> Self:
+        return self.filter(team_slug=team.slug)
+
+    def within(self, start: datetime, end: datetime) -> Self:
+        """From `start` up to `end`, which is not in it."""
+        return self.filter(start__gte=start, start__lt=end)
+
+
 class Usage(models.Model):
     """Sums of one key, owner and model over one stretch of time that begins at `start`, UTC."""
 
@@ -73,6 +85,8 @@ class Usage(models.Model):
     latency_9 = models.BigIntegerField(default=0)
     latency_10 = models.BigIntegerField(default=0)
     latency_11 = models.BigIntegerField(default=0)
+
+    objects = UsageQuerySet.as_manager()
 
     class Meta:
         abstract = True

@@ -130,6 +130,7 @@ class Door:
 DOORS = (
     Door("API Keys", "key", "keys:list", also=("keys:create", "keys:delete", "keys:limits")),
     Door("Models", "models", "catalog:models"),
+    Door("Usage", "usage", "activity:usage", also=("activity:calls", "activity:running")),
     Door("Members", "members", "teams:members", also=("keys:team_limits",)),
     Door("Audit", "audit", "activity:audit", Role.ADMIN),
     Door("Overview", "overview", "keys:overview"),
