@@ -99,8 +99,25 @@ document.addEventListener("htmx:sendError", () => {
   tell("The server can’t be reached. Check your connection and try again.");
 });
 
-document.addEventListener("htmx:beforeRequest", () => {
-  notice.hidden = true;
+document.addEventListener("htmx:beforeRequest", ({ detail }) => {
+  if (!isLive(detail.elt)) notice.hidden = true;
+});
+
+// What refreshes by itself rests while nobody looks, and hides no notice of something else.
+
+function isLive(element) {
+  return "live" in element.dataset;
+}
+
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (isLive(event.detail.elt) && document.hidden) event.preventDefault();
+});
+
+// A deleted key's receipt is shown above the list, and can be put away.
+
+document.addEventListener("htmx:afterRequest", ({ detail }) => {
+  const url = detail.elt.dataset.receipt;
+  if (url && detail.xhr.status === 204) htmx.ajax("GET", url, { target: "#receipt", swap: "outerHTML" });
 });
 
 // Clicks: a row is its Delete button, Cancel closes, Copy copies.
@@ -128,14 +145,23 @@ function openRow(row, event) {
   document.getElementById(row.dataset.opens).click();
 }
 
+function dismiss(section) {
+  const place = document.createElement("div");
+  place.id = section.id;
+  section.replaceWith(place);
+  restoreFocus();
+}
+
 document.addEventListener("click", (event) => {
   const closer = event.target.closest("[data-close]");
   const copier = event.target.closest("[data-copy]");
+  const dismisser = event.target.closest("[data-dismiss]");
   if (closer && dialog.open) {
     event.preventDefault();
     // The second click of a double-click on OK must not close what the first one opened.
     if (event.detail < 2) dialog.close();
   } else if (copier) copy(copier);
+  else if (dismisser) dismiss(dismisser.closest("section"));
   else openRow(event.target.closest("tr[data-opens]"), event);
 });
 
@@ -158,6 +184,7 @@ document.addEventListener("keydown", (event) => {
 // Times come in UTC, and are shown in the viewer's zone with the distance from now on hover.
 
 const absolute = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "short" });
+const precise = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
 const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeStyle: "long" });
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const UNITS = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
@@ -171,7 +198,7 @@ function distance(date) {
 function prepare(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const date = new Date(time.dateTime);
-    time.textContent = absolute.format(date);
+    time.textContent = ("seconds" in time.dataset ? precise : absolute).format(date);
     time.title = `${distance(date)} (${exact.format(date)})`;
   }
   for (const button of root.querySelectorAll("[data-copy]")) button.hidden = false;

@@ -29,6 +29,29 @@ class AuditFilter(forms.Form):
         return str(self.cleaned_data["action"]) if self.is_valid() else ""
 
 
+class CallFilter(forms.Form):
+    """Which calls to list; nonsense is as good as nothing, because a list is always shown."""
+
+    key = forms.CharField(max_length=8, required=False)
+    model = forms.CharField(max_length=200, required=False)
+    status = forms.ChoiceField(
+        choices=[("", "All"), ("2", "Served"), ("4", "Refused, 4xx"), ("5", "Failed, 5xx")],
+        required=False,
+    )
+
+    def value(self, name: str) -> str:
+        self.is_valid()
+        return str(self.cleaned_data.get(name) or "")
+
+    @property
+    def status_class(self) -> str:
+        return self.value("status")
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(key=self.value("key"), model=self.value("model"))
+
+
 class UsageFilter(forms.Form):
     """Which usage to show. What makes no sense shows the last 14 days, and says so."""
 

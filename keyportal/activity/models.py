@@ -1,5 +1,6 @@
 """What happened. Rows here name things as text, without foreign keys, to outlive what they name."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -129,6 +130,12 @@ class AuditEvent(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise AppendOnlyError("Audit rows are never deleted.")
+
+    @property
+    def deleted_key(self) -> str:
+        """The public id of the key whose deletion this tells of; empty for everything else."""
+        found = re.search(r"\((\w{8})\)\Z", self.target)
+        return found[1] if found and self.action == Action.KEY_DELETED else ""
 
 
 class Tombstone(models.Model):

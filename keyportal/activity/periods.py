@@ -69,6 +69,7 @@ RANGES = {
     "14d": ("Last 14 days", _last(14, Step.DAY)),
     "90d": ("Last 90 days", _last(90, Step.DAY)),
 }
+WEEK = _last(8, Step.DAY)
 DEFAULT_RANGE = "14d"
 CUSTOM = "custom"
 

@@ -62,6 +62,14 @@ class Option(NamedTuple):
     label: str
 
 
+class Menus(NamedTuple):
+    """What can be chosen, each with the rest of the filter as it is."""
+
+    keys: list[Option]
+    members: list[Option]
+    models: list[Option]
+
+
 @dataclass
 class Report:
     period: Period
@@ -73,9 +81,7 @@ class Report:
     """The greatest first, and what is left over as one; a row each."""
     series: list[Part]
     """The same with `steps`, and fewer: what is drawn."""
-    keys: list[Option]
-    members: list[Option]
-    models: list[Option]
+    menus: Menus
 
 
 def report(team: Team, period: Period, asked: Asked, by: str, most: int = SERIES) -> Report:
@@ -86,7 +92,7 @@ def report(team: Team, period: Period, asked: Asked, by: str, most: int = SERIES
     ranked = _ranked([group for group in groups if asked.match(group[0])], place)
     wanted = usage.filter(**asked.filters)
     steps = _steps(wanted, period)
-    offered = [_offered(groups, asked, number) for number in range(len(COLUMNS))]
+    offered = _all_offered(groups, asked)
     told = ranked[: max(TOLD, most)]
     names = key_names(team, {*offered[0], *(value for value, _ in told if by == "key")})
     parts = [_part(value, used, names, by) for value, used in told]
@@ -101,10 +107,15 @@ def report(team: Team, period: Period, asked: Asked, by: str, most: int = SERIES
         steps=steps,
         parts=[*parts, *_rest(used, steps, parts, len(ranked))],
         series=[*drawn, *_rest(used, steps, drawn, len(ranked))],
-        keys=sorted((Option(key, str(names[key])) for key in offered[0]), key=_by_label),
-        members=sorted(Option(value, value) for value in offered[1]),
-        models=sorted(Option(value, value) for value in offered[2]),
+        menus=_menus(offered, names),
     )
+
+
+def menus(team: Team, period: Period, asked: Asked) -> Menus:
+    """What can be chosen in lists of what was called in this period."""
+    usage = period.step.table.objects.of(team).within(period.start, period.end).order_by()
+    offered = _all_offered(_groups(usage), asked)
+    return _menus(offered, key_names(team, offered[0]))
 
 
 def _groups(usage: UsageQuerySet) -> list[Group]:
@@ -125,6 +136,19 @@ def _offered(groups: list[Group], asked: Asked, place: int) -> list[str]:
     values = [value for value, _ in _ranked(fitting, place)[:OPTIONS]]
     chosen = asked[place]
     return values if not chosen or chosen in values else [*values, chosen]
+
+
+def _all_offered(groups: list[Group], asked: Asked) -> list[list[str]]:
+    return [_offered(groups, asked, place) for place in range(len(COLUMNS))]
+
+
+def _menus(offered: list[list[str]], names: dict[str, KeyName]) -> Menus:
+    keys, members, models = offered
+    return Menus(
+        sorted((Option(key, str(names[key])) for key in keys), key=_by_label),
+        sorted(Option(value, value) for value in members),
+        sorted(Option(value, value) for value in models),
+    )
 
 
 def _steps(usage: UsageQuerySet, period: Period) -> list[Figures]:

@@ -1,8 +1,25 @@
 """Calls in flight, as each worker writes them down once a second, and the wish to end one."""
 
-from typing import ClassVar
+from datetime import timedelta
+from typing import Any, ClassVar, Self
 
 from django.db import models
+from django.utils import timezone
+
+from keyportal.teams.models import Team
+
+STALE_AFTER = timedelta(seconds=5)
+
+
+class RunningQuerySet(models.QuerySet["Running"]):
+    def of(self, team: Team) -> Self:
+        """Those of workers that are there; a worker that has gone leaves its last row behind."""
+        return self.filter(team_slug=team.slug, written_at__gte=timezone.now() - STALE_AFTER)
+
+    def calls(self) -> list[dict[str, Any]]:
+        """The calls of all workers, the longest running first."""
+        found = [call for row in self for call in row.calls]
+        return sorted(found, key=lambda call: (call["since"], call["id"]))
 
 
 class Running(models.Model):
@@ -17,6 +34,8 @@ class Running(models.Model):
     team_slug = models.CharField(max_length=64)
     calls = models.JSONField(default=list)
     written_at = models.DateTimeField()
+
+    objects = RunningQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [

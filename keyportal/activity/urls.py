@@ -8,5 +8,8 @@ app_name = "activity"
 urlpatterns = [
     path("usage/", views.usage, name="usage"),
     path("usage/csv/", views.usage_csv, name="usage_csv"),
+    path("calls/", views.calls, name="calls"),
+    path("running/", views.running, name="running"),
+    path("running/<str:call_id>/end/", views.end_call, name="end_call"),
     path("audit/", views.audit, name="audit"),
 ]

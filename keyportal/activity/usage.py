@@ -16,6 +16,18 @@ LATENCY_BOUNDS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000
 LATENCY_COLUMNS = tuple(f"latency_{number}" for number in range(len(LATENCY_BOUNDS_MS) + 1))
 
 
+class CallQuerySet(models.QuerySet["Call"]):
+    def of(self, team: Team) -> Self:
+        return self.filter(team_slug=team.slug)
+
+    def answered(self, status_class: str) -> Self:
+        """`status_class` is the first digit of the status; empty for all."""
+        if not status_class:
+            return self
+        first = int(status_class) * 100
+        return self.filter(status__gte=first, status__lt=first + 100)
+
+
 class Call(models.Model):
     """One call that was let in, served or refused after that."""
 
@@ -39,6 +51,8 @@ class Call(models.Model):
     duration_ms = models.PositiveIntegerField()
     address = models.GenericIPAddressField(null=True)
     agent = models.CharField(max_length=200, blank=True)
+
+    objects = CallQuerySet.as_manager()
 
     class Meta:
         indexes: ClassVar = [

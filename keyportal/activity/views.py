@@ -1,15 +1,20 @@
 """What happened in a team, for those who answer for it, and what its keys used."""
 
+from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpResponse
-from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_POST, require_safe
 
+from keyportal.activity.calls import call_page
 from keyportal.activity.charts import charts, drawn, duration
 from keyportal.activity.export import as_csv
-from keyportal.activity.forms import AuditFilter, UsageFilter
+from keyportal.activity.forms import AuditFilter, CallFilter, UsageFilter
+from keyportal.activity.live import end, running_calls
 from keyportal.activity.models import AuditEvent
-from keyportal.activity.report import TOLD, report
+from keyportal.activity.periods import WEEK
+from keyportal.activity.report import TOLD, menus, report
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
@@ -49,3 +54,30 @@ def usage_csv(request: TeamRequest) -> HttpResponse:
     response = HttpResponse(as_csv(found), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="usage-{request.team.slug}.csv"'
     return response
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def calls(request: TeamRequest) -> HttpResponse:
+    form = CallFilter(request.GET)
+    page = call_page(request.team, form.asked, form.status_class, request.GET.get("at", ""))
+    found = menus(request.team, WEEK(timezone.now()), form.asked)
+    context = {"form": form, "page": page, "menus": found}
+    return render_part(request, "activity/calls.html", "activity/_calls.html", context)
+
+
+@require_safe
+@team_view(Role.ADMIN)
+def running(request: TeamRequest) -> HttpResponse:
+    context = {"calls": running_calls(request.team)}
+    return render_part(request, "activity/running.html", "activity/_running.html", context)
+
+
+@require_POST
+@team_view(Role.ADMIN)
+def end_call(request: TeamRequest, call_id: str) -> HttpResponse:
+    end(request.team, call_id, actor=request.user, address=request.META["REMOTE_ADDR"])
+    if request.htmx:
+        return HttpResponse(status=204, headers={"HX-Trigger": "running-changed"})
+    messages.success(request, "The call ends within about a second.")
+    return redirect("activity:running", request.team.slug)

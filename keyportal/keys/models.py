@@ -230,6 +230,9 @@ class ApiKey(models.Model):
                     name=key.name,
                     team_slug=key.team.slug,
                     deleted_by=by,
+                    last_used_at=found.last_used_at,
+                    last_used_ip=found.last_used_ip,
+                    last_used_agent=found.last_used_agent,
                 )
                 for found in key.secrets.all()
             )

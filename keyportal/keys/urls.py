@@ -9,6 +9,7 @@ urlpatterns = [
     path("keys/", views.key_list, name="list"),
     path("keys/create/", views.key_create, name="create"),
     path("keys/<str:public_id>/delete/", views.key_delete, name="delete"),
+    path("keys/<str:public_id>/receipt/", views.key_receipt, name="receipt"),
     path("keys/<str:public_id>/limits/", limit_views.key_limits, name="limits"),
     path("limits/", limit_views.team_limits, name="team_limits"),
     path("overview/", views.overview, name="overview"),

@@ -1,12 +1,18 @@
 """The team's API keys: see, make and delete them, and read what they are."""
 
+from typing import NamedTuple
+
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
 
+from keyportal.activity.receipts import Receipt
+from keyportal.activity.sparkline import Sparkline, sparklines
 from keyportal.catalog.examples import examples_for
 from keyportal.keys import secret
 from keyportal.keys.forms import CreateForm, ListForm
@@ -17,6 +23,12 @@ from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
 
 ROWS = 25
+
+
+class Row(NamedTuple):
+    key: ApiKey
+    is_changeable: bool
+    sparkline: Sparkline | None
 
 
 @require_safe
@@ -31,7 +43,11 @@ def key_list(request: TeamRequest) -> HttpResponse:
     pages.count = found.count()  # The sorted ids would be counted with all they are sorted by.
     page = pages.get_page(request.GET.get("page"))
     shown = keys.for_display().in_bulk(page.object_list)
-    rows = [(shown[pk], may_change(request.membership, shown[pk])) for pk in page if pk in shown]
+    lines = sparklines(request.team, [key.public_id for key in shown.values()])
+    rows = [
+        Row(key, may_change(request.membership, key), lines.get(key.public_id))
+        for key in (shown[pk] for pk in page if pk in shown)
+    ]
     context = {"form": form, "page": page, "rows": rows, "used": _used(request)}
     return render_part(request, "keys/list.html", "keys/_table.html", context)
 
@@ -72,6 +88,15 @@ def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
     except ApiKey.DoesNotExist:
         return gone(request)
     return _deleted(request, key)
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def key_receipt(request: TeamRequest, public_id: str) -> HttpResponse:
+    receipt = Receipt.of(request.team, public_id)
+    if receipt is None:
+        raise Http404
+    return render_part(request, "keys/receipt.html", "keys/_receipt.html", {"receipt": receipt})
 
 
 @require_safe
@@ -131,7 +156,9 @@ def _already_created(request: TeamRequest) -> HttpResponse:
 def _deleted(request: TeamRequest, key: ApiKey) -> HttpResponse:
     if request.htmx:
         return HttpResponse(status=204, headers={"HX-Trigger": "keys-changed, dialog-close"})
-    messages.success(request, f"The key {key.name} is deleted.")
+    receipt = reverse("keys:receipt", args=[request.team.slug, key.public_id])
+    told = 'The key {} is deleted. <a href="{}">See the receipt</a>'
+    messages.success(request, format_html(told, key.name, receipt))
     return redirect("keys:list", request.team.slug)
 
 

@@ -128,7 +128,12 @@ class Door:
 
 
 DOORS = (
-    Door("API Keys", "key", "keys:list", also=("keys:create", "keys:delete", "keys:limits")),
+    Door(
+        "API Keys",
+        "key",
+        "keys:list",
+        also=("keys:create", "keys:delete", "keys:limits", "keys:receipt"),
+    ),
     Door("Models", "models", "catalog:models"),
     Door("Usage", "usage", "activity:usage", also=("activity:calls", "activity:running")),
     Door("Members", "members", "teams:members", also=("keys:team_limits",)),

@@ -136,9 +136,9 @@ def test_menus_offer_what_fits_the_rest_of_the_filter(
     used(Step.DAY, "11111111", model="a", owner="bob")
     used(Step.DAY, "22222222", model="b", owner="alice")
     found = sign_in(vera).get(USAGE, {"key": "11111111"}).context["report"]
-    assert [option.value for option in found.keys] == ["11111111", "22222222"]
-    assert [option.value for option in found.models] == ["a"]
-    assert [option.value for option in found.members] == ["bob"]
+    assert [option.value for option in found.menus.keys] == ["11111111", "22222222"]
+    assert [option.value for option in found.menus.models] == ["a"]
+    assert [option.value for option in found.menus.members] == ["bob"]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ def sign_in(page: Page, login: str, password: str = PASSWORD) -> None:
     button(page, "Sign in").click()
 
 
+def delete(page: Page, name: str) -> None:
+    button(row(page, name), "Delete").click()
+    button(dialog(page, "Delete API key"), "Delete").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def names(page: Page) -> Locator:
     """The names in the list, from the top."""
     return page.locator("tbody th .name")

@@ -1,12 +1,16 @@
 """Every page and dialog, wide and narrow: nothing sticks out, and axe finds nothing."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page, ViewportSize, expect
 
+from keyportal.activity.models import Call, Running, Tombstone, UsageDay
+from keyportal.activity.periods import Step
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.limits import Limits
@@ -20,6 +24,10 @@ PAGES = [
     f"{KEYS}?q=nothing-is-called-that",
     f"{KEYS}create/",
     f"{TEAM}/models/",
+    f"{TEAM}/usage/",
+    f"{TEAM}/usage/?range=custom&by=model",
+    f"{TEAM}/calls/",
+    f"{TEAM}/running/",
     f"{TEAM}/members/",
     f"{TEAM}/limits/",
     f"{TEAM}/audit/",
@@ -31,8 +39,56 @@ PAGES = [
 FOR_STRANGERS = ["/accounts/login/", "/accounts/password/reset/", "/accounts/password/reset/done/"]
 SIZES = (ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844))
 LONGEST = "x" * 64
+RECEIPT = f"{KEYS}AbCd1234/receipt/"
 Open = Callable[..., Page]
 Issue = Callable[..., tuple[ApiKey, str]]
+
+
+@pytest.fixture
+def history(team: Team) -> None:
+    """What fills the pages of usage: figures, calls, and one that is running; a deleted key."""
+    now = timezone.now()
+    what = {"team_slug": team.slug, "public_id": "AbCd1234", "owner": "o" * 150}
+    UsageDay.objects.create(
+        start=Step.DAY.floor(now),
+        model="m" * 200,
+        requests=10**9,
+        failures=7,
+        latency_2=10**9,
+        prompt_tokens=10**12,
+        completion_tokens=10**12,
+        cached_tokens=10**12,
+        estimated=3,
+        **what,
+    )
+    for status in (200, 429, 500):
+        Call.objects.create(
+            started_at=now,
+            model="m" * 200,
+            endpoint="/v1/chat/completions",
+            status=status,
+            is_estimated=True,
+            duration_ms=10**6,
+            first_byte_ms=10**6,
+            agent="a" * 200,
+            address="2001:db8:85a3:1319:1111:8a2e:1370:7334",
+            **what,
+        )
+    call = {"id": "c" * 32, "model": "m" * 200, "endpoint": "/v1/chat/completions", "tokens": 9}
+    call |= {"since": now.timestamp(), "address": "2001:db8:85a3:1319:1111:8a2e:1370:7334"} | what
+    Running.objects.create(
+        worker="w", team_slug=team.slug, calls=[call], written_at=now + timedelta(hours=1)
+    )
+    Tombstone.objects.create(
+        digest=b"x" * 32,
+        public_id="AbCd1234",
+        name=LONGEST,
+        team_slug=team.slug,
+        deleted_by="o" * 150,
+        last_used_at=now,
+        last_used_agent="a" * 200,
+        refused_at=now,
+    )
 
 
 def sticks_out(page: Page) -> bool:
@@ -48,7 +104,12 @@ def assert_dialog_fits(page: Page, name: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
 def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
-    open_keys: Open, alice: User, issue: Issue, model: ServedModel, size: ViewportSize
+    open_keys: Open,
+    alice: User,
+    issue: Issue,
+    model: ServedModel,
+    history: None,
+    size: ViewportSize,
 ) -> None:
     key, _ = issue(alice, LONGEST)
     page = open_keys(alice, viewport=size)
@@ -64,7 +125,13 @@ def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
     create(page, "y" * 64)
     assert_dialog_fits(page, "API key created")
     expect(button(page, "Copy")).to_be_in_viewport(ratio=1)
-    for path in (KEYS, *PAGES, f"{KEYS}{key.public_id}/delete/", f"{KEYS}{key.public_id}/limits/"):
+    for path in (
+        KEYS,
+        *PAGES,
+        f"{KEYS}{key.public_id}/delete/",
+        f"{KEYS}{key.public_id}/limits/",
+        RECEIPT,
+    ):
         page.goto(path)
         assert not sticks_out(page), path
 
@@ -104,7 +171,12 @@ def test_axe_finds_nothing_on_the_pages_of_strangers(looked_at: Open) -> None:
 
 
 def test_axe_finds_nothing_on_the_pages_of_a_team(
-    looked_at: Open, alice: User, other_team: Team, issue: Issue, model: ServedModel
+    looked_at: Open,
+    alice: User,
+    other_team: Team,
+    issue: Issue,
+    model: ServedModel,
+    history: None,
 ) -> None:
     Team.objects.filter(slug="u-8105f7322477").update(limits=Limits(tokens_per_day=5))
     key, _ = issue(alice, "nightly", limits=Limits(requests_per_day=2))
@@ -112,7 +184,7 @@ def test_axe_finds_nothing_on_the_pages_of_a_team(
     of_a_viewer, delete = "/teams/u-0000000000cc/keys/", f"{KEYS}{key.public_id}/delete/"
     page = looked_at(alice)
     limits = f"{KEYS}{key.public_id}/limits/"
-    for path in (*PAGES, of_a_viewer, delete, limits):
+    for path in (*PAGES, of_a_viewer, delete, limits, RECEIPT):
         page.goto(path)
         assert_axe_finds_nothing(page)
 

@@ -10,6 +10,8 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
+from keyportal.activity.models import UsageDay
+from keyportal.activity.periods import Step
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Membership, Team, User
 
@@ -20,7 +22,7 @@ Issue = Callable[..., tuple[ApiKey, str]]
 
 
 def names(response: Any) -> list[str]:
-    return [key.name for key, _ in response.context["rows"]]
+    return [row.key.name for row in response.context["rows"]]
 
 
 def test_member_sees_the_teams_keys(
@@ -246,6 +248,26 @@ def test_last_use_is_shown_as_a_time(sign_in: SignIn, alice: User, issue: Issue)
     assert '<time datetime="2026-11-23T22:45:10+00:00">2026-11-23 22:45 UTC</time>' in text
 
 
+def test_a_row_shows_the_requests_of_a_fortnight(
+    sign_in: SignIn, vera: User, bob: User, team: Team, other_team: Team, issue: Issue
+) -> None:
+    key, _ = issue(bob, "busy")
+    issue(bob, "idle")
+    today = Step.DAY.floor(timezone.now())
+    for ago, requests, slug in ((0, 1200, team.slug), (13, 34, team.slug), (14, 5, team.slug)):
+        UsageDay.objects.create(
+            start=today - timedelta(days=ago),
+            team_slug=slug,
+            public_id=key.public_id,
+            requests=requests,
+        )
+    text = sign_in(vera).get(LIST, headers=HTMX).content.decode()
+    assert text.count('aria-label="1,234 requests in 14 days"') == 1
+    assert '<path d="M0 18v-1h3v1zM52 18v-18h3v18z"/>' in text
+    assert 'aria-label="No requests in 14 days"' in text
+    assert "style=" not in text
+
+
 @pytest.mark.parametrize("keys", [3, 60])
 def test_queries_stay_the_same_for_any_number_of_keys(
     sign_in: SignIn,
@@ -262,9 +284,9 @@ def test_queries_stay_the_same_for_any_number_of_keys(
         issue(alice if number % 2 else bob, f"key {number}")
     client = sign_in(alice)
     client.get(LIST)  # The first visit also notes the team in the session.
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         client.get(LIST)
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         client.get(LIST, headers=HTMX)
 
 

@@ -1,0 +1,50 @@
+"""What is known of a deleted key: its last use, and what was tried with it since."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self
+
+from django.utils import timezone
+
+from keyportal.activity.models import Tombstone
+from keyportal.teams.models import Team
+
+WATCHED_FOR = timedelta(minutes=1)
+
+
+@dataclass
+class Receipt:
+    """Told of the key as a whole; a key whose secret was rotated leaves several tombstones."""
+
+    public_id: str
+    name: str
+    deleted_at: datetime
+    deleted_by: str
+    last: Tombstone | None
+    """Where its last use is noted; None when it was never used."""
+    refused: int
+    refused_at: datetime | None
+    ended: int
+
+    @classmethod
+    def of(cls, team: Team, public_id: str) -> Self | None:
+        found = [*Tombstone.objects.filter(team_slug=team.slug, public_id=public_id)]
+        if not found:
+            return None
+        newest = max(found, key=lambda stone: stone.deleted_at)
+        used = [(stone.last_used_at, stone.pk, stone) for stone in found if stone.last_used_at]
+        return cls(
+            public_id=public_id,
+            name=newest.name,
+            deleted_at=newest.deleted_at,
+            deleted_by=newest.deleted_by,
+            last=max(used)[2] if used else None,
+            refused=sum(stone.refused for stone in found),
+            refused_at=max((s.refused_at for s in found if s.refused_at), default=None),
+            ended=sum(stone.ended for stone in found),
+        )
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether more is still to be expected: the last calls are ending, programs try again."""
+        return timezone.now() - self.deleted_at < WATCHED_FOR

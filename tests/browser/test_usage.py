@@ -1,0 +1,149 @@
+"""The pages of usage: charts that follow filter and theme, calls page by page, ending a call."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from playwright.sync_api import Page, expect
+
+from keyportal.activity.models import Call, EndWish, Running, UsageDay
+from keyportal.activity.periods import Step
+from keyportal.teams.models import Team, User
+from tests.browser.pages import button, link
+
+pytestmark = pytest.mark.browser
+TEAM = "/teams/u-8105f7322477"
+Open = Callable[..., Page]
+CHARTS = 5
+
+
+@pytest.fixture
+def usage(team: Team) -> None:
+    today = Step.DAY.floor(timezone.now())
+    for model, requests in (("public/small", 1200), ("public/large", 34)):
+        UsageDay.objects.create(
+            start=today,
+            team_slug=team.slug,
+            public_id="AbCd1234",
+            owner="bob",
+            model=model,
+            requests=requests,
+            latency_2=requests,
+        )
+
+
+def colours(page: Page) -> list[str]:
+    """Of the first bar of each chart, as it was drawn."""
+    found: list[str] = page.evaluate(
+        "Object.values(Chart.instances).map(c => c.data.datasets[0].backgroundColor)"
+    )
+    return found
+
+
+def test_charts_are_drawn_and_follow_filter_and_theme(
+    new_page: Open, vera: User, usage: None
+) -> None:
+    page = new_page(vera, color_scheme="light")
+    page.goto(f"{TEAM}/usage/")
+    expect(page.locator(".totals")).to_contain_text("1,234")
+    before = colours(page)
+    assert len(before) == CHARTS
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(
+        "old => Chart.instances[Object.keys(Chart.instances)[0]]"
+        ".data.datasets[0].backgroundColor !== old",
+        arg=before[0],
+    )
+    page.get_by_label("Model", exact=True).select_option("public/large")
+    expect(page.locator(".totals dd").first).to_have_text("34")
+    expect(page).to_have_url(
+        f"{TEAM}/usage/?key=&model=public%2Flarge&member=&range=14d&by=key"
+        + page.url[page.url.index("&start") :]
+    )
+    expect(page.get_by_label("Model", exact=True)).to_be_focused()
+    page.wait_for_function(f"Object.keys(Chart.instances).length === {CHARTS}")
+    assert colours(page)[0] not in before
+    button(page, "Theme: automatic").click()
+    page.wait_for_function(
+        "old => Object.values(Chart.instances)[0].data.datasets[0].backgroundColor === old",
+        arg=before[0],
+    )
+
+
+def test_the_tables_have_the_figures_without_javascript(
+    new_page: Open, vera: User, usage: None
+) -> None:
+    page = new_page(vera, java_script_enabled=False)
+    page.goto(f"{TEAM}/")
+    page.goto(f"{TEAM}/usage/")
+    page.get_by_label("Stacked by").select_option("model")
+    button(page, "Show").click()
+    expect(page.locator("canvas").first).to_be_hidden()
+    page.get_by_text("As a table").first.click()
+    row = page.get_by_role("region", name="Requests").get_by_role("row").last
+    expect(row).to_contain_text(f"{timezone.now():%Y-%m-%d}")
+    expect(row.get_by_role("cell")).to_have_text(["1,200", "34", "1,234"])
+
+
+def test_the_figures_come_as_csv(new_page: Open, vera: User, usage: None) -> None:
+    page = new_page(vera)
+    page.goto(f"{TEAM}/usage/?by=model")
+    with page.expect_download() as download:
+        link(page, "CSV").click()
+    text = download.value.path().read_text()
+    assert download.value.suggested_filename == "usage-u-8105f7322477.csv"
+    assert "public/small,public/small,1200" in text
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_calls_are_paged_and_filtered(
+    new_page: Open, vera: User, team: Team, javascript: bool
+) -> None:
+    for number in range(51):
+        Call.objects.create(
+            started_at=timezone.now() - timedelta(seconds=number),
+            team_slug=team.slug,
+            public_id="AbCd1234",
+            model=f"model-{number}",
+            endpoint="/v1/embeddings",
+            status=500 if number == 50 else 200,
+            duration_ms=1,
+        )
+    page = new_page(vera, java_script_enabled=javascript)
+    page.goto(f"{TEAM}/calls/")
+    link(page, "Older").click()
+    expect(page.get_by_text("model-50")).to_be_visible()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    link(page, "Newer").click()
+    expect(page.locator("tbody tr")).to_have_count(50)
+    page.get_by_label("Answer").select_option("5")
+    if not javascript:
+        button(page, "Show").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_an_admin_watches_calls_and_ends_one(new_page: Open, ada: User, team: Team) -> None:
+    call = {
+        "id": "abc123",
+        "public_id": "AbCd1234",
+        "owner": "bob",
+        "model": "public/small",
+        "endpoint": "/v1/chat/completions",
+        "since": timezone.now().timestamp(),
+        "tokens": 5,
+        "address": None,
+    }
+    ahead = timezone.now() + timedelta(hours=1)
+    row = Running.objects.create(worker="one", team_slug=team.slug, calls=[call], written_at=ahead)
+    page = new_page(ada)
+    page.goto(f"{TEAM}/running/")
+    expect(page.locator("tbody")).to_contain_text("public/small")
+    call["tokens"] = 4321
+    Running.objects.filter(pk=row.pk).update(calls=[call])
+    expect(page.locator("tbody")).to_contain_text("4,321")
+    button(page, "End").click()
+    expect(page.get_by_text("Ending")).to_be_visible()
+    assert EndWish.objects.get().call_id == "abc123"
+    Running.objects.all().delete()
+    expect(page.get_by_text("Nothing is running.")).to_be_visible()

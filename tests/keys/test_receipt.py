@@ -1,0 +1,123 @@
+"""What a deletion leaves: the last use before it, and what was tried since."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.activity.models import Tombstone
+from keyportal.activity.receipts import Receipt
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import Team, User
+
+KEYS = "/teams/u-8105f7322477/keys/"
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def address(key: ApiKey) -> str:
+    return f"{KEYS}{key.public_id}/receipt/"
+
+
+def deleted(key: ApiKey, by: User) -> ApiKey:
+    Secret.objects.filter(key=key).update(
+        last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.1.2.3", last_used_agent="<i>curl"
+    )
+    key.revoke(actor=by)
+    return key
+
+
+def test_it_tells_the_last_use_and_what_came_after(
+    sign_in: SignIn, vera: User, bob: User, issue: Issue
+) -> None:
+    key = deleted(issue(bob, "<b>nightly")[0], bob)
+    Tombstone.objects.update(refused=1234, refused_at="2026-11-24T01:02:03Z", ended=7)
+    client = sign_in(vera)
+    page, fragment = client.get(address(key)), client.get(address(key), headers=HTMX)
+    assert page.content.lstrip().startswith(b"<!doctype html>")
+    assert fragment.content.lstrip().startswith(b'<section id="receipt"')
+    for response in (page, fragment):
+        text = response.content.decode()
+        for expected in (
+            *("&lt;b&gt;nightly is deleted", "by bob", "2026-11-23 22:45:10 UTC", "10.1.2.3"),
+            *("&lt;i&gt;curl", "<strong>1,234</strong> requests", "2026-11-24 01:02:03 UTC"),
+            "<strong>7</strong>",
+        ):
+            assert expected in text
+        assert "HX-Request" in response["Vary"]
+    assert b"data-dismiss" in fragment.content
+    assert b"data-dismiss" not in page.content
+
+
+def test_it_refreshes_itself_for_a_minute(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key = deleted(issue(bob)[0], bob)
+    client = sign_in(bob)
+    assert b'hx-trigger="every 2s"' in client.get(address(key), headers=HTMX).content
+    Tombstone.objects.update(deleted_at=timezone.now() - timedelta(seconds=61))
+    assert b"hx-trigger" not in client.get(address(key), headers=HTMX).content
+
+
+def test_a_rotated_key_is_told_of_as_one(team: Team, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.0.0.1")
+    Secret.objects.create(
+        key=key, digest=b"x" * 32, prefix="sk-kp-", last4="abcd", last_used_at="2026-11-24T00:00Z"
+    )
+    key.revoke(actor=None)
+    Tombstone.objects.update(refused=2, ended=1)
+    Tombstone.objects.filter(digest=b"x" * 32).update(refused_at="2026-11-24T01:00Z")
+    receipt = Receipt.of(team, key.public_id)
+    assert receipt
+    assert receipt.last
+    assert receipt.last.last_used_at
+    assert receipt.last.last_used_at.isoformat() == "2026-11-24T00:00:00+00:00"
+    assert (receipt.refused, receipt.ended, receipt.deleted_by) == (4, 2, "")
+    assert receipt.refused_at
+
+
+def test_a_key_that_was_never_used(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    key.revoke(actor=None)
+    text = sign_in(bob).get(address(key)).content.decode()
+    assert "Never used" in text
+    assert "by an operator" in text
+    assert "<strong>0</strong> requests" in text
+
+
+def test_a_key_that_is_there_has_none(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    assert sign_in(bob).get(address(key)).status_code == 404
+
+
+def test_another_team_sees_none(
+    sign_in: SignIn, bob: User, charlie: User, other_team: Team, issue: Issue
+) -> None:
+    key = deleted(issue(bob)[0], bob)
+    client = sign_in(charlie)
+    assert client.get(address(key)).status_code == 404
+    assert client.get(f"/teams/{other_team.slug}/keys/{key.public_id}/receipt/").status_code == 404
+
+
+def test_post_is_refused(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key = deleted(issue(bob)[0], bob)
+    assert sign_in(bob).post(address(key)).status_code == 405
+
+
+def test_the_message_after_a_deletion_links_the_receipt(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, "<b>nightly")
+    text = sign_in(bob).post(f"{KEYS}{key.public_id}/delete/", follow=True).content.decode()
+    link = f'<a href="{address(key)}">See the receipt</a>'
+    assert f"The key &lt;b&gt;nightly is deleted. {link}" in text
+
+
+def test_the_audit_links_the_receipt(sign_in: SignIn, ada: User, issue: Issue) -> None:
+    gone, _ = issue(ada, "gone")
+    kept, _ = issue(ada, "kept")
+    gone.revoke(actor=ada)
+    text = sign_in(ada).get("/teams/u-8105f7322477/audit/").content.decode()
+    assert address(gone) in text
+    assert address(kept) not in text
