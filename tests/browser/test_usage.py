@@ -55,6 +55,7 @@ def test_charts_are_drawn_and_follow_filter_and_theme(
         ".data.datasets[0].backgroundColor !== old",
         arg=before[0],
     )
+    page.get_by_label("Model", exact=True).focus()
     page.get_by_label("Model", exact=True).select_option("public/large")
     expect(page.locator(".totals dd").first).to_have_text("34")
     expect(page).to_have_url(
