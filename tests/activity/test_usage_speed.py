@@ -24,9 +24,8 @@ def repeat(table: type[Model], column: str, at: datetime, steps: int, step: time
     fields = [field.attname for field in table._meta.concrete_fields]
     rest = ", ".join(name for name in fields if name not in {"id", column})
     name = table._meta.db_table
-    copy = (
-        f"INSERT INTO {name} ({column}, {rest}) SELECT %s, {rest} FROM {name} WHERE {column} = %s"
-    )
+    what = f"INSERT INTO {name} ({column}, {rest}) SELECT %s, {rest}"
+    copy = f"{what} FROM {name} WHERE {column} = %s"
     adapt = connection.ops.adapt_datetimefield_value
     with connection.cursor() as cursor:
         for number in range(1, steps):
