@@ -33,7 +33,7 @@ class RunningCall:
 def running_calls(team: Team) -> list[RunningCall]:
     calls = Running.objects.of(team).calls()
     names = key_names(team, {call["public_id"] for call in calls})
-    wishes = EndWish.objects.filter(call_id__in=[call["id"] for call in calls])
+    wishes = EndWish.objects.filter(team_slug=team.slug, call_id__in=[call["id"] for call in calls])
     ending = set(wishes.values_list("call_id", flat=True))
     return [_running_call(call, names[call["public_id"]], ending) for call in calls]
 
@@ -48,9 +48,7 @@ def end(team: Team, call_id: str, *, actor: User, address: str | None) -> None:
         raise Http404
     name = key_names(team, [call["public_id"]])[call["public_id"]].name
     with transaction.atomic():
-        _, is_new = EndWish.objects.get_or_create(
-            call_id=call_id, defaults={"team_slug": team.slug}
-        )
+        _, is_new = EndWish.objects.get_or_create(team_slug=team.slug, call_id=call_id)
         if is_new:
             AuditEvent.objects.record_changes(
                 Action.CALL_ENDED,
