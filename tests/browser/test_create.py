@@ -128,7 +128,12 @@ def test_at_the_limit_the_dialog_says_so_before_anything_is_typed(
     issue(bob)
     page = open_keys(bob)
     button(page, "Create").click()
-    expect(dialog(page, "Create API key")).to_contain_text("This team has 1 of 1 API keys.")
+    told = dialog(page, "Create API key")
+    expect(told).to_contain_text("This team has 1 of 1 API keys.")
+    expect(told.get_by_text("1 of 1")).to_have_count(1)
+    expect(button(told, "OK")).to_have_count(0)
+    button(told, "Close").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def test_cancel_closes_the_form_and_gives_the_focus_back(open_keys: Open, bob: User) -> None:

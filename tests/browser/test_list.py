@@ -43,7 +43,7 @@ def test_refresh_is_busy_and_then_shows_what_others_made(
     expect(row(page, "theirs")).to_contain_text("alice")
     expect(table(page)).to_have_attribute("aria-busy", "false")
     expect(button(page, "Refresh")).to_be_focused()
-    expect(page.get_by_role("status").last).to_have_text("1-2 of 2")
+    expect(page.get_by_role("status").last).to_have_text("1–2 of 2")
 
 
 def test_refresh_says_when_the_server_is_away_and_keeps_the_list(
@@ -110,16 +110,16 @@ def test_pages_hold_25_and_keep_the_search(
     issue(bob, "other")
     page = open_keys(bob)
     page.get_by_label("Search").fill("key-")
-    expect(table(page).get_by_text("1-25 of 27")).to_be_visible()
+    expect(table(page).get_by_text("1–25 of 27")).to_be_visible()
     expect(names(page)).to_have_count(25)
     link(page, "Next").click()
-    expect(table(page).get_by_text("26-27 of 27")).to_be_visible()
+    expect(table(page).get_by_text("26–27 of 27")).to_be_visible()
     expect(names(page)).to_have_text(["key-01", "key-00"])
     issue(bob, "key-27")
     button(page, "Refresh").click()
-    expect(page.get_by_role("status").last).to_have_text("26-28 of 28")
+    expect(page.get_by_role("status").last).to_have_text("26–28 of 28")
     link(page, "Previous").click()
-    expect(table(page).get_by_text("1-25 of 28")).to_be_visible()
+    expect(table(page).get_by_text("1–25 of 28")).to_be_visible()
 
 
 def test_times_are_told_in_the_viewers_zone_and_kept_in_utc(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from django.utils import timezone
-from playwright.sync_api import Page, ViewportSize, expect
+from playwright.sync_api import Locator, Page, ViewportSize, expect
 
 from keyportal.activity.models import Call, Running, Tombstone, UsageDay
 from keyportal.activity.periods import Step
@@ -134,6 +134,38 @@ def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
     ):
         page.goto(path)
         assert not sticks_out(page), path
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
+def test_the_longest_team_and_user_names_fit_beside_everything_else(
+    open_keys: Open, team: Team, issue: Issue, size: ViewportSize
+) -> None:
+    Team.objects.filter(pk=team.pk).update(name="W" * 100)
+    longest = User.objects.create_user("v" * 120)
+    for number in range(32):
+        Team.objects.create(name=f"Team {number}", slug=f"team-{number}")
+    Membership.objects.bulk_create(
+        Membership(team=each, user=longest, role=Role.OWNER) for each in Team.objects.all()
+    )
+    issue(longest, "nightly")
+    page = open_keys(longest, viewport=size)
+    for name in ("Create", "Refresh", "Delete", "Theme: automatic"):
+        expect(button(page, name)).to_be_in_viewport(ratio=1)
+    expect(page.locator(".brand img")).to_be_in_viewport(ratio=1)
+    expect(page.locator(".menu.right summary")).to_be_in_viewport(ratio=1)
+    assert is_unclipped(page.locator(".scroll"))
+    page.locator("summary", has_text="WWW").click()
+    expect(page.get_by_role("navigation", name="Teams")).to_be_in_viewport(ratio=1)
+    for path in (KEYS, *PAGES):
+        page.goto(path)
+        assert not sticks_out(page), path
+    page.goto(f"{TEAM}/audit/")
+    assert page.locator("tbody tr").first.evaluate("row => row.offsetHeight") < 400
+    assert is_unclipped(page.locator(".scroll"))
+
+
+def is_unclipped(found: Locator) -> bool:
+    return bool(found.evaluate("found => found.scrollWidth <= found.clientWidth"))
 
 
 def assert_axe_finds_nothing(page: Page) -> None:

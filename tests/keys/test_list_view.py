@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -36,7 +36,7 @@ def test_member_sees_the_teams_keys(
     assert key.masked in text
     assert "Never" in text
     assert "<strong>1 of 20</strong>" in text
-    assert "1-1 of 1" in text
+    assert "1–1 of 1" in text
     assert plaintext not in text
     assert "no-store" in response["Cache-Control"]
 
@@ -208,10 +208,27 @@ def test_pages_hold_25_and_keep_search_and_order(
     client = sign_in(alice)
     first = client.get(LIST, {"q": "key", "sort": "name"})
     assert names(first)[0] == "key 00"
-    assert "1-25 of 27" in first.content.decode()
+    assert "1–25 of 27" in first.content.decode()
     assert "?q=key&amp;sort=name&amp;page=2" in first.content.decode()
     assert names(client.get(LIST, {"sort": "name", "page": "2"})) == ["key 25", "key 26"]
     assert names(client.get(LIST, {"sort": "name", "page": "99"})) == ["key 25", "key 26"]
+
+
+def test_an_end_and_a_choice_of_models_are_shown(
+    sign_in: SignIn, alice: User, issue: Issue
+) -> None:
+    issue(alice, expires_at=datetime(2199, 1, 31, 12, tzinfo=UTC), allowed_models=["a/b", "c"])
+    text = sign_in(alice).get(LIST).content.decode()
+    assert ">Ends 2199-01-31</span>" in text
+    assert 'title="May call only a/b, c">2 models</span>' in text
+
+
+def test_many_are_counted_with_thousands_apart(sign_in: SignIn, alice: User, team: Team) -> None:
+    Team.objects.update(key_limit=5000)
+    fill(team, alice, range(1234))
+    text = sign_in(alice).get(LIST, {"page": "41"}).content.decode()
+    assert "<strong>1,234 of 5,000</strong>" in text
+    assert "1,001–1,025 of 1,234" in text
 
 
 def test_dead_keys_are_marked(
