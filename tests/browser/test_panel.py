@@ -71,6 +71,18 @@ def test_every_example_holds_this_key_this_host_and_a_model_of_the_team(
         assert f'"{model.name}"' in text
 
 
+def test_each_example_can_be_copied(open_keys: Open, bob: User, model: ServedModel) -> None:
+    page = open_keys(bob)
+    create(page, "test-key")
+    panel = dialog(page, "API key created")
+    for name in ("curl", "Python", "JavaScript, on a server"):
+        text = example(page, name)
+        button(panel, "Copy example").click()
+        expect(panel.get_by_role("status")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == text.strip()
+    expect(button(panel, "Copy")).to_have_count(1)
+
+
 def test_curl_example_runs_as_it_stands(open_keys: Open, bob: User, model: ServedModel) -> None:
     page = open_keys(bob)
     create(page, "test-key")

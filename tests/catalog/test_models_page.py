@@ -37,7 +37,7 @@ def test_viewer_sees_what_keys_can_call(
         "u-8105f7322477/test",
     ]
     assert "u-0000000000cc" not in text
-    assert text.count("data-copy=") == 2
+    assert text.count('data-copy="model-') == 2
     assert text.count('"u-8105f7322477/test"') == 3  # In each example: the team's own comes first.
 
 
