@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from tests import shapes
 
 CHUNKS = 5
 
@@ -22,7 +25,8 @@ class Received(NamedTuple):
     """One request as it arrived here."""
 
     path: str
-    headers: dict[str, str]
+    headers: CIMultiDictProxy[str]
+    """Found by name in any case."""
     body: bytes
     at: float
     """Monotonic seconds."""
@@ -43,7 +47,7 @@ class Upstream:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        self.received.append(Received(request.path, dict(request.headers), body, time.monotonic()))
+        self.received.append(Received(request.path, request.headers, body, time.monotonic()))
         if request.method == "GET":
             return web.json_response(
                 {"object": "list", "data": [{"id": "tiny", "object": "model"}]}
@@ -59,8 +63,30 @@ class Upstream:
     async def _echo(self, request: web.Request, _: str) -> web.StreamResponse:
         received = self.received[-1]
         return web.json_response(
-            {"path": received.path, "headers": received.headers, "body": received.body.decode()}
+            {
+                "path": received.path,
+                "headers": dict(received.headers),
+                "body": received.body.decode(),
+            }
         )
+
+    async def _shaped(self, request: web.Request, _: str) -> web.StreamResponse:
+        """As a good server answers at this path: whole, or as a stream where one is asked for."""
+        if request.path == "/v1/audio/speech":
+            return web.Response(body=shapes.SPEECH, content_type="audio/mpeg")
+        if not json.loads(self.received[-1].body).get("stream"):
+            return web.json_response(shapes.WHOLE[request.path])
+        response = await _events(request)
+        for chunk in shapes.STREAMED[request.path]:
+            await response.write(chunk)
+        return response
+
+    async def _break(self, request: web.Request, _: str) -> web.StreamResponse:
+        """A good stream at this path, which breaks off after two events."""
+        response = await _events(request)
+        await response.write(b"".join(shapes.STREAMED[request.path][:2]))
+        await asyncio.sleep(0.05)
+        return await self._hang_up(request, "")
 
     async def _exactly(self, request: web.Request, text: str) -> web.StreamResponse:
         return web.Response(text=text, content_type="application/json")

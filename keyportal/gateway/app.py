@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Coroutine
-from typing import Any, NamedTuple
+from typing import Any
 
 from keyportal.asgi_types import Receive, Scope, Send
 from keyportal.catalog.models import LOOPBACK
@@ -13,7 +13,9 @@ from keyportal.gateway.admission import Admission
 from keyportal.gateway.bearer import MODELS, BearerAuthMiddleware
 from keyportal.gateway.body import read_body, read_call
 from keyportal.gateway.cleaning import Cleaner
+from keyportal.gateway.echo import json_answer
 from keyportal.gateway.edge import Edge
+from keyportal.gateway.endpoints import ENDPOINTS, Endpoint
 from keyportal.gateway.errors import (
     ClientGone,
     InvalidKey,
@@ -25,32 +27,11 @@ from keyportal.gateway.errors import (
 )
 from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
-from keyportal.gateway.relay import Answer, Relay, pass_on
+from keyportal.gateway.relay import Answer, Asked, Relay, pass_on
 from keyportal.gateway.roster import Roster
 from keyportal.gateway.verdict import Verdict
 from keyportal.gateway.writer import Writer
 
-
-class Endpoint(NamedTuple):
-    """Something that can be called, and what its calls are like."""
-
-    path: str
-    """Beneath `/v1` here, and beneath the upstream's base URL there."""
-    does_generate: bool = True
-    """The answer is text that a model makes up, so its length is in tokens."""
-    takes_stream_options: bool = False
-    """Its streams tell what they used only when asked to, by `stream_options`."""
-
-
-# The caller's path picks a row here; the upstream's path is that row, never the caller's text.
-ENDPOINTS = {
-    f"/v1{endpoint.path}": endpoint
-    for endpoint in (
-        Endpoint("/chat/completions", takes_stream_options=True),
-        Endpoint("/completions", takes_stream_options=True),
-        Endpoint("/embeddings", does_generate=False),
-    )
-}
 SLOW_BODY_SECONDS = 1.0
 
 
@@ -121,13 +102,15 @@ class Gateway:
         call.model = request.model
         hidden = endpoint.takes_stream_options and request.ask_for_usage()
         body = request.addressed_to(target.model)
-        call.tally.asks(len(body), does_generate=endpoint.does_generate, is_usage_hidden=hidden)
+        prompt_bytes = len(body) if endpoint.has_prompt else 0
+        call.tally.asks(prompt_bytes, does_generate=endpoint.does_generate, is_usage_hidden=hidden)
+        asked = Asked(endpoint, scope["headers"], scope["keyportal.request_id"])
         watch = asyncio.create_task(_watch(receive, call))
         try:
             if target.base_url == LOOPBACK:
                 answer: Answer = loopback.answer(endpoint.path, body)
             else:
-                answer = await self.relay.ask(target, endpoint.path, body, scope["headers"])
+                answer = await self.relay.ask(target, asked, body)
             await pass_on(answer, call, send)
         finally:
             watch.cancel()
@@ -143,7 +126,7 @@ class Gateway:
                 "object": "list",
                 "data": [_listed(model) for model in served if _may_list(model, verdict)],
             }
-        await pass_on(loopback.json_answer(content), call, send)
+        await pass_on(json_answer(content), call, send)
 
     def _find(self, name: str, verdict: Verdict) -> Served:
         """Another team's model is as unknown as one that doesn't exist."""

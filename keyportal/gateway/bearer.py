@@ -51,19 +51,28 @@ def counts(scope: Scope) -> bool:
 
 
 def bearer_token(headers: Headers) -> bytes:
-    """The well-formed key in the one Authorization header; from nowhere else, never from the URL.
+    """The well-formed key of a request: from Authorization, or from x-api-key as Anthropic's
+    clients send it; from nowhere else, never from the URL. Both are read at every path alike, so
+    that no rule holds for one way in and not for the other.
 
     Raises `MissingCredentials`, or `InvalidKey` for what can't be a key of ours: that costs no
     query, so spraying random tokens never reaches the database.
     """
-    values = [value for name, value in headers if name == b"authorization"]
-    if not values:
+    bearers = [value for name, value in headers if name == b"authorization"]
+    # Who gives Anthropic's clients a token and an empty key sends an empty header beside it.
+    keys = [value for name, value in headers if name == b"x-api-key" and value.strip(b" ")]
+    tokens = [*map(_token, bearers), *(key.strip(b" ") for key in keys)]
+    if not any(tokens):
         raise MissingCredentials
-    scheme, _, token = values[0].partition(b" ")
-    token = token.strip(b" ")
-    if scheme.lower() != b"bearer" or not token:
-        raise MissingCredentials
-    # Two headers are two opinions on who calls, and a proxy may have judged the other one.
-    if len(values) > 1 or not secret.is_well_formed(token):
+    # Two that differ, or one header twice, are two opinions on who calls, and a proxy may have
+    # judged the other one.
+    is_one = len(bearers) < 2 and len(keys) < 2 and len(set(tokens)) == 1
+    if not is_one or not secret.is_well_formed(tokens[0]):
         raise InvalidKey
-    return token
+    return tokens[0]
+
+
+def _token(authorization: bytes) -> bytes:
+    """What follows `Bearer`; nothing where another scheme, or none, is used."""
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip(b" ") if scheme.lower() == b"bearer" else b""

@@ -1,17 +1,28 @@
 """The gateway's outer edge: every request gets an id, and every refusal reaches its caller."""
 
 import logging
+import re
+import time
 
 from django.conf import settings
 
 from keyportal.asgi_types import ASGIApp, Headers, Message, Receive, Scope, Send
-from keyportal.gateway.errors import ClientGone, GatewayError, HTTPSRequired, InternalError
+from keyportal.gateway.errors import (
+    ClientGone,
+    GatewayError,
+    HTTPSRequired,
+    InternalError,
+    is_anthropic,
+)
 from keyportal.gateway.flight import Call
 from keyportal.gateway.relay import is_event_stream
 from keyportal.headers import declared_length, new_request_id
+from keyportal.keys import secret
 from keyportal.lingering import read_on
 
 SMALL_BODY = 64 * 1024
+# It goes into logs, tables and another server's headers: no quotes, no spaces, no line breaks.
+REQUEST_ID = re.compile(r"[0-9A-Za-z._:+=/@-]{1,128}")
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +53,7 @@ class Exchange:
     """One request and its answer, as seen at the edge."""
 
     __slots__ = (
+        "_began",
         "_edge",
         "_receive",
         "_scope",
@@ -57,8 +69,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._edge = edge
-        self.request_id = new_request_id()
-        scope["keyportal.request_id"] = self.request_id
+        self._began = time.monotonic()
+        self.request_id = scope["keyportal.request_id"] = request_id(scope["headers"])
         self.has_begun = False
         self.is_event_stream = False
         self.has_body_left = True
@@ -74,6 +86,10 @@ class Exchange:
             headers: Headers = message["headers"]
             self.is_event_stream = is_event_stream(headers)
             headers.append((b"x-request-id", self.request_id.encode()))
+            if is_anthropic(self._scope["path"]):
+                headers.append((b"request-id", self.request_id.encode()))
+            took = (time.monotonic() - self._began) * 1000
+            headers.append((b"openai-processing-ms", b"%d" % took))
             call: Call | None = self._scope.get("keyportal.call")
             if call is not None and call.allowance is not None:
                 headers.extend(call.allowance.headers())
@@ -88,7 +104,8 @@ class Exchange:
         second after the answer, which says that the connection will close.
         """
         if self.is_event_stream:
-            await self._send({"type": "http.response.body", "body": error.event()})
+            event = error.event(self._scope["path"], self.request_id)
+            await self._send({"type": "http.response.body", "body": event})
             return
         if self.has_begun and isinstance(error, ClientGone):
             return  # Nobody is there to miss the end, and it is no failure to log.
@@ -96,7 +113,7 @@ class Exchange:
             raise error  # The server cuts the connection: a missing end is all we can say now.
         if self.has_body_left and self._is_body_small():
             await read_on(self.receive)
-        body = error.body()
+        body = error.body(self._scope["path"], self.request_id)
         headers: Headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
@@ -114,3 +131,14 @@ class Exchange:
         # Whoever waits to be told to go on would wait for us, and we for them.
         is_held_back = any(name == b"expect" for name, _ in self._scope["headers"])
         return not is_held_back and declared_length(self._scope) <= SMALL_BODY
+
+
+def request_id(headers: Headers) -> str:
+    """The caller's own `x-request-id`, if it sent one that is harmless; else a new one."""
+    given = [value for name, value in headers if name == b"x-request-id"]
+    if len(given) == 1:
+        text = given[0].decode("latin-1")
+        # Someone may send a key there: what is logged and passed on never holds one.
+        if REQUEST_ID.fullmatch(text) and secret.redact(text) == text:
+            return text
+    return new_request_id()

@@ -1,4 +1,4 @@
-"""What the gateway refuses or fails with, and OpenAI's error shape. Nothing else knows that shape.
+"""What the gateway refuses or fails with, in OpenAI's and Anthropic's shape; known only here.
 
     GatewayError
     ├── BadRequest                 400  the body is no JSON object, or says nothing we can route
@@ -41,6 +41,19 @@ import msgspec
 from keyportal.asgi_types import Headers
 
 REALM = 'Bearer realm="keyportal"'
+ANTHROPIC = "/v1/messages"  # Here and beneath, callers read Anthropic's shape.
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def is_anthropic(path: str) -> bool:
+    return path == ANTHROPIC or path.startswith(ANTHROPIC + "/")
 
 
 class GatewayError(Exception):
@@ -59,8 +72,13 @@ class GatewayError(Exception):
     def headers(self) -> Headers:
         return []
 
-    def body(self) -> bytes:
-        """`{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`"""
+    def body(self, path: str = "", request_id: str = "") -> bytes:
+        """As callers of `path` read it; in OpenAI's shape, where that is not Anthropic's:
+
+        `{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`
+        """
+        if is_anthropic(path):
+            return self._anthropic_body(request_id)
         return msgspec.json.encode(
             {
                 "error": {
@@ -72,9 +90,16 @@ class GatewayError(Exception):
             }
         )
 
-    def event(self) -> bytes:
+    def _anthropic_body(self, request_id: str) -> bytes:
+        """`{"type": "error", "error": {"type": ..., "message": ...}, "request_id": ...}`"""
+        other = "invalid_request_error" if self.status < 500 else "api_error"
+        error = {"type": _ANTHROPIC_TYPES.get(self.status, other), "message": str(self)}
+        return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id})
+
+    def event(self, path: str = "", request_id: str = "") -> bytes:
         """The same as the last event of a stream that has already begun."""
-        return b"data: " + self.body() + b"\n\n"
+        name = b"event: error\n" if is_anthropic(path) else b""
+        return name + b"data: " + self.body(path, request_id) + b"\n\n"
 
 
 class BadRequest(GatewayError):
@@ -107,7 +132,10 @@ class Unauthorized(GatewayError):
 
 
 class MissingCredentials(Unauthorized):
-    message = "You didn't provide an API key. Send the header `Authorization: Bearer {API_KEY}`."
+    message = (
+        "You didn't provide an API key. Send the header `Authorization: Bearer {API_KEY}`, or "
+        "`x-api-key: {API_KEY}`."
+    )
     challenge = REALM
 
 

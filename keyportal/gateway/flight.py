@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ class Call:
         "ended_by",
         "endpoint",
         "first_byte",
+        "id",
         "is_served",
         "model",
         "request_id",
@@ -47,6 +49,9 @@ class Call:
     ) -> None:
         self.digest = digest
         self.verdict, self.allowance = admitted
+        # Told apart, not guessed. The request's id may be the caller's own choice, and then
+        # another call's too: ending a call by that would end somebody else's.
+        self.id = f"call_{random.getrandbits(96):024x}"
         self.request_id: str = scope["keyportal.request_id"]
         client = scope.get("client")
         self.address: str | None = client[0] if client else None
@@ -139,7 +144,7 @@ class Flight:
     def end_these(self, wished: Container[tuple[str, str]], reason: type[GatewayError]) -> None:
         """End the calls of these teams with these ids."""
         for call in tuple(self._calls):
-            if (call.verdict.team_slug, call.request_id) in wished:
+            if (call.verdict.team_slug, call.id) in wished:
                 call.end(reason())
 
     def lasting(self, seconds: float) -> list[Call]:

@@ -1,4 +1,4 @@
-"""The built-in upstream: answers in OpenAI's shape without any model server.
+"""The built-in upstream: answers in OpenAI's and Anthropic's shapes without any model server.
 
 It lets a fresh installation be tried end to end. It counts words as tokens, honestly, and says
 in its text that it is not a language model.
@@ -9,12 +9,15 @@ import hashlib
 import secrets
 import struct
 import time
-from collections.abc import AsyncGenerator, Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
+from keyportal.gateway import loopback_events
+from keyportal.gateway.echo import Echo, Message, count_words, json_answer, stream_answer
 from keyportal.gateway.errors import BadRequest
+from keyportal.gateway.loopback_events import AtLeastOne
 from keyportal.gateway.relay import Answer
 
 DIMENSIONS = 64
@@ -22,31 +25,10 @@ MAX_DIMENSIONS = 4096
 # Answers are made in the event loop, where others wait.
 MAX_NUMBERS = 2**18
 MAX_PROMPTS = 100
-ECHOED_WORDS = 256
-GREETING = (
-    "This is Keyportal's built-in loopback, not a language model. "
-    "Your call arrived and was admitted. You said:"
-)
-
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class StreamOptions(msgspec.Struct):
     include_usage: bool = False
-
-
-class Part(msgspec.Struct):
-    text: str = ""
-
-
-class Message(msgspec.Struct):
-    role: str
-    content: str | list[Part] | None = None
-
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return " ".join(part.text for part in self.content)
-        return self.content or ""
 
 
 class Generation(msgspec.Struct):
@@ -84,25 +66,18 @@ class Embedding(msgspec.Struct):
 
 def answer(endpoint: str, body: bytes) -> Answer:
     """Answer like a model server would. Raises `BadRequest` where it would refuse the body."""
+    if endpoint not in _ANSWERS:
+        raise BadRequest(f"The built-in loopback model can't be called at /v1{endpoint}.")
     try:
         return _ANSWERS[endpoint](body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(str(error)) from None
 
 
-def json_answer(content: object) -> Answer:
-    body = msgspec.json.encode(content)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    return Answer(200, headers, _each([body]))
-
-
 def _chat(body: bytes) -> Answer:
     request = msgspec.json.decode(body, type=Chat)
     said = [message.text() for message in request.messages]
-    reply = Reply(request, " ".join(said), said[-1] if said else "")
+    reply = Reply(request, said)
     if request.stream:
         return reply.stream("chatcmpl", "chat.completion.chunk", _chat_deltas(reply))
     message = {"role": "assistant", "content": reply.text, "refusal": None}
@@ -122,7 +97,7 @@ def _completion(body: bytes) -> Answer:
     prompts = _inputs(request.prompt)
     if not 1 <= len(prompts) <= MAX_PROMPTS:
         raise BadRequest(f"`prompt` must hold 1 to {MAX_PROMPTS} prompts.")
-    first, *more = [Reply(request, prompt, prompt) for prompt in prompts]
+    first, *more = [Reply(request, [prompt]) for prompt in prompts]
     first.beside = more
     if request.stream:
         return first.stream("cmpl", "text_completion", _text_deltas([first, *more]))
@@ -141,21 +116,14 @@ def _text_deltas(replies: "list[Reply]") -> Iterator[dict[str, object]]:
 
 
 class Reply:
-    """What loopback says to one request, and what that counts as."""
+    """What loopback says to one request, in the shapes of chat and of plain completions."""
 
-    def __init__(self, request: Generation, prompt: str, last: str) -> None:
+    def __init__(self, request: Generation, said: list[str]) -> None:
         self.beside: list[Reply] = []  # To the other prompts of the same request.
         self._request = request
-        words = GREETING.split() + last.split(maxsplit=ECHOED_WORDS)[:ECHOED_WORDS]
-        limit = request.max_completion_tokens or request.max_tokens
-        self._words = words[:limit]
-        self.text = " ".join(self._words)
-        self.finish = "stop" if len(self._words) == len(words) else "length"
-        self._prompt_tokens = len(prompt.split())
-
-    def pieces(self) -> Iterator[str]:
-        for position, word in enumerate(self._words):
-            yield f" {word}" if position else word
+        self._echo = Echo(said, request.max_completion_tokens or request.max_tokens)
+        self.text, self.pieces = self._echo.text, self._echo.pieces
+        self.finish = "length" if self._echo.is_cut else "stop"
 
     def whole(self, prefix: str, kind: str, *choices: dict[str, object]) -> Answer:
         envelope = self._envelope(prefix, kind)
@@ -167,8 +135,7 @@ class Reply:
         if self._request.wants_usage:
             events.append(envelope | {"choices": [], "usage": self._usage()})
         lines = [b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events]
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-        return Answer(200, headers, _each([*lines, b"data: [DONE]\n\n"]))
+        return stream_answer([*lines, b"data: [DONE]\n\n"])
 
     def _envelope(self, prefix: str, kind: str) -> dict[str, object]:
         return {
@@ -180,8 +147,8 @@ class Reply:
 
     def _usage(self) -> dict[str, int]:
         replies = [self, *self.beside]
-        prompt = sum(reply._prompt_tokens for reply in replies)
-        completion = sum(len(reply._words) for reply in replies)
+        prompt = sum(reply._echo.prompt_tokens for reply in replies)
+        completion = sum(reply._echo.completion_tokens for reply in replies)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
@@ -200,7 +167,7 @@ def _embedding(body: bytes) -> Answer:
         {"object": "embedding", "index": index, "embedding": _encoded(request, text)}
         for index, text in enumerate(inputs)
     ]
-    tokens = sum(len(text.split()) for text in inputs)
+    tokens = count_words(inputs)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return json_answer({"object": "list", "data": data, "model": request.model, "usage": usage})
 
@@ -225,9 +192,11 @@ def _encoded(request: Embedding, text: str) -> object:
     return vector
 
 
-async def _each(parts: list[bytes]) -> AsyncGenerator[bytes, None]:
-    for part in parts:
-        yield part
-
-
-_ANSWERS = {"/chat/completions": _chat, "/completions": _completion, "/embeddings": _embedding}
+_ANSWERS = {
+    "/chat/completions": _chat,
+    "/completions": _completion,
+    "/embeddings": _embedding,
+    "/responses": loopback_events.response,
+    "/messages": loopback_events.messages,
+    "/messages/count_tokens": loopback_events.count_tokens,
+}

@@ -16,14 +16,16 @@ from yarl import URL
 from keyportal.asgi_types import Headers, Send
 from keyportal.catalog.models import is_link_local
 from keyportal.catalog.snapshot import Target
+from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import UpstreamFailed, UpstreamTimedOut
 from keyportal.gateway.flight import Call
 
 # The caller's Authorization, Cookie, Host and X-Forwarded-* are not here, and never will be.
-REQUEST_HEADERS = frozenset({b"accept", b"openai-beta", b"traceparent", b"tracestate"})
-RESPONSE_HEADERS = frozenset(
-    {"content-encoding", "content-length", "content-type", "openai-processing-ms", "retry-after"}
+REQUEST_HEADERS = frozenset(
+    {b"accept", b"anthropic-beta", b"anthropic-version", b"openai-beta"}
+    | {b"traceparent", b"tracestate"}
 )
+RESPONSE_HEADERS = frozenset({"content-encoding", "content-length", "content-type", "retry-after"})
 EVENT_STREAM = b"text/event-stream"
 WHOLE_ANSWER = 256 * 1024  # Bytes; a shorter answer of known length is checked before it is sent.
 LARGEST_EVENT = 1024 * 1024  # Bytes; nothing larger is held back for its end.
@@ -31,6 +33,15 @@ IDLE_SECONDS = 4.0  # vLLM closes after 5; who closes first never meets a stale 
 
 logger = logging.getLogger(__name__)
 made_connection = contextvars.ContextVar("made_connection", default=False)
+
+
+class Asked(NamedTuple):
+    """What one call says to whichever upstream takes it, its body aside."""
+
+    endpoint: Endpoint
+    headers: Headers
+    """All that the caller sent; only the listed ones cross."""
+    request_id: str
 
 
 class Answer(NamedTuple):
@@ -113,16 +124,16 @@ class Relay:
         await self._kept.close()
         await self._fresh.close()
 
-    async def ask(self, target: Target, endpoint: str, body: bytes, headers: Headers) -> Answer:
+    async def ask(self, target: Target, asked: Asked, body: bytes) -> Answer:
         """POST `body` to the upstream and return its answer once it begins.
 
-        The address is the upstream's base URL and `endpoint` from our own table. Raises
+        The address is the upstream's base URL and a path from our own table. Raises
         `UpstreamFailed` or `UpstreamTimedOut`, also while the chunks are read.
         """
         request = {
-            "url": URL(target.base_url.rstrip("/") + endpoint, encoded=True),
+            "url": URL(target.base_url.rstrip("/") + asked.endpoint.path, encoded=True),
             "data": body,
-            "headers": _request_headers(target, headers),
+            "headers": _request_headers(target, asked),
             "timeout": aiohttp.ClientTimeout(
                 sock_connect=target.connect_timeout, sock_read=target.read_timeout
             ),
@@ -192,13 +203,22 @@ class Resolver(aiohttp.ThreadedResolver):
         return found
 
 
-def _request_headers(target: Target, headers: Headers) -> dict[str, str]:
+def _request_headers(target: Target, asked: Asked) -> dict[str, str]:
     crossing = {
-        name.decode(): value.decode("latin-1") for name, value in headers if name in REQUEST_HEADERS
+        name.decode(): value.decode("latin-1")
+        for name, value in asked.headers
+        if name in REQUEST_HEADERS
     }
-    crossing |= {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    crossing |= {
+        "Content-Type": "application/json",
+        "Accept-Encoding": "identity",
+        "X-Request-Id": asked.request_id,
+    }
     if target.credential:
         crossing["Authorization"] = f"Bearer {target.credential}"
+        if asked.endpoint.is_anthropic:
+            # Local servers read the one, Anthropic's own the other.
+            crossing["X-Api-Key"] = target.credential
     return crossing
 
 

@@ -57,7 +57,7 @@ def _rows(calls: Iterable[Call]) -> Rows:
     for call in calls:
         rows.setdefault(call.verdict.team_slug, []).append(
             {
-                "id": call.request_id,
+                "id": call.id,
                 "public_id": call.verdict.public_id,
                 "owner": call.verdict.owner,
                 "model": call.model,

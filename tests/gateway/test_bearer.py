@@ -20,6 +20,7 @@ from keyportal.keys import secret
 from tests.asgi import Client, scope
 
 KEY = secret.generate().text.encode()
+OTHER = secret.generate().text.encode()
 VERDICT = Verdict(7, "7QmX2aPd", 1, frozenset())
 
 
@@ -75,7 +76,7 @@ tokens = keys | near_keys | st.binary(max_size=80) | st.just(b"")
 schemes = st.sampled_from([b"Bearer", b"bearer", b"BEARER", b"Basic", b"Token", b""])
 spaces = st.sampled_from([b" ", b"  ", b"\t", b"", b",", b"\xa0"])
 values = st.builds(lambda *parts: b"".join(parts), schemes, spaces, tokens, spaces) | tokens
-names = st.sampled_from([b"authorization"] * 3 + [b"x-api-key", b"cookie", b"api-key"])
+names = st.sampled_from([b"authorization", b"x-api-key"] * 2 + [b"cookie", b"api-key"])
 
 
 @given(st.lists(st.tuples(names, values), max_size=3))
@@ -89,8 +90,11 @@ def test_no_headers_raise_anything_but_a_refusal_nor_ask_without_a_right_checksu
         assert not door.admission.asked
         assert not door.let_in
     else:
-        (value,) = [value for name, value in headers if name == b"authorization"]
-        token = value.split(b" ", 1)[1].strip(b" ")
+        (token,) = {
+            value.strip(b" ") if name == b"x-api-key" else value.split(b" ", 1)[1].strip(b" ")
+            for name, value in headers
+            if name in {b"authorization", b"x-api-key"} and value.strip(b" ")
+        }
         assert has_right_checksum(token)
         assert door.admission.asked == [secret.digest(token)]
 
@@ -129,8 +133,11 @@ def test_spaces_around_the_token_do_not_count(value: bytes) -> None:
         authorization(KEY),
         authorization(b"Basic " + KEY),
         authorization(b"Bearer\t" + KEY),
-        [(b"x-api-key", KEY)],
+        [(b"x-api-key", b"")],
+        [(b"x-api-key", b"  ")],
+        [(b"x-api-key", b""), (b"x-api-key", b"")],
         [(b"api-key", KEY)],
+        [(b"anthropic-api-key", KEY)],
         [(b"cookie", b"authorization=Bearer " + KEY)],
         [(b"proxy-authorization", b"Bearer " + KEY)],
     ],
@@ -138,6 +145,53 @@ def test_spaces_around_the_token_do_not_count(value: bytes) -> None:
 def test_a_key_anywhere_else_is_no_credential(headers: Headers) -> None:
     door = Door()
     with pytest.raises(MissingCredentials):
+        door.call(headers)
+    assert not door.admission.asked
+
+
+def both(bearer: bytes, *keys: bytes) -> Headers:
+    return [(b"authorization", bearer), *((b"x-api-key", key) for key in keys)]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"x-api-key", KEY)],
+        [(b"x-api-key", b" " + KEY + b" ")],
+        both(b"Bearer " + KEY, KEY),
+        both(b"Bearer " + KEY, b""),
+        [*both(b"Bearer " + KEY, KEY)][::-1],
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions", "/v1/models"])
+def test_a_key_may_come_as_anthropics_clients_send_it_at_every_path(
+    headers: Headers, path: str
+) -> None:
+    door = Door()
+    door.call(headers, path=path)
+    assert door.admission.asked == [secret.digest(KEY)]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"x-api-key", KEY), (b"x-api-key", KEY)],
+        [(b"x-api-key", KEY), (b"x-api-key", OTHER)],
+        [(b"x-api-key", b"Bearer " + KEY)],
+        [(b"x-api-key", KEY + b", " + OTHER)],
+        both(b"Bearer " + KEY, OTHER),
+        both(b"Bearer " + KEY, KEY, KEY),
+        both(b"Bearer " + KEY, b"x"),
+        both(b"Basic dXNlcjpwYXNz", KEY),
+        both(b"Bearer", KEY),
+        both(KEY, KEY),
+        [*authorization(b"Bearer " + KEY, b"Bearer " + KEY), (b"x-api-key", KEY)],
+    ],
+)
+def test_two_opinions_on_who_calls_are_none(headers: Headers) -> None:
+    """A proxy in front may have judged, or limited, the other one."""
+    door = Door()
+    with pytest.raises(InvalidKey):
         door.call(headers)
     assert not door.admission.asked
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,7 @@ from keyportal import lingering
 from keyportal.asgi_types import Headers, Receive, Scope, Send
 from keyportal.gateway.edge import Edge
 from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
+from keyportal.keys import secret
 from tests.asgi import Client, scope
 
 SECRET = "postgresql://user:password@host"
@@ -84,9 +86,71 @@ def test_every_answer_has_an_id_of_its_own() -> None:
     assert all(one.startswith(b"req_") for one in ids)
 
 
-def test_a_callers_request_id_is_not_taken_over() -> None:
-    client = serve(answering, Client(), [(b"x-request-id", b"mine")])
-    assert client.headers[b"x-request-id"] != b"mine"
+@pytest.mark.parametrize(
+    "given", [b"mine", b"0af7651916cd43dd8448eb211c80319c", b"req_A-1.b:2+c/3=@", b"x" * 128]
+)
+def test_a_callers_harmless_request_id_is_taken_over(given: bytes) -> None:
+    for app in (answering, refusing(InvalidKey())):
+        client = serve(app, Client(), [(b"x-request-id", given)])
+        assert client.headers[b"x-request-id"] == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [b"", b" ", b"two words", b"x" * 129, b"a\r\nset-cookie: b=c", b"a\n", b"\x00", b"\xc3\xa9",
+     b'"quoted"', b"<script>", b"a,b", b"a;b", b"%0d%0a", b"${jndi:ldap}", b"a\\b"],
+)  # fmt: skip
+def test_a_request_id_that_could_do_harm_is_replaced(given: bytes) -> None:
+    """It goes into logs, tables and the upstream's headers."""
+    client = serve(answering, Client(), [(b"x-request-id", given)])
+    assert re.fullmatch(rb"req_[0-9a-f]{24}", client.headers[b"x-request-id"])
+
+
+def test_a_key_sent_as_a_request_id_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+    key = secret.generate().text
+    for given in (key, f"x{key}", f"trace-{key}-1", key[:30]):
+        client = serve(refusing(RuntimeError()), Client(), [(b"x-request-id", given.encode())])
+        assert re.fullmatch(rb"req_[0-9a-f]{24}", client.headers[b"x-request-id"])
+    assert key[:20] not in caplog.text
+
+
+def test_two_request_ids_are_none() -> None:
+    client = serve(answering, Client(), [(b"x-request-id", b"a"), (b"x-request-id", b"b")])
+    assert client.headers[b"x-request-id"].startswith(b"req_")
+
+
+def test_every_answer_says_how_long_it_took_until_it_began() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.05)
+        await answering(scope, receive, send)
+
+    assert 50 <= int(serve(app, Client()).headers[b"openai-processing-ms"]) < 5000
+    assert int(serve(refusing(InvalidKey()), Client()).headers[b"openai-processing-ms"]) < 5000
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages/x"])
+def test_anthropics_clients_read_their_own_shape(path: str) -> None:
+    client = serve(refusing(InvalidKey()), Client(), [(b"x-request-id", b"mine")], path=path)
+    assert client.headers[b"request-id"] == client.headers[b"x-request-id"] == b"mine"
+    said = client.json()
+    assert (said["type"], said["request_id"]) == ("error", "mine")
+    assert set(said["error"]) == {"type", "message"}
+    assert said["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize("path", ["/v1/messagesx", "/v1/Messages", "/messages", "/v1/responses"])
+def test_anthropics_shape_is_for_anthropics_paths_alone(path: str) -> None:
+    client = serve(refusing(InvalidKey()), Client(), path=path)
+    assert b"request-id" not in client.headers
+    assert set(client.json()) == {"error"}
+
+
+def test_anthropics_streams_break_with_anthropics_event() -> None:
+    app = beginning(b"text/event-stream", UpstreamFailed())
+    client = serve(app, Client(), [(b"x-request-id", b"mine")], path="/v1/messages")
+    expected = UpstreamFailed().event("/v1/messages", "mine")
+    assert client.body == b"data: 1\n\n" + expected
+    assert expected.startswith(b'event: error\ndata: {"type":"error"')
 
 
 def test_a_small_body_is_read_before_the_refusal() -> None:

@@ -97,6 +97,39 @@ def test_refusal(
     assert str(error).endswith(".")
 
 
+ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    426: "invalid_request_error",
+    429: "rate_limit_error",
+    499: "invalid_request_error",
+    500: "api_error",
+    502: "api_error",
+    503: "overloaded_error",
+    504: "api_error",
+}
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row[3])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_refusal_in_anthropics_shape(row: Row, path: str) -> None:
+    error = row[0]()
+    assert json.loads(error.body(path, "req_1")) == {
+        "type": "error",
+        "error": {"type": ANTHROPIC[error.status], "message": str(error)},
+        "request_id": "req_1",
+    }
+    assert error.event(path, "req_1") == (
+        b"event: error\ndata: " + error.body(path, "req_1") + b"\n\n"
+    )
+
+
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row[3])
 def test_event_is_the_body_as_one_whole_event(row: Row) -> None:
     error = row[0]()

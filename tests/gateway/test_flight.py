@@ -13,6 +13,7 @@ from keyportal.gateway.admission import Admission
 from keyportal.gateway.errors import (
     ClientGone,
     DatabaseUnavailable,
+    EndedByAdmin,
     GatewayError,
     InvalidKey,
     Overloaded,
@@ -191,6 +192,26 @@ def test_at_the_end_every_call_is_told() -> None:
         assert len({id(reason) for reason in reasons}) == 3
 
     run(crowd())
+
+
+def test_a_call_is_not_ended_by_another_that_has_the_same_request_id() -> None:
+    """Callers choose that id; whoever copied another's could have the other's calls ended."""
+
+    async def end_one() -> None:
+        flight = Flight()
+        calls: list[Call] = []
+        tasks = [asyncio.create_task(call(flight, calls.append)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert calls[0].request_id == calls[1].request_id
+        team = VERDICT.team_slug
+        wished = {(team, calls[0].id), (team, calls[1].request_id)}
+        flight.end_these(wished, EndedByAdmin)
+        with pytest.raises(EndedByAdmin):
+            await tasks[0]
+        assert len(flight) == 1
+        tasks[1].cancel()
+
+    run(end_one())
 
 
 def test_judging_again_ends_only_the_calls_of_refused_keys() -> None:

@@ -15,10 +15,13 @@ from tests.upstream import Upstream as FakeUpstream
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
+JSON_ENDPOINTS = [
+    "/chat/completions", "/completions", "/embeddings", "/responses", "/messages",
+    "/messages/count_tokens", "/moderations", "/rerank", "/images/generations", "/audio/speech",
+]  # fmt: skip
 
 TRICKS = [
     "Cookie: session=callers",
-    "X-Api-Key: callers",
     "Proxy-Authorization: Basic Y2FsbGVycw==",
     "X-Forwarded-For: 192.0.2.1",
     "X-Forwarded-Host: evil.example",
@@ -35,9 +38,16 @@ TRICKS = [
     "Keep-Alive: timeout=1000",
     "TE: trailers",
     "Upgrade: h2c",
-    "X-Request-Id: callers",
+    "X-Request-Id: of the callers own",
 ]
-CROSSING = {"Accept": "text/x-callers", "OpenAI-Beta": "assistants=v2", "Traceparent": "00-1-2-03"}
+CROSSING = {
+    "Accept": "text/x-callers",
+    "OpenAI-Beta": "assistants=v2",
+    "Anthropic-Version": "2023-06-01",
+    "Anthropic-Beta": "a,b",
+    "Traceparent": "00-1-2-03",
+    "Tracestate": "a=b",
+}
 
 
 def test_only_listed_headers_reach_the_upstream(
@@ -56,7 +66,8 @@ def test_only_listed_headers_reach_the_upstream(
     assert reply.status == 200
     seen = {name.lower(): value for name, value in fake.received[0].headers.items()}
     own = {"host", "authorization", "content-type", "content-length", "accept-encoding"}
-    assert set(seen) == own | {name.lower() for name in CROSSING}
+    assert set(seen) == own | {"x-request-id"} | {name.lower() for name in CROSSING}
+    assert seen["x-request-id"] == reply.headers["x-request-id"]
     assert {name: seen[name.lower()] for name in CROSSING} == CROSSING
     assert seen["authorization"] == "Bearer the-operators-own"
     assert seen["accept-encoding"] == "identity"
@@ -83,10 +94,59 @@ def test_only_listed_headers_come_back(
     assert refused.headers["retry-after"] == "7"
     answer = live.chat(key, serve_model("cookie"))
     for reply in (refused, answer):
-        allowed = {"content-type", "content-length", "x-request-id", "server", "date"}
+        allowed = {"content-type", "content-length", "x-request-id", "openai-processing-ms"}
+        allowed |= {"server", "date"}
         assert set(reply.headers) - {"retry-after"} == allowed
         assert reply.headers["server"] == "gunicorn/asgi"
         assert b"secret" not in str(reply.headers).encode()
+
+
+@pytest.mark.parametrize("endpoint", ["/messages", "/messages/count_tokens"])
+def test_anthropics_endpoints_show_our_credential_both_ways_and_never_the_callers(
+    live: Server,
+    alice: User,
+    issue: Issue,
+    serve_model: Serve,
+    fake: FakeUpstream,
+    endpoint: str,
+) -> None:
+    """vLLM, Ollama and llama.cpp read Authorization; Anthropic's own servers x-api-key."""
+    name = serve_model("echo")
+    server = Upstream.objects.get(base_url=fake.url)
+    _, key = issue(alice)
+    for credential in ("the-operators-own", ""):
+        server.credential = credential
+        server.save()
+        sent = {"X-Api-Key": key, "Content-Type": "application/json"}
+        body = json.dumps({"model": name}).encode()
+        reply = live.request("POST", f"/v1{endpoint}", headers=sent, body=body)
+        assert reply.status == 200
+        seen = {name.lower(): value for name, value in fake.received[-1].headers.items()}
+        expected = (f"Bearer {credential}", credential) if credential else (None, None)
+        assert (seen.get("authorization"), seen.get("x-api-key")) == expected
+        assert key not in str(seen)
+
+
+def test_elsewhere_the_credential_is_shown_one_way(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    name = serve_model("echo")
+    server = Upstream.objects.get(base_url=fake.url)
+    server.credential = "the-operators-own"
+    server.save()
+    sent = {"X-Api-Key": issue(alice)[1], "Content-Type": "application/json"}
+    assert live.request("POST", CHAT, headers=sent, body={"model": name}).status == 200
+    assert "X-Api-Key" not in fake.received[0].headers
+
+
+def test_a_callers_request_id_goes_all_the_way(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    name = serve_model("echo")
+    headers = {"X-Request-Id": "trace-0af76519", "Content-Type": "application/json"}
+    reply = live.request("POST", CHAT, key=issue(alice)[1], body={"model": name}, headers=headers)
+    assert reply.headers["x-request-id"] == "trace-0af76519"
+    assert fake.received[0].headers["X-Request-Id"] == "trace-0af76519"
 
 
 def test_an_upstreams_cookie_belongs_to_nobody(
@@ -151,7 +211,7 @@ def test_the_upstream_reads_the_model_that_was_judged(
     assert len(fake.received) == 2
 
 
-@pytest.mark.parametrize("endpoint", ["/chat/completions", "/completions", "/embeddings"])
+@pytest.mark.parametrize("endpoint", JSON_ENDPOINTS)
 def test_the_path_is_ours(
     live: Server,
     alice: User,
@@ -173,7 +233,8 @@ def test_the_path_is_ours(
 @pytest.mark.parametrize(
     "path",
     ["/v1/chat/completions/../models", "/v1/chat/completions/%2e%2e/models", "//v1/embeddings",
-     "/v1//chat/completions", "/v1/chat/completions/", "/v1/chat/completions;x", "/v1/audio/speech",
+     "/v1//chat/completions", "/v1/chat/completions/", "/v1/chat/completions;x", "/v1/audio",
+     "/v1/messages/batches", "/v1/messages/", "/v1/responses/resp_1", "/v1/responses/x/cancel",
      "/v1/chat%2Fcompletions%2F..%2Fmodels", "/v1/models/../chat/completions"],
 )  # fmt: skip
 def test_no_text_of_the_callers_makes_a_path(

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from keyportal.catalog.snapshot import Target
+from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import UpstreamFailed
-from keyportal.gateway.relay import Relay, Resolver
+from keyportal.gateway.relay import Asked, Relay, Resolver
 
 PRIVATE, METADATA = "10.0.0.7", "169.254.169.254"
 
@@ -67,7 +68,7 @@ def ask(base_url: str) -> None:
     async def ask() -> None:
         relay = Relay()
         try:
-            await relay.ask(target, "/chat/completions", b"{}", [])
+            await relay.ask(target, Asked(Endpoint("/chat/completions"), [], "req_1"), b"{}")
         finally:
             await relay.close()
 

@@ -1,0 +1,38 @@
+"""What can be called, as a table."""
+
+from typing import NamedTuple
+
+
+class Endpoint(NamedTuple):
+    """Something that can be called, and what its calls are like."""
+
+    path: str
+    """Beneath `/v1` here, and beneath the upstream's base URL there."""
+    does_generate: bool = True
+    """The answer is text that a model makes up, so its length is in tokens."""
+    has_prompt: bool = True
+    """What is sent is text for a model, so its length is in tokens."""
+    takes_stream_options: bool = False
+    """Its streams tell what they used only when asked to, by `stream_options`."""
+    is_anthropic: bool = False
+    """Servers may want our credential in Anthropic's header."""
+
+
+# The caller's path picks a row here; the upstream's path is that row, never the caller's text.
+ENDPOINTS = {
+    f"/v1{endpoint.path}": endpoint
+    for endpoint in (
+        Endpoint("/chat/completions", takes_stream_options=True),
+        Endpoint("/completions", takes_stream_options=True),
+        Endpoint("/responses"),
+        Endpoint("/messages", is_anthropic=True),
+        Endpoint(
+            "/messages/count_tokens", does_generate=False, has_prompt=False, is_anthropic=True
+        ),
+        Endpoint("/embeddings", does_generate=False),
+        Endpoint("/moderations", does_generate=False),
+        Endpoint("/rerank", does_generate=False),
+        Endpoint("/images/generations", does_generate=False),
+        Endpoint("/audio/speech", does_generate=False),
+    )
+}

@@ -1,0 +1,241 @@
+"""Every endpoint as its official client calls it, whole and streamed, with its error classes."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from anthropic.types import TextBlock
+
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests import shapes
+from tests.serving import Server
+from tests.shapes import COMPLETION, PROMPT, TEXT, WORDS
+from tests.upstream import Upstream as FakeUpstream
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+Serve = Callable[..., str]
+HELLO = "Hello, model!"
+
+
+@pytest.fixture
+def key(alice: User, issue: Issue) -> str:
+    return issue(alice)[1]
+
+
+@pytest.fixture
+def name(serve_model: Serve) -> str:
+    return serve_model("shaped")
+
+
+@pytest.fixture
+def ai(live: Server, key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def claude(live: Server, key: str) -> Iterator[anthropic.Anthropic]:
+    """Configured as its users do: no `/v1`, the key in `x-api-key`."""
+    with anthropic.Anthropic(base_url=live.url, api_key=key, max_retries=0) as client:
+        yield client
+
+
+def asked(fake: FakeUpstream) -> tuple[str, str]:
+    """Where the upstream was called last, and for which model."""
+    return fake.received[-1].path, json.loads(fake.received[-1].body)["model"]
+
+
+def test_chat(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
+    messages: Any = [{"role": "user", "content": HELLO}]
+    answer = ai.chat.completions.create(model=name, messages=messages)
+    assert answer.choices[0].message.content == TEXT
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == COMPLETION
+    chunks: Any = ai.chat.completions.create(model=name, messages=messages, stream=True)
+    assert [chunk.choices[0].delta.content for chunk in chunks][:-1] == WORDS
+    assert asked(fake) == ("/v1/chat/completions", "shaped")
+
+
+def test_responses(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
+    answer = ai.responses.create(model=name, input=HELLO)
+    assert answer.output_text == TEXT
+    assert answer.usage is not None
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (PROMPT, COMPLETION)
+    assert asked(fake) == ("/v1/responses", "shaped")
+
+
+def test_responses_streamed(ai: openai.OpenAI, name: str) -> None:
+    with ai.responses.stream(model=name, input=HELLO) as stream:
+        said = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert said == WORDS
+    assert final.usage is not None
+    assert final.usage.output_tokens == COMPLETION
+
+
+def test_moderations(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
+    assert ai.moderations.create(model=name, input=HELLO).results[0].flagged
+    assert asked(fake) == ("/v1/moderations", "shaped")
+
+
+def test_rerank(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
+    """No official client has it; this is how one of OpenAI's is made to."""
+    body = {"model": name, "query": HELLO, "documents": ["a", "b"]}
+    answer = ai.post("/rerank", body=body, cast_to=object)
+    assert answer == shapes.WHOLE["/v1/rerank"]
+    assert asked(fake) == ("/v1/rerank", "shaped")
+
+
+def test_images(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
+    answer = ai.images.generate(model=name, prompt=HELLO)
+    assert answer.data is not None
+    assert answer.data[0].b64_json == "aW1hZ2U="
+    assert asked(fake) == ("/v1/images/generations", "shaped")
+
+
+def test_speech(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
+    """Binary, byte for byte, and as a stream to whoever reads it as one."""
+    wanted = {"model": name, "input": HELLO, "voice": "alloy"}
+    assert ai.audio.speech.create(**wanted).content == shapes.SPEECH  # type: ignore[arg-type]
+    with ai.audio.speech.with_streaming_response.create(**wanted) as answer:  # type: ignore[arg-type]
+        assert answer.headers["content-type"] == "audio/mpeg"
+        assert b"".join(answer.iter_bytes()) == shapes.SPEECH
+    assert asked(fake) == ("/v1/audio/speech", "shaped")
+
+
+def messages(name: str) -> dict[str, object]:
+    return {"model": name, "max_tokens": 99, "messages": [{"role": "user", "content": HELLO}]}
+
+
+def test_messages(claude: anthropic.Anthropic, name: str, fake: FakeUpstream) -> None:
+    answer = claude.messages.create(**messages(name))  # type: ignore[call-overload]
+    assert answer.content[0].text == TEXT
+    assert answer.usage.output_tokens == COMPLETION
+    assert answer._request_id.startswith("req_")
+    assert asked(fake) == ("/v1/messages", "shaped")
+    version = fake.received[0].headers["anthropic-version"]
+    assert version == claude.default_headers["anthropic-version"]
+
+
+def test_messages_streamed(claude: anthropic.Anthropic, name: str) -> None:
+    with claude.messages.stream(**messages(name)) as stream:  # type: ignore[arg-type]
+        assert list(stream.text_stream) == WORDS
+        final = stream.get_final_message()
+    assert isinstance(final.content[0], TextBlock)
+    assert (final.content[0].text, final.usage.output_tokens) == (TEXT, COMPLETION)
+
+
+def test_count_tokens(claude: anthropic.Anthropic, name: str, fake: FakeUpstream) -> None:
+    wanted = messages(name)
+    wanted.pop("max_tokens")
+    assert claude.messages.count_tokens(**wanted).input_tokens == PROMPT  # type: ignore[arg-type]
+    assert asked(fake) == ("/v1/messages/count_tokens", "shaped")
+
+
+def test_anthropics_client_may_send_the_key_as_a_bearer_token(
+    live: Server, key: str, name: str
+) -> None:
+    """As its users configure it where an `x-api-key` is not wanted: an auth token, no key."""
+    with anthropic.Anthropic(base_url=live.url, auth_token=key, api_key=None) as claude:
+        assert claude.messages.create(**messages(name)).id == "msg_1"  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, openai.BadRequestError),
+        (403, openai.PermissionDeniedError),
+        (404, openai.NotFoundError),
+        (429, openai.RateLimitError),
+        (500, openai.InternalServerError),
+    ],
+)
+def test_an_upstreams_refusal_raises_what_its_client_expects(
+    ai: openai.OpenAI, serve_model: Serve, status: int, kind: type[openai.APIStatusError]
+) -> None:
+    with pytest.raises(kind) as caught:
+        ai.responses.create(model=serve_model(f"status:{status}"), input=HELLO)
+    assert caught.value.body == {
+        "message": "The upstream's own words.",
+        "type": "upstream",
+        "code": "its_own",
+    }
+
+
+def test_our_refusals_raise_what_anthropics_client_expects(
+    live: Server, claude: anthropic.Anthropic, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    bad = claude.with_options(api_key="sk-kp-nonsense")
+    with pytest.raises(anthropic.AuthenticationError) as refused:
+        bad.messages.create(**messages("any"))  # type: ignore[call-overload]
+    assert refused.value.type == "authentication_error"
+    with pytest.raises(anthropic.NotFoundError) as unknown:
+        claude.messages.create(**messages("u-0000000000cc/theirs"))  # type: ignore[call-overload]
+    assert unknown.value.type == "not_found_error"
+    _, narrow = issue(alice, "narrow", allowed_models=["public/other"])
+    with pytest.raises(anthropic.PermissionDeniedError) as denied:
+        claude.with_options(api_key=narrow).messages.create(**messages(serve_model("echo")))  # type: ignore[call-overload]
+    assert denied.value.type == "permission_error"
+    with pytest.raises(anthropic.InternalServerError) as failed:
+        claude.messages.create(**messages(serve_model("hang_up")))  # type: ignore[call-overload]
+    assert failed.value.type == "api_error"
+    assert failed.value.request_id == failed.value.body["request_id"]  # type: ignore[index]
+
+
+def test_a_stream_that_breaks_raises_in_anthropics_client(
+    claude: anthropic.Anthropic, serve_model: Serve
+) -> None:
+    stream = claude.messages.create(**messages(serve_model("break")), stream=True)  # type: ignore[call-overload]
+    with pytest.raises(anthropic.APIStatusError, match="broke off") as caught:
+        list(stream)
+    assert caught.value.body["error"]["type"] == "api_error"  # type: ignore[index]
+
+
+def test_a_stream_that_breaks_raises_in_openais_client(
+    ai: openai.OpenAI, serve_model: Serve
+) -> None:
+    stream = ai.responses.create(model=serve_model("break"), input=HELLO, stream=True)
+    with pytest.raises(openai.APIError, match="broke off"):
+        list(stream)
+
+
+def test_the_built_in_upstream_answers_in_each_clients_shape(
+    ai: openai.OpenAI, claude: anthropic.Anthropic, model: ServedModel
+) -> None:
+    for stream_length in (None, 3):
+        limit = {"max_output_tokens": stream_length} if stream_length else {}
+        said = ai.responses.create(model=model.name, input=HELLO, **limit)  # type: ignore[call-overload]
+        with ai.responses.stream(model=model.name, input=HELLO, **limit) as events:  # type: ignore[call-overload]
+            pieces = [one.delta for one in events if one.type == "response.output_text.delta"]
+        assert "".join(pieces) == said.output_text
+        assert said.usage.output_tokens == len(pieces)
+        assert said.status == ("incomplete" if stream_length else "completed")
+        wanted = messages(model.name) | {"max_tokens": stream_length or 999, "system": "Be brief."}
+        reply = claude.messages.create(**wanted)  # type: ignore[call-overload]
+        with claude.messages.stream(**wanted) as stream:  # type: ignore[arg-type]
+            assert "".join(stream.text_stream) == reply.content[0].text
+            final = stream.get_final_message()
+        assert final.usage.output_tokens == reply.usage.output_tokens == len(pieces)
+        assert reply.stop_reason == ("max_tokens" if stream_length else "end_turn")
+        assert reply.usage.input_tokens == final.usage.input_tokens == 4
+    assert "not a language model" in ai.responses.create(model=model.name, input="x").output_text
+    wanted.pop("max_tokens")
+    assert claude.messages.count_tokens(**wanted).input_tokens == 4  # type: ignore[arg-type]
+
+
+def test_what_the_built_in_upstream_cannot_do_it_refuses(
+    ai: openai.OpenAI, claude: anthropic.Anthropic, model: ServedModel
+) -> None:
+    with pytest.raises(openai.BadRequestError, match="can't be called at /v1/moderations"):
+        ai.moderations.create(model=model.name, input=HELLO)
+    with pytest.raises(openai.BadRequestError, match="can't be called at /v1/audio/speech"):
+        ai.audio.speech.create(model=model.name, input=HELLO, voice="alloy")
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        claude.messages.create(model=model.name, max_tokens=1, messages=7)  # type: ignore[call-overload]
+    assert refused.value.type == "invalid_request_error"
