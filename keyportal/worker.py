@@ -3,7 +3,8 @@
 As it comes, one idle keep-alive connection holds a graceful stop for its whole time-out, after
 which the worker is killed; Ctrl-C skips the graceful stop altogether; the timer that should
 close idle connections is cancelled as soon as it is armed; and a request that arrives before the
-application has returned from the one before is forgotten, and its client waits for ever.
+application has returned from the one before is forgotten, and its client waits for ever. A body is
+read from its sender as fast as it comes, however slowly it is used.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import signal
 from http import HTTPStatus
 from typing import Any
 
+from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import ParseError
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
@@ -22,6 +24,7 @@ from keyportal.headers import new_request_id
 
 END_MARGIN = 2.0  # Seconds before the master kills: the time to say goodbye to what still runs.
 IDLE_SECONDS = 75.0
+UNREAD = 256 * 1024  # Bytes of a body that may wait for the application.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # What the parser can't read belongs to neither door; programs understand this shape, people too.
 UNREADABLE: dict[int, type[GatewayError]] = {
@@ -31,10 +34,32 @@ UNREADABLE: dict[int, type[GatewayError]] = {
 }
 
 
+class BodyReceiver(protocol.BodyReceiver):  # type: ignore[misc]  # untyped base
+    """Knows how much of a body waits for the application, so that its sender can be made to."""
+
+    __slots__ = ("unread",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.unread = 0
+
+    def feed(self, chunk: bytes) -> None:
+        self.unread += len(chunk)
+        super().feed(chunk)
+
+    def _pop_chunk(self) -> dict[str, Any]:
+        message: dict[str, Any] = super()._pop_chunk()
+        self.unread -= len(message["body"])
+        if self.unread <= UNREAD:
+            self.protocol._resume_reading()
+        return message
+
+
 class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
     """Knows whether it is idle: between requests, or before the first one's headers are whole."""
 
     idle_since: float | None
+    _body_receiver: "BodyReceiver | None"
     early = b""
     """The beginning of the next request, which came before this one was over."""
 
@@ -102,6 +127,11 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
         ]
         self._safe_write("\r\n".join([*lines, "", ""]).encode() + body)
 
+    def _is_buffer_full(self) -> bool:
+        """As it comes, this knows HTTP/2 alone: a body was taken in as fast as it was sent."""
+        receiver = self._body_receiver
+        return receiver.unread > UNREAD if receiver else super()._is_buffer_full()
+
     def _get_reason_phrase(self, status: int) -> str:
         # Gunicorn's own table knows no 415 or 426.
         try:
@@ -122,6 +152,7 @@ def _is_last(request: Any) -> bool:
 
 # The worker has no hook for its protocol class, but looks it up here for each connection.
 gasgi.ASGIProtocol = Protocol
+protocol.BodyReceiver = BodyReceiver
 # Gunicorn notes on the class that asks whether its fast parser is there, and reads it from the
 # base class: asked through a subclass only, it would never find it.
 ASGIProtocol._check_h1c_protocol_available()

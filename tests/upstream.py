@@ -4,6 +4,7 @@ What it does is chosen by the name that the route gives the model: `Route.upstre
 """
 
 import asyncio
+import email.policy
 import json
 import socket
 import socketserver
@@ -11,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from email.message import EmailMessage
+from typing import Any, NamedTuple, cast
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
@@ -38,6 +40,8 @@ class Upstream:
     def __init__(self) -> None:
         self.url = ""
         self.received: list[Received] = []
+        self.arrived = 0
+        """Bytes of the last upload that have been read here so far."""
         self.cut_at: list[float] = []
         """When a caller went away while we were still answering, in monotonic seconds."""
         self.told: list[tuple[int, int]] = []
@@ -46,19 +50,25 @@ class Upstream:
         """Set by a test to release the answers that wait for it."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
+        body = await self._upload(request) if _is_form(request) else await request.read()
         self.received.append(Received(request.path, request.headers, body, time.monotonic()))
         if request.method == "GET":
             return web.json_response(
                 {"object": "list", "data": [{"id": "tiny", "object": "model"}]}
             )
-        behaviour, _, detail = json.loads(body)["model"].partition(":")
+        behaviour, _, detail = _fields(self.received[-1])["model"].partition(":")
         try:
             response: web.StreamResponse = await getattr(self, f"_{behaviour}")(request, detail)
         except (asyncio.CancelledError, ConnectionError):
             self.cut_at.append(time.monotonic())
             raise
         return response
+
+    async def _echo_form(self, request: web.Request, _: str) -> web.StreamResponse:
+        received = self.received[-1]
+        return web.json_response(
+            {"headers": dict(received.headers), "body": received.body.decode("latin-1")}
+        )
 
     async def _echo(self, request: web.Request, _: str) -> web.StreamResponse:
         received = self.received[-1]
@@ -70,11 +80,28 @@ class Upstream:
             }
         )
 
+    async def _upload(self, request: web.Request) -> bytes:
+        """A form as it comes; its model may want it to be answered before it is whole."""
+        body = b""
+        async for chunk in request.content.iter_any():
+            body += chunk
+            self.arrived = len(body)
+            if b"\r\n\r\nearly" in body[:1000]:
+                break
+            if b"\r\n\r\nreluctant" in body[:1000] and not self.may_go_on.is_set():
+                await asyncio.to_thread(self.may_go_on.wait, 30)
+        return body
+
+    async def _early(self, request: web.Request, status: str) -> web.StreamResponse:
+        return await self._status(request, status)
+
+    _reluctant = _echo_form
+
     async def _shaped(self, request: web.Request, _: str) -> web.StreamResponse:
         """As a good server answers at this path: whole, or as a stream where one is asked for."""
         if request.path == "/v1/audio/speech":
             return web.Response(body=shapes.SPEECH, content_type="audio/mpeg")
-        if not json.loads(self.received[-1].body).get("stream"):
+        if _fields(self.received[-1]).get("stream") not in {True, "true"}:
             return web.json_response(shapes.WHOLE[request.path])
         response = await _events(request)
         for chunk in shapes.STREAMED[request.path]:
@@ -235,6 +262,32 @@ def event(number: int) -> bytes:
         "choices": [{"index": 0, "delta": {"content": f" {number}"}, "finish_reason": None}],
     }
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+def _is_form(request: web.Request) -> bool:
+    return request.content_type == "multipart/form-data"
+
+
+def _fields(received: Received) -> dict[str, Any]:
+    """What was asked for, however it was written."""
+    if received.headers["Content-Type"] == "application/json":
+        fields: dict[str, Any] = json.loads(received.body)
+        return fields
+    return {name: part.decode("latin-1") for name, _, part in form_parts(received)}
+
+
+def form_parts(received: Received) -> list[tuple[str, str | None, bytes]]:
+    """Name, file name and bytes of each part, as Python's own parser of mail reads them."""
+    head = f"Content-Type: {received.headers['Content-Type']}\r\n\r\n".encode()
+    message = email.message_from_bytes(head + received.body, policy=email.policy.HTTP)
+    return [
+        (
+            str(part.get_param("name", header="content-disposition")),
+            part.get_filename(),
+            cast("bytes", part.get_payload(decode=True)),
+        )
+        for part in cast("list[EmailMessage]", message.get_payload())
+    ]
 
 
 async def _events(request: web.Request) -> web.StreamResponse:

@@ -5,13 +5,13 @@ import secrets
 from collections.abc import Coroutine
 from typing import Any
 
-from keyportal.asgi_types import Receive, Scope, Send
+from keyportal.asgi_types import Headers, Receive, Scope, Send
 from keyportal.catalog.models import LOOPBACK
 from keyportal.catalog.snapshot import Served
 from keyportal.gateway import loopback
 from keyportal.gateway.admission import Admission
 from keyportal.gateway.bearer import MODELS, BearerAuthMiddleware
-from keyportal.gateway.body import read_body, read_call
+from keyportal.gateway.body import CallRequest, read_body, read_call
 from keyportal.gateway.cleaning import Cleaner
 from keyportal.gateway.echo import json_answer
 from keyportal.gateway.edge import Edge
@@ -29,6 +29,7 @@ from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.relay import Answer, Asked, Relay, pass_on
 from keyportal.gateway.roster import Roster
+from keyportal.gateway.upload import Upload
 from keyportal.gateway.verdict import Verdict
 from keyportal.gateway.writer import Writer
 
@@ -92,28 +93,41 @@ class Gateway:
     async def _relay(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         call: Call = scope["keyportal.call"]
         call.endpoint = endpoint.path
+        request = await self._read(endpoint, scope, receive, send)
+        watch = asyncio.create_task(_watch(request, receive, call))
+        try:
+            await pass_on(await self._ask(request, endpoint, call, scope["headers"]), call, send)
+        finally:
+            watch.cancel()
+            request.close()
+
+    async def _read(
+        self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
+    ) -> CallRequest | Upload:
+        """What the caller wants, as far as it must be known before anybody is asked."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        body = await read_body(scope, receive, send)
+        if endpoint.takes_form:
+            upload = await Upload.begin(scope, receive, send)
+        else:
+            body = await read_body(scope, receive, send)
+        call: Call = scope["keyportal.call"]
         if loop.time() - began > SLOW_BODY_SECONDS and not await self.admission.judge(call.digest):
             raise InvalidKey  # Deleted while its body was still on the way.
-        request = read_call(body)
+        return upload if endpoint.takes_form else read_call(body)
+
+    async def _ask(
+        self, request: CallRequest | Upload, endpoint: Endpoint, call: Call, headers: Headers
+    ) -> Answer:
         target = self._find(request.model, call.verdict).pick()
         call.model = request.model
         hidden = endpoint.takes_stream_options and request.ask_for_usage()
         body = request.addressed_to(target.model)
         prompt_bytes = len(body) if endpoint.has_prompt else 0
         call.tally.asks(prompt_bytes, does_generate=endpoint.does_generate, is_usage_hidden=hidden)
-        asked = Asked(endpoint, scope["headers"], scope["keyportal.request_id"])
-        watch = asyncio.create_task(_watch(receive, call))
-        try:
-            if target.base_url == LOOPBACK:
-                answer: Answer = loopback.answer(endpoint.path, body)
-            else:
-                answer = await self.relay.ask(target, asked, body)
-            await pass_on(answer, call, send)
-        finally:
-            watch.cancel()
+        if target.base_url == LOOPBACK:
+            return loopback.answer(endpoint.path, body)
+        return await self.relay.ask(target, Asked(endpoint, headers, call.request_id), body)
 
     async def _models(self, name: str, scope: Scope, send: Send) -> None:
         call: Call = scope["keyportal.call"]
@@ -165,8 +179,12 @@ def _listed(served: Served) -> dict[str, object]:
     }
 
 
-async def _watch(receive: Receive, call: Call) -> None:
-    """End the call when its client goes away, so that the model server stops generating."""
+async def _watch(request: CallRequest | Upload, receive: Receive, call: Call) -> None:
+    """Bring in what is still to come of an upload; after that, end the call when its client goes
+    away, so that the model server stops generating.
+    """
+    if isinstance(request, Upload):
+        await request.pump(call)
     while (await receive())["type"] != "http.disconnect":
         pass
     call.end(ClientGone())

@@ -1,6 +1,7 @@
 """The body of a call: how much of it we take, and the little of it that we read."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ from keyportal.gateway.errors import (
 )
 from keyportal.headers import UNKNOWN, declared_length
 
+JSON = b"application/json"
 BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -24,39 +26,48 @@ _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 async def read_body(scope: Scope, receive: Receive, send: Send) -> bytes:
-    """The whole JSON body. Raises `UnsupportedMediaType`, `BodyTooLarge` or `SlowBody`."""
+    """The whole JSON body. Raises what `accept` and `body_parts` raise."""
+    await accept(scope, send, JSON)
+    return b"".join([part async for part in body_parts(receive)])
+
+
+async def accept(scope: Scope, send: Send, expected: bytes) -> None:
+    """Let the body come, if it is of the media type `expected`.
+
+    Raises `UnsupportedMediaType`, or `BodyTooLarge` where it says so of itself.
+    """
     headers = dict(scope["headers"])
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != b"application/json" or headers.get(b"content-encoding", b"") not in _PLAIN:
-        raise UnsupportedMediaType
+    if media_type != expected or headers.get(b"content-encoding", b"") not in _PLAIN:
+        raise UnsupportedMediaType(expected)
     declared = declared_length(scope)
     if settings.MAX_BODY_BYTES < declared < UNKNOWN:
         raise BodyTooLarge(settings.MAX_BODY_BYTES)
     if headers.get(b"expect", b"").lower() == b"100-continue":
         # The client holds its body back until it is told that the key was good.
         await send({"type": "http.response.informational", "status": 100})
-    return await _gather(receive)
 
 
 _PLAIN = frozenset({b"", b"identity"})
 
 
-async def _gather(receive: Receive) -> bytes:
-    """Each part is waited for by the server, for its own time-out; all of them together here."""
+async def body_parts(receive: Receive) -> AsyncGenerator[bytes, None]:
+    """The body as it comes. Raises `BodyTooLarge` or `SlowBody`.
+
+    Each part is waited for by the server, for its own time-out; all of them together here.
+    """
     deadline = asyncio.get_running_loop().time() + BODY_SECONDS
-    parts: list[bytes] = []
     size = 0
     more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect" or asyncio.get_running_loop().time() > deadline:
             raise SlowBody  # Or the client is gone, and nobody reads this.
-        parts.append(message["body"])
         size += len(message["body"])
         if size > settings.MAX_BODY_BYTES:
             raise BodyTooLarge(settings.MAX_BODY_BYTES)
         more = message["more_body"]
-    return b"".join(parts)
+        yield message["body"]
 
 
 class CallRequest(NamedTuple):
@@ -64,6 +75,13 @@ class CallRequest(NamedTuple):
 
     model: str
     fields: dict[str, msgspec.Raw]
+
+    @property
+    def can_repeat(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
     def addressed_to(self, model: str) -> bytes:
         """The body for an upstream that calls the model `model`.

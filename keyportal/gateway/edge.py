@@ -40,6 +40,7 @@ class Edge:
             if settings.IS_HTTPS and scope["scheme"] != "https":
                 raise HTTPSRequired
             await self.app(scope, exchange.receive, exchange.send)
+            await exchange.linger()
         except GatewayError as error:
             await exchange.refuse(error)
         except Exception:
@@ -88,12 +89,14 @@ class Exchange:
             headers.append((b"x-request-id", self.request_id.encode()))
             if is_anthropic(self._scope["path"]):
                 headers.append((b"request-id", self.request_id.encode()))
-            took = (time.monotonic() - self._began) * 1000
-            headers.append((b"openai-processing-ms", b"%d" % took))
+            # A refused key's answer tells nothing of how long it was looked for.
+            if message["status"] != 401:
+                took = (time.monotonic() - self._began) * 1000
+                headers.append((b"openai-processing-ms", b"%d" % took))
             call: Call | None = self._scope.get("keyportal.call")
             if call is not None and call.allowance is not None:
                 headers.extend(call.allowance.headers())
-            if self._edge.is_draining:
+            if self._edge.is_draining or self._is_body_left():
                 headers.append((b"connection", b"close"))
         await self._send(message)
 
@@ -119,13 +122,18 @@ class Exchange:
             (b"content-length", str(len(body)).encode()),
             *error.headers,
         ]
-        if self.has_body_left and not self._edge.is_draining:
-            headers.append((b"connection", b"close"))
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
         sent = b"" if self._scope["method"] == "HEAD" else body
         await self._send({"type": "http.response.body", "body": sent})
-        if self.has_body_left:
+        await self.linger()
+
+    async def linger(self) -> None:
+        """After an answer that came before the end of its request, hear the client out a while."""
+        if self._is_body_left():
             await read_on(self.receive)
+
+    def _is_body_left(self) -> bool:
+        return self.has_body_left and declared_length(self._scope) > 0
 
     def _is_body_small(self) -> bool:
         # Whoever waits to be told to go on would wait for us, and we for them.

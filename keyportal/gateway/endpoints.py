@@ -12,6 +12,8 @@ class Endpoint(NamedTuple):
     """The answer is text that a model makes up, so its length is in tokens."""
     has_prompt: bool = True
     """What is sent is text for a model, so its length is in tokens."""
+    takes_form: bool = False
+    """What is sent is a multipart form, with a file in it."""
     takes_stream_options: bool = False
     """Its streams tell what they used only when asked to, by `stream_options`."""
     is_anthropic: bool = False
@@ -34,5 +36,6 @@ ENDPOINTS = {
         Endpoint("/rerank", does_generate=False),
         Endpoint("/images/generations", does_generate=False),
         Endpoint("/audio/speech", does_generate=False),
+        Endpoint("/audio/transcriptions", has_prompt=False, takes_form=True),
     )
 }

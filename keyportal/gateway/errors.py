@@ -203,7 +203,9 @@ class AddressTooLong(GatewayError):
 class UnsupportedMediaType(GatewayError):
     status = 415
     code = "unsupported_media_type"
-    message = "Send the body as `Content-Type: application/json`, not compressed."
+
+    def __init__(self, expected: bytes = b"application/json") -> None:
+        super().__init__(f"Send the body as `Content-Type: {expected.decode()}`, not compressed.")
 
 
 class HTTPSRequired(GatewayError):

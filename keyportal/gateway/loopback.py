@@ -18,7 +18,7 @@ from keyportal.gateway import loopback_events
 from keyportal.gateway.echo import Echo, Message, count_words, json_answer, stream_answer
 from keyportal.gateway.errors import BadRequest
 from keyportal.gateway.loopback_events import AtLeastOne
-from keyportal.gateway.relay import Answer
+from keyportal.gateway.relay import Answer, Streamed
 
 DIMENSIONS = 64
 MAX_DIMENSIONS = 4096
@@ -64,9 +64,9 @@ class Embedding(msgspec.Struct):
         return DIMENSIONS if self.dimensions is None else self.dimensions
 
 
-def answer(endpoint: str, body: bytes) -> Answer:
+def answer(endpoint: str, body: bytes | Streamed) -> Answer:
     """Answer like a model server would. Raises `BadRequest` where it would refuse the body."""
-    if endpoint not in _ANSWERS:
+    if endpoint not in _ANSWERS or isinstance(body, Streamed):
         raise BadRequest(f"The built-in loopback model can't be called at /v1{endpoint}.")
     try:
         return _ANSWERS[endpoint](body)

@@ -35,6 +35,15 @@ logger = logging.getLogger(__name__)
 made_connection = contextvars.ContextVar("made_connection", default=False)
 
 
+class Streamed(NamedTuple):
+    """A body that is sent piece by piece."""
+
+    chunks: AsyncIterator[bytes]
+    content_type: str
+    length: int | None
+    """Bytes; None where nobody knows yet."""
+
+
 class Asked(NamedTuple):
     """What one call says to whichever upstream takes it, its body aside."""
 
@@ -124,7 +133,7 @@ class Relay:
         await self._kept.close()
         await self._fresh.close()
 
-    async def ask(self, target: Target, asked: Asked, body: bytes) -> Answer:
+    async def ask(self, target: Target, asked: Asked, body: bytes | Streamed) -> Answer:
         """POST `body` to the upstream and return its answer once it begins.
 
         The address is the upstream's base URL and a path from our own table. Raises
@@ -132,15 +141,15 @@ class Relay:
         """
         request = {
             "url": URL(target.base_url.rstrip("/") + asked.endpoint.path, encoded=True),
-            "data": body,
-            "headers": _request_headers(target, asked),
+            "data": body if isinstance(body, bytes) else body.chunks,
+            "headers": _request_headers(target, asked, body),
             "timeout": aiohttp.ClientTimeout(
                 sock_connect=target.connect_timeout, sock_read=target.read_timeout
             ),
             "allow_redirects": False,
         }
         with _upstream_errors():
-            response = await self._post(request)
+            response = await self._post(request, can_repeat=isinstance(body, bytes))
             if 300 <= response.status < 400:
                 # Whoever follows shows our credential to whatever the upstream names.
                 response.close()
@@ -152,12 +161,14 @@ class Relay:
                 raise UpstreamFailed
             return await _answer(response)
 
-    async def _post(self, request: dict[str, Any]) -> aiohttp.ClientResponse:
+    async def _post(self, request: dict[str, Any], *, can_repeat: bool) -> aiohttp.ClientResponse:
         """Once, and once more where a kept connection was closed before any byte of an answer.
 
         Between our last use of a connection and this one, the upstream may have closed it; then
         it has not seen the request. On a fresh connection it may have, so that is not repeated.
         """
+        if not can_repeat:  # So it gets a connection that nobody can have closed meanwhile.
+            return await self._fresh.post(**request)
         made_connection.set(False)
         try:
             return await self._kept.post(**request)
@@ -203,7 +214,7 @@ class Resolver(aiohttp.ThreadedResolver):
         return found
 
 
-def _request_headers(target: Target, asked: Asked) -> dict[str, str]:
+def _request_headers(target: Target, asked: Asked, body: bytes | Streamed) -> dict[str, str]:
     crossing = {
         name.decode(): value.decode("latin-1")
         for name, value in asked.headers
@@ -214,6 +225,10 @@ def _request_headers(target: Target, asked: Asked) -> dict[str, str]:
         "Accept-Encoding": "identity",
         "X-Request-Id": asked.request_id,
     }
+    if isinstance(body, Streamed):
+        crossing["Content-Type"] = body.content_type
+        if body.length is not None:
+            crossing["Content-Length"] = str(body.length)
     if target.credential:
         crossing["Authorization"] = f"Bearer {target.credential}"
         if asked.endpoint.is_anthropic:

@@ -125,7 +125,14 @@ def test_every_answer_says_how_long_it_took_until_it_began() -> None:
         await answering(scope, receive, send)
 
     assert 50 <= int(serve(app, Client()).headers[b"openai-processing-ms"]) < 5000
-    assert int(serve(refusing(InvalidKey()), Client()).headers[b"openai-processing-ms"]) < 5000
+    failed = serve(refusing(UpstreamFailed()), Client())
+    assert int(failed.headers[b"openai-processing-ms"]) < 5000
+
+
+def test_a_refused_keys_answer_tells_no_time() -> None:
+    """How long it took would tell a key that was looked up from one that was not."""
+    client = serve(refusing(InvalidKey()), Client())
+    assert b"openai-processing-ms" not in client.headers
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages/x"])

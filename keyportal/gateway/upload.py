@@ -1,0 +1,109 @@
+"""An upload: a form that goes on to the upstream while it comes in, and is never held in memory.
+
+Whom it is for must be known before it can go anywhere. Clients that send the model first, as
+OpenAI's for Python does, have the rest passed on as it comes, no faster than the upstream takes
+it. What comes before the model, such as the file of who follows OpenAI's examples for curl, waits
+in a file without a name; a form that is whole before it goes on can be sent again to another
+upstream.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator
+from tempfile import SpooledTemporaryFile
+from typing import Self
+
+from keyportal.asgi_types import Receive, Scope, Send
+from keyportal.gateway.body import accept, body_parts
+from keyportal.gateway.errors import GatewayError, InternalError
+from keyportal.gateway.flight import Call
+from keyportal.gateway.multipart import MEDIA_TYPE, Form
+from keyportal.gateway.relay import Streamed
+
+IN_MEMORY = 256 * 1024  # Bytes that wait for the model in memory; more of them wait on disk.
+BLOCK = 64 * 1024
+
+logger = logging.getLogger(__name__)
+
+
+class Upload:
+    """What one caller uploads. `pump` brings it in while the upstream takes what it gives out."""
+
+    def __init__(self, form: Form, parts: AsyncGenerator[bytes, None]) -> None:
+        self._form = form
+        self._parts = parts
+        # Written and read in the event loop: the system's cache takes a block in microseconds,
+        # and a thread for each would cost more.
+        self._early = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - `close` closes it
+        # One piece waits here; whoever brings the next waits until the upstream has taken it.
+        self._late: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+
+    @classmethod
+    async def begin(cls, scope: Scope, receive: Receive, send: Send) -> Self:
+        """Read until the model is known. Raises `BadRequest`, and what `body_parts` raises."""
+        headers = dict(scope["headers"])
+        await accept(scope, send, MEDIA_TYPE)
+        upload = cls(Form(headers[b"content-type"]), body_parts(receive))
+        try:
+            await upload._read_early()
+        except BaseException:
+            upload.close()
+            raise
+        return upload
+
+    def close(self) -> None:
+        self._early.close()
+
+    @property
+    def model(self) -> str:
+        return self._form.model
+
+    @property
+    def can_repeat(self) -> bool:
+        return self._is_whole
+
+    def ask_for_usage(self) -> bool:
+        return False
+
+    async def _read_early(self) -> None:
+        async for chunk in self._parts:
+            self._early.write(self._form.feed(chunk))
+            if self._form.model:
+                break
+        else:
+            self._form.check_whole()
+        self._is_whole = self._form.is_over
+
+    async def pump(self, call: Call) -> None:
+        """Bring in the rest, and end the call if that can't be done."""
+        try:
+            async for chunk in self._parts:
+                if passed := self._form.feed(chunk):
+                    await self._late.put(passed)
+            self._form.check_whole()
+        except GatewayError as error:
+            # The upstream never gets the end of it, so it never acts on half of it.
+            call.end(error)
+        except Exception:
+            logger.exception("An upload failed.")
+            call.end(InternalError())
+        else:
+            await self._late.put(None)
+
+    def addressed_to(self, model: str) -> Streamed:
+        first = self._form.model_part(model)
+        length = None
+        if self._is_whole:
+            length = len(first) + self._early.seek(0, os.SEEK_END) + len(self._form.closing)
+        return Streamed(self._chunks(first), self._form.content_type, length)
+
+    async def _chunks(self, first: bytes) -> AsyncGenerator[bytes, None]:
+        yield first
+        self._early.seek(0)
+        while block := self._early.read(BLOCK):
+            yield block
+        if not self._is_whole:
+            while (piece := await self._late.get()) is not None:
+                yield piece
+        yield self._form.closing
