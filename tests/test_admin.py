@@ -12,6 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.catalog import health
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.limits import Limits
@@ -453,3 +454,15 @@ def test_lists_take_the_same_queries_at_any_length(
     for number in range(1, 10):
         fill(number)
     assert queries() == few
+
+
+def test_operators_see_how_each_upstream_fares(
+    operator: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_upstreams", {})
+    path = "/admin/catalog/upstream/"
+    assert "not called yet; 0 in flight" in operator.get(path).content.decode()
+    health.of(upstream.name).failed("503", 30)
+    text = operator.get(path).content.decode()
+    assert "fails (503), left alone for 30 s; 0 in flight" in text
+    assert "as this worker sees it" in text.lower()

@@ -6,6 +6,7 @@ from django import forms
 from django.contrib import admin
 from django.core.validators import RegexValidator
 
+from keyportal.catalog import health
 from keyportal.catalog.discovery import complete
 from keyportal.catalog.models import Route, ServedModel, Upstream
 
@@ -58,12 +59,17 @@ class UpstreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic 
         "connect_timeout",
         "read_timeout",
     ]
-    list_display = ["name", "base_url", "has_credential", "created_at"]
+    list_display = ["name", "base_url", "has_credential", "health", "created_at"]
     search_fields = ["name", "base_url"]
 
     @admin.display(boolean=True, description="credential")
     def has_credential(self, upstream: Upstream) -> bool:
         return bool(upstream.encrypted_credential)
+
+    @admin.display(description="health, as this worker sees it")
+    def health(self, upstream: Upstream) -> str:
+        found = health.of(upstream.name)
+        return f"{found}; {found.calls} in flight"
 
 
 class RouteInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time

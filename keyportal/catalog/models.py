@@ -13,7 +13,7 @@ from django.db import models
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
-from keyportal.catalog import credentials
+from keyportal.catalog import credentials, health
 from keyportal.teams.models import Team
 
 LOOPBACK = "loopback:"  # The base URL of the built-in upstream, which needs no server.
@@ -139,6 +139,10 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
             Route.objects.create(**route)
         return served
 
+    def with_upstreams(self) -> "ServedModelQuerySet":
+        usable = Route.objects.filter(weight__gt=0).select_related("upstream")
+        return self.prefetch_related(models.Prefetch("routes", usable))
+
     def own_first(self) -> "ServedModelQuerySet":
         return self.order_by(models.F("team").asc(nulls_last=True), "name")
 
@@ -170,6 +174,11 @@ class ServedModel(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def health(self) -> str:
+        """In this process's view; see `with_upstreams`."""
+        return health.summary({route.upstream.name for route in self.routes.all()})
 
 
 class Route(models.Model):

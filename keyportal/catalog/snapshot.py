@@ -1,7 +1,6 @@
 """The catalog as one worker routes by: read whole, replaced whole, never changed."""
 
 import logging
-import random
 from typing import NamedTuple, Self
 
 from django.core.exceptions import ValidationError
@@ -37,13 +36,6 @@ class Served(NamedTuple):
     created: int
     """Unix time in seconds."""
     targets: tuple[Target, ...]
-
-    def pick(self) -> Target:
-        """One of the targets, by weight. There is one: a model without any is not served."""
-        if len(self.targets) == 1:
-            return self.targets[0]
-        weights = [target.weight for target in self.targets]
-        return random.choices(self.targets, weights)[0]  # noqa: S311 - spreads load, no secret
 
 
 class Snapshot(NamedTuple):

@@ -16,7 +16,7 @@ ROWS = 50
 @require_safe
 @team_view(Role.VIEWER)
 def models(request: TeamRequest) -> HttpResponse:
-    found = ServedModel.objects.callable_by(request.team)
+    found = ServedModel.objects.callable_by(request.team).with_upstreams()
     page = Paginator(found, ROWS).get_page(request.GET.get("page"))
     examples = examples_for(request, request.team)
     return render(request, "catalog/models.html", {"page": page, "examples": examples})

@@ -7,7 +7,7 @@ from typing import Any
 
 from keyportal.asgi_types import Headers, Receive, Scope, Send
 from keyportal.catalog.models import LOOPBACK
-from keyportal.catalog.snapshot import Served
+from keyportal.catalog.snapshot import Served, Target
 from keyportal.gateway import loopback
 from keyportal.gateway.admission import Admission
 from keyportal.gateway.bearer import MODELS, BearerAuthMiddleware
@@ -29,6 +29,7 @@ from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.relay import Answer, Asked, Relay, pass_on
 from keyportal.gateway.roster import Roster
+from keyportal.gateway.routing import Journey
 from keyportal.gateway.upload import Upload
 from keyportal.gateway.verdict import Verdict
 from keyportal.gateway.writer import Writer
@@ -96,7 +97,8 @@ class Gateway:
         request = await self._read(endpoint, scope, receive, send)
         watch = asyncio.create_task(_watch(request, receive, call))
         try:
-            await pass_on(await self._ask(request, endpoint, call, scope["headers"]), call, send)
+            with self._journey(request, endpoint, call, scope["headers"]) as journey:
+                await pass_on(await journey.answer(), call, send)
         finally:
             watch.cancel()
             request.close()
@@ -116,18 +118,23 @@ class Gateway:
             raise InvalidKey  # Deleted while its body was still on the way.
         return upload if endpoint.takes_form else read_call(body)
 
-    async def _ask(
+    def _journey(
         self, request: CallRequest | Upload, endpoint: Endpoint, call: Call, headers: Headers
-    ) -> Answer:
-        target = self._find(request.model, call.verdict).pick()
+    ) -> Journey:
+        served = self._find(request.model, call.verdict)
         call.model = request.model
         hidden = endpoint.takes_stream_options and request.ask_for_usage()
-        body = request.addressed_to(target.model)
-        prompt_bytes = len(body) if endpoint.has_prompt else 0
-        call.tally.asks(prompt_bytes, does_generate=endpoint.does_generate, is_usage_hidden=hidden)
-        if target.base_url == LOOPBACK:
-            return loopback.answer(endpoint.path, body)
-        return await self.relay.ask(target, Asked(endpoint, headers, call.request_id), body)
+        asked = Asked(endpoint, headers, call.request_id)
+
+        async def ask(target: Target) -> Answer:
+            body = request.addressed_to(target.model)
+            prompt = len(body) if endpoint.has_prompt else 0
+            call.tally.asks(prompt, does_generate=endpoint.does_generate, is_usage_hidden=hidden)
+            if target.base_url == LOOPBACK:
+                return loopback.answer(endpoint.path, body)
+            return await self.relay.ask(target, asked, body)
+
+        return Journey(served.targets, ask, can_repeat=request.can_repeat)
 
     async def _models(self, name: str, scope: Scope, send: Send) -> None:
         call: Call = scope["keyportal.call"]

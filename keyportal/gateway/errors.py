@@ -29,6 +29,7 @@
     │   ├── Overloaded                  more calls at once than we take
     │   └── ShuttingDown
     └── UpstreamTimedOut           504
+        └── UpstreamUnreached           no connection in time: it has not seen the request
 
 An instance is made for each refusal: one that is raised twice would collect tracebacks for ever.
 """
@@ -313,3 +314,7 @@ class UpstreamTimedOut(GatewayError):
     type = "server_error"
     code = "upstream_timeout"
     message = "The model server took too long to answer."
+
+
+class UpstreamUnreached(UpstreamTimedOut):
+    message = "The model server took too long to take the connection."

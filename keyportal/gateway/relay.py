@@ -5,7 +5,7 @@ import contextvars
 import logging
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -17,7 +17,7 @@ from keyportal.asgi_types import Headers, Send
 from keyportal.catalog.models import is_link_local
 from keyportal.catalog.snapshot import Target
 from keyportal.gateway.endpoints import Endpoint
-from keyportal.gateway.errors import UpstreamFailed, UpstreamTimedOut
+from keyportal.gateway.errors import UpstreamFailed, UpstreamTimedOut, UpstreamUnreached
 from keyportal.gateway.flight import Call
 
 # The caller's Authorization, Cookie, Host and X-Forwarded-* are not here, and never will be.
@@ -53,12 +53,20 @@ class Asked(NamedTuple):
     request_id: str
 
 
+def _nothing() -> None:
+    """There is nothing to close."""
+
+
 class Answer(NamedTuple):
     """What an upstream says: headers that may cross, and the body as it comes."""
 
     status: int
     headers: Headers
     chunks: AsyncGenerator[bytes, None]
+    close: Callable[[], None] = _nothing
+    """Ends what still goes on with the upstream: a generator that has not begun can't do that,
+    and an answer may be whole before its request is.
+    """
 
 
 def is_event_stream(headers: Headers) -> bool:
@@ -245,8 +253,8 @@ async def _answer(response: aiohttp.ClientResponse) -> Answer:
     ]
     if response.content_length is not None and response.content_length <= WHOLE_ANSWER:
         # Read whole, so that an answer that breaks off is a 502 and not half an answer.
-        return Answer(response.status, headers, _once(await response.read()))
-    return Answer(response.status, headers, _chunks(response))
+        return Answer(response.status, headers, _once(await response.read()), response.close)
+    return Answer(response.status, headers, _chunks(response), response.close)
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
@@ -265,6 +273,8 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, Non
 def _upstream_errors() -> Iterator[None]:
     try:
         yield
+    except aiohttp.ConnectionTimeoutError:
+        raise UpstreamUnreached from None
     except TimeoutError:
         raise UpstreamTimedOut from None
     except (aiohttp.ClientError, ValueError) as error:

@@ -15,8 +15,8 @@ from tempfile import SpooledTemporaryFile
 from typing import Self
 
 from keyportal.asgi_types import Receive, Scope, Send
-from keyportal.gateway.body import accept, body_parts
-from keyportal.gateway.errors import GatewayError, InternalError
+from keyportal.gateway.body import BODY_SECONDS, accept, body_parts
+from keyportal.gateway.errors import GatewayError, InternalError, UpstreamTimedOut
 from keyportal.gateway.flight import Call
 from keyportal.gateway.multipart import MEDIA_TYPE, Form
 from keyportal.gateway.relay import Streamed
@@ -38,6 +38,7 @@ class Upload:
         self._early = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - `close` closes it
         # One piece waits here; whoever brings the next waits until the upstream has taken it.
         self._late: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+        self._is_whole = False
 
     @classmethod
     async def begin(cls, scope: Scope, receive: Receive, send: Send) -> Self:
@@ -80,7 +81,7 @@ class Upload:
         try:
             async for chunk in self._parts:
                 if passed := self._form.feed(chunk):
-                    await self._late.put(passed)
+                    await self._put(passed)
             self._form.check_whole()
         except GatewayError as error:
             # The upstream never gets the end of it, so it never acts on half of it.
@@ -91,6 +92,13 @@ class Upload:
         else:
             await self._late.put(None)
 
+    async def _put(self, piece: bytes) -> None:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                await self._late.put(piece)
+        except TimeoutError:
+            raise UpstreamTimedOut from None  # It takes nothing, and says nothing.
+
     def addressed_to(self, model: str) -> Streamed:
         first = self._form.model_part(model)
         length = None
@@ -100,10 +108,16 @@ class Upload:
 
     async def _chunks(self, first: bytes) -> AsyncGenerator[bytes, None]:
         yield first
-        self._early.seek(0)
-        while block := self._early.read(BLOCK):
+        at = 0
+        # Another upstream, which has failed by now, may still be given the same file.
+        while block := self._read_at(at):
             yield block
+            at += len(block)
         if not self._is_whole:
             while (piece := await self._late.get()) is not None:
                 yield piece
         yield self._form.closing
+
+    def _read_at(self, position: int) -> bytes:
+        self._early.seek(position)
+        return self._early.read(BLOCK)

@@ -1,9 +1,11 @@
+import re
 from collections.abc import Callable
 
 import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
+from keyportal.catalog import health
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.teams.models import Team, User
 
@@ -41,6 +43,33 @@ def test_viewer_sees_what_keys_can_call(
     assert text.count('"u-8105f7322477/test"') == 3  # In each example: the team's own comes first.
 
 
+def test_it_tells_how_a_models_servers_fare_and_not_which_they_are(
+    sign_in: SignIn, vera: User, serve: Callable[..., ServedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_upstreams", {})
+    served = serve("public/deepseek-r1")
+    Upstream.objects.update(name="gpu-7")
+    other = Upstream.objects.create(name="gpu-8", base_url="http://192.0.2.8:8000/v1")
+    Route.objects.create(model=served, upstream=other, upstream_model="x")
+    unused = Upstream.objects.create(name="gpu-9", base_url="http://192.0.2.9:8000/v1")
+    Route.objects.create(model=served, upstream=unused, upstream_model="x", weight=0)
+    health.of("gpu-9").failed("502")
+
+    def told() -> list[str]:
+        text = sign_in(vera).get(MODELS).content.decode()
+        assert "gpu-" not in text
+        assert "192.0.2" not in text
+        return re.findall(r'data-label="Health">([^<]*)<', text)
+
+    assert told() == ["Not called yet", "Not called yet"]
+    health.of("gpu-7").answered()
+    assert told() == ["Answers", "Answers"]
+    health.of("gpu-8").failed("502")
+    assert told() == ["1 of 2 servers fail", "Answers"]
+    health.of("gpu-7").failed("502")
+    assert told() == ["Fails", "Fails"]
+
+
 def test_without_models_it_tells_the_operators_next_step(
     sign_in: SignIn, vera: User, team: Team
 ) -> None:
@@ -74,5 +103,5 @@ def test_queries_stay_the_same_for_any_number_of_models(
         serve(f"public/{number}")
     client = sign_in(vera)
     client.get(MODELS)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         client.get(MODELS)

@@ -1,7 +1,5 @@
 """The catalog as a worker routes by: whole, by weight, and without what can't be used."""
 
-from collections import Counter
-
 import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
 
@@ -31,15 +29,6 @@ def read() -> Snapshot:
 @pytest.fixture
 def public(db: None) -> ServedModel:
     return ServedModel.objects.create(name="public/llama")
-
-
-def target(name: str, weight: int) -> Target:
-    return Target(name, "http://x/v1", "", "m", weight, 1, 1)
-
-
-def served(*weights: int) -> Served:
-    targets = tuple(target(str(place), weight) for place, weight in enumerate(weights))
-    return Served("a", None, "public", 0, targets)
 
 
 def test_the_empty_one_is_behind_any_version() -> None:
@@ -134,19 +123,6 @@ def test_the_version_is_read_first(public: ServedModel, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "_target", change_meanwhile)
     assert read().version == before
     assert CatalogVersion.objects.get().version != before
-
-
-def test_the_load_is_spread_by_weight() -> None:
-    model = served(1, 3)
-    picked = Counter(model.pick().upstream for _ in range(4000))
-    assert picked["0"] + picked["1"] == 4000
-    # Ten standard deviations around the expected thousand.
-    assert abs(picked["0"] - 1000) < 280
-
-
-def test_an_only_route_gets_all_calls() -> None:
-    only = served(7)
-    assert only.pick() is only.targets[0]
 
 
 def test_an_address_that_came_round_the_forms_is_left_out(

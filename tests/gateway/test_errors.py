@@ -76,6 +76,7 @@ TABLE: list[Row] = [
     (errors.Overloaded, 503, SERVER, "overloaded", None, AGAIN),
     (errors.ShuttingDown, 503, SERVER, "shutting_down", None, AGAIN),
     (errors.UpstreamTimedOut, 504, SERVER, "upstream_timeout", None, []),
+    (errors.UpstreamUnreached, 504, SERVER, "upstream_timeout", None, []),
 ]
 
 

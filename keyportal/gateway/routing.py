@@ -1,0 +1,118 @@
+"""Which upstream gets a call, and which is asked next when one fails before its answer begins."""
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from keyportal.catalog import health
+from keyportal.catalog.snapshot import Target
+from keyportal.gateway.errors import (
+    UpstreamFailed,
+    UpstreamTimedOut,
+    UpstreamUnreached,
+)
+from keyportal.gateway.relay import Answer
+
+
+def pick(targets: Sequence[Target]) -> Target:
+    """Of two drawn by weight, the one with fewer calls in flight for its weight.
+
+    By weight alone, calls would pile up at a server that has become slow. By calls in flight
+    alone, everybody would run to the one that has just come back, and weights would mean nothing
+    to a gateway at rest. Of two draws, the first counts where both are equally busy. One that
+    fails is left alone, unless all do.
+    """
+    if len(targets) == 1:
+        return targets[0]
+    now = time.monotonic()
+    well = [target for target in targets if health.of(target.upstream).may_be_asked(now)]
+    among = well or targets
+    weights = [target.weight for target in among]
+    first, second = random.choices(among, weights, k=2)  # noqa: S311 - spreads load, no secret
+    return second if _load(second) < _load(first) else first
+
+
+def _load(target: Target) -> float:
+    return health.of(target.upstream).calls / target.weight
+
+
+class Journey:
+    """One call on its way to an upstream that answers; a context that lasts until all is said.
+
+    No two upstreams ever answer one call: the next is asked only where nothing of an answer has
+    gone to the caller. The one before may have begun to work on it, though.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        ask: Callable[[Target], Awaitable[Answer]],
+        *,
+        can_repeat: bool,
+    ) -> None:
+        self._left = targets
+        self._ask = ask
+        self._can_repeat = can_repeat
+        self._at: health.Health | None = None
+        self._is_trial = False
+        self._answer: Answer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._answer is not None:
+            self._answer.close()
+        self._leave(error)
+
+    async def answer(self) -> Answer:
+        """What the first that answers says, or the last failure."""
+        while True:
+            target = pick(self._left)
+            self._left = [other for other in self._left if other is not target]
+            self._answer = await self._visit(target)
+            if self._answer is not None:
+                return self._answer
+
+    async def _visit(self, target: Target) -> Answer | None:
+        """None where the next one is to be asked."""
+        is_last = not self._left or not self._can_repeat
+        here = self._at = health.of(target.upstream)
+        self._is_trial = here.begin()
+        try:
+            answer = await self._ask(target)
+        except (UpstreamFailed, UpstreamUnreached) as error:
+            if is_last:
+                raise
+            self._leave(error)
+            return None
+        if answer.status < 500 and answer.status != 429:
+            here.answered()
+            return answer
+        here.failed(str(answer.status), _retry_after(answer))
+        if is_last:
+            return answer
+        answer.close()
+        self._leave(None)
+        return None
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._at is None:
+            return
+        if isinstance(error, UpstreamFailed | UpstreamTimedOut):
+            self._at.failed(type(error).__name__)
+        self._at.end(was_trial=self._is_trial)
+        self._at = None
+
+
+def _retry_after(answer: Answer) -> float:
+    """Seconds. A date is not read: the wait is then ours to choose."""
+    text = next((value for name, value in answer.headers if name == b"retry-after"), b"")
+    return float(text) if text.isdigit() and len(text) < 10 else 0

@@ -1,0 +1,132 @@
+"""A model with several routes goes on where one of its upstreams doesn't."""
+
+import json
+from collections.abc import Callable
+
+import openai
+import pytest
+
+from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Team, User
+from tests import upstream
+from tests.serving import Server, free_port
+from tests.shapes import TEXT
+from tests.upstream import Upstream as FakeUpstream
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+OwnServer = Callable[..., Server]
+NOBODY = "nobody"
+SOUND = b"sound" * 100_000
+
+
+@pytest.fixture
+def key(alice: User, issue: Issue) -> str:
+    return issue(alice)[1]
+
+
+@pytest.fixture
+def serve_routes(team: Team, fake: FakeUpstream) -> Callable[..., str]:
+    """Serve a model by one upstream for each behaviour; `nobody` is a port that refuses."""
+
+    def serve_routes(*behaviours: str) -> str:
+        served = ServedModel.objects.create(name=f"{team.slug}/many", team=team)
+        for number, behaviour in enumerate(behaviours):
+            url = f"http://127.0.0.1:{free_port()}/v1" if behaviour == NOBODY else fake.url
+            # Of a name that no other test has: the server remembers how each fares.
+            server = Upstream.objects.create(
+                name=f"{behaviour}-{number}-{free_port()}", base_url=url
+            )
+            Route.objects.create(model=served, upstream=server, upstream_model=behaviour)
+        return served.name
+
+    return serve_routes
+
+
+def asked(fake: FakeUpstream) -> list[str]:
+    return [json.loads(received.body)["model"] for received in fake.received]
+
+
+@pytest.mark.parametrize("bad", ["status:500", "status:503", "status:429", NOBODY, "hang_up"])
+def test_no_caller_notices_one_that_fails(
+    live: Server, key: str, serve_routes: Callable[..., str], fake: FakeUpstream, bad: str
+) -> None:
+    name = serve_routes(bad, "shaped")
+    for _ in range(20):
+        reply = live.chat(key, name)
+        assert reply.json()["choices"][0]["message"]["content"] == TEXT
+        assert "retry-after" not in reply.headers
+    # It is met once by each of two workers, and once more if a second has passed.
+    assert asked(fake).count("shaped") == 20
+    assert len(fake.received) <= 26
+
+
+def test_official_client_meets_the_last_failure(
+    live: Server, key: str, serve_routes: Callable[..., str]
+) -> None:
+    name = serve_routes("status:503", "status:503")
+    with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as ai:
+        for _ in range(6):  # Also while both are left alone.
+            with pytest.raises(openai.InternalServerError, match="own words"):
+                ai.chat.completions.create(
+                    model=name, messages=[{"role": "user", "content": "Hello"}]
+                )
+
+
+def test_a_stream_that_has_begun_is_never_begun_again(
+    live: Server, key: str, serve_routes: Callable[..., str], fake: FakeUpstream
+) -> None:
+    name = serve_routes("break_midway", "break_midway")
+    reply = live.chat(key, name, stream=True)
+    assert reply.status == 200
+    assert b"upstream_failed" in reply.body
+    assert len(fake.received) == 1
+
+
+def form(name: str, *, is_file_first: bool) -> bytes:
+    head = b"--b\r\nContent-Disposition: form-data; name="
+    file = head + b'"file"; filename="a"\r\n\r\n' + SOUND + b"\r\n"
+    model = head + b'"model"\r\n\r\n' + name.encode() + b"\r\n"
+    return (file + model if is_file_first else model + file) + b"--b--\r\n"
+
+
+@pytest.mark.parametrize(("is_file_first", "expected"), [(True, {200}), (False, {200, 502})])
+def test_a_whole_upload_is_sent_again_and_a_passing_one_is_not(
+    live: Server,
+    key: str,
+    team: Team,
+    serve_routes: Callable[..., str],
+    fake: FakeUpstream,
+    is_file_first: bool,
+    expected: set[int],
+) -> None:
+    """What waited for its model is still there; what was passed on is not."""
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    statuses = set()
+    for _ in range(12):  # Each time with upstreams that nobody knows yet, half the time a bad one.
+        ServedModel.objects.filter(team=team).delete()
+        body = form(serve_routes(NOBODY, "shaped"), is_file_first=is_file_first)
+        path = "/v1/audio/transcriptions"
+        reply = live.request("POST", path, key=key, body=body, headers=headers)
+        statuses.add(reply.status)
+    assert statuses == expected
+    assert all(SOUND in received.body for received in fake.received)
+
+
+def test_one_that_comes_back_is_found_again(
+    own_server: OwnServer, key: str, team: Team, fake: FakeUpstream
+) -> None:
+    server = own_server()
+    served = ServedModel.objects.create(name=f"{team.slug}/back", team=team)
+    with upstream.running() as back:
+        one = Upstream.objects.create(name="back", base_url=back.url)
+        Route.objects.create(model=served, upstream=one, upstream_model="status:503", weight=99)
+        other = Upstream.objects.create(name="other", base_url=fake.url)
+        Route.objects.create(model=served, upstream=other, upstream_model="shaped")
+        assert server.chat(key, served.name).status == 200
+        met = len(back.received)
+        for _ in range(10):
+            assert server.chat(key, served.name).status == 200
+        assert len(back.received) <= met + 1  # It asked to be left alone for 7 s.
+        assert len(fake.received) >= 10
