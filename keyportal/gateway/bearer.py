@@ -58,21 +58,27 @@ def bearer_token(headers: Headers) -> bytes:
     Raises `MissingCredentials`, or `InvalidKey` for what can't be a key of ours: that costs no
     query, so spraying random tokens never reaches the database.
     """
-    bearers = [value for name, value in headers if name == b"authorization"]
+    shown = [(name, _token(name, value)) for name, value in headers if name in _CREDENTIALS]
     # Who gives Anthropic's clients a token and an empty key sends an empty header beside it.
-    keys = [value for name, value in headers if name == b"x-api-key" and value.strip(b" ")]
-    tokens = [*map(_token, bearers), *(key.strip(b" ") for key in keys)]
-    if not any(tokens):
+    shown = [one for one in shown if one != (b"x-api-key", b"")]
+    if not any(token for _, token in shown):
         raise MissingCredentials
     # Two that differ, or one header twice, are two opinions on who calls, and a proxy may have
     # judged the other one.
-    is_one = len(bearers) < 2 and len(keys) < 2 and len(set(tokens)) == 1
-    if not is_one or not secret.is_well_formed(tokens[0]):
+    names, tokens = zip(*shown, strict=True)
+    if len(shown) > 1 and (len(set(names)) < len(names) or len(set(tokens)) > 1):
         raise InvalidKey
-    return tokens[0]
+    if not secret.is_well_formed(tokens[0]):
+        raise InvalidKey
+    return bytes(tokens[0])
 
 
-def _token(authorization: bytes) -> bytes:
-    """What follows `Bearer`; nothing where another scheme, or none, is used."""
-    scheme, _, token = authorization.partition(b" ")
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
+
+
+def _token(name: bytes, value: bytes) -> bytes:
+    """The key itself; of Authorization what follows `Bearer`, and nothing of another scheme."""
+    if name == b"x-api-key":
+        return value.strip(b" ")
+    scheme, _, token = value.partition(b" ")
     return token.strip(b" ") if scheme.lower() == b"bearer" else b""

@@ -1,7 +1,6 @@
 """The body of a call: how much of it we take, and the little of it that we read."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
 import msgspec
@@ -26,13 +25,17 @@ _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 async def read_body(scope: Scope, receive: Receive, send: Send) -> bytes:
-    """The whole JSON body. Raises what `accept` and `body_parts` raise."""
-    await accept(scope, send, JSON)
-    return b"".join([part async for part in body_parts(receive)])
+    """The whole JSON body. Raises what `accept` and `Incoming.part` raise."""
+    if accept(scope, JSON):
+        await send(GO_ON)
+    incoming, parts = Incoming(receive), []
+    while (part := await incoming.part()) is not None:
+        parts.append(part)
+    return b"".join(parts)
 
 
-async def accept(scope: Scope, send: Send, expected: bytes) -> None:
-    """Let the body come, if it is of the media type `expected`.
+def accept(scope: Scope, expected: bytes) -> bool:
+    """Let the body come, if it is of the media type `expected`. True where it waits for leave.
 
     Raises `UnsupportedMediaType`, or `BodyTooLarge` where it says so of itself.
     """
@@ -43,31 +46,43 @@ async def accept(scope: Scope, send: Send, expected: bytes) -> None:
     declared = declared_length(scope)
     if settings.MAX_BODY_BYTES < declared < UNKNOWN:
         raise BodyTooLarge(settings.MAX_BODY_BYTES)
-    if headers.get(b"expect", b"").lower() == b"100-continue":
-        # The client holds its body back until it is told that the key was good.
-        await send({"type": "http.response.informational", "status": 100})
+    # The client holds its body back until it is told that the key was good.
+    expected_first: bytes = headers.get(b"expect", b"")
+    return expected_first.lower() == b"100-continue"
 
 
+GO_ON = {"type": "http.response.informational", "status": 100}
 _PLAIN = frozenset({b"", b"identity"})
 
 
-async def body_parts(receive: Receive) -> AsyncGenerator[bytes, None]:
-    """The body as it comes. Raises `BodyTooLarge` or `SlowBody`.
+class Incoming:
+    """A body as it comes. No generator: the event loop keeps a list of those, for each call.
 
     Each part is waited for by the server, for its own time-out; all of them together here.
     """
-    deadline = asyncio.get_running_loop().time() + BODY_SECONDS
-    size = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect" or asyncio.get_running_loop().time() > deadline:
+
+    __slots__ = ("_deadline", "_is_over", "_receive", "_size")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+        self._size = 0
+        self._is_over = False
+
+    async def part(self) -> bytes | None:
+        """The next part, or None after the last. Raises `BodyTooLarge` or `SlowBody`."""
+        if self._is_over:
+            return None
+        message = await self._receive()
+        is_late = asyncio.get_running_loop().time() > self._deadline
+        if message["type"] == "http.disconnect" or is_late:
             raise SlowBody  # Or the client is gone, and nobody reads this.
-        size += len(message["body"])
-        if size > settings.MAX_BODY_BYTES:
+        part: bytes = message["body"]
+        self._size += len(part)
+        if self._size > settings.MAX_BODY_BYTES:
             raise BodyTooLarge(settings.MAX_BODY_BYTES)
-        more = message["more_body"]
-        yield message["body"]
+        self._is_over = not message["more_body"]
+        return part
 
 
 class CallRequest(NamedTuple):

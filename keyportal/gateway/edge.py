@@ -40,7 +40,8 @@ class Edge:
             if settings.IS_HTTPS and scope["scheme"] != "https":
                 raise HTTPSRequired
             await self.app(scope, exchange.receive, exchange.send)
-            await exchange.linger()
+            if exchange.has_body_left:
+                await exchange.linger()
         except GatewayError as error:
             await exchange.refuse(error)
         except Exception:

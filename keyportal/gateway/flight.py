@@ -25,6 +25,7 @@ class Call:
 
     __slots__ = (
         "_admission",
+        "_id",
         "_is_settled",
         "_task",
         "address",
@@ -35,7 +36,6 @@ class Call:
         "ended_by",
         "endpoint",
         "first_byte",
-        "id",
         "is_served",
         "model",
         "request_id",
@@ -49,9 +49,7 @@ class Call:
     ) -> None:
         self.digest = digest
         self.verdict, self.allowance = admitted
-        # Told apart, not guessed. The request's id may be the caller's own choice, and then
-        # another call's too: ending a call by that would end somebody else's.
-        self.id = f"call_{random.getrandbits(96):024x}"
+        self._id = ""
         self.request_id: str = scope["keyportal.request_id"]
         client = scope.get("client")
         self.address: str | None = client[0] if client else None
@@ -73,6 +71,16 @@ class Call:
         """When the answer's body began, on the same clock."""
         self.ended_by: GatewayError | None = None
         self._task = asyncio.current_task()
+
+    @property
+    def id(self) -> str:
+        """Told apart, not guessed; made for the few that are asked for it.
+
+        The request's id may be the caller's own choice, and then another call's too: ending a
+        call by that would end somebody else's.
+        """
+        self._id = self._id or f"call_{random.getrandbits(96):024x}"
+        return self._id
 
     def end(self, reason: GatewayError) -> None:
         """Break off whatever the call is waiting for; there, `reason` is raised."""

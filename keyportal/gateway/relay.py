@@ -167,7 +167,7 @@ class Relay:
                     response.status,
                 )
                 raise UpstreamFailed
-            return await _answer(response)
+            return await _answer(response, body)
 
     async def _post(self, request: dict[str, Any], *, can_repeat: bool) -> aiohttp.ClientResponse:
         """Once, and once more where a kept connection was closed before any byte of an answer.
@@ -245,15 +245,16 @@ def _request_headers(target: Target, asked: Asked, body: bytes | Streamed) -> di
     return crossing
 
 
-async def _answer(response: aiohttp.ClientResponse) -> Answer:
+async def _answer(response: aiohttp.ClientResponse, body: bytes | Streamed) -> Answer:
     headers = [
         (name.lower().encode(), value.encode("utf-8", "surrogateescape"))
         for name, value in response.headers.items()
         if name.lower() in RESPONSE_HEADERS
     ]
     if response.content_length is not None and response.content_length <= WHOLE_ANSWER:
+        close = _nothing if isinstance(body, bytes) else response.close
         # Read whole, so that an answer that breaks off is a 502 and not half an answer.
-        return Answer(response.status, headers, _once(await response.read()), response.close)
+        return Answer(response.status, headers, _once(await response.read()), close)
     return Answer(response.status, headers, _chunks(response), response.close)
 
 

@@ -45,6 +45,8 @@ class Journey:
     gone to the caller. The one before may have begun to work on it, though.
     """
 
+    __slots__ = ("_answer", "_ask", "_at", "_can_repeat", "_is_trial", "_left")
+
     def __init__(
         self,
         targets: Sequence[Target],
@@ -76,37 +78,40 @@ class Journey:
         """What the first that answers says, or the last failure."""
         while True:
             target = pick(self._left)
-            self._left = [other for other in self._left if other is not target]
-            self._answer = await self._visit(target)
-            if self._answer is not None:
-                return self._answer
+            is_last = len(self._left) == 1 or not self._can_repeat
+            if not is_last:
+                self._left = [other for other in self._left if other is not target]
+            self._arrive(target)
+            try:
+                answer = self._answer = await self._ask(target)
+            except (UpstreamFailed, UpstreamUnreached) as error:
+                if is_last:
+                    raise
+                self._leave(error)
+                continue
+            if self._is_good(answer) or is_last:
+                return answer
+            answer.close()
+            self._leave(None)
 
-    async def _visit(self, target: Target) -> Answer | None:
-        """None where the next one is to be asked."""
-        is_last = not self._left or not self._can_repeat
-        here = self._at = health.of(target.upstream)
-        self._is_trial = here.begin()
-        try:
-            answer = await self._ask(target)
-        except (UpstreamFailed, UpstreamUnreached) as error:
-            if is_last:
-                raise
-            self._leave(error)
-            return None
+    def _arrive(self, target: Target) -> None:
+        self._at = health.of(target.upstream)
+        self._is_trial = self._at.begin()
+
+    def _is_good(self, answer: Answer) -> bool:
+        """Whether it is an answer for the caller, who may have made a mistake, or a failure."""
+        here = self._at
+        assert here is not None  # noqa: S101 - for the type checker
         if answer.status < 500 and answer.status != 429:
             here.answered()
-            return answer
+            return True
         here.failed(str(answer.status), _retry_after(answer))
-        if is_last:
-            return answer
-        answer.close()
-        self._leave(None)
-        return None
+        return False
 
     def _leave(self, error: BaseException | None) -> None:
         if self._at is None:
             return
-        if isinstance(error, UpstreamFailed | UpstreamTimedOut):
+        if error is not None and isinstance(error, (UpstreamFailed, UpstreamTimedOut)):
             self._at.failed(type(error).__name__)
         self._at.end(was_trial=self._is_trial)
         self._at = None

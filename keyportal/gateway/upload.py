@@ -15,7 +15,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Self
 
 from keyportal.asgi_types import Receive, Scope, Send
-from keyportal.gateway.body import BODY_SECONDS, accept, body_parts
+from keyportal.gateway.body import BODY_SECONDS, GO_ON, Incoming, accept
 from keyportal.gateway.errors import GatewayError, InternalError, UpstreamTimedOut
 from keyportal.gateway.flight import Call
 from keyportal.gateway.multipart import MEDIA_TYPE, Form
@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 class Upload:
     """What one caller uploads. `pump` brings it in while the upstream takes what it gives out."""
 
-    def __init__(self, form: Form, parts: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, form: Form, incoming: Incoming) -> None:
         self._form = form
-        self._parts = parts
+        self._incoming = incoming
         # Written and read in the event loop: the system's cache takes a block in microseconds,
         # and a thread for each would cost more.
         self._early = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - `close` closes it
@@ -42,10 +42,11 @@ class Upload:
 
     @classmethod
     async def begin(cls, scope: Scope, receive: Receive, send: Send) -> Self:
-        """Read until the model is known. Raises `BadRequest`, and what `body_parts` raises."""
+        """Read until the model is known. Raises `BadRequest`, and what `Incoming.part` raises."""
         headers = dict(scope["headers"])
-        await accept(scope, send, MEDIA_TYPE)
-        upload = cls(Form(headers[b"content-type"]), body_parts(receive))
+        if accept(scope, MEDIA_TYPE):
+            await send(GO_ON)
+        upload = cls(Form(headers[b"content-type"]), Incoming(receive))
         try:
             await upload._read_early()
         except BaseException:
@@ -68,19 +69,18 @@ class Upload:
         return False
 
     async def _read_early(self) -> None:
-        async for chunk in self._parts:
-            self._early.write(self._form.feed(chunk))
-            if self._form.model:
-                break
-        else:
-            self._form.check_whole()
+        while not self._form.model:
+            if (part := await self._incoming.part()) is None:
+                self._form.check_whole()
+                return
+            self._early.write(self._form.feed(part))
         self._is_whole = self._form.is_over
 
     async def pump(self, call: Call) -> None:
         """Bring in the rest, and end the call if that can't be done."""
         try:
-            async for chunk in self._parts:
-                if passed := self._form.feed(chunk):
+            while (part := await self._incoming.part()) is not None:
+                if passed := self._form.feed(part):
                     await self._put(passed)
             self._form.check_whole()
         except GatewayError as error:
