@@ -48,7 +48,7 @@ def end(team: Team, call_id: str, *, actor: User, address: str | None) -> None:
         raise Http404
     name = key_names(team, [call["public_id"]])[call["public_id"]].name
     with transaction.atomic():
-        _, is_new = EndWish.objects.get_or_create(team_slug=team.slug, call_id=call_id)
+        _, is_new = EndWish.objects.get_or_create(call_id=call_id, team_slug=team.slug)
         if is_new:
             AuditEvent.objects.record_changes(
                 Action.CALL_ENDED,

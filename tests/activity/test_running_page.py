@@ -1,5 +1,7 @@
 """Calls in flight: who sees them, and how an admin ends one."""
 
+import html
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -90,6 +92,22 @@ def test_admin_ends_a_call(sign_in: SignIn, ada: User, team: Team, run: Callable
     text = client.get(RUNNING).content.decode()
     assert ">Ending</span>" in text
     assert end(call_id) not in text
+
+
+@pytest.mark.parametrize("name", ["a/b", "../c", "ü ?#%&", "x" * 128])
+def test_a_call_ends_whatever_it_is_called(
+    sign_in: SignIn, ada: User, other_team: Team, run: Callable[..., str], name: str
+) -> None:
+    """Ids come from callers, so another team may have the same one, and a wish for it."""
+    EndWish.objects.create(call_id=name, team_slug=other_team.slug)
+    run(id=name)
+    client = sign_in(ada)
+    found = re.search(
+        r'<form method="post" action="([^"]+/end/)"', client.get(RUNNING).content.decode()
+    )
+    assert found
+    assert client.post(html.unescape(found[1]), headers=HTMX).status_code == 204
+    assert EndWish.objects.filter(call_id=name).count() == 2
 
 
 def test_without_javascript_it_leads_back(
