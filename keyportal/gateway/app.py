@@ -75,7 +75,7 @@ class Gateway:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await self.relay.close()
+        self.relay.close()
         await self.meter.flush()
         self.writer.close()
         self.admission.close()

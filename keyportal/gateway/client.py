@@ -21,8 +21,8 @@ from keyportal.gateway.connection import (
     Closed,
     Connection,
     Origin,
-    TimedOut,
-    Unreachable,
+    Refused,
+    Unreached,
 )
 
 IDLE_SECONDS = 4.0  # vLLM closes after 5; who closes first never meets a stale connection.
@@ -180,10 +180,10 @@ class Client:
             async with asyncio.timeout(seconds):
                 return await self._try_each(origin, await self._resolve(origin))
         except TimeoutError:
-            raise TimedOut(f"No connection to {origin.authority} in {seconds:g} s.") from None
+            raise Unreached(f"No connection to {origin.authority} in {seconds:g} s.") from None
         except (OSError, UnicodeError) as error:
             name = type(error).__name__
-            raise Unreachable(f"No connection to {origin.authority}: {name}: {error}") from None
+            raise Refused(f"No connection to {origin.authority}: {name}: {error}") from None
 
     async def _resolve(self, origin: Origin) -> list[str]:
         """Its addresses. Refuses names that lead to where clouds keep their credentials."""
@@ -214,14 +214,11 @@ class Client:
 
 
 def _head(address: Address, endpoint: str, headers: Headers, body: Body) -> bytes:
-    framing = (
-        b"content-length: %d" % len(body)
-        if isinstance(body, bytes)
-        else b"transfer-encoding: chunked"
-    )
+    length = len(body) if isinstance(body, bytes) else body.length
+    framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
     lines = [
         f"POST {address.path}{endpoint} HTTP/1.1".encode(),
-        f"host: {address.origin.authority}".encode(),
+        f"Host: {address.origin.authority}".encode(),
         *(name + b": " + value for name, value in headers),
         framing,
     ]

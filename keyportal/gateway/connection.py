@@ -15,15 +15,29 @@ MAX_HEAD = 64 * 1024  # Bytes of status line and headers.
 HIGH_WATER = 256 * 1024  # Bytes of an answer that wait here before its server is held back.
 NO_BODY = frozenset({204, 304})
 
-Body = bytes | AsyncIterable[bytes]
+
+class Streamed(NamedTuple):
+    """A body that is sent piece by piece."""
+
+    chunks: AsyncIterable[bytes]
+    content_type: str
+    length: int | None
+    """Bytes; None where nobody knows yet."""
+
+
+Body = bytes | Streamed
 
 
 class Failure(Exception):
     """No answer, or no whole one. The text may hold the upstream's address: it is for the log."""
 
 
-class Unreachable(Failure):
+class Refused(Failure):
     """No connection came about, so the server has not seen the request."""
+
+
+class Unreached(Failure):
+    """No connection in time."""
 
 
 class Closed(Failure):
@@ -34,8 +48,8 @@ class Broken(Failure):
     """The answer broke off, or is no HTTP."""
 
 
-class TimedOut(Failure):
-    """No connection in time, or silence for too long."""
+class Silent(Failure):
+    """Nothing came for too long."""
 
 
 class Origin(NamedTuple):
@@ -63,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._is_lost = False
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._read_timeout = 0.0
@@ -75,7 +90,7 @@ class Connection(asyncio.Protocol):
         self.headers: Headers = []
         self.length: int | None = None
         self.has_heard = False
-        self._head_bytes = 0
+        self._head_bytes = self._header_bytes = 0
         self._is_head_whole = False
         self._is_whole = False
         self._ends_with_connection = False
@@ -84,7 +99,6 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
         self._is_paused = False
-        self._is_sending = False
 
     @property
     def is_open(self) -> bool:
@@ -105,23 +119,31 @@ class Connection(asyncio.Protocol):
             self._transport.write(head + body)
         else:
             self._transport.write(head)
-            self._is_sending = True
-            await self._send(body)
-            self._is_sending = False
+            self._sender = self._loop.create_task(self._send(body))
+            self._sender.add_done_callback(self._sent)
         while not self._is_head_whole:
             await self._wait()
 
-    async def _send(self, body: AsyncIterable[bytes]) -> None:
-        """In chunks, no faster than they are taken. An answer that comes early ends it."""
-        async for part in body:
-            if self._is_head_whole or self._failure:
-                self._is_last = True  # The rest is never sent, so nothing else can follow.
-                return
-            if part:
+    async def _send(self, body: Streamed) -> None:
+        """No faster than it is taken. The answer may begin, and end, before it is all sent."""
+        left = body.length
+        async for part in body.chunks:
+            if left is not None:
+                left -= len(part)
+                self._transport.write(part)
+            elif part:
                 self._transport.writelines([b"%x\r\n" % len(part), part, b"\r\n"])
             if self._drained is not None:
                 await self._drained
-        self._transport.write(b"0\r\n\r\n")
+        if left is None:
+            self._transport.write(b"0\r\n\r\n")
+        elif left:
+            raise Broken("The body was not as long as was said.")
+
+    def _sent(self, sender: "asyncio.Task[None]") -> None:
+        self._sender = None
+        if not sender.cancelled() and (error := sender.exception()):
+            self._fail(error if isinstance(error, Failure) else Broken(f"Not sent: {error!r}"))
 
     async def next(self) -> bytes:
         while not self._parts and not self._is_whole:
@@ -148,25 +170,31 @@ class Connection(asyncio.Protocol):
             raise self._failure
 
     def rest(self) -> None:
-        """The answer is over, and another request may come."""
+        """The answer is over, and another request may come, if this one is."""
+        if self._sender is not None:
+            self._is_last = True
+            self._sender.cancel()
         self.is_idle = True
         self.idle_since = self._loop.time()
         self._stop_minding()
 
     def abort(self) -> None:
         self._stop_minding()
+        if self._sender is not None:
+            self._sender.cancel()
         self._transport.abort()
 
     def _mind_silence(self) -> None:
         """One timer an answer, which looks how long it has been silent when it goes off."""
         now = self._loop.time()
-        if self._is_paused or (self._is_sending and self._drained is None):
+        is_sending = self._sender is not None and self._drained is None
+        if self._is_paused or is_sending:
             self._heard_at = now  # It would speak, but we don't listen, or have not asked yet.
         left = self._heard_at + self._read_timeout - now
         if left > 0:
             self._silence = self._loop.call_later(left, self._mind_silence)
         else:
-            self._fail(TimedOut(f"Silent for {self._read_timeout:g} s."))
+            self._fail(Silent(f"Silent for {self._read_timeout:g} s."))
 
     def _stop_minding(self) -> None:
         if self._silence is not None:
@@ -236,6 +264,9 @@ class Connection(asyncio.Protocol):
             raise Broken("There is a second answer to one request.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEAD:
+            raise Broken("The head of the answer is too large.")
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:

@@ -1,10 +1,10 @@
 """What the built-in upstream says to one request, and what that counts as; in no shape yet."""
 
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from keyportal.gateway.relay import Answer
+from keyportal.gateway.relay import Answer, Ready
 
 # Answers are made in the event loop, where others wait.
 ECHOED_WORDS = 256
@@ -56,14 +56,9 @@ def json_answer(content: object) -> Answer:
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
     ]
-    return Answer(200, headers, _each([body]))
+    return Answer(200, headers, body)
 
 
 def stream_answer(events: Iterable[bytes]) -> Answer:
     headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-    return Answer(200, headers, _each(events))
-
-
-async def _each(parts: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
-    for part in parts:
-        yield part
+    return Answer(200, headers, Ready(tuple(events)))

@@ -14,15 +14,16 @@ from keyportal.gateway.errors import (
     InternalError,
     is_anthropic,
 )
+from keyportal.gateway.events import is_event_stream
 from keyportal.gateway.flight import Call
-from keyportal.gateway.relay import is_event_stream
 from keyportal.headers import declared_length, new_request_id
 from keyportal.keys import secret
 from keyportal.lingering import read_on
 
 SMALL_BODY = 64 * 1024
-# It goes into logs, tables and another server's headers: no quotes, no spaces, no line breaks.
-REQUEST_ID = re.compile(r"[0-9A-Za-z._:+=/@-]{1,128}")
+# It goes into logs, tables, addresses and another server's headers: no quotes, no spaces, no line
+# breaks, and no slashes, beside which dots would have a meaning of their own.
+REQUEST_ID = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._:+=@-]{0,127}")
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from typing import Self
 
 from keyportal.asgi_types import Receive, Scope, Send
 from keyportal.gateway.body import BODY_SECONDS, GO_ON, Incoming, accept
+from keyportal.gateway.connection import Streamed
 from keyportal.gateway.errors import GatewayError, InternalError, UpstreamTimedOut
 from keyportal.gateway.flight import Call
 from keyportal.gateway.multipart import MEDIA_TYPE, Form
-from keyportal.gateway.relay import Streamed
 
 IN_MEMORY = 256 * 1024  # Bytes that wait for the model in memory; more of them wait on disk.
 BLOCK = 64 * 1024

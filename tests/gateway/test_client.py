@@ -20,8 +20,10 @@ from keyportal.gateway.connection import (
     Closed,
     Failure,
     Origin,
-    TimedOut,
-    Unreachable,
+    Refused,
+    Silent,
+    Streamed,
+    Unreached,
 )
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -56,9 +58,9 @@ class Upstream:
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
-    if b"transfer-encoding: chunked" in head:
+    if b"Transfer-Encoding: chunked" in head:
         return head + await reader.readuntil(b"0\r\n\r\n")
-    length = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
+    length = int(head.partition(b"Content-Length: ")[2].split(b"\r\n")[0])
     return head + await reader.readexactly(length)
 
 
@@ -143,8 +145,8 @@ def test_the_request_is_what_was_asked_for() -> None:
             await (await post(Client(), address, b'{"a": 1}')).read()
             host = address.origin.authority.encode()
             assert seen == [
-                b"POST /v1/chat/completions HTTP/1.1\r\nhost: " + host + b"\r\naccept: */*\r\n"
-                b'content-length: 8\r\n\r\n{"a": 1}'
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: " + host + b"\r\naccept: */*\r\n"
+                b'Content-Length: 8\r\n\r\n{"a": 1}'
             ]
 
     run(work())
@@ -400,7 +402,7 @@ def test_no_bytes_raise_anything_but_a_failure(answer: bytes) -> None:
 def test_silence_before_the_answer_and_within_it_is_a_time_out() -> None:
     for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"):
         began = time.monotonic()
-        with pytest.raises(TimedOut):
+        with pytest.raises(Silent):
             ask(answer, read_timeout=0.2)
         assert 0.15 < time.monotonic() - began < 5
 
@@ -518,10 +520,42 @@ def test_a_body_that_comes_in_parts_is_sent_as_it_comes() -> None:
             writer.write(OK)
 
         async with Upstream(script) as address:
-            assert await (await post(Client(), address, parts())).read() == b"hello"
+            assert (
+                await (await post(Client(), address, Streamed(parts(), "text/plain", None))).read()
+                == b"hello"
+            )
 
     run(work())
-    assert seen[0].endswith(b"transfer-encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+    assert seen[0].endswith(b"Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(("length", "is_sent"), [(6, True), (5, False), (7, False)])
+def test_a_body_whose_length_is_known_is_sent_as_it_is(length: int, is_sent: bool) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+    async def work() -> None:
+        seen: list[bytes] = []
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            seen.append(await read_request(reader))
+            writer.write(OK)
+            await reader.read()
+
+        async with Upstream(script) as address:
+            client = Client()
+            body = Streamed(parts(), "text/plain", length)
+            if is_sent:
+                assert await (await post(client, address, body)).read() == b"hello"
+                assert seen[0].endswith(b"Content-Length: 6\r\n\r\nonetwo")
+            else:
+                with pytest.raises(Broken):
+                    await post(client, address, body)
+            # Half a request, or one and a half, is the beginning of nobody else's.
+            assert bool(client._idle) is is_sent
+
+    run(work())
 
 
 def test_a_server_that_answers_early_is_sent_no_more() -> None:
@@ -546,7 +580,7 @@ def test_a_server_that_answers_early_is_sent_no_more() -> None:
         upstream = Upstream(script)
         async with upstream as address:
             client = Client()
-            response = await post(client, address, parts())
+            response = await post(client, address, Streamed(parts(), "text/plain", None))
             assert (response.status, await response.read()) == (413, b"no")
             assert not client._idle  # Half a request is on it.
 
@@ -564,8 +598,10 @@ def test_a_server_that_does_not_take_a_body_is_not_waited_for_for_ever() -> None
             await asyncio.sleep(3)
 
         async with Upstream(script) as address:
-            with pytest.raises(TimedOut):
-                await post(Client(), address, parts(), read_timeout=0.3)
+            with pytest.raises(Silent):
+                await post(
+                    Client(), address, Streamed(parts(), "text/plain", None), read_timeout=0.3
+                )
 
     run(work())
 
@@ -584,7 +620,7 @@ def test_nobody_listening_is_unreachable() -> None:
     async def work() -> None:
         async with Upstream(saying(OK)) as address:
             pass
-        with pytest.raises(Unreachable, match=str(address.origin.port)):
+        with pytest.raises(Refused, match=str(address.origin.port)):
             await post(Client(), address)
 
     run(work())
@@ -600,7 +636,7 @@ def test_a_name_that_leads_to_a_link_local_address_is_refused(
             return [(2, 1, 6, "", ("10.0.0.1", 80)), (2, 1, 6, "", ("169.254.169.254", 80))]
 
         monkeypatch.setattr(client._loop, "getaddrinfo", getaddrinfo)
-        with pytest.raises(Unreachable, match="link-local"):
+        with pytest.raises(Refused, match="link-local"):
             await post(client, address_of("http://metadata.example.com/v1"))
 
     run(work())
@@ -615,7 +651,7 @@ def test_a_name_that_resolves_too_slowly_is_a_time_out(monkeypatch: pytest.Monke
             return []
 
         monkeypatch.setattr(client._loop, "getaddrinfo", getaddrinfo)
-        with pytest.raises(TimedOut):
+        with pytest.raises(Unreached):
             await post(client, address_of("http://slow.example.com/v1"), connect_timeout=0.1)
 
     run(work())

@@ -1,26 +1,26 @@
 """An event stream is passed on in whole events, byte for byte, however the network cut it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyportal.gateway import relay
-from keyportal.gateway.relay import LARGEST_EVENT, is_event_stream, whole_events
+from keyportal.gateway import events as module
+from keyportal.gateway.events import LARGEST_EVENT, WholeEvents, is_event_stream
+from keyportal.gateway.relay import Ready
 
 EVENT = b'data: {"x": 1}\n\n'
 
 
 def passed_on(chunks: Sequence[bytes]) -> list[bytes]:
-    async def arriving() -> AsyncGenerator[bytes, None]:
-        for chunk in chunks:
-            yield chunk
-
     async def gather() -> list[bytes]:
-        return [piece async for piece in whole_events(arriving())]
+        events, pieces = WholeEvents(Ready([chunk for chunk in chunks if chunk])), []
+        while piece := await events.next():
+            pieces.append(piece)
+        return pieces
 
     return asyncio.run(gather())
 
@@ -81,7 +81,7 @@ def test_nothing_comes_of_nothing() -> None:
 
 
 def test_an_event_of_any_size_passes_and_little_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "LARGEST_EVENT", 100)
+    monkeypatch.setattr(module, "LARGEST_EVENT", 100)
     pieces = passed_on([b"x" * 30] * 20 + [b"\n\n" + EVENT])
     assert b"".join(pieces) == b"x" * 600 + b"\n\n" + EVENT
     assert max(map(len, pieces)) <= 130

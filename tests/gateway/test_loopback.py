@@ -21,8 +21,15 @@ def ask(endpoint: str, **fields: object) -> Answer:
 
 
 def body(answer: Answer) -> bytes:
+    if isinstance(answer.body, bytes):
+        return answer.body
+    parts = answer.body
+
     async def read() -> bytes:
-        return b"".join([chunk async for chunk in answer.chunks])
+        text = b""
+        while part := await parts.next():
+            text += part
+        return text
 
     return asyncio.run(read())
 

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from keyportal.catalog.snapshot import Target
+from keyportal.gateway.client import Client
+from keyportal.gateway.connection import Origin
 from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import UpstreamFailed
-from keyportal.gateway.relay import Asked, Relay, Resolver
+from keyportal.gateway.relay import Asked, Relay
 
 PRIVATE, METADATA = "10.0.0.7", "169.254.169.254"
 
@@ -17,7 +19,7 @@ PRIVATE, METADATA = "10.0.0.7", "169.254.169.254"
 def answers(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     """Have every name lead to these."""
 
-    def getaddrinfo(*_args: Any, **_more: Any) -> list[Any]:
+    async def getaddrinfo(*_args: Any, **_more: Any) -> list[Any]:
         return [
             (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, 80, 0, 0))
             if ":" in address
@@ -25,12 +27,12 @@ def answers(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
             for address in addresses
         ]
 
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
 
 
 def resolve() -> list[str]:
     async def ask() -> list[str]:
-        return [found["host"] for found in await Resolver().resolve("models.example", 80)]
+        return await Client()._resolve(Origin(is_tls=False, host="models.example", port=80))
 
     return asyncio.run(ask())
 
@@ -70,7 +72,7 @@ def ask(base_url: str) -> None:
         try:
             await relay.ask(target, Asked(Endpoint("/chat/completions"), [], "req_1"), b"{}")
         finally:
-            await relay.close()
+            relay.close()
 
     asyncio.run(ask())
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,7 +16,7 @@ from keyportal.gateway.errors import (
     UpstreamTimedOut,
     UpstreamUnreached,
 )
-from keyportal.gateway.relay import Answer
+from keyportal.gateway.relay import Answer, Ready
 from keyportal.gateway.routing import Journey, pick
 
 DRAWS = 4000
@@ -79,6 +79,18 @@ def test_calls_are_shared_by_weight_while_all_are_busy() -> None:
 Outcome = int | GatewayError
 
 
+class Closing(Ready):
+    """An answer's body that notes when nobody wants the rest."""
+
+    def __init__(self, name: str, closed: list[str]) -> None:
+        super().__init__([b"{}"])
+        self._name = name
+        self._closed = closed
+
+    def close(self) -> None:
+        self._closed.append(self._name)
+
+
 class World:
     """Upstreams that do what they are told, and remember that they were asked and let go."""
 
@@ -93,8 +105,7 @@ class World:
         if isinstance(outcome, GatewayError):
             raise outcome
         headers = [(b"retry-after", b"30")] if outcome in {429, 503} else []
-        close: Callable[[], None] = lambda: self.closed.append(target.upstream)  # noqa: E731
-        return json_answer({})._replace(status=outcome, headers=headers, close=close)
+        return Answer(outcome, headers, Closing(target.upstream, self.closed))
 
     def travel(self, *, can_repeat: bool = True) -> int:
         async def travel() -> int:

@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyportal.gateway.relay import whole_events
+from keyportal.gateway.events import WholeEvents
+from keyportal.gateway.relay import Ready
 from keyportal.gateway.usage import BYTES_A_TOKEN, TAIL, Tally
 from tests import shapes
 from tests.shapes import CACHED, COMPLETION, PROMPT
@@ -203,13 +203,14 @@ def test_a_count_below_zero_takes_nothing_off() -> None:
 def test_events_that_straddle_network_chunks_are_read_whole(path: str, size: int) -> None:
     text = b"".join(shapes.STREAMED[path])
 
-    async def network() -> AsyncGenerator[bytes, None]:
-        for start in range(0, len(text), size):
-            yield text[start : start + size]
+    network = Ready([text[start : start + size] for start in range(0, len(text), size)])
 
-    async def events() -> list[bytes]:
-        return [event async for event in whole_events(network())]
+    async def read() -> list[bytes]:
+        events, found = WholeEvents(network), []
+        while event := await events.next():
+            found.append(event)
+        return found
 
-    tally, passed = streamed(asyncio.run(events()))
+    tally, passed = streamed(asyncio.run(read()))
     assert counted(tally) == ALL
     assert passed == text
