@@ -58,6 +58,7 @@ def _rows(calls: Iterable[Call]) -> Rows:
         rows.setdefault(call.verdict.team_slug, []).append(
             {
                 "id": call.id,
+                "request_id": call.request_id,
                 "public_id": call.verdict.public_id,
                 "owner": call.verdict.owner,
                 "model": call.model,

@@ -255,8 +255,8 @@ def test_calls_in_flight_are_written_down_and_an_admin_can_end_one(
         time.sleep(2)
         assert [one["id"] != call["id"] for one in told()] == [True]
     wait_until(lambda: not told(), 5)
-    wait_until(Call.objects.filter(request_id=call["id"]).exists, 5)
-    ended = Call.objects.get(request_id=call["id"])
+    wait_until(Call.objects.filter(request_id=call["request_id"]).exists, 5)
+    ended = Call.objects.get(request_id=call["request_id"])
     assert ended.status == 499
     assert ended.is_estimated
     assert ended.completion_tokens > 5
