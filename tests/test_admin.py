@@ -26,7 +26,7 @@ WITHOUT_PAGE = {"keys.Secret", "keys.SpentNonce", "catalog.CatalogVersion"} | {
     f"activity.{name}"
     for name in (
         *("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush"),
-        *("Window", "Worker", "Lease", "Running", "EndWish"),
+        *("Window", "Lease", "Running", "EndWish"),
     )
 }
 OURS = ["teams", "activity", "catalog", "keys"]

@@ -6,11 +6,10 @@ from typing import NamedTuple
 from django.db.models import Q, Sum
 from django.utils import timezone
 
-from keyportal.activity.windows import Kind, Lease, Window, Worker
+from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window
 from keyportal.teams.limits import LABELS, Limits
 from keyportal.teams.models import Team
 
-WORKER_SILENCE = timedelta(seconds=15)  # A worker that was not seen for this long holds nothing.
 COUNTED = {
     "requests_per_minute": (Kind.MINUTE, "requests"),
     "tokens_per_minute": (Kind.MINUTE, "tokens"),
@@ -85,6 +84,6 @@ def _counted(subject: str, now: datetime) -> dict[tuple[int, str], int]:
 
 
 def _running(subject: str, now: datetime) -> int:
-    alive = Worker.objects.filter(seen_at__gte=now - WORKER_SILENCE).values("name")
-    leases = Lease.objects.filter(subject=subject, worker__in=alive)
+    lost = now - timedelta(seconds=LEASE_SECONDS)
+    leases = Lease.objects.filter(subject=subject, seen_at__gt=lost)
     return leases.aggregate(calls=Sum("calls"))["calls"] or 0

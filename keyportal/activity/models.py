@@ -9,7 +9,7 @@ from django.db import models
 # Django finds an app's models through this module.
 from keyportal.activity.running import EndWish, Running
 from keyportal.activity.usage import Call, Flush, UsageDay, UsageHour, UsageMinute
-from keyportal.activity.windows import Lease, Window, Worker
+from keyportal.activity.windows import Lease, Window
 from keyportal.teams.models import Team, User
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "UsageHour",
     "UsageMinute",
     "Window",
-    "Worker",
 ]
 
 

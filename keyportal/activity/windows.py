@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from django.db import models
 
+LEASE_SECONDS = 10  # A worker that was not seen for so long has no calls any more.
+
 
 class Kind(models.IntegerChoices):
     """A window's length. All are aligned to UTC."""
@@ -36,27 +38,22 @@ class Window(models.Model):
         return f"{self.subject} {self.kind} {self.start}"
 
 
-class Worker(models.Model):
-    """A serving process. One that has not been seen for a while holds no calls any more."""
-
-    name = models.CharField(max_length=32, unique=True)
-    seen_at = models.DateTimeField()
-
-    def __str__(self) -> str:
-        return self.name
-
-
 class Lease(models.Model):
-    """How many calls of one subject run in one worker; only for subjects with such a limit."""
+    """How many calls of one subject run in one worker; only for subjects with such a limit.
+
+    The worker renews it while it has calls. One that was not seen for a while holds none any more.
+    """
 
     subject = models.CharField(max_length=72)
     worker = models.CharField(max_length=32)
     calls = models.IntegerField()
+    seen_at = models.DateTimeField()
 
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["subject", "worker"], name="lease_unique")
         ]
+        indexes: ClassVar = [models.Index(fields=["worker"], name="lease_by_worker")]
 
     def __str__(self) -> str:
         return f"{self.subject} {self.worker}"

@@ -37,7 +37,7 @@ def ageing() -> tuple[Ageing, ...]:
         Ageing("activity_flush", "at", timedelta(days=1)),
         Ageing("activity_running", "written_at", timedelta(minutes=1)),
         Ageing("activity_endwish", "wished_at", timedelta(minutes=5)),
-        Ageing("activity_worker", "seen_at", timedelta(hours=1)),
+        Ageing("activity_lease", "seen_at", timedelta(hours=1)),
     )
 
 
@@ -58,7 +58,6 @@ class Cleaner:
             deleted: int | None = SLICE
             while deleted == SLICE:
                 deleted = await self._writer.do(partial(delete, rows))
-        await self._writer.do(forget_lost_leases)
 
 
 # What follows runs in the writer's thread.
@@ -76,13 +75,3 @@ def delete(rows: Ageing) -> int:
             [before],
         )
         return int(cursor.rowcount)
-
-
-def forget_lost_leases() -> int:
-    """Of workers that are gone for good. One that comes back writes its leases again."""
-    with connections[ALIAS].cursor() as cursor:
-        cursor.execute(_LOST)
-        return int(cursor.rowcount)
-
-
-_LOST = "DELETE FROM activity_lease WHERE worker NOT IN (SELECT name FROM activity_worker)"

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 from django.db import connections
 
-from keyportal.activity.windows import Kind
+from keyportal.activity.windows import LEASE_SECONDS, Kind
 
 ALIAS = "admission"
-LOST_SECONDS = 10  # A worker that was not seen for so long has no calls any more.
 
 Addition = tuple[str, int, int, int]
 """Subject, kind, requests, tokens."""
@@ -59,7 +58,7 @@ def take_back(requests: Sequence[tuple[int, int]]) -> None:
 def calls_elsewhere(worker: str, subjects: Sequence[str]) -> dict[str, int]:
     """How many calls of these subjects run in other workers that live."""
     among = _among(subjects)
-    sql = _ELSEWHERE.format(among=among.sql, since=_ago(LOST_SECONDS))
+    sql = _ELSEWHERE.format(among=among.sql, since=_ago(LEASE_SECONDS))
     return dict(_fetch(sql, [*among.parameters, worker]))
 
 
@@ -67,13 +66,14 @@ def write_leases(worker: str, running: Mapping[str, int]) -> None:
     """Write how many calls of these subjects run in this worker now."""
     with connections[ALIAS].cursor() as cursor:
         cursor.executemany(
-            _LEASE, [(subject, worker, calls) for subject, calls in sorted(running.items())]
+            _LEASE.format(now=_ago(0)),
+            [(subject, worker, calls) for subject, calls in sorted(running.items())],
         )
 
 
-def beat(worker: str) -> None:
-    """Note that this worker lives."""
-    _run(_BEAT.format(now=_ago(0)), [worker])
+def renew_leases(worker: str) -> None:
+    """Note that this worker lives, and has its calls."""
+    _run(_RENEW.format(now=_ago(0)), [worker])
 
 
 class Among(NamedTuple):
@@ -172,16 +172,12 @@ UPDATE activity_window SET requests = requests - json_extract(back.value, '$[1]'
 FROM json_each(%s) AS back WHERE activity_window.id = json_extract(back.value, '$[0]')
 """
 _ELSEWHERE = """
-SELECT lease.subject, CAST(sum(lease.calls) AS int) FROM activity_lease lease
-JOIN activity_worker worker ON worker.name = lease.worker AND worker.seen_at > {since}
-WHERE lease.subject {among} AND lease.worker <> %s
-GROUP BY lease.subject
+SELECT subject, CAST(sum(calls) AS int) FROM activity_lease
+WHERE subject {among} AND worker <> %s AND seen_at > {since}
+GROUP BY subject
 """
 _LEASE = """
-INSERT INTO activity_lease (subject, worker, calls) VALUES (%s, %s, %s)
-ON CONFLICT (subject, worker) DO UPDATE SET calls = excluded.calls
+INSERT INTO activity_lease (subject, worker, calls, seen_at) VALUES (%s, %s, %s, {now})
+ON CONFLICT (subject, worker) DO UPDATE SET calls = excluded.calls, seen_at = excluded.seen_at
 """
-_BEAT = """
-INSERT INTO activity_worker (name, seen_at) VALUES (%s, {now})
-ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
-"""
+_RENEW = "UPDATE activity_lease SET seen_at = {now} WHERE worker = %s AND calls > 0"

@@ -117,7 +117,7 @@ class Ledger:
         self._running: Counter[str] = Counter()
         # Windows that are full, and until when. A count never falls, so this stays true.
         self._full: dict[tuple[str, int], Total] = {}
-        self._seen_at = 0.0
+        self._renewed_at = 0.0
 
     def post(
         self, asked: Sequence[Accounts], spent: Sequence[Spent], now: float
@@ -142,8 +142,9 @@ class Ledger:
 
     def keep_alive(self) -> None:
         """Say that this worker lives, while it has calls that others count."""
-        if self._running and time.monotonic() - self._seen_at > HEARTBEAT_SECONDS:
-            self._beat()
+        if self._running and time.monotonic() - self._renewed_at > HEARTBEAT_SECONDS:
+            counters.renew_leases(self.worker)
+            self._renewed_at = time.monotonic()
 
     def _refuse_early(
         self, asked: Accounts, running: Counter[str], now: float
@@ -163,13 +164,7 @@ class Ledger:
             if running[subject] != self._running[subject]
         }
         if changed:
-            self._beat()
             counters.write_leases(self.worker, changed)
-
-    def _beat(self) -> None:
-        if time.monotonic() - self._seen_at > HEARTBEAT_SECONDS:
-            counters.beat(self.worker)
-            self._seen_at = time.monotonic()
 
     def _note_full(self, full: dict[tuple[str, int], Total]) -> None:
         if len(self._full) > MAX_KNOWN:

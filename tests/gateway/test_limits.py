@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from django.utils import timezone
 
-from keyportal.activity.windows import Kind, Lease, Window, Worker
+from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window
 from keyportal.gateway import counters
 from keyportal.gateway import limits as module
 from keyportal.gateway.admission import Admission, Admitted
@@ -310,9 +310,9 @@ def test_a_killed_workers_calls_are_given_back(
     assert kinds(ask([workers[0]], key, key)) == {"Admitted": 2}
     assert kinds(ask([workers[1]], key)) == {"RateLimitExceeded": 1}
     # It is killed now, and nobody sees it any more.
-    lost = timedelta(seconds=counters.LOST_SECONDS + 1)
-    Worker.objects.filter(name="worker-0").update(seen_at=timezone.now() - lost)
-    assert counters.LOST_SECONDS + module.HEARTBEAT_SECONDS < 15
+    lost = timedelta(seconds=LEASE_SECONDS + 1)
+    Lease.objects.filter(worker="worker-0").update(seen_at=timezone.now() - lost)
+    assert LEASE_SECONDS + module.HEARTBEAT_SECONDS < 15
     assert kinds(ask([workers[1]], key, key)) == {"Admitted": 2}
 
 
@@ -322,9 +322,9 @@ def test_a_worker_that_lives_goes_on_saying_so(
     key, other = limited("held", parallel_requests=2), limited("other")
     ask([worker], key)
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0)
-    Worker.objects.update(seen_at=timezone.now() - timedelta(hours=1))
+    Lease.objects.update(seen_at=timezone.now() - timedelta(hours=1))
     ask([worker], other)  # Any batch will do, and calls in flight make one each second.
-    assert timezone.now() - Worker.objects.get().seen_at < timedelta(seconds=5)
+    assert timezone.now() - Lease.objects.get().seen_at < timedelta(seconds=5)
 
 
 def test_teams_have_parallel_limits_too(

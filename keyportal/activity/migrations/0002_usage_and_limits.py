@@ -30,14 +30,6 @@ class Migration(migrations.Migration):
                 ('at', models.DateTimeField(auto_now_add=True)),
             ],
         ),
-        migrations.CreateModel(
-            name='Worker',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=32, unique=True)),
-                ('seen_at', models.DateTimeField()),
-            ],
-        ),
         migrations.AddField(
             model_name='tombstone',
             name='ended',
@@ -100,8 +92,10 @@ class Migration(migrations.Migration):
                 ('subject', models.CharField(max_length=72)),
                 ('worker', models.CharField(max_length=32)),
                 ('calls', models.IntegerField()),
+                ('seen_at', models.DateTimeField()),
             ],
             options={
+                'indexes': [models.Index(fields=['worker'], name='lease_by_worker')],
                 'constraints': [models.UniqueConstraint(fields=('subject', 'worker'), name='lease_unique')],
             },
         ),
