@@ -66,7 +66,8 @@ document.addEventListener("htmx:afterSettle", ({ detail }) => {
 });
 
 // Fragments are swapped in whatever their status; a sentence or a whole page never is. A page after
-// a success is the sign-in page, because the session ended; after a failure it is an error page.
+// a success is the sign-in page, because the session ended: go there. After a failure it is an
+// error page.
 
 // Leads to this page anew; who is signed out comes by the sign-in page.
 function linkHere(label) {
@@ -91,7 +92,7 @@ document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   if (!isSentence && !/^\s*<!doctype/i.test(responseText)) return;
   detail.shouldSwap = false;
   if (isSentence) tell(responseText, "Reload the page");
-  else if (status < 400) tell("You are signed out.", "Sign in again");
+  else if (status < 400) location.assign(location.href);
   else tell(`That did not work (${status}).`, "Reload the page");
 });
 

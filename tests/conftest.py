@@ -3,10 +3,13 @@ Charlie has a team of his own and is an outsider here."""
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
 
 import hypothesis
 import pytest
 from django.conf import settings
+from django.db import OperationalError, connection
 from django.test import Client
 from pytest_django import DjangoDbBlocker
 
@@ -36,6 +39,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _uses_database(item: pytest.Item) -> bool:
     fixtures = set(getattr(item, "fixturenames", ()))
     return bool(fixtures & USES_DATABASE) or item.get_closest_marker("django_db") is not None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_truncation() -> Iterator[None]:
+    """A running server writes down what was used, also while a test's tables are emptied.
+
+    PostgreSQL then ends one of the two that wait for each other. The server tries again by
+    itself; Django doesn't.
+    """
+    operations = type(connection.ops)
+    flush = operations.execute_sql_flush
+
+    def patiently(self: Any, sql_list: list[str]) -> None:
+        for _ in range(10):
+            with suppress(OperationalError):
+                flush(self, sql_list)
+                return
+        flush(self, sql_list)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(operations, "execute_sql_flush", patiently)
+        yield
 
 
 def _person(name: str, team: Team, role: Role) -> User:

@@ -1,10 +1,13 @@
 """The product's settings, on data of the tests' own."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
-_data = Path(tempfile.gettempdir()) / f"keyportal-tests-{os.getuid()}"
+_checkout = hashlib.sha256(str(Path(__file__).parent).encode()).hexdigest()[:8]
+# One folder a checkout, so that the tests of two never meet.
+_data = Path(tempfile.gettempdir()) / f"keyportal-tests-{os.getuid()}-{_checkout}"
 _data.mkdir(exist_ok=True)
 os.environ |= {
     "SECRET_KEY": "only-for-tests-" + "x" * 50,
