@@ -10,6 +10,7 @@ read from its sender as fast as it comes, however slowly it is used.
 import asyncio
 import resource
 import signal
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -35,13 +36,28 @@ UNREADABLE: dict[int, type[GatewayError]] = {
 
 
 class BodyReceiver(protocol.BodyReceiver):  # type: ignore[misc]  # untyped base
-    """Knows how much of a body waits for the application, so that its sender can be made to."""
+    """Knows how much of a body waits for the application, so that its sender can be made to.
 
-    __slots__ = ("unread",)
+    And tells when the client goes away: a task that waits for that is a tenth of a call's cost.
+    """
+
+    __slots__ = ("_gone", "unread")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.unread = 0
+        self._gone: Callable[[], None] | None = None
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call back when the client goes away before the answer is over; now, if it has gone."""
+        self._gone = callback
+        if self._disconnected:
+            callback()
+
+    def signal_disconnect(self) -> None:
+        super().signal_disconnect()
+        if self._gone is not None:
+            self._gone()
 
     def feed(self, chunk: bytes) -> None:
         self.unread += len(chunk)
@@ -59,7 +75,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
     """Knows whether it is idle: between requests, or before the first one's headers are whole."""
 
     idle_since: float | None
-    _body_receiver: "BodyReceiver | None"
+    _body_receiver: BodyReceiver | None
     early = b""
     """The beginning of the next request, which came before this one was over."""
 
@@ -85,6 +101,12 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
         # The parser holds up to 64 KiB that came early, and is about to be reset.
         self.early = self._callback_parser.remaining()
         return goes_on and not self._callback_parser.remaining_truncated and not _is_last(request)
+
+    def _build_http_scope(self, *args: Any) -> Any:
+        scope = super()._build_http_scope(*args)
+        if self._body_receiver is not None:
+            scope["keyportal.when_gone"] = self._body_receiver.when_gone
+        return scope
 
     def _arm_keepalive_timer(self) -> None:
         """Called when the parser is ready for the next request; the worker minds idle ones."""

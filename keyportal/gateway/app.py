@@ -17,7 +17,6 @@ from keyportal.gateway.echo import json_answer
 from keyportal.gateway.edge import Edge
 from keyportal.gateway.endpoints import ENDPOINTS, Endpoint
 from keyportal.gateway.errors import (
-    ClientGone,
     InvalidKey,
     MethodNotAllowed,
     ModelNotAllowed,
@@ -95,12 +94,18 @@ class Gateway:
         call: Call = scope["keyportal.call"]
         call.endpoint = endpoint.path
         request = await self._read(endpoint, scope, receive, send)
-        watch = asyncio.create_task(_watch(request, receive, call))
+        watch = None
+        if isinstance(request, CallRequest) and "keyportal.when_gone" in scope:
+            scope["keyportal.when_gone"](call.leave)
+        else:
+            # Of another server than our own, or of an upload, the rest must be asked for.
+            watch = asyncio.create_task(_watch(request, receive, call))
         try:
             with self._journey(request, endpoint, call, scope["headers"]) as journey:
                 await pass_on(await journey.answer(), call, send)
         finally:
-            watch.cancel()
+            if watch is not None:
+                watch.cancel()
             request.close()
 
     async def _read(
@@ -187,11 +192,9 @@ def _listed(served: Served) -> dict[str, object]:
 
 
 async def _watch(request: CallRequest | Upload, receive: Receive, call: Call) -> None:
-    """Bring in what is still to come of an upload; after that, end the call when its client goes
-    away, so that the model server stops generating.
-    """
+    """Bring in what is still to come of an upload; after that, wait for its client to go away."""
     if isinstance(request, Upload):
         await request.pump(call)
     while (await receive())["type"] != "http.disconnect":
         pass
-    call.end(ClientGone())
+    call.leave()

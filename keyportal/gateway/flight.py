@@ -11,7 +11,7 @@ from django.conf import settings
 
 from keyportal.asgi_types import Scope
 from keyportal.gateway.admission import Admission, Admitted
-from keyportal.gateway.errors import GatewayError, InvalidKey, Overloaded, Unavailable
+from keyportal.gateway.errors import ClientGone, GatewayError, InvalidKey, Overloaded, Unavailable
 from keyportal.gateway.usage import Tally
 
 REJUDGE_SECONDS = 1.0
@@ -87,6 +87,10 @@ class Call:
         if self._task is not None and self.ended_by is None:
             self.ended_by = reason
             self._task.cancel()
+
+    def leave(self) -> None:
+        """The client has gone away, so the model server shall stop generating."""
+        self.end(ClientGone())
 
     def note(self, error: BaseException) -> None:
         """The call ended like this, whether its answer had begun or not."""

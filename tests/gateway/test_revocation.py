@@ -1,5 +1,6 @@
 """A key that is taken away is refused from the next request on, on every worker."""
 
+import asyncio
 import itertools
 import json
 import socket
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import aiohttp
 import pytest
 from django.db import connection as database
 from django.test import Client
@@ -17,7 +19,7 @@ from django.utils import timezone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.serving import CHAT, Connection, Server, head, wait_until
+from tests.serving import CHAT, Connection, Server, chat_body, head, wait_until
 from tests.upstream import Upstream as FakeUpstream
 
 pytestmark = pytest.mark.gateway
@@ -26,6 +28,7 @@ Serve = Callable[..., str]
 OwnServer = Callable[..., Server]
 CONNECTIONS = 8
 LATER = 2_000
+STREAMS = 1_000
 
 
 class Shooters:
@@ -277,3 +280,46 @@ def test_a_model_can_be_called_as_soon_as_it_is_there(
 def ask(connection: Connection, key: str) -> int:
     connection.chat(key, "u-8105f7322477/echo")
     return connection.reply().status
+
+
+def test_a_thousand_streams_of_a_deleted_key_are_ended_within_two_seconds(
+    wide_server: Server, alice: User, issue: Issue, serve_model: Serve
+) -> None:
+    key, text = issue(alice)
+    model = serve_model("endless:0.5")
+    ended: list[float] = []
+    tails: list[bytes] = []
+
+    async def stream(session: aiohttp.ClientSession, begun: asyncio.Semaphore) -> None:
+        body = {"json": chat_body(model, stream=True)}
+        async with session.post(wide_server.url + CHAT, **body) as answer:  # type: ignore[arg-type]
+            assert answer.status == 200
+            tail = await answer.content.readany()
+            begun.release()
+            while part := await answer.content.readany():
+                tail = part
+        ended.append(time.monotonic())
+        tails.append(tail)
+
+    async def delete_midway() -> float:
+        begun = asyncio.Semaphore(0)
+        headers = {"Authorization": f"Bearer {text}"}
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+            streams = [asyncio.create_task(stream(session, begun)) for _ in range(STREAMS)]
+            for _ in streams:
+                await begun.acquire()
+            await asyncio.to_thread(_delete, key, alice)
+            deleted = time.monotonic()
+            await asyncio.gather(*streams)
+        return deleted
+
+    deleted = asyncio.run(asyncio.wait_for(delete_midway(), 90))
+    assert len(ended) == STREAMS
+    assert max(ended) - deleted < 2
+    assert all(b"invalid_api_key" in tail for tail in tails)
+
+
+def _delete(key: ApiKey, alice: User) -> None:
+    key.revoke(actor=alice)
+    database.close()

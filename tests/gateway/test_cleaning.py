@@ -1,0 +1,131 @@
+"""Rows that have had their time go, a slice at a time, and no others."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+from pytest_django import Settings
+
+from keyportal.activity.models import (
+    Call,
+    EndWish,
+    Flush,
+    Lease,
+    Running,
+    UsageDay,
+    UsageHour,
+    UsageMinute,
+    Window,
+)
+from keyportal.activity.windows import Kind
+from keyportal.gateway import cleaning as module
+from keyportal.gateway.cleaning import Cleaner
+from keyportal.gateway.writer import Writer
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
+
+
+@pytest.fixture
+def writer(db: None) -> Iterator[Writer]:
+    writer = Writer()
+    yield writer
+    writer.close()
+    writer._thread.shutdown()  # Waits: an open connection would keep the database.
+
+
+def clean(writer: Writer) -> None:
+    asyncio.run(Cleaner(writer).clean())
+
+
+def ago(**units: float) -> Any:
+    return timezone.now() - timedelta(**units)
+
+
+def call(**more: Any) -> Call:
+    return Call(request_id="r", team_slug="t", public_id="k", status=200, duration_ms=1, **more)
+
+
+def test_what_is_old_goes_and_what_is_not_stays(writer: Writer) -> None:
+    Call.objects.bulk_create([call(started_at=ago(days=days)) for days in (6.9, 7.1)])
+    for table, kept, gone in (
+        (UsageMinute, {"hours": 47}, {"hours": 49}),
+        (UsageHour, {"days": 91}, {"days": 101}),
+        (UsageDay, {"days": 90}, {"days": 4000}),
+    ):
+        for when in (kept, gone):
+            table.objects.create(start=ago(**when), team_slug="t", public_id="k", owner="o")
+    for kind, kept, gone in (
+        (Kind.MINUTE, {"minutes": 1}, {"minutes": 11}),
+        (Kind.DAY, {"days": 1}, {"days": 4}),
+        (Kind.MONTH, {"days": 31}, {"days": 71}),
+        (Kind.EVER, {"days": 1}, {"days": 20_000}),
+    ):
+        for when in (kept, gone):
+            Window.objects.create(subject="key:k", kind=kind, start=ago(**when))
+    for worker, when in (("lives", {"minutes": 1}), ("gone", {"hours": 2})):
+        Lease.objects.create(subject="key:k", worker=worker, calls=1, seen_at=ago(**when))
+    for worker, seconds in (("lives", 30), ("gone", 90)):
+        Running.objects.create(worker=worker, team_slug="t", written_at=ago(seconds=seconds))
+    for mark, when in (("new", {"hours": 1}), ("old", {"hours": 25})):
+        Flush.objects.create(mark=mark)
+        Flush.objects.filter(mark=mark).update(at=ago(**when))
+        EndWish.objects.create(team_slug="t", call_id=mark)
+    EndWish.objects.filter(call_id="old").update(wished_at=ago(minutes=6))
+    clean(writer)
+    assert Call.objects.count() == UsageMinute.objects.count() == UsageHour.objects.count() == 1
+    assert UsageDay.objects.count() == 2  # Costs at the month's end are asked for years later.
+    assert Window.objects.exclude(kind=Kind.EVER).count() == 3
+    assert Window.objects.filter(kind=Kind.EVER).count() == 2
+    assert Lease.objects.get().worker == Running.objects.get().worker == "lives"
+    assert Flush.objects.get().mark == EndWish.objects.get().call_id == "new"
+
+
+def test_how_long_calls_are_kept_is_a_setting(writer: Writer, settings: Settings) -> None:
+    settings.CALL_DAYS = 2
+    Call.objects.bulk_create([call(started_at=ago(days=days)) for days in (1, 3)])
+    clean(writer)
+    assert Call.objects.count() == 1
+
+
+def test_many_go_a_slice_at_a_time(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE", 100)
+    Call.objects.bulk_create([call(started_at=ago(days=8)) for _ in range(250)])
+    slices: list[int] = []
+    delete = module.delete
+
+    def count(rows: module.Ageing) -> int:
+        deleted = delete(rows)
+        if rows.table == "activity_call":
+            slices.append(deleted)
+        return deleted
+
+    monkeypatch.setattr(module, "delete", count)
+    clean(writer)
+    assert slices == [100, 100, 50]
+
+
+def test_a_database_that_is_away_ends_no_cleaner(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    tried: list[str] = []
+
+    async def wait_for_the_second_round() -> None:
+        loop, is_again = asyncio.get_running_loop(), asyncio.Event()
+
+        def fail(rows: module.Ageing) -> int:
+            if rows.table in tried:
+                loop.call_soon_threadsafe(is_again.set)
+            tried.append(rows.table)
+            raise OperationalError("The database is away.")
+
+        monkeypatch.setattr(module, "delete", fail)
+        running = asyncio.create_task(Cleaner(writer).clean_forever())
+        await asyncio.wait_for(is_again.wait(), 10)
+        running.cancel()
+
+    asyncio.run(wait_for_the_second_round())
