@@ -11,6 +11,9 @@ from typing import Any
 import msgspec
 
 TAIL = 16 * 1024  # Bytes of a long answer that are looked at again: usage stands at its end.
+# What a column holds. A model server that tells more must not keep all others' usage from being
+# written.
+MOST_TOKENS = 2**31 - 1
 BYTES_A_TOKEN = 4  # Of text, roughly, in any language model's vocabulary.
 
 # What the last event of a stream looks like. A client may take it for the end, and call again.
@@ -153,9 +156,9 @@ class Tally:
 
     def _note(self, usage: Usage) -> None:
         """Counts in a stream only grow, and what one event leaves out another has told."""
-        self.prompt = max(self.prompt, usage.prompt or 0)
-        self.completion = max(self.completion, usage.completion or 0)
-        self.cached = max(self.cached, usage.cached)
+        self.prompt = max(self.prompt, min(usage.prompt or 0, MOST_TOKENS))
+        self.completion = max(self.completion, min(usage.completion or 0, MOST_TOKENS))
+        self.cached = max(self.cached, min(usage.cached, MOST_TOKENS))
 
     def close(self, *, is_served: bool) -> None:
         """The answer is over, or broken off. What nobody told is estimated, if it was served."""

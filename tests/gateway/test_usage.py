@@ -214,3 +214,11 @@ def test_events_that_straddle_network_chunks_are_read_whole(path: str, size: int
     tally, passed = streamed(asyncio.run(read()))
     assert counted(tally) == ALL
     assert passed == text
+
+
+@pytest.mark.parametrize("told", [2**31, 10**18, 10**30])
+def test_a_count_beyond_all_measure_is_cut_to_what_can_be_written(told: int) -> None:
+    usage = {"prompt_tokens": told, "completion_tokens": 1}
+    tally = whole(json.dumps({"usage": usage}).encode())
+    assert tally.prompt <= 2**31 - 1
+    assert tally.completion in {0, 1}
