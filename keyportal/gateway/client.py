@@ -216,14 +216,16 @@ class Client:
 def _head(address: Address, endpoint: str, headers: Headers, body: Body) -> bytes:
     length = len(body) if isinstance(body, bytes) else body.length
     framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
-    lines = [
-        f"POST {address.path}{endpoint} HTTP/1.1".encode(),
-        f"Host: {address.origin.authority}".encode(),
-        *(name + b": " + value for name, value in headers),
-        framing,
-    ]
-    head = b"\r\n".join(lines)
+    lines = [_opening(address, endpoint), *[name + b": " + value for name, value in headers]]
+    head = b"\r\n".join([*lines, framing])
     # A line break in a value would be the end of its header, and the beginning of another.
-    if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
+    breaks = len(lines) + 1
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
         raise Broken("A header holds a line break.")
     return head + b"\r\n\r\n"
+
+
+@lru_cache(1024)
+def _opening(address: Address, endpoint: str) -> bytes:
+    """What all requests to one endpoint begin with; it holds one line break."""
+    return f"POST {address.path}{endpoint} HTTP/1.1\r\nHost: {address.origin.authority}".encode()
