@@ -8,7 +8,6 @@ from django.utils import timezone
 
 from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window
 from keyportal.teams.limits import LABELS, Limits
-from keyportal.teams.models import Team
 
 COUNTED = {
     "requests_per_minute": (Kind.MINUTE, "requests"),
@@ -32,14 +31,6 @@ class Use(NamedTuple):
     @property
     def is_full(self) -> bool:
         return self.limit is not None and self.used >= self.limit
-
-
-def subject_of_key(public_id: str) -> str:
-    return f"key:{public_id}"
-
-
-def subject_of_team(team: Team) -> str:
-    return f"team:{team.slug}"
 
 
 def window_start(kind: Kind, now: datetime) -> datetime:

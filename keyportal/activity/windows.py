@@ -20,8 +20,16 @@ class Kind(models.IntegerChoices):
     MONTH = 3, "Month"
 
 
+def key_subject(public_id: str) -> str:
+    return f"key:{public_id}"
+
+
+def team_subject(slug: str) -> str:
+    return f"team:{slug}"
+
+
 class Window(models.Model):
-    """What one subject used in one window; a subject is `key:<public id>` or `team:<slug>`."""
+    """What one subject, a key or a team, used in one window."""
 
     subject = models.CharField(max_length=72)
     kind = models.SmallIntegerField(choices=Kind)

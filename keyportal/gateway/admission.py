@@ -10,6 +10,7 @@ load grows.
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -86,6 +87,11 @@ class Admission:
         self._begin()
         try:
             return await answer
+        except asyncio.CancelledError:
+            # The caller went away while the answer was on its way to it.
+            if answer.done() and not answer.cancelled() and not answer.exception():
+                self._give_back(answer.result())
+            raise
         finally:
             deadline.cancel()
 
@@ -100,7 +106,16 @@ class Admission:
         self._begin()
         return done
 
-    def close(self) -> None:
+    def _give_back(self, outcome: Outcome) -> None:
+        """What was granted to somebody who is no longer there holds no place."""
+        if isinstance(outcome, Admitted) and outcome.allowance is not None:
+            self.settle(outcome.verdict.accounts, 0)
+
+    async def close(self) -> None:
+        """Let all that has ended be settled, if that can be done soon."""
+        with suppress(TimeoutError):
+            # Joins the batch after all others.
+            await asyncio.wait_for(self.settle((), 0), VERDICT_SECONDS)
         self._thread.submit(close)
         self._thread.shutdown(wait=False)
 
@@ -108,8 +123,12 @@ class Admission:
         """Read the next batch, if there is one, and none is being read."""
         if self._is_reading or not (self._waiting or self._ending):
             return
+        # Whoever was given up, or went away, is neither judged nor counted.
+        waiting = [one for one in self._waiting if not one.answer.done()]
+        self._waiting = []
+        if not (waiting or self._ending):
+            return
         self._is_reading = True
-        waiting, self._waiting = self._waiting, []
         ending, self._ending = self._ending, []
         batch = Batch(
             [(one.digest, one.is_counted) for one in waiting], [one.spent for one in ending]
@@ -137,11 +156,19 @@ class Admission:
         else:
             self._note_down(None)
             for one, outcome in zip(waiting, outcomes, strict=True):
-                _tell(one.answer, outcome)
+                self._tell(one.answer, outcome)
         for ended in ending:
             if not ended.done.done():
                 ended.done.set_result(None)
         self._begin()
+
+    def _tell(self, answer: "asyncio.Future[Admitted | None]", outcome: Outcome) -> None:
+        if answer.done():
+            self._give_back(outcome)  # Given up, or gone, while the batch was read.
+        elif isinstance(outcome, GatewayError):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)
 
     def _owe(self, ending: list[Ending]) -> None:
         """What could not be written now is written later; nobody waits for it any longer."""
@@ -160,15 +187,6 @@ class Admission:
         elif self._is_down and not error:
             logger.warning("Verdicts are back.")
         self._is_down = error is not None
-
-
-def _tell(answer: "asyncio.Future[Admitted | None]", outcome: Outcome) -> None:
-    if answer.done():
-        return  # A caller that went away no longer waits.
-    if isinstance(outcome, GatewayError):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)
 
 
 def _give_up(answer: "asyncio.Future[Admitted | None]") -> None:
@@ -200,8 +218,17 @@ def work(batch: Batch, catalog: Snapshot, ledger: Ledger) -> tuple[list[Outcome]
             counted.append((position, verdict.accounts))
     if counted or batch.spent:
         _count(outcomes, counted, batch.spent, reading.now, ledger)
-    ledger.keep_alive()
+    _keep_alive(ledger)
     return outcomes, reading.catalog
+
+
+def _keep_alive(ledger: Ledger) -> None:
+    """What has been counted by now stays counted, whatever becomes of this."""
+    try:
+        ledger.keep_alive()
+    except Exception as error:
+        logger.warning("Leases not renewed: %s: %s", type(error).__name__, error)
+        close()
 
 
 def _count(

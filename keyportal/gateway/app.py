@@ -77,7 +77,7 @@ class Gateway:
         self.relay.close()
         await self.meter.flush()
         self.writer.close()
-        self.admission.close()
+        await self.admission.close()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]

@@ -39,9 +39,11 @@ class BearerAuthMiddleware:
             call.note(error)
             raise
         finally:
-            await call.settle()
-            if is_counted:
-                self.meter.ended(call)
+            try:
+                await call.settle()
+            finally:
+                if is_counted:
+                    self.meter.ended(call)
 
 
 def counts(scope: Scope) -> bool:

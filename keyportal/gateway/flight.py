@@ -15,6 +15,7 @@ from keyportal.gateway.errors import ClientGone, GatewayError, InvalidKey, Overl
 from keyportal.gateway.usage import Tally
 
 REJUDGE_SECONDS = 1.0
+STUCK_SECONDS = 300.0
 REJUDGE_AT_ONCE = 1000  # Stays well below what admission lets wait.
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Call:
         "is_served",
         "model",
         "request_id",
+        "sends_since",
         "status",
         "tally",
         "verdict",
@@ -69,6 +71,8 @@ class Call:
         self.began = time.monotonic()
         self.first_byte: float | None = None
         """When the answer's body began, on the same clock."""
+        self.sends_since = 0.0
+        """Since when a part waits for its client to take it, on the same clock; 0 for none."""
         self.ended_by: GatewayError | None = None
         self._task = asyncio.current_task()
 
@@ -168,11 +172,19 @@ class Flight:
         """Once a second, end the calls whose keys would no longer be let in."""
         while True:
             await asyncio.sleep(REJUDGE_SECONDS)
+            self._end_stuck()
             try:
                 await self._rejudge(admission)
             except Unavailable:
                 # A call that was let in goes on; no new one gets in meanwhile.
                 logger.warning("Calls in flight could not be judged again: no database.")
+
+    def _end_stuck(self) -> None:
+        """Whoever reads nothing for so long has gone, or holds a place that others need."""
+        before = time.monotonic() - STUCK_SECONDS
+        for call in tuple(self._calls):
+            if 0 < call.sends_since < before:
+                call.leave()
 
     async def _rejudge(self, admission: Admission) -> None:
         digests = list({call.digest for call in self._calls})

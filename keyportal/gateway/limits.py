@@ -9,13 +9,13 @@ limit, and nobody is refused for the sake of somebody who was refused.
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from django.db import transaction
 
-from keyportal.activity.windows import Kind
+from keyportal.activity.windows import Kind, key_subject, team_subject
 from keyportal.asgi_types import Headers
 from keyportal.gateway import counters
 from keyportal.gateway.counters import ALIAS, Total
@@ -26,18 +26,21 @@ HEARTBEAT_SECONDS = 2.0
 MAX_KNOWN = 10_000
 
 
+Key = tuple[str, int]
+"""A subject and the kind of a window."""
+
+
 class Account(NamedTuple):
     """A window that a request counts in, and the most that it may hold. None: no limit."""
 
-    subject: str
-    kind: Kind
+    key: Key
     requests: int | None = None
     tokens: int | None = None
     parallel: int | None = None
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.subject, self.kind
+    def subject(self) -> str:
+        return self.key[0]
 
 
 Accounts = tuple[Account, ...]
@@ -47,18 +50,18 @@ Accounts = tuple[Account, ...]
 def accounts_of(subject: str, limits: Limits) -> Accounts:
     """Those of one key or team; none where nothing is limited."""
     found = (
-        Account(subject, Kind.EVER, parallel=limits.parallel_requests),
-        Account(subject, Kind.MINUTE, limits.requests_per_minute, limits.tokens_per_minute),
-        Account(subject, Kind.DAY, limits.requests_per_day, limits.tokens_per_day),
-        Account(subject, Kind.MONTH, limits.requests_per_month, limits.tokens_per_month),
+        Account((subject, Kind.EVER), parallel=limits.parallel_requests),
+        Account((subject, Kind.MINUTE), limits.requests_per_minute, limits.tokens_per_minute),
+        Account((subject, Kind.DAY), limits.requests_per_day, limits.tokens_per_day),
+        Account((subject, Kind.MONTH), limits.requests_per_month, limits.tokens_per_month),
     )
-    return tuple(one for one in found if one[2:] != (None, None, None))
+    return tuple(one for one in found if one[1:] != (None, None, None))
 
 
 def accounts(public_id: str, limits: Limits, team_slug: str, roof: Limits) -> Accounts:
     """A key's own, and those of its team, which are a roof over all its keys."""
-    own = accounts_of(f"key:{public_id}", limits) if limits != UNLIMITED else ()
-    return own + accounts_of(f"team:{team_slug}", roof) if roof != UNLIMITED else own
+    own = accounts_of(key_subject(public_id), limits) if limits != UNLIMITED else ()
+    return own + accounts_of(team_subject(team_slug), roof) if roof != UNLIMITED else own
 
 
 class Left(NamedTuple):
@@ -115,8 +118,8 @@ class Ledger:
         self.worker = worker
         # Calls that run here, of subjects that limit them.
         self._running: Counter[str] = Counter()
-        # Windows that are full, and until when. A count never falls, so this stays true.
-        self._full: dict[tuple[str, int], Total] = {}
+        # Windows that are full, and until when. A committed count never falls, so this stays true.
+        self._full: dict[Key, Total] = {}
         self._renewed_at = 0.0
 
     def post(
@@ -127,7 +130,7 @@ class Ledger:
         `now` is the database's clock, in seconds since 1970. Whoever meets a window that is known
         to be full costs no write.
         """
-        running = _without_ended(self._running, spent)
+        running = Running(self._running, spent)
         early = [self._refuse_early(one, running, now) for one in asked]
         counted = [one for one, refused in zip(asked, early, strict=True) if not refused]
         if not counted and not spent:
@@ -135,8 +138,9 @@ class Ledger:
         posting = Posting(counted, spent, running)
         with transaction.atomic(using=ALIAS):
             outcomes = iter(posting.decide(self.worker))
-            self._write_leases(posting.running)
-        self._running = +posting.running
+            if changed := running.changed():
+                counters.write_leases(self.worker, changed)
+        running.apply(changed)
         self._note_full(posting.full)
         return [refused or next(outcomes) for refused in early]
 
@@ -146,58 +150,77 @@ class Ledger:
             counters.renew_leases(self.worker)
             self._renewed_at = time.monotonic()
 
-    def _refuse_early(
-        self, asked: Accounts, running: Counter[str], now: float
-    ) -> GatewayError | None:
+    def _refuse_early(self, asked: Accounts, running: "Running", now: float) -> GatewayError | None:
         for account in asked:
-            if account.parallel is not None and running[account.subject] >= account.parallel:
+            if account.parallel is not None and running.of(account.subject) >= account.parallel:
                 return refusal(account, None, 1.0)
             total = self._full.get(account.key)
             if total and now < total.ends_at and (short := shortage(account, total, 0)):
                 return refusal(account, short, total.ends_at - now)
         return None
 
-    def _write_leases(self, running: Counter[str]) -> None:
-        changed = {
-            subject: running[subject]
-            for subject in running.keys() | self._running.keys()
-            if running[subject] != self._running[subject]
-        }
-        if changed:
-            counters.write_leases(self.worker, changed)
-
-    def _note_full(self, full: dict[tuple[str, int], Total]) -> None:
+    def _note_full(self, full: dict[Key, Total]) -> None:
         if len(self._full) > MAX_KNOWN:
             self._full.clear()
         self._full |= full
 
 
+class Running:
+    """How many calls of a subject run here, with what one batch changes, until that is written."""
+
+    def __init__(self, before: Counter[str], ended: Sequence[Spent]) -> None:
+        self._before = before
+        self._change: Counter[str] = Counter()
+        for one in ended:
+            self._change.subtract(
+                account.subject for account in one.accounts if account.parallel is not None
+            )
+
+    def of(self, subject: str) -> int:
+        return self._before[subject] + self._change[subject]
+
+    def begin(self, subject: str) -> None:
+        self._change[subject] += 1
+
+    def changed(self) -> dict[str, int]:
+        """Those that are not as many as before, and how many they are now."""
+        return {subject: max(self.of(subject), 0) for subject, by in self._change.items() if by}
+
+    def apply(self, changed: Mapping[str, int]) -> None:
+        for subject, calls in changed.items():
+            if calls:
+                self._before[subject] = calls
+            else:
+                del self._before[subject]
+
+
 class Posting:
     """One transaction: what it adds, who of those that asked is granted, what is taken back."""
 
-    def __init__(
-        self, asked: Sequence[Accounts], spent: Sequence[Spent], running: Counter[str]
-    ) -> None:
+    def __init__(self, asked: Sequence[Accounts], spent: Sequence[Spent], running: Running) -> None:
         self._asked = asked
         self._requests = Counter(account.key for one in asked for account in one)
         self._tokens = _sum_tokens(spent)
-        self._granted: Counter[tuple[str, int]] = Counter()
+        self._granted: Counter[Key] = Counter()
         self._elsewhere: dict[str, int] = {}
-        self.running = running
-        self.full: dict[tuple[str, int], Total] = {}
+        self._running = running
+        self.full: dict[Key, Total] = {}
 
     def decide(self, worker: str) -> list[Allowance | GatewayError]:
         """Raises whatever the database raises; then nothing has happened."""
         keys = sorted(self._requests.keys() | self._tokens.keys())
-        self._totals = counters.add(
-            [(*key, self._requests[key], self._tokens[key]) for key in keys]
-        )
+        totals = counters.add([(*key, self._requests[key], self._tokens[key]) for key in keys])
+        # What each window held before any request of this batch.
+        self._before = {
+            key: total._replace(requests=total.requests - self._requests[key])
+            for key, total in totals.items()
+        }
         shared = {a.subject for one in self._asked for a in one if a.parallel is not None}
         if shared:
             self._elsewhere = counters.calls_elsewhere(worker, sorted(shared))
         outcomes = [self._grant(one) for one in self._asked]
         back = [
-            (self._totals[key].row, asked - self._granted[key])
+            (totals[key].row, asked - self._granted[key])
             for key, asked in self._requests.items()
             if asked > self._granted[key]
         ]
@@ -212,14 +235,14 @@ class Posting:
         for account in asked:
             self._granted[account.key] += 1
             if account.parallel is not None:
-                self.running[account.subject] += 1
-        return Allowance(self._tightest(asked, "requests"), self._tightest(asked, "tokens"))
+                self._running.begin(account.subject)
+        return self._allowance(asked)
 
     def _refusal(self, account: Account) -> GatewayError | None:
         if account.parallel is not None:
-            running = self.running[account.subject] + self._elsewhere.get(account.subject, 0)
+            running = self._running.of(account.subject) + self._elsewhere.get(account.subject, 0)
             return refusal(account, None, 1.0) if running >= account.parallel else None
-        total = self._before(account)
+        total = self._before[account.key]
         if short := shortage(account, total, self._granted[account.key]):
             self.full[account.key] = total._replace(
                 requests=total.requests + self._granted[account.key]
@@ -227,32 +250,25 @@ class Posting:
             return refusal(account, short, total.resets_in)
         return None
 
-    def _before(self, account: Account) -> Total:
-        """What the window held before any request of this batch."""
-        total = self._totals[account.key]
-        return total._replace(requests=total.requests - self._requests[account.key])
-
-    def _tightest(self, asked: Accounts, what: str) -> Left | None:
-        found = []
-        for account in asked:
-            limit: int | None = getattr(account, what)
-            if limit is not None:
-                total = self._before(account)
-                used = total.tokens if what == "tokens" else total.requests
-                more = self._granted[account.key] if what == "requests" else 0
-                found.append(Left(limit, limit - used - more, total.resets_in))
-        return min(found, key=lambda left: left.left, default=None)
-
-
-def _without_ended(running: Counter[str], spent: Sequence[Spent]) -> Counter[str]:
-    left = Counter(running)
-    for one in spent:
-        left.subtract(account.subject for account in one.accounts if account.parallel is not None)
-    return left
+    def _allowance(self, asked: Accounts) -> Allowance:
+        """After this request; of several windows, the one that holds the least."""
+        requests: Left | None = None
+        tokens: Left | None = None
+        for key, most_requests, most_tokens, _ in asked:
+            held = self._before[key]
+            if most_requests is not None:
+                left = most_requests - held.requests - self._granted[key]
+                if requests is None or left < requests.left:
+                    requests = Left(most_requests, left, held.resets_in)
+            if most_tokens is not None:
+                left = most_tokens - held.tokens
+                if tokens is None or left < tokens.left:
+                    tokens = Left(most_tokens, left, held.resets_in)
+        return Allowance(requests, tokens)
 
 
-def _sum_tokens(spent: Iterable[Spent]) -> Counter[tuple[str, int]]:
-    sums: Counter[tuple[str, int]] = Counter()
+def _sum_tokens(spent: Iterable[Spent]) -> Counter[Key]:
+    sums: Counter[Key] = Counter()
     for accounts, tokens in spent:
         for account in accounts:
             if account.tokens is not None:
@@ -271,15 +287,16 @@ def shortage(account: Account, total: Total, granted: int) -> str | None:
 
 def refusal(account: Account, short: str | None, resets_in: float) -> GatewayError:
     """The error for one who is too many; `short` is requests or tokens, or None for parallel."""
-    whose = "this API key" if account.subject.startswith("key:") else "this API key's team"
+    whose = "this API key" if account.subject.startswith(key_subject("")) else "this API key's team"
     if short is None:
         text = f"Rate limit reached: {whose} may run {account.parallel} requests at one time."
         return RateLimitExceeded(f"{text} Try again when one has ended.", "requests", 1.0, [])
     limit: int = getattr(account, short)
     left = Left(limit, 0, resets_in)
     told = Allowance(left if short == "requests" else None, left if short == "tokens" else None)
-    each = account.kind.label.lower()
-    if account.kind == Kind.MINUTE:
+    kind = Kind(account.key[1])
+    each = kind.label.lower()
+    if kind == Kind.MINUTE:
         text = f"Rate limit reached: {whose} may use {limit} {short} per {each}."
         text = f"{text} Try again in {duration(resets_in)}."
         return RateLimitExceeded(text, short, resets_in, told.headers())

@@ -5,7 +5,8 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
-from keyportal.activity.limits import Use, subject_of_key, subject_of_team, uses
+from keyportal.activity.limits import Use, uses
+from keyportal.activity.windows import key_subject, team_subject
 from keyportal.keys.limits import AboveCeiling, limit_key, limit_new_keys
 from keyportal.keys.models import ApiKey
 from keyportal.keys.views import gone
@@ -52,7 +53,7 @@ def _key_form(request: TeamRequest, key: ApiKey, form: LimitsForm) -> HttpRespon
     ceiling = UNLIMITED if request.membership.is_at_least(Role.ADMIN) else key.ceiling
     rows = [
         (form[use.name], use, getattr(ceiling, use.name))
-        for use in uses(subject_of_key(key.public_id), key.limits)
+        for use in uses(key_subject(key.public_id), key.limits)
     ]
     return render_part(
         request,
@@ -67,7 +68,7 @@ def _roof(request: TeamRequest) -> list[Use]:
     """The limits over all keys of the team together; only those that there are."""
     if request.team.limits == UNLIMITED:
         return []
-    found = uses(subject_of_team(request.team), request.team.limits)
+    found = uses(team_subject(request.team.slug), request.team.limits)
     return [use for use in found if use.limit is not None]
 
 

@@ -60,7 +60,7 @@ def admission(db: None) -> Iterator[Admission]:
 
 
 def close(admission: Admission) -> None:
-    admission.close()
+    asyncio.run(admission.close())
     admission._thread.shutdown()  # Waits: an open connection would keep the database from going.
 
 

@@ -1,6 +1,7 @@
 """Limits are exact over all workers, and what is refused is not counted."""
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from django.db import connections
 from django.utils import timezone
 
 from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window
+from keyportal.gateway import admission as admission_module
 from keyportal.gateway import counters
 from keyportal.gateway import limits as module
 from keyportal.gateway.admission import Admission, Admitted
@@ -41,7 +43,7 @@ def workers(db: None) -> Iterator[list[Admission]]:
     made = [Admission(f"worker-{number}") for number in range(4)]
     yield made
     for one in made:
-        one.close()
+        asyncio.run(one.close())
         one._thread.shutdown()  # Waits: an open connection would keep the database from going.
 
 
@@ -365,7 +367,7 @@ def test_what_could_not_be_settled_is_settled_later(
         monkeypatch.setattr(counters, "add", fail_once)
         await worker.settle(admitted.verdict.accounts, 42)
         for _ in range(200):
-            if not worker._ledger._running:
+            if not +worker._ledger._running:
                 return
             await asyncio.sleep(0.01)
 
@@ -421,3 +423,114 @@ def test_windows_are_stored_as_django_reads_them(
     assert starts[Kind.MINUTE] == minute
     assert starts[Kind.DAY] == minute.replace(hour=0, minute=0)
     assert starts[Kind.MONTH] == minute.replace(day=1, hour=0, minute=0)
+
+
+class Gate:
+    """Holds each batch until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_open = threading.Event()
+        work = admission_module.work
+
+        def held(*arguments: Any) -> Any:
+            self.is_open.wait(10)
+            return work(*arguments)
+
+        monkeypatch.setattr(admission_module, "work", held)
+
+
+async def until_nothing_runs(worker: Admission) -> None:
+    for _ in range(500):
+        if not worker._is_reading and not worker._waiting and not +worker._ledger._running:
+            return
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["given up", "cancelled"])
+def test_whoever_is_no_longer_there_when_the_verdict_comes_holds_no_place(
+    how: str, worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = limited(parallel_requests=2)
+    gate = Gate(monkeypatch)
+    if how == "given up":
+        monkeypatch.setattr(admission_module, "VERDICT_SECONDS", 0.05)
+
+    async def call() -> None:
+        asking = [asyncio.create_task(worker.admit(digest(key), is_counted=True)) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        for task in asking:
+            task.cancel()
+        gate.is_open.set()
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(outcome, BaseException) for outcome in outcomes)
+        await until_nothing_runs(worker)
+
+    asyncio.run(call())
+    assert not +worker._ledger._running
+    assert kinds(ask([worker], key, key)) == {"Admitted": 2}
+
+
+def test_whoever_goes_in_the_moment_of_the_verdict_holds_no_place(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    key = limited(parallel_requests=1)
+
+    async def call() -> None:
+        asking = asyncio.create_task(worker.admit(digest(key), is_counted=True))
+        await asyncio.sleep(0)
+        tell = worker._tell
+
+        def tell_and_go(answer: Any, outcome: Any) -> None:
+            tell(answer, outcome)
+            asking.cancel()  # The answer is there, and its task has not seen it yet.
+
+        worker._tell = tell_and_go  # type: ignore[method-assign]  # for this one
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        del worker._tell
+        await until_nothing_runs(worker)
+
+    asyncio.run(call())
+    assert kinds(ask([worker], key)) == {"Admitted": 1}
+
+
+def test_a_renewal_that_fails_undoes_nothing_that_was_counted(
+    worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = limited(parallel_requests=5, tokens_per_day=1000)
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0)
+
+    def fail(_: str) -> None:
+        raise OSError("The database is locked.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(counters, "renew_leases", fail)
+        assert kinds(ask([worker], key, key)) == {"Admitted": 2}
+        settle(worker, key, 50)
+    assert used(Kind.DAY) == {"key": (2, 50)}
+    assert sum(Lease.objects.values_list("calls", flat=True)) == 1
+
+
+def test_a_stop_loses_nothing_that_has_ended(limited: Callable[..., str]) -> None:
+    key, worker = limited(tokens_per_day=1000), Admission("one")
+
+    async def end_and_stop() -> None:
+        verdict = await worker.judge(digest(key))
+        assert verdict is not None
+        for _ in range(5):
+            worker.settle(verdict.accounts, 100)
+        await worker.close()
+
+    asyncio.run(end_and_stop())
+    worker._thread.shutdown()
+    assert used(Kind.DAY) == {"key": (0, 500)}
+
+
+def test_a_batch_costs_the_same_however_many_calls_run(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    """By the number of subjects that it looks at, not by time, which a busy machine lends."""
+    key = limited(parallel_requests=5)
+    worker._ledger._running.update({f"key:{number}": 1 for number in range(5000)})
+    assert kinds(ask([worker], key)) == {"Admitted": 1}
+    assert Lease.objects.count() == 1
