@@ -112,6 +112,9 @@ class CallRequest(NamedTuple):
 
         Options that make no sense are the upstream's to refuse.
         """
+        if self.fields.get("stream", _FALSE) not in _SWITCH:
+            # A server that takes 1 or "true" for it would stream, and tell nobody what was used.
+            raise BadRequest("`stream` must be true or false.")
         if self.fields.get("stream") != _TRUE:
             return False
         try:
@@ -125,7 +128,8 @@ class CallRequest(NamedTuple):
         return is_missing
 
 
-_TRUE = msgspec.Raw(b"true")
+_TRUE, _FALSE = msgspec.Raw(b"true"), msgspec.Raw(b"false")
+_SWITCH = (_TRUE, _FALSE, msgspec.Raw(b"null"))
 
 
 def read_call(body: bytes) -> CallRequest:

@@ -178,7 +178,8 @@ class Client:
     async def _connect(self, origin: Origin, seconds: float) -> Connection:
         try:
             async with asyncio.timeout(seconds):
-                return await self._try_each(origin, await self._resolve(origin))
+                addresses = await self._resolve(origin)
+                return await self._try_each(origin, addresses, seconds / max(len(addresses), 1))
         except TimeoutError:
             raise Unreached(f"No connection to {origin.authority} in {seconds:g} s.") from None
         except (OSError, UnicodeError) as error:
@@ -193,12 +194,14 @@ class Client:
             raise OSError(None, "The name leads to a link-local address.")
         return addresses
 
-    async def _try_each(self, origin: Origin, addresses: list[str]) -> Connection:
+    async def _try_each(self, origin: Origin, addresses: list[str], seconds: float) -> Connection:
+        """One after the other, for so long each: one that is dead must not hide one that lives."""
         failure = OSError(None, "The name has no address.")
         for address in addresses:
             try:
-                return await self._open(origin, address)
-            except OSError as error:
+                async with asyncio.timeout(seconds):
+                    return await self._open(origin, address)
+            except OSError as error:  # A time-out is one, too.
                 failure = error
         raise failure
 

@@ -253,9 +253,9 @@ class Connection(asyncio.Protocol):
         self._drained = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        if self._drained is not None:
+        if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-            self._drained = None
+        self._drained = None
 
     # What the parser calls.
 
@@ -264,6 +264,8 @@ class Connection(asyncio.Protocol):
             raise Broken("There is a second answer to one request.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_head_whole:
+            return  # A trailer, which comes too late to be a header.
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEAD:
             raise Broken("The head of the answer is too large.")

@@ -29,28 +29,34 @@ class WholeEvents:
 
     def __init__(self, parts: "Parts") -> None:
         self._parts = parts
-        self._held = b""
+        self._held = bytearray()
 
     async def next(self) -> bytes:
         """One event or several; at last whatever there is, and then nothing."""
+        held = self._held
         while part := await self._parts.next():
-            held = self._held + part
-            end = len(held) if len(held) > LARGEST_EVENT else _last_boundary(held)
-            self._held = held[end:]
+            # An end may straddle what was looked through before and what comes now.
+            unseen = max(len(held) - len(max(ENDS, key=len)), 0)
+            held += part
+            end = len(held) if len(held) > LARGEST_EVENT else _last_boundary(held, unseen)
             if end:
-                return held[:end]
-        rest, self._held = self._held, b""
-        return rest
+                return self._take(end)
+        return self._take(len(held))
+
+    def _take(self, end: int) -> bytes:
+        taken = bytes(self._held[:end])
+        del self._held[:end]
+        return taken
 
     def close(self) -> None:
         self._parts.close()
 
 
-def _last_boundary(data: bytes) -> int:
-    """Where the last whole event in `data` ends; 0 when none does."""
-    return max(_end_of_last(end, data) for end in ENDS)
+def _last_boundary(data: bytearray, start: int) -> int:
+    """Where the last whole event in `data` ends, looked for from `start` on; 0 when none does."""
+    return max(_end_of_last(end, data, start) for end in ENDS)
 
 
-def _end_of_last(mark: bytes, data: bytes) -> int:
-    found = data.rfind(mark)
+def _end_of_last(mark: bytes, data: bytearray, start: int) -> int:
+    found = data.rfind(mark, start)
     return found + len(mark) if found >= 0 else 0

@@ -97,8 +97,13 @@ async def _pass_on_whole(answer: Answer, body: bytes, call: Call, send: Send) ->
 async def _pass_on_parts(answer: Answer, parts: Parts, call: Call, send: Send) -> None:
     headers, note = answer.headers, call.tally.part
     if is_event_stream(headers):
-        # A proxy in front must not gather what we pass on at once.
-        headers = [*headers, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        # We may take an event out or add one, so the length that was said is not ours to say. And
+        # a proxy in front must not gather what we pass on at once.
+        headers = [
+            *(header for header in headers if header[0] != b"content-length"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+        ]
         parts, note = WholeEvents(parts), call.tally.events
     length = _length(headers)
     await send(_start(answer.status, headers))
@@ -109,7 +114,9 @@ async def _pass_on_parts(answer: Answer, parts: Parts, call: Call, send: Send) -
         if call.tally.is_last or call.tally.answer_bytes >= length:
             await call.settle()
         if passed:
+            call.sends_since = time.monotonic()
             await send({"type": "http.response.body", "body": passed, "more_body": True})
+            call.sends_since = 0.0
     await call.settle()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -174,7 +181,8 @@ async def _answer(response: Response, target: Target) -> Answer:
         # Whoever follows shows our credential to whatever the upstream names.
         raise Failure(f"{target.base_url} answers {response.status}, and no redirect is followed.")
     headers = [header for header in response.headers if header[0] in RESPONSE_HEADERS]
-    if response.length is not None and response.length <= WHOLE_ANSWER:
+    is_short = response.length is not None and response.length <= WHOLE_ANSWER
+    if is_short and not is_event_stream(headers):
         # Read whole, so that an answer that breaks off is a 502 and not half an answer.
         return Answer(response.status, headers, await response.read())
     return Answer(response.status, headers, Arriving(response))

@@ -262,3 +262,27 @@ def test_depth_that_python_can_take_is_taken() -> None:
     depth = sys.getrecursionlimit() // 4
     nested = b"[" * depth + b"]" * depth
     assert nested in read_call(b'{"model": "a", "x": ' + nested + b"}").addressed_to("b")
+
+
+@pytest.mark.parametrize("stream", [b"1", b'"true"', b"[]", b"0"])
+def test_what_only_some_servers_take_for_a_stream_is_refused(stream: bytes) -> None:
+    """Or it would be streamed without a word of what it used."""
+    with pytest.raises(BadRequest):
+        read_call(b'{"model": "m", "stream": ' + stream + b"}").ask_for_usage()
+
+
+@pytest.mark.parametrize(
+    ("body", "is_hidden"),
+    [
+        (b'{"model": "m"}', False),
+        (b'{"model": "m", "stream": null}', False),
+        (b'{"model": "m", "stream": false}', False),
+        (b'{"model": "m", "stream": true}', True),
+        (b'{"model": "m", "stream": true, "stream_options": null}', True),
+        (b'{"model": "m", "stream": true, "stream_options": {"include_usage": false}}', True),
+        (b'{"model": "m", "stream": true, "stream_options": {"include_usage": true}}', False),
+        (b'{"model": "m", "stream": true, "stream_options": 7}', False),
+    ],
+)
+def test_a_stream_is_asked_what_it_used(body: bytes, is_hidden: bool) -> None:
+    assert read_call(body).ask_for_usage() is is_hidden

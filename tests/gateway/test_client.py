@@ -588,6 +588,29 @@ def test_a_server_that_answers_early_is_sent_no_more() -> None:
     assert sent < 900
 
 
+def test_a_refusal_while_an_upload_is_held_back_is_no_failure_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1024 * 1024
+
+    async def work() -> None:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(0.2)
+            writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+            await writer.drain()
+            await asyncio.sleep(0.2)
+
+        async with Upstream(script) as address:
+            response = await post(Client(), address, Streamed(parts(), "text/plain", None))
+            assert (response.status, await response.read()) == (413, b"no")
+            await asyncio.sleep(0.3)
+
+    run(work())
+    assert not caplog.records
+
+
 def test_a_server_that_does_not_take_a_body_is_not_waited_for_for_ever() -> None:
     async def parts() -> AsyncIterator[bytes]:
         while True:
@@ -624,6 +647,38 @@ def test_nobody_listening_is_unreachable() -> None:
             await post(Client(), address)
 
     run(work())
+
+
+def test_an_address_that_is_dead_does_not_hide_one_that_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work() -> None:
+        client = Client()
+        opens = client._open
+
+        async def open_slowly(origin: Origin, address: str) -> connection.Connection:
+            if address == "192.0.2.1":
+                await asyncio.sleep(60)
+            return await opens(origin, address)
+
+        async def resolve(_: Origin) -> list[str]:
+            return ["192.0.2.1", "127.0.0.1"]
+
+        monkeypatch.setattr(client, "_open", open_slowly)
+        monkeypatch.setattr(client, "_resolve", resolve)
+        async with Upstream(saying(OK)) as address:
+            assert await (await post(client, address, connect_timeout=1)).read() == b"hello"
+
+    run(work())
+
+
+def test_trailers_are_no_headers() -> None:
+    response, body = ask(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"2\r\nhi\r\n0\r\nRetry-After: 9\r\nContent-Type: text/html\r\n\r\n"
+    )
+    assert body == b"hi"
+    assert [name for name, _ in response.headers] == [b"transfer-encoding"]
 
 
 def test_a_name_that_leads_to_a_link_local_address_is_refused(

@@ -11,7 +11,7 @@ import pytest
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.serving import Connection, Server, wait_until
-from tests.upstream import CHUNKS, event
+from tests.upstream import CHUNKS, event, scripted
 from tests.upstream import Upstream as FakeUpstream
 
 pytestmark = pytest.mark.gateway
@@ -192,3 +192,26 @@ def test_official_client_raises_where_a_stream_breaks(
             said.extend(chunk.choices[0].delta.content for chunk in stream)
     assert said == [" 0"]
     assert raised.value.code == "upstream_failed"
+
+
+USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}\n\n'
+
+
+@pytest.mark.parametrize("size", [None, 400_000], ids=["whole", "breaks off"])
+def test_a_length_that_an_upstream_says_of_its_stream_is_not_ours(
+    connection: Connection, key: str, serve_model: Serve, size: int | None
+) -> None:
+    """We take an event out, or add one: what came next would be taken for the rest of this."""
+    body = event(0) + USAGE + DONE
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
+    answer = head + b"Content-Length: %d\r\n\r\n" % (size or len(body)) + body
+    with scripted(lambda *_: answer) as (url, _):
+        name = serve_model("any", base_url=url)
+        connection.chat(key, name, stream=True)
+        reply = connection.reply()
+        assert "content-length" not in reply.headers
+        assert reply.body.startswith(event(0) + DONE)
+        assert (b"upstream_failed" in reply.body) is bool(size)
+        # The connection says what belongs to the next answer, and nothing else.
+        connection.ask("GET /v1/models", key)
+        assert connection.reply().json()["object"] == "list"
