@@ -10,7 +10,6 @@ urlpatterns = [
     path("usage/csv/", views.usage_csv, name="usage_csv"),
     path("calls/", views.calls, name="calls"),
     path("running/", views.running, name="running"),
-    # A caller may have named the call, with slashes too.
-    path("running/<path:call_id>/end/", views.end_call, name="end_call"),
+    path("running/<str:call_id>/end/", views.end_call, name="end_call"),
     path("audit/", views.audit, name="audit"),
 ]

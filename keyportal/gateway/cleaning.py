@@ -31,9 +31,9 @@ def ageing() -> tuple[Ageing, ...]:
         Ageing("activity_call", "started_at", timedelta(days=settings.CALL_DAYS)),
         Ageing("activity_usageminute", "start", timedelta(hours=48)),
         Ageing("activity_usagehour", "start", timedelta(days=100)),
-        Ageing("activity_window", "start", timedelta(minutes=10), "AND kind = 1"),
-        Ageing("activity_window", "start", timedelta(days=3), "AND kind = 2"),
-        Ageing("activity_window", "start", timedelta(days=70), "AND kind = 3"),
+        Ageing("activity_window", "start", timedelta(minutes=10), "WHERE kind = 1"),
+        Ageing("activity_window", "start", timedelta(days=3), "WHERE kind = 2"),
+        Ageing("activity_window", "start", timedelta(days=70), "WHERE kind = 3"),
         Ageing("activity_flush", "at", timedelta(days=1)),
         Ageing("activity_running", "written_at", timedelta(minutes=1)),
         Ageing("activity_endwish", "wished_at", timedelta(minutes=5)),
@@ -64,14 +64,19 @@ class Cleaner:
 
 
 def delete(rows: Ageing) -> int:
-    """Delete one slice of the oldest, and return how many they were."""
+    """Delete the old ones among the first few, and return how many they were.
+
+    No row is older than one that was written before it, so nothing old lies behind a young one,
+    and no more than a slice is ever looked at.
+    """
     connection = connections[ALIAS]
     before = connection.ops.adapt_datetimefield_value(datetime.now(UTC) - rows.kept)
     lock = "FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"DELETE FROM {rows.table} WHERE id IN (SELECT id FROM {rows.table} "  # noqa: S608 - our own names
-            f"WHERE {rows.column} < %s {rows.condition} ORDER BY id LIMIT {SLICE} {lock})",
+            f"DELETE FROM {rows.table} WHERE id IN (SELECT id FROM (SELECT id, {rows.column} "  # noqa: S608 - our own names
+            f"FROM {rows.table} {rows.condition} ORDER BY id LIMIT {SLICE} {lock}) AS first "
+            f"WHERE {rows.column} < %s)",
             [before],
         )
         return int(cursor.rowcount)

@@ -4,16 +4,19 @@ Each flush carries a mark of its own. One whose outcome is unknown, because the 
 while it committed, is written again under the same mark, and counts nothing twice.
 """
 
+import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from django.db import connections, transaction
+from django.db import DataError, connections, transaction
 
 from keyportal.activity.usage import LATENCY_BOUNDS_MS, LATENCY_COLUMNS
 from keyportal.gateway.writer import ALIAS
 from keyportal.keys import secret
+
+logger = logging.getLogger(__name__)
 
 
 class Use(NamedTuple):
@@ -101,18 +104,29 @@ def add_up(records: Iterable[Record], sums: Sums) -> Sums:
 
 
 def write(flush: Flush) -> bool:
-    """Write it, unless it was written before. True when it is written."""
+    """Write it, unless it was written before. True when there is nothing more to do for it.
+
+    What the database can't hold will never be held: it is given up, because all that comes after
+    it would wait for it in vain.
+    """
+    try:
+        _write(flush)
+    except (DataError, OverflowError) as error:
+        logger.error("Usage given up: %s: %s", type(error).__name__, error)
+    return True
+
+
+def _write(flush: Flush) -> None:
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
         cursor.execute(_MARK, [flush.mark, _moment(datetime.now(UTC).timestamp())])
         if not cursor.rowcount:
-            return True
+            return
         cursor.executemany(_CALL, [_call(record) for record in flush.records])
         sums = add_up(flush.records, {stretch: [*row] for stretch, row in flush.sums.items()})
         for table, seconds in TABLES:
             cursor.executemany(_upsert(table), _rows(sums, seconds))
         _write_uses(cursor, flush.uses)
         _write_afterlives(cursor, flush.refused, flush.cut)
-    return True
 
 
 def _rows(sums: Sums, seconds: int) -> list[list[Any]]:

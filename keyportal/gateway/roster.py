@@ -79,8 +79,7 @@ def write(
 ) -> set[tuple[str, str]]:
     """Write the rows and take away those of teams that have no calls here now.
 
-    Returns team and id of the calls that are wished to end, in whatever worker they run. The
-    team counts: a caller may choose an id, and could choose one of another team's call.
+    Returns team and id of the calls that are wished to end, in whatever worker they run.
     """
     now = connections[ALIAS].ops.adapt_datetimefield_value(datetime.now(UTC))
     told = [(worker, slug, json.dumps(calls), now) for slug, calls in sorted(rows.items())]

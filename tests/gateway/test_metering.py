@@ -463,3 +463,16 @@ def test_a_key_that_control_characters_hide_is_redacted_too() -> None:
     key = secret.generate().text
     hidden = "\x01".join(key).encode()
     assert key[14:30] not in writing._readable(hidden)
+
+
+@database
+def test_what_can_never_be_written_is_given_up_and_what_comes_after_is_written(
+    meter: Meter, alice: User, issue: Issue, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, _ = issue(alice)
+    meter.ended(ended(key, prompt=10**30))
+    flush(meter)
+    meter.ended(ended(key))
+    flush(meter)
+    assert CallRow.objects.get().prompt_tokens == 3
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
