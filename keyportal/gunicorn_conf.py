@@ -35,8 +35,12 @@ loglevel = settings.LOG_LEVEL.lower()
 class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
     """Gunicorn keeps a log of its own; at DEBUG it names each path, and a key may stand in one."""
 
+    access_log_enabled = False
+    """Read for each request, and worked out anew each time as it comes."""
+
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
+        self.access_log_enabled = bool(super().access_log_enabled)
         for handler in self.error_log.handlers:
             handler.setFormatter(RedactingFormatter(self.error_fmt, self.datefmt))
         for handler in self.access_log.handlers:

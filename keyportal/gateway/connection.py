@@ -114,7 +114,9 @@ class Connection(asyncio.Protocol):
         self.is_idle = False
         self._read_timeout = read_timeout
         self._heard_at = self._loop.time()
-        self._silence = self._loop.call_later(read_timeout, self._mind_silence)
+        if self._silence is None or self._silence.when() > self._heard_at + read_timeout:
+            self._stop_minding()
+            self._silence = self._loop.call_later(read_timeout, self._mind_silence)
         if isinstance(body, bytes):
             self._transport.write(head + body)
         else:
@@ -176,7 +178,6 @@ class Connection(asyncio.Protocol):
             self._sender.cancel()
         self.is_idle = True
         self.idle_since = self._loop.time()
-        self._stop_minding()
 
     def abort(self) -> None:
         self._stop_minding()
@@ -185,7 +186,10 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _mind_silence(self) -> None:
-        """One timer an answer, which looks how long it has been silent when it goes off."""
+        """One timer a connection, which looks how long it has been silent when it goes off."""
+        if self.is_idle:
+            self._silence = None
+            return
         now = self._loop.time()
         is_sending = self._sender is not None and self._drained is None
         if self._is_paused or is_sending:

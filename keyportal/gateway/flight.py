@@ -113,9 +113,13 @@ class Call:
             return
         self._is_settled = True
         self.tally.close(is_served=self.is_served)
-        if self.allowance is not None:
-            written = self._admission.settle(self.verdict.accounts, self.tally.total)
-            if any(account.parallel is not None for account in self.verdict.accounts):
+        if self.allowance is None:
+            return
+        accounts = self.verdict.accounts
+        holds_place = any(account.parallel is not None for account in accounts)
+        if holds_place or any(account.tokens is not None for account in accounts):
+            written = self._admission.settle(accounts, self.tally.total)
+            if holds_place:
                 await asyncio.shield(written)
 
     def over(self) -> None:

@@ -171,10 +171,10 @@ class Running:
     def __init__(self, before: Counter[str], ended: Sequence[Spent]) -> None:
         self._before = before
         self._change: Counter[str] = Counter()
-        for one in ended:
-            self._change.subtract(
-                account.subject for account in one.accounts if account.parallel is not None
-            )
+        for accounts, _ in ended:
+            for account in accounts:
+                if account.parallel is not None:
+                    self._change[account.subject] -= 1
 
     def of(self, subject: str) -> int:
         return self._before[subject] + self._change[subject]
