@@ -71,6 +71,31 @@ class BodyReceiver(protocol.BodyReceiver):  # type: ignore[misc]  # untyped base
         return message
 
 
+class Signal:
+    """asyncio.Event, but for the one task that waits here, and without a call to the system."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    async def wait(self) -> None:
+        while not self._is_set:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+
 class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
     """Knows whether it is idle: between requests, or before the first one's headers are whole."""
 
@@ -83,6 +108,12 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
         self.idle_since = self.worker.loop.time()
         self.worker.connections.add(self)
         super().connection_made(transport)
+
+    def _start_http1(self, buffered: bytes = b"") -> None:
+        super()._start_http1()
+        self._request_ready = Signal(self.worker.loop)
+        if buffered:
+            self._feed_callback_parser(buffered)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.worker.connections.discard(self)

@@ -54,7 +54,9 @@ Outcome = Admitted | GatewayError | None
 class Admission:
     """Gathers requests into batches. One per worker; every method runs in its event loop."""
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        # Asking for the running loop is a call to the system, for each request.
+        self._own_loop = loop
         self.catalog = Snapshot.empty()
         self._ledger = Ledger(worker)
         self._waiting: list[Asking] = []
@@ -63,6 +65,10 @@ class Admission:
         self._is_down = False
         # One thread, so one connection, opened in that thread after the fork.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="admission")
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._own_loop or asyncio.get_running_loop()
 
     async def judge(self, digest: bytes) -> Verdict | None:
         """The verdict on the key with this SHA-256 digest, read after this call; None refuses.
@@ -80,7 +86,7 @@ class Admission:
         """
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         answer: asyncio.Future[Admitted | None] = loop.create_future()
         deadline = loop.call_later(VERDICT_SECONDS, _give_up, answer)
         self._waiting.append(Asking(digest, is_counted, answer))
@@ -101,7 +107,7 @@ class Admission:
         Joins the next batch, which begins at once where none is being read. The future is done
         when that has committed; when it can't be for now, it is done too, and tried again.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = self.loop.create_future()
         self._ending.append(Ending(Spent(accounts, tokens), done))
         self._begin()
         return done
@@ -133,9 +139,7 @@ class Admission:
         batch = Batch(
             [(one.digest, one.is_counted) for one in waiting], [one.spent for one in ending]
         )
-        reading = asyncio.get_running_loop().run_in_executor(
-            self._thread, work, batch, self.catalog, self._ledger
-        )
+        reading = self.loop.run_in_executor(self._thread, work, batch, self.catalog, self._ledger)
         reading.add_done_callback(partial(self._answer, waiting, ending))
 
     def _answer(
@@ -173,8 +177,7 @@ class Admission:
     def _owe(self, ending: list[Ending]) -> None:
         """What could not be written now is written later; nobody waits for it any longer."""
         if ending:
-            loop = asyncio.get_running_loop()
-            loop.call_later(RETRY_SECONDS, self._settle_again, [one.spent for one in ending])
+            self.loop.call_later(RETRY_SECONDS, self._settle_again, [one.spent for one in ending])
 
     def _settle_again(self, owed: list[Spent]) -> None:
         for spent in owed:

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -50,7 +51,7 @@ class Gateway:
     async def start(self) -> None:
         """Build what belongs to one worker: now, because they are forked from one that has not."""
         worker = secrets.token_hex(8)
-        self.admission = Admission(worker)
+        self.admission = Admission(worker, asyncio.get_running_loop())
         self.writer = Writer()
         self.meter = Meter(worker, self.writer)
         self.relay = Relay()
@@ -112,14 +113,15 @@ class Gateway:
         self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
     ) -> CallRequest | Upload:
         """What the caller wants, as far as it must be known before anybody is asked."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.monotonic()
         if endpoint.takes_form:
             upload = await Upload.begin(scope, receive, send)
         else:
             body = await read_body(scope, receive, send)
         call: Call = scope["keyportal.call"]
-        if loop.time() - began > SLOW_BODY_SECONDS and not await self.admission.judge(call.digest):
+        if time.monotonic() - began > SLOW_BODY_SECONDS and not await self.admission.judge(
+            call.digest
+        ):
             raise InvalidKey  # Deleted while its body was still on the way.
         return upload if endpoint.takes_form else read_call(body)
 

@@ -1,6 +1,6 @@
 """The body of a call: how much of it we take, and the little of it that we read."""
 
-import asyncio
+import time
 from typing import NamedTuple
 
 import msgspec
@@ -65,7 +65,7 @@ class Incoming:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+        self._deadline = time.monotonic() + BODY_SECONDS
         self._size = 0
         self._is_over = False
 
@@ -74,7 +74,7 @@ class Incoming:
         if self._is_over:
             return None
         message = await self._receive()
-        is_late = asyncio.get_running_loop().time() > self._deadline
+        is_late = time.monotonic() > self._deadline
         if message["type"] == "http.disconnect" or is_late:
             raise SlowBody  # Or the client is gone, and nobody reads this.
         part: bytes = message["body"]

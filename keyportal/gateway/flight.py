@@ -74,7 +74,7 @@ class Call:
         self.sends_since = 0.0
         """Since when a part waits for its client to take it, on the same clock; 0 for none."""
         self.ended_by: GatewayError | None = None
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(admission.loop)
 
     @property
     def id(self) -> str:

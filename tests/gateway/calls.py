@@ -16,6 +16,7 @@ class Settled:
     """In admission's place: keeps what was settled, and is done at once."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.settled: list[tuple[Accounts, int]] = []
 
     def settle(self, accounts: Accounts, tokens: int) -> "asyncio.Future[None]":

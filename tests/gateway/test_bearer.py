@@ -31,6 +31,10 @@ class SpiedAdmission:
         self.verdict = verdict
         self.asked: list[bytes] = []
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
     async def admit(self, digest: bytes, *, is_counted: bool) -> Admitted | None:
         self.asked.append(digest)
         return self.verdict and Admitted(self.verdict)
