@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from keyportal import lingering
 from keyportal.asgi_types import Headers, Receive, Scope, Send
-from keyportal.gateway.edge import Edge
+from keyportal.gateway.edge import UNAUTHORIZED_SECONDS, Edge
 from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
 from keyportal.keys import secret
 from tests.asgi import Client, scope
@@ -76,6 +76,20 @@ def test_a_refused_head_has_the_length_of_a_body_and_no_body() -> None:
 def test_a_length_of_thousands_of_digits_is_a_refusal_and_no_failure() -> None:
     client = serve(refusing(InvalidKey()), Client(b"{}"), [(b"content-length", b"9" * 5000)])
     assert client.status == 401
+
+
+def test_whoever_fires_bad_keys_gets_so_many_answers_and_no_more() -> None:
+    edge = Edge(refusing(InvalidKey()))
+
+    async def fire() -> float:
+        began = time.monotonic()
+        for _ in range(20):
+            client = Client()
+            await edge(scope(), client.receive, client.send)
+            assert client.status == 401
+        return time.monotonic() - began
+
+    assert asyncio.run(fire()) >= 20 * UNAUTHORIZED_SECONDS
 
 
 def test_every_answer_has_an_id_of_its_own() -> None:
