@@ -10,6 +10,7 @@ urlpatterns = [
     path("usage/csv/", views.usage_csv, name="usage_csv"),
     path("calls/", views.calls, name="calls"),
     path("running/", views.running, name="running"),
-    path("running/<str:call_id>/end/", views.end_call, name="end_call"),
+    # Ids are the gateway's to choose; no page depends on what they hold.
+    path("running/<path:call_id>/end/", views.end_call, name="end_call"),
     path("audit/", views.audit, name="audit"),
 ]

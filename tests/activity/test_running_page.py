@@ -98,7 +98,7 @@ def test_admin_ends_a_call(sign_in: SignIn, ada: User, team: Team, run: Callable
 def test_a_call_ends_whatever_it_is_called(
     sign_in: SignIn, ada: User, other_team: Team, run: Callable[..., str], name: str
 ) -> None:
-    """Ids come from callers, so another team may have the same one, and a wish for it."""
+    """Whatever the gateway calls it; and another team may have the same id, and a wish for it."""
     EndWish.objects.create(call_id=name, team_slug=other_team.slug)
     run(id=name)
     client = sign_in(ada)
