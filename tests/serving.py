@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -43,6 +43,10 @@ class Server:
     """One `python -m keyportal.serve` and the processes it becomes."""
 
     module = ["keyportal.serve"]
+    running: ClassVar["Server | None"] = None
+    """The one that tests share, once one of them has asked for it."""
+    served_at = 0.0
+    """When the last test that used it ended, in monotonic seconds."""
 
     def __init__(self, folder: Path, *, workers: int = 1, **environment: str) -> None:
         self.port = free_port()
