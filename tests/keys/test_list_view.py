@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
@@ -312,6 +313,10 @@ def test_a_hundred_thousand_keys_are_listed_in_a_fifth_of_a_second(
 ) -> None:
     for start in range(0, 100_000, 5_000):
         fill(team, alice, range(start, start + 5_000))
+    if connection.vendor == "postgresql":
+        # As autovacuum would: plans made for an empty table check each foreign key row by row.
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE keys_apikey, keys_secret")
     client = sign_in(alice)
     client.get(LIST)
     for query in ({}, {"sort": "name", "page": "4000"}, {"q": "77"}, {"sort": "-last_used"}):
