@@ -8,6 +8,8 @@ import msgspec
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from keyportal.teams.values import ValueField
+
 LARGEST = 10**15  # Fits every database's BIGINT, JSON's exact numbers, and any real use.
 
 
@@ -79,13 +81,10 @@ def validate(limits: Limits) -> None:
             raise ValidationError(f"{LABELS[name]}: a whole number from 1 to {LARGEST}, or none.")
 
 
-class LimitsField(models.JSONField):
-    """`Limits` in a column. Only those that are set are stored, so `{}` is no limit at all."""
+class LimitsField(ValueField):
+    """`Limits` in a column."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("default", Limits)
-        kwargs["blank"] = True
-        super().__init__(*args, **kwargs)
+    value_class = Limits
 
     def formfield(self, **kwargs: Any) -> Any:
         """A number for each limit, instead of JSON's box of text."""
@@ -94,31 +93,6 @@ class LimitsField(models.JSONField):
         kwargs |= {"form_class": LimitsFormField, "show_hidden_initial": False}
         return models.Field.formfield(self, **kwargs)
 
-    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Limits | None:
-        stored = super().from_db_value(value, expression, connection)
-        return stored if stored is None else Limits.read(stored)
-
-    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        return super().get_db_prep_value(_stored(value), connection, prepared)
-
-    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
-        return super().get_db_prep_save(_stored(value), connection)
-
-    def value_to_string(self, obj: models.Model) -> Any:
-        return _stored(self.value_from_object(obj))
-
-    def to_python(self, value: Any) -> Limits | None:
-        if value is None or isinstance(value, Limits):
-            return value
-        try:
-            return Limits.read(value)
-        except TypeError:
-            raise ValidationError("These are no limits.") from None
-
     def validate(self, value: Any, model_instance: models.Model | None) -> None:
         if value is not None:
             validate(value)
-
-
-def _stored(value: Any) -> Any:
-    return value.stored() if isinstance(value, Limits) else value

@@ -1,0 +1,47 @@
+"""A small value class in a column of JSON: only what is set is stored, so `{}` is the default."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self
+
+from django.core.exceptions import ValidationError
+from django.db import models
+
+
+class Value(Protocol):
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Self: ...
+
+    def stored(self) -> dict[str, Any]: ...
+
+
+class ValueField(models.JSONField):
+    value_class: ClassVar[type[Value]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("default", self.value_class)
+        kwargs["blank"] = True
+        super().__init__(*args, **kwargs)
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        stored = super().from_db_value(value, expression, connection)
+        return stored if stored is None else self.value_class.read(stored)
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        return super().get_db_prep_value(self._stored(value), connection, prepared)
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        return super().get_db_prep_save(self._stored(value), connection)
+
+    def value_to_string(self, obj: models.Model) -> Any:
+        return self._stored(self.value_from_object(obj))
+
+    def to_python(self, value: Any) -> Any:
+        if value is None or isinstance(value, self.value_class):
+            return value
+        try:
+            return self.value_class.read(value)
+        except (TypeError, ValueError):
+            raise ValidationError(f"This is no {self.value_class.__name__}.") from None
+
+    def _stored(self, value: Any) -> Any:
+        return value.stored() if isinstance(value, self.value_class) else value
