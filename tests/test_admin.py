@@ -22,7 +22,7 @@ from tests.conftest import PASSWORD
 Issue = Callable[..., tuple[ApiKey, str]]
 CREDENTIAL = "the-upstreams-own-token"
 # What is a part of another page, or is kept and read by programs.
-WITHOUT_PAGE = {"keys.Secret", "keys.SpentNonce", "catalog.CatalogVersion"} | {
+WITHOUT_PAGE = {"keys.Secret", "keys.SpentNonce", "keys.Preset", "catalog.CatalogVersion"} | {
     f"activity.{name}"
     for name in (
         *("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush"),

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from django.db import models
 
@@ -32,6 +32,12 @@ __all__ = [
 TARGET_LENGTH = 200
 
 
+class Keyed(Protocol):
+    """A key, of which this app knows no more than its public id and how it is shown."""
+
+    public_id: str
+
+
 class Action(models.TextChoices):
     """`subject:what-happened`. A retired action stays listed, because old rows carry it."""
 
@@ -41,6 +47,18 @@ class Action(models.TextChoices):
     KEY_DELETED = "key:deleted", "Key deleted"
     KEY_REFUSED = "key:refused-by-limit", "Key refused: limit reached"
     KEY_CHANGED = "key:changed", "Key changed"
+    KEY_DISABLED = "key:disabled", "Key disabled"
+    KEY_ENABLED = "key:enabled", "Key enabled"
+    KEY_HANDED_OVER = "key:handed-over", "Key handed over"
+    KEY_ROTATED = "key:rotated", "Key rotated"
+    KEY_OLD_ENDED = "key:old-secret-ended", "Old secret ended"
+    KEY_REMINDED = "key:expiry-reminded", "Reminded of expiry"
+    KEY_REPORTED = "key:reported-leaked", "Key reported as leaked"
+    KEY_SPREAD = "key:used-from-many-networks", "Key used from many networks"
+    KEY_GUESSED = "key:refused-often", "Key refused many times"
+    KEY_HAUNTED = "key:used-after-deletion", "Key used after its deletion"
+    MANAGEMENT_KEY_CREATED = "management-key:created", "Management key created"
+    MANAGEMENT_KEY_DELETED = "management-key:deleted", "Management key deleted"
     TEAM_CHANGED = "team:changed", "Team changed"
     CALL_ENDED = "call:ended", "Call ended"
 
@@ -54,6 +72,10 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         """Newest first; the id decides between rows of one instant."""
         return self.filter(team_slug=team.slug).order_by("-created_at", "-id")
 
+    def about(self, public_id: str) -> Self:
+        """The history of one key, among these."""
+        return self.filter(public_id=public_id)
+
     def doing(self, action: str) -> Self:
         """Only rows of this action; all of them for an empty one."""
         return self.filter(action=action) if action else self
@@ -62,19 +84,22 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         self,
         action: Action,
         *,
-        target: str,
+        target: str = "",
+        key: Keyed | None = None,
         actor: User | None = None,
         team: Team | None = None,
         address: str | None = None,
     ) -> "AuditEvent":
         """Write one row, inside the transaction of what it tells of.
 
-        `target` is shown as it stands, so it never holds a secret; `address` is the IP address
-        that the request came from, or None for a command.
+        `target` is shown as it stands, so it never holds a secret; without one it is the key, in
+        whose history the row then stands. `address` is the IP address that the request came
+        from, or None for a command.
         """
         return self.create(
             action=action,
-            target=target,
+            target=(target or str(key))[:TARGET_LENGTH],
+            public_id=key.public_id if key else "",
             actor=actor.get_username() if actor else "",
             team_slug=team.slug if team else "",
             # A link-local peer comes with its interface (`fe80::1%eth0`), which is no address.
@@ -82,9 +107,13 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         )
 
     def record_changes(
-        self, action: Action, *, target: str, changes: Iterable[str], **who: Any
+        self, action: Action, *, changes: Iterable[str], target: str = "", **who: Any
     ) -> None:
-        """`target: change, change` in as few rows as hold it, so that no change is cut off."""
+        """`target: change, change` in as few rows as hold it, so that no change is cut off.
+
+        The rest is as `record` takes it, the key of which this tells included.
+        """
+        target = target or str(who["key"])
         told = ""
         for change in changes:
             longer = f"{told}, {change}" if told else f"{target}: {change}"
@@ -110,13 +139,19 @@ class AuditEvent(models.Model):
     actor = models.CharField(max_length=150, blank=True, help_text="User name; empty: a command.")
     team_slug = models.CharField(max_length=64, blank=True)
     target = models.CharField(max_length=TARGET_LENGTH)
+    public_id = models.CharField(max_length=8, blank=True, help_text="Of the key it tells of.")
     address = models.GenericIPAddressField(null=True)
 
     objects = AuditQuerySet.as_manager()
 
     class Meta:
         indexes: ClassVar = [
-            models.Index(fields=["team_slug", "-created_at", "-id"], name="audit_by_team")
+            models.Index(fields=["team_slug", "-created_at", "-id"], name="audit_by_team"),
+            models.Index(
+                fields=["public_id", "-created_at", "-id"],
+                name="audit_by_key",
+                condition=~models.Q(public_id=""),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -149,6 +184,9 @@ class Tombstone(models.Model):
     team_slug = models.CharField(max_length=64)
     deleted_at = models.DateTimeField(auto_now_add=True)
     deleted_by = models.CharField(max_length=150, blank=True)
+    is_rotated = models.BooleanField(
+        default=False, help_text="A rotation ended this secret; its key went on."
+    )
     last_used_at = models.DateTimeField(null=True, help_text="The last request that was served.")
     last_used_ip = models.GenericIPAddressField(null=True)
     last_used_agent = models.CharField(max_length=200, blank=True)

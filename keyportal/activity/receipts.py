@@ -29,9 +29,10 @@ class Receipt:
     @classmethod
     def of(cls, team: Team, public_id: str) -> Self | None:
         found = [*Tombstone.objects.filter(team_slug=team.slug, public_id=public_id)]
-        if not found:
+        # Secrets that a rotation ended don't make their key a deleted one.
+        if not (final := [stone for stone in found if not stone.is_rotated]):
             return None
-        newest = max(found, key=lambda stone: stone.deleted_at)
+        newest = max(final, key=lambda stone: stone.deleted_at)
         used = [(stone.last_used_at, stone.pk, stone) for stone in found if stone.last_used_at]
         return cls(
             public_id=public_id,

@@ -15,9 +15,15 @@ from functools import partial
 from typing import NamedTuple
 
 from keyportal.catalog.snapshot import Snapshot
-from keyportal.gateway.errors import DatabaseUnavailable, GatewayError, Overloaded
+from keyportal.gateway.errors import (
+    AddressNotAllowed,
+    DatabaseUnavailable,
+    GatewayError,
+    Overloaded,
+)
 from keyportal.gateway.limits import Accounts, Allowance, Ledger, Spent
 from keyportal.gateway.verdict import Reading, Verdict, close, read
+from keyportal.keys.permissions import is_within
 
 VERDICT_SECONDS = 2.0
 MAX_WAITING = 5000
@@ -38,6 +44,8 @@ class Asking(NamedTuple):
 
     digest: bytes
     is_counted: bool
+    address: str | None
+    """Where it comes from; None: the key is judged alone."""
     answer: "asyncio.Future[Admitted | None]"
 
 
@@ -76,20 +84,24 @@ class Admission:
         Raises `DatabaseUnavailable` when there is none within two seconds: no verdict is never
         a good one. Raises `Overloaded` when too many wait already.
         """
-        admitted = await self.admit(digest, is_counted=False)
+        admitted = await self.admit(digest, None, is_counted=False)
         return admitted and admitted.verdict
 
-    async def admit(self, digest: bytes, *, is_counted: bool) -> Admitted | None:
-        """The same; and a request that is counted is so against the limits of its key and team.
+    async def admit(
+        self, digest: bytes, address: str | None, *, is_counted: bool
+    ) -> Admitted | None:
+        """The same of a request from this address; one that is counted is so against the limits
+        of its key and team.
 
-        Raises `RateLimitExceeded` or `InsufficientQuota` too, and then has counted nothing.
+        Raises `AddressNotAllowed`, `RateLimitExceeded` or `InsufficientQuota` too, and then has
+        counted nothing: who may not call uses nothing up.
         """
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
         loop = self.loop
         answer: asyncio.Future[Admitted | None] = loop.create_future()
         deadline = loop.call_later(VERDICT_SECONDS, _give_up, answer)
-        self._waiting.append(Asking(digest, is_counted, answer))
+        self._waiting.append(Asking(digest, is_counted, address, answer))
         self._begin()
         try:
             return await answer
@@ -136,9 +148,7 @@ class Admission:
             return
         self._is_reading = True
         ending, self._ending = self._ending, []
-        batch = Batch(
-            [(one.digest, one.is_counted) for one in waiting], [one.spent for one in ending]
-        )
+        batch = Batch([one[:3] for one in waiting], [one.spent for one in ending])
         reading = self.loop.run_in_executor(self._thread, work, batch, self.catalog, self._ledger)
         reading.add_done_callback(partial(self._answer, waiting, ending))
 
@@ -201,9 +211,10 @@ def _give_up(answer: "asyncio.Future[Admitted | None]") -> None:
 
 
 class Batch(NamedTuple):
-    """Requests to judge, as digest and whether they count; and what ended calls have used."""
+    """Requests to judge, and what ended calls have used."""
 
-    asked: list[tuple[bytes, bool]]
+    asked: list[tuple[bytes, bool, str | None]]
+    """Digest, whether it counts, and the address."""
     spent: list[Spent]
 
 
@@ -211,11 +222,14 @@ def work(batch: Batch, catalog: Snapshot, ledger: Ledger) -> tuple[list[Outcome]
     """The outcome for each request of the batch, in order: judged in one SELECT, then counted."""
     reading = Reading({}, catalog)
     if batch.asked:
-        reading = read(list({digest for digest, _ in batch.asked}), catalog)
+        reading = read(list({digest for digest, _, _ in batch.asked}), catalog)
     outcomes: list[Outcome] = []
     counted: list[tuple[int, Accounts]] = []
-    for position, (digest, is_counted) in enumerate(batch.asked):
+    for position, (digest, is_counted, address) in enumerate(batch.asked):
         verdict = reading.verdicts.get(digest)
+        if verdict and verdict.networks and not _may_come_from(address, verdict):
+            outcomes.append(AddressNotAllowed(address))
+            continue
         outcomes.append(verdict and Admitted(verdict))
         if verdict and is_counted and verdict.accounts:
             counted.append((position, verdict.accounts))
@@ -223,6 +237,10 @@ def work(batch: Batch, catalog: Snapshot, ledger: Ledger) -> tuple[list[Outcome]
         _count(outcomes, counted, batch.spent, reading.now, ledger)
     _keep_alive(ledger)
     return outcomes, reading.catalog
+
+
+def _may_come_from(address: str | None, verdict: Verdict) -> bool:
+    return address is None or is_within(address, verdict.networks)
 
 
 def _keep_alive(ledger: Ledger) -> None:

@@ -18,6 +18,7 @@ from keyportal.gateway.echo import json_answer
 from keyportal.gateway.edge import Edge
 from keyportal.gateway.endpoints import ENDPOINTS, Endpoint
 from keyportal.gateway.errors import (
+    EndpointNotAllowed,
     InvalidKey,
     MethodNotAllowed,
     ModelNotAllowed,
@@ -33,8 +34,10 @@ from keyportal.gateway.routing import Journey
 from keyportal.gateway.upload import Upload
 from keyportal.gateway.verdict import Verdict
 from keyportal.gateway.writer import Writer
+from keyportal.keys.permissions import Endpoints
 
 SLOW_BODY_SECONDS = 1.0
+ANY = Endpoints.ALL.value
 
 
 class Gateway:
@@ -94,6 +97,8 @@ class Gateway:
     async def _relay(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         call: Call = scope["keyportal.call"]
         call.endpoint = endpoint.path
+        if call.verdict.endpoints not in (ANY, endpoint.kind):
+            raise EndpointNotAllowed(Endpoints(call.verdict.endpoints).label.lower())
         request = await self._read(endpoint, scope, receive, send)
         watch = None
         if isinstance(request, CallRequest) and "keyportal.when_gone" in scope:
@@ -161,8 +166,8 @@ class Gateway:
         served = self.admission.catalog.models.get(name)
         if served is None or not served.targets or served.team_id not in {None, verdict.team_id}:
             raise ModelNotFound
-        if verdict.allowed_models and name not in verdict.allowed_models:
-            raise ModelNotAllowed
+        if not verdict.may_call(name):
+            raise ModelNotAllowed(name, str(verdict.models))
         return served
 
 
@@ -179,7 +184,7 @@ def _may_list(served: Served, verdict: Verdict) -> bool:
     return (
         bool(served.targets)
         and served.team_id in {None, verdict.team_id}
-        and (not verdict.allowed_models or served.name in verdict.allowed_models)
+        and verdict.may_call(served.name)
     )
 
 

@@ -25,7 +25,10 @@ class BearerAuthMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         digest = secret.digest(bearer_token(scope["headers"]))
         is_counted = counts(scope)
-        admitted = await self.admission.admit(digest, is_counted=is_counted)
+        client = scope.get("client")
+        admitted = await self.admission.admit(
+            digest, client[0] if client else "", is_counted=is_counted
+        )
         if admitted is None:
             self.meter.refused(digest)
             raise InvalidKey

@@ -7,7 +7,10 @@
     ├── Unauthorized               401
     │   ├── MissingCredentials          no bearer token at all
     │   └── InvalidKey                  malformed, unknown, deleted, expired, disabled, owner gone
-    ├── ModelNotAllowed            403  the key may call other models, but not this one
+    ├── PermissionDenied           403  the key is good, but not for this
+    │   ├── ModelNotAllowed             it may call other models
+    │   ├── EndpointNotAllowed
+    │   └── AddressNotAllowed           it may call from elsewhere
     ├── ModelNotFound              404
     ├── UnknownPath                404
     ├── MethodNotAllowed           405
@@ -147,12 +150,35 @@ class InvalidKey(Unauthorized):
     challenge = f'{REALM}, error="invalid_token"'
 
 
-class ModelNotAllowed(GatewayError):
+class PermissionDenied(GatewayError):
     status = 403
     type = "permission_error"
+    code = "permission_denied"
+    message = "This API key may not do this."
+
+
+class ModelNotAllowed(PermissionDenied):
     code = "model_not_allowed"
-    message = "This API key may not call this model."
     param = "model"
+
+    def __init__(self, model: str, allowed: str) -> None:
+        super().__init__(f"This API key may not call the model {model}; it may call: {allowed}.")
+
+
+class EndpointNotAllowed(PermissionDenied):
+    code = "endpoint_not_allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"This API key may not use this endpoint. It is for: {allowed}.")
+
+
+class AddressNotAllowed(PermissionDenied):
+    """Says which address was seen: behind a proxy that is not trusted, that is the proxy's."""
+
+    code = "address_not_allowed"
+
+    def __init__(self, address: str | None) -> None:
+        super().__init__(f"This API key may not be used from the address {address or 'unknown'}.")
 
 
 class ModelNotFound(GatewayError):

@@ -6,12 +6,18 @@ This runs in the admission thread: fixed SQL, tuples, nothing of the ORM.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 from django.db import connections
 
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway.counters import ALIAS
 from keyportal.gateway.limits import Accounts, accounts
+from keyportal.keys.permissions import (
+    Endpoints,
+    NamePatterns,
+    Network,
+    parse_models,
+    parse_networks,
+)
 from keyportal.teams.limits import parse
 
 
@@ -21,13 +27,20 @@ class Verdict(NamedTuple):
     secret_id: int
     public_id: str
     team_id: int
-    allowed_models: frozenset[str]
-    """Served names; empty means all that the team may call."""
+    models: NamePatterns | None = None
+    """Names and patterns; None means all that the team may call."""
     team_slug: str = ""
     owner: str = ""
     """A user name."""
     accounts: Accounts = ()
     """Where its requests count; empty where neither the key nor its team has a limit."""
+    endpoints: str = Endpoints.ALL.value
+    networks: tuple[Network, ...] = ()
+    """Where it may come from; empty means everywhere."""
+
+    def may_call(self, name: str) -> bool:
+        """Of a model that the team may call."""
+        return self.models is None or name in self.models
 
 
 class Reading(NamedTuple):
@@ -76,20 +89,28 @@ def _read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
 
 
 def _verdict(row: tuple[Any, ...]) -> Verdict:
-    _, secret_id, public_id, team_id, allowed_models, slug, owner, limits, roof, *_ = row
+    _, secret_id, public_id, team_id, models, endpoints, networks, slug, owner, *rest = row
+    limits, roof, *_ = rest
     counts_in: Accounts = ()
     if limits != "{}" or roof != "{}":
         counts_in = accounts(public_id, parse(limits), slug, parse(roof))
-    return Verdict(secret_id, public_id, team_id, _names(allowed_models), slug, owner, counts_in)
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(msgspec.json.decode(text, type=list[str])) if text != "[]" else frozenset()
+    return Verdict(
+        secret_id,
+        public_id,
+        team_id,
+        parse_models(models),
+        slug,
+        owner,
+        counts_in,
+        endpoints,
+        parse_networks(networks),
+    )
 
 
 _JUDGE = """
 SELECT secret.digest, secret.id, apikey.public_id, apikey.team_id, apikey.allowed_models,
-       team.slug, owner.username, apikey.limits, team.limits, {clock},
+       apikey.endpoints, apikey.networks, team.slug, owner.username, apikey.limits, team.limits,
+       {clock},
        (SELECT version FROM catalog_catalogversion WHERE id = 1)
 FROM keys_secret secret
 JOIN keys_apikey apikey ON apikey.id = secret.key_id
@@ -101,6 +122,10 @@ WHERE secret.digest {among}
   AND team.is_active AND owner.is_active AND apikey.disabled_at IS NULL
   AND (apikey.expires_at IS NULL OR apikey.expires_at > {now})
   AND (secret.expires_at IS NULL OR secret.expires_at > {now})
+  AND NOT (secret.lasts_until_used AND EXISTS (
+    SELECT 1 FROM keys_secret newer
+    WHERE newer.key_id = secret.key_id AND newer.id > secret.id AND newer.last_used_at IS NOT NULL
+  ))
 """
 # The database's clock decides, so that all hosts agree. Debian 12's SQLite knows no subsecond
 # unixepoch(), and Django keeps times as text, which this matches.

@@ -11,7 +11,8 @@ from django.http import HttpRequest
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.models import ApiKey, NameTaken, Secret
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.refusals import NameTaken
 from keyportal.teams.models import User
 
 
@@ -122,7 +123,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
         with transaction.atomic():
             obj.save(update_fields=fields)
             AuditEvent.objects.record_changes(
-                Action.KEY_CHANGED, target=str(obj), changes=changes, team=obj.team, **_who(request)
+                Action.KEY_CHANGED, key=obj, changes=changes, team=obj.team, **_who(request)
             )
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:

@@ -41,7 +41,7 @@ def limit_key(key: ApiKey, limits: Limits, *, by: Membership, address: str | Non
         locked.save(update_fields=["limits", "granted_limits"])
         AuditEvent.objects.record_changes(
             Action.KEY_CHANGED,
-            target=str(locked),
+            key=locked,
             changes=changes,
             actor=by.user,
             team=locked.team,

@@ -1,20 +1,29 @@
 """API keys: issued once, masked ever after, deleted for good."""
 
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar, Self
 
-from django.db import IntegrityError, models, transaction
+from django.db import models, transaction
 from django.db.models import F, Max, Prefetch, Q
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
-from keyportal.keys import secret
+from keyportal.keys import policy, secret
 from keyportal.keys.names import require_no_key, require_printable
+
+# Django finds an app's models through this module.
+from keyportal.keys.nonces import SpentNonce
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.presets import Preset
+from keyportal.keys.refusals import KeyLimitReached, NameTaken, PolicyBroken
 from keyportal.keys.secret import KeyString
 from keyportal.teams.limits import Limits, LimitsField
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Membership, Role, Team, User
+
+__all__ = ["ApiKey", "Preset", "Secret", "SpentNonce"]
 
 # What the list can be sorted by; the id decides where the rest is equal.
 SORTINGS = {
@@ -22,29 +31,6 @@ SORTINGS = {
     "created": ("created_at", "pk"),
     "owner": ("owner__username", "pk"),
 }
-NONCE_MEMORY = timedelta(days=7)
-
-
-class KeyNotIssued(Exception):
-    """Nothing was created; the text says why, to a person."""
-
-
-class KeyLimitReached(KeyNotIssued):
-    def __init__(self, limit: int) -> None:
-        super().__init__(
-            f"This team has {limit} of {limit} API keys. Delete one that is no longer used, "
-            f"or ask an operator to raise the limit."
-        )
-
-
-class NameTaken(KeyNotIssued):
-    def __init__(self) -> None:
-        super().__init__("A key with this name already exists in the team.")
-
-
-class AlreadyCreated(KeyNotIssued):
-    def __init__(self) -> None:
-        super().__init__("This form has already created its key.")
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -95,14 +81,17 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         address: str | None = None,
         nonce: str = "",
         expires_at: datetime | None = None,
-        allowed_models: list[str] | None = None,
+        permissions: Permissions | None = None,
         limits: Limits | None = None,
+        description: str = "",
+        tags: Sequence[str] = (),
     ) -> tuple["ApiKey", KeyString]:
         """Create a key and return it with its plaintext, which exists nowhere else.
 
         `nonce` is the one-use mark of the form that asked, if a form did. `limits` are an
-        operator's word; without them the key starts with the team's. Raises `KeyLimitReached`,
-        `NameTaken` or `AlreadyCreated`, each after creating nothing.
+        operator's word; without them the key starts with the team's. Without `permissions` it
+        may do what the team's policy lets a key do. Raises `KeyLimitReached`, `NameTaken`,
+        `PolicyBroken` or `AlreadyCreated`, each after creating nothing.
         """
         key_string = secret.generate()
         try:
@@ -115,16 +104,20 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     raise NameTaken
                 if self.of(locked).count() >= locked.key_limit:
                     raise KeyLimitReached(locked.key_limit)
-                key = self.create(
+                key = self.model(
                     team=locked,
                     owner=owner,
                     name=name,
                     public_id=key_string.public_id,
                     expires_at=expires_at,
-                    allowed_models=allowed_models or [],
                     limits=locked.key_limits if limits is None else limits,
                     granted_limits=limits,
+                    description=description,
+                    tags=list(tags),
                 )
+                key.permissions = permissions or policy.widest(locked.policy)
+                _require_policy(key, actor)
+                key.save(force_insert=True)
                 Secret.objects.create(
                     key=key,
                     prefix=key_string.prefix,
@@ -132,7 +125,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     last4=key_string.last4,
                 )
                 AuditEvent.objects.record(
-                    Action.KEY_CREATED, target=str(key), actor=actor, team=locked, address=address
+                    Action.KEY_CREATED, key=key, actor=actor, team=locked, address=address
                 )
         except KeyLimitReached:
             AuditEvent.objects.record(
@@ -140,6 +133,20 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             )
             raise
         return key, key_string
+
+
+def _require_policy(key: "ApiKey", maker: User | None) -> None:
+    """Of a new key, under the lock on its team."""
+    role = None
+    if maker is not None:
+        found = Membership.objects.filter(team=key.team, user=maker).first()
+        role = Role(found.role) if found else None
+    broken = [
+        *policy.breaches_by_owning(key.team, key.owner_id, role),
+        *policy.breaches(key.team.policy, key),
+    ]
+    if broken:
+        raise PolicyBroken(broken)
 
 
 class ApiKey(models.Model):
@@ -152,8 +159,19 @@ class ApiKey(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     disabled_at = models.DateTimeField(null=True, blank=True)
+    reported_at = models.DateTimeField(
+        null=True, editable=False, help_text="Since when it is known to have leaked."
+    )
+    description = models.CharField(max_length=500, blank=True, validators=[require_no_key])
+    tags = models.JSONField(default=list, blank=True)
     allowed_models = models.JSONField(
-        default=list, blank=True, help_text="Served names that the key may call. Empty: all."
+        default=list,
+        blank=True,
+        help_text="Served names, or patterns such as public/*, that the key may call. Empty: all.",
+    )
+    endpoints = models.CharField(max_length=16, choices=Endpoints, default=Endpoints.ALL)
+    networks = models.JSONField(
+        default=list, blank=True, help_text="Source addresses (CIDR). Empty: from everywhere."
     )
     limits = LimitsField()
     granted_limits = LimitsField(
@@ -174,6 +192,9 @@ class ApiKey(models.Model):
                 violation_error_message="A key with this name already exists in the team.",
             ),
             models.CheckConstraint(condition=~Q(name=""), name="apikey_name_not_empty"),
+            models.CheckConstraint(
+                condition=Q(endpoints__in=Endpoints.values), name="apikey_endpoints_known"
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["team", "-created_at", "-id"], name="apikey_newest_in_team")
@@ -181,6 +202,17 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.public_id})"
+
+    @property
+    def permissions(self) -> Permissions:
+        return Permissions(
+            tuple(self.allowed_models), Endpoints(self.endpoints), tuple(self.networks)
+        )
+
+    @permissions.setter
+    def permissions(self, value: Permissions) -> None:
+        self.allowed_models, self.networks = [*value.models], [*value.networks]
+        self.endpoints = value.endpoints
 
     @cached_property
     def current_secret(self) -> "Secret":
@@ -222,22 +254,11 @@ class ApiKey(models.Model):
         with transaction.atomic():
             # The lock lets one of two deletions write its audit row, and the other none.
             key = ApiKey.objects.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
-            by = actor.get_username() if actor else ""
             Tombstone.objects.bulk_create(
-                Tombstone(
-                    digest=found.digest,
-                    public_id=key.public_id,
-                    name=key.name,
-                    team_slug=key.team.slug,
-                    deleted_by=by,
-                    last_used_at=found.last_used_at,
-                    last_used_ip=found.last_used_ip,
-                    last_used_agent=found.last_used_agent,
-                )
-                for found in key.secrets.all()
+                found.tombstone(key, actor) for found in key.secrets.all()
             )
             AuditEvent.objects.record(
-                Action.KEY_DELETED, target=str(key), actor=actor, team=key.team, address=address
+                Action.KEY_DELETED, key=key, actor=actor, team=key.team, address=address
             )
             key.delete()
 
@@ -251,6 +272,9 @@ class Secret(models.Model):
     last4 = models.CharField(max_length=4)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
+    lasts_until_used = models.BooleanField(
+        default=False, help_text="Ends when a newer secret of the key has been used."
+    )
     last_used_at = models.DateTimeField(null=True, editable=False)
     last_used_ip = models.GenericIPAddressField(null=True, editable=False)
     last_used_agent = models.CharField(max_length=200, blank=True, editable=False)
@@ -258,27 +282,16 @@ class Secret(models.Model):
     def __str__(self) -> str:
         return f"…{self.last4}"
 
-
-class SpentNonceQuerySet(models.QuerySet["SpentNonce"]):
-    def spend(self, nonce: str) -> None:
-        """Use up a form's mark, in the transaction of what the form does; once, or not at all."""
-        if not nonce:
-            return
-        self.filter(spent_at__lt=timezone.now() - NONCE_MEMORY).delete()
-        try:
-            with transaction.atomic():
-                self.create(nonce=nonce)
-        except IntegrityError:
-            raise AlreadyCreated from None
-
-
-class SpentNonce(models.Model):
-    """The mark of a form that has done its work: a reload or Back can't do it again."""
-
-    nonce = models.CharField(max_length=64, unique=True)
-    spent_at = models.DateTimeField(auto_now_add=True, db_index=True)
-
-    objects = SpentNonceQuerySet.as_manager()
-
-    def __str__(self) -> str:
-        return str(self.pk)
+    def tombstone(self, key: ApiKey, actor: User | None, *, is_rotated: bool = False) -> Tombstone:
+        """What is kept of it when it goes, not yet saved."""
+        return Tombstone(
+            digest=self.digest,
+            public_id=key.public_id,
+            name=key.name,
+            team_slug=key.team.slug,
+            deleted_by=actor.get_username() if actor else "",
+            is_rotated=is_rotated,
+            last_used_at=self.last_used_at,
+            last_used_ip=self.last_used_ip,
+            last_used_agent=self.last_used_agent,
+        )

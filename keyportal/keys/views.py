@@ -16,7 +16,8 @@ from keyportal.activity.sparkline import Sparkline, sparklines
 from keyportal.catalog.examples import examples_for
 from keyportal.keys import secret
 from keyportal.keys.forms import CreateForm, ListForm
-from keyportal.keys.models import AlreadyCreated, ApiKey, KeyNotIssued
+from keyportal.keys.models import ApiKey
+from keyportal.keys.refusals import AlreadyCreated, KeyRefused
 from keyportal.keys.secret import KeyString
 from keyportal.teams.access import TeamRequest, may_change, require_change, team_view
 from keyportal.teams.models import Role
@@ -70,7 +71,7 @@ def key_create(request: TeamRequest) -> HttpResponse:
         )
     except AlreadyCreated:
         return _already_created(request)
-    except KeyNotIssued as refusal:
+    except KeyRefused as refusal:
         form.add_error("name", str(refusal))
         return _create_form(request, form)
     return _created(request, key, key_string)

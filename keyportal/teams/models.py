@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models.functions import Lower
 
 from keyportal.teams.limits import LimitsField
+from keyportal.teams.policy import PolicyField
 
 
 class UserManager(DjangoUserManager["User"]):
@@ -91,6 +92,7 @@ class Team(models.Model):
     key_limits = LimitsField(
         help_text="What a new key starts with, and the most that members may give their own keys."
     )
+    policy = PolicyField(editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = TeamQuerySet.as_manager()

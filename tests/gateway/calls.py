@@ -9,6 +9,7 @@ from keyportal.gateway.flight import Call
 from keyportal.gateway.limits import Accounts, Allowance
 from keyportal.gateway.verdict import Verdict
 from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import NamePatterns
 from tests.asgi import scope
 
 
@@ -47,7 +48,7 @@ def verdict_of(key: ApiKey) -> Verdict:
         key.current_secret.pk,
         key.public_id,
         key.team_id,
-        frozenset(key.allowed_models),
+        NamePatterns(key.allowed_models) if key.allowed_models else None,
         key.team.slug,
         key.owner.get_username(),
     )

@@ -21,6 +21,7 @@ from keyportal.gateway.errors import DatabaseUnavailable, Overloaded
 from keyportal.gateway.verdict import Reading, Verdict, read
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.permissions import NamePatterns, Permissions
 from keyportal.teams.models import Membership, Team, User
 
 # Committed, and with leave for the admission thread's own connection to the same database.
@@ -110,13 +111,13 @@ def database_now() -> datetime:
 def test_a_good_key_gets_its_verdict(
     admission: Admission, team: Team, alice: User, issue: Issue
 ) -> None:
-    key, text = issue(alice, allowed_models=["a/b", "c"])
+    key, text = issue(alice, permissions=Permissions(("a/b", "c")))
     assert judge(admission, text) == [
         Verdict(
             key.current_secret.pk,
             key.public_id,
             team.pk,
-            frozenset({"a/b", "c"}),
+            NamePatterns({"a/b", "c"}),
             team.slug,
             "alice",
         )
@@ -126,7 +127,7 @@ def test_a_good_key_gets_its_verdict(
 def test_a_key_without_a_list_may_call_all(admission: Admission, alice: User, issue: Issue) -> None:
     (verdict,) = judge(admission, issue(alice)[1])
     assert isinstance(verdict, Verdict)
-    assert verdict.allowed_models == frozenset()
+    assert verdict.models is None
 
 
 def delete(key: ApiKey) -> None:

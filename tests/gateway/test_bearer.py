@@ -21,7 +21,7 @@ from tests.asgi import Client, scope
 
 KEY = secret.generate().text.encode()
 OTHER = secret.generate().text.encode()
-VERDICT = Verdict(7, "7QmX2aPd", 1, frozenset())
+VERDICT = Verdict(7, "7QmX2aPd", 1)
 
 
 class SpiedAdmission:
@@ -35,7 +35,9 @@ class SpiedAdmission:
     def loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
-    async def admit(self, digest: bytes, *, is_counted: bool) -> Admitted | None:
+    async def admit(
+        self, digest: bytes, address: str | None, *, is_counted: bool
+    ) -> Admitted | None:
         self.asked.append(digest)
         return self.verdict and Admitted(self.verdict)
 

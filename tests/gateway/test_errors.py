@@ -14,7 +14,7 @@ from keyportal.gateway import errors
 from keyportal.gateway.bearer import bearer_token
 from keyportal.gateway.errors import GatewayError
 
-INVALID, SERVER = "invalid_request_error", "server_error"
+INVALID, SERVER, DENIED = "invalid_request_error", "server_error", "permission_error"
 AGAIN = [(b"retry-after", b"1")]
 NO_KEY = [(b"www-authenticate", b'Bearer realm="keyportal"')]
 BAD_KEY = [(b"www-authenticate", b'Bearer realm="keyportal", error="invalid_token"')]
@@ -28,7 +28,30 @@ TABLE: list[Row] = [
     (errors.Malformed, 400, INVALID, "malformed_request", None, []),
     (errors.MissingCredentials, 401, INVALID, "invalid_api_key", None, NO_KEY),
     (errors.InvalidKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
-    (errors.ModelNotAllowed, 403, "permission_error", "model_not_allowed", "model", []),
+    (
+        lambda: errors.ModelNotAllowed("public/b", "public/a"),
+        403,
+        DENIED,
+        "model_not_allowed",
+        "model",
+        [],
+    ),
+    (
+        lambda: errors.EndpointNotAllowed("embeddings only"),
+        403,
+        DENIED,
+        "endpoint_not_allowed",
+        None,
+        [],
+    ),
+    (
+        lambda: errors.AddressNotAllowed("192.0.2.1"),
+        403,
+        DENIED,
+        "address_not_allowed",
+        None,
+        [],
+    ),
     (errors.ModelNotFound, 404, INVALID, "model_not_found", "model", []),
     (errors.UnknownPath, 404, INVALID, "unknown_url", None, []),
     (

@@ -23,7 +23,7 @@ from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.verdict import Verdict
 from tests.gateway.calls import call_of
 
-VERDICT = Verdict(1, "7QmX2aPd", 1, frozenset())
+VERDICT = Verdict(1, "7QmX2aPd", 1)
 
 
 def new_call(digest: bytes) -> Call:

@@ -74,7 +74,7 @@ def ask(workers: list[Admission], *keys: str) -> list[Outcome]:
     async def all_at_once() -> list[Outcome]:
         return await asyncio.gather(
             *(
-                workers[number % len(workers)].admit(digest(key), is_counted=True)
+                workers[number % len(workers)].admit(digest(key), None, is_counted=True)
                 for number, key in enumerate(keys)
             ),
             return_exceptions=True,
@@ -255,7 +255,7 @@ def test_looking_is_not_counted_and_never_refused(
     ask([worker], key)
 
     async def look() -> list[Admitted | None]:
-        return [await worker.admit(digest(key), is_counted=False) for _ in range(3)]
+        return [await worker.admit(digest(key), None, is_counted=False) for _ in range(3)]
 
     assert all(asyncio.run(look()))
     assert used() == {"key": (1, 0)}
@@ -362,7 +362,7 @@ def test_what_could_not_be_settled_is_settled_later(
         return add(additions)
 
     async def call() -> None:
-        admitted = await worker.admit(digest(key), is_counted=True)
+        admitted = await worker.admit(digest(key), None, is_counted=True)
         assert admitted is not None
         monkeypatch.setattr(counters, "add", fail_once)
         await worker.settle(admitted.verdict.accounts, 42)
@@ -456,7 +456,9 @@ def test_whoever_is_no_longer_there_when_the_verdict_comes_holds_no_place(
         monkeypatch.setattr(admission_module, "VERDICT_SECONDS", 0.05)
 
     async def call() -> None:
-        asking = [asyncio.create_task(worker.admit(digest(key), is_counted=True)) for _ in range(5)]
+        asking = [
+            asyncio.create_task(worker.admit(digest(key), None, is_counted=True)) for _ in range(5)
+        ]
         await asyncio.sleep(0.2)
         for task in asking:
             task.cancel()
@@ -476,7 +478,7 @@ def test_whoever_goes_in_the_moment_of_the_verdict_holds_no_place(
     key = limited(parallel_requests=1)
 
     async def call() -> None:
-        asking = asyncio.create_task(worker.admit(digest(key), is_counted=True))
+        asking = asyncio.create_task(worker.admit(digest(key), None, is_counted=True))
         await asyncio.sleep(0)
         tell = worker._tell
 

@@ -13,6 +13,7 @@ from django.utils import timezone
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Permissions
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
 from tests.serving import CHAT, Reply, Server, chat_body, head
@@ -146,7 +147,7 @@ def test_models_that_a_key_may_not_call(
         model=theirs, upstream=Upstream.objects.get(name="loopback"), upstream_model="loopback"
     )
     _, key = issue(alice)
-    _, narrow = issue(alice, "narrow", allowed_models=["public/other"])
+    _, narrow = issue(alice, "narrow", permissions=Permissions(("public/other",)))
     unknown = live.chat(key, "u-0000000000cc/nothing")
     assert_refused(unknown, 404, "model_not_found")
     hidden = live.chat(key, theirs.name)
@@ -362,7 +363,7 @@ def test_the_upstream_is_never_asked_for_a_refused_call(
     name = serve_model("echo")
     revoked, key = issue(alice)
     revoked.revoke(actor=alice)
-    _, narrow = issue(alice, "narrow", allowed_models=["public/other"])
+    _, narrow = issue(alice, "narrow", permissions=Permissions(("public/other",)))
     for sent in (key, narrow, None, "nonsense"):
         assert live.chat(sent, name).status in {401, 403}
     assert fake.received == []

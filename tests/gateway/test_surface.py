@@ -11,6 +11,7 @@ from anthropic.types import TextBlock
 
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Permissions
 from keyportal.teams.models import User
 from tests import shapes
 from tests.serving import Server
@@ -178,7 +179,7 @@ def test_our_refusals_raise_what_anthropics_client_expects(
     with pytest.raises(anthropic.NotFoundError) as unknown:
         claude.messages.create(**messages("u-0000000000cc/theirs"))  # type: ignore[call-overload]
     assert unknown.value.type == "not_found_error"
-    _, narrow = issue(alice, "narrow", allowed_models=["public/other"])
+    _, narrow = issue(alice, "narrow", permissions=Permissions(("public/other",)))
     with pytest.raises(anthropic.PermissionDeniedError) as denied:
         claude.with_options(api_key=narrow).messages.create(**messages(serve_model("echo")))  # type: ignore[call-overload]
     assert denied.value.type == "permission_error"

@@ -8,6 +8,7 @@ import pytest
 
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Permissions
 from keyportal.teams.models import Team, User
 from tests.serving import Server
 
@@ -89,7 +90,7 @@ def test_official_client_lists_and_retrieves_models(
         Route.objects.create(model=served, upstream=loopback, upstream_model="loopback")
     ServedModel.objects.create(name="public/without-a-route")
     _, key = issue(alice)
-    _, narrow = issue(alice, "narrow", allowed_models=["public/open"])
+    _, narrow = issue(alice, "narrow", permissions=Permissions(("public/open",)))
     with client(live, key) as ai:
         assert {listed.id for listed in ai.models.list()} == {model.name, "public/open"}
         found = ai.models.retrieve(model.name)
@@ -106,7 +107,7 @@ def test_official_client_raises_what_its_users_catch(
     live: Server, alice: User, issue: Issue, model: ServedModel, serve_model: Serve
 ) -> None:
     _, key = issue(alice)
-    _, narrow = issue(alice, "narrow", allowed_models=["public/other"])
+    _, narrow = issue(alice, "narrow", permissions=Permissions(("public/other",)))
     limited, broken = serve_model("status:429"), serve_model("hang_up")
     silent = serve_model("stall", name="silent", read_timeout=1)
     expected: list[tuple[str, str, type[openai.APIStatusError], str]] = [

@@ -8,14 +8,8 @@ from django.db import IntegrityError, connection, transaction
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys import secret
-from keyportal.keys.models import (
-    AlreadyCreated,
-    ApiKey,
-    KeyLimitReached,
-    NameTaken,
-    Secret,
-    SpentNonce,
-)
+from keyportal.keys.models import ApiKey, Secret, SpentNonce
+from keyportal.keys.refusals import AlreadyCreated, KeyLimitReached, NameTaken
 from keyportal.teams.models import Team, User
 
 Issue = Callable[..., tuple[ApiKey, str]]

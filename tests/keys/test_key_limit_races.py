@@ -8,7 +8,8 @@ import pytest
 from django.db import connection
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
-from keyportal.keys.models import ApiKey, KeyLimitReached, KeyNotIssued, NameTaken, Secret
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.refusals import KeyLimitReached, KeyRefused, NameTaken
 from keyportal.teams.models import Membership, Team, User
 
 CROWD = 50
@@ -32,7 +33,7 @@ def at_once(act: Callable[[int], object]) -> list[object]:
         gate.wait(timeout=30)
         try:
             return act(number)
-        except (KeyNotIssued, ApiKey.DoesNotExist) as refusal:
+        except (KeyRefused, ApiKey.DoesNotExist) as refusal:
             return refusal
         finally:
             connection.close()

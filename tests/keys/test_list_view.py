@@ -14,6 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 from keyportal.activity.models import UsageDay
 from keyportal.activity.periods import Step
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.permissions import Permissions
 from keyportal.teams.models import Membership, Team, User
 
 LIST = "/teams/u-8105f7322477/keys/"
@@ -218,7 +219,11 @@ def test_pages_hold_25_and_keep_search_and_order(
 def test_an_end_and_a_choice_of_models_are_shown(
     sign_in: SignIn, alice: User, issue: Issue
 ) -> None:
-    issue(alice, expires_at=datetime(2199, 1, 31, 12, tzinfo=UTC), allowed_models=["a/b", "c"])
+    issue(
+        alice,
+        expires_at=datetime(2199, 1, 31, 12, tzinfo=UTC),
+        permissions=Permissions(("a/b", "c")),
+    )
     text = sign_in(alice).get(LIST).content.decode()
     assert ">Ends 2199-01-31</span>" in text
     assert 'title="May call only a/b, c">2 models</span>' in text

@@ -6,7 +6,10 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.models import ApiKey, KeyNotIssued
+from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Permissions
+from keyportal.keys.policy import widest
+from keyportal.keys.refusals import KeyRefused
 from keyportal.teams.limits import LABELS, Limits
 from keyportal.teams.management.operator import (
     OperatorCommand,
@@ -53,10 +56,10 @@ class Command(OperatorCommand):
                 owner=owner,
                 name=name,
                 expires_at=_moment(options["expires"]),
-                allowed_models=_callable(options["models"], team),
+                permissions=_permissions(options["models"], team),
                 limits=_limits(options, team),
             )
-        except KeyNotIssued as error:
+        except KeyRefused as error:
             raise CommandError(str(error)) from error
         self.stdout.write(key_string.text)
 
@@ -69,11 +72,14 @@ def _require_may_own(owner: User, team: Team) -> None:
         raise CommandError(f"{owner} or {team.slug} is not active: the key would not work.")
 
 
-def _callable(names: list[str], team: Team) -> list[str]:
+def _permissions(names: list[str], team: Team) -> Permissions | None:
+    """None where no model is named, so that the key may what the team's policy lets keys do."""
+    if not names:
+        return None
     known = set(ServedModel.objects.callable_by(team).values_list("name", flat=True))
     if unknown := [name for name in names if name not in known]:
         raise CommandError(f"{team.slug} can't call {', '.join(unknown)}.")
-    return sorted(set(names))
+    return widest(team.policy)._replace(models=tuple(sorted(set(names))))
 
 
 def _limits(options: dict[str, Any], team: Team) -> Limits | None:

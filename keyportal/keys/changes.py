@@ -1,0 +1,176 @@
+"""What can be done to a key that lives on: each act under the lock on its row, with an audit row
+that tells the old and the new, and in effect for the next request on every worker.
+
+All raise `ApiKey.DoesNotExist` when the key was deleted meanwhile; its secrets' acts are in
+`rotation`, and its limits' in `limits`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Permissions
+from keyportal.keys.policy import breaches, breaches_by_owning
+from keyportal.keys.refusals import NameTaken, NotAMember, PolicyBroken
+from keyportal.teams.models import Membership, Role, Team, User
+
+
+class Unset(Enum):
+    """Stands for "leave it as it is", where None says something else."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be different about a key; what is unset stays."""
+
+    name: str | Unset = UNSET
+    description: str | Unset = UNSET
+    tags: Sequence[str] | Unset = UNSET
+    permissions: Permissions | Unset = UNSET
+    expires_at: datetime | Unset | None = UNSET
+    """None: never."""
+
+    def given(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not UNSET}
+
+
+@contextmanager
+def locked(key: ApiKey) -> Iterator[ApiKey]:
+    """The key as it is now, in a transaction in which nobody else changes or deletes it.
+
+    The team comes first, as when a key is made: two who took the two the other way round would
+    wait for each other.
+    """
+    with transaction.atomic():
+        Team.objects.select_for_update(no_key=True).get(pk=key.team_id)
+        yield (
+            ApiKey.objects.select_related("team")
+            .select_for_update(no_key=True, of=("self",))
+            .get(pk=key.pk)
+        )
+
+
+def change(
+    key: ApiKey, changes: Changes, *, actor: User | None, address: str | None = None
+) -> ApiKey:
+    """Give the key these properties, and return it as it then is.
+
+    Raises `NameTaken`; or `PolicyBroken` for a breach that the key didn't have before.
+    """
+    with locked(key) as found:
+        before = breaches(found.team.policy, found)
+        told = [
+            phrase for name, value in changes.given().items() for phrase in _set(found, name, value)
+        ]
+        if not told:
+            return found
+        twins = ApiKey.objects.of(found.team).filter(name=found.name).exclude(pk=found.pk)
+        if twins.exists():
+            raise NameTaken
+        if broken := [one for one in breaches(found.team.policy, found) if one not in before]:
+            raise PolicyBroken(broken)
+        found.save(update_fields=_COLUMNS)
+        AuditEvent.objects.record_changes(
+            Action.KEY_CHANGED,
+            key=found,
+            target=str(key),
+            changes=told,
+            actor=actor,
+            team=found.team,
+            address=address,
+        )
+    return found
+
+
+_COLUMNS = [
+    "name",
+    "description",
+    "tags",
+    "allowed_models",
+    "endpoints",
+    "networks",
+    "expires_at",
+]
+
+
+def _set(key: ApiKey, name: str, value: Any) -> list[str]:
+    """Set it, and say what is different now."""
+    former = getattr(key, name)
+    value = list(value) if name == "tags" else value
+    setattr(key, name, value)
+    if former == value:
+        return []
+    if isinstance(value, Permissions):
+        return value.changes_from(former)
+    label = name.replace("_at", "").capitalize()
+    return [f"{label}: {_in_words(former)} → {_in_words(value)}"]
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    text = ", ".join(value) if isinstance(value, list) else str(value or "")
+    return f"{text[:60]}…" if len(text) > 60 else text or "none"
+
+
+def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
+    """Refuse the key until it is enabled again, with the same answer as a deleted one."""
+    with locked(key) as found:
+        if found.disabled_at is None:
+            found.disabled_at = timezone.now()
+            _save(found, Action.KEY_DISABLED, ["disabled_at"], actor, address)
+    return found
+
+
+def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
+    with locked(key) as found:
+        if found.disabled_at is not None:
+            found.disabled_at = None
+            _save(found, Action.KEY_ENABLED, ["disabled_at"], actor, address)
+    return found
+
+
+def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None = None) -> ApiKey:
+    """Make somebody else its owner. Raises `NotAMember`, or `PolicyBroken` if they have enough."""
+    with locked(key) as found:
+        if found.owner_id == to.pk:
+            return found
+        # Locked, so that whoever leaves the team at this moment leaves before it or after it.
+        theirs = Membership.objects.select_for_update(no_key=True)
+        membership = theirs.filter(team=found.team, user=to, user__is_active=True).first()
+        if membership is None or not membership.is_at_least(Role.MEMBER):
+            raise NotAMember(to.get_username())
+        if broken := breaches_by_owning(found.team, to.pk, None):
+            raise PolicyBroken(broken)
+        told = f"{found}: {found.owner.get_username()} → {to.get_username()}"
+        found.owner = to
+        _save(found, Action.KEY_HANDED_OVER, ["owner"], actor, address, told)
+    return found
+
+
+def _save(
+    key: ApiKey,
+    action: Action,
+    columns: list[str],
+    actor: User | None,
+    address: str | None,
+    target: str = "",
+) -> None:
+    key.save(update_fields=columns)
+    AuditEvent.objects.record(
+        action, target=target, key=key, actor=actor, team=key.team, address=address
+    )

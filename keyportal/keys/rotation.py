@@ -1,0 +1,120 @@
+"""Rotation: a new secret for a key that stays the same key. Never more than two live at a time.
+
+Its public id, history, permissions and limits stay. What ends is deleted, as a key's secret is,
+and leaves a tombstone.
+"""
+
+from datetime import timedelta
+
+from django.db import models
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.keys import secret
+from keyportal.keys.changes import locked
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.nonces import SpentNonce
+from keyportal.keys.refusals import AlreadyRotating
+from keyportal.keys.secret import KeyString
+from keyportal.teams.models import User
+
+
+class Grace(models.TextChoices):
+    """How long the old secret lives on."""
+
+    NOW = "now", "Not at all: it ends now"
+    HOUR = "1h", "For an hour"
+    DAY = "24h", "For 24 hours"
+    WEEK = "7d", "For 7 days"
+    FIRST_USE = "first-use", "Until the new one is first used"
+
+
+_SPANS = {
+    Grace.HOUR: timedelta(hours=1),
+    Grace.DAY: timedelta(days=1),
+    Grace.WEEK: timedelta(days=7),
+}
+
+
+def live_secrets(key: ApiKey) -> list[Secret]:
+    """The newest first; those that would be let in, if their key is."""
+    secrets = _newest_first(key)
+    return [one for one in secrets if _is_live(one, secrets[0])]
+
+
+def _newest_first(key: ApiKey) -> list[Secret]:
+    return sorted(key.secrets.all(), key=lambda one: (one.created_at, one.pk), reverse=True)
+
+
+def _is_live(one: Secret, newest: Secret) -> bool:
+    if one.expires_at is not None and one.expires_at <= timezone.now():
+        return False
+    return not (one.lasts_until_used and one != newest and newest.last_used_at is not None)
+
+
+@sensitive_variables("key_string")
+def rotate(
+    key: ApiKey,
+    grace: Grace,
+    *,
+    actor: User | None,
+    address: str | None = None,
+    nonce: str = "",
+) -> KeyString:
+    """Give the key a new secret, and return its plaintext, which exists nowhere else.
+
+    Raises `AlreadyRotating` when two live and the old one is to live on, `AlreadyCreated` when
+    the form with this mark has done it before, and `ApiKey.DoesNotExist`.
+    """
+    with locked(key) as found:
+        SpentNonce.objects.spend(nonce)
+        live = live_secrets(found)
+        if len(live) > 1 and grace != Grace.NOW:
+            raise AlreadyRotating
+        old = live[0] if live and grace != Grace.NOW else None
+        _bury([one for one in found.secrets.all() if one != old], found, actor)
+        if old is not None:
+            _let_end(old, grace)
+        key_string = secret.generate(found.public_id)
+        Secret.objects.create(
+            key=found,
+            prefix=key_string.prefix,
+            digest=secret.digest(key_string.text.encode()),
+            last4=key_string.last4,
+        )
+        AuditEvent.objects.record(
+            Action.KEY_ROTATED,
+            target=f"{found}: the old secret lives on: {grace.value}",
+            key=found,
+            actor=actor,
+            team=found.team,
+            address=address,
+        )
+    return key_string
+
+
+def end_old(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
+    """End what a rotation let live on. No request that starts after this is served with it."""
+    with locked(key) as found:
+        old = _newest_first(found)[1:]
+        if live_secrets(found)[1:]:
+            AuditEvent.objects.record(
+                Action.KEY_OLD_ENDED, key=found, actor=actor, team=found.team, address=address
+            )
+        _bury(old, found, actor)
+    return found
+
+
+def _let_end(old: Secret, grace: Grace) -> None:
+    if grace == Grace.FIRST_USE:
+        old.lasts_until_used = True
+    else:
+        end = timezone.now() + _SPANS[grace]
+        old.expires_at = min(end, old.expires_at or end)
+    old.save(update_fields=["lasts_until_used", "expires_at"])
+
+
+def _bury(ended: list[Secret], key: ApiKey, actor: User | None) -> None:
+    Tombstone.objects.bulk_create(one.tombstone(key, actor, is_rotated=True) for one in ended)
+    Secret.objects.filter(pk__in=[one.pk for one in ended]).delete()
