@@ -70,6 +70,7 @@ class Admission:
         self._waiting: list[Asking] = []
         self._ending: list[Ending] = []
         self._is_reading = False
+        self._will_begin = False
         self._is_down = False
         # One thread, so one connection, opened in that thread after the fork.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="admission")
@@ -102,7 +103,7 @@ class Admission:
         answer: asyncio.Future[Admitted | None] = loop.create_future()
         deadline = loop.call_later(VERDICT_SECONDS, _give_up, answer)
         self._waiting.append(Asking(digest, is_counted, address, answer))
-        self._begin()
+        self._begin_soon()
         try:
             return await answer
         except asyncio.CancelledError:
@@ -121,7 +122,7 @@ class Admission:
         """
         done: asyncio.Future[None] = self.loop.create_future()
         self._ending.append(Ending(Spent(accounts, tokens), done))
-        self._begin()
+        self._begin_soon()
         return done
 
     def _give_back(self, outcome: Outcome) -> None:
@@ -137,8 +138,15 @@ class Admission:
         self._thread.submit(close)
         self._thread.shutdown(wait=False)
 
+    def _begin_soon(self) -> None:
+        """Read the next batch when all that is ready to run has run: more of it may join."""
+        if not (self._is_reading or self._will_begin):
+            self._will_begin = True
+            self.loop.call_soon(self._begin)
+
     def _begin(self) -> None:
         """Read the next batch, if there is one, and none is being read."""
+        self._will_begin = False
         if self._is_reading or not (self._waiting or self._ending):
             return
         # Whoever was given up, or went away, is neither judged nor counted.
@@ -174,7 +182,7 @@ class Admission:
         for ended in ending:
             if not ended.done.done():
                 ended.done.set_result(None)
-        self._begin()
+        self._begin_soon()
 
     def _tell(self, answer: "asyncio.Future[Admitted | None]", outcome: Outcome) -> None:
         if answer.done():
