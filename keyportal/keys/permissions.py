@@ -13,6 +13,8 @@ import msgspec
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from keyportal.keys.names import require_no_key
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST = 100  # Of patterns, and of networks: each is looked at for each request.
@@ -72,7 +74,7 @@ class NamePatterns:
         self.patterns = tuple(patterns)
         self._names = frozenset(one for one in self.patterns if "*" not in one)
         globs = [_glob(one) for one in self.patterns if "*" in one]
-        self._glob = re.compile("|".join(globs)) if globs else None
+        self._glob = re.compile("|".join(globs), re.DOTALL) if globs else None
 
     def __contains__(self, name: str) -> bool:
         return name in self._names or (
@@ -90,14 +92,26 @@ class NamePatterns:
 
 
 def _glob(pattern: str) -> str:
-    """Stars in a row are one: two that may both take any text would be tried in all ways."""
-    return ".*".join(re.escape(part) for part in re.split(r"\*+", pattern))
+    """Each part between two stars is taken where it comes first, and never sought again.
+
+    A later place helps no name to match, and trying all of them would let whoever writes the
+    patterns of a key hold up the event loop, in which they are matched.
+    """
+    first, *middle, last = (re.escape(part) for part in re.split(r"\*+", pattern))
+    return first + "".join(f"(?>.*?{part})" for part in middle) + f".*{last}"
 
 
 @lru_cache(4096)
 def parse_models(text: str) -> NamePatterns | None:
-    """From a row's JSON as the database gives it; None: all. Few differ, so few are parsed."""
-    return NamePatterns(patterns) if (patterns := _strings(text)) else None
+    """From a row's JSON as the database gives it; None: all. Few differ, so few are parsed.
+
+    What can't be read matches nothing, and nobody else in the batch is worse off for it.
+    """
+    try:
+        patterns = _strings(text)
+    except msgspec.DecodeError:
+        return NamePatterns([])
+    return NamePatterns(patterns) if patterns else None
 
 
 def covers_models(allowed: Sequence[str], asked: Sequence[str]) -> bool:
@@ -120,6 +134,7 @@ def read_patterns(texts: Sequence[str]) -> tuple[str, ...]:
     if len(patterns) > MOST:
         raise ValidationError(f"At most {MOST} models and patterns; `*` stands for any text.")
     for pattern in patterns:
+        require_no_key(pattern)  # They are shown to the whole team.
         if not 0 < len(pattern) <= LONGEST or not pattern.isprintable() or " " in pattern:
             raise ValidationError(f"“{pattern[:LONGEST]}” is no name of a model, and no pattern.")
         if pattern.count("*") > 3:
@@ -129,11 +144,20 @@ def read_patterns(texts: Sequence[str]) -> tuple[str, ...]:
 
 # Addresses.
 
+# Nobody calls from it.
+NOWHERE: tuple[Network, ...] = (ipaddress.IPv4Network("0.0.0.0/32"),)
+
 
 @lru_cache(4096)
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """From a row's JSON as the database gives it; empty: everywhere."""
-    return tuple(ipaddress.ip_network(one) for one in _strings(text))
+    """From a row's JSON as the database gives it; empty: everywhere.
+
+    What can't be read is nowhere, and nobody else in the batch is worse off for it.
+    """
+    try:
+        return tuple(ipaddress.ip_network(one) for one in _strings(text))
+    except (msgspec.DecodeError, ValueError):
+        return NOWHERE
 
 
 def is_within(address: str, networks: Iterable[Network]) -> bool:
@@ -156,6 +180,11 @@ def read_networks(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _network(text: str) -> Network:
+    require_no_key(text)
+    if "%" in text:
+        raise ValidationError(
+            f"“{text[:50]}” names an interface, which means another one elsewhere."
+        )
     try:
         loose = ipaddress.ip_network(text, strict=False)
     except ValueError:
