@@ -168,7 +168,7 @@ def key_form(key: ApiKey, **changed: object) -> dict[str, object]:
     return form | changed
 
 
-def test_a_changed_key_is_audited_by_the_names_of_its_fields(
+def test_a_changed_key_is_audited_with_what_was_before(
     operator: Client, team: Team, alice: User, bob: User, model: ServedModel, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -178,7 +178,10 @@ def test_a_changed_key_is_audited_by_the_names_of_its_fields(
     key.refresh_from_db()
     assert (key.name, key.owner, key.allowed_models) == ("ci", alice, [model.name])
     row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
-    assert row.target == f"ci ({key.public_id}): name, owner, allowed_models"
+    assert row.target == (
+        f"test-key ({key.public_id}): Name: test-key → ci, Owner: bob → alice, "
+        f"Models: all → {model.name}"
+    )
     assert (row.actor, row.address) == ("root", "192.0.2.1")
 
 
@@ -190,7 +193,7 @@ def test_disabling_a_key_is_audited(operator: Client, team: Team, bob: User, iss
     key.refresh_from_db()
     assert key.disabled_at is not None
     row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
-    assert row.target.endswith(": disabled_at")
+    assert row.target.endswith(": Disabled: none → 2026-01-02 03:04 UTC")
 
 
 def test_saving_a_key_unchanged_is_no_event(operator: Client, bob: User, issue: Issue) -> None:

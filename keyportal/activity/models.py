@@ -1,7 +1,8 @@
 """What happened. Rows here name things as text, without foreign keys, to outlive what they name."""
 
 import re
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from django.db import models
@@ -109,26 +110,35 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
     def record_changes(
         self, action: Action, *, changes: Iterable[str], target: str = "", **who: Any
     ) -> None:
-        """`target: change, change` in as few rows as hold it, so that no change is cut off.
+        """`target: change, change` in as few rows as hold it, so that no change is cut off: one
+        that is longer than a row goes on in the next.
 
         The rest is as `record` takes it, the key of which this tells included.
         """
         target = target or str(who["key"])
-        told = ""
-        for change in changes:
-            longer = f"{told}, {change}" if told else f"{target}: {change}"
-            if len(longer) > TARGET_LENGTH:
-                self.record(action, target=told, **who)
-                longer = f"{target}: {change}"
-            told = longer
-        if told:
-            self.record(action, target=told, **who)
+        room = TARGET_LENGTH - len(f"{target}: ")
+        for told in _filled(changes, room):
+            self.record(action, target=f"{target}: {told}", **who)
 
     def update(self, **kwargs: Any) -> NoReturn:
         raise AppendOnlyError("Audit rows are never changed.")
 
     def delete(self) -> NoReturn:
         raise AppendOnlyError("Audit rows are never deleted.")
+
+
+def _filled(changes: Iterable[str], room: int) -> Iterator[str]:
+    """The changes, divided by commas, in texts of at most `room` characters."""
+    told = ""
+    for change in changes:
+        for part in textwrap.wrap(change, room, break_on_hyphens=False):
+            longer = f"{told}, {part}" if told else part
+            if len(longer) > room:
+                yield told
+                longer = part
+            told = longer
+    if told:
+        yield told
 
 
 class AuditEvent(models.Model):

@@ -1,16 +1,17 @@
 """Keys in Django's admin: changed and deleted under audit, never made, and never shown."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
+from keyportal.keys.changes import locked, phrase
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.refusals import NameTaken
 from keyportal.teams.models import User
@@ -113,17 +114,21 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if not form.changed_data:
             return
-        changes = [field for field in form.changed_data if field != "limits"]
         fields = [*form.changed_data]
         if "limits" in fields:
-            changes += obj.limits.changes_from(form.initial["limits"])
             # What an operator sets is what an admin of the team would have: the owner's ceiling.
             obj.granted_limits = obj.limits
             fields.append("granted_limits")
-        with transaction.atomic():
+        with locked(obj) as former:
+            changes = [*_changes(former, obj, form.changed_data)]
             obj.save(update_fields=fields)
             AuditEvent.objects.record_changes(
-                Action.KEY_CHANGED, key=obj, changes=changes, team=obj.team, **_who(request)
+                Action.KEY_CHANGED,
+                target=str(former),
+                key=obj,
+                changes=changes,
+                team=obj.team,
+                **_who(request),
             )
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
@@ -132,6 +137,18 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         for key in queryset:
             _revoke(request, key)
+
+
+def _changes(former: ApiKey, key: ApiKey, fields: list[str]) -> Iterator[str]:
+    """A phrase for each, with what was before."""
+    for field in fields:
+        before, now = getattr(former, field), getattr(key, field)
+        if field == "limits":
+            yield from now.changes_from(before)
+        elif field == "allowed_models":
+            yield from key.permissions.changes_from(former.permissions)
+        else:
+            yield phrase(field, before, now)
 
 
 def _revoke(request: HttpRequest, key: ApiKey) -> None:

@@ -56,7 +56,8 @@ def locked(key: ApiKey) -> Iterator[ApiKey]:
     wait for each other.
     """
     with transaction.atomic():
-        Team.objects.select_for_update(no_key=True).get(pk=key.team_id)
+        # A team that is gone has no keys, and that is then what is told.
+        Team.objects.select_for_update(no_key=True).filter(pk=key.team_id).first()
         yield (
             ApiKey.objects.select_related("team")
             .select_for_update(no_key=True, of=("self",))
@@ -69,10 +70,11 @@ def change(
 ) -> ApiKey:
     """Give the key these properties, and return it as it then is.
 
-    Raises `NameTaken`; or `PolicyBroken` for a breach that the key didn't have before.
+    Raises `NameTaken`; or `PolicyBroken` where something that is changed breaks the policy.
     """
     with locked(key) as found:
-        before = breaches(found.team.policy, found)
+        former_name = str(found)
+        former = {column: getattr(found, column) for column in _COLUMNS}
         told = [
             phrase for name, value in changes.given().items() for phrase in _set(found, name, value)
         ]
@@ -81,13 +83,14 @@ def change(
         twins = ApiKey.objects.of(found.team).filter(name=found.name).exclude(pk=found.pk)
         if twins.exists():
             raise NameTaken
-        if broken := [one for one in breaches(found.team.policy, found) if one not in before]:
+        columns = [column for column, value in former.items() if getattr(found, column) != value]
+        if broken := breaches(found.team.policy, found, columns):
             raise PolicyBroken(broken)
-        found.save(update_fields=_COLUMNS)
+        found.save(update_fields=columns)
         AuditEvent.objects.record_changes(
             Action.KEY_CHANGED,
             key=found,
-            target=str(key),
+            target=former_name,
             changes=told,
             actor=actor,
             team=found.team,
@@ -116,8 +119,13 @@ def _set(key: ApiKey, name: str, value: Any) -> list[str]:
         return []
     if isinstance(value, Permissions):
         return value.changes_from(former)
-    label = name.replace("_at", "").capitalize()
-    return [f"{label}: {_in_words(former)} → {_in_words(value)}"]
+    return [phrase(name, former, value)]
+
+
+def phrase(name: str, former: Any, value: Any) -> str:
+    """For the audit, such as `Name: test → ci-test`."""
+    label = name.replace("_at", "").replace("_", " ").capitalize()
+    return f"{label}: {_in_words(former)} → {_in_words(value)}"
 
 
 def _in_words(value: Any) -> str:
@@ -156,9 +164,17 @@ def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None 
             raise NotAMember(to.get_username())
         if broken := breaches_by_owning(found.team, to.pk, None):
             raise PolicyBroken(broken)
-        told = f"{found}: {found.owner.get_username()} → {to.get_username()}"
+        told = f"Owner: {found.owner.get_username()} → {to.get_username()}"
         found.owner = to
-        _save(found, Action.KEY_HANDED_OVER, ["owner"], actor, address, told)
+        found.save(update_fields=["owner"])
+        AuditEvent.objects.record_changes(
+            Action.KEY_HANDED_OVER,
+            key=found,
+            changes=[told],
+            actor=actor,
+            team=found.team,
+            address=address,
+        )
     return found
 
 
@@ -168,9 +184,6 @@ def _save(
     columns: list[str],
     actor: User | None,
     address: str | None,
-    target: str = "",
 ) -> None:
     key.save(update_fields=columns)
-    AuditEvent.objects.record(
-        action, target=target, key=key, actor=actor, team=key.team, address=address
-    )
+    AuditEvent.objects.record(action, key=key, actor=actor, team=key.team, address=address)

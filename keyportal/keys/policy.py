@@ -1,6 +1,7 @@
 """Whether a key keeps to its team's policy: when it is made or changed, and in the list of those
 that were there before."""
 
+from collections.abc import Callable, Container
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -19,17 +20,23 @@ LEEWAY = timedelta(days=1)
 
 def widest(policy: Policy) -> Permissions:
     """What a new key may do where nobody says so: as much as the policy allows."""
-    opened = [Endpoints(one) for one in policy.endpoints]
-    endpoints = Endpoints.ALL if not opened or Endpoints.ALL in opened else opened[0]
-    return Permissions(policy.models, endpoints)
+    # The kinds are listed from the one that opens most.
+    opened = [one for one in Endpoints if not policy.endpoints or one in policy.endpoints]
+    return Permissions(policy.models, opened[0])
 
 
-def breaches(policy: Policy, key: "ApiKey") -> list[str]:
-    """A sentence for each rule that the key doesn't keep."""
-    told = [*_of_lifetime(policy, key), *_of_permissions(policy, key.permissions)]
-    if policy.name_pattern and key.name not in NamePatterns([policy.name_pattern]):
-        told.append(f"Names of keys in this team look like {policy.name_pattern}.")
-    return told
+def breaches(policy: Policy, key: "ApiKey", of: Container[str] | None = None) -> list[str]:
+    """A sentence for each rule that the key doesn't keep; only of these columns, if they are given.
+
+    A key that was there before its team's policy keeps what it has, and gets no more of it: so
+    whoever changes a column answers for that one alone.
+    """
+    return [
+        sentence
+        for column, rule in _RULES.items()
+        if of is None or column in of
+        for sentence in rule(policy, key)
+    ]
 
 
 def _of_lifetime(policy: Policy, key: "ApiKey") -> list[str]:
@@ -44,15 +51,33 @@ def _of_lifetime(policy: Policy, key: "ApiKey") -> list[str]:
     return []
 
 
-def _of_permissions(policy: Policy, permissions: Permissions) -> list[str]:
-    told = []
-    if not covers_models(policy.models, permissions.models):
-        told.append(f"Keys of this team may call: {', '.join(policy.models)}.")
+def _of_models(policy: Policy, key: "ApiKey") -> list[str]:
+    if covers_models(policy.models, key.permissions.models):
+        return []
+    return [f"Keys of this team may call: {', '.join(policy.models)}."]
+
+
+def _of_endpoints(policy: Policy, key: "ApiKey") -> list[str]:
     opened = [Endpoints(one) for one in policy.endpoints]
-    if opened and not any(one.covers(permissions.endpoints) for one in opened):
-        labels = "; ".join(one.label for one in opened)
-        told.append(f"Endpoints that keys of this team may have: {labels}.")
-    return told
+    if not opened or any(one.covers(key.endpoints) for one in opened):
+        return []
+    labels = "; ".join(one.label for one in opened)
+    return [f"Endpoints that keys of this team may have: {labels}."]
+
+
+def _of_name(policy: Policy, key: "ApiKey") -> list[str]:
+    if not policy.name_pattern or key.name in NamePatterns([policy.name_pattern]):
+        return []
+    return [f"Names of keys in this team look like {policy.name_pattern}."]
+
+
+# By the column that each rule is about.
+_RULES: dict[str, Callable[[Policy, "ApiKey"], list[str]]] = {
+    "expires_at": _of_lifetime,
+    "allowed_models": _of_models,
+    "endpoints": _of_endpoints,
+    "name": _of_name,
+}
 
 
 def breaches_by_owning(team: Team, owner_id: int, role: Role | None) -> list[str]:

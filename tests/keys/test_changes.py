@@ -1,0 +1,211 @@
+"""What is done to a key that lives on: the act, its audit row with old and new, its refusals."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from keyportal.activity.models import TARGET_LENGTH, Action, AuditEvent
+from keyportal.keys.changes import Changes, change, disable, enable, hand_over
+from keyportal.keys.limits import limit_key
+from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.refusals import NameTaken, NotAMember
+from keyportal.keys.rotation import Grace, end_old, rotate
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Membership, Team, User
+
+Issue = Callable[..., tuple[ApiKey, str]]
+ADDRESS = "192.0.2.1"
+
+
+def told(team: Team, action: Action = Action.KEY_CHANGED) -> list[str]:
+    """What the audit says, the oldest first."""
+    rows = AuditEvent.objects.of(team).doing(action).order_by("pk")
+    return [row.target for row in rows]
+
+
+def test_a_change_is_told_with_old_and_new(team: Team, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, "test")
+    changes = Changes(
+        name="ci",
+        description="Nightly.",
+        tags=("ci", "night"),
+        permissions=Permissions(("public/*",), Endpoints.CHAT),
+        expires_at=datetime(2030, 1, 31, 18, tzinfo=UTC),
+    )
+    changed = change(key, changes, actor=bob, address=ADDRESS)
+    key.refresh_from_db()
+    assert (key.name, key.description, key.tags) == ("ci", "Nightly.", ["ci", "night"])
+    assert key.permissions == changed.permissions == changes.permissions
+    assert key.expires_at == changes.expires_at
+    assert told(team) == [
+        (
+            f"test ({key.public_id}): Name: test → ci, Description: none → Nightly., "
+            "Tags: none → ci, night, Models: all → public/*, Endpoints: all → chat, "
+            "Expires: none → 2030-01-31 18:00 UTC"
+        )
+    ]
+    row = AuditEvent.objects.of(team).about(key.public_id)[0]
+    assert (row.action, row.actor, row.address) == (Action.KEY_CHANGED, "bob", ADDRESS)
+
+
+def test_what_is_unset_stays_and_none_is_no_expiry(team: Team, bob: User, issue: Issue) -> None:
+    end = datetime(2030, 1, 31, tzinfo=UTC)
+    key, _ = issue(bob, "test", expires_at=end, tags=("a",), description="Mine.")
+    change(key, Changes(name="ci"), actor=bob)
+    key.refresh_from_db()
+    assert (key.expires_at, key.tags, key.description) == (end, ["a"], "Mine.")
+    change(key, Changes(expires_at=None), actor=bob)
+    key.refresh_from_db()
+    assert key.expires_at is None
+    assert told(team)[-1].endswith("Expires: 2030-01-31 00:00 UTC → none")
+
+
+def test_what_changes_nothing_is_no_event(team: Team, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, "test", tags=("a",))
+    same = Changes(name="test", tags=("a",), permissions=Permissions(), expires_at=None)
+    change(key, same, actor=bob)
+    change(key, Changes(), actor=bob)
+    assert told(team) == []
+
+
+def test_no_old_or_new_value_is_cut_off(team: Team, bob: User, issue: Issue) -> None:
+    """What does not fit into one row goes on in the next: an audit that hides is none."""
+    names = tuple(f"public/a-model-with-a-long-name-{number:02}" for number in range(30))
+    key, _ = issue(bob, "test", permissions=Permissions(names))
+    change(key, Changes(permissions=Permissions(names[:15])), actor=bob)
+    rows = told(team)
+    prefix = f"test ({key.public_id}): "
+    assert len(rows) > 1
+    assert all(row.startswith(prefix) and len(row) <= TARGET_LENGTH for row in rows)
+    words = " ".join(row.removeprefix(prefix).replace(", ", " ") for row in rows).split()
+    assert words == ["Models:", *names, "→", *names[:15]]
+
+
+def test_a_long_description_is_told_by_its_beginning(team: Team, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, "test")
+    change(key, Changes(description="x" * 500), actor=bob)
+    assert told(team) == [f"test ({key.public_id}): Description: none → {'x' * 60}…"]
+
+
+def test_a_name_that_is_taken_is_refused(team: Team, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, "one")
+    issue(bob, "two")
+    with pytest.raises(NameTaken):
+        change(key, Changes(name="two", description="new"), actor=bob)
+    key.refresh_from_db()
+    assert (key.name, key.description) == ("one", "")
+    assert told(team) == []
+
+
+def test_the_same_name_in_another_team_is_free(
+    other_team: Team, bob: User, charlie: User, issue: Issue
+) -> None:
+    issue(charlie, "one", team=other_team)
+    key, _ = issue(bob, "two")
+    assert change(key, Changes(name="one"), actor=bob).name == "one"
+
+
+def test_disabling_and_enabling_are_told_once(team: Team, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    since = disable(key, actor=bob, address=ADDRESS).disabled_at
+    assert since is not None
+    assert disable(key, actor=bob).disabled_at == since
+    assert enable(key, actor=bob).disabled_at is None
+    assert enable(key, actor=bob).disabled_at is None
+    assert told(team, Action.KEY_DISABLED) == [str(key)]
+    assert told(team, Action.KEY_ENABLED) == [str(key)]
+
+
+def test_handing_over_names_both(team: Team, alice: User, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    assert hand_over(key, alice, actor=bob, address=ADDRESS).owner == alice
+    assert hand_over(key, alice, actor=bob).owner == alice
+    key.refresh_from_db()
+    assert key.owner == alice
+    assert told(team, Action.KEY_HANDED_OVER) == [f"{key}: Owner: bob → alice"]
+
+
+@pytest.mark.parametrize("who", ["charlie", "vera", "gone", "inactive"])
+def test_nobody_is_handed_a_key_that_they_could_not_use(
+    who: str, team: Team, alice: User, bob: User, vera: User, charlie: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    if who == "gone":
+        Membership.objects.filter(user=bob).delete()
+    if who == "inactive":
+        User.objects.filter(pk=bob.pk).update(is_active=False)
+    to = {"charlie": charlie, "vera": vera}.get(who, bob)
+    with pytest.raises(NotAMember, match=to.username):
+        hand_over(key, to, actor=alice)
+    key.refresh_from_db()
+    assert key.owner == alice
+    assert told(team, Action.KEY_HANDED_OVER) == []
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda key, bob: change(key, Changes(name="x"), actor=bob),
+        lambda key, bob: disable(key, actor=bob),
+        lambda key, bob: enable(key, actor=bob),
+        lambda key, bob: hand_over(key, bob, actor=bob),
+        lambda key, bob: rotate(key, Grace.HOUR, actor=bob),
+        lambda key, bob: end_old(key, actor=bob),
+        lambda key, bob: key.revoke(actor=bob),
+    ],
+)
+@pytest.mark.parametrize("is_team_gone", [False, True])
+def test_a_key_that_is_gone_is_told_so(
+    bob: User,
+    team: Team,
+    issue: Issue,
+    act: Callable[[ApiKey, User], object],
+    is_team_gone: bool,
+) -> None:
+    key, _ = issue(bob)
+    ApiKey.objects.get(pk=key.pk).revoke(actor=bob)
+    if is_team_gone:
+        team.delete()
+    before = AuditEvent.objects.count()
+    with pytest.raises(ApiKey.DoesNotExist):
+        act(key, bob)
+    assert AuditEvent.objects.count() == before
+
+
+def test_a_keys_history_is_its_own(team: Team, alice: User, bob: User, issue: Issue) -> None:
+    """By the public id, which stays; a key of the same name is another one."""
+    key, _ = issue(bob, "test")
+    issue(bob, f"about {key.public_id}")
+    change(key, Changes(name="ci"), actor=bob)
+    limit_key(
+        key, Limits(requests_per_day=5), by=Membership.objects.get(user=alice), address=ADDRESS
+    )
+    rotate(key, Grace.HOUR, actor=bob)
+    end_old(key, actor=bob)
+    disable(key, actor=alice)
+    enable(key, actor=alice)
+    hand_over(key, alice, actor=bob)
+    key.revoke(actor=alice)
+    issue(bob, "test")
+    history = AuditEvent.objects.of(team).about(key.public_id)
+    assert [row.action for row in history][::-1] == [
+        Action.KEY_CREATED,
+        Action.KEY_CHANGED,
+        Action.KEY_CHANGED,
+        Action.KEY_ROTATED,
+        Action.KEY_OLD_ENDED,
+        Action.KEY_DISABLED,
+        Action.KEY_ENABLED,
+        Action.KEY_HANDED_OVER,
+        Action.KEY_DELETED,
+    ]
+    assert history[6].target == f"ci ({key.public_id}): Requests per day: none → 5"
+
+
+def test_no_history_of_another_team_is_read(
+    team: Team, other_team: Team, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    assert not AuditEvent.objects.of(other_team).about(key.public_id).exists()
