@@ -65,7 +65,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
     def for_display(self) -> Self:
         """With owner and secrets: a constant number of queries for any number of rows."""
-        live = Secret.objects.order_by("-created_at", "-id")
+        live = Secret.objects.order_by("-id")
         return self.select_related("owner").prefetch_related(
             Prefetch("secrets", live), "owner__memberships"
         )
@@ -216,8 +216,11 @@ class ApiKey(models.Model):
 
     @cached_property
     def current_secret(self) -> "Secret":
-        """The newest. Read from what `for_display` fetched, where it did."""
-        return max(self.secrets.all(), key=lambda found: (found.created_at, found.pk))
+        """The newest. Read from what `for_display` fetched, where it did.
+
+        By the id, which the lock on the key puts in order; the hosts' clocks may differ.
+        """
+        return max(self.secrets.all(), key=lambda found: found.pk)
 
     @property
     def masked(self) -> str:
@@ -255,12 +258,22 @@ class ApiKey(models.Model):
             # The lock lets one of two deletions write its audit row, and the other none.
             key = ApiKey.objects.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
             Tombstone.objects.bulk_create(
-                found.tombstone(key, actor) for found in key.secrets.all()
+                found.tombstone(key, actor) for found in Secret.objects.locked_of(key)
             )
             AuditEvent.objects.record(
                 Action.KEY_DELETED, key=key, actor=actor, team=key.team, address=address
             )
             key.delete()
+
+
+class SecretQuerySet(models.QuerySet["Secret"]):
+    def locked_of(self, key: ApiKey) -> Self:
+        """Those of a key that may end in this transaction, the oldest first.
+
+        The gateway's meter notes their last uses in the same order, so the two never wait for each
+        other in a circle.
+        """
+        return self.filter(key=key).order_by("pk").select_for_update()
 
 
 class Secret(models.Model):
@@ -278,6 +291,8 @@ class Secret(models.Model):
     last_used_at = models.DateTimeField(null=True, editable=False)
     last_used_ip = models.GenericIPAddressField(null=True, editable=False)
     last_used_agent = models.CharField(max_length=200, blank=True, editable=False)
+
+    objects = SecretQuerySet.as_manager()
 
     def __str__(self) -> str:
         return f"…{self.last4}"

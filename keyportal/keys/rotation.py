@@ -4,6 +4,7 @@ Its public id, history, permissions and limits stay. What ends is deleted, as a 
 and leaves a tombstone.
 """
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 from django.db import models
@@ -39,12 +40,12 @@ _SPANS = {
 
 def live_secrets(key: ApiKey) -> list[Secret]:
     """The newest first; those that would be let in, if their key is."""
-    secrets = _newest_first(key)
-    return [one for one in secrets if _is_live(one, secrets[0])]
+    return _live(key.secrets.all())
 
 
-def _newest_first(key: ApiKey) -> list[Secret]:
-    return sorted(key.secrets.all(), key=lambda one: (one.created_at, one.pk), reverse=True)
+def _live(secrets: Iterable[Secret]) -> list[Secret]:
+    newest_first = sorted(secrets, key=lambda one: one.pk, reverse=True)
+    return [one for one in newest_first if _is_live(one, newest_first[0])]
 
 
 def _is_live(one: Secret, newest: Secret) -> bool:
@@ -69,11 +70,12 @@ def rotate(
     """
     with locked(key) as found:
         SpentNonce.objects.spend(nonce)
-        live = live_secrets(found)
+        secrets = [*Secret.objects.locked_of(found)]
+        live = _live(secrets)
         if len(live) > 1 and grace != Grace.NOW:
             raise AlreadyRotating
         old = live[0] if live and grace != Grace.NOW else None
-        _bury([one for one in found.secrets.all() if one != old], found, actor)
+        _bury([one for one in secrets if one != old], found, actor)
         if old is not None:
             _let_end(old, grace)
         key_string = secret.generate(found.public_id)
@@ -85,7 +87,7 @@ def rotate(
         )
         AuditEvent.objects.record(
             Action.KEY_ROTATED,
-            target=f"{found}: the old secret lives on: {grace.value}",
+            target=f"{found}: the old secret lives on: {grace.label.lower()}",
             key=found,
             actor=actor,
             team=found.team,
@@ -97,8 +99,8 @@ def rotate(
 def end_old(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
     """End what a rotation let live on. No request that starts after this is served with it."""
     with locked(key) as found:
-        old = _newest_first(found)[1:]
-        if live_secrets(found)[1:]:
+        *old, _ = secrets = [*Secret.objects.locked_of(found)]
+        if _live(secrets)[1:]:
             AuditEvent.objects.record(
                 Action.KEY_OLD_ENDED, key=found, actor=actor, team=found.team, address=address
             )

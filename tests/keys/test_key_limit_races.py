@@ -1,16 +1,15 @@
 """Fifty at once: the limit, the name and the audit row hold exactly, on either database."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from functools import partial
 
 import pytest
-from django.db import connection
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.refusals import KeyLimitReached, KeyRefused, NameTaken
+from keyportal.keys.refusals import KeyLimitReached, NameTaken
 from keyportal.teams.models import Membership, Team, User
+from tests.keys import crowd
 
 CROWD = 50
 LIMIT = 7
@@ -26,20 +25,8 @@ def busy_team(transactional_db: None) -> tuple[Team, User]:
 
 
 def at_once(act: Callable[[int], object]) -> list[object]:
-    """What `act(0)` to `act(49)` returned or raised, all let go at the same moment."""
-    gate = Barrier(CROWD)
-
-    def run(number: int) -> object:
-        gate.wait(timeout=30)
-        try:
-            return act(number)
-        except (KeyRefused, ApiKey.DoesNotExist) as refusal:
-            return refusal
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(CROWD) as crowd:
-        return list(crowd.map(run, range(CROWD)))
+    """What `act(0)` to `act(49)` returned or raised."""
+    return crowd.at_once(*(partial(act, number) for number in range(CROWD)))
 
 
 def kinds(outcomes: list[object], kind: type) -> int:

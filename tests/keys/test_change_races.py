@@ -1,0 +1,185 @@
+"""Two who do different things to one key at the same moment leave a key that is one of theirs."""
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+from django.db import connection, transaction
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.keys import secret
+from keyportal.keys.changes import Changes, change, disable, hand_over
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.refusals import AlreadyRotating, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
+from keyportal.keys.secret import KeyString
+from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.policy import Policy
+from tests.keys.crowd import at_once
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Issue = Callable[..., tuple[ApiKey, str]]
+ROUNDS = 5
+CROWD = 6
+
+
+def digest(text: str) -> bytes:
+    return secret.digest(text.encode())
+
+
+def require_all_accounted_for(public_id: str, old: str, outcomes: Iterable[object]) -> set[bytes]:
+    """Each secret that was ever shown is kept, or buried, and never both. Returns the kept."""
+    shown = {digest(old), *(digest(one.text) for one in outcomes if isinstance(one, KeyString))}
+    kept = {bytes(one.digest) for one in Secret.objects.filter(key__public_id=public_id)}
+    stones = Tombstone.objects.filter(public_id=public_id)
+    buried = {bytes(stone.digest) for stone in stones}
+    assert kept | buried == shown
+    assert not kept & buried
+    assert len(kept) <= 2
+    return kept
+
+
+def rotations(key: ApiKey, bob: User, *graces: Grace) -> list[Callable[[], object]]:
+    return [partial(rotate, key, grace, actor=bob) for grace in graces]
+
+
+def test_rotations_without_overlap_leave_one_secret(bob: User, issue: Issue) -> None:
+    key, old = issue(bob)
+    outcomes = at_once(*rotations(key, bob, *[Grace.NOW] * CROWD))
+    assert all(isinstance(one, KeyString) for one in outcomes)
+    assert len(require_all_accounted_for(key.public_id, old, outcomes)) == 1
+    assert AuditEvent.objects.filter(action=Action.KEY_ROTATED).count() == CROWD
+
+
+@pytest.mark.parametrize("grace", [Grace.HOUR, Grace.FIRST_USE])
+def test_of_rotations_with_overlap_one_wins(bob: User, issue: Issue, grace: Grace) -> None:
+    key, old = issue(bob)
+    outcomes = at_once(*rotations(key, bob, *[grace] * CROWD))
+    assert sum(isinstance(one, AlreadyRotating) for one in outcomes) == CROWD - 1
+    assert len(require_all_accounted_for(key.public_id, old, outcomes)) == 2
+    assert AuditEvent.objects.filter(action=Action.KEY_ROTATED).count() == 1
+
+
+def test_rotations_of_both_kinds_and_an_end_of_the_old_one(bob: User, issue: Issue) -> None:
+    for number in range(ROUNDS):
+        key, old = issue(bob, f"key {number}")
+        outcomes = at_once(
+            *rotations(key, bob, Grace.NOW, Grace.HOUR, Grace.FIRST_USE, Grace.NOW),
+            partial(end_old, key, actor=bob),
+        )
+        assert require_all_accounted_for(key.public_id, old, outcomes)
+        assert 1 <= len(live_secrets(key)) <= 2
+
+
+@pytest.mark.parametrize("grace", [Grace.NOW, Grace.HOUR])
+def test_a_deletion_during_a_rotation_ends_every_secret(
+    bob: User, issue: Issue, grace: Grace
+) -> None:
+    """The one that was made a moment before too, or the deletion would have left a way in."""
+    for number in range(ROUNDS):
+        key, old = issue(bob, f"key {number}")
+        *rotated, deleted = at_once(
+            *rotations(key, bob, grace, grace), partial(key.revoke, actor=bob)
+        )
+        assert deleted is None
+        assert not ApiKey.objects.filter(pk=key.pk).exists()
+        assert require_all_accounted_for(key.public_id, old, rotated) == set()
+
+
+def test_disabling_during_a_rotation_holds(bob: User, issue: Issue) -> None:
+    for number in range(ROUNDS):
+        key, old = issue(bob, f"key {number}")
+        outcomes = at_once(
+            partial(disable, key, actor=bob), *rotations(key, bob, Grace.HOUR, Grace.NOW)
+        )
+        assert require_all_accounted_for(key.public_id, old, outcomes)
+        assert ApiKey.objects.get(pk=key.pk).disabled_at is not None
+        history = AuditEvent.objects.about(key.public_id)
+        assert history.filter(action=Action.KEY_DISABLED).count() == 1
+
+
+def test_different_changes_at_once_are_all_kept(bob: User, issue: Issue) -> None:
+    """No act writes back what it has read before another one."""
+    key, _ = issue(bob)
+    at_once(
+        partial(change, key, Changes(name="ci"), actor=bob),
+        partial(change, key, Changes(description="Nightly."), actor=bob),
+        partial(change, key, Changes(tags=["ci"]), actor=bob),
+        partial(disable, key, actor=bob),
+    )
+    key.refresh_from_db()
+    assert (key.name, key.description, key.tags) == ("ci", "Nightly.", ["ci"])
+    assert key.disabled_at is not None
+
+
+def test_a_key_is_not_handed_to_somebody_who_has_left(
+    alice: User, bob: User, team: Team, issue: Issue
+) -> None:
+    """Who leaves before it is no owner; who leaves after it takes the key's working along."""
+    for number in range(ROUNDS):
+        key, _ = issue(alice, f"key {number}")
+        membership, _ = Membership.objects.get_or_create(user=bob, team=team)
+        handed, _ = at_once(partial(hand_over, key, bob, actor=alice), membership.delete)
+        key.refresh_from_db()
+        assert (key.owner == bob) is isinstance(handed, ApiKey)
+        assert isinstance(handed, ApiKey | NotAMember)
+        rows = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_HANDED_OVER)
+        assert rows.count() == (key.owner == bob)
+
+
+def test_two_hand_overs_at_once_keep_the_most_that_one_may_have(
+    alice: User, bob: User, team: Team, issue: Issue
+) -> None:
+    keys = [issue(alice, f"key {number}")[0] for number in range(CROWD)]
+    team.policy = Policy(keys_per_member=2)
+    team.save(update_fields=["policy"])
+    outcomes = at_once(*(partial(hand_over, key, bob, actor=alice) for key in keys))
+    assert sum(isinstance(one, PolicyBroken) for one in outcomes) == CROWD - 2
+    assert ApiKey.objects.filter(owner=bob).count() == 2
+
+
+def test_of_many_who_take_a_name_one_gets_it(bob: User, team: Team, issue: Issue) -> None:
+    keys = [issue(bob, f"key {number}")[0] for number in range(CROWD)]
+    outcomes = at_once(
+        *(partial(change, key, Changes(name="ci"), actor=bob) for key in keys),
+        partial(ApiKey.objects.issue, team=team, owner=bob, name="ci"),
+    )
+    assert sum(isinstance(one, NameTaken) for one in outcomes) == CROWD
+    assert ApiKey.objects.filter(name="ci").count() == 1
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda key, bob: key.revoke(actor=bob),
+        lambda key, bob: rotate(key, Grace.NOW, actor=bob),
+    ],
+)
+def test_whoever_ends_both_secrets_never_waits_in_a_circle_with_the_meter(
+    bob: User, issue: Issue, act: Callable[[ApiKey, User], object]
+) -> None:
+    """The gateway notes last uses by the id; the rows' order on disk is any, as here."""
+    key, _ = issue(bob)
+    rotate(key, Grace.HOUR, actor=bob)
+    older, newer = Secret.objects.order_by("pk")
+    for value in (b"moved", older.digest):
+        Secret.objects.filter(pk=older.pk).update(digest=value)
+    with ThreadPoolExecutor(1) as thread, transaction.atomic():
+        note_use(older)
+        ended = thread.submit(and_close, partial(act, key, bob))
+        time.sleep(0.3)  # By now it waits for one of the two.
+        note_use(newer)
+    ended.result(timeout=30)
+
+
+def note_use(one: Secret) -> None:
+    Secret.objects.filter(pk=one.pk).update(last_used_agent="noted")
+
+
+def and_close(act: Callable[[], object]) -> object:
+    try:
+        return act()
+    finally:
+        connection.close()

@@ -1,0 +1,178 @@
+"""A new secret for a key that stays: how the old one ends, and what is kept of it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.activity.receipts import Receipt
+from keyportal.keys import secret
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.refusals import AlreadyCreated, AlreadyRotating
+from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
+from keyportal.teams.models import Team, User
+
+Issue = Callable[..., tuple[ApiKey, str]]
+SPANS = [(Grace.HOUR, 1), (Grace.DAY, 24), (Grace.WEEK, 168)]
+
+
+def digest(text: str) -> bytes:
+    return secret.digest(text.encode())
+
+
+def digests(key: ApiKey) -> set[bytes]:
+    return {bytes(one.digest) for one in key.secrets.all()}
+
+
+def live(key: ApiKey) -> list[bytes]:
+    return [bytes(one.digest) for one in live_secrets(ApiKey.objects.get(pk=key.pk))]
+
+
+def use(text: str) -> None:
+    """As the gateway's meter notes it."""
+    Secret.objects.filter(digest=digest(text)).update(last_used_at=timezone.now())
+
+
+def test_at_once_ends_the_old_one_and_keeps_the_key(team: Team, bob: User, issue: Issue) -> None:
+    key, old = issue(bob)
+    new = rotate(key, Grace.NOW, actor=bob, address="192.0.2.1")
+    assert new.public_id == key.public_id
+    assert secret.is_well_formed(new.text.encode())
+    assert new.text != old
+    assert live(key) == [digest(new.text)]
+    assert digests(key) == {digest(new.text)}
+    stone = Tombstone.objects.get()
+    assert bytes(stone.digest) == digest(old)
+    assert (stone.public_id, stone.is_rotated, stone.deleted_by) == (key.public_id, True, "bob")
+    row = AuditEvent.objects.of(team).get(action=Action.KEY_ROTATED)
+    assert row.target == f"{key}: the old secret lives on: not at all: it ends now"
+    assert (row.actor, row.address) == ("bob", "192.0.2.1")
+
+
+@pytest.mark.parametrize(("grace", "hours"), SPANS)
+def test_the_old_one_lives_on_for_a_while(
+    bob: User, issue: Issue, grace: Grace, hours: int
+) -> None:
+    key, old = issue(bob)
+    before = timezone.now()
+    new = rotate(key, grace, actor=bob)
+    assert live(key) == [digest(new.text), digest(old)]
+    ending = Secret.objects.get(digest=digest(old)).expires_at
+    assert ending is not None
+    assert before <= ending - timedelta(hours=hours) <= timezone.now()
+    assert Secret.objects.get(digest=digest(new.text)).expires_at is None
+    Secret.objects.filter(digest=digest(old)).update(expires_at=timezone.now())
+    assert live(key) == [digest(new.text)]
+
+
+def test_the_old_one_lives_on_until_the_new_one_is_used(bob: User, issue: Issue) -> None:
+    key, old = issue(bob)
+    use(old)
+    new = rotate(key, Grace.FIRST_USE, actor=bob)
+    use(old)
+    assert live(key) == [digest(new.text), digest(old)]
+    use(new.text)
+    assert live(key) == [digest(new.text)]
+
+
+@pytest.mark.parametrize("first", [Grace.HOUR, Grace.FIRST_USE])
+@pytest.mark.parametrize("second", [Grace.WEEK, Grace.FIRST_USE])
+def test_never_more_than_two_live(bob: User, issue: Issue, first: Grace, second: Grace) -> None:
+    key, old = issue(bob)
+    new = rotate(key, first, actor=bob)
+    with pytest.raises(AlreadyRotating):
+        rotate(key, second, actor=bob)
+    assert live(key) == [digest(new.text), digest(old)]
+    assert AuditEvent.objects.filter(action=Action.KEY_ROTATED).count() == 1
+
+
+@pytest.mark.parametrize("first", [Grace.HOUR, Grace.FIRST_USE])
+def test_at_once_ends_both(bob: User, issue: Issue, first: Grace) -> None:
+    key, old = issue(bob)
+    newer = rotate(key, first, actor=bob)
+    newest = rotate(key, Grace.NOW, actor=bob)
+    assert digests(key) == {digest(newest.text)}
+    buried = {bytes(stone.digest) for stone in Tombstone.objects.all()}
+    assert buried == {digest(old), digest(newer.text)}
+
+
+@pytest.mark.parametrize("second", [Grace.HOUR, Grace.FIRST_USE])
+def test_after_the_old_one_has_ended_a_rotation_may_overlap_again(
+    bob: User, issue: Issue, second: Grace
+) -> None:
+    """And what has ended by itself goes, with a tombstone."""
+    key, old = issue(bob)
+    newer = rotate(key, Grace.FIRST_USE, actor=bob)
+    use(newer.text)
+    newest = rotate(key, second, actor=bob)
+    assert live(key) == [digest(newest.text), digest(newer.text)]
+    assert [bytes(stone.digest) for stone in Tombstone.objects.all()] == [digest(old)]
+
+
+def test_the_old_one_is_ended_by_hand(team: Team, bob: User, issue: Issue) -> None:
+    key, old = issue(bob)
+    new = rotate(key, Grace.WEEK, actor=bob)
+    for _ in range(2):
+        end_old(key, actor=bob, address="192.0.2.1")
+    assert digests(key) == {digest(new.text)}
+    assert bytes(Tombstone.objects.get().digest) == digest(old)
+    row = AuditEvent.objects.of(team).get(action=Action.KEY_OLD_ENDED)
+    assert (row.target, row.actor, row.address) == (str(key), "bob", "192.0.2.1")
+
+
+def test_a_form_rotates_once(bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    rotate(key, Grace.NOW, actor=bob, nonce="one form")
+    before = digests(key)
+    with pytest.raises(AlreadyCreated):
+        rotate(key, Grace.NOW, actor=bob, nonce="one form")
+    assert digests(key) == before
+
+
+def test_a_refused_rotation_leaves_its_form_good(bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    rotate(key, Grace.HOUR, actor=bob)
+    with pytest.raises(AlreadyRotating):
+        rotate(key, Grace.HOUR, actor=bob, nonce="one form")
+    rotate(key, Grace.NOW, actor=bob, nonce="one form")
+
+
+def test_the_newest_is_told_by_its_row_and_not_by_a_clock(bob: User, issue: Issue) -> None:
+    """A host whose clock is ahead has made the first one: it is the older one all the same."""
+    key, old = issue(bob)
+    Secret.objects.update(created_at=timezone.now() + timedelta(minutes=5))
+    new = rotate(key, Grace.FIRST_USE, actor=bob)
+    found = ApiKey.objects.for_display().get(pk=key.pk)
+    assert found.masked.endswith(new.last4)
+    assert found.secrets.all()[0].last4 == new.last4
+    use(new.text)
+    assert live(key) == [digest(new.text)]
+    end_old(key, actor=bob)
+    assert digests(key) == {digest(new.text)}
+    assert bytes(Tombstone.objects.get().digest) == digest(old)
+
+
+def test_a_rotated_key_is_no_deleted_one_until_it_is(team: Team, bob: User, issue: Issue) -> None:
+    """Then its receipt tells of all its secrets."""
+    key, old = issue(bob)
+    use(old)
+    rotate(key, Grace.NOW, actor=bob)
+    rotate(key, Grace.HOUR, actor=bob)
+    assert Receipt.of(team, key.public_id) is None
+    key.revoke(actor=bob)
+    receipt = Receipt.of(team, key.public_id)
+    assert receipt is not None
+    assert receipt.last is not None
+    assert bytes(receipt.last.digest) == digest(old)
+    assert Tombstone.objects.filter(is_rotated=False).count() == 2
+    assert Tombstone.objects.count() == 3
+
+
+def test_no_plaintext_is_kept_anywhere(bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    new = rotate(key, Grace.HOUR, actor=bob)
+    assert new.text not in repr(new)
+    for row in AuditEvent.objects.all():
+        assert secret.redact(row.target) == row.target
