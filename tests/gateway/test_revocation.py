@@ -4,10 +4,8 @@ import asyncio
 import itertools
 import json
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 
 import aiohttp
@@ -20,49 +18,15 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.serving import CHAT, Connection, Server, chat_body, head, wait_until
+from tests.shooters import Shooters
 from tests.upstream import Upstream as FakeUpstream
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 OwnServer = Callable[..., Server]
-CONNECTIONS = 8
 LATER = 2_000
 STREAMS = 1_000
-
-
-class Shooters:
-    """Clients that ask without a pause, and note when each request began and how it ended."""
-
-    def __init__(self, server: Server, key: str) -> None:
-        self._server = server
-        self._request = head("GET /v1/models", key, None)
-        self._over = threading.Event()
-        self.shots: list[tuple[float, int]] = []
-        """Begin in monotonic seconds, status."""
-        self.threads = [threading.Thread(target=self._shoot) for _ in range(CONNECTIONS)]
-
-    def _shoot(self) -> None:
-        with self._server.connect() as connection:
-            while not self._over.is_set():
-                began = time.monotonic()
-                connection.send(self._request)
-                self.shots.append((began, connection.reply().status))
-
-    def since(self, moment: float) -> list[int]:
-        """The statuses of the requests that began later."""
-        return [status for began, status in tuple(self.shots) if began > moment]
-
-    @contextmanager
-    def firing(self) -> Iterator[None]:
-        for thread in self.threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            for thread in self.threads:
-                thread.join()
 
 
 @pytest.fixture
@@ -88,13 +52,9 @@ def test_no_request_after_the_deletion_is_served(
 ) -> None:
     """0 of at least 2,000 that start after the delete's return, while clients never pause."""
     api_key, key = issue(alice)
-    shooters = Shooters(wide_server, key)
-    with shooters.firing():
-        wait_until(lambda: len(shooters.shots) > 500, 30)
-        delete(api_key, alice)
-        deleted = time.monotonic()
-        wait_until(lambda: len(shooters.since(deleted)) >= LATER, 60)
-    assert set(shooters.since(deleted)) == {401}
+    shooters = Shooters(wide_server, head("GET /v1/models", key, None))
+    later = shooters.around(lambda: delete(api_key, alice), before=500, after=LATER)
+    assert set(later) == {401}
     assert set(shooters.since(0)) == {200, 401}
 
 

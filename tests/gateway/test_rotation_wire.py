@@ -1,0 +1,75 @@
+"""How the old secret of a rotated key ends, as its callers see it."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from keyportal.activity.models import Tombstone
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rotation import Grace, end_old, rotate
+from keyportal.teams.models import User
+from tests.serving import Server, head, wait_until
+from tests.shooters import Shooters
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+OwnServer = Callable[..., Server]
+WORKERS = 4
+
+
+def test_an_old_secret_works_until_the_new_one_is_used(
+    own_server: OwnServer, bob: User, issue: Issue
+) -> None:
+    """Then it ends for good, about a second later, when that use is written down."""
+    server = own_server(workers=WORKERS)
+    key, old = issue(bob)
+    new = rotate(key, Grace.FIRST_USE, actor=bob).text
+    shooters = Shooters(server, head("GET /v1/models", old, None), connections=4)
+    noted = 0.0
+
+    def use_the_new_one() -> None:
+        nonlocal noted
+        assert set(shooters.since(0)) == {200}
+        assert server.request("GET", "/v1/models", key=new).status == 200
+        newest = key.secrets.order_by("-pk")
+        used = time.monotonic()
+        wait_until(lambda: newest[0].last_used_at, 10)
+        noted = time.monotonic()
+        assert noted - used < 4  # A second, and more of them on a busy machine.
+
+    later = shooters.around(use_the_new_one, before=100, after=400)
+    assert set(later) == {401}
+    statuses = [status for _, status in sorted(shooters.shots)]
+    assert set(statuses) == {200, 401}
+    assert server.request("GET", "/v1/models", key=new).status == 200
+
+
+def test_an_old_secret_ends_by_the_clock(live: Server, bob: User, issue: Issue) -> None:
+    key, old = issue(bob)
+    new = rotate(key, Grace.HOUR, actor=bob).text
+    ends_at = timezone.now() + timedelta(seconds=1)
+    Secret.objects.filter(key=key, expires_at__isnull=False).update(expires_at=ends_at)
+    with live.connect() as connection:
+        while True:
+            asked_at = timezone.now()
+            connection.ask("GET /v1/models", old)
+            if connection.reply().status != 200:
+                break
+            assert asked_at < ends_at
+            time.sleep(0.02)
+    assert timezone.now() >= ends_at
+    assert live.request("GET", "/v1/models", key=new).status == 200
+
+
+def test_an_old_secret_that_is_ended_by_hand_is_refused_and_noted(
+    live: Server, bob: User, issue: Issue
+) -> None:
+    key, old = issue(bob)
+    new = rotate(key, Grace.WEEK, actor=bob).text
+    assert [live.request("GET", "/v1/models", key=text).status for text in (old, new)] == [200, 200]
+    end_old(key, actor=bob)
+    assert [live.request("GET", "/v1/models", key=text).status for text in (old, new)] == [401, 200]
+    wait_until(lambda: Tombstone.objects.get(public_id=key.public_id).refused == 1)

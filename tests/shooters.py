@@ -1,0 +1,55 @@
+"""Clients that ask without a pause, while something is taken away from their key."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tests.serving import Reply, Server, wait_until
+
+
+class Shooters:
+    """They note when each request began and how it ended."""
+
+    def __init__(self, server: Server, request: bytes, connections: int = 8) -> None:
+        """`request` is one whole request, sent again and again as it is."""
+        self._server = server
+        self._request = request
+        self._over = threading.Event()
+        self.shots: list[tuple[float, int]] = []
+        """Begin in monotonic seconds, status."""
+        self.last: Reply | None = None
+        self.threads = [threading.Thread(target=self._shoot) for _ in range(connections)]
+
+    def _shoot(self) -> None:
+        with self._server.connect() as connection:
+            while not self._over.is_set():
+                began = time.monotonic()
+                connection.send(self._request)
+                self.last = connection.reply()
+                self.shots.append((began, self.last.status))
+
+    def since(self, moment: float) -> list[int]:
+        """The statuses of the requests that began later."""
+        return [status for began, status in tuple(self.shots) if began > moment]
+
+    @contextmanager
+    def firing(self) -> Iterator[None]:
+        for thread in self.threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in self.threads:
+                thread.join()
+
+    def around(self, act: Callable[[], object], *, before: int, after: int) -> list[int]:
+        """Do this when so many have been answered; the statuses of what began after its return,
+        when there are enough of those."""
+        with self.firing():
+            wait_until(lambda: len(self.shots) > before, 30)
+            act()
+            done = time.monotonic()
+            wait_until(lambda: len(self.since(done)) >= after, 60)
+        return self.since(done)
