@@ -52,7 +52,7 @@ bench: developing ## Measure the gateway, as ratios taken in one run: make bench
 		{ echo "apt-get install wrk nginx-light" >&2; exit 1; }
 	@command -v npm >/dev/null || { apt-get update && apt-get install -y nodejs npm; } || true
 	@failed=0; $(CLEAN) $(BENCHMARKS) || failed=1; \
-	$(CLEAN) $(BIN)/python -m tests.postgresql $(BENCHMARKS) || failed=1; exit $$failed
+	$(CLEAN) $(BIN)/python -m tests.postgresql --durable $(BENCHMARKS) || failed=1; exit $$failed
 
 format: developing ## Format the code and repair what the linter can
 	$(BIN)/ruff check --fix .
