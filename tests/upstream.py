@@ -82,15 +82,15 @@ class Upstream:
 
     async def _upload(self, request: web.Request) -> bytes:
         """A form as it comes; its model may want it to be answered before it is whole."""
-        body = b""
+        body = bytearray()
         async for chunk in request.content.iter_any():
             body += chunk
             self.arrived = len(body)
             if b"\r\n\r\nearly" in body[:1000]:
                 break
             if b"\r\n\r\nreluctant" in body[:1000] and not self.may_go_on.is_set():
-                await asyncio.to_thread(self.may_go_on.wait, 30)
-        return body
+                await asyncio.to_thread(self.may_go_on.wait, 90)
+        return bytes(body)
 
     async def _early(self, request: web.Request, status: str) -> web.StreamResponse:
         return await self._status(request, status)
@@ -208,7 +208,7 @@ class Upstream:
         """One event, then nothing until the test says so, then the rest."""
         response = await _events(request)
         await response.write(event(0))
-        await asyncio.to_thread(self.may_go_on.wait, 30)
+        await asyncio.to_thread(self.may_go_on.wait, 90)
         await response.write(event(1) + b"data: [DONE]\n\n")
         return response
 
@@ -233,7 +233,7 @@ class Upstream:
         """Half an event that nobody ends."""
         response = await _events(request)
         await response.write(event(0) + b'data: {"half')
-        await asyncio.to_thread(self.may_go_on.wait, 30)
+        await asyncio.to_thread(self.may_go_on.wait, 90)
         return response
 
     async def _break_midway(self, request: web.Request, detail: str) -> web.StreamResponse:
@@ -315,7 +315,7 @@ def running() -> Iterator[Upstream]:
         return runner
 
     def wait(work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, loop).result(60)
 
     runner = wait(start())
     try:
