@@ -1,12 +1,13 @@
 """The list of keys: what it shows to whom, and how it is searched, sorted and paged."""
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import Model
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
@@ -16,8 +17,10 @@ from keyportal.activity.periods import Step
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Permissions
 from keyportal.teams.models import Membership, Team, User
+from tests.speed import takes
 
 LIST = "/teams/u-8105f7322477/keys/"
+FIRST = 10_000_000  # Of the public ids of many keys, which have eight characters.
 HTMX = {"HX-Request": "true"}
 SignIn = Callable[[User], Client]
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -231,7 +234,7 @@ def test_an_end_and_a_choice_of_models_are_shown(
 
 def test_many_are_counted_with_thousands_apart(sign_in: SignIn, alice: User, team: Team) -> None:
     Team.objects.update(key_limit=5000)
-    fill(team, alice, range(1234))
+    fill(team, alice, 1234)
     text = sign_in(alice).get(LIST, {"page": "41"}).content.decode()
     assert "<strong>1,234 of 5,000</strong>" in text
     assert "1,001–1,025 of 1,234" in text
@@ -316,8 +319,8 @@ def test_queries_stay_the_same_for_any_number_of_keys(
 def test_a_hundred_thousand_keys_are_listed_in_a_fifth_of_a_second(
     sign_in: SignIn, alice: User, team: Team
 ) -> None:
-    for start in range(0, 100_000, 5_000):
-        fill(team, alice, range(start, start + 5_000))
+    fill(team, alice, 100_000)
+    assert Secret.objects.filter(last_used_at__isnull=False).count() == 99_999
     if connection.vendor == "postgresql":
         # As autovacuum would: plans made for an empty table check each foreign key row by row.
         with connection.cursor() as cursor:
@@ -325,27 +328,41 @@ def test_a_hundred_thousand_keys_are_listed_in_a_fifth_of_a_second(
     client = sign_in(alice)
     client.get(LIST)
     for query in ({}, {"sort": "name", "page": "4000"}, {"q": "77"}, {"sort": "-last_used"}):
-        assert min(seconds(client, query) for _ in range(5)) < 0.2
+        assert takes(partial(show, client, query), at_most=0.2), query
 
 
-def fill(team: Team, owner: User, numbers: range) -> None:
-    keys = ApiKey.objects.bulk_create(
-        ApiKey(team=team, owner=owner, name=f"key {number}", public_id=f"{number:08}")
-        for number in numbers
-    )
-    Secret.objects.bulk_create(
-        Secret(
-            key=key,
-            digest=key.public_id.encode() * 4,
-            prefix="sk-kp-",
-            last4="k3Tz",
-            last_used_at=timezone.now() - timedelta(seconds=key.pk * 7919 % 100_003),
-        )
-        for key in keys
-    )
+def fill(team: Team, owner: User, number: int) -> None:
+    """The database copies all of them from the first: as objects they would take a minute."""
+    key = ApiKey.objects.create(team=team, owner=owner, name="key 0", public_id=str(FIRST))
+    Secret.objects.create(key=key, digest=b"0" * 32, prefix="sk-kp-", last4="k3Tz")
+    numbers = f"""WITH RECURSIVE numbers (number) AS (
+      SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < {number - 1})"""
+    names = {"name": "'key ' || number", "public_id": f"CAST({FIRST} + number AS text)"}
+    ago = "(keys_apikey.id * 7919 % 100003)"
+    digest = " || ".join(["public_id"] * 4)
+    if connection.vendor == "postgresql":
+        secrets = {
+            "digest": f"CAST({digest} AS bytea)",
+            "last_used_at": f"now() - {ago} * interval '1 second'",
+        }
+    else:
+        secrets = {
+            "digest": f"CAST({digest} AS blob)",
+            "last_used_at": f"datetime('now', -{ago} || ' seconds')",
+        }
+    others = f"CROSS JOIN keys_apikey WHERE keys_apikey.id <> {key.pk}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{numbers} {copying(ApiKey, names)} CROSS JOIN numbers")
+        cursor.execute(copying(Secret, {"key_id": "keys_apikey.id"} | secrets) + others)
 
 
-def seconds(client: Client, query: dict[str, str]) -> float:
-    start = time.perf_counter()
+def copying(table: type[Model], changes: dict[str, str]) -> str:
+    """An INSERT of what a SELECT finds, which is to go on from here, but for some columns."""
+    name = table._meta.db_table
+    columns = [str(field.column) for field in table._meta.concrete_fields if not field.primary_key]
+    values = (changes.get(column, f"{name}.{column}") for column in columns)
+    return f"INSERT INTO {name} ({', '.join(columns)}) SELECT {', '.join(values)} FROM {name} "
+
+
+def show(client: Client, query: dict[str, str]) -> None:
     assert client.get(LIST, query, headers=HTMX).status_code == 200
-    return time.perf_counter() - start
