@@ -6,7 +6,14 @@ from typing import NamedTuple
 from django.db.models import Q, Sum
 from django.utils import timezone
 
-from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window
+from keyportal.activity.windows import (
+    LEASE_SECONDS,
+    Kind,
+    Lease,
+    Window,
+    window_end,
+    window_start,
+)
 from keyportal.teams.limits import LABELS, Limits
 
 COUNTED = {
@@ -31,22 +38,6 @@ class Use(NamedTuple):
     @property
     def is_full(self) -> bool:
         return self.limit is not None and self.used >= self.limit
-
-
-def window_start(kind: Kind, now: datetime) -> datetime:
-    """`now` is in UTC, to which all windows are aligned."""
-    minute = now.replace(second=0, microsecond=0)
-    if kind is Kind.MINUTE:
-        return minute
-    day = minute.replace(hour=0, minute=0)
-    return day if kind is Kind.DAY else day.replace(day=1)
-
-
-def window_end(kind: Kind, now: datetime) -> datetime:
-    start = window_start(kind, now)
-    if kind is Kind.MONTH:
-        return (start + timedelta(days=31)).replace(day=1)
-    return start + (timedelta(minutes=1) if kind is Kind.MINUTE else timedelta(days=1))
 
 
 def uses(subject: str, limits: Limits) -> list[Use]:

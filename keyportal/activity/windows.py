@@ -4,6 +4,7 @@ These rows are counters that admission keeps, shared by all workers and hosts. T
 foreign keys, so deleting a key never waits for them, nor they for it.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from django.db import models
@@ -18,6 +19,43 @@ class Kind(models.IntegerChoices):
     MINUTE = 1, "Minute"
     DAY = 2, "Day"
     MONTH = 3, "Month"
+
+
+def window_start(kind: int, now: datetime) -> datetime:
+    """When the window of this kind began that `now` is in; both in UTC."""
+    if kind == Kind.EVER:
+        return datetime.fromtimestamp(0, UTC)
+    minute = now.replace(second=0, microsecond=0)
+    if kind == Kind.MINUTE:
+        return minute
+    day = minute.replace(hour=0, minute=0)
+    return day if kind == Kind.DAY else day.replace(day=1)
+
+
+def window_end(kind: int, now: datetime) -> datetime:
+    """When it ends, and the next begins."""
+    if kind == Kind.EVER:
+        return datetime.max.replace(tzinfo=UTC)
+    start = window_start(kind, now)
+    if kind == Kind.MONTH:
+        return (start + timedelta(days=31)).replace(day=1)
+    return start + (timedelta(minutes=1) if kind == Kind.MINUTE else timedelta(days=1))
+
+
+# `window_start` by the database's clock, of a column `kind`, in a statement that has parameters.
+START_POSTGRESQL = f"""
+CASE kind WHEN {Kind.MINUTE} THEN date_trunc('minute', now(), 'UTC')
+          WHEN {Kind.DAY} THEN date_trunc('day', now(), 'UTC')
+          WHEN {Kind.MONTH} THEN date_trunc('month', now(), 'UTC')
+          ELSE 'epoch'::timestamptz END
+"""
+# Times are text here, as Django writes and reads them.
+START_SQLITE = f"""
+CASE kind WHEN {Kind.MINUTE} THEN strftime('%%Y-%%m-%%d %%H:%%M:00', 'now')
+          WHEN {Kind.DAY} THEN strftime('%%Y-%%m-%%d 00:00:00', 'now')
+          WHEN {Kind.MONTH} THEN strftime('%%Y-%%m-01 00:00:00', 'now')
+          ELSE '1970-01-01 00:00:00' END
+"""
 
 
 def key_subject(public_id: str) -> str:

@@ -11,7 +11,12 @@ from typing import Any, NamedTuple
 
 from django.db import connections
 
-from keyportal.activity.windows import LEASE_SECONDS, Kind
+from keyportal.activity.windows import (
+    LEASE_SECONDS,
+    START_POSTGRESQL,
+    START_SQLITE,
+    window_end,
+)
 
 ALIAS = "admission"
 
@@ -112,57 +117,33 @@ def _ago(seconds: int) -> str:
 
 
 def _total(kind: int, row: int, requests: int, tokens: int, now: float) -> Total:
-    ends_at = window_end(kind, float(now))
-    return Total(row, requests, tokens, ends_at - float(now), ends_at)
-
-
-def window_end(kind: int, now: float) -> float:
-    """When the window of this kind that `now` is in ends; both in seconds since 1970."""
-    if kind == Kind.MINUTE:
-        return now - now % 60 + 60
-    if kind == Kind.DAY:
-        return now - now % 86_400 + 86_400
-    if kind == Kind.EVER:
-        return float("inf")
-    at = datetime.fromtimestamp(now, UTC)
-    years, month = divmod(at.month, 12)  # January is 1, so this is the next month, from 0.
-    return datetime(at.year + years, month + 1, 1, tzinfo=UTC).timestamp()
+    ends_at = window_end(kind, datetime.fromtimestamp(now, UTC)).timestamp()
+    return Total(row, requests, tokens, ends_at - now, ends_at)
 
 
 _ADD_POSTGRESQL = f"""
 INSERT INTO activity_window AS held (subject, kind, start, requests, tokens)
-SELECT subject, kind,
-       CASE kind WHEN {Kind.MINUTE} THEN date_trunc('minute', now(), 'UTC')
-                 WHEN {Kind.DAY} THEN date_trunc('day', now(), 'UTC')
-                 WHEN {Kind.MONTH} THEN date_trunc('month', now(), 'UTC')
-                 ELSE 'epoch'::timestamptz END,
-       requests, tokens
+SELECT subject, kind, {START_POSTGRESQL}, requests, tokens
 FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[])
      AS added (subject, kind, requests, tokens)
 ORDER BY subject, kind
 ON CONFLICT (subject, kind, start) DO UPDATE
 SET requests = held.requests + excluded.requests, tokens = held.tokens + excluded.tokens
 RETURNING subject, kind, id, requests, tokens, extract(epoch FROM now())::float8
-"""  # noqa: S608 - the numbers are our own
-# Times are text here, as Django writes and reads them. The WHERE tells SQLite's parser that the
-# ON is no join's.
+"""  # noqa: S608 - nothing of a request is in it
+# The WHERE tells SQLite's parser that the ON is no join's.
 _ADD_SQLITE = f"""
 WITH added (subject, kind, requests, tokens) AS (
   SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
          json_extract(value, '$[2]'), json_extract(value, '$[3]') FROM json_each(%s)
 )
 INSERT INTO activity_window (subject, kind, start, requests, tokens)
-SELECT subject, kind,
-       CASE kind WHEN {Kind.MINUTE} THEN strftime('%%Y-%%m-%%d %%H:%%M:00', 'now')
-                 WHEN {Kind.DAY} THEN strftime('%%Y-%%m-%%d 00:00:00', 'now')
-                 WHEN {Kind.MONTH} THEN strftime('%%Y-%%m-01 00:00:00', 'now')
-                 ELSE '1970-01-01 00:00:00' END,
-       requests, tokens
+SELECT subject, kind, {START_SQLITE}, requests, tokens
 FROM added WHERE true
 ON CONFLICT (subject, kind, start) DO UPDATE
 SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens
 RETURNING subject, kind, id, requests, tokens, (julianday('now') - 2440587.5) * 86400.0
-"""  # noqa: S608 - the numbers are our own
+"""  # noqa: S608 - nothing of a request is in it
 _TAKE_BACK_POSTGRESQL = """
 UPDATE activity_window SET requests = requests - number
 FROM unnest(%s::bigint[], %s::bigint[]) AS back (window_id, number) WHERE id = window_id

@@ -1,35 +1,16 @@
 """What is used of limits now: read from the windows and leases that the gateway keeps."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
-from keyportal.activity.limits import uses, window_end, window_start
+from keyportal.activity.limits import uses
 from keyportal.activity.models import Action, AuditEvent, Lease, Window
-from keyportal.activity.windows import Kind
+from keyportal.activity.windows import Kind, window_end, window_start
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits
 
 SUBJECT = "key:AbCd1234"
-
-
-@pytest.mark.parametrize(
-    ("kind", "start", "end"),
-    [
-        (Kind.MINUTE, datetime(2026, 12, 31, 23, 59, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
-        (Kind.DAY, datetime(2026, 12, 31, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
-        (Kind.MONTH, datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
-    ],
-)
-def test_windows_follow_the_clock_in_utc(kind: Kind, start: datetime, end: datetime) -> None:
-    now = datetime(2026, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
-    assert (window_start(kind, now), window_end(kind, now)) == (start, end)
-
-
-def test_a_short_month_ends_as_well() -> None:
-    assert window_end(Kind.MONTH, datetime(2027, 2, 28, tzinfo=UTC)) == datetime(
-        2027, 3, 1, tzinfo=UTC
-    )
 
 
 @pytest.mark.django_db

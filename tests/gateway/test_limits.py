@@ -12,7 +12,7 @@ import pytest
 from django.db import connections
 from django.utils import timezone
 
-from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window
+from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window, window_start
 from keyportal.gateway import admission as admission_module
 from keyportal.gateway import counters
 from keyportal.gateway import limits as module
@@ -397,32 +397,15 @@ def test_durations_are_written_as_openai_writes_them(seconds: float, written: st
     assert duration(seconds) == written
 
 
-@pytest.mark.parametrize(
-    ("kind", "at", "ends"),
-    [
-        (Kind.MINUTE, "2026-11-24T13:45:10+00:00", "2026-11-24T13:46:00+00:00"),
-        (Kind.DAY, "2026-11-24T13:45:10+00:00", "2026-11-25T00:00:00+00:00"),
-        (Kind.MONTH, "2026-11-24T13:45:10+00:00", "2026-12-01T00:00:00+00:00"),
-        (Kind.MONTH, "2026-12-31T23:59:59+00:00", "2027-01-01T00:00:00+00:00"),
-        (Kind.MONTH, "2028-02-01T00:00:00+00:00", "2028-03-01T00:00:00+00:00"),
-    ],
-)
-def test_windows_end_where_the_next_begins(kind: Kind, at: str, ends: str) -> None:
-    moment = datetime.fromisoformat(at).timestamp()
-    assert counters.window_end(kind, moment) == datetime.fromisoformat(ends).timestamp()
-
-
-def test_windows_are_stored_as_django_reads_them(
+def test_windows_are_stored_where_the_portal_looks_for_them(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
-    key = limited(requests_per_minute=9, requests_per_day=9, requests_per_month=9)
-    before = timezone.now()
-    ask([worker], key)
+    """The database's words for where a window begins say what Python's do."""
+    counted = {f"requests_per_{unit}": 9 for unit in ("minute", "day", "month")}
+    now = timezone.now()
+    ask([worker], limited(**counted, parallel_requests=9))
     starts = dict(Window.objects.values_list("kind", "start"))
-    minute = before.replace(second=0, microsecond=0)
-    assert starts[Kind.MINUTE] == minute
-    assert starts[Kind.DAY] == minute.replace(hour=0, minute=0)
-    assert starts[Kind.MONTH] == minute.replace(day=1, hour=0, minute=0)
+    assert starts == {kind: window_start(kind, now) for kind in Kind}
 
 
 class Gate:
