@@ -221,9 +221,9 @@ def serve_model(team: Team, fake: FakeUpstream) -> Callable[..., str]:
     """Serve a model of the team from the fake upstream: `serve_model("stall")` returns its name."""
 
     def serve_model(behaviour: str, name: str = "", **upstream_fields: object) -> str:
-        server, _ = Upstream.objects.update_or_create(
-            name=f"fake-{name}", defaults={"base_url": fake.url, **upstream_fields}
-        )
+        # It shares a process with the test, and may be long in coming.
+        fields = {"base_url": fake.url, "connect_timeout": 60, **upstream_fields}
+        server, _ = Upstream.objects.update_or_create(name=f"fake-{name}", defaults=fields)
         slug = re.sub(r"[^a-z0-9]+", "-", behaviour.lower()).strip("-")
         served = ServedModel.objects.create(name=f"{team.slug}/{name or slug}", team=team)
         Route.objects.create(model=served, upstream=server, upstream_model=behaviour)

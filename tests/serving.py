@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.db import connection
 
-START_SECONDS = 60
+START_SECONDS = 100
 CHAT = "/v1/chat/completions"
 
 
@@ -87,7 +87,7 @@ class Server:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.05)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
+    def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
         """Stop it and return its exit code; killed, with an error, when it takes too long."""
         if self.process.poll() is None:
             self.process.send_signal(how)
@@ -114,7 +114,7 @@ class Server:
         key: str | None = None,
         body: object = None,
         headers: dict[str, str] | None = None,
-        timeout: float = 30,
+        timeout: float = 60,
     ) -> Reply:
         """One request on a connection of its own; a body that is not bytes is sent as JSON."""
         sent = dict(headers or {})
@@ -148,7 +148,7 @@ class Server:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def connect(self, timeout: float = 30) -> "Connection":
+    def connect(self, timeout: float = 60) -> "Connection":
         return Connection(self.port, timeout)
 
     def workers(self) -> list[int]:
@@ -255,7 +255,7 @@ def chat_body(model: str, **more: object) -> dict[str, object]:
     return {"model": model, "messages": [{"role": "user", "content": "Hello, model!"}], **more}
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait for what happens elsewhere, as long as a loaded machine may need."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -48,8 +48,8 @@ class Shooters:
         """Do this when so many have been answered; the statuses of what began after its return,
         when there are enough of those."""
         with self.firing():
-            wait_until(lambda: len(self.shots) > before, 30)
+            wait_until(lambda: len(self.shots) > before)
             act()
             done = time.monotonic()
-            wait_until(lambda: len(self.since(done)) >= after, 60)
+            wait_until(lambda: len(self.since(done)) >= after, 90)
         return self.since(done)

@@ -42,7 +42,7 @@ class Place:
             env=self.environment | environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
 
     def manage(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -57,7 +57,7 @@ class Place:
         with self.serving(*arguments, **environment) as process:
             self.wait_until_it_answers(process)
             process.terminate()
-            return process.communicate(timeout=30)
+            return process.communicate(timeout=60)
 
     def serving(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -74,7 +74,7 @@ class Place:
         return f"http://127.0.0.1:{self.port}/accounts/login/"
 
     def wait_until_it_answers(self, process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             # An answer, not only a connection: gunicorn listens before a worker is there.
             with suppress(OSError), urllib.request.urlopen(self.url) as answer:
@@ -146,7 +146,7 @@ def test_the_first_start_prints_a_password_that_signs_in_and_the_second_none(
         assert place.can_sign_in("demo", first[1])
         assert not place.can_sign_in("demo", "wrong")
         process.terminate()
-        assert process.communicate(timeout=30)[0] == ""
+        assert process.communicate(timeout=60)[0] == ""
 
     out, _ = place.started("--demo")
     assert out.startswith(f"Sign in at http://127.0.0.1:{place.port}/ as demo; a new password: ")
@@ -205,7 +205,7 @@ def test_two_starts_at_once_agree(place: Place, database: str) -> None:
         second.wait_until_it_answers(two)
         one.terminate()
         two.terminate()
-        printed = one.communicate(timeout=30)[0] + two.communicate(timeout=30)[0]
+        printed = one.communicate(timeout=60)[0] + two.communicate(timeout=60)[0]
     assert printed.count("with password") == 1
     assert printed.count("a new password:") == 1
 

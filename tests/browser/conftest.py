@@ -26,7 +26,7 @@ from tests.serving import Server
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 KEYS = "/teams/u-8105f7322477/keys/"
-SECONDS = 15.0  # What a loaded machine may need for one step.
+SECONDS = 40.0  # What a loaded machine may need for one step.
 
 
 @pytest.fixture(scope="module")

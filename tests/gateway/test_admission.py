@@ -28,6 +28,7 @@ from keyportal.teams.models import Membership, Team, User
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
 Issue = Callable[..., tuple[ApiKey, str]]
 UNKNOWN = secret.generate().text
+PATIENCE = 60.0  # Seconds that a busy machine may need for what takes it milliseconds.
 
 
 class Statements:
@@ -50,11 +51,13 @@ class Statements:
 
 def in_thread(admission: Admission, work: Callable[[], Any]) -> Any:
     """Connections belong to threads: this reaches admission's."""
-    return admission._thread.submit(work).result(timeout=10)
+    return admission._thread.submit(work).result(timeout=PATIENCE)
 
 
 @pytest.fixture
-def admission(db: None) -> Iterator[Admission]:
+def admission(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admission]:
+    """Time-outs are the subject of one test alone."""
+    monkeypatch.setattr(module, "VERDICT_SECONDS", PATIENCE)
     admission = Admission("worker")
     yield admission
     close(admission)
@@ -76,7 +79,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
     gate = Event()
 
     def held(digests: list[bytes], catalog: Snapshot) -> Reading:
-        gate.wait(10)
+        gate.wait(PATIENCE)
         return read(digests, catalog)
 
     monkeypatch.setattr(module, "read", held)
@@ -218,10 +221,14 @@ def test_both_secrets_pass_while_a_rotation_overlaps(
 def test_a_key_expires_by_the_databases_clock(
     admission: Admission, statements: Statements, alice: User, issue: Issue
 ) -> None:
-    _, text = issue(alice, expires_at=database_now() + timedelta(seconds=1))
-    assert isinstance(judge(admission, text)[0], Verdict)
-    time.sleep(1.01)
-    assert judge(admission, text) == [None]
+    expires_at = database_now() + timedelta(seconds=1)
+    _, text = issue(alice, expires_at=expires_at)
+    asked_at = database_now()
+    while judge(admission, text) != [None]:
+        assert asked_at < expires_at
+        time.sleep(0.02)
+        asked_at = database_now()
+    assert database_now() >= expires_at
     # Nothing of our own clock goes along.
     for _, params in statements.verdicts:
         assert params in ([digest(text)], [[digest(text)]])
@@ -273,7 +280,8 @@ def test_as_many_as_may_wait_fit_into_one_statement(
     admission: Admission, statements: Statements
 ) -> None:
     verdicts = judge(admission, *(str(number) for number in range(module.MAX_WAITING)))
-    assert verdicts == [None] * module.MAX_WAITING
+    assert len(verdicts) == module.MAX_WAITING
+    assert set(verdicts) == {None}
     assert len(statements.asked) == 1
 
 
@@ -312,7 +320,6 @@ def test_whatever_a_batch_raises_all_in_it_are_refused_and_the_next_one_works(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(module, "VERDICT_SECONDS", 1000)  # Nobody waits that long.
     _, text = issue(alice)
     with monkeypatch.context() as patched:
         patched.setattr(verdict_module, "_verdict", lambda _: 1 / 0)
@@ -374,7 +381,7 @@ def test_a_late_verdict_is_none_and_later_ones_come(
         # The second waits behind the first, and no longer than it would wait alone.
         for verdict in await judge_all(admission, text, text):
             assert isinstance(verdict, DatabaseUnavailable)
-        monkeypatch.setattr(module, "VERDICT_SECONDS", 5)
+        monkeypatch.setattr(module, "VERDICT_SECONDS", PATIENCE)
         asyncio.get_running_loop().call_later(0.05, gate.set)
         (verdict,) = await judge_all(admission, text)
         assert isinstance(verdict, Verdict)

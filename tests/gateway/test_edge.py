@@ -219,7 +219,7 @@ def test_a_body_that_never_ends_is_not_waited_for(
     monkeypatch.setattr(lingering, "LINGER_SECONDS", 0.05)
     began = time.monotonic()
     client = serve(refusing(InvalidKey()), Client(*[b"x"] * 1000, pause=0.01), length(size))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 8  # All of it would take ten seconds.
     assert client.status == 401
     assert client.parts
     assert client.headers[b"connection"] == b"close"
@@ -228,12 +228,12 @@ def test_a_body_that_never_ends_is_not_waited_for(
 def test_a_client_that_waits_for_leave_to_send_its_body_is_answered_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lingering, "LINGER_SECONDS", 0.5)
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", 2)
     client = Watched(b"x", pause=60)
     serve(refusing(InvalidKey()), client, [*length(1), (b"expect", b"100-continue")])
     assert client.status == 401
     assert client.headers[b"connection"] == b"close"
-    assert client.seconds_to_answer < 0.4  # Not after waiting for what would never come.
+    assert client.seconds_to_answer < 1.9  # Not after waiting for what would never come.
 
 
 def test_a_client_that_hangs_up_while_it_is_refused_is_no_error() -> None:
@@ -241,7 +241,9 @@ def test_a_client_that_hangs_up_while_it_is_refused_is_no_error() -> None:
     assert not client.parts
 
 
-def test_a_body_that_was_read_is_not_waited_for() -> None:
+def test_a_body_that_was_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", 60)
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         raise InvalidKey
@@ -249,7 +251,7 @@ def test_a_body_that_was_read_is_not_waited_for() -> None:
     client = Client(b"{}")
     began = time.monotonic()
     serve(app, client, length(10_000_000))
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 30
     assert b"connection" not in client.headers
 
 

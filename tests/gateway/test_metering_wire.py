@@ -95,7 +95,7 @@ def test_ten_thousand_mixed_calls_are_counted_as_the_upstream_served_them(
     }
     mix = Mix(server, [one, other], models)
     asyncio.run(mix.run(CALLS))
-    wait_until(lambda: calls_of(first, second).count() == CALLS, 30)
+    wait_until(lambda: calls_of(first, second).count() == CALLS)
     assert mix.statuses == {200: CALLS - mix.kinds["fail"], 500: mix.kinds["fail"]}
     assert len(fake.told) == mix.kinds["whole"] + mix.kinds["stream"]
     public_ids = [first.public_id, second.public_id]
@@ -168,7 +168,7 @@ def test_a_kill_loses_the_last_second_at_most(
     model = serve_model("count:3,5")
     for _ in range(5):
         server.chat(text, model)
-    wait_until(lambda: calls_of(key).count() == 5, 5)
+    wait_until(lambda: calls_of(key).count() == 5)
     server.chat(text, model)
     (worker,) = server.workers()
     os.kill(worker, signal.SIGKILL)
@@ -184,15 +184,15 @@ def test_a_call_is_described_as_it_was(
     answer = live.request(
         "POST", CHAT, key=text, body=chat_body(model), headers={"User-Agent": "tests/1"}
     )
-    wait_until(calls_of(key).exists, 5)
+    wait_until(calls_of(key).exists)
     call = calls_of(key).get()
     assert call.request_id == answer.headers["x-request-id"]
     assert (call.team_slug, call.public_id, call.owner) == (key.team.slug, key.public_id, "alice")
     assert (call.endpoint, call.model, call.status) == ("/chat/completions", model, 200)
     assert (call.address, call.agent) == ("127.0.0.1", "tests/1")
     assert call.first_byte_ms is not None
-    assert 300 <= call.first_byte_ms <= call.duration_ms < 5000
-    assert timezone.now() - call.started_at < timedelta(seconds=10)
+    assert 300 <= call.first_byte_ms <= call.duration_ms < 30_000
+    assert timezone.now() - call.started_at < timedelta(seconds=60)
     assert call.is_estimated
 
 
@@ -203,7 +203,7 @@ def test_what_was_refused_after_its_key_was_good_is_a_call_and_a_bad_key_is_none
     live.chat(text, "nobody/knows")
     live.chat("sk-kp-nonsense", "nobody/knows")
     live.request("GET", "/v1/models", key=text)
-    wait_until(calls_of(key).exists, 5)
+    wait_until(calls_of(key).exists)
     time.sleep(1.2)
     call = calls_of(key).get()
     assert (call.status, call.model, call.prompt_tokens) == (404, "", 0)
@@ -220,8 +220,8 @@ def test_a_deleted_keys_receipt_tells_what_came_last_and_after(
         key.revoke(actor=alice)
         for _ in range(3):
             assert live.chat(text, endless).status == 401
-        wait_until(lambda: Tombstone.objects.get().ended == 1, 10)
-    wait_until(lambda: Tombstone.objects.get().refused == 3, 5)
+        wait_until(lambda: Tombstone.objects.get().ended == 1)
+    wait_until(lambda: Tombstone.objects.get().refused == 3)
     receipt = Tombstone.objects.get()
     assert receipt.last_used_at is not None
     assert receipt.last_used_at <= receipt.deleted_at + timedelta(seconds=1)
@@ -242,20 +242,20 @@ def test_calls_in_flight_are_written_down_and_an_admin_can_end_one(
             rows = Running.objects.values_list("calls", flat=True)
             return [call for calls in rows for call in calls if call["public_id"] == key.public_id]
 
-        wait_until(lambda: len(told()) == 2, 10)
+        wait_until(lambda: len(told()) == 2)
         call = told()[0]
         assert (call["public_id"], call["owner"]) == (key.public_id, "alice")
         assert call["model"] == endless
         assert call["address"] == "127.0.0.1"
-        wait_until(lambda: any(int(str(one["tokens"])) > 5 for one in told()), 10)
+        wait_until(lambda: any(int(str(one["tokens"])) > 5 for one in told()))
         # One of another team, that happens or was made to have the same id, is none of ours.
         EndWish.objects.create(call_id=str(told()[1]["id"]), team_slug="u-0000000000cc")
         EndWish.objects.create(call_id=str(call["id"]), team_slug=key.team.slug)
-        wait_until(lambda: len(told()) == 1, 5)
+        wait_until(lambda: len(told()) == 1)
         time.sleep(2)
         assert [one["id"] != call["id"] for one in told()] == [True]
-    wait_until(lambda: not told(), 5)
-    wait_until(Call.objects.filter(request_id=call["request_id"]).exists, 5)
+    wait_until(lambda: not told())
+    wait_until(Call.objects.filter(request_id=call["request_id"]).exists)
     ended = Call.objects.get(request_id=call["request_id"])
     assert ended.status == 499
     assert ended.is_estimated

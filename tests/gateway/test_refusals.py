@@ -323,7 +323,7 @@ def test_a_client_that_waits_for_100_is_answered_at_once(
             connection.send(_expecting(None, len(body)))
             assert_refused(connection.reply(), 401, "invalid_api_key")
             waits.append(time.monotonic() - began)
-    assert min(waits) < 0.5  # Not after waiting for a body that does not come.
+    assert min(waits) < 0.9  # Not after waiting for a body that does not come.
     _, key = issue(alice)
     with live.connect() as connection:
         connection.send(_expecting(key, len(body)))

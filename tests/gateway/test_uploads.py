@@ -176,7 +176,7 @@ def test_a_sender_waits_for_a_reluctant_upstream_and_costs_no_memory(
         assert sent < min(2 * system_buffers() + 4 * MEBIBYTE, len(body) - MEBIBYTE)
         assert resident(server) - before < 8 * MEBIBYTE
         fake.may_go_on.set()
-        connection.socket.settimeout(30)
+        connection.socket.settimeout(120)
         connection.send(body[sent:])
         assert connection.reply().status == 200
         assert resident(server) - before < 16 * MEBIBYTE

@@ -83,7 +83,7 @@ def test_a_connection_that_does_not_come_to_stand_is_a_504(
         name = serve_model("echo", base_url=url, connect_timeout=0.3)
         began = time.monotonic()
         assert_failed(live.chat(key, name), 504, "upstream_timeout", fake)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("behaviour", ["stall", "trickle_head"])
@@ -93,14 +93,14 @@ def test_an_upstream_that_is_silent_for_too_long_is_a_504(
     name = serve_model(behaviour, read_timeout=1)
     began = time.monotonic()
     assert_failed(live.chat(key, name), 504, "upstream_timeout", fake)
-    assert 0.9 < time.monotonic() - began < 5
+    assert 0.9 < time.monotonic() - began < 20
 
 
 def test_an_upstream_may_take_its_time_between_words(
     live: Server, key: str, serve_model: Serve
 ) -> None:
-    """The time-out is for silence, not for the whole: here five pauses of 0.4 s outlast it."""
-    reply = live.chat(key, serve_model("stream:0.4", read_timeout=1))
+    """The time-out is for silence, not for the whole: here five pauses of 0.7 s outlast it."""
+    reply = live.chat(key, serve_model("stream:0.7", read_timeout=3))
     assert reply.status == 200
     assert reply.body.endswith(b"[DONE]\n\n")
 

@@ -57,7 +57,7 @@ def test_the_next_request_may_come_while_a_call_runs(
 @pytest.mark.parametrize("path", ["/accounts/login/", "/v1/models"])
 def test_a_fast_client_never_loses_a_request(live: Server, path: str) -> None:
     """The next one comes as soon as the last byte is read, before the application has returned."""
-    with live.connect(timeout=10) as connection:
+    with live.connect(timeout=30) as connection:
         for _ in range(100):
             connection.ask(f"GET {path}")
             assert connection.reply().status in {200, 401}
@@ -116,7 +116,7 @@ def test_ambiguous_requests_are_refused(
     body = json.dumps(chat_body(serve_model("echo"))).encode()
     smuggled = head(f"POST {CHAT}", key, len(body)) + body
     logged = len(live.log)
-    with live.connect(timeout=10) as connection:
+    with live.connect(timeout=30) as connection:
         request = head(f"POST {CHAT}", key, None, "Content-Type: application/json", *lines)
         connection.send(request, b"0\r\n\r\n", smuggled)
         assert refuses_and_closes(connection)
@@ -139,7 +139,7 @@ def test_ambiguous_requests_are_refused(
 )
 def test_what_is_no_request_is_refused_without_a_traceback(live: Server, text: bytes) -> None:
     logged = len(live.log)
-    with live.connect(timeout=10) as connection:
+    with live.connect(timeout=30) as connection:
         connection.send(text)
         assert refuses_and_closes(connection)
     assert "Traceback" not in live.log[logged:]
@@ -158,7 +158,7 @@ def test_what_is_no_request_is_refused_without_a_traceback(live: Server, text: b
 def test_what_can_not_be_read_is_refused_in_our_shape_and_words(
     live: Server, text: bytes, status: int, code: str
 ) -> None:
-    with live.connect(timeout=10) as connection:
+    with live.connect(timeout=30) as connection:
         connection.send(text)
         line = connection.socket.recv(99, socket.MSG_PEEK | socket.MSG_WAITALL)
         reply = connection.reply()
@@ -170,7 +170,7 @@ def test_what_can_not_be_read_is_refused_in_our_shape_and_words(
 
 
 def test_http_1_0_may_leave_out_the_host(live: Server) -> None:
-    with live.connect(timeout=10) as connection:
+    with live.connect(timeout=30) as connection:
         connection.send(b"GET /v1/models HTTP/1.0\r\n\r\n")
         assert connection.reply().status == 401
 
@@ -179,7 +179,7 @@ def test_http_1_0_may_leave_out_the_host(live: Server) -> None:
 def test_a_connection_that_was_said_to_close_is_closed(live: Server, path: str) -> None:
     """Although all of the refused body was read, and the next request could be."""
     body = b"x" * 5_000_000
-    with live.connect(timeout=5) as connection:
+    with live.connect(timeout=30) as connection:
         connection.ask(f"POST {path}", None, body)
         reply = connection.reply()
         assert reply.status in {401, 413}
@@ -194,7 +194,7 @@ def test_broken_chunks_end_the_request(
     serve_model("echo")
     chunked = ["Content-Type: application/json", "Transfer-Encoding: chunked"]
     logged = len(live.log)
-    with live.connect(timeout=10) as connection:
+    with live.connect(timeout=30) as connection:
         connection.send(head(f"POST {CHAT}", key, None, *chunked), chunk)
         assert connection.start().status == 400
         assert connection.is_closed()
@@ -205,14 +205,14 @@ def test_broken_chunks_end_the_request(
 def test_the_body_of_a_head_is_no_request(live: Server, key: str) -> None:
     """The parser reads none, so what stands there must not be taken for the next request."""
     smuggled = head("GET /v1/models", key, None)
-    with live.connect(timeout=10) as connection:
+    with live.connect(timeout=30) as connection:
         connection.send(
             head("HEAD /v1/models", key, None, f"Content-Length: {len(smuggled)}"), smuggled
         )
         assert connection.start().status == 405
         began = time.monotonic()
         assert connection.is_closed()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("kept", [[], ["Connection: keep-alive"]])
@@ -221,7 +221,7 @@ def test_http_1_0_is_spoken(live: Server, key: str, model: ServedModel, kept: li
     for body in (chat_body(model.name), chat_body(model.name, stream=True)):
         sent = json.dumps(body).encode()
         request = head(f"POST {CHAT}", key, len(sent), *kept).replace(b"HTTP/1.1", b"HTTP/1.0")
-        with live.connect(timeout=10) as connection:
+        with live.connect(timeout=30) as connection:
             connection.send(request, sent)
             reply = connection.reply()
             assert reply.status == 200
@@ -234,6 +234,6 @@ def test_a_websocket_opens_neither_door(live: Server, key: str) -> None:
     upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     upgrade.append("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
     for path in ("/v1/models", "/"):
-        with live.connect(timeout=10) as connection:
+        with live.connect(timeout=30) as connection:
             connection.send(head(f"GET {path}", key, None, *upgrade))
             assert b"101" not in connection.socket.recv(20)

@@ -18,7 +18,7 @@ def at_once(*acts: Callable[[], object]) -> list[object]:
     gate = Barrier(len(acts))
 
     def run(act: Callable[[], object]) -> object:
-        gate.wait(timeout=30)
+        gate.wait(timeout=60)
         try:
             return act()
         except (KeyRefused, ApiKey.DoesNotExist) as refusal:
