@@ -11,7 +11,7 @@ from keyportal.catalog.models import LOOPBACK
 from keyportal.catalog.snapshot import Served, Target
 from keyportal.gateway import loopback
 from keyportal.gateway.admission import Admission
-from keyportal.gateway.bearer import MODELS, BearerAuthMiddleware
+from keyportal.gateway.bearer import KEY, MODELS, BearerAuthMiddleware
 from keyportal.gateway.body import CallRequest, read_body, read_call
 from keyportal.gateway.cleaning import Cleaner
 from keyportal.gateway.echo import json_answer
@@ -27,6 +27,7 @@ from keyportal.gateway.errors import (
     UnknownPath,
 )
 from keyportal.gateway.flight import Call, Flight
+from keyportal.gateway.introspection import Introspection
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.relay import Answer, Asked, Relay, pass_on
 from keyportal.gateway.roster import Roster
@@ -58,6 +59,7 @@ class Gateway:
         self.writer = Writer()
         self.meter = Meter(worker, self.writer)
         self.relay = Relay()
+        self.introspection = Introspection()
         self.edge.app = BearerAuthMiddleware(self._serve, self.admission, self.flight, self.meter)
         forever: tuple[Coroutine[Any, Any, None], ...] = (
             self.meter.flush_forever(),
@@ -79,6 +81,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         self.relay.close()
+        self.introspection.close()
         await self.meter.flush()
         self.writer.close()
         await self.admission.close()
@@ -91,6 +94,9 @@ class Gateway:
         elif path == MODELS or path.startswith(MODELS + "/"):
             _allow("GET", method)
             await self._models(path.removeprefix(MODELS).removeprefix("/"), scope, send)
+        elif path == KEY:
+            _allow("GET", method)
+            await self._key(scope["keyportal.call"], send)
         else:
             raise UnknownPath
 
@@ -150,16 +156,20 @@ class Gateway:
 
     async def _models(self, name: str, scope: Scope, send: Send) -> None:
         call: Call = scope["keyportal.call"]
-        verdict = call.verdict
         if name:
-            content: object = _listed(self._find(name, verdict))
+            content: object = _listed(self._find(name, call.verdict))
         else:
-            served = self.admission.catalog.models.values()
-            content = {
-                "object": "list",
-                "data": [_listed(model) for model in served if _may_list(model, verdict)],
-            }
+            data = [_listed(model) for model in self._callable(call.verdict)]
+            content = {"object": "list", "data": data}
         await pass_on(json_answer(content), call, send)
+
+    async def _key(self, call: Call, send: Send) -> None:
+        names = [model.name for model in self._callable(call.verdict)]
+        await pass_on(await self.introspection.answer(call.verdict, names), call, send)
+
+    def _callable(self, verdict: Verdict) -> list[Served]:
+        served = self.admission.catalog.models.values()
+        return [model for model in served if _may_list(model, verdict)]
 
     def _find(self, name: str, verdict: Verdict) -> Served:
         """Another team's model is as unknown as one that doesn't exist."""

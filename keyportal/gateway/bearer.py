@@ -8,6 +8,7 @@ from keyportal.gateway.metering import Meter
 from keyportal.keys import secret
 
 MODELS = "/v1/models"
+KEY = "/v1/key"
 
 
 class BearerAuthMiddleware:
@@ -50,9 +51,10 @@ class BearerAuthMiddleware:
 
 
 def counts(scope: Scope) -> bool:
-    """Whether this is a call of something. Looking at what there is to call is none."""
+    """Whether this is a call of something. Looking at what there is to call, and at what is left
+    for it, is none."""
     path: str = scope["path"]
-    return not (path == MODELS or path.startswith(MODELS + "/"))
+    return not (path in (KEY, MODELS) or path.startswith(MODELS + "/"))
 
 
 def bearer_token(headers: Headers) -> bytes:
