@@ -1,0 +1,61 @@
+"""What `manage.py keys` takes after each of its subcommands."""
+
+from django.core.management.base import CommandParser
+
+from keyportal.keys.management.issuing import NEVER
+from keyportal.keys.permissions import Endpoints
+from keyportal.keys.rotation import Grace
+from keyportal.teams.management.operator import add_limit_arguments
+
+
+def of_one_key(parser: CommandParser) -> None:
+    parser.add_argument(
+        "public_id", metavar="PUBLIC_ID", help="the eight characters after the key's prefix"
+    )
+    parser.add_argument("--team", metavar="SLUG", help="refuse a key of any other team")
+
+
+def of_a_rotation(parser: CommandParser) -> None:
+    of_one_key(parser)
+    parser.add_argument(
+        "--grace",
+        choices=Grace.values,
+        default=Grace.NOW.value,
+        help="how long the old secret lives on; default: now, not at all",
+    )
+
+
+def of_a_list(parser: CommandParser) -> None:
+    parser.add_argument("--team", metavar="SLUG", help="only of this team")
+
+
+def of_a_new_key(parser: CommandParser) -> None:
+    parser.add_argument("--team", required=True, metavar="SLUG")
+    parser.add_argument("--owner", required=True, metavar="USER", help="a member of the team")
+    parser.add_argument("--name", required=True, help="unique in the team")
+    parser.add_argument("--description", default="", metavar="TEXT")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        action="extend",
+        metavar="MODEL",
+        help="names or patterns such as public/*; default: what the team's policy allows",
+    )
+    parser.add_argument("--endpoints", choices=Endpoints.values)
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        action="extend",
+        metavar="CIDR",
+        help="addresses that it may be used from; default: all",
+    )
+    parser.add_argument(
+        "--expires",
+        metavar="WHEN",
+        help=f"an ISO 8601 date or time, a span such as 30d, or {NEVER}, which is the default",
+    )
+    add_limit_arguments(
+        parser,
+        "Where one is given, the owner may not raise any; `none` takes away what new keys "
+        "of the team start with, which is the default.",
+    )

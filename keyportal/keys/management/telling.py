@@ -1,0 +1,93 @@
+"""A key as the commands tell it: as JSON for scripts, and as a table for people."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rotation import live_secrets
+
+COLUMNS = ("PUBLIC ID", "TEAM", "NAME", "OWNER", "STATE", "EXPIRES", "LAST USED")
+
+
+def told(key: ApiKey) -> dict[str, Any]:
+    """Everything but the key itself; `key` comes from `for_display`, with its team."""
+    return {
+        "public_id": key.public_id,
+        "name": key.name,
+        "team": key.team.slug,
+        "owner": key.owner.get_username(),
+        "state": state(key),
+        "description": key.description,
+        "tags": key.tags,
+        "masked": key.masked,
+        "permissions": key.permissions._asdict(),
+        "limits": key.limits._asdict(),
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "disabled_at": key.disabled_at,
+        "reported_at": key.reported_at,
+        "last_used_at": _last_used_at(key),
+        "secrets": [_told_secret(one) for one in live_secrets(key)],
+    }
+
+
+def _told_secret(secret: Secret) -> dict[str, Any]:
+    """Of one that lives; two while a rotation overlaps."""
+    names = ("last4", "created_at", "expires_at", "lasts_until_used", "last_used_at")
+    return {name: getattr(secret, name) for name in names}
+
+
+def state(key: ApiKey) -> str:
+    """`active`, or the first reason why it is refused."""
+    if key.disabled_at:
+        return "disabled"
+    if key.has_expired:
+        return "expired"
+    if not key.team.is_active:
+        return "team off"
+    return "ownerless" if key.has_lost_its_owner else "active"
+
+
+def table(keys: Iterable[ApiKey]) -> Iterator[str]:
+    """Lines: a heading, and one for each key."""
+    rows = [COLUMNS, *(_row(key) for key in keys)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def lines(told: dict[str, Any]) -> Iterator[str]:
+    """One for each thing that there is to tell of a key, those of its limits that there are."""
+    for name, value in _flat(told):
+        if value not in (None, "", [], ()):
+            yield f"{name.replace('_', ' ')}: {_in_words(value)}"
+
+
+def _flat(told: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in told.items():
+        if isinstance(value, dict):
+            yield from _flat(value)
+        elif name == "secrets":
+            yield name, [f"…{one['last4']}" for one in value]
+        else:
+            yield name, value
+
+
+def _row(key: ApiKey) -> tuple[str, ...]:
+    times = [_in_words(moment) for moment in (key.expires_at, _last_used_at(key))]
+    owner = key.owner.get_username()
+    return (key.public_id, key.team.slug, key.name, owner, state(key), *times)
+
+
+def _last_used_at(key: ApiKey) -> datetime | None:
+    return key.last_used.last_used_at if key.last_used else None
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(map(str, value))
+    return "never" if value is None else str(value)
