@@ -12,7 +12,7 @@ import pytest
 from django.conf import settings
 from django.db import OperationalError, connection
 from django.test import Client
-from pytest_django import DjangoDbBlocker
+from pytest_django import DjangoDbBlocker, Settings
 
 from keyportal.activity.models import (
     Call,
@@ -28,6 +28,7 @@ from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 from tests import upstream
+from tests.post import Sink
 from tests.serving import Server
 from tests.upstream import Upstream as FakeUpstream
 
@@ -230,3 +231,12 @@ def serve_model(team: Team, fake: FakeUpstream) -> Callable[..., str]:
         return served.name
 
     return serve_model
+
+
+@pytest.fixture
+def sink(settings: Settings) -> Iterator[Sink]:
+    """A mail server, to which this process sends."""
+    with Sink().running() as sink:
+        settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+        settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", sink.port
+        yield sink
