@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
@@ -119,6 +120,9 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
             # What an operator sets is what an admin of the team would have: the owner's ceiling.
             obj.granted_limits = obj.limits
             fields.append("granted_limits")
+        if "expires_at" in fields:
+            obj.expiry_set_at = timezone.now()
+            fields.append("expiry_set_at")
         with locked(obj) as former:
             changes = [*_changes(former, obj, form.changed_data)]
             obj.save(update_fields=fields)

@@ -107,6 +107,7 @@ _COLUMNS = [
     "endpoints",
     "networks",
     "expires_at",
+    "expiry_set_at",
 ]
 
 
@@ -119,6 +120,8 @@ def _set(key: ApiKey, name: str, value: Any) -> list[str]:
         return []
     if isinstance(value, Permissions):
         return value.changes_from(former)
+    if name == "expires_at":
+        key.expiry_set_at = timezone.now()
     return [phrase(name, former, value)]
 
 

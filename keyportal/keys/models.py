@@ -19,11 +19,12 @@ from keyportal.keys.nonces import SpentNonce
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.keys.presets import Preset
 from keyportal.keys.refusals import KeyLimitReached, NameTaken, PolicyBroken
+from keyportal.keys.reminders import Reminder
 from keyportal.keys.secret import KeyString
 from keyportal.teams.limits import Limits, LimitsField
 from keyportal.teams.models import Membership, Role, Team, User
 
-__all__ = ["ApiKey", "Preset", "Secret", "SpentNonce"]
+__all__ = ["ApiKey", "Preset", "Reminder", "Secret", "SpentNonce"]
 
 # What the list can be sorted by; the id decides where the rest is equal.
 SORTINGS = {
@@ -158,6 +159,9 @@ class ApiKey(models.Model):
     public_id = models.CharField(max_length=8, unique=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
+    expiry_set_at = models.DateTimeField(
+        null=True, editable=False, help_text="Null: when it was created."
+    )
     disabled_at = models.DateTimeField(null=True, blank=True)
     reported_at = models.DateTimeField(
         null=True, editable=False, help_text="Since when it is known to have leaked."
@@ -197,7 +201,13 @@ class ApiKey(models.Model):
             ),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["team", "-created_at", "-id"], name="apikey_newest_in_team")
+            models.Index(fields=["team", "-created_at", "-id"], name="apikey_newest_in_team"),
+            # Asked every few minutes which ones end soon; most never do.
+            models.Index(
+                fields=["expires_at"],
+                name="apikey_by_expiry",
+                condition=Q(expires_at__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
