@@ -14,6 +14,7 @@ portal = cast("ASGIApp", get_asgi_application())
 from keyportal.gateway.app import Gateway  # noqa: E402
 from keyportal.portal import Forecourt  # noqa: E402
 from keyportal.proxies import TrustedProxies  # noqa: E402
+from keyportal.scheduler import Scheduler  # noqa: E402
 
 
 class Doors:
@@ -44,13 +45,17 @@ class Doors:
             await self._portal(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
+        scheduler = Scheduler()
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self.gateway.start()
+                scheduler.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
+                scheduler.end()
                 await self.gateway.stop()
+                await scheduler.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

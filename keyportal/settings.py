@@ -45,6 +45,14 @@ if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
     )
 
 
+def _is_on(variable: str, default: str) -> bool:
+    """A word of two, because a mistyped one would silently be the other."""
+    text = _text(variable, default).lower()
+    if text not in {"on", "off"}:
+        raise ImproperlyConfigured(f"{variable} must be on or off, not {text!r}.")
+    return text == "on"
+
+
 def _kept_secret(variable: str) -> str:
     """From the environment, else from the data folder, where the first `make run` put it."""
     value = data.kept_secret(variable)
@@ -393,6 +401,9 @@ LOGGING = {
 # The first makes new keys, all are accepted.
 KEY_PREFIXES = tuple(env.list("KEYPORTAL_KEY_PREFIXES", default=["sk-kp-"]))
 KEY_LIMIT = _number("KEYPORTAL_KEY_LIMIT", 20, least=0, most=1_000_000)
+
+# What is done now and then by itself; who does it by cron turns it off.
+SCHEDULER = _is_on("KEYPORTAL_SCHEDULER", "on")
 
 # The gateway.
 

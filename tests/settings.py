@@ -13,6 +13,8 @@ os.environ |= {
     "SECRET_KEY": "only-for-tests-" + "x" * 50,
     "KEYPORTAL_CREDENTIAL_KEYS": "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMTI=",
     "KEYPORTAL_DATA": str(_data),
+    # What a server does by itself would get in the way of what a test does.
+    "KEYPORTAL_SCHEDULER": "off",
 }
 for _variable in ("KEYPORTAL_URL", "HOST", "PORT", "DEBUG", "KEYPORTAL_TRUSTED_PROXIES"):
     os.environ.pop(_variable, None)

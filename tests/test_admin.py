@@ -24,7 +24,7 @@ CREDENTIAL = "the-upstreams-own-token"
 # What is a part of another page, or is kept and read by programs.
 WITHOUT_PAGE = {
     "catalog.CatalogVersion",
-    *(f"keys.{name}" for name in ("Preset", "Reminder", "Secret", "SpentNonce")),
+    *(f"keys.{name}" for name in ("Chore", "Preset", "Reminder", "Secret", "SpentNonce")),
     *(f"activity.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
     *(f"activity.{name}" for name in ("Window", "Lease", "Running", "EndWish")),
 }

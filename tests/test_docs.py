@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-READERS = {"_text", "_number", "_kept_secret", "_networks", "kept_secret"}
+READERS = {"_text", "_number", "_is_on", "_kept_secret", "_networks", "kept_secret"}
 
 
 def variables_read() -> set[str]:

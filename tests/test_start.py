@@ -267,6 +267,7 @@ MISTAKES = [
     ({"KEYPORTAL_URL": "https://h:port"}, "KEYPORTAL_URL must look like"),
     ({"KEYPORTAL_URL": "https://user@h"}, "KEYPORTAL_URL must look like"),
     ({"KEYPORTAL_TRUSTED_PROXIES": "my-proxy"}, "KEYPORTAL_TRUSTED_PROXIES"),
+    ({"KEYPORTAL_SCHEDULER": "no"}, "KEYPORTAL_SCHEDULER must be on or off, not 'no'"),
     ({"KEYPORTAL_LOG_LEVEL": "loud"}, "KEYPORTAL_LOG_LEVEL must be DEBUG"),
     ({"EMAIL_URL": "pigeon://roof"}, "EMAIL_URL can't be read"),
     ({"EMAIL_URL": "smtp://u:hush@h:port"}, "EMAIL_URL can't be read"),

@@ -12,9 +12,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys import policy, secret
-from keyportal.keys.names import require_no_key, require_printable
 
 # Django finds an app's models through this module.
+from keyportal.keys.chores import Chore
+from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.nonces import SpentNonce
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.keys.presets import Preset
@@ -24,7 +25,7 @@ from keyportal.keys.secret import KeyString
 from keyportal.teams.limits import Limits, LimitsField
 from keyportal.teams.models import Membership, Role, Team, User
 
-__all__ = ["ApiKey", "Preset", "Reminder", "Secret", "SpentNonce"]
+__all__ = ["ApiKey", "Chore", "Preset", "Reminder", "Secret", "SpentNonce"]
 
 # What the list can be sorted by; the id decides where the rest is equal.
 SORTINGS = {

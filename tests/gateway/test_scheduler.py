@@ -1,0 +1,191 @@
+"""What a server does by itself: once over all its workers, and in nobody's way."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Barrier
+
+import pytest
+from django.db import OperationalError, connection
+from django.utils import timezone
+from pytest_django import Settings
+
+from keyportal import scheduler as module
+from keyportal.keys import expiry
+from keyportal.keys.chores import PERIOD, TURN
+from keyportal.keys.models import ApiKey, Chore, Reminder
+from keyportal.scheduler import REMINDERS, Scheduler
+from keyportal.teams.models import User
+from tests.post import Sink
+from tests.serving import Server, wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Issue = Callable[..., tuple[ApiKey, str]]
+OwnServer = Callable[..., Server]
+KEYS = 3
+
+
+@pytest.fixture
+def keys(bob: User, issue: Issue) -> list[str]:
+    """Keys with five days left, of which nobody was told."""
+    end = timezone.now() + timedelta(days=5)
+    issued = [issue(bob, f"key {number}", expires_at=end)[1] for number in range(KEYS)]
+    ApiKey.objects.update(created_at=timezone.now() - timedelta(days=30))
+    return issued
+
+
+@contextmanager
+def silent_mail_server() -> Iterator[tuple[int, threading.Event]]:
+    """Its port, and whether somebody has come: it takes connections and never says a word."""
+    has_come, held = threading.Event(), []
+
+    def accept(listener: socket.socket) -> None:
+        while True:
+            try:
+                held.append(listener.accept()[0])
+            except OSError:
+                return
+            has_come.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, args=[listener], daemon=True).start()
+        try:
+            yield listener.getsockname()[1], has_come
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            for one in held:
+                one.close()
+
+
+@pytest.mark.gateway
+def test_of_four_workers_one_sends_each_mail_once(
+    own_server: OwnServer, keys: list[str], sink: Sink
+) -> None:
+    server = own_server(workers=4, KEYPORTAL_SCHEDULER="on", EMAIL_URL=sink.url)
+    wait_until(lambda: Reminder.objects.filter(told_at__isnull=False).count() == KEYS)
+    wait_until(lambda: Chore.objects.get().worker == "")
+    wait_until(lambda: len(server.workers()) == 4)
+    time.sleep(0.5)  # The others have looked by now, too.
+    assert sorted(str(letter["Subject"]) for letter in sink.received) == [
+        f"[Keyportal] The API key key {number} expires in 5 days" for number in range(KEYS)
+    ]
+    due_in = Chore.objects.get().due_at - timezone.now()
+    assert PERIOD - timedelta(minutes=1) < due_in <= PERIOD
+
+
+@pytest.mark.gateway
+def test_a_mail_server_that_never_answers_holds_up_neither_calls_nor_the_stop(
+    own_server: OwnServer, keys: list[str]
+) -> None:
+    with silent_mail_server() as (port, has_come):
+        url = f"smtp://127.0.0.1:{port}"
+        server = own_server(KEYPORTAL_SCHEDULER="on", EMAIL_URL=url)
+        assert has_come.wait(30)
+        for path, key in (("/v1/models", keys[0]), ("/accounts/login/", None)):
+            began = time.monotonic()
+            assert server.request("GET", path, key=key).status == 200
+            assert time.monotonic() - began < 5
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 10
+    assert not Reminder.objects.filter(told_at__isnull=False).exists()
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.gateway
+def test_turned_off_a_server_does_nothing_by_itself(
+    own_server: OwnServer, keys: list[str], sink: Sink
+) -> None:
+    server = own_server(KEYPORTAL_SCHEDULER="off", EMAIL_URL=sink.url)
+    time.sleep(1)
+    assert server.stop() == 0
+    assert sink.received == []
+    assert not Chore.objects.exists()
+
+
+def test_of_a_crowd_one_has_its_turn(db: None) -> None:
+    gate = Barrier(8)
+
+    def take(number: int) -> bool:
+        gate.wait(timeout=30)
+        try:
+            return Chore.objects.take(REMINDERS, f"worker {number}")
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as crowd:
+        assert sum(crowd.map(take, range(8))) == 1
+
+
+def test_a_turn_is_over_when_it_is_finished_and_comes_again(db: None) -> None:
+    assert Chore.objects.take(REMINDERS, "one")
+    assert not Chore.objects.take(REMINDERS, "two")
+    Chore.objects.finish(REMINDERS, "one")
+    assert not Chore.objects.take(REMINDERS, "two")
+    Chore.objects.update(due_at=timezone.now())
+    assert Chore.objects.take(REMINDERS, "two")
+
+
+def test_who_is_silent_for_too_long_is_overtaken_and_ends_nothing(db: None) -> None:
+    assert Chore.objects.take(REMINDERS, "slow")
+    assert Chore.objects.keep(REMINDERS, "slow")
+    Chore.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    assert Chore.objects.take(REMINDERS, "quick")
+    assert not Chore.objects.keep(REMINDERS, "slow")
+    Chore.objects.finish(REMINDERS, "slow")
+    chore = Chore.objects.get()
+    assert chore.worker == "quick"
+    assert chore.due_at - timezone.now() <= TURN
+
+
+def test_a_database_that_is_away_ends_no_scheduler(
+    keys: list[str],
+    sink: Sink,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings.SCHEDULER = True
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    remind, tries = expiry.remind, []
+
+    def fail_twice(*, may_go_on: Callable[[], bool]) -> None:
+        tries.append(1)
+        Chore.objects.update(due_at=timezone.now())
+        if len(tries) < 3:
+            raise OperationalError("The database is away.")
+        remind(may_go_on=may_go_on)
+
+    monkeypatch.setattr(expiry, "remind", fail_twice)
+    scheduler = Scheduler()
+    scheduler.start()
+    wait_until(lambda: len(sink.received) == KEYS)
+    asyncio.run(scheduler.stop())
+    assert caplog.text.count("Nothing is scheduled for now: OperationalError") == 1
+
+
+def test_a_stop_ends_the_work_between_two_mails(
+    keys: list[str], sink: Sink, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SCHEDULER = True
+    scheduler = Scheduler()
+    remind = expiry.remind
+
+    def remind_and_be_stopped(*, may_go_on: Callable[[], bool]) -> None:
+        def may() -> bool:
+            if sink.received:
+                scheduler.end()
+            return may_go_on()
+
+        remind(may_go_on=may)
+
+    monkeypatch.setattr(expiry, "remind", remind_and_be_stopped)
+    scheduler.start()
+    scheduler._thread.join(30)
+    assert len(sink.received) == 1
+    assert Reminder.objects.filter(told_at__isnull=False).count() == 1
