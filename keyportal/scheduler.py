@@ -9,16 +9,21 @@ import asyncio
 import logging
 import secrets
 import threading
+from collections.abc import Callable
 
 from django.conf import settings
 from django.db import DatabaseError, connections
 
-from keyportal.keys import expiry
 from keyportal.keys.chores import Chore
+from keyportal.keys.expiry import remind
+from keyportal.keys.rotation import bury_ended
 
 PAUSE_SECONDS = 60.0
 STOP_SECONDS = 2.0
-REMINDERS = "reminders"
+
+Work = Callable[..., object]
+"""Does all that is due, as long as `may_go_on()` says so."""
+WORK: dict[str, Work] = {"burials of old secrets": bury_ended, "reminders": remind}
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +34,7 @@ class Scheduler:
     def __init__(self) -> None:
         self._worker = secrets.token_hex(8)
         self._has_ended = threading.Event()
-        self._is_failing = False
+        self._failing: set[str] = set()
         self._thread = threading.Thread(target=self._look_forever, name="scheduler", daemon=True)
 
     def start(self) -> None:
@@ -50,27 +55,28 @@ class Scheduler:
 
     def _look_forever(self) -> None:
         while not self._has_ended.is_set():
-            self._look()
+            for name, work in WORK.items():
+                self._look(name, work)
             self._has_ended.wait(PAUSE_SECONDS)
 
-    def _look(self) -> None:
-        """A failure of the database is logged when it begins, not each minute."""
+    def _look(self, name: str, work: Work) -> None:
+        """One that fails keeps no other back; the database's failure is not logged each minute."""
         try:
-            self._do_what_is_due()
-            self._is_failing = False
+            self._do_if_due(name, work)
+            self._failing.discard(name)
         except DatabaseError as error:
-            if not self._is_failing:
-                logger.warning("Nothing is scheduled for now: %s: %s", type(error).__name__, error)
-            self._is_failing = True
+            if name not in self._failing:
+                logger.warning("No %s for now: %s: %s", name, type(error).__name__, error)
+            self._failing.add(name)
         except Exception:
-            logger.exception("Scheduled work failed; it is tried again.")
+            logger.exception("The %s failed; they are tried again.", name)
         finally:
             connections.close_all()  # This thread's.
 
-    def _do_what_is_due(self) -> None:
-        if Chore.objects.take(REMINDERS, self._worker):
-            expiry.remind(may_go_on=self._may_go_on)
-            Chore.objects.finish(REMINDERS, self._worker)
+    def _do_if_due(self, name: str, work: Work) -> None:
+        def may_go_on() -> bool:
+            return not self._has_ended.is_set() and Chore.objects.keep(name, self._worker)
 
-    def _may_go_on(self) -> bool:
-        return not self._has_ended.is_set() and Chore.objects.keep(REMINDERS, self._worker)
+        if not self._has_ended.is_set() and Chore.objects.take(name, self._worker):
+            work(may_go_on=may_go_on)
+            Chore.objects.finish(name, self._worker)

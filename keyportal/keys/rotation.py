@@ -4,10 +4,12 @@ Its public id, history, permissions and limits stay. What ends is deleted, as a 
 and leaves a tombstone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 
 from django.db import models
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
@@ -106,6 +108,42 @@ def end_old(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
             )
         _bury(old, found, actor)
     return found
+
+
+def bury_ended(*, may_go_on: Callable[[], bool] = lambda: True) -> int:
+    """Delete the secrets whose time is over, of all keys; how many they were.
+
+    Nobody is served with them any more. A row that lies about could only come back to life, by a
+    clock that is wrong or a mistake in a statement; and its tombstone tells who still uses it.
+    """
+    buried = 0
+    for key in [*_keys_with_ended()]:
+        if not may_go_on():
+            break
+        with suppress(ApiKey.DoesNotExist):
+            buried += _bury_ended_of(key)
+    return buried
+
+
+def _keys_with_ended() -> QuerySet[ApiKey]:
+    newer = Secret.objects.filter(key=OuterRef("key"), pk__gt=OuterRef("pk"))
+    is_replaced = Q(lasts_until_used=True) & Exists(newer.filter(last_used_at__isnull=False))
+    # The newest is what its key is shown by.
+    ended = Secret.objects.filter(Q(expires_at__lte=timezone.now()) | is_replaced, Exists(newer))
+    return ApiKey.objects.filter(pk__in=ended.values("key")).order_by("pk")
+
+
+def _bury_ended_of(key: ApiKey) -> int:
+    with locked(key) as found:
+        *older, newest = Secret.objects.locked_of(found)
+        ended = [one for one in older if not _is_live(one, newest)]
+        if ended:
+            told = f"{found}: its time was over"
+            AuditEvent.objects.record(
+                Action.KEY_OLD_ENDED, target=told, key=found, actor=None, team=found.team
+            )
+            _bury(ended, found, None)
+    return len(ended)
 
 
 def _let_end(old: Secret, grace: Grace) -> None:

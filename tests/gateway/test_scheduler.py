@@ -16,10 +16,11 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from keyportal import scheduler as module
-from keyportal.keys import expiry
+from keyportal.keys import chores
 from keyportal.keys.chores import PERIOD, TURN
+from keyportal.keys.expiry import remind
 from keyportal.keys.models import ApiKey, Chore, Reminder
-from keyportal.scheduler import REMINDERS, Scheduler
+from keyportal.scheduler import Scheduler
 from keyportal.teams.models import User
 from tests.post import Sink
 from tests.serving import Server, wait_until
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
 KEYS = 3
+REMINDERS = "reminders"
 
 
 @pytest.fixture
@@ -68,13 +70,13 @@ def test_of_four_workers_one_sends_each_mail_once(
 ) -> None:
     server = own_server(workers=4, KEYPORTAL_SCHEDULER="on", EMAIL_URL=sink.url)
     wait_until(lambda: Reminder.objects.filter(told_at__isnull=False).count() == KEYS)
-    wait_until(lambda: Chore.objects.get().worker == "")
+    wait_until(lambda: Chore.objects.get(name=REMINDERS).worker == "")
     wait_until(lambda: len(server.workers()) == 4)
     time.sleep(0.5)  # The others have looked by now, too.
     assert sorted(str(letter["Subject"]) for letter in sink.received) == [
         f"[Keyportal] The API key key {number} expires in 5 days" for number in range(KEYS)
     ]
-    due_in = Chore.objects.get().due_at - timezone.now()
+    due_in = Chore.objects.get(name=REMINDERS).due_at - timezone.now()
     assert PERIOD - timedelta(minutes=1) < due_in <= PERIOD
 
 
@@ -138,7 +140,7 @@ def test_who_is_silent_for_too_long_is_overtaken_and_ends_nothing(db: None) -> N
     assert Chore.objects.take(REMINDERS, "quick")
     assert not Chore.objects.keep(REMINDERS, "slow")
     Chore.objects.finish(REMINDERS, "slow")
-    chore = Chore.objects.get()
+    chore = Chore.objects.get(name=REMINDERS)
     assert chore.worker == "quick"
     assert chore.due_at - timezone.now() <= TURN
 
@@ -152,21 +154,21 @@ def test_a_database_that_is_away_ends_no_scheduler(
 ) -> None:
     settings.SCHEDULER = True
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
-    remind, tries = expiry.remind, []
+    tries: list[int] = []
 
     def fail_twice(*, may_go_on: Callable[[], bool]) -> None:
         tries.append(1)
-        Chore.objects.update(due_at=timezone.now())
         if len(tries) < 3:
             raise OperationalError("The database is away.")
         remind(may_go_on=may_go_on)
 
-    monkeypatch.setattr(expiry, "remind", fail_twice)
+    monkeypatch.setitem(module.WORK, REMINDERS, fail_twice)
+    monkeypatch.setattr(chores, "TURN", timedelta())  # Who fails is overtaken, by itself too.
     scheduler = Scheduler()
     scheduler.start()
     wait_until(lambda: len(sink.received) == KEYS)
     asyncio.run(scheduler.stop())
-    assert caplog.text.count("Nothing is scheduled for now: OperationalError") == 1
+    assert caplog.text.count("No reminders for now: OperationalError") == 1
 
 
 def test_a_stop_ends_the_work_between_two_mails(
@@ -174,7 +176,6 @@ def test_a_stop_ends_the_work_between_two_mails(
 ) -> None:
     settings.SCHEDULER = True
     scheduler = Scheduler()
-    remind = expiry.remind
 
     def remind_and_be_stopped(*, may_go_on: Callable[[], bool]) -> None:
         def may() -> bool:
@@ -184,8 +185,9 @@ def test_a_stop_ends_the_work_between_two_mails(
 
         remind(may_go_on=may)
 
-    monkeypatch.setattr(expiry, "remind", remind_and_be_stopped)
+    monkeypatch.setitem(module.WORK, REMINDERS, remind_and_be_stopped)
     scheduler.start()
     scheduler._thread.join(30)
+    assert not scheduler._thread.is_alive()
     assert len(sink.received) == 1
     assert Reminder.objects.filter(told_at__isnull=False).count() == 1
