@@ -24,7 +24,7 @@ class HistoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic a
 
 @admin.register(AuditEvent)
 class AuditEventAdmin(HistoryAdmin):
-    list_display = ["created_at", "action", "actor", "target", "team_slug", "address"]
+    list_display = ["created_at", "action", "actor", "via", "target", "team_slug", "address"]
     list_filter = ["action"]
     search_fields = ["actor", "target", "team_slug", "address"]
 

@@ -3,6 +3,8 @@
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from django.db import models
@@ -27,16 +29,32 @@ __all__ = [
     "UsageHour",
     "UsageMinute",
     "Window",
+    "acting_through",
 ]
 
 
 TARGET_LENGTH = 200
+VIA_LENGTH = 100
 
 
 class Keyed(Protocol):
     """A key, of which this app knows no more than its public id and how it is shown."""
 
     public_id: str
+
+
+_via: ContextVar[str] = ContextVar("via", default="")
+
+
+@contextmanager
+def acting_through(what: str) -> Iterator[None]:
+    """Rows that are written meanwhile say that their actor acted through this, such as a
+    management key: whatever writes them need not know, and can't forget."""
+    token = _via.set(what[:VIA_LENGTH])
+    try:
+        yield
+    finally:
+        _via.reset(token)
 
 
 class Action(models.TextChoices):
@@ -102,6 +120,7 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
             target=(target or str(key))[:TARGET_LENGTH],
             public_id=key.public_id if key else "",
             actor=actor.get_username() if actor else "",
+            via=_via.get(),
             team_slug=team.slug if team else "",
             # A link-local peer comes with its interface (`fe80::1%eth0`), which is no address.
             address=(address or "").partition("%")[0] or None,
@@ -147,6 +166,9 @@ class AuditEvent(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     action = models.CharField(max_length=40, choices=Action)
     actor = models.CharField(max_length=150, blank=True, help_text="User name; empty: a command.")
+    via = models.CharField(
+        max_length=VIA_LENGTH, blank=True, help_text="The actor's management key; empty: none."
+    )
     team_slug = models.CharField(max_length=64, blank=True)
     target = models.CharField(max_length=TARGET_LENGTH)
     public_id = models.CharField(max_length=8, blank=True, help_text="Of the key it tells of.")

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth import authenticate
 from django.test import Client
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.models import Action, AppendOnlyError, AuditEvent, acting_through
 from keyportal.keys import secret
 from keyportal.teams.models import Membership, Team, User
 from tests.conftest import PASSWORD
@@ -93,3 +93,18 @@ def test_a_flood_of_made_up_names_is_told_once_for_all(client: Client, db: None)
 def test_a_failure_outside_a_request_has_no_address(team: Team, bob: User) -> None:
     assert authenticate(None, username="bob", password="wrong") is None
     assert AuditEvent.objects.of(team).get().address is None
+
+
+def test_what_somebody_acted_through_is_told_until_it_is_over(team: Team, bob: User) -> None:
+    with acting_through("management key deploy (7QmX2aPd)"):
+        through = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
+    after = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
+    assert (through.actor, through.via) == ("bob", "management key deploy (7QmX2aPd)")
+    assert after.via == ""
+
+
+def test_a_failure_ends_it_too(team: Team) -> None:
+    with pytest.raises(AppendOnlyError), acting_through("y" * 300):
+        AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).delete()
+    assert len(AuditEvent.objects.get().via) == 100
+    assert AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).via == ""
