@@ -1,4 +1,4 @@
-"""The way to serve: programs through one door, people through the other."""
+"""The way to serve: programs through two doors, people through the third."""
 
 import os
 from typing import cast
@@ -11,6 +11,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
 portal = cast("ASGIApp", get_asgi_application())
 
 # What follows needs Django's settings and models, which the line above has set up.
+from keyportal.api.forecourt import api_forecourt  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402
 from keyportal.portal import Forecourt  # noqa: E402
 from keyportal.proxies import TrustedProxies  # noqa: E402
@@ -18,16 +19,18 @@ from keyportal.scheduler import Scheduler  # noqa: E402
 
 
 class Doors:
-    """`/v1/` is the gateway's, the lifespan is answered here, everything else is the portal's.
+    """`/v1/` is the gateway's, `/api/` the management API's, the lifespan is answered here, and
+    everything else is the portal's.
 
-    A session opens pages and never `/v1/`; a bearer token opens `/v1/` and never a page: neither
-    application reads the other's credential.
+    A session opens pages and nothing else; a bearer token opens `/v1/` or `/api/`, by its kind, and
+    never a page: none of the three reads another's credential.
     """
 
-    def __init__(self, gateway: Gateway, portal: ASGIApp) -> None:
+    def __init__(self, gateway: Gateway, portal: ASGIApp, api: ASGIApp) -> None:
         self.gateway = gateway
         self._http = TrustedProxies(self._door)
         self._portal = portal
+        self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -41,6 +44,8 @@ class Doors:
         path: str = scope["path"]
         if path.startswith("/v1/") or path == "/v1":
             await self.gateway(scope, receive, send)
+        elif path.startswith("/api/"):
+            await self._api(scope, receive, send)
         else:
             await self._portal(scope, receive, send)
 
@@ -60,4 +65,4 @@ class Doors:
                 return
 
 
-application = Doors(Gateway(), Forecourt(portal))
+application = Doors(Gateway(), Forecourt(portal), api_forecourt(portal))

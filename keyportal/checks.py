@@ -53,6 +53,23 @@ def key_prefixes(**_: object) -> list[CheckMessage]:
 
 
 @register(Tags.security)
+def management_key_prefixes(**_: object) -> list[CheckMessage]:
+    """A prefix that both kinds had would leave nothing to tell them apart by."""
+    prefixes = settings.MANAGEMENT_KEY_PREFIXES
+    bad = [one for one in prefixes if not PREFIX.fullmatch(one) or one in settings.KEY_PREFIXES]
+    if prefixes and not bad:
+        return []
+    return [
+        Error(
+            f"KEYPORTAL_MANAGEMENT_KEY_PREFIXES holds {', '.join(map(repr, bad)) or 'nothing'}.",
+            hint="Each prefix is 1 to 32 letters, digits, - and _, ends with - or _, and is not "
+            "in KEYPORTAL_KEY_PREFIXES.",
+            id="keyportal.E006",
+        )
+    ]
+
+
+@register(Tags.security)
 def credential_keys(**_: object) -> list[CheckMessage]:
     if settings.CREDENTIAL_KEYS and all(map(_is_fernet_key, settings.CREDENTIAL_KEYS)):
         return []

@@ -1,4 +1,5 @@
-"""What stands in front of the portal's pages, before Django sees a request.
+"""What stands in front of the portal's pages and of the management API, before Django sees a
+request.
 
 The portal shares its process with the gateway, and each of its requests takes a thread. So a
 form is read whole before it may have one, only so many have one at a time, and none keeps its
@@ -7,8 +8,9 @@ neither the gateway nor the next person nor the stop of the server.
 """
 
 import asyncio
+from collections.abc import Callable
 
-from keyportal.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from keyportal.asgi_types import ASGIApp, Headers, Message, Receive, Scope, Send
 from keyportal.headers import declared_length
 from keyportal.lingering import read_on
 
@@ -19,30 +21,56 @@ AT_ONCE = 16
 MAX_WAITING = 500
 
 
-class Forecourt:
-    """ASGI middleware: reads the form, refuses what is too large or too slow, and lets wait."""
+Refusal = Callable[[int, str], tuple[Headers, bytes]]
+"""Status and sentence become headers and body."""
 
-    def __init__(self, app: ASGIApp) -> None:
+
+def in_words(_: int, sentence: str) -> tuple[Headers, bytes]:
+    return [(b"content-type", b"text/plain; charset=utf-8")], f"{sentence}\n".encode()
+
+
+class Forecourt:
+    """ASGI middleware: reads the form, refuses what is too large or too slow, and lets wait.
+
+    `largest` is in bytes; `refusal` puts a refusal into words.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        largest: int = MAX_FORM_BYTES,
+        at_once: int = AT_ONCE,
+        refusal: Refusal = in_words,
+    ) -> None:
         self.app = app
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._largest = largest
+        self._refusal = refusal
+        self._places = asyncio.Semaphore(at_once)
         self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if declared_length(scope) > MAX_FORM_BYTES:
-            await _refuse(send, 413, "The form is too large.")
+        if declared_length(scope) > self._largest:
+            await self._refuse(send, 413, "The form is too large.")
             await read_on(receive)
             return
         try:
             async with asyncio.timeout(FORM_SECONDS):
                 form = await _read(receive)
         except TimeoutError:
-            await _refuse(send, 408, "The form took too long to arrive.")
+            await self._refuse(send, 408, "The form took too long to arrive.")
             await read_on(receive)
             return
         if self._waiting >= MAX_WAITING:
-            await _refuse(send, 503, "Too many people at once. Try again shortly.")
+            await self._refuse(send, 503, "Too many people at once. Try again shortly.")
             return
         await self._enter(scope, _again(form, receive), send)
+
+    async def _refuse(self, send: Send, status: int, sentence: str) -> None:
+        headers, body = self._refusal(status, sentence)
+        headers += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._waiting += 1
@@ -93,14 +121,3 @@ def _again(messages: list[Message], receive: Receive) -> Receive:
         return await receive()
 
     return receive_again
-
-
-async def _refuse(send: Send, status: int, sentence: str) -> None:
-    body = f"{sentence}\n".encode()
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

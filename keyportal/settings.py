@@ -155,6 +155,7 @@ INSTALLED_APPS = [
     "keyportal.catalog",
     "keyportal.keys",
     "keyportal.gateway",
+    "keyportal.api",
     "allauth",
     "allauth.account",
     "csp",
@@ -175,7 +176,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "keyportal.teams.middleware.PagesRequireLogin",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
@@ -333,6 +334,7 @@ CSRF_FAILURE_VIEW = "keyportal.teams.views.csrf_failure"
 # What a browser may do with our pages.
 
 SECURE_SSL_REDIRECT = IS_HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^api(/|$)"]  # Refused there: a program would follow with its key.
 SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
 # For this host name alone: its subdomains, and a place in every browser's preload list that is
 # hard to leave again, are for whoever owns the domain to decide, in the proxy in front.
@@ -400,6 +402,9 @@ LOGGING = {
 
 # The first makes new keys, all are accepted.
 KEY_PREFIXES = tuple(env.list("KEYPORTAL_KEY_PREFIXES", default=["sk-kp-"]))
+# Of the keys that look after other keys, and call no model; none is also in the list above.
+MANAGEMENT_KEY_PREFIXES = tuple(env.list("KEYPORTAL_MANAGEMENT_KEY_PREFIXES", default=["mk-kp-"]))
+API_REQUESTS_PER_MINUTE = _number("KEYPORTAL_API_REQUESTS_PER_MINUTE", 600, least=1)
 KEY_LIMIT = _number("KEYPORTAL_KEY_LIMIT", 20, least=0, most=1_000_000)
 
 # What is done now and then by itself; who does it by cron turns it off.

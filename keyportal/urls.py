@@ -4,6 +4,7 @@ from allauth.account import views as account
 from django.contrib import admin
 from django.urls import include, path, re_path
 
+from keyportal.api import serving as api
 from keyportal.teams import views as teams
 
 account_urls = [
@@ -30,11 +31,15 @@ urlpatterns = [
     path("", teams.home, name="home"),
     path("accounts/", include(account_urls)),
     path("admin/", admin.site.urls),
+    path("api/", include("keyportal.api.urls")),
     path("teams/<slug:slug>/", include("keyportal.keys.urls")),
+    path("teams/<slug:slug>/", include("keyportal.api.page_urls")),
     path("teams/<slug:slug>/", include("keyportal.catalog.urls")),
     path("teams/<slug:slug>/", include("keyportal.activity.urls")),
     path("teams/<slug:slug>/", include("keyportal.teams.urls")),
 ]
 
+handler400 = api.refused
+handler500 = api.failed
 handler403 = teams.refused
 handler404 = teams.not_found

@@ -5,11 +5,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from django.db import OperationalError, connection
 from django.test import Client
 from pytest_django import DjangoDbBlocker, Settings
@@ -182,6 +184,21 @@ def live(transactional_db: None, server: Server) -> Iterator[Server]:
     """The running Keyportal, which sees what the test commits."""
     yield server
     server.served_at = time.monotonic()
+
+
+@pytest.fixture
+def own_server(transactional_db: None, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start a Keyportal with settings of its own: `own_server(KEYPORTAL_LOG_LEVEL="DEBUG")`."""
+    started: list[Server] = []
+    cache.clear()  # It counts failed sign-ins, and is no table that is emptied after a test.
+
+    def own_server(kind: type[Server] = Server, *, workers: int = 1, **environment: str) -> Server:
+        started.append(kind(tmp_path, workers=workers, **environment))
+        return started[-1].start()
+
+    yield own_server
+    for server in started:
+        server.stop()
 
 
 @pytest.fixture(autouse=True)

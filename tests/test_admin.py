@@ -12,6 +12,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.api.models import ManagementKey
+from keyportal.api.scopes import Scope
 from keyportal.catalog import health
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey, Secret
@@ -23,12 +25,13 @@ Issue = Callable[..., tuple[ApiKey, str]]
 CREDENTIAL = "the-upstreams-own-token"
 # What is a part of another page, or is kept and read by programs.
 WITHOUT_PAGE = {
+    "api.Remembered",
     "catalog.CatalogVersion",
     *(f"keys.{name}" for name in ("Chore", "Preset", "Reminder", "Secret", "SpentNonce")),
     *(f"activity.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
     *(f"activity.{name}" for name in ("Window", "Lease", "Running", "EndWish")),
 }
-OURS = ["teams", "activity", "catalog", "keys"]
+OURS = ["teams", "activity", "catalog", "keys", "api"]
 REGISTERED = sorted(admin.site._registry.items(), key=lambda pair: pair[0]._meta.label)
 
 
@@ -105,6 +108,7 @@ def test_no_page_shows_a_secret(
         ("catalog/servedmodel", True),
         ("catalog/route", True),
         ("keys/apikey", False),
+        ("api/managementkey", False),
         ("activity/auditevent", False),
         ("activity/tombstone", False),
     ],
@@ -422,6 +426,30 @@ def test_a_slug_is_fixed_once_made(operator: Client, team: Team) -> None:
     assert changed.limits == Limits(requests_per_day=1000)
     assert changed.key_limits == Limits(requests_per_day=10)
     assert (changed.name, changed.slug, changed.key_limit) == ("Acme & Sons", team.slug, 7)
+
+
+def test_a_management_key_is_seen_and_deleted_and_never_changed(
+    operator: Client, team: Team, bob: User
+) -> None:
+    key, key_string = ManagementKey.objects.issue(
+        team=team, owner=bob, name="deploy", scopes=[Scope.KEYS_READ]
+    )
+    page = operator.get(change_url(key)).content.decode()
+    assert key.masked in page
+    assert key_string.text not in page
+    assert bytes(key.digest).hex() not in page
+    assert operator.post(change_url(key), {"name": "other"}).status_code == 403
+    assert operator.post(change_url(key, "delete"), {"post": "yes"}).status_code == 302
+    row = AuditEvent.objects.get(action=Action.MANAGEMENT_KEY_DELETED)
+    assert (row.actor, row.target) == ("root", str(key))
+    keys = [
+        ManagementKey.objects.issue(team=team, owner=bob, name=name, scopes=[])[0]
+        for name in ("one", "two")
+    ]
+    data = {"action": "delete_selected", "_selected_action": [one.pk for one in keys]}
+    operator.post("/admin/api/managementkey/", {**data, "post": "yes"})
+    assert not ManagementKey.objects.exists()
+    assert AuditEvent.objects.doing(Action.MANAGEMENT_KEY_DELETED).count() == 3
 
 
 def test_history_is_for_reading(operator: Client, team: Team) -> None:

@@ -42,6 +42,14 @@ def test_bad_key_prefixes(settings: Settings, prefixes: tuple[str, ...]) -> None
     assert "keyportal.E002" in found()
 
 
+@pytest.mark.parametrize(
+    "prefixes", [(), ("",), ("mk",), ("mk kp-",), ("sk-kp-",), ("a-", "sk-kp-")]
+)
+def test_bad_management_key_prefixes(settings: Settings, prefixes: tuple[str, ...]) -> None:
+    settings.MANAGEMENT_KEY_PREFIXES = prefixes
+    assert "keyportal.E006" in found()
+
+
 @pytest.mark.parametrize("prefixes", [("sk-",), ("sk-kp-", "old_"), ("_",)])
 def test_good_key_prefixes(settings: Settings, prefixes: tuple[str, ...]) -> None:
     settings.KEY_PREFIXES = prefixes

@@ -33,9 +33,12 @@ NEEDS = {
     "activity:running": Role.ADMIN,
     "activity:end_call": Role.ADMIN,
     "activity:audit": Role.ADMIN,
+    "management_keys:list": Role.ADMIN,
+    "management_keys:create": Role.ADMIN,
+    "management_keys:delete": Role.ADMIN,
 }
 # What answers 404 to those who may: the receipt of a key that is there, the end of no call.
-NOT_THERE = {"keys:receipt", "activity:end_call"}
+NOT_THERE = {"keys:receipt", "activity:end_call", "management_keys:delete"}
 # What opens without signing in, and nothing else does.
 OPEN = {
     "account_login",
@@ -71,13 +74,16 @@ def walk(resolver: URLResolver, before: str = "", space: str = "") -> Iterator[t
 
 def as_template(pattern: str) -> str:
     """`teams/<slug:slug>/` and `^(?P<app>a|b)/$` as `teams/<slug>/` and `<app>/`."""
-    pattern = re.sub(r"\(\?P<(\w+)>[^()]*\)", r"<\1>", pattern.removeprefix("^").removesuffix("$"))
+    whole = pattern.removeprefix("^").removesuffix("$").removesuffix(r"\Z")
+    pattern = re.sub(r"\(\?P<(\w+)>[^()]*\)", r"<\1>", whole)
     return re.sub(r"<\w+:(\w+)>", r"<\1>", pattern)
 
 
 URLS = sorted(walk(get_resolver(), "/"))
 TEAM_URLS = [url for url in URLS if url[1].startswith("/teams/")]
 ADMIN_URLS = [url for url in URLS if url[1].startswith("/admin/")]
+API_URLS = [url for url in URLS if url[1].startswith("/api/")]
+PAGES = [url for url in URLS if url not in API_URLS]
 
 
 def fill(template: str, **parts: str) -> str:
@@ -98,7 +104,7 @@ def test_the_walk_finds_the_portal() -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-@pytest.mark.parametrize(("name", "template"), URLS)
+@pytest.mark.parametrize(("name", "template"), PAGES)
 def test_a_stranger_is_sent_to_sign_in(
     client: Client, key: ApiKey, name: str, template: str, method: str
 ) -> None:
@@ -116,6 +122,27 @@ def test_a_stranger_is_sent_to_sign_in(
     else:
         assert answer.status_code == 302
         assert answer.url.startswith("/accounts/login/")
+    assert ApiKey.objects.get() == key
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "options"])
+@pytest.mark.parametrize(("name", "template"), API_URLS)
+def test_no_session_opens_what_programs_use(
+    client: Client, alice: User, key: ApiKey, name: str, template: str, method: str
+) -> None:
+    """Nor does it say who is signed in: with a session and without, the answer is the same."""
+    parts = {"slug": key.team.slug, "id": key.public_id, "username": "alice"}
+    path = fill(template, **parts)
+    stranger = getattr(client, method)(path)
+    client.force_login(alice)
+    owner = getattr(client, method)(path)
+    assert owner.status_code == stranger.status_code
+    if name == "api:openapi":
+        assert owner.status_code in {200, 405}
+        return
+    assert owner.status_code in {401, 404, 405}
+    assert owner["Content-Type"] == "application/problem+json"
+    assert owner.json()["detail"] == stranger.json()["detail"]
     assert ApiKey.objects.get() == key
 
 

@@ -24,7 +24,11 @@ class Examples:
         return self.model != PLACEHOLDER_MODEL
 
 
+def own_address(request: HttpRequest) -> str:
+    """Where we are, seen from outside, such as `https://keys.example.com`."""
+    return settings.PUBLIC_URL or request.build_absolute_uri("/").rstrip("/")
+
+
 def examples_for(request: HttpRequest, team: Team, key: str = PLACEHOLDER_KEY) -> Examples:
     first = ServedModel.objects.callable_by(team).own_first().values_list("name", flat=True).first()
-    origin = settings.PUBLIC_URL or request.build_absolute_uri("/").rstrip("/")
-    return Examples(f"{origin}/v1", first or PLACEHOLDER_MODEL, key)
+    return Examples(f"{own_address(request)}/v1", first or PLACEHOLDER_MODEL, key)

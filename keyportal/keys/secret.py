@@ -3,6 +3,7 @@
     sk-kp-  7QmX2aPd  32 secret characters  6 checksum characters
     prefix  public    190 bits              CRC-32 of all before it
 
+A management key, `mk-kp-`, is made in the same way, and differs in its prefix alone.
 All but the prefix is base62 from `secrets`. Prefix and checksum let a scanner tell a key from
 its look-alikes without asking anyone, and let the gateway refuse a typo without a query. At 190
 bits a plain SHA-256 is the right hash (OWASP ASVS 5.0, 6.5.2): there is nothing to guess, so a
@@ -44,9 +45,12 @@ class KeyString:
         return f"<KeyString {mask(self.prefix, self.public_id, self.last4)}>"
 
 
-def generate(public_id: str | None = None) -> KeyString:
-    """A fresh key; a rotation passes the public id that the key already has."""
-    prefix = settings.KEY_PREFIXES[0]
+def generate(public_id: str | None = None, *, prefix: str = "") -> KeyString:
+    """A fresh key; a rotation passes the public id that the key already has.
+
+    Without a `prefix`, one that calls models.
+    """
+    prefix = prefix or settings.KEY_PREFIXES[0]
     public_id = public_id or _random(PUBLIC_LENGTH)
     body = prefix + public_id + _random(SECRET_LENGTH)
     return KeyString(body + checksum(body.encode()).decode(), prefix, public_id)
@@ -61,10 +65,13 @@ def checksum(body: bytes) -> bytes:
     return digits.encode()
 
 
-def is_well_formed(text: bytes) -> bool:
-    """Whether this could be a key of ours. No I/O: what fails never reaches the database."""
+def is_well_formed(text: bytes, prefixes: tuple[str, ...] = ()) -> bool:
+    """Whether this could be a key of ours. No I/O: what fails never reaches the database.
+
+    Without `prefixes`, one that calls models: a management key is none.
+    """
     return (
-        _shape(settings.KEY_PREFIXES).fullmatch(text) is not None
+        _shape(prefixes or settings.KEY_PREFIXES).fullmatch(text) is not None
         and checksum(text[:-CHECKSUM_LENGTH]) == text[-CHECKSUM_LENGTH:]
     )
 
@@ -81,12 +88,12 @@ def mask(prefix: str, public_id: str, last4: str) -> str:
 
 def redact(text: str) -> str:
     """`text` with every key in it, mistyped and cut-off ones too, cut to its public part."""
-    return _anywhere(settings.KEY_PREFIXES, "[0-9A-Za-z]+").sub(r"\g<public>…", text)
+    return _anywhere(_of_all_kinds(), "[0-9A-Za-z]+").sub(r"\g<public>…", text)
 
 
 def public_id_in(text: str) -> str:
     """The public id of a key in `text`, be that whole, cut off or masked; empty without one."""
-    found = _anywhere(settings.KEY_PREFIXES).search(text)
+    found = _anywhere(_of_all_kinds()).search(text)
     return found["public_id"] if found else ""
 
 
@@ -95,6 +102,10 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
+
+
+def _of_all_kinds() -> tuple[str, ...]:
+    return (*settings.KEY_PREFIXES, *settings.MANAGEMENT_KEY_PREFIXES)
 
 
 def _random(length: int) -> str:

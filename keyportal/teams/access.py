@@ -137,6 +137,13 @@ DOORS = (
     Door("Models", "models", "catalog:models"),
     Door("Usage", "usage", "activity:usage", also=("activity:calls", "activity:running")),
     Door("Members", "members", "teams:members", also=("keys:team_limits",)),
+    Door(
+        "Management keys",
+        "shield",
+        "management_keys:list",
+        Role.ADMIN,
+        also=("management_keys:create", "management_keys:delete"),
+    ),
     Door("Audit", "audit", "activity:audit", Role.ADMIN),
     Door("Overview", "overview", "keys:overview"),
 )

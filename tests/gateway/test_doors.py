@@ -22,11 +22,12 @@ class Room:
 
 
 def which_door(path: str) -> str:
-    gateway, portal = Room(), Room()
+    rooms = {"gateway": Room(), "portal": Room(), "api": Room()}
+    doors = Doors(cast("Gateway", rooms["gateway"]), rooms["portal"], rooms["api"])
     client = Client()
-    asyncio.run(Doors(cast("Gateway", gateway), portal)(scope(path), client.receive, client.send))
-    assert gateway.visits + portal.visits == [path]
-    return "gateway" if gateway.visits else "portal"
+    asyncio.run(doors(scope(path), client.receive, client.send))
+    (entered,) = [name for name, room in rooms.items() if room.visits == [path]]
+    return entered
 
 
 @pytest.mark.parametrize(
@@ -36,17 +37,40 @@ def test_programs_go_through_one_door(path: str) -> None:
     assert which_door(path) == "gateway"
 
 
+@pytest.mark.parametrize("path", ["/api/", "/api/v1/keys", "/api//", "/api/../admin/", "/api/v2"])
+def test_programs_that_manage_go_through_another(path: str) -> None:
+    assert which_door(path) == "api"
+
+
 @pytest.mark.parametrize(
     "path",
-    ["/", "", "/v1x", "/v1x/", "/v10/", "//v1/", "/V1/", "/x/v1/", "/v2/", "v1/", "/admin/", "*"],
+    [
+        "/api",
+        "/apix/",
+        "//api/",
+        "/API/",
+        "/x/api/",
+        "/",
+        "",
+        "/v1x",
+        "/v1x/",
+        "/v10/",
+        "//v1/",
+        "/V1/",
+        "/x/v1/",
+        "/v2/",
+        "v1/",
+        "/admin/",
+        "*",
+    ],
 )
-def test_everybody_else_goes_through_the_other(path: str) -> None:
+def test_everybody_else_goes_through_the_third(path: str) -> None:
     assert which_door(path) == "portal"
 
 
 def test_a_websocket_is_closed() -> None:
     client = Client()
-    doors = Doors(cast("Gateway", Room()), Room())
+    doors = Doors(cast("Gateway", Room()), Room(), Room())
     asyncio.run(doors({"type": "websocket", "path": "/v1/x"}, client.receive, client.send))
     assert client.messages == [{"type": "websocket.close"}]
 
@@ -63,7 +87,7 @@ def test_a_worker_starts_and_stops_without_a_database() -> None:
     async def send(message: Message) -> None:
         answered.append(message["type"])
 
-    asyncio.run(Doors(Gateway(), Room())({"type": "lifespan"}, receive, send))
+    asyncio.run(Doors(Gateway(), Room(), Room())({"type": "lifespan"}, receive, send))
     assert answered == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
@@ -73,7 +97,7 @@ def test_an_unknown_address_of_the_gateway_needs_a_key_first() -> None:
     async def ask(path: str) -> Client:
         gateway, client = Gateway(), Client()
         await gateway.start()
-        await Doors(gateway, Room())(scope(path), client.receive, client.send)
+        await Doors(gateway, Room(), Room())(scope(path), client.receive, client.send)
         await gateway.stop()
         return client
 

@@ -1,0 +1,88 @@
+"""What a person chooses of a new management key."""
+
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.utils import timezone
+
+from keyportal.api.scopes import Scope
+from keyportal.keys.forms import new_nonce
+from keyportal.keys.names import require_no_key, require_printable
+from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
+
+LIFETIMES = [("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("", "Until it is deleted")]
+
+
+class ManagementKeyForm(forms.Form):
+    name = forms.CharField(
+        max_length=64,
+        validators=[require_printable, require_no_key],
+        error_messages={"required": "Give the management key a name."},
+        widget=forms.TextInput(
+            attrs={
+                "placeholder": "deploy",
+                "autocomplete": "off",
+                "autofocus": True,
+                "spellcheck": "false",
+            }
+        ),
+    )
+    scopes = forms.MultipleChoiceField(
+        choices=Scope.choices,
+        widget=forms.CheckboxSelectMultiple,
+        error_messages={"required": "Choose what it is for."},
+    )
+    lifetime = forms.ChoiceField(
+        label="It works for", choices=LIFETIMES, initial="90", required=False
+    )
+    models = forms.CharField(
+        label="Models",
+        required=False,
+        max_length=4000,
+        widget=forms.TextInput(attrs={"placeholder": "all", "autocomplete": "off"}),
+    )
+    endpoints = forms.ChoiceField(
+        label="Endpoints", choices=Endpoints.choices, initial=Endpoints.ALL, required=False
+    )
+    networks = forms.CharField(
+        label="Networks",
+        required=False,
+        max_length=4000,
+        widget=forms.TextInput(attrs={"placeholder": "everywhere", "autocomplete": "off"}),
+    )
+    # As for an API key: it protects the person who reloads or goes back from a second one.
+    nonce = forms.CharField(
+        max_length=64,
+        required=False,
+        validators=[require_no_key],
+        initial=new_nonce,
+        widget=forms.HiddenInput,
+    )
+
+    def clean_models(self) -> tuple[str, ...]:
+        return read_patterns(_words(self.cleaned_data["models"]))
+
+    def clean_networks(self) -> tuple[str, ...]:
+        return read_networks(_words(self.cleaned_data["networks"]))
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """As `ManagementKey.objects.issue` takes it."""
+        cleaned = self.cleaned_data
+        days = cleaned["lifetime"]
+        return {
+            "name": cleaned["name"],
+            "nonce": cleaned["nonce"],
+            "scopes": [Scope(scope) for scope in cleaned["scopes"]],
+            "expires_at": timezone.now() + timedelta(days=int(days)) if days else None,
+            "permissions": Permissions(
+                cleaned["models"],
+                Endpoints(cleaned["endpoints"] or Endpoints.ALL),
+                cleaned["networks"],
+            ),
+        }
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()

@@ -1,0 +1,73 @@
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from keyportal.api.models import ManagementKey
+from keyportal.api.scopes import Scope
+from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
+from keyportal.keys.refusals import KeyRefused
+from keyportal.teams.management.operator import (
+    OperatorCommand,
+    membership_of,
+    team_named,
+    user_named,
+)
+
+
+class Command(OperatorCommand):
+    help = "Issue a management key and print it, alone on standard output, this once."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--team", required=True, metavar="SLUG")
+        parser.add_argument(
+            "--owner", required=True, metavar="USERNAME", help="it never does more than they may"
+        )
+        parser.add_argument("--name", required=True, help="unique in the team")
+        parser.add_argument(
+            "--scope",
+            action="append",
+            required=True,
+            choices=Scope.values,
+            dest="scopes",
+            help="may be given again",
+        )
+        parser.add_argument(
+            "--days", type=int, default=90, help="for how long it works; default: 90"
+        )
+        parser.add_argument("--no-expiry", action="store_true", help="until it is deleted")
+        bounds = parser.add_argument_group("bounds", "The most that keys made with it may do.")
+        bounds.add_argument("--model", action="append", default=[], dest="models", metavar="NAME")
+        bounds.add_argument("--endpoints", choices=Endpoints.values, default=Endpoints.ALL.value)
+        bounds.add_argument(
+            "--network", action="append", default=[], dest="networks", metavar="CIDR"
+        )
+
+    @sensitive_variables("key_string")
+    def handle(self, **options: Any) -> None:
+        team, owner = team_named(options["team"]), user_named(options["owner"])
+        membership_of(owner, team)
+        name, days = options["name"].strip(), options["days"]
+        if not 1 <= days <= 3650:
+            raise CommandError("A management key works for 1 to 3650 days.")
+        ManagementKey(name=name).clean_fields(
+            exclude={"team", "owner", "scopes", "public_id", "prefix", "digest", "last4"}
+        )
+        try:
+            _, key_string = ManagementKey.objects.issue(
+                team=team,
+                owner=owner,
+                name=name,
+                scopes=[Scope(scope) for scope in options["scopes"]],
+                permissions=Permissions(
+                    read_patterns(options["models"]),
+                    Endpoints(options["endpoints"]),
+                    read_networks(options["networks"]),
+                ),
+                expires_at=None if options["no_expiry"] else timezone.now() + timedelta(days=days),
+            )
+        except KeyRefused as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(key_string.text)

@@ -1,0 +1,150 @@
+"""What the management API can do: each operation, and what must hold before it is done.
+
+An operation is declared once, by a decorator on its function. From that come its address, the check
+of scope and role, the reading of parameters and body, its transaction, and its page in the OpenAPI
+document, so that none of these can say something else than the others.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from django.db import transaction
+from django.http import HttpRequest
+from msgspec import Struct
+
+from keyportal.activity.models import acting_through
+from keyportal.api import reading
+from keyportal.api.callers import Caller
+from keyportal.api.models import Remembered
+from keyportal.api.problems import IdempotencyKeyReused, Problem, StillInProgress
+from keyportal.api.remembered import InProgress, Overtaken, UsedForAnother
+from keyportal.api.scopes import Scope
+from keyportal.teams.models import Role
+
+READS = "GET"
+B = TypeVar("B")
+Q = TypeVar("Q")
+
+
+@dataclass(frozen=True)
+class Asked(Generic[B, Q]):
+    """A request that has passed every check: who asks, with what."""
+
+    caller: Caller
+    body: B
+    query: Q
+
+
+@dataclass(frozen=True)
+class Operation:
+    method: str
+    path: str
+    """Beneath `/api/v1/`, with `{parameters}`."""
+    act: Callable[..., Any]
+    answer: Any = None
+    """The type of what it answers with; None: nothing, with 204."""
+    status: int = 200
+    scope: Scope | None = None
+    role: Role = Role.VIEWER
+    body: Any = None
+    query: type[Struct] = reading.NoQuery
+    refuses: tuple[type[Problem], ...] = ()
+    """Beyond what every operation may be refused for."""
+    is_idempotent: bool = False
+    """Whether it takes an Idempotency-Key: those that would do something more when repeated."""
+
+    @property
+    def summary(self) -> str:
+        return (self.act.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+
+    @property
+    def description(self) -> str:
+        return " ".join((self.act.__doc__ or "").strip().partition("\n")[2].split())
+
+    def carry_out(self, request: HttpRequest, caller: Caller, **parts: str) -> "Done":
+        """Raises the `Problem` for which it was not done."""
+        caller.require(self.scope, self.role)
+        query = reading.query(request, self.query)
+        body = reading.body(request, self.body) if self.body else None
+        asked = Asked(caller, body, query)
+        if self.method == READS:
+            return Done(self.status, self.act(asked, **parts))
+        with acting_through(f"management key {caller.key}"):
+            if self.is_idempotent and (text := reading.idempotency_key(request)):
+                return self._once(request, asked, text, parts)
+            return self._in_transaction(asked, parts)
+
+    def _in_transaction(
+        self, asked: "Asked[Any, Any]", parts: dict[str, str], remembered: Remembered | None = None
+    ) -> "Done":
+        with transaction.atomic():
+            asked.caller.hold_key()
+            answer = self.act(asked, **parts)
+            if remembered is not None and not isinstance(answer, Problem):
+                remembered.keep(self.status, reading.encode(without_secret(answer)))
+        if isinstance(answer, Problem):
+            # A refusal that is returned and not raised leaves its trace in the audit.
+            raise answer
+        return Done(self.status, answer)
+
+    def _once(
+        self, request: HttpRequest, asked: "Asked[Any, Any]", text: str, parts: dict[str, str]
+    ) -> "Done":
+        try:
+            found = Remembered.objects.reserve(asked.caller.key, text, reading.essence(request))
+        except InProgress:
+            raise StillInProgress from None
+        except UsedForAnother:
+            raise IdempotencyKeyReused from None
+        if found.status is not None:
+            return Done(found.status, found.answer.encode(), is_replayed=True)
+        try:
+            return self._in_transaction(asked, parts, found)
+        except Overtaken:
+            raise StillInProgress from None
+        except BaseException:
+            found.release()
+            raise
+
+
+@dataclass(frozen=True)
+class Done:
+    status: int
+    answer: Any
+    """Of the operation's type, or such an answer's JSON."""
+    is_replayed: bool = False
+
+
+def without_secret(answer: Any) -> Any:
+    """The answer as it may be kept."""
+    without = getattr(answer, "without_secret", None)
+    return without() if without else answer
+
+
+@dataclass
+class Operations:
+    """Those of one resource, in the order in which they are declared."""
+
+    found: list[Operation] = field(default_factory=list)
+
+    def get(self, path: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return self._declare("GET", path, more)
+
+    def post(self, path: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return self._declare("POST", path, more)
+
+    def patch(self, path: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return self._declare("PATCH", path, more)
+
+    def delete(self, path: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return self._declare("DELETE", path, {"status": 204, **more})
+
+    def _declare(
+        self, method: str, path: str, more: dict[str, Any]
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def declare(act: Callable[..., Any]) -> Callable[..., Any]:
+            self.found.append(Operation(method, path, act, **more))
+            return act
+
+        return declare

@@ -1,0 +1,119 @@
+"""The management API as Django sees it: an address is a view, and every answer is made here."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import SuspiciousOperation
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
+
+from keyportal.api import reading
+from keyportal.api.callers import caller_of
+from keyportal.api.operations import Done, Operation
+from keyportal.api.problems import (
+    BadRequest,
+    HTTPSRequired,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+    Unavailable,
+)
+from keyportal.headers import new_request_id
+
+PREFIX = "/api/"
+JSON = "application/json"
+View = Callable[..., HttpResponse]
+logger = logging.getLogger(__name__)
+
+
+def view_of(operations: Mapping[str, Operation]) -> View:
+    """The view of one address; `operations` by method."""
+
+    def answer(request: HttpRequest, **parts: str) -> HttpResponse:
+        method = "GET" if request.method == "HEAD" else str(request.method)
+        operation = operations.get(method)
+        if operation is None:
+            raise MethodNotAllowed(", ".join(sorted(operations)))
+        reading.require_small(request)
+        return _told(operation.carry_out(request, caller_of(request), **parts))
+
+    return guarded(answer)
+
+
+def _told(done: Done) -> HttpResponse:
+    if done.status == 204:
+        return HttpResponse(status=204)
+    body = done.answer if isinstance(done.answer, bytes) else reading.encode(done.answer)
+    response = HttpResponse(body, status=done.status, content_type=JSON)
+    if done.is_replayed:
+        response["Idempotent-Replayed"] = "true"
+    return response
+
+
+def guarded(view: View) -> View:
+    """No session opens this, and none is looked at; no form of another site can forge what needs a
+    header that browsers never send by themselves. Whatever fails is told as a problem."""
+
+    def guard(request: HttpRequest, **parts: str) -> HttpResponse:
+        request_id = new_request_id()
+        try:
+            if settings.IS_HTTPS and not request.is_secure():
+                raise HTTPSRequired
+            response = view(request, **parts)
+        except Problem as problem:
+            response = problem.response(request_id)
+        except (OperationalError, InterfaceError) as error:
+            logger.error("Request %s: the database can't be used: %s", request_id, error)
+            response = Unavailable().response(request_id)
+        except Exception:
+            logger.exception("Request %s failed.", request_id)
+            response = InternalError().response(request_id)
+        return _finished(request, response, request_id)
+
+    return csrf_exempt(login_not_required(guard))
+
+
+def _finished(request: HttpRequest, response: HttpResponse, request_id: str) -> HttpResponse:
+    response["X-Request-Id"] = request_id
+    response["Cache-Control"] = "no-store"
+    if request.method == "HEAD":
+        response.content = b""
+    return response
+
+
+def _nowhere(_: HttpRequest) -> HttpResponse:
+    raise NotFound("There is nothing at this address; /api/v1/openapi.json tells what there is.")
+
+
+nowhere = guarded(_nowhere)
+
+
+# What Django refuses before a view is found, such as a wrong host; pages get Django's own page.
+
+
+def refused(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    if not request.path.startswith(PREFIX):
+        return defaults.bad_request(request, exception)
+    told = "This server does not go by that name." if _is_of_host(exception) else ""
+    return _as_problem(request, BadRequest(told))
+
+
+def failed(request: HttpRequest) -> HttpResponseBase:
+    if not request.path.startswith(PREFIX):
+        return defaults.server_error(request)
+    return _as_problem(request, InternalError())
+
+
+def _is_of_host(exception: Exception) -> bool:
+    return isinstance(exception, SuspiciousOperation) and "HTTP_HOST" in str(exception)
+
+
+def _as_problem(request: HttpRequest, problem: Problem) -> HttpResponse:
+    request_id = new_request_id()
+    return _finished(request, problem.response(request_id), request_id)

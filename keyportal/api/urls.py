@@ -1,0 +1,49 @@
+"""Everything under /api/: addresses come from what is declared in `v1`, and all else is nowhere."""
+
+import re
+from itertools import groupby
+
+from django.urls import URLPattern, path, re_path
+
+from keyportal.api import openapi
+from keyportal.api.operations import Operation
+from keyportal.api.serving import guarded, nowhere, view_of
+from keyportal.api.v1 import audit, keys, members, models, secrets, teams, usage
+
+app_name = "api"
+# As much as a name can be; whether there is one by that name, the operation finds out. No address
+# holds a character that a database can't.
+PARTS = {
+    "id": r"[0-9A-Za-z]{8}",
+    "slug": r"[a-z0-9-]{1,64}",
+    "username": r"[\w.@+-]{1,150}",
+}
+OPERATIONS = [
+    operation
+    for resource in (teams, members, keys, secrets, models, usage, audit)
+    for operation in resource.operations.found
+]
+
+
+def _pattern(address: str) -> str:
+    parts = re.sub(r"\{(\w+)\}", lambda found: f"(?P<{found[1]}>{PARTS[found[1]]})", address)
+    return rf"^v1/{parts}\Z"
+
+
+def _addresses() -> list[URLPattern]:
+    by_path = sorted(OPERATIONS, key=_path)
+    return [
+        re_path(_pattern(address), view_of({one.method: one for one in found}), name=address)
+        for address, found in groupby(by_path, key=_path)
+    ]
+
+
+def _path(operation: Operation) -> str:
+    return operation.path
+
+
+urlpatterns = [
+    path("v1/openapi.json", guarded(openapi.view(OPERATIONS)), name="openapi"),
+    *_addresses(),
+    re_path(r"", nowhere, name="nowhere"),
+]

@@ -1,0 +1,80 @@
+"""Types of fields that several resources share, with what JSON Schema can say of them."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from keyportal.activity.models import Action
+from keyportal.api.scopes import Scope
+from keyportal.keys.permissions import Endpoints
+from keyportal.keys.rotation import Grace
+from keyportal.teams.limits import LARGEST, Limits
+from keyportal.teams.models import Role
+
+# The values of Django's choices: msgspec reads no enum with a class of classes of its own, and mypy
+# no literals that are made at run time.
+if TYPE_CHECKING:
+    ActionValue = str
+    EndpointsValue = str
+    GraceValue = str
+    RoleValue = str
+    ScopeValue = str
+else:
+    ActionValue = Literal[tuple(Action.values)]
+    EndpointsValue = Literal[tuple(Endpoints.values)]
+    GraceValue = Literal[tuple(Grace.values)]
+    RoleValue = Literal[tuple(Role.values)]
+    ScopeValue = Literal[tuple(Scope.values)]
+
+# No control characters: no database holds all of them, and nobody sees them.
+_SEEN = r"[^\u0000-\u001f\u007f-\u009f]"
+_LINE = rf"^{_SEEN}*$"
+_EDGE = r"[^\s\u0000-\u001f\u007f-\u009f]"
+_NAME = rf"^{_EDGE}({_SEEN}*{_EDGE})?$"
+_TEXT = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$"
+
+Moment = Annotated[datetime, Meta(tz=True)]
+PublicId = Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{8}$", min_length=8, max_length=8)]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NAME)]
+Description = Annotated[str, Meta(max_length=500, pattern=_TEXT)]
+Tag = Annotated[
+    str, Meta(min_length=1, max_length=32, pattern=r"^[^\s,\u0000-\u001f\u007f-\u009f]+$")
+]
+Tags = Annotated[list[Tag], Meta(max_length=20)]
+Line = Annotated[str, Meta(max_length=200, pattern=_LINE)]
+Limit = Annotated[int, Meta(ge=1, le=LARGEST)]
+
+
+class LimitsBody(Struct, forbid_unknown_fields=True):
+    """By fixed UTC window. Null: no limit."""
+
+    requests_per_minute: Limit | None = None
+    tokens_per_minute: Limit | None = None
+    requests_per_day: Limit | None = None
+    tokens_per_day: Limit | None = None
+    requests_per_month: Limit | None = None
+    tokens_per_month: Limit | None = None
+    parallel_requests: Limit | None = None
+
+    @classmethod
+    def of(cls, limits: Limits) -> Self:
+        return cls(*limits)
+
+
+class LimitChanges(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What is left out stays; null takes a limit away."""
+
+    requests_per_minute: Limit | UnsetType | None = UNSET
+    tokens_per_minute: Limit | UnsetType | None = UNSET
+    requests_per_day: Limit | UnsetType | None = UNSET
+    tokens_per_day: Limit | UnsetType | None = UNSET
+    requests_per_month: Limit | UnsetType | None = UNSET
+    tokens_per_month: Limit | UnsetType | None = UNSET
+    parallel_requests: Limit | UnsetType | None = UNSET
+
+    def applied_to(self, limits: Limits) -> Limits:
+        given = {name: getattr(self, name) for name in Limits._fields}
+        return limits._replace(
+            **{name: value for name, value in given.items() if value is not UNSET}
+        )

@@ -1,0 +1,102 @@
+"""Which key is meant, whether the caller may change it, and how a refusal is told."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+from msgspec import UNSET
+
+from keyportal.api.callers import Caller
+from keyportal.api.problems import Conflict, FieldError, Invalid, NotFound, PolicyForbids, WeakRole
+from keyportal.api.v1.shapes import KeyChanges, NewKey
+from keyportal.keys.changes import locked
+from keyportal.keys.limits import AboveCeiling
+from keyportal.keys.models import ApiKey
+from keyportal.keys.names import require_no_key, require_printable
+from keyportal.keys.refusals import AlreadyRotating, NameTaken, PolicyBroken
+from keyportal.teams.access import may_change
+
+LAST_YEAR = 2200  # Beyond, arithmetic with time zones ends sooner or later.
+
+
+def key_of(caller: Caller, public_id: str) -> ApiKey:
+    """One of the caller's team. Raises `NotFound`, for those of other teams too."""
+    keys = ApiKey.objects.of(caller.team).for_display().select_related("team")
+    found = keys.filter(public_id=public_id).first()
+    if found is None:
+        raise NotFound
+    return found
+
+
+@contextmanager
+def changing(caller: Caller, public_id: str) -> Iterator[ApiKey]:
+    """The key as it is now, which nobody else changes meanwhile.
+
+    Raises `NotFound`, `WeakRole` where it belongs to somebody else, and what a refusal is told as.
+    """
+    found = key_of(caller, public_id)
+    if not may_change(caller.membership, found):
+        raise WeakRole(
+            "The owner of this management key may change their own API keys; this one belongs "
+            "to someone else."
+        )
+    with refusals():
+        try:
+            with locked(found) as key:
+                yield key
+        except ApiKey.DoesNotExist:
+            raise NotFound from None
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What the rules of keys refuse, as problems."""
+    try:
+        yield
+    except NameTaken as refusal:
+        raise Conflict(str(refusal), errors=[FieldError(str(refusal), pointer="/name")]) from None
+    except AlreadyRotating as refusal:
+        raise Conflict(str(refusal)) from None
+    except PolicyBroken as refusal:
+        errors = [FieldError(told) for told in refusal.breaches]
+        raise PolicyForbids(str(refusal), errors=errors) from None
+    except AboveCeiling as refusal:
+        raise Invalid(
+            str(refusal),
+            errors=[
+                FieldError(told, pointer=f"/limits/{name}")
+                for name, told in refusal.complaints.items()
+            ],
+        ) from None
+
+
+def require_sound(asked: NewKey | KeyChanges) -> None:
+    """What no schema can say of names, texts and times. Raises `Invalid`."""
+    wrong = [
+        *_wrong("/name", asked.name, require_printable, require_no_key),
+        *_wrong("/description", asked.description, require_no_key),
+    ]
+    if asked.tags is not UNSET:
+        for number, tag in enumerate(asked.tags):
+            wrong += _wrong(f"/tags/{number}", tag, require_printable, require_no_key)
+    if isinstance(asked.expires_at, datetime):
+        wrong += _wrong("/expires_at", asked.expires_at, _require_future)
+    if wrong:
+        raise Invalid(errors=wrong)
+
+
+def _wrong(pointer: str, value: Any, *rules: Any) -> Iterator[FieldError]:
+    for rule in rules:
+        try:
+            if value is not UNSET:
+                rule(value)
+        except ValidationError as error:
+            yield FieldError(" ".join(error.messages), pointer=pointer)
+
+
+def _require_future(moment: datetime) -> None:
+    if moment.year > LAST_YEAR or moment.year < 2000 or moment <= timezone.now():
+        raise ValidationError(f"A time that is still to come, before {LAST_YEAR}.")

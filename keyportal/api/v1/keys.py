@@ -1,0 +1,136 @@
+"""The team's API keys: list, read, make, change and delete them."""
+
+from django.views.decorators.debug import sensitive_variables
+from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict
+
+from keyportal.api.callers import Caller
+from keyportal.api.operations import Asked, Operations
+from keyportal.api.paging import Page, Paged, page
+from keyportal.api.problems import Conflict, NotFound, Problem
+from keyportal.api.reading import NoQuery
+from keyportal.api.scopes import Scope
+from keyportal.api.v1.fields import Line
+from keyportal.api.v1.finding import changing, key_of, refusals, require_sound
+from keyportal.api.v1.permissions import require_within
+from keyportal.api.v1.shapes import KeyBody, KeyChanges, NewKey, ShownKeyBody
+from keyportal.keys import changes
+from keyportal.keys.limits import limit_key
+from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Permissions
+from keyportal.keys.policy import widest
+from keyportal.keys.refusals import KeyLimitReached
+from keyportal.teams.models import Role
+
+operations = Operations()
+
+
+class KeyQuery(Paged, forbid_unknown_fields=True):
+    name: Line | UnsetType = UNSET
+    owner: Line | UnsetType = UNSET
+
+
+@operations.get("keys", scope=Scope.KEYS_READ, query=KeyQuery, answer=Page[KeyBody])
+def list_keys(asked: Asked[None, KeyQuery]) -> Page[KeyBody]:
+    """List the API keys of the team, newest first."""
+    keys = ApiKey.objects.of(asked.caller.team).for_display()
+    if asked.query.name is not UNSET:
+        keys = keys.filter(name=asked.query.name)
+    if asked.query.owner is not UNSET:
+        keys = keys.filter(owner__username=asked.query.owner)
+    return page(keys, asked.query, KeyBody.of)
+
+
+@operations.get("keys/{id}", scope=Scope.KEYS_READ, answer=KeyBody, refuses=(NotFound,))
+def read_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002 - its name in the path
+    """Tell of one API key."""
+    return KeyBody.of(key_of(asked.caller, id))
+
+
+@operations.post(
+    "keys",
+    scope=Scope.KEYS_WRITE,
+    role=Role.MEMBER,
+    body=NewKey,
+    answer=ShownKeyBody,
+    status=201,
+    refuses=(Conflict,),
+    is_idempotent=True,
+)
+@sensitive_variables("key_string")
+def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
+    """Make an API key, and show it this once
+
+    It belongs to the owner of the management key. Without permissions it may do what the team's
+    policy lets new keys do, within what the management key may give.
+    """
+    caller, body = asked.caller, asked.body
+    require_sound(body)
+    try:
+        with refusals():
+            key, key_string = ApiKey.objects.issue(
+                team=caller.team,
+                owner=caller.user,
+                actor=caller.user,
+                address=caller.address,
+                name=body.name,
+                description=body.description,
+                tags=body.tags,
+                expires_at=body.expires_at,
+                permissions=_permissions(caller, body),
+            )
+            if body.limits is not UNSET:
+                limits = body.limits.applied_to(key.limits)
+                limit_key(key, limits, by=caller.membership, address=caller.address)
+    except KeyLimitReached as refusal:
+        return Conflict(str(refusal))
+    return ShownKeyBody.of(key_of(caller, key.public_id), key=key_string.text)
+
+
+@operations.patch(
+    "keys/{id}",
+    scope=Scope.KEYS_WRITE,
+    role=Role.MEMBER,
+    body=KeyChanges,
+    answer=KeyBody,
+    refuses=(NotFound, Conflict),
+)
+def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: A002
+    """Change an API key
+
+    It holds for the next request on every worker. Afterwards the key may do no more than the
+    management key may give.
+    """
+    caller, body = asked.caller, asked.body
+    require_sound(body)
+    with changing(caller, id) as key:
+        given = {name: value for name, value in asdict(body).items() if value is not UNSET}
+        given.pop("limits", None)
+        if body.permissions is not UNSET:
+            given["permissions"] = body.permissions.applied_to(key.permissions)
+        require_within(caller.key.permissions, given.get("permissions", key.permissions))
+        changes.change(key, changes.Changes(**given), actor=caller.user, address=caller.address)
+        if body.limits is not UNSET:
+            limits = body.limits.applied_to(key.limits)
+            limit_key(key, limits, by=caller.membership, address=caller.address)
+    return KeyBody.of(key_of(caller, id))
+
+
+@operations.delete("keys/{id}", scope=Scope.KEYS_WRITE, role=Role.MEMBER, refuses=(NotFound,))
+def delete_key(asked: Asked[None, NoQuery], id: str) -> None:  # noqa: A002
+    """Delete an API key
+
+    No request that starts after the answer is served with it.
+    """
+    with changing(asked.caller, id) as key:
+        key.revoke(actor=asked.caller.user, address=asked.caller.address)
+
+
+def _permissions(caller: Caller, body: NewKey) -> Permissions:
+    """Raises `BeyondBounds`."""
+    bounds, usual = caller.key.permissions, widest(caller.team.policy)
+    permissions = usual if bounds.covers(usual) else bounds
+    if body.permissions is not UNSET:
+        permissions = body.permissions.applied_to(permissions)
+    require_within(bounds, permissions)
+    return permissions

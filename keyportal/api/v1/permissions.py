@@ -1,0 +1,78 @@
+"""What a key may do, as it is written here, and what a management key may give."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Self
+
+from django.core.exceptions import ValidationError
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from keyportal.api.problems import BeyondBounds, FieldError, Invalid
+from keyportal.api.v1.fields import EndpointsValue
+from keyportal.keys.permissions import (
+    LONGEST,
+    MOST,
+    Endpoints,
+    Permissions,
+    read_networks,
+    read_patterns,
+)
+
+Pattern = Annotated[
+    str, Meta(min_length=1, max_length=LONGEST, pattern=r"^[^\s\u0000-\u001f\u007f-\u009f]+$")
+]
+Patterns = Annotated[
+    list[Pattern],
+    Meta(max_length=MOST, description="Names, or patterns such as `public/*`. Empty: all."),
+]
+Network = Annotated[str, Meta(min_length=1, max_length=64)]
+Networks = Annotated[
+    list[Network],
+    Meta(max_length=MOST, description="Source addresses as CIDR. Empty: from everywhere."),
+]
+
+
+class PermissionsBody(Struct, forbid_unknown_fields=True):
+    models: Patterns = []
+    endpoints: EndpointsValue = Endpoints.ALL.value
+    networks: Networks = []
+
+    @classmethod
+    def of(cls, permissions: Permissions) -> Self:
+        return cls([*permissions.models], permissions.endpoints.value, [*permissions.networks])
+
+
+class PermissionChanges(Struct, forbid_unknown_fields=True):
+    """What is left out stays as it is; in a new key, as the team's policy has it."""
+
+    models: Patterns | UnsetType = UNSET
+    endpoints: EndpointsValue | UnsetType = UNSET
+    networks: Networks | UnsetType = UNSET
+
+    def applied_to(self, former: Permissions) -> Permissions:
+        """Raises `Invalid` for what is no pattern, or no network."""
+        found = former
+        if self.models is not UNSET:
+            found = found._replace(models=_read("models", read_patterns, self.models))
+        if self.endpoints is not UNSET:
+            found = found._replace(endpoints=Endpoints(self.endpoints))
+        if self.networks is not UNSET:
+            found = found._replace(networks=_read("networks", read_networks, self.networks))
+        return found
+
+
+def _read(
+    name: str, read: Callable[[Sequence[str]], tuple[str, ...]], texts: list[str]
+) -> tuple[str, ...]:
+    try:
+        return read(texts)
+    except ValidationError as error:
+        pointer = f"/permissions/{name}"
+        raise Invalid(
+            errors=[FieldError(told, pointer=pointer) for told in error.messages]
+        ) from None
+
+
+def require_within(bounds: Permissions, permissions: Permissions) -> None:
+    """Raises `BeyondBounds`: a key that can do more must not come out of one that can do less."""
+    if not bounds.covers(permissions):
+        raise BeyondBounds

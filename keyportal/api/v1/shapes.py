@@ -1,0 +1,132 @@
+"""An API key, as it is told and as it is asked for."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
+
+from keyportal.api.v1.fields import (
+    Description,
+    GraceValue,
+    LimitChanges,
+    LimitsBody,
+    Moment,
+    Name,
+    Tags,
+)
+from keyportal.api.v1.permissions import PermissionChanges, PermissionsBody
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rotation import live_secrets
+
+State = Literal["active", "disabled", "expired", "ownerless"]
+
+
+class SecretBody(Struct):
+    """One of the two that a key has while a rotation overlaps."""
+
+    last4: str
+    created_at: datetime
+    expires_at: datetime | None
+    lasts_until_used: Annotated[
+        bool, Meta(description="Whether it ends when the newer one is first used.")
+    ]
+    last_used_at: datetime | None
+
+    @classmethod
+    def of(cls, secret: Secret) -> Self:
+        return cls(
+            secret.last4,
+            secret.created_at,
+            secret.expires_at,
+            secret.lasts_until_used,
+            secret.last_used_at,
+        )
+
+
+class KeyBody(Struct, kw_only=True):
+    id: Annotated[str, Meta(description="Public, and the same for the life of the key.")]
+    name: str
+    description: str
+    tags: list[str]
+    masked: str
+    owner: str
+    state: Annotated[State, Meta(description="Only an active key is served.")]
+    permissions: PermissionsBody
+    limits: LimitsBody
+    created_at: datetime
+    expires_at: datetime | None
+    disabled_at: datetime | None
+    reported_at: Annotated[
+        datetime | None, Meta(description="Since when it is known to have leaked.")
+    ]
+    secrets: Annotated[list[SecretBody], Meta(description="Those that live, the newest first.")]
+
+    @classmethod
+    def of(cls, found: ApiKey, **more: str) -> Self:
+        """`found` comes from `for_display`."""
+        return cls(
+            id=found.public_id,
+            name=found.name,
+            description=found.description,
+            tags=found.tags,
+            masked=found.masked,
+            owner=found.owner.get_username(),
+            state=_state(found),
+            permissions=PermissionsBody.of(found.permissions),
+            limits=LimitsBody.of(found.limits),
+            created_at=found.created_at,
+            expires_at=found.expires_at,
+            disabled_at=found.disabled_at,
+            reported_at=found.reported_at,
+            secrets=[SecretBody.of(secret) for secret in live_secrets(found)],
+            **more,
+        )
+
+
+def _state(key: ApiKey) -> State:
+    if key.disabled_at:
+        return "disabled"
+    if key.has_expired:
+        return "expired"
+    return "ownerless" if key.has_lost_its_owner else "active"
+
+
+class ShownKeyBody(KeyBody, kw_only=True):
+    key: Annotated[
+        str | None,
+        Meta(description="The key itself, this once. Null in a repeated answer: it is not kept."),
+    ]
+
+    def without_secret(self) -> Self:
+        return replace(self, key=None)
+
+    def __repr__(self) -> str:
+        # A traceback or a debugger shows reprs; the plaintext is not for either.
+        return f"<ShownKeyBody {self.masked}>"
+
+
+class NewKey(Struct, forbid_unknown_fields=True):
+    name: Name
+    description: Description = ""
+    tags: Tags = []
+    permissions: PermissionChanges | UnsetType = UNSET
+    limits: LimitChanges | UnsetType = UNSET
+    expires_at: Annotated[Moment | None, Meta(description="Null: never.")] = None
+
+
+class KeyChanges(Struct, forbid_unknown_fields=True):
+    """What is left out stays as it is."""
+
+    name: Name | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    permissions: PermissionChanges | UnsetType = UNSET
+    limits: LimitChanges | UnsetType = UNSET
+    expires_at: Annotated[Moment | UnsetType | None, Meta(description="Null: never.")] = UNSET
+
+
+class Rotation(Struct, forbid_unknown_fields=True):
+    grace: Annotated[
+        GraceValue, Meta(description="How long the old secret lives on; at once over: `now`.")
+    ]

@@ -1,0 +1,123 @@
+"""What was used, as the Usage page has it."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from django.utils import timezone
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from keyportal.activity.figures import COUNTS, Figures
+from keyportal.activity.forms import FIRST_YEAR, LAST_YEAR
+from keyportal.activity.periods import DEFAULT_RANGE, LONGEST, RANGES, Period, custom
+from keyportal.activity.report import Asked as Filter
+from keyportal.activity.report import Part, Report, report
+from keyportal.api.operations import Asked, Operations
+from keyportal.api.problems import FieldError, Invalid
+from keyportal.api.scopes import Scope
+from keyportal.api.v1.fields import Line, Moment, PublicId
+
+operations = Operations()
+By = Literal["key", "model"]
+
+
+class Used(Struct):
+    requests: int
+    failures: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    estimated: Annotated[int, Meta(description="Requests whose tokens are a guess.")]
+    median_ms: float | None
+    p95_ms: float | None
+
+    @classmethod
+    def of(cls, figures: Figures) -> "Used":
+        counts = {name: getattr(figures, name) for name in COUNTS}
+        return cls(**counts, median_ms=figures.median, p95_ms=figures.p95)
+
+
+class StepBody(Struct):
+    start: datetime
+    used: Used
+
+
+class PartBody(Struct):
+    value: Annotated[
+        str | None, Meta(description="The key's id or the model's name; null: the rest together.")
+    ]
+    name: str
+    is_deleted: bool
+    used: Used
+
+
+class UsageBody(Struct):
+    start: datetime
+    end: Annotated[datetime, Meta(description="It is not in the period itself.")]
+    step: Literal["minute", "hour", "day"]
+    by: By
+    used: Used
+    steps: list[StepBody]
+    parts: Annotated[list[PartBody], Meta(description="The busiest first.")]
+
+
+class UsageQuery(Struct, forbid_unknown_fields=True):
+    range: Annotated[
+        Literal["1h", "24h", "14d", "90d"] | UnsetType,
+        Meta(description=f"Up to now; {DEFAULT_RANGE} without `start` and `end`."),
+    ] = UNSET
+    start: Annotated[Moment | UnsetType, Meta(description="With `end`, instead of `range`.")] = (
+        UNSET
+    )
+    end: Moment | UnsetType = UNSET
+    by: By = "key"
+    key: PublicId | UnsetType = UNSET
+    member: Line | UnsetType = UNSET
+    model: Line | UnsetType = UNSET
+
+    def period(self, now: datetime) -> Period:
+        """Raises `Invalid` for one that nobody can be shown."""
+        if self.start is UNSET and self.end is UNSET:
+            name = DEFAULT_RANGE if self.range is UNSET else self.range
+            return RANGES[name][1](now)
+        if self.start is UNSET or self.end is UNSET or self.range is not UNSET:
+            raise _unfit("Give `range`, or both `start` and `end`.")
+        if not FIRST_YEAR < self.start.year <= self.end.year < LAST_YEAR:
+            raise _unfit(f"Choose years between {FIRST_YEAR} and {LAST_YEAR}.")
+        start, end = self.start.astimezone(UTC), self.end.astimezone(UTC)
+        if not start < end <= start + LONGEST:
+            raise _unfit(f"`end` comes after `start`, and {LONGEST.days} days later at most.")
+        return custom(start, end, now)
+
+    @property
+    def filter(self) -> Filter:
+        return Filter(*("" if one is UNSET else one for one in (self.key, self.member, self.model)))
+
+
+def _unfit(told: str) -> Invalid:
+    return Invalid(errors=[FieldError(told, parameter="start")])
+
+
+@operations.get("usage", scope=Scope.USAGE_READ, query=UsageQuery, answer=UsageBody)
+def read_usage(asked: Asked[None, UsageQuery]) -> UsageBody:
+    """Tell what the team used, in all, step by step, and by key or model."""
+    query = asked.query
+    period = query.period(timezone.now())
+    return _told(report(asked.caller.team, period, query.filter, query.by), query.by)
+
+
+def _told(found: Report, by: By) -> UsageBody:
+    period = found.period
+    moments = zip(period.moments, found.steps, strict=True)
+    return UsageBody(
+        start=period.start,
+        end=period.end,
+        step=period.step.value,
+        by=by,
+        used=Used.of(found.used),
+        steps=[StepBody(start, Used.of(used)) for start, used in moments],
+        parts=[_part(part) for part in found.parts],
+    )
+
+
+def _part(part: Part) -> PartBody:
+    return PartBody(part.value, part.name, part.is_deleted, Used.of(part.used))

@@ -1,0 +1,86 @@
+"""The team's management keys: its admins see, make and delete them."""
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from django.views.decorators.http import require_http_methods, require_safe
+
+from keyportal.api.forms import ManagementKeyForm
+from keyportal.api.models import ManagementKey
+from keyportal.catalog.examples import own_address
+from keyportal.keys.refusals import AlreadyCreated, KeyRefused
+from keyportal.keys.secret import KeyString
+from keyportal.teams.access import TeamRequest, team_view
+from keyportal.teams.models import Role
+from keyportal.teams.pages import render_part
+
+
+@require_safe
+@team_view(Role.ADMIN)
+def management_key_list(request: TeamRequest) -> HttpResponse:
+    keys = ManagementKey.objects.of(request.team).for_display()
+    return render_part(request, "api/list.html", "api/_table.html", {"keys": keys})
+
+
+@sensitive_post_parameters("nonce")
+@require_http_methods(["GET", "POST"])
+@team_view(Role.ADMIN)
+@sensitive_variables("key_string")
+def management_key_create(request: TeamRequest) -> HttpResponse:
+    form = ManagementKeyForm(request.POST if request.method == "POST" else None)
+    if not form.is_valid():
+        return _form(request, form)
+    try:
+        key, key_string = ManagementKey.objects.issue(
+            team=request.team,
+            owner=request.user,
+            actor=request.user,
+            address=request.META["REMOTE_ADDR"],
+            **form.wanted,
+        )
+    except AlreadyCreated:
+        return _part(request, "already", status=409)
+    except KeyRefused as refusal:
+        form.add_error("name", str(refusal))
+        return _form(request, form)
+    return _created(request, key, key_string)
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.ADMIN)
+def management_key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
+    try:
+        keys = ManagementKey.objects.of(request.team).select_related("owner")
+        key = keys.get(public_id=public_id)
+        if request.method != "POST":
+            return render_part(request, "api/delete.html", "api/_delete.html", {"key": key})
+        key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
+    except ManagementKey.DoesNotExist:
+        return _part(request, "gone", status=404)
+    if request.htmx:
+        changed = "management-keys-changed, dialog-close"
+        return HttpResponse(status=204, headers={"HX-Trigger": changed})
+    messages.success(request, f"The management key {key.name} is deleted.")
+    return redirect("management_keys:list", request.team.slug)
+
+
+def _form(request: TeamRequest, form: ManagementKeyForm) -> HttpResponse:
+    status = 422 if form.is_bound else 200
+    context = {"form": form}
+    return render_part(request, "api/create.html", "api/_create.html", context, status=status)
+
+
+@sensitive_variables()
+def _created(request: TeamRequest, key: ManagementKey, key_string: KeyString) -> HttpResponse:
+    """Only this answer ever holds the plaintext; a session or a message would store it."""
+    context = {"key": key, "plaintext": key_string.text, "address": own_address(request)}
+    response = render_part(request, "api/created.html", "api/_created.html", context)
+    response["HX-Trigger"] = "management-keys-changed"
+    return response
+
+
+def _part(request: TeamRequest, name: str, *, status: int) -> HttpResponse:
+    response = render_part(request, f"api/{name}.html", f"api/_{name}.html", {}, status=status)
+    response["HX-Trigger"] = "management-keys-changed"
+    return response

@@ -1,0 +1,180 @@
+"""No key that comes out of a management key can do more than it may give, and none is another's."""
+
+from typing import Any
+
+import pytest
+
+from keyportal.activity.models import AuditEvent
+from keyportal.api.scopes import Scope
+from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Team, User
+from tests.api.programs import Manager, problem
+
+NARROW = Permissions(("public/*",), Endpoints.CHAT, ("10.0.0.0/8",))
+WIDER = [
+    {"models": []},
+    {"models": ["*"]},
+    {"models": ["public/*", "u-8105f7322477/test"]},
+    {"models": ["pub*"]},
+    {"endpoints": "all"},
+    {"endpoints": "embeddings"},
+    {"networks": []},
+    {"networks": ["10.0.0.0/7"]},
+    {"networks": ["10.0.0.0/8", "192.0.2.1/32"]},
+    {"networks": ["::/0"]},
+]
+NARROWER = [
+    {},
+    {"models": ["public/small"]},
+    {"endpoints": "read"},
+    {"networks": ["10.1.0.0/16"]},
+]
+
+
+@pytest.mark.parametrize("permissions", WIDER)
+def test_a_bounded_management_key_makes_no_wider_key(
+    manager: Manager, alice: User, permissions: dict[str, Any]
+) -> None:
+    program = manager(alice, permissions=NARROW)
+    body = {"name": "ci", "permissions": permissions}
+    problem(program.post("keys", body), 403, "beyond-bounds")
+    assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize("permissions", NARROWER)
+def test_it_makes_keys_within_its_bounds(
+    manager: Manager, alice: User, permissions: dict[str, Any]
+) -> None:
+    program = manager(alice, permissions=NARROW)
+    told = program.post("keys", {"name": "ci", "permissions": permissions})
+    assert told.status_code == 201
+    assert NARROW.covers(ApiKey.objects.get().permissions)
+
+
+def test_a_key_that_says_nothing_gets_its_bounds(manager: Manager, alice: User) -> None:
+    manager(alice, permissions=NARROW).post("keys", {"name": "ci"})
+    assert ApiKey.objects.get().permissions == NARROW
+
+
+@pytest.mark.parametrize("permissions", WIDER)
+def test_a_key_is_not_widened_by_a_change(
+    manager: Manager, alice: User, issue: Any, permissions: dict[str, Any]
+) -> None:
+    key, _ = issue(alice, permissions=NARROW)
+    program = manager(alice, permissions=NARROW)
+    answer = program.patch(f"keys/{key.public_id}", {"permissions": permissions})
+    problem(answer, 403, "beyond-bounds")
+    key.refresh_from_db()
+    assert key.permissions == NARROW
+
+
+def test_a_wider_key_that_is_there_gives_nothing_away(
+    manager: Manager, alice: User, issue: Any
+) -> None:
+    """Its new secret would do all that the bounds forbid; so would a change that leaves them."""
+    key, _ = issue(alice)
+    program = manager(alice, permissions=NARROW)
+    address = f"keys/{key.public_id}"
+    before = AuditEvent.objects.count()
+    problem(program.post(f"{address}/rotate", {"grace": "now"}), 403, "beyond-bounds")
+    problem(program.post(f"{address}/enable"), 403, "beyond-bounds")
+    problem(program.patch(address, {"name": "mine"}), 403, "beyond-bounds")
+    assert AuditEvent.objects.count() == before
+    narrowed = {
+        "permissions": {"models": ["public/*"], "endpoints": "chat", "networks": ["10.0.0.0/8"]}
+    }
+    assert program.patch(address, narrowed).status_code == 200
+
+
+def test_a_wider_key_can_be_stopped_all_the_same(manager: Manager, alice: User, issue: Any) -> None:
+    key, _ = issue(alice)
+    program = manager(alice, permissions=NARROW)
+    assert program.post(f"keys/{key.public_id}/disable").status_code == 200
+    assert program.delete(f"keys/{key.public_id}").status_code == 204
+
+
+def test_a_member_goes_no_higher_than_the_ceiling(manager: Manager, bob: User, team: Team) -> None:
+    team.key_limits = Limits(tokens_per_day=100)
+    team.save(update_fields=["key_limits"])
+    program = manager(bob)
+    for limits in ({"tokens_per_day": 101}, {"tokens_per_day": None}):
+        told = problem(program.post("keys", {"name": "ci", "limits": limits}), 422, "invalid")
+        assert told["errors"][0]["pointer"] == "/limits/tokens_per_day"
+    assert not ApiKey.objects.exists()
+    assert not AuditEvent.objects.filter(action__startswith="key:").exists()
+    assert (
+        program.post("keys", {"name": "ci", "limits": {"tokens_per_day": 99}}).json()["limits"][
+            "tokens_per_day"
+        ]
+        == 99
+    )
+    address = f"keys/{ApiKey.objects.get().public_id}"
+    changed = program.patch(address, {"name": "new", "limits": {"tokens_per_day": 101}})
+    problem(changed, 422, "invalid")
+    assert ApiKey.objects.get().name == "ci"
+
+
+def test_an_admin_gives_what_limits_they_like(manager: Manager, ada: User, team: Team) -> None:
+    team.key_limits = Limits(tokens_per_day=100)
+    team.save(update_fields=["key_limits"])
+    answer = manager(ada).post("keys", {"name": "ci", "limits": {"tokens_per_day": None}})
+    assert answer.status_code == 201
+    assert ApiKey.objects.get().granted_limits == Limits()
+
+
+def test_another_teams_ids_are_as_unknown_as_none(
+    manager: Manager, ada: User, charlie: User, other_team: Team, issue: Any
+) -> None:
+    theirs, _ = issue(charlie, team=other_team)
+    program = manager(ada)
+    for public_id in (theirs.public_id, "00000000"):
+        address = f"keys/{public_id}"
+        for answer in (
+            program.get(address),
+            program.patch(address, {"name": "mine"}),
+            program.delete(address),
+            program.post(f"{address}/rotate", {"grace": "now"}),
+            program.post(f"{address}/end-old-secret"),
+            program.post(f"{address}/disable"),
+            program.post(f"{address}/enable"),
+        ):
+            assert problem(answer, 404, "not-found")["detail"] == (
+                "There is nothing here, or it is not your team's."
+            )
+    problem(program.get(f"teams/{other_team.slug}"), 404, "not-found")
+    problem(program.get("members/charlie"), 404, "not-found")
+    theirs.refresh_from_db()
+    assert (theirs.name, theirs.disabled_at) == ("test-key", None)
+
+
+def test_no_list_holds_another_teams(
+    manager: Manager, ada: User, charlie: User, other_team: Team, issue: Any
+) -> None:
+    theirs, _ = issue(charlie, team=other_team)
+    program = manager(ada)
+    for path in (
+        "self",
+        "teams",
+        "members",
+        "keys",
+        "models",
+        "audit",
+        "usage",
+        f"audit?key={theirs.public_id}",
+        f"usage?key={theirs.public_id}",
+        "keys?owner=charlie",
+    ):
+        answer = program.get(path)
+        assert answer.status_code == 200
+        for text in (other_team.slug, theirs.name, "charlie", "Charlie"):
+            assert text not in answer.content.decode()
+
+
+def test_writing_is_no_part_of_reading_nor_the_other_way(manager: Manager, ada: User) -> None:
+    reader = manager(ada, "reader", scopes=[Scope.KEYS_READ])
+    writer = manager(ada, "writer", scopes=[Scope.KEYS_WRITE])
+    problem(reader.post("keys", {"name": "ci"}), 403, "missing-scope")
+    assert writer.post("keys", {"name": "ci"}).status_code == 201
+    problem(writer.get("keys"), 403, "missing-scope")

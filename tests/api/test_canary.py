@@ -1,0 +1,96 @@
+"""A management key, and an API key that was made with it, go everywhere by mistake; afterwards
+neither is found anywhere."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from django.db import connection as database
+
+from keyportal.teams.models import Team, User
+from tests.api.programs import Manager
+from tests.gateway.test_canary import HEADERS, Browser, assert_nowhere, every_value, without_audit
+from tests.serving import Reply, Server
+
+pytestmark = pytest.mark.gateway
+OwnServer = Callable[..., Server]
+KEYS = "/api/v1/keys"
+
+
+def spill(server: Server, token: str, text: str) -> Iterator[Reply]:
+    """`text` as credential, name, tag, pattern, parameter, path, header and idempotency key."""
+
+    def ask(method: str, path: str, body: object = None, **headers: str) -> Reply:
+        return server.request(method, path, key=token, body=body, headers=headers)
+
+    for sent in (text, text[:-1], f"{text}x", f"{text} {text}", f"x{text}"):
+        for path in (KEYS, "/api/v1/self", "/v1/models"):
+            yield server.request("GET", path, key=sent)
+            yield server.request("GET", path, headers={"Authorization": f"Basic {sent}"})
+    for name in HEADERS:
+        yield server.request("GET", KEYS, key=token, headers={name: text})
+    for query in ("name", "owner", "cursor", "limit", text):
+        yield ask("GET", f"{KEYS}?{query}={quote(text)}")
+    for path in (
+        f"{KEYS}/{text}",
+        f"/api/v1/members/{text}",
+        f"/api/v1/teams/{text}",
+        f"/api/{text}",
+    ):
+        yield ask("GET", path)
+        yield ask("DELETE", path)
+    for body in (
+        {"name": text},
+        {"name": "x", "description": f"my {text}."},
+        {"name": "x", "tags": [text]},
+        {"name": "x", "permissions": {"models": [text], "networks": [text]}},
+        {"name": "x", text: text},
+        {"name": "x", "expires_at": text},
+        f'{{"name": "{text}'.encode(),
+        text.encode() * 2000,
+    ):
+        yield ask("POST", KEYS, body)
+        yield ask("POST", KEYS, body, **{"Idempotency-Key": text})
+
+
+def test_neither_key_leaves_a_trace(
+    own_server: OwnServer, manager: Manager, alice: User, team: Team
+) -> None:
+    server = own_server(KEYPORTAL_LOG_LEVEL="DEBUG")
+    program = manager(alice)
+    token = str(program.token)
+    once = {"Idempotency-Key": "canary"}
+    made = server.request("POST", KEYS, key=token, body={"name": "canary"}, headers=once)
+    key = made.json()["key"]
+    again = server.request("POST", KEYS, key=token, body={"name": "canary"}, headers=once)
+    assert again.json() == {**made.json(), "key": None}
+    with without_audit():  # An error of ours, in the middle of making a key.
+        failed = server.request("POST", KEYS, key=token, body={"name": "failed"})
+    assert failed.status in {500, 503}
+
+    for text in (token, key):
+        for reply in spill(server, token, text):
+            assert reply.status < 500, reply
+            told = str(reply.headers) + reply.body.decode()
+            # A problem tells where, and what is wrong with it, and never what stood there.
+            assert_nowhere(text, "an answer", told)
+    member = Browser(server, alice)
+    for page in ("management-keys", "keys", "audit"):
+        answer = member.get(f"/teams/{team.slug}/{page}/").body.decode()
+        for text in (token, key):
+            assert_nowhere(text, page, answer)
+    for path in ("self", "keys", "audit", "usage"):
+        answer = server.request("GET", f"/api/v1/{path}", key=token).body.decode()
+        for text in (token, key):
+            assert_nowhere(text, path, answer)
+    assert server.stop() == 0
+    assert "DEBUG" in server.log
+    for text in (token, key):
+        assert_nowhere(text, "the log", server.log)
+        for where, value in every_value():
+            assert_nowhere(text, where, value)
+        if database.vendor == "sqlite":
+            main = Path(str(database.settings_dict["NAME"]))
+            for file in main.parent.glob(f"{main.name}*"):  # With the write-ahead log.
+                assert_nowhere(text, file.name, file.read_bytes().decode("latin-1"))

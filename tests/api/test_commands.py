@@ -1,0 +1,71 @@
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.api.models import ManagementKey
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.teams.models import User
+from tests.api.programs import Manager, Program
+
+
+def issue(*arguments: str, owner: str = "ada", name: str = "deploy") -> str:
+    out = StringIO()
+    who = ["--team=u-8105f7322477", f"--owner={owner}", f"--name={name}", "--scope=keys:read"]
+    call_command("issue_management_key", *who, *arguments, stdout=out, stderr=StringIO())
+    return out.getvalue().removesuffix("\n")
+
+
+def test_it_prints_the_management_key_and_nothing_else(ada: User) -> None:
+    text = issue("--scope=keys:write")
+    assert Program(text).get("keys").status_code == 200
+    key = ManagementKey.objects.get()
+    assert key.scopes == ["keys:read", "keys:write"]
+    assert key.expires_at
+    assert abs(key.expires_at - timezone.now() - timedelta(days=90)) < timedelta(minutes=1)
+    assert AuditEvent.objects.get(action=Action.MANAGEMENT_KEY_CREATED).actor == ""
+
+
+def test_it_takes_an_end_and_bounds(ada: User) -> None:
+    issue("--no-expiry", "--model=public/*", "--endpoints=chat", "--network=10.0.0.0/8")
+    key = ManagementKey.objects.get()
+    assert key.expires_at is None
+    assert key.permissions == Permissions(("public/*",), Endpoints.CHAT, ("10.0.0.0/8",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "told"),
+    [
+        (["--days=0"], {}, "1 to 3650 days"),
+        (["--days=99999"], {}, "1 to 3650 days"),
+        (["--network=x"], {}, "no address"),
+        (["--scope=all"], {}, "invalid choice"),
+        ([], {"owner": "nobody"}, "no user named nobody"),
+        ([], {"owner": "charlie"}, "not in the team"),
+        ([], {"name": "mk-kp-7QmX2aPdk3Tz"}, "holds an API key"),
+        ([], {"name": ""}, "blank"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(
+    ada: User, charlie: User, arguments: list[str], more: dict[str, str], told: str
+) -> None:
+    with pytest.raises(CommandError, match=told):
+        issue(*arguments, **more)
+    assert not ManagementKey.objects.exists()
+
+
+def test_a_name_that_is_taken_is_one_sentence(ada: User) -> None:
+    issue()
+    with pytest.raises(CommandError, match="already exists"):
+        issue()
+
+
+def test_one_is_deleted(ada: User, manager: Manager) -> None:
+    program = manager(ada)
+    call_command("delete_management_key", program.key.public_id, stderr=StringIO())
+    assert program.get("self").status_code == 401
+    with pytest.raises(CommandError, match="no management key"):
+        call_command("delete_management_key", program.key.public_id)

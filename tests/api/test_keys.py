@@ -1,0 +1,273 @@
+"""API keys through the management API: made, told, found, changed, rotated, switched, deleted."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys import secret
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Team, User
+from keyportal.teams.policy import Policy
+from tests.api.programs import Manager, problem
+
+
+def is_live(text: str) -> bool:
+    return Secret.objects.filter(digest=secret.digest(text.encode())).exists()
+
+
+def test_a_key_is_made_and_shown_once(manager: Manager, ada: User, team: Team) -> None:
+    program = manager(ada)
+    end = datetime(2099, 1, 31, 12, tzinfo=UTC)
+    answer = program.post(
+        "keys",
+        {
+            "name": "ci-build",
+            "description": "Builds.\nAnd tests.",
+            "tags": ["ci", "build"],
+            "permissions": {
+                "models": ["public/*"],
+                "endpoints": "chat",
+                "networks": ["10.0.0.0/8"],
+            },
+            "limits": {"tokens_per_day": 5000},
+            "expires_at": end.isoformat(),
+        },
+    )
+    assert answer.status_code == 201
+    told = answer.json()
+    assert is_live(told["key"])
+    key = ApiKey.objects.get()
+    assert (key.public_id, key.owner, key.team) == (told["id"], ada, team)
+    assert (key.description, key.tags, key.expires_at) == (
+        "Builds.\nAnd tests.",
+        ["ci", "build"],
+        end,
+    )
+    assert told["permissions"] == {
+        "models": ["public/*"],
+        "endpoints": "chat",
+        "networks": ["10.0.0.0/8"],
+    }
+    assert told["limits"]["tokens_per_day"] == key.limits.tokens_per_day == 5000
+    assert told["state"] == "active"
+    assert told["masked"] == key.masked
+    assert answer["Cache-Control"] == "no-store"
+    read = program.get(f"keys/{key.public_id}")
+    assert "key" not in read.json()
+    assert told["key"] not in read.content.decode()
+
+
+def test_a_key_with_nothing_but_a_name_may_what_the_policy_lets_keys_do(
+    manager: Manager, alice: User, team: Team
+) -> None:
+    team.policy = Policy(models=("public/*",), endpoints=("chat",))
+    team.save(update_fields=["policy"])
+    told = manager(alice).post("keys", {"name": "plain"}).json()
+    assert told["permissions"] == {"models": ["public/*"], "endpoints": "chat", "networks": []}
+
+
+def test_what_is_done_is_audited_as_the_owners_through_the_management_key(
+    manager: Manager, ada: User
+) -> None:
+    program = manager(ada)
+    made = program.post("keys", {"name": "ci"}, User_Agent="x").json()
+    address = f"keys/{made['id']}"
+    program.patch(address, {"description": "new"})
+    program.post(f"{address}/rotate", {"grace": "now"})
+    program.post(f"{address}/disable")
+    program.post(f"{address}/enable")
+    program.delete(address)
+    rows = AuditEvent.objects.about(made["id"]).order_by("pk")
+    assert [row.action for row in rows] == [
+        Action.KEY_CREATED,
+        Action.KEY_CHANGED,
+        Action.KEY_ROTATED,
+        Action.KEY_DISABLED,
+        Action.KEY_ENABLED,
+        Action.KEY_DELETED,
+    ]
+    assert {(row.actor, row.via, row.address) for row in rows} == {
+        ("ada", f"management key {program.key}", "127.0.0.1")
+    }
+    made_by_hand = AuditEvent.objects.get(action=Action.MANAGEMENT_KEY_CREATED)
+    assert made_by_hand.via == ""
+
+
+def test_a_name_that_is_taken_is_a_conflict(manager: Manager, ada: User) -> None:
+    program = manager(ada)
+    assert program.post("keys", {"name": "ci"}).status_code == 201
+    told = problem(program.post("keys", {"name": "ci"}), 409, "conflict")
+    assert told["errors"] == [
+        {"detail": "A key with this name already exists in the team.", "pointer": "/name"}
+    ]
+    program.post("keys", {"name": "other"})
+    other = ApiKey.objects.get(name="other")
+    problem(program.patch(f"keys/{other.public_id}", {"name": "ci"}), 409, "conflict")
+
+
+def test_the_limit_of_keys_holds_and_its_refusal_is_audited(
+    manager: Manager, ada: User, team: Team
+) -> None:
+    Team.objects.filter(pk=team.pk).update(key_limit=0)
+    told = problem(manager(ada).post("keys", {"name": "ci"}), 409, "conflict")
+    assert "0 of 0 API keys" in told["detail"]
+    assert AuditEvent.objects.get(action=Action.KEY_REFUSED).via.startswith("management key ")
+
+
+def test_a_policy_refuses_with_a_sentence_a_rule(manager: Manager, alice: User, team: Team) -> None:
+    team.policy = Policy(must_expire=True, name_pattern="ci-*")
+    team.save(update_fields=["policy"])
+    told = problem(manager(alice).post("keys", {"name": "nightly"}), 422, "policy")
+    assert {error["detail"] for error in told["errors"]} == {
+        "Keys of this team must expire.",
+        "Names of keys in this team look like ci-*.",
+    }
+    assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, ""),
+        ({"name": ""}, "/name"),
+        ({"name": " ci"}, "/name"),
+        ({"name": "ci\x00"}, "/name"),
+        ({"name": "c\u202ei"}, "/name"),
+        ({"name": "x" * 65}, "/name"),
+        ({"name": 3}, "/name"),
+        ({"name": "sk-kp-7QmX2aPdk3Tz"}, "/name"),
+        ({"name": "mk-kp-7QmX2aPdk3Tz"}, "/name"),
+        ({"name": "ci", "description": "sk-kp-7QmX2aPdk3Tz"}, "/description"),
+        ({"name": "ci", "description": "\x00"}, "/description"),
+        ({"name": "ci", "tags": ["a", "sk-kp-7QmX2aPdk3Tz"]}, "/tags/1"),
+        ({"name": "ci", "tags": ["a b"]}, "/tags/0"),
+        ({"name": "ci", "owner": "bob"}, "/owner"),
+        ({"name": "ci", "team": "u-0000000000cc"}, "/team"),
+        ({"name": "ci", "permissions": {"model": ["x"]}}, "/permissions/model"),
+        ({"name": "ci", "permissions": {"endpoints": "everything"}}, "/permissions/endpoints"),
+        ({"name": "ci", "permissions": {"models": ["****x*"]}}, "/permissions/models"),
+        ({"name": "ci", "permissions": {"models": ["sk-kp-7QmX2aPdk3Tz"]}}, "/permissions/models"),
+        ({"name": "ci", "permissions": {"networks": ["10.0.0.1/8"]}}, "/permissions/networks"),
+        ({"name": "ci", "limits": {"tokens_per_day": 0}}, "/limits/tokens_per_day"),
+        ({"name": "ci", "limits": {"tokens_per_day": True}}, "/limits/tokens_per_day"),
+        ({"name": "ci", "expires_at": "2001-01-01T00:00:00Z"}, "/expires_at"),
+        ({"name": "ci", "expires_at": "9999-12-31T23:59:59-12:00"}, "/expires_at"),
+        ({"name": "ci", "expires_at": "2099-01-01T00:00:00"}, "/expires_at"),
+    ],
+)
+def test_what_a_new_key_cannot_be_is_pointed_at(
+    manager: Manager, ada: User, body: dict[str, Any], pointer: str
+) -> None:
+    told = problem(manager(ada).post("keys", body), 422, "invalid")
+    assert [error.get("pointer", "") for error in told["errors"]] == [pointer]
+    assert "k3Tz" not in str(told)
+    assert not ApiKey.objects.exists()
+
+
+def test_keys_are_found_by_name_and_owner(
+    manager: Manager, ada: User, bob: User, issue: Any
+) -> None:
+    issue(bob, "his")
+    issue(ada, "hers")
+    program = manager(ada)
+    names = [key["name"] for key in program.get("keys").json()["data"]]
+    assert names == ["hers", "his"]
+    assert [key["name"] for key in program.get("keys?owner=bob").json()["data"]] == ["his"]
+    assert [key["name"] for key in program.get("keys?name=hers").json()["data"]] == ["hers"]
+    assert program.get("keys?name=nobody").json() == {"data": [], "next_cursor": None}
+
+
+def test_a_list_of_keys_costs_the_same_for_any_length(
+    manager: Manager, ada: User, issue: Any, django_assert_num_queries: Any
+) -> None:
+    program = manager(ada)
+    program.get("keys")
+    for number in range(3):
+        issue(ada, f"key-{number}")
+    # The management key, its owner's membership, the count of its requests, keys, secrets, owners.
+    with django_assert_num_queries(6):
+        assert len(program.get("keys").json()["data"]) == 3
+
+
+def test_a_change_leaves_the_rest_as_it_is(manager: Manager, ada: User) -> None:
+    program = manager(ada)
+    made = program.post(
+        "keys",
+        {
+            "name": "ci",
+            "tags": ["a"],
+            "permissions": {"models": ["public/*"]},
+            "limits": {"tokens_per_day": 5},
+            "expires_at": "2099-01-01T00:00:00Z",
+        },
+    ).json()
+    address = f"keys/{made['id']}"
+    changed = program.patch(address, {"permissions": {"endpoints": "read"}}).json()
+    assert changed["permissions"] == {"models": ["public/*"], "endpoints": "read", "networks": []}
+    assert (changed["name"], changed["tags"], changed["expires_at"]) == (
+        "ci",
+        ["a"],
+        "2099-01-01T00:00:00Z",
+    )
+    changed = program.patch(address, {"expires_at": None, "name": "ci-2"}).json()
+    assert (changed["name"], changed["expires_at"]) == ("ci-2", None)
+    changed = program.patch(
+        address, {"limits": {"tokens_per_day": None, "requests_per_day": 7}}
+    ).json()
+    assert ApiKey.objects.get().limits == Limits(requests_per_day=7)
+    assert changed["limits"]["requests_per_day"] == 7
+    assert program.patch(address, {}).json() == changed
+
+
+def test_a_rotation_gives_a_new_secret_and_says_what_the_old_one_does(
+    manager: Manager, ada: User
+) -> None:
+    program = manager(ada)
+    made = program.post("keys", {"name": "ci"}).json()
+    turned = program.post(f"keys/{made['id']}/rotate", {"grace": "1h"}).json()
+    assert turned["id"] == made["id"]
+    assert turned["key"] != made["key"]
+    assert is_live(turned["key"])
+    new, old = turned["secrets"]
+    assert (new["last4"], old["last4"]) == (turned["key"][-4:], made["key"][-4:])
+    assert new["expires_at"] is None
+    assert datetime.fromisoformat(old["expires_at"]) < timezone.now() + timedelta(minutes=61)
+    again = program.post(f"keys/{made['id']}/rotate", {"grace": "24h"})
+    problem(again, 409, "conflict")
+    ended = program.post(f"keys/{made['id']}/end-old-secret").json()
+    assert [each["last4"] for each in ended["secrets"]] == [turned["key"][-4:]]
+    assert not is_live(made["key"])
+    wrong = program.post(f"keys/{made['id']}/rotate", {"grace": "never"})
+    assert problem(wrong, 422, "invalid")["errors"][0]["pointer"] == "/grace"
+
+
+def test_a_key_is_switched_off_and_on(manager: Manager, ada: User, issue: Any) -> None:
+    key, _ = issue(ada)
+    program = manager(ada)
+    for _ in range(2):
+        assert program.post(f"keys/{key.public_id}/disable").json()["state"] == "disabled"
+    assert program.post(f"keys/{key.public_id}/enable").json()["state"] == "active"
+
+
+def test_a_deleted_key_is_gone(manager: Manager, ada: User, issue: Any) -> None:
+    key, text = issue(ada)
+    program = manager(ada)
+    answer = program.delete(f"keys/{key.public_id}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert not is_live(text)
+    problem(program.delete(f"keys/{key.public_id}"), 404, "not-found")
+    problem(program.get(f"keys/{key.public_id}"), 404, "not-found")
+
+
+def test_a_key_whose_owner_left_is_told_so(
+    manager: Manager, ada: User, bob: User, issue: Any
+) -> None:
+    key, _ = issue(bob)
+    bob.memberships.all().delete()
+    assert manager(ada).get(f"keys/{key.public_id}").json()["state"] == "ownerless"
+    ApiKey.objects.update(expires_at=timezone.now())
+    assert manager(ada, "two").get(f"keys/{key.public_id}").json()["state"] == "expired"

@@ -1,0 +1,208 @@
+"""The pages of management keys: for admins, shown once, with HTMX and without."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.api.models import MOST, ManagementKey
+from keyportal.keys import secret
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.teams.models import Team, User
+from tests.api.programs import Manager, Program
+
+LIST = "/teams/u-8105f7322477/management-keys/"
+CREATE = f"{LIST}create/"
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+FORM = {"name": "deploy", "scopes": ["keys:read", "keys:write"], "lifetime": "90"}
+
+
+def shown_key(text: str) -> str:
+    found = re.search(r'id="new-key"[^>]*>([^<]*)<', text)
+    assert found, text
+    return found[1]
+
+
+def test_the_form_is_a_fragment_for_htmx_and_a_page_without(sign_in: SignIn, ada: User) -> None:
+    client = sign_in(ada)
+    page, fragment = client.get(CREATE), client.get(CREATE, headers=HTMX)
+    assert page.content.lstrip().startswith(b"<!doctype html>")
+    assert fragment.content.lstrip().startswith(b'<article id="create"')
+    assert f'hx-post="{CREATE}"' in fragment.content.decode()
+    assert f'hx-post="{CREATE}"' not in page.content.decode()
+    for response in (page, fragment):
+        assert "HX-Request" in response["Vary"]
+        assert "no-store" in response["Cache-Control"]
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_an_admin_makes_one_and_sees_it_once(
+    sign_in: SignIn, ada: User, headers: dict[str, str]
+) -> None:
+    client = sign_in(ada)
+    made = client.post(CREATE, FORM, headers=headers)
+    text = shown_key(made.content.decode())
+    assert secret.is_well_formed(text.encode(), ("mk-kp-",))
+    key = ManagementKey.objects.get()
+    assert (key.owner, key.scopes) == (ada, ["keys:read", "keys:write"])
+    assert key.expires_at
+    assert abs(key.expires_at - timezone.now() - timedelta(days=90)) < timedelta(minutes=1)
+    assert Program(text).get("self").status_code == 200
+    listed = client.get(LIST).content.decode()
+    assert key.masked in listed
+    assert text not in listed
+    event = AuditEvent.objects.get(action=Action.MANAGEMENT_KEY_CREATED)
+    assert (event.actor, event.target, event.address) == ("ada", str(key), "127.0.0.1")
+
+
+def test_bounds_are_kept(sign_in: SignIn, ada: User) -> None:
+    bounds = {"models": "public/*, x", "endpoints": "chat", "networks": "10.0.0.0/8"}
+    sign_in(ada).post(CREATE, {**FORM, **bounds, "lifetime": ""})
+    key = ManagementKey.objects.get()
+    assert key.permissions == Permissions(("public/*", "x"), Endpoints.CHAT, ("10.0.0.0/8",))
+    assert key.expires_at is None
+    assert "Bounded" in sign_in(ada).get(LIST).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"name": ""}, "Give the management key a name."),
+        ({"name": "a\u202eb"}, "Use printable characters only."),
+        ({"name": "mk-kp-7QmX2aPdk3Tz"}, "This holds an API key."),
+        ({"scopes": []}, "Choose what it is for."),
+        ({"scopes": ["keys:everything"]}, "Select a valid choice."),
+        ({"lifetime": "36500"}, "Select a valid choice."),
+        ({"models": "a*b*c*d*e"}, "more than three stars"),
+        ({"networks": "10.0.0.1/8"}, "bits beyond its prefix"),
+        ({"endpoints": "nothing"}, "Select a valid choice."),
+        ({"nonce": "mk-kp-7QmX2aPdk3Tz"}, "This holds an API key."),
+    ],
+)
+def test_what_cannot_be_is_told_in_the_form(
+    sign_in: SignIn, ada: User, fields: dict[str, Any], told: str
+) -> None:
+    answer = sign_in(ada).post(CREATE, {**FORM, **fields}, headers=HTMX)
+    assert answer.status_code == 422
+    assert told in answer.content.decode()
+    assert "k3Tz" not in answer.content.decode() or "name" in fields or "nonce" in fields
+    assert not ManagementKey.objects.exists()
+
+
+def test_a_name_that_is_taken_is_told(sign_in: SignIn, ada: User, manager: Manager) -> None:
+    manager(ada)
+    answer = sign_in(ada).post(CREATE, FORM)
+    assert answer.status_code == 422
+    assert "already exists" in answer.content.decode()
+
+
+def test_a_team_has_so_many_and_no_more(sign_in: SignIn, ada: User, manager: Manager) -> None:
+    for number in range(MOST):
+        manager(ada, f"key-{number}")
+    answer = sign_in(ada).post(CREATE, FORM)
+    assert answer.status_code == 422
+    assert f"at most {MOST} management keys" in answer.content.decode()
+
+
+def test_a_form_that_is_sent_again_makes_no_second_one(sign_in: SignIn, ada: User) -> None:
+    client = sign_in(ada)
+    assert client.post(CREATE, {**FORM, "nonce": "once"}).status_code == 200
+    again = client.post(CREATE, {**FORM, "name": "two", "nonce": "once"})
+    assert again.status_code == 409
+    assert "Already created" in again.content.decode()
+    assert ManagementKey.objects.count() == 1
+
+
+def test_one_is_deleted_after_a_question(sign_in: SignIn, ada: User, manager: Manager) -> None:
+    program = manager(ada)
+    client, address = sign_in(ada), f"{LIST}{program.key.public_id}/delete/"
+    asked = client.get(address, headers=HTMX)
+    assert asked.content.lstrip().startswith(b'<article id="delete"')
+    assert program.get("self").status_code == 200
+    done = client.post(address, headers=HTMX)
+    assert (done.status_code, done["HX-Trigger"]) == (204, "management-keys-changed, dialog-close")
+    assert program.get("self").status_code == 401
+    event = AuditEvent.objects.get(action=Action.MANAGEMENT_KEY_DELETED)
+    assert (event.actor, event.target) == ("ada", str(program.key))
+    assert client.post(address).status_code == 404
+
+
+def test_without_javascript_it_leads_back_to_the_list(
+    sign_in: SignIn, ada: User, manager: Manager
+) -> None:
+    program = manager(ada)
+    client, address = sign_in(ada), f"{LIST}{program.key.public_id}/delete/"
+    assert client.get(address).content.lstrip().startswith(b"<!doctype html>")
+    answer = client.post(address, follow=True)
+    assert answer.redirect_chain == [(LIST, 302)]
+    assert "The management key deploy is deleted." in answer.content.decode()
+
+
+def test_the_list_tells_what_does_not_work(
+    sign_in: SignIn, ada: User, alice: User, manager: Manager
+) -> None:
+    manager(ada, "over", expires_at=timezone.now() - timedelta(days=1))
+    manager(alice, "left")
+    alice.memberships.all().delete()
+    text = sign_in(ada).get(LIST).content.decode()
+    assert "Expired" in text
+    assert "Owner left" in text
+
+
+def test_an_empty_list_says_how_to_begin(sign_in: SignIn, ada: User) -> None:
+    answer = sign_in(ada).get(LIST, headers=HTMX)
+    assert answer.content.lstrip().startswith(b'<section id="table"')
+    assert "No management keys yet." in answer.content.decode()
+
+
+@pytest.mark.parametrize("path", ["", "create/", "00000000/delete/"])
+def test_who_may_not_is_refused(sign_in: SignIn, bob: User, charlie: User, path: str) -> None:
+    member = sign_in(bob)
+    for answer in (member.get(LIST + path), member.post(LIST + path, FORM)):
+        assert answer.status_code in {403, 405}
+        assert answer.status_code == 405 or "needs the role Admin" in answer.content.decode()
+    outsider = sign_in(charlie)
+    assert outsider.get(LIST + path).status_code == 404
+    assert not ManagementKey.objects.exists()
+
+
+def test_another_teams_is_as_unknown_as_none(
+    sign_in: SignIn, ada: User, charlie: User, other_team: Team, manager: Manager
+) -> None:
+    theirs = manager(charlie, team=other_team)
+    client = sign_in(ada)
+    for public_id in (theirs.key.public_id, "00000000"):
+        for answer in (
+            client.get(f"{LIST}{public_id}/delete/"),
+            client.post(f"{LIST}{public_id}/delete/"),
+        ):
+            assert answer.status_code == 404
+            assert "No such management key" in answer.content.decode()
+    assert theirs.get("self").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["create/", "00000000/delete/"])
+def test_put_is_refused(sign_in: SignIn, ada: User, path: str) -> None:
+    assert sign_in(ada).put(LIST + path).status_code == 405
+    assert sign_in(ada).post(LIST).status_code == 405
+
+
+def test_the_audit_page_tells_by_which_management_key(
+    sign_in: SignIn, ada: User, manager: Manager
+) -> None:
+    program = manager(ada)
+    program.post("keys", {"name": "ci"})
+    page = sign_in(ada).get("/teams/u-8105f7322477/audit/").content.decode()
+    assert f"by management key {program.key}" in page
+
+
+def test_only_admins_see_the_door(sign_in: SignIn, ada: User, bob: User) -> None:
+    for user, is_shown in ((ada, True), (bob, False)):
+        page = sign_in(user).get("/teams/u-8105f7322477/keys/").content.decode()
+        assert (LIST in page) is is_shown

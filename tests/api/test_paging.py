@@ -1,0 +1,90 @@
+"""Pages that neither skip nor repeat, whatever is added or deleted meanwhile."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyportal.api.paging import Place
+from keyportal.api.problems import Invalid
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests.api.programs import Manager, Program
+
+
+def names(page: Any) -> list[str]:
+    return [key["name"] for key in page["data"]]
+
+
+def walk(program: Program, path: str) -> list[dict[str, Any]]:
+    found = program.get(path).json()
+    rows = [*found["data"]]
+    while found["next_cursor"]:
+        found = program.get(f"{path}&cursor={found['next_cursor']}").json()
+        rows += found["data"]
+    return rows
+
+
+def test_pages_go_on_where_the_last_ended(manager: Manager, ada: User, issue: Any) -> None:
+    for number in range(5):
+        issue(ada, f"key-{number}")
+    program = manager(ada)
+    assert [key["name"] for key in walk(program, "keys?limit=2")] == [
+        f"key-{number}" for number in (4, 3, 2, 1, 0)
+    ]
+    assert program.get("keys?limit=5").json()["next_cursor"] is None
+
+
+def test_what_comes_and_goes_meanwhile_moves_nothing(
+    manager: Manager, ada: User, issue: Any
+) -> None:
+    for number in range(4):
+        issue(ada, f"key-{number}")
+    program = manager(ada)
+    first = program.get("keys?limit=2").json()
+    assert names(first) == ["key-3", "key-2"]
+    issue(ada, "newest")
+    ApiKey.objects.get(name="key-2").revoke(actor=None)  # The row that the cursor is at.
+    second = program.get(f"keys?limit=2&cursor={first['next_cursor']}").json()
+    assert names(second) == ["key-1", "key-0"]
+
+
+def test_rows_of_one_instant_are_told_once_each(manager: Manager, ada: User, issue: Any) -> None:
+    for number in range(5):
+        issue(ada, f"key-{number}")
+    ApiKey.objects.update(created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    found = [key["name"] for key in walk(manager(ada), "keys?limit=1")]
+    assert found == ["key-4", "key-3", "key-2", "key-1", "key-0"]
+
+
+def test_a_cursor_opens_no_other_teams_rows(
+    manager: Manager, ada: User, charlie: User, other_team: Any, issue: Any
+) -> None:
+    issue(ada, "hers")
+    for number in range(2):
+        issue(charlie, f"his-{number}", team=other_team)
+    cursor = manager(charlie, team=other_team).get("keys?limit=1").json()["next_cursor"]
+    assert names(manager(ada).get(f"keys?cursor={cursor}").json()) == ["hers"]
+
+
+def test_every_list_is_paged(manager: Manager, ada: User, bob: User, model: Any) -> None:
+    program = manager(ada)
+    for path in ("members", "audit", "models", "teams", "keys"):
+        found = program.get(f"{path}?limit=1").json()
+        assert set(found) == {"data", "next_cursor"}
+        assert len(walk(program, f"{path}?limit=1")) == len(program.get(path).json()["data"])
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.integers(0, 2**63 - 1))
+def test_a_place_comes_back_as_it_went(moment: datetime, pk: int) -> None:
+    place = Place(moment, pk)
+    assert Place.read(str(place)) == place
+    assert str(place).replace("-", "").replace("_", "").isalnum()
+
+
+@given(st.text(max_size=64))
+def test_anything_else_is_no_place_and_no_error_of_ours(text: str) -> None:
+    with suppress(Invalid):
+        assert isinstance(Place.read(text), Place)

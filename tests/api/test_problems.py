@@ -1,0 +1,203 @@
+"""Every refusal is a problem in the shape of RFC 9457, and what is refused is refused early."""
+
+import logging
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+from django.test import Client
+
+from keyportal.api.reading import MAX_BODY_BYTES
+from keyportal.api.urls import OPERATIONS
+from keyportal.api.v1 import teams
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import User
+from tests.api.programs import Manager, Program, problem
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "keys", "GET, POST"),
+        ("POST", "keys/00000000", "DELETE, GET, PATCH"),
+        ("GET", "keys/00000000/rotate", "POST"),
+        ("OPTIONS", "self", "GET"),
+        ("TRACE", "usage", "GET"),
+        ("POST", "openapi.json", "GET"),
+    ],
+)
+def test_another_method_is_refused(db: None, method: str, path: str, allowed: str) -> None:
+    answer = Program(None).ask(method, path)
+    problem(answer, 405, "method-not-allowed")
+    assert answer["Allow"] == allowed
+
+
+def test_head_is_get_without_a_body(manager: Manager, ada: User) -> None:
+    program = manager(ada)
+    answer = program.ask("HEAD", "keys")
+    assert (answer.status_code, answer.content) == (200, b"")
+    answer = program.ask("HEAD", "nothing")
+    assert (answer.status_code, answer.content) == (404, b"")
+
+
+def test_a_huge_body_is_refused_before_the_key_is_looked_at(
+    db: None, django_assert_num_queries: Any
+) -> None:
+    body = b'{"name": "%s"}' % (b"x" * MAX_BODY_BYTES)
+    with django_assert_num_queries(0):
+        problem(Program(None).ask("POST", "keys", body), 413, "too-large")
+
+
+def test_a_body_of_the_largest_size_is_read(manager: Manager, ada: User) -> None:
+    body = b'{"name": "ci"%s}' % (b" " * (MAX_BODY_BYTES - 14))
+    assert len(body) == MAX_BODY_BYTES
+    assert manager(ada).ask("POST", "keys", body).status_code == 201
+
+
+@pytest.mark.parametrize("length", ["-1", "many", "1" * 11, "1e3", "²"])
+def test_a_length_that_is_no_number_is_refused(manager: Manager, ada: User, length: str) -> None:
+    token = manager(ada).token
+    answer = Client().generic(
+        "POST",
+        "/api/v1/keys",
+        b"{}",
+        CONTENT_LENGTH=length,
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    problem(answer, 413, "too-large")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/jsonp",
+        "application/json; charset=utf-16",
+        "application/json, text/plain",
+    ],
+)
+def test_what_is_not_sent_as_json_is_refused(manager: Manager, ada: User, kind: str) -> None:
+    answer = manager(ada).ask("POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind})
+    problem(answer, 415, "unsupported-media-type")
+    assert not ApiKey.objects.exists()
+
+
+def test_json_may_name_its_encoding(manager: Manager, ada: User) -> None:
+    kind = 'application/json; charset="UTF-8"'
+    answer = manager(ada).ask("POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind})
+    assert answer.status_code == 201
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b" ",
+        b"{",
+        b'{"name": "ci"} x',
+        b'{"name": "\xff"}',
+        b'{"name": "\\ud800"}',
+        b"[" * 60_000,
+        b'{"x":' * 10_000,
+        b"\xef\xbb\xbf{}",
+        b'{"name": NaN}',
+    ],
+)
+def test_what_is_no_json_is_refused(manager: Manager, ada: User, body: bytes) -> None:
+    answer = manager(ada).ask("POST", "keys", body, headers={"Content_Type": "application/json"})
+    assert answer.status_code in {400, 422}
+    problem(answer, answer.status_code, {400: "bad-request", 422: "invalid"}[answer.status_code])
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b'"name"', b"1", b"true"])
+def test_what_is_no_object_is_refused(manager: Manager, ada: User, body: bytes) -> None:
+    problem(manager(ada).ask("POST", "keys", body), 422, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("path", "parameter"),
+    [
+        ("keys?limit=0", "limit"),
+        ("keys?limit=101", "limit"),
+        ("keys?limit=ten", "limit"),
+        ("keys?limit=1&limit=2", "limit"),
+        ("keys?limt=1", "limt"),
+        ("keys?cursor=nonsense", "cursor"),
+        ("keys?cursor=%F0%9F%A6%8A", "cursor"),
+        ("keys?cursor=________________________", "cursor"),
+        ("keys?name=%00", "name"),
+        ("audit?action=nothing", "action"),
+        ("audit?key=x", "key"),
+        ("usage?range=1y", "range"),
+        ("usage?start=2026-01-01T00:00:00Z", "start"),
+        ("usage?start=2026-01-02T00:00:00Z&end=2026-01-01T00:00:00Z", "start"),
+        ("usage?start=2020-01-01T00:00:00Z&end=2026-01-01T00:00:00Z", "start"),
+        ("usage?start=0001-01-01T00:00:00%2B14:00&end=9999-12-31T00:00:00-12:00", "start"),
+        ("usage?start=2026-01-01T00:00:00&end=2026-01-02T00:00:00", "start"),
+        ("usage?by=owner", "by"),
+        ("self?x=1", "x"),
+    ],
+)
+def test_a_parameter_that_cannot_be_so_is_named(
+    manager: Manager, ada: User, path: str, parameter: str
+) -> None:
+    told = problem(manager(ada).get(path), 422, "invalid")
+    assert [error["parameter"] for error in told["errors"]] == [parameter]
+
+
+def test_a_failure_of_ours_is_a_problem_whose_id_finds_it(
+    manager: Manager, ada: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = manager(ada)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError(f"the reason, and {program.token}")
+
+    monkeypatch.setattr(teams, "page", fails)
+    with caplog.at_level(logging.ERROR):
+        told = problem(program.get("teams"), 500, "internal-error")
+    assert "the reason" not in str(told)
+    assert told["request_id"] in caplog.text
+    assert "the reason" in caplog.text
+
+
+def test_an_unreachable_database_is_a_problem_that_passes(
+    manager: Manager, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = manager(ada)
+
+    def fails(*_: object) -> None:
+        raise OperationalError("password authentication failed for host 10.0.0.7")
+
+    monkeypatch.setattr("keyportal.api.rates.count", fails)
+    answer = program.get("self")
+    assert "10.0.0.7" not in str(problem(answer, 503, "unavailable"))
+    assert answer["Retry-After"] == "1"
+
+
+def test_what_django_refuses_first_is_a_problem_here_and_a_page_elsewhere(client: Client) -> None:
+    wrong = {"Host": "elsewhere.example.com"}
+    problem(client.get("/api/v1/self", headers=wrong), 400, "bad-request")
+    page = client.get("/accounts/login/", headers=wrong)
+    assert page.status_code == 400
+    assert page["Content-Type"].startswith("text/html")
+
+
+def test_a_failure_before_the_view_is_a_problem_too(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("django.middleware.common.CommonMiddleware.process_request", fails)
+    problem(Program(None).get("self"), 500, "internal-error")
+    page = Client(raise_request_exception=False).get("/accounts/login/")
+    assert page.status_code == 500
+    assert page["Content-Type"].startswith("text/html")
+
+
+def test_every_operation_is_described() -> None:
+    for operation in OPERATIONS:
+        assert operation.summary, operation.path
+        assert len(operation.summary) < 80

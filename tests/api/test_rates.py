@@ -1,0 +1,69 @@
+"""How often may be asked, by whoever has a management key and by whoever has none."""
+
+from typing import Any
+
+import pytest
+
+from keyportal.activity.models import Window
+from keyportal.api import rates
+from keyportal.keys import secret
+from keyportal.teams.models import User
+from tests.api.programs import Manager, Program, problem
+
+
+@pytest.fixture(autouse=True)
+def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The minute that ends while a test runs is no other minute."""
+    fixed = rates.now()
+    monkeypatch.setattr(rates, "now", lambda: fixed)
+
+
+def test_so_many_requests_a_minute_and_no_more(manager: Manager, ada: User, settings: Any) -> None:
+    settings.API_REQUESTS_PER_MINUTE = 3
+    program, other = manager(ada), manager(ada, "other")
+    assert [program.get("self").status_code for _ in range(3)] == [200] * 3
+    answer = program.get("self")
+    problem(answer, 429, "too-many-requests")
+    assert 1 <= int(answer["Retry-After"]) <= 60
+    assert other.get("self").status_code == 200
+
+
+def test_what_is_refused_does_nothing(manager: Manager, ada: User, settings: Any) -> None:
+    settings.API_REQUESTS_PER_MINUTE = 1
+    program = manager(ada)
+    assert program.post("keys", {"name": "one"}).status_code == 201
+    problem(program.post("keys", {"name": "two"}), 429, "too-many-requests")
+    assert Window.objects.get(subject__startswith="management:").requests == 1
+
+
+def test_bad_keys_of_one_address_are_counted_together(
+    monkeypatch: pytest.MonkeyPatch, manager: Manager, ada: User
+) -> None:
+    monkeypatch.setattr(rates, "FAILURES_PER_MINUTE", 2)
+    bad = [Program(secret.generate(prefix="mk-kp-").text) for _ in range(3)]
+    assert [one.get("self").status_code for one in bad] == [401, 401, 429]
+    problem(bad[0].get("self"), 429, "too-many-requests")
+    # A neighbour behind the same address keeps no good key from its work.
+    assert manager(ada).get("self").status_code == 200
+
+
+def test_the_count_is_one_for_all_workers_and_ends_with_the_minute(db: None) -> None:
+    assert [rates.count("x", 2) == 0 for _ in range(4)] == [True, True, False, False]
+    assert Window.objects.get(subject="x").requests == 2
+    assert rates.count("y", 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "subject"),
+    [
+        ("192.0.2.1", "stranger:192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "stranger:2001:db8:1:2::"),
+        ("2001:db8:1:2::9", "stranger:2001:db8:1:2::"),
+        ("fe80::1%eth0", "stranger:fe80::"),
+        ("", "stranger:"),
+        (None, "stranger:"),
+    ],
+)
+def test_an_ipv6_customer_is_one_stranger(address: str | None, subject: str) -> None:
+    assert rates.stranger_subject(address) == subject
+    assert len(subject) <= (Window._meta.get_field("subject").max_length or 0)

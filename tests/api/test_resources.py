@@ -1,0 +1,123 @@
+"""What is told of the management key, the team, its members, models, usage and audit."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent, UsageDay
+from keyportal.api.scopes import Scope
+from keyportal.catalog.models import Route, ServedModel
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Team, User
+from tests.api.programs import Manager
+
+
+def test_a_management_key_tells_what_it_is(manager: Manager, ada: User, team: Team) -> None:
+    program = manager(ada, scopes=[Scope.KEYS_READ])
+    told = program.get("self").json()
+    assert (told["id"], told["name"], told["team"], told["owner"], told["role"]) == (
+        program.key.public_id,
+        "deploy",
+        team.slug,
+        "ada",
+        "admin",
+    )
+    assert told["scopes"] == ["keys:read"]
+    assert told["masked"] == program.key.masked
+    assert told["permissions"] == {"models": [], "endpoints": "all", "networks": []}
+    assert str(program.token) not in str(told)
+
+
+def test_the_team_is_told_with_its_limits(
+    manager: Manager, ada: User, team: Team, issue: Any
+) -> None:
+    team.limits, team.key_limits = Limits(requests_per_day=9), Limits(tokens_per_day=5)
+    team.save(update_fields=["limits", "key_limits"])
+    issue(ada)
+    program = manager(ada)
+    told = program.get(f"teams/{team.slug}").json()
+    assert (told["name"], told["key_count"], told["key_limit"]) == ("Acme", 1, 20)
+    assert told["limits"]["requests_per_day"] == 9
+    assert told["key_limits"]["tokens_per_day"] == 5
+    assert program.get("teams").json() == {"data": [told], "next_cursor": None}
+
+
+def test_members_are_told(manager: Manager, ada: User, vera: User, issue: Any) -> None:
+    issue(ada)
+    program = manager(ada)
+    told = {one["username"]: one for one in program.get("members").json()["data"]}
+    assert (told["ada"]["role"], told["ada"]["key_count"]) == ("admin", 1)
+    assert program.get("members/vera").json() == told["vera"]
+    assert program.get("members/nobody").status_code == 404
+    assert "@example.com" not in str(told)
+
+
+def test_the_models_that_can_be_called_are_told(
+    manager: Manager, ada: User, model: ServedModel, other_team: Team
+) -> None:
+    upstream = model.routes.get().upstream
+    public = ServedModel.objects.create(name="public/small")
+    theirs = ServedModel.objects.create(name=f"{other_team.slug}/x", team=other_team)
+    for each in (public, theirs):
+        Route.objects.create(model=each, upstream=upstream, upstream_model="x")
+    ServedModel.objects.create(name="public/unrouted")
+    told = manager(ada).get("models").json()["data"]
+    assert [(one["name"], one["is_public"]) for one in told] == [
+        ("public/small", True),
+        (model.name, False),
+    ]
+
+
+def used(team: Team, start: datetime, key: str = "0000000a", **more: Any) -> None:
+    values = {"requests": 3, "failures": 1, "prompt_tokens": 10, "latency_0": 3, **more}
+    UsageDay.objects.create(
+        team_slug=team.slug, start=start, public_id=key, owner="ada", model="m", **values
+    )
+
+
+def test_usage_is_told_as_the_page_has_it(
+    manager: Manager, ada: User, team: Team, other_team: Team
+) -> None:
+    today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    used(team, today)
+    used(team, today - timedelta(days=1), "0000000b", requests=1)
+    used(other_team, today, requests=1000)
+    program = manager(ada)
+    told = program.get("usage").json()
+    assert (told["step"], told["by"], len(told["steps"])) == ("day", "key", 14)
+    assert told["used"]["requests"] == 4
+    assert [step["used"]["requests"] for step in told["steps"][-2:]] == [1, 3]
+    assert [(part["value"], part["used"]["requests"]) for part in told["parts"]] == [
+        ("0000000a", 3),
+        ("0000000b", 1),
+    ]
+    assert told["used"]["median_ms"] > 0
+    assert program.get("usage?key=0000000b").json()["used"]["requests"] == 1
+    assert program.get("usage?by=model").json()["parts"][0]["value"] == "m"
+    assert program.get("usage?member=nobody").json()["used"]["requests"] == 0
+    start, end = today - timedelta(days=30), today
+    period = f"start={start:%Y-%m-%dT%H:%M:%SZ}&end={end:%Y-%m-%dT%H:%M:%SZ}"
+    told = program.get(f"usage?{period}").json()
+    assert told["used"]["requests"] == 1
+    assert datetime.fromisoformat(told["end"]) == today.astimezone(UTC)
+
+
+def test_the_audit_is_told_newest_first_and_filtered(
+    manager: Manager, ada: User, issue: Any
+) -> None:
+    key, _ = issue(ada, actor=ada, address="192.0.2.1")
+    key.revoke(actor=None)
+    program = manager(ada)
+    told = program.get("audit").json()["data"]
+    assert [event["action"] for event in told] == [
+        Action.MANAGEMENT_KEY_CREATED,
+        Action.KEY_DELETED,
+        Action.KEY_CREATED,
+    ]
+    assert (told[2]["actor"], told[2]["address"], told[2]["via"]) == ("ada", "192.0.2.1", "")
+    assert told[2]["key"] == key.public_id
+    deleted = program.get("audit?action=key:deleted").json()["data"]
+    assert [event["actor"] for event in deleted] == [""]
+    assert len(program.get(f"audit?key={key.public_id}").json()["data"]) == 2
+    assert len(told) == AuditEvent.objects.count()

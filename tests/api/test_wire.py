@@ -1,0 +1,83 @@
+"""Over a real connection: the two kinds of key at the two doors, and bodies that are too large."""
+
+import json
+
+import pytest
+from django.test import Client
+
+from keyportal.api.models import Remembered
+from keyportal.gateway.cleaning import ageing
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Team, User
+from tests.api.programs import Manager
+from tests.serving import Server
+
+pytestmark = pytest.mark.gateway
+KEYS = "/api/v1/keys"
+
+
+def test_a_program_makes_a_key_that_calls_and_deletes_it(
+    live: Server, manager: Manager, ada: User
+) -> None:
+    token = manager(ada).token
+    made = live.request("POST", KEYS, key=token, body={"name": "ci"})
+    assert made.status == 201
+    assert "set-cookie" not in made.headers
+    key, address = made.json()["key"], f"{KEYS}/{made.json()['id']}"
+    assert live.request("GET", "/v1/models", key=key).status == 200
+    assert live.request("POST", f"{address}/disable", key=token).status == 200
+    assert live.request("GET", "/v1/models", key=key).status == 401
+    assert live.request("POST", f"{address}/enable", key=token).status == 200
+    turned = live.request("POST", f"{address}/rotate", key=token, body={"grace": "now"}).json()
+    assert live.request("GET", "/v1/models", key=key).status == 401
+    assert live.request("GET", "/v1/models", key=turned["key"]).status == 200
+    assert live.request("DELETE", address, key=token).status == 204
+    assert live.request("GET", "/v1/models", key=turned["key"]).status == 401
+    assert not ApiKey.objects.exists()
+
+
+def test_neither_kind_of_key_opens_the_others_door_nor_a_page(
+    live: Server, manager: Manager, ada: User, issue: object, team: Team
+) -> None:
+    token, (_, key) = manager(ada).token, issue(ada)  # type: ignore[operator]
+    for headers in ({}, {"X-Api-Key": str(token)}):
+        assert live.request("GET", "/v1/models", key=token, headers=headers).status == 401
+    assert live.chat(token, f"{team.slug}/test").status == 401
+    assert live.request("GET", KEYS, key=key).status == 401
+    for credential in (token, key):
+        page = live.request("GET", f"/teams/{team.slug}/management-keys/", key=credential)
+        assert page.status == 302
+
+
+def test_a_session_opens_nothing_for_programs(live: Server, ada: User, client: Client) -> None:
+    client.force_login(ada)
+    cookies = "; ".join(f"{name}={one.value}" for name, one in client.cookies.items())
+    for path in (KEYS, "/v1/models"):
+        assert live.request("GET", path, headers={"Cookie": cookies}).status == 401
+
+
+def test_a_body_that_is_too_large_never_gets_a_thread(
+    live: Server, manager: Manager, ada: User
+) -> None:
+    token = manager(ada).token
+    reply = live.request("POST", KEYS, key=token, body=b"x" * 70_000)
+    told = reply.json()
+    assert (reply.status, told["status"]) == (413, 413)
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.headers["connection"] == "close"
+    assert told["request_id"] == reply.headers["x-request-id"]
+    assert live.request("GET", KEYS, key=token).status == 200
+
+
+def test_a_body_without_a_length_is_refused(live: Server, manager: Manager, ada: User) -> None:
+    body = json.dumps({"name": "ci"}).encode()
+    with live.connect() as connection:
+        connection.ask(f"POST {KEYS}", manager(ada).token, None, "Transfer-Encoding: chunked")
+        connection.send(f"{len(body):x}\r\n".encode(), body, b"\r\n0\r\n\r\n")
+        assert connection.reply().status == 413
+
+
+def test_what_is_remembered_goes_after_a_day() -> None:
+    rows = {each.table: each for each in ageing()}[Remembered._meta.db_table]
+    assert rows.column == "reserved_at"
+    assert rows.kept.days == 1
