@@ -1,0 +1,149 @@
+"""The OpenAPI document, and that the API does as it says: whatever is asked, no failure of ours,
+and no answer that the document does not tell of."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, transaction
+from django.test import Client
+from hypothesis import HealthCheck
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+from keyportal.activity.models import Window
+from keyportal.api.openapi import document_of
+from keyportal.api.problems import BY_STATUS
+from keyportal.api.scopes import Scope
+from keyportal.api.urls import OPERATIONS, PARTS
+from keyportal.catalog.models import ServedModel
+from keyportal.teams.models import User
+from tests.api.programs import Manager, problem
+
+DOCUMENT = document_of(OPERATIONS)
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+SCHEMA.app = WSGIHandler()
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
+EXAMPLES = 15
+
+
+@pytest.fixture
+def kept_connection() -> Iterator[None]:
+    """A server closes its connection between requests; the test's transaction is in this one."""
+    signals = (request_started, request_finished)
+    for signal in signals:
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in signals:
+        signal.connect(close_old_connections)
+
+
+@pytest.mark.usefixtures("kept_connection")
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
+def test_every_answer_is_one_that_the_document_tells_of(
+    manager: Manager,
+    ada: User,
+    model: ServedModel,
+    issue: Any,
+    settings: Any,
+    operation: Any,
+    mode: GenerationMode,
+) -> None:
+    settings.API_REQUESTS_PER_MINUTE = 10**6
+    settings.ALLOWED_HOSTS = ["*"]
+    key, _ = issue(ada)
+    there = {"id": key.public_id, "username": "ada", "slug": key.team.slug}
+    token = manager(ada).token
+    answered: Counter[int] = Counter()
+
+    @hypothesis.seed(1)
+    @hypothesis.settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @hypothesis.given(
+        case=SCHEMA[f"/api/v1/{operation.path}"][operation.method].as_strategy(
+            generation_mode=mode
+        ),
+        is_there=hypothesis.strategies.booleans(),
+    )
+    def ask(case: Any, is_there: bool) -> None:
+        if is_there:  # Or nothing would ever be found.
+            case.path_parameters = {name: there[name] for name in case.path_parameters or {}}
+        with transaction.atomic():
+            answer = case.call(headers={"Authorization": f"Bearer {token}"})
+            transaction.set_rollback(True)
+        case.validate_response(answer, checks=CHECKS)
+        answered[answer.status_code] += 1
+
+    ask()
+    # A token that was never let in would have tested nothing.
+    assert set(answered) - {401, 429}
+    if mode is GenerationMode.POSITIVE:
+        assert set(answered) & {200, 201, 204}, answered
+    assert not Window.objects.filter(subject__startswith="stranger:").exists()
+
+
+def test_the_document_is_served_to_everybody(client: Client) -> None:
+    answer = client.get("/api/v1/openapi.json")
+    assert answer["Content-Type"] == "application/json"
+    assert answer.json() == DOCUMENT
+    assert answer["Cache-Control"] == "no-store"
+
+
+def test_the_document_is_one() -> None:
+    SCHEMA.validate()
+    told = [page for path in DOCUMENT["paths"].values() for page in path.values()]
+    names = [page["operationId"] for page in told]
+    assert len(set(names)) == len(names) == len(OPERATIONS)
+    references = set(re.findall(r"#/components/schemas/(\w+)", str(DOCUMENT)))
+    assert references == set(DOCUMENT["components"]["schemas"])
+
+
+def test_the_document_tells_each_operations_scope_and_refusals() -> None:
+    for operation in OPERATIONS:
+        page = DOCUMENT["paths"][f"/api/v1/{operation.path}"][operation.method.lower()]
+        told = set(map(int, page["responses"]))
+        assert told - set(BY_STATUS) == {operation.status}
+        assert {400, 401, 403, 405, 413, 422, 429, 500, 503} <= told
+        assert (415 in told) == bool(operation.body)
+        assert (404 in told) == ("{" in operation.path)
+        if operation.scope:
+            assert f"`{operation.scope}`" in page["description"]
+
+
+def test_every_scope_opens_something() -> None:
+    assert {operation.scope for operation in OPERATIONS} - {None} == set(Scope)
+
+
+def test_only_creates_and_rotations_take_an_idempotency_key() -> None:
+    taking = {operation.path for operation in OPERATIONS if operation.is_idempotent}
+    assert taking == {"keys", "keys/{id}/rotate"}
+
+
+def test_the_parts_of_an_address_are_as_told() -> None:
+    for path, pages in DOCUMENT["paths"].items():
+        for page in pages.values():
+            named = {one["name"] for one in page["parameters"] if one["in"] == "path"}
+            assert named == set(re.findall(r"\{(\w+)\}", path))
+            assert named <= set(PARTS)
+
+
+def test_a_wrong_method_is_told_as_a_problem(db: None, client: Client) -> None:
+    problem(client.post("/api/v1/openapi.json"), 405, "method-not-allowed")
