@@ -138,7 +138,7 @@ DOORS = (
     Door("Usage", "usage", "activity:usage", also=("activity:calls", "activity:running")),
     Door("Members", "members", "teams:members", also=("keys:team_limits",)),
     Door(
-        "Management keys",
+        "Management",
         "shield",
         "management_keys:list",
         Role.ADMIN,
