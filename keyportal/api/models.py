@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from django.conf import settings
 from django.db import models, transaction
-from django.db.models import F, Q
+from django.db.models import Q
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
@@ -41,12 +41,12 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
         return self.select_related("owner").prefetch_related("owner__memberships").order_by("-pk")
 
     def working(self) -> Self:
-        """Not over; the team is active, and the owner too, and still one of its members."""
+        """Not over; the team is active, and the owner too. See `membership` for whether they are
+        still in it."""
         return self.filter(
             Q(expires_at=None) | Q(expires_at__gt=timezone.now()),
             team__is_active=True,
             owner__is_active=True,
-            owner__memberships__team=F("team"),
         )
 
     @sensitive_variables("key_string")
