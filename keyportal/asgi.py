@@ -13,14 +13,15 @@ portal = cast("ASGIApp", get_asgi_application())
 # What follows needs Django's settings and models, which the line above has set up.
 from keyportal.api.forecourt import api_forecourt  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402
+from keyportal.gateway.forward import is_verification  # noqa: E402
 from keyportal.portal import Forecourt  # noqa: E402
 from keyportal.proxies import TrustedProxies  # noqa: E402
 from keyportal.scheduler import Scheduler  # noqa: E402
 
 
 class Doors:
-    """`/v1/` is the gateway's, `/api/` the management API's, the lifespan is answered here, and
-    everything else is the portal's.
+    """`/v1/` and `/auth/verify` are the gateway's, `/api/` the management API's, the lifespan is
+    answered here, and everything else is the portal's.
 
     A session opens pages and nothing else; a bearer token opens `/v1/` or `/api/`, by its kind, and
     never a page: none of the three reads another's credential.
@@ -42,7 +43,7 @@ class Doors:
 
     async def _door(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if path.startswith("/v1/") or path == "/v1":
+        if path.startswith("/v1/") or path == "/v1" or is_verification(path):
             await self.gateway(scope, receive, send)
         elif path.startswith("/api/"):
             await self._api(scope, receive, send)

@@ -46,6 +46,8 @@ class Asking(NamedTuple):
     is_counted: bool
     address: str | None
     """Where it comes from; None: the key is judged alone."""
+    holds_place: bool
+    """It runs until it is settled, and is one of those that run at one time."""
     answer: "asyncio.Future[Admitted | None]"
 
 
@@ -89,10 +91,11 @@ class Admission:
         return admitted and admitted.verdict
 
     async def admit(
-        self, digest: bytes, address: str | None, *, is_counted: bool
+        self, digest: bytes, address: str | None, *, is_counted: bool, holds_place: bool = True
     ) -> Admitted | None:
         """The same of a request from this address; one that is counted is so against the limits
-        of its key and team.
+        of its key and team. One that holds no place is over with its verdict: it is none of those
+        that run at one time, and there is nothing to settle.
 
         Raises `AddressNotAllowed`, `RateLimitExceeded` or `InsufficientQuota` too, and then has
         counted nothing: who may not call uses nothing up.
@@ -102,7 +105,7 @@ class Admission:
         loop = self.loop
         answer: asyncio.Future[Admitted | None] = loop.create_future()
         deadline = loop.call_later(VERDICT_SECONDS, _give_up, answer)
-        self._waiting.append(Asking(digest, is_counted, address, answer))
+        self._waiting.append(Asking(digest, is_counted, address, holds_place, answer))
         self._begin_soon()
         try:
             return await answer
@@ -156,7 +159,7 @@ class Admission:
             return
         self._is_reading = True
         ending, self._ending = self._ending, []
-        batch = Batch([one[:3] for one in waiting], [one.spent for one in ending])
+        batch = Batch([one[:4] for one in waiting], [one.spent for one in ending])
         reading = self.loop.run_in_executor(self._thread, work, batch, self.catalog, self._ledger)
         reading.add_done_callback(partial(self._answer, waiting, ending))
 
@@ -221,8 +224,8 @@ def _give_up(answer: "asyncio.Future[Admitted | None]") -> None:
 class Batch(NamedTuple):
     """Requests to judge, and what ended calls have used."""
 
-    asked: list[tuple[bytes, bool, str | None]]
-    """Digest, whether it counts, and the address."""
+    asked: list[tuple[bytes, bool, str | None, bool]]
+    """Digest, whether it counts, the address, and whether it holds a place."""
     spent: list[Spent]
 
 
@@ -230,11 +233,13 @@ def work(batch: Batch, catalog: Snapshot, ledger: Ledger) -> tuple[list[Outcome]
     """The outcome for each request of the batch, in order: judged in one SELECT, then counted."""
     reading = Reading({}, catalog)
     if batch.asked:
-        reading = read(list({digest for digest, _, _ in batch.asked}), catalog)
+        reading = read(list({digest for digest, *_ in batch.asked}), catalog)
     outcomes: list[Outcome] = []
     counted: list[tuple[int, Accounts]] = []
-    for position, (digest, is_counted, address) in enumerate(batch.asked):
+    for position, (digest, is_counted, address, holds_place) in enumerate(batch.asked):
         verdict = reading.verdicts.get(digest)
+        if verdict and not holds_place:
+            verdict = verdict.without_place()
         if verdict and verdict.networks and not _may_come_from(address, verdict):
             outcomes.append(AddressNotAllowed(address))
             continue

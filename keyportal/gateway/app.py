@@ -27,6 +27,7 @@ from keyportal.gateway.errors import (
     UnknownPath,
 )
 from keyportal.gateway.flight import Call, Flight
+from keyportal.gateway.forward import ForwardAuth, is_verification
 from keyportal.gateway.introspection import Introspection
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.relay import Answer, Asked, Relay, pass_on
@@ -42,15 +43,17 @@ ANY = Endpoints.ALL.value
 
 
 class Gateway:
-    """Everything one worker needs to serve `/v1/`. Starting needs no database."""
+    """All that one worker needs to serve `/v1/` and `/auth/verify`. Starting needs no database."""
 
     def __init__(self) -> None:
         self.flight = Flight()
         self.edge = Edge(_too_early)
+        self.forward = ForwardAuth()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.edge(scope, receive, send)
+        door = self.forward if is_verification(scope["path"]) else self.edge
+        await door(scope, receive, send)
 
     async def start(self) -> None:
         """Build what belongs to one worker: now, because they are forked from one that has not."""
@@ -61,6 +64,7 @@ class Gateway:
         self.relay = Relay()
         self.introspection = Introspection()
         self.edge.app = BearerAuthMiddleware(self._serve, self.admission, self.flight, self.meter)
+        self.forward.start(self.admission, self.meter)
         forever: tuple[Coroutine[Any, Any, None], ...] = (
             self.meter.flush_forever(),
             self.flight.rejudge_forever(self.admission),
@@ -71,7 +75,7 @@ class Gateway:
 
     def drain(self) -> None:
         """From now on every answer asks its client to close the connection."""
-        self.edge.is_draining = True
+        self.edge.is_draining = self.forward.is_draining = True
 
     def end_calls(self) -> None:
         """The time to finish is over: tell those that still run, while we can."""

@@ -74,6 +74,17 @@ class Meter:
         if len(self._records) > MAX_RECORDS:
             self._fold()
 
+    def verified(self, secret_id: int, use: Use, record: Record) -> None:
+        """Note a verification for a proxy. Of many at a time, only the first have rows.
+
+        There can be several times as many as calls, and a row costs more than the verdict.
+        """
+        self._uses[secret_id] = use
+        if len(self._records) < SLICE:
+            self._records.append(record)
+        else:
+            flush.add_up([record], self._sums)
+
     def _fold(self) -> None:
         """Keep only the sums of the oldest calls, because their rows can't be written for long."""
         oldest, self._records = self._records[:SLICE], self._records[SLICE:]

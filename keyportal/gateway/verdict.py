@@ -42,6 +42,13 @@ class Verdict(NamedTuple):
         """Of a model that the team may call."""
         return self.models is None or name in self.models
 
+    def without_place(self) -> "Verdict":
+        """The same, for what never runs: it isn't counted among what runs at one time."""
+        if all(account.parallel is None for account in self.accounts):
+            return self
+        counted = tuple(account for account in self.accounts if account.parallel is None)
+        return self._replace(accounts=counted)
+
 
 class Reading(NamedTuple):
     """What one batch learned: the verdicts by digest, the time, and the catalog as it now is."""

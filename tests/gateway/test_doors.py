@@ -31,8 +31,10 @@ def which_door(path: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1", "/v1/", "/v1/models", "/v1/chat/completions", "/v1//", "/v1/../admin/"]
-)
+    "path",
+    ["/v1", "/v1/", "/v1/models", "/v1/chat/completions", "/v1//", "/v1/../admin/", "/auth/verify",
+     "/auth/verify/", "/auth/verify/v1/models", "/auth/verify/../../admin/"],
+)  # fmt: skip
 def test_programs_go_through_one_door(path: str) -> None:
     assert which_door(path) == "gateway"
 
@@ -62,6 +64,12 @@ def test_programs_that_manage_go_through_another(path: str) -> None:
         "v1/",
         "/admin/",
         "*",
+        "/auth",
+        "/auth/",
+        "/auth/verifyx",
+        "/auth/verify.html",
+        "/AUTH/verify",
+        "/x/auth/verify",
     ],
 )
 def test_everybody_else_goes_through_the_third(path: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import queue
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,8 +19,8 @@ from keyportal.gateway import flush as writing
 from keyportal.gateway import metering as module
 from keyportal.gateway.errors import InvalidKey
 from keyportal.gateway.flight import Call
-from keyportal.gateway.flush import Flush
-from keyportal.gateway.metering import Meter
+from keyportal.gateway.flush import Flush, Record, Use
+from keyportal.gateway.metering import SLICE, Meter
 from keyportal.gateway.writer import Writer
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey, Secret
@@ -476,3 +477,20 @@ def test_what_can_never_be_written_is_given_up_and_what_comes_after_is_written(
     flush(meter)
     assert CallRow.objects.get().prompt_tokens == 3
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+@database
+def test_of_many_verifications_some_have_rows_and_all_are_in_the_sums(
+    meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    use = Use(bytes(key.current_secret.digest), time.time(), "192.0.2.7", b"a-proxy")
+    record = Record("req_1", use.at, key.team.slug, key.public_id, "alice", "/auth/verify", "",
+                    200, 0, 0, 0, False, None, 1, use.address, use.agent)  # fmt: skip
+    pk = key.current_secret.pk
+    for _ in range(3 * SLICE):
+        meter.verified(pk, use, record)
+    flush(meter)
+    assert CallRow.objects.count() == SLICE
+    assert UsageMinute.objects.get().requests == 3 * SLICE
+    assert key.secrets.get().last_used_agent == "a-proxy"

@@ -1,0 +1,242 @@
+"""The nginx configuration that we hand out, in a real nginx: only its addresses are changed."""
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from django.conf import settings
+from django.db import connection as database
+
+from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Team, User
+from tests.nginx import nginx
+from tests.serving import CHAT, Reply, Server, chat_body, free_port
+from tests.upstream import Upstream as FakeUpstream
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+OwnServer = Callable[..., Server]
+OpenDoor = Callable[[Server], "Door"]
+CONFIGURATION = Path(settings.BASE_DIR) / "deploy" / "nginx-forward-auth.conf"
+CLIENT = "127.0.0.2"
+
+
+class Door:
+    """nginx, as its clients see it; they come from an address that nobody trusts."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def ask(
+        self, method: str, path: str, key: str | None, body: object = None, **headers: str
+    ) -> Reply:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if key:
+            sent["Authorization"] = f"Bearer {key}"
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        data = None if body is None else json.dumps(body).encode()
+        client = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=30, source_address=(CLIENT, 0)
+        )
+        try:
+            client.request(method, path, data, sent)
+            answer = client.getresponse()
+            pairs = [(name.lower(), value) for name, value in answer.getheaders()]
+            assert len(dict(pairs)) == len(pairs), "a header stands twice"
+            return Reply(answer.status, dict(pairs), answer.read())
+        finally:
+            client.close()
+
+    def chat(self, key: str | None, behaviour: str = "echo", **headers: str) -> Reply:
+        return self.ask("POST", CHAT, key, chat_body(behaviour), **headers)
+
+
+@pytest.fixture
+def open_door(fake: FakeUpstream, tmp_path: Path) -> Iterator[OpenDoor]:
+    """Start an nginx that asks this server: `open_door(live)`."""
+    with ExitStack() as running:
+        yield lambda server: running.enter_context(_door(server, fake, tmp_path))
+
+
+@pytest.fixture
+def door(open_door: OpenDoor, live: Server) -> Door:
+    return open_door(live)
+
+
+@contextmanager
+def _door(keyportal: Server, fake: FakeUpstream, tmp_path: Path) -> Iterator[Door]:
+    port = free_port()
+    text = CONFIGURATION.read_text()
+    for ours, theirs in (
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port};"),
+        ("server 127.0.0.1:8000;", f"server 127.0.0.1:{keyportal.port};"),
+        ("server 127.0.0.1:8001;", f"server {fake.url.split('/')[2]};"),
+    ):
+        assert text.count(ours) == 1
+        text = text.replace(ours, theirs)
+    with nginx(text, tmp_path):
+        yield Door(port)
+
+
+def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_key(
+    door: Door, fake: FakeUpstream, alice: User, team: Team, issue: Issue
+) -> None:
+    api_key, key = issue(alice, limits=Limits(requests_per_day=10))
+    forged = {"X_Keyportal_Team": "u-0000000000cc", "X_Keyportal_Key": "zzzzzzzz"}
+    reply = door.chat(key, **forged)
+    assert reply.status == 200
+    assert reply.headers["x-ratelimit-limit-requests"] == "10"
+    assert reply.headers["x-ratelimit-remaining-requests"] == "9"
+    seen: dict[str, Any] = reply.json()
+    assert json.loads(seen["body"]) == chat_body("echo")
+    headers = {name.lower(): value for name, value in seen["headers"].items()}
+    assert headers["x-keyportal-team"] == team.slug
+    assert headers["x-keyportal-key"] == api_key.public_id
+    assert key not in reply.body.decode()
+    (received,) = fake.received
+    assert received.headers.getall("X-Keyportal-Team") == [team.slug]
+
+
+def test_refusals_reach_the_caller_as_they_are_on_v1(
+    door: Door, live: Server, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    _, used_up = issue(alice, "minute", limits=Limits(requests_per_minute=1))
+    _, quota = issue(alice, "day", limits=Limits(requests_per_day=1))
+    _, reader = issue(alice, "reader", permissions=Permissions(endpoints=Endpoints.READ))
+    for good in (used_up, quota):
+        assert door.chat(good).status == 200
+    fake.received.clear()
+    expected: tuple[tuple[str | None, int, str], ...] = (
+        (None, 401, "invalid_api_key"),
+        ("nonsense", 401, "invalid_api_key"),
+        (reader, 403, "endpoint_not_allowed"),
+        (used_up, 429, "rate_limit_exceeded"),
+        (quota, 429, "insufficient_quota"),
+    )
+    for shown, status, code in expected:
+        reply, direct = door.chat(shown), live.chat(shown, "echo")
+        assert (reply.status, reply.code) == (status, code)
+        assert reply.headers["content-type"] == "application/json"
+        assert reply.headers.get("www-authenticate") == direct.headers.get("www-authenticate")
+        assert reply.headers.get("x-should-retry") == direct.headers.get("x-should-retry")
+        assert ("retry-after" in reply.headers) == ("retry-after" in direct.headers)
+        assert reply.json().keys() == direct.json().keys()
+    assert 1 <= int(door.chat(used_up).headers["retry-after"]) <= 60
+    assert door.chat(used_up).headers["x-ratelimit-remaining-requests"] == "0"
+    assert fake.received == []
+
+
+def test_the_official_client_raises_what_it_raises_on_v1(
+    door: Door, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice, limits=Limits(requests_per_day=1))
+
+    def chat(key: str) -> object:
+        url = f"http://127.0.0.1:{door.port}/v1"
+        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
+            # So large that it is still on its way when the refusal comes.
+            prompt = "x" * 5_000_000
+            return client.with_raw_response.chat.completions.create(
+                model="echo", messages=[{"role": "user", "content": prompt}]
+            )
+
+    with pytest.raises(openai.AuthenticationError):
+        chat("nonsense")
+    chat(key)
+    with pytest.raises(openai.RateLimitError) as caught:
+        chat(key)
+    assert caught.value.code == "insufficient_quota"
+
+
+def test_a_key_that_may_only_read_is_not_talked_into_more(
+    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    _, reader = issue(alice, permissions=Permissions(endpoints=Endpoints.READ))
+    claims = dict.fromkeys(("X_Forwarded_Uri", "X_Original_URI", "X_Original_URL"), "/v1/models")
+    methods = {"X_Forwarded_Method": "GET", "X_Original_Method": "GET"}
+    assert door.ask("GET", "/v1/models", reader).status == 200
+    fake.received.clear()
+    for path in (
+        CHAT,
+        "/v1/models/../chat/completions",
+        "/v1/models/%2e%2e/chat/completions",
+        "/v1/models/%252e%252e/chat/completions",
+        "/v1//models",
+        "/v1/chat%2fcompletions",
+        "/v1/models;/../chat/completions",
+    ):
+        for method in ("GET", "POST"):
+            reply = door.ask(method, path, reader, chat_body("echo"), **claims, **methods)
+            assert (reply.status, reply.code) == (403, "endpoint_not_allowed"), path
+    assert door.ask("DELETE", "/v1/models/x", reader).status == 403
+    assert fake.received == []
+
+
+def test_the_client_is_who_comes_to_nginx_and_not_whom_it_names(
+    open_door: OpenDoor, own_server: OwnServer, alice: User, issue: Issue
+) -> None:
+    door = open_door(own_server(KEYPORTAL_TRUSTED_PROXIES="127.0.0.1"))
+    _, inside = issue(alice, "inside", permissions=Permissions(networks=(f"{CLIENT}/32",)))
+    _, elsewhere = issue(alice, "elsewhere", permissions=Permissions(networks=("192.0.2.7/32",)))
+    assert door.chat(inside, X_Forwarded_For="192.0.2.7").status == 200
+    reply = door.chat(elsewhere, X_Forwarded_For="192.0.2.7")
+    assert (reply.status, reply.code) == (403, "address_not_allowed")
+
+
+def test_a_deleted_key_is_refused_from_the_next_request_on(
+    open_door: OpenDoor,
+    own_server: OwnServer,
+    fake: FakeUpstream,
+    alice: User,
+    issue: Issue,
+) -> None:
+    # Workers as many as the database is made for.
+    door = open_door(own_server(workers=4 if database.vendor == "postgresql" else 2))
+    api_key, key = issue(alice)
+    assert {door.chat(key).status for _ in range(20)} == {200}
+    api_key.revoke(actor=alice)
+    fake.received.clear()
+    assert {door.chat(key).status for _ in range(20)} == {401}
+    assert fake.received == []
+
+
+def test_nobody_passes_while_nobody_can_be_asked(
+    open_door: OpenDoor,
+    own_server: OwnServer,
+    fake: FakeUpstream,
+    alice: User,
+    issue: Issue,
+) -> None:
+    keyportal = own_server()
+    door = open_door(keyportal)
+    _, key = issue(alice)
+    assert door.chat(key).status == 200
+    keyportal.stop()
+    fake.received.clear()
+    reply = door.chat(key)
+    assert (reply.status, reply.code) == (503, "keys_unchecked")
+    assert fake.received == []
+
+
+def test_what_the_gateway_itself_refuses_is_left_alone(
+    door: Door, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice)
+    for status in (401, 403, 429, 500):
+        reply = door.chat(key, f"status:{status}")
+        assert reply.status == status
+        assert "x-keyportal-refusal" not in reply.headers
+        assert b"keyportal" not in reply.body.lower()
+
+
+def test_nobody_reaches_the_question_itself_through_nginx(door: Door) -> None:
+    for path in ("/_keyportal", "/auth/verify"):
+        assert door.ask("GET", path, None).status == 404
