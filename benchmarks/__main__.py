@@ -8,6 +8,7 @@ from collections.abc import Callable
 from benchmarks import (
     attack,
     databases,
+    forward,
     hot_path,
     latency,
     many_keys,
@@ -23,6 +24,7 @@ from benchmarks.processes import Disturbance, require_cores
 MEASUREMENTS: dict[str, Callable[[Plan], None]] = {
     "nginx": throughput.against_nginx,
     "rivals": throughput.against_rivals,
+    "forward": forward.forward_auth,
     "lone": latency.lone_request,
     "streams": streaming.many_streams,
     "workers": workers.two_workers,

@@ -31,17 +31,19 @@ class Load(NamedTuple):
 
 
 def fire(door: Door, *, connections: int, seconds: int, prompt: int = 1024) -> Load:
-    """POST chat completions with a prompt of `prompt` bytes as fast as they are answered.
+    """Ask for chat completions with a prompt of `prompt` bytes, or for what else is behind the
+    door, as fast as it is answered.
 
     The door's keys take turns, a request each.
     """
     with tempfile.TemporaryDirectory(prefix="keyportal-load-") as folder:
         script = Path(folder) / "post.lua"
-        script.write_text(_script(door, prompt))
+        method, path = door.asks.split()
+        script.write_text(_script(door, method, prompt))
         command = on_cores(OTHER_CORES, "wrk", "-t1", f"-c{connections}")
         options = [f"-d{seconds}s", "--timeout", "10s", "--latency", "-s", str(script)]
         done = subprocess.run(
-            [*command, *options, f"{door.url}/v1/chat/completions"],
+            [*command, *options, f"{door.url}{path}"],
             check=False,
             capture_output=True,
             text=True,
@@ -52,10 +54,11 @@ def fire(door: Door, *, connections: int, seconds: int, prompt: int = 1024) -> L
     return _read(done.stdout)
 
 
-def _script(door: Door, prompt: int) -> str:
+def _script(door: Door, method: str, prompt: int) -> str:
     """Every request is made before the first is sent, so that making them costs nothing."""
     message = {"role": "user", "content": "x" * prompt}
-    body = json.dumps({"model": door.model, "messages": [message]})
+    completion = json.dumps({"model": door.model, "messages": [message]})
+    body = f"[==[{completion}]==]" if method == "POST" else "nil"
     headers = "".join(f'["{name}"] = "{value}", ' for name, value in door.headers)
     keys = ", ".join(f'"{key}"' for key in door.keys)
     return f"""
@@ -66,7 +69,7 @@ def _script(door: Door, prompt: int) -> str:
                     {headers} ["Host"] = wrk.headers["Host"],
                     ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. key
                 }}
-                requests[at] = wrk.format("POST", nil, nil, [==[{body}]==])
+                requests[at] = wrk.format("{method}", nil, nil, {body})
             end
         end
         request = function()

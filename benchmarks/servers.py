@@ -43,6 +43,8 @@ class Door(NamedTuple):
     model: str = "instant"
     keys: tuple[str, ...] = ("none",)
     headers: tuple[tuple[str, str], ...] = ()
+    asks: str = "POST /v1/chat/completions"
+    """A POST has a body: a chat completion."""
 
     @property
     def url(self) -> str:
