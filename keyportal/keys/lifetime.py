@@ -1,0 +1,98 @@
+"""When a key ends, as people choose it: after so many days, at the end of a day, or never.
+
+A form that asks for it inherits `ExpiryForm`; `templates/keys/expiry.html` draws its two fields.
+What the team's policy rules out is not offered, and refused where the policy is kept.
+"""
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from keyportal.teams.policy import Policy
+
+DAYS = (7, 30, 60, 90, 365)
+LONGEST_DAYS = 3650
+DATE, NEVER = "date", "never"
+
+
+def end_of(day: date) -> datetime:
+    """The last second of a day, UTC."""
+    return datetime.combine(day, time(23, 59, 59), UTC)
+
+
+class ExpiryForm(forms.Form):
+    """Gives `cleaned_data["expires_at"]`: a moment in UTC, or None for never."""
+
+    lifetime = forms.ChoiceField(label="Expires", required=False)
+    end_date = forms.DateField(
+        label="Last day, UTC",
+        required=False,
+        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
+    )
+
+    def __init__(self, *args: Any, policy: Policy, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        offered = choices(policy)
+        lifetime = self.fields["lifetime"]
+        lifetime.choices = offered  # type: ignore[attr-defined]  # it is a ChoiceField
+        lifetime.initial = _first_choice(offered)
+        today = timezone.now().date()
+        last = today + timedelta(days=policy.longest_days or LONGEST_DAYS)
+        self.fields["end_date"].widget.attrs |= {"min": str(today), "max": str(last)}
+
+    def clean(self) -> dict[str, Any]:
+        """A form that was sent without the choice means the one that stands there at first."""
+        cleaned = super().clean() or self.cleaned_data
+        if "lifetime" in cleaned and "end_date" in cleaned:
+            chosen = cleaned["lifetime"] or self.fields["lifetime"].initial
+            cleaned["expires_at"] = self._end(chosen, cleaned["end_date"])
+        return cleaned
+
+    def _end(self, chosen: str, day: date | None) -> datetime | None:
+        if chosen == NEVER:
+            return None
+        now = timezone.now()
+        if chosen != DATE:
+            return now + timedelta(days=int(chosen))
+        if complaint := _complaint(day, now.date()):
+            self.add_error("end_date", complaint)
+        return end_of(day) if day else None
+
+
+def choices(policy: Policy) -> list[tuple[str, str]]:
+    """Value and label of what a key of this team may have."""
+    longest = policy.longest_days
+    days = {count for count in DAYS if longest is None or count <= longest}
+    if longest is not None:
+        days.add(min(longest, LONGEST_DAYS))
+    offered = [(str(count), label(count)) for count in sorted(days)]
+    offered.append((DATE, "On a date"))
+    return offered if policy.must_expire or longest is not None else [*offered, (NEVER, "Never")]
+
+
+def label(days: int) -> str:
+    """Such as `In 30 days, on 2026-12-24`; the day in UTC."""
+    day = timezone.now().date() + timedelta(days=days)
+    span = "a year" if days == 365 else f"{days} day{'s' * (days > 1)}"
+    return f"In {span}, on {day}"
+
+
+def _first_choice(offered: list[tuple[str, str]]) -> str:
+    """Never, where that may be; else 90 days, or the most below it."""
+    values = [value for value, _ in offered]
+    if NEVER in values:
+        return NEVER
+    return str(max(int(value) for value in values[:-1] if int(value) <= 90 or value == values[0]))
+
+
+def _complaint(day: date | None, today: date) -> ValidationError | None:
+    if day is None:
+        return ValidationError("Choose the last day.")
+    if day < today:
+        return ValidationError("That day is over.")
+    if day > today + timedelta(days=LONGEST_DAYS):
+        return ValidationError(f"At most {LONGEST_DAYS} days from now.")
+    return None
