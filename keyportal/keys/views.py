@@ -11,6 +11,7 @@ from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
 
+from keyportal.activity.impact import impact
 from keyportal.activity.receipts import Receipt
 from keyportal.activity.sparkline import Sparkline, sparklines
 from keyportal.catalog.examples import examples_for
@@ -84,7 +85,8 @@ def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
         key = ApiKey.objects.of(request.team).for_display().get(public_id=public_id)
         require_change(request.membership, key)
         if request.method != "POST":
-            return render_part(request, "keys/delete.html", "keys/_delete.html", {"key": key})
+            context = {"key": key, "impact": impact(request.team, public_id)}
+            return render_part(request, "keys/delete.html", "keys/_delete.html", context)
         key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
     except ApiKey.DoesNotExist:
         return gone(request)

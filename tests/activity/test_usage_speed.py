@@ -10,6 +10,7 @@ from django.db.models import Model
 from django.test import Client
 from django.utils import timezone
 
+from keyportal.activity.impact import impact
 from keyportal.activity.models import Call, UsageDay
 from keyportal.activity.periods import Step
 from keyportal.teams.models import Team, User
@@ -97,3 +98,14 @@ def test_200_000_calls_are_listed_in_a_fifth_of_a_second(
     half_way = (timezone.now() - timedelta(seconds=100_000)).timestamp()
     for query in ({}, {"at": f"{half_way:.0f}000000.1"}, {"key": "nokey123"}, {"status": "5"}):
         assert takes(partial(show, client, CALLS, query), at_most=0.2), query
+
+
+@pytest.mark.django_db
+def test_what_stops_with_a_key_is_told_in_a_tenth_of_a_second_among_200_000_calls(
+    team: Team,
+) -> None:
+    """All of them with one key; and with another, of which nothing is found."""
+    call_often(team)
+    Call.objects.update(public_id="busy1234", address="192.0.2.7", agent="curl/8.5")
+    for public_id in ("busy1234", "nokey123"):
+        assert takes(partial(impact, team, public_id), at_most=0.1), public_id

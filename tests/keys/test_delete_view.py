@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 from django.test import Client
+from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.models import Action, AuditEvent, Call, UsageHour
+from keyportal.activity.periods import Step
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Team, User
 
@@ -43,6 +45,32 @@ def test_confirmation_of_a_key_that_was_never_used(
 ) -> None:
     key, _ = issue(bob)
     assert "<dd>Never</dd>" in sign_in(bob).get(address(key), headers=HTMX).content.decode()
+
+
+def test_confirmation_tells_what_called_within_a_day(
+    sign_in: SignIn, bob: User, team: Team, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    of_the_key = {"team_slug": team.slug, "public_id": key.public_id}
+    this_hour = Step.HOUR.floor(timezone.now())
+    UsageHour.objects.create(start=this_hour, requests=1234, model="public/small", **of_the_key)
+    Call.objects.create(
+        started_at=timezone.now(),
+        address="192.0.2.7",
+        agent="<i>curl",
+        status=200,
+        duration_ms=1,
+        **of_the_key,
+    )
+    text = sign_in(bob).get(address(key), headers=HTMX).content.decode()
+    for expected in ("1,234 calls</strong>", "public/small", "192.0.2.7", "&lt;i&gt;curl"):
+        assert expected in text
+
+
+def test_confirmation_says_that_nothing_called(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    text = sign_in(bob).get(address(key), headers=HTMX).content.decode()
+    assert "No call came with this key within 24 hours." in text
 
 
 def test_member_deletes_their_own(sign_in: SignIn, bob: User, issue: Issue) -> None:
