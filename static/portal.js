@@ -8,13 +8,15 @@ const notice = document.getElementById("notice");
 
 let opener = null;
 
+// What opened the dialog may have been made anew meanwhile, under the same id.
 function restoreFocus() {
   const find = (selector) => document.querySelector(selector);
-  (opener?.isConnected ? opener : find("#create-key button") ?? find("#refresh button"))?.focus();
+  const again = opener?.isConnected ? opener : document.getElementById(opener?.id ?? "");
+  (again ?? find("#create-key button") ?? find("#refresh button") ?? find(".crumb a"))?.focus();
 }
 
 function forgetSecret() {
-  document.getElementById("created")?.replaceChildren();
+  document.querySelector("#created, #rotated")?.replaceChildren();
 }
 
 dialog.addEventListener("close", () => {
@@ -23,6 +25,7 @@ dialog.addEventListener("close", () => {
 });
 
 document.body.addEventListener("dialog-close", () => dialog.close());
+document.body.addEventListener("told", ({ detail }) => announce(detail.value));
 
 document.addEventListener("htmx:beforeRequest", ({ detail }) => {
   if (detail.target === dialog && !dialog.open) opener = detail.elt.querySelector("button");

@@ -101,8 +101,11 @@ function drawAll() {
 
 drawAll();
 // HTMX puts new canvases in place of the old, whose charts are to stop listening for their size.
-document.addEventListener("htmx:beforeSwap", () => {
-  for (const chart of Object.values(Chart.instances)) chart.destroy();
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  if (!detail.shouldSwap) return;
+  for (const chart of Object.values(Chart.instances)) {
+    if (detail.target.contains(chart.canvas)) chart.destroy();
+  }
 });
 document.addEventListener("htmx:afterSettle", drawAll);
 new MutationObserver(drawAll).observe(document.documentElement, { attributeFilter: ["data-theme"] });

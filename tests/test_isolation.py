@@ -21,6 +21,7 @@ NEEDS = {
     "keys:list": Role.VIEWER,
     "keys:overview": Role.VIEWER,
     "keys:create": Role.MEMBER,
+    "keys:key": Role.VIEWER,
     "keys:delete": Role.MEMBER,
     "keys:receipt": Role.VIEWER,
     "keys:limits": Role.MEMBER,
@@ -218,7 +219,8 @@ def test_another_teams_key_is_not_found_under_ones_own_team(
     path = fill(template, slug=other_team.slug, public_id=key.public_id)
     there = getattr(client, method)(path)
     nowhere = getattr(client, method)(fill(template, slug=other_team.slug, public_id="00000000"))
-    assert there.status_code == 404 or (name, method) == ("keys:receipt", "post")
+    # What is only read, or only done, says so before it looks for the key.
+    assert there.status_code == 404 or (there.status_code == 405 and nowhere.status_code == 405)
     assert without_token(there.content).replace(key.public_id.encode(), b"00000000") == (
         without_token(nowhere.content)
     )

@@ -91,7 +91,7 @@ def report(team: Team, period: Period, asked: Asked, by: str, most: int = SERIES
     groups = _groups(usage)
     ranked = _ranked([group for group in groups if asked.match(group[0])], place)
     wanted = usage.filter(**asked.filters)
-    steps = _steps(wanted, period)
+    steps = by_step(wanted, period)
     offered = _all_offered(groups, asked)
     told = ranked[: max(TOLD, most)]
     names = key_names(team, {*offered[0], *(value for value, _ in told if by == "key")})
@@ -151,7 +151,8 @@ def _menus(offered: list[list[str]], names: dict[str, KeyName]) -> Menus:
     )
 
 
-def _steps(usage: UsageQuerySet, period: Period) -> list[Figures]:
+def by_step(usage: UsageQuerySet, period: Period) -> list[Figures]:
+    """One for each moment of the period, in one query."""
     rows = usage.values_list("start").annotate(*_all_sums())
     found = {row[0]: Figures.read(row[1:]) for row in rows}
     return [found.get(moment) or Figures() for moment in period.moments]

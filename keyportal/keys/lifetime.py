@@ -47,7 +47,7 @@ class ExpiryForm(forms.Form):
         """A form that was sent without the choice means the one that stands there at first."""
         cleaned = super().clean() or self.cleaned_data
         if "lifetime" in cleaned and "end_date" in cleaned:
-            chosen = cleaned["lifetime"] or self.fields["lifetime"].initial
+            chosen = cleaned["lifetime"] or self["lifetime"].initial
             cleaned["expires_at"] = self._end(chosen, cleaned["end_date"])
         return cleaned
 

@@ -28,7 +28,7 @@ def key_limits(request: TeamRequest, public_id: str) -> HttpResponse:
             return _key_form(request, key, form)
         limit_key(key, form.limits, by=request.membership, address=request.META["REMOTE_ADDR"])
     except ApiKey.DoesNotExist:
-        return gone(request)
+        return gone(request, public_id)
     except AboveCeiling as refusal:
         form.refuse(refusal.complaints)
         return _key_form(request, key, form)

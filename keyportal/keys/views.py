@@ -16,7 +16,9 @@ from keyportal.activity.receipts import Receipt
 from keyportal.activity.sparkline import Sparkline, sparklines
 from keyportal.catalog.examples import examples_for
 from keyportal.keys import secret
+from keyportal.keys.badges import Badge, badges
 from keyportal.keys.forms import CreateForm, ListForm
+from keyportal.keys.last_use import last_use
 from keyportal.keys.models import ApiKey
 from keyportal.keys.refusals import AlreadyCreated, KeyRefused
 from keyportal.keys.secret import KeyString
@@ -29,6 +31,7 @@ ROWS = 25
 
 class Row(NamedTuple):
     key: ApiKey
+    badges: list[Badge]
     is_changeable: bool
     sparkline: Sparkline | None
 
@@ -47,7 +50,7 @@ def key_list(request: TeamRequest) -> HttpResponse:
     shown = keys.for_display().in_bulk(page.object_list)
     lines = sparklines(request.team, [key.public_id for key in shown.values()])
     rows = [
-        Row(key, may_change(request.membership, key), lines.get(key.public_id))
+        Row(key, badges(key), may_change(request.membership, key), lines.get(key.public_id))
         for key in (shown[pk] for pk in page if pk in shown)
     ]
     context = {"form": form, "page": page, "rows": rows, "used": _used(request)}
@@ -85,11 +88,12 @@ def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
         key = ApiKey.objects.of(request.team).for_display().get(public_id=public_id)
         require_change(request.membership, key)
         if request.method != "POST":
-            context = {"key": key, "impact": impact(request.team, public_id)}
+            stops = impact(request.team, public_id)
+            context = {"key": key, "used": last_use(key), "impact": stops}
             return render_part(request, "keys/delete.html", "keys/_delete.html", context)
         key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
     except ApiKey.DoesNotExist:
-        return gone(request)
+        return gone(request, public_id)
     return _deleted(request, key)
 
 
@@ -165,8 +169,14 @@ def _deleted(request: TeamRequest, key: ApiKey) -> HttpResponse:
     return redirect("keys:list", request.team.slug)
 
 
-def gone(request: TeamRequest) -> HttpResponse:
-    """Deleted by somebody else, or never here: both look the same, so ids can't be probed."""
-    response = render_part(request, "keys/gone.html", "keys/_gone.html", {}, status=404)
+def gone(request: TeamRequest, public_id: str) -> HttpResponse:
+    """Where something was to be done with a key that is not there; the list is out of date."""
+    response = no_such_key(request, public_id)
     response["HX-Trigger"] = "keys-changed"
     return response
+
+
+def no_such_key(request: TeamRequest, public_id: str) -> HttpResponse:
+    """Deleted from this team, or never in it: the ids of other teams can't be probed."""
+    context = {"receipt": Receipt.of(request.team, public_id)}
+    return render_part(request, "keys/gone.html", "keys/_gone.html", context, status=404)

@@ -94,7 +94,7 @@ def test_a_key_that_is_already_gone_is_told_and_leaves_the_list(
     question = dialog(page, "Delete API key")
     key.revoke(actor=alice)
     button(question, "Delete").click()
-    button(dialog(page, "No such key"), "Close").click()
+    button(dialog(page, "Deleted"), "Close").click()
     expect(table(page).get_by_text("No API keys yet.")).to_be_visible()
     expect(button(page, "Create")).to_be_focused()
 

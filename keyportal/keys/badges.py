@@ -1,0 +1,58 @@
+"""What is remarkable about a key, in a word or two beside its name."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import NamedTuple
+
+from django.utils import timezone
+
+from keyportal.keys.models import ApiKey
+
+SOON = timedelta(days=14)
+
+
+class Badge(NamedTuple):
+    text: str
+    kind: str = ""
+    """A class of the style sheet: empty for a warning, or `calm` or `alarm`."""
+    title: str = ""
+
+
+def badges(key: ApiKey) -> list[Badge]:
+    """The gravest first. Owner and memberships are read as `for_display` fetched them."""
+    return [*_of_life(key), *_of_end(key), *_of_models(key)]
+
+
+def _of_life(key: ApiKey) -> Iterator[Badge]:
+    if key.reported_at:
+        yield Badge("Leaked", "alarm", "It was reported as leaked.")
+    if key.disabled_at:
+        yield Badge("Disabled", title="It is refused until somebody enables it.")
+    if key.has_lost_its_owner:
+        told = "Its owner was deactivated or left the team, so the key does not work."
+        yield Badge("Owner left", title=told)
+
+
+def _of_end(key: ApiKey) -> Iterator[Badge]:
+    if key.expires_at is None:
+        return
+    left = key.expires_at - timezone.now()
+    day = f"{key.expires_at:%Y-%m-%d}"
+    if left <= timedelta():
+        yield Badge("Expired", title=f"Since {day}")
+    elif left < SOON:
+        count = left.days
+        span = f"in {count} day{'s' * (count > 1)}" if count else "within a day"
+        yield Badge(f"Ends {span}", title=f"On {day}")
+    else:
+        yield Badge(f"Ends {day}", "calm")
+
+
+def _of_models(key: ApiKey) -> Iterator[Badge]:
+    patterns = key.allowed_models
+    if not patterns:
+        return
+    count = len(patterns)
+    is_exact = not any("*" in pattern for pattern in patterns)
+    text = f"{count} model{'s' * (count > 1)}" if is_exact else "Some models"
+    yield Badge(text, "calm", f"May call only {', '.join(patterns)}")

@@ -1,0 +1,44 @@
+"""Opens the views of one key to those who may change it, and answers when they have."""
+
+import json
+from collections.abc import Callable
+from functools import wraps
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from keyportal.keys.models import ApiKey
+from keyportal.keys.views import gone
+from keyportal.teams.access import TeamRequest, require_change, team_view
+from keyportal.teams.models import Role
+
+
+def key_view(view: Callable[[TeamRequest, ApiKey], HttpResponse]) -> Callable[..., HttpResponse]:
+    """For what changes a key: its owner and the team's admins come in, and the key is given.
+
+    A key that is gone, also in the middle of the view, gets the answer for that.
+    """
+
+    @team_view(Role.MEMBER)
+    @wraps(view)
+    def opened(request: TeamRequest, public_id: str) -> HttpResponse:
+        keys = ApiKey.objects.of(request.team).for_display().select_related("team")
+        try:
+            key = keys.get(public_id=public_id)
+            require_change(request.membership, key)
+            return view(request, key)
+        except ApiKey.DoesNotExist:
+            return gone(request, public_id)
+
+    return opened
+
+
+def changed(request: TeamRequest, key: ApiKey, told: str) -> HttpResponse:
+    """Back to the key's page, which tells what has been done."""
+    if request.htmx:
+        # In this order: what is told is for the page, once the dialog is closed.
+        events = {"keys-changed": None, "dialog-close": None, "told": told}
+        return HttpResponse(status=204, headers={"HX-Trigger": json.dumps(events)})
+    messages.success(request, told)
+    return redirect("keys:key", request.team.slug, key.public_id)
