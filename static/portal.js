@@ -35,7 +35,7 @@ document.addEventListener("htmx:afterSwap", ({ detail }) => {
   if (detail.target !== dialog) return;
   if (!dialog.open) dialog.showModal();
   prepare(dialog);
-  dialog.querySelector("[autofocus]")?.focus();
+  dialog.querySelector("[autofocus], input:checked")?.focus();
 });
 
 // A browser may keep the page, with the key in it, to show it again on Back.

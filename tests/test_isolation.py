@@ -22,6 +22,14 @@ NEEDS = {
     "keys:overview": Role.VIEWER,
     "keys:create": Role.MEMBER,
     "keys:key": Role.VIEWER,
+    "keys:permissions": Role.MEMBER,
+    "keys:edit": Role.MEMBER,
+    "keys:expiry": Role.MEMBER,
+    "keys:hand_over": Role.MEMBER,
+    "keys:disable": Role.MEMBER,
+    "keys:enable": Role.MEMBER,
+    "keys:rotate": Role.MEMBER,
+    "keys:end_old": Role.MEMBER,
     "keys:delete": Role.MEMBER,
     "keys:receipt": Role.VIEWER,
     "keys:limits": Role.MEMBER,
@@ -161,7 +169,7 @@ def test_an_outsider_cannot_tell_a_team_from_none(
     assert real == made_up
     assert real[0] in {404, 405}
     if method == "get":
-        assert real[0] == 404 or name == "activity:end_call"
+        assert real[0] == 404 or name in {"activity:end_call", "keys:enable"}
     assert ApiKey.objects.get() == key
 
 

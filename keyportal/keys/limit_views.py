@@ -9,8 +9,8 @@ from keyportal.activity.limits import Use, uses
 from keyportal.activity.windows import key_subject, team_subject
 from keyportal.keys.limits import AboveCeiling, limit_key, limit_new_keys
 from keyportal.keys.models import ApiKey
-from keyportal.keys.views import gone
-from keyportal.teams.access import TeamRequest, require_change, team_view
+from keyportal.keys.opened import changed, key_view
+from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.forms import LimitsForm
 from keyportal.teams.limits import UNLIMITED
 from keyportal.teams.models import Role
@@ -18,21 +18,17 @@ from keyportal.teams.pages import render_part
 
 
 @require_http_methods(["GET", "POST"])
-@team_view(Role.MEMBER)
-def key_limits(request: TeamRequest, public_id: str) -> HttpResponse:
+@key_view
+def key_limits(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    form = LimitsForm(request.POST if request.method == "POST" else None, limits=key.limits)
+    if not form.is_valid():
+        return _key_form(request, key, form)
     try:
-        key = ApiKey.objects.of(request.team).select_related("team").get(public_id=public_id)
-        require_change(request.membership, key)
-        form = LimitsForm(request.POST if request.method == "POST" else None, limits=key.limits)
-        if not form.is_valid():
-            return _key_form(request, key, form)
         limit_key(key, form.limits, by=request.membership, address=request.META["REMOTE_ADDR"])
-    except ApiKey.DoesNotExist:
-        return gone(request, public_id)
     except AboveCeiling as refusal:
         form.refuse(refusal.complaints)
         return _key_form(request, key, form)
-    return _changed(request, key)
+    return changed(request, key, f"The limits of {key.name} are changed.")
 
 
 @require_http_methods(["GET", "POST"])
@@ -70,10 +66,3 @@ def _roof(request: TeamRequest) -> list[Use]:
         return []
     found = uses(team_subject(request.team.slug), request.team.limits)
     return [use for use in found if use.limit is not None]
-
-
-def _changed(request: TeamRequest, key: ApiKey) -> HttpResponse:
-    if request.htmx:
-        return HttpResponse(status=204, headers={"HX-Trigger": "keys-changed, dialog-close"})
-    messages.success(request, f"The limits of {key.name} are changed.")
-    return redirect("keys:list", request.team.slug)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from keyportal.keys import limit_views, page_views, views
+from keyportal.keys import change_views, limit_views, page_views, rotation_views, views
 
 app_name = "keys"
 urlpatterns = [
@@ -12,6 +12,14 @@ urlpatterns = [
     path("keys/<str:public_id>/delete/", views.key_delete, name="delete"),
     path("keys/<str:public_id>/receipt/", views.key_receipt, name="receipt"),
     path("keys/<str:public_id>/limits/", limit_views.key_limits, name="limits"),
+    path("keys/<str:public_id>/permissions/", change_views.key_permissions, name="permissions"),
+    path("keys/<str:public_id>/edit/", change_views.key_edit, name="edit"),
+    path("keys/<str:public_id>/expiry/", change_views.key_expiry, name="expiry"),
+    path("keys/<str:public_id>/hand-over/", change_views.key_hand_over, name="hand_over"),
+    path("keys/<str:public_id>/disable/", change_views.key_disable, name="disable"),
+    path("keys/<str:public_id>/enable/", change_views.key_enable, name="enable"),
+    path("keys/<str:public_id>/rotate/", rotation_views.key_rotate, name="rotate"),
+    path("keys/<str:public_id>/end-old/", rotation_views.key_end_old, name="end_old"),
     path("limits/", limit_views.team_limits, name="team_limits"),
     path("overview/", views.overview, name="overview"),
 ]

@@ -1,5 +1,6 @@
 """Limits in the portal: who sees them, who may set them, and how high."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -70,7 +71,7 @@ def test_member_limits_their_own_key(sign_in: SignIn, bob: User, team: Team, iss
     limits = typed(requests_per_minute="60", parallel_requests="2")
     response = sign_in(bob).post(address(key), limits, headers=HTMX)
     assert response.status_code == 204
-    assert response["HX-Trigger"] == "keys-changed, dialog-close"
+    assert [*json.loads(response["HX-Trigger"])] == ["keys-changed", "dialog-close", "told"]
     key.refresh_from_db()
     expected = Limits(requests_per_minute=60, parallel_requests=2)
     assert (key.limits, key.granted_limits) == (expected, None)
@@ -80,12 +81,12 @@ def test_member_limits_their_own_key(sign_in: SignIn, bob: User, team: Team, iss
     assert (event.actor, event.address) == ("bob", "127.0.0.1")
 
 
-def test_without_javascript_it_leads_back_to_the_list(
+def test_without_javascript_it_leads_to_the_keys_page(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "nightly")
     response = sign_in(bob).post(address(key), typed(tokens_per_day="5"), follow=True)
-    assert response.redirect_chain == [(KEYS, 302)]
+    assert response.redirect_chain == [(f"{KEYS}{key.public_id}/", 302)]
     assert "The limits of nightly are changed." in response.content.decode()
 
 

@@ -1,0 +1,112 @@
+"""Changing a key that is there: what it may do, what it is called, whose it is, when it ends.
+
+Each change is judged and told in the audit by `changes`, and holds for the next request.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.http import HttpResponse
+from django.views.decorators.http import require_http_methods, require_POST
+
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.change_forms import EditForm, HandOverForm, KeyExpiryForm, PermissionsForm
+from keyportal.keys.changes import Changes, change, disable, enable, hand_over
+from keyportal.keys.models import ApiKey
+from keyportal.keys.opened import changed, key_view
+from keyportal.keys.refusals import KeyRefused, NameTaken
+from keyportal.teams.access import TeamRequest
+from keyportal.teams.pages import render_part
+
+
+@require_http_methods(["GET", "POST"])
+@key_view
+def key_permissions(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    names = [*ServedModel.objects.callable_by(key.team).values_list("name", flat=True)]
+    form = PermissionsForm(_posted(request), now=key.permissions, names=names)
+    if form.is_valid():
+        permissions = form.cleaned_data["permissions"]
+        if _is_changed(request, key, Changes(permissions=permissions), form):
+            return changed(request, key, f"What {key.name} may do is changed.")
+    return _form(request, key, "permissions", form)
+
+
+@require_http_methods(["GET", "POST"])
+@key_view
+def key_edit(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    form = EditForm(_posted(request), key=key)
+    if form.is_valid() and _is_changed(request, key, Changes(**form.cleaned_data), form):
+        return changed(request, key, f"The key {form.cleaned_data['name']} is changed.")
+    return _form(request, key, "edit", form)
+
+
+@require_http_methods(["GET", "POST"])
+@key_view
+def key_expiry(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    form = KeyExpiryForm(_posted(request), key=key)
+    if form.is_valid():
+        end = form.cleaned_data["expires_at"]
+        if _is_changed(request, key, Changes(expires_at=end), form):
+            when = f"expires on {end:%Y-%m-%d}" if end else "never expires"
+            return changed(request, key, f"The key {key.name} {when}.")
+    return _form(request, key, "key_expiry", form)
+
+
+@require_http_methods(["GET", "POST"])
+@key_view
+def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    form = HandOverForm(_posted(request), key=key)
+    if not form.is_valid():
+        return _form(request, key, "hand_over", form)
+    owner = form.cleaned_data["owner"]
+    try:
+        hand_over(key, owner, **_who(request))
+    except KeyRefused as refusal:
+        form.add_error("owner", str(refusal))
+        return _form(request, key, "hand_over", form)
+    return changed(request, key, f"The key {key.name} belongs to {owner.get_username()} now.")
+
+
+@require_http_methods(["GET", "POST"])
+@key_view
+def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    if request.method != "POST":
+        return render_part(request, "keys/disable.html", "keys/_disable.html", {"key": key})
+    disable(key, **_who(request))
+    return changed(request, key, f"The key {key.name} is disabled.")
+
+
+@require_POST
+@key_view
+def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    enable(key, **_who(request))
+    return changed(request, key, f"The key {key.name} is enabled.")
+
+
+def _posted(request: TeamRequest) -> Mapping[str, str] | None:
+    return request.POST if request.method == "POST" else None
+
+
+def _who(request: TeamRequest) -> dict[str, Any]:
+    return {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
+
+
+def _is_changed(request: TeamRequest, key: ApiKey, changes: Changes, form: forms.Form) -> bool:
+    """Whether it was; the form tells why not."""
+    try:
+        change(key, changes, **_who(request))
+    except KeyRefused as refusal:
+        form.add_error("name" if isinstance(refusal, NameTaken) else None, str(refusal))
+        return False
+    return True
+
+
+def _form(request: TeamRequest, key: ApiKey, what: str, form: forms.Form) -> HttpResponse:
+    return render_part(
+        request,
+        f"keys/{what}.html",
+        f"keys/_{what}.html",
+        {"key": key, "form": form},
+        status=422 if form.is_bound else 200,
+    )

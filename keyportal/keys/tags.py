@@ -1,0 +1,29 @@
+"""Words by which a team sorts its keys, such as `ci` and `batch`."""
+
+from collections.abc import Sequence
+
+from django.core.exceptions import ValidationError
+
+from keyportal.keys.names import require_no_key, require_printable
+
+MOST = 20
+LONGEST = 32
+
+
+def read_tags(texts: Sequence[str]) -> list[str]:
+    """As they are kept: in the order given, each once, whatever its case.
+
+    Raises `ValidationError` for what is no tag.
+    """
+    tags: dict[str, str] = {}
+    for text in texts:
+        tags.setdefault(text.strip().casefold(), text.strip())
+    found = [tag for tag in tags.values() if tag]
+    if len(found) > MOST:
+        raise ValidationError(f"At most {MOST} tags.")
+    for tag in found:
+        require_printable(tag)
+        require_no_key(tag)
+        if len(tag) > LONGEST:
+            raise ValidationError(f"“{tag[:LONGEST]}…” is longer than {LONGEST} characters.")
+    return found
