@@ -41,7 +41,7 @@ def _of_end(key: ApiKey) -> Iterator[Badge]:
     if left <= timedelta():
         yield Badge("Expired", title=f"Since {day}")
     elif left < SOON:
-        count = left.days
+        count = round(left / timedelta(days=1))
         span = f"in {count} day{'s' * (count > 1)}" if count else "within a day"
         yield Badge(f"Ends {span}", title=f"On {day}")
     else:

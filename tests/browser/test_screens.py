@@ -9,10 +9,12 @@ from axe_playwright_python.base import AXE_SCRIPT
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, ViewportSize, expect
 
-from keyportal.activity.models import Call, Running, Tombstone, UsageDay
+from keyportal.activity.models import Call, Running, Tombstone, UsageDay, UsageHour
 from keyportal.activity.periods import Step
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.permissions import Permissions
+from keyportal.keys.rotation import Grace, rotate
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.browser.conftest import KEYS
@@ -91,6 +93,55 @@ def history(team: Team) -> None:
     )
 
 
+OF_A_KEY = (
+    "",
+    "delete/",
+    "limits/",
+    "permissions/",
+    "edit/",
+    "expiry/",
+    "hand-over/",
+    "disable/",
+    "rotate/",
+    "end-old/",
+)
+
+
+@pytest.fixture
+def full_key(alice: User, issue: Issue) -> ApiKey:
+    """One with the longest of everything, while it is rotated."""
+    key, _ = issue(
+        alice,
+        LONGEST,
+        description="d" * 500,
+        tags=["t" * 32 for _ in range(10)],
+        permissions=Permissions(
+            ("m" * 200, "public/*"), networks=("2001:db8:85a3:1319:1111:8a2e:1370:7334/128",)
+        ),
+        limits=Limits(tokens_per_month=10**15, parallel_requests=2),
+    )
+    rotate(key, Grace.WEEK, actor=alice)
+    now = timezone.now()
+    Secret.objects.update(
+        last_used_at=now,
+        last_used_ip="2001:db8:85a3:1319:1111:8a2e:1370:7334",
+        last_used_agent="a" * 200,
+    )
+    ApiKey.objects.filter(pk=key.pk).update(reported_at=now, disabled_at=now, expires_at=now)
+    what = {"public_id": key.public_id, "team_slug": key.team.slug, "model": "m" * 200}
+    UsageDay.objects.create(start=Step.DAY.floor(now), requests=10**12, **what)
+    UsageHour.objects.create(start=Step.HOUR.floor(now), requests=10**12, **what)
+    Call.objects.create(
+        started_at=now,
+        status=200,
+        duration_ms=1,
+        agent="a" * 200,
+        address="2001:db8:85a3:1319:1111:8a2e:1370:7334",
+        **what,
+    )
+    return key
+
+
 def sticks_out(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
@@ -164,6 +215,29 @@ def test_the_longest_team_and_user_names_fit_beside_everything_else(
     assert is_unclipped(page.locator(".scroll"))
 
 
+@pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
+def test_the_longest_of_everything_fits_on_the_page_of_a_key(
+    new_page: Open, alice: User, ada: User, model: ServedModel, full_key: ApiKey, size: ViewportSize
+) -> None:
+    page = new_page(alice, viewport=size)
+    for path in OF_A_KEY:
+        page.goto(f"{KEYS}{full_key.public_id}/{path}")
+        assert not sticks_out(page), path
+    page.goto(f"{KEYS}{full_key.public_id}/")
+    for name in ("Edit", "Rotate", "Enable", "Delete"):
+        expect(button(page, name)).to_be_in_viewport(ratio=1)
+    for card in page.locator("#key .card:not(.list)").all():
+        assert is_unclipped(card)
+    for opener, name in (
+        ("Change what it may do", "What it may do"),
+        ("Rotate", "Rotate API key"),
+        ("Delete", "Delete API key"),
+    ):
+        button(page, opener).click()
+        assert is_unclipped(dialog(page, name))
+        page.keyboard.press("Escape")
+
+
 def is_unclipped(found: Locator) -> bool:
     return bool(found.evaluate("found => found.scrollWidth <= found.clientWidth"))
 
@@ -221,11 +295,28 @@ def test_axe_finds_nothing_on_the_pages_of_a_team(
         assert_axe_finds_nothing(page)
 
 
+def test_axe_finds_nothing_on_the_page_of_a_key(
+    looked_at: Open, alice: User, ada: User, model: ServedModel, full_key: ApiKey
+) -> None:
+    page = looked_at(alice)
+    for path in OF_A_KEY:
+        page.goto(f"{KEYS}{full_key.public_id}/{path}")
+        for summary in page.locator(".chart summary").all():
+            summary.click()
+        assert_axe_finds_nothing(page)
+    page.goto(f"{KEYS}{full_key.public_id}/permissions/")
+    page.get_by_label("Source addresses").fill("nowhere")
+    button(page, "Save").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert_axe_finds_nothing(page)
+
+
 def test_axe_finds_nothing_in_the_list_and_its_dialogs(
     looked_at: Open, alice: User, issue: Issue, model: ServedModel
 ) -> None:
     key, _ = issue(alice, "nightly")
-    ApiKey.objects.update(disabled_at=key.created_at, expires_at=key.created_at)
+    then = key.created_at
+    ApiKey.objects.update(disabled_at=then, expires_at=then, reported_at=then)
     Secret.objects.update(last_used_at=key.created_at, last_used_ip="192.0.2.7")
     page = looked_at(alice)
     page.goto(KEYS)

@@ -246,7 +246,7 @@ def test_badges_tell_what_is_remarkable_the_gravest_first(bob: User, issue: Issu
     end = now + timedelta(days=20)
     assert told(expires_at=end) == [(f"Ends {end:%Y-%m-%d}", "calm")]
     assert told(expires_at=now + timedelta(days=13, hours=5)) == [("Ends in 13 days", "")]
-    assert told(expires_at=now + timedelta(days=1, hours=5)) == [("Ends in 1 day", "")]
+    assert told(expires_at=now + timedelta(hours=20)) == [("Ends in 1 day", "")]
     assert told(expires_at=now + timedelta(hours=5)) == [("Ends within a day", "")]
     assert told(expires_at=now) == [("Expired", "")]
     assert told(disabled_at=now, reported_at=now) == [
