@@ -1,25 +1,18 @@
 """What we decide differently from django-allauth."""
 
-import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.mail import EmailMessage
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from keyportal.teams.models import User
+from keyportal.teams.post import send_later
 from keyportal.teams.signals import sign_in_refused
-
-logger = logging.getLogger(__name__)
-# Mail leaves behind the answer: its time, or a mail server that is down, would tell a stranger
-# that the address belongs to somebody. The thread starts with the first mail.
-post_office = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mail")
 
 NO_MATCH = "The user name or the password is wrong."
 
@@ -73,11 +66,4 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         message = self.render_mail(template_prefix, email, {"request": self.request, **context})
-        post_office.submit(_deliver, message)
-
-
-def _deliver(message: EmailMessage) -> None:
-    try:
-        message.send()
-    except OSError:  # smtplib's errors are among these.
-        logger.exception("A mail could not be sent; EMAIL_URL says where to.")
+        send_later([message])

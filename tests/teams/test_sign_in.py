@@ -12,6 +12,7 @@ from pytest_django import Settings
 
 from keyportal.teams import adapter
 from keyportal.teams.models import User
+from keyportal.teams.post import post_office
 from tests.conftest import PASSWORD
 
 NEW = "staple battery horse correct"
@@ -27,7 +28,7 @@ def post(client: Client, login: str, password: str = PASSWORD, **more: Any) -> i
 
 def sent_mail() -> list[mail.EmailMessage]:
     """What the post office has sent, after it has finished."""
-    adapter.post_office.submit(int).result(timeout=10)
+    post_office.submit(int).result(timeout=10)
     return mail.outbox
 
 
