@@ -12,8 +12,10 @@ portal = cast("ASGIApp", get_asgi_application())
 
 # What follows needs Django's settings and models, which the line above has set up.
 from keyportal.api.forecourt import api_forecourt  # noqa: E402
+from keyportal.even import Even  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402
 from keyportal.gateway.forward import is_verification  # noqa: E402
+from keyportal.keys.reports import ADDRESS, MAX_BYTES  # noqa: E402
 from keyportal.portal import Forecourt  # noqa: E402
 from keyportal.proxies import TrustedProxies  # noqa: E402
 from keyportal.scheduler import Scheduler  # noqa: E402
@@ -27,11 +29,14 @@ class Doors:
     never a page: none of the three reads another's credential.
     """
 
-    def __init__(self, gateway: Gateway, portal: ASGIApp, api: ASGIApp) -> None:
+    def __init__(self, gateway: Gateway, portal: ASGIApp, api: ASGIApp, reports: ASGIApp) -> None:
         self.gateway = gateway
         self._http = TrustedProxies(self._door)
         self._portal = portal
         self._api = api
+        # Anybody may report a leak. Places of their own: a crowd there keeps no page waiting, and
+        # the wait for even answers holds up nobody who signs in.
+        self._reports = reports
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -47,6 +52,8 @@ class Doors:
             await self.gateway(scope, receive, send)
         elif path.startswith("/api/"):
             await self._api(scope, receive, send)
+        elif path == ADDRESS:
+            await self._reports(scope, receive, send)
         else:
             await self._portal(scope, receive, send)
 
@@ -66,4 +73,6 @@ class Doors:
                 return
 
 
-application = Doors(Gateway(), Forecourt(portal), api_forecourt(portal))
+application = Doors(
+    Gateway(), Forecourt(portal), api_forecourt(portal), Forecourt(Even(portal), largest=MAX_BYTES)
+)

@@ -19,6 +19,7 @@ from django.db import connection
 
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.models import Upstream, validate_base_url
+from keyportal.keys.github import UnreadableKeys, public_keys
 
 PREFIX = re.compile(r"[A-Za-z0-9_-]{0,31}[-_]")
 
@@ -83,6 +84,23 @@ def credential_keys(**_: object) -> list[CheckMessage]:
             id="keyportal.E003",
         )
     ]
+
+
+@register(Tags.security)
+def github_keys(**_: object) -> list[CheckMessage]:
+    if not settings.GITHUB_KEYS_FILE:
+        return []
+    try:
+        public_keys(Path(settings.GITHUB_KEYS_FILE))
+    except UnreadableKeys as error:
+        return [
+            Error(
+                f"KEYPORTAL_GITHUB_KEYS_FILE: {error}.",
+                hint="Fetch it anew; the README tells how.",
+                id="keyportal.E005",
+            )
+        ]
+    return []
 
 
 @register(Tags.database)

@@ -195,6 +195,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "keyportal.teams.access.frame",
+                "keyportal.keys.leaks.banner",
             ],
         },
     },
@@ -409,6 +410,11 @@ KEY_LIMIT = _number("KEYPORTAL_KEY_LIMIT", 20, least=0, most=1_000_000)
 
 # What is done now and then by itself; who does it by cron turns it off.
 SCHEDULER = _is_on("KEYPORTAL_SCHEDULER", "on")
+
+# Leaks.
+
+# Public keys as GitHub publishes them; a system check reads the file. Empty: none is believed.
+GITHUB_KEYS_FILE = _text("KEYPORTAL_GITHUB_KEYS_FILE", "")
 
 # The gateway.
 

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric import ec
 from django.core import checks
 from pytest_django import Settings
 
 from keyportal.catalog.models import Upstream
+from tests.github import GitHub
 
 
 def found(databases: list[str] | None = None) -> dict[str | None, str]:
@@ -102,6 +104,35 @@ def test_debug_that_others_can_see(settings: Settings) -> None:
     assert found() == {}
     settings.HOST = "10.0.0.7"
     assert "keyportal.W003" in found()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "No such file"),
+        ("no JSON", "malformed"),
+        ('{"keys": []}', "missing required field"),
+        ('{"public_keys": []}', "holds no key"),
+        ('{"public_keys": [{"key_identifier": "abc", "key": "xyz"}]}', "'abc' is none on P-256"),
+    ],
+)
+def test_github_keys_that_can_not_be_used(
+    settings: Settings, tmp_path: Path, text: str | None, why: str
+) -> None:
+    file = tmp_path / "github_keys.json"
+    if text is not None:
+        file.write_text(text)
+    settings.GITHUB_KEYS_FILE = str(file)
+    assert why in found()["keyportal.E005"]
+
+
+def test_a_key_of_github_on_another_curve(settings: Settings, tmp_path: Path) -> None:
+    github = GitHub()
+    settings.GITHUB_KEYS_FILE = github.publish(tmp_path)
+    assert found() == {}
+    github.key = ec.generate_private_key(ec.SECP384R1())
+    github.publish(tmp_path)
+    assert "none on P-256" in found()["keyportal.E005"]
 
 
 @pytest.mark.django_db

@@ -95,6 +95,7 @@ def rotate(
             team=found.team,
             address=address,
         )
+        _forgive(found, actor, address)
     return key_string
 
 
@@ -107,6 +108,7 @@ def end_old(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
                 Action.KEY_OLD_ENDED, key=found, actor=actor, team=found.team, address=address
             )
         _bury(old, found, actor)
+        _forgive(found, actor, address)
     return found
 
 
@@ -143,7 +145,24 @@ def _bury_ended_of(key: ApiKey) -> int:
                 Action.KEY_OLD_ENDED, target=told, key=found, actor=None, team=found.team
             )
             _bury(ended, found, None)
+            _forgive(found, None, None)
     return len(ended)
+
+
+def _forgive(key: ApiKey, actor: User | None, address: str | None) -> None:
+    """A leak is over when no secret is left that was there when it was reported.
+
+    What the report disabled works again; what a person disabled stays so.
+    """
+    if key.reported_at is None or key.secrets.filter(created_at__lte=key.reported_at).exists():
+        return
+    if key.disabled_at == key.reported_at:
+        key.disabled_at = None
+        AuditEvent.objects.record(
+            Action.KEY_ENABLED, key=key, actor=actor, team=key.team, address=address
+        )
+    key.reported_at = None
+    key.save(update_fields=["reported_at", "disabled_at"])
 
 
 def _let_end(old: Secret, grace: Grace) -> None:

@@ -97,6 +97,18 @@ def public_id_in(text: str) -> str:
     return found["public_id"] if found else ""
 
 
+def keys_in(text: str) -> list[str]:
+    """Every well-formed key in `text`, once each, in the order in which they stand there."""
+    found = re.findall(pattern(settings.KEY_PREFIXES) + "(?![0-9A-Za-z])", text)
+    return [key for key in dict.fromkeys(found) if is_well_formed(key.encode())]
+
+
+def pattern(prefixes: tuple[str, ...]) -> str:
+    """The shape of a key, as a regular expression of the kind that all engines understand."""
+    length = PUBLIC_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
+    return rf"(?:{_either(prefixes)})[0-9A-Za-z]{{{length}}}"
+
+
 class RedactingFormatter(logging.Formatter):
     """The last line of defence for the logs: nothing is written before `redact` has seen it."""
 
@@ -114,8 +126,7 @@ def _random(length: int) -> str:
 
 @cache
 def _shape(prefixes: tuple[str, ...]) -> re.Pattern[bytes]:
-    length = PUBLIC_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
-    return re.compile(rf"(?:{_either(prefixes)})[0-9A-Za-z]{{{length}}}".encode())
+    return re.compile(pattern(prefixes).encode())
 
 
 @cache
@@ -125,4 +136,5 @@ def _anywhere(prefixes: tuple[str, ...], secret: str = "") -> re.Pattern[str]:
 
 
 def _either(prefixes: tuple[str, ...]) -> str:
-    return "|".join(re.escape(prefix) for prefix in prefixes)
+    """As they stand: a hyphen means itself, and engines differ on what `\\-` means."""
+    return "|".join(re.escape(prefix).replace(r"\-", "-") for prefix in prefixes)

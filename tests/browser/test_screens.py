@@ -38,7 +38,13 @@ PAGES = [
     "/accounts/logout/",
     "/teams/no-such-team/keys/",
 ]
-FOR_STRANGERS = ["/accounts/login/", "/accounts/password/reset/", "/accounts/password/reset/done/"]
+FOR_STRANGERS = [
+    "/accounts/login/",
+    "/accounts/password/reset/",
+    "/accounts/password/reset/done/",
+    "/leaks/report",
+    "/.well-known/api-key-format",
+]
 SIZES = (ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844))
 LONGEST = "x" * 64
 RECEIPT = f"{KEYS}AbCd1234/receipt/"
@@ -183,6 +189,18 @@ def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
         f"{KEYS}{key.public_id}/limits/",
         RECEIPT,
     ):
+        page.goto(path)
+        assert not sticks_out(page), path
+    ApiKey.objects.filter(pk=key.pk).update(reported_at=key.created_at)
+    page.goto(KEYS)
+    expect(button(page, "Rotate it now")).to_be_in_viewport(ratio=1)
+    assert not sticks_out(page)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
+def test_pages_of_strangers_fit(new_page: Open, size: ViewportSize) -> None:
+    page = new_page(viewport=size)
+    for path in FOR_STRANGERS:
         page.goto(path)
         assert not sticks_out(page), path
 

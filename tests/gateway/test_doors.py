@@ -22,8 +22,9 @@ class Room:
 
 
 def which_door(path: str) -> str:
-    rooms = {"gateway": Room(), "portal": Room(), "api": Room()}
-    doors = Doors(cast("Gateway", rooms["gateway"]), rooms["portal"], rooms["api"])
+    rooms = {name: Room() for name in ("gateway", "portal", "api", "reports")}
+    gateway, *others = rooms.values()
+    doors = Doors(cast("Gateway", gateway), *others)
     client = Client()
     asyncio.run(doors(scope(path), client.receive, client.send))
     (entered,) = [name for name, room in rooms.items() if room.visits == [path]]
@@ -44,9 +45,14 @@ def test_programs_that_manage_go_through_another(path: str) -> None:
     assert which_door(path) == "api"
 
 
+def test_reports_of_leaks_keep_nobody_waiting_at_the_others() -> None:
+    assert which_door("/leaks/report") == "reports"
+
+
 @pytest.mark.parametrize(
     "path",
     [
+        "/leaks/report/",
         "/api",
         "/apix/",
         "//api/",
@@ -78,7 +84,7 @@ def test_everybody_else_goes_through_the_third(path: str) -> None:
 
 def test_a_websocket_is_closed() -> None:
     client = Client()
-    doors = Doors(cast("Gateway", Room()), Room(), Room())
+    doors = Doors(cast("Gateway", Room()), Room(), Room(), Room())
     asyncio.run(doors({"type": "websocket", "path": "/v1/x"}, client.receive, client.send))
     assert client.messages == [{"type": "websocket.close"}]
 
@@ -95,7 +101,7 @@ def test_a_worker_starts_and_stops_without_a_database() -> None:
     async def send(message: Message) -> None:
         answered.append(message["type"])
 
-    asyncio.run(Doors(Gateway(), Room(), Room())({"type": "lifespan"}, receive, send))
+    asyncio.run(Doors(Gateway(), Room(), Room(), Room())({"type": "lifespan"}, receive, send))
     assert answered == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
@@ -105,7 +111,7 @@ def test_an_unknown_address_of_the_gateway_needs_a_key_first() -> None:
     async def ask(path: str) -> Client:
         gateway, client = Gateway(), Client()
         await gateway.start()
-        await Doors(gateway, Room(), Room())(scope(path), client.receive, client.send)
+        await Doors(gateway, Room(), Room(), Room())(scope(path), client.receive, client.send)
         await gateway.stop()
         return client
 

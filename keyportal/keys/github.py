@@ -1,0 +1,77 @@
+"""GitHub's secret scanning: is it GitHub that says so? ECDSA over the raw body, P-256, SHA-256."""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from django.conf import settings
+
+IDENTIFIER = "Github-Public-Key-Identifier"
+SIGNATURE = "Github-Public-Key-Signature"
+LONGEST = 200  # A P-256 signature is 96 characters of Base64.
+
+
+class NotGitHub(Exception):
+    """The text says why, to an operator; it holds nothing of the body."""
+
+
+class UnreadableKeys(ValueError):
+    """The file can't be used; the text says why."""
+
+
+class PublicKey(msgspec.Struct):
+    key_identifier: str
+    key: str
+
+
+class Published(msgspec.Struct):
+    public_keys: list[PublicKey]
+
+
+def is_claimed(headers: Mapping[str, str]) -> bool:
+    """Whether somebody says to be GitHub, be it true or not."""
+    return IDENTIFIER in headers or SIGNATURE in headers
+
+
+def require_signature(body: bytes, headers: Mapping[str, str]) -> None:
+    """Raises `NotGitHub` unless one of the configured keys has signed this very body."""
+    if not settings.GITHUB_KEYS_FILE:
+        raise NotGitHub("KEYPORTAL_GITHUB_KEYS_FILE is not set")
+    try:
+        # Read each time: GitHub changes its keys, and a new file needs no restart.
+        key = public_keys(Path(settings.GITHUB_KEYS_FILE))[headers.get(IDENTIFIER, "")]
+        signature = b64decode(headers.get(SIGNATURE, "")[:LONGEST], validate=True)
+        key.verify(signature, body, ec.ECDSA(SHA256()))
+    except UnreadableKeys as error:
+        raise NotGitHub(str(error)) from None
+    except KeyError:
+        raise NotGitHub("KEYPORTAL_GITHUB_KEYS_FILE has no key with this identifier") from None
+    except (InvalidSignature, binascii.Error, ValueError):
+        raise NotGitHub("the signature does not fit") from None
+
+
+def public_keys(file: Path) -> dict[str, ec.EllipticCurvePublicKey]:
+    """By identifier, from what `https://api.github.com/meta/public_keys/secret_scanning` gives."""
+    try:
+        published = msgspec.json.decode(file.read_bytes(), type=Published)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UnreadableKeys(f"{file}: {error}") from None
+    if not published.public_keys:
+        raise UnreadableKeys(f"{file} holds no key")
+    return {one.key_identifier: _public_key(one) for one in published.public_keys}
+
+
+def _public_key(published: PublicKey) -> ec.EllipticCurvePublicKey:
+    try:
+        key = load_pem_public_key(published.key.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise UnreadableKeys(f"the key {published.key_identifier[:64]!r} is none on P-256")
+    return key

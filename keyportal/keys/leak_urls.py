@@ -1,0 +1,15 @@
+"""Open to everybody: how our keys look, and where to report one that leaked."""
+
+from django.urls import path
+
+from keyportal.keys import leak_views as views
+
+app_name = "leaks"
+urlpatterns = [
+    path("leaks/report", views.report, name="report"),
+    path(".well-known/api-key-format", views.key_format, name="format"),
+    path(".well-known/keyportal/api-key-format.json", views.description, name="description"),
+    path(".well-known/keyportal/gitleaks.toml", views.gitleaks, name="gitleaks"),
+    path(".well-known/keyportal/trufflehog.yaml", views.trufflehog, name="trufflehog"),
+    path(".well-known/keyportal/check_keys.py", views.checker, name="checker"),
+]

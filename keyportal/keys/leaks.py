@@ -1,0 +1,97 @@
+"""A leaked key ends at once, whoever says that it leaked: possession is the proof.
+
+Who holds a key could do all with it that its programs can, so letting them end it takes nothing
+from anybody. The next request is refused, on every worker, from the commit on.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+from django.http import HttpRequest
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys import notices
+from keyportal.keys.changes import locked
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.reports import Report
+from keyportal.keys.rotation import live_secrets
+from keyportal.teams.access import may_change
+from keyportal.teams.models import Membership
+from keyportal.teams.policy import DELETE
+
+
+class Ended(NamedTuple):
+    """A key that was ended, as it was; `is_deleted` or else it is disabled."""
+
+    key: ApiKey
+    is_deleted: bool
+
+
+@sensitive_variables()
+def report(report: Report, *, address: str | None = None) -> list[Ended]:
+    """Disable or delete, as its team wants it, each key in the report that is live, and tell.
+
+    One that was reported before, and is disabled since, is left as it is: a report that is sent
+    twice is harmless. So is one of a secret that has ended already, by rotation or deletion.
+    """
+    urls = {found.digest: found.url for found in report.found}
+    leaked = Secret.objects.filter(digest__in=urls).select_related("key").order_by("key_id")
+    ended = []
+    for one in leaked:
+        if (end := _end(one, report.reporter, urls[bytes(one.digest)], address)) is not None:
+            ended.append(end)
+            notices.reported(
+                end.key, report.reporter, urls[bytes(one.digest)], is_deleted=end.is_deleted
+            )
+    return ended
+
+
+def _end(leaked: Secret, reporter: str, url: str, address: str | None) -> Ended | None:
+    try:
+        with locked(leaked.key) as key:
+            if leaked not in live_secrets(key) or (key.reported_at and key.disabled_at):
+                return None
+            is_deleted = key.team.policy.on_leak == DELETE
+            _record(key, reporter, url, address)
+            if is_deleted:
+                key.revoke(actor=None, address=address)
+            else:
+                _disable(key)
+    except ApiKey.DoesNotExist:
+        return None  # Deleted while we looked, which is what was wanted.
+    return Ended(key, is_deleted)
+
+
+def _disable(key: ApiKey) -> None:
+    """The two times are one where the report disabled it: then a rotation enables it again."""
+    key.reported_at = timezone.now()
+    key.disabled_at = key.disabled_at or key.reported_at
+    key.save(update_fields=["reported_at", "disabled_at"])
+
+
+def _record(key: ApiKey, reporter: str, url: str, address: str | None) -> None:
+    where = f", found at {url}" if url else ""
+    AuditEvent.objects.record(
+        Action.KEY_REPORTED,
+        key=key,
+        target=f"{key}: reported by {reporter}{where}",
+        team=key.team,
+        address=address,
+    )
+
+
+def banner(request: HttpRequest) -> dict[str, object]:
+    """For every page of a team; asked of the database by those alone that show it."""
+    membership: Membership | None = getattr(request, "membership", None)
+    if membership is None:
+        return {}
+    return {"leaked_keys": partial(awaiting_rotation, membership)}
+
+
+def awaiting_rotation(membership: Membership) -> list[ApiKey]:
+    """Reported keys that this member may do something about, the latest report first."""
+    reported = ApiKey.objects.of(membership.team).filter(reported_at__isnull=False)
+    keys = reported.for_display().order_by("-reported_at", "pk")
+    return [key for key in keys if may_change(membership, key)]

@@ -1,0 +1,138 @@
+"""A report of a leak, from the wire to the refusal, the letters and the traces that it leaves."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.catalog.models import ServedModel
+from keyportal.keys import secret
+from keyportal.keys.models import ApiKey
+from keyportal.keys.reports import ADDRESS, MAX_BYTES
+from keyportal.teams.models import Team, User
+from tests.gateway.test_canary import assert_nowhere, every_value, without_audit
+from tests.github import URL, GitHub, payload
+from tests.post import Sink
+from tests.serving import Reply, Server, head, wait_until
+
+pytestmark = pytest.mark.gateway
+OwnServer = Callable[..., Server]
+Issue = Callable[..., tuple[ApiKey, str]]
+TEXT = {"Content-Type": "text/plain"}
+
+
+def post(server: Server, body: bytes, **headers: str) -> Reply:
+    return server.request("POST", ADDRESS, body=body, headers=TEXT | headers)
+
+
+@pytest.mark.parametrize("debug", ["False", "True"])
+def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_key(
+    own_server: OwnServer,
+    alice: User,
+    bob: User,
+    team: Team,
+    model: ServedModel,
+    issue: Issue,
+    sink: Sink,
+    tmp_path: Path,
+    debug: str,
+) -> None:
+    github, keys = GitHub(), [issue(bob), issue(alice, "hers"), issue(bob, "found")]
+    texts = [text for _, text in keys]
+    server = own_server(
+        workers=2,
+        KEYPORTAL_GITHUB_KEYS_FILE=github.publish(tmp_path),
+        KEYPORTAL_LOG_LEVEL="DEBUG",
+        EMAIL_URL=sink.url,
+        DEBUG=debug,
+    )
+    assert {server.chat(text, model.name).status for text in texts} == {200}
+
+    body = payload(*texts[:2], url=f"{URL}?q={texts[0]}")
+    forged = server.request("POST", ADDRESS, body=body, headers=GitHub().headers(body))
+    assert forged.status == 403
+    assert {server.chat(text, model.name).status for text in texts} == {200}
+    told = server.request("POST", ADDRESS, body=body, headers=github.headers(body))
+    # On a connection of their own, so on either worker.
+    assert {server.chat(text, model.name).status for text in texts[:2] * 4} == {401}
+    again = server.request("POST", ADDRESS, body=body, headers=github.headers(body))
+    unknown = post(server, secret.generate().text.encode())
+    stranger = post(server, texts[2].encode())
+    assert server.chat(texts[2], model.name).status == 401
+    assert [one.status for one in (told, again, unknown, stranger)] == [202] * 4
+    assert len({one.body for one in (told, again, unknown, stranger)}) == 1
+    # Bob's two keys, each to him and to alice, and alice's to her alone.
+    sink.wait_for(5)
+    assert sorted(sink.recipients) == ["alice@example.com"] * 3 + ["bob@example.com"] * 2
+    assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == 3
+
+    with without_audit():  # An error of ours: 500, with a traceback in the log.
+        ApiKey.objects.update(disabled_at=None, reported_at=None)
+        assert post(server, texts[0].encode()).status == 500
+    assert server.chat(texts[0], model.name).status == 200, "Half of it was done."
+    post(server, b"key=" + texts[0].encode(), **{"Content-Type": "text/html; charset=nothing"})
+    server.request("POST", f"{ADDRESS}?{texts[0]}", body=texts[0].encode(), headers=TEXT)
+    server.request("POST", f"{ADDRESS}/{texts[0]}", body=texts[0].encode(), headers=TEXT)
+    server.request("PUT", ADDRESS, body=texts[0].encode(), headers=TEXT)
+    assert server.stop() == 0
+    assert "Traceback" in server.log
+    assert "in GitHub's name was refused" in server.log
+    for text in texts:
+        assert_nowhere(text, "the log", server.log)
+        assert_nowhere(text, "a letter", sink.text)
+        assert_nowhere(text, "an answer", str((told, again, unknown, stranger, forged)))
+        for where, value in every_value():
+            assert_nowhere(text, where, value)
+
+
+def test_a_report_that_is_too_large_is_refused_before_it_arrives(live: Server) -> None:
+    with live.connect(timeout=5) as connection:
+        connection.send(head(f"POST {ADDRESS}", None, MAX_BYTES + 1))
+        began = time.monotonic()
+        reply = connection.reply()
+        assert reply.status == 413
+        assert time.monotonic() - began < 1
+    with live.connect(timeout=5) as connection:
+        connection.send(head(f"POST {ADDRESS}", None, None, "Transfer-Encoding: chunked"))
+        assert connection.reply().status == 413
+
+
+def test_slow_reports_keep_no_page_waiting(live: Server) -> None:
+    """Forty who send one byte each, on two workers that let sixteen in: and pages come at once."""
+    slow = [live.connect(timeout=5) for _ in range(40)]
+    try:
+        for connection in slow:
+            connection.send(head(f"POST {ADDRESS}", None, 100) + b"s")
+        for path in ("/accounts/login/", ADDRESS):
+            began = time.monotonic()
+            assert live.request("GET", path, timeout=5).status == 200
+            assert time.monotonic() - began < 2
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_time_tells_nothing_nor_does_a_mail_server_that_says_nothing(
+    own_server: OwnServer, alice: User, bob: User, team: Team, issue: Issue, sink: Sink
+) -> None:
+    sink.may_answer.clear()
+    Team.objects.update(key_limit=100)
+    server = own_server(EMAIL_URL=sink.url)
+    post(server, b"a first one, for all that is done once")
+    spans: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(8):
+        texts = {True: issue(bob, f"key {number}")[1], False: secret.generate().text}
+        for is_live, text in texts.items():
+            began = time.monotonic()
+            assert post(server, text.encode()).status == 202
+            spans[is_live].append(time.monotonic() - began)
+    wait_until(lambda: sink.callers)
+    assert not sink.received
+    assert ApiKey.objects.filter(disabled_at__isnull=True).count() == 0
+    # The work takes some ten milliseconds more for a live one; a busy machine adds noise to both.
+    assert abs(statistics.median(spans[True]) - statistics.median(spans[False])) < 0.05
+    sink.may_answer.set()
+    sink.wait_for(16)

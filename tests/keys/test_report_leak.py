@@ -1,0 +1,92 @@
+"""`manage.py report_leak`: for the operator who found a key."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys import secret
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Team, User
+from keyportal.teams.policy import Policy
+from tests.post import Sink
+from tests.serving import database_url
+
+pytestmark = pytest.mark.django_db
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def report(monkeypatch: pytest.MonkeyPatch, text: str, *arguments: str) -> str:
+    told = StringIO()
+    monkeypatch.setattr("sys.stdin", StringIO(text))
+    call_command("report_leak", *arguments, stdout=StringIO(), stderr=told)
+    return told.getvalue()
+
+
+def test_keys_come_in_by_standard_input_several_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue
+) -> None:
+    (first, one), (second, two) = issue(bob), issue(bob, "b")
+    told = report(monkeypatch, f"{one}\nKEY={two}\n\n{secret.generate().text}\nnonsense\n")
+    assert f"Disabled {first} of u-8105f7322477." in told
+    assert f"Disabled {second} of u-8105f7322477." in told
+    assert "Not live, or reported before: 1 of 3." in told
+    assert one[14:30] not in told
+    assert ApiKey.objects.filter(reported_at__isnull=True).count() == 0
+    row = AuditEvent.objects.filter(action=Action.KEY_REPORTED).latest("pk")
+    assert (row.target, row.actor, row.address) == (f"{second}: reported by an operator", "", None)
+
+
+def test_they_come_from_a_file_too(
+    monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue, team: Team, tmp_path: Path
+) -> None:
+    Team.objects.update(policy=Policy(on_leak="delete"))
+    key, text = issue(bob)
+    (tmp_path / "found.txt").write_text(f"a {text} b")
+    assert f"Deleted {key}" in report(monkeypatch, "", str(tmp_path / "found.txt"))
+    assert report(monkeypatch, text, "-") == "Not live, or reported before: 1 of 1.\n"
+
+
+def test_a_key_as_an_argument_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    with pytest.raises(CommandError, match="A key is no argument") as refusal:
+        report(monkeypatch, "", text)
+    assert text[14:30] not in str(refusal.value)
+    key.refresh_from_db()
+    assert key.disabled_at is None
+
+
+def test_what_can_not_be_read_or_holds_no_key_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(CommandError, match="No such file"):
+        report(monkeypatch, "", str(tmp_path / "nowhere"))
+    with pytest.raises(CommandError, match="no whole API key"):
+        report(monkeypatch, secret.generate().text[:-1])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_command_ends_when_its_mail_is_sent(bob: User, issue: Issue, sink: Sink) -> None:
+    key, text = issue(bob)
+    done = subprocess.run(
+        [sys.executable, "manage.py", "report_leak"],
+        cwd=settings.BASE_DIR,
+        env=os.environ | {"DATABASE_URL": database_url(), "EMAIL_URL": sink.url},
+        input=text,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sink.recipients == ["bob@example.com"]
+    assert text[14:30] not in done.stdout + done.stderr + sink.text
+    key.refresh_from_db()
+    assert key.disabled_at

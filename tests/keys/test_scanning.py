@@ -1,0 +1,186 @@
+"""The published format finds every key, and its checksum tells keys from look-alikes, offline."""
+
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from django.test import Client
+from pytest_django import Settings
+
+from keyportal.keys import scanning, secret
+
+NUMBER = 100_000
+FILES = "/.well-known/keyportal"
+
+
+def look_alikes(number: int) -> list[str]:
+    """Right in prefix, length and alphabet. The same each time: one in four billion is a key."""
+    dice = random.Random(7)
+    length = secret.PUBLIC_LENGTH + secret.SECRET_LENGTH + secret.CHECKSUM_LENGTH
+    return ["sk-kp-" + "".join(dice.choices(secret.ALPHABET, k=length)) for _ in range(number)]
+
+
+def keys(number: int) -> list[str]:
+    return [secret.generate().text for _ in range(number)]
+
+
+def test_the_rule_finds_a_hundred_thousand_keys_and_each_has_its_checksum() -> None:
+    real = keys(NUMBER)
+    text = "\n".join(f'key = "{one}"' for one in real)
+    assert re.findall(scanning.regex(), text) == real
+    assert all(secret.is_well_formed(one.encode()) for one in real)
+
+
+def test_the_checksum_tells_a_hundred_thousand_look_alikes_from_keys() -> None:
+    false = look_alikes(NUMBER)
+    assert re.findall(scanning.regex(), "\n".join(false)) == false
+    assert not any(secret.is_well_formed(one.encode()) for one in false)
+    assert secret.keys_in("\n".join(false)) == []
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "{}",
+        "x{}",
+        "KEY_{}",
+        "{}_",
+        "'{}'",
+        "{}.",
+        "key={}&a=b",
+        "{},{}",
+        "{}\n{}",
+        "a\t{}\r\n",
+        "é{}é",
+    ],
+)
+def test_the_rule_finds_a_key_wherever_it_stands(around: str) -> None:
+    real = secret.generate().text
+    text = around.replace("{}", real)
+    found = re.findall(scanning.regex(), text, re.ASCII)
+    assert found == [real] * around.count("{}")
+    assert secret.keys_in(text) == [real]
+
+
+def test_the_rule_passes_over_what_is_longer_shorter_or_of_another_service() -> None:
+    real = secret.generate().text
+    for text in (real[:-1], real + "0", real.replace("sk-kp-", "sk-"), real.replace("-", "_"), ""):
+        assert not re.findall(scanning.regex(), text)
+        assert not secret.keys_in(text)
+
+
+def test_keys_in_a_text_are_told_once_each_and_in_order() -> None:
+    first, second = keys(2)
+    assert secret.keys_in(f"{first}\n{second} {first} {first[:-1]}") == [first, second]
+
+
+def test_every_prefix_has_its_place_in_every_rule(settings: Settings) -> None:
+    settings.KEY_PREFIXES = ("sk-kp-", "Old_")
+    new = secret.generate().text
+    body = "Old_" + "a" * (secret.PUBLIC_LENGTH + secret.SECRET_LENGTH)
+    old = body + secret.checksum(body.encode()).decode()
+    assert re.findall(scanning.regex(), f"{new} {old}") == [new, old]
+    assert secret.keys_in(f"{new} {old}") == [new, old]
+    assert tomllib.loads(scanning.gitleaks())["rules"][0]["keywords"] == ["sk-kp-", "old_"]
+    (detector,) = yaml.safe_load(scanning.trufflehog())["detectors"]
+    assert detector["keywords"] == ["sk-kp-", "old_"]
+
+
+def test_gitleaks_gets_a_rule_in_its_own_form() -> None:
+    config = tomllib.loads(scanning.gitleaks())
+    assert set(config) == {"title", "extend", "rules"}
+    assert config["extend"] == {"useDefault": True}  # One's own file must not turn the rest off.
+    (rule,) = config["rules"]
+    assert set(rule) == {"id", "description", "regex", "secretGroup", "keywords"}
+    assert rule["secretGroup"] == 1
+    real = secret.generate().text
+    assert re.search(rule["regex"], f"a {real} b")[1] == real  # type: ignore[index]  # or it fails
+    assert all(word in real.lower() for word in rule["keywords"])
+
+
+@pytest.mark.skipif(not shutil.which("gitleaks"), reason="there is no gitleaks on this machine")
+def test_gitleaks_itself_finds_keys_and_nothing_else_by_this_rule(tmp_path: Path) -> None:
+    real = keys(20)
+    (tmp_path / "gitleaks.toml").write_text(scanning.gitleaks())
+    (tmp_path / "src").mkdir()
+    text = "".join(f"x{one}_y {one[:-1]}\n" for one in real)
+    (tmp_path / "src" / "a.txt").write_text(text + real[0] + "x\n")
+    command = ["gitleaks", "dir", "src", "--config=gitleaks.toml", "--report-path=found.json"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 1
+    found = yaml.safe_load((tmp_path / "found.json").read_text())
+    assert [one["Secret"] for one in found if one["RuleID"] == scanning.RULE_ID] == real
+
+
+def test_trufflehog_gets_a_detector_in_its_own_form() -> None:
+    config = yaml.safe_load(scanning.trufflehog())
+    (detector,) = config["detectors"]
+    assert set(config) == {"detectors"}
+    assert set(detector) == {"name", "keywords", "regex"}
+    real = secret.generate().text
+    assert re.search(detector["regex"]["key"], f"a {real} b")[1] == real  # type: ignore[index]  # or it fails
+
+
+def test_rules_use_nothing_that_re2_lacks() -> None:
+    assert not re.search(r"\(\?[=!<]|\\[1-9]|\\[zZ]", scanning.regex())
+
+
+def test_githubs_pattern_matches_its_own_test_string() -> None:
+    pattern = scanning.github()
+    parts = (pattern["before_secret"], pattern["secret_format"], pattern["after_secret"])
+    whole = "(?:{})({})(?:{})".format(*parts).replace(r"\z", r"\Z")
+    for text in (pattern["test_string"], f'"{pattern["test_string"]}"'):
+        assert re.search(whole, text)[1] == pattern["test_string"]  # type: ignore[index]  # or it fails
+    assert not re.search(whole, pattern["test_string"] + "0")
+    assert secret.is_well_formed(pattern["test_string"].encode())
+
+
+def test_the_program_tells_keys_from_look_alikes_without_us(tmp_path: Path) -> None:
+    real, false = keys(500), look_alikes(500)
+    (tmp_path / "check_keys.py").write_text(scanning.checker())
+    (tmp_path / "found.txt").write_text("\n".join([*real, *false]))
+
+    def check(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", str(tmp_path / "check_keys.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, input=text)
+
+    done = check(str(tmp_path / "found.txt"))
+    assert done.returncode == 1
+    shown = [line.rpartition(" ")[2] for line in done.stdout.splitlines()]
+    assert shown == [f"{one[:14]}..." for one in real]
+    assert not any(one[14:30] in done.stdout for one in real)
+    assert check(text="\n".join(false)).returncode == 0
+    assert check(text=real[0]).stdout == f"-:1: {real[0][:14]}...\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "holds"),
+    [
+        ("/.well-known/api-key-format", "text/html", "gitleaks.toml"),
+        (f"{FILES}/api-key-format.json", "application/json", '"checksum"'),
+        (f"{FILES}/gitleaks.toml", "application/toml", "[[rules]]"),
+        (f"{FILES}/trufflehog.yaml", "application/yaml", "detectors:"),
+        (f"{FILES}/check_keys.py", "text/x-python", "def is_key"),
+    ],
+)
+def test_all_is_open_to_everybody(
+    db: None, client: Client, path: str, kind: str, holds: str
+) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert answer["Content-Type"].startswith(kind)
+    assert holds in answer.content.decode()
+    assert client.post(path).status_code == 405
+    if kind != "text/html":
+        assert answer["Cache-Control"] == "public, max-age=3600"
+        assert not answer.cookies
+
+
+def test_what_is_served_is_what_the_rules_say(db: None, client: Client) -> None:
+    assert client.get(f"{FILES}/gitleaks.toml").content.decode() == scanning.gitleaks()
+    assert client.get(f"{FILES}/api-key-format.json").json() == scanning.description()
