@@ -415,6 +415,10 @@ SCHEDULER = _is_on("KEYPORTAL_SCHEDULER", "on")
 
 # Public keys as GitHub publishes them; a system check reads the file. Empty: none is believed.
 GITHUB_KEYS_FILE = _text("KEYPORTAL_GITHUB_KEYS_FILE", "")
+# A program behind a few addresses never comes near the first; a key in a public repository does
+# within the hour. The second is more than a person who is puzzled tries. 0 turns a notice off.
+ALARM_NETWORKS = _number("KEYPORTAL_ALARM_NETWORKS", 10, least=0, most=10_000)
+ALARM_REFUSALS = _number("KEYPORTAL_ALARM_REFUSALS", 100, least=0)
 
 # The gateway.
 

@@ -17,10 +17,12 @@ from django.test import Client
 from pytest_django import DjangoDbBlocker, Settings
 
 from keyportal.activity.models import (
+    Alarm,
     Call,
     Flush,
     Lease,
     Running,
+    Sighting,
     UsageDay,
     UsageHour,
     UsageMinute,
@@ -214,7 +216,8 @@ def nothing_late(request: pytest.FixtureRequest) -> None:
     if (left := running.served_at + LATE_SECONDS - time.monotonic()) > 0:
         time.sleep(left)
     request.getfixturevalue("transactional_db" if "transactional_db" in fixtures else "db")
-    for written in (Call, UsageMinute, UsageHour, UsageDay, Flush, Running, Lease, Window):
+    metered = (Call, UsageMinute, UsageHour, UsageDay, Flush, Running, Lease, Window)
+    for written in (*metered, Sighting, Alarm):
         written.objects.all().delete()
 
 

@@ -11,12 +11,14 @@ from django.db import models
 
 # Django finds an app's models through this module.
 from keyportal.activity.running import EndWish, Running
+from keyportal.activity.sightings import Alarm, Sighting
 from keyportal.activity.usage import Call, Flush, UsageDay, UsageHour, UsageMinute
 from keyportal.activity.windows import Lease, Window
 from keyportal.teams.models import Team, User
 
 __all__ = [
     "Action",
+    "Alarm",
     "AppendOnlyError",
     "AuditEvent",
     "Call",
@@ -24,6 +26,7 @@ __all__ = [
     "Flush",
     "Lease",
     "Running",
+    "Sighting",
     "Tombstone",
     "UsageDay",
     "UsageHour",
@@ -196,6 +199,11 @@ class AuditEvent(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise AppendOnlyError("Audit rows are never deleted.")
+
+    @property
+    def is_observed(self) -> bool:
+        """What the gateway saw by itself; nobody did it here."""
+        return self.action in {Action.KEY_SPREAD, Action.KEY_GUESSED, Action.KEY_HAUNTED}
 
     @property
     def deleted_key(self) -> str:

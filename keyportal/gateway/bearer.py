@@ -24,14 +24,15 @@ class BearerAuthMiddleware:
         self.meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        digest = secret.digest(bearer_token(scope["headers"]))
+        token = bearer_token(scope["headers"])
+        digest = secret.digest(token)
         is_counted = counts(scope)
         client = scope.get("client")
         admitted = await self.admission.admit(
             digest, client[0] if client else "", is_counted=is_counted
         )
         if admitted is None:
-            self.meter.refused(digest)
+            self.meter.refused(digest, secret.public_id_of(token))
             raise InvalidKey
         call = Call(digest, admitted, scope, self.admission)
         scope["keyportal.call"] = call

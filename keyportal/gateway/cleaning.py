@@ -41,6 +41,8 @@ def ageing() -> tuple[Ageing, ...]:
         Ageing("activity_lease", "seen_at", timedelta(hours=1)),
         # Much longer than a key is reminded of one end.
         Ageing("keys_reminder", "created_at", timedelta(days=60)),
+        Ageing("activity_sighting", "start", timedelta(minutes=20)),
+        Ageing("activity_alarm", "raised_at", timedelta(days=1)),
     )
 
 

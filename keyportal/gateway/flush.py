@@ -6,6 +6,7 @@ while it committed, is written again under the same mark, and counts nothing twi
 
 import logging
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -83,6 +84,8 @@ class Flush(NamedTuple):
     """Requests with digests that no live key has."""
     cut: Mapping[bytes, int]
     """Calls that were running when their key went."""
+    claimed: Mapping[bytes, str]
+    """The public id that each of the refused digests' keys bore, true or made up."""
 
 
 def add_up(records: Iterable[Record], sums: Sums) -> Sums:
@@ -103,30 +106,31 @@ def add_up(records: Iterable[Record], sums: Sums) -> Sums:
     return sums
 
 
-def write(flush: Flush) -> bool:
-    """Write it, unless it was written before. True when there is nothing more to do for it.
+def write(flush: Flush) -> Mapping[str, int]:
+    """Write it, unless it was written before; then there is nothing more to do for it.
 
+    Returns how many requests came with a secret that has ended, by the public id of its key.
     What the database can't hold will never be held: it is given up, because all that comes after
     it would wait for it in vain.
     """
     try:
-        _write(flush)
+        return _write(flush)
     except (DataError, OverflowError) as error:
         logger.error("Usage given up: %s: %s", type(error).__name__, error)
-    return True
+    return {}
 
 
-def _write(flush: Flush) -> None:
+def _write(flush: Flush) -> Mapping[str, int]:
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
         cursor.execute(_MARK, [flush.mark, _moment(datetime.now(UTC).timestamp())])
         if not cursor.rowcount:
-            return
+            return {}
         cursor.executemany(_CALL, [_call(record) for record in flush.records])
         sums = add_up(flush.records, {stretch: [*row] for stretch, row in flush.sums.items()})
         for table, seconds in TABLES:
             cursor.executemany(_upsert(table), _rows(sums, seconds))
         _write_uses(cursor, flush.uses)
-        _write_afterlives(cursor, flush.refused, flush.cut)
+        return _write_afterlives(cursor, flush.refused, flush.cut)
 
 
 def _rows(sums: Sums, seconds: int) -> list[list[Any]]:
@@ -150,16 +154,22 @@ def _write_uses(cursor: Any, uses: Mapping[int, Use]) -> None:
         cursor.executemany(_LAST_USE, [(*row[:3], row[4]) for row in rows])
 
 
-def _write_afterlives(cursor: Any, refused: Mapping[bytes, int], cut: Mapping[bytes, int]) -> None:
+def _write_afterlives(
+    cursor: Any, refused: Mapping[bytes, int], cut: Mapping[bytes, int]
+) -> Counter[str]:
     """What came after a key's deletion; a digest that was never ours leaves no trace."""
     digests = sorted(refused.keys() | cut.keys())
     now = _moment(datetime.now(UTC).timestamp())
+    haunted: Counter[str] = Counter()
     for start in range(0, len(digests), 500):
         some = digests[start : start + 500]
         cursor.execute(f"{_BURIED} ({', '.join(['%s'] * len(some))})", some)
-        for digest in sorted(bytes(found) for (found,) in cursor.fetchall()):
+        buried = sorted((bytes(found), public_id) for found, public_id in cursor.fetchall())
+        for digest, public_id in buried:
             number, at = refused.get(digest, 0), now if digest in refused else None
             cursor.execute(_AFTERLIFE, [number, at, cut.get(digest, 0), digest])
+            haunted[public_id] += number
+    return +haunted  # Without those whose calls were only cut.
 
 
 def _call(record: Record) -> tuple[Any, ...]:
@@ -209,7 +219,7 @@ _LAST_USE = """
 UPDATE activity_tombstone SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s
 WHERE digest = %s
 """
-_BURIED = "SELECT digest FROM activity_tombstone WHERE digest IN"
+_BURIED = "SELECT digest, public_id FROM activity_tombstone WHERE digest IN"
 _AFTERLIFE = """
 UPDATE activity_tombstone
 SET refused = refused + %s, refused_at = coalesce(%s, refused_at), ended = ended + %s

@@ -94,10 +94,11 @@ class ForwardAuth:
             raise ShuttingDown
         began, client = time.time(), scope.get("client")
         address: str = client[0] if client else ""
-        digest = secret.digest(bearer_token(scope["headers"]))
+        token = bearer_token(scope["headers"])
+        digest = secret.digest(token)
         admitted = await self._admission.admit(digest, address, is_counted=True, holds_place=False)
         if admitted is None:
-            self._meter.refused(digest)
+            self._meter.refused(digest, secret.public_id_of(token))
             raise InvalidKey
         verdict = admitted.verdict
         model, objection = self._look(verdict, scope, sent)

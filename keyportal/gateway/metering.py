@@ -14,6 +14,7 @@ from keyportal.gateway import flush
 from keyportal.gateway.errors import InvalidKey
 from keyportal.gateway.flight import Call
 from keyportal.gateway.flush import Flush, Record, Sums, Use
+from keyportal.gateway.watch import Watch
 from keyportal.gateway.writer import Writer
 
 FLUSH_SECONDS = 1.0
@@ -28,10 +29,12 @@ class Meter:
     def __init__(self, worker: str, writer: Writer) -> None:
         self._worker = worker
         self._writer = writer
+        self._watch = Watch()
         self._records: list[Record] = []
         self._sums: Sums = {}
         self._uses: dict[int, Use] = {}
         self._refused: Counter[bytes] = Counter()
+        self._claimed: dict[bytes, str] = {}
         self._cut: Counter[bytes] = Counter()
         self._unwritten: Flush | None = None
         self._flushes = 0
@@ -40,10 +43,11 @@ class Meter:
         """Note that a request was let in with this secret."""
         self._uses[call.verdict.secret_id] = Use(call.digest, time.time(), call.address, call.agent)
 
-    def refused(self, digest: bytes) -> None:
-        """Note a key that is well-formed and not ours, or not any more."""
+    def refused(self, digest: bytes, public_id: str) -> None:
+        """Note a key that is well-formed and not ours, or not any more; the id is what it says."""
         if digest in self._refused or len(self._refused) < MAX_REFUSED:
             self._refused[digest] += 1
+            self._claimed[digest] = public_id
 
     def ended(self, call: Call) -> None:
         """Note a call that was let in and is over, however it ended."""
@@ -99,9 +103,14 @@ class Meter:
         """Write all that was gathered. What can't be written now is kept for the next time."""
         while (unwritten := self._unwritten or self._next()) is not None:
             self._unwritten = unwritten
-            if not await self._writer.do(partial(flush.write, unwritten)):
+            if not await self._writer.do(partial(self._write, unwritten)):
                 return
             self._unwritten = None
+
+    def _write(self, unwritten: Flush) -> bool:
+        """In the writer's thread. True when there is nothing more to do for it."""
+        self._watch.look(unwritten, flush.write(unwritten))
+        return True
 
     def _next(self) -> Flush | None:
         """What one transaction takes, under a mark of its own; None when there is nothing."""
@@ -110,8 +119,10 @@ class Meter:
         uses = dict(islice(self._uses.items(), SLICE))
         self._uses = dict(islice(self._uses.items(), SLICE, None))
         refused, self._refused = self._refused, Counter()
+        claimed, self._claimed = self._claimed, {}
         cut, self._cut = self._cut, Counter()
         if not (records or sums or uses or refused or cut):
             return None
         self._flushes += 1
-        return Flush(f"{self._worker}-{self._flushes}", records, sums, uses, refused, cut)
+        mark = f"{self._worker}-{self._flushes}"
+        return Flush(mark, records, sums, uses, refused, cut, claimed)

@@ -51,6 +51,17 @@ def reported(key: ApiKey, reporter: str, url: str, *, is_deleted: bool) -> None:
     send_later(mail.letters("keys/email/leaked", people, context))
 
 
+@undoing_nothing
+def suspected(team: Team, owner_id: int | None, context: dict[str, object]) -> None:
+    """To the owner; of a deleted key, which has none, and of one whose owner left, to the admins.
+
+    `context` has `subject`, `told` and `advice`, a text each.
+    """
+    people = mail.owner_or_admins(team, owner_id)
+    context = {"team": team.name, "url": _keys_of(team), **context}
+    send_later(mail.letters("keys/email/suspected", people, context))
+
+
 def _keys_of(team: Team) -> str:
     """Empty where nobody has said which address of ours people use."""
     path = reverse("keys:list", args=[team.slug])

@@ -97,6 +97,12 @@ def public_id_in(text: str) -> str:
     return found["public_id"] if found else ""
 
 
+def public_id_of(text: bytes) -> str:
+    """The public id of a well-formed key."""
+    end = len(text) - SECRET_LENGTH - CHECKSUM_LENGTH
+    return text[end - PUBLIC_LENGTH : end].decode()
+
+
 def keys_in(text: str) -> list[str]:
     """Every well-formed key in `text`, once each, in the order in which they stand there."""
     found = re.findall(pattern(settings.KEY_PREFIXES) + "(?![0-9A-Za-z])", text)

@@ -21,6 +21,7 @@ from keyportal.gateway.errors import InvalidKey
 from keyportal.gateway.flight import Call
 from keyportal.gateway.flush import Flush, Record, Use
 from keyportal.gateway.metering import SLICE, Meter
+from keyportal.gateway.watch import Watch
 from keyportal.gateway.writer import Writer
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey, Secret
@@ -184,7 +185,7 @@ def test_a_flush_whose_outcome_is_unknown_is_repeated_and_counts_once(
     """The connection breaks while it commits: here, just after the database has committed."""
     write = writing.write
 
-    def lose_the_answer(flush: Flush) -> bool:
+    def lose_the_answer(flush: Flush) -> object:
         write(flush)
         raise OperationalError("The connection was lost.")
 
@@ -231,7 +232,7 @@ def test_what_cannot_be_written_is_kept_and_the_newer_use_wins(
 ) -> None:
     first, second = issue(alice)[0], issue(bob, "b")[0]
 
-    def fail(flush: Flush) -> bool:
+    def fail(flush: Flush) -> object:
         # While it is being tried, the first is used again.
         meter.saw(call(first, client=("192.0.2.99", 1)))
         raise OperationalError("The database is away.")
@@ -277,7 +278,7 @@ def test_many_are_written_in_slices_and_in_one_order(
     sizes: list[tuple[int, int]] = []
     write = writing.write
 
-    def count(flush: Flush) -> bool:
+    def count(flush: Flush) -> object:
         sizes.append((len(flush.records), len(flush.uses)))
         return write(flush)
 
@@ -316,8 +317,8 @@ def test_refusals_of_a_deleted_key_are_counted_and_those_of_unknown_ones_leave_n
     key, text = issue(alice)
     key.revoke(actor=None)
     for _ in range(3):
-        meter.refused(secret.digest(text.encode()))
-        meter.refused(secret.digest(secret.generate().text.encode()))
+        meter.refused(secret.digest(text.encode()), key.public_id)
+        meter.refused(secret.digest(secret.generate().text.encode()), "unknown")
     flush(meter)
     receipt = Tombstone.objects.get()
     assert (receipt.refused, receipt.ended) == (3, 0)
@@ -331,8 +332,8 @@ def test_a_flood_of_unknown_keys_takes_no_more_memory_than_it_may(
     monkeypatch.setattr(module, "MAX_REFUSED", 10)
     meter = Meter("worker", Writer())
     for number in range(100):
-        meter.refused(str(number).encode())
-        meter.refused(b"0")
+        meter.refused(str(number).encode(), "unknown")
+        meter.refused(b"0", "unknown")
     assert len(meter._refused) == 10
     assert meter._refused[b"0"] == 101
 
@@ -424,17 +425,18 @@ def test_flushes_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_SECONDS", 0.01)
     written: queue.Queue[set[bytes]] = queue.Queue()
 
-    def write(flush: Flush) -> bool:
+    def write(flush: Flush) -> dict[str, int]:
         written.put(set(flush.refused))
-        return True
+        return {}
 
     monkeypatch.setattr(writing, "write", write)
+    monkeypatch.setattr(Watch, "look", lambda *_: None)
 
     async def use_twice() -> None:
         meter = Meter("worker", Writer())
         flushing = asyncio.create_task(meter.flush_forever())
         for digest in (b"1", b"2"):
-            meter.refused(digest)
+            meter.refused(digest, "unknown")
             assert await asyncio.to_thread(written.get, timeout=10) == {digest}
         flushing.cancel()
         meter._writer._thread.shutdown()

@@ -1,0 +1,47 @@
+"""What makes the gateway suspicious of how a key is used, and what it has told of already.
+
+Counted together by all workers and hosts; rows are thrown away soon after.
+"""
+
+from typing import ClassVar
+
+from django.db import models
+
+STRETCH_SECONDS = 300  # This one and the one before are looked at: five to ten minutes.
+
+
+class Sighting(models.Model):
+    """Of one key in one stretch of five minutes: that it came from a network, or refusals.
+
+    `what` is a network such as `192.0.2.0/24`, or empty for requests that were refused and bore
+    the key's public id: with a wrong secret, or with the right one while the key must not pass.
+    """
+
+    public_id = models.CharField(max_length=8)
+    start = models.DateTimeField()
+    what = models.CharField(max_length=43, blank=True)
+    count = models.BigIntegerField(default=1)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["public_id", "start", "what"], name="sighting_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.public_id} {self.what}"
+
+
+class Alarm(models.Model):
+    """People were told this of a key; the row keeps all workers from telling them again."""
+
+    public_id = models.CharField(max_length=8)
+    action = models.CharField(max_length=40)
+    raised_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["public_id", "action"], name="alarm_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.public_id}"

@@ -1,0 +1,97 @@
+"""An alarm: its row, which is there once an hour, its row in the audit, and its mail."""
+
+from datetime import timedelta
+from typing import NamedTuple
+
+from django.db import connections
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.activity.sightings import Alarm
+from keyportal.gateway.writer import ALIAS
+from keyportal.keys import notices
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Team
+
+PAUSE = timedelta(hours=1)
+
+TOLD = {
+    Action.KEY_SPREAD: "The API key {key} was used from {number} networks within ten minutes.",
+    Action.KEY_GUESSED: "{number} requests that bear the public id of the API key {key} were "
+    "refused within ten minutes: with a wrong secret, or with the right one while the key is "
+    "disabled or expired.",
+    Action.KEY_HAUNTED: "A secret of the API key {key} that has ended was used again, and refused.",
+}
+ADVICE = {
+    Action.KEY_SPREAD: "If that is not how you use it, it has leaked: rotate it.",
+    Action.KEY_GUESSED: "Nobody got in this way. A program of yours may have an old key; if none "
+    "has, somebody else is trying.",
+    Action.KEY_HAUNTED: "A program of yours may still have it. If none has, somebody else does.",
+}
+NUMBERED = {
+    Action.KEY_SPREAD: ": {} networks",
+    Action.KEY_GUESSED: ": {} requests",
+    Action.KEY_HAUNTED: "",
+}
+
+
+class Raised(NamedTuple):
+    action: Action
+    team: Team
+    key: ApiKey | Tombstone
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.key.name} ({self.key.public_id})"
+
+    def send(self) -> None:
+        """To the owner; of a deleted key, to the team's admins. Another thread does it."""
+        context: dict[str, object] = {
+            "subject": f"{self.action.label}: {self.name}",
+            "told": TOLD[self.action].format(key=self.name, number=self.number),
+            "advice": ADVICE[self.action],
+        }
+        owner_id = self.key.owner_id if isinstance(self.key, ApiKey) else None
+        notices.suspected(self.team, owner_id, context)
+
+
+def raise_once(public_id: str, action: Action, number: int) -> Raised | None:
+    """None where it was raised within the hour, or where there is nobody to tell."""
+    found = _raised(public_id, action, number)
+    if found is None or not _is_new(public_id, action):
+        return None
+    AuditEvent.objects.using(ALIAS).record(
+        action,
+        target=found.name + NUMBERED[action].format(number),
+        key=found.key,
+        team=found.team,
+    )
+    return found
+
+
+def _raised(public_id: str, action: Action, number: int) -> Raised | None:
+    key = ApiKey.objects.using(ALIAS).select_related("team").filter(public_id=public_id).first()
+    if key is not None:
+        return Raised(action, key.team, key, number)
+    stone = Tombstone.objects.using(ALIAS).filter(public_id=public_id).order_by("-pk").first()
+    team = stone and Team.objects.using(ALIAS).filter(slug=stone.team_slug).first()
+    return Raised(action, team, stone, number) if stone and team else None
+
+
+def _is_new(public_id: str, action: Action) -> bool:
+    """Of several workers that see the same at one time, the one that gets its row in."""
+    now = timezone.now()
+    former = Alarm.objects.using(ALIAS).filter(public_id=public_id, action=action)
+    # Not updated but made anew: rows stay in the order of their times, as cleaning wants them.
+    former.filter(raised_at__lte=now - PAUSE).delete()
+    connection = connections[ALIAS]
+    with connection.cursor() as cursor:
+        moment = connection.ops.adapt_datetimefield_value(now)
+        cursor.execute(_RAISE, [public_id, action.value, moment])
+        return bool(cursor.rowcount)
+
+
+_RAISE = """
+INSERT INTO activity_alarm (public_id, action, raised_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING
+"""

@@ -1,0 +1,152 @@
+"""What looks as if a key were in the wrong hands, seen in what the meter has gathered anyway.
+
+Looked at in the writer's thread, once a flush has committed, so that no call and no figure waits
+for it. Who is to be told is told by mail, by a thread of its own, once an hour for a key and
+kind, over all workers: the row of the alarm decides, and commits with the row of the audit. A look
+that fails is logged and not repeated: what goes on will be seen a second later.
+"""
+
+import ipaddress
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.db import connections, transaction
+
+from keyportal.activity.models import Action
+from keyportal.activity.sightings import STRETCH_SECONDS
+from keyportal.gateway import alarms
+from keyportal.gateway.flush import Flush, Record
+from keyportal.gateway.writer import ALIAS
+
+MOST_KNOWN = 50_000  # Networks that a worker remembers to have written down.
+SLICE = 500
+
+logger = logging.getLogger(__name__)
+
+
+class Suspicion(NamedTuple):
+    """`number`: of networks or refusals; of requests that were refused since, for an ended key."""
+
+    public_id: str
+    action: Action
+    number: int
+
+
+class Watch:
+    """One per worker; every method runs in the writer's thread."""
+
+    def __init__(self) -> None:
+        self._start = 0
+        self._known: set[tuple[str, str]] = set()
+
+    def look(self, flush: Flush, buried: Mapping[str, int]) -> None:
+        """`buried`: requests with the secrets of ended keys, by public id."""
+        try:
+            raised = self._look(flush, buried)
+        except Exception as error:
+            logger.warning("Not watched for leaks: %s: %s", type(error).__name__, error)
+            connections[ALIAS].close()  # One that broke would stay broken for ever.
+            return
+        for alarm in raised:
+            alarm.send()
+
+    def _look(self, flush: Flush, buried: Mapping[str, int]) -> "list[alarms.Raised]":
+        start = int(datetime.now(UTC).timestamp()) // STRETCH_SECONDS * STRETCH_SECONDS
+        fresh = self._fresh(flush.records, start)
+        refused = _by_public_id(flush)
+        if not (fresh or refused or buried):
+            return []
+        with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
+            found = [
+                *_spread(cursor, fresh, start),
+                *_guessed(cursor, refused, start),
+                *(Suspicion(one, Action.KEY_HAUNTED, number) for one, number in buried.items()),
+            ]
+            # In one order, so that no two workers wait for each other's rows.
+            raised = [alarm for one in sorted(found) if (alarm := alarms.raise_once(*one))]
+        self._known |= fresh
+        return raised
+
+    def _fresh(self, records: Collection[Record], start: int) -> set[tuple[str, str]]:
+        """Keys and the networks they came from, that this worker has not written down yet."""
+        if not settings.ALARM_NETWORKS:
+            return set()
+        if start != self._start or len(self._known) > MOST_KNOWN:
+            self._start, self._known = start, set()
+        seen = {(one.public_id, network_of(one.address)) for one in records if one.address}
+        return seen - self._known
+
+
+@lru_cache(10_000)
+def network_of(address: str) -> str:
+    """Its /24, or /48 for IPv6: what one provider gives one customer, or one office has."""
+    try:
+        peer = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:43]
+    return str(ipaddress.ip_network(f"{peer}/{24 if peer.version == 4 else 48}", strict=False))
+
+
+def _by_public_id(flush: Flush) -> Counter[str]:
+    """Well-formed keys that were refused, by the public id that they bear, true or made up."""
+    refused: Counter[str] = Counter()
+    if settings.ALARM_REFUSALS:
+        for digest, public_id in flush.claimed.items():
+            refused[public_id] += flush.refused[digest]
+    return refused
+
+
+def _spread(cursor: Any, fresh: set[tuple[str, str]], start: int) -> Iterator[Suspicion]:
+    rows = [(public_id, _moment(start), network, 1) for public_id, network in sorted(fresh)]
+    cursor.executemany(_SIGHT, rows)
+    asked = sorted({public_id for public_id, _ in fresh})
+    for public_id, number in _among(cursor, _NETWORKS, asked, _moment(start - STRETCH_SECONDS)):
+        if number >= settings.ALARM_NETWORKS:
+            yield Suspicion(public_id, Action.KEY_SPREAD, number)
+
+
+def _guessed(cursor: Any, refused: Counter[str], start: int) -> Iterator[Suspicion]:
+    """Only ids of real keys are written down: whoever makes them up fills no table."""
+    real = sorted(public_id for (public_id,) in _among(cursor, _REAL, [*refused]))
+    rows = [(public_id, _moment(start), "", refused[public_id]) for public_id in real]
+    cursor.executemany(_SIGHT, rows)
+    for public_id, number in _among(cursor, _REFUSALS, real, _moment(start - STRETCH_SECONDS)):
+        if number >= settings.ALARM_REFUSALS:
+            yield Suspicion(public_id, Action.KEY_GUESSED, int(number))
+
+
+def _among(cursor: Any, statement: str, asked: list[str], *more: Any) -> Iterator[tuple[Any, ...]]:
+    """The rows that the statement has for these public ids."""
+    for begin in range(0, len(asked), SLICE):
+        some = asked[begin : begin + SLICE]
+        cursor.execute(statement.format(marks=", ".join(["%s"] * len(some))), [*some, *more])
+        yield from cursor.fetchall()
+
+
+def _moment(seconds: float) -> Any:
+    """A time as this database takes it."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return connections[ALIAS].ops.adapt_datetimefield_value(moment)
+
+
+_SIGHT = """
+INSERT INTO activity_sighting (public_id, start, what, count) VALUES (%s, %s, %s, %s)
+ON CONFLICT (public_id, start, what)
+DO UPDATE SET count = activity_sighting.count + excluded.count
+"""
+_NETWORKS = """
+SELECT public_id, count(*) FROM (
+  SELECT DISTINCT public_id, what FROM activity_sighting
+  WHERE public_id IN ({marks}) AND start >= %s AND what <> ''
+) AS networks GROUP BY public_id
+"""
+_REFUSALS = """
+SELECT public_id, sum(count) FROM activity_sighting
+WHERE public_id IN ({marks}) AND start >= %s AND what = '' GROUP BY public_id
+"""
+_REAL = "SELECT public_id FROM keys_apikey WHERE public_id IN ({marks})"
