@@ -188,6 +188,10 @@ def test_a_leaked_key_is_rotated_at_once(open_key: Open, bob: User) -> None:
     expect(form.get_by_label("Not at all: it ends now")).to_be_checked()
     button(form, "Rotate").click()
     expect(page.locator("#rotated")).to_contain_text("The old secret has ended.")
+    button(dialog(page), "Done").click()
+    # Nothing asks for it again: a second rotation would end the new secret.
+    expect(page.locator(".message")).to_have_count(1)  # The empty notice.
+    expect(page.get_by_text("Rotate it now")).to_have_count(0)
     assert Secret.objects.count() == 1
 
 

@@ -325,7 +325,7 @@ def test_axe_finds_nothing_on_the_page_of_a_key(
     page.goto(f"{KEYS}{full_key.public_id}/permissions/")
     page.get_by_label("Source addresses").fill("nowhere")
     button(page, "Save").click()
-    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.locator("#id_networks_error")).to_be_visible()
     assert_axe_finds_nothing(page)
 
 

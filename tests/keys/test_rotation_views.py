@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.apps import apps
@@ -147,10 +148,41 @@ def test_of_a_leaked_key_the_old_secret_is_to_end_at_once(
     assert client.get(address(key)).context["form"]["grace"].value() == Grace.NOW
 
 
-def test_a_disabled_key_is_rotated_with_a_warning(sign_in: SignIn, bob: User, issue: Issue) -> None:
+@pytest.mark.parametrize(
+    ("column", "warning"),
+    [
+        ({"disabled_at": 0}, "This key is disabled"),
+        ({"expires_at": 0}, "This key has expired"),
+        ({"disabled_at": 0, "reported_at": 0}, "it works again"),
+        ({"disabled_at": -9, "reported_at": 0}, "This key is disabled"),
+    ],
+)
+def test_whether_the_new_secret_will_work_is_told_before(
+    sign_in: SignIn, bob: User, issue: Issue, column: dict[str, int], warning: str
+) -> None:
     key, _ = issue(bob)
-    ApiKey.objects.update(disabled_at=timezone.now())
-    assert "is disabled" in sign_in(bob).get(address(key), headers=HTMX).content.decode()
+    now = timezone.now()
+    columns = {name: now + timedelta(seconds=seconds) for name, seconds in column.items()}
+    ApiKey.objects.update(**columns)
+    assert warning in sign_in(bob).get(address(key), headers=HTMX).content.decode()
+
+
+def test_of_a_leak_its_page_tells_once_and_others_above(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    """What stands above every page stays there when the key is rotated in a dialog below it, and
+    a second click would end the new secret."""
+    key, _ = issue(bob, "nightly")
+    other, _ = issue(bob, "weekly")
+    ApiKey.objects.update(reported_at=timezone.now())
+    client = sign_in(bob)
+    page = client.get(address(key, "")).content.decode()
+    assert page.count("Rotate it now") == 1
+    assert f'action="{address(other)}"' in page
+    assert "This key has leaked" in page
+    listed = client.get(KEYS).content.decode()
+    assert listed.count("Rotate it now") == 2
+    assert f'action="{address(key)}"' in listed
 
 
 def test_the_old_one_is_ended_and_the_new_one_stays(
