@@ -1,5 +1,6 @@
 """What a report of a leak does to a key, who is told, and how a rotation ends the matter."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
@@ -276,6 +277,18 @@ def test_every_page_of_the_team_says_so_until_it_is_rotated(
     assert '<input type="hidden" name="grace" value="now">' in shown
     rotate(key, Grace.NOW, actor=ada)
     assert "was reported as leaked" not in client.get(path).content.decode()
+
+
+def test_one_click_on_the_banner_ends_the_leak(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    report(text)
+    client = sign_in(bob)
+    page = client.get(f"/teams/{key.team.slug}/overview/").content.decode()
+    (action,) = re.findall(r'class="message error leaked".*?action="([^"]+)"', page, re.DOTALL)
+    shown = client.post(action, {"grace": "now"}).content.decode()
+    (new,) = {found for found in secret.keys_in(shown) if found != text}
+    assert secret.digest(new.encode()) == bytes(key.secrets.get().digest)
+    assert times(key) == (None, None)
 
 
 def test_only_those_who_may_change_the_key_are_asked_to(
