@@ -34,6 +34,7 @@ NEEDS = {
     "keys:receipt": Role.VIEWER,
     "keys:limits": Role.MEMBER,
     "keys:team_limits": Role.ADMIN,
+    "keys:policy": Role.MEMBER,
     "catalog:models": Role.VIEWER,
     "teams:members": Role.VIEWER,
     "activity:usage": Role.VIEWER,

@@ -39,6 +39,14 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def of(self, team: Team) -> Self:
         return self.filter(team=team)
 
+    def changeable_by(self, membership: Membership) -> Self:
+        """Of the member's team, those that `teams.access.may_change` lets them change."""
+        keys = self.of(membership.team)
+        if membership.is_at_least(Role.ADMIN):
+            return keys
+        is_member = membership.is_at_least(Role.MEMBER)
+        return keys.filter(owner=membership.user_id) if is_member else keys.none()
+
     def matching(self, text: str) -> Self:
         """Those whose name, or public id, holds `text`, or whose key does, masked or not.
 

@@ -5,10 +5,12 @@ from collections.abc import Callable, Container
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from django.db import transaction
 from django.utils import timezone
 
+from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.permissions import Endpoints, NamePatterns, Permissions, covers_models
-from keyportal.teams.models import Role, Team
+from keyportal.teams.models import Role, Team, User
 from keyportal.teams.policy import Policy
 
 if TYPE_CHECKING:
@@ -95,3 +97,22 @@ def breaches_by_owning(team: Team, owner_id: int, role: Role | None) -> list[str
     if most is not None and ApiKey.objects.of(team).filter(owner=owner_id).count() >= most:
         told.append(f"Each member of this team has at most {most} keys.")
     return told
+
+
+def set_policy(
+    team: Team, policy: Policy, *, actor: User | None, address: str | None = None
+) -> None:
+    """From now on keys of the team are made and changed by this policy; those there are stay."""
+    with transaction.atomic():
+        locked = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
+        changes = policy.changes_from(locked.policy)
+        locked.policy = policy
+        locked.save(update_fields=["policy"])
+        AuditEvent.objects.record_changes(
+            Action.TEAM_CHANGED,
+            target="Policy",
+            changes=changes,
+            actor=actor,
+            team=locked,
+            address=address,
+        )

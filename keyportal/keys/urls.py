@@ -2,7 +2,14 @@
 
 from django.urls import path
 
-from keyportal.keys import change_views, limit_views, page_views, rotation_views, views
+from keyportal.keys import (
+    change_views,
+    limit_views,
+    page_views,
+    policy_views,
+    rotation_views,
+    views,
+)
 
 app_name = "keys"
 urlpatterns = [
@@ -21,5 +28,6 @@ urlpatterns = [
     path("keys/<str:public_id>/rotate/", rotation_views.key_rotate, name="rotate"),
     path("keys/<str:public_id>/end-old/", rotation_views.key_end_old, name="end_old"),
     path("limits/", limit_views.team_limits, name="team_limits"),
+    path("policy/", policy_views.team_policy, name="policy"),
     path("overview/", views.overview, name="overview"),
 ]

@@ -22,7 +22,14 @@ from keyportal.keys.last_use import last_use
 from keyportal.keys.models import ApiKey
 from keyportal.keys.refusals import AlreadyCreated, KeyRefused
 from keyportal.keys.secret import KeyString
-from keyportal.teams.access import TeamRequest, may_change, require_change, team_view
+from keyportal.teams.access import (
+    TeamRequest,
+    makers,
+    may_change,
+    require_change,
+    require_role,
+    team_view,
+)
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
 
@@ -62,6 +69,7 @@ def key_list(request: TeamRequest) -> HttpResponse:
 @team_view(Role.MEMBER)
 @sensitive_variables("key_string")
 def key_create(request: TeamRequest) -> HttpResponse:
+    require_role(request.membership, makers(request.team))
     form = CreateForm(request.POST if request.method == "POST" else None)
     if not form.is_valid():
         return _create_form(request, form)

@@ -58,11 +58,7 @@ def team_view(
                 raise PermissionDenied("This team is switched off. Ask an operator why.")
             opened = cast("TeamRequest", request)
             opened.membership, opened.team = membership, membership.team
-            if not membership.is_at_least(role):
-                raise PermissionDenied(
-                    f"This needs the role {role.label}; "
-                    f"in this team you are {Role(membership.role).label}."
-                )
+            require_role(membership, role)
             _remember(opened)
             response = view(opened, *args, **kwargs)
             # What a team sees stays in no cache: not in a proxy's, and not behind the Back button
@@ -73,6 +69,18 @@ def team_view(
         return guarded
 
     return decorate
+
+
+def require_role(membership: Membership, role: Role) -> None:
+    if not membership.is_at_least(role):
+        raise PermissionDenied(
+            f"This needs the role {role.label}; in this team you are {Role(membership.role).label}."
+        )
+
+
+def makers(team: Team) -> Role:
+    """The weakest role that may make keys: what the policy says, and never a viewer."""
+    return max(Role.MEMBER, Role(team.policy.creators), key=lambda role: role.rank)
 
 
 def may_change(membership: Membership, owned: Owned) -> bool:
@@ -127,6 +135,10 @@ class Door:
     also: tuple[str, ...] = ()  # Pages that lie behind the same door.
 
 
+TEAM_PAGES = (
+    "keys:policy",
+    "keys:team_limits",
+)
 DOORS = (
     Door(
         "API Keys",
@@ -149,7 +161,7 @@ DOORS = (
     ),
     Door("Models", "models", "catalog:models"),
     Door("Usage", "usage", "activity:usage", also=("activity:calls", "activity:running")),
-    Door("Members", "members", "teams:members", also=("keys:team_limits",)),
+    Door("Members", "members", "teams:members", also=TEAM_PAGES),
     Door(
         "Management",
         "shield",
@@ -171,7 +183,8 @@ def frame(request: HttpRequest) -> dict[str, object]:
         "membership": membership,
         "team": membership.team,
         "teams": Team.objects.of(membership.user).filter(is_active=True),
-        "can_create": membership.is_at_least(Role.MEMBER),
+        "can_create": membership.is_at_least(makers(membership.team)),
+        "is_member": membership.is_at_least(Role.MEMBER),
         "is_admin": membership.is_at_least(Role.ADMIN),
         "doors": [door for door in DOORS if membership.is_at_least(door.role)],
         "here": request.resolver_match and request.resolver_match.view_name,

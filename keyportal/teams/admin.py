@@ -48,15 +48,20 @@ class TeamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at r
     list_display = ["name", "slug", "key_count", "key_limit", "is_active", "created_at"]
     list_filter = ["is_active"]
     search_fields = ["name", "slug"]
-    fields = ["name", "slug", "key_limit", "is_active", "limits", "key_limits"]
+    fields = ["name", "slug", "key_limit", "is_active", "limits", "key_limits", "policy_in_words"]
     inlines = [MembershipInline]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> list[str]:
         """A slug is part of addresses, of model names and of history, so it never changes."""
-        return ["slug"] if obj else []
+        return ["slug", "policy_in_words"] if obj else ["policy_in_words"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
         return Team.objects.annotate(key_count=Count("keys"))
+
+    @admin.display(description="Policy")
+    def policy_in_words(self, team: Team) -> str:
+        """Its admins set it in the portal, and operators with `setpolicy`; both leave a trace."""
+        return "; ".join(f"{label}: {words}" for label, words in team.policy.in_words().items())
 
     @admin.display(description="API keys", ordering="key_count")
     def key_count(self, team: Team) -> int:

@@ -56,6 +56,10 @@ class Policy(NamedTuple):
             if before != now
         ]
 
+    def in_words(self) -> dict[str, str]:
+        """Each rule by its label, and what it says."""
+        return {LABELS[name]: _in_words(value) for name, value in self._asdict().items()}
+
 
 NO_POLICY = Policy()
 LABELS = {

@@ -9,7 +9,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, dialog, row
+from tests.browser.pages import button, dialog, link, row
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]
@@ -44,7 +44,7 @@ def test_an_admin_sets_limits_without_javascript(new_page: Open, ada: User, issu
     button(page, "Save").click()
     expect(page.get_by_role("status")).to_contain_text(["The limits of nightly are changed."])
     page.goto("/teams/u-8105f7322477/members/")
-    button(page, "Limits").click()
+    link(page, "Limits").click()
     page.get_by_label("Requests at one time").fill("2")
     button(page, "Save").click()
     expect(page.get_by_role("status")).to_contain_text(["The limits of new keys are changed."])

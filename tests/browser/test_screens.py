@@ -17,6 +17,7 @@ from keyportal.keys.permissions import Permissions
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.policy import Policy
 from tests.browser.conftest import KEYS
 from tests.browser.pages import button, create, dialog, row
 
@@ -32,6 +33,7 @@ PAGES = [
     f"{TEAM}/running/",
     f"{TEAM}/members/",
     f"{TEAM}/limits/",
+    f"{TEAM}/policy/",
     f"{TEAM}/audit/",
     f"{TEAM}/overview/",
     "/accounts/password/change/",
@@ -148,6 +150,12 @@ def full_key(alice: User, issue: Issue) -> ApiKey:
     return key
 
 
+def be_strict(team: Team) -> None:
+    """A policy that no key keeps."""
+    policy = Policy(longest_days=1, models=("m" * 200,), endpoints=("chat",), rotation_days=1)
+    Team.objects.filter(pk=team.pk).update(policy=policy)
+
+
 def sticks_out(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
@@ -182,6 +190,7 @@ def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
     create(page, "y" * 64)
     assert_dialog_fits(page, "API key created")
     expect(button(page, "Copy")).to_be_in_viewport(ratio=1)
+    be_strict(key.team)
     for path in (
         KEYS,
         *PAGES,
@@ -305,6 +314,7 @@ def test_axe_finds_nothing_on_the_pages_of_a_team(
     Team.objects.filter(slug="u-8105f7322477").update(limits=Limits(tokens_per_day=5))
     key, _ = issue(alice, "nightly", limits=Limits(requests_per_day=2))
     Membership.objects.create(team=other_team, user=alice, role=Role.VIEWER)
+    be_strict(key.team)
     of_a_viewer, delete = "/teams/u-0000000000cc/keys/", f"{KEYS}{key.public_id}/delete/"
     page = looked_at(alice)
     limits = f"{KEYS}{key.public_id}/limits/"

@@ -7,8 +7,10 @@ import pytest
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.refusals import KeyLimitReached, NameTaken
+from keyportal.keys.policy import set_policy
+from keyportal.keys.refusals import KeyLimitReached, NameTaken, PolicyBroken
 from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.policy import Policy
 from tests.keys import crowd
 
 CROWD = 50
@@ -43,6 +45,30 @@ def test_the_limit_is_exact_under_concurrent_creates(busy_team: tuple[Team, User
     assert ApiKey.objects.of(team).count() == Secret.objects.count() == LIMIT
     refusals = AuditEvent.objects.of(team).filter(action=Action.KEY_REFUSED)
     assert refusals.count() == CROWD - LIMIT
+
+
+def test_the_keys_of_a_member_are_exact_under_concurrent_creates(
+    busy_team: tuple[Team, User],
+) -> None:
+    team, user = busy_team
+    Team.objects.update(policy=Policy(keys_per_member=3), key_limit=CROWD)
+    outcomes = at_once(
+        lambda number: ApiKey.objects.issue(team=team, owner=user, actor=user, name=f"key {number}")
+    )
+    assert kinds(outcomes, tuple) == 3
+    assert kinds(outcomes, PolicyBroken) == CROWD - 3
+    assert ApiKey.objects.of(team).count() == Secret.objects.count() == 3
+
+
+def test_policies_that_are_set_at_once_are_told_one_after_the_other(
+    busy_team: tuple[Team, User],
+) -> None:
+    team, user = busy_team
+    at_once(lambda number: set_policy(team, Policy(longest_days=number + 1), actor=user))
+    told = [event.target for event in AuditEvent.objects.of(team).order_by("id")]
+    steps = [text.removeprefix("Policy: Longest lifetime in days: ").split(" → ") for text in told]
+    assert len(steps) == CROWD
+    assert [before for before, _ in steps] == ["none", *(now for _, now in steps[:-1])]
 
 
 def test_one_of_many_creates_of_a_name_wins(busy_team: tuple[Team, User]) -> None:

@@ -54,14 +54,15 @@ def test_team_switcher_shows_only_where_there_are_several(
     assert 'href="/teams/u-0000000000cc/keys/"' in text
 
 
-@pytest.mark.parametrize("page", ["keys", "keys/create", "models", "members", "overview"])
+@pytest.mark.parametrize("page", ["keys", "keys/create", "models", "members", "policy", "overview"])
 def test_navigation_shows_what_a_role_may_open(
     sign_in: SignIn, bob: User, ada: User, page: str
 ) -> None:
     client, address = sign_in(bob), f"/teams/u-8105f7322477/{page}/"
     text = client.get(address).content.decode()
     assert "/teams/u-8105f7322477/audit/" not in text
-    assert text.count('aria-current="page"') == 1
+    sidebar = text.partition('aria-label="Pages"')[2].partition("</nav>")[0]
+    assert sidebar.count('aria-current="page"') == 1
     client.force_login(ada)
     assert "/teams/u-8105f7322477/audit/" in client.get(address).content.decode()
 

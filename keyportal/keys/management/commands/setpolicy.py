@@ -1,0 +1,57 @@
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import CommandError, CommandParser
+
+from keyportal.keys.permissions import Endpoints
+from keyportal.keys.policy import set_policy
+from keyportal.keys.policy_forms import MAKERS, PolicyForm
+from keyportal.teams.management.operator import OperatorCommand, team_named
+from keyportal.teams.policy import DELETE, DISABLE, Policy
+
+NONE = "none"
+
+
+class Command(OperatorCommand):
+    help = "Change what a team asks of its keys; what isn't given stays, `none` takes a rule away."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("team", metavar="SLUG")
+        parser.add_argument("--longest-days", metavar="N", help="the longest that a key may live")
+        parser.add_argument("--must-expire", choices=["yes", "no"])
+        parser.add_argument("--rotation-days", metavar="N", help="when rotation is advised")
+        parser.add_argument("--models", metavar="NAMES", help="such as 'public/* team/large'")
+        parser.add_argument(
+            "--endpoints", metavar="KINDS", help=f"some of {', '.join(Endpoints.values[1:])}"
+        )
+        parser.add_argument("--keys-per-member", metavar="N")
+        parser.add_argument("--name-pattern", metavar="GLOB", help="such as ci-*")
+        parser.add_argument("--creators", choices=[role.value for role in MAKERS])
+        parser.add_argument("--on-leak", choices=[DISABLE, DELETE])
+
+    def handle(self, **options: Any) -> None:
+        team = team_named(options["team"])
+        given = {name: options[name] for name in Policy._fields if options[name] is not None}
+        if not given:
+            raise CommandError("Nothing to change: give a rule, such as --longest-days 90.")
+        form = PolicyForm(_typed(team.policy) | _typed_by_operator(given), policy=team.policy)
+        if not form.is_valid():
+            raise ValidationError(form.errors.as_data())
+        set_policy(team, form.policy, actor=None)
+        for label, words in form.policy.in_words().items():
+            self.stdout.write(f"{label}: {words}")
+
+
+def _typed(policy: Policy) -> dict[str, Any]:
+    """As the form would have it."""
+    typed = policy._asdict() | {"models": " ".join(policy.models)}
+    return {name: "" if value is None else value for name, value in typed.items()}
+
+
+def _typed_by_operator(given: dict[str, str]) -> dict[str, Any]:
+    typed: dict[str, Any] = {name: "" if value == NONE else value for name, value in given.items()}
+    if "endpoints" in typed:
+        typed["endpoints"] = typed["endpoints"].replace(",", " ").split()
+    if "must_expire" in typed:
+        typed["must_expire"] = typed["must_expire"] == "yes"
+    return typed

@@ -1,0 +1,44 @@
+"""What the team asks of its keys: read by those who make them, set by its admins."""
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from keyportal.keys.breaches import breaking, working
+from keyportal.keys.models import ApiKey
+from keyportal.keys.policy import breaches, set_policy
+from keyportal.keys.policy_forms import PolicyForm
+from keyportal.teams.access import TeamRequest, require_role, team_view
+from keyportal.teams.models import Role
+
+LISTED = 5
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.MEMBER)
+def team_policy(request: TeamRequest) -> HttpResponse:
+    if request.method == "POST":
+        require_role(request.membership, Role.ADMIN)
+    form = PolicyForm(
+        request.POST if request.method == "POST" else None, policy=request.team.policy
+    )
+    if not form.is_valid():
+        return _page(request, form)
+    set_policy(request.team, form.policy, actor=request.user, address=request.META["REMOTE_ADDR"])
+    messages.success(request, "The policy is changed.")
+    return redirect("keys:policy", request.team.slug)
+
+
+def _page(request: TeamRequest, form: PolicyForm) -> HttpResponse:
+    policy = request.team.policy
+    keys = ApiKey.objects.changeable_by(request.membership)
+    found = keys.filter(working(), breaking(policy, keys))
+    listed = found.select_related("owner").order_by("name")[:LISTED]
+    context = {
+        "form": form,
+        "rules": policy.in_words(),
+        "count": found.count(),
+        "broken": [(key, breaches(policy, key)) for key in listed],
+    }
+    return render(request, "keys/policy.html", context, status=422 if form.is_bound else 200)

@@ -1,0 +1,58 @@
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.teams.models import Team
+from keyportal.teams.policy import NO_POLICY, Policy
+
+
+def setpolicy(*arguments: str) -> str:
+    out = StringIO()
+    call_command("setpolicy", "u-8105f7322477", *arguments, stdout=out, stderr=StringIO())
+    return out.getvalue()
+
+
+def test_it_sets_what_is_given_and_leaves_the_rest(team: Team) -> None:
+    Team.objects.update(policy=Policy(rotation_days=30, must_expire=True, models=("a", "b/*")))
+    printed = setpolicy(
+        "--longest-days=90", "--endpoints=chat,read", "--creators=admin", "--on-leak=delete"
+    )
+    team.refresh_from_db()
+    assert team.policy == Policy(
+        longest_days=90,
+        must_expire=True,
+        models=("a", "b/*"),
+        endpoints=("chat", "read"),
+        creators="admin",
+        rotation_days=30,
+        on_leak="delete",
+    )
+    assert "Longest lifetime in days: 90\n" in printed
+    told = [event.target for event in AuditEvent.objects.filter(action=Action.TEAM_CHANGED)]
+    assert "Longest lifetime in days: none → 90" in " ".join(told)
+
+
+def test_none_takes_a_rule_away(team: Team) -> None:
+    Team.objects.update(policy=Policy(90, True, ("a",), ("chat",), 2, "ci-*", rotation_days=5))
+    names = ("longest-days", "models", "endpoints", "keys-per-member", "name-pattern")
+    setpolicy(*(f"--{name}=none" for name in names), "--rotation-days=none", "--must-expire=no")
+    team.refresh_from_db()
+    assert team.policy == NO_POLICY
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "Nothing to change"),
+        (["--longest-days=0"], "longest_days: .*greater than or equal to 1"),
+        (["--endpoints=everything"], "endpoints: "),
+        (["--models=*a*b*c*d"], "models: .*more than three stars"),
+    ],
+)
+def test_nonsense_is_told_and_changes_nothing(team: Team, given: list[str], told: str) -> None:
+    with pytest.raises(CommandError, match=told):
+        setpolicy(*given)
+    team.refresh_from_db()
+    assert team.policy == NO_POLICY
