@@ -35,6 +35,10 @@ NEEDS = {
     "keys:limits": Role.MEMBER,
     "keys:team_limits": Role.ADMIN,
     "keys:policy": Role.MEMBER,
+    "keys:presets": Role.ADMIN,
+    "keys:preset_create": Role.ADMIN,
+    "keys:preset_change": Role.ADMIN,
+    "keys:preset_delete": Role.ADMIN,
     "catalog:models": Role.VIEWER,
     "teams:members": Role.VIEWER,
     "activity:usage": Role.VIEWER,
@@ -47,8 +51,15 @@ NEEDS = {
     "management_keys:create": Role.ADMIN,
     "management_keys:delete": Role.ADMIN,
 }
-# What answers 404 to those who may: the receipt of a key that is there, the end of no call.
-NOT_THERE = {"keys:receipt", "activity:end_call", "management_keys:delete"}
+# What answers 404 to those who may: the receipt of a key that is there, the end of no call, and
+# templates and management keys that nobody has made.
+NOT_THERE = {
+    "keys:receipt",
+    "activity:end_call",
+    "management_keys:delete",
+    "keys:preset_change",
+    "keys:preset_delete",
+}
 # What opens without signing in, and nothing else does.
 OPEN = {
     "account_login",
@@ -74,6 +85,7 @@ EXAMPLES = {
     "content_type_id": "1",
     "id": "1",
     "url": "nowhere/",
+    "number": "1",
     "call_id": "0123456789abcdef",
 }
 

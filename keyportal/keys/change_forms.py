@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 
 from keyportal.keys.lifetime import DATE, ExpiryForm
 from keyportal.keys.models import ApiKey
-from keyportal.keys.names import require_no_key, require_printable
+from keyportal.keys.names import plain_lines, require_no_key, require_printable
 from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
 from keyportal.keys.tags import read_tags
 from keyportal.teams.models import Role, User
@@ -120,14 +120,7 @@ class EditForm(forms.Form):
         super().__init__(data, initial=initial)
 
     def clean_description(self) -> str:
-        """It may have lines, which browsers end in two characters; it is kept and counted in one.
-
-        Nothing else of it may be invisible.
-        """
-        lines = [line.rstrip() for line in str(self.cleaned_data["description"]).splitlines()]
-        for line in lines:
-            require_printable(line)
-        return "\n".join(lines)
+        return plain_lines(self.cleaned_data["description"])
 
     def clean_tags(self) -> list[str]:
         return read_tags(_words(self.cleaned_data["tags"]))

@@ -1,11 +1,9 @@
-"""What a person may type: the name of a new key, and how the list is searched and sorted."""
+"""The mark of a form that works once, and how the list is searched and sorted."""
 
 import secrets
 from dataclasses import dataclass
 
 from django import forms
-
-from keyportal.keys.names import require_no_key, require_printable
 
 SORTS = ("name", "created", "owner", "last_used")
 NEWEST_FIRST = "-created"
@@ -13,31 +11,6 @@ NEWEST_FIRST = "-created"
 
 def new_nonce() -> str:
     return secrets.token_urlsafe(16)
-
-
-class CreateForm(forms.Form):
-    name = forms.CharField(
-        max_length=64,
-        validators=[require_printable, require_no_key],
-        error_messages={"required": "Give the key a name."},
-        widget=forms.TextInput(
-            attrs={
-                "placeholder": "test-key",
-                "autocomplete": "off",
-                "autofocus": True,
-                "spellcheck": "false",
-            }
-        ),
-    )
-    # Protects the person who reloads or goes back from a second key; it is no security boundary,
-    # so a program without one is served.
-    nonce = forms.CharField(
-        max_length=64,
-        required=False,
-        validators=[require_no_key],
-        initial=new_nonce,
-        widget=forms.HiddenInput,
-    )
 
 
 @dataclass(frozen=True)

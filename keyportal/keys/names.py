@@ -15,3 +15,14 @@ def require_no_key(text: str) -> None:
     """Names are stored in clear and shown to the whole team, which a key must never be."""
     if secret.redact(text) != text:
         raise ValidationError("This holds an API key. Never keep a key where others can read it.")
+
+
+def plain_lines(text: str) -> str:
+    """A text of several lines, which browsers end in two characters; it is kept with one.
+
+    Raises `ValidationError` where anything else of it is invisible.
+    """
+    lines = [line.rstrip() for line in text.splitlines()]
+    for line in lines:
+        require_printable(line)
+    return "\n".join(lines)

@@ -1,14 +1,25 @@
-"""What a team gives new keys of a kind, under a name: "CI job", "read only"."""
+"""What a team gives new keys of a kind, under a name: "CI job", "read only".
 
-from typing import ClassVar
+People call them templates. Who makes a key chooses one, and the key then knows nothing of it.
+"""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar
 
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
+from django.utils import timezone
 
+from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.names import require_no_key, require_printable
-from keyportal.keys.permissions import Endpoints, Permissions
-from keyportal.teams.models import Team
+from keyportal.keys.permissions import EVERYTHING, Endpoints, Permissions
+from keyportal.keys.policy import breaches, widest
+from keyportal.teams.models import Team, User
+from keyportal.teams.policy import Policy
+
+if TYPE_CHECKING:
+    from keyportal.keys.models import ApiKey
 
 
 class PresetQuerySet(models.QuerySet["Preset"]):
@@ -50,3 +61,86 @@ class Preset(models.Model):
         return Permissions(
             tuple(self.allowed_models), Endpoints(self.endpoints), tuple(self.networks)
         )
+
+    @permissions.setter
+    def permissions(self, value: Permissions) -> None:
+        self.allowed_models, self.networks = [*value.models], [*value.networks]
+        self.endpoints = value.endpoints
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        return None if self.lifetime_days is None else timedelta(days=self.lifetime_days)
+
+    def permissions_within(self, policy: Policy) -> Permissions:
+        """What a key gets: where the template says nothing, as much as the policy allows."""
+        most, own = widest(policy), self.permissions
+        is_open = own.endpoints == Endpoints.ALL
+        return Permissions(
+            own.models or most.models, most.endpoints if is_open else own.endpoints, own.networks
+        )
+
+    def breaches(self, policy: Policy, of: tuple[str, ...] = ()) -> list[str]:
+        """A sentence for each rule that every key made from it would break; `of` as for a key."""
+        of = of or ("allowed_models", "endpoints", "expires_at")
+        if self.lifetime is None:
+            of = tuple(column for column in of if column != "expires_at")
+        return breaches(policy, self._trial(policy), of)
+
+    def _trial(self, policy: Policy) -> "ApiKey":
+        from keyportal.keys.models import ApiKey
+
+        key = ApiKey(expires_at=timezone.now() + self.lifetime if self.lifetime else None)
+        key.permissions = self.permissions_within(policy)
+        return key
+
+    def changes_from(self, former: "Preset | None") -> list[str]:
+        """Phrases for the audit; `former` is None for a new one."""
+        before = former.permissions if former else EVERYTHING
+        told = [] if former else ["created"]
+        if former and former.name != self.name:
+            told.append(f"Name: {former.name} → {self.name}")
+        told += self.permissions.changes_from(before)
+        days = former.lifetime_days if former else None
+        if days != self.lifetime_days:
+            told.append(f"Lifetime in days: {days or 'none'} → {self.lifetime_days or 'none'}")
+        return told
+
+
+def keep(preset: Preset, *, actor: User | None, address: str | None = None) -> None:
+    """Save a new template, or a changed one, with an audit row of what is different.
+
+    Raises `ValidationError` where another has its name, and `Preset.DoesNotExist` when it was
+    deleted meanwhile.
+    """
+    with transaction.atomic():
+        # Two of one name would wait for each other here, and the later is told.
+        team = Team.objects.select_for_update(no_key=True).get(pk=preset.team_id)
+        former = Preset.objects.of(team).get(pk=preset.pk) if preset.pk else None
+        preset.full_clean()
+        preset.save(force_insert=former is None, force_update=former is not None)
+        _record(former or preset, preset.changes_from(former), team, actor, address)
+
+
+def discard(preset: Preset, *, actor: User | None, address: str | None = None) -> None:
+    """Delete a template; the keys that were made from it stay as they are.
+
+    Raises `Preset.DoesNotExist` when somebody else was faster.
+    """
+    with transaction.atomic():
+        team = Team.objects.select_for_update(no_key=True).get(pk=preset.team_id)
+        found = Preset.objects.of(team).get(pk=preset.pk)
+        found.delete()
+        _record(found, ["deleted"], team, actor, address)
+
+
+def _record(
+    preset: Preset, changes: list[str], team: Team, actor: User | None, address: str | None
+) -> None:
+    AuditEvent.objects.record_changes(
+        Action.TEAM_CHANGED,
+        target=f"Template {preset.name}",
+        changes=changes,
+        actor=actor,
+        team=team,
+        address=address,
+    )

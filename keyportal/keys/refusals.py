@@ -17,9 +17,11 @@ class KeyRefused(Exception):
 
 
 class KeyLimitReached(KeyRefused):
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, used: int | None = None) -> None:
+        """`used` may be more than the limit, which an operator has lowered."""
+        count = limit if used is None else used
         super().__init__(
-            f"This team has {limit} of {limit} API keys. Delete one that is no longer used, "
+            f"This team has {count} of {limit} API keys. Delete one that is no longer used, "
             f"or ask an operator to raise the limit."
         )
 

@@ -7,6 +7,7 @@ from keyportal.keys import (
     limit_views,
     page_views,
     policy_views,
+    preset_views,
     rotation_views,
     views,
 )
@@ -29,5 +30,9 @@ urlpatterns = [
     path("keys/<str:public_id>/end-old/", rotation_views.key_end_old, name="end_old"),
     path("limits/", limit_views.team_limits, name="team_limits"),
     path("policy/", policy_views.team_policy, name="policy"),
+    path("templates/", preset_views.preset_list, name="presets"),
+    path("templates/create/", preset_views.preset_create, name="preset_create"),
+    path("templates/<int:number>/change/", preset_views.preset_change, name="preset_change"),
+    path("templates/<int:number>/delete/", preset_views.preset_delete, name="preset_delete"),
     path("overview/", views.overview, name="overview"),
 ]

@@ -17,10 +17,12 @@ from keyportal.activity.sparkline import Sparkline, sparklines
 from keyportal.catalog.examples import examples_for
 from keyportal.keys import secret
 from keyportal.keys.badges import Badge, badges
-from keyportal.keys.forms import CreateForm, ListForm
+from keyportal.keys.create_form import CreateForm
+from keyportal.keys.forms import ListForm
 from keyportal.keys.last_use import last_use
 from keyportal.keys.models import ApiKey
-from keyportal.keys.refusals import AlreadyCreated, KeyRefused
+from keyportal.keys.policy import breaches_by_owning
+from keyportal.keys.refusals import AlreadyCreated, KeyLimitReached, KeyRefused
 from keyportal.keys.secret import KeyString
 from keyportal.teams.access import (
     TeamRequest,
@@ -70,7 +72,7 @@ def key_list(request: TeamRequest) -> HttpResponse:
 @sensitive_variables("key_string")
 def key_create(request: TeamRequest) -> HttpResponse:
     require_role(request.membership, makers(request.team))
-    form = CreateForm(request.POST if request.method == "POST" else None)
+    form = CreateForm(request.POST if request.method == "POST" else None, team=request.team)
     if not form.is_valid():
         return _create_form(request, form)
     try:
@@ -79,7 +81,7 @@ def key_create(request: TeamRequest) -> HttpResponse:
             owner=request.user,
             actor=request.user,
             address=request.META["REMOTE_ADDR"],
-            **form.cleaned_data,
+            **form.asked,
         )
     except AlreadyCreated:
         return _already_created(request)
@@ -136,13 +138,17 @@ def _used(request: TeamRequest) -> int:
 
 
 def _create_form(request: TeamRequest, form: CreateForm) -> HttpResponse:
-    return render_part(
-        request,
-        "keys/create.html",
-        "keys/_create.html",
-        {"form": form, "used": _used(request)},
-        status=422 if form.is_bound else 200,
-    )
+    used = _used(request)
+    context = {"form": form, "used": used, "is_full": _is_full(request, used)}
+    status = 422 if form.is_bound else 200
+    return render_part(request, "keys/create.html", "keys/_create.html", context, status=status)
+
+
+def _is_full(request: TeamRequest, used: int) -> str:
+    """Why no key can be made whatever is typed; empty if one can."""
+    if used >= request.team.key_limit:
+        return str(KeyLimitReached(request.team.key_limit, used))
+    return " ".join(breaches_by_owning(request.team, request.user.pk, None))
 
 
 @sensitive_variables()

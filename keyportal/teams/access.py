@@ -137,6 +137,10 @@ class Door:
 
 TEAM_PAGES = (
     "keys:policy",
+    "keys:presets",
+    "keys:preset_create",
+    "keys:preset_change",
+    "keys:preset_delete",
     "keys:team_limits",
 )
 DOORS = (

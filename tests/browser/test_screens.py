@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, ViewportSize, expect
 from keyportal.activity.models import Call, Running, Tombstone, UsageDay, UsageHour
 from keyportal.activity.periods import Step
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.models import ApiKey, Preset, Secret
 from keyportal.keys.permissions import Permissions
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.teams.limits import Limits
@@ -34,6 +34,8 @@ PAGES = [
     f"{TEAM}/members/",
     f"{TEAM}/limits/",
     f"{TEAM}/policy/",
+    f"{TEAM}/templates/",
+    f"{TEAM}/templates/create/",
     f"{TEAM}/audit/",
     f"{TEAM}/overview/",
     "/accounts/password/change/",
@@ -151,9 +153,11 @@ def full_key(alice: User, issue: Issue) -> ApiKey:
 
 
 def be_strict(team: Team) -> None:
-    """A policy that no key keeps."""
+    """A policy that no key keeps, and a template that breaks it too."""
     policy = Policy(longest_days=1, models=("m" * 200,), endpoints=("chat",), rotation_days=1)
     Team.objects.filter(pk=team.pk).update(policy=policy)
+    networks = ["2001:db8:ffff:ffff::/64"]
+    Preset.objects.create(team=team, name=LONGEST, allowed_models=["x" * 200], networks=networks)
 
 
 def sticks_out(page: Page) -> bool:
@@ -361,7 +365,8 @@ def test_axe_finds_nothing_in_the_list_and_its_dialogs(
     assert_axe_finds_nothing(page)
     page.keyboard.press("Escape")
     button(page, "Create").click()
-    button(dialog(page, "Create API key"), "OK").click()
+    dialog(page, "Create API key").get_by_text("More", exact=True).click()
+    button(dialog(page), "OK").click()
     expect(dialog(page).get_by_role("alert")).to_be_visible()
     assert_axe_finds_nothing(page)
     page.keyboard.press("Escape")

@@ -1,19 +1,7 @@
 import pytest
 from django.http import QueryDict
 
-from keyportal.keys.forms import CreateForm, ListForm
-
-
-def test_each_form_carries_a_mark_of_its_own() -> None:
-    marks = {CreateForm()["nonce"].value() for _ in range(3)}
-    assert len(marks) == 3
-    assert all(len(mark) >= 20 for mark in marks)
-
-
-def test_a_missing_mark_is_accepted() -> None:
-    form = CreateForm({"name": " test-key "})
-    assert form.is_valid()
-    assert form.cleaned_data == {"name": "test-key", "nonce": ""}
+from keyportal.keys.forms import ListForm
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""A template as the admins of its team type it."""
+
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from keyportal.keys.lifetime import LONGEST_DAYS
+from keyportal.keys.names import require_no_key, require_printable
+from keyportal.keys.permission_fields import ModelsField, NetworksField
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.presets import Preset
+
+# Which field a rule of the policy is told beside.
+FIELDS = {"allowed_models": "models", "endpoints": "endpoints", "expires_at": "lifetime_days"}
+
+
+class PresetForm(forms.Form):
+    name = forms.CharField(
+        max_length=64,
+        validators=[require_printable, require_no_key],
+        widget=forms.TextInput(
+            attrs={"placeholder": "CI job", "autocomplete": "off", "autofocus": True}
+        ),
+    )
+    lifetime_days = forms.IntegerField(
+        label="Lifetime in days",
+        help_text="Empty: as the policy suggests.",
+        required=False,
+        min_value=1,
+        max_value=LONGEST_DAYS,
+    )
+    endpoints = forms.ChoiceField(choices=Endpoints.choices, required=False)
+    models = ModelsField(
+        help_text="Names or patterns such as public/*. Empty: all that the policy allows."
+    )
+    networks = NetworksField()
+
+    def __init__(self, data: Any = None, *, preset: Preset) -> None:
+        self.preset = preset
+        initial = {name: getattr(preset, name) for name in ("name", "lifetime_days")}
+        super().__init__(data, initial=initial | preset.permissions._asdict())
+
+    def clean(self) -> dict[str, Any]:
+        """No template is made that the present policy would always refuse."""
+        if not self.errors:
+            self._fill()
+            for column, field in FIELDS.items():
+                for sentence in self.preset.breaches(self.preset.team.policy, (column,)):
+                    self.add_error(field, sentence)
+        return self.cleaned_data
+
+    def _fill(self) -> None:
+        cleaned, preset = self.cleaned_data, self.preset
+        preset.name, preset.lifetime_days = cleaned["name"], cleaned["lifetime_days"]
+        endpoints = Endpoints(cleaned["endpoints"] or Endpoints.ALL)
+        preset.permissions = Permissions(cleaned["models"], endpoints, cleaned["networks"])
+
+    def refuse(self, error: ValidationError) -> None:
+        """What the database holds against it; that is its name."""
+        self.add_error("name", error.messages[0])
