@@ -35,6 +35,7 @@ NEEDS = {
     "keys:limits": Role.MEMBER,
     "keys:team_limits": Role.ADMIN,
     "keys:policy": Role.MEMBER,
+    "keys:health": Role.MEMBER,
     "keys:presets": Role.ADMIN,
     "keys:preset_create": Role.ADMIN,
     "keys:preset_change": Role.ADMIN,

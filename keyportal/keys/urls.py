@@ -4,6 +4,7 @@ from django.urls import path
 
 from keyportal.keys import (
     change_views,
+    health_views,
     limit_views,
     page_views,
     policy_views,
@@ -29,6 +30,7 @@ urlpatterns = [
     path("keys/<str:public_id>/rotate/", rotation_views.key_rotate, name="rotate"),
     path("keys/<str:public_id>/end-old/", rotation_views.key_end_old, name="end_old"),
     path("limits/", limit_views.team_limits, name="team_limits"),
+    path("health/", health_views.key_health, name="health"),
     path("policy/", policy_views.team_policy, name="policy"),
     path("templates/", preset_views.preset_list, name="presets"),
     path("templates/create/", preset_views.preset_create, name="preset_create"),

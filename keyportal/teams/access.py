@@ -163,6 +163,7 @@ DOORS = (
             "keys:end_old",
         ),
     ),
+    Door("Health", "health", "keys:health", Role.MEMBER),
     Door("Models", "models", "catalog:models"),
     Door("Usage", "usage", "activity:usage", also=("activity:calls", "activity:running")),
     Door("Members", "members", "teams:members", also=TEAM_PAGES),

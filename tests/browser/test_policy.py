@@ -1,16 +1,52 @@
 """Policy: set by an admin, met by those who make keys."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
+from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
-from tests.browser.pages import button
+from tests.browser.pages import button, dialog, key_named, link, row, shown_key
 
 pytestmark = pytest.mark.browser
+TEAM = "/teams/u-8105f7322477"
 Open = Callable[..., Page]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def test_an_admin_sets_the_policy_and_a_member_meets_it(
+    new_page: Open, open_keys: Open, ada: User, bob: User, issue: Issue
+) -> None:
+    issue(bob, "old")
+    page = new_page(ada)
+    page.goto(f"{TEAM}/members/")
+    link(page, "Policy").click()
+    page.get_by_label("Longest lifetime in days").fill("30")
+    page.get_by_label("Name pattern").fill("ci-*")
+    button(page, "Save").click()
+    expect(page.get_by_role("status")).to_contain_text(["The policy is changed."])
+    broken = page.get_by_role("region", name="1 key from before breaks the policy")
+    expect(row(page, "old")).to_contain_text("Names of keys in this team look like ci-*.")
+    link(broken, "Put them right").click()
+    expect(page.get_by_role("heading", name="Health")).to_be_visible()
+    expect(button(row(page, "old"), "Set expiry old")).to_be_visible()
+    members = open_keys(bob)
+    button(members, "Create").click()
+    form = dialog(members, "Create API key")
+    expect(form.get_by_label("Expires")).to_have_value("30")
+    form.get_by_label("Name", exact=True).fill("nightly")
+    button(form, "OK").click()
+    expect(form.get_by_role("alert")).to_have_text("Names of keys in this team look like ci-*.")
+    form.get_by_label("Name", exact=True).fill("ci-nightly")
+    button(form, "OK").click()
+    shown_key(members)
+    end = key_named("ci-nightly").expires_at
+    assert end
+    assert end <= timezone.now() + timedelta(days=30)
 
 
 def test_who_may_not_create_finds_no_button(open_keys: Open, ada: User, bob: User) -> None:

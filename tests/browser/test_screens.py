@@ -36,6 +36,7 @@ PAGES = [
     f"{TEAM}/policy/",
     f"{TEAM}/templates/",
     f"{TEAM}/templates/create/",
+    f"{TEAM}/health/",
     f"{TEAM}/audit/",
     f"{TEAM}/overview/",
     "/accounts/password/change/",

@@ -54,7 +54,9 @@ def test_team_switcher_shows_only_where_there_are_several(
     assert 'href="/teams/u-0000000000cc/keys/"' in text
 
 
-@pytest.mark.parametrize("page", ["keys", "keys/create", "models", "members", "policy", "overview"])
+@pytest.mark.parametrize(
+    "page", ["keys", "keys/create", "models", "members", "policy", "health", "overview"]
+)
 def test_navigation_shows_what_a_role_may_open(
     sign_in: SignIn, bob: User, ada: User, page: str
 ) -> None:

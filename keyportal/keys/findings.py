@@ -1,0 +1,119 @@
+"""What can be wrong with a key that works, and what to do about it."""
+
+from datetime import timedelta
+from itertools import islice
+from typing import NamedTuple
+
+from django.db.models import Exists, OuterRef, Q, TextChoices
+from django.utils import timezone
+
+from keyportal.activity.addresses import new_networks
+from keyportal.keys.breaches import NONE, breaking, working
+from keyportal.keys.models import ApiKeyQuerySet, Secret
+from keyportal.keys.unused import unused_models
+from keyportal.teams.models import Membership, Team
+
+IDLE = timedelta(days=90)
+MOST_NEW = 1000
+SETTLED = timedelta(days=7)  # A key younger than this has had no time to call all it is for.
+
+
+class Finding(TextChoices):
+    """The most urgent first."""
+
+    REPORTED = "reported", "Reported as leaked"
+    OWNER_LEFT = "owner-left", "Owner left"
+    NEW_ADDRESS = "new-address", "New address"
+    BREAKS_POLICY = "breaks-policy", "Breaks the policy"
+    ROTATION_DUE = "rotation-due", "Rotation due"
+    NEVER_EXPIRES = "never-expires", "Never expires"
+    TOO_WIDE = "too-wide", "Wider than used"
+    IDLE = "idle", "Idle"
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody may be harmed, not only the order in the house."""
+        return self in (Finding.REPORTED, Finding.OWNER_LEFT, Finding.NEW_ADDRESS)
+
+
+class Act(NamedTuple):
+    """A way to what can be done; `path` is the last part of its address, after the key's."""
+
+    label: str
+    path: str
+    is_dialog: bool = True
+
+
+DISABLE, DELETE = Act("Disable", "disable/"), Act("Delete", "delete/")
+ROTATE, NARROW = Act("Rotate", "rotate/"), Act("Narrow", "permissions/")
+HAND_OVER, EXPIRY = Act("Hand over", "hand-over/"), Act("Set expiry", "expiry/")
+OPEN = Act("Open", "", is_dialog=False)
+ACTS: dict[Finding, tuple[Act, ...]] = {
+    Finding.REPORTED: (ROTATE, DELETE),
+    Finding.OWNER_LEFT: (HAND_OVER, DELETE),
+    Finding.NEW_ADDRESS: (NARROW, ROTATE),
+    Finding.ROTATION_DUE: (ROTATE,),
+    Finding.NEVER_EXPIRES: (EXPIRY,),
+    Finding.TOO_WIDE: (NARROW,),
+    Finding.IDLE: (DISABLE, DELETE),
+}
+# What mends a breach of the policy, by the column that it is in.
+MENDING = {"expires_at": EXPIRY, "allowed_models": NARROW, "endpoints": NARROW, "name": OPEN}
+
+
+class Looked(NamedTuple):
+    """What was found out about a team's keys: a condition for each finding, and the details."""
+
+    conditions: dict[Finding, Q]
+    networks: dict[str, list[str]]
+    unused: dict[str, list[str]]
+
+    @property
+    def any(self) -> Q:
+        found = NONE
+        for condition in self.conditions.values():
+            found |= condition
+        return found
+
+
+def look(team: Team, keys: ApiKeyQuerySet) -> Looked:
+    """`keys` are of that team. At most eight queries, whatever their number."""
+    now = timezone.now()
+    works = working()
+    networks = dict(islice(new_networks(team).items(), MOST_NEW))
+    settled = keys.filter(works, created_at__lt=now - SETTLED)
+    unused = unused_models(team, settled, now - IDLE)
+    return Looked(
+        {
+            Finding.REPORTED: Q(reported_at__isnull=False),
+            Finding.OWNER_LEFT: _owner_left(),
+            Finding.NEW_ADDRESS: works & Q(public_id__in=[*networks]),
+            Finding.BREAKS_POLICY: works & breaking(team.policy, keys),
+            Finding.ROTATION_DUE: works & _rotation_due(team),
+            Finding.NEVER_EXPIRES: works & Q(expires_at=None),
+            Finding.TOO_WIDE: works & Q(public_id__in=[*unused]),
+            Finding.IDLE: _idle(),
+        },
+        networks,
+        unused,
+    )
+
+
+def _owner_left() -> Q:
+    theirs = Membership.objects.filter(team=OuterRef("team"), user=OuterRef("owner"))
+    return Q(owner__is_active=False) | ~Q(Exists(theirs))
+
+
+def _rotation_due(team: Team) -> Q:
+    if team.policy.rotation_days is None:
+        return NONE
+    oldest = timezone.now() - timedelta(days=team.policy.rotation_days)
+    younger = Secret.objects.filter(key=OuterRef("pk"), created_at__gte=oldest)
+    return Q(created_at__lt=oldest) & ~Q(Exists(younger))
+
+
+def _idle() -> Q:
+    """Never used counts from when it was made."""
+    since = timezone.now() - IDLE
+    used = Secret.objects.filter(key=OuterRef("pk"), last_used_at__gte=since)
+    return Q(created_at__lt=since) & ~Q(Exists(used))

@@ -1,0 +1,86 @@
+"""The Health page of a large team: 1,000 keys, called on each of 90 days, and 20,000 calls."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.activity.models import Call, UsageDay
+from keyportal.activity.periods import Step
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import Team, User
+from keyportal.teams.policy import Policy
+from tests.activity.test_usage_speed import repeat
+from tests.speed import takes
+
+HEALTH = "/teams/u-8105f7322477/health/"
+SignIn = Callable[[User], Client]
+POLICY = Policy(longest_days=90, models=("public/*",), name_pattern="ci-*", rotation_days=30)
+
+
+def fill(team: Team, owner: User, count: int) -> None:
+    """A third may call all, and a third some; half of them call, from two networks each."""
+    now = timezone.now()
+    made = ApiKey.objects.bulk_create(
+        ApiKey(
+            team=team,
+            owner=owner,
+            name=f"key {number}",
+            public_id=f"{number:08}",
+            allowed_models=["public/*"] if number % 3 else [],
+        )
+        for number in range(count)
+    )
+    ApiKey.objects.update(created_at=now - timedelta(days=99))
+    Secret.objects.bulk_create(
+        Secret(
+            key=key,
+            digest=f"{number:032}".encode(),
+            prefix="sk-kp-",
+            last4="abcd",
+            last_used_at=now if number % 2 else None,
+        )
+        for number, key in enumerate(made)
+    )
+
+
+def use(team: Team, count: int) -> None:
+    today, now = Step.DAY.floor(timezone.now()), timezone.now()
+    what = [{"team_slug": team.slug, "public_id": f"{number:08}"} for number in range(count)]
+    UsageDay.objects.bulk_create(
+        UsageDay(start=today, owner="alice", model="public/small", requests=7, **each)
+        for each in what
+    )
+    repeat(UsageDay, "start", today, 90, timedelta(days=1))
+    Call.objects.bulk_create(
+        Call(
+            started_at=now,
+            address=f"192.0.{number % 2}.7",
+            status=200,
+            duration_ms=1,
+            **what[number // 2],
+        )
+        for number in range(count)
+    )
+    repeat(Call, "started_at", now, 30, timedelta(hours=5))
+
+
+@pytest.mark.django_db
+def test_1000_keys_are_looked_at_in_three_tenths_of_a_second(
+    sign_in: SignIn, alice: User, team: Team, model: ServedModel
+) -> None:
+    Team.objects.update(policy=POLICY)
+    fill(team, alice, 1000)
+    use(team, 1000)
+    client = sign_in(alice)
+    for query in ({}, {"page": "40"}, {"finding": "too-wide"}, {"finding": "breaks-policy"}):
+        shown = partial(show, client, query)
+        assert takes(shown, at_most=0.3), query
+
+
+def show(client: Client, query: dict[str, str]) -> None:
+    assert "25 of 1,000" in client.get(HEALTH, query).content.decode() or query
