@@ -28,7 +28,8 @@ document.body.addEventListener("dialog-close", () => dialog.close());
 document.body.addEventListener("told", ({ detail }) => announce(detail.value));
 
 document.addEventListener("htmx:beforeRequest", ({ detail }) => {
-  if (detail.target === dialog && !dialog.open) opener = detail.elt.querySelector("button");
+  if (detail.target !== dialog || dialog.open) return;
+  opener = detail.requestConfig.triggeringEvent?.submitter ?? detail.elt.querySelector("button");
 });
 
 document.addEventListener("htmx:afterSwap", ({ detail }) => {
@@ -149,6 +150,22 @@ function openRow(row, event) {
   document.getElementById(row.dataset.opens).click();
 }
 
+// Boxes of the list: all at once, and how many are ticked.
+
+function boxes() {
+  return [...table().querySelectorAll("tbody .pick input")];
+}
+
+document.addEventListener("change", ({ target }) => {
+  if (!target.closest(".pick")) return;
+  if (target.closest("[data-all]")) for (const box of boxes()) box.checked = target.checked;
+  const ticked = boxes().filter((box) => box.checked).length;
+  const all = table().querySelector("[data-all] input");
+  all.checked = ticked === boxes().length;
+  all.indeterminate = ticked > 0 && !all.checked;
+  announce(`${ticked} selected`);
+});
+
 function dismiss(section) {
   const place = document.createElement("div");
   place.id = section.id;
@@ -205,7 +222,7 @@ function prepare(root) {
     time.textContent = ("seconds" in time.dataset ? precise : absolute).format(date);
     time.title = `${distance(date)} (${exact.format(date)})`;
   }
-  for (const button of root.querySelectorAll("[data-copy]")) button.hidden = false;
+  for (const hidden of root.querySelectorAll("[data-copy], [data-all]")) hidden.hidden = false;
 }
 
 prepare(document);

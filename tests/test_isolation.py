@@ -34,6 +34,8 @@ NEEDS = {
     "keys:receipt": Role.VIEWER,
     "keys:limits": Role.MEMBER,
     "keys:team_limits": Role.ADMIN,
+    "keys:bulk_delete": Role.MEMBER,
+    "keys:bulk_disable": Role.MEMBER,
     "keys:policy": Role.MEMBER,
     "keys:health": Role.MEMBER,
     "keys:presets": Role.ADMIN,

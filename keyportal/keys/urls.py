@@ -3,6 +3,7 @@
 from django.urls import path
 
 from keyportal.keys import (
+    bulk_views,
     change_views,
     health_views,
     limit_views,
@@ -17,6 +18,9 @@ app_name = "keys"
 urlpatterns = [
     path("keys/", views.key_list, name="list"),
     path("keys/create/", views.key_create, name="create"),
+    # No public id is so short.
+    path("keys/bulk/delete/", bulk_views.keys_delete, name="bulk_delete"),
+    path("keys/bulk/disable/", bulk_views.keys_disable, name="bulk_disable"),
     path("keys/<str:public_id>/", page_views.key_page, name="key"),
     path("keys/<str:public_id>/delete/", views.key_delete, name="delete"),
     path("keys/<str:public_id>/receipt/", views.key_receipt, name="receipt"),

@@ -150,6 +150,8 @@ DOORS = (
         "keys:list",
         also=(
             "keys:create",
+            "keys:bulk_delete",
+            "keys:bulk_disable",
             "keys:key",
             "keys:delete",
             "keys:limits",

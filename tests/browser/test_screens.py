@@ -37,6 +37,7 @@ PAGES = [
     f"{TEAM}/templates/",
     f"{TEAM}/templates/create/",
     f"{TEAM}/health/",
+    f"{KEYS}bulk/delete/",
     f"{TEAM}/audit/",
     f"{TEAM}/overview/",
     "/accounts/password/change/",
@@ -199,6 +200,7 @@ def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
     for path in (
         KEYS,
         *PAGES,
+        f"{KEYS}bulk/delete/?keys={key.public_id}",
         f"{KEYS}{key.public_id}/delete/",
         f"{KEYS}{key.public_id}/limits/",
         RECEIPT,
@@ -323,7 +325,8 @@ def test_axe_finds_nothing_on_the_pages_of_a_team(
     of_a_viewer, delete = "/teams/u-0000000000cc/keys/", f"{KEYS}{key.public_id}/delete/"
     page = looked_at(alice)
     limits = f"{KEYS}{key.public_id}/limits/"
-    for path in (*PAGES, of_a_viewer, delete, limits, RECEIPT):
+    chosen = f"{KEYS}bulk/disable/?keys={key.public_id}"
+    for path in (*PAGES, of_a_viewer, delete, limits, chosen, RECEIPT):
         page.goto(path)
         assert_axe_finds_nothing(page)
 
@@ -355,6 +358,12 @@ def test_axe_finds_nothing_in_the_list_and_its_dialogs(
     page.goto(KEYS)
     page.locator("summary", has_text="alice").click()
     assert_axe_finds_nothing(page)
+    page.keyboard.press("Escape")
+    page.get_by_label("Select nightly").check()
+    button(page, "Disable selected").click()
+    dialog(page, "Disable 1 API key")
+    assert_axe_finds_nothing(page)
+    page.keyboard.press("Escape")
     button(row(page, "nightly"), "Delete").click()
     dialog(page, "Delete API key")
     assert_axe_finds_nothing(page)

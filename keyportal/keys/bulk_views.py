@@ -1,0 +1,56 @@
+"""Several keys at once: what was chosen in the list is shown, and asked for once more."""
+
+import json
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.http import require_http_methods
+
+from keyportal.activity.impact import requests_of_a_day
+from keyportal.keys.bulk import DELETING, DISABLING, Deed, chosen, do
+from keyportal.keys.models import ApiKey
+from keyportal.teams.access import TeamRequest, team_view
+from keyportal.teams.models import Role
+from keyportal.teams.pages import render_part
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.MEMBER)
+def keys_delete(request: TeamRequest) -> HttpResponse:
+    return _ask_or_do(request, DELETING)
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.MEMBER)
+def keys_disable(request: TeamRequest) -> HttpResponse:
+    return _ask_or_do(request, DISABLING)
+
+
+def _ask_or_do(request: TeamRequest, deed: Deed) -> HttpResponse:
+    sent = request.POST if request.method == "POST" else request.GET
+    public_ids = sent.getlist("keys")
+    keys = chosen(request.membership, public_ids)
+    if request.method != "POST" or not keys:
+        return _question(request, deed, keys, status=404 if public_ids and not keys else 200)
+    count = do(deed, keys, actor=request.user, address=request.META["REMOTE_ADDR"])
+    told = f"{count} key{' is' if count == 1 else 's are'} {deed.done}."
+    if missing := len(set(public_ids)) - count:
+        told += f" {missing} {'was' if missing == 1 else 'were'} gone already."
+    return _done(request, told)
+
+
+def _question(request: TeamRequest, deed: Deed, keys: list[ApiKey], *, status: int) -> HttpResponse:
+    calls = requests_of_a_day(request.team, [key.public_id for key in keys])
+    rows = [(key, calls.get(key.public_id, 0)) for key in keys]
+    context = {"deed": deed, "rows": rows}
+    return render_part(request, "keys/bulk.html", "keys/_bulk.html", context, status=status)
+
+
+def _done(request: TeamRequest, told: str) -> HttpResponse:
+    if request.htmx:
+        # In this order: what is told is for the page, once the dialog is closed.
+        events = {"keys-changed": None, "dialog-close": None, "told": told}
+        return HttpResponse(status=204, headers={"HX-Trigger": json.dumps(events)})
+    messages.success(request, told)
+    return redirect("keys:list", request.team.slug)
