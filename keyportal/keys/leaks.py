@@ -14,6 +14,7 @@ from django.views.decorators.debug import sensitive_variables
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys import notices
 from keyportal.keys.changes import locked
+from keyportal.keys.forms import new_nonce
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.reports import Report
 from keyportal.keys.rotation import live_secrets
@@ -87,7 +88,7 @@ def banner(request: HttpRequest) -> dict[str, object]:
     membership: Membership | None = getattr(request, "membership", None)
     if membership is None:
         return {}
-    return {"leaked_keys": partial(awaiting_rotation, membership)}
+    return {"leaked_keys": partial(awaiting_rotation, membership), "new_nonce": new_nonce}
 
 
 def awaiting_rotation(membership: Membership) -> list[ApiKey]:

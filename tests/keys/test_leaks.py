@@ -284,11 +284,16 @@ def test_one_click_on_the_banner_ends_the_leak(sign_in: SignIn, bob: User, issue
     report(text)
     client = sign_in(bob)
     page = client.get(f"/teams/{key.team.slug}/overview/").content.decode()
-    (action,) = re.findall(r'class="message error leaked".*?action="([^"]+)"', page, re.DOTALL)
-    shown = client.post(action, {"grace": "now"}).content.decode()
+    found = r'class="message error leaked".*?action="([^"]+)".*?name="nonce" value="([^"]+)"'
+    ((action, nonce),) = re.findall(found, page, re.DOTALL)
+    sent = {"grace": "now", "nonce": nonce}
+    shown = client.post(action, sent).content.decode()
     (new,) = {found for found in secret.keys_in(shown) if found != text}
     assert secret.digest(new.encode()) == bytes(key.secrets.get().digest)
     assert times(key) == (None, None)
+    # Whoever reloads the answer sends the form again, and must not end what was just copied.
+    assert client.post(action, sent).status_code == 409
+    assert secret.digest(new.encode()) == bytes(key.secrets.get().digest)
 
 
 def test_only_those_who_may_change_the_key_are_asked_to(
