@@ -68,6 +68,9 @@ def guarded(view: View) -> View:
             response = view(request, **parts)
         except Problem as problem:
             response = problem.response(request_id)
+        except SuspiciousOperation:
+            # Such as more parameters than Django reads: a request's fault, and none of ours.
+            response = BadRequest().response(request_id)
         except (OperationalError, InterfaceError) as error:
             logger.error("Request %s: the database can't be used: %s", request_id, error)
             response = Unavailable().response(request_id)

@@ -201,3 +201,11 @@ def test_every_operation_is_described() -> None:
     for operation in OPERATIONS:
         assert operation.summary, operation.path
         assert len(operation.summary) < 80
+
+
+def test_more_parameters_than_are_read_are_the_callers_fault(
+    manager: Manager, ada: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    query = "&".join(f"a{number}=1" for number in range(1001))
+    problem(manager(ada).get(f"keys?{query}"), 400, "bad-request")
+    assert not [row for row in caplog.records if row.levelno >= logging.ERROR]
