@@ -6,9 +6,12 @@ from typing import cast
 from django.core.asgi import get_asgi_application
 
 from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
+from keyportal.headed import Request
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
-portal = cast("ASGIApp", get_asgi_application())
+handler = get_asgi_application()
+handler.request_class = Request
+portal = cast("ASGIApp", handler)
 
 # What follows needs Django's settings and models, which the line above has set up.
 from keyportal.api.forecourt import api_forecourt  # noqa: E402
