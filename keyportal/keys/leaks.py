@@ -52,7 +52,7 @@ def report(report: Report, *, address: str | None = None) -> list[Ended]:
 def _end(leaked: Secret, reporter: str, url: str, address: str | None) -> Ended | None:
     try:
         with locked(leaked.key) as key:
-            if leaked not in live_secrets(key) or (key.reported_at and key.disabled_at):
+            if leaked not in live_secrets(key) or _is_known(key, leaked):
                 return None
             is_deleted = key.team.policy.on_leak == DELETE
             _record(key, reporter, url, address)
@@ -65,10 +65,20 @@ def _end(leaked: Secret, reporter: str, url: str, address: str | None) -> Ended 
     return Ended(key, is_deleted)
 
 
+def _is_known(key: ApiKey, leaked: Secret) -> bool:
+    """A secret that a rotation has made since the report may leak as well: if nobody noted that,
+    the key would be enabled with it as soon as the older one has ended."""
+    if key.reported_at is None or key.disabled_at is None:
+        return False
+    return leaked.created_at <= key.reported_at
+
+
 def _disable(key: ApiKey) -> None:
     """The two times are one where the report disabled it: then a rotation enables it again."""
+    is_by_person = key.disabled_at not in (None, key.reported_at)
     key.reported_at = timezone.now()
-    key.disabled_at = key.disabled_at or key.reported_at
+    if not is_by_person:
+        key.disabled_at = key.reported_at
     key.save(update_fields=["reported_at", "disabled_at"])
 
 

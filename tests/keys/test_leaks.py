@@ -223,6 +223,34 @@ def test_while_the_leaked_secret_lives_on_the_matter_is_open(bob: User, issue: I
     assert times(key) == (None, None)
 
 
+def test_a_new_secret_that_leaks_before_the_old_one_has_ended_is_another_leak(
+    bob: User, issue: Issue
+) -> None:
+    """Or the key would be enabled with it as soon as the old one has ended."""
+    key, text = issue(bob)
+    report(text)
+    new = rotate(key, Grace.HOUR, actor=bob)
+    assert len(report(new.text)) == 1
+    assert report(text, new.text) == []
+    end_old(key, actor=bob)
+    disabled_at, reported_at = times(key)
+    assert disabled_at == reported_at != None  # noqa: E711 - both, and the same
+    rotate(key, Grace.NOW, actor=bob)
+    assert times(key) == (None, None)
+
+
+def test_another_leak_does_not_undo_what_a_person_disabled(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    changes.disable(key, actor=bob)
+    report(text)
+    new = rotate(key, Grace.HOUR, actor=bob)
+    assert len(report(new.text)) == 1
+    rotate(key, Grace.NOW, actor=bob)
+    disabled_at, reported_at = times(key)
+    assert disabled_at
+    assert reported_at is None
+
+
 def test_a_rotation_of_any_other_key_enables_nothing(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     changes.disable(key, actor=bob)
