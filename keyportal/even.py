@@ -8,18 +8,27 @@ STRETCH_SECONDS = 0.25  # Many times what the work takes, so that nearly all fit
 
 
 class Even:
-    """ASGI middleware: lets the answer to a POST wait, so that quick and slow ones look alike."""
+    """ASGI middleware: lets the answer to a POST wait, so that quick and slow ones look alike.
+
+    It waits here and not on its way out of the application, which until then keeps its connection
+    to the database: a few strangers who report would leave the portal none.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
         clock = asyncio.get_running_loop().time
         began = clock()
+        answer: list[Message] = []
 
-        async def evenly(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                await asyncio.sleep(STRETCH_SECONDS - (clock() - began) % STRETCH_SECONDS)
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        await self.app(scope, receive, keep)
+        await asyncio.sleep(STRETCH_SECONDS - (clock() - began) % STRETCH_SECONDS)
+        for message in answer:
             await send(message)
-
-        await self.app(scope, receive, evenly if scope["method"] == "POST" else send)

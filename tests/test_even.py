@@ -6,7 +6,7 @@ import time
 import pytest
 
 from keyportal import even
-from keyportal.asgi_types import Receive, Scope, Send
+from keyportal.asgi_types import Message, Receive, Scope, Send
 from keyportal.even import Even
 from tests.asgi import Client, scope
 
@@ -41,3 +41,20 @@ def test_what_takes_longer_waits_for_the_end_of_its_stretch(
 
 def test_a_page_that_is_only_read_does_not_wait() -> None:
     assert seconds(0, "GET") < even.STRETCH_SECONDS
+
+
+def test_the_application_is_over_before_its_answer_waits() -> None:
+    """Until then Django keeps its connection to the database, of which there are few."""
+    events: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 202, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+        events.append("over")
+
+    async def send(message: Message) -> None:
+        events.append(message["type"])
+
+    client = Client()
+    asyncio.run(Even(app)(scope("/leaks/report", "POST"), client.receive, send))
+    assert events == ["over", "http.response.start", "http.response.body"]
