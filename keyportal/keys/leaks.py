@@ -5,8 +5,9 @@ from anybody. The next request is refused, on every worker, from the commit on.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
+from django.dispatch import Signal
 from django.http import HttpRequest
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
@@ -19,20 +20,42 @@ from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.reports import Report
 from keyportal.keys.rotation import live_secrets
 from keyportal.teams.access import may_change
-from keyportal.teams.models import Membership
+from keyportal.teams.models import Membership, Team
 from keyportal.teams.policy import DELETE
+
+# Apps above have keys of other kinds: sent with `report` and `address` for each report, and each
+# receiver ends those of its own, tells whom they concern and returns a list of `Ended`.
+leak_reported = Signal()
+
+
+class Leaked(Protocol):
+    """A key of any kind, of which this app knows no more than whose it is."""
+
+    public_id: str
+
+    @property
+    def team(self) -> Team: ...
 
 
 class Ended(NamedTuple):
     """A key that was ended, as it was; `is_deleted` or else it is disabled."""
 
-    key: ApiKey
+    key: Leaked
     is_deleted: bool
 
 
 @sensitive_variables()
 def report(report: Report, *, address: str | None = None) -> list[Ended]:
-    """Disable or delete, as its team wants it, each key in the report that is live, and tell.
+    """End each key in the report that is live, of whichever kind, and tell whom it concerns."""
+    ended = _end_api_keys(report, address)
+    for _, others in leak_reported.send(sender=None, report=report, address=address):
+        ended += cast("list[Ended]", others)  # Stubs think that receivers answer with text.
+    return ended
+
+
+@sensitive_variables()
+def _end_api_keys(report: Report, address: str | None) -> list[Ended]:
+    """Each is disabled or deleted, as its team wants it.
 
     One that was reported before, and is disabled since, is left as it is: a report that is sent
     twice is harmless. So is one of a secret that has ended already, by rotation or deletion.
@@ -41,15 +64,17 @@ def report(report: Report, *, address: str | None = None) -> list[Ended]:
     leaked = Secret.objects.filter(digest__in=urls).select_related("key").order_by("key_id")
     ended = []
     for one in leaked:
-        if (end := _end(one, report.reporter, urls[bytes(one.digest)], address)) is not None:
-            ended.append(end)
-            notices.reported(
-                end.key, report.reporter, urls[bytes(one.digest)], is_deleted=end.is_deleted
-            )
+        url = urls[bytes(one.digest)]
+        if (end := _end(one, report.reporter, url, address)) is not None:
+            key, is_deleted = end
+            ended.append(Ended(key, is_deleted))
+            notices.reported(key, report.reporter, url, is_deleted=is_deleted)
     return ended
 
 
-def _end(leaked: Secret, reporter: str, url: str, address: str | None) -> Ended | None:
+def _end(
+    leaked: Secret, reporter: str, url: str, address: str | None
+) -> tuple[ApiKey, bool] | None:
     try:
         with locked(leaked.key) as key:
             if leaked not in live_secrets(key) or _is_known(key, leaked):
@@ -62,7 +87,7 @@ def _end(leaked: Secret, reporter: str, url: str, address: str | None) -> Ended 
                 _disable(key)
     except ApiKey.DoesNotExist:
         return None  # Deleted while we looked, which is what was wanted.
-    return Ended(key, is_deleted)
+    return key, is_deleted
 
 
 def _is_known(key: ApiKey, leaked: Secret) -> bool:
@@ -83,14 +108,18 @@ def _disable(key: ApiKey) -> None:
 
 
 def _record(key: ApiKey, reporter: str, url: str, address: str | None) -> None:
-    where = f", found at {url}" if url else ""
     AuditEvent.objects.record(
         Action.KEY_REPORTED,
         key=key,
-        target=f"{key}: reported by {reporter}{where}",
+        target=f"{key}: {in_words(reporter, url)}",
         team=key.team,
         address=address,
     )
+
+
+def in_words(reporter: str, url: str) -> str:
+    """As the audit has it: who reported a key, and where it was found if that is known."""
+    return f"reported by {reporter}" + (f", found at {url}" if url else "")
 
 
 def banner(request: HttpRequest) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """What a scanner must know to find our keys: the format, published, and rules made from it.
 
-All of it follows from `KEYPORTAL_KEY_PREFIXES` and from what `secret` says a key is, so a rule
-and the keys that it looks for can't drift apart. Nothing here is secret: the format of a key
-helps whoever finds one to say whose it is, and nobody to guess one.
+All of it follows from `KEYPORTAL_KEY_PREFIXES`, `KEYPORTAL_MANAGEMENT_KEY_PREFIXES` and from what
+`secret` says a key is, so a rule and the keys that it looks for can't drift apart. Nothing here is
+secret: the format of a key helps whoever finds one to say whose it is, and nobody to guess one.
 """
 
 import json
@@ -18,11 +18,12 @@ END = r"(?:\b|_)"
 
 
 def regex() -> str:
-    """Finds keys wherever they stand, the key itself in group 1. RE2 and Python's `re` take it.
+    """Finds keys of either kind wherever they stand, the key itself in group 1.
 
-    It also finds look-alikes, of which the checksum tells one in four billion from a key.
+    RE2 and Python's `re` take it. It also finds look-alikes, of which the checksum tells one in
+    four billion from a key.
     """
-    return f"({secret.pattern(settings.KEY_PREFIXES)}){END}"
+    return f"({secret.pattern(secret.all_prefixes())}){END}"
 
 
 def example() -> str:
@@ -36,14 +37,14 @@ def gitleaks() -> str:
     """A whole configuration in TOML, which adds one rule to those that gitleaks brings."""
     return f"""\
 # gitleaks dir . --config gitleaks.toml
-title = "API keys of {_here()}"
+title = "API and management keys of {_here()}"
 
 [extend]
 useDefault = true
 
 [[rules]]
 id = "{RULE_ID}"
-description = "API key of {_here()}. Report it: {report_address()}"
+description = "API or management key of {_here()}. Report it: {report_address()}"
 regex = '''{regex()}'''
 secretGroup = 1
 keywords = {json.dumps(_keywords())}
@@ -55,7 +56,7 @@ def trufflehog() -> str:
     keywords = "\n".join(f"      - {json.dumps(word)}" for word in _keywords())
     return f"""\
 # trufflehog filesystem . --config trufflehog.yaml --no-verification
-# API keys of {_here()}. Report one: {report_address()}
+# API and management keys of {_here()}. Report one: {report_address()}
 detectors:
   - name: {RULE_ID}
     keywords:
@@ -68,8 +69,8 @@ detectors:
 def github() -> dict[str, str]:
     """The fields of a custom pattern of GitHub's secret scanning; Hyperscan reads them."""
     return {
-        "pattern_name": f"API key of {_here()}",
-        "secret_format": secret.pattern(settings.KEY_PREFIXES),
+        "pattern_name": f"API or management key of {_here()}",
+        "secret_format": secret.pattern(secret.all_prefixes()),
         "before_secret": r"\A|[^0-9A-Za-z]",
         "after_secret": r"\z|[^0-9A-Za-z]",
         "test_string": example(),
@@ -79,7 +80,7 @@ def github() -> dict[str, str]:
 def description() -> dict[str, object]:
     """All of it, for programs."""
     return {
-        "prefixes": list(settings.KEY_PREFIXES),
+        "prefixes": list(secret.all_prefixes()),
         "alphabet": secret.ALPHABET,
         "parts": {
             "public_id": secret.PUBLIC_LENGTH,
@@ -98,7 +99,7 @@ def checker() -> str:
     """A program without dependencies that tells keys from look-alikes, offline."""
     return f'''\
 #!/usr/bin/env python3
-"""Which API keys of {_here()} stand in these files, or on standard input?
+"""Which API and management keys of {_here()} stand in these files, or on standard input?
 
     python3 check_keys.py FILE...
 
@@ -145,5 +146,5 @@ def _here() -> str:
 
 
 def _keywords() -> list[str]:
-    """What a file must hold for the rule to be tried; both tools look in lower case."""
-    return [prefix.lower() for prefix in settings.KEY_PREFIXES]
+    """A file must hold one for the rule to be tried; both tools look in lower case."""
+    return [prefix.lower() for prefix in secret.all_prefixes()]

@@ -88,12 +88,12 @@ def mask(prefix: str, public_id: str, last4: str) -> str:
 
 def redact(text: str) -> str:
     """`text` with every key in it, mistyped and cut-off ones too, cut to its public part."""
-    return _anywhere(_of_all_kinds(), "[0-9A-Za-z]+").sub(r"\g<public>…", text)
+    return _anywhere(all_prefixes(), "[0-9A-Za-z]+").sub(r"\g<public>…", text)
 
 
 def public_id_in(text: str) -> str:
     """The public id of a key in `text`, be that whole, cut off or masked; empty without one."""
-    found = _anywhere(_of_all_kinds()).search(text)
+    found = _anywhere(all_prefixes()).search(text)
     return found["public_id"] if found else ""
 
 
@@ -104,9 +104,15 @@ def public_id_of(text: bytes) -> str:
 
 
 def keys_in(text: str) -> list[str]:
-    """Every well-formed key in `text`, once each, in the order in which they stand there."""
-    found = re.findall(pattern(settings.KEY_PREFIXES) + "(?![0-9A-Za-z])", text)
-    return [key for key in dict.fromkeys(found) if is_well_formed(key.encode())]
+    """Every well-formed key in `text`, of either kind, once each, in the order of the text."""
+    prefixes = all_prefixes()
+    found = re.findall(pattern(prefixes) + "(?![0-9A-Za-z])", text)
+    return [key for key in dict.fromkeys(found) if is_well_formed(key.encode(), prefixes)]
+
+
+def all_prefixes() -> tuple[str, ...]:
+    """Of the keys that call models, and then of those that manage them."""
+    return (*settings.KEY_PREFIXES, *settings.MANAGEMENT_KEY_PREFIXES)
 
 
 def pattern(prefixes: tuple[str, ...]) -> str:
@@ -120,10 +126,6 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
-
-
-def _of_all_kinds() -> tuple[str, ...]:
-    return (*settings.KEY_PREFIXES, *settings.MANAGEMENT_KEY_PREFIXES)
 
 
 def _random(length: int) -> str:

@@ -87,9 +87,43 @@ def test_every_prefix_has_its_place_in_every_rule(settings: Settings) -> None:
     old = body + secret.checksum(body.encode()).decode()
     assert re.findall(scanning.regex(), f"{new} {old}") == [new, old]
     assert secret.keys_in(f"{new} {old}") == [new, old]
-    assert tomllib.loads(scanning.gitleaks())["rules"][0]["keywords"] == ["sk-kp-", "old_"]
+    assert tomllib.loads(scanning.gitleaks())["rules"][0]["keywords"] == [
+        "sk-kp-",
+        "old_",
+        "mk-kp-",
+    ]
     (detector,) = yaml.safe_load(scanning.trufflehog())["detectors"]
-    assert detector["keywords"] == ["sk-kp-", "old_"]
+    assert detector["keywords"] == ["sk-kp-", "old_", "mk-kp-"]
+
+
+def test_management_keys_are_found_by_every_rule(settings: Settings, tmp_path: Path) -> None:
+    settings.MANAGEMENT_KEY_PREFIXES = ("mk-kp-", "Boss_")
+    real = [secret.generate(prefix=prefix).text for prefix in ("sk-kp-", "mk-kp-", "Boss_")]
+    text = "\n".join([*real, real[1][:-1], real[1] + "0", real[1].replace("mk-", "nk-")])
+    (rule,) = tomllib.loads(scanning.gitleaks())["rules"]
+    (detector,) = yaml.safe_load(scanning.trufflehog())["detectors"]
+    shape = scanning.github()["secret_format"]
+    for pattern in (scanning.regex(), rule["regex"], detector["regex"]["key"]):
+        assert re.findall(pattern, text) == real
+    assert all(re.fullmatch(shape, one) for one in real)
+    assert secret.keys_in(text) == real
+    for words in (rule["keywords"], detector["keywords"]):
+        assert words == ["sk-kp-", "mk-kp-", "boss_"]
+    assert scanning.description()["prefixes"] == ["sk-kp-", "mk-kp-", "Boss_"]
+    (tmp_path / "check_keys.py").write_text(scanning.checker())
+    command = [sys.executable, "-I", str(tmp_path / "check_keys.py")]
+    done = subprocess.run(command, capture_output=True, text=True, input=text)
+    assert [line.rpartition(" ")[2] for line in done.stdout.splitlines()] == [
+        f"{one[:-38]}..." for one in real
+    ]
+
+
+def test_a_management_key_is_found_and_still_calls_no_model() -> None:
+    real = secret.generate(prefix="mk-kp-").text
+    assert secret.keys_in(real) == [real]
+    assert not secret.is_well_formed(real.encode())
+    look_alike = real[:-1] + ("0" if real[-1] != "0" else "1")
+    assert secret.keys_in(look_alike) == []
 
 
 def test_gitleaks_gets_a_rule_in_its_own_form() -> None:
@@ -101,7 +135,7 @@ def test_gitleaks_gets_a_rule_in_its_own_form() -> None:
     assert rule["secretGroup"] == 1
     real = secret.generate().text
     assert re.search(rule["regex"], f"a {real} b")[1] == real  # type: ignore[index]  # or it fails
-    assert all(word in real.lower() for word in rule["keywords"])
+    assert any(word in real.lower() for word in rule["keywords"])
 
 
 @pytest.mark.skipif(not shutil.which("gitleaks"), reason="there is no gitleaks on this machine")

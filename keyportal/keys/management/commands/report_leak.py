@@ -12,7 +12,8 @@ from keyportal.teams.management.operator import OperatorCommand
 
 class Command(OperatorCommand):
     help = (
-        "Disable or delete leaked API keys, as their teams want it, and tell their owners. "
+        "Disable or delete leaked API keys, as their teams want it, delete leaked management keys, "
+        "and tell their owners. "
         "Reads text with any number of keys in it from standard input, or from a file."
     )
 

@@ -1,0 +1,308 @@
+"""A management key that leaked: whoever reports it ends it, at the same place as an API key."""
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core import mail as django_mail
+from django.core.cache import cache
+from django.core.mail import EmailMessage
+from django.core.management import call_command
+from django.db import DatabaseError
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.api.models import ManagementKey
+from keyportal.keys import mail, secret
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Team, User
+from keyportal.teams.post import post_office
+from tests.api.programs import Manager
+from tests.github import URL, GitHub, payload
+from tests.post import Sink
+
+pytestmark = pytest.mark.django_db
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+@pytest.fixture(autouse=True)
+def unlimited(db: None) -> Iterator[None]:
+    """The table of counts is none that is emptied after a test; and no mail comes late."""
+    cache.clear()
+    yield
+    post_office.submit(int).result(timeout=10)
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(enforce_csrf_checks=True)
+
+
+def report(client: Client, *texts: str, **headers: str) -> Any:
+    body = " ".join(texts).encode()
+    return client.post("/leaks/report", body, content_type="text/plain", headers=headers)
+
+
+def sent() -> list[EmailMessage]:
+    post_office.submit(int).result(timeout=10)
+    return django_mail.outbox
+
+
+def text_of(manager: Manager, owner: User, **more: Any) -> str:
+    program = manager(owner, **more)
+    assert program.token
+    return program.token
+
+
+def rows() -> list[tuple[str, str]]:
+    about = AuditEvent.objects.exclude(action=Action.MANAGEMENT_KEY_CREATED).order_by("pk")
+    return [*about.values_list("action", "target")]
+
+
+def test_a_reported_management_key_ends_at_once_and_the_audit_tells(
+    client: Client, ada: User, manager: Manager
+) -> None:
+    program = manager(ada)
+    assert program.get("self").status_code == 200
+    answer = report(client, f"export TOKEN={program.token}\n")
+    assert answer.status_code == 202
+    assert program.get("self").status_code == 401
+    assert not ManagementKey.objects.exists()
+    assert rows() == [
+        (
+            Action.KEY_REPORTED,
+            f"management key {program.key}: reported by somebody who holds it",
+        ),
+        (Action.MANAGEMENT_KEY_DELETED, str(program.key)),
+    ]
+    for row in AuditEvent.objects.exclude(action=Action.MANAGEMENT_KEY_CREATED):
+        assert (row.team_slug, row.actor, row.address) == (program.key.team.slug, "", "127.0.0.1")
+
+
+def test_keys_of_both_kinds_in_one_report_end_each_in_its_way(
+    client: Client,
+    ada: User,
+    bob: User,
+    charlie: User,
+    other_team: Team,
+    issue: Issue,
+    manager: Manager,
+) -> None:
+    key, text = issue(bob)
+    mine, others = text_of(manager, ada), text_of(manager, charlie, team=other_team)
+    stays = manager(ada, "stays")
+    assert report(client, mine, text, others, secret.generate().text).status_code == 202
+    key.refresh_from_db()
+    assert key.disabled_at
+    assert [*ManagementKey.objects.all()] == [stays.key]
+    assert [action for action, _ in rows()].count(Action.KEY_REPORTED) == 3
+    told = sorted((letter.to[0], "management" in letter.subject) for letter in sent())
+    assert told == [
+        ("ada@example.com", False),
+        ("ada@example.com", True),
+        ("bob@example.com", False),
+        ("charlie@example.com", True),
+    ]
+
+
+def test_owner_and_admins_get_a_letter_each_without_the_key(
+    client: Client, alice: User, ada: User, bob: User, vera: User, manager: Manager, sink: Sink
+) -> None:
+    program = manager(ada, "deploy")
+    text = program.token or ""
+    report(client, text)
+    sink.wait_for(2)
+    assert sorted(sink.recipients) == ["ada@example.com", "alice@example.com"]
+    letter = sink.received[0]
+    assert letter["Subject"] == "[Keyportal] The management key deploy leaked and is deleted"
+    body = letter.get_content().replace("\r\n", "\n")
+    assert f'"deploy" ({program.key.public_id}) of the team "Acme"' in body
+    assert "http://127.0.0.1:8000/teams/u-8105f7322477/management-keys/" in body
+    assert text[14:30] not in sink.text
+
+
+def test_the_answer_does_not_wait_for_a_mail_server_that_says_nothing(
+    client: Client, ada: User, manager: Manager, sink: Sink
+) -> None:
+    sink.may_answer.clear()
+    text = text_of(manager, ada)
+    try:
+        assert report(client, text).status_code == 202
+        assert not sink.received
+        assert not ManagementKey.objects.exists()
+    finally:
+        sink.may_answer.set()
+    sink.wait_for(1)
+
+
+def test_the_answer_is_the_same_for_management_keys_of_every_fate(
+    client: Client, ada: User, issue: Issue, manager: Manager
+) -> None:
+    live, dead = text_of(manager, ada), manager(ada, "dead")
+    dead.key.revoke(actor=ada)
+    unknown = secret.generate(prefix="mk-kp-").text
+    for html in ({}, {"Accept": "text/html"}):
+        seen = set()
+        for text in (live, live, dead.token or "", unknown, issue(ada, f"{html}")[1]):
+            answer = report(client, text, **html)
+            del answer["Expires"]  # Now, by the second.
+            page = re.sub(rb'csrf\w*": "[^"]*', b"", answer.content)
+            assert text[14:30].encode() not in page
+            seen.add((answer.status_code, page, str(answer.headers)))
+        assert len(seen) == 1
+        assert next(iter(seen))[0] == 202
+
+
+def test_a_look_alike_ends_nothing(client: Client, ada: User, manager: Manager) -> None:
+    """The public id is no secret; and a key of the one kind is none of the other."""
+    program = manager(ada)
+    text, public_id = program.token or "", program.key.public_id
+    report(client, secret.generate(public_id, prefix="mk-kp-").text)
+    report(client, secret.generate(public_id).text)
+    assert report(client, text[:-1]).status_code == 400
+    assert report(client, text.replace("mk-", "sk-")).status_code == 400
+    assert program.get("self").status_code == 200
+    assert rows() == []
+    assert not sent()
+
+
+def test_a_report_that_is_sent_twice_does_nothing_the_second_time(
+    client: Client, ada: User, manager: Manager
+) -> None:
+    text = text_of(manager, ada)
+    report(client, text, text)
+    report(client, text)
+    assert len(rows()) == 2
+    assert len(sent()) == 1
+
+
+def test_one_that_somebody_deletes_meanwhile_is_not_told_of(
+    client: Client, ada: User, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found, and gone before it could be ended: no row says that the report ended it."""
+    first, second = manager(ada, "first"), manager(ada, "second")
+
+    def faster(*_: object) -> list[User]:
+        ManagementKey.objects.all().delete()
+        return []
+
+    monkeypatch.setattr(mail, "owner_and_admins", faster)
+    assert report(client, first.token or "", second.token or "").status_code == 202
+    assert [action for action, _ in rows()] == [Action.KEY_REPORTED, Action.MANAGEMENT_KEY_DELETED]
+    assert all(str(first.key) in target for _, target in rows())
+
+
+def test_one_that_has_expired_or_whose_owner_left_is_deleted_too(
+    client: Client, alice: User, ada: User, manager: Manager
+) -> None:
+    """An owner who comes back would make it work again."""
+    expired = text_of(manager, ada, expires_at=timezone.now() + timedelta(days=1))
+    ManagementKey.objects.update(expires_at=timezone.now() - timedelta(days=1))
+    left = text_of(manager, ada, name="left")
+    ada.memberships.all().delete()
+    report(client, expired, left)
+    assert not ManagementKey.objects.exists()
+    assert [letter.to for letter in sent()] == [["alice@example.com"]] * 2
+
+
+def test_a_session_makes_no_difference(
+    ada: User, charlie: User, other_team: Team, manager: Manager
+) -> None:
+    """Another team's owner who holds the key ends it as a stranger would, by no other right."""
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(charlie)
+    assert report(client, text_of(manager, ada)).status_code == 202
+    assert not ManagementKey.objects.exists()
+    assert set(AuditEvent.objects.values_list("actor", flat=True)) <= {"", "charlie"}
+    deleted = AuditEvent.objects.filter(action=Action.MANAGEMENT_KEY_DELETED)
+    assert [(row.actor, row.via) for row in deleted] == [("", "")]
+
+
+def test_no_session_is_begun(client: Client, ada: User, manager: Manager) -> None:
+    answer = report(client, text_of(manager, ada))
+    assert answer.status_code == 202
+    assert not answer.cookies
+
+
+def test_github_reports_one_and_where_it_was(
+    client: Client, ada: User, manager: Manager, settings: Settings, tmp_path: Path
+) -> None:
+    github, program = GitHub(), manager(ada)
+    settings.GITHUB_KEYS_FILE = github.publish(tmp_path)
+    text = program.token or ""
+    body = payload(secret.generate().text, text, url=f"{URL}?q={text}")
+    for signer, status in ((GitHub(), 403), (github, 202)):
+        assert program.get("self").status_code == 200
+        headers = signer.headers(body)
+        kind = headers.pop("Content-Type")
+        answer = client.post("/leaks/report", body, content_type=kind, headers=headers)
+        assert answer.status_code == status
+    assert program.get("self").status_code == 401
+    (letter,) = sent()
+    (_, target), _ = rows()
+    for shown in (target, letter.body):
+        assert "GitHub" in shown
+        assert URL in shown
+        assert text[14:30] not in shown
+
+
+def test_the_operators_command_ends_both_kinds(
+    bob: User, ada: User, issue: Issue, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key, text), program, told = issue(bob), manager(ada), StringIO()
+    monkeypatch.setattr("sys.stdin", StringIO(f"{text}\n{program.token}\n"))
+    call_command("report_leak", stdout=StringIO(), stderr=told)
+    slug = key.team.slug
+    assert told.getvalue() == f"Disabled {key} of {slug}.\nDeleted {program.key} of {slug}.\n"
+    assert not ManagementKey.objects.exists()
+
+
+def test_people_who_can_not_be_looked_up_undo_nothing(
+    client: Client,
+    ada: User,
+    manager: Manager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DatabaseError
+
+    monkeypatch.setattr(mail, "owner_and_admins", fail)
+    text = text_of(manager, ada)
+    assert report(client, text).status_code == 202
+    assert not ManagementKey.objects.exists()
+    assert "Nobody was told of a leak: DatabaseError" in caplog.text
+    assert text[14:30] not in caplog.text
+
+
+def test_a_crash_takes_both_rows_back_and_tells_no_log_of_the_key(
+    ada: User,
+    manager: Manager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    program = manager(ada)
+
+    def crash(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(ManagementKey, "delete", crash)
+    client = Client(raise_request_exception=False)
+    assert report(client, program.token or "").status_code == 500
+    assert program.get("self").status_code == 200
+    assert rows() == []
+    assert "out of luck" in caplog.text
+    assert (program.token or "")[14:30] not in caplog.text
+
+
+def test_the_keys_that_it_made_stay(client: Client, ada: User, manager: Manager) -> None:
+    program = manager(ada)
+    assert program.post("keys", {"name": "made"}).status_code == 201
+    report(client, program.token or "")
+    assert ApiKey.objects.get().disabled_at is None
