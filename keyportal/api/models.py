@@ -17,7 +17,7 @@ from keyportal.api.scopes import Scope
 from keyportal.keys import secret
 from keyportal.keys.models import SpentNonce
 from keyportal.keys.names import require_no_key, require_printable
-from keyportal.keys.permissions import EVERYTHING, Endpoints, Permissions
+from keyportal.keys.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.refusals import KeyRefused, NameTaken
 from keyportal.keys.secret import KeyString
 from keyportal.teams.models import Membership, Team, User
@@ -114,6 +114,9 @@ class ManagementKey(models.Model):
     last_used_at = models.DateTimeField(null=True, editable=False)
     last_used_ip = models.GenericIPAddressField(null=True, editable=False)
 
+    permissions = PermissionsColumns()
+    """The most that keys made or changed with it may have."""
+
     objects = ManagementKeyQuerySet.as_manager()
 
     class Meta:
@@ -131,18 +134,6 @@ class ManagementKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.public_id})"
-
-    @property
-    def permissions(self) -> Permissions:
-        """The most that keys made or changed with it may have."""
-        return Permissions(
-            tuple(self.allowed_models), Endpoints(self.endpoints), tuple(self.networks)
-        )
-
-    @permissions.setter
-    def permissions(self, value: Permissions) -> None:
-        self.allowed_models, self.networks = [*value.models], [*value.networks]
-        self.endpoints = value.endpoints
 
     @property
     def masked(self) -> str:

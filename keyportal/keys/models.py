@@ -17,7 +17,7 @@ from keyportal.keys import policy, secret
 from keyportal.keys.chores import Chore
 from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.nonces import SpentNonce
-from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.permissions import Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.presets import Preset
 from keyportal.keys.refusals import KeyLimitReached, NameTaken, PolicyBroken
 from keyportal.keys.reminders import Reminder
@@ -194,6 +194,8 @@ class ApiKey(models.Model):
         help_text="What an admin last allowed; the owner may go no higher. None: the team's rule.",
     )
 
+    permissions = PermissionsColumns()
+
     objects = ApiKeyQuerySet.as_manager()
 
     class Meta:
@@ -227,17 +229,6 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.public_id})"
-
-    @property
-    def permissions(self) -> Permissions:
-        return Permissions(
-            tuple(self.allowed_models), Endpoints(self.endpoints), tuple(self.networks)
-        )
-
-    @permissions.setter
-    def permissions(self, value: Permissions) -> None:
-        self.allowed_models, self.networks = [*value.models], [*value.networks]
-        self.endpoints = value.endpoints
 
     @cached_property
     def current_secret(self) -> "Secret":

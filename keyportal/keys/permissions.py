@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 from django.core.exceptions import ValidationError
@@ -58,6 +58,23 @@ class Permissions(NamedTuple):
 
 
 EVERYTHING = Permissions()
+
+
+class _Row(Protocol):
+    allowed_models: list[str]
+    endpoints: str
+    networks: list[str]
+
+
+class PermissionsColumns:
+    """Reads and sets the permissions of a row that keeps them in the columns of `_Row`."""
+
+    def __get__(self, row: _Row, owner: object = None) -> Permissions:
+        return Permissions(tuple(row.allowed_models), Endpoints(row.endpoints), tuple(row.networks))
+
+    def __set__(self, row: _Row, value: Permissions) -> None:
+        row.allowed_models, row.networks = [*value.models], [*value.networks]
+        row.endpoints = value.endpoints
 
 
 def _in_words(value: Sequence[str]) -> str:

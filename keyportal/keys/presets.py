@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.names import require_no_key, require_printable
-from keyportal.keys.permissions import EVERYTHING, Endpoints, Permissions
+from keyportal.keys.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.policy import breaches, widest
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
@@ -39,6 +39,8 @@ class Preset(models.Model):
         null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(3650)]
     )
 
+    permissions = PermissionsColumns()
+
     objects = PresetQuerySet.as_manager()
 
     class Meta:
@@ -55,17 +57,6 @@ class Preset(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def permissions(self) -> Permissions:
-        return Permissions(
-            tuple(self.allowed_models), Endpoints(self.endpoints), tuple(self.networks)
-        )
-
-    @permissions.setter
-    def permissions(self, value: Permissions) -> None:
-        self.allowed_models, self.networks = [*value.models], [*value.networks]
-        self.endpoints = value.endpoints
 
     @property
     def lifetime(self) -> timedelta | None:
