@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 
 from tests.serving import Reply, Server, wait_until
 
@@ -16,9 +17,8 @@ class Shooters:
         self._server = server
         self._request = request
         self._over = threading.Event()
-        self.shots: list[tuple[float, int]] = []
-        """Begin in monotonic seconds, status."""
-        self.last: Reply | None = None
+        self.shots: list[tuple[float, Reply]] = []
+        """Begin in monotonic seconds, and the answer."""
         self.threads = [threading.Thread(target=self._shoot) for _ in range(connections)]
 
     def _shoot(self) -> None:
@@ -26,12 +26,17 @@ class Shooters:
             while not self._over.is_set():
                 began = time.monotonic()
                 connection.send(self._request)
-                self.last = connection.reply()
-                self.shots.append((began, self.last.status))
+                self.shots.append((began, connection.reply()))
 
     def since(self, moment: float) -> list[int]:
         """The statuses of the requests that began later."""
-        return [status for began, status in tuple(self.shots) if began > moment]
+        return [reply.status for began, reply in tuple(self.shots) if began > moment]
+
+    @property
+    def last(self) -> Reply:
+        """What answered the request that began last: one that began before a change may well be
+        answered after all the others."""
+        return max(tuple(self.shots), key=itemgetter(0))[1]
 
     @contextmanager
     def firing(self) -> Iterator[None]:
