@@ -123,7 +123,7 @@ class EditForm(forms.Form):
         return plain_lines(self.cleaned_data["description"])
 
     def clean_tags(self) -> list[str]:
-        return read_tags(_words(self.cleaned_data["tags"]))
+        return read_tags([self.cleaned_data["tags"]])
 
 
 class OwnerField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time

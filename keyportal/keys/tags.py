@@ -1,5 +1,6 @@
 """Words by which a team sorts its keys, such as `ci` and `batch`."""
 
+import re
 from collections.abc import Sequence
 
 from django.core.exceptions import ValidationError
@@ -13,11 +14,12 @@ LONGEST = 32
 def read_tags(texts: Sequence[str]) -> list[str]:
     """As they are kept: in the order given, each once, whatever its case.
 
-    Raises `ValidationError` for what is no tag.
+    One text may be several tags, divided by commas or spaces. Raises `ValidationError` for what is
+    no tag.
     """
     tags: dict[str, str] = {}
-    for text in texts:
-        tags.setdefault(text.strip().casefold(), text.strip())
+    for tag in re.split(r"[\s,]+", " ".join(texts)):
+        tags.setdefault(tag.casefold(), tag)
     found = [tag for tag in tags.values() if tag]
     if len(found) > MOST:
         raise ValidationError(f"At most {MOST} tags.")

@@ -16,9 +16,11 @@ from keyportal.keys.management import options as arguments
 from keyportal.keys.management.issuing import expiry, limits_given, owner_named
 from keyportal.keys.management.telling import lines, table, told
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
+from keyportal.keys.names import plain_lines
 from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
 from keyportal.keys.policy import widest
 from keyportal.keys.rotation import Grace
+from keyportal.keys.tags import read_tags
 from keyportal.teams.management.operator import team_named
 from keyportal.teams.models import Team
 
@@ -68,7 +70,7 @@ def show(options: Options) -> Outcome:
 def create(options: Options) -> Outcome:
     team = team_named(options["team"])
     owner, name = owner_named(options["owner"], team), options["name"].strip()
-    description = options["description"].strip()
+    description = plain_lines(options["description"].strip())
     ApiKey(team=team, owner=owner, name=name, description=description).clean_fields(
         exclude=["public_id"]
     )
@@ -77,6 +79,7 @@ def create(options: Options) -> Outcome:
         owner=owner,
         name=name,
         description=description,
+        tags=read_tags(options["tags"]),
         expires_at=expiry(options["expires"]),
         permissions=_permissions(options, team),
         limits=limits_given(options, team),

@@ -33,7 +33,15 @@ def of_a_new_key(parser: CommandParser) -> None:
     parser.add_argument("--team", required=True, metavar="SLUG")
     parser.add_argument("--owner", required=True, metavar="USER", help="a member of the team")
     parser.add_argument("--name", required=True, help="unique in the team")
-    parser.add_argument("--description", default="", metavar="TEXT")
+    parser.add_argument("--description", default="", metavar="TEXT", help="what it is for")
+    parser.add_argument(
+        "--tags",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TAG",
+        help="words that the team sorts its keys by, divided by commas or spaces",
+    )
     parser.add_argument(
         "--models",
         nargs="+",
