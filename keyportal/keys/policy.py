@@ -43,8 +43,8 @@ def breaches(policy: Policy, key: "ApiKey", of: Container[str] | None = None) ->
 
 def _of_lifetime(policy: Policy, key: "ApiKey") -> list[str]:
     if key.expires_at is None:
-        must = policy.must_expire or policy.longest_days is not None
-        return ["Keys of this team must expire."] if must else []
+        within = f" within {policy.longest_days} days" if policy.longest_days else ""
+        return [f"Keys of this team must expire{within}."] if policy.is_without_never else []
     if policy.longest_days is None:
         return []
     longest = timedelta(days=policy.longest_days) + LEEWAY

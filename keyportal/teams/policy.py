@@ -31,6 +31,11 @@ class Policy(NamedTuple):
     on_leak: str = DISABLE
     """What happens to a key that is reported as leaked: `disable` or `delete`."""
 
+    @property
+    def is_without_never(self) -> bool:
+        """Whether every key needs an end."""
+        return self.must_expire or self.longest_days is not None
+
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Self:
         """From what `stored` gave. Raises `TypeError` for what is none of it."""

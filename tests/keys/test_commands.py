@@ -12,6 +12,7 @@ from keyportal.keys import secret
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
+from keyportal.teams.policy import Policy
 
 pytestmark = pytest.mark.django_db
 
@@ -102,6 +103,28 @@ def test_issue_key_refuses_bad_models_and_times(bob: User, argument: str, why: s
     with pytest.raises(CommandError, match=why):
         issue_key(argument)
     assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (
+            Policy(longest_days=30),
+            "must expire within 30 days. Give --expires, such as --expires 30d.",
+        ),
+        (Policy(must_expire=True), "must expire. Give --expires, such as --expires 90d."),
+    ],
+)
+def test_issue_key_names_the_option_that_the_policy_asks_for(
+    bob: User, policy: Policy, told: str
+) -> None:
+    Team.objects.update(policy=policy)
+    with pytest.raises(CommandError) as refused:
+        issue_key()
+    assert str(refused.value) == f"Keys of this team {told}"
+    assert not ApiKey.objects.exists()
+    issue_key(*str(refused.value).rstrip(".").split()[-2:])
+    assert ApiKey.objects.get().expires_at
 
 
 def test_issue_key_holds_the_limit(bob: User, team: Team) -> None:

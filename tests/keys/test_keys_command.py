@@ -208,7 +208,35 @@ def test_create_refuses_in_one_line(
 
 def test_create_tells_what_the_policy_forbids(keys: Keys, bob: User) -> None:
     Team.objects.update(policy=Policy(must_expire=True, name_pattern="prod-*"))
-    require_refused(keys(*NEW, "--json"), "Keys of this team must expire. Names of keys")
+    told = "Keys of this team must expire. Names of keys in this team look like prod-*."
+    require_refused(keys(*NEW, "--json", "--expires", "never"), told)
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (
+            Policy(longest_days=7),
+            "must expire within 7 days. Give --expires, such as --expires 7d.",
+        ),
+        (Policy(must_expire=True), "must expire. Give --expires, such as --expires 90d."),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--expires", "never"]])
+def test_create_names_the_option_that_is_missing(
+    keys: Keys, bob: User, policy: Policy, told: str, more: list[str]
+) -> None:
+    Team.objects.update(policy=policy)
+    refused = keys(*NEW, *more)
+    require_refused(refused, told)
+    assert keys(*NEW, *refused.err.rstrip(".\n").split()[-2:]).code == 0
+
+
+def test_an_end_that_is_too_late_asks_for_no_option(keys: Keys, bob: User) -> None:
+    Team.objects.update(policy=Policy(longest_days=7))
+    refused = keys(*NEW, "--expires", "9d")
+    require_refused(refused, "live for at most 7 days.")
+    assert "Give" not in refused.err
 
 
 def test_a_name_that_is_taken_is_refused(keys: Keys, bob: User, issue: Issue) -> None:

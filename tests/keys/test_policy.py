@@ -43,7 +43,11 @@ def test_without_a_policy_nothing_breaks_it(team: Team, bob: User) -> None:
     ("rules", "values", "told"),
     [
         ({"must_expire": True}, {"expires_at": None}, "Keys of this team must expire."),
-        ({"longest_days": 90}, {"expires_at": None}, "Keys of this team must expire."),
+        (
+            {"longest_days": 90},
+            {"expires_at": None},
+            "Keys of this team must expire within 90 days.",
+        ),
         ({"longest_days": 90}, {"expires_at": 92}, "Keys of this team live for at most 90 days."),
         ({"models": ("public/*",)}, {}, "Keys of this team may call: public/*."),
         (

@@ -124,7 +124,7 @@ def test_keys_from_before_go_on_and_are_listed(
     text = client.get(POLICY).content.decode()
     assert "1 key from before breaks the policy" in text
     assert "&lt;b&gt;old" in text
-    assert "Keys of this team must expire." in text
+    assert "Keys of this team must expire within 30 days." in text
     assert ApiKey.objects.get().disabled_at is None
 
 

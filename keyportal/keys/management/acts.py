@@ -13,7 +13,7 @@ from django.views.decorators.debug import sensitive_variables
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import changes, rotation, secret
 from keyportal.keys.management import options as arguments
-from keyportal.keys.management.issuing import expiry, limits_given, owner_named
+from keyportal.keys.management.issuing import expiry, limits_given, owner_named, refusals
 from keyportal.keys.management.telling import lines, table, told
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.names import plain_lines
@@ -74,16 +74,17 @@ def create(options: Options) -> Outcome:
     ApiKey(team=team, owner=owner, name=name, description=description).clean_fields(
         exclude=["public_id"]
     )
-    key, key_string = ApiKey.objects.issue(
-        team=team,
-        owner=owner,
-        name=name,
-        description=description,
-        tags=read_tags(options["tags"]),
-        expires_at=expiry(options["expires"]),
-        permissions=_permissions(options, team),
-        limits=limits_given(options, team),
-    )
+    with refusals(options, team):
+        key, key_string = ApiKey.objects.issue(
+            team=team,
+            owner=owner,
+            name=name,
+            description=description,
+            tags=read_tags(options["tags"]),
+            expires_at=expiry(options["expires"]),
+            permissions=_permissions(options, team),
+            limits=limits_given(options, team),
+        )
     return _shown_once(key.public_id, key_string.text, f"Created {key}.{_unknown(key)}")
 
 

@@ -1,17 +1,21 @@
 """What the commands that make a key share: its owner, its end, and how much it may use."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
 from django.utils import timezone
 
+from keyportal.keys.refusals import KeyRefused, PolicyBroken
 from keyportal.teams.limits import LABELS, Limits
 from keyportal.teams.management.operator import membership_of, user_named, with_given_limits
 from keyportal.teams.models import Role, Team, User
 
 NEVER = "never"
+USUAL_DAYS = 90
 _SPAN = re.compile(r"([0-9]{1,5})([dh])")
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1)}
 
@@ -42,6 +46,20 @@ def expiry(text: str | None) -> datetime | None:
     if moment <= timezone.now():
         raise CommandError(f"{text} is over already.")
     return moment
+
+
+@contextmanager
+def refusals(options: dict[str, Any], team: Team) -> Iterator[None]:
+    """What the rules of keys refuse, and which option is missing where nobody gave an end."""
+    try:
+        yield
+    except PolicyBroken as refusal:
+        is_endless = options["expires"] in (None, NEVER) and team.policy.is_without_never
+        days = team.policy.longest_days or USUAL_DAYS
+        way_on = f" Give --expires, such as --expires {days}d." if is_endless else ""
+        raise CommandError(f"{refusal}{way_on}") from refusal
+    except KeyRefused as refusal:
+        raise CommandError(str(refusal)) from refusal
 
 
 def _moment(text: str) -> datetime:

@@ -4,11 +4,10 @@ from django.core.management.base import CommandError, CommandParser
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.management.issuing import expiry, limits_given, owner_named
+from keyportal.keys.management.issuing import NEVER, expiry, limits_given, owner_named, refusals
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Permissions
 from keyportal.keys.policy import widest
-from keyportal.keys.refusals import KeyRefused
 from keyportal.teams.management.operator import (
     OperatorCommand,
     add_limit_arguments,
@@ -33,7 +32,9 @@ class Command(OperatorCommand):
             help="a served model that the key may call; may be given again; default: all",
         )
         parser.add_argument(
-            "--expires", metavar="ISO", help="such as 2030-01-31T18:00+01:00, or 30d"
+            "--expires",
+            metavar="WHEN",
+            help=f"an ISO 8601 date or time, a span such as 30d, or {NEVER}, which is the default",
         )
         add_limit_arguments(
             parser,
@@ -47,7 +48,7 @@ class Command(OperatorCommand):
         owner = owner_named(options["owner"], team)
         name = options["name"].strip()
         ApiKey(team=team, owner=owner, name=name).clean_fields(exclude=["public_id"])
-        try:
+        with refusals(options, team):
             _, key_string = ApiKey.objects.issue(
                 team=team,
                 owner=owner,
@@ -56,8 +57,6 @@ class Command(OperatorCommand):
                 permissions=_permissions(options["models"], team),
                 limits=limits_given(options, team),
             )
-        except KeyRefused as error:
-            raise CommandError(str(error)) from error
         self.stdout.write(key_string.text)
 
 
