@@ -143,6 +143,7 @@ def test_a_policy_refuses_with_a_sentence_a_rule(manager: Manager, alice: User, 
         ({"name": "mk-kp-7QmX2aPdk3Tz"}, "/name"),
         ({"name": "ci", "description": "sk-kp-7QmX2aPdk3Tz"}, "/description"),
         ({"name": "ci", "description": "\x00"}, "/description"),
+        ({"name": "ci", "description": "a\u202eb"}, "/description"),
         ({"name": "ci", "tags": ["a", "sk-kp-7QmX2aPdk3Tz"]}, "/tags/1"),
         ({"name": "ci", "tags": ["a b"]}, "/tags/0"),
         ({"name": "ci", "owner": "bob"}, "/owner"),
@@ -166,6 +167,15 @@ def test_what_a_new_key_cannot_be_is_pointed_at(
     assert [error.get("pointer", "") for error in told["errors"]] == [pointer]
     assert "k3Tz" not in str(told)
     assert not ApiKey.objects.exists()
+
+
+def test_texts_are_kept_as_the_pages_keep_them(manager: Manager, ada: User) -> None:
+    program = manager(ada)
+    texts = {"description": "One \nTwo", "tags": ["ci", "Batch", "CI"]}
+    made = program.post("keys", {"name": "ci", **texts}).json()
+    assert (made["description"], made["tags"]) == ("One\nTwo", ["ci", "Batch"])
+    changed = program.patch(f"keys/{made['id']}", {"description": "Two ", "tags": ["b", "B"]})
+    assert (changed.json()["description"], changed.json()["tags"]) == ("Two", ["b"])
 
 
 def test_keys_are_found_by_name_and_owner(

@@ -1,6 +1,6 @@
 """Which key is meant, whether the caller may change it, and how a refusal is told."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -15,8 +15,9 @@ from keyportal.api.v1.shapes import KeyChanges, NewKey
 from keyportal.keys.changes import locked
 from keyportal.keys.limits import AboveCeiling
 from keyportal.keys.models import ApiKey
-from keyportal.keys.names import require_no_key, require_printable
+from keyportal.keys.names import plain_lines, require_no_key, require_printable
 from keyportal.keys.refusals import AlreadyRotating, NameTaken, PolicyBroken
+from keyportal.keys.tags import read_tags
 from keyportal.teams.access import may_change
 
 LAST_YEAR = 2200  # Beyond, arithmetic with time zones ends sooner or later.
@@ -73,11 +74,14 @@ def refusals() -> Iterator[None]:
         ) from None
 
 
-def require_sound(asked: NewKey | KeyChanges) -> None:
-    """What no schema can say of names, texts and times. Raises `Invalid`."""
+def sound(asked: NewKey | KeyChanges) -> dict[str, Any]:
+    """What is asked of name, description, tags and end, as it is kept.
+
+    Raises `Invalid` for what no schema can say of them.
+    """
     wrong = [
         *_wrong("/name", asked.name, require_printable, require_no_key),
-        *_wrong("/description", asked.description, require_no_key),
+        *_wrong("/description", asked.description, plain_lines, require_no_key),
     ]
     if asked.tags is not UNSET:
         for number, tag in enumerate(asked.tags):
@@ -86,6 +90,23 @@ def require_sound(asked: NewKey | KeyChanges) -> None:
         wrong += _wrong("/expires_at", asked.expires_at, _require_future)
     if wrong:
         raise Invalid(errors=wrong)
+    return {
+        name: read(value)
+        for name, read in _KEPT.items()
+        if (value := getattr(asked, name)) is not UNSET
+    }
+
+
+def _as_given(value: Any) -> Any:
+    return value
+
+
+_KEPT: dict[str, Callable[[Any], Any]] = {
+    "name": _as_given,
+    "description": plain_lines,
+    "tags": read_tags,
+    "expires_at": _as_given,
+}
 
 
 def _wrong(pointer: str, value: Any, *rules: Any) -> Iterator[FieldError]:

@@ -2,7 +2,6 @@
 
 from django.views.decorators.debug import sensitive_variables
 from msgspec import UNSET, UnsetType
-from msgspec.structs import asdict
 
 from keyportal.api.callers import Caller
 from keyportal.api.operations import Asked, Operations
@@ -11,7 +10,7 @@ from keyportal.api.problems import Conflict, NotFound, Problem
 from keyportal.api.reading import NoQuery
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.fields import Line
-from keyportal.api.v1.finding import changing, key_of, refusals, require_sound
+from keyportal.api.v1.finding import changing, key_of, refusals, sound
 from keyportal.api.v1.permissions import require_within
 from keyportal.api.v1.shapes import KeyBody, KeyChanges, NewKey, ShownKeyBody
 from keyportal.keys import changes
@@ -65,7 +64,7 @@ def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
     policy lets new keys do, within what the management key may give.
     """
     caller, body = asked.caller, asked.body
-    require_sound(body)
+    told = sound(body)
     try:
         with refusals():
             key, key_string = ApiKey.objects.issue(
@@ -73,11 +72,8 @@ def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
                 owner=caller.user,
                 actor=caller.user,
                 address=caller.address,
-                name=body.name,
-                description=body.description,
-                tags=body.tags,
-                expires_at=body.expires_at,
                 permissions=_permissions(caller, body),
+                **told,
             )
             if body.limits is not UNSET:
                 limits = body.limits.applied_to(key.limits)
@@ -102,10 +98,8 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
     management key may give.
     """
     caller, body = asked.caller, asked.body
-    require_sound(body)
+    given = sound(body)
     with changing(caller, id) as key:
-        given = {name: value for name, value in asdict(body).items() if value is not UNSET}
-        given.pop("limits", None)
         if body.permissions is not UNSET:
             given["permissions"] = body.permissions.applied_to(key.permissions)
         require_within(caller.key.permissions, given.get("permissions", key.permissions))
