@@ -10,8 +10,9 @@ from django.utils import timezone
 from keyportal.activity.addresses import new_networks
 from keyportal.keys.breaches import NONE, breaking, working
 from keyportal.keys.models import ApiKeyQuerySet, Secret
+from keyportal.keys.states import owner_left
 from keyportal.keys.unused import unused_models
-from keyportal.teams.models import Membership, Team
+from keyportal.teams.models import Team
 
 IDLE = timedelta(days=90)
 MOST_NEW = 1000
@@ -86,7 +87,7 @@ def look(team: Team, keys: ApiKeyQuerySet) -> Looked:
     return Looked(
         {
             Finding.REPORTED: Q(reported_at__isnull=False),
-            Finding.OWNER_LEFT: _owner_left(),
+            Finding.OWNER_LEFT: owner_left(),
             Finding.NEW_ADDRESS: works & Q(public_id__in=[*networks]),
             Finding.BREAKS_POLICY: works & breaking(team.policy, keys),
             Finding.ROTATION_DUE: works & _rotation_due(team),
@@ -97,11 +98,6 @@ def look(team: Team, keys: ApiKeyQuerySet) -> Looked:
         networks,
         unused,
     )
-
-
-def _owner_left() -> Q:
-    theirs = Membership.objects.filter(team=OuterRef("team"), user=OuterRef("owner"))
-    return Q(owner__is_active=False) | ~Q(Exists(theirs))
 
 
 def _rotation_due(team: Team) -> Q:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.utils import timezone
@@ -189,6 +190,65 @@ def test_keys_are_found_by_name_and_owner(
     assert [key["name"] for key in program.get("keys?owner=bob").json()["data"]] == ["his"]
     assert [key["name"] for key in program.get("keys?name=hers").json()["data"]] == ["hers"]
     assert program.get("keys?name=nobody").json() == {"data": [], "next_cursor": None}
+
+
+def test_keys_are_found_by_tag(manager: Manager, ada: User, issue: Any) -> None:
+    issue(ada, "plain")
+    issue(ada, "one", tags=["ci", "grün", "100%"])
+    issue(ada, "two", tags=["ci-2", '"ci"', "CI"])
+    program = manager(ada)
+    found = {
+        tag: [key["name"] for key in program.get(f"keys?tag={quote(tag)}").json()["data"]]
+        for tag in ("ci", "grün", "100%", "CI", '"ci"', "c", "%", "?")
+    }
+    assert found == {
+        "ci": ["one"],
+        "grün": ["one"],
+        "100%": ["one"],
+        "CI": ["two"],
+        '"ci"': ["two"],
+        "c": [],
+        "%": [],
+        "?": [],
+    }
+    problem(program.get("keys?tag="), 422, "invalid")
+
+
+def test_keys_are_found_by_state_and_by_several_things_at_once(
+    manager: Manager, ada: User, bob: User, issue: Any
+) -> None:
+    over, later = timezone.now() - timedelta(days=1), timezone.now() + timedelta(days=1)
+    issue(ada, "works")
+    issue(ada, "works until", expires_at=later)
+    issue(ada, "over", expires_at=over)
+    issue(bob, "left")
+    issue(bob, "left and over", expires_at=over)
+    off = [issue(ada, "off")[0], issue(bob, "off and left and over", expires_at=over)[0]]
+    ApiKey.objects.filter(pk__in=[key.pk for key in off]).update(disabled_at=timezone.now())
+    bob.memberships.all().delete()
+    program = manager(ada)
+    expected = {
+        "active": ["works until", "works"],
+        "expired": ["left and over", "over"],
+        "ownerless": ["left"],
+        "disabled": ["off and left and over", "off"],
+    }
+    for state, names in expected.items():
+        found = program.get(f"keys?state={state}").json()["data"]
+        assert [key["name"] for key in found] == names
+        assert {key["state"] for key in found} == {state}
+    (one,) = program.get("keys?state=expired&owner=bob").json()["data"]
+    assert one["name"] == "left and over"
+    problem(program.get("keys?state=team+off"), 422, "invalid")
+
+
+def test_a_key_whose_owner_is_deactivated_is_found_as_ownerless(
+    manager: Manager, ada: User, bob: User, issue: Any
+) -> None:
+    issue(bob, "his")
+    User.objects.filter(pk=bob.pk).update(is_active=False)
+    (one,) = manager(ada).get("keys?state=ownerless").json()["data"]
+    assert (one["name"], one["state"]) == ("his", "ownerless")
 
 
 def test_a_list_of_keys_costs_the_same_for_any_length(

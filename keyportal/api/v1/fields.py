@@ -9,6 +9,7 @@ from keyportal.activity.models import Action
 from keyportal.api.scopes import Scope
 from keyportal.keys.permissions import Endpoints
 from keyportal.keys.rotation import Grace
+from keyportal.keys.states import State
 from keyportal.teams.limits import LARGEST, Limits
 from keyportal.teams.models import Role
 
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     GraceValue = str
     RoleValue = str
     ScopeValue = str
+    StateValue = str
 else:
     ActionValue = Literal[tuple(Action.values)]
     EndpointsValue = Literal[tuple(Endpoints.values)]
     GraceValue = Literal[tuple(Grace.values)]
     RoleValue = Literal[tuple(Role.values)]
     ScopeValue = Literal[tuple(Scope.values)]
+    # A team that is switched off manages nothing.
+    StateValue = Literal[tuple(one.value for one in State if one is not State.TEAM_OFF)]
 
 # No control characters: no database holds all of them, and nobody sees them.
 _SEEN = r"[^\u0000-\u001f\u007f-\u009f]"

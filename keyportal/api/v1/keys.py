@@ -1,7 +1,9 @@
 """The team's API keys: list, read, make, change and delete them."""
 
+from typing import Annotated
+
 from django.views.decorators.debug import sensitive_variables
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from keyportal.api.callers import Caller
 from keyportal.api.operations import Asked, Operations
@@ -9,16 +11,18 @@ from keyportal.api.paging import Page, Paged, page
 from keyportal.api.problems import Conflict, NotFound, Problem
 from keyportal.api.reading import NoQuery
 from keyportal.api.scopes import Scope
-from keyportal.api.v1.fields import Line
+from keyportal.api.v1.fields import Line, StateValue, Tag
 from keyportal.api.v1.finding import changing, key_of, refusals, sound
 from keyportal.api.v1.permissions import require_within
 from keyportal.api.v1.shapes import KeyBody, KeyChanges, NewKey, ShownKeyBody
 from keyportal.keys import changes
 from keyportal.keys.limits import limit_key
-from keyportal.keys.models import ApiKey
+from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.permissions import Permissions
 from keyportal.keys.policy import widest
 from keyportal.keys.refusals import KeyLimitReached
+from keyportal.keys.states import State, in_state
+from keyportal.keys.tags import holding
 from keyportal.teams.models import Role
 
 operations = Operations()
@@ -27,17 +31,25 @@ operations = Operations()
 class KeyQuery(Paged, forbid_unknown_fields=True):
     name: Line | UnsetType = UNSET
     owner: Line | UnsetType = UNSET
+    tag: Annotated[Tag | UnsetType, Meta(description="As it is written on the key.")] = UNSET
+    state: StateValue | UnsetType = UNSET
+
+    def among(self, keys: ApiKeyQuerySet) -> ApiKeyQuerySet:
+        """Those that all of it is true of."""
+        if self.name is not UNSET:
+            keys = keys.filter(name=self.name)
+        if self.owner is not UNSET:
+            keys = keys.filter(owner__username=self.owner)
+        if self.tag is not UNSET:
+            keys = keys.filter(holding(self.tag))
+        return keys if self.state is UNSET else keys.filter(in_state(State(self.state)))
 
 
 @operations.get("keys", scope=Scope.KEYS_READ, query=KeyQuery, answer=Page[KeyBody])
 def list_keys(asked: Asked[None, KeyQuery]) -> Page[KeyBody]:
     """List the API keys of the team, newest first."""
-    keys = ApiKey.objects.of(asked.caller.team).for_display()
-    if asked.query.name is not UNSET:
-        keys = keys.filter(name=asked.query.name)
-    if asked.query.owner is not UNSET:
-        keys = keys.filter(owner__username=asked.query.owner)
-    return page(keys, asked.query, KeyBody.of)
+    keys = ApiKey.objects.of(asked.caller.team).for_display().select_related("team")
+    return page(asked.query.among(keys), asked.query, KeyBody.of)
 
 
 @operations.get("keys/{id}", scope=Scope.KEYS_READ, answer=KeyBody, refuses=(NotFound,))

@@ -1,7 +1,7 @@
 """An API key, as it is told and as it is asked for."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
@@ -13,13 +13,13 @@ from keyportal.api.v1.fields import (
     LimitsBody,
     Moment,
     Name,
+    StateValue,
     Tags,
 )
 from keyportal.api.v1.permissions import PermissionChanges, PermissionsBody
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import live_secrets
-
-State = Literal["active", "disabled", "expired", "ownerless"]
+from keyportal.keys.states import state_of
 
 
 class SecretBody(Struct):
@@ -51,7 +51,7 @@ class KeyBody(Struct, kw_only=True):
     tags: list[str]
     masked: str
     owner: str
-    state: Annotated[State, Meta(description="Only an active key is served.")]
+    state: Annotated[StateValue, Meta(description="Only an active key is served.")]
     permissions: PermissionsBody
     limits: LimitsBody
     created_at: datetime
@@ -64,7 +64,7 @@ class KeyBody(Struct, kw_only=True):
 
     @classmethod
     def of(cls, found: ApiKey, **more: str) -> Self:
-        """`found` comes from `for_display`."""
+        """`found` comes from `for_display`, with its team."""
         return cls(
             id=found.public_id,
             name=found.name,
@@ -72,7 +72,7 @@ class KeyBody(Struct, kw_only=True):
             tags=found.tags,
             masked=found.masked,
             owner=found.owner.get_username(),
-            state=_state(found),
+            state=state_of(found).value,
             permissions=PermissionsBody.of(found.permissions),
             limits=LimitsBody.of(found.limits),
             created_at=found.created_at,
@@ -82,14 +82,6 @@ class KeyBody(Struct, kw_only=True):
             secrets=[SecretBody.of(secret) for secret in live_secrets(found)],
             **more,
         )
-
-
-def _state(key: ApiKey) -> State:
-    if key.disabled_at:
-        return "disabled"
-    if key.has_expired:
-        return "expired"
-    return "ownerless" if key.has_lost_its_owner else "active"
 
 
 class ShownKeyBody(KeyBody, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Any
 
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import live_secrets
+from keyportal.keys.states import state_of
 
 COLUMNS = ("PUBLIC ID", "TEAM", "NAME", "OWNER", "STATE", "EXPIRES", "LAST USED")
 
@@ -17,7 +18,7 @@ def told(key: ApiKey) -> dict[str, Any]:
         "name": key.name,
         "team": key.team.slug,
         "owner": key.owner.get_username(),
-        "state": state(key),
+        "state": state_of(key).value,
         "description": key.description,
         "tags": key.tags,
         "masked": key.masked,
@@ -36,17 +37,6 @@ def _told_secret(secret: Secret) -> dict[str, Any]:
     """Of one that lives; two while a rotation overlaps."""
     names = ("last4", "created_at", "expires_at", "lasts_until_used", "last_used_at")
     return {name: getattr(secret, name) for name in names}
-
-
-def state(key: ApiKey) -> str:
-    """`active`, or the first reason why it is refused."""
-    if key.disabled_at:
-        return "disabled"
-    if key.has_expired:
-        return "expired"
-    if not key.team.is_active:
-        return "team off"
-    return "ownerless" if key.has_lost_its_owner else "active"
 
 
 def table(keys: Iterable[ApiKey]) -> Iterator[str]:
@@ -78,7 +68,7 @@ def _flat(told: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _row(key: ApiKey) -> tuple[str, ...]:
     times = [_in_words(moment) for moment in (key.expires_at, _last_used_at(key))]
     owner = key.owner.get_username()
-    return (key.public_id, key.team.slug, key.name, owner, state(key), *times)
+    return (key.public_id, key.team.slug, key.name, owner, state_of(key).value, *times)
 
 
 def _last_used_at(key: ApiKey) -> datetime | None:
