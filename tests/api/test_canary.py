@@ -18,8 +18,8 @@ OwnServer = Callable[..., Server]
 KEYS = "/api/v1/keys"
 
 
-def spill(server: Server, token: str, text: str) -> Iterator[Reply]:
-    """`text` as credential, name, tag, pattern, parameter, path, header and idempotency key."""
+def spill(server: Server, token: str, text: str, public_id: str) -> Iterator[Reply]:
+    """`text` as credential, name, tag, owner, pattern, parameter, path, header, idempotency key."""
 
     def ask(method: str, path: str, body: object = None, **headers: str) -> Reply:
         return server.request(method, path, key=token, body=body, headers=headers)
@@ -30,7 +30,7 @@ def spill(server: Server, token: str, text: str) -> Iterator[Reply]:
             yield server.request("GET", path, headers={"Authorization": f"Basic {sent}"})
     for name in HEADERS:
         yield server.request("GET", KEYS, key=token, headers={name: text})
-    for query in ("name", "owner", "cursor", "limit", text):
+    for query in ("name", "owner", "tag", "state", "cursor", "limit", text):
         yield ask("GET", f"{KEYS}?{query}={quote(text)}")
     for path in (
         f"{KEYS}/{text}",
@@ -52,6 +52,7 @@ def spill(server: Server, token: str, text: str) -> Iterator[Reply]:
     ):
         yield ask("POST", KEYS, body)
         yield ask("POST", KEYS, body, **{"Idempotency-Key": text})
+    yield ask("PATCH", f"{KEYS}/{public_id}", {"owner": text})
 
 
 def test_neither_key_leaves_a_trace(
@@ -70,7 +71,7 @@ def test_neither_key_leaves_a_trace(
     assert failed.status in {500, 503}
 
     for text in (token, key):
-        for reply in spill(server, token, text):
+        for reply in spill(server, token, text, made.json()["id"]):
             assert reply.status < 500, reply
             told = str(reply.headers) + reply.body.decode()
             # A problem tells where, and what is wrong with it, and never what stood there.

@@ -47,6 +47,7 @@ Tag = Annotated[
 ]
 Tags = Annotated[list[Tag], Meta(max_length=20)]
 Line = Annotated[str, Meta(max_length=200, pattern=_LINE)]
+Username = Annotated[str, Meta(min_length=1, max_length=150, pattern=r"^[\w.@+-]+$")]
 Limit = Annotated[int, Meta(ge=1, le=LARGEST)]
 
 

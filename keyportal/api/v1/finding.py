@@ -16,9 +16,10 @@ from keyportal.keys.changes import locked
 from keyportal.keys.limits import AboveCeiling
 from keyportal.keys.models import ApiKey
 from keyportal.keys.names import plain_lines, require_no_key, require_printable
-from keyportal.keys.refusals import AlreadyRotating, NameTaken, PolicyBroken
+from keyportal.keys.refusals import AlreadyRotating, NameTaken, NotAMember, PolicyBroken
 from keyportal.keys.tags import read_tags
 from keyportal.teams.access import may_change
+from keyportal.teams.models import User
 
 LAST_YEAR = 2200  # Beyond, arithmetic with time zones ends sooner or later.
 
@@ -30,6 +31,14 @@ def key_of(caller: Caller, public_id: str) -> ApiKey:
     if found is None:
         raise NotFound
     return found
+
+
+def member_named(caller: Caller, username: str) -> User:
+    """Raises `NotAMember`, the same for somebody of another team as for nobody."""
+    member = User.objects.filter(username=username, memberships__team=caller.team).first()
+    if member is None:
+        raise NotAMember(username)
+    return member
 
 
 @contextmanager
@@ -59,6 +68,8 @@ def refusals() -> Iterator[None]:
         yield
     except NameTaken as refusal:
         raise Conflict(str(refusal), errors=[FieldError(str(refusal), pointer="/name")]) from None
+    except NotAMember as refusal:
+        raise Invalid.at("/owner", str(refusal)) from None
     except AlreadyRotating as refusal:
         raise Conflict(str(refusal)) from None
     except PolicyBroken as refusal:

@@ -12,7 +12,7 @@ from keyportal.api.problems import Conflict, NotFound, Problem
 from keyportal.api.reading import NoQuery
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.fields import Line, StateValue, Tag
-from keyportal.api.v1.finding import changing, key_of, refusals, sound
+from keyportal.api.v1.finding import changing, key_of, member_named, refusals, sound
 from keyportal.api.v1.permissions import require_within
 from keyportal.api.v1.shapes import KeyBody, KeyChanges, NewKey, ShownKeyBody
 from keyportal.keys import changes
@@ -107,7 +107,7 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
     """Change an API key
 
     It holds for the next request on every worker. Afterwards the key may do no more than the
-    management key may give.
+    management key may give, whoever owns it then.
     """
     caller, body = asked.caller, asked.body
     given = sound(body)
@@ -119,6 +119,9 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
         if body.limits is not UNSET:
             limits = body.limits.applied_to(key.limits)
             limit_key(key, limits, by=caller.membership, address=caller.address)
+        if body.owner is not UNSET:
+            to = member_named(caller, body.owner)
+            changes.hand_over(key, to, actor=caller.user, address=caller.address)
     return KeyBody.of(key_of(caller, id))
 
 

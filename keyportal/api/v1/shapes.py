@@ -15,6 +15,7 @@ from keyportal.api.v1.fields import (
     Name,
     StateValue,
     Tags,
+    Username,
 )
 from keyportal.api.v1.permissions import PermissionChanges, PermissionsBody
 from keyportal.keys.models import ApiKey, Secret
@@ -116,6 +117,10 @@ class KeyChanges(Struct, forbid_unknown_fields=True):
     permissions: PermissionChanges | UnsetType = UNSET
     limits: LimitChanges | UnsetType = UNSET
     expires_at: Annotated[Moment | UnsetType | None, Meta(description="Null: never.")] = UNSET
+    owner: Annotated[
+        Username | UnsetType,
+        Meta(description="Hands it over: to a member of the team who could own a key."),
+    ] = UNSET
 
 
 class Rotation(Struct, forbid_unknown_fields=True):
