@@ -90,12 +90,13 @@ def document_of(operations: list[Operation]) -> Schema:
 
 
 def _told(one: Operation, told: dict[Any, Schema], components: dict[str, Schema]) -> Schema:
-    scope = f"Scope: `{one.scope}`." if one.scope else ""
+    scopes = [f"Scope: `{one.scope}`."] if one.scope else []
+    scopes += [f"Also `{scope}` {what}." for scope, what in one.more.items()]
     page: Schema = {
         "operationId": one.act.__name__,
         "tags": [one.path.partition("/")[0]],
         "summary": one.summary,
-        "description": f"{one.description} {scope}".strip(),
+        "description": " ".join([one.description, *scopes]).strip(),
         "parameters": [*_parts(one), *_query(one, components)],
         "responses": _answers(one, told),
     }

@@ -5,7 +5,7 @@ of scope and role, the reading of parameters and body, its transaction, and its 
 document, so that none of these can say something else than the others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -46,6 +46,8 @@ class Operation:
     """The type of what it answers with; None: nothing, with 204."""
     status: int = 200
     scope: Scope | None = None
+    more: Mapping[Scope, str] = field(default_factory=dict)
+    """What it needs for some of what it does, and for what; it asks for these itself."""
     role: Role = Role.VIEWER
     body: Any = None
     query: type[Struct] = reading.NoQuery

@@ -10,6 +10,7 @@ class Scope(models.TextChoices):
     MEMBERS_READ = "members:read", "Read the members"
     KEYS_READ = "keys:read", "Read API keys"
     KEYS_WRITE = "keys:write", "Make, change, rotate, switch off and delete API keys"
+    LIMITS_RAISE = "limits:raise", "Raise limits of API keys above what members may give"
     MODELS_READ = "models:read", "Read the models"
     USAGE_READ = "usage:read", "Read what was used"
     AUDIT_READ = "audit:read", "Read the audit"

@@ -20,12 +20,15 @@ class AboveCeiling(Exception):
         self.complaints = {name: f"At most {getattr(ceiling, name)} here." for name in names}
 
 
-def limit_key(key: ApiKey, limits: Limits, *, by: Membership, address: str | None) -> None:
+def limit_key(
+    key: ApiKey, limits: Limits, *, by: Membership, address: str | None, is_bound: bool = False
+) -> None:
     """Give the key these limits; an admin's are the owner's ceiling from now on.
 
+    Where `is_bound`, the ceiling holds for an admin too, and stays.
     Raises `AboveCeiling`, or `ApiKey.DoesNotExist` when the key was deleted meanwhile.
     """
-    is_admin = by.is_at_least(Role.ADMIN)
+    is_admin = by.is_at_least(Role.ADMIN) and not is_bound
     with transaction.atomic():
         locked = (
             ApiKey.objects.select_related("team")

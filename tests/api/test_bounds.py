@@ -124,6 +124,44 @@ def test_an_admin_gives_what_limits_they_like(manager: Manager, ada: User, team:
     assert ApiKey.objects.get().granted_limits == Limits()
 
 
+UNLIMITED: dict[str, Any] = {"tokens_per_day": None}
+
+
+def test_an_admins_program_raises_no_limit_without_the_scope_for_it(
+    manager: Manager, ada: User, team: Team, issue: Any
+) -> None:
+    """Whoever finds the management key of CI could spend without a limit otherwise."""
+    team.key_limits = Limits(tokens_per_day=100)
+    team.save(update_fields=["key_limits"])
+    key, _ = issue(ada, "hers")
+    program = manager(ada, scopes=[Scope.KEYS_READ, Scope.KEYS_WRITE])
+    made = program.post("keys", {"name": "ci", "limits": UNLIMITED})
+    changed = program.patch(f"keys/{key.public_id}", {"limits": UNLIMITED})
+    for answer in (made, changed):
+        assert "limits:raise" in problem(answer, 403, "missing-scope")["detail"]
+    assert ApiKey.objects.get().limits == Limits(tokens_per_day=100)
+
+
+def test_it_lowers_them_and_raises_them_again_to_where_they_were(
+    manager: Manager, ada: User, team: Team, issue: Any
+) -> None:
+    team.key_limits = Limits(tokens_per_day=100)
+    team.save(update_fields=["key_limits"])
+    key, _ = issue(ada)
+    program = manager(ada, scopes=[Scope.KEYS_WRITE])
+    for most in (7, 100):
+        answer = program.patch(f"keys/{key.public_id}", {"limits": {"tokens_per_day": most}})
+        assert answer.json()["limits"]["tokens_per_day"] == most
+    assert ApiKey.objects.get().granted_limits is None
+
+
+def test_the_scope_makes_no_admin_of_a_member(manager: Manager, bob: User, team: Team) -> None:
+    team.key_limits = Limits(tokens_per_day=100)
+    team.save(update_fields=["key_limits"])
+    program = manager(bob, scopes=[Scope.KEYS_WRITE, Scope.LIMITS_RAISE])
+    problem(program.post("keys", {"name": "ci", "limits": UNLIMITED}), 422, "invalid")
+
+
 def test_another_teams_ids_are_as_unknown_as_none(
     manager: Manager, ada: User, charlie: User, other_team: Team, issue: Any
 ) -> None:

@@ -13,10 +13,10 @@ from keyportal.api.reading import NoQuery
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.fields import Line, StateValue, Tag
 from keyportal.api.v1.finding import changing, key_of, member_named, refusals, sound
+from keyportal.api.v1.limits import limit
 from keyportal.api.v1.permissions import require_within
 from keyportal.api.v1.shapes import KeyBody, KeyChanges, NewKey, ShownKeyBody
 from keyportal.keys import changes
-from keyportal.keys.limits import limit_key
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.permissions import Permissions
 from keyportal.keys.policy import widest
@@ -26,6 +26,7 @@ from keyportal.keys.tags import holding
 from keyportal.teams.models import Role
 
 operations = Operations()
+RAISING = {Scope.LIMITS_RAISE: "to go above what members may give, which takes an admin too"}
 
 
 class KeyQuery(Paged, forbid_unknown_fields=True):
@@ -61,6 +62,7 @@ def read_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002 - i
 @operations.post(
     "keys",
     scope=Scope.KEYS_WRITE,
+    more=RAISING,
     role=Role.MEMBER,
     body=NewKey,
     answer=ShownKeyBody,
@@ -87,9 +89,7 @@ def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
                 permissions=_permissions(caller, body),
                 **told,
             )
-            if body.limits is not UNSET:
-                limits = body.limits.applied_to(key.limits)
-                limit_key(key, limits, by=caller.membership, address=caller.address)
+            limit(caller, key, body.limits)
     except KeyLimitReached as refusal:
         return Conflict(str(refusal))
     return ShownKeyBody.of(key_of(caller, key.public_id), key=key_string.text)
@@ -98,6 +98,7 @@ def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
 @operations.patch(
     "keys/{id}",
     scope=Scope.KEYS_WRITE,
+    more=RAISING,
     role=Role.MEMBER,
     body=KeyChanges,
     answer=KeyBody,
@@ -116,9 +117,7 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
             given["permissions"] = body.permissions.applied_to(key.permissions)
         require_within(caller.key.permissions, given.get("permissions", key.permissions))
         changes.change(key, changes.Changes(**given), actor=caller.user, address=caller.address)
-        if body.limits is not UNSET:
-            limits = body.limits.applied_to(key.limits)
-            limit_key(key, limits, by=caller.membership, address=caller.address)
+        limit(caller, key, body.limits)
         if body.owner is not UNSET:
             to = member_named(caller, body.owner)
             changes.hand_over(key, to, actor=caller.user, address=caller.address)

@@ -1,0 +1,29 @@
+"""How much a key may use, as a program asks for it.
+
+To raise a limit above its ceiling takes an admin, as in the portal, and a scope too: of many keys a
+leaked one of CI is the likeliest, and whoever has it should not be able to spend without a limit.
+"""
+
+from msgspec import UNSET, UnsetType
+
+from keyportal.api.callers import Caller
+from keyportal.api.problems import MissingScope
+from keyportal.api.scopes import Scope
+from keyportal.api.v1.fields import LimitChanges
+from keyportal.keys.limits import AboveCeiling, limit_key
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Role
+
+
+def limit(caller: Caller, key: ApiKey, asked: LimitChanges | UnsetType) -> None:
+    """Raises `AboveCeiling`, or `MissingScope` where the caller's role alone would do."""
+    if asked is UNSET:
+        return
+    may_raise = Scope.LIMITS_RAISE in caller.key.scopes
+    limits = asked.applied_to(key.limits)
+    try:
+        limit_key(key, limits, by=caller.membership, address=caller.address, is_bound=not may_raise)
+    except AboveCeiling:
+        if caller.membership.is_at_least(Role.ADMIN):
+            raise MissingScope(Scope.LIMITS_RAISE) from None
+        raise
