@@ -16,6 +16,7 @@ from keyportal.keys import secret
 from keyportal.keys.management.commands.keys import Command
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.presets import Preset
 from keyportal.keys.rotation import live_secrets
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
@@ -242,6 +243,45 @@ def test_an_end_that_is_too_late_asks_for_no_option(keys: Keys, bob: User) -> No
 def test_a_name_that_is_taken_is_refused(keys: Keys, bob: User, issue: Issue) -> None:
     issue(bob, "ci")
     require_refused(keys(*NEW), "already exists in the team")
+
+
+@pytest.fixture
+def preset(team: Team) -> Preset:
+    preset = Preset(team=team, name="CI job", lifetime_days=30)
+    preset.permissions = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
+    preset.save()
+    return preset
+
+
+def test_a_template_says_what_the_options_do_not(keys: Keys, bob: User, preset: Preset) -> None:
+    before = timezone.now()
+    assert keys(*NEW, "--template", "CI job").code == 0
+    key = ApiKey.objects.get()
+    assert key.permissions == preset.permissions
+    assert key.expires_at
+    assert before <= key.expires_at - timedelta(days=30) <= timezone.now()
+
+
+def test_an_option_counts_more_than_a_template(keys: Keys, bob: User, preset: Preset) -> None:
+    more = ("--models", "public/large", "--networks", "198.51.100.7", "--expires", "never")
+    assert keys(*NEW, "--template", "CI job", *more).code == 0
+    key = ApiKey.objects.get()
+    expected = Permissions(("public/large",), Endpoints.CHAT, ("198.51.100.7/32",))
+    assert (key.permissions, key.expires_at) == (expected, None)
+
+
+def test_a_template_makes_no_key_beyond_the_policy(keys: Keys, bob: User, preset: Preset) -> None:
+    Team.objects.update(policy=Policy(models=("team/*",), longest_days=60))
+    refused = keys(*NEW, "--template", "CI job")
+    require_refused(refused, "may call: team/*.")
+    assert "--expires" not in refused.err
+
+
+def test_a_template_of_another_team_is_none(
+    keys: Keys, bob: User, preset: Preset, other_team: Team
+) -> None:
+    Preset.objects.update(team=other_team)
+    require_refused(keys(*NEW, "--template", "CI job"), f"{SLUG} has no template named CI job.")
 
 
 # List and show.

@@ -4,10 +4,12 @@ The lines are for a person. In `told` is what `--json` prints, which is one docu
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, CommandParser
+from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.catalog.models import ServedModel
@@ -19,6 +21,7 @@ from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.names import plain_lines
 from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
 from keyportal.keys.policy import widest
+from keyportal.keys.presets import Preset
 from keyportal.keys.rotation import Grace
 from keyportal.keys.tags import read_tags
 from keyportal.teams.management.operator import team_named
@@ -74,28 +77,47 @@ def create(options: Options) -> Outcome:
     ApiKey(team=team, owner=owner, name=name, description=description).clean_fields(
         exclude=["public_id"]
     )
-    with refusals(options, team):
+    preset = _preset(options, team)
+    end = _end(options, preset)
+    with refusals(team, end):
         key, key_string = ApiKey.objects.issue(
             team=team,
             owner=owner,
             name=name,
             description=description,
             tags=read_tags(options["tags"]),
-            expires_at=expiry(options["expires"]),
-            permissions=_permissions(options, team),
+            expires_at=end,
+            permissions=_permissions(options, team, preset),
             limits=limits_given(options, team),
         )
     return _shown_once(key.public_id, key_string.text, f"Created {key}.{_unknown(key)}")
 
 
-def _permissions(options: Options, team: Team) -> Permissions:
-    """What is not said is as wide as the team's policy allows."""
-    permissions = widest(team.policy)
+def _preset(options: Options, team: Team) -> Preset | None:
+    if (name := options["template"]) is None:
+        return None
+    try:
+        return Preset.objects.of(team).get(name=name)
+    except Preset.DoesNotExist:
+        raise CommandError(f"{team.slug} has no template named {name}.") from None
+
+
+def _end(options: Options, preset: Preset | None) -> datetime | None:
+    if options["expires"] is None and preset and preset.lifetime:
+        return timezone.now() + preset.lifetime
+    return expiry(options["expires"])
+
+
+def _permissions(options: Options, team: Team, preset: Preset | None) -> Permissions:
+    """What is not said is as the template says, or as wide as the team's policy allows."""
+    permissions = preset.permissions_within(team.policy) if preset else widest(team.policy)
     if options["models"] is not None:
         permissions = permissions._replace(models=read_patterns(options["models"]))
     if options["endpoints"] is not None:
         permissions = permissions._replace(endpoints=Endpoints(options["endpoints"]))
-    return permissions._replace(networks=read_networks(options["networks"] or []))
+    if options["networks"] is not None:
+        permissions = permissions._replace(networks=read_networks(options["networks"]))
+    return permissions
 
 
 def _unknown(key: ApiKey) -> str:

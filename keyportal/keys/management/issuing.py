@@ -49,12 +49,12 @@ def expiry(text: str | None) -> datetime | None:
 
 
 @contextmanager
-def refusals(options: dict[str, Any], team: Team) -> Iterator[None]:
+def refusals(team: Team, end: datetime | None) -> Iterator[None]:
     """What the rules of keys refuse, and which option is missing where nobody gave an end."""
     try:
         yield
     except PolicyBroken as refusal:
-        is_endless = options["expires"] in (None, NEVER) and team.policy.is_without_never
+        is_endless = end is None and team.policy.is_without_never
         days = team.policy.longest_days or USUAL_DAYS
         way_on = f" Give --expires, such as --expires {days}d." if is_endless else ""
         raise CommandError(f"{refusal}{way_on}") from refusal

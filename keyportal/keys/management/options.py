@@ -43,11 +43,16 @@ def of_a_new_key(parser: CommandParser) -> None:
         help="words that the team sorts its keys by, divided by commas or spaces",
     )
     parser.add_argument(
+        "--template",
+        metavar="NAME",
+        help="one of the team's, for the permissions and the end that are not given",
+    )
+    parser.add_argument(
         "--models",
         nargs="+",
         action="extend",
         metavar="MODEL",
-        help="names or patterns such as public/*; default: what the team's policy allows",
+        help="names or patterns such as public/*; default: what template or policy allow",
     )
     parser.add_argument("--endpoints", choices=Endpoints.values)
     parser.add_argument(
@@ -55,12 +60,13 @@ def of_a_new_key(parser: CommandParser) -> None:
         nargs="+",
         action="extend",
         metavar="CIDR",
-        help="addresses that it may be used from; default: all",
+        help="addresses that it may be used from; default: the template's, or all",
     )
     parser.add_argument(
         "--expires",
         metavar="WHEN",
-        help=f"an ISO 8601 date or time, a span such as 30d, or {NEVER}, which is the default",
+        help=f"an ISO 8601 date or time, a span such as 30d, or {NEVER}; without it and a "
+        f"template, {NEVER}",
     )
     add_limit_arguments(
         parser,

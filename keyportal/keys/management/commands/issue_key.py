@@ -48,12 +48,13 @@ class Command(OperatorCommand):
         owner = owner_named(options["owner"], team)
         name = options["name"].strip()
         ApiKey(team=team, owner=owner, name=name).clean_fields(exclude=["public_id"])
-        with refusals(options, team):
+        end = expiry(options["expires"])
+        with refusals(team, end):
             _, key_string = ApiKey.objects.issue(
                 team=team,
                 owner=owner,
                 name=name,
-                expires_at=expiry(options["expires"]),
+                expires_at=end,
                 permissions=_permissions(options["models"], team),
                 limits=limits_given(options, team),
             )
