@@ -90,6 +90,14 @@ def test_every_file_that_the_documents_name_exists() -> None:
             assert (ROOT / link.partition("#")[0]).exists(), f"{document} links {link}"
 
 
+def test_no_table_says_anything_twice() -> None:
+    for document in ("README.md", "SECURITY.md"):
+        text = (ROOT / document).read_text()
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            first = [row.split(" | ")[0] for row in table.splitlines()]
+            assert len(set(first)) == len(first), f"{document}: {first}"
+
+
 def test_locks_hold_no_index_link_or_path() -> None:
     for lock in ("requirements.txt", "requirements-dev.txt"):
         text = (ROOT / lock).read_text()
