@@ -1,214 +1,24 @@
 """Gunicorn's ASGI worker, made to lose nobody and to keep no idle connection.
 
 As it comes, one idle keep-alive connection holds a graceful stop for its whole time-out, after
-which the worker is killed; Ctrl-C skips the graceful stop altogether; the timer that should
-close idle connections is cancelled as soon as it is armed; and a request that arrives before the
-application has returned from the one before is forgotten, and its client waits for ever. A body is
-read from its sender as fast as it comes, however slowly it is used.
+which the worker is killed; and Ctrl-C skips the graceful stop altogether.
 """
 
 import asyncio
 import resource
 import signal
-from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any
 
-from gunicorn.asgi import protocol
-from gunicorn.asgi.parser import ParseError
-from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
-from keyportal.asgi_types import Headers
-from keyportal.gateway.errors import AddressTooLong, GatewayError, HeadersTooLarge, Malformed
-from keyportal.headers import new_request_id
+from keyportal.protocol import Protocol
 
 END_MARGIN = 2.0  # Seconds before the master kills: the time to say goodbye to what still runs.
 IDLE_SECONDS = 75.0
-UNREAD = 256 * 1024  # Bytes of a body that may wait for the application.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-# What the parser can't read belongs to neither door; programs understand this shape, people too.
-UNREADABLE: dict[int, type[GatewayError]] = {
-    400: Malformed,
-    414: AddressTooLong,
-    431: HeadersTooLarge,
-}
-
-
-class BodyReceiver(protocol.BodyReceiver):  # type: ignore[misc]  # untyped base
-    """Knows how much of a body waits for the application, so that its sender can be made to.
-
-    And tells when the client goes away: a task that waits for that is a tenth of a call's cost.
-    """
-
-    __slots__ = ("_gone", "unread")
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.unread = 0
-        self._gone: Callable[[], None] | None = None
-
-    def when_gone(self, callback: Callable[[], None]) -> None:
-        """Call back when the client goes away before the answer is over; now, if it has gone."""
-        self._gone = callback
-        if self._disconnected:
-            callback()
-
-    def signal_disconnect(self) -> None:
-        super().signal_disconnect()
-        if self._gone is not None:
-            self._gone()
-
-    def feed(self, chunk: bytes) -> None:
-        self.unread += len(chunk)
-        super().feed(chunk)
-
-    def _pop_chunk(self) -> dict[str, Any]:
-        message: dict[str, Any] = super()._pop_chunk()
-        self.unread -= len(message["body"])
-        if self.unread <= UNREAD:
-            self.protocol._resume_reading()
-        return message
-
-
-class Signal:
-    """asyncio.Event, but for the one task that waits here, and without a call to the system."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._is_set = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def is_set(self) -> bool:
-        return self._is_set
-
-    def set(self) -> None:
-        self._is_set = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def clear(self) -> None:
-        self._is_set = False
-
-    async def wait(self) -> None:
-        while not self._is_set:
-            self._waiter = self._loop.create_future()
-            await self._waiter
-
-
-class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
-    """Knows whether it is idle: between requests, or before the first one's headers are whole."""
-
-    idle_since: float | None
-    _body_receiver: BodyReceiver | None
-    early = b""
-    """The beginning of the next request, which came before this one was over."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.idle_since = self.worker.loop.time()
-        self.worker.connections.add(self)
-        super().connection_made(transport)
-
-    def _start_http1(self, buffered: bytes = b"") -> None:
-        super()._start_http1()
-        self._request_ready = Signal(self.worker.loop)
-        if buffered:
-            self._feed_callback_parser(buffered)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.worker.connections.discard(self)
-        super().connection_lost(exc)
-
-    def close_if_idle_since(self, moment: float) -> None:
-        if self.idle_since is not None and self.idle_since <= moment:
-            self._close_transport()
-
-    async def _handle_http_request(self, request: Any, *peers: Any) -> Any:
-        self.idle_since = None
-        try:
-            goes_on = await super()._handle_http_request(request, *peers)
-        finally:
-            self.idle_since = self.worker.loop.time()
-        # The parser holds up to 64 KiB that came early, and is about to be reset.
-        self.early = self._callback_parser.remaining()
-        return goes_on and not self._callback_parser.remaining_truncated and not _is_last(request)
-
-    def _build_http_scope(self, *args: Any) -> Any:
-        scope = super()._build_http_scope(*args)
-        if self._body_receiver is not None:
-            scope["keyportal.when_gone"] = self._body_receiver.when_gone
-        return scope
-
-    def _arm_keepalive_timer(self) -> None:
-        """Called when the parser is ready for the next request; the worker minds idle ones."""
-        if self.early:
-            early, self.early = self.early, b""
-            self.data_received(early)
-
-    def _on_headers_complete(self) -> Any:
-        parser = self._callback_parser
-        if parser.http_version >= (1, 1) and parser.get_header(b"host") is None:
-            raise ParseError  # RFC 9112, 3.2.
-        return super()._on_headers_complete()
-
-    def _send_response_start(self, status: int, headers: Headers, request: Any) -> None:
-        # Whoever was told that the connection closes would wait for that, to its own time-out.
-        request.must_close = request.must_close or (b"connection", b"close") in headers
-        super()._send_response_start(status, headers, request)
-
-    def _handle_h1c_exception(self, exc: Exception) -> bool:
-        """Answer 400 to all that the fast parser refuses; as it comes, most is a traceback."""
-        if super()._handle_h1c_exception(exc):
-            return True
-        if isinstance(exc, ValueError):
-            self._send_error_response(400, "Bad Request")
-            self._close_transport()
-        return isinstance(exc, ValueError)
-
-    def _send_error_response(self, status: int, message: str) -> None:
-        """In our own words: gunicorn would tell the parser's, in the reason phrase too."""
-        if status not in UNREADABLE:
-            super()._send_error_response(status, message)
-            return
-        body = UNREADABLE[status]().body()
-        lines = [
-            f"HTTP/1.1 {status} {self._get_reason_phrase(status)}",
-            "content-type: application/json",
-            f"content-length: {len(body)}",
-            f"x-request-id: {new_request_id()}",
-            "connection: close",
-        ]
-        self._safe_write("\r\n".join([*lines, "", ""]).encode() + body)
-
-    def _is_buffer_full(self) -> bool:
-        """As it comes, this knows HTTP/2 alone: a body was taken in as fast as it was sent."""
-        receiver = self._body_receiver
-        return receiver.unread > UNREAD if receiver else super()._is_buffer_full()
-
-    def _get_reason_phrase(self, status: int) -> str:
-        # Gunicorn's own table knows no 415 or 426.
-        try:
-            return HTTPStatus(status).phrase
-        except ValueError:
-            return "Unknown"
-
-
-def _is_last(request: Any) -> bool:
-    """Whether the connection must close after this one.
-
-    HTTP/1.0 knows no chunks, so the end of the connection is the end of a stream. The body of a
-    HEAD is not read, and would pass for the next request: one smuggled past a proxy.
-    """
-    has_body = request.chunked or request.content_length
-    return bool(request.version < (1, 1) or (request.method == "HEAD" and has_body))
-
 
 # The worker has no hook for its protocol class, but looks it up here for each connection.
 gasgi.ASGIProtocol = Protocol
-protocol.BodyReceiver = BodyReceiver
-# Gunicorn notes on the class that asks whether its fast parser is there, and reads it from the
-# base class: asked through a subclass only, it would never find it.
-ASGIProtocol._check_h1c_protocol_available()
 
 
 class DrainingWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # untyped base
