@@ -13,12 +13,14 @@ from typing import Any
 
 from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import ParseError
-from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.asgi.protocol import ASGIProtocol, _normalize_sockaddr
 
-from keyportal.asgi_types import Headers
+from keyportal.asgi_types import Headers, Scope
 from keyportal.gateway.errors import AddressTooLong, GatewayError, HeadersTooLarge, Malformed
 from keyportal.headers import new_request_id
+from keyportal.http_request import HTTPRequest
 
+REASONS = {status.value: status.phrase for status in HTTPStatus}
 UNREAD = 256 * 1024  # Bytes of a body that may wait for the application.
 # What the parser can't read belongs to neither door; programs understand this shape, people too.
 UNREADABLE: dict[int, type[GatewayError]] = {
@@ -126,8 +128,13 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
         self.early = self._callback_parser.remaining()
         return goes_on and not self._callback_parser.remaining_truncated and not _is_last(request)
 
-    def _build_http_scope(self, *args: Any) -> Any:
-        scope = super()._build_http_scope(*args)
+    def _is_websocket_upgrade(self, request: Any) -> bool:
+        wants_another = self._callback_parser.get_header(b"upgrade") is not None
+        return wants_another and super()._is_websocket_upgrade(request)
+
+    def _build_http_scope(self, request: HTTPRequest, *ends: Any) -> Scope:
+        server, client = map(_normalize_sockaddr, ends)
+        scope = request.scope(server, client, self.worker.state)
         if self._body_receiver is not None:
             scope["keyportal.when_gone"] = self._body_receiver.when_gone
         return scope
@@ -180,13 +187,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
 
     def _get_reason_phrase(self, status: int) -> str:
         # Gunicorn's own table knows no 415 or 426.
-        try:
-            return HTTPStatus(status).phrase
-        except ValueError:
-            return "Unknown"
+        return REASONS.get(status, "Unknown")
 
 
-def _is_last(request: Any) -> bool:
+def _is_last(request: HTTPRequest) -> bool:
     """Whether the connection must close after this one.
 
     HTTP/1.0 knows no chunks, so the end of the connection is the end of a stream. The body of a
@@ -196,8 +200,9 @@ def _is_last(request: Any) -> bool:
     return bool(request.version < (1, 1) or (request.method == "HEAD" and has_body))
 
 
-# Gunicorn's protocol has no hook for the class, but looks it up here for each request.
+# Gunicorn's protocol has no hooks for these classes, but looks them up here for each request.
 protocol.BodyReceiver = BodyReceiver
+protocol.CallbackRequest = HTTPRequest
 # Gunicorn notes on the class that asks whether its fast parser is there, and reads it from the
 # base class: asked through a subclass only, it would never find it.
 ASGIProtocol._check_h1c_protocol_available()
