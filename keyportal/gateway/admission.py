@@ -15,6 +15,7 @@ from functools import partial
 from typing import NamedTuple
 
 from keyportal.catalog.snapshot import Snapshot
+from keyportal.gateway.database import close
 from keyportal.gateway.errors import (
     AddressNotAllowed,
     DatabaseUnavailable,
@@ -22,7 +23,7 @@ from keyportal.gateway.errors import (
     Overloaded,
 )
 from keyportal.gateway.limits import Accounts, Allowance, Ledger, Spent
-from keyportal.gateway.verdict import Reading, Verdict, close, read
+from keyportal.gateway.verdict import Reading, Verdict, read
 from keyportal.keys.permissions import is_within
 
 VERDICT_SECONDS = 2.0
@@ -235,17 +236,18 @@ def work(batch: Batch, catalog: Snapshot, ledger: Ledger) -> tuple[list[Outcome]
     if batch.asked:
         reading = read(list({digest for digest, *_ in batch.asked}), catalog)
     outcomes: list[Outcome] = []
-    counted: list[tuple[int, Accounts]] = []
-    for position, (digest, is_counted, address, holds_place) in enumerate(batch.asked):
+    counted: list[tuple[int, Verdict]] = []
+    for digest, is_counted, address, holds_place in batch.asked:
         verdict = reading.verdicts.get(digest)
-        if verdict and not holds_place:
-            verdict = verdict.without_place()
-        if verdict and verdict.networks and not _may_come_from(address, verdict):
+        if verdict is None:
+            outcomes.append(None)
+        elif verdict.networks and not _may_come_from(address, verdict):
             outcomes.append(AddressNotAllowed(address))
-            continue
-        outcomes.append(verdict and Admitted(verdict))
-        if verdict and is_counted and verdict.accounts:
-            counted.append((position, verdict.accounts))
+        else:
+            verdict = verdict if holds_place else verdict.without_place()
+            if is_counted and verdict.accounts:
+                counted.append((len(outcomes), verdict))
+            outcomes.append(Admitted(verdict))
     if counted or batch.spent:
         _count(outcomes, counted, batch.spent, reading.now, ledger)
     _keep_alive(ledger)
@@ -267,19 +269,19 @@ def _keep_alive(ledger: Ledger) -> None:
 
 def _count(
     outcomes: list[Outcome],
-    counted: list[tuple[int, Accounts]],
+    counted: list[tuple[int, Verdict]],
     spent: list[Spent],
     now: float,
     ledger: Ledger,
 ) -> None:
+    """Write down what is used, and into `outcomes`, at these positions, who may use it."""
     try:
-        granted = ledger.post([accounts for _, accounts in counted], spent, now)
+        granted = ledger.post([verdict.accounts for _, verdict in counted], spent, now)
     except BaseException:
         close()  # It may have broken halfway, and would stay broken for ever.
         raise
-    for (position, _), outcome in zip(counted, granted, strict=True):
-        admitted = outcomes[position]
-        if isinstance(outcome, GatewayError):
-            outcomes[position] = outcome
-        elif isinstance(admitted, Admitted):
-            outcomes[position] = Admitted(admitted.verdict, outcome)
+    for (position, verdict), answer in zip(counted, granted, strict=True):
+        if isinstance(answer, GatewayError):
+            outcomes[position] = answer
+        else:
+            outcomes[position] = Admitted(verdict, answer)

@@ -4,12 +4,12 @@ The database's clock decides which window is now. All writers take their rows in
 subject and kind, so that none waits for another in a circle.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from django.db import connections
+import msgspec
 
 from keyportal.activity.windows import (
     LEASE_SECONDS,
@@ -17,8 +17,7 @@ from keyportal.activity.windows import (
     START_SQLITE,
     window_end,
 )
-
-ALIAS = "admission"
+from keyportal.gateway.database import database
 
 Addition = tuple[str, int, int, int]
 """Subject, kind, requests, tokens."""
@@ -43,122 +42,116 @@ def add(additions: Sequence[Addition]) -> dict[tuple[str, int], Total]:
     """
     if not additions:
         return {}
-    if _is_postgresql():
-        columns = [list(column) for column in zip(*additions, strict=True)]
-        rows = _fetch(_ADD_POSTGRESQL, columns)
-    else:
-        rows = _fetch(_ADD_SQLITE, [json.dumps(additions)])
+    rows = _run(_ADD_POSTGRESQL, _ADD_SQLITE, _json(additions)).fetchall()
     return {(subject, kind): _total(kind, *counts) for subject, kind, *counts in rows}
 
 
 def take_back(requests: Sequence[tuple[int, int]]) -> None:
     """Count down again, in the same transaction: pairs of a window's row and a number."""
-    if _is_postgresql():
-        rows, numbers = zip(*requests, strict=True)
-        _run(_TAKE_BACK_POSTGRESQL, [list(rows), list(numbers)])
-    else:
-        _run(_TAKE_BACK_SQLITE, [json.dumps(requests)])
+    _run(_TAKE_BACK_POSTGRESQL, _TAKE_BACK_SQLITE, _json(requests))
 
 
 def calls_elsewhere(worker: str, subjects: Sequence[str]) -> dict[str, int]:
     """How many calls of these subjects run in other workers that live."""
-    among = _among(subjects)
-    sql = _ELSEWHERE.format(among=among.sql, since=_ago(LEASE_SECONDS))
-    return dict(_fetch(sql, [*among.parameters, worker]))
+    rows = _run(_ELSEWHERE_POSTGRESQL, _ELSEWHERE_SQLITE, _json(subjects), worker).fetchall()
+    return dict(rows)
 
 
 def write_leases(worker: str, running: Mapping[str, int]) -> None:
     """Write how many calls of these subjects run in this worker now."""
-    with connections[ALIAS].cursor() as cursor:
-        cursor.executemany(
-            _LEASE.format(now=_ago(0)),
-            [(subject, worker, calls) for subject, calls in sorted(running.items())],
-        )
+    _run(_LEASE_POSTGRESQL, _LEASE_SQLITE, worker, _json(sorted(running.items())))
 
 
 def renew_leases(worker: str) -> None:
     """Note that this worker lives, and has its calls."""
-    _run(_RENEW.format(now=_ago(0)), [worker])
+    _run(_RENEW_POSTGRESQL, _RENEW_SQLITE, worker)
 
 
-class Among(NamedTuple):
-    """A list to look in, as SQL."""
-
-    sql: str
-    parameters: list[Any]
+def _run(postgresql: str, sqlite: str, *parameters: str) -> Any:
+    here = database()
+    return here.run(postgresql if here.is_postgresql else sqlite, *parameters)
 
 
-def _among(values: Sequence[str]) -> Among:
-    if _is_postgresql():
-        return Among("= ANY(%s)", [list(values)])
-    return Among("IN (SELECT value FROM json_each(%s))", [json.dumps(values)])
-
-
-def _is_postgresql() -> bool:
-    return connections[ALIAS].vendor == "postgresql"
-
-
-def _fetch(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    with connections[ALIAS].cursor() as cursor:
-        cursor.execute(sql, parameters)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        return rows
-
-
-def _run(sql: str, parameters: Sequence[Any]) -> None:
-    with connections[ALIAS].cursor() as cursor:
-        cursor.execute(sql, parameters)
-
-
-def _ago(seconds: int) -> str:
-    if _is_postgresql():
-        return f"now() - interval '{seconds} seconds'"
-    return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-{seconds} seconds')"
+def _json(values: Iterable[object]) -> str:
+    """What both databases take apart themselves: cheaper than arrays of each type."""
+    return msgspec.json.encode(values).decode()
 
 
 def _total(kind: int, row: int, requests: int, tokens: int, now: float) -> Total:
-    ends_at = window_end(kind, datetime.fromtimestamp(now, UTC)).timestamp()
+    ends_at = _end(kind, int(now) // 60)
     return Total(row, requests, tokens, ends_at - now, ends_at)
 
 
+@lru_cache(64)
+def _end(kind: int, minute: int) -> float:
+    """Of a window of this kind, in seconds since 1970; all begin with a minute."""
+    return window_end(kind, datetime.fromtimestamp(minute * 60, UTC)).timestamp()
+
+
+_POSTGRESQL_ADDED = """(
+  SELECT value->>0 AS subject, (value->>1)::int AS kind,
+         (value->>2)::bigint AS requests, (value->>3)::bigint AS tokens
+  FROM json_array_elements(%s::json)
+) AS added"""
 _ADD_POSTGRESQL = f"""
 INSERT INTO activity_window AS held (subject, kind, start, requests, tokens)
-SELECT subject, kind, {START_POSTGRESQL}, requests, tokens
-FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[])
-     AS added (subject, kind, requests, tokens)
+SELECT subject, kind, {START_POSTGRESQL}, requests, tokens FROM {_POSTGRESQL_ADDED}
 ORDER BY subject, kind
 ON CONFLICT (subject, kind, start) DO UPDATE
 SET requests = held.requests + excluded.requests, tokens = held.tokens + excluded.tokens
 RETURNING subject, kind, id, requests, tokens, extract(epoch FROM now())::float8
 """  # noqa: S608 - nothing of a request is in it
+_SQLITE_ADDED = """(
+  SELECT json_extract(value, '$[0]') AS subject, json_extract(value, '$[1]') AS kind,
+         json_extract(value, '$[2]') AS requests, json_extract(value, '$[3]') AS tokens
+  FROM json_each(%s)
+) AS added"""
 # The WHERE tells SQLite's parser that the ON is no join's.
 _ADD_SQLITE = f"""
-WITH added (subject, kind, requests, tokens) AS (
-  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
-         json_extract(value, '$[2]'), json_extract(value, '$[3]') FROM json_each(%s)
-)
 INSERT INTO activity_window (subject, kind, start, requests, tokens)
-SELECT subject, kind, {START_SQLITE}, requests, tokens
-FROM added WHERE true
+SELECT subject, kind, {START_SQLITE}, requests, tokens FROM {_SQLITE_ADDED} WHERE true
 ON CONFLICT (subject, kind, start) DO UPDATE
 SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens
 RETURNING subject, kind, id, requests, tokens, (julianday('now') - 2440587.5) * 86400.0
 """  # noqa: S608 - nothing of a request is in it
 _TAKE_BACK_POSTGRESQL = """
-UPDATE activity_window SET requests = requests - number
-FROM unnest(%s::bigint[], %s::bigint[]) AS back (window_id, number) WHERE id = window_id
+UPDATE activity_window SET requests = requests - (value->>1)::bigint
+FROM json_array_elements(%s::json) WHERE id = (value->>0)::bigint
 """
 _TAKE_BACK_SQLITE = """
 UPDATE activity_window SET requests = requests - json_extract(back.value, '$[1]')
 FROM json_each(%s) AS back WHERE activity_window.id = json_extract(back.value, '$[0]')
 """
+_AGO_POSTGRESQL = "now() - interval '{} seconds'"
+_AGO_SQLITE = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-{} seconds')"
 _ELSEWHERE = """
 SELECT subject, CAST(sum(calls) AS int) FROM activity_lease
-WHERE subject {among} AND worker <> %s AND seen_at > {since}
+WHERE subject IN ({}) AND worker <> %s AND seen_at > {}
 GROUP BY subject
 """
+_ELSEWHERE_POSTGRESQL = _ELSEWHERE.format(
+    "SELECT json_array_elements_text(%s::json)", _AGO_POSTGRESQL.format(LEASE_SECONDS)
+)
+_ELSEWHERE_SQLITE = _ELSEWHERE.format(
+    "SELECT value FROM json_each(%s)", _AGO_SQLITE.format(LEASE_SECONDS)
+)
 _LEASE = """
-INSERT INTO activity_lease (subject, worker, calls, seen_at) VALUES (%s, %s, %s, {now})
+INSERT INTO activity_lease (subject, worker, calls, seen_at)
+SELECT {subject}, %s, {calls}, {now} FROM {running} WHERE true
 ON CONFLICT (subject, worker) DO UPDATE SET calls = excluded.calls, seen_at = excluded.seen_at
 """
-_RENEW = "UPDATE activity_lease SET seen_at = {now} WHERE worker = %s AND calls > 0"
+_LEASE_POSTGRESQL = _LEASE.format(
+    subject="value->>0",
+    calls="(value->>1)::int",
+    now=_AGO_POSTGRESQL.format(0),
+    running="json_array_elements(%s::json)",
+)
+_LEASE_SQLITE = _LEASE.format(
+    subject="json_extract(value, '$[0]')",
+    calls="json_extract(value, '$[1]')",
+    now=_AGO_SQLITE.format(0),
+    running="json_each(%s)",
+)
+_RENEW = "UPDATE activity_lease SET seen_at = {} WHERE worker = %s AND calls > 0"
+_RENEW_POSTGRESQL = _RENEW.format(_AGO_POSTGRESQL.format(0))
+_RENEW_SQLITE = _RENEW.format(_AGO_SQLITE.format(0))

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from django.db import transaction
-
 from keyportal.activity.windows import Kind, key_subject, team_subject
 from keyportal.asgi_types import Headers
 from keyportal.gateway import counters
-from keyportal.gateway.counters import ALIAS, Total
+from keyportal.gateway.counters import Total
+from keyportal.gateway.database import database
 from keyportal.gateway.errors import GatewayError, InsufficientQuota, RateLimitExceeded
 from keyportal.teams.limits import UNLIMITED, Limits
 
@@ -128,18 +127,21 @@ class Ledger:
         """Count these requests and uses; each request is granted or refused, in their order.
 
         `now` is the database's clock, in seconds since 1970. Whoever meets a window that is known
-        to be full costs no write.
+        to be full costs no write. After an exception the connection must be closed: that takes
+        back whatever has been written.
         """
         running = Running(self._running, spent)
-        early = [self._refuse_early(one, running, now) for one in asked]
+        early = self._refuse_all_early(asked, running, now)
         counted = [one for one, refused in zip(asked, early, strict=True) if not refused]
         if not counted and not spent:
             return [refused for refused in early if refused]
         posting = Posting(counted, spent, running)
-        with transaction.atomic(using=ALIAS):
-            outcomes = iter(posting.decide(self.worker))
-            if changed := running.changed():
-                counters.write_leases(self.worker, changed)
+        here = database()
+        here.begin()
+        outcomes = iter(posting.decide(self.worker))
+        if changed := running.changed():
+            counters.write_leases(self.worker, changed)
+        here.commit()
         running.apply(changed)
         self._note_full(posting.full)
         return [refused or next(outcomes) for refused in early]
@@ -150,12 +152,23 @@ class Ledger:
             counters.renew_leases(self.worker)
             self._renewed_at = time.monotonic()
 
+    def _refuse_all_early(
+        self, asked: Sequence[Accounts], running: "Running", now: float
+    ) -> list[GatewayError | None]:
+        """All that ask of the same windows meet the same; each refusal is one's own to raise."""
+        met = {one: self._refuse_early(one, running, now) for one in set(asked)}
+        return [met[one] and self._refuse_early(one, running, now) for one in asked]
+
     def _refuse_early(self, asked: Accounts, running: "Running", now: float) -> GatewayError | None:
         for account in asked:
             if account.parallel is not None and running.of(account.subject) >= account.parallel:
                 return refusal(account, None, 1.0)
             total = self._full.get(account.key)
-            if total and now < total.ends_at and (short := shortage(account, total, 0)):
+            if (
+                total
+                and now < total.ends_at
+                and (short := shortage(account, total.requests, total.tokens))
+            ):
                 return refusal(account, short, total.ends_at - now)
         return None
 
@@ -194,35 +207,48 @@ class Running:
                 del self._before[subject]
 
 
+class Held:
+    """What one window holds while a batch is counted in it."""
+
+    __slots__ = ("granted", "requests", "total")
+
+    def __init__(self, total: Total, added: int) -> None:
+        self.total = total
+        self.requests = total.requests - added
+        """Before this batch, and then with those of it that are granted."""
+        self.granted = 0
+
+    def grant(self) -> None:
+        self.requests += 1
+        self.granted += 1
+
+
 class Posting:
     """One transaction: what it adds, who of those that asked is granted, what is taken back."""
 
     def __init__(self, asked: Sequence[Accounts], spent: Sequence[Spent], running: Running) -> None:
         self._asked = asked
-        self._requests = Counter(account.key for one in asked for account in one)
+        self._requests = _count_requests(asked)
         self._tokens = _sum_tokens(spent)
-        self._granted: Counter[Key] = Counter()
+        self._held: dict[Key, Held] = {}
         self._elsewhere: dict[str, int] = {}
         self._running = running
         self.full: dict[Key, Total] = {}
 
     def decide(self, worker: str) -> list[Allowance | GatewayError]:
         """Raises whatever the database raises; then nothing has happened."""
-        keys = sorted(self._requests.keys() | self._tokens.keys())
-        totals = counters.add([(*key, self._requests[key], self._tokens[key]) for key in keys])
-        # What each window held before any request of this batch.
-        self._before = {
-            key: total._replace(requests=total.requests - self._requests[key])
-            for key, total in totals.items()
-        }
-        shared = {a.subject for one in self._asked for a in one if a.parallel is not None}
+        requests = self._requests
+        keys = sorted(requests.keys() | self._tokens.keys())
+        totals = counters.add([(*key, requests[key], self._tokens[key]) for key in keys])
+        self._held = {key: Held(total, requests[key]) for key, total in totals.items()}
+        shared = {a.subject for one in set(self._asked) for a in one if a.parallel is not None}
         if shared:
             self._elsewhere = counters.calls_elsewhere(worker, sorted(shared))
         outcomes = [self._grant(one) for one in self._asked]
         back = [
-            (totals[key].row, asked - self._granted[key])
-            for key, asked in self._requests.items()
-            if asked > self._granted[key]
+            (held.total.row, requests[key] - held.granted)
+            for key, held in self._held.items()
+            if requests[key] > held.granted
         ]
         if back:
             counters.take_back(sorted(back))
@@ -230,23 +256,21 @@ class Posting:
 
     def _grant(self, asked: Accounts) -> Allowance | GatewayError:
         for account in asked:
-            if error := self._refusal(account):
+            if error := self._refusal(account, self._held[account.key]):
                 return error
         for account in asked:
-            self._granted[account.key] += 1
+            self._held[account.key].grant()
             if account.parallel is not None:
                 self._running.begin(account.subject)
         return self._allowance(asked)
 
-    def _refusal(self, account: Account) -> GatewayError | None:
+    def _refusal(self, account: Account, held: Held) -> GatewayError | None:
         if account.parallel is not None:
             running = self._running.of(account.subject) + self._elsewhere.get(account.subject, 0)
             return refusal(account, None, 1.0) if running >= account.parallel else None
-        total = self._before[account.key]
-        if short := shortage(account, total, self._granted[account.key]):
-            self.full[account.key] = total._replace(
-                requests=total.requests + self._granted[account.key]
-            )
+        total = held.total
+        if short := shortage(account, held.requests, total.tokens):
+            self.full[account.key] = total._replace(requests=held.requests)
             return refusal(account, short, total.resets_in)
         return None
 
@@ -255,16 +279,24 @@ class Posting:
         requests: Left | None = None
         tokens: Left | None = None
         for key, most_requests, most_tokens, _ in asked:
-            held = self._before[key]
+            held = self._held[key]
             if most_requests is not None:
-                left = most_requests - held.requests - self._granted[key]
+                left = most_requests - held.requests
                 if requests is None or left < requests.left:
-                    requests = Left(most_requests, left, held.resets_in)
+                    requests = Left(most_requests, left, held.total.resets_in)
             if most_tokens is not None:
-                left = most_tokens - held.tokens
+                left = most_tokens - held.total.tokens
                 if tokens is None or left < tokens.left:
-                    tokens = Left(most_tokens, left, held.resets_in)
+                    tokens = Left(most_tokens, left, held.total.resets_in)
         return Allowance(requests, tokens)
+
+
+def _count_requests(asked: Sequence[Accounts]) -> Counter[Key]:
+    requests: Counter[Key] = Counter()
+    for one, times in Counter(asked).items():
+        for account in one:
+            requests[account.key] += times
+    return requests
 
 
 def _sum_tokens(spent: Iterable[Spent]) -> Counter[Key]:
@@ -276,11 +308,11 @@ def _sum_tokens(spent: Iterable[Spent]) -> Counter[Key]:
     return sums
 
 
-def shortage(account: Account, total: Total, granted: int) -> str | None:
-    """Which of the account's two limits is reached, if one is."""
-    if account.requests is not None and total.requests + granted >= account.requests:
+def shortage(account: Account, requests: int, tokens: int) -> str | None:
+    """Which of the account's two limits is reached by what its window holds, if one is."""
+    if account.requests is not None and requests >= account.requests:
         return "requests"
-    if account.tokens is not None and total.tokens >= account.tokens:
+    if account.tokens is not None and tokens >= account.tokens:
         return "tokens"
     return None
 

@@ -4,12 +4,11 @@ This runs in the admission thread: fixed SQL, tuples, nothing of the ORM.
 """
 
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from django.db import connections
-
 from keyportal.catalog.snapshot import Snapshot
-from keyportal.gateway.counters import ALIAS
+from keyportal.gateway.database import ALIAS, Database, Row, close, database, is_open, is_usable
 from keyportal.gateway.limits import Accounts, accounts
 from keyportal.keys.permissions import (
     Endpoints,
@@ -44,10 +43,13 @@ class Verdict(NamedTuple):
 
     def without_place(self) -> "Verdict":
         """The same, for what never runs: it isn't counted among what runs at one time."""
-        if all(account.parallel is None for account in self.accounts):
-            return self
-        counted = tuple(account for account in self.accounts if account.parallel is None)
-        return self._replace(accounts=counted)
+        counted = _without_place(self.accounts)
+        return self if counted == self.accounts else self._replace(accounts=counted)
+
+
+@lru_cache(8192)
+def _without_place(accounts: Accounts) -> Accounts:
+    return tuple(account for account in accounts if account.parallel is None)
 
 
 class Reading(NamedTuple):
@@ -65,28 +67,21 @@ def read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
     After a failure the connection is closed, because one that broke would stay broken for ever.
     If it had died while it was idle, the batch is read once more on a fresh one.
     """
-    was_open = connections[ALIAS].connection is not None
+    was_open = is_open()
     try:
         return _read(digests, catalog)
     except Exception:
-        died_idle = was_open and not connections[ALIAS].is_usable()
-        connections[ALIAS].close()
+        died_idle = was_open and not is_usable()
+        close()
         if not died_idle:
             raise
     return read(digests, catalog)
 
 
-def close() -> None:
-    # Looked up here, because elsewhere it would be another thread's connection.
-    connections[ALIAS].close()
-
-
 def _read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
-    with connections[ALIAS].cursor() as cursor:
-        cursor.execute(*_statement(digests))
-        # All of it: an unexhausted cursor keeps SQLite on an old snapshot, in which keys that
-        # were deleted since are still alive.
-        rows = cursor.fetchall()
+    here = database()
+    ask = _ask_postgresql if here.is_postgresql else _ask_sqlite
+    rows = ask(here, digests)
     if not rows:
         return Reading({}, catalog)
     *_, now, version = rows[0]
@@ -143,11 +138,17 @@ _POSTGRESQL = _JUDGE.format(
 )
 
 
-def _statement(digests: Sequence[bytes]) -> tuple[str, list[Any]]:
-    if connections[ALIAS].vendor == "postgresql":
-        return _POSTGRESQL, [list(digests)]
+def _ask_postgresql(here: Database, digests: Sequence[bytes]) -> list[Row]:
+    return here.rows(_POSTGRESQL, list(digests))
+
+
+def _ask_sqlite(here: Database, digests: Sequence[bytes]) -> list[Row]:
     # Padded to a power of two, so that a handful of statements is prepared and used again.
     size = 1 << (len(digests) - 1).bit_length()
-    padded = [*digests, *[digests[-1]] * (size - len(digests))]
+    return here.rows(_sqlite(size), *digests, *[digests[-1]] * (size - len(digests)))
+
+
+@cache
+def _sqlite(size: int) -> str:
     marks = ", ".join(["%s"] * size)
-    return _JUDGE.format(among=f"IN ({marks})", now=_SQLITE_NOW, clock=_SQLITE_CLOCK), padded
+    return _JUDGE.format(among=f"IN ({marks})", now=_SQLITE_NOW, clock=_SQLITE_CLOCK)

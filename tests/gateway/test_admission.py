@@ -23,30 +23,13 @@ from keyportal.keys import secret
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import NamePatterns, Permissions
 from keyportal.teams.models import Membership, Team, User
+from tests.gateway.statements import Statement, statements_of
 
 # Committed, and with leave for the admission thread's own connection to the same database.
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
 Issue = Callable[..., tuple[ApiKey, str]]
 UNKNOWN = secret.generate().text
 PATIENCE = 60.0  # Seconds that a busy machine may need for what takes it milliseconds.
-
-
-class Statements:
-    """What the admission thread asks the database, in order."""
-
-    def __init__(self, admission: Admission) -> None:
-        self.asked: list[tuple[str, list[Any]]] = []
-        in_thread(admission, lambda: connections["admission"].execute_wrappers.append(self))
-
-    def __call__(
-        self, execute: Callable[..., object], sql: str, params: Any, many: bool, context: object
-    ) -> object:
-        self.asked.append((sql, params))
-        return execute(sql, params, many, context)
-
-    @property
-    def verdicts(self) -> list[tuple[str, list[Any]]]:
-        return [(sql, params) for sql, params in self.asked if "keys_secret" in sql]
 
 
 def in_thread(admission: Admission, work: Callable[[], Any]) -> Any:
@@ -68,9 +51,13 @@ def close(admission: Admission) -> None:
     admission._thread.shutdown()  # Waits: an open connection would keep the database from going.
 
 
+def verdicts_in(statements: list[Statement]) -> list[Statement]:
+    return [(sql, params) for sql, params in statements if "keys_secret" in sql]
+
+
 @pytest.fixture
-def statements(admission: Admission) -> Statements:
-    return Statements(admission)
+def statements(admission: Admission) -> list[Statement]:
+    return statements_of(admission)
 
 
 @pytest.fixture
@@ -176,7 +163,7 @@ ENDS = [
 def test_a_key_that_has_ended_is_refused_from_the_next_batch_on_like_an_unknown_one(
     end: Callable[[ApiKey], None],
     admission: Admission,
-    statements: Statements,
+    statements: list[Statement],
     alice: User,
     issue: Issue,
 ) -> None:
@@ -184,10 +171,10 @@ def test_a_key_that_has_ended_is_refused_from_the_next_batch_on_like_an_unknown_
     assert isinstance(judge(admission, text)[0], Verdict)
     thread = in_thread(admission, lambda: connections["admission"].connection)
     end(key)
-    statements.asked.clear()
+    statements.clear()
     assert judge(admission, text) == [None]
     assert judge(admission, UNKNOWN) == [None]
-    (ended, _), (unknown, _) = statements.asked
+    (ended, _), (unknown, _) = statements
     assert ended == unknown
     # The connection was kept: no snapshot in it may outlive the batch.
     assert in_thread(admission, lambda: connections["admission"].connection) is thread
@@ -219,7 +206,7 @@ def test_both_secrets_pass_while_a_rotation_overlaps(
 
 
 def test_a_key_expires_by_the_databases_clock(
-    admission: Admission, statements: Statements, alice: User, issue: Issue
+    admission: Admission, statements: list[Statement], alice: User, issue: Issue
 ) -> None:
     expires_at = database_now() + timedelta(seconds=1)
     _, text = issue(alice, expires_at=expires_at)
@@ -230,18 +217,18 @@ def test_a_key_expires_by_the_databases_clock(
         asked_at = database_now()
     assert database_now() >= expires_at
     # Nothing of our own clock goes along.
-    for _, params in statements.verdicts:
-        assert params in ([digest(text)], [[digest(text)]])
+    for _, params in verdicts_in(statements):
+        assert params in ((digest(text),), ([digest(text)],))
 
 
 def test_fifty_keys_cost_one_select(
-    admission: Admission, statements: Statements, team: Team, alice: User, issue: Issue
+    admission: Admission, statements: list[Statement], team: Team, alice: User, issue: Issue
 ) -> None:
     Team.objects.filter(pk=team.pk).update(key_limit=100)
     texts = [issue(alice, f"key {number}")[1] for number in range(51)]
     verdicts = judge(admission, *texts)
     assert len({verdict.secret_id for verdict in verdicts if isinstance(verdict, Verdict)}) == 51
-    assert len(statements.verdicts) == 1
+    assert len(verdicts_in(statements)) == 1
 
 
 def test_everyone_in_a_batch_gets_their_own_verdict(
@@ -259,30 +246,30 @@ def test_everyone_in_a_batch_gets_their_own_verdict(
 
 
 def test_no_verdict_is_kept(
-    admission: Admission, statements: Statements, alice: User, issue: Issue
+    admission: Admission, statements: list[Statement], alice: User, issue: Issue
 ) -> None:
     _, text = issue(alice)
     for asked in range(1, 6):
         judge(admission, text)
-        assert len(statements.verdicts) == asked
+        assert len(verdicts_in(statements)) == asked
 
 
 def test_statements_are_few_enough_to_stay_prepared(
-    admission: Admission, statements: Statements
+    admission: Admission, statements: list[Statement]
 ) -> None:
     for size in range(2, 66):
         judge(admission, *(f"{number}" for number in range(size)))
-    texts = {sql for sql, _ in statements.asked}
+    texts = {sql for sql, _ in statements}
     assert len(texts) == (1 if connection.vendor == "postgresql" else 7)  # 1, 2, 4 ... 64
 
 
 def test_as_many_as_may_wait_fit_into_one_statement(
-    admission: Admission, statements: Statements
+    admission: Admission, statements: list[Statement]
 ) -> None:
     verdicts = judge(admission, *(str(number) for number in range(module.MAX_WAITING)))
     assert len(verdicts) == module.MAX_WAITING
     assert set(verdicts) == {None}
-    assert len(statements.asked) == 1
+    assert len(statements) == 1
 
 
 def test_catalog_changes_are_seen_in_the_batch_after_the_change(
@@ -302,15 +289,15 @@ def test_catalog_changes_are_seen_in_the_batch_after_the_change(
 
 
 def test_an_unchanged_catalog_is_not_read_again(
-    admission: Admission, statements: Statements, alice: User, issue: Issue, model: ServedModel
+    admission: Admission, statements: list[Statement], alice: User, issue: Issue, model: ServedModel
 ) -> None:
     _, text = issue(alice)
     judge(admission, text)
-    statements.asked.clear()
+    statements.clear()
     catalog = admission.catalog
     judge(admission, text)
     assert admission.catalog is catalog
-    assert len(statements.asked) == 1
+    assert len(statements) == 1
 
 
 def test_whatever_a_batch_raises_all_in_it_are_refused_and_the_next_one_works(

@@ -1,12 +1,13 @@
 """The verdict's query finds its rows by indexes, however many keys there are."""
 
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from keyportal.gateway.verdict import _statement
+from keyportal.gateway.database import Database, Row
+from keyportal.gateway.verdict import _ask_postgresql, _ask_sqlite
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Membership, Team, User
@@ -41,16 +42,29 @@ def digests(team: Team, bob: User) -> list[bytes]:
     return [secret.digest(b"old" + key.public_id.encode()) for key in keys[:8]]
 
 
-def explain(cursor_sql: Callable[[str], str], digests: list[bytes]) -> list[str]:
-    sql, parameters = _statement(digests)
+class Noting(Database):
+    """Asks nothing, and keeps what it would have asked."""
+
+    asked: tuple[str, tuple[Any, ...]]
+
+    def rows(self, sql: str, *parameters: object) -> list[Row]:
+        self.asked = sql, parameters
+        return []
+
+
+def explain(prefix: str, digests: list[bytes]) -> list[str]:
+    here = Noting()
+    ask = _ask_postgresql if connection.vendor == "postgresql" else _ask_sqlite
+    ask(here, digests)
+    sql, parameters = here.asked
     with connection.cursor() as cursor:
-        cursor.execute(cursor_sql(sql), parameters)
+        cursor.execute(f"{prefix} {sql}", parameters)
         return [str(row[-1]) for row in cursor.fetchall()]
 
 
 @pytest.mark.postgresql
 def test_postgresql_scans_no_table_of_keys(digests: list[bytes]) -> None:
-    plan = explain(lambda sql: f"EXPLAIN {sql}", digests)
+    plan = explain("EXPLAIN", digests)
     assert any("Index Cond: (digest" in line for line in plan), plan
     # The newer secret is looked for by its key, and not hashed from the whole table.
     assert any("Index Cond: (key_id" in line for line in plan), plan
@@ -59,7 +73,7 @@ def test_postgresql_scans_no_table_of_keys(digests: list[bytes]) -> None:
 
 @pytest.mark.sqlite
 def test_sqlite_scans_no_table(digests: list[bytes]) -> None:
-    plan = explain(lambda sql: f"EXPLAIN QUERY PLAN {sql}", digests)
+    plan = explain("EXPLAIN QUERY PLAN", digests)
     assert any(line.startswith("SEARCH secret USING INDEX") for line in plan), plan
     assert any(line.startswith("SEARCH newer USING INDEX") for line in plan), plan
     assert not [line for line in plan if line.startswith("SCAN")], plan
