@@ -272,6 +272,54 @@ def test_as_many_as_may_wait_fit_into_one_statement(
     assert len(statements) == 1
 
 
+async def arrivals(admission: Admission, turns: int) -> list["asyncio.Task[Any]"]:
+    """Two ask in each of so many turns of the loop: one of them finds the other waiting."""
+    waiting = []
+    for number in range(turns):
+        keys = (f"{number}", f"{number}, too")
+        waiting += [asyncio.create_task(admission.judge(digest(key))) for key in keys]
+        await asyncio.sleep(0)
+    return waiting
+
+
+def test_a_batch_waits_while_each_turn_of_the_loop_brings_somebody_new(
+    admission: Admission, statements: list[Statement]
+) -> None:
+    async def come() -> None:
+        await asyncio.gather(*await arrivals(admission, 8))
+
+    asyncio.run(come())
+    assert len(statements) == 1
+
+
+def test_a_batch_waits_for_so_many_turns_and_no_longer(
+    admission: Admission, statements: list[Statement]
+) -> None:
+    """Else those who keep coming would keep the first from ever being judged."""
+
+    async def come() -> None:
+        await asyncio.gather(*await arrivals(admission, 4 * module.MAX_TURNS))
+
+    asyncio.run(come())
+    assert len(statements) > 1
+
+
+def test_whoever_is_alone_does_not_wait(admission: Admission) -> None:
+    """Not one turn: the batch begins when what was ready has run."""
+
+    async def turns_until_it_is_read() -> int:
+        asking = asyncio.create_task(admission.judge(digest("anything")))
+        turns = 0
+        while not admission._is_reading:
+            await asyncio.sleep(0)
+            turns += 1
+        await asking
+        return turns
+
+    # It asks in the first turn, is looked for in the second.
+    assert asyncio.run(turns_until_it_is_read()) <= 2
+
+
 def test_catalog_changes_are_seen_in_the_batch_after_the_change(
     admission: Admission, alice: User, issue: Issue, model: ServedModel
 ) -> None:
