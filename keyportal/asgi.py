@@ -3,17 +3,16 @@
 import os
 from typing import cast
 
-from django.core.asgi import get_asgi_application
+import django
 
 from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
-from keyportal.headed import Request
+from keyportal.handler import Handler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
-handler = get_asgi_application()
-handler.request_class = Request
-portal = cast("ASGIApp", handler)
+django.setup(set_prefix=False)
+portal = cast("ASGIApp", Handler())
 
-# What follows needs Django's settings and models, which the line above has set up.
+# What follows needs Django's settings and models, which the lines above have set up.
 from keyportal.api.forecourt import api_forecourt  # noqa: E402
 from keyportal.even import Even  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402

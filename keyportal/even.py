@@ -10,8 +10,8 @@ STRETCH_SECONDS = 0.25  # Many times what the work takes, so that nearly all fit
 class Even:
     """ASGI middleware: lets the answer to a POST wait, so that quick and slow ones look alike.
 
-    It waits here and not on its way out of the application, which until then keeps its connection
-    to the database: a few strangers who report would leave the portal none.
+    It waits here and not on its way out of the application, which until then keeps its thread and
+    whatever else it has for the request: a few strangers who report would have many of them.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -44,7 +44,7 @@ def test_a_page_that_is_only_read_does_not_wait() -> None:
 
 
 def test_the_application_is_over_before_its_answer_waits() -> None:
-    """Until then Django keeps its connection to the database, of which there are few."""
+    """Until then Django keeps a thread for it, and more."""
     events: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
