@@ -181,6 +181,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "keyportal.teams.unstorable.NulIsABadRequest",
 ]
 ROOT_URLCONF = "keyportal.urls"
 ASGI_APPLICATION = "keyportal.asgi.application"

@@ -91,6 +91,7 @@ EXAMPLES = {
     "number": "1",
     "call_id": "0123456789abcdef",
 }
+PART = re.compile(r"<(\w+)>")
 
 
 def walk(resolver: URLResolver, before: str = "", space: str = "") -> Iterator[tuple[str, str]]:
@@ -120,7 +121,7 @@ PAGES = [url for url in URLS if url not in API_URLS]
 
 def fill(template: str, **parts: str) -> str:
     examples = EXAMPLES | parts
-    return re.sub(r"<(\w+)>", lambda found: examples[found[1]], template)
+    return PART.sub(lambda found: examples[found[1]], template)
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ from keyportal.api import openapi
 from keyportal.api.operations import Operation
 from keyportal.api.serving import guarded, nowhere, view_of
 from keyportal.api.v1 import audit, keys, members, models, secrets, teams, usage
+from keyportal.keys import secret
 
 app_name = "api"
 # As much as a name can be; whether there is one by that name, the operation finds out. No address
 # holds a character that a database can't.
 PARTS = {
-    "id": r"[0-9A-Za-z]{8}",
+    "id": secret.PUBLIC_ID,
     "slug": r"[a-z0-9-]{1,64}",
     "username": r"[\w.@+-]{1,150}",
 }

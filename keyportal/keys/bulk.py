@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from django.core.exceptions import BadRequest
 
-from keyportal.keys import changes
+from keyportal.keys import changes, secret
 from keyportal.keys.models import ApiKey
 from keyportal.teams.access import require_change
 from keyportal.teams.models import Membership, User
@@ -45,7 +45,9 @@ def chosen(membership: Membership, public_ids: Sequence[str]) -> list[ApiKey]:
     """
     if len(public_ids) > MOST:
         raise BadRequest(f"At most {MOST} keys at once.")
-    found = ApiKey.objects.of(membership.team).filter(public_id__in=public_ids)
+    # What can't be one is not there either, and PostgreSQL fails over some of it.
+    asked = filter(secret.is_public_id, public_ids)
+    found = ApiKey.objects.of(membership.team).filter(public_id__in=asked)
     keys = [*found.for_display().order_by("name")]
     for key in keys:
         require_change(membership, key)

@@ -26,6 +26,7 @@ PUBLIC_LENGTH = 8
 SECRET_LENGTH = 32
 CHECKSUM_LENGTH = 6
 LAST = 4
+PUBLIC_ID = rf"[0-9A-Za-z]{{{PUBLIC_LENGTH}}}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -97,6 +98,11 @@ def public_id_in(text: str) -> str:
     return found["public_id"] if found else ""
 
 
+def is_public_id(text: str) -> bool:
+    """Whether a key's public id could look like this."""
+    return re.fullmatch(PUBLIC_ID, text) is not None
+
+
 def public_id_of(text: bytes) -> str:
     """The public id of a well-formed key."""
     end = len(text) - SECRET_LENGTH - CHECKSUM_LENGTH
@@ -139,7 +145,7 @@ def _shape(prefixes: tuple[str, ...]) -> re.Pattern[bytes]:
 
 @cache
 def _anywhere(prefixes: tuple[str, ...], secret: str = "") -> re.Pattern[str]:
-    public_id = rf"(?P<public_id>[0-9A-Za-z]{{{PUBLIC_LENGTH}}})"
+    public_id = f"(?P<public_id>{PUBLIC_ID})"
     return re.compile(rf"(?P<public>(?:{_either(prefixes)}){public_id}){secret}")
 
 
