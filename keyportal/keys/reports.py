@@ -62,14 +62,19 @@ def read(body: bytes, headers: Mapping[str, str]) -> Report:
 def _signed(body: bytes) -> list[Found]:
     try:
         matches = msgspec.json.decode(body, type=list[Match])
-    except msgspec.DecodeError as error:
-        raise Unreadable(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # What is wrong is not told on: Python may quote the body, which may hold anything.
+        raise Unreadable from None
     return [
-        # An address may hold a key, too: it is shown and stored.
-        Found(key, secret.redact(match.url or ""))
+        Found(key, _to_show(match.url or ""))
         for match in matches
         for key in secret.keys_in(match.token)
     ]
+
+
+def _to_show(url: str) -> str:
+    """It is stored and shown, and may hold a key, or characters that no database takes."""
+    return secret.redact("".join(filter(str.isprintable, url)))
 
 
 def _plain(body: bytes) -> str:

@@ -249,6 +249,17 @@ def test_an_address_that_holds_the_key_itself_is_cut(
         assert text[14:30] not in shown
 
 
+def test_an_address_that_no_database_takes_saves_no_key(
+    client: Client, bob: User, issue: Issue, github: GitHub
+) -> None:
+    key, text = issue(bob)
+    url = "https://github.com/\x00a\r\nb\u202e"
+    assert as_github(client, github, payload(text, url=url)).status_code == 202
+    assert is_disabled(key)
+    row = AuditEvent.objects.get(action=Action.KEY_REPORTED)
+    assert row.target.endswith("found at https://github.com/ab")
+
+
 def test_an_endless_address_is_cut_off(
     client: Client, bob: User, issue: Issue, github: GitHub
 ) -> None:
@@ -328,7 +339,20 @@ def test_a_payload_of_githubs_that_is_sent_again_is_harmless(
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[1]", b'[{"type": "x"}]', b'[{"token": 7}]', b"\xff", b"[" * 60_000]
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b'[{"type": "x"}]',
+        b'[{"token": 7}]',
+        b'[{"token": "\xff"}]',
+        b'[{"token": "x", "url": "\\ud800"}]',
+        b"\xff",
+        b"[" * 60_000,
+        b'[{"token": "x", "more": ' + b"[" * 60_000,
+        b'[{"token": "x", "more": ' + b'{"a":' * 10_000,
+    ],
 )
 def test_what_github_signed_and_never_published_is_refused(
     client: Client, github: GitHub, body: bytes
