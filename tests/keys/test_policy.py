@@ -125,6 +125,18 @@ def test_only_as_strong_a_role_as_the_policy_says_makes_keys(
         issue(bob, actor=bob)
     issue(bob, "by ada", actor=ada)
     issue(bob, "by alice", actor=alice)
+
+
+def test_whoever_is_no_member_makes_no_key_and_is_no_operator(
+    bob: User, charlie: User, issue: Issue
+) -> None:
+    """Such as somebody whose form was on its way when they were taken out of the team."""
+    for maker in (charlie, bob):
+        bob.memberships.all().delete()
+        with pytest.raises(PolicyBroken, match="by its members"):
+            issue(maker, actor=maker)
+    assert not ApiKey.objects.exists()
+    issue(bob)  # An operator may, for whom there is no policy on makers.
     issue(bob, "by an operator")
 
 
