@@ -15,7 +15,7 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import locked, phrase
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.refusals import NameTaken
-from keyportal.teams.models import User
+from keyportal.teams.models import Team, User
 
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
@@ -48,8 +48,13 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
             setattr(self.fields[field], attribute, values)
 
     def clean_name(self) -> str:
-        """The team is no field here, so Django leaves out the constraint that both are in."""
+        """The team is no field here, so Django leaves out the constraint that both are in.
+
+        Locked until the form is saved, as by all that name a key: of two who take a name at the
+        same moment, the later one reads here that it is taken.
+        """
         name = str(self.cleaned_data["name"])
+        Team.objects.select_for_update(no_key=True).get(pk=self.instance.team_id)
         twins = ApiKey.objects.of(self.instance.team).filter(name=name)
         if twins.exclude(pk=self.instance.pk).exists():
             raise ValidationError(str(NameTaken()))

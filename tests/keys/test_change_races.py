@@ -4,9 +4,13 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import cast
 
 import pytest
 from django.db import connection, transaction
+from django.forms import model_to_dict
+from django.http import HttpResponse
+from django.test import Client
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys import secret
@@ -23,6 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 Issue = Callable[..., tuple[ApiKey, str]]
 ROUNDS = 5
 CROWD = 6
+SECRETS_FORM = {"secrets-TOTAL_FORMS": 0, "secrets-INITIAL_FORMS": 0}
 
 
 def digest(text: str) -> bytes:
@@ -147,6 +152,26 @@ def test_of_many_who_take_a_name_one_gets_it(bob: User, team: Team, issue: Issue
         partial(ApiKey.objects.issue, team=team, owner=bob, name="ci"),
     )
     assert sum(isinstance(one, NameTaken) for one in outcomes) == CROWD
+    assert ApiKey.objects.filter(name="ci").count() == 1
+
+
+def test_of_many_who_take_a_name_in_the_admin_the_others_read_that_it_is_taken(
+    bob: User, issue: Issue
+) -> None:
+    root = User.objects.create_superuser("root", "root@example.com")
+    keys = [issue(bob, f"key {number}")[0] for number in range(CROWD)]
+
+    def rename(key: ApiKey, client: Client) -> HttpResponse:
+        form = model_to_dict(key, ["owner"]) | {"name": "ci", **SECRETS_FORM}
+        return cast("HttpResponse", client.post(f"/admin/keys/apikey/{key.pk}/change/", form))
+
+    clients = [Client() for _ in keys]
+    for client in clients:
+        client.force_login(root)
+    answers = at_once(*map(partial, [rename] * CROWD, keys, clients))
+    told = [one for one in answers if isinstance(one, HttpResponse) and one.status_code == 200]
+    assert len(told) == CROWD - 1
+    assert all("already exists" in one.content.decode() for one in told)
     assert ApiKey.objects.filter(name="ci").count() == 1
 
 
