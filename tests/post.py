@@ -22,6 +22,8 @@ class Sink:
         self.received: list[EmailMessage] = []
         self.refused: set[str] = set()
         """Addresses that are not taken."""
+        self.put_off = 0
+        """So many letters are not taken for now."""
         self.may_answer = Event()
         """Cleared: whoever comes waits."""
         self.may_answer.set()
@@ -59,6 +61,9 @@ class Sink:
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, _server: Any, _session: Any, envelope: Any, address: str, _options: list[str]
     ) -> str:
+        if self.put_off > 0:
+            self.put_off -= 1
+            return "450 Not now"
         if address in self.refused:
             return "550 There is nobody of that name"
         envelope.rcpt_tos.append(address)

@@ -36,7 +36,7 @@ def unlimited(db: None) -> Iterator[None]:
     """The table of counts is none that is emptied after a test; and no mail comes late."""
     cache.clear()
     yield
-    post_office.submit(int).result(timeout=10)
+    assert post_office.finish(10)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def report(client: Client, *texts: str, **headers: str) -> Any:
 
 
 def sent() -> list[EmailMessage]:
-    post_office.submit(int).result(timeout=10)
+    assert post_office.finish(10)
     return django_mail.outbox
 
 

@@ -37,7 +37,7 @@ def workers(db: None, settings: Settings) -> Iterator[list[Meter]]:
     for meter in meters:
         meter._writer.close()
         meter._writer._thread.shutdown()  # Waits: an open connection would keep the database.
-    post_office.submit(int).result(timeout=10)
+    assert post_office.finish(10)
 
 
 def call_from(meter: Meter, key: ApiKey, *addresses: str) -> None:

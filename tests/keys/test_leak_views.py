@@ -35,7 +35,7 @@ def unlimited(db: None) -> Iterator[None]:
     """The table of counts is none that is emptied after a test; and no mail comes late."""
     cache.clear()
     yield
-    post_office.submit(int).result(timeout=10)
+    assert post_office.finish(10)
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_github_reports_several_keys_and_where_they_were(
     targets = AuditEvent.objects.filter(action=Action.KEY_REPORTED).values_list("target", flat=True)
     assert targets[0] == f"{first}: reported by GitHub, found at {URL}"
     assert len(targets) == 2
-    post_office.submit(int).result(timeout=10)
+    assert post_office.finish(10)
     assert f"found at\n{URL}\n" in mail.outbox[0].body
 
 
@@ -242,7 +242,7 @@ def test_an_address_that_holds_the_key_itself_is_cut(
 ) -> None:
     _, text = issue(bob)
     as_github(client, github, payload(text, url=f"https://github.com/search?q={text}"))
-    post_office.submit(int).result(timeout=10)
+    assert post_office.finish(10)
     row = AuditEvent.objects.get(action=Action.KEY_REPORTED)
     for shown in (row.target, str(mail.outbox[0].message())):
         assert "github.com/search" in shown

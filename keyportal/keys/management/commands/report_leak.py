@@ -8,6 +8,9 @@ from django.views.decorators.debug import sensitive_variables
 from keyportal.keys import leaks, secret
 from keyportal.keys.reports import OPERATOR, Found, Report
 from keyportal.teams.management.operator import OperatorCommand
+from keyportal.teams.post import post_office
+
+MAIL_SECONDS = 60.0  # More than a server that stops has: nobody waits for the command to end.
 
 
 class Command(OperatorCommand):
@@ -36,6 +39,7 @@ class Command(OperatorCommand):
             self.note(f"{'Deleted' if is_deleted else 'Disabled'} {key} of {key.team.slug}.")
         if len(ended) < len(keys):
             self.note(f"Not live, or reported before: {len(keys) - len(ended)} of {len(keys)}.")
+        post_office.finish(MAIL_SECONDS)
 
 
 def _text(file: str | None) -> str:
