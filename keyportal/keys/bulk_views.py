@@ -9,6 +9,7 @@ from django.views.decorators.http import require_http_methods
 
 from keyportal.activity.impact import requests_of_a_day
 from keyportal.keys.bulk import DELETING, DISABLING, Deed, chosen, do
+from keyportal.keys.last_use import last_used_at
 from keyportal.keys.models import ApiKey
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
@@ -42,7 +43,8 @@ def _ask_or_do(request: TeamRequest, deed: Deed) -> HttpResponse:
 
 def _question(request: TeamRequest, deed: Deed, keys: list[ApiKey], *, status: int) -> HttpResponse:
     calls = requests_of_a_day(request.team, [key.public_id for key in keys])
-    rows = [(key, calls.get(key.public_id, 0)) for key in keys]
+    used = last_used_at(keys)
+    rows = [(key, calls.get(key.public_id, 0), used.get(key.public_id)) for key in keys]
     context = {"deed": deed, "rows": rows}
     return render_part(request, "keys/bulk.html", "keys/_bulk.html", context, status=status)
 

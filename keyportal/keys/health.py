@@ -1,12 +1,14 @@
 """A page of the keys that want looking at, each with what was found and what can be done."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import NamedTuple
 
 from django.core.paginator import Page, Paginator
 from django.db.models import BooleanField, Case, Count, IntegerField, QuerySet, Value, When
 
 from keyportal.keys.findings import ACTS, MENDING, Act, Finding, Looked, look
+from keyportal.keys.last_use import last_used_at
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.policy import breaches
 from keyportal.teams.models import Team
@@ -33,6 +35,7 @@ class Told(NamedTuple):
 class Row(NamedTuple):
     key: ApiKey
     told: list[Told]
+    used_at: datetime | None
 
 
 class Health(NamedTuple):
@@ -55,8 +58,9 @@ def health(team: Team, keys: ApiKeyQuerySet, asked: str, number: str | None) -> 
     pages.count = counts[finding.value if finding else ""]
     page = pages.get_page(number)
     shown = keys.for_display().in_bulk([row[0] for row in page])
+    used = last_used_at(shown.values())
     rows = [
-        Row(shown[pk], [*_told(shown[pk], flags, looked, team)])
+        Row(shown[pk], [*_told(shown[pk], flags, looked, team)], used.get(shown[pk].public_id))
         for pk, *flags in page
         if pk in shown
     ]

@@ -1,5 +1,6 @@
 """The team's API keys: see, make and delete them, and read what they are."""
 
+from datetime import datetime
 from typing import NamedTuple
 
 from django.contrib import messages
@@ -19,7 +20,7 @@ from keyportal.keys import secret
 from keyportal.keys.badges import Badge, badges
 from keyportal.keys.create_form import CreateForm
 from keyportal.keys.forms import ListForm
-from keyportal.keys.last_use import last_use
+from keyportal.keys.last_use import last_use, last_used_at
 from keyportal.keys.models import ApiKey
 from keyportal.keys.policy import breaches_by_owning
 from keyportal.keys.refusals import AlreadyCreated, KeyLimitReached, KeyRefused
@@ -43,6 +44,7 @@ class Row(NamedTuple):
     badges: list[Badge]
     is_changeable: bool
     sparkline: Sparkline | None
+    used_at: datetime | None
 
 
 @require_safe
@@ -58,8 +60,15 @@ def key_list(request: TeamRequest) -> HttpResponse:
     page = pages.get_page(request.GET.get("page"))
     shown = keys.for_display().in_bulk(page.object_list)
     lines = sparklines(request.team, [key.public_id for key in shown.values()])
+    used_at = last_used_at(shown.values())
     rows = [
-        Row(key, badges(key), may_change(request.membership, key), lines.get(key.public_id))
+        Row(
+            key,
+            badges(key),
+            may_change(request.membership, key),
+            lines.get(key.public_id),
+            used_at.get(key.public_id),
+        )
         for key in (shown[pk] for pk in page if pk in shown)
     ]
     context = {"form": form, "page": page, "rows": rows, "used": _used(request)}

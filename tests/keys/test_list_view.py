@@ -16,6 +16,7 @@ from keyportal.activity.models import UsageDay
 from keyportal.activity.periods import Step
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Permissions
+from keyportal.keys.rotation import Grace, rotate
 from keyportal.teams.models import Membership, Team, User
 from tests.speed import takes
 
@@ -310,10 +311,28 @@ def test_queries_stay_the_same_for_any_number_of_keys(
         issue(alice if number % 2 else bob, f"key {number}")
     client = sign_in(alice)
     client.get(LIST)  # The first visit also notes the team in the session.
-    with django_assert_num_queries(12):
+    with django_assert_num_queries(13):
         client.get(LIST)
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         client.get(LIST, headers=HTMX)
+    Secret.objects.update(last_used_at=timezone.now())
+    with django_assert_num_queries(10):  # None needs to be looked for among the ended secrets.
+        client.get(LIST, headers=HTMX)
+
+
+@pytest.mark.parametrize("path", ["keys/", "keys/bulk/delete/?keys={}", "health/"])
+def test_a_key_was_used_though_its_used_secret_was_rotated_away(
+    sign_in: SignIn, bob: User, issue: Issue, path: str
+) -> None:
+    key, _ = issue(bob)
+    address = f"/teams/u-8105f7322477/{path.format(key.public_id)}"
+    assert ">Never<" in sign_in(bob).get(address).content.decode()
+    for day in (2, 1):
+        Secret.objects.update(last_used_at=f"2026-01-0{day}T00:00:00Z")
+        rotate(key, Grace.NOW, actor=bob)
+    page = sign_in(bob).get(address).content.decode()
+    assert ">Never<" not in page
+    assert '<time datetime="2026-01-02T00:00:00+00:00">' in page
 
 
 def test_a_hundred_thousand_keys_are_listed_in_a_fifth_of_a_second(
