@@ -181,6 +181,7 @@ def test_a_changed_key_is_audited_with_what_was_before(
     assert answer.status_code == 302
     key.refresh_from_db()
     assert (key.name, key.owner, key.allowed_models) == ("ci", alice, [model.name])
+    assert key.granted_permissions == key.permissions
     row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
     assert row.target == (
         f"test-key ({key.public_id}): Name: test-key → ci, Owner: bob → alice, "

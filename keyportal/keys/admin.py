@@ -125,6 +125,9 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
             # What an operator sets is what an admin of the team would have: the owner's ceiling.
             obj.granted_limits = obj.limits
             fields.append("granted_limits")
+        if "allowed_models" in fields:
+            obj.granted_permissions = obj.permissions
+            fields.append("granted_permissions")
         if "expires_at" in fields:
             obj.expiry_set_at = timezone.now()
             fields.append("expiry_set_at")

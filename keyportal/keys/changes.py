@@ -19,7 +19,7 @@ from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Permissions
 from keyportal.keys.policy import breaches, breaches_by_owning
-from keyportal.keys.refusals import NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.refusals import BeyondGranted, NameTaken, NotAMember, PolicyBroken
 from keyportal.teams.models import Membership, Role, Team, User
 
 
@@ -70,10 +70,12 @@ def change(
 ) -> ApiKey:
     """Give the key these properties, and return it as it then is.
 
-    Raises `NameTaken`; or `PolicyBroken` where something that is changed breaks the policy.
+    An admin's permissions are the most that its owner may give it from then on. Raises `NameTaken`;
+    `BeyondGranted` for more than that; or `PolicyBroken` where a change breaks the policy.
     """
     with locked(key) as found:
         former_name = str(found)
+        former_permissions = found.permissions
         former = {column: getattr(found, column) for column in _COLUMNS}
         told = [
             phrase for name, value in changes.given().items() for phrase in _set(found, name, value)
@@ -83,6 +85,8 @@ def change(
         twins = ApiKey.objects.of(found.team).filter(name=found.name).exclude(pk=found.pk)
         if twins.exists():
             raise NameTaken
+        if found.permissions != former_permissions:
+            _grant(found, actor)
         columns = [column for column, value in former.items() if getattr(found, column) != value]
         if broken := breaches(found.team.policy, found, columns):
             raise PolicyBroken(broken)
@@ -106,9 +110,24 @@ _COLUMNS = [
     "allowed_models",
     "endpoints",
     "networks",
+    "granted_permissions",
     "expires_at",
     "expiry_set_at",
 ]
+
+
+def _grant(key: ApiKey, actor: User | None) -> None:
+    """Judged here, under the lock: an admin may narrow the key while its owner fills in a form."""
+    granted: Permissions | None = key.granted_permissions
+    if actor is None or _is_admin(actor, key.team):
+        key.granted_permissions = key.permissions
+    elif granted is not None and not granted.covers(key.permissions):
+        raise BeyondGranted
+
+
+def _is_admin(user: User, team: Team) -> bool:
+    found = Membership.objects.filter(team=team, user=user).first()
+    return found is not None and found.is_at_least(Role.ADMIN)
 
 
 def _set(key: ApiKey, name: str, value: Any) -> list[str]:

@@ -17,7 +17,12 @@ from keyportal.keys import policy, secret
 from keyportal.keys.chores import Chore
 from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.nonces import SpentNonce
-from keyportal.keys.permissions import Endpoints, Permissions, PermissionsColumns
+from keyportal.keys.permissions import (
+    Endpoints,
+    Permissions,
+    PermissionsColumns,
+    PermissionsField,
+)
 from keyportal.keys.presets import Preset
 from keyportal.keys.refusals import KeyLimitReached, NameTaken, PolicyBroken
 from keyportal.keys.reminders import Reminder
@@ -202,6 +207,13 @@ class ApiKey(models.Model):
         default=None,
         editable=False,
         help_text="What an admin last allowed; the owner may go no higher. None: the team's rule.",
+    )
+
+    granted_permissions = PermissionsField(
+        null=True,
+        default=None,
+        editable=False,
+        help_text="What an admin last allowed; the owner may go no further. None: the policy's.",
     )
 
     permissions = PermissionsColumns()

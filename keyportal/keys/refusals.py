@@ -4,6 +4,7 @@ KeyRefused
 ├── KeyLimitReached   the team has as many keys as it may
 ├── NameTaken
 ├── PolicyBroken      the team's policy forbids it
+├── BeyondGranted     an admin allowed the key less
 ├── AlreadyCreated    this very form has done its work already
 ├── NotAMember        a key can't belong to somebody who could not use it
 └── AlreadyRotating   two secrets live, which is as many as may
@@ -37,6 +38,14 @@ class PolicyBroken(KeyRefused):
     def __init__(self, breaches: Sequence[str]) -> None:
         super().__init__(" ".join(breaches))
         self.breaches = list(breaches)
+
+
+class BeyondGranted(KeyRefused):
+    def __init__(self) -> None:
+        super().__init__(
+            "An admin of the team has set what this key may do. You may narrow it further; "
+            "to widen it, ask an admin."
+        )
 
 
 class AlreadyCreated(KeyRefused):

@@ -1,17 +1,20 @@
 """No key that comes out of a management key can do more than it may give, and none is another's."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from keyportal.activity.models import AuditEvent
 from keyportal.api.scopes import Scope
+from keyportal.keys.changes import Changes, change
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from tests.api.programs import Manager, problem
 
+Issue = Callable[..., tuple[ApiKey, str]]
 NARROW = Permissions(("public/*",), Endpoints.CHAT, ("10.0.0.0/8",))
 WIDER = [
     {"models": []},
@@ -41,6 +44,18 @@ def test_a_bounded_management_key_makes_no_wider_key(
     body = {"name": "ci", "permissions": permissions}
     problem(program.post("keys", body), 403, "beyond-bounds")
     assert not ApiKey.objects.exists()
+
+
+def test_a_program_of_a_member_never_widens_what_an_admin_has_set(
+    manager: Manager, ada: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    change(key, Changes(permissions=NARROW), actor=ada)
+    program = manager(bob)
+    for permissions in WIDER:
+        answer = program.patch(f"keys/{key.public_id}", {"permissions": permissions})
+        assert "ask an admin" in problem(answer, 403, "weak-role")["detail"]
+    assert ApiKey.objects.get().permissions == NARROW
 
 
 @pytest.mark.parametrize("permissions", NARROWER)

@@ -178,6 +178,23 @@ def test_admin_changes_the_key_of_another(
 # What it may do.
 
 
+def test_a_member_reads_that_an_admin_has_set_what_their_key_may_do(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    form = FORMS["permissions"]
+    assert sign_in(ada).post(address(key, "permissions"), form, headers=HTMX).status_code == 204
+    before = state(key)
+    client = sign_in(bob)
+    wider = form | {"endpoints": "all"}
+    response = client.post(address(key, "permissions"), wider, headers=HTMX)
+    assert response.status_code == 422
+    assert "to widen it, ask an admin" in response.content.decode()
+    assert state(key) == before
+    narrower = form | {"endpoints": "read"}
+    assert client.post(address(key, "permissions"), narrower, headers=HTMX).status_code == 204
+
+
 def test_permissions_are_narrowed_and_told(
     sign_in: SignIn, bob: User, model: ServedModel, issue: Issue
 ) -> None:

@@ -16,7 +16,13 @@ from keyportal.keys.changes import locked
 from keyportal.keys.limits import AboveCeiling
 from keyportal.keys.models import ApiKey
 from keyportal.keys.names import plain_lines, require_no_key, require_printable
-from keyportal.keys.refusals import AlreadyRotating, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.refusals import (
+    AlreadyRotating,
+    BeyondGranted,
+    NameTaken,
+    NotAMember,
+    PolicyBroken,
+)
 from keyportal.keys.tags import read_tags
 from keyportal.teams.access import may_change
 from keyportal.teams.models import User
@@ -70,6 +76,8 @@ def refusals() -> Iterator[None]:
         raise Conflict(str(refusal), errors=[FieldError(str(refusal), pointer="/name")]) from None
     except NotAMember as refusal:
         raise Invalid.at("/owner", str(refusal)) from None
+    except BeyondGranted as refusal:
+        raise WeakRole(str(refusal)) from None
     except AlreadyRotating as refusal:
         raise Conflict(str(refusal)) from None
     except PolicyBroken as refusal:
