@@ -80,16 +80,27 @@ class Allowance(NamedTuple):
 
     def headers(self) -> Headers:
         """As OpenAI names and writes them."""
-        return [
-            header
-            for what, left in (("requests", self.requests), ("tokens", self.tokens))
-            if left is not None
-            for header in (
-                (f"x-ratelimit-limit-{what}".encode(), str(left.limit).encode()),
-                (f"x-ratelimit-remaining-{what}".encode(), str(max(left.left, 0)).encode()),
-                (f"x-ratelimit-reset-{what}".encode(), duration(left.resets_in).encode()),
-            )
-        ]
+        headers: Headers = []
+        for names, left in ((_REQUESTS, self.requests), (_TOKENS, self.tokens)):
+            if left is not None:
+                limit, remaining, reset = names
+                headers += (
+                    (limit, b"%d" % left.limit),
+                    (remaining, b"%d" % max(left.left, 0)),
+                    (reset, duration(left.resets_in).encode()),
+                )
+        return headers
+
+
+def _names(what: bytes) -> tuple[bytes, bytes, bytes]:
+    return (
+        b"x-ratelimit-limit-" + what,
+        b"x-ratelimit-remaining-" + what,
+        b"x-ratelimit-reset-" + what,
+    )
+
+
+_REQUESTS, _TOKENS = _names(b"requests"), _names(b"tokens")
 
 
 class Spent(NamedTuple):
