@@ -5,7 +5,7 @@ from typing import cast
 
 import django
 
-from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
+from keyportal.asgi_types import Answer, Answerer, ASGIApp, Receive, Scope, Send
 from keyportal.handler import Handler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
@@ -19,7 +19,7 @@ from keyportal.gateway.app import Gateway  # noqa: E402
 from keyportal.gateway.forward import is_verification  # noqa: E402
 from keyportal.keys.reports import ADDRESS, MAX_BYTES  # noqa: E402
 from keyportal.portal import Forecourt  # noqa: E402
-from keyportal.proxies import TrustedProxies  # noqa: E402
+from keyportal.proxies import TrustedProxies, find_client  # noqa: E402
 from keyportal.scheduler import Scheduler  # noqa: E402
 
 
@@ -47,6 +47,14 @@ class Doors:
             await self._lifespan(receive, send)
         else:
             await send({"type": "websocket.close"})
+
+    def answerer(self, path: str) -> Answerer | None:
+        """Who answers at this path in one piece, for a server that can do with that."""
+        return self._verify if is_verification(path) else None
+
+    async def _verify(self, scope: Scope) -> Answer:
+        find_client(scope)
+        return await self.gateway.forward.answer(scope)
 
     async def _door(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]

@@ -15,7 +15,7 @@ from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import ParseError
 from gunicorn.asgi.protocol import ASGIProtocol, _normalize_sockaddr
 
-from keyportal.asgi_types import Headers, Scope
+from keyportal.asgi_types import Answerer, Headers, Scope
 from keyportal.gateway.errors import AddressTooLong, GatewayError, HeadersTooLarge, Malformed
 from keyportal.headers import new_request_id
 from keyportal.http_request import HTTPRequest
@@ -120,13 +120,25 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
 
     async def _handle_http_request(self, request: Any, *peers: Any) -> Any:
         self.idle_since = None
+        answerer = self.app.answerer(request.path) if not self.log.access_log_enabled else None
         try:
-            goes_on = await super()._handle_http_request(request, *peers)
+            if answerer is None:
+                goes_on = await super()._handle_http_request(request, *peers)
+            else:
+                goes_on = await self._answer(answerer, request, *peers)
         finally:
             self.idle_since = self.worker.loop.time()
         # The parser holds up to 64 KiB that came early, and is about to be reset.
         self.early = self._callback_parser.remaining()
         return goes_on and not self._callback_parser.remaining_truncated and not _is_last(request)
+
+    async def _answer(self, answerer: Answerer, request: HTTPRequest, *ends: Any) -> bool:
+        """In one piece: what gunicorn does for an answer in any number of parts costs as much as
+        a verdict."""
+        status, headers, body = await answerer(self._build_http_scope(request, *ends))
+        self._send_response_start(status, headers, request)
+        self._send_body(body)
+        return bool(self.worker.alive and not request.should_close())
 
     def _is_websocket_upgrade(self, request: Any) -> bool:
         wants_another = self._callback_parser.get_header(b"upgrade") is not None

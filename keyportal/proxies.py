@@ -18,11 +18,17 @@ class TrustedProxies:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope.get("client"):
-            scope["client"] = (_plain(scope["client"][0]), scope["client"][1])
-            if settings.TRUSTED_PROXIES and _is_trusted(scope["client"][0]):
-                _believe(scope)
+        if scope["type"] == "http":
+            find_client(scope)
         await self.app(scope, receive, send)
+
+
+def find_client(scope: Scope) -> None:
+    """Set a request's `client`, and `scheme`, to what is to be believed of them."""
+    if scope.get("client"):
+        scope["client"] = (_plain(scope["client"][0]), scope["client"][1])
+        if settings.TRUSTED_PROXIES and _is_trusted(scope["client"][0]):
+            _believe(scope)
 
 
 def _believe(scope: Scope) -> None:

@@ -12,7 +12,7 @@ import time
 
 from django.conf import settings
 
-from keyportal.asgi_types import Headers, Receive, Scope, Send
+from keyportal.asgi_types import Answer, Headers, Receive, Scope, Send
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway import original
 from keyportal.gateway.admission import Admission, Admitted
@@ -67,6 +67,11 @@ class ForwardAuth:
         self._meter = meter
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        status, headers, body = await self.answer(scope)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def answer(self, scope: Scope) -> Answer:
         # One look at all headers tells of most that they are not there.
         sent = dict(scope["headers"])
         name = request_id(scope["headers"]) if b"x-request-id" in sent else new_request_id()
@@ -82,9 +87,7 @@ class ForwardAuth:
         )
         if self.is_draining or (not FRAMING.isdisjoint(sent) and declared_length(scope) > 0):
             headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        body = b"" if scope["method"] == "HEAD" else body
-        await send({"type": "http.response.body", "body": body})
+        return Answer(status, headers, b"" if scope["method"] == "HEAD" else body)
 
     async def _verify(self, scope: Scope, sent: dict[bytes, bytes], name: str) -> Headers:
         """What the proxy is told of a request that may pass. Raises why it may not."""
