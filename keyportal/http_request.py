@@ -20,6 +20,11 @@ class HTTPRequest(CallbackRequest):  # type: ignore[misc]  # untyped base
 
     __slots__ = ("query_string", "target")
 
+    # What only HTTP/2 and other parsers know.
+    fragment = ""
+    proxy_protocol_info = None
+    _expect_100_continue = False
+
     @classmethod
     def from_parser(cls, parser: Any, is_ssl: bool = False) -> Self:
         request = cls.__new__(cls)  # Without the defaults, all of which are set here.
@@ -32,13 +37,16 @@ class HTTPRequest(CallbackRequest):  # type: ignore[misc]  # untyped base
         request.scheme = "https" if is_ssl else "http"
         request.content_length = parser.content_length or 0
         request.chunked = parser.is_chunked
-        request.must_close = not parser.should_keep_alive
+        # Of two `Connection` lines the parser believes the last, gunicorn the first. Both may ask
+        # for the end.
+        first = parser.get_header(b"connection") or b""
+        request.must_close = not parser.should_keep_alive or first.strip().lower() == b"close"
         return request
 
     def should_close(self) -> bool:
         return bool(self.must_close)
 
-    def scope(self, server: Any, client: Any, state: Any) -> Scope:
+    def scope(self, server: Any, client: Any, state: Any, root_path: str) -> Scope:
         """As the ASGI specification has it, for the addresses of the two ends."""
         return {
             "type": "http",
@@ -49,7 +57,7 @@ class HTTPRequest(CallbackRequest):  # type: ignore[misc]  # untyped base
             "path": self.path,
             "raw_path": self.raw_path,
             "query_string": self.query_string,
-            "root_path": "",
+            "root_path": root_path,
             "headers": self.headers_bytes,
             "server": server,
             "client": client,

@@ -146,7 +146,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
 
     def _build_http_scope(self, request: HTTPRequest, *ends: Any) -> Scope:
         server, client = map(_normalize_sockaddr, ends)
-        scope = request.scope(server, client, self.worker.state)
+        scope = request.scope(server, client, self.worker.state, self.cfg.root_path)
         if self._body_receiver is not None:
             scope["keyportal.when_gone"] = self._body_receiver.when_gone
         return scope

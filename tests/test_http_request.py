@@ -12,6 +12,10 @@ from keyportal.http_request import HTTPRequest
 from keyportal.worker import ReadOnce
 
 SERVER, CLIENT, STATE = ("127.0.0.1", 8000), ("192.0.2.7", 5), {"kept": True}
+COMPARED = (
+    *("method", "uri", "path", "raw_path", "query", "fragment", "version", "scheme"),
+    *("headers", "headers_bytes", "content_length", "chunked", "proxy_protocol_info"),
+)
 REQUESTS = {
     "plain": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "query": b"GET /keys/?page=2&name=%41?b HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -23,6 +27,10 @@ REQUESTS = {
     "body": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-Continue\r\n\r\n",
     "chunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
     "close": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    "close, then not": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Close\r\nConnection: keep-alive\r\n\r\n"
+    ),
+    "close, and more": (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nConnection: x\r\n\r\n"),
     "upgrade": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     "old": b"GET / HTTP/1.0\r\n\r\n",
     "old, kept alive": b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
@@ -43,11 +51,13 @@ def test_it_says_what_gunicorns_own_says(raw: bytes, is_ssl: bool) -> None:
     parser = parsed(raw)
     theirs = CallbackRequest.from_parser(parser, is_ssl=is_ssl)
     ours = HTTPRequest.from_parser(parser, is_ssl=is_ssl)
-    worker = SimpleNamespace(cfg=Config(), log=None, asgi=None, state=STATE)
-    assert ours.scope(SERVER, CLIENT, STATE) == ASGIProtocol(worker)._build_http_scope(
+    config = Config()
+    config.set("root_path", "/below")
+    worker = SimpleNamespace(cfg=config, log=None, asgi=None, state=STATE)
+    assert ours.scope(SERVER, CLIENT, STATE, "/below") == ASGIProtocol(worker)._build_http_scope(
         theirs, SERVER, CLIENT
     )
-    for name in ("method", "uri", "path", "query", "headers", "content_length", "chunked"):
+    for name in COMPARED:
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.should_close() == theirs.should_close()
 

@@ -29,7 +29,7 @@ from keyportal.keys.permissions import is_within
 VERDICT_SECONDS = 2.0
 MAX_WAITING = 5000
 RETRY_SECONDS = 1.0
-MAX_TURNS = 32  # Of the loop, each of which serves somebody: a millisecond or two.
+GATHER_SECONDS = 0.002
 
 logger = logging.getLogger(__name__)
 
@@ -147,19 +147,20 @@ class Admission:
         """Read the next batch when all that is ready to run has run: more of it may join."""
         if not (self._is_reading or self._will_begin):
             self._will_begin = True
-            self.loop.call_soon(self._begin_when_calm, self._gathered(), MAX_TURNS)
+            loop = self.loop
+            loop.call_soon(self._begin_when_calm, self._gathered(), loop.time() + GATHER_SECONDS)
 
     def _gathered(self) -> int:
         return len(self._waiting) + len(self._ending)
 
-    def _begin_when_calm(self, before: int, turns: int) -> None:
-        """Wait for another turn of the loop while each brings somebody new, up to so many.
+    def _begin_when_calm(self, before: int, latest: float) -> None:
+        """Wait for another turn of the loop while each brings somebody new, until then at most.
 
         A batch costs nearly the same for one as for thirty. Whoever is alone waits for nobody.
         """
-        gathered = self._gathered()
-        if gathered > before and turns:
-            self.loop.call_soon(self._begin_when_calm, gathered, turns - 1)
+        gathered, loop = self._gathered(), self.loop
+        if gathered > before and loop.time() < latest:
+            loop.call_soon(self._begin_when_calm, gathered, latest)
         else:
             self._begin()
 

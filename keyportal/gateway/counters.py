@@ -126,14 +126,16 @@ _AGO_POSTGRESQL = "now() - interval '{} seconds'"
 _AGO_SQLITE = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-{} seconds')"
 _ELSEWHERE = """
 SELECT subject, CAST(sum(calls) AS int) FROM activity_lease
-WHERE subject IN ({}) AND worker <> %s AND seen_at > {}
+WHERE subject {} AND worker <> %s AND seen_at > {}
 GROUP BY subject
 """
 _ELSEWHERE_POSTGRESQL = _ELSEWHERE.format(
-    "SELECT json_array_elements_text(%s::json)", _AGO_POSTGRESQL.format(LEASE_SECONDS)
+    # Of an array PostgreSQL knows that it is short, of a query's rows it doesn't.
+    "= ANY(ARRAY(SELECT json_array_elements_text(%s::json)))",
+    _AGO_POSTGRESQL.format(LEASE_SECONDS),
 )
 _ELSEWHERE_SQLITE = _ELSEWHERE.format(
-    "SELECT value FROM json_each(%s)", _AGO_SQLITE.format(LEASE_SECONDS)
+    "IN (SELECT value FROM json_each(%s))", _AGO_SQLITE.format(LEASE_SECONDS)
 )
 _LEASE = """
 INSERT INTO activity_lease (subject, worker, calls, seen_at)

@@ -272,35 +272,33 @@ def test_as_many_as_may_wait_fit_into_one_statement(
     assert len(statements) == 1
 
 
-async def arrivals(admission: Admission, turns: int) -> list["asyncio.Task[Any]"]:
-    """Two ask in each of so many turns of the loop: one of them finds the other waiting."""
-    waiting = []
-    for number in range(turns):
-        keys = (f"{number}", f"{number}, too")
+async def arrivals(admission: Admission, seconds: float) -> int:
+    """Two ask in each turn of the loop, for so long: one of them finds the other waiting.
+
+    Returns how many have asked, and were answered.
+    """
+    waiting: list[asyncio.Task[Any]] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        keys = (f"{len(waiting)}", f"{len(waiting)}, too")
         waiting += [asyncio.create_task(admission.judge(digest(key))) for key in keys]
         await asyncio.sleep(0)
-    return waiting
+    return len(await asyncio.gather(*waiting))
 
 
 def test_a_batch_waits_while_each_turn_of_the_loop_brings_somebody_new(
-    admission: Admission, statements: list[Statement]
+    admission: Admission, statements: list[Statement], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def come() -> None:
-        await asyncio.gather(*await arrivals(admission, 8))
-
-    asyncio.run(come())
+    monkeypatch.setattr(module, "GATHER_SECONDS", PATIENCE)
+    assert asyncio.run(arrivals(admission, 0.005)) > 2
     assert len(statements) == 1
 
 
-def test_a_batch_waits_for_so_many_turns_and_no_longer(
+def test_a_batch_waits_for_a_moment_and_no_longer(
     admission: Admission, statements: list[Statement]
 ) -> None:
     """Else those who keep coming would keep the first from ever being judged."""
-
-    async def come() -> None:
-        await asyncio.gather(*await arrivals(admission, 4 * module.MAX_TURNS))
-
-    asyncio.run(come())
+    asyncio.run(arrivals(admission, 20 * module.GATHER_SECONDS))
     assert len(statements) > 1
 
 

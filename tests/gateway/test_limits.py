@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window, window_start
@@ -511,3 +512,21 @@ def test_a_batch_costs_the_same_however_many_calls_run(
     worker._ledger._running.update({f"key:{number}": 1 for number in range(5000)})
     assert kinds(ask([worker], key)) == {"Admitted": 1}
     assert Lease.objects.count() == 1
+
+
+@pytest.mark.postgresql
+def test_whoever_runs_elsewhere_is_found_by_an_index(worker: Admission, team: Team) -> None:
+    """Among many leases; meanwhile the windows are locked, and all workers wait for them."""
+    Lease.objects.bulk_create(
+        Lease(subject=f"key:{n // 8}", worker=f"{n % 8}", calls=1, seen_at=timezone.now())
+        for n in range(5000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE activity_lease")
+        cursor.execute(
+            f"EXPLAIN {counters._ELSEWHERE_POSTGRESQL}",
+            ['["key:5", "team:x"]', worker._ledger.worker],
+        )
+        plan = [row[0] for row in cursor.fetchall()]
+    assert any("Index Cond: " in line for line in plan), plan
+    assert not any("Seq Scan" in line for line in plan), plan
