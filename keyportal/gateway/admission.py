@@ -15,16 +15,12 @@ from functools import partial
 from typing import NamedTuple
 
 from keyportal.catalog.snapshot import Snapshot
+from keyportal.gateway.batch import Admitted, Batch, Outcome, work
 from keyportal.gateway.database import close
-from keyportal.gateway.errors import (
-    AddressNotAllowed,
-    DatabaseUnavailable,
-    GatewayError,
-    Overloaded,
-)
-from keyportal.gateway.limits import Accounts, Allowance, Ledger, Spent
-from keyportal.gateway.verdict import Reading, Verdict, read
-from keyportal.keys.permissions import is_within
+from keyportal.gateway.errors import DatabaseUnavailable, GatewayError, Overloaded
+from keyportal.gateway.ledger import Ledger, Spent
+from keyportal.gateway.limits import Accounts
+from keyportal.gateway.verdict import Verdict
 
 VERDICT_SECONDS = 2.0
 MAX_WAITING = 5000
@@ -32,13 +28,6 @@ RETRY_SECONDS = 1.0
 GATHER_SECONDS = 0.002
 
 logger = logging.getLogger(__name__)
-
-
-class Admitted(NamedTuple):
-    """A verdict, and what is left of the limits after this request, if there are any."""
-
-    verdict: Verdict
-    allowance: Allowance | None = None
 
 
 class Asking(NamedTuple):
@@ -58,9 +47,6 @@ class Ending(NamedTuple):
 
     spent: Spent
     done: "asyncio.Future[None]"
-
-
-Outcome = Admitted | GatewayError | None
 
 
 class Admission:
@@ -233,71 +219,3 @@ class Admission:
 def _give_up(answer: "asyncio.Future[Admitted | None]") -> None:
     if not answer.done():
         answer.set_exception(DatabaseUnavailable())
-
-
-# What follows runs in the admission thread.
-
-
-class Batch(NamedTuple):
-    """Requests to judge, and what ended calls have used."""
-
-    asked: list[tuple[bytes, bool, str | None, bool]]
-    """Digest, whether it counts, the address, and whether it holds a place."""
-    spent: list[Spent]
-
-
-def work(batch: Batch, catalog: Snapshot, ledger: Ledger) -> tuple[list[Outcome], Snapshot]:
-    """The outcome for each request of the batch, in order: judged in one SELECT, then counted."""
-    reading = Reading({}, catalog)
-    if batch.asked:
-        reading = read(list({digest for digest, *_ in batch.asked}), catalog)
-    outcomes: list[Outcome] = []
-    counted: list[tuple[int, Verdict]] = []
-    for digest, is_counted, address, holds_place in batch.asked:
-        verdict = reading.verdicts.get(digest)
-        if verdict is None:
-            outcomes.append(None)
-        elif verdict.networks and not _may_come_from(address, verdict):
-            outcomes.append(AddressNotAllowed(address))
-        else:
-            verdict = verdict if holds_place else verdict.without_place()
-            if is_counted and verdict.accounts:
-                counted.append((len(outcomes), verdict))
-            outcomes.append(Admitted(verdict))
-    if counted or batch.spent:
-        _count(outcomes, counted, batch.spent, reading.now, ledger)
-    _keep_alive(ledger)
-    return outcomes, reading.catalog
-
-
-def _may_come_from(address: str | None, verdict: Verdict) -> bool:
-    return address is None or is_within(address, verdict.networks)
-
-
-def _keep_alive(ledger: Ledger) -> None:
-    """What has been counted by now stays counted, whatever becomes of this."""
-    try:
-        ledger.keep_alive()
-    except Exception as error:
-        logger.warning("Leases not renewed: %s: %s", type(error).__name__, error)
-        close()
-
-
-def _count(
-    outcomes: list[Outcome],
-    counted: list[tuple[int, Verdict]],
-    spent: list[Spent],
-    now: float,
-    ledger: Ledger,
-) -> None:
-    """Write down what is used, and into `outcomes`, at these positions, who may use it."""
-    try:
-        granted = ledger.post([verdict.accounts for _, verdict in counted], spent, now)
-    except BaseException:
-        close()  # It may have broken halfway, and would stay broken for ever.
-        raise
-    for (position, verdict), answer in zip(counted, granted, strict=True):
-        if isinstance(answer, GatewayError):
-            outcomes[position] = answer
-        else:
-            outcomes[position] = Admitted(verdict, answer)

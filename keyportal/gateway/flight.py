@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from django.conf import settings
 
 from keyportal.asgi_types import Scope
-from keyportal.gateway.admission import Admission, Admitted
+from keyportal.gateway.admission import Admission
+from keyportal.gateway.batch import Admitted
 from keyportal.gateway.errors import ClientGone, GatewayError, InvalidKey, Overloaded, Unavailable
 from keyportal.gateway.usage import Tally
 

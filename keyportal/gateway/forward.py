@@ -15,7 +15,8 @@ from django.conf import settings
 from keyportal.asgi_types import Answer, Headers, Receive, Scope, Send
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway import original
-from keyportal.gateway.admission import Admission, Admitted
+from keyportal.gateway.admission import Admission
+from keyportal.gateway.batch import Admitted
 from keyportal.gateway.bearer import bearer_token
 from keyportal.gateway.edge import UNAUTHORIZED_SECONDS, request_id
 from keyportal.gateway.errors import (

@@ -4,7 +4,8 @@ import asyncio
 from typing import Any, cast
 
 from keyportal.asgi_types import Headers
-from keyportal.gateway.admission import Admission, Admitted
+from keyportal.gateway.admission import Admission
+from keyportal.gateway.batch import Admitted
 from keyportal.gateway.flight import Call
 from keyportal.gateway.limits import Accounts, Allowance
 from keyportal.gateway.verdict import Verdict

@@ -15,6 +15,7 @@ from django.utils import timezone
 from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway import admission as module
+from keyportal.gateway import batch
 from keyportal.gateway import verdict as verdict_module
 from keyportal.gateway.admission import Admission
 from keyportal.gateway.errors import DatabaseUnavailable, Overloaded
@@ -69,7 +70,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
         gate.wait(PATIENCE)
         return read(digests, catalog)
 
-    monkeypatch.setattr(module, "read", held)
+    monkeypatch.setattr(batch, "read", held)
     yield gate
     gate.set()
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyportal.asgi_types import Headers, Receive, Scope, Send
-from keyportal.gateway.admission import Admission, Admitted
+from keyportal.gateway.admission import Admission
+from keyportal.gateway.batch import Admitted
 from keyportal.gateway.bearer import BearerAuthMiddleware, bearer_token
 from keyportal.gateway.errors import GatewayError, InvalidKey, MissingCredentials, Unauthorized
 from keyportal.gateway.flight import Call, Flight

@@ -14,9 +14,11 @@ from django.utils import timezone
 
 from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window, window_start
 from keyportal.gateway import admission as admission_module
+from keyportal.gateway import batch as batch_module
 from keyportal.gateway import counters
-from keyportal.gateway import limits as module
-from keyportal.gateway.admission import Admission, Admitted
+from keyportal.gateway import ledger as module
+from keyportal.gateway.admission import Admission
+from keyportal.gateway.batch import Admitted
 from keyportal.gateway.errors import InsufficientQuota, RateLimitExceeded
 from keyportal.gateway.limits import Allowance, duration
 from keyportal.keys import secret
@@ -404,7 +406,7 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_open = threading.Event()
-        work = admission_module.work
+        work = batch_module.work
 
         def held(*arguments: Any) -> Any:
             self.is_open.wait(PATIENCE)
