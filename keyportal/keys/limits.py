@@ -21,25 +21,26 @@ class AboveCeiling(Exception):
 
 
 def limit_key(
-    key: ApiKey, limits: Limits, *, by: Membership, address: str | None, is_bound: bool = False
+    key: ApiKey, limits: Limits, *, by: Membership, address: str | None, may_raise: bool = True
 ) -> None:
     """Give the key these limits; an admin's are the owner's ceiling from now on.
 
-    Where `is_bound`, the ceiling holds for an admin too, and stays.
+    Unless they `may_raise`, the ceiling holds for an admin too, who then lowers it with the limits.
     Raises `AboveCeiling`, or `ApiKey.DoesNotExist` when the key was deleted meanwhile.
     """
-    is_admin = by.is_at_least(Role.ADMIN) and not is_bound
+    is_admin = by.is_at_least(Role.ADMIN)
     with transaction.atomic():
         locked = (
             ApiKey.objects.select_related("team")
             .select_for_update(no_key=True, of=("self",))
             .get(pk=key.pk)
         )
-        if not is_admin and (above := limits.above(locked.ceiling)):
+        if not (is_admin and may_raise) and (above := limits.above(locked.ceiling)):
             raise AboveCeiling(above, locked.ceiling)
         changes = limits.changes_from(locked.limits)
         locked.limits = limits
-        if is_admin:
+        # Who may not raise says nothing by limits that stay; but what they lower stays low.
+        if is_admin and (may_raise or changes):
             locked.granted_limits = limits
         locked.save(update_fields=["limits", "granted_limits"])
         AuditEvent.objects.record_changes(

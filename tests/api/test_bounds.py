@@ -8,10 +8,11 @@ import pytest
 from keyportal.activity.models import AuditEvent
 from keyportal.api.scopes import Scope
 from keyportal.keys.changes import Changes, change
+from keyportal.keys.limits import limit_key
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Membership, Team, User
 from tests.api.programs import Manager, problem
 
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -157,17 +158,36 @@ def test_an_admins_program_raises_no_limit_without_the_scope_for_it(
     assert ApiKey.objects.get().limits == Limits(tokens_per_day=100)
 
 
-def test_it_lowers_them_and_raises_them_again_to_where_they_were(
-    manager: Manager, ada: User, team: Team, issue: Any
+def test_what_it_lowers_stays_low(
+    manager: Manager, ada: User, bob: User, team: Team, issue: Issue
+) -> None:
+    """Its word is an admin's: the owner can't undo it, and nor can itself, which may not raise."""
+    key, _ = issue(bob)
+    address = f"keys/{key.public_id}"
+    program, bobs = manager(ada, scopes=[Scope.KEYS_WRITE]), manager(bob, "bobs")
+    assert program.patch(address, {"limits": {"tokens_per_day": 5}}).status_code == 200
+    for limits in ({"tokens_per_day": 6}, UNLIMITED):
+        told = problem(bobs.patch(address, {"limits": limits}), 422, "invalid")
+        assert told["errors"][0]["pointer"] == "/limits/tokens_per_day"
+        problem(program.patch(address, {"limits": limits}), 403, "missing-scope")
+    key.refresh_from_db()
+    assert key.limits == key.granted_limits == Limits(tokens_per_day=5)
+
+
+def test_limits_that_it_leaves_as_they_are_set_no_ceiling(
+    manager: Manager, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])
-    key, _ = issue(ada)
+    key, _ = issue(bob)
+    limit_key(
+        key, Limits(tokens_per_day=7), by=Membership.objects.get(user=bob, team=team), address=None
+    )
     program = manager(ada, scopes=[Scope.KEYS_WRITE])
-    for most in (7, 100):
-        answer = program.patch(f"keys/{key.public_id}", {"limits": {"tokens_per_day": most}})
-        assert answer.json()["limits"]["tokens_per_day"] == most
-    assert ApiKey.objects.get().granted_limits is None
+    answer = program.patch(f"keys/{key.public_id}", {"limits": {"tokens_per_day": 7}})
+    assert answer.json()["limits"]["tokens_per_day"] == 7
+    key.refresh_from_db()
+    assert key.granted_limits is None
 
 
 def test_the_scope_makes_no_admin_of_a_member(manager: Manager, bob: User, team: Team) -> None:

@@ -22,7 +22,7 @@ def limit(caller: Caller, key: ApiKey, asked: LimitChanges | UnsetType) -> None:
     may_raise = Scope.LIMITS_RAISE in caller.key.scopes
     limits = asked.applied_to(key.limits)
     try:
-        limit_key(key, limits, by=caller.membership, address=caller.address, is_bound=not may_raise)
+        limit_key(key, limits, by=caller.membership, address=caller.address, may_raise=may_raise)
     except AboveCeiling:
         if caller.membership.is_at_least(Role.ADMIN):
             raise MissingScope(Scope.LIMITS_RAISE) from None
