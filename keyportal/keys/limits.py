@@ -35,13 +35,13 @@ def limit_key(
             .select_for_update(no_key=True, of=("self",))
             .get(pk=key.pk)
         )
-        if not (is_admin and may_raise) and (above := limits.above(locked.ceiling)):
-            raise AboveCeiling(above, locked.ceiling)
+        if not (is_admin and may_raise):
+            _require_no_raise(locked, limits)
         changes = limits.changes_from(locked.limits)
         locked.limits = limits
         # Who may not raise says nothing by limits that stay; but what they lower stays low.
         if is_admin and (may_raise or changes):
-            locked.granted_limits = limits
+            locked.granted_limits = limits if may_raise else limits.lowest(locked.ceiling)
         locked.save(update_fields=["limits", "granted_limits"])
         AuditEvent.objects.record_changes(
             Action.KEY_CHANGED,
@@ -51,6 +51,13 @@ def limit_key(
             team=locked.team,
             address=address,
         )
+
+
+def _require_no_raise(key: ApiKey, limits: Limits) -> None:
+    """What is above the ceiling since that was lowered may stay, or be lowered in its turn."""
+    raised = limits.above(key.limits)
+    if above := [name for name in limits.above(key.ceiling) if name in raised]:
+        raise AboveCeiling(above, key.ceiling)
 
 
 def limit_new_keys(team: Team, limits: Limits, *, by: Membership, address: str | None) -> None:

@@ -47,6 +47,13 @@ class Limits(NamedTuple):
         set_ones = [f"{LABELS[name].lower()}: {limit}" for name, limit in self.stored().items()]
         return ", ".join(set_ones) or "no limits"
 
+    def lowest(self, other: "Limits") -> Self:
+        """Of each limit the lower one; no limit is the highest."""
+        pairs = zip(self, other, strict=True)
+        return type(self)(
+            *(min((n for n in pair if n is not None), default=None) for pair in pairs)
+        )
+
     def above(self, ceiling: "Limits") -> list[str]:
         """The names of those that are higher than `ceiling` has them; no limit is the highest."""
         return [

@@ -190,6 +190,24 @@ def test_limits_that_it_leaves_as_they_are_set_no_ceiling(
     assert key.granted_limits is None
 
 
+def test_it_throttles_a_key_that_is_above_the_ceiling_and_raises_that_by_nothing(
+    manager: Manager, ada: User, bob: User, team: Team, issue: Issue
+) -> None:
+    """What stays above the ceiling is not granted to the owner by a program that can't raise."""
+    key, _ = issue(bob)
+    team.key_limits = Limits(tokens_per_day=100)
+    team.save(update_fields=["key_limits"])
+    program = manager(ada, scopes=[Scope.KEYS_WRITE])
+    for body in (
+        {"name": "renamed", "limits": UNLIMITED},
+        {"limits": {"requests_per_minute": 1}},
+    ):
+        assert program.patch(f"keys/{key.public_id}", body).status_code == 200
+    key.refresh_from_db()
+    assert (key.name, key.limits) == ("renamed", Limits(requests_per_minute=1))
+    assert key.granted_limits == Limits(requests_per_minute=1, tokens_per_day=100)
+
+
 def test_the_scope_makes_no_admin_of_a_member(manager: Manager, bob: User, team: Team) -> None:
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])

@@ -151,10 +151,31 @@ def test_the_ceiling_of_this_moment_counts_and_not_the_one_on_the_page(
     bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
+    bobs = Membership.objects.get(user=bob)
+    limit_key(key, Limits(tokens_per_day=1), by=bobs, address=None)
     assert key.team.key_limits == UNLIMITED
     Team.objects.update(key_limits=Limits(tokens_per_day=5))
     with pytest.raises(AboveCeiling):
-        limit_key(key, UNLIMITED, by=Membership.objects.get(user=bob), address=None)
+        limit_key(key, UNLIMITED, by=bobs, address=None)
+
+
+def test_a_key_above_a_ceiling_that_was_lowered_can_be_throttled(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    """Its owner would have to give up what they have, only to use less of something else."""
+    key, _ = issue(bob)
+    Team.objects.update(key_limits=Limits(tokens_per_day=5, requests_per_day=5))
+    client = sign_in(bob)
+    for asked, status in (
+        (typed(requests_per_minute="1"), 204),
+        (typed(requests_per_minute="1", tokens_per_day="9"), 204),
+        (typed(requests_per_minute="1", tokens_per_day="10"), 422),
+        (typed(requests_per_minute="1"), 422),
+        (typed(requests_per_day="9", tokens_per_day="5"), 204),
+        (typed(requests_per_day="9", tokens_per_day="6"), 422),
+    ):
+        assert client.post(address(key), asked, headers=HTMX).status_code == status
+    assert ApiKey.objects.get().limits == Limits(requests_per_day=9, tokens_per_day=5)
 
 
 @pytest.mark.parametrize("nonsense", ["0", "-1", "many", "1.5", "9" * 16])

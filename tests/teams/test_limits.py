@@ -32,6 +32,15 @@ def test_no_limit_is_higher_than_any(limits: Limits, ceiling: Limits, above: lis
     assert limits.above(ceiling) == above
 
 
+def test_the_lowest_of_two_is_taken_limit_by_limit() -> None:
+    one = Limits(requests_per_minute=1, tokens_per_minute=9, tokens_per_day=5)
+    other = Limits(requests_per_minute=2, tokens_per_minute=8, tokens_per_month=7)
+    expected = Limits(
+        requests_per_minute=1, tokens_per_minute=8, tokens_per_day=5, tokens_per_month=7
+    )
+    assert one.lowest(other) == other.lowest(one) == expected
+
+
 def test_limits_come_back_from_the_database_as_they_went(db: None) -> None:
     limits = Limits(requests_per_minute=60, parallel_requests=2)
     team = Team.objects.create(name="Acme", limits=limits)
