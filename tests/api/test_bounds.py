@@ -208,6 +208,81 @@ def test_it_throttles_a_key_that_is_above_the_ceiling_and_raises_that_by_nothing
     assert key.granted_limits == Limits(requests_per_minute=1, tokens_per_day=100)
 
 
+def granted(key: ApiKey, ada: User, limits: Limits = Limits()) -> None:  # noqa: B008 - immutable
+    """The team's new keys get a hundred tokens a day, and this one has what ada gives it."""
+    Team.objects.filter(pk=key.team_id).update(key_limits=Limits(tokens_per_day=100))
+    limit_key(key, limits, by=Membership.objects.get(user=ada, team=key.team), address=None)
+
+
+ROTATED = {"grace": "7d"}
+
+
+def test_it_gets_at_no_raised_key_by_its_secret(
+    manager: Manager, ada: User, bob: User, issue: Issue
+) -> None:
+    """Rotated with a grace, nobody would miss the old secret; handed over, bob would rotate it."""
+    program = manager(ada, scopes=[Scope.KEYS_WRITE])
+    for owner in (ada, bob):
+        key, _ = issue(owner, f"of {owner}")
+        granted(key, ada)
+        address = f"keys/{key.public_id}"
+        for answer in (
+            program.post(f"{address}/rotate", ROTATED),
+            program.patch(address, {"name": "mine", "owner": "bob"}),
+            program.patch(address, {"owner": "ada"}),
+        ):
+            assert "limits:raise" in problem(answer, 403, "missing-scope")["detail"]
+        key.refresh_from_db()
+        assert (key.owner, key.name, key.secrets.count()) == (owner, f"of {owner}", 1)
+
+
+def test_it_gets_at_none_that_it_could_raise_afterwards(
+    manager: Manager, ada: User, bob: User, issue: Issue
+) -> None:
+    """Its owner uses less than they may; with the secret out, the limits go up to the ceiling."""
+    key, _ = issue(bob)
+    granted(key, ada)
+    bobs = Membership.objects.get(user=bob, team=key.team)
+    limit_key(key, Limits(tokens_per_day=100), by=bobs, address=None)
+    program = manager(ada, scopes=[Scope.KEYS_WRITE])
+    answer = program.post(f"keys/{key.public_id}/rotate", ROTATED)
+    problem(answer, 403, "missing-scope")
+    assert key.secrets.count() == 1
+
+
+def test_it_gets_at_none_from_before_the_ceiling_was_lowered(
+    manager: Manager, ada: User, bob: User, team: Team, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    Team.objects.update(key_limits=Limits(tokens_per_day=100))
+    program = manager(ada, scopes=[Scope.KEYS_WRITE])
+    problem(program.post(f"keys/{key.public_id}/rotate", ROTATED), 403, "missing-scope")
+
+
+def test_whoever_may_rotate_a_raised_key_still_does(
+    manager: Manager, ada: User, bob: User, issue: Issue
+) -> None:
+    """A member's program has its owner's keys alone; and a scope is there to be given."""
+    key, _ = issue(bob)
+    granted(key, ada)
+    bobs = manager(bob, scopes=[Scope.KEYS_WRITE])
+    adas = manager(ada, "adas", scopes=[Scope.KEYS_WRITE, Scope.LIMITS_RAISE])
+    for program in (bobs, adas):
+        answer = program.post(f"keys/{key.public_id}/rotate", {"grace": "now"})
+        assert answer.json()["key"]
+    assert adas.patch(f"keys/{key.public_id}", {"owner": "ada"}).status_code == 200
+
+
+def test_a_key_within_the_limits_of_new_ones_takes_no_scope(
+    manager: Manager, ada: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    granted(key, ada, Limits(tokens_per_day=100, requests_per_day=1))
+    program, address = manager(ada, scopes=[Scope.KEYS_WRITE]), f"keys/{key.public_id}"
+    assert program.post(f"{address}/rotate", {"grace": "now"}).json()["key"]
+    assert program.patch(address, {"owner": "ada"}).json()["owner"] == "ada"
+
+
 def test_the_scope_makes_no_admin_of_a_member(manager: Manager, bob: User, team: Team) -> None:
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])

@@ -13,7 +13,7 @@ from keyportal.api.reading import NoQuery
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.fields import Line, StateValue, Tag
 from keyportal.api.v1.finding import changing, key_of, member_named, refusals, sound
-from keyportal.api.v1.limits import limit
+from keyportal.api.v1.limits import limit, require_usual
 from keyportal.api.v1.permissions import require_within
 from keyportal.api.v1.shapes import KeyBody, KeyChanges, NewKey, ShownKeyBody
 from keyportal.keys import changes
@@ -26,7 +26,8 @@ from keyportal.keys.tags import holding
 from keyportal.teams.models import Role
 
 operations = Operations()
-RAISING = {Scope.LIMITS_RAISE: "to go above what members may give, which takes an admin too"}
+RAISING = "to go above what members may give, which takes an admin too"
+HANDING = "for an admin's program to hand over a key that may use more than new keys"
 
 
 class KeyQuery(Paged, forbid_unknown_fields=True):
@@ -62,7 +63,7 @@ def read_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002 - i
 @operations.post(
     "keys",
     scope=Scope.KEYS_WRITE,
-    more=RAISING,
+    more={Scope.LIMITS_RAISE: RAISING},
     role=Role.MEMBER,
     body=NewKey,
     answer=ShownKeyBody,
@@ -98,7 +99,7 @@ def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
 @operations.patch(
     "keys/{id}",
     scope=Scope.KEYS_WRITE,
-    more=RAISING,
+    more={Scope.LIMITS_RAISE: f"{RAISING}, and {HANDING}"},
     role=Role.MEMBER,
     body=KeyChanges,
     answer=KeyBody,
@@ -113,6 +114,9 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
     caller, body = asked.caller, asked.body
     given = sound(body)
     with changing(caller, id) as key:
+        if body.owner is not UNSET:
+            # They could rotate it, and have what an admin granted to somebody else.
+            require_usual(caller, key)
         if body.permissions is not UNSET:
             given["permissions"] = body.permissions.applied_to(key.permissions)
         require_within(caller.key.permissions, given.get("permissions", key.permissions))

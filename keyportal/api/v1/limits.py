@@ -2,6 +2,7 @@
 
 To raise a limit above its ceiling takes an admin, as in the portal, and a scope too: of many keys a
 leaked one of CI is the likeliest, and whoever has it should not be able to spend without a limit.
+Nor may such a program get at what an admin granted on somebody's key, by its secret.
 """
 
 from msgspec import UNSET, UnsetType
@@ -27,3 +28,17 @@ def limit(caller: Caller, key: ApiKey, asked: LimitChanges | UnsetType) -> None:
         if caller.membership.is_at_least(Role.ADMIN):
             raise MissingScope(Scope.LIMITS_RAISE) from None
         raise
+
+
+def require_usual(caller: Caller, key: ApiKey) -> None:
+    """Raises `MissingScope` where a key has, or may be given, more than new keys of the team.
+
+    A member's program, which reaches its owner's keys alone, may use what they were granted. It
+    needs no scope for that: none would let it raise. The ceiling counts too, as the limits could be
+    raised to it once the secret is out.
+    """
+    if Scope.LIMITS_RAISE in caller.key.scopes or not caller.membership.is_at_least(Role.ADMIN):
+        return
+    usual = key.team.key_limits
+    if not (key.limits.within(usual) and key.ceiling.within(usual)):
+        raise MissingScope(Scope.LIMITS_RAISE)

@@ -7,6 +7,7 @@ from keyportal.api.problems import Conflict, NotFound
 from keyportal.api.reading import NoQuery
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.finding import changing, key_of
+from keyportal.api.v1.limits import require_usual
 from keyportal.api.v1.permissions import require_within
 from keyportal.api.v1.shapes import KeyBody, Rotation, ShownKeyBody
 from keyportal.keys import changes, rotation
@@ -18,6 +19,7 @@ operations = Operations()
 @operations.post(
     "keys/{id}/rotate",
     scope=Scope.KEYS_WRITE,
+    more={Scope.LIMITS_RAISE: "for an admin's program, of a key that may use more than new keys"},
     role=Role.MEMBER,
     body=Rotation,
     answer=ShownKeyBody,
@@ -33,6 +35,7 @@ def rotate_key(asked: Asked[Rotation, NoQuery], id: str) -> ShownKeyBody:  # noq
     caller = asked.caller
     with changing(caller, id) as key:
         require_within(caller.key.permissions, key.permissions)
+        require_usual(caller, key)
         key_string = rotation.rotate(
             key, rotation.Grace(asked.body.grace), actor=caller.user, address=caller.address
         )
