@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import OperationalError, ProgrammingError
 
+from keyportal.keys import secret
+
 
 @contextmanager
 def as_one_sentence() -> Iterator[None]:
@@ -21,6 +23,11 @@ def as_one_sentence() -> Iterator[None]:
             raise
         whose = "" if isinstance(error, ImproperlyConfigured) else "The database says: "
         sys.exit(f"keyportal: {whose}{' '.join(str(error).split())}")
+
+
+def without_keys(text: str) -> str:
+    """What an operator is told of what they typed, cut to the public part of each key in it."""
+    return secret.redact(text)
 
 
 def without_pool() -> None:

@@ -1,12 +1,13 @@
 """`manage.py keys`: what it prints for people and for scripts, and how it refuses."""
 
 import json
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command, get_commands, load_command_class
 from django.db import connection
 from django.utils import timezone
 
@@ -432,3 +433,47 @@ def test_a_database_that_is_not_ready_is_one_line_too(keys: Keys, team: Team) ->
 def test_programs_may_call_it_too(bob: User, capsys: pytest.CaptureFixture[str]) -> None:
     call_command("keys", *NEW, "--json")
     assert json.loads(capsys.readouterr().out)["name"] == "ci"
+
+
+# What is told of a key that stands where something else was wanted.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "KEY"),
+        (*NEW, "--template", "KEY"),
+        (*NEW, "--expires", "KEY"),
+        (*NEW, "--endpoints", "KEY"),
+        (*NEW, "--requests-per-minute", "KEY"),
+        ("list", "--team", "KEY"),
+        ("list", "KEY"),
+        ("KEY",),
+    ],
+)
+def test_no_refusal_tells_a_key(
+    keys: Keys, bob: User, issue: Issue, arguments: tuple[str, ...]
+) -> None:
+    """A script's log is read by more people than may have its keys."""
+    key, text = issue(bob)
+    run = keys(*(text if argument == "KEY" else argument for argument in arguments))
+    require_refused(run, f"sk-kp-{key.public_id}…")
+    assert text[14:] not in run.err
+
+
+@pytest.mark.parametrize("name", ["delete_key", "delete_management_key", "setteam"])
+def test_nor_does_another_command(
+    bob: User, issue: Issue, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    """By a name that is not there, by what is one argument too many, and by a traceback."""
+    key, text = issue(bob)
+    with pytest.raises(CommandError) as refusal:
+        call_command(name, f"{text}/old")
+    assert f"sk-kp-{key.public_id}…" in str(refusal.value)
+    assert text[14:] not in "".join(traceback.format_exception(refusal.value))
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as end:
+        load_command_class(get_commands()[name], name).run_from_argv(["manage.py", name, "a", text])
+    assert end.value.code == 2
+    assert f"sk-kp-{key.public_id}…" in (err := capfd.readouterr().err)
+    assert text[14:] not in err

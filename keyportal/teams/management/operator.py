@@ -1,6 +1,7 @@
 """What the operators' commands share: names become rows, mistakes become sentences.
 
-Results go to standard output, everything else to standard error; no command ever asks.
+Results go to standard output, everything else to standard error; no command ever asks. A whole key
+may stand where something else was wanted, and what a command says is kept in many a log.
 """
 
 import os
@@ -10,20 +11,39 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from keyportal.complaints import without_keys
 from keyportal.teams.limits import LABELS, Limits, validate
 from keyportal.teams.models import Membership, Team, User
 
 
+class OperatorParser(CommandParser):
+    """Names what it can't read, with its keys cut."""
+
+    def error(self, message: str) -> Any:
+        super().error(without_keys(message))
+
+
 class OperatorCommand(BaseCommand):
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        # Django names the class of its parsers itself, and leaves no say in it.
+        parser.__class__ = OperatorParser
+        return parser
+
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
             return super().execute(*args, **options)
         except ValidationError as error:
-            raise CommandError(_sentence(error)) from error
+            raise CommandError(without_keys(_sentence(error))) from None
+        except CommandError as error:
+            if (told := without_keys(str(error))) == str(error):
+                raise
+            # Without the first, which `--traceback` would show as the cause.
+            raise CommandError(told, returncode=error.returncode) from None
 
     def note(self, text: str) -> None:
         """For the person, and not for the script that reads the result."""
-        self.stderr.write(text, self.style.NOTICE)
+        self.stderr.write(without_keys(text), self.style.NOTICE)
 
 
 def team_named(slug: str) -> Team:

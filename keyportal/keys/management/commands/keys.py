@@ -7,6 +7,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error
 from django.views.decorators.debug import sensitive_variables
 
+from keyportal.complaints import without_keys
 from keyportal.keys.management.acts import ACTS, Outcome, no_such
 from keyportal.keys.models import ApiKey
 from keyportal.keys.refusals import KeyRefused
@@ -21,7 +22,7 @@ class Command(OperatorCommand):
         try:
             super().run_from_argv(argv)
         except CommandError as error:
-            self.stderr.write(f"CommandError: {error}")
+            self.stderr.write(f"CommandError: {without_keys(str(error))}")
             sys.exit(error.returncode)
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
