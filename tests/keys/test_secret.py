@@ -1,7 +1,10 @@
 """The key string: its shape, its checksum, and that it never shows itself."""
 
 import logging
+import time
 import zlib
+from collections.abc import Callable
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
@@ -162,3 +165,51 @@ def test_the_logs_never_hold_a_key() -> None:
     written = secret.RedactingFormatter("{message}", style="{").format(record)
     assert "ValueError" in written
     assert text[14:] not in written
+
+
+def escaped(text: str) -> str:
+    return "".join(f"%{byte:02x}" for byte in text.encode())
+
+
+WAYS: dict[str, Callable[[str], str]] = {
+    "every character": escaped,
+    "in capitals": lambda text: escaped(text).upper(),
+    "the hyphens": lambda text: text.replace("-", "%2d"),
+    "one of the prefix": lambda text: escaped(text[0]) + text[1:],
+    "the secret": lambda text: text[:14] + escaped(text[14:]),
+    "every other one": lambda text: "".join(
+        escaped(one) if place % 2 else one for place, one in enumerate(text)
+    ),
+    "twice": lambda text: quote(escaped(text)),
+    "three times": lambda text: quote(quote(text.replace("-", "%2D"))),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("prefix", ["sk-kp-", "mk-kp-"])
+def test_a_key_in_a_url_is_taken_out_however_it_is_escaped(way: str, prefix: str) -> None:
+    """Whoever reads an access log could decode it there."""
+    key = secret.generate(prefix=prefix)
+    record = logging.LogRecord(
+        "n", logging.INFO, "p", 1, "GET /v1/%s?a=%%20b", (WAYS[way](key.text),), None
+    )
+    written = secret.RedactingFormatter("{message}", style="{").format(record)
+    assert written.endswith("…?a=%20b")
+    for _ in range(3):
+        written = unquote(written)
+    assert written == f"GET /v1/{prefix}{key.public_id}…?a= b"
+
+
+@given(st.text("%25sk-p7346Bb0", max_size=200))
+def test_what_is_escaped_and_no_key_stays_as_it_is(text: str) -> None:
+    redacted = secret.redact(text)
+    assert redacted == text or "sk-kp-" in unquote(unquote(unquote(text))).lower()
+
+
+@pytest.mark.parametrize("unit", ["%25", "25", "%", "%73", "sk-kp-", "%73%6b-kp-", "s%2525"])
+def test_no_text_takes_long_to_redact(unit: str) -> None:
+    """A path is the caller's to choose; what grows with its square would hold up a worker."""
+    text = "%" + unit * (1_000_000 // len(unit))
+    start = time.process_time()
+    secret.redact(text)
+    assert time.process_time() - start < 5
