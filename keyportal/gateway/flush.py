@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import msgspec
 from django.db import DataError, connections, transaction
 
 from keyportal.activity.usage import LATENCY_BOUNDS_MS, LATENCY_COLUMNS
@@ -125,12 +126,22 @@ def _write(flush: Flush) -> Mapping[str, int]:
         cursor.execute(_MARK, [flush.mark, _moment(datetime.now(UTC).timestamp())])
         if not cursor.rowcount:
             return {}
-        cursor.executemany(_CALL, [_call(record) for record in flush.records])
+        _write_calls(cursor, flush.records)
         sums = add_up(flush.records, {stretch: [*row] for stretch, row in flush.sums.items()})
         for table, seconds in TABLES:
             cursor.executemany(_upsert(table), _rows(sums, seconds))
         _write_uses(cursor, flush.uses)
         return _write_afterlives(cursor, flush.refused, flush.cut)
+
+
+def _write_calls(cursor: Any, records: Iterable[Record]) -> None:
+    rows = [_call(record) for record in records]
+    if connections[ALIAS].vendor == "postgresql":
+        # As one text: sent one by one, rows cost six times what this does.
+        named = [dict(zip(Record._fields, row, strict=True)) for row in rows]
+        cursor.execute(_CALLS_AS_JSON, [msgspec.json.encode(named).decode()])
+    else:
+        cursor.executemany(_CALL, rows)
 
 
 def _rows(sums: Sums, seconds: int) -> list[list[Any]]:
@@ -211,6 +222,11 @@ _MARK = "INSERT INTO activity_flush (mark, at) VALUES (%s, %s) ON CONFLICT DO NO
 _CALL = (
     f"INSERT INTO activity_call ({', '.join(Record._fields)}) "  # noqa: S608 - our own names
     f"VALUES ({', '.join(['%s'] * len(Record._fields))})"
+)
+_CALLS_AS_JSON = (
+    f"INSERT INTO activity_call ({', '.join(Record._fields)}) "  # noqa: S608 - our own names
+    f"SELECT {', '.join(Record._fields)} "
+    "FROM json_populate_recordset(NULL::activity_call, %s::json)"
 )
 _USE = """
 UPDATE keys_secret SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s WHERE id = %s
