@@ -8,6 +8,7 @@ from django.db import transaction
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey
+from keyportal.keys.team_rules import set_rule
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team
 
@@ -62,16 +63,4 @@ def _require_no_raise(key: ApiKey, limits: Limits) -> None:
 
 def limit_new_keys(team: Team, limits: Limits, *, by: Membership, address: str | None) -> None:
     """What new keys of the team start with, and the most that members may give their own."""
-    with transaction.atomic():
-        locked = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
-        changes = limits.changes_from(locked.key_limits)
-        locked.key_limits = limits
-        locked.save(update_fields=["key_limits"])
-        AuditEvent.objects.record_changes(
-            Action.TEAM_CHANGED,
-            target="Limits of new keys",
-            changes=changes,
-            actor=by.user,
-            team=locked,
-            address=address,
-        )
+    set_rule(team, "key_limits", limits, actor=by.user, address=address)

@@ -5,11 +5,10 @@ from collections.abc import Callable, Container
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.db import transaction
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.permissions import Endpoints, NamePatterns, Permissions, covers_models
+from keyportal.keys.team_rules import set_rule
 from keyportal.teams.models import Role, Team, User
 from keyportal.teams.policy import Policy
 
@@ -103,16 +102,4 @@ def set_policy(
     team: Team, policy: Policy, *, actor: User | None, address: str | None = None
 ) -> None:
     """From now on keys of the team are made and changed by this policy; those there are stay."""
-    with transaction.atomic():
-        locked = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
-        changes = policy.changes_from(locked.policy)
-        locked.policy = policy
-        locked.save(update_fields=["policy"])
-        AuditEvent.objects.record_changes(
-            Action.TEAM_CHANGED,
-            target="Policy",
-            changes=changes,
-            actor=actor,
-            team=locked,
-            address=address,
-        )
+    set_rule(team, "policy", policy, actor=actor, address=address)
