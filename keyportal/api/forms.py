@@ -7,27 +7,15 @@ from django import forms
 from django.utils import timezone
 
 from keyportal.api.scopes import Scope
-from keyportal.keys.forms import new_nonce
-from keyportal.keys.names import require_no_key, require_printable
+from keyportal.keys.forms import NameField, new_nonce
+from keyportal.keys.names import require_no_key
 from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
 
 LIFETIMES = [("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("", "Until it is deleted")]
 
 
 class ManagementKeyForm(forms.Form):
-    name = forms.CharField(
-        max_length=64,
-        validators=[require_printable, require_no_key],
-        error_messages={"required": "Give the management key a name."},
-        widget=forms.TextInput(
-            attrs={
-                "placeholder": "deploy",
-                "autocomplete": "off",
-                "autofocus": True,
-                "spellcheck": "false",
-            }
-        ),
-    )
+    name = NameField(placeholder="deploy", missing="Give the management key a name.")
     scopes = forms.MultipleChoiceField(
         choices=Scope.choices,
         widget=forms.CheckboxSelectMultiple,

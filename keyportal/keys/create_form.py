@@ -4,10 +4,10 @@ from typing import Any
 
 from django import forms
 
-from keyportal.keys.forms import new_nonce
+from keyportal.keys.forms import NameField, new_nonce
 from keyportal.keys.lifetime import DATE, ExpiryForm
 from keyportal.keys.models import ApiKey
-from keyportal.keys.names import plain_lines, require_no_key, require_printable
+from keyportal.keys.names import plain_lines, require_no_key
 from keyportal.keys.permission_fields import ModelsField, NetworksField
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.keys.policy import breaches, widest
@@ -25,19 +25,7 @@ MORE = ("description", "endpoints", "models", "networks")
 
 
 class CreateForm(ExpiryForm):
-    name = forms.CharField(
-        max_length=64,
-        validators=[require_printable, require_no_key],
-        error_messages={"required": "Give the key a name."},
-        widget=forms.TextInput(
-            attrs={
-                "placeholder": "test-key",
-                "autocomplete": "off",
-                "autofocus": True,
-                "spellcheck": "false",
-            }
-        ),
-    )
+    name = NameField(placeholder="test-key", missing="Give the key a name.")
     preset = forms.ChoiceField(label="Template", required=False)
     description = forms.CharField(
         max_length=500,

@@ -1,9 +1,11 @@
-"""The mark of a form that works once, and how the list is searched and sorted."""
+"""Of forms: the mark of one that works once, the name of a new key, how the list is searched."""
 
 import secrets
 from dataclasses import dataclass
 
 from django import forms
+
+from keyportal.keys.names import require_no_key, require_printable
 
 SORTS = ("name", "created", "owner", "last_used")
 NEWEST_FIRST = "-created"
@@ -11,6 +13,25 @@ NEWEST_FIRST = "-created"
 
 def new_nonce() -> str:
     return secrets.token_urlsafe(16)
+
+
+class NameField(forms.CharField):
+    """The name of a new key, of either kind: the first thing that is typed into its form."""
+
+    def __init__(self, *, placeholder: str, missing: str) -> None:
+        super().__init__(
+            max_length=64,
+            validators=[require_printable, require_no_key],
+            error_messages={"required": missing},
+            widget=forms.TextInput(
+                attrs={
+                    "placeholder": placeholder,
+                    "autocomplete": "off",
+                    "autofocus": True,
+                    "spellcheck": "false",
+                }
+            ),
+        )
 
 
 @dataclass(frozen=True)
