@@ -20,6 +20,10 @@ def test_closing_forgets_the_key(open_keys: Open, bob: User) -> None:
     plaintext = create(page, "test-key")
     assert holds(page, plaintext)
     close_panel(page)
+    # The browser tells of the closing a moment after it.
+    page.wait_for_function(
+        "key => !document.documentElement.outerHTML.includes(key)", arg=plaintext
+    )
     assert not holds(page, plaintext)
 
 
