@@ -8,6 +8,7 @@ is used.
 
 import asyncio
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -15,7 +16,7 @@ from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import ParseError
 from gunicorn.asgi.protocol import ASGIProtocol, _normalize_sockaddr
 
-from keyportal.asgi_types import Answerer, Headers, Scope
+from keyportal.asgi_types import Headers, Scope
 from keyportal.gateway.errors import AddressTooLong, GatewayError, HeadersTooLarge, Malformed
 from keyportal.headers import new_request_id
 from keyportal.http_request import HTTPRequest
@@ -102,6 +103,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.idle_since = self.worker.loop.time()
         self.worker.connections.add(self)
+        self._server = _normalize_sockaddr(transport.get_extra_info("sockname"))
+        self._client = _normalize_sockaddr(transport.get_extra_info("peername"))
         super().connection_made(transport)
 
     def _start_http1(self, buffered: bytes = b"") -> None:
@@ -125,28 +128,24 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
             if answerer is None:
                 goes_on = await super()._handle_http_request(request, *peers)
             else:
-                goes_on = await self._answer(answerer, request, *peers)
+                # What gunicorn does for an answer in any number of parts costs as much as a
+                # verdict.
+                answer = await answerer(self._build_http_scope(request))
+                self._send_response_start(answer.status, answer.headers, request)
+                self._send_body(answer.body)
+                goes_on = self.worker.alive and not request.should_close()
         finally:
             self.idle_since = self.worker.loop.time()
         # The parser holds up to 64 KiB that came early, and is about to be reset.
         self.early = self._callback_parser.remaining()
         return goes_on and not self._callback_parser.remaining_truncated and not _is_last(request)
 
-    async def _answer(self, answerer: Answerer, request: HTTPRequest, *ends: Any) -> bool:
-        """In one piece: what gunicorn does for an answer in any number of parts costs as much as
-        a verdict."""
-        status, headers, body = await answerer(self._build_http_scope(request, *ends))
-        self._send_response_start(status, headers, request)
-        self._send_body(body)
-        return bool(self.worker.alive and not request.should_close())
-
     def _is_websocket_upgrade(self, request: Any) -> bool:
         wants_another = self._callback_parser.get_header(b"upgrade") is not None
         return wants_another and super()._is_websocket_upgrade(request)
 
-    def _build_http_scope(self, request: HTTPRequest, *ends: Any) -> Scope:
-        server, client = map(_normalize_sockaddr, ends)
-        scope = request.scope(server, client, self.worker.state, self.cfg.root_path)
+    def _build_http_scope(self, request: HTTPRequest, *_ends: Any) -> Scope:
+        scope = request.scope(self._server, self._client, self.worker.state, self.cfg.root_path)
         if self._body_receiver is not None:
             scope["keyportal.when_gone"] = self._body_receiver.when_gone
         return scope
@@ -164,9 +163,15 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
         return super()._on_headers_complete()
 
     def _send_response_start(self, status: int, headers: Headers, request: Any) -> None:
+        """The head waits for the first part of the body, to be sent with it.
+
+        As it comes, this asks of each name and value whether it is text, and whether it tells the
+        server or the date. What answers here does neither.
+        """
         # Whoever was told that the connection closes would wait for that, to its own time-out.
         request.must_close = request.must_close or (b"connection", b"close") in headers
-        super()._send_response_start(status, headers, request)
+        first = _first_lines(request.version, status, protocol._get_cached_date_header())
+        self._response_buffer = b"\r\n".join((first, *map(b": ".join, headers), b"\r\n"))
 
     def _handle_h1c_exception(self, exc: Exception) -> bool:
         """Answer 400 to all that the fast parser refuses; as it comes, most is a traceback."""
@@ -200,6 +205,14 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped base
     def _get_reason_phrase(self, status: int) -> str:
         # Gunicorn's own table knows no 415 or 426.
         return REASONS.get(status, "Unknown")
+
+
+@lru_cache(256)
+def _first_lines(version: tuple[int, int], status: int, date: bytes) -> bytes:
+    """Of an answer, without the end of the last one."""
+    reason = REASONS.get(status, "Unknown")
+    status_line = protocol._get_cached_status_line(version, status, reason)
+    return bytes(status_line + protocol._CACHED_SERVER_HEADER + date[: -len(b"\r\n")])
 
 
 def _is_last(request: HTTPRequest) -> bool:
