@@ -39,6 +39,8 @@ class Asking(NamedTuple):
     """Where it comes from; None: the key is judged alone."""
     holds_place: bool
     """It runs until it is settled, and is one of those that run at one time."""
+    deadline: float
+    """When it is given up, on the clock of the event loop."""
     answer: "asyncio.Future[Admitted | None]"
 
 
@@ -58,10 +60,12 @@ class Admission:
         self.catalog = Snapshot.empty()
         self._ledger = Ledger(worker)
         self._waiting: list[Asking] = []
+        self._being_judged: list[Asking] = []
         self._ending: list[Ending] = []
         self._is_reading = False
         self._will_begin = False
         self._is_down = False
+        self._has_timer = False
         # One thread, so one connection, opened in that thread after the fork.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="admission")
 
@@ -92,8 +96,10 @@ class Admission:
             raise Overloaded
         loop = self.loop
         answer: asyncio.Future[Admitted | None] = loop.create_future()
-        deadline = loop.call_later(VERDICT_SECONDS, _give_up, answer)
-        self._waiting.append(Asking(digest, is_counted, address, holds_place, answer))
+        deadline = loop.time() + VERDICT_SECONDS
+        self._waiting.append(Asking(digest, is_counted, address, holds_place, deadline, answer))
+        if not self._has_timer:
+            self._time_out_at(deadline)
         self._begin_soon()
         try:
             return await answer
@@ -102,8 +108,6 @@ class Admission:
             if answer.done() and not answer.cancelled() and not answer.exception():
                 self._give_back(answer.result())
             raise
-        finally:
-            deadline.cancel()
 
     def settle(self, accounts: Accounts, tokens: int) -> "asyncio.Future[None]":
         """Count what an admitted call has used, and give its place among the running back.
@@ -120,6 +124,22 @@ class Admission:
         """What was granted to somebody who is no longer there holds no place."""
         if isinstance(outcome, Admitted) and outcome.allowance is not None:
             self.settle(outcome.verdict.accounts, 0)
+
+    def _time_out_at(self, moment: float) -> None:
+        """One timer for all, whose deadlines follow one another: one a request would be a
+        twentieth of what a verdict costs."""
+        self._has_timer = True
+        self.loop.call_at(moment, self._time_out)
+
+    def _time_out(self) -> None:
+        """Give up whoever has waited for too long, and look again when the next one has."""
+        self._has_timer = False
+        now = self.loop.time()
+        for one in (*self._being_judged, *self._waiting):
+            if one.deadline > now:
+                self._time_out_at(one.deadline)
+                break
+            _give_up(one.answer)
 
     async def close(self) -> None:
         """Let all that has ended be settled, if that can be done soon."""
@@ -161,6 +181,7 @@ class Admission:
         if not (waiting or self._ending):
             return
         self._is_reading = True
+        self._being_judged = waiting
         ending, self._ending = self._ending, []
         batch = Batch([one[:4] for one in waiting], [one.spent for one in ending])
         reading = self.loop.run_in_executor(self._thread, work, batch, self.catalog, self._ledger)
@@ -174,6 +195,7 @@ class Admission:
     ) -> None:
         """Tell everyone in the batch, whatever it raised, and start the next."""
         self._is_reading = False
+        self._being_judged = []
         try:
             outcomes, self.catalog = working.result()
         except Exception as error:

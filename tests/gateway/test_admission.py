@@ -423,6 +423,25 @@ def test_a_late_verdict_is_none_and_later_ones_come(
     asyncio.run(late_then_again())
 
 
+def test_whoever_comes_later_is_given_up_later(
+    admission: Admission, gate: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VERDICT_SECONDS", 0.2)
+
+    async def waits(begin_in: float) -> float:
+        await asyncio.sleep(begin_in)
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable):
+            await admission.judge(digest("anything"))
+        return time.monotonic() - began
+
+    async def all_of_them() -> list[float]:
+        return await asyncio.gather(*map(waits, (0, 0.01, 0.15, 0.25, 0.5)))
+
+    for waited in asyncio.run(all_of_them()):
+        assert waited > 0.19
+
+
 def test_more_than_may_wait_are_refused_at_once(
     admission: Admission, alice: User, issue: Issue, gate: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
