@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from django.db import DataError, connections, transaction
@@ -43,18 +43,21 @@ class Record(NamedTuple):
     endpoint: str
     model: str
     status: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    is_estimated: bool
-    first_byte_ms: int | None
-    duration_ms: int
-    address: str | None
-    agent: bytes
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    is_estimated: bool = False
+    first_byte_ms: int | None = None
+    duration_ms: int = 0
+    address: str | None = None
+    agent: bytes = b""
 
 
 Stretch = tuple[int, str, str, str, str]
 """The minute that the calls ended in, in seconds since 1970; team, key, owner and model."""
+Alike = tuple[int, str, str, str, str, bool, int]
+"""What calls without tokens have in common: the same five, whether they failed, and how many
+milliseconds they took."""
 Sums = dict[Stretch, list[int]]
 """In the order of `SUMMED`."""
 SUMMED = (
@@ -94,8 +97,7 @@ def add_up(records: Iterable[Record], sums: Sums) -> Sums:
     for record in records:
         minute = int(record.started_at + record.duration_ms / 1000) // 60 * 60
         stretch = (minute, record.team_slug, record.public_id, record.owner, record.model)
-        if (row := sums.get(stretch)) is None:
-            row = sums[stretch] = [0] * len(SUMMED)
+        row = _row(sums, stretch)
         row[0] += 1
         row[1] += record.status >= 400
         row[2] += record.prompt_tokens
@@ -103,8 +105,29 @@ def add_up(records: Iterable[Record], sums: Sums) -> Sums:
         row[4] += record.cached_tokens
         row[5] += record.is_estimated
         row[6] += record.duration_ms
-        row[FIRST_LATENCY + bisect_left(LATENCY_BOUNDS_MS, record.duration_ms)] += 1
+        row[_latency(record.duration_ms)] += 1
     return sums
+
+
+def add_up_alike(alike: Mapping[Alike, int], sums: Sums) -> None:
+    """Add so many of each kind to the sums."""
+    for (*stretch, is_failure, duration_ms), number in alike.items():
+        row = _row(sums, cast("Stretch", tuple(stretch)))
+        row[0] += number
+        row[1] += number * is_failure
+        row[6] += number * duration_ms
+        row[_latency(duration_ms)] += number
+
+
+def _row(sums: Sums, stretch: Stretch) -> list[int]:
+    if (row := sums.get(stretch)) is None:
+        row = sums[stretch] = [0] * len(SUMMED)
+    return row
+
+
+def _latency(duration_ms: int) -> int:
+    """The position in a row of the latencies to which this one belongs."""
+    return FIRST_LATENCY + bisect_left(LATENCY_BOUNDS_MS, duration_ms)
 
 
 def write(flush: Flush) -> Mapping[str, int]:

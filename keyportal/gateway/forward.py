@@ -31,7 +31,7 @@ from keyportal.gateway.errors import (
     ShuttingDown,
     Unauthorized,
 )
-from keyportal.gateway.flush import Record, Use
+from keyportal.gateway.flush import Use
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.verdict import Verdict
 from keyportal.headers import declared_length, new_request_id
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 def is_verification(path: str) -> bool:
     """Envoy writes the path of the request that it holds behind ours."""
-    return path.startswith(PATH) and path[len(PATH) : len(PATH) + 1] in ("", "/")
+    return path == PATH or path.startswith(f"{PATH}/")
 
 
 class ForwardAuth:
@@ -62,6 +62,7 @@ class ForwardAuth:
     def __init__(self) -> None:
         self._admission: Admission | None = None
         self.is_draining = False
+        self._is_https = settings.IS_HTTPS
 
     def start(self, admission: Admission, meter: Meter) -> None:
         self._admission = admission
@@ -92,7 +93,7 @@ class ForwardAuth:
 
     async def _verify(self, scope: Scope, sent: dict[bytes, bytes], name: str) -> Headers:
         """What the proxy is told of a request that may pass. Raises why it may not."""
-        if settings.IS_HTTPS and scope["scheme"] != "https":
+        if self._is_https and scope["scheme"] != "https":
             raise HTTPSRequired
         if self._admission is None:
             raise ShuttingDown
@@ -106,8 +107,9 @@ class ForwardAuth:
             raise InvalidKey
         verdict = admitted.verdict
         model, objection = self._look(verdict, scope, sent)
+        status = 200 if objection is None else objection.status
         use = Use(digest, began, address, sent.get(b"user-agent", b""))
-        self._meter.verified(verdict.secret_id, use, _record(verdict, use, name, model, objection))
+        self._meter.verified(verdict, use, PATH, model, status, name)
         if objection is not None:
             raise objection
         return _identity(admitted)
@@ -141,30 +143,6 @@ class ForwardAuth:
         if served is None or served.team_id not in {None, verdict.team_id}:
             return PermissionDenied(ModelNotFound.message)
         return None if verdict.may_call(model) else ModelNotAllowed(model, str(verdict.models))
-
-
-def _record(
-    verdict: Verdict, use: Use, name: str, model: str, objection: GatewayError | None
-) -> Record:
-    """How it is told of in the usage: a call of this address, without tokens."""
-    return Record(
-        name,
-        use.at,
-        verdict.team_slug,
-        verdict.public_id,
-        verdict.owner,
-        PATH,
-        model,
-        objection.status if objection else 200,
-        0,
-        0,
-        0,
-        False,
-        None,
-        int((time.time() - use.at) * 1000),
-        use.address,
-        use.agent,
-    )
 
 
 def _identity(admitted: Admitted) -> Headers:

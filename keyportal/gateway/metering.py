@@ -13,7 +13,8 @@ from itertools import islice
 from keyportal.gateway import flush
 from keyportal.gateway.errors import InvalidKey
 from keyportal.gateway.flight import Call
-from keyportal.gateway.flush import Flush, Record, Sums, Use
+from keyportal.gateway.flush import Alike, Flush, Record, Sums, Use
+from keyportal.gateway.verdict import Verdict
 from keyportal.gateway.watch import Watch
 from keyportal.gateway.writer import Writer
 
@@ -32,6 +33,7 @@ class Meter:
         self._watch = Watch()
         self._records: list[Record] = []
         self._sums: Sums = {}
+        self._alike: Counter[Alike] = Counter()
         self._uses: dict[int, Use] = {}
         self._refused: Counter[bytes] = Counter()
         self._claimed: dict[bytes, str] = {}
@@ -78,16 +80,34 @@ class Meter:
         if len(self._records) > MAX_RECORDS:
             self._fold()
 
-    def verified(self, secret_id: int, use: Use, record: Record) -> None:
-        """Note a verification for a proxy. Of many at a time, only the first have rows.
+    def verified(
+        self, verdict: Verdict, use: Use, endpoint: str, model: str, status: int, request_id: str
+    ) -> None:
+        """Note a verification for a proxy: a call without tokens. Of many at a time, only the
+        first have rows.
 
         There can be several times as many as calls, and a row costs more than the verdict.
         """
-        self._uses[secret_id] = use
+        self._uses[verdict.secret_id] = use
+        whose = (verdict.team_slug, verdict.public_id, verdict.owner)
+        now = time.time()
+        took = int((now - use.at) * 1000)
         if len(self._records) < SLICE:
-            self._records.append(record)
+            self._records.append(
+                Record(
+                    request_id,
+                    use.at,
+                    *whose,
+                    endpoint,
+                    model,
+                    status,
+                    duration_ms=took,
+                    address=use.address,
+                    agent=use.agent,
+                )
+            )
         else:
-            flush.add_up([record], self._sums)
+            self._alike[int(now) // 60 * 60, *whose, model, status >= 400, took] += 1
 
     def _fold(self) -> None:
         """Keep only the sums of the oldest calls, because their rows can't be written for long."""
@@ -116,6 +136,8 @@ class Meter:
         """What one transaction takes, under a mark of its own; None when there is nothing."""
         records, self._records = self._records[:SLICE], self._records[SLICE:]
         sums, self._sums = self._sums, {}
+        flush.add_up_alike(self._alike, sums)
+        self._alike = Counter()
         uses = dict(islice(self._uses.items(), SLICE))
         self._uses = dict(islice(self._uses.items(), SLICE, None))
         refused, self._refused = self._refused, Counter()

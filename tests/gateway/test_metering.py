@@ -4,12 +4,14 @@ import asyncio
 import logging
 import queue
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connections
+from django.db.models import Sum
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -481,18 +483,43 @@ def test_what_can_never_be_written_is_given_up_and_what_comes_after_is_written(
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
+outcomes = st.tuples(
+    st.sampled_from(["alice", "bob"]),
+    st.sampled_from([200, 399, 400, 403]),
+    st.sampled_from([0, 1, 50, 51, 2000, 200_000]),
+)
+
+
+@given(st.lists(outcomes))
+def test_what_has_no_row_adds_up_to_what_its_row_would(calls: list[tuple[str, int, int]]) -> None:
+    minute = 1_800_000_000
+    rows = [
+        Record("req_1", minute - took / 1000, "t", "k", owner, "/", "m", status, duration_ms=took)
+        for owner, status, took in calls
+    ]
+    alike = Counter(
+        (minute, "t", "k", owner, "m", status >= 400, took) for owner, status, took in calls
+    )
+    sums: writing.Sums = {}
+    writing.add_up_alike(alike, sums)
+    assert sums == writing.add_up(rows, {})
+
+
 @database
 def test_of_many_verifications_some_have_rows_and_all_are_in_the_sums(
     meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
-    use = Use(bytes(key.current_secret.digest), time.time(), "192.0.2.7", b"a-proxy")
-    record = Record("req_1", use.at, key.team.slug, key.public_id, "alice", "/auth/verify", "",
-                    200, 0, 0, 0, False, None, 1, use.address, use.agent)  # fmt: skip
-    pk = key.current_secret.pk
-    for _ in range(3 * SLICE):
-        meter.verified(pk, use, record)
+    use = Use(bytes(key.current_secret.digest), time.time() - 7, "192.0.2.7", b"a-proxy")
+    verdict = verdict_of(key)
+    for status in [200] * (2 * SLICE) + [403] * SLICE:
+        meter.verified(verdict, use, "/auth/verify", "public/a", status, "req_1")
     flush(meter)
+    assert CallRow.objects.filter(status=200, duration_ms__gte=7000).count() == SLICE
     assert CallRow.objects.count() == SLICE
-    assert UsageMinute.objects.get().requests == 3 * SLICE
+    sums = UsageMinute.objects.filter(owner="alice", model="public/a").aggregate(
+        requests=Sum("requests"), failures=Sum("failures"), took=Sum("duration_ms")
+    )
+    assert (sums["requests"], sums["failures"]) == (3 * SLICE, SLICE)
+    assert sums["took"] >= 3 * SLICE * 7000
     assert key.secrets.get().last_used_agent == "a-proxy"
