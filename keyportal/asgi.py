@@ -1,6 +1,7 @@
 """The way to serve: programs through two doors, people through the third."""
 
 import os
+from collections.abc import Awaitable
 from typing import cast
 
 import django
@@ -19,7 +20,7 @@ from keyportal.gateway.app import Gateway  # noqa: E402
 from keyportal.gateway.forward import is_verification  # noqa: E402
 from keyportal.keys.reports import ADDRESS, MAX_BYTES  # noqa: E402
 from keyportal.portal import Forecourt  # noqa: E402
-from keyportal.proxies import TrustedProxies, find_client  # noqa: E402
+from keyportal.proxies import TrustedProxies  # noqa: E402
 from keyportal.scheduler import Scheduler  # noqa: E402
 
 
@@ -52,9 +53,9 @@ class Doors:
         """Who answers at this path in one piece, for a server that can do with that."""
         return self._verify if is_verification(path) else None
 
-    async def _verify(self, scope: Scope) -> Answer:
-        find_client(scope)
-        return await self.gateway.forward.answer(scope)
+    def _verify(self, scope: Scope) -> Awaitable[Answer]:
+        self._http.find_client(scope)
+        return self.gateway.forward.answer(scope)
 
     async def _door(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]

@@ -16,33 +16,39 @@ class TrustedProxies:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._networks = settings.TRUSTED_PROXIES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            find_client(scope)
+            self.find_client(scope)
         await self.app(scope, receive, send)
 
+    def find_client(self, scope: Scope) -> None:
+        """Set a request's `client`, and `scheme`, to what is to be believed of them."""
+        if client := scope.get("client"):
+            if ":" in client[0]:
+                client = scope["client"] = (_plain(client[0]), client[1])
+            if self._networks and self._trusts(client[0]):
+                self._believe(scope)
 
-def find_client(scope: Scope) -> None:
-    """Set a request's `client`, and `scheme`, to what is to be believed of them."""
-    if scope.get("client"):
-        scope["client"] = (_plain(scope["client"][0]), scope["client"][1])
-        if settings.TRUSTED_PROXIES and _is_trusted(scope["client"][0]):
-            _believe(scope)
+    def _believe(self, scope: Scope) -> None:
+        chain = _values(scope, b"x-forwarded-for")
+        # From the right: each trusted proxy tells who came to it. The first that is not trusted is
+        # the client; whatever stands further left, the client may have written itself.
+        for address in map(_plain, reversed(chain)):
+            if not _is_address(address):
+                break
+            scope["client"] = (address, 0)
+            if not self._trusts(address):
+                break
+        if (schemes := _values(scope, b"x-forwarded-proto")) and schemes[-1] in {"http", "https"}:
+            scope["scheme"] = schemes[-1]
 
-
-def _believe(scope: Scope) -> None:
-    chain = _values(scope, b"x-forwarded-for")
-    # From the right: each trusted proxy tells who came to it. The first that is not trusted is
-    # the client; whatever stands further left, the client may have written itself.
-    for address in map(_plain, reversed(chain)):
-        if not _is_address(address):
-            break
-        scope["client"] = (address, 0)
-        if not _is_trusted(address):
-            break
-    if (schemes := _values(scope, b"x-forwarded-proto")) and schemes[-1] in {"http", "https"}:
-        scope["scheme"] = schemes[-1]
+    def _trusts(self, text: str) -> bool:
+        if not _is_address(text):
+            return False
+        address = ipaddress.ip_address(text)
+        return any(address in network for network in self._networks)
 
 
 def _plain(text: str) -> str:
@@ -65,10 +71,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_trusted(text: str) -> bool:
-    if not _is_address(text):
-        return False
-    address = ipaddress.ip_address(text)
-    return any(address in network for network in settings.TRUSTED_PROXIES)

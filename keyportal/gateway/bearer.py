@@ -67,16 +67,23 @@ def bearer_token(headers: Headers) -> bytes:
     query, so spraying random tokens never reaches the database.
     """
     shown = [(name, _token(name, value)) for name, value in headers if name in _CREDENTIALS]
+    token = shown[0][1] if len(shown) == 1 else _agreed(shown)
+    if not token:
+        raise MissingCredentials
+    if not secret.is_well_formed(token):
+        raise InvalidKey
+    return token
+
+
+def _agreed(shown: Headers) -> bytes:
+    """The one token that these headers show, if any: two that differ, or one header twice, are
+    two opinions on who calls, and a proxy may have judged the other one."""
     # Who gives Anthropic's clients a token and an empty key sends an empty header beside it.
     shown = [one for one in shown if one != (b"x-api-key", b"")]
     if not any(token for _, token in shown):
-        raise MissingCredentials
-    # Two that differ, or one header twice, are two opinions on who calls, and a proxy may have
-    # judged the other one.
+        return b""
     names, tokens = zip(*shown, strict=True)
-    if len(shown) > 1 and (len(set(names)) < len(names) or len(set(tokens)) > 1):
-        raise InvalidKey
-    if not secret.is_well_formed(tokens[0]):
+    if len(set(names)) < len(names) or len(set(tokens)) > 1:
         raise InvalidKey
     return bytes(tokens[0])
 

@@ -39,11 +39,12 @@ class Edge:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.is_draining = False
+        self._is_https = settings.IS_HTTPS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, self)
         try:
-            if settings.IS_HTTPS and scope["scheme"] != "https":
+            if self._is_https and scope["scheme"] != "https":
                 raise HTTPSRequired
             await self.app(scope, exchange.receive, exchange.send)
             if exchange.has_body_left:

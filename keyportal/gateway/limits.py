@@ -87,6 +87,7 @@ def _names(what: bytes) -> tuple[bytes, bytes, bytes]:
 _REQUESTS, _TOKENS = _names(b"requests"), _names(b"tokens")
 
 
+@lru_cache(256)  # All that are judged together are told of the same moment.
 def duration(seconds: float) -> str:
     """`12ms`, `7.5s`, `1m0s` or `23h0m5s`: what OpenAI's headers and their readers use."""
     if seconds < 1:
