@@ -144,7 +144,13 @@ class RedactingFormatter(logging.Formatter):
 
 
 def _random(length: int) -> str:
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    """Any text of this length, each as likely as all others: the digits of one random number."""
+    number = secrets.randbelow(len(ALPHABET) ** length)
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, len(ALPHABET))
+        digits.append(ALPHABET[digit])
+    return "".join(digits)
 
 
 @cache
