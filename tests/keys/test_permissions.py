@@ -31,6 +31,12 @@ PATTERNS = st.text("ab.**", min_size=1, max_size=6)
 TEXTS = st.text("ab/.+", max_size=4)
 
 
+def narrowed(pattern: str) -> st.SearchStrategy[str]:
+    """Others with something in the place of each star."""
+    parts = [PATTERNS if part == "*" else st.just(part) for part in pattern]
+    return st.tuples(*parts).map("".join)
+
+
 def naive(pattern: str, name: str) -> bool:
     """What a star means, said once more, with no regard to how long it takes."""
     if not pattern:
@@ -73,11 +79,13 @@ def test_a_name_matches_as_a_star_by_star_search_says(patterns: list[str], name:
     assert (name in NamePatterns(patterns)) == any(naive(one, name) for one in patterns)
 
 
-@given(st.lists(PATTERNS, min_size=1, max_size=3), PATTERNS, st.data())
+@given(st.lists(PATTERNS, min_size=1, max_size=3), st.data())
 def test_what_covers_matches_every_name_that_is_matched(
-    allowed: list[str], asked: str, data: st.DataObject
+    allowed: list[str], data: st.DataObject
 ) -> None:
     """Soundness: no pattern that a policy lets pass opens a model that the policy doesn't."""
+    # Few are within another one by chance; so some are made of it.
+    asked = data.draw(PATTERNS | st.sampled_from(allowed).flatmap(narrowed))
     assume(covers_models(allowed, [asked]))
     name = re.sub(r"\*", lambda _: data.draw(st.text("ab/\n", max_size=3)), asked)
     assert name in NamePatterns([asked])
