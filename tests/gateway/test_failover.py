@@ -1,6 +1,7 @@
 """A model with several routes goes on where one of its upstreams doesn't."""
 
 import json
+import secrets
 import time
 from collections.abc import Callable
 
@@ -37,7 +38,7 @@ def serve_routes(team: Team, fake: FakeUpstream) -> Callable[..., str]:
             url = f"http://127.0.0.1:{free_port()}/v1" if behaviour == NOBODY else fake.url
             # Of a name that no other test has: the server remembers how each fares.
             server = Upstream.objects.create(
-                name=f"{behaviour}-{number}-{free_port()}", base_url=url
+                name=f"{behaviour}-{number}-{secrets.token_hex(8)}", base_url=url
             )
             Route.objects.create(model=served, upstream=server, upstream_model=behaviour)
         return served.name
