@@ -40,8 +40,8 @@ run: serving ## Serve portal and gateway, with a demo team: make run PORT=8000 H
 test: developing ## Run the tests, on SQLite and then on PostgreSQL
 	$(BIN)/python .ci/chromium.py
 	$(BIN)/python .ci/nginx.py
-	$(CLEAN) $(BIN)/pytest -n 3
-	$(CLEAN) $(BIN)/python -m tests.postgresql $(BIN)/pytest -n 3 -m "not browser" --ignore=tests/test_make.py
+	$(CLEAN) $(BIN)/pytest -n 4
+	$(CLEAN) $(BIN)/python -m tests.postgresql $(BIN)/pytest -n 4 -m "not browser" --ignore=tests/test_make.py
 
 check: developing ## Check format, lint, types, migrations and the settings for production
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 from django.core.cache import cache
+from django.core.management.commands import flush
 from django.db import OperationalError, connection
 from django.test import Client
 from pytest_django import DjangoDbBlocker, Settings
@@ -67,25 +68,38 @@ def _uses_database(item: pytest.Item) -> bool:
     return bool(_fixtures(item) & USES_DATABASE) or item.get_closest_marker("django_db") is not None
 
 
-@pytest.fixture(scope="session", autouse=True)
-def patient_truncation() -> Iterator[None]:
-    """A running server writes down what was used, also while a test's tables are emptied.
+KEPT = {"django_content_type", "auth_permission"}
 
-    PostgreSQL then ends one of the two that wait for each other. The server tries again by
-    itself; Django doesn't.
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_and_patient_flush() -> Iterator[None]:
+    """Django empties all tables after each test that commits. Here it deletes what is in them.
+
+    On PostgreSQL it would truncate them, which makes a new file of each, and waits for everybody
+    who reads one. What Django itself fills after that, it finds still there.
+
+    A running server writes down what was used, also while a test's tables are emptied. PostgreSQL
+    may then end one of the two, that wait for each other. The server tries again by itself;
+    Django doesn't.
     """
     operations = type(connection.ops)
-    flush = operations.execute_sql_flush
+    execute = operations.execute_sql_flush
+
+    def delete(self: Any, _style: object, tables: list[str], **_options: bool) -> list[str]:
+        emptied = sorted(set(tables) - KEPT)
+        return [f"DELETE FROM {self.quote_name(table)}" for table in emptied]
 
     def patiently(self: Any, sql_list: list[str]) -> None:
         for _ in range(10):
             with suppress(OperationalError):
-                flush(self, sql_list)
+                execute(self, sql_list)
                 return
-        flush(self, sql_list)
+        execute(self, sql_list)
 
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(operations, "sql_flush", delete)
         patched.setattr(operations, "execute_sql_flush", patiently)
+        patched.setattr(flush, "emit_post_migrate_signal", lambda *_, **__: None)
         yield
 
 
