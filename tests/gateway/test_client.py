@@ -487,12 +487,13 @@ def test_closing_after_the_end_touches_nobody_elses_answer() -> None:
 @pytest.mark.parametrize("wait_for_head", [True, False])
 def test_a_caller_who_is_cancelled_closes_the_connection(wait_for_head: bool) -> None:
     async def work() -> None:
-        stopped = asyncio.Event()
+        begun, stopped = asyncio.Event(), asyncio.Event()
 
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await read_request(reader)
             if wait_for_head:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+            begun.set()
             await reader.read()
             stopped.set()
 
@@ -501,9 +502,10 @@ def test_a_caller_who_is_cancelled_closes_the_connection(wait_for_head: bool) ->
 
         async with Upstream(script) as address:
             task = asyncio.create_task(call(address))
-            await asyncio.sleep(0.1)
+            await begun.wait()
+            await asyncio.sleep(0.1)  # For the head to come.
             task.cancel()
-            await asyncio.wait_for(stopped.wait(), 2)
+            await stopped.wait()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
