@@ -108,11 +108,17 @@ class Meter:
             )
         else:
             self._alike[int(now) // 60 * 60, *whose, model, status >= 400, took] += 1
+            if len(self._alike) > MAX_RECORDS:
+                self._fold_alike()
 
     def _fold(self) -> None:
         """Keep only the sums of the oldest calls, because their rows can't be written for long."""
         oldest, self._records = self._records[:SLICE], self._records[SLICE:]
         flush.add_up(oldest, self._sums)
+
+    def _fold_alike(self) -> None:
+        flush.add_up_alike(self._alike, self._sums)
+        self._alike = Counter()
 
     async def flush_forever(self) -> None:
         while True:
@@ -135,9 +141,8 @@ class Meter:
     def _next(self) -> Flush | None:
         """What one transaction takes, under a mark of its own; None when there is nothing."""
         records, self._records = self._records[:SLICE], self._records[SLICE:]
+        self._fold_alike()
         sums, self._sums = self._sums, {}
-        flush.add_up_alike(self._alike, sums)
-        self._alike = Counter()
         uses = dict(islice(self._uses.items(), SLICE))
         self._uses = dict(islice(self._uses.items(), SLICE, None))
         refused, self._refused = self._refused, Counter()

@@ -506,6 +506,22 @@ def test_what_has_no_row_adds_up_to_what_its_row_would(calls: list[tuple[str, in
 
 
 @database
+def test_verifications_that_cannot_be_written_are_kept_as_sums(
+    meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each millisecond that one took would have a place of its own, for as long as it takes."""
+    monkeypatch.setattr(module, "MAX_RECORDS", 10)
+    key, _ = issue(alice)
+    verdict = verdict_of(key)
+    for took in range(SLICE + 100):
+        use = Use(bytes(key.current_secret.digest), time.time() - took, "192.0.2.7", b"")
+        meter.verified(verdict, use, "/auth/verify", "", 200, "req_1")
+        assert len(meter._alike) <= 10
+    flush(meter)
+    assert sum(UsageMinute.objects.values_list("requests", flat=True)) == SLICE + 100
+
+
+@database
 def test_of_many_verifications_some_have_rows_and_all_are_in_the_sums(
     meter: Meter, alice: User, issue: Issue
 ) -> None:
