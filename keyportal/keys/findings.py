@@ -8,6 +8,7 @@ from django.db.models import Exists, OuterRef, Q, TextChoices
 from django.utils import timezone
 
 from keyportal.activity.addresses import new_networks
+from keyportal.activity.models import Tombstone
 from keyportal.keys.breaches import NONE, breaking, working
 from keyportal.keys.models import ApiKeyQuerySet, Secret
 from keyportal.keys.states import owner_left
@@ -51,7 +52,7 @@ HAND_OVER, EXPIRY = Act("Hand over", "hand-over/"), Act("Set expiry", "expiry/")
 OPEN = Act("Open", "", is_dialog=False)
 ACTS: dict[Finding, tuple[Act, ...]] = {
     Finding.REPORTED: (ROTATE, DELETE),
-    Finding.OWNER_LEFT: (HAND_OVER, DELETE),
+    Finding.OWNER_LEFT: (HAND_OVER, ROTATE, DELETE),
     Finding.NEW_ADDRESS: (NARROW, ROTATE),
     Finding.ROTATION_DUE: (ROTATE,),
     Finding.NEVER_EXPIRES: (EXPIRY,),
@@ -93,7 +94,7 @@ def look(team: Team, keys: ApiKeyQuerySet) -> Looked:
             Finding.ROTATION_DUE: works & _rotation_due(team),
             Finding.NEVER_EXPIRES: works & Q(expires_at=None),
             Finding.TOO_WIDE: works & Q(public_id__in=[*unused]),
-            Finding.IDLE: _idle(),
+            Finding.IDLE: works & _idle(),
         },
         networks,
         unused,
@@ -109,7 +110,9 @@ def _rotation_due(team: Team) -> Q:
 
 
 def _idle() -> Q:
-    """Never used counts from when it was made."""
+    """Never used counts from when it was made; a secret that a rotation has ended counts too."""
     since = timezone.now() - IDLE
     used = Secret.objects.filter(key=OuterRef("pk"), last_used_at__gte=since)
-    return Q(created_at__lt=since) & ~Q(Exists(used))
+    ended = Tombstone.objects.filter(team_slug=OuterRef("team__slug"))
+    used_then = ended.filter(public_id=OuterRef("public_id"), last_used_at__gte=since)
+    return Q(created_at__lt=since) & ~Q(Exists(used)) & ~Q(Exists(used_then))

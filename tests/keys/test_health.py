@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import resolve
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from keyportal.activity import addresses
 from keyportal.activity.addresses import new_networks
-from keyportal.activity.models import Call, UsageDay
+from keyportal.activity.models import Call, Tombstone, UsageDay
 from keyportal.activity.periods import Step
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.findings import Finding
+from keyportal.keys.findings import ACTS, MENDING, Finding
 from keyportal.keys.health import health
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rotation import Grace, rotate
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
 
@@ -83,6 +85,39 @@ def test_a_key_that_nothing_calls_is_idle(team: Team, good: ApiKey) -> None:
     assert found(team) == {"idle"}
     ApiKey.objects.update(created_at=ago(89))
     assert found(team) == set()
+
+
+def test_a_key_that_was_rotated_is_not_idle_for_it(team: Team, bob: User, good: ApiKey) -> None:
+    """Its new secret was not used yet; the one that it had was."""
+    rotate(good, Grace.NOW, actor=bob)
+    assert found(team) == set()
+    Tombstone.objects.update(last_used_at=ago(91))
+    assert found(team) == {"idle"}
+
+
+def test_a_key_that_is_refused_anyway_is_not_idle(team: Team, good: ApiKey) -> None:
+    Secret.objects.update(last_used_at=ago(91))
+    ApiKey.objects.update(disabled_at=ago(0))
+    assert found(team) == set()
+
+
+@pytest.mark.parametrize("finding", Finding)
+def test_each_finding_has_acts_that_there_are(finding: Finding, team: Team, good: ApiKey) -> None:
+    acts = ACTS.get(finding, tuple(MENDING.values()))
+    assert acts
+    for act in acts:
+        address = f"/teams/{team.slug}/keys/{good.public_id}/{act.path}"
+        assert resolve(address).url_name
+
+
+def test_the_secret_of_one_who_left_can_be_ended_beside_handing_the_key_over(
+    sign_in: SignIn, ada: User, bob: User, team: Team, good: ApiKey
+) -> None:
+    Membership.objects.filter(user=bob).delete()
+    (row,) = health(team, ApiKey.objects.of(team), "owner-left", None).rows
+    assert [act.label for act in row.told[0].acts] == ["Hand over", "Rotate", "Delete"]
+    text = sign_in(ada).get(f"/teams/{team.slug}/keys/{good.public_id}/hand-over/").content.decode()
+    assert "bob</span> may still have the key" in text
 
 
 def test_a_key_without_an_end_is_told_of_until_it_is_disabled(team: Team, good: ApiKey) -> None:
