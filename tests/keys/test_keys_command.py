@@ -306,6 +306,18 @@ def test_list_tells_of_all_teams_or_one(
     assert table.err == ""
 
 
+def test_a_rotation_is_no_reason_to_say_that_a_key_was_never_used(
+    keys: Keys, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, "mine")
+    key.secrets.update(last_used_at=timezone.now())
+    used_at = keys("show", key.public_id, "--json").json["last_used_at"]
+    keys("rotate", key.public_id, "--grace", "now")
+    assert used_at
+    assert keys("list", "--json").json[0]["last_used_at"] == used_at
+    assert "never" not in keys("list").out.splitlines()[1].split()[6:]
+
+
 def test_an_empty_list_is_one_too(keys: Keys, team: Team) -> None:
     assert keys("list", "--json").json == []
     assert keys("list").out == "PUBLIC ID  TEAM  NAME  OWNER  STATE  EXPIRES  LAST USED\n"

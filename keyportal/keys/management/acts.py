@@ -16,7 +16,7 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys import changes, rotation
 from keyportal.keys.management import options as arguments
 from keyportal.keys.management.issuing import expiry, limits_given, owner_named, refusals
-from keyportal.keys.management.telling import lines, table, told
+from keyportal.keys.management.telling import all_told, lines, table, told
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.names import plain_lines
 from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
@@ -61,7 +61,8 @@ def _key(options: Options) -> ApiKey:
 
 def list_keys(options: Options) -> Outcome:
     found = [*_keys(options).order_by("team__slug", "-id")]
-    return Outcome([told(key) for key in found], [*table(found)])
+    described = all_told(found)
+    return Outcome(described, [*table(described)])
 
 
 def show(options: Options) -> Outcome:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from keyportal.keys.last_use import last_used_at
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import live_secrets
 from keyportal.keys.states import state_of
@@ -11,8 +12,20 @@ from keyportal.keys.states import state_of
 COLUMNS = ("PUBLIC ID", "TEAM", "NAME", "OWNER", "STATE", "EXPIRES", "LAST USED")
 
 
-def told(key: ApiKey) -> dict[str, Any]:
+Told = dict[str, Any]
+
+
+def told(key: ApiKey) -> Told:
     """Everything but the key itself; `key` comes from `for_display`, with its team."""
+    return all_told([key])[0]
+
+
+def all_told(keys: Sequence[ApiKey]) -> list[Told]:
+    used = last_used_at(keys)
+    return [_told(key, used.get(key.public_id)) for key in keys]
+
+
+def _told(key: ApiKey, used_at: datetime | None) -> Told:
     return {
         "public_id": key.public_id,
         "name": key.name,
@@ -28,7 +41,7 @@ def told(key: ApiKey) -> dict[str, Any]:
         "expires_at": key.expires_at,
         "disabled_at": key.disabled_at,
         "reported_at": key.reported_at,
-        "last_used_at": _last_used_at(key),
+        "last_used_at": used_at,
         "secrets": [_told_secret(one) for one in live_secrets(key)],
     }
 
@@ -39,23 +52,23 @@ def _told_secret(secret: Secret) -> dict[str, Any]:
     return {name: getattr(secret, name) for name in names}
 
 
-def table(keys: Iterable[ApiKey]) -> Iterator[str]:
+def table(keys: Iterable[Told]) -> Iterator[str]:
     """Lines: a heading, and one for each key."""
-    rows = [COLUMNS, *(_row(key) for key in keys)]
+    rows = [COLUMNS, *map(_row, keys)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
+def lines(told: Told) -> Iterator[str]:
     """One for each thing that there is to tell of a key, those of its limits that there are."""
     for name, value in _flat(told):
         if value not in (None, "", [], ()):
             yield f"{name.replace('_', ' ')}: {_in_words(value)}"
 
 
-def _flat(told: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flat(told: Told) -> Iterator[tuple[str, Any]]:
     for name, value in told.items():
         if isinstance(value, dict):
             yield from _flat(value)
@@ -65,14 +78,9 @@ def _flat(told: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _row(key: ApiKey) -> tuple[str, ...]:
-    times = [_in_words(moment) for moment in (key.expires_at, _last_used_at(key))]
-    owner = key.owner.get_username()
-    return (key.public_id, key.team.slug, key.name, owner, state_of(key).value, *times)
-
-
-def _last_used_at(key: ApiKey) -> datetime | None:
-    return key.last_used.last_used_at if key.last_used else None
+def _row(told: Told) -> tuple[str, ...]:
+    names = ("public_id", "team", "name", "owner", "state", "expires_at", "last_used_at")
+    return tuple(_in_words(told[name]) for name in names)
 
 
 def _in_words(value: Any) -> str:
