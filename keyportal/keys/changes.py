@@ -153,8 +153,7 @@ def phrase(name: str, former: Any, value: Any) -> str:
 def _in_words(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    text = ", ".join(value) if isinstance(value, list) else str(value or "")
-    return f"{text[:60]}…" if len(text) > 60 else text or "none"
+    return ", ".join(value) if isinstance(value, list) and value else str(value or "none")
 
 
 def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:

@@ -136,10 +136,17 @@ def test_no_old_or_new_value_is_cut_off(team: Team, bob: User, issue: Issue) -> 
     assert words == ["Models:", *names, "→", *names[:15]]
 
 
-def test_a_long_description_is_told_by_its_beginning(team: Team, bob: User, issue: Issue) -> None:
-    key, _ = issue(bob, "test")
-    change(key, Changes(description="x" * 500), actor=bob)
-    assert told(team) == [f"test ({key.public_id}): Description: none → {'x' * 60}…"]
+def test_what_differs_at_its_end_is_told_to_its_end(team: Team, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, f"{'x' * 61}dev", tags=("a", "b"))
+    change(key, Changes(name=f"{'x' * 61}prd"), actor=bob)
+    change(key, Changes(tags=("a", "b", *(f"{number}" * 30 for number in range(5)))), actor=bob)
+    change(key, Changes(description=f"{'words ' * 80}end"), actor=bob)
+    words = " ".join(row.partition("): ")[2] for row in told(team)).split()
+    assert words[:4] == ["Name:", f"{'x' * 61}dev", "→", f"{'x' * 61}prd"]
+    assert words[4:7] == ["Tags:", "a,", "b"]
+    assert words[words.index(f"{'3' * 30},") + 1] == "4" * 30
+    assert words[-1] == "end"
+    assert words.count("words") == 80
 
 
 def test_a_name_that_is_taken_is_refused(team: Team, bob: User, issue: Issue) -> None:
