@@ -108,8 +108,10 @@ class CreateForm(ExpiryForm):
         """What was typed; else what the template says; else as much as the policy allows."""
         cleaned, policy, preset = self.cleaned_data, self.team.policy, self.chosen_preset
         given = preset.permissions_within(policy) if preset else widest(policy)
+        # A star alone is typed too, and means all that the policy allows.
+        models = widest(policy) if self.data.get("models", "").strip() else given
         return Permissions(
-            cleaned["models"] or given.models,
+            cleaned["models"] or models.models,
             Endpoints(cleaned["endpoints"] or given.endpoints),
             cleaned["networks"] or given.networks,
         )

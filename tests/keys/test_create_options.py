@@ -109,6 +109,14 @@ def test_what_is_typed_counts_more_than_the_template(
     assert lives_for(key, 7)
 
 
+def test_a_star_that_is_typed_counts_more_than_the_models_of_the_template(
+    sign_in: SignIn, bob: User, preset: Preset
+) -> None:
+    sent = {"name": "nightly", "preset": str(preset.pk), "lifetime": "7", "models": " * "}
+    sign_in(bob).post(CREATE, sent)
+    assert ApiKey.objects.get().permissions == preset.permissions._replace(models=())
+
+
 def test_another_teams_template_can_not_be_chosen(
     sign_in: SignIn, bob: User, other_team: Team, preset: Preset
 ) -> None:
