@@ -5,8 +5,9 @@ Keys that were there before a stricter policy go on; they are listed, in a team 
 
 import re
 from datetime import timedelta
+from itertools import islice
 
-from django.db.models import Q
+from django.db.models import Count, Q
 from django.utils import timezone
 
 from keyportal.keys.models import ApiKeyQuerySet
@@ -14,8 +15,8 @@ from keyportal.keys.permissions import Endpoints, covers_models
 from keyportal.keys.policy import LEEWAY
 from keyportal.teams.policy import Policy
 
-# Few lists of models differ, and those of more keys than this would make a slow query.
-MOST_LISTS = 1000
+# Few lists of models differ; and no query may have more values than this.
+MOST_LISTS = 30_000
 NONE = Q(pk__in=[])
 
 
@@ -31,6 +32,14 @@ def breaking(policy: Policy, keys: ApiKeyQuerySet) -> Q:
     )
 
 
+def crowded(policy: Policy, keys: ApiKeyQuerySet) -> list[tuple[str, int]]:
+    """Owners of more keys than the policy lets a member make now, by name, and how many."""
+    if policy.keys_per_member is None:
+        return []
+    counted = keys.order_by().values_list("owner__username").annotate(number=Count("pk"))
+    return [*counted.filter(number__gt=policy.keys_per_member).order_by("owner__username")]
+
+
 def _of_lifetime(policy: Policy) -> Q:
     if policy.longest_days is None:
         return Q(expires_at=None) if policy.must_expire else NONE
@@ -41,8 +50,9 @@ def _of_lifetime(policy: Policy) -> Q:
 def _of_models(policy: Policy, keys: ApiKeyQuerySet) -> Q:
     if not policy.models:
         return NONE
-    lists = keys.order_by().values_list("allowed_models", flat=True).distinct()[:MOST_LISTS]
-    return Q(allowed_models__in=[one for one in lists if not covers_models(policy.models, one)])
+    lists = keys.order_by().values_list("allowed_models", flat=True).distinct().iterator()
+    broken = (one for one in lists if not covers_models(policy.models, one))
+    return Q(allowed_models__in=[*islice(broken, MOST_LISTS)])
 
 
 def _of_endpoints(policy: Policy) -> Q:

@@ -5,7 +5,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
-from keyportal.keys.breaches import breaking, working
+from keyportal.keys.breaches import breaking, crowded, working
 from keyportal.keys.models import ApiKey
 from keyportal.keys.policy import breaches, set_policy
 from keyportal.keys.policy_forms import PolicyForm
@@ -39,6 +39,7 @@ def _page(request: TeamRequest, form: PolicyForm) -> HttpResponse:
         "form": form,
         "rules": policy.in_words(),
         "count": found.count(),
+        "crowded": crowded(policy, keys),
         "broken": [(key, breaches(policy, key)) for key in listed],
     }
     return render(request, "keys/policy.html", context, status=422 if form.is_bound else 200)

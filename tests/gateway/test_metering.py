@@ -509,7 +509,7 @@ def test_what_has_no_row_adds_up_to_what_its_row_would(calls: list[tuple[str, in
 def test_verifications_that_cannot_be_written_are_kept_as_sums(
     meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else each millisecond that one took would have a place of its own, for as long as it takes."""
+    """Else each millisecond that one took has a place of its own, for as long as that takes."""
     monkeypatch.setattr(module, "MAX_RECORDS", 10)
     key, _ = issue(alice)
     verdict = verdict_of(key)

@@ -128,6 +128,20 @@ def test_keys_from_before_go_on_and_are_listed(
     assert ApiKey.objects.get().disabled_at is None
 
 
+def test_members_with_more_keys_than_they_may_make_are_listed(
+    sign_in: SignIn, ada: User, alice: User, bob: User, issue: Issue
+) -> None:
+    for owner, name in ((bob, "a"), (bob, "b"), (bob, "c"), (alice, "d"), (alice, "e")):
+        issue(owner, name)
+    client = sign_in(ada)
+    assert "More keys" not in client.get(POLICY).content.decode()
+    client.post(POLICY, typed(keys_per_member="2"))
+    text = client.get(POLICY).content.decode()
+    assert '<span class="name">bob</span> has 3.' in text
+    assert "alice</span> has" not in text
+    assert ApiKey.objects.filter(disabled_at=None).count() == 5
+
+
 def test_members_read_it_and_see_only_their_own_keys_that_break_it(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
