@@ -14,7 +14,8 @@ class Sighting(models.Model):
     """Of one key in one stretch of five minutes: that it came from a network, or refusals.
 
     `what` is a network such as `192.0.2.0/24`, or empty for requests that were refused and bore
-    the key's public id: with a wrong secret, or with the right one while the key must not pass.
+    the key's public id: with a wrong secret, or with the right one while the key must not pass,
+    or from where it must not.
     """
 
     public_id = models.CharField(max_length=8)

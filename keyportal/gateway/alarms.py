@@ -19,13 +19,13 @@ TOLD = {
     Action.KEY_SPREAD: "The API key {key} was used from {number} networks within ten minutes.",
     Action.KEY_GUESSED: "{number} requests that bear the public id of the API key {key} were "
     "refused within ten minutes: with a wrong secret, or with the right one while the key is "
-    "disabled or expired.",
+    "disabled or expired, or from an address where it may not be used.",
     Action.KEY_HAUNTED: "A secret of the API key {key} that has ended was used again, and refused.",
 }
 ADVICE = {
     Action.KEY_SPREAD: "If that is not how you use it, it has leaked: rotate it.",
-    Action.KEY_GUESSED: "Nobody got in this way. A program of yours may have an old key; if none "
-    "has, somebody else is trying.",
+    Action.KEY_GUESSED: "Nobody got in this way. A program of yours may have an old key, or run "
+    "where the key may not be used; if none does, somebody else is trying, and may have the key.",
     Action.KEY_HAUNTED: "A program of yours may still have it. If none has, somebody else does.",
 }
 NUMBERED = {

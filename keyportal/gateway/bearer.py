@@ -2,7 +2,7 @@
 
 from keyportal.asgi_types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.gateway.admission import Admission
-from keyportal.gateway.errors import InvalidKey, MissingCredentials
+from keyportal.gateway.errors import AddressNotAllowed, InvalidKey, MissingCredentials
 from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
 from keyportal.keys import secret
@@ -28,9 +28,14 @@ class BearerAuthMiddleware:
         digest = secret.digest(token)
         is_counted = counts(scope)
         client = scope.get("client")
-        admitted = await self.admission.admit(
-            digest, client[0] if client else "", is_counted=is_counted
-        )
+        try:
+            admitted = await self.admission.admit(
+                digest, client[0] if client else "", is_counted=is_counted
+            )
+        except AddressNotAllowed:
+            # Else a key that was stolen could be tried from anywhere, and nobody be told.
+            self.meter.refused(digest, secret.public_id_of(token))
+            raise
         if admitted is None:
             self.meter.refused(digest, secret.public_id_of(token))
             raise InvalidKey

@@ -85,7 +85,7 @@ class Flush(NamedTuple):
     uses: Mapping[int, Use]
     """By the secret's id."""
     refused: Mapping[bytes, int]
-    """Requests with digests that no live key has."""
+    """Requests with digests that no live key has, or from where their key may not be used."""
     cut: Mapping[bytes, int]
     """Calls that were running when their key went."""
     claimed: Mapping[bytes, str]

@@ -20,6 +20,7 @@ from keyportal.gateway.batch import Admitted
 from keyportal.gateway.bearer import bearer_token
 from keyportal.gateway.edge import UNAUTHORIZED_SECONDS, request_id
 from keyportal.gateway.errors import (
+    AddressNotAllowed,
     EndpointNotAllowed,
     GatewayError,
     HTTPSRequired,
@@ -101,7 +102,13 @@ class ForwardAuth:
         address: str = client[0] if client else ""
         token = bearer_token(scope["headers"])
         digest = secret.digest(token)
-        admitted = await self._admission.admit(digest, address, is_counted=True, holds_place=False)
+        try:
+            admitted = await self._admission.admit(
+                digest, address, is_counted=True, holds_place=False
+            )
+        except AddressNotAllowed:
+            self._meter.refused(digest, secret.public_id_of(token))
+            raise
         if admitted is None:
             self._meter.refused(digest, secret.public_id_of(token))
             raise InvalidKey

@@ -46,7 +46,8 @@ class Meter:
         self._uses[call.verdict.secret_id] = Use(call.digest, time.time(), call.address, call.agent)
 
     def refused(self, digest: bytes, public_id: str) -> None:
-        """Note a key that is well-formed and not ours, or not any more; the id is what it says."""
+        """Note a key that is well-formed and not ours, or not any more, or not for where it came
+        from; the id is what it says."""
         if digest in self._refused or len(self._refused) < MAX_REFUSED:
             self._refused[digest] += 1
             self._claimed[digest] = public_id

@@ -12,7 +12,13 @@ from keyportal.asgi_types import Headers, Receive, Scope, Send
 from keyportal.gateway.admission import Admission
 from keyportal.gateway.batch import Admitted
 from keyportal.gateway.bearer import BearerAuthMiddleware, bearer_token
-from keyportal.gateway.errors import GatewayError, InvalidKey, MissingCredentials, Unauthorized
+from keyportal.gateway.errors import (
+    AddressNotAllowed,
+    GatewayError,
+    InvalidKey,
+    MissingCredentials,
+    Unauthorized,
+)
 from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.verdict import Verdict
@@ -31,6 +37,7 @@ class SpiedAdmission:
     def __init__(self, verdict: Verdict | None = VERDICT) -> None:
         self.verdict = verdict
         self.asked: list[bytes] = []
+        self.refusal: GatewayError | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -40,6 +47,8 @@ class SpiedAdmission:
         self, digest: bytes, address: str | None, *, is_counted: bool
     ) -> Admitted | None:
         self.asked.append(digest)
+        if self.refusal is not None:
+            raise self.refusal
         return self.verdict and Admitted(self.verdict)
 
 
@@ -258,4 +267,14 @@ def test_a_refused_key_is_neither_let_in_nor_seen() -> None:
         door.call(authorization(b"Bearer " + KEY))
     assert door.admission.asked == [secret.digest(KEY)]
     assert not door.let_in
+    assert not door.meter._uses
+
+
+def test_a_key_from_where_it_may_not_be_used_is_noted_as_refused() -> None:
+    door = Door()
+    door.admission.refusal = AddressNotAllowed("192.0.2.7")
+    with pytest.raises(AddressNotAllowed):
+        door.call(authorization(b"Bearer " + KEY))
+    assert door.meter._refused == {secret.digest(KEY): 1}
+    assert door.meter._claimed == {secret.digest(KEY): secret.public_id_of(KEY)}
     assert not door.meter._uses

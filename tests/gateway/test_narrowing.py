@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
+from django.db.models import Sum
 from django.utils import timezone
 
-from keyportal.activity.models import Window
+from keyportal.activity.models import Sighting, Window
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import Changes, change, disable, enable
 from keyportal.keys.models import ApiKey
@@ -17,7 +18,7 @@ from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import User
-from tests.serving import CHAT, Reply, Server, chat_body, head
+from tests.serving import CHAT, Reply, Server, chat_body, head, wait_until
 from tests.shooters import Shooters
 
 pytestmark = pytest.mark.gateway
@@ -141,6 +142,19 @@ def test_a_refused_address_uses_nothing_of_the_limits(
     assert not Window.objects.exists()
     permit(HERE)(key)
     assert [live.chat(text, model.name).status for _ in range(3)] == [200, 200, 429]
+
+
+def test_a_refused_address_is_counted_for_the_alarm_at_every_door(
+    live: Server, bob: User, issue: Issue, model: ServedModel
+) -> None:
+    """A stolen key that is tried where it can't be used must not be tried in silence."""
+    key, text = issue(bob, permissions=ELSEWHERE)
+    assert live.chat(text, model.name).status == 403
+    for path in ("/v1/models", "/v1/key", "/auth/verify"):
+        assert live.request("GET", path, key=text).status == 403
+    refusals = Sighting.objects.filter(public_id=key.public_id, what="")
+    wait_until(lambda: refusals.aggregate(number=Sum("count"))["number"] == 4)
+    assert key.secrets.get().last_used_at is None
 
 
 @pytest.mark.parametrize("name", ["models", "endpoints", "networks"])
