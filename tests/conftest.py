@@ -22,6 +22,7 @@ from keyportal.activity.models import (
     Call,
     Flush,
     Lease,
+    Look,
     Running,
     Sighting,
     UsageDay,
@@ -231,7 +232,7 @@ def nothing_late(request: pytest.FixtureRequest) -> None:
         time.sleep(left)
     request.getfixturevalue("transactional_db" if "transactional_db" in fixtures else "db")
     metered = (Call, UsageMinute, UsageHour, UsageDay, Flush, Running, Lease, Window)
-    for written in (*metered, Sighting, Alarm):
+    for written in (*metered, Sighting, Look, Alarm):
         written.objects.all().delete()
 
 

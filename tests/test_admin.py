@@ -30,7 +30,7 @@ WITHOUT_PAGE = {
     *(f"keys.{name}" for name in ("Chore", "Preset", "Reminder", "Secret", "SpentNonce")),
     *(f"activity.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
     *(f"activity.{name}" for name in ("Window", "Lease", "Running", "EndWish")),
-    *(f"activity.{name}" for name in ("Sighting", "Alarm")),
+    *(f"activity.{name}" for name in ("Sighting", "Look", "Alarm")),
 }
 OURS = ["teams", "activity", "catalog", "keys", "api"]
 REGISTERED = sorted(admin.site._registry.items(), key=lambda pair: pair[0]._meta.label)

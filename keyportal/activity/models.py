@@ -11,7 +11,7 @@ from django.db import models
 
 # Django finds an app's models through this module.
 from keyportal.activity.running import EndWish, Running
-from keyportal.activity.sightings import Alarm, Sighting
+from keyportal.activity.sightings import Alarm, Look, Sighting
 from keyportal.activity.usage import Call, Flush, UsageDay, UsageHour, UsageMinute
 from keyportal.activity.windows import Lease, Window
 from keyportal.teams.models import Team, User
@@ -25,6 +25,7 @@ __all__ = [
     "EndWish",
     "Flush",
     "Lease",
+    "Look",
     "Running",
     "Sighting",
     "Tombstone",

@@ -1,6 +1,6 @@
 """What makes the gateway suspicious of how a key is used, and what it has told of already.
 
-Counted together by all workers and hosts; rows are thrown away soon after.
+Gathered together by all workers and hosts; nearly all rows are thrown away soon after.
 """
 
 from typing import ClassVar
@@ -30,6 +30,29 @@ class Sighting(models.Model):
 
     def __str__(self) -> str:
         return f"{self.public_id} {self.what}"
+
+
+class Look(models.Model):
+    """A key looked at what there is to call, or at itself, from a network: no call, so it has no
+    row among those. One row a day (UTC), of the first time on it; kept for as long as calls.
+    """
+
+    team_slug = models.CharField(max_length=64)
+    public_id = models.CharField(max_length=8)
+    network = models.CharField(max_length=43)
+    start = models.DateTimeField(help_text="Of the day.")
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["public_id", "start", "network"], name="look_unique")
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["team_slug", "-seen_at", "-id"], name="look_by_team")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.public_id} {self.network}"
 
 
 class Alarm(models.Model):

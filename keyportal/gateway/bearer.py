@@ -54,6 +54,8 @@ class BearerAuthMiddleware:
             finally:
                 if is_counted:
                     self.meter.ended(call)
+                else:
+                    self.meter.looked(call)
 
 
 def counts(scope: Scope) -> bool:

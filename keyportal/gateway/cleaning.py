@@ -42,6 +42,8 @@ def ageing() -> tuple[Ageing, ...]:
         # Much longer than a key is reminded of one end.
         Ageing("keys_reminder", "created_at", timedelta(days=60)),
         Ageing("activity_sighting", "start", timedelta(minutes=20)),
+        # With the calls, beside which they are read.
+        Ageing("activity_look", "seen_at", timedelta(days=settings.CALL_DAYS)),
         Ageing("activity_alarm", "raised_at", timedelta(days=1)),
     )
 

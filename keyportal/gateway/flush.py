@@ -7,7 +7,7 @@ while it committed, is written again under the same mark, and counts nothing twi
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
@@ -58,6 +58,8 @@ Stretch = tuple[int, str, str, str, str]
 Alike = tuple[int, str, str, str, str, bool, int]
 """What calls without tokens have in common: the same five, whether they failed, and how many
 milliseconds they took."""
+Look = tuple[str, str, str]
+"""Of a key at what there is to call, which is no call: team, key and address."""
 Sums = dict[Stretch, list[int]]
 """In the order of `SUMMED`."""
 SUMMED = (
@@ -90,6 +92,8 @@ class Flush(NamedTuple):
     """Calls that were running when their key went."""
     claimed: Mapping[bytes, str]
     """The public id that each of the refused digests' keys bore, true or made up."""
+    looked: Collection[Look]
+    """Written down by the watch, who alone asks where they came from."""
 
 
 def add_up(records: Iterable[Record], sums: Sums) -> Sums:

@@ -13,7 +13,7 @@ from itertools import islice
 from keyportal.gateway import flush
 from keyportal.gateway.errors import InvalidKey
 from keyportal.gateway.flight import Call
-from keyportal.gateway.flush import Alike, Flush, Record, Sums, Use
+from keyportal.gateway.flush import Alike, Flush, Look, Record, Sums, Use
 from keyportal.gateway.verdict import Verdict
 from keyportal.gateway.watch import Watch
 from keyportal.gateway.writer import Writer
@@ -22,6 +22,7 @@ FLUSH_SECONDS = 1.0
 SLICE = 500  # Calls in a transaction: on SQLite it holds the only write lock, for a few ms.
 MAX_RECORDS = 20_000
 MAX_REFUSED = 10_000
+MAX_LOOKED = 10_000
 
 
 class Meter:
@@ -38,6 +39,7 @@ class Meter:
         self._refused: Counter[bytes] = Counter()
         self._claimed: dict[bytes, str] = {}
         self._cut: Counter[bytes] = Counter()
+        self._looked: set[Look] = set()
         self._unwritten: Flush | None = None
         self._flushes = 0
 
@@ -51,6 +53,12 @@ class Meter:
         if digest in self._refused or len(self._refused) < MAX_REFUSED:
             self._refused[digest] += 1
             self._claimed[digest] = public_id
+
+    def looked(self, call: Call) -> None:
+        """Note from where a key looked at what there is to call, or at itself: whoever tries a
+        key that they found does just that. It is no call, so it has no row of its own."""
+        if call.address and len(self._looked) < MAX_LOOKED:
+            self._looked.add((call.verdict.team_slug, call.verdict.public_id, call.address))
 
     def ended(self, call: Call) -> None:
         """Note a call that was let in and is over, however it ended."""
@@ -149,8 +157,10 @@ class Meter:
         refused, self._refused = self._refused, Counter()
         claimed, self._claimed = self._claimed, {}
         cut, self._cut = self._cut, Counter()
-        if not (records or sums or uses or refused or cut):
+        looked = set(islice(self._looked, SLICE))
+        self._looked -= looked
+        if not (records or sums or uses or refused or cut or looked):
             return None
         self._flushes += 1
         mark = f"{self._worker}-{self._flushes}"
-        return Flush(mark, records, sums, uses, refused, cut, claimed)
+        return Flush(mark, records, sums, uses, refused, cut, claimed, looked)

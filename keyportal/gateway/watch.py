@@ -1,5 +1,8 @@
 """What looks as if a key were in the wrong hands, seen in what the meter has gathered anyway.
 
+Requests that are no calls are gathered for it alone: whoever verifies a key that they found makes
+no call, but asks which models it opens.
+
 Looked at in the writer's thread, once a flush has committed, so that no call and no figure waits
 for it. Who is to be told is told by mail, by a thread of its own, once an hour for a key and
 kind, over all workers: the row of the alarm decides, and commits with the row of the audit. A look
@@ -20,11 +23,12 @@ from django.db import connections, transaction
 from keyportal.activity.models import Action
 from keyportal.activity.sightings import STRETCH_SECONDS
 from keyportal.gateway import alarms
-from keyportal.gateway.flush import Flush, Record
+from keyportal.gateway.flush import Flush, Look
 from keyportal.gateway.writer import ALIAS
 
 MOST_KNOWN = 50_000  # Networks that a worker remembers to have written down.
 SLICE = 500
+DAY_SECONDS = 86_400
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +45,8 @@ class Watch:
     """One per worker; every method runs in the writer's thread."""
 
     def __init__(self) -> None:
-        self._start = 0
-        self._known: set[tuple[str, str]] = set()
+        self._seen = Known()
+        self._looked = Known()
 
     def look(self, flush: Flush, buried: Mapping[str, int]) -> None:
         """`buried`: requests with the secrets of ended keys, by public id."""
@@ -56,12 +60,16 @@ class Watch:
             alarm.send()
 
     def _look(self, flush: Flush, buried: Mapping[str, int]) -> "list[alarms.Raised]":
-        start = int(datetime.now(UTC).timestamp()) // STRETCH_SECONDS * STRETCH_SECONDS
-        fresh = self._fresh(flush.records, start)
+        now = datetime.now(UTC).timestamp()
+        start, day = (int(now) // length * length for length in (STRETCH_SECONDS, DAY_SECONDS))
+        fresh = self._seen.fresh(_networks(flush), start)
+        looks = self._looked.fresh(_looks(flush.looked), day)
         refused = _by_public_id(flush)
-        if not (fresh or refused or buried):
+        if not (fresh or looks or refused or buried):
             return []
         with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
+            rows = [(*look, _moment(day), _moment(now)) for look in sorted(looks)]
+            cursor.executemany(_LOOK, rows)
             found = [
                 *_spread(cursor, fresh, start),
                 *_guessed(cursor, refused, start),
@@ -69,17 +77,39 @@ class Watch:
             ]
             # In one order, so that no two workers wait for each other's rows.
             raised = [alarm for one in sorted(found) if (alarm := alarms.raise_once(*one))]
-        self._known |= fresh
+        self._seen.add(fresh)
+        self._looked.add(looks)
         return raised
 
-    def _fresh(self, records: Collection[Record], start: int) -> set[tuple[str, str]]:
-        """Keys and the networks they came from, that this worker has not written down yet."""
-        if not settings.ALARM_NETWORKS:
-            return set()
+
+class Known:
+    """What this worker has written down in a stretch of time, and so need not write again."""
+
+    def __init__(self) -> None:
+        self._start = 0
+        self._known: set[tuple[str, ...]] = set()
+
+    def fresh(self, seen: set[tuple[str, ...]], start: int) -> set[tuple[str, ...]]:
+        """Those that it has not written down in the stretch that starts then."""
         if start != self._start or len(self._known) > MOST_KNOWN:
             self._start, self._known = start, set()
-        seen = {(one.public_id, network_of(one.address)) for one in records if one.address}
         return seen - self._known
+
+    def add(self, written: set[tuple[str, ...]]) -> None:
+        self._known |= written
+
+
+def _networks(flush: Flush) -> set[tuple[str, ...]]:
+    """Keys and the networks that they came from, with a call or without one."""
+    if not settings.ALARM_NETWORKS:
+        return set()
+    calls = {(one.public_id, network_of(one.address)) for one in flush.records if one.address}
+    return calls | {look[1:] for look in _looks(flush.looked)}
+
+
+def _looks(looked: Collection[Look]) -> set[tuple[str, ...]]:
+    """Team, key and network."""
+    return {(team, public_id, network_of(address)) for team, public_id, address in looked}
 
 
 @lru_cache(10_000)
@@ -101,7 +131,7 @@ def _by_public_id(flush: Flush) -> Counter[str]:
     return refused
 
 
-def _spread(cursor: Any, fresh: set[tuple[str, str]], start: int) -> Iterator[Suspicion]:
+def _spread(cursor: Any, fresh: set[tuple[str, ...]], start: int) -> Iterator[Suspicion]:
     rows = [(public_id, _moment(start), network, 1) for public_id, network in sorted(fresh)]
     cursor.executemany(_SIGHT, rows)
     asked = sorted({public_id for public_id, _ in fresh})
@@ -138,6 +168,10 @@ _SIGHT = """
 INSERT INTO activity_sighting (public_id, start, what, count) VALUES (%s, %s, %s, %s)
 ON CONFLICT (public_id, start, what)
 DO UPDATE SET count = activity_sighting.count + excluded.count
+"""
+_LOOK = """
+INSERT INTO activity_look (team_slug, public_id, network, start, seen_at)
+VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 _NETWORKS = """
 SELECT public_id, count(*) FROM (

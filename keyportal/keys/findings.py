@@ -79,7 +79,7 @@ class Looked(NamedTuple):
 
 
 def look(team: Team, keys: ApiKeyQuerySet) -> Looked:
-    """`keys` are of that team. At most eight queries, whatever their number."""
+    """`keys` are of that team. At most eleven queries, whatever their number."""
     now = timezone.now()
     works = working()
     networks = dict(islice(new_networks(team).items(), MOST_NEW))

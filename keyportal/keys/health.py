@@ -118,7 +118,7 @@ def _detail(finding: Finding, key: ApiKey, looked: Looked, team: Team) -> str:
     match finding:
         case Finding.NEW_ADDRESS:
             return (
-                f"Called within a day from {_some(looked.networks[key.public_id])}, and not before."
+                f"Used within a day from {_some(looked.networks[key.public_id])}, and not before."
             )
         case Finding.TOO_WIDE:
             return f"Not called in 90 days: {_some(looked.unused[key.public_id])}."

@@ -270,6 +270,22 @@ def test_a_refused_key_is_neither_let_in_nor_seen() -> None:
     assert not door.meter._uses
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/public/small", "/v1/key"])
+def test_what_is_no_call_is_noted_with_its_address_alone(path: str) -> None:
+    door = Door()
+    for _ in range(2):
+        door.call(authorization(b"Bearer " + KEY), path=path)
+    assert door.meter._looked == {(VERDICT.team_slug, VERDICT.public_id, "192.0.2.7")}
+    assert not door.meter._records
+
+
+def test_a_call_costs_no_such_note() -> None:
+    door = Door()
+    door.call(authorization(b"Bearer " + KEY), path="/v1/chat/completions")
+    assert not door.meter._looked
+    assert len(door.meter._records) == 1
+
+
 def test_a_key_from_where_it_may_not_be_used_is_noted_as_refused() -> None:
     door = Door()
     door.admission.refusal = AddressNotAllowed("192.0.2.7")

@@ -23,6 +23,7 @@ from keyportal.gateway.errors import InvalidKey
 from keyportal.gateway.flight import Call
 from keyportal.gateway.flush import Flush, Record, Use
 from keyportal.gateway.metering import SLICE, Meter
+from keyportal.gateway.verdict import Verdict
 from keyportal.gateway.watch import Watch
 from keyportal.gateway.writer import Writer
 from keyportal.keys import secret
@@ -338,6 +339,20 @@ def test_a_flood_of_unknown_keys_takes_no_more_memory_than_it_may(
         meter.refused(b"0", "unknown")
     assert len(meter._refused) == 10
     assert meter._refused[b"0"] == 101
+
+
+def test_a_flood_of_looks_takes_no_more_memory_than_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_LOOKED", 10)
+    meter = Meter("worker", Writer())
+
+    async def look() -> None:
+        for number in range(100):
+            meter.looked(call_of(Verdict(7, "7QmX2aPd", 1), client=(f"192.0.2.{number}", 1)))
+
+    asyncio.run(look())
+    assert len(meter._looked) == 10
 
 
 @database

@@ -19,6 +19,7 @@ from django.utils import timezone
 from keyportal.activity.models import (
     Call,
     EndWish,
+    Look,
     Running,
     Tombstone,
     UsageDay,
@@ -207,6 +208,19 @@ def test_what_was_refused_after_its_key_was_good_is_a_call_and_a_bad_key_is_none
     time.sleep(1.2)
     call = calls_of(key).get()
     assert (call.status, call.model, call.prompt_tokens) == (404, "", 0)
+
+
+def test_a_look_at_the_models_is_no_call_but_leaves_where_it_came_from(
+    live: Server, alice: User, issue: Issue
+) -> None:
+    looked, asked = issue(alice, "looked"), issue(alice, "asked")
+    assert live.request("GET", "/v1/models", key=looked[1]).status == 200
+    assert live.request("GET", "/v1/key", key=asked[1]).status == 200
+    for key, _ in (looked, asked):
+        looks = Look.objects.filter(public_id=key.public_id, team_slug=key.team.slug)
+        wait_until(looks.exists)
+        assert looks.get().network == "127.0.0.0/24"
+        assert not calls_of(key).exists()
 
 
 def test_a_deleted_keys_receipt_tells_what_came_last_and_after(

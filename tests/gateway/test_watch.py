@@ -6,10 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
 
-from keyportal.activity.models import Action, Alarm, AuditEvent, Sighting, UsageDay
+from keyportal.activity.models import Action, Alarm, AuditEvent, Look, Sighting, UsageDay
+from keyportal.gateway import metering
 from keyportal.gateway import watch as module
 from keyportal.gateway.cleaning import Cleaner
 from keyportal.gateway.flight import Call
@@ -53,6 +55,17 @@ def call_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
     asyncio.run(meter.flush())
 
 
+def look_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
+    verdict = verdict_of(key)
+
+    async def make(address: str) -> Call:
+        return call_of(verdict, client=(address, 1))
+
+    for address in addresses:
+        meter.looked(asyncio.run(make(address)))
+    asyncio.run(meter.flush())
+
+
 def refuse(meter: Meter, text: str, number: int = 1) -> None:
     for _ in range(number):
         meter.refused(secret.digest(text.encode()), secret.public_id_of(text.encode()))
@@ -87,6 +100,55 @@ def test_a_key_that_comes_from_many_networks_is_told_of_over_all_workers(
     assert letter["Subject"] == f"[Keyportal] Key used from many networks: {key}"
     assert "from 4 networks within ten minutes" in letter.get_content()
     assert text[14:30] not in sink.text
+
+
+def test_looks_at_what_there_is_to_call_count_as_calls_do(
+    workers: list[Meter], alice: User, bob: User, issue: Issue, sink: Sink
+) -> None:
+    """Whoever verifies a key that they found calls nothing: they ask for the list of models."""
+    key, _ = issue(bob)
+    look_from(workers[0], key, *addresses(2))
+    call_from(workers[1], key, *addresses(2, first=1))
+    assert told(Action.KEY_SPREAD) == []
+    look_from(workers[1], key, *addresses(1, first=9))
+    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
+    sink.wait_for(1)
+    assert not UsageDay.objects.exclude(requests=2).exists()
+
+
+def test_a_look_is_kept_once_a_day_for_a_key_and_network(
+    workers: list[Meter], bob: User, issue: Issue, settings: Settings
+) -> None:
+    settings.ALARM_NETWORKS = 0  # The Health page reads them all the same.
+    key, other = issue(bob)[0], issue(bob, "b")[0]
+    for meter in workers * 2:
+        look_from(meter, key, "192.0.2.7", "192.0.2.8", "2001:db8::1", "")
+    look_from(workers[0], other, "192.0.2.7")
+    found = Look.objects.values_list("team_slug", "public_id", "network")
+    assert sorted(found) == sorted(
+        (key.team.slug, one.public_id, network)
+        for one, network in (
+            (key, "192.0.2.0/24"),
+            (key, "2001:db8::/48"),
+            (other, "192.0.2.0/24"),
+        )
+    )
+    assert not Sighting.objects.exists()
+    day = timedelta(days=1)
+    for look in Look.objects.all():
+        assert look.start <= look.seen_at < look.start + day
+    Look.objects.update(start=F("start") - day, seen_at=F("seen_at") - day)
+    look_from(Meter("three", workers[0]._writer), key, "192.0.2.7")
+    assert Look.objects.count() == 4
+
+
+def test_more_looks_than_one_transaction_takes_are_all_written(
+    workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "SLICE", 2)
+    look_from(workers[0], issue(bob)[0], *addresses(7))
+    assert Look.objects.count() == 7
+    assert not workers[0]._looked
 
 
 @pytest.mark.parametrize(
@@ -315,20 +377,27 @@ def test_the_same_networks_again_cost_no_query(
     workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The usual second: calls of known keys from known networks."""
-    monkeypatch.setattr(module, "STRETCH_SECONDS", 10**9)  # So that none ends meanwhile.
+    # So that none ends meanwhile.
+    monkeypatch.setattr(module, "STRETCH_SECONDS", 10**9)
+    monkeypatch.setattr(module, "DAY_SECONDS", 10**9)
     key, _ = issue(bob)
     call_from(workers[0], key, "192.0.2.1")
+    look_from(workers[0], key, "192.0.2.3")
     monkeypatch.setattr(module, "_spread", lambda *_: pytest.fail("It asked again."))
     call_from(workers[0], key, "192.0.2.2")
-    assert Sighting.objects.get().count == 1
+    look_from(workers[0], key, "192.0.2.4")
+    assert Sighting.objects.get().count == Look.objects.count() == 1
 
 
-def test_old_rows_go(workers: list[Meter], bob: User, issue: Issue) -> None:
+def test_old_rows_go(workers: list[Meter], bob: User, issue: Issue, settings: Settings) -> None:
     key, _ = issue(bob)
-    call_from(workers[0], key, *addresses(4))
+    look_from(workers[0], key, *addresses(4))
+    days = timedelta(days=settings.CALL_DAYS)
+    Look.objects.update(seen_at=timezone.now() - days + timedelta(minutes=1))
     asyncio.run(Cleaner(workers[0]._writer).clean())
-    assert (Sighting.objects.count(), Alarm.objects.count()) == (4, 1)
+    assert (Sighting.objects.count(), Alarm.objects.count(), Look.objects.count()) == (4, 1, 4)
     Sighting.objects.update(start=timezone.now() - timedelta(minutes=21))
     Alarm.objects.update(raised_at=timezone.now() - timedelta(days=1, seconds=1))
+    Look.objects.update(seen_at=timezone.now() - days)
     asyncio.run(Cleaner(workers[0]._writer).clean())
-    assert (Sighting.objects.count(), Alarm.objects.count()) == (0, 0)
+    assert (Sighting.objects.count(), Alarm.objects.count(), Look.objects.count()) == (0, 0, 0)

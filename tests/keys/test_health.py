@@ -12,7 +12,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from keyportal.activity import addresses
 from keyportal.activity.addresses import new_networks
-from keyportal.activity.models import Call, Tombstone, UsageDay
+from keyportal.activity.models import Call, Look, Tombstone, UsageDay
 from keyportal.activity.periods import Step
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.findings import ACTS, MENDING, Finding
@@ -205,7 +205,7 @@ def test_a_network_that_was_not_seen_before_is_new(team: Team, good: ApiKey) -> 
     call(team, good.public_id, "2001:db8:1:ffff::1", 0.2)
     (row,) = health(team, ApiKey.objects.of(team), "new-address", None).rows
     assert row.told[0].detail == (
-        "Called within a day from 198.51.100.0/24, 2001:db8:1::/48, and not before."
+        "Used within a day from 198.51.100.0/24, 2001:db8:1::/48, and not before."
     )
     call(team, good.public_id, "198.51.100.77", 2)
     call(team, good.public_id, "2001:db8:1::9", 2)
@@ -218,6 +218,37 @@ def test_the_first_calls_of_a_key_are_no_news(team: Team, other_team: Team, good
     call(team, good.public_id, None, 3)
     call(team, "Another1", "203.0.113.1", 3)
     call(other_team, good.public_id, "203.0.113.1", 3)
+    assert new_networks(team) == {}
+
+
+def look(team: Team, public_id: str, network: str, days: float) -> None:
+    start = Step.DAY.floor(ago(days))
+    Look.objects.create(
+        team_slug=team.slug, public_id=public_id, network=network, start=start, seen_at=ago(days)
+    )
+
+
+def test_a_look_at_the_models_from_a_new_network_is_news_too(
+    team: Team, other_team: Team, good: ApiKey
+) -> None:
+    """Whoever verifies a key that they found calls nothing with it."""
+    call(team, good.public_id, "192.0.2.7", 3)
+    look(team, good.public_id, "192.0.2.0/24", 0.1)
+    look(team, "Another1", "203.0.113.0/24", 0.1)
+    look(other_team, good.public_id, "203.0.113.0/24", 0.1)
+    assert new_networks(team) == {}
+    look(team, good.public_id, "198.51.100.0/24", 0.1)
+    assert new_networks(team) == {good.public_id: ["198.51.100.0/24"]}
+    assert found(team) == {"new-address"}
+
+
+def test_where_a_key_looked_before_its_calls_are_no_news(team: Team, good: ApiKey) -> None:
+    look(team, good.public_id, "192.0.2.0/24", 3)
+    call(team, good.public_id, "192.0.2.7", 0.1)
+    assert new_networks(team) == {}
+    call(team, good.public_id, "198.51.100.7", 0.1)
+    assert new_networks(team) == {good.public_id: ["198.51.100.0/24"]}
+    look(team, good.public_id, "198.51.100.0/24", 2)
     assert new_networks(team) == {}
 
 
