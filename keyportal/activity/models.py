@@ -223,6 +223,9 @@ class Tombstone(models.Model):
     public_id = models.CharField(max_length=8, db_index=True)
     name = models.CharField(max_length=64)
     team_slug = models.CharField(max_length=64)
+    owner = models.CharField(
+        max_length=150, blank=True, help_text="A user name; empty: not known any more."
+    )
     deleted_at = models.DateTimeField(auto_now_add=True)
     deleted_by = models.CharField(max_length=150, blank=True)
     is_rotated = models.BooleanField(

@@ -11,7 +11,7 @@ from keyportal.activity.sightings import Alarm
 from keyportal.gateway.writer import ALIAS
 from keyportal.keys import notices
 from keyportal.keys.models import ApiKey
-from keyportal.teams.models import Team
+from keyportal.teams.models import Team, User
 
 PAUSE = timedelta(hours=1)
 
@@ -39,6 +39,8 @@ class Raised(NamedTuple):
     action: Action
     team: Team
     key: ApiKey | Tombstone
+    owner_id: int | None
+    """None: whoever it was is not a user any more, or not known."""
     number: int
 
     @property
@@ -46,14 +48,16 @@ class Raised(NamedTuple):
         return f"{self.key.name} ({self.key.public_id})"
 
     def send(self) -> None:
-        """To the owner; of a deleted key, to the team's admins. Another thread does it."""
+        """To the owner, be the key deleted or not; to the team's admins where the owner has left.
+
+        Another thread does it.
+        """
         context: dict[str, object] = {
             "subject": f"{self.action.label}: {self.name}",
             "told": TOLD[self.action].format(key=self.name, number=self.number),
             "advice": ADVICE[self.action],
         }
-        owner_id = self.key.owner_id if isinstance(self.key, ApiKey) else None
-        notices.suspected(self.team, owner_id, context)
+        notices.suspected(self.team, self.owner_id, context)
 
 
 def raise_once(public_id: str, action: Action, number: int) -> Raised | None:
@@ -73,10 +77,13 @@ def raise_once(public_id: str, action: Action, number: int) -> Raised | None:
 def _raised(public_id: str, action: Action, number: int) -> Raised | None:
     key = ApiKey.objects.using(ALIAS).select_related("team").filter(public_id=public_id).first()
     if key is not None:
-        return Raised(action, key.team, key, number)
+        return Raised(action, key.team, key, key.owner_id, number)
     stone = Tombstone.objects.using(ALIAS).filter(public_id=public_id).order_by("-pk").first()
     team = stone and Team.objects.using(ALIAS).filter(slug=stone.team_slug).first()
-    return Raised(action, team, stone, number) if stone and team else None
+    if not (stone and team):
+        return None
+    owner = User.objects.using(ALIAS).filter(username=stone.owner).first()
+    return Raised(action, team, stone, owner.pk if owner else None, number)
 
 
 def _is_new(public_id: str, action: Action) -> bool:

@@ -294,7 +294,8 @@ class ApiKey(models.Model):
         """
         with transaction.atomic():
             # The lock lets one of two deletions write its audit row, and the other none.
-            key = ApiKey.objects.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
+            whole = ApiKey.objects.select_related("team", "owner")
+            key = whole.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
             Tombstone.objects.bulk_create(
                 found.tombstone(key, actor) for found in Secret.objects.locked_of(key)
             )
@@ -342,6 +343,7 @@ class Secret(models.Model):
             public_id=key.public_id,
             name=key.name,
             team_slug=key.team.slug,
+            owner=key.owner.get_username(),
             deleted_by=actor.get_username() if actor else "",
             is_rotated=is_rotated,
             last_used_at=self.last_used_at,

@@ -53,7 +53,7 @@ def reported(key: ApiKey, reporter: str, url: str, *, is_deleted: bool) -> None:
 
 @undoing_nothing
 def suspected(team: Team, owner_id: int | None, context: dict[str, object]) -> None:
-    """To the owner; of a deleted key, which has none, and of one whose owner left, to the admins.
+    """To the owner, also of a deleted key; to the team's admins where the owner has left.
 
     `context` has `subject`, `told` and `advice`, a text each.
     """

@@ -10,7 +10,15 @@ from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
 
-from keyportal.activity.models import Action, Alarm, AuditEvent, Look, Sighting, UsageDay
+from keyportal.activity.models import (
+    Action,
+    Alarm,
+    AuditEvent,
+    Look,
+    Sighting,
+    Tombstone,
+    UsageDay,
+)
 from keyportal.gateway import metering
 from keyportal.gateway import watch as module
 from keyportal.gateway.cleaning import Cleaner
@@ -18,7 +26,7 @@ from keyportal.gateway.flight import Call
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.watch import network_of
 from keyportal.gateway.writer import Writer
-from keyportal.keys import secret
+from keyportal.keys import changes, secret
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.teams.models import Team, User
@@ -241,17 +249,50 @@ def test_made_up_ids_leave_no_trace(workers: list[Meter], bob: User, issue: Issu
     assert not Alarm.objects.exists()
 
 
-def test_a_deleted_key_that_is_used_is_told_to_the_admins(
+def test_a_deleted_key_that_is_used_is_told_to_who_owned_it(
     workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink
 ) -> None:
     key, text = issue(bob, "nightly")
     named = str(key)
-    key.revoke(actor=bob)
+    key.revoke(actor=ada)
     refuse(workers[0], text)
     assert told(Action.KEY_HAUNTED) == [named]
+    sink.wait_for(1)
+    assert sink.recipients == ["bob@example.com"]
+    assert AuditEvent.objects.of(bob.memberships.get().team).about(named[-9:-1]).count() == 3
+
+
+def test_of_a_key_that_was_handed_over_it_is_told_to_who_owned_it_last(
+    workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink
+) -> None:
+    key, first = issue(bob)
+    second = rotate(key, Grace.NOW, actor=bob).text
+    changes.hand_over(key, ada, actor=alice)
+    key.revoke(actor=alice)
+    refuse(workers[0], first)
+    refuse(workers[0], second)
+    sink.wait_for(1)
+    assert sink.recipients == ["ada@example.com"]
+
+
+@pytest.mark.parametrize("how", ["left", "deactivated", "renamed", "buried before names were kept"])
+def test_a_deleted_key_whose_owner_is_gone_is_told_to_the_admins(
+    workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink, how: str
+) -> None:
+    key, text = issue(bob)
+    key.revoke(actor=bob)
+    match how:
+        case "left":
+            bob.memberships.all().delete()
+        case "deactivated":
+            User.objects.filter(pk=bob.pk).update(is_active=False)
+        case "renamed":
+            User.objects.filter(pk=bob.pk).update(username="robert")
+        case _:
+            Tombstone.objects.update(owner="")
+    refuse(workers[0], text)
     sink.wait_for(2)
     assert sorted(sink.recipients) == ["ada@example.com", "alice@example.com"]
-    assert AuditEvent.objects.of(bob.memberships.get().team).about(named[-9:-1]).count() == 3
 
 
 def test_a_secret_that_was_rotated_away_and_is_used_is_told_to_the_owner(
