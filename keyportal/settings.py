@@ -337,7 +337,11 @@ CSRF_FAILURE_VIEW = "keyportal.teams.views.csrf_failure"
 # What a browser may do with our pages.
 
 SECURE_SSL_REDIRECT = IS_HTTPS
-SECURE_REDIRECT_EXEMPT = [r"^api(/|$)"]  # Refused there: a program would follow with its key.
+SECURE_REDIRECT_EXEMPT = [
+    r"^api(/|$)",  # Refused there: a program would follow with its key.
+    # Taken there: a client that follows asks again without the report, and the leaked key lives on.
+    r"^leaks/report$",
+]
 SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
 # For this host name alone: its subdomains, and a place in every browser's preload list that is
 # hard to leave again, are for whoever owns the domain to decide, in the proxy in front.

@@ -5,8 +5,9 @@ import logging
 from collections.abc import Callable
 
 from allauth.core.internal import ratelimit
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.csrf import csrf_exempt
@@ -39,9 +40,12 @@ UNREADABLE = "This comes from GitHub, and is not in the published form. Nothing 
 @sensitive_post_parameters()
 @sensitive_variables()
 def report(request: HttpRequest) -> HttpResponse:
-    """Whether a key exists is not told: a report of one that does gets the answer of any other."""
+    """Whether a key exists is not told: a report of one that does gets the answer of any other.
+
+    Over plain HTTP too: a key that has crossed the network in the clear should end all the more.
+    """
     if request.method != "POST":
-        return render(request, "leaks/report.html")
+        return _safely(request) or render(request, "leaks/report.html")
     if _length(request) > reports.MAX_BYTES:
         return _answer(request, 413, TOO_LARGE)
     try:
@@ -81,6 +85,13 @@ description = _published(lambda: json.dumps(scanning.description()), "applicatio
 gitleaks = _published(scanning.gitleaks, "application/toml")
 trufflehog = _published(scanning.trufflehog, "application/yaml")
 checker = _published(scanning.checker, "text/x-python")
+
+
+def _safely(request: HttpRequest) -> HttpResponse | None:
+    """A browser sends a form the way that its page came, so that one is sent on to https."""
+    if request.is_secure() or not settings.SECURE_SSL_REDIRECT:
+        return None
+    return HttpResponsePermanentRedirect(f"https://{request.get_host()}{request.get_full_path()}")
 
 
 def _length(request: HttpRequest) -> int:

@@ -129,6 +129,22 @@ def test_the_form_needs_no_account_and_thanks(client: Client, bob: User, issue: 
     assert is_disabled(key)
 
 
+def test_a_report_over_plain_http_is_taken_and_the_form_is_shown_over_https_alone(
+    client: Client, settings: Settings, bob: User, issue: Issue
+) -> None:
+    """After a redirect, `curl -L` would ask for the form, and leave the report behind."""
+    settings.SECURE_SSL_REDIRECT = True
+    key, text = issue(bob)
+    page = client.get(f"{REPORT}?from=mail")
+    assert page.status_code == 301
+    assert page["Location"] == f"https://testserver{REPORT}?from=mail"
+    assert client.get(REPORT, secure=True).status_code == 200
+    assert client.get(f"{REPORT}/").status_code == 301
+    assert not is_disabled(key)
+    assert post(client, text.encode()).status_code == 202
+    assert is_disabled(key)
+
+
 @pytest.mark.parametrize("accept", [{}, HTML])
 def test_whoever_pasted_half_a_key_is_told_so(
     client: Client, bob: User, issue: Issue, accept: dict[str, str]
