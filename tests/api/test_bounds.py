@@ -13,6 +13,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.policy import Policy
 from tests.api.programs import Manager, problem
 
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -72,6 +73,45 @@ def test_it_makes_keys_within_its_bounds(
 def test_a_key_that_says_nothing_gets_its_bounds(manager: Manager, alice: User) -> None:
     manager(alice, permissions=NARROW).post("keys", {"name": "ci"})
     assert ApiKey.objects.get().permissions == NARROW
+
+
+@pytest.mark.parametrize(
+    ("bounds", "policy", "given"),
+    [
+        (Permissions(("public/*",)), Policy(endpoints=("chat",)), (("public/*",), "chat", ())),
+        (
+            Permissions(endpoints=Endpoints.EMBEDDINGS, networks=("10.0.0.0/8",)),
+            Policy(models=("public/*",), endpoints=("chat", "embeddings")),
+            (("public/*",), "embeddings", ("10.0.0.0/8",)),
+        ),
+        (
+            Permissions(("public/*", "own/test"), Endpoints.CHAT),
+            Policy(models=("own/*", "public/small", "public/tiny")),
+            (("own/test", "public/small", "public/tiny"), "chat", ()),
+        ),
+        (Permissions(endpoints=Endpoints.READ), Policy(endpoints=("chat",)), ((), "read", ())),
+        (Permissions(), Policy(models=("public/*",)), (("public/*",), "all", ())),
+    ],
+)
+def test_a_key_that_says_nothing_gets_what_bounds_and_policy_both_allow(
+    manager: Manager,
+    alice: User,
+    bounds: Permissions,
+    policy: Policy,
+    given: tuple[tuple[str, ...], str, tuple[str, ...]],
+) -> None:
+    Team.objects.update(policy=policy)
+    assert manager(alice, permissions=bounds).post("keys", {"name": "ci"}).status_code == 201
+    assert ApiKey.objects.get().permissions == given
+
+
+def test_where_bounds_and_policy_have_nothing_in_common_the_policy_says_why(
+    manager: Manager, alice: User
+) -> None:
+    Team.objects.update(policy=Policy(models=("own/*",), endpoints=("embeddings",)))
+    told = problem(manager(alice, permissions=NARROW).post("keys", {"name": "ci"}), 422, "policy")
+    assert "Keys of this team may call: own/*." in told["detail"]
+    assert not ApiKey.objects.exists()
 
 
 @pytest.mark.parametrize("permissions", WIDER)

@@ -14,12 +14,11 @@ from keyportal.api.scopes import Scope
 from keyportal.api.v1.fields import Line, StateValue, Tag
 from keyportal.api.v1.finding import changing, key_of, member_named, refusals, sound
 from keyportal.api.v1.limits import limit, require_usual
-from keyportal.api.v1.permissions import require_within
+from keyportal.api.v1.permissions import require_within, usual_within
 from keyportal.api.v1.shapes import KeyBody, KeyChanges, NewKey, ShownKeyBody
 from keyportal.keys import changes
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.permissions import Permissions
-from keyportal.keys.policy import widest
 from keyportal.keys.refusals import KeyLimitReached
 from keyportal.keys.states import State, in_state
 from keyportal.keys.tags import holding
@@ -140,8 +139,8 @@ def delete_key(asked: Asked[None, NoQuery], id: str) -> None:  # noqa: A002
 
 def _permissions(caller: Caller, body: NewKey) -> Permissions:
     """Raises `BeyondBounds`."""
-    bounds, usual = caller.key.permissions, widest(caller.team.policy)
-    permissions = usual if bounds.covers(usual) else bounds
+    bounds = caller.key.permissions
+    permissions = usual_within(bounds, caller.team.policy)
     if body.permissions is not UNSET:
         permissions = body.permissions.applied_to(permissions)
     require_within(bounds, permissions)

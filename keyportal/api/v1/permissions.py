@@ -13,9 +13,12 @@ from keyportal.keys.permissions import (
     MOST,
     Endpoints,
     Permissions,
+    covers_models,
     read_networks,
     read_patterns,
 )
+from keyportal.keys.policy import widest
+from keyportal.teams.policy import Policy
 
 Pattern = Annotated[
     str, Meta(min_length=1, max_length=LONGEST, pattern=r"^[^\s\u0000-\u001f\u007f-\u009f]+$")
@@ -70,6 +73,26 @@ def _read(
         raise Invalid(
             errors=[FieldError(told, pointer=pointer) for told in error.messages]
         ) from None
+
+
+def usual_within(bounds: Permissions, policy: Policy) -> Permissions:
+    """What a key gets where nobody says more: as much as policy and bounds allow, of each alone.
+
+    Where the two have nothing in common, the bounds, which the policy then refuses in its words.
+    """
+    usual = widest(policy)
+    is_within = bounds.endpoints.covers(usual.endpoints)
+    return Permissions(
+        _models_of_both(bounds.models, usual.models) or bounds.models,
+        usual.endpoints if is_within else bounds.endpoints,
+        bounds.networks,
+    )
+
+
+def _models_of_both(some: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    """Each pattern of the one that is within the other."""
+    of_both = {one for one in some if covers_models(others, [one])}
+    return tuple(sorted(of_both | {one for one in others if covers_models(some, [one])}))
 
 
 def require_within(bounds: Permissions, permissions: Permissions) -> None:
