@@ -1,9 +1,11 @@
 """No key that comes out of a management key can do more than it may give, and none is another's."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from keyportal.activity.models import AuditEvent
 from keyportal.api.scopes import Scope
@@ -149,6 +151,62 @@ def test_a_wider_key_can_be_stopped_all_the_same(manager: Manager, alice: User, 
     program = manager(alice, permissions=NARROW)
     assert program.post(f"keys/{key.public_id}/disable").status_code == 200
     assert program.delete(f"keys/{key.public_id}").status_code == 204
+
+
+LATER: list[Any] = [None, "2099-01-01T00:00:00Z"]
+
+
+@pytest.mark.parametrize("end", LATER)
+def test_no_key_that_comes_out_of_a_management_key_outlives_it(
+    manager: Manager, alice: User, issue: Issue, end: str | None
+) -> None:
+    """Whoever finds the management key of CI would have a way in for good otherwise."""
+    ends = timezone.now() + timedelta(days=90)
+    program = manager(alice, expires_at=ends)
+    key, _ = issue(alice, expires_at=ends - timedelta(days=9))
+    for answer in (
+        program.post("keys", {"name": "ci", "expires_at": end}),
+        program.patch(f"keys/{key.public_id}", {"name": "ci", "expires_at": end}),
+    ):
+        told = problem(answer, 403, "beyond-bounds")
+        assert told["errors"][0]["pointer"] == "/expires_at"
+        assert ends.isoformat() in told["errors"][0]["detail"]
+    assert (ApiKey.objects.get().name, ApiKey.objects.get().expires_at) == (
+        "test-key",
+        key.expires_at,
+    )
+
+
+def test_a_key_ends_with_the_management_key_or_earlier(manager: Manager, alice: User) -> None:
+    ends = timezone.now() + timedelta(days=90)
+    earlier = ends - timedelta(days=9)
+    program = manager(alice, expires_at=ends)
+    made = program.post("keys", {"name": "same"}).json()
+    assert ApiKey.objects.get().expires_at == ends
+    body = {"name": "earlier", "expires_at": earlier.isoformat()}
+    assert program.post("keys", body).status_code == 201
+    assert ApiKey.objects.get(name="earlier").expires_at == earlier
+    address = f"keys/{made['id']}"
+    for end in (earlier, ends):
+        assert program.patch(address, {"expires_at": end.isoformat()}).status_code == 200
+        assert ApiKey.objects.get(name="same").expires_at == end
+
+
+@pytest.mark.parametrize("end", LATER)
+def test_a_key_that_outlives_it_keeps_its_end_when_that_is_repeated(
+    manager: Manager, alice: User, issue: Issue, end: str | None
+) -> None:
+    """A program that sends all that it has read changes nothing by that."""
+    key, _ = issue(alice, expires_at=end and datetime.fromisoformat(end))
+    program = manager(alice, expires_at=timezone.now() + timedelta(days=90))
+    answer = program.patch(f"keys/{key.public_id}", {"name": "ci", "expires_at": end})
+    assert (answer.status_code, answer.json()["name"]) == (200, "ci")
+
+
+def test_a_management_key_without_an_end_makes_keys_without(manager: Manager, alice: User) -> None:
+    program = manager(alice)
+    for name, asked in (("plain", {}), ("never", {"expires_at": None})):
+        assert program.post("keys", {"name": name, **asked}).json()["expires_at"] is None
 
 
 def test_a_member_goes_no_higher_than_the_ceiling(manager: Manager, bob: User, team: Team) -> None:

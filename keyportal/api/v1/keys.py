@@ -14,7 +14,7 @@ from keyportal.api.scopes import Scope
 from keyportal.api.v1.fields import Line, StateValue, Tag
 from keyportal.api.v1.finding import changing, key_of, member_named, refusals, sound
 from keyportal.api.v1.limits import limit, require_usual
-from keyportal.api.v1.permissions import require_within, usual_within
+from keyportal.api.v1.permissions import end_within, require_within, usual_within
 from keyportal.api.v1.shapes import KeyBody, KeyChanges, NewKey, ShownKeyBody
 from keyportal.keys import changes
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
@@ -75,10 +75,11 @@ def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
     """Make an API key, and show it this once
 
     It belongs to the owner of the management key. Without permissions it may do what the team's
-    policy lets new keys do, within what the management key may give.
+    policy lets new keys do, within what the management key may give. It ends no later than the
+    management key, and without `expires_at` at the same moment.
     """
     caller, body = asked.caller, asked.body
-    told = sound(body)
+    told = sound(body) | {"expires_at": end_within(caller.key.expires_at, body.expires_at)}
     try:
         with refusals():
             key, key_string = ApiKey.objects.issue(
@@ -108,11 +109,14 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
     """Change an API key
 
     It holds for the next request on every worker. Afterwards the key may do no more than the
-    management key may give, whoever owns it then.
+    management key may give, whoever owns it then. An end that it gets is no later than that of the
+    management key.
     """
     caller, body = asked.caller, asked.body
     given = sound(body)
     with changing(caller, id) as key:
+        if given.get("expires_at", key.expires_at) != key.expires_at:
+            end_within(caller.key.expires_at, body.expires_at)
         if body.owner is not UNSET:
             # They could rotate it, and have what an admin granted to somebody else.
             require_usual(caller, key)

@@ -1,6 +1,7 @@
 """What a key may do, as it is written here, and what a management key may give."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Self
 
 from django.core.exceptions import ValidationError
@@ -99,3 +100,20 @@ def require_within(bounds: Permissions, permissions: Permissions) -> None:
     """Raises `BeyondBounds`: a key that can do more must not come out of one that can do less."""
     if not bounds.covers(permissions):
         raise BeyondBounds
+
+
+def end_within(bound: datetime | None, asked: datetime | UnsetType | None) -> datetime | None:
+    """`bound` is when the management key ends, and with it, at the latest, what comes out of it.
+
+    Whoever found it could make a way in that outlives it otherwise. Where nothing is asked for, the
+    key ends at the same moment. Raises `BeyondBounds`.
+    """
+    if asked is UNSET:
+        return bound
+    if bound is not None and (asked is None or asked > bound):
+        told = f"Not later than this management key itself, which ends at {bound.isoformat()}."
+        raise BeyondBounds(
+            "The key would outlive this management key.",
+            errors=[FieldError(told, pointer="/expires_at")],
+        )
+    return asked

@@ -105,7 +105,13 @@ class NewKey(Struct, forbid_unknown_fields=True):
     tags: Tags = []
     permissions: PermissionChanges | UnsetType = UNSET
     limits: LimitChanges | UnsetType = UNSET
-    expires_at: Annotated[Moment | None, Meta(description="Null: never.")] = None
+    expires_at: Annotated[
+        Moment | UnsetType | None,
+        Meta(
+            description="Null: never, for which the management key must never end either. Left "
+            "out: when the management key ends."
+        ),
+    ] = UNSET
 
 
 class KeyChanges(Struct, forbid_unknown_fields=True):
@@ -116,7 +122,10 @@ class KeyChanges(Struct, forbid_unknown_fields=True):
     tags: Tags | UnsetType = UNSET
     permissions: PermissionChanges | UnsetType = UNSET
     limits: LimitChanges | UnsetType = UNSET
-    expires_at: Annotated[Moment | UnsetType | None, Meta(description="Null: never.")] = UNSET
+    expires_at: Annotated[
+        Moment | UnsetType | None,
+        Meta(description="Null: never, for which the management key must never end either."),
+    ] = UNSET
     owner: Annotated[
         Username | UnsetType,
         Meta(description="Hands it over: to a member of the team who could own a key."),
