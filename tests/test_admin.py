@@ -16,9 +16,10 @@ from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.catalog import health
 from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.keys.changes import disable
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
 
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -197,8 +198,31 @@ def test_disabling_a_key_is_audited(operator: Client, team: Team, bob: User, iss
     )
     key.refresh_from_db()
     assert key.disabled_at is not None
+    assert key.is_held  # Its owner doesn't undo what an operator did.
     row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
     assert row.target.endswith(": Disabled: none → 2026-01-02 03:04 UTC")
+
+
+def test_a_held_key_is_enabled_and_no_longer_held(
+    operator: Client, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    disable(key, actor=None)
+    assert operator.post(change_url(key), key_form(key)).status_code == 302
+    key.refresh_from_db()
+    assert (key.disabled_at, key.is_held) == (None, False)
+
+
+def test_an_operator_who_disables_a_key_of_their_own_is_its_owner(
+    operator: Client, root: User, team: Team, issue: Issue
+) -> None:
+    Membership.objects.create(team=team, user=root, role=Role.MEMBER)
+    key, _ = issue(root)
+    form = key_form(key, disabled_at_0="2026-01-02", disabled_at_1="03:04:05")
+    assert operator.post(change_url(key), form).status_code == 302
+    key.refresh_from_db()
+    assert key.disabled_at
+    assert not key.is_held
 
 
 def test_saving_a_key_unchanged_is_no_event(operator: Client, bob: User, issue: Issue) -> None:

@@ -128,6 +128,9 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
         if "allowed_models" in fields:
             obj.granted_permissions = obj.permissions
             fields.append("granted_permissions")
+        if "disabled_at" in fields:
+            obj.is_held = obj.disabled_at is not None and obj.owner_id != request.user.pk
+            fields.append("is_held")
         if "expires_at" in fields:
             obj.expiry_set_at = timezone.now()
             fields.append("expiry_set_at")

@@ -27,7 +27,8 @@ def _of_life(key: ApiKey) -> Iterator[Badge]:
     if key.reported_at:
         yield Badge("Leaked", "alarm", "It was reported as leaked.")
     if key.disabled_at:
-        yield Badge("Disabled", title="It is refused until somebody enables it.")
+        who = "an admin" if key.is_held else "somebody"
+        yield Badge("Disabled", title=f"It is refused until {who} enables it.")
     if key.has_lost_its_owner:
         told = "Its owner was deactivated or left the team, so the key does not work."
         yield Badge("Owner left", title=told)

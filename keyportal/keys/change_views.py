@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import forms
+from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.views.decorators.http import require_http_methods, require_POST
 
@@ -80,7 +81,10 @@ def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
 @require_POST
 @key_view
 def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
-    enable(key, **_who(request))
+    try:
+        enable(key, **_who(request))
+    except KeyRefused as refusal:
+        raise PermissionDenied(str(refusal)) from None
     return changed(request, key, f"The key {key.name} is enabled.")
 
 

@@ -16,10 +16,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.grants import holds, is_bound
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Permissions
 from keyportal.keys.policy import breaches, breaches_by_owning
-from keyportal.keys.refusals import BeyondGranted, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.refusals import BeyondGranted, Held, NameTaken, NotAMember, PolicyBroken
 from keyportal.teams.models import Membership, Role, Team, User
 
 
@@ -119,15 +120,10 @@ _COLUMNS = [
 def _grant(key: ApiKey, actor: User | None) -> None:
     """Judged here, under the lock: an admin may narrow the key while its owner fills in a form."""
     granted: Permissions | None = key.granted_permissions
-    if actor is None or _is_admin(actor, key.team):
+    if not is_bound(actor, key.team):
         key.granted_permissions = key.permissions
     elif granted is not None and not granted.covers(key.permissions):
         raise BeyondGranted
-
-
-def _is_admin(user: User, team: Team) -> bool:
-    found = Membership.objects.filter(team=team, user=user).first()
-    return found is not None and found.is_at_least(Role.ADMIN)
 
 
 def _set(key: ApiKey, name: str, value: Any) -> list[str]:
@@ -157,19 +153,31 @@ def _in_words(value: Any) -> str:
 
 
 def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
-    """Refuse the key until it is enabled again, with the same answer as a deleted one."""
+    """Refuse the key until it is enabled again, with the same answer as a deleted one.
+
+    That goes beyond what a report has disabled, which works again once it is rotated; and what an
+    admin or operator disables is held, also where its owner had disabled it.
+    """
     with locked(key) as found:
-        if found.disabled_at is None:
+        is_held = found.is_held or holds(actor, found)
+        is_by_person = found.disabled_at is not None and not found.is_disabled_by_report
+        if is_by_person and found.is_held == is_held:
+            return found
+        if not is_by_person:
             found.disabled_at = timezone.now()
-            _save(found, Action.KEY_DISABLED, ["disabled_at"], actor, address)
+        found.is_held = is_held
+        _save(found, Action.KEY_DISABLED, ["disabled_at", "is_held"], actor, address)
     return found
 
 
 def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
+    """Let it in again. Raises `Held` where somebody disabled it whose word binds the actor."""
     with locked(key) as found:
+        if found.is_held and is_bound(actor, found.team):
+            raise Held
         if found.disabled_at is not None:
-            found.disabled_at = None
-            _save(found, Action.KEY_ENABLED, ["disabled_at"], actor, address)
+            found.disabled_at, found.is_held = None, False
+            _save(found, Action.KEY_ENABLED, ["disabled_at", "is_held"], actor, address)
     return found
 
 

@@ -100,7 +100,7 @@ def _is_known(key: ApiKey, leaked: Secret) -> bool:
 
 def _disable(key: ApiKey) -> None:
     """The two times are one where the report disabled it: then a rotation enables it again."""
-    is_by_person = key.disabled_at not in (None, key.reported_at)
+    is_by_person = key.disabled_at is not None and not key.is_disabled_by_report
     key.reported_at = timezone.now()
     if not is_by_person:
         key.disabled_at = key.reported_at

@@ -187,6 +187,11 @@ class ApiKey(models.Model):
         null=True, editable=False, help_text="Null: when it was created."
     )
     disabled_at = models.DateTimeField(null=True, blank=True)
+    is_held = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="An admin or operator disabled it: the owner can't enable it.",
+    )
     reported_at = models.DateTimeField(
         null=True, editable=False, help_text="Since when it is known to have leaked."
     )
@@ -232,6 +237,10 @@ class ApiKey(models.Model):
             models.CheckConstraint(
                 condition=Q(endpoints__in=Endpoints.values), name="apikey_endpoints_known"
             ),
+            models.CheckConstraint(
+                condition=Q(is_held=False) | Q(disabled_at__isnull=False),
+                name="apikey_held_is_disabled",
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["team", "-created_at", "-id"], name="apikey_newest_in_team"),
@@ -268,6 +277,11 @@ class ApiKey(models.Model):
     @property
     def has_expired(self) -> bool:
         return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    @property
+    def is_disabled_by_report(self) -> bool:
+        """And by nobody since: then it works again when the leak is over."""
+        return self.disabled_at is not None and self.disabled_at == self.reported_at
 
     @property
     def has_lost_its_owner(self) -> bool:

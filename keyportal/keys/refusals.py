@@ -5,6 +5,7 @@ KeyRefused
 ├── NameTaken
 ├── PolicyBroken      the team's policy forbids it
 ├── BeyondGranted     an admin allowed the key less
+├── Held              an admin or operator disabled the key, and its owner can't enable it
 ├── AlreadyCreated    this very form has done its work already
 ├── NotAMember        a key can't belong to somebody who could not use it
 └── AlreadyRotating   two secrets live, which is as many as may
@@ -45,6 +46,13 @@ class BeyondGranted(KeyRefused):
         super().__init__(
             "An admin of the team has set what this key may do. You may narrow it further; "
             "to widen it, ask an admin."
+        )
+
+
+class Held(KeyRefused):
+    def __init__(self) -> None:
+        super().__init__(
+            "An admin of the team or an operator has disabled this key. To enable it, ask an admin."
         )
 
 

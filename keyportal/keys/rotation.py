@@ -156,7 +156,7 @@ def _forgive(key: ApiKey, actor: User | None, address: str | None) -> None:
     """
     if key.reported_at is None or key.secrets.filter(created_at__lte=key.reported_at).exists():
         return
-    if key.disabled_at == key.reported_at:
+    if key.is_disabled_by_report:
         key.disabled_at = None
         AuditEvent.objects.record(
             Action.KEY_ENABLED, key=key, actor=actor, team=key.team, address=address

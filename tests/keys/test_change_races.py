@@ -13,14 +13,16 @@ from django.http import HttpResponse
 from django.test import Client
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
-from keyportal.keys import secret
-from keyportal.keys.changes import Changes, change, disable, hand_over
+from keyportal.keys import leaks, secret
+from keyportal.keys.changes import Changes, change, disable, enable, hand_over
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.refusals import AlreadyRotating, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.refusals import AlreadyRotating, Held, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.reports import OPERATOR, Found, Report
 from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
 from keyportal.keys.secret import KeyString
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
+from keyportal.teams.post import post_office
 from tests.keys.crowd import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -103,6 +105,40 @@ def test_disabling_during_a_rotation_holds(bob: User, issue: Issue) -> None:
         assert ApiKey.objects.get(pk=key.pk).disabled_at is not None
         history = AuditEvent.objects.about(key.public_id)
         assert history.filter(action=Action.KEY_DISABLED).count() == 1
+
+
+def test_an_owner_enables_no_key_that_an_admin_disables_at_that_moment(
+    ada: User, bob: User, issue: Issue
+) -> None:
+    """Whoever of the two comes first: it had been enabled before, or is no longer."""
+    for number in range(ROUNDS):
+        key, _ = issue(bob, f"key {number}")
+        disable(key, actor=bob)
+        _, enabled = at_once(partial(disable, key, actor=ada), partial(enable, key, actor=bob))
+        assert isinstance(enabled, ApiKey | Held)
+        key.refresh_from_db()
+        assert key.disabled_at is not None
+        assert key.is_held
+        told = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_ENABLED)
+        assert told.count() == isinstance(enabled, ApiKey)
+
+
+def test_neither_a_report_nor_its_rotation_lets_go_of_what_an_admin_disables_meanwhile(
+    ada: User, bob: User, issue: Issue
+) -> None:
+    for number in range(ROUNDS):
+        key, plaintext = issue(bob, f"key {number}")
+        report = Report([Found(plaintext)], OPERATOR)
+        at_once(
+            partial(leaks.report, report),
+            partial(disable, key, actor=ada),
+            *rotations(key, bob, Grace.NOW),
+        )
+        rotate(key, Grace.NOW, actor=bob)
+        key.refresh_from_db()
+        assert (key.is_held, key.reported_at) == (True, None)
+        assert key.disabled_at is not None
+    assert post_office.finish(10)
 
 
 def test_different_changes_at_once_are_all_kept(bob: User, issue: Issue) -> None:

@@ -1,0 +1,269 @@
+"""What an admin or operator takes from somebody's key, its owner may take further, but not give
+back."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from importlib import import_module
+
+import pytest
+from django.apps import apps
+from django.core.management import call_command
+from django.db import IntegrityError, connection, transaction
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys import leaks
+from keyportal.keys.badges import badges
+from keyportal.keys.changes import disable, enable, hand_over
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.refusals import Held
+from keyportal.keys.reports import OPERATOR, Found, Report
+from keyportal.keys.rotation import Grace, bury_ended, rotate
+from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.post import post_office
+
+KEYS = "/teams/u-8105f7322477/keys/"
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+ASK = "To enable it, ask an admin."
+
+
+@pytest.fixture
+def key(bob: User, issue: Issue) -> ApiKey:
+    return issue(bob, actor=bob)[0]
+
+
+def address(key: ApiKey, what: str = "") -> str:
+    return f"{KEYS}{key.public_id}/{what}"
+
+
+def has_button(client: Client, key: ApiKey) -> bool:
+    return f'action="{address(key, "enable/")}"' in client.get(address(key)).content.decode()
+
+
+def is_held(key: ApiKey) -> bool:
+    """As it is now; what is held is disabled."""
+    key.refresh_from_db()
+    assert key.disabled_at or not key.is_held
+    return key.is_held
+
+
+def rows(action: Action) -> list[str]:
+    """Who did it, the oldest first."""
+    found = AuditEvent.objects.filter(action=action).order_by("pk")
+    return [*found.values_list("actor", flat=True)]
+
+
+# Disabled.
+
+
+def test_what_an_admin_disabled_its_owner_does_not_enable_in_the_portal(
+    sign_in: SignIn, ada: User, bob: User, key: ApiKey
+) -> None:
+    client = sign_in(ada)
+    question = client.get(address(key, "disable/")).content.decode()
+    assert "Only an admin can enable it again." in question
+    assert client.post(address(key, "disable/"), headers=HTMX).status_code == 204
+    client = sign_in(bob)
+    assert not has_button(client, key)
+    page = client.get(address(key)).content.decode()
+    assert "An admin of Acme or an operator has disabled this key." in page
+    assert "Only admins of Acme can enable it." in page
+    forged = client.post(address(key, "enable/"))
+    assert forged.status_code == 403
+    assert ASK in forged.content.decode()
+    # HTMX gets the sentence alone, which the page then tells.
+    sentence = client.post(address(key, "enable/"), headers=HTMX)
+    assert (sentence.status_code, sentence["Content-Type"]) == (403, "text/plain; charset=utf-8")
+    assert sentence.content.decode().endswith(ASK)
+    assert is_held(key)
+    assert rows(Action.KEY_ENABLED) == []
+    assert "until an admin enables it" in client.get(address(key, "rotate/")).content.decode()
+    (badge,) = badges(ApiKey.objects.for_display().get())
+    assert badge.title == "It is refused until an admin enables it."
+
+
+@pytest.mark.parametrize("name", ["ada", "alice", "a command"])
+def test_admins_owners_of_the_team_and_operators_enable_it(
+    sign_in: SignIn, alice: User, ada: User, bob: User, key: ApiKey, name: str
+) -> None:
+    call_command("keys", "disable", key.public_id)
+    assert is_held(key)
+    if name == "a command":
+        call_command("keys", "enable", key.public_id)
+    else:
+        client = sign_in({"ada": ada, "alice": alice}[name])
+        assert has_button(client, key)
+        assert client.post(address(key, "enable/"), headers=HTMX).status_code == 204
+    assert not is_held(key)
+    # What was taken is given back: its owner does as they like again.
+    disable(key, actor=bob)
+    enable(key, actor=bob)
+    assert ApiKey.objects.get().disabled_at is None
+
+
+def test_what_an_owner_disabled_is_theirs_to_enable(
+    sign_in: SignIn, bob: User, key: ApiKey
+) -> None:
+    client = sign_in(bob)
+    question = client.get(address(key, "disable/")).content.decode()
+    assert "It can be enabled again at any time." in question
+    client.post(address(key, "disable/"))
+    assert not is_held(key)
+    assert has_button(client, key)
+    assert "has disabled this key" not in client.get(address(key)).content.decode()
+
+
+@pytest.mark.parametrize("who", ["ada", "a command"])
+def test_a_key_that_its_owner_had_disabled_is_held_too(
+    ada: User, bob: User, key: ApiKey, who: str
+) -> None:
+    """Or they would enable it, after the admin has read that it is disabled."""
+    since = disable(key, actor=bob).disabled_at
+    for _ in range(2):
+        disable(key, actor=ada if who == "ada" else None)
+    assert is_held(key)
+    assert key.disabled_at == since
+    assert rows(Action.KEY_DISABLED) == ["bob", "ada" if who == "ada" else ""]
+    disable(key, actor=bob)
+    with pytest.raises(Held):
+        enable(key, actor=bob)
+
+
+def test_an_owner_who_is_an_admin_is_free(ada: User, issue: Issue) -> None:
+    """By what others of their kind did, and by what they did themselves and no longer are one."""
+    key, _ = issue(ada)
+    disable(key, actor=None)
+    assert is_held(key)
+    enable(key, actor=ada)
+    disable(key, actor=ada)
+    assert not is_held(key)
+    Membership.objects.filter(user=ada).update(role=Role.MEMBER)
+    enable(key, actor=ada)
+    assert ApiKey.objects.get().disabled_at is None
+
+
+def test_a_held_key_that_is_handed_over_stays_held(
+    alice: User, ada: User, bob: User, team: Team, key: ApiKey
+) -> None:
+    cora = User.objects.create_user("cora", "cora@example.com")
+    Membership.objects.create(team=team, user=cora, role=Role.MEMBER)
+    disable(key, actor=ada)
+    hand_over(key, cora, actor=bob)
+    for stranger in (cora, bob):
+        with pytest.raises(Held):
+            enable(key, actor=stranger)
+    hand_over(key, alice, actor=ada)
+    assert is_held(key)
+    enable(key, actor=alice)
+    assert not is_held(key)
+
+
+def test_nothing_is_held_that_is_not_disabled(key: ApiKey) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        ApiKey.objects.filter(pk=key.pk).update(is_held=True)
+
+
+# Disabled after a report.
+
+
+@pytest.fixture
+def reported(bob: User, issue: Issue) -> tuple[ApiKey, str]:
+    """A key that a report has disabled, and its plaintext."""
+    key, plaintext = issue(bob, actor=bob)
+    report(plaintext)
+    key.refresh_from_db()
+    assert key.is_disabled_by_report
+    return key, plaintext
+
+
+def report(plaintext: str) -> None:
+    leaks.report(Report([Found(plaintext)], OPERATOR), address=None)
+    assert post_office.finish(10)  # No mail comes into the next test.
+
+
+@pytest.mark.parametrize("way", ["page", "bulk", "command"])
+def test_a_reported_key_is_disabled_for_good(
+    sign_in: SignIn, ada: User, bob: User, reported: tuple[ApiKey, str], way: str
+) -> None:
+    key, _ = reported
+    if way == "page":
+        sign_in(ada).post(address(key, "disable/"))
+    elif way == "bulk":
+        sign_in(ada).post(f"{KEYS}bulk/disable/", {"keys": [key.public_id]})
+    else:
+        call_command("keys", "disable", key.public_id)
+    assert rows(Action.KEY_DISABLED) == ["" if way == "command" else "ada"]
+    rotate(key, Grace.NOW, actor=bob)
+    assert is_held(key)
+    assert (key.reported_at, key.is_disabled_by_report) == (None, False)
+    assert rows(Action.KEY_ENABLED) == []
+
+
+def test_the_scheduler_does_not_enable_it_either(
+    ada: User, bob: User, reported: tuple[ApiKey, str]
+) -> None:
+    key, _ = reported
+    disable(key, actor=ada)
+    rotate(key, Grace.DAY, actor=bob)
+    now = timezone.now()
+    Secret.objects.filter(expires_at__gt=now).update(expires_at=now - timedelta(seconds=1))
+    assert bury_ended() == 1
+    assert is_held(key)
+    assert key.reported_at is None
+
+
+def test_an_owner_disables_a_reported_key_and_rotates_it_in_peace(
+    bob: User, reported: tuple[ApiKey, str]
+) -> None:
+    key, _ = reported
+    for _ in range(2):
+        disable(key, actor=bob)
+    assert rows(Action.KEY_DISABLED) == ["bob"]
+    rotate(key, Grace.NOW, actor=bob)
+    key.refresh_from_db()
+    assert key.disabled_at
+    enable(key, actor=bob)
+
+
+def test_a_report_of_a_held_key_lets_go_of_nothing(ada: User, bob: User, issue: Issue) -> None:
+    key, plaintext = issue(bob, actor=bob)
+    since = disable(key, actor=ada).disabled_at
+    report(plaintext)
+    assert is_held(key)
+    assert key.disabled_at == since
+    assert key.reported_at
+    rotate(key, Grace.NOW, actor=bob)
+    assert is_held(key)
+    with pytest.raises(Held):
+        enable(key, actor=bob)
+
+
+def test_an_owner_enables_what_only_a_report_has_disabled(
+    bob: User, reported: tuple[ApiKey, str]
+) -> None:
+    enable(reported[0], actor=bob)
+    assert ApiKey.objects.get().disabled_at is None
+
+
+# Rows that were there before.
+
+
+def test_keys_that_were_disabled_before_are_held_unless_their_owner_did_it(
+    ada: User, bob: User, issue: Issue
+) -> None:
+    by_ada, by_bob, unknown, on, again = (issue(bob, name)[0] for name in "abcde")
+    leaked, text = issue(bob, "leaked")
+    disable(by_ada, actor=ada)
+    disable(by_bob, actor=bob)
+    # He enabled it, and an operator disabled it in the admin, an hour later.
+    disable(again, actor=bob)
+    hour = timezone.now() + timedelta(hours=1)
+    ApiKey.objects.filter(pk__in=[unknown.pk, again.pk]).update(disabled_at=hour)
+    report(text)
+    ApiKey.objects.update(is_held=False)
+    import_module("keyportal.keys.migrations.0009_held").hold(apps, connection.schema_editor())
+    assert [is_held(one) for one in (by_ada, unknown, again)] == [True] * 3
+    assert [is_held(one) for one in (by_bob, on, leaked)] == [False] * 3
