@@ -1,6 +1,7 @@
 """Django's admin for operators: every page opens, and none shows a secret."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 from django.apps import apps
@@ -16,8 +17,9 @@ from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.catalog import health
 from keyportal.catalog.models import Route, ServedModel, Upstream
-from keyportal.keys.changes import disable
+from keyportal.keys.changes import Changes, change, disable, locked
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
@@ -189,6 +191,24 @@ def test_a_changed_key_is_audited_with_what_was_before(
         f"Models: all → {model.name}"
     )
     assert (row.actor, row.address) == ("root", "192.0.2.1")
+
+
+def test_what_an_operator_grants_is_what_the_key_has_at_that_moment(
+    operator: Client, bob: User, model: ServedModel, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody narrows it between the reading of the form and the lock."""
+    key, _ = issue(bob)
+    narrow = Permissions((), Endpoints.CHAT, ("10.0.0.0/8",))
+
+    def locked_later(found: ApiKey) -> AbstractContextManager[ApiKey]:
+        change(found, Changes(permissions=narrow), actor=bob)
+        return locked(found)
+
+    monkeypatch.setattr("keyportal.keys.admin.locked", locked_later)
+    form = key_form(key, allowed_models=[model.name])
+    assert operator.post(change_url(key), form).status_code == 302
+    key.refresh_from_db()
+    assert key.permissions == key.granted_permissions == narrow._replace(models=(model.name,))
 
 
 def test_disabling_a_key_is_audited(operator: Client, team: Team, bob: User, issue: Issue) -> None:

@@ -13,6 +13,7 @@ from django.utils import timezone
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import locked, phrase
+from keyportal.keys.grants import CEILINGS, entrust, grant, is_bound
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.refusals import NameTaken
 from keyportal.teams.models import Team, User
@@ -120,23 +121,11 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if not form.changed_data:
             return
-        fields = [*form.changed_data]
-        if "limits" in fields:
-            # What an operator sets is what an admin of the team would have: the owner's ceiling.
-            obj.granted_limits = obj.limits
-            fields.append("granted_limits")
-        if "allowed_models" in fields:
-            obj.granted_permissions = obj.permissions
-            fields.append("granted_permissions")
-        if "disabled_at" in fields:
-            obj.is_held = obj.disabled_at is not None and obj.owner_id != request.user.pk
-            fields.append("is_held")
-        if "expires_at" in fields:
-            obj.expiry_set_at = timezone.now()
-            fields.append("expiry_set_at")
         with locked(obj) as former:
+            _keep_the_rest(obj, former, form.changed_data)
+            _settle(obj, former, form.changed_data, request.user.pk)
             changes = [*_changes(former, obj, form.changed_data)]
-            obj.save(update_fields=fields)
+            obj.save(update_fields=[*form.changed_data, *_FOLLOWING])
             AuditEvent.objects.record_changes(
                 Action.KEY_CHANGED,
                 target=str(former),
@@ -152,6 +141,30 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         for key in queryset:
             _revoke(request, key)
+
+
+# Columns that may follow from those of the form.
+_FOLLOWING = ("granted_limits", "is_held", "expiry_set_at", *CEILINGS.values())
+
+
+def _keep_the_rest(key: ApiKey, former: ApiKey, fields: list[str]) -> None:
+    """The page was made before the lock was taken; what it does not change is as it is now."""
+    for column in key._meta.concrete_fields:
+        if column.name not in fields:
+            setattr(key, column.attname, getattr(former, column.attname))
+
+
+def _settle(key: ApiKey, former: ApiKey, fields: list[str], operator_id: int | None) -> None:
+    """What an operator sets is what an admin of the team would have: the owner's ceiling."""
+    if "limits" in fields:
+        key.granted_limits = key.limits
+    grant(key, ["permissions"] if "allowed_models" in fields else [])
+    if "disabled_at" in fields:
+        key.is_held = key.disabled_at is not None and key.owner_id != operator_id
+    if "expires_at" in fields:
+        key.expiry_set_at = timezone.now()
+    if "owner" in fields and not is_bound(former.owner, former.team):
+        entrust(key)
 
 
 def _changes(former: ApiKey, key: ApiKey, fields: list[str]) -> Iterator[str]:

@@ -16,11 +16,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
-from keyportal.keys.grants import holds, is_bound
+from keyportal.keys.grants import CEILINGS, binds, entrust, is_bound, settle
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Permissions
 from keyportal.keys.policy import breaches, breaches_by_owning
-from keyportal.keys.refusals import BeyondGranted, Held, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.refusals import Held, NameTaken, NotAMember, PolicyBroken
 from keyportal.teams.models import Membership, Role, Team, User
 
 
@@ -71,24 +71,23 @@ def change(
 ) -> ApiKey:
     """Give the key these properties, and return it as it then is.
 
-    An admin's permissions are the most that its owner may give it from then on. Raises `NameTaken`;
-    `BeyondGranted` for more than that; or `PolicyBroken` where a change breaks the policy.
+    What an admin gives somebody's key is the most that its owner may give it from then on, also
+    where it had as much before. Raises `NameTaken`; `BeyondGranted` for more than that; or
+    `PolicyBroken` where a change breaks the policy.
     """
     with locked(key) as found:
         former_name = str(found)
-        former_permissions = found.permissions
         former = {column: getattr(found, column) for column in _COLUMNS}
         told = [
             phrase for name, value in changes.given().items() for phrase in _set(found, name, value)
         ]
-        if not told:
+        settle(found, changes.given(), actor)
+        columns = [column for column, value in former.items() if getattr(found, column) != value]
+        if not columns:
             return found
         twins = ApiKey.objects.of(found.team).filter(name=found.name).exclude(pk=found.pk)
         if twins.exists():
             raise NameTaken
-        if found.permissions != former_permissions:
-            _grant(found, actor)
-        columns = [column for column, value in former.items() if getattr(found, column) != value]
         if broken := breaches(found.team.policy, found, columns):
             raise PolicyBroken(broken)
         found.save(update_fields=columns)
@@ -96,7 +95,7 @@ def change(
             Action.KEY_CHANGED,
             key=found,
             target=former_name,
-            changes=told,
+            changes=told or [AT_MOST],
             actor=actor,
             team=found.team,
             address=address,
@@ -104,6 +103,8 @@ def change(
     return found
 
 
+# Told where a key has what it had, and that is now the most that it may have.
+AT_MOST = "Its owner may give it no more than this"
 _COLUMNS = [
     "name",
     "description",
@@ -111,19 +112,10 @@ _COLUMNS = [
     "allowed_models",
     "endpoints",
     "networks",
-    "granted_permissions",
     "expires_at",
     "expiry_set_at",
+    *CEILINGS.values(),
 ]
-
-
-def _grant(key: ApiKey, actor: User | None) -> None:
-    """Judged here, under the lock: an admin may narrow the key while its owner fills in a form."""
-    granted: Permissions | None = key.granted_permissions
-    if not is_bound(actor, key.team):
-        key.granted_permissions = key.permissions
-    elif granted is not None and not granted.covers(key.permissions):
-        raise BeyondGranted
 
 
 def _set(key: ApiKey, name: str, value: Any) -> list[str]:
@@ -159,7 +151,7 @@ def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
     admin or operator disables is held, also where its owner had disabled it.
     """
     with locked(key) as found:
-        is_held = found.is_held or holds(actor, found)
+        is_held = found.is_held or binds(actor, found)
         is_by_person = found.disabled_at is not None and not found.is_disabled_by_report
         if is_by_person and found.is_held == is_held:
             return found
@@ -182,7 +174,10 @@ def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> Ap
 
 
 def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None = None) -> ApiKey:
-    """Make somebody else its owner. Raises `NotAMember`, or `PolicyBroken` if they have enough."""
+    """Make somebody else its owner, who gets no more of an admin's key than that has.
+
+    Raises `NotAMember`, or `PolicyBroken` if they have enough.
+    """
     with locked(key) as found:
         if found.owner_id == to.pk:
             return found
@@ -194,8 +189,10 @@ def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None 
         if broken := breaches_by_owning(found.team, to.pk, None):
             raise PolicyBroken(broken)
         told = f"Owner: {found.owner.get_username()} → {to.get_username()}"
+        if not is_bound(found.owner, found.team):
+            entrust(found)
         found.owner = to
-        found.save(update_fields=["owner"])
+        found.save(update_fields=["owner", "is_held", *CEILINGS.values()])
         AuditEvent.objects.record_changes(
             Action.KEY_HANDED_OVER,
             key=found,

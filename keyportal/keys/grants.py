@@ -1,16 +1,22 @@
-"""What an admin of the team, or an operator, takes from a key: its owner may take further, but not
-give back.
+"""What an admin of the team, or an operator, takes from somebody's key: its owner may take further,
+but not give back.
 
 Judged under the lock on the key's row, and not in a form: an admin may take it while the owner
 types. Limits follow the same rule, in `limits`.
 """
 
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
+from keyportal.keys.permissions import EVERYTHING
+from keyportal.keys.refusals import BeyondGranted, KeyRefused
 from keyportal.teams.models import Membership, Role, Team, User
 
 if TYPE_CHECKING:
     from keyportal.keys.models import ApiKey
+
+CEILINGS = {"permissions": "granted_permissions"}
+"""What is granted, and the column that keeps the most of it."""
 
 
 def is_bound(actor: User | None, team: Team) -> bool:
@@ -21,7 +27,45 @@ def is_bound(actor: User | None, team: Team) -> bool:
     return found is None or not found.is_at_least(Role.ADMIN)
 
 
-def holds(actor: User | None, key: "ApiKey") -> bool:
-    """Whether the owner may not enable what this person disables."""
+def binds(actor: User | None, key: "ApiKey") -> bool:
+    """Whether the key's owner can't undo what this person does to it."""
     is_owner = actor is not None and actor.pk == key.owner_id
     return not is_owner and not is_bound(actor, key.team)
+
+
+def grant(key: "ApiKey", given: Container[str]) -> None:
+    """Of these, what the key has is the most that its owner may give it from now on."""
+    if "permissions" in given:
+        key.granted_permissions = None if key.permissions == EVERYTHING else key.permissions
+
+
+def settle(key: "ApiKey", given: Container[str], actor: User | None) -> None:
+    """The actor has just given the key these: that is granted, or is within what was.
+
+    An owner who is an admin lifts what they go beyond. Raises `BeyondGranted` where that is no one
+    who may.
+    """
+    if not any(name in given for name in CEILINGS):
+        return
+    if binds(actor, key):
+        grant(key, given)
+        return
+    for name, refusal in _beyond(key, given):
+        if is_bound(actor, key.team):
+            raise refusal
+        setattr(key, CEILINGS[name], None)
+
+
+def _beyond(key: "ApiKey", given: Container[str]) -> list[tuple[str, KeyRefused]]:
+    """What the key has beyond what was granted, and how that is refused."""
+    most = key.granted_permissions
+    if "permissions" in given and most is not None and not most.covers(key.permissions):
+        return [("permissions", BeyondGranted())]
+    return []
+
+
+def entrust(key: "ApiKey") -> None:
+    """An admin's own key, which somebody else is to have: as it was left, and no more."""
+    grant(key, CEILINGS)
+    if key.disabled_at is not None and not key.is_disabled_by_report:
+        key.is_held = True

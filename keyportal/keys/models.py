@@ -15,6 +15,7 @@ from keyportal.keys import policy, secret
 
 # Django finds an app's models through this module.
 from keyportal.keys.chores import Chore
+from keyportal.keys.grants import binds, grant
 from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.nonces import SpentNonce
 from keyportal.keys.permissions import (
@@ -106,8 +107,9 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
         `nonce` is the one-use mark of the form that asked, if a form did. `limits` are an
         operator's word; without them the key starts with the team's. Without `permissions` it
-        may do what the team's policy lets a key do. Raises `KeyLimitReached`, `NameTaken`,
-        `PolicyBroken` or `AlreadyCreated`, each after creating nothing.
+        may do what the team's policy lets a key do; those that an operator gives are the most
+        that its owner may. Raises `KeyLimitReached`, `NameTaken`, `PolicyBroken` or
+        `AlreadyCreated`, each after creating nothing.
         """
         key_string = secret.generate()
         try:
@@ -133,6 +135,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                 )
                 key.permissions = permissions or policy.widest(locked.policy)
                 _require_policy(key, actor)
+                if permissions is not None and binds(actor, key):
+                    grant(key, ("permissions",))
                 key.save(force_insert=True)
                 Secret.objects.create(
                     key=key,

@@ -43,3 +43,31 @@ def test_it_acts_with_the_role_that_its_owner_has_now(
     problem(program.post(f"{path}/enable"), 403, "weak-role")
     Membership.objects.filter(user=ada).update(role=Role.ADMIN)
     assert program.post(f"{path}/enable").json()["state"] == "active"
+
+
+NARROW = {"models": ["public/*"], "endpoints": "chat", "networks": []}
+
+
+def test_permissions_that_an_admins_program_repeats_are_the_most_from_then_on(
+    manager: Manager, ada: User, bob: User, key: ApiKey
+) -> None:
+    hers, his, path = manager(ada), manager(bob, "bobs"), f"keys/{key.public_id}"
+    assert his.patch(path, {"permissions": NARROW}).status_code == 200
+    # What says nothing of them sets nothing.
+    assert hers.patch(path, {"name": "ci"}).status_code == 200
+    assert his.patch(path, {"permissions": NARROW | {"endpoints": "all"}}).status_code == 200
+    assert his.patch(path, {"permissions": NARROW}).status_code == 200
+    assert hers.patch(path, {"permissions": NARROW}).json()["permissions"] == NARROW
+    told = problem(his.patch(path, {"permissions": {"endpoints": "all"}}), 403, "weak-role")
+    assert "to widen it, ask an admin" in told["detail"]
+    assert his.patch(path, {"permissions": {"endpoints": "read"}}).status_code == 200
+
+
+def test_a_narrow_key_that_an_admins_program_hands_over_stays_narrow(
+    manager: Manager, ada: User, bob: User
+) -> None:
+    hers, his = manager(ada), manager(bob, "bobs")
+    path = f"keys/{hers.post('keys', {'name': 'ci', 'permissions': NARROW}).json()['id']}"
+    assert hers.patch(path, {"owner": "bob"}).status_code == 200
+    problem(his.patch(path, {"permissions": {"models": []}}), 403, "weak-role")
+    assert his.patch(path, {"permissions": {"models": ["public/x"]}}).status_code == 200

@@ -243,7 +243,7 @@ def test_the_form_shows_what_the_key_may_do_now(
 def test_all_models_forgets_what_was_chosen_before(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
-    key, _ = issue(bob, permissions=Permissions(("public/*",)))
+    key, _ = issue(bob, actor=bob, permissions=Permissions(("public/*",)))
     form = {"scope": "all", "patterns": "public/*", "endpoints": "all"}
     assert sign_in(bob).post(address(key, "permissions"), form).status_code == 302
     key.refresh_from_db()

@@ -13,14 +13,18 @@ from django.test import Client
 from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
+from keyportal.catalog.models import ServedModel
 from keyportal.keys import leaks
 from keyportal.keys.badges import badges
-from keyportal.keys.changes import disable, enable, hand_over
+from keyportal.keys.changes import AT_MOST, Changes, change, disable, enable, hand_over
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.refusals import Held
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.presets import Preset
+from keyportal.keys.refusals import BeyondGranted, Held
 from keyportal.keys.reports import OPERATOR, Found, Report
 from keyportal.keys.rotation import Grace, bury_ended, rotate
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.policy import Policy
 from keyportal.teams.post import post_office
 
 KEYS = "/teams/u-8105f7322477/keys/"
@@ -246,6 +250,155 @@ def test_an_owner_enables_what_only_a_report_has_disabled(
 ) -> None:
     enable(reported[0], actor=bob)
     assert ApiKey.objects.get().disabled_at is None
+
+
+# What it may do.
+
+NARROW = Permissions(("public/*",), Endpoints.CHAT, ("10.0.0.0/8",))
+NARROWER = NARROW._replace(models=("public/small",))
+WIDER = NARROW._replace(models=("public/*", "u/x"))
+FORM = {"scope": "chosen", "patterns": "public/*", "endpoints": "chat", "networks": "10.0.0.0/8"}
+
+
+def require_no_widening(bob: User, key: ApiKey) -> None:
+    """Bob narrows it and takes that back, and goes no further."""
+    for permissions in (NARROWER, NARROW):
+        change(key, Changes(permissions=permissions), actor=bob)
+    for wider in (WIDER, Permissions()):
+        with pytest.raises(BeyondGranted):
+            change(key, Changes(permissions=wider), actor=bob)
+    key.refresh_from_db()
+    assert key.permissions == NARROW
+
+
+@pytest.mark.parametrize("command", ["keys create", "issue_key"])
+def test_an_owner_does_not_widen_what_an_operator_made_for_them(
+    bob: User, model: ServedModel, command: str
+) -> None:
+    given = ["--model", model.name] if command == "issue_key" else ["--models", model.name]
+    made = ["--team", "u-8105f7322477", "--owner", "bob", "--name", "ci", *given]
+    call_command(*command.split(), *made)
+    key = ApiKey.objects.get()
+    with pytest.raises(BeyondGranted):
+        change(key, Changes(permissions=Permissions()), actor=bob)
+
+
+def test_a_template_that_an_operator_names_is_their_word(bob: User, team: Team) -> None:
+    Preset.objects.create(team=team, name="chat", endpoints=Endpoints.CHAT)
+    made = ["--team", team.slug, "--owner", "bob", "--name", "ci", "--template", "chat"]
+    call_command("keys", "create", *made)
+    with pytest.raises(BeyondGranted):
+        change(ApiKey.objects.get(), Changes(permissions=Permissions()), actor=bob)
+
+
+def test_where_an_operator_says_nothing_the_policy_alone_bounds_the_owner(
+    bob: User, team: Team
+) -> None:
+    Team.objects.update(policy=Policy(models=("public/*",)))
+    call_command("keys", "create", "--team", team.slug, "--owner", "bob", "--name", "ci")
+    key = ApiKey.objects.get()
+    assert (key.allowed_models, key.granted_permissions) == (["public/*"], None)
+    Team.objects.update(policy=Policy())
+    change(key, Changes(permissions=Permissions()), actor=bob)
+
+
+def test_what_a_member_makes_for_themselves_is_theirs_to_widen(bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, actor=bob, permissions=NARROW)
+    assert key.granted_permissions is None
+    change(key, Changes(permissions=Permissions()), actor=bob)
+
+
+@pytest.mark.parametrize("who", ["ada", "alice", "an operator"])
+def test_who_is_handed_an_admins_narrow_key_does_not_widen_it(
+    client: Client, alice: User, ada: User, bob: User, issue: Issue, who: str
+) -> None:
+    """Whoever hands it over: its owner, another admin, or an operator in the admin."""
+    key, _ = issue(ada, actor=ada, permissions=NARROW)
+    if who == "an operator":
+        client.force_login(User.objects.create_superuser("root", "root@example.com"))
+        form = {"name": key.name, "owner": bob.pk, "allowed_models": key.allowed_models}
+        form |= {"secrets-TOTAL_FORMS": 0, "secrets-INITIAL_FORMS": 0}
+        path = f"/admin/keys/apikey/{key.pk}/change/"
+        assert client.post(path, form).status_code == 302
+    else:
+        hand_over(key, bob, actor={"ada": ada, "alice": alice}[who])
+    key.refresh_from_db()
+    assert key.owner == bob
+    require_no_widening(bob, key)
+
+
+def test_what_a_member_narrowed_is_the_next_owners_to_widen(
+    alice: User, ada: User, bob: User, team: Team, issue: Issue
+) -> None:
+    """An admin who hands it on takes nothing from it."""
+    cora = User.objects.create_user("cora", "cora@example.com")
+    Membership.objects.create(team=team, user=cora, role=Role.MEMBER)
+    key, _ = issue(cora, actor=cora, permissions=NARROW)
+    hand_over(key, bob, actor=ada)
+    change(key, Changes(permissions=Permissions()), actor=bob)
+
+
+def test_an_admins_disabled_key_is_held_once_it_is_somebody_elses(
+    ada: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(ada, actor=ada)
+    disable(key, actor=ada)
+    hand_over(key, bob, actor=ada)
+    assert is_held(key)
+    reported, text = issue(ada, "reported", actor=ada)
+    report(text)
+    hand_over(reported, bob, actor=ada)
+    assert not is_held(reported)
+
+
+def test_an_admin_who_saves_what_was_there_sets_it(
+    sign_in: SignIn, ada: User, bob: User, key: ApiKey
+) -> None:
+    """They read that it is changed. So it is: the owner may have no more, and the audit tells."""
+    change(key, Changes(permissions=NARROW), actor=bob)
+    before = AuditEvent.objects.about(key.public_id).count()
+    client = sign_in(ada)
+    for _ in range(2):
+        assert client.post(address(key, "permissions/"), FORM, headers=HTMX).status_code == 204
+    require_no_widening(bob, key)
+    rows = AuditEvent.objects.about(key.public_id).order_by("pk")[before:]
+    assert (rows[0].actor, rows[0].target) == ("ada", f"{key}: {AT_MOST}")
+    assert [row.actor for row in rows] == ["ada", "bob", "bob"]
+
+
+def test_an_admin_is_not_bound_on_their_own_key_and_lifts_what_they_go_beyond(
+    ada: User, issue: Issue
+) -> None:
+    key, _ = issue(ada, permissions=NARROW)
+    change(key, Changes(permissions=NARROWER), actor=ada)
+    assert ApiKey.objects.get().granted_permissions == NARROW
+    change(key, Changes(permissions=WIDER), actor=ada)
+    assert ApiKey.objects.get().granted_permissions is None
+    Membership.objects.filter(user=ada).update(role=Role.MEMBER)
+    change(key, Changes(permissions=Permissions()), actor=ada)
+
+
+def test_the_form_tells_the_most_beforehand(
+    sign_in: SignIn, ada: User, bob: User, key: ApiKey
+) -> None:
+    def question(person: User) -> str:
+        text = sign_in(person).get(address(key, "permissions/"), headers=HTMX).content.decode()
+        return " ".join(text.split())
+
+    assert "the most" not in question(bob)
+    change(key, Changes(permissions=NARROW._replace(models=("public/*", "<b>"))), actor=ada)
+    change(key, Changes(permissions=NARROWER), actor=bob)
+    assert (
+        "An admin of Acme or an operator has set the most that it may do: "
+        "models <code>public/*</code>, <code>&lt;b&gt;</code>; chat and text generation only; "
+        "from <code>10.0.0.0/8</code>. You may narrow it further."
+    ) in question(bob)
+    assert "What you set here is also the most that its owner may choose." in question(ada)
+    change(key, Changes(permissions=Permissions((), Endpoints.READ)), actor=ada)
+    assert "all models; read-only: list the models, call none. You may" in question(bob)
+    # Everything is no bound.
+    change(key, Changes(permissions=Permissions()), actor=ada)
+    assert "the most" not in question(bob)
 
 
 # Rows that were there before.

@@ -109,8 +109,14 @@ def _end(options: Options, preset: Preset | None) -> datetime | None:
     return expiry(options["expires"])
 
 
-def _permissions(options: Options, team: Team, preset: Preset | None) -> Permissions:
-    """What is not said is as the template says, or as wide as the team's policy allows."""
+def _permissions(options: Options, team: Team, preset: Preset | None) -> Permissions | None:
+    """What is not said is as the template says, or as wide as the team's policy allows.
+
+    None where nothing is said, so that the policy alone bounds the key's owner.
+    """
+    names = ("models", "endpoints", "networks")
+    if preset is None and all(options[name] is None for name in names):
+        return None
     permissions = preset.permissions_within(team.policy) if preset else widest(team.policy)
     if options["models"] is not None:
         permissions = permissions._replace(models=read_patterns(options["models"]))
