@@ -193,6 +193,16 @@ def test_a_changed_key_is_audited_with_what_was_before(
     assert (row.actor, row.address) == ("root", "192.0.2.1")
 
 
+def test_an_end_that_an_operator_sets_is_the_latest_for_its_owner(
+    operator: Client, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, actor=bob)
+    form = key_form(key, expires_at_0="2199-01-02", expires_at_1="03:04:05")
+    assert operator.post(change_url(key), form).status_code == 302
+    key.refresh_from_db()
+    assert key.expires_at == key.granted_expires_at is not None
+
+
 def test_what_an_operator_grants_is_what_the_key_has_at_that_moment(
     operator: Client, bob: User, model: ServedModel, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

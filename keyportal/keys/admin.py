@@ -158,7 +158,7 @@ def _settle(key: ApiKey, former: ApiKey, fields: list[str], operator_id: int | N
     """What an operator sets is what an admin of the team would have: the owner's ceiling."""
     if "limits" in fields:
         key.granted_limits = key.limits
-    grant(key, ["permissions"] if "allowed_models" in fields else [])
+    grant(key, ["permissions" if field == "allowed_models" else field for field in fields])
     if "disabled_at" in fields:
         key.is_held = key.disabled_at is not None and key.owner_id != operator_id
     if "expires_at" in fields:

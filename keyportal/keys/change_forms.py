@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils import timezone
 
 from keyportal.keys.lifetime import DATE, ExpiryForm
 from keyportal.keys.models import ApiKey
@@ -153,19 +154,27 @@ class HandOverForm(forms.Form):
 
 
 class KeyExpiryForm(ExpiryForm):
-    """Starts with the end that the key has, and keeps it to the second where its day stays."""
+    """Starts with the end that the key has, and keeps it to the second where its day stays.
 
-    def __init__(self, data: Any = None, *, key: ApiKey) -> None:
+    The last day of one who may go no later than `latest` ends there.
+    """
+
+    def __init__(self, data: Any = None, *, key: ApiKey, latest: datetime | None = None) -> None:
         self.now = None if key.has_expired else key.expires_at
         initial: dict[str, object] = {}
         if self.now:
             initial = {"lifetime": DATE, "end_date": self.now.astimezone(UTC).date()}
         super().__init__(data, policy=key.team.policy, initial=initial)
+        self.latest = latest if latest and latest > timezone.now() else None
+        if self.latest:
+            self.fields["end_date"].widget.attrs["max"] = str(self.latest.astimezone(UTC).date())
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
         chosen = cleaned.get("lifetime") or self["lifetime"].initial
-        is_same = self.now and cleaned.get("end_date") == self.now.astimezone(UTC).date()
-        if chosen == DATE and is_same:
-            cleaned["expires_at"] = self.now
+        for end in (self.now, self.latest):
+            is_its_day = end and cleaned.get("end_date") == end.astimezone(UTC).date()
+            if chosen == DATE and is_its_day:
+                cleaned["expires_at"] = end
+                break
         return cleaned

@@ -18,6 +18,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.opened import changed, key_view
 from keyportal.keys.refusals import KeyRefused, NameTaken
 from keyportal.teams.access import TeamRequest
+from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
 
 
@@ -45,7 +46,8 @@ def key_edit(request: TeamRequest, key: ApiKey) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @key_view
 def key_expiry(request: TeamRequest, key: ApiKey) -> HttpResponse:
-    form = KeyExpiryForm(_posted(request), key=key)
+    latest = None if request.membership.is_at_least(Role.ADMIN) else key.granted_expires_at
+    form = KeyExpiryForm(_posted(request), key=key, latest=latest)
     if form.is_valid():
         end = form.cleaned_data["expires_at"]
         if _is_changed(request, key, Changes(expires_at=end), form):

@@ -72,8 +72,8 @@ def change(
     """Give the key these properties, and return it as it then is.
 
     What an admin gives somebody's key is the most that its owner may give it from then on, also
-    where it had as much before. Raises `NameTaken`; `BeyondGranted` for more than that; or
-    `PolicyBroken` where a change breaks the policy.
+    where it had as much before. Raises `NameTaken`; `BeyondGranted` or `EndsTooLate` for more
+    than that; or `PolicyBroken` where a change breaks the policy.
     """
     with locked(key) as found:
         former_name = str(found)

@@ -5,17 +5,18 @@ Judged under the lock on the key's row, and not in a form: an admin may take it 
 types. Limits follow the same rule, in `limits`.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from keyportal.keys.permissions import EVERYTHING
-from keyportal.keys.refusals import BeyondGranted, KeyRefused
+from keyportal.keys.refusals import BeyondGranted, EndsTooLate, KeyRefused
 from keyportal.teams.models import Membership, Role, Team, User
 
 if TYPE_CHECKING:
     from keyportal.keys.models import ApiKey
 
-CEILINGS = {"permissions": "granted_permissions"}
+CEILINGS = {"permissions": "granted_permissions", "expires_at": "granted_expires_at"}
 """What is granted, and the column that keeps the most of it."""
 
 
@@ -37,13 +38,15 @@ def grant(key: "ApiKey", given: Container[str]) -> None:
     """Of these, what the key has is the most that its owner may give it from now on."""
     if "permissions" in given:
         key.granted_permissions = None if key.permissions == EVERYTHING else key.permissions
+    if "expires_at" in given:
+        key.granted_expires_at = key.expires_at
 
 
 def settle(key: "ApiKey", given: Container[str], actor: User | None) -> None:
     """The actor has just given the key these: that is granted, or is within what was.
 
-    An owner who is an admin lifts what they go beyond. Raises `BeyondGranted` where that is no one
-    who may.
+    An owner who is an admin lifts what they go beyond. Raises `BeyondGranted` or `EndsTooLate` for
+    one who is bound.
     """
     if not any(name in given for name in CEILINGS):
         return
@@ -56,12 +59,18 @@ def settle(key: "ApiKey", given: Container[str], actor: User | None) -> None:
         setattr(key, CEILINGS[name], None)
 
 
-def _beyond(key: "ApiKey", given: Container[str]) -> list[tuple[str, KeyRefused]]:
+def _beyond(key: "ApiKey", given: Container[str]) -> Iterator[tuple[str, KeyRefused]]:
     """What the key has beyond what was granted, and how that is refused."""
-    most = key.granted_permissions
+    most, latest = key.granted_permissions, key.granted_expires_at
     if "permissions" in given and most is not None and not most.covers(key.permissions):
-        return [("permissions", BeyondGranted())]
-    return []
+        yield "permissions", BeyondGranted()
+    if "expires_at" in given and latest is not None and _is_later(key.expires_at, latest):
+        yield "expires_at", EndsTooLate(latest)
+
+
+def _is_later(end: datetime | None, other: datetime) -> bool:
+    """None is never, which is later than any."""
+    return end is None or end > other
 
 
 def entrust(key: "ApiKey") -> None:

@@ -107,8 +107,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
         `nonce` is the one-use mark of the form that asked, if a form did. `limits` are an
         operator's word; without them the key starts with the team's. Without `permissions` it
-        may do what the team's policy lets a key do; those that an operator gives are the most
-        that its owner may. Raises `KeyLimitReached`, `NameTaken`, `PolicyBroken` or
+        may do what the team's policy lets a key do; those that an operator gives, and the end,
+        are the most that its owner may. Raises `KeyLimitReached`, `NameTaken`, `PolicyBroken` or
         `AlreadyCreated`, each after creating nothing.
         """
         key_string = secret.generate()
@@ -135,8 +135,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                 )
                 key.permissions = permissions or policy.widest(locked.policy)
                 _require_policy(key, actor)
-                if permissions is not None and binds(actor, key):
-                    grant(key, ("permissions",))
+                if binds(actor, key):
+                    grant(key, ["expires_at", *["permissions"] * (permissions is not None)])
                 key.save(force_insert=True)
                 Secret.objects.create(
                     key=key,
@@ -223,6 +223,12 @@ class ApiKey(models.Model):
         default=None,
         editable=False,
         help_text="What an admin last allowed; the owner may go no further. None: the policy's.",
+    )
+
+    granted_expires_at = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="The end that an admin last set; the owner may go no later. None: the policy's.",
     )
 
     permissions = PermissionsColumns()

@@ -5,6 +5,7 @@ KeyRefused
 ├── NameTaken
 ├── PolicyBroken      the team's policy forbids it
 ├── BeyondGranted     an admin allowed the key less
+├── EndsTooLate       an admin or operator let it live less long
 ├── Held              an admin or operator disabled the key, and its owner can't enable it
 ├── AlreadyCreated    this very form has done its work already
 ├── NotAMember        a key can't belong to somebody who could not use it
@@ -12,6 +13,7 @@ KeyRefused
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 
 class KeyRefused(Exception):
@@ -46,6 +48,15 @@ class BeyondGranted(KeyRefused):
         super().__init__(
             "An admin of the team has set what this key may do. You may narrow it further; "
             "to widen it, ask an admin."
+        )
+
+
+class EndsTooLate(KeyRefused):
+    def __init__(self, latest: datetime) -> None:
+        super().__init__(
+            f"An admin of the team or an operator has set that this key ends at "
+            f"{latest.astimezone(UTC):%Y-%m-%d %H:%M} UTC at the latest. You may bring its end "
+            f"closer; to put it off, ask an admin."
         )
 
 

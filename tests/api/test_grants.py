@@ -71,3 +71,19 @@ def test_a_narrow_key_that_an_admins_program_hands_over_stays_narrow(
     assert hers.patch(path, {"owner": "bob"}).status_code == 200
     problem(his.patch(path, {"permissions": {"models": []}}), 403, "weak-role")
     assert his.patch(path, {"permissions": {"models": ["public/x"]}}).status_code == 200
+
+
+def test_a_members_program_puts_off_no_end_that_an_admin_set(
+    manager: Manager, ada: User, bob: User, key: ApiKey
+) -> None:
+    hers, his, path = manager(ada), manager(bob, "bobs"), f"keys/{key.public_id}"
+    end = {"expires_at": "2099-01-31T18:00:00Z"}
+    assert hers.patch(path, end).status_code == 200
+    assert his.patch(path, {"expires_at": "2099-01-01T00:00:00Z"}).status_code == 200
+    for later in ("2099-01-31T18:00:01Z", None):
+        told = problem(his.patch(path, {"name": "ci", "expires_at": later}), 403, "weak-role")
+        assert "ends at 2099-01-31 18:00 UTC at the latest" in told["detail"]
+    assert his.patch(path, end).json()["name"] == "test-key"
+    assert hers.patch(path, {"expires_at": None}).status_code == 200
+    assert his.patch(path, {"expires_at": "2099-12-31T00:00:00Z"}).status_code == 200
+    assert his.patch(path, {"expires_at": None}).json()["expires_at"] is None

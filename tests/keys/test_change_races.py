@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from typing import cast
 
@@ -11,12 +12,21 @@ from django.db import connection, transaction
 from django.forms import model_to_dict
 from django.http import HttpResponse
 from django.test import Client
+from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys import leaks, secret
 from keyportal.keys.changes import Changes, change, disable, enable, hand_over
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.refusals import AlreadyRotating, Held, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.permissions import Permissions
+from keyportal.keys.refusals import (
+    AlreadyRotating,
+    BeyondGranted,
+    Held,
+    NameTaken,
+    NotAMember,
+    PolicyBroken,
+)
 from keyportal.keys.reports import OPERATOR, Found, Report
 from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
 from keyportal.keys.secret import KeyString
@@ -121,6 +131,22 @@ def test_an_owner_enables_no_key_that_an_admin_disables_at_that_moment(
         assert key.is_held
         told = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_ENABLED)
         assert told.count() == isinstance(enabled, ApiKey)
+
+
+def test_an_owner_gets_no_more_than_an_admin_sets_at_that_moment(
+    ada: User, bob: User, issue: Issue
+) -> None:
+    end = timezone.now() + timedelta(days=9)
+    less = Changes(permissions=Permissions(("public/*",)), expires_at=end)
+    for number in range(ROUNDS):
+        key, _ = issue(bob, f"key {number}", actor=bob, expires_at=end)
+        more = Changes(permissions=Permissions(), expires_at=end + timedelta(days=1))
+        _, widened = at_once(
+            partial(change, key, less, actor=ada), partial(change, key, more, actor=bob)
+        )
+        assert isinstance(widened, ApiKey | BeyondGranted)
+        key.refresh_from_db()
+        assert (key.permissions, key.expires_at) == (less.permissions, end)
 
 
 def test_neither_a_report_nor_its_rotation_lets_go_of_what_an_admin_disables_meanwhile(

@@ -288,7 +288,7 @@ def test_models_of_other_teams_are_not_offered(
 def test_the_policy_is_told_in_the_dialog(sign_in: SignIn, bob: User, issue: Issue) -> None:
     rules = Policy(models=("public/*",), name_pattern="ci-*", longest_days=30)
     Team.objects.update(policy=rules)
-    key, _ = issue(bob, "ci-1", expires_at=timezone.now() + timedelta(days=9))
+    key, _ = issue(bob, "ci-1", actor=bob, expires_at=timezone.now() + timedelta(days=9))
     client = sign_in(bob)
     for what, form, complaint in (
         ("permissions", {"scope": "chosen", "patterns": "other/x", "endpoints": "all"}, "may call"),
@@ -424,7 +424,7 @@ def test_the_form_keeps_an_end_to_the_second(sign_in: SignIn, bob: User, issue: 
 
 
 def test_a_key_that_expired_must_get_another_day(sign_in: SignIn, bob: User, issue: Issue) -> None:
-    key, _ = issue(bob, expires_at=timezone.now() - timedelta(days=2))
+    key, _ = issue(bob, actor=bob, expires_at=timezone.now() - timedelta(days=2))
     client = sign_in(bob)
     assert "expired at" in client.get(address(key, "expiry"), headers=HTMX).content.decode()
     sent = {"lifetime": "date", "end_date": in_days(-2)}

@@ -105,7 +105,7 @@ def test_a_key_that_is_handed_over_takes_along_what_an_admin_has_set(
 
 def test_what_is_unset_stays_and_none_is_no_expiry(team: Team, bob: User, issue: Issue) -> None:
     end = datetime(2030, 1, 31, tzinfo=UTC)
-    key, _ = issue(bob, "test", expires_at=end, tags=("a",), description="Mine.")
+    key, _ = issue(bob, "test", actor=bob, expires_at=end, tags=("a",), description="Mine.")
     change(key, Changes(name="ci"), actor=bob)
     key.refresh_from_db()
     assert (key.expires_at, key.tags, key.description) == (end, ["a"], "Mine.")

@@ -119,7 +119,7 @@ def test_a_key_is_not_told_of_what_was_so_when_it_was_made(
 
 def test_a_key_whose_end_is_moved_is_told_anew(sink: Sink, bob: User, issue: Issue) -> None:
     now = timezone.now()
-    key, _ = issue(bob, "ci", expires_at=now + timedelta(days=20))
+    key, _ = issue(bob, "ci", actor=bob, expires_at=now + timedelta(days=20))
     assert remind(now + timedelta(days=7)).sent == 1
     change(key, Changes(expires_at=now + timedelta(days=40)), actor=bob)
     assert remind(now + timedelta(days=7)).sent == 0

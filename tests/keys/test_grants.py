@@ -2,7 +2,7 @@
 back."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
 import pytest
@@ -20,7 +20,7 @@ from keyportal.keys.changes import AT_MOST, Changes, change, disable, enable, ha
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.keys.presets import Preset
-from keyportal.keys.refusals import BeyondGranted, Held
+from keyportal.keys.refusals import BeyondGranted, EndsTooLate, Held
 from keyportal.keys.reports import OPERATOR, Found, Report
 from keyportal.keys.rotation import Grace, bury_ended, rotate
 from keyportal.teams.models import Membership, Role, Team, User
@@ -399,6 +399,113 @@ def test_the_form_tells_the_most_beforehand(
     # Everything is no bound.
     change(key, Changes(permissions=Permissions()), actor=ada)
     assert "the most" not in question(bob)
+
+
+# When it ends.
+
+END = datetime(2199, 1, 31, 18, tzinfo=UTC)
+SOONER, LATER = END - timedelta(days=9), END + timedelta(seconds=1)
+TOO_LATE = "this key ends at 2199-01-31 18:00 UTC at the latest"
+
+
+def require_no_later_end(bob: User, key: ApiKey) -> None:
+    """Bob brings it closer and takes that back, and goes no further."""
+    for end in (SOONER, END):
+        change(key, Changes(expires_at=end), actor=bob)
+    for later in (LATER, None):
+        with pytest.raises(EndsTooLate, match=TOO_LATE):
+            change(key, Changes(expires_at=later), actor=bob)
+    key.refresh_from_db()
+    assert key.expires_at == END
+
+
+def test_an_owner_brings_an_end_closer_that_an_admin_set_and_no_later(
+    ada: User, bob: User, key: ApiKey
+) -> None:
+    change(key, Changes(expires_at=END), actor=ada)
+    require_no_later_end(bob, key)
+    # An admin who puts it off puts off what the owner may, and one who lifts it lifts that.
+    change(key, Changes(expires_at=LATER), actor=ada)
+    change(key, Changes(expires_at=SOONER), actor=bob)
+    change(key, Changes(expires_at=LATER), actor=bob)
+    change(key, Changes(expires_at=None), actor=ada)
+    for end in (END, LATER, None):
+        change(key, Changes(expires_at=end), actor=bob)
+
+
+def test_an_end_that_an_admin_repeats_is_the_latest_from_then_on(
+    ada: User, bob: User, key: ApiKey
+) -> None:
+    change(key, Changes(expires_at=END), actor=bob)
+    set_at = ApiKey.objects.get().expiry_set_at
+    change(key, Changes(expires_at=END), actor=ada)
+    assert ApiKey.objects.get().expiry_set_at == set_at  # No reminder comes a second time.
+    assert AuditEvent.objects.about(key.public_id).filter(target=f"{key}: {AT_MOST}").exists()
+    require_no_later_end(bob, key)
+
+
+@pytest.mark.parametrize("command", ["keys create", "issue_key"])
+def test_an_end_that_an_operator_gives_is_the_latest(bob: User, team: Team, command: str) -> None:
+    made = ["--team", team.slug, "--owner", "bob", "--name", "ci", "--expires", END.isoformat()]
+    call_command(*command.split(), *made)
+    require_no_later_end(bob, ApiKey.objects.get())
+
+
+def test_who_is_handed_an_admins_key_has_it_no_longer_than_that(
+    ada: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(ada, actor=ada, expires_at=END)
+    hand_over(key, bob, actor=ada)
+    require_no_later_end(bob, key)
+
+
+def test_an_end_of_ones_own_is_put_off_and_lifted(ada: User, bob: User, issue: Issue) -> None:
+    for owner in (bob, ada):
+        key, _ = issue(owner, f"of {owner}", actor=owner, expires_at=END)
+        for end in (LATER, SOONER, None):
+            change(key, Changes(expires_at=end), actor=owner)
+        assert ApiKey.objects.get(pk=key.pk).granted_expires_at is None
+
+
+def test_the_form_tells_the_latest_end_beforehand_and_refuses_a_later_one(
+    sign_in: SignIn, ada: User, bob: User, key: ApiKey
+) -> None:
+    path = address(key, "expiry/")
+    client = sign_in(ada)
+    question = client.get(path, headers=HTMX).content.decode()
+    assert "What you set here is also the latest end that its owner may choose." in question
+    assert client.post(path, {"lifetime": "60"}, headers=HTMX).status_code == 204
+    latest = ApiKey.objects.get().expires_at
+    assert latest
+    client = sign_in(bob)
+    question = client.get(path, headers=HTMX).content.decode()
+    assert "An admin of Acme or an operator has set that it ends at" in question
+    assert "You may bring its end closer." in question
+    assert f'max="{latest:%Y-%m-%d}"' in question
+    day_after = {"lifetime": "date", "end_date": f"{latest + timedelta(days=1):%Y-%m-%d}"}
+    for later in ({"lifetime": "never"}, {"lifetime": "90"}, day_after):
+        answer = client.post(path, later, headers=HTMX)
+        assert answer.status_code == 422
+        assert f"ends at {latest:%Y-%m-%d %H:%M} UTC at the latest" in answer.content.decode()
+    # Closer it may be, and back on the very day it ends when the admin said.
+    on_the_day = {"lifetime": "date", "end_date": f"{latest:%Y-%m-%d}"}
+    for end in ({"lifetime": "30"}, on_the_day):
+        assert client.post(path, end, headers=HTMX).status_code == 204
+    assert ApiKey.objects.get().expires_at == latest
+
+
+def test_once_that_end_is_over_only_an_admin_puts_it_off(
+    sign_in: SignIn, ada: User, bob: User, key: ApiKey
+) -> None:
+    change(key, Changes(expires_at=timezone.now() - timedelta(minutes=1)), actor=ada)
+    path = address(key, "expiry/")
+    client = sign_in(bob)
+    assert "Only an admin can put it off." in client.get(path).content.decode()
+    today = {"lifetime": "date", "end_date": str(timezone.now().date())}
+    for form in (today, {"lifetime": "7"}):
+        assert client.post(path, form, headers=HTMX).status_code == 422
+    assert sign_in(ada).post(path, {"lifetime": "7"}, headers=HTMX).status_code == 204
+    assert not ApiKey.objects.get().has_expired
 
 
 # Rows that were there before.

@@ -171,7 +171,7 @@ def test_nobody_is_handed_more_than_they_may_have(
 @pytest.fixture
 def old_key(team: Team, bob: User, issue: Issue) -> ApiKey:
     """Breaks every rule of the policy that its team has given itself since."""
-    key, _ = issue(bob, "test", expires_at=days(1000))
+    key, _ = issue(bob, "test", actor=bob, expires_at=days(1000))
     rule(
         team,
         longest_days=90,

@@ -19,6 +19,7 @@ from keyportal.keys.names import plain_lines, require_no_key, require_printable
 from keyportal.keys.refusals import (
     AlreadyRotating,
     BeyondGranted,
+    EndsTooLate,
     Held,
     NameTaken,
     NotAMember,
@@ -77,7 +78,7 @@ def refusals() -> Iterator[None]:
         raise Conflict(str(refusal), errors=[FieldError(str(refusal), pointer="/name")]) from None
     except NotAMember as refusal:
         raise Invalid.at("/owner", str(refusal)) from None
-    except (BeyondGranted, Held) as refusal:
+    except (BeyondGranted, EndsTooLate, Held) as refusal:
         raise WeakRole(str(refusal)) from None
     except AlreadyRotating as refusal:
         raise Conflict(str(refusal)) from None

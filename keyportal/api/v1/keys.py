@@ -110,7 +110,8 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
 
     It holds for the next request on every worker. Afterwards the key may do no more than the
     management key may give, whoever owns it then. An end that it gets is no later than that of the
-    management key.
+    management key. What an admin or an operator has set on somebody's key, a member's program
+    takes further, but does not give back.
     """
     caller, body = asked.caller, asked.body
     given = sound(body)
