@@ -30,7 +30,8 @@ from keyportal.keys.refusals import (
 from keyportal.keys.reports import OPERATOR, Found, Report
 from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
 from keyportal.keys.secret import KeyString
-from keyportal.teams.models import Membership, Team, User
+from keyportal.keys.states import State, state_of
+from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
 from keyportal.teams.post import post_office
 from tests.keys.crowd import at_once
@@ -194,6 +195,26 @@ def test_a_key_is_not_handed_to_somebody_who_has_left(
         assert isinstance(handed, ApiKey | NotAMember)
         rows = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_HANDED_OVER)
         assert rows.count() == (key.owner == bob)
+
+
+@pytest.mark.parametrize("giver", ["alice", "ada"])
+def test_a_key_whose_owner_leaves_while_it_is_handed_over_works_on(
+    alice: User, ada: User, bob: User, team: Team, issue: Issue, giver: str
+) -> None:
+    """Whether they leave before it or after it, the key is no longer theirs to take along."""
+    actor = {"alice": alice, "ada": ada}[giver]
+    for number in range(ROUNDS):
+        membership, _ = Membership.objects.update_or_create(
+            user=alice, team=team, defaults={"role": Role.OWNER}
+        )
+        key, _ = issue(alice, f"key {number}", actor=alice)
+        handed, _ = at_once(partial(hand_over, key, bob, actor=actor), membership.delete)
+        assert isinstance(handed, ApiKey)
+        assert not Membership.objects.filter(user=alice).exists()
+        found = ApiKey.objects.for_display().select_related("team").get(pk=key.pk)
+        assert (found.owner, state_of(found)) == (bob, State.ACTIVE)
+        (row,) = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_HANDED_OVER)
+        assert (row.actor, row.target) == (giver, f"{key}: Owner: alice → bob")
 
 
 def test_two_hand_overs_at_once_keep_the_most_that_one_may_have(
