@@ -3,11 +3,14 @@
 Gathered together by all workers and hosts; nearly all rows are thrown away soon after.
 """
 
+from datetime import timedelta
 from typing import ClassVar
 
-from django.db import models
+from django.db import connections, models
+from django.utils import timezone
 
 STRETCH_SECONDS = 300  # This one and the one before are looked at: five to ten minutes.
+PAUSE = timedelta(hours=1)  # Between two notices of one kind about one key.
 
 
 class Sighting(models.Model):
@@ -55,12 +58,30 @@ class Look(models.Model):
         return f"{self.public_id} {self.network}"
 
 
+class AlarmQuerySet(models.QuerySet["Alarm"]):
+    def raise_once(self, public_id: str, action: str) -> bool:
+        """Whether people are to be told now: not if they were within the hour.
+
+        Of several that ask at one time, it is the one that gets its row in; the others wait for
+        its transaction.
+        """
+        now, connection = timezone.now(), connections[self.db]
+        # Not updated but made anew: rows stay in the order of their times, as cleaning wants them.
+        self.filter(public_id=public_id, action=action, raised_at__lte=now - PAUSE).delete()
+        with connection.cursor() as cursor:
+            moment = connection.ops.adapt_datetimefield_value(now)
+            cursor.execute(_RAISE, [public_id, str(action), moment])
+            return bool(cursor.rowcount)
+
+
 class Alarm(models.Model):
     """People were told this of a key; the row keeps all workers from telling them again."""
 
     public_id = models.CharField(max_length=8)
     action = models.CharField(max_length=40)
     raised_at = models.DateTimeField()
+
+    objects = AlarmQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
@@ -69,3 +90,8 @@ class Alarm(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.public_id}"
+
+
+_RAISE = """
+INSERT INTO activity_alarm (public_id, action, raised_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING
+"""

@@ -1,10 +1,6 @@
 """An alarm: its row, which is there once an hour, its row in the audit, and its mail."""
 
-from datetime import timedelta
 from typing import NamedTuple
-
-from django.db import connections
-from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.activity.sightings import Alarm
@@ -12,8 +8,6 @@ from keyportal.gateway.writer import ALIAS
 from keyportal.keys import notices
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
-
-PAUSE = timedelta(hours=1)
 
 TOLD = {
     Action.KEY_SPREAD: "The API key {key} was used from {number} networks within ten minutes.",
@@ -63,7 +57,7 @@ class Raised(NamedTuple):
 def raise_once(public_id: str, action: Action, number: int) -> Raised | None:
     """None where it was raised within the hour, or where there is nobody to tell."""
     found = _raised(public_id, action, number)
-    if found is None or not _is_new(public_id, action):
+    if found is None or not Alarm.objects.using(ALIAS).raise_once(public_id, action):
         return None
     AuditEvent.objects.using(ALIAS).record(
         action,
@@ -84,21 +78,3 @@ def _raised(public_id: str, action: Action, number: int) -> Raised | None:
         return None
     owner = User.objects.using(ALIAS).filter(username=stone.owner).first()
     return Raised(action, team, stone, owner.pk if owner else None, number)
-
-
-def _is_new(public_id: str, action: Action) -> bool:
-    """Of several workers that see the same at one time, the one that gets its row in."""
-    now = timezone.now()
-    former = Alarm.objects.using(ALIAS).filter(public_id=public_id, action=action)
-    # Not updated but made anew: rows stay in the order of their times, as cleaning wants them.
-    former.filter(raised_at__lte=now - PAUSE).delete()
-    connection = connections[ALIAS]
-    with connection.cursor() as cursor:
-        moment = connection.ops.adapt_datetimefield_value(now)
-        cursor.execute(_RAISE, [public_id, action.value, moment])
-        return bool(cursor.rowcount)
-
-
-_RAISE = """
-INSERT INTO activity_alarm (public_id, action, raised_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING
-"""

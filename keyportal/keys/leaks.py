@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.models import Action, Alarm, AuditEvent
 from keyportal.keys import notices
 from keyportal.keys.changes import locked
 from keyportal.keys.forms import new_nonce
@@ -66,20 +66,27 @@ def _end_api_keys(report: Report, address: str | None) -> list[Ended]:
     for one in leaked:
         url = urls[bytes(one.digest)]
         if (end := _end(one, report.reporter, url, address)) is not None:
-            key, is_deleted = end
+            key, is_deleted, is_news = end
             ended.append(Ended(key, is_deleted))
-            notices.reported(key, report.reporter, url, is_deleted=is_deleted)
+            if is_news:
+                notices.reported(key, report.reporter, url, is_deleted=is_deleted)
     return ended
 
 
 def _end(
     leaked: Secret, reporter: str, url: str, address: str | None
-) -> tuple[ApiKey, bool] | None:
+) -> tuple[ApiKey, bool, bool] | None:
+    """The key as it was, whether it is deleted, and whether people are to be told.
+
+    Whoever may enable the key can report it again and again: that ends it each time, but mails
+    nobody more than once an hour, or they could flood everybody. A key is deleted only once.
+    """
     try:
         with locked(leaked.key) as key:
             if leaked not in live_secrets(key) or _is_known(key, leaked):
                 return None
             is_deleted = key.team.policy.on_leak == DELETE
+            is_news = is_deleted or Alarm.objects.raise_once(key.public_id, Action.KEY_REPORTED)
             _record(key, reporter, url, address)
             if is_deleted:
                 key.revoke(actor=None, address=address)
@@ -87,7 +94,7 @@ def _end(
                 _disable(key)
     except ApiKey.DoesNotExist:
         return None  # Deleted while we looked, which is what was wanted.
-    return key, is_deleted
+    return key, is_deleted, is_news
 
 
 def _is_known(key: ApiKey, leaked: Secret) -> bool:

@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.activity.models import Action, Alarm, AuditEvent, Tombstone
 from keyportal.keys import changes, leaks, mail, secret
 from keyportal.keys.models import ApiKey
 from keyportal.keys.reports import GITHUB, OPERATOR, Found, Report
@@ -143,6 +143,64 @@ def test_a_reported_key_that_somebody_enabled_is_disabled_by_the_next_report(
     key.refresh_from_db()
     assert key.disabled_at == key.reported_at
     assert len(rows()) == 2
+
+
+def test_who_enables_and_reports_a_key_again_and_again_mails_nobody_more_than_once_an_hour(
+    alice: User, bob: User, issue: Issue
+) -> None:
+    """Or a member with some keys could have the admins mailed without end, and everybody's mail
+    dropped that waits behind it."""
+    key, text = issue(bob)
+    _, other = issue(bob, "b")
+    for _ in range(3):
+        assert len(report(text)) == 1
+        assert times(key)[0] is not None
+        changes.enable(key, actor=bob)
+    assert len(rows()) == 3
+    assert sorted(letter.to[0] for letter in sent()) == ["alice@example.com", "bob@example.com"]
+    report(other)  # Another key is another matter.
+    assert len(sent()) == 4
+    Alarm.objects.update(raised_at=timezone.now() - timedelta(hours=1, seconds=1))
+    report(text)
+    assert len(sent()) == 6
+
+
+def test_a_rotation_makes_no_second_mail_possible_either(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    for _ in range(3):
+        assert len(report(text)) == 1
+        text = rotate(key, Grace.NOW, actor=bob).text
+    assert len(rows()) == 3
+    assert len(sent()) == 1
+
+
+def test_that_a_key_is_deleted_now_is_told_whatever_was_told_before(
+    bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    report(text)
+    changes.enable(key, actor=bob)
+    Team.objects.update(policy=Policy(on_leak="delete"))
+    report(text)
+    assert [letter.subject.rpartition(" ")[2] for letter in sent()] == ["disabled", "deleted"]
+
+
+def test_a_report_that_comes_to_nothing_leaves_the_mail_for_the_next(
+    bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row that keeps people from being told twice commits with what they are told of."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise DatabaseError
+
+    _, text = issue(bob)
+    with monkeypatch.context() as patched:
+        patched.setattr(ApiKey, "save", fail)
+        with pytest.raises(DatabaseError):
+            report(text)
+    assert not Alarm.objects.exists()
+    report(text)
+    assert len(sent()) == 1
 
 
 def test_one_report_may_hold_keys_of_several_teams(
