@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol, cast
 
 from django.dispatch import Signal
 from django.http import HttpRequest
-from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, Alarm, AuditEvent
@@ -83,7 +82,8 @@ def _end(
     """
     try:
         with locked(leaked.key) as key:
-            if leaked not in live_secrets(key) or _is_known(key, leaked):
+            live = live_secrets(key)
+            if leaked not in live or _is_known(key, leaked):
                 return None
             is_deleted = key.team.policy.on_leak == DELETE
             is_news = is_deleted or Alarm.objects.raise_once(key.public_id, Action.KEY_REPORTED)
@@ -91,7 +91,7 @@ def _end(
             if is_deleted:
                 key.revoke(actor=None, address=address)
             else:
-                _disable(key)
+                _disable(key, live)
     except ApiKey.DoesNotExist:
         return None  # Deleted while we looked, which is what was wanted.
     return key, is_deleted, is_news
@@ -105,10 +105,14 @@ def _is_known(key: ApiKey, leaked: Secret) -> bool:
     return leaked.created_at <= key.reported_at
 
 
-def _disable(key: ApiKey) -> None:
-    """The two times are one where the report disabled it: then a rotation enables it again."""
+def _disable(key: ApiKey, live: list[Secret]) -> None:
+    """The two times are one where the report disabled it: then a rotation enables it again.
+
+    By the database's clock, and not before any of its secrets was made, on whichever host: one
+    that was there when the key was reported must not pass for a newer one.
+    """
     is_by_person = key.disabled_at is not None and not key.is_disabled_by_report
-    key.reported_at = timezone.now()
+    key.reported_at = max(live[0].read_at, *(one.created_at for one in live))
     if not is_by_person:
         key.disabled_at = key.reported_at
     key.save(update_fields=["reported_at", "disabled_at"])

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 from django.db import models, transaction
 from django.db.models import F, Max, Prefetch, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.views.decorators.debug import sensitive_variables
@@ -339,6 +340,14 @@ class SecretQuerySet(models.QuerySet["Secret"]):
         return self.filter(key=key).order_by("pk").select_for_update()
 
 
+class SecretManager(models.Manager["Secret"]):
+    def get_queryset(self) -> SecretQuerySet:
+        """Each with the time at which it was read: by the database's clock, as the gateway judges
+        it, because the hosts' clocks may differ."""
+        secrets = SecretQuerySet(self.model, using=self._db)
+        return secrets.annotate(read_at=Now())  # type: ignore[no-redef]  # declared for its readers
+
+
 class Secret(models.Model):
     """What the gateway looks up. One row a key, or two while a rotation overlaps."""
 
@@ -355,7 +364,10 @@ class Secret(models.Model):
     last_used_ip = models.GenericIPAddressField(null=True, editable=False)
     last_used_agent = models.CharField(max_length=200, blank=True, editable=False)
 
-    objects = SecretQuerySet.as_manager()
+    read_at: datetime
+    """Only of one that was read; on SQLite to the millisecond."""
+
+    objects = SecretManager.from_queryset(SecretQuerySet)()
 
     def __str__(self) -> str:
         return f"…{self.last4}"

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from django.db import models
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.utils import timezone
+from django.db.models.functions import Now
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
@@ -51,7 +51,7 @@ def _live(secrets: Iterable[Secret]) -> list[Secret]:
 
 
 def _is_live(one: Secret, newest: Secret) -> bool:
-    if one.expires_at is not None and one.expires_at <= timezone.now():
+    if one.expires_at is not None and one.expires_at <= one.read_at:
         return False
     return not (one.lasts_until_used and one != newest and newest.last_used_at is not None)
 
@@ -81,12 +81,16 @@ def rotate(
         if old is not None:
             _let_end(old, grace)
         key_string = secret.generate(found.public_id)
-        Secret.objects.create(
+        new = Secret.objects.create(
             key=found,
             prefix=key_string.prefix,
             digest=secret.digest(key_string.text.encode()),
             last4=key_string.last4,
         )
+        if found.reported_at is not None:
+            # By a clock that is behind it would pass for one that was there when it leaked.
+            after = max(secrets[0].read_at, found.reported_at + timedelta.resolution)
+            Secret.objects.filter(pk=new.pk).update(created_at=after)
         AuditEvent.objects.record(
             Action.KEY_ROTATED,
             target=f"{found}: the old secret lives on: {grace.label.lower()}",
@@ -131,7 +135,7 @@ def _keys_with_ended() -> QuerySet[ApiKey]:
     newer = Secret.objects.filter(key=OuterRef("key"), pk__gt=OuterRef("pk"))
     is_replaced = Q(lasts_until_used=True) & Exists(newer.filter(last_used_at__isnull=False))
     # The newest is what its key is shown by.
-    ended = Secret.objects.filter(Q(expires_at__lte=timezone.now()) | is_replaced, Exists(newer))
+    ended = Secret.objects.filter(Q(expires_at__lte=Now()) | is_replaced, Exists(newer))
     return ApiKey.objects.filter(pk__in=ended.values("key")).order_by("pk")
 
 
@@ -169,7 +173,7 @@ def _let_end(old: Secret, grace: Grace) -> None:
     if grace == Grace.FIRST_USE:
         old.lasts_until_used = True
     else:
-        end = timezone.now() + _SPANS[grace]
+        end = old.read_at + _SPANS[grace]
         old.expires_at = min(end, old.expires_at or end)
     old.save(update_fields=["lasts_until_used", "expires_at"])
 

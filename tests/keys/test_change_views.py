@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.models import ApiKey
+from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
@@ -48,7 +48,10 @@ def form_of(what: str) -> dict[str, object]:
 
 def state(key: ApiKey) -> list[Any]:
     """All that is kept of a key and its secrets, and how much was told of it."""
-    found = [*ApiKey.objects.filter(pk=key.pk).values(), *key.secrets.values()]
+    found = [
+        *ApiKey.objects.filter(pk=key.pk).values(),
+        *Secret._base_manager.filter(key=key).values(),
+    ]
     return [*found, AuditEvent.objects.about(key.public_id).count()]
 
 

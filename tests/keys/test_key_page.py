@@ -210,7 +210,8 @@ def test_both_secrets_are_shown_while_two_live(sign_in: SignIn, bob: User, issue
 def test_a_secret_that_ended_is_no_longer_shown(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob)
     rotate(key, Grace.HOUR, actor=bob)
-    Secret.objects.filter(last4=plaintext[-4:]).update(expires_at=timezone.now())
+    an_hour_ago = timezone.now() - timedelta(hours=1)
+    Secret.objects.filter(last4=plaintext[-4:]).update(expires_at=an_hour_ago)
     assert f"…{plaintext[-4:]}" not in page_of(sign_in(bob), key)
 
 

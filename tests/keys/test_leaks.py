@@ -230,7 +230,8 @@ def test_a_secret_that_has_ended_ends_nothing(bob: User, issue: Issue) -> None:
     assert report(text) == []
     key, text = issue(bob, "with-grace")
     rotate(key, Grace.HOUR, actor=bob)
-    key.secrets.filter(expires_at__isnull=False).update(expires_at=timezone.now())
+    an_hour_ago = timezone.now() - timedelta(hours=1)
+    key.secrets.filter(expires_at__isnull=False).update(expires_at=an_hour_ago)
     assert report(text) == []
     key, text = issue(bob, "first-use")
     new = rotate(key, Grace.FIRST_USE, actor=bob)
