@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 import pytest
 from django.apps import apps
@@ -11,18 +12,25 @@ from django.db import connection
 from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.catalog import health
 from keyportal.catalog.models import Route, ServedModel, Upstream
-from keyportal.keys.changes import Changes, change, disable, locked
+from keyportal.keys import leaks
+from keyportal.keys.admin import ApiKeyForm
+from keyportal.keys.changes import Changes, change, disable, hand_over, locked
+from keyportal.keys.limits import limit_key
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.reports import Found, Report
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.post import post_office
 from tests.conftest import PASSWORD
+from tests.forms import sent
 
 Issue = Callable[..., tuple[ApiKey, str]]
 CREDENTIAL = "the-upstreams-own-token"
@@ -238,7 +246,8 @@ def test_a_held_key_is_enabled_and_no_longer_held(
 ) -> None:
     key, _ = issue(bob)
     disable(key, actor=None)
-    assert operator.post(change_url(key), key_form(key)).status_code == 302
+    form = sent(operator.get(change_url(key)), disabled_at_0="", disabled_at_1="")
+    assert operator.post(change_url(key), form).status_code == 302
     key.refresh_from_db()
     assert (key.disabled_at, key.is_held) == (None, False)
 
@@ -352,9 +361,9 @@ def test_an_operator_limits_a_key_and_with_it_the_owner(
     operator: Client, team: Team, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, limits=Limits(tokens_per_day=5))
-    page = operator.get(change_url(key)).content.decode()
-    assert '<label for="id_limits_3">Tokens per day</label>' in page
-    form = key_form(key, **limits_form("limits", requests_per_minute=60))
+    page = operator.get(change_url(key))
+    assert '<label for="id_limits_3">Tokens per day</label>' in page.content.decode()
+    form = sent(page, limits_requests_per_minute="60", limits_tokens_per_day="")
     assert operator.post(change_url(key), form).status_code == 302
     key.refresh_from_db()
     assert key.limits == key.granted_limits == Limits(requests_per_minute=60)
@@ -379,6 +388,107 @@ def test_a_limit_that_is_none_is_refused_by_its_name(
     answer = operator.post(change_url(key), form)
     assert answer.status_code == 200
     assert "Tokens per day: " in answer.content.decode()
+
+
+# A page that was opened before somebody else changed the key.
+
+
+def test_a_page_from_before_a_report_does_not_enable_the_leaked_key(
+    operator: Client, team: Team, bob: User, issue: Issue
+) -> None:
+    """Nothing stands in its "disabled at", which is no word of whoever renames the key."""
+    key, text = issue(bob)
+    page = operator.get(change_url(key))
+    leaks.report(Report([Found(text)]))
+    assert post_office.finish(10)
+    assert operator.post(change_url(key), sent(page, name="ci")).status_code == 302
+    key.refresh_from_db()
+    assert key.name == "ci"
+    assert key.disabled_at == key.reported_at is not None
+    row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
+    assert row.target == f"test-key ({key.public_id}): Name: test-key → ci"
+    cleared = sent(operator.get(change_url(key)), disabled_at_0="", disabled_at_1="")
+    assert operator.post(change_url(key), cleared).status_code == 302
+    assert ApiKey.objects.get().disabled_at is None
+
+
+def test_a_page_gives_back_nothing_that_was_taken_meanwhile(
+    operator: Client,
+    team: Team,
+    alice: User,
+    bob: User,
+    ada: User,
+    model: ServedModel,
+    issue: Issue,
+) -> None:
+    key, _ = issue(bob, limits=Limits(requests_per_day=9, tokens_per_day=5))
+    page = operator.get(change_url(key))
+    end = timezone.now() + timedelta(days=9)
+    narrow = Permissions((model.name,), Endpoints.CHAT, ("10.0.0.0/8",))
+    change(key, Changes("nightly", expires_at=end, permissions=narrow), actor=ada)
+    hand_over(key, alice, actor=ada)
+    adas = Membership.objects.get(user=ada)
+    limit_key(key, Limits(requests_per_day=1, tokens_per_day=5), by=adas, address=None)
+    form = sent(page, limits_tokens_per_day="4")
+    assert operator.post(change_url(key), form).status_code == 302
+    key.refresh_from_db()
+    assert key.limits == key.granted_limits == Limits(requests_per_day=1, tokens_per_day=4)
+    assert (key.name, key.owner, key.expires_at) == ("nightly", alice, end)
+    assert key.permissions == key.granted_permissions == narrow
+    row = AuditEvent.objects.of(team).filter(action=Action.KEY_CHANGED).latest("pk")
+    assert row.target == f"nightly ({key.public_id}): Tokens per day: 5 → 4"
+
+
+def test_models_that_an_operator_sets_leave_what_else_the_key_may_do_by_now(
+    operator: Client,
+    bob: User,
+    ada: User,
+    model: ServedModel,
+    issue: Issue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key, _ = issue(bob)
+    narrow = Permissions((), Endpoints.CHAT, ("10.0.0.0/8",))
+
+    def meanwhile(_form: ApiKeyForm) -> str:
+        """While the form is on its way: the page's own view has read the key already."""
+        change(key, Changes(permissions=narrow), actor=ada)
+        return key.name
+
+    monkeypatch.setattr(ApiKeyForm, "clean_name", meanwhile)
+    form = sent(operator.get(change_url(key)), allowed_models=[model.name])
+    assert operator.post(change_url(key), form).status_code == 302
+    key.refresh_from_db()
+    assert key.permissions == key.granted_permissions == narrow._replace(models=(model.name,))
+
+
+def test_a_page_that_is_saved_as_it_was_shown_changes_nothing(
+    operator: Client, bob: User, model: ServedModel, issue: Issue
+) -> None:
+    now = timezone.now()
+    key, _ = issue(
+        bob,
+        expires_at=now + timedelta(days=9),
+        permissions=Permissions((model.name,)),
+        limits=Limits(tokens_per_day=5),
+    )
+    ApiKey.objects.update(disabled_at=now)
+    before = ApiKey.objects.values().get()
+    form = sent(operator.get(change_url(key)))
+    assert operator.post(change_url(key), form).status_code == 302
+    assert ApiKey.objects.values().get() == before
+    assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
+
+
+def test_what_a_form_says_that_it_showed_may_be_nonsense(
+    operator: Client, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    shown: dict[str, object] = {"initial-owner": "x", "initial-expires_at_0": "x"}
+    shown |= {f"initial-limits_{name}": "x" for name in LIMITS}
+    form = sent(operator.get(change_url(key)), limits_tokens_per_day="4", **shown)
+    assert operator.post(change_url(key), form).status_code == 302
+    assert ApiKey.objects.get().limits == Limits(tokens_per_day=4)
 
 
 # Upstreams.

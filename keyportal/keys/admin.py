@@ -1,7 +1,8 @@
 """Keys in Django's admin: changed and deleted under audit, never made, and never shown."""
 
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
@@ -16,7 +17,9 @@ from keyportal.keys.changes import locked, phrase
 from keyportal.keys.grants import CEILINGS, entrust, grant, is_bound
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.refusals import NameTaken
+from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
+from keyportal.teams.values import merged
 
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
@@ -32,6 +35,10 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # What is changed is told by what the page showed. By the row, a page that was opened before
+        # a key was reported would enable it again: nothing stands there in its "disabled at".
+        for field in self.fields.values():
+            field.show_hidden_initial = True
         key = self.instance
         # A key of somebody outside its team would be refused; the present owner may have left.
         owners = User.objects.filter(Q(memberships__team=key.team) | Q(pk=key.owner_id)).distinct()
@@ -60,6 +67,22 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
         if twins.exclude(pk=self.instance.pk).exists():
             raise ValidationError(str(NameTaken()))
         return name
+
+    def keep_rest(self, key: ApiKey) -> None:
+        """What was not changed here is as the key has it now, and not as the page showed it."""
+        for column in key._meta.concrete_fields:
+            if column.name not in self.changed_data:
+                setattr(self.instance, column.attname, getattr(key, column.attname))
+        if "limits" in self.changed_data:
+            shown = self._shown_limits() or key.limits
+            self.instance.limits = merged(key.limits, self.instance.limits, shown)
+
+    def _shown_limits(self) -> Limits | None:
+        field, name = self.fields["limits"], self["limits"].html_initial_name
+        shown = field.hidden_widget().value_from_datadict(self.data, self.files, name)
+        with suppress(ValidationError):
+            return cast("Limits", field.clean(shown))
+        return None
 
 
 class SecretInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time
@@ -122,7 +145,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
         if not form.changed_data:
             return
         with locked(obj) as former:
-            _keep_the_rest(obj, former, form.changed_data)
+            form.keep_rest(former)
             _settle(obj, former, form.changed_data, request.user.pk)
             changes = [*_changes(former, obj, form.changed_data)]
             obj.save(update_fields=[*form.changed_data, *_FOLLOWING])
@@ -147,13 +170,6 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
 _FOLLOWING = ("granted_limits", "is_held", "expiry_set_at", *CEILINGS.values())
 
 
-def _keep_the_rest(key: ApiKey, former: ApiKey, fields: list[str]) -> None:
-    """The page was made before the lock was taken; what it does not change is as it is now."""
-    for column in key._meta.concrete_fields:
-        if column.name not in fields:
-            setattr(key, column.attname, getattr(former, column.attname))
-
-
 def _settle(key: ApiKey, former: ApiKey, fields: list[str], operator_id: int | None) -> None:
     """What an operator sets is what an admin of the team would have: the owner's ceiling."""
     if "limits" in fields:
@@ -175,7 +191,7 @@ def _changes(former: ApiKey, key: ApiKey, fields: list[str]) -> Iterator[str]:
             yield from now.changes_from(before)
         elif field == "allowed_models":
             yield from key.permissions.changes_from(former.permissions)
-        else:
+        elif before != now:
             yield phrase(field, before, now)
 
 

@@ -55,10 +55,17 @@ class LimitsWidget(forms.MultiWidget):
         return render_to_string(self.template_name, self.get_context(name, value, attrs))
 
 
+class HiddenLimitsWidget(LimitsWidget):
+    """What the form showed; see `show_hidden_initial`."""
+
+    template_name = "teams/hidden_limits_widget.html"
+
+
 class LimitsFormField(forms.MultiValueField):
     """`Limits` as one field of a form."""
 
     widget = LimitsWidget
+    hidden_widget = HiddenLimitsWidget
     # A form that was sent without this field leaves the limits as they are.
     empty_values = [*EMPTY_VALUES, UNLIMITED]
 
@@ -78,7 +85,9 @@ class LimitsFormField(forms.MultiValueField):
         return limits
 
     def has_changed(self, initial: Any, data: Any) -> bool:
+        """`initial` is a list where the form says what it showed."""
         try:
-            return bool(self.clean(data) != (initial or UNLIMITED))
+            former = initial if isinstance(initial, Limits) else self.clean(initial)
+            return bool(self.clean(data) != former)
         except ValidationError:
             return True
