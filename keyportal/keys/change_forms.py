@@ -14,6 +14,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.names import plain_lines, require_no_key, require_printable
 from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
 from keyportal.keys.tags import read_tags
+from keyportal.teams.forms import RulesForm
 from keyportal.teams.models import Role, User
 
 ALL, CHOSEN = "all", "chosen"
@@ -28,8 +29,8 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[\s,]+", text) if word]
 
 
-class PermissionsForm(forms.Form):
-    """Gives `cleaned_data["permissions"]`."""
+class PermissionsForm(RulesForm):
+    """Models, endpoints and addresses; of each what was changed is saved."""
 
     scope = forms.ChoiceField(
         label="Models",
@@ -59,6 +60,7 @@ class PermissionsForm(forms.Form):
         """`names` are of the models that can be ticked."""
         super().__init__(
             data,
+            value=now,
             initial={
                 "scope": CHOSEN if now.models else ALL,
                 "models": [name for name in now.models if name in names],
@@ -81,6 +83,10 @@ class PermissionsForm(forms.Form):
             endpoints = Endpoints(cleaned["endpoints"])
             cleaned["permissions"] = Permissions(self._models(), endpoints, cleaned["networks"])
         return cleaned
+
+    def applied_to(self, now: Permissions) -> Permissions:
+        typed: Permissions = self.cleaned_data["permissions"]
+        return self.applied(typed, now)
 
     def _models(self) -> tuple[str, ...]:
         """Nothing chosen is told, because an empty list would be all models."""

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.change_forms import EditForm, HandOverForm, KeyExpiryForm, PermissionsForm
-from keyportal.keys.changes import Changes, change, disable, enable, hand_over
+from keyportal.keys.changes import Changes, change, disable, enable, hand_over, locked
 from keyportal.keys.models import ApiKey
 from keyportal.keys.opened import changed, key_view
 from keyportal.keys.refusals import KeyRefused, NameTaken
@@ -28,8 +28,10 @@ def key_permissions(request: TeamRequest, key: ApiKey) -> HttpResponse:
     names = [*ServedModel.objects.callable_by(key.team).values_list("name", flat=True)]
     form = PermissionsForm(_posted(request), now=key.permissions, names=names)
     if form.is_valid():
-        permissions = form.cleaned_data["permissions"]
-        if _is_changed(request, key, Changes(permissions=permissions), form):
+        with locked(key) as found:
+            permissions = form.applied_to(found.permissions)
+            is_changed = _is_changed(request, key, Changes(permissions=permissions), form)
+        if is_changed:
             return changed(request, key, f"What {key.name} may do is changed.")
     return _form(request, key, "permissions", form)
 

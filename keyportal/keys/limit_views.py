@@ -7,9 +7,11 @@ from django.views.decorators.http import require_http_methods
 
 from keyportal.activity.limits import Use, uses
 from keyportal.activity.windows import key_subject, team_subject
+from keyportal.keys.changes import locked
 from keyportal.keys.limits import AboveCeiling, limit_key, limit_new_keys
 from keyportal.keys.models import ApiKey
 from keyportal.keys.opened import changed, key_view
+from keyportal.keys.team_rules import locked_rules
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.forms import LimitsForm
 from keyportal.teams.limits import UNLIMITED
@@ -24,7 +26,9 @@ def key_limits(request: TeamRequest, key: ApiKey) -> HttpResponse:
     if not form.is_valid():
         return _key_form(request, key, form)
     try:
-        limit_key(key, form.limits, by=request.membership, address=request.META["REMOTE_ADDR"])
+        with locked(key) as found:
+            limits = form.applied_to(found.limits)
+            limit_key(found, limits, by=request.membership, address=request.META["REMOTE_ADDR"])
     except AboveCeiling as refusal:
         form.refuse(refusal.complaints)
         return _key_form(request, key, form)
@@ -40,7 +44,9 @@ def team_limits(request: TeamRequest) -> HttpResponse:
         context = {"form": form, "roof": _roof(request)}
         status = 422 if form.is_bound else 200
         return render(request, "keys/team_limits.html", context, status=status)
-    limit_new_keys(team, form.limits, by=request.membership, address=request.META["REMOTE_ADDR"])
+    with locked_rules(team) as found:
+        limits = form.applied_to(found.key_limits)
+        limit_new_keys(found, limits, by=request.membership, address=request.META["REMOTE_ADDR"])
     messages.success(request, "The limits of new keys are changed.")
     return redirect("keys:team_limits", team.slug)
 

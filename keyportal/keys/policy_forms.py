@@ -9,6 +9,7 @@ from keyportal.keys.lifetime import LONGEST_DAYS
 from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.permission_fields import ModelsField
 from keyportal.keys.permissions import Endpoints
+from keyportal.teams.forms import RulesForm
 from keyportal.teams.models import Role
 from keyportal.teams.policy import DELETE, DISABLE, LABELS, NO_POLICY, Policy
 
@@ -31,7 +32,7 @@ def _days(**more: Any) -> forms.IntegerField:
     return forms.IntegerField(required=False, min_value=1, max_value=LONGEST_DAYS, **more)
 
 
-class PolicyForm(forms.Form):
+class PolicyForm(RulesForm):
     longest_days = _days()
     must_expire = forms.BooleanField(required=False)
     rotation_days = _days()
@@ -58,7 +59,7 @@ class PolicyForm(forms.Form):
     )
 
     def __init__(self, data: Any = None, *, policy: Policy) -> None:
-        super().__init__(data, initial=policy._asdict())
+        super().__init__(data, value=policy, initial=policy._asdict())
         for name, label in LABELS.items():
             self.fields[name].label = label
             self.fields[name].help_text = HINTS.get(name, "")
@@ -79,5 +80,10 @@ class PolicyForm(forms.Form):
 
     @property
     def policy(self) -> Policy:
-        cleaned = self.cleaned_data
-        return Policy(**cleaned | {"endpoints": tuple(cleaned["endpoints"])})
+        """As it was typed. Endpoints in one order, so that the same ones are the same policy."""
+        typed = {name: self.cleaned_data[name] for name in Policy._fields}
+        endpoints = tuple(one for one in Endpoints.values if one in typed["endpoints"])
+        return Policy(**typed | {"endpoints": endpoints})
+
+    def applied_to(self, now: Policy) -> Policy:
+        return self.applied(self.policy, now)

@@ -9,6 +9,7 @@ from keyportal.keys.breaches import breaking, crowded, working
 from keyportal.keys.models import ApiKey
 from keyportal.keys.policy import breaches, set_policy
 from keyportal.keys.policy_forms import PolicyForm
+from keyportal.keys.team_rules import locked_rules
 from keyportal.teams.access import TeamRequest, require_role, team_view
 from keyportal.teams.models import Role
 
@@ -25,7 +26,9 @@ def team_policy(request: TeamRequest) -> HttpResponse:
     )
     if not form.is_valid():
         return _page(request, form)
-    set_policy(request.team, form.policy, actor=request.user, address=request.META["REMOTE_ADDR"])
+    with locked_rules(request.team) as team:
+        policy = form.applied_to(team.policy)
+        set_policy(team, policy, actor=request.user, address=request.META["REMOTE_ADDR"])
     messages.success(request, "The policy is changed.")
     return redirect("keys:policy", request.team.slug)
 

@@ -1,7 +1,8 @@
-"""Limits as people type them: a whole number each, and an empty field for none."""
+"""Forms of several rules, and limits as people type them: a whole number each, empty for none."""
 
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
 from django.core.validators import EMPTY_VALUES
@@ -9,13 +10,52 @@ from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 
 from keyportal.teams.limits import LABELS, LARGEST, UNLIMITED, Limits, validate
+from keyportal.teams.values import Value, merged
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
-class LimitsForm(forms.Form):
+class ShownField(forms.Field):
+    """What stood in the form when it was opened, which the browser sends along.
+
+    It says what is meant, and allows nothing: what can't be read is as if it was not sent.
+    """
+
+    widget = forms.HiddenInput
+
+    def __init__(self, value: Value) -> None:
+        super().__init__(required=False, initial=value)
+        self._read = type(value).read
+
+    def prepare_value(self, value: Any) -> Any:
+        is_sent = value is None or isinstance(value, str)
+        return value if is_sent else msgspec.json.encode(value.stored()).decode()
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return self._read(msgspec.json.decode(value or "", type=dict[str, Any]))
+        except (TypeError, ValueError, RecursionError):
+            return None
+
+
+class RulesForm(forms.Form):
+    """Of several rules of one value, which are saved one by one: see `merged`."""
+
+    def __init__(self, data: Any = None, *, value: Value, initial: dict[str, Any]) -> None:
+        super().__init__(data, initial=initial)
+        self.fields["shown"] = ShownField(value)
+
+    def applied(self, typed: T, now: T) -> T:
+        """All that was typed, where the form was sent without what it showed."""
+        shown: T | None = self.cleaned_data["shown"]
+        return merged(now, typed, now if shown is None else shown)
+
+
+class LimitsForm(RulesForm):
     """A field for each limit. What is above a ceiling is refused where the rule lives."""
 
     def __init__(self, data: Any = None, *, limits: Limits) -> None:
-        super().__init__(data, initial=limits._asdict())
+        super().__init__(data, value=limits, initial=limits._asdict())
         for name, label in LABELS.items():
             self.fields[name] = forms.IntegerField(
                 label=label, required=False, min_value=1, max_value=LARGEST
@@ -25,9 +65,9 @@ class LimitsForm(forms.Form):
         for name, complaint in complaints.items():
             self.add_error(name, complaint)
 
-    @property
-    def limits(self) -> Limits:
-        return Limits(**{name: self.cleaned_data[name] for name in Limits._fields})
+    def applied_to(self, now: Limits) -> Limits:
+        typed = Limits(**{name: self.cleaned_data[name] for name in Limits._fields})
+        return self.applied(typed, now)
 
 
 class LimitsWidget(forms.MultiWidget):

@@ -18,7 +18,7 @@ from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys import leaks, secret
 from keyportal.keys.changes import Changes, change, disable, enable, hand_over
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.permissions import Permissions
+from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.keys.refusals import (
     AlreadyRotating,
     BeyondGranted,
@@ -31,9 +31,11 @@ from keyportal.keys.reports import OPERATOR, Found, Report
 from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
 from keyportal.keys.secret import KeyString
 from keyportal.keys.states import State, state_of
+from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
 from keyportal.teams.post import post_office
+from tests.forms import sent
 from tests.keys.crowd import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -226,6 +228,30 @@ def test_two_hand_overs_at_once_keep_the_most_that_one_may_have(
     outcomes = at_once(*(partial(hand_over, key, bob, actor=alice) for key in keys))
     assert sum(isinstance(one, PolicyBroken) for one in outcomes) == CROWD - 2
     assert ApiKey.objects.filter(owner=bob).count() == 2
+
+
+def test_forms_that_were_opened_together_each_save_what_was_changed_in_them(
+    ada: User, bob: User, team: Team, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    typed: list[tuple[str, dict[str, str]]] = [
+        *(("limits", {name: "7"}) for name in Limits._fields),
+        ("permissions", {"endpoints": "chat"}),
+        ("permissions", {"networks": "192.0.2.0/24"}),
+        ("permissions", {"scope": "chosen", "patterns": "public/*"}),
+    ]
+    acts = []
+    for what, fields in typed:
+        client = Client()
+        client.force_login(ada)
+        path = f"/teams/{team.slug}/keys/{key.public_id}/{what}/"
+        acts.append(partial(client.post, path, sent(client.get(path), **fields)))
+    answers = at_once(*acts)
+    assert {cast("HttpResponse", answer).status_code for answer in answers} == {302}
+    key.refresh_from_db()
+    assert key.limits == key.granted_limits == Limits(*[7] * len(Limits._fields))
+    narrow = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
+    assert key.permissions == key.granted_permissions == narrow
 
 
 def test_of_many_who_take_a_name_one_gets_it(bob: User, team: Team, issue: Issue) -> None:

@@ -11,10 +11,12 @@ from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
+from keyportal.keys.changes import Changes, change
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
+from tests.forms import sent
 
 KEYS = "/teams/u-8105f7322477/keys/"
 HTMX = {"HX-Request": "true"}
@@ -241,6 +243,61 @@ def test_the_form_shows_what_the_key_may_do_now(
     key.refresh_from_db()
     assert key.permissions == now
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
+
+
+def networks(text: str) -> Permissions:
+    return Permissions((), Endpoints.ALL, (text,))
+
+
+@pytest.mark.parametrize("headers", [HTMX, {}])
+def test_a_form_takes_back_nothing_that_was_narrowed_while_it_was_open(
+    sign_in: SignIn,
+    alice: User,
+    ada: User,
+    bob: User,
+    model: ServedModel,
+    issue: Issue,
+    headers: dict[str, str],
+) -> None:
+    key, _ = issue(bob, permissions=networks("10.0.0.0/8"))
+    client, path = sign_in(alice), address(key, "permissions")
+    opened = client.get(path, headers=headers)
+    narrow = Permissions((model.name,), Endpoints.ALL, ("10.1.0.0/16",))
+    change(key, Changes(permissions=narrow), actor=ada)
+    # Refused, the form still knows what it showed at first.
+    refused = client.post(path, sent(opened, endpoints="chat", scope="chosen"), headers=headers)
+    assert refused.status_code == 422
+    typed = sent(refused, scope="all")
+    assert client.post(path, typed, headers=headers).status_code == (204 if headers else 302)
+    key.refresh_from_db()
+    assert key.permissions == key.granted_permissions == narrow._replace(endpoints=Endpoints.CHAT)
+    row = AuditEvent.objects.about(key.public_id).latest("pk")
+    assert row.target == f"test-key ({key.public_id}): Endpoints: all → chat"
+
+
+def test_what_is_changed_in_a_form_counts_whatever_was_set_meanwhile(
+    sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    client, path = sign_in(alice), address(key, "permissions")
+    opened = client.get(path, headers=HTMX)
+    change(key, Changes(permissions=networks("10.0.0.0/8")), actor=ada)
+    client.post(path, sent(opened, networks="192.0.2.0/24"), headers=HTMX)
+    key.refresh_from_db()
+    assert key.permissions == networks("192.0.2.0/24")
+
+
+@pytest.mark.parametrize(
+    "shown", ["", "x", "[]", "1", '{"endpoints": "x"}', '{"models": 1}', "[" * 5000, "\x00"]
+)
+def test_a_form_that_tells_nothing_of_what_it_showed_is_saved_as_it_is(
+    sign_in: SignIn, bob: User, issue: Issue, shown: str
+) -> None:
+    key, _ = issue(bob, actor=bob, permissions=networks("10.0.0.0/8"))
+    form = FORMS["permissions"] | {"shown": shown}
+    assert sign_in(bob).post(address(key, "permissions"), form, headers=HTMX).status_code == 204
+    key.refresh_from_db()
+    assert key.permissions == Permissions(("public/*",), Endpoints.CHAT)
 
 
 def test_all_models_forgets_what_was_chosen_before(

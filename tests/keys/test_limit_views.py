@@ -13,6 +13,7 @@ from keyportal.keys.limits import AboveCeiling, limit_key
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits
 from keyportal.teams.models import Membership, Team, User
+from tests.forms import sent
 
 KEYS = "/teams/u-8105f7322477/keys/"
 TEAM_LIMITS = "/teams/u-8105f7322477/limits/"
@@ -94,6 +95,34 @@ def test_saving_unchanged_is_no_event(sign_in: SignIn, bob: User, issue: Issue) 
     key, _ = issue(bob, limits=Limits(tokens_per_day=5))
     sign_in(bob).post(address(key), typed(tokens_per_day="5"), headers=HTMX)
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
+
+
+@pytest.mark.parametrize("headers", [HTMX, {}])
+def test_a_form_takes_back_no_limit_that_was_set_while_it_was_open(
+    sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue, headers: dict[str, str]
+) -> None:
+    key, _ = issue(bob, limits=Limits(tokens_per_day=500))
+    client = sign_in(alice)
+    opened = client.get(address(key), headers=headers)
+    adas, meanwhile = Membership.objects.get(user=ada), Limits(5, tokens_per_day=50)
+    limit_key(key, meanwhile, by=adas, address=None)
+    # Refused, the form still knows what it showed at first.
+    refused = client.post(address(key), sent(opened, parallel_requests="x"), headers=headers)
+    assert refused.status_code == 422
+    typed = sent(refused, parallel_requests="2")
+    status = 204 if headers else 302
+    assert client.post(address(key), typed, headers=headers).status_code == status
+    key.refresh_from_db()
+    assert key.limits == key.granted_limits == meanwhile._replace(parallel_requests=2)
+
+
+def test_a_limit_is_taken_away_by_emptying_its_field(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, limits=Limits(5, tokens_per_day=500))
+    client = sign_in(ada)
+    client.post(address(key), sent(client.get(address(key)), tokens_per_day=""))
+    assert ApiKey.objects.get().limits == Limits(5)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +287,18 @@ def test_admin_sets_what_new_keys_start_with(
     event = AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED)
     assert event.target == "Limits of new keys: Requests per day: none → 100"
     assert event.actor == "ada"
+
+
+def test_of_two_admins_who_limit_new_keys_each_keeps_what_they_set(
+    sign_in: SignIn, ada: User, team: Team
+) -> None:
+    client = sign_in(ada)
+    opened = client.get(TEAM_LIMITS)
+    assert opened.content.decode().count("<label") == len(LABELS)  # None for what is hidden.
+    Team.objects.update(key_limits=Limits(requests_per_day=100))
+    assert client.post(TEAM_LIMITS, sent(opened, tokens_per_day="9")).status_code == 302
+    team.refresh_from_db()
+    assert team.key_limits == Limits(requests_per_day=100, tokens_per_day=9)
 
 
 def test_the_page_shows_the_roof_with_its_use(sign_in: SignIn, ada: User, team: Team) -> None:
