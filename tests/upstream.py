@@ -365,8 +365,10 @@ def scripted(script: Callable[[int, int], bytes]) -> Iterator[tuple[str, list[by
 def _read_request(connection: socket.socket) -> bytes:
     """Head and body of one request; nothing when the caller has gone."""
     with connection.makefile("rb") as file:
-        lines = list(iter(file.readline, b"\r\n"))
-        if not lines or not lines[-1]:
-            return b""
+        lines = []
+        while (line := file.readline()) != b"\r\n":
+            if not line:
+                return b""
+            lines.append(line)
         lengths = [line for line in lines if line.lower().startswith(b"content-length:")]
-        return b"".join(lines) + file.read(int(lengths[0].split(b":")[1]))
+        return b"".join(lines) + file.read(int(lengths[0].split(b":")[1]) if lengths else 0)
