@@ -39,7 +39,7 @@ run: serving ## Serve portal and gateway, with a demo team: make run PORT=8000 H
 
 test: developing ## Run the tests, on SQLite and then on PostgreSQL
 	$(BIN)/python .ci/chromium.py
-	$(BIN)/python .ci/nginx.py
+	$(BIN)/python .ci/proxies.py
 	$(CLEAN) $(BIN)/pytest -n 4
 	$(CLEAN) $(BIN)/python -m tests.postgresql $(BIN)/pytest -n 4 -m "not browser" --ignore=tests/test_make.py
 

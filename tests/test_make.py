@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -155,3 +156,21 @@ def test_settings_reach_the_server_from_the_command_line(checkout: Checkout) -> 
     (package / "serve.py").write_text(shown)
     done = checkout.make("run", "PORT=9000", "DATABASE_URL=sqlite:////x.sqlite3")
     assert "['9000', 'sqlite:////x.sqlite3', None]" in done.stdout
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_proxies_that_the_tests_lack_are_installed_or_named(checkout: Checkout, user: int) -> None:
+    checkout.tool("apt-get", 'echo "$@"')
+    become = f"import os, runpy; os.geteuid = lambda: {user}; "
+    # nginx may be there, where Debian keeps it; Caddy can't be.
+    done = subprocess.run(
+        [checkout.python, "-c", f"{become}runpy.run_path('.ci/proxies.py', run_name='__main__')"],
+        cwd=checkout.folder,
+        env={"PATH": str(checkout.tools)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"apt-get install (nginx-light )?caddy\n", done.stderr)
+    asked = re.fullmatch(r"update\ninstall -y (nginx-light )?caddy\n", done.stdout)
+    assert asked if user == 0 else done.stdout == ""

@@ -2,6 +2,10 @@
 
 import http.client
 import json
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from tests.serving import CHAT, Reply, chat_body
@@ -12,13 +16,24 @@ CLIENT = "127.0.0.2"
 class Door:
     """The proxy's clients come from an address that nobody trusts."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, certificate: Path | None = None) -> None:
+        """It speaks https where it has a certificate; that is its own authority."""
         self.port = port
+        self._certificate = certificate
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(
-            "127.0.0.1", self.port, timeout=30, source_address=(CLIENT, 0)
-        )
+        open_to: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
+        if self._certificate is not None:
+            open_to = partial(
+                http.client.HTTPSConnection,
+                context=ssl.create_default_context(cafile=self._certificate),
+            )
+        return open_to("127.0.0.1", self.port, timeout=30, source_address=(CLIENT, 0))
+
+    def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
+        with closing(self.connect()) as client:
+            client.request(method, path, body, headers)
+            return read(client.getresponse())
 
     def ask(
         self, method: str, path: str, key: str | None, body: object = None, **headers: str
@@ -28,19 +43,18 @@ class Door:
             sent["Authorization"] = f"Bearer {key}"
         if body is not None:
             sent["Content-Type"] = "application/json"
-        data = None if body is None else json.dumps(body).encode()
-        client = self.connect()
-        try:
-            client.request(method, path, data, sent)
-            answer = client.getresponse()
-            pairs = [(name.lower(), value) for name, value in answer.getheaders()]
-            assert len(dict(pairs)) == len(pairs), "a header stands twice"
-            return Reply(answer.status, dict(pairs), answer.read())
-        finally:
-            client.close()
+        return self.send(method, path, None if body is None else json.dumps(body).encode(), sent)
 
     def chat(self, key: str | None, behaviour: str = "echo", **headers: str) -> Reply:
         return self.ask("POST", CHAT, key, chat_body(behaviour), **headers)
+
+
+def read(answer: http.client.HTTPResponse) -> Reply:
+    pairs = [(name.lower(), value) for name, value in answer.getheaders()]
+    # Caddy says who it is, and leaves it to the server behind it to say so too.
+    once = [name for name, _ in pairs if name != "server"]
+    assert len(set(once)) == len(once), "a header stands twice"
+    return Reply(answer.status, dict(pairs), answer.read())
 
 
 def changed(file: Path, *changes: tuple[str, str]) -> str:

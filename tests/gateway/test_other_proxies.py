@@ -1,0 +1,305 @@
+"""The configurations that we hand out for proxies other than nginx, in the real proxies.
+
+Only their addresses are changed, and they get a certificate.
+"""
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from django.conf import settings
+
+from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Team, User
+from tests.gateway.doors import CLIENT, Door, changed, is_refused_as_on_v1, read
+from tests.proxies import caddy, make_certificate
+from tests.serving import CHAT, Server, chat_body, free_port, wait_until
+from tests.upstream import Upstream as FakeUpstream
+from tests.upstream import event, scripted
+
+pytestmark = pytest.mark.gateway
+Issue = Callable[..., tuple[ApiKey, str]]
+OwnServer = Callable[..., Server]
+Start = Callable[[str, int], Door]
+OpenDoor = Callable[[int], Door]
+DEPLOY = Path(settings.BASE_DIR) / "deploy"
+
+
+@contextmanager
+def _caddy(keyportal: int, models: int, folder: Path) -> Iterator[Door]:
+    port, (certificate, key) = free_port(), make_certificate(folder)
+    site = f"https://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n\ttls {certificate} {key}"
+    configuration = changed(
+        DEPLOY / "Caddyfile",
+        ("llm.example.com {", site),
+        ("forward_auth 127.0.0.1:8000 {", f"forward_auth 127.0.0.1:{keyportal} {{"),
+        ("reverse_proxy 127.0.0.1:8001\n", f"reverse_proxy 127.0.0.1:{models}\n"),
+    )
+    with caddy(configuration, folder, port):
+        yield Door(port, certificate)
+
+
+PROXIES = {"caddy": _caddy}
+
+
+@pytest.fixture
+def start(fake: FakeUpstream, tmp_path: Path) -> Iterator[Start]:
+    """Start one of them, to ask whoever listens on this port: `start("caddy", live.port)`."""
+    with ExitStack() as running:
+
+        def start(name: str, port: int) -> Door:
+            folder = tmp_path / name
+            folder.mkdir()
+            return running.enter_context(PROXIES[name](port, _port(fake.url), folder))
+
+        yield start
+
+
+@pytest.fixture(params=PROXIES)
+def open_door(start: Start, request: pytest.FixtureRequest) -> OpenDoor:
+    return lambda port: start(request.param, port)
+
+
+@pytest.fixture
+def door(open_door: OpenDoor, live: Server) -> Door:
+    return open_door(live.port)
+
+
+def _port(url: str) -> int:
+    return urlsplit(url).port or 0
+
+
+def test_a_call_that_may_pass_arrives_with_whose_key_it_shows_and_without_the_key(
+    door: Door, fake: FakeUpstream, alice: User, team: Team, issue: Issue
+) -> None:
+    api_key, key = issue(alice)
+    forged = {
+        f"{before}Keyportal{between}{name}": "u-0000000000cc"
+        for before in ("X-", "X_", "x-")
+        for between in "-_"
+        for name in ("Team", "Key", "Model", "Role")
+    }
+    # What it names there, a proxy may take for its own affair, and drop.
+    forged["Connection"] = "X-Keyportal-Team, X-Keyportal-Key"
+    forged["Content-Type"] = "application/json"
+    body = json.dumps(chat_body("echo")).encode()
+    for shown in ({"Authorization": f"Bearer {key}"}, {"x-api-key": key}):
+        assert door.send("POST", CHAT, body, forged | shown).status == 200
+        received = fake.received.pop()
+        said = [(n.lower(), v) for n, v in received.headers.items() if "keyportal" in n.lower()]
+        assert sorted(said) == [
+            ("x-keyportal-key", api_key.public_id),
+            ("x-keyportal-team", team.slug),
+        ]
+        assert "Authorization" not in received.headers
+        assert "X-Api-Key" not in received.headers
+        assert key not in str(received)
+        assert received.body == body
+
+
+def test_refusals_reach_the_caller_as_they_are_on_v1(
+    door: Door, live: Server, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    _, used_up = issue(alice, "minute", limits=Limits(requests_per_minute=1))
+    _, quota = issue(alice, "day", limits=Limits(requests_per_day=1))
+    _, reader = issue(alice, "reader", permissions=Permissions(endpoints=Endpoints.READ))
+    for good in (used_up, quota):
+        assert door.chat(good).status == 200
+    fake.received.clear()
+    expected: tuple[tuple[str | None, int, str], ...] = (
+        (None, 401, "invalid_api_key"),
+        ("nonsense", 401, "invalid_api_key"),
+        (reader, 403, "endpoint_not_allowed"),
+        (used_up, 429, "rate_limit_exceeded"),
+        (quota, 429, "insufficient_quota"),
+    )
+    for shown, status, code in expected:
+        reply = door.chat(shown)
+        assert (reply.status, reply.code) == (status, code)
+        is_refused_as_on_v1(reply, live.chat(shown, "echo"))
+    reply = door.chat(used_up)
+    assert 1 <= int(reply.headers["retry-after"]) <= 60
+    assert reply.headers["x-ratelimit-remaining-requests"] == "0"
+    assert fake.received == []
+
+
+def test_nobody_passes_while_nobody_can_be_asked(open_door: OpenDoor, fake: FakeUpstream) -> None:
+    last = b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    answers = [
+        b"",
+        b"This is not HTTP." + last,
+        b"HTTP/1.1 302 Found\r\nLocation: /login" + last,
+        b"HTTP/1.1 500 Internal Server Error" + last,
+        b"HTTP/1.1 503 Service Unavailable" + last,
+    ]
+    with scripted(lambda *_: answers[0]) as (url, questions):
+        door = open_door(_port(url))
+        while answers:
+            assert door.chat("some-key").status in {302, 500, 502, 503}
+            assert questions.pop()
+            answers.pop(0)
+    assert door.chat("some-key").status in {502, 503}
+    assert fake.received == []
+
+
+def test_a_deleted_key_is_refused_from_the_next_request_on(
+    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    api_key, key = issue(alice)
+    assert {door.chat(key).status for _ in range(10)} == {200}
+    api_key.revoke(actor=alice)
+    fake.received.clear()
+    assert {door.chat(key).status for _ in range(10)} == {401}
+    assert fake.received == []
+
+
+def test_a_trusted_proxy_tells_who_came_to_it_and_that_it_was_by_https(
+    start: Start, own_server: OwnServer, alice: User, issue: Issue
+) -> None:
+    keyportal = own_server(
+        KEYPORTAL_URL="https://keys.example.com", KEYPORTAL_TRUSTED_PROXIES="127.0.0.1"
+    )
+    _, inside = issue(alice, "inside", permissions=Permissions(networks=(f"{CLIENT}/32",)))
+    _, elsewhere = issue(alice, "elsewhere", permissions=Permissions(networks=("192.0.2.7/32",)))
+    for name in PROXIES:
+        door = start(name, keyportal.port)
+        claims = {"X_Forwarded_For": "192.0.2.7", "X_Forwarded_Proto": "http"}
+        assert door.chat(inside, **claims).status == 200, name
+        reply = door.chat(elsewhere, **claims)
+        assert (reply.status, reply.code) == (403, "address_not_allowed"), name
+
+
+def test_a_key_for_some_endpoints_passes_to_those_alone_whatever_its_caller_claims(
+    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    _, chat = issue(alice, "chat", permissions=Permissions(endpoints=Endpoints.CHAT))
+    _, reader = issue(alice, "reader", permissions=Permissions(endpoints=Endpoints.READ))
+    assert door.chat(chat).status == 200
+    assert door.ask("POST", f"{CHAT}?a=b", chat, chat_body("echo")).status == 200
+    assert door.ask("GET", "/v1/models", chat).status == 200
+    assert door.ask("GET", "/v1/models?a=b", reader).status == 200
+    fake.received.clear()
+    claims = dict.fromkeys(("X_Forwarded_Uri", "X_Original_URI", "X_Original_URL"), "/v1/models")
+    methods = {"X_Forwarded_Method": "GET", "X_Original_Method": "GET"}
+    for key, method, path in (
+        (chat, "POST", "/v1/embeddings"),
+        (chat, "DELETE", CHAT),
+        (reader, "POST", CHAT),
+        (reader, "GET", CHAT),
+        (reader, "POST", "/v1/models/../chat/completions"),
+        (reader, "POST", "/v1/models/%2e%2e/chat/completions"),
+        (reader, "POST", "/v1/models/%252e%252e/chat/completions"),
+        (reader, "POST", "/v1/chat%2fcompletions"),
+        (reader, "DELETE", "/v1/models/x"),
+    ):
+        for claimed in ({}, claims | methods):
+            reply = door.ask(method, path, key, chat_body("echo"), **claimed)
+            assert (reply.status, reply.code) == (403, "endpoint_not_allowed"), path
+    assert fake.received == []
+
+
+def test_nothing_but_v1_reaches_the_models(
+    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice)
+    for path in ("/", "/metrics", "/v1/../metrics", "/v1/%2e%2e/metrics", "/auth/verify", "/v1x"):
+        assert door.ask("GET", path, key).status == 404
+    assert fake.received == []
+
+
+def test_bodies_arrive_whole_one_after_the_other_on_one_connection(
+    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice)
+    large = json.dumps(chat_body("exactly:{}", padding="x" * 3_000_000)).encode()
+    small = json.dumps(chat_body("exactly:{}")).encode()
+    pieces = [large[at : at + 70_000] for at in range(0, len(large), 70_000)]
+    with closing(door.connect()) as client:
+        client.connect()
+        connection = client.sock
+        for shown, data, headers in (
+            (key, large, {}),
+            (key, pieces, {"Transfer-Encoding": "chunked"}),
+            ("nonsense", small, {}),
+            (key, large, {"Expect": "100-continue"}),
+            (key, [small[:9], small[9:]], {"Transfer-Encoding": "chunked"}),
+            (key, small, {}),
+        ) * 2:
+            sent = headers | {
+                "Authorization": f"Bearer {shown}",
+                "Content-Type": "application/json",
+            }
+            client.request("POST", CHAT, data, sent, encode_chunked="Transfer-Encoding" in sent)
+            assert read(client.getresponse()).status == (200 if shown == key else 401)
+            assert client.sock is connection
+    assert [one.body for one in fake.received] == [large, large, large, small, small] * 2
+
+
+def test_keyportal_is_asked_without_the_body_on_a_connection_that_is_used_again(
+    open_door: OpenDoor, fake: FakeUpstream
+) -> None:
+    """It closes a connection on which a body is announced."""
+    connections = set()
+
+    def verdict(connection: int, _question: int) -> bytes:
+        connections.add(connection)
+        return b"HTTP/1.1 200 OK\r\nX-Keyportal-Team: t\r\nContent-Length: 0\r\n\r\n"
+
+    with scripted(verdict) as (url, questions):
+        door = open_door(_port(url))
+        with closing(door.connect()) as client:
+            for data in (json.dumps(chat_body("echo")).encode(), [b'{"model":', b'"echo"}']):
+                client.request("POST", CHAT, data, {"Content-Type": "application/json"})
+                assert read(client.getresponse()).status == 200
+            assert door.ask("GET", "/v1/models", "some-key").status == 200
+    assert len(questions) == len(fake.received) == 3
+    assert connections == {1}
+    for question in questions:
+        assert b"transfer-encoding" not in question.lower()
+        assert question.lower().count(b"content-length") == question.count(b"content-length: 0\r\n")
+
+
+def _post(client: http.client.HTTPConnection, key: str, behaviour: str) -> None:
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    client.request("POST", CHAT, json.dumps(chat_body(behaviour)), headers)
+
+
+def test_an_answer_reaches_the_caller_as_it_comes(
+    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice)
+    with closing(door.connect()) as client:
+        _post(client, key, "wait")
+        answer = client.getresponse()
+        assert answer.readline() + answer.readline() == event(0)
+        fake.may_go_on.set()
+        assert answer.read() == event(1) + b"data: [DONE]\n\n"
+    with closing(door.connect()) as client:
+        _post(client, key, "trickle")
+        assert client.getresponse().read(3) == b"   "  # No events, and no end.
+
+
+@pytest.mark.parametrize("behaviour", ["stall", "trickle"])
+def test_whoever_goes_away_leaves_no_call_behind(
+    door: Door, fake: FakeUpstream, alice: User, issue: Issue, behaviour: str
+) -> None:
+    _, key = issue(alice)
+    with closing(door.connect()) as client:
+        _post(client, key, behaviour)
+        wait_until(lambda: fake.received)
+        assert fake.cut_at == []
+    wait_until(lambda: fake.cut_at)
+
+
+def test_what_the_models_refuse_is_left_alone(door: Door, alice: User, issue: Issue) -> None:
+    _, key = issue(alice)
+    for status in (401, 403, 429, 500):
+        reply = door.chat(key, f"status:{status}")
+        assert (reply.status, reply.code) == (status, "its_own")
+        assert b"keyportal" not in reply.body.lower()

@@ -1,0 +1,78 @@
+"""Real proxies on free ports, with the certificate that they show."""
+
+import datetime as dt
+import ipaddress
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.serving import wait_until
+
+
+@contextmanager
+def caddy(configuration: str, folder: Path, port: int) -> Iterator[None]:
+    """Runs while the block does. It keeps everything in `folder`, its log in `caddy.log`."""
+    file = folder / "Caddyfile"
+    file.write_text(
+        f"{{\nadmin off\nauto_https off\nstorage file_system {folder}\n"
+        f"servers {{\nprotocols h1 h2\n}}\n}}\n{configuration}"
+    )
+    binary = shutil.which("caddy")
+    assert binary, "apt-get install caddy"
+    command = [binary, "run", "--config", str(file), "--adapter", "caddyfile"]
+    with _listening(command, folder / "caddy.log", port):
+        yield
+
+
+@contextmanager
+def _listening(command: list[str], log: Path, port: int) -> Iterator[None]:
+    """Such programs write into the home of whoever starts them: here, where the log is."""
+    homes = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(log.parent))
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=os.environ | homes, stdout=output, stderr=output)
+    try:
+        wait_until(lambda: process.poll() is not None or _is_open(port))
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        # Asked politely, Caddy would wait for whatever still runs.
+        process.kill()
+        process.wait(10)
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """For 127.0.0.1, signed by itself: the files of the certificate and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    shown, secret = folder / "certificate.pem", folder / "key.pem"
+    shown.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    secret.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return shown, secret
