@@ -98,13 +98,14 @@ def test_no_request_from_elsewhere_is_served_behind_a_proxy(
 ) -> None:
     """The address is the one that a trusted proxy tells, and no other one in the same header."""
     server = own_server(workers=WORKERS, KEYPORTAL_TRUSTED_PROXIES="127.0.0.1")
-    key, text = issue(bob, permissions=Permissions(networks=("192.0.2.0/24", "2001:db8::/32")))
+    both = Permissions(networks=("192.0.2.0/24", "2001:db8::/32"))
+    key, text = issue(bob, actor=bob, permissions=both)
     shooters = Shooters(server, chat(text, model.name, "X-Forwarded-For: 192.0.2.7"))
     later = shooters.around(lambda: permit(ELSEWHERE)(key), before=100, after=400)
     assert set(later) == {403}
     assert set(shooters.since(0)) == {200, 403}
     assert "the address 192.0.2.7." in shooters.last.json()["error"]["message"]
-    permit(Permissions(networks=("192.0.2.0/24", "2001:db8::/32")))(key)
+    permit(both)(key)
     for seen, status in {
         "192.0.2.7": 200,
         "2001:db8::5": 200,
@@ -133,7 +134,10 @@ def test_a_refused_address_uses_nothing_of_the_limits(
 ) -> None:
     """Nobody who has stolen a key can use up what its owner may, from where it can't be used."""
     key, text = issue(
-        bob, permissions=ELSEWHERE, limits=Limits(requests_per_day=2, parallel_requests=1)
+        bob,
+        actor=bob,
+        permissions=ELSEWHERE,
+        limits=Limits(requests_per_day=2, parallel_requests=1),
     )
     for _ in range(5):
         reply = live.chat(text, model.name)
