@@ -16,7 +16,7 @@ from keyportal.keys import notices
 from keyportal.keys.changes import locked
 from keyportal.keys.forms import new_nonce
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.reports import Report
+from keyportal.keys.reports import SOMEBODY, Report
 from keyportal.keys.rotation import live_secrets
 from keyportal.teams.access import may_change
 from keyportal.teams.models import Membership, Team
@@ -78,7 +78,8 @@ def _end(
     """The key as it was, whether it is deleted, and whether people are to be told.
 
     Whoever may enable the key can report it again and again: that ends it each time, but mails
-    nobody more than once an hour, or they could flood everybody. A key is deleted only once.
+    nobody more than once an hour, or they could flood everybody. A key is deleted only once, and
+    neither GitHub nor an operator floods anybody.
     """
     try:
         with locked(leaked.key) as key:
@@ -86,7 +87,8 @@ def _end(
             if leaked not in live or _is_known(key, leaked):
                 return None
             is_deleted = key.team.policy.on_leak == DELETE
-            is_news = is_deleted or Alarm.objects.raise_once(key.public_id, Action.KEY_REPORTED)
+            is_first = Alarm.objects.raise_once(key.public_id, Action.KEY_REPORTED)
+            is_news = is_deleted or is_first or reporter != SOMEBODY
             _record(key, reporter, url, address)
             if is_deleted:
                 key.revoke(actor=None, address=address)

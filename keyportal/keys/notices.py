@@ -43,6 +43,7 @@ def reported(key: ApiKey, reporter: str, url: str, *, is_deleted: bool) -> None:
         "public_id": key.public_id,
         "team": key.team.name,
         "is_deleted": is_deleted,
+        "works_again": key.is_disabled_by_report,
         "reporter": reporter,
         "found_at": url,
         "url": _keys_of(key.team),

@@ -15,7 +15,7 @@ from pytest_django import Settings
 from keyportal.activity.models import Action, Alarm, AuditEvent, Tombstone
 from keyportal.keys import changes, leaks, mail, secret
 from keyportal.keys.models import ApiKey
-from keyportal.keys.reports import GITHUB, OPERATOR, Found, Report
+from keyportal.keys.reports import GITHUB, OPERATOR, SOMEBODY, Found, Report
 from keyportal.keys.rotation import Grace, end_old, rotate
 from keyportal.teams import post
 from keyportal.teams.models import Membership, Role, Team, User
@@ -153,7 +153,7 @@ def test_who_enables_and_reports_a_key_again_and_again_mails_nobody_more_than_on
     key, text = issue(bob)
     _, other = issue(bob, "b")
     for _ in range(3):
-        assert len(report(text)) == 1
+        assert len(report(text, reporter=SOMEBODY)) == 1
         assert times(key)[0] is not None
         changes.enable(key, actor=bob)
     assert len(rows()) == 3
@@ -161,17 +161,42 @@ def test_who_enables_and_reports_a_key_again_and_again_mails_nobody_more_than_on
     report(other)  # Another key is another matter.
     assert len(sent()) == 4
     Alarm.objects.update(raised_at=timezone.now() - timedelta(hours=1, seconds=1))
-    report(text)
+    report(text, reporter=SOMEBODY)
     assert len(sent()) == 6
 
 
 def test_a_rotation_makes_no_second_mail_possible_either(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     for _ in range(3):
-        assert len(report(text)) == 1
+        assert len(report(text, reporter=SOMEBODY)) == 1
         text = rotate(key, Grace.NOW, actor=bob).text
     assert len(rows()) == 3
     assert len(sent()) == 1
+
+
+@pytest.mark.parametrize("reporter", [GITHUB, OPERATOR])
+def test_another_leak_that_github_or_an_operator_reports_is_told_at_once(
+    bob: User, issue: Issue, reporter: str
+) -> None:
+    key, text = issue(bob)
+    for _ in range(2):
+        leaks.report(Report([Found(text)], reporter))
+        assert post_office.finish(10)
+        text = rotate(key, Grace.NOW, actor=bob).text
+    assert len(sent()) == 2
+
+
+def test_the_mail_promises_no_more_than_a_rotation_does(ada: User, bob: User, issue: Issue) -> None:
+    _, text = issue(bob, "one")
+    held, text_of_held = issue(bob, "two")
+    changes.disable(held, actor=ada)
+    report(text)
+    report(text_of_held)
+    bobs = [letter for letter in sent() if letter.to == ["bob@example.com"]]
+    first, second = (" ".join(letter.body.split()) for letter in bobs)
+    assert "gives you a new one and enables the key again." in first
+    assert "it stays so until it is enabled." in second
+    assert "enables" not in second
 
 
 def test_that_a_key_is_deleted_now_is_told_whatever_was_told_before(
