@@ -5,6 +5,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from keyportal.keys import scanning, secret
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 READERS = {"_text", "_number", "_is_on", "_kept_secret", "_networks", "kept_secret"}
@@ -102,3 +104,13 @@ def test_locks_hold_no_index_link_or_path() -> None:
     for lock in ("requirements.txt", "requirements-dev.txt"):
         text = (ROOT / lock).read_text()
         assert not re.search(r"^\s*(--(?!hash=)|-[a-z]\b|\.|/)|://|@ ", text, re.MULTILINE), lock
+
+
+def test_the_format_of_keys_is_described_as_it_is() -> None:
+    described = (ROOT / "docs" / "key-format.md").read_text()
+    pattern = scanning.github()
+    assert f"\n{scanning.regex()}\n" in described
+    for field in ("secret_format", "before_secret", "after_secret", "test_string"):
+        assert f"| `{pattern[field].replace('|', chr(92) + '|')}` |" in described
+    for length in (secret.PUBLIC_LENGTH, secret.SECRET_LENGTH):
+        assert re.search(rf"\b{length}\b", described)

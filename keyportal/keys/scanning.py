@@ -110,7 +110,7 @@ import re
 import sys
 import zlib
 
-KEY = re.compile({regex()!r})
+KEY = re.compile({regex()!r}, re.ASCII)  # Else letters of any script would end no key.
 ALPHABET = {secret.ALPHABET!r}
 
 

@@ -189,7 +189,8 @@ def test_the_program_tells_keys_from_look_alikes_without_us(tmp_path: Path) -> N
     assert shown == [f"{one[:14]}..." for one in real]
     assert not any(one[14:30] in done.stdout for one in real)
     assert check(text="\n".join(false)).returncode == 0
-    assert check(text=real[0]).stdout == f"-:1: {real[0][:14]}...\n"
+    for text in (real[0], f"密钥是{real[0]}是密钥", f"é{real[0]}é"):
+        assert check(text=text).stdout == f"-:1: {real[0][:14]}...\n"
 
 
 @pytest.mark.parametrize(
