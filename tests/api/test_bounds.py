@@ -209,6 +209,20 @@ def test_a_management_key_without_an_end_makes_keys_without(manager: Manager, al
         assert program.post("keys", {"name": name, **asked}).json()["expires_at"] is None
 
 
+@pytest.mark.parametrize(
+    ("key_days", "policy_days", "days"), [(365, 90, 90), (30, 90, 30), (None, 90, 90)]
+)
+def test_a_plain_key_lives_as_long_as_both_the_policy_and_the_management_key_let_it(
+    manager: Manager, alice: User, key_days: int | None, policy_days: int, days: int
+) -> None:
+    Team.objects.update(policy=Policy(longest_days=policy_days))
+    program = manager(alice, expires_at=key_days and timezone.now() + timedelta(days=key_days))
+    assert program.post("keys", {"name": "plain"}).status_code == 201
+    end = ApiKey.objects.get().expires_at
+    assert end
+    assert abs(end - timezone.now() - timedelta(days=days)) < timedelta(minutes=5)
+
+
 def test_a_member_goes_no_higher_than_the_ceiling(manager: Manager, bob: User, team: Team) -> None:
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])

@@ -1,5 +1,6 @@
 """The team's API keys: list, read, make, change and delete them."""
 
+from datetime import datetime
 from typing import Annotated
 
 from django.views.decorators.debug import sensitive_variables
@@ -14,7 +15,7 @@ from keyportal.api.scopes import Scope
 from keyportal.api.v1.fields import Line, StateValue, Tag
 from keyportal.api.v1.finding import changing, key_of, member_named, refusals, sound
 from keyportal.api.v1.limits import limit, require_usual
-from keyportal.api.v1.permissions import end_within, require_within, usual_within
+from keyportal.api.v1.permissions import end_within, require_within, usual_end, usual_within
 from keyportal.api.v1.shapes import KeyBody, KeyChanges, NewKey, ShownKeyBody
 from keyportal.keys import changes
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
@@ -76,10 +77,10 @@ def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
 
     It belongs to the owner of the management key. Without permissions it may do what the team's
     policy lets new keys do, within what the management key may give. It ends no later than the
-    management key, and without `expires_at` at the same moment.
+    management key, and without `expires_at` at the same moment, or as late as the policy lets it.
     """
     caller, body = asked.caller, asked.body
-    told = sound(body) | {"expires_at": end_within(caller.key.expires_at, body.expires_at)}
+    told = sound(body) | {"expires_at": _end(caller, body)}
     try:
         with refusals():
             key, key_string = ApiKey.objects.issue(
@@ -117,7 +118,7 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
     given = sound(body)
     with changing(caller, id) as key:
         if given.get("expires_at", key.expires_at) != key.expires_at:
-            end_within(caller.key.expires_at, body.expires_at)
+            end_within(caller.key.expires_at, given["expires_at"])
         if body.owner is not UNSET:
             # They could rotate it, and have what an admin granted to somebody else.
             require_usual(caller, key)
@@ -140,6 +141,13 @@ def delete_key(asked: Asked[None, NoQuery], id: str) -> None:  # noqa: A002
     """
     with changing(asked.caller, id) as key:
         key.revoke(actor=asked.caller.user, address=asked.caller.address)
+
+
+def _end(caller: Caller, body: NewKey) -> datetime | None:
+    """Raises `BeyondBounds`."""
+    if body.expires_at is UNSET:
+        return usual_end(caller.key.expires_at, caller.team.policy)
+    return end_within(caller.key.expires_at, body.expires_at)
 
 
 def _permissions(caller: Caller, body: NewKey) -> Permissions:

@@ -1,10 +1,11 @@
 """What a key may do, as it is written here, and what a management key may give."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Self
 
 from django.core.exceptions import ValidationError
+from django.utils import timezone
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyportal.api.problems import BeyondBounds, FieldError, Invalid
@@ -102,14 +103,17 @@ def require_within(bounds: Permissions, permissions: Permissions) -> None:
         raise BeyondBounds
 
 
-def end_within(bound: datetime | None, asked: datetime | UnsetType | None) -> datetime | None:
+def usual_end(bound: datetime | None, policy: Policy) -> datetime | None:
+    """When a key ends where nobody says: with the management key, or earlier if the policy asks."""
+    longest = policy.longest_days and timezone.now() + timedelta(days=policy.longest_days)
+    return min((end for end in (bound, longest) if end), default=None)
+
+
+def end_within(bound: datetime | None, asked: datetime | None) -> datetime | None:
     """`bound` is when the management key ends, and with it, at the latest, what comes out of it.
 
-    Whoever found it could make a way in that outlives it otherwise. Where nothing is asked for, the
-    key ends at the same moment. Raises `BeyondBounds`.
+    Whoever found it could make a way in that outlives it otherwise. Raises `BeyondBounds`.
     """
-    if asked is UNSET:
-        return bound
     if bound is not None and (asked is None or asked > bound):
         told = f"Not later than this management key itself, which ends at {bound.isoformat()}."
         raise BeyondBounds(

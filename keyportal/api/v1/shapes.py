@@ -109,7 +109,7 @@ class NewKey(Struct, forbid_unknown_fields=True):
         Moment | UnsetType | None,
         Meta(
             description="Null: never, for which the management key must never end either. Left "
-            "out: when the management key ends."
+            "out: when the management key ends, or as late as the policy lets it."
         ),
     ] = UNSET
 
