@@ -70,6 +70,7 @@ def _described(key: ApiKey, secret: Secret) -> dict[str, Any]:
         "team": key.team.slug,
         # The old secret of a rotation may end before its key.
         "expires_at": min(ends, default=None),
+        "lasts_until_used": secret.lasts_until_used,
         "permissions": {
             "models": permissions.models,
             "endpoints": permissions.endpoints.value,

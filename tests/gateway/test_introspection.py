@@ -38,6 +38,7 @@ def test_a_key_without_bounds(
         "name": "ci",
         "team": team.slug,
         "expires_at": None,
+        "lasts_until_used": False,
         "permissions": {"models": [], "endpoints": "all", "networks": []},
         "limits": [],
         "models": [model.name],
@@ -177,6 +178,17 @@ def test_each_secret_is_told_when_it_ends_itself(live: Server, bob: User, issue:
     }
     ending = Secret.objects.get(expires_at__isnull=False).expires_at
     assert told == {old: ending, new: end}
+
+
+def test_a_secret_that_ends_when_the_new_one_is_used_says_so(
+    live: Server, bob: User, issue: Issue
+) -> None:
+    key, old = issue(bob)
+    new = rotate(key, Grace.FIRST_USE, actor=bob).text
+    told = {}
+    for text in (old, new):
+        told[text] = live.request("GET", KEY, key=text).json()["lasts_until_used"]
+    assert told == {old: True, new: False}
 
 
 @pytest.mark.postgresql

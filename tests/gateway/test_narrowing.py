@@ -15,7 +15,7 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import Changes, change, disable, enable
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
-from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rotation import Grace, end_old, rotate
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import User
 from tests.serving import CHAT, Reply, Server, chat_body, head, wait_until
@@ -48,6 +48,11 @@ def expire(key: ApiKey) -> None:
     change(key, Changes(expires_at=timezone.now() - timedelta(seconds=1)), actor=key.owner)
 
 
+def end_rotation(key: ApiKey) -> None:
+    rotate(key, Grace.WEEK, actor=key.owner)
+    end_old(key, actor=key.owner)
+
+
 TAKINGS = {
     "disabled": Taking(
         lambda key: disable(key, actor=key.owner), 401, "invalid_api_key", "Incorrect API key"
@@ -56,6 +61,7 @@ TAKINGS = {
     "rotated": Taking(
         lambda key: rotate(key, Grace.NOW, actor=key.owner), 401, "invalid_api_key", "Incorrect"
     ),
+    "rotation ended": Taking(end_rotation, 401, "invalid_api_key", "Incorrect"),
     "models": Taking(
         permit(Permissions(("public/*",))), 403, "model_not_allowed", "it may call: public/*."
     ),
