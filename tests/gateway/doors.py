@@ -8,8 +8,14 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from tests.serving import CHAT, Reply, chat_body
+from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import User
+from tests.serving import CHAT, Reply, Server, chat_body
+from tests.upstream import Upstream as FakeUpstream
 
+Issue = Callable[..., tuple[ApiKey, str]]
 CLIENT = "127.0.0.2"
 
 
@@ -74,3 +80,30 @@ def is_refused_as_on_v1(reply: Reply, direct: Reply) -> None:
     assert reply.headers.get("x-should-retry") == direct.headers.get("x-should-retry")
     assert ("retry-after" in reply.headers) == ("retry-after" in direct.headers)
     assert reply.json().keys() == direct.json().keys()
+
+
+def require_refusals_of_v1(
+    door: Door, live: Server, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    """Whoever is refused meets the status, headers and words of `/v1/`; the model meets nobody."""
+    _, used_up = issue(alice, "minute", limits=Limits(requests_per_minute=1))
+    _, quota = issue(alice, "day", limits=Limits(requests_per_day=1))
+    _, reader = issue(alice, "reader", permissions=Permissions(endpoints=Endpoints.READ))
+    for good in (used_up, quota):
+        assert door.chat(good).status == 200
+    fake.received.clear()
+    expected: tuple[tuple[str | None, int, str], ...] = (
+        (None, 401, "invalid_api_key"),
+        ("nonsense", 401, "invalid_api_key"),
+        (reader, 403, "endpoint_not_allowed"),
+        (used_up, 429, "rate_limit_exceeded"),
+        (quota, 429, "insufficient_quota"),
+    )
+    for shown, status, code in expected:
+        reply = door.chat(shown)
+        assert (reply.status, reply.code) == (status, code)
+        is_refused_as_on_v1(reply, live.chat(shown, "echo"))
+    reply = door.chat(used_up)
+    assert 1 <= int(reply.headers["retry-after"]) <= 60
+    assert reply.headers["x-ratelimit-remaining-requests"] == "0"
+    assert fake.received == []

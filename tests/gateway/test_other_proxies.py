@@ -15,9 +15,8 @@ from django.conf import settings
 
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
-from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
-from tests.gateway.doors import CLIENT, Door, changed, is_refused_as_on_v1, read
+from tests.gateway.doors import CLIENT, Door, changed, read, require_refusals_of_v1
 from tests.proxies import caddy, make_certificate
 from tests.serving import CHAT, Server, chat_body, free_port, wait_until
 from tests.upstream import Upstream as FakeUpstream
@@ -106,27 +105,7 @@ def test_a_call_that_may_pass_arrives_with_whose_key_it_shows_and_without_the_ke
 def test_refusals_reach_the_caller_as_they_are_on_v1(
     door: Door, live: Server, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
-    _, used_up = issue(alice, "minute", limits=Limits(requests_per_minute=1))
-    _, quota = issue(alice, "day", limits=Limits(requests_per_day=1))
-    _, reader = issue(alice, "reader", permissions=Permissions(endpoints=Endpoints.READ))
-    for good in (used_up, quota):
-        assert door.chat(good).status == 200
-    fake.received.clear()
-    expected: tuple[tuple[str | None, int, str], ...] = (
-        (None, 401, "invalid_api_key"),
-        ("nonsense", 401, "invalid_api_key"),
-        (reader, 403, "endpoint_not_allowed"),
-        (used_up, 429, "rate_limit_exceeded"),
-        (quota, 429, "insufficient_quota"),
-    )
-    for shown, status, code in expected:
-        reply = door.chat(shown)
-        assert (reply.status, reply.code) == (status, code)
-        is_refused_as_on_v1(reply, live.chat(shown, "echo"))
-    reply = door.chat(used_up)
-    assert 1 <= int(reply.headers["retry-after"]) <= 60
-    assert reply.headers["x-ratelimit-remaining-requests"] == "0"
-    assert fake.received == []
+    require_refusals_of_v1(door, live, fake, alice, issue)
 
 
 def test_nobody_passes_while_nobody_can_be_asked(open_door: OpenDoor, fake: FakeUpstream) -> None:
