@@ -390,7 +390,25 @@ def test_a_limit_that_is_none_is_refused_by_its_name(
     assert "Tokens per day: " in answer.content.decode()
 
 
-# A page that was opened before somebody else changed the key.
+# A page that was opened before somebody else changed what it shows.
+
+
+def test_a_page_from_before_does_not_let_a_user_or_team_in_again(
+    operator: Client, team: Team, bob: User
+) -> None:
+    addresses = [f"/admin/teams/user/{bob.pk}/change/", f"/admin/teams/team/{team.pk}/change/"]
+    pages = [operator.get(address) for address in addresses]
+    User.objects.filter(pk=bob.pk).update(is_active=False)
+    Team.objects.update(is_active=False, key_limit=3)
+    for address, page, typed in zip(
+        addresses, pages, ({"first_name": "Robert"}, {"name": "Acme & Co"}), strict=True
+    ):
+        assert operator.post(address, sent(page, **typed)).status_code == 302
+    bob.refresh_from_db()
+    team.refresh_from_db()
+    assert (bob.first_name, bob.is_active) == ("Robert", False)
+    assert (team.name, team.is_active, team.key_limit) == ("Acme & Co", False, 3)
+    assert bob.password not in pages[0].content.decode()
 
 
 def test_a_page_from_before_a_report_does_not_enable_the_leaked_key(

@@ -1,11 +1,13 @@
 """Django's admin, for operators: users, teams and memberships; and how one gets in."""
 
+from typing import Any
+
 from allauth.account import admin as _registered  # noqa: F401 - before it is taken back below
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest
 
 from keyportal.teams.models import Membership, Team, User
@@ -27,8 +29,26 @@ class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]  # not ge
     extra = 0
 
 
+class SavesWhatWasChanged(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+    """And nothing that a page merely shows: somebody may have been let go since it was opened."""
+
+    def get_form(self, *args: Any, **kwargs: Any) -> Any:
+        form = super().get_form(*args, **kwargs)
+        for field in form.base_fields.values():
+            # A disabled one is never changed; the digest of a password is none to show in full.
+            field.show_hidden_initial = not field.disabled
+        return form
+
+    def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
+        if not change:
+            super().save_model(request, obj, form, change)
+            return
+        columns = {field.name for field in obj._meta.concrete_fields}
+        obj.save(update_fields=columns.intersection(form.changed_data))
+
+
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]  # not generic at run time
+class UserAdmin(SavesWhatWasChanged, DjangoUserAdmin):  # type: ignore[type-arg]  # not generic at run time
     list_display = ["username", "email", "is_active", "is_staff", "last_login"]
     list_filter = ["is_active", "is_staff", "is_superuser"]
     inlines = [MembershipInline]
@@ -44,7 +64,7 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]  # not generic at ru
 
 
 @admin.register(Team)
-class TeamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+class TeamAdmin(SavesWhatWasChanged):
     list_display = ["name", "slug", "key_count", "key_limit", "is_active", "created_at"]
     list_filter = ["is_active"]
     search_fields = ["name", "slug"]
