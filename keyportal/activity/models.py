@@ -224,7 +224,11 @@ class Tombstone(models.Model):
     name = models.CharField(max_length=64)
     team_slug = models.CharField(max_length=64)
     owner = models.CharField(
-        max_length=150, blank=True, help_text="A user name; empty: not known any more."
+        max_length=150,
+        blank=True,
+        default="",
+        db_default="",  # Hosts of the release before know nothing of it, and delete keys.
+        help_text="A user name; empty: not known any more.",
     )
     deleted_at = models.DateTimeField(auto_now_add=True)
     deleted_by = models.CharField(max_length=150, blank=True)

@@ -194,6 +194,7 @@ class ApiKey(models.Model):
     disabled_at = models.DateTimeField(null=True, blank=True)
     is_held = models.BooleanField(
         default=False,
+        db_default=False,  # Hosts of the release before know nothing of it, and make keys.
         editable=False,
         help_text="An admin or operator disabled it: the owner can't enable it.",
     )

@@ -524,6 +524,8 @@ def test_keys_that_were_disabled_before_are_held_unless_their_owner_did_it(
     ApiKey.objects.filter(pk__in=[unknown.pk, again.pk]).update(disabled_at=hour)
     report(text)
     ApiKey.objects.update(is_held=False)
-    import_module("keyportal.keys.migrations.0009_held").hold(apps, connection.schema_editor())
+    import_module("keyportal.keys.migrations.0011_hold_disabled").hold(
+        apps, connection.schema_editor()
+    )
     assert [is_held(one) for one in (by_ada, unknown, again)] == [True] * 3
     assert [is_held(one) for one in (by_bob, on, leaked)] == [False] * 3

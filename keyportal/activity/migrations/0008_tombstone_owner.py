@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='tombstone',
             name='owner',
-            field=models.CharField(blank=True, help_text='A user name; empty: not known any more.', max_length=150),
+            field=models.CharField(blank=True, db_default='', default='', help_text='A user name; empty: not known any more.', max_length=150),
         ),
     ]
