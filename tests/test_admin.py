@@ -393,6 +393,30 @@ def test_a_limit_that_is_none_is_refused_by_its_name(
 # A page that was opened before somebody else changed what it shows.
 
 
+def test_a_page_from_before_gives_back_neither_a_role_nor_a_right(
+    operator: Client, team: Team, ada: User
+) -> None:
+    right = Permission.objects.get(codename="change_apikey")
+    ada.user_permissions.add(right)
+    membership = Membership.objects.get(user=ada)
+    addresses = [
+        f"/admin/teams/user/{ada.pk}/change/",
+        f"/admin/teams/team/{team.pk}/change/",
+        f"/admin/teams/membership/{membership.pk}/change/",
+    ]
+    pages = [operator.get(address) for address in addresses]
+    Membership.objects.filter(user=ada).update(role=Role.VIEWER)
+    ada.user_permissions.clear()
+    typed: list[dict[str, str]] = [{"first_name": "Ada"}, {"name": "Acme & Co"}, {}]
+    for address, page, changed in zip(addresses, pages, typed, strict=True):
+        assert operator.post(address, sent(page, **changed)).status_code == 302
+        assert Membership.objects.get(user=ada).role == Role.VIEWER
+        assert not ada.user_permissions.exists()
+    assert User.objects.get(pk=ada.pk).first_name == "Ada"
+    operator.post(addresses[2], sent(operator.get(addresses[2]), role="admin"))
+    assert Membership.objects.get(user=ada).role == Role.ADMIN
+
+
 def test_a_page_from_before_does_not_let_a_user_or_team_in_again(
     operator: Client, team: Team, bob: User
 ) -> None:

@@ -28,6 +28,12 @@ class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]  # not ge
     autocomplete_fields = ["team", "user"]
     extra = 0
 
+    def formfield_for_dbfield(self, *args: Any, **kwargs: Any) -> Any:
+        """A row whose fields are as they were shown is not saved: it may give a role back."""
+        if field := super().formfield_for_dbfield(*args, **kwargs):
+            field.show_hidden_initial = True
+        return field
+
 
 class SavesWhatWasChanged(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
     """And nothing that a page merely shows: somebody may have been let go since it was opened."""
@@ -45,6 +51,12 @@ class SavesWhatWasChanged(admin.ModelAdmin):  # type: ignore[type-arg]  # not ge
             return
         columns = {field.name for field in obj._meta.concrete_fields}
         obj.save(update_fields=columns.intersection(form.changed_data))
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        for field in form.instance._meta.many_to_many:
+            if change and field.name not in form.changed_data:
+                form.cleaned_data.pop(field.name, None)  # What isn't there is left as it is.
+        super().save_related(request, form, formsets, change)
 
 
 @admin.register(User)
@@ -89,7 +101,7 @@ class TeamAdmin(SavesWhatWasChanged):
 
 
 @admin.register(Membership)
-class MembershipAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+class MembershipAdmin(SavesWhatWasChanged):
     list_display = ["user", "team", "role", "created_at"]
     list_filter = ["role"]
     list_select_related = ["user", "team"]
