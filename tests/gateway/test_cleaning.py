@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.conf import settings
+from django.db import OperationalError, connections, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -24,7 +25,7 @@ from keyportal.activity.models import (
 from keyportal.activity.windows import Kind
 from keyportal.gateway import cleaning as module
 from keyportal.gateway.cleaning import Cleaner
-from keyportal.gateway.writer import Writer
+from keyportal.gateway.writer import ALIAS, Writer
 from keyportal.keys.models import Reminder
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
@@ -111,6 +112,19 @@ def test_many_go_a_slice_at_a_time(writer: Writer, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "delete", count)
     clean(writer)
     assert slices == [100, 100, 50]
+
+
+def test_a_slice_is_no_more_than_that_however_the_database_goes_about_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A plan that asks anew for the first few, for each row, must not get others each time."""
+    monkeypatch.setattr(module, "SLICE", 100)
+    Call.objects.bulk_create([call(started_at=ago(days=8)) for _ in range(250)])
+    (rows,) = (one for one in module.ageing() if one.table == "activity_call")
+    with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
+        if settings.IS_POSTGRESQL:
+            cursor.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+        assert [module.delete(rows) for _ in range(3)] == [100, 100, 50]
 
 
 def test_a_database_that_is_away_ends_no_cleaner(
