@@ -1,6 +1,7 @@
 """A model server on loopback that answers, streams, stalls, breaks off and misbehaves on demand.
 
-What it does is chosen by the name that the route gives the model: `Route.upstream_model`.
+What it does is chosen by the name that the route gives the model: `Route.upstream_model`. A GET,
+which has no body, may name one as `?model=`.
 """
 
 import asyncio
@@ -52,11 +53,13 @@ class Upstream:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await self._upload(request) if _is_form(request) else await request.read()
         self.received.append(Received(request.path, request.headers, body, time.monotonic()))
-        if request.method == "GET":
+        if request.method != "GET":
+            model = _fields(self.received[-1])["model"]
+        elif not (model := request.query.get("model", "")):
             return web.json_response(
                 {"object": "list", "data": [{"id": "tiny", "object": "model"}]}
             )
-        behaviour, _, detail = _fields(self.received[-1])["model"].partition(":")
+        behaviour, _, detail = model.partition(":")
         try:
             response: web.StreamResponse = await getattr(self, f"_{behaviour}")(request, detail)
         except (asyncio.CancelledError, ConnectionError):
