@@ -207,6 +207,7 @@ def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
     ):
         page.goto(path)
         assert not sticks_out(page), path
+        assert all(map(is_unclipped, page.locator(".card.alone").all())), path
     ApiKey.objects.filter(pk=key.pk).update(reported_at=key.created_at)
     page.goto(KEYS)
     expect(button(page, "Rotate it now")).to_be_in_viewport(ratio=1)
