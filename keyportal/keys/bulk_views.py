@@ -7,7 +7,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods
 
-from keyportal.activity.impact import requests_of_a_day
+from keyportal.activity.impact import impact, requests_of_a_day
 from keyportal.keys.bulk import DELETING, DISABLING, Deed, chosen, do
 from keyportal.keys.last_use import last_used_at
 from keyportal.keys.models import ApiKey
@@ -42,10 +42,11 @@ def _ask_or_do(request: TeamRequest, deed: Deed) -> HttpResponse:
 
 
 def _question(request: TeamRequest, deed: Deed, keys: list[ApiKey], *, status: int) -> HttpResponse:
-    calls = requests_of_a_day(request.team, [key.public_id for key in keys])
+    public_ids = [key.public_id for key in keys]
+    calls = requests_of_a_day(request.team, public_ids)
     used = last_used_at(keys)
     rows = [(key, calls.get(key.public_id, 0), used.get(key.public_id)) for key in keys]
-    context = {"deed": deed, "rows": rows}
+    context = {"deed": deed, "rows": rows, "impact": impact(request.team, public_ids)}
     return render_part(request, "keys/bulk.html", "keys/_bulk.html", context, status=status)
 
 

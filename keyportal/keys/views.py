@@ -107,7 +107,7 @@ def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
         key = ApiKey.objects.of(request.team).for_display().get(public_id=public_id)
         require_change(request.membership, key)
         if request.method != "POST":
-            stops = impact(request.team, public_id)
+            stops = impact(request.team, [public_id])
             context = {"key": key, "used": last_use(key), "impact": stops}
             return render_part(request, "keys/delete.html", "keys/_delete.html", context)
         key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])

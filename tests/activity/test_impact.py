@@ -36,7 +36,7 @@ def test_it_sums_the_last_day_of_this_key_alone(team: Team, other_team: Team, us
     used(Step.HOUR, KEY, ago=24, requests=100, model="public/old")
     used(Step.HOUR, "Other123", requests=1000)
     used(Step.HOUR, KEY, requests=1000, team_slug=other_team.slug)
-    found = impact(team, KEY)
+    found = impact(team, [KEY])
     assert found.requests == 12
     assert found.models == Many(["public/small", "public/large"], 0)
 
@@ -51,16 +51,33 @@ def test_it_tells_whence_the_calls_came_the_busiest_first(
     call("Other123", address="198.51.100.1", agent="theirs")
     call(address="198.51.100.2", agent="elsewhere", team_slug=other_team.slug)
     call(minutes=25 * 60, address="198.51.100.3", agent="yesterday")
-    found = impact(team, KEY)
+    found = impact(team, [KEY])
     assert found.addresses == Many(["192.0.2.7", "2001:db8::1"], 0)
     assert found.agents == Many(["curl/8.5"], 0)
     assert not found.is_cut
 
 
+def test_of_several_keys_it_tells_what_comes_with_any_of_them(
+    team: Team, used: Used, call: CallOnce
+) -> None:
+    used(Step.HOUR, KEY, requests=5, model="public/large")
+    used(Step.HOUR, "Second12", requests=7, model="public/large")
+    used(Step.HOUR, "Other123", requests=1000, model="public/other")
+    call(address="192.0.2.7", agent="curl/8.5")
+    for _ in range(2):
+        call("Second12", address="192.0.2.8", agent="curl/8.5")
+    call("Other123", address="198.51.100.1", agent="theirs")
+    found = impact(team, [KEY, "Second12"])
+    assert found.requests == 12
+    assert found.models == Many(["public/large"], 0)
+    assert found.addresses == Many(["192.0.2.8", "192.0.2.7"], 0)
+    assert found.agents == Many(["curl/8.5"], 0)
+
+
 def test_long_lists_are_cut_and_say_so(team: Team, call: CallOnce) -> None:
     for number in range(8):
         call(address=f"192.0.2.{number}", agent=f"program-{number}")
-    found = impact(team, KEY)
+    found = impact(team, [KEY])
     assert (len(found.addresses.first), found.addresses.more) == (5, 3)
     assert (len(found.agents.first), found.agents.more) == (5, 3)
 
@@ -72,7 +89,7 @@ def test_only_the_latest_calls_of_the_team_are_looked_through(
     call(minutes=9, address="192.0.2.9")
     for minutes in range(4):
         call("Busy1234", minutes=minutes)
-    found = impact(team, KEY)
+    found = impact(team, [KEY])
     assert found.addresses == Many([], 0)
     assert found.is_cut
 
@@ -84,9 +101,9 @@ def test_three_queries_whatever_was_called(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     with django_assert_num_queries(3):
-        impact(team, KEY)
+        impact(team, [KEY])
     for number in range(20):
         used(Step.HOUR, KEY, ago=number, model=f"public/{number}")
         call(minutes=number, address=f"192.0.2.{number}")
     with django_assert_num_queries(3):
-        impact(team, KEY)
+        impact(team, [KEY])

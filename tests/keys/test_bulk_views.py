@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone, UsageHour
+from keyportal.activity.models import Action, AuditEvent, Call, Tombstone, UsageHour
 from keyportal.activity.periods import Step
 from keyportal.keys import bulk
 from keyportal.keys.models import ApiKey
@@ -36,8 +36,19 @@ def test_the_question_lists_what_will_stop(
         start=Step.HOUR.floor(timezone.now()),
         team_slug=team.slug,
         public_id=keys[1].public_id,
+        model="public/large",
         requests=1234,
     )
+    for key, address in ((keys[1], "192.0.2.7"), (keys[2], "198.51.100.1")):
+        Call.objects.create(
+            started_at=timezone.now(),
+            team_slug=team.slug,
+            public_id=key.public_id,
+            address=address,
+            agent="<curl>",
+            status=200,
+            duration_ms=1,
+        )
     client = sign_in(bob)
     page = client.get(path, chosen(keys[:2]))
     fragment = client.get(path, chosen(keys[:2]), headers=HTMX)
@@ -45,8 +56,11 @@ def test_the_question_lists_what_will_stop(
     assert fragment.content.lstrip().startswith(b'<article id="bulk"')
     for response in (page, fragment):
         text = response.content.decode()
-        for expected in ("&lt;b&gt;a", keys[1].masked, "bob", "1,234", "2 API keys"):
+        for expected in ("&lt;b&gt;a", keys[1].masked, "bob", "2 API keys", "1,234 calls</strong>"):
             assert expected in text
+        for expected in ("came with these keys", "public/large", "192.0.2.7", "&lt;curl&gt;"):
+            assert expected in text
+        assert "198.51.100.1" not in text
         assert keys[2].public_id not in text
         assert "HX-Request" in response["Vary"]
     assert f'hx-post="{path}"' in fragment.content.decode()
