@@ -36,8 +36,9 @@ class Sighting(models.Model):
 
 
 class Look(models.Model):
-    """A key looked at what there is to call, or at itself, from a network: no call, so it has no
-    row among those. One row a day (UTC), of the first time on it; kept for as long as calls.
+    """From a network, a key looked at what there is to call, or at itself, or was verified as one
+    of very many: what has no row among the calls. One row a day (UTC), of the first time on it;
+    kept for as long as calls.
     """
 
     team_slug = models.CharField(max_length=64)

@@ -57,8 +57,7 @@ class Meter:
     def looked(self, call: Call) -> None:
         """Note from where a key looked at what there is to call, or at itself: whoever tries a
         key that they found does just that. It is no call, so it has no row of its own."""
-        if call.address and len(self._looked) < MAX_LOOKED:
-            self._looked.add((call.verdict.team_slug, call.verdict.public_id, call.address))
+        self._saw_from(call.verdict, call.address)
 
     def ended(self, call: Call) -> None:
         """Note a call that was let in and is over, however it ended."""
@@ -116,9 +115,15 @@ class Meter:
                 )
             )
         else:
+            self._saw_from(verdict, use.address)
             self._alike[int(now) // 60 * 60, *whose, model, status >= 400, took] += 1
             if len(self._alike) > MAX_RECORDS:
                 self._fold_alike()
+
+    def _saw_from(self, verdict: Verdict, address: str | None) -> None:
+        """What has no row is seen by the watch this way."""
+        if address and len(self._looked) < MAX_LOOKED:
+            self._looked.add((verdict.team_slug, verdict.public_id, address))
 
     def _fold(self) -> None:
         """Keep only the sums of the oldest calls, because their rows can't be written for long."""

@@ -1,7 +1,7 @@
 """What looks as if a key were in the wrong hands, seen in what the meter has gathered anyway.
 
-Requests that are no calls are gathered for it alone: whoever verifies a key that they found makes
-no call, but asks which models it opens.
+Requests without a row are gathered for it alone: whoever verifies a key that they found makes no
+call, but asks which models it opens; and of very many verifications only some have rows.
 
 Looked at in the writer's thread, once a flush has committed, so that no call and no figure waits
 for it. Who is to be told is told by mail, by a thread of its own, once an hour for a key and

@@ -1,6 +1,7 @@
 """What the meter gathers anyway is looked at for keys in the wrong hands, and people are told."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -19,10 +20,12 @@ from keyportal.activity.models import (
     Tombstone,
     UsageDay,
 )
+from keyportal.activity.models import Call as CallRow
 from keyportal.gateway import metering
 from keyportal.gateway import watch as module
 from keyportal.gateway.cleaning import Cleaner
 from keyportal.gateway.flight import Call
+from keyportal.gateway.flush import Use
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.watch import network_of
 from keyportal.gateway.writer import Writer
@@ -122,6 +125,20 @@ def test_looks_at_what_there_is_to_call_count_as_calls_do(
     assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
     sink.wait_for(1)
     assert not UsageDay.objects.exclude(requests=2).exists()
+
+
+def test_of_many_verifications_those_without_rows_count_too(
+    workers: list[Meter], bob: User, issue: Issue, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "SLICE", 2)
+    key, _ = issue(bob)
+    for address in [*addresses(4), ""]:
+        use = Use(bytes(key.current_secret.digest), time.time(), address or None, b"")
+        workers[0].verified(verdict_of(key), use, "/auth/verify", "", 200, "req_1")
+    asyncio.run(workers[0].flush())
+    assert CallRow.objects.count() == 2
+    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
+    sink.wait_for(1)
 
 
 def test_a_look_is_kept_once_a_day_for_a_key_and_network(
