@@ -1,46 +1,65 @@
 """Answers whose time tells nothing."""
 
 import asyncio
-import time
+import selectors
 
 import pytest
 
-from keyportal import even
 from keyportal.asgi_types import Message, Receive, Scope, Send
-from keyportal.even import Even
+from keyportal.even import STRETCH_SECONDS, Even
 from tests.asgi import Client, scope
 
 
+class Selector(selectors.DefaultSelector):
+    """Waits for nothing, and lets its clock go on by as much."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += timeout or 0
+        return super().select(0)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Its time is the selector's, so a busy machine takes none of it."""
+
+    def __init__(self) -> None:
+        self._clock = Selector()
+        super().__init__(self._clock)
+
+    def time(self) -> float:
+        return self._clock.now
+
+
 def seconds(work: float, method: str = "POST") -> float:
+    """How long the answer takes of whose application takes `work`."""
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(work)
         await send({"type": "http.response.start", "status": 202, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
 
+    async def answer() -> float:
+        await Even(app)(scope("/leaks/report", method), client.receive, client.send)
+        return asyncio.get_running_loop().time()
+
     client = Client()
-    began = time.perf_counter()
-    asyncio.run(Even(app)(scope("/leaks/report", method), client.receive, client.send))
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        took = runner.run(answer())
     assert client.body == b"ok"
-    return time.perf_counter() - began
+    return took
 
 
-@pytest.mark.parametrize("work", [0, 0.05, 0.15])
-def test_quick_and_slow_answers_go_out_at_the_same_time(
-    monkeypatch: pytest.MonkeyPatch, work: float
-) -> None:
-    monkeypatch.setattr(even, "STRETCH_SECONDS", 0.3)
-    assert 0.3 <= seconds(work) < 0.5
-
-
-def test_what_takes_longer_waits_for_the_end_of_its_stretch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(even, "STRETCH_SECONDS", 0.2)
-    assert 0.4 <= seconds(0.25) < 0.6
+@pytest.mark.parametrize(
+    ("work", "stretches"),
+    [(0, 1), (0.01, 1), (0.9, 1), (0.999, 1), (1.001, 2), (2.5, 3)],
+)
+def test_answers_go_out_at_the_end_of_a_stretch(work: float, stretches: int) -> None:
+    assert seconds(work * STRETCH_SECONDS) == pytest.approx(stretches * STRETCH_SECONDS, abs=1e-6)
 
 
 def test_a_page_that_is_only_read_does_not_wait() -> None:
-    assert seconds(0, "GET") < even.STRETCH_SECONDS
+    assert seconds(0.01, "GET") == pytest.approx(0.01)
 
 
 def test_the_application_is_over_before_its_answer_waits() -> None:
