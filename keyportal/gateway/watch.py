@@ -70,9 +70,14 @@ class Watch:
         with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
             rows = [(*look, _moment(day), _moment(now)) for look in sorted(looks)]
             cursor.executemany(_LOOK, rows)
+            seen = _note_networks(cursor, fresh, start)
+            real = _note_refusals(cursor, refused, start)
+        # Counted once that is committed: of two workers that wrote at one time, and counted before,
+        # neither would see what the other has seen.
+        with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
             found = [
-                *_spread(cursor, fresh, start),
-                *_guessed(cursor, refused, start),
+                *_spread(cursor, seen, start),
+                *_guessed(cursor, real, start),
                 *(Suspicion(one, Action.KEY_HAUNTED, number) for one, number in buried.items()),
             ]
             # In one order, so that no two workers wait for each other's rows.
@@ -131,20 +136,28 @@ def _by_public_id(flush: Flush) -> Counter[str]:
     return refused
 
 
-def _spread(cursor: Any, fresh: set[tuple[str, ...]], start: int) -> Iterator[Suspicion]:
+def _note_networks(cursor: Any, fresh: set[tuple[str, ...]], start: int) -> list[str]:
+    """Whose they are."""
     rows = [(public_id, _moment(start), network, 1) for public_id, network in sorted(fresh)]
     cursor.executemany(_SIGHT, rows)
-    asked = sorted({public_id for public_id, _ in fresh})
-    for public_id, number in _among(cursor, _NETWORKS, asked, _moment(start - STRETCH_SECONDS)):
+    return sorted({public_id for public_id, _ in fresh})
+
+
+def _note_refusals(cursor: Any, refused: Counter[str], start: int) -> list[str]:
+    """The ids that are real: only those are written down, or who makes them up fills a table."""
+    real = sorted(public_id for (public_id,) in _among(cursor, _REAL, [*refused]))
+    rows = [(public_id, _moment(start), "", refused[public_id]) for public_id in real]
+    cursor.executemany(_SIGHT, rows)
+    return real
+
+
+def _spread(cursor: Any, seen: list[str], start: int) -> Iterator[Suspicion]:
+    for public_id, number in _among(cursor, _NETWORKS, seen, _moment(start - STRETCH_SECONDS)):
         if number >= settings.ALARM_NETWORKS:
             yield Suspicion(public_id, Action.KEY_SPREAD, number)
 
 
-def _guessed(cursor: Any, refused: Counter[str], start: int) -> Iterator[Suspicion]:
-    """Only ids of real keys are written down: whoever makes them up fills no table."""
-    real = sorted(public_id for (public_id,) in _among(cursor, _REAL, [*refused]))
-    rows = [(public_id, _moment(start), "", refused[public_id]) for public_id in real]
-    cursor.executemany(_SIGHT, rows)
+def _guessed(cursor: Any, real: list[str], start: int) -> Iterator[Suspicion]:
     for public_id, number in _among(cursor, _REFUSALS, real, _moment(start - STRETCH_SECONDS)):
         if number >= settings.ALARM_REFUSALS:
             yield Suspicion(public_id, Action.KEY_GUESSED, int(number))

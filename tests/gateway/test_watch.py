@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -363,6 +364,30 @@ def test_two_workers_that_see_the_same_at_one_time_tell_it_once(
             meter.refused(secret.digest(text.encode()), text[6:14])
         asyncio.run(both())
     assert len(told(Action.KEY_HAUNTED)) == 1
+
+
+@pytest.mark.postgresql  # On SQLite one writes after the other.
+def test_two_workers_that_see_half_of_the_networks_each_at_one_time_tell_of_all(
+    workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither counts before what it has seen is there for the other to count."""
+    key, _ = issue(bob)
+    verdict, count, both_have_written = verdict_of(key), module._among, Barrier(2)
+
+    def count_together(cursor: Any, statement: str, *more: Any) -> Iterator[tuple[Any, ...]]:
+        if statement == module._NETWORKS:
+            both_have_written.wait(10)
+        return count(cursor, statement, *more)
+
+    async def see_at_once() -> None:
+        for meter, first in zip(workers, (0, 2), strict=True):
+            for address in addresses(2, first):
+                meter.looked(call_of(verdict, client=(address, 1)))
+        await asyncio.gather(*(meter.flush() for meter in workers))
+
+    monkeypatch.setattr(module, "_among", count_together)
+    asyncio.run(see_at_once())
+    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
 
 
 def test_kinds_are_told_apart(workers: list[Meter], bob: User, issue: Issue) -> None:
