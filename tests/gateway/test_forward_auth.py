@@ -10,7 +10,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from django.db import connection as database
 from django.utils import timezone
 
 from keyportal.activity.models import Call
@@ -405,27 +404,3 @@ def test_verifications_are_usage_without_tokens(
     # What the caller made up is in no table.
     assert (refused.endpoint, refused.model, refused.status) == (PATH, "", 403)
     assert api_key.secrets.get().last_used_at is not None
-
-
-@pytest.mark.gateway
-@pytest.mark.parametrize("how", ["delete", "disable"])
-def test_a_key_that_is_taken_away_is_refused_from_the_next_verification_on(
-    own_server: OwnServer, alice: User, issue: Issue, how: str
-) -> None:
-    server = own_server(workers=4 if database.vendor == "postgresql" else 2)
-    for name in ("first", "second", "third"):
-        api_key, key = issue(alice, name)
-        connections = [server.connect() for _ in range(16)]
-        for _ in range(5):
-            for connection in connections:
-                connection.ask(f"GET {PATH}", key)
-                assert connection.reply().status == 200
-        if how == "delete":
-            api_key.revoke(actor=alice)
-        else:
-            changes.disable(api_key, actor=alice, address=None)
-        for connection in connections:
-            connection.ask(f"GET {PATH}", key)
-        assert {connection.reply().status for connection in connections} == {401}
-        for connection in connections:
-            connection.close()

@@ -4,20 +4,22 @@ refused says what was missing."""
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.db.models import Sum
 from django.utils import timezone
 
 from keyportal.activity.models import Sighting, Window
+from keyportal.api.models import ManagementKey
+from keyportal.api.scopes import Scope
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import Changes, change, disable, enable
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.keys.rotation import Grace, end_old, rotate
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import User
+from keyportal.teams.models import Team, User
 from tests.serving import CHAT, Reply, Server, chat_body, head, wait_until
 from tests.shooters import Shooters
 
@@ -45,7 +47,7 @@ class Taking:
 
 
 def expire(key: ApiKey) -> None:
-    change(key, Changes(expires_at=timezone.now() - timedelta(seconds=1)), actor=key.owner)
+    change(key, Changes(expires_at=timezone.now()), actor=key.owner)
 
 
 def end_rotation(key: ApiKey) -> None:
@@ -54,6 +56,9 @@ def end_rotation(key: ApiKey) -> None:
 
 
 TAKINGS = {
+    "deleted": Taking(
+        lambda key: key.revoke(actor=key.owner), 401, "invalid_api_key", "Incorrect API key"
+    ),
     "disabled": Taking(
         lambda key: disable(key, actor=key.owner), 401, "invalid_api_key", "Incorrect API key"
     ),
@@ -84,6 +89,22 @@ def chat(key: str, model: str, *more: str) -> bytes:
     return head(f"POST {CHAT}", key, len(body), *more) + body
 
 
+def verification(key: str, model: str, *more: str) -> bytes:
+    """What a proxy asks that holds the same request."""
+    told = (f"X-Keyportal-Model: {model}", f"X-Original-URI: {CHAT}", "X-Original-Method: POST")
+    return head("GET /auth/verify", key, None, *told, *more)
+
+
+def require_refused_from_then_on(
+    shooters: Shooters, act: Callable[[], object], name: str, taking: Taking
+) -> None:
+    later = shooters.around(act, before=100, after=400)
+    assert set(later) == {taking.status}, name
+    assert set(shooters.since(0)) == {200, taking.status}, name
+    assert shooters.last.code == taking.code, name
+    assert taking.says in shooters.last.json()["error"]["message"], name
+
+
 def test_no_request_after_the_change_is_served(
     own_server: OwnServer, bob: User, issue: Issue, model: ServedModel
 ) -> None:
@@ -92,21 +113,62 @@ def test_no_request_after_the_change_is_served(
     for name, taking in TAKINGS.items():
         key, text = issue(bob, name)
         shooters = Shooters(server, chat(text, model.name), connections=6)
-        later = shooters.around(lambda: taking.act(key), before=100, after=400)  # noqa: B023 - at once
-        assert set(later) == {taking.status}, name
-        assert set(shooters.since(0)) == {200, taking.status}, name
-        assert shooters.last.code == taking.code, name
-        assert taking.says in shooters.last.json()["error"]["message"], name
+        require_refused_from_then_on(shooters, partial(taking.act, key), name, taking)
 
 
+# The same things taken away by the API: how it is asked, and where beneath the key's address. What
+# has ended already is no end that it takes.
+ASKED: dict[str, list[tuple[str, str, object]]] = {
+    "deleted": [("DELETE", "", None)],
+    "disabled": [("POST", "/disable", None)],
+    "rotated": [("POST", "/rotate", {"grace": "now"})],
+    "rotation ended": [
+        ("POST", "/rotate", {"grace": "7d"}),
+        ("POST", "/end-old-secret", None),
+    ],
+    "models": [("PATCH", "", {"permissions": {"models": ["public/*"]}})],
+    "endpoints": [("PATCH", "", {"permissions": {"endpoints": "embeddings"}})],
+    "read-only": [("PATCH", "", {"permissions": {"endpoints": "read"}})],
+    "networks": [("PATCH", "", {"permissions": {"networks": [*ELSEWHERE.networks]}})],
+}
+
+
+def test_no_verification_after_the_answer_to_the_change_passes(
+    own_server: OwnServer, bob: User, issue: Issue, model: ServedModel, team: Team
+) -> None:
+    """Forward auth on four workers, of which one answers to who asks for the change over HTTP."""
+    server = own_server(workers=WORKERS)
+    _, program = ManagementKey.objects.issue(
+        team=team, owner=bob, name="deploy", scopes=[Scope.KEYS_WRITE]
+    )
+
+    def ask_for(name: str, key: ApiKey) -> None:
+        for method, place, body in ASKED[name]:
+            path = f"/api/v1/keys/{key.public_id}{place}"
+            answer = server.request(method, path, key=program.text, body=body)
+            assert answer.status in {200, 204}, answer.body
+
+    assert TAKINGS.keys() - ASKED.keys() == {"expired"}
+    for name, taking in TAKINGS.items():
+        key, text = issue(bob, name)
+        act = partial(ask_for, name, key) if name in ASKED else partial(taking.act, key)
+        shooters = Shooters(server, verification(text, model.name), connections=6)
+        require_refused_from_then_on(shooters, act, name, taking)
+
+
+@pytest.mark.parametrize("request_of", [chat, verification])
 def test_no_request_from_elsewhere_is_served_behind_a_proxy(
-    own_server: OwnServer, bob: User, issue: Issue, model: ServedModel
+    own_server: OwnServer,
+    bob: User,
+    issue: Issue,
+    model: ServedModel,
+    request_of: Callable[..., bytes],
 ) -> None:
     """The address is the one that a trusted proxy tells, and no other one in the same header."""
     server = own_server(workers=WORKERS, KEYPORTAL_TRUSTED_PROXIES="127.0.0.1")
     both = Permissions(networks=("192.0.2.0/24", "2001:db8::/32"))
     key, text = issue(bob, actor=bob, permissions=both)
-    shooters = Shooters(server, chat(text, model.name, "X-Forwarded-For: 192.0.2.7"))
+    shooters = Shooters(server, request_of(text, model.name, "X-Forwarded-For: 192.0.2.7"))
     later = shooters.around(lambda: permit(ELSEWHERE)(key), before=100, after=400)
     assert set(later) == {403}
     assert set(shooters.since(0)) == {200, 403}
@@ -121,8 +183,9 @@ def test_no_request_from_elsewhere_is_served_behind_a_proxy(
         "192.0.2.7, nonsense": 403,
         "": 403,  # The proxy itself.
     }.items():
-        headers = {"X-Forwarded-For": seen}
-        assert server.request("GET", "/v1/models", key=text, headers=headers).status == status, seen
+        with server.connect() as connection:
+            connection.send(request_of(text, model.name, f"X-Forwarded-For: {seen}"))
+            assert connection.reply().status == status, seen
 
 
 def test_who_is_no_trusted_proxy_chooses_no_address(live: Server, bob: User, issue: Issue) -> None:
