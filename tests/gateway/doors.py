@@ -25,14 +25,14 @@ class Door:
     def __init__(self, port: int, certificate: Path | None = None) -> None:
         """It speaks https where it has a certificate; that is its own authority."""
         self.port = port
-        self._certificate = certificate
+        self.certificate = certificate
 
     def connect(self) -> http.client.HTTPConnection:
         open_to: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
-        if self._certificate is not None:
+        if self.certificate is not None:
             open_to = partial(
                 http.client.HTTPSConnection,
-                context=ssl.create_default_context(cafile=self._certificate),
+                context=ssl.create_default_context(cafile=self.certificate),
             )
         return open_to("127.0.0.1", self.port, timeout=30, source_address=(CLIENT, 0))
 

@@ -1,6 +1,10 @@
-"""The nginx configuration that we hand out, in a real nginx: only its addresses are changed."""
+"""The nginx configuration that we hand out, in a real nginx.
+
+Only its addresses are changed, and it gets a certificate.
+"""
 
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,23 +19,36 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
-from tests.gateway.doors import CLIENT, Door, changed, require_refusals_of_v1
+from tests.gateway.doors import (
+    CLIENT,
+    Door,
+    changed,
+    is_refused_as_on_v1,
+    require_refusals_of_v1,
+)
 from tests.nginx import nginx
+from tests.proxies import make_certificate
 from tests.serving import CHAT, Server, chat_body, free_port
 from tests.upstream import Upstream as FakeUpstream
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
-OpenDoor = Callable[[Server], Door]
+OpenDoor = Callable[..., Door]
 CONFIGURATION = Path(settings.BASE_DIR) / "deploy" / "nginx-forward-auth.conf"
 
 
 @pytest.fixture
 def open_door(fake: FakeUpstream, tmp_path: Path) -> Iterator[OpenDoor]:
-    """Start an nginx that asks this server: `open_door(live)`."""
+    """Start an nginx that asks this server: `open_door(live)`; over plain HTTP where told so."""
     with ExitStack() as running:
-        yield lambda server: running.enter_context(_door(server, fake, tmp_path))
+
+        def open_door(server: Server, *, is_plain: bool = False) -> Door:
+            folder = tmp_path / ("plain" if is_plain else "https")
+            folder.mkdir()
+            return running.enter_context(_door(server, fake, folder, is_plain))
+
+        yield open_door
 
 
 @pytest.fixture
@@ -40,16 +57,22 @@ def door(open_door: OpenDoor, live: Server) -> Door:
 
 
 @contextmanager
-def _door(keyportal: Server, fake: FakeUpstream, tmp_path: Path) -> Iterator[Door]:
-    port = free_port()
+def _door(
+    keyportal: Server, fake: FakeUpstream, folder: Path, is_plain: bool = False
+) -> Iterator[Door]:
+    port, (certificate, key) = free_port(), make_certificate(folder)
     configuration = changed(
         CONFIGURATION,
-        ("listen 443 ssl;", f"listen 127.0.0.1:{port};"),
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port}{'' if is_plain else ' ssl'};"),
+        (
+            "# ssl_certificate and ssl_certificate_key go here.",
+            f"ssl_certificate {certificate}; ssl_certificate_key {key};",
+        ),
         ("server 127.0.0.1:8000;", f"server 127.0.0.1:{keyportal.port};"),
         ("server 127.0.0.1:8001;", f"server {fake.url.split('/')[2]};"),
     )
-    with nginx(configuration, tmp_path):
-        yield Door(port)
+    with nginx(configuration, folder):
+        yield Door(port, None if is_plain else certificate)
 
 
 def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_key(
@@ -83,8 +106,13 @@ def test_the_official_client_raises_what_it_raises_on_v1(
     _, key = issue(alice, limits=Limits(requests_per_day=1))
 
     def chat(key: str) -> object:
-        url = f"http://127.0.0.1:{door.port}/v1"
-        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
+        url = f"https://127.0.0.1:{door.port}/v1"
+        trusting = openai.DefaultHttpxClient(
+            verify=ssl.create_default_context(cafile=door.certificate)
+        )
+        with openai.OpenAI(
+            base_url=url, api_key=key, max_retries=0, http_client=trusting
+        ) as client:
             # So large that it is still on its way when the refusal comes.
             prompt = "x" * 5_000_000
             return client.with_raw_response.chat.completions.create(
@@ -120,6 +148,37 @@ def test_a_key_that_may_only_read_is_not_talked_into_more(
             reply = door.ask(method, path, reader, chat_body("echo"), **claims, **methods)
             assert (reply.status, reply.code) == (403, "endpoint_not_allowed"), path
     assert door.ask("DELETE", "/v1/models/x", reader).status == 403
+    assert fake.received == []
+
+
+def test_where_the_address_is_https_plain_http_is_refused_whatever_its_caller_claims(
+    open_door: OpenDoor, own_server: OwnServer, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    """nginx says how its caller came, and makes 500 of the 426 that its configuration restores."""
+    keyportal = own_server(
+        KEYPORTAL_URL="https://keys.example.com", KEYPORTAL_TRUSTED_PROXIES="127.0.0.1"
+    )
+    _, key = issue(alice)
+    https, plain = open_door(keyportal), open_door(keyportal, is_plain=True)
+    for claim in ("", "http", "https"):
+        assert https.chat(key, X_Forwarded_Proto=claim).status == 200
+    fake.received.clear()
+    for shown in (key, "nonsense", None):
+        for claim in ("", "http", "https"):
+            reply = plain.chat(shown, X_Forwarded_Proto=claim)
+            assert (reply.status, reply.code) == (426, "https_required")
+            is_refused_as_on_v1(reply, keyportal.chat(shown, "echo"))
+    assert fake.received == []
+
+
+def test_an_nginx_that_is_not_trusted_says_nothing_of_https(
+    open_door: OpenDoor, own_server: OwnServer, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    """Its operator is told so at once, and nobody passes."""
+    door = open_door(own_server(KEYPORTAL_URL="https://keys.example.com"))
+    _, key = issue(alice)
+    reply = door.chat(key, X_Forwarded_Proto="https")
+    assert (reply.status, reply.code) == (426, "https_required")
     assert fake.received == []
 
 
