@@ -230,6 +230,18 @@ def test_two_hand_overs_at_once_keep_the_most_that_one_may_have(
     assert ApiKey.objects.filter(owner=bob).count() == 2
 
 
+def typed_in(client: Client, path: str, **fields: str) -> Callable[[], HttpResponse]:
+    """A form that is open by now, to be sent with this typed in it."""
+    form = sent(client.get(path), **fields)
+    return lambda: cast("HttpResponse", client.post(path, form))
+
+
+def signed_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
 def test_forms_that_were_opened_together_each_save_what_was_changed_in_them(
     ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
@@ -240,18 +252,38 @@ def test_forms_that_were_opened_together_each_save_what_was_changed_in_them(
         ("permissions", {"networks": "192.0.2.0/24"}),
         ("permissions", {"scope": "chosen", "patterns": "public/*"}),
     ]
-    acts = []
-    for what, fields in typed:
-        client = Client()
-        client.force_login(ada)
-        path = f"/teams/{team.slug}/keys/{key.public_id}/{what}/"
-        acts.append(partial(client.post, path, sent(client.get(path), **fields)))
-    answers = at_once(*acts)
+    path = f"/teams/{team.slug}/keys/{key.public_id}/"
+    answers = at_once(
+        *(typed_in(signed_in(ada), f"{path}{what}/", **fields) for what, fields in typed)
+    )
     assert {cast("HttpResponse", answer).status_code for answer in answers} == {302}
     key.refresh_from_db()
     assert key.limits == key.granted_limits == Limits(*[7] * len(Limits._fields))
     narrow = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
     assert key.permissions == key.granted_permissions == narrow
+
+
+def test_pages_of_a_team_that_were_opened_together_each_save_what_was_changed_in_them(
+    ada: User, team: Team
+) -> None:
+    root = User.objects.create_superuser("root", "root@example.com")
+    in_portal, in_admin = f"/teams/{team.slug}/limits/", f"/admin/teams/team/{team.pk}/change/"
+    half = len(Limits._fields) // 2
+    answers = at_once(
+        *(typed_in(signed_in(ada), in_portal, **{name: "7"}) for name in Limits._fields[:half]),
+        *(
+            typed_in(signed_in(root), in_admin, **{f"key_limits_{name}": "7"})
+            for name in Limits._fields[half:]
+        ),
+        *(
+            typed_in(signed_in(root), in_admin, **{f"limits_{name}": "9"})
+            for name in Limits._fields
+        ),
+    )
+    assert {cast("HttpResponse", answer).status_code for answer in answers} == {302}
+    team.refresh_from_db()
+    assert team.key_limits == Limits(*[7] * len(Limits._fields))
+    assert team.limits == Limits(*[9] * len(Limits._fields))
 
 
 def test_of_many_who_take_a_name_one_gets_it(bob: User, team: Team, issue: Issue) -> None:
