@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
+from io import StringIO
 from typing import cast
 
 import pytest
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.forms import model_to_dict
 from django.http import HttpResponse
@@ -283,6 +285,26 @@ def test_pages_of_a_team_that_were_opened_together_each_save_what_was_changed_in
     assert {cast("HttpResponse", answer).status_code for answer in answers} == {302}
     team.refresh_from_db()
     assert team.key_limits == Limits(*[7] * len(Limits._fields))
+    assert team.limits == Limits(*[9] * len(Limits._fields))
+
+
+def test_rules_of_a_team_that_pages_and_commands_set_at_once_are_all_kept(
+    ada: User, team: Team
+) -> None:
+    rules = ("--longest-days=90", "--must-expire=yes", "--name-pattern=ci-*", "--on-leak=delete")
+    roof = [f"--{name.replace('_', '-')}=9" for name in Limits._fields]
+    pages = [
+        typed_in(signed_in(ada), f"/teams/{team.slug}/policy/", **typed)
+        for typed in ({"keys_per_member": "3"}, {"creators": "admin"})
+    ]
+    commands = [
+        partial(call_command, name, team.slug, given, stdout=StringIO())
+        for name, options in (("setpolicy", rules), ("setteam", roof))
+        for given in options
+    ]
+    at_once(*pages, *commands)
+    team.refresh_from_db()
+    assert team.policy == Policy(90, True, (), (), 3, "ci-*", "admin", on_leak="delete")
     assert team.limits == Limits(*[9] * len(Limits._fields))
 
 
