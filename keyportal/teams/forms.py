@@ -34,7 +34,7 @@ class ShownField(forms.Field):
     def to_python(self, value: Any) -> Any:
         try:
             return self._read(msgspec.json.decode(value or "", type=dict[str, Any]))
-        except (TypeError, ValueError, RecursionError):
+        except (TypeError, ValueError, OverflowError, RecursionError):
             return None
 
 

@@ -19,8 +19,9 @@ from django.utils import timezone
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys import leaks, secret
 from keyportal.keys.changes import Changes, change, disable, enable, hand_over
-from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.models import ApiKey, Preset, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.presets import Kind
 from keyportal.keys.refusals import (
     AlreadyRotating,
     BeyondGranted,
@@ -253,6 +254,12 @@ def test_forms_that_were_opened_together_each_save_what_was_changed_in_them(
         ("permissions", {"endpoints": "chat"}),
         ("permissions", {"networks": "192.0.2.0/24"}),
         ("permissions", {"scope": "chosen", "patterns": "public/*"}),
+        ("edit", {"name": "nightly"}),
+        ("edit", {"description": "Runs at night."}),
+        ("edit", {"tags": "ci, batch"}),
+        ("expiry", {}),
+        ("expiry", {"lifetime": "7"}),
+        ("expiry", {}),
     ]
     path = f"/teams/{team.slug}/keys/{key.public_id}/"
     answers = at_once(
@@ -263,6 +270,29 @@ def test_forms_that_were_opened_together_each_save_what_was_changed_in_them(
     assert key.limits == key.granted_limits == Limits(*[7] * len(Limits._fields))
     narrow = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
     assert key.permissions == key.granted_permissions == narrow
+    about = (key.name, key.description, key.tags)
+    assert about == ("nightly", "Runs at night.", ["ci", "batch"])
+    assert key.expires_at == key.granted_expires_at is not None
+
+
+def test_forms_of_a_template_that_were_opened_together_each_save_what_was_changed_in_them(
+    ada: User, team: Team
+) -> None:
+    preset = Preset.objects.create(team=team, name="CI job")
+    typed = {
+        "name": "nightly",
+        "endpoints": "chat",
+        "models": "public/*",
+        "networks": "192.0.2.0/24",
+        "lifetime_days": "30",
+    }
+    path = f"/teams/{team.slug}/templates/{preset.pk}/change/"
+    answers = at_once(
+        *(typed_in(signed_in(ada), path, **{name: value}) for name, value in typed.items())
+    )
+    assert {cast("HttpResponse", answer).status_code for answer in answers} == {302}
+    preset.refresh_from_db()
+    assert preset.kind == Kind("nightly", ("public/*",), Endpoints.CHAT, ("192.0.2.0/24",), 30)
 
 
 def test_pages_of_a_team_that_were_opened_together_each_save_what_was_changed_in_them(
