@@ -29,7 +29,9 @@ class _Forms(HTMLParser):
         elif tag == "input" and name and found.get("type") not in {"submit", "button"}:
             is_choice = found.get("type") in {"checkbox", "radio"}
             if not is_choice or "checked" in found:
-                self.fields.setdefault(name, []).append(value)
+                # A box that names no value is sent as on.
+                sent_as = found.get("value", "on") if is_choice else value
+                self.fields.setdefault(name, []).append(sent_as)
 
     def handle_data(self, data: str) -> None:
         if self._textarea:

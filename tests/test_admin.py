@@ -29,6 +29,7 @@ from keyportal.keys.reports import Found, Report
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.post import post_office
+from keyportal.teams.rules import locked_rules
 from tests.conftest import PASSWORD
 from tests.forms import sent
 
@@ -435,6 +436,35 @@ def test_a_page_from_before_does_not_let_a_user_or_team_in_again(
     assert bob.password not in pages[0].content.decode()
 
 
+def test_a_page_from_before_takes_back_no_limit_of_a_team(operator: Client, team: Team) -> None:
+    former, lower = (Limits(requests_per_day=number, tokens_per_day=5) for number in (9, 1))
+    Team.objects.update(limits=former, key_limits=former)
+    page = operator.get(change_url(team))
+    Team.objects.update(limits=lower, key_limits=lower)
+    form = sent(page, limits_tokens_per_day="4", key_limits_tokens_per_day="")
+    assert operator.post(change_url(team), form).status_code == 302
+    team.refresh_from_db()
+    assert team.limits == Limits(requests_per_day=1, tokens_per_day=4)
+    assert team.key_limits == Limits(requests_per_day=1)
+    assert team.is_active
+
+
+def test_limits_of_a_team_that_were_set_while_the_form_was_on_its_way_stay(
+    operator: Client, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody sets them between the reading of the form and the lock."""
+
+    def locked_later(found: Team) -> AbstractContextManager[Team]:
+        Team.objects.update(key_limits=Limits(requests_per_day=1))
+        return locked_rules(found)
+
+    monkeypatch.setattr("keyportal.teams.admin.locked_rules", locked_later)
+    form = sent(operator.get(change_url(team)), key_limits_tokens_per_day="4")
+    assert operator.post(change_url(team), form).status_code == 302
+    team.refresh_from_db()
+    assert team.key_limits == Limits(requests_per_day=1, tokens_per_day=4)
+
+
 def test_a_page_from_before_a_report_does_not_enable_the_leaked_key(
     operator: Client, team: Team, bob: User, issue: Issue
 ) -> None:
@@ -531,6 +561,10 @@ def test_what_a_form_says_that_it_showed_may_be_nonsense(
     form = sent(operator.get(change_url(key)), limits_tokens_per_day="4", **shown)
     assert operator.post(change_url(key), form).status_code == 302
     assert ApiKey.objects.get().limits == Limits(tokens_per_day=4)
+    nonsense = {f"initial-key_limits_{name}": "x" for name in LIMITS}
+    form = sent(operator.get(change_url(key.team)), key_limits_tokens_per_day="4", **nonsense)
+    assert operator.post(change_url(key.team), form).status_code == 302
+    assert Team.objects.get().key_limits == Limits(tokens_per_day=4)
 
 
 # Upstreams.

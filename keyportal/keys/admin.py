@@ -1,8 +1,7 @@
 """Keys in Django's admin: changed and deleted under audit, never made, and never shown."""
 
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from django import forms
 from django.contrib import admin
@@ -17,9 +16,8 @@ from keyportal.keys.changes import locked, phrase
 from keyportal.keys.grants import CEILINGS, entrust, grant, is_bound
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.refusals import NameTaken
-from keyportal.teams.limits import Limits
+from keyportal.teams.forms import merged_limits
 from keyportal.teams.models import Team, User
-from keyportal.teams.values import merged
 
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
@@ -74,15 +72,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
             if column.name not in self.changed_data:
                 setattr(self.instance, column.attname, getattr(key, column.attname))
         if "limits" in self.changed_data:
-            shown = self._shown_limits() or key.limits
-            self.instance.limits = merged(key.limits, self.instance.limits, shown)
-
-    def _shown_limits(self) -> Limits | None:
-        field, name = self.fields["limits"], self["limits"].html_initial_name
-        shown = field.hidden_widget().value_from_datadict(self.data, self.files, name)
-        with suppress(ValidationError):
-            return cast("Limits", field.clean(shown))
-        return None
+            self.instance.limits = merged_limits(self, "limits", key.limits)
 
 
 class SecretInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time

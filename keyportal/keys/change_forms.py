@@ -13,6 +13,7 @@ from keyportal.keys.lifetime import DATE, ExpiryForm
 from keyportal.keys.models import ApiKey
 from keyportal.keys.names import plain_lines, require_no_key, require_printable
 from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
+from keyportal.keys.shown import About, End
 from keyportal.keys.tags import read_tags
 from keyportal.teams.forms import RulesForm
 from keyportal.teams.models import Role, User
@@ -102,7 +103,7 @@ class PermissionsForm(RulesForm):
             return ()
 
 
-class EditForm(forms.Form):
+class EditForm(RulesForm):
     name = forms.CharField(
         max_length=64,
         validators=[require_printable, require_no_key],
@@ -123,14 +124,18 @@ class EditForm(forms.Form):
     )
 
     def __init__(self, data: Any = None, *, key: ApiKey) -> None:
-        initial = {"name": key.name, "description": key.description, "tags": ", ".join(key.tags)}
-        super().__init__(data, initial=initial)
+        about = About.of(key)
+        initial = about._asdict() | {"tags": ", ".join(key.tags)}
+        super().__init__(data, value=about, initial=initial)
 
     def clean_description(self) -> str:
         return plain_lines(self.cleaned_data["description"])
 
-    def clean_tags(self) -> list[str]:
-        return read_tags([self.cleaned_data["tags"]])
+    def clean_tags(self) -> tuple[str, ...]:
+        return tuple(read_tags([self.cleaned_data["tags"]]))
+
+    def applied_to(self, now: About) -> About:
+        return self.applied(About(*(self.cleaned_data[name] for name in About._fields)), now)
 
 
 class OwnerField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
@@ -159,18 +164,19 @@ class HandOverForm(forms.Form):
         return bool(self.fields["owner"].queryset.exists())  # type: ignore[attr-defined]  # it is a choice
 
 
-class KeyExpiryForm(ExpiryForm):
+class KeyExpiryForm(ExpiryForm, RulesForm):
     """Starts with the end that the key has, and keeps it to the second where its day stays.
 
     The last day of one who may go no later than `latest` ends there.
     """
 
     def __init__(self, data: Any = None, *, key: ApiKey, latest: datetime | None = None) -> None:
-        self.now = None if key.has_expired else key.expires_at
+        end = End.of(key)
+        self.now = end.to_come
         initial: dict[str, object] = {}
         if self.now:
             initial = {"lifetime": DATE, "end_date": self.now.astimezone(UTC).date()}
-        super().__init__(data, policy=key.team.policy, initial=initial)
+        super().__init__(data, policy=key.team.policy, value=end, initial=initial)
         self.latest = latest if latest and latest > timezone.now() else None
         if self.latest:
             self.fields["end_date"].widget.attrs["max"] = str(self.latest.astimezone(UTC).date())
@@ -178,9 +184,13 @@ class KeyExpiryForm(ExpiryForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
         chosen = cleaned.get("lifetime") or self["lifetime"].initial
-        for end in (self.now, self.latest):
+        shown: End | None = cleaned["shown"]
+        for end in (shown and shown.to_come, self.now, self.latest):
             is_its_day = end and cleaned.get("end_date") == end.astimezone(UTC).date()
             if chosen == DATE and is_its_day:
                 cleaned["expires_at"] = end
                 break
         return cleaned
+
+    def applied_to(self, now: End) -> datetime | None:
+        return self.applied(End(self.cleaned_data["expires_at"]), now).expires_at

@@ -17,6 +17,7 @@ from keyportal.keys.changes import Changes, change, disable, enable, hand_over, 
 from keyportal.keys.models import ApiKey
 from keyportal.keys.opened import changed, key_view
 from keyportal.keys.refusals import KeyRefused, NameTaken
+from keyportal.keys.shown import About, End
 from keyportal.teams.access import TeamRequest
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
@@ -40,8 +41,12 @@ def key_permissions(request: TeamRequest, key: ApiKey) -> HttpResponse:
 @key_view
 def key_edit(request: TeamRequest, key: ApiKey) -> HttpResponse:
     form = EditForm(_posted(request), key=key)
-    if form.is_valid() and _is_changed(request, key, Changes(**form.cleaned_data), form):
-        return changed(request, key, f"The key {form.cleaned_data['name']} is changed.")
+    if form.is_valid():
+        with locked(key) as found:
+            about = form.applied_to(About.of(found))
+            is_changed = _is_changed(request, key, Changes(*about), form)
+        if is_changed:
+            return changed(request, key, f"The key {about.name} is changed.")
     return _form(request, key, "edit", form)
 
 
@@ -51,8 +56,10 @@ def key_expiry(request: TeamRequest, key: ApiKey) -> HttpResponse:
     latest = None if request.membership.is_at_least(Role.ADMIN) else key.granted_expires_at
     form = KeyExpiryForm(_posted(request), key=key, latest=latest)
     if form.is_valid():
-        end = form.cleaned_data["expires_at"]
-        if _is_changed(request, key, Changes(expires_at=end), form):
+        with locked(key) as found:
+            end = form.applied_to(End.of(found))
+            is_changed = _is_changed(request, key, Changes(expires_at=end), form)
+        if is_changed:
             when = f"expires on {end:%Y-%m-%d}" if end else "never expires"
             return changed(request, key, f"The key {key.name} {when}.")
     return _form(request, key, "key_expiry", form)

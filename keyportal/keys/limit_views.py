@@ -11,12 +11,12 @@ from keyportal.keys.changes import locked
 from keyportal.keys.limits import AboveCeiling, limit_key, limit_new_keys
 from keyportal.keys.models import ApiKey
 from keyportal.keys.opened import changed, key_view
-from keyportal.keys.team_rules import locked_rules
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.forms import LimitsForm
 from keyportal.teams.limits import UNLIMITED
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
+from keyportal.teams.rules import locked_rules
 
 
 @require_http_methods(["GET", "POST"])

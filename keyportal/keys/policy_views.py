@@ -9,9 +9,9 @@ from keyportal.keys.breaches import breaking, crowded, working
 from keyportal.keys.models import ApiKey
 from keyportal.keys.policy import breaches, set_policy
 from keyportal.keys.policy_forms import PolicyForm
-from keyportal.keys.team_rules import locked_rules
 from keyportal.teams.access import TeamRequest, require_role, team_view
 from keyportal.teams.models import Role
+from keyportal.teams.rules import locked_rules
 
 LISTED = 5
 

@@ -8,14 +8,15 @@ from django.core.exceptions import ValidationError
 from keyportal.keys.lifetime import LONGEST_DAYS
 from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.permission_fields import ModelsField, NetworksField
-from keyportal.keys.permissions import Endpoints, Permissions
-from keyportal.keys.presets import Preset
+from keyportal.keys.permissions import Endpoints
+from keyportal.keys.presets import Kind, Preset
+from keyportal.teams.forms import RulesForm
 
 # Which field a rule of the policy is told beside.
 FIELDS = {"allowed_models": "models", "endpoints": "endpoints", "expires_at": "lifetime_days"}
 
 
-class PresetForm(forms.Form):
+class PresetForm(RulesForm):
     name = forms.CharField(
         max_length=64,
         validators=[require_printable, require_no_key],
@@ -38,23 +39,26 @@ class PresetForm(forms.Form):
 
     def __init__(self, data: Any = None, *, preset: Preset) -> None:
         self.preset = preset
-        initial = {name: getattr(preset, name) for name in ("name", "lifetime_days")}
-        super().__init__(data, initial=initial | preset.permissions._asdict())
+        super().__init__(data, value=preset.kind, initial=preset.kind._asdict())
 
     def clean(self) -> dict[str, Any]:
         """No template is made that the present policy would always refuse."""
         if not self.errors:
-            self._fill()
-            for column, field in FIELDS.items():
-                for sentence in self.preset.breaches(self.preset.team.policy, (column,)):
-                    self.add_error(field, sentence)
+            team = self.preset.team
+            trial = Preset(team=team)
+            trial.kind = self.applied_to(self.preset.kind)
+            told = [
+                (field, sentence)
+                for column, field in FIELDS.items()
+                for sentence in trial.breaches(team.policy, (column,))
+            ]
+            for field, sentence in told:
+                self.add_error(field, sentence)
         return self.cleaned_data
 
-    def _fill(self) -> None:
-        cleaned, preset = self.cleaned_data, self.preset
-        preset.name, preset.lifetime_days = cleaned["name"], cleaned["lifetime_days"]
-        endpoints = Endpoints(cleaned["endpoints"] or Endpoints.ALL)
-        preset.permissions = Permissions(cleaned["models"], endpoints, cleaned["networks"])
+    def applied_to(self, now: Kind) -> Kind:
+        typed = {name: self.cleaned_data[name] for name in Kind._fields}
+        return self.applied(Kind(**typed | {"endpoints": typed["endpoints"] or Endpoints.ALL}), now)
 
     def refuse(self, error: ValidationError) -> None:
         """What the database holds against it; that is its name."""

@@ -7,7 +7,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keyportal.keys.preset_forms import PresetForm
-from keyportal.keys.presets import Preset, discard, keep
+from keyportal.keys.presets import Preset, discard, keep, locked_preset
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
 
@@ -58,13 +58,15 @@ def _edit(request: TeamRequest, preset: Preset, told: str) -> HttpResponse:
     if not form.is_valid():
         return _form(request, form)
     try:
-        keep(preset, actor=request.user, address=request.META["REMOTE_ADDR"])
+        with locked_preset(preset) as found:
+            found.kind = form.applied_to(found.kind)
+            keep(found, actor=request.user, address=request.META["REMOTE_ADDR"])
     except ValidationError as error:
         form.refuse(error)
         return _form(request, form)
     except Preset.DoesNotExist:
         raise Http404 from None
-    return _done(request, told.format(preset.name))
+    return _done(request, told.format(found.name))
 
 
 def _form(request: TeamRequest, form: PresetForm) -> HttpResponse:

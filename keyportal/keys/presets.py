@@ -3,11 +3,13 @@
 People call them templates. Who makes a key chooses one, and the key then knows nothing of it.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models, transaction
+from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
@@ -17,9 +19,29 @@ from keyportal.keys.permissions import EVERYTHING, Endpoints, Permissions, Permi
 from keyportal.keys.policy import breaches, widest
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
+from keyportal.teams.rules import locked_rules
+from keyportal.teams.values import with_lists, with_tuples
 
 if TYPE_CHECKING:
     from keyportal.keys.models import ApiKey
+
+
+class Kind(NamedTuple):
+    """What an admin sets of a template; each by itself, where two do so at once."""
+
+    name: str
+    models: tuple[str, ...]
+    endpoints: str
+    networks: tuple[str, ...]
+    lifetime_days: int | None
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Self:
+        """From what `stored` gave. Raises `TypeError` for what is none of it."""
+        return cls(**with_tuples(stored))
+
+    def stored(self) -> dict[str, Any]:
+        return with_lists(self._asdict())
 
 
 class PresetQuerySet(models.QuerySet["Preset"]):
@@ -57,6 +79,16 @@ class Preset(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def kind(self) -> Kind:
+        models, endpoints, networks = self.permissions
+        return Kind(self.name, models, endpoints.value, networks, self.lifetime_days)
+
+    @kind.setter
+    def kind(self, kind: Kind) -> None:
+        self.name, self.lifetime_days = kind.name, kind.lifetime_days
+        self.permissions = Permissions(kind.models, Endpoints(kind.endpoints), kind.networks)
 
     @property
     def lifetime(self) -> timedelta | None:
@@ -97,15 +129,25 @@ class Preset(models.Model):
         return told
 
 
+@contextmanager
+def locked_preset(preset: Preset) -> Iterator[Preset]:
+    """The template as it is now, in a transaction in which nobody else changes it; a new one as it
+    is given.
+
+    Raises `Preset.DoesNotExist` when it was deleted meanwhile.
+    """
+    with locked_rules(preset.team) as team:
+        yield Preset.objects.of(team).get(pk=preset.pk) if preset.pk else preset
+
+
 def keep(preset: Preset, *, actor: User | None, address: str | None = None) -> None:
     """Save a new template, or a changed one, with an audit row of what is different.
 
     Raises `ValidationError` where another has its name, and `Preset.DoesNotExist` when it was
     deleted meanwhile.
     """
-    with transaction.atomic():
-        # Two of one name would wait for each other here, and the later is told.
-        team = Team.objects.select_for_update(no_key=True).get(pk=preset.team_id)
+    # Two of one name would wait for each other here, and the later is told.
+    with locked_rules(preset.team) as team:
         former = Preset.objects.of(team).get(pk=preset.pk) if preset.pk else None
         preset.full_clean()
         preset.save(force_insert=former is None, force_update=former is not None)
@@ -117,8 +159,7 @@ def discard(preset: Preset, *, actor: User | None, address: str | None = None) -
 
     Raises `Preset.DoesNotExist` when somebody else was faster.
     """
-    with transaction.atomic():
-        team = Team.objects.select_for_update(no_key=True).get(pk=preset.team_id)
+    with locked_rules(preset.team) as team:
         found = Preset.objects.of(team).get(pk=preset.pk)
         found.delete()
         _record(found, ["deleted"], team, actor, address)

@@ -5,12 +5,15 @@ from typing import Any
 from allauth.account import admin as _registered  # noqa: F401 - before it is taken back below
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
+from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest
 
+from keyportal.teams.forms import merged_limits
 from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.rules import locked_rules
 
 admin.site.site_header = "Keyportal operators"
 admin.site.site_title = "Keyportal"
@@ -75,8 +78,17 @@ class UserAdmin(SavesWhatWasChanged, DjangoUserAdmin):  # type: ignore[type-arg]
     ]
 
 
+class TeamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    def keep_rest(self, team: Team) -> None:
+        """Each limit that was not changed here is as the team has it now, and not as shown."""
+        for name in ("limits", "key_limits"):
+            if name in self.changed_data:
+                setattr(self.instance, name, merged_limits(self, name, getattr(team, name)))
+
+
 @admin.register(Team)
 class TeamAdmin(SavesWhatWasChanged):
+    form = TeamForm
     list_display = ["name", "slug", "key_count", "key_limit", "is_active", "created_at"]
     list_filter = ["is_active"]
     search_fields = ["name", "slug"]
@@ -89,6 +101,14 @@ class TeamAdmin(SavesWhatWasChanged):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
         return Team.objects.annotate(key_count=Count("keys"))
+
+    def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
+        if not change:
+            super().save_model(request, obj, form, change)
+            return
+        with locked_rules(form.instance) as now:
+            form.keep_rest(now)
+            super().save_model(request, obj, form, change)
 
     @admin.display(description="Policy")
     def policy_in_words(self, team: Team) -> str:

@@ -34,7 +34,7 @@ class ShownField(forms.Field):
     def to_python(self, value: Any) -> Any:
         try:
             return self._read(msgspec.json.decode(value or "", type=dict[str, Any]))
-        except (TypeError, ValueError, RecursionError):
+        except (TypeError, ValueError, OverflowError, RecursionError):
             return None
 
 
@@ -93,6 +93,22 @@ class LimitsWidget(forms.MultiWidget):
     def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
         # Django's renderer of forms looks for templates in Django only.
         return render_to_string(self.template_name, self.get_context(name, value, attrs))
+
+
+def merged_limits(form: forms.BaseForm, name: str, now: Limits) -> Limits:
+    """`now`, and of this field only the limits that differ from what the page showed.
+
+    For forms of Django's admin, whose hidden fields tell it: see `show_hidden_initial`. What can't
+    be read is as if it was not sent.
+    """
+    field, hidden_name = form.fields[name], form[name].html_initial_name
+    sent = field.hidden_widget().value_from_datadict(form.data, form.files, hidden_name)
+    typed: Limits = form.cleaned_data[name]
+    try:
+        shown: Limits = field.clean(sent)
+    except ValidationError:
+        return typed
+    return merged(now, typed, shown)
 
 
 class HiddenLimitsWidget(LimitsWidget):

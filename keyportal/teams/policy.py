@@ -6,7 +6,7 @@ A key that was there before a stricter policy goes on; it is listed, not killed.
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-from keyportal.teams.values import ValueField
+from keyportal.teams.values import ValueField, with_lists, with_tuples
 
 DISABLE = "disable"
 DELETE = "delete"
@@ -39,19 +39,14 @@ class Policy(NamedTuple):
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Self:
         """From what `stored` gave. Raises `TypeError` for what is none of it."""
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in stored.items()
-        }
-        return cls(**values)
+        return cls(**with_tuples(stored))
 
     def stored(self) -> dict[str, Any]:
         """Only what differs from a team without a policy."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in self._asdict().items()
-            if value != getattr(NO_POLICY, name)
-        }
+        found = self._asdict().items()
+        return with_lists(
+            {name: value for name, value in found if value != getattr(NO_POLICY, name)}
+        )
 
     def changes_from(self, former: "Policy") -> list[str]:
         """A phrase for each rule that differs, such as `Longest lifetime in days: none → 90`."""

@@ -19,6 +19,20 @@ def merged(now: T, typed: T, shown: T) -> T:
     return type(now)(*(present if new == old else new for present, new, old in rows))
 
 
+def with_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has them."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+    }
+
+
+def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As a value class has them: what can't be changed can be compared and hashed."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+
+
 class Value(Protocol):
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Self: ...

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
+from io import StringIO
 from typing import cast
 
 import pytest
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.forms import model_to_dict
 from django.http import HttpResponse
@@ -17,8 +19,9 @@ from django.utils import timezone
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.keys import leaks, secret
 from keyportal.keys.changes import Changes, change, disable, enable, hand_over
-from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.models import ApiKey, Preset, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.presets import Kind
 from keyportal.keys.refusals import (
     AlreadyRotating,
     BeyondGranted,
@@ -230,6 +233,18 @@ def test_two_hand_overs_at_once_keep_the_most_that_one_may_have(
     assert ApiKey.objects.filter(owner=bob).count() == 2
 
 
+def typed_in(client: Client, path: str, **fields: str) -> Callable[[], HttpResponse]:
+    """A form that is open by now, to be sent with this typed in it."""
+    form = sent(client.get(path), **fields)
+    return lambda: cast("HttpResponse", client.post(path, form))
+
+
+def signed_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
 def test_forms_that_were_opened_together_each_save_what_was_changed_in_them(
     ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
@@ -239,19 +254,88 @@ def test_forms_that_were_opened_together_each_save_what_was_changed_in_them(
         ("permissions", {"endpoints": "chat"}),
         ("permissions", {"networks": "192.0.2.0/24"}),
         ("permissions", {"scope": "chosen", "patterns": "public/*"}),
+        ("edit", {"name": "nightly"}),
+        ("edit", {"description": "Runs at night."}),
+        ("edit", {"tags": "ci, batch"}),
+        ("expiry", {}),
+        ("expiry", {"lifetime": "7"}),
+        ("expiry", {}),
     ]
-    acts = []
-    for what, fields in typed:
-        client = Client()
-        client.force_login(ada)
-        path = f"/teams/{team.slug}/keys/{key.public_id}/{what}/"
-        acts.append(partial(client.post, path, sent(client.get(path), **fields)))
-    answers = at_once(*acts)
+    path = f"/teams/{team.slug}/keys/{key.public_id}/"
+    answers = at_once(
+        *(typed_in(signed_in(ada), f"{path}{what}/", **fields) for what, fields in typed)
+    )
     assert {cast("HttpResponse", answer).status_code for answer in answers} == {302}
     key.refresh_from_db()
     assert key.limits == key.granted_limits == Limits(*[7] * len(Limits._fields))
     narrow = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
     assert key.permissions == key.granted_permissions == narrow
+    about = (key.name, key.description, key.tags)
+    assert about == ("nightly", "Runs at night.", ["ci", "batch"])
+    assert key.expires_at == key.granted_expires_at is not None
+
+
+def test_forms_of_a_template_that_were_opened_together_each_save_what_was_changed_in_them(
+    ada: User, team: Team
+) -> None:
+    preset = Preset.objects.create(team=team, name="CI job")
+    typed = {
+        "name": "nightly",
+        "endpoints": "chat",
+        "models": "public/*",
+        "networks": "192.0.2.0/24",
+        "lifetime_days": "30",
+    }
+    path = f"/teams/{team.slug}/templates/{preset.pk}/change/"
+    answers = at_once(
+        *(typed_in(signed_in(ada), path, **{name: value}) for name, value in typed.items())
+    )
+    assert {cast("HttpResponse", answer).status_code for answer in answers} == {302}
+    preset.refresh_from_db()
+    assert preset.kind == Kind("nightly", ("public/*",), Endpoints.CHAT, ("192.0.2.0/24",), 30)
+
+
+def test_pages_of_a_team_that_were_opened_together_each_save_what_was_changed_in_them(
+    ada: User, team: Team
+) -> None:
+    root = User.objects.create_superuser("root", "root@example.com")
+    in_portal, in_admin = f"/teams/{team.slug}/limits/", f"/admin/teams/team/{team.pk}/change/"
+    half = len(Limits._fields) // 2
+    answers = at_once(
+        *(typed_in(signed_in(ada), in_portal, **{name: "7"}) for name in Limits._fields[:half]),
+        *(
+            typed_in(signed_in(root), in_admin, **{f"key_limits_{name}": "7"})
+            for name in Limits._fields[half:]
+        ),
+        *(
+            typed_in(signed_in(root), in_admin, **{f"limits_{name}": "9"})
+            for name in Limits._fields
+        ),
+    )
+    assert {cast("HttpResponse", answer).status_code for answer in answers} == {302}
+    team.refresh_from_db()
+    assert team.key_limits == Limits(*[7] * len(Limits._fields))
+    assert team.limits == Limits(*[9] * len(Limits._fields))
+
+
+def test_rules_of_a_team_that_pages_and_commands_set_at_once_are_all_kept(
+    ada: User, team: Team
+) -> None:
+    rules = ("--longest-days=90", "--must-expire=yes", "--name-pattern=ci-*", "--on-leak=delete")
+    roof = [f"--{name.replace('_', '-')}=9" for name in Limits._fields]
+    pages = [
+        typed_in(signed_in(ada), f"/teams/{team.slug}/policy/", **typed)
+        for typed in ({"keys_per_member": "3"}, {"creators": "admin"})
+    ]
+    commands = [
+        partial(call_command, name, team.slug, given, stdout=StringIO())
+        for name, options in (("setpolicy", rules), ("setteam", roof))
+        for given in options
+    ]
+    at_once(*pages, *commands)
+    team.refresh_from_db()
+    assert team.policy == Policy(90, True, (), (), 3, "ci-*", "admin", on_leak="delete")
+    assert team.limits == Limits(*[9] * len(Limits._fields))
 
 
 def test_of_many_who_take_a_name_one_gets_it(bob: User, team: Team, issue: Issue) -> None:

@@ -4,6 +4,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.management.commands import setpolicy as setpolicy_command
+from keyportal.teams.management.operator import team_named
 from keyportal.teams.models import Team
 from keyportal.teams.policy import NO_POLICY, Policy
 
@@ -32,6 +34,25 @@ def test_it_sets_what_is_given_and_leaves_the_rest(team: Team) -> None:
     assert "Longest lifetime in days: 90\n" in printed
     told = [event.target for event in AuditEvent.objects.filter(action=Action.TEAM_CHANGED)]
     assert "Longest lifetime in days: none → 90" in " ".join(told)
+
+
+def test_a_rule_that_is_set_while_the_command_runs_stays(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Team.objects.update(policy=Policy(must_expire=True))
+
+    def found_before(slug: str) -> Team:
+        found = team_named(slug)
+        Team.objects.update(policy=Policy(rotation_days=30, creators="owner"))
+        return found
+
+    monkeypatch.setattr(f"{setpolicy_command.__name__}.team_named", found_before)
+    printed = setpolicy("--longest-days=90")
+    team.refresh_from_db()
+    assert team.policy == Policy(longest_days=90, rotation_days=30, creators="owner")
+    assert "Rotation advised after days: 30\n" in printed
+    event = AuditEvent.objects.get(action=Action.TEAM_CHANGED)
+    assert event.target == "Policy: Longest lifetime in days: none → 90"
 
 
 def test_none_takes_a_rule_away(team: Team) -> None:

@@ -1,6 +1,7 @@
 """Templates for keys: made, changed and deleted by the admins of a team."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 from django.test import Client
@@ -8,9 +9,10 @@ from django.test import Client
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.models import Preset
 from keyportal.keys.permissions import Endpoints, Permissions
-from keyportal.keys.presets import keep
+from keyportal.keys.presets import keep, locked_preset
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
+from tests.forms import sent
 
 TEMPLATES = "/teams/u-8105f7322477/templates/"
 CREATE = f"{TEMPLATES}create/"
@@ -69,6 +71,51 @@ def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, preset: Prese
     assert event.target == f"Template CI job: {told}"
     client.post(path, typed("nightly", endpoints="chat", models="public/small"))
     assert AuditEvent.objects.filter(action=Action.TEAM_CHANGED).count() == 1
+
+
+def test_of_two_admins_who_change_one_each_keeps_what_they_set(
+    sign_in: SignIn, ada: User, team: Team, preset: Preset
+) -> None:
+    path = f"{TEMPLATES}{preset.pk}/change/"
+    client = sign_in(ada)
+    opened = client.get(path)
+    narrow = Permissions(("public/small",), Endpoints.READ, ("192.0.2.0/24",))
+    preset.name, preset.permissions = "nightly", narrow
+    keep(preset, actor=None)
+    # Refused, the form still knows what it showed at first.
+    refused = client.post(path, sent(opened, lifetime_days="0"))
+    assert refused.status_code == 422
+    saved = client.post(path, sent(refused, lifetime_days="30"), follow=True)
+    assert "The template nightly is changed." in saved.content.decode()
+    preset.refresh_from_db()
+    assert (preset.name, preset.permissions, preset.lifetime_days) == ("nightly", narrow, 30)
+    event = AuditEvent.objects.of(team).filter(action=Action.TEAM_CHANGED).latest("pk")
+    assert event.target == "Template nightly: Lifetime in days: none → 30"
+
+
+def test_a_template_that_is_saved_as_it_was_shown_is_as_it_is_now(
+    sign_in: SignIn, ada: User, preset: Preset
+) -> None:
+    path = f"{TEMPLATES}{preset.pk}/change/"
+    client = sign_in(ada)
+    opened = client.get(path)
+    Team.objects.update(policy=Policy(models=("public/small",)))
+    # What the page shows breaks the policy by now; what the template is doesn't.
+    Preset.objects.update(allowed_models=["public/small"])
+    before = Preset.objects.values().get()
+    assert client.post(path, sent(opened)).status_code == 302
+    assert Preset.objects.values().get() == before
+    assert not AuditEvent.objects.filter(action=Action.TEAM_CHANGED).exists()
+
+
+@pytest.mark.parametrize("shown", ["", "x", "[]", '{"name": 1}', '{"models": 1}', '{"x": 1}'])
+def test_a_form_that_tells_nothing_of_what_it_showed_is_saved_as_it_is(
+    sign_in: SignIn, ada: User, preset: Preset, shown: str
+) -> None:
+    form = typed("nightly", models="public/small", shown=shown)
+    assert sign_in(ada).post(f"{TEMPLATES}{preset.pk}/change/", form).status_code == 302
+    preset.refresh_from_db()
+    assert (preset.name, preset.permissions) == ("nightly", Permissions(("public/small",)))
 
 
 def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, preset: Preset) -> None:
@@ -149,6 +196,19 @@ def test_one_that_was_deleted_meanwhile_is_not_made_again(
     preset.delete()
     with pytest.raises(Preset.DoesNotExist):
         keep(opened, actor=ada)
+    assert not Preset.objects.exists()
+
+
+def test_one_that_is_deleted_while_its_form_is_on_its_way_is_told(
+    sign_in: SignIn, ada: User, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked_later(found: Preset) -> AbstractContextManager[Preset]:
+        Preset.objects.all().delete()
+        return locked_preset(found)
+
+    monkeypatch.setattr("keyportal.keys.preset_views.locked_preset", locked_later)
+    answer = sign_in(ada).post(f"{TEMPLATES}{preset.pk}/change/", typed("nightly"))
+    assert answer.status_code == 404
     assert not Preset.objects.exists()
 
 

@@ -6,6 +6,8 @@ from django.contrib.auth import authenticate
 from django.core.management import CommandError, call_command
 
 from keyportal.teams.limits import UNLIMITED, Limits
+from keyportal.teams.management.commands import setteam
+from keyportal.teams.management.operator import team_named
 from keyportal.teams.models import Membership, Role, Team, User
 
 pytestmark = pytest.mark.django_db
@@ -77,6 +79,21 @@ def test_setteam_changes_single_limits_of_the_roof(run: Callable[..., str], team
     run("setteam", team.slug, "--tokens-per-month=0", "--parallel-requests=0")
     team.refresh_from_db()
     assert team.limits == UNLIMITED
+
+
+def test_setteam_leaves_limits_that_were_set_while_it_runs(
+    run: Callable[..., str], team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found_before(slug: str) -> Team:
+        found = team_named(slug)
+        Team.objects.update(limits=Limits(tokens_per_day=5), name="Apex")
+        return found
+
+    monkeypatch.setattr(f"{setteam.__name__}.team_named", found_before)
+    printed = run("setteam", team.slug, "--requests-per-day=9")
+    assert "Apex, at most 20 keys, active, requests per day: 9, tokens per day: 5" in printed
+    team.refresh_from_db()
+    assert team.limits == Limits(requests_per_day=9, tokens_per_day=5)
 
 
 def test_setteam_refuses_what_makes_no_sense(run: Callable[..., str], team: Team) -> None:

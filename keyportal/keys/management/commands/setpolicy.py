@@ -8,6 +8,7 @@ from keyportal.keys.policy import set_policy
 from keyportal.keys.policy_forms import MAKERS, PolicyForm
 from keyportal.teams.management.operator import OperatorCommand, team_named
 from keyportal.teams.policy import DELETE, DISABLE, Policy
+from keyportal.teams.rules import locked_rules
 
 NONE = "none"
 
@@ -30,14 +31,15 @@ class Command(OperatorCommand):
         parser.add_argument("--on-leak", choices=[DISABLE, DELETE])
 
     def handle(self, **options: Any) -> None:
-        team = team_named(options["team"])
         given = {name: options[name] for name in Policy._fields if options[name] is not None}
         if not given:
             raise CommandError("Nothing to change: give a rule, such as --longest-days 90.")
-        form = PolicyForm(_typed(team.policy) | _typed_by_operator(given), policy=team.policy)
-        if not form.is_valid():
-            raise ValidationError(form.errors.as_data())
-        set_policy(team, form.policy, actor=None)
+        with locked_rules(team_named(options["team"])) as team:
+            # The rules that stay are those of this moment: an admin may be changing them.
+            form = PolicyForm(_typed(team.policy) | _typed_by_operator(given), policy=team.policy)
+            if not form.is_valid():
+                raise ValidationError(form.errors.as_data())
+            set_policy(team, form.policy, actor=None)
         for label, words in form.policy.in_words().items():
             self.stdout.write(f"{label}: {words}")
 

@@ -10,6 +10,7 @@ from keyportal.teams.management.operator import (
     team_named,
     with_given_limits,
 )
+from keyportal.teams.rules import locked_rules
 
 FIELDS = ("name", "key_limit", "is_active")
 
@@ -32,18 +33,20 @@ class Command(OperatorCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        team = team_named(options["team"])
         given = {field: options[field] for field in FIELDS if options[field] is not None}
-        if any(options[name] is not None for name in LABELS):
-            given["limits"] = with_given_limits(team.limits, options)
-        if not given:
+        has_limits = any(options[name] is not None for name in LABELS)
+        if not given and not has_limits:
             raise CommandError(
                 "Nothing to change: give --name, --key-limit, --[no-]active or a limit."
             )
-        for field, value in given.items():
-            setattr(team, field, value)
-        team.full_clean()
-        team.save(update_fields=given)
+        with locked_rules(team_named(options["team"])) as team:
+            if has_limits:
+                # Those that stay are those of this moment: another operator may be setting them.
+                given["limits"] = with_given_limits(team.limits, options)
+            for field, value in given.items():
+                setattr(team, field, value)
+            team.full_clean()
+            team.save(update_fields=given)
         state = "active" if team.is_active else "not active"
         keys, roof = f"at most {team.key_limit} keys", team.limits.in_words()
         self.stdout.write(f"{team.slug}: {team.name}, {keys}, {state}, {roof}")
