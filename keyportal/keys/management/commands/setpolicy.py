@@ -31,10 +31,11 @@ class Command(OperatorCommand):
         parser.add_argument("--on-leak", choices=[DISABLE, DELETE])
 
     def handle(self, **options: Any) -> None:
+        named = team_named(options["team"])
         given = {name: options[name] for name in Policy._fields if options[name] is not None}
         if not given:
             raise CommandError("Nothing to change: give a rule, such as --longest-days 90.")
-        with locked_rules(team_named(options["team"])) as team:
+        with locked_rules(named) as team:
             # The rules that stay are those of this moment: an admin may be changing them.
             form = PolicyForm(_typed(team.policy) | _typed_by_operator(given), policy=team.policy)
             if not form.is_valid():

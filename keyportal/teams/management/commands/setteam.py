@@ -33,13 +33,14 @@ class Command(OperatorCommand):
         )
 
     def handle(self, **options: Any) -> None:
+        named = team_named(options["team"])
         given = {field: options[field] for field in FIELDS if options[field] is not None}
         has_limits = any(options[name] is not None for name in LABELS)
         if not given and not has_limits:
             raise CommandError(
                 "Nothing to change: give --name, --key-limit, --[no-]active or a limit."
             )
-        with locked_rules(team_named(options["team"])) as team:
+        with locked_rules(named) as team:
             if has_limits:
                 # Those that stay are those of this moment: another operator may be setting them.
                 given["limits"] = with_given_limits(team.limits, options)
