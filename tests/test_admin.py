@@ -39,7 +39,8 @@ CREDENTIAL = "the-upstreams-own-token"
 WITHOUT_PAGE = {
     "api.Remembered",
     "catalog.CatalogVersion",
-    *(f"keys.{name}" for name in ("Chore", "Preset", "Reminder", "Secret", "SpentNonce")),
+    *(f"keys.{name}" for name in ("Chore", "LetterCount", "Preset", "Reminder", "Secret")),
+    "keys.SpentNonce",
     *(f"activity.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
     *(f"activity.{name}" for name in ("Window", "Lease", "Running", "EndWish")),
     *(f"activity.{name}" for name in ("Sighting", "Look", "Alarm")),

@@ -4,69 +4,43 @@ Nobody can disable one, and none is rotated: a program gets a new one, and the A
 looks after stay.
 """
 
-from django.conf import settings
 from django.db import transaction
 from django.dispatch import receiver
-from django.urls import reverse
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import ManagementKey
-from keyportal.keys import mail
-from keyportal.keys.leaks import Ended, in_words, leak_reported
-from keyportal.keys.notices import undoing_nothing
-from keyportal.keys.reports import Report
-from keyportal.teams.models import Team
-from keyportal.teams.post import send_later
+from keyportal.keys.cases import MANAGEMENT_KEY, Case, Ended
+from keyportal.keys.leaks import leak_reported
+from keyportal.keys.letter_counts import Allowed
 
 
 @receiver(leak_reported)
 @sensitive_variables()
-def end_leaked(report: Report, address: str | None, **_: object) -> list[Ended]:
-    """Delete each management key in the report, and tell. One that is gone is left at that."""
-    urls = {found.digest: found.url for found in report.found}
-    leaked = ManagementKey.objects.filter(digest__in=urls).select_related("team", "owner")
-    ended = []
+def end_leaked(case: Case, **_: object) -> None:
+    """Delete each management key in the report. One that is gone is left at that."""
+    leaked = ManagementKey.objects.filter(digest__in=case.urls).select_related("team", "owner")
     for key in leaked.order_by("pk"):
-        url = urls[bytes(key.digest)]
-        if _end(key, in_words(report.reporter, url), address):
-            ended.append(Ended(key, is_deleted=True))
-            _tell(key, report.reporter, url)
-    return ended
+        url = case.urls[bytes(key.digest)]
+        try:
+            allowed = _end(key, case, url)
+        except ManagementKey.DoesNotExist:
+            continue
+        ended = Ended(key, is_deleted=True, url=url, allowed=allowed)
+        case.ended.append(ended._replace(kind=MANAGEMENT_KEY, page="management_keys:list"))
 
 
-def _end(key: ManagementKey, told: str, address: str | None) -> bool:
-    """Whether it was there to be ended; if not, its row in the audit is taken back."""
-    try:
-        with transaction.atomic():
-            AuditEvent.objects.record(
-                Action.KEY_REPORTED,
-                target=f"management key {key}: {told}",
-                team=key.team,
-                address=address,
-            )
-            key.revoke(actor=None, address=address)
-    except ManagementKey.DoesNotExist:
-        return False
-    return True
+def _end(key: ManagementKey, case: Case, url: str) -> Allowed | None:
+    """Whether people are written to. Its row in the audit is taken back if the key is gone.
 
-
-@undoing_nothing
-def _tell(key: ManagementKey, reporter: str, url: str) -> None:
-    """To its owner and the team's admins, behind the answer."""
-    context = {
-        "name": key.name,
-        "public_id": key.public_id,
-        "team": key.team.name,
-        "reporter": reporter,
-        "found_at": url,
-        "url": _page_of(key.team),
-    }
-    people = mail.owner_and_admins(key.team, key.owner_id)
-    send_later(mail.letters("api/email/leaked", people, context))
-
-
-def _page_of(team: Team) -> str:
-    """Empty where nobody has said which address of ours people use."""
-    path = reverse("management_keys:list", args=[team.slug])
-    return f"{settings.PUBLIC_URL}{path}" if settings.PUBLIC_URL else ""
+    Only admins make one, and nobody else is shown it: so whoever owns it answers for it.
+    """
+    with transaction.atomic():
+        AuditEvent.objects.record(
+            Action.KEY_REPORTED,
+            target=f"management key {key}: {case.in_words(url)}",
+            team=key.team,
+            address=case.address,
+        )
+        key.revoke(actor=None, address=case.address)
+        return case.allow(key.team, key.owner.get_username())

@@ -5,7 +5,6 @@ from anybody. The next request is refused, on every worker, from the commit on.
 """
 
 from functools import partial
-from typing import NamedTuple, Protocol, cast
 
 from django.dispatch import Signal
 from django.http import HttpRequest
@@ -13,90 +12,77 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, Alarm, AuditEvent
 from keyportal.keys import notices
+from keyportal.keys.cases import UNCOUNTED, Case, Ended
 from keyportal.keys.changes import locked
 from keyportal.keys.forms import new_nonce
+from keyportal.keys.letter_counts import Allowed, answerable
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.reports import SOMEBODY, Report
+from keyportal.keys.reports import Report
 from keyportal.keys.rotation import live_secrets
 from keyportal.teams.access import may_change
-from keyportal.teams.models import Membership, Team
+from keyportal.teams.models import Membership
 from keyportal.teams.policy import DELETE
 
-# Apps above have keys of other kinds: sent with `report` and `address` for each report, and each
-# receiver ends those of its own, tells whom they concern and returns a list of `Ended`.
+# Apps above have keys of other kinds: sent with the `case` of each report, and each receiver ends
+# those of its own and notes them there.
 leak_reported = Signal()
-
-
-class Leaked(Protocol):
-    """A key of any kind, of which this app knows no more than whose it is."""
-
-    public_id: str
-
-    @property
-    def team(self) -> Team: ...
-
-
-class Ended(NamedTuple):
-    """A key that was ended, as it was; `is_deleted` or else it is disabled."""
-
-    key: Leaked
-    is_deleted: bool
 
 
 @sensitive_variables()
 def report(report: Report, *, address: str | None = None) -> list[Ended]:
     """End each key in the report that is live, of whichever kind, and tell whom it concerns."""
-    ended = _end_api_keys(report, address)
-    for _, others in leak_reported.send(sender=None, report=report, address=address):
-        ended += cast("list[Ended]", others)  # Stubs think that receivers answer with text.
-    return ended
+    case = Case(report, address)
+    try:
+        _end_api_keys(case)
+        leak_reported.send(sender=None, case=case)
+    finally:
+        # What was ended before something went wrong is no news to the next report.
+        notices.reported(case)
+    return case.ended
 
 
 @sensitive_variables()
-def _end_api_keys(report: Report, address: str | None) -> list[Ended]:
+def _end_api_keys(case: Case) -> None:
     """Each is disabled or deleted, as its team wants it.
 
     One that was reported before, and is disabled since, is left as it is: a report that is sent
     twice is harmless. So is one of a secret that has ended already, by rotation or deletion.
     """
-    urls = {found.digest: found.url for found in report.found}
-    leaked = Secret.objects.filter(digest__in=urls).select_related("key").order_by("key_id")
-    ended = []
+    leaked = Secret.objects.filter(digest__in=case.urls).select_related("key").order_by("key_id")
     for one in leaked:
-        url = urls[bytes(one.digest)]
-        if (end := _end(one, report.reporter, url, address)) is not None:
-            key, is_deleted, is_news = end
-            ended.append(Ended(key, is_deleted))
-            if is_news:
-                notices.reported(key, report.reporter, url, is_deleted=is_deleted)
-    return ended
+        if (ended := _end(one, case)) is not None:
+            case.ended.append(ended)
 
 
-def _end(
-    leaked: Secret, reporter: str, url: str, address: str | None
-) -> tuple[ApiKey, bool, bool] | None:
-    """The key as it was, whether it is deleted, and whether people are to be told.
-
-    Whoever may enable the key can report it again and again: that ends it each time, but mails
-    nobody more than once an hour, or they could flood everybody. A key is deleted only once, and
-    neither GitHub nor an operator floods anybody.
-    """
+def _end(leaked: Secret, case: Case) -> Ended | None:
+    """What was ended, once that is committed; None where nothing was."""
+    url = case.urls[bytes(leaked.digest)]
     try:
         with locked(leaked.key) as key:
             live = live_secrets(key)
             if leaked not in live or _is_known(key, leaked):
                 return None
             is_deleted = key.team.policy.on_leak == DELETE
-            is_first = Alarm.objects.raise_once(key.public_id, Action.KEY_REPORTED)
-            is_news = is_deleted or is_first or reporter != SOMEBODY
-            _record(key, reporter, url, address)
+            allowed = _may_write(key, case, is_deleted=is_deleted)
+            _record(key, case, url)
             if is_deleted:
-                key.revoke(actor=None, address=address)
+                key.revoke(actor=None, address=case.address)
             else:
                 _disable(key, live)
     except ApiKey.DoesNotExist:
         return None  # Deleted while we looked, which is what was wanted.
-    return key, is_deleted, is_news
+    return Ended(key, is_deleted, url, allowed, works_again=key.is_disabled_by_report)
+
+
+def _may_write(key: ApiKey, case: Case, *, is_deleted: bool) -> Allowed | None:
+    """Whoever may enable the key can report it again and again: that ends it each time, but mails
+    nobody more than once an hour, or they could flood everybody. A key is deleted only once, but
+    new ones are free: so there is a bound for each person too.
+    """
+    is_first = Alarm.objects.raise_once(key.public_id, Action.KEY_REPORTED)
+    if not case.is_by_somebody:
+        return UNCOUNTED
+    return case.allow(key.team, answerable(key)) if is_first or is_deleted else None
 
 
 def _is_known(key: ApiKey, leaked: Secret) -> bool:
@@ -120,19 +106,14 @@ def _disable(key: ApiKey, live: list[Secret]) -> None:
     key.save(update_fields=["reported_at", "disabled_at"])
 
 
-def _record(key: ApiKey, reporter: str, url: str, address: str | None) -> None:
+def _record(key: ApiKey, case: Case, url: str) -> None:
     AuditEvent.objects.record(
         Action.KEY_REPORTED,
         key=key,
-        target=f"{key}: {in_words(reporter, url)}",
+        target=f"{key}: {case.in_words(url)}",
         team=key.team,
-        address=address,
+        address=case.address,
     )
-
-
-def in_words(reporter: str, url: str) -> str:
-    """As the audit has it: who reported a key, and where it was found if that is known."""
-    return f"reported by {reporter}" + (f", found at {url}" if url else "")
 
 
 def banner(request: HttpRequest) -> dict[str, object]:

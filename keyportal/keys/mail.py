@@ -7,6 +7,7 @@ a part of the text, so a name is one line in it, and can't begin another header.
 import logging
 from collections.abc import Iterable, Mapping
 from smtplib import SMTPDataError, SMTPNotSupportedError, SMTPRecipientsRefused
+from typing import Any
 
 from django.conf import settings
 from django.core.mail import EmailMessage
@@ -49,17 +50,22 @@ def letters(
     """One for each of them, so that nobody reads in it who else got one.
 
     `template` is such as `keys/email/expiry`, of a `_subject.txt` and a `_message.txt`. Of the
-    context, each text is made one line.
+    context, each text is made one line, those of its lists too.
     """
-    lines = {
-        name: one_line(value) if isinstance(value, str) else value
-        for name, value in context.items()
-    }
+    lines = _in_lines(context)
     subject = one_line(
         settings.ACCOUNT_EMAIL_SUBJECT_PREFIX + render_to_string(f"{template}_subject.txt", lines)
     )
     text = secret.redact(render_to_string(f"{template}_message.txt", lines))
     return [EmailMessage(subject, text, to=[one.email], headers=_HEADERS) for one in people]
+
+
+def _in_lines(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _in_lines(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_in_lines(inner) for inner in value]
+    return one_line(value) if isinstance(value, str) else value
 
 
 def one_line(text: str) -> str:

@@ -17,6 +17,7 @@ from keyportal.keys import policy, secret
 # Django finds an app's models through this module.
 from keyportal.keys.chores import Chore
 from keyportal.keys.grants import binds, grant
+from keyportal.keys.letter_counts import LetterCount
 from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.nonces import SpentNonce
 from keyportal.keys.permissions import (
@@ -32,7 +33,7 @@ from keyportal.keys.secret import KeyString
 from keyportal.teams.limits import Limits, LimitsField
 from keyportal.teams.models import Membership, Role, Team, User
 
-__all__ = ["ApiKey", "Chore", "Preset", "Reminder", "Secret", "SpentNonce"]
+__all__ = ["ApiKey", "Chore", "LetterCount", "Preset", "Reminder", "Secret", "SpentNonce"]
 
 # What the list can be sorted by; the id decides where the rest is equal.
 SORTINGS = {

@@ -16,12 +16,15 @@ from django.db import DatabaseError
 from django.urls import reverse
 
 from keyportal.keys import mail
-from keyportal.keys.models import ApiKey
-from keyportal.teams.models import Team
+from keyportal.keys.cases import MANAGEMENT_KEY, Case, Ended
+from keyportal.keys.reports import SOMEBODY
+from keyportal.teams.models import Team, User
 from keyportal.teams.post import send_later
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
+LISTED = 50  # In one letter, which may be of a thousand.
+HOLDERS = "somebody who holds them"
 
 
 def undoing_nothing(tell: Callable[P, None]) -> Callable[P, None]:
@@ -36,20 +39,55 @@ def undoing_nothing(tell: Callable[P, None]) -> Callable[P, None]:
 
 
 @undoing_nothing
-def reported(key: ApiKey, reporter: str, url: str, *, is_deleted: bool) -> None:
-    """To the owner and the team's admins: the key was reported, and is disabled or deleted."""
-    context = {
-        "name": key.name,
-        "public_id": key.public_id,
-        "team": key.team.name,
-        "is_deleted": is_deleted,
-        "works_again": key.is_disabled_by_report,
-        "reporter": reporter,
-        "found_at": url,
-        "url": _keys_of(key.team),
+def reported(case: Case) -> None:
+    """To the owner and the team's admins of each key that was ended: one letter a person, of all
+    that concern them."""
+    concerned: dict[User, list[Ended]] = {}
+    found: dict[tuple[int, int], list[User]] = {}
+    for one in case.ended:
+        team, owner_id = one.key.team, one.key.owner_id
+        if (team.pk, owner_id) not in found:
+            found[team.pk, owner_id] = mail.owner_and_admins(team, owner_id)
+        for person in found[team.pk, owner_id]:
+            concerned.setdefault(person, []).append(one)
+    for person, theirs in concerned.items():
+        if any(one.allowed for one in theirs):
+            context = _of_leaks(theirs, case.report.reporter)
+            send_later(mail.letters("keys/email/leaked", [person], context))
+
+
+def _of_leaks(ended: list[Ended], reporter: str) -> dict[str, object]:
+    told = [_of_leak(one) for one in ended]
+    bounds = {(one.key.team.pk, one.allowed.person): one.allowed for one in ended if one.allowed}
+    fates = [fate for fate in ("disabled", "deleted") if any(one["fate"] == fate for one in told)]
+    holders = HOLDERS if len(told) > 1 else SOMEBODY
+    return {
+        **told[0],
+        "keys": told[:LISTED],
+        "count": len(told),
+        "unlisted": len(told[LISTED:]),
+        "reporter": holders if reporter == SOMEBODY else reporter,
+        "fate": " or ".join(fates),
+        "has_disabled": "disabled" in fates,
+        "has_deleted": "deleted" in fates,
+        "has_management": any(one.kind == MANAGEMENT_KEY for one in ended),
+        "urls": sorted({str(one["url"]) for one in told}),
+        "bounds": [*bounds.values()],
     }
-    people = mail.owner_and_admins(key.team, key.owner_id)
-    send_later(mail.letters("keys/email/leaked", people, context))
+
+
+def _of_leak(one: Ended) -> dict[str, object]:
+    return {
+        "kind": one.kind,
+        "name": one.key.name,
+        "public_id": one.key.public_id,
+        "owner": one.key.owner.get_username(),
+        "team": one.key.team.name,
+        "fate": "deleted" if one.is_deleted else "disabled",
+        "works_again": one.works_again,
+        "found_at": one.url,
+        "url": _page(one.page, one.key.team),
+    }
 
 
 @undoing_nothing
@@ -59,11 +97,10 @@ def suspected(team: Team, owner_id: int | None, context: dict[str, object]) -> N
     `context` has `subject`, `told` and `advice`, a text each.
     """
     people = mail.owner_or_admins(team, owner_id)
-    context = {"team": team.name, "url": _keys_of(team), **context}
+    context = {"team": team.name, "url": _page("keys:list", team), **context}
     send_later(mail.letters("keys/email/suspected", people, context))
 
 
-def _keys_of(team: Team) -> str:
+def _page(name: str, team: Team) -> str:
     """Empty where nobody has said which address of ours people use."""
-    path = reverse("keys:list", args=[team.slug])
-    return f"{settings.PUBLIC_URL}{path}" if settings.PUBLIC_URL else ""
+    return f"{settings.PUBLIC_URL}{reverse(name, args=[team.slug])}" if settings.PUBLIC_URL else ""

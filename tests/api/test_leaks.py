@@ -20,6 +20,7 @@ from pytest_django import Settings
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import ManagementKey
 from keyportal.keys import mail, secret
+from keyportal.keys.letter_counts import MOST
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from keyportal.teams.post import post_office
@@ -102,13 +103,16 @@ def test_keys_of_both_kinds_in_one_report_end_each_in_its_way(
     assert key.disabled_at
     assert [*ManagementKey.objects.all()] == [stays.key]
     assert [action for action, _ in rows()].count(Action.KEY_REPORTED) == 3
-    told = sorted((letter.to[0], "management" in letter.subject) for letter in sent())
-    assert told == [
-        ("ada@example.com", False),
-        ("ada@example.com", True),
-        ("bob@example.com", False),
-        ("charlie@example.com", True),
-    ]
+    told = {letter.to[0]: letter for letter in sent()}
+    assert sorted(told) == ["ada@example.com", "bob@example.com", "charlie@example.com"]
+    both = told["ada@example.com"]
+    assert both.subject == "[Keyportal] 2 keys leaked and are disabled or deleted"
+    assert f'- The API key "test-key" ({key.public_id}) of bob in' in both.body
+    assert "- The management key " in both.body
+    assert "API keys that were made or rotated with a management key live on." in both.body
+    assert both.body.count("http://127.0.0.1:8000/teams/") == 2
+    assert told["bob@example.com"].subject.startswith("[Keyportal] The API key ")
+    assert told["charlie@example.com"].subject.startswith("[Keyportal] The management key ")
 
 
 def test_owner_and_admins_get_a_letter_each_without_the_key(
@@ -187,15 +191,18 @@ def test_one_that_somebody_deletes_meanwhile_is_not_told_of(
 ) -> None:
     """Found, and gone before it could be ended: no row says that the report ended it."""
     first, second = manager(ada, "first"), manager(ada, "second")
+    revoke = ManagementKey.revoke
 
-    def faster(*_: object) -> list[User]:
+    def and_the_other(key: ManagementKey, **who: Any) -> None:
+        revoke(key, **who)
         ManagementKey.objects.all().delete()
-        return []
 
-    monkeypatch.setattr(mail, "owner_and_admins", faster)
+    monkeypatch.setattr(ManagementKey, "revoke", and_the_other)
     assert report(client, first.token or "", second.token or "").status_code == 202
     assert [action for action, _ in rows()] == [Action.KEY_REPORTED, Action.MANAGEMENT_KEY_DELETED]
     assert all(str(first.key) in target for _, target in rows())
+    (letter,) = sent()
+    assert letter.subject == "[Keyportal] The management key first leaked and is deleted"
 
 
 def test_one_that_has_expired_or_whose_owner_left_is_deleted_too(
@@ -208,7 +215,19 @@ def test_one_that_has_expired_or_whose_owner_left_is_deleted_too(
     ada.memberships.all().delete()
     report(client, expired, left)
     assert not ManagementKey.objects.exists()
-    assert [letter.to for letter in sent()] == [["alice@example.com"]] * 2
+    (letter,) = sent()
+    assert (letter.to, "2 keys leaked" in letter.subject) == (["alice@example.com"], True)
+
+
+def test_they_have_nobody_mailed_without_end_either(
+    client: Client, alice: User, ada: User, bob: User, issue: Issue, manager: Manager
+) -> None:
+    for number in range(MOST + 2):
+        assert report(client, text_of(manager, ada, name=f"m{number}")).status_code == 202
+    assert not ManagementKey.objects.exists()
+    assert [letter.to for letter in sent()].count([alice.email]) == MOST
+    report(client, issue(bob, actor=bob)[1])
+    assert [letter.to for letter in sent()].count([alice.email]) == MOST + 1
 
 
 def test_a_session_makes_no_difference(

@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from keyportal.activity.models import Action, Alarm, AuditEvent, Tombstone
 from keyportal.keys import changes, leaks, mail, secret
+from keyportal.keys.cases import Ended
 from keyportal.keys.models import ApiKey
 from keyportal.keys.reports import GITHUB, OPERATOR, SOMEBODY, Found, Report
 from keyportal.keys.rotation import Grace, end_old, rotate
@@ -36,7 +37,7 @@ def no_late_mail(db: None) -> Iterator[None]:
     assert post_office.finish(10)
 
 
-def report(*keys: str, reporter: str = OPERATOR, url: str = "") -> list[leaks.Ended]:
+def report(*keys: str, reporter: str = OPERATOR, url: str = "") -> list[Ended]:
     return leaks.report(Report([Found(key, url) for key in keys], reporter), address="192.0.2.9")
 
 
@@ -57,9 +58,9 @@ def rows(action: Action = Action.KEY_REPORTED) -> list[str]:
 
 def test_a_reported_key_is_disabled_and_the_audit_tells(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
-    ((ended, is_deleted),) = report(text)
+    (ended,) = report(text)
     key.refresh_from_db()
-    assert (ended, is_deleted) == (key, False)
+    assert (ended.key, ended.is_deleted) == (key, False)
     assert key.disabled_at == key.reported_at != None  # noqa: E711 - both, and the same
     row = AuditEvent.objects.get(action=Action.KEY_REPORTED)
     assert row.target == f"{key}: reported by an operator"
@@ -73,8 +74,8 @@ def test_a_reported_key_is_disabled_and_the_audit_tells(bob: User, issue: Issue)
 def test_where_the_teams_policy_says_so_it_is_deleted(bob: User, team: Team, issue: Issue) -> None:
     Team.objects.update(policy=Policy(on_leak="delete"))
     key, text = issue(bob)
-    ((_, is_deleted),) = report(text)
-    assert is_deleted
+    (ended,) = report(text)
+    assert ended.is_deleted
     assert not ApiKey.objects.exists()
     assert Tombstone.objects.get().digest == secret.digest(text.encode())
     assert rows() == [f"{key}: reported by an operator"]

@@ -35,8 +35,9 @@ class Command(OperatorCommand):
         if not keys:
             raise CommandError("There is no whole API key of this service in it.")
         ended = leaks.report(Report([Found(key) for key in keys], OPERATOR))
-        for key, is_deleted in ended:
-            self.note(f"{'Deleted' if is_deleted else 'Disabled'} {key} of {key.team.slug}.")
+        for one in ended:
+            fate = "Deleted" if one.is_deleted else "Disabled"
+            self.note(f"{fate} {one.key} of {one.key.team.slug}.")
         if len(ended) < len(keys):
             self.note(f"Not live, or reported before: {len(keys) - len(ended)} of {len(keys)}.")
         post_office.finish(MAIL_SECONDS)
