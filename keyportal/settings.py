@@ -196,7 +196,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "keyportal.teams.access.frame",
-                "keyportal.keys.leaks.banner",
+                "keyportal.keys.banner.banner",
             ],
         },
     },

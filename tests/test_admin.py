@@ -40,7 +40,7 @@ WITHOUT_PAGE = {
     "api.Remembered",
     "catalog.CatalogVersion",
     *(f"keys.{name}" for name in ("Chore", "LetterCount", "Preset", "Reminder", "Secret")),
-    "keys.SpentNonce",
+    *(f"keys.{name}" for name in ("Remnant", "SpentNonce")),
     *(f"activity.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
     *(f"activity.{name}" for name in ("Window", "Lease", "Running", "EndWish")),
     *(f"activity.{name}" for name in ("Sighting", "Look", "Alarm")),

@@ -35,4 +35,4 @@ class TombstoneAdmin(HistoryAdmin):
 
     list_display = ["deleted_at", "public_id", "name", "team_slug", "deleted_by"]
     search_fields = ["public_id", "name", "team_slug"]
-    fields = ["public_id", "name", "team_slug", "deleted_at", "deleted_by"]
+    fields = ["public_id", "name", "team_slug", "deleted_at", "deleted_by", "reporter"]

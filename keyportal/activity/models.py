@@ -77,6 +77,8 @@ class Action(models.TextChoices):
     KEY_OLD_ENDED = "key:old-secret-ended", "Old secret ended"
     KEY_REMINDED = "key:expiry-reminded", "Reminded of expiry"
     KEY_REPORTED = "key:reported-leaked", "Key reported as leaked"
+    KEY_REPLACED = "key:replaced", "Leaked key replaced"
+    LEAK_DISMISSED = "key:leak-dismissed", "Notice of a leak dismissed"
     KEY_SPREAD = "key:used-from-many-networks", "Key used from many networks"
     KEY_GUESSED = "key:refused-often", "Key refused many times"
     KEY_HAUNTED = "key:used-after-deletion", "Key used after its deletion"
@@ -232,6 +234,13 @@ class Tombstone(models.Model):
     )
     deleted_at = models.DateTimeField(auto_now_add=True)
     deleted_by = models.CharField(max_length=150, blank=True)
+    reporter = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",  # As above.
+        help_text="Whose report of a leak deleted it; empty: none did.",
+    )
     is_rotated = models.BooleanField(
         default=False, help_text="A rotation ended this secret; its key went on."
     )

@@ -20,6 +20,8 @@ class Receipt:
     name: str
     deleted_at: datetime
     deleted_by: str
+    reporter: str
+    """Whose report of a leak deleted it; empty: somebody did, or a command."""
     last: Tombstone | None
     """Where its last use is noted; None when it was never used."""
     refused: int
@@ -39,6 +41,7 @@ class Receipt:
             name=newest.name,
             deleted_at=newest.deleted_at,
             deleted_by=newest.deleted_by,
+            reporter=newest.reporter,
             last=max(used)[2] if used else None,
             refused=sum(stone.refused for stone in found),
             refused_at=max((s.refused_at for s in found if s.refused_at), default=None),

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import connections
 
 from keyportal.gateway.writer import ALIAS, Writer
+from keyportal.keys.remnants import KEPT
 
 PAUSE_SECONDS = 60.0
 SLICE = 500
@@ -41,6 +42,7 @@ def ageing() -> tuple[Ageing, ...]:
         Ageing("activity_lease", "seen_at", timedelta(hours=1)),
         # Much longer than a key is reminded of one end.
         Ageing("keys_reminder", "created_at", timedelta(days=60)),
+        Ageing("keys_remnant", "reported_at", KEPT),
         Ageing("activity_sighting", "start", timedelta(minutes=20)),
         # With the calls, beside which they are read.
         Ageing("activity_look", "seen_at", timedelta(days=settings.CALL_DAYS)),

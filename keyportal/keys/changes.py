@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
@@ -173,6 +174,13 @@ def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> Ap
     return found
 
 
+def may_own(team: Team, user: User, *, among: QuerySet[Membership] | None = None) -> bool:
+    """Whether a key of the team would work that is theirs."""
+    memberships = Membership.objects.all() if among is None else among
+    found = memberships.filter(team=team, user=user, user__is_active=True).first()
+    return found is not None and found.is_at_least(Role.MEMBER)
+
+
 def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None = None) -> ApiKey:
     """Make somebody else its owner, who gets no more of an admin's key than that has.
 
@@ -182,9 +190,7 @@ def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None 
         if found.owner_id == to.pk:
             return found
         # Locked, so that whoever leaves the team at this moment leaves before it or after it.
-        theirs = Membership.objects.select_for_update(no_key=True)
-        membership = theirs.filter(team=found.team, user=to, user__is_active=True).first()
-        if membership is None or not membership.is_at_least(Role.MEMBER):
+        if not may_own(found.team, to, among=Membership.objects.select_for_update(no_key=True)):
             raise NotAMember(to.get_username())
         if broken := breaches_by_owning(found.team, to.pk, None):
             raise PolicyBroken(broken)

@@ -15,6 +15,20 @@ def new_nonce() -> str:
     return secrets.token_urlsafe(16)
 
 
+class NonceForm(forms.Form):
+    """Makes something that is shown once, and says no more than that."""
+
+    # Protects the person who reloads or goes back from a second secret; it is no security
+    # boundary, so a program without one is served.
+    nonce = forms.CharField(
+        max_length=64,
+        required=False,
+        validators=[require_no_key],
+        initial=new_nonce,
+        widget=forms.HiddenInput,
+    )
+
+
 class NameField(forms.CharField):
     """The name of a new key, of either kind: the first thing that is typed into its form."""
 

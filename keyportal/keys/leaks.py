@@ -4,23 +4,17 @@ Who holds a key could do all with it that its programs can, so letting them end 
 from anybody. The next request is refused, on every worker, from the commit on.
 """
 
-from functools import partial
-
 from django.dispatch import Signal
-from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, Alarm, AuditEvent
 from keyportal.keys import notices
 from keyportal.keys.cases import UNCOUNTED, Case, Ended
 from keyportal.keys.changes import locked
-from keyportal.keys.forms import new_nonce
 from keyportal.keys.letter_counts import Allowed, answerable
-from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.models import ApiKey, Remnant, Secret
 from keyportal.keys.reports import Report
 from keyportal.keys.rotation import live_secrets
-from keyportal.teams.access import may_change
-from keyportal.teams.models import Membership
 from keyportal.teams.policy import DELETE
 
 # Apps above have keys of other kinds: sent with the `case` of each report, and each receiver ends
@@ -66,7 +60,8 @@ def _end(leaked: Secret, case: Case) -> Ended | None:
             allowed = _may_write(key, case, is_deleted=is_deleted)
             _record(key, case, url)
             if is_deleted:
-                key.revoke(actor=None, address=case.address)
+                Remnant.objects.keep(key, leaked, case.report.reporter)
+                key.revoke(actor=None, address=case.address, reporter=case.report.reporter)
             else:
                 _disable(key, live)
     except ApiKey.DoesNotExist:
@@ -114,18 +109,3 @@ def _record(key: ApiKey, case: Case, url: str) -> None:
         team=key.team,
         address=case.address,
     )
-
-
-def banner(request: HttpRequest) -> dict[str, object]:
-    """For every page of a team; asked of the database by those alone that show it."""
-    membership: Membership | None = getattr(request, "membership", None)
-    if membership is None:
-        return {}
-    return {"leaked_keys": partial(awaiting_rotation, membership), "new_nonce": new_nonce}
-
-
-def awaiting_rotation(membership: Membership) -> list[ApiKey]:
-    """Reported keys that this member may do something about, the latest report first."""
-    reported = ApiKey.objects.of(membership.team).filter(reported_at__isnull=False)
-    keys = reported.for_display().order_by("-reported_at", "pk")
-    return [key for key in keys if may_change(membership, key)]

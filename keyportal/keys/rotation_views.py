@@ -6,9 +6,8 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.decorators.http import require_http_methods
 
 from keyportal.catalog.examples import examples_for
-from keyportal.keys.forms import new_nonce
+from keyportal.keys.forms import NonceForm
 from keyportal.keys.models import ApiKey
-from keyportal.keys.names import require_no_key
 from keyportal.keys.opened import changed, key_view
 from keyportal.keys.refusals import AlreadyCreated, KeyRefused
 from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
@@ -25,16 +24,8 @@ ENDINGS = {
 }
 
 
-class RotateForm(forms.Form):
+class RotateForm(NonceForm):
     grace = forms.ChoiceField(choices=Grace.choices, widget=forms.RadioSelect)
-    # As in the form that makes a key: a reload or Back makes no second secret.
-    nonce = forms.CharField(
-        max_length=64,
-        required=False,
-        validators=[require_no_key],
-        initial=new_nonce,
-        widget=forms.HiddenInput,
-    )
 
 
 @sensitive_post_parameters("nonce")

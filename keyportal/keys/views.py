@@ -93,11 +93,11 @@ def key_create(request: TeamRequest) -> HttpResponse:
             **form.asked,
         )
     except AlreadyCreated:
-        return _already_created(request)
+        return already_created(request)
     except KeyRefused as refusal:
         form.add_error("name", str(refusal))
         return _create_form(request, form)
-    return _created(request, key, key_string)
+    return created(request, key, key_string)
 
 
 @require_http_methods(["GET", "POST"])
@@ -161,7 +161,9 @@ def _is_full(request: TeamRequest, used: int) -> str:
 
 
 @sensitive_variables()
-def _created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpResponse:
+def created(
+    request: TeamRequest, key: ApiKey, key_string: KeyString, hint: str = ""
+) -> HttpResponse:
     """The one exception to redirect-after-POST: only this answer ever holds the plaintext.
 
     A session or a message would store it, an address would log it.
@@ -169,6 +171,7 @@ def _created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpRe
     context = {
         "key": key,
         "plaintext": key_string.text,
+        "hint": hint,
         "examples": examples_for(request, request.team, key_string.text),
     }
     response = render_part(request, "keys/created.html", "keys/_created.html", context)
@@ -176,7 +179,7 @@ def _created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpRe
     return response
 
 
-def _already_created(request: TeamRequest) -> HttpResponse:
+def already_created(request: TeamRequest) -> HttpResponse:
     """The first answer may have been lost on its way, and with it the word to reload the list."""
     response = render_part(request, "keys/already.html", "keys/_already.html", {}, status=409)
     response["HX-Trigger"] = "keys-changed"

@@ -163,6 +163,7 @@ DOORS = (
             "keys:disable",
             "keys:rotate",
             "keys:end_old",
+            "keys:replace",
         ),
     ),
     Door("Health", "health", "keys:health", Role.MEMBER),
