@@ -83,19 +83,33 @@ class Forecourt:
             await self.app(scope, receive, place.send)
         finally:
             place.leave()
+            await place.finish()
 
 
 class Place:
-    """One request's leave to use a thread: until its answer begins, and is given back once."""
+    """One request's leave to use a thread: until its answer begins, and is given back once.
+
+    The end of the answer waits until the application has returned, which Django does a moment after
+    it. Whoever has the whole answer may send the next request on the same connection, and of what
+    comes before the return the server keeps 64 KiB alone: a larger one would be cut.
+    """
 
     def __init__(self, places: asyncio.Semaphore, send: Send) -> None:
         self._places = places
         self._send = send
         self._is_held = True
+        self._end: Message | None = None
 
     async def send(self, message: Message) -> None:
         self.leave()
-        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._end = message
+        else:
+            await self._send(message)
+
+    async def finish(self) -> None:
+        if self._end is not None:
+            await self._send(self._end)
 
     def leave(self) -> None:
         if self._is_held:

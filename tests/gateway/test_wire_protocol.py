@@ -63,6 +63,20 @@ def test_a_fast_client_never_loses_a_request(live: Server, path: str) -> None:
             assert connection.reply().status in {200, 401}
 
 
+@pytest.mark.parametrize("path", ["/accounts/login/", "/api/v1/self", "/v1/models"])
+def test_a_large_one_may_follow_as_fast(
+    live: Server, key: str, model: ServedModel, path: str
+) -> None:
+    """On a connection that a proxy keeps, somebody's prompt comes behind somebody else's page."""
+    body = json.dumps(chat_body(model.name, user="x" * 300_000)).encode()
+    with live.connect(timeout=30) as connection:
+        for _ in range(10):
+            connection.ask(f"GET {path}")
+            assert connection.reply().status in {200, 401}
+            connection.ask(f"POST {CHAT}", key, body)
+            assert connection.reply().status == 200
+
+
 def test_a_request_may_come_byte_by_byte(live: Server, key: str, model: ServedModel) -> None:
     body = json.dumps(chat_body(model.name)).encode()
     with live.connect() as connection:
