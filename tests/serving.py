@@ -208,9 +208,11 @@ class Connection:
         names = {name.lower(): value for name, value in headers.items()}
         return Reply(int(line.split()[1]), names, b"")
 
-    def reply(self) -> Reply:
-        """Read one answer, whole."""
+    def reply(self, method: str = "GET") -> Reply:
+        """Read one answer, whole; to HEAD, which has no body whatever it says of it, if told so."""
         started = self.start()
+        if method == "HEAD" or started.status == 204:
+            return started
         if started.headers.get("transfer-encoding") == "chunked":
             body = b"".join(iter(self.chunk, b""))
         elif "content-length" in started.headers:

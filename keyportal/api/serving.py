@@ -48,7 +48,9 @@ def view_of(operations: Mapping[str, Operation]) -> View:
 
 def _told(done: Done) -> HttpResponse:
     if done.status == 204:
-        return HttpResponse(status=204)
+        nothing = HttpResponse(status=204)
+        del nothing["Content-Type"]  # Django's is HTML.
+        return nothing
     body = done.answer if isinstance(done.answer, bytes) else reading.encode(done.answer)
     response = HttpResponse(body, status=done.status, content_type=JSON)
     if done.is_replayed:

@@ -328,6 +328,7 @@ def test_a_deleted_key_is_gone(manager: Manager, ada: User, issue: Any) -> None:
     program = manager(ada)
     answer = program.delete(f"keys/{key.public_id}")
     assert (answer.status_code, answer.content) == (204, b"")
+    assert "Content-Type" not in answer
     assert not is_live(text)
     problem(program.delete(f"keys/{key.public_id}"), 404, "not-found")
     problem(program.get(f"keys/{key.public_id}"), 404, "not-found")
