@@ -45,6 +45,32 @@ def test_it_acts_with_the_role_that_its_owner_has_now(
     assert program.post(f"{path}/enable").json()["state"] == "active"
 
 
+GRANTED = ("granted_permissions", "granted_limits", "granted_expires_at", "is_held")
+
+
+def test_what_an_admin_has_set_is_told_beside_what_the_key_has(
+    manager: Manager, ada: User, bob: User, key: ApiKey
+) -> None:
+    hers, his, path = manager(ada), manager(bob, "bobs"), f"keys/{key.public_id}"
+    told = his.get(path).json()
+    assert [told[name] for name in GRANTED] == [None, None, None, False]
+    most = {"permissions": NARROW, "expires_at": "2099-01-31T18:00:00Z"}
+    assert hers.patch(path, most | {"limits": {"tokens_per_day": 5}}).status_code == 200
+    assert hers.post(f"{path}/disable").status_code == 200
+    less = {"permissions": {"endpoints": "read"}, "expires_at": "2099-01-01T00:00:00Z"}
+    changed = his.patch(path, less | {"limits": {"tokens_per_day": 4}}).json()
+    (listed,) = his.get("keys").json()["data"]
+    for told in (changed, his.get(path).json(), listed):
+        assert told["permissions"] == NARROW | {"endpoints": "read"}
+        assert told["granted_permissions"] == NARROW
+        assert told["limits"]["tokens_per_day"] == 4
+        assert told["granted_limits"] == told["limits"] | {"tokens_per_day": 5}
+        assert told["expires_at"] == "2099-01-01T00:00:00Z"
+        assert told["granted_expires_at"] == "2099-01-31T18:00:00Z"
+        assert told["is_held"]
+    assert not hers.post(f"{path}/enable").json()["is_held"]
+
+
 NARROW = {"models": ["public/*"], "endpoints": "chat", "networks": []}
 
 

@@ -19,8 +19,10 @@ from keyportal.api.v1.fields import (
 )
 from keyportal.api.v1.permissions import PermissionChanges, PermissionsBody
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.permissions import Permissions
 from keyportal.keys.rotation import live_secrets
 from keyportal.keys.states import state_of
+from keyportal.teams.limits import Limits
 
 
 class SecretBody(Struct):
@@ -45,6 +47,9 @@ class SecretBody(Struct):
         )
 
 
+_GRANTED = "What an admin or operator last allowed: its owner may go no"
+
+
 class KeyBody(Struct, kw_only=True):
     id: Annotated[str, Meta(description="Public, and the same for the life of the key.")]
     name: str
@@ -55,9 +60,21 @@ class KeyBody(Struct, kw_only=True):
     state: Annotated[StateValue, Meta(description="Only an active key is served.")]
     permissions: PermissionsBody
     limits: LimitsBody
+    granted_permissions: Annotated[
+        PermissionsBody | None, Meta(description=f"{_GRANTED} further. Null: the policy's.")
+    ]
+    granted_limits: Annotated[
+        LimitsBody | None, Meta(description=f"{_GRANTED} higher. Null: the team's `key_limits`.")
+    ]
     created_at: datetime
     expires_at: datetime | None
+    granted_expires_at: Annotated[
+        datetime | None, Meta(description=f"{_GRANTED} later. Null: the policy's.")
+    ]
     disabled_at: datetime | None
+    is_held: Annotated[
+        bool, Meta(description="Whether an admin or operator disabled it: only they enable it.")
+    ]
     reported_at: Annotated[
         datetime | None, Meta(description="Since when it is known to have leaked.")
     ]
@@ -66,6 +83,8 @@ class KeyBody(Struct, kw_only=True):
     @classmethod
     def of(cls, found: ApiKey, **more: str) -> Self:
         """`found` comes from `for_display`, with its team."""
+        most: Permissions | None = found.granted_permissions
+        highest: Limits | None = found.granted_limits
         return cls(
             id=found.public_id,
             name=found.name,
@@ -76,9 +95,13 @@ class KeyBody(Struct, kw_only=True):
             state=state_of(found).value,
             permissions=PermissionsBody.of(found.permissions),
             limits=LimitsBody.of(found.limits),
+            granted_permissions=most and PermissionsBody.of(most),
+            granted_limits=highest and LimitsBody.of(highest),
             created_at=found.created_at,
             expires_at=found.expires_at,
+            granted_expires_at=found.granted_expires_at,
             disabled_at=found.disabled_at,
+            is_held=found.is_held,
             reported_at=found.reported_at,
             secrets=[SecretBody.of(secret) for secret in live_secrets(found)],
             **more,

@@ -6,8 +6,10 @@ from typing import Any
 
 from keyportal.keys.last_use import last_used_at
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.permissions import Permissions
 from keyportal.keys.rotation import live_secrets
 from keyportal.keys.states import state_of
+from keyportal.teams.limits import Limits
 
 COLUMNS = ("PUBLIC ID", "TEAM", "NAME", "OWNER", "STATE", "EXPIRES", "LAST USED")
 
@@ -37,13 +39,21 @@ def _told(key: ApiKey, used_at: datetime | None) -> Told:
         "masked": key.masked,
         "permissions": key.permissions._asdict(),
         "limits": key.limits._asdict(),
+        "granted_permissions": _dict_of(key.granted_permissions),
+        "granted_limits": _dict_of(key.granted_limits),
         "created_at": key.created_at,
         "expires_at": key.expires_at,
+        "granted_expires_at": key.granted_expires_at,
         "disabled_at": key.disabled_at,
+        "is_held": key.is_held,
         "reported_at": key.reported_at,
         "last_used_at": used_at,
         "secrets": [_told_secret(one) for one in live_secrets(key)],
     }
+
+
+def _dict_of(granted: Permissions | Limits | None) -> dict[str, Any] | None:
+    return None if granted is None else granted._asdict()
 
 
 def _told_secret(secret: Secret) -> dict[str, Any]:
@@ -64,13 +74,18 @@ def table(keys: Iterable[Told]) -> Iterator[str]:
 def lines(told: Told) -> Iterator[str]:
     """One for each thing that there is to tell of a key, those of its limits that there are."""
     for name, value in _flat(told):
-        if value not in (None, "", [], ()):
+        if value not in (None, "", [], (), False):
             yield f"{name.replace('_', ' ')}: {_in_words(value)}"
 
 
 def _flat(told: Told) -> Iterator[tuple[str, Any]]:
     for name, value in told.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name.startswith("granted_"):
+            yield from ((f"granted_{part}", most) for part, most in value.items())
+            if not any(value.values()):
+                # That there is no limit is a word of an admin's, too.
+                yield name, "unlimited"
+        elif isinstance(value, dict):
             yield from _flat(value)
         elif name == "secrets":
             yield name, [f"…{one['last4']}" for one in value]
@@ -84,6 +99,8 @@ def _row(told: Told) -> tuple[str, ...]:
 
 
 def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     if isinstance(value, Sequence) and not isinstance(value, str):
