@@ -46,6 +46,20 @@ def test_an_old_secret_works_until_the_new_one_is_used(
     assert server.request("GET", "/v1/models", key=new).status == 200
 
 
+def test_a_verification_for_a_proxy_is_a_first_use_too(
+    live: Server, bob: User, issue: Issue
+) -> None:
+    key, old = issue(bob)
+    new = rotate(key, Grace.FIRST_USE, actor=bob).text
+
+    def verify(text: str) -> int:
+        return live.request("GET", "/auth/verify", key=text).status
+
+    assert [verify(old), verify(new)] == [200, 200]
+    wait_until(lambda: verify(old) == 401)
+    assert verify(new) == 200
+
+
 def test_an_old_secret_ends_by_the_clock(live: Server, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     new = rotate(key, Grace.HOUR, actor=bob).text
