@@ -26,7 +26,9 @@ def badges(key: ApiKey) -> list[Badge]:
 def _of_life(key: ApiKey) -> Iterator[Badge]:
     if key.reported_at:
         yield Badge("Leaked", "alarm", "It was reported as leaked.")
-    if key.disabled_at:
+    if key.is_disabled_by_report:
+        yield Badge("Disabled", title="It is refused until it is rotated.")
+    elif key.disabled_at:
         who = "an admin" if key.is_held else "somebody"
         yield Badge("Disabled", title=f"It is refused until {who} enables it.")
     if key.has_lost_its_owner:

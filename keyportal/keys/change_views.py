@@ -9,7 +9,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods
 
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.change_forms import EditForm, HandOverForm, KeyExpiryForm, PermissionsForm
@@ -89,9 +89,16 @@ def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
     return changed(request, key, f"The key {key.name} is disabled.")
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @key_view
 def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    """Of a secret that leaked it is told first what that does, also where the page on which
+    somebody asks for it is from before the report."""
+    is_leaked = bool(key.disabled_at and key.reported_at)
+    if request.method != "POST" or (is_leaked and "leak" not in request.POST):
+        status = 200 if request.method != "POST" else 422
+        context = {"key": key}
+        return render_part(request, "keys/enable.html", "keys/_enable.html", context, status=status)
     try:
         enable(key, **_who(request))
     except KeyRefused as refusal:

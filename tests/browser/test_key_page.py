@@ -10,9 +10,13 @@ from playwright.sync_api import Locator, Page, expect
 from keyportal.activity.models import UsageDay, UsageHour
 from keyportal.activity.periods import Step
 from keyportal.catalog.models import ServedModel
+from keyportal.keys import leaks
+from keyportal.keys.changes import disable
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.reports import Found, Report
 from keyportal.teams.models import Team, User
+from keyportal.teams.post import post_office
 from tests.browser.conftest import KEYS
 from tests.browser.pages import button, dialog, holds, link, row, shown_key
 from tests.serving import Server
@@ -193,6 +197,45 @@ def test_a_leaked_key_is_rotated_at_once(open_key: Open, bob: User) -> None:
     expect(page.locator(".message")).to_have_count(1)  # The empty notice.
     expect(page.get_by_text("Rotate it now")).to_have_count(0)
     assert Secret.objects.count() == 1
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_a_leaked_secret_is_enabled_by_its_second_button_after_a_warning(
+    open_key: Open, live: Server, bob: User, nightly: tuple[ApiKey, str], has_scripts: bool
+) -> None:
+    _, old = nightly
+    leaks.report(Report([Found(old)]))
+    page = open_key(bob, java_script_enabled=has_scripts)
+    button(page, "Enable anyway").click()
+    place = dialog(page, "Enable API key") if has_scripts else page.locator("#enable")
+    expect(place).to_contain_text("whoever found it can call with it")
+    button(place, "Rotate instead").click()
+    place = dialog(page, "Rotate API key") if has_scripts else page.locator("#rotate")
+    expect(place.get_by_label("Not at all: it ends now")).to_be_checked()
+    button(place, "Cancel").click()
+    assert live.request("GET", "/v1/models", key=old).code == "invalid_api_key"
+    button(page, "Enable anyway").click()
+    button(page.locator("#enable"), "Enable anyway").click()
+    expect(button(page, "Disable")).to_be_visible()
+    assert live.request("GET", "/v1/models", key=old).status == 200
+    expect(page.get_by_text("This key has leaked")).to_be_visible()
+    assert post_office.finish(10)
+
+
+def test_a_page_from_before_a_report_asks_before_it_enables_the_key(
+    open_key: Open, live: Server, bob: User, nightly: tuple[ApiKey, str]
+) -> None:
+    key, text = nightly
+    disable(key, actor=bob)
+    page = open_key(bob)
+    leaks.report(Report([Found(text)]))
+    button(page, "Enable").click()
+    expect(dialog(page, "Enable API key")).to_contain_text("has leaked")
+    expect(button(dialog(page), "Rotate instead")).to_be_focused()
+    assert ApiKey.objects.get().disabled_at is not None
+    button(dialog(page), "Cancel").click()
+    expect(button(page, "Enable")).to_be_focused()
+    assert post_office.finish(10)
 
 
 def test_deletion_shows_what_stops_and_leaves_a_receipt(

@@ -114,6 +114,7 @@ OF_A_KEY = (
     "expiry/",
     "hand-over/",
     "disable/",
+    "enable/",
     "rotate/",
     "end-old/",
 )
@@ -280,13 +281,14 @@ def test_the_longest_of_everything_fits_on_the_page_of_a_key(
         page.goto(f"{KEYS}{full_key.public_id}/{path}")
         assert not sticks_out(page), path
     page.goto(f"{KEYS}{full_key.public_id}/")
-    for name in ("Edit", "Rotate", "Enable", "Delete"):
+    for name in ("Edit", "Rotate", "Enable anyway", "Delete"):
         expect(button(page, name)).to_be_in_viewport(ratio=1)
     for card in page.locator("#key .card:not(.list)").all():
         assert is_unclipped(card)
     for opener, name in (
         ("Change what it may do", "What it may do"),
         ("Rotate", "Rotate API key"),
+        ("Enable anyway", "Enable API key"),
         ("Delete", "Delete API key"),
     ):
         button(page, opener).click()

@@ -11,11 +11,14 @@ from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.changes import Changes, change
+from keyportal.keys import leaks
+from keyportal.keys.changes import Changes, change, disable
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.reports import Found, Report
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
+from keyportal.teams.post import post_office
 from tests.forms import sent
 
 KEYS = "/teams/u-8105f7322477/keys/"
@@ -34,7 +37,7 @@ FORMS: dict[str, dict[str, object]] = {
     "rotate": {"grace": "now"},
     "end-old": {},
 }
-ASKING = sorted(FORMS.keys() - {"enable"})
+ASKING = sorted(FORMS)
 
 
 def address(key: ApiKey, what: str) -> str:
@@ -166,7 +169,6 @@ def test_other_methods_are_refused(sign_in: SignIn, bob: User, issue: Issue, wha
     key, _ = issue(bob)
     client = sign_in(bob)
     assert client.put(address(key, what)).status_code == 405
-    assert client.get(address(key, "enable")).status_code == 405
 
 
 @pytest.mark.parametrize("what", sorted(FORMS))
@@ -701,6 +703,74 @@ def test_a_leaked_key_wears_a_banner_with_a_way_to_rotate(
     text = sign_in(vera).get(path).content.decode()
     assert "This key has leaked" in text
     assert "/rotate/" not in text
+
+
+ANYWAY = "Enable anyway"
+
+
+def test_a_leaked_secret_is_enabled_by_nobody_who_is_not_told_what_that_does(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    disable(key, actor=bob)
+    client, path = sign_in(bob), address(key, "enable")
+    page = f"{KEYS}{key.public_id}/"
+    # At first it is enabled with one click. That page is still open when the key is reported.
+    opened = client.get(page)
+    assert f'method="post" action="{path}"' in opened.content.decode()
+    leaks.report(Report([Found(text)]))
+    assert post_office.finish(10)
+    assert f'method="post" action="{path}"' not in client.get(page).content.decode()
+    before = state(key)
+    for headers in (HTMX, {}):
+        asked = client.get(path, headers=headers)
+        refused = client.post(path, headers=headers)
+        assert (asked.status_code, refused.status_code) == (200, 422)
+        for question in (asked, refused):
+            text = question.content.decode()
+            assert "whoever found it can call with it" in text
+            assert "with which the key works at once" not in text  # Its owner had disabled it.
+            assert text.index(ANYWAY) < text.index("Rotate instead")
+            assert 'class="secondary danger" type="submit" form="enable-form"' in text
+    assert state(key) == before
+    done = client.post(path, sent(refused), follow=True)
+    assert done.redirect_chain == [(page, 302)]
+    key.refresh_from_db()
+    assert key.disabled_at is None
+    assert key.reported_at is not None
+
+
+def test_of_a_key_that_a_report_disabled_the_page_offers_its_rotation_first(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    leaks.report(Report([Found(text)]))
+    assert post_office.finish(10)
+    client = sign_in(bob)
+    page = client.get(f"{KEYS}{key.public_id}/").content.decode()
+    assert "Rotate it: the secret that others know ends, and the key works again" in page
+    assert 'class="primary" type="submit" id="open-rotate">Rotate<' in page
+    assert 'class="secondary danger" type="submit" id="open-disable">Enable anyway<' in page
+    assert 'title="It is refused until it is rotated."' in page
+    question = client.get(address(key, "enable"), headers=HTMX).content.decode()
+    assert "you get a new one, with which the key works at once" in question
+    assert '<button type="submit" autofocus>Rotate instead</button>' in question
+
+
+def test_a_held_key_that_has_leaked_is_its_owners_to_rotate_only(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    disable(key, actor=ada)
+    leaks.report(Report([Found(text)]))
+    assert post_office.finish(10)
+    client = sign_in(bob)
+    assert "Enable anyway" not in client.get(f"{KEYS}{key.public_id}/").content.decode()
+    question = client.get(address(key, "enable"))
+    assert "Only an admin can enable it." in question.content.decode()
+    assert ANYWAY not in question.content.decode()
+    assert client.post(address(key, "enable"), sent(question)).status_code == 403
+    assert ANYWAY in sign_in(ada).get(address(key, "enable")).content.decode()
 
 
 def test_who_left_the_team_meanwhile_changes_nothing(
