@@ -197,7 +197,11 @@ document.addEventListener("click", (event) => {
   if (closer && dialog.open) {
     event.preventDefault();
     // The second click of a double-click on OK must not close what the first one opened.
-    if (event.detail < 2) dialog.close();
+    if (event.detail < 2) {
+      dialog.close();
+      // At once, for it may show a secret: the event of the dialog comes a moment later.
+      dialog.replaceChildren();
+    }
   } else if (copier) copy(copier);
   else if (dismisser) dismiss(dismisser.closest("section"));
   else openRow(event.target.closest("tr[data-opens]"), event);

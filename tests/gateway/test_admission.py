@@ -273,14 +273,15 @@ def test_as_many_as_may_wait_fit_into_one_statement(
     assert len(statements) == 1
 
 
-async def arrivals(admission: Admission, seconds: float) -> int:
-    """Two ask in each turn of the loop, for so long: one of them finds the other waiting.
+async def arrivals(admission: Admission, seconds: float, turns: int = 2) -> int:
+    """Two ask in each turn of the loop, for so long, and for so many turns on a machine on which
+    one takes as long: one of them finds the other waiting.
 
     Returns how many have asked, and were answered.
     """
     waiting: list[asyncio.Task[Any]] = []
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while time.monotonic() < until or len(waiting) < 2 * turns:
         keys = (f"{len(waiting)}", f"{len(waiting)}, too")
         waiting += [asyncio.create_task(admission.judge(digest(key))) for key in keys]
         await asyncio.sleep(0)
@@ -299,7 +300,7 @@ def test_a_batch_waits_for_a_moment_and_no_longer(
     admission: Admission, statements: list[Statement]
 ) -> None:
     """Else those who keep coming would keep the first from ever being judged."""
-    asyncio.run(arrivals(admission, 20 * module.GATHER_SECONDS))
+    asyncio.run(arrivals(admission, 20 * module.GATHER_SECONDS, turns=20))
     assert len(statements) > 1
 
 
