@@ -450,6 +450,21 @@ def test_a_page_from_before_takes_back_no_limit_of_a_team(operator: Client, team
     assert team.is_active
 
 
+def test_changes_of_a_team_are_audited(operator: Client, root: User, team: Team) -> None:
+    page = operator.get(change_url(team))
+    # What the page merely shows, and somebody else changed since, is no change of this operator's.
+    Team.objects.update(name="Apex", limits=Limits(requests_per_day=9))
+    typed = {"limits_tokens_per_day": "4", "key_limits_requests_per_day": "3", "key_limit": "7"}
+    assert operator.post(change_url(team), sent(page, **typed)).status_code == 302
+    rows = AuditEvent.objects.of(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
+    assert {(row.actor, row.address) for row in rows} == {(root.get_username(), "127.0.0.1")}
+    assert [row.target for row in rows] == [
+        "Team: Key limit: 20 → 7",
+        "Limits of the team: Tokens per day: none → 4",
+        "Limits of new keys: Requests per day: none → 3",
+    ]
+
+
 def test_limits_of_a_team_that_were_set_while_the_form_was_on_its_way_stay(
     operator: Client, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,8 @@
-"""Sign-ins are audited wherever they come from: Django tells of each by a signal."""
+"""Sign-ins are audited wherever they come from: Django tells of each by a signal. So are changes
+of a team by operators, who have a shell and the admin for that.
+"""
 
+from collections.abc import Collection
 from typing import Any
 
 from allauth.core.internal.ratelimit import get_ip
@@ -11,10 +14,11 @@ from django.http import HttpRequest
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.teams.models import Team, User
-from keyportal.teams.signals import sign_in_refused
+from keyportal.teams.signals import sign_in_refused, team_changed
 
 UNKNOWN_USER = "unknown user"
 TOO_MANY = ": too many attempts"
+LIMITS = {"limits": "Limits of the team", "key_limits": "Limits of new keys"}
 
 
 @receiver(user_logged_in)
@@ -36,6 +40,25 @@ def record_refused_sign_in(credentials: dict[str, Any], request: HttpRequest, **
     user = _meant_by(credentials)
     if cache.add(f"sign-in-refused:{user.pk if user else ''}:{get_ip(request)}", True, timeout=60):
         _record(Action.SIGN_IN_FAILED, request, user, note=TOO_MANY)
+
+
+@receiver(team_changed)
+def record_changed_team(former: Team, team: Team, columns: Collection[str], **who: Any) -> None:
+    """A row for the team itself, and one for each set of limits, with old and new values."""
+    who = {"actor": who["actor"], "address": who["address"], "team": team}
+    plain = [
+        f"{name.replace('_', ' ').capitalize()}: {before} → {now}"
+        for name in sorted({*columns} - LIMITS.keys())
+        if (before := getattr(former, name)) != (now := getattr(team, name))
+    ]
+    told = {"Team": plain}
+    for name, target in LIMITS.items():
+        if name in columns:
+            told[target] = getattr(team, name).changes_from(getattr(former, name))
+    for target, changes in told.items():
+        AuditEvent.objects.record_changes(
+            Action.TEAM_CHANGED, target=target, changes=changes, **who
+        )
 
 
 def _meant_by(credentials: dict[str, Any]) -> User | None:

@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from keyportal.teams.forms import merged_limits
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.rules import locked_rules
+from keyportal.teams.signals import team_changed
 
 admin.site.site_header = "Keyportal operators"
 admin.site.site_title = "Keyportal"
@@ -109,6 +110,8 @@ class TeamAdmin(SavesWhatWasChanged):
         with locked_rules(form.instance) as now:
             form.keep_rest(now)
             super().save_model(request, obj, form, change)
+            who = {"actor": request.user, "address": request.META.get("REMOTE_ADDR")}
+            team_changed.send(Team, former=now, team=obj, columns=form.changed_data, **who)
 
     @admin.display(description="Policy")
     def policy_in_words(self, team: Team) -> str:

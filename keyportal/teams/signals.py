@@ -10,6 +10,9 @@ from keyportal.teams.models import User
 
 # Too many attempts, so the password was not even looked at; sent with `request`, `credentials`.
 sign_in_refused = Signal()
+# An operator changed a team; sent with `former` and `team`, the `columns` that were saved, and who
+# it was: `actor` and `address`, both None in a shell.
+team_changed = Signal()
 
 
 @receiver(post_save, sender=User)

@@ -5,6 +5,7 @@ import pytest
 from django.contrib.auth import authenticate
 from django.core.management import CommandError, call_command
 
+from keyportal.activity.models import Action, AuditEvent
 from keyportal.teams.limits import UNLIMITED, Limits
 from keyportal.teams.management.commands import setteam
 from keyportal.teams.management.operator import team_named
@@ -68,6 +69,17 @@ def test_setteam_changes_only_what_is_given(run: Callable[..., str], team: Team)
     assert "Apex" in run("setteam", team.slug, "--name=Apex", "--active")
     team.refresh_from_db()
     assert (team.name, team.key_limit, team.is_active) == ("Apex", 5, True)
+
+
+def test_setteam_is_in_the_audit_of_the_team(run: Callable[..., str], team: Team) -> None:
+    Team.objects.update(limits=Limits(tokens_per_day=5))
+    run("setteam", team.slug, "--key-limit=5", "--name=Apex", "--tokens-per-day=7")
+    run("setteam", team.slug, "--key-limit=5")  # As it is already.
+    rows = AuditEvent.objects.of(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
+    assert [(row.actor, row.address, row.target) for row in rows] == [
+        ("", None, "Team: Key limit: 20 → 5, Name: Acme → Apex"),
+        ("", None, "Limits of the team: Tokens per day: 5 → 7"),
+    ]
 
 
 def test_setteam_changes_single_limits_of_the_roof(run: Callable[..., str], team: Team) -> None:

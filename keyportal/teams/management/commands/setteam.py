@@ -1,4 +1,5 @@
 from argparse import BooleanOptionalAction
+from copy import copy
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -10,7 +11,9 @@ from keyportal.teams.management.operator import (
     team_named,
     with_given_limits,
 )
+from keyportal.teams.models import Team
 from keyportal.teams.rules import locked_rules
+from keyportal.teams.signals import team_changed
 
 FIELDS = ("name", "key_limit", "is_active")
 
@@ -41,6 +44,7 @@ class Command(OperatorCommand):
                 "Nothing to change: give --name, --key-limit, --[no-]active or a limit."
             )
         with locked_rules(named) as team:
+            former = copy(team)
             if has_limits:
                 # Those that stay are those of this moment: another operator may be setting them.
                 given["limits"] = with_given_limits(team.limits, options)
@@ -48,6 +52,8 @@ class Command(OperatorCommand):
                 setattr(team, field, value)
             team.full_clean()
             team.save(update_fields=given)
+            who = {"actor": None, "address": None}
+            team_changed.send(Team, former=former, team=team, columns=given, **who)
         state = "active" if team.is_active else "not active"
         keys, roof = f"at most {team.key_limit} keys", team.limits.in_words()
         self.stdout.write(f"{team.slug}: {team.name}, {keys}, {state}, {roof}")
