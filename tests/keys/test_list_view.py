@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 from django.test import Client
 from django.utils import timezone
@@ -340,10 +341,6 @@ def test_a_hundred_thousand_keys_are_listed_in_a_fifth_of_a_second(
 ) -> None:
     fill(team, alice, 100_000)
     assert Secret.objects.filter(last_used_at__isnull=False).count() == 99_999
-    if connection.vendor == "postgresql":
-        # As autovacuum would: plans made for an empty table check each foreign key row by row.
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE keys_apikey, keys_secret")
     client = sign_in(alice)
     client.get(LIST)
     for query in ({}, {"sort": "name", "page": "4000"}, {"q": "77"}, {"sort": "-last_used"}):
@@ -372,7 +369,17 @@ def fill(team: Team, owner: User, number: int) -> None:
     others = f"CROSS JOIN keys_apikey WHERE keys_apikey.id <> {key.pk}"
     with connection.cursor() as cursor:
         cursor.execute(f"{numbers} {copying(ApiKey, names)} CROSS JOIN numbers")
+        look_again(cursor)
         cursor.execute(copying(Secret, {"key_id": "keys_apikey.id"} | secrets) + others)
+        look_again(cursor)
+
+
+def look_again(cursor: CursorWrapper) -> None:
+    """As autovacuum would. Where the planner thinks that keys are few, it reads all secrets for
+    each, those just made too, which takes longer than a statement may.
+    """
+    if connection.vendor == "postgresql":
+        cursor.execute("ANALYZE keys_apikey, keys_secret")
 
 
 def copying(table: type[Model], changes: dict[str, str]) -> str:
