@@ -7,14 +7,13 @@ from django import forms
 from django.utils import timezone
 
 from keyportal.api.scopes import Scope
-from keyportal.keys.forms import NameField, new_nonce
-from keyportal.keys.names import require_no_key
+from keyportal.keys.forms import NameField, NonceForm
 from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
 
 LIFETIMES = [("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("", "Until it is deleted")]
 
 
-class ManagementKeyForm(forms.Form):
+class ManagementKeyForm(NonceForm):
     name = NameField(placeholder="deploy", missing="Give the management key a name.")
     scopes = forms.MultipleChoiceField(
         choices=Scope.choices,
@@ -38,14 +37,6 @@ class ManagementKeyForm(forms.Form):
         required=False,
         max_length=4000,
         widget=forms.TextInput(attrs={"placeholder": "everywhere", "autocomplete": "off"}),
-    )
-    # As for an API key: it protects the person who reloads or goes back from a second one.
-    nonce = forms.CharField(
-        max_length=64,
-        required=False,
-        validators=[require_no_key],
-        initial=new_nonce,
-        widget=forms.HiddenInput,
     )
 
     def clean_models(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 
-from keyportal.keys.forms import NameField, new_nonce
+from keyportal.keys.forms import NameField, NonceForm
 from keyportal.keys.lifetime import DATE, ExpiryForm
 from keyportal.keys.models import ApiKey
 from keyportal.keys.names import plain_lines, require_no_key
@@ -24,7 +24,7 @@ FIELDS = {
 MORE = ("description", "endpoints", "models", "networks")
 
 
-class CreateForm(ExpiryForm):
+class CreateForm(NonceForm, ExpiryForm):
     name = NameField(placeholder="test-key", missing="Give the key a name.")
     preset = forms.ChoiceField(label="Template", required=False)
     description = forms.CharField(
@@ -36,15 +36,6 @@ class CreateForm(ExpiryForm):
     endpoints = forms.ChoiceField(required=False)
     models = ModelsField(rows=1, help_text="Names or patterns such as public/*. Empty: as above.")
     networks = NetworksField(rows=1)
-    # Protects the person who reloads or goes back from a second key; it is no security boundary,
-    # so a program without one is served.
-    nonce = forms.CharField(
-        max_length=64,
-        required=False,
-        validators=[require_no_key],
-        initial=new_nonce,
-        widget=forms.HiddenInput,
-    )
 
     def __init__(self, data: Any = None, *, team: Team) -> None:
         super().__init__(data, policy=team.policy)

@@ -16,7 +16,7 @@ def new_nonce() -> str:
 
 
 class NonceForm(forms.Form):
-    """Makes something that is shown once, and says no more than that."""
+    """Makes something that is shown once; what else there is to say of it, other fields do."""
 
     # Protects the person who reloads or goes back from a second secret; it is no security
     # boundary, so a program without one is served.
