@@ -21,6 +21,7 @@ from keyportal.keys.permissions import EVERYTHING, Endpoints, Permissions, Permi
 from keyportal.keys.refusals import KeyRefused, NameTaken
 from keyportal.keys.secret import KeyString
 from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.rules import locked_rules
 
 __all__ = ["ManagementKey", "Remembered"]
 
@@ -69,8 +70,7 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
         or `AlreadyCreated`, each after creating nothing.
         """
         key_string = secret.generate(prefix=settings.MANAGEMENT_KEY_PREFIXES[0])
-        with transaction.atomic():
-            locked = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
+        with locked_rules(team) as locked:
             SpentNonce.objects.spend(nonce)
             if self.of(locked).filter(name=name).exists():
                 raise NameTaken

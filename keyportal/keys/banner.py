@@ -1,16 +1,17 @@
 """What stands above every page of a team whose keys leaked, for those who may act on it."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from keyportal.keys.forms import new_nonce
 from keyportal.keys.models import ApiKey, Remnant
 from keyportal.keys.replacing import obstacles
-from keyportal.teams.access import may_change
 from keyportal.teams.models import Membership
 
+Row = TypeVar("Row", bound=Model)
 # A whole list of them would push the page away.
 SHOWN, DELETED_SHOWN = 5, 3
 
@@ -38,18 +39,16 @@ def banner(request: HttpRequest) -> dict[str, object]:
 
 def leaks_of(membership: Membership) -> Leaks:
     """Those that this member may act on."""
-    keys = awaiting_rotation(membership)
-    remnants = Remnant.objects.changeable_by(membership)
-    deleted = [
-        Deleted(one, obstacles(one, membership)) for one in remnants.fairly()[:DELETED_SHOWN]
-    ]
-    # Nearly always there are none, and they are not counted.
-    number = remnants.count() if len(deleted) == DELETED_SHOWN else len(deleted)
-    return Leaks(keys[:SHOWN], max(0, len(keys) - SHOWN), deleted, number - len(deleted))
+    reported = ApiKey.objects.changeable_by(membership).filter(reported_at__isnull=False)
+    keys, more = _first(reported.for_display().order_by("-reported_at", "pk"), SHOWN)
+    remnants, more_deleted = _first(
+        Remnant.objects.changeable_by(membership).fairly(), DELETED_SHOWN
+    )
+    deleted = [Deleted(one, obstacles(one, membership)) for one in remnants]
+    return Leaks(keys, more, deleted, more_deleted)
 
 
-def awaiting_rotation(membership: Membership) -> list[ApiKey]:
-    """Reported keys that live, the latest report first."""
-    reported = ApiKey.objects.of(membership.team).filter(reported_at__isnull=False)
-    keys = reported.for_display().order_by("-reported_at", "pk")
-    return [key for key in keys if may_change(membership, key)]
+def _first(rows: QuerySet[Row], most: int) -> tuple[list[Row], int]:
+    """And how many there are beyond. Nearly always there are none, and they are not counted."""
+    first = [*rows[:most]]
+    return first, max(0, rows.count() - most) if len(first) == most else 0

@@ -31,8 +31,10 @@ from keyportal.keys.refusals import KeyLimitReached, NameTaken, PolicyBroken
 from keyportal.keys.reminders import Reminder
 from keyportal.keys.remnants import Remnant
 from keyportal.keys.secret import KeyString
+from keyportal.teams.access import changeable
 from keyportal.teams.limits import Limits, LimitsField
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.rules import locked_rules
 
 __all__ = [
     "ApiKey",
@@ -58,12 +60,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return self.filter(team=team)
 
     def changeable_by(self, membership: Membership) -> Self:
-        """Of the member's team, those that `teams.access.may_change` lets them change."""
-        keys = self.of(membership.team)
-        if membership.is_at_least(Role.ADMIN):
-            return keys
-        is_member = membership.is_at_least(Role.MEMBER)
-        return keys.filter(owner=membership.user_id) if is_member else keys.none()
+        return changeable(self, membership)
 
     def matching(self, text: str) -> Self:
         """Those whose name, or public id, holds `text`, or whose key does, masked or not.
@@ -125,10 +122,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         """
         key_string = secret.generate()
         try:
-            with transaction.atomic():
-                # The lock makes concurrent creates queue up, so that the limit is exact.
-                # NO KEY: rows that refer to the team may be written meanwhile.
-                locked = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
+            # The lock makes concurrent creates queue up, so that the limit is exact.
+            with locked_rules(team) as locked:
                 SpentNonce.objects.spend(nonce)
                 if self.of(locked).filter(name=name).exists():
                     raise NameTaken

@@ -10,10 +10,12 @@ from django.db.models.functions import RowNumber
 from django.utils import timezone
 
 from keyportal.keys import secret
+from keyportal.keys.grants import CEILINGS
 from keyportal.keys.letter_counts import answerable
 from keyportal.keys.permissions import Endpoints, PermissionsColumns, PermissionsField
+from keyportal.teams.access import changeable
 from keyportal.teams.limits import LimitsField
-from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.models import Membership, Team, User
 
 if TYPE_CHECKING:
     from keyportal.keys.models import ApiKey, Secret
@@ -34,7 +36,7 @@ COLUMNS = (
     "expires_at",
     "limits",
 )
-CEILINGS = ("granted_limits", "granted_permissions", "granted_expires_at", "is_held")
+TAKEN = ("granted_limits", *CEILINGS.values(), "is_held")
 """What an admin took from the key, and takes from one in its place as well."""
 
 
@@ -45,7 +47,7 @@ class RemnantQuerySet(models.QuerySet["Remnant"]):
 
     def keep(self, key: "ApiKey", leaked: "Secret", reporter: str) -> None:
         """In the transaction that deletes the key."""
-        as_it_was = {column: getattr(key, column) for column in (*COLUMNS, *CEILINGS)}
+        as_it_was = {column: getattr(key, column) for column in (*COLUMNS, *TAKEN)}
         kept = self.create(
             **as_it_was,
             is_disabled=key.disabled_at is not None and not key.is_disabled_by_report,
@@ -57,12 +59,7 @@ class RemnantQuerySet(models.QuerySet["Remnant"]):
         self.filter(pk__in=[*theirs.values_list("pk", flat=True)[MOST:]]).delete()
 
     def changeable_by(self, membership: Membership) -> "RemnantQuerySet":
-        """Of the member's team, those that `teams.access.may_change` lets them act on."""
-        remnants = self.of(membership.team)
-        if membership.is_at_least(Role.ADMIN):
-            return remnants
-        is_member = membership.is_at_least(Role.MEMBER)
-        return remnants.filter(owner=membership.user_id) if is_member else remnants.none()
+        return changeable(self.of(membership.team), membership)
 
     def fairly(self) -> "RemnantQuerySet":
         """The latest that each person answers for comes before the second of anybody: whoever

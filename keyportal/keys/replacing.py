@@ -14,10 +14,11 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.nonces import SpentNonce
 from keyportal.keys.policy import breaches, breaches_by_owning
 from keyportal.keys.refusals import HadExpired, KeyLimitReached, NameTaken, NotAMember
-from keyportal.keys.remnants import CEILINGS, Remnant
+from keyportal.keys.remnants import TAKEN, Remnant
 from keyportal.keys.secret import KeyString
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.rules import locked_rules
 
 
 @sensitive_variables("key_string")
@@ -30,9 +31,8 @@ def replace(
     `Remnant.DoesNotExist` where it was replaced or dismissed meanwhile.
     """
     try:
-        with transaction.atomic():
-            # The team comes first, as wherever both are locked.
-            team = Team.objects.select_for_update(no_key=True).get(pk=remnant.team_id)
+        # The team comes first, as wherever both are locked.
+        with locked_rules(remnant.team) as team:
             # When this form comes again, what it is about is gone; but that is not what to tell.
             SpentNonce.objects.spend(nonce)
             found = _taken(remnant)
@@ -124,8 +124,8 @@ def _issue(
         tags=remnant.tags,
     )
     # Whoever clicks says nothing of what its owner may do with it: that stays as it was.
-    for column in CEILINGS:
+    for column in TAKEN:
         setattr(key, column, getattr(remnant, column))
     key.disabled_at = timezone.now() if remnant.is_disabled else None
-    key.save(update_fields=["disabled_at", *CEILINGS])
+    key.save(update_fields=["disabled_at", *TAKEN])
     return key, key_string

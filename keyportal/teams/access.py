@@ -7,9 +7,10 @@ too weak gets 403 and the reason.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.cache import add_never_cache_headers
 from django_htmx.middleware import HtmxDetails
@@ -17,6 +18,7 @@ from django_htmx.middleware import HtmxDetails
 from keyportal.teams.models import Membership, Role, Team, User
 
 P = ParamSpec("P")
+Rows = TypeVar("Rows", bound="QuerySet[Any]")
 LAST_TEAM = "last_team"  # In the session: the slug.
 
 
@@ -88,6 +90,15 @@ def may_change(membership: Membership, owned: Owned) -> bool:
     if membership.is_at_least(Role.ADMIN):
         return True
     return membership.is_at_least(Role.MEMBER) and owned.owner_id == membership.user_id
+
+
+def changeable(rows: Rows, membership: Membership) -> Rows:
+    """Of these keys, or other rows of a team and an owner, those that `may_change` allows."""
+    theirs = rows.filter(team=membership.team)
+    if membership.is_at_least(Role.ADMIN):
+        return theirs
+    is_member = membership.is_at_least(Role.MEMBER)
+    return theirs.filter(owner=membership.user_id) if is_member else theirs.none()
 
 
 def require_change(membership: Membership, owned: Owned) -> None:
