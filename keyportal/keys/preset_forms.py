@@ -47,13 +47,9 @@ class PresetForm(RulesForm):
             team = self.preset.team
             trial = Preset(team=team)
             trial.kind = self.applied_to(self.preset.kind)
-            told = [
-                (field, sentence)
-                for column, field in FIELDS.items()
-                for sentence in trial.breaches(team.policy, (column,))
-            ]
-            for field, sentence in told:
-                self.add_error(field, sentence)
+            for column, field in FIELDS.items():
+                for sentence in trial.breaches(team.policy, (column,)):
+                    self.add_error(field, sentence)
         return self.cleaned_data
 
     def applied_to(self, now: Kind) -> Kind:
