@@ -1,7 +1,7 @@
 """The banner of a key that a report deleted, and what the clicks on it do."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
 from typing import Any
@@ -17,25 +17,16 @@ from keyportal.keys.models import ApiKey, Remnant
 from keyportal.keys.reports import GITHUB, SOMEBODY, Found, Report
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import NO_POLICY
-from keyportal.teams.post import post_office
+from tests.keys.conftest import DELETING
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deleting")]
 Issue = Callable[..., tuple[ApiKey, str]]
 SignIn = Callable[[User], Client]
 TEAM = "/teams/u-8105f7322477/"
 HTMX = {"HX-Request": "true"}
-DELETING = NO_POLICY._replace(on_leak="delete")
 PAGES = ["keys/", "models/", "usage/", "members/", "audit/", "overview/", "keys/create/", "health/"]
 SAID = ", and deleted <time"
 MAKE = "Make one like it"
-
-
-@pytest.fixture(autouse=True)
-def deleting(team: Team) -> Iterator[None]:
-    """The team's policy deletes a leaked key; and no mail comes into the next test."""
-    Team.objects.update(policy=DELETING)
-    yield
-    assert post_office.finish(10)
 
 
 @pytest.fixture

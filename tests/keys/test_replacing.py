@@ -1,7 +1,7 @@
 """A key that a report deleted leaves what another one like it needs; and that gives nobody more
 than they could have anyway."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -33,23 +33,13 @@ from keyportal.keys.reports import GITHUB, SOMEBODY, Found, Report
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.teams.limits import UNLIMITED, Limits
 from keyportal.teams.models import Membership, Role, Team, User
-from keyportal.teams.policy import NO_POLICY
-from keyportal.teams.post import post_office
+from tests.keys.conftest import DELETING
 from tests.keys.crowd import at_once
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deleting")]
 Issue = Callable[..., tuple[ApiKey, str]]
 Leak = Callable[..., Remnant]
 NARROW = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
-DELETING = NO_POLICY._replace(on_leak="delete")
-
-
-@pytest.fixture(autouse=True)
-def deleting(team: Team) -> Iterator[None]:
-    """The team's policy deletes a leaked key; and no mail comes into the next test."""
-    Team.objects.update(policy=DELETING)
-    yield
-    assert post_office.finish(10)
 
 
 @pytest.fixture
