@@ -3,6 +3,7 @@
 Who makes it gets no more than they could make today, nor more than the key that is gone had.
 """
 
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
@@ -16,6 +17,7 @@ from keyportal.keys.policy import breaches, breaches_by_owning
 from keyportal.keys.refusals import HadExpired, KeyLimitReached, NameTaken, NotAMember
 from keyportal.keys.remnants import TAKEN, Remnant
 from keyportal.keys.secret import KeyString
+from keyportal.teams.access import require_change
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.rules import locked_rules
@@ -27,8 +29,8 @@ def replace(
 ) -> tuple[ApiKey, KeyString]:
     """Make a key like the one that is gone, and return it with its plaintext, as `issue` does.
 
-    Raises what `issue` does, `NotAMember` or `HadExpired`, each after making nothing; and
-    `Remnant.DoesNotExist` where it was replaced or dismissed meanwhile.
+    Raises what `issue` does, `NotAMember`, `HadExpired` or `PermissionDenied`, each after making
+    nothing; and `Remnant.DoesNotExist` where it was replaced or dismissed meanwhile.
     """
     try:
         # The team comes first, as wherever both are locked.
@@ -37,6 +39,7 @@ def replace(
             SpentNonce.objects.spend(nonce)
             found = _taken(remnant)
             key, key_string = _issue(found, team, actor, address)
+            _require_still(actor, found)
             told = f"{found}: {key} was made in its place"
             AuditEvent.objects.record(
                 Action.KEY_REPLACED, target=told, key=found, actor=actor, team=team, address=address
@@ -51,9 +54,10 @@ def replace(
 
 
 def dismiss(remnant: Remnant, *, actor: User, address: str | None = None) -> None:
-    """Raises `Remnant.DoesNotExist` where somebody else was faster."""
+    """Raises `Remnant.DoesNotExist` where somebody else was faster, or `PermissionDenied`."""
     with transaction.atomic():
         found = _taken(remnant)
+        _require_still(actor, found)
         AuditEvent.objects.record(
             Action.LEAK_DISMISSED, key=found, actor=actor, team=found.team, address=address
         )
@@ -86,6 +90,17 @@ def _taken(remnant: Remnant) -> Remnant:
     found = whole.select_for_update(of=("self",)).get(pk=remnant.pk)
     Remnant.objects.filter(pk=found.pk).delete()
     return found
+
+
+def _require_still(actor: User, remnant: Remnant) -> None:
+    """Who isn't its owner was an admin when they asked for it, but may have waited for a lock."""
+    if actor.pk == remnant.owner_id:
+        return
+    theirs = Membership.objects.select_for_update(no_key=True)
+    membership = theirs.filter(team=remnant.team, user=actor).first()
+    if membership is None:
+        raise PermissionDenied("You are no member of this team any more.")
+    require_change(membership, remnant)
 
 
 def like(remnant: Remnant, team: Team) -> ApiKey:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.utils import timezone
 
@@ -250,6 +251,21 @@ def test_nobody_gets_a_key_that_could_not_work(
     assert shown.obstacles == [str(NotAMember("bob"))]
     with pytest.raises(NotAMember):
         replace(remnant, actor=alice)
+    assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize("act", [replace, dismiss])
+@pytest.mark.parametrize("role", [Role.MEMBER, None])
+def test_who_is_no_admin_any_more_does_nothing_with_anothers(
+    ada: User, bob: User, leak: Leak, act: Callable[..., object], role: Role | None
+) -> None:
+    """Their page had let them in before, and the click waited for the lock."""
+    remnant = leak(bob)
+    theirs = Membership.objects.filter(user=ada)
+    theirs.update(role=role) if role else theirs.delete()
+    with pytest.raises((PermissionDenied, PolicyBroken)):
+        act(remnant, actor=ada)
+    assert Remnant.objects.count() == 1
     assert not ApiKey.objects.exists()
 
 
