@@ -172,6 +172,7 @@ DOORS = (
             "keys:expiry",
             "keys:hand_over",
             "keys:disable",
+            "keys:enable",
             "keys:rotate",
             "keys:end_old",
             "keys:replace",

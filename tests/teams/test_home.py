@@ -6,6 +6,7 @@ import pytest
 from django.template.loader import render_to_string
 from django.test import Client
 
+from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 
 SignIn = Callable[[User], Client]
@@ -67,6 +68,23 @@ def test_navigation_shows_what_a_role_may_open(
     assert sidebar.count('aria-current="page"') == 1
     client.force_login(ada)
     assert "/teams/u-8105f7322477/audit/" in client.get(address).content.decode()
+
+
+PAGES_OF_A_KEY = [
+    *("", "delete/", "limits/", "permissions/", "edit/", "expiry/", "hand-over/"),
+    *("disable/", "enable/", "rotate/"),
+]
+
+
+@pytest.mark.parametrize("page", PAGES_OF_A_KEY)
+def test_each_page_of_a_key_lies_behind_the_door_to_the_keys(
+    sign_in: SignIn, bob: User, issue: Callable[..., tuple[ApiKey, str]], page: str
+) -> None:
+    key, _ = issue(bob)
+    address = f"/teams/u-8105f7322477/keys/{key.public_id}/{page}"
+    text = sign_in(bob).get(address).content.decode()
+    here = text.partition('aria-label="Pages"')[2].partition('aria-current="page"')[2]
+    assert "API Keys" in here.partition("</a>")[0]
 
 
 def test_only_staff_are_led_to_the_admin(sign_in: SignIn, alice: User) -> None:
