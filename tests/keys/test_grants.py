@@ -3,12 +3,10 @@ back."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 
 import pytest
-from django.apps import apps
 from django.core.management import call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -506,26 +504,3 @@ def test_once_that_end_is_over_only_an_admin_puts_it_off(
         assert client.post(path, form, headers=HTMX).status_code == 422
     assert sign_in(ada).post(path, {"lifetime": "7"}, headers=HTMX).status_code == 204
     assert not ApiKey.objects.get().has_expired
-
-
-# Rows that were there before.
-
-
-def test_keys_that_were_disabled_before_are_held_unless_their_owner_did_it(
-    ada: User, bob: User, issue: Issue
-) -> None:
-    by_ada, by_bob, unknown, on, again = (issue(bob, name)[0] for name in "abcde")
-    leaked, text = issue(bob, "leaked")
-    disable(by_ada, actor=ada)
-    disable(by_bob, actor=bob)
-    # He enabled it, and an operator disabled it in the admin, an hour later.
-    disable(again, actor=bob)
-    hour = timezone.now() + timedelta(hours=1)
-    ApiKey.objects.filter(pk__in=[unknown.pk, again.pk]).update(disabled_at=hour)
-    report(text)
-    ApiKey.objects.update(is_held=False)
-    import_module("keyportal.keys.migrations.0011_hold_disabled").hold(
-        apps, connection.schema_editor()
-    )
-    assert [is_held(one) for one in (by_ada, unknown, again)] == [True] * 3
-    assert [is_held(one) for one in (by_bob, on, leaked)] == [False] * 3
