@@ -37,7 +37,6 @@ Issue = Callable[..., tuple[ApiKey, str]]
 CREDENTIAL = "the-upstreams-own-token"
 # What is a part of another page, or is kept and read by programs.
 WITHOUT_PAGE = {
-    "api.Remembered",
     "catalog.CatalogVersion",
     *(f"keys.{name}" for name in ("Chore", "LetterCount", "Preset", "Reminder", "Secret")),
     *(f"keys.{name}" for name in ("Remnant", "SpentNonce")),

@@ -10,9 +10,6 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, AuditEvent
-
-# Django finds an app's models through this module.
-from keyportal.api.remembered import Remembered
 from keyportal.api.scopes import Scope
 from keyportal.keys import secret
 from keyportal.keys.models import SpentNonce
@@ -22,8 +19,6 @@ from keyportal.keys.refusals import KeyRefused, NameTaken
 from keyportal.keys.secret import KeyString
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.rules import locked_rules
-
-__all__ = ["ManagementKey", "Remembered"]
 
 MOST = 50  # In a team. They are few by nature, and their page shows them all.
 SEEN_EVERY = timedelta(minutes=1)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from django.http import HttpRequest, HttpResponse
 
-from keyportal.api import problems, reading
+from keyportal.api import problems
 from keyportal.api.operations import Operation
 from keyportal.api.problems import MethodNotAllowed, Problem, ProblemDetails
 
@@ -38,24 +38,11 @@ _HEADERS = {
         "schema": {"type": "string"},
     }
 }
-_REPEATED = {
-    "Idempotent-Replayed": {
-        "description": "`true` where this was done before, and now only told again.",
-        "schema": {"type": "string", "enum": ["true"]},
-    }
-}
 _TOLD_WITH = {
     401: ["WWW-Authenticate"],
     405: ["Allow"],
     429: ["Retry-After"],
     503: ["Retry-After"],
-}
-_IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "Made anew for each request, such as a UUID. For 24 hours the same request "
-    "with the same key is answered again and not done again, without the API key.",
-    "schema": {"type": "string", "pattern": reading.IDEMPOTENCY_KEY},
 }
 _ABOUT = (
     "Looks after the API keys of a team. Send a management key, which admins of a team make in "
@@ -100,8 +87,6 @@ def _told(one: Operation, told: dict[Any, Schema], components: dict[str, Schema]
         "parameters": [*_parts(one), *_query(one, components)],
         "responses": _answers(one, told),
     }
-    if one.is_idempotent:
-        page["parameters"].append(_IDEMPOTENCY_KEY)
     if one.body:
         content = {"application/json": {"schema": told[one.body]}}
         page["requestBody"] = {"required": True, "content": content}
@@ -126,8 +111,6 @@ def _query(one: Operation, components: dict[str, Schema]) -> list[Schema]:
 
 def _answers(one: Operation, told: dict[Any, Schema]) -> Schema:
     served: Schema = {"description": "Done.", "headers": dict(_HEADERS)}
-    if one.is_idempotent:
-        served["headers"] |= _REPEATED
     if one.answer:
         served["content"] = {"application/json": {"schema": told[one.answer]}}
     of_body = (problems.UnsupportedMediaType,) if one.body else ()

@@ -16,9 +16,7 @@ from msgspec import Struct
 from keyportal.activity.models import acting_through
 from keyportal.api import reading
 from keyportal.api.callers import Caller
-from keyportal.api.models import Remembered
-from keyportal.api.problems import IdempotencyKeyReused, Problem, StillInProgress
-from keyportal.api.remembered import InProgress, Overtaken, UsedForAnother
+from keyportal.api.problems import Problem
 from keyportal.api.scopes import Scope
 from keyportal.teams.models import Role
 
@@ -53,8 +51,6 @@ class Operation:
     query: type[Struct] = reading.NoQuery
     refuses: tuple[type[Problem], ...] = ()
     """Beyond what every operation may be refused for."""
-    is_idempotent: bool = False
-    """Whether it takes an Idempotency-Key: those that would do something more when repeated."""
 
     @property
     def summary(self) -> str:
@@ -64,64 +60,21 @@ class Operation:
     def description(self) -> str:
         return " ".join((self.act.__doc__ or "").strip().partition("\n")[2].split())
 
-    def carry_out(self, request: HttpRequest, caller: Caller, **parts: str) -> "Done":
-        """Raises the `Problem` for which it was not done."""
+    def carry_out(self, request: HttpRequest, caller: Caller, **parts: str) -> Any:
+        """Returns what it answers with. Raises the `Problem` for which it was not done."""
         caller.require(self.scope, self.role)
         query = reading.query(request, self.query)
         body = reading.body(request, self.body) if self.body else None
         asked = Asked(caller, body, query)
         if self.method == READS:
-            return Done(self.status, self.act(asked, **parts))
-        with acting_through(f"management key {caller.key}"):
-            if self.is_idempotent and (text := reading.idempotency_key(request)):
-                return self._once(request, asked, text, parts)
-            return self._in_transaction(asked, parts)
-
-    def _in_transaction(
-        self, asked: "Asked[Any, Any]", parts: dict[str, str], remembered: Remembered | None = None
-    ) -> "Done":
-        with transaction.atomic():
-            asked.caller.hold_key()
+            return self.act(asked, **parts)
+        with acting_through(f"management key {caller.key}"), transaction.atomic():
+            caller.hold_key()
             answer = self.act(asked, **parts)
-            if remembered is not None and not isinstance(answer, Problem):
-                remembered.keep(self.status, reading.encode(without_secret(answer)))
         if isinstance(answer, Problem):
             # A refusal that is returned and not raised leaves its trace in the audit.
             raise answer
-        return Done(self.status, answer)
-
-    def _once(
-        self, request: HttpRequest, asked: "Asked[Any, Any]", text: str, parts: dict[str, str]
-    ) -> "Done":
-        try:
-            found = Remembered.objects.reserve(asked.caller.key, text, reading.essence(request))
-        except InProgress:
-            raise StillInProgress from None
-        except UsedForAnother:
-            raise IdempotencyKeyReused from None
-        if found.status is not None:
-            return Done(found.status, found.answer.encode(), is_replayed=True)
-        try:
-            return self._in_transaction(asked, parts, found)
-        except Overtaken:
-            raise StillInProgress from None
-        except BaseException:
-            found.release()
-            raise
-
-
-@dataclass(frozen=True)
-class Done:
-    status: int
-    answer: Any
-    """Of the operation's type, or such an answer's JSON."""
-    is_replayed: bool = False
-
-
-def without_secret(answer: Any) -> Any:
-    """The answer as it may be kept."""
-    without = getattr(answer, "without_secret", None)
-    return without() if without else answer
+        return answer
 
 
 @dataclass

@@ -13,12 +13,11 @@ Problem
 ├── MethodNotAllowed       405
 ├── Slow                   408
 ├── Conflict               409  the state of things does not allow it
-│   └── StillInProgress         of two with one Idempotency-Key, the second
+│   └── NameTaken               a key of the team has it, maybe from this very request
 ├── TooLarge               413
 ├── UnsupportedMediaType   415
 ├── Invalid                422  fields that can't be so; `errors` point at them
-│   ├── PolicyForbids           the team's policy, in its own words
-│   └── IdempotencyKeyReused    for another request than before
+│   └── PolicyForbids           the team's policy, in its own words
 ├── HTTPSRequired          426
 ├── TooManyRequests        429
 ├── InternalError          500
@@ -179,12 +178,18 @@ class Conflict(Problem):
     code = "conflict"
 
 
-class StillInProgress(Conflict):
-    code = "still-in-progress"
-    detail = "Another request with this Idempotency-Key is being worked on. Try again shortly."
+class NameTaken(Conflict):
+    """Also the answer to a repeated create whose first answer was lost."""
+
+    code = "name-taken"
+    detail = (
+        "A key with this name already exists in the team. If an earlier request of yours made it, "
+        "read it by its name: GET /api/v1/keys?name=NAME. Its secret is shown only once: for a "
+        "new one, rotate the key."
+    )
 
     def __init__(self) -> None:
-        super().__init__(headers={"Retry-After": "1"})
+        super().__init__(errors=[FieldError("This name is taken.", pointer="/name")])
 
 
 class TooLarge(Problem):
@@ -210,11 +215,6 @@ class Invalid(Problem):
 
 class PolicyForbids(Invalid):
     code = "policy"
-
-
-class IdempotencyKeyReused(Invalid):
-    code = "idempotency-key-reused"
-    detail = "This Idempotency-Key was used for another request. Make a new one for each."
 
 
 class HTTPSRequired(Problem):

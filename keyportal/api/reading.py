@@ -16,7 +16,6 @@ from keyportal.api.problems import (
 )
 
 MAX_BODY_BYTES = 64 * 1024
-IDEMPOTENCY_KEY = r"^[!-~]{1,255}$"
 T = TypeVar("T")
 _PLACE = re.compile(r"(?P<told>.*) - at `(?P<place>[^`]*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
@@ -64,22 +63,6 @@ def query(request: HttpRequest, kind: type[T]) -> T:
         found = _in_body(str(error))
         parameter = found.pointer.removeprefix("/")
         raise Invalid(errors=[FieldError(found.detail, parameter=parameter)]) from None
-
-
-def idempotency_key(request: HttpRequest) -> str:
-    """Empty without one. Raises `BadRequest` for one that nobody needs."""
-    text = request.headers.get("Idempotency-Key")
-    if text is not None and not re.fullmatch(IDEMPOTENCY_KEY, text):
-        raise BadRequest("An Idempotency-Key is 1 to 255 visible ASCII characters.")
-    return text or ""
-
-
-def essence(request: HttpRequest) -> bytes:
-    """What makes two requests the same one: spaces and order in their JSON don't."""
-    told = msgspec.json.decode(request.body) if request.body else None
-    return msgspec.json.encode(
-        [request.method, request.get_full_path(), told], order="deterministic"
-    )
 
 
 def encode(answer: Any) -> bytes:

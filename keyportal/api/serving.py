@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
@@ -14,7 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from keyportal.api import reading
 from keyportal.api.callers import caller_of
-from keyportal.api.operations import Done, Operation
+from keyportal.api.operations import Operation
 from keyportal.api.problems import (
     BadRequest,
     HTTPSRequired,
@@ -35,27 +36,24 @@ logger = logging.getLogger(__name__)
 def view_of(operations: Mapping[str, Operation]) -> View:
     """The view of one address; `operations` by method."""
 
-    def answer(request: HttpRequest, **parts: str) -> HttpResponse:
+    def respond(request: HttpRequest, **parts: str) -> HttpResponse:
         method = "GET" if request.method == "HEAD" else str(request.method)
         operation = operations.get(method)
         if operation is None:
             raise MethodNotAllowed(", ".join(sorted(operations)))
         reading.require_small(request)
-        return _told(operation.carry_out(request, caller_of(request), **parts))
+        answer = operation.carry_out(request, caller_of(request), **parts)
+        return _response(operation.status, answer)
 
-    return guarded(answer)
+    return guarded(respond)
 
 
-def _told(done: Done) -> HttpResponse:
-    if done.status == 204:
-        nothing = HttpResponse(status=204)
-        del nothing["Content-Type"]  # Django's is HTML.
-        return nothing
-    body = done.answer if isinstance(done.answer, bytes) else reading.encode(done.answer)
-    response = HttpResponse(body, status=done.status, content_type=JSON)
-    if done.is_replayed:
-        response["Idempotent-Replayed"] = "true"
-    return response
+def _response(status: int, answer: Any) -> HttpResponse:
+    if status == 204:
+        response = HttpResponse(status=204)
+        del response["Content-Type"]  # Django's is HTML.
+        return response
+    return HttpResponse(reading.encode(answer), status=status, content_type=JSON)
 
 
 def guarded(view: View) -> View:

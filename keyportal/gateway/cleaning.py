@@ -38,7 +38,6 @@ def ageing() -> tuple[Ageing, ...]:
         Ageing("activity_flush", "at", timedelta(days=1)),
         Ageing("activity_running", "written_at", timedelta(minutes=1)),
         Ageing("activity_endwish", "wished_at", timedelta(minutes=5)),
-        Ageing("api_remembered", "reserved_at", timedelta(hours=24)),
         Ageing("activity_lease", "seen_at", timedelta(hours=1)),
         # Much longer than a key is reminded of one end.
         Ageing("keys_reminder", "created_at", timedelta(days=60)),

@@ -101,13 +101,29 @@ def test_what_is_done_is_audited_as_the_owners_through_the_management_key(
 def test_a_name_that_is_taken_is_a_conflict(manager: Manager, ada: User) -> None:
     program = manager(ada)
     assert program.post("keys", {"name": "ci"}).status_code == 201
-    told = problem(program.post("keys", {"name": "ci"}), 409, "conflict")
-    assert told["errors"] == [
-        {"detail": "A key with this name already exists in the team.", "pointer": "/name"}
-    ]
+    body = problem(program.post("keys", {"name": "ci"}), 409, "name-taken")
+    assert body["errors"] == [{"detail": "This name is taken.", "pointer": "/name"}]
     program.post("keys", {"name": "other"})
     other = ApiKey.objects.get(name="other")
-    problem(program.patch(f"keys/{other.public_id}", {"name": "ci"}), 409, "conflict")
+    problem(program.patch(f"keys/{other.public_id}", {"name": "ci"}), 409, "name-taken")
+
+
+def test_a_create_whose_answer_was_lost_is_told_how_to_go_on(
+    manager: Manager, ada: User, team: Team
+) -> None:
+    """The second request makes no second key, also where the first took the team's last place."""
+    Team.objects.filter(pk=team.pk).update(key_limit=1)
+    program = manager(ada)
+    lost = program.post("keys", {"name": "ci"}).json()
+    again = program.post("keys", {"name": "ci"})
+    body = problem(again, 409, "name-taken")
+    assert "GET /api/v1/keys?name=" in body["detail"]
+    assert "rotate" in body["detail"]
+    (key,) = program.get("keys?name=ci").json()["data"]
+    assert key["id"] == lost["id"]
+    rotated = program.post(f"keys/{key['id']}/rotate", {"grace": "now"})
+    assert is_live(rotated.json()["key"])
+    assert not is_live(lost["key"])
 
 
 def test_the_limit_of_keys_holds_and_its_refusal_is_audited(

@@ -133,11 +133,6 @@ def test_every_scope_opens_something() -> None:
     assert opening | {scope for operation in OPERATIONS for scope in operation.more} == set(Scope)
 
 
-def test_only_creates_and_rotations_take_an_idempotency_key() -> None:
-    taking = {operation.path for operation in OPERATIONS if operation.is_idempotent}
-    assert taking == {"keys", "keys/{id}/rotate"}
-
-
 def test_the_parts_of_an_address_are_as_told() -> None:
     for path, pages in DOCUMENT["paths"].items():
         for page in pages.values():

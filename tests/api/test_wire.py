@@ -5,8 +5,6 @@ import json
 import pytest
 from django.test import Client
 
-from keyportal.api.models import Remembered
-from keyportal.gateway.cleaning import ageing
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from tests.api.programs import Manager
@@ -75,9 +73,3 @@ def test_a_body_without_a_length_is_refused(live: Server, manager: Manager, ada:
         connection.ask(f"POST {KEYS}", manager(ada).token, None, "Transfer-Encoding: chunked")
         connection.send(f"{len(body):x}\r\n".encode(), body, b"\r\n0\r\n\r\n")
         assert connection.reply().status == 413
-
-
-def test_what_is_remembered_goes_after_a_day() -> None:
-    rows = {each.table: each for each in ageing()}[Remembered._meta.db_table]
-    assert rows.column == "reserved_at"
-    assert rows.kept.days == 1

@@ -1,5 +1,4 @@
 import django.db.models.deletion
-import django.utils.timezone
 import keyportal.keys.names
 from django.conf import settings
 from django.db import migrations, models
@@ -35,34 +34,8 @@ class Migration(migrations.Migration):
                 ('owner', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='management_keys', to=settings.AUTH_USER_MODEL)),
                 ('team', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='management_keys', to='teams.team')),
             ],
-        ),
-        migrations.CreateModel(
-            name='Remembered',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('digest', models.BinaryField(max_length=32)),
-                ('fingerprint', models.BinaryField(max_length=32)),
-                ('mark', models.CharField(help_text='Of the request that reserved it.', max_length=16)),
-                ('reserved_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('status', models.PositiveSmallIntegerField(null=True)),
-                ('answer', models.TextField(blank=True, help_text='JSON, without the plaintext of a key.')),
-                ('management_key', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='api.managementkey')),
-            ],
-        ),
-        migrations.AddConstraint(
-            model_name='managementkey',
-            constraint=models.UniqueConstraint(fields=('team', 'name'), name='managementkey_name_unique_in_team', violation_error_message='A management key with this name already exists.'),
-        ),
-        migrations.AddConstraint(
-            model_name='managementkey',
-            constraint=models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='managementkey_name_not_empty'),
-        ),
-        migrations.AddConstraint(
-            model_name='managementkey',
-            constraint=models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='managementkey_endpoints_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='remembered',
-            constraint=models.UniqueConstraint(fields=('management_key', 'digest'), name='remembered_unique'),
+            options={
+                'constraints': [models.UniqueConstraint(fields=('team', 'name'), name='managementkey_name_unique_in_team', violation_error_message='A management key with this name already exists.'), models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='managementkey_name_not_empty'), models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='managementkey_endpoints_known')],
+            },
         ),
     ]

@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from msgspec import UNSET
 
+from keyportal.api import problems
 from keyportal.api.callers import Caller
 from keyportal.api.problems import Conflict, FieldError, Invalid, NotFound, PolicyForbids, WeakRole
 from keyportal.api.v1.shapes import KeyChanges, NewKey
@@ -74,8 +75,8 @@ def refusals() -> Iterator[None]:
     """What the rules of keys refuse, as problems."""
     try:
         yield
-    except NameTaken as refusal:
-        raise Conflict(str(refusal), errors=[FieldError(str(refusal), pointer="/name")]) from None
+    except NameTaken:
+        raise problems.NameTaken from None
     except NotAMember as refusal:
         raise Invalid.at("/owner", str(refusal)) from None
     except (BeyondGranted, EndsTooLate, Held) as refusal:

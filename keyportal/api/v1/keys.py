@@ -69,7 +69,6 @@ def read_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002 - i
     answer=ShownKeyBody,
     status=201,
     refuses=(Conflict,),
-    is_idempotent=True,
 )
 @sensitive_variables("key_string")
 def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
@@ -78,6 +77,9 @@ def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
     It belongs to the owner of the management key. Without permissions it may do what the team's
     policy lets new keys do, within what the management key may give. It ends no later than the
     management key, and without `expires_at` at the same moment, or as late as the policy lets it.
+    Names are unique in the team: where the answer was lost, sending the request again makes no
+    second key, but answers 409 with `name-taken`. Read the key by its name then, and rotate it to
+    get a new secret.
     """
     caller, body = asked.caller, asked.body
     told = sound(body) | {"expires_at": _end(caller, body)}

@@ -24,13 +24,13 @@ operations = Operations()
     body=Rotation,
     answer=ShownKeyBody,
     refuses=(NotFound, Conflict),
-    is_idempotent=True,
 )
 @sensitive_variables("key_string")
 def rotate_key(asked: Asked[Rotation, NoQuery], id: str) -> ShownKeyBody:  # noqa: A002
     """Give an API key a new secret, and show it this once
 
     The key may do no more than the management key may give, or its secret would give more away.
+    Where the answer was lost, rotate again with the grace `now`.
     """
     caller = asked.caller
     with changing(caller, id) as key:

@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Annotated, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
-from msgspec.structs import replace
 
 from keyportal.api.v1.fields import (
     Description,
@@ -109,13 +108,7 @@ class KeyBody(Struct, kw_only=True):
 
 
 class ShownKeyBody(KeyBody, kw_only=True):
-    key: Annotated[
-        str | None,
-        Meta(description="The key itself, this once. Null in a repeated answer: it is not kept."),
-    ]
-
-    def without_secret(self) -> Self:
-        return replace(self, key=None)
+    key: Annotated[str, Meta(description="The key itself, this once: it is not kept.")]
 
     def __repr__(self) -> str:
         # A traceback or a debugger shows reprs; the plaintext is not for either.
