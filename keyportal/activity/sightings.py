@@ -93,6 +93,7 @@ class Alarm(models.Model):
         return f"{self.action} {self.public_id}"
 
 
-_RAISE = """
-INSERT INTO activity_alarm (public_id, action, raised_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING
-"""
+_RAISE = f"""
+INSERT INTO {Alarm._meta.db_table} (public_id, action, raised_at) VALUES (%s, %s, %s)
+ON CONFLICT DO NOTHING
+"""  # noqa: S608 - our own names

@@ -9,16 +9,17 @@ from ipaddress import ip_address, ip_network
 
 from django.db import connection
 
-from keyportal.activity.windows import Kind, window_end, window_start
+from keyportal.activity.windows import Kind, Window, window_end, window_start
 
 FAILURES_PER_MINUTE = 60
 
-_COUNT = """
-INSERT INTO activity_window (subject, kind, start, requests, tokens) VALUES (%s, 1, %s, 1, 0)
-ON CONFLICT (subject, kind, start) DO UPDATE SET requests = activity_window.requests + 1
-WHERE activity_window.requests < %s
+_WINDOWS = Window._meta.db_table
+_COUNT = f"""
+INSERT INTO {_WINDOWS} (subject, kind, start, requests, tokens) VALUES (%s, 1, %s, 1, 0)
+ON CONFLICT (subject, kind, start) DO UPDATE SET requests = {_WINDOWS}.requests + 1
+WHERE {_WINDOWS}.requests < %s
 RETURNING requests
-"""
+"""  # noqa: S608 - our own names
 
 
 def now() -> datetime:

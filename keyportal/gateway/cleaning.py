@@ -11,7 +11,12 @@ from typing import NamedTuple
 from django.conf import settings
 from django.db import connections
 
+from keyportal.activity.running import EndWish, Running
+from keyportal.activity.sightings import Alarm, Look, Sighting
+from keyportal.activity.usage import Call, Flush, UsageHour, UsageMinute
+from keyportal.activity.windows import Lease, Window
 from keyportal.gateway.writer import ALIAS, Writer
+from keyportal.keys.models import Reminder, Remnant
 from keyportal.keys.remnants import KEPT
 
 PAUSE_SECONDS = 60.0
@@ -29,23 +34,23 @@ class Ageing(NamedTuple):
 
 def ageing() -> tuple[Ageing, ...]:
     return (
-        Ageing("activity_call", "started_at", timedelta(days=settings.CALL_DAYS)),
-        Ageing("activity_usageminute", "start", timedelta(hours=48)),
-        Ageing("activity_usagehour", "start", timedelta(days=100)),
-        Ageing("activity_window", "start", timedelta(minutes=10), "WHERE kind = 1"),
-        Ageing("activity_window", "start", timedelta(days=3), "WHERE kind = 2"),
-        Ageing("activity_window", "start", timedelta(days=70), "WHERE kind = 3"),
-        Ageing("activity_flush", "at", timedelta(days=1)),
-        Ageing("activity_running", "written_at", timedelta(minutes=1)),
-        Ageing("activity_endwish", "wished_at", timedelta(minutes=5)),
-        Ageing("activity_lease", "seen_at", timedelta(hours=1)),
+        Ageing(Call._meta.db_table, "started_at", timedelta(days=settings.CALL_DAYS)),
+        Ageing(UsageMinute._meta.db_table, "start", timedelta(hours=48)),
+        Ageing(UsageHour._meta.db_table, "start", timedelta(days=100)),
+        Ageing(Window._meta.db_table, "start", timedelta(minutes=10), "WHERE kind = 1"),
+        Ageing(Window._meta.db_table, "start", timedelta(days=3), "WHERE kind = 2"),
+        Ageing(Window._meta.db_table, "start", timedelta(days=70), "WHERE kind = 3"),
+        Ageing(Flush._meta.db_table, "at", timedelta(days=1)),
+        Ageing(Running._meta.db_table, "written_at", timedelta(minutes=1)),
+        Ageing(EndWish._meta.db_table, "wished_at", timedelta(minutes=5)),
+        Ageing(Lease._meta.db_table, "seen_at", timedelta(hours=1)),
         # Much longer than a key is reminded of one end.
-        Ageing("keys_reminder", "created_at", timedelta(days=60)),
-        Ageing("keys_remnant", "reported_at", KEPT),
-        Ageing("activity_sighting", "start", timedelta(minutes=20)),
+        Ageing(Reminder._meta.db_table, "created_at", timedelta(days=60)),
+        Ageing(Remnant._meta.db_table, "reported_at", KEPT),
+        Ageing(Sighting._meta.db_table, "start", timedelta(minutes=20)),
         # With the calls, beside which they are read.
-        Ageing("activity_look", "seen_at", timedelta(days=settings.CALL_DAYS)),
-        Ageing("activity_alarm", "raised_at", timedelta(days=1)),
+        Ageing(Look._meta.db_table, "seen_at", timedelta(days=settings.CALL_DAYS)),
+        Ageing(Alarm._meta.db_table, "raised_at", timedelta(days=1)),
     )
 
 

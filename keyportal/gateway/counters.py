@@ -15,6 +15,8 @@ from keyportal.activity.windows import (
     LEASE_SECONDS,
     START_POSTGRESQL,
     START_SQLITE,
+    Lease,
+    Window,
     window_end,
 )
 from keyportal.gateway.database import database
@@ -88,13 +90,15 @@ def _end(kind: int, minute: int) -> float:
     return window_end(kind, datetime.fromtimestamp(minute * 60, UTC)).timestamp()
 
 
+_WINDOWS = Window._meta.db_table
+_LEASES = Lease._meta.db_table
 _POSTGRESQL_ADDED = """(
   SELECT value->>0 AS subject, (value->>1)::int AS kind,
          (value->>2)::bigint AS requests, (value->>3)::bigint AS tokens
   FROM json_array_elements(%s::json)
 ) AS added"""
 _ADD_POSTGRESQL = f"""
-INSERT INTO activity_window AS held (subject, kind, start, requests, tokens)
+INSERT INTO {_WINDOWS} AS held (subject, kind, start, requests, tokens)
 SELECT subject, kind, {START_POSTGRESQL}, requests, tokens FROM {_POSTGRESQL_ADDED}
 ORDER BY subject, kind
 ON CONFLICT (subject, kind, start) DO UPDATE
@@ -108,52 +112,57 @@ _SQLITE_ADDED = """(
 ) AS added"""
 # The WHERE tells SQLite's parser that the ON is no join's.
 _ADD_SQLITE = f"""
-INSERT INTO activity_window (subject, kind, start, requests, tokens)
+INSERT INTO {_WINDOWS} (subject, kind, start, requests, tokens)
 SELECT subject, kind, {START_SQLITE}, requests, tokens FROM {_SQLITE_ADDED} WHERE true
 ON CONFLICT (subject, kind, start) DO UPDATE
 SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens
 RETURNING subject, kind, id, requests, tokens, (julianday('now') - 2440587.5) * 86400.0
 """  # noqa: S608 - nothing of a request is in it
-_TAKE_BACK_POSTGRESQL = """
-UPDATE activity_window SET requests = requests - (value->>1)::bigint
+_TAKE_BACK_POSTGRESQL = f"""
+UPDATE {_WINDOWS} SET requests = requests - (value->>1)::bigint
 FROM json_array_elements(%s::json) WHERE id = (value->>0)::bigint
-"""
-_TAKE_BACK_SQLITE = """
-UPDATE activity_window SET requests = requests - json_extract(back.value, '$[1]')
-FROM json_each(%s) AS back WHERE activity_window.id = json_extract(back.value, '$[0]')
-"""
+"""  # noqa: S608 - nothing of a request is in it
+_TAKE_BACK_SQLITE = f"""
+UPDATE {_WINDOWS} SET requests = requests - json_extract(back.value, '$[1]')
+FROM json_each(%s) AS back WHERE {_WINDOWS}.id = json_extract(back.value, '$[0]')
+"""  # noqa: S608 - nothing of a request is in it
 _AGO_POSTGRESQL = "now() - interval '{} seconds'"
 _AGO_SQLITE = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-{} seconds')"
 _ELSEWHERE = """
-SELECT subject, CAST(sum(calls) AS int) FROM activity_lease
-WHERE subject {} AND worker <> %s AND seen_at > {}
+SELECT subject, CAST(sum(calls) AS int) FROM {leases}
+WHERE subject {among} AND worker <> %s AND seen_at > {dead}
 GROUP BY subject
 """
 _ELSEWHERE_POSTGRESQL = _ELSEWHERE.format(
-    # Of an array PostgreSQL knows that it is short, of a query's rows it doesn't.
-    "= ANY(ARRAY(SELECT json_array_elements_text(%s::json)))",
-    _AGO_POSTGRESQL.format(LEASE_SECONDS),
+    leases=_LEASES,
+    # PostgreSQL knows that an array is short, but not how many rows a query returns.
+    among="= ANY(ARRAY(SELECT json_array_elements_text(%s::json)))",
+    dead=_AGO_POSTGRESQL.format(LEASE_SECONDS),
 )
 _ELSEWHERE_SQLITE = _ELSEWHERE.format(
-    "IN (SELECT value FROM json_each(%s))", _AGO_SQLITE.format(LEASE_SECONDS)
+    leases=_LEASES,
+    among="IN (SELECT value FROM json_each(%s))",
+    dead=_AGO_SQLITE.format(LEASE_SECONDS),
 )
 _LEASE = """
-INSERT INTO activity_lease (subject, worker, calls, seen_at)
+INSERT INTO {leases} (subject, worker, calls, seen_at)
 SELECT {subject}, %s, {calls}, {now} FROM {running} WHERE true
 ON CONFLICT (subject, worker) DO UPDATE SET calls = excluded.calls, seen_at = excluded.seen_at
 """
 _LEASE_POSTGRESQL = _LEASE.format(
+    leases=_LEASES,
     subject="value->>0",
     calls="(value->>1)::int",
     now=_AGO_POSTGRESQL.format(0),
     running="json_array_elements(%s::json)",
 )
 _LEASE_SQLITE = _LEASE.format(
+    leases=_LEASES,
     subject="json_extract(value, '$[0]')",
     calls="json_extract(value, '$[1]')",
     now=_AGO_SQLITE.format(0),
     running="json_each(%s)",
 )
-_RENEW = "UPDATE activity_lease SET seen_at = {} WHERE worker = %s AND calls > 0"
-_RENEW_POSTGRESQL = _RENEW.format(_AGO_POSTGRESQL.format(0))
-_RENEW_SQLITE = _RENEW.format(_AGO_SQLITE.format(0))
+_RENEW = "UPDATE {} SET seen_at = {} WHERE worker = %s AND calls > 0"
+_RENEW_POSTGRESQL = _RENEW.format(_LEASES, _AGO_POSTGRESQL.format(0))
+_RENEW_SQLITE = _RENEW.format(_LEASES, _AGO_SQLITE.format(0))

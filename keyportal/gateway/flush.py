@@ -14,9 +14,19 @@ from typing import Any, NamedTuple, cast
 import msgspec
 from django.db import DataError, connections, transaction
 
-from keyportal.activity.usage import LATENCY_BOUNDS_MS, LATENCY_COLUMNS
+from keyportal.activity.models import Tombstone
+from keyportal.activity.usage import (
+    LATENCY_BOUNDS_MS,
+    LATENCY_COLUMNS,
+    Call,
+    UsageDay,
+    UsageHour,
+    UsageMinute,
+)
+from keyportal.activity.usage import Flush as WrittenFlush
 from keyportal.gateway.writer import ALIAS
 from keyportal.keys import secret
+from keyportal.keys.models import Secret
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +84,11 @@ SUMMED = (
 )
 FIRST_LATENCY = len(SUMMED) - len(LATENCY_COLUMNS)
 # The table, and how many seconds one of its rows stands for.
-TABLES = (("activity_usageminute", 60), ("activity_usagehour", 3600), ("activity_usageday", 86_400))
+TABLES = (
+    (UsageMinute._meta.db_table, 60),
+    (UsageHour._meta.db_table, 3600),
+    (UsageDay._meta.db_table, 86_400),
+)
 
 
 class Flush(NamedTuple):
@@ -245,26 +259,30 @@ def _upsert(table: str) -> str:
     )
 
 
-_MARK = "INSERT INTO activity_flush (mark, at) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+_CALLS = Call._meta.db_table
+_FLUSHES = WrittenFlush._meta.db_table
+_SECRETS = Secret._meta.db_table
+_TOMBSTONES = Tombstone._meta.db_table
+_MARK = f"INSERT INTO {_FLUSHES} (mark, at) VALUES (%s, %s) ON CONFLICT DO NOTHING"  # noqa: S608 - our own names
 _CALL = (
-    f"INSERT INTO activity_call ({', '.join(Record._fields)}) "  # noqa: S608 - our own names
+    f"INSERT INTO {_CALLS} ({', '.join(Record._fields)}) "  # noqa: S608 - our own names
     f"VALUES ({', '.join(['%s'] * len(Record._fields))})"
 )
 _CALLS_AS_JSON = (
-    f"INSERT INTO activity_call ({', '.join(Record._fields)}) "  # noqa: S608 - our own names
+    f"INSERT INTO {_CALLS} ({', '.join(Record._fields)}) "  # noqa: S608 - our own names
     f"SELECT {', '.join(Record._fields)} "
-    "FROM json_populate_recordset(NULL::activity_call, %s::json)"
+    f"FROM json_populate_recordset(NULL::{_CALLS}, %s::json)"
 )
-_USE = """
-UPDATE keys_secret SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s WHERE id = %s
-"""
-_LAST_USE = """
-UPDATE activity_tombstone SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s
+_USE = f"""
+UPDATE {_SECRETS} SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s WHERE id = %s
+"""  # noqa: S608 - our own names
+_LAST_USE = f"""
+UPDATE {_TOMBSTONES} SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s
 WHERE digest = %s
-"""
-_BURIED = "SELECT digest, public_id FROM activity_tombstone WHERE digest IN"
-_AFTERLIFE = """
-UPDATE activity_tombstone
+"""  # noqa: S608 - our own names
+_BURIED = f"SELECT digest, public_id FROM {_TOMBSTONES} WHERE digest IN"  # noqa: S608 - our own names
+_AFTERLIFE = f"""
+UPDATE {_TOMBSTONES}
 SET refused = refused + %s, refused_at = coalesce(%s, refused_at), ended = ended + %s
 WHERE digest = %s
-"""
+"""  # noqa: S608 - our own names

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
+from keyportal.activity.running import EndWish, Running
 from keyportal.gateway.errors import EndedByAdmin
 from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.writer import ALIAS, Writer
@@ -90,10 +91,12 @@ def write(
         return set(cursor.fetchall())
 
 
-_WRITE = """
-INSERT INTO activity_running (worker, team_slug, calls, written_at) VALUES (%s, %s, %s, %s)
+_RUNNING = Running._meta.db_table
+_WISHES = EndWish._meta.db_table
+_WRITE = f"""
+INSERT INTO {_RUNNING} (worker, team_slug, calls, written_at) VALUES (%s, %s, %s, %s)
 ON CONFLICT (team_slug, worker) DO UPDATE
 SET calls = excluded.calls, written_at = excluded.written_at
-"""
-_FORGET = "DELETE FROM activity_running WHERE worker = %s AND team_slug = %s"
-_WISHED = "SELECT team_slug, call_id FROM activity_endwish"
+"""  # noqa: S608 - our own names
+_FORGET = f"DELETE FROM {_RUNNING} WHERE worker = %s AND team_slug = %s"  # noqa: S608 - our own names
+_WISHED = f"SELECT team_slug, call_id FROM {_WISHES}"  # noqa: S608 - our own names

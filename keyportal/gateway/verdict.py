@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+from keyportal.catalog.models import CatalogVersion
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway.database import ALIAS, Database, Row, close, database, is_open, is_usable
 from keyportal.gateway.limits import Accounts, accounts
+from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import (
     Endpoints,
     NamePatterns,
@@ -18,6 +20,7 @@ from keyportal.keys.permissions import (
     parse_networks,
 )
 from keyportal.teams.limits import parse
+from keyportal.teams.models import Membership, Team, User
 
 
 class Verdict(NamedTuple):
@@ -109,23 +112,31 @@ def _verdict(row: tuple[Any, ...]) -> Verdict:
     )
 
 
+_TABLES = {
+    "keys": ApiKey._meta.db_table,
+    "secrets": Secret._meta.db_table,
+    "teams": Team._meta.db_table,
+    "users": User._meta.db_table,
+    "memberships": Membership._meta.db_table,
+    "catalog_version": CatalogVersion._meta.db_table,
+}
 _JUDGE = """
 SELECT secret.digest, secret.id, apikey.public_id, apikey.team_id, apikey.allowed_models,
        apikey.endpoints, apikey.networks, team.slug, owner.username, apikey.limits, team.limits,
        {clock},
-       (SELECT version FROM catalog_catalogversion WHERE id = 1)
-FROM keys_secret secret
-JOIN keys_apikey apikey ON apikey.id = secret.key_id
-JOIN teams_team team ON team.id = apikey.team_id
-JOIN teams_user owner ON owner.id = apikey.owner_id
-JOIN teams_membership membership
+       (SELECT version FROM {catalog_version} WHERE id = 1)
+FROM {secrets} secret
+JOIN {keys} apikey ON apikey.id = secret.key_id
+JOIN {teams} team ON team.id = apikey.team_id
+JOIN {users} owner ON owner.id = apikey.owner_id
+JOIN {memberships} membership
   ON membership.team_id = apikey.team_id AND membership.user_id = apikey.owner_id
 WHERE secret.digest {among}
   AND team.is_active AND owner.is_active AND apikey.disabled_at IS NULL
   AND (apikey.expires_at IS NULL OR apikey.expires_at > {now})
   AND (secret.expires_at IS NULL OR secret.expires_at > {now})
   AND NOT (secret.lasts_until_used AND EXISTS (
-    SELECT 1 FROM keys_secret newer
+    SELECT 1 FROM {secrets} newer
     WHERE newer.key_id = secret.key_id AND newer.id > secret.id AND newer.last_used_at IS NOT NULL
   ))
 """
@@ -134,7 +145,7 @@ WHERE secret.digest {among}
 _SQLITE_NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"
 _SQLITE_CLOCK = "(julianday('now') - 2440587.5) * 86400.0"
 _POSTGRESQL = _JUDGE.format(
-    among="= ANY(%s)", now="now()", clock="extract(epoch FROM now())::float8"
+    among="= ANY(%s)", now="now()", clock="extract(epoch FROM now())::float8", **_TABLES
 )
 
 
@@ -151,4 +162,4 @@ def _ask_sqlite(here: Database, digests: Sequence[bytes]) -> list[Row]:
 @cache
 def _sqlite(size: int) -> str:
     marks = ", ".join(["%s"] * size)
-    return _JUDGE.format(among=f"IN ({marks})", now=_SQLITE_NOW, clock=_SQLITE_CLOCK)
+    return _JUDGE.format(among=f"IN ({marks})", now=_SQLITE_NOW, clock=_SQLITE_CLOCK, **_TABLES)

@@ -21,10 +21,12 @@ from django.conf import settings
 from django.db import connections, transaction
 
 from keyportal.activity.models import Action
-from keyportal.activity.sightings import STRETCH_SECONDS
+from keyportal.activity.sightings import STRETCH_SECONDS, Sighting
+from keyportal.activity.sightings import Look as SeenLook
 from keyportal.gateway import alarms
 from keyportal.gateway.flush import Flush, Look
 from keyportal.gateway.writer import ALIAS
+from keyportal.keys.models import ApiKey
 
 MOST_KNOWN = 50_000  # Networks that a worker remembers to have written down.
 SLICE = 500
@@ -177,23 +179,26 @@ def _moment(seconds: float) -> Any:
     return connections[ALIAS].ops.adapt_datetimefield_value(moment)
 
 
-_SIGHT = """
-INSERT INTO activity_sighting (public_id, start, what, count) VALUES (%s, %s, %s, %s)
+_KEYS = ApiKey._meta.db_table
+_SIGHTINGS = Sighting._meta.db_table
+_LOOKS = SeenLook._meta.db_table
+_SIGHT = f"""
+INSERT INTO {_SIGHTINGS} (public_id, start, what, count) VALUES (%s, %s, %s, %s)
 ON CONFLICT (public_id, start, what)
-DO UPDATE SET count = activity_sighting.count + excluded.count
-"""
-_LOOK = """
-INSERT INTO activity_look (team_slug, public_id, network, start, seen_at)
+DO UPDATE SET count = {_SIGHTINGS}.count + excluded.count
+"""  # noqa: S608 - our own names
+_LOOK = f"""
+INSERT INTO {_LOOKS} (team_slug, public_id, network, start, seen_at)
 VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
-"""
-_NETWORKS = """
+"""  # noqa: S608 - our own names
+_NETWORKS = f"""
 SELECT public_id, count(*) FROM (
-  SELECT DISTINCT public_id, what FROM activity_sighting
-  WHERE public_id IN ({marks}) AND start >= %s AND what <> ''
+  SELECT DISTINCT public_id, what FROM {_SIGHTINGS}
+  WHERE public_id IN ({{marks}}) AND start >= %s AND what <> ''
 ) AS networks GROUP BY public_id
-"""
-_REFUSALS = """
-SELECT public_id, sum(count) FROM activity_sighting
-WHERE public_id IN ({marks}) AND start >= %s AND what = '' GROUP BY public_id
-"""
-_REAL = "SELECT public_id FROM keys_apikey WHERE public_id IN ({marks})"
+"""  # noqa: S608 - our own names
+_REFUSALS = f"""
+SELECT public_id, sum(count) FROM {_SIGHTINGS}
+WHERE public_id IN ({{marks}}) AND start >= %s AND what = '' GROUP BY public_id
+"""  # noqa: S608 - our own names
+_REAL = f"SELECT public_id FROM {_KEYS} WHERE public_id IN ({{marks}})"  # noqa: S608 - our own names

@@ -16,6 +16,7 @@ from django.contrib.sessions.models import Session
 from django.db import connection as database
 from django.test import Client
 
+from keyportal.activity.models import AuditEvent
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey
@@ -74,12 +75,12 @@ def create_key(browser: Browser, team: Team) -> str:
 @contextmanager
 def without_audit() -> Iterator[None]:
     with database.cursor() as cursor:
-        cursor.execute("ALTER TABLE activity_auditevent RENAME TO elsewhere")
+        cursor.execute(f"ALTER TABLE {AuditEvent._meta.db_table} RENAME TO elsewhere")
     try:
         yield
     finally:
         with database.cursor() as cursor:
-            cursor.execute("ALTER TABLE elsewhere RENAME TO activity_auditevent")
+            cursor.execute(f"ALTER TABLE elsewhere RENAME TO {AuditEvent._meta.db_table}")
 
 
 def spill_in_the_portal(server: Server, alice: User, team: Team, key: str) -> Iterator[Reply]:

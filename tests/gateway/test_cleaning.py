@@ -113,7 +113,7 @@ def test_many_go_a_slice_at_a_time(writer: Writer, monkeypatch: pytest.MonkeyPat
 
     def count(rows: module.Ageing) -> int:
         deleted = delete(rows)
-        if rows.table == "activity_call":
+        if rows.table == Call._meta.db_table:
             slices.append(deleted)
         return deleted
 
@@ -128,7 +128,7 @@ def test_a_slice_is_no_more_than_that_however_the_database_goes_about_it(
     """A plan that asks anew for the first few, for each row, must not get others each time."""
     monkeypatch.setattr(module, "SLICE", 100)
     Call.objects.bulk_create([call(started_at=ago(days=8)) for _ in range(250)])
-    (rows,) = (one for one in module.ageing() if one.table == "activity_call")
+    (rows,) = (one for one in module.ageing() if one.table == Call._meta.db_table)
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
         if settings.IS_POSTGRESQL:
             cursor.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")

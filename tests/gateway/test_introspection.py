@@ -207,7 +207,7 @@ def test_who_waits_for_an_answer_holds_up_no_other(
     with database.cursor() as cursor:
         cursor.execute("BEGIN")
         # Read when a key is described, and by no verdict on a key without limits.
-        cursor.execute("LOCK TABLE activity_window IN ACCESS EXCLUSIVE MODE")
+        cursor.execute(f"LOCK TABLE {Window._meta.db_table} IN ACCESS EXCLUSIVE MODE")
         for thread in asking:
             thread.start()
         assert [live.chat(another, model.name).status for _ in range(20)] == [200] * 20

@@ -524,7 +524,7 @@ def test_whoever_runs_elsewhere_is_found_by_an_index(worker: Admission, team: Te
         for n in range(5000)
     )
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE activity_lease")
+        cursor.execute(f"ANALYZE {Lease._meta.db_table}")
         cursor.execute(
             f"EXPLAIN {counters._ELSEWHERE_POSTGRESQL}",
             ['["key:5", "team:x"]', worker._ledger.worker],
