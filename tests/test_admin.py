@@ -38,6 +38,7 @@ CREDENTIAL = "the-upstreams-own-token"
 # What is a part of another page, or is kept and read by programs.
 WITHOUT_PAGE = {
     "catalog.CatalogVersion",
+    "teams.UsedSlug",
     *(f"keys.{name}" for name in ("Chore", "LetterCount", "Preset", "Reminder", "Secret")),
     *(f"keys.{name}" for name in ("Remnant", "SpentNonce")),
     *(f"activity.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
@@ -663,6 +664,27 @@ def test_a_user_is_added_with_an_address_in_lower_case(operator: Client) -> None
     }
     assert operator.post("/admin/teams/user/add/", form).status_code == 302
     assert User.objects.get(username="eve").email == "eve@example.com"
+
+
+def test_the_slug_of_a_deleted_team_is_refused(operator: Client, other_team: Team) -> None:
+    form = {
+        "name": "Heir",
+        "slug": other_team.slug,
+        "key_limit": "7",
+        "is_active": "on",
+        "memberships-TOTAL_FORMS": "0",
+        "memberships-INITIAL_FORMS": "0",
+        **limits_form("limits"),
+        **limits_form("key_limits"),
+    }
+    assert (
+        operator.post(f"{change_url(other_team)[:-7]}delete/", {"post": "yes"}).status_code == 302
+    )
+    page = operator.post("/admin/teams/team/add/", form)
+    assert "never used again" in page.content.decode()
+    assert not Team.objects.filter(name="Heir").exists()
+    assert operator.post("/admin/teams/team/add/", form | {"slug": "heir"}).status_code == 302
+    assert Team.objects.get(name="Heir").slug == "heir"
 
 
 def test_a_slug_is_fixed_once_made(operator: Client, team: Team) -> None:

@@ -1,13 +1,14 @@
 """Who people are: users, teams, and what a user is in a team."""
 
 import secrets
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.models import UserManager as DjangoUserManager
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, RegexValidator
-from django.db import models
+from django.db import models, transaction
 from django.db.models.functions import Lower
 
 from keyportal.teams.limits import LimitsField
@@ -58,6 +59,21 @@ def default_key_limit() -> int:
     return int(settings.KEY_LIMIT)
 
 
+class UsedSlug(models.Model):
+    """A slug that a team has, or that a team had which is deleted now.
+
+    Audit, usage and receipts name their team by its slug and outlive it: a new team with the slug
+    of a deleted one would read that team's history. So a slug is written here in the transaction
+    that gives it to a team, is never removed, and its being unique is what refuses the second use,
+    however the first team was deleted.
+    """
+
+    slug = models.CharField(max_length=64, primary_key=True)
+
+    def __str__(self) -> str:
+        return self.slug
+
+
 class TeamQuerySet(models.QuerySet["Team"]):
     def of(self, user: User) -> "TeamQuerySet":
         return self.filter(memberships__user=user).order_by("name", "slug")
@@ -99,6 +115,19 @@ class Team(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Raises `IntegrityError` for a new team whose slug another team has or had."""
+        with transaction.atomic():
+            if self._state.adding:
+                UsedSlug.objects.create(slug=self.slug)
+            super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        if self._state.adding and UsedSlug.objects.filter(slug=self.slug).exists():
+            raise ValidationError(
+                {"slug": "Another team has or had this slug, and a slug is never used again."}
+            )
 
 
 class Role(models.TextChoices):

@@ -50,7 +50,7 @@ def test_createteam_takes_a_roof(run: Callable[..., str]) -> None:
         (["--requests-per-day=-1"], "Requests per day: a whole number"),
         (["--requests-per-day=many"], "invalid number or none value: 'many'"),
         (["--slug=Not A Slug"], "lower-case letters"),
-        (["--slug=u-8105f7322477"], "already exists"),
+        (["--slug=u-8105f7322477"], "never used again"),
         (["--key-limit=-1"], "greater than or equal to 0"),
         (["--owner=nobody"], "no user named nobody"),
     ],
@@ -61,6 +61,13 @@ def test_createteam_refuses_and_creates_nothing(
     with pytest.raises(CommandError, match=why):
         run("createteam", "Other", *arguments)
     assert list(Team.objects.all()) == [team]
+
+
+def test_createteam_takes_no_slug_of_a_deleted_team(run: Callable[..., str]) -> None:
+    run("createteam", "Acme", "--slug=acme")
+    Team.objects.get(slug="acme").delete()
+    with pytest.raises(CommandError, match="never used again"):
+        run("createteam", "Acme", "--slug=acme")
 
 
 def test_setteam_changes_only_what_is_given(run: Callable[..., str], team: Team) -> None:

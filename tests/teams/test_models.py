@@ -42,6 +42,23 @@ def test_a_slug_belongs_to_one_team(team: Team) -> None:
         Team.objects.create(name="Twin", slug=team.slug)
 
 
+def test_the_slug_of_a_deleted_team_is_never_used_again(other_team: Team) -> None:
+    """A new team with it would read the audit, the usage and the receipts of the old one."""
+    slug = other_team.slug
+    Team.objects.filter(pk=other_team.pk).delete()
+    with pytest.raises(ValidationError, match="never used again"):
+        Team(name="Heir", slug=slug).full_clean()
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Team.objects.create(name="Heir", slug=slug)
+    assert not Team.objects.filter(slug=slug).exists()
+
+
+def test_a_team_that_was_not_created_used_no_slug(db: None) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Team.objects.create(name="Acme", slug="acme", created_at=None, key_limit=None)
+    assert Team.objects.create(name="Acme", slug="acme").slug == "acme"
+
+
 def test_a_user_is_in_a_team_once(team: Team, bob: User) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         Membership.objects.create(team=team, user=bob, role=Role.OWNER)

@@ -40,6 +40,12 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name='UsedSlug',
+            fields=[
+                ('slug', models.CharField(max_length=64, primary_key=True, serialize=False)),
+            ],
+        ),
+        migrations.CreateModel(
             name='User',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
