@@ -81,7 +81,7 @@ class Keyportal:
         self.manage("add_upstream", "instant", f"{upstream.url}/v1")
         self.manage("add_model", model, "--upstream", "instant", "--team", TEAM)
         names = ("--team", TEAM, "--owner", OWNER, "--name", "bench")
-        return Door(self.server, model, (self.manage("issue_key", *names, *LIMITS),))
+        return Door(self.server, model, (self.manage("keys", "create", *names, *LIMITS),))
 
 
 @contextmanager

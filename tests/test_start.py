@@ -155,7 +155,7 @@ def test_the_first_start_prints_a_password_that_signs_in_and_the_second_none(
 
     listed = place.manage("listteams")
     assert listed.stdout == "u-8105f7322477\t1\t20\tactive\tDemo\n"
-    key = place.manage("issue_key", "--team=u-8105f7322477", "--owner=demo", "--name=ci")
+    key = place.manage("keys", "create", "--team=u-8105f7322477", "--owner=demo", "--name=ci")
     assert key.stdout.startswith("sk-kp-"), key.stderr
 
 

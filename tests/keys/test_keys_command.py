@@ -251,6 +251,32 @@ def test_an_end_that_is_too_late_asks_for_no_option(keys: Keys, bob: User) -> No
     assert "Give" not in refused.err
 
 
+def test_a_new_key_starts_with_the_limits_of_the_team(keys: Keys, bob: User) -> None:
+    Team.objects.update(key_limits=Limits(requests_per_minute=60))
+    assert keys(*NEW).code == 0
+    key = ApiKey.objects.get()
+    assert (key.limits, key.granted_limits) == (Limits(requests_per_minute=60), None)
+
+
+def test_create_takes_limits_and_grants_them(keys: Keys, bob: User) -> None:
+    Team.objects.update(key_limits=Limits(requests_per_minute=60, tokens_per_day=5))
+    limits = ("--requests-per-minute=600", "--tokens-per-day=none", "--parallel-requests=2")
+    assert keys(*NEW, *limits).code == 0
+    key = ApiKey.objects.get()
+    expected = Limits(requests_per_minute=600, parallel_requests=2)
+    assert key.limits == key.granted_limits == expected
+
+
+def test_create_holds_the_number_of_keys_of_a_team(keys: Keys, bob: User) -> None:
+    Team.objects.update(key_limit=0)
+    require_refused(keys(*NEW), "0 of 0 API keys")
+
+
+def test_create_refuses_an_owner_whose_account_is_not_active(keys: Keys, bob: User) -> None:
+    User.objects.filter(pk=bob.pk).update(is_active=False)
+    require_refused(keys(*NEW), "not active")
+
+
 def test_a_name_that_is_taken_is_refused(keys: Keys, bob: User, issue: Issue) -> None:
     issue(bob, "ci")
     require_refused(keys(*NEW), "already exists in the team")
@@ -522,7 +548,7 @@ def test_no_refusal_tells_a_key(
     assert text[14:] not in run.err
 
 
-@pytest.mark.parametrize("name", ["delete_key", "delete_management_key", "setteam"])
+@pytest.mark.parametrize("name", ["delete_management_key", "setteam"])
 def test_nor_does_another_command(
     bob: User, issue: Issue, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:

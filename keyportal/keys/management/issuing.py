@@ -1,4 +1,4 @@
-"""What the commands that make a key share: its owner, its end, and how much it may use."""
+"""Options of a new key: its owner, its end, and how much it may use."""
 
 import re
 from collections.abc import Iterator
