@@ -5,6 +5,14 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Stamps in .venv/: which Python made it, and that all of a lock is installed. Another Python, or
+# another version of it, makes it anew; so does one whose interpreter is gone.
+VERSION := $(shell $(PYTHON) -c 'import sys; print(sys.version.split()[0])' 2>/dev/null)
+ENVIRONMENT := .venv/python-$(VERSION)
+SERVING := $(ENVIRONMENT).serving
+DEVELOPING := $(ENVIRONMENT).developing
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+HAS_VENV = $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-header --no-emit-index-url --no-emit-find-links
 # Checks read no setting and no data of this machine. Told that this is CI, pytest's summary would
@@ -29,21 +37,21 @@ BENCHMARKS = $(BIN)/python -m benchmarks $(ONLY) --requests $(REQUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check bench format requirements serving developing
+.PHONY: help run test check bench format requirements missing
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: serving ## Serve portal and gateway, with a demo team: make run PORT=8000 HOST=127.0.0.1
+run: $(SERVING) ## Serve portal and gateway, with a demo team: make run PORT=8000 HOST=127.0.0.1
 	@exec $(BIN)/python -m keyportal.serve --demo
 
-test: developing ## Run the tests, on SQLite and then on PostgreSQL
+test: $(DEVELOPING) ## Run the tests, on SQLite and then on PostgreSQL
 	$(BIN)/python .ci/chromium.py
 	$(BIN)/python .ci/proxies.py
 	$(CLEAN) $(BIN)/pytest -n 4
 	$(CLEAN) $(BIN)/python -m tests.postgresql $(BIN)/pytest -n 4 -m "not browser" --ignore=tests/test_make.py
 
-check: developing ## Check format, lint, types, migrations and the settings for production
+check: $(DEVELOPING) ## Check format, lint, types, migrations and the settings for production
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -51,7 +59,7 @@ check: developing ## Check format, lint, types, migrations and the settings for 
 	$(THROWAWAY) $(BIN)/python manage.py makemigrations --check --dry-run && \
 	$(THROWAWAY) $(BIN)/python manage.py check --deploy --fail-level WARNING
 
-bench: developing ## Measure the gateway, as ratios taken in one run: make bench ONLY="nginx lone"
+bench: $(DEVELOPING) ## Measure the gateway, as ratios taken in one run: make bench ONLY="nginx lone"
 	@command -v wrk >/dev/null && PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || \
 		{ apt-get update && apt-get install -y wrk nginx-light; } || \
 		{ echo "apt-get install wrk nginx-light" >&2; exit 1; }
@@ -59,16 +67,35 @@ bench: developing ## Measure the gateway, as ratios taken in one run: make bench
 	@failed=0; $(CLEAN) $(BENCHMARKS) || failed=1; \
 	$(CLEAN) $(BIN)/python -m tests.postgresql --durable $(BENCHMARKS) || failed=1; exit $$failed
 
-format: developing ## Format the code and repair what the linter can
+format: $(DEVELOPING) ## Format the code and repair what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-requirements: developing ## Pin the newest versions that the .in files allow
+requirements: $(DEVELOPING) ## Pin the newest versions that the .in files allow
 	$(LOCK) --upgrade --output-file requirements.txt requirements.in
 	$(LOCK) --upgrade --output-file requirements-dev.txt requirements-dev.in
 
-serving:
-	@$(PYTHON) .ci/venv.py requirements.txt
+$(ENVIRONMENT): $(if $(wildcard $(BIN)/python),,missing)
+	@case "$(VERSION)" in \
+	3.1[1-4].*) ;; \
+	3.1[5-9].*|3.[2-9][0-9].*) \
+		echo "Keyportal is tested with Python 3.11 to 3.14; trying $(VERSION)." >&2 ;; \
+	*) echo "Keyportal needs Python 3.11 or newer, and $(PYTHON) is $(or $(VERSION),not there):" \
+		"choose another with \`make PYTHON=python3.11 $(MAKECMDGOALS)\`." >&2; exit 1 ;; \
+	esac
+	@$(HAS_VENV) || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get update && apt-get install -y python3-venv && $(HAS_VENV); } || { \
+		echo "$(PYTHON) lacks its module venv: install it with \`apt-get install python3-venv\`," \
+		"or choose another Python with \`make PYTHON=python3.11 $(MAKECMDGOALS)\`." >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv
+	@touch $@
 
-developing:
-	@$(PYTHON) .ci/venv.py requirements.txt requirements-dev.txt
+$(SERVING): requirements.txt $(ENVIRONMENT)
+	@echo "Installing what $< lists into .venv/ ..."
+	@$(INSTALL) -r $<
+	@touch $@
+
+$(DEVELOPING): requirements-dev.txt $(SERVING)
+	@echo "Installing what $< lists into .venv/ ..."
+	@$(INSTALL) -r requirements.txt -r $<
+	@touch $@

@@ -1,6 +1,5 @@
 """What `make` does before anything is installed, on machines that lack something."""
 
-import json
 import os
 import re
 import shutil
@@ -12,6 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MAKE = shutil.which("make") or "make"
+# A Python that makes environments and installs in no time. It answers what the Makefile asks.
+STAND_IN = """\
+case "$*" in
+*sys.version*) echo "{version}" ;;
+*ensurepip*) [ -z "{without}" ] || [ ! -e "{without}" ] ;;
+*"-m venv --clear .venv") rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+*"-m pip install"*) ! grep unhashed requirements.txt >&2 ;;
+*"-m keyportal.serve --demo") echo "PORT=$PORT DATABASE_URL=$DATABASE_URL HOST=$HOST" >started ;;
+*) echo "Not expected: $*" >&2; exit 1 ;;
+esac"""
+INSTALLING = "Installing what {} lists into .venv/ ...\n".format
 
 
 class Checkout:
@@ -25,36 +35,57 @@ class Checkout:
         shutil.copytree(ROOT / ".ci", folder / ".ci")
         for lock in ("requirements.txt", "requirements-dev.txt"):
             (folder / lock).write_text("# Nothing.\n")
-        self.python = Path(sys.executable).resolve()
+        self.python("3.11.2")
 
-    def tool(self, name: str, script: str) -> Path:
+    def tool(self, name: str, script: str) -> None:
         """A command that comes first on the PATH."""
         file = self.tools / name
         file.write_text(f"#!/bin/sh\n{script}\n")
         file.chmod(0o755)
-        return file
 
-    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        python = (
-            [] if any(a.startswith("PYTHON=") for a in arguments) else [f"PYTHON={self.python}"]
-        )
+    def python(self, version: str, *, without: Path | str = "") -> None:
+        """Stand in for `python3`; it lacks venv as long as the file `without` is there."""
+        self.tool("python3", STAND_IN.format(version=version, without=without))
+
+    def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [MAKE, *python, *arguments],
+            [MAKE, *arguments],
             cwd=self.folder,
-            env={"PATH": f"{self.tools}:{os.environ['PATH']}"},
+            env={"PATH": f"{self.tools}:{os.environ['PATH']}", **environment},
             capture_output=True,
             text=True,
             timeout=100,
         )
 
+    def run(self, *arguments: str) -> str:
+        """What a successful `make run` prints before the server starts."""
+        done = self.make("run", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert self.started
+        return done.stdout + done.stderr
+
     @property
-    def stamp(self) -> Path:
-        return self.folder / ".venv" / "installed.json"
+    def started(self) -> str:
+        """The variables that the server saw."""
+        return (self.folder / "started").read_text()
+
+    def mark(self) -> Path:
+        """A file that is gone when the environment is made anew."""
+        mark = self.folder / ".venv" / "mark"
+        mark.touch()
+        return mark
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path / "checkout")
+
+
+def require_one_sentence(done: subprocess.CompletedProcess[str], sentence: str) -> None:
+    assert done.returncode != 0
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not line.startswith("make: ***")] == [sentence]
 
 
 def test_make_alone_lists_the_targets(checkout: Checkout) -> None:
@@ -63,99 +94,106 @@ def test_make_alone_lists_the_targets(checkout: Checkout) -> None:
         assert f"make {target} " in listed
 
 
-@pytest.mark.parametrize("version", ["3.10.9", "3.14.0"])
-def test_another_python_is_refused_in_one_sentence(checkout: Checkout, version: str) -> None:
-    # The real interpreter, telling another version.
-    numbers = version.replace(".", ",")
-    pretend = f"import sys, runpy; sys.version_info=({numbers}); sys.version='{version} x'; "
-    run = "sys.argv=sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    checkout.tool("oldpython", f'exec {checkout.python} -c "{pretend}{run}" "$@"')
-    done = checkout.make("serving", "PYTHON=oldpython")
-    assert done.returncode != 0
-    sentence, *rest = done.stderr.splitlines()
-    assert sentence.startswith("Keyportal needs Python 3.11, 3.12 or 3.13, and ")
-    assert f"is {version}: choose another with `make PYTHON=python3.11" in sentence
-    assert [line for line in rest if not line.startswith("make: ***")] == []
+@pytest.mark.parametrize("version", ["2.7.18", "3.9.18", "3.10.9"])
+def test_an_old_python_is_refused_in_one_sentence(checkout: Checkout, version: str) -> None:
+    checkout.python(version)
+    require_one_sentence(
+        checkout.make("run"),
+        f"Keyportal needs Python 3.11 or newer, and python3 is {version}: "
+        f"choose another with `make PYTHON=python3.11 run`.",
+    )
+    assert not (checkout.folder / ".venv").exists()
+
+
+def test_a_python_that_is_not_there_is_refused_in_one_sentence(checkout: Checkout) -> None:
+    require_one_sentence(
+        checkout.make("run", "PYTHON=nowhere"),
+        "Keyportal needs Python 3.11 or newer, and nowhere is not there: "
+        "choose another with `make PYTHON=python3.11 run`.",
+    )
+
+
+@pytest.mark.parametrize("version", ["3.11.0", "3.12.13", "3.13.5", "3.14.2"])
+def test_a_supported_python_needs_no_word(checkout: Checkout, version: str) -> None:
+    checkout.python(version)
+    assert checkout.run() == INSTALLING("requirements.txt")
+
+
+@pytest.mark.parametrize("version", ["3.15.0a1", "3.20.1"])
+def test_a_newer_python_is_tried_with_a_warning(checkout: Checkout, version: str) -> None:
+    checkout.python(version)
+    warning = f"Keyportal is tested with Python 3.11 to 3.14; trying {version}.\n"
+    assert checkout.run() == INSTALLING("requirements.txt") + warning
+    assert checkout.run() == ""
 
 
 def test_the_environment_is_made_once_and_again_when_a_lock_changes(checkout: Checkout) -> None:
-    assert "requirements.txt list" in checkout.make("serving").stdout
-    assert set(json.loads(checkout.stamp.read_text())) == {"python", "requirements.txt"}
-    assert checkout.make("serving").stdout == ""
+    assert checkout.run() == INSTALLING("requirements.txt")
+    assert checkout.run() == ""
 
-    mark = checkout.folder / ".venv" / "mark"
-    mark.touch()
+    mark = checkout.mark()
     (checkout.folder / "requirements.txt").write_text("# Still nothing.\n")
-    assert "requirements.txt list" in checkout.make("serving").stdout
+    assert checkout.run() == INSTALLING("requirements.txt")
     assert mark.exists()
 
-    assert "requirements-dev.txt list" in checkout.make("developing").stdout
-    assert checkout.make("developing").stdout == ""
-    assert checkout.make("serving").stdout == ""
+    (checkout.folder / ".venv/bin/ruff").symlink_to("/bin/true")
+    assert INSTALLING("requirements-dev.txt") in checkout.make("format").stdout
+    assert "Installing" not in checkout.make("format").stdout
+    assert checkout.run() == ""
 
 
-def test_a_half_made_environment_is_made_anew(checkout: Checkout) -> None:
-    checkout.make("serving")
-    checkout.stamp.unlink()
-    mark = checkout.folder / ".venv" / "mark"
-    mark.touch()
-    assert "requirements.txt list" in checkout.make("serving").stdout
+def test_another_version_of_python_makes_the_environment_anew(checkout: Checkout) -> None:
+    checkout.run()
+    mark = checkout.mark()
+    checkout.python("3.12.1")
+    assert checkout.run() == INSTALLING("requirements.txt")
     assert not mark.exists()
-    assert checkout.stamp.exists()
 
 
-def test_a_failed_installation_leaves_no_stamp(checkout: Checkout) -> None:
-    checkout.make("serving")
+def test_an_environment_whose_interpreter_is_gone_is_made_anew(checkout: Checkout) -> None:
+    checkout.run()
+    mark = checkout.mark()
+    (checkout.folder / ".venv/bin/python").unlink()
+    assert checkout.run() == INSTALLING("requirements.txt")
+    assert not mark.exists()
+    assert checkout.run() == ""
+
+
+def test_a_failed_installation_is_tried_again(checkout: Checkout) -> None:
     (checkout.folder / "requirements.txt").write_text("unhashed==1.0\n")
-    assert checkout.make("serving").returncode != 0
-    assert not checkout.stamp.exists()
+    for _ in range(2):
+        done = checkout.make("run")
+        assert done.returncode != 0
+        assert done.stdout == INSTALLING("requirements.txt")
 
 
-def _without_ensurepip(checkout: Checkout) -> None:
+def _without_venv(checkout: Checkout, user: int) -> None:
     """As on Debian without python3-venv, until the package is there."""
     absent = checkout.folder / "absent"
-    absent.mkdir()
-    (absent / "ensurepip.py").write_text("raise ModuleNotFoundError('ensurepip')\n")
-    checkout.tool("debian", f'PYTHONPATH={absent} exec {checkout.python} "$@"')
+    absent.touch()
+    checkout.python("3.11.2", without=absent)
+    checkout.tool("id", f"echo {user}")
+    checkout.tool("apt-get", f'echo "$@"; [ "$1" = update ] || rm {absent}')
 
 
-def test_as_a_plain_user_without_ensurepip_the_package_is_named(checkout: Checkout) -> None:
-    _without_ensurepip(checkout)
-    checkout.tool("apt-get", "echo called >&2")
-    # Root can be somebody else; nobody else can be root.
-    script = "import os; os.geteuid = lambda: 1000; import runpy, sys; sys.argv = sys.argv[1:]; "
-    run = "runpy.run_path(sys.argv[0], run_name='__main__')"
-    checkout.tool(
-        "plain", f'[ "$1" = -c ] && exec debian "$@"; exec debian -c "{script}{run}" "$@"'
+def test_as_a_plain_user_without_venv_the_package_is_named(checkout: Checkout) -> None:
+    _without_venv(checkout, user=1000)
+    require_one_sentence(
+        checkout.make("run"),
+        "python3 lacks its module venv: install it with `apt-get install python3-venv`, "
+        "or choose another Python with `make PYTHON=python3.11 run`.",
     )
-    done = checkout.make("serving", "PYTHON=plain")
-    assert done.returncode != 0
-    assert done.stderr.splitlines()[0] == "apt-get install python3-venv"
-    assert "called" not in done.stderr
 
 
-def test_as_root_without_ensurepip_the_package_is_installed(checkout: Checkout) -> None:
-    _without_ensurepip(checkout)
-    checkout.tool("apt-get", f'echo "$@"; [ "$1" = update ] || rm -r {checkout.folder}/absent')
-    script = "import os; os.geteuid = lambda: 0; import runpy, sys; sys.argv = sys.argv[1:]; "
-    run = "runpy.run_path(sys.argv[0], run_name='__main__')"
-    checkout.tool("root", f'[ "$1" = -c ] && exec debian "$@"; exec debian -c "{script}{run}" "$@"')
-    done = checkout.make("serving", "PYTHON=root")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[:2] == ["update", "install -y python3-venv"]
-    assert checkout.stamp.exists()
+def test_as_root_without_venv_the_package_is_installed(checkout: Checkout) -> None:
+    _without_venv(checkout, user=0)
+    steps = ["update", "install -y python3-venv", INSTALLING("requirements.txt").rstrip()]
+    assert checkout.run().splitlines() == steps
 
 
 def test_settings_reach_the_server_from_the_command_line(checkout: Checkout) -> None:
-    done = checkout.make("--dry-run", "run", "PORT=9000")
-    assert "exec .venv/bin/python -m keyportal.serve --demo" in done.stdout
-    checkout.make("serving")
-    shown = "import os; print([os.environ.get(n) for n in ('PORT', 'DATABASE_URL', 'HOST')])"
-    package = checkout.folder / "keyportal"
-    package.mkdir()
-    (package / "serve.py").write_text(shown)
-    done = checkout.make("run", "PORT=9000", "DATABASE_URL=sqlite:////x.sqlite3")
-    assert "['9000', 'sqlite:////x.sqlite3', None]" in done.stdout
+    checkout.run("PORT=9000", "DATABASE_URL=sqlite:////x.sqlite3")
+    assert checkout.started == "PORT=9000 DATABASE_URL=sqlite:////x.sqlite3 HOST=\n"
 
 
 @pytest.mark.parametrize("user", [0, 1000])
@@ -164,7 +202,7 @@ def test_proxies_that_the_tests_lack_are_installed_or_named(checkout: Checkout, 
     become = f"import os, runpy; os.geteuid = lambda: {user}; "
     # nginx may be there, where Debian keeps it; Caddy can't be.
     done = subprocess.run(
-        [checkout.python, "-c", f"{become}runpy.run_path('.ci/proxies.py', run_name='__main__')"],
+        [sys.executable, "-c", f"{become}runpy.run_path('.ci/proxies.py', run_name='__main__')"],
         cwd=checkout.folder,
         env={"PATH": str(checkout.tools)},
         capture_output=True,
