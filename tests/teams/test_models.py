@@ -55,7 +55,7 @@ def test_the_slug_of_a_deleted_team_is_never_used_again(other_team: Team) -> Non
 
 def test_a_team_that_was_not_created_used_no_slug(db: None) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
-        Team.objects.create(name="Acme", slug="acme", created_at=None, key_limit=None)
+        Team.objects.create(name="Acme", slug="acme", key_limit=-1)
     assert Team.objects.create(name="Acme", slug="acme").slug == "acme"
 
 
