@@ -238,6 +238,7 @@ def test_disabling_a_key_is_audited(operator: Client, team: Team, bob: User, iss
     )
     key.refresh_from_db()
     assert key.disabled_at is not None
+    assert key.disabled_by == ApiKey.DisabledBy.ADMIN
     assert key.is_held  # Its owner doesn't undo what an operator did.
     row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
     assert row.target.endswith(": Disabled: none → 2026-01-02 03:04 UTC")
@@ -251,7 +252,7 @@ def test_a_held_key_is_enabled_and_no_longer_held(
     form = sent(operator.get(change_url(key)), disabled_at_0="", disabled_at_1="")
     assert operator.post(change_url(key), form).status_code == 302
     key.refresh_from_db()
-    assert (key.disabled_at, key.is_held) == (None, False)
+    assert (key.disabled_at, key.disabled_by, key.is_held) == (None, "", False)
 
 
 def test_an_operator_who_disables_a_key_of_their_own_is_its_owner(
@@ -262,7 +263,7 @@ def test_an_operator_who_disables_a_key_of_their_own_is_its_owner(
     form = key_form(key, disabled_at_0="2026-01-02", disabled_at_1="03:04:05")
     assert operator.post(change_url(key), form).status_code == 302
     key.refresh_from_db()
-    assert key.disabled_at
+    assert key.disabled_by == ApiKey.DisabledBy.OWNER
     assert not key.is_held
 
 
@@ -560,7 +561,7 @@ def test_a_page_that_is_saved_as_it_was_shown_changes_nothing(
         permissions=Permissions((model.name,)),
         limits=Limits(tokens_per_day=5),
     )
-    ApiKey.objects.update(disabled_at=now)
+    ApiKey.objects.update(disabled_at=now, disabled_by="owner")
     before = ApiKey.objects.values().get()
     form = sent(operator.get(change_url(key)))
     assert operator.post(change_url(key), form).status_code == 302

@@ -101,8 +101,8 @@ class SecretInline(admin.TabularInline):  # type: ignore[type-arg]  # not generi
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
     form = ApiKeyForm
-    fields = ["masked", "team", *ApiKeyForm.Meta.fields]
-    readonly_fields = ["masked", "team"]
+    fields = ["masked", "team", *ApiKeyForm.Meta.fields, "disabled_by"]
+    readonly_fields = ["masked", "team", "disabled_by"]
     inlines = [SecretInline]
     list_display = ["name", "masked", "team", "owner", "created_at", "expires_at", "disabled_at"]
     list_filter = [
@@ -157,7 +157,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
 
 
 # Columns that may follow from those of the form.
-_FOLLOWING = ("granted_limits", "is_held", "expiry_set_at", *CEILINGS.values())
+_FOLLOWING = ("granted_limits", "disabled_by", "is_held", "expiry_set_at", *CEILINGS.values())
 
 
 def _settle(key: ApiKey, former: ApiKey, fields: list[str], operator_id: int | None) -> None:
@@ -166,11 +166,19 @@ def _settle(key: ApiKey, former: ApiKey, fields: list[str], operator_id: int | N
         key.granted_limits = key.limits
     grant(key, ["permissions" if field == "allowed_models" else field for field in fields])
     if "disabled_at" in fields:
-        key.is_held = key.disabled_at is not None and key.owner_id != operator_id
+        key.disabled_by = _disabled_by(key, operator_id)
+        key.is_held = key.disabled_by == ApiKey.DisabledBy.ADMIN
     if "expires_at" in fields:
         key.expiry_set_at = timezone.now()
     if "owner" in fields and not is_bound(former.owner, former.team):
         entrust(key)
+
+
+def _disabled_by(key: ApiKey, operator_id: int | None) -> str:
+    if key.disabled_at is None:
+        return ""
+    is_owner = key.owner_id == operator_id
+    return ApiKey.DisabledBy.OWNER if is_owner else ApiKey.DisabledBy.ADMIN
 
 
 def _changes(former: ApiKey, key: ApiKey, fields: list[str]) -> Iterator[str]:

@@ -26,10 +26,10 @@ def badges(key: ApiKey) -> list[Badge]:
 def _of_life(key: ApiKey) -> Iterator[Badge]:
     if key.reported_at:
         yield Badge("Leaked", "alarm", "It was reported as leaked.")
-    if key.is_disabled_by_report:
+    if key.disabled_by == ApiKey.DisabledBy.LEAK:
         yield Badge("Disabled", title="It is refused until it is rotated.")
     elif key.disabled_at:
-        who = "an admin" if key.is_held else "somebody"
+        who = "an admin" if key.disabled_by == ApiKey.DisabledBy.ADMIN else "its owner or an admin"
         yield Badge("Disabled", title=f"It is refused until {who} enables it.")
     if key.has_lost_its_owner:
         told = "Its owner was deactivated or left the team, so the key does not work."

@@ -145,6 +145,9 @@ def _in_words(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) and value else str(value or "none")
 
 
+_DISABLING = ["disabled_at", "disabled_by", "is_held"]
+
+
 def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
     """Refuse the key until it is enabled again, with the same answer as a deleted one.
 
@@ -153,13 +156,13 @@ def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
     """
     with locked(key) as found:
         is_held = found.is_held or binds(actor, found)
-        is_by_person = found.disabled_at is not None and not found.is_disabled_by_report
-        if is_by_person and found.is_held == is_held:
+        disabled_by = ApiKey.DisabledBy.ADMIN if is_held else ApiKey.DisabledBy.OWNER
+        if found.disabled_by == disabled_by:
             return found
-        if not is_by_person:
+        if found.disabled_by in ("", ApiKey.DisabledBy.LEAK):
             found.disabled_at = timezone.now()
-        found.is_held = is_held
-        _save(found, Action.KEY_DISABLED, ["disabled_at", "is_held"], actor, address)
+        found.disabled_by, found.is_held = disabled_by, is_held
+        _save(found, Action.KEY_DISABLED, _DISABLING, actor, address)
     return found
 
 
@@ -169,8 +172,8 @@ def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> Ap
         if found.is_held and is_bound(actor, found.team):
             raise Held
         if found.disabled_at is not None:
-            found.disabled_at, found.is_held = None, False
-            _save(found, Action.KEY_ENABLED, ["disabled_at", "is_held"], actor, address)
+            found.disabled_at, found.disabled_by, found.is_held = None, "", False
+            _save(found, Action.KEY_ENABLED, _DISABLING, actor, address)
     return found
 
 
@@ -198,7 +201,7 @@ def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None 
         if not is_bound(found.owner, found.team):
             entrust(found)
         found.owner = to
-        found.save(update_fields=["owner", "is_held", *CEILINGS.values()])
+        found.save(update_fields=["owner", "disabled_by", "is_held", *CEILINGS.values()])
         AuditEvent.objects.record_changes(
             Action.KEY_HANDED_OVER,
             key=found,

@@ -76,5 +76,5 @@ def _is_later(end: datetime | None, other: datetime) -> bool:
 def entrust(key: "ApiKey") -> None:
     """An admin's own key, which somebody else is to have: as it was left, and no more."""
     grant(key, CEILINGS)
-    if key.disabled_at is not None and not key.is_disabled_by_report:
-        key.is_held = True
+    if key.disabled_by == key.DisabledBy.OWNER:
+        key.disabled_by, key.is_held = key.DisabledBy.ADMIN, True

@@ -66,7 +66,9 @@ def _end(leaked: Secret, case: Case) -> Ended | None:
                 _disable(key, live)
     except ApiKey.DoesNotExist:
         return None  # Deleted while we looked, which is what was wanted.
-    return Ended(key, is_deleted, url, allowed, works_again=key.is_disabled_by_report)
+    return Ended(
+        key, is_deleted, url, allowed, works_again=key.disabled_by == ApiKey.DisabledBy.LEAK
+    )
 
 
 def _may_write(key: ApiKey, case: Case, *, is_deleted: bool) -> Allowed | None:
@@ -89,16 +91,15 @@ def _is_known(key: ApiKey, leaked: Secret) -> bool:
 
 
 def _disable(key: ApiKey, live: list[Secret]) -> None:
-    """The two times are one where the report disabled it: then a rotation enables it again.
+    """A rotation enables the key again, unless a person had disabled it.
 
     By the database's clock, and not before any of its secrets was made, on whichever host: one
     that was there when the key was reported must not pass for a newer one.
     """
-    is_by_person = key.disabled_at is not None and not key.is_disabled_by_report
     key.reported_at = max(live[0].read_at, *(one.created_at for one in live))
-    if not is_by_person:
-        key.disabled_at = key.reported_at
-    key.save(update_fields=["reported_at", "disabled_at"])
+    if key.disabled_at is None:
+        key.disabled_at, key.disabled_by = key.reported_at, ApiKey.DisabledBy.LEAK
+    key.save(update_fields=["reported_at", "disabled_at", "disabled_by"])
 
 
 def _record(key: ApiKey, case: Case, url: str) -> None:

@@ -188,6 +188,13 @@ def _role_of(maker: User, team: Team) -> Role:
 class ApiKey(models.Model):
     """What a program calls with. Its secrets come and go; its public id stays."""
 
+    class DisabledBy(models.TextChoices):
+        """A rotation enables again what a report of a leak has disabled, and nothing else."""
+
+        OWNER = "owner", "Its owner"
+        ADMIN = "admin", "An admin or operator"
+        LEAK = "leak", "A report of a leak"
+
     team = models.ForeignKey(Team, models.PROTECT, related_name="keys")
     owner = models.ForeignKey(User, models.PROTECT, related_name="keys")
     name = models.CharField(max_length=64, validators=[require_printable, require_no_key])
@@ -198,6 +205,9 @@ class ApiKey(models.Model):
         null=True, editable=False, help_text="Null: when it was created."
     )
     disabled_at = models.DateTimeField(null=True, blank=True)
+    disabled_by = models.CharField(
+        max_length=8, choices=DisabledBy, blank=True, editable=False, help_text="Empty: enabled."
+    )
     is_held = models.BooleanField(
         default=False,
         db_default=False,  # Hosts of the release before know nothing of it, and make keys.
@@ -256,6 +266,11 @@ class ApiKey(models.Model):
                 condition=Q(endpoints__in=Endpoints.values), name="apikey_endpoints_known"
             ),
             models.CheckConstraint(
+                condition=Q(disabled_at=None, disabled_by="")
+                | Q(disabled_at__isnull=False, disabled_by__in=["owner", "admin", "leak"]),
+                name="apikey_disabled_by_whom",
+            ),
+            models.CheckConstraint(
                 condition=Q(is_held=False) | Q(disabled_at__isnull=False),
                 name="apikey_held_is_disabled",
             ),
@@ -295,11 +310,6 @@ class ApiKey(models.Model):
     @property
     def has_expired(self) -> bool:
         return self.expires_at is not None and self.expires_at <= timezone.now()
-
-    @property
-    def is_disabled_by_report(self) -> bool:
-        """And by nobody since: then it works again when the leak is over."""
-        return self.disabled_at is not None and self.disabled_at == self.reported_at
 
     @property
     def has_lost_its_owner(self) -> bool:

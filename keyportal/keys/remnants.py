@@ -50,7 +50,7 @@ class RemnantQuerySet(models.QuerySet["Remnant"]):
         as_it_was = {column: getattr(key, column) for column in (*COLUMNS, *TAKEN)}
         kept = self.create(
             **as_it_was,
-            is_disabled=key.disabled_at is not None and not key.is_disabled_by_report,
+            is_disabled=key.disabled_by in (key.DisabledBy.OWNER, key.DisabledBy.ADMIN),
             masked=secret.mask(leaked.prefix, key.public_id, leaked.last4),
             reporter=reporter,
             person=answerable(key),

@@ -141,6 +141,8 @@ def _issue(
     # Whoever clicks says nothing of what its owner may do with it: that stays as it was.
     for column in TAKEN:
         setattr(key, column, getattr(remnant, column))
-    key.disabled_at = timezone.now() if remnant.is_disabled else None
-    key.save(update_fields=["disabled_at", *TAKEN])
+    if remnant.is_disabled:
+        by = ApiKey.DisabledBy
+        key.disabled_at, key.disabled_by = timezone.now(), by.ADMIN if remnant.is_held else by.OWNER
+    key.save(update_fields=["disabled_at", "disabled_by", *TAKEN])
     return key, key_string

@@ -160,13 +160,13 @@ def _forgive(key: ApiKey, actor: User | None, address: str | None) -> None:
     """
     if key.reported_at is None or key.secrets.filter(created_at__lte=key.reported_at).exists():
         return
-    if key.is_disabled_by_report:
-        key.disabled_at = None
+    if key.disabled_by == ApiKey.DisabledBy.LEAK:
+        key.disabled_at, key.disabled_by = None, ""
         AuditEvent.objects.record(
             Action.KEY_ENABLED, key=key, actor=actor, team=key.team, address=address
         )
     key.reported_at = None
-    key.save(update_fields=["reported_at", "disabled_at"])
+    key.save(update_fields=["reported_at", "disabled_at", "disabled_by"])
 
 
 def _let_end(old: Secret, grace: Grace) -> None:

@@ -68,7 +68,9 @@ def test_what_an_admin_has_set_is_told_beside_what_the_key_has(
         assert told["expires_at"] == "2099-01-01T00:00:00Z"
         assert told["granted_expires_at"] == "2099-01-31T18:00:00Z"
         assert told["is_held"]
-    assert not hers.post(f"{path}/enable").json()["is_held"]
+        assert told["disabled_by"] == "admin"
+    enabled = hers.post(f"{path}/enable").json()
+    assert (enabled["is_held"], enabled["disabled_by"]) == (False, None)
 
 
 NARROW = {"models": ["public/*"], "endpoints": "chat", "networks": []}

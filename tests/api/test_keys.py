@@ -240,7 +240,9 @@ def test_keys_are_found_by_state_and_by_several_things_at_once(
     issue(bob, "left")
     issue(bob, "left and over", expires_at=over)
     off = [issue(ada, "off")[0], issue(bob, "off and left and over", expires_at=over)[0]]
-    ApiKey.objects.filter(pk__in=[key.pk for key in off]).update(disabled_at=timezone.now())
+    ApiKey.objects.filter(pk__in=[key.pk for key in off]).update(
+        disabled_at=timezone.now(), disabled_by="owner"
+    )
     bob.memberships.all().delete()
     program = manager(ada)
     expected = {

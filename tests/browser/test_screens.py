@@ -140,7 +140,9 @@ def full_key(alice: User, issue: Issue) -> ApiKey:
         last_used_ip="2001:db8:85a3:1319:1111:8a2e:1370:7334",
         last_used_agent="a" * 200,
     )
-    ApiKey.objects.filter(pk=key.pk).update(reported_at=now, disabled_at=now, expires_at=now)
+    ApiKey.objects.filter(pk=key.pk).update(
+        reported_at=now, disabled_at=now, expires_at=now, disabled_by="leak"
+    )
     what = {"public_id": key.public_id, "team_slug": key.team.slug, "model": "m" * 200}
     UsageDay.objects.create(start=Step.DAY.floor(now), requests=10**12, **what)
     UsageHour.objects.create(start=Step.HOUR.floor(now), requests=10**12, **what)
@@ -376,7 +378,7 @@ def test_axe_finds_nothing_in_the_list_and_its_dialogs(
 ) -> None:
     key, _ = issue(alice, "nightly")
     then = key.created_at
-    ApiKey.objects.update(disabled_at=then, expires_at=then, reported_at=then)
+    ApiKey.objects.update(disabled_at=then, expires_at=then, reported_at=then, disabled_by="leak")
     Secret.objects.update(last_used_at=key.created_at, last_used_ip="192.0.2.7")
     page = looked_at(alice)
     for one in leave_remnants(key):

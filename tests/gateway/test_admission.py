@@ -134,7 +134,7 @@ def expire_secret(key: ApiKey) -> None:
 
 
 def disable(key: ApiKey) -> None:
-    ApiKey.objects.filter(pk=key.pk).update(disabled_at=timezone.now())
+    ApiKey.objects.filter(pk=key.pk).update(disabled_at=timezone.now(), disabled_by="owner")
 
 
 def deactivate_owner(key: ApiKey) -> None:

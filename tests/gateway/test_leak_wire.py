@@ -71,7 +71,7 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
     assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == 3
 
     with without_audit():  # An error of ours: 500, with a traceback in the log.
-        ApiKey.objects.update(disabled_at=None, reported_at=None)
+        ApiKey.objects.update(disabled_by="", disabled_at=None, reported_at=None)
         assert post(server, texts[0].encode()).status == 500
     assert server.chat(texts[0], model.name).status == 200, "Half of it was done."
     post(server, b"key=" + texts[0].encode(), **{"Content-Type": "text/html; charset=nothing"})

@@ -48,7 +48,7 @@ def bad_keys(team: Team, alice: User, issue: Issue) -> dict[str, str]:
     past = timezone.now() - timedelta(seconds=1)
     _, keys["expired"] = issue(alice, "expired", expires_at=past)
     disabled, keys["disabled"] = issue(alice, "disabled")
-    ApiKey.objects.filter(pk=disabled.pk).update(disabled_at=past)
+    ApiKey.objects.filter(pk=disabled.pk).update(disabled_at=past, disabled_by="owner")
     rotated, keys["secret expired"] = issue(alice, "rotated")
     rotated.secrets.update(expires_at=past)
     for name in ("left", "deactivated"):

@@ -59,7 +59,7 @@ def test_no_request_after_the_deletion_is_served(
 
 
 def disable_key(key: ApiKey) -> None:
-    ApiKey.objects.filter(pk=key.pk).update(disabled_at=timezone.now())
+    ApiKey.objects.filter(pk=key.pk).update(disabled_at=timezone.now(), disabled_by="owner")
 
 
 def expire_key(key: ApiKey) -> None:

@@ -253,7 +253,7 @@ def test_the_right_secret_of_a_disabled_key_counts_too(
     workers: list[Meter], bob: User, issue: Issue
 ) -> None:
     key, text = issue(bob)
-    ApiKey.objects.update(disabled_at=timezone.now())
+    ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner")
     refuse(workers[0], text, 10)
     assert told(Action.KEY_GUESSED) == [f"{key}: 10 requests"]
 

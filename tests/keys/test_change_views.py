@@ -176,7 +176,8 @@ def test_admin_changes_the_key_of_another(
     sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
 ) -> None:
     key, _ = issue(bob)
-    ApiKey.objects.update(disabled_at=timezone.now() if what == "enable" else None)
+    if what == "enable":
+        ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner")
     before = state(key)
     assert sign_in(ada).post(address(key, what), form_of(what)).status_code in {200, 302}
     assert (state(key) != before) or what == "end-old"  # There is no old one.

@@ -3,6 +3,7 @@ back."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -163,6 +164,12 @@ def test_a_held_key_that_is_handed_over_stays_held(
     assert not is_held(key)
 
 
+@pytest.mark.parametrize("columns", [{"disabled_by": "leak"}, {"disabled_at": timezone.now()}])
+def test_a_key_is_disabled_by_somebody_or_by_none(key: ApiKey, columns: dict[str, Any]) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        ApiKey.objects.filter(pk=key.pk).update(**columns)
+
+
 def test_nothing_is_held_that_is_not_disabled(key: ApiKey) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         ApiKey.objects.filter(pk=key.pk).update(is_held=True)
@@ -177,7 +184,7 @@ def reported(bob: User, issue: Issue) -> tuple[ApiKey, str]:
     key, plaintext = issue(bob, actor=bob)
     report(plaintext)
     key.refresh_from_db()
-    assert key.is_disabled_by_report
+    assert key.disabled_by == ApiKey.DisabledBy.LEAK
     return key, plaintext
 
 
@@ -200,7 +207,7 @@ def test_a_reported_key_is_disabled_for_good(
     assert rows(Action.KEY_DISABLED) == ["" if way == "command" else "ada"]
     rotate(key, Grace.NOW, actor=bob)
     assert is_held(key)
-    assert (key.reported_at, key.is_disabled_by_report) == (None, False)
+    assert (key.reported_at, key.disabled_by) == (None, ApiKey.DisabledBy.ADMIN)
     assert rows(Action.KEY_ENABLED) == []
 
 

@@ -97,7 +97,7 @@ def test_a_key_that_was_rotated_is_not_idle_for_it(team: Team, bob: User, good: 
 
 def test_a_key_that_is_refused_anyway_is_not_idle(team: Team, good: ApiKey) -> None:
     Secret.objects.update(last_used_at=ago(91))
-    ApiKey.objects.update(disabled_at=ago(0))
+    ApiKey.objects.update(disabled_at=ago(0), disabled_by="owner")
     assert found(team) == set()
 
 
@@ -123,7 +123,7 @@ def test_the_secret_of_one_who_left_can_be_ended_beside_handing_the_key_over(
 def test_a_key_without_an_end_is_told_of_until_it_is_disabled(team: Team, good: ApiKey) -> None:
     ApiKey.objects.update(expires_at=None)
     assert found(team) == {"never-expires"}
-    ApiKey.objects.update(disabled_at=ago(0))
+    ApiKey.objects.update(disabled_at=ago(0), disabled_by="owner")
     assert found(team) == set()
 
 
@@ -146,7 +146,7 @@ def test_an_owner_who_left_or_was_deactivated(team: Team, bob: User, good: ApiKe
 
 
 def test_a_reported_leak_is_told_whatever_else_is(team: Team, good: ApiKey) -> None:
-    ApiKey.objects.update(reported_at=ago(1), disabled_at=ago(1))
+    ApiKey.objects.update(reported_at=ago(1), disabled_at=ago(1), disabled_by="leak")
     assert found(team) == {"reported"}
 
 

@@ -250,7 +250,7 @@ def test_badges_tell_what_is_remarkable_the_gravest_first(bob: User, issue: Issu
     assert told(expires_at=now + timedelta(hours=20)) == [("Ends in 1 day", "")]
     assert told(expires_at=now + timedelta(hours=5)) == [("Ends within a day", "")]
     assert told(expires_at=now) == [("Expired", "")]
-    assert told(disabled_at=now, reported_at=now) == [
+    assert told(disabled_at=now, disabled_by="leak", reported_at=now) == [
         ("Leaked", "alarm"),
         ("Disabled", ""),
         ("Expired", ""),

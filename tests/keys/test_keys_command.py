@@ -139,6 +139,7 @@ def test_create_as_json_tells_all_and_the_key(keys: Keys, bob: User, model: Serv
         "expires_at": "2099-01-31T17:00:00Z",
         "granted_expires_at": "2099-01-31T17:00:00Z",
         "disabled_at": None,
+        "disabled_by": None,
         "is_held": False,
         "reported_at": None,
         "last_used_at": None,
@@ -413,7 +414,10 @@ def test_show_tells_what_an_admin_or_operator_has_set(
 @pytest.mark.parametrize(
     ("state", "spoil"),
     [
-        ("disabled", lambda: ApiKey.objects.update(disabled_at=timezone.now())),
+        (
+            "disabled",
+            lambda: ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner"),
+        ),
         ("expired", lambda: ApiKey.objects.update(expires_at=timezone.now())),
         ("ownerless", lambda: Membership.objects.all().delete()),
         ("team off", lambda: Team.objects.update(is_active=False)),
@@ -456,6 +460,7 @@ def test_disable_and_enable(keys: Keys, bob: User, issue: Issue) -> None:
         told = keys("disable", key.public_id, "--json").json
         assert told["state"] == "disabled"
         assert told["disabled_at"]
+        assert told["disabled_by"] == "admin"
     run = keys("enable", key.public_id)
     assert (run.code, run.out, run.err) == (0, "", f"Enabled {key}.\n")
     key.refresh_from_db()

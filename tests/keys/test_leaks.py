@@ -61,7 +61,8 @@ def test_a_reported_key_is_disabled_and_the_audit_tells(bob: User, issue: Issue)
     (ended,) = report(text)
     key.refresh_from_db()
     assert (ended.key, ended.is_deleted) == (key, False)
-    assert key.disabled_at == key.reported_at != None  # noqa: E711 - both, and the same
+    assert key.disabled_by == ApiKey.DisabledBy.LEAK
+    assert key.disabled_at == key.reported_at
     row = AuditEvent.objects.get(action=Action.KEY_REPORTED)
     assert row.target == f"{key}: reported by an operator"
     assert (row.public_id, row.team_slug, row.address) == (
@@ -142,6 +143,7 @@ def test_a_reported_key_that_somebody_enabled_is_disabled_by_the_next_report(
     changes.enable(key, actor=bob)
     assert len(report(text)) == 1
     key.refresh_from_db()
+    assert key.disabled_by == ApiKey.DisabledBy.LEAK
     assert key.disabled_at == key.reported_at
     assert len(rows()) == 2
 
@@ -294,7 +296,7 @@ def test_a_rotation_does_not_enable_what_a_person_disabled(bob: User, issue: Iss
     assert len(report(text)) == 1
     rotate(key, Grace.NOW, actor=bob)
     key.refresh_from_db()
-    assert key.disabled_at
+    assert key.disabled_by == ApiKey.DisabledBy.OWNER
     assert key.reported_at is None
     assert rows(Action.KEY_ENABLED) == []
 
@@ -304,7 +306,7 @@ def test_while_the_leaked_secret_lives_on_the_matter_is_open(bob: User, issue: I
     report(text)
     rotate(key, Grace.HOUR, actor=bob)
     key.refresh_from_db()
-    assert key.disabled_at == key.reported_at != None  # noqa: E711 - both, and the same
+    assert key.disabled_by == ApiKey.DisabledBy.LEAK
     end_old(key, actor=bob)
     assert times(key) == (None, None)
 
@@ -319,8 +321,9 @@ def test_a_new_secret_that_leaks_before_the_old_one_has_ended_is_another_leak(
     assert len(report(new.text)) == 1
     assert report(text, new.text) == []
     end_old(key, actor=bob)
-    disabled_at, reported_at = times(key)
-    assert disabled_at == reported_at != None  # noqa: E711 - both, and the same
+    key.refresh_from_db()
+    assert key.disabled_by == ApiKey.DisabledBy.LEAK
+    assert key.reported_at
     rotate(key, Grace.NOW, actor=bob)
     assert times(key) == (None, None)
 

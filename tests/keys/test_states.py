@@ -22,7 +22,7 @@ def test_each_key_is_found_in_its_state_and_in_no_other(
     issue(charlie, "team off", team=other_team)
     issue(charlie, "team off and over", team=other_team, expires_at=over)
     off, _ = issue(bob, "off and left", expires_at=over)
-    ApiKey.objects.filter(pk=off.pk).update(disabled_at=over)
+    ApiKey.objects.filter(pk=off.pk).update(disabled_at=over, disabled_by="owner")
     Team.objects.filter(pk=other_team.pk).update(is_active=False)
     bob.memberships.all().delete()
     keys = ApiKey.objects.for_display().select_related("team")

@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyportal.activity.models import Action
 from keyportal.api.scopes import Scope
+from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints
 from keyportal.keys.rotation import Grace
 from keyportal.keys.states import State
@@ -17,6 +18,7 @@ from keyportal.teams.models import Role
 # no literals that are made at run time.
 if TYPE_CHECKING:
     ActionValue = str
+    DisabledByValue = str
     EndpointsValue = str
     GraceValue = str
     RoleValue = str
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     StateValue = str
 else:
     ActionValue = Literal[tuple(Action.values)]
+    DisabledByValue = Literal[tuple(ApiKey.DisabledBy.values)]
     EndpointsValue = Literal[tuple(Endpoints.values)]
     GraceValue = Literal[tuple(Grace.values)]
     RoleValue = Literal[tuple(Role.values)]

@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyportal.api.v1.fields import (
     Description,
+    DisabledByValue,
     GraceValue,
     LimitChanges,
     LimitsBody,
@@ -71,6 +72,10 @@ class KeyBody(Struct, kw_only=True):
         datetime | None, Meta(description=f"{_GRANTED} later. Null: the policy's.")
     ]
     disabled_at: datetime | None
+    disabled_by: Annotated[
+        DisabledByValue | None,
+        Meta(description="A rotation enables again what a report of a leak has disabled."),
+    ]
     is_held: Annotated[
         bool, Meta(description="Whether an admin or operator disabled it: only they enable it.")
     ]
@@ -100,6 +105,7 @@ class KeyBody(Struct, kw_only=True):
             expires_at=found.expires_at,
             granted_expires_at=found.granted_expires_at,
             disabled_at=found.disabled_at,
+            disabled_by=found.disabled_by or None,
             is_held=found.is_held,
             reported_at=found.reported_at,
             secrets=[SecretBody.of(secret) for secret in live_secrets(found)],

@@ -45,6 +45,7 @@ def _told(key: ApiKey, used_at: datetime | None) -> Told:
         "expires_at": key.expires_at,
         "granted_expires_at": key.granted_expires_at,
         "disabled_at": key.disabled_at,
+        "disabled_by": key.disabled_by or None,
         "is_held": key.is_held,
         "reported_at": key.reported_at,
         "last_used_at": used_at,

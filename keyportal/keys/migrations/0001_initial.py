@@ -44,6 +44,7 @@ class Migration(migrations.Migration):
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('expiry_set_at', models.DateTimeField(editable=False, help_text='Null: when it was created.', null=True)),
                 ('disabled_at', models.DateTimeField(blank=True, null=True)),
+                ('disabled_by', models.CharField(blank=True, choices=[('owner', 'Its owner'), ('admin', 'An admin or operator'), ('leak', 'A report of a leak')], editable=False, help_text='Empty: enabled.', max_length=8)),
                 ('is_held', models.BooleanField(db_default=False, default=False, editable=False, help_text="An admin or operator disabled it: the owner can't enable it.")),
                 ('reported_at', models.DateTimeField(editable=False, help_text='Since when it is known to have leaked.', null=True)),
                 ('description', models.CharField(blank=True, max_length=500, validators=[keyportal.keys.names.require_no_key])),
@@ -166,6 +167,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='apikey',
             constraint=models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='apikey_endpoints_known'),
+        ),
+        migrations.AddConstraint(
+            model_name='apikey',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('disabled_at', None), ('disabled_by', '')), models.Q(('disabled_at__isnull', False), ('disabled_by__in', ['owner', 'admin', 'leak'])), _connector='OR'), name='apikey_disabled_by_whom'),
         ),
         migrations.AddConstraint(
             model_name='apikey',
