@@ -49,20 +49,24 @@ USES_DATABASE = {"db", "transactional_db", "database"}
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The run on PostgreSQL repeats what uses a database, and only that.
+    """The run on PostgreSQL repeats the tests whose outcome can depend on the database.
 
     Whatever the order, tests of the shared server come first, those in a browser before those
     that call models: so that `nothing_late` waits once, and not each time a test follows that
     has no server in it.
     """
     if settings.IS_POSTGRESQL:
-        config.hook.pytest_deselected(items=[one for one in items if not _uses_database(one)])
-        items[:] = filter(_uses_database, items)
+        config.hook.pytest_deselected(items=[one for one in items if not _can_differ(one)])
+        items[:] = filter(_can_differ, items)
     items.sort(key=lambda item: ("live" not in _fixtures(item), "chromium" not in _fixtures(item)))
 
 
 def _fixtures(item: pytest.Item) -> set[str]:
     return set(getattr(item, "fixturenames", ()))
+
+
+def _can_differ(item: pytest.Item) -> bool:
+    return _uses_database(item) and item.get_closest_marker("any_database") is None
 
 
 def _uses_database(item: pytest.Item) -> bool:

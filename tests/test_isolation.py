@@ -14,6 +14,8 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 
+pytestmark = pytest.mark.any_database
+
 Issue = Callable[..., tuple[ApiKey, str]]
 
 # Who may open the pages of a team: the weakest role that may.

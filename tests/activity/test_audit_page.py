@@ -8,6 +8,8 @@ from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 
+pytestmark = pytest.mark.any_database
+
 AUDIT = "/teams/u-8105f7322477/audit/"
 SignIn = Callable[[User], Client]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -15,6 +15,8 @@ from keyportal.activity.models import Action, AuditEvent, EndWish, Running
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 
+pytestmark = pytest.mark.any_database
+
 RUNNING = "/teams/u-8105f7322477/running/"
 HTMX = {"HX-Request": "true"}
 SignIn = Callable[[User], Client]

@@ -17,6 +17,8 @@ from keyportal.activity.usage import Usage
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 
+pytestmark = pytest.mark.any_database
+
 USAGE = "/teams/u-8105f7322477/usage/"
 HTMX = {"HX-Request": "true"}
 SignIn = Callable[[User], Client]

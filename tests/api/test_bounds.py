@@ -18,6 +18,8 @@ from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
 from tests.api.programs import Manager, problem
 
+pytestmark = pytest.mark.any_database
+
 Issue = Callable[..., tuple[ApiKey, str]]
 NARROW = Permissions(("public/*",), Endpoints.CHAT, ("10.0.0.0/8",))
 WIDER = [

@@ -27,6 +27,8 @@ from keyportal.catalog.models import ServedModel
 from keyportal.teams.models import User
 from tests.api.programs import Manager, problem
 
+pytestmark = pytest.mark.any_database
+
 DOCUMENT = document_of(OPERATIONS)
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 SCHEMA.app = WSGIHandler()

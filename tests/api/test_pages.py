@@ -16,6 +16,8 @@ from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
 from tests.api.programs import Manager, Program
 
+pytestmark = pytest.mark.any_database
+
 LIST = "/teams/u-8105f7322477/management-keys/"
 CREATE = f"{LIST}create/"
 HTMX = {"HX-Request": "true"}

@@ -9,6 +9,8 @@ from keyportal.catalog import health
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.teams.models import Team, User
 
+pytestmark = pytest.mark.any_database
+
 MODELS = "/teams/u-8105f7322477/models/"
 SignIn = Callable[[User], Client]
 

@@ -26,6 +26,8 @@ from keyportal.keys import secret
 from tests.asgi import Client, scope
 from tests.speed import takes
 
+pytestmark = pytest.mark.any_database
+
 KEY = secret.generate().text.encode()
 OTHER = secret.generate().text.encode()
 VERDICT = Verdict(7, "7QmX2aPd", 1)

@@ -14,7 +14,7 @@ from tests.serving import CHAT, Connection, Server, head, wait_until
 from tests.upstream import Upstream as FakeUpstream
 from tests.upstream import event
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 OwnServer = Callable[..., Server]

@@ -16,6 +16,8 @@ from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, Up
 from keyportal.keys import secret
 from tests.asgi import Client, scope
 
+pytestmark = pytest.mark.any_database
+
 SECRET = "postgresql://user:password@host"
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 

@@ -14,6 +14,8 @@ from keyportal.gateway import errors
 from keyportal.gateway.bearer import bearer_token
 from keyportal.gateway.errors import GatewayError
 
+pytestmark = pytest.mark.any_database
+
 INVALID, SERVER, DENIED = "invalid_request_error", "server_error", "permission_error"
 AGAIN = [(b"retry-after", b"1")]
 NO_KEY = [(b"www-authenticate", b'Bearer realm="keyportal"')]

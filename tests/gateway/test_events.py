@@ -12,6 +12,8 @@ from keyportal.gateway import events as module
 from keyportal.gateway.events import LARGEST_EVENT, WholeEvents, is_event_stream
 from keyportal.gateway.relay import Ready
 
+pytestmark = pytest.mark.any_database
+
 EVENT = b'data: {"x": 1}\n\n'
 
 

@@ -16,7 +16,7 @@ from tests.serving import Server, free_port
 from tests.shapes import TEXT
 from tests.upstream import Upstream as FakeUpstream
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
 NOBODY = "nobody"

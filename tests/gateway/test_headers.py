@@ -12,7 +12,7 @@ from keyportal.teams.models import User
 from tests.serving import CHAT, Server, head
 from tests.upstream import Upstream as FakeUpstream
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 JSON_ENDPOINTS = [

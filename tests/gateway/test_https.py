@@ -10,7 +10,7 @@ from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import User
 from tests.serving import CHAT, Server, wait_until
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
 PUBLIC = {"KEYPORTAL_URL": "https://keys.example.com"}

@@ -12,6 +12,8 @@ from keyportal.gateway import loopback
 from keyportal.gateway.errors import BadRequest
 from keyportal.gateway.relay import Answer
 
+pytestmark = pytest.mark.any_database
+
 HELLO = [{"role": "user", "content": "Hello, model!"}]
 DISCLAIMER = "not a language model"
 

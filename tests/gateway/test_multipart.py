@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from keyportal.gateway.errors import BadRequest, GatewayError, MissingModel, UnsupportedMediaType
 from keyportal.gateway.multipart import MAX_PARTS, Form
 
+pytestmark = pytest.mark.any_database
+
 BOUNDARY = b"callers"
 TYPE = b"multipart/form-data; boundary=" + BOUNDARY
 

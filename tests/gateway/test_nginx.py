@@ -13,7 +13,6 @@ from typing import Any
 import openai
 import pytest
 from django.conf import settings
-from django.db import connection as database
 
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
@@ -31,7 +30,7 @@ from tests.proxies import make_certificate
 from tests.serving import CHAT, Server, chat_body, free_port
 from tests.upstream import Upstream as FakeUpstream
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
 OpenDoor = Callable[..., Door]
@@ -201,7 +200,7 @@ def test_a_deleted_key_is_refused_from_the_next_request_on(
     issue: Issue,
 ) -> None:
     # Workers as many as the database is made for.
-    door = open_door(own_server(workers=4 if database.vendor == "postgresql" else 2))
+    door = open_door(own_server(workers=2))
     api_key, key = issue(alice)
     assert {door.chat(key).status for _ in range(20)} == {200}
     api_key.revoke(actor=alice)

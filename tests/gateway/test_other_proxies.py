@@ -23,7 +23,7 @@ from tests.serving import CHAT, Server, chat_body, free_port, wait_until
 from tests.upstream import Upstream as FakeUpstream
 from tests.upstream import event, scripted
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
 Start = Callable[[str, int], Door]

@@ -19,7 +19,7 @@ from tests.conftest import PASSWORD
 from tests.serving import CHAT, Reply, Server, chat_body, head
 from tests.upstream import Upstream as FakeUpstream
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 OwnServer = Callable[..., Server]

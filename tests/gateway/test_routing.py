@@ -19,6 +19,8 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.relay import Answer, Ready
 from keyportal.gateway.routing import Journey, pick
 
+pytestmark = pytest.mark.any_database
+
 DRAWS = 4000
 
 

@@ -14,7 +14,7 @@ from tests.serving import Connection, Server, wait_until
 from tests.upstream import CHUNKS, event, scripted
 from tests.upstream import Upstream as FakeUpstream
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 DONE = b"data: [DONE]\n\n"

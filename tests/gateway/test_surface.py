@@ -18,7 +18,7 @@ from tests.serving import Server
 from tests.shapes import COMPLETION, PROMPT, TEXT, WORDS
 from tests.upstream import Upstream as FakeUpstream
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 HELLO = "Hello, model!"

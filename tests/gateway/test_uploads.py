@@ -19,7 +19,7 @@ from tests.shapes import TEXT, WORDS
 from tests.upstream import Upstream as FakeUpstream
 from tests.upstream import form_parts
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 OwnServer = Callable[..., Server]

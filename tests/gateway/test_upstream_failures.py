@@ -14,7 +14,7 @@ from tests.serving import Reply, Server, free_port
 from tests.upstream import Upstream as FakeUpstream
 from tests.upstream import running, scripted
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"

@@ -14,7 +14,7 @@ from keyportal.teams.models import User
 from tests.serving import CHAT, Connection, Server, chat_body, head
 from tests.upstream import Upstream as FakeUpstream
 
-pytestmark = pytest.mark.gateway
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 

@@ -12,6 +12,8 @@ from keyportal.keys import bulk
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 
+pytestmark = pytest.mark.any_database
+
 KEYS = "/teams/u-8105f7322477/keys/"
 DELETE, DISABLE = f"{KEYS}bulk/delete/", f"{KEYS}bulk/disable/"
 HTMX = {"HX-Request": "true"}

@@ -21,6 +21,8 @@ from keyportal.teams.policy import Policy
 from keyportal.teams.post import post_office
 from tests.forms import sent
 
+pytestmark = pytest.mark.any_database
+
 KEYS = "/teams/u-8105f7322477/keys/"
 HTMX = {"HX-Request": "true"}
 SignIn = Callable[[User], Client]

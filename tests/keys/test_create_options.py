@@ -15,6 +15,8 @@ from keyportal.keys.refusals import PolicyBroken
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 
+pytestmark = pytest.mark.any_database
+
 CREATE = "/teams/u-8105f7322477/keys/create/"
 HTMX = {"HX-Request": "true"}
 STRICT = Policy(longest_days=90, models=("public/*",), endpoints=("chat", "read"))

@@ -12,6 +12,8 @@ from keyportal.keys import secret
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 
+pytestmark = pytest.mark.any_database
+
 CREATE = "/teams/u-8105f7322477/keys/create/"
 HTMX = {"HX-Request": "true"}
 SignIn = Callable[[User], Client]

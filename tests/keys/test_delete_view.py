@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from django.test import Client
 from django.utils import timezone
 
@@ -9,6 +10,8 @@ from keyportal.activity.models import Action, AuditEvent, Call, UsageHour
 from keyportal.activity.periods import Step
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Team, User
+
+pytestmark = pytest.mark.any_database
 
 KEYS = "/teams/u-8105f7322477/keys/"
 HTMX = {"HX-Request": "true"}

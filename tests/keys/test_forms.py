@@ -3,6 +3,8 @@ from django.http import QueryDict
 
 from keyportal.keys.forms import ListForm
 
+pytestmark = pytest.mark.any_database
+
 
 @pytest.mark.parametrize(
     ("query", "sorting"),

@@ -20,6 +20,8 @@ from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 
+pytestmark = pytest.mark.any_database
+
 KEYS = "/teams/u-8105f7322477/keys/"
 HTMX = {"HX-Request": "true"}
 SignIn = Callable[[User], Client]

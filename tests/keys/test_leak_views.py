@@ -24,7 +24,7 @@ from keyportal.teams.models import User
 from keyportal.teams.post import post_office
 from tests.github import IDENTITY, URL, GitHub, payload
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 REPORT = "/leaks/report"
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -8,6 +8,8 @@ from django.utils import timezone
 from keyportal.keys.lifetime import ExpiryForm, choices
 from keyportal.teams.policy import NO_POLICY, Policy
 
+pytestmark = pytest.mark.any_database
+
 
 def chosen(policy: Policy = NO_POLICY, **typed: str) -> ExpiryForm:
     return ExpiryForm(typed, policy=policy)

@@ -15,6 +15,8 @@ from keyportal.teams.limits import LABELS, UNLIMITED, Limits
 from keyportal.teams.models import Membership, Team, User
 from tests.forms import sent
 
+pytestmark = pytest.mark.any_database
+
 KEYS = "/teams/u-8105f7322477/keys/"
 TEAM_LIMITS = "/teams/u-8105f7322477/limits/"
 HTMX = {"HX-Request": "true"}

@@ -11,6 +11,8 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.post import Sink
 
+pytestmark = pytest.mark.any_database
+
 Issue = Callable[..., tuple[ApiKey, str]]
 EXPIRY = "keys/email/expiry"
 

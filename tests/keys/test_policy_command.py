@@ -9,6 +9,8 @@ from keyportal.teams.management.operator import team_named
 from keyportal.teams.models import Team
 from keyportal.teams.policy import NO_POLICY, Policy
 
+pytestmark = pytest.mark.any_database
+
 
 def setpolicy(*arguments: str) -> str:
     out = StringIO()

@@ -13,6 +13,8 @@ from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import LABELS, NO_POLICY, Policy
 from tests.forms import sent
 
+pytestmark = pytest.mark.any_database
+
 POLICY = "/teams/u-8105f7322477/policy/"
 KEYS = "/teams/u-8105f7322477/keys/"
 SignIn = Callable[[User], Client]

@@ -14,6 +14,8 @@ from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 from tests.forms import sent
 
+pytestmark = pytest.mark.any_database
+
 TEMPLATES = "/teams/u-8105f7322477/templates/"
 CREATE = f"{TEMPLATES}create/"
 SignIn = Callable[[User], Client]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
 from django.test import Client
 from django.utils import timezone
 
@@ -10,6 +11,8 @@ from keyportal.activity.models import Tombstone
 from keyportal.activity.receipts import Receipt
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Team, User
+
+pytestmark = pytest.mark.any_database
 
 KEYS = "/teams/u-8105f7322477/keys/"
 HTMX = {"HX-Request": "true"}

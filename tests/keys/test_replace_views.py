@@ -19,7 +19,7 @@ from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import NO_POLICY
 from tests.keys.conftest import DELETING
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deleting")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deleting"), pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 SignIn = Callable[[User], Client]
 TEAM = "/teams/u-8105f7322477/"

@@ -14,6 +14,8 @@ from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import Grace, live_secrets, rotate
 from keyportal.teams.models import User
 
+pytestmark = pytest.mark.any_database
+
 KEYS = "/teams/u-8105f7322477/keys/"
 HTMX = {"HX-Request": "true"}
 SignIn = Callable[[User], Client]

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
 from django.utils import timezone
 
 from keyportal.keys.models import ApiKey
 from keyportal.keys.states import State, in_state, state_of
 from keyportal.teams.models import Team, User
+
+pytestmark = pytest.mark.any_database
 
 Issue = Callable[..., tuple[ApiKey, str]]
 

@@ -12,6 +12,8 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.access import TeamRequest, frame, may_change, require_change, team_view
 from keyportal.teams.models import Membership, Role, Team, User
 
+pytestmark = pytest.mark.any_database
+
 Open = Callable[[Role, User], HttpResponse]
 ROLES = list(Role)
 

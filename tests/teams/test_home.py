@@ -9,6 +9,8 @@ from django.test import Client
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 
+pytestmark = pytest.mark.any_database
+
 SignIn = Callable[[User], Client]
 
 

@@ -7,6 +7,8 @@ from pytest_django import DjangoAssertNumQueries
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 
+pytestmark = pytest.mark.any_database
+
 MEMBERS = "/teams/u-8105f7322477/members/"
 SignIn = Callable[[User], Client]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import pytest
 from django.test import Client
 
 from keyportal.catalog.models import ServedModel
 from keyportal.teams.models import Team, User
+
+pytestmark = pytest.mark.any_database
 
 OVERVIEW = "/teams/u-8105f7322477/overview/"
 SignIn = Callable[[User], Client]

@@ -16,6 +16,8 @@ from keyportal.teams.models import User
 from keyportal.teams.post import post_office
 from tests.conftest import PASSWORD
 
+pytestmark = pytest.mark.any_database
+
 NEW = "staple battery horse correct"
 WRONG = "The user name or the password is wrong."
 HOME = {"login": "bob", "password": PASSWORD}
