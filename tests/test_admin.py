@@ -42,7 +42,7 @@ WITHOUT_PAGE = {
     *(f"keys.{name}" for name in ("Chore", "LetterCount", "Preset", "Reminder", "Secret")),
     *(f"keys.{name}" for name in ("Remnant", "SpentNonce")),
     *(f"activity.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
-    *(f"activity.{name}" for name in ("Window", "Lease", "Running", "EndWish")),
+    *(f"activity.{name}" for name in ("Window", "Lease", "Running", "EndWish", "DeletedUser")),
     *(f"activity.{name}" for name in ("Sighting", "Look", "Alarm")),
 }
 OURS = ["teams", "activity", "catalog", "keys", "api"]
@@ -305,11 +305,13 @@ def test_a_key_whose_owner_has_left_can_still_be_disabled(
     assert ApiKey.objects.get().disabled_at is not None
 
 
-def test_deleting_a_key_revokes_it(operator: Client, team: Team, bob: User, issue: Issue) -> None:
+def test_deleting_a_key_revokes_it(
+    operator: Client, root: User, team: Team, bob: User, issue: Issue
+) -> None:
     key, _ = issue(bob)
     operator.post(change_url(key, "delete"), {"post": "yes"}, REMOTE_ADDR="192.0.2.1")
     assert not ApiKey.objects.exists()
-    assert Tombstone.objects.get().deleted_by == "root"
+    assert Tombstone.objects.get().deleted_by_id == root.pk
     row = AuditEvent.objects.of(team).get(action=Action.KEY_DELETED)
     assert (row.actor, row.address) == ("root", "192.0.2.1")
 

@@ -24,7 +24,16 @@ class HistoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic a
 
 @admin.register(AuditEvent)
 class AuditEventAdmin(HistoryAdmin):
-    list_display = ["created_at", "action", "actor", "via", "target", "team_slug", "address"]
+    list_display = [
+        "created_at",
+        "action",
+        "actor",
+        "actor_id",
+        "via",
+        "target",
+        "team_slug",
+        "address",
+    ]
     list_filter = ["action"]
     search_fields = ["actor", "target", "team_slug", "address"]
 
@@ -33,6 +42,6 @@ class AuditEventAdmin(HistoryAdmin):
 class TombstoneAdmin(HistoryAdmin):
     """Deleted keys. The digest is for the gateway and stays out of sight."""
 
-    list_display = ["deleted_at", "public_id", "name", "team_slug", "deleted_by"]
+    list_display = ["deleted_at", "public_id", "name", "team_slug", "deleted_by_id"]
     search_fields = ["public_id", "name", "team_slug"]
-    fields = ["public_id", "name", "team_slug", "deleted_at", "deleted_by", "reporter"]
+    fields = ["public_id", "name", "team_slug", "deleted_at", "deleted_by_id", "reporter"]

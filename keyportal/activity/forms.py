@@ -63,7 +63,7 @@ class UsageFilter(forms.Form):
     end = forms.DateTimeField(required=False)
     by = forms.ChoiceField(choices=[("key", "Key"), ("model", "Model")], required=False)
     key = forms.CharField(max_length=8, required=False)
-    member = forms.CharField(max_length=150, required=False)
+    member = forms.IntegerField(min_value=1, max_value=2**63 - 1, required=False)
     model = forms.CharField(max_length=200, required=False)
 
     def clean(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class UsageFilter(forms.Form):
 
     @property
     def asked(self) -> Asked:
-        return Asked(*(self.value(name) for name in Asked._fields))
+        return Asked(self.value("key"), int(self.value("member") or 0), self.value("model"))
 
     def period(self) -> Period:
         now = timezone.now()

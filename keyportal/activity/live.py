@@ -17,7 +17,6 @@ from keyportal.teams.models import Team, User
 class RunningCall:
     id: str
     key: KeyName
-    owner: str
     model: str
     endpoint: str
     since: datetime
@@ -64,7 +63,6 @@ def _running_call(call: dict[str, Any], key: KeyName, ending: set[str]) -> Runni
     return RunningCall(
         id=call["id"],
         key=key,
-        owner=call["owner"],
         model=call["model"],
         endpoint=call["endpoint"],
         since=datetime.fromtimestamp(call["since"], UTC),

@@ -22,6 +22,7 @@ __all__ = [
     "AppendOnlyError",
     "AuditEvent",
     "Call",
+    "DeletedUser",
     "EndWish",
     "Flush",
     "Lease",
@@ -125,6 +126,7 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
             action=action,
             target=(target or str(key))[:TARGET_LENGTH],
             public_id=key.public_id if key else "",
+            actor_id=actor.pk if actor else None,
             actor=actor.get_username() if actor else "",
             via=_via.get(),
             team_slug=team.slug if team else "",
@@ -171,7 +173,8 @@ class AuditEvent(models.Model):
 
     created_at = models.DateTimeField(auto_now_add=True)
     action = models.CharField(max_length=40, choices=Action)
-    actor = models.CharField(max_length=150, blank=True, help_text="User name; empty: a command.")
+    actor_id = models.BigIntegerField(null=True, help_text="The user's id; null: a command.")
+    actor = models.CharField(max_length=150, blank=True, help_text="The user's name at the time.")
     via = models.CharField(
         max_length=VIA_LENGTH, blank=True, help_text="The actor's management key; empty: none."
     )
@@ -225,15 +228,9 @@ class Tombstone(models.Model):
     public_id = models.CharField(max_length=8, db_index=True)
     name = models.CharField(max_length=64)
     team_slug = models.CharField(max_length=64)
-    owner = models.CharField(
-        max_length=150,
-        blank=True,
-        default="",
-        db_default="",  # Hosts of the release before know nothing of it, and delete keys.
-        help_text="A user name; empty: not known any more.",
-    )
+    owner_id = models.BigIntegerField(help_text="The owner's id as a user.")
     deleted_at = models.DateTimeField(auto_now_add=True)
-    deleted_by = models.CharField(max_length=150, blank=True)
+    deleted_by_id = models.BigIntegerField(null=True, help_text="A user's id; null: a command.")
     reporter = models.CharField(
         max_length=32,
         blank=True,
@@ -253,3 +250,13 @@ class Tombstone(models.Model):
 
     def __str__(self) -> str:
         return self.public_id
+
+
+class DeletedUser(models.Model):
+    """The last name of a deleted user, whose id still stands in history. No id is given again."""
+
+    user_id = models.BigIntegerField(primary_key=True)
+    username = models.CharField(max_length=150)
+
+    def __str__(self) -> str:
+        return self.username

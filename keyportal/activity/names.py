@@ -1,10 +1,10 @@
-"""What keys are called, those that are there and those that were deleted."""
+"""What keys and people are called, those that are there and those that were deleted."""
 
 from collections.abc import Collection
 from typing import NamedTuple
 
-from keyportal.activity.models import Tombstone
-from keyportal.teams.models import Team
+from keyportal.activity.models import DeletedUser, Tombstone
+from keyportal.teams.models import Team, User
 
 
 class KeyName(NamedTuple):
@@ -25,4 +25,14 @@ def key_names(team: Team, public_ids: Collection[str]) -> dict[str, KeyName]:
         names[public_id] = KeyName(public_id, name, True)
     for public_id, name in live:
         names[public_id] = KeyName(public_id, name, False)
+    return names
+
+
+def user_names(ids: Collection[int]) -> dict[int, str]:
+    """One for each id: a user's name today, or the last one of a deleted user."""
+    names = dict(User.objects.filter(pk__in=ids).values_list("pk", "username"))
+    if missing := {*ids} - names.keys():
+        deleted = DeletedUser.objects.filter(pk__in=missing).values_list("pk", "username")
+        names |= {pk: f"user {pk}" for pk in missing}
+        names |= {pk: f"{name} (deleted)" for pk, name in deleted}
     return names

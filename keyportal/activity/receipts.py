@@ -7,6 +7,7 @@ from typing import Self
 from django.utils import timezone
 
 from keyportal.activity.models import Tombstone
+from keyportal.activity.names import user_names
 from keyportal.teams.models import Team
 
 WATCHED_FOR = timedelta(minutes=1)
@@ -20,6 +21,7 @@ class Receipt:
     name: str
     deleted_at: datetime
     deleted_by: str
+    """A name; empty: a command did, or a report."""
     reporter: str
     """Whose report of a leak deleted it; empty: somebody did, or a command."""
     last: Tombstone | None
@@ -40,7 +42,7 @@ class Receipt:
             public_id=public_id,
             name=newest.name,
             deleted_at=newest.deleted_at,
-            deleted_by=newest.deleted_by,
+            deleted_by=_name(newest.deleted_by_id),
             reporter=newest.reporter,
             last=max(used)[2] if used else None,
             refused=sum(stone.refused for stone in found),
@@ -52,3 +54,7 @@ class Receipt:
     def is_fresh(self) -> bool:
         """Whether more is still to be expected: the last calls are ending, programs try again."""
         return timezone.now() - self.deleted_at < WATCHED_FOR
+
+
+def _name(user_id: int | None) -> str:
+    return "" if user_id is None else user_names([user_id])[user_id]

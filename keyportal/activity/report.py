@@ -8,12 +8,12 @@ sorting every row into one of nine series would cost the database more than both
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import Sum
 
 from keyportal.activity.figures import COUNTS, Figures, total
-from keyportal.activity.names import KeyName, key_names
+from keyportal.activity.names import KeyName, key_names, user_names
 from keyportal.activity.periods import Period
 from keyportal.activity.usage import LATENCY_COLUMNS, UsageQuerySet
 from keyportal.teams.models import Team
@@ -21,24 +21,26 @@ from keyportal.teams.models import Team
 SERIES = 8  # More colours than that can't be told apart.
 TOLD = 50  # Keys or models with a row of their own in the table.
 OPTIONS = 200  # What a menu can hold; the busiest are offered.
-COLUMNS = ("public_id", "owner", "model")
+COLUMNS = ("public_id", "owner_id", "model")
 NO_MODEL = "no model"
-Group = tuple[Sequence[str], Figures]
+Group = tuple[Sequence[Any], Figures]
 """Values of `COLUMNS`, and what was used under them."""
 
 
 class Asked(NamedTuple):
-    """What the usage is of, in the order of `COLUMNS`; empty for all."""
+    """What the usage is of, in the order of `COLUMNS`; empty or 0 for all."""
 
     key: str = ""
-    member: str = ""
+    member: int = 0
+    """A user's id."""
     model: str = ""
 
     @property
-    def filters(self) -> dict[str, str]:
-        return {column: value for column, value in zip(COLUMNS, self, strict=True) if value}
+    def filters(self) -> dict[str, str | int]:
+        chosen: zip[tuple[str, str | int]] = zip(COLUMNS, self, strict=True)
+        return {column: value for column, value in chosen if value}
 
-    def match(self, values: Sequence[str], but: int = -1) -> bool:
+    def match(self, values: Sequence[Any], but: int = -1) -> bool:
         """Whether a group is meant, whatever it has in column `but`."""
         return all(
             not asked or asked == value or number == but
@@ -58,7 +60,7 @@ class Part:
 
 
 class Option(NamedTuple):
-    value: str
+    value: str | int
     label: str
 
 
@@ -123,14 +125,14 @@ def _groups(usage: UsageQuerySet) -> list[Group]:
     return [(row[:3], Figures.read(row[3:])) for row in rows]
 
 
-def _ranked(groups: list[Group], place: int) -> list[tuple[str, Figures]]:
-    sums: dict[str, Figures] = defaultdict(Figures)
+def _ranked(groups: list[Group], place: int) -> list[tuple[Any, Figures]]:
+    sums: dict[Any, Figures] = defaultdict(Figures)
     for values, used in groups:
         sums[values[place]].add(used)
     return sorted(sums.items(), key=lambda pair: (-pair[1].requests, pair[0]))
 
 
-def _offered(groups: list[Group], asked: Asked, place: int) -> list[str]:
+def _offered(groups: list[Group], asked: Asked, place: int) -> list[Any]:
     """What can be chosen in one menu with the others as they are; what is chosen, in any case."""
     fitting = [group for group in groups if group[0][place] and asked.match(group[0], place)]
     values = [value for value, _ in _ranked(fitting, place)[:OPTIONS]]
@@ -138,16 +140,17 @@ def _offered(groups: list[Group], asked: Asked, place: int) -> list[str]:
     return values if not chosen or chosen in values else [*values, chosen]
 
 
-def _all_offered(groups: list[Group], asked: Asked) -> list[list[str]]:
+def _all_offered(groups: list[Group], asked: Asked) -> list[list[Any]]:
     return [_offered(groups, asked, place) for place in range(len(COLUMNS))]
 
 
-def _menus(offered: list[list[str]], names: dict[str, KeyName]) -> Menus:
+def _menus(offered: list[list[Any]], names: dict[str, KeyName]) -> Menus:
     keys, members, models = offered
+    people = user_names(members)
     return Menus(
         sorted((Option(key, str(names[key])) for key in keys), key=_by_label),
-        sorted(Option(value, value) for value in members),
-        sorted(Option(value, value) for value in models),
+        sorted((Option(member, people[member]) for member in members), key=_by_label),
+        [Option(model, model) for model in sorted(models)],
     )
 
 

@@ -26,7 +26,7 @@ class Running(models.Model):
     """The calls of one team that run in one worker, in one row that is written as a whole.
 
     `calls` is a list of objects: `id`, `request_id` (by which `Call` and the logs know it),
-    `public_id`, `owner`, `model`, `endpoint`, `since` (seconds since 1970), `tokens` (completion
+    `public_id`, `model`, `endpoint`, `since` (seconds since 1970), `tokens` (completion
     tokens so far) and `address`. Calls of less than a second never get here. A row that is older
     than a few seconds is of a worker that has gone.
     """

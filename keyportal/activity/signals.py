@@ -9,10 +9,11 @@ from allauth.core.internal.ratelimit import get_ip
 from django.contrib.auth.signals import user_logged_in, user_login_failed
 from django.core.cache import cache
 from django.db import transaction
+from django.db.models.signals import post_delete
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.models import Action, AuditEvent, DeletedUser
 from keyportal.teams.models import Team, User
 from keyportal.teams.signals import sign_in_refused, team_changed
 
@@ -40,6 +41,12 @@ def record_refused_sign_in(credentials: dict[str, Any], request: HttpRequest, **
     user = _meant_by(credentials)
     if cache.add(f"sign-in-refused:{user.pk if user else ''}:{get_ip(request)}", True, timeout=60):
         _record(Action.SIGN_IN_FAILED, request, user, note=TOO_MANY)
+
+
+@receiver(post_delete, sender=User)
+def keep_name(instance: User, **_: object) -> None:
+    """History names people by their ids: in the transaction that deletes one, keep the name."""
+    DeletedUser.objects.create(user_id=instance.pk, username=instance.get_username())
 
 
 @receiver(team_changed)

@@ -35,7 +35,7 @@ class Call(models.Model):
     started_at = models.DateTimeField()
     team_slug = models.CharField(max_length=64)
     public_id = models.CharField(max_length=8)
-    owner = models.CharField(max_length=150, help_text="The key's owner then: a user name.")
+    owner_id = models.BigIntegerField(help_text="Of the key's owner then, as a user.")
     endpoint = models.CharField(max_length=40)
     model = models.CharField(max_length=200, blank=True, help_text="Empty: none was called.")
     status = models.PositiveSmallIntegerField()
@@ -78,7 +78,7 @@ class Usage(models.Model):
     start = models.DateTimeField()
     team_slug = models.CharField(max_length=64)
     public_id = models.CharField(max_length=8)
-    owner = models.CharField(max_length=150)
+    owner_id = models.BigIntegerField(help_text="Of the key's owner then, as a user.")
     model = models.CharField(max_length=200, blank=True)
     requests = models.BigIntegerField(default=0)
     failures = models.BigIntegerField(default=0, help_text="Answered with 400 or above, or cut.")
@@ -106,7 +106,7 @@ class Usage(models.Model):
         abstract = True
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=["team_slug", "start", "public_id", "owner", "model"],
+                fields=["team_slug", "start", "public_id", "owner_id", "model"],
                 name="%(class)s_unique",
             )
         ]

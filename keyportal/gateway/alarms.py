@@ -7,7 +7,7 @@ from keyportal.activity.sightings import Alarm
 from keyportal.gateway.writer import ALIAS
 from keyportal.keys import notices
 from keyportal.keys.models import ApiKey
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Team
 
 TOLD = {
     Action.KEY_SPREAD: "The API key {key} was used from {number} networks within ten minutes.",
@@ -33,8 +33,8 @@ class Raised(NamedTuple):
     action: Action
     team: Team
     key: ApiKey | Tombstone
-    owner_id: int | None
-    """None: whoever it was is not a user any more, or not known."""
+    owner_id: int
+    """Of a user who may be deleted now."""
     number: int
 
     @property
@@ -76,5 +76,4 @@ def _raised(public_id: str, action: Action, number: int) -> Raised | None:
     team = stone and Team.objects.using(ALIAS).filter(slug=stone.team_slug).first()
     if not (stone and team):
         return None
-    owner = User.objects.using(ALIAS).filter(username=stone.owner).first()
-    return Raised(action, team, stone, owner.pk if owner else None, number)
+    return Raised(action, team, stone, stone.owner_id, number)

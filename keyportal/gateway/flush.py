@@ -49,7 +49,7 @@ class Record(NamedTuple):
     """Seconds since 1970."""
     team_slug: str
     public_id: str
-    owner: str
+    owner_id: int
     endpoint: str
     model: str
     status: int
@@ -63,9 +63,9 @@ class Record(NamedTuple):
     agent: bytes = b""
 
 
-Stretch = tuple[int, str, str, str, str]
-"""The minute that the calls ended in, in seconds since 1970; team, key, owner and model."""
-Alike = tuple[int, str, str, str, str, bool, int]
+Stretch = tuple[int, str, str, int, str]
+"""The minute that the calls ended in, in seconds since 1970; team, key, owner's id and model."""
+Alike = tuple[int, str, str, int, str, bool, int]
 """What calls without tokens have in common: the same five, whether they failed, and how many
 milliseconds they took."""
 Look = tuple[str, str, str]
@@ -114,7 +114,7 @@ def add_up(records: Iterable[Record], sums: Sums) -> Sums:
     """Add the records to the sums."""
     for record in records:
         minute = int(record.started_at + record.duration_ms / 1000) // 60 * 60
-        stretch = (minute, record.team_slug, record.public_id, record.owner, record.model)
+        stretch = (minute, record.team_slug, record.public_id, record.owner_id, record.model)
         row = _row(sums, stretch)
         row[0] += 1
         row[1] += record.status >= 400
@@ -248,11 +248,11 @@ def _readable(agent: bytes) -> str:
 
 
 def _upsert(table: str) -> str:
-    keys = ("start", "team_slug", "public_id", "owner", "model")
+    keys = ("start", "team_slug", "public_id", "owner_id", "model")
     columns = ", ".join((*keys, *SUMMED))
     marks = ", ".join(["%s"] * (len(keys) + len(SUMMED)))
     adding = ", ".join(f"{column} = {table}.{column} + excluded.{column}" for column in SUMMED)
-    conflict = "(team_slug, start, public_id, owner, model)"
+    conflict = "(team_slug, start, public_id, owner_id, model)"
     return (
         f"INSERT INTO {table} ({columns}) VALUES ({marks}) "  # noqa: S608 - our own names
         f"ON CONFLICT {conflict} DO UPDATE SET {adding}"

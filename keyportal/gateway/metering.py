@@ -69,7 +69,7 @@ class Meter:
                 time.time() - seconds,
                 verdict.team_slug,
                 verdict.public_id,
-                verdict.owner,
+                verdict.owner_id,
                 call.endpoint,
                 call.model,
                 call.status,
@@ -97,7 +97,7 @@ class Meter:
         There can be several times as many as calls, and a row costs more than the verdict.
         """
         self._uses[verdict.secret_id] = use
-        whose = (verdict.team_slug, verdict.public_id, verdict.owner)
+        whose = (verdict.team_slug, verdict.public_id, verdict.owner_id)
         now = time.time()
         took = int((now - use.at) * 1000)
         if len(self._records) < SLICE:

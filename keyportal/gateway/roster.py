@@ -61,7 +61,6 @@ def _rows(calls: Iterable[Call]) -> Rows:
                 "id": call.id,
                 "request_id": call.request_id,
                 "public_id": call.verdict.public_id,
-                "owner": call.verdict.owner,
                 "model": call.model,
                 "endpoint": call.endpoint,
                 "since": wall - (now - call.began),

@@ -32,8 +32,7 @@ class Verdict(NamedTuple):
     models: NamePatterns | None = None
     """Names and patterns; None means all that the team may call."""
     team_slug: str = ""
-    owner: str = ""
-    """A user name."""
+    owner_id: int = 0
     accounts: Accounts = ()
     """Where its requests count; empty where neither the key nor its team has a limit."""
     endpoints: str = Endpoints.ALL.value
@@ -94,7 +93,7 @@ def _read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
 
 
 def _verdict(row: tuple[Any, ...]) -> Verdict:
-    _, secret_id, public_id, team_id, models, endpoints, networks, slug, owner, *rest = row
+    _, secret_id, public_id, team_id, models, endpoints, networks, slug, owner_id, *rest = row
     limits, roof, *_ = rest
     counts_in: Accounts = ()
     if limits != "{}" or roof != "{}":
@@ -105,7 +104,7 @@ def _verdict(row: tuple[Any, ...]) -> Verdict:
         team_id,
         parse_models(models),
         slug,
-        owner,
+        owner_id,
         counts_in,
         endpoints,
         parse_networks(networks),
@@ -122,7 +121,7 @@ _TABLES = {
 }
 _JUDGE = """
 SELECT secret.digest, secret.id, apikey.public_id, apikey.team_id, apikey.allowed_models,
-       apikey.endpoints, apikey.networks, team.slug, owner.username, apikey.limits, team.limits,
+       apikey.endpoints, apikey.networks, team.slug, apikey.owner_id, apikey.limits, team.limits,
        {clock},
        (SELECT version FROM {catalog_version} WHERE id = 1)
 FROM {secrets} secret

@@ -91,7 +91,7 @@ def _of_leak(one: Ended) -> dict[str, object]:
 
 
 @undoing_nothing
-def suspected(team: Team, owner_id: int | None, context: dict[str, object]) -> None:
+def suspected(team: Team, owner_id: int, context: dict[str, object]) -> None:
     """To the owner, also of a deleted key; to the team's admins where the owner has left.
 
     `context` has `subject`, `told` and `advice`, a text each.

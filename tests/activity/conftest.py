@@ -21,14 +21,14 @@ def used(team: Team) -> Callable[..., Usage]:
         public_id: str,
         *,
         ago: int = 0,
-        owner: str = "bob",
+        owner_id: int = 7,
         model: str = "public/small",
         **more: Any,
     ) -> Usage:
         start: datetime = step.floor(timezone.now()) - ago * step.length
         row = {"team_slug": team.slug, "requests": 1} | more
         return step.table.objects.create(
-            start=start, public_id=public_id, owner=owner, model=model, **row
+            start=start, public_id=public_id, owner_id=owner_id, model=model, **row
         )
 
     return used

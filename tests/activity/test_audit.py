@@ -103,6 +103,14 @@ def test_what_somebody_acted_through_is_told_until_it_is_over(team: Team, bob: U
     assert after.via == ""
 
 
+def test_who_did_something_is_told_by_id_and_by_the_name_of_then(team: Team, bob: User) -> None:
+    AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
+    AuditEvent.objects.record(Action.KEY_REMINDED, target="ci", team=team)
+    User.objects.filter(pk=bob.pk).update(username="robert")
+    rows = AuditEvent.objects.order_by("id").values_list("actor_id", "actor")
+    assert [*rows] == [(bob.pk, "bob"), (None, "")]
+
+
 def test_a_failure_ends_it_too(team: Team) -> None:
     with pytest.raises(AppendOnlyError), acting_through("y" * 300):
         AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).delete()

@@ -33,7 +33,7 @@ def call(team: Team) -> Callable[..., Call]:
             "started_at": now - timedelta(seconds=ago),
             "team_slug": team.slug,
             "public_id": "AbCd1234",
-            "owner": "bob",
+            "owner_id": 7,
             "endpoint": "/v1/chat/completions",
             "model": "public/small",
             "status": 200,

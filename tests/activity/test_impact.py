@@ -23,7 +23,8 @@ CallOnce = Callable[..., Call]
 @pytest.fixture
 def call(team: Team) -> CallOnce:
     def call(public_id: str = KEY, minutes: float = 0, **more: Any) -> Call:
-        row = {"team_slug": team.slug, "public_id": public_id, "status": 200, "duration_ms": 1}
+        row = {"team_slug": team.slug, "public_id": public_id, "owner_id": 7}
+        row |= {"status": 200, "duration_ms": 1}
         at = timezone.now() - timedelta(minutes=minutes)
         return Call.objects.create(**(row | {"started_at": at} | more))
 

@@ -31,7 +31,6 @@ def run(team: Team) -> Callable[..., str]:
         call = {
             "id": f"call-{worker}",
             "public_id": "AbCd1234",
-            "owner": "bob",
             "model": "public/small",
             "endpoint": "/v1/chat/completions",
             "since": timezone.now().timestamp() - 42,

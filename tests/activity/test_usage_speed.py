@@ -42,7 +42,7 @@ def fill(team: Team) -> None:
             start=today,
             team_slug=team.slug,
             public_id=f"{key:08}",
-            owner=f"user{key % 50}",
+            owner_id=1 + key % 50,
             model=f"public/model-{key % 20}",
             requests=key,
             prompt_tokens=100 * key,
@@ -75,6 +75,7 @@ def call_often(team: Team) -> None:
     now = timezone.now()
     Call.objects.bulk_create(
         Call(
+            owner_id=7,
             request_id=f"req-{number}",
             started_at=now,
             team_slug=team.slug,

@@ -10,7 +10,7 @@ from keyportal.api.scopes import Scope
 from keyportal.catalog.models import Route, ServedModel
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
-from tests.api.programs import Manager
+from tests.api.programs import Manager, problem
 
 
 def test_a_management_key_tells_what_it_is(manager: Manager, ada: User, team: Team) -> None:
@@ -70,10 +70,15 @@ def test_the_models_that_can_be_called_are_told(
 
 
 def used(team: Team, start: datetime, key: str = "0000000a", **more: Any) -> None:
-    values = {"requests": 3, "failures": 1, "prompt_tokens": 10, "latency_0": 3, **more}
-    UsageDay.objects.create(
-        team_slug=team.slug, start=start, public_id=key, owner="ada", model="m", **values
-    )
+    values = {
+        "owner_id": 7,
+        "requests": 3,
+        "failures": 1,
+        "prompt_tokens": 10,
+        "latency_0": 3,
+        **more,
+    }
+    UsageDay.objects.create(team_slug=team.slug, start=start, public_id=key, model="m", **values)
 
 
 def test_usage_is_told_as_the_page_has_it(
@@ -101,6 +106,28 @@ def test_usage_is_told_as_the_page_has_it(
     told = program.get(f"usage?{period}").json()
     assert told["used"]["requests"] == 1
     assert datetime.fromisoformat(told["end"]) == today.astimezone(UTC)
+
+
+def test_keys_and_usage_go_by_a_members_id_and_by_the_name_of_today(
+    manager: Manager, ada: User, bob: User, team: Team, issue: Any
+) -> None:
+    """A new user of an old name inherits nothing."""
+    key, _ = issue(bob)
+    today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    used(team, today, key.public_id, owner_id=bob.pk)
+    used(team, today, "0000000b", owner_id=ada.pk)
+    User.objects.filter(pk=bob.pk).update(username="robert")
+    User.objects.create_user("bob", "heir@example.com")
+    program = manager(ada)
+    assert program.get("members/robert").json()["id"] == bob.pk
+    for who, there in ((f"_id={bob.pk}", True), ("=robert", True), ("=bob", False)):
+        (*keys,) = program.get(f"keys?owner{who}").json()["data"]
+        assert [(one["owner"], one["owner_id"]) for one in keys] == [("robert", bob.pk)] * there
+        body = program.get(f"usage?member{who}").json()
+        assert [part["value"] for part in body["parts"]] == [key.public_id] * there
+    problem(program.get(f"usage?member=robert&member_id={bob.pk}"), 422, "invalid")
+    events = program.get("audit").json()["data"]
+    assert (events[0]["actor_id"], events[0]["actor"]) == (None, "")
 
 
 def test_the_audit_is_told_newest_first_and_filtered(

@@ -243,8 +243,8 @@ def test_deletion_shows_what_stops_and_leaves_a_receipt(
 ) -> None:
     now = timezone.now()
     of_it = {"team_slug": team.slug, "public_id": nightly[0].public_id, "model": "public/small"}
-    UsageHour.objects.create(start=Step.HOUR.floor(now), requests=1234, **of_it)
-    UsageDay.objects.create(start=Step.DAY.floor(now), requests=1234, **of_it)
+    UsageHour.objects.create(owner_id=7, start=Step.HOUR.floor(now), requests=1234, **of_it)
+    UsageDay.objects.create(owner_id=7, start=Step.DAY.floor(now), requests=1234, **of_it)
     page = open_key(bob)
     expect(part(page, "Usage 14 days")).to_contain_text("1,234 requests")
     drawn = "Object.values(Chart.instances).map(c => c.data.datasets[0].data.at(-1))"

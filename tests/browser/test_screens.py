@@ -62,7 +62,8 @@ Issue = Callable[..., tuple[ApiKey, str]]
 def history(team: Team) -> None:
     """What fills the pages of usage: figures, calls, and one that is running; a deleted key."""
     now = timezone.now()
-    what = {"team_slug": team.slug, "public_id": "AbCd1234", "owner": "o" * 150}
+    user = User.objects.create_user("o" * 150)
+    what = {"team_slug": team.slug, "public_id": "AbCd1234", "owner_id": user.pk}
     UsageDay.objects.create(
         start=Step.DAY.floor(now),
         model="m" * 200,
@@ -98,7 +99,8 @@ def history(team: Team) -> None:
         public_id="AbCd1234",
         name=LONGEST,
         team_slug=team.slug,
-        deleted_by="o" * 150,
+        owner_id=user.pk,
+        deleted_by_id=user.pk,
         last_used_at=now,
         last_used_agent="a" * 200,
         refused_at=now,
@@ -144,9 +146,10 @@ def full_key(alice: User, issue: Issue) -> ApiKey:
         reported_at=now, disabled_at=now, expires_at=now, disabled_by="leak"
     )
     what = {"public_id": key.public_id, "team_slug": key.team.slug, "model": "m" * 200}
-    UsageDay.objects.create(start=Step.DAY.floor(now), requests=10**12, **what)
-    UsageHour.objects.create(start=Step.HOUR.floor(now), requests=10**12, **what)
+    UsageDay.objects.create(owner_id=7, start=Step.DAY.floor(now), requests=10**12, **what)
+    UsageHour.objects.create(owner_id=7, start=Step.HOUR.floor(now), requests=10**12, **what)
     Call.objects.create(
+        owner_id=7,
         started_at=now,
         status=200,
         duration_ms=1,

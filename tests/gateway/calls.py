@@ -51,5 +51,5 @@ def verdict_of(key: ApiKey) -> Verdict:
         key.team_id,
         NamePatterns(key.allowed_models) if key.allowed_models else None,
         key.team.slug,
-        key.owner.get_username(),
+        key.owner_id,
     )

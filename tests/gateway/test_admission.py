@@ -110,7 +110,7 @@ def test_a_good_key_gets_its_verdict(
             team.pk,
             NamePatterns({"a/b", "c"}),
             team.slug,
-            "alice",
+            alice.pk,
         )
     ]
 

@@ -49,7 +49,9 @@ def ago(**units: float) -> Any:
 
 
 def call(**more: Any) -> Call:
-    return Call(request_id="r", team_slug="t", public_id="k", status=200, duration_ms=1, **more)
+    return Call(
+        request_id="r", team_slug="t", public_id="k", owner_id=7, status=200, duration_ms=1, **more
+    )
 
 
 def test_what_is_old_goes_and_what_is_not_stays(writer: Writer) -> None:
@@ -60,7 +62,7 @@ def test_what_is_old_goes_and_what_is_not_stays(writer: Writer) -> None:
         (UsageDay, {"days": 90}, {"days": 4000}),
     ):
         for when in (kept, gone):
-            table.objects.create(start=ago(**when), team_slug="t", public_id="k", owner="o")
+            table.objects.create(start=ago(**when), team_slug="t", public_id="k", owner_id=7)
     for kind, kept, gone in (
         (Kind.MINUTE, {"minutes": 1}, {"minutes": 11}),
         (Kind.DAY, {"days": 1}, {"days": 4}),

@@ -18,7 +18,6 @@ from keyportal.activity.models import (
     AuditEvent,
     Look,
     Sighting,
-    Tombstone,
     UsageDay,
 )
 from keyportal.activity.models import Call as CallRow
@@ -33,7 +32,7 @@ from keyportal.gateway.writer import Writer
 from keyportal.keys import changes, secret
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, rotate
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.post import post_office
 from tests.gateway.calls import call_of, verdict_of
 from tests.post import Sink
@@ -293,7 +292,7 @@ def test_of_a_key_that_was_handed_over_it_is_told_to_who_owned_it_last(
     assert sink.recipients == ["ada@example.com"]
 
 
-@pytest.mark.parametrize("how", ["left", "deactivated", "renamed", "buried before names were kept"])
+@pytest.mark.parametrize("how", ["left", "deactivated", "deleted"])
 def test_a_deleted_key_whose_owner_is_gone_is_told_to_the_admins(
     workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink, how: str
 ) -> None:
@@ -304,13 +303,24 @@ def test_a_deleted_key_whose_owner_is_gone_is_told_to_the_admins(
             bob.memberships.all().delete()
         case "deactivated":
             User.objects.filter(pk=bob.pk).update(is_active=False)
-        case "renamed":
-            User.objects.filter(pk=bob.pk).update(username="robert")
         case _:
-            Tombstone.objects.update(owner="")
+            bob.delete()
     refuse(workers[0], text)
     sink.wait_for(2)
     assert sorted(sink.recipients) == ["ada@example.com", "alice@example.com"]
+
+
+def test_a_deleted_key_of_a_renamed_user_is_told_to_them_and_not_to_who_has_the_name_now(
+    workers: list[Meter], team: Team, bob: User, issue: Issue, sink: Sink
+) -> None:
+    key, text = issue(bob)
+    key.revoke(actor=bob)
+    User.objects.filter(pk=bob.pk).update(username="robert")
+    heir = User.objects.create_user("bob", "heir@example.com")
+    Membership.objects.create(team=team, user=heir)
+    refuse(workers[0], text)
+    sink.wait_for(1)
+    assert sink.recipients == ["bob@example.com"]
 
 
 def test_a_secret_that_was_rotated_away_and_is_used_is_told_to_the_owner(

@@ -35,6 +35,7 @@ def test_the_question_lists_what_will_stop(
     sign_in: SignIn, bob: User, team: Team, keys: list[ApiKey], path: str
 ) -> None:
     UsageHour.objects.create(
+        owner_id=7,
         start=Step.HOUR.floor(timezone.now()),
         team_slug=team.slug,
         public_id=keys[1].public_id,
@@ -43,6 +44,7 @@ def test_the_question_lists_what_will_stop(
     )
     for key, address in ((keys[1], "192.0.2.7"), (keys[2], "198.51.100.1")):
         Call.objects.create(
+            owner_id=7,
             started_at=timezone.now(),
             team_slug=team.slug,
             public_id=key.public_id,

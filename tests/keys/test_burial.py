@@ -34,7 +34,7 @@ def test_a_secret_whose_time_is_over_is_buried(team: Team, bob: User, issue: Iss
     assert bury_ended() == 1
     assert bytes(Secret.objects.get().digest) == digest(new.text)
     stone = Tombstone.objects.get()
-    assert (bytes(stone.digest), stone.is_rotated, stone.deleted_by) == (digest(old), True, "")
+    assert (bytes(stone.digest), stone.is_rotated, stone.deleted_by_id) == (digest(old), True, None)
     row = AuditEvent.objects.of(team).about(key.public_id).get(action=Action.KEY_OLD_ENDED)
     assert (row.target, row.actor) == (f"ci ({key.public_id}): its time was over", "")
     assert bury_ended() == 0

@@ -56,8 +56,11 @@ def test_confirmation_tells_what_called_within_a_day(
     key, _ = issue(bob)
     of_the_key = {"team_slug": team.slug, "public_id": key.public_id}
     this_hour = Step.HOUR.floor(timezone.now())
-    UsageHour.objects.create(start=this_hour, requests=1234, model="public/small", **of_the_key)
+    UsageHour.objects.create(
+        owner_id=7, start=this_hour, requests=1234, model="public/small", **of_the_key
+    )
     Call.objects.create(
+        owner_id=7,
         started_at=timezone.now(),
         address="192.0.2.7",
         agent="<i>curl",

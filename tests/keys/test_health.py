@@ -52,6 +52,7 @@ def found(team: Team) -> set[str]:
 def use(team: Team, key: ApiKey, *models: str, days: float = 1) -> None:
     for model in models:
         UsageDay.objects.create(
+            owner_id=7,
             start=Step.DAY.floor(ago(days)),
             team_slug=team.slug,
             public_id=key.public_id,
@@ -62,6 +63,7 @@ def use(team: Team, key: ApiKey, *models: str, days: float = 1) -> None:
 
 def call(team: Team, public_id: str, address: str | None, days: float) -> None:
     Call.objects.create(
+        owner_id=7,
         started_at=ago(days),
         team_slug=team.slug,
         public_id=public_id,

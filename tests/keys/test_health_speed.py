@@ -52,12 +52,12 @@ def use(team: Team, count: int) -> None:
     today, now = Step.DAY.floor(timezone.now()), timezone.now()
     what = [{"team_slug": team.slug, "public_id": f"{number:08}"} for number in range(count)]
     UsageDay.objects.bulk_create(
-        UsageDay(start=today, owner="alice", model="public/small", requests=7, **each)
-        for each in what
+        UsageDay(start=today, owner_id=7, model="public/small", requests=7, **each) for each in what
     )
     repeat(UsageDay, "start", today, 90, timedelta(days=1))
     Call.objects.bulk_create(
         Call(
+            owner_id=7,
             started_at=now,
             address=f"192.0.{number % 2}.7",
             status=200,

@@ -161,6 +161,7 @@ def test_usage_of_a_fortnight_is_drawn_and_told_in_a_table(
         (1, 9, team.slug, "Other123"),
     ):
         UsageDay.objects.create(
+            owner_id=7,
             start=today - timedelta(days=ago),
             team_slug=slug,
             public_id=public_id,
@@ -285,6 +286,7 @@ def test_queries_stay_the_same_for_any_history(
     for number in range(much):
         AuditEvent.objects.record(Action.KEY_CHANGED, key=key, target=f"#{number}", team=team)
         UsageDay.objects.create(
+            owner_id=7,
             start=Step.DAY.floor(timezone.now()),
             team_slug=team.slug,
             public_id=key.public_id,

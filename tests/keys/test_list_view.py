@@ -284,6 +284,7 @@ def test_a_row_shows_the_requests_of_a_fortnight(
     today = Step.DAY.floor(timezone.now())
     for ago, requests, slug in ((0, 1200, team.slug), (13, 34, team.slug), (14, 5, team.slug)):
         UsageDay.objects.create(
+            owner_id=7,
             start=today - timedelta(days=ago),
             team_slug=slug,
             public_id=key.public_id,

@@ -124,3 +124,22 @@ def test_the_audit_links_the_receipt(sign_in: SignIn, ada: User, issue: Issue) -
     text = sign_in(ada).get("/teams/u-8105f7322477/audit/").content.decode()
     assert address(gone) in text
     assert address(kept) not in text
+
+
+def test_it_is_told_who_deleted_it_by_the_name_of_today_or_the_last(
+    team: Team, bob: User, issue: Issue
+) -> None:
+    """Not as somebody else's doing who has the name now."""
+
+    def deleted_by() -> str:
+        receipt = Receipt.of(team, key.public_id)
+        assert receipt
+        return receipt.deleted_by
+
+    key = deleted(issue(bob, "nightly")[0], bob)
+    assert deleted_by() == "bob"
+    User.objects.filter(pk=bob.pk).update(username="robert")
+    assert deleted_by() == "robert"
+    User.objects.get(pk=bob.pk).delete()
+    User.objects.create_user("robert")
+    assert deleted_by() == "robert (deleted)"

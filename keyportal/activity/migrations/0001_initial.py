@@ -10,6 +10,13 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='DeletedUser',
+            fields=[
+                ('user_id', models.BigIntegerField(primary_key=True, serialize=False)),
+                ('username', models.CharField(max_length=150)),
+            ],
+        ),
+        migrations.CreateModel(
             name='Flush',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -25,9 +32,9 @@ class Migration(migrations.Migration):
                 ('public_id', models.CharField(db_index=True, max_length=8)),
                 ('name', models.CharField(max_length=64)),
                 ('team_slug', models.CharField(max_length=64)),
-                ('owner', models.CharField(blank=True, db_default='', default='', help_text='A user name; empty: not known any more.', max_length=150)),
+                ('owner_id', models.BigIntegerField(help_text="The owner's id as a user.")),
                 ('deleted_at', models.DateTimeField(auto_now_add=True)),
-                ('deleted_by', models.CharField(blank=True, max_length=150)),
+                ('deleted_by_id', models.BigIntegerField(help_text="A user's id; null: a command.", null=True)),
                 ('reporter', models.CharField(blank=True, db_default='', default='', help_text='Whose report of a leak deleted it; empty: none did.', max_length=32)),
                 ('is_rotated', models.BooleanField(default=False, help_text='A rotation ended this secret; its key went on.')),
                 ('last_used_at', models.DateTimeField(help_text='The last request that was served.', null=True)),
@@ -56,7 +63,8 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('action', models.CharField(choices=[('user:signed-in', 'Signed in'), ('user:sign-in-failed', 'Sign-in failed'), ('key:created', 'Key created'), ('key:deleted', 'Key deleted'), ('key:refused-by-limit', 'Key refused: limit reached'), ('key:changed', 'Key changed'), ('key:disabled', 'Key disabled'), ('key:enabled', 'Key enabled'), ('key:handed-over', 'Key handed over'), ('key:rotated', 'Key rotated'), ('key:old-secret-ended', 'Old secret ended'), ('key:expiry-reminded', 'Reminded of expiry'), ('key:reported-leaked', 'Key reported as leaked'), ('key:replaced', 'Leaked key replaced'), ('key:leak-dismissed', 'Notice of a leak dismissed'), ('key:used-from-many-networks', 'Key used from many networks'), ('key:refused-often', 'Key refused many times'), ('key:used-after-deletion', 'Key used after its deletion'), ('management-key:created', 'Management key created'), ('management-key:deleted', 'Management key deleted'), ('team:changed', 'Team changed'), ('call:ended', 'Call ended')], max_length=40)),
-                ('actor', models.CharField(blank=True, help_text='User name; empty: a command.', max_length=150)),
+                ('actor_id', models.BigIntegerField(help_text="The user's id; null: a command.", null=True)),
+                ('actor', models.CharField(blank=True, help_text="The user's name at the time.", max_length=150)),
                 ('via', models.CharField(blank=True, help_text="The actor's management key; empty: none.", max_length=100)),
                 ('team_slug', models.CharField(blank=True, max_length=64)),
                 ('target', models.CharField(max_length=200)),
@@ -75,7 +83,7 @@ class Migration(migrations.Migration):
                 ('started_at', models.DateTimeField()),
                 ('team_slug', models.CharField(max_length=64)),
                 ('public_id', models.CharField(max_length=8)),
-                ('owner', models.CharField(help_text="The key's owner then: a user name.", max_length=150)),
+                ('owner_id', models.BigIntegerField(help_text="Of the key's owner then, as a user.")),
                 ('endpoint', models.CharField(max_length=40)),
                 ('model', models.CharField(blank=True, help_text='Empty: none was called.', max_length=200)),
                 ('status', models.PositiveSmallIntegerField()),
@@ -166,7 +174,7 @@ class Migration(migrations.Migration):
                 ('start', models.DateTimeField()),
                 ('team_slug', models.CharField(max_length=64)),
                 ('public_id', models.CharField(max_length=8)),
-                ('owner', models.CharField(max_length=150)),
+                ('owner_id', models.BigIntegerField(help_text="Of the key's owner then, as a user.")),
                 ('model', models.CharField(blank=True, max_length=200)),
                 ('requests', models.BigIntegerField(default=0)),
                 ('failures', models.BigIntegerField(default=0, help_text='Answered with 400 or above, or cut.')),
@@ -191,7 +199,7 @@ class Migration(migrations.Migration):
             options={
                 'abstract': False,
                 'indexes': [models.Index(fields=['public_id', 'start'], name='usageday_by_key')],
-                'constraints': [models.UniqueConstraint(fields=('team_slug', 'start', 'public_id', 'owner', 'model'), name='usageday_unique')],
+                'constraints': [models.UniqueConstraint(fields=('team_slug', 'start', 'public_id', 'owner_id', 'model'), name='usageday_unique')],
             },
         ),
         migrations.CreateModel(
@@ -201,7 +209,7 @@ class Migration(migrations.Migration):
                 ('start', models.DateTimeField()),
                 ('team_slug', models.CharField(max_length=64)),
                 ('public_id', models.CharField(max_length=8)),
-                ('owner', models.CharField(max_length=150)),
+                ('owner_id', models.BigIntegerField(help_text="Of the key's owner then, as a user.")),
                 ('model', models.CharField(blank=True, max_length=200)),
                 ('requests', models.BigIntegerField(default=0)),
                 ('failures', models.BigIntegerField(default=0, help_text='Answered with 400 or above, or cut.')),
@@ -226,7 +234,7 @@ class Migration(migrations.Migration):
             options={
                 'abstract': False,
                 'indexes': [models.Index(fields=['public_id', 'start'], name='usagehour_by_key')],
-                'constraints': [models.UniqueConstraint(fields=('team_slug', 'start', 'public_id', 'owner', 'model'), name='usagehour_unique')],
+                'constraints': [models.UniqueConstraint(fields=('team_slug', 'start', 'public_id', 'owner_id', 'model'), name='usagehour_unique')],
             },
         ),
         migrations.CreateModel(
@@ -236,7 +244,7 @@ class Migration(migrations.Migration):
                 ('start', models.DateTimeField()),
                 ('team_slug', models.CharField(max_length=64)),
                 ('public_id', models.CharField(max_length=8)),
-                ('owner', models.CharField(max_length=150)),
+                ('owner_id', models.BigIntegerField(help_text="Of the key's owner then, as a user.")),
                 ('model', models.CharField(blank=True, max_length=200)),
                 ('requests', models.BigIntegerField(default=0)),
                 ('failures', models.BigIntegerField(default=0, help_text='Answered with 400 or above, or cut.')),
@@ -261,7 +269,7 @@ class Migration(migrations.Migration):
             options={
                 'abstract': False,
                 'indexes': [models.Index(fields=['public_id', 'start'], name='usageminute_by_key')],
-                'constraints': [models.UniqueConstraint(fields=('team_slug', 'start', 'public_id', 'owner', 'model'), name='usageminute_unique')],
+                'constraints': [models.UniqueConstraint(fields=('team_slug', 'start', 'public_id', 'owner_id', 'model'), name='usageminute_unique')],
             },
         ),
         migrations.CreateModel(

@@ -18,7 +18,11 @@ operations = Operations()
 class Event(Struct):
     created_at: datetime
     action: ActionValue
-    actor: Annotated[str, Meta(description="A user name; empty: nobody signed in, or a command.")]
+    actor_id: Annotated[
+        int | None,
+        Meta(description="The user's id, never used again; null: nobody signed in, or a command."),
+    ]
+    actor: Annotated[str, Meta(description="The user's name at the time; empty: as for null.")]
     via: Annotated[str, Meta(description="The management key it was done with; empty: none.")]
     target: str
     key: Annotated[str, Meta(description="The id of the API key it tells of, or empty.")]
@@ -34,6 +38,7 @@ def told(event: AuditEvent) -> Event:
     return Event(
         created_at=event.created_at,
         action=event.action,
+        actor_id=event.actor_id,
         actor=event.actor,
         via=event.via,
         target=event.target,

@@ -51,6 +51,9 @@ Tag = Annotated[
 Tags = Annotated[list[Tag], Meta(max_length=20)]
 Line = Annotated[str, Meta(max_length=200, pattern=_LINE)]
 Username = Annotated[str, Meta(min_length=1, max_length=150, pattern=r"^[\w.@+-]+$")]
+UserId = Annotated[
+    int, Meta(ge=1, le=2**63 - 1, description="A user's id: it stays when the name changes.")
+]
 Limit = Annotated[int, Meta(ge=1, le=LARGEST)]
 
 

@@ -12,7 +12,7 @@ from keyportal.api.paging import Page, Paged, page
 from keyportal.api.problems import Conflict, NotFound, Problem
 from keyportal.api.reading import NoQuery
 from keyportal.api.scopes import Scope
-from keyportal.api.v1.fields import Line, StateValue, Tag
+from keyportal.api.v1.fields import Line, StateValue, Tag, UserId
 from keyportal.api.v1.finding import changing, key_of, member_named, refusals, sound
 from keyportal.api.v1.limits import limit, require_usual
 from keyportal.api.v1.permissions import end_within, require_within, usual_end, usual_within
@@ -32,7 +32,8 @@ HANDING = "for an admin's program to hand over a key that may use more than new 
 
 class KeyQuery(Paged, forbid_unknown_fields=True):
     name: Line | UnsetType = UNSET
-    owner: Line | UnsetType = UNSET
+    owner: Annotated[Line | UnsetType, Meta(description="A user's name today.")] = UNSET
+    owner_id: UserId | UnsetType = UNSET
     tag: Annotated[Tag | UnsetType, Meta(description="As it is written on the key.")] = UNSET
     state: StateValue | UnsetType = UNSET
 
@@ -42,6 +43,8 @@ class KeyQuery(Paged, forbid_unknown_fields=True):
             keys = keys.filter(name=self.name)
         if self.owner is not UNSET:
             keys = keys.filter(owner__username=self.owner)
+        if self.owner_id is not UNSET:
+            keys = keys.filter(owner=self.owner_id)
         if self.tag is not UNSET:
             keys = keys.filter(holding(self.tag))
         return keys if self.state is UNSET else keys.filter(in_state(State(self.state)))

@@ -17,6 +17,7 @@ operations = Operations()
 
 
 class Member(Struct):
+    id: Annotated[int, Meta(description="The user's, the same for good, whatever the name.")]
     username: str
     name: Annotated[str, Meta(description="As the person is called; may be empty.")]
     role: RoleValue
@@ -27,6 +28,7 @@ class Member(Struct):
 
 def told(membership: Membership) -> Member:
     return Member(
+        id=membership.user_id,
         username=membership.user.get_username(),
         name=membership.user.get_full_name(),
         role=membership.role,

@@ -56,7 +56,8 @@ class KeyBody(Struct, kw_only=True):
     description: str
     tags: list[str]
     masked: str
-    owner: str
+    owner: Annotated[str, Meta(description="The owner's name today.")]
+    owner_id: int
     state: Annotated[StateValue, Meta(description="Only an active key is served.")]
     permissions: PermissionsBody
     limits: LimitsBody
@@ -96,6 +97,7 @@ class KeyBody(Struct, kw_only=True):
             tags=found.tags,
             masked=found.masked,
             owner=found.owner.get_username(),
+            owner_id=found.owner_id,
             state=state_of(found).value,
             permissions=PermissionsBody.of(found.permissions),
             limits=LimitsBody.of(found.limits),

@@ -14,10 +14,12 @@ from keyportal.activity.report import Part, Report, report
 from keyportal.api.operations import Asked, Operations
 from keyportal.api.problems import FieldError, Invalid
 from keyportal.api.scopes import Scope
-from keyportal.api.v1.fields import Line, Moment, PublicId
+from keyportal.api.v1.fields import Line, Moment, PublicId, UserId
+from keyportal.teams.models import User
 
 operations = Operations()
 By = Literal["key", "model"]
+NOBODY = -1  # The id of no user.
 
 
 class Used(Struct):
@@ -71,7 +73,8 @@ class UsageQuery(Struct, forbid_unknown_fields=True):
     end: Moment | UnsetType = UNSET
     by: By = "key"
     key: PublicId | UnsetType = UNSET
-    member: Line | UnsetType = UNSET
+    member: Annotated[Line | UnsetType, Meta(description="A user's name today.")] = UNSET
+    member_id: UserId | UnsetType = UNSET
     model: Line | UnsetType = UNSET
 
     def period(self, now: datetime) -> Period:
@@ -90,7 +93,16 @@ class UsageQuery(Struct, forbid_unknown_fields=True):
 
     @property
     def filter(self) -> Filter:
-        return Filter(*("" if one is UNSET else one for one in (self.key, self.member, self.model)))
+        """Raises `Invalid` where a member is given twice, or the name is no user's."""
+        return Filter(self.key or "", self._member(), self.model or "")
+
+    def _member(self) -> int:
+        if self.member is UNSET:
+            return self.member_id or 0
+        if self.member_id is not UNSET:
+            raise Invalid(errors=[FieldError("Give `member` or `member_id`.", parameter="member")])
+        found = User.objects.filter(username=self.member).values_list("pk", flat=True).first()
+        return found or NOBODY
 
 
 def _unfit(told: str) -> Invalid:
