@@ -23,6 +23,9 @@ from keyportal.portal import Forecourt  # noqa: E402
 from keyportal.proxies import TrustedProxies  # noqa: E402
 from keyportal.scheduler import Scheduler  # noqa: E402
 
+# Their answers must not tell by their time whether there is such a key or account.
+CONSTANT_TIME = {ADDRESS, "/accounts/password/reset/"}
+
 
 class Doors:
     """`/v1/` and `/auth/verify` are the gateway's, `/api/` the management API's, the lifespan is
@@ -37,8 +40,9 @@ class Doors:
         self._http = TrustedProxies(self._door)
         self._portal = portal
         self._api = api
-        # Anybody may report a leak. Places of their own: a crowd there keeps no page waiting, and
-        # the wait for even answers holds up nobody who signs in.
+        # Anybody may report a leak, or ask for a new password: if the key or the account exists,
+        # mail is written, which takes time. Places of their own: a crowd there keeps no page
+        # waiting, and the wait for even answers holds up nobody who signs in.
         self._reports = reports
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +67,7 @@ class Doors:
             await self.gateway(scope, receive, send)
         elif path.startswith("/api/"):
             await self._api(scope, receive, send)
-        elif path == ADDRESS:
+        elif path in CONSTANT_TIME:
             await self._reports(scope, receive, send)
         else:
             await self._portal(scope, receive, send)

@@ -1,4 +1,5 @@
-"""What is done now and then by itself, in one worker of all, whichever has its turn.
+"""What is done now and then by itself, in one worker of all, whichever has its turn; and mail,
+which every worker sends as soon as it is in the outbox.
 
 In a thread of its own: it waits for mail servers and for locks, which neither the gateway's loop
 nor its connections should. A daemon, since a mail server that never answers would keep the process
@@ -10,6 +11,8 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
+from functools import partial
+from time import monotonic
 
 from django.conf import settings
 from django.db import DatabaseError, connections
@@ -17,8 +20,11 @@ from django.db import DatabaseError, connections
 from keyportal.keys.chores import Chore
 from keyportal.keys.expiry import remind
 from keyportal.keys.rotation import bury_ended
+from keyportal.notifications import outbox
 
 PAUSE_SECONDS = 60.0
+# Between two looks for mail that another process wrote, or that is to be tried again.
+MAIL_SECONDS = 5.0
 STOP_SECONDS = 2.0
 
 Work = Callable[..., object]
@@ -38,12 +44,12 @@ class Scheduler:
         self._thread = threading.Thread(target=self._look_forever, name="scheduler", daemon=True)
 
     def start(self) -> None:
-        if settings.SCHEDULER:
-            self._thread.start()
+        self._thread.start()
 
     def end(self) -> None:
         """Begin nothing more."""
         self._has_ended.set()
+        outbox.wake.set()
 
     async def stop(self) -> None:
         """Let a mail that is on its way arrive, and be noted, if that takes but a moment."""
@@ -54,17 +60,27 @@ class Scheduler:
             await asyncio.sleep(0.05)
 
     def _look_forever(self) -> None:
+        next_look = monotonic()
         while not self._has_ended.is_set():
-            for name, work in WORK.items():
-                self._look(name, work)
-            self._has_ended.wait(PAUSE_SECONDS)
+            outbox.wake.clear()
+            self._look("mail", self._send_mail)
+            # An operator may leave the work to cron. Mail has to leave all the same: people wait
+            # for a link that resets their password.
+            if settings.SCHEDULER and monotonic() >= next_look:
+                for name, work in WORK.items():
+                    self._look(name, partial(self._do_if_due, name, work))
+                next_look = monotonic() + PAUSE_SECONDS
+            outbox.wake.wait(MAIL_SECONDS)
 
-    def _look(self, name: str, work: Work) -> None:
-        """One that fails keeps no other back; the database's failure is not logged each minute."""
+    def _send_mail(self) -> None:
+        outbox.send_due(may_go_on=lambda: not self._has_ended.is_set())
+
+    def _look(self, name: str, look: Callable[[], None]) -> None:
+        """One that fails keeps no other back; a failure that lasts is logged once."""
         try:
-            self._do_if_due(name, work)
+            look()
             self._failing.discard(name)
-        except DatabaseError as error:
+        except (DatabaseError, outbox.MailServerDown) as error:
             if name not in self._failing:
                 logger.warning("No %s for now: %s: %s", name, type(error).__name__, error)
             self._failing.add(name)

@@ -154,6 +154,7 @@ INSTALLED_APPS = [
     "keyportal.activity",
     "keyportal.catalog",
     "keyportal.keys",
+    "keyportal.notifications",
     "keyportal.gateway",
     "keyportal.api",
     "allauth",
@@ -382,6 +383,9 @@ except (ValueError, KeyError, ImproperlyConfigured):
         "EMAIL_URL can't be read. It must look like smtp+tls://user:password@host:587."
     ) from None
 vars().update(EMAIL_CONFIG)
+# Mail waits in the database; the outbox sends it with the backend that EMAIL_URL names.
+OUTBOX_EMAIL_BACKEND = EMAIL_CONFIG["EMAIL_BACKEND"]
+EMAIL_BACKEND = "keyportal.notifications.backend.OutboxBackend"
 EMAIL_TIMEOUT = 30
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = _text("DEFAULT_FROM_EMAIL", "keyportal@localhost")
 LOGGING = {

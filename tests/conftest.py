@@ -2,7 +2,6 @@
 Charlie has a team of his own and is an outsider here."""
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +31,7 @@ from keyportal.activity.models import (
 )
 from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
+from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import Membership, Role, Team, User
 from tests import upstream
 from tests.post import Sink
@@ -42,7 +42,6 @@ from tests.upstream import Upstream as FakeUpstream
 hypothesis.settings.register_profile("keyportal", deadline=None)
 hypothesis.settings.load_profile("keyportal")
 
-LATE_SECONDS = 5  # The meter writes once a second, and a busy machine later.
 PASSWORD = "correct horse battery staple"
 USES_DATABASE = {"db", "transactional_db", "database"}
 
@@ -52,8 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The run on PostgreSQL repeats the tests whose outcome can depend on the database.
 
     Whatever the order, tests of the shared server come first, those in a browser before those
-    that call models: so that `nothing_late` waits once, and not each time a test follows that
-    has no server in it.
+    that call models: `nothing_late` stops it when they are over.
     """
     if settings.IS_POSTGRESQL:
         config.hook.pytest_deselected(items=[one for one in items if not _can_differ(one)])
@@ -201,10 +199,9 @@ def server(
 
 
 @pytest.fixture
-def live(transactional_db: None, server: Server) -> Iterator[Server]:
+def live(transactional_db: None, server: Server) -> Server:
     """The running Keyportal, which sees what the test commits."""
-    yield server
-    server.served_at = time.monotonic()
+    return server
 
 
 @pytest.fixture
@@ -224,19 +221,18 @@ def own_server(transactional_db: None, tmp_path: Path) -> Iterator[Callable[...,
 
 @pytest.fixture(autouse=True)
 def nothing_late(request: pytest.FixtureRequest) -> None:
-    """A server writes down what a test used when that test is over, and its tables are empty.
-
-    A test that has no server in it waits for that, and starts with empty tables all the same.
+    """The shared server writes down what a test used when that test is over, and sends the mail
+    of every test. So the first test that doesn't use it stops it, and starts with empty tables.
     """
     fixtures = set(request.fixturenames)
     running = Server.running
     if running is None or "live" in fixtures or not _uses_database(request.node):
         return
-    if (left := running.served_at + LATE_SECONDS - time.monotonic()) > 0:
-        time.sleep(left)
+    running.stop()
+    Server.running = None
     request.getfixturevalue("transactional_db" if "transactional_db" in fixtures else "db")
     metered = (Call, UsageMinute, UsageHour, UsageDay, Flush, Running, Lease, Window)
-    for written in (*metered, Sighting, Look, Alarm):
+    for written in (*metered, Sighting, Look, Alarm, QueuedMail):
         written.objects.all().delete()
 
 

@@ -45,8 +45,6 @@ class Server:
     module = ["keyportal.serve"]
     running: ClassVar["Server | None"] = None
     """The one that tests share, once one of them has asked for it."""
-    served_at = 0.0
-    """When the last test that used it ended, in monotonic seconds."""
 
     def __init__(self, folder: Path, *, workers: int = 1, **environment: str) -> None:
         self.port = free_port()

@@ -1,4 +1,6 @@
-"""Imports run one way: teams <- activity <- catalog <- keys <- gateway, and api beside it."""
+"""Imports run one way: teams <- activity <- catalog <- keys <- notifications <- gateway, and api
+beside it.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "keyportal"
-ORDER = ["teams", "activity", "catalog", "keys"]
+ORDER = ["teams", "activity", "catalog", "keys", "notifications"]
 # Programs that call and programs that manage have a door each; neither knows of the other's.
 BESIDE = ["gateway", "api"]
 VAGUE = {"utils", "util", "common", "core", "services", "helpers", "mixins", "misc"}

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from django.db import transaction
+
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.activity.sightings import Alarm
 from keyportal.gateway.writer import ALIAS
@@ -42,10 +44,7 @@ class Raised(NamedTuple):
         return f"{self.key.name} ({self.key.public_id})"
 
     def send(self) -> None:
-        """To the owner, be the key deleted or not; to the team's admins where the owner has left.
-
-        Another thread does it.
-        """
+        """To the owner, also of a deleted key; to the team's admins where the owner has left."""
         context: dict[str, object] = {
             "subject": f"{self.action.label}: {self.name}",
             "told": TOLD[self.action].format(key=self.name, number=self.number),
@@ -54,18 +53,21 @@ class Raised(NamedTuple):
         notices.suspected(self.team, self.owner_id, context)
 
 
-def raise_once(public_id: str, action: Action, number: int) -> Raised | None:
-    """None where it was raised within the hour, or where there is nobody to tell."""
-    found = _raised(public_id, action, number)
-    if found is None or not Alarm.objects.using(ALIAS).raise_once(public_id, action):
-        return None
-    AuditEvent.objects.using(ALIAS).record(
-        action,
-        target=found.name + NUMBERED[action].format(number),
-        key=found.key,
-        team=found.team,
-    )
-    return found
+def raise_once(public_id: str, action: Action, number: int) -> None:
+    """Write all three in one transaction; nothing where it was raised within the hour, or where
+    the team is deleted.
+    """
+    with transaction.atomic(using=ALIAS):
+        raised = _raised(public_id, action, number)
+        if raised is None or not Alarm.objects.using(ALIAS).raise_once(public_id, action):
+            return
+        AuditEvent.objects.using(ALIAS).record(
+            action,
+            target=raised.name + NUMBERED[action].format(number),
+            key=raised.key,
+            team=raised.team,
+        )
+        raised.send()
 
 
 def _raised(public_id: str, action: Action, number: int) -> Raised | None:

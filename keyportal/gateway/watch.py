@@ -4,9 +4,9 @@ Requests without a row are gathered for it alone: whoever verifies a key that th
 call, but asks which models it opens; and of very many verifications only some have rows.
 
 Looked at in the writer's thread, once a flush has committed, so that no call and no figure waits
-for it. Who is to be told is told by mail, by a thread of its own, once an hour for a key and
-kind, over all workers: the row of the alarm decides, and commits with the row of the audit. A look
-that fails is logged and not repeated: what goes on will be seen a second later.
+for it. People are told by mail, once an hour for a key and kind, over all workers: the row of the
+alarm decides, and commits with the row of the audit and the mail in the outbox. A look that fails
+is logged and not repeated: what goes on will be seen a second later.
 """
 
 import ipaddress
@@ -53,22 +53,19 @@ class Watch:
     def look(self, flush: Flush, buried: Mapping[str, int]) -> None:
         """`buried`: requests with the secrets of ended keys, by public id."""
         try:
-            raised = self._look(flush, buried)
+            self._look(flush, buried)
         except Exception as error:
             logger.warning("Not watched for leaks: %s: %s", type(error).__name__, error)
             connections[ALIAS].close()  # One that broke would stay broken for ever.
-            return
-        for alarm in raised:
-            alarm.send()
 
-    def _look(self, flush: Flush, buried: Mapping[str, int]) -> "list[alarms.Raised]":
+    def _look(self, flush: Flush, buried: Mapping[str, int]) -> None:
         now = datetime.now(UTC).timestamp()
         start, day = (int(now) // length * length for length in (STRETCH_SECONDS, DAY_SECONDS))
         fresh = self._seen.fresh(_networks(flush), start)
         looks = self._looked.fresh(_looks(flush.looked), day)
         refused = _by_public_id(flush)
         if not (fresh or looks or refused or buried):
-            return []
+            return
         with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
             rows = [(*look, _moment(day), _moment(now)) for look in sorted(looks)]
             cursor.executemany(_LOOK, rows)
@@ -76,17 +73,17 @@ class Watch:
             real = _note_refusals(cursor, refused, start)
         # Counted once that is committed: of two workers that wrote at one time, and counted before,
         # neither would see what the other has seen.
-        with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
+        with connections[ALIAS].cursor() as cursor:
             found = [
                 *_spread(cursor, seen, start),
                 *_guessed(cursor, real, start),
                 *(Suspicion(one, Action.KEY_HAUNTED, number) for one, number in buried.items()),
             ]
-            # In one order, so that no two workers wait for each other's rows.
-            raised = [alarm for one in sorted(found) if (alarm := alarms.raise_once(*one))]
+        # A transaction each: on SQLite, no other write waits for more than one mail to be composed.
+        for one in found:
+            alarms.raise_once(*one)
         self._seen.add(fresh)
         self._looked.add(looks)
-        return raised
 
 
 class Known:

@@ -1,16 +1,15 @@
-"""Mail to people about a key of their team: to whom it goes, how it is made, and that it left.
+"""Mail to people about a key of their team: to whom it goes and how it is made.
 
 A letter names a key as the list does, and never holds one. Whoever names a key or a team chooses
 a part of the text, so a name is one line in it, and can't begin another header.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
-from smtplib import SMTPDataError, SMTPNotSupportedError, SMTPRecipientsRefused
 from typing import Any
 
 from django.conf import settings
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, get_connection
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Q
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -19,15 +18,8 @@ from keyportal.keys import secret
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 
-logger = logging.getLogger(__name__)
 _HEADERS = {"Auto-Submitted": "auto-generated"}  # No machine is to answer (RFC 3834).
 ADMINS = (Role.ADMIN, Role.OWNER)
-# What a server says of one letter; all else that goes wrong would go wrong with each.
-REFUSALS = (SMTPRecipientsRefused, SMTPDataError, SMTPNotSupportedError, ValueError)
-
-
-class MailServerDown(Exception):
-    """Nothing could be sent, and no other letter could have been."""
 
 
 def owner_and_admins(team: Team, owner_id: int | None) -> list[User]:
@@ -82,29 +74,6 @@ def page_of(key: ApiKey) -> str:
     return f"{settings.PUBLIC_URL}{keys}{key.public_id}/"
 
 
-def send(letters: Iterable[EmailMessage]) -> int:
-    """Hand them to the mail server, one by one, and return how many it took.
-
-    May take minutes: `EMAIL_TIMEOUT` is the time for one word of the server's. Raises
-    `MailServerDown` where it took none, and not because of the letters.
-    """
-    taken = 0
-    for letter in letters:
-        try:
-            letter.send()
-            taken += 1
-        except REFUSALS as error:
-            logger.warning("A mail was refused: %s", _in_words(error))
-        except OSError as error:
-            if not taken:
-                raise MailServerDown(_in_words(error)) from None
-            logger.warning("A mail could not be sent: %s", _in_words(error))
-            break
-    return taken
-
-
-def _in_words(error: Exception) -> str:
-    """Without what the server said: it likes to repeat addresses."""
-    code = getattr(error, "smtp_code", None)
-    reason = code or ("" if isinstance(error, REFUSALS) else getattr(error, "strerror", None))
-    return f"{type(error).__name__} {reason or ''}".rstrip()
+def send(messages: Iterable[EmailMessage], *, using: str | None = None) -> None:
+    """Put them into the outbox, in the transaction that is open on this connection, if one is."""
+    get_connection(using=using or DEFAULT_DB_ALIAS).send_messages([*messages])

@@ -1,9 +1,8 @@
 """Telling those whom it concerns that a key leaked, or may have.
 
-A notice is composed after what it tells of is committed, and sent by the thread for mail, so that
-neither a caller nor a worker waits for it. What an anonymous reporter wrote is not passed on, or a
-report would be a way to send people links. No notice undoes what it tells of: what goes wrong is
-in the log.
+A notice is put into the outbox, so neither a caller nor a worker waits for a mail server. What an
+anonymous reporter wrote is not passed on, or a report would be a way to send people links. A
+notice of a leak is written after the key's end is committed, and can't undo it: an error is logged.
 """
 
 import logging
@@ -19,7 +18,6 @@ from keyportal.keys import mail
 from keyportal.keys.cases import MANAGEMENT_KEY, Case, Ended
 from keyportal.keys.reports import SOMEBODY
 from keyportal.teams.models import Team, User
-from keyportal.teams.post import send_later
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -53,7 +51,7 @@ def reported(case: Case) -> None:
     for person, theirs in concerned.items():
         if any(one.allowed for one in theirs):
             context = _of_leaks(theirs, case.report.reporter)
-            send_later(mail.letters("keys/email/leaked", [person], context))
+            mail.send(mail.letters("keys/email/leaked", [person], context))
 
 
 def _of_leaks(ended: list[Ended], reporter: str) -> dict[str, object]:
@@ -90,15 +88,15 @@ def _of_leak(one: Ended) -> dict[str, object]:
     }
 
 
-@undoing_nothing
 def suspected(team: Team, owner_id: int, context: dict[str, object]) -> None:
     """To the owner, also of a deleted key; to the team's admins where the owner has left.
 
-    `context` has `subject`, `told` and `advice`, a text each.
+    `context` has `subject`, `told` and `advice`, a text each. The mail is written with the
+    connection that `team` was read with.
     """
     people = mail.owner_or_admins(team, owner_id)
     context = {"team": team.name, "url": _page("keys:list", team), **context}
-    send_later(mail.letters("keys/email/suspected", people, context))
+    mail.send(mail.letters("keys/email/suspected", people, context), using=team._state.db)
 
 
 def _page(name: str, team: Team) -> str:

@@ -11,7 +11,6 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from keyportal.teams.models import User
-from keyportal.teams.post import send_later
 from keyportal.teams.signals import sign_in_refused
 
 NO_MATCH = "The user name or the password is wrong."
@@ -63,7 +62,3 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         """At the public address, whichever name of ours the request was sent to."""
         url = str(super().get_reset_password_from_key_url(key))
         return settings.PUBLIC_URL + urlsplit(url).path if settings.PUBLIC_URL else url
-
-    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        message = self.render_mail(template_prefix, email, {"request": self.request, **context})
-        send_later([message])

@@ -12,7 +12,6 @@ from keyportal.keys.models import Secret
 from keyportal.keys.reports import Found, Report
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
-from keyportal.teams.post import post_office
 from tests.browser.pages import button, holds, row, shown_key
 from tests.serving import Server
 
@@ -91,7 +90,6 @@ def test_a_deleted_key_is_replaced_with_one_click_on_the_banner_and_another_is_d
     admins = open_keys(alice, java_script_enabled=has_scripts)
     expect(row(admins, "nightly")).to_be_visible()
     expect(admins.get_by_text("and deleted")).to_have_count(0)
-    assert post_office.finish(10)
 
 
 def test_the_focus_goes_on_to_the_next_notice(
@@ -106,4 +104,3 @@ def test_the_focus_goes_on_to_the_next_notice(
         page.keyboard.press("Enter")
         expect(button(page, f"Dismiss the notice about {name}")).to_have_count(0)
         expect(button(page, next_one)).to_be_focused()
-    assert post_office.finish(10)

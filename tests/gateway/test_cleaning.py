@@ -87,7 +87,7 @@ def test_what_is_old_goes_and_what_is_not_stays(writer: Writer) -> None:
         Remnant.objects.create(is_disabled=False, is_held=False, **what)
         Remnant.objects.filter(name=f"{days}").update(reported_at=ago(days=days))
     for days in (59, 61):
-        Reminder.objects.create(public_id="k", days=days, expires_at=ago(), claimed_until=ago())
+        Reminder.objects.create(public_id="k", days=days, expires_at=ago())
         Reminder.objects.filter(days=days).update(created_at=ago(days=days))
     clean(writer)
     assert Reminder.objects.get().days == 59

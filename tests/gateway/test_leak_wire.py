@@ -1,9 +1,11 @@
 """A report of a leak, from the wire to the refusal, the letters and the traces that it leaves."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.gateway
 OwnServer = Callable[..., Server]
 Issue = Callable[..., tuple[ApiKey, str]]
 TEXT = {"Content-Type": "text/plain"}
+RESET = "/accounts/password/reset/"
 
 
 def post(server: Server, body: bytes, **headers: str) -> Reply:
@@ -109,6 +112,33 @@ def test_slow_reports_keep_no_page_waiting(live: Server) -> None:
     finally:
         for connection in slow:
             connection.close()
+
+
+def test_the_time_of_an_answer_does_not_tell_whether_there_is_an_account(
+    own_server: OwnServer, bob: User, sink: Sink
+) -> None:
+    """For an account that exists, a mail is composed and written; the mail server is silent."""
+    sink.may_answer.clear()
+    server = own_server(EMAIL_URL=sink.url)
+    page = server.request("GET", RESET)
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.body.decode())
+    assert token
+    cookie = page.headers["set-cookie"].split(";")[0]
+    headers = {"Cookie": cookie, "Content-Type": "application/x-www-form-urlencoded"}
+    spans: dict[str, list[float]] = {"bob": [], "nobody": []}
+    for _ in range(4):
+        for name, taken in spans.items():
+            form = {"csrfmiddlewaretoken": token[1], "email": f"{name}@example.com"}
+            began = time.monotonic()
+            body = urlencode(form).encode()
+            assert server.request("POST", RESET, body=body, headers=headers).status == 302
+            taken.append(time.monotonic() - began)
+    wait_until(lambda: sink.callers)
+    assert not sink.received
+    assert abs(statistics.median(spans["bob"]) - statistics.median(spans["nobody"])) < 0.05
+    assert min(spans["bob"] + spans["nobody"]) > 0.2
+    sink.may_answer.set()
+    sink.wait_for(4)
 
 
 def test_time_tells_nothing_nor_does_a_mail_server_that_says_nothing(

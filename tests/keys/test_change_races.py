@@ -37,7 +37,6 @@ from keyportal.keys.states import State, state_of
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
-from keyportal.teams.post import post_office
 from tests.forms import sent
 from tests.keys.crowd import at_once
 
@@ -170,7 +169,6 @@ def test_neither_a_report_nor_its_rotation_lets_go_of_what_an_admin_disables_mea
         key.refresh_from_db()
         assert (key.is_held, key.reported_at) == (True, None)
         assert key.disabled_at is not None
-    assert post_office.finish(10)
 
 
 def test_different_changes_at_once_are_all_kept(bob: User, issue: Issue) -> None:

@@ -14,19 +14,11 @@ from keyportal.keys.refusals import AlreadyRotating
 from keyportal.keys.reports import OPERATOR, Found, Report
 from keyportal.keys.rotation import Grace, bury_ended, end_old, live_secrets, rotate
 from keyportal.teams.models import User
-from keyportal.teams.post import post_office
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]
 AHEAD, BEHIND = timedelta(hours=2), timedelta(hours=-2)
 right = timezone.now
-
-
-@pytest.fixture(autouse=True)
-def no_late_mail(db: None) -> Iterator[None]:
-    """No mail comes into the next test."""
-    yield
-    assert post_office.finish(10)
 
 
 @contextmanager

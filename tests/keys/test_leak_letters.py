@@ -1,7 +1,7 @@
 """One letter a person and report; and nobody who makes keys can have people mailed without end,
 nor keep a letter about somebody else's key from them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -20,18 +20,10 @@ from keyportal.keys.reports import GITHUB, OPERATOR, SOMEBODY, Found, Report
 from keyportal.keys.rotation import Grace, bury_ended, rotate
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
-from keyportal.teams.post import post_office
 from tests.keys.crowd import at_once
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]
-
-
-@pytest.fixture(autouse=True)
-def no_late_mail(db: None) -> Iterator[None]:
-    """No mail comes into the next test."""
-    yield
-    assert post_office.finish(10)
 
 
 @pytest.fixture
@@ -47,7 +39,6 @@ def report(*keys: str, reporter: str = SOMEBODY) -> list[Ended]:
 
 
 def sent_to(person: User) -> list[EmailMessage]:
-    assert post_office.finish(10)
     return [letter for letter in django_mail.outbox if letter.to == [person.email]]
 
 

@@ -1,7 +1,7 @@
 """What a report of a leak does to a key, who is told, and how a rotation ends the matter."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,7 +10,6 @@ from django.core.mail import EmailMessage
 from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
-from pytest_django import Settings
 
 from keyportal.activity.models import Action, Alarm, AuditEvent, Tombstone
 from keyportal.keys import changes, leaks, mail, secret
@@ -18,10 +17,8 @@ from keyportal.keys.cases import Ended
 from keyportal.keys.models import ApiKey
 from keyportal.keys.reports import GITHUB, OPERATOR, SOMEBODY, Found, Report
 from keyportal.keys.rotation import Grace, end_old, rotate
-from keyportal.teams import post
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
-from keyportal.teams.post import post_office
 from tests.post import Sink
 
 pytestmark = pytest.mark.django_db
@@ -30,19 +27,11 @@ SignIn = Callable[[User], Client]
 FOUND = "https://github.com/octocat/hello/blob/main/a.py"
 
 
-@pytest.fixture(autouse=True)
-def no_late_mail(db: None) -> Iterator[None]:
-    """No mail comes into the next test."""
-    yield
-    assert post_office.finish(10)
-
-
 def report(*keys: str, reporter: str = OPERATOR, url: str = "") -> list[Ended]:
     return leaks.report(Report([Found(key, url) for key in keys], reporter), address="192.0.2.9")
 
 
 def sent() -> list[EmailMessage]:
-    assert post_office.finish(10)
     return django_mail.outbox
 
 
@@ -184,7 +173,6 @@ def test_another_leak_that_github_or_an_operator_reports_is_told_at_once(
     key, text = issue(bob)
     for _ in range(2):
         leaks.report(Report([Found(text)], reporter))
-        assert post_office.finish(10)
         text = rotate(key, Grace.NOW, actor=bob).text
     assert len(sent()) == 2
 
@@ -345,24 +333,6 @@ def test_a_rotation_of_any_other_key_enables_nothing(bob: User, issue: Issue) ->
     changes.disable(key, actor=bob)
     rotate(key, Grace.NOW, actor=bob)
     assert ApiKey.objects.get().disabled_at
-
-
-def test_a_mail_server_that_is_down_undoes_nothing(
-    bob: User,
-    issue: Issue,
-    sink: Sink,
-    settings: Settings,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(post, "PAUSES", ())  # It is not tried again in another test.
-    settings.EMAIL_PORT = 1
-    _, text = issue(bob)
-    report(text)
-    sent()
-    assert ApiKey.objects.get().disabled_at
-    assert "A mail could not be sent" in caplog.text
-    assert text[14:30] not in caplog.text
 
 
 def test_a_database_that_fails_while_people_are_looked_up_undoes_nothing(

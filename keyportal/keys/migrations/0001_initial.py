@@ -91,11 +91,8 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('public_id', models.CharField(max_length=8)),
-                ('expires_at', models.DateTimeField(help_text='The end that it tells of; another is told anew.')),
-                ('days', models.SmallIntegerField(help_text='How many before it; 0: that it has come.')),
-                ('claimed_until', models.DateTimeField(help_text='Nobody else sends it before.')),
-                ('refusals', models.SmallIntegerField(default=0)),
-                ('told_at', models.DateTimeField(null=True)),
+                ('expires_at', models.DateTimeField(help_text='A key whose end is moved gets new reminders.')),
+                ('days', models.SmallIntegerField(help_text='Days before the end; 0: the key has expired.')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={

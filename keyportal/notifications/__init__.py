@@ -1,0 +1,1 @@
+"""Mail to people: the outbox, where it waits in the database until it is sent."""

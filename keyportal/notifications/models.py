@@ -1,0 +1,66 @@
+"""Mail that is not sent yet: one row for each address.
+
+All times are the database's, so hosts whose clocks differ agree on what is due.
+"""
+
+from datetime import timedelta
+
+from django.core.mail import EmailMessage
+from django.db import models
+from django.db.models import F
+from django.db.models.functions import Now
+
+# More than sending one mail takes, with `EMAIL_TIMEOUT` for each answer of a slow mail server.
+CLAIM = timedelta(minutes=10)
+FIRST_PAUSE = timedelta(minutes=1)  # Mail servers that put off unknown senders expect minutes.
+LONGEST_PAUSE = timedelta(hours=1)
+# A weekend with a broken mail server loses nothing. A link to reset a password works as long.
+LIFETIME = timedelta(days=3)
+
+
+class QueuedMailQuerySet(models.QuerySet["QueuedMail"]):
+    def claim_next(self) -> "QueuedMail | None":
+        """Claim the mail that has been due the longest; None where none is due.
+
+        Several processes may call this at once: each mail goes to one of them. If that process
+        dies, the mail is due again when the claim is over.
+        """
+        while (mail := self.filter(due_at__lte=Now()).order_by("due_at").first()) is not None:
+            unclaimed = self.filter(pk=mail.pk, tries=mail.tries)
+            if unclaimed.update(tries=F("tries") + 1, due_at=Now() + CLAIM):
+                mail.tries += 1
+                return mail
+        return None
+
+
+class QueuedMail(models.Model):
+    """Deleted when it was sent or given up: the text may hold a link that resets a password."""
+
+    to = models.TextField()
+    from_email = models.TextField()
+    subject = models.TextField()
+    body = models.TextField()
+    headers = models.JSONField()
+    created_at = models.DateTimeField(db_default=Now())
+    due_at = models.DateTimeField(db_default=Now(), db_index=True)
+    tries = models.SmallIntegerField(default=0)
+
+    objects = QueuedMailQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.subject
+
+    def message(self) -> EmailMessage:
+        return EmailMessage(
+            self.subject, self.body, self.from_email, [self.to], headers=self.headers
+        )
+
+    def postpone(self) -> bool:
+        """Let it be tried again after a pause that doubles with each try, up to an hour.
+
+        False where it is too old for that: then it is deleted.
+        """
+        own = QueuedMail.objects.filter(pk=self.pk, tries=self.tries)
+        deleted, _ = own.filter(created_at__lt=Now() - LIFETIME).delete()
+        own.update(due_at=Now() + min(FIRST_PAUSE * 2 ** (self.tries - 1), LONGEST_PAUSE))
+        return not deleted
