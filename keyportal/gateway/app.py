@@ -11,10 +11,10 @@ from keyportal.catalog.models import LOOPBACK
 from keyportal.catalog.snapshot import Served, Target
 from keyportal.gateway import loopback
 from keyportal.gateway.admission import Admission
+from keyportal.gateway.answer import Answer, json_answer
 from keyportal.gateway.bearer import KEY, MODELS, BearerAuthMiddleware
 from keyportal.gateway.body import CallRequest, read_body, read_call
 from keyportal.gateway.cleaning import Cleaner
-from keyportal.gateway.echo import json_answer
 from keyportal.gateway.edge import Edge
 from keyportal.gateway.endpoints import ENDPOINTS, Endpoint
 from keyportal.gateway.errors import (
@@ -30,7 +30,7 @@ from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.forward import ForwardAuth, is_verification
 from keyportal.gateway.introspection import Introspection
 from keyportal.gateway.metering import Meter
-from keyportal.gateway.relay import Answer, Asked, Relay, pass_on
+from keyportal.gateway.relay import Asked, Relay, pass_on
 from keyportal.gateway.roster import Roster
 from keyportal.gateway.routing import Journey
 from keyportal.gateway.upload import Upload

@@ -1,10 +1,8 @@
 """What the built-in upstream says to one request, and what that counts as; in no shape yet."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import msgspec
-
-from keyportal.gateway.relay import Answer, Ready
 
 # Answers are made in the event loop, where others wait.
 ECHOED_WORDS = 256
@@ -48,17 +46,3 @@ class Echo:
 
 def count_words(said: list[str]) -> int:
     return sum(len(text.split()) for text in said)
-
-
-def json_answer(content: object) -> Answer:
-    body = msgspec.json.encode(content)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    return Answer(200, headers, body)
-
-
-def stream_answer(events: Iterable[bytes]) -> Answer:
-    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-    return Answer(200, headers, Ready(tuple(events)))

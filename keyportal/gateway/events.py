@@ -1,11 +1,7 @@
 """Server-sent events, cut where they end, so that an error event may follow wherever one breaks."""
 
-from typing import TYPE_CHECKING
-
 from keyportal.asgi_types import Headers
-
-if TYPE_CHECKING:
-    from keyportal.gateway.relay import Parts
+from keyportal.gateway.answer import BodyStream
 
 EVENT_STREAM = b"text/event-stream"
 LARGEST_EVENT = 1024 * 1024  # Bytes; nothing larger is held back for its end.
@@ -27,7 +23,7 @@ class WholeEvents:
 
     __slots__ = ("_held", "_parts")
 
-    def __init__(self, parts: "Parts") -> None:
+    def __init__(self, parts: BodyStream) -> None:
         self._parts = parts
         self._held = bytearray()
 

@@ -13,9 +13,8 @@ from django.db import Error, connection
 
 from keyportal.activity.limits import Use, uses
 from keyportal.activity.windows import key_subject, team_subject
-from keyportal.gateway.echo import json_answer
+from keyportal.gateway.answer import Answer, json_answer
 from keyportal.gateway.errors import DatabaseUnavailable, InvalidKey
-from keyportal.gateway.relay import Answer
 from keyportal.gateway.verdict import Verdict
 from keyportal.keys.models import ApiKey, Secret
 

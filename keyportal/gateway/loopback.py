@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 from keyportal.gateway import loopback_events
+from keyportal.gateway.answer import Answer, json_answer, stream_answer
 from keyportal.gateway.connection import Streamed
-from keyportal.gateway.echo import Echo, Message, count_words, json_answer, stream_answer
+from keyportal.gateway.echo import Echo, Message, count_words
 from keyportal.gateway.errors import BadRequest
 from keyportal.gateway.loopback_events import AtLeastOne
-from keyportal.gateway.relay import Answer
 
 DIMENSIONS = 64
 MAX_DIMENSIONS = 4096

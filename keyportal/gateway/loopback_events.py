@@ -7,8 +7,8 @@ from typing import Annotated
 
 import msgspec
 
-from keyportal.gateway.echo import Echo, Message, Part, count_words, json_answer, stream_answer
-from keyportal.gateway.relay import Answer
+from keyportal.gateway.answer import Answer, json_answer, stream_answer
+from keyportal.gateway.echo import Echo, Message, Part, count_words
 
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 Event = dict[str, object]

@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from keyportal.asgi_types import Headers, Send
 from keyportal.catalog.snapshot import Target
+from keyportal.gateway.answer import Answer, BodyStream
 from keyportal.gateway.client import Client, Response, address_of
 from keyportal.gateway.connection import Failure, Silent, Streamed, Unreached
 from keyportal.gateway.endpoints import Endpoint
@@ -41,42 +41,6 @@ class Asked(NamedTuple):
     request_id: str
 
 
-class Parts(Protocol):
-    """A body that comes part by part."""
-
-    async def next(self) -> bytes:
-        """The next part; empty after the last."""
-
-    def close(self) -> None:
-        """Nobody wants the rest."""
-
-
-class Ready:
-    """Parts that are all here."""
-
-    def __init__(self, parts: Sequence[bytes]) -> None:
-        self._parts = iter(parts)
-
-    async def next(self) -> bytes:
-        return next(self._parts, b"")
-
-    def close(self) -> None:
-        """There is nothing to stop."""
-
-
-class Answer(NamedTuple):
-    """What an upstream says: headers that may cross, and the body, whole or as it comes."""
-
-    status: int
-    headers: Headers
-    body: bytes | Parts
-
-    def close(self) -> None:
-        """End what still goes on with the upstream."""
-        if not isinstance(self.body, bytes):
-            self.body.close()
-
-
 async def pass_on(answer: Answer, call: Call, send: Send) -> None:
     """Send the answer as it comes; `send` waits while the client is slow, and so do we."""
     call.status, call.is_served = answer.status, answer.status < 400
@@ -94,7 +58,7 @@ async def _pass_on_whole(answer: Answer, body: bytes, call: Call, send: Send) ->
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _pass_on_parts(answer: Answer, parts: Parts, call: Call, send: Send) -> None:
+async def _pass_on_parts(answer: Answer, parts: BodyStream, call: Call, send: Send) -> None:
     headers, note = answer.headers, call.tally.part
     if is_event_stream(headers):
         # We may take an event out or add one, so the length that was said is not ours to say. And

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyportal.gateway import events as module
+from keyportal.gateway.answer import BufferedBody
 from keyportal.gateway.events import LARGEST_EVENT, WholeEvents, is_event_stream
-from keyportal.gateway.relay import Ready
 
 pytestmark = pytest.mark.any_database
 
@@ -19,7 +19,7 @@ EVENT = b'data: {"x": 1}\n\n'
 
 def passed_on(chunks: Sequence[bytes]) -> list[bytes]:
     async def gather() -> list[bytes]:
-        events, pieces = WholeEvents(Ready([chunk for chunk in chunks if chunk])), []
+        events, pieces = WholeEvents(BufferedBody([chunk for chunk in chunks if chunk])), []
         while piece := await events.next():
             pieces.append(piece)
         return pieces

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from keyportal.gateway import loopback
+from keyportal.gateway.answer import Answer
 from keyportal.gateway.errors import BadRequest
-from keyportal.gateway.relay import Answer
 
 pytestmark = pytest.mark.any_database
 

@@ -8,7 +8,7 @@ import pytest
 
 from keyportal.catalog import health
 from keyportal.catalog.snapshot import Target
-from keyportal.gateway.echo import json_answer
+from keyportal.gateway.answer import Answer, BufferedBody, json_answer
 from keyportal.gateway.errors import (
     BadRequest,
     GatewayError,
@@ -16,7 +16,6 @@ from keyportal.gateway.errors import (
     UpstreamTimedOut,
     UpstreamUnreached,
 )
-from keyportal.gateway.relay import Answer, Ready
 from keyportal.gateway.routing import Journey, pick
 
 pytestmark = pytest.mark.any_database
@@ -81,7 +80,7 @@ def test_calls_are_shared_by_weight_while_all_are_busy() -> None:
 Outcome = int | GatewayError
 
 
-class Closing(Ready):
+class Closing(BufferedBody):
     """An answer's body that notes when nobody wants the rest."""
 
     def __init__(self, name: str, closed: list[str]) -> None:

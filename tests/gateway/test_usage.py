@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyportal.gateway.answer import BufferedBody
 from keyportal.gateway.events import WholeEvents
-from keyportal.gateway.relay import Ready
 from keyportal.gateway.usage import BYTES_A_TOKEN, TAIL, Tally
 from tests import shapes
 from tests.shapes import CACHED, COMPLETION, PROMPT
@@ -203,7 +203,7 @@ def test_a_count_below_zero_takes_nothing_off() -> None:
 def test_events_that_straddle_network_chunks_are_read_whole(path: str, size: int) -> None:
     text = b"".join(shapes.STREAMED[path])
 
-    network = Ready([text[start : start + size] for start in range(0, len(text), size)])
+    network = BufferedBody([text[start : start + size] for start in range(0, len(text), size)])
 
     async def read() -> list[bytes]:
         events, found = WholeEvents(network), []
