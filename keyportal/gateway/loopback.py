@@ -1,7 +1,7 @@
-"""The built-in upstream: answers in OpenAI's and Anthropic's shapes without any model server.
+"""The built-in model: chat completions, completions and embeddings without any model server.
 
-It lets a fresh installation be tried end to end. It counts words as tokens, honestly, and says
-in its text that it is not a language model.
+It lets a fresh installation be tried end to end. It counts words as tokens, and says in its text
+that it is not a language model.
 """
 
 import base64
@@ -10,22 +10,22 @@ import secrets
 import struct
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from keyportal.gateway import loopback_events
 from keyportal.gateway.answer import Answer, json_answer, stream_answer
 from keyportal.gateway.connection import Streamed
 from keyportal.gateway.echo import Echo, Message, count_words
 from keyportal.gateway.errors import BadRequest
-from keyportal.gateway.loopback_events import AtLeastOne
 
 DIMENSIONS = 64
 MAX_DIMENSIONS = 4096
 # Answers are made in the event loop, where others wait.
 MAX_NUMBERS = 2**18
 MAX_PROMPTS = 100
+
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class StreamOptions(msgspec.Struct):
@@ -68,7 +68,7 @@ class Embedding(msgspec.Struct):
 def answer(endpoint: str, body: bytes | Streamed) -> Answer:
     """Answer like a model server would. Raises `BadRequest` where it would refuse the body."""
     if endpoint not in _ANSWERS or isinstance(body, Streamed):
-        raise BadRequest(f"The built-in loopback model can't be called at /v1{endpoint}.")
+        raise BadRequest(f"The built-in model can't be called at /v1{endpoint}.")
     try:
         return _ANSWERS[endpoint](body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -117,7 +117,7 @@ def _text_deltas(replies: "list[Reply]") -> Iterator[dict[str, object]]:
 
 
 class Reply:
-    """What loopback says to one request, in the shapes of chat and of plain completions."""
+    """The reply to one request, in the shapes of chat and of plain completions."""
 
     def __init__(self, request: Generation, said: list[str]) -> None:
         self.beside: list[Reply] = []  # To the other prompts of the same request.
@@ -197,7 +197,4 @@ _ANSWERS = {
     "/chat/completions": _chat,
     "/completions": _completion,
     "/embeddings": _embedding,
-    "/responses": loopback_events.response,
-    "/messages": loopback_events.messages,
-    "/messages/count_tokens": loopback_events.count_tokens,
 }

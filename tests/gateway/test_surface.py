@@ -206,37 +206,21 @@ def test_a_stream_that_breaks_raises_in_openais_client(
         list(stream)
 
 
-def test_the_built_in_upstream_answers_in_each_clients_shape(
+def test_the_built_in_model_answers_at_three_endpoints_and_refuses_the_others(
     ai: openai.OpenAI, claude: anthropic.Anthropic, model: ServedModel
 ) -> None:
-    for stream_length in (None, 3):
-        limit = {"max_output_tokens": stream_length} if stream_length else {}
-        said = ai.responses.create(model=model.name, input=HELLO, **limit)  # type: ignore[call-overload]
-        with ai.responses.stream(model=model.name, input=HELLO, **limit) as events:  # type: ignore[call-overload]
-            pieces = [one.delta for one in events if one.type == "response.output_text.delta"]
-        assert "".join(pieces) == said.output_text
-        assert said.usage.output_tokens == len(pieces)
-        assert said.status == ("incomplete" if stream_length else "completed")
-        wanted = messages(model.name) | {"max_tokens": stream_length or 999, "system": "Be brief."}
-        reply = claude.messages.create(**wanted)  # type: ignore[call-overload]
-        with claude.messages.stream(**wanted) as stream:  # type: ignore[arg-type]
-            assert "".join(stream.text_stream) == reply.content[0].text
-            final = stream.get_final_message()
-        assert final.usage.output_tokens == reply.usage.output_tokens == len(pieces)
-        assert reply.stop_reason == ("max_tokens" if stream_length else "end_turn")
-        assert reply.usage.input_tokens == final.usage.input_tokens == 4
-    assert "not a language model" in ai.responses.create(model=model.name, input="x").output_text
-    wanted.pop("max_tokens")
-    assert claude.messages.count_tokens(**wanted).input_tokens == 4  # type: ignore[arg-type]
-
-
-def test_what_the_built_in_upstream_cannot_do_it_refuses(
-    ai: openai.OpenAI, claude: anthropic.Anthropic, model: ServedModel
-) -> None:
+    hello: Any = [{"role": "user", "content": HELLO}]
+    chat = ai.chat.completions.create(model=model.name, messages=hello)
+    assert "not a language model" in str(chat.choices[0].message.content)
+    completion = ai.completions.create(model=model.name, prompt=HELLO)
+    assert "not a language model" in completion.choices[0].text
+    assert ai.embeddings.create(model=model.name, input=HELLO).data[0].embedding
     with pytest.raises(openai.BadRequestError, match="can't be called at /v1/moderations"):
         ai.moderations.create(model=model.name, input=HELLO)
-    with pytest.raises(openai.BadRequestError, match="can't be called at /v1/audio/speech"):
-        ai.audio.speech.create(model=model.name, input=HELLO, voice="alloy")
-    with pytest.raises(anthropic.BadRequestError) as refused:
-        claude.messages.create(model=model.name, max_tokens=1, messages=7)  # type: ignore[call-overload]
+    with pytest.raises(openai.BadRequestError, match="can't be called at /v1/responses"):
+        ai.responses.create(model=model.name, input=HELLO)
+    with pytest.raises(
+        anthropic.BadRequestError, match="can't be called at /v1/messages"
+    ) as refused:
+        claude.messages.create(**messages(model.name))  # type: ignore[call-overload]
     assert refused.value.type == "invalid_request_error"

@@ -289,7 +289,7 @@ def test_refusals(live: Server, key: str, serve_model: Serve, model: ServedModel
     assert "multipart/form-data" in reply.json()["error"]["message"]
     reply = upload(live, key, field("model", model.name), file(b"x"))
     assert (reply.status, reply.code) == (400, "invalid_request")
-    assert "loopback" in reply.json()["error"]["message"]
+    assert "built-in" in reply.json()["error"]["message"]
     for theirs in ("u-0000000000cc/theirs", " " + model.name, model.name + "\r\n"):
         assert upload(live, key, field("model", theirs), file(SOUND)).code == "model_not_found"
     assert upload(live, key, file(SOUND)).code == "missing_required_parameter"
