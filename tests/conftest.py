@@ -249,6 +249,7 @@ def fake(upstream_server: FakeUpstream) -> FakeUpstream:
     upstream_server.told.clear()
     upstream_server.cut_at.clear()
     upstream_server.may_go_on.clear()
+    upstream_server.arrived = 0
     return upstream_server
 
 

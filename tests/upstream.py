@@ -91,14 +91,10 @@ class Upstream:
             self.arrived = len(body)
             if b"\r\n\r\nearly" in body[:1000]:
                 break
-            if b"\r\n\r\nreluctant" in body[:1000] and not self.may_go_on.is_set():
-                await asyncio.to_thread(self.may_go_on.wait, 90)
         return bytes(body)
 
     async def _early(self, request: web.Request, status: str) -> web.StreamResponse:
         return await self._status(request, status)
-
-    _reluctant = _echo_form
 
     async def _shaped(self, request: web.Request, _: str) -> web.StreamResponse:
         """As a good server answers at this path: whole, or as a stream where one is asked for."""

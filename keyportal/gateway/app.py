@@ -111,11 +111,11 @@ class Gateway:
             raise EndpointNotAllowed(Endpoints(call.verdict.endpoints).label.lower())
         request = await self._read(endpoint, scope, receive, send)
         watch = None
-        if isinstance(request, CallRequest) and "keyportal.when_gone" in scope:
+        if "keyportal.when_gone" in scope:
             scope["keyportal.when_gone"](call.leave)
         else:
-            # Of another server than our own, or of an upload, the rest must be asked for.
-            watch = asyncio.create_task(_watch(request, receive, call))
+            # Another server than our own must be asked.
+            watch = asyncio.create_task(_watch(receive, call))
         try:
             with self._journey(request, endpoint, call, scope["headers"]) as journey:
                 await pass_on(await journey.answer(), call, send)
@@ -127,18 +127,23 @@ class Gateway:
     async def _read(
         self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
     ) -> CallRequest | Upload:
-        """What the caller wants, as far as it must be known before anybody is asked."""
+        """Read the whole body. Judge the key again if that took more than a second."""
         began = time.monotonic()
-        if endpoint.takes_form:
-            upload = await Upload.begin(scope, receive, send)
-        else:
-            body = await read_body(scope, receive, send)
-        call: Call = scope["keyportal.call"]
-        if time.monotonic() - began > SLOW_BODY_SECONDS and not await self.admission.judge(
-            call.digest
-        ):
-            raise InvalidKey  # Deleted while its body was still on the way.
-        return upload if endpoint.takes_form else read_call(body)
+        read = Upload.read if endpoint.takes_form else read_body
+        body = await read(scope, receive, send)
+        if time.monotonic() - began > SLOW_BODY_SECONDS:
+            try:
+                await self._judge_again(scope["keyportal.call"])
+            except BaseException:
+                if isinstance(body, Upload):
+                    body.close()
+                raise
+        return body if isinstance(body, Upload) else read_call(body)
+
+    async def _judge_again(self, call: Call) -> None:
+        """Raises `InvalidKey` if the key was deleted while its request's body was on the way."""
+        if not await self.admission.judge(call.digest):
+            raise InvalidKey
 
     def _journey(
         self, request: CallRequest | Upload, endpoint: Endpoint, call: Call, headers: Headers
@@ -146,7 +151,7 @@ class Gateway:
         served = self._find(request.model, call.verdict)
         call.model = request.model
         hidden = endpoint.takes_stream_options and request.ask_for_usage()
-        asked = Asked(endpoint, headers, call.request_id)
+        asked = Asked(endpoint, headers, call.request_id, request.content_type)
 
         async def ask(target: Target) -> Answer:
             body = request.addressed_to(target.model)
@@ -156,7 +161,7 @@ class Gateway:
                 return loopback.answer(endpoint.path, body)
             return await self.relay.ask(target, asked, body)
 
-        return Journey(served.targets, ask, can_repeat=request.can_repeat)
+        return Journey(served.targets, ask)
 
     async def _models(self, name: str, scope: Scope, send: Send) -> None:
         call: Call = scope["keyportal.call"]
@@ -212,10 +217,8 @@ def _listed(served: Served) -> dict[str, object]:
     }
 
 
-async def _watch(request: CallRequest | Upload, receive: Receive, call: Call) -> None:
-    """Bring in what is still to come of an upload; after that, wait for its client to go away."""
-    if isinstance(request, Upload):
-        await request.pump(call)
+async def _watch(receive: Receive, call: Call) -> None:
+    """Wait for the client to go away."""
     while (await receive())["type"] != "http.disconnect":
         pass
     call.leave()

@@ -92,8 +92,8 @@ class CallRequest(NamedTuple):
     fields: dict[str, msgspec.Raw]
 
     @property
-    def can_repeat(self) -> bool:
-        return True
+    def content_type(self) -> bytes:
+        return JSON
 
     def close(self) -> None:
         """There is nothing to give back."""

@@ -218,9 +218,8 @@ class Client:
 
 def _head(address: Address, endpoint: str, headers: Headers, body: Body) -> bytes:
     length = len(body) if isinstance(body, bytes) else body.length
-    framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
     lines = [_opening(address, endpoint), *[name + b": " + value for name, value in headers]]
-    head = b"\r\n".join([*lines, framing])
+    head = b"\r\n".join([*lines, b"Content-Length: %d" % length])
     # A line break in a value would be the end of its header, and the beginning of another.
     breaks = len(lines) + 1
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks:

@@ -20,9 +20,8 @@ class Streamed(NamedTuple):
     """A body that is sent piece by piece."""
 
     chunks: AsyncIterable[bytes]
-    content_type: str
-    length: int | None
-    """Bytes; None where nobody knows yet."""
+    length: int
+    """Bytes."""
 
 
 Body = bytes | Streamed
@@ -130,16 +129,11 @@ class Connection(asyncio.Protocol):
         """No faster than it is taken. The answer may begin, and end, before it is all sent."""
         left = body.length
         async for part in body.chunks:
-            if left is not None:
-                left -= len(part)
-                self._transport.write(part)
-            elif part:
-                self._transport.writelines([b"%x\r\n" % len(part), part, b"\r\n"])
+            left -= len(part)
+            self._transport.write(part)
             if self._drained is not None:
                 await self._drained
-        if left is None:
-            self._transport.write(b"0\r\n\r\n")
-        elif left:
+        if left:
             raise Broken("The body was not as long as was said.")
 
     def _sent(self, sender: "asyncio.Task[None]") -> None:

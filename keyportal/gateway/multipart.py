@@ -55,8 +55,8 @@ class Form:
         """The model's part while it is being read."""
 
     @property
-    def content_type(self) -> str:
-        return f"{MEDIA_TYPE.decode()}; boundary={self._boundary.decode()}"
+    def content_type(self) -> bytes:
+        return MEDIA_TYPE + b"; boundary=" + self._boundary
 
     @property
     def closing(self) -> bytes:

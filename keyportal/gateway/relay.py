@@ -39,6 +39,7 @@ class Asked(NamedTuple):
     headers: Headers
     """All that the caller sent; only the listed ones cross."""
     request_id: str
+    content_type: bytes
 
 
 async def pass_on(answer: Answer, call: Call, send: Send) -> None:
@@ -113,7 +114,7 @@ class Relay:
             response = await self._client.post(
                 address_of(target.base_url),
                 asked.endpoint.path,
-                _request_headers(target, asked, body),
+                _request_headers(target, asked),
                 body,
                 connect_timeout=target.connect_timeout,
                 read_timeout=target.read_timeout,
@@ -160,11 +161,10 @@ def _told(failure: Failure) -> GatewayError:
     return UpstreamTimedOut() if isinstance(failure, Silent) else UpstreamFailed()
 
 
-def _request_headers(target: Target, asked: Asked, body: bytes | Streamed) -> Headers:
-    content_type = b"application/json" if isinstance(body, bytes) else body.content_type.encode()
+def _request_headers(target: Target, asked: Asked) -> Headers:
     headers = [
         *[header for header in asked.headers if header[0] in REQUEST_HEADERS],
-        (b"Content-Type", content_type),
+        (b"Content-Type", asked.content_type),
         (b"Accept-Encoding", b"identity"),
         (b"X-Request-Id", asked.request_id.encode()),
     ]

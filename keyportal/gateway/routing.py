@@ -45,18 +45,15 @@ class Journey:
     gone to the caller. The one before may have begun to work on it, though.
     """
 
-    __slots__ = ("_answer", "_ask", "_at", "_can_repeat", "_is_trial", "_left")
+    __slots__ = ("_answer", "_ask", "_at", "_is_trial", "_left")
 
     def __init__(
         self,
         targets: Sequence[Target],
         ask: Callable[[Target], Awaitable[Answer]],
-        *,
-        can_repeat: bool,
     ) -> None:
         self._left = targets
         self._ask = ask
-        self._can_repeat = can_repeat
         self._at: health.Health | None = None
         self._is_trial = False
         self._answer: Answer | None = None
@@ -78,7 +75,7 @@ class Journey:
         """What the first that answers says, or the last failure."""
         while True:
             target = pick(self._left)
-            is_last = len(self._left) == 1 or not self._can_repeat
+            is_last = len(self._left) == 1
             if not is_last:
                 self._left = [other for other in self._left if other is not target]
             self._arrive(target)

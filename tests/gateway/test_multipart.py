@@ -57,8 +57,8 @@ def test_all_but_the_model_goes_on_byte_for_byte(size: int) -> None:
 def test_our_framing_is_ours_and_new_each_time() -> None:
     one, two = Form(TYPE), Form(TYPE)
     assert one.content_type != two.content_type
-    assert re.fullmatch(r"multipart/form-data; boundary=[0-9a-f]{32}", one.content_type)
-    boundary = one.content_type.partition("=")[2].encode()
+    assert re.fullmatch(rb"multipart/form-data; boundary=[0-9a-f]{32}", one.content_type)
+    boundary = one.content_type.partition(b"=")[2]
     assert one.model_part("tiny") == (
         b"--" + boundary + b'\r\nContent-Disposition: form-data; name="model"\r\n\r\ntiny\r\n'
     )

@@ -70,7 +70,8 @@ def ask(base_url: str) -> None:
     async def ask() -> None:
         relay = Relay()
         try:
-            await relay.ask(target, Asked(Endpoint("/chat/completions"), [], "req_1"), b"{}")
+            asked = Asked(Endpoint("/chat/completions"), [], "req_1", b"application/json")
+            await relay.ask(target, asked, b"{}")
         finally:
             relay.close()
 

@@ -108,10 +108,10 @@ class World:
         headers = [(b"retry-after", b"30")] if outcome in {429, 503} else []
         return Answer(outcome, headers, Closing(target.upstream, self.closed))
 
-    def travel(self, *, can_repeat: bool = True) -> int:
+    def travel(self) -> int:
         async def travel() -> int:
             some = targets(**dict.fromkeys(self.outcomes, 1))
-            with Journey(some, self.ask, can_repeat=can_repeat) as journey:
+            with Journey(some, self.ask) as journey:
                 answer = await journey.answer()
                 assert health.of(self.asked[-1]).calls == 1
                 return answer.status
@@ -172,18 +172,6 @@ def test_silence_is_not_asked_elsewhere() -> None:
 
 
 @pytest.mark.usefixtures("in_order")
-@pytest.mark.parametrize("failure", FAILURES, ids=str)
-def test_what_cannot_be_sent_again_is_not(failure: Outcome) -> None:
-    world = World(bad=failure, good=200)
-    if isinstance(failure, GatewayError):
-        with pytest.raises(type(failure)):
-            world.travel(can_repeat=False)
-    else:
-        assert world.travel(can_repeat=False) == failure
-    assert world.asked == ["bad"]
-
-
-@pytest.mark.usefixtures("in_order")
 def test_a_refusal_of_our_own_says_nothing_about_an_upstream() -> None:
     world = World(a=BadRequest(), b=200)
     with pytest.raises(BadRequest):
@@ -197,7 +185,7 @@ def test_an_answer_that_breaks_off_is_a_failure_and_no_reason_to_ask_again() -> 
     world = World(a=200, b=200)
 
     async def break_off() -> None:
-        with Journey(targets(a=1, b=1), world.ask, can_repeat=True) as journey:
+        with Journey(targets(a=1, b=1), world.ask) as journey:
             await journey.answer()
             raise UpstreamFailed
 
@@ -212,7 +200,7 @@ def test_a_trial_that_is_called_off_leaves_room_for_the_next() -> None:
     health.of("a").failures = 1
 
     async def leave() -> None:
-        with Journey(targets(a=1), World(a=200).ask, can_repeat=True):
+        with Journey(targets(a=1), World(a=200).ask):
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
@@ -229,7 +217,7 @@ def test_retry_after_is_read_with_care(wish: bytes, rest: float) -> None:
         return json_answer({})._replace(status=429, headers=[(b"retry-after", wish)])
 
     async def travel() -> float:
-        with Journey(targets(a=1), ask, can_repeat=True) as journey:
+        with Journey(targets(a=1), ask) as journey:
             await journey.answer()
         return health.of("a").rests_until - asyncio.get_running_loop().time()
 
