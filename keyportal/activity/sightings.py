@@ -30,6 +30,7 @@ class Sighting(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["public_id", "start", "what"], name="sighting_unique")
         ]
+        indexes: ClassVar = [models.Index(fields=["start"], name="sighting_by_age")]
 
     def __str__(self) -> str:
         return f"{self.public_id} {self.what}"
@@ -52,7 +53,8 @@ class Look(models.Model):
             models.UniqueConstraint(fields=["public_id", "start", "network"], name="look_unique")
         ]
         indexes: ClassVar = [
-            models.Index(fields=["team_slug", "-seen_at", "-id"], name="look_by_team")
+            models.Index(fields=["team_slug", "-seen_at", "-id"], name="look_by_team"),
+            models.Index(fields=["seen_at"], name="look_by_age"),
         ]
 
     def __str__(self) -> str:
@@ -63,15 +65,12 @@ class AlarmQuerySet(models.QuerySet["Alarm"]):
     def raise_once(self, public_id: str, action: str) -> bool:
         """Whether people are to be told now: not if they were within the hour.
 
-        Of several that ask at one time, it is the one that gets its row in; the others wait for
-        its transaction.
+        Of several that ask at one time, one gets True. The others wait for its transaction.
         """
         now, connection = timezone.now(), connections[self.db]
-        # Not updated but made anew: rows stay in the order of their times, as cleaning wants them.
-        self.filter(public_id=public_id, action=action, raised_at__lte=now - PAUSE).delete()
+        adapt = connection.ops.adapt_datetimefield_value
         with connection.cursor() as cursor:
-            moment = connection.ops.adapt_datetimefield_value(now)
-            cursor.execute(_RAISE, [public_id, str(action), moment])
+            cursor.execute(_RAISE, [public_id, str(action), adapt(now), adapt(now - PAUSE)])
             return bool(cursor.rowcount)
 
 
@@ -93,7 +92,9 @@ class Alarm(models.Model):
         return f"{self.action} {self.public_id}"
 
 
+_ALARMS = Alarm._meta.db_table
 _RAISE = f"""
-INSERT INTO {Alarm._meta.db_table} (public_id, action, raised_at) VALUES (%s, %s, %s)
-ON CONFLICT DO NOTHING
+INSERT INTO {_ALARMS} (public_id, action, raised_at) VALUES (%s, %s, %s)
+ON CONFLICT (public_id, action) DO UPDATE SET raised_at = excluded.raised_at
+WHERE {_ALARMS}.raised_at <= %s
 """  # noqa: S608 - our own names

@@ -56,7 +56,8 @@ class Call(models.Model):
 
     class Meta:
         indexes: ClassVar = [
-            models.Index(fields=["team_slug", "-started_at", "-id"], name="call_by_team")
+            models.Index(fields=["team_slug", "-started_at", "-id"], name="call_by_team"),
+            models.Index(fields=["started_at"], name="call_by_age"),
         ]
 
     def __str__(self) -> str:
@@ -112,6 +113,7 @@ class Usage(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["public_id", "start"], name="%(class)s_by_key"),
+            models.Index(fields=["start"], name="%(class)s_by_age"),
         ]
 
     def __str__(self) -> str:
@@ -134,7 +136,7 @@ class Flush(models.Model):
     """The mark of a flush that was written, so that repeating it after a doubt changes nothing."""
 
     mark = models.CharField(max_length=40, unique=True)
-    at = models.DateTimeField(auto_now_add=True)
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     def __str__(self) -> str:
         return self.mark

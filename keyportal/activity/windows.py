@@ -79,6 +79,7 @@ class Window(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["subject", "kind", "start"], name="window_unique")
         ]
+        indexes: ClassVar = [models.Index(fields=["kind", "start"], name="window_by_age")]
 
     def __str__(self) -> str:
         return f"{self.subject} {self.kind} {self.start}"

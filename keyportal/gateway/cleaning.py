@@ -1,15 +1,16 @@
-"""Rows that have had their time go, a few at once, so that no writer waits for long.
+"""Delete old rows, a few at once, so that no writer waits for long.
 
-Each worker cleans; on PostgreSQL they skip what another is about to delete.
+Each worker does so once a minute; on PostgreSQL it skips rows that another is deleting.
 """
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
 from django.conf import settings
 from django.db import connections
+from django.db.models import Model
 
 from keyportal.activity.running import EndWish, Running
 from keyportal.activity.sightings import Alarm, Look, Sighting
@@ -24,33 +25,39 @@ SLICE = 500
 
 
 class Ageing(NamedTuple):
-    """Rows of a table, and for how long they are kept."""
+    """Rows of a table, and how long they are kept."""
 
-    table: str
+    model: type[Model]
     column: str
+    """The time by which a row is old. Indexed, except where rows are few and this time is
+    written again and again, which an index would make slower: leases, running calls."""
     kept: timedelta
-    condition: str = ""
+    condition: str = "true"
+
+    @property
+    def table(self) -> str:
+        return self.model._meta.db_table
 
 
 def ageing() -> tuple[Ageing, ...]:
     return (
-        Ageing(Call._meta.db_table, "started_at", timedelta(days=settings.CALL_DAYS)),
-        Ageing(UsageMinute._meta.db_table, "start", timedelta(hours=48)),
-        Ageing(UsageHour._meta.db_table, "start", timedelta(days=100)),
-        Ageing(Window._meta.db_table, "start", timedelta(minutes=10), "WHERE kind = 1"),
-        Ageing(Window._meta.db_table, "start", timedelta(days=3), "WHERE kind = 2"),
-        Ageing(Window._meta.db_table, "start", timedelta(days=70), "WHERE kind = 3"),
-        Ageing(Flush._meta.db_table, "at", timedelta(days=1)),
-        Ageing(Running._meta.db_table, "written_at", timedelta(minutes=1)),
-        Ageing(EndWish._meta.db_table, "wished_at", timedelta(minutes=5)),
-        Ageing(Lease._meta.db_table, "seen_at", timedelta(hours=1)),
+        Ageing(Call, "started_at", timedelta(days=settings.CALL_DAYS)),
+        Ageing(UsageMinute, "start", timedelta(hours=48)),
+        Ageing(UsageHour, "start", timedelta(days=100)),
+        Ageing(Window, "start", timedelta(minutes=10), "kind = 1"),
+        Ageing(Window, "start", timedelta(days=3), "kind = 2"),
+        Ageing(Window, "start", timedelta(days=70), "kind = 3"),
+        Ageing(Flush, "at", timedelta(days=1)),
+        Ageing(Running, "written_at", timedelta(minutes=1)),
+        Ageing(EndWish, "wished_at", timedelta(minutes=5)),
+        Ageing(Lease, "seen_at", timedelta(hours=1)),
         # Much longer than a key is reminded of one end.
-        Ageing(Reminder._meta.db_table, "created_at", timedelta(days=60)),
-        Ageing(Remnant._meta.db_table, "reported_at", KEPT),
-        Ageing(Sighting._meta.db_table, "start", timedelta(minutes=20)),
+        Ageing(Reminder, "created_at", timedelta(days=60)),
+        Ageing(Remnant, "reported_at", KEPT),
+        Ageing(Sighting, "start", timedelta(minutes=20)),
         # With the calls, beside which they are read.
-        Ageing(Look._meta.db_table, "seen_at", timedelta(days=settings.CALL_DAYS)),
-        Ageing(Alarm._meta.db_table, "raised_at", timedelta(days=1)),
+        Ageing(Look, "seen_at", timedelta(days=settings.CALL_DAYS)),
+        Ageing(Alarm, "raised_at", timedelta(days=1)),
     )
 
 
@@ -77,23 +84,25 @@ class Cleaner:
 
 
 def delete(rows: Ageing) -> int:
-    """Delete the old ones among the first few, and return how many they were.
+    """Delete the oldest of those that are old enough, a slice at most; return how many.
 
-    No row is older than one that was written before it, so nothing old lies behind a young one,
-    and no more than a slice is ever looked at.
+    The database's clock decides what is old.
     """
     connection = connections[ALIAS]
-    before = connection.ops.adapt_datetimefield_value(datetime.now(UTC) - rows.kept)
-    # Materialized: a planner that takes the table for small would ask for the first few once more
-    # for each row of it, and get others each time, because those are locked by now.
-    lock, once = "", ""
+    seconds = int(rows.kept.total_seconds())
     if connection.vendor == "postgresql":
+        before = f"now() - interval '{seconds} seconds'"
+        # Materialized: a planner that takes the table for small would select again for each row
+        # of it, and lock other rows each time.
         lock, once = "FOR UPDATE SKIP LOCKED", "MATERIALIZED"
+    else:
+        # Times are text here, as Django writes them.
+        before = f"strftime('%Y-%m-%d %H:%M:%f', 'now', '-{seconds} seconds')"
+        lock, once = "", ""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"DELETE FROM {rows.table} WHERE id IN (WITH first AS {once} "  # noqa: S608 - our own names
-            f"(SELECT id, {rows.column} FROM {rows.table} {rows.condition} "
-            f"ORDER BY id LIMIT {SLICE} {lock}) SELECT id FROM first WHERE {rows.column} < %s)",
-            [before],
+            f"DELETE FROM {rows.table} WHERE id IN (WITH old AS {once} ("  # noqa: S608 - our own names
+            f"SELECT id FROM {rows.table} WHERE {rows.condition} AND {rows.column} < {before} "
+            f"ORDER BY {rows.column} LIMIT {SLICE} {lock}) SELECT id FROM old)"
         )
         return int(cursor.rowcount)

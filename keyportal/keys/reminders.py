@@ -14,7 +14,7 @@ class Reminder(models.Model):
     public_id = models.CharField(max_length=8)
     expires_at = models.DateTimeField(help_text="A key whose end is moved gets new reminders.")
     days = models.SmallIntegerField(help_text="Days before the end; 0: the key has expired.")
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     class Meta:
         constraints: ClassVar = [

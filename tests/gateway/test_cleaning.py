@@ -1,7 +1,7 @@
 """Rows that have had their time go, a slice at a time, and no others."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from keyportal.activity.models import (
 )
 from keyportal.activity.windows import Kind
 from keyportal.gateway import cleaning as module
-from keyportal.gateway.cleaning import Cleaner
+from keyportal.gateway.cleaning import SLICE, Cleaner
 from keyportal.gateway.writer import ALIAS, Writer
 from keyportal.keys.models import Reminder, Remnant
 from keyportal.teams.models import Team, User
@@ -135,6 +135,45 @@ def test_a_slice_is_no_more_than_that_however_the_database_goes_about_it(
         if settings.IS_POSTGRESQL:
             cursor.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
         assert [module.delete(rows) for _ in range(3)] == [100, 100, 50]
+
+
+def lease(worker: str, when: Any) -> Lease:
+    return Lease(subject="key:k", worker=worker, calls=1, seen_at=when)
+
+
+def running(worker: str, when: Any) -> Running:
+    return Running(worker=worker, team_slug="t", written_at=when)
+
+
+def window(subject: str, when: Any) -> Window:
+    return Window(subject=subject, kind=Kind.MINUTE, start=when)
+
+
+def reminder(public_id: str, when: Any) -> Reminder:
+    return Reminder(public_id=public_id, days=1, expires_at=when)
+
+
+@pytest.mark.parametrize(
+    ("table", "make", "column"),
+    [
+        (Call, lambda _, when: call(started_at=when), "started_at"),
+        (Lease, lease, "seen_at"),
+        (Running, running, "written_at"),
+        (Window, window, "start"),
+        (Reminder, reminder, "created_at"),
+    ],
+    ids=["calls", "leases", "running calls", "counters", "reminders"],
+)
+def test_rows_that_are_updated_in_place_hide_no_old_ones(
+    writer: Writer, table: Any, make: Callable[[str, Any], Any], column: str
+) -> None:
+    """More than a slice of living rows comes first by id."""
+    living = table.objects.bulk_create(make(f"{n}", ago(days=100)) for n in range(SLICE))
+    table.objects.bulk_create(make(f"{n}", ago(days=99)) for n in range(SLICE, SLICE + 700))
+    table.objects.update(**{column: ago(days=99)})
+    table.objects.filter(pk__in=[row.pk for row in living]).update(**{column: ago()})
+    clean(writer)
+    assert set(table.objects.values_list("pk", flat=True)) == {row.pk for row in living}
 
 
 def test_a_database_that_is_away_ends_no_cleaner(

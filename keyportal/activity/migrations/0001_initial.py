@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('mark', models.CharField(max_length=40, unique=True)),
-                ('at', models.DateTimeField(auto_now_add=True)),
+                ('at', models.DateTimeField(auto_now_add=True, db_index=True)),
             ],
         ),
         migrations.CreateModel(
@@ -97,7 +97,7 @@ class Migration(migrations.Migration):
                 ('agent', models.CharField(blank=True, max_length=200)),
             ],
             options={
-                'indexes': [models.Index(fields=['team_slug', '-started_at', '-id'], name='call_by_team')],
+                'indexes': [models.Index(fields=['team_slug', '-started_at', '-id'], name='call_by_team'), models.Index(fields=['started_at'], name='call_by_age')],
             },
         ),
         migrations.CreateModel(
@@ -137,7 +137,7 @@ class Migration(migrations.Migration):
                 ('seen_at', models.DateTimeField()),
             ],
             options={
-                'indexes': [models.Index(fields=['team_slug', '-seen_at', '-id'], name='look_by_team')],
+                'indexes': [models.Index(fields=['team_slug', '-seen_at', '-id'], name='look_by_team'), models.Index(fields=['seen_at'], name='look_by_age')],
                 'constraints': [models.UniqueConstraint(fields=('public_id', 'start', 'network'), name='look_unique')],
             },
         ),
@@ -164,6 +164,7 @@ class Migration(migrations.Migration):
                 ('count', models.BigIntegerField(default=1)),
             ],
             options={
+                'indexes': [models.Index(fields=['start'], name='sighting_by_age')],
                 'constraints': [models.UniqueConstraint(fields=('public_id', 'start', 'what'), name='sighting_unique')],
             },
         ),
@@ -198,7 +199,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'abstract': False,
-                'indexes': [models.Index(fields=['public_id', 'start'], name='usageday_by_key')],
+                'indexes': [models.Index(fields=['public_id', 'start'], name='usageday_by_key'), models.Index(fields=['start'], name='usageday_by_age')],
                 'constraints': [models.UniqueConstraint(fields=('team_slug', 'start', 'public_id', 'owner_id', 'model'), name='usageday_unique')],
             },
         ),
@@ -233,7 +234,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'abstract': False,
-                'indexes': [models.Index(fields=['public_id', 'start'], name='usagehour_by_key')],
+                'indexes': [models.Index(fields=['public_id', 'start'], name='usagehour_by_key'), models.Index(fields=['start'], name='usagehour_by_age')],
                 'constraints': [models.UniqueConstraint(fields=('team_slug', 'start', 'public_id', 'owner_id', 'model'), name='usagehour_unique')],
             },
         ),
@@ -268,7 +269,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'abstract': False,
-                'indexes': [models.Index(fields=['public_id', 'start'], name='usageminute_by_key')],
+                'indexes': [models.Index(fields=['public_id', 'start'], name='usageminute_by_key'), models.Index(fields=['start'], name='usageminute_by_age')],
                 'constraints': [models.UniqueConstraint(fields=('team_slug', 'start', 'public_id', 'owner_id', 'model'), name='usageminute_unique')],
             },
         ),
@@ -283,6 +284,7 @@ class Migration(migrations.Migration):
                 ('tokens', models.BigIntegerField(default=0)),
             ],
             options={
+                'indexes': [models.Index(fields=['kind', 'start'], name='window_by_age')],
                 'constraints': [models.UniqueConstraint(fields=('subject', 'kind', 'start'), name='window_unique')],
             },
         ),

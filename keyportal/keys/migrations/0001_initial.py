@@ -93,7 +93,7 @@ class Migration(migrations.Migration):
                 ('public_id', models.CharField(max_length=8)),
                 ('expires_at', models.DateTimeField(help_text='A key whose end is moved gets new reminders.')),
                 ('days', models.SmallIntegerField(help_text='Days before the end; 0: the key has expired.')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('created_at', models.DateTimeField(auto_now_add=True, db_index=True)),
             ],
             options={
                 'constraints': [models.UniqueConstraint(fields=('public_id', 'expires_at', 'days'), name='reminder_unique')],
