@@ -773,7 +773,7 @@ def test_operators_see_how_each_upstream_fares(
     monkeypatch.setattr(health, "_upstreams", {})
     path = "/admin/catalog/upstream/"
     assert "not called yet; 0 in flight" in operator.get(path).content.decode()
-    health.of(upstream.name).failed("503", 30)
+    health.of(upstream.fingerprint).failed("503", 30)
     text = operator.get(path).content.decode()
     assert "fails (503), left alone for 30 s; 0 in flight" in text
     assert "as this worker sees it" in text.lower()

@@ -1,11 +1,12 @@
 """How each upstream fares, as this process sees it: one that fails is left alone for a while.
 
 The gateway writes what it meets here, the portal reads it. Nothing is stored and nothing is
-shared: another worker has its own view, and learns of a failure by meeting it.
+shared: another worker has its own view, and learns of a failure by meeting it. An upstream whose
+settings change starts fresh.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 FIRST_REST = 1.0  # Seconds; doubled with each failure after a rest.
 LONGEST_REST = 60.0
@@ -72,17 +73,24 @@ class Health:
 _upstreams: dict[str, Health] = {}
 
 
-def of(upstream: str) -> Health:
-    """The health of the upstream with this name."""
-    found = _upstreams.get(upstream)
-    if found is None:
-        found = _upstreams[upstream] = Health()
-    return found
+def of(fingerprint: str) -> Health:
+    """The health of the upstream with this fingerprint."""
+    health = _upstreams.get(fingerprint)
+    if health is None:
+        health = _upstreams[fingerprint] = Health()
+    return health
 
 
-def summary(upstreams: Iterable[str]) -> str:
+def keep_only(fingerprints: Collection[str]) -> None:
+    """Forget upstreams that are gone or were changed. May run in another thread."""
+    for fingerprint in tuple(_upstreams):
+        if fingerprint not in fingerprints:
+            _upstreams.pop(fingerprint, None)
+
+
+def summary(fingerprints: Iterable[str]) -> str:
     """How those that serve one model fare together, without saying which they are."""
-    found = [of(upstream) for upstream in upstreams]
+    found = [of(fingerprint) for fingerprint in fingerprints]
     failing = sum(bool(health.failures) for health in found)
     if failing == len(found):
         return "Fails"

@@ -1,5 +1,6 @@
 """What can be called: upstream servers, the names we serve, and the routes between them."""
 
+import hashlib
 import ipaddress
 import re
 import secrets
@@ -94,6 +95,16 @@ class Upstream(models.Model):
             )
 
     @property
+    def fingerprint(self) -> str:
+        """Another one after each change of what decides whether calls to this server succeed.
+
+        The circuit breaker keeps its state under it, so a corrected server starts fresh.
+        """
+        settings = (self.base_url, self.encrypted_credential)
+        timeouts = (float(self.connect_timeout), float(self.read_timeout))
+        return hashlib.sha256(repr((self.pk, *settings, *timeouts)).encode()).hexdigest()
+
+    @property
     def credential(self) -> str:
         """The bearer token that we show this server, in clear; empty for none.
 
@@ -178,7 +189,7 @@ class ServedModel(models.Model):
     @property
     def health(self) -> str:
         """In this process's view; see `with_upstreams`."""
-        return health.summary({route.upstream.name for route in self.routes.all()})
+        return health.summary({route.upstream.fingerprint for route in self.routes.all()})
 
 
 class Route(models.Model):

@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 
 from django.core.exceptions import ValidationError
 
+from keyportal.catalog import health
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, validate_base_url
 
@@ -14,7 +15,8 @@ logger = logging.getLogger(__name__)
 class Target(NamedTuple):
     """Where a call goes: one route, with its upstream."""
 
-    upstream: str
+    fingerprint: str
+    """Of the upstream and its settings, see `Upstream.fingerprint`."""
     base_url: str
     credential: str
     model: str
@@ -61,6 +63,7 @@ class Snapshot(NamedTuple):
         for route in routes.order_by("pk"):
             if target := _target(route):
                 targets.setdefault(route.model_id, []).append(target)
+        health.keep_only({to.fingerprint for some in targets.values() for to in some})
         served = ServedModel.objects.using(using).select_related("team").order_by("name")
         return cls(
             number,
@@ -88,7 +91,7 @@ def _target(route: Route) -> Target | None:
         logger.error("Upstream %s is left out: %s", upstream.name, error)
         return None
     return Target(
-        upstream.name,
+        upstream.fingerprint,
         upstream.base_url,
         credential,
         route.upstream_model,

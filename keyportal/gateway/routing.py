@@ -27,7 +27,7 @@ def pick(targets: Sequence[Target]) -> Target:
     if len(targets) == 1:
         return targets[0]
     now = time.monotonic()
-    well = [target for target in targets if health.of(target.upstream).may_be_asked(now)]
+    well = [target for target in targets if health.of(target.fingerprint).may_be_asked(now)]
     among = well or targets
     weights = [target.weight for target in among]
     first, second = random.choices(among, weights, k=2)  # noqa: S311 - spreads load, no secret
@@ -35,7 +35,7 @@ def pick(targets: Sequence[Target]) -> Target:
 
 
 def _load(target: Target) -> float:
-    return health.of(target.upstream).calls / target.weight
+    return health.of(target.fingerprint).calls / target.weight
 
 
 class Journey:
@@ -92,7 +92,7 @@ class Journey:
             self._leave(None)
 
     def _arrive(self, target: Target) -> None:
-        self._at = health.of(target.upstream)
+        self._at = health.of(target.fingerprint)
         self._is_trial = self._at.begin()
 
     def _is_good(self, answer: Answer) -> bool:

@@ -51,11 +51,12 @@ def test_it_tells_how_a_models_servers_fare_and_not_which_they_are(
     monkeypatch.setattr(health, "_upstreams", {})
     served = serve("public/deepseek-r1")
     Upstream.objects.update(name="gpu-7")
+    first = Upstream.objects.get()
     other = Upstream.objects.create(name="gpu-8", base_url="http://192.0.2.8:8000/v1")
     Route.objects.create(model=served, upstream=other, upstream_model="x")
     unused = Upstream.objects.create(name="gpu-9", base_url="http://192.0.2.9:8000/v1")
     Route.objects.create(model=served, upstream=unused, upstream_model="x", weight=0)
-    health.of("gpu-9").failed("502")
+    health.of(unused.fingerprint).failed("502")
 
     def told() -> list[str]:
         text = sign_in(vera).get(MODELS).content.decode()
@@ -64,11 +65,11 @@ def test_it_tells_how_a_models_servers_fare_and_not_which_they_are(
         return re.findall(r'data-label="Health">([^<]*)<', text)
 
     assert told() == ["Not called yet", "Not called yet"]
-    health.of("gpu-7").answered()
+    health.of(first.fingerprint).answered()
     assert told() == ["Answers", "Answers"]
-    health.of("gpu-8").failed("502")
+    health.of(other.fingerprint).failed("502")
     assert told() == ["1 of 2 servers fail", "Answers"]
-    health.of("gpu-7").failed("502")
+    health.of(first.fingerprint).failed("502")
     assert told() == ["Fails", "Fails"]
 
 

@@ -3,6 +3,7 @@
 import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from keyportal.catalog import health
 from keyportal.catalog import snapshot as module
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
 from keyportal.catalog.snapshot import Served, Snapshot, Target
@@ -43,7 +44,8 @@ def test_a_catalog_that_nothing_was_ever_put_in_is_read_once() -> None:
 
 
 def test_a_model_is_read_with_all_that_a_call_needs(public: ServedModel) -> None:
-    route(public, upstream("gpu", "sk-upstream"), "meta/llama", weight=3)
+    gpu = upstream("gpu", "sk-upstream")
+    route(public, gpu, "meta/llama", weight=3)
     snapshot = read()
     assert snapshot.version == CatalogVersion.objects.get().version
     assert snapshot.models == {
@@ -53,7 +55,9 @@ def test_a_model_is_read_with_all_that_a_call_needs(public: ServedModel) -> None
             owned_by="public",
             created=int(public.created_at.timestamp()),
             targets=(
-                Target("gpu", "http://gpu.example/v1", "sk-upstream", "meta/llama", 3, 2, 600),
+                Target(
+                    gpu.fingerprint, "http://gpu.example/v1", "sk-upstream", "meta/llama", 3, 2, 600
+                ),
             ),
         )
     }
@@ -80,8 +84,8 @@ def test_routes_are_targets_and_those_without_weight_are_not(public: ServedModel
     route(public, one, "a", weight=1)
     route(public, one, "b", weight=0)
     route(public, two, "a", weight=5)
-    found = [(to.upstream, to.model, to.weight) for to in read().models[public.name].targets]
-    assert found == [("one", "a", 1), ("two", "a", 5)]
+    found = [(to.fingerprint, to.model, to.weight) for to in read().models[public.name].targets]
+    assert found == [(one.fingerprint, "a", 1), (two.fingerprint, "a", 5)]
 
 
 def test_reading_costs_a_constant_number_of_queries(
@@ -103,10 +107,11 @@ def test_an_unreadable_credential_leaves_out_its_own_routes_alone(
     broken = upstream("broken", "sk-lost")
     settings.CREDENTIAL_KEYS = key
     route(public, broken)
-    route(public, upstream("sound", "sk-kept"))
+    sound = upstream("sound", "sk-kept")
+    route(public, sound)
     route(other, broken)
     models = read().models
-    assert [to.upstream for to in models["public/llama"].targets] == ["sound"]
+    assert [to.fingerprint for to in models["public/llama"].targets] == [sound.fingerprint]
     assert models["public/other"].targets == ()
     assert "broken" in caplog.text
     assert "sk-lost" not in caplog.text
@@ -133,3 +138,42 @@ def test_an_address_that_came_round_the_forms_is_left_out(
     route(public, metadata)
     assert read().models[public.name].targets == ()
     assert "metadata" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["base_url", "credential", "connect_timeout", "read_timeout"])
+def test_a_corrected_upstream_starts_fresh(public: ServedModel, change: str) -> None:
+    corrected, other = upstream("corrected", "sk-wrong"), upstream("other")
+    route(public, corrected)
+    route(public, other)
+    before = corrected.fingerprint
+    for server in (corrected, other):
+        health.of(server.fingerprint).failed("401")
+    read()
+    assert health.of(before).failures == 1
+    value: object = 7 if "timeout" in change else "http://right.example/v1"
+    setattr(corrected, change, value)
+    corrected.save()
+    read()
+    assert before not in health._upstreams
+    assert not health.of(corrected.fingerprint).failures
+    assert health.of(other.fingerprint).failures == 1
+
+
+def test_a_deleted_upstream_is_forgotten(public: ServedModel) -> None:
+    gone = upstream("gone")
+    route(public, gone)
+    fingerprint = gone.fingerprint
+    health.of(fingerprint).failed("502")
+    gone.delete()
+    read()
+    assert fingerprint not in health._upstreams
+
+
+def test_a_renamed_upstream_keeps_its_state(public: ServedModel) -> None:
+    renamed = upstream("before")
+    route(public, renamed)
+    health.of(renamed.fingerprint).failed("502")
+    renamed.name = "after"
+    renamed.save()
+    read()
+    assert health.of(renamed.fingerprint).failures == 1

@@ -33,7 +33,7 @@ def targets(**weights: int) -> list[Target]:
 
 
 def drawn(some: list[Target]) -> Counter[str]:
-    return Counter(pick(some).upstream for _ in range(DRAWS))
+    return Counter(pick(some).fingerprint for _ in range(DRAWS))
 
 
 def test_at_rest_the_load_is_spread_by_weight() -> None:
@@ -72,7 +72,7 @@ def test_calls_are_shared_by_weight_while_all_are_busy() -> None:
     """As many come as go: what is in flight settles at the weights."""
     some = targets(a=1, b=2, c=5)
     for _ in range(800):
-        health.of(pick(some).upstream).calls += 1
+        health.of(pick(some).fingerprint).calls += 1
     shares = {name: health.of(name).calls for name in "abc"}
     assert shares == pytest.approx({"a": 100, "b": 200, "c": 500}, rel=0.1)
 
@@ -101,12 +101,12 @@ class World:
         self.closed: list[str] = []
 
     async def ask(self, target: Target) -> Answer:
-        self.asked.append(target.upstream)
-        outcome = self.outcomes[target.upstream]
+        self.asked.append(target.fingerprint)
+        outcome = self.outcomes[target.fingerprint]
         if isinstance(outcome, GatewayError):
             raise outcome
         headers = [(b"retry-after", b"30")] if outcome in {429, 503} else []
-        return Answer(outcome, headers, Closing(target.upstream, self.closed))
+        return Answer(outcome, headers, Closing(target.fingerprint, self.closed))
 
     def travel(self) -> int:
         async def travel() -> int:
