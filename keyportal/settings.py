@@ -35,6 +35,11 @@ def _number(variable: str, default: int, *, least: int, most: int = 2**31 - 1) -
     return int(text)
 
 
+def _words(text: str) -> list[str]:
+    """Divided by spaces, commas or lines. Models can't be imported here, nor `split_words`."""
+    return text.replace(",", " ").split()
+
+
 BASE_DIR = data.BASE_DIR
 DATA_DIR = data.folder()
 DEBUG = env.bool("DEBUG", default=False)
@@ -66,7 +71,7 @@ def _kept_secret(variable: str) -> str:
 
 SECRET_KEY = _kept_secret("SECRET_KEY") or get_random_secret_key()
 # Fernet keys, the newest first; they encrypt the upstreams' credentials and nothing else.
-CREDENTIAL_KEYS = tuple(_kept_secret("KEYPORTAL_CREDENTIAL_KEYS").replace(",", " ").split())
+CREDENTIAL_KEYS = tuple(_words(_kept_secret("KEYPORTAL_CREDENTIAL_KEYS")))
 
 # Where we are, seen from outside.
 
@@ -138,8 +143,7 @@ CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
 
 def _networks(variable: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     try:
-        texts = _text(variable, "").replace(",", " ").split()
-        return tuple(ipaddress.ip_network(text) for text in texts)
+        return tuple(ipaddress.ip_network(text) for text in _words(_text(variable, "")))
     except ValueError as error:
         raise ImproperlyConfigured(f"{variable}: {error}.") from error
 

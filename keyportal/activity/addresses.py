@@ -4,6 +4,7 @@ import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 from django.db.models import Min, QuerySet
@@ -17,10 +18,17 @@ SEARCHED = 20_000  # Calls: half of them as what is new, and at least half as wh
 NEW_FOR = timedelta(days=1)
 
 
+@lru_cache(10_000)
 def network_of(address: str) -> str:
-    """Its /24, or /48 for IPv6: what one office has, or one customer of a provider."""
-    size = 48 if ":" in address else 24
-    return str(ipaddress.ip_network(f"{address}/{size}", strict=False))
+    """Its /24, or /48 for IPv6: what one office has, or one customer of a provider.
+
+    What is no address is its own network.
+    """
+    try:
+        peer = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:43]
+    return str(ipaddress.ip_network(f"{peer}/{24 if peer.version == 4 else 48}", strict=False))
 
 
 def new_networks(team: Team) -> dict[str, list[str]]:

@@ -8,7 +8,8 @@ from django.utils import timezone
 
 from keyportal.api.scopes import Scope
 from keyportal.keys.forms import NameField, NonceForm
-from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
+from keyportal.keys.permission_fields import ModelsField, NetworksField
+from keyportal.keys.permissions import Endpoints, Permissions
 
 LIFETIMES = [("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("", "Until it is deleted")]
 
@@ -23,27 +24,11 @@ class ManagementKeyForm(NonceForm):
     lifetime = forms.ChoiceField(
         label="It works for", choices=LIFETIMES, initial="90", required=False
     )
-    models = forms.CharField(
-        label="Models",
-        required=False,
-        max_length=4000,
-        widget=forms.TextInput(attrs={"placeholder": "all", "autocomplete": "off"}),
-    )
+    models = ModelsField()
     endpoints = forms.ChoiceField(
         label="Endpoints", choices=Endpoints.choices, initial=Endpoints.ALL, required=False
     )
-    networks = forms.CharField(
-        label="Networks",
-        required=False,
-        max_length=4000,
-        widget=forms.TextInput(attrs={"placeholder": "everywhere", "autocomplete": "off"}),
-    )
-
-    def clean_models(self) -> tuple[str, ...]:
-        return read_patterns(_words(self.cleaned_data["models"]))
-
-    def clean_networks(self) -> tuple[str, ...]:
-        return read_networks(_words(self.cleaned_data["networks"]))
+    networks = NetworksField()
 
     @property
     def wanted(self) -> dict[str, Any]:
@@ -61,7 +46,3 @@ class ManagementKeyForm(NonceForm):
                 cleaned["networks"],
             ),
         }
-
-
-def _words(text: str) -> list[str]:
-    return text.replace(",", " ").split()

@@ -7,7 +7,7 @@ import msgspec
 from django.http import HttpRequest, HttpResponse
 
 from keyportal.api import problems
-from keyportal.api.operations import Operation
+from keyportal.api.operations import PATH_PARTS, Operation
 from keyportal.api.problems import MethodNotAllowed, Problem, ProblemDetails
 
 Schema = dict[str, Any]
@@ -26,11 +26,6 @@ ALWAYS: tuple[type[Problem], ...] = (
     problems.InternalError,
     problems.Unavailable,
 )
-PARTS = {
-    "id": {"type": "string", "pattern": "^[0-9A-Za-z]{8}$", "description": "A key's public id."},
-    "slug": {"type": "string", "pattern": "^[a-z0-9-]{1,64}$"},
-    "username": {"type": "string", "pattern": "^[\\w.@+-]{1,150}$"},
-}
 _REF = "#/components/schemas/{name}"
 _HEADERS = {
     "X-Request-Id": {
@@ -95,8 +90,13 @@ def _told(one: Operation, told: dict[Any, Schema], components: dict[str, Schema]
 
 def _parts(one: Operation) -> list[Schema]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": schema}
-        for name, schema in PARTS.items()
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "pattern": f"^{pattern}$"},
+        }
+        for name, pattern in PATH_PARTS.items()
         if f"{{{name}}}" in one.path
     ]
 

@@ -18,9 +18,17 @@ from keyportal.api import reading
 from keyportal.api.callers import Caller
 from keyportal.api.problems import Problem
 from keyportal.api.scopes import Scope
+from keyportal.keys import secret
 from keyportal.teams.models import Role
 
 READS = "GET"
+PATH_PARTS = {
+    "id": secret.PUBLIC_ID,
+    "slug": r"[a-z0-9-]{1,64}",
+    "username": r"[\w.@+-]{1,150}",
+}
+"""What each `{parameter}` of a path may be, as a regular expression; the operation finds out
+whether there is one by that name. None has a character that a database can't hold."""
 B = TypeVar("B")
 Q = TypeVar("Q")
 
@@ -38,7 +46,7 @@ class Asked(Generic[B, Q]):
 class Operation:
     method: str
     path: str
-    """Beneath `/api/v1/`, with `{parameters}`."""
+    """Beneath `/api/v1/`, with `{parameters}` of `PATH_PARTS`."""
     act: Callable[..., Any]
     answer: Any = None
     """The type of what it answers with; None: nothing, with 204."""

@@ -6,19 +6,11 @@ from itertools import groupby
 from django.urls import URLPattern, path, re_path
 
 from keyportal.api import openapi
-from keyportal.api.operations import Operation
+from keyportal.api.operations import PATH_PARTS, Operation
 from keyportal.api.serving import guarded, nowhere, view_of
 from keyportal.api.v1 import audit, keys, members, models, secrets, teams, usage
-from keyportal.keys import secret
 
 app_name = "api"
-# As much as a name can be; whether there is one by that name, the operation finds out. No address
-# holds a character that a database can't.
-PARTS = {
-    "id": secret.PUBLIC_ID,
-    "slug": r"[a-z0-9-]{1,64}",
-    "username": r"[\w.@+-]{1,150}",
-}
 OPERATIONS = [
     operation
     for resource in (teams, members, keys, secrets, models, usage, audit)
@@ -27,7 +19,7 @@ OPERATIONS = [
 
 
 def _pattern(address: str) -> str:
-    parts = re.sub(r"\{(\w+)\}", lambda found: f"(?P<{found[1]}>{PARTS[found[1]]})", address)
+    parts = re.sub(r"\{(\w+)\}", lambda found: f"(?P<{found[1]}>{PATH_PARTS[found[1]]})", address)
     return rf"^v1/{parts}\Z"
 
 

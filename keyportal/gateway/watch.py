@@ -9,17 +9,16 @@ alarm decides, and commits with the row of the audit and the mail in the outbox.
 is logged and not repeated: what goes on will be seen a second later.
 """
 
-import ipaddress
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import connections, transaction
 
+from keyportal.activity.addresses import network_of
 from keyportal.activity.models import Action
 from keyportal.activity.sightings import STRETCH_SECONDS, Sighting
 from keyportal.activity.sightings import Look as SeenLook
@@ -114,16 +113,6 @@ def _networks(flush: Flush) -> set[tuple[str, ...]]:
 def _looks(looked: Collection[Look]) -> set[tuple[str, ...]]:
     """Team, key and network."""
     return {(team, public_id, network_of(address)) for team, public_id, address in looked}
-
-
-@lru_cache(10_000)
-def network_of(address: str) -> str:
-    """Its /24, or /48 for IPv6: what one provider gives one customer, or one office has."""
-    try:
-        peer = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address[:43]
-    return str(ipaddress.ip_network(f"{peer}/{24 if peer.version == 4 else 48}", strict=False))
 
 
 def _by_public_id(flush: Flush) -> Counter[str]:

@@ -1,6 +1,5 @@
 """What a person may type to change a key that is there."""
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +10,7 @@ from django.utils import timezone
 
 from keyportal.keys.lifetime import DATE, ExpiryForm
 from keyportal.keys.models import ApiKey
-from keyportal.keys.names import plain_lines, require_no_key, require_printable
+from keyportal.keys.names import plain_lines, require_no_key, require_printable, split_words
 from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
 from keyportal.keys.shown import About, End
 from keyportal.keys.tags import read_tags
@@ -24,10 +23,6 @@ MOST_TYPED = 30_000  # Characters; room for all that may be listed.
 
 def _lines(placeholder: str) -> forms.Textarea:
     return forms.Textarea({"rows": 3, "placeholder": placeholder, "spellcheck": "false"})
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[\s,]+", text) if word]
 
 
 class PermissionsForm(RulesForm):
@@ -73,10 +68,10 @@ class PermissionsForm(RulesForm):
         self.fields["models"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]  # it is a choice
 
     def clean_patterns(self) -> tuple[str, ...]:
-        return tuple(_words(self.cleaned_data["patterns"]))
+        return tuple(split_words(self.cleaned_data["patterns"]))
 
     def clean_networks(self) -> tuple[str, ...]:
-        return read_networks(_words(self.cleaned_data["networks"]))
+        return read_networks(split_words(self.cleaned_data["networks"]))
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data

@@ -17,6 +17,11 @@ def require_no_key(text: str) -> None:
         raise ValidationError("This holds an API key. Never keep a key where others can read it.")
 
 
+def split_words(text: str) -> list[str]:
+    """As people type a list: divided by spaces, commas or lines."""
+    return text.replace(",", " ").split()
+
+
 def plain_lines(text: str) -> str:
     """A text of several lines, which browsers end in two characters; it is kept with one.
 

@@ -1,11 +1,11 @@
 """Models and networks as people type them: divided by spaces, commas or lines."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from django import forms
 
+from keyportal.keys.names import split_words
 from keyportal.keys.permissions import read_networks, read_patterns
 
 Read = Callable[[Sequence[str]], tuple[str, ...]]
@@ -21,8 +21,7 @@ class WordsField(forms.CharField):
         super().__init__(required=False, widget=forms.Textarea(attributes), help_text=help_text)
 
     def to_python(self, value: Any) -> Any:
-        words = re.split(r"[\s,]+", super().to_python(value) or "")
-        return type(self).read([word for word in words if word])
+        return type(self).read(split_words(super().to_python(value) or ""))
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(value) if isinstance(value, list | tuple) else value

@@ -1,13 +1,12 @@
 """Words by which a team sorts its keys, such as `ci` and `batch`."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db.models import BooleanField, F, Func, Value
 
-from keyportal.keys.names import require_no_key, require_printable
+from keyportal.keys.names import require_no_key, require_printable, split_words
 
 MOST = 20
 LONGEST = 32
@@ -20,9 +19,9 @@ def read_tags(texts: Sequence[str]) -> list[str]:
     no tag.
     """
     tags: dict[str, str] = {}
-    for tag in re.split(r"[\s,]+", " ".join(texts)):
+    for tag in split_words(" ".join(texts)):
         tags.setdefault(tag.casefold(), tag)
-    found = [tag for tag in tags.values() if tag]
+    found = [*tags.values()]
     if len(found) > MOST:
         raise ValidationError(f"At most {MOST} tags.")
     for tag in found:

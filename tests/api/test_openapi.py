@@ -20,9 +20,10 @@ from schemathesis.specs.openapi import checks
 
 from keyportal.activity.models import Window
 from keyportal.api.openapi import document_of
+from keyportal.api.operations import PATH_PARTS
 from keyportal.api.problems import BY_STATUS
 from keyportal.api.scopes import Scope
-from keyportal.api.urls import OPERATIONS, PARTS
+from keyportal.api.urls import OPERATIONS
 from keyportal.catalog.models import ServedModel
 from keyportal.teams.models import User
 from tests.api.programs import Manager, problem
@@ -140,7 +141,7 @@ def test_the_parts_of_an_address_are_as_told() -> None:
         for page in pages.values():
             named = {one["name"] for one in page["parameters"] if one["in"] == "path"}
             assert named == set(re.findall(r"\{(\w+)\}", path))
-            assert named <= set(PARTS)
+            assert named <= set(PATH_PARTS)
 
 
 def test_a_wrong_method_is_told_as_a_problem(db: None, client: Client) -> None:

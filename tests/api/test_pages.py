@@ -12,6 +12,7 @@ from django.utils import timezone
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import MOST, ManagementKey
 from keyportal.keys import secret
+from keyportal.keys.permissions import MOST as MOST_PATTERNS
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
 from tests.api.programs import Manager, Program
@@ -70,6 +71,16 @@ def test_bounds_are_kept(sign_in: SignIn, ada: User) -> None:
     assert key.permissions == Permissions(("public/*", "x"), Endpoints.CHAT, ("10.0.0.0/8",))
     assert key.expires_at is None
     assert "Bounded" in sign_in(ada).get(LIST).content.decode()
+
+
+def test_as_many_models_and_networks_fit_as_a_key_may_have(sign_in: SignIn, ada: User) -> None:
+    patterns = [f"{number:03}{'m' * 197}" for number in range(MOST_PATTERNS)]
+    networks = [f"2001:db8:{number:x}:1111:2222:3333:4444:5555/128" for number in range(1, 101)]
+    bounds = {"models": "\n".join(patterns), "networks": "\r\n".join(networks)}
+    answer = sign_in(ada).post(CREATE, {**FORM, **bounds})
+    assert answer.status_code == 200
+    permissions = ManagementKey.objects.get().permissions
+    assert (len(permissions.models), len(permissions.networks)) == (MOST_PATTERNS, 100)
 
 
 @pytest.mark.parametrize(

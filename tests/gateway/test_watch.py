@@ -13,6 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
 
+from keyportal.activity.addresses import network_of
 from keyportal.activity.models import (
     Action,
     Alarm,
@@ -28,7 +29,6 @@ from keyportal.gateway.cleaning import Cleaner
 from keyportal.gateway.flight import Call
 from keyportal.gateway.flush import Use
 from keyportal.gateway.metering import Meter
-from keyportal.gateway.watch import network_of
 from keyportal.gateway.writer import Writer
 from keyportal.keys import changes, mail, secret
 from keyportal.keys.models import ApiKey

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyportal.activity.models import Action
+from keyportal.api.operations import PATH_PARTS
 from keyportal.api.scopes import Scope
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints
@@ -42,7 +43,7 @@ _NAME = rf"^{_EDGE}({_SEEN}*{_EDGE})?$"
 _TEXT = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$"
 
 Moment = Annotated[datetime, Meta(tz=True)]
-PublicId = Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{8}$", min_length=8, max_length=8)]
+PublicId = Annotated[str, Meta(pattern=f"^{PATH_PARTS['id']}$", min_length=8, max_length=8)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NAME)]
 Description = Annotated[str, Meta(max_length=500, pattern=_TEXT)]
 Tag = Annotated[
@@ -50,7 +51,7 @@ Tag = Annotated[
 ]
 Tags = Annotated[list[Tag], Meta(max_length=20)]
 Line = Annotated[str, Meta(max_length=200, pattern=_LINE)]
-Username = Annotated[str, Meta(min_length=1, max_length=150, pattern=r"^[\w.@+-]+$")]
+Username = Annotated[str, Meta(max_length=150, pattern=f"^{PATH_PARTS['username']}$")]
 UserId = Annotated[
     int, Meta(ge=1, le=2**63 - 1, description="A user's id: it stays when the name changes.")
 ]

@@ -3,6 +3,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 
+from keyportal.keys.names import split_words
 from keyportal.keys.permissions import Endpoints
 from keyportal.keys.policy import set_policy
 from keyportal.keys.policy_forms import MAKERS, PolicyForm
@@ -54,7 +55,7 @@ def _typed(policy: Policy) -> dict[str, Any]:
 def _typed_by_operator(given: dict[str, str]) -> dict[str, Any]:
     typed: dict[str, Any] = {name: "" if value == NONE else value for name, value in given.items()}
     if "endpoints" in typed:
-        typed["endpoints"] = typed["endpoints"].replace(",", " ").split()
+        typed["endpoints"] = split_words(typed["endpoints"])
     if "must_expire" in typed:
         typed["must_expire"] = typed["must_expire"] == "yes"
     return typed
