@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Q
-from django.utils import timezone
+from django.db.models.functions import Now
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, AuditEvent
@@ -33,14 +33,20 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
     def of(self, team: Team) -> Self:
         return self.filter(team=team)
 
+    def timed(self) -> Self:
+        """Each with the time at which it was read, by the database's clock: the hosts' clocks may
+        differ, and a key must not be over on one host and work on another."""
+        return self.annotate(read_at=Now())
+
     def for_display(self) -> Self:
-        return self.select_related("owner").prefetch_related("owner__memberships").order_by("-pk")
+        keys = self.timed().select_related("owner").prefetch_related("owner__memberships")
+        return keys.order_by("-pk")
 
     def working(self) -> Self:
         """Not over; the team is active, and the owner too. See `membership` for whether they are
         still in it."""
-        return self.filter(
-            Q(expires_at=None) | Q(expires_at__gt=timezone.now()),
+        return self.timed().filter(
+            Q(expires_at=None) | Q(expires_at__gt=Now()),
             team__is_active=True,
             owner__is_active=True,
         )
@@ -112,6 +118,9 @@ class ManagementKey(models.Model):
     permissions = PermissionsColumns()
     """The most that keys made or changed with it may have."""
 
+    read_at: datetime
+    """Only of one that `timed` read; on SQLite to the millisecond."""
+
     objects = ManagementKeyQuerySet.as_manager()
 
     class Meta:
@@ -136,7 +145,7 @@ class ManagementKey(models.Model):
 
     @property
     def has_expired(self) -> bool:
-        return self.expires_at is not None and self.expires_at <= timezone.now()
+        return self.expires_at is not None and self.expires_at <= self.read_at
 
     @property
     def has_lost_its_owner(self) -> bool:
@@ -152,10 +161,9 @@ class ManagementKey(models.Model):
 
     def saw_use(self, address: str | None) -> None:
         """Note time and address, once a minute at most: reading must not cost a write each time."""
-        now = timezone.now()
-        if self.last_used_at is None or self.last_used_at < now - SEEN_EVERY:
+        if self.last_used_at is None or self.last_used_at < self.read_at - SEEN_EVERY:
             ManagementKey.objects.filter(pk=self.pk).update(
-                last_used_at=now, last_used_ip=(address or "").partition("%")[0] or None
+                last_used_at=self.read_at, last_used_ip=(address or "").partition("%")[0] or None
             )
 
     def held(self) -> None:

@@ -1,40 +1,42 @@
-"""How often one management key, or one address with bad ones, may ask: by the clock's minute.
+"""How often one management key, or one address with bad ones, may send requests: so many in each
+minute of the database's clock.
 
-Counted in the database, so that all workers and hosts count together. Who is over the limit costs
-one statement that changes nothing.
+Counted in the database, so that all workers and hosts count together, also where their clocks
+differ. A request over the limit changes nothing.
 """
 
-from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 
 from django.db import connection
 
-from keyportal.activity.windows import Kind, Window, window_end, window_start
+from keyportal.activity.windows import START_POSTGRESQL, START_SQLITE, Kind, Window
 
 FAILURES_PER_MINUTE = 60
 
-_WINDOWS = Window._meta.db_table
-_COUNT = f"""
-INSERT INTO {_WINDOWS} (subject, kind, start, requests, tokens) VALUES (%s, 1, %s, 1, 0)
-ON CONFLICT (subject, kind, start) DO UPDATE SET requests = {_WINDOWS}.requests + 1
-WHERE {_WINDOWS}.requests < %s
+_COUNT = """
+INSERT INTO {windows} (subject, kind, start, requests, tokens)
+SELECT %s, kind, {start}, 1, 0 FROM (SELECT {minute} AS kind) AS minute WHERE true
+ON CONFLICT (subject, kind, start) DO UPDATE SET requests = {windows}.requests + 1
+WHERE {windows}.requests < %s
 RETURNING requests
-"""  # noqa: S608 - our own names
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
+"""
+_WINDOW = {"windows": Window._meta.db_table, "minute": Kind.MINUTE.value}
+_COUNT_POSTGRESQL = _COUNT.format(start=START_POSTGRESQL, **_WINDOW)
+_COUNT_SQLITE = _COUNT.format(start=START_SQLITE, **_WINDOW)
+_SECOND_POSTGRESQL = "SELECT floor(extract(second FROM now()))::int"
+_SECOND_SQLITE = "SELECT CAST(strftime('%S', 'now') AS integer)"
 
 
 def count(subject: str, limit: int) -> int:
     """Count one more; 0, or the seconds until this is possible again, where there were `limit`."""
-    moment = now()
-    start = connection.ops.adapt_datetimefield_value(window_start(Kind.MINUTE, moment))
+    is_postgresql = connection.vendor == "postgresql"
     with connection.cursor() as cursor:
-        cursor.execute(_COUNT, [subject, start, limit])
+        cursor.execute(_COUNT_POSTGRESQL if is_postgresql else _COUNT_SQLITE, [subject, limit])
         if cursor.fetchone():
             return 0
-    return max(int((window_end(Kind.MINUTE, moment) - moment).total_seconds()), 1)
+        cursor.execute(_SECOND_POSTGRESQL if is_postgresql else _SECOND_SQLITE)
+        (second,) = cursor.fetchone()
+    return 60 - int(second)
 
 
 def caller_subject(public_id: str) -> str:

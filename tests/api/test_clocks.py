@@ -1,0 +1,87 @@
+"""Hosts whose clocks are wrong: the database's clock ends management keys and the windows of their
+requests, so that all hosts agree."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, tzinfo
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.activity.models import Window
+from keyportal.api import rates
+from keyportal.api.models import ManagementKey
+from keyportal.teams.models import User
+from tests.api.programs import Manager, problem
+
+AHEAD, BEHIND = timedelta(hours=2), timedelta(hours=-2)
+PAGE = "/teams/u-8105f7322477/management-keys/"
+right = timezone.now
+
+
+@pytest.fixture(autouse=True)
+def early_in_the_minute() -> None:
+    """A test of a minute's window must not straddle two of them."""
+    left = 60 - datetime.now(UTC).timestamp() % 60
+    if left < 8:
+        time.sleep(left + 0.1)
+
+
+@contextmanager
+def host(difference: timedelta) -> Iterator[None]:
+    """On a host whose clock differs by so much from the database's."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # as it is used
+            return datetime.now(tz) + difference
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(timezone, "now", lambda: right() + difference)
+        # Where a module asks the host itself, it gets the wrong time as well.
+        patched.setattr(rates, "datetime", Clock, raising=False)
+        yield
+
+
+@pytest.mark.parametrize("clock", [AHEAD, BEHIND], ids=["ahead", "behind"])
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_management_key_ends_by_the_databases_clock(
+    manager: Manager, ada: User, client: Client, clock: timedelta, is_over: bool
+) -> None:
+    end = right() + (timedelta(minutes=-1) if is_over else timedelta(minutes=1))
+    program = manager(ada, expires_at=end)
+    client.force_login(ada)
+    with host(clock):
+        assert program.get("self").status_code == (401 if is_over else 200)
+        (key,) = ManagementKey.objects.for_display()
+        assert key.has_expired is is_over
+    assert (">Expired<" in client.get(PAGE).content.decode()) is is_over
+
+
+def test_last_use_is_noted_by_the_databases_clock(manager: Manager, ada: User) -> None:
+    program = manager(ada)
+    for clock in (AHEAD, BEHIND):
+        ManagementKey.objects.update(last_used_at=None)
+        with host(clock):
+            program.get("self")
+        used_at = ManagementKey.objects.get().last_used_at
+        assert used_at
+        assert abs(used_at - right()) < timedelta(minutes=1)
+
+
+def test_a_wrong_clock_gives_no_second_window(
+    manager: Manager, ada: User, settings: object
+) -> None:
+    """Else a program had the limit once for each host."""
+    settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
+    program = manager(ada)
+    assert program.get("self").status_code == 200
+    for clock in (AHEAD, BEHIND):
+        with host(clock):
+            answer = program.get("self")
+        problem(answer, 429, "too-many-requests")
+        assert 1 <= int(answer["Retry-After"]) <= 60
+    window = Window.objects.get(subject__startswith="management:")
+    assert abs(window.start - right()) < timedelta(minutes=2)
