@@ -82,3 +82,10 @@ def test_every_app_has_its_place() -> None:
 def test_nothing_has_a_vague_name() -> None:
     names = {part for file in MODULES for part in named(file).split(".")}
     assert not names & VAGUE
+
+
+def test_no_private_module_of_allauth_is_imported() -> None:
+    """They change without notice from one release to the next."""
+    names = {name for file in MODULES for name in imported(file) if name.startswith("allauth")}
+    assert "allauth.core.ratelimit" in names
+    assert not [name for name in names if ".internal" in name or "._" in name]

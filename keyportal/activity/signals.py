@@ -5,7 +5,6 @@ of a team by operators, who have a shell and the admin for that.
 from collections.abc import Collection
 from typing import Any
 
-from allauth.core.internal.ratelimit import get_ip
 from django.contrib.auth.signals import user_logged_in, user_login_failed
 from django.core.cache import cache
 from django.db import transaction
@@ -13,6 +12,7 @@ from django.db.models.signals import post_delete
 from django.dispatch import receiver
 from django.http import HttpRequest
 
+from keyportal.activity.addresses import client_of
 from keyportal.activity.models import Action, AuditEvent, DeletedUser
 from keyportal.teams.models import Team, User
 from keyportal.teams.signals import sign_in_refused, team_changed
@@ -38,8 +38,8 @@ def record_failed_sign_in(
 @receiver(sign_in_refused)
 def record_refused_sign_in(credentials: dict[str, Any], request: HttpRequest, **_: object) -> None:
     """One row a minute for each user and network: a flood of guesses must not fill the table."""
-    user = _meant_by(credentials)
-    if cache.add(f"sign-in-refused:{user.pk if user else ''}:{get_ip(request)}", True, timeout=60):
+    user, client = _meant_by(credentials), client_of(request.META.get("REMOTE_ADDR"))
+    if cache.add(f"sign-in-refused:{user.pk if user else ''}:{client}", True, timeout=60):
         _record(Action.SIGN_IN_FAILED, request, user, note=TOO_MANY)
 
 

@@ -5,10 +5,9 @@ Counted in the database, so that all workers and hosts count together, also wher
 differ. A request over the limit changes nothing.
 """
 
-from ipaddress import ip_address, ip_network
-
 from django.db import connection
 
+from keyportal.activity.addresses import client_of
 from keyportal.activity.windows import START_POSTGRESQL, START_SQLITE, Kind, Window
 
 FAILURES_PER_MINUTE = 60
@@ -44,11 +43,4 @@ def caller_subject(public_id: str) -> str:
 
 
 def stranger_subject(address: str | None) -> str:
-    """IPv6 by the network of 64 bits that one customer has whole."""
-    try:
-        found = ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return "stranger:"
-    if found.version == 6:
-        return f"stranger:{ip_network((found, 64), strict=False).network_address}"
-    return f"stranger:{found}"
+    return f"stranger:{client_of(address)}"

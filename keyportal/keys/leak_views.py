@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 
-from allauth.core.internal import ratelimit
+from allauth.core import ratelimit
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect, JsonResponse
@@ -18,9 +18,6 @@ from keyportal.keys import leaks, reports, scanning
 from keyportal.keys.github import NotGitHub
 
 logger = logging.getLogger(__name__)
-# One report may hold hundreds of keys. The same limiter as for passwords: it counts in the
-# database, over all workers, and an IPv6 network as one address.
-RATES = {"report": "20/m/ip"}
 PAUSE_SECONDS = 60
 # In this order where a client takes both: programs say nothing, or `*/*`.
 TYPES = ["application/json", "text/html"]
@@ -102,7 +99,9 @@ def _length(request: HttpRequest) -> int:
 
 
 def _may_report(request: HttpRequest) -> bool:
-    return bool(ratelimit.consume(request, app="keyportal.keys", action="report", config=RATES))
+    """The limiter is that of passwords: it counts in the database, over all workers, and an IPv6
+    network as one address."""
+    return bool(ratelimit.consume(request, action="report_leak"))
 
 
 def _refuse_forgery(request: HttpRequest, error: NotGitHub) -> HttpResponse:

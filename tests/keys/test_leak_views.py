@@ -218,9 +218,9 @@ def test_a_network_of_addresses_is_one(client: Client) -> None:
 
 
 def test_the_limit_comes_before_what_is_known_of_keys(
-    client: Client, bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+    client: Client, bob: User, issue: Issue, settings: Settings
 ) -> None:
-    monkeypatch.setattr(leak_views, "RATES", {"report": "1/m/ip"})
+    settings.ACCOUNT_RATE_LIMITS = {"report_leak": "1/m/ip"}
     texts = [issue(bob)[1], secret.generate().text, secret.generate().text[:-1]]
     post(client, b"x")
     assert {post(client, text.encode()).content for text in texts} == {
