@@ -333,6 +333,7 @@ ACCOUNT_RATE_LIMITS = {
     "login_failed": "10/m/ip,5/5m/key",
     "reset_password": "20/m/ip,5/m/key",
     "report_leak": "20/m/ip",  # Ours. One report may hold hundreds of keys.
+    "leak_letter": "10/h/key",  # Reports by strangers that a team gets mail about.
 }
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS

@@ -69,22 +69,6 @@ document.addEventListener("htmx:afterSettle", ({ detail }) => {
   if (focusWasInTable && document.activeElement === document.body) restoreFocus();
 });
 
-// What stands above the page, about keys that leaked: one who has put a notice away is at the next.
-
-let focusWasInBanner = false;
-
-function banner() {
-  return document.getElementById("banner");
-}
-
-document.addEventListener("htmx:afterSettle", ({ detail }) => {
-  if (detail.elt.id !== "banner" || dialog.open) return;
-  if (!focusWasInBanner || document.activeElement !== document.body) return;
-  const next = banner().querySelector("button");
-  if (next) next.focus();
-  else restoreFocus();
-});
-
 // Fragments are swapped in whatever their status; a sentence or a whole page never is. A page after
 // a success is the sign-in page, because the session ended: go there. After a failure it is an
 // error page.
@@ -107,7 +91,6 @@ function tell(text, label) {
 
 document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   focusWasInTable = Boolean(table()?.contains(document.activeElement));
-  focusWasInBanner = Boolean(banner()?.contains(document.activeElement));
   const { status, responseText } = detail.xhr;
   const isSentence = detail.xhr.getResponseHeader("content-type")?.startsWith("text/plain");
   if (!isSentence && !/^\s*<!doctype/i.test(responseText)) return;

@@ -33,9 +33,6 @@ NEEDS = {
     "keys:rotate": Role.MEMBER,
     "keys:end_old": Role.MEMBER,
     "keys:leaks": Role.VIEWER,
-    "keys:leaks_dismiss": Role.MEMBER,
-    "keys:replace": Role.MEMBER,
-    "keys:dismiss": Role.MEMBER,
     "keys:delete": Role.MEMBER,
     "keys:receipt": Role.VIEWER,
     "keys:limits": Role.MEMBER,
@@ -60,18 +57,17 @@ NEEDS = {
     "management_keys:create": Role.ADMIN,
     "management_keys:delete": Role.ADMIN,
 }
-# What answers 404 to those who may: the receipt of a key that is there or another in its place, the
-# end of no call, and templates and management keys that nobody has made.
+# What answers 404 to those who may: the receipt of a key that is there, the end
+# of no call, and templates and management keys that nobody has made.
 NOT_THERE = {
     "keys:receipt",
-    "keys:replace",
     "activity:end_call",
     "management_keys:delete",
     "keys:preset_change",
     "keys:preset_delete",
 }
 # What has no page of its own.
-ONLY_POSTED = {"activity:end_call", "keys:enable", "keys:dismiss", "keys:leaks_dismiss"}
+ONLY_POSTED = {"activity:end_call", "keys:enable"}
 # What opens without signing in, and nothing else does.
 OPEN = {
     "account_login",

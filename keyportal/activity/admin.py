@@ -44,4 +44,4 @@ class TombstoneAdmin(HistoryAdmin):
 
     list_display = ["deleted_at", "public_id", "name", "team_slug", "deleted_by_id"]
     search_fields = ["public_id", "name", "team_slug"]
-    fields = ["public_id", "name", "team_slug", "deleted_at", "deleted_by_id", "reporter"]
+    fields = ["public_id", "name", "team_slug", "deleted_at", "deleted_by_id"]

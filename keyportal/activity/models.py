@@ -78,8 +78,6 @@ class Action(models.TextChoices):
     KEY_OLD_ENDED = "key:old-secret-ended", "Old secret ended"
     KEY_REMINDED = "key:expiry-reminded", "Reminded of expiry"
     KEY_REPORTED = "key:reported-leaked", "Key reported as leaked"
-    KEY_REPLACED = "key:replaced", "Leaked key replaced"
-    LEAK_DISMISSED = "key:leak-dismissed", "Notice of a leak dismissed"
     KEY_SPREAD = "key:used-from-many-networks", "Key used from many networks"
     KEY_GUESSED = "key:refused-often", "Key refused many times"
     KEY_HAUNTED = "key:used-after-deletion", "Key used after its deletion"
@@ -231,13 +229,6 @@ class Tombstone(models.Model):
     owner_id = models.BigIntegerField(help_text="The owner's id as a user.")
     deleted_at = models.DateTimeField(auto_now_add=True)
     deleted_by_id = models.BigIntegerField(null=True, help_text="A user's id; null: a command.")
-    reporter = models.CharField(
-        max_length=32,
-        blank=True,
-        default="",
-        db_default="",  # As above.
-        help_text="Whose report of a leak deleted it; empty: none did.",
-    )
     is_rotated = models.BooleanField(
         default=False, help_text="A rotation ended this secret; its key went on."
     )

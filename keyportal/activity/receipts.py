@@ -21,9 +21,7 @@ class Receipt:
     name: str
     deleted_at: datetime
     deleted_by: str
-    """A name; empty: a command did, or a report."""
-    reporter: str
-    """Whose report of a leak deleted it; empty: somebody did, or a command."""
+    """A name; empty: a command."""
     last: Tombstone | None
     """Where its last use is noted; None when it was never used."""
     refused: int
@@ -43,7 +41,6 @@ class Receipt:
             name=newest.name,
             deleted_at=newest.deleted_at,
             deleted_by=_name(newest.deleted_by_id),
-            reporter=newest.reporter,
             last=max(used)[2] if used else None,
             refused=sum(stone.refused for stone in found),
             refused_at=max((s.refused_at for s in found if s.refused_at), default=None),

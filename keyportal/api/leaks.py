@@ -12,7 +12,6 @@ from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import ManagementKey
 from keyportal.keys.cases import MANAGEMENT_KEY, Case, Ended
 from keyportal.keys.leaks import leak_reported
-from keyportal.keys.letter_counts import Allowed
 
 
 @receiver(leak_reported)
@@ -23,18 +22,14 @@ def end_leaked(case: Case, **_: object) -> None:
     for key in leaked.order_by("pk"):
         url = case.urls[bytes(key.digest)]
         try:
-            allowed = _end(key, case, url)
+            _end(key, case, url)
         except ManagementKey.DoesNotExist:
             continue
-        ended = Ended(key, is_deleted=True, url=url, allowed=allowed)
-        case.ended.append(ended._replace(kind=MANAGEMENT_KEY, page="management_keys:list"))
+        case.ended.append(Ended(key, url, MANAGEMENT_KEY, "management_keys:list"))
 
 
-def _end(key: ManagementKey, case: Case, url: str) -> Allowed | None:
-    """Whether people are written to. Its row in the audit is taken back if the key is gone.
-
-    Only admins make one, and nobody else is shown it: so whoever owns it answers for it.
-    """
+def _end(key: ManagementKey, case: Case, url: str) -> None:
+    """Its row in the audit is taken back if the key is gone: raises `DoesNotExist`."""
     with transaction.atomic():
         AuditEvent.objects.record(
             Action.KEY_REPORTED,
@@ -43,4 +38,3 @@ def _end(key: ManagementKey, case: Case, url: str) -> Allowed | None:
             address=case.address,
         )
         key.revoke(actor=None, address=case.address)
-        return case.allow(key.team, key.owner.get_username())

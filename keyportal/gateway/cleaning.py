@@ -17,8 +17,7 @@ from keyportal.activity.sightings import Alarm, Look, Sighting
 from keyportal.activity.usage import Call, Flush, UsageHour, UsageMinute
 from keyportal.activity.windows import Lease, Window
 from keyportal.gateway.writer import ALIAS, Writer
-from keyportal.keys.models import Reminder, Remnant
-from keyportal.keys.remnants import KEPT
+from keyportal.keys.models import Reminder
 
 PAUSE_SECONDS = 60.0
 SLICE = 500
@@ -53,7 +52,6 @@ def ageing() -> tuple[Ageing, ...]:
         Ageing(Lease, "seen_at", timedelta(hours=1)),
         # Much longer than a key is reminded of one end.
         Ageing(Reminder, "created_at", timedelta(days=60)),
-        Ageing(Remnant, "reported_at", KEPT),
         Ageing(Sighting, "start", timedelta(minutes=20)),
         # With the calls, beside which they are read.
         Ageing(Look, "seen_at", timedelta(days=settings.CALL_DAYS)),

@@ -1,32 +1,20 @@
 """What stands above every page of a team whose keys leaked, for those who may act on it."""
 
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from keyportal.keys.forms import new_nonce
-from keyportal.keys.models import ApiKey, Remnant
-from keyportal.keys.replacing import obstacles
+from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership
 
-Row = TypeVar("Row", bound=Model)
-# A whole list of them would push the page away.
-SHOWN, DELETED_SHOWN = 5, 3
-
-
-class Deleted(NamedTuple):
-    key: Remnant
-    obstacles: list[str]
-    """Why there can be no new one like it now."""
+SHOWN = 5  # A whole list of them would push the page away.
 
 
 class Leaks(NamedTuple):
     keys: list[ApiKey]
     more: int
-    deleted: list[Deleted]
-    more_deleted: int
 
 
 def banner(request: HttpRequest) -> dict[str, object]:
@@ -38,17 +26,7 @@ def banner(request: HttpRequest) -> dict[str, object]:
 
 
 def leaks_of(membership: Membership) -> Leaks:
-    """Those that this member may act on."""
+    """Those that this member may act on. Nearly always there are none, and they are not counted."""
     reported = ApiKey.objects.changeable_by(membership).filter(reported_at__isnull=False)
-    keys, more = _first(reported.for_display().order_by("-reported_at", "pk"), SHOWN)
-    remnants, more_deleted = _first(
-        Remnant.objects.changeable_by(membership).fairly(), DELETED_SHOWN
-    )
-    deleted = [Deleted(one, obstacles(one, membership)) for one in remnants]
-    return Leaks(keys, more, deleted, more_deleted)
-
-
-def _first(rows: QuerySet[Row], most: int) -> tuple[list[Row], int]:
-    """And how many there are beyond. Nearly always there are none, and they are not counted."""
-    first = [*rows[:most]]
-    return first, max(0, rows.count() - most) if len(first) == most else 0
+    keys = [*reported.for_display().order_by("-reported_at", "pk")[:SHOWN]]
+    return Leaks(keys, max(0, reported.count() - SHOWN) if len(keys) == SHOWN else 0)

@@ -1,4 +1,4 @@
-"""A report of a leak while it is worked off: what it has ended, and what may be mailed of that.
+"""A report of a leak while it is worked off, and what it has ended.
 
 Keys of every kind come together here, so that each person gets one letter for a report, whatever
 it holds.
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
-from keyportal.keys.letter_counts import Allowed, LetterCount
 from keyportal.keys.reports import SOMEBODY, Report
 from keyportal.teams.models import Team, User
 
@@ -30,23 +29,21 @@ class Leaked(Protocol):
 
 
 class Ended(NamedTuple):
-    """A key that was ended, as it was; `is_deleted` or else it is disabled."""
+    """A key that a report has ended, as it was."""
 
     key: Leaked
-    is_deleted: bool
     url: str
-    """Where it was found; empty: nobody said so."""
-    allowed: Allowed | None
-    """None: it is no reason to write to anybody, but is told where one is written anyway."""
+    """Where it was found; empty: the report does not say."""
     kind: str = API_KEY
     page: str = "keys:list"
-    """Where its team looks after it."""
+    """The page on which its team manages it."""
     works_again: bool = False
     """Whether its rotation enables it."""
 
-
-# GitHub and operators flood nobody with letters.
-UNCOUNTED = Allowed()
+    @property
+    def fate(self) -> str:
+        """Management keys can't be disabled."""
+        return "deleted" if self.kind == MANAGEMENT_KEY else "disabled"
 
 
 @dataclass
@@ -54,7 +51,6 @@ class Case:
     report: Report
     address: str | None = None
     ended: list[Ended] = field(default_factory=list)
-    _allowed: dict[tuple[int, str], Allowed] = field(default_factory=dict)
 
     @cached_property
     def urls(self) -> dict[bytes, str]:
@@ -68,16 +64,3 @@ class Case:
     def in_words(self, url: str) -> str:
         """As the audit has it: who reported a key, and where it was found if that is known."""
         return f"reported by {self.report.reporter}" + (f", found at {url}" if url else "")
-
-    def allow(self, team: Team, person: str) -> Allowed | None:
-        """Whether people are written to of a key that this person may have readied for it.
-
-        Inside the transaction that ends the key. A report makes one letter, so the second of that
-        person's keys in it costs nothing.
-        """
-        if not self.is_by_somebody:
-            return UNCOUNTED
-        allowed = self._allowed.get((team.pk, person)) or LetterCount.objects.allow(team, person)
-        if allowed is not None:
-            self._allowed[team.pk, person] = allowed
-        return allowed

@@ -73,15 +73,6 @@ def choices(policy: Policy) -> list[tuple[str, str]]:
     return offered if policy.is_without_never else [*offered, (NEVER, "Never")]
 
 
-def shortened(end: datetime | None, policy: Policy) -> datetime | None:
-    """This end, or the latest that the policy still allows; None is never."""
-    if end is None and policy.is_without_never:
-        return timezone.now() + timedelta(days=int(_first_choice(choices(policy))))
-    if end is None or policy.longest_days is None:
-        return end
-    return min(end, timezone.now() + timedelta(days=policy.longest_days))
-
-
 def label(days: int) -> str:
     """Such as `In 30 days, on 2026-12-24`; the day in UTC."""
     day = timezone.now().date() + timedelta(days=days)

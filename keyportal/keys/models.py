@@ -17,7 +17,6 @@ from keyportal.keys import policy, secret
 # Django finds an app's models through this module.
 from keyportal.keys.chores import Chore
 from keyportal.keys.grants import binds, grant
-from keyportal.keys.letter_counts import LetterCount
 from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.nonces import SpentNonce
 from keyportal.keys.permissions import (
@@ -29,7 +28,6 @@ from keyportal.keys.permissions import (
 from keyportal.keys.presets import Preset
 from keyportal.keys.refusals import KeyLimitReached, NameTaken, PolicyBroken
 from keyportal.keys.reminders import Reminder
-from keyportal.keys.remnants import Remnant
 from keyportal.keys.secret import KeyString
 from keyportal.teams.access import changeable
 from keyportal.teams.limits import Limits, LimitsField
@@ -39,10 +37,8 @@ from keyportal.teams.rules import locked_rules
 __all__ = [
     "ApiKey",
     "Chore",
-    "LetterCount",
     "Preset",
     "Reminder",
-    "Remnant",
     "Secret",
     "SpentNonce",
 ]
@@ -329,19 +325,17 @@ class ApiKey(models.Model):
         used = [found for found in self.secrets.all() if found.last_used_at]
         return max(used, key=lambda found: found.last_used_at, default=None)  # type: ignore[arg-type,return-value]  # narrowed above
 
-    def revoke(self, *, actor: User | None, address: str | None = None, reporter: str = "") -> None:
+    def revoke(self, *, actor: User | None, address: str | None = None) -> None:
         """Delete the key. No request that starts after this returns is served with it.
 
-        `reporter` says whose report of a leak does it, if one does. Raises `ApiKey.DoesNotExist`
-        when somebody else was faster.
+        Raises `ApiKey.DoesNotExist` when somebody else was faster.
         """
         with transaction.atomic():
             # The lock lets one of two deletions write its audit row, and the other none.
             whole = ApiKey.objects.select_related("team", "owner")
             key = whole.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
             Tombstone.objects.bulk_create(
-                found.tombstone(key, actor, reporter=reporter)
-                for found in Secret.objects.locked_of(key)
+                found.tombstone(key, actor) for found in Secret.objects.locked_of(key)
             )
             AuditEvent.objects.record(
                 Action.KEY_DELETED, key=key, actor=actor, team=key.team, address=address
@@ -391,9 +385,7 @@ class Secret(models.Model):
     def __str__(self) -> str:
         return f"…{self.last4}"
 
-    def tombstone(
-        self, key: ApiKey, actor: User | None, *, is_rotated: bool = False, reporter: str = ""
-    ) -> Tombstone:
+    def tombstone(self, key: ApiKey, actor: User | None, *, is_rotated: bool = False) -> Tombstone:
         """What is kept of it when it goes, not yet saved."""
         return Tombstone(
             digest=self.digest,
@@ -403,7 +395,6 @@ class Secret(models.Model):
             owner_id=key.owner_id,
             deleted_by_id=actor.pk if actor else None,
             is_rotated=is_rotated,
-            reporter=reporter,
             last_used_at=self.last_used_at,
             last_used_ip=self.last_used_ip,
             last_used_agent=self.last_used_agent,

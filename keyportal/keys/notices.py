@@ -10,12 +10,14 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
+from allauth.core import ratelimit
 from django.conf import settings
 from django.db import DatabaseError
+from django.http import HttpRequest
 from django.urls import reverse
 
 from keyportal.keys import mail
-from keyportal.keys.cases import MANAGEMENT_KEY, Case, Ended
+from keyportal.keys.cases import Case, Ended
 from keyportal.keys.reports import SOMEBODY
 from keyportal.teams.models import Team, User
 
@@ -39,52 +41,63 @@ def undoing_nothing(tell: Callable[P, None]) -> Callable[P, None]:
 @undoing_nothing
 def reported(case: Case) -> None:
     """To the owner and the team's admins of each key that was ended: one letter a person, of all
-    that concern them."""
+    that concern them. The audit lists those too of which there is no letter."""
+    teams = {ended.key.team for ended in case.ended}
+    may_write = {team.pk for team in teams if not case.is_by_somebody or _may_write(team)}
     concerned: dict[User, list[Ended]] = {}
-    found: dict[tuple[int, int], list[User]] = {}
-    for one in case.ended:
-        team, owner_id = one.key.team, one.key.owner_id
-        if (team.pk, owner_id) not in found:
-            found[team.pk, owner_id] = mail.owner_and_admins(team, owner_id)
-        for person in found[team.pk, owner_id]:
-            concerned.setdefault(person, []).append(one)
+    people: dict[tuple[int, int], list[User]] = {}
+    for ended in case.ended:
+        team, owner_id = ended.key.team, ended.key.owner_id
+        if team.pk not in may_write:
+            continue
+        if (team.pk, owner_id) not in people:
+            people[team.pk, owner_id] = mail.owner_and_admins(team, owner_id)
+        for person in people[team.pk, owner_id]:
+            concerned.setdefault(person, []).append(ended)
     for person, theirs in concerned.items():
-        if any(one.allowed for one in theirs):
-            context = _of_leaks(theirs, case.report.reporter)
-            mail.send(mail.letters("keys/email/leaked", [person], context))
+        context = _of_leaks(theirs, case)
+        mail.send(mail.letters("keys/email/leaked", [person], context))
 
 
-def _of_leaks(ended: list[Ended], reporter: str) -> dict[str, object]:
-    told = [_of_leak(one) for one in ended]
-    bounds = {(one.key.team.pk, one.allowed.person): one.allowed for one in ended if one.allowed}
-    fates = [fate for fate in ("disabled", "deleted") if any(one["fate"] == fate for one in told)]
-    holders = HOLDERS if len(told) > 1 else SOMEBODY
+def _may_write(team: Team) -> bool:
+    """Count one more report by a stranger of which the team gets letters, where the hour has room.
+
+    Attack: who makes keys can report them, one after another, and so have us send mail without end.
+    The same limiter as for the reports themselves: it counts in the database, over all workers.
+    """
+    # Counted by the team, so nothing of a request is read.
+    return bool(ratelimit.consume(HttpRequest(), action="leak_letter", key=str(team.pk)))
+
+
+def _of_leaks(ended: list[Ended], case: Case) -> dict[str, object]:
+    keys = [_of_leak(one) for one in ended]
+    fates = sorted({one.fate for one in ended}, reverse=True)
+    holders = HOLDERS if len(keys) > 1 else SOMEBODY
     return {
-        **told[0],
-        "keys": told[:LISTED],
-        "count": len(told),
-        "unlisted": len(told[LISTED:]),
-        "reporter": holders if reporter == SOMEBODY else reporter,
+        **keys[0],
+        "keys": keys[:LISTED],
+        "count": len(keys),
+        "unlisted": len(keys[LISTED:]),
+        "reporter": holders if case.is_by_somebody else case.report.reporter,
         "fate": " or ".join(fates),
         "has_disabled": "disabled" in fates,
-        "has_deleted": "deleted" in fates,
-        "has_management": any(one.kind == MANAGEMENT_KEY for one in ended),
-        "urls": sorted({str(one["url"]) for one in told}),
-        "bounds": [*bounds.values()],
+        "has_management": "deleted" in fates,
+        "urls": sorted({str(key["url"]) for key in keys}),
+        "is_limited": case.is_by_somebody,
     }
 
 
-def _of_leak(one: Ended) -> dict[str, object]:
+def _of_leak(ended: Ended) -> dict[str, object]:
     return {
-        "kind": one.kind,
-        "name": one.key.name,
-        "public_id": one.key.public_id,
-        "owner": one.key.owner.get_username(),
-        "team": one.key.team.name,
-        "fate": "deleted" if one.is_deleted else "disabled",
-        "works_again": one.works_again,
-        "found_at": one.url,
-        "url": _page(one.page, one.key.team),
+        "kind": ended.kind,
+        "name": ended.key.name,
+        "public_id": ended.key.public_id,
+        "owner": ended.key.owner.get_username(),
+        "team": ended.key.team.name,
+        "fate": ended.fate,
+        "works_again": ended.works_again,
+        "found_at": ended.url,
+        "url": _page(ended.page, ended.key.team),
     }
 
 

@@ -11,7 +11,7 @@ from keyportal.keys.permission_fields import ModelsField
 from keyportal.keys.permissions import Endpoints
 from keyportal.teams.forms import RulesForm
 from keyportal.teams.models import Role
-from keyportal.teams.policy import DELETE, DISABLE, LABELS, NO_POLICY, Policy
+from keyportal.teams.policy import LABELS, NO_POLICY, Policy
 
 MOST_KEYS = 1_000_000
 HINTS = {
@@ -22,8 +22,6 @@ HINTS = {
     "creators": "Others see keys, and change those that are theirs.",
     "keys_per_member": "Empty: no bound but the team has.",
     "name_pattern": "What names look like; * stands for any text. Empty: any name.",
-    "on_leak": "What happens by itself when a key is reported as leaked. "
-    "One that is disabled can be looked at first; either is refused from then on.",
 }
 MAKERS = (Role.MEMBER, Role.ADMIN, Role.OWNER)
 
@@ -54,9 +52,6 @@ class PolicyForm(RulesForm):
             attrs={"placeholder": "ci-*", "spellcheck": "false", "autocomplete": "off"}
         ),
     )
-    on_leak = forms.ChoiceField(
-        required=False, choices=[(DISABLE, "Disabled"), (DELETE, "Deleted for good")]
-    )
 
     def __init__(self, data: Any = None, *, policy: Policy) -> None:
         super().__init__(data, value=policy, initial=policy._asdict())
@@ -74,8 +69,7 @@ class PolicyForm(RulesForm):
     def clean(self) -> dict[str, Any]:
         """A choice that was not sent is as without a policy."""
         cleaned = self.cleaned_data
-        for name in ("creators", "on_leak"):
-            cleaned[name] = cleaned.get(name) or getattr(NO_POLICY, name)
+        cleaned["creators"] = cleaned.get("creators") or NO_POLICY.creators
         return cleaned
 
     @property

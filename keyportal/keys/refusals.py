@@ -7,7 +7,6 @@ KeyRefused
 ├── BeyondGranted     an admin allowed the key less
 ├── EndsTooLate       an admin or operator let it live less long
 ├── Held              an admin or operator disabled the key, and its owner can't enable it
-├── HadExpired        no key takes the place of one that would be over
 ├── AlreadyCreated    this very form has done its work already
 ├── NotAMember        a key can't belong to somebody who could not use it
 └── AlreadyRotating   two secrets live, which is as many as may
@@ -66,11 +65,6 @@ class Held(KeyRefused):
         super().__init__(
             "An admin of the team or an operator has disabled this key. To enable it, ask an admin."
         )
-
-
-class HadExpired(KeyRefused):
-    def __init__(self) -> None:
-        super().__init__("It would have expired by now, and nothing needs a key in its place.")
 
 
 class AlreadyCreated(KeyRefused):

@@ -161,9 +161,7 @@ def _is_full(request: TeamRequest, used: int) -> str:
 
 
 @sensitive_variables()
-def created(
-    request: TeamRequest, key: ApiKey, key_string: KeyString, hint: str = ""
-) -> HttpResponse:
+def created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpResponse:
     """The one exception to redirect-after-POST: only this answer ever holds the plaintext.
 
     A session or a message would store it, an address would log it.
@@ -171,7 +169,6 @@ def created(
     context = {
         "key": key,
         "plaintext": key_string.text,
-        "hint": hint,
         "examples": examples_for(request, request.team, key_string.text),
     }
     response = render_part(request, "keys/created.html", "keys/_created.html", context)

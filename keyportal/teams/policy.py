@@ -8,9 +8,6 @@ from typing import Any, NamedTuple, Self
 
 from keyportal.teams.values import ValueField, with_lists, with_tuples
 
-DISABLE = "disable"
-DELETE = "delete"
-
 
 class Policy(NamedTuple):
     longest_days: int | None = None
@@ -28,8 +25,6 @@ class Policy(NamedTuple):
     """The weakest role that may make keys."""
     rotation_days: int | None = None
     """The age of a secret from which its rotation is advised. None: no advice."""
-    on_leak: str = DISABLE
-    """What happens to a key that is reported as leaked: `disable` or `delete`."""
 
     @property
     def is_without_never(self) -> bool:
@@ -71,9 +66,7 @@ LABELS = {
     "name_pattern": "Name pattern",
     "creators": "Weakest role that makes keys",
     "rotation_days": "Rotation advised after days",
-    "on_leak": "A leaked key is",
 }
-_WORDS = {DISABLE: "disabled", DELETE: "deleted"}
 
 
 def _in_words(value: Any) -> str:
@@ -81,7 +74,7 @@ def _in_words(value: Any) -> str:
         return ", ".join(value) or "any"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return _WORDS.get(value, str(value or "none"))
+    return str(value or "none")
 
 
 class PolicyField(ValueField):

@@ -7,11 +7,8 @@ from django.core.cache import cache
 from playwright.sync_api import Page, expect
 
 from keyportal.catalog.models import ServedModel
-from keyportal.keys import leaks
 from keyportal.keys.models import Secret
-from keyportal.keys.reports import Found, Report
-from keyportal.teams.models import Team, User
-from keyportal.teams.policy import Policy
+from keyportal.teams.models import User
 from tests.browser.pages import button, holds, row, shown_key
 from tests.serving import Server
 
@@ -59,48 +56,3 @@ def test_a_reported_key_is_rotated_with_one_click_on_the_banner(
     admins = open_keys(alice, java_script_enabled=has_scripts)
     expect(row(admins, "nightly")).to_be_visible()
     expect(admins.get_by_text("was reported as leaked")).to_have_count(0)
-
-
-@pytest.mark.parametrize("has_scripts", [True, False])
-def test_a_deleted_key_is_replaced_with_one_click_on_the_banner_and_another_is_dismissed(
-    open_keys: Open,
-    live: Server,
-    alice: User,
-    bob: User,
-    model: ServedModel,
-    issue: Issue,
-    has_scripts: bool,
-) -> None:
-    Team.objects.update(policy=Policy(on_leak="delete"))
-    found = [Found(issue(bob, name, actor=bob)[1]) for name in ("nightly", "weekly")]
-    leaks.report(Report(found))
-    page = open_keys(bob, java_script_enabled=has_scripts)
-    banner = page.get_by_role("alert").filter(has_text="and deleted")
-    expect(banner).to_have_count(2)
-    nightly = banner.filter(has_text="nightly")
-    button(nightly, "Make one like it in place of nightly").click()
-    new = shown_key(page)
-    assert live.chat(new, model.name).status == 200
-    button(page, "Done").click()
-    expect(row(page, "nightly")).to_be_visible()
-    expect(banner).to_have_count(1)
-    assert not holds(page, new)
-    button(banner, "Dismiss the notice about weekly").click()
-    expect(banner).to_have_count(0)
-    admins = open_keys(alice, java_script_enabled=has_scripts)
-    expect(row(admins, "nightly")).to_be_visible()
-    expect(admins.get_by_text("and deleted")).to_have_count(0)
-
-
-def test_the_focus_goes_on_to_the_next_notice(
-    open_keys: Open, live: Server, bob: User, issue: Issue
-) -> None:
-    Team.objects.update(policy=Policy(on_leak="delete"))
-    for name in ("first", "second"):
-        leaks.report(Report([Found(issue(bob, name, actor=bob)[1])]))
-    page = open_keys(bob)
-    for name, next_one in (("second", "Make one like it in place of first"), ("first", "Create")):
-        button(page, f"Dismiss the notice about {name}").focus()
-        page.keyboard.press("Enter")
-        expect(button(page, f"Dismiss the notice about {name}")).to_have_count(0)
-        expect(button(page, next_one)).to_be_focused()

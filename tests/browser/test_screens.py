@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, ViewportSize, expect
 from keyportal.activity.models import Call, Running, Tombstone, UsageDay, UsageHour
 from keyportal.activity.periods import Step
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.models import ApiKey, Preset, Remnant, Secret
+from keyportal.keys.models import ApiKey, Preset, Secret
 from keyportal.keys.permissions import Permissions
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.teams.limits import Limits
@@ -160,20 +160,6 @@ def full_key(alice: User, issue: Issue) -> ApiKey:
     return key
 
 
-def leave_remnants(key: ApiKey) -> list[Remnant]:
-    """Two keys that leaked and are deleted: one like the other can be made, and one can't."""
-    Team.objects.filter(pk=key.team_id).update(policy=Policy())
-    as_it_was = {"team": key.team, "owner": key.owner, "masked": key.masked, "endpoints": "all"}
-    as_it_was |= {"reporter": "somebody who holds it", "is_disabled": True, "is_held": True}
-    as_it_was |= {"allowed_models": ["m" * 200], "networks": ["2001:db8:85a3:1319:1111::/80"]}
-    more = {"limits": Limits(*[10**15] * 7), "expires_at": timezone.now() + timedelta(days=9)}
-    names = {"AbCd1235": "w" * 64, "AbCd1236": key.name}
-    return [
-        Remnant.objects.create(public_id=public_id, name=name, **as_it_was, **more)
-        for public_id, name in names.items()
-    ]
-
-
 def be_strict(team: Team) -> None:
     """A policy that no key keeps, and a template that breaks it too."""
     policy = Policy(longest_days=1, models=("m" * 200,), endpoints=("chat",), rotation_days=1)
@@ -229,16 +215,11 @@ def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
         assert not sticks_out(page), path
         assert all(map(is_unclipped, page.locator(".card.alone").all())), path
     ApiKey.objects.filter(pk=key.pk).update(reported_at=key.created_at)
-    gone = leave_remnants(key)
     page.goto(KEYS)
     expect(button(page, "Rotate it now")).to_be_in_viewport(ratio=1)
-    expect(button(page, f"Make one like it in place of {gone[0].name}")).to_be_visible()
     assert not sticks_out(page)
     for banner in page.locator(".leaked").all():
         assert is_unclipped(banner)
-    for one in gone:
-        page.goto(f"{KEYS}{one.public_id}/replace/")
-        assert not sticks_out(page)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
@@ -384,9 +365,6 @@ def test_axe_finds_nothing_in_the_list_and_its_dialogs(
     ApiKey.objects.update(disabled_at=then, expires_at=then, reported_at=then, disabled_by="leak")
     Secret.objects.update(last_used_at=key.created_at, last_used_ip="192.0.2.7")
     page = looked_at(alice)
-    for one in leave_remnants(key):
-        page.goto(f"{KEYS}{one.public_id}/replace/")
-        assert_axe_finds_nothing(page)
     page.goto(KEYS)
     page.locator("summary", has_text="alice").click()
     assert_axe_finds_nothing(page)

@@ -26,8 +26,7 @@ from keyportal.activity.windows import Kind
 from keyportal.gateway import cleaning as module
 from keyportal.gateway.cleaning import SLICE, Cleaner
 from keyportal.gateway.writer import ALIAS, Writer
-from keyportal.keys.models import Reminder, Remnant
-from keyportal.teams.models import Team, User
+from keyportal.keys.models import Reminder
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 
@@ -80,18 +79,11 @@ def test_what_is_old_goes_and_what_is_not_stays(writer: Writer) -> None:
         Flush.objects.filter(mark=mark).update(at=ago(**when))
         EndWish.objects.create(team_slug="t", call_id=mark)
     EndWish.objects.filter(call_id="old").update(wished_at=ago(minutes=6))
-    owner = User.objects.create_user("o")
-    team = Team.objects.create(name="t")
-    for days in (29, 31):
-        what = {"team": team, "owner": owner, "name": f"{days}", "endpoints": "all"}
-        Remnant.objects.create(is_disabled=False, is_held=False, **what)
-        Remnant.objects.filter(name=f"{days}").update(reported_at=ago(days=days))
     for days in (59, 61):
         Reminder.objects.create(public_id="k", days=days, expires_at=ago())
         Reminder.objects.filter(days=days).update(created_at=ago(days=days))
     clean(writer)
     assert Reminder.objects.get().days == 59
-    assert Remnant.objects.get().name == "29"
     assert Call.objects.count() == UsageMinute.objects.count() == UsageHour.objects.count() == 1
     assert UsageDay.objects.count() == 2  # Costs at the month's end are asked for years later.
     assert Window.objects.exclude(kind=Kind.EVER).count() == 3

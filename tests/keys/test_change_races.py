@@ -319,7 +319,7 @@ def test_pages_of_a_team_that_were_opened_together_each_save_what_was_changed_in
 def test_rules_of_a_team_that_pages_and_commands_set_at_once_are_all_kept(
     ada: User, team: Team
 ) -> None:
-    rules = ("--longest-days=90", "--must-expire=yes", "--name-pattern=ci-*", "--on-leak=delete")
+    rules = ("--longest-days=90", "--must-expire=yes", "--name-pattern=ci-*")
     roof = [f"--{name.replace('_', '-')}=9" for name in Limits._fields]
     pages = [
         typed_in(signed_in(ada), f"/teams/{team.slug}/policy/", **typed)
@@ -332,7 +332,7 @@ def test_rules_of_a_team_that_pages_and_commands_set_at_once_are_all_kept(
     ]
     at_once(*pages, *commands)
     team.refresh_from_db()
-    assert team.policy == Policy(90, True, (), (), 3, "ci-*", "admin", on_leak="delete")
+    assert team.policy == Policy(90, True, (), (), 3, "ci-*", "admin")
     assert team.limits == Limits(*[9] * len(Limits._fields))
 
 

@@ -11,19 +11,19 @@ from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, Alarm, AuditEvent, Tombstone
+from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys import changes, leaks, mail, secret
 from keyportal.keys.cases import Ended
 from keyportal.keys.models import ApiKey
-from keyportal.keys.reports import GITHUB, OPERATOR, SOMEBODY, Found, Report
+from keyportal.keys.reports import GITHUB, OPERATOR, Found, Report
 from keyportal.keys.rotation import Grace, end_old, rotate
 from keyportal.teams.models import Membership, Role, Team, User
-from keyportal.teams.policy import Policy
 from tests.post import Sink
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]
 SignIn = Callable[[User], Client]
+HTMX = {"HX-Request": "true"}
 FOUND = "https://github.com/octocat/hello/blob/main/a.py"
 
 
@@ -49,7 +49,7 @@ def test_a_reported_key_is_disabled_and_the_audit_tells(bob: User, issue: Issue)
     key, text = issue(bob)
     (ended,) = report(text)
     key.refresh_from_db()
-    assert (ended.key, ended.is_deleted) == (key, False)
+    assert (ended.key, ended.fate) == (key, "disabled")
     assert key.disabled_by == ApiKey.DisabledBy.LEAK
     assert key.disabled_at == key.reported_at
     row = AuditEvent.objects.get(action=Action.KEY_REPORTED)
@@ -59,19 +59,6 @@ def test_a_reported_key_is_disabled_and_the_audit_tells(bob: User, issue: Issue)
         key.team.slug,
         "192.0.2.9",
     )
-
-
-def test_where_the_teams_policy_says_so_it_is_deleted(bob: User, team: Team, issue: Issue) -> None:
-    Team.objects.update(policy=Policy(on_leak="delete"))
-    key, text = issue(bob)
-    (ended,) = report(text)
-    assert ended.is_deleted
-    assert not ApiKey.objects.exists()
-    assert Tombstone.objects.get().digest == secret.digest(text.encode())
-    assert rows() == [f"{key}: reported by an operator"]
-    assert rows(Action.KEY_DELETED) == [str(key)]
-    assert "deleted" in sent()[0].subject
-    assert "is deleted, as the team's policy asks" in sent()[0].body
 
 
 def test_owner_admins_and_nobody_else_get_a_letter_each(
@@ -137,46 +124,6 @@ def test_a_reported_key_that_somebody_enabled_is_disabled_by_the_next_report(
     assert len(rows()) == 2
 
 
-def test_who_enables_and_reports_a_key_again_and_again_mails_nobody_more_than_once_an_hour(
-    alice: User, bob: User, issue: Issue
-) -> None:
-    """Or a member with some keys could have the admins mailed without end, and everybody's mail
-    dropped that waits behind it."""
-    key, text = issue(bob)
-    _, other = issue(bob, "b")
-    for _ in range(3):
-        assert len(report(text, reporter=SOMEBODY)) == 1
-        assert times(key)[0] is not None
-        changes.enable(key, actor=bob)
-    assert len(rows()) == 3
-    assert sorted(letter.to[0] for letter in sent()) == ["alice@example.com", "bob@example.com"]
-    report(other)  # Another key is another matter.
-    assert len(sent()) == 4
-    Alarm.objects.update(raised_at=timezone.now() - timedelta(hours=1, seconds=1))
-    report(text, reporter=SOMEBODY)
-    assert len(sent()) == 6
-
-
-def test_a_rotation_makes_no_second_mail_possible_either(bob: User, issue: Issue) -> None:
-    key, text = issue(bob)
-    for _ in range(3):
-        assert len(report(text, reporter=SOMEBODY)) == 1
-        text = rotate(key, Grace.NOW, actor=bob).text
-    assert len(rows()) == 3
-    assert len(sent()) == 1
-
-
-@pytest.mark.parametrize("reporter", [GITHUB, OPERATOR])
-def test_another_leak_that_github_or_an_operator_reports_is_told_at_once(
-    bob: User, issue: Issue, reporter: str
-) -> None:
-    key, text = issue(bob)
-    for _ in range(2):
-        leaks.report(Report([Found(text)], reporter))
-        text = rotate(key, Grace.NOW, actor=bob).text
-    assert len(sent()) == 2
-
-
 def test_the_mail_promises_no_more_than_a_rotation_does(ada: User, bob: User, issue: Issue) -> None:
     _, text = issue(bob, "one")
     held, text_of_held = issue(bob, "two")
@@ -188,35 +135,6 @@ def test_the_mail_promises_no_more_than_a_rotation_does(ada: User, bob: User, is
     assert "gives you a new one and enables the key again." in first
     assert "it stays so until it is enabled." in second
     assert "enables" not in second
-
-
-def test_that_a_key_is_deleted_now_is_told_whatever_was_told_before(
-    bob: User, issue: Issue
-) -> None:
-    key, text = issue(bob)
-    report(text)
-    changes.enable(key, actor=bob)
-    Team.objects.update(policy=Policy(on_leak="delete"))
-    report(text)
-    assert [letter.subject.rpartition(" ")[2] for letter in sent()] == ["disabled", "deleted"]
-
-
-def test_a_report_that_comes_to_nothing_leaves_the_mail_for_the_next(
-    bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The row that keeps people from being told twice commits with what they are told of."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise DatabaseError
-
-    _, text = issue(bob)
-    with monkeypatch.context() as patched:
-        patched.setattr(ApiKey, "save", fail)
-        with pytest.raises(DatabaseError):
-            report(text)
-    assert not Alarm.objects.exists()
-    report(text)
-    assert len(sent()) == 1
 
 
 def test_one_report_may_hold_keys_of_several_teams(
@@ -441,3 +359,18 @@ def test_an_expired_key_is_reported_too_because_it_can_be_extended(bob: User, is
     assert len(report(text)) == 1
     key.refresh_from_db()
     assert key.reported_at
+
+
+def test_the_banner_by_itself_leaves_out_the_key_whose_page_it_is_for(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    (here, text), (_, other) = issue(bob, "here"), issue(bob, "other")
+    report(text, other)
+    team, client = f"/teams/{here.team.slug}/", sign_in(bob)
+    page = client.get(f"{team}keys/{here.public_id}/").content.decode()
+    assert f'hx-get="{team}keys/leaks/?beside={here.public_id}"' in page
+    for beside, count in ((f"?beside={here.public_id}", 1), ("", 2)):
+        shown = client.get(f"{team}keys/leaks/{beside}", headers=HTMX).content.decode()
+        assert shown.count("Rotate it now") == count
+    evil = client.get(f'{team}keys/leaks/?beside="><b>', headers=HTMX).content.decode()
+    assert "<b>" not in evil

@@ -20,9 +20,7 @@ def setpolicy(*arguments: str) -> str:
 
 def test_it_sets_what_is_given_and_leaves_the_rest(team: Team) -> None:
     Team.objects.update(policy=Policy(rotation_days=30, must_expire=True, models=("a", "b/*")))
-    printed = setpolicy(
-        "--longest-days=90", "--endpoints=chat,read", "--creators=admin", "--on-leak=delete"
-    )
+    printed = setpolicy("--longest-days=90", "--endpoints=chat,read", "--creators=admin")
     team.refresh_from_db()
     assert team.policy == Policy(
         longest_days=90,
@@ -31,7 +29,6 @@ def test_it_sets_what_is_given_and_leaves_the_rest(team: Team) -> None:
         endpoints=("chat", "read"),
         creators="admin",
         rotation_days=30,
-        on_leak="delete",
     )
     assert "Longest lifetime in days: 90\n" in printed
     told = [event.target for event in AuditEvent.objects.filter(action=Action.TEAM_CHANGED)]

@@ -24,7 +24,7 @@ Issue = Callable[..., tuple[ApiKey, str]]
 def typed(**rules: object) -> dict[str, object]:
     """The form as a browser sends it: no box is ticked, and most fields are empty."""
     fields = set(LABELS) - {"must_expire", "endpoints"}
-    chosen: dict[str, object] = {"creators": "member", "on_leak": "disable"}
+    chosen: dict[str, object] = {"creators": "member"}
     return dict.fromkeys(fields, "") | chosen | rules
 
 
@@ -38,7 +38,6 @@ def test_admin_sets_every_rule(sign_in: SignIn, ada: User, team: Team) -> None:
         name_pattern="ci-*",
         creators="admin",
         rotation_days="30",
-        on_leak="delete",
     )
     response = sign_in(ada).post(POLICY, rules, follow=True)
     assert response.redirect_chain == [(POLICY, 302)]
@@ -53,7 +52,6 @@ def test_admin_sets_every_rule(sign_in: SignIn, ada: User, team: Team) -> None:
         name_pattern="ci-*",
         creators="admin",
         rotation_days=30,
-        on_leak="delete",
     )
 
 
@@ -101,7 +99,7 @@ def test_of_two_admins_who_change_the_policy_each_keeps_what_they_set(
 
 
 def test_every_rule_can_be_taken_back(sign_in: SignIn, ada: User, team: Team) -> None:
-    Team.objects.update(policy=Policy(90, True, ("a",), ("chat",), 2, "ci-*", "owner", 5, "delete"))
+    Team.objects.update(policy=Policy(90, True, ("a",), ("chat",), 2, "ci-*", "owner", 5))
     sign_in(ada).post(POLICY, typed())
     team.refresh_from_db()
     assert team.policy == NO_POLICY
@@ -119,7 +117,6 @@ def test_every_rule_can_be_taken_back(sign_in: SignIn, ada: User, team: Team) ->
         ("creators", "viewer"),
         ("name_pattern", "*a*b*c*"),
         ("name_pattern", "sk-kp-" + "A" * 40),
-        ("on_leak", "shrug"),
     ],
 )
 def test_nonsense_is_told_beside_its_field(

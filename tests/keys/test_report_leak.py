@@ -15,8 +15,7 @@ from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
-from keyportal.teams.models import Team, User
-from keyportal.teams.policy import Policy
+from keyportal.teams.models import User
 from tests.serving import database_url
 
 pytestmark = pytest.mark.django_db
@@ -45,12 +44,11 @@ def test_keys_come_in_by_standard_input_several_at_a_time(
 
 
 def test_they_come_from_a_file_too(
-    monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue, team: Team, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue, tmp_path: Path
 ) -> None:
-    Team.objects.update(policy=Policy(on_leak="delete"))
     key, text = issue(bob)
     (tmp_path / "found.txt").write_text(f"a {text} b")
-    assert f"Deleted {key}" in report(monkeypatch, "", str(tmp_path / "found.txt"))
+    assert f"Disabled {key}" in report(monkeypatch, "", str(tmp_path / "found.txt"))
     assert report(monkeypatch, text, "-") == "Not live, or reported before: 1 of 1.\n"
 
 

@@ -64,17 +64,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='LetterCount',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('person', models.CharField(help_text='A user name.', max_length=150)),
-                ('since', models.DateTimeField(help_text='When the hour began.')),
-                ('letters', models.PositiveIntegerField(default=0, help_text='Reports that were told by mail.')),
-                ('untold', models.PositiveIntegerField(default=0, help_text='Keys that were ended without.')),
-                ('team', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='teams.team')),
-            ],
-        ),
-        migrations.CreateModel(
             name='Preset',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -98,32 +87,6 @@ class Migration(migrations.Migration):
             options={
                 'constraints': [models.UniqueConstraint(fields=('public_id', 'expires_at', 'days'), name='reminder_unique')],
             },
-        ),
-        migrations.CreateModel(
-            name='Remnant',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64)),
-                ('public_id', models.CharField(max_length=8)),
-                ('masked', models.CharField(max_length=64)),
-                ('reported_at', models.DateTimeField(auto_now_add=True)),
-                ('reporter', models.CharField(max_length=32)),
-                ('person', models.CharField(help_text='Who could have readied it for the report.', max_length=150)),
-                ('description', models.CharField(blank=True, max_length=500)),
-                ('tags', models.JSONField(default=list)),
-                ('allowed_models', models.JSONField(default=list)),
-                ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], max_length=16)),
-                ('networks', models.JSONField(default=list)),
-                ('expires_at', models.DateTimeField(null=True)),
-                ('limits', keyportal.teams.limits.LimitsField(blank=True, default=keyportal.teams.limits.Limits)),
-                ('granted_limits', keyportal.teams.limits.LimitsField(blank=True, default=None, null=True)),
-                ('granted_permissions', keyportal.keys.permissions.PermissionsField(blank=True, default=None, null=True)),
-                ('granted_expires_at', models.DateTimeField(null=True)),
-                ('is_disabled', models.BooleanField(help_text='Somebody had disabled it before.')),
-                ('is_held', models.BooleanField(help_text='That was an admin or operator.')),
-                ('owner', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('team', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='teams.team')),
-            ],
         ),
         migrations.CreateModel(
             name='Secret',
@@ -174,19 +137,11 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(condition=models.Q(('is_held', False), ('disabled_at__isnull', False), _connector='OR'), name='apikey_held_is_disabled'),
         ),
         migrations.AddConstraint(
-            model_name='lettercount',
-            constraint=models.UniqueConstraint(fields=('team', 'person'), name='lettercount_unique'),
-        ),
-        migrations.AddConstraint(
             model_name='preset',
             constraint=models.UniqueConstraint(fields=('team', 'name'), name='preset_name_unique_in_team', violation_error_message='A template with this name already exists in the team.'),
         ),
         migrations.AddConstraint(
             model_name='preset',
             constraint=models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='preset_endpoints_known'),
-        ),
-        migrations.AddIndex(
-            model_name='remnant',
-            index=models.Index(fields=['team', 'person', '-id'], name='remnant_of_team'),
         ),
     ]

@@ -12,8 +12,7 @@ from keyportal.teams.management.operator import OperatorCommand
 
 class Command(OperatorCommand):
     help = (
-        "Disable or delete leaked API keys, as their teams want it, delete leaked management keys, "
-        "and tell their owners. "
+        "Disable leaked API keys, delete leaked management keys, and tell their owners. "
         "Reads text with any number of keys in it from standard input, or from a file."
     )
 
@@ -33,8 +32,7 @@ class Command(OperatorCommand):
             raise CommandError("There is no whole API key of this service in it.")
         ended = leaks.report(Report([Found(key) for key in keys], OPERATOR))
         for one in ended:
-            fate = "Deleted" if one.is_deleted else "Disabled"
-            self.note(f"{fate} {one.key} of {one.key.team.slug}.")
+            self.note(f"{one.fate.capitalize()} {one.key} of {one.key.team.slug}.")
         if len(ended) < len(keys):
             self.note(f"Not live, or reported before: {len(keys) - len(ended)} of {len(keys)}.")
         if ended:

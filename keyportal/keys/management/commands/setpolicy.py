@@ -8,7 +8,7 @@ from keyportal.keys.permissions import Endpoints
 from keyportal.keys.policy import set_policy
 from keyportal.keys.policy_forms import MAKERS, PolicyForm
 from keyportal.teams.management.operator import OperatorCommand, team_named
-from keyportal.teams.policy import DELETE, DISABLE, Policy
+from keyportal.teams.policy import Policy
 from keyportal.teams.rules import locked_rules
 
 NONE = "none"
@@ -29,7 +29,6 @@ class Command(OperatorCommand):
         parser.add_argument("--keys-per-member", metavar="N")
         parser.add_argument("--name-pattern", metavar="GLOB", help="such as ci-*")
         parser.add_argument("--creators", choices=[role.value for role in MAKERS])
-        parser.add_argument("--on-leak", choices=[DISABLE, DELETE])
 
     def handle(self, **options: Any) -> None:
         named = team_named(options["team"])
