@@ -1,12 +1,11 @@
 """The way to serve: programs through two doors, people through the third."""
 
 import os
-from collections.abc import Awaitable
 from typing import cast
 
 import django
 
-from keyportal.asgi_types import Answer, Answerer, ASGIApp, Receive, Scope, Send
+from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
 from keyportal.handler import Handler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
@@ -52,14 +51,6 @@ class Doors:
             await self._lifespan(receive, send)
         else:
             await send({"type": "websocket.close"})
-
-    def answerer(self, path: str) -> Answerer | None:
-        """Who answers at this path in one piece, for a server that can do with that."""
-        return self._verify if is_verification(path) else None
-
-    def _verify(self, scope: Scope) -> Awaitable[Answer]:
-        self._http.find_client(scope)
-        return self.gateway.forward.answer(scope)
 
     async def _door(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]

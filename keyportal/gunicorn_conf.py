@@ -12,7 +12,7 @@ from django.conf import settings
 from gunicorn.glogging import Logger
 
 from keyportal.keys.secret import RedactingFormatter
-from keyportal.worker import STOP_SIGNALS
+from keyportal.server.worker import STOP_SIGNALS
 
 bind = (
     f"[{settings.HOST}]:{settings.PORT}"
@@ -20,27 +20,20 @@ bind = (
     else f"{settings.HOST}:{settings.PORT}"
 )
 workers = settings.WEB_CONCURRENCY
-worker_class = "keyportal.worker.DrainingWorker"
+worker_class = "keyportal.server.worker.Worker"
 preload_app = True
-http_parser = "fast"
+keepalive = 75
 graceful_timeout = settings.GRACEFUL_TIMEOUT
-# Whom X-Forwarded-* may come from is decided by keyportal.proxies; gunicorn trusts nobody.
-forwarded_allow_ips = ""
 # One file would be shared by all instances on the machine, and nothing here uses it.
 control_socket_disable = True
-limit_request_field_size = 16_384
 loglevel = settings.LOG_LEVEL.lower()
 
 
 class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
     """Gunicorn keeps a log of its own; at DEBUG it names each path, and a key may stand in one."""
 
-    access_log_enabled = False
-    """Read for each request, and worked out anew each time as it comes."""
-
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
-        self.access_log_enabled = bool(super().access_log_enabled)
         for handler in self.error_log.handlers:
             handler.setFormatter(RedactingFormatter(self.error_fmt, self.datefmt))
         for handler in self.access_log.handlers:

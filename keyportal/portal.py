@@ -51,26 +51,31 @@ class Forecourt:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if declared_length(scope) > self._largest:
-            await self._refuse(send, 413, "The form is too large.")
-            await read_on(receive)
+            await self._refuse(send, 413, "The form is too large.", receive)
             return
         try:
             async with asyncio.timeout(FORM_SECONDS):
                 form = await _read(receive)
         except TimeoutError:
-            await self._refuse(send, 408, "The form took too long to arrive.")
-            await read_on(receive)
+            await self._refuse(send, 408, "The form took too long to arrive.", receive)
             return
         if self._waiting >= MAX_WAITING:
             await self._refuse(send, 503, "Too many people at once. Try again shortly.")
             return
         await self._enter(scope, _again(form, receive), send)
 
-    async def _refuse(self, send: Send, status: int, sentence: str) -> None:
+    async def _refuse(
+        self, send: Send, status: int, sentence: str, unread: Receive | None = None
+    ) -> None:
+        """`unread` is where the rest of the form comes from, if there is any."""
         headers, body = self._refusal(status, sentence)
         headers += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": body, "more_body": unread is not None})
+        if unread is not None:
+            # Before the end of the answer, with which the server closes the connection.
+            await read_on(unread)
+            await send({"type": "http.response.body", "body": b""})
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._waiting += 1
@@ -83,33 +88,19 @@ class Forecourt:
             await self.app(scope, receive, place.send)
         finally:
             place.leave()
-            await place.finish()
 
 
 class Place:
-    """One request's leave to use a thread: until its answer begins, and is given back once.
-
-    The end of the answer waits until the application has returned, which Django does a moment after
-    it. Whoever has the whole answer may send the next request on the same connection, and of what
-    comes before the return the server keeps 64 KiB alone: a larger one would be cut.
-    """
+    """One request's leave to use a thread: until its answer begins, and is given back once."""
 
     def __init__(self, places: asyncio.Semaphore, send: Send) -> None:
         self._places = places
         self._send = send
         self._is_held = True
-        self._end: Message | None = None
 
     async def send(self, message: Message) -> None:
         self.leave()
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._end = message
-        else:
-            await self._send(message)
-
-    async def finish(self) -> None:
-        if self._end is not None:
-            await self._send(self._end)
+        await self._send(message)
 
     def leave(self) -> None:
         if self._is_held:

@@ -73,10 +73,6 @@ class Gateway:
         )
         self._tasks = [asyncio.create_task(work) for work in forever]
 
-    def drain(self) -> None:
-        """From now on every answer asks its client to close the connection."""
-        self.edge.is_draining = self.forward.is_draining = True
-
     def end_calls(self) -> None:
         """The time to finish is over: tell those that still run, while we can."""
         self.flight.end_all(ShuttingDown)
@@ -96,10 +92,10 @@ class Gateway:
             _allow("POST", method)
             await self._relay(endpoint, scope, receive, send)
         elif path == MODELS or path.startswith(MODELS + "/"):
-            _allow("GET", method)
+            _allow("GET, HEAD", method)
             await self._models(path.removeprefix(MODELS).removeprefix("/"), scope, send)
         elif path == KEY:
-            _allow("GET", method)
+            _allow("GET, HEAD", method)
             await self._key(scope["keyportal.call"], send)
         else:
             raise UnknownPath
@@ -109,7 +105,7 @@ class Gateway:
         call.endpoint = endpoint.path
         if call.verdict.endpoints not in (ANY, endpoint.kind):
             raise EndpointNotAllowed(Endpoints(call.verdict.endpoints).label.lower())
-        request = await self._read(endpoint, scope, receive, send)
+        request = await self._read(endpoint, scope, receive)
         watch = None
         if "keyportal.when_gone" in scope:
             scope["keyportal.when_gone"](call.leave)
@@ -125,12 +121,12 @@ class Gateway:
             request.close()
 
     async def _read(
-        self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
+        self, endpoint: Endpoint, scope: Scope, receive: Receive
     ) -> CallRequest | Upload:
         """Read the whole body. Judge the key again if that took more than a second."""
         began = time.monotonic()
         read = Upload.read if endpoint.takes_form else read_body
-        body = await read(scope, receive, send)
+        body = await read(scope, receive)
         if time.monotonic() - began > SLOW_BODY_SECONDS:
             try:
                 await self._judge_again(scope["keyportal.call"])
@@ -195,7 +191,7 @@ async def _too_early(_scope: Scope, _receive: Receive, _send: Send) -> None:
 
 
 def _allow(allowed: str, method: str) -> None:
-    if method != allowed:
+    if method not in allowed.split(", "):
         raise MethodNotAllowed(allowed)
 
 

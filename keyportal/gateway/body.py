@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 from django.conf import settings
 
-from keyportal.asgi_types import Receive, Scope, Send
+from keyportal.asgi_types import Receive, Scope
 from keyportal.gateway.errors import (
     BadRequest,
     BodyTooLarge,
@@ -24,18 +24,17 @@ _text = msgspec.json.Decoder(str)
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
-async def read_body(scope: Scope, receive: Receive, send: Send) -> bytes:
+async def read_body(scope: Scope, receive: Receive) -> bytes:
     """The whole JSON body. Raises what `accept` and `Incoming.part` raise."""
-    if accept(scope, JSON):
-        await send(GO_ON)
+    accept(scope, JSON)
     incoming, parts = Incoming(receive), []
     while (part := await incoming.part()) is not None:
         parts.append(part)
     return b"".join(parts)
 
 
-def accept(scope: Scope, expected: bytes) -> bool:
-    """Let the body come, if it is of the media type `expected`. True where it waits for leave.
+def accept(scope: Scope, expected: bytes) -> None:
+    """Check the headers of a body of the media type `expected`, before any of it is read.
 
     Raises `UnsupportedMediaType`, or `BodyTooLarge` where it says so of itself.
     """
@@ -46,12 +45,8 @@ def accept(scope: Scope, expected: bytes) -> bool:
     declared = declared_length(scope)
     if settings.MAX_BODY_BYTES < declared < UNKNOWN:
         raise BodyTooLarge(settings.MAX_BODY_BYTES)
-    # The client holds its body back until it is told that the key was good.
-    expected_first: bytes = headers.get(b"expect", b"")
-    return expected_first.lower() == b"100-continue"
 
 
-GO_ON = {"type": "http.response.informational", "status": 100}
 _PLAIN = frozenset({b"", b"identity"})
 
 

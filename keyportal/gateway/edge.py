@@ -38,16 +38,15 @@ class Edge:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.is_draining = False
         self._is_https = settings.IS_HTTPS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send, self)
+        exchange = Exchange(scope, receive, send)
         try:
             if self._is_https and scope["scheme"] != "https":
                 raise HTTPSRequired
             await self.app(scope, exchange.receive, exchange.send)
-            if exchange.has_body_left:
+            if exchange.holds_end:
                 await exchange.linger()
         except GatewayError as error:
             if isinstance(error, Unauthorized):
@@ -65,26 +64,26 @@ class Exchange:
 
     __slots__ = (
         "_began",
-        "_edge",
         "_receive",
         "_scope",
         "_send",
         "has_begun",
         "has_body_left",
+        "holds_end",
         "is_event_stream",
         "request_id",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, edge: Edge) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._edge = edge
         self._began = time.monotonic()
         self.request_id = scope["keyportal.request_id"] = request_id(scope["headers"])
         self.has_begun = False
         self.is_event_stream = False
         self.has_body_left = True
+        self.holds_end = False
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -106,8 +105,12 @@ class Exchange:
             call: Call | None = self._scope.get("keyportal.call")
             if call is not None and call.allowance is not None:
                 headers.extend(call.allowance.headers())
-            if self._edge.is_draining or self._is_body_left():
+            if self._is_body_left():
                 headers.append((b"connection", b"close"))
+        elif not message.get("more_body", False) and self._is_body_left():
+            # With the end of the answer the server closes the connection: see `linger`.
+            self.holds_end = True
+            message = {**message, "more_body": True}
         await self._send(message)
 
     async def refuse(self, error: GatewayError) -> None:
@@ -118,7 +121,8 @@ class Exchange:
         """
         if self.is_event_stream:
             event = error.event(self._scope["path"], self.request_id)
-            await self._send({"type": "http.response.body", "body": event})
+            await self.send({"type": "http.response.body", "body": event})
+            await self.linger()
             return
         if self.has_begun and isinstance(error, ClientGone):
             return  # Nobody is there to miss the end, and it is no failure to log.
@@ -134,13 +138,16 @@ class Exchange:
         ]
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
         sent = b"" if self._scope["method"] == "HEAD" else body
-        await self._send({"type": "http.response.body", "body": sent})
+        await self.send({"type": "http.response.body", "body": sent})
         await self.linger()
 
     async def linger(self) -> None:
-        """After an answer that came before the end of its request, hear the client out a while."""
-        if self._is_body_left():
+        """After an answer that came before the end of its request, read on for a while."""
+        if not self.holds_end:
+            return
+        if self.has_body_left:
             await read_on(self.receive)
+        await self._send({"type": "http.response.body", "body": b""})
 
     def _is_body_left(self) -> bool:
         return self.has_body_left and declared_length(self._scope) > 0

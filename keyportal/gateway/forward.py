@@ -12,7 +12,7 @@ import time
 
 from django.conf import settings
 
-from keyportal.asgi_types import Answer, Headers, Receive, Scope, Send
+from keyportal.asgi_types import Headers, Receive, Scope, Send
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway import original
 from keyportal.gateway.admission import Admission
@@ -62,7 +62,6 @@ class ForwardAuth:
 
     def __init__(self) -> None:
         self._admission: Admission | None = None
-        self.is_draining = False
         self._is_https = settings.IS_HTTPS
 
     def start(self, admission: Admission, meter: Meter) -> None:
@@ -70,11 +69,6 @@ class ForwardAuth:
         self._meter = meter
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        status, headers, body = await self.answer(scope)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    async def answer(self, scope: Scope) -> Answer:
         # One look at all headers tells of most that they are not there.
         sent = dict(scope["headers"])
         name = request_id(scope["headers"]) if b"x-request-id" in sent else new_request_id()
@@ -88,9 +82,12 @@ class ForwardAuth:
             (b"cache-control", b"no-store"),
             (b"x-request-id", name.encode()),
         )
-        if self.is_draining or (not FRAMING.isdisjoint(sent) and declared_length(scope) > 0):
+        if not FRAMING.isdisjoint(sent) and declared_length(scope) > 0:
             headers.append((b"connection", b"close"))
-        return Answer(status, headers, b"" if scope["method"] == "HEAD" else body)
+        if scope["method"] == "HEAD":
+            body = b""
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _verify(self, scope: Scope, sent: dict[bytes, bytes], name: str) -> Headers:
         """What the proxy is told of a request that may pass. Raises why it may not."""

@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator
 from tempfile import SpooledTemporaryFile
 from typing import Self
 
-from keyportal.asgi_types import Receive, Scope, Send
-from keyportal.gateway.body import GO_ON, Incoming, accept
+from keyportal.asgi_types import Receive, Scope
+from keyportal.gateway.body import Incoming, accept
 from keyportal.gateway.connection import Streamed
 from keyportal.gateway.multipart import MEDIA_TYPE, Form
 
@@ -30,10 +30,9 @@ class Upload:
         self._file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - `close` closes it
 
     @classmethod
-    async def read(cls, scope: Scope, receive: Receive, send: Send) -> Self:
+    async def read(cls, scope: Scope, receive: Receive) -> Self:
         """Read the whole form. Raises `BadRequest`, and what `accept` and `Incoming.part` raise."""
-        if accept(scope, MEDIA_TYPE):
-            await send(GO_ON)
+        accept(scope, MEDIA_TYPE)
         upload = cls(Form(dict(scope["headers"])[b"content-type"]))
         try:
             await upload._write(Incoming(receive))

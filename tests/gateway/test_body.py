@@ -27,7 +27,7 @@ JSON = (b"content-type", b"application/json")
 
 def read(client: Client, *headers: tuple[bytes, bytes]) -> bytes:
     request = scope(method="POST", headers=list(headers or [JSON]))
-    return asyncio.run(read_body(request, client.receive, client.send))
+    return asyncio.run(read_body(request, client.receive))
 
 
 @pytest.mark.parametrize(
@@ -102,21 +102,6 @@ def test_a_body_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "BODY_SECONDS", 0.05)
     with pytest.raises(SlowBody):
         read(Client(*[b"x"] * 100, pause=0.01))
-
-
-@pytest.mark.parametrize("expect", [b"100-continue", b"100-Continue"])
-def test_a_client_that_waits_for_leave_gets_it(expect: bytes) -> None:
-    client = Client(b"{}")
-    assert read(client, JSON, (b"expect", expect)) == b"{}"
-    assert client.messages == [{"type": "http.response.informational", "status": 100}]
-
-
-def test_no_leave_is_given_for_what_will_be_refused(settings: Settings) -> None:
-    settings.MAX_BODY_BYTES = 1
-    client = Client(b"{}")
-    with pytest.raises(BodyTooLarge):
-        read(client, JSON, (b"expect", b"100-continue"), (b"content-length", b"2"))
-    assert not client.messages
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,8 @@ async def answering(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"fine"})
 
 
-def serve(
-    app: App, client: Client, headers: Headers | None = None, *, draining: bool = False, **more: str
-) -> Client:
+def serve(app: App, client: Client, headers: Headers | None = None, **more: str) -> Client:
     edge = Edge(app)
-    edge.is_draining = draining
     asyncio.run(edge(scope(headers=headers, **more), client.receive, client.send))
     return client
 
@@ -304,15 +301,14 @@ def test_plain_http_is_fine_where_the_address_is_plain(settings: Settings) -> No
     assert serve(answering, Client()).status == 200
 
 
-@pytest.mark.parametrize("app", [answering, refusing(InvalidKey())])
-@pytest.mark.parametrize("headers", [[], length(10_000_000)])
-def test_while_draining_every_answer_closes_its_connection_and_says_so_once(
-    app: App, headers: Headers
-) -> None:
-    client = serve(app, Client(), headers, draining=True)
-    (start,) = (one for one in client.messages if one["type"] == "http.response.start")
-    closes = [value for name, value in start["headers"] if name == b"connection"]
-    assert closes == [b"close"]
+def test_the_end_of_an_answer_comes_after_the_rest_of_its_request() -> None:
+    """The server closes the connection with it, and so would reset a client that still sends."""
+    client = Watched(*[b"x" * 1000] * 20)
+    serve(answering, client, length(20_000))
+    *_, answer, end = client.messages
+    assert (answer["body"], answer["more_body"]) == (b"fine", True)
+    assert end == {"type": "http.response.body", "body": b""}
+    assert not client.parts
 
 
 def test_a_cancellation_is_none_of_our_business() -> None:

@@ -177,10 +177,10 @@ def test_unknown_paths(live: Server, alice: User, issue: Issue, path: str) -> No
     [
         ("GET", "/v1/chat/completions", "POST"),
         ("DELETE", "/v1/embeddings", "POST"),
-        ("POST", "/v1/models", "GET"),
-        ("DELETE", "/v1/models/u-8105f7322477/test", "GET"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("DELETE", "/v1/models/u-8105f7322477/test", "GET, HEAD"),
         ("OPTIONS", "/v1/chat/completions", "POST"),
-        ("TRACE", "/v1/models", "GET"),
+        ("TRACE", "/v1/models", "GET, HEAD"),
     ],
 )
 def test_wrong_methods(
@@ -195,7 +195,7 @@ def test_wrong_methods(
 def test_head_is_refused_without_a_body(live: Server, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
     with live.connect() as connection:
-        connection.ask("HEAD /v1/models", key)
+        connection.ask(f"HEAD {CHAT}", key)
         assert connection.start().status == 405
         connection.ask("GET /v1/models", key)
         assert connection.reply().status == 200

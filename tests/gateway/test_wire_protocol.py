@@ -8,15 +8,17 @@ from http import HTTPStatus
 
 import pytest
 
+from keyportal import gunicorn_conf
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.serving import CHAT, Connection, Server, chat_body, head
+from tests.serving import CHAT, Connection, Server, chat_body, head, wait_until
 from tests.upstream import Upstream as FakeUpstream
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
+OwnServer = Callable[..., Server]
 
 
 @pytest.fixture
@@ -121,6 +123,7 @@ def refuses_and_closes(connection: Connection) -> bool:
         ["X-Nothing\x00: a"],
         ["No colon"],
         ["Host: another.example"],
+        ["Content-Type: text/plain"],
     ],
 )
 def test_ambiguous_requests_are_refused(
@@ -145,7 +148,7 @@ def test_ambiguous_requests_are_refused(
         b"GET /v1/models HTTP/9.9\r\n\r\n",
         b"GET /v1/models\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"GET /v1/models HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
         b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 200 + b"\r\n",
     ],
@@ -165,9 +168,19 @@ def test_what_is_no_request_is_refused_without_a_traceback(live: Server, text: b
         (b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400, "malformed_request"),
         (b"GET /v1/models HTTP/1.1\r\nX: x\r\n\r\n", 400, "malformed_request"),
         (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", 414, "address_too_long"),
-        (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
+        (
+            b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+            431,
+            "headers_too_large",
+        ),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000, 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: x\r\n" * 100 + b"\r\n", 431, "headers_too_large"),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400, "malformed_request"),
     ],
-    ids=["no colon", "no host", "long path", "long header"],
+    ids=[
+        *("no colon", "no host", "long path"),
+        *("long head", "endless head", "many headers", "version"),
+    ],
 )
 def test_what_can_not_be_read_is_refused_in_our_shape_and_words(
     live: Server, text: bytes, status: int, code: str
@@ -217,13 +230,13 @@ def test_broken_chunks_end_the_request(
 
 
 def test_the_body_of_a_head_is_no_request(live: Server, key: str) -> None:
-    """The parser reads none, so what stands there must not be taken for the next request."""
+    """It is not read, and what stands there must not be taken for the next request."""
     smuggled = head("GET /v1/models", key, None)
     with live.connect(timeout=30) as connection:
         connection.send(
             head("HEAD /v1/models", key, None, f"Content-Length: {len(smuggled)}"), smuggled
         )
-        assert connection.start().status == 405
+        assert connection.start().status == 200
         began = time.monotonic()
         assert connection.is_closed()
         assert time.monotonic() - began < 20
@@ -251,3 +264,149 @@ def test_a_websocket_opens_neither_door(live: Server, key: str) -> None:
         with live.connect(timeout=30) as connection:
             connection.send(head(f"GET {path}", key, None, *upgrade))
             assert b"101" not in connection.socket.recv(20)
+
+
+def test_a_head_may_have_a_hundred_headers_and_64_kib(live: Server, key: str) -> None:
+    headers = [f"X-{number}: {'x' * 600}" for number in range(98)]  # With Host and the key, 100.
+    with live.connect(timeout=30) as connection:
+        connection.ask("GET /v1/models", key, None, *headers)
+        assert connection.reply().status == 200
+
+
+def test_a_client_that_still_sends_an_endless_head_reads_the_refusal(live: Server) -> None:
+    with live.connect(timeout=30) as connection:
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
+        for _ in range(50):
+            connection.send(b"x" * 20_000)
+        reply = connection.reply()
+        assert (reply.status, reply.code) == (431, "headers_too_large")
+
+
+def test_an_empty_header_is_not_joined_to_the_next(live: Server, key: str) -> None:
+    with live.connect(timeout=30) as connection:
+        connection.ask("GET /v1/models", key, None, "X-Empty:", "X-Request-Id: mine")
+        reply = connection.reply()
+        assert (reply.status, reply.headers["x-request-id"]) == (200, "mine")
+
+
+def test_what_follows_a_chunked_body_is_no_header(live: Server, key: str) -> None:
+    chunked = ["Content-Type: application/json", "Transfer-Encoding: chunked"]
+    trailers = [f"Authorization: Bearer {key}\r\n\r\n".encode(), b"X: x\r\n" * 20_000]
+    for trailer, status in zip(trailers, (401, 431), strict=True):
+        with live.connect(timeout=30) as connection:
+            connection.send(head(f"POST {CHAT}", None, None, *chunked), b"2\r\n{}\r\n0\r\n")
+            connection.send(trailer)
+            assert connection.reply().status in {401, status}
+
+
+def test_requests_before_one_that_can_not_be_read_are_answered(
+    live: Server, key: str, model: ServedModel
+) -> None:
+    body = json.dumps(chat_body(model.name)).encode()
+    with live.connect(timeout=30) as connection:
+        connection.send(
+            head(f"POST {CHAT}", key, len(body)) + body,
+            head("GET /v1/models", key, None),
+            b"This is not HTTP.\r\n\r\n",
+        )
+        assert [connection.reply().status for _ in range(3)] == [200, 200, 400]
+        assert connection.is_closed()
+
+
+def test_of_requests_sent_at_once_only_so_many_wait(live: Server) -> None:
+    with live.connect(timeout=30) as connection:
+        connection.send(head("GET /v1/models", None, None) * 200)
+        statuses = [connection.reply().status for _ in range(102)]
+        assert connection.is_closed()
+    assert statuses == [401] * 101 + [503]
+
+
+def test_a_client_that_goes_away_with_a_request_waiting_is_no_error(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    logged = len(live.log)
+    with live.connect() as connection:
+        connection.chat(key, serve_model("endless"))
+        connection.start()
+        connection.ask("GET /v1/models", key)
+        connection.chunk()
+    wait_until(lambda: fake.cut_at)
+    assert live.request("GET", "/v1/models", key=key).status == 200
+    assert "Traceback" not in live.log[logged:]
+
+
+def test_an_absolute_target_is_its_path_and_its_host(live: Server, key: str) -> None:
+    """RFC 9112, 3.2.2: the host in the target counts, the one in the header does not."""
+    host = f"127.0.0.1:{live.port}"
+    with live.connect(timeout=30) as connection:
+        for target, header, status in (
+            (f"http://{host}/v1/models", host, 200),
+            (f"HTTP://{host}/v1/models?a=b", "evil.example", 200),
+            (f"http://{host}/accounts/login/", "evil.example", 200),
+            ("http://evil.example/accounts/login/", host, 400),
+            (f"http://{host}", host, 302),
+            (f"http://{host}?a=b", host, 302),
+        ):
+            lines = (f"GET {target} HTTP/1.1", f"Host: {header}", f"Authorization: Bearer {key}")
+            connection.send("\r\n".join([*lines, "", ""]).encode())
+            assert connection.reply().status == status, target
+    for target in ("http://", f"http://user:password@{host}/v1/models", "ftp://a/", "*", "a"):
+        with live.connect(timeout=30) as connection:
+            connection.send(head(f"GET {target}", key, None))
+            assert connection.reply().status == 400, target
+
+
+def test_models_answer_head(live: Server, key: str, model: ServedModel) -> None:
+    for path in ("/v1/models", f"/v1/models/{model.name}", "/v1/key"):
+        with live.connect(timeout=30) as connection:
+            connection.ask(f"HEAD {path}", key)
+            started = connection.start()
+            assert started.status == 200
+            connection.ask(f"GET {path}", key)
+            assert connection.reply().status == 200
+
+
+def test_idle_connections_are_closed(own_server: OwnServer, key: str) -> None:
+    """One that has been used, one that has sent nothing, one with half a head; no running call."""
+    assert gunicorn_conf.keepalive == 75
+    server = own_server(GUNICORN_CMD_ARGS="--keep-alive 2")
+    with (
+        server.connect(timeout=20) as used,
+        server.connect(timeout=20) as silent,
+        server.connect(timeout=20) as half,
+    ):
+        half.send(head("GET /v1/models", key, None)[:20])
+        used.ask("GET /v1/models", key)
+        assert used.reply().status == 200
+        time.sleep(1)
+        half.send(head("GET /v1/models", key, None)[20:30])
+        used.ask("GET /v1/models", key)
+        assert used.reply().status == 200
+        assert all(connection.is_closed() for connection in (used, silent, half))
+
+
+def test_a_long_call_is_not_idle(
+    own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    server = own_server(GUNICORN_CMD_ARGS="--keep-alive 1")
+    with server.connect() as connection:
+        connection.ask("GET /v1/models", key)
+        assert connection.reply().status == 200
+        connection.chat(key, serve_model("wait"))
+        connection.start()
+        time.sleep(2)
+        fake.may_go_on.set()
+        assert b"".join(iter(connection.chunk, b"")).endswith(b"[DONE]\n\n")
+
+
+def test_after_an_upgrade_nothing_more_is_read(live: Server, key: str) -> None:
+    with live.connect(timeout=30) as connection:
+        upgrade = [
+            "Connection: Upgrade, HTTP2-Settings",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABk",
+        ]
+        connection.ask("GET /v1/models", key, None, *upgrade)
+        reply = connection.reply()
+        assert (reply.status, reply.headers["connection"]) == (200, "close")
+        assert connection.is_closed()

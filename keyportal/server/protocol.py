@@ -1,0 +1,244 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol, and the rules that it leaves to a proxy.
+
+uvicorn takes the class as its setting `http`. Of `HttpToolsProtocol` this uses what has a public
+name: the methods that asyncio and the parser call, `on_response_complete`, `shutdown`,
+`timeout_keep_alive_handler`, and the attributes `cycle`, `pipeline`, `scope`, `headers`, `url`,
+`app`. uvicorn documents none of them; `tests/gateway/test_wire_protocol.py` tells when one changes.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from keyportal.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from keyportal.gateway.errors import (
+    AddressTooLong,
+    GatewayError,
+    HeadersTooLarge,
+    Malformed,
+    Overloaded,
+)
+from keyportal.headers import new_request_id
+
+MAX_TARGET_BYTES = 8 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 100
+MAX_PIPELINED = 100
+LINGER_SECONDS = 1.0
+# Attack: where one of these stands twice, a proxy may judge the one and we the other.
+SINGLE_HEADERS = (b"host", b"content-type")
+# RFC 9110, 4.2.4: a name or password in an http address is an error.
+ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE | re.DOTALL)
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. Bounds its heads, and refuses what two servers could read in two ways.
+
+    `scope["keyportal.when_gone"](callback)` calls back when the client goes away before its answer
+    is complete. A task that waits in `receive` for that is a tenth of a call's cost.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._active: RequestResponseCycle | None = None
+        """The request that is being answered, or was last. `cycle` is the last that arrived."""
+        self._framing_bytes = 0
+        """Received since the last complete head or piece of a body."""
+        self._refusal: GatewayError | None = None
+        self._gone: Callable[[], None] | None = None
+        self._is_lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # narrower than asyncio's
+        # uvicorn arms this timer after an answer only: a client that sends nothing would stay.
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        super().connection_lost(exc)
+        active = self._active
+        if active is not None and not active.response_complete:
+            # uvicorn tells the last request that arrived, which may still wait for its turn.
+            active.disconnected = True
+            active.message_event.set()
+            if self._gone is not None:
+                self._gone()
+        self._gone = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection, unless a request on it is being answered.
+
+        `data_received` doesn't stop the timer, so a head has the idle time to become complete.
+        """
+        if self._is_idle():
+            super().timeout_keep_alive_handler()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return  # Read and discarded, see `_send_refusal`.
+        self._framing_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # Answered as any other request, and the last on its connection.
+        except httptools.HttpParserError as error:
+            cause = error.__context__  # What one of our methods raised, if any.
+            self._refuse(cause if isinstance(cause, GatewayError) else Malformed())
+            return
+        if self._framing_bytes > MAX_HEAD_BYTES:
+            is_target = len(self.url) > MAX_TARGET_BYTES
+            self._refuse(AddressTooLong() if is_target else HeadersTooLarge())
+
+    def on_headers_complete(self) -> None:
+        """Raises a `GatewayError` for what is refused; it ends in `data_received`."""
+        self._framing_bytes = 0
+        version = self.parser.get_http_version()
+        fields = dict(self.headers)
+        self._check_head(version, fields)
+        if not self.url.startswith(b"/"):
+            self._take_absolute_form()
+        self.scope["keyportal.when_gone"] = self._when_gone  # type: ignore[typeddict-unknown-key]  # ASGI lets a server add keys
+        is_next = self._is_idle()
+        until_close = None
+        if version == "1.0":
+            self.app = until_close = UntilClose(self.config.loaded_app)
+        super().on_headers_complete()
+        if until_close is not None:
+            until_close.cycle = self.cycle
+        if is_next:
+            self._active = self.cycle
+        if b"upgrade" in fields and self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # The parser drops what follows such a request.
+        # Attack: fields after a chunked body would join the headers while those are being judged.
+        self.headers = []
+
+    def _check_head(self, version: str, fields: dict[bytes, bytes]) -> None:
+        if len(self.url) > MAX_TARGET_BYTES:
+            raise AddressTooLong
+        headers = self.headers
+        if len(headers) > MAX_HEADERS or sum(map(len, chain(*headers))) > MAX_HEAD_BYTES:
+            raise HeadersTooLarge
+        if len(fields) < len(headers):
+            names = [name for name, _ in headers]
+            if any(names.count(name) > 1 for name in SINGLE_HEADERS):
+                raise Malformed
+        # RFC 9112, 3.2: HTTP/1.1 has a Host. The parser also takes 0.9 and 2.0 for versions.
+        if not (version == "1.1" and b"host" in fields) and version != "1.0":
+            raise Malformed
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise Overloaded
+
+    def _take_absolute_form(self) -> None:
+        """`GET http://host/path`: RFC 9112, 3.2.2 puts this host in the place of the header's.
+
+        The scheme is not believed: a key sent in the clear is refused whatever its sender writes.
+        """
+        form = ABSOLUTE_FORM.fullmatch(self.url)
+        if form is None:
+            raise Malformed
+        host, rest = form[1], form[2] or b"/"
+        self.url = rest if rest.startswith(b"/") else b"/" + rest
+        # The scope holds this very list.
+        self.headers[:] = [header for header in self.headers if header[0] != b"host"]
+        self.headers.append((b"host", host))
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        self._gone = None
+        if self.pipeline:
+            self._active = self.pipeline[-1][0]
+        super().on_response_complete()
+        if self._refusal is not None and self._is_idle():
+            self._send_refusal()
+
+    def _is_idle(self) -> bool:
+        return self._active is None or self._active.response_complete
+
+    def _when_gone(self, callback: Callable[[], None]) -> None:
+        """Call back when the client goes away before its answer is complete; now, if it has."""
+        if self._is_lost:
+            callback()
+        else:
+            self._gone = callback
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer a request that can't be read, after those before it, and close."""
+        self._refusal = error
+        cycle = self.cycle
+        is_in_body = not self._is_idle() and cycle.scope is self.scope
+        if is_in_body and self.pipeline:
+            self.pipeline.popleft()  # The last that arrived; nobody has begun to answer it.
+        elif is_in_body:
+            # The application waits for the rest of this body: now its client is gone.
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+            else:
+                self._send_refusal()
+        elif self._is_idle():
+            self._send_refusal()
+
+    def _send_refusal(self) -> None:
+        """In JSON: programs understand it, people too.
+
+        What still arrives is read and discarded for a second. A server that closes while its client
+        sends resets the connection, and the client never reads why.
+        """
+        if self._refusal is None or self.transport.is_closing():
+            return
+        body = self._refusal.body()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", new_request_id().encode()),
+            *self._refusal.headers,
+            (b"connection", b"close"),
+        ]
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[self._refusal.status] + lines + b"\r\n" + body)
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+class UntilClose:
+    """ASGI middleware for HTTP/1.0, which knows no chunks.
+
+    An answer without a length ends where the connection does. uvicorn counts the bytes that such
+    an answer may still have; each part is announced to it just before it is sent.
+    """
+
+    cycle: RequestResponseCycle
+
+    def __init__(self, app: Any) -> None:
+        self._app: ASGIApp = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_length = False
+
+        async def send_unframed(message: Message) -> None:
+            nonlocal has_length
+            if message["type"] == "http.response.start":
+                names = [name.lower() for name, _ in message["headers"]]
+                has_length = b"content-length" in names
+                self.cycle.chunked_encoding = None if has_length else False
+            elif not has_length:
+                self.cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, receive, send_unframed)
