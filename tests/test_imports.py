@@ -89,3 +89,11 @@ def test_no_private_module_of_allauth_is_imported() -> None:
     names = {name for file in MODULES for name in imported(file) if name.startswith("allauth")}
     assert "allauth.core.ratelimit" in names
     assert not [name for name in names if ".internal" in name or "._" in name]
+
+
+def test_the_http_client_knows_nothing_of_the_rest() -> None:
+    own = {f"keyportal.gateway.{name}" for name in ("client", "connection", "messages")}
+    for name in own:
+        file = PACKAGE.parent / f"{name.replace('.', '/')}.py"
+        modules = {one for one in imported(file) if one.startswith("keyportal")}
+        assert all(one in own or one.rpartition(".")[0] in own for one in modules), modules

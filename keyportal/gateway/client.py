@@ -1,7 +1,8 @@
-"""HTTP/1.1 to the upstreams: only what a relay needs of it, and that in few steps.
+"""An HTTP/1.1 client with only what a relay needs, in few steps.
 
-A general client costs more than all the rest of a call. This one posts, hands back the answer as
-it comes, holds a server back while nobody reads, keeps connections, and follows nothing.
+A general client costs more than all the rest of a call. This one sends POST requests, hands the
+answer on part by part, stops reading while its caller is slow, and keeps connections open. See
+docs/development/http-client.md.
 """
 
 import asyncio
@@ -13,17 +14,8 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
-from keyportal.asgi_types import Headers
-from keyportal.catalog.models import is_link_local
-from keyportal.gateway.connection import (
-    Body,
-    Broken,
-    Closed,
-    Connection,
-    Origin,
-    Refused,
-    Unreached,
-)
+from keyportal.gateway.connection import Connection
+from keyportal.gateway.messages import Body, Broken, Closed, Headers, Origin, Refused, Unreached
 
 IDLE_SECONDS = 4.0  # vLLM closes after 5; who closes first never meets a stale connection.
 SWEEP_SECONDS = 1.0
@@ -89,10 +81,15 @@ class Response:
 
 
 class Client:
-    """All connections of one worker; use it in one event loop."""
+    """All connections of one process; use it in one event loop.
 
-    def __init__(self) -> None:
+    `check_address` is called with each IP address before a connection to it is opened, and raises
+    `OSError` where none may be.
+    """
+
+    def __init__(self, check_address: Callable[[str], None] = lambda _: None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._check_address = check_address
         self._idle: dict[Origin, list[Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -187,11 +184,15 @@ class Client:
             raise Refused(f"No connection to {origin.authority}: {name}: {error}") from None
 
     async def _resolve(self, origin: Origin) -> list[str]:
-        """Its addresses. Refuses names that lead to where clouds keep their credentials."""
+        """Its addresses. Raises what `check_address` raises, if for one of them only.
+
+        Connections are then opened to these addresses: looked up once more, the name could lead
+        elsewhere.
+        """
         found = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
-        if any(map(is_link_local, addresses)):
-            raise OSError(None, "The name leads to a link-local address.")
+        for address in addresses:
+            self._check_address(address)
         return addresses
 
     async def _try_each(self, origin: Origin, addresses: list[str], seconds: float) -> Connection:

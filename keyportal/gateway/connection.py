@@ -1,68 +1,27 @@
-"""One connection to an upstream, and the one answer at a time that comes on it.
+"""One connection to a server, and the one answer at a time that comes on it.
 
 The bytes are parsed by llhttp, Node's parser, through httptools.
 """
 
 import asyncio
-from collections.abc import AsyncIterable
-from typing import NamedTuple, cast
+from typing import cast
 
 import httptools
 
-from keyportal.asgi_types import Headers
+from keyportal.gateway.messages import (
+    Body,
+    Broken,
+    Closed,
+    Failure,
+    Headers,
+    Origin,
+    Silent,
+    Streamed,
+)
 
 MAX_HEAD = 64 * 1024  # Bytes of status line and headers.
 HIGH_WATER = 256 * 1024  # Bytes of an answer that wait here before its server is held back.
 NO_BODY = frozenset({204, 304})
-
-
-class Streamed(NamedTuple):
-    """A body that is sent piece by piece."""
-
-    chunks: AsyncIterable[bytes]
-    length: int
-    """Bytes."""
-
-
-Body = bytes | Streamed
-
-
-class Failure(Exception):
-    """No answer, or no whole one. The text may hold the upstream's address: it is for the log."""
-
-
-class Refused(Failure):
-    """No connection came about, so the server has not seen the request."""
-
-
-class Unreached(Failure):
-    """No connection in time."""
-
-
-class Closed(Failure):
-    """The server closed before a byte of an answer had come."""
-
-
-class Broken(Failure):
-    """The answer broke off, or is no HTTP."""
-
-
-class Silent(Failure):
-    """Nothing came for too long."""
-
-
-class Origin(NamedTuple):
-    """Where connections go to, and may be shared by whoever goes there."""
-
-    is_tls: bool
-    host: str
-    port: int
-
-    @property
-    def authority(self) -> str:
-        """As a Host header names it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
 
 
 class Connection(asyncio.Protocol):

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import msgspec
 
 from keyportal.gateway.answer import Answer, json_answer, stream_answer
-from keyportal.gateway.connection import Streamed
 from keyportal.gateway.echo import Echo, Message, count_words
 from keyportal.gateway.errors import BadRequest
+from keyportal.gateway.messages import Streamed
 
 DIMENSIONS = 64
 MAX_DIMENSIONS = 4096

@@ -5,10 +5,10 @@ import time
 from typing import NamedTuple
 
 from keyportal.asgi_types import Headers, Send
+from keyportal.catalog.models import is_link_local
 from keyportal.catalog.snapshot import Target
 from keyportal.gateway.answer import Answer, BodyStream
 from keyportal.gateway.client import Client, Response, address_of
-from keyportal.gateway.connection import Failure, Silent, Streamed, Unreached
 from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import (
     GatewayError,
@@ -18,6 +18,7 @@ from keyportal.gateway.errors import (
 )
 from keyportal.gateway.events import WholeEvents, is_event_stream
 from keyportal.gateway.flight import Call
+from keyportal.gateway.messages import Failure, Silent, Streamed, Unreached
 
 # The caller's Authorization, Cookie, Host and X-Forwarded-* are not here, and never will be.
 REQUEST_HEADERS = frozenset(
@@ -95,11 +96,20 @@ def _length(headers: Headers) -> float:
     return next((int(value) for name, value in headers if name == b"content-length"), float("inf"))
 
 
+def refuse_link_local(address: str) -> None:
+    """Attack: a host name that leads to where clouds keep the machine's own credentials.
+
+    Raises `OSError`.
+    """
+    if is_link_local(address):
+        raise OSError(None, "The name leads to a link-local address.")
+
+
 class Relay:
     """The calls to the upstreams. One per worker; use it in one event loop."""
 
     def __init__(self) -> None:
-        self._client = Client()
+        self._client = Client(refuse_link_local)
 
     def close(self) -> None:
         self._client.close()

@@ -13,7 +13,7 @@ from typing import Self
 
 from keyportal.asgi_types import Receive, Scope
 from keyportal.gateway.body import Incoming, accept
-from keyportal.gateway.connection import Streamed
+from keyportal.gateway.messages import Streamed
 from keyportal.gateway.multipart import MEDIA_TYPE, Form
 
 IN_MEMORY = 256 * 1024  # Bytes; a larger form is on disk.

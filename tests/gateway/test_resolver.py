@@ -8,10 +8,10 @@ import pytest
 
 from keyportal.catalog.snapshot import Target
 from keyportal.gateway.client import Client
-from keyportal.gateway.connection import Origin
 from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import UpstreamFailed
-from keyportal.gateway.relay import Asked, Relay
+from keyportal.gateway.messages import Origin
+from keyportal.gateway.relay import Asked, Relay, refuse_link_local
 
 PRIVATE, METADATA = "10.0.0.7", "169.254.169.254"
 
@@ -32,7 +32,9 @@ def answers(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 
 def resolve() -> list[str]:
     async def ask() -> list[str]:
-        return await Client()._resolve(Origin(is_tls=False, host="models.example", port=80))
+        return await Client(refuse_link_local)._resolve(
+            Origin(is_tls=False, host="models.example", port=80)
+        )
 
     return asyncio.run(ask())
 
