@@ -35,7 +35,7 @@ from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import Membership, Role, Team, User
 from tests import upstream
 from tests.post import Sink
-from tests.serving import Server
+from tests.serving import BareServer, Server, SharedServer
 from tests.upstream import Upstream as FakeUpstream
 
 # A machine that does other things too is no reason to fail.
@@ -184,14 +184,26 @@ def model(team: Team) -> ServedModel:
 
 
 @pytest.fixture(scope="session")
-def server(
+def prepared(
     django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Server]:
-    """A running Keyportal with two workers, on the tests' database. Use it with `live`."""
+) -> None:
+    """Static files and all else that gunicorn alone does not make."""
     with django_db_blocker.unblock():
-        running = Server(tmp_path_factory.mktemp("server"), workers=2).start()
+        Server(tmp_path_factory.mktemp("prepared")).prepare()
+
+
+@pytest.fixture(scope="session")
+def server(
+    prepared: None,
+    django_db_blocker: DjangoDbBlocker,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """A running Keyportal with workers as many as the database is made for. Use it with `live`."""
+    workers = 4 if settings.IS_POSTGRESQL else 2
+    with django_db_blocker.unblock():
+        running = SharedServer(tmp_path_factory.mktemp("server"), workers=workers).start()
     Server.running = running
     yield running
     Server.running = None
@@ -205,12 +217,19 @@ def live(transactional_db: None, server: Server) -> Server:
 
 
 @pytest.fixture
-def own_server(transactional_db: None, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Start a Keyportal with settings of its own: `own_server(KEYPORTAL_LOG_LEVEL="DEBUG")`."""
+def own_server(
+    transactional_db: None, prepared: None, tmp_path: Path
+) -> Iterator[Callable[..., Server]]:
+    """Start a Keyportal with settings of its own: `own_server(KEYPORTAL_LOG_LEVEL="DEBUG")`.
+
+    For a test that stops it, or whose settings are others than those of `live`: it takes seconds.
+    """
     started: list[Server] = []
     cache.clear()  # It counts failed sign-ins, and is no table that is emptied after a test.
 
-    def own_server(kind: type[Server] = Server, *, workers: int = 1, **environment: str) -> Server:
+    def own_server(
+        kind: type[Server] = BareServer, *, workers: int = 1, **environment: str
+    ) -> Server:
         started.append(kind(tmp_path, workers=workers, **environment))
         return started[-1].start()
 

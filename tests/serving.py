@@ -60,6 +60,17 @@ class Server:
             **environment,
         }
 
+    def prepare(self) -> None:
+        """What `keyportal.serve` does before it becomes gunicorn."""
+        script = "from keyportal import data, serve; data.prepare(); serve.prepare(demo=False)"
+        subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=settings.BASE_DIR,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+
     def start(self) -> "Server":
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -165,6 +176,12 @@ class BareServer(Server):
     """Gunicorn alone, as a process manager starts it: nothing is prepared, nothing is migrated."""
 
     module = ["gunicorn", "-c", "python:keyportal.gunicorn_conf", "keyportal.asgi:application"]
+
+
+class SharedServer(BareServer):
+    """The one that all tests share."""
+
+    module = ["gunicorn", "-c", "python:tests.quick", "keyportal.asgi:application"]
 
 
 class Connection:

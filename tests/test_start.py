@@ -1,6 +1,7 @@
 """The start as operators see it: real processes, on data of their own."""
 
 import http.cookiejar
+import json
 import os
 import re
 import socket
@@ -47,6 +48,26 @@ class Place:
 
     def manage(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run("manage.py", *arguments, **environment)
+
+    def run_all(
+        self, *runs: tuple[list[str], dict[str, str]]
+    ) -> list[subprocess.CompletedProcess[str]]:
+        """Each with these arguments and variables, as `run` would, in a fraction of the time."""
+        given = [(arguments, self.environment | environment) for arguments, environment in runs]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.starts"],
+            cwd=ROOT,
+            env=self.environment,
+            input=json.dumps(given),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return [
+            subprocess.CompletedProcess(arguments, *result)
+            for (arguments, _), result in zip(runs, json.loads(done.stdout), strict=True)
+        ]
 
     def refused_start(self, **environment: str) -> str:
         """The one line that a start with these variables ends with."""
@@ -274,15 +295,17 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("environment", "why"), MISTAKES)
-def test_a_mistake_is_one_line_and_no_traceback(
-    place: Place, environment: dict[str, str], why: str
-) -> None:
+START = ["-m", "keyportal.serve", "--demo"]
+COMMAND = ["manage.py", "listteams"]
+
+
+def test_a_mistake_is_one_line_and_no_traceback(place: Place) -> None:
     place.data.mkdir()
     secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
-    start = place.refused_start(**secrets, **environment)
-    command = _one_line(place.manage("listteams", **secrets, **environment))
-    for line in (start, command):
+    runs = [(run, secrets | mistake) for mistake, _ in MISTAKES for run in (START, COMMAND)]
+    reasons = [why for _, why in MISTAKES for _ in (START, COMMAND)]
+    for done, why in zip(place.run_all(*runs), reasons, strict=True):
+        line = _one_line(done)
         assert why in line
         assert "hush" not in line
 
@@ -295,17 +318,17 @@ UNSOUND = [
 ]
 
 
-@pytest.mark.parametrize(("environment", "id_"), UNSOUND)
-def test_an_unsound_configuration_stops_start_and_commands(
-    place: Place, environment: dict[str, str], id_: str
-) -> None:
-    line = place.refused_start(**environment)
-    done = place.manage("listteams", **environment)
-    assert done.returncode != 0
-    for text in (line, done.stderr):
-        assert f"keyportal.{id_}" in text
-        assert "Traceback" not in text
-        assert "hush" not in text
+def test_an_unsound_configuration_stops_start_and_commands(place: Place) -> None:
+    # As processes of their own, this once: those of `run_all` are forked.
+    for environment, id_ in UNSOUND[:1]:
+        assert f"keyportal.{id_}" in place.refused_start(**environment)
+    for environment, id_ in UNSOUND:
+        start, command = place.run_all((START, environment), (COMMAND, environment))
+        assert command.returncode != 0
+        for text in (_one_line(start), command.stderr):
+            assert f"keyportal.{id_}" in text
+            assert "Traceback" not in text
+            assert "hush" not in text
 
 
 def test_a_data_folder_that_can_not_be_made(place: Place) -> None:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 import aiohttp
 import openai
 import pytest
-from django.db import connection as database
 from django.db.models import QuerySet
 
 from keyportal.activity.models import Window
@@ -55,12 +54,6 @@ def limited(alice: User, issue: Issue) -> Callable[..., str]:
     return limited
 
 
-@pytest.fixture
-def wide_server(own_server: OwnServer) -> Server:
-    """Workers as many as the database is made for."""
-    return own_server(workers=4 if database.vendor == "postgresql" else 2)
-
-
 def client(server: Server, key: str, **more: object) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, **more)  # type: ignore[arg-type]
 
@@ -79,13 +72,13 @@ async def call_at_once(server: Server, key: str, model: str, number: int) -> Cou
 
 
 def test_of_a_thousand_calls_at_once_the_limit_is_served_and_no_other_reaches_the_upstream(
-    wide_server: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
+    live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:
     key, model = limited(requests_per_minute=60), serve_model("count:3,5")
     wait_for_a_young_minute(30)
-    assert asyncio.run(call_at_once(wide_server, key, model, 1000)) == {200: 60, 429: 940}
+    assert asyncio.run(call_at_once(live, key, model, 1000)) == {200: 60, 429: 940}
     assert len(fake.received) == 60
-    assert Window.objects.get().requests == 60
+    assert windows().get().requests == 60
 
 
 def test_a_limited_keys_answers_tell_what_is_left(
@@ -180,12 +173,12 @@ def test_the_official_clients_back_off_obeys(
 
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
 def test_a_client_that_calls_one_after_the_other_never_meets_its_own_ghost(
-    is_streamed: bool, wide_server: Server, limited: Callable[..., str], serve_model: Serve
+    is_streamed: bool, live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     key, model = limited(parallel_requests=1), serve_model("count:3,5")
     for _ in range(4):
         # Each on a connection, and so perhaps a worker, of its own.
-        official = client(wide_server, key, max_retries=0)
+        official = client(live, key, max_retries=0)
         for _ in range(10):
             answer = official.chat.completions.create(**chat_body(model, stream=is_streamed))  # type: ignore[call-overload]
             if is_streamed:

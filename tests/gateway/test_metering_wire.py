@@ -12,7 +12,6 @@ from datetime import timedelta
 
 import aiohttp
 import pytest
-from django.db import connection as database
 from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 OwnServer = Callable[..., Server]
-CALLS = 10_000
+CALLS = 3_000
 AT_ONCE = 50
 
 
@@ -78,15 +77,14 @@ class Mix:
                     await answer.read()
 
 
-def test_ten_thousand_mixed_calls_are_counted_as_the_upstream_served_them(
-    own_server: OwnServer,
+def test_thousands_of_mixed_calls_are_counted_as_the_upstream_served_them(
+    live: Server,
     alice: User,
     bob: User,
     issue: Issue,
     serve_model: Serve,
     fake: FakeUpstream,
 ) -> None:
-    server = own_server(workers=4 if database.vendor == "postgresql" else 2)
     (first, one), (second, other) = issue(alice, "a"), issue(bob, "b")
     models = {
         "whole": serve_model("count:12,5"),
@@ -94,7 +92,7 @@ def test_ten_thousand_mixed_calls_are_counted_as_the_upstream_served_them(
         "cut": serve_model("endless:0.001"),
         "fail": serve_model("status:500"),
     }
-    mix = Mix(server, [one, other], models)
+    mix = Mix(live, [one, other], models)
     asyncio.run(mix.run(CALLS))
     wait_until(lambda: calls_of(first, second).count() == CALLS)
     assert mix.statuses == {200: CALLS - mix.kinds["fail"], 500: mix.kinds["fail"]}
@@ -209,7 +207,7 @@ def test_what_was_refused_after_its_key_was_good_is_a_call_and_a_bad_key_is_none
     live.chat("sk-kp-nonsense", "nobody/knows")
     live.request("GET", "/v1/models", key=text)
     wait_until(calls_of(key).exists)
-    time.sleep(1.2)
+    time.sleep(0.5)
     call = calls_of(key).get()
     assert (call.status, call.model, call.prompt_tokens) == (404, "", 0)
 
@@ -247,11 +245,11 @@ def test_a_deleted_keys_receipt_tells_what_came_last_and_after(
 
 
 def test_calls_in_flight_are_written_down_and_an_admin_can_end_one(
-    wide: Server, alice: User, issue: Issue, serve_model: Serve
+    live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     key, text = issue(alice)
     endless = serve_model("endless")
-    with wide.connect() as first, wide.connect() as second:
+    with live.connect() as first, live.connect() as second:
         for one in (first, second):
             one.chat(text, endless, stream=True)
             assert one.start().status == 200
@@ -278,8 +276,3 @@ def test_calls_in_flight_are_written_down_and_an_admin_can_end_one(
     assert ended.status == 499
     assert ended.is_estimated
     assert ended.completion_tokens > 5
-
-
-@pytest.fixture
-def wide(own_server: OwnServer) -> Server:
-    return own_server(workers=2)

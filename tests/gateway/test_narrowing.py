@@ -106,13 +106,12 @@ def require_refused_from_then_on(
 
 
 def test_no_request_after_the_change_is_served(
-    own_server: OwnServer, bob: User, issue: Issue, model: ServedModel
+    live: Server, bob: User, issue: Issue, model: ServedModel
 ) -> None:
-    """Of those that clients send without a pause, to four workers."""
-    server = own_server(workers=WORKERS)
+    """Of those that clients send without a pause, to all workers."""
     for name, taking in TAKINGS.items():
         key, text = issue(bob, name)
-        shooters = Shooters(server, chat(text, model.name), connections=6)
+        shooters = Shooters(live, chat(text, model.name), connections=6)
         require_refused_from_then_on(shooters, partial(taking.act, key), name, taking)
 
 
@@ -134,10 +133,9 @@ ASKED: dict[str, list[tuple[str, str, object]]] = {
 
 
 def test_no_verification_after_the_answer_to_the_change_passes(
-    own_server: OwnServer, bob: User, issue: Issue, model: ServedModel, team: Team
+    live: Server, bob: User, issue: Issue, model: ServedModel, team: Team
 ) -> None:
-    """Forward auth on four workers, of which one answers to who asks for the change over HTTP."""
-    server = own_server(workers=WORKERS)
+    """Forward auth on all workers, of which one answers the request for the change over HTTP."""
     _, program = ManagementKey.objects.issue(
         team=team, owner=bob, name="deploy", scopes=[Scope.KEYS_WRITE]
     )
@@ -145,14 +143,14 @@ def test_no_verification_after_the_answer_to_the_change_passes(
     def ask_for(name: str, key: ApiKey) -> None:
         for method, place, body in ASKED[name]:
             path = f"/api/v1/keys/{key.public_id}{place}"
-            answer = server.request(method, path, key=program.text, body=body)
+            answer = live.request(method, path, key=program.text, body=body)
             assert answer.status in {200, 204}, answer.body
 
     assert TAKINGS.keys() - ASKED.keys() == {"expired"}
     for name, taking in TAKINGS.items():
         key, text = issue(bob, name)
         act = partial(ask_for, name, key) if name in ASKED else partial(taking.act, key)
-        shooters = Shooters(server, verification(text, model.name), connections=6)
+        shooters = Shooters(live, verification(text, model.name), connections=6)
         require_refused_from_then_on(shooters, act, name, taking)
 
 

@@ -24,15 +24,8 @@ from tests.upstream import Upstream as FakeUpstream
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
-OwnServer = Callable[..., Server]
 LATER = 2_000
 STREAMS = 1_000
-
-
-@pytest.fixture
-def wide_server(own_server: OwnServer) -> Server:
-    """Workers as many as the database is made for."""
-    return own_server(workers=4 if database.vendor == "postgresql" else 2)
 
 
 def through_the_model(key: ApiKey, alice: User) -> None:
@@ -48,11 +41,11 @@ def through_the_portal(key: ApiKey, alice: User) -> None:
 
 @pytest.mark.parametrize("delete", [through_the_model, through_the_portal])
 def test_no_request_after_the_deletion_is_served(
-    wide_server: Server, alice: User, issue: Issue, delete: Callable[[ApiKey, User], None]
+    live: Server, alice: User, issue: Issue, delete: Callable[[ApiKey, User], None]
 ) -> None:
     """0 of at least 2,000 that start after the delete's return, while clients never pause."""
     api_key, key = issue(alice)
-    shooters = Shooters(wide_server, head("GET /v1/models", key, None))
+    shooters = Shooters(live, head("GET /v1/models", key, None))
     later = shooters.around(lambda: delete(api_key, alice), before=500, after=LATER)
     assert set(later) == {401}
     assert set(shooters.since(0)) == {200, 401}
@@ -243,7 +236,7 @@ def ask(connection: Connection, key: str) -> int:
 
 
 def test_a_thousand_streams_of_a_deleted_key_are_ended_within_two_seconds(
-    wide_server: Server, alice: User, issue: Issue, serve_model: Serve
+    live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     key, text = issue(alice)
     model = serve_model("endless:0.5")
@@ -253,7 +246,7 @@ def test_a_thousand_streams_of_a_deleted_key_are_ended_within_two_seconds(
 
     async def stream(session: aiohttp.ClientSession, begun: asyncio.Semaphore) -> None:
         body = {"json": chat_body(model, stream=True)}
-        async with session.post(wide_server.url + CHAT, **body) as answer:  # type: ignore[arg-type]
+        async with session.post(live.url + CHAT, **body) as answer:  # type: ignore[arg-type]
             tail = await answer.content.readany()
             begun.release()
             assert answer.status == 200

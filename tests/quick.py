@@ -1,0 +1,14 @@
+"""Gunicorn's settings for a server that writes down at once what was used: tests wait for it."""
+
+from typing import Any
+
+from keyportal import gunicorn_conf
+from keyportal.gunicorn_conf import *  # noqa: F403
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    from keyportal.gateway import metering, roster
+
+    metering.FLUSH_SECONDS = 0.1
+    roster.REPORT_SECONDS = 0.2
+    gunicorn_conf.pre_fork(server, worker)
