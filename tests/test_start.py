@@ -1,9 +1,11 @@
 """The start as operators see it: real processes, on data of their own."""
 
+import fcntl
 import http.cookiejar
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -153,6 +155,27 @@ def database(place: Place) -> Iterator[str]:
         admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.fixture(scope="module")
+def first_start(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """One that has run with a demo, and is left as it is: to migrate takes seconds."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    place = Place(tmp_path_factory.getbasetemp().parent / f"first-start-{run}" / "data")
+    place.data.parent.mkdir(exist_ok=True)
+    with (place.data.parent / "lock").open("w") as lock:
+        # All processes of this run share it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.data.exists():
+            place.started("--demo")
+    return place
+
+
+@pytest.fixture
+def used_place(place: Place, first_start: Place) -> Place:
+    """With what a first start with a demo has left in the data folder."""
+    shutil.copytree(first_start.data, place.data)
+    return place
+
+
 FIRST = r"Sign in at http://127\.0\.0\.1:{port}/ as demo with password (\w{{20}})\n"
 
 
@@ -180,8 +203,8 @@ def test_the_first_start_prints_a_password_that_signs_in_and_the_second_none(
     assert key.stdout.startswith("sk-kp-"), key.stderr
 
 
-def test_what_is_made_is_for_our_eyes_only(place: Place, database: str) -> None:
-    place.started("--demo")
+def test_what_is_made_is_for_our_eyes_only(first_start: Place) -> None:
+    place = first_start
     assert stat.S_IMODE(place.data.stat().st_mode) == 0o700
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in place.data.iterdir()}
     assert {"secret_key", "credential_keys", "static"} <= set(modes)
@@ -189,24 +212,33 @@ def test_what_is_made_is_for_our_eyes_only(place: Place, database: str) -> None:
     assert modes["secret_key"] == modes["credential_keys"] == 0o600
 
 
-def test_a_start_keeps_the_secrets_and_prefers_the_environment(place: Place) -> None:
-    place.started()
+def test_a_second_start_keeps_the_secrets_and_collects_and_migrates_nothing(
+    used_place: Place,
+) -> None:
+    place = used_place
     kept = {name: (place.data / name).read_text() for name in ("secret_key", "credential_keys")}
+    manifest = place.data / "static" / "staticfiles.json"
+    before = manifest.stat().st_mtime_ns
     place.started()
     assert kept == {name: (place.data / name).read_text() for name in kept}
-    other = Place(place.data.parent / "other")
-    other.started(SECRET_KEY="x" * 60, KEYPORTAL_CREDENTIAL_KEYS=PUBLIC_KEY)
-    assert not {"secret_key", "credential_keys"} & {file.name for file in other.data.iterdir()}
+    assert manifest.stat().st_mtime_ns == before
+    manifest.unlink()
+    place.started()
+    assert manifest.exists()
 
 
-def test_without_demo_nobody_is_made(place: Place) -> None:
-    out, _ = place.started()
+def test_without_demo_nobody_is_made_and_secrets_of_the_environment_are_not_kept(
+    place: Place,
+) -> None:
+    secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
+    out, _ = place.started(**secrets)
     assert out == ""
-    assert place.manage("listteams").stdout == ""
+    assert place.manage("listteams", **secrets).stdout == ""
+    assert not {"secret_key", "credential_keys"} & {file.name for file in place.data.iterdir()}
 
 
-def test_a_demo_that_was_changed_stays_as_it_is(place: Place) -> None:
-    place.started("--demo")
+def test_a_demo_that_was_changed_stays_as_it_is(used_place: Place) -> None:
+    place = used_place
     gone = (
         "from keyportal.catalog.models import *; from keyportal.teams.models import *;"
         "Upstream.objects.all().delete(); User.objects.all().delete()"
@@ -231,17 +263,6 @@ def test_two_starts_at_once_agree(place: Place, database: str) -> None:
     assert printed.count("a new password:") == 1
 
 
-def test_a_second_start_collects_and_migrates_nothing(place: Place) -> None:
-    place.started()
-    manifest = place.data / "static" / "staticfiles.json"
-    before = manifest.stat().st_mtime_ns
-    place.started()
-    assert manifest.stat().st_mtime_ns == before
-    manifest.unlink()
-    place.started()
-    assert manifest.exists()
-
-
 def test_an_odd_data_folder_is_used_as_written(tmp_path: Path) -> None:
     place = Place(tmp_path / "a+b %41?#&ü")
     place.started()
@@ -249,10 +270,10 @@ def test_an_odd_data_folder_is_used_as_written(tmp_path: Path) -> None:
     assert place.manage("listteams").returncode == 0
 
 
-def test_listening_everywhere_without_an_address_is_warned_of(place: Place) -> None:
-    out, err = place.started("--demo", HOST="0.0.0.0")
+def test_listening_everywhere_without_an_address_is_warned_of(used_place: Place) -> None:
+    out, err = used_place.started("--demo", HOST="0.0.0.0")
     assert "HOST=0.0.0.0 listens on every address" in err
-    assert out.startswith(f"Sign in at http://127.0.0.1:{place.port}/ as demo with password ")
+    assert out.startswith(f"Sign in at http://127.0.0.1:{used_place.port}/ as demo; ")
 
 
 def test_a_port_in_use(place: Place) -> None:
@@ -322,8 +343,9 @@ def test_an_unsound_configuration_stops_start_and_commands(place: Place) -> None
     # As processes of their own, this once: those of `run_all` are forked.
     for environment, id_ in UNSOUND[:1]:
         assert f"keyportal.{id_}" in place.refused_start(**environment)
-    for environment, id_ in UNSOUND:
-        start, command = place.run_all((START, environment), (COMMAND, environment))
+    runs = [(run, environment) for environment, _ in UNSOUND for run in (START, COMMAND)]
+    ended = iter(place.run_all(*runs))
+    for (_, id_), start, command in zip(UNSOUND, ended, ended, strict=True):
         assert command.returncode != 0
         for text in (_one_line(start), command.stderr):
             assert f"keyportal.{id_}" in text
@@ -362,9 +384,9 @@ def test_commands_without_any_secret_stop(place: Place) -> None:
 
 
 def test_a_stored_upstream_that_is_bad_stops_the_start_and_can_be_mended(
-    place: Place, database: str
+    used_place: Place,
 ) -> None:
-    place.started("--demo")
+    place = used_place
     spoil = "from keyportal.catalog.models import *; Upstream.objects.update(base_url='gopher:')"
     assert place.manage("shell", "-c", spoil).returncode == 0
     line = place.refused_start()
@@ -374,9 +396,8 @@ def test_a_stored_upstream_that_is_bad_stops_the_start_and_can_be_mended(
     place.started("--demo")
 
 
-def test_the_settings_pass_the_deployment_check(place: Place) -> None:
-    place.started()
-    checked = place.manage(
+def test_the_settings_pass_the_deployment_check(used_place: Place) -> None:
+    checked = used_place.manage(
         "check",
         "--deploy",
         "--fail-level=WARNING",
