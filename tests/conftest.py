@@ -34,6 +34,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import Membership, Role, Team, User
 from tests import upstream
+from tests.clock import DAY, leave_time
 from tests.post import Sink
 from tests.serving import BareServer, Server, SharedServer
 from tests.upstream import Upstream as FakeUpstream
@@ -236,6 +237,12 @@ def own_server(
     yield own_server
     for server in started:
         server.stop()
+
+
+@pytest.fixture(autouse=True)
+def time_left_of_the_day() -> None:
+    """What a test calls today, or this month, is so until it ends."""
+    leave_time(60, DAY)
 
 
 @pytest.fixture(autouse=True)

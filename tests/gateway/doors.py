@@ -12,6 +12,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import User
+from tests.clock import leave_time
 from tests.serving import CHAT, Reply, Server, chat_body
 from tests.upstream import Upstream as FakeUpstream
 
@@ -89,6 +90,7 @@ def require_refusals_of_v1(
     _, used_up = issue(alice, "minute", limits=Limits(requests_per_minute=1))
     _, quota = issue(alice, "day", limits=Limits(requests_per_day=1))
     _, reader = issue(alice, "reader", permissions=Permissions(endpoints=Endpoints.READ))
+    leave_time(20)
     for good in (used_up, quota):
         assert door.chat(good).status == 200
     fake.received.clear()

@@ -2,10 +2,9 @@
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from keyportal.keys import secret
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
+from tests.clock import leave_time
 from tests.gateway.statements import statements_of
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
@@ -36,9 +36,7 @@ PATIENCE = 60.0
 @pytest.fixture(autouse=True)
 def early_in_the_minute() -> None:
     """A test of a minute's window must not straddle two of them."""
-    left = 60 - datetime.now(UTC).timestamp() % 60
-    if left < 8:
-        time.sleep(left + 0.1)
+    leave_time(8)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from keyportal.activity.windows import key_subject
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
+from tests.clock import leave_time
 from tests.serving import CHAT, Server, chat_body, wait_until
 from tests.upstream import Upstream as FakeUpstream
 
@@ -27,13 +28,6 @@ pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 OwnServer = Callable[..., Server]
-
-
-def wait_for_a_young_minute(seconds: float = 15) -> None:
-    """A test of a minute's window must not straddle two of them."""
-    left = 60 - datetime.now(UTC).timestamp() % 60
-    if left < seconds:
-        time.sleep(left + 0.1)
 
 
 def windows() -> QuerySet[Window]:
@@ -75,7 +69,7 @@ def test_of_a_thousand_calls_at_once_the_limit_is_served_and_no_other_reaches_th
     live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:
     key, model = limited(requests_per_minute=60), serve_model("count:3,5")
-    wait_for_a_young_minute(30)
+    leave_time(30)
     assert asyncio.run(call_at_once(live, key, model, 1000)) == {200: 60, 429: 940}
     assert len(fake.received) == 60
     assert windows().get().requests == 60
@@ -85,7 +79,7 @@ def test_a_limited_keys_answers_tell_what_is_left(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     key, model = limited(requests_per_minute=10, tokens_per_day=1000), serve_model("count:3,5")
-    wait_for_a_young_minute()
+    leave_time(15)
     told = live.chat(key, model).headers
     assert told["x-ratelimit-limit-requests"] == "10"
     assert told["x-ratelimit-remaining-requests"] == "9"
@@ -126,7 +120,7 @@ def test_a_full_minute_is_a_rate_limit_with_the_time_to_wait(
     live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:
     key, model = limited(requests_per_minute=1), serve_model("count:3,5")
-    wait_for_a_young_minute()
+    leave_time(15)
     live.chat(key, model)
     refused = live.chat(key, model)
     left = 60 - datetime.now(UTC).timestamp() % 60

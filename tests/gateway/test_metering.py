@@ -30,6 +30,7 @@ from keyportal.gateway.writer import Writer
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import User
+from tests.clock import leave_time
 from tests.gateway.calls import call_of, verdict_of
 
 database = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
@@ -107,6 +108,7 @@ def test_a_call_is_a_row_and_counts_by_minute_hour_and_day(
     meter: Meter, alice: User, bob: User, issue: Issue
 ) -> None:
     first, second = issue(alice)[0], issue(bob, "b")[0]
+    leave_time(10)
     for over in (
         ended(first),
         ended(first),
