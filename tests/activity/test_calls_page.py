@@ -169,14 +169,6 @@ def test_deleted_keys_are_named(
     assert '<span class="name">old</span> <span class="badge">Deleted</span>' in text
 
 
-def test_outsider_gets_404(sign_in: SignIn, charlie: User, team: Team) -> None:
-    assert sign_in(charlie).get(CALLS).status_code == 404
-
-
-def test_post_is_refused(sign_in: SignIn, bob: User) -> None:
-    assert sign_in(bob).post(CALLS).status_code == 405
-
-
 @pytest.mark.parametrize("rows", [3, 60])
 def test_queries_stay_the_same_for_any_number_of_calls(
     sign_in: SignIn,

@@ -147,12 +147,6 @@ def test_outsider_gets_404(sign_in: SignIn, charlie: User, run: Callable[..., st
     assert client.post(end(run())).status_code == 404
 
 
-def test_wrong_methods_are_refused(sign_in: SignIn, ada: User, run: Callable[..., str]) -> None:
-    client = sign_in(ada)
-    assert client.post(RUNNING).status_code == 405
-    assert client.get(end(run())).status_code == 405
-
-
 @pytest.mark.parametrize("workers", [1, 20])
 def test_queries_stay_the_same_for_any_number_of_calls(
     sign_in: SignIn,

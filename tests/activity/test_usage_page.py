@@ -258,16 +258,6 @@ def test_deleted_keys_keep_their_history_and_name(
     assert ">Deleted</span>" in response.content.decode()
 
 
-def test_outsider_gets_404(sign_in: SignIn, charlie: User, team: Team) -> None:
-    for path in (USAGE, f"{USAGE}csv/"):
-        assert sign_in(charlie).get(path).status_code == 404
-
-
-def test_post_is_refused(sign_in: SignIn, bob: User) -> None:
-    for path in (USAGE, f"{USAGE}csv/"):
-        assert sign_in(bob).post(path).status_code == 405
-
-
 def test_csv_has_what_is_shown_and_no_formulas(
     sign_in: SignIn, vera: User, bob: User, issue: Issue, used: Used
 ) -> None:

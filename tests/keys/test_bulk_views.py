@@ -201,18 +201,6 @@ def test_viewer_is_refused_with_the_reason(
         assert "This needs the role Member" in response.content.decode()
 
 
-@pytest.mark.parametrize("path", [DELETE, DISABLE])
-def test_outsider_gets_404(sign_in: SignIn, charlie: User, keys: list[ApiKey], path: str) -> None:
-    for response in (sign_in(charlie).get(path), sign_in(charlie).post(path, chosen(keys))):
-        assert response.status_code == 404
-    assert ApiKey.objects.count() == 3
-
-
-@pytest.mark.parametrize("path", [DELETE, DISABLE])
-def test_put_is_refused(sign_in: SignIn, bob: User, path: str) -> None:
-    assert sign_in(bob).put(path).status_code == 405
-
-
 # The list.
 
 

@@ -166,13 +166,6 @@ def test_a_key_that_is_gone_is_told_kindly(
 
 
 @pytest.mark.parametrize("what", sorted(FORMS))
-def test_other_methods_are_refused(sign_in: SignIn, bob: User, issue: Issue, what: str) -> None:
-    key, _ = issue(bob)
-    client = sign_in(bob)
-    assert client.put(address(key, what)).status_code == 405
-
-
-@pytest.mark.parametrize("what", sorted(FORMS))
 def test_admin_changes_the_key_of_another(
     sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
 ) -> None:

@@ -162,12 +162,6 @@ def test_limit_is_told_before_and_refused_with_a_sentence(
     assert ApiKey.objects.count() == 1
 
 
-def test_outsider_gets_404(sign_in: SignIn, charlie: User, team: Team) -> None:
-    client = sign_in(charlie)
-    assert client.get(CREATE).status_code == 404
-    assert client.post(CREATE, {"name": "mine"}).status_code == 404
-
-
 def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
     client = sign_in(vera)
     for response in (client.get(CREATE), client.post(CREATE, {"name": "mine"})):
@@ -184,10 +178,6 @@ def test_a_refusal_is_one_line_in_the_log_with_its_reason(
     assert record.exc_info is None
     assert CREATE in record.getMessage()
     assert "This needs the role Member" in record.getMessage()
-
-
-def test_put_is_refused(sign_in: SignIn, bob: User) -> None:
-    assert sign_in(bob).put(CREATE).status_code == 405
 
 
 def test_a_foreign_form_is_refused_kindly(bob: User) -> None:

@@ -121,12 +121,6 @@ def test_viewer_is_refused_with_the_reason(
     assert ApiKey.objects.exists()
 
 
-def test_outsider_gets_404(sign_in: SignIn, alice: User, charlie: User, issue: Issue) -> None:
-    key, _ = issue(alice)
-    assert sign_in(charlie).post(address(key)).status_code == 404
-    assert ApiKey.objects.exists()
-
-
 def test_another_teams_key_is_as_unknown_as_none(
     sign_in: SignIn, alice: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
@@ -149,8 +143,3 @@ def test_a_key_that_is_gone_already_is_told_kindly(
     assert page.content.lstrip().startswith(b"<!doctype html>")
     assert fragment.content.lstrip().startswith(b'<article id="gone"')
     assert fragment["HX-Trigger"] == "keys-changed"
-
-
-def test_put_is_refused(sign_in: SignIn, bob: User, issue: Issue) -> None:
-    key, _ = issue(bob)
-    assert sign_in(bob).put(address(key)).status_code == 405

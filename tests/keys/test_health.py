@@ -369,11 +369,3 @@ def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
     assert response.status_code == 403
     assert "This needs the role Member" in response.content.decode()
     assert HEALTH not in sign_in(vera).get(KEYS).content.decode()
-
-
-def test_outsider_gets_404(sign_in: SignIn, charlie: User, team: Team) -> None:
-    assert sign_in(charlie).get(HEALTH).status_code == 404
-
-
-def test_post_is_refused(sign_in: SignIn, ada: User) -> None:
-    assert sign_in(ada).post(HEALTH).status_code == 405

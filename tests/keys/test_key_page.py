@@ -101,11 +101,6 @@ def test_outsider_gets_404_and_another_teams_key_is_as_unknown_as_none(
     assert "foreign" not in answer.content.decode()
 
 
-def test_post_is_refused(sign_in: SignIn, alice: User, issue: Issue) -> None:
-    key, _ = issue(alice)
-    assert sign_in(alice).post(address(key)).status_code == 405
-
-
 def test_a_deleted_key_leads_to_its_receipt(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "<b>nightly")
     path = address(key)

@@ -240,12 +240,6 @@ def test_viewer_is_refused_with_the_reason(
     assert "This needs the role Member" in response.content.decode()
 
 
-def test_outsider_gets_404(sign_in: SignIn, alice: User, charlie: User, issue: Issue) -> None:
-    key, _ = issue(alice)
-    for path in (address(key), TEAM_LIMITS):
-        assert sign_in(charlie).get(path).status_code == 404
-
-
 def test_a_key_that_is_gone_is_told_kindly(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     gone = address(key)
@@ -254,12 +248,6 @@ def test_a_key_that_is_gone_is_told_kindly(sign_in: SignIn, bob: User, issue: Is
     for response in (client.get(gone, headers=HTMX), client.post(gone, typed(), headers=HTMX)):
         assert response.status_code == 404
         assert response.content.lstrip().startswith(b'<article id="gone"')
-
-
-def test_put_is_refused(sign_in: SignIn, ada: User, issue: Issue) -> None:
-    key, _ = issue(ada)
-    for path in (address(key), TEAM_LIMITS):
-        assert sign_in(ada).put(path).status_code == 405
 
 
 def test_the_list_offers_limits_to_those_who_may_change_them(

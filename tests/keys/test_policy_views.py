@@ -184,15 +184,6 @@ def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
         assert response.status_code == 403
 
 
-def test_outsider_gets_404(sign_in: SignIn, charlie: User, team: Team) -> None:
-    for response in (sign_in(charlie).get(POLICY), sign_in(charlie).post(POLICY)):
-        assert response.status_code == 404
-
-
-def test_put_is_refused(sign_in: SignIn, ada: User) -> None:
-    assert sign_in(ada).put(POLICY).status_code == 405
-
-
 # Who may create.
 
 

@@ -236,8 +236,3 @@ def test_another_teams_template_is_not_found_under_ones_own(
         assert client.post(path, typed("stolen")).status_code == 404
     preset.refresh_from_db()
     assert preset.name == "CI job"
-
-
-def test_put_is_refused(sign_in: SignIn, ada: User, paths: list[str]) -> None:
-    for path in paths:
-        assert sign_in(ada).put(path).status_code == 405

@@ -103,11 +103,6 @@ def test_another_team_sees_none(
     assert client.get(f"/teams/{other_team.slug}/keys/{key.public_id}/receipt/").status_code == 404
 
 
-def test_post_is_refused(sign_in: SignIn, bob: User, issue: Issue) -> None:
-    key = deleted(issue(bob)[0], bob)
-    assert sign_in(bob).post(address(key)).status_code == 405
-
-
 def test_the_message_after_a_deletion_links_the_receipt(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:

@@ -37,14 +37,6 @@ def test_it_needs_no_htmx(sign_in: SignIn, vera: User) -> None:
     assert with_htmx.content.lstrip().startswith(b"<!doctype html>")
 
 
-def test_outsider_gets_404(sign_in: SignIn, charlie: User, team: Team) -> None:
-    assert sign_in(charlie).get(MEMBERS).status_code == 404
-
-
-def test_post_is_refused(sign_in: SignIn, alice: User) -> None:
-    assert sign_in(alice).post(MEMBERS).status_code == 405
-
-
 @pytest.mark.parametrize("people", [3, 60])
 def test_queries_stay_the_same_for_any_number_of_members(
     sign_in: SignIn,
