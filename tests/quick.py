@@ -6,7 +6,7 @@ from keyportal import gunicorn_conf
 from keyportal.gunicorn_conf import *  # noqa: F403
 
 
-def pre_fork(server: Any, worker: Any) -> None:
+def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # it goes first
     from keyportal.gateway import metering, roster
 
     metering.FLUSH_SECONDS = 0.1
