@@ -1,8 +1,8 @@
 """Django's admin for operators: every page opens, and none shows a secret."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.apps import apps
@@ -20,15 +20,13 @@ from keyportal.api.scopes import Scope
 from keyportal.catalog import health
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys import leaks
-from keyportal.keys.admin import ApiKeyForm
-from keyportal.keys.changes import Changes, change, disable, hand_over, locked
+from keyportal.keys.changes import Changes, change, disable, hand_over
 from keyportal.keys.limits import limit_key
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.keys.reports import Found, Report
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
-from keyportal.teams.rules import locked_rules
 from tests.conftest import PASSWORD
 from tests.forms import sent
 
@@ -193,7 +191,7 @@ def test_a_changed_key_is_audited_with_what_was_before(
     assert answer.status_code == 302
     key.refresh_from_db()
     assert (key.name, key.owner, key.allowed_models) == ("ci", alice, [model.name])
-    assert key.granted_permissions == key.permissions
+    assert key.is_managed
     row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
     assert row.target == (
         f"test-key ({key.public_id}): Name: test-key → ci, Owner: bob → alice, "
@@ -202,32 +200,14 @@ def test_a_changed_key_is_audited_with_what_was_before(
     assert (row.actor, row.address) == ("root", "192.0.2.1")
 
 
-def test_an_end_that_an_operator_sets_is_the_latest_for_its_owner(
+def test_an_end_that_an_operator_sets_is_not_for_its_owner_to_put_off(
     operator: Client, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, actor=bob)
     form = key_form(key, expires_at_0="2199-01-02", expires_at_1="03:04:05")
     assert operator.post(change_url(key), form).status_code == 302
     key.refresh_from_db()
-    assert key.expires_at == key.granted_expires_at is not None
-
-
-def test_what_an_operator_grants_is_what_the_key_has_at_that_moment(
-    operator: Client, bob: User, model: ServedModel, issue: Issue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody narrows it between the reading of the form and the lock."""
-    key, _ = issue(bob)
-    narrow = Permissions((), Endpoints.CHAT, ("10.0.0.0/8",))
-
-    def locked_later(found: ApiKey) -> AbstractContextManager[ApiKey]:
-        change(found, Changes(permissions=narrow), actor=bob)
-        return locked(found)
-
-    monkeypatch.setattr("keyportal.keys.admin.locked", locked_later)
-    form = key_form(key, allowed_models=[model.name])
-    assert operator.post(change_url(key), form).status_code == 302
-    key.refresh_from_db()
-    assert key.permissions == key.granted_permissions == narrow._replace(models=(model.name,))
+    assert (key.expires_at is not None, key.is_managed) == (True, True)
 
 
 def test_disabling_a_key_is_audited(operator: Client, team: Team, bob: User, issue: Issue) -> None:
@@ -238,20 +218,18 @@ def test_disabling_a_key_is_audited(operator: Client, team: Team, bob: User, iss
     key.refresh_from_db()
     assert key.disabled_at is not None
     assert key.disabled_by == ApiKey.DisabledBy.ADMIN
-    assert key.is_held  # Its owner doesn't undo what an operator did.
+    assert key.is_managed  # Its owner doesn't undo what an operator did.
     row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
     assert row.target.endswith(": Disabled: none → 2026-01-02 03:04 UTC")
 
 
-def test_a_held_key_is_enabled_and_no_longer_held(
-    operator: Client, bob: User, issue: Issue
-) -> None:
+def test_a_key_that_is_enabled_is_still_managed(operator: Client, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     disable(key, actor=None)
     form = sent(operator.get(change_url(key)), disabled_at_0="", disabled_at_1="")
     assert operator.post(change_url(key), form).status_code == 302
     key.refresh_from_db()
-    assert (key.disabled_at, key.disabled_by, key.is_held) == (None, "", False)
+    assert (key.disabled_at, key.disabled_by, key.is_managed) == (None, "", True)
 
 
 def test_an_operator_who_disables_a_key_of_their_own_is_its_owner(
@@ -263,7 +241,7 @@ def test_an_operator_who_disables_a_key_of_their_own_is_its_owner(
     assert operator.post(change_url(key), form).status_code == 302
     key.refresh_from_db()
     assert key.disabled_by == ApiKey.DisabledBy.OWNER
-    assert not key.is_held
+    assert not key.is_managed
 
 
 def test_saving_a_key_unchanged_is_no_event(operator: Client, bob: User, issue: Issue) -> None:
@@ -370,7 +348,8 @@ def test_an_operator_limits_a_key_and_with_it_the_owner(
     form = sent(page, limits_requests_per_minute="60", limits_tokens_per_day="")
     assert operator.post(change_url(key), form).status_code == 302
     key.refresh_from_db()
-    assert key.limits == key.granted_limits == Limits(requests_per_minute=60)
+    assert key.limits == Limits(requests_per_minute=60)
+    assert key.is_managed
     row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
     told = "Requests per minute: none → 60, Tokens per day: 5 → none"
     assert row.target == f"test-key ({key.public_id}): {told}"
@@ -397,6 +376,14 @@ def test_a_limit_that_is_none_is_refused_by_its_name(
 # A page that was opened before somebody else changed what it shows.
 
 
+def require_conflict(answer: Any, *names: str) -> None:
+    """Nothing is saved, and the page says why."""
+    assert answer.status_code == 200
+    text = answer.content.decode()
+    assert f"Changed since you opened this page: {', '.join(names)}." in text
+    assert '<a href="">Open it again</a>' in text
+
+
 def test_a_page_from_before_gives_back_neither_a_role_nor_a_right(
     operator: Client, team: Team, ada: User
 ) -> None:
@@ -413,10 +400,11 @@ def test_a_page_from_before_gives_back_neither_a_role_nor_a_right(
     ada.user_permissions.clear()
     typed: list[dict[str, str]] = [{"first_name": "Ada"}, {"name": "Acme & Co"}, {}]
     for address, page, changed in zip(addresses, pages, typed, strict=True):
-        assert operator.post(address, sent(page, **changed)).status_code == 302
+        require_conflict(operator.post(address, sent(page, **changed)), "role")
         assert Membership.objects.get(user=ada).role == Role.VIEWER
         assert not ada.user_permissions.exists()
-    assert User.objects.get(pk=ada.pk).first_name == "Ada"
+    team.refresh_from_db()
+    assert (team.name, User.objects.get(pk=ada.pk).first_name) == ("Acme", "")
     operator.post(addresses[2], sent(operator.get(addresses[2]), role="admin"))
     assert Membership.objects.get(user=ada).role == Role.ADMIN
 
@@ -428,34 +416,24 @@ def test_a_page_from_before_does_not_let_a_user_or_team_in_again(
     pages = [operator.get(address) for address in addresses]
     User.objects.filter(pk=bob.pk).update(is_active=False)
     Team.objects.update(is_active=False, key_limit=3)
-    for address, page, typed in zip(
-        addresses, pages, ({"first_name": "Robert"}, {"name": "Acme & Co"}), strict=True
-    ):
-        assert operator.post(address, sent(page, **typed)).status_code == 302
+    typed = {"first_name": "Robert"}, {"name": "Acme & Co"}
+    changed = ["active"], ["key limit", "is active"]
+    for address, page, more, names in zip(addresses, pages, typed, changed, strict=True):
+        require_conflict(operator.post(address, sent(page, **more)), *names)
     bob.refresh_from_db()
     team.refresh_from_db()
+    assert (bob.first_name, bob.is_active) == ("", False)
+    assert (team.name, team.is_active, team.key_limit) == ("Acme", False, 3)
+    # Opened again, it is saved.
+    for address, more in zip(addresses, typed, strict=True):
+        assert operator.post(address, sent(operator.get(address), **more)).status_code == 302
+    bob.refresh_from_db()
     assert (bob.first_name, bob.is_active) == ("Robert", False)
-    assert (team.name, team.is_active, team.key_limit) == ("Acme & Co", False, 3)
     assert bob.password not in pages[0].content.decode()
-
-
-def test_a_page_from_before_takes_back_no_limit_of_a_team(operator: Client, team: Team) -> None:
-    former, lower = (Limits(requests_per_day=number, tokens_per_day=5) for number in (9, 1))
-    Team.objects.update(limits=former, key_limits=former)
-    page = operator.get(change_url(team))
-    Team.objects.update(limits=lower, key_limits=lower)
-    form = sent(page, limits_tokens_per_day="4", key_limits_tokens_per_day="")
-    assert operator.post(change_url(team), form).status_code == 302
-    team.refresh_from_db()
-    assert team.limits == Limits(requests_per_day=1, tokens_per_day=4)
-    assert team.key_limits == Limits(requests_per_day=1)
-    assert team.is_active
 
 
 def test_changes_of_a_team_are_audited(operator: Client, root: User, team: Team) -> None:
     page = operator.get(change_url(team))
-    # What the page merely shows, and somebody else changed since, is no change of this operator's.
-    Team.objects.update(name="Apex", limits=Limits(requests_per_day=9))
     typed = {"limits_tokens_per_day": "4", "key_limits_requests_per_day": "3", "key_limit": "7"}
     assert operator.post(change_url(team), sent(page, **typed)).status_code == 302
     rows = AuditEvent.objects.of(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
@@ -467,88 +445,61 @@ def test_changes_of_a_team_are_audited(operator: Client, root: User, team: Team)
     ]
 
 
-def test_limits_of_a_team_that_were_set_while_the_form_was_on_its_way_stay(
-    operator: Client, team: Team, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody sets them between the reading of the form and the lock."""
-
-    def locked_later(found: Team) -> AbstractContextManager[Team]:
-        Team.objects.update(key_limits=Limits(requests_per_day=1))
-        return locked_rules(found)
-
-    monkeypatch.setattr("keyportal.teams.admin.locked_rules", locked_later)
-    form = sent(operator.get(change_url(team)), key_limits_tokens_per_day="4")
-    assert operator.post(change_url(team), form).status_code == 302
-    team.refresh_from_db()
-    assert team.key_limits == Limits(requests_per_day=1, tokens_per_day=4)
-
-
 def test_a_page_from_before_a_report_does_not_enable_the_leaked_key(
     operator: Client, team: Team, bob: User, issue: Issue
 ) -> None:
-    """Nothing stands in its "disabled at", which is no word of whoever renames the key."""
+    """Nothing stands in its "disabled at"."""
     key, text = issue(bob)
     page = operator.get(change_url(key))
     leaks.report(Report([Found(text)]))
-    assert operator.post(change_url(key), sent(page, name="ci")).status_code == 302
+    require_conflict(operator.post(change_url(key), sent(page, name="ci")), "disabled at")
     key.refresh_from_db()
-    assert key.name == "ci"
-    assert key.disabled_at == key.reported_at is not None
-    row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
-    assert row.target == f"test-key ({key.public_id}): Name: test-key → ci"
+    assert (key.name, key.disabled_by) == ("test-key", "leak")
+    assert not AuditEvent.objects.of(team).filter(action=Action.KEY_CHANGED).exists()
     cleared = sent(operator.get(change_url(key)), disabled_at_0="", disabled_at_1="")
     assert operator.post(change_url(key), cleared).status_code == 302
     assert ApiKey.objects.get().disabled_at is None
 
 
-def test_a_page_gives_back_nothing_that_was_taken_meanwhile(
-    operator: Client,
-    team: Team,
-    alice: User,
-    bob: User,
-    ada: User,
-    model: ServedModel,
-    issue: Issue,
+def test_a_page_names_all_that_was_changed_meanwhile(
+    operator: Client, bob: User, ada: User, alice: User, model: ServedModel, issue: Issue
 ) -> None:
     key, _ = issue(bob, limits=Limits(requests_per_day=9, tokens_per_day=5))
     page = operator.get(change_url(key))
-    end = timezone.now() + timedelta(days=9)
     narrow = Permissions((model.name,), Endpoints.CHAT, ("10.0.0.0/8",))
-    change(key, Changes("nightly", expires_at=end, permissions=narrow), actor=ada)
+    change(key, Changes("nightly", permissions=narrow), actor=ada)
     hand_over(key, alice, actor=ada)
     adas = Membership.objects.get(user=ada)
     limit_key(key, Limits(requests_per_day=1, tokens_per_day=5), by=adas, address=None)
-    form = sent(page, limits_tokens_per_day="4")
-    assert operator.post(change_url(key), form).status_code == 302
+    before = ApiKey.objects.values().get()
+    answer = operator.post(change_url(key), sent(page, limits_tokens_per_day="4"))
+    names = "owner", "name", "is managed", "allowed models", "limits"
+    require_conflict(answer, *names)
+    assert ApiKey.objects.values().get() == before
+    again = sent(operator.get(change_url(key)), limits_tokens_per_day="4")
+    assert operator.post(change_url(key), again).status_code == 302
     key.refresh_from_db()
-    assert key.limits == key.granted_limits == Limits(requests_per_day=1, tokens_per_day=4)
-    assert (key.name, key.owner, key.expires_at) == ("nightly", alice, end)
-    assert key.permissions == key.granted_permissions == narrow
-    row = AuditEvent.objects.of(team).filter(action=Action.KEY_CHANGED).latest("pk")
-    assert row.target == f"nightly ({key.public_id}): Tokens per day: 5 → 4"
+    assert key.limits == Limits(requests_per_day=1, tokens_per_day=4)
+    assert key.permissions == narrow
 
 
-def test_models_that_an_operator_sets_leave_what_else_the_key_may_do_by_now(
-    operator: Client,
-    bob: User,
-    ada: User,
-    model: ServedModel,
-    issue: Issue,
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_operator_takes_a_key_over_and_gives_it_back(
+    operator: Client, team: Team, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
-    narrow = Permissions((), Endpoints.CHAT, ("10.0.0.0/8",))
-
-    def meanwhile(_form: ApiKeyForm) -> str:
-        """While the form is on its way: the page's own view has read the key already."""
-        change(key, Changes(permissions=narrow), actor=ada)
-        return key.name
-
-    monkeypatch.setattr(ApiKeyForm, "clean_name", meanwhile)
-    form = sent(operator.get(change_url(key)), allowed_models=[model.name])
-    assert operator.post(change_url(key), form).status_code == 302
-    key.refresh_from_db()
-    assert key.permissions == key.granted_permissions == narrow._replace(models=(model.name,))
+    for is_managed, action in ((True, Action.KEY_MANAGED), (False, Action.KEY_UNMANAGED)):
+        form = sent(operator.get(change_url(key)), is_managed="on" if is_managed else "")
+        if not is_managed:
+            del form["is_managed"]
+        assert operator.post(change_url(key), form).status_code == 302
+        key.refresh_from_db()
+        assert key.is_managed is is_managed
+        row = AuditEvent.objects.of(team).latest("pk")
+        assert (row.action, row.actor, row.target) == (action, "root", str(key))
+    # In one go: disabled, and left to its owner.
+    disabled = {"disabled_at_0": "2026-01-02", "disabled_at_1": "03:04:05", "is_managed": "on"}
+    assert operator.post(change_url(key), key_form(key, **disabled)).status_code == 302
+    assert AuditEvent.objects.of(team).doing(Action.KEY_MANAGED).count() == 2
 
 
 def test_a_page_that_is_saved_as_it_was_shown_changes_nothing(
@@ -567,21 +518,6 @@ def test_a_page_that_is_saved_as_it_was_shown_changes_nothing(
     assert operator.post(change_url(key), form).status_code == 302
     assert ApiKey.objects.values().get() == before
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
-
-
-def test_what_a_form_says_that_it_showed_may_be_nonsense(
-    operator: Client, bob: User, issue: Issue
-) -> None:
-    key, _ = issue(bob)
-    shown: dict[str, object] = {"initial-owner": "x", "initial-expires_at_0": "x"}
-    shown |= {f"initial-limits_{name}": "x" for name in LIMITS}
-    form = sent(operator.get(change_url(key)), limits_tokens_per_day="4", **shown)
-    assert operator.post(change_url(key), form).status_code == 302
-    assert ApiKey.objects.get().limits == Limits(tokens_per_day=4)
-    nonsense = {f"initial-key_limits_{name}": "x" for name in LIMITS}
-    form = sent(operator.get(change_url(key.team)), key_limits_tokens_per_day="4", **nonsense)
-    assert operator.post(change_url(key.team), form).status_code == 302
-    assert Team.objects.get().key_limits == Limits(tokens_per_day=4)
 
 
 # Upstreams.

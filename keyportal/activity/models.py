@@ -73,6 +73,8 @@ class Action(models.TextChoices):
     KEY_CHANGED = "key:changed", "Key changed"
     KEY_DISABLED = "key:disabled", "Key disabled"
     KEY_ENABLED = "key:enabled", "Key enabled"
+    KEY_MANAGED = "key:managed", "Key managed by an admin"
+    KEY_UNMANAGED = "key:unmanaged", "Key no longer managed by an admin"
     KEY_HANDED_OVER = "key:handed-over", "Key handed over"
     KEY_ROTATED = "key:rotated", "Key rotated"
     KEY_OLD_ENDED = "key:old-secret-ended", "Old secret ended"

@@ -12,15 +12,15 @@ from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.changes import locked, phrase
-from keyportal.keys.grants import CEILINGS, entrust, grant, is_bound
+from keyportal.keys.changes import is_earlier, locked, phrase, save_managed, take_over
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.permissions import covers_models
 from keyportal.keys.refusals import NameTaken
-from keyportal.teams.forms import merged_limits
+from keyportal.teams.forms import VersionedModelForm
 from keyportal.teams.models import Team, User
 
 
-class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+class ApiKeyForm(VersionedModelForm):
     allowed_models = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
@@ -29,14 +29,18 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
 
     class Meta:
         model = ApiKey
-        fields = ["name", "owner", "expires_at", "disabled_at", "allowed_models", "limits"]
+        fields = (
+            "name",
+            "owner",
+            "expires_at",
+            "disabled_at",
+            "allowed_models",
+            "limits",
+            "is_managed",
+        )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # What is changed is told by what the page showed. By the row, a page that was opened before
-        # a key was reported would enable it again: nothing stands there in its "disabled at".
-        for field in self.fields.values():
-            field.show_hidden_initial = True
         key = self.instance
         # A key of somebody outside its team would be refused; the present owner may have left.
         owners = User.objects.filter(Q(memberships__team=key.team) | Q(pk=key.owner_id)).distinct()
@@ -66,14 +70,6 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
             raise ValidationError(str(NameTaken()))
         return name
 
-    def keep_rest(self, key: ApiKey) -> None:
-        """What was not changed here is as the key has it now, and not as the page showed it."""
-        for column in key._meta.concrete_fields:
-            if column.name not in self.changed_data:
-                setattr(self.instance, column.attname, getattr(key, column.attname))
-        if "limits" in self.changed_data:
-            self.instance.limits = merged_limits(self, "limits", key.limits)
-
 
 class SecretInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time
     model = Secret
@@ -101,7 +97,7 @@ class SecretInline(admin.TabularInline):  # type: ignore[type-arg]  # not generi
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
     form = ApiKeyForm
-    fields = ["masked", "team", *ApiKeyForm.Meta.fields, "disabled_by"]
+    fields = ["masked", "team", *ApiKeyForm.Meta.fields, "disabled_by", "version"]
     readonly_fields = ["masked", "team", "disabled_by"]
     inlines = [SecretInline]
     list_display = ["name", "masked", "team", "owner", "created_at", "expires_at", "disabled_at"]
@@ -134,19 +130,27 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if not form.changed_data:
             return
+        columns = {*form.changed_data}
         with locked(obj) as former:
-            form.keep_rest(former)
-            _settle(obj, former, form.changed_data, request.user.pk)
-            changes = [*_changes(former, obj, form.changed_data)]
-            obj.save(update_fields=[*form.changed_data, *_FOLLOWING])
+            if "expires_at" in columns:
+                obj.expiry_set_at = timezone.now()
+                columns.add("expiry_set_at")
+            if "disabled_at" in columns:
+                obj.disabled_by = _disabled_by(obj, request.user.pk)
+                columns.add("disabled_by")
+            obj.save(update_fields=columns - {"is_managed"})
             AuditEvent.objects.record_changes(
                 Action.KEY_CHANGED,
                 target=str(former),
                 key=obj,
-                changes=changes,
+                changes=[*_changes(former, obj, form.changed_data)],
                 team=obj.team,
                 **_who(request),
             )
+            if "is_managed" in columns:
+                save_managed(obj, obj.is_managed, **_who(request))
+            elif _is_narrower(obj, former):
+                take_over(obj, **_who(request))
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
         _revoke(request, obj)
@@ -156,22 +160,14 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
             _revoke(request, key)
 
 
-# Columns that may follow from those of the form.
-_FOLLOWING = ("granted_limits", "disabled_by", "is_held", "expiry_set_at", *CEILINGS.values())
-
-
-def _settle(key: ApiKey, former: ApiKey, fields: list[str], operator_id: int | None) -> None:
-    """What an operator sets is what an admin of the team would have: the owner's ceiling."""
-    if "limits" in fields:
-        key.granted_limits = key.limits
-    grant(key, ["permissions" if field == "allowed_models" else field for field in fields])
-    if "disabled_at" in fields:
-        key.disabled_by = _disabled_by(key, operator_id)
-        key.is_held = key.disabled_by == ApiKey.DisabledBy.ADMIN
-    if "expires_at" in fields:
-        key.expiry_set_at = timezone.now()
-    if "owner" in fields and not is_bound(former.owner, former.team):
-        entrust(key)
+def _is_narrower(key: ApiKey, former: ApiKey) -> bool:
+    """Or disabled. The endpoints are no field here."""
+    return (
+        (key.disabled_at is not None and key.disabled_at != former.disabled_at)
+        or is_earlier(key.expires_at, former.expires_at)
+        or not covers_models(key.allowed_models, former.allowed_models)
+        or bool(former.limits.above(key.limits))
+    )
 
 
 def _disabled_by(key: ApiKey, operator_id: int | None) -> str:
@@ -189,7 +185,7 @@ def _changes(former: ApiKey, key: ApiKey, fields: list[str]) -> Iterator[str]:
             yield from now.changes_from(before)
         elif field == "allowed_models":
             yield from key.permissions.changes_from(former.permissions)
-        elif before != now:
+        elif field != "is_managed" and before != now:
             yield phrase(field, before, now)
 
 

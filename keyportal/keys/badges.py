@@ -20,7 +20,8 @@ class Badge(NamedTuple):
 
 def badges(key: ApiKey) -> list[Badge]:
     """The gravest first. Owner and memberships are read as `for_display` fetched them."""
-    return [*_of_life(key), *_of_end(key), *_of_models(key)]
+    managed = [Badge("Managed", "calm", "Only admins change what it may do.")]
+    return [*_of_life(key), *_of_end(key), *_of_models(key), *managed * key.is_managed]
 
 
 def _of_life(key: ApiKey) -> Iterator[Badge]:
@@ -29,7 +30,7 @@ def _of_life(key: ApiKey) -> Iterator[Badge]:
     if key.disabled_by == ApiKey.DisabledBy.LEAK:
         yield Badge("Disabled", title="It is refused until it is rotated.")
     elif key.disabled_at:
-        who = "an admin" if key.disabled_by == ApiKey.DisabledBy.ADMIN else "its owner or an admin"
+        who = "an admin" if key.is_managed else "its owner or an admin"
         yield Badge("Disabled", title=f"It is refused until {who} enables it.")
     if key.has_lost_its_owner:
         told = "Its owner was deactivated or left the team, so the key does not work."

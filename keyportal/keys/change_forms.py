@@ -1,20 +1,19 @@
 """What a person may type to change a key that is there."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.utils import timezone
 
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.changes import Changes
 from keyportal.keys.lifetime import DATE, ExpiryForm
 from keyportal.keys.models import ApiKey
 from keyportal.keys.names import plain_lines, require_no_key, require_printable, split_words
 from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
-from keyportal.keys.shown import About, End
 from keyportal.keys.tags import read_tags
-from keyportal.teams.forms import RulesForm
+from keyportal.teams.forms import VersionedForm
 from keyportal.teams.models import Role, User
 
 ALL, CHOSEN = "all", "chosen"
@@ -25,8 +24,8 @@ def _lines(placeholder: str) -> forms.Textarea:
     return forms.Textarea({"rows": 3, "placeholder": placeholder, "spellcheck": "false"})
 
 
-class PermissionsForm(RulesForm):
-    """Models, endpoints and addresses; of each what was changed is saved."""
+class PermissionsForm(VersionedForm):
+    """Models, endpoints and addresses."""
 
     scope = forms.ChoiceField(
         label="Models",
@@ -52,20 +51,23 @@ class PermissionsForm(RulesForm):
         widget=_lines("192.0.2.0/24"),
     )
 
-    def __init__(self, data: Any = None, *, now: Permissions, names: Sequence[str]) -> None:
-        """`names` are of the models that can be ticked."""
-        super().__init__(
-            data,
-            value=now,
-            initial={
-                "scope": CHOSEN if now.models else ALL,
-                "models": [name for name in now.models if name in names],
-                "patterns": "\n".join(name for name in now.models if name not in names),
-                "endpoints": now.endpoints,
-                "networks": "\n".join(now.networks),
-            },
-        )
+    def __init__(self, data: Any = None, *, key: ApiKey, conflict: str = "") -> None:
+        names = [*ServedModel.objects.callable_by(key.team).values_list("name", flat=True)]
+        now: Permissions = key.permissions
+        initial = {
+            "scope": CHOSEN if now.models else ALL,
+            "models": [name for name in now.models if name in names],
+            "patterns": "\n".join(name for name in now.models if name not in names),
+            "endpoints": now.endpoints,
+            "networks": "\n".join(now.networks),
+        }
+        super().__init__(data, row=key, initial=initial, conflict=conflict)
         self.fields["models"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]  # it is a choice
+
+    @staticmethod
+    def stored(row: ApiKey) -> dict[str, object]:
+        models, endpoints, networks = row.permissions
+        return {"models": models, "endpoints": endpoints, "source addresses": networks}
 
     def clean_patterns(self) -> tuple[str, ...]:
         return tuple(split_words(self.cleaned_data["patterns"]))
@@ -80,9 +82,9 @@ class PermissionsForm(RulesForm):
             cleaned["permissions"] = Permissions(self._models(), endpoints, cleaned["networks"])
         return cleaned
 
-    def applied_to(self, now: Permissions) -> Permissions:
-        typed: Permissions = self.cleaned_data["permissions"]
-        return self.applied(typed, now)
+    @property
+    def changes(self) -> Changes:
+        return Changes(permissions=self.cleaned_data["permissions"])
 
     def _models(self) -> tuple[str, ...]:
         """Nothing chosen is told, because an empty list would be all models."""
@@ -98,7 +100,7 @@ class PermissionsForm(RulesForm):
             return ()
 
 
-class EditForm(RulesForm):
+class EditForm(VersionedForm):
     name = forms.CharField(
         max_length=64,
         validators=[require_printable, require_no_key],
@@ -118,10 +120,13 @@ class EditForm(RulesForm):
         widget=forms.TextInput({"autocomplete": "off", "placeholder": "ci, batch"}),
     )
 
-    def __init__(self, data: Any = None, *, key: ApiKey) -> None:
-        about = About.of(key)
-        initial = about._asdict() | {"tags": ", ".join(key.tags)}
-        super().__init__(data, value=about, initial=initial)
+    def __init__(self, data: Any = None, *, key: ApiKey, conflict: str = "") -> None:
+        initial = {**self.stored(key), "tags": ", ".join(key.tags)}
+        super().__init__(data, row=key, initial=initial, conflict=conflict)
+
+    @staticmethod
+    def stored(row: ApiKey) -> dict[str, object]:
+        return {"name": row.name, "description": row.description, "tags": row.tags}
 
     def clean_description(self) -> str:
         return plain_lines(self.cleaned_data["description"])
@@ -129,8 +134,10 @@ class EditForm(RulesForm):
     def clean_tags(self) -> tuple[str, ...]:
         return tuple(read_tags([self.cleaned_data["tags"]]))
 
-    def applied_to(self, now: About) -> About:
-        return self.applied(About(*(self.cleaned_data[name] for name in About._fields)), now)
+    @property
+    def changes(self) -> Changes:
+        typed = self.cleaned_data
+        return Changes(typed["name"], typed["description"], typed["tags"])
 
 
 class OwnerField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
@@ -159,33 +166,28 @@ class HandOverForm(forms.Form):
         return bool(self.fields["owner"].queryset.exists())  # type: ignore[attr-defined]  # it is a choice
 
 
-class KeyExpiryForm(ExpiryForm, RulesForm):
-    """Starts with the end that the key has, and keeps it to the second where its day stays.
+class KeyExpiryForm(ExpiryForm, VersionedForm):
+    """Starts with the end that the key has, and keeps it to the second where its day stays."""
 
-    The last day of one who may go no later than `latest` ends there.
-    """
-
-    def __init__(self, data: Any = None, *, key: ApiKey, latest: datetime | None = None) -> None:
-        end = End.of(key)
-        self.now = end.to_come
+    def __init__(self, data: Any = None, *, key: ApiKey, conflict: str = "") -> None:
+        self.end = None if key.has_expired else key.expires_at
         initial: dict[str, object] = {}
-        if self.now:
-            initial = {"lifetime": DATE, "end_date": self.now.astimezone(UTC).date()}
-        super().__init__(data, policy=key.team.policy, value=end, initial=initial)
-        self.latest = latest if latest and latest > timezone.now() else None
-        if self.latest:
-            self.fields["end_date"].widget.attrs["max"] = str(self.latest.astimezone(UTC).date())
+        if self.end:
+            initial = {"lifetime": DATE, "end_date": self.end.astimezone(UTC).date()}
+        super().__init__(data, policy=key.team.policy, row=key, initial=initial, conflict=conflict)
+
+    @staticmethod
+    def stored(row: ApiKey) -> dict[str, object]:
+        return {"expiry": row.expires_at}
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
         chosen = cleaned.get("lifetime") or self["lifetime"].initial
-        shown: End | None = cleaned["shown"]
-        for end in (shown and shown.to_come, self.now, self.latest):
-            is_its_day = end and cleaned.get("end_date") == end.astimezone(UTC).date()
-            if chosen == DATE and is_its_day:
-                cleaned["expires_at"] = end
-                break
+        is_its_day = self.end and cleaned.get("end_date") == self.end.astimezone(UTC).date()
+        if chosen == DATE and is_its_day:
+            cleaned["expires_at"] = self.end
         return cleaned
 
-    def applied_to(self, now: End) -> datetime | None:
-        return self.applied(End(self.cleaned_data["expires_at"]), now).expires_at
+    @property
+    def changes(self) -> Changes:
+        return Changes(expires_at=self.cleaned_data["expires_at"])

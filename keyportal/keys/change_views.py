@@ -1,82 +1,96 @@
 """Changing a key that is there: what it may do, what it is called, whose it is, when it ends.
 
-Each change is judged and told in the audit by `changes`, and holds for the next request.
+Each change is judged and recorded in the audit by `changes`, and holds for the next request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django import forms
-from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
-from keyportal.catalog.models import ServedModel
 from keyportal.keys.change_forms import EditForm, HandOverForm, KeyExpiryForm, PermissionsForm
-from keyportal.keys.changes import Changes, change, disable, enable, hand_over, locked
+from keyportal.keys.changes import change, disable, enable, hand_over, locked, set_managed
 from keyportal.keys.models import ApiKey
-from keyportal.keys.opened import changed, key_view
-from keyportal.keys.refusals import KeyRefused, NameTaken
-from keyportal.keys.shown import About, End
-from keyportal.teams.access import TeamRequest
+from keyportal.keys.opened import changed, key_view, managed_key_view
+from keyportal.keys.refusals import KeyRefused, Managed, NameTaken
+from keyportal.teams.access import TeamRequest, require_role
+from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
 
 
 @require_http_methods(["GET", "POST"])
-@key_view
+@managed_key_view
 def key_permissions(request: TeamRequest, key: ApiKey) -> HttpResponse:
-    names = [*ServedModel.objects.callable_by(key.team).values_list("name", flat=True)]
-    form = PermissionsForm(_posted(request), now=key.permissions, names=names)
-    if form.is_valid():
-        with locked(key) as found:
-            permissions = form.applied_to(found.permissions)
-            is_changed = _is_changed(request, key, Changes(permissions=permissions), form)
-        if is_changed:
-            return changed(request, key, f"What {key.name} may do is changed.")
-    return _form(request, key, "permissions", form)
+    return _change(request, key, PermissionsForm, "permissions", _permissions_changed)
 
 
 @require_http_methods(["GET", "POST"])
 @key_view
 def key_edit(request: TeamRequest, key: ApiKey) -> HttpResponse:
-    form = EditForm(_posted(request), key=key)
-    if form.is_valid():
-        with locked(key) as found:
-            about = form.applied_to(About.of(found))
-            is_changed = _is_changed(request, key, Changes(*about), form)
-        if is_changed:
-            return changed(request, key, f"The key {about.name} is changed.")
-    return _form(request, key, "edit", form)
+    return _change(request, key, EditForm, "edit", _edited)
 
 
 @require_http_methods(["GET", "POST"])
-@key_view
+@managed_key_view
 def key_expiry(request: TeamRequest, key: ApiKey) -> HttpResponse:
-    latest = None if request.membership.is_at_least(Role.ADMIN) else key.granted_expires_at
-    form = KeyExpiryForm(_posted(request), key=key, latest=latest)
-    if form.is_valid():
-        with locked(key) as found:
-            end = form.applied_to(End.of(found))
-            is_changed = _is_changed(request, key, Changes(expires_at=end), form)
-        if is_changed:
-            when = f"expires on {end:%Y-%m-%d}" if end else "never expires"
-            return changed(request, key, f"The key {key.name} {when}.")
-    return _form(request, key, "key_expiry", form)
+    return _change(request, key, KeyExpiryForm, "key_expiry", _expiry_changed)
+
+
+def _permissions_changed(key: ApiKey) -> str:
+    return f"What {key.name} may do is changed."
+
+
+def _edited(key: ApiKey) -> str:
+    return f"The key {key.name} is changed."
+
+
+def _expiry_changed(key: ApiKey) -> str:
+    end = key.expires_at
+    return f"The key {key.name} {f'expires on {end:%Y-%m-%d}' if end else 'never expires'}."
+
+
+def _change(
+    request: TeamRequest,
+    key: ApiKey,
+    form_class: type[EditForm] | type[KeyExpiryForm] | type[PermissionsForm],
+    template: str,
+    message: Callable[[ApiKey], str],
+) -> HttpResponse:
+    form = form_class(_posted(request), key=key)
+    if not form.is_valid():
+        return _form(request, key, template, form, form.status)
+    try:
+        with locked(key) as row:
+            form.require_current(row)
+            saved = change(row, form.changes, **_who(request))
+    except Conflict as conflict:
+        form = form_class(key=row, conflict=str(conflict))
+        return _form(request, row, template, form, form.status)
+    except Managed:
+        raise
+    except KeyRefused as refusal:
+        form.add_error("name" if isinstance(refusal, NameTaken) else None, str(refusal))
+        return _form(request, key, template, form, form.status)
+    return changed(request, key, message(saved))
 
 
 @require_http_methods(["GET", "POST"])
-@key_view
+@managed_key_view
 def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
     form = HandOverForm(_posted(request), key=key)
     if not form.is_valid():
-        return _form(request, key, "hand_over", form)
+        return _form(request, key, "hand_over", form, 422 if form.is_bound else 200)
     owner = form.cleaned_data["owner"]
     try:
         hand_over(key, owner, **_who(request))
+    except Managed:
+        raise
     except KeyRefused as refusal:
         form.add_error("owner", str(refusal))
-        return _form(request, key, "hand_over", form)
+        return _form(request, key, "hand_over", form, 422)
     return changed(request, key, f"The key {key.name} belongs to {owner.get_username()} now.")
 
 
@@ -90,7 +104,7 @@ def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
 
 
 @require_http_methods(["GET", "POST"])
-@key_view
+@managed_key_view
 def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
     """Of a secret that leaked it is told first what that does, also where the page on which
     somebody asks for it is from before the report."""
@@ -99,11 +113,27 @@ def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
         status = 200 if request.method != "POST" else 422
         context = {"key": key}
         return render_part(request, "keys/enable.html", "keys/_enable.html", context, status=status)
-    try:
-        enable(key, **_who(request))
-    except KeyRefused as refusal:
-        raise PermissionDenied(str(refusal)) from None
-    return changed(request, key, f"The key {key.name} is enabled.")
+    key = enable(key, **_who(request))
+    rest = " An admin still manages it." if key.is_managed else ""
+    return changed(request, key, f"The key {key.name} is enabled.{rest}")
+
+
+@require_POST
+@key_view
+def key_manage(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    return _set_managed(request, key, True, f"The key {key.name} is managed by an admin.")
+
+
+@require_POST
+@key_view
+def key_unmanage(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    return _set_managed(request, key, False, f"The key {key.name} is managed by its owner again.")
+
+
+def _set_managed(request: TeamRequest, key: ApiKey, is_managed: bool, message: str) -> HttpResponse:
+    require_role(request.membership, Role.ADMIN)
+    set_managed(key, is_managed, **_who(request))
+    return changed(request, key, message)
 
 
 def _posted(request: TeamRequest) -> Mapping[str, str] | None:
@@ -114,21 +144,13 @@ def _who(request: TeamRequest) -> dict[str, Any]:
     return {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
 
 
-def _is_changed(request: TeamRequest, key: ApiKey, changes: Changes, form: forms.Form) -> bool:
-    """Whether it was; the form tells why not."""
-    try:
-        change(key, changes, **_who(request))
-    except KeyRefused as refusal:
-        form.add_error("name" if isinstance(refusal, NameTaken) else None, str(refusal))
-        return False
-    return True
-
-
-def _form(request: TeamRequest, key: ApiKey, what: str, form: forms.Form) -> HttpResponse:
+def _form(
+    request: TeamRequest, key: ApiKey, template: str, form: forms.Form, status: int
+) -> HttpResponse:
     return render_part(
         request,
-        f"keys/{what}.html",
-        f"keys/_{what}.html",
+        f"keys/{template}.html",
+        f"keys/_{template}.html",
         {"key": key, "form": form},
-        status=422 if form.is_bound else 200,
+        status=status,
     )

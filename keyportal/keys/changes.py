@@ -1,5 +1,5 @@
 """What can be done to a key that lives on: each act under the lock on its row, with an audit row
-that tells the old and the new, and in effect for the next request on every worker.
+of the old and the new values, and in effect for the next request on every worker.
 
 All raise `ApiKey.DoesNotExist` when the key was deleted meanwhile; its secrets' acts are in
 `rotation`, and its limits' in `limits`.
@@ -17,11 +17,10 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
-from keyportal.keys.grants import CEILINGS, binds, entrust, is_bound, settle
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Permissions
 from keyportal.keys.policy import breaches, breaches_by_owning
-from keyportal.keys.refusals import Held, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.refusals import Managed, NameTaken, NotAMember, PolicyBroken
 from keyportal.teams.models import Membership, Role, Team, User
 
 
@@ -67,46 +66,95 @@ def locked(key: ApiKey) -> Iterator[ApiKey]:
         )
 
 
+def require_unmanaged(key: ApiKey, actor: User | None) -> None:
+    """Of a locked key, before its permissions, limits, expiry or owner change, or it is enabled.
+
+    Attack: an owner sends a form that was opened before an admin took over the key. Raises
+    `Managed`, unless the actor is an admin of the team or an operator.
+    """
+    if key.is_managed and not _is_admin(actor, key.team):
+        raise Managed
+
+
+def _is_admin(actor: User | None, team: Team) -> bool:
+    """Read from the database, as a role may have changed; a command has no actor."""
+    if actor is None:
+        return True
+    membership = Membership.objects.filter(team=team, user=actor).first()
+    return membership is not None and membership.is_at_least(Role.ADMIN)
+
+
+def take_over(key: ApiKey, *, actor: User | None, address: str | None) -> None:
+    """Of a locked key that was narrowed or disabled: where that was not by its owner, who could
+    undo it otherwise, an admin manages the key from now on."""
+    is_owner = actor is not None and actor.pk == key.owner_id
+    if not (key.is_managed or is_owner):
+        save_managed(key, True, actor=actor, address=address)
+
+
+def save_managed(key: ApiKey, is_managed: bool, *, actor: User | None, address: str | None) -> None:
+    """Of a locked key."""
+    key.is_managed = is_managed
+    action = Action.KEY_MANAGED if is_managed else Action.KEY_UNMANAGED
+    _save(key, action, ["is_managed"], actor, address)
+
+
+def set_managed(
+    key: ApiKey, is_managed: bool, *, actor: User | None, address: str | None = None
+) -> ApiKey:
+    """Raises `Managed` for anyone but the team's admins and operators."""
+    with locked(key) as row:
+        if not _is_admin(actor, row.team):
+            raise Managed
+        if row.is_managed != is_managed:
+            save_managed(row, is_managed, actor=actor, address=address)
+    return row
+
+
 def change(
     key: ApiKey, changes: Changes, *, actor: User | None, address: str | None = None
 ) -> ApiKey:
     """Give the key these properties, and return it as it then is.
 
-    What an admin gives somebody's key is the most that its owner may give it from then on, also
-    where it had as much before. Raises `NameTaken`; `BeyondGranted` or `EndsTooLate` for more
-    than that; or `PolicyBroken` where a change breaks the policy.
+    Raises `NameTaken`, `PolicyBroken` where a change breaks the policy, or `Managed` where the
+    actor may not change the permissions or the expiry.
     """
-    with locked(key) as found:
-        former_name = str(found)
-        former = {column: getattr(found, column) for column in _COLUMNS}
-        told = [
-            phrase for name, value in changes.given().items() for phrase in _set(found, name, value)
+    with locked(key) as row:
+        former_name, permissions, expires_at = str(row), row.permissions, row.expires_at
+        former = {column: getattr(row, column) for column in _COLUMNS}
+        phrases = [
+            text for name, value in changes.given().items() for text in _set(row, name, value)
         ]
-        settle(found, changes.given(), actor)
-        columns = [column for column, value in former.items() if getattr(found, column) != value]
+        columns = [column for column, value in former.items() if getattr(row, column) != value]
         if not columns:
-            return found
-        twins = ApiKey.objects.of(found.team).filter(name=found.name).exclude(pk=found.pk)
-        if twins.exists():
+            return row
+        if (row.permissions, row.expires_at) != (permissions, expires_at):
+            require_unmanaged(row, actor)
+        if ApiKey.objects.of(row.team).filter(name=row.name).exclude(pk=row.pk).exists():
             raise NameTaken
-        if broken := breaches(found.team.policy, found, columns):
+        if broken := breaches(row.team.policy, row, columns):
             raise PolicyBroken(broken)
-        found.save(update_fields=columns)
+        row.save(update_fields=columns)
         AuditEvent.objects.record_changes(
             Action.KEY_CHANGED,
-            key=found,
+            key=row,
             target=former_name,
-            changes=told or [AT_MOST],
+            changes=phrases,
             actor=actor,
-            team=found.team,
+            team=row.team,
             address=address,
         )
-    return found
+        if not row.permissions.covers(permissions) or is_earlier(row.expires_at, expires_at):
+            take_over(row, actor=actor, address=address)
+    return row
 
 
-# Told where a key has what it had, and that is now the most that it may have.
-AT_MOST = "Its owner may give it no more than this"
-_COLUMNS = [
+def is_earlier(end: datetime | None, other: datetime | None) -> bool:
+    """None is never."""
+    return end is not None and (other is None or end < other)
+
+
+_COLUMNS = (
     "name",
     "description",
     "tags",
@@ -115,8 +163,7 @@ _COLUMNS = [
     "networks",
     "expires_at",
     "expiry_set_at",
-    *CEILINGS.values(),
-]
+)
 
 
 def _set(key: ApiKey, name: str, value: Any) -> list[str]:
@@ -145,36 +192,34 @@ def _in_words(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) and value else str(value or "none")
 
 
-_DISABLING = ["disabled_at", "disabled_by", "is_held"]
-
-
 def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
     """Refuse the key until it is enabled again, with the same answer as a deleted one.
 
-    That goes beyond what a report has disabled, which works again once it is rotated; and what an
-    admin or operator disables is held, also where its owner had disabled it.
+    That goes beyond what a report has disabled, which works again once it is rotated. Somebody's
+    key that an admin or operator disables is managed from then on, also where its owner had
+    disabled it.
     """
-    with locked(key) as found:
-        is_held = found.is_held or binds(actor, found)
-        disabled_by = ApiKey.DisabledBy.ADMIN if is_held else ApiKey.DisabledBy.OWNER
-        if found.disabled_by == disabled_by:
-            return found
-        if found.disabled_by in ("", ApiKey.DisabledBy.LEAK):
-            found.disabled_at = timezone.now()
-        found.disabled_by, found.is_held = disabled_by, is_held
-        _save(found, Action.KEY_DISABLED, _DISABLING, actor, address)
-    return found
+    with locked(key) as row:
+        by = ApiKey.DisabledBy
+        is_owners = actor is not None and actor.pk == row.owner_id and row.disabled_by != by.ADMIN
+        disabled_by = by.OWNER if is_owners else by.ADMIN
+        if row.disabled_by != disabled_by:
+            if row.disabled_by in ("", by.LEAK):
+                row.disabled_at = timezone.now()
+            row.disabled_by = disabled_by
+            _save(row, Action.KEY_DISABLED, ["disabled_at", "disabled_by"], actor, address)
+        take_over(row, actor=actor, address=address)
+    return row
 
 
 def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
-    """Let it in again. Raises `Held` where somebody disabled it whose word binds the actor."""
-    with locked(key) as found:
-        if found.is_held and is_bound(actor, found.team):
-            raise Held
-        if found.disabled_at is not None:
-            found.disabled_at, found.disabled_by, found.is_held = None, "", False
-            _save(found, Action.KEY_ENABLED, _DISABLING, actor, address)
-    return found
+    """Let it in again. Raises `Managed`."""
+    with locked(key) as row:
+        require_unmanaged(row, actor)
+        if row.disabled_at is not None:
+            row.disabled_at, row.disabled_by = None, ""
+            _save(row, Action.KEY_ENABLED, ["disabled_at", "disabled_by"], actor, address)
+    return row
 
 
 def may_own(team: Team, user: User, *, among: QuerySet[Membership] | None = None) -> bool:
@@ -185,32 +230,31 @@ def may_own(team: Team, user: User, *, among: QuerySet[Membership] | None = None
 
 
 def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None = None) -> ApiKey:
-    """Make somebody else its owner, who gets no more of an admin's key than that has.
+    """Make somebody else its owner. A managed key stays managed.
 
-    Raises `NotAMember`, or `PolicyBroken` if they have enough.
+    Raises `Managed`, `NotAMember`, or `PolicyBroken` if they have enough.
     """
-    with locked(key) as found:
-        if found.owner_id == to.pk:
-            return found
+    with locked(key) as row:
+        if row.owner_id == to.pk:
+            return row
+        require_unmanaged(row, actor)
         # Locked, so that whoever leaves the team at this moment leaves before it or after it.
-        if not may_own(found.team, to, among=Membership.objects.select_for_update(no_key=True)):
+        if not may_own(row.team, to, among=Membership.objects.select_for_update(no_key=True)):
             raise NotAMember(to.get_username())
-        if broken := breaches_by_owning(found.team, to.pk, None):
+        if broken := breaches_by_owning(row.team, to.pk, None):
             raise PolicyBroken(broken)
-        told = f"Owner: {found.owner.get_username()} → {to.get_username()}"
-        if not is_bound(found.owner, found.team):
-            entrust(found)
-        found.owner = to
-        found.save(update_fields=["owner", "disabled_by", "is_held", *CEILINGS.values()])
+        text = f"Owner: {row.owner.get_username()} → {to.get_username()}"
+        row.owner = to
+        row.save(update_fields=["owner"])
         AuditEvent.objects.record_changes(
             Action.KEY_HANDED_OVER,
-            key=found,
-            changes=[told],
+            key=row,
+            changes=[text],
             actor=actor,
-            team=found.team,
+            team=row.team,
             address=address,
         )
-    return found
+    return row
 
 
 def _save(

@@ -44,11 +44,14 @@ class Act(NamedTuple):
     label: str
     path: str
     is_dialog: bool = True
+    is_admins: bool = False
+    """Of a managed key, only admins do it."""
 
 
 DISABLE, DELETE = Act("Disable", "disable/"), Act("Delete", "delete/")
-ROTATE, NARROW = Act("Rotate", "rotate/"), Act("Narrow", "permissions/")
-HAND_OVER, EXPIRY = Act("Hand over", "hand-over/"), Act("Set expiry", "expiry/")
+ROTATE, NARROW = Act("Rotate", "rotate/"), Act("Narrow", "permissions/", is_admins=True)
+HAND_OVER = Act("Hand over", "hand-over/", is_admins=True)
+EXPIRY = Act("Set expiry", "expiry/", is_admins=True)
 OPEN = Act("Open", "", is_dialog=False)
 ACTS: dict[Finding, tuple[Act, ...]] = {
     Finding.REPORTED: (ROTATE, DELETE),

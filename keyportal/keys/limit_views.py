@@ -10,9 +10,9 @@ from keyportal.activity.windows import key_subject, team_subject
 from keyportal.keys.changes import locked
 from keyportal.keys.limits import AboveCeiling, limit_key, limit_new_keys
 from keyportal.keys.models import ApiKey
-from keyportal.keys.opened import changed, key_view
+from keyportal.keys.opened import changed, managed_key_view
 from keyportal.teams.access import TeamRequest, team_view
-from keyportal.teams.forms import LimitsForm
+from keyportal.teams.forms import Conflict, LimitsForm
 from keyportal.teams.limits import UNLIMITED
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
@@ -20,15 +20,18 @@ from keyportal.teams.rules import locked_rules
 
 
 @require_http_methods(["GET", "POST"])
-@key_view
+@managed_key_view
 def key_limits(request: TeamRequest, key: ApiKey) -> HttpResponse:
     form = LimitsForm(request.POST if request.method == "POST" else None, limits=key.limits)
     if not form.is_valid():
         return _key_form(request, key, form)
+    who = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
     try:
-        with locked(key) as found:
-            limits = form.applied_to(found.limits)
-            limit_key(found, limits, by=request.membership, address=request.META["REMOTE_ADDR"])
+        with locked(key) as row:
+            form.require_current(row.limits)
+            limit_key(row, form.limits, **who)
+    except Conflict as conflict:
+        return _key_form(request, row, LimitsForm(limits=row.limits, conflict=str(conflict)))
     except AboveCeiling as refusal:
         form.refuse(refusal.complaints)
         return _key_form(request, key, form)
@@ -41,18 +44,26 @@ def team_limits(request: TeamRequest) -> HttpResponse:
     team = request.team
     form = LimitsForm(request.POST if request.method == "POST" else None, limits=team.key_limits)
     if not form.is_valid():
-        context = {"form": form, "roof": _roof(request)}
-        status = 422 if form.is_bound else 200
-        return render(request, "keys/team_limits.html", context, status=status)
-    with locked_rules(team) as found:
-        limits = form.applied_to(found.key_limits)
-        limit_new_keys(found, limits, by=request.membership, address=request.META["REMOTE_ADDR"])
+        return _team_form(request, form)
+    who = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
+    try:
+        with locked_rules(team) as row:
+            form.require_current(row.key_limits)
+            limit_new_keys(row, form.limits, **who)
+    except Conflict as conflict:
+        form = LimitsForm(limits=row.key_limits, conflict=str(conflict))
+        return _team_form(request, form)
     messages.success(request, "The limits of new keys are changed.")
     return redirect("keys:team_limits", team.slug)
 
 
+def _team_form(request: TeamRequest, form: LimitsForm) -> HttpResponse:
+    context = {"form": form, "roof": _roof(request)}
+    return render(request, "keys/team_limits.html", context, status=form.status)
+
+
 def _key_form(request: TeamRequest, key: ApiKey, form: LimitsForm) -> HttpResponse:
-    ceiling = UNLIMITED if request.membership.is_at_least(Role.ADMIN) else key.ceiling
+    ceiling = UNLIMITED if request.membership.is_at_least(Role.ADMIN) else key.team.key_limits
     rows = [
         (form[use.name], use, getattr(ceiling, use.name))
         for use in uses(key_subject(key.public_id), key.limits)
@@ -62,7 +73,7 @@ def _key_form(request: TeamRequest, key: ApiKey, form: LimitsForm) -> HttpRespon
         "keys/limits.html",
         "keys/_limits.html",
         {"key": key, "form": form, "rows": rows, "roof": _roof(request)},
-        status=422 if form.is_bound else 200,
+        status=form.status,
     )
 
 

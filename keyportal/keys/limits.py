@@ -1,12 +1,11 @@
 """Changing how much may be used: of one key by its owner or an admin, of all new keys by an admin.
 
-The ceiling holds here, under the lock on the row, and not in a form: an admin may lower it while
-the owner types.
+Both are judged under the lock on the row, and not in a form: an admin may lower the limits of new
+keys, or take over a key, while its owner types.
 """
 
-from django.db import transaction
-
 from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.changes import locked, require_unmanaged, take_over
 from keyportal.keys.models import ApiKey
 from keyportal.keys.team_rules import set_rule
 from keyportal.teams.limits import Limits
@@ -24,41 +23,37 @@ class AboveCeiling(Exception):
 def limit_key(
     key: ApiKey, limits: Limits, *, by: Membership, address: str | None, may_raise: bool = True
 ) -> None:
-    """Give the key these limits; an admin's are the owner's ceiling from now on.
+    """Give the key these limits.
 
-    Unless they `may_raise`, the ceiling holds for an admin too, who then lowers it with the limits.
-    Raises `AboveCeiling`, or `ApiKey.DoesNotExist` when the key was deleted meanwhile.
+    Only an admin who `may_raise` goes above the limits of new keys. Raises `AboveCeiling`,
+    `Managed`, or `ApiKey.DoesNotExist` when the key was deleted meanwhile.
     """
-    is_admin = by.is_at_least(Role.ADMIN)
-    with transaction.atomic():
-        locked = (
-            ApiKey.objects.select_related("team")
-            .select_for_update(no_key=True, of=("self",))
-            .get(pk=key.pk)
-        )
-        if not (is_admin and may_raise):
-            _require_no_raise(locked, limits)
-        changes = limits.changes_from(locked.limits)
-        locked.limits = limits
-        # Who may not raise says nothing by limits that stay; but what they lower stays low.
-        if is_admin and (may_raise or changes):
-            locked.granted_limits = limits if may_raise else limits.lowest(locked.ceiling)
-        locked.save(update_fields=["limits", "granted_limits"])
+    with locked(key) as row:
+        former: Limits = row.limits
+        if limits == former:
+            return
+        require_unmanaged(row, by.user)
+        if not (may_raise and by.is_at_least(Role.ADMIN)):
+            _require_no_raise(row, limits)
+        row.limits = limits
+        row.save(update_fields=["limits"])
         AuditEvent.objects.record_changes(
             Action.KEY_CHANGED,
-            key=locked,
-            changes=changes,
+            key=row,
+            changes=limits.changes_from(former),
             actor=by.user,
-            team=locked.team,
+            team=row.team,
             address=address,
         )
+        if former.above(limits):
+            take_over(row, actor=by.user, address=address)
 
 
 def _require_no_raise(key: ApiKey, limits: Limits) -> None:
     """What is above the ceiling since that was lowered may stay, or be lowered in its turn."""
-    raised = limits.above(key.limits)
-    if above := [name for name in limits.above(key.ceiling) if name in raised]:
-        raise AboveCeiling(above, key.ceiling)
+    ceiling, raised = key.team.key_limits, limits.above(key.limits)
+    if above := [name for name in limits.above(ceiling) if name in raised]:
+        raise AboveCeiling(above, ceiling)
 
 
 def limit_new_keys(team: Team, limits: Limits, *, by: Membership, address: str | None) -> None:

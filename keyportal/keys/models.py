@@ -16,15 +16,9 @@ from keyportal.keys import policy, secret
 
 # Django finds an app's models through this module.
 from keyportal.keys.chores import Chore
-from keyportal.keys.grants import binds, grant
 from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.nonces import SpentNonce
-from keyportal.keys.permissions import (
-    Endpoints,
-    Permissions,
-    PermissionsColumns,
-    PermissionsField,
-)
+from keyportal.keys.permissions import Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.presets import Preset
 from keyportal.keys.refusals import KeyLimitReached, NameTaken, PolicyBroken
 from keyportal.keys.reminders import Reminder
@@ -107,14 +101,14 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         limits: Limits | None = None,
         description: str = "",
         tags: Sequence[str] = (),
+        is_managed: bool = False,
     ) -> tuple["ApiKey", KeyString]:
         """Create a key and return it with its plaintext, which exists nowhere else.
 
-        `nonce` is the one-use mark of the form that asked, if a form did. `limits` are an
-        operator's word; without them the key starts with the team's. Without `permissions` it
-        may do what the team's policy lets a key do; those that an operator gives, and the end,
-        are the most that its owner may. Raises `KeyLimitReached`, `NameTaken`, `PolicyBroken` or
-        `AlreadyCreated`, each after creating nothing.
+        `nonce` is the one-use mark of the form that asked, if a form did. Without `limits` the key
+        starts with the team's. Without `permissions` it may do what the team's policy lets a key
+        do. Raises `KeyLimitReached`, `NameTaken`, `PolicyBroken` or `AlreadyCreated`, each after
+        creating nothing.
         """
         key_string = secret.generate()
         try:
@@ -132,14 +126,12 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     public_id=key_string.public_id,
                     expires_at=expires_at,
                     limits=locked.key_limits if limits is None else limits,
-                    granted_limits=limits,
                     description=description,
                     tags=list(tags),
+                    is_managed=is_managed,
                 )
                 key.permissions = permissions or policy.widest(locked.policy)
                 _require_policy(key, actor)
-                if binds(actor, key):
-                    grant(key, ["expires_at", *["permissions"] * (permissions is not None)])
                 key.save(force_insert=True)
                 Secret.objects.create(
                     key=key,
@@ -204,11 +196,10 @@ class ApiKey(models.Model):
     disabled_by = models.CharField(
         max_length=8, choices=DisabledBy, blank=True, editable=False, help_text="Empty: enabled."
     )
-    is_held = models.BooleanField(
+    is_managed = models.BooleanField(
         default=False,
-        db_default=False,  # Hosts of the release before know nothing of it, and make keys.
-        editable=False,
-        help_text="An admin or operator disabled it: the owner can't enable it.",
+        help_text="Only admins and operators change its permissions, limits, expiry and owner, or "
+        "enable it. Its owner may use, edit, rotate, disable and delete it.",
     )
     reported_at = models.DateTimeField(
         null=True, editable=False, help_text="Since when it is known to have leaked."
@@ -225,25 +216,6 @@ class ApiKey(models.Model):
         default=list, blank=True, help_text="Source addresses (CIDR). Empty: from everywhere."
     )
     limits = LimitsField()
-    granted_limits = LimitsField(
-        null=True,
-        default=None,
-        editable=False,
-        help_text="What an admin last allowed; the owner may go no higher. None: the team's rule.",
-    )
-
-    granted_permissions = PermissionsField(
-        null=True,
-        default=None,
-        editable=False,
-        help_text="What an admin last allowed; the owner may go no further. None: the policy's.",
-    )
-
-    granted_expires_at = models.DateTimeField(
-        null=True,
-        editable=False,
-        help_text="The end that an admin last set; the owner may go no later. None: the policy's.",
-    )
 
     permissions = PermissionsColumns()
 
@@ -265,10 +237,6 @@ class ApiKey(models.Model):
                 condition=Q(disabled_at=None, disabled_by="")
                 | Q(disabled_at__isnull=False, disabled_by__in=["owner", "admin", "leak"]),
                 name="apikey_disabled_by_whom",
-            ),
-            models.CheckConstraint(
-                condition=Q(is_held=False) | Q(disabled_at__isnull=False),
-                name="apikey_held_is_disabled",
             ),
         ]
         indexes: ClassVar = [
@@ -312,12 +280,6 @@ class ApiKey(models.Model):
         """The owner was deactivated or left the team, so the key has stopped working."""
         teams = {membership.team_id for membership in self.owner.memberships.all()}
         return not self.owner.is_active or self.team_id not in teams
-
-    @property
-    def ceiling(self) -> Limits:
-        """The most that its owner may give it."""
-        granted: Limits | None = self.granted_limits
-        return self.team.key_limits if granted is None else granted
 
     @property
     def last_used(self) -> "Secret | None":

@@ -5,19 +5,22 @@ from collections.abc import Callable
 from functools import wraps
 
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from keyportal.keys.models import ApiKey
+from keyportal.keys.refusals import Managed
 from keyportal.keys.views import gone
-from keyportal.teams.access import TeamRequest, require_change, team_view
-from keyportal.teams.models import Role
+from keyportal.teams.access import TeamRequest, may_change, require_change, team_view
+from keyportal.teams.models import Membership, Role
 
 
 def key_view(view: Callable[[TeamRequest, ApiKey], HttpResponse]) -> Callable[..., HttpResponse]:
     """For what changes a key: its owner and the team's admins come in, and the key is given.
 
-    A key that is gone, also in the middle of the view, gets the answer for that.
+    A key that is gone, also in the middle of the view, gets the answer for that; and 403 what an
+    admin's word on the key forbids its owner.
     """
 
     @team_view(Role.MEMBER)
@@ -30,8 +33,30 @@ def key_view(view: Callable[[TeamRequest, ApiKey], HttpResponse]) -> Callable[..
             return view(request, key)
         except ApiKey.DoesNotExist:
             return gone(request, public_id)
+        except Managed as refusal:
+            raise PermissionDenied(str(refusal)) from None
 
     return opened
+
+
+def managed_key_view(
+    view: Callable[[TeamRequest, ApiKey], HttpResponse],
+) -> Callable[..., HttpResponse]:
+    """For what only admins change of a key that they manage. Its owner gets 403 and the reason."""
+
+    @wraps(view)
+    def opened(request: TeamRequest, key: ApiKey) -> HttpResponse:
+        if not may_manage(request.membership, key):
+            raise Managed
+        return view(request, key)
+
+    return key_view(opened)
+
+
+def may_manage(membership: Membership, key: ApiKey) -> bool:
+    """Change its permissions, limits, expiry and owner, and enable it."""
+    is_free = not key.is_managed or membership.is_at_least(Role.ADMIN)
+    return is_free and may_change(membership, key)
 
 
 def changed(request: TeamRequest, key: ApiKey, told: str) -> HttpResponse:

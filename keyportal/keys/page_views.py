@@ -13,6 +13,7 @@ from keyportal.activity.windows import key_subject
 from keyportal.keys.badges import badges
 from keyportal.keys.last_use import last_use
 from keyportal.keys.models import ApiKey
+from keyportal.keys.opened import may_manage
 from keyportal.keys.policy import breaches
 from keyportal.keys.rotation import live_secrets
 from keyportal.keys.views import no_such_key
@@ -43,6 +44,7 @@ def key_page(request: TeamRequest, public_id: str) -> HttpResponse:
         "key": key,
         "badges": badges(key),
         "is_changeable": may_change(request.membership, key),
+        "is_manageable": may_manage(request.membership, key),
         "secrets": live_secrets(key) or [key.current_secret],
         "used": last_use(key),
         "limits": _limits(key),

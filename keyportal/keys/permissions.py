@@ -5,16 +5,15 @@ Kept with the key, judged at the gateway for each request; this module has the r
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 import msgspec
 from django.core.exceptions import ValidationError
 from django.db import models
 
 from keyportal.keys.names import require_no_key
-from keyportal.teams.values import ValueField
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -56,24 +55,6 @@ class Permissions(NamedTuple):
             for name, before, now in zip(self._fields, former, self, strict=True)
             if before != now
         ]
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> Self:
-        """From what `stored` gave. Raises `TypeError` or `ValueError` for what is none of it."""
-        values = {name: tuple(value) for name, value in stored.items() if name != "endpoints"}
-        return cls(endpoints=Endpoints(stored.get("endpoints", Endpoints.ALL)), **values)
-
-    def stored(self) -> dict[str, Any]:
-        """Only what is narrower than everything."""
-        found = {"models": [*self.models], "endpoints": str(self.endpoints)}
-        found |= {"networks": [*self.networks]}
-        return {name: value for name, value in found.items() if value and value != Endpoints.ALL}
-
-
-class PermissionsField(ValueField):
-    """`Permissions` in a column of their own: those that a row has are in the three of `_Row`."""
-
-    value_class = Permissions
 
 
 EVERYTHING = Permissions()

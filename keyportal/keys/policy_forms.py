@@ -9,7 +9,7 @@ from keyportal.keys.lifetime import LONGEST_DAYS
 from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.permission_fields import ModelsField
 from keyportal.keys.permissions import Endpoints
-from keyportal.teams.forms import RulesForm
+from keyportal.teams.forms import VersionedForm
 from keyportal.teams.models import Role
 from keyportal.teams.policy import LABELS, NO_POLICY, Policy
 
@@ -30,7 +30,7 @@ def _days(**more: Any) -> forms.IntegerField:
     return forms.IntegerField(required=False, min_value=1, max_value=LONGEST_DAYS, **more)
 
 
-class PolicyForm(RulesForm):
+class PolicyForm(VersionedForm):
     longest_days = _days()
     must_expire = forms.BooleanField(required=False)
     rotation_days = _days()
@@ -53,8 +53,8 @@ class PolicyForm(RulesForm):
         ),
     )
 
-    def __init__(self, data: Any = None, *, policy: Policy) -> None:
-        super().__init__(data, value=policy, initial=policy._asdict())
+    def __init__(self, data: Any = None, *, policy: Policy, conflict: str = "") -> None:
+        super().__init__(data, row=policy, initial=policy._asdict(), conflict=conflict)
         for name, label in LABELS.items():
             self.fields[name].label = label
             self.fields[name].help_text = HINTS.get(name, "")
@@ -79,5 +79,6 @@ class PolicyForm(RulesForm):
         endpoints = tuple(one for one in Endpoints.values if one in typed["endpoints"])
         return Policy(**typed | {"endpoints": endpoints})
 
-    def applied_to(self, now: Policy) -> Policy:
-        return self.applied(self.policy, now)
+    @staticmethod
+    def stored(row: Policy) -> dict[str, object]:
+        return {LABELS[name].lower(): value for name, value in row._asdict().items()}

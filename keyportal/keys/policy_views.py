@@ -10,6 +10,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.policy import breaches, set_policy
 from keyportal.keys.policy_forms import PolicyForm
 from keyportal.teams.access import TeamRequest, require_role, team_view
+from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role
 from keyportal.teams.rules import locked_rules
 
@@ -26,9 +27,14 @@ def team_policy(request: TeamRequest) -> HttpResponse:
     )
     if not form.is_valid():
         return _page(request, form)
-    with locked_rules(request.team) as team:
-        policy = form.applied_to(team.policy)
-        set_policy(team, policy, actor=request.user, address=request.META["REMOTE_ADDR"])
+    who = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
+    try:
+        with locked_rules(request.team) as team:
+            form.require_current(team.policy)
+            set_policy(team, form.policy, **who)
+    except Conflict as conflict:
+        request.team.policy = team.policy
+        return _page(request, PolicyForm(policy=team.policy, conflict=str(conflict)))
     messages.success(request, "The policy is changed.")
     return redirect("keys:policy", request.team.slug)
 
@@ -45,4 +51,4 @@ def _page(request: TeamRequest, form: PolicyForm) -> HttpResponse:
         "crowded": crowded(policy, keys),
         "broken": [(key, breaches(policy, key)) for key in listed],
     }
-    return render(request, "keys/policy.html", context, status=422 if form.is_bound else 200)
+    return render(request, "keys/policy.html", context, status=form.status)

@@ -8,15 +8,15 @@ from django.core.exceptions import ValidationError
 from keyportal.keys.lifetime import LONGEST_DAYS
 from keyportal.keys.names import require_no_key, require_printable
 from keyportal.keys.permission_fields import ModelsField, NetworksField
-from keyportal.keys.permissions import Endpoints
-from keyportal.keys.presets import Kind, Preset
-from keyportal.teams.forms import RulesForm
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.presets import Preset
+from keyportal.teams.forms import VersionedForm
 
 # Which field a rule of the policy is told beside.
 FIELDS = {"allowed_models": "models", "endpoints": "endpoints", "expires_at": "lifetime_days"}
 
 
-class PresetForm(RulesForm):
+class PresetForm(VersionedForm):
     name = forms.CharField(
         max_length=64,
         validators=[require_printable, require_no_key],
@@ -37,24 +37,43 @@ class PresetForm(RulesForm):
     )
     networks = NetworksField()
 
-    def __init__(self, data: Any = None, *, preset: Preset) -> None:
+    def __init__(self, data: Any = None, *, preset: Preset, conflict: str = "") -> None:
         self.preset = preset
-        super().__init__(data, value=preset.kind, initial=preset.kind._asdict())
+        super().__init__(data, row=preset, initial=self._values(preset), conflict=conflict)
+
+    @staticmethod
+    def _values(preset: Preset) -> dict[str, Any]:
+        models, endpoints, networks = preset.permissions
+        return {
+            "name": preset.name,
+            "lifetime_days": preset.lifetime_days,
+            "endpoints": endpoints.value,
+            "models": models,
+            "networks": networks,
+        }
+
+    @staticmethod
+    def stored(row: Preset) -> dict[str, object]:
+        values = PresetForm._values(row)
+        labels = {"lifetime_days": "lifetime in days"}
+        return {labels.get(name, name): value for name, value in values.items()}
 
     def clean(self) -> dict[str, Any]:
         """No template is made that the present policy would always refuse."""
         if not self.errors:
             team = self.preset.team
             trial = Preset(team=team)
-            trial.kind = self.applied_to(self.preset.kind)
+            self.apply_to(trial)
             for column, field in FIELDS.items():
                 for sentence in trial.breaches(team.policy, (column,)):
                     self.add_error(field, sentence)
         return self.cleaned_data
 
-    def applied_to(self, now: Kind) -> Kind:
-        typed = {name: self.cleaned_data[name] for name in Kind._fields}
-        return self.applied(Kind(**typed | {"endpoints": typed["endpoints"] or Endpoints.ALL}), now)
+    def apply_to(self, preset: Preset) -> None:
+        typed = self.cleaned_data
+        preset.name, preset.lifetime_days = typed["name"], typed["lifetime_days"]
+        endpoints = Endpoints(typed["endpoints"] or Endpoints.ALL)
+        preset.permissions = Permissions(typed["models"], endpoints, typed["networks"])
 
     def refuse(self, error: ValidationError) -> None:
         """What the database holds against it; that is its name."""

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from keyportal.keys.preset_forms import PresetForm
 from keyportal.keys.presets import Preset, discard, keep, locked_preset
 from keyportal.teams.access import TeamRequest, team_view
+from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role
 
 
@@ -58,20 +59,22 @@ def _edit(request: TeamRequest, preset: Preset, told: str) -> HttpResponse:
     if not form.is_valid():
         return _form(request, form)
     try:
-        with locked_preset(preset) as found:
-            found.kind = form.applied_to(found.kind)
-            keep(found, actor=request.user, address=request.META["REMOTE_ADDR"])
+        with locked_preset(preset) as row:
+            form.require_current(row)
+            form.apply_to(row)
+            keep(row, actor=request.user, address=request.META["REMOTE_ADDR"])
+    except Conflict as conflict:
+        return _form(request, PresetForm(preset=row, conflict=str(conflict)))
     except ValidationError as error:
         form.refuse(error)
         return _form(request, form)
     except Preset.DoesNotExist:
         raise Http404 from None
-    return _done(request, told.format(found.name))
+    return _done(request, told.format(row.name))
 
 
 def _form(request: TeamRequest, form: PresetForm) -> HttpResponse:
-    status = 422 if form.is_bound else 200
-    return render(request, "keys/preset.html", {"form": form}, status=status)
+    return render(request, "keys/preset.html", {"form": form}, status=form.status)
 
 
 def _done(request: TeamRequest, told: str) -> HttpResponse:

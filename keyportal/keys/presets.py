@@ -3,10 +3,10 @@
 People call them templates. Who makes a key chooses one, and the key then knows nothing of it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -20,28 +20,9 @@ from keyportal.keys.policy import breaches, widest
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 from keyportal.teams.rules import locked_rules
-from keyportal.teams.values import with_lists, with_tuples
 
 if TYPE_CHECKING:
     from keyportal.keys.models import ApiKey
-
-
-class Kind(NamedTuple):
-    """What an admin sets of a template; each by itself, where two do so at once."""
-
-    name: str
-    models: tuple[str, ...]
-    endpoints: str
-    networks: tuple[str, ...]
-    lifetime_days: int | None
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> Self:
-        """From what `stored` gave. Raises `TypeError` for what is none of it."""
-        return cls(**with_tuples(stored))
-
-    def stored(self) -> dict[str, Any]:
-        return with_lists(self._asdict())
 
 
 class PresetQuerySet(models.QuerySet["Preset"]):
@@ -79,16 +60,6 @@ class Preset(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def kind(self) -> Kind:
-        models, endpoints, networks = self.permissions
-        return Kind(self.name, models, endpoints.value, networks, self.lifetime_days)
-
-    @kind.setter
-    def kind(self, kind: Kind) -> None:
-        self.name, self.lifetime_days = kind.name, kind.lifetime_days
-        self.permissions = Permissions(kind.models, Endpoints(kind.endpoints), kind.networks)
 
     @property
     def lifetime(self) -> timedelta | None:

@@ -4,16 +4,13 @@ KeyRefused
 ├── KeyLimitReached   the team has as many keys as it may
 ├── NameTaken
 ├── PolicyBroken      the team's policy forbids it
-├── BeyondGranted     an admin allowed the key less
-├── EndsTooLate       an admin or operator let it live less long
-├── Held              an admin or operator disabled the key, and its owner can't enable it
+├── Managed           an admin manages the key, and this is not for its owner to change
 ├── AlreadyCreated    this very form has done its work already
 ├── NotAMember        a key can't belong to somebody who could not use it
 └── AlreadyRotating   two secrets live, which is as many as may
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 
 class KeyRefused(Exception):
@@ -43,27 +40,11 @@ class PolicyBroken(KeyRefused):
         self.breaches = list(breaches)
 
 
-class BeyondGranted(KeyRefused):
+class Managed(KeyRefused):
     def __init__(self) -> None:
         super().__init__(
-            "An admin of the team has set what this key may do. You may narrow it further; "
-            "to widen it, ask an admin."
-        )
-
-
-class EndsTooLate(KeyRefused):
-    def __init__(self, latest: datetime) -> None:
-        super().__init__(
-            f"An admin of the team or an operator has set that this key ends at "
-            f"{latest.astimezone(UTC):%Y-%m-%d %H:%M} UTC at the latest. You may bring its end "
-            f"closer; to put it off, ask an admin."
-        )
-
-
-class Held(KeyRefused):
-    def __init__(self) -> None:
-        super().__init__(
-            "An admin of the team or an operator has disabled this key. To enable it, ask an admin."
+            "An admin manages this key: only an admin of the team can change its permissions, "
+            "limits, expiry and owner, or enable it. You may edit, rotate, disable and delete it."
         )
 
 

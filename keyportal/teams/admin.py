@@ -5,13 +5,13 @@ from typing import Any
 from allauth.account import admin as _registered  # noqa: F401 - before it is taken back below
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
-from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.forms import UserChangeForm
 from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest
 
-from keyportal.teams.forms import merged_limits
+from keyportal.teams.forms import VersionedModelForm
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.rules import locked_rules
 from keyportal.teams.signals import team_changed
@@ -28,26 +28,21 @@ admin.site.unregister(EmailAddress)
 
 class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time
     model = Membership
-    fields = ["team", "user", "role"]
+    form = VersionedModelForm
+    fields = ["team", "user", "role", "version"]
     autocomplete_fields = ["team", "user"]
     extra = 0
 
-    def formfield_for_dbfield(self, *args: Any, **kwargs: Any) -> Any:
-        """A row whose fields are as they were shown is not saved: it may give a role back."""
-        if field := super().formfield_for_dbfield(*args, **kwargs):
-            field.show_hidden_initial = True
-        return field
-
 
 class SavesWhatWasChanged(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """And nothing that a page merely shows: somebody may have been let go since it was opened."""
+    """And nothing that a page merely shows; what others changed meanwhile is a conflict."""
 
-    def get_form(self, *args: Any, **kwargs: Any) -> Any:
-        form = super().get_form(*args, **kwargs)
-        for field in form.base_fields.values():
-            # A disabled one is never changed; the digest of a password is none to show in full.
-            field.show_hidden_initial = not field.disabled
-        return form
+    form = VersionedModelForm
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        may_change = obj is not None and self.has_change_permission(request, obj)
+        return [*fieldsets, (None, {"fields": ["version"]})] if may_change else fieldsets
 
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         if not change:
@@ -56,15 +51,14 @@ class SavesWhatWasChanged(admin.ModelAdmin):  # type: ignore[type-arg]  # not ge
         columns = {field.name for field in obj._meta.concrete_fields}
         obj.save(update_fields=columns.intersection(form.changed_data))
 
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        for field in form.instance._meta.many_to_many:
-            if change and field.name not in form.changed_data:
-                form.cleaned_data.pop(field.name, None)  # What isn't there is left as it is.
-        super().save_related(request, form, formsets, change)
+
+class UserForm(VersionedModelForm, UserChangeForm):  # type: ignore[type-arg]  # not generic at run time
+    pass
 
 
 @admin.register(User)
 class UserAdmin(SavesWhatWasChanged, DjangoUserAdmin):  # type: ignore[type-arg]  # not generic at run time
+    form = UserForm
     list_display = ["username", "email", "is_active", "is_staff", "last_login"]
     list_filter = ["is_active", "is_staff", "is_superuser"]
     inlines = [MembershipInline]
@@ -79,17 +73,8 @@ class UserAdmin(SavesWhatWasChanged, DjangoUserAdmin):  # type: ignore[type-arg]
     ]
 
 
-class TeamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
-    def keep_rest(self, team: Team) -> None:
-        """Each limit that was not changed here is as the team has it now, and not as shown."""
-        for name in ("limits", "key_limits"):
-            if name in self.changed_data:
-                setattr(self.instance, name, merged_limits(self, name, getattr(team, name)))
-
-
 @admin.register(Team)
 class TeamAdmin(SavesWhatWasChanged):
-    form = TeamForm
     list_display = ["name", "slug", "key_count", "key_limit", "is_active", "created_at"]
     list_filter = ["is_active"]
     search_fields = ["name", "slug"]
@@ -108,7 +93,6 @@ class TeamAdmin(SavesWhatWasChanged):
             super().save_model(request, obj, form, change)
             return
         with locked_rules(form.instance) as now:
-            form.keep_rest(now)
             super().save_model(request, obj, form, change)
             who = {"actor": request.user, "address": request.META.get("REMOTE_ADDR")}
             team_changed.send(Team, former=now, team=obj, columns=form.changed_data, **who)

@@ -1,73 +1,136 @@
-"""Forms of several rules, and limits as people type them: a whole number each, empty for none."""
+"""Forms that notice what others changed meanwhile; and limits as people type them: a whole number
+each, empty for none."""
 
-from typing import Any, TypeVar
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
 from django.core.validators import EMPTY_VALUES
+from django.db import models
+from django.forms.models import model_to_dict
+from django.forms.utils import pretty_name
 from django.template.loader import render_to_string
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from keyportal.teams.limits import LABELS, LARGEST, UNLIMITED, Limits, validate
-from keyportal.teams.values import Value, merged
-
-T = TypeVar("T", bound=tuple[Any, ...])
 
 
-class ShownField(forms.Field):
-    """What stood in the form when it was opened, which the browser sends along.
+class Conflict(Exception):
+    """What a form shows was changed after it was opened; the text names what, to a person."""
 
-    It says what is meant, and allows nothing: what can't be read is as if it was not sent.
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"Changed since you opened this page: {', '.join(names)}.")
+
+
+def version_of(values: Mapping[str, object]) -> str:
+    """A short digest of each value, in their order."""
+    texts = (str(value).encode() for value in values.values())
+    return "-".join(hashlib.sha256(text).hexdigest()[:8] for text in texts)
+
+
+def require_version(version: str, values: Mapping[str, object]) -> None:
+    """Raises `Conflict` where `version` is not of these values. Without a version all is well."""
+    if not version or version == version_of(values):
+        return
+    shown, current = version.split("-"), version_of(values).split("-")
+    if len(shown) != len(current):
+        raise Conflict([*values])
+    rows = zip(values, shown, current, strict=True)
+    raise Conflict([name for name, before, now in rows if before != now])
+
+
+class VersionedForm(forms.Form):
+    """Changes a stored row, unless somebody has changed it since the form was opened.
+
+    Its hidden field has the version of what it showed. `require_current` compares it with the row
+    as it is under its lock.
     """
 
-    widget = forms.HiddenInput
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
 
-    def __init__(self, value: Value) -> None:
-        super().__init__(required=False, initial=value)
-        self._read = type(value).read
+    def __init__(
+        self, data: Any = None, *, row: Any, initial: Mapping[str, Any], conflict: str = ""
+    ) -> None:
+        """`conflict` is why the form is shown once more, with what is stored today."""
+        super().__init__(data, initial={**initial, "version": version_of(self.stored(row))})
+        self.conflict = conflict
 
-    def prepare_value(self, value: Any) -> Any:
-        is_sent = value is None or isinstance(value, str)
-        return value if is_sent else msgspec.json.encode(value.stored()).decode()
+    @staticmethod
+    def stored(row: Any) -> dict[str, object]:
+        """What the form shows of the row, by what people call it."""
+        raise NotImplementedError
 
-    def to_python(self, value: Any) -> Any:
-        try:
-            return self._read(msgspec.json.decode(value or "", type=dict[str, Any]))
-        except (TypeError, ValueError, OverflowError, RecursionError):
-            return None
+    def require_current(self, row: Any) -> None:
+        """Raises `Conflict`."""
+        require_version(self.cleaned_data["version"], self.stored(row))
 
-
-class RulesForm(forms.Form):
-    """Of several rules of one value, which are saved one by one: see `merged`."""
-
-    def __init__(self, data: Any = None, *, value: Value, initial: dict[str, Any]) -> None:
-        super().__init__(data, initial=initial)
-        self.fields["shown"] = ShownField(value)
-
-    def applied(self, typed: T, now: T) -> T:
-        """All that was typed, where the form was sent without what it showed."""
-        shown: T | None = self.cleaned_data["shown"]
-        return merged(now, typed, now if shown is None else shown)
+    @property
+    def status(self) -> int:
+        """Of the answer that shows it."""
+        return 409 if self.conflict else 422 if self.is_bound else 200
 
 
-class LimitsForm(RulesForm):
+class VersionedModelForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    """The same for Django's admin, whose transaction holds the lock until the row is saved."""
+
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Taken now, because a formset adds fields of its own.
+        self._labels = {
+            name: str(field.label or pretty_name(name)).lower()
+            for name, field in self.fields.items()
+            if not field.disabled
+        }
+        if self.instance.pk:
+            self.initial["version"] = version_of(self._stored(self.instance))
+
+    def _stored(self, row: models.Model) -> dict[str, object]:
+        values = model_to_dict(row, [*self._labels])
+        return {self._labels[name]: value for name, value in values.items()}
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        rows = type(self.instance)._base_manager.select_for_update(no_key=True)
+        if row := rows.filter(pk=self.instance.pk).first():
+            try:
+                require_version(self.cleaned_data.get("version", ""), self._stored(row))
+            except Conflict as conflict:
+                again = format_html('{} <a href="">Open it again</a>.', str(conflict))
+                raise ValidationError(again) from None
+        return cleaned
+
+    @property
+    def changed_data(self) -> list[str]:
+        """The version is no value of the row."""
+        return [name for name in super().changed_data if name != "version"]
+
+
+class LimitsForm(VersionedForm):
     """A field for each limit. What is above a ceiling is refused where the rule lives."""
 
-    def __init__(self, data: Any = None, *, limits: Limits) -> None:
-        super().__init__(data, value=limits, initial=limits._asdict())
+    def __init__(self, data: Any = None, *, limits: Limits, conflict: str = "") -> None:
+        super().__init__(data, row=limits, initial=limits._asdict(), conflict=conflict)
         for name, label in LABELS.items():
             self.fields[name] = forms.IntegerField(
                 label=label, required=False, min_value=1, max_value=LARGEST
             )
 
+    @staticmethod
+    def stored(row: Limits) -> dict[str, object]:
+        return {LABELS[name].lower(): limit for name, limit in row._asdict().items()}
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(**{name: self.cleaned_data[name] for name in Limits._fields})
+
     def refuse(self, complaints: dict[str, str]) -> None:
         for name, complaint in complaints.items():
             self.add_error(name, complaint)
-
-    def applied_to(self, now: Limits) -> Limits:
-        typed = Limits(**{name: self.cleaned_data[name] for name in Limits._fields})
-        return self.applied(typed, now)
 
 
 class LimitsWidget(forms.MultiWidget):
@@ -95,33 +158,10 @@ class LimitsWidget(forms.MultiWidget):
         return render_to_string(self.template_name, self.get_context(name, value, attrs))
 
 
-def merged_limits(form: forms.BaseForm, name: str, now: Limits) -> Limits:
-    """`now`, and of this field only the limits that differ from what the page showed.
-
-    For forms of Django's admin, whose hidden fields tell it: see `show_hidden_initial`. What can't
-    be read is as if it was not sent.
-    """
-    field, hidden_name = form.fields[name], form[name].html_initial_name
-    sent = field.hidden_widget().value_from_datadict(form.data, form.files, hidden_name)
-    typed: Limits = form.cleaned_data[name]
-    try:
-        shown: Limits = field.clean(sent)
-    except ValidationError:
-        return typed
-    return merged(now, typed, shown)
-
-
-class HiddenLimitsWidget(LimitsWidget):
-    """What the form showed; see `show_hidden_initial`."""
-
-    template_name = "teams/hidden_limits_widget.html"
-
-
 class LimitsFormField(forms.MultiValueField):
     """`Limits` as one field of a form."""
 
     widget = LimitsWidget
-    hidden_widget = HiddenLimitsWidget
     # A form that was sent without this field leaves the limits as they are.
     empty_values = [*EMPTY_VALUES, UNLIMITED]
 
@@ -141,9 +181,7 @@ class LimitsFormField(forms.MultiValueField):
         return limits
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """`initial` is a list where the form says what it showed."""
         try:
-            former = initial if isinstance(initial, Limits) else self.clean(initial)
-            return bool(self.clean(data) != former)
+            return bool(self.clean(data) != initial)
         except ValidationError:
             return True

@@ -1,22 +1,10 @@
 """A small value class in a column of JSON: only what is set is stored, so `{}` is the default."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self
 
 from django.core.exceptions import ValidationError
 from django.db import models
-
-T = TypeVar("T", bound=tuple[Any, ...])
-
-
-def merged(now: T, typed: T, shown: T) -> T:
-    """`now`, and of `typed` only what differs from what its form showed.
-
-    The form was open for a while: the rest may have been changed meanwhile by somebody else, who
-    would see that undone, and by one who never meant to.
-    """
-    rows = zip(now, typed, shown, strict=True)
-    return type(now)(*(present if new == old else new for present, new, old in rows))
 
 
 def with_lists(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from django.utils import timezone
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import secret
-from keyportal.keys.changes import Changes, change, disable
-from keyportal.keys.limits import limit_key
 from keyportal.keys.management.commands.keys import Command
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Endpoints, Permissions
@@ -130,17 +128,10 @@ def test_create_as_json_tells_all_and_the_key(keys: Keys, bob: User, model: Serv
             "networks": ["192.0.2.0/24", "2001:db8::/32"],
         },
         "limits": Limits(requests_per_minute=60)._asdict(),
-        "granted_permissions": {
-            "models": ["public/*", model.name],
-            "endpoints": "chat",
-            "networks": ["192.0.2.0/24", "2001:db8::/32"],
-        },
-        "granted_limits": Limits(requests_per_minute=60)._asdict(),
         "expires_at": "2099-01-31T17:00:00Z",
-        "granted_expires_at": "2099-01-31T17:00:00Z",
         "disabled_at": None,
         "disabled_by": None,
-        "is_held": False,
+        "managed": False,
         "reported_at": None,
         "last_used_at": None,
     }
@@ -256,16 +247,16 @@ def test_a_new_key_starts_with_the_limits_of_the_team(keys: Keys, bob: User) -> 
     Team.objects.update(key_limits=Limits(requests_per_minute=60))
     assert keys(*NEW).code == 0
     key = ApiKey.objects.get()
-    assert (key.limits, key.granted_limits) == (Limits(requests_per_minute=60), None)
+    assert key.limits == Limits(requests_per_minute=60)
 
 
-def test_create_takes_limits_and_grants_them(keys: Keys, bob: User) -> None:
+def test_create_takes_limits_that_may_be_above_those_of_new_keys(keys: Keys, bob: User) -> None:
     Team.objects.update(key_limits=Limits(requests_per_minute=60, tokens_per_day=5))
     limits = ("--requests-per-minute=600", "--tokens-per-day=none", "--parallel-requests=2")
     assert keys(*NEW, *limits).code == 0
     key = ApiKey.objects.get()
     expected = Limits(requests_per_minute=600, parallel_requests=2)
-    assert key.limits == key.granted_limits == expected
+    assert key.limits == expected
 
 
 def test_create_holds_the_number_of_keys_of_a_team(keys: Keys, bob: User) -> None:
@@ -370,45 +361,6 @@ def test_show_tells_one(keys: Keys, bob: User, issue: Issue) -> None:
     assert "models: public/*" in lines
     assert "tokens per day: 5" in lines
     assert text not in "".join(lines)
-
-
-def test_show_tells_what_an_admin_or_operator_has_set(
-    keys: Keys, ada: User, bob: User, issue: Issue
-) -> None:
-    key, _ = issue(bob, actor=bob)
-    told = keys("show", key.public_id, "--json").json
-    granted = ("granted_permissions", "granted_limits", "granted_expires_at", "is_held")
-    assert [told[name] for name in granted] == [None, None, None, False]
-    assert not {"granted", "held"} & set(keys("show", key.public_id).out.split())
-    end = datetime(2099, 1, 31, 17, tzinfo=UTC)
-    most = Permissions(("public/*",), Endpoints.CHAT)
-    change(key, Changes(permissions=most, expires_at=end), actor=ada)
-    adas = Membership.objects.get(user=ada)
-    limit_key(key, Limits(tokens_per_day=5), by=adas, address=None)
-    # Its owner has gone further since.
-    less = Permissions(("public/x",), Endpoints.READ)
-    change(key, Changes(permissions=less, expires_at=end - timedelta(days=1)), actor=bob)
-    limit_key(key, Limits(tokens_per_day=4), by=Membership.objects.get(user=bob), address=None)
-    disable(key, actor=ada)
-    told = keys("show", key.public_id, "--json").json
-    assert [told[name] for name in granted] == [
-        {"models": ["public/*"], "endpoints": "chat", "networks": []},
-        Limits(tokens_per_day=5)._asdict(),
-        "2099-01-31T17:00:00Z",
-        True,
-    ]
-    lines = keys("show", key.public_id).out.splitlines()
-    for line in (
-        "models: public/x",
-        "granted models: public/*",
-        "granted endpoints: chat",
-        "granted tokens per day: 5",
-        "granted expires at: 2099-01-31 17:00 UTC",
-        "is held: yes",
-    ):
-        assert lines.count(line) == 1
-    limit_key(key, Limits(), by=adas, address=None)
-    assert "granted limits: unlimited" in keys("show", key.public_id).out.splitlines()
 
 
 @pytest.mark.parametrize(

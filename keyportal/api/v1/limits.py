@@ -31,14 +31,13 @@ def limit(caller: Caller, key: ApiKey, asked: LimitChanges | UnsetType) -> None:
 
 
 def require_usual(caller: Caller, key: ApiKey) -> None:
-    """Raises `MissingScope` where a key has, or may be given, more than new keys of the team.
+    """Raises `MissingScope` where a key has more than new keys of the team.
 
-    A member's program, which reaches its owner's keys alone, may use what they were granted. It
-    needs no scope for that: none would let it raise. The ceiling counts too, as the limits could be
-    raised to it once the secret is out.
+    A member's program, which reaches its owner's keys alone, may use what they were given. It
+    needs no scope for that: none would let it raise.
     """
     if Scope.LIMITS_RAISE in caller.key.scopes or not caller.membership.is_at_least(Role.ADMIN):
         return
     usual = key.team.key_limits
-    if not (key.limits.within(usual) and key.ceiling.within(usual)):
+    if not key.limits.within(usual):
         raise MissingScope(Scope.LIMITS_RAISE)

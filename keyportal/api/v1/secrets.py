@@ -83,8 +83,8 @@ def disable_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
 def enable_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
     """Switch an API key on again
 
-    The key may do no more than the management key may give. Where an admin or an
-    operator switched off somebody else's key, only an admin's program switches it on again.
+    The key may do no more than the management key may give. Of a key that an admin
+    manages, only an admin's program does it.
     """
     with changing(asked.caller, id) as key:
         require_within(asked.caller.key.permissions, key.permissions)

@@ -19,10 +19,8 @@ from keyportal.api.v1.fields import (
 )
 from keyportal.api.v1.permissions import PermissionChanges, PermissionsBody
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.permissions import Permissions
 from keyportal.keys.rotation import live_secrets
 from keyportal.keys.states import state_of
-from keyportal.teams.limits import Limits
 
 
 class SecretBody(Struct):
@@ -47,7 +45,10 @@ class SecretBody(Struct):
         )
 
 
-_GRANTED = "What an admin or operator last allowed: its owner may go no"
+_MANAGED = (
+    "Whether only admins change its permissions, limits, expiry and owner, or enable it. It "
+    "becomes true when an admin or operator narrows or disables somebody's key."
+)
 
 
 class KeyBody(Struct, kw_only=True):
@@ -61,25 +62,14 @@ class KeyBody(Struct, kw_only=True):
     state: Annotated[StateValue, Meta(description="Only an active key is served.")]
     permissions: PermissionsBody
     limits: LimitsBody
-    granted_permissions: Annotated[
-        PermissionsBody | None, Meta(description=f"{_GRANTED} further. Null: the policy's.")
-    ]
-    granted_limits: Annotated[
-        LimitsBody | None, Meta(description=f"{_GRANTED} higher. Null: the team's `key_limits`.")
-    ]
     created_at: datetime
     expires_at: datetime | None
-    granted_expires_at: Annotated[
-        datetime | None, Meta(description=f"{_GRANTED} later. Null: the policy's.")
-    ]
     disabled_at: datetime | None
     disabled_by: Annotated[
         DisabledByValue | None,
         Meta(description="A rotation enables again what a report of a leak has disabled."),
     ]
-    is_held: Annotated[
-        bool, Meta(description="Whether an admin or operator disabled it: only they enable it.")
-    ]
+    managed: Annotated[bool, Meta(description=_MANAGED)]
     reported_at: Annotated[
         datetime | None, Meta(description="Since when it is known to have leaked.")
     ]
@@ -88,8 +78,6 @@ class KeyBody(Struct, kw_only=True):
     @classmethod
     def of(cls, found: ApiKey, **more: str) -> Self:
         """`found` comes from `for_display`, with its team."""
-        most: Permissions | None = found.granted_permissions
-        highest: Limits | None = found.granted_limits
         return cls(
             id=found.public_id,
             name=found.name,
@@ -101,14 +89,11 @@ class KeyBody(Struct, kw_only=True):
             state=state_of(found).value,
             permissions=PermissionsBody.of(found.permissions),
             limits=LimitsBody.of(found.limits),
-            granted_permissions=most and PermissionsBody.of(most),
-            granted_limits=highest and LimitsBody.of(highest),
             created_at=found.created_at,
             expires_at=found.expires_at,
-            granted_expires_at=found.granted_expires_at,
             disabled_at=found.disabled_at,
             disabled_by=found.disabled_by or None,
-            is_held=found.is_held,
+            managed=found.is_managed,
             reported_at=found.reported_at,
             secrets=[SecretBody.of(secret) for secret in live_secrets(found)],
             **more,
@@ -153,6 +138,9 @@ class KeyChanges(Struct, forbid_unknown_fields=True):
     owner: Annotated[
         Username | UnsetType,
         Meta(description="Hands it over: to a member of the team who could own a key."),
+    ] = UNSET
+    managed: Annotated[
+        bool | UnsetType, Meta(description=f"{_MANAGED} Set by admins' programs.")
     ] = UNSET
 
 

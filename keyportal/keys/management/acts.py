@@ -90,6 +90,7 @@ def create(options: Options) -> Outcome:
             expires_at=end,
             permissions=_permissions(options, team, preset),
             limits=limits_given(options, team),
+            is_managed=options["is_managed"],
         )
     return _shown_once(key.public_id, key_string.text, f"Created {key}.{_unknown(key)}")
 
@@ -109,14 +110,8 @@ def _end(options: Options, preset: Preset | None) -> datetime | None:
     return expiry(options["expires"])
 
 
-def _permissions(options: Options, team: Team, preset: Preset | None) -> Permissions | None:
-    """What is not said is as the template says, or as wide as the team's policy allows.
-
-    None where nothing is said, so that the policy alone bounds the key's owner.
-    """
-    names = ("models", "endpoints", "networks")
-    if preset is None and all(options[name] is None for name in names):
-        return None
+def _permissions(options: Options, team: Team, preset: Preset | None) -> Permissions:
+    """What is not said is as the template says, or as wide as the team's policy allows."""
     permissions = preset.permissions_within(team.policy) if preset else widest(team.policy)
     if options["models"] is not None:
         permissions = permissions._replace(models=read_patterns(options["models"]))
@@ -153,6 +148,11 @@ def _switch(options: Options, do: Callable[..., ApiKey], what: str) -> Outcome:
     return Outcome(told(_key(options)), [], f"{what} {key}.")
 
 
+def _set_managed(is_managed: bool, what: str, options: Options) -> Outcome:
+    key = changes.set_managed(_key(options), is_managed, actor=None)
+    return Outcome(told(_key(options)), [], f"{what} {key}.")
+
+
 def delete(options: Options) -> Outcome:
     key = _key(options)
     described = {**told(key), "state": "deleted"}
@@ -180,6 +180,16 @@ ACTS = {
     "enable": Act(
         "Let a disabled key in again.",
         partial(_switch, do=changes.enable, what="Enabled"),
+        arguments.of_one_key,
+    ),
+    "manage": Act(
+        "Leave a key's permissions, limits, expiry and owner to admins, and enabling it.",
+        partial(_set_managed, True, "An admin manages"),
+        arguments.of_one_key,
+    ),
+    "unmanage": Act(
+        "Let the owner change everything of a key again.",
+        partial(_set_managed, False, "Its owner manages"),
         arguments.of_one_key,
     ),
     "delete": Act(

@@ -68,8 +68,13 @@ def of_a_new_key(parser: CommandParser) -> None:
         help=f"an ISO 8601 date or time, a span such as 30d, or {NEVER}; without it and a "
         f"template, {NEVER}",
     )
+    parser.add_argument(
+        "--managed",
+        action="store_true",
+        dest="is_managed",
+        help="only admins change its permissions, limits, expiry and owner, or enable it",
+    )
     add_limit_arguments(
         parser,
-        "Where one is given, the owner may not raise any; `none` takes away what new keys "
-        "of the team start with, which is the default.",
+        "`none` takes away what new keys of the team start with, which is the default.",
     )

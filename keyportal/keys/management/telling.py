@@ -6,10 +6,8 @@ from typing import Any
 
 from keyportal.keys.last_use import last_used_at
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.permissions import Permissions
 from keyportal.keys.rotation import live_secrets
 from keyportal.keys.states import state_of
-from keyportal.teams.limits import Limits
 
 COLUMNS = ("PUBLIC ID", "TEAM", "NAME", "OWNER", "STATE", "EXPIRES", "LAST USED")
 
@@ -39,22 +37,15 @@ def _told(key: ApiKey, used_at: datetime | None) -> Told:
         "masked": key.masked,
         "permissions": key.permissions._asdict(),
         "limits": key.limits._asdict(),
-        "granted_permissions": _dict_of(key.granted_permissions),
-        "granted_limits": _dict_of(key.granted_limits),
         "created_at": key.created_at,
         "expires_at": key.expires_at,
-        "granted_expires_at": key.granted_expires_at,
         "disabled_at": key.disabled_at,
         "disabled_by": key.disabled_by or None,
-        "is_held": key.is_held,
+        "managed": key.is_managed,
         "reported_at": key.reported_at,
         "last_used_at": used_at,
         "secrets": [_told_secret(one) for one in live_secrets(key)],
     }
-
-
-def _dict_of(granted: Permissions | Limits | None) -> dict[str, Any] | None:
-    return None if granted is None else granted._asdict()
 
 
 def _told_secret(secret: Secret) -> dict[str, Any]:
@@ -81,12 +72,7 @@ def lines(told: Told) -> Iterator[str]:
 
 def _flat(told: Told) -> Iterator[tuple[str, Any]]:
     for name, value in told.items():
-        if isinstance(value, dict) and name.startswith("granted_"):
-            yield from ((f"granted_{part}", most) for part, most in value.items())
-            if not any(value.values()):
-                # That there is no limit is a word of an admin's, too.
-                yield name, "unlimited"
-        elif isinstance(value, dict):
+        if isinstance(value, dict):
             yield from _flat(value)
         elif name == "secrets":
             yield name, [f"…{one['last4']}" for one in value]

@@ -1,7 +1,6 @@
 import django.core.validators
 import django.db.models.deletion
 import keyportal.keys.names
-import keyportal.keys.permissions
 import keyportal.teams.limits
 from django.conf import settings
 from django.db import migrations, models
@@ -45,7 +44,7 @@ class Migration(migrations.Migration):
                 ('expiry_set_at', models.DateTimeField(editable=False, help_text='Null: when it was created.', null=True)),
                 ('disabled_at', models.DateTimeField(blank=True, null=True)),
                 ('disabled_by', models.CharField(blank=True, choices=[('owner', 'Its owner'), ('admin', 'An admin or operator'), ('leak', 'A report of a leak')], editable=False, help_text='Empty: enabled.', max_length=8)),
-                ('is_held', models.BooleanField(db_default=False, default=False, editable=False, help_text="An admin or operator disabled it: the owner can't enable it.")),
+                ('is_managed', models.BooleanField(default=False, help_text='Only admins and operators change its permissions, limits, expiry and owner, or enable it. Its owner may use, edit, rotate, disable and delete it.')),
                 ('reported_at', models.DateTimeField(editable=False, help_text='Since when it is known to have leaked.', null=True)),
                 ('description', models.CharField(blank=True, max_length=500, validators=[keyportal.keys.names.require_no_key])),
                 ('tags', models.JSONField(blank=True, default=list)),
@@ -53,9 +52,6 @@ class Migration(migrations.Migration):
                 ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], default='all', max_length=16)),
                 ('networks', models.JSONField(blank=True, default=list, help_text='Source addresses (CIDR). Empty: from everywhere.')),
                 ('limits', keyportal.teams.limits.LimitsField(blank=True, default=keyportal.teams.limits.Limits)),
-                ('granted_limits', keyportal.teams.limits.LimitsField(blank=True, default=None, editable=False, help_text="What an admin last allowed; the owner may go no higher. None: the team's rule.", null=True)),
-                ('granted_permissions', keyportal.keys.permissions.PermissionsField(blank=True, default=None, editable=False, help_text="What an admin last allowed; the owner may go no further. None: the policy's.", null=True)),
-                ('granted_expires_at', models.DateTimeField(editable=False, help_text="The end that an admin last set; the owner may go no later. None: the policy's.", null=True)),
                 ('owner', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='keys', to=settings.AUTH_USER_MODEL)),
                 ('team', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='keys', to='teams.team')),
             ],
@@ -131,10 +127,6 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='apikey',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('disabled_at', None), ('disabled_by', '')), models.Q(('disabled_at__isnull', False), ('disabled_by__in', ['owner', 'admin', 'leak'])), _connector='OR'), name='apikey_disabled_by_whom'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('is_held', False), ('disabled_at__isnull', False), _connector='OR'), name='apikey_held_is_disabled'),
         ),
         migrations.AddConstraint(
             model_name='preset',

@@ -15,7 +15,7 @@ from keyportal.teams.management.operator import OperatorCommand
 
 
 class Command(OperatorCommand):
-    help = "List, create, show, rotate, disable, enable or delete API keys."
+    help = "List, create, show, rotate, disable, enable, manage, unmanage or delete API keys."
 
     def run_from_argv(self, argv: list[str]) -> None:
         """What is wrong with the options is told like all else: in one line, with exit code 1."""

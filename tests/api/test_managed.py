@@ -1,0 +1,110 @@
+"""Of a key that an admin manages, a program changes no more than the owner of its management key
+could in the portal."""
+
+from collections.abc import Callable
+
+import pytest
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.api.scopes import Scope
+from keyportal.keys.changes import disable, set_managed
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Membership, Role, User
+from tests.api.programs import Manager, problem
+
+Issue = Callable[..., tuple[ApiKey, str]]
+NARROW = {"models": ["public/*"], "endpoints": "chat", "networks": []}
+
+
+@pytest.fixture
+def key(bob: User, issue: Issue) -> ApiKey:
+    return issue(bob, actor=bob)[0]
+
+
+def test_a_members_program_does_not_enable_what_an_admins_program_disabled(
+    manager: Manager, ada: User, bob: User, key: ApiKey
+) -> None:
+    hers, his = manager(ada, scopes=[Scope.KEYS_WRITE]), manager(bob, "bobs")
+    path = f"keys/{key.public_id}"
+    disabled = hers.post(f"{path}/disable").json()
+    assert (disabled["state"], disabled["disabled_by"]) == ("disabled", "admin")
+    assert disabled["managed"]
+    # To disable it once more makes it no more theirs.
+    assert his.post(f"{path}/disable").json()["disabled_by"] == "admin"
+    refusal = problem(his.post(f"{path}/enable"), 403, "weak-role")
+    assert "An admin manages this key" in refusal["detail"]
+    enabled = hers.post(f"{path}/enable").json()
+    assert (enabled["state"], enabled["managed"]) == ("active", True)
+    assert hers.patch(path, {"managed": False}).json()["managed"] is False
+    assert his.post(f"{path}/disable").json()["disabled_by"] == "owner"
+    assert his.post(f"{path}/enable").json()["state"] == "active"
+
+
+def test_it_acts_with_the_role_that_its_owner_has_now(
+    manager: Manager, ada: User, key: ApiKey
+) -> None:
+    disable(key, actor=None)
+    program, path = manager(ada), f"keys/{key.public_id}"
+    assert program.patch(path, {"owner": "ada"}).status_code == 200
+    Membership.objects.filter(user=ada).update(role=Role.MEMBER)
+    problem(program.post(f"{path}/enable"), 403, "weak-role")
+    problem(program.patch(path, {"managed": False}), 403, "weak-role")
+    Membership.objects.filter(user=ada).update(role=Role.ADMIN)
+    assert program.post(f"{path}/enable").json()["state"] == "active"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"permissions": NARROW},
+        {"limits": {"tokens_per_day": 5}},
+        {"expires_at": "2099-01-31T18:00:00Z"},
+    ],
+)
+def test_what_an_admins_program_narrows_is_managed_from_then_on(
+    manager: Manager, ada: User, bob: User, key: ApiKey, change: dict[str, object]
+) -> None:
+    hers, his, path = manager(ada), manager(bob, "bobs"), f"keys/{key.public_id}"
+    assert his.get(path).json()["managed"] is False
+    assert hers.patch(path, change).json()["managed"] is True
+    assert his.get("keys").json()["data"][0]["managed"] is True
+    row = AuditEvent.objects.about(key.public_id).get(action=Action.KEY_MANAGED)
+    assert row.actor == "ada"
+    assert row.via
+    # It may be left to its owner in the same request.
+    other = {"limits": {"requests_per_day": 5}, "managed": False}
+    assert hers.patch(path, other).json()["managed"] is False
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"permissions": NARROW},
+        {"limits": {"tokens_per_day": 5}},
+        {"expires_at": "2099-01-31T18:00:00Z"},
+        {"owner": "alice"},
+        {"managed": False},
+        {"managed": True},
+    ],
+)
+def test_a_members_program_changes_name_description_and_tags_and_all_or_nothing(
+    manager: Manager, alice: User, ada: User, bob: User, key: ApiKey, change: dict[str, object]
+) -> None:
+    set_managed(key, True, actor=ada)
+    his, path = manager(bob), f"keys/{key.public_id}"
+    before = his.get(path).json()
+    problem(his.patch(path, {"name": "ci"} | change), 403, "weak-role")
+    assert his.get(path).json() == before
+    assert his.patch(path, {"name": "ci", "tags": ["x"]}).json()["name"] == "ci"
+    # What it repeats as it is, is no change.
+    same = {name: before[name] for name in ("permissions", "limits", "expires_at")}
+    assert his.patch(path, same).status_code == 200
+    assert his.post(f"{path}/rotate", {"grace": "now"}).status_code == 200
+    assert his.delete(path).status_code == 204
+
+
+def test_a_member_says_of_no_key_that_an_admin_manages_it(
+    manager: Manager, bob: User, key: ApiKey
+) -> None:
+    problem(manager(bob).patch(f"keys/{key.public_id}", {"managed": True}), 403, "weak-role")
+    assert not ApiKey.objects.get().is_managed

@@ -1,0 +1,184 @@
+"""Of a form that shows what somebody has changed meanwhile, nothing is saved: it is shown again,
+with what is stored now, and says what was changed."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import pytest
+from django.http import HttpResponse
+from django.test import Client
+
+from keyportal.activity.models import AuditEvent
+from keyportal.keys.changes import Changes, change, disable
+from keyportal.keys.limits import limit_key
+from keyportal.keys.models import ApiKey, Preset
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.policy import Policy
+from tests.forms import sent
+from tests.keys.crowd import at_once
+
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+HTMX = {"HX-Request": "true"}
+NARROW = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
+# Of each form: what is typed in it, what was changed meanwhile, and which of that it names.
+FORMS: dict[str, tuple[dict[str, str], Callable[[ApiKey, User], object], str]] = {
+    "keys/{key}/edit/": (
+        {"description": "Nightly."},
+        lambda key, ada: change(key, Changes("weekly", tags=["ci"]), actor=ada),
+        "name, tags",
+    ),
+    "keys/{key}/permissions/": (
+        {"endpoints": "embeddings"},
+        lambda key, ada: change(key, Changes(permissions=NARROW), actor=ada),
+        "models, endpoints, source addresses",
+    ),
+    "keys/{key}/expiry/": (
+        {"lifetime": "7"},
+        lambda _key, _ada: ApiKey.objects.update(expires_at="2199-01-31T18:00:00Z"),
+        "expiry",
+    ),
+    "keys/{key}/limits/": (
+        {"tokens_per_day": "9"},
+        lambda key, ada: limit_key(
+            key, Limits(5), by=Membership.objects.get(user=ada), address=None
+        ),
+        "requests per minute",
+    ),
+    "limits/": (
+        {"tokens_per_day": "9"},
+        lambda _key, _ada: Team.objects.update(key_limits=Limits(requests_per_day=5)),
+        "requests per day",
+    ),
+    "policy/": (
+        {"longest_days": "9"},
+        lambda _key, _ada: Team.objects.update(
+            policy=Policy(models=("public/*",), must_expire=True)
+        ),
+        "every key expires, models",
+    ),
+    "templates/{preset}/change/": (
+        {"models": "public/*"},
+        lambda _key, _ada: Preset.objects.update(lifetime_days=9, endpoints="chat"),
+        "lifetime in days, endpoints",
+    ),
+}
+PATHS = pytest.mark.parametrize("path", FORMS)
+
+
+@pytest.fixture
+def key(bob: User, issue: Issue) -> ApiKey:
+    return issue(bob, actor=bob)[0]
+
+
+@pytest.fixture
+def preset(team: Team) -> Preset:
+    return Preset.objects.create(team=team, name="CI job")
+
+
+def address(path: str, key: ApiKey, preset: Preset) -> str:
+    filled = path.format(key=key.public_id, preset=preset.pk)
+    return f"/teams/u-8105f7322477/{filled}"
+
+
+def stored() -> list[Any]:
+    return [
+        *ApiKey.objects.values(),
+        *Preset.objects.values(),
+        *Team.objects.values(),
+        AuditEvent.objects.count(),
+    ]
+
+
+@pytest.mark.parametrize("headers", [HTMX, {}], ids=["htmx", "page"])
+@PATHS
+def test_a_form_that_is_out_of_date_saves_nothing_and_asks_again(
+    sign_in: SignIn, ada: User, key: ApiKey, preset: Preset, path: str, headers: dict[str, str]
+) -> None:
+    typed, meanwhile, names = FORMS[path]
+    client, url = sign_in(ada), address(path, key, preset)
+    opened = client.get(url, headers=headers)
+    assert "Changed since you opened this page" not in opened.content.decode()
+    meanwhile(key, ada)
+    before = stored()
+    answer = client.post(url, sent(opened, **typed), headers=headers)
+    assert answer.status_code == 409
+    assert f"Changed since you opened this page: {names}." in answer.content.decode()
+    assert stored() == before
+    # What it shows is what is stored now, as in a form that was just opened.
+    today = client.get(url, headers=headers)
+    fields = ("version", *today.context["form"].fields)
+    assert {name: sent(answer).get(name) for name in fields} == {
+        name: sent(today).get(name) for name in fields
+    }
+    saved = client.post(url, sent(answer, **typed), headers=headers)
+    assert saved.status_code in (204, 302)
+    assert stored() != before
+
+
+@PATHS
+def test_a_form_that_was_refused_still_knows_what_it_showed_at_first(
+    sign_in: SignIn, ada: User, key: ApiKey, preset: Preset, path: str
+) -> None:
+    typed, meanwhile, _ = FORMS[path]
+    client, url = sign_in(ada), address(path, key, preset)
+    opened = client.get(url)
+    meanwhile(key, ada)
+    refused = client.post(url, sent(opened, **dict.fromkeys(typed, "\x00")))
+    assert refused.status_code == 422
+    assert client.post(url, sent(refused, **typed)).status_code == 409
+
+
+@PATHS
+def test_what_the_form_does_not_show_is_no_conflict(
+    sign_in: SignIn, ada: User, key: ApiKey, preset: Preset, path: str
+) -> None:
+    typed, _, _ = FORMS[path]
+    client, url = sign_in(ada), address(path, key, preset)
+    opened = client.get(url)
+    disable(key, actor=ada)
+    Team.objects.update(key_limit=7)
+    for other, (_, meanwhile, _) in FORMS.items():
+        # The form of a template shows its policy's choices, and that of the expiry too.
+        if other != path and other != "policy/":
+            meanwhile(key, ada)
+    assert client.post(url, sent(opened, **typed)).status_code == 302
+
+
+@pytest.mark.parametrize("version", ["x", "-", "0-0-0", "-".join(["00000000"] * 30)])
+@PATHS
+def test_a_version_that_no_form_has_is_out_of_date(
+    sign_in: SignIn, ada: User, key: ApiKey, preset: Preset, path: str, version: str
+) -> None:
+    client, url = sign_in(ada), address(path, key, preset)
+    before = stored()
+    form = sent(client.get(url), version=version, **FORMS[path][0])
+    assert client.post(url, form).status_code == 409
+    assert stored() == before
+
+
+@PATHS
+def test_a_form_without_a_version_is_saved_as_it_is(
+    sign_in: SignIn, ada: User, key: ApiKey, preset: Preset, path: str
+) -> None:
+    client, url = sign_in(ada), address(path, key, preset)
+    opened = client.get(url)
+    assert client.post(url, sent(opened, version="", **FORMS[path][0])).status_code == 302
+
+
+@pytest.mark.django_db(transaction=True)
+@PATHS
+def test_of_forms_that_were_opened_together_one_is_saved(
+    ada: User, key: ApiKey, preset: Preset, path: str
+) -> None:
+    url = address(path, key, preset)
+    acts = []
+    for _ in range(4):
+        client = Client()
+        client.force_login(ada)
+        acts.append(partial(client.post, url, sent(client.get(url), **FORMS[path][0])))
+    answers = [cast("HttpResponse", answer).status_code for answer in at_once(*acts)]
+    assert sorted(answers) == [302, 409, 409, 409]
