@@ -305,7 +305,7 @@ def test_queries_stay_the_same_for_any_number_of_keys(
         issue(alice if number % 2 else bob, f"key {number}")
     client = sign_in(alice)
     client.get(LIST)  # The first visit also notes the team in the session.
-    with django_assert_num_queries(14):
+    with django_assert_num_queries(13):
         client.get(LIST)
     with django_assert_num_queries(11):
         client.get(LIST, headers=HTMX)
