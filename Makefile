@@ -11,7 +11,9 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print(sys.version.split()[0])' 2>/d
 ENVIRONMENT := .venv/python-$(VERSION)
 SERVING := $(ENVIRONMENT).serving
 DEVELOPING := $(ENVIRONMENT).developing
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+# Wheels only: no machine needs a compiler.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	--only-binary=:all:
 HAS_VENV = $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-header --no-emit-index-url --no-emit-find-links

@@ -1,10 +1,13 @@
 """What `make` does before anything is installed, on machines that lack something."""
 
+import hashlib
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -165,6 +168,23 @@ def test_a_failed_installation_is_tried_again(checkout: Checkout) -> None:
         done = checkout.make("run")
         assert done.returncode != 0
         assert done.stdout == INSTALLING("requirements.txt")
+
+
+def test_what_would_have_to_be_compiled_is_not_installed(checkout: Checkout) -> None:
+    """With the real Python and pip, a package without a wheel, and a compiler that fails."""
+    setup = b"import setuptools; setuptools.setup(name='slow', version='1')"
+    source = checkout.folder / "slow-1.tar.gz"
+    with tarfile.open(source, "w:gz") as archive:
+        entry = tarfile.TarInfo("slow-1/setup.py")
+        entry.size = len(setup)
+        archive.addfile(entry, io.BytesIO(setup))
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    (checkout.folder / "requirements.txt").write_text(
+        f"--no-index --find-links {checkout.folder}\nslow==1 --hash=sha256:{digest}\n"
+    )
+    done = checkout.make("run", f"PYTHON={Path(sys.executable).resolve()}", CC="false")
+    assert done.returncode != 0
+    assert "No matching distribution found for slow==1" in done.stderr
 
 
 def _without_venv(checkout: Checkout, user: int) -> None:
