@@ -1,7 +1,7 @@
 # Everything a checkout needs. `make` lists the targets.
 #
 # PORT, HOST, KEYPORTAL_URL, KEYPORTAL_DATA, DATABASE_URL, WEB_CONCURRENCY and all other settings
-# in the README reach the server from the environment or from this command line.
+# in docs/configuration.md reach the server from the environment or from this command line.
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -96,7 +96,7 @@ def github_keys(**_: object) -> list[CheckMessage]:
         return [
             Error(
                 f"KEYPORTAL_GITHUB_KEYS_FILE: {error}.",
-                hint="Fetch it anew; the README tells how.",
+                hint="Fetch it again; docs/leaked-keys.md tells how.",
                 id="keyportal.E005",
             )
         ]

@@ -1,6 +1,6 @@
 """Every setting, read from the environment in one place, with defaults that are safe to serve.
 
-The README's table lists each variable; a test fails when one is missing from it.
+docs/configuration.md lists each variable; a test fails when one is missing from it.
 """
 
 import ipaddress

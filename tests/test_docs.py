@@ -1,27 +1,146 @@
-"""What is written agrees with what is there."""
+"""The documentation agrees with the code: links, commands, options, variables and addresses."""
 
+import argparse
 import ast
 import re
+import shlex
+import shutil
+import subprocess
 import tomllib
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import pytest
+from django.core.management import get_commands, load_command_class
+from django.urls import Resolver404, resolve
+
+from keyportal.api.urls import OPERATIONS
+from keyportal.gateway.bearer import KEY, MODELS
+from keyportal.gateway.endpoints import ENDPOINTS
+from keyportal.gateway.forward import PATH as VERIFY
 from keyportal.keys import scanning, secret
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for pattern in ("*.md", "docs/**/*.md", "deploy/*.md", "benchmarks/*.md")
+    for path in sorted(ROOT.glob(pattern))
+}
+README, CLI = PAGES["README.md"], PAGES["docs/cli.md"]
+BASH = shutil.which("bash") or "bash"
 READERS = {"_text", "_number", "_is_on", "_kept_secret", "_networks", "kept_secret"}
+# Of every Django command, and in no need of a description of its own.
+COMMON_OPTIONS = {
+    "--help",
+    "--version",
+    "--verbosity",
+    "--settings",
+    "--pythonpath",
+    "--traceback",
+    "--no-color",
+    "--force-color",
+    "--skip-checks",
+}
+DJANGO_COMMANDS = {"changepassword"}
+PREFIXES = {"/v1/", "/api/", "/api/v1/"}
 
 
-def variables_read() -> set[str]:
+def prose_of(text: str) -> str:
+    """Without fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def code_of(text: str) -> list[str]:
+    """What stands in single backticks, outside fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", prose_of(text))
+
+
+def blocks_of(text: str, language: str = r"\w*") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, heading: str) -> str:
+    """From this heading of the second level to the next one."""
+    found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, heading
+    return found[1]
+
+
+def rows_of(text: str) -> Iterator[list[str]]:
+    """The cells of each row of the tables in a text."""
+    for line in re.findall(r"^\| (.*) \|$", text, re.MULTILINE):
+        yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
+
+
+# Links.
+
+
+def anchors_of(text: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    page = ROOT / name
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", PAGES[name]):
+        path, _, anchor = link.partition("#")
+        target = page.parent.joinpath(path).resolve() if path else page
+        assert target.exists(), f"{name} links {link}"
+        if anchor:
+            assert anchor in anchors_of(target.read_text()), f"{name} links {link}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set(), ["README.md"]
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        for link in re.findall(r"\]\((?!https?://|#)([^)#]+\.md)", PAGES[name]):
+            target = str((ROOT / name).parent.joinpath(link).resolve().relative_to(ROOT))
+            if target not in reached:
+                waiting.append(target)
+    assert reached == set(PAGES)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_file_that_a_page_names_exists(name: str) -> None:
+    """Paths of modules are written from the repository's root, or below `keyportal/`."""
+    rooms = {path.name for path in (ROOT / "keyportal").iterdir() if path.is_dir()}
+    tops = rooms | {"keyportal", "tests", "templates", "static", "deploy", "benchmarks"}
+    paths = {code for code in code_of(PAGES[name]) if re.fullmatch(r"\w+/[\w./-]*", code)}
+    ours = {path for path in paths if path.partition("/")[0] in tops}
+    places = (ROOT, ROOT / "keyportal")
+    assert {path for path in ours if not any((place / path).exists() for place in places)} == set()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_table_has_two_rows_for_one_thing(name: str) -> None:
+    for table in re.findall(r"(?:^\|.*\n)+", PAGES[name], re.MULTILINE):
+        first = [row.split(" | ")[0] for row in table.splitlines()]
+        assert len(set(first)) == len(first), f"{name}: {first}"
+
+
+# Settings.
+
+
+@cache
+def variables_read() -> frozenset[str]:
     """What the code takes from the environment: the first argument of everything that reads it."""
-    return {
+    return frozenset(
         name
         for file in (ROOT / "keyportal").rglob("*.py")
         for call in ast.walk(ast.parse(file.read_text()))
         if isinstance(call, ast.Call) and _reads_environment(call.func) and call.args
         for name in [_constant(call.args[0])]
         if name
-    }
+    ) - {"DJANGO_SETTINGS_MODULE"}
 
 
 def _reads_environment(function: ast.expr) -> bool:
@@ -34,21 +153,21 @@ def _constant(argument: ast.expr) -> str:
     return value if isinstance(value, str) and value.isupper() else ""
 
 
-def make_targets() -> dict[str, str]:
-    found = re.findall(
-        r"^([a-z]+):[^=#\n]*(?:## (.+))?$", (ROOT / "Makefile").read_text(), re.MULTILINE
-    )
-    return {name: text for name, text in found if name not in {"serving", "developing"}}
-
-
-def test_the_readmes_table_lists_every_variable_and_no_other() -> None:
-    documented = set(re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))
-    assert documented == variables_read() - {"DJANGO_SETTINGS_MODULE"}
+def test_the_configuration_lists_every_variable_and_no_other() -> None:
+    page = PAGES["docs/configuration.md"]
+    documented = re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)
+    assert len(documented) == len(set(documented))
+    assert set(documented) == variables_read()
 
 
 def test_the_walk_finds_what_settings_read() -> None:
     expected = {"SECRET_KEY", "PORT", "DATABASE_URL", "KEYPORTAL_DATA", "KEYPORTAL_TRUSTED_PROXIES"}
     assert expected <= variables_read()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_variable_that_a_page_names_exists(name: str) -> None:
+    assert set(re.findall(r"\bKEYPORTAL_[A-Z_]+\b", PAGES[name])) <= variables_read()
 
 
 def test_make_runs_its_checks_without_any_setting_of_the_machine() -> None:
@@ -57,47 +176,214 @@ def test_make_runs_its_checks_without_any_setting_of_the_machine() -> None:
         (ROOT / "Makefile").read_text(),
         re.MULTILINE,
     )
-    ours = variables_read() - {"DJANGO_SETTINGS_MODULE"}
-    assert set(listed.replace("\\", "").split()) == ours | {"BUILD_NUMBER", "CI"}  # pytest's.
+    # The last two are pytest's.
+    assert set(listed.replace("\\", "").split()) == variables_read() | {"BUILD_NUMBER", "CI"}
+
+
+# Make.
+
+
+def make_targets() -> dict[str, str]:
+    """Each target with its line of help."""
+    targets = re.findall(
+        r"^([a-z]+):[^=#\n]*(?:## (.+))?$", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    return {name: text for name, text in targets if name not in {"serving", "developing"}}
 
 
 def test_every_make_target_has_a_help_line_and_is_documented() -> None:
     targets = make_targets()
     assert {"run", "test", "check", "format", "requirements"} <= set(targets)
-    documents = README + (ROOT / "CONTRIBUTING.md").read_text()
     for name, text in targets.items():
         assert text, f"make {name} has no help line"
-        assert name == "help" or f"make {name}" in documents
+        assert name == "help" or any(f"make {name}" in page for page in PAGES.values())
 
 
-def test_every_command_is_in_the_readme() -> None:
-    commands = (ROOT / "keyportal").glob("*/management/commands/[a-z]*.py")
-    assert [c.stem for c in commands if f"`{c.stem}" not in README] == []
+def test_every_make_call_in_a_page_can_be_made() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    known = variables_read() | set(re.findall(r"^([A-Z]+) \?=", makefile, re.MULTILINE))
+    for name, page in PAGES.items():
+        lines = [line for block in blocks_of(page, "sh") for line in block.splitlines()]
+        calls = [one for one in [*code_of(page), *lines] if re.match(r"make\s", one)]
+        for call in calls:
+            _, *arguments = shlex.split(call, comments=True)
+            for argument in arguments:
+                variable, is_set, _ = argument.partition("=")
+                assert variable in (known if is_set else make_targets()), f"{name}: {call}"
+
+
+# Commands.
+
+
+@cache
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """Called from a program, so that a mistake is raised as `CommandError`."""
+    loaded = load_command_class(get_commands()[command], command)
+    loaded._called_from_command_line = False
+    return loaded.create_parser("manage.py", command)
+
+
+def subparsers_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    names = {name for action in parser._actions for name in action.option_strings}
+    return {name for name in names if name.startswith("--")} - COMMON_OPTIONS
+
+
+def our_commands() -> list[str]:
+    files = (ROOT / "keyportal").glob("*/management/commands/[a-z]*.py")
+    return sorted(file.stem for file in files)
+
+
+def options_in(text: str) -> set[str]:
+    """Those that a text tells; the limits too, where it links their section."""
+    found = set(re.findall(r"`(--[a-z-]+)", text))
+    return found | options_in(section(CLI, "Limits")) if "(#limits)" in text else found
+
+
+def row_of(command: str) -> str:
+    rows = re.findall(rf"^\| `{command}[ `].*$", CLI, re.MULTILINE)
+    assert len(rows) == 1, f"docs/cli.md has {len(rows)} rows for {command}"
+    return str(rows[0])
+
+
+def test_every_command_is_documented_and_every_documented_command_exists() -> None:
+    documented = {
+        match[1] for cells in rows_of(CLI) if (match := re.match(r"`(?!--)(\w+)", cells[0]))
+    }
+    documented |= set(re.findall(r"^`(\w+) ", CLI, re.MULTILINE))
+    assert documented == {*our_commands(), *DJANGO_COMMANDS}
+
+
+@pytest.mark.parametrize("command", sorted({*our_commands()} - {"keys", "setpolicy"}))
+def test_every_option_of_a_command_is_documented(command: str) -> None:
+    assert options_in(row_of(command)) == options_of(parser_of(command))
+
+
+def test_every_option_of_setpolicy_is_documented() -> None:
+    assert options_in(section(CLI, "Policies")) == options_of(parser_of("setpolicy"))
+
+
+def test_every_option_of_keys_is_documented_with_its_subcommands() -> None:
+    subparsers = subparsers_of(parser_of("keys"))
+    documented: dict[str, set[str]] = {name: set() for name in subparsers}
+    text = section(CLI, "Keys")
+    assert set(re.findall(r"^\| `keys (\w+)", text, re.MULTILINE)) == set(subparsers)
+    for option, applies_to, _ in (cells for cells in rows_of(text) if len(cells) == 3):
+        whose = subparsers if applies_to == "all" else re.findall(r"`(\w+)`", applies_to)
+        for name in whose:
+            documented[name] |= options_in(option)
+    assert documented == {name: options_of(parser) for name, parser in subparsers.items()}
+
+
+def test_every_choice_of_an_option_is_documented() -> None:
+    known = {*code_of(CLI), *code_of(PAGES["docs/management-api.md"])}
+    for command in our_commands():
+        parser = parser_of(command)
+        for one in (parser, *subparsers_of(parser).values()):
+            for action in one._actions:
+                if isinstance(action, argparse._SubParsersAction) or not action.choices:
+                    continue
+                if COMMON_OPTIONS.isdisjoint(action.option_strings):
+                    assert set(action.choices) <= known, f"{command} {action.option_strings}"
+
+
+def manage_calls() -> list[tuple[str, str]]:
+    """Page and arguments of each complete call of manage.py in a block."""
+    return [
+        (name, call)
+        for name, page in PAGES.items()
+        for block in blocks_of(page)
+        for call in re.findall(r"manage\.py (.+)", block)
+    ]
+
+
+@pytest.mark.parametrize(("name", "call"), manage_calls())
+def test_every_call_of_a_command_can_be_made(name: str, call: str) -> None:
+    command, *arguments = shlex.split(call, comments=True)
+    parser_of(command).parse_args(arguments)
+
+
+def test_pages_name_no_other_commands() -> None:
+    for name, page in PAGES.items():
+        for command in re.findall(r"manage\.py ([a-z_]+)", page):
+            assert command in get_commands(), f"{name}: {command}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_shell_blocks_can_be_parsed(name: str) -> None:
+    for block in blocks_of(PAGES[name], "sh"):
+        checked = subprocess.run([BASH, "-n"], input=block, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
+
+
+# Addresses.
+
+
+def addresses_in(text: str) -> set[str]:
+    """Paths on a server of ours, in code and as whole addresses, without their query."""
+    blocks = "\n".join(blocks_of(text))
+    whole = re.findall(r"https?://(?:127\.0\.0\.1:8000|keys\.example\.com)(/[^\s'\"?`)]*)", text)
+    method, query = r"(?:[A-Z]+ )?", r"(?:\?.*)?"
+    named = [re.fullmatch(rf"{method}(/[\w.][\w./-]*){query}", code) for code in code_of(text)]
+    paths = {match[1] for match in named if match}
+    return {*whole, *paths, *re.findall(r"(?<=\s)(/(?:v1|api|leaks)/[\w./-]+)", blocks)}
+
+
+def is_served(path: str) -> bool:
+    if path in PREFIXES or path in {VERIFY, KEY, MODELS} or path in ENDPOINTS:
+        return True
+    if path.startswith("/v1"):
+        return path == "/v1"
+    try:
+        return resolve(path).url_name != "nowhere"
+    except Resolver404:
+        return False
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_address_in_a_page_is_served(name: str) -> None:
+    assert [path for path in addresses_in(PAGES[name]) if not is_served(path)] == []
+
+
+def test_an_address_that_is_not_served_is_seen() -> None:
+    text = "`/v1/nothing`, `GET /api/v1/nothing`, `/leaks/nothing?a=b`, `/admin/`"
+    assert {path for path in addresses_in(text) if not is_served(path)} == {
+        "/v1/nothing",
+        "/api/v1/nothing",
+        "/leaks/nothing",
+    }
+
+
+def test_every_endpoint_is_documented() -> None:
+    documented = set(code_of(PAGES["docs/calling-the-api.md"]))
+    assert {f"POST {path}" for path in ENDPOINTS} <= documented
+    assert {f"GET {MODELS}", f"GET {KEY}"} <= documented
+
+
+def test_every_operation_of_the_management_api_is_documented_with_its_scope() -> None:
+    documented: dict[str, str] = {}
+    for cells in rows_of(section(PAGES["docs/management-api.md"], "Operations")):
+        documented |= dict.fromkeys(re.findall(r"`([A-Z]+ [^`]+)`", cells[0]), cells[2])
+    declared = {f"{one.method} {one.path}": one for one in OPERATIONS}
+    assert set(documented) == set(declared)
+    for name, one in declared.items():
+        scopes = {*([one.scope.value] if one.scope else []), *(s.value for s in one.more)}
+        assert scopes <= set(code_of(documented[name])), name
+
+
+# Releases.
 
 
 def test_the_changelog_has_the_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    versions = re.findall(
-        r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
-    )
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", PAGES["CHANGELOG.md"], re.MULTILINE)
     assert versions[0] == project["version"]
-
-
-def test_every_file_that_the_documents_name_exists() -> None:
-    for document in ("README.md", "SECURITY.md", "CONTRIBUTING.md"):
-        text = (ROOT / document).read_text()
-        for path in re.findall(r"`((?:keyportal|tests|templates|static)/[\w./-]+)`", text):
-            assert (ROOT / path).exists(), f"{document} names {path}"
-        for link in re.findall(r"\]\((?!http|#)([^)]+)\)", text):
-            assert (ROOT / link.partition("#")[0]).exists(), f"{document} links {link}"
-
-
-def test_no_table_says_anything_twice() -> None:
-    for document in ("README.md", "SECURITY.md"):
-        text = (ROOT / document).read_text()
-        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-            first = [row.split(" | ")[0] for row in table.splitlines()]
-            assert len(set(first)) == len(first), f"{document}: {first}"
 
 
 def test_locks_hold_no_index_link_or_path() -> None:
@@ -107,7 +393,7 @@ def test_locks_hold_no_index_link_or_path() -> None:
 
 
 def test_the_format_of_keys_is_described_as_it_is() -> None:
-    described = (ROOT / "docs" / "key-format.md").read_text()
+    described = PAGES["docs/key-format.md"]
     pattern = scanning.github()
     assert f"\n{scanning.regex()}\n" in described
     for field in ("secret_format", "before_secret", "after_secret", "test_string"):
