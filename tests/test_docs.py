@@ -217,9 +217,8 @@ def test_every_make_call_in_a_page_can_be_made() -> None:
 
 @cache
 def parser_of(command: str) -> argparse.ArgumentParser:
-    """Called from a program, so that a mistake is raised as `CommandError`."""
+    """Raises `CommandError` for a mistake, as it is not called from the command line."""
     loaded = load_command_class(get_commands()[command], command)
-    loaded._called_from_command_line = False
     return loaded.create_parser("manage.py", command)
 
 
