@@ -30,6 +30,8 @@ NEEDS = {
     "keys:hand_over": Role.MEMBER,
     "keys:disable": Role.MEMBER,
     "keys:enable": Role.MEMBER,
+    "keys:manage": Role.ADMIN,
+    "keys:unmanage": Role.ADMIN,
     "keys:rotate": Role.MEMBER,
     "keys:end_old": Role.MEMBER,
     "keys:leaks": Role.VIEWER,
@@ -67,7 +69,7 @@ NOT_THERE = {
     "keys:preset_delete",
 }
 # What has no page of its own.
-ONLY_POSTED = {"activity:end_call"}
+ONLY_POSTED = {"activity:end_call", "keys:manage", "keys:unmanage"}
 # What is only read.
 ONLY_READ = {
     "keys:list",

@@ -51,5 +51,5 @@ def test_queries_stay_the_same_for_any_number_of_members(
     )
     client = sign_in(alice)
     client.get(MEMBERS)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(6):
         client.get(MEMBERS)
