@@ -126,7 +126,7 @@ def _part(stack: Stack) -> str:
     path = stack.frames[-1].rpartition("(")[2].removesuffix(")")
     if path.startswith("keyportal/"):
         return path
-    if "ASGIWorker.run" in stack.frames[-1]:
+    if "asyncio/runners.py" in stack.frames[-1]:
         return "uvloop, and what it asks of the system"
     return path.partition("/")[0]
 
