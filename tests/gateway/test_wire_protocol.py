@@ -291,12 +291,10 @@ def test_an_empty_header_is_not_joined_to_the_next(live: Server, key: str) -> No
 
 def test_what_follows_a_chunked_body_is_no_header(live: Server, key: str) -> None:
     chunked = ["Content-Type: application/json", "Transfer-Encoding: chunked"]
-    trailers = [f"Authorization: Bearer {key}\r\n\r\n".encode(), b"X: x\r\n" * 20_000]
-    for trailer, status in zip(trailers, (401, 431), strict=True):
-        with live.connect(timeout=30) as connection:
-            connection.send(head(f"POST {CHAT}", None, None, *chunked), b"2\r\n{}\r\n0\r\n")
-            connection.send(trailer)
-            assert connection.reply().status in {401, status}
+    with live.connect(timeout=30) as connection:
+        connection.send(head(f"POST {CHAT}", None, None, *chunked), b"2\r\n{}\r\n0\r\n")
+        connection.send(f"Authorization: Bearer {key}\r\n\r\n".encode())
+        assert connection.reply().status == 401
 
 
 def test_requests_before_one_that_can_not_be_read_are_answered(
