@@ -145,7 +145,7 @@ def test_anthropics_clients_may_ask(live: Server, bob: User, issue: Issue) -> No
 def test_there_is_nothing_to_change(live: Server, bob: User, issue: Issue, method: str) -> None:
     _, text = issue(bob)
     reply = live.request(method, KEY, key=text, body={"name": "mine"})
-    assert (reply.status, reply.headers["allow"]) == (405, "GET")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD")
 
 
 def test_nobody_reads_what_is_beneath_or_beside(live: Server, bob: User, issue: Issue) -> None:
