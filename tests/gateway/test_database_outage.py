@@ -61,7 +61,7 @@ def postgresql(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def keyportal(own_server: OwnServer, postgresql: Any) -> Server:
-    return own_server(workers=2, DATABASE_URL=postgresql.get_uri())
+    return own_server(Server, workers=2, DATABASE_URL=postgresql.get_uri())
 
 
 @pytest.fixture
