@@ -5,7 +5,7 @@ import sys
 
 from django.core.management import execute_from_command_line
 
-from keyportal.complaints import as_one_sentence, without_pool
+from keyportal.server.startup import as_one_sentence, without_pool
 
 if __name__ == "__main__":
     with as_one_sentence():

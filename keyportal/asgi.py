@@ -5,8 +5,8 @@ from typing import cast
 
 import django
 
-from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
-from keyportal.handler import Handler
+from keyportal.http.django_handler import Handler
+from keyportal.http.types import ASGIApp, Receive, Scope, Send
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
 django.setup(set_prefix=False)
@@ -14,12 +14,12 @@ portal = cast("ASGIApp", Handler())
 
 # What follows needs Django's settings and models, which the lines above have set up.
 from keyportal.api.forecourt import api_forecourt  # noqa: E402
-from keyportal.even import Even  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402
 from keyportal.gateway.forward import is_verification  # noqa: E402
+from keyportal.http.buffering import Forecourt  # noqa: E402
+from keyportal.http.constant_time import Even  # noqa: E402
+from keyportal.http.trusted_proxies import TrustedProxies  # noqa: E402
 from keyportal.keys.reports import ADDRESS, MAX_BYTES  # noqa: E402
-from keyportal.portal import Forecourt  # noqa: E402
-from keyportal.proxies import TrustedProxies  # noqa: E402
 from keyportal.scheduler import Scheduler  # noqa: E402
 
 # Their answers must not tell by their time whether there is such a key or account.

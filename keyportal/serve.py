@@ -24,8 +24,8 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from keyportal import data
-from keyportal.complaints import as_one_sentence, without_pool
+from keyportal import data_folder
+from keyportal.server.startup import as_one_sentence, without_pool
 
 START_LOCK = 0x6B6579  # "key": one number that all our starts on one PostgreSQL agree on.
 
@@ -36,7 +36,7 @@ def main() -> NoReturn:
     arguments = parser.parse_args()
     os.umask(0o077)  # The database and all else in the data folder are ours alone.
     with as_one_sentence():
-        data.prepare()  # Before the first setting is read: settings need the secrets.
+        data_folder.prepare()  # Before the first setting is read: settings need the secrets.
         without_pool()
         prepare(demo=arguments.demo)
     become_gunicorn()
@@ -91,7 +91,7 @@ def migrate() -> None:
 
 def collect_static_files() -> None:
     """Copying, hashing and compressing takes seconds, so only when a file has changed."""
-    mark = data.folder() / "static.fingerprint"
+    mark = data_folder.folder() / "static.fingerprint"
     manifest = Path(settings.STATIC_ROOT) / "staticfiles.json"
     fingerprint = static_fingerprint()
     if manifest.exists() and mark.exists() and mark.read_text() == fingerprint:
@@ -127,7 +127,7 @@ def announce_demo() -> None:
 def become_gunicorn() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    configuration = ["-c", "python:keyportal.gunicorn_conf"]
+    configuration = ["-c", "python:keyportal.server.gunicorn_conf"]
     os.execv(  # noqa: S606 - no shell, and nothing of it comes from outside
         sys.executable,
         [sys.executable, "-m", "gunicorn", *configuration, "keyportal.asgi:application"],
@@ -137,7 +137,7 @@ def become_gunicorn() -> NoReturn:
 @contextmanager
 def _one_start_at_a_time() -> Iterator[None]:
     """One on this data folder, and one on this database, whichever host it comes from."""
-    with (data.folder() / "start.lock").open("w") as lock, connection.cursor() as cursor:
+    with (data_folder.folder() / "start.lock").open("w") as lock, connection.cursor() as cursor:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if connection.vendor == "postgresql":
             # A migration may take its time, and another host's start waits for it.

@@ -16,7 +16,7 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
-from keyportal import data
+from keyportal import data_folder
 
 env = environ.Env()
 
@@ -40,8 +40,8 @@ def _words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-BASE_DIR = data.BASE_DIR
-DATA_DIR = data.folder()
+BASE_DIR = data_folder.BASE_DIR
+DATA_DIR = data_folder.folder()
 DEBUG = env.bool("DEBUG", default=False)
 LOG_LEVEL = _text("KEYPORTAL_LOG_LEVEL", "INFO").upper()
 if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
@@ -60,10 +60,10 @@ def _is_on(variable: str, default: str) -> bool:
 
 def _kept_secret(variable: str) -> str:
     """From the environment, else from the data folder, where the first `make run` put it."""
-    value = data.kept_secret(variable)
+    value = data_folder.kept_secret(variable)
     if not value and not DEBUG:
         raise ImproperlyConfigured(
-            f"{variable} is not set, and {DATA_DIR / data.KEPT[variable][0]} holds none. "
+            f"{variable} is not set, and {DATA_DIR / data_folder.KEPT[variable][0]} holds none. "
             f"Set the variable, or let `make run` make the file."
         )
     return value
@@ -154,6 +154,7 @@ TRUSTED_PROXIES = _networks("KEYPORTAL_TRUSTED_PROXIES")
 # What we are made of.
 
 INSTALLED_APPS = [
+    "keyportal",
     "keyportal.teams",
     "keyportal.activity",
     "keyportal.catalog",
@@ -175,7 +176,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "keyportal.static.AsyncWhiteNoiseMiddleware",
+    "keyportal.http.static_files.AsyncWhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -400,12 +401,12 @@ LOGGING = {
     "formatters": {
         # The last line of defence: whatever is logged, a key in it is cut to its public part.
         "redacting": {
-            "()": "keyportal.keys.secret.RedactingFormatter",
+            "()": "keyportal.server.logging.RedactingFormatter",
             "format": "{asctime} {levelname} {name}: {message}",
             "style": "{",
         }
     },
-    "filters": {"refusals": {"()": "keyportal.complaints.RefusalsInOneLine"}},
+    "filters": {"refusals": {"()": "keyportal.server.logging.RefusalsInOneLine"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "redacting"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from keyportal.asgi_types import Headers, Message, Scope
+from keyportal.http.types import Headers, Message, Scope
 
 
 def scope(

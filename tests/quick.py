@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from keyportal import gunicorn_conf
-from keyportal.gunicorn_conf import *  # noqa: F403
+from keyportal.server import gunicorn_conf
+from keyportal.server.gunicorn_conf import *  # noqa: F403
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # it goes first

@@ -175,7 +175,12 @@ class Server:
 class BareServer(Server):
     """Gunicorn alone, as a process manager starts it: nothing is prepared, nothing is migrated."""
 
-    module = ["gunicorn", "-c", "python:keyportal.gunicorn_conf", "keyportal.asgi:application"]
+    module = [
+        "gunicorn",
+        "-c",
+        "python:keyportal.server.gunicorn_conf",
+        "keyportal.asgi:application",
+    ]
 
 
 class SharedServer(BareServer):

@@ -7,7 +7,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from keyportal.asgi_types import Message, Receive, Scope, Send
+from keyportal.http.types import Message, Receive, Scope, Send
 from keyportal.server.protocol import MAX_HEAD_BYTES, Protocol
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

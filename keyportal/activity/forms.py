@@ -5,14 +5,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from keyportal.activity.models import Action
-from keyportal.activity.periods import (
-    CUSTOM,
-    DEFAULT_RANGE,
-    LONGEST,
-    RANGES,
-    Period,
-    custom,
-)
+from keyportal.activity.periods import CUSTOM, DEFAULT_RANGE, LONGEST, RANGES, Period, custom
 from keyportal.activity.report import Asked
 
 FIRST_YEAR, LAST_YEAR = 2000, 2100

@@ -6,14 +6,7 @@ from typing import NamedTuple
 from django.db.models import Q, Sum
 from django.utils import timezone
 
-from keyportal.activity.windows import (
-    LEASE_SECONDS,
-    Kind,
-    Lease,
-    Window,
-    window_end,
-    window_start,
-)
+from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window, window_end, window_start
 from keyportal.teams.limits import LABELS, Limits
 
 COUNTED = {

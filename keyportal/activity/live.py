@@ -8,8 +8,9 @@ from django.db import transaction
 from django.http import Http404
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, EndWish, Running
+from keyportal.activity.models import Action, AuditEvent
 from keyportal.activity.names import KeyName, key_names
+from keyportal.activity.running import EndWish, Running
 from keyportal.teams.models import Team, User
 
 

@@ -5,9 +5,9 @@ It has places of its own, so that programs that ask much keep no person waiting.
 
 from keyportal.api.problems import BY_STATUS, CONTENT_TYPE
 from keyportal.api.reading import MAX_BODY_BYTES
-from keyportal.asgi_types import ASGIApp, Headers
-from keyportal.headers import new_request_id
-from keyportal.portal import Forecourt
+from keyportal.http.buffering import Forecourt
+from keyportal.http.requests import new_request_id
+from keyportal.http.types import ASGIApp, Headers
 
 AT_ONCE = 4
 _TOLD = {

@@ -12,8 +12,8 @@ from django.views.decorators.debug import sensitive_variables
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.scopes import Scope
 from keyportal.keys import secret
-from keyportal.keys.models import SpentNonce
 from keyportal.keys.names import require_no_key, require_printable
+from keyportal.keys.nonces import SpentNonce
 from keyportal.keys.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.refusals import KeyRefused, NameTaken
 from keyportal.keys.secret import KeyString

@@ -25,7 +25,7 @@ from keyportal.api.problems import (
     Problem,
     Unavailable,
 )
-from keyportal.headers import new_request_id
+from keyportal.http.requests import new_request_id
 
 PREFIX = "/api/"
 JSON = "application/json"

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from keyportal.asgi_types import Headers
+from keyportal.http.types import Headers
 
 
 class BodyStream(Protocol):

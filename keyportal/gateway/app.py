@@ -6,7 +6,6 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from keyportal.asgi_types import Headers, Receive, Scope, Send
 from keyportal.catalog.models import LOOPBACK
 from keyportal.catalog.snapshot import Served, Target
 from keyportal.gateway import loopback
@@ -36,6 +35,7 @@ from keyportal.gateway.routing import Journey
 from keyportal.gateway.upload import Upload
 from keyportal.gateway.verdict import Verdict
 from keyportal.gateway.writer import Writer
+from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys.permissions import Endpoints
 
 SLOW_BODY_SECONDS = 1.0

@@ -1,10 +1,10 @@
 """Who calls: the bearer token of a request, and the middleware that asks for a verdict on it."""
 
-from keyportal.asgi_types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.gateway.admission import Admission
 from keyportal.gateway.errors import AddressNotAllowed, InvalidKey, MissingCredentials
 from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
+from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.keys import secret
 
 MODELS = "/v1/models"

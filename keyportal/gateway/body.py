@@ -6,7 +6,6 @@ from typing import NamedTuple
 import msgspec
 from django.conf import settings
 
-from keyportal.asgi_types import Receive, Scope
 from keyportal.gateway.errors import (
     BadRequest,
     BodyTooLarge,
@@ -14,7 +13,8 @@ from keyportal.gateway.errors import (
     SlowBody,
     UnsupportedMediaType,
 )
-from keyportal.headers import UNKNOWN, declared_length
+from keyportal.http.requests import UNKNOWN, declared_length
+from keyportal.http.types import Receive, Scope
 
 JSON = b"application/json"
 BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.

@@ -7,7 +7,6 @@ import time
 
 from django.conf import settings
 
-from keyportal.asgi_types import ASGIApp, Headers, Message, Receive, Scope, Send
 from keyportal.gateway.errors import (
     ClientGone,
     GatewayError,
@@ -18,9 +17,9 @@ from keyportal.gateway.errors import (
 )
 from keyportal.gateway.events import is_event_stream
 from keyportal.gateway.flight import Call
-from keyportal.headers import declared_length, new_request_id
+from keyportal.http.requests import declared_length, new_request_id, read_on
+from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 from keyportal.keys import secret
-from keyportal.lingering import read_on
 
 SMALL_BODY = 64 * 1024
 # A refused key costs little, and so much of the core could go to whoever fires bad ones: each

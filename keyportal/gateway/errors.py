@@ -42,7 +42,7 @@ from typing import ClassVar
 
 import msgspec
 
-from keyportal.asgi_types import Headers
+from keyportal.http.types import Headers
 
 REALM = 'Bearer realm="keyportal"'
 ANTHROPIC = "/v1/messages"  # Here and beneath, callers read Anthropic's shape.

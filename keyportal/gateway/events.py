@@ -1,7 +1,7 @@
 """Server-sent events, cut where they end, so that an error event may follow wherever one breaks."""
 
-from keyportal.asgi_types import Headers
 from keyportal.gateway.answer import BodyStream
+from keyportal.http.types import Headers
 
 EVENT_STREAM = b"text/event-stream"
 LARGEST_EVENT = 1024 * 1024  # Bytes; nothing larger is held back for its end.

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 from django.conf import settings
 
-from keyportal.asgi_types import Scope
 from keyportal.gateway.admission import Admission
 from keyportal.gateway.batch import Admitted
 from keyportal.gateway.errors import ClientGone, GatewayError, InvalidKey, Overloaded, Unavailable
 from keyportal.gateway.usage import Tally
+from keyportal.http.types import Scope
 
 REJUDGE_SECONDS = 1.0
 STUCK_SECONDS = 300.0

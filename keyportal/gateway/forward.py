@@ -12,7 +12,6 @@ import time
 
 from django.conf import settings
 
-from keyportal.asgi_types import Headers, Receive, Scope, Send
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway import original
 from keyportal.gateway.admission import Admission
@@ -35,7 +34,8 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.flush import Use
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.verdict import Verdict
-from keyportal.headers import declared_length, new_request_id
+from keyportal.http.requests import declared_length, new_request_id
+from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import secret
 from keyportal.keys.permissions import Endpoints
 

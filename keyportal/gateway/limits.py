@@ -5,8 +5,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from keyportal.activity.windows import Kind, key_subject, team_subject
-from keyportal.asgi_types import Headers
 from keyportal.gateway.errors import GatewayError, InsufficientQuota, RateLimitExceeded
+from keyportal.http.types import Headers
 from keyportal.teams.limits import UNLIMITED, Limits
 
 Key = tuple[str, int]

@@ -7,9 +7,9 @@ told at all must be allowed: a caller who adds a header can only lose by it.
 import re
 from urllib.parse import unquote
 
-from keyportal.asgi_types import Headers, Scope
 from keyportal.gateway.bearer import KEY, MODELS
 from keyportal.gateway.endpoints import ENDPOINTS
+from keyportal.http.types import Headers, Scope
 
 MODEL = b"x-keyportal-model"
 # Traefik and Caddy, nginx as we document it, nginx in Kubernetes.

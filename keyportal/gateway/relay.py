@@ -4,7 +4,6 @@ import logging
 import time
 from typing import NamedTuple
 
-from keyportal.asgi_types import Headers, Send
 from keyportal.catalog.models import is_link_local
 from keyportal.catalog.snapshot import Target
 from keyportal.gateway.answer import Answer, BodyStream
@@ -19,6 +18,7 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.events import WholeEvents, is_event_stream
 from keyportal.gateway.flight import Call
 from keyportal.gateway.messages import Failure, Silent, Streamed, Unreached
+from keyportal.http.types import Headers, Send
 
 # The caller's Authorization, Cookie, Host and X-Forwarded-* are not here, and never will be.
 REQUEST_HEADERS = frozenset(

@@ -9,11 +9,7 @@ from typing import Self
 from keyportal.catalog import health
 from keyportal.catalog.snapshot import Target
 from keyportal.gateway.answer import Answer
-from keyportal.gateway.errors import (
-    UpstreamFailed,
-    UpstreamTimedOut,
-    UpstreamUnreached,
-)
+from keyportal.gateway.errors import UpstreamFailed, UpstreamTimedOut, UpstreamUnreached
 
 
 def pick(targets: Sequence[Target]) -> Target:

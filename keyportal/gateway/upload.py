@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator
 from tempfile import SpooledTemporaryFile
 from typing import Self
 
-from keyportal.asgi_types import Receive, Scope
 from keyportal.gateway.body import Incoming, accept
 from keyportal.gateway.messages import Streamed
 from keyportal.gateway.multipart import MEDIA_TYPE, Form
+from keyportal.http.types import Receive, Scope
 
 IN_MEMORY = 256 * 1024  # Bytes; a larger form is on disk.
 BLOCK = 64 * 1024

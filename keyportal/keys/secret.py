@@ -11,7 +11,6 @@ slow hash would only slow the gateway, and a pepper would only be one more thing
 """
 
 import hashlib
-import logging
 import re
 import secrets
 import string
@@ -134,13 +133,6 @@ def pattern(prefixes: tuple[str, ...]) -> str:
     """The shape of a key, as a regular expression of the kind that all engines understand."""
     length = PUBLIC_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
     return rf"(?:{_either(prefixes)})[0-9A-Za-z]{{{length}}}"
-
-
-class RedactingFormatter(logging.Formatter):
-    """The last line of defence for the logs: nothing is written before `redact` has seen it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
 
 
 def _random(length: int) -> str:

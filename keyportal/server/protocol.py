@@ -19,7 +19,6 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from keyportal.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from keyportal.gateway.errors import (
     AddressTooLong,
     GatewayError,
@@ -27,7 +26,8 @@ from keyportal.gateway.errors import (
     Malformed,
     Overloaded,
 )
-from keyportal.headers import new_request_id
+from keyportal.http.requests import new_request_id
+from keyportal.http.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_TARGET_BYTES = 8 * 1024
 MAX_HEAD_BYTES = 64 * 1024

@@ -72,7 +72,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped base
         "interface": "asgi3",
         "lifespan": "on",
         "loop": "uvloop",
-        # Whom X-Forwarded-* may come from is decided by keyportal.proxies; uvicorn trusts nobody.
+        # `keyportal.http.trusted_proxies` alone decides whose X-Forwarded-* headers count.
         "proxy_headers": False,
         "server_header": False,
         "ws": "none",

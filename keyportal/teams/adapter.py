@@ -29,7 +29,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         return False
 
     def get_client_ip(self, request: HttpRequest) -> str:
-        """The peer, or whom a trusted proxy speaks for: `keyportal.proxies` has decided already.
+        """The client's address, as `keyportal.http.trusted_proxies` has found it.
 
         allauth's own rule reads X-Forwarded-For, which anyone can send.
         """

@@ -12,7 +12,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from keyportal.activity import calls
 from keyportal.activity.calls import Place
-from keyportal.activity.models import Call
+from keyportal.activity.usage import Call
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 

@@ -10,9 +10,8 @@ from pytest_django import DjangoAssertNumQueries
 
 from keyportal.activity import impact as module
 from keyportal.activity.impact import Many, impact
-from keyportal.activity.models import Call
 from keyportal.activity.periods import Step
-from keyportal.activity.usage import Usage
+from keyportal.activity.usage import Call, Usage
 from keyportal.teams.models import Team
 
 KEY = "AbCd1234"

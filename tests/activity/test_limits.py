@@ -6,8 +6,8 @@ import pytest
 from django.utils import timezone
 
 from keyportal.activity.limits import uses
-from keyportal.activity.models import Action, AuditEvent, Lease, Window
-from keyportal.activity.windows import Kind, window_end, window_start
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.windows import Kind, Lease, Window, window_end, window_start
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits
 
 SUBJECT = "key:AbCd1234"

@@ -11,7 +11,8 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.activity.models import Action, AuditEvent, EndWish, Running
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.running import EndWish, Running
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 

@@ -11,9 +11,8 @@ import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.activity.models import UsageDay
 from keyportal.activity.periods import Step
-from keyportal.activity.usage import Usage
+from keyportal.activity.usage import Usage, UsageDay
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 

@@ -11,8 +11,8 @@ from django.test import Client
 from django.utils import timezone
 
 from keyportal.activity.impact import impact
-from keyportal.activity.models import Call, UsageDay
 from keyportal.activity.periods import Step
+from keyportal.activity.usage import Call, UsageDay
 from keyportal.teams.models import Team, User
 from tests.speed import takes
 

@@ -10,7 +10,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Window
+from keyportal.activity.windows import Window
 from keyportal.api import rates
 from keyportal.api.models import ManagementKey
 from keyportal.teams.models import User

@@ -18,7 +18,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from keyportal.activity.models import Window
+from keyportal.activity.windows import Window
 from keyportal.api.openapi import document_of
 from keyportal.api.operations import PATH_PARTS
 from keyportal.api.problems import BY_STATUS

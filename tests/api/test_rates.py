@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyportal.activity.models import Window
+from keyportal.activity.windows import Window
 from keyportal.api import rates
 from keyportal.keys import secret
 from keyportal.teams.models import User

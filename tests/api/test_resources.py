@@ -5,7 +5,8 @@ from typing import Any
 
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, UsageDay
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.usage import UsageDay
 from keyportal.api.scopes import Scope
 from keyportal.catalog.models import Route, ServedModel
 from keyportal.teams.limits import Limits

@@ -7,8 +7,8 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, expect
 
-from keyportal.activity.models import UsageDay, UsageHour
 from keyportal.activity.periods import Step
+from keyportal.activity.usage import UsageDay, UsageHour
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import leaks
 from keyportal.keys.changes import disable

@@ -9,11 +9,14 @@ from axe_playwright_python.base import AXE_SCRIPT
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, ViewportSize, expect
 
-from keyportal.activity.models import Call, Running, Tombstone, UsageDay, UsageHour
+from keyportal.activity.models import Tombstone
 from keyportal.activity.periods import Step
+from keyportal.activity.running import Running
+from keyportal.activity.usage import Call, UsageDay, UsageHour
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.models import ApiKey, Preset, Secret
+from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Permissions
+from keyportal.keys.presets import Preset
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User

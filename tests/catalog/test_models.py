@@ -6,13 +6,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from keyportal.catalog.models import (
-    CatalogVersion,
-    Route,
-    ServedModel,
-    Upstream,
-    validate_base_url,
-)
+from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream, validate_base_url
 from keyportal.teams.models import Team
 
 

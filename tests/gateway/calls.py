@@ -3,12 +3,12 @@
 import asyncio
 from typing import Any, cast
 
-from keyportal.asgi_types import Headers
 from keyportal.gateway.admission import Admission
 from keyportal.gateway.batch import Admitted
 from keyportal.gateway.flight import Call
 from keyportal.gateway.limits import Accounts, Allowance
 from keyportal.gateway.verdict import Verdict
+from keyportal.http.types import Headers
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import NamePatterns
 from tests.asgi import scope

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pytest
 from django.utils import timezone
 
-from keyportal.activity.models import Action, Alarm, AuditEvent
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.sightings import Alarm
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import secret
 from keyportal.keys.models import ApiKey

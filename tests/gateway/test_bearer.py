@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyportal.asgi_types import Headers, Receive, Scope, Send
 from keyportal.gateway.admission import Admission
 from keyportal.gateway.batch import Admitted
 from keyportal.gateway.bearer import BearerAuthMiddleware, bearer_token
@@ -22,6 +21,7 @@ from keyportal.gateway.flight import Call, Flight
 from keyportal.gateway.metering import Meter
 from keyportal.gateway.verdict import Verdict
 from keyportal.gateway.writer import Writer
+from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import secret
 from tests.asgi import Client, scope
 from tests.speed import takes

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from keyportal.asgi_types import Headers
 from keyportal.gateway import body as module
 from keyportal.gateway.body import read_body, read_call
 from keyportal.gateway.errors import (
@@ -20,6 +19,7 @@ from keyportal.gateway.errors import (
     SlowBody,
     UnsupportedMediaType,
 )
+from keyportal.http.types import Headers
 from tests.asgi import Client, scope
 
 JSON = (b"content-type", b"application/json")

@@ -11,22 +11,13 @@ from django.db import OperationalError, connections, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from keyportal.activity.models import (
-    Call,
-    EndWish,
-    Flush,
-    Lease,
-    Running,
-    UsageDay,
-    UsageHour,
-    UsageMinute,
-    Window,
-)
-from keyportal.activity.windows import Kind
+from keyportal.activity.running import EndWish, Running
+from keyportal.activity.usage import Call, Flush, UsageDay, UsageHour, UsageMinute
+from keyportal.activity.windows import Kind, Lease, Window
 from keyportal.gateway import cleaning as module
 from keyportal.gateway.cleaning import SLICE, Cleaner
 from keyportal.gateway.writer import ALIAS, Writer
-from keyportal.keys.models import Reminder
+from keyportal.keys.reminders import Reminder
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 

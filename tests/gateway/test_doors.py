@@ -6,8 +6,8 @@ from typing import cast
 import pytest
 
 from keyportal.asgi import Doors, application
-from keyportal.asgi_types import Message, Receive, Scope, Send
 from keyportal.gateway.app import Gateway
+from keyportal.http.types import Message, Receive, Scope, Send
 from tests.asgi import Client, scope
 
 

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 from pytest_django import Settings
 
-from keyportal import lingering
-from keyportal.asgi_types import Headers, Receive, Scope, Send
 from keyportal.gateway.edge import UNAUTHORIZED_SECONDS, Edge
 from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
+from keyportal.http import requests
+from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import secret
 from tests.asgi import Client, scope
 
@@ -215,7 +215,7 @@ def test_a_large_body_is_answered_first_and_then_read_on(headers: Headers) -> No
 def test_a_body_that_never_ends_is_not_waited_for(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lingering, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(requests, "LINGER_SECONDS", 0.05)
     began = time.monotonic()
     client = serve(refusing(InvalidKey()), Client(*[b"x"] * 1000, pause=0.01), length(size))
     assert time.monotonic() - began < 8  # All of it would take ten seconds.
@@ -227,7 +227,7 @@ def test_a_body_that_never_ends_is_not_waited_for(
 def test_a_client_that_waits_for_leave_to_send_its_body_is_answered_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lingering, "LINGER_SECONDS", 2)
+    monkeypatch.setattr(requests, "LINGER_SECONDS", 2)
     client = Watched(b"x", pause=60)
     serve(refusing(InvalidKey()), client, [*length(1), (b"expect", b"100-continue")])
     assert client.status == 401
@@ -241,7 +241,7 @@ def test_a_client_that_hangs_up_while_it_is_refused_is_no_error() -> None:
 
 
 def test_a_body_that_was_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lingering, "LINGER_SECONDS", 60)
+    monkeypatch.setattr(requests, "LINGER_SECONDS", 60)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -9,10 +9,10 @@ from importlib import import_module
 import pytest
 
 from keyportal import gateway
-from keyportal.asgi_types import Headers
 from keyportal.gateway import errors
 from keyportal.gateway.bearer import bearer_token
 from keyportal.gateway.errors import GatewayError
+from keyportal.http.types import Headers
 
 pytestmark = pytest.mark.any_database
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from keyportal.activity.models import Call
+from keyportal.activity.usage import Call
 from keyportal.catalog.models import ServedModel
 from keyportal.gateway import original
 from keyportal.gateway.edge import UNAUTHORIZED_SECONDS

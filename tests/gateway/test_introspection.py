@@ -9,8 +9,8 @@ import pytest
 from django.db import connection as database
 from django.utils import timezone
 
-from keyportal.activity.models import Call, Window
-from keyportal.activity.windows import Kind
+from keyportal.activity.usage import Call
+from keyportal.activity.windows import Kind, Window
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import Changes, change, disable
 from keyportal.keys.models import ApiKey, Secret

@@ -15,8 +15,7 @@ import openai
 import pytest
 from django.db.models import QuerySet
 
-from keyportal.activity.models import Window
-from keyportal.activity.windows import key_subject
+from keyportal.activity.windows import Window, key_subject
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User

@@ -15,9 +15,9 @@ from django.db.models import Sum
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyportal.activity.models import Call as CallRow
-from keyportal.activity.models import Tombstone, UsageDay, UsageHour, UsageMinute
-from keyportal.activity.usage import LATENCY_COLUMNS
+from keyportal.activity.models import Tombstone
+from keyportal.activity.usage import LATENCY_COLUMNS, UsageDay, UsageHour, UsageMinute
+from keyportal.activity.usage import Call as CallRow
 from keyportal.gateway import flush as writing
 from keyportal.gateway import metering as module
 from keyportal.gateway.errors import InvalidKey

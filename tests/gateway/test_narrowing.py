@@ -10,7 +10,8 @@ import pytest
 from django.db.models import Sum
 from django.utils import timezone
 
-from keyportal.activity.models import Sighting, Window
+from keyportal.activity.sightings import Sighting
+from keyportal.activity.windows import Window
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.catalog.models import ServedModel

@@ -18,13 +18,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
-from tests.gateway.doors import (
-    CLIENT,
-    Door,
-    changed,
-    is_refused_as_on_v1,
-    require_refusals_of_v1,
-)
+from tests.gateway.doors import CLIENT, Door, changed, is_refused_as_on_v1, require_refusals_of_v1
 from tests.nginx import nginx
 from tests.proxies import make_certificate
 from tests.serving import CHAT, Server, chat_body, free_port

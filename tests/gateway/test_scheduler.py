@@ -18,9 +18,10 @@ from pytest_django import Settings
 
 from keyportal import scheduler as module
 from keyportal.keys import chores
-from keyportal.keys.chores import PERIOD, TURN
+from keyportal.keys.chores import PERIOD, TURN, Chore
 from keyportal.keys.expiry import remind
-from keyportal.keys.models import ApiKey, Chore, Reminder
+from keyportal.keys.models import ApiKey
+from keyportal.keys.reminders import Reminder
 from keyportal.notifications.models import QueuedMail
 from keyportal.scheduler import MAIL_SECONDS, Scheduler
 from keyportal.teams.models import User

@@ -14,15 +14,10 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from keyportal.activity.addresses import network_of
-from keyportal.activity.models import (
-    Action,
-    Alarm,
-    AuditEvent,
-    Look,
-    Sighting,
-    UsageDay,
-)
-from keyportal.activity.models import Call as CallRow
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.sightings import Alarm, Look, Sighting
+from keyportal.activity.usage import Call as CallRow
+from keyportal.activity.usage import UsageDay
 from keyportal.gateway import metering
 from keyportal.gateway import watch as module
 from keyportal.gateway.cleaning import Cleaner

@@ -8,9 +8,9 @@ from http import HTTPStatus
 
 import pytest
 
-from keyportal import gunicorn_conf
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
+from keyportal.server import gunicorn_conf
 from keyportal.teams.models import User
 from tests.serving import CHAT, Connection, Server, chat_body, head, wait_until
 from tests.upstream import Upstream as FakeUpstream

@@ -6,8 +6,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, Call, Tombstone, UsageHour
+from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.activity.periods import Step
+from keyportal.activity.usage import Call, UsageHour
 from keyportal.keys import bulk
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User

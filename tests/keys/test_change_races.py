@@ -21,13 +21,7 @@ from keyportal.keys import leaks, secret
 from keyportal.keys.changes import Changes, change, disable, enable, hand_over
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Permissions
-from keyportal.keys.refusals import (
-    AlreadyRotating,
-    Managed,
-    NameTaken,
-    NotAMember,
-    PolicyBroken,
-)
+from keyportal.keys.refusals import AlreadyRotating, Managed, NameTaken, NotAMember, PolicyBroken
 from keyportal.keys.reports import OPERATOR, Found, Report
 from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
 from keyportal.keys.secret import KeyString

@@ -12,8 +12,9 @@ from django.test import Client
 from keyportal.activity.models import AuditEvent
 from keyportal.keys.changes import Changes, change, disable
 from keyportal.keys.limits import limit_key
-from keyportal.keys.models import ApiKey, Preset
+from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.presets import Preset
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy

@@ -9,8 +9,9 @@ from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.create_form import CreateForm
-from keyportal.keys.models import ApiKey, Preset
+from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import EVERYTHING, Endpoints, Permissions
+from keyportal.keys.presets import Preset
 from keyportal.keys.refusals import PolicyBroken
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy

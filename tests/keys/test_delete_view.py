@@ -6,8 +6,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, Call, UsageHour
+from keyportal.activity.models import Action, AuditEvent
 from keyportal.activity.periods import Step
+from keyportal.activity.usage import Call, UsageHour
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Team, User
 

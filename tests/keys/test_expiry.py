@@ -15,7 +15,8 @@ from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys import expiry, mail
 from keyportal.keys.changes import Changes, change, disable, enable
 from keyportal.keys.expiry import remind
-from keyportal.keys.models import ApiKey, Reminder
+from keyportal.keys.models import ApiKey
+from keyportal.keys.reminders import Reminder
 from keyportal.teams.models import Membership, Team, User
 from tests.post import Sink
 

@@ -16,7 +16,8 @@ from pytest_django import Settings
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.expiry import remind
-from keyportal.keys.models import ApiKey, Reminder
+from keyportal.keys.models import ApiKey
+from keyportal.keys.reminders import Reminder
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import User
 from tests.serving import database_url

@@ -12,8 +12,10 @@ from pytest_django import DjangoAssertNumQueries
 
 from keyportal.activity import addresses
 from keyportal.activity.addresses import new_networks
-from keyportal.activity.models import Call, Look, Tombstone, UsageDay
+from keyportal.activity.models import Tombstone
 from keyportal.activity.periods import Step
+from keyportal.activity.sightings import Look
+from keyportal.activity.usage import Call, UsageDay
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.findings import ACTS, MENDING, Finding
 from keyportal.keys.health import health

@@ -8,8 +8,8 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Call, UsageDay
 from keyportal.activity.periods import Step
+from keyportal.activity.usage import Call, UsageDay
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Team, User

@@ -8,7 +8,8 @@ from django.db import IntegrityError, connection, transaction
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys import secret
-from keyportal.keys.models import ApiKey, Secret, SpentNonce
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.nonces import SpentNonce
 from keyportal.keys.refusals import AlreadyCreated, KeyLimitReached, NameTaken
 from keyportal.teams.models import Team, User
 

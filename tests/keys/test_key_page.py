@@ -8,9 +8,10 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.activity.models import Action, AuditEvent, UsageDay, Window
+from keyportal.activity.models import Action, AuditEvent
 from keyportal.activity.periods import Step
-from keyportal.activity.windows import Kind, window_start
+from keyportal.activity.usage import UsageDay
+from keyportal.activity.windows import Kind, Window, window_start
 from keyportal.keys.badges import badges
 from keyportal.keys.changes import Changes, change
 from keyportal.keys.models import ApiKey, Secret

@@ -7,8 +7,8 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, Window
-from keyportal.activity.windows import Kind, window_start
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.windows import Kind, Window, window_start
 from keyportal.keys.limits import AboveCeiling, limit_key
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits

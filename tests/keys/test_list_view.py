@@ -13,8 +13,8 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.activity.models import UsageDay
 from keyportal.activity.periods import Step
+from keyportal.activity.usage import UsageDay
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.permissions import Permissions
 from keyportal.keys.rotation import Grace, rotate

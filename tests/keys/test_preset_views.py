@@ -7,9 +7,8 @@ import pytest
 from django.test import Client
 
 from keyportal.activity.models import Action, AuditEvent
-from keyportal.keys.models import Preset
 from keyportal.keys.permissions import Endpoints, Permissions
-from keyportal.keys.presets import keep, locked_preset
+from keyportal.keys.presets import Preset, keep, locked_preset
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from keyportal.keys import secret
+from keyportal.server.logging import RedactingFormatter
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Made once and written down, with checksums computed apart from our code: see the test below.
@@ -162,7 +163,7 @@ def test_the_logs_never_hold_a_key() -> None:
         record = logging.LogRecord(
             "n", logging.ERROR, "p", 1, "%s", (text,), (type(error), error, error.__traceback__)
         )
-    written = secret.RedactingFormatter("{message}", style="{").format(record)
+    written = RedactingFormatter("{message}", style="{").format(record)
     assert "ValueError" in written
     assert text[14:] not in written
 
@@ -193,7 +194,7 @@ def test_a_key_in_a_url_is_taken_out_however_it_is_escaped(way: str, prefix: str
     record = logging.LogRecord(
         "n", logging.INFO, "p", 1, "GET /v1/%s?a=%%20b", (WAYS[way](key.text),), None
     )
-    written = secret.RedactingFormatter("{message}", style="{").format(record)
+    written = RedactingFormatter("{message}", style="{").format(record)
     assert written.endswith("…?a=%20b")
     for _ in range(3):
         written = unquote(written)

@@ -17,13 +17,7 @@ from keyportal.keys.changes import locked
 from keyportal.keys.limits import AboveCeiling
 from keyportal.keys.models import ApiKey
 from keyportal.keys.names import plain_lines, require_no_key, require_printable
-from keyportal.keys.refusals import (
-    AlreadyRotating,
-    Managed,
-    NameTaken,
-    NotAMember,
-    PolicyBroken,
-)
+from keyportal.keys.refusals import AlreadyRotating, Managed, NameTaken, NotAMember, PolicyBroken
 from keyportal.keys.tags import read_tags
 from keyportal.teams.access import may_change
 from keyportal.teams.models import User

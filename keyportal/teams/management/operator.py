@@ -11,7 +11,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from keyportal.complaints import without_keys
+from keyportal.keys.secret import redact
 from keyportal.teams.limits import LABELS, Limits, validate
 from keyportal.teams.models import Membership, Team, User
 
@@ -20,7 +20,7 @@ class OperatorParser(CommandParser):
     """Names what it can't read, with its keys cut."""
 
     def error(self, message: str) -> Any:
-        super().error(without_keys(message))
+        super().error(redact(message))
 
 
 class OperatorCommand(BaseCommand):
@@ -34,16 +34,16 @@ class OperatorCommand(BaseCommand):
         try:
             return super().execute(*args, **options)
         except ValidationError as error:
-            raise CommandError(without_keys(_sentence(error))) from None
+            raise CommandError(redact(_sentence(error))) from None
         except CommandError as error:
-            if (told := without_keys(str(error))) == str(error):
+            if (told := redact(str(error))) == str(error):
                 raise
             # Without the first, which `--traceback` would show as the cause.
             raise CommandError(told, returncode=error.returncode) from None
 
     def note(self, text: str) -> None:
         """For the person, and not for the script that reads the result."""
-        self.stderr.write(without_keys(text), self.style.NOTICE)
+        self.stderr.write(redact(text), self.style.NOTICE)
 
 
 def team_named(slug: str) -> Team:

@@ -7,11 +7,7 @@ from django.db import transaction
 from keyportal.catalog import discovery
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.models import NameBelongsElsewhere, ServedModel, Upstream
-from keyportal.teams.management.operator import (
-    OperatorCommand,
-    from_environment,
-    team_named,
-)
+from keyportal.teams.management.operator import OperatorCommand, from_environment, team_named
 from keyportal.teams.models import Team
 
 FIELDS = ("base_url", "encrypted_credential", "connect_timeout", "read_timeout")

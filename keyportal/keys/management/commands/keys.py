@@ -7,10 +7,10 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.complaints import without_keys
 from keyportal.keys.management.acts import ACTS, Outcome, no_such
 from keyportal.keys.models import ApiKey
 from keyportal.keys.refusals import KeyRefused
+from keyportal.keys.secret import redact
 from keyportal.teams.management.operator import OperatorCommand
 
 
@@ -22,7 +22,7 @@ class Command(OperatorCommand):
         try:
             super().run_from_argv(argv)
         except CommandError as error:
-            self.stderr.write(f"CommandError: {without_keys(str(error))}")
+            self.stderr.write(f"CommandError: {redact(str(error))}")
             sys.exit(error.returncode)
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:

@@ -7,8 +7,8 @@ import pytest
 from asgiref.sync import async_to_sync
 from pytest_django import Settings
 
-from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
-from keyportal.proxies import TrustedProxies
+from keyportal.http.trusted_proxies import TrustedProxies
+from keyportal.http.types import ASGIApp, Receive, Scope, Send
 
 Ask = Callable[..., tuple[str, str]]
 NETWORKS = ("10.0.0.0/8", "127.0.0.1", "fd00::/8")

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from keyportal.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from keyportal.http.types import ASGIApp, Message, Receive, Scope, Send
 
 STRETCH_SECONDS = 0.25  # Many times what the work takes, so that nearly all fits into the first.
 

@@ -1,19 +1,23 @@
-"""Requests as the portal and the management API read them: whatever a header says, it is a request.
+"""Django as the portal and the management API run it: what a page needed is free once it is made.
 
-Django takes offence at some of what callers may write into Content-Type, Accept and the query,
-where no view and no handler of errors could answer yet: that would be a failure of ours in the log,
-and a broken connection or an empty answer for whoever asked.
+Django gives a request's connection to the database back when the answer has been sent. There are
+eight, and how long sending takes, the reader decides: a few who read nothing, and who need not even
+sign in, would leave everybody else none.
 """
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import IO, Any
 from urllib.parse import quote_from_bytes
 
-from django.core.handlers.asgi import ASGIRequest
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.db import close_old_connections
 from django.http.request import MediaType
+from django.http.response import HttpResponseBase
 from django.utils.functional import cached_property
 from django.utils.http import parse_header_parameters
 
-from keyportal.asgi_types import Scope
+from keyportal.http.types import Scope
 
 ASCII = bytes(range(128))
 
@@ -42,3 +46,21 @@ class Request(ASGIRequest):
             return super().accepted_types
         except ValueError:
             return [MediaType("*/*")]
+
+
+# As `Send`, whose messages Django doesn't promise to leave as they are.
+Sending = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+class Handler(ASGIHandler):
+    request_class = Request
+
+    async def send_response(self, response: HttpResponseBase, send: Sending) -> None:
+        """What is streamed may still ask the database while it is sent, and keeps its connection.
+
+        Django's own `request_finished` comes after sending, as ever, and finds nothing to close.
+        """
+        if not response.streaming:
+            # In the request's own thread, where its connection is.
+            await sync_to_async(close_old_connections)()
+        await super().send_response(response, send)

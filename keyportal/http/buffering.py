@@ -10,9 +10,8 @@ neither the gateway nor the next person nor the stop of the server.
 import asyncio
 from collections.abc import Callable
 
-from keyportal.asgi_types import ASGIApp, Headers, Message, Receive, Scope, Send
-from keyportal.headers import declared_length
-from keyportal.lingering import read_on
+from keyportal.http.requests import declared_length, read_on
+from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 
 # A form here is a few hundred bytes. Django would spool any size to disk before looking at it.
 MAX_FORM_BYTES = 1024 * 1024

@@ -5,8 +5,8 @@ import selectors
 
 import pytest
 
-from keyportal.asgi_types import Message, Receive, Scope, Send
-from keyportal.even import STRETCH_SECONDS, Even
+from keyportal.http.constant_time import STRETCH_SECONDS, Even
+from keyportal.http.types import Message, Receive, Scope, Send
 from tests.asgi import Client, scope
 
 

@@ -8,7 +8,7 @@ import ipaddress
 
 from django.conf import settings
 
-from keyportal.asgi_types import ASGIApp, Receive, Scope, Send
+from keyportal.http.types import ASGIApp, Receive, Scope, Send
 
 
 class TrustedProxies:

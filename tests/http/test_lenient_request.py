@@ -6,7 +6,7 @@ from io import BytesIO
 import pytest
 
 from keyportal import asgi
-from keyportal.headed import Request
+from keyportal.http.django_handler import Request
 from tests.asgi import Client, scope
 
 at_every_door = pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Gunicorn's settings, for `gunicorn -c python:keyportal.gunicorn_conf keyportal.asgi`."""
+"""Gunicorn's settings, for `gunicorn -c python:keyportal.server.gunicorn_conf keyportal.asgi`."""
 
 import gc
 import os
@@ -6,12 +6,12 @@ import signal
 from functools import partial
 from typing import Any
 
+from keyportal.server.logging import RedactingLogger
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
 
 from django.conf import settings
-from gunicorn.glogging import Logger
 
-from keyportal.keys.secret import RedactingFormatter
 from keyportal.server.worker import STOP_SIGNALS
 
 bind = (
@@ -27,17 +27,6 @@ graceful_timeout = settings.GRACEFUL_TIMEOUT
 # One file would be shared by all instances on the machine, and nothing here uses it.
 control_socket_disable = True
 loglevel = settings.LOG_LEVEL.lower()
-
-
-class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
-    """Gunicorn keeps a log of its own; at DEBUG it names each path, and a key may stand in one."""
-
-    def setup(self, cfg: Any) -> None:
-        super().setup(cfg)
-        for handler in self.error_log.handlers:
-            handler.setFormatter(RedactingFormatter(self.error_fmt, self.datefmt))
-        for handler in self.access_log.handlers:
-            handler.setFormatter(RedactingFormatter(self.access_fmt))
 
 
 logger_class = RedactingLogger

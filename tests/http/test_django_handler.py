@@ -16,8 +16,8 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from pytest_django import Settings
 
-from keyportal.asgi_types import ASGIApp, Message
-from keyportal.handler import Handler
+from keyportal.http.django_handler import Handler
+from keyportal.http.types import ASGIApp, Message
 from keyportal.teams.models import User
 from tests.asgi import Client, scope
 from tests.serving import Connection, Server

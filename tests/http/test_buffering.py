@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from keyportal import lingering, portal
-from keyportal.asgi_types import Headers, Message, Receive, Scope, Send
-from keyportal.portal import AT_ONCE, MAX_FORM_BYTES, Forecourt
+from keyportal.http import buffering, requests
+from keyportal.http.buffering import AT_ONCE, MAX_FORM_BYTES, Forecourt
+from keyportal.http.types import Headers, Message, Receive, Scope, Send
 from tests.asgi import Client, scope
 
 
@@ -91,8 +91,8 @@ def test_a_body_that_is_too_large_or_does_not_say_is_refused(headers: Headers) -
 
 
 def test_a_form_that_trickles_never_gets_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portal, "FORM_SECONDS", 0.05)
-    monkeypatch.setattr(lingering, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(buffering, "FORM_SECONDS", 0.05)
+    monkeypatch.setattr(requests, "LINGER_SECONDS", 0.05)
     room, client = post([], *[b"x"] * 100, pause=0.02)
     assert not room.forms
     assert client.status == 408
@@ -132,7 +132,7 @@ def test_only_so_many_are_inside_and_the_rest_wait_their_turn() -> None:
 
 
 def test_a_crowd_that_waits_is_not_joined_by_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portal, "MAX_WAITING", 2)
+    monkeypatch.setattr(buffering, "MAX_WAITING", 2)
 
     async def run() -> None:
         lock = asyncio.Event()

@@ -1,8 +1,10 @@
 """What a request says of itself, and what each is called, the same at every place that asks."""
 
+import asyncio
 import random
+from contextlib import suppress
 
-from keyportal.asgi_types import Scope
+from keyportal.http.types import Receive, Scope
 
 UNKNOWN = float("inf")
 
@@ -20,3 +22,18 @@ def declared_length(scope: Scope) -> float:
 def new_request_id() -> str:
     """`req_` and 24 hexadecimal digits: for telling apart, not for guarding, so no system call."""
     return f"req_{random.getrandbits(96):024x}"
+
+
+LINGER_SECONDS = 1.0
+
+
+async def read_on(receive: Receive) -> None:
+    """Read and forget what the client still sends, for a second at most.
+
+    A server that closes while its client still sends resets the connection, and the client never
+    reads why it was refused.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass

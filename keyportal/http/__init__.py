@@ -1,0 +1,1 @@
+"""ASGI types, request helpers and middleware that know no app."""
