@@ -15,7 +15,7 @@ portal = cast("ASGIApp", Handler())
 # What follows needs Django's settings and models, which the lines above have set up.
 from keyportal.api.forecourt import api_forecourt  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402
-from keyportal.gateway.forward import is_verification  # noqa: E402
+from keyportal.gateway.forward_auth.app import is_verification  # noqa: E402
 from keyportal.http.buffering import Forecourt  # noqa: E402
 from keyportal.http.constant_time import Even  # noqa: E402
 from keyportal.http.trusted_proxies import TrustedProxies  # noqa: E402

@@ -7,8 +7,8 @@ from keyportal.server.gunicorn_conf import *  # noqa: F403
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # it goes first
-    from keyportal.gateway import metering, roster
+    from keyportal.gateway.metering import meter, running_calls
 
-    metering.FLUSH_SECONDS = 0.1
-    roster.REPORT_SECONDS = 0.2
+    meter.FLUSH_SECONDS = 0.1
+    running_calls.REPORT_SECONDS = 0.2
     gunicorn_conf.pre_fork(server, worker)

@@ -17,7 +17,7 @@ from django.utils import timezone
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
-from keyportal.catalog import health
+from keyportal.catalog import circuit_breaker
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys import leaks
 from keyportal.keys.changes import Changes, change, disable, hand_over
@@ -705,10 +705,10 @@ def test_lists_take_the_same_queries_at_any_length(
 def test_operators_see_how_each_upstream_fares(
     operator: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "_upstreams", {})
+    monkeypatch.setattr(circuit_breaker, "_upstreams", {})
     path = "/admin/catalog/upstream/"
     assert "not called yet; 0 in flight" in operator.get(path).content.decode()
-    health.of(upstream.fingerprint).failed("503", 30)
+    circuit_breaker.of(upstream.fingerprint).failed("503", 30)
     text = operator.get(path).content.decode()
     assert "fails (503), left alone for 30 s; 0 in flight" in text
     assert "as this worker sees it" in text.lower()

@@ -16,9 +16,9 @@ from django.core.management import get_commands, load_command_class
 from django.urls import Resolver404, resolve
 
 from keyportal.api.urls import OPERATIONS
-from keyportal.gateway.bearer import KEY, MODELS
+from keyportal.gateway.authentication import KEY, MODELS
 from keyportal.gateway.endpoints import ENDPOINTS
-from keyportal.gateway.forward import PATH as VERIFY
+from keyportal.gateway.forward_auth.app import PATH as VERIFY
 from keyportal.keys import scanning, secret
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ from django import forms
 from django.contrib import admin
 from django.core.validators import RegexValidator
 
-from keyportal.catalog import health
+from keyportal.catalog import circuit_breaker
 from keyportal.catalog.discovery import complete
 from keyportal.catalog.models import Route, ServedModel, Upstream
 
@@ -68,7 +68,7 @@ class UpstreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic 
 
     @admin.display(description="health, as this worker sees it")
     def health(self, upstream: Upstream) -> str:
-        found = health.of(upstream.fingerprint)
+        found = circuit_breaker.of(upstream.fingerprint)
         return f"{found}; {found.calls} in flight"
 
 

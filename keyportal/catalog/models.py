@@ -14,7 +14,7 @@ from django.db import models
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
-from keyportal.catalog import credentials, health
+from keyportal.catalog import circuit_breaker, credentials
 from keyportal.teams.models import Team
 
 LOOPBACK = "loopback:"  # The base URL of the built-in upstream, which needs no server.
@@ -189,7 +189,7 @@ class ServedModel(models.Model):
     @property
     def health(self) -> str:
         """In this process's view; see `with_upstreams`."""
-        return health.summary({route.upstream.fingerprint for route in self.routes.all()})
+        return circuit_breaker.summary({route.upstream.fingerprint for route in self.routes.all()})
 
 
 class Route(models.Model):

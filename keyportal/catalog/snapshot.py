@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 
 from django.core.exceptions import ValidationError
 
-from keyportal.catalog import health
+from keyportal.catalog import circuit_breaker
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, validate_base_url
 
@@ -63,7 +63,7 @@ class Snapshot(NamedTuple):
         for route in routes.order_by("pk"):
             if target := _target(route):
                 targets.setdefault(route.model_id, []).append(target)
-        health.keep_only({to.fingerprint for some in targets.values() for to in some})
+        circuit_breaker.keep_only({to.fingerprint for some in targets.values() for to in some})
         served = ServedModel.objects.using(using).select_related("team").order_by("name")
         return cls(
             number,

@@ -8,14 +8,13 @@ from typing import Any
 
 from keyportal.catalog.models import LOOPBACK
 from keyportal.catalog.snapshot import Served, Target
-from keyportal.gateway import loopback
-from keyportal.gateway.admission import Admission
-from keyportal.gateway.answer import Answer, json_answer
-from keyportal.gateway.bearer import KEY, MODELS, BearerAuthMiddleware
-from keyportal.gateway.body import CallRequest, read_body, read_call
-from keyportal.gateway.cleaning import Cleaner
-from keyportal.gateway.edge import Edge
+from keyportal.gateway.admission.batcher import Admission
+from keyportal.gateway.admission.verdict import Verdict
+from keyportal.gateway.authentication import KEY, MODELS, BearerAuthMiddleware
+from keyportal.gateway.calls import Call, Flight
+from keyportal.gateway.demo_model import app
 from keyportal.gateway.endpoints import ENDPOINTS, Endpoint
+from keyportal.gateway.error_middleware import Edge
 from keyportal.gateway.errors import (
     EndpointNotAllowed,
     InvalidKey,
@@ -25,16 +24,17 @@ from keyportal.gateway.errors import (
     ShuttingDown,
     UnknownPath,
 )
-from keyportal.gateway.flight import Call, Flight
-from keyportal.gateway.forward import ForwardAuth, is_verification
+from keyportal.gateway.forward_auth.app import ForwardAuth, is_verification
 from keyportal.gateway.introspection import Introspection
-from keyportal.gateway.metering import Meter
-from keyportal.gateway.relay import Asked, Relay, pass_on
-from keyportal.gateway.roster import Roster
-from keyportal.gateway.routing import Journey
-from keyportal.gateway.upload import Upload
-from keyportal.gateway.verdict import Verdict
-from keyportal.gateway.writer import Writer
+from keyportal.gateway.metering.meter import Meter
+from keyportal.gateway.metering.retention import Cleaner
+from keyportal.gateway.metering.running_calls import Roster
+from keyportal.gateway.metering.writer import Writer
+from keyportal.gateway.relay.answer import Answer, json_answer
+from keyportal.gateway.relay.failover import Journey
+from keyportal.gateway.relay.json_body import CallRequest, read_body, read_call
+from keyportal.gateway.relay.relay import Asked, Relay, pass_on
+from keyportal.gateway.relay.upload import Upload
 from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys.permissions import Endpoints
 
@@ -154,7 +154,7 @@ class Gateway:
             prompt = len(body) if endpoint.has_prompt else 0
             call.tally.asks(prompt, does_generate=endpoint.does_generate, is_usage_hidden=hidden)
             if target.base_url == LOOPBACK:
-                return loopback.answer(endpoint.path, body)
+                return app.answer(endpoint.path, body)
             return await self.relay.ask(target, asked, body)
 
         return Journey(served.targets, ask)

@@ -13,9 +13,9 @@ from django.db import Error, connection
 
 from keyportal.activity.limits import Use, uses
 from keyportal.activity.windows import key_subject, team_subject
-from keyportal.gateway.answer import Answer, json_answer
+from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import DatabaseUnavailable, InvalidKey
-from keyportal.gateway.verdict import Verdict
+from keyportal.gateway.relay.answer import Answer, json_answer
 from keyportal.keys.models import ApiKey, Secret
 
 SECONDS = 2.0

@@ -3,7 +3,7 @@
 import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from keyportal.catalog import health
+from keyportal.catalog import circuit_breaker
 from keyportal.catalog import snapshot as module
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
 from keyportal.catalog.snapshot import Served, Snapshot, Target
@@ -147,33 +147,33 @@ def test_a_corrected_upstream_starts_fresh(public: ServedModel, change: str) -> 
     route(public, other)
     before = corrected.fingerprint
     for server in (corrected, other):
-        health.of(server.fingerprint).failed("401")
+        circuit_breaker.of(server.fingerprint).failed("401")
     read()
-    assert health.of(before).failures == 1
+    assert circuit_breaker.of(before).failures == 1
     value: object = 7 if "timeout" in change else "http://right.example/v1"
     setattr(corrected, change, value)
     corrected.save()
     read()
-    assert before not in health._upstreams
-    assert not health.of(corrected.fingerprint).failures
-    assert health.of(other.fingerprint).failures == 1
+    assert before not in circuit_breaker._upstreams
+    assert not circuit_breaker.of(corrected.fingerprint).failures
+    assert circuit_breaker.of(other.fingerprint).failures == 1
 
 
 def test_a_deleted_upstream_is_forgotten(public: ServedModel) -> None:
     gone = upstream("gone")
     route(public, gone)
     fingerprint = gone.fingerprint
-    health.of(fingerprint).failed("502")
+    circuit_breaker.of(fingerprint).failed("502")
     gone.delete()
     read()
-    assert fingerprint not in health._upstreams
+    assert fingerprint not in circuit_breaker._upstreams
 
 
 def test_a_renamed_upstream_keeps_its_state(public: ServedModel) -> None:
     renamed = upstream("before")
     route(public, renamed)
-    health.of(renamed.fingerprint).failed("502")
+    circuit_breaker.of(renamed.fingerprint).failed("502")
     renamed.name = "after"
     renamed.save()
     read()
-    assert health.of(renamed.fingerprint).failures == 1
+    assert circuit_breaker.of(renamed.fingerprint).failures == 1

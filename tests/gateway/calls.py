@@ -3,11 +3,11 @@
 import asyncio
 from typing import Any, cast
 
-from keyportal.gateway.admission import Admission
-from keyportal.gateway.batch import Admitted
-from keyportal.gateway.flight import Call
-from keyportal.gateway.limits import Accounts, Allowance
-from keyportal.gateway.verdict import Verdict
+from keyportal.gateway.admission.batch import Admitted
+from keyportal.gateway.admission.batcher import Admission
+from keyportal.gateway.admission.limits import Accounts, Allowance
+from keyportal.gateway.admission.verdict import Verdict
+from keyportal.gateway.calls import Call
 from keyportal.http.types import Headers
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import NamePatterns

@@ -10,7 +10,7 @@ import pytest
 
 from keyportal import gateway
 from keyportal.gateway import errors
-from keyportal.gateway.bearer import bearer_token
+from keyportal.gateway.authentication import bearer_token
 from keyportal.gateway.errors import GatewayError
 from keyportal.http.types import Headers
 

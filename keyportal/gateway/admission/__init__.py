@@ -1,0 +1,1 @@
+"""Admission: judges keys in batches and counts requests and tokens against limits."""

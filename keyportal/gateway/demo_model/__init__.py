@@ -1,0 +1,1 @@
+"""The built-in demo model that answers without a model server."""

@@ -1,0 +1,1 @@
+"""Forward auth: verdicts for other proxies at `/auth/verify`."""

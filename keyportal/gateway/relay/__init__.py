@@ -1,0 +1,1 @@
+"""The relay: a call to a model server and its answer back, with failover."""

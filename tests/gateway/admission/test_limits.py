@@ -1,0 +1,532 @@
+"""Limits are exact over all workers, and what is refused is not counted."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window, window_start
+from keyportal.gateway.admission import batch as batch_module
+from keyportal.gateway.admission import batcher as admission_module
+from keyportal.gateway.admission import limiter as module
+from keyportal.gateway.admission import limiter_sql
+from keyportal.gateway.admission.batch import Admitted
+from keyportal.gateway.admission.batcher import Admission
+from keyportal.gateway.admission.limits import Allowance, duration
+from keyportal.gateway.errors import InsufficientQuota, RateLimitExceeded
+from keyportal.keys import secret
+from keyportal.keys.models import ApiKey
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Team, User
+from tests.clock import leave_time
+from tests.gateway.admission.statements import statements_of
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
+Issue = Callable[..., tuple[ApiKey, str]]
+Outcome = Admitted | BaseException | None
+PATIENCE = 60.0
+
+
+@pytest.fixture(autouse=True)
+def early_in_the_minute() -> None:
+    """A test of a minute's window must not straddle two of them."""
+    leave_time(8)
+
+
+@pytest.fixture
+def workers(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Admission]]:
+    """Four, each with a thread and a connection, as if they were processes."""
+    # A busy machine needs seconds for what takes it milliseconds.
+    monkeypatch.setattr(admission_module, "VERDICT_SECONDS", PATIENCE)
+    made = [Admission(f"worker-{number}") for number in range(4)]
+    yield made
+    for one in made:
+        asyncio.run(one.close())
+        one._thread.shutdown()  # Waits: an open connection would keep the database from going.
+
+
+@pytest.fixture
+def worker(workers: list[Admission]) -> Admission:
+    return workers[0]
+
+
+@pytest.fixture
+def limited(alice: User, issue: Issue) -> Callable[..., str]:
+    """Issue a key with these limits."""
+
+    def limited(name: str = "test-key", **limits: int) -> str:
+        key, text = issue(alice, name)
+        ApiKey.objects.filter(pk=key.pk).update(limits=Limits(**limits))
+        return text
+
+    return limited
+
+
+def digest(key: str) -> bytes:
+    return secret.digest(key.encode())
+
+
+def ask(workers: list[Admission], *keys: str) -> list[Outcome]:
+    """All at the same moment, spread over the workers."""
+
+    async def all_at_once() -> list[Outcome]:
+        return await asyncio.gather(
+            *(
+                workers[number % len(workers)].admit(digest(key), None, is_counted=True)
+                for number, key in enumerate(keys)
+            ),
+            return_exceptions=True,
+        )
+
+    return asyncio.run(all_at_once())
+
+
+def kinds(outcomes: list[Outcome]) -> Counter[str]:
+    return Counter(type(outcome).__name__ for outcome in outcomes)
+
+
+def allowance(outcome: Outcome) -> Allowance:
+    assert isinstance(outcome, Admitted)
+    assert outcome.allowance is not None
+    return outcome.allowance
+
+
+def settle(worker: Admission, key: str, tokens: int) -> None:
+    async def wait() -> None:
+        verdict = await worker.judge(digest(key))
+        assert verdict is not None
+        await worker.settle(verdict.accounts, tokens)
+
+    asyncio.run(wait())
+
+
+def used(kind: Kind = Kind.MINUTE) -> dict[str, tuple[int, int]]:
+    rows = Window.objects.filter(kind=kind)
+    return {row.subject.partition(":")[0]: (row.requests, row.tokens) for row in rows}
+
+
+def test_of_a_thousand_at_once_on_four_workers_just_the_limit_is_admitted(
+    workers: list[Admission], limited: Callable[..., str]
+) -> None:
+    key = limited(requests_per_minute=60)
+    outcomes = ask(workers, *[key] * 1000)
+    assert kinds(outcomes) == {"Admitted": 60, "RateLimitExceeded": 940}
+    assert used() == {"key": (60, 0)}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "error"),
+    [
+        ("requests_per_minute", Kind.MINUTE, "RateLimitExceeded"),
+        ("requests_per_day", Kind.DAY, "InsufficientQuota"),
+        ("requests_per_month", Kind.MONTH, "InsufficientQuota"),
+    ],
+)
+def test_every_window_holds_its_requests(
+    name: str, kind: Kind, error: str, workers: list[Admission], limited: Callable[..., str]
+) -> None:
+    key = limited(**{name: 7})
+    assert kinds(ask(workers, *[key] * 50)) == {"Admitted": 7, error: 43}
+    assert used(kind) == {"key": (7, 0)}
+    assert Window.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "error"),
+    [
+        ("tokens_per_minute", Kind.MINUTE, RateLimitExceeded),
+        ("tokens_per_day", Kind.DAY, InsufficientQuota),
+        ("tokens_per_month", Kind.MONTH, InsufficientQuota),
+    ],
+)
+def test_tokens_count_for_the_requests_that_come_after(
+    name: str,
+    kind: Kind,
+    error: type[Exception],
+    workers: list[Admission],
+    limited: Callable[..., str],
+) -> None:
+    key = limited(**{name: 100})
+    assert kinds(ask(workers, key)) == {"Admitted": 1}
+    settle(workers[0], key, 99)
+    (outcome,) = ask([workers[1]], key)
+    left = allowance(outcome).tokens
+    assert left is not None
+    assert (left.limit, left.left) == (100, 1)
+    settle(workers[1], key, 1)
+    (outcome,) = ask([workers[2]], key)
+    assert isinstance(outcome, error)
+    assert used(kind) == {"key": (2, 100)}
+
+
+def test_the_team_is_a_roof_over_all_its_keys_and_one_key_takes_nothing_from_another_in_vain(
+    workers: list[Admission], team: Team, limited: Callable[..., str]
+) -> None:
+    Team.objects.update(limits=Limits(requests_per_minute=20))
+    small, free = limited("small", requests_per_minute=3), limited("free")
+    assert kinds(ask(workers, *[small] * 200))["Admitted"] == 3
+    # What the small key was refused for its own limit was not counted against the team's.
+    outcomes = ask(workers, *[small, free] * 200)
+    assert kinds(outcomes[::2])["Admitted"] == 0
+    assert kinds(outcomes[1::2])["Admitted"] == 17
+    assert used() == {"key": (3, 0), "team": (20, 0)}
+
+
+def test_a_day_that_is_full_takes_nothing_from_the_minute(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    key = limited(requests_per_minute=100, requests_per_day=2)
+    ask([worker], *[key] * 10)
+    assert used(Kind.DAY) == used(Kind.MINUTE) == {"key": (2, 0)}
+
+
+def test_other_keys_are_not_touched(workers: list[Admission], limited: Callable[..., str]) -> None:
+    full, other = limited("full", requests_per_minute=1), limited("other", requests_per_minute=50)
+    free = limited("free")
+    outcomes = ask(workers, *[full] * 20, *[other] * 20, *[free] * 20)
+    assert kinds(outcomes[:20])["Admitted"] == 1
+    assert kinds(outcomes[20:]) == {"Admitted": 40}
+
+
+def test_a_key_without_limits_costs_one_statement_and_no_row(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    key = limited()
+    ask([worker], key)
+    seen = statements_of(worker)
+    (outcome,) = ask([worker], key)
+    assert isinstance(outcome, Admitted)
+    assert outcome.allowance is None
+    assert len(seen) == 1
+    assert not Window.objects.exists()
+
+
+def test_whoever_meets_a_window_known_to_be_full_costs_no_write(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    key = limited(requests_per_minute=2)
+    ask([worker], *[key] * 5)
+    seen = statements_of(worker)
+    assert kinds(ask([worker], *[key] * 50)) == {"RateLimitExceeded": 50}
+    assert seen
+    assert not [sql for sql, _ in seen if "activity" in sql]
+    assert used() == {"key": (2, 0)}
+
+
+def test_a_limit_that_is_raised_holds_from_the_next_request_on(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    key = limited(requests_per_minute=2)
+    ask([worker], *[key] * 5)
+    ApiKey.objects.update(limits=Limits(requests_per_minute=4))
+    assert kinds(ask([worker], *[key] * 5)) == {"Admitted": 2, "RateLimitExceeded": 3}
+    ApiKey.objects.update(limits=Limits())
+    assert kinds(ask([worker], *[key] * 5)) == {"Admitted": 5}
+
+
+def test_a_new_window_begins_empty(
+    worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = limited(requests_per_minute=2)
+    ask([worker], *[key] * 5)
+    # As if the minute had passed: the row is of another, and what is known to be full is over.
+    Window.objects.update(start=timezone.now() - timedelta(minutes=5))
+    known = worker._ledger._full
+    worker._ledger._full = {at: total._replace(ends_at=0.0) for at, total in known.items()}
+    assert kinds(ask([worker], *[key] * 5)) == {"Admitted": 2, "RateLimitExceeded": 3}
+
+
+def test_looking_is_not_counted_and_never_refused(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    key = limited(requests_per_minute=1)
+    ask([worker], key)
+
+    async def look() -> list[Admitted | None]:
+        return [await worker.admit(digest(key), None, is_counted=False) for _ in range(3)]
+
+    assert all(asyncio.run(look()))
+    assert used() == {"key": (1, 0)}
+
+
+def test_the_tighter_of_key_and_team_is_told(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    Team.objects.update(limits=Limits(requests_per_minute=3, tokens_per_day=1000))
+    key = limited(requests_per_minute=10, tokens_per_minute=50)
+    (outcome,) = ask([worker], key)
+    told = allowance(outcome)
+    assert told.requests is not None
+    assert told.tokens is not None
+    assert (told.requests.limit, told.requests.left) == (3, 2)
+    assert (told.tokens.limit, told.tokens.left) == (50, 50)
+    assert 0 < told.requests.resets_in <= 60
+
+
+def test_within_a_batch_each_is_told_what_is_left_after_it(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    key = limited(requests_per_minute=100)
+    left = [allowance(outcome).requests.left for outcome in ask([worker], *[key] * 10)]  # type: ignore[union-attr]
+    assert left == list(range(99, 89, -1))
+
+
+def test_parallel_requests_are_counted_over_all_workers_and_given_back(
+    workers: list[Admission], limited: Callable[..., str]
+) -> None:
+    key = limited(parallel_requests=5)
+    outcomes = ask(workers, *[key] * 100)
+    assert kinds(outcomes) == {"Admitted": 5, "RateLimitExceeded": 95}
+    holding = next(n % 4 for n, one in enumerate(outcomes) if isinstance(one, Admitted))
+    settle(workers[holding], key, 0)
+    assert kinds(ask(workers, *[key] * 20)) == {"Admitted": 1, "RateLimitExceeded": 19}
+    assert sum(Lease.objects.values_list("calls", flat=True)) == 5
+
+
+def test_one_after_the_other_never_meets_its_own_ghost(
+    workers: list[Admission], limited: Callable[..., str]
+) -> None:
+    key = limited(parallel_requests=1)
+    for number in range(20):
+        worker = workers[number % 4]
+        assert kinds(ask([worker], key)) == {"Admitted": 1}
+        settle(worker, key, 3)
+
+
+def test_a_killed_workers_calls_are_given_back(
+    workers: list[Admission], limited: Callable[..., str]
+) -> None:
+    key = limited(parallel_requests=2)
+    assert kinds(ask([workers[0]], key, key)) == {"Admitted": 2}
+    assert kinds(ask([workers[1]], key)) == {"RateLimitExceeded": 1}
+    # It is killed now, and nobody sees it any more.
+    lost = timedelta(seconds=LEASE_SECONDS + 1)
+    Lease.objects.filter(worker="worker-0").update(seen_at=timezone.now() - lost)
+    assert LEASE_SECONDS + module.HEARTBEAT_SECONDS < 15
+    assert kinds(ask([workers[1]], key, key)) == {"Admitted": 2}
+
+
+def test_a_worker_that_lives_goes_on_saying_so(
+    worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, other = limited("held", parallel_requests=2), limited("other")
+    ask([worker], key)
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0)
+    Lease.objects.update(seen_at=timezone.now() - timedelta(hours=1))
+    ask([worker], other)  # Any batch will do, and calls in flight make one each second.
+    assert timezone.now() - Lease.objects.get().seen_at < timedelta(seconds=PATIENCE)
+
+
+def test_teams_have_parallel_limits_too(
+    workers: list[Admission], limited: Callable[..., str]
+) -> None:
+    Team.objects.update(limits=Limits(parallel_requests=3))
+    keys = [limited(str(number)) for number in range(10)]
+    assert kinds(ask(workers, *keys * 5))["Admitted"] == 3
+
+
+def test_four_workers_that_count_many_windows_at_once_never_lock_each_other_out(
+    workers: list[Admission], limited: Callable[..., str]
+) -> None:
+    Team.objects.update(limits=Limits(requests_per_minute=10**6, tokens_per_day=10**9))
+    limits = {"requests_per_minute": 10**6, "requests_per_day": 10**6, "parallel_requests": 10**6}
+    keys = [limited(str(number), **limits) for number in range(15)]
+    for _ in range(5):
+        assert kinds(ask(workers, *keys * 10, *reversed(keys * 10))) == {"Admitted": 300}
+    assert used()["team"][0] == 1500
+
+
+def test_what_could_not_be_settled_is_settled_later(
+    worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keyportal.gateway.admission.batcher.RETRY_SECONDS", 0.05)
+    key = limited(tokens_per_day=100, parallel_requests=1)
+    add = limiter_sql.add
+    failures = [OSError("The database is away.")]
+
+    def fail_once(additions: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return add(additions)
+
+    async def call() -> None:
+        admitted = await worker.admit(digest(key), None, is_counted=True)
+        assert admitted is not None
+        monkeypatch.setattr(limiter_sql, "add", fail_once)
+        await worker.settle(admitted.verdict.accounts, 42)
+        await until_nothing_runs(worker)
+
+    asyncio.run(call())
+    assert not failures
+    assert used(Kind.DAY) == {"key": (1, 42)}
+    assert kinds(ask([worker], key)) == {"Admitted": 1}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (0.0, "0ms"),
+        (0.0119, "12ms"),
+        (0.9, "900ms"),
+        (1.0, "1s"),
+        (7.5, "7.5s"),
+        (59.4, "59.4s"),
+        (60.0, "1m0s"),
+        (61.2, "1m2s"),
+        (3600, "1h0m0s"),
+        (82_805, "23h0m5s"),
+        (86_400 * 3, "72h0m0s"),
+    ],
+)
+def test_durations_are_written_as_openai_writes_them(seconds: float, written: str) -> None:
+    assert duration(seconds) == written
+
+
+def test_windows_are_stored_where_the_portal_looks_for_them(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    """The database's words for where a window begins say what Python's do."""
+    counted = {f"requests_per_{unit}": 9 for unit in ("minute", "day", "month")}
+    now = timezone.now()
+    ask([worker], limited(**counted, parallel_requests=9))
+    starts = dict(Window.objects.values_list("kind", "start"))
+    assert starts == {kind: window_start(kind, now) for kind in Kind}
+
+
+class Gate:
+    """Holds each batch until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_open = threading.Event()
+        work = batch_module.work
+
+        def held(*arguments: Any) -> Any:
+            self.is_open.wait(PATIENCE)
+            return work(*arguments)
+
+        monkeypatch.setattr(admission_module, "work", held)
+
+
+async def until_nothing_runs(worker: Admission) -> None:
+    for _ in range(int(PATIENCE / 0.01)):
+        if not worker._is_reading and not worker._waiting and not +worker._ledger._running:
+            return
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["given up", "cancelled"])
+def test_whoever_is_no_longer_there_when_the_verdict_comes_holds_no_place(
+    how: str, worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = limited(parallel_requests=2)
+    gate = Gate(monkeypatch)
+
+    async def call() -> None:
+        with monkeypatch.context() as patched:
+            if how == "given up":
+                patched.setattr(admission_module, "VERDICT_SECONDS", 0.05)
+            asking = [
+                asyncio.create_task(worker.admit(digest(key), None, is_counted=True))
+                for _ in range(5)
+            ]
+            await asyncio.sleep(0.2)
+        for task in asking:
+            task.cancel()
+        gate.is_open.set()
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(outcome, BaseException) for outcome in outcomes)
+        await until_nothing_runs(worker)
+
+    asyncio.run(call())
+    assert not +worker._ledger._running
+    assert kinds(ask([worker], key, key)) == {"Admitted": 2}
+
+
+def test_whoever_goes_in_the_moment_of_the_verdict_holds_no_place(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    key = limited(parallel_requests=1)
+
+    async def call() -> None:
+        asking = asyncio.create_task(worker.admit(digest(key), None, is_counted=True))
+        await asyncio.sleep(0)
+        tell = worker._tell
+
+        def tell_and_go(answer: Any, outcome: Any) -> None:
+            tell(answer, outcome)
+            asking.cancel()  # The answer is there, and its task has not seen it yet.
+
+        worker._tell = tell_and_go  # type: ignore[method-assign]  # for this one
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        del worker._tell
+        await until_nothing_runs(worker)
+
+    asyncio.run(call())
+    assert kinds(ask([worker], key)) == {"Admitted": 1}
+
+
+def test_a_renewal_that_fails_undoes_nothing_that_was_counted(
+    worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = limited(parallel_requests=5, tokens_per_day=1000)
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0)
+
+    def fail(_: str) -> None:
+        raise OSError("The database is locked.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(limiter_sql, "renew_leases", fail)
+        assert kinds(ask([worker], key, key)) == {"Admitted": 2}
+        settle(worker, key, 50)
+    assert used(Kind.DAY) == {"key": (2, 50)}
+    assert sum(Lease.objects.values_list("calls", flat=True)) == 1
+
+
+def test_a_stop_loses_nothing_that_has_ended(limited: Callable[..., str]) -> None:
+    key, worker = limited(tokens_per_day=1000), Admission("one")
+
+    async def end_and_stop() -> None:
+        verdict = await worker.judge(digest(key))
+        assert verdict is not None
+        for _ in range(5):
+            worker.settle(verdict.accounts, 100)
+        await worker.close()
+
+    asyncio.run(end_and_stop())
+    worker._thread.shutdown()
+    assert used(Kind.DAY) == {"key": (0, 500)}
+
+
+def test_a_batch_costs_the_same_however_many_calls_run(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    """By the number of subjects that it looks at, not by time, which a busy machine lends."""
+    key = limited(parallel_requests=5)
+    worker._ledger._running.update({f"key:{number}": 1 for number in range(5000)})
+    assert kinds(ask([worker], key)) == {"Admitted": 1}
+    assert Lease.objects.count() == 1
+
+
+@pytest.mark.postgresql
+def test_whoever_runs_elsewhere_is_found_by_an_index(worker: Admission, team: Team) -> None:
+    """Among many leases; meanwhile the windows are locked, and all workers wait for them."""
+    Lease.objects.bulk_create(
+        Lease(subject=f"key:{n // 8}", worker=f"{n % 8}", calls=1, seen_at=timezone.now())
+        for n in range(5000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"ANALYZE {Lease._meta.db_table}")
+        cursor.execute(
+            f"EXPLAIN {limiter_sql._ELSEWHERE_POSTGRESQL}",
+            ['["key:5", "team:x"]', worker._ledger.worker],
+        )
+        plan = [row[0] for row in cursor.fetchall()]
+    assert any("Index Cond: " in line for line in plan), plan
+    assert not any("Seq Scan" in line for line in plan), plan

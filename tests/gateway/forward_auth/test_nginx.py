@@ -1,0 +1,243 @@
+"""The nginx configuration that we hand out, in a real nginx.
+
+Only its addresses are changed, and it gets a certificate.
+"""
+
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from django.conf import settings
+
+from keyportal.keys.models import ApiKey
+from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Team, User
+from tests.gateway.forward_auth.proxy_clients import (
+    CLIENT,
+    Door,
+    changed,
+    is_refused_as_on_v1,
+    require_refusals_of_v1,
+)
+from tests.nginx import nginx
+from tests.proxies import make_certificate
+from tests.serving import CHAT, Server, chat_body, free_port
+from tests.upstream import Upstream as FakeUpstream
+
+pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
+Issue = Callable[..., tuple[ApiKey, str]]
+OwnServer = Callable[..., Server]
+OpenDoor = Callable[..., Door]
+CONFIGURATION = Path(settings.BASE_DIR) / "deploy" / "nginx-forward-auth.conf"
+
+
+@pytest.fixture
+def open_door(fake: FakeUpstream, tmp_path: Path) -> Iterator[OpenDoor]:
+    """Start an nginx that asks this server: `open_door(live)`; over plain HTTP where told so."""
+    with ExitStack() as running:
+
+        def open_door(server: Server, *, is_plain: bool = False) -> Door:
+            folder = tmp_path / ("plain" if is_plain else "https")
+            folder.mkdir()
+            return running.enter_context(_door(server, fake, folder, is_plain))
+
+        yield open_door
+
+
+@pytest.fixture
+def door(open_door: OpenDoor, live: Server) -> Door:
+    return open_door(live)
+
+
+@contextmanager
+def _door(
+    keyportal: Server, fake: FakeUpstream, folder: Path, is_plain: bool = False
+) -> Iterator[Door]:
+    port, (certificate, key) = free_port(), make_certificate(folder)
+    configuration = changed(
+        CONFIGURATION,
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port}{'' if is_plain else ' ssl'};"),
+        (
+            "# ssl_certificate and ssl_certificate_key go here.",
+            f"ssl_certificate {certificate}; ssl_certificate_key {key};",
+        ),
+        ("server 127.0.0.1:8000;", f"server 127.0.0.1:{keyportal.port};"),
+        ("server 127.0.0.1:8001;", f"server {fake.url.split('/')[2]};"),
+    )
+    with nginx(configuration, folder):
+        yield Door(port, None if is_plain else certificate)
+
+
+def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_key(
+    door: Door, fake: FakeUpstream, alice: User, team: Team, issue: Issue
+) -> None:
+    api_key, key = issue(alice, limits=Limits(requests_per_day=10))
+    forged = {"X_Keyportal_Team": "u-0000000000cc", "X_Keyportal_Key": "zzzzzzzz"}
+    reply = door.chat(key, **forged)
+    assert reply.status == 200
+    assert reply.headers["x-ratelimit-limit-requests"] == "10"
+    assert reply.headers["x-ratelimit-remaining-requests"] == "9"
+    seen: dict[str, Any] = reply.json()
+    assert json.loads(seen["body"]) == chat_body("echo")
+    headers = {name.lower(): value for name, value in seen["headers"].items()}
+    assert headers["x-keyportal-team"] == team.slug
+    assert headers["x-keyportal-key"] == api_key.public_id
+    assert key not in reply.body.decode()
+    (received,) = fake.received
+    assert received.headers.getall("X-Keyportal-Team") == [team.slug]
+
+
+def test_refusals_reach_the_caller_as_they_are_on_v1(
+    door: Door, live: Server, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    require_refusals_of_v1(door, live, fake, alice, issue)
+
+
+def test_the_official_client_raises_what_it_raises_on_v1(
+    door: Door, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice, limits=Limits(requests_per_day=1))
+
+    def chat(key: str) -> object:
+        url = f"https://127.0.0.1:{door.port}/v1"
+        trusting = openai.DefaultHttpxClient(
+            verify=ssl.create_default_context(cafile=door.certificate)
+        )
+        with openai.OpenAI(
+            base_url=url, api_key=key, max_retries=0, http_client=trusting
+        ) as client:
+            # So large that it is still on its way when the refusal comes.
+            prompt = "x" * 5_000_000
+            return client.with_raw_response.chat.completions.create(
+                model="echo", messages=[{"role": "user", "content": prompt}]
+            )
+
+    with pytest.raises(openai.AuthenticationError):
+        chat("nonsense")
+    chat(key)
+    with pytest.raises(openai.RateLimitError) as caught:
+        chat(key)
+    assert caught.value.code == "insufficient_quota"
+
+
+def test_a_key_that_may_only_read_is_not_talked_into_more(
+    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    _, reader = issue(alice, permissions=Permissions(endpoints=Endpoints.READ))
+    claims = dict.fromkeys(("X_Forwarded_Uri", "X_Original_URI", "X_Original_URL"), "/v1/models")
+    methods = {"X_Forwarded_Method": "GET", "X_Original_Method": "GET"}
+    assert door.ask("GET", "/v1/models", reader).status == 200
+    fake.received.clear()
+    for path in (
+        CHAT,
+        "/v1/models/../chat/completions",
+        "/v1/models/%2e%2e/chat/completions",
+        "/v1/models/%252e%252e/chat/completions",
+        "/v1//models",
+        "/v1/chat%2fcompletions",
+        "/v1/models;/../chat/completions",
+    ):
+        for method in ("GET", "POST"):
+            reply = door.ask(method, path, reader, chat_body("echo"), **claims, **methods)
+            assert (reply.status, reply.code) == (403, "endpoint_not_allowed"), path
+    assert door.ask("DELETE", "/v1/models/x", reader).status == 403
+    assert fake.received == []
+
+
+def test_where_the_address_is_https_plain_http_is_refused_whatever_its_caller_claims(
+    open_door: OpenDoor, own_server: OwnServer, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    """nginx says how its caller came, and makes 500 of the 426 that its configuration restores."""
+    keyportal = own_server(
+        KEYPORTAL_URL="https://keys.example.com", KEYPORTAL_TRUSTED_PROXIES="127.0.0.1"
+    )
+    _, key = issue(alice)
+    https, plain = open_door(keyportal), open_door(keyportal, is_plain=True)
+    for claim in ("", "http", "https"):
+        assert https.chat(key, X_Forwarded_Proto=claim).status == 200
+    fake.received.clear()
+    for shown in (key, "nonsense", None):
+        for claim in ("", "http", "https"):
+            reply = plain.chat(shown, X_Forwarded_Proto=claim)
+            assert (reply.status, reply.code) == (426, "https_required")
+            is_refused_as_on_v1(reply, keyportal.chat(shown, "echo"))
+    assert fake.received == []
+
+
+def test_an_nginx_that_is_not_trusted_says_nothing_of_https(
+    open_door: OpenDoor, own_server: OwnServer, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    """Its operator is told so at once, and nobody passes."""
+    door = open_door(own_server(KEYPORTAL_URL="https://keys.example.com"))
+    _, key = issue(alice)
+    reply = door.chat(key, X_Forwarded_Proto="https")
+    assert (reply.status, reply.code) == (426, "https_required")
+    assert fake.received == []
+
+
+def test_the_client_is_who_comes_to_nginx_and_not_whom_it_names(
+    open_door: OpenDoor, own_server: OwnServer, alice: User, issue: Issue
+) -> None:
+    door = open_door(own_server(KEYPORTAL_TRUSTED_PROXIES="127.0.0.1"))
+    _, inside = issue(alice, "inside", permissions=Permissions(networks=(f"{CLIENT}/32",)))
+    _, elsewhere = issue(alice, "elsewhere", permissions=Permissions(networks=("192.0.2.7/32",)))
+    assert door.chat(inside, X_Forwarded_For="192.0.2.7").status == 200
+    reply = door.chat(elsewhere, X_Forwarded_For="192.0.2.7")
+    assert (reply.status, reply.code) == (403, "address_not_allowed")
+
+
+def test_a_deleted_key_is_refused_from_the_next_request_on(
+    open_door: OpenDoor,
+    own_server: OwnServer,
+    fake: FakeUpstream,
+    alice: User,
+    issue: Issue,
+) -> None:
+    # Workers as many as the database is made for.
+    door = open_door(own_server(workers=2))
+    api_key, key = issue(alice)
+    assert {door.chat(key).status for _ in range(20)} == {200}
+    api_key.revoke(actor=alice)
+    fake.received.clear()
+    assert {door.chat(key).status for _ in range(20)} == {401}
+    assert fake.received == []
+
+
+def test_nobody_passes_while_nobody_can_be_asked(
+    open_door: OpenDoor,
+    own_server: OwnServer,
+    fake: FakeUpstream,
+    alice: User,
+    issue: Issue,
+) -> None:
+    keyportal = own_server()
+    door = open_door(keyportal)
+    _, key = issue(alice)
+    assert door.chat(key).status == 200
+    keyportal.stop()
+    fake.received.clear()
+    reply = door.chat(key)
+    assert (reply.status, reply.code) == (503, "keys_unchecked")
+    assert fake.received == []
+
+
+def test_what_the_gateway_itself_refuses_is_left_alone(
+    door: Door, alice: User, issue: Issue
+) -> None:
+    _, key = issue(alice)
+    for status in (401, 403, 429, 500):
+        reply = door.chat(key, f"status:{status}")
+        assert reply.status == status
+        assert "x-keyportal-refusal" not in reply.headers
+        assert b"keyportal" not in reply.body.lower()
+
+
+def test_nobody_reaches_the_question_itself_through_nginx(door: Door) -> None:
+    for path in ("/_keyportal", "/auth/verify"):
+        assert door.ask("GET", path, None).status == 404

@@ -1,0 +1,716 @@
+"""The client to the upstreams, against servers that speak by rote, well and badly."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from keyportal.gateway.http_client import client as module
+from keyportal.gateway.http_client import connection
+from keyportal.gateway.http_client.client import Address, Client, Response, address_of
+from keyportal.gateway.http_client.messages import (
+    Body,
+    Broken,
+    Closed,
+    Failure,
+    Origin,
+    Refused,
+    Silent,
+    Streamed,
+    Unreached,
+)
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+class Upstream:
+    """A server that runs the script for each connection, and counts them."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.connections = 0
+        self.requests: list[bytes] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            await self._script(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def __aenter__(self) -> Address:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        return address_of(f"http://127.0.0.1:{port}/v1/")
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.partition(b"Content-Length: ")[2].split(b"\r\n")[0])
+    return head + await reader.readexactly(length)
+
+
+def saying(*answers: bytes, close: bool = False) -> Script:
+    """Answers each request on a connection with the next of these; then it is silent."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in answers:
+            await read_request(reader)
+            writer.write(answer)
+            await writer.drain()
+        if not close:
+            await reader.read()
+
+    return script
+
+
+def in_pieces(answer: bytes, size: int) -> Script:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        for start in range(0, len(answer), size):
+            writer.write(answer[start : start + size])
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    return script
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await work
+
+    asyncio.run(bounded())
+
+
+async def post(
+    client: Client, address: Address, body: Body = b"{}", read_timeout: float = 30, **more: Any
+) -> Response:
+    return await client.post(
+        address,
+        "/chat/completions",
+        more.pop("headers", [(b"accept", b"*/*")]),
+        body,
+        connect_timeout=more.pop("connect_timeout", 30),
+        read_timeout=read_timeout,
+    )
+
+
+def ask(answer: bytes, *, close: bool = False, read_timeout: float = 30) -> tuple[Response, bytes]:
+    """What a client makes of this answer."""
+    got: list[tuple[Response, bytes]] = []
+
+    async def work() -> None:
+        client = Client()
+        async with Upstream(saying(answer, close=close)) as address:
+            response = await post(client, address, read_timeout=read_timeout)
+            got.append((response, await response.read()))
+        client.close()
+
+    run(work())
+    return got[0]
+
+
+def test_a_plain_answer_is_read() -> None:
+    response, body = ask(
+        b"HTTP/1.1 201 Made\r\nX-One: a\r\nx-one: b\r\nContent-Length: 5\r\n\r\nhello"
+    )
+    assert (response.status, body, response.length) == (201, b"hello", 5)
+    assert response.headers[:2] == [(b"x-one", b"a"), (b"x-one", b"b")]
+
+
+def test_the_request_is_what_was_asked_for() -> None:
+    seen: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await read_request(reader))
+        writer.write(OK)
+
+    async def work() -> None:
+        async with Upstream(script) as address:
+            await (await post(Client(), address, b'{"a": 1}')).read()
+            host = address.origin.authority.encode()
+            assert seen == [
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: " + host + b"\r\naccept: */*\r\n"
+                b'Content-Length: 8\r\n\r\n{"a": 1}'
+            ]
+
+    run(work())
+
+
+def test_chunks_are_put_together() -> None:
+    _, body = ask(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
+    )
+    assert body == b"abcde"
+
+
+def test_an_answer_without_a_length_ends_with_its_connection() -> None:
+    response, body = ask(b"HTTP/1.1 200 OK\r\n\r\nall there is", close=True)
+    assert (response.length, body) == (None, b"all there is")
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_some_answers_have_no_body(status: bytes) -> None:
+    assert ask(b"HTTP/1.1 " + status + b"\r\n\r\n")[1] == b""
+
+
+def test_interim_answers_are_passed_over() -> None:
+    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK
+    response, body = ask(answer)
+    assert (response.status, body) == (200, b"hello")
+    assert (b"link", b"x") not in response.headers
+
+
+@given(size=st.integers(1, 60))
+@hypothesis_settings(max_examples=20)
+def test_it_does_not_matter_how_the_network_cuts(size: int) -> None:
+    async def work() -> None:
+        client = Client()
+        answer = (
+            b"HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n"
+        )
+        async with Upstream(in_pieces(answer, size)) as address:
+            response = await post(client, address)
+            assert await response.read() == b"hello, world"
+        client.close()
+
+    run(work())
+
+
+def test_each_part_is_there_when_it_comes() -> None:
+    async def work() -> None:
+        go_on = asyncio.Event()
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+            await go_on.wait()
+            writer.write(b"1\r\nb\r\n0\r\n\r\n")
+
+        async with Upstream(script) as address:
+            response = await post(Client(), address)
+            assert await response.next() == b"a"
+            go_on.set()
+            assert await response.next() == b"b"
+            assert await response.next() == b""
+            assert await response.next() == b""
+
+    run(work())
+
+
+def test_a_connection_is_kept_and_used_again() -> None:
+    async def work() -> None:
+        client, upstream = Client(), Upstream(saying(*[OK] * 10))
+        async with upstream as address:
+            for _ in range(10):
+                assert await (await post(client, address)).read() == b"hello"
+        assert upstream.connections == 1
+        client.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    ],
+)
+def test_a_connection_that_is_to_close_is_not_used_again(answer: bytes) -> None:
+    async def work() -> None:
+        client, upstream = Client(), Upstream(saying(*[answer] * 2))
+        async with upstream as address:
+            for _ in range(2):
+                assert await (await post(client, address)).read() == b"hello"
+        assert upstream.connections == 2
+
+    run(work())
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_costs_nobody_their_call() -> None:
+    async def work() -> None:
+        client, upstream = Client(), Upstream(saying(OK, close=True))
+        async with upstream as address:
+            for _ in range(5):
+                # Closed after each answer, which says nothing of it.
+                assert await (await post(client, address)).read() == b"hello"
+
+    run(work())
+
+
+def test_a_kept_connection_that_closes_on_the_request_is_tried_once_more() -> None:
+    async def work() -> None:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(OK)
+            await read_request(reader)  # And closes without a word.
+
+        client, upstream = Client(), Upstream(script)
+        async with upstream as address:
+            assert await (await post(client, address)).read() == b"hello"
+            assert await (await post(client, address)).read() == b"hello"
+        assert upstream.connections == 2
+
+    run(work())
+
+
+def test_a_new_connection_that_closes_on_the_request_is_not_tried_again() -> None:
+    async def work() -> None:
+        upstream = Upstream(saying(b"", close=True))
+        async with upstream as address:
+            with pytest.raises(Closed):
+                await post(Client(), address)
+        assert upstream.connections == 1
+
+    run(work())
+
+
+def test_a_kept_connection_that_breaks_after_a_first_byte_is_not_tried_again() -> None:
+    async def work() -> None:
+        upstream = Upstream(saying(OK, b"HTTP/1.1 200", close=True))
+        async with upstream as address:
+            client = Client()
+            await (await post(client, address)).read()
+            with pytest.raises(Broken):
+                await post(client, address)
+        assert upstream.connections == 1
+
+    run(work())
+
+
+def test_idle_connections_are_closed_before_their_servers_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 0.02)
+
+    async def work() -> None:
+        ended = asyncio.Event()
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await saying(OK)(reader, writer)
+            ended.set()
+
+        client = Client()
+        async with Upstream(script) as address:
+            await (await post(client, address)).read()
+            await asyncio.wait_for(ended.wait(), 30)
+        assert not client._idle
+
+    run(work())
+
+
+def test_whatever_a_server_says_unasked_is_no_answer_to_the_next_request() -> None:
+    async def work() -> None:
+        poison = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+        is_poisoned = asyncio.Event()
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(OK)
+            await asyncio.sleep(0.05)
+            writer.write(poison)
+            is_poisoned.set()
+            await saying(poison)(reader, writer)
+
+        upstream = Upstream(script)
+        async with upstream as address:
+            client = Client()
+            await (await post(client, address)).read()
+            await is_poisoned.wait()
+            await asyncio.sleep(0.05)
+            assert await (await post(client, address)).read() == b"hello"
+        assert upstream.connections == 2
+
+    run(work())
+
+
+def test_a_second_answer_to_one_request_is_read_by_nobody() -> None:
+    async def work() -> None:
+        upstream = Upstream(saying(OK + OK.replace(b"hello", b"smugg"), OK))
+        async with upstream as address:
+            client = Client()
+            for _ in range(2):
+                response = await post(client, address)
+                assert await response.read() == b"hello"
+                assert [name for name, _ in response.headers] == [b"content-length"]
+        assert upstream.connections == 2
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"This is not HTTP.\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: " + b"x" * 100_000,
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20_000,
+        b"\x16\x03\x01\x02\x00\x01\x00",
+    ],
+    ids=["prose", "status", "length", "lengths", "chunk", "upgrade", "long", "many", "tls"],
+)
+def test_what_is_no_answer_is_a_failure(answer: bytes) -> None:
+    with pytest.raises(Broken):
+        ask(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    ],
+)
+def test_an_answer_that_breaks_off_is_a_failure_after_what_came(answer: bytes) -> None:
+    async def work() -> None:
+        async with Upstream(saying(answer, close=True)) as address:
+            response = await post(Client(), address)
+            assert await response.next() in {b"half", b"hello", b"hel"}
+            with pytest.raises(Broken):
+                await response.next()
+
+    run(work())
+
+
+@given(st.binary(max_size=200))
+@hypothesis_settings(max_examples=50)
+def test_no_bytes_raise_anything_but_a_failure(answer: bytes) -> None:
+    with contextlib.suppress(Failure):
+        ask(b"HTTP/1.1 200 OK\r\n" + answer, close=True)
+
+
+def test_silence_before_the_answer_and_within_it_is_a_time_out() -> None:
+    for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"):
+        began = time.monotonic()
+        with pytest.raises(Silent):
+            ask(answer, read_timeout=0.2)
+        assert 0.15 < time.monotonic() - began < 20
+
+
+def test_an_answer_may_take_long_if_it_never_falls_silent() -> None:
+    async def work() -> None:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for _ in range(20):
+                await asyncio.sleep(0.1)
+                writer.write(b"1\r\na\r\n")
+            writer.write(b"0\r\n\r\n")
+
+        async with Upstream(script) as address:
+            response = await post(Client(), address, read_timeout=1.5)
+            assert await response.read() == b"a" * 20
+
+    run(work())
+
+
+def test_a_reader_who_is_slow_holds_the_server_back_and_is_no_silence() -> None:
+    size = 8 * 1024 * 1024
+
+    async def work() -> None:
+        written = 0
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal written
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+            for _ in range(size // 65_536):
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+                written += 65_536
+
+        async with Upstream(script) as address:
+            response = await post(Client(), address, read_timeout=1)
+            await asyncio.sleep(2)
+            waiting = response._connection._waiting_bytes
+            assert waiting < connection.HIGH_WATER + 512 * 1024
+            assert len(await response.read()) == size
+
+    run(work())
+
+
+def test_closing_stops_the_server() -> None:
+    async def work() -> None:
+        stopped = asyncio.Event()
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+            await reader.read()
+            stopped.set()
+
+        async with Upstream(script) as address:
+            response = await post(Client(), address)
+            await response.next()
+            response.close()
+            await asyncio.wait_for(stopped.wait(), 2)
+
+    run(work())
+
+
+def test_closing_after_the_end_touches_nobody_elses_answer() -> None:
+    async def work() -> None:
+        client = Client()
+        async with Upstream(saying(OK, OK, OK)) as address:
+            first = await post(client, address)
+            await first.read()
+            second = await post(client, address)
+            first.close()
+            assert await second.read() == b"hello"
+
+    run(work())
+
+
+@pytest.mark.parametrize("wait_for_head", [True, False])
+def test_a_caller_who_is_cancelled_closes_the_connection(wait_for_head: bool) -> None:
+    async def work() -> None:
+        begun, stopped = asyncio.Event(), asyncio.Event()
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            if wait_for_head:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+            begun.set()
+            await reader.read()
+            stopped.set()
+
+        async def call(address: Address) -> None:
+            await (await post(Client(), address)).read()
+
+        async with Upstream(script) as address:
+            task = asyncio.create_task(call(address))
+            await begun.wait()
+            await asyncio.sleep(0.1)  # For the head to come.
+            task.cancel()
+            await stopped.wait()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(work())
+
+
+@pytest.mark.parametrize(("length", "is_sent"), [(6, True), (5, False), (7, False)])
+def test_a_body_of_several_parts_is_sent_and_must_be_as_long_as_was_said(
+    length: int, is_sent: bool
+) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+    async def work() -> None:
+        seen: list[bytes] = []
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            seen.append(await read_request(reader))
+            writer.write(OK)
+            await reader.read()
+
+        async with Upstream(script) as address:
+            client = Client()
+            body = Streamed(parts(), length)
+            if is_sent:
+                assert await (await post(client, address, body)).read() == b"hello"
+                assert seen[0].endswith(b"Content-Length: 6\r\n\r\nonetwo")
+            else:
+                with pytest.raises(Broken):
+                    await post(client, address, body)
+            # Half a request, or one and a half, is the beginning of nobody else's.
+            assert bool(client._idle) is is_sent
+
+    run(work())
+
+
+def test_a_server_that_answers_early_is_sent_no_more() -> None:
+    sent = 0
+
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 1
+            yield b"x" * 65_536
+            await asyncio.sleep(0.001)
+
+    async def work() -> None:
+        refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(refusal)
+            while await reader.read(65_536):
+                pass
+
+        upstream = Upstream(script)
+        async with upstream as address:
+            client = Client()
+            response = await post(client, address, Streamed(parts(), 1000 * 65_536))
+            assert (response.status, await response.read()) == (413, b"no")
+            assert not client._idle  # Half a request is on it.
+
+    run(work())
+    assert sent < 900
+
+
+def test_a_refusal_while_an_upload_is_held_back_is_no_failure_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1024 * 1024
+
+    async def work() -> None:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(0.2)
+            writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+            await writer.drain()
+            await asyncio.sleep(0.2)
+
+        async with Upstream(script) as address:
+            response = await post(Client(), address, Streamed(parts(), 1000 * 65_536))
+            assert (response.status, await response.read()) == (413, b"no")
+            await asyncio.sleep(0.3)
+
+    run(work())
+    assert not caplog.records
+
+
+def test_a_server_that_does_not_take_a_body_is_not_waited_for_for_ever() -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 65_536
+
+    async def work() -> None:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(3)
+
+        async with Upstream(script) as address:
+            with pytest.raises(Silent):
+                await post(Client(), address, Streamed(parts(), 1000 * 65_536), read_timeout=0.3)
+
+    run(work())
+
+
+@pytest.mark.parametrize("value", [b"a\r\nX-Evil: 1", b"a\nb", b"a\rb"])
+def test_no_value_ends_its_header(value: bytes) -> None:
+    async def work() -> None:
+        async with Upstream(saying(OK)) as address:
+            with pytest.raises(Broken):
+                await post(Client(), address, headers=[(b"accept", value)])
+
+    run(work())
+
+
+def test_nobody_listening_is_unreachable() -> None:
+    async def work() -> None:
+        async with Upstream(saying(OK)) as address:
+            pass
+        with pytest.raises(Refused, match=str(address.origin.port)):
+            await post(Client(), address)
+
+    run(work())
+
+
+def test_an_address_that_is_dead_does_not_hide_one_that_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work() -> None:
+        client = Client()
+        opens = client._open
+
+        async def open_slowly(origin: Origin, address: str) -> connection.Connection:
+            if address == "192.0.2.1":
+                await asyncio.sleep(60)
+            return await opens(origin, address)
+
+        async def resolve(_: Origin) -> list[str]:
+            return ["192.0.2.1", "127.0.0.1"]
+
+        monkeypatch.setattr(client, "_open", open_slowly)
+        monkeypatch.setattr(client, "_resolve", resolve)
+        async with Upstream(saying(OK)) as address:
+            assert await (await post(client, address, connect_timeout=20)).read() == b"hello"
+
+    run(work())
+
+
+def test_trailers_are_no_headers() -> None:
+    response, body = ask(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"2\r\nhi\r\n0\r\nRetry-After: 9\r\nContent-Type: text/html\r\n\r\n"
+    )
+    assert body == b"hi"
+    assert [name for name, _ in response.headers] == [b"transfer-encoding"]
+
+
+def test_a_name_that_leads_to_a_forbidden_address_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def check(address: str) -> None:
+        if address != "10.0.0.1":
+            raise OSError(None, "forbidden")
+
+    async def work() -> None:
+        client = Client(check)
+
+        async def getaddrinfo(*_: object, **__: object) -> list[tuple[Any, ...]]:
+            return [(2, 1, 6, "", ("10.0.0.1", 80)), (2, 1, 6, "", ("10.0.0.2", 80))]
+
+        monkeypatch.setattr(client._loop, "getaddrinfo", getaddrinfo)
+        with pytest.raises(Refused, match="forbidden"):
+            await post(client, address_of("http://models.example.com/v1"))
+
+    run(work())
+
+
+def test_a_name_that_resolves_too_slowly_is_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        client = Client()
+
+        async def getaddrinfo(*_: object, **__: object) -> list[tuple[Any, ...]]:
+            await asyncio.sleep(10)
+            return []
+
+        monkeypatch.setattr(client._loop, "getaddrinfo", getaddrinfo)
+        with pytest.raises(Unreached):
+            await post(client, address_of("http://slow.example.com/v1"), connect_timeout=0.1)
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("base_url", "origin", "path", "authority"),
+    [
+        ("http://h/v1", Origin(False, "h", 80), "/v1", "h"),
+        ("http://h:8001/v1/", Origin(False, "h", 8001), "/v1", "h:8001"),
+        ("https://api.example.com", Origin(True, "api.example.com", 443), "", "api.example.com"),
+        ("https://h:80/a%20b", Origin(True, "h", 80), "/a%20b", "h:80"),
+        ("http://[::1]:9/v1", Origin(False, "::1", 9), "/v1", "[::1]:9"),
+        ("http://bücher.example/ü", Origin(False, "xn--bcher-kva.example", 80), "/%C3%BC", None),
+    ],
+)
+def test_a_base_url_is_taken_apart(
+    base_url: str, origin: Origin, path: str, authority: str | None
+) -> None:
+    assert address_of(base_url) == Address(origin, path)
+    if authority:
+        assert origin.authority == authority

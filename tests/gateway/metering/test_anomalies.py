@@ -1,0 +1,493 @@
+"""What the meter gathers anyway is looked at for keys in the wrong hands, and people are told."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from threading import Barrier
+from typing import Any
+
+import pytest
+from django.db import DatabaseError
+from django.db.models import F
+from django.utils import timezone
+from pytest_django import Settings
+
+from keyportal.activity.addresses import network_of
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.activity.sightings import Alarm, Look, Sighting
+from keyportal.activity.usage import Call as CallRow
+from keyportal.activity.usage import UsageDay
+from keyportal.gateway.calls import Call
+from keyportal.gateway.metering import anomalies as module
+from keyportal.gateway.metering import meter as metering
+from keyportal.gateway.metering.meter import Meter
+from keyportal.gateway.metering.retention import Cleaner
+from keyportal.gateway.metering.usage_sql import Use
+from keyportal.gateway.metering.writer import Writer
+from keyportal.keys import changes, mail, secret
+from keyportal.keys.models import ApiKey
+from keyportal.keys.rotation import Grace, rotate
+from keyportal.teams.models import Membership, Team, User
+from tests.gateway.calls import call_of, verdict_of
+from tests.post import Sink
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+@pytest.fixture
+def workers(db: None, settings: Settings) -> Iterator[list[Meter]]:
+    """Two workers, perhaps on two hosts: they share the database alone."""
+    settings.ALARM_NETWORKS, settings.ALARM_REFUSALS = 4, 10
+    meters = [Meter(name, Writer()) for name in ("one", "two")]
+    yield meters
+    for meter in meters:
+        meter._writer.close()
+        meter._writer._thread.shutdown()  # Waits: an open connection would keep the database.
+
+
+def call_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
+    verdict = verdict_of(key)
+
+    async def make(address: str) -> Call:
+        return call_of(verdict, client=(address, 1))
+
+    for address in addresses:
+        over = asyncio.run(make(address))
+        over.status, over.endpoint = 200, "/chat/completions"
+        meter.ended(over)
+    asyncio.run(meter.flush())
+
+
+def look_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
+    verdict = verdict_of(key)
+
+    async def make(address: str) -> Call:
+        return call_of(verdict, client=(address, 1))
+
+    for address in addresses:
+        meter.looked(asyncio.run(make(address)))
+    asyncio.run(meter.flush())
+
+
+def refuse(meter: Meter, text: str, number: int = 1) -> None:
+    for _ in range(number):
+        meter.refused(secret.digest(text.encode()), secret.public_id_of(text.encode()))
+    asyncio.run(meter.flush())
+
+
+def told(action: Action) -> list[str]:
+    return [*AuditEvent.objects.filter(action=action).values_list("target", flat=True)]
+
+
+def an_hour_passes() -> None:
+    Alarm.objects.update(raised_at=timezone.now() - timedelta(hours=1, seconds=1))
+
+
+def addresses(number: int, first: int = 0) -> list[str]:
+    return [f"198.51.{first + place}.7" for place in range(number)]
+
+
+def test_a_key_that_comes_from_many_networks_is_told_of_over_all_workers(
+    workers: list[Meter], alice: User, bob: User, issue: Issue, sink: Sink
+) -> None:
+    key, text = issue(bob, "nightly")
+    call_from(workers[0], key, *addresses(3))
+    call_from(workers[1], key, *addresses(3))  # The same three.
+    assert told(Action.KEY_SPREAD) == []
+    call_from(workers[1], key, *addresses(1, first=9))
+    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
+    row = AuditEvent.objects.get(action=Action.KEY_SPREAD)
+    assert (row.public_id, row.team_slug) == (key.public_id, key.team.slug)
+    (letter,) = sink.wait_for(1)
+    assert letter["To"] == "bob@example.com"
+    assert letter["Subject"] == f"[Keyportal] Key used from many networks: {key}"
+    assert "from 4 networks within ten minutes" in letter.get_content()
+    assert text[14:30] not in sink.text
+
+
+def test_looks_at_what_there_is_to_call_count_as_calls_do(
+    workers: list[Meter], alice: User, bob: User, issue: Issue, sink: Sink
+) -> None:
+    """Whoever verifies a key that they found calls nothing: they ask for the list of models."""
+    key, _ = issue(bob)
+    look_from(workers[0], key, *addresses(2))
+    call_from(workers[1], key, *addresses(2, first=1))
+    assert told(Action.KEY_SPREAD) == []
+    look_from(workers[1], key, *addresses(1, first=9))
+    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
+    sink.wait_for(1)
+    assert not UsageDay.objects.exclude(requests=2).exists()
+
+
+def test_of_many_verifications_those_without_rows_count_too(
+    workers: list[Meter], bob: User, issue: Issue, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "SLICE", 2)
+    key, _ = issue(bob)
+    for address in [*addresses(4), ""]:
+        use = Use(bytes(key.current_secret.digest), time.time(), address or None, b"")
+        workers[0].verified(verdict_of(key), use, "/auth/verify", "", 200, "req_1")
+    asyncio.run(workers[0].flush())
+    assert CallRow.objects.count() == 2
+    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
+    sink.wait_for(1)
+
+
+def test_a_look_is_kept_once_a_day_for_a_key_and_network(
+    workers: list[Meter], bob: User, issue: Issue, settings: Settings
+) -> None:
+    settings.ALARM_NETWORKS = 0  # The Health page reads them all the same.
+    key, other = issue(bob)[0], issue(bob, "b")[0]
+    for meter in workers * 2:
+        look_from(meter, key, "192.0.2.7", "192.0.2.8", "2001:db8::1", "")
+    look_from(workers[0], other, "192.0.2.7")
+    found = Look.objects.values_list("team_slug", "public_id", "network")
+    assert sorted(found) == sorted(
+        (key.team.slug, one.public_id, network)
+        for one, network in (
+            (key, "192.0.2.0/24"),
+            (key, "2001:db8::/48"),
+            (other, "192.0.2.0/24"),
+        )
+    )
+    assert not Sighting.objects.exists()
+    day = timedelta(days=1)
+    for look in Look.objects.all():
+        assert look.start <= look.seen_at < look.start + day
+    Look.objects.update(start=F("start") - day, seen_at=F("seen_at") - day)
+    look_from(Meter("three", workers[0]._writer), key, "192.0.2.7")
+    assert Look.objects.count() == 4
+
+
+def test_more_looks_than_one_transaction_takes_are_all_written(
+    workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "SLICE", 2)
+    look_from(workers[0], issue(bob)[0], *addresses(7))
+    assert Look.objects.count() == 7
+    assert not workers[0]._looked
+
+
+@pytest.mark.parametrize(
+    "peers",
+    [
+        [f"192.0.2.{number}" for number in range(20)],
+        [f"2001:db8:5:{number:x}::1" for number in range(20)],
+        ["192.0.2.1", "198.51.100.1", "2001:db8::1"] * 20,
+        ["fe80::1%eth0"] * 20,
+    ],
+)
+def test_many_addresses_of_few_networks_are_no_alarm(
+    workers: list[Meter], bob: User, issue: Issue, peers: list[str]
+) -> None:
+    call_from(workers[0], issue(bob)[0], *peers)
+    assert told(Action.KEY_SPREAD) == []
+
+
+def test_networks_of_two_keys_are_not_added_up(
+    workers: list[Meter], bob: User, issue: Issue
+) -> None:
+    call_from(workers[0], issue(bob)[0], *addresses(3))
+    call_from(workers[0], issue(bob, "b")[0], *addresses(3, first=100))
+    assert told(Action.KEY_SPREAD) == []
+
+
+def test_what_was_seen_long_ago_does_not_count(
+    workers: list[Meter], bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    call_from(workers[0], key, *addresses(3))
+    Sighting.objects.update(start=timezone.now() - timedelta(minutes=11))
+    call_from(workers[1], key, *addresses(3, first=100))
+    assert told(Action.KEY_SPREAD) == []
+
+
+def test_a_network_is_written_down_once_a_stretch_by_a_worker(
+    workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STRETCH_SECONDS", 10**9)  # So that none ends meanwhile.
+    key, _ = issue(bob)
+    for _ in range(5):
+        call_from(workers[0], key, *addresses(2))
+    assert [*Sighting.objects.values_list("count", flat=True)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.77", "192.0.2.0/24"),
+        ("2001:db8:1:2:3::4", "2001:db8:1::/48"),
+        ("fe80::1%eth0", "fe80::/48"),
+        ("unix:", "unix:"),
+    ],
+)
+def test_networks(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
+def test_a_burst_of_wrong_secrets_is_told_of_over_all_workers(
+    workers: list[Meter], bob: User, issue: Issue, sink: Sink
+) -> None:
+    key, _ = issue(bob)
+    for number in range(10):
+        assert told(Action.KEY_GUESSED) == []
+        refuse(workers[number % 2], secret.generate(key.public_id).text)
+    assert told(Action.KEY_GUESSED) == [f"{key}: 10 requests"]
+    (letter,) = sink.wait_for(1)
+    assert letter["To"] == "bob@example.com"
+    told_of = " ".join(letter.get_content().split())
+    assert "or from an address where it may not be used." in told_of
+    assert "Nobody got in this way." in told_of
+
+
+def test_the_right_secret_of_a_disabled_key_counts_too(
+    workers: list[Meter], bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner")
+    refuse(workers[0], text, 10)
+    assert told(Action.KEY_GUESSED) == [f"{key}: 10 requests"]
+
+
+def test_made_up_ids_leave_no_trace(workers: list[Meter], bob: User, issue: Issue) -> None:
+    """Or whoever fires bad keys would fill a table, and everybody's audit."""
+    issue(bob)
+    for _ in range(20):
+        refuse(workers[0], secret.generate().text, 10)
+    assert not Sighting.objects.exists()
+    assert not Alarm.objects.exists()
+
+
+def test_a_deleted_key_that_is_used_is_told_to_who_owned_it(
+    workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink
+) -> None:
+    key, text = issue(bob, "nightly")
+    named = str(key)
+    key.revoke(actor=ada)
+    refuse(workers[0], text)
+    assert told(Action.KEY_HAUNTED) == [named]
+    sink.wait_for(1)
+    assert sink.recipients == ["bob@example.com"]
+    assert AuditEvent.objects.of(bob.memberships.get().team).about(named[-9:-1]).count() == 3
+
+
+def test_of_a_key_that_was_handed_over_it_is_told_to_who_owned_it_last(
+    workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink
+) -> None:
+    key, first = issue(bob)
+    second = rotate(key, Grace.NOW, actor=bob).text
+    changes.hand_over(key, ada, actor=alice)
+    key.revoke(actor=alice)
+    refuse(workers[0], first)
+    refuse(workers[0], second)
+    sink.wait_for(1)
+    assert sink.recipients == ["ada@example.com"]
+
+
+@pytest.mark.parametrize("how", ["left", "deactivated", "deleted"])
+def test_a_deleted_key_whose_owner_is_gone_is_told_to_the_admins(
+    workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink, how: str
+) -> None:
+    key, text = issue(bob)
+    key.revoke(actor=bob)
+    match how:
+        case "left":
+            bob.memberships.all().delete()
+        case "deactivated":
+            User.objects.filter(pk=bob.pk).update(is_active=False)
+        case _:
+            bob.delete()
+    refuse(workers[0], text)
+    sink.wait_for(2)
+    assert sorted(sink.recipients) == ["ada@example.com", "alice@example.com"]
+
+
+def test_a_deleted_key_of_a_renamed_user_is_told_to_them_and_not_to_who_has_the_name_now(
+    workers: list[Meter], team: Team, bob: User, issue: Issue, sink: Sink
+) -> None:
+    key, text = issue(bob)
+    key.revoke(actor=bob)
+    User.objects.filter(pk=bob.pk).update(username="robert")
+    heir = User.objects.create_user("bob", "heir@example.com")
+    Membership.objects.create(team=team, user=heir)
+    refuse(workers[0], text)
+    sink.wait_for(1)
+    assert sink.recipients == ["bob@example.com"]
+
+
+def test_a_secret_that_was_rotated_away_and_is_used_is_told_to_the_owner(
+    workers: list[Meter], alice: User, bob: User, issue: Issue, sink: Sink
+) -> None:
+    key, text = issue(bob)
+    rotate(key, Grace.NOW, actor=bob)
+    refuse(workers[0], text)
+    assert told(Action.KEY_HAUNTED) == [str(key)]
+    sink.wait_for(1)
+    assert sink.recipients == ["bob@example.com"]
+
+
+def test_a_call_that_its_deletion_cut_is_no_use_after_it(
+    workers: list[Meter], bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    key.revoke(actor=bob)
+    workers[0]._cut[secret.digest(text.encode())] += 1
+    asyncio.run(workers[0].flush())
+    assert told(Action.KEY_HAUNTED) == []
+
+
+@pytest.mark.parametrize("again", [0, 1])
+def test_each_is_told_once_an_hour_by_all_workers_together(
+    workers: list[Meter], alice: User, bob: User, issue: Issue, sink: Sink, again: int
+) -> None:
+    key, text = issue(bob)
+    key.revoke(actor=bob)
+    for meter in workers * 5:
+        refuse(meter, text)
+    sink.wait_for(1)
+    an_hour_passes()
+    refuse(workers[again], text)
+    refuse(workers[0], text)
+    sink.wait_for(2)
+    assert len(told(Action.KEY_HAUNTED)) == 2
+
+
+def test_two_workers_that_see_the_same_at_one_time_tell_it_once(
+    workers: list[Meter], alice: User, bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    key.revoke(actor=bob)
+
+    async def both() -> None:
+        await asyncio.gather(*(meter.flush() for meter in workers))
+
+    for _ in range(5):
+        for meter in workers:
+            meter.refused(secret.digest(text.encode()), text[6:14])
+        asyncio.run(both())
+    assert len(told(Action.KEY_HAUNTED)) == 1
+
+
+@pytest.mark.postgresql  # On SQLite one writes after the other.
+def test_two_workers_that_see_half_of_the_networks_each_at_one_time_tell_of_all(
+    workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither counts before what it has seen is there for the other to count."""
+    key, _ = issue(bob)
+    verdict, count, both_have_written = verdict_of(key), module._among, Barrier(2)
+
+    def count_together(cursor: Any, statement: str, *more: Any) -> Iterator[tuple[Any, ...]]:
+        if statement == module._NETWORKS:
+            both_have_written.wait(10)
+        return count(cursor, statement, *more)
+
+    async def see_at_once() -> None:
+        for meter, first in zip(workers, (0, 2), strict=True):
+            for address in addresses(2, first):
+                meter.looked(call_of(verdict, client=(address, 1)))
+        await asyncio.gather(*(meter.flush() for meter in workers))
+
+    monkeypatch.setattr(module, "_among", count_together)
+    asyncio.run(see_at_once())
+    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
+
+
+def test_kinds_are_told_apart(workers: list[Meter], bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    call_from(workers[0], key, *addresses(4))
+    refuse(workers[0], secret.generate(key.public_id).text, 10)
+    assert len(told(Action.KEY_SPREAD)) == len(told(Action.KEY_GUESSED)) == 1
+    assert Alarm.objects.count() == 2
+
+
+def test_both_notices_can_be_turned_off(
+    workers: list[Meter], bob: User, issue: Issue, settings: Settings
+) -> None:
+    settings.ALARM_NETWORKS = settings.ALARM_REFUSALS = 0
+    key, _ = issue(bob)
+    call_from(workers[0], key, *addresses(200))
+    refuse(workers[0], secret.generate(key.public_id).text, 200)
+    assert not Sighting.objects.exists()
+    assert not Alarm.objects.exists()
+
+
+def test_a_mail_that_can_not_be_queued_leaves_no_alarm_behind(
+    workers: list[Meter], bob: User, issue: Issue, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes on is told a second later."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise DatabaseError
+
+    key, _ = issue(bob)
+    with monkeypatch.context() as patched:
+        patched.setattr(mail, "send", fail)
+        refuse(workers[0], secret.generate(key.public_id).text, 10)
+    assert not Alarm.objects.exists()
+    assert told(Action.KEY_GUESSED) == []
+    refuse(workers[0], secret.generate(key.public_id).text)
+    assert told(Action.KEY_GUESSED) == [f"{key}: 11 requests"]
+    sink.wait_for(1)
+
+
+def test_a_look_that_fails_loses_no_usage(
+    workers: list[Meter],
+    bob: User,
+    issue: Issue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    key, _ = issue(bob)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_spread", fail)
+        call_from(workers[0], key, *addresses(4))
+    assert UsageDay.objects.get().requests == 4
+    assert "Not watched for leaks: ZeroDivisionError" in caplog.text
+    call_from(workers[0], key, *addresses(4))
+    assert len(told(Action.KEY_SPREAD)) == 1
+    assert UsageDay.objects.get().requests == 8
+
+
+def test_a_team_that_is_gone_has_nobody_to_tell(
+    workers: list[Meter], bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    key.revoke(actor=bob)
+    Team.objects.all().delete()
+    refuse(workers[0], text)
+    assert not Alarm.objects.exists()
+
+
+def test_the_same_networks_again_cost_no_query(
+    workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The usual second: calls of known keys from known networks."""
+    # So that none ends meanwhile.
+    monkeypatch.setattr(module, "STRETCH_SECONDS", 10**9)
+    monkeypatch.setattr(module, "DAY_SECONDS", 10**9)
+    key, _ = issue(bob)
+    call_from(workers[0], key, "192.0.2.1")
+    look_from(workers[0], key, "192.0.2.3")
+    monkeypatch.setattr(module, "_spread", lambda *_: pytest.fail("It asked again."))
+    call_from(workers[0], key, "192.0.2.2")
+    look_from(workers[0], key, "192.0.2.4")
+    assert Sighting.objects.get().count == Look.objects.count() == 1
+
+
+def test_old_rows_go(workers: list[Meter], bob: User, issue: Issue, settings: Settings) -> None:
+    key, _ = issue(bob)
+    look_from(workers[0], key, *addresses(4))
+    days = timedelta(days=settings.CALL_DAYS)
+    Look.objects.update(seen_at=timezone.now() - days + timedelta(minutes=1))
+    asyncio.run(Cleaner(workers[0]._writer).clean())
+    assert (Sighting.objects.count(), Alarm.objects.count(), Look.objects.count()) == (4, 1, 4)
+    Sighting.objects.update(start=timezone.now() - timedelta(minutes=21))
+    Alarm.objects.update(raised_at=timezone.now() - timedelta(days=1, seconds=1))
+    Look.objects.update(seen_at=timezone.now() - days)
+    asyncio.run(Cleaner(workers[0]._writer).clean())
+    assert (Sighting.objects.count(), Alarm.objects.count(), Look.objects.count()) == (0, 0, 0)

@@ -1,0 +1,561 @@
+"""Uses are gathered, written once a second by a thread of its own, and never lost lightly."""
+
+import asyncio
+import logging
+import queue
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connections
+from django.db.models import Sum
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyportal.activity.models import Tombstone
+from keyportal.activity.usage import LATENCY_COLUMNS, UsageDay, UsageHour, UsageMinute
+from keyportal.activity.usage import Call as CallRow
+from keyportal.gateway.admission.verdict import Verdict
+from keyportal.gateway.calls import Call
+from keyportal.gateway.errors import InvalidKey
+from keyportal.gateway.metering import meter as module
+from keyportal.gateway.metering import usage_sql as writing
+from keyportal.gateway.metering.anomalies import Watch
+from keyportal.gateway.metering.meter import SLICE, Meter
+from keyportal.gateway.metering.usage_sql import Flush, Record, Use
+from keyportal.gateway.metering.writer import Writer
+from keyportal.keys import secret
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import User
+from tests.clock import leave_time
+from tests.gateway.calls import call_of, verdict_of
+
+database = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+@pytest.fixture
+def meter(db: None) -> Iterator[Meter]:
+    meter = Meter("worker", Writer())
+    yield meter
+    close(meter)
+
+
+def close(meter: Meter) -> None:
+    meter._writer.close()
+    meter._writer._thread.shutdown()  # Waits: an open connection would keep the database.
+
+
+def in_thread(meter: Meter, work: Callable[[], Any]) -> Any:
+    return meter._writer._thread.submit(work).result(timeout=10)
+
+
+def flush(meter: Meter) -> None:
+    asyncio.run(meter.flush())
+
+
+def call(key: ApiKey, **more: Any) -> Call:
+    verdict, digest = verdict_of(key), bytes(key.current_secret.digest)
+
+    async def make() -> Call:
+        return call_of(verdict, digest=digest, **more)
+
+    return asyncio.run(make())
+
+
+def ended(
+    key: ApiKey, *, status: int = 200, model: str = "a/b", prompt: int = 3, completion: int = 5
+) -> Call:
+    over = call(key)
+    over.status, over.model, over.endpoint = status, model, "/chat/completions"
+    over.tally.prompt, over.tally.completion = prompt, completion
+    return over
+
+
+@database
+def test_a_flush_writes_when_from_where_and_with_what(
+    meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    before = datetime.now(UTC)
+    meter.saw(call(key, headers=[(b"user-agent", b"OpenAI/Python 3")]))
+    flush(meter)
+    used = key.secrets.get()
+    assert used.last_used_at is not None
+    # Databases keep microseconds or less.
+    assert before - timedelta(seconds=1) < used.last_used_at <= datetime.now(UTC)
+    assert used.last_used_ip == "192.0.2.7"
+    assert used.last_used_agent == "OpenAI/Python 3"
+
+
+@database
+def test_the_newest_use_of_a_secret_is_the_one_that_stays(
+    meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    for number in range(200):
+        meter.saw(call(key, client=(f"192.0.2.{number}", 1)))
+    assert len(meter._uses) == 1
+    flush(meter)
+    assert key.secrets.get().last_used_ip == "192.0.2.199"
+
+
+@database
+def test_a_call_is_a_row_and_counts_by_minute_hour_and_day(
+    meter: Meter, alice: User, bob: User, issue: Issue
+) -> None:
+    first, second = issue(alice)[0], issue(bob, "b")[0]
+    leave_time(10)
+    for over in (
+        ended(first),
+        ended(first),
+        ended(first, status=429, prompt=0, completion=0),
+        ended(first, model="c"),
+        ended(second, prompt=1000),
+    ):
+        meter.ended(over)
+    flush(meter)
+    assert CallRow.objects.count() == 5
+    for table in (UsageMinute, UsageHour, UsageDay):
+        rows = {
+            (row.public_id, row.owner_id, row.model): (
+                row.requests,
+                row.failures,
+                row.prompt_tokens,
+                row.completion_tokens,
+                # A busy machine may have made any of them a slow one.
+                sum(getattr(row, column) for column in LATENCY_COLUMNS),
+            )
+            for row in table.objects.all()
+        }
+        assert rows == {
+            (first.public_id, first.owner_id, "a/b"): (3, 1, 6, 10, 3),
+            (first.public_id, first.owner_id, "c"): (1, 0, 3, 5, 1),
+            (second.public_id, second.owner_id, "a/b"): (1, 0, 1000, 5, 1),
+        }
+    row = CallRow.objects.earliest("pk")
+    assert (row.team_slug, row.public_id) == (first.team.slug, first.public_id)
+    assert row.owner_id == first.owner_id
+    assert (row.model, row.endpoint, row.status) == ("a/b", "/chat/completions", 200)
+    assert (row.prompt_tokens, row.completion_tokens) == (3, 5)
+    assert row.address == "192.0.2.7"
+    assert abs(datetime.now(UTC) - row.started_at) < timedelta(minutes=1)
+
+
+@database
+def test_sums_grow_over_flushes_and_stretches_begin_where_they_should(
+    meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    for _ in range(3):
+        meter.ended(ended(key))
+        flush(meter)
+    assert sum(UsageMinute.objects.values_list("requests", flat=True)) == 3
+    for day in UsageDay.objects.all():
+        assert (day.start.hour, day.start.minute, day.start.second) == (0, 0, 0)
+    for hour in UsageHour.objects.all():
+        assert (hour.start.minute, hour.start.second) == (0, 0)
+    for minute in UsageMinute.objects.all():
+        assert minute.start.second == 0
+
+
+def test_a_latency_falls_into_its_bucket() -> None:
+    for milliseconds, bucket in ((0, 0), (50, 0), (51, 1), (999, 4), (100_000, 10), (100_001, 11)):
+        record = writing.Record(
+            "r", 0.0, "t", "k", 7, "/e", "m", 200, 0, 0, 0, False, None, milliseconds, None, b""
+        )
+        ((_, row),) = writing.add_up([record], {}).items()
+        assert row[writing.FIRST_LATENCY :].index(1) == bucket
+
+
+@database
+def test_without_calls_nothing_is_written(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "write", lambda _: pytest.fail("Something was written."))
+    flush(meter)
+    flush(meter)
+
+
+@database
+def test_what_was_written_is_not_written_again(meter: Meter, alice: User, issue: Issue) -> None:
+    meter.ended(ended(issue(alice)[0]))
+    flush(meter)
+    flush(meter)
+    assert CallRow.objects.count() == UsageDay.objects.get().requests == 1
+
+
+@database
+def test_a_flush_whose_outcome_is_unknown_is_repeated_and_counts_once(
+    meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks while it commits: here, just after the database has committed."""
+    write = writing.write
+
+    def lose_the_answer(flush: Flush) -> object:
+        write(flush)
+        raise OperationalError("The connection was lost.")
+
+    key, _ = issue(alice)
+    meter.ended(ended(key))
+    with monkeypatch.context() as patched:
+        patched.setattr(writing, "write", lose_the_answer)
+        flush(meter)
+        meter.ended(ended(key))
+        flush(meter)
+    flush(meter)
+    assert CallRow.objects.count() == 2
+    assert UsageDay.objects.get().requests == 2
+
+
+@database
+def test_what_fails_halfway_leaves_nothing_behind(
+    meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = issue(alice)
+    meter.saw(call(key))
+    meter.ended(ended(key))
+
+    def fail(*_: object) -> None:
+        raise OperationalError("The database is away.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writing, "_write_uses", fail)
+        flush(meter)
+    assert not CallRow.objects.exists()
+    assert not UsageDay.objects.exists()
+    flush(meter)
+    assert CallRow.objects.count() == 1
+
+
+@database
+def test_what_cannot_be_written_is_kept_and_the_newer_use_wins(
+    meter: Meter,
+    alice: User,
+    bob: User,
+    issue: Issue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second = issue(alice)[0], issue(bob, "b")[0]
+
+    def fail(flush: Flush) -> object:
+        # While it is being tried, the first is used again.
+        meter.saw(call(first, client=("192.0.2.99", 1)))
+        raise OperationalError("The database is away.")
+
+    meter.saw(call(first, client=("192.0.2.1", 1)))
+    meter.saw(call(second, client=("192.0.2.2", 1)))
+    with monkeypatch.context() as patched:
+        patched.setattr(writing, "write", fail)
+        flush(meter)
+        flush(meter)
+    assert first.secrets.get().last_used_at is None
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]  # Once.
+    flush(meter)
+    assert first.secrets.get().last_used_ip == "192.0.2.99"
+    assert second.secrets.get().last_used_ip == "192.0.2.2"
+
+
+@database
+def test_memory_is_bounded_and_what_goes_is_the_rows_and_never_the_sums(
+    meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_RECORDS", 20)
+    monkeypatch.setattr(module, "SLICE", 10)
+    over = ended(issue(alice)[0])
+    for _ in range(1000):
+        meter.ended(over)
+        assert len(meter._records) <= 20
+    flush(meter)
+    assert 10 <= CallRow.objects.count() <= 20
+    assert UsageDay.objects.get().requests == 1000
+    assert UsageDay.objects.get().completion_tokens == 5000
+
+
+@database
+def test_many_are_written_in_slices_and_in_one_order(
+    meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = issue(alice)
+    Secret.objects.bulk_create(
+        Secret(key=key, digest=secret.digest(str(number).encode()), prefix="sk-kp-", last4="0000")
+        for number in range(1200)
+    )
+    sizes: list[tuple[int, int]] = []
+    write = writing.write
+
+    def count(flush: Flush) -> object:
+        sizes.append((len(flush.records), len(flush.uses)))
+        return write(flush)
+
+    monkeypatch.setattr(writing, "write", count)
+    over = ended(key)
+    for pk in Secret.objects.order_by("-pk").values_list("pk", flat=True):
+        over.verdict = over.verdict._replace(secret_id=pk)
+        meter.saw(over)
+        meter.ended(over)
+    flush(meter)
+    assert not Secret.objects.filter(last_used_at=None).exists()
+    assert sizes == [(500, 500), (500, 500), (201, 201)]
+    assert CallRow.objects.count() == 1201
+
+
+@database
+def test_a_key_deleted_meanwhile_is_no_error_and_its_receipt_tells_of_the_last_request(
+    meter: Meter, alice: User, bob: User, issue: Issue, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone, stays = issue(alice)[0], issue(bob, "b")[0]
+    meter.saw(call(gone, client=("192.0.2.44", 1), headers=[(b"user-agent", b"thief/1")]))
+    meter.saw(call(stays))
+    gone.revoke(actor=None)
+    flush(meter)
+    assert stays.secrets.get().last_used_at is not None
+    assert Secret.objects.count() == 1
+    receipt = Tombstone.objects.get()
+    assert (receipt.last_used_ip, receipt.last_used_agent) == ("192.0.2.44", "thief/1")
+    assert not caplog.records
+
+
+@database
+def test_refusals_of_a_deleted_key_are_counted_and_those_of_unknown_ones_leave_no_trace(
+    meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, text = issue(alice)
+    key.revoke(actor=None)
+    for _ in range(3):
+        meter.refused(secret.digest(text.encode()), key.public_id)
+        meter.refused(secret.digest(secret.generate().text.encode()), "unknown")
+    flush(meter)
+    receipt = Tombstone.objects.get()
+    assert (receipt.refused, receipt.ended) == (3, 0)
+    assert receipt.refused_at is not None
+    assert abs(datetime.now(UTC) - receipt.refused_at) < timedelta(minutes=1)
+
+
+def test_a_flood_of_unknown_keys_takes_no_more_memory_than_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_REFUSED", 10)
+    meter = Meter("worker", Writer())
+    for number in range(100):
+        meter.refused(str(number).encode(), "unknown")
+        meter.refused(b"0", "unknown")
+    assert len(meter._refused) == 10
+    assert meter._refused[b"0"] == 101
+
+
+def test_a_flood_of_looks_takes_no_more_memory_than_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_LOOKED", 10)
+    meter = Meter("worker", Writer())
+
+    async def look() -> None:
+        for number in range(100):
+            meter.looked(call_of(Verdict(7, "7QmX2aPd", 1), client=(f"192.0.2.{number}", 1)))
+
+    asyncio.run(look())
+    assert len(meter._looked) == 10
+
+
+@database
+def test_calls_that_a_deletion_cut_are_on_its_receipt(
+    meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    cut = ended(key, status=401)
+    cut.ended_by = InvalidKey()
+    key.revoke(actor=None)
+    meter.ended(cut)
+    meter.ended(cut)
+    flush(meter)
+    assert Tombstone.objects.get().ended == 2
+
+
+@database
+def test_after_a_failure_the_connection_is_a_new_one(
+    meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    meter.saw(call(key))
+    flush(meter)
+
+    def break_off() -> None:
+        connections["meter"].connection.close()
+
+    in_thread(meter, break_off)
+    meter.saw(call(key, client=("192.0.2.8", 1)))
+    flush(meter)
+    flush(meter)
+    assert key.secrets.get().last_used_ip == "192.0.2.8"
+
+
+@database
+@pytest.mark.parametrize(
+    ("client", "stored"),
+    [
+        (("2001:db8::7", 1), "2001:db8::7"),
+        (("fe80::1%eth0", 1), "fe80::1"),
+        (("", 0), None),
+        (None, None),
+    ],
+)
+def test_whatever_the_peer_is_called_it_can_be_written(
+    client: tuple[str, int] | None, stored: str | None, meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    meter.saw(call(key, client=client))
+    meter.ended(call(key, client=client))
+    flush(meter)
+    used = key.secrets.get()
+    assert used.last_used_at is not None
+    assert used.last_used_ip == CallRow.objects.get().address == stored
+
+
+@database
+@pytest.mark.parametrize(
+    "sent",
+    [b"a\x00b", bytes(range(256)), b"\xff" * 500, b"x" * 100_000],
+    ids=["nul", "all", "high", "long"],
+)
+def test_whatever_the_agent_is_called_it_can_be_written(
+    sent: bytes, meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    meter.saw(call(key, headers=[(b"user-agent", sent)]))
+    meter.ended(call(key, headers=[(b"user-agent", sent)]))
+    flush(meter)
+    stored = key.secrets.get().last_used_agent
+    assert stored == CallRow.objects.get().agent == writing._readable(sent)
+
+
+@database
+def test_closing_the_writer_closes_the_connection_in_its_own_thread(
+    alice: User, issue: Issue
+) -> None:
+    meter = Meter("worker", Writer())
+    meter.saw(call(issue(alice)[0]))
+    flush(meter)
+    kept = in_thread(meter, lambda: connections["meter"])
+    close(meter)
+    assert kept.connection is None
+
+
+def test_flushes_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.01)
+    written: queue.Queue[set[bytes]] = queue.Queue()
+
+    def write(flush: Flush) -> dict[str, int]:
+        written.put(set(flush.refused))
+        return {}
+
+    monkeypatch.setattr(writing, "write", write)
+    monkeypatch.setattr(Watch, "look", lambda *_: None)
+
+    async def use_twice() -> None:
+        meter = Meter("worker", Writer())
+        flushing = asyncio.create_task(meter.flush_forever())
+        for digest in (b"1", b"2"):
+            meter.refused(digest, "unknown")
+            assert await asyncio.to_thread(written.get, timeout=10) == {digest}
+        flushing.cancel()
+        meter._writer._thread.shutdown()
+
+    asyncio.run(use_twice())
+    assert written.empty()
+
+
+@given(st.binary(max_size=400))
+def test_an_agent_is_short_printable_text(sent: bytes) -> None:
+    shown = writing._readable(sent)
+    assert len(shown) <= 200
+    assert shown.isprintable()
+
+
+@pytest.mark.parametrize(
+    "around", [b"%s", b"Bearer %s", b"x" * 150 + b"%s", b"curl/8 (%s)", b"%s %s", b"\x00%s"]
+)
+def test_a_key_in_the_agent_is_redacted(around: bytes) -> None:
+    key = secret.generate().text
+    shown = writing._readable(around.replace(b"%s", key.encode()))
+    assert key[:20] not in shown
+    assert key[-20:] not in shown
+
+
+def test_a_key_that_control_characters_hide_is_redacted_too() -> None:
+    key = secret.generate().text
+    hidden = "\x01".join(key).encode()
+    assert key[14:30] not in writing._readable(hidden)
+
+
+@database
+def test_what_can_never_be_written_is_given_up_and_what_comes_after_is_written(
+    meter: Meter, alice: User, issue: Issue, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, _ = issue(alice)
+    meter.ended(ended(key, prompt=10**30))
+    flush(meter)
+    meter.ended(ended(key))
+    flush(meter)
+    assert CallRow.objects.get().prompt_tokens == 3
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+outcomes = st.tuples(
+    st.sampled_from([7, 8]),
+    st.sampled_from([200, 399, 400, 403]),
+    st.sampled_from([0, 1, 50, 51, 2000, 200_000]),
+)
+
+
+@given(st.lists(outcomes))
+def test_what_has_no_row_adds_up_to_what_its_row_would(calls: list[tuple[int, int, int]]) -> None:
+    minute = 1_800_000_000
+    rows = [
+        Record("req_1", minute - took / 1000, "t", "k", owner, "/", "m", status, duration_ms=took)
+        for owner, status, took in calls
+    ]
+    alike = Counter(
+        (minute, "t", "k", owner, "m", status >= 400, took) for owner, status, took in calls
+    )
+    sums: writing.Sums = {}
+    writing.add_up_alike(alike, sums)
+    assert sums == writing.add_up(rows, {})
+
+
+@database
+def test_verifications_that_cannot_be_written_are_kept_as_sums(
+    meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each millisecond that one took has a place of its own, for as long as that takes."""
+    monkeypatch.setattr(module, "MAX_RECORDS", 10)
+    key, _ = issue(alice)
+    verdict = verdict_of(key)
+    for took in range(SLICE + 100):
+        use = Use(bytes(key.current_secret.digest), time.time() - took, "192.0.2.7", b"")
+        meter.verified(verdict, use, "/auth/verify", "", 200, "req_1")
+        assert len(meter._alike) <= 10
+    flush(meter)
+    assert sum(UsageMinute.objects.values_list("requests", flat=True)) == SLICE + 100
+
+
+@database
+def test_of_many_verifications_some_have_rows_and_all_are_in_the_sums(
+    meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    use = Use(bytes(key.current_secret.digest), time.time() - 7, "192.0.2.7", b"a-proxy")
+    verdict = verdict_of(key)
+    for status in [200] * (2 * SLICE) + [403] * SLICE:
+        meter.verified(verdict, use, "/auth/verify", "public/a", status, "req_1")
+    flush(meter)
+    assert CallRow.objects.filter(status=200, duration_ms__gte=7000).count() == SLICE
+    assert CallRow.objects.count() == SLICE
+    sums = UsageMinute.objects.filter(owner_id=alice.pk, model="public/a").aggregate(
+        requests=Sum("requests"), failures=Sum("failures"), took=Sum("duration_ms")
+    )
+    assert (sums["requests"], sums["failures"]) == (3 * SLICE, SLICE)
+    assert sums["took"] >= 3 * SLICE * 7000
+    assert key.secrets.get().last_used_agent == "a-proxy"

@@ -1,0 +1,182 @@
+"""Rows that have had their time go, a slice at a time, and no others."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import OperationalError, connections, transaction
+from django.utils import timezone
+from pytest_django import Settings
+
+from keyportal.activity.running import EndWish, Running
+from keyportal.activity.usage import Call, Flush, UsageDay, UsageHour, UsageMinute
+from keyportal.activity.windows import Kind, Lease, Window
+from keyportal.gateway.metering import retention as module
+from keyportal.gateway.metering.retention import SLICE, Cleaner
+from keyportal.gateway.metering.writer import ALIAS, Writer
+from keyportal.keys.reminders import Reminder
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
+
+
+@pytest.fixture
+def writer(db: None) -> Iterator[Writer]:
+    writer = Writer()
+    yield writer
+    writer.close()
+    writer._thread.shutdown()  # Waits: an open connection would keep the database.
+
+
+def clean(writer: Writer) -> None:
+    asyncio.run(Cleaner(writer).clean())
+
+
+def ago(**units: float) -> Any:
+    return timezone.now() - timedelta(**units)
+
+
+def call(**more: Any) -> Call:
+    return Call(
+        request_id="r", team_slug="t", public_id="k", owner_id=7, status=200, duration_ms=1, **more
+    )
+
+
+def test_what_is_old_goes_and_what_is_not_stays(writer: Writer) -> None:
+    Call.objects.bulk_create([call(started_at=ago(days=days)) for days in (6.9, 7.1)])
+    for table, kept, gone in (
+        (UsageMinute, {"hours": 47}, {"hours": 49}),
+        (UsageHour, {"days": 91}, {"days": 101}),
+        (UsageDay, {"days": 90}, {"days": 4000}),
+    ):
+        for when in (kept, gone):
+            table.objects.create(start=ago(**when), team_slug="t", public_id="k", owner_id=7)
+    for kind, kept, gone in (
+        (Kind.MINUTE, {"minutes": 1}, {"minutes": 11}),
+        (Kind.DAY, {"days": 1}, {"days": 4}),
+        (Kind.MONTH, {"days": 31}, {"days": 71}),
+        (Kind.EVER, {"days": 1}, {"days": 20_000}),
+    ):
+        for when in (kept, gone):
+            Window.objects.create(subject="key:k", kind=kind, start=ago(**when))
+    for worker, when in (("lives", {"minutes": 1}), ("gone", {"hours": 2})):
+        Lease.objects.create(subject="key:k", worker=worker, calls=1, seen_at=ago(**when))
+    for worker, seconds in (("lives", 30), ("gone", 90)):
+        Running.objects.create(worker=worker, team_slug="t", written_at=ago(seconds=seconds))
+    for mark, when in (("new", {"hours": 1}), ("old", {"hours": 25})):
+        Flush.objects.create(mark=mark)
+        Flush.objects.filter(mark=mark).update(at=ago(**when))
+        EndWish.objects.create(team_slug="t", call_id=mark)
+    EndWish.objects.filter(call_id="old").update(wished_at=ago(minutes=6))
+    for days in (59, 61):
+        Reminder.objects.create(public_id="k", days=days, expires_at=ago())
+        Reminder.objects.filter(days=days).update(created_at=ago(days=days))
+    clean(writer)
+    assert Reminder.objects.get().days == 59
+    assert Call.objects.count() == UsageMinute.objects.count() == UsageHour.objects.count() == 1
+    assert UsageDay.objects.count() == 2  # Costs at the month's end are asked for years later.
+    assert Window.objects.exclude(kind=Kind.EVER).count() == 3
+    assert Window.objects.filter(kind=Kind.EVER).count() == 2
+    assert Lease.objects.get().worker == Running.objects.get().worker == "lives"
+    assert Flush.objects.get().mark == EndWish.objects.get().call_id == "new"
+
+
+def test_how_long_calls_are_kept_is_a_setting(writer: Writer, settings: Settings) -> None:
+    settings.CALL_DAYS = 2
+    Call.objects.bulk_create([call(started_at=ago(days=days)) for days in (1, 3)])
+    clean(writer)
+    assert Call.objects.count() == 1
+
+
+def test_many_go_a_slice_at_a_time(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE", 100)
+    Call.objects.bulk_create([call(started_at=ago(days=8)) for _ in range(250)])
+    slices: list[int] = []
+    delete = module.delete
+
+    def count(rows: module.Ageing) -> int:
+        deleted = delete(rows)
+        if rows.table == Call._meta.db_table:
+            slices.append(deleted)
+        return deleted
+
+    monkeypatch.setattr(module, "delete", count)
+    clean(writer)
+    assert slices == [100, 100, 50]
+
+
+def test_a_slice_is_no_more_than_that_however_the_database_goes_about_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A plan that asks anew for the first few, for each row, must not get others each time."""
+    monkeypatch.setattr(module, "SLICE", 100)
+    Call.objects.bulk_create([call(started_at=ago(days=8)) for _ in range(250)])
+    (rows,) = (one for one in module.ageing() if one.table == Call._meta.db_table)
+    with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
+        if settings.IS_POSTGRESQL:
+            cursor.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+        assert [module.delete(rows) for _ in range(3)] == [100, 100, 50]
+
+
+def lease(worker: str, when: Any) -> Lease:
+    return Lease(subject="key:k", worker=worker, calls=1, seen_at=when)
+
+
+def running(worker: str, when: Any) -> Running:
+    return Running(worker=worker, team_slug="t", written_at=when)
+
+
+def window(subject: str, when: Any) -> Window:
+    return Window(subject=subject, kind=Kind.MINUTE, start=when)
+
+
+def reminder(public_id: str, when: Any) -> Reminder:
+    return Reminder(public_id=public_id, days=1, expires_at=when)
+
+
+@pytest.mark.parametrize(
+    ("table", "make", "column"),
+    [
+        (Call, lambda _, when: call(started_at=when), "started_at"),
+        (Lease, lease, "seen_at"),
+        (Running, running, "written_at"),
+        (Window, window, "start"),
+        (Reminder, reminder, "created_at"),
+    ],
+    ids=["calls", "leases", "running calls", "counters", "reminders"],
+)
+def test_rows_that_are_updated_in_place_hide_no_old_ones(
+    writer: Writer, table: Any, make: Callable[[str, Any], Any], column: str
+) -> None:
+    """More than a slice of living rows comes first by id."""
+    living = table.objects.bulk_create(make(f"{n}", ago(days=100)) for n in range(SLICE))
+    table.objects.bulk_create(make(f"{n}", ago(days=99)) for n in range(SLICE, SLICE + 700))
+    table.objects.update(**{column: ago(days=99)})
+    table.objects.filter(pk__in=[row.pk for row in living]).update(**{column: ago()})
+    clean(writer)
+    assert set(table.objects.values_list("pk", flat=True)) == {row.pk for row in living}
+
+
+def test_a_database_that_is_away_ends_no_cleaner(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    tried: list[str] = []
+
+    async def wait_for_the_second_round() -> None:
+        loop, is_again = asyncio.get_running_loop(), asyncio.Event()
+
+        def fail(rows: module.Ageing) -> int:
+            if rows.table in tried:
+                loop.call_soon_threadsafe(is_again.set)
+            tried.append(rows.table)
+            raise OperationalError("The database is away.")
+
+        monkeypatch.setattr(module, "delete", fail)
+        running = asyncio.create_task(Cleaner(writer).clean_forever())
+        await asyncio.wait_for(is_again.wait(), 10)
+        running.cancel()
+
+    asyncio.run(wait_for_the_second_round())

@@ -1,0 +1,224 @@
+"""What a call used: read in every shape that servers tell it in, and estimated where none is."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyportal.gateway.metering.tally import BYTES_A_TOKEN, TAIL, Tally
+from keyportal.gateway.relay.answer import BufferedBody
+from keyportal.gateway.relay.sse import WholeEvents
+from tests import shapes
+from tests.shapes import CACHED, COMPLETION, PROMPT
+
+ALL = (PROMPT, COMPLETION, CACHED)
+
+
+def asked(*, does_generate: bool = True, is_usage_hidden: bool = False) -> Tally:
+    tally = Tally()
+    tally.asks(400, does_generate=does_generate, is_usage_hidden=is_usage_hidden)
+    return tally
+
+
+def counted(tally: Tally) -> tuple[int, int, int]:
+    return tally.prompt, tally.completion, tally.cached
+
+
+def whole(body: bytes, size: int = 1_000_000) -> Tally:
+    """A tally that has seen `body` pass in pieces of `size`, unchanged."""
+    tally = asked()
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    assert b"".join(map(tally.part, pieces)) == body
+    tally.close(is_served=True)
+    return tally
+
+
+def streamed(events: list[bytes], *, is_usage_hidden: bool = False) -> tuple[Tally, bytes]:
+    tally = asked(is_usage_hidden=is_usage_hidden)
+    passed = b"".join(map(tally.events, events))
+    tally.close(is_served=True)
+    return tally, passed
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000_000])
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v1/chat/completions", ALL),
+        ("/v1/responses", ALL),
+        ("/v1/messages", ALL),
+        ("/v1/audio/transcriptions", ALL),
+        ("/v1/images/generations", (PROMPT, COMPLETION, 0)),
+        ("/v1/embeddings", (PROMPT, 0, 0)),
+        ("/v1/rerank", (PROMPT, 0, 0)),
+    ],
+)
+def test_a_whole_answer_tells(path: str, expected: tuple[int, int, int], size: int) -> None:
+    tally = whole(json.dumps(shapes.WHOLE[path]).encode(), size)
+    assert counted(tally) == expected
+    assert tally.is_reported
+
+
+def test_a_long_answer_tells_at_its_end() -> None:
+    """Of which only the end is kept, and what an answer quotes is not what it used."""
+    text = '"usage": {"prompt_tokens": 999999, "completion_tokens": 999999} ' * 2000
+    answer = shapes.CHAT | {"choices": [{"message": {"content": text}}]}
+    answer["usage"] = answer.pop("usage")  # Last, as servers write it.
+    body = json.dumps(answer).encode()
+    assert len(body) > 4 * TAIL
+    for size in (1000, 65_536):
+        assert counted(whole(body, size)) == ALL
+
+
+@pytest.mark.parametrize("path", shapes.STREAMED)
+def test_a_stream_tells_at_its_end_and_passes_byte_for_byte(path: str) -> None:
+    events = shapes.STREAMED[path]
+    tally, passed = streamed(events)
+    assert counted(tally) == ALL
+    assert tally.is_reported
+    assert passed == b"".join(events)
+    together, _ = streamed([b"".join(events)])
+    assert counted(together) == ALL
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_the_event_that_was_not_asked_for_is_dropped_and_no_byte_else(end: bytes) -> None:
+    """Servers add `"usage": null` to every chunk once they are asked, which stays."""
+    events = [event.removesuffix(b"\n\n") + end for event in shapes.CHAT_STREAM]
+    hidden = shapes.CHAT_USAGE_EVENT.removesuffix(b"\n\n") + end
+    rest = b"".join(event for event in events if event != hidden)
+    for stream in (events, [b"".join(events)]):
+        tally, passed = streamed(stream, is_usage_hidden=True)
+        assert passed == rest
+        assert counted(tally) == ALL
+    tally, passed = streamed(events, is_usage_hidden=False)
+    assert passed == b"".join(events)
+
+
+def test_usage_beside_an_answer_is_never_dropped() -> None:
+    """Some servers tell it in the last chunk that has text, and some with every chunk."""
+    chunk = shapes.data(
+        {"choices": [{"index": 0, "delta": {"content": "x"}}], "usage": shapes.OPENAI_USAGE}
+    )
+    tally, passed = streamed([chunk, chunk], is_usage_hidden=True)
+    assert passed == chunk + chunk
+    assert counted(tally) == ALL
+
+
+def test_counts_that_grow_are_not_added_up() -> None:
+    growing = [
+        shapes.data({"choices": [{}], "usage": {"prompt_tokens": 9, "completion_tokens": n}})
+        for n in (1, 2, 3)
+    ]
+    assert counted(streamed(growing)[0]) == (9, 3, 0)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+def test_a_stream_that_is_cut_is_estimated(path: str) -> None:
+    tally, _ = streamed(shapes.STREAMED[path][:4])
+    assert not tally.is_reported
+    assert tally.completion >= 3  # About one token an event.
+    assert tally.prompt == (PROMPT if path == "/v1/messages" else 400 // BYTES_A_TOKEN)
+
+
+def test_what_was_not_served_is_not_estimated() -> None:
+    tally = asked()
+    tally.part(b'{"error": {"message": "no"}}')
+    tally.close(is_served=False)
+    assert counted(tally) == (0, 0, 0)
+
+
+def test_where_nothing_is_generated_the_answers_length_says_nothing() -> None:
+    tally = asked(does_generate=False)
+    tally.part(bytes(100_000))
+    tally.close(is_served=True)
+    assert counted(tally) == (400 // BYTES_A_TOKEN, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("event", "is_last"),
+    [
+        (b"data: [DONE]\n\n", True),
+        (b"data:[DONE]\n\n", True),
+        (shapes.MESSAGE_STREAM[-1], True),
+        (shapes.RESPONSE_STREAM[-1], True),
+        (shapes.MESSAGE_STREAM[-2], False),
+        (shapes.RESPONSE_STREAM[0], False),
+        (shapes.data({"content": "data: [DONE]"}), False),
+        (shapes.data({"content": "\nevent: message_stop"}), False),
+    ],
+)
+def test_the_last_event_is_known(event: bytes, is_last: bool) -> None:
+    tally = asked()
+    tally.events(event)
+    assert tally.is_last is is_last
+
+
+DEEP = b"[" * 100_000
+STRANGE: list[bytes] = [
+    b"",
+    b"usage",
+    b'"usage"',
+    b'"usage":',
+    b'"usage": null',
+    b'"usage": 7',
+    b'"usage": [1]',
+    b'{"usage": "much"}',
+    b'{"usage": {"prompt_tokens": "many"}}',
+    b'{"usage": {"prompt_tokens": 1e400}}',
+    b'{"usage": {"prompt_tokens": NaN}}',
+    b'{"usage": {"prompt_tokens": null}}',
+    b'{"usage": ' + DEEP,
+    b'{"a": ' + DEEP + b', "usage": {"prompt_tokens": 1}}',
+    b'\xff\xfe"usage": {\xff',
+]
+
+
+@pytest.mark.parametrize("body", STRANGE, ids=range(len(STRANGE)))
+def test_nothing_that_a_server_says_is_a_failure_of_ours(body: bytes) -> None:
+    whole(body)
+    _, passed = streamed([b"data: " + body + b"\n\n"], is_usage_hidden=True)
+    assert passed == b"data: " + body + b"\n\n"
+
+
+@given(st.lists(st.binary(max_size=50) | st.sampled_from([*STRANGE[:12], *shapes.CHAT_STREAM])))
+def test_whatever_passes_passes_byte_for_byte(parts: list[bytes]) -> None:
+    tally = asked()
+    for part in parts:
+        assert tally.part(part) == part
+        assert tally.events(part) == part
+    tally.close(is_served=True)
+
+
+def test_a_count_below_zero_takes_nothing_off() -> None:
+    body: dict[str, Any] = {"usage": {"prompt_tokens": -5, "completion_tokens": -7}}
+    assert counted(whole(json.dumps(body).encode())) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("path", shapes.STREAMED)
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_events_that_straddle_network_chunks_are_read_whole(path: str, size: int) -> None:
+    text = b"".join(shapes.STREAMED[path])
+
+    network = BufferedBody([text[start : start + size] for start in range(0, len(text), size)])
+
+    async def read() -> list[bytes]:
+        events, found = WholeEvents(network), []
+        while event := await events.next():
+            found.append(event)
+        return found
+
+    tally, passed = streamed(asyncio.run(read()))
+    assert counted(tally) == ALL
+    assert passed == text
+
+
+@pytest.mark.parametrize("told", [2**31, 10**18, 10**30])
+def test_a_count_beyond_all_measure_is_cut_to_what_can_be_written(told: int) -> None:
+    usage = {"prompt_tokens": told, "completion_tokens": 1}
+    tally = whole(json.dumps({"usage": usage}).encode())
+    assert tally.prompt <= 2**31 - 1
+    assert tally.completion in {0, 1}

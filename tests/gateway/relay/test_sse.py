@@ -1,0 +1,109 @@
+"""An event stream is passed on in whole events, byte for byte, however the network cut it."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyportal.gateway.relay import sse as module
+from keyportal.gateway.relay.answer import BufferedBody
+from keyportal.gateway.relay.sse import LARGEST_EVENT, WholeEvents, is_event_stream
+
+pytestmark = pytest.mark.any_database
+
+EVENT = b'data: {"x": 1}\n\n'
+
+
+def passed_on(chunks: Sequence[bytes]) -> list[bytes]:
+    async def gather() -> list[bytes]:
+        events, pieces = WholeEvents(BufferedBody([chunk for chunk in chunks if chunk])), []
+        while piece := await events.next():
+            pieces.append(piece)
+        return pieces
+
+    return asyncio.run(gather())
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+lines = st.binary(max_size=12).map(lambda line: line.replace(b"\r", b"").replace(b"\n", b""))
+streams = st.builds(
+    lambda end, events, rest: (
+        b"".join(b"".join(line + end for line in event) + end for event in events) + rest
+    ),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    st.lists(st.lists(lines.filter(bool), min_size=1, max_size=3), max_size=6),
+    lines,
+)
+
+
+@given(streams, st.lists(st.integers(0, 10_000), max_size=12))
+def test_the_same_bytes_cut_between_events(data: bytes, places: list[int]) -> None:
+    pieces = passed_on(cut(data, places))
+    assert b"".join(pieces) == data
+    assert all(pieces)
+    for piece in pieces[:-1]:
+        assert piece.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+
+
+@given(st.lists(st.binary(max_size=20)))
+def test_bytes_that_are_no_events_arrive_too(chunks: list[bytes]) -> None:
+    assert b"".join(passed_on(chunks)) == b"".join(chunks)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
+def test_whole_events_are_not_held_back(end: bytes) -> None:
+    chunks = [b"data: 1" + end, b"data: 2" + end + b"data:", b" 3", end]
+    assert passed_on(chunks) == [
+        b"data: 1" + end,
+        b"data: 2" + end,
+        b"data: 3" + end,
+    ]
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_an_end_that_straddles_two_chunks_is_an_end(at: int) -> None:
+    data = b"data: 1\r\n\r\n"
+    assert passed_on([data[:-at], data[-at:]])[-1].endswith(b"\r\n\r\n")
+    assert b"".join(passed_on([data[:-at], data[-at:]])) == data
+
+
+def test_what_is_cut_off_still_arrives() -> None:
+    assert passed_on([EVENT, b"data: half"]) == [EVENT, b"data: half"]
+
+
+def test_nothing_comes_of_nothing() -> None:
+    assert passed_on([]) == passed_on([b"", b""]) == []
+
+
+def test_an_event_of_any_size_passes_and_little_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_EVENT", 100)
+    pieces = passed_on([b"x" * 30] * 20 + [b"\n\n" + EVENT])
+    assert b"".join(pieces) == b"x" * 600 + b"\n\n" + EVENT
+    assert max(map(len, pieces)) <= 130
+
+
+def test_the_largest_event_is_a_megabyte() -> None:
+    event = b"data: " + b"x" * (LARGEST_EVENT - 8) + b"\n\n"
+    chunks = cut(event, list(range(0, LARGEST_EVENT, 65536)))
+    assert passed_on(chunks) == [event]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "is_stream"),
+    [
+        (b"text/event-stream", True),
+        (b"text/event-stream; charset=utf-8", True),
+        (b"Text/Event-Stream", True),
+        (b"application/json", False),
+        (b"text/plain; x=text/event-stream", False),
+    ],
+)
+def test_which_answers_are_event_streams(media_type: bytes, is_stream: bool) -> None:
+    assert is_event_stream([(b"x-other", b"1"), (b"content-type", media_type)]) is is_stream

@@ -1,0 +1,321 @@
+"""The outer edge: every request has an id, and every refusal reaches its caller in one shape."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from pytest_django import Settings
+
+from keyportal.gateway.error_middleware import UNAUTHORIZED_SECONDS, Edge
+from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
+from keyportal.http import requests
+from keyportal.http.types import Headers, Receive, Scope, Send
+from keyportal.keys import secret
+from tests.asgi import Client, scope
+
+pytestmark = pytest.mark.any_database
+
+SECRET = "postgresql://user:password@host"
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def refusing(error: Exception) -> App:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    return app
+
+
+def beginning(media_type: bytes, error: Exception) -> App:
+    """Answers 200, sends a first piece and fails."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", media_type)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        raise error
+
+    return app
+
+
+async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"fine"})
+
+
+def serve(app: App, client: Client, headers: Headers | None = None, **more: str) -> Client:
+    edge = Edge(app)
+    asyncio.run(edge(scope(headers=headers, **more), client.receive, client.send))
+    return client
+
+
+def length(size: int) -> Headers:
+    return [(b"content-length", str(size).encode())]
+
+
+def test_a_refusal_is_answered_in_shape_and_the_connection_goes_on() -> None:
+    client = serve(refusing(InvalidKey()), Client())
+    assert client.status == 401
+    assert client.json()["error"]["code"] == "invalid_api_key"
+    assert client.headers[b"content-type"] == b"application/json"
+    assert client.headers[b"content-length"] == str(len(client.body)).encode()
+    assert b"invalid_token" in client.headers[b"www-authenticate"]
+    assert b"connection" not in client.headers
+
+
+def test_a_refused_head_has_the_length_of_a_body_and_no_body() -> None:
+    client = serve(refusing(InvalidKey()), Client(), method="HEAD")
+    assert int(client.headers[b"content-length"]) > 0
+    assert client.body == b""
+
+
+def test_a_length_of_thousands_of_digits_is_a_refusal_and_no_failure() -> None:
+    client = serve(refusing(InvalidKey()), Client(b"{}"), [(b"content-length", b"9" * 5000)])
+    assert client.status == 401
+
+
+def test_whoever_fires_bad_keys_gets_so_many_answers_and_no_more() -> None:
+    edge = Edge(refusing(InvalidKey()))
+
+    async def fire() -> float:
+        began = time.monotonic()
+        for _ in range(20):
+            client = Client()
+            await edge(scope(), client.receive, client.send)
+            assert client.status == 401
+        return time.monotonic() - began
+
+    assert asyncio.run(fire()) >= 20 * UNAUTHORIZED_SECONDS
+
+
+def test_every_answer_has_an_id_of_its_own() -> None:
+    answers = [serve(refusing(InvalidKey()), Client()) for _ in range(50)]
+    answers += [serve(answering, Client()) for _ in range(50)]
+    ids = {answer.headers[b"x-request-id"] for answer in answers}
+    assert len(ids) == 100
+    assert all(one.startswith(b"req_") for one in ids)
+
+
+@pytest.mark.parametrize(
+    "given", [b"mine", b"0af7651916cd43dd8448eb211c80319c", b"req_A-1.b:2+c_3=@", b"x" * 128]
+)
+def test_a_callers_harmless_request_id_is_taken_over(given: bytes) -> None:
+    for app in (answering, refusing(InvalidKey())):
+        client = serve(app, Client(), [(b"x-request-id", given)])
+        assert client.headers[b"x-request-id"] == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [b"", b" ", b"two words", b"x" * 129, b"a\r\nset-cookie: b=c", b"a\n", b"\x00", b"\xc3\xa9",
+     b'"quoted"', b"<script>", b"a,b", b"a;b", b"%0d%0a", b"${jndi:ldap}", b"a\\b",
+     b"a/b", b"..", b".", b"-a"],
+)  # fmt: skip
+def test_a_request_id_that_could_do_harm_is_replaced(given: bytes) -> None:
+    """It goes into logs, tables and the upstream's headers."""
+    client = serve(answering, Client(), [(b"x-request-id", given)])
+    assert re.fullmatch(rb"req_[0-9a-f]{24}", client.headers[b"x-request-id"])
+
+
+def test_a_key_sent_as_a_request_id_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+    key = secret.generate().text
+    for given in (key, f"x{key}", f"trace-{key}-1", key[:30]):
+        client = serve(refusing(RuntimeError()), Client(), [(b"x-request-id", given.encode())])
+        assert re.fullmatch(rb"req_[0-9a-f]{24}", client.headers[b"x-request-id"])
+    assert key[:20] not in caplog.text
+
+
+def test_two_request_ids_are_none() -> None:
+    client = serve(answering, Client(), [(b"x-request-id", b"a"), (b"x-request-id", b"b")])
+    assert client.headers[b"x-request-id"].startswith(b"req_")
+
+
+def test_every_answer_says_how_long_it_took_until_it_began() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.05)
+        await answering(scope, receive, send)
+
+    assert 50 <= int(serve(app, Client()).headers[b"openai-processing-ms"]) < 5000
+    failed = serve(refusing(UpstreamFailed()), Client())
+    assert int(failed.headers[b"openai-processing-ms"]) < 5000
+
+
+def test_a_refused_keys_answer_tells_no_time() -> None:
+    """How long it took would tell a key that was looked up from one that was not."""
+    client = serve(refusing(InvalidKey()), Client())
+    assert b"openai-processing-ms" not in client.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages/x"])
+def test_anthropics_clients_read_their_own_shape(path: str) -> None:
+    client = serve(refusing(InvalidKey()), Client(), [(b"x-request-id", b"mine")], path=path)
+    assert client.headers[b"request-id"] == client.headers[b"x-request-id"] == b"mine"
+    said = client.json()
+    assert (said["type"], said["request_id"]) == ("error", "mine")
+    assert set(said["error"]) == {"type", "message"}
+    assert said["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize("path", ["/v1/messagesx", "/v1/Messages", "/messages", "/v1/responses"])
+def test_anthropics_shape_is_for_anthropics_paths_alone(path: str) -> None:
+    client = serve(refusing(InvalidKey()), Client(), path=path)
+    assert b"request-id" not in client.headers
+    assert set(client.json()) == {"error"}
+
+
+def test_anthropics_streams_break_with_anthropics_event() -> None:
+    app = beginning(b"text/event-stream", UpstreamFailed())
+    client = serve(app, Client(), [(b"x-request-id", b"mine")], path="/v1/messages")
+    expected = UpstreamFailed().event("/v1/messages", "mine")
+    assert client.body == b"data: 1\n\n" + expected
+    assert expected.startswith(b'event: error\ndata: {"type":"error"')
+
+
+def test_a_small_body_is_read_before_the_refusal() -> None:
+    client = serve(refusing(InvalidKey()), Client(b"1", b"2", b"3"), length(3))
+    assert client.status == 401
+    assert not client.parts
+    assert b"connection" not in client.headers
+
+
+class Watched(Client):
+    """Notes how soon the answer began, and how much of the body was read by then."""
+
+    left_at_answer = -1
+    seconds_to_answer = -1.0
+
+    def __init__(self, *parts: bytes | None, pause: float = 0) -> None:
+        super().__init__(*parts, pause=pause)
+        self.began = time.monotonic()
+
+    async def send(self, message: object) -> None:
+        if self.left_at_answer < 0:
+            self.left_at_answer = len(self.parts)
+            self.seconds_to_answer = time.monotonic() - self.began
+        await super().send(message)  # type: ignore[arg-type]  # a message
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [length(10_000_000), [(b"transfer-encoding", b"chunked")], [(b"content-length", b"lots")]],
+)
+def test_a_large_body_is_answered_first_and_then_read_on(headers: Headers) -> None:
+    client = Watched(*[b"x" * 1000] * 20)
+    serve(refusing(InvalidKey()), client, headers)
+    assert client.status == 401
+    assert client.left_at_answer == 20
+    assert not client.parts
+    assert client.headers[b"connection"] == b"close"
+
+
+@pytest.mark.parametrize("size", [10, 10_000_000])
+def test_a_body_that_never_ends_is_not_waited_for(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "LINGER_SECONDS", 0.05)
+    began = time.monotonic()
+    client = serve(refusing(InvalidKey()), Client(*[b"x"] * 1000, pause=0.01), length(size))
+    assert time.monotonic() - began < 8  # All of it would take ten seconds.
+    assert client.status == 401
+    assert client.parts
+    assert client.headers[b"connection"] == b"close"
+
+
+def test_a_client_that_waits_for_leave_to_send_its_body_is_answered_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(requests, "LINGER_SECONDS", 2)
+    client = Watched(b"x", pause=60)
+    serve(refusing(InvalidKey()), client, [*length(1), (b"expect", b"100-continue")])
+    assert client.status == 401
+    assert client.headers[b"connection"] == b"close"
+    assert client.seconds_to_answer < 1.9  # Not after waiting for what would never come.
+
+
+def test_a_client_that_hangs_up_while_it_is_refused_is_no_error() -> None:
+    client = serve(refusing(InvalidKey()), Client(b"x", None), length(10))
+    assert not client.parts
+
+
+def test_a_body_that_was_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "LINGER_SECONDS", 60)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise InvalidKey
+
+    client = Client(b"{}")
+    began = time.monotonic()
+    serve(app, client, length(10_000_000))
+    assert time.monotonic() - began < 30
+    assert b"connection" not in client.headers
+
+
+@pytest.mark.parametrize("error", [UpstreamFailed(), RuntimeError(SECRET)])
+def test_a_stream_that_breaks_ends_with_an_error_event(error: Exception) -> None:
+    client = serve(beginning(b"text/event-stream; charset=utf-8", error), Client())
+    expected = error if isinstance(error, GatewayError) else InternalError()
+    assert client.status == 200
+    assert client.body == b"data: 1\n\n" + expected.event()
+    assert not client.messages[-1].get("more_body")
+    assert SECRET.encode() not in client.body
+
+
+@pytest.mark.parametrize("error", [UpstreamFailed(), RuntimeError(SECRET)])
+def test_any_other_answer_that_breaks_is_cut_by_the_server(error: Exception) -> None:
+    client = Client()
+    with pytest.raises(Exception, match=r".+") as caught:
+        serve(beginning(b"application/json", error), client)
+    assert error in (caught.value, caught.value.__context__)
+    assert client.body == b"data: 1\n\n"
+    assert client.messages[-1]["more_body"]
+
+
+def test_what_nobody_foresaw_is_a_500_that_says_nothing_and_a_log_line_that_says_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = serve(refusing(RuntimeError(SECRET)), Client())
+    assert client.status == 500
+    assert client.json()["error"]["code"] == "internal_error"
+    assert SECRET.encode() not in client.body
+    assert SECRET in caplog.text
+    assert client.headers[b"x-request-id"].decode() in caplog.text
+    assert caplog.records[0].levelno == logging.ERROR
+
+
+def test_plain_http_is_refused_where_the_address_is_https(settings: Settings) -> None:
+    settings.IS_HTTPS = True
+    client = serve(answering, Client())
+    assert client.status == 426
+    assert client.headers[b"upgrade"] == b"TLS/1.2, HTTP/1.1"
+    assert b"location" not in client.headers
+    assert client.json()["error"]["code"] == "https_required"
+    assert serve(answering, Client(), scheme="https").status == 200
+
+
+def test_plain_http_is_fine_where_the_address_is_plain(settings: Settings) -> None:
+    settings.IS_HTTPS = False
+    assert serve(answering, Client()).status == 200
+
+
+def test_the_end_of_an_answer_comes_after_the_rest_of_its_request() -> None:
+    """The server closes the connection with it, and so would reset a client that still sends."""
+    client = Watched(*[b"x" * 1000] * 20)
+    serve(answering, client, length(20_000))
+    *_, answer, end = client.messages
+    assert (answer["body"], answer["more_body"]) == (b"fine", True)
+    assert end == {"type": "http.response.body", "body": b""}
+    assert not client.parts
+
+
+def test_a_cancellation_is_none_of_our_business() -> None:
+    async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+        raise asyncio.CancelledError
+
+    client = Client()
+    with pytest.raises(asyncio.CancelledError):
+        serve(cancelled, client)
+    assert not client.messages
