@@ -13,7 +13,7 @@ django.setup(set_prefix=False)
 portal = cast("ASGIApp", Handler())
 
 # What follows needs Django's settings and models, which the lines above have set up.
-from keyportal.api.forecourt import api_forecourt  # noqa: E402
+from keyportal.api.framework.dispatch import api_forecourt  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402
 from keyportal.gateway.forward_auth.app import is_verification  # noqa: E402
 from keyportal.http.buffering import Forecourt  # noqa: E402

@@ -4,7 +4,7 @@ from allauth.account import views as account
 from django.contrib import admin
 from django.urls import include, path, re_path
 
-from keyportal.api import serving as api
+from keyportal.api.framework import dispatch as api
 from keyportal.teams import views as teams
 
 account_urls = [

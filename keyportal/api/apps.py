@@ -6,4 +6,4 @@ class ApiConfig(AppConfig):
     label = "api"
 
     def ready(self) -> None:
-        from keyportal.api import leaks  # noqa: F401 - connects the receiver
+        from keyportal.api import receivers  # noqa: F401 - connects the receiver

@@ -5,15 +5,15 @@ from itertools import groupby
 
 from django.urls import URLPattern, path, re_path
 
-from keyportal.api import openapi
-from keyportal.api.operations import PATH_PARTS, Operation
-from keyportal.api.serving import guarded, nowhere, view_of
-from keyportal.api.v1 import audit, keys, members, models, secrets, teams, usage
+from keyportal.api.framework import openapi
+from keyportal.api.framework.dispatch import guarded, nowhere, view_of
+from keyportal.api.framework.operations import PATH_PARTS, Operation
+from keyportal.api.v1 import audit, key_actions, keys, members, models, teams, usage
 
 app_name = "api"
 OPERATIONS = [
     operation
-    for resource in (teams, members, keys, secrets, models, usage, audit)
+    for resource in (teams, members, keys, key_actions, models, usage, audit)
     for operation in resource.operations.found
 ]
 

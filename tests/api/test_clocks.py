@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from keyportal.activity.windows import Window
-from keyportal.api import rates
+from keyportal.api.framework import throttling
 from keyportal.api.models import ManagementKey
 from keyportal.teams.models import User
 from tests.api.programs import Manager, problem
@@ -41,7 +41,7 @@ def host(difference: timedelta) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(timezone, "now", lambda: right() + difference)
         # Where a module asks the host itself, it gets the wrong time as well.
-        patched.setattr(rates, "datetime", Clock, raising=False)
+        patched.setattr(throttling, "datetime", Clock, raising=False)
         yield
 
 

@@ -6,17 +6,17 @@ from typing import Annotated
 from django.views.decorators.debug import sensitive_variables
 from msgspec import UNSET, Meta, UnsetType
 
-from keyportal.api.callers import Caller
-from keyportal.api.operations import Asked, Operations
-from keyportal.api.paging import Page, Paged, page
-from keyportal.api.problems import Conflict, NotFound, Problem
-from keyportal.api.reading import NoQuery
+from keyportal.api.framework.authentication import Caller
+from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.pagination import Page, Paged, page
+from keyportal.api.framework.parsing import NoQuery
+from keyportal.api.framework.problems import Conflict, NotFound, Problem
 from keyportal.api.scopes import Scope
-from keyportal.api.v1.fields import Line, StateValue, Tag, UserId
-from keyportal.api.v1.finding import changing, key_of, member_named, refusals, sound
+from keyportal.api.v1.key_lookup import changing, key_of, member_named, refusals, sound
 from keyportal.api.v1.limits import limit, require_usual
 from keyportal.api.v1.permissions import end_within, require_within, usual_end, usual_within
-from keyportal.api.v1.shapes import KeyBody, KeyChanges, NewKey, ShownKeyBody
+from keyportal.api.v1.schemas import KeyBody, KeyChanges, NewKey, ShownKeyBody
+from keyportal.api.v1.types import Line, StateValue, Tag, UserId
 from keyportal.keys import changes
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.permissions import Permissions

@@ -7,10 +7,10 @@ Nor may such a program get at what an admin granted on somebody's key, by its se
 
 from msgspec import UNSET, UnsetType
 
-from keyportal.api.callers import Caller
-from keyportal.api.problems import MissingScope
+from keyportal.api.framework.authentication import Caller
+from keyportal.api.framework.problems import MissingScope
 from keyportal.api.scopes import Scope
-from keyportal.api.v1.fields import LimitChanges
+from keyportal.api.v1.types import LimitChanges
 from keyportal.keys.limits import AboveCeiling, limit_key
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Role

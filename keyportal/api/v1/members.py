@@ -5,12 +5,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from keyportal.api.operations import Asked, Operations
-from keyportal.api.paging import Page, Paged, page
-from keyportal.api.problems import NotFound
-from keyportal.api.reading import NoQuery
+from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.pagination import Page, Paged, page
+from keyportal.api.framework.parsing import NoQuery
+from keyportal.api.framework.problems import NotFound
 from keyportal.api.scopes import Scope
-from keyportal.api.v1.fields import RoleValue
+from keyportal.api.v1.types import RoleValue
 from keyportal.teams.models import Membership
 
 operations = Operations()

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from keyportal.api.operations import Asked, Operations
-from keyportal.api.paging import Page, Paged, page
+from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.pagination import Page, Paged, page
 from keyportal.api.scopes import Scope
 from keyportal.catalog.models import ServedModel
 

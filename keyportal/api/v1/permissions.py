@@ -8,8 +8,8 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from keyportal.api.problems import BeyondBounds, FieldError, Invalid
-from keyportal.api.v1.fields import EndpointsValue
+from keyportal.api.framework.problems import BeyondBounds, FieldError, Invalid
+from keyportal.api.v1.types import EndpointsValue
 from keyportal.keys.permissions import (
     LONGEST,
     MOST,

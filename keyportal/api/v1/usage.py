@@ -11,10 +11,10 @@ from keyportal.activity.forms import FIRST_YEAR, LAST_YEAR
 from keyportal.activity.periods import DEFAULT_RANGE, LONGEST, RANGES, Period, custom
 from keyportal.activity.report import Asked as Filter
 from keyportal.activity.report import Part, Report, report
-from keyportal.api.operations import Asked, Operations
-from keyportal.api.problems import FieldError, Invalid
+from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.problems import FieldError, Invalid
 from keyportal.api.scopes import Scope
-from keyportal.api.v1.fields import Line, Moment, PublicId, UserId
+from keyportal.api.v1.types import Line, Moment, PublicId, UserId
 from keyportal.teams.models import User
 
 operations = Operations()

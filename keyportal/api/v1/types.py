@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyportal.activity.models import Action
-from keyportal.api.operations import PATH_PARTS
+from keyportal.api.framework.operations import PATH_PARTS
 from keyportal.api.scopes import Scope
 from keyportal.keys.models import ApiKey
 from keyportal.keys.permissions import Endpoints

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyportal.api.paging import Place
-from keyportal.api.problems import Invalid
+from keyportal.api.framework.pagination import Place
+from keyportal.api.framework.problems import Invalid
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.api.programs import Manager, Program

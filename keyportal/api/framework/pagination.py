@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 from django.db.models import Model, Q, QuerySet
 from msgspec import Meta, Struct
 
-from keyportal.api.problems import FieldError, Invalid
+from keyportal.api.framework.problems import FieldError, Invalid
 
 M = TypeVar("M", bound=Model)
 T = TypeVar("T")

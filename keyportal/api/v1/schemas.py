@@ -5,7 +5,8 @@ from typing import Annotated, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from keyportal.api.v1.fields import (
+from keyportal.api.v1.permissions import PermissionChanges, PermissionsBody
+from keyportal.api.v1.types import (
     Description,
     DisabledByValue,
     GraceValue,
@@ -17,7 +18,6 @@ from keyportal.api.v1.fields import (
     Tags,
     Username,
 )
-from keyportal.api.v1.permissions import PermissionChanges, PermissionsBody
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import live_secrets
 from keyportal.keys.states import state_of

@@ -14,9 +14,9 @@ from django.http import HttpRequest
 from msgspec import Struct
 
 from keyportal.activity.models import acting_through
-from keyportal.api import reading
-from keyportal.api.callers import Caller
-from keyportal.api.problems import Problem
+from keyportal.api.framework import parsing
+from keyportal.api.framework.authentication import Caller
+from keyportal.api.framework.problems import Problem
 from keyportal.api.scopes import Scope
 from keyportal.keys import secret
 from keyportal.teams.models import Role
@@ -56,7 +56,7 @@ class Operation:
     """What it needs for some of what it does, and for what; it asks for these itself."""
     role: Role = Role.VIEWER
     body: Any = None
-    query: type[Struct] = reading.NoQuery
+    query: type[Struct] = parsing.NoQuery
     refuses: tuple[type[Problem], ...] = ()
     """Beyond what every operation may be refused for."""
 
@@ -71,8 +71,8 @@ class Operation:
     def carry_out(self, request: HttpRequest, caller: Caller, **parts: str) -> Any:
         """Returns what it answers with. Raises the `Problem` for which it was not done."""
         caller.require(self.scope, self.role)
-        query = reading.query(request, self.query)
-        body = reading.body(request, self.body) if self.body else None
+        query = parsing.query(request, self.query)
+        body = parsing.body(request, self.body) if self.body else None
         asked = Asked(caller, body, query)
         if self.method == READS:
             return self.act(asked, **parts)

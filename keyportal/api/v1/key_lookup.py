@@ -9,10 +9,17 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from msgspec import UNSET
 
-from keyportal.api import problems
-from keyportal.api.callers import Caller
-from keyportal.api.problems import Conflict, FieldError, Invalid, NotFound, PolicyForbids, WeakRole
-from keyportal.api.v1.shapes import KeyChanges, NewKey
+from keyportal.api.framework import problems
+from keyportal.api.framework.authentication import Caller
+from keyportal.api.framework.problems import (
+    Conflict,
+    FieldError,
+    Invalid,
+    NotFound,
+    PolicyForbids,
+    WeakRole,
+)
+from keyportal.api.v1.schemas import KeyChanges, NewKey
 from keyportal.keys.changes import locked
 from keyportal.keys.limits import AboveCeiling
 from keyportal.keys.models import ApiKey

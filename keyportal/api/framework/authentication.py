@@ -11,15 +11,15 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.api import rates
-from keyportal.api.models import ManagementKey
-from keyportal.api.problems import (
+from keyportal.api.framework import throttling
+from keyportal.api.framework.problems import (
     InvalidKey,
     MissingCredentials,
     MissingScope,
     TooManyRequests,
     WeakRole,
 )
+from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.keys import secret
 from keyportal.teams.models import Membership, Role, Team, User
@@ -72,9 +72,9 @@ def caller_of(request: HttpRequest) -> Caller:
         key = working.get(digest=secret.digest(token))
         membership = key.membership
     except (ManagementKey.DoesNotExist, Membership.DoesNotExist):
-        _limit(rates.stranger_subject(address), rates.FAILURES_PER_MINUTE)
+        _limit(throttling.stranger_subject(address), throttling.FAILURES_PER_MINUTE)
         raise InvalidKey from None
-    _limit(rates.caller_subject(key.public_id), settings.API_REQUESTS_PER_MINUTE)
+    _limit(throttling.caller_subject(key.public_id), settings.API_REQUESTS_PER_MINUTE)
     key.saw_use(address)
     return Caller(key, membership, address)
 
@@ -89,5 +89,5 @@ def _token(request: HttpRequest) -> bytes:
 
 
 def _limit(subject: str, limit: int) -> None:
-    if seconds := rates.count(subject, limit):
+    if seconds := throttling.count(subject, limit):
         raise TooManyRequests(f"At most {limit} requests a minute.", seconds)

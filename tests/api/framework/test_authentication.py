@@ -8,9 +8,9 @@ from django.conf import settings
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
-from keyportal.api.callers import Caller
+from keyportal.api.framework.authentication import Caller
+from keyportal.api.framework.problems import REALM, InvalidKey
 from keyportal.api.models import ManagementKey
-from keyportal.api.problems import REALM, InvalidKey
 from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
 from keyportal.keys import secret

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyportal.activity.windows import Window
-from keyportal.api import rates
+from keyportal.api.framework import throttling
 from keyportal.keys import secret
 from keyportal.teams.models import User
 from tests.api.programs import Manager, Program, problem
@@ -42,7 +42,7 @@ def test_what_is_refused_does_nothing(manager: Manager, ada: User, settings: Any
 def test_bad_keys_of_one_address_are_counted_together(
     monkeypatch: pytest.MonkeyPatch, manager: Manager, ada: User
 ) -> None:
-    monkeypatch.setattr(rates, "FAILURES_PER_MINUTE", 2)
+    monkeypatch.setattr(throttling, "FAILURES_PER_MINUTE", 2)
     bad = [Program(secret.generate(prefix="mk-kp-").text) for _ in range(3)]
     assert [one.get("self").status_code for one in bad] == [401, 401, 429]
     problem(bad[0].get("self"), 429, "too-many-requests")
@@ -51,9 +51,9 @@ def test_bad_keys_of_one_address_are_counted_together(
 
 
 def test_the_count_is_one_for_all_workers_and_ends_with_the_minute(db: None) -> None:
-    assert [rates.count("x", 2) == 0 for _ in range(4)] == [True, True, False, False]
+    assert [throttling.count("x", 2) == 0 for _ in range(4)] == [True, True, False, False]
     assert Window.objects.get(subject="x").requests == 2
-    assert rates.count("y", 1) == 0
+    assert throttling.count("y", 1) == 0
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_the_count_is_one_for_all_workers_and_ends_with_the_minute(db: None) -> 
     ],
 )
 def test_an_ipv6_customer_is_one_stranger(address: str | None, subject: str) -> None:
-    assert rates.stranger_subject(address) == subject
+    assert throttling.stranger_subject(address) == subject
     assert len(subject) <= (Window._meta.get_field("subject").max_length or 0)

@@ -19,9 +19,9 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from keyportal.activity.windows import Window
-from keyportal.api.openapi import document_of
-from keyportal.api.operations import PATH_PARTS
-from keyportal.api.problems import BY_STATUS
+from keyportal.api.framework.openapi import document_of
+from keyportal.api.framework.operations import PATH_PARTS
+from keyportal.api.framework.problems import BY_STATUS
 from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
 from keyportal.catalog.models import ServedModel

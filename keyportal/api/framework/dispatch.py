@@ -13,10 +13,13 @@ from django.http.response import HttpResponseBase
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 
-from keyportal.api import reading
-from keyportal.api.callers import caller_of
-from keyportal.api.operations import Operation
-from keyportal.api.problems import (
+from keyportal.api.framework import parsing
+from keyportal.api.framework.authentication import caller_of
+from keyportal.api.framework.operations import Operation
+from keyportal.api.framework.parsing import MAX_BODY_BYTES
+from keyportal.api.framework.problems import (
+    BY_STATUS,
+    CONTENT_TYPE,
     BadRequest,
     HTTPSRequired,
     InternalError,
@@ -25,7 +28,9 @@ from keyportal.api.problems import (
     Problem,
     Unavailable,
 )
+from keyportal.http.buffering import Forecourt
 from keyportal.http.requests import new_request_id
+from keyportal.http.types import ASGIApp, Headers
 
 PREFIX = "/api/"
 JSON = "application/json"
@@ -41,7 +46,7 @@ def view_of(operations: Mapping[str, Operation]) -> View:
         operation = operations.get(method)
         if operation is None:
             raise MethodNotAllowed(", ".join(sorted(operations)))
-        reading.require_small(request)
+        parsing.require_small(request)
         answer = operation.carry_out(request, caller_of(request), **parts)
         return _response(operation.status, answer)
 
@@ -53,7 +58,7 @@ def _response(status: int, answer: Any) -> HttpResponse:
         response = HttpResponse(status=204)
         del response["Content-Type"]  # Django's is HTML.
         return response
-    return HttpResponse(reading.encode(answer), status=status, content_type=JSON)
+    return HttpResponse(parsing.encode(answer), status=status, content_type=JSON)
 
 
 def guarded(view: View) -> View:
@@ -120,3 +125,27 @@ def _is_of_host(exception: Exception) -> bool:
 def _as_problem(request: HttpRequest, problem: Problem) -> HttpResponse:
     request_id = new_request_id()
     return _finished(request, problem.response(request_id), request_id)
+
+
+AT_ONCE = 4
+_TOLD = {
+    408: "The body took too long to arrive.",
+    413: f"The body is larger than {MAX_BODY_BYTES} bytes, or does not say how large it is.",
+    503: "Too many requests at once. Try again shortly.",
+}
+
+
+def api_forecourt(app: ASGIApp) -> Forecourt:
+    return Forecourt(app, largest=MAX_BODY_BYTES, at_once=AT_ONCE, refusal=as_problem)
+
+
+def as_problem(status: int, _: str) -> tuple[Headers, bytes]:
+    request_id = new_request_id()
+    problem = BY_STATUS[status](_TOLD[status])
+    headers = [
+        (b"content-type", CONTENT_TYPE.encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", request_id.encode()),
+        *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+    ]
+    return headers, problem.body(request_id)

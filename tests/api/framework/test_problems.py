@@ -7,7 +7,7 @@ import pytest
 from django.db import OperationalError
 from django.test import Client
 
-from keyportal.api.reading import MAX_BODY_BYTES
+from keyportal.api.framework.parsing import MAX_BODY_BYTES
 from keyportal.api.urls import OPERATIONS
 from keyportal.api.v1 import teams
 from keyportal.keys.models import ApiKey
@@ -170,7 +170,7 @@ def test_an_unreachable_database_is_a_problem_that_passes(
     def fails(*_: object) -> None:
         raise OperationalError("password authentication failed for host 10.0.0.7")
 
-    monkeypatch.setattr("keyportal.api.rates.count", fails)
+    monkeypatch.setattr("keyportal.api.framework.throttling.count", fails)
     answer = program.get("self")
     assert "10.0.0.7" not in str(problem(answer, 503, "unavailable"))
     assert answer["Retry-After"] == "1"

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 from django.http import HttpRequest, HttpResponse
 
-from keyportal.api import problems
-from keyportal.api.operations import PATH_PARTS, Operation
-from keyportal.api.problems import MethodNotAllowed, Problem, ProblemDetails
+from keyportal.api.framework import problems
+from keyportal.api.framework.operations import PATH_PARTS, Operation
+from keyportal.api.framework.problems import MethodNotAllowed, Problem, ProblemDetails
 
 Schema = dict[str, Any]
 VERSION = "1.0.0"  # Of the API, and not of the product that it comes with.

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis.strategies import SearchStrategy, binary, builds, sampled_from, tuples
 
-from keyportal.api.openapi import document_of
-from keyportal.api.problems import CONTENT_TYPE, ProblemDetails
-from keyportal.api.reading import MAX_BODY_BYTES
+from keyportal.api.framework.openapi import document_of
+from keyportal.api.framework.parsing import MAX_BODY_BYTES
+from keyportal.api.framework.problems import CONTENT_TYPE, ProblemDetails
 from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
 from keyportal.keys.models import ApiKey

@@ -2,14 +2,14 @@
 
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.api.operations import Asked, Operations
-from keyportal.api.problems import Conflict, NotFound
-from keyportal.api.reading import NoQuery
+from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.parsing import NoQuery
+from keyportal.api.framework.problems import Conflict, NotFound
 from keyportal.api.scopes import Scope
-from keyportal.api.v1.finding import changing, key_of
+from keyportal.api.v1.key_lookup import changing, key_of
 from keyportal.api.v1.limits import require_usual
 from keyportal.api.v1.permissions import require_within
-from keyportal.api.v1.shapes import KeyBody, Rotation, ShownKeyBody
+from keyportal.api.v1.schemas import KeyBody, Rotation, ShownKeyBody
 from keyportal.keys import changes, rotation
 from keyportal.teams.models import Role
 

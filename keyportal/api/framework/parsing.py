@@ -7,7 +7,13 @@ import msgspec
 from django.http import HttpRequest
 from msgspec import Struct
 
-from keyportal.api.problems import BadRequest, FieldError, Invalid, TooLarge, UnsupportedMediaType
+from keyportal.api.framework.problems import (
+    BadRequest,
+    FieldError,
+    Invalid,
+    TooLarge,
+    UnsupportedMediaType,
+)
 
 MAX_BODY_BYTES = 64 * 1024
 T = TypeVar("T")

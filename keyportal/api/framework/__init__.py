@@ -1,0 +1,1 @@
+"""How an operation of the management API is declared, read, authorised, counted and answered."""
