@@ -63,14 +63,14 @@ def _copy(model: type[models.Model], numbers: str, changed: dict[str, str]) -> N
 
 def _print_keys(in_use: int) -> None:
     """Real keys for some of the secrets, wherever in the table they are."""
-    from keyportal.keys import secret
+    from keyportal.keys import keystring
     from keyportal.keys.models import Secret
 
     chosen = random.sample(list(Secret.objects.values_list("pk", flat=True)), in_use)
     with transaction.atomic():
         for pk in chosen:
-            text = secret.generate().text
-            Secret.objects.filter(pk=pk).update(digest=secret.digest(text.encode()))
+            text = keystring.generate().text
+            Secret.objects.filter(pk=pk).update(digest=keystring.digest(text.encode()))
             print(text)  # noqa: T201
 
 

@@ -19,8 +19,8 @@ from keyportal.gateway.forward_auth.app import is_verification  # noqa: E402
 from keyportal.http.buffering import Forecourt  # noqa: E402
 from keyportal.http.constant_time import Even  # noqa: E402
 from keyportal.http.trusted_proxies import TrustedProxies  # noqa: E402
-from keyportal.keys.reports import ADDRESS, MAX_BYTES  # noqa: E402
-from keyportal.scheduler import Scheduler  # noqa: E402
+from keyportal.leaks.reports import ADDRESS, MAX_BYTES  # noqa: E402
+from keyportal.scheduler.runner import Scheduler  # noqa: E402
 
 # Their answers must not tell by their time whether there is such a key or account.
 CONSTANT_TIME = {ADDRESS, "/accounts/password/reset/"}

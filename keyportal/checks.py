@@ -19,7 +19,7 @@ from django.db import connection
 
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.models import Upstream, validate_base_url
-from keyportal.keys.github import UnreadableKeys, public_keys
+from keyportal.leaks.github import UnreadableKeys, public_keys
 
 PREFIX = re.compile(r"[A-Za-z0-9_-]{0,31}[-_]")
 

@@ -29,7 +29,7 @@ account_urls = [
 
 urlpatterns = [
     path("", teams.home, name="home"),
-    path("", include("keyportal.keys.leak_urls")),
+    path("", include("keyportal.leaks.urls")),
     path("accounts/", include(account_urls)),
     path("admin/", admin.site.urls),
     path("api/", include("keyportal.api.urls")),

@@ -19,12 +19,12 @@ from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.catalog import circuit_breaker
 from keyportal.catalog.models import Route, ServedModel, Upstream
-from keyportal.keys import leaks
 from keyportal.keys.changes import Changes, change, disable, hand_over
 from keyportal.keys.limits import limit_key
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.permissions import Endpoints, Permissions
-from keyportal.keys.reports import Found, Report
+from keyportal.keys.rules.permissions import Endpoints, Permissions
+from keyportal.leaks import handling
+from keyportal.leaks.reports import Found, Report
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
@@ -451,7 +451,7 @@ def test_a_page_from_before_a_report_does_not_enable_the_leaked_key(
     """Nothing stands in its "disabled at"."""
     key, text = issue(bob)
     page = operator.get(change_url(key))
-    leaks.report(Report([Found(text)]))
+    handling.report(Report([Found(text)]))
     require_conflict(operator.post(change_url(key), sent(page, name="ci")), "disabled at")
     key.refresh_from_db()
     assert (key.name, key.disabled_by) == ("test-key", "leak")

@@ -19,7 +19,8 @@ from keyportal.api.urls import OPERATIONS
 from keyportal.gateway.authentication import KEY, MODELS
 from keyportal.gateway.endpoints import ENDPOINTS
 from keyportal.gateway.forward_auth.app import PATH as VERIFY
-from keyportal.keys import scanning, secret
+from keyportal.keys import keystring
+from keyportal.leaks import scanner_rules
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -393,9 +394,9 @@ def test_locks_hold_no_index_link_or_path() -> None:
 
 def test_the_format_of_keys_is_described_as_it_is() -> None:
     described = PAGES["docs/key-format.md"]
-    pattern = scanning.github()
-    assert f"\n{scanning.regex()}\n" in described
+    pattern = scanner_rules.github()
+    assert f"\n{scanner_rules.regex()}\n" in described
     for field in ("secret_format", "before_secret", "after_secret", "test_string"):
         assert f"| `{pattern[field].replace('|', chr(92) + '|')}` |" in described
-    for length in (secret.PUBLIC_LENGTH, secret.SECRET_LENGTH):
+    for length in (keystring.PUBLIC_LENGTH, keystring.SECRET_LENGTH):
         assert re.search(rf"\b{length}\b", described)

@@ -7,9 +7,9 @@ from django import forms
 from django.utils import timezone
 
 from keyportal.api.scopes import Scope
-from keyportal.keys.forms import NameField, NonceForm
-from keyportal.keys.permission_fields import ModelsField, NetworksField
-from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.forms.base import NameField, NonceForm
+from keyportal.keys.forms.fields import ModelsField, NetworksField
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 
 LIFETIMES = [("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("", "Until it is deleted")]
 

@@ -10,8 +10,8 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import ManagementKey
-from keyportal.keys.cases import MANAGEMENT_KEY, Case, Ended
-from keyportal.keys.leaks import leak_reported
+from keyportal.leaks.case import MANAGEMENT_KEY, Case, Ended
+from keyportal.leaks.handling import leak_reported
 
 
 @receiver(leak_reported)

@@ -9,8 +9,8 @@ from django.views.decorators.http import require_http_methods, require_safe
 from keyportal.api.forms import ManagementKeyForm
 from keyportal.api.models import ManagementKey
 from keyportal.catalog.examples import own_address
-from keyportal.keys.refusals import AlreadyCreated, KeyRefused
-from keyportal.keys.secret import KeyString
+from keyportal.keys.exceptions import AlreadyCreated, KeyRefused
+from keyportal.keys.keystring import KeyString
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part

@@ -36,7 +36,7 @@ from keyportal.gateway.relay.json_body import CallRequest, read_body, read_call
 from keyportal.gateway.relay.relay import Asked, Relay, pass_on
 from keyportal.gateway.relay.upload import Upload
 from keyportal.http.types import Headers, Receive, Scope, Send
-from keyportal.keys.permissions import Endpoints
+from keyportal.keys.rules.permissions import Endpoints
 
 SLOW_BODY_SECONDS = 1.0
 ANY = Endpoints.ALL.value

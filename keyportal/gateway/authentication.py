@@ -5,7 +5,7 @@ from keyportal.gateway.calls import Call, Flight
 from keyportal.gateway.errors import AddressNotAllowed, InvalidKey, MissingCredentials
 from keyportal.gateway.metering.meter import Meter
 from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
-from keyportal.keys import secret
+from keyportal.keys import keystring
 
 MODELS = "/v1/models"
 KEY = "/v1/key"
@@ -25,7 +25,7 @@ class BearerAuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = bearer_token(scope["headers"])
-        digest = secret.digest(token)
+        digest = keystring.digest(token)
         is_counted = counts(scope)
         client = scope.get("client")
         try:
@@ -34,10 +34,10 @@ class BearerAuthMiddleware:
             )
         except AddressNotAllowed:
             # Else a key that was stolen could be tried from anywhere, and nobody be told.
-            self.meter.refused(digest, secret.public_id_of(token))
+            self.meter.refused(digest, keystring.public_id_of(token))
             raise
         if admitted is None:
-            self.meter.refused(digest, secret.public_id_of(token))
+            self.meter.refused(digest, keystring.public_id_of(token))
             raise InvalidKey
         call = Call(digest, admitted, scope, self.admission)
         scope["keyportal.call"] = call
@@ -77,7 +77,7 @@ def bearer_token(headers: Headers) -> bytes:
     token = shown[0][1] if len(shown) == 1 else _agreed(shown)
     if not token:
         raise MissingCredentials
-    if not secret.is_well_formed(token):
+    if not keystring.is_well_formed(token):
         raise InvalidKey
     return token
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from keyportal.keys.permissions import Endpoints
+from keyportal.keys.rules.permissions import Endpoints
 
 
 class Endpoint(NamedTuple):

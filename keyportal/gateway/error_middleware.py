@@ -19,7 +19,7 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.relay.sse import is_event_stream
 from keyportal.http.requests import declared_length, new_request_id, read_on
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
-from keyportal.keys import secret
+from keyportal.keys import keystring
 
 SMALL_BODY = 64 * 1024
 # A refused key costs little, and so much of the core could go to whoever fires bad ones: each
@@ -163,6 +163,6 @@ def request_id(headers: Headers) -> str:
     if len(given) == 1:
         text = given[0].decode("latin-1")
         # Someone may send a key there: what is logged and passed on never holds one.
-        if REQUEST_ID.fullmatch(text) and secret.redact(text) == text:
+        if REQUEST_ID.fullmatch(text) and keystring.redact(text) == text:
             return text
     return new_request_id()

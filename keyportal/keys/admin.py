@@ -13,9 +13,9 @@ from django.utils import timezone
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import is_earlier, locked, phrase, save_managed, take_over
+from keyportal.keys.exceptions import NameTaken
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.permissions import covers_models
-from keyportal.keys.refusals import NameTaken
+from keyportal.keys.rules.permissions import covers_models
 from keyportal.teams.forms import VersionedModelForm
 from keyportal.teams.models import Team, User
 

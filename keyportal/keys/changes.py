@@ -17,10 +17,10 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.exceptions import Managed, NameTaken, NotAMember, PolicyBroken
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Permissions
-from keyportal.keys.policy import breaches, breaches_by_owning
-from keyportal.keys.refusals import Managed, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.rules.permissions import Permissions
+from keyportal.keys.rules.policy import breaches, breaches_by_owning
 from keyportal.teams.models import Membership, Role, Team, User
 
 

@@ -3,14 +3,14 @@
 from django.urls import register_converter
 from django.urls.converters import StringConverter
 
-from keyportal.keys import secret
+from keyportal.keys import keystring
 
 
 class PublicIdConverter(StringConverter):
     """What can't be one is at no address, and no database is asked for it: PostgreSQL fails over
     the character NUL."""
 
-    regex = secret.PUBLIC_ID
+    regex = keystring.PUBLIC_ID
 
 
 register_converter(PublicIdConverter, "public_id")

@@ -1,141 +1,121 @@
-"""A page of the keys that want looking at, each with what was found and what can be done."""
+"""What can be wrong with a key that works, and what to do about it."""
 
-from collections.abc import Iterator
-from datetime import datetime
+from datetime import timedelta
+from itertools import islice
 from typing import NamedTuple
 
-from django.core.paginator import Page, Paginator
-from django.db.models import BooleanField, Case, Count, IntegerField, QuerySet, Value, When
+from django.db.models import Exists, OuterRef, Q, TextChoices
+from django.utils import timezone
 
-from keyportal.keys.findings import ACTS, MENDING, Act, Finding, Looked, look
-from keyportal.keys.last_use import last_used_at
-from keyportal.keys.models import ApiKey, ApiKeyQuerySet
-from keyportal.keys.policy import breaches
+from keyportal.activity.addresses import new_networks
+from keyportal.activity.models import Tombstone
+from keyportal.keys.last_use import unused_models
+from keyportal.keys.models import ApiKeyQuerySet, Secret
+from keyportal.keys.rules.violations import NONE, breaking, working
+from keyportal.keys.status import owner_left
 from keyportal.teams.models import Team
 
-ROWS = 25
-TOLD = 3  # Of unused models, or new networks; the rest is a number.
+IDLE = timedelta(days=90)
+MOST_NEW = 1000
+SETTLED = timedelta(days=7)  # A key younger than this has had no time to call all it is for.
 
 
-class Tab(NamedTuple):
-    value: str
+class Finding(TextChoices):
+    """The most urgent first."""
+
+    REPORTED = "reported", "Reported as leaked"
+    OWNER_LEFT = "owner-left", "Owner left"
+    NEW_ADDRESS = "new-address", "New address"
+    BREAKS_POLICY = "breaks-policy", "Breaks the policy"
+    ROTATION_DUE = "rotation-due", "Rotation due"
+    NEVER_EXPIRES = "never-expires", "Never expires"
+    TOO_WIDE = "too-wide", "Wider than used"
+    IDLE = "idle", "Idle"
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody may be harmed, not only the order in the house."""
+        return self in (Finding.REPORTED, Finding.OWNER_LEFT, Finding.NEW_ADDRESS)
+
+
+class Act(NamedTuple):
+    """A way to what can be done; `path` is the last part of its address, after the key's."""
+
     label: str
-    size: int
+    path: str
+    is_dialog: bool = True
+    is_admins: bool = False
+    """Of a managed key, only admins do it."""
 
 
-class Told(NamedTuple):
-    """One finding of one key."""
-
-    label: str
-    detail: str
-    acts: tuple[Act, ...]
-    is_urgent: bool
-
-
-class Row(NamedTuple):
-    key: ApiKey
-    told: list[Told]
-    used_at: datetime | None
-
-
-class Health(NamedTuple):
-    tabs: list[Tab]
-    """All, and each finding that there is; what was asked for in any case."""
-    page: Page[tuple[int, ...]]
-    rows: list[Row]
-
-
-def health(team: Team, keys: ApiKeyQuerySet, asked: str, number: str | None) -> Health:
-    """`keys` are of that team; `asked` is a finding, or empty for all.
-
-    A constant number of queries, for a thousand keys or a hundred thousand.
-    """
-    looked = look(team, keys)
-    finding = Finding(asked) if asked in Finding.values else None
-    counts = _counts(keys, looked)
-    wanted = keys.filter(looked.conditions[finding] if finding else looked.any)
-    pages = Paginator(_most_urgent_first(wanted, looked), ROWS)
-    pages.count = counts[finding.value if finding else ""]
-    page = pages.get_page(number)
-    shown = keys.for_display().in_bulk([row[0] for row in page])
-    used = last_used_at(shown.values())
-    rows = [
-        Row(shown[pk], [*_told(shown[pk], flags, looked, team)], used.get(shown[pk].public_id))
-        for pk, *flags in page
-        if pk in shown
-    ]
-    return Health(_tabs(counts, asked), page, rows)
-
-
-def _counts(keys: ApiKeyQuerySet, looked: Looked) -> dict[str, int]:
-    conditions = {"": looked.any} | {one.value: q for one, q in looked.conditions.items()}
-    columns = {f"of_{value}": Count("pk", filter=q) for value, q in conditions.items()}
-    found = keys.order_by().aggregate(**columns)
-    return {name.removeprefix("of_"): count for name, count in found.items()}
-
-
-def _most_urgent_first(keys: ApiKeyQuerySet, looked: Looked) -> QuerySet[ApiKey, tuple[int, ...]]:
-    """Rows of the key's id, and whether it has each of the findings."""
-    conditions = looked.conditions.values()
-    urgency = [When(q, then=Value(number)) for number, q in enumerate(conditions)]
-    flags = {
-        f"flag{number}": Case(When(q, then=True), default=False, output_field=BooleanField())
-        for number, q in enumerate(conditions)
-    }
-    ordered = keys.order_by(
-        Case(*urgency, default=len(urgency), output_field=IntegerField()), "-pk"
-    )
-    return ordered.annotate(**flags).values_list("pk", *flags)
-
-
-def _tabs(counts: dict[str, int], asked: str) -> list[Tab]:
-    labels = {"": "All"} | dict(Finding.choices)
-    return [
-        Tab(value, label, counts[value])
-        for value, label in labels.items()
-        if counts[value] or value in ("", asked)
-    ]
-
-
-def _told(key: ApiKey, flags: list[int], looked: Looked, team: Team) -> Iterator[Told]:
-    # What the policy asks for is told as its breach, and then not once more.
-    must_expire = team.policy.must_expire or team.policy.longest_days is not None
-    for finding, flag in zip(Finding, flags, strict=True):
-        if flag and not (finding is Finding.NEVER_EXPIRES and must_expire):
-            detail = _detail(finding, key, looked, team)
-            acts = ACTS.get(finding) or _mending(key, team)
-            yield Told(finding.label, detail, acts, finding.is_urgent)
-
-
-def _mending(key: ApiKey, team: Team) -> tuple[Act, ...]:
-    """In a fixed order, each once."""
-    found = [act for column, act in MENDING.items() if breaches(team.policy, key, (column,))]
-    return tuple(dict.fromkeys(found))
-
-
-def _detail(finding: Finding, key: ApiKey, looked: Looked, team: Team) -> str:
-    """What the label doesn't say."""
-    match finding:
-        case Finding.NEW_ADDRESS:
-            return (
-                f"Used within a day from {_some(looked.networks[key.public_id])}, and not before."
-            )
-        case Finding.TOO_WIDE:
-            return f"Not called in 90 days: {_some(looked.unused[key.public_id])}."
-        case Finding.BREAKS_POLICY:
-            return " ".join(breaches(team.policy, key))
-        case _:
-            return DETAILS.get(finding, "")
-
-
-DETAILS = {
-    Finding.REPORTED: "Give it a new secret, or delete it.",
-    Finding.OWNER_LEFT: "The key is refused until somebody else owns it.",
-    Finding.ROTATION_DUE: "Its secret is older than the policy advises.",
-    Finding.IDLE: "Nothing was called with it in 90 days.",
+DISABLE, DELETE = Act("Disable", "disable/"), Act("Delete", "delete/")
+ROTATE, NARROW = Act("Rotate", "rotate/"), Act("Narrow", "permissions/", is_admins=True)
+HAND_OVER = Act("Hand over", "hand-over/", is_admins=True)
+EXPIRY = Act("Set expiry", "expiry/", is_admins=True)
+OPEN = Act("Open", "", is_dialog=False)
+ACTS: dict[Finding, tuple[Act, ...]] = {
+    Finding.REPORTED: (ROTATE, DELETE),
+    Finding.OWNER_LEFT: (HAND_OVER, ROTATE, DELETE),
+    Finding.NEW_ADDRESS: (NARROW, ROTATE),
+    Finding.ROTATION_DUE: (ROTATE,),
+    Finding.NEVER_EXPIRES: (EXPIRY,),
+    Finding.TOO_WIDE: (NARROW,),
+    Finding.IDLE: (DISABLE, DELETE),
 }
+# What mends a breach of the policy, by the column that it is in.
+MENDING = {"expires_at": EXPIRY, "allowed_models": NARROW, "endpoints": NARROW, "name": OPEN}
 
 
-def _some(names: list[str]) -> str:
-    rest = len(names) - TOLD
-    return ", ".join(names[:TOLD]) + (f" and {rest} more" if rest > 0 else "")
+class Looked(NamedTuple):
+    """What was found out about a team's keys: a condition for each finding, and the details."""
+
+    conditions: dict[Finding, Q]
+    networks: dict[str, list[str]]
+    unused: dict[str, list[str]]
+
+    @property
+    def any(self) -> Q:
+        found = NONE
+        for condition in self.conditions.values():
+            found |= condition
+        return found
+
+
+def look(team: Team, keys: ApiKeyQuerySet) -> Looked:
+    """`keys` are of that team. At most eleven queries, whatever their number."""
+    now = timezone.now()
+    works = working()
+    networks = dict(islice(new_networks(team).items(), MOST_NEW))
+    settled = keys.filter(works, created_at__lt=now - SETTLED)
+    unused = unused_models(team, settled, now - IDLE)
+    return Looked(
+        {
+            Finding.REPORTED: Q(reported_at__isnull=False),
+            Finding.OWNER_LEFT: owner_left(),
+            Finding.NEW_ADDRESS: works & Q(public_id__in=[*networks]),
+            Finding.BREAKS_POLICY: works & breaking(team.policy, keys),
+            Finding.ROTATION_DUE: works & _rotation_due(team),
+            Finding.NEVER_EXPIRES: works & Q(expires_at=None),
+            Finding.TOO_WIDE: works & Q(public_id__in=[*unused]),
+            Finding.IDLE: works & _idle(),
+        },
+        networks,
+        unused,
+    )
+
+
+def _rotation_due(team: Team) -> Q:
+    if team.policy.rotation_days is None:
+        return NONE
+    oldest = timezone.now() - timedelta(days=team.policy.rotation_days)
+    younger = Secret.objects.filter(key=OuterRef("pk"), created_at__gte=oldest)
+    return Q(created_at__lt=oldest) & ~Q(Exists(younger))
+
+
+def _idle() -> Q:
+    """Never used counts from when it was made; a secret that a rotation has ended counts too."""
+    since = timezone.now() - IDLE
+    used = Secret.objects.filter(key=OuterRef("pk"), last_used_at__gte=since)
+    ended = Tombstone.objects.filter(team_slug=OuterRef("team__slug"))
+    used_then = ended.filter(public_id=OuterRef("public_id"), last_used_at__gte=since)
+    return Q(created_at__lt=since) & ~Q(Exists(used)) & ~Q(Exists(used_then))

@@ -7,7 +7,7 @@ keys, or take over a key, while its owner types.
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.changes import locked, require_unmanaged, take_over
 from keyportal.keys.models import ApiKey
-from keyportal.keys.team_rules import set_rule
+from keyportal.keys.rules.policy import set_rule
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team
 

@@ -14,12 +14,11 @@ from django.db.models.functions import Now
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.changes import locked
-from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.nonces import SpentNonce
-from keyportal.keys.refusals import AlreadyRotating
-from keyportal.keys.secret import KeyString
+from keyportal.keys.exceptions import AlreadyRotating
+from keyportal.keys.keystring import KeyString
+from keyportal.keys.models import ApiKey, Secret, SpentNonce
 from keyportal.teams.models import User
 
 
@@ -80,11 +79,11 @@ def rotate(
         _bury([one for one in secrets if one != old], found, actor)
         if old is not None:
             _let_end(old, grace)
-        key_string = secret.generate(found.public_id)
+        key_string = keystring.generate(found.public_id)
         new = Secret.objects.create(
             key=found,
             prefix=key_string.prefix,
-            digest=secret.digest(key_string.text.encode()),
+            digest=keystring.digest(key_string.text.encode()),
             last4=key_string.last4,
         )
         if found.reported_at is not None:

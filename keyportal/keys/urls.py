@@ -2,47 +2,54 @@
 
 from django.urls import path
 
-from keyportal.keys import (
-    bulk_views,
-    change_views,
-    health_views,
-    limit_views,
-    page_views,
-    policy_views,
-    preset_views,
-    replace_views,
-    rotation_views,
-    views,
-)
 from keyportal.keys.converters import PUBLIC_ID
+from keyportal.keys.views.bulk import keys_delete, keys_disable
+from keyportal.keys.views.create import key_create, overview
+from keyportal.keys.views.delete import key_delete
+from keyportal.keys.views.detail import key_page, key_receipt
+from keyportal.keys.views.edit import (
+    key_disable,
+    key_edit,
+    key_enable,
+    key_expiry,
+    key_hand_over,
+    key_manage,
+    key_permissions,
+    key_unmanage,
+)
+from keyportal.keys.views.health import key_health
+from keyportal.keys.views.limits import key_limits, team_limits
+from keyportal.keys.views.list import key_list
+from keyportal.keys.views.policy import team_policy
+from keyportal.keys.views.rotate import key_end_old, key_rotate
+from keyportal.keys.views.templates import preset_change, preset_create, preset_delete, preset_list
 
 app_name = "keys"
 urlpatterns = [
-    path("keys/", views.key_list, name="list"),
-    path("keys/create/", views.key_create, name="create"),
-    path("keys/bulk/delete/", bulk_views.keys_delete, name="bulk_delete"),
-    path("keys/bulk/disable/", bulk_views.keys_disable, name="bulk_disable"),
-    path("keys/leaks/", replace_views.leaks, name="leaks"),
-    path(f"keys/{PUBLIC_ID}/", page_views.key_page, name="key"),
-    path(f"keys/{PUBLIC_ID}/delete/", views.key_delete, name="delete"),
-    path(f"keys/{PUBLIC_ID}/receipt/", views.key_receipt, name="receipt"),
-    path(f"keys/{PUBLIC_ID}/limits/", limit_views.key_limits, name="limits"),
-    path(f"keys/{PUBLIC_ID}/permissions/", change_views.key_permissions, name="permissions"),
-    path(f"keys/{PUBLIC_ID}/edit/", change_views.key_edit, name="edit"),
-    path(f"keys/{PUBLIC_ID}/expiry/", change_views.key_expiry, name="expiry"),
-    path(f"keys/{PUBLIC_ID}/hand-over/", change_views.key_hand_over, name="hand_over"),
-    path(f"keys/{PUBLIC_ID}/disable/", change_views.key_disable, name="disable"),
-    path(f"keys/{PUBLIC_ID}/enable/", change_views.key_enable, name="enable"),
-    path(f"keys/{PUBLIC_ID}/manage/", change_views.key_manage, name="manage"),
-    path(f"keys/{PUBLIC_ID}/unmanage/", change_views.key_unmanage, name="unmanage"),
-    path(f"keys/{PUBLIC_ID}/rotate/", rotation_views.key_rotate, name="rotate"),
-    path(f"keys/{PUBLIC_ID}/end-old/", rotation_views.key_end_old, name="end_old"),
-    path("limits/", limit_views.team_limits, name="team_limits"),
-    path("health/", health_views.key_health, name="health"),
-    path("policy/", policy_views.team_policy, name="policy"),
-    path("templates/", preset_views.preset_list, name="presets"),
-    path("templates/create/", preset_views.preset_create, name="preset_create"),
-    path("templates/<int:number>/change/", preset_views.preset_change, name="preset_change"),
-    path("templates/<int:number>/delete/", preset_views.preset_delete, name="preset_delete"),
-    path("overview/", views.overview, name="overview"),
+    path("keys/", key_list, name="list"),
+    path("keys/create/", key_create, name="create"),
+    path("keys/bulk/delete/", keys_delete, name="bulk_delete"),
+    path("keys/bulk/disable/", keys_disable, name="bulk_disable"),
+    path(f"keys/{PUBLIC_ID}/", key_page, name="key"),
+    path(f"keys/{PUBLIC_ID}/delete/", key_delete, name="delete"),
+    path(f"keys/{PUBLIC_ID}/receipt/", key_receipt, name="receipt"),
+    path(f"keys/{PUBLIC_ID}/limits/", key_limits, name="limits"),
+    path(f"keys/{PUBLIC_ID}/permissions/", key_permissions, name="permissions"),
+    path(f"keys/{PUBLIC_ID}/edit/", key_edit, name="edit"),
+    path(f"keys/{PUBLIC_ID}/expiry/", key_expiry, name="expiry"),
+    path(f"keys/{PUBLIC_ID}/hand-over/", key_hand_over, name="hand_over"),
+    path(f"keys/{PUBLIC_ID}/disable/", key_disable, name="disable"),
+    path(f"keys/{PUBLIC_ID}/enable/", key_enable, name="enable"),
+    path(f"keys/{PUBLIC_ID}/manage/", key_manage, name="manage"),
+    path(f"keys/{PUBLIC_ID}/unmanage/", key_unmanage, name="unmanage"),
+    path(f"keys/{PUBLIC_ID}/rotate/", key_rotate, name="rotate"),
+    path(f"keys/{PUBLIC_ID}/end-old/", key_end_old, name="end_old"),
+    path("limits/", team_limits, name="team_limits"),
+    path("health/", key_health, name="health"),
+    path("policy/", team_policy, name="policy"),
+    path("templates/", preset_list, name="presets"),
+    path("templates/create/", preset_create, name="preset_create"),
+    path("templates/<int:number>/change/", preset_change, name="preset_change"),
+    path("templates/<int:number>/delete/", preset_delete, name="preset_delete"),
+    path("overview/", overview, name="overview"),
 ]

@@ -1,14 +1,35 @@
-"""Mail that is not sent yet: one row for each address.
+"""Which reminders were given: the row is written in one transaction with the mail in the outbox.
 
-All times are the database's, so hosts whose clocks differ agree on what is due.
+Of several processes that remind at once, one gets the row in; so each mail is queued once.
 """
 
 from datetime import timedelta
+from typing import ClassVar
 
 from django.core.mail import EmailMessage
 from django.db import models
 from django.db.models import F
 from django.db.models.functions import Now
+
+
+class Reminder(models.Model):
+    """One mail, or one to each of several admins. It outlives the key that it names."""
+
+    public_id = models.CharField(max_length=8)
+    expires_at = models.DateTimeField(help_text="A key whose end is moved gets new reminders.")
+    days = models.SmallIntegerField(help_text="Days before the end; 0: the key has expired.")
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["public_id", "expires_at", "days"], name="reminder_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.public_id} {self.days}"
+
 
 # More than sending one mail takes, with `EMAIL_TIMEOUT` for each answer of a slow mail server.
 CLAIM = timedelta(minutes=10)

@@ -16,7 +16,7 @@ from django.core.mail import get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import connection
 
-from keyportal.keys.mail import one_line
+from keyportal.notifications.emails import one_line
 from keyportal.notifications.models import QueuedMail
 
 logger = logging.getLogger(__name__)

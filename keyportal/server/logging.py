@@ -6,7 +6,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from gunicorn.glogging import Logger
 
-from keyportal.keys.secret import redact
+from keyportal.keys.keystring import redact
 
 
 class RefusalsInOneLine(logging.Filter):

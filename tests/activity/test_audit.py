@@ -5,7 +5,7 @@ from django.contrib.auth import authenticate
 from django.test import Client
 
 from keyportal.activity.models import Action, AppendOnlyError, AuditEvent, acting_through
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.teams.models import Membership, Team, User
 from tests.conftest import PASSWORD
 
@@ -51,7 +51,7 @@ def test_a_failed_sign_in_names_the_user_but_no_actor(
 
 @pytest.mark.parametrize(
     "typed",
-    [PASSWORD, secret.generate().text, "nobody", "b" * 4000],
+    [PASSWORD, keystring.generate().text, "nobody", "b" * 4000],
     ids=["password", "key", "nobody", "long"],
 )
 def test_what_names_nobody_is_not_kept(client: Client, bob: User, typed: str) -> None:

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import ManagementKey
-from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import User
 from tests.api.programs import Manager, Program
 

@@ -19,8 +19,9 @@ from pytest_django import Settings
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import ManagementKey
-from keyportal.keys import mail, secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
+from keyportal.notifications import emails
 from keyportal.teams.models import Team, User
 from tests.api.programs import Manager
 from tests.github import URL, GitHub, payload
@@ -93,7 +94,7 @@ def test_keys_of_both_kinds_in_one_report_end_each_in_its_way(
     key, text = issue(bob)
     mine, others = text_of(manager, ada), text_of(manager, charlie, team=other_team)
     stays = manager(ada, "stays")
-    assert report(client, mine, text, others, secret.generate().text).status_code == 202
+    assert report(client, mine, text, others, keystring.generate().text).status_code == 202
     key.refresh_from_db()
     assert key.disabled_at
     assert [*ManagementKey.objects.all()] == [stays.key]
@@ -131,7 +132,7 @@ def test_the_answer_is_the_same_for_management_keys_of_every_fate(
 ) -> None:
     live, dead = text_of(manager, ada), manager(ada, "dead")
     dead.key.revoke(actor=ada)
-    unknown = secret.generate(prefix="mk-kp-").text
+    unknown = keystring.generate(prefix="mk-kp-").text
     for html in ({}, {"Accept": "text/html"}):
         seen = set()
         for text in (live, live, dead.token or "", unknown, issue(ada, f"{html}")[1]):
@@ -148,8 +149,8 @@ def test_a_look_alike_ends_nothing(client: Client, ada: User, manager: Manager) 
     """The public id is no secret; and a key of the one kind is none of the other."""
     program = manager(ada)
     text, public_id = program.token or "", program.key.public_id
-    report(client, secret.generate(public_id, prefix="mk-kp-").text)
-    report(client, secret.generate(public_id).text)
+    report(client, keystring.generate(public_id, prefix="mk-kp-").text)
+    report(client, keystring.generate(public_id).text)
     assert report(client, text[:-1]).status_code == 400
     assert report(client, text.replace("mk-", "sk-")).status_code == 400
     assert program.get("self").status_code == 200
@@ -235,7 +236,7 @@ def test_github_reports_one_and_where_it_was(
     github, program = GitHub(), manager(ada)
     settings.GITHUB_KEYS_FILE = github.publish(tmp_path)
     text = program.token or ""
-    body = payload(secret.generate().text, text, url=f"{URL}?q={text}")
+    body = payload(keystring.generate().text, text, url=f"{URL}?q={text}")
     for signer, status in ((GitHub(), 403), (github, 202)):
         assert program.get("self").status_code == 200
         headers = signer.headers(body)
@@ -275,7 +276,7 @@ def test_people_who_can_not_be_looked_up_undo_nothing(
     def fail(*_: object, **__: object) -> None:
         raise DatabaseError
 
-    monkeypatch.setattr(mail, "owner_and_admins", fail)
+    monkeypatch.setattr(emails, "owner_and_admins", fail)
     text = text_of(manager, ada)
     assert report(client, text).status_code == 202
     assert not ManagementKey.objects.exists()

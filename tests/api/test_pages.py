@@ -11,9 +11,9 @@ from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import MOST, ManagementKey
-from keyportal.keys import secret
-from keyportal.keys.permissions import MOST as MOST_PATTERNS
-from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys import keystring
+from keyportal.keys.rules.permissions import MOST as MOST_PATTERNS
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
 from tests.api.programs import Manager, Program
 
@@ -51,7 +51,7 @@ def test_an_admin_makes_one_and_sees_it_once(
     client = sign_in(ada)
     made = client.post(CREATE, FORM, headers=headers)
     text = shown_key(made.content.decode())
-    assert secret.is_well_formed(text.encode(), ("mk-kp-",))
+    assert keystring.is_well_formed(text.encode(), ("mk-kp-",))
     key = ManagementKey.objects.get()
     assert (key.owner, key.scopes) == (ada, ["keys:read", "keys:write"])
     assert key.expires_at

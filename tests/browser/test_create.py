@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Dialog, Page, expect
 
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from tests.browser.conftest import KEYS
@@ -34,7 +34,7 @@ def test_a_new_key_is_shown_and_opens_the_gateway(open_keys: Open, live: Server,
     panel = dialog(page, "API key created")
     expect(panel).to_contain_text("It is shown this once")
     expect(panel.get_by_role("textbox", name="Key “test-key”")).to_have_text(plaintext)
-    assert secret.is_well_formed(plaintext.encode())
+    assert keystring.is_well_formed(plaintext.encode())
     assert live.request("GET", "/v1/models", key=plaintext).status == 200
 
 

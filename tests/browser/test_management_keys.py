@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
-from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
 from tests.browser.pages import button, dialog, holds, row, shown_key
 from tests.browser.test_screens import (

@@ -14,10 +14,9 @@ from keyportal.activity.periods import Step
 from keyportal.activity.running import Running
 from keyportal.activity.usage import Call, UsageDay, UsageHour
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.permissions import Permissions
-from keyportal.keys.presets import Preset
+from keyportal.keys.models import ApiKey, Preset, Secret
 from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from keyportal.keys.permissions import Endpoints
+from keyportal.keys.rules.permissions import Endpoints
 from keyportal.teams.models import User
 from tests.browser.conftest import KEYS
 from tests.browser.pages import button, dialog, key_named, shown_key

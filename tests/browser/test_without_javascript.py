@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.browser.conftest import KEYS
@@ -49,7 +49,7 @@ def test_a_key_is_made_on_a_page_and_shown_once(open_keys: Open, live: Server, b
     page.get_by_label("Name", exact=True).fill("nightly")
     button(page, "OK").click()
     plaintext = shown_key(page)
-    assert secret.is_well_formed(plaintext.encode())
+    assert keystring.is_well_formed(plaintext.encode())
     assert live.request("GET", "/v1/models", key=plaintext).status == 200
     expect(button(page, "Copy")).to_have_count(0)  # It could not do anything.
     button(page, "Done").click()

@@ -10,7 +10,7 @@ from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.calls import Call
 from keyportal.http.types import Headers
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import NamePatterns
+from keyportal.keys.rules.permissions import NamePatterns
 from tests.asgi import scope
 
 

@@ -22,14 +22,14 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.writer import Writer
 from keyportal.http.types import Headers, Receive, Scope, Send
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from tests.asgi import Client, scope
 from tests.speed import takes
 
 pytestmark = pytest.mark.any_database
 
-KEY = secret.generate().text.encode()
-OTHER = secret.generate().text.encode()
+KEY = keystring.generate().text.encode()
+OTHER = keystring.generate().text.encode()
 VERDICT = Verdict(7, "7QmX2aPd", 1)
 
 
@@ -81,14 +81,14 @@ def authorization(*values: bytes) -> Headers:
 
 
 def has_right_checksum(token: bytes) -> bool:
-    return secret.checksum(token[:-6]) == token[-6:]
+    return keystring.checksum(token[:-6]) == token[-6:]
 
 
 def spoilt(key: bytes, position: int, byte: int) -> bytes:
     return key[:position] + bytes([byte]) + key[position + 1 :]
 
 
-keys = st.builds(secret.generate).map(lambda key: key.text.encode())
+keys = st.builds(keystring.generate).map(lambda key: key.text.encode())
 near_keys = st.builds(spoilt, keys, st.integers(0, 51), st.integers(0, 255))
 tokens = keys | near_keys | st.binary(max_size=80) | st.just(b"")
 schemes = st.sampled_from([b"Bearer", b"bearer", b"BEARER", b"Basic", b"Token", b""])
@@ -114,7 +114,7 @@ def test_no_headers_raise_anything_but_a_refusal_nor_ask_without_a_right_checksu
             if name in {b"authorization", b"x-api-key"} and value.strip(b" ")
         }
         assert has_right_checksum(token)
-        assert door.admission.asked == [secret.digest(token)]
+        assert door.admission.asked == [keystring.digest(token)]
 
 
 @given(st.binary(max_size=200) | near_keys)
@@ -187,7 +187,7 @@ def test_a_key_may_come_as_anthropics_clients_send_it_at_every_path(
 ) -> None:
     door = Door()
     door.call(headers, path=path)
-    assert door.admission.asked == [secret.digest(KEY)]
+    assert door.admission.asked == [keystring.digest(KEY)]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_good_key_is_let_in_in_flight_and_seen_by_the_meter() -> None:
     door.call(authorization(b"Bearer " + KEY))
     (scope,) = door.let_in
     call: Call = scope["keyportal.call"]
-    assert (call.digest, call.verdict) == (secret.digest(KEY), VERDICT)
+    assert (call.digest, call.verdict) == (keystring.digest(KEY), VERDICT)
     assert door.in_flight == 1
     assert len(door.flight) == 0
     assert list(door.meter._uses) == [VERDICT.secret_id]
@@ -269,7 +269,7 @@ def test_a_refused_key_is_neither_let_in_nor_seen() -> None:
     door = Door(verdict=None)
     with pytest.raises(InvalidKey):
         door.call(authorization(b"Bearer " + KEY))
-    assert door.admission.asked == [secret.digest(KEY)]
+    assert door.admission.asked == [keystring.digest(KEY)]
     assert not door.let_in
     assert not door.meter._uses
 
@@ -295,6 +295,6 @@ def test_a_key_from_where_it_may_not_be_used_is_noted_as_refused() -> None:
     door.admission.refusal = AddressNotAllowed("192.0.2.7")
     with pytest.raises(AddressNotAllowed):
         door.call(authorization(b"Bearer " + KEY))
-    assert door.meter._refused == {secret.digest(KEY): 1}
-    assert door.meter._claimed == {secret.digest(KEY): secret.public_id_of(KEY)}
+    assert door.meter._refused == {keystring.digest(KEY): 1}
+    assert door.meter._claimed == {keystring.digest(KEY): keystring.public_id_of(KEY)}
     assert not door.meter._uses

@@ -18,7 +18,7 @@ from django.test import Client
 
 from keyportal.activity.models import AuditEvent
 from keyportal.catalog.models import Route, ServedModel, Upstream
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from tests.serving import CHAT, Reply, Server, chat_body, free_port, head
@@ -184,7 +184,7 @@ def as_text(table: str, column: str, value: object) -> str:
 
 def assert_nowhere(key: str, where: str, text: str) -> None:
     """Neither the key nor its secret part, nor enough of it to guess the rest."""
-    public = len("sk-kp-") + secret.PUBLIC_LENGTH
+    public = len("sk-kp-") + keystring.PUBLIC_LENGTH
     part = key[public : public + 16]
     found = text.find(part)
     assert found < 0, f"{where}: ...{text[max(found - 200, 0) : found]}[here]..."

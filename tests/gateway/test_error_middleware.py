@@ -13,7 +13,7 @@ from keyportal.gateway.error_middleware import UNAUTHORIZED_SECONDS, Edge
 from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
 from keyportal.http import requests
 from keyportal.http.types import Headers, Receive, Scope, Send
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from tests.asgi import Client, scope
 
 pytestmark = pytest.mark.any_database
@@ -121,7 +121,7 @@ def test_a_request_id_that_could_do_harm_is_replaced(given: bytes) -> None:
 
 
 def test_a_key_sent_as_a_request_id_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
-    key = secret.generate().text
+    key = keystring.generate().text
     for given in (key, f"x{key}", f"trace-{key}-1", key[:30]):
         client = serve(refusing(RuntimeError()), Client(), [(b"x-request-id", given.encode())])
         assert re.fullmatch(rb"req_[0-9a-f]{24}", client.headers[b"x-request-id"])

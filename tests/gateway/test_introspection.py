@@ -14,8 +14,8 @@ from keyportal.activity.windows import Kind, Window
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import Changes, change, disable
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from tests.serving import Server, wait_until

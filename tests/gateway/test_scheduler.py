@@ -16,14 +16,13 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from pytest_django import Settings
 
-from keyportal import scheduler as module
-from keyportal.keys import chores
-from keyportal.keys.chores import PERIOD, TURN, Chore
-from keyportal.keys.expiry import remind
 from keyportal.keys.models import ApiKey
-from keyportal.keys.reminders import Reminder
-from keyportal.notifications.models import QueuedMail
-from keyportal.scheduler import MAIL_SECONDS, Scheduler
+from keyportal.notifications.models import QueuedMail, Reminder
+from keyportal.notifications.reminders import remind
+from keyportal.scheduler import models as chores
+from keyportal.scheduler import runner as module
+from keyportal.scheduler.models import PERIOD, TURN, Chore
+from keyportal.scheduler.runner import MAIL_SECONDS, Scheduler
 from keyportal.teams.models import User
 from tests.post import Sink
 from tests.serving import Server, wait_until

@@ -11,7 +11,7 @@ from anthropic.types import TextBlock
 
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Permissions
+from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import User
 from tests import shapes
 from tests.serving import Server

@@ -8,7 +8,7 @@ import pytest
 
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Permissions
+from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Team, User
 from tests.serving import Server
 

@@ -6,8 +6,8 @@ from threading import Barrier
 
 from django.db import connection
 
+from keyportal.keys.exceptions import KeyRefused
 from keyportal.keys.models import ApiKey
-from keyportal.keys.refusals import KeyRefused
 
 
 def at_once(*acts: Callable[[], object]) -> list[object]:

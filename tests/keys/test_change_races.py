@@ -17,15 +17,16 @@ from django.test import Client
 from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
-from keyportal.keys import leaks, secret
+from keyportal.keys import keystring
 from keyportal.keys.changes import Changes, change, disable, enable, hand_over
+from keyportal.keys.exceptions import AlreadyRotating, Managed, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.permissions import Permissions
-from keyportal.keys.refusals import AlreadyRotating, Managed, NameTaken, NotAMember, PolicyBroken
-from keyportal.keys.reports import OPERATOR, Found, Report
 from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
-from keyportal.keys.secret import KeyString
-from keyportal.keys.states import State, state_of
+from keyportal.keys.rules.permissions import Permissions
+from keyportal.keys.status import State, state_of
+from keyportal.leaks import handling
+from keyportal.leaks.reports import OPERATOR, Found, Report
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
@@ -40,7 +41,7 @@ SECRETS_FORM = {"secrets-TOTAL_FORMS": 0, "secrets-INITIAL_FORMS": 0}
 
 
 def digest(text: str) -> bytes:
-    return secret.digest(text.encode())
+    return keystring.digest(text.encode())
 
 
 def require_all_accounted_for(public_id: str, old: str, outcomes: Iterable[object]) -> set[bytes]:
@@ -153,7 +154,7 @@ def test_neither_a_report_nor_its_rotation_lets_go_of_what_an_admin_disables_mea
         key, plaintext = issue(bob, f"key {number}")
         report = Report([Found(plaintext)], OPERATOR)
         at_once(
-            partial(leaks.report, report),
+            partial(handling.report, report),
             partial(disable, key, actor=ada),
             *rotations(key, bob, Grace.NOW),
         )

@@ -7,11 +7,11 @@ import pytest
 
 from keyportal.activity.models import TARGET_LENGTH, Action, AuditEvent
 from keyportal.keys.changes import Changes, change, disable, enable, hand_over
+from keyportal.keys.exceptions import NameTaken, NotAMember
 from keyportal.keys.limits import limit_key
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Endpoints, Permissions
-from keyportal.keys.refusals import NameTaken, NotAMember
 from keyportal.keys.rotation import Grace, end_old, rotate
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
 

@@ -12,9 +12,8 @@ from django.test import Client
 from keyportal.activity.models import AuditEvent
 from keyportal.keys.changes import Changes, change, disable
 from keyportal.keys.limits import limit_key
-from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Endpoints, Permissions
-from keyportal.keys.presets import Preset
+from keyportal.keys.models import ApiKey, Preset
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy

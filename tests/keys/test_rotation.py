@@ -8,9 +8,9 @@ from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.activity.receipts import Receipt
-from keyportal.keys import secret
+from keyportal.keys import keystring
+from keyportal.keys.exceptions import AlreadyCreated, AlreadyRotating
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.refusals import AlreadyCreated, AlreadyRotating
 from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
 from keyportal.teams.models import Team, User
 
@@ -19,7 +19,7 @@ SPANS = [(Grace.HOUR, 1), (Grace.DAY, 24), (Grace.WEEK, 168)]
 
 
 def digest(text: str) -> bytes:
-    return secret.digest(text.encode())
+    return keystring.digest(text.encode())
 
 
 def digests(key: ApiKey) -> set[bytes]:
@@ -39,7 +39,7 @@ def test_at_once_ends_the_old_one_and_keeps_the_key(team: Team, bob: User, issue
     key, old = issue(bob)
     new = rotate(key, Grace.NOW, actor=bob, address="192.0.2.1")
     assert new.public_id == key.public_id
-    assert secret.is_well_formed(new.text.encode())
+    assert keystring.is_well_formed(new.text.encode())
     assert new.text != old
     assert live(key) == [digest(new.text)]
     assert digests(key) == {digest(new.text)}
@@ -176,4 +176,4 @@ def test_no_plaintext_is_kept_anywhere(bob: User, issue: Issue) -> None:
     new = rotate(key, Grace.HOUR, actor=bob)
     assert new.text not in repr(new)
     for row in AuditEvent.objects.all():
-        assert secret.redact(row.target) == row.target
+        assert keystring.redact(row.target) == row.target

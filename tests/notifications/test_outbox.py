@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 from django.test import Client
 from pytest_django import Settings
 
-from keyportal.keys import mail as keys_mail
+from keyportal.notifications import emails as keys_mail
 from keyportal.notifications import outbox
 from keyportal.notifications.models import CLAIM, LIFETIME, QueuedMail
 from keyportal.notifications.outbox import MailServerDown, send_due

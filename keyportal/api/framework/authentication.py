@@ -21,7 +21,7 @@ from keyportal.api.framework.problems import (
 )
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.teams.models import Membership, Role, Team, User
 
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -65,11 +65,11 @@ def caller_of(request: HttpRequest) -> Caller:
     What can't be a management key costs no query.
     """
     token, address = _token(request), request.META.get("REMOTE_ADDR")
-    if not secret.is_well_formed(token, settings.MANAGEMENT_KEY_PREFIXES):
+    if not keystring.is_well_formed(token, settings.MANAGEMENT_KEY_PREFIXES):
         raise InvalidKey
     working = ManagementKey.objects.working().select_related("team", "owner")
     try:
-        key = working.get(digest=secret.digest(token))
+        key = working.get(digest=keystring.digest(token))
         membership = key.membership
     except (ManagementKey.DoesNotExist, Membership.DoesNotExist):
         _limit(throttling.stranger_subject(address), throttling.FAILURES_PER_MINUTE)

@@ -18,12 +18,12 @@ from keyportal.api.framework import parsing
 from keyportal.api.framework.authentication import Caller
 from keyportal.api.framework.problems import Problem
 from keyportal.api.scopes import Scope
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.teams.models import Role
 
 READS = "GET"
 PATH_PARTS = {
-    "id": secret.PUBLIC_ID,
+    "id": keystring.PUBLIC_ID,
     "slug": r"[a-z0-9-]{1,64}",
     "username": r"[\w.@+-]{1,150}",
 }

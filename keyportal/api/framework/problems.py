@@ -32,7 +32,7 @@ import msgspec
 from django.http import HttpResponse
 from msgspec import Meta, Struct
 
-from keyportal.keys import secret
+from keyportal.keys import keystring
 
 CONTENT_TYPE = "application/problem+json"
 REALM = 'Bearer realm="keyportal-management"'
@@ -93,7 +93,7 @@ class Problem(Exception):
             request_id=request_id,
             errors=self.errors,
         )
-        return secret.redact(msgspec.json.encode(told).decode()).encode()
+        return keystring.redact(msgspec.json.encode(told).decode()).encode()
 
     def response(self, request_id: str) -> HttpResponse:
         body = self.body(request_id)

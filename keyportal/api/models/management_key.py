@@ -11,12 +11,12 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.scopes import Scope
-from keyportal.keys import secret
-from keyportal.keys.names import require_no_key, require_printable
-from keyportal.keys.nonces import SpentNonce
-from keyportal.keys.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
-from keyportal.keys.refusals import KeyRefused, NameTaken
-from keyportal.keys.secret import KeyString
+from keyportal.keys import keystring
+from keyportal.keys.exceptions import KeyRefused, NameTaken
+from keyportal.keys.keystring import KeyString
+from keyportal.keys.models import SpentNonce
+from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
+from keyportal.keys.rules.validators import require_no_key, require_printable
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.rules import locked_rules
 
@@ -70,7 +70,7 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
         `permissions` are the most that keys made with it may have. Raises `NameTaken`, `TooMany`
         or `AlreadyCreated`, each after creating nothing.
         """
-        key_string = secret.generate(prefix=settings.MANAGEMENT_KEY_PREFIXES[0])
+        key_string = keystring.generate(prefix=settings.MANAGEMENT_KEY_PREFIXES[0])
         with locked_rules(team) as locked:
             SpentNonce.objects.spend(nonce)
             if self.of(locked).filter(name=name).exists():
@@ -85,7 +85,7 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
                 expires_at=expires_at,
                 public_id=key_string.public_id,
                 prefix=key_string.prefix,
-                digest=secret.digest(key_string.text.encode()),
+                digest=keystring.digest(key_string.text.encode()),
                 last4=key_string.last4,
             )
             key.permissions = permissions
@@ -141,7 +141,7 @@ class ManagementKey(models.Model):
 
     @property
     def masked(self) -> str:
-        return secret.mask(self.prefix, self.public_id, self.last4)
+        return keystring.mask(self.prefix, self.public_id, self.last4)
 
     @property
     def has_expired(self) -> bool:

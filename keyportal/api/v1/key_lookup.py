@@ -21,11 +21,15 @@ from keyportal.api.framework.problems import (
 )
 from keyportal.api.v1.schemas import KeyChanges, NewKey
 from keyportal.keys.changes import locked
+from keyportal.keys.exceptions import AlreadyRotating, Managed, NameTaken, NotAMember, PolicyBroken
 from keyportal.keys.limits import AboveCeiling
 from keyportal.keys.models import ApiKey
-from keyportal.keys.names import plain_lines, require_no_key, require_printable
-from keyportal.keys.refusals import AlreadyRotating, Managed, NameTaken, NotAMember, PolicyBroken
-from keyportal.keys.tags import read_tags
+from keyportal.keys.rules.validators import (
+    plain_lines,
+    read_tags,
+    require_no_key,
+    require_printable,
+)
 from keyportal.teams.access import may_change
 from keyportal.teams.models import User
 

@@ -18,11 +18,11 @@ from keyportal.api.v1.permissions import end_within, require_within, usual_end, 
 from keyportal.api.v1.schemas import KeyBody, KeyChanges, NewKey, ShownKeyBody
 from keyportal.api.v1.types import Line, StateValue, Tag, UserId
 from keyportal.keys import changes
+from keyportal.keys.exceptions import KeyLimitReached
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
-from keyportal.keys.permissions import Permissions
-from keyportal.keys.refusals import KeyLimitReached
-from keyportal.keys.states import State, in_state
-from keyportal.keys.tags import holding
+from keyportal.keys.rules.permissions import Permissions
+from keyportal.keys.rules.validators import holding
+from keyportal.keys.status import State, in_state
 from keyportal.teams.models import Role
 
 operations = Operations()

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyportal.api.framework.problems import BeyondBounds, FieldError, Invalid
 from keyportal.api.v1.types import EndpointsValue
-from keyportal.keys.permissions import (
+from keyportal.keys.rules.permissions import (
     LONGEST,
     MOST,
     Endpoints,
@@ -19,7 +19,7 @@ from keyportal.keys.permissions import (
     read_networks,
     read_patterns,
 )
-from keyportal.keys.policy import widest
+from keyportal.keys.rules.policy import widest
 from keyportal.teams.policy import Policy
 
 Pattern = Annotated[

@@ -20,7 +20,7 @@ from keyportal.api.v1.types import (
 )
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import live_secrets
-from keyportal.keys.states import state_of
+from keyportal.keys.status import state_of
 
 
 class SecretBody(Struct):

@@ -9,9 +9,9 @@ from keyportal.activity.models import Action
 from keyportal.api.framework.operations import PATH_PARTS
 from keyportal.api.scopes import Scope
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Endpoints
 from keyportal.keys.rotation import Grace
-from keyportal.keys.states import State
+from keyportal.keys.rules.permissions import Endpoints
+from keyportal.keys.status import State
 from keyportal.teams.limits import LARGEST, Limits
 from keyportal.teams.models import Role
 

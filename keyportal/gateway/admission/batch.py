@@ -9,7 +9,7 @@ from keyportal.gateway.admission.limiter import Ledger, Spent
 from keyportal.gateway.admission.limits import Allowance
 from keyportal.gateway.admission.verdict import Reading, Verdict, read
 from keyportal.gateway.errors import AddressNotAllowed, GatewayError
-from keyportal.keys.permissions import is_within
+from keyportal.keys.rules.permissions import is_within
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from keyportal.gateway.admission.database import (
 )
 from keyportal.gateway.admission.limits import Accounts, accounts
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.permissions import (
+from keyportal.keys.rules.permissions import (
     Endpoints,
     NamePatterns,
     Network,

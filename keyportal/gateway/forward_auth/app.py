@@ -36,8 +36,8 @@ from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.usage_sql import Use
 from keyportal.http.requests import declared_length, new_request_id
 from keyportal.http.types import Headers, Receive, Scope, Send
-from keyportal.keys import secret
-from keyportal.keys.permissions import Endpoints
+from keyportal.keys import keystring
+from keyportal.keys.rules.permissions import Endpoints
 
 PATH = "/auth/verify"
 ANY = Endpoints.ALL.value
@@ -98,16 +98,16 @@ class ForwardAuth:
         began, client = time.time(), scope.get("client")
         address: str = client[0] if client else ""
         token = bearer_token(scope["headers"])
-        digest = secret.digest(token)
+        digest = keystring.digest(token)
         try:
             admitted = await self._admission.admit(
                 digest, address, is_counted=True, holds_place=False
             )
         except AddressNotAllowed:
-            self._meter.refused(digest, secret.public_id_of(token))
+            self._meter.refused(digest, keystring.public_id_of(token))
             raise
         if admitted is None:
-            self._meter.refused(digest, secret.public_id_of(token))
+            self._meter.refused(digest, keystring.public_id_of(token))
             raise InvalidKey
         verdict = admitted.verdict
         model, objection = self._look(verdict, scope, sent)

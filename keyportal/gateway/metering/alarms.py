@@ -7,8 +7,8 @@ from django.db import transaction
 from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.activity.sightings import Alarm
 from keyportal.gateway.metering.writer import ALIAS
-from keyportal.keys import notices
 from keyportal.keys.models import ApiKey
+from keyportal.leaks import emails
 from keyportal.teams.models import Team
 
 TOLD = {
@@ -50,7 +50,7 @@ class Raised(NamedTuple):
             "told": TOLD[self.action].format(key=self.name, number=self.number),
             "advice": ADVICE[self.action],
         }
-        notices.suspected(self.team, self.owner_id, context)
+        emails.suspected(self.team, self.owner_id, context)
 
 
 def raise_once(public_id: str, action: Action, number: int) -> None:

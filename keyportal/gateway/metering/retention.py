@@ -17,7 +17,7 @@ from keyportal.activity.sightings import Alarm, Look, Sighting
 from keyportal.activity.usage import Call, Flush, UsageHour, UsageMinute
 from keyportal.activity.windows import Lease, Window
 from keyportal.gateway.metering.writer import ALIAS, Writer
-from keyportal.keys.reminders import Reminder
+from keyportal.notifications.models import Reminder
 
 PAUSE_SECONDS = 60.0
 SLICE = 500

@@ -25,7 +25,7 @@ from keyportal.activity.usage import (
 )
 from keyportal.activity.usage import Flush as WrittenFlush
 from keyportal.gateway.metering.writer import ALIAS
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import Secret
 
 logger = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ def _readable(agent: bytes) -> str:
     """The User-Agent as text that a database and a page can take; at most 200 characters."""
     sent = "".join(filter(str.isprintable, agent.decode("latin-1")))
     # Someone may send their key as the agent: what is stored and shown never holds one.
-    return secret.redact(sent)[:200]
+    return keystring.redact(sent)[:200]
 
 
 def _upsert(table: str) -> str:

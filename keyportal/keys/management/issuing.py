@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from keyportal.keys.refusals import KeyRefused, PolicyBroken
+from keyportal.keys.exceptions import KeyRefused, PolicyBroken
 from keyportal.teams.limits import LABELS, Limits
 from keyportal.teams.management.operator import membership_of, user_named, with_given_limits
 from keyportal.teams.models import Role, Team, User

@@ -3,8 +3,8 @@
 from django.core.management.base import CommandParser
 
 from keyportal.keys.management.issuing import NEVER
-from keyportal.keys.permissions import Endpoints
 from keyportal.keys.rotation import Grace
+from keyportal.keys.rules.permissions import Endpoints
 from keyportal.teams.management.operator import add_limit_arguments
 
 

@@ -1,6 +1,6 @@
 import django.core.validators
 import django.db.models.deletion
-import keyportal.keys.names
+import keyportal.keys.rules.validators
 import keyportal.teams.limits
 from django.conf import settings
 from django.db import migrations, models
@@ -17,15 +17,6 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Chore',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=32, unique=True)),
-                ('worker', models.CharField(blank=True, help_text='Who does it; empty: nobody.', max_length=32)),
-                ('due_at', models.DateTimeField()),
-            ],
-        ),
-        migrations.CreateModel(
             name='SpentNonce',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -37,7 +28,7 @@ class Migration(migrations.Migration):
             name='ApiKey',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64, validators=[keyportal.keys.names.require_printable, keyportal.keys.names.require_no_key])),
+                ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.rules.validators.require_no_key])),
                 ('public_id', models.CharField(editable=False, max_length=8, unique=True)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
@@ -46,7 +37,7 @@ class Migration(migrations.Migration):
                 ('disabled_by', models.CharField(blank=True, choices=[('owner', 'Its owner'), ('admin', 'An admin or operator'), ('leak', 'A report of a leak')], editable=False, help_text='Empty: enabled.', max_length=8)),
                 ('is_managed', models.BooleanField(default=False, help_text='Only admins and operators change its permissions, limits, expiry and owner, or enable it. Its owner may use, edit, rotate, disable and delete it.')),
                 ('reported_at', models.DateTimeField(editable=False, help_text='Since when it is known to have leaked.', null=True)),
-                ('description', models.CharField(blank=True, max_length=500, validators=[keyportal.keys.names.require_no_key])),
+                ('description', models.CharField(blank=True, max_length=500, validators=[keyportal.keys.rules.validators.require_no_key])),
                 ('tags', models.JSONField(blank=True, default=list)),
                 ('allowed_models', models.JSONField(blank=True, default=list, help_text='Served names, or patterns such as public/*, that the key may call. Empty: all.')),
                 ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], default='all', max_length=16)),
@@ -63,26 +54,13 @@ class Migration(migrations.Migration):
             name='Preset',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64, validators=[keyportal.keys.names.require_printable, keyportal.keys.names.require_no_key])),
+                ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.rules.validators.require_no_key])),
                 ('allowed_models', models.JSONField(blank=True, default=list)),
                 ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], default='all', max_length=16)),
                 ('networks', models.JSONField(blank=True, default=list)),
                 ('lifetime_days', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3650)])),
                 ('team', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='presets', to='teams.team')),
             ],
-        ),
-        migrations.CreateModel(
-            name='Reminder',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(max_length=8)),
-                ('expires_at', models.DateTimeField(help_text='A key whose end is moved gets new reminders.')),
-                ('days', models.SmallIntegerField(help_text='Days before the end; 0: the key has expired.')),
-                ('created_at', models.DateTimeField(auto_now_add=True, db_index=True)),
-            ],
-            options={
-                'constraints': [models.UniqueConstraint(fields=('public_id', 'expires_at', 'days'), name='reminder_unique')],
-            },
         ),
         migrations.CreateModel(
             name='Secret',

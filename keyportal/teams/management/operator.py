@@ -11,7 +11,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from keyportal.keys.secret import redact
+from keyportal.keys.keystring import redact
 from keyportal.teams.limits import LABELS, Limits, validate
 from keyportal.teams.models import Membership, Team, User
 

@@ -13,7 +13,7 @@ from keyportal.api.framework.problems import REALM, InvalidKey
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.api.programs import Manager, Program, problem
@@ -89,7 +89,7 @@ def test_what_cannot_be_a_management_key_costs_no_query(
     ada: User, issue: Any, django_assert_num_queries: Any
 ) -> None:
     _, text = issue(ada)
-    good = secret.generate(prefix="mk-kp-").text
+    good = keystring.generate(prefix="mk-kp-").text
     bad = [text, good[:-1], good + "0", good[:20] + "!" + good[21:], "x", "", "mk-kp-", "é" * 52]
     with django_assert_num_queries(0):
         for token in bad:
@@ -104,7 +104,7 @@ def test_every_kind_of_bad_key_gets_the_same_answer(
     deleted.key.revoke(actor=ada)
     ManagementKey.objects.filter(name="over").update(expires_at=timezone.now())
     ManagementKey.objects.filter(name="left").update(owner=User.objects.create_user("stranger"))
-    unknown = Program(secret.generate(prefix="mk-kp-").text)
+    unknown = Program(keystring.generate(prefix="mk-kp-").text)
     answers = [one.get("self") for one in (deleted, over, left, unknown, Program("mk-kp-x"))]
     told = [{**problem(one, 401, "unauthorized"), "request_id": ""} for one in answers]
     assert all(one == told[0] for one in told)

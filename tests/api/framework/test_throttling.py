@@ -8,7 +8,7 @@ import pytest
 
 from keyportal.activity.windows import Window
 from keyportal.api.framework import throttling
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.teams.models import User
 from tests.api.programs import Manager, Program, problem
 
@@ -43,7 +43,7 @@ def test_bad_keys_of_one_address_are_counted_together(
     monkeypatch: pytest.MonkeyPatch, manager: Manager, ada: User
 ) -> None:
     monkeypatch.setattr(throttling, "FAILURES_PER_MINUTE", 2)
-    bad = [Program(secret.generate(prefix="mk-kp-").text) for _ in range(3)]
+    bad = [Program(keystring.generate(prefix="mk-kp-").text) for _ in range(3)]
     assert [one.get("self").status_code for one in bad] == [401, 401, 429]
     problem(bad[0].get("self"), 429, "too-many-requests")
     # A neighbour behind the same address keeps no good key from its work.

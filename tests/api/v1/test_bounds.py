@@ -11,7 +11,7 @@ from keyportal.activity.models import AuditEvent
 from keyportal.api.scopes import Scope
 from keyportal.keys.limits import limit_key
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy

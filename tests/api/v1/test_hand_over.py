@@ -6,7 +6,7 @@ import pytest
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Permissions
+from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 from tests.api.programs import Manager, problem

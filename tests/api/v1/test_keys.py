@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from keyportal.activity.models import Action, AuditEvent
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
@@ -17,7 +17,7 @@ from tests.api.programs import Manager, problem
 
 
 def is_live(text: str) -> bool:
-    return Secret.objects.filter(digest=secret.digest(text.encode())).exists()
+    return Secret.objects.filter(digest=keystring.digest(text.encode())).exists()
 
 
 def test_a_key_is_made_and_shown_once(manager: Manager, ada: User, team: Team) -> None:

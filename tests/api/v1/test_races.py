@@ -15,9 +15,9 @@ import pytest
 from django.test import Client
 
 from keyportal.activity.models import Action, AuditEvent, Tombstone
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.states import State, state_of
+from keyportal.keys.status import State, state_of
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.api.programs import Manager, Program
 from tests.keys.crowd import at_once
@@ -94,7 +94,7 @@ def together(*acts: Callable[[], object]) -> list[Told]:
 def require_all_accounted_for(key: ApiKey, old: str, told: Iterable[Told]) -> set[str]:
     """Each key that was ever shown is kept, or buried, and never both. Returns the kept."""
     shown = {old}.union(*(one.shown for one in told))
-    digests = {secret.digest(text.encode()): text for text in shown}
+    digests = {keystring.digest(text.encode()): text for text in shown}
     kept = {bytes(one.digest) for one in Secret.objects.filter(key=key.pk)}
     buried = {bytes(one.digest) for one in Tombstone.objects.filter(public_id=key.public_id)}
     assert kept | buried == digests.keys()

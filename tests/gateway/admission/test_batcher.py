@@ -20,16 +20,16 @@ from keyportal.gateway.admission import verdict as verdict_module
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Reading, Verdict, read
 from keyportal.gateway.errors import DatabaseUnavailable, Overloaded
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.permissions import NamePatterns, Permissions
+from keyportal.keys.rules.permissions import NamePatterns, Permissions
 from keyportal.teams.models import Membership, Team, User
 from tests.gateway.admission.statements import Statement, statements_of
 
 # Committed, and with leave for the admission thread's own connection to the same database.
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
 Issue = Callable[..., tuple[ApiKey, str]]
-UNKNOWN = secret.generate().text
+UNKNOWN = keystring.generate().text
 PATIENCE = 60.0  # Seconds that a busy machine may need for what takes it milliseconds.
 
 
@@ -76,7 +76,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
 
 
 def digest(key: str) -> bytes:
-    return secret.digest(key.encode())
+    return keystring.digest(key.encode())
 
 
 async def judge_all(admission: Admission, *keys: str) -> list[Verdict | BaseException | None]:
@@ -195,7 +195,7 @@ def test_both_secrets_pass_while_a_rotation_overlaps(
     admission: Admission, alice: User, issue: Issue
 ) -> None:
     key, text = issue(alice)
-    newer = secret.generate(key.public_id)
+    newer = keystring.generate(key.public_id)
     Secret.objects.create(
         key=key, prefix=newer.prefix, digest=digest(newer.text), last4=newer.last4
     )

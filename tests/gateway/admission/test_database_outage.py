@@ -28,7 +28,7 @@ OwnServer = Callable[..., Server]
 # What the other tests get from fixtures, in a database that the fixtures don't know.
 PREPARE = """
 from keyportal.catalog.models import Route, ServedModel, Upstream
-from keyportal.keys.models import ApiKey
+from keyportal.keys.models.api_key import ApiKey
 from keyportal.teams.models import Membership, Team, User
 team = Team.objects.create(name="Acme", slug="u-8105f7322477")
 alice = User.objects.create_user("alice")

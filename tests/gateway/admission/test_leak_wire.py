@@ -11,9 +11,9 @@ import pytest
 
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
-from keyportal.keys.reports import ADDRESS, MAX_BYTES
+from keyportal.leaks.reports import ADDRESS, MAX_BYTES
 from keyportal.teams.models import Team, User
 from tests.gateway.test_canary import assert_nowhere, every_value, without_audit
 from tests.github import URL, GitHub, payload
@@ -62,7 +62,7 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
     # On a connection of their own, so on either worker.
     assert {server.chat(text, model.name).status for text in texts[:2] * 4} == {401}
     again = server.request("POST", ADDRESS, body=body, headers=github.headers(body))
-    unknown = post(server, secret.generate().text.encode())
+    unknown = post(server, keystring.generate().text.encode())
     stranger = post(server, texts[2].encode())
     assert server.chat(texts[2], model.name).status == 401
     assert [one.status for one in (told, again, unknown, stranger)] == [202] * 4
@@ -149,7 +149,7 @@ def test_time_tells_nothing_nor_does_a_mail_server_that_says_nothing(
     post(server, b"a first one, for all that is done once")
     spans: dict[bool, list[float]] = {True: [], False: []}
     for number in range(8):
-        texts = {True: issue(bob, f"key {number}")[1], False: secret.generate().text}
+        texts = {True: issue(bob, f"key {number}")[1], False: keystring.generate().text}
         for is_live, text in texts.items():
             began = time.monotonic()
             assert post(server, text.encode()).status == 202

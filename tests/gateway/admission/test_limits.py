@@ -20,7 +20,7 @@ from keyportal.gateway.admission.batch import Admitted
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.limits import Allowance, duration
 from keyportal.gateway.errors import InsufficientQuota, RateLimitExceeded
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
@@ -69,7 +69,7 @@ def limited(alice: User, issue: Issue) -> Callable[..., str]:
 
 
 def digest(key: str) -> bytes:
-    return secret.digest(key.encode())
+    return keystring.digest(key.encode())
 
 
 def ask(workers: list[Admission], *keys: str) -> list[Outcome]:

@@ -17,8 +17,8 @@ from keyportal.api.scopes import Scope
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import Changes, change, disable, enable
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Endpoints, Permissions
 from keyportal.keys.rotation import Grace, end_old, rotate
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from tests.serving import CHAT, Reply, Server, chat_body, head, wait_until

@@ -11,9 +11,9 @@ from django.test import Client
 from django.utils import timezone
 
 from keyportal.catalog.models import Route, ServedModel, Upstream
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Permissions
+from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
 from tests.serving import CHAT, Reply, Server, chat_body, head
@@ -42,7 +42,7 @@ def bad_keys(team: Team, alice: User, issue: Issue) -> dict[str, str]:
     """One key for each way in which a key can be no good, by that way's name."""
     team.key_limit = 50
     team.save(update_fields=["key_limit"])
-    keys = {"malformed": "not-one-of-ours", "unknown": secret.generate().text}
+    keys = {"malformed": "not-one-of-ours", "unknown": keystring.generate().text}
     deleted, keys["deleted"] = issue(alice, "deleted")
     deleted.revoke(actor=alice)
     past = timezone.now() - timedelta(seconds=1)

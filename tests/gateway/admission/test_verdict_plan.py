@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from keyportal.gateway.admission.database import Database, Row
 from keyportal.gateway.admission.verdict import _ask_postgresql, _ask_sqlite
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Membership, Team, User
 
@@ -29,7 +29,7 @@ def digests(team: Team, bob: User) -> list[bytes]:
         Secret.objects.bulk_create(
             Secret(
                 key=key,
-                digest=secret.digest(generation + key.public_id.encode()),
+                digest=keystring.digest(generation + key.public_id.encode()),
                 prefix="sk-kp-",
                 last4="abcd",
                 lasts_until_used=generation == b"old",
@@ -39,7 +39,7 @@ def digests(team: Team, bob: User) -> list[bytes]:
         )
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
-    return [secret.digest(b"old" + key.public_id.encode()) for key in keys[:8]]
+    return [keystring.digest(b"old" + key.public_id.encode()) for key in keys[:8]]
 
 
 class Noting(Database):

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import User
 from tests.clock import leave_time

@@ -15,9 +15,9 @@ from keyportal.catalog.models import ServedModel
 from keyportal.gateway.error_middleware import UNAUTHORIZED_SECONDS
 from keyportal.gateway.forward_auth import original_request
 from keyportal.gateway.forward_auth.app import PATH, is_verification
-from keyportal.keys import changes, secret
+from keyportal.keys import changes, keystring
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from tests.asgi import scope
@@ -62,7 +62,7 @@ def test_every_bad_key_gets_the_401_of_v1_and_learns_nobodys_name(
     ApiKey.objects.filter(name="expired").update(expires_at=timezone.now())
     deleted.revoke(actor=alice)
     changes.disable(disabled, actor=alice, address=None)
-    for key in (None, "", "nonsense", secret.generate().text, first, second, third):
+    for key in (None, "", "nonsense", keystring.generate().text, first, second, third):
         reply = verify(live, key, X_Keyportal_Team="u-8105f7322477", X_Request_Id="mine")
         direct = live.request("GET", "/v1/models", key=key)
         assert (reply.status, reply.json()) == (401, direct.json())

@@ -14,7 +14,7 @@ import pytest
 from django.conf import settings
 
 from keyportal.keys.models import ApiKey
-from keyportal.keys.permissions import Endpoints, Permissions
+from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from tests.gateway.forward_auth.proxy_clients import (

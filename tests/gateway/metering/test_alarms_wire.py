@@ -11,7 +11,7 @@ from django.utils import timezone
 from keyportal.activity.models import Action, AuditEvent
 from keyportal.activity.sightings import Alarm
 from keyportal.catalog.models import ServedModel
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import User
@@ -52,7 +52,7 @@ def come_from_many_networks(caller: Caller, _key: ApiKey, text: str) -> Iterator
 
 def guess(caller: Caller, key: ApiKey, _text: str) -> Iterator[int]:
     for _ in range(REFUSALS):
-        yield caller.ask(secret.generate(key.public_id).text)
+        yield caller.ask(keystring.generate(key.public_id).text)
 
 
 def use_after_deletion(caller: Caller, key: ApiKey, text: str) -> Iterator[int]:

@@ -25,9 +25,10 @@ from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.retention import Cleaner
 from keyportal.gateway.metering.usage_sql import Use
 from keyportal.gateway.metering.writer import Writer
-from keyportal.keys import changes, mail, secret
+from keyportal.keys import changes, keystring
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, rotate
+from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Team, User
 from tests.gateway.calls import call_of, verdict_of
 from tests.post import Sink
@@ -73,7 +74,7 @@ def look_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
 
 def refuse(meter: Meter, text: str, number: int = 1) -> None:
     for _ in range(number):
-        meter.refused(secret.digest(text.encode()), secret.public_id_of(text.encode()))
+        meter.refused(keystring.digest(text.encode()), keystring.public_id_of(text.encode()))
     asyncio.run(meter.flush())
 
 
@@ -233,7 +234,7 @@ def test_a_burst_of_wrong_secrets_is_told_of_over_all_workers(
     key, _ = issue(bob)
     for number in range(10):
         assert told(Action.KEY_GUESSED) == []
-        refuse(workers[number % 2], secret.generate(key.public_id).text)
+        refuse(workers[number % 2], keystring.generate(key.public_id).text)
     assert told(Action.KEY_GUESSED) == [f"{key}: 10 requests"]
     (letter,) = sink.wait_for(1)
     assert letter["To"] == "bob@example.com"
@@ -255,7 +256,7 @@ def test_made_up_ids_leave_no_trace(workers: list[Meter], bob: User, issue: Issu
     """Or whoever fires bad keys would fill a table, and everybody's audit."""
     issue(bob)
     for _ in range(20):
-        refuse(workers[0], secret.generate().text, 10)
+        refuse(workers[0], keystring.generate().text, 10)
     assert not Sighting.objects.exists()
     assert not Alarm.objects.exists()
 
@@ -333,7 +334,7 @@ def test_a_call_that_its_deletion_cut_is_no_use_after_it(
 ) -> None:
     key, text = issue(bob)
     key.revoke(actor=bob)
-    workers[0]._cut[secret.digest(text.encode())] += 1
+    workers[0]._cut[keystring.digest(text.encode())] += 1
     asyncio.run(workers[0].flush())
     assert told(Action.KEY_HAUNTED) == []
 
@@ -365,7 +366,7 @@ def test_two_workers_that_see_the_same_at_one_time_tell_it_once(
 
     for _ in range(5):
         for meter in workers:
-            meter.refused(secret.digest(text.encode()), text[6:14])
+            meter.refused(keystring.digest(text.encode()), text[6:14])
         asyncio.run(both())
     assert len(told(Action.KEY_HAUNTED)) == 1
 
@@ -397,7 +398,7 @@ def test_two_workers_that_see_half_of_the_networks_each_at_one_time_tell_of_all(
 def test_kinds_are_told_apart(workers: list[Meter], bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     call_from(workers[0], key, *addresses(4))
-    refuse(workers[0], secret.generate(key.public_id).text, 10)
+    refuse(workers[0], keystring.generate(key.public_id).text, 10)
     assert len(told(Action.KEY_SPREAD)) == len(told(Action.KEY_GUESSED)) == 1
     assert Alarm.objects.count() == 2
 
@@ -408,7 +409,7 @@ def test_both_notices_can_be_turned_off(
     settings.ALARM_NETWORKS = settings.ALARM_REFUSALS = 0
     key, _ = issue(bob)
     call_from(workers[0], key, *addresses(200))
-    refuse(workers[0], secret.generate(key.public_id).text, 200)
+    refuse(workers[0], keystring.generate(key.public_id).text, 200)
     assert not Sighting.objects.exists()
     assert not Alarm.objects.exists()
 
@@ -423,11 +424,11 @@ def test_a_mail_that_can_not_be_queued_leaves_no_alarm_behind(
 
     key, _ = issue(bob)
     with monkeypatch.context() as patched:
-        patched.setattr(mail, "send", fail)
-        refuse(workers[0], secret.generate(key.public_id).text, 10)
+        patched.setattr(emails, "send", fail)
+        refuse(workers[0], keystring.generate(key.public_id).text, 10)
     assert not Alarm.objects.exists()
     assert told(Action.KEY_GUESSED) == []
-    refuse(workers[0], secret.generate(key.public_id).text)
+    refuse(workers[0], keystring.generate(key.public_id).text)
     assert told(Action.KEY_GUESSED) == [f"{key}: 11 requests"]
     sink.wait_for(1)
 

@@ -27,7 +27,7 @@ from keyportal.gateway.metering.anomalies import Watch
 from keyportal.gateway.metering.meter import SLICE, Meter
 from keyportal.gateway.metering.usage_sql import Flush, Record, Use
 from keyportal.gateway.metering.writer import Writer
-from keyportal.keys import secret
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import User
 from tests.clock import leave_time
@@ -280,7 +280,9 @@ def test_many_are_written_in_slices_and_in_one_order(
 ) -> None:
     key, _ = issue(alice)
     Secret.objects.bulk_create(
-        Secret(key=key, digest=secret.digest(str(number).encode()), prefix="sk-kp-", last4="0000")
+        Secret(
+            key=key, digest=keystring.digest(str(number).encode()), prefix="sk-kp-", last4="0000"
+        )
         for number in range(1200)
     )
     sizes: list[tuple[int, int]] = []
@@ -325,8 +327,8 @@ def test_refusals_of_a_deleted_key_are_counted_and_those_of_unknown_ones_leave_n
     key, text = issue(alice)
     key.revoke(actor=None)
     for _ in range(3):
-        meter.refused(secret.digest(text.encode()), key.public_id)
-        meter.refused(secret.digest(secret.generate().text.encode()), "unknown")
+        meter.refused(keystring.digest(text.encode()), key.public_id)
+        meter.refused(keystring.digest(keystring.generate().text.encode()), "unknown")
     flush(meter)
     receipt = Tombstone.objects.get()
     assert (receipt.refused, receipt.ended) == (3, 0)
@@ -478,14 +480,14 @@ def test_an_agent_is_short_printable_text(sent: bytes) -> None:
     "around", [b"%s", b"Bearer %s", b"x" * 150 + b"%s", b"curl/8 (%s)", b"%s %s", b"\x00%s"]
 )
 def test_a_key_in_the_agent_is_redacted(around: bytes) -> None:
-    key = secret.generate().text
+    key = keystring.generate().text
     shown = writing._readable(around.replace(b"%s", key.encode()))
     assert key[:20] not in shown
     assert key[-20:] not in shown
 
 
 def test_a_key_that_control_characters_hide_is_redacted_too() -> None:
-    key = secret.generate().text
+    key = keystring.generate().text
     hidden = "\x01".join(key).encode()
     assert key[14:30] not in writing._readable(hidden)
 

@@ -17,7 +17,7 @@ from keyportal.activity.windows import Kind, Lease, Window
 from keyportal.gateway.metering import retention as module
 from keyportal.gateway.metering.retention import SLICE, Cleaner
 from keyportal.gateway.metering.writer import ALIAS, Writer
-from keyportal.keys.reminders import Reminder
+from keyportal.notifications.models import Reminder
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 

@@ -7,8 +7,8 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
-from keyportal.keys.permissions import Endpoints, Permissions, read_networks, read_patterns
-from keyportal.keys.refusals import KeyRefused
+from keyportal.keys.exceptions import KeyRefused
+from keyportal.keys.rules.permissions import Endpoints, Permissions, read_networks, read_patterns
 from keyportal.teams.management.operator import (
     OperatorCommand,
     membership_of,

@@ -7,10 +7,10 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.keys.management.acts import ACTS, Outcome, no_such
+from keyportal.keys.exceptions import KeyRefused
+from keyportal.keys.keystring import redact
+from keyportal.keys.management.subcommands import ACTS, Outcome, no_such
 from keyportal.keys.models import ApiKey
-from keyportal.keys.refusals import KeyRefused
-from keyportal.keys.secret import redact
 from keyportal.teams.management.operator import OperatorCommand
 
 

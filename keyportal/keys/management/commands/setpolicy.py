@@ -3,10 +3,10 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 
-from keyportal.keys.names import split_words
-from keyportal.keys.permissions import Endpoints
-from keyportal.keys.policy import set_policy
-from keyportal.keys.policy_forms import MAKERS, PolicyForm
+from keyportal.keys.forms.policy import MAKERS, PolicyForm
+from keyportal.keys.rules.permissions import Endpoints
+from keyportal.keys.rules.policy import set_policy
+from keyportal.keys.rules.validators import split_words
 from keyportal.teams.management.operator import OperatorCommand, team_named
 from keyportal.teams.policy import Policy
 from keyportal.teams.rules import locked_rules

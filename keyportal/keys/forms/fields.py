@@ -1,0 +1,38 @@
+"""Models and networks as people type them: divided by spaces, commas or lines."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django import forms
+
+from keyportal.keys.rules.permissions import read_networks, read_patterns
+from keyportal.keys.rules.validators import split_words
+
+Read = Callable[[Sequence[str]], tuple[str, ...]]
+
+
+class WordsField(forms.CharField):
+    """Gives what `read` makes of the words; empty where there are none."""
+
+    read: Read
+
+    def __init__(self, rows: int = 2, help_text: str = "") -> None:
+        attributes = {"rows": rows, "spellcheck": "false", "autocomplete": "off"}
+        super().__init__(required=False, widget=forms.Textarea(attributes), help_text=help_text)
+
+    def to_python(self, value: Any) -> Any:
+        return type(self).read(split_words(super().to_python(value) or ""))
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list | tuple) else value
+
+
+class ModelsField(WordsField):
+    read = staticmethod(read_patterns)
+
+
+class NetworksField(WordsField):
+    read = staticmethod(read_networks)
+
+    def __init__(self, rows: int = 2) -> None:
+        super().__init__(rows, "Addresses such as 192.0.2.0/24. Empty: from everywhere.")

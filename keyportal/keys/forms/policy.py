@@ -1,0 +1,84 @@
+"""A team's policy as its admins type it; an empty field is no rule."""
+
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from keyportal.keys.forms.expiry import LONGEST_DAYS
+from keyportal.keys.forms.fields import ModelsField
+from keyportal.keys.rules.permissions import Endpoints
+from keyportal.keys.rules.validators import require_no_key, require_printable
+from keyportal.teams.forms import VersionedForm
+from keyportal.teams.models import Role
+from keyportal.teams.policy import LABELS, NO_POLICY, Policy
+
+MOST_KEYS = 1_000_000
+HINTS = {
+    "longest_days": "Counted from the day when a key is made or changed. Empty: no bound.",
+    "rotation_days": "Older secrets are pointed out on the Health page. Empty: no advice.",
+    "models": "Names or patterns such as public/*, divided by spaces or lines. "
+    "Empty: all that the team may call.",
+    "creators": "Others see keys, and change those that are theirs.",
+    "keys_per_member": "Empty: no bound but the team has.",
+    "name_pattern": "What names look like; * stands for any text. Empty: any name.",
+}
+MAKERS = (Role.MEMBER, Role.ADMIN, Role.OWNER)
+
+
+def _days(**more: Any) -> forms.IntegerField:
+    return forms.IntegerField(required=False, min_value=1, max_value=LONGEST_DAYS, **more)
+
+
+class PolicyForm(VersionedForm):
+    longest_days = _days()
+    must_expire = forms.BooleanField(required=False)
+    rotation_days = _days()
+    models = ModelsField(rows=3)
+    endpoints = forms.MultipleChoiceField(
+        required=False,
+        choices=[(one.value, one.label) for one in Endpoints if one != Endpoints.ALL],
+        widget=forms.CheckboxSelectMultiple,
+    )
+    creators = forms.ChoiceField(
+        required=False, choices=[(role.value, f"{role.label} and above") for role in MAKERS]
+    )
+    keys_per_member = forms.IntegerField(required=False, min_value=1, max_value=MOST_KEYS)
+    name_pattern = forms.CharField(
+        required=False,
+        max_length=64,
+        validators=[require_printable, require_no_key],
+        widget=forms.TextInput(
+            attrs={"placeholder": "ci-*", "spellcheck": "false", "autocomplete": "off"}
+        ),
+    )
+
+    def __init__(self, data: Any = None, *, policy: Policy, conflict: str = "") -> None:
+        super().__init__(data, row=policy, initial=policy._asdict(), conflict=conflict)
+        for name, label in LABELS.items():
+            self.fields[name].label = label
+            self.fields[name].help_text = HINTS.get(name, "")
+
+    def clean_name_pattern(self) -> str:
+        """Stars alone are no bound at all, and many of them are dear to match."""
+        pattern = str(self.cleaned_data["name_pattern"])
+        if pattern.count("*") > 3:
+            raise ValidationError("At most three stars.")
+        return pattern if pattern.strip("*") else ""
+
+    def clean(self) -> dict[str, Any]:
+        """A choice that was not sent is as without a policy."""
+        cleaned = self.cleaned_data
+        cleaned["creators"] = cleaned.get("creators") or NO_POLICY.creators
+        return cleaned
+
+    @property
+    def policy(self) -> Policy:
+        """As it was typed. Endpoints in one order, so that the same ones are the same policy."""
+        typed = {name: self.cleaned_data[name] for name in Policy._fields}
+        endpoints = tuple(one for one in Endpoints.values if one in typed["endpoints"])
+        return Policy(**typed | {"endpoints": endpoints})
+
+    @staticmethod
+    def stored(row: Policy) -> dict[str, object]:
+        return {LABELS[name].lower(): value for name, value in row._asdict().items()}

@@ -1,0 +1,80 @@
+"""A template as the admins of its team type it."""
+
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from keyportal.keys.forms.expiry import LONGEST_DAYS
+from keyportal.keys.forms.fields import ModelsField, NetworksField
+from keyportal.keys.models import Preset
+from keyportal.keys.rules.permissions import Endpoints, Permissions
+from keyportal.keys.rules.validators import require_no_key, require_printable
+from keyportal.teams.forms import VersionedForm
+
+# Which field a rule of the policy is told beside.
+FIELDS = {"allowed_models": "models", "endpoints": "endpoints", "expires_at": "lifetime_days"}
+
+
+class PresetForm(VersionedForm):
+    name = forms.CharField(
+        max_length=64,
+        validators=[require_printable, require_no_key],
+        widget=forms.TextInput(
+            attrs={"placeholder": "CI job", "autocomplete": "off", "autofocus": True}
+        ),
+    )
+    lifetime_days = forms.IntegerField(
+        label="Lifetime in days",
+        help_text="Empty: as the policy suggests.",
+        required=False,
+        min_value=1,
+        max_value=LONGEST_DAYS,
+    )
+    endpoints = forms.ChoiceField(choices=Endpoints.choices, required=False)
+    models = ModelsField(
+        help_text="Names or patterns such as public/*. Empty: all that the policy allows."
+    )
+    networks = NetworksField()
+
+    def __init__(self, data: Any = None, *, preset: Preset, conflict: str = "") -> None:
+        self.preset = preset
+        super().__init__(data, row=preset, initial=self._values(preset), conflict=conflict)
+
+    @staticmethod
+    def _values(preset: Preset) -> dict[str, Any]:
+        models, endpoints, networks = preset.permissions
+        return {
+            "name": preset.name,
+            "lifetime_days": preset.lifetime_days,
+            "endpoints": endpoints.value,
+            "models": models,
+            "networks": networks,
+        }
+
+    @staticmethod
+    def stored(row: Preset) -> dict[str, object]:
+        values = PresetForm._values(row)
+        labels = {"lifetime_days": "lifetime in days"}
+        return {labels.get(name, name): value for name, value in values.items()}
+
+    def clean(self) -> dict[str, Any]:
+        """No template is made that the present policy would always refuse."""
+        if not self.errors:
+            team = self.preset.team
+            trial = Preset(team=team)
+            self.apply_to(trial)
+            for column, field in FIELDS.items():
+                for sentence in trial.breaches(team.policy, (column,)):
+                    self.add_error(field, sentence)
+        return self.cleaned_data
+
+    def apply_to(self, preset: Preset) -> None:
+        typed = self.cleaned_data
+        preset.name, preset.lifetime_days = typed["name"], typed["lifetime_days"]
+        endpoints = Endpoints(typed["endpoints"] or Endpoints.ALL)
+        preset.permissions = Permissions(typed["models"], endpoints, typed["networks"])
+
+    def refuse(self, error: ValidationError) -> None:
+        """What the database holds against it; that is its name."""
+        self.add_error("name", error.messages[0])

@@ -1,0 +1,149 @@
+"""What a team gives new keys of a kind, under a name: "CI job", "read only".
+
+People call them templates. Who makes a key chooses one, and the key then knows nothing of it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
+from keyportal.keys.rules.policy import breaches, widest
+from keyportal.keys.rules.validators import require_no_key, require_printable
+from keyportal.teams.models import Team, User
+from keyportal.teams.policy import Policy
+from keyportal.teams.rules import locked_rules
+
+if TYPE_CHECKING:
+    from keyportal.keys.models.api_key import ApiKey
+
+
+class PresetQuerySet(models.QuerySet["Preset"]):
+    def of(self, team: Team) -> "PresetQuerySet":
+        return self.filter(team=team).order_by("name")
+
+
+class Preset(models.Model):
+    """A template for keys: chosen when one is made, and then forgotten."""
+
+    team = models.ForeignKey(Team, models.CASCADE, related_name="presets")
+    name = models.CharField(max_length=64, validators=[require_printable, require_no_key])
+    allowed_models = models.JSONField(default=list, blank=True)
+    endpoints = models.CharField(max_length=16, choices=Endpoints, default=Endpoints.ALL)
+    networks = models.JSONField(default=list, blank=True)
+    lifetime_days = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(3650)]
+    )
+
+    permissions = PermissionsColumns()
+
+    objects = PresetQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["team", "name"],
+                name="preset_name_unique_in_team",
+                violation_error_message="A template with this name already exists in the team.",
+            ),
+            models.CheckConstraint(
+                condition=Q(endpoints__in=Endpoints.values), name="preset_endpoints_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        return None if self.lifetime_days is None else timedelta(days=self.lifetime_days)
+
+    def permissions_within(self, policy: Policy) -> Permissions:
+        """What a key gets: where the template says nothing, as much as the policy allows."""
+        most, own = widest(policy), self.permissions
+        is_open = own.endpoints == Endpoints.ALL
+        return Permissions(
+            own.models or most.models, most.endpoints if is_open else own.endpoints, own.networks
+        )
+
+    def breaches(self, policy: Policy, of: tuple[str, ...] = ()) -> list[str]:
+        """A sentence for each rule that every key made from it would break; `of` as for a key."""
+        of = of or ("allowed_models", "endpoints", "expires_at")
+        if self.lifetime is None:
+            of = tuple(column for column in of if column != "expires_at")
+        return breaches(policy, self._trial(policy), of)
+
+    def _trial(self, policy: Policy) -> "ApiKey":
+        from keyportal.keys.models.api_key import ApiKey
+
+        key = ApiKey(expires_at=timezone.now() + self.lifetime if self.lifetime else None)
+        key.permissions = self.permissions_within(policy)
+        return key
+
+    def changes_from(self, former: "Preset | None") -> list[str]:
+        """Phrases for the audit; `former` is None for a new one."""
+        before = former.permissions if former else EVERYTHING
+        told = [] if former else ["created"]
+        if former and former.name != self.name:
+            told.append(f"Name: {former.name} → {self.name}")
+        told += self.permissions.changes_from(before)
+        days = former.lifetime_days if former else None
+        if days != self.lifetime_days:
+            told.append(f"Lifetime in days: {days or 'none'} → {self.lifetime_days or 'none'}")
+        return told
+
+
+@contextmanager
+def locked_preset(preset: Preset) -> Iterator[Preset]:
+    """The template as it is now, in a transaction in which nobody else changes it; a new one as it
+    is given.
+
+    Raises `Preset.DoesNotExist` when it was deleted meanwhile.
+    """
+    with locked_rules(preset.team) as team:
+        yield Preset.objects.of(team).get(pk=preset.pk) if preset.pk else preset
+
+
+def keep(preset: Preset, *, actor: User | None, address: str | None = None) -> None:
+    """Save a new template, or a changed one, with an audit row of what is different.
+
+    Raises `ValidationError` where another has its name, and `Preset.DoesNotExist` when it was
+    deleted meanwhile.
+    """
+    # Two of one name would wait for each other here, and the later is told.
+    with locked_rules(preset.team) as team:
+        former = Preset.objects.of(team).get(pk=preset.pk) if preset.pk else None
+        preset.full_clean()
+        preset.save(force_insert=former is None, force_update=former is not None)
+        _record(former or preset, preset.changes_from(former), team, actor, address)
+
+
+def discard(preset: Preset, *, actor: User | None, address: str | None = None) -> None:
+    """Delete a template; the keys that were made from it stay as they are.
+
+    Raises `Preset.DoesNotExist` when somebody else was faster.
+    """
+    with locked_rules(preset.team) as team:
+        found = Preset.objects.of(team).get(pk=preset.pk)
+        found.delete()
+        _record(found, ["deleted"], team, actor, address)
+
+
+def _record(
+    preset: Preset, changes: list[str], team: Team, actor: User | None, address: str | None
+) -> None:
+    AuditEvent.objects.record_changes(
+        Action.TEAM_CHANGED,
+        target=f"Template {preset.name}",
+        changes=changes,
+        actor=actor,
+        team=team,
+        address=address,
+    )

@@ -1,0 +1,1 @@
+"""Rules that keys keep to: names, permissions, the team's policy."""

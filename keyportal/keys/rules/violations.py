@@ -1,0 +1,70 @@
+"""Which of a team's keys break its policy: as `policy.breaches` judges one, but by the database.
+
+Keys that were there before a stricter policy go on; they are listed, in a team of any size.
+"""
+
+import re
+from datetime import timedelta
+from itertools import islice
+
+from django.db.models import Count, Q
+from django.utils import timezone
+
+from keyportal.keys.models import ApiKeyQuerySet
+from keyportal.keys.rules.permissions import Endpoints, covers_models
+from keyportal.keys.rules.policy import LEEWAY
+from keyportal.teams.policy import Policy
+
+# Few lists of models differ; and no query may have more values than this.
+MOST_LISTS = 30_000
+NONE = Q(pk__in=[])
+
+
+def working() -> Q:
+    """Keys that are refused anyway harm nobody, whatever they break."""
+    return Q(disabled_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+
+
+def breaking(policy: Policy, keys: ApiKeyQuerySet) -> Q:
+    """The condition on `keys`; one query where the policy names models, and none otherwise."""
+    return (
+        _of_lifetime(policy) | _of_models(policy, keys) | _of_endpoints(policy) | _of_name(policy)
+    )
+
+
+def crowded(policy: Policy, keys: ApiKeyQuerySet) -> list[tuple[str, int]]:
+    """Owners of more keys than the policy lets a member make now, by name, and how many."""
+    if policy.keys_per_member is None:
+        return []
+    counted = keys.order_by().values_list("owner__username").annotate(number=Count("pk"))
+    return [*counted.filter(number__gt=policy.keys_per_member).order_by("owner__username")]
+
+
+def _of_lifetime(policy: Policy) -> Q:
+    if policy.longest_days is None:
+        return Q(expires_at=None) if policy.must_expire else NONE
+    latest = timezone.now() + timedelta(days=policy.longest_days) + LEEWAY
+    return Q(expires_at=None) | Q(expires_at__gt=latest)
+
+
+def _of_models(policy: Policy, keys: ApiKeyQuerySet) -> Q:
+    if not policy.models:
+        return NONE
+    lists = keys.order_by().values_list("allowed_models", flat=True).distinct().iterator()
+    broken = (one for one in lists if not covers_models(policy.models, one))
+    return Q(allowed_models__in=[*islice(broken, MOST_LISTS)])
+
+
+def _of_endpoints(policy: Policy) -> Q:
+    opened = [Endpoints(one) for one in policy.endpoints]
+    if not opened:
+        return NONE
+    beyond = [one for one in Endpoints if not any(each.covers(one) for each in opened)]
+    return Q(endpoints__in=beyond)
+
+
+def _of_name(policy: Policy) -> Q:
+    if not policy.name_pattern:
+        return NONE
+    parts = [re.escape(part) for part in re.split(r"\*+", policy.name_pattern)]
+    return ~Q(name__regex=f"^{'.*'.join(parts)}$")

@@ -1,0 +1,110 @@
+"""What is remarkable about a key, in a word or two beside its name."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import NamedTuple
+
+from django.db.models import Exists, OuterRef, Q, TextChoices
+from django.utils import timezone
+
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Membership
+
+SOON = timedelta(days=14)
+
+
+class Badge(NamedTuple):
+    text: str
+    kind: str = ""
+    """A class of the style sheet: empty for a warning, or `calm` or `alarm`."""
+    title: str = ""
+
+
+def badges(key: ApiKey) -> list[Badge]:
+    """The gravest first. Owner and memberships are read as `for_display` fetched them."""
+    managed = [Badge("Managed", "calm", "Only admins change what it may do.")]
+    return [*_of_life(key), *_of_end(key), *_of_models(key), *managed * key.is_managed]
+
+
+def _of_life(key: ApiKey) -> Iterator[Badge]:
+    if key.reported_at:
+        yield Badge("Leaked", "alarm", "It was reported as leaked.")
+    if key.disabled_by == ApiKey.DisabledBy.LEAK:
+        yield Badge("Disabled", title="It is refused until it is rotated.")
+    elif key.disabled_at:
+        who = "an admin" if key.is_managed else "its owner or an admin"
+        yield Badge("Disabled", title=f"It is refused until {who} enables it.")
+    if key.has_lost_its_owner:
+        told = "Its owner was deactivated or left the team, so the key does not work."
+        yield Badge("Owner left", title=told)
+
+
+def _of_end(key: ApiKey) -> Iterator[Badge]:
+    if key.expires_at is None:
+        return
+    left = key.expires_at - timezone.now()
+    day = f"{key.expires_at:%Y-%m-%d}"
+    if left <= timedelta():
+        yield Badge("Expired", title=f"Since {day}")
+    elif left < SOON:
+        count = round(left / timedelta(days=1))
+        span = f"in {count} day{'s' * (count > 1)}" if count else "within a day"
+        yield Badge(f"Ends {span}", title=f"On {day}")
+    else:
+        yield Badge(f"Ends {day}", "calm")
+
+
+def _of_models(key: ApiKey) -> Iterator[Badge]:
+    patterns = key.allowed_models
+    if not patterns:
+        return
+    count = len(patterns)
+    is_exact = not any("*" in pattern for pattern in patterns)
+    text = f"{count} model{'s' * (count > 1)}" if is_exact else "Some models"
+    yield Badge(text, "calm", f"May call only {', '.join(patterns)}")
+
+
+class State(TextChoices):
+    """What works, and then the reasons: of several that hold, the first is told."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    EXPIRED = "expired"
+    TEAM_OFF = "team off"
+    OWNERLESS = "ownerless"
+
+
+def state_of(key: ApiKey) -> State:
+    """`key` comes from `for_display`, with its team."""
+    if key.disabled_at:
+        return State.DISABLED
+    if key.has_expired:
+        return State.EXPIRED
+    if not key.team.is_active:
+        return State.TEAM_OFF
+    return State.OWNERLESS if key.has_lost_its_owner else State.ACTIVE
+
+
+def in_state(state: State) -> Q:
+    """The condition on keys of which `state_of` says this."""
+    found = Q()
+    for reason, condition in _reasons().items():
+        if reason == state:
+            return found & condition
+        found &= ~condition
+    return found
+
+
+def owner_left() -> Q:
+    """The condition on keys that have lost their owner."""
+    theirs = Membership.objects.filter(team=OuterRef("team"), user=OuterRef("owner"))
+    return Q(owner__is_active=False) | ~Q(Exists(theirs))
+
+
+def _reasons() -> dict[State, Q]:
+    return {
+        State.DISABLED: Q(disabled_at__isnull=False),
+        State.EXPIRED: Q(expires_at__lte=timezone.now()),
+        State.TEAM_OFF: Q(team__is_active=False),
+        State.OWNERLESS: owner_left(),
+    }

@@ -1,0 +1,1 @@
+"""The pages about keys: one module an action."""

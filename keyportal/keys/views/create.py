@@ -1,0 +1,68 @@
+"""Create a key, and the guide."""
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from django.views.decorators.http import require_http_methods, require_safe
+
+from keyportal.catalog.examples import examples_for
+from keyportal.keys.exceptions import AlreadyCreated, KeyLimitReached, KeyRefused
+from keyportal.keys.forms.create import CreateForm
+from keyportal.keys.models import ApiKey
+from keyportal.keys.rules.policy import breaches_by_owning
+from keyportal.keys.views.list import _used
+from keyportal.keys.views.responses import already_created, created
+from keyportal.teams.access import (
+    TeamRequest,
+    makers,
+    require_role,
+    team_view,
+)
+from keyportal.teams.models import Role
+from keyportal.teams.pages import render_part
+
+
+@sensitive_post_parameters("nonce")
+@require_http_methods(["GET", "POST"])
+@team_view(Role.MEMBER)
+@sensitive_variables("key_string")
+def key_create(request: TeamRequest) -> HttpResponse:
+    require_role(request.membership, makers(request.team))
+    form = CreateForm(request.POST if request.method == "POST" else None, team=request.team)
+    if not form.is_valid():
+        return _create_form(request, form)
+    try:
+        key, key_string = ApiKey.objects.issue(
+            team=request.team,
+            owner=request.user,
+            actor=request.user,
+            address=request.META["REMOTE_ADDR"],
+            **form.asked,
+        )
+    except AlreadyCreated:
+        return already_created(request)
+    except KeyRefused as refusal:
+        form.add_error("name", str(refusal))
+        return _create_form(request, form)
+    return created(request, key, key_string)
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def overview(request: TeamRequest) -> HttpResponse:
+    context = {"examples": examples_for(request, request.team), "used": _used(request)}
+    return render(request, "keys/overview.html", context)
+
+
+def _create_form(request: TeamRequest, form: CreateForm) -> HttpResponse:
+    used = _used(request)
+    context = {"form": form, "used": used, "is_full": _is_full(request, used)}
+    status = 422 if form.is_bound else 200
+    return render_part(request, "keys/create.html", "keys/_create.html", context, status=status)
+
+
+def _is_full(request: TeamRequest, used: int) -> str:
+    """Why no key can be made whatever is typed; empty if one can."""
+    if used >= request.team.key_limit:
+        return str(KeyLimitReached(request.team.key_limit, used))
+    return " ".join(breaches_by_owning(request.team, request.user.pk, None))

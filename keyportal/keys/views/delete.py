@@ -1,0 +1,45 @@
+"""Delete a key."""
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.html import format_html
+from django.views.decorators.http import require_http_methods
+
+from keyportal.activity.impact import impact
+from keyportal.keys.last_use import last_use
+from keyportal.keys.models import ApiKey
+from keyportal.keys.views.responses import gone
+from keyportal.teams.access import (
+    TeamRequest,
+    require_change,
+    team_view,
+)
+from keyportal.teams.models import Role
+from keyportal.teams.pages import render_part
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.MEMBER)
+def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
+    try:
+        key = ApiKey.objects.of(request.team).for_display().get(public_id=public_id)
+        require_change(request.membership, key)
+        if request.method != "POST":
+            stops = impact(request.team, [public_id])
+            context = {"key": key, "used": last_use(key), "impact": stops}
+            return render_part(request, "keys/delete.html", "keys/_delete.html", context)
+        key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
+    except ApiKey.DoesNotExist:
+        return gone(request, public_id)
+    return _deleted(request, key)
+
+
+def _deleted(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    if request.htmx:
+        return HttpResponse(status=204, headers={"HX-Trigger": "keys-changed, dialog-close"})
+    receipt = reverse("keys:receipt", args=[request.team.slug, key.public_id])
+    told = 'The key {} is deleted. <a href="{}">See the receipt</a>'
+    messages.success(request, format_html(told, key.name, receipt))
+    return redirect("keys:list", request.team.slug)

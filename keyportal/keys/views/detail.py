@@ -1,0 +1,82 @@
+"""A key's own page: what it is, what it may do, how it is used, and what happened to it."""
+
+from typing import NamedTuple
+
+from django.core.paginator import Paginator
+from django.http import Http404, HttpResponse
+from django.views.decorators.http import require_safe
+
+from keyportal.activity.key_usage import key_usage
+from keyportal.activity.limits import Use, uses
+from keyportal.activity.models import AuditEvent
+from keyportal.activity.receipts import Receipt
+from keyportal.activity.windows import key_subject
+from keyportal.keys.last_use import last_use
+from keyportal.keys.models import ApiKey
+from keyportal.keys.rotation import live_secrets
+from keyportal.keys.rules.policy import breaches
+from keyportal.keys.status import badges
+from keyportal.keys.views.decorators import may_manage
+from keyportal.keys.views.responses import no_such_key
+from keyportal.teams.access import (
+    TeamRequest,
+    may_change,
+    team_view,
+)
+from keyportal.teams.models import Role
+from keyportal.teams.pages import render_part
+
+ROWS = 20  # Of its history.
+
+
+class Entry(NamedTuple):
+    """A row of the history; `told` is what it says beyond which key it is about."""
+
+    event: AuditEvent
+    told: str
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def key_page(request: TeamRequest, public_id: str) -> HttpResponse:
+    keys = ApiKey.objects.of(request.team).for_display().select_related("team")
+    key = keys.filter(public_id=public_id).first()
+    if key is None:
+        return no_such_key(request, public_id)
+    events = AuditEvent.objects.of(request.team).about(public_id)
+    page = Paginator(events, ROWS).get_page(request.GET.get("page"))
+    context = {
+        "key": key,
+        "badges": badges(key),
+        "is_changeable": may_change(request.membership, key),
+        "is_manageable": may_manage(request.membership, key),
+        "secrets": live_secrets(key) or [key.current_secret],
+        "used": last_use(key),
+        "limits": _limits(key),
+        "breaches": breaches(request.team.policy, key),
+        "usage": key_usage(request.team, public_id, key.name),
+        "page": page,
+        "history": [Entry(event, _told(event)) for event in page],
+    }
+    return render_part(request, "keys/key.html", "keys/_key.html", context)
+
+
+def _told(event: AuditEvent) -> str:
+    """`nightly (AbCd1234): Name: test → nightly` without the key, whose page this is."""
+    before, key, after = event.target.rpartition(f"({event.public_id})")
+    return after.removeprefix(":").strip() if key else before or event.target
+
+
+def _limits(key: ApiKey) -> list[Use]:
+    """Those that are set."""
+    found = uses(key_subject(key.public_id), key.limits)
+    return [use for use in found if use.limit is not None]
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def key_receipt(request: TeamRequest, public_id: str) -> HttpResponse:
+    receipt = Receipt.of(request.team, public_id)
+    if receipt is None:
+        raise Http404
+    return render_part(request, "keys/receipt.html", "keys/_receipt.html", {"receipt": receipt})

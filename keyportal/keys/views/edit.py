@@ -1,0 +1,157 @@
+"""Changing a key that is there: what it may do, what it is called, whose it is, when it ends.
+
+Each change is judged and recorded in the audit by `changes`, and holds for the next request.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django import forms
+from django.http import HttpResponse
+from django.views.decorators.http import require_http_methods, require_POST
+
+from keyportal.keys.changes import change, disable, enable, hand_over, locked, set_managed
+from keyportal.keys.exceptions import KeyRefused, Managed, NameTaken
+from keyportal.keys.forms.edit import EditForm, HandOverForm, KeyExpiryForm, PermissionsForm
+from keyportal.keys.models import ApiKey
+from keyportal.keys.views.decorators import key_view, managed_key_view
+from keyportal.keys.views.responses import changed
+from keyportal.teams.access import TeamRequest, require_role
+from keyportal.teams.forms import Conflict
+from keyportal.teams.models import Role
+from keyportal.teams.pages import render_part
+
+
+@require_http_methods(["GET", "POST"])
+@managed_key_view
+def key_permissions(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    return _change(request, key, PermissionsForm, "permissions", _permissions_changed)
+
+
+@require_http_methods(["GET", "POST"])
+@key_view
+def key_edit(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    return _change(request, key, EditForm, "edit", _edited)
+
+
+@require_http_methods(["GET", "POST"])
+@managed_key_view
+def key_expiry(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    return _change(request, key, KeyExpiryForm, "key_expiry", _expiry_changed)
+
+
+def _permissions_changed(key: ApiKey) -> str:
+    return f"What {key.name} may do is changed."
+
+
+def _edited(key: ApiKey) -> str:
+    return f"The key {key.name} is changed."
+
+
+def _expiry_changed(key: ApiKey) -> str:
+    end = key.expires_at
+    return f"The key {key.name} {f'expires on {end:%Y-%m-%d}' if end else 'never expires'}."
+
+
+def _change(
+    request: TeamRequest,
+    key: ApiKey,
+    form_class: type[EditForm] | type[KeyExpiryForm] | type[PermissionsForm],
+    template: str,
+    message: Callable[[ApiKey], str],
+) -> HttpResponse:
+    form = form_class(_posted(request), key=key)
+    if not form.is_valid():
+        return _form(request, key, template, form, form.status)
+    try:
+        with locked(key) as row:
+            form.require_current(row)
+            saved = change(row, form.changes, **_who(request))
+    except Conflict as conflict:
+        form = form_class(key=row, conflict=str(conflict))
+        return _form(request, row, template, form, form.status)
+    except Managed:
+        raise
+    except KeyRefused as refusal:
+        form.add_error("name" if isinstance(refusal, NameTaken) else None, str(refusal))
+        return _form(request, key, template, form, form.status)
+    return changed(request, key, message(saved))
+
+
+@require_http_methods(["GET", "POST"])
+@managed_key_view
+def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    form = HandOverForm(_posted(request), key=key)
+    if not form.is_valid():
+        return _form(request, key, "hand_over", form, 422 if form.is_bound else 200)
+    owner = form.cleaned_data["owner"]
+    try:
+        hand_over(key, owner, **_who(request))
+    except Managed:
+        raise
+    except KeyRefused as refusal:
+        form.add_error("owner", str(refusal))
+        return _form(request, key, "hand_over", form, 422)
+    return changed(request, key, f"The key {key.name} belongs to {owner.get_username()} now.")
+
+
+@require_http_methods(["GET", "POST"])
+@key_view
+def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    if request.method != "POST":
+        return render_part(request, "keys/disable.html", "keys/_disable.html", {"key": key})
+    disable(key, **_who(request))
+    return changed(request, key, f"The key {key.name} is disabled.")
+
+
+@require_http_methods(["GET", "POST"])
+@managed_key_view
+def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    """Of a secret that leaked it is told first what that does, also where the page on which
+    somebody asks for it is from before the report."""
+    is_leaked = bool(key.disabled_at and key.reported_at)
+    if request.method != "POST" or (is_leaked and "leak" not in request.POST):
+        status = 200 if request.method != "POST" else 422
+        context = {"key": key}
+        return render_part(request, "keys/enable.html", "keys/_enable.html", context, status=status)
+    key = enable(key, **_who(request))
+    rest = " An admin still manages it." if key.is_managed else ""
+    return changed(request, key, f"The key {key.name} is enabled.{rest}")
+
+
+@require_POST
+@key_view
+def key_manage(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    return _set_managed(request, key, True, f"The key {key.name} is managed by an admin.")
+
+
+@require_POST
+@key_view
+def key_unmanage(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    return _set_managed(request, key, False, f"The key {key.name} is managed by its owner again.")
+
+
+def _set_managed(request: TeamRequest, key: ApiKey, is_managed: bool, message: str) -> HttpResponse:
+    require_role(request.membership, Role.ADMIN)
+    set_managed(key, is_managed, **_who(request))
+    return changed(request, key, message)
+
+
+def _posted(request: TeamRequest) -> Mapping[str, str] | None:
+    return request.POST if request.method == "POST" else None
+
+
+def _who(request: TeamRequest) -> dict[str, Any]:
+    return {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
+
+
+def _form(
+    request: TeamRequest, key: ApiKey, template: str, form: forms.Form, status: int
+) -> HttpResponse:
+    return render_part(
+        request,
+        f"keys/{template}.html",
+        f"keys/_{template}.html",
+        {"key": key, "form": form},
+        status=status,
+    )

@@ -1,0 +1,86 @@
+"""How much may be used: of a key by those who may change it, of new keys by the team's admins."""
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from keyportal.activity.limits import Use, uses
+from keyportal.activity.windows import key_subject, team_subject
+from keyportal.keys.changes import locked
+from keyportal.keys.limits import AboveCeiling, limit_key, limit_new_keys
+from keyportal.keys.models import ApiKey
+from keyportal.keys.views.decorators import managed_key_view
+from keyportal.keys.views.responses import changed
+from keyportal.teams.access import TeamRequest, team_view
+from keyportal.teams.forms import Conflict, LimitsForm
+from keyportal.teams.limits import UNLIMITED
+from keyportal.teams.models import Role
+from keyportal.teams.pages import render_part
+from keyportal.teams.rules import locked_rules
+
+
+@require_http_methods(["GET", "POST"])
+@managed_key_view
+def key_limits(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    form = LimitsForm(request.POST if request.method == "POST" else None, limits=key.limits)
+    if not form.is_valid():
+        return _key_form(request, key, form)
+    who = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
+    try:
+        with locked(key) as row:
+            form.require_current(row.limits)
+            limit_key(row, form.limits, **who)
+    except Conflict as conflict:
+        return _key_form(request, row, LimitsForm(limits=row.limits, conflict=str(conflict)))
+    except AboveCeiling as refusal:
+        form.refuse(refusal.complaints)
+        return _key_form(request, key, form)
+    return changed(request, key, f"The limits of {key.name} are changed.")
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.ADMIN)
+def team_limits(request: TeamRequest) -> HttpResponse:
+    team = request.team
+    form = LimitsForm(request.POST if request.method == "POST" else None, limits=team.key_limits)
+    if not form.is_valid():
+        return _team_form(request, form)
+    who = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
+    try:
+        with locked_rules(team) as row:
+            form.require_current(row.key_limits)
+            limit_new_keys(row, form.limits, **who)
+    except Conflict as conflict:
+        form = LimitsForm(limits=row.key_limits, conflict=str(conflict))
+        return _team_form(request, form)
+    messages.success(request, "The limits of new keys are changed.")
+    return redirect("keys:team_limits", team.slug)
+
+
+def _team_form(request: TeamRequest, form: LimitsForm) -> HttpResponse:
+    context = {"form": form, "roof": _roof(request)}
+    return render(request, "keys/team_limits.html", context, status=form.status)
+
+
+def _key_form(request: TeamRequest, key: ApiKey, form: LimitsForm) -> HttpResponse:
+    ceiling = UNLIMITED if request.membership.is_at_least(Role.ADMIN) else key.team.key_limits
+    rows = [
+        (form[use.name], use, getattr(ceiling, use.name))
+        for use in uses(key_subject(key.public_id), key.limits)
+    ]
+    return render_part(
+        request,
+        "keys/limits.html",
+        "keys/_limits.html",
+        {"key": key, "form": form, "rows": rows, "roof": _roof(request)},
+        status=form.status,
+    )
+
+
+def _roof(request: TeamRequest) -> list[Use]:
+    """The limits over all keys of the team together; only those that there are."""
+    if request.team.limits == UNLIMITED:
+        return []
+    found = uses(team_subject(request.team.slug), request.team.limits)
+    return [use for use in found if use.limit is not None]

@@ -1,0 +1,54 @@
+"""What the team asks of its keys: read by those who make them, set by its admins."""
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from keyportal.keys.forms.policy import PolicyForm
+from keyportal.keys.models import ApiKey
+from keyportal.keys.rules.policy import breaches, set_policy
+from keyportal.keys.rules.violations import breaking, crowded, working
+from keyportal.teams.access import TeamRequest, require_role, team_view
+from keyportal.teams.forms import Conflict
+from keyportal.teams.models import Role
+from keyportal.teams.rules import locked_rules
+
+LISTED = 5
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.MEMBER)
+def team_policy(request: TeamRequest) -> HttpResponse:
+    if request.method == "POST":
+        require_role(request.membership, Role.ADMIN)
+    form = PolicyForm(
+        request.POST if request.method == "POST" else None, policy=request.team.policy
+    )
+    if not form.is_valid():
+        return _page(request, form)
+    who = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
+    try:
+        with locked_rules(request.team) as team:
+            form.require_current(team.policy)
+            set_policy(team, form.policy, **who)
+    except Conflict as conflict:
+        request.team.policy = team.policy
+        return _page(request, PolicyForm(policy=team.policy, conflict=str(conflict)))
+    messages.success(request, "The policy is changed.")
+    return redirect("keys:policy", request.team.slug)
+
+
+def _page(request: TeamRequest, form: PolicyForm) -> HttpResponse:
+    policy = request.team.policy
+    keys = ApiKey.objects.changeable_by(request.membership)
+    found = keys.filter(working(), breaking(policy, keys))
+    listed = found.select_related("owner").order_by("name")[:LISTED]
+    context = {
+        "form": form,
+        "rules": policy.in_words(),
+        "count": found.count(),
+        "crowded": crowded(policy, keys),
+        "broken": [(key, breaches(policy, key)) for key in listed],
+    }
+    return render(request, "keys/policy.html", context, status=form.status)

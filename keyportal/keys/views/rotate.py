@@ -1,0 +1,105 @@
+"""Giving a key a new secret, which is shown once like a new key, and ending the old one."""
+
+from django import forms
+from django.http import HttpResponse
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from django.views.decorators.http import require_http_methods
+
+from keyportal.catalog.examples import examples_for
+from keyportal.keys.exceptions import AlreadyCreated, KeyRefused
+from keyportal.keys.forms.base import NonceForm
+from keyportal.keys.keystring import KeyString
+from keyportal.keys.models import ApiKey
+from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
+from keyportal.keys.views.decorators import key_view
+from keyportal.keys.views.responses import changed
+from keyportal.teams.access import TeamRequest
+from keyportal.teams.pages import render_part
+
+ENDINGS = {
+    Grace.NOW: "The old secret has ended.",
+    Grace.HOUR: "The old secret lives for another hour.",
+    Grace.DAY: "The old secret lives for another 24 hours.",
+    Grace.WEEK: "The old secret lives for another 7 days.",
+    Grace.FIRST_USE: "The old secret ends when the new one is first used.",
+}
+
+
+class RotateForm(NonceForm):
+    grace = forms.ChoiceField(choices=Grace.choices, widget=forms.RadioSelect)
+
+
+@sensitive_post_parameters("nonce")
+@require_http_methods(["GET", "POST"])
+@key_view
+@sensitive_variables("key_string")
+def key_rotate(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    form = RotateForm(
+        request.POST if request.method == "POST" else None, initial={"grace": _proposed(key)}
+    )
+    if not form.is_valid():
+        return _rotate_form(request, key, form)
+    grace = Grace(form.cleaned_data["grace"])
+    who = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
+    try:
+        key_string = rotate(key, grace, nonce=form.cleaned_data["nonce"], **who)
+    except AlreadyCreated:
+        return _already_rotated(request, key)
+    except KeyRefused as refusal:
+        form.add_error("grace", str(refusal))
+        return _rotate_form(request, key, form)
+    return _rotated(request, key, key_string, grace)
+
+
+@require_http_methods(["GET", "POST"])
+@key_view
+def key_end_old(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    if request.method != "POST":
+        old = live_secrets(key)[1:2]
+        context = {"key": key, "old": old[0] if old else None}
+        if old and old[0].last_used_at:
+            context["used"] = old[0]
+        return render_part(request, "keys/end_old.html", "keys/_end_old.html", context)
+    end_old(key, actor=request.user, address=request.META["REMOTE_ADDR"])
+    return changed(request, key, f"The old secret of {key.name} has ended.")
+
+
+def _proposed(key: ApiKey) -> Grace:
+    """A secret that others know must not live on, and of two that live no third comes."""
+    is_now = key.reported_at is not None or len(live_secrets(key)) > 1
+    return Grace.NOW if is_now else Grace.DAY
+
+
+def _rotate_form(request: TeamRequest, key: ApiKey, form: RotateForm) -> HttpResponse:
+    return render_part(
+        request,
+        "keys/rotate.html",
+        "keys/_rotate.html",
+        {"key": key, "form": form, "is_rotating": len(live_secrets(key)) > 1},
+        status=422 if form.is_bound else 200,
+    )
+
+
+@sensitive_variables()
+def _rotated(
+    request: TeamRequest, key: ApiKey, key_string: KeyString, grace: Grace
+) -> HttpResponse:
+    """Only this answer ever holds the plaintext, as when a key is made."""
+    context = {
+        "key": key,
+        "plaintext": key_string.text,
+        "ending": ENDINGS[grace],
+        "examples": examples_for(request, request.team, key_string.text),
+    }
+    response = render_part(request, "keys/rotated.html", "keys/_rotated.html", context)
+    response["HX-Trigger"] = "keys-changed"
+    return response
+
+
+def _already_rotated(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    """The first answer may have been lost on its way, and with it the word to reload the page."""
+    response = render_part(
+        request, "keys/already_rotated.html", "keys/_already_rotated.html", {"key": key}, status=409
+    )
+    response["HX-Trigger"] = "keys-changed"
+    return response

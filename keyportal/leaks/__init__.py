@@ -1,0 +1,1 @@
+"""Reported keys: reports by anyone, GitHub and operators, scanner rules, the banner."""

@@ -1,0 +1,84 @@
+"""What a report of a leak says: which keys, and who says so.
+
+Anybody's report is searched for keys as it stands: JSON, a form or a text, it matters not how
+they are wrapped. Of a report that GitHub has signed we also take where they were found.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+
+import msgspec
+
+from keyportal.keys import keystring
+from keyportal.leaks import github
+
+ADDRESS = "/leaks/report"
+MAX_BYTES = 64 * 1024  # Over a thousand keys; GitHub sends a handful at a time.
+SOMEBODY = "somebody who holds it"
+GITHUB = "GitHub"
+OPERATOR = "an operator"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Found:
+    """A well-formed key that somebody holds who should not, and perhaps where it was."""
+
+    key: str
+    url: str = ""
+
+    @property
+    def digest(self) -> bytes:
+        return keystring.digest(self.key.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    found: list[Found]
+    reporter: str = SOMEBODY
+
+
+class Match(msgspec.Struct):
+    """One of GitHub's; what else it says is not looked at."""
+
+    token: str
+    url: str | None = None
+
+    def __repr__(self) -> str:
+        return "<Match>"
+
+
+class Unreadable(Exception):
+    """Signed by GitHub, and not in the form that GitHub has published."""
+
+
+def read(body: bytes, headers: Mapping[str, str]) -> Report:
+    """Raises `github.NotGitHub` for a signature that doesn't hold, before it looks at any key."""
+    if github.is_claimed(headers):
+        github.require_signature(body, headers)
+        return Report(_signed(body), GITHUB)
+    return Report([Found(key) for key in keystring.keys_in(_plain(body))])
+
+
+def _signed(body: bytes) -> list[Found]:
+    try:
+        matches = msgspec.json.decode(body, type=list[Match])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # What is wrong is not told on: Python may quote the body, which may hold anything.
+        raise Unreadable from None
+    return [
+        Found(key, _to_show(match.url or ""))
+        for match in matches
+        for key in keystring.keys_in(match.token)
+    ]
+
+
+def _to_show(url: str) -> str:
+    """It is stored and shown, and may hold a key, or characters that no database takes."""
+    return keystring.redact("".join(filter(str.isprintable, url)))
+
+
+def _plain(body: bytes) -> str:
+    text = body.decode("latin-1")
+    # No browser writes letters, digits, `-` or `_` as %2D; whoever does is understood as well.
+    return f"{text} {unquote_plus(text)}" if "%" in text else text

@@ -1,0 +1,1 @@
+"""Public pages about leaks, and the team's page of leaked keys."""

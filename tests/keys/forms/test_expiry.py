@@ -1,0 +1,93 @@
+"""When a key ends, as people choose it."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.utils import timezone
+
+from keyportal.keys.forms.expiry import ExpiryForm, choices
+from keyportal.teams.policy import NO_POLICY, Policy
+
+pytestmark = pytest.mark.any_database
+
+
+def chosen(policy: Policy = NO_POLICY, **typed: str) -> ExpiryForm:
+    return ExpiryForm(typed, policy=policy)
+
+
+def in_days(count: int) -> str:
+    return str(timezone.now().date() + timedelta(days=count))
+
+
+@pytest.mark.parametrize("days", ["7", "30", "60", "90", "365"])
+def test_so_many_days_count_from_now(days: str) -> None:
+    before = timezone.now()
+    form = chosen(lifetime=days)
+    assert form.is_valid()
+    end = form.cleaned_data["expires_at"]
+    span = timedelta(days=int(days))
+    assert before + span <= end <= timezone.now() + span
+
+
+def test_a_date_is_the_end_of_that_day_in_utc() -> None:
+    day = timezone.now().date() + timedelta(days=3)
+    form = chosen(lifetime="date", end_date=str(day))
+    assert form.is_valid()
+    expected = datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=UTC)
+    assert form.cleaned_data["expires_at"] == expected
+
+
+def test_today_is_not_over() -> None:
+    assert chosen(lifetime="date", end_date=in_days(0)).is_valid()
+
+
+def test_never_is_never_and_so_is_a_form_without_the_field() -> None:
+    for typed in ({"lifetime": "never"}, {"lifetime": ""}, {"end_date": in_days(5)}):
+        form = ExpiryForm(typed, policy=NO_POLICY)
+        assert form.is_valid()
+        assert form.cleaned_data["expires_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("day", "complaint"),
+    [
+        ("", "Choose the last day."),
+        (in_days(-1), "That day is over."),
+        (in_days(3651), "At most 3650 days from now."),
+        ("9999-12-31", "At most 3650 days from now."),
+        ("tomorrow", "Enter a valid date."),
+    ],
+)
+def test_a_bad_date_is_told_beside_its_field(day: str, complaint: str) -> None:
+    assert chosen(lifetime="date", end_date=day).errors["end_date"] == [complaint]
+
+
+@pytest.mark.parametrize("nonsense", ["8", "0", "-7", "forever"])
+def test_what_is_not_offered_can_not_be_chosen(nonsense: str) -> None:
+    assert "lifetime" in chosen(lifetime=nonsense).errors
+
+
+@pytest.mark.parametrize(
+    ("policy", "offered", "first"),
+    [
+        (NO_POLICY, ["7", "30", "60", "90", "365", "date", "never"], "never"),
+        (Policy(must_expire=True), ["7", "30", "60", "90", "365", "date"], "90"),
+        (Policy(longest_days=60), ["7", "30", "60", "date"], "60"),
+        (Policy(longest_days=45), ["7", "30", "45", "date"], "45"),
+        (Policy(longest_days=3), ["3", "date"], "3"),
+        (Policy(longest_days=400), ["7", "30", "60", "90", "365", "400", "date"], "90"),
+    ],
+)
+def test_only_what_the_policy_allows_is_offered(
+    policy: Policy, offered: list[str], first: str
+) -> None:
+    assert [value for value, _ in choices(policy)] == offered
+    form = ExpiryForm(policy=policy)
+    assert form["lifetime"].initial == first
+    assert first in offered
+
+
+def test_the_policy_rules_out_never_for_a_form_without_the_field_too() -> None:
+    form = chosen(Policy(longest_days=7))
+    assert form.is_valid()
+    assert form.cleaned_data["expires_at"] <= timezone.now() + timedelta(days=7)

@@ -1,0 +1,522 @@
+"""`manage.py keys`: what it prints for people and for scripts, and how it refuses."""
+
+import json
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import pytest
+from django.core.management import CommandError, call_command, get_commands, load_command_class
+from django.db import connection
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.catalog.models import ServedModel
+from keyportal.keys import keystring
+from keyportal.keys.management.commands.keys import Command
+from keyportal.keys.models import ApiKey, Preset, Secret
+from keyportal.keys.rotation import live_secrets
+from keyportal.keys.rules.permissions import Endpoints, Permissions
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.policy import Policy
+
+pytestmark = pytest.mark.django_db
+Issue = Callable[..., tuple[ApiKey, str]]
+SLUG = "u-8105f7322477"
+
+
+class Run(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one document on standard output."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def keys(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """Run the command as `manage.py` does; but the test's connection stays open afterwards."""
+    monkeypatch.setattr("django.core.management.base.connections.close_all", lambda: None)
+
+    def keys(*arguments: str) -> Run:
+        capfd.readouterr()
+        code = 0
+        try:
+            Command().run_from_argv(["manage.py", "keys", *arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Run(code, *capfd.readouterr())
+
+    return keys
+
+
+Keys = Callable[..., Run]
+NEW = ("create", "--team", SLUG, "--owner", "bob", "--name", "ci")
+
+
+def require_refused(run: Run, why: str) -> None:
+    """One line on standard error, nothing on standard output."""
+    assert run.code == 1
+    assert run.out == ""
+    assert run.err.count("\n") == 1
+    assert why in run.err
+    assert "Traceback" not in run.err
+
+
+# Create.
+
+
+def test_create_prints_the_key_alone(keys: Keys, bob: User) -> None:
+    run = keys(*NEW)
+    assert run.code == 0
+    text = run.out.removesuffix("\n").encode()
+    key = Secret.objects.get(digest=keystring.digest(text)).key
+    assert (key.name, key.owner, key.permissions) == ("ci", bob, Permissions())
+    assert run.err == f"Created ci ({key.public_id}).\n"
+    assert AuditEvent.objects.get(action=Action.KEY_CREATED).actor == ""
+
+
+def test_create_as_json_tells_all_and_the_key(keys: Keys, bob: User, model: ServedModel) -> None:
+    run = keys(
+        *NEW,
+        "--models",
+        model.name,
+        "public/*",
+        "--endpoints",
+        "chat",
+        "--networks",
+        "192.0.2.0/24",
+        "2001:db8::/32",
+        "--expires",
+        "2099-01-31T18:00+01:00",
+        "--description",
+        "Nightly.",
+        "--tags",
+        "ci,night",
+        "batch",
+        "--requests-per-minute",
+        "60",
+        "--json",
+    )
+    assert (run.code, run.err) == (0, "")
+    key = ApiKey.objects.get()
+    told = run.json
+    assert Secret.objects.get().digest == keystring.digest(told.pop("key").encode())
+    assert datetime.fromisoformat(told.pop("created_at")).replace(
+        microsecond=0
+    ) == key.created_at.replace(microsecond=0)
+    (one,) = told.pop("secrets")
+    assert one["last4"] == Secret.objects.get().last4
+    assert told == {
+        "public_id": key.public_id,
+        "name": "ci",
+        "team": SLUG,
+        "owner": "bob",
+        "state": "active",
+        "description": "Nightly.",
+        "tags": ["ci", "night", "batch"],
+        "masked": key.masked,
+        "permissions": {
+            "models": ["public/*", model.name],
+            "endpoints": "chat",
+            "networks": ["192.0.2.0/24", "2001:db8::/32"],
+        },
+        "limits": Limits(requests_per_minute=60)._asdict(),
+        "expires_at": "2099-01-31T17:00:00Z",
+        "disabled_at": None,
+        "disabled_by": None,
+        "managed": False,
+        "reported_at": None,
+        "last_used_at": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "days"), [("30d", 30), ("36h", 1.5), ("2099-01-31", None), ("never", 0)]
+)
+def test_create_takes_an_end_in_three_ways(
+    keys: Keys, bob: User, text: str, days: float | None
+) -> None:
+    before = timezone.now()
+    assert keys(*NEW, "--expires", text).code == 0
+    end = ApiKey.objects.get().expires_at
+    if days is None:
+        assert end == datetime(2099, 1, 31, tzinfo=UTC)
+    elif not days:
+        assert end is None
+    else:
+        assert end is not None
+        assert before <= end - timedelta(days=days) <= timezone.now()
+
+
+def test_a_model_that_is_not_served_is_taken_and_told(keys: Keys, bob: User) -> None:
+    run = keys(*NEW, "--models", "public/later", "public/*")
+    assert run.code == 0
+    assert "Nothing is served as public/later now." in run.err
+
+
+def test_a_key_of_which_nothing_is_said_is_as_wide_as_the_policy(keys: Keys, bob: User) -> None:
+    Team.objects.update(policy=Policy(models=("public/*",), endpoints=("chat",)))
+    assert keys(*NEW, "--networks", "192.0.2.1").code == 0
+    expected = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.1/32",))
+    assert ApiKey.objects.get().permissions == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--expires", "2020-01-01"], "over already"),
+        (["--expires", "0d"], "over already"),
+        (["--expires", "soon"], "not an ISO 8601 time"),
+        (["--expires", "9999-12-31T23:59-10:00"], "not an ISO 8601 time"),
+        (["--models", "a b"], "no name of a model"),
+        (["--networks", "192.0.2.1/24"], "bits beyond its prefix"),
+        (["--endpoints", "everything"], "invalid choice: 'everything'"),
+        (["--requests-per-minute", "many"], "invalid number"),
+        (["--requests-per-minute", "-1"], "from 1 to"),
+        (["--name", "a\u202eb"], "printable"),
+        (["--tags", "a\u202eb"], "printable"),
+        (["--tags", "x" * 33], "longer than 32"),
+        (["--tags", *map(str, range(21))], "At most 20 tags"),
+        (["--tags", "sk-kp-7QmX2aPdk3Tz"], "holds an API key"),
+        (["--description", "a\u202eb"], "printable"),
+        (["--description", "x" * 501], "at most 500"),
+        (["--name", ""], "blank"),
+        (["--name", "x" * 65], "at most 64"),
+        (["--owner", "charlie"], "is not in the team"),
+        (["--owner", "vera"], "only views"),
+        (["--owner", "nobody"], "no user named nobody"),
+        (["--team", "u-none"], "no team with the slug u-none"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_create_refuses_in_one_line(
+    keys: Keys,
+    bob: User,
+    vera: User,
+    charlie: User,
+    more: list[str],
+    why: str,
+    form: list[str],
+) -> None:
+    require_refused(keys(*NEW, *more, *form), why)
+    assert not ApiKey.objects.exists()
+
+
+def test_create_tells_what_the_policy_forbids(keys: Keys, bob: User) -> None:
+    Team.objects.update(policy=Policy(must_expire=True, name_pattern="prod-*"))
+    told = "Keys of this team must expire. Names of keys in this team look like prod-*."
+    require_refused(keys(*NEW, "--json", "--expires", "never"), told)
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (
+            Policy(longest_days=7),
+            "must expire within 7 days. Give --expires, such as --expires 7d.",
+        ),
+        (Policy(must_expire=True), "must expire. Give --expires, such as --expires 90d."),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--expires", "never"]])
+def test_create_names_the_option_that_is_missing(
+    keys: Keys, bob: User, policy: Policy, told: str, more: list[str]
+) -> None:
+    Team.objects.update(policy=policy)
+    refused = keys(*NEW, *more)
+    require_refused(refused, told)
+    assert keys(*NEW, *refused.err.rstrip(".\n").split()[-2:]).code == 0
+
+
+def test_an_end_that_is_too_late_asks_for_no_option(keys: Keys, bob: User) -> None:
+    Team.objects.update(policy=Policy(longest_days=7))
+    refused = keys(*NEW, "--expires", "9d")
+    require_refused(refused, "live for at most 7 days.")
+    assert "Give" not in refused.err
+
+
+def test_a_new_key_starts_with_the_limits_of_the_team(keys: Keys, bob: User) -> None:
+    Team.objects.update(key_limits=Limits(requests_per_minute=60))
+    assert keys(*NEW).code == 0
+    key = ApiKey.objects.get()
+    assert key.limits == Limits(requests_per_minute=60)
+
+
+def test_create_takes_limits_that_may_be_above_those_of_new_keys(keys: Keys, bob: User) -> None:
+    Team.objects.update(key_limits=Limits(requests_per_minute=60, tokens_per_day=5))
+    limits = ("--requests-per-minute=600", "--tokens-per-day=none", "--parallel-requests=2")
+    assert keys(*NEW, *limits).code == 0
+    key = ApiKey.objects.get()
+    expected = Limits(requests_per_minute=600, parallel_requests=2)
+    assert key.limits == expected
+
+
+def test_create_holds_the_number_of_keys_of_a_team(keys: Keys, bob: User) -> None:
+    Team.objects.update(key_limit=0)
+    require_refused(keys(*NEW), "0 of 0 API keys")
+
+
+def test_create_refuses_an_owner_whose_account_is_not_active(keys: Keys, bob: User) -> None:
+    User.objects.filter(pk=bob.pk).update(is_active=False)
+    require_refused(keys(*NEW), "not active")
+
+
+def test_a_name_that_is_taken_is_refused(keys: Keys, bob: User, issue: Issue) -> None:
+    issue(bob, "ci")
+    require_refused(keys(*NEW), "already exists in the team")
+
+
+@pytest.fixture
+def preset(team: Team) -> Preset:
+    preset = Preset(team=team, name="CI job", lifetime_days=30)
+    preset.permissions = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
+    preset.save()
+    return preset
+
+
+def test_a_template_says_what_the_options_do_not(keys: Keys, bob: User, preset: Preset) -> None:
+    before = timezone.now()
+    assert keys(*NEW, "--template", "CI job").code == 0
+    key = ApiKey.objects.get()
+    assert key.permissions == preset.permissions
+    assert key.expires_at
+    assert before <= key.expires_at - timedelta(days=30) <= timezone.now()
+
+
+def test_an_option_counts_more_than_a_template(keys: Keys, bob: User, preset: Preset) -> None:
+    more = ("--models", "public/large", "--networks", "198.51.100.7", "--expires", "never")
+    assert keys(*NEW, "--template", "CI job", *more).code == 0
+    key = ApiKey.objects.get()
+    expected = Permissions(("public/large",), Endpoints.CHAT, ("198.51.100.7/32",))
+    assert (key.permissions, key.expires_at) == (expected, None)
+
+
+def test_a_template_makes_no_key_beyond_the_policy(keys: Keys, bob: User, preset: Preset) -> None:
+    Team.objects.update(policy=Policy(models=("team/*",), longest_days=60))
+    refused = keys(*NEW, "--template", "CI job")
+    require_refused(refused, "may call: team/*.")
+    assert "--expires" not in refused.err
+
+
+def test_a_template_of_another_team_is_none(
+    keys: Keys, bob: User, preset: Preset, other_team: Team
+) -> None:
+    Preset.objects.update(team=other_team)
+    require_refused(keys(*NEW, "--template", "CI job"), f"{SLUG} has no template named CI job.")
+
+
+# List and show.
+
+
+def test_list_tells_of_all_teams_or_one(
+    keys: Keys, bob: User, charlie: User, other_team: Team, issue: Issue
+) -> None:
+    mine, text = issue(bob, "mine")
+    issue(charlie, "theirs", team=other_team)
+    listed = keys("list", "--json").json
+    assert [one["name"] for one in listed] == ["theirs", "mine"]
+    (only,) = keys("list", "--team", SLUG, "--json").json
+    assert only["public_id"] == mine.public_id
+    assert "key" not in only
+    assert text not in json.dumps(listed)
+    table = keys("list", "--team", SLUG)
+    heading, line = table.out.splitlines()
+    assert heading.split("  ")[0] == "PUBLIC ID"
+    assert line.split() == [mine.public_id, SLUG, "mine", "bob", "active", "never", "never"]
+    assert table.err == ""
+
+
+def test_a_rotation_is_no_reason_to_say_that_a_key_was_never_used(
+    keys: Keys, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, "mine")
+    key.secrets.update(last_used_at=timezone.now())
+    used_at = keys("show", key.public_id, "--json").json["last_used_at"]
+    keys("rotate", key.public_id, "--grace", "now")
+    assert used_at
+    assert keys("list", "--json").json[0]["last_used_at"] == used_at
+    assert "never" not in keys("list").out.splitlines()[1].split()[6:]
+
+
+def test_an_empty_list_is_one_too(keys: Keys, team: Team) -> None:
+    assert keys("list", "--json").json == []
+    assert keys("list").out == "PUBLIC ID  TEAM  NAME  OWNER  STATE  EXPIRES  LAST USED\n"
+
+
+def test_show_tells_one(keys: Keys, bob: User, issue: Issue) -> None:
+    key, text = issue(bob, limits=Limits(tokens_per_day=5), permissions=Permissions(("public/*",)))
+    told = keys("show", key.public_id, "--json").json
+    assert (told["public_id"], told["name"]) == (key.public_id, "test-key")
+    assert "key" not in told
+    lines = keys("show", key.public_id).out.splitlines()
+    assert f"public id: {key.public_id}" in lines
+    assert "models: public/*" in lines
+    assert "tokens per day: 5" in lines
+    assert text not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("state", "spoil"),
+    [
+        (
+            "disabled",
+            lambda: ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner"),
+        ),
+        ("expired", lambda: ApiKey.objects.update(expires_at=timezone.now())),
+        ("ownerless", lambda: Membership.objects.all().delete()),
+        ("team off", lambda: Team.objects.update(is_active=False)),
+    ],
+)
+def test_show_tells_why_a_key_is_refused(
+    keys: Keys, bob: User, issue: Issue, state: str, spoil: Callable[[], object]
+) -> None:
+    key, _ = issue(bob)
+    spoil()
+    assert keys("show", key.public_id, "--json").json["state"] == state
+
+
+# Rotate, disable, enable and delete.
+
+
+def test_rotate_prints_the_new_key(keys: Keys, bob: User, issue: Issue) -> None:
+    key, old = issue(bob)
+    run = keys("rotate", key.public_id)
+    assert run.code == 0
+    assert keystring.is_well_formed(run.out.strip().encode())
+    assert run.err == f"Rotated {key}.\n"
+    assert bytes(Tombstone.objects.get().digest) == keystring.digest(old.encode())
+
+
+def test_rotate_with_grace_as_json(keys: Keys, bob: User, issue: Issue) -> None:
+    key, old = issue(bob)
+    told = keys("rotate", key.public_id, "--grace", "1h", "--json").json
+    assert (told["public_id"], told["name"]) == (key.public_id, "test-key")
+    live = [bytes(one.digest) for one in live_secrets(key)]
+    assert live == [keystring.digest(text.encode()) for text in (told["key"], old)]
+    assert [one["last4"] for one in told["secrets"]] == [told["key"][-4:], old[-4:]]
+    require_refused(keys("rotate", key.public_id, "--grace", "1h", "--json"), "two secrets already")
+    require_refused(keys("rotate", key.public_id, "--grace", "2h"), "invalid choice: '2h'")
+
+
+def test_disable_and_enable(keys: Keys, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    for _ in range(2):
+        told = keys("disable", key.public_id, "--json").json
+        assert told["state"] == "disabled"
+        assert told["disabled_at"]
+        assert told["disabled_by"] == "admin"
+    run = keys("enable", key.public_id)
+    assert (run.code, run.out, run.err) == (0, "", f"Enabled {key}.\n")
+    key.refresh_from_db()
+    assert key.disabled_at is None
+    assert AuditEvent.objects.filter(action=Action.KEY_DISABLED).count() == 1
+
+
+def test_delete_prints_what_there_was(keys: Keys, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    told = keys("delete", key.public_id, "--json").json
+    assert (told["public_id"], told["name"], told["state"]) == (
+        key.public_id,
+        "test-key",
+        "deleted",
+    )
+    assert not ApiKey.objects.exists()
+    assert AuditEvent.objects.filter(action=Action.KEY_DELETED).count() == 1
+    another, _ = issue(bob)
+    run = keys("delete", another.public_id)
+    assert (run.code, run.out, run.err) == (0, "", f"Deleted {another}.\n")
+
+
+ACTS = ("show", "rotate", "disable", "enable", "delete")
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_key_of_another_team_is_no_key_where_a_team_is_named(
+    keys: Keys, bob: User, other_team: Team, issue: Issue, act: str, form: list[str]
+) -> None:
+    key, _ = issue(bob)
+    guarded = keys(act, key.public_id, "--team", other_team.slug, *form)
+    require_refused(guarded, f"There is no such key: {key.public_id}.")
+    assert guarded.err == keys(act, key.public_id[::-1], *form).err.replace(
+        key.public_id[::-1], key.public_id
+    )
+    require_refused(keys(act, key.public_id, "--team", "u-none", *form), "no team with the slug")
+    assert not AuditEvent.objects.exclude(action=Action.KEY_CREATED).exists()
+    assert keys(act, key.public_id, "--team", SLUG, *form).code == 0
+
+
+def test_a_whole_key_in_place_of_its_public_id_is_not_repeated(
+    keys: Keys, bob: User, issue: Issue
+) -> None:
+    _, text = issue(bob)
+    run = keys("show", text)
+    require_refused(run, "There is no such key")
+    assert text[14:] not in run.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["show"], ["create", "--json"]])
+def test_what_is_no_use_is_one_line_too(keys: Keys, team: Team, arguments: list[str]) -> None:
+    require_refused(keys(*arguments), "CommandError: Error: ")
+
+
+def test_a_database_that_is_not_ready_is_one_line_too(keys: Keys, team: Team) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE keys_apikey RENAME TO elsewhere")
+    require_refused(keys("list", "--json"), "keys_apikey")
+
+
+def test_programs_may_call_it_too(bob: User, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("keys", *NEW, "--json")
+    assert json.loads(capsys.readouterr().out)["name"] == "ci"
+
+
+# What is told of a key that stands where something else was wanted.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "KEY"),
+        (*NEW, "--template", "KEY"),
+        (*NEW, "--expires", "KEY"),
+        (*NEW, "--endpoints", "KEY"),
+        (*NEW, "--requests-per-minute", "KEY"),
+        ("list", "--team", "KEY"),
+        ("list", "KEY"),
+        ("KEY",),
+    ],
+)
+def test_no_refusal_tells_a_key(
+    keys: Keys, bob: User, issue: Issue, arguments: tuple[str, ...]
+) -> None:
+    """A script's log is read by more people than may have its keys."""
+    key, text = issue(bob)
+    run = keys(*(text if argument == "KEY" else argument for argument in arguments))
+    require_refused(run, f"sk-kp-{key.public_id}…")
+    assert text[14:] not in run.err
+
+
+@pytest.mark.parametrize("name", ["delete_management_key", "setteam"])
+def test_nor_does_another_command(
+    bob: User, issue: Issue, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    """By a name that is not there, by what is one argument too many, and by a traceback."""
+    key, text = issue(bob)
+    with pytest.raises(CommandError) as refusal:
+        call_command(name, f"{text}/old")
+    assert f"sk-kp-{key.public_id}…" in str(refusal.value)
+    assert text[14:] not in "".join(traceback.format_exception(refusal.value))
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as end:
+        load_command_class(get_commands()[name], name).run_from_argv(["manage.py", name, "a", text])
+    assert end.value.code == 2
+    assert f"sk-kp-{key.public_id}…" in (err := capfd.readouterr().err)
+    assert text[14:] not in err

@@ -1,0 +1,127 @@
+"""Hosts whose clocks are wrong: the database's clock ends secrets and judges reports, as it decides
+at the gateway, so that all of them agree."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import pytest
+from django.utils import timezone
+
+from keyportal.keys import keystring
+from keyportal.keys.exceptions import AlreadyRotating
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rotation import Grace, bury_ended, end_old, live_secrets, rotate
+from keyportal.leaks import handling
+from keyportal.leaks.reports import OPERATOR, Found, Report
+from keyportal.teams.models import User
+
+pytestmark = pytest.mark.django_db
+Issue = Callable[..., tuple[ApiKey, str]]
+AHEAD, BEHIND = timedelta(hours=2), timedelta(hours=-2)
+right = timezone.now
+
+
+@contextmanager
+def host(difference: timedelta) -> Iterator[None]:
+    """On a host whose clock differs by so much from the database's."""
+
+    def now() -> datetime:
+        return right() + difference
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(timezone, "now", now)
+        yield
+
+
+def end(text: str, when: timedelta) -> None:
+    Secret.objects.filter(digest=digest(text)).update(expires_at=right() + when)
+
+
+def digest(text: str) -> bytes:
+    return keystring.digest(text.encode())
+
+
+def live(key: ApiKey) -> list[bytes]:
+    return [bytes(one.digest) for one in live_secrets(ApiKey.objects.get(pk=key.pk))]
+
+
+def report(text: str) -> int:
+    return len(handling.report(Report([Found(text)], OPERATOR)))
+
+
+def is_open(key: ApiKey) -> bool:
+    """Whether it is known to have leaked, and disabled for that."""
+    found = ApiKey.objects.get(pk=key.pk)
+    assert (found.disabled_at is None) == (found.reported_at is None)
+    return found.reported_at is not None
+
+
+def test_a_clock_that_is_ahead_ends_no_secret_early(bob: User, issue: Issue) -> None:
+    key, old = issue(bob)
+    new = rotate(key, Grace.HOUR, actor=bob).text
+    with host(AHEAD):
+        assert bury_ended() == 0
+        assert live(key) == [digest(new), digest(old)]
+        prefetched = ApiKey.objects.for_display().get(pk=key.pk)
+        assert len(live_secrets(prefetched)) == 2
+        with pytest.raises(AlreadyRotating):
+            rotate(key, Grace.HOUR, actor=bob)
+
+
+def test_a_clock_that_is_behind_keeps_no_secret_alive(bob: User, issue: Issue) -> None:
+    key, old = issue(bob)
+    new = rotate(key, Grace.HOUR, actor=bob).text
+    end(old, timedelta(minutes=-1))
+    with host(BEHIND):
+        assert live(key) == [digest(new)]
+        assert bury_ended() == 1
+    assert Secret.objects.count() == 1
+
+
+@pytest.mark.parametrize("difference", [AHEAD, BEHIND])
+def test_how_long_an_old_secret_lives_on_is_no_matter_of_the_host(
+    bob: User, issue: Issue, difference: timedelta
+) -> None:
+    key, old = issue(bob)
+    with host(difference):
+        rotate(key, Grace.HOUR, actor=bob)
+    ending = Secret.objects.get(digest=digest(old)).expires_at
+    assert ending is not None
+    assert abs(ending - right() - timedelta(hours=1)) < timedelta(minutes=1)
+
+
+def test_a_report_is_judged_by_the_same_clock(bob: User, issue: Issue) -> None:
+    """One that is behind would let whoever has a dead secret stop the key; one that is ahead
+    would pass over a secret that still opens it."""
+    key, old = issue(bob)
+    rotate(key, Grace.HOUR, actor=bob)
+    with host(AHEAD):
+        assert report(old) == 1
+    key, old = issue(bob, "b")
+    rotate(key, Grace.HOUR, actor=bob)
+    end(old, timedelta(minutes=-1))
+    with host(BEHIND):
+        assert report(old) == 0
+
+
+@pytest.mark.parametrize("maker", [AHEAD, BEHIND, timedelta()])
+@pytest.mark.parametrize("reporter", [AHEAD, BEHIND, timedelta()])
+@pytest.mark.parametrize("rotator", [AHEAD, BEHIND, timedelta()])
+def test_a_leak_is_over_with_the_leaked_secret_whichever_hosts_were_asked(
+    bob: User, issue: Issue, maker: timedelta, reporter: timedelta, rotator: timedelta
+) -> None:
+    """Or a key would be enabled again while the leaked secret lives, or never."""
+    with host(maker):
+        key, text = issue(bob)
+    with host(reporter):
+        assert report(text) == 1
+        assert report(text) == 0
+    with host(rotator):
+        new = rotate(key, Grace.HOUR, actor=bob).text
+    assert is_open(key)
+    end_old(key, actor=bob)
+    assert not is_open(key)
+    with host(reporter):
+        assert report(new) == 1
+    assert is_open(key)

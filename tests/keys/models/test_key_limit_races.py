@@ -1,0 +1,100 @@
+"""Fifty at once: the limit, the name and the audit row hold exactly, on either database."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.keys.exceptions import KeyLimitReached, NameTaken, PolicyBroken
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rules.policy import set_policy
+from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.policy import Policy
+from tests.keys import crowd
+
+CROWD = 50
+LIMIT = 7
+
+
+@pytest.fixture
+def busy_team(transactional_db: None) -> tuple[Team, User]:
+    """Committed, so that each thread's own connection sees it."""
+    team = Team.objects.create(name="Busy", key_limit=LIMIT)
+    user = User.objects.create_user("bob")
+    Membership.objects.create(team=team, user=user)
+    return team, user
+
+
+def at_once(act: Callable[[int], object]) -> list[object]:
+    """What `act(0)` to `act(49)` returned or raised."""
+    return crowd.at_once(*(partial(act, number) for number in range(CROWD)))
+
+
+def kinds(outcomes: list[object], kind: type) -> int:
+    return sum(isinstance(outcome, kind) for outcome in outcomes)
+
+
+def test_the_limit_is_exact_under_concurrent_creates(busy_team: tuple[Team, User]) -> None:
+    team, user = busy_team
+    outcomes = at_once(
+        lambda number: ApiKey.objects.issue(team=team, owner=user, name=f"key {number}")
+    )
+    assert kinds(outcomes, tuple) == LIMIT
+    assert kinds(outcomes, KeyLimitReached) == CROWD - LIMIT
+    assert ApiKey.objects.of(team).count() == Secret.objects.count() == LIMIT
+    refusals = AuditEvent.objects.of(team).filter(action=Action.KEY_REFUSED)
+    assert refusals.count() == CROWD - LIMIT
+
+
+def test_the_keys_of_a_member_are_exact_under_concurrent_creates(
+    busy_team: tuple[Team, User],
+) -> None:
+    team, user = busy_team
+    Team.objects.update(policy=Policy(keys_per_member=3), key_limit=CROWD)
+    outcomes = at_once(
+        lambda number: ApiKey.objects.issue(team=team, owner=user, actor=user, name=f"key {number}")
+    )
+    assert kinds(outcomes, tuple) == 3
+    assert kinds(outcomes, PolicyBroken) == CROWD - 3
+    assert ApiKey.objects.of(team).count() == Secret.objects.count() == 3
+
+
+def test_policies_that_are_set_at_once_are_told_one_after_the_other(
+    busy_team: tuple[Team, User],
+) -> None:
+    team, user = busy_team
+    at_once(lambda number: set_policy(team, Policy(longest_days=number + 1), actor=user))
+    told = [event.target for event in AuditEvent.objects.of(team).order_by("id")]
+    steps = [text.removeprefix("Policy: Longest lifetime in days: ").split(" → ") for text in told]
+    assert len(steps) == CROWD
+    assert [before for before, _ in steps] == ["none", *(now for _, now in steps[:-1])]
+
+
+def test_one_of_many_creates_of_a_name_wins(busy_team: tuple[Team, User]) -> None:
+    team, user = busy_team
+    outcomes = at_once(lambda _: ApiKey.objects.issue(team=team, owner=user, name="same"))
+    assert kinds(outcomes, tuple) == 1
+    assert kinds(outcomes, NameTaken) == CROWD - 1
+    assert ApiKey.objects.of(team).count() == 1
+
+
+def test_one_of_many_posts_of_a_form_wins(busy_team: tuple[Team, User]) -> None:
+    team, user = busy_team
+    outcomes = at_once(
+        lambda number: ApiKey.objects.issue(
+            team=team, owner=user, name=f"key {number}", nonce="one form"
+        )
+    )
+    assert kinds(outcomes, tuple) == 1
+    assert ApiKey.objects.of(team).count() == 1
+
+
+def test_one_of_many_revokes_is_audited(busy_team: tuple[Team, User]) -> None:
+    team, user = busy_team
+    key, _ = ApiKey.objects.issue(team=team, owner=user, name="gone")
+    outcomes = at_once(lambda _: ApiKey(pk=key.pk).revoke(actor=user))
+    assert kinds(outcomes, ApiKey.DoesNotExist) == CROWD - 1
+    assert not ApiKey.objects.exists()
+    assert Tombstone.objects.count() == 1
+    assert AuditEvent.objects.of(team).filter(action=Action.KEY_DELETED).count() == 1

@@ -1,0 +1,70 @@
+"""Deleting a key: gone for good, remembered by its tombstones and its audit row."""
+
+from collections.abc import Callable
+
+import pytest
+from django.db.models import ProtectedError
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.keys import keystring
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.models import Team, User
+
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def test_revoking_deletes_key_and_secrets(bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, "one")
+    kept, _ = issue(bob, "two")
+    key.revoke(actor=bob)
+    assert ApiKey.objects.get() == kept
+    assert Secret.objects.get().key == kept
+
+
+def test_revoking_leaves_a_tombstone_for_each_secret(team: Team, bob: User, issue: Issue) -> None:
+    key, plaintext = issue(bob, "ci")
+    Secret.objects.create(key=key, digest=b"2" * 32, prefix="sk-kp-", last4="abcd")
+    public_id = key.public_id
+    key.revoke(actor=bob)
+    digests = {bytes(stone.digest) for stone in Tombstone.objects.all()}
+    assert digests == {keystring.digest(plaintext.encode()), b"2" * 32}
+    for stone in Tombstone.objects.all():
+        assert (stone.public_id, stone.name) == (public_id, "ci")
+        assert (stone.team_slug, stone.owner_id, stone.deleted_by_id) == (team.slug, bob.pk, bob.pk)
+        assert (timezone.now() - stone.deleted_at).total_seconds() < 60
+
+
+def test_revoking_is_audited(team: Team, ada: User, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, "ci")
+    shown = str(key)
+    key.revoke(actor=ada, address="192.0.2.1")
+    row = AuditEvent.objects.of(team).get(action=Action.KEY_DELETED)
+    assert (row.actor, row.target, row.address) == ("ada", shown, "192.0.2.1")
+
+
+def test_a_command_revokes_without_an_actor(team: Team, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    key.revoke(actor=None)
+    assert AuditEvent.objects.of(team).get(action=Action.KEY_DELETED).actor == ""
+    assert Tombstone.objects.get().deleted_by_id is None
+
+
+def test_the_second_revoke_finds_nothing_and_writes_nothing(bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    again = ApiKey.objects.get(pk=key.pk)
+    key.revoke(actor=bob)
+    with pytest.raises(ApiKey.DoesNotExist):
+        again.revoke(actor=bob)
+    assert Tombstone.objects.count() == 1
+    assert AuditEvent.objects.filter(action=Action.KEY_DELETED).count() == 1
+
+
+def test_a_user_or_team_with_keys_is_not_deleted_in_passing(
+    team: Team, bob: User, issue: Issue
+) -> None:
+    issue(bob)
+    for keeper in (bob, team):
+        with pytest.raises(ProtectedError):
+            keeper.delete()
+    assert ApiKey.objects.count() == 1

@@ -1,0 +1,439 @@
+"""Of a key that an admin manages, its owner changes no permissions, limits, expiry or owner, and
+does not enable it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.changes import Changes, change, disable, enable, hand_over, set_managed
+from keyportal.keys.exceptions import Managed
+from keyportal.keys.limits import limit_key
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rotation import Grace, bury_ended, rotate
+from keyportal.keys.rules.permissions import Endpoints, Permissions
+from keyportal.keys.status import badges
+from keyportal.leaks import handling
+from keyportal.leaks.reports import OPERATOR, Found, Report
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Membership, Role, Team, User
+from tests.forms import sent
+
+KEYS = "/teams/u-8105f7322477/keys/"
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+MANAGED = "An admin manages this key"
+SOON = timezone.now() + timedelta(days=9)
+LATER = SOON + timedelta(days=9)
+ADMINS_FORMS: dict[str, dict[str, object]] = {
+    "permissions/": {"scope": "all", "endpoints": "all"},
+    "limits/": {"tokens_per_day": "9"},
+    "expiry/": {"lifetime": "never"},
+    "hand-over/": {},
+    "enable/": {},
+}
+
+
+@pytest.fixture
+def key(bob: User, issue: Issue) -> ApiKey:
+    narrow = Permissions(("public/*",), Endpoints.CHAT)
+    return issue(bob, actor=bob, permissions=narrow, expires_at=LATER)[0]
+
+
+def address(key: ApiKey, what: str = "") -> str:
+    return f"{KEYS}{key.public_id}/{what}"
+
+
+def is_managed(key: ApiKey) -> bool:
+    return ApiKey.objects.get(pk=key.pk).is_managed
+
+
+def managed_rows(key: ApiKey) -> list[tuple[str, str]]:
+    """Action and actor, the oldest first."""
+    actions = (Action.KEY_MANAGED, Action.KEY_UNMANAGED)
+    rows = AuditEvent.objects.about(key.public_id).filter(action__in=actions).order_by("pk")
+    return [*rows.values_list("action", "actor")]
+
+
+def limited(key: ApiKey, by: User, limits: Limits) -> None:
+    membership = Membership.objects.get(user=by, team=key.team)
+    limit_key(key, limits, by=membership, address=None)
+
+
+# How it becomes managed.
+
+NARROWER: dict[str, Callable[[ApiKey, User], object]] = {
+    "models": lambda key, by: change(
+        key, Changes(permissions=key.permissions._replace(models=("public/x",))), actor=by
+    ),
+    "endpoints": lambda key, by: change(
+        key, Changes(permissions=key.permissions._replace(endpoints=Endpoints.READ)), actor=by
+    ),
+    "networks": lambda key, by: change(
+        key, Changes(permissions=key.permissions._replace(networks=("10.0.0.0/8",))), actor=by
+    ),
+    "expiry": lambda key, by: change(key, Changes(expires_at=SOON), actor=by),
+    "limits": lambda key, by: limited(key, by, Limits(tokens_per_day=9)),
+    "disabled": lambda key, by: disable(key, actor=by),
+}
+WIDER_OR_ELSE: dict[str, Callable[[ApiKey, User], object]] = {
+    "permissions": lambda key, by: change(key, Changes(permissions=Permissions()), actor=by),
+    "expiry": lambda key, by: change(key, Changes(expires_at=None), actor=by),
+    "same": lambda key, by: change(key, Changes(permissions=key.permissions), actor=by),
+    "name": lambda key, by: change(key, Changes("ci", "Nightly.", ["ci"]), actor=by),
+    "rotated": lambda key, by: rotate(key, Grace.NOW, actor=by),
+}
+
+
+@pytest.mark.parametrize("act", NARROWER.values(), ids=[*NARROWER])
+def test_what_an_admin_narrows_is_managed_from_then_on(
+    ada: User, key: ApiKey, act: Callable[[ApiKey, User], object]
+) -> None:
+    act(key, ada)
+    assert is_managed(key)
+    assert managed_rows(key) == [("key:managed", "ada")]
+
+
+@pytest.mark.parametrize("act", NARROWER.values(), ids=[*NARROWER])
+def test_what_an_owner_narrows_is_still_theirs(
+    ada: User, bob: User, key: ApiKey, issue: Issue, act: Callable[[ApiKey, User], object]
+) -> None:
+    admins_own, _ = issue(ada, "hers", actor=ada, expires_at=LATER)
+    for one, owner in ((key, bob), (admins_own, ada)):
+        act(one, owner)
+        assert not is_managed(one)
+        assert managed_rows(one) == []
+
+
+@pytest.mark.parametrize("act", WIDER_OR_ELSE.values(), ids=[*WIDER_OR_ELSE])
+def test_what_an_admin_does_else_leaves_it_to_its_owner(
+    ada: User, key: ApiKey, act: Callable[[ApiKey, User], object]
+) -> None:
+    act(key, ada)
+    assert not is_managed(key)
+
+
+@pytest.mark.parametrize("act", NARROWER.values(), ids=[*NARROWER])
+def test_what_its_owner_narrowed_is_managed_once_an_admin_narrows_something(
+    ada: User, bob: User, key: ApiKey, act: Callable[[ApiKey, User], object]
+) -> None:
+    disable(key, actor=bob)
+    act(key, ada)
+    with pytest.raises(Managed):
+        enable(key, actor=bob)
+
+
+def test_a_key_that_its_owner_had_disabled_is_managed_too_once_an_admin_disables_it(
+    ada: User, bob: User, key: ApiKey
+) -> None:
+    """Or they would enable it, after the admin has read that it is disabled."""
+    since = disable(key, actor=bob).disabled_at
+    for _ in range(2):
+        disable(key, actor=ada)
+    disable(key, actor=bob)  # Does not make it theirs.
+    key.refresh_from_db()
+    assert (key.disabled_at, key.disabled_by, key.is_managed) == (since, "admin", True)
+    rows = AuditEvent.objects.filter(action=Action.KEY_DISABLED).order_by("pk")
+    assert [row.actor for row in rows] == ["bob", "ada"]
+    with pytest.raises(Managed):
+        enable(key, actor=bob)
+
+
+def test_operators_narrow_manage_and_give_back(bob: User, team: Team, key: ApiKey) -> None:
+    call_command("keys", "disable", key.public_id)
+    assert managed_rows(key) == [("key:managed", "")]
+    for actions in (["unmanage", "unmanage"], ["manage", "manage"]):
+        for action in actions:
+            call_command("keys", action, key.public_id)
+        assert is_managed(key) is (actions[0] == "manage")
+    assert [action for action, _ in managed_rows(key)] == [
+        "key:managed",
+        "key:unmanaged",
+        "key:managed",
+    ]
+    made = ("--team", team.slug, "--owner", "bob", "--expires", "90d", "--models", "public/*")
+    call_command("keys", "create", *made, "--name", "his")
+    call_command("keys", "create", *made, "--name", "ours", "--managed")
+    assert not ApiKey.objects.get(name="his").is_managed
+    with pytest.raises(Managed):
+        change(ApiKey.objects.get(name="ours"), Changes(expires_at=None), actor=bob)
+
+
+def test_an_admin_takes_a_key_over_and_gives_it_back_on_its_page(
+    sign_in: SignIn, ada: User, bob: User, key: ApiKey
+) -> None:
+    client = sign_in(ada)
+    page = client.get(address(key)).content.decode()
+    assert f'action="{address(key, "manage/")}"' in page
+    answer = client.post(address(key, "manage/"), headers=HTMX)
+    assert answer.status_code == 204
+    assert is_managed(key)
+    answer = client.post(address(key, "unmanage/"), follow=True)
+    assert "is managed by its owner again" in answer.content.decode()
+    assert not is_managed(key)
+    assert managed_rows(key) == [("key:managed", "ada"), ("key:unmanaged", "ada")]
+    change(key, Changes(permissions=Permissions(), expires_at=None), actor=bob)
+
+
+@pytest.mark.parametrize("what", ["manage/", "unmanage/"])
+def test_only_admins_say_who_manages_it(
+    sign_in: SignIn, bob: User, vera: User, charlie: User, ada: User, key: ApiKey, what: str
+) -> None:
+    set_managed(key, what == "unmanage/", actor=ada)
+    for person, status in ((bob, 403), (vera, 403), (charlie, 404)):
+        assert sign_in(person).post(address(key, what)).status_code == status
+    assert sign_in(ada).get(address(key, what)).status_code == 405
+    assert f'action="{address(key, what)}"' not in sign_in(bob).get(address(key)).content.decode()
+    for is_to_be in (True, False):
+        with pytest.raises(Managed):
+            set_managed(key, is_to_be, actor=bob)
+    assert is_managed(key) is (what == "unmanage/")
+
+
+# What its owner still does, and what not.
+
+
+@pytest.fixture
+def managed(ada: User, key: ApiKey) -> ApiKey:
+    disable(key, actor=ada)
+    return key
+
+
+def test_its_owner_sees_who_manages_it_and_no_button_that_would_be_refused(
+    sign_in: SignIn, ada: User, bob: User, managed: ApiKey
+) -> None:
+    def actions(person: User) -> set[str]:
+        page = sign_in(person).get(address(managed)).content.decode()
+        assert MANAGED in page
+        everything = (*ADMINS_FORMS, "edit/", "rotate/", "delete/", "unmanage/")
+        return {what for what in everything if f'action="{address(managed, what)}"' in page}
+
+    assert actions(bob) == {"edit/", "rotate/", "delete/"}
+    assert actions(ada) == {*ADMINS_FORMS, "edit/", "rotate/", "delete/", "unmanage/"}
+    told = badges(ApiKey.objects.for_display().get())
+    assert "Managed" in [badge.text for badge in told]
+    assert told[0].title == "It is refused until an admin enables it."
+    rotation = sign_in(bob).get(address(managed, "rotate/")).content.decode()
+    assert "until an admin enables it" in rotation
+    assert "Only an admin can enable it again." in (
+        sign_in(bob).get(address(managed, "disable/")).content.decode()
+    )
+
+
+@pytest.mark.parametrize("what", ADMINS_FORMS)
+def test_its_owner_is_refused_with_the_reason(
+    sign_in: SignIn, bob: User, managed: ApiKey, what: str
+) -> None:
+    before = ApiKey.objects.values().get()
+    client, path = sign_in(bob), address(managed, what)
+    sentence = client.post(path, ADMINS_FORMS[what], headers=HTMX)
+    for answer in (client.get(path), client.post(path, ADMINS_FORMS[what]), sentence):
+        assert answer.status_code == 403
+        assert MANAGED in answer.content.decode()
+    # HTMX gets the sentence alone, which the page then tells.
+    assert sentence["Content-Type"] == "text/plain; charset=utf-8"
+    assert ApiKey.objects.values().get() == before
+
+
+@pytest.mark.parametrize("what", ADMINS_FORMS)
+def test_a_form_that_its_owner_opened_before_is_refused_too(
+    sign_in: SignIn,
+    ada: User,
+    alice: User,
+    bob: User,
+    key: ApiKey,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    """Also where an admin takes it over after the view has read the key: the lock decides."""
+    disable(key, actor=bob)
+    client = sign_in(bob)
+    fields = ADMINS_FORMS[what] | ({"owner": alice.pk} if what == "hand-over/" else {})
+    form = sent(client.get(address(key, what)), **fields)
+    monkeypatch.setattr(
+        "keyportal.keys.views.decorators.may_manage",
+        lambda *_: bool(set_managed(key, True, actor=ada)),
+    )
+    answer = client.post(address(key, what), form)
+    assert answer.status_code == 403
+    assert MANAGED in answer.content.decode()
+    row = ApiKey.objects.get()
+    assert (row.owner, row.permissions, row.expires_at) == (bob, key.permissions, LATER)
+    assert (row.limits, row.disabled_by) == (Limits(), "owner")
+
+
+def test_neither_wider_nor_narrower(bob: User, managed: ApiKey) -> None:
+    acts: list[Callable[[], object]] = [
+        partial(change, managed, Changes("new", permissions=Permissions()), actor=bob),
+        partial(change, managed, Changes("new", expires_at=None), actor=bob),
+        partial(change, managed, Changes("new", expires_at=SOON), actor=bob),
+        partial(limited, managed, bob, Limits(5)),
+        partial(enable, managed, actor=bob),
+    ]
+    before = ApiKey.objects.values().get()
+    for act in acts:
+        with pytest.raises(Managed):
+            act()
+    assert ApiKey.objects.values().get() == before
+
+
+def test_its_owner_hands_it_to_nobody_who_could_give_it_back(
+    sign_in: SignIn, alice: User, ada: User, bob: User, team: Team, managed: ApiKey
+) -> None:
+    cora = User.objects.create_user("cora", "cora@example.com")
+    Membership.objects.create(team=team, user=cora, role=Role.MEMBER)
+    for to in (cora, alice):
+        with pytest.raises(Managed):
+            hand_over(managed, to, actor=bob)
+    # It stays managed when an admin hands it over.
+    hand_over(managed, cora, actor=ada)
+    with pytest.raises(Managed):
+        enable(managed, actor=cora)
+    hand_over(managed, alice, actor=ada)
+    enable(managed, actor=alice)
+    assert is_managed(managed)
+
+
+def test_its_owner_edits_rotates_disables_and_deletes_it(
+    sign_in: SignIn, bob: User, managed: ApiKey
+) -> None:
+    client = sign_in(bob)
+    form = sent(client.get(address(managed, "edit/")), name="ci", description="Nightly.", tags="x")
+    assert client.post(address(managed, "edit/"), form).status_code == 302
+    rotate(managed, Grace.DAY, actor=bob)
+    disable(managed, actor=bob)
+    row = ApiKey.objects.get()
+    assert (row.name, row.description, row.tags) == ("ci", "Nightly.", ["x"])
+    # A rotation gives no more time, and enables nothing that an admin disabled.
+    assert (row.expires_at, row.disabled_by, row.is_managed) == (LATER, "admin", True)
+    answer = client.post(f"{KEYS}bulk/delete/", {"keys": [managed.public_id]})
+    assert answer.status_code == 302
+    assert not ApiKey.objects.exists()
+
+
+def test_what_is_saved_unchanged_is_no_change(bob: User, managed: ApiKey) -> None:
+    same = Changes("ci", permissions=managed.permissions, expires_at=managed.expires_at)
+    assert change(managed, same, actor=bob).name == "ci"
+    limited(managed, bob, Limits())
+
+
+def test_an_owner_is_free_as_long_as_they_are_an_admin(ada: User, issue: Issue) -> None:
+    key, _ = issue(ada, actor=ada)
+    disable(key, actor=None)
+    assert is_managed(key)
+    enable(key, actor=ada)
+    change(key, Changes(expires_at=SOON), actor=ada)
+    Membership.objects.filter(user=ada).update(role=Role.MEMBER)
+    with pytest.raises(Managed):
+        change(key, Changes(expires_at=LATER), actor=ada)
+
+
+def test_enabled_again_it_is_still_managed_and_says_so(
+    sign_in: SignIn, ada: User, bob: User, managed: ApiKey
+) -> None:
+    answer = sign_in(ada).post(address(managed, "enable/"), headers=HTMX)
+    assert "An admin still manages it." in answer["HX-Trigger"]
+    disable(managed, actor=bob)
+    with pytest.raises(Managed):
+        enable(managed, actor=bob)
+
+
+def test_forms_tell_an_admin_beforehand(sign_in: SignIn, ada: User, bob: User, key: ApiKey) -> None:
+    hint = "it becomes managed"
+    for what in ("permissions/", "limits/", "expiry/"):
+        assert hint in sign_in(ada).get(address(key, what)).content.decode()
+        assert hint not in sign_in(bob).get(address(key, what)).content.decode()
+    set_managed(key, True, actor=ada)
+    assert hint not in sign_in(ada).get(address(key, "expiry/")).content.decode()
+
+
+def test_health_offers_its_owner_what_they_may_do(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, actor=bob)  # It never expires.
+    path = "/teams/u-8105f7322477/health/"
+    assert f'action="{address(key, "expiry/")}"' in sign_in(bob).get(path).content.decode()
+    set_managed(key, True, actor=ada)
+    assert f'action="{address(key, "expiry/")}"' not in sign_in(bob).get(path).content.decode()
+    assert f'action="{address(key, "expiry/")}"' in sign_in(ada).get(path).content.decode()
+
+
+# Disabled after a report of a leak.
+
+
+@pytest.fixture
+def reported(bob: User, issue: Issue) -> ApiKey:
+    """A key that a report has disabled."""
+    key, plaintext = issue(bob, actor=bob)
+    report(plaintext)
+    key.refresh_from_db()
+    assert key.disabled_by == "leak"
+    return key
+
+
+def report(plaintext: str) -> None:
+    handling.report(Report([Found(plaintext)], OPERATOR), address=None)
+
+
+@pytest.mark.parametrize("way", ["page", "bulk", "command"])
+def test_a_reported_key_that_an_admin_disables_stays_so_after_a_rotation(
+    sign_in: SignIn, ada: User, bob: User, reported: ApiKey, way: str
+) -> None:
+    if way == "page":
+        sign_in(ada).post(address(reported, "disable/"))
+    elif way == "bulk":
+        sign_in(ada).post(f"{KEYS}bulk/disable/", {"keys": [reported.public_id]})
+    else:
+        call_command("keys", "disable", reported.public_id)
+    rotate(reported, Grace.NOW, actor=bob)
+    reported.refresh_from_db()
+    assert (reported.reported_at, reported.disabled_by) == (None, "admin")
+    assert reported.is_managed
+
+
+def test_the_scheduler_does_not_enable_it_either(ada: User, bob: User, reported: ApiKey) -> None:
+    disable(reported, actor=ada)
+    rotate(reported, Grace.DAY, actor=bob)
+    now = timezone.now()
+    Secret.objects.filter(expires_at__gt=now).update(expires_at=now - timedelta(seconds=1))
+    assert bury_ended() == 1
+    reported.refresh_from_db()
+    assert (reported.reported_at, reported.disabled_by) == (None, "admin")
+
+
+def test_a_managed_key_works_again_once_its_owner_has_rotated_what_leaked(
+    ada: User, bob: User, reported: ApiKey
+) -> None:
+    """The report disabled it, and no admin; but that it works with what leaked is an admin's."""
+    set_managed(reported, True, actor=ada)
+    with pytest.raises(Managed):
+        enable(reported, actor=bob)
+    rotate(reported, Grace.NOW, actor=bob)
+    reported.refresh_from_db()
+    assert (reported.disabled_at, reported.is_managed) == (None, True)
+
+
+def test_an_owner_disables_a_reported_key_and_rotates_it_in_peace(
+    bob: User, reported: ApiKey
+) -> None:
+    for _ in range(2):
+        disable(reported, actor=bob)
+    rotate(reported, Grace.NOW, actor=bob)
+    reported.refresh_from_db()
+    assert reported.disabled_by == "owner"
+    enable(reported, actor=bob)
+
+
+def test_a_report_of_a_managed_key_lets_go_of_nothing(ada: User, bob: User, issue: Issue) -> None:
+    key, plaintext = issue(bob, actor=bob)
+    since = disable(key, actor=ada).disabled_at
+    report(plaintext)
+    rotate(key, Grace.NOW, actor=bob)
+    key.refresh_from_db()
+    assert (key.disabled_at, key.disabled_by, key.is_managed) == (since, "admin", True)

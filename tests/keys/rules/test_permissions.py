@@ -1,0 +1,304 @@
+"""What a key may do: patterns of names, endpoints, and networks."""
+
+import json
+import re
+
+import pytest
+from django.core.exceptions import ValidationError
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from keyportal.keys import keystring
+from keyportal.keys.rules.permissions import (
+    EVERYTHING,
+    LONGEST,
+    MOST,
+    NOWHERE,
+    Endpoints,
+    NamePatterns,
+    Permissions,
+    covers_models,
+    is_within,
+    parse_models,
+    parse_networks,
+    read_networks,
+    read_patterns,
+)
+from tests.speed import takes
+
+# Few letters, so that what is made up matches often; and what a regular expression takes for more.
+PATTERNS = st.text("ab.**", min_size=1, max_size=6)
+TEXTS = st.text("ab/.+", max_size=4)
+
+
+def narrowed(pattern: str) -> st.SearchStrategy[str]:
+    """Others with something in the place of each star."""
+    parts = [PATTERNS if part == "*" else st.just(part) for part in pattern]
+    return st.tuples(*parts).map("".join)
+
+
+def naive(pattern: str, name: str) -> bool:
+    """What a star means, said once more, with no regard to how long it takes."""
+    if not pattern:
+        return not name
+    if pattern[0] == "*":
+        return any(naive(pattern[1:], name[start:]) for start in range(len(name) + 1))
+    return name[:1] == pattern[0] and naive(pattern[1:], name[1:])
+
+
+# Models.
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "does_match"),
+    [
+        ("public/*", "public/small", True),
+        ("public/*", "public/", True),
+        ("public/*", "public/a/b", True),  # Slashes too.
+        ("public/*", "public", False),
+        ("public/*", "xpublic/small", False),
+        ("*/small", "u-1/small", True),
+        ("*/small", "u-1/small-2", False),
+        ("u-1/*-2026*", "u-1/big-2026-01", True),
+        ("u-1/llama-3.1", "u-1/llama-3x1", False),  # A dot is a dot.
+        ("u-1/llama-3.*", "u-1/llama-3x1", False),
+        ("a", "A", False),
+        ("ab*ba", "aba", False),  # The two ends don't overlap.
+        ("a*", "a\nb", True),  # Any text.
+        ("**", "", True),
+    ],
+)
+def test_a_star_is_any_text_and_nothing_else_has_a_meaning(
+    pattern: str, name: str, does_match: bool
+) -> None:
+    assert (name in NamePatterns([pattern])) is does_match
+
+
+@given(st.lists(PATTERNS, max_size=4), TEXTS)
+def test_a_name_matches_as_a_star_by_star_search_says(patterns: list[str], name: str) -> None:
+    assert (name in NamePatterns(patterns)) == any(naive(one, name) for one in patterns)
+
+
+@given(st.lists(PATTERNS, min_size=1, max_size=3), st.data())
+def test_what_covers_matches_every_name_that_is_matched(
+    allowed: list[str], data: st.DataObject
+) -> None:
+    """Soundness: no pattern that a policy lets pass opens a model that the policy doesn't."""
+    # Few are within another one by chance; so some are made of it.
+    asked = data.draw(PATTERNS | st.sampled_from(allowed).flatmap(narrowed))
+    assume(covers_models(allowed, [asked]))
+    name = re.sub(r"\*", lambda _: data.draw(st.text("ab/\n", max_size=3)), asked)
+    assert name in NamePatterns([asked])
+    assert name in NamePatterns(allowed)
+
+
+@given(st.lists(PATTERNS, max_size=3))
+def test_everything_covers_itself(patterns: list[str]) -> None:
+    assert covers_models(patterns, patterns)
+    assert covers_models([], patterns)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked", "does_cover"),
+    [
+        (["public/*"], ["public/a", "public/b*"], True),
+        (["public/*"], [], False),  # None asked for: all models.
+        (["public/*"], ["*"], False),
+        (["public/a", "public/b"], ["public/*"], False),
+        (["*/a"], ["x*/a"], True),
+        (["x*/a"], ["*/a"], False),
+        (["a*b*"], ["a*"], False),
+        (["a*"], ["a*b*"], True),
+    ],
+)
+def test_a_pattern_is_within_another_one(
+    allowed: list[str], asked: list[str], does_cover: bool
+) -> None:
+    assert covers_models(allowed, asked) is does_cover
+
+
+def test_no_pattern_takes_long() -> None:
+    """Whoever writes a key's patterns can't hold up the event loop, in which they are matched."""
+    patterns = NamePatterns([f"*a*a*{'a' * length}b" for length in range(1, MOST + 1)])
+    assert "a" * LONGEST not in patterns
+    assert takes(lambda: patterns.__contains__("a" * LONGEST), at_most=0.5)
+
+
+def test_patterns_are_kept_sorted_and_each_once() -> None:
+    assert read_patterns(["b", "public/*", "b", "a"]) == ("a", "b", "public/*")
+    assert read_patterns([]) == ()
+
+
+@pytest.mark.parametrize("star", ["*", "**", "***"])
+def test_a_star_alone_is_no_bound(star: str) -> None:
+    assert read_patterns(["public/a", star]) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a b", " a", "a\n", "a\u202eb", "x" * (LONGEST + 1), "a*b*c*d*", "****"],
+)
+def test_what_is_no_pattern_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        read_patterns(["public/a", text])
+
+
+def test_as_many_patterns_as_may_be() -> None:
+    names = [f"m{number}" for number in range(MOST + 1)]
+    assert len(read_patterns(names[:MOST])) == MOST
+    with pytest.raises(ValidationError, match="At most 100"):
+        read_patterns(names)
+
+
+def test_a_key_is_no_model_and_no_address_and_is_not_repeated() -> None:
+    """Permissions are stored in clear, and shown to the whole team and in the audit."""
+    key = keystring.generate().text
+    for read in (read_patterns, read_networks):
+        with pytest.raises(ValidationError) as refusal:
+            read([key])
+        assert key[14:] not in str(refusal.value)
+
+
+# Endpoints.
+
+
+@pytest.mark.parametrize("wider", Endpoints)
+@pytest.mark.parametrize("narrower", Endpoints)
+def test_all_cover_reading_and_one_covers_all(wider: Endpoints, narrower: Endpoints) -> None:
+    expected = wider in (Endpoints.ALL, narrower) or narrower is Endpoints.READ
+    assert wider.covers(narrower) is expected
+
+
+# Networks.
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("192.0.2.1", "192.0.2.1/32"),
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("192.0.2.0/255.255.255.0", "192.0.2.0/24"),
+        ("2001:DB8:0::1", "2001:db8::1/128"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_networks_are_kept_in_one_spelling(text: str, kept: str) -> None:
+    assert read_networks([text]) == (kept,)
+
+
+def test_networks_are_kept_sorted_and_each_once() -> None:
+    texts = ["2001:db8::/32", "192.0.2.9", "10.0.0.0/8", "192.0.2.9/32"]
+    assert read_networks(texts) == ("10.0.0.0/8", "192.0.2.9/32", "2001:db8::/32")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no address"),
+        ("example.com", "no address"),
+        ("192.0.2.0/33", "no address"),
+        ("192.0.2.0/24/8", "no address"),
+        ("192.0.2", "no address"),
+        ("010.0.0.1", "no address"),  # Octal to some, decimal to others.
+        ("192.0.2.7/24", "did you mean 192.0.2.0/24"),
+        ("2001:db8::1/64", "did you mean 2001:db8::/64"),
+        ("::ffff:192.0.2.1", "as IPv4"),
+        ("::ffff:192.0.2.0/120", "as IPv4"),
+        ("::ffff:0:0/96", "as IPv4"),
+        ("fe80::1%eth0", "interface"),
+        ("fe80::%eth0/64", "interface"),
+    ],
+)
+def test_what_is_no_network_is_refused_with_the_reason(text: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        read_networks(["10.0.0.0/8", text])
+
+
+def test_as_many_networks_as_may_be() -> None:
+    addresses = [f"10.0.{number}.1" for number in range(MOST + 1)]
+    assert len(read_networks(addresses[:MOST])) == MOST
+    with pytest.raises(ValidationError, match="At most 100"):
+        read_networks(addresses)
+
+
+@pytest.mark.parametrize(
+    ("address", "network", "is_in"),
+    [
+        ("192.0.2.1", "192.0.2.0/24", True),
+        ("192.0.3.1", "192.0.2.0/24", False),
+        ("2001:db8::5", "2001:db8::/32", True),
+        ("2001:db9::5", "2001:db8::/32", False),
+        ("192.0.2.1", "::/0", False),  # Of the other family.
+        ("2001:db8::5", "0.0.0.0/0", False),
+        ("fe80::1%eth0", "fe80::/10", True),  # As a link-local peer is seen.
+        ("", "0.0.0.0/0", False),
+        ("not an address", "0.0.0.0/0", False),
+        ("unix:", "::/0", False),
+    ],
+)
+def test_an_address_is_in_a_network_or_not(address: str, network: str, is_in: bool) -> None:
+    assert is_within(address, parse_networks(json.dumps([network]))) is is_in
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked", "does_cover"),
+    [
+        ((), ("10.0.0.0/8",), True),
+        ((), (), True),
+        (("10.0.0.0/8",), (), False),
+        (("10.0.0.0/8",), ("10.1.0.0/16", "10.2.3.4/32"), True),
+        (("10.0.0.0/8",), ("10.0.0.0/7",), False),
+        (("10.0.0.0/8",), ("2001:db8::/32",), False),
+        (("0.0.0.0/0", "::/0"), ("2001:db8::/32", "10.0.0.0/8"), True),
+    ],
+)
+def test_networks_cover_their_parts(
+    allowed: tuple[str, ...], asked: tuple[str, ...], does_cover: bool
+) -> None:
+    wider, narrower = Permissions(networks=allowed), Permissions(networks=asked)
+    assert wider.covers(narrower) is does_cover
+
+
+# All three together.
+
+
+def test_permissions_cover_what_is_no_wider_in_any_of_the_three() -> None:
+    some = Permissions(("public/*",), Endpoints.CHAT, ("10.0.0.0/8",))
+    assert EVERYTHING.covers(some)
+    assert some.covers(some)
+    assert not some.covers(some._replace(models=()))
+    assert not some.covers(some._replace(endpoints=Endpoints.EMBEDDINGS))
+    assert not some.covers(some._replace(networks=()))
+    assert some.covers(Permissions(("public/a",), Endpoints.READ, ("10.0.0.1/32",)))
+
+
+def test_changes_are_told_with_what_was_before() -> None:
+    some = Permissions(("public/*", "u-1/a"), Endpoints.CHAT, ("10.0.0.0/8",))
+    assert some.changes_from(EVERYTHING) == [
+        "Models: all → public/* u-1/a",
+        "Endpoints: all → chat",
+        "Networks: all → 10.0.0.0/8",
+    ]
+    assert EVERYTHING.changes_from(some)[2] == "Networks: 10.0.0.0/8 → all"
+    assert some.changes_from(some) == []
+
+
+# As a row has them.
+
+
+def test_a_row_without_bounds_has_none() -> None:
+    assert parse_models("[]") is None
+    assert parse_networks("[]") == ()
+
+
+@pytest.mark.parametrize("text", ["", "null", "{}", '"public/*"', "[1]", "[", '["10.0.0.1/8"]'])
+def test_what_cannot_be_read_opens_nothing_and_raises_nothing(text: str) -> None:
+    """A row that was spoilt must not be a key to everything, nor fail the batch it is read in."""
+    assert parse_networks(text) == NOWHERE
+    assert not is_within("10.0.0.1", NOWHERE)
+    if "10." not in text:
+        patterns = parse_models(text)
+        assert patterns is not None
+        assert "public/a" not in patterns

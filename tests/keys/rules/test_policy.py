@@ -1,0 +1,224 @@
+"""What a team's policy says of a key: when it is made, changed, handed over, or there before."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from keyportal.activity.models import AuditEvent
+from keyportal.keys.changes import Changes, change, hand_over
+from keyportal.keys.exceptions import PolicyBroken
+from keyportal.keys.models import ApiKey
+from keyportal.keys.rules.permissions import Endpoints, Permissions
+from keyportal.keys.rules.policy import breaches, widest
+from keyportal.teams.models import Role, Team, User
+from keyportal.teams.policy import NO_POLICY, Policy
+
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def key_of(team: Team, owner: User, **values: object) -> ApiKey:
+    """Not saved: only to be looked at."""
+    return ApiKey(team=team, owner=owner, **{"name": "ci-1", **values})
+
+
+def rule(team: Team, **rules: object) -> Policy:
+    """Give the team this policy."""
+    team.policy = Policy(**rules)  # type: ignore[arg-type]  # as the test gives them
+    team.save(update_fields=["policy"])
+    return team.policy  # type: ignore[no-any-return]  # a field of ours
+
+
+def days(number: float) -> object:
+    return timezone.now() + timedelta(days=number)
+
+
+def test_without_a_policy_nothing_breaks_it(team: Team, bob: User) -> None:
+    assert breaches(NO_POLICY, key_of(team, bob)) == []
+    assert widest(NO_POLICY) == Permissions()
+
+
+@pytest.mark.parametrize(
+    ("rules", "values", "told"),
+    [
+        ({"must_expire": True}, {"expires_at": None}, "Keys of this team must expire."),
+        (
+            {"longest_days": 90},
+            {"expires_at": None},
+            "Keys of this team must expire within 90 days.",
+        ),
+        ({"longest_days": 90}, {"expires_at": 92}, "Keys of this team live for at most 90 days."),
+        ({"models": ("public/*",)}, {}, "Keys of this team may call: public/*."),
+        (
+            {"models": ("public/*",)},
+            {"allowed_models": ["public/a", "u-1/a"]},
+            "Keys of this team may call: public/*.",
+        ),
+        (
+            {"endpoints": ("chat", "embeddings")},
+            {},
+            (
+                "Endpoints that keys of this team may have: "
+                "Chat and text generation only; Embeddings only."
+            ),
+        ),
+        ({"name_pattern": "prod-*"}, {}, "Names of keys in this team look like prod-*."),
+    ],
+)
+def test_each_rule_tells_what_it_asks(
+    team: Team, bob: User, rules: dict[str, object], values: dict[str, object], told: str
+) -> None:
+    if isinstance(number := values.get("expires_at"), int):
+        values = {"expires_at": days(number)}
+    policy = Policy(**rules)  # type: ignore[arg-type]  # one rule each
+    assert breaches(policy, key_of(team, bob, **values)) == [told]
+
+
+@pytest.mark.parametrize(
+    ("rules", "values"),
+    [
+        ({"must_expire": True}, {"expires_at": 4000}),
+        ({"longest_days": 90}, {"expires_at": 90.5}),  # The end of the ninetieth day.
+        ({"models": ("public/*", "u-1/a")}, {"allowed_models": ["public/small*", "u-1/a"]}),
+        ({"endpoints": ("chat",)}, {"endpoints": "chat"}),
+        ({"endpoints": ("chat",)}, {"endpoints": "read"}),  # Opens nothing that chat doesn't.
+        ({"endpoints": ("all",)}, {"endpoints": "embeddings"}),
+        ({"name_pattern": "ci-*"}, {}),
+        ({"rotation_days": 1}, {}),
+    ],
+)
+def test_what_keeps_the_rule_is_no_breach(
+    team: Team, bob: User, rules: dict[str, object], values: dict[str, object]
+) -> None:
+    if "expires_at" in values:
+        values = {"expires_at": days(values["expires_at"])}  # type: ignore[arg-type]  # a number
+    policy = Policy(**rules)  # type: ignore[arg-type]  # one rule each
+    assert breaches(policy, key_of(team, bob, **values)) == []
+
+
+def test_all_that_is_broken_is_told_at_once(team: Team, bob: User) -> None:
+    rule(team, must_expire=True, models=("public/*",), endpoints=("chat",), name_pattern="prod-*")
+    with pytest.raises(PolicyBroken) as refusal:
+        ApiKey.objects.issue(team=team, owner=bob, name="ci", permissions=Permissions())
+    assert len(refusal.value.breaches) == 4
+    assert not ApiKey.objects.exists()
+    assert not AuditEvent.objects.exists()
+
+
+def test_a_key_of_which_nothing_is_said_gets_what_the_policy_allows(
+    team: Team, bob: User, issue: Issue
+) -> None:
+    rule(team, models=("public/*",), endpoints=("read", "embeddings", "chat"))
+    key, _ = issue(bob)
+    assert key.permissions == Permissions(("public/*",), Endpoints.CHAT)
+
+
+# Who makes keys, and how many each may have.
+
+
+def test_only_as_strong_a_role_as_the_policy_says_makes_keys(
+    team: Team, alice: User, ada: User, bob: User, issue: Issue
+) -> None:
+    rule(team, creators="admin")
+    with pytest.raises(PolicyBroken, match="made by: Admin and above"):
+        issue(bob, actor=bob)
+    issue(bob, "by ada", actor=ada)
+    issue(bob, "by alice", actor=alice)
+
+
+def test_whoever_is_no_member_makes_no_key_and_is_no_operator(
+    bob: User, charlie: User, issue: Issue
+) -> None:
+    """Such as somebody whose form was on its way when they were taken out of the team."""
+    for maker in (charlie, bob):
+        bob.memberships.all().delete()
+        with pytest.raises(PolicyBroken, match="by its members"):
+            issue(maker, actor=maker)
+    assert not ApiKey.objects.exists()
+    issue(bob)  # An operator may, for whom there is no policy on makers.
+    issue(bob, "by an operator")
+
+
+def test_each_member_has_as_many_keys_as_the_policy_says(
+    team: Team, alice: User, bob: User, issue: Issue
+) -> None:
+    rule(team, keys_per_member=2)
+    key, _ = issue(bob, "one")
+    issue(bob, "two")
+    with pytest.raises(PolicyBroken, match="at most 2 keys"):
+        issue(bob, "three")
+    issue(alice, "hers")
+    key.revoke(actor=bob)
+    issue(bob, "three")
+
+
+def test_nobody_is_handed_more_than_they_may_have(
+    team: Team, alice: User, bob: User, issue: Issue
+) -> None:
+    rule(team, keys_per_member=1)
+    issue(bob, "his")
+    key, _ = issue(alice, "hers")
+    with pytest.raises(PolicyBroken, match="at most 1 keys"):
+        hand_over(key, bob, actor=alice)
+    key.refresh_from_db()
+    assert key.owner == alice
+
+
+# Of a key that was there before.
+
+
+@pytest.fixture
+def old_key(team: Team, bob: User, issue: Issue) -> ApiKey:
+    """Breaks every rule of the policy that its team has given itself since."""
+    key, _ = issue(bob, "test", actor=bob, expires_at=days(1000))
+    rule(
+        team,
+        longest_days=90,
+        models=("public/*",),
+        endpoints=("chat",),
+        name_pattern="ci-*",
+        creators=Role.ADMIN.value,
+    )
+    return key
+
+
+def test_what_is_not_touched_may_stay(old_key: ApiKey, bob: User) -> None:
+    change(old_key, Changes(description="Nightly.", tags=["ci"]), actor=bob)
+    change(old_key, Changes(name="ci-test"), actor=bob)
+    change(old_key, Changes(expires_at=days(80)), actor=bob)  # type: ignore[arg-type]  # a datetime
+    old_key.refresh_from_db()
+    assert (old_key.name, old_key.description) == ("ci-test", "Nightly.")
+    assert len(breaches(old_key.team.policy, old_key)) == 2
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        Changes(name="prod"),
+        Changes(expires_at=None),
+        Changes(expires_at=timezone.now() + timedelta(days=2000)),
+        Changes(permissions=Permissions(("u-1/a",))),
+        Changes(permissions=Permissions(endpoints=Endpoints.EMBEDDINGS)),
+    ],
+)
+def test_what_broke_the_policy_before_gets_no_leave_to_break_it_more(
+    old_key: ApiKey, bob: User, worse: Changes
+) -> None:
+    """The attacker's way around a policy: widen a key that is older than it."""
+    before = ApiKey.objects.values().get()
+    with pytest.raises(PolicyBroken) as refusal:
+        change(old_key, worse, actor=bob)
+    assert len(refusal.value.breaches) == 1
+    assert ApiKey.objects.values().get() == before
+
+
+def test_a_key_that_keeps_to_the_policy_is_not_changed_to_break_it(
+    team: Team, bob: User, issue: Issue
+) -> None:
+    rule(team, models=("public/*",))
+    key, _ = issue(bob)
+    with pytest.raises(PolicyBroken, match=r"may call: public/\*"):
+        change(key, Changes(permissions=Permissions()), actor=bob)
+    narrow = Permissions(("public/small",), networks=("10.0.0.0/8",))
+    assert change(key, Changes(permissions=narrow), actor=bob).permissions == narrow

@@ -1,0 +1,108 @@
+"""Old secrets whose time is over go by themselves, and leave a tombstone."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+
+from django.db import connection
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.keys import keystring
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rotation import Grace, bury_ended, rotate
+from keyportal.teams.models import Team, User
+
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def digest(text: str) -> bytes:
+    return keystring.digest(text.encode())
+
+
+def end_by_clock(old: str) -> None:
+    now = timezone.now()
+    Secret.objects.filter(digest=digest(old)).update(expires_at=now - timedelta(seconds=1))
+
+
+def test_a_secret_whose_time_is_over_is_buried(team: Team, bob: User, issue: Issue) -> None:
+    key, old = issue(bob, "ci")
+    new = rotate(key, Grace.HOUR, actor=bob)
+    assert bury_ended() == 0
+    end_by_clock(old)
+    assert bury_ended() == 1
+    assert bytes(Secret.objects.get().digest) == digest(new.text)
+    stone = Tombstone.objects.get()
+    assert (bytes(stone.digest), stone.is_rotated, stone.deleted_by_id) == (digest(old), True, None)
+    row = AuditEvent.objects.of(team).about(key.public_id).get(action=Action.KEY_OLD_ENDED)
+    assert (row.target, row.actor) == (f"ci ({key.public_id}): its time was over", "")
+    assert bury_ended() == 0
+
+
+def test_one_that_lasts_until_the_new_one_is_used_is_buried_then(bob: User, issue: Issue) -> None:
+    key, old = issue(bob)
+    new = rotate(key, Grace.FIRST_USE, actor=bob)
+    # That the old one is used is no reason.
+    Secret.objects.filter(digest=digest(old)).update(last_used_at=timezone.now())
+    assert bury_ended() == 0
+    Secret.objects.filter(digest=digest(new.text)).update(last_used_at=timezone.now())
+    assert bury_ended() == 1
+    assert bytes(Tombstone.objects.get().digest) == digest(old)
+
+
+def test_what_is_shown_of_a_key_stays(bob: User, issue: Issue) -> None:
+    """Its only secret, or its newest, even where that has ended: a key always has one."""
+    key, only = issue(bob)
+    end_by_clock(only)
+    assert bury_ended() == 0
+    assert ApiKey.objects.get().masked == key.masked
+
+
+def test_each_key_is_buried_for_itself(bob: User, issue: Issue) -> None:
+    for name in ("one", "two", "three"):
+        key, old = issue(bob, name)
+        rotate(key, Grace.WEEK, actor=bob)
+        if name != "two":
+            end_by_clock(old)
+    assert bury_ended() == 2
+    assert Secret.objects.filter(key__name="two").count() == 2
+
+
+def test_it_stops_when_it_is_told_to(bob: User, issue: Issue) -> None:
+    for name in ("one", "two"):
+        key, old = issue(bob, name)
+        rotate(key, Grace.WEEK, actor=bob)
+        end_by_clock(old)
+    answers = iter([True, False])
+    assert bury_ended(may_go_on=lambda: next(answers)) == 1
+    assert Tombstone.objects.count() == 1
+
+
+def test_a_crowd_buries_each_once_while_keys_are_rotated_and_deleted(
+    transactional_db: None, bob: User, issue: Issue
+) -> None:
+    keys = []
+    for number in range(4):
+        key, old = issue(bob, f"key {number}")
+        rotate(key, Grace.WEEK, actor=bob)
+        end_by_clock(old)
+        keys.append(key)
+    acts = [bury_ended, bury_ended, lambda: keys[0].revoke(actor=bob), bury_ended]
+    acts.append(lambda: rotate(keys[1], Grace.NOW, actor=bob))
+    gate = Barrier(len(acts))
+
+    def run(act: Callable[[], object]) -> None:
+        gate.wait(timeout=30)
+        try:
+            act()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(acts)) as crowd:
+        list(crowd.map(run, acts))
+    # Two of the deleted key, two of the one that was rotated, and one of each other.
+    assert Tombstone.objects.count() == 6
+    assert Secret.objects.count() == 3
+    ended = AuditEvent.objects.filter(action=Action.KEY_OLD_ENDED)
+    assert ended.count() == len({row.public_id for row in ended})

@@ -1,0 +1,241 @@
+"""What can be said of a new key beyond its name, and what the team's policy makes of it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.exceptions import PolicyBroken
+from keyportal.keys.forms.create import CreateForm
+from keyportal.keys.models import ApiKey, Preset
+from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions
+from keyportal.teams.models import Team, User
+from keyportal.teams.policy import Policy
+
+pytestmark = pytest.mark.any_database
+
+CREATE = "/teams/u-8105f7322477/keys/create/"
+HTMX = {"HX-Request": "true"}
+STRICT = Policy(longest_days=90, models=("public/*",), endpoints=("chat", "read"))
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+@pytest.fixture
+def preset(team: Team) -> Preset:
+    return Preset.objects.create(
+        team=team,
+        name="CI job",
+        endpoints=Endpoints.CHAT,
+        allowed_models=["public/small"],
+        networks=["192.0.2.0/24"],
+        lifetime_days=30,
+    )
+
+
+def lives_for(key: ApiKey, days: int) -> bool:
+    left = key.expires_at - timezone.now() if key.expires_at else timedelta()
+    return timedelta(days=days, minutes=-5) < left <= timedelta(days=days)
+
+
+def test_each_form_carries_a_mark_of_its_own(team: Team) -> None:
+    marks = {CreateForm(team=team)["nonce"].value() for _ in range(3)}
+    assert len(marks) == 3
+    assert all(len(mark) >= 20 for mark in marks)
+
+
+def test_a_name_alone_is_enough(sign_in: SignIn, bob: User) -> None:
+    assert sign_in(bob).post(CREATE, {"name": "nightly"}).status_code == 200
+    key = ApiKey.objects.get()
+    assert (key.expires_at, key.permissions, key.description) == (None, EVERYTHING, "")
+
+
+def test_a_name_alone_gets_what_the_policy_suggests(sign_in: SignIn, bob: User) -> None:
+    Team.objects.update(policy=STRICT)
+    assert sign_in(bob).post(CREATE, {"name": "nightly"}).status_code == 200
+    key = ApiKey.objects.get()
+    assert key.permissions == Permissions(("public/*",), Endpoints.CHAT)
+    assert lives_for(key, 90)
+
+
+def test_everything_can_be_said(sign_in: SignIn, bob: User) -> None:
+    asked = {
+        "name": "nightly",
+        "lifetime": "30",
+        "description": "The nightly report,\nof finance.",
+        "endpoints": "embeddings",
+        "models": "public/*",
+        "networks": "192.0.2.0/24 2001:db8::/32",
+    }
+    sign_in(bob).post(CREATE, asked)
+    key = ApiKey.objects.get()
+    networks = ("192.0.2.0/24", "2001:db8::/32")
+    assert key.permissions == Permissions(("public/*",), Endpoints.EMBEDDINGS, networks)
+    assert key.description == "The nightly report,\nof finance."
+    assert lives_for(key, 30)
+
+
+def test_the_form_is_as_short_as_it_was(sign_in: SignIn, bob: User, team: Team) -> None:
+    text = sign_in(bob).get(CREATE, headers=HTMX).content.decode()
+    assert "Template" not in text
+    assert '<details class="more">' in text
+    assert "never" in text
+
+
+# Templates.
+
+
+def test_a_template_gives_permissions_and_lifetime(
+    sign_in: SignIn, bob: User, preset: Preset
+) -> None:
+    client = sign_in(bob)
+    assert "CI job</option>" in client.get(CREATE).content.decode()
+    sent = {"name": "nightly", "preset": str(preset.pk), "lifetime": "", "endpoints": ""}
+    client.post(CREATE, sent)
+    key = ApiKey.objects.get()
+    assert key.permissions == preset.permissions
+    assert lives_for(key, 30)
+
+
+def test_what_is_typed_counts_more_than_the_template(
+    sign_in: SignIn, bob: User, preset: Preset
+) -> None:
+    sent = {"name": "nightly", "preset": str(preset.pk), "lifetime": "7", "models": "public/large"}
+    sign_in(bob).post(CREATE, sent)
+    key = ApiKey.objects.get()
+    assert key.allowed_models == ["public/large"]
+    assert key.endpoints == Endpoints.CHAT
+    assert lives_for(key, 7)
+
+
+def test_a_star_that_is_typed_counts_more_than_the_models_of_the_template(
+    sign_in: SignIn, bob: User, preset: Preset
+) -> None:
+    sent = {"name": "nightly", "preset": str(preset.pk), "lifetime": "7", "models": " * "}
+    sign_in(bob).post(CREATE, sent)
+    assert ApiKey.objects.get().permissions == preset.permissions._replace(models=())
+
+
+def test_another_teams_template_can_not_be_chosen(
+    sign_in: SignIn, bob: User, other_team: Team, preset: Preset
+) -> None:
+    theirs = Preset.objects.create(team=other_team, name="theirs-alone")
+    client = sign_in(bob)
+    assert "theirs-alone" not in client.get(CREATE).content.decode()
+    for number in (str(theirs.pk), "99999", "x"):
+        response = client.post(CREATE, {"name": "nightly", "preset": number})
+        assert response.status_code == 422
+        assert "preset" in response.context["form"].errors
+    assert not ApiKey.objects.exists()
+
+
+def test_a_template_that_the_policy_now_forbids_says_so_itself(
+    sign_in: SignIn, bob: User, preset: Preset
+) -> None:
+    Team.objects.update(policy=Policy(longest_days=7, models=("secret/*",)))
+    response = sign_in(bob).post(CREATE, {"name": "nightly", "preset": str(preset.pk)})
+    assert response.status_code == 422
+    assert response.context["form"].errors["preset"] == [
+        "Keys of this team live for at most 7 days.",
+        "Keys of this team may call: secret/*.",
+    ]
+    assert not ApiKey.objects.exists()
+
+
+# The policy, against whoever writes the request by hand.
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({"models": "public/* secret/x"}, "models"),
+        ({"models": "*"}, ""),  # No bound at all, so the policy's.
+        ({"models": "p*"}, "models"),
+        ({"endpoints": "all"}, "endpoints"),
+        ({"endpoints": "embeddings"}, "endpoints"),
+        ({"endpoints": "read"}, ""),
+        ({"lifetime": "never"}, "lifetime"),
+        ({"lifetime": "365"}, "lifetime"),
+        ({"lifetime": "91"}, "lifetime"),
+        ({"lifetime": "date", "end_date": "2199-01-01"}, "end_date"),
+        ({"lifetime": "date"}, "end_date"),
+        ({"expires_at": "2199-01-01"}, ""),  # No field of the form.
+        ({"permissions": "all"}, ""),
+    ],
+)
+def test_no_crafted_form_goes_beyond_the_policy(
+    sign_in: SignIn, bob: User, sent: dict[str, str], field: str
+) -> None:
+    Team.objects.update(policy=STRICT)
+    response = sign_in(bob).post(CREATE, {"name": "nightly"} | sent)
+    if field:
+        assert response.status_code == 422
+        assert list(response.context["form"].errors) == [field]
+        assert not ApiKey.objects.exists()
+        return
+    key = ApiKey.objects.get()
+    assert Permissions(STRICT.models, Endpoints.CHAT).covers(key.permissions)
+    assert lives_for(key, 90)
+
+
+def test_a_date_just_beyond_the_policy_is_told_beside_the_date(sign_in: SignIn, bob: User) -> None:
+    Team.objects.update(policy=STRICT)
+    day = str(timezone.now().date() + timedelta(days=92))
+    response = sign_in(bob).post(CREATE, {"name": "a", "lifetime": "date", "end_date": day})
+    assert list(response.context["form"].errors) == ["end_date"]
+    day = str(timezone.now().date() + timedelta(days=90))
+    response = sign_in(bob).post(CREATE, {"name": "a", "lifetime": "date", "end_date": day})
+    assert response.status_code == 200
+
+
+def test_the_pattern_of_names_is_shown_and_kept(sign_in: SignIn, bob: User) -> None:
+    Team.objects.update(policy=Policy(name_pattern="ci-*"))
+    client = sign_in(bob)
+    assert "<code>ci-*</code>" in client.get(CREATE).content.decode()
+    response = client.post(CREATE, {"name": "nightly"})
+    expected = ["Names of keys in this team look like ci-*."]
+    assert response.context["form"].errors["name"] == expected
+    assert client.post(CREATE, {"name": "ci-nightly"}).status_code == 200
+
+
+def test_who_has_as_many_keys_as_a_member_may_is_told_before_typing(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue
+) -> None:
+    Team.objects.update(policy=Policy(keys_per_member=1))
+    issue(bob, "mine")
+    client = sign_in(bob)
+    told = "Each member of this team has at most 1 keys."
+    text = client.get(CREATE).content.decode()
+    assert told in text
+    assert "create-ok" not in text
+    response = client.post(CREATE, {"name": "another"})
+    assert response.status_code == 422
+    assert told in response.content.decode()
+    assert sign_in(alice).post(CREATE, {"name": "hers"}).status_code == 200
+
+
+def test_a_policy_that_came_while_the_form_was_filled_holds(
+    sign_in: SignIn, bob: User, team: Team
+) -> None:
+    form = CreateForm({"name": "nightly"}, team=team)
+    assert form.is_valid()
+    Team.objects.update(policy=STRICT)
+    with pytest.raises(PolicyBroken, match="Keys of this team must expire"):
+        ApiKey.objects.issue(team=team, owner=bob, actor=bob, **form.asked)
+    assert not ApiKey.objects.exists()
+
+
+def test_what_is_refused_stays_in_the_form_and_makes_no_event(sign_in: SignIn, bob: User) -> None:
+    Team.objects.update(policy=STRICT)
+    text = (
+        sign_in(bob)
+        .post(CREATE, {"name": "a", "models": "secret/x", "description": "<i>"}, headers=HTMX)
+        .content.decode()
+    )
+    assert '<details class="more" open>' in text
+    assert "secret/x</textarea>" in text
+    assert "&lt;i&gt;</textarea>" in text
+    assert not AuditEvent.objects.filter(action=Action.KEY_CREATED).exists()

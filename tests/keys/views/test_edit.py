@@ -1,0 +1,590 @@
+"""Changing a key in the portal: what each form does, and who may not."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.changes import disable
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rules.permissions import Endpoints, Permissions
+from keyportal.leaks import handling
+from keyportal.leaks.reports import Found, Report
+from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.policy import Policy
+from tests.forms import sent
+
+pytestmark = pytest.mark.any_database
+
+KEYS = "/teams/u-8105f7322477/keys/"
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+# Each view with a form that does something, as a browser sends it.
+FORMS: dict[str, dict[str, object]] = {
+    "permissions": {"scope": "chosen", "patterns": "public/*", "endpoints": "chat"},
+    "edit": {"name": "weekly", "description": "Runs on Sundays", "tags": "ci, batch"},
+    "expiry": {"lifetime": "30"},
+    "hand-over": {"owner": "ada"},
+    "disable": {},
+    "enable": {},
+    "rotate": {"grace": "now"},
+    "end-old": {},
+}
+ASKING = sorted(FORMS)
+
+
+def address(key: ApiKey, what: str) -> str:
+    return f"{KEYS}{key.public_id}/{what}/"
+
+
+def form_of(what: str) -> dict[str, object]:
+    form = FORMS[what]
+    if what == "hand-over":
+        return {"owner": User.objects.get(username="ada").pk}
+    return form
+
+
+def state(key: ApiKey) -> list[Any]:
+    """All that is kept of a key and its secrets, and how much was told of it."""
+    found = [
+        *ApiKey.objects.filter(pk=key.pk).values(),
+        *Secret._base_manager.filter(key=key).values(),
+    ]
+    return [*found, AuditEvent.objects.about(key.public_id).count()]
+
+
+def told(key: ApiKey, action: Action) -> str:
+    event = AuditEvent.objects.about(key.public_id).get(action=action)
+    assert (event.actor, event.address) == ("bob", "127.0.0.1")
+    return event.target
+
+
+# Each of them alike.
+
+
+@pytest.mark.parametrize("what", ASKING)
+def test_the_question_is_a_fragment_for_htmx_and_a_page_without(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
+) -> None:
+    key, _ = issue(bob, "<script>nightly")
+    client = sign_in(bob)
+    before = state(key)
+    page, fragment = client.get(address(key, what)), client.get(address(key, what), headers=HTMX)
+    assert page.content.lstrip().startswith(b"<!doctype html>")
+    assert fragment.content.lstrip().startswith(b"<article id=")
+    for response in (page, fragment):
+        assert response.status_code == 200
+        assert "HX-Request" in response["Vary"]
+        assert "&lt;script&gt;nightly" in response.content.decode()
+        assert "<script>nightly" not in response.content.decode()
+    assert f'hx-post="{address(key, what)}"' in fragment.content.decode()
+    assert f'hx-post="{address(key, what)}"' not in page.content.decode()
+    assert state(key) == before
+
+
+@pytest.mark.parametrize("what", sorted(FORMS.keys() - {"rotate"}))
+def test_done_closes_the_dialog_or_leads_back_to_the_key(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
+) -> None:
+    client = sign_in(bob)
+    first, _ = issue(bob, "<b>first")
+    fragment = client.post(address(first, what), form_of(what), headers=HTMX)
+    assert fragment.status_code == 204
+    events = json.loads(fragment["HX-Trigger"])
+    assert [*events] == ["keys-changed", "dialog-close", "told"]
+    assert events["told"]
+    second, _ = issue(bob, "<b>second")
+    page = client.post(address(second, what), form_of(what) | name_of(what), follow=True)
+    assert page.redirect_chain == [(f"{KEYS}{second.public_id}/", 302)]
+    assert 'class="message success" role="status"' in page.content.decode()
+    assert "<b>second" not in page.content.decode()
+
+
+def name_of(what: str) -> dict[str, object]:
+    return {"name": "<b>renamed"} if what == "edit" else {}
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize("what", ASKING)
+def test_member_may_not_change_anothers(
+    sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue, what: str, method: str
+) -> None:
+    key, _ = issue(alice)
+    before = state(key)
+    answer = getattr(sign_in(bob), method)(address(key, what), form_of(what))
+    assert answer.status_code == 403
+    assert "belongs to someone else" in answer.content.decode()
+    assert state(key) == before
+
+
+@pytest.mark.parametrize("what", sorted(FORMS))
+def test_viewer_is_refused_with_the_reason(
+    sign_in: SignIn, ada: User, vera: User, issue: Issue, what: str
+) -> None:
+    key, _ = issue(ada)
+    ApiKey.objects.filter(pk=key.pk).update(owner=vera)
+    before = state(key)
+    answer = sign_in(vera).post(address(key, what), form_of(what))
+    assert answer.status_code == 403
+    assert "This needs the role Member" in answer.content.decode()
+    assert state(key) == before
+
+
+@pytest.mark.parametrize("what", sorted(FORMS))
+def test_outsiders_get_404_under_either_team(
+    sign_in: SignIn, ada: User, bob: User, charlie: User, issue: Issue, what: str
+) -> None:
+    key, _ = issue(bob)
+    before = state(key)
+    client = sign_in(charlie)
+    for slug in ("u-8105f7322477", "u-0000000000cc"):
+        path = f"/teams/{slug}/keys/{key.public_id}/{what}/"
+        assert client.post(path, form_of(what)).status_code == 404
+    assert state(key) == before
+
+
+@pytest.mark.parametrize("what", sorted(FORMS))
+def test_a_key_that_is_gone_is_told_kindly(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
+) -> None:
+    key, _ = issue(bob, "nightly")
+    path = address(key, what)
+    form = form_of(what)
+    key.revoke(actor=bob)
+    response = sign_in(bob).post(path, form, headers=HTMX)
+    assert response.status_code == 404
+    assert response.content.lstrip().startswith(b'<article id="gone"')
+    assert f"{KEYS}{key.public_id}/receipt/" in response.content.decode()
+
+
+@pytest.mark.parametrize("what", sorted(FORMS))
+def test_admin_changes_the_key_of_another(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
+) -> None:
+    key, _ = issue(bob)
+    if what == "enable":
+        ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner")
+    before = state(key)
+    assert sign_in(ada).post(address(key, what), form_of(what)).status_code in {200, 302}
+    assert (state(key) != before) or what == "end-old"  # There is no old one.
+
+
+# What it may do.
+
+
+def test_permissions_are_narrowed_and_told(
+    sign_in: SignIn, bob: User, model: ServedModel, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    form = {
+        "scope": "chosen",
+        "models": [model.name],
+        "patterns": "public/*\r\n  public/x, other\r\n",
+        "endpoints": "embeddings",
+        "networks": "192.0.2.0/24\r\n2001:db8::1",
+    }
+    assert sign_in(bob).post(address(key, "permissions"), form, headers=HTMX).status_code == 204
+    key.refresh_from_db()
+    models = ("other", "public/*", "public/x", model.name)
+    networks = ("192.0.2.0/24", "2001:db8::1/128")
+    assert key.permissions == Permissions(models, Endpoints.EMBEDDINGS, networks)
+    text = " ".join(
+        AuditEvent.objects.about(key.public_id)
+        .filter(action=Action.KEY_CHANGED)
+        .values_list("target", flat=True)
+    )
+    for phrase in ("Models: all → other public/* public/x", "Endpoints: all → embeddings"):
+        assert phrase in text
+
+
+def test_the_form_shows_what_the_key_may_do_now(
+    sign_in: SignIn, bob: User, model: ServedModel, issue: Issue
+) -> None:
+    now = Permissions(("public/*", model.name), Endpoints.CHAT, ("192.0.2.0/24",))
+    key, _ = issue(bob, permissions=now)
+    client = sign_in(bob)
+    response = client.get(address(key, "permissions"), headers=HTMX)
+    form = response.context["form"]
+    assert [form[name].value() for name in ("scope", "models", "patterns")] == [
+        "chosen",
+        [model.name],
+        "public/*",
+    ]
+    sent = {name: form[name].value() for name in form.fields}
+    assert client.post(address(key, "permissions"), sent, headers=HTMX).status_code == 204
+    key.refresh_from_db()
+    assert key.permissions == now
+    assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
+
+
+def test_all_models_forgets_what_was_chosen_before(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, actor=bob, permissions=Permissions(("public/*",)))
+    form = {"scope": "all", "patterns": "public/*", "endpoints": "all"}
+    assert sign_in(bob).post(address(key, "permissions"), form).status_code == 302
+    key.refresh_from_db()
+    assert key.permissions == Permissions()
+
+
+@pytest.mark.parametrize(
+    ("typed", "complaint"),
+    [
+        ({"patterns": ""}, "Choose a model, or write a pattern."),
+        ({"patterns": "a*b*c*d*e"}, "has more than three stars."),
+        ({"networks": "192.0.2.1/24"}, "did you mean 192.0.2.0/24?"),
+        ({"networks": "home"}, "is no address and no network"),
+        ({"models": ["foreign/model"]}, "is not one of the available choices"),
+        ({"endpoints": "everything"}, "is not one of the available choices"),
+        ({"scope": "nonsense"}, "is not one of the available choices"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_the_dialog(
+    sign_in: SignIn, bob: User, issue: Issue, typed: dict[str, object], complaint: str
+) -> None:
+    key, _ = issue(bob)
+    before = state(key)
+    response = sign_in(bob).post(
+        address(key, "permissions"), FORMS["permissions"] | typed, headers=HTMX
+    )
+    assert response.status_code == 422
+    assert complaint in response.content.decode()
+    assert state(key) == before
+
+
+def test_models_of_other_teams_are_not_offered(
+    sign_in: SignIn, bob: User, other_team: Team, model: ServedModel, issue: Issue
+) -> None:
+    ServedModel.objects.create(name="u-0000000000cc/secret", team=other_team)
+    key, _ = issue(bob)
+    text = sign_in(bob).get(address(key, "permissions")).content.decode()
+    assert model.name in text
+    assert "u-0000000000cc/secret" not in text
+
+
+def test_the_policy_is_told_in_the_dialog(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    rules = Policy(models=("public/*",), name_pattern="ci-*", longest_days=30)
+    Team.objects.update(policy=rules)
+    key, _ = issue(bob, "ci-1", actor=bob, expires_at=timezone.now() + timedelta(days=9))
+    client = sign_in(bob)
+    for what, form, complaint in (
+        ("permissions", {"scope": "chosen", "patterns": "other/x", "endpoints": "all"}, "may call"),
+        ("edit", {"name": "nightly"}, "look like ci-*"),
+        ("expiry", {"lifetime": "date", "end_date": in_days(60)}, "at most 30 days"),
+        ("expiry", {"lifetime": "never"}, "not one of the available choices"),
+    ):
+        response = client.post(address(key, what), form, headers=HTMX)
+        assert response.status_code == 422
+        assert complaint in response.content.decode()
+
+
+# What it is called.
+
+
+def test_name_description_and_tags_are_changed_and_told(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, "nightly")
+    form = {"name": " weekly ", "description": "One\r\nTwo ", "tags": "ci, , Batch CI"}
+    assert sign_in(bob).post(address(key, "edit"), form, headers=HTMX).status_code == 204
+    key.refresh_from_db()
+    assert (key.name, key.description, key.tags) == ("weekly", "One\nTwo", ["ci", "Batch"])
+    text = told(key, Action.KEY_CHANGED)
+    assert "Name: nightly → weekly" in text
+    assert "Tags: none → ci, Batch" in text
+
+
+@pytest.mark.parametrize("field", ["name", "description", "tags"])
+def test_no_key_is_kept_where_all_can_read_it(
+    sign_in: SignIn, bob: User, issue: Issue, field: str
+) -> None:
+    key, plaintext = issue(bob)
+    form = FORMS["edit"] | {field: f"x {plaintext}"[:64] if field == "name" else plaintext}
+    response = sign_in(bob).post(address(key, "edit"), form, headers=HTMX)
+    assert response.status_code == 422
+    assert "Never keep a key" in response.content.decode()
+    key.refresh_from_db()
+    assert (key.name, key.description, key.tags) == ("test-key", "", [])
+
+
+@pytest.mark.parametrize("field", ["patterns", "networks"])
+def test_no_key_is_kept_among_permissions(
+    sign_in: SignIn, bob: User, issue: Issue, field: str
+) -> None:
+    key, plaintext = issue(bob)
+    form = FORMS["permissions"] | {field: plaintext}
+    response = sign_in(bob).post(address(key, "permissions"), form, headers=HTMX)
+    assert response.status_code == 422
+    assert "Never keep a key" in response.content.decode()
+    assert ApiKey.objects.get().permissions == Permissions()
+
+
+@pytest.mark.parametrize(
+    ("typed", "complaint"),
+    [
+        ({"name": ""}, "Give the key a name."),
+        ({"name": "taken"}, "A key with this name already exists in the team."),
+        ({"name": "a\u202eb"}, "printable characters"),
+        ({"description": "a\u202eb"}, "printable characters"),
+        ({"description": "x" * 501}, "at most 500 characters"),
+        ({"tags": "a\u200bb"}, "printable characters"),
+        ({"tags": "x" * 33}, "longer than 32 characters"),
+        ({"tags": " ".join("abcdefghijklmnopqrstu")}, "At most 20 tags."),
+    ],
+)
+def test_a_bad_edit_is_told_and_changes_nothing(
+    sign_in: SignIn, bob: User, issue: Issue, typed: dict[str, object], complaint: str
+) -> None:
+    issue(bob, "taken")
+    key, _ = issue(bob, "nightly")
+    before = state(key)
+    response = sign_in(bob).post(address(key, "edit"), FORMS["edit"] | typed, headers=HTMX)
+    assert response.status_code == 422
+    assert complaint in response.content.decode()
+    assert state(key) == before
+
+
+def test_markup_in_name_description_and_tags_is_text(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    evil = "<script>alert(1)</script>"
+    client = sign_in(bob)
+    form = {"name": evil, "description": evil, "tags": "<script>x"}
+    page = client.post(address(key, "edit"), form, follow=True).content.decode()
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 3
+    assert "<script>alert" not in page
+    assert "<script>x" not in page
+    for what in ASKING:
+        assert "<script>alert" not in client.get(address(key, what)).content.decode()
+
+
+# When it ends.
+
+
+def in_days(count: int) -> str:
+    return str(timezone.now().date() + timedelta(days=count))
+
+
+def test_an_end_is_set_moved_and_taken_away(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    client = sign_in(bob)
+    ends = []
+    for form in (
+        {"lifetime": "date", "end_date": in_days(5)},
+        {"lifetime": "7"},
+        {"lifetime": "never"},
+    ):
+        assert client.post(address(key, "expiry"), form, headers=HTMX).status_code == 204
+        key.refresh_from_db()
+        ends.append(key.expires_at)
+    assert str(ends[0]) == f"{in_days(5)} 23:59:59+00:00"
+    assert ends[1]
+    assert ends[1].date() == timezone.now().date() + timedelta(days=7)
+    assert ends[2] is None
+    events = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_CHANGED)
+    assert "Expires: none" in events.earliest("pk").target
+    assert events.latest("pk").target.endswith("→ none")
+
+
+def test_the_form_keeps_an_end_to_the_second(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    end = datetime(timezone.now().year + 1, 5, 6, 7, 8, 9, tzinfo=UTC)
+    key, _ = issue(bob, expires_at=end)
+    client = sign_in(bob)
+    form = client.get(address(key, "expiry"), headers=HTMX).context["form"]
+    assert form["lifetime"].value() == "date"
+    sent = {"lifetime": "date", "end_date": f"{end:%Y-%m-%d}"}
+    assert client.post(address(key, "expiry"), sent, headers=HTMX).status_code == 204
+    key.refresh_from_db()
+    assert key.expires_at == end
+    assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
+
+
+def test_a_key_that_expired_must_get_another_day(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob, actor=bob, expires_at=timezone.now() - timedelta(days=2))
+    client = sign_in(bob)
+    assert "expired at" in client.get(address(key, "expiry"), headers=HTMX).content.decode()
+    sent = {"lifetime": "date", "end_date": in_days(-2)}
+    assert client.post(address(key, "expiry"), sent, headers=HTMX).status_code == 422
+    assert client.post(address(key, "expiry"), {"lifetime": "7"}).status_code == 302
+    key.refresh_from_db()
+    assert not key.has_expired
+
+
+def test_the_end_of_a_key_that_was_over_is_none_that_its_form_showed(
+    sign_in: SignIn, bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended today, at noon: who types today means the end of the day."""
+    noon = datetime(timezone.now().year + 1, 5, 6, 12, tzinfo=UTC)
+    monkeypatch.setattr(timezone, "now", lambda: noon + timedelta(hours=1))
+    key, _ = issue(bob, actor=bob, expires_at=noon)
+    client, path = sign_in(bob), address(key, "expiry")
+    opened = client.get(path, headers=HTMX)
+    assert "expired at" in opened.content.decode()
+    typed = sent(opened, lifetime="date", end_date=f"{noon:%Y-%m-%d}")
+    assert client.post(path, typed, headers=HTMX).status_code == 204
+    key.refresh_from_db()
+    assert key.expires_at == noon.replace(hour=23, minute=59, second=59)
+
+
+# Whose it is.
+
+
+def test_handed_over_it_is_the_others(sign_in: SignIn, ada: User, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    client = sign_in(bob)
+    assert client.post(address(key, "hand-over"), {"owner": ada.pk}).status_code == 302
+    key.refresh_from_db()
+    assert key.owner == ada
+    assert "bob → ada" in told(key, Action.KEY_HANDED_OVER)
+    assert client.get(address(key, "edit")).status_code == 403
+
+
+def test_only_who_could_own_a_key_is_offered(
+    sign_in: SignIn, alice: User, bob: User, vera: User, charlie: User, ada: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    User.objects.filter(pk=ada.pk).update(is_active=False)
+    client = sign_in(bob)
+    form = client.get(address(key, "hand-over")).context["form"]
+    assert [*form.fields["owner"].queryset] == [alice]
+    for user in (vera, charlie, ada, bob):
+        response = client.post(address(key, "hand-over"), {"owner": user.pk}, headers=HTMX)
+        assert response.status_code == 422
+        assert "no member of this team who could own a key" in response.content.decode()
+    key.refresh_from_db()
+    assert key.owner == bob
+
+
+def test_who_has_enough_keys_gets_no_more(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
+    issue(ada, "hers")
+    key, _ = issue(bob)
+    Team.objects.update(policy=Policy(keys_per_member=1))
+    response = sign_in(bob).post(address(key, "hand-over"), {"owner": ada.pk}, headers=HTMX)
+    assert response.status_code == 422
+    assert "at most 1 keys" in response.content.decode()
+
+
+def test_without_anybody_else_it_says_so(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    text = sign_in(bob).get(address(key, "hand-over"), headers=HTMX).content.decode()
+    assert "Nobody else in Acme could own" in text
+    assert "<select" not in text
+
+
+# Whether it works.
+
+
+def test_disabled_and_enabled_again(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    client = sign_in(bob)
+    for _ in range(2):
+        assert client.post(address(key, "disable"), headers=HTMX).status_code == 204
+    key.refresh_from_db()
+    assert key.disabled_at
+    assert told(key, Action.KEY_DISABLED)
+    assert f'action="{address(key, "enable")}"' in (
+        client.get(f"{KEYS}{key.public_id}/").content.decode()
+    )
+    for _ in range(2):
+        assert client.post(address(key, "enable"), headers=HTMX).status_code == 204
+    assert ApiKey.objects.get(disabled_at=None) == key
+    assert told(key, Action.KEY_ENABLED)
+
+
+def test_a_leaked_key_wears_a_banner_with_a_way_to_rotate(
+    sign_in: SignIn, bob: User, vera: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    ApiKey.objects.update(reported_at=timezone.now())
+    path = f"{KEYS}{key.public_id}/"
+    assert "Rotate now" in sign_in(bob).get(path).content.decode()
+    text = sign_in(vera).get(path).content.decode()
+    assert "This key has leaked" in text
+    assert "/rotate/" not in text
+
+
+ANYWAY = "Enable anyway"
+
+
+def test_a_leaked_secret_is_enabled_by_nobody_who_is_not_told_what_that_does(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    disable(key, actor=bob)
+    client, path = sign_in(bob), address(key, "enable")
+    page = f"{KEYS}{key.public_id}/"
+    # At first it is enabled with one click. That page is still open when the key is reported.
+    opened = client.get(page)
+    assert f'method="post" action="{path}"' in opened.content.decode()
+    handling.report(Report([Found(text)]))
+    assert f'method="post" action="{path}"' not in client.get(page).content.decode()
+    before = state(key)
+    for headers in (HTMX, {}):
+        asked = client.get(path, headers=headers)
+        refused = client.post(path, headers=headers)
+        assert (asked.status_code, refused.status_code) == (200, 422)
+        for question in (asked, refused):
+            text = question.content.decode()
+            assert "whoever found it can call with it" in text
+            assert "with which the key works at once" not in text  # Its owner had disabled it.
+            assert text.index(ANYWAY) < text.index("Rotate instead")
+            assert 'class="secondary danger" type="submit" form="enable-form"' in text
+    assert state(key) == before
+    done = client.post(path, sent(refused), follow=True)
+    assert done.redirect_chain == [(page, 302)]
+    key.refresh_from_db()
+    assert key.disabled_at is None
+    assert key.reported_at is not None
+
+
+def test_of_a_key_that_a_report_disabled_the_page_offers_its_rotation_first(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    handling.report(Report([Found(text)]))
+    client = sign_in(bob)
+    page = client.get(f"{KEYS}{key.public_id}/").content.decode()
+    assert "Rotate it: the secret that others know ends, and the key works again" in page
+    assert 'class="primary" type="submit" id="open-rotate">Rotate<' in page
+    assert 'class="secondary danger" type="submit" id="open-disable">Enable anyway<' in page
+    assert 'title="It is refused until it is rotated."' in page
+    question = client.get(address(key, "enable"), headers=HTMX).content.decode()
+    assert "you get a new one, with which the key works at once" in question
+    assert '<button type="submit" autofocus>Rotate instead</button>' in question
+
+
+def test_a_managed_key_that_has_leaked_is_its_owners_to_rotate_only(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    disable(key, actor=ada)
+    handling.report(Report([Found(text)]))
+    client = sign_in(bob)
+    assert "Enable anyway" not in client.get(f"{KEYS}{key.public_id}/").content.decode()
+    refused = client.post(address(key, "enable"), {"leak": "known"})
+    assert refused.status_code == 403
+    assert "An admin manages this key" in refused.content.decode()
+    assert ANYWAY in sign_in(ada).get(address(key, "enable")).content.decode()
+
+
+def test_who_left_the_team_meanwhile_changes_nothing(
+    sign_in: SignIn, bob: User, ada: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    client = sign_in(bob)
+    before = state(key)
+    Membership.objects.filter(user=bob).delete()
+    for what in FORMS:
+        assert client.post(address(key, what), form_of(what)).status_code == 404
+    assert state(key) == before

@@ -1,0 +1,373 @@
+"""The Health page: which keys want looking at, and why."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import resolve
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from keyportal.activity import addresses
+from keyportal.activity.addresses import new_networks
+from keyportal.activity.models import Tombstone
+from keyportal.activity.periods import Step
+from keyportal.activity.sightings import Look
+from keyportal.activity.usage import Call, UsageDay
+from keyportal.catalog.models import ServedModel
+from keyportal.keys.health import ACTS, MENDING, Finding
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.views.health import health
+from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.policy import Policy
+
+HEALTH = "/teams/u-8105f7322477/health/"
+KEYS = "/teams/u-8105f7322477/keys/"
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def ago(days: float) -> Any:
+    return timezone.now() - timedelta(days=days)
+
+
+@pytest.fixture
+def good(bob: User, issue: Issue) -> ApiKey:
+    """A key with nothing to find: used now, made long ago, and it ends."""
+    key, _ = issue(bob, "good", expires_at=ago(-30))
+    ApiKey.objects.update(created_at=ago(200))
+    Secret.objects.update(last_used_at=ago(0), created_at=ago(200))
+    return key
+
+
+def found(team: Team) -> set[str]:
+    """What is found of the only key of the team."""
+    page = health(team, ApiKey.objects.of(team), "", None)
+    labels = dict(zip(Finding.labels, Finding.values, strict=True))
+    return {labels[told.label] for row in page.rows for told in row.told}
+
+
+def use(team: Team, key: ApiKey, *models: str, days: float = 1) -> None:
+    for model in models:
+        UsageDay.objects.create(
+            owner_id=7,
+            start=Step.DAY.floor(ago(days)),
+            team_slug=team.slug,
+            public_id=key.public_id,
+            model=model,
+            requests=1,
+        )
+
+
+def call(team: Team, public_id: str, address: str | None, days: float) -> None:
+    Call.objects.create(
+        owner_id=7,
+        started_at=ago(days),
+        team_slug=team.slug,
+        public_id=public_id,
+        address=address,
+        status=200,
+        duration_ms=1,
+    )
+
+
+def test_all_is_well(sign_in: SignIn, ada: User, team: Team, good: ApiKey) -> None:
+    assert found(team) == set()
+    assert "All is well." in sign_in(ada).get(HEALTH).content.decode()
+
+
+def test_a_key_that_nothing_calls_is_idle(team: Team, good: ApiKey) -> None:
+    Secret.objects.update(last_used_at=ago(89))
+    assert found(team) == set()
+    Secret.objects.update(last_used_at=ago(91))
+    assert found(team) == {"idle"}
+    Secret.objects.update(last_used_at=None)
+    assert found(team) == {"idle"}
+    ApiKey.objects.update(created_at=ago(89))
+    assert found(team) == set()
+
+
+def test_a_key_that_was_rotated_is_not_idle_for_it(team: Team, bob: User, good: ApiKey) -> None:
+    """Its new secret was not used yet; the one that it had was."""
+    rotate(good, Grace.NOW, actor=bob)
+    assert found(team) == set()
+    Tombstone.objects.update(last_used_at=ago(91))
+    assert found(team) == {"idle"}
+
+
+def test_a_key_that_is_refused_anyway_is_not_idle(team: Team, good: ApiKey) -> None:
+    Secret.objects.update(last_used_at=ago(91))
+    ApiKey.objects.update(disabled_at=ago(0), disabled_by="owner")
+    assert found(team) == set()
+
+
+@pytest.mark.parametrize("finding", Finding)
+def test_each_finding_has_acts_that_there_are(finding: Finding, team: Team, good: ApiKey) -> None:
+    acts = ACTS.get(finding, tuple(MENDING.values()))
+    assert acts
+    for act in acts:
+        address = f"/teams/{team.slug}/keys/{good.public_id}/{act.path}"
+        assert resolve(address).url_name
+
+
+def test_the_secret_of_one_who_left_can_be_ended_beside_handing_the_key_over(
+    sign_in: SignIn, ada: User, bob: User, team: Team, good: ApiKey
+) -> None:
+    Membership.objects.filter(user=bob).delete()
+    (row,) = health(team, ApiKey.objects.of(team), "owner-left", None).rows
+    assert [act.label for act in row.told[0].acts] == ["Hand over", "Rotate", "Delete"]
+    text = sign_in(ada).get(f"/teams/{team.slug}/keys/{good.public_id}/hand-over/").content.decode()
+    assert "bob</span> may still have the key" in text
+
+
+def test_a_key_without_an_end_is_told_of_until_it_is_disabled(team: Team, good: ApiKey) -> None:
+    ApiKey.objects.update(expires_at=None)
+    assert found(team) == {"never-expires"}
+    ApiKey.objects.update(disabled_at=ago(0), disabled_by="owner")
+    assert found(team) == set()
+
+
+def test_an_old_secret_is_due_by_the_policys_advice(team: Team, bob: User, good: ApiKey) -> None:
+    team.policy = Policy(rotation_days=201)
+    assert found(team) == set()
+    team.policy = Policy(rotation_days=199)
+    assert found(team) == {"rotation-due"}
+    Secret.objects.create(key=good, digest=b"y" * 32, prefix="sk-kp-", last4="abcd")
+    assert found(team) == set()
+
+
+def test_an_owner_who_left_or_was_deactivated(team: Team, bob: User, good: ApiKey) -> None:
+    User.objects.filter(pk=bob.pk).update(is_active=False)
+    assert found(team) == {"owner-left"}
+    User.objects.filter(pk=bob.pk).update(is_active=True)
+    assert found(team) == set()
+    Membership.objects.filter(user=bob).delete()
+    assert found(team) == {"owner-left"}
+
+
+def test_a_reported_leak_is_told_whatever_else_is(team: Team, good: ApiKey) -> None:
+    ApiKey.objects.update(reported_at=ago(1), disabled_at=ago(1), disabled_by="leak")
+    assert found(team) == {"reported"}
+
+
+def test_a_breach_is_told_with_what_mends_it(team: Team, good: ApiKey) -> None:
+    team.policy = Policy(longest_days=7, models=("public/*",), name_pattern="ci-*")
+    (row,) = health(team, ApiKey.objects.of(team), "breaks-policy", None).rows
+    (told,) = row.told
+    assert told.detail == (
+        "Keys of this team live for at most 7 days. Keys of this team may call: public/*. "
+        "Names of keys in this team look like ci-*."
+    )
+    assert [act.label for act in told.acts] == ["Set expiry", "Narrow", "Open"]
+
+
+def test_models_that_may_be_called_and_are_not(
+    team: Team, good: ApiKey, model: ServedModel
+) -> None:
+    """One that the key calls, one that the team can't call, and one that is too much."""
+    for name in ("public/large", "public/small"):
+        served = ServedModel.objects.create(name=name)
+        served.routes.create(upstream=model.routes.get().upstream, upstream_model="x")
+    ServedModel.objects.create(name="public/without-a-route")
+    assert found(team) == set()  # It calls nothing, which is not too much of anything.
+    use(team, good, "public/small", "no-model-any-more", "")
+    (row,) = health(team, ApiKey.objects.of(team), "too-wide", None).rows
+    assert row.told[0].detail == "Not called in 90 days: public/large, u-8105f7322477/test."
+    good.allowed_models = ["public/s*"]
+    good.save(update_fields=["allowed_models"])
+    assert found(team) == set()
+    good.allowed_models = ["public/*"]
+    good.save(update_fields=["allowed_models"])
+    assert found(team) == {"too-wide"}
+    use(team, good, "public/large", days=91)
+    assert found(team) == {"too-wide"}
+    use(team, good, "public/large", days=80)
+    assert found(team) == set()
+
+
+def test_a_young_key_has_time_to_call_what_it_is_for(
+    team: Team, good: ApiKey, model: ServedModel
+) -> None:
+    use(team, good, "another")
+    assert found(team) == {"too-wide"}
+    ApiKey.objects.update(created_at=ago(6))
+    assert found(team) == set()
+
+
+# Addresses.
+
+
+def test_a_network_that_was_not_seen_before_is_new(team: Team, good: ApiKey) -> None:
+    call(team, good.public_id, "192.0.2.7", 3)
+    call(team, good.public_id, "192.0.2.99", 0.1)
+    assert found(team) == set()
+    call(team, good.public_id, "198.51.100.1", 0.1)
+    call(team, good.public_id, "2001:db8:1:ffff::1", 0.2)
+    (row,) = health(team, ApiKey.objects.of(team), "new-address", None).rows
+    assert row.told[0].detail == (
+        "Used within a day from 198.51.100.0/24, 2001:db8:1::/48, and not before."
+    )
+    call(team, good.public_id, "198.51.100.77", 2)
+    call(team, good.public_id, "2001:db8:1::9", 2)
+    assert found(team) == set()
+
+
+def test_the_first_calls_of_a_key_are_no_news(team: Team, other_team: Team, good: ApiKey) -> None:
+    call(team, good.public_id, "192.0.2.7", 0.2)
+    call(team, good.public_id, "198.51.100.1", 0.1)
+    call(team, good.public_id, None, 3)
+    call(team, "Another1", "203.0.113.1", 3)
+    call(other_team, good.public_id, "203.0.113.1", 3)
+    assert new_networks(team) == {}
+
+
+def look(team: Team, public_id: str, network: str, days: float) -> None:
+    start = Step.DAY.floor(ago(days))
+    Look.objects.create(
+        team_slug=team.slug, public_id=public_id, network=network, start=start, seen_at=ago(days)
+    )
+
+
+def test_a_look_at_the_models_from_a_new_network_is_news_too(
+    team: Team, other_team: Team, good: ApiKey
+) -> None:
+    """Whoever verifies a key that they found calls nothing with it."""
+    call(team, good.public_id, "192.0.2.7", 3)
+    look(team, good.public_id, "192.0.2.0/24", 0.1)
+    look(team, "Another1", "203.0.113.0/24", 0.1)
+    look(other_team, good.public_id, "203.0.113.0/24", 0.1)
+    assert new_networks(team) == {}
+    look(team, good.public_id, "198.51.100.0/24", 0.1)
+    assert new_networks(team) == {good.public_id: ["198.51.100.0/24"]}
+    assert found(team) == {"new-address"}
+
+
+def test_where_a_key_looked_before_its_calls_are_no_news(team: Team, good: ApiKey) -> None:
+    look(team, good.public_id, "192.0.2.0/24", 3)
+    call(team, good.public_id, "192.0.2.7", 0.1)
+    assert new_networks(team) == {}
+    call(team, good.public_id, "198.51.100.7", 0.1)
+    assert new_networks(team) == {good.public_id: ["198.51.100.0/24"]}
+    look(team, good.public_id, "198.51.100.0/24", 2)
+    assert new_networks(team) == {}
+
+
+def test_in_a_busy_team_only_the_newest_calls_are_looked_at(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addresses, "SEARCHED", 4)
+    call(team, "Busy1234", "203.0.113.1", 0.9)  # Too long ago by now.
+    for minutes in (40, 30, 20, 10):
+        call(team, "Busy1234", "192.0.2.1", minutes / 1440)
+    assert new_networks(team) == {}
+    call(team, "Busy1234", "198.51.100.1", 0)
+    assert new_networks(team) == {"Busy1234": ["198.51.100.0/24"]}
+
+
+# The page.
+
+
+def test_the_page_tells_and_offers_what_can_be_done(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob, "<b>nightly")
+    ApiKey.objects.update(reported_at=ago(0))
+    client = sign_in(ada)
+    page, fragment = client.get(HEALTH), client.get(HEALTH, headers=HTMX)
+    assert page.content.lstrip().startswith(b"<!doctype html>")
+    assert fragment.content.lstrip().startswith(b'<section id="health"')
+    for response in (page, fragment):
+        text = response.content.decode()
+        assert "HX-Request" in response["Vary"]
+        for expected in ("&lt;b&gt;nightly", key.masked, "Reported as leaked", "Never expires"):
+            assert expected in text
+        for act in ("rotate", "delete", "expiry"):
+            assert f'action="{KEYS}{key.public_id}/{act}/"' in text
+
+
+def test_one_finding_can_be_asked_for(
+    sign_in: SignIn, ada: User, bob: User, good: ApiKey, issue: Issue
+) -> None:
+    issue(bob, "endless")
+    client = sign_in(ada)
+    of_endless = client.get(HEALTH, {"finding": "never-expires"}).content.decode()
+    assert "endless" in of_endless
+    none = client.get(HEALTH, {"finding": "reported"}).content.decode()
+    assert "No key has this finding." in none
+    for nonsense in ("x", "REPORTED", "' OR 1"):
+        assert "endless" in client.get(HEALTH, {"finding": nonsense}).content.decode()
+
+
+def test_members_see_their_own_keys_alone(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue
+) -> None:
+    issue(alice, "of-alice")
+    issue(bob, "of-bob")
+    text = sign_in(bob).get(HEALTH).content.decode()
+    assert "of-bob" in text
+    assert "of-alice" not in text
+    assert "1–1 of 1" in text
+
+
+def test_the_most_urgent_come_first(team: Team, bob: User, issue: Issue) -> None:
+    for name in ("endless", "leaked", "newer"):
+        issue(bob, name)
+    ApiKey.objects.filter(name="leaked").update(reported_at=ago(0))
+    page = health(team, ApiKey.objects.of(team), "", None)
+    assert [row.key.name for row in page.rows] == ["leaked", "newer", "endless"]
+    assert [(tab.value, tab.size) for tab in page.tabs] == [
+        ("", 3),
+        ("reported", 1),
+        ("never-expires", 3),
+    ]
+
+
+def test_no_other_teams_key_is_looked_at(
+    team: Team, other_team: Team, charlie: User, issue: Issue
+) -> None:
+    issue(charlie, "theirs", team=other_team)
+    assert health(team, ApiKey.objects.of(team), "", None).rows == []
+
+
+def test_a_long_list_comes_in_pages(
+    sign_in: SignIn, ada: User, bob: User, team: Team, issue: Issue
+) -> None:
+    Team.objects.update(key_limit=100)
+    for number in range(27):
+        issue(bob, f"key-{number}")
+    client = sign_in(ada)
+    assert "1–25 of 27" in client.get(HEALTH).content.decode()
+    assert "26–27 of 27" in client.get(HEALTH, {"page": "2"}).content.decode()
+    assert "26–27 of 27" in client.get(HEALTH, {"page": "99"}).content.decode()
+
+
+def test_queries_do_not_grow_with_the_keys(
+    sign_in: SignIn,
+    ada: User,
+    bob: User,
+    team: Team,
+    issue: Issue,
+    model: ServedModel,
+    django_assert_max_num_queries: DjangoAssertNumQueries,
+) -> None:
+    Team.objects.update(policy=Policy(models=("public/*",), rotation_days=9, keys_per_member=99))
+    client = sign_in(ada)
+    for number in range(20):
+        key, _ = issue(bob, f"key-{number}")
+        use(team, key, "public/x")
+        call(team, key.public_id, "192.0.2.1", 3)
+        call(team, key.public_id, "198.51.100.1", 0)
+        if number in (0, 19):
+            with django_assert_max_num_queries(22):
+                client.get(HEALTH)
+
+
+def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
+    response = sign_in(vera).get(HEALTH)
+    assert response.status_code == 403
+    assert "This needs the role Member" in response.content.decode()
+    assert HEALTH not in sign_in(vera).get(KEYS).content.decode()

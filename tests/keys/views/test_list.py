@@ -1,0 +1,387 @@
+"""The list of keys: what it shows to whom, and how it is searched, sorted and paged."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.backends.utils import CursorWrapper
+from django.db.models import Model
+from django.test import Client
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from keyportal.activity.periods import Step
+from keyportal.activity.usage import UsageDay
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rules.permissions import Permissions
+from keyportal.teams.models import Membership, Team, User
+from tests.speed import takes
+
+LIST = "/teams/u-8105f7322477/keys/"
+FIRST = 10_000_000  # Of the public ids of many keys, which have eight characters.
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def names(response: Any) -> list[str]:
+    return [row.key.name for row in response.context["rows"]]
+
+
+def test_member_sees_the_teams_keys(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue, team: Team
+) -> None:
+    key, plaintext = issue(alice, "nightly")
+    response = sign_in(bob).get(LIST)
+    text = response.content.decode()
+    assert response.status_code == 200
+    assert "nightly" in text
+    assert key.masked in text
+    assert "Never" in text
+    assert "<strong>1 of 20</strong>" in text
+    assert "1–1 of 1" in text
+    assert plaintext not in text
+    assert "no-store" in response["Cache-Control"]
+
+
+def test_page_and_fragment_come_from_one_address(sign_in: SignIn, alice: User) -> None:
+    client = sign_in(alice)
+    page, fragment = client.get(LIST), client.get(LIST, headers=HTMX)
+    assert page.content.lstrip().startswith(b"<!doctype html>")
+    assert fragment.content.lstrip().startswith(b'<section id="table"')
+    assert "HX-Request" in page["Vary"]
+    assert "HX-Request" in fragment["Vary"]
+
+
+def test_anonymous_is_sent_to_sign_in(client: Client, team: Team) -> None:
+    response = client.get(LIST)
+    assert response.status_code == 302
+    assert response["Location"] == f"/accounts/login/?next={LIST}"
+
+
+def test_switched_off_team_is_refused_with_the_reason(
+    sign_in: SignIn, alice: User, team: Team
+) -> None:
+    Team.objects.update(is_active=False)
+    response = sign_in(alice).get(LIST)
+    assert response.status_code == 403
+    assert "switched off" in response.content.decode()
+
+
+def test_viewer_sees_keys_but_no_way_to_make_or_delete_one(
+    sign_in: SignIn, alice: User, vera: User, issue: Issue
+) -> None:
+    issue(alice)
+    text = sign_in(vera).get(LIST).content.decode()
+    assert "test-key" in text
+    assert "/delete/" not in text
+    assert "/create/" not in text
+    assert "data-opens" not in text
+
+
+def test_member_may_delete_only_their_own(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue
+) -> None:
+    hers, _ = issue(alice, "hers")
+    his, _ = issue(bob, "his")
+    text = sign_in(bob).get(LIST).content.decode()
+    assert f"{LIST}{his.public_id}/delete/" in text
+    assert f"{LIST}{hers.public_id}/delete/" not in text
+
+
+def test_other_teams_keys_are_not_listed(
+    sign_in: SignIn, alice: User, charlie: User, other_team: Team, issue: Issue
+) -> None:
+    issue(charlie, "foreign", team=other_team)
+    assert names(sign_in(alice).get(LIST)) == []
+
+
+def test_a_name_is_text_and_never_markup(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    issue(alice, "<script>alert(1)</script>")
+    text = sign_in(alice).get(LIST).content.decode()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_empty_state_tells_what_to_do(
+    client: Client, sign_in: SignIn, alice: User, vera: User
+) -> None:
+    assert "Press Create" in sign_in(alice).get(LIST).content.decode()
+    assert "role Member" in sign_in(vera).get(LIST).content.decode()
+
+
+def test_search_finds_by_name_and_by_public_id(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    wanted, _ = issue(alice, "Nightly_run")
+    issue(alice, "other")
+    client = sign_in(alice)
+    assert names(client.get(LIST, {"q": "nightly_"})) == ["Nightly_run"]
+    assert names(client.get(LIST, {"q": wanted.public_id})) == ["Nightly_run"]
+    nothing = client.get(LIST, {"q": "<b>%"})
+    assert names(nothing) == []
+    assert "No key matches “&lt;b&gt;%”" in nothing.content.decode()
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_a_whole_key_is_searched_by_its_public_id_and_leaves_the_address(
+    sign_in: SignIn, alice: User, issue: Issue, headers: dict[str, str]
+) -> None:
+    wanted, plaintext = issue(alice, "wanted")
+    issue(alice, "other")
+    for text in (plaintext, f"the key {plaintext}!", plaintext[:-9], plaintext * 2):
+        query = {"q": text, "sort": "name"}
+        answer = sign_in(alice).get(LIST, query, headers=headers, follow=True)
+        assert answer.redirect_chain == [(f"{LIST}?q={wanted.public_id}&sort=name", 302)]
+        assert names(answer) == ["wanted"]
+        assert plaintext[14:30] not in answer.content.decode()
+
+
+def test_a_masked_key_finds_its_key(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    wanted, _ = issue(alice, "wanted")
+    issue(alice, "sk-kp-named")
+    client = sign_in(alice)
+    for text in (wanted.masked, wanted.masked[:14], f" {wanted.masked} "):
+        assert names(client.get(LIST, {"q": text})) == ["wanted"]
+    assert names(client.get(LIST, {"q": "sk-kp-named"})) == ["sk-kp-named"]
+
+
+@pytest.mark.parametrize("query", ["q=%00", "q=" + "x" * 65, "sort=owner__password", "page=zero"])
+def test_nonsense_is_as_good_as_nothing(
+    sign_in: SignIn, alice: User, issue: Issue, query: str
+) -> None:
+    issue(alice)
+    assert names(sign_in(alice).get(f"{LIST}?{query}")) == ["test-key"]
+
+
+def test_newest_comes_first(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    for name in ("a", "c", "b"):
+        issue(alice, name)
+    assert names(sign_in(alice).get(LIST)) == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("name", ["a", "b", "c"]),
+        ("-name", ["c", "b", "a"]),
+        ("created", ["b", "a", "c"]),
+        ("-created", ["c", "a", "b"]),
+        ("owner", ["b", "a", "c"]),
+        ("-owner", ["c", "a", "b"]),
+        ("last_used", ["c", "a", "b"]),
+        ("-last_used", ["b", "a", "c"]),
+    ],
+)
+def test_every_column_sorts_both_ways(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue, sort: str, expected: list[str]
+) -> None:
+    now = timezone.now()
+    for name, owner, used in (
+        ("b", alice, now),
+        ("a", bob, now - timedelta(days=1)),
+        ("c", bob, None),
+    ):
+        key, _ = issue(owner, name)
+        Secret.objects.filter(key=key).update(last_used_at=used)
+    assert names(sign_in(alice).get(LIST, {"sort": sort})) == expected
+
+
+def test_heading_offers_the_other_direction(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    issue(alice)
+    text = sign_in(alice).get(LIST, {"sort": "name", "q": "test"}).content.decode()
+    assert '<th scope="col" aria-sort="ascending">' in text
+    assert 'href="?sort=-name&amp;q=test"' in text
+    assert 'href="?sort=-last_used&amp;q=test"' in text
+
+
+def test_pages_hold_25_and_keep_search_and_order(
+    sign_in: SignIn, alice: User, team: Team, issue: Issue
+) -> None:
+    team.key_limit = 40
+    team.save(update_fields=["key_limit"])
+    for number in range(27):
+        issue(alice, f"key {number:02}")
+    client = sign_in(alice)
+    first = client.get(LIST, {"q": "key", "sort": "name"})
+    assert names(first)[0] == "key 00"
+    assert "1–25 of 27" in first.content.decode()
+    assert "?q=key&amp;sort=name&amp;page=2" in first.content.decode()
+    assert names(client.get(LIST, {"sort": "name", "page": "2"})) == ["key 25", "key 26"]
+    assert names(client.get(LIST, {"sort": "name", "page": "99"})) == ["key 25", "key 26"]
+
+
+def test_an_end_and_a_choice_of_models_are_shown(
+    sign_in: SignIn, alice: User, issue: Issue
+) -> None:
+    issue(
+        alice,
+        expires_at=datetime(2199, 1, 31, 12, tzinfo=UTC),
+        permissions=Permissions(("a/b", "c")),
+    )
+    text = sign_in(alice).get(LIST).content.decode()
+    assert ">Ends 2199-01-31</span>" in text
+    assert 'title="May call only a/b, c">2 models</span>' in text
+
+
+def test_many_are_counted_with_thousands_apart(sign_in: SignIn, alice: User, team: Team) -> None:
+    Team.objects.update(key_limit=5000)
+    fill(team, alice, 1234)
+    text = sign_in(alice).get(LIST, {"page": "41"}).content.decode()
+    assert "<strong>1,234 of 5,000</strong>" in text
+    assert "1,001–1,025 of 1,234" in text
+
+
+def test_dead_keys_are_marked(
+    sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue
+) -> None:
+    now = timezone.now()
+    issue(alice, "expired", expires_at=now - timedelta(hours=1))
+    issue(alice, "alive", expires_at=now + timedelta(hours=1))
+    issue(ada, "inactive")
+    issue(bob, "left")
+    User.objects.filter(pk=ada.pk).update(is_active=False)
+    Membership.objects.filter(user=bob).delete()
+    ApiKey.objects.filter(name="alive").update(disabled_at=now, disabled_by="owner")
+    rows = sign_in(alice).get(LIST).content.decode().split("<tr")
+    marks = ("Expired", "Disabled", "Owner left")
+    found = {
+        name: [mark for mark in marks if f">{mark}</span>" in row]
+        for name in ("expired", "alive", "inactive", "left")
+        for row in rows
+        if f">{name}</span>" in row
+    }
+    assert found == {
+        "expired": ["Expired"],
+        "alive": ["Disabled"],
+        "inactive": ["Owner left"],
+        "left": ["Owner left"],
+    }
+
+
+def test_last_use_is_shown_as_a_time(sign_in: SignIn, alice: User, issue: Issue) -> None:
+    issue(alice)
+    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z")
+    text = sign_in(alice).get(LIST).content.decode()
+    assert '<time datetime="2026-11-23T22:45:10+00:00">2026-11-23 22:45 UTC</time>' in text
+
+
+def test_a_row_shows_the_requests_of_a_fortnight(
+    sign_in: SignIn, vera: User, bob: User, team: Team, other_team: Team, issue: Issue
+) -> None:
+    key, _ = issue(bob, "busy")
+    issue(bob, "idle")
+    today = Step.DAY.floor(timezone.now())
+    for ago, requests, slug in ((0, 1200, team.slug), (13, 34, team.slug), (14, 5, team.slug)):
+        UsageDay.objects.create(
+            owner_id=7,
+            start=today - timedelta(days=ago),
+            team_slug=slug,
+            public_id=key.public_id,
+            requests=requests,
+        )
+    text = sign_in(vera).get(LIST, headers=HTMX).content.decode()
+    assert text.count('aria-label="1,234 requests in 14 days"') == 1
+    assert '<path d="M0 18v-1h3v1zM52 18v-18h3v18z"/>' in text
+    assert 'aria-label="No requests in 14 days"' in text
+    assert "style=" not in text
+
+
+@pytest.mark.parametrize("keys", [3, 60])
+def test_queries_stay_the_same_for_any_number_of_keys(
+    sign_in: SignIn,
+    alice: User,
+    bob: User,
+    team: Team,
+    issue: Issue,
+    django_assert_num_queries: DjangoAssertNumQueries,
+    keys: int,
+) -> None:
+    team.key_limit = 100
+    team.save(update_fields=["key_limit"])
+    for number in range(keys):
+        issue(alice if number % 2 else bob, f"key {number}")
+    client = sign_in(alice)
+    client.get(LIST)  # The first visit also notes the team in the session.
+    with django_assert_num_queries(13):
+        client.get(LIST)
+    with django_assert_num_queries(11):
+        client.get(LIST, headers=HTMX)
+    Secret.objects.update(last_used_at=timezone.now())
+    with django_assert_num_queries(10):  # None needs to be looked for among the ended secrets.
+        client.get(LIST, headers=HTMX)
+
+
+@pytest.mark.parametrize("path", ["keys/", "keys/bulk/delete/?keys={}", "health/"])
+def test_a_key_was_used_though_its_used_secret_was_rotated_away(
+    sign_in: SignIn, bob: User, issue: Issue, path: str
+) -> None:
+    key, _ = issue(bob)
+    address = f"/teams/u-8105f7322477/{path.format(key.public_id)}"
+    assert ">Never<" in sign_in(bob).get(address).content.decode()
+    for day in (2, 1):
+        Secret.objects.update(last_used_at=f"2026-01-0{day}T00:00:00Z")
+        rotate(key, Grace.NOW, actor=bob)
+    page = sign_in(bob).get(address).content.decode()
+    assert ">Never<" not in page
+    assert '<time datetime="2026-01-02T00:00:00+00:00">' in page
+
+
+def test_a_hundred_thousand_keys_are_listed_in_a_fifth_of_a_second(
+    sign_in: SignIn, alice: User, team: Team
+) -> None:
+    fill(team, alice, 100_000)
+    assert Secret.objects.filter(last_used_at__isnull=False).count() == 99_999
+    client = sign_in(alice)
+    client.get(LIST)
+    for query in ({}, {"sort": "name", "page": "4000"}, {"q": "77"}, {"sort": "-last_used"}):
+        assert takes(partial(show, client, query), at_most=0.2), query
+
+
+def fill(team: Team, owner: User, number: int) -> None:
+    """The database copies all of them from the first: as objects they would take a minute."""
+    key = ApiKey.objects.create(team=team, owner=owner, name="key 0", public_id=str(FIRST))
+    Secret.objects.create(key=key, digest=b"0" * 32, prefix="sk-kp-", last4="k3Tz")
+    numbers = f"""WITH RECURSIVE numbers (number) AS (
+      SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < {number - 1})"""
+    names = {"name": "'key ' || number", "public_id": f"CAST({FIRST} + number AS text)"}
+    ago = "(keys_apikey.id * 7919 % 100003)"
+    digest = " || ".join(["public_id"] * 4)
+    if connection.vendor == "postgresql":
+        secrets = {
+            "digest": f"CAST({digest} AS bytea)",
+            "last_used_at": f"now() - {ago} * interval '1 second'",
+        }
+    else:
+        secrets = {
+            "digest": f"CAST({digest} AS blob)",
+            "last_used_at": f"datetime('now', -{ago} || ' seconds')",
+        }
+    others = f"CROSS JOIN keys_apikey WHERE keys_apikey.id <> {key.pk}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{numbers} {copying(ApiKey, names)} CROSS JOIN numbers")
+        look_again(cursor)
+        cursor.execute(copying(Secret, {"key_id": "keys_apikey.id"} | secrets) + others)
+        look_again(cursor)
+
+
+def look_again(cursor: CursorWrapper) -> None:
+    """As autovacuum would. Where the planner thinks that keys are few, it reads all secrets for
+    each, those just made too, which takes longer than a statement may.
+    """
+    if connection.vendor == "postgresql":
+        cursor.execute("ANALYZE keys_apikey, keys_secret")
+
+
+def copying(table: type[Model], changes: dict[str, str]) -> str:
+    """An INSERT of what a SELECT finds, which is to go on from here, but for some columns."""
+    name = table._meta.db_table
+    columns = [str(field.column) for field in table._meta.concrete_fields if not field.primary_key]
+    values = (changes.get(column, f"{name}.{column}") for column in columns)
+    return f"INSERT INTO {name} ({', '.join(columns)}) SELECT {', '.join(values)} FROM {name} "
+
+
+def show(client: Client, query: dict[str, str]) -> None:
+    assert client.get(LIST, query, headers=HTMX).status_code == 200

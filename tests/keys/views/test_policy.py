@@ -1,0 +1,211 @@
+"""The team's policy: who reads it, who sets it, and what then holds."""
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.exceptions import PolicyBroken
+from keyportal.keys.models import ApiKey
+from keyportal.keys.rules.permissions import Permissions
+from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.policy import LABELS, NO_POLICY, Policy
+
+pytestmark = pytest.mark.any_database
+
+POLICY = "/teams/u-8105f7322477/policy/"
+KEYS = "/teams/u-8105f7322477/keys/"
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def typed(**rules: object) -> dict[str, object]:
+    """The form as a browser sends it: no box is ticked, and most fields are empty."""
+    fields = set(LABELS) - {"must_expire", "endpoints"}
+    chosen: dict[str, object] = {"creators": "member"}
+    return dict.fromkeys(fields, "") | chosen | rules
+
+
+def test_admin_sets_every_rule(sign_in: SignIn, ada: User, team: Team) -> None:
+    rules = typed(
+        longest_days="90",
+        must_expire="on",
+        models="public/*,\n u-8105f7322477/test public/*",
+        endpoints=["chat", "read"],
+        keys_per_member="3",
+        name_pattern="ci-*",
+        creators="admin",
+        rotation_days="30",
+    )
+    response = sign_in(ada).post(POLICY, rules, follow=True)
+    assert response.redirect_chain == [(POLICY, 302)]
+    assert "The policy is changed." in response.content.decode()
+    team.refresh_from_db()
+    assert team.policy == Policy(
+        longest_days=90,
+        must_expire=True,
+        models=("public/*", "u-8105f7322477/test"),
+        endpoints=("chat", "read"),
+        keys_per_member=3,
+        name_pattern="ci-*",
+        creators="admin",
+        rotation_days=30,
+    )
+
+
+def test_the_form_shows_what_holds_and_saving_it_changes_nothing(
+    sign_in: SignIn, ada: User, team: Team
+) -> None:
+    rules = Policy(longest_days=90, models=("public/*",), endpoints=("chat",), creators="owner")
+    Team.objects.update(policy=rules)
+    client = sign_in(ada)
+    page = client.get(POLICY)
+    initial = page.context["form"].initial
+    assert {name: initial[name] for name in rules._fields} == rules._asdict()
+    text = page.content.decode()
+    assert 'value="90"' in text
+    assert "public/*</textarea>" in text
+    same = typed(longest_days="90", models="public/*", endpoints=["chat"], creators="owner")
+    client.post(POLICY, same)
+    team.refresh_from_db()
+    assert team.policy == rules
+    assert not AuditEvent.objects.filter(action=Action.TEAM_CHANGED).exists()
+
+
+def test_the_audit_has_the_old_and_the_new(sign_in: SignIn, ada: User, team: Team) -> None:
+    Team.objects.update(policy=Policy(longest_days=90))
+    sign_in(ada).post(POLICY, typed(longest_days="30", creators="owner"))
+    event = AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED)
+    told = "Longest lifetime in days: 90 → 30, Weakest role that makes keys: member → owner"
+    assert event.target == f"Policy: {told}"
+    assert (event.actor, event.address) == ("ada", "127.0.0.1")
+
+
+def test_every_rule_can_be_taken_back(sign_in: SignIn, ada: User, team: Team) -> None:
+    Team.objects.update(policy=Policy(90, True, ("a",), ("chat",), 2, "ci-*", "owner", 5))
+    sign_in(ada).post(POLICY, typed())
+    team.refresh_from_db()
+    assert team.policy == NO_POLICY
+
+
+@pytest.mark.parametrize(
+    ("field", "nonsense"),
+    [
+        ("longest_days", "0"),
+        ("longest_days", "99999"),
+        ("rotation_days", "soon"),
+        ("keys_per_member", "-1"),
+        ("models", "*a*b*c*d"),
+        ("endpoints", "everything"),
+        ("creators", "viewer"),
+        ("name_pattern", "*a*b*c*"),
+        ("name_pattern", "sk-kp-" + "A" * 40),
+    ],
+)
+def test_nonsense_is_told_beside_its_field(
+    sign_in: SignIn, ada: User, team: Team, field: str, nonsense: str
+) -> None:
+    response = sign_in(ada).post(POLICY, typed(**{field: nonsense}))
+    assert response.status_code == 422
+    assert list(response.context["form"].errors) == [field]
+    assert f'id="id_{field}_error" role="alert"' in response.content.decode()
+    team.refresh_from_db()
+    assert team.policy == NO_POLICY
+
+
+def test_keys_from_before_go_on_and_are_listed(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
+    issue(bob, "<b>old")
+    client = sign_in(ada)
+    assert "from before" not in client.get(POLICY).content.decode()
+    client.post(POLICY, typed(longest_days="30"))
+    text = client.get(POLICY).content.decode()
+    assert "1 key from before breaks the policy" in text
+    assert "&lt;b&gt;old" in text
+    assert "Keys of this team must expire within 30 days." in text
+    assert ApiKey.objects.get().disabled_at is None
+
+
+def test_members_with_more_keys_than_they_may_make_are_listed(
+    sign_in: SignIn, ada: User, alice: User, bob: User, issue: Issue
+) -> None:
+    for owner, name in ((bob, "a"), (bob, "b"), (bob, "c"), (alice, "d"), (alice, "e")):
+        issue(owner, name)
+    client = sign_in(ada)
+    assert "More keys" not in client.get(POLICY).content.decode()
+    client.post(POLICY, typed(keys_per_member="2"))
+    text = client.get(POLICY).content.decode()
+    assert '<span class="name">bob</span> has 3.' in text
+    assert "alice</span> has" not in text
+    assert ApiKey.objects.filter(disabled_at=None).count() == 5
+
+
+def test_members_read_it_and_see_only_their_own_keys_that_break_it(
+    sign_in: SignIn, alice: User, bob: User, issue: Issue
+) -> None:
+    issue(alice, "of-alice")
+    issue(bob, "of-bob")
+    Team.objects.update(policy=Policy(longest_days=30))
+    text = sign_in(bob).get(POLICY).content.decode()
+    assert "<dt>Longest lifetime in days</dt><dd>30</dd>" in text
+    assert "of-bob" in text
+    assert "of-alice" not in text
+    assert "<textarea" not in text
+
+
+def test_a_member_may_not_set_it(sign_in: SignIn, bob: User, team: Team) -> None:
+    response = sign_in(bob).post(POLICY, typed(creators="member", keys_per_member="1000"))
+    assert response.status_code == 403
+    assert "This needs the role Admin" in response.content.decode()
+    team.refresh_from_db()
+    assert team.policy == NO_POLICY
+
+
+def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
+    for response in (sign_in(vera).get(POLICY), sign_in(vera).post(POLICY)):
+        assert response.status_code == 403
+
+
+# Who may create.
+
+
+def test_whoever_may_not_create_finds_no_button_and_no_form(
+    sign_in: SignIn, ada: User, bob: User
+) -> None:
+    Team.objects.update(policy=Policy(creators="admin"))
+    create = f"{KEYS}create/"
+    assert create not in sign_in(bob).get(KEYS).content.decode()
+    for response in (sign_in(bob).get(create), sign_in(bob).post(create, {"name": "mine"})):
+        assert response.status_code == 403
+        assert "This needs the role Admin" in response.content.decode()
+    assert not ApiKey.objects.exists()
+    assert create in sign_in(ada).get(KEYS).content.decode()
+    assert sign_in(ada).post(create, {"name": "hers"}).status_code == 200
+
+
+def test_no_policy_lets_a_viewer_create(sign_in: SignIn, vera: User) -> None:
+    """Not even one that somebody wrote into the database."""
+    Team.objects.update(policy=Policy(creators="viewer"))
+    assert sign_in(vera).post(f"{KEYS}create/", {"name": "mine"}).status_code == 403
+    assert not ApiKey.objects.exists()
+
+
+def test_a_role_that_is_taken_away_meanwhile_makes_no_key(team: Team, ada: User) -> None:
+    """The form was opened before."""
+    Team.objects.update(policy=Policy(creators="admin"))
+    Membership.objects.filter(user=ada).update(role=Role.MEMBER)
+    with pytest.raises(PolicyBroken, match="keys are made by: Admin and above"):
+        ApiKey.objects.issue(team=team, owner=ada, actor=ada, name="late")
+    assert ApiKey.objects.count() == 0
+
+
+def test_an_operator_is_bound_by_the_rules_on_keys_but_not_by_who_makes_them(
+    team: Team, bob: User
+) -> None:
+    Team.objects.update(policy=Policy(creators="owner", models=("public/*",)))
+    key, _ = ApiKey.objects.issue(team=team, owner=bob, name="by-command")
+    assert key.permissions == Permissions(models=("public/*",))
+    with pytest.raises(PolicyBroken, match="Keys of this team may call"):
+        ApiKey.objects.issue(team=team, owner=bob, name="wide", permissions=Permissions())

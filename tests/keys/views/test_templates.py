@@ -1,0 +1,191 @@
+"""Templates for keys: made, changed and deleted by the admins of a team."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+from django.test import Client
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys.models import Preset, keep, locked_preset
+from keyportal.keys.rules.permissions import Endpoints, Permissions
+from keyportal.teams.models import Team, User
+from keyportal.teams.policy import Policy
+
+pytestmark = pytest.mark.any_database
+
+TEMPLATES = "/teams/u-8105f7322477/templates/"
+CREATE = f"{TEMPLATES}create/"
+SignIn = Callable[[User], Client]
+
+
+def typed(name: str = "CI job", **more: str) -> dict[str, str]:
+    empty = {"endpoints": "all", "models": "", "networks": "", "lifetime_days": ""}
+    return {"name": name} | empty | more
+
+
+@pytest.fixture
+def preset(team: Team) -> Preset:
+    return Preset.objects.create(
+        team=team, name="CI job", endpoints=Endpoints.CHAT, allowed_models=["public/*"]
+    )
+
+
+@pytest.fixture
+def paths(preset: Preset) -> list[str]:
+    one = f"{TEMPLATES}{preset.pk}/"
+    return [TEMPLATES, CREATE, f"{one}change/", f"{one}delete/"]
+
+
+def test_admin_makes_one(sign_in: SignIn, ada: User, team: Team) -> None:
+    client = sign_in(ada)
+    assert "No templates yet." in client.get(TEMPLATES).content.decode()
+    asked = typed(
+        "<b>CI", endpoints="chat", models="public/*", networks="192.0.2.0/24", lifetime_days="30"
+    )
+    response = client.post(CREATE, asked, follow=True)
+    assert response.redirect_chain == [(TEMPLATES, 302)]
+    text = response.content.decode()
+    assert "The template &lt;b&gt;CI is made." in text
+    assert "30 days" in text
+    preset = Preset.objects.get()
+    assert preset.permissions == Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
+    assert (preset.team, preset.lifetime_days) == (team, 30)
+    event = AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED)
+    assert event.target == (
+        "Template <b>CI: created, Models: all → public/*, Endpoints: all → chat, "
+        "Networks: all → 192.0.2.0/24, Lifetime in days: none → 30"
+    )
+    assert (event.actor, event.address) == ("ada", "127.0.0.1")
+
+
+def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, preset: Preset) -> None:
+    path = f"{TEMPLATES}{preset.pk}/change/"
+    client = sign_in(ada)
+    assert 'value="CI job"' in client.get(path).content.decode()
+    client.post(path, typed("nightly", endpoints="chat", models="public/small"))
+    preset.refresh_from_db()
+    assert (preset.name, preset.allowed_models) == ("nightly", ["public/small"])
+    event = AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED)
+    told = "Name: CI job → nightly, Models: public/* → public/small"
+    assert event.target == f"Template CI job: {told}"
+    client.post(path, typed("nightly", endpoints="chat", models="public/small"))
+    assert AuditEvent.objects.filter(action=Action.TEAM_CHANGED).count() == 1
+
+
+def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, preset: Preset) -> None:
+    path = f"{TEMPLATES}{preset.pk}/delete/"
+    client = sign_in(ada)
+    assert "is no longer offered" in client.get(path).content.decode()
+    assert Preset.objects.exists()
+    response = client.post(path, follow=True)
+    assert "The template CI job is deleted." in response.content.decode()
+    assert not Preset.objects.exists()
+    assert AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED).target == (
+        "Template CI job: deleted"
+    )
+    assert client.post(path).status_code == 404
+
+
+def test_a_name_is_there_once_in_a_team(
+    sign_in: SignIn, ada: User, other_team: Team, preset: Preset
+) -> None:
+    Preset.objects.create(team=other_team, name="theirs")
+    client = sign_in(ada)
+    response = client.post(CREATE, typed("CI job"))
+    assert response.status_code == 422
+    assert "already exists in the team" in response.context["form"].errors["name"][0]
+    assert client.post(CREATE, typed("theirs")).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("field", "asked"),
+    [
+        ("name", typed("")),
+        ("name", typed("sk-kp-" + "A" * 40)),
+        ("name", typed("a\u202eb")),
+        ("endpoints", typed(endpoints="everything")),
+        ("models", typed(models="*a*b*c*d")),
+        ("networks", typed(networks="nowhere")),
+        ("networks", typed(networks="192.0.2.1/24")),
+        ("lifetime_days", typed(lifetime_days="0")),
+        ("lifetime_days", typed(lifetime_days="99999")),
+        # Of the policy below.
+        ("models", typed(models="secret/*")),
+        ("endpoints", typed(endpoints="embeddings")),
+        ("lifetime_days", typed(lifetime_days="91")),
+    ],
+)
+def test_what_makes_no_sense_or_breaks_the_policy_is_told_beside_its_field(
+    sign_in: SignIn, ada: User, field: str, asked: dict[str, str]
+) -> None:
+    policy = Policy(longest_days=89, models=("public/*",), endpoints=("chat",))
+    Team.objects.update(policy=policy)
+    response = sign_in(ada).post(CREATE, asked)
+    assert response.status_code == 422
+    assert list(response.context["form"].errors) == [field]
+    assert not Preset.objects.exists()
+
+
+def test_a_template_from_before_a_policy_is_marked(
+    sign_in: SignIn, ada: User, preset: Preset
+) -> None:
+    client = sign_in(ada)
+    assert "Breaks the policy" not in client.get(TEMPLATES).content.decode()
+    Team.objects.update(policy=Policy(models=("secret/*",)))
+    assert "Breaks the policy" in client.get(TEMPLATES).content.decode()
+
+
+def test_what_a_template_leaves_open_is_what_the_policy_allows(team: Team) -> None:
+    policy = Policy(models=("public/*",), endpoints=("embeddings",))
+    preset = Preset(team=team, name="open", networks=["192.0.2.0/24"])
+    expected = Permissions(("public/*",), Endpoints.EMBEDDINGS, ("192.0.2.0/24",))
+    assert preset.permissions_within(policy) == expected
+    assert preset.breaches(policy) == []
+
+
+def test_one_that_was_deleted_meanwhile_is_not_made_again(
+    sign_in: SignIn, ada: User, preset: Preset
+) -> None:
+    opened = Preset.objects.get()
+    preset.delete()
+    with pytest.raises(Preset.DoesNotExist):
+        keep(opened, actor=ada)
+    assert not Preset.objects.exists()
+
+
+def test_one_that_is_deleted_while_its_form_is_on_its_way_is_told(
+    sign_in: SignIn, ada: User, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked_later(found: Preset) -> AbstractContextManager[Preset]:
+        Preset.objects.all().delete()
+        return locked_preset(found)
+
+    monkeypatch.setattr("keyportal.keys.views.templates.locked_preset", locked_later)
+    answer = sign_in(ada).post(f"{TEMPLATES}{preset.pk}/change/", typed("nightly"))
+    assert answer.status_code == 404
+    assert not Preset.objects.exists()
+
+
+def test_members_are_refused_with_the_reason(sign_in: SignIn, bob: User, paths: list[str]) -> None:
+    for path in paths:
+        for response in (sign_in(bob).get(path), sign_in(bob).post(path, typed("mine"))):
+            assert response.status_code in {403, 405}
+    assert [preset.name for preset in Preset.objects.all()] == ["CI job"]
+
+
+def test_outsiders_get_404(sign_in: SignIn, charlie: User, paths: list[str]) -> None:
+    for path in paths:
+        assert sign_in(charlie).get(path).status_code == 404
+
+
+def test_another_teams_template_is_not_found_under_ones_own(
+    sign_in: SignIn, charlie: User, other_team: Team, preset: Preset
+) -> None:
+    client = sign_in(charlie)
+    for act in ("change", "delete"):
+        path = f"/teams/{other_team.slug}/templates/{preset.pk}/{act}/"
+        assert client.get(path).status_code == 404
+        assert client.post(path, typed("stolen")).status_code == 404
+    preset.refresh_from_db()
+    assert preset.name == "CI job"

@@ -1,0 +1,202 @@
+"""One letter a person and report, and so many an hour for a team."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from django.core import mail as django_mail
+from django.core.cache import cache
+from django.core.mail import EmailMessage
+from django.db import DatabaseError
+from pytest_django import Settings
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys import changes
+from keyportal.keys.models import ApiKey
+from keyportal.keys.rotation import Grace, rotate
+from keyportal.leaks import emails, handling
+from keyportal.leaks.case import Ended
+from keyportal.leaks.reports import GITHUB, OPERATOR, SOMEBODY, Found, Report
+from keyportal.teams.models import Membership, Role, Team, User
+from tests.keys.crowd import at_once
+
+pytestmark = pytest.mark.django_db
+Issue = Callable[..., tuple[ApiKey, str]]
+LETTERS_PER_HOUR = 3
+
+
+@pytest.fixture(autouse=True)
+def few_letters(db: None, settings: Settings) -> None:
+    """A low limit; and no counts from other tests, which the cache keeps."""
+    settings.ACCOUNT_RATE_LIMITS = {"leak_letter": f"{LETTERS_PER_HOUR}/h/key"}
+    cache.clear()
+
+
+@pytest.fixture
+def mel(team: Team) -> User:
+    """Another member."""
+    user = User.objects.create_user("mel", "mel@example.com")
+    Membership.objects.create(team=team, user=user, role=Role.MEMBER)
+    return user
+
+
+def report(*keys: str, reporter: str = SOMEBODY) -> list[Ended]:
+    return handling.report(Report([Found(key) for key in keys], reporter))
+
+
+def sent_to(person: User) -> list[EmailMessage]:
+    return [letter for letter in django_mail.outbox if letter.to == [person.email]]
+
+
+def test_one_report_of_several_keys_is_one_letter_to_each_person(
+    alice: User, bob: User, mel: User, charlie: User, other_team: Team, issue: Issue
+) -> None:
+    """Each reads of the keys that concern them, in all their teams."""
+    Membership.objects.create(team=other_team, user=alice, role=Role.ADMIN)
+    (one, a), (two, b) = issue(bob, "one"), issue(bob, "two & more")
+    three, c = issue(mel, "three")
+    four, d = issue(charlie, "four", team=other_team)
+    report(a, b, c, d)
+    for person, keys in (
+        (alice, [one, two, three, four]),
+        (bob, [one, two]),
+    ):
+        (letter,) = sent_to(person)
+        assert letter.subject == f"[Keyportal] {len(keys)} keys leaked and are disabled"
+        told = [line for line in letter.body.splitlines() if line.startswith("- ")]
+        assert told == [
+            f'- The API key "{key.name}" ({key.public_id}) of {key.owner.get_username()} in the '
+            f'team "{key.team.name}" is disabled.'
+            for key in keys
+        ]
+        assert "as leaked by somebody who holds them." in letter.body
+    for person, key in ((mel, three), (charlie, four)):
+        (letter,) = sent_to(person)
+        assert letter.subject == f"[Keyportal] The API key {key.name} leaked and is disabled"
+    assert one.team.slug not in sent_to(charlie)[0].body
+
+
+def test_a_letter_of_several_keys_tells_the_fate_of_each(
+    ada: User, bob: User, issue: Issue
+) -> None:
+    (_, a), (held, b) = issue(bob, "one"), issue(bob, "held")
+    changes.disable(held, actor=ada)
+    report(a, b)
+    (letter,) = sent_to(bob)
+    assert letter.subject == "[Keyportal] 2 keys leaked and are disabled"
+    assert 'in the team "Acme" is disabled.\n' in letter.body
+    assert 'in the team "Acme" is disabled, as it was before.\n' in letter.body
+
+
+def test_a_name_in_a_list_is_one_line_too(bob: User, issue: Issue) -> None:
+    key, a = issue(bob, "a")
+    _, b = issue(bob, "b")
+    ApiKey.objects.filter(pk=key.pk).update(name="a\r\n\r\nEnter your password at\u202e evil")
+    report(a, b)
+    assert '"a Enter your password at evil" (' in sent_to(bob)[0].body
+
+
+def test_a_letter_lists_so_many_keys_and_counts_the_rest(
+    bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emails, "LISTED", 2)
+    report(*(issue(bob, f"key {number}")[1] for number in range(5)))
+    (letter,) = sent_to(bob)
+    assert letter.subject == "[Keyportal] 5 keys leaked and are disabled"
+    assert letter.body.count("- The API key") == 2
+    assert "- And 3 more, which the audit lists." in letter.body
+
+
+def test_what_was_ended_is_told_though_the_report_fails_after_it(
+    bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported again, it would be no news: nobody would ever read of it."""
+    (first, a), (_, b) = issue(bob, "first"), issue(bob, "second")
+    save = ApiKey.save
+
+    def fail(key: ApiKey, **more: object) -> None:
+        if key.pk != first.pk:
+            raise DatabaseError
+        save(key, **more)  # type: ignore[arg-type]  # as it was asked
+
+    monkeypatch.setattr(ApiKey, "save", fail)
+    with pytest.raises(DatabaseError):
+        report(a, b)
+    (letter,) = sent_to(bob)
+    assert "The API key first leaked" in letter.subject
+
+
+def report_one_by_one(issue: Issue, owner: User, count: int, reporter: str = SOMEBODY) -> None:
+    for number in range(count):
+        assert len(report(issue(owner, f"{reporter} {number}")[1], reporter=reporter)) == 1
+
+
+def test_a_team_gets_so_many_letters_an_hour_and_every_key_is_disabled(
+    alice: User, bob: User, issue: Issue
+) -> None:
+    """Or who makes keys and reports them could have people mailed without end."""
+    report_one_by_one(issue, bob, LETTERS_PER_HOUR + 2)
+    assert len(sent_to(alice)) == len(sent_to(bob)) == LETTERS_PER_HOUR
+    assert "a limited number of such reports an hour" in sent_to(alice)[0].body
+    assert not ApiKey.objects.filter(disabled_at=None).exists()
+    assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == LETTERS_PER_HOUR + 2
+
+
+def test_an_hour_later_there_are_letters_again(
+    bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_one_by_one(issue, bob, LETTERS_PER_HOUR + 1)
+    later = time.time() + 3601
+    monkeypatch.setattr(time, "time", lambda: later)
+    report(issue(bob, "later")[1])
+    assert len(sent_to(bob)) == LETTERS_PER_HOUR + 1
+
+
+def test_a_key_that_is_enabled_or_rotated_and_reported_again_counts_too(
+    bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    for number in range(LETTERS_PER_HOUR + 2):
+        assert len(report(text)) == 1
+        if number % 2:
+            text = rotate(key, Grace.NOW, actor=bob).text
+        else:
+            changes.enable(key, actor=bob)
+    assert len(sent_to(bob)) == LETTERS_PER_HOUR
+
+
+def test_each_team_has_letters_of_its_own(
+    bob: User, charlie: User, other_team: Team, issue: Issue
+) -> None:
+    report_one_by_one(issue, bob, LETTERS_PER_HOUR)
+    report(issue(bob)[1], issue(charlie, "there", team=other_team)[1])
+    assert len(sent_to(bob)) == LETTERS_PER_HOUR
+    assert len(sent_to(charlie)) == 1
+
+
+@pytest.mark.parametrize("reporter", [GITHUB, OPERATOR])
+def test_what_github_or_an_operator_reports_has_no_bound_and_uses_none_up(
+    alice: User, bob: User, issue: Issue, reporter: str
+) -> None:
+    report_one_by_one(issue, bob, LETTERS_PER_HOUR + 2, reporter)
+    assert len(sent_to(alice)) == LETTERS_PER_HOUR + 2
+    assert "such reports an hour" not in sent_to(alice)[0].body
+    report(issue(bob, "real")[1])
+    assert len(sent_to(alice)) == LETTERS_PER_HOUR + 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_reports_of_one_key_at_one_time_are_one_letter(bob: User, issue: Issue) -> None:
+    _, text = issue(bob, "a")
+    at_once(*[partial(report, text)] * 6)
+    assert len(sent_to(bob)) == 1
+    assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_reports_of_many_keys_at_one_time_are_counted_together(bob: User, issue: Issue) -> None:
+    texts = [issue(bob, f"b{number}")[1] for number in range(LETTERS_PER_HOUR + 3)]
+    at_once(*(partial(report, text) for text in texts))
+    assert 0 < len(sent_to(bob)) <= LETTERS_PER_HOUR
+    assert not ApiKey.objects.filter(reported_at=None).exists()

@@ -1,0 +1,380 @@
+"""What a report of a leak does to a key, who is told, and how a rotation ends the matter."""
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+from django.core import mail as django_mail
+from django.core.mail import EmailMessage
+from django.db import DatabaseError
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys import changes, keystring
+from keyportal.keys.models import ApiKey
+from keyportal.keys.rotation import Grace, end_old, rotate
+from keyportal.leaks import handling
+from keyportal.leaks.case import Ended
+from keyportal.leaks.reports import GITHUB, OPERATOR, Found, Report
+from keyportal.notifications import emails
+from keyportal.teams.models import Membership, Role, Team, User
+from tests.post import Sink
+
+pytestmark = pytest.mark.django_db
+Issue = Callable[..., tuple[ApiKey, str]]
+SignIn = Callable[[User], Client]
+HTMX = {"HX-Request": "true"}
+FOUND = "https://github.com/octocat/hello/blob/main/a.py"
+
+
+def report(*keys: str, reporter: str = OPERATOR, url: str = "") -> list[Ended]:
+    return handling.report(Report([Found(key, url) for key in keys], reporter), address="192.0.2.9")
+
+
+def sent() -> list[EmailMessage]:
+    return django_mail.outbox
+
+
+def times(key: ApiKey) -> tuple[datetime | None, datetime | None]:
+    """When it was disabled, and when reported, as it is now."""
+    found = ApiKey.objects.get(pk=key.pk)
+    return found.disabled_at, found.reported_at
+
+
+def rows(action: Action = Action.KEY_REPORTED) -> list[str]:
+    return [*AuditEvent.objects.filter(action=action).values_list("target", flat=True)]
+
+
+def test_a_reported_key_is_disabled_and_the_audit_tells(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    (ended,) = report(text)
+    key.refresh_from_db()
+    assert (ended.key, ended.fate) == (key, "disabled")
+    assert key.disabled_by == ApiKey.DisabledBy.LEAK
+    assert key.disabled_at == key.reported_at
+    row = AuditEvent.objects.get(action=Action.KEY_REPORTED)
+    assert row.target == f"{key}: reported by an operator"
+    assert (row.public_id, row.team_slug, row.address) == (
+        key.public_id,
+        key.team.slug,
+        "192.0.2.9",
+    )
+
+
+def test_owner_admins_and_nobody_else_get_a_letter_each(
+    alice: User, ada: User, bob: User, vera: User, charlie: User, issue: Issue, sink: Sink
+) -> None:
+    Membership.objects.create(
+        team=alice.memberships.get().team, user=User.objects.create_user("mel"), role=Role.ADMIN
+    )  # Has no address.
+    gone = User.objects.create_user("gone", "gone@example.com", is_active=False)
+    Membership.objects.create(team=alice.memberships.get().team, user=gone, role=Role.OWNER)
+    key, text = issue(bob, "nightly")
+    report(text, reporter=GITHUB, url=FOUND)
+    sink.wait_for(3)
+    assert sorted(sink.recipients) == ["ada@example.com", "alice@example.com", "bob@example.com"]
+    letter = sink.received[0]
+    assert letter["Subject"] == "[Keyportal] The API key nightly leaked and is disabled"
+    body = letter.get_content().replace("\r\n", "\n")
+    assert (
+        f'"nightly" ({key.public_id}) of the team "Acme"\nwas reported as leaked by GitHub.' in body
+    )
+    assert f"It was found at\n{FOUND}\n" in body
+    assert "http://127.0.0.1:8000/teams/u-8105f7322477/keys/" in body
+    assert text[14:30] not in sink.text
+
+
+def test_an_owner_who_left_the_team_is_told_nothing_of_it(
+    alice: User, bob: User, issue: Issue
+) -> None:
+    _, text = issue(bob)
+    bob.memberships.all().delete()
+    report(text)
+    assert [letter.to for letter in sent()] == [["alice@example.com"]]
+
+
+def test_a_line_break_in_a_name_makes_no_second_header(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    ApiKey.objects.filter(pk=key.pk).update(name="a\r\nBcc: eve@example.com")
+    report(text)
+    (letter,) = sent()
+    assert letter.subject.endswith("The API key a Bcc: eve@example.com leaked and is disabled")
+    assert letter.recipients() == ["bob@example.com"]
+
+
+def test_a_report_that_is_sent_twice_does_nothing_the_second_time(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    report(text)
+    key.refresh_from_db()
+    assert report(text, text) == []
+    assert ApiKey.objects.get().reported_at == key.reported_at
+    assert len(rows()) == len(sent()) == 1
+
+
+def test_a_reported_key_that_somebody_enabled_is_disabled_by_the_next_report(
+    bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    report(text)
+    changes.enable(key, actor=bob)
+    assert len(report(text)) == 1
+    key.refresh_from_db()
+    assert key.disabled_by == ApiKey.DisabledBy.LEAK
+    assert key.disabled_at == key.reported_at
+    assert len(rows()) == 2
+
+
+def test_the_mail_promises_no_more_than_a_rotation_does(ada: User, bob: User, issue: Issue) -> None:
+    _, text = issue(bob, "one")
+    held, text_of_held = issue(bob, "two")
+    changes.disable(held, actor=ada)
+    report(text)
+    report(text_of_held)
+    bobs = [letter for letter in sent() if letter.to == ["bob@example.com"]]
+    first, second = (" ".join(letter.body.split()) for letter in bobs)
+    assert "gives you a new one and enables the key again." in first
+    assert "it stays so until it is enabled." in second
+    assert "enables" not in second
+
+
+def test_one_report_may_hold_keys_of_several_teams(
+    bob: User, charlie: User, other_team: Team, issue: Issue
+) -> None:
+    _, text = issue(bob)
+    _, other = issue(charlie, team=other_team)
+    unknown = keystring.generate().text
+    assert len(report(other, unknown, text)) == 2
+    assert ApiKey.objects.filter(disabled_at__isnull=True).count() == 0
+    assert sorted(letter.to[0] for letter in sent()) == ["bob@example.com", "charlie@example.com"]
+    for letter in sent():
+        assert ("Acme" in letter.body) == (letter.to == ["bob@example.com"])
+
+
+def test_the_same_public_id_with_another_secret_is_no_key(bob: User, issue: Issue) -> None:
+    """The public id stands in every list and log; only the secret proves that somebody holds it."""
+    key, _ = issue(bob)
+    assert report(keystring.generate(key.public_id).text) == []
+    assert ApiKey.objects.get().disabled_at is None
+
+
+def test_a_secret_that_has_ended_ends_nothing(bob: User, issue: Issue) -> None:
+    """Or whoever holds one that was rotated away long since could stop the key that lives on."""
+    key, text = issue(bob)
+    rotate(key, Grace.NOW, actor=bob)
+    assert report(text) == []
+    key, text = issue(bob, "with-grace")
+    rotate(key, Grace.HOUR, actor=bob)
+    an_hour_ago = timezone.now() - timedelta(hours=1)
+    key.secrets.filter(expires_at__isnull=False).update(expires_at=an_hour_ago)
+    assert report(text) == []
+    key, text = issue(bob, "first-use")
+    new = rotate(key, Grace.FIRST_USE, actor=bob)
+    key.secrets.filter(digest=keystring.digest(new.text.encode())).update(
+        last_used_at=timezone.now()
+    )
+    assert report(text) == []
+    assert not ApiKey.objects.filter(disabled_at__isnull=False).exists()
+
+
+@pytest.mark.parametrize("grace", [Grace.HOUR, Grace.FIRST_USE])
+def test_an_old_secret_that_lives_on_is_a_leak_like_any_other(
+    bob: User, issue: Issue, grace: Grace
+) -> None:
+    key, text = issue(bob)
+    rotate(key, grace, actor=bob)
+    assert len(report(text)) == 1
+    assert ApiKey.objects.get().disabled_at
+
+
+def test_a_rotation_ends_the_matter_and_enables_what_the_report_disabled(
+    bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    report(text)
+    new = rotate(key, Grace.NOW, actor=bob)
+    assert times(key) == (None, None)
+    assert rows(Action.KEY_ENABLED) == [str(key)]
+    assert report(text) == []
+    assert len(report(new.text)) == 1
+
+
+def test_a_rotation_does_not_enable_what_a_person_disabled(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    changes.disable(key, actor=bob)
+    assert len(report(text)) == 1
+    rotate(key, Grace.NOW, actor=bob)
+    key.refresh_from_db()
+    assert key.disabled_by == ApiKey.DisabledBy.OWNER
+    assert key.reported_at is None
+    assert rows(Action.KEY_ENABLED) == []
+
+
+def test_while_the_leaked_secret_lives_on_the_matter_is_open(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    report(text)
+    rotate(key, Grace.HOUR, actor=bob)
+    key.refresh_from_db()
+    assert key.disabled_by == ApiKey.DisabledBy.LEAK
+    end_old(key, actor=bob)
+    assert times(key) == (None, None)
+
+
+def test_a_new_secret_that_leaks_before_the_old_one_has_ended_is_another_leak(
+    bob: User, issue: Issue
+) -> None:
+    """Or the key would be enabled with it as soon as the old one has ended."""
+    key, text = issue(bob)
+    report(text)
+    new = rotate(key, Grace.HOUR, actor=bob)
+    assert len(report(new.text)) == 1
+    assert report(text, new.text) == []
+    end_old(key, actor=bob)
+    key.refresh_from_db()
+    assert key.disabled_by == ApiKey.DisabledBy.LEAK
+    assert key.reported_at
+    rotate(key, Grace.NOW, actor=bob)
+    assert times(key) == (None, None)
+
+
+def test_another_leak_does_not_undo_what_a_person_disabled(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    changes.disable(key, actor=bob)
+    report(text)
+    new = rotate(key, Grace.HOUR, actor=bob)
+    assert len(report(new.text)) == 1
+    rotate(key, Grace.NOW, actor=bob)
+    disabled_at, reported_at = times(key)
+    assert disabled_at
+    assert reported_at is None
+
+
+def test_a_rotation_of_any_other_key_enables_nothing(bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    changes.disable(key, actor=bob)
+    rotate(key, Grace.NOW, actor=bob)
+    assert ApiKey.objects.get().disabled_at
+
+
+def test_a_database_that_fails_while_people_are_looked_up_undoes_nothing(
+    bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DatabaseError
+
+    monkeypatch.setattr(emails, "owner_and_admins", fail)
+    _, text = issue(bob)
+    assert len(report(text)) == 1
+    assert ApiKey.objects.get().disabled_at
+    assert "Nobody was told of a leak: DatabaseError" in caplog.text
+
+
+PAGES = ["keys/", "models/", "usage/", "members/", "audit/", "overview/", "keys/create/", "limits/"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_of_the_team_says_so_until_it_is_rotated(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue, page: str
+) -> None:
+    key, text = issue(bob, "nightly")
+    client, path = sign_in(ada), f"/teams/{key.team.slug}/{page}"
+    assert "was reported as leaked" not in client.get(path).content.decode()
+    report(text)
+    shown = client.get(path).content.decode()
+    assert "was reported as leaked" in shown
+    assert "and is disabled" in shown
+    assert f'action="/teams/{key.team.slug}/keys/{key.public_id}/rotate/"' in shown
+    assert '<input type="hidden" name="grace" value="now">' in shown
+    rotate(key, Grace.NOW, actor=ada)
+    assert "was reported as leaked" not in client.get(path).content.decode()
+
+
+def test_one_click_on_the_banner_ends_the_leak(sign_in: SignIn, bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    report(text)
+    client = sign_in(bob)
+    page = client.get(f"/teams/{key.team.slug}/overview/").content.decode()
+    found = r'class="message error leaked".*?action="([^"]+)".*?name="nonce" value="([^"]+)"'
+    ((action, nonce),) = re.findall(found, page, re.DOTALL)
+    sent = {"grace": "now", "nonce": nonce}
+    shown = client.post(action, sent).content.decode()
+    (new,) = {found for found in keystring.keys_in(shown) if found != text}
+    assert keystring.digest(new.encode()) == bytes(key.secrets.get().digest)
+    assert times(key) == (None, None)
+    # Whoever reloads the answer sends the form again, and must not end what was just copied.
+    assert client.post(action, sent).status_code == 409
+    assert keystring.digest(new.encode()) == bytes(key.secrets.get().digest)
+
+
+def test_only_those_who_may_change_the_key_are_asked_to(
+    alice: User, bob: User, vera: User, charlie: User, issue: Issue
+) -> None:
+    carol = User.objects.create_user("carol")
+    Membership.objects.create(team=bob.memberships.get().team, user=carol, role=Role.MEMBER)
+    key, text = issue(bob)
+    report(text)
+    for person, is_asked in ((alice, True), (bob, True), (vera, False), (carol, False)):
+        client = Client()
+        client.force_login(person)
+        page = client.get(f"/teams/{key.team.slug}/overview/").content.decode()
+        assert ("was reported as leaked" in page) == is_asked
+    client = Client()
+    client.force_login(charlie)
+    assert "reported" not in client.get("/teams/u-0000000000cc/overview/").content.decode()
+
+
+def test_a_whole_list_of_leaked_keys_does_not_push_the_page_away(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    report(*(issue(bob, f"key {number}")[1] for number in range(8)))
+    page = sign_in(bob).get("/teams/u-8105f7322477/overview/").content.decode()
+    assert page.count("was reported as leaked") == 5
+    assert "3 more of your keys" in page
+
+
+def test_a_key_that_works_all_the_same_is_told_of_as_such(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    report(text)
+    changes.enable(key, actor=bob)
+    page = sign_in(bob).get(f"/teams/{key.team.slug}/keys/").content.decode()
+    assert "and works all the same" in page
+
+
+def test_a_deleted_key_is_no_news_to_anybody(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    key.revoke(actor=bob)
+    assert report(text) == []
+    assert rows() == []
+    assert not sent()
+
+
+def test_nothing_of_a_key_shows_where_values_are_printed() -> None:
+    found = Found(keystring.generate().text, FOUND)
+    for shown in (repr(found), str(found), repr(Report([found])), repr([found])):
+        assert found.key[14:20] not in shown
+
+
+def test_an_expired_key_is_reported_too_because_it_can_be_extended(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    ApiKey.objects.update(expires_at=timezone.now() - timedelta(days=1))
+    assert len(report(text)) == 1
+    key.refresh_from_db()
+    assert key.reported_at
+
+
+def test_the_banner_by_itself_leaves_out_the_key_whose_page_it_is_for(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    (here, text), (_, other) = issue(bob, "here"), issue(bob, "other")
+    report(text, other)
+    team, client = f"/teams/{here.team.slug}/", sign_in(bob)
+    page = client.get(f"{team}keys/{here.public_id}/").content.decode()
+    assert f'hx-get="{team}keys/leaks/?beside={here.public_id}"' in page
+    for beside, count in ((f"?beside={here.public_id}", 1), ("", 2)):
+        shown = client.get(f"{team}keys/leaks/{beside}", headers=HTMX).content.decode()
+        assert shown.count("Rotate it now") == count
+    evil = client.get(f'{team}keys/leaks/?beside="><b>', headers=HTMX).content.decode()
+    assert "<b>" not in evil

@@ -1,0 +1,92 @@
+"""`manage.py report_leak`: for the operator who found a key."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+
+from keyportal.activity.models import Action, AuditEvent
+from keyportal.keys import keystring
+from keyportal.keys.models import ApiKey
+from keyportal.notifications.models import QueuedMail
+from keyportal.teams.models import User
+from tests.serving import database_url
+
+pytestmark = pytest.mark.django_db
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+def report(monkeypatch: pytest.MonkeyPatch, text: str, *arguments: str) -> str:
+    told = StringIO()
+    monkeypatch.setattr("sys.stdin", StringIO(text))
+    call_command("report_leak", *arguments, stdout=StringIO(), stderr=told)
+    return told.getvalue()
+
+
+def test_keys_come_in_by_standard_input_several_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue
+) -> None:
+    (first, one), (second, two) = issue(bob), issue(bob, "b")
+    told = report(monkeypatch, f"{one}\nKEY={two}\n\n{keystring.generate().text}\nnonsense\n")
+    assert f"Disabled {first} of u-8105f7322477." in told
+    assert f"Disabled {second} of u-8105f7322477." in told
+    assert "Not live, or reported before: 1 of 3." in told
+    assert one[14:30] not in told
+    assert ApiKey.objects.filter(reported_at__isnull=True).count() == 0
+    row = AuditEvent.objects.filter(action=Action.KEY_REPORTED).latest("pk")
+    assert (row.target, row.actor, row.address) == (f"{second}: reported by an operator", "", None)
+
+
+def test_they_come_from_a_file_too(
+    monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue, tmp_path: Path
+) -> None:
+    key, text = issue(bob)
+    (tmp_path / "found.txt").write_text(f"a {text} b")
+    assert f"Disabled {key}" in report(monkeypatch, "", str(tmp_path / "found.txt"))
+    assert report(monkeypatch, text, "-") == "Not live, or reported before: 1 of 1.\n"
+
+
+def test_a_key_as_an_argument_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue
+) -> None:
+    key, text = issue(bob)
+    with pytest.raises(CommandError, match="A key is no argument") as refusal:
+        report(monkeypatch, "", text)
+    assert text[14:30] not in str(refusal.value)
+    key.refresh_from_db()
+    assert key.disabled_at is None
+
+
+def test_what_can_not_be_read_or_holds_no_key_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(CommandError, match="No such file"):
+        report(monkeypatch, "", str(tmp_path / "nowhere"))
+    with pytest.raises(CommandError, match="no whole API key"):
+        report(monkeypatch, keystring.generate().text[:-1])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_command_leaves_its_mail_to_the_running_server(bob: User, issue: Issue) -> None:
+    key, text = issue(bob)
+    done = subprocess.run(
+        [sys.executable, "manage.py", "report_leak"],
+        cwd=settings.BASE_DIR,
+        env=os.environ | {"DATABASE_URL": database_url()},
+        input=text,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "The running server mails those whom it concerns." in done.stderr
+    mail = QueuedMail.objects.get()
+    assert mail.to == "bob@example.com"
+    assert text[14:30] not in done.stdout + done.stderr + mail.subject + mail.body
+    key.refresh_from_db()
+    assert key.disabled_at
