@@ -156,7 +156,8 @@ TRUSTED_PROXIES = _networks("KEYPORTAL_TRUSTED_PROXIES")
 INSTALLED_APPS = [
     "keyportal",
     "keyportal.teams",
-    "keyportal.activity",
+    "keyportal.audit",
+    "keyportal.usage",
     "keyportal.catalog",
     "keyportal.keys",
     "keyportal.notifications",

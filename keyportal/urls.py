@@ -36,7 +36,8 @@ urlpatterns = [
     path("teams/<slug:slug>/", include("keyportal.keys.urls")),
     path("teams/<slug:slug>/", include("keyportal.api.page_urls")),
     path("teams/<slug:slug>/", include("keyportal.catalog.urls")),
-    path("teams/<slug:slug>/", include("keyportal.activity.urls")),
+    path("teams/<slug:slug>/", include("keyportal.audit.urls")),
+    path("teams/<slug:slug>/", include("keyportal.usage.urls")),
     path("teams/<slug:slug>/", include("keyportal.teams.urls")),
 ]
 

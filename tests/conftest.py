@@ -16,14 +16,23 @@ from django.db import OperationalError, connection
 from django.test import Client
 from pytest_django import DjangoDbBlocker, Settings
 
-from keyportal.activity.running import Running
-from keyportal.activity.sightings import Alarm, Look, Sighting
-from keyportal.activity.usage import Call, Flush, UsageDay, UsageHour, UsageMinute
-from keyportal.activity.windows import Lease, Window
 from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.usage.models import (
+    Alarm,
+    Call,
+    Flush,
+    Lease,
+    Look,
+    Running,
+    Sighting,
+    UsageDay,
+    UsageHour,
+    UsageMinute,
+    Window,
+)
 from tests import upstream
 from tests.clock import DAY, leave_time
 from tests.post import Sink

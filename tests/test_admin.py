@@ -14,9 +14,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
+from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.catalog import circuit_breaker
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.changes import Changes, change, disable, hand_over
@@ -38,11 +38,11 @@ WITHOUT_PAGE = {
     "teams.UsedSlug",
     *(f"keys.{name}" for name in ("Chore", "Preset", "Reminder", "Secret", "SpentNonce")),
     "notifications.QueuedMail",  # It may hold a link that resets a password.
-    *(f"activity.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
-    *(f"activity.{name}" for name in ("Window", "Lease", "Running", "EndWish", "DeletedUser")),
-    *(f"activity.{name}" for name in ("Sighting", "Look", "Alarm")),
+    *(f"usage.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
+    *(f"usage.{name}" for name in ("Window", "Lease", "Running", "EndWish", "DeletedUser")),
+    *(f"usage.{name}" for name in ("Sighting", "Look", "Alarm")),
 }
-OURS = ["teams", "activity", "catalog", "keys", "notifications", "api"]
+OURS = ["teams", "audit", "catalog", "keys", "notifications", "api"]
 REGISTERED = sorted(admin.site._registry.items(), key=lambda pair: pair[0]._meta.label)
 
 
@@ -120,8 +120,8 @@ def test_no_page_shows_a_secret(
         ("catalog/route", True),
         ("keys/apikey", False),
         ("api/managementkey", False),
-        ("activity/auditevent", False),
-        ("activity/tombstone", False),
+        ("audit/auditevent", False),
+        ("audit/tombstone", False),
     ],
 )
 def test_where_adding_is_offered(operator: Client, kind: str, offered: bool) -> None:
@@ -674,7 +674,7 @@ def test_history_is_for_reading(operator: Client, team: Team) -> None:
     assert operator.post(change_url(row), {"target": "other"}).status_code == 403
     assert operator.post(change_url(row, "delete"), {"post": "yes"}).status_code == 403
     data = {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"}
-    operator.post("/admin/activity/auditevent/", data)
+    operator.post("/admin/audit/auditevent/", data)
     assert AuditEvent.objects.filter(pk=row.pk).get().target == "ci"
 
 

@@ -49,12 +49,12 @@ NEEDS = {
     "keys:preset_delete": Role.ADMIN,
     "catalog:models": Role.VIEWER,
     "teams:members": Role.VIEWER,
-    "activity:usage": Role.VIEWER,
-    "activity:usage_csv": Role.VIEWER,
-    "activity:calls": Role.VIEWER,
-    "activity:running": Role.ADMIN,
-    "activity:end_call": Role.ADMIN,
-    "activity:audit": Role.ADMIN,
+    "usage:usage": Role.VIEWER,
+    "usage:usage_csv": Role.VIEWER,
+    "usage:calls": Role.VIEWER,
+    "usage:running": Role.ADMIN,
+    "usage:end_call": Role.ADMIN,
+    "audit:list": Role.ADMIN,
     "management_keys:list": Role.ADMIN,
     "management_keys:create": Role.ADMIN,
     "management_keys:delete": Role.ADMIN,
@@ -63,13 +63,13 @@ NEEDS = {
 # of no call, and templates and management keys that nobody has made.
 NOT_THERE = {
     "keys:receipt",
-    "activity:end_call",
+    "usage:end_call",
     "management_keys:delete",
     "keys:preset_change",
     "keys:preset_delete",
 }
 # What has no page of its own.
-ONLY_POSTED = {"activity:end_call", "keys:manage", "keys:unmanage"}
+ONLY_POSTED = {"usage:end_call", "keys:manage", "keys:unmanage"}
 # What is only read.
 ONLY_READ = {
     "keys:list",
@@ -81,11 +81,11 @@ ONLY_READ = {
     "keys:presets",
     "catalog:models",
     "teams:members",
-    "activity:usage",
-    "activity:usage_csv",
-    "activity:calls",
-    "activity:running",
-    "activity:audit",
+    "usage:usage",
+    "usage:usage_csv",
+    "usage:calls",
+    "usage:running",
+    "audit:list",
     "management_keys:list",
 }
 METHODS = ("get", "post", "put", "patch", "delete")

@@ -8,8 +8,8 @@ from django.db import transaction
 from django.dispatch import receiver
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import ManagementKey
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.leaks.case import MANAGEMENT_KEY, Case, Ended
 from keyportal.leaks.handling import leak_reported
 

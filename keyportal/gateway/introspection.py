@@ -11,12 +11,12 @@ from typing import Any
 
 from django.db import Error, connection
 
-from keyportal.activity.limits import Use, uses
-from keyportal.activity.windows import key_subject, team_subject
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import DatabaseUnavailable, InvalidKey
 from keyportal.gateway.relay.answer import Answer, json_answer
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.usage.limit_status import Use, uses
+from keyportal.usage.models import key_subject, team_subject
 
 SECONDS = 2.0
 

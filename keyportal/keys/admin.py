@@ -10,7 +10,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import is_earlier, locked, phrase, save_managed, take_over
 from keyportal.keys.exceptions import NameTaken

@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.exceptions import Managed, NameTaken, NotAMember, PolicyBroken
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions

@@ -7,13 +7,13 @@ from typing import NamedTuple
 from django.db.models import Exists, OuterRef, Q, TextChoices
 from django.utils import timezone
 
-from keyportal.activity.addresses import new_networks
-from keyportal.activity.models import Tombstone
+from keyportal.audit.models import Tombstone
 from keyportal.keys.last_use import unused_models
 from keyportal.keys.models import ApiKeyQuerySet, Secret
 from keyportal.keys.rules.violations import NONE, breaking, working
 from keyportal.keys.status import owner_left
 from keyportal.teams.models import Team
+from keyportal.usage.new_networks import new_networks
 
 IDLE = timedelta(days=90)
 MOST_NEW = 1000

@@ -7,12 +7,12 @@ from functools import lru_cache
 
 from django.db.models import Exists, Max, OuterRef
 
-from keyportal.activity.models import Tombstone
-from keyportal.activity.usage import UsageDay
+from keyportal.audit.models import Tombstone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet, Secret
 from keyportal.keys.rules.permissions import NamePatterns
 from keyportal.teams.models import Team
+from keyportal.usage.models import UsageDay
 
 
 def last_use(key: ApiKey) -> Secret | Tombstone | None:

@@ -4,7 +4,7 @@ Both are judged under the lock on the row, and not in a form: an admin may lower
 keys, or take over a key, while its owner types.
 """
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.changes import locked, require_unmanaged, take_over
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.policy import set_rule

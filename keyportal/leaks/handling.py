@@ -7,7 +7,7 @@ from anybody. The next request is refused, on every worker, from the commit on.
 from django.dispatch import Signal
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.changes import locked
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import live_secrets

@@ -180,7 +180,7 @@ DOORS = (
     ),
     Door("Health", "health", "keys:health", Role.MEMBER),
     Door("Models", "models", "catalog:models"),
-    Door("Usage", "usage", "activity:usage", also=("activity:calls", "activity:running")),
+    Door("Usage", "usage", "usage:usage", also=("usage:calls", "usage:running")),
     Door("Members", "members", "teams:members", also=TEAM_PAGES),
     Door(
         "Management",
@@ -189,7 +189,7 @@ DOORS = (
         Role.ADMIN,
         also=("management_keys:create", "management_keys:delete"),
     ),
-    Door("Audit", "audit", "activity:audit", Role.ADMIN),
+    Door("Audit", "audit", "audit:list", Role.ADMIN),
     Door("Overview", "overview", "keys:overview"),
 )
 

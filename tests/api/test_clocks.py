@@ -10,10 +10,10 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.windows import Window
 from keyportal.api.framework import throttling
 from keyportal.api.models import ManagementKey
 from keyportal.teams.models import User
+from keyportal.usage.models import Window
 from tests.api.programs import Manager, problem
 
 AHEAD, BEHIND = timedelta(hours=2), timedelta(hours=-2)

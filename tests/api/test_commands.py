@@ -5,8 +5,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import ManagementKey
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import User
 from tests.api.programs import Manager, Program

@@ -17,8 +17,8 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import ManagementKey
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.notifications import emails

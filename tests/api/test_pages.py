@@ -9,8 +9,8 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.models import MOST, ManagementKey
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.rules.permissions import MOST as MOST_PATTERNS
 from keyportal.keys.rules.permissions import Endpoints, Permissions

@@ -7,8 +7,6 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, expect
 
-from keyportal.activity.periods import Step
-from keyportal.activity.usage import UsageDay, UsageHour
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import disable
 from keyportal.keys.models import ApiKey, Secret
@@ -16,6 +14,8 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.leaks import handling
 from keyportal.leaks.reports import Found, Report
 from keyportal.teams.models import Team, User
+from keyportal.usage.models import UsageDay, UsageHour
+from keyportal.usage.reports.periods import Step
 from tests.browser.conftest import KEYS
 from tests.browser.pages import button, dialog, holds, link, row, shown_key
 from tests.serving import Server

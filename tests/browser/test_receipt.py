@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from keyportal.activity.models import Tombstone
+from keyportal.audit.models import Tombstone
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.browser.pages import button, delete, link, names

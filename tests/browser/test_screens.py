@@ -9,10 +9,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, ViewportSize, expect
 
-from keyportal.activity.models import Tombstone
-from keyportal.activity.periods import Step
-from keyportal.activity.running import Running
-from keyportal.activity.usage import Call, UsageDay, UsageHour
+from keyportal.audit.models import Tombstone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, Preset, Secret
 from keyportal.keys.rotation import Grace, rotate
@@ -20,6 +17,8 @@ from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
+from keyportal.usage.models import Call, Running, UsageDay, UsageHour
+from keyportal.usage.reports.periods import Step
 from tests.browser.conftest import KEYS
 from tests.browser.pages import button, create, dialog, row
 

@@ -7,10 +7,9 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
-from keyportal.activity.periods import Step
-from keyportal.activity.running import EndWish, Running
-from keyportal.activity.usage import Call, UsageDay
 from keyportal.teams.models import Team, User
+from keyportal.usage.models import Call, EndWish, Running, UsageDay
+from keyportal.usage.reports.periods import Step
 from tests.browser.pages import button, link
 
 pytestmark = pytest.mark.browser

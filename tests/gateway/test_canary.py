@@ -16,7 +16,7 @@ from django.contrib.sessions.models import Session
 from django.db import connection as database
 from django.test import Client
 
-from keyportal.activity.models import AuditEvent
+from keyportal.audit.models import AuditEvent
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
@@ -116,7 +116,7 @@ def spill_in_the_portal(server: Server, alice: User, team: Team, key: str) -> It
     yield member.get(f"/teams/{team.slug}/audit/?action={key}&page={key}")
     yield member.post("/accounts/password/change/", oldpassword=key, password1=key, password2=key)
     yield member.get(f"/admin/keys/apikey/?q={key}")
-    yield member.get(f"/admin/activity/auditevent/?q={key}&{key}={key}")
+    yield member.get(f"/admin/audit/auditevent/?q={key}&{key}={key}")
 
 
 def spill_in_the_gateway(server: Server, team: Team, key: str) -> Iterator[Reply]:
@@ -216,7 +216,7 @@ def test_a_key_leaves_no_trace(
         answer = member.get(f"/teams/{team.slug}/{page}/")
         assert answer.status == 200
         assert_nowhere(key, page, answer.body.decode())
-    for page in ("keys/apikey", "activity/auditevent", "teams/user"):
+    for page in ("keys/apikey", "audit/auditevent", "teams/user"):
         answer = member.get(f"/admin/{page}/")
         assert answer.status == 200
         assert_nowhere(key, page, answer.body.decode())

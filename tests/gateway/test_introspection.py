@@ -9,8 +9,6 @@ import pytest
 from django.db import connection as database
 from django.utils import timezone
 
-from keyportal.activity.usage import Call
-from keyportal.activity.windows import Kind, Window
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import Changes, change, disable
 from keyportal.keys.models import ApiKey, Secret
@@ -18,6 +16,7 @@ from keyportal.keys.rotation import Grace, rotate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
+from keyportal.usage.models import Call, Kind, Window
 from tests.serving import Server, wait_until
 
 pytestmark = pytest.mark.gateway

@@ -16,7 +16,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
 from keyportal.keys.changes import Changes, change, disable, enable, hand_over
 from keyportal.keys.exceptions import AlreadyRotating, Managed, NameTaken, NotAMember, PolicyBroken

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from keyportal.activity.models import TARGET_LENGTH, Action, AuditEvent
+from keyportal.audit.models import TARGET_LENGTH, Action, AuditEvent
 from keyportal.keys.changes import Changes, change, disable, enable, hand_over
 from keyportal.keys.exceptions import NameTaken, NotAMember
 from keyportal.keys.limits import limit_key

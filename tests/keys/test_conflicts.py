@@ -9,7 +9,7 @@ import pytest
 from django.http import HttpResponse
 from django.test import Client
 
-from keyportal.activity.models import AuditEvent
+from keyportal.audit.models import AuditEvent
 from keyportal.keys.changes import Changes, change, disable
 from keyportal.keys.limits import limit_key
 from keyportal.keys.models import ApiKey, Preset

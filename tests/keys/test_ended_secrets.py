@@ -8,7 +8,7 @@ from threading import Barrier
 from django.db import connection
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import Grace, bury_ended, rotate

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
-from keyportal.activity.receipts import Receipt
+from keyportal.audit.models import Action, AuditEvent, Tombstone
+from keyportal.audit.receipts import Receipt
 from keyportal.keys import keystring
 from keyportal.keys.exceptions import AlreadyCreated, AlreadyRotating
 from keyportal.keys.models import ApiKey, Secret

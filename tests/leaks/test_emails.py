@@ -11,7 +11,7 @@ from django.core.mail import EmailMessage
 from django.db import DatabaseError
 from pytest_django import Settings
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import changes
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, rotate

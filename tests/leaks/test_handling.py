@@ -11,7 +11,7 @@ from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import changes, keystring
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, end_old, rotate

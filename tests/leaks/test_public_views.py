@@ -15,7 +15,7 @@ from django.test import Client
 from django.views.debug import ExceptionReporter
 from pytest_django import Settings
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, rotate

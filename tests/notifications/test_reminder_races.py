@@ -14,7 +14,7 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail, Reminder
 from keyportal.notifications.reminders import remind

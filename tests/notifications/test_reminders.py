@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.changes import Changes, change, disable, enable
 from keyportal.keys.models import ApiKey
 from keyportal.notifications import emails, reminders

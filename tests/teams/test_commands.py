@@ -5,7 +5,7 @@ import pytest
 from django.contrib.auth import authenticate
 from django.core.management import CommandError, call_command
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.teams.limits import UNLIMITED, Limits
 from keyportal.teams.management.commands import setteam
 from keyportal.teams.management.operator import team_named

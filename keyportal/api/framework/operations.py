@@ -13,11 +13,11 @@ from django.db import transaction
 from django.http import HttpRequest
 from msgspec import Struct
 
-from keyportal.activity.models import acting_through
 from keyportal.api.framework import parsing
 from keyportal.api.framework.authentication import Caller
 from keyportal.api.framework.problems import Problem
 from keyportal.api.scopes import Scope
+from keyportal.audit.models import acting_through
 from keyportal.keys import keystring
 from keyportal.teams.models import Role
 

@@ -7,8 +7,8 @@ differ. A request over the limit changes nothing.
 
 from django.db import connection
 
-from keyportal.activity.addresses import client_of
-from keyportal.activity.windows import START_POSTGRESQL, START_SQLITE, Kind, Window
+from keyportal.http.addresses import client_of
+from keyportal.usage.models import START_POSTGRESQL, START_SQLITE, Kind, Window
 
 FAILURES_PER_MINUTE = 60
 

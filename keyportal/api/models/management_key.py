@@ -9,8 +9,8 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.scopes import Scope
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.exceptions import KeyRefused, NameTaken
 from keyportal.keys.keystring import KeyString

@@ -5,11 +5,11 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from keyportal.activity.models import AuditEvent
 from keyportal.api.framework.operations import Asked, Operations
 from keyportal.api.framework.pagination import Page, Paged, page
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.types import ActionValue, PublicId
+from keyportal.audit.models import AuditEvent
 from keyportal.teams.models import Role
 
 operations = Operations()

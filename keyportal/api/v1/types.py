@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from keyportal.activity.models import Action
 from keyportal.api.framework.operations import PATH_PARTS
 from keyportal.api.scopes import Scope
+from keyportal.audit.models import Action
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace
 from keyportal.keys.rules.permissions import Endpoints

@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 from django.utils import timezone
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from keyportal.activity.figures import COUNTS, Figures
-from keyportal.activity.forms import FIRST_YEAR, LAST_YEAR
-from keyportal.activity.periods import DEFAULT_RANGE, LONGEST, RANGES, Period, custom
-from keyportal.activity.report import Asked as Filter
-from keyportal.activity.report import Part, Report, report
 from keyportal.api.framework.operations import Asked, Operations
 from keyportal.api.framework.problems import FieldError, Invalid
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.types import Line, Moment, PublicId, UserId
 from keyportal.teams.models import User
+from keyportal.usage.forms import FIRST_YEAR, LAST_YEAR
+from keyportal.usage.reports.periods import DEFAULT_RANGE, LONGEST, RANGES, Period, custom
+from keyportal.usage.reports.report import Asked as Filter
+from keyportal.usage.reports.report import Part, Report, report
+from keyportal.usage.reports.totals import COUNTS, Figures
 
 operations = Operations()
 By = Literal["key", "model"]

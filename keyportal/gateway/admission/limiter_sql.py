@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from keyportal.activity.windows import (
+from keyportal.gateway.admission.database import database
+from keyportal.usage.models import (
     LEASE_SECONDS,
     START_POSTGRESQL,
     START_SQLITE,
@@ -19,7 +20,6 @@ from keyportal.activity.windows import (
     Window,
     window_end,
 )
-from keyportal.gateway.admission.database import database
 
 Addition = tuple[str, int, int, int]
 """Subject, kind, requests, tokens."""

@@ -4,10 +4,10 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from keyportal.activity.windows import Kind, key_subject, team_subject
 from keyportal.gateway.errors import GatewayError, InsufficientQuota, RateLimitExceeded
 from keyportal.http.types import Headers
 from keyportal.teams.limits import UNLIMITED, Limits
+from keyportal.usage.models import Kind, key_subject, team_subject
 
 Key = tuple[str, int]
 """A subject and the kind of a window."""

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 from django.db import transaction
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
-from keyportal.activity.sightings import Alarm
+from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.gateway.metering.writer import ALIAS
 from keyportal.keys.models import ApiKey
 from keyportal.leaks import emails
 from keyportal.teams.models import Team
+from keyportal.usage.models import Alarm
 
 TOLD = {
     Action.KEY_SPREAD: "The API key {key} was used from {number} networks within ten minutes.",

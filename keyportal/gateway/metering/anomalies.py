@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.db import connections, transaction
 
-from keyportal.activity.addresses import network_of
-from keyportal.activity.models import Action
-from keyportal.activity.sightings import STRETCH_SECONDS, Sighting
-from keyportal.activity.sightings import Look as SeenLook
+from keyportal.audit.models import Action
 from keyportal.gateway.metering import alarms
 from keyportal.gateway.metering.usage_sql import Flush, Look
 from keyportal.gateway.metering.writer import ALIAS
+from keyportal.http.addresses import network_of
 from keyportal.keys.models import ApiKey
+from keyportal.usage.models import STRETCH_SECONDS, Sighting
+from keyportal.usage.models import Look as SeenLook
 
 MOST_KNOWN = 50_000  # Networks that a worker remembers to have written down.
 SLICE = 500

@@ -12,12 +12,21 @@ from django.conf import settings
 from django.db import connections
 from django.db.models import Model
 
-from keyportal.activity.running import EndWish, Running
-from keyportal.activity.sightings import Alarm, Look, Sighting
-from keyportal.activity.usage import Call, Flush, UsageHour, UsageMinute
-from keyportal.activity.windows import Lease, Window
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.notifications.models import Reminder
+from keyportal.usage.models import (
+    Alarm,
+    Call,
+    EndWish,
+    Flush,
+    Lease,
+    Look,
+    Running,
+    Sighting,
+    UsageHour,
+    UsageMinute,
+    Window,
+)
 
 PAUSE_SECONDS = 60.0
 SLICE = 500

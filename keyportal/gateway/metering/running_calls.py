@@ -14,10 +14,10 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from keyportal.activity.running import EndWish, Running
 from keyportal.gateway.calls import Call, Flight
 from keyportal.gateway.errors import EndedByAdmin
 from keyportal.gateway.metering.writer import ALIAS, Writer
+from keyportal.usage.models import EndWish, Running
 
 REPORT_SECONDS = 1.0
 

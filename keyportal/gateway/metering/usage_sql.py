@@ -14,8 +14,11 @@ from typing import Any, NamedTuple, cast
 import msgspec
 from django.db import DataError, connections, transaction
 
-from keyportal.activity.models import Tombstone
-from keyportal.activity.usage import (
+from keyportal.audit.models import Tombstone
+from keyportal.gateway.metering.writer import ALIAS
+from keyportal.keys import keystring
+from keyportal.keys.models import Secret
+from keyportal.usage.models import (
     LATENCY_BOUNDS_MS,
     LATENCY_COLUMNS,
     Call,
@@ -23,10 +26,7 @@ from keyportal.activity.usage import (
     UsageHour,
     UsageMinute,
 )
-from keyportal.activity.usage import Flush as WrittenFlush
-from keyportal.gateway.metering.writer import ALIAS
-from keyportal.keys import keystring
-from keyportal.keys.models import Secret
+from keyportal.usage.models import Flush as WrittenFlush
 
 logger = logging.getLogger(__name__)
 

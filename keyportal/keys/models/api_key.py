@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
 from keyportal.keys.exceptions import KeyLimitReached, NameTaken, PolicyBroken
 from keyportal.keys.keystring import KeyString

@@ -13,7 +13,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.rules.policy import breaches, widest
 from keyportal.keys.rules.validators import require_no_key, require_printable

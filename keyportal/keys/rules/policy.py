@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import Endpoints, NamePatterns, Permissions, covers_models
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Role, Team, User

@@ -12,12 +12,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.policy import breaches_by_owning
 from keyportal.keys.views.list import _used
 from keyportal.keys.views.responses import already_created, created
-from keyportal.teams.access import (
-    TeamRequest,
-    makers,
-    require_role,
-    team_view,
-)
+from keyportal.teams.access import TeamRequest, makers, require_role, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
 

@@ -7,17 +7,13 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.views.decorators.http import require_http_methods
 
-from keyportal.activity.impact import impact
 from keyportal.keys.last_use import last_use
 from keyportal.keys.models import ApiKey
 from keyportal.keys.views.responses import gone
-from keyportal.teams.access import (
-    TeamRequest,
-    require_change,
-    team_view,
-)
+from keyportal.teams.access import TeamRequest, require_change, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
+from keyportal.usage.impact import impact
 
 
 @require_http_methods(["GET", "POST"])

@@ -6,11 +6,8 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpResponse
 from django.views.decorators.http import require_safe
 
-from keyportal.activity.key_usage import key_usage
-from keyportal.activity.limits import Use, uses
-from keyportal.activity.models import AuditEvent
-from keyportal.activity.receipts import Receipt
-from keyportal.activity.windows import key_subject
+from keyportal.audit.models import AuditEvent
+from keyportal.audit.receipts import Receipt
 from keyportal.keys.last_use import last_use
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import live_secrets
@@ -18,13 +15,12 @@ from keyportal.keys.rules.policy import breaches
 from keyportal.keys.status import badges
 from keyportal.keys.views.decorators import may_manage
 from keyportal.keys.views.responses import no_such_key
-from keyportal.teams.access import (
-    TeamRequest,
-    may_change,
-    team_view,
-)
+from keyportal.teams.access import TeamRequest, may_change, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
+from keyportal.usage.limit_status import Use, uses
+from keyportal.usage.models import key_subject
+from keyportal.usage.reports.key_usage import key_usage
 
 ROWS = 20  # Of its history.
 

@@ -5,8 +5,6 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
-from keyportal.activity.limits import Use, uses
-from keyportal.activity.windows import key_subject, team_subject
 from keyportal.keys.changes import locked
 from keyportal.keys.limits import AboveCeiling, limit_key, limit_new_keys
 from keyportal.keys.models import ApiKey
@@ -18,6 +16,8 @@ from keyportal.teams.limits import UNLIMITED
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
 from keyportal.teams.rules import locked_rules
+from keyportal.usage.limit_status import Use, uses
+from keyportal.usage.models import key_subject, team_subject
 
 
 @require_http_methods(["GET", "POST"])

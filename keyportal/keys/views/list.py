@@ -8,19 +8,15 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_safe
 
-from keyportal.activity.sparkline import Sparkline, sparklines
 from keyportal.keys import keystring
 from keyportal.keys.forms.list import ListForm
 from keyportal.keys.last_use import last_used_at
 from keyportal.keys.models import ApiKey
 from keyportal.keys.status import Badge, badges
-from keyportal.teams.access import (
-    TeamRequest,
-    may_change,
-    team_view,
-)
+from keyportal.teams.access import TeamRequest, may_change, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.pages import render_part
+from keyportal.usage.reports.sparklines import Sparkline, sparklines
 
 ROWS = 25
 

@@ -7,13 +7,11 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.activity.receipts import Receipt
+from keyportal.audit.receipts import Receipt
 from keyportal.catalog.examples import examples_for
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import ApiKey
-from keyportal.teams.access import (
-    TeamRequest,
-)
+from keyportal.teams.access import TeamRequest
 from keyportal.teams.pages import render_part
 
 

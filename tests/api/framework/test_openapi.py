@@ -18,7 +18,6 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from keyportal.activity.windows import Window
 from keyportal.api.framework.openapi import document_of
 from keyportal.api.framework.operations import PATH_PARTS
 from keyportal.api.framework.problems import BY_STATUS
@@ -26,6 +25,7 @@ from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
 from keyportal.catalog.models import ServedModel
 from keyportal.teams.models import User
+from keyportal.usage.models import Window
 from tests.api.programs import Manager, problem
 
 pytestmark = pytest.mark.any_database

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from keyportal.activity.windows import Window
 from keyportal.api.framework import throttling
 from keyportal.keys import keystring
 from keyportal.teams.models import User
+from keyportal.usage.models import Window
 from tests.api.programs import Manager, Program, problem
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from keyportal.activity.models import AuditEvent
 from keyportal.api.scopes import Scope
+from keyportal.audit.models import AuditEvent
 from keyportal.keys.limits import limit_key
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Team, User

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.limits import Limits

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from keyportal.activity.models import Action, AuditEvent
 from keyportal.api.scopes import Scope
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.changes import disable, set_managed
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, User

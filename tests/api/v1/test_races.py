@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import pytest
 from django.test import Client
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.status import State, state_of

@@ -5,12 +5,12 @@ from typing import Any
 
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
-from keyportal.activity.usage import UsageDay
 from keyportal.api.scopes import Scope
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import Route, ServedModel
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
+from keyportal.usage.models import UsageDay
 from tests.api.programs import Manager, problem
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey

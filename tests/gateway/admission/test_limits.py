@@ -11,7 +11,6 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from keyportal.activity.windows import LEASE_SECONDS, Kind, Lease, Window, window_start
 from keyportal.gateway.admission import batch as batch_module
 from keyportal.gateway.admission import batcher as admission_module
 from keyportal.gateway.admission import limiter as module
@@ -24,6 +23,7 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
+from keyportal.usage.models import LEASE_SECONDS, Kind, Lease, Window, window_start
 from tests.clock import leave_time
 from tests.gateway.admission.statements import statements_of
 
@@ -215,7 +215,7 @@ def test_whoever_meets_a_window_known_to_be_full_costs_no_write(
     seen = statements_of(worker)
     assert kinds(ask([worker], *[key] * 50)) == {"RateLimitExceeded": 50}
     assert seen
-    assert not [sql for sql, _ in seen if "activity" in sql]
+    assert not [sql for sql, _ in seen if "usage" in sql]
     assert used() == {"key": (2, 0)}
 
 

@@ -15,10 +15,10 @@ import openai
 import pytest
 from django.db.models import QuerySet
 
-from keyportal.activity.windows import Window, key_subject
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
+from keyportal.usage.models import Window, key_subject
 from tests.clock import leave_time
 from tests.serving import CHAT, Server, chat_body, wait_until
 from tests.upstream import Upstream as FakeUpstream

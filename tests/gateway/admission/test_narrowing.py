@@ -10,8 +10,6 @@ import pytest
 from django.db.models import Sum
 from django.utils import timezone
 
-from keyportal.activity.sightings import Sighting
-from keyportal.activity.windows import Window
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.catalog.models import ServedModel
@@ -21,6 +19,7 @@ from keyportal.keys.rotation import Grace, end_old, rotate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
+from keyportal.usage.models import Sighting, Window
 from tests.serving import CHAT, Reply, Server, chat_body, head, wait_until
 from tests.shooters import Shooters
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from keyportal.activity.models import Tombstone
+from keyportal.audit.models import Tombstone
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import Grace, end_old, rotate
 from keyportal.teams.models import User

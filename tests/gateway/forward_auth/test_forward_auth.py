@@ -10,7 +10,6 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from keyportal.activity.usage import Call
 from keyportal.catalog.models import ServedModel
 from keyportal.gateway.error_middleware import UNAUTHORIZED_SECONDS
 from keyportal.gateway.forward_auth import original_request
@@ -20,6 +19,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
+from keyportal.usage.models import Call
 from tests.asgi import scope
 from tests.clock import leave_time
 from tests.serving import CHAT, Connection, Reply, Server, head, wait_until

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from keyportal.activity.models import AuditEvent
+from keyportal.audit.models import AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import User

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import pytest
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
-from keyportal.activity.sightings import Alarm
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import User
+from keyportal.usage.models import Alarm
 from tests.post import Sink
 from tests.serving import CHAT, Server, chat_body, wait_until
 

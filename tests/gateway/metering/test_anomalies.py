@@ -13,11 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
 
-from keyportal.activity.addresses import network_of
-from keyportal.activity.models import Action, AuditEvent
-from keyportal.activity.sightings import Alarm, Look, Sighting
-from keyportal.activity.usage import Call as CallRow
-from keyportal.activity.usage import UsageDay
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.gateway.calls import Call
 from keyportal.gateway.metering import anomalies as module
 from keyportal.gateway.metering import meter as metering
@@ -25,11 +21,14 @@ from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.retention import Cleaner
 from keyportal.gateway.metering.usage_sql import Use
 from keyportal.gateway.metering.writer import Writer
+from keyportal.http.addresses import network_of
 from keyportal.keys import changes, keystring
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Team, User
+from keyportal.usage.models import Alarm, Look, Sighting, UsageDay
+from keyportal.usage.models import Call as CallRow
 from tests.gateway.calls import call_of, verdict_of
 from tests.post import Sink
 

@@ -15,9 +15,7 @@ from django.db.models import Sum
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyportal.activity.models import Tombstone
-from keyportal.activity.usage import LATENCY_COLUMNS, UsageDay, UsageHour, UsageMinute
-from keyportal.activity.usage import Call as CallRow
+from keyportal.audit.models import Tombstone
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.calls import Call
 from keyportal.gateway.errors import InvalidKey
@@ -30,6 +28,8 @@ from keyportal.gateway.metering.writer import Writer
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import User
+from keyportal.usage.models import LATENCY_COLUMNS, UsageDay, UsageHour, UsageMinute
+from keyportal.usage.models import Call as CallRow
 from tests.clock import leave_time
 from tests.gateway.calls import call_of, verdict_of
 

@@ -15,12 +15,10 @@ import pytest
 from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
-from keyportal.activity.models import Tombstone
-from keyportal.activity.running import EndWish, Running
-from keyportal.activity.sightings import Look
-from keyportal.activity.usage import Call, UsageDay, UsageHour, UsageMinute
+from keyportal.audit.models import Tombstone
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
+from keyportal.usage.models import Call, EndWish, Look, Running, UsageDay, UsageHour, UsageMinute
 from tests.serving import CHAT, Server, chat_body, wait_until
 from tests.upstream import Upstream as FakeUpstream
 

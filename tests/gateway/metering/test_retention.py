@@ -11,13 +11,22 @@ from django.db import OperationalError, connections, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from keyportal.activity.running import EndWish, Running
-from keyportal.activity.usage import Call, Flush, UsageDay, UsageHour, UsageMinute
-from keyportal.activity.windows import Kind, Lease, Window
 from keyportal.gateway.metering import retention as module
 from keyportal.gateway.metering.retention import SLICE, Cleaner
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.notifications.models import Reminder
+from keyportal.usage.models import (
+    Call,
+    EndWish,
+    Flush,
+    Kind,
+    Lease,
+    Running,
+    UsageDay,
+    UsageHour,
+    UsageMinute,
+    Window,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command, get_commands, loa
 from django.db import connection
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import keystring
 from keyportal.keys.management.commands.keys import Command

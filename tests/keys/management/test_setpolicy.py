@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.management.commands import setpolicy as setpolicy_command
 from keyportal.teams.management.operator import team_named
 from keyportal.teams.models import Team

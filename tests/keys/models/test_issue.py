@@ -6,7 +6,7 @@ import pytest
 from django.apps import apps
 from django.db import IntegrityError, connection, transaction
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.exceptions import AlreadyCreated, KeyLimitReached, NameTaken
 from keyportal.keys.models import ApiKey, Secret, SpentNonce

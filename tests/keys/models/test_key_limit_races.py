@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys.exceptions import KeyLimitReached, NameTaken, PolicyBroken
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.policy import set_policy

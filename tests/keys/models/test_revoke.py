@@ -6,7 +6,7 @@ import pytest
 from django.db.models import ProtectedError
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent, Tombstone
+from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Team, User

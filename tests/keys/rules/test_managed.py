@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.changes import Changes, change, disable, enable, hand_over, set_managed
 from keyportal.keys.exceptions import Managed
 from keyportal.keys.limits import limit_key

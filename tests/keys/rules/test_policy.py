@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from keyportal.activity.models import AuditEvent
+from keyportal.audit.models import AuditEvent
 from keyportal.keys.changes import Changes, change, hand_over
 from keyportal.keys.exceptions import PolicyBroken
 from keyportal.keys.models import ApiKey

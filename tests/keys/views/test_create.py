@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from django.test import Client
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.exceptions import PolicyBroken
 from keyportal.keys.forms.create import CreateForm
 from keyportal.keys.models import ApiKey, Preset

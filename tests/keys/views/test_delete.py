@@ -6,11 +6,11 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
-from keyportal.activity.periods import Step
-from keyportal.activity.usage import Call, UsageHour
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Team, User
+from keyportal.usage.models import Call, UsageHour
+from keyportal.usage.reports.periods import Step
 
 pytestmark = pytest.mark.any_database
 

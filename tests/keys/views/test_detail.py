@@ -8,10 +8,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.activity.models import Action, AuditEvent
-from keyportal.activity.periods import Step
-from keyportal.activity.usage import UsageDay
-from keyportal.activity.windows import Kind, Window, window_start
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.changes import Changes, change
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import Grace, rotate
@@ -20,6 +17,8 @@ from keyportal.keys.status import badges
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
+from keyportal.usage.models import Kind, UsageDay, Window, window_start
+from keyportal.usage.reports.periods import Step
 
 pytestmark = pytest.mark.any_database
 

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import disable
 from keyportal.keys.models import ApiKey, Secret

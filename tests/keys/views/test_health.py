@@ -10,12 +10,7 @@ from django.urls import resolve
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.activity import addresses
-from keyportal.activity.addresses import new_networks
-from keyportal.activity.models import Tombstone
-from keyportal.activity.periods import Step
-from keyportal.activity.sightings import Look
-from keyportal.activity.usage import Call, UsageDay
+from keyportal.audit.models import Tombstone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.health import ACTS, MENDING, Finding
 from keyportal.keys.models import ApiKey, Secret
@@ -23,6 +18,10 @@ from keyportal.keys.rotation import Grace, rotate
 from keyportal.keys.views.health import health
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
+from keyportal.usage import new_networks as addresses
+from keyportal.usage.models import Call, Look, UsageDay
+from keyportal.usage.new_networks import new_networks
+from keyportal.usage.reports.periods import Step
 
 HEALTH = "/teams/u-8105f7322477/health/"
 KEYS = "/teams/u-8105f7322477/keys/"

@@ -8,14 +8,14 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.periods import Step
-from keyportal.activity.usage import Call, UsageDay
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
-from tests.activity.test_usage_speed import repeat
+from keyportal.usage.models import Call, UsageDay
+from keyportal.usage.reports.periods import Step
 from tests.speed import takes
+from tests.usage.reports.test_usage_speed import repeat
 
 HEALTH = "/teams/u-8105f7322477/health/"
 SignIn = Callable[[User], Client]

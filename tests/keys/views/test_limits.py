@@ -7,12 +7,12 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Action, AuditEvent
-from keyportal.activity.windows import Kind, Window, window_start
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.limits import AboveCeiling, limit_key
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits
 from keyportal.teams.models import Membership, Team, User
+from keyportal.usage.models import Kind, Window, window_start
 from tests.forms import sent
 
 pytestmark = pytest.mark.any_database

@@ -13,12 +13,12 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.activity.periods import Step
-from keyportal.activity.usage import UsageDay
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Membership, Team, User
+from keyportal.usage.models import UsageDay
+from keyportal.usage.reports.periods import Step
 from tests.speed import takes
 
 LIST = "/teams/u-8105f7322477/keys/"

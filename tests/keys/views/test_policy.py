@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from django.test import Client
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.exceptions import PolicyBroken
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions

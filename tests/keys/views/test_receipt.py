@@ -7,8 +7,8 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.activity.models import Tombstone
-from keyportal.activity.receipts import Receipt
+from keyportal.audit.models import Tombstone
+from keyportal.audit.receipts import Receipt
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Team, User
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 import pytest
 from django.test import Client
 
-from keyportal.activity.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.models import Preset, keep, locked_preset
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User

@@ -1,0 +1,1 @@
+"""What happened: audit events, tombstones of deleted keys, receipts of deletion."""

@@ -1,0 +1,8 @@
+"""Under /teams/<slug>/: what happened in the team."""
+
+from django.urls import path
+
+from keyportal.audit.views import audit
+
+app_name = "audit"
+urlpatterns = [path("audit/", audit, name="list")]

@@ -1,0 +1,1 @@
+"""What was used: calls, sums, counters of limits, running calls."""

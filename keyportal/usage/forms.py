@@ -1,0 +1,85 @@
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from keyportal.usage.reports.periods import CUSTOM, DEFAULT_RANGE, LONGEST, RANGES, Period, custom
+from keyportal.usage.reports.report import Asked
+
+FIRST_YEAR, LAST_YEAR = 2000, 2100
+
+
+class CallFilter(forms.Form):
+    """Which calls to list; nonsense is as good as nothing, because a list is always shown."""
+
+    key = forms.CharField(max_length=8, required=False)
+    model = forms.CharField(max_length=200, required=False)
+    status = forms.ChoiceField(
+        choices=[("", "All"), ("2", "Served"), ("4", "Refused, 4xx"), ("5", "Failed, 5xx")],
+        required=False,
+    )
+
+    def value(self, name: str) -> str:
+        self.is_valid()
+        return str(self.cleaned_data.get(name) or "")
+
+    @property
+    def status_class(self) -> str:
+        return self.value("status")
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(key=self.value("key"), model=self.value("model"))
+
+
+class UsageFilter(forms.Form):
+    """Which usage to show. What makes no sense shows the last 14 days, and says so."""
+
+    range = forms.ChoiceField(
+        choices=[*((name, label) for name, (label, _) in RANGES.items()), (CUSTOM, "Custom")],
+        required=False,
+    )
+    start = forms.DateTimeField(required=False)
+    end = forms.DateTimeField(required=False)
+    by = forms.ChoiceField(choices=[("key", "Key"), ("model", "Model")], required=False)
+    key = forms.CharField(max_length=8, required=False)
+    member = forms.IntegerField(min_value=1, max_value=2**63 - 1, required=False)
+    model = forms.CharField(max_length=200, required=False)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        start, end = cleaned.get("start"), cleaned.get("end")
+        if cleaned.get("range") != CUSTOM or not (start and end):
+            return cleaned
+        if not FIRST_YEAR <= start.year <= end.year <= LAST_YEAR or start >= end:
+            raise ValidationError("The end must come after the beginning.")
+        if end - start > LONGEST:
+            raise ValidationError(f"Choose at most {LONGEST.days} days.")
+        return cleaned
+
+    def value(self, name: str) -> str:
+        self.is_valid()
+        return str(self.cleaned_data.get(name) or "")
+
+    @property
+    def chosen_range(self) -> str:
+        return self.value("range") or DEFAULT_RANGE
+
+    @property
+    def chosen_by(self) -> str:
+        return self.value("by") or "key"
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.value("key"), int(self.value("member") or 0), self.value("model"))
+
+    def period(self) -> Period:
+        now = timezone.now()
+        name = self.chosen_range
+        if name != CUSTOM:
+            return RANGES[name][1](now)
+        start, end = self.cleaned_data.get("start"), self.cleaned_data.get("end")
+        if start and end and not self.errors:
+            return custom(start, end, now)
+        return RANGES[DEFAULT_RANGE][1](now)

@@ -1,0 +1,57 @@
+"""Calls and their sums, counters of limits, running calls, sightings of keys."""
+
+from keyportal.usage.models.calls import (
+    LATENCY_BOUNDS_MS,
+    LATENCY_COLUMNS,
+    Call,
+    CallQuerySet,
+    Flush,
+    Usage,
+    UsageDay,
+    UsageHour,
+    UsageMinute,
+    UsageQuerySet,
+)
+from keyportal.usage.models.counters import (
+    LEASE_SECONDS,
+    START_POSTGRESQL,
+    START_SQLITE,
+    Kind,
+    Lease,
+    Window,
+    key_subject,
+    team_subject,
+    window_end,
+    window_start,
+)
+from keyportal.usage.models.running import EndWish, Running
+from keyportal.usage.models.sightings import STRETCH_SECONDS, Alarm, Look, Sighting
+
+__all__ = [
+    "LATENCY_BOUNDS_MS",
+    "LATENCY_COLUMNS",
+    "LEASE_SECONDS",
+    "START_POSTGRESQL",
+    "START_SQLITE",
+    "STRETCH_SECONDS",
+    "Alarm",
+    "Call",
+    "CallQuerySet",
+    "EndWish",
+    "Flush",
+    "Kind",
+    "Lease",
+    "Look",
+    "Running",
+    "Sighting",
+    "Usage",
+    "UsageDay",
+    "UsageHour",
+    "UsageMinute",
+    "UsageQuerySet",
+    "Window",
+    "key_subject",
+    "team_subject",
+    "window_end",
+    "window_start",
+]

@@ -1,0 +1,1 @@
+"""Usage over a period: totals, charts, CSV."""

@@ -1,0 +1,85 @@
+"""The report as it is drawn, and as tables of the same figures."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.utils.html import format_html
+
+from keyportal.usage.reports.periods import Step
+from keyportal.usage.reports.report import Part, Report
+from keyportal.usage.reports.totals import Figures
+
+STACKED = {
+    "requests": "Requests",
+    "prompt_tokens": "Prompt tokens",
+    "completion_tokens": "Completion tokens",
+    "failures": "Failures",
+}
+LATENCY = {"median": "Median", "p95": "95th percentile"}
+
+
+class Chart(NamedTuple):
+    """One chart with its table: `rows` are a moment and a cell for each of `columns`."""
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, list[str]]]
+
+
+def charts(report: Report) -> Iterator[Chart]:
+    names = [label(part) for part in report.series]
+    columns = names if len(names) == 1 else [*names, "All"]
+    moments = [moment_text(moment, report.period.step) for moment in report.period.moments]
+    for name, title in STACKED.items():
+        whole = [] if len(names) == 1 else [report.steps]
+        series = [*(part.steps or [] for part in report.series), *whole]
+        cells = [[f"{getattr(step, name):,}" for step in steps] for steps in series]
+        rows = [*zip(moments, map(list, zip(*cells, strict=True)), strict=True)]
+        yield Chart(name, title, columns, rows)
+    cells_by_step = [[duration(getattr(step, name)) for name in LATENCY] for step in report.steps]
+    rows = [*zip(moments, cells_by_step, strict=True)]
+    yield Chart("latency", "Latency", [*LATENCY.values()], rows)
+
+
+def drawn(report: Report) -> dict[str, Any]:
+    """What the script draws from: lists with a number for each moment."""
+    return {
+        "step": report.period.step.value,
+        "moments": [moment.isoformat() for moment in report.period.moments],
+        "series": [
+            {"label": label(part), **{name: _numbers(part.steps or [], name) for name in STACKED}}
+            for part in report.series
+        ],
+        "latency": {name: _rounded(report.steps, name) for name in LATENCY},
+    }
+
+
+def label(part: Part) -> str:
+    return f"{part.name} (deleted)" if part.is_deleted else part.name
+
+
+def duration(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return "—"
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    return f"{milliseconds / 1000:.{1 if milliseconds < 10_000 else 0}f} s"
+
+
+def moment_text(moment: datetime, step: Step) -> str:
+    """A day is one in UTC wherever it is looked at; the script tells times in the viewer's zone."""
+    if step is Step.DAY:
+        return f"{moment:%Y-%m-%d}"
+    text = f"{moment:%Y-%m-%d %H:%M} UTC"
+    return format_html('<time datetime="{}">{}</time>', moment.isoformat(), text)
+
+
+def _numbers(steps: list[Figures], name: str) -> list[int]:
+    return [getattr(step, name) for step in steps]
+
+
+def _rounded(steps: list[Figures], name: str) -> list[int | None]:
+    found = (getattr(step, name) for step in steps)
+    return [None if number is None else round(number) for number in found]

@@ -1,0 +1,73 @@
+"""Calls in flight, over all workers and hosts, and how an admin ends one."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import transaction
+from django.http import Http404
+from django.utils import timezone
+
+from keyportal.audit.key_names import KeyName, key_names
+from keyportal.audit.models import Action, AuditEvent
+from keyportal.teams.models import Team, User
+from keyportal.usage.models import EndWish, Running
+
+
+@dataclass
+class RunningCall:
+    id: str
+    key: KeyName
+    model: str
+    endpoint: str
+    since: datetime
+    tokens: int
+    address: str
+    is_ending: bool
+
+    @property
+    def seconds(self) -> int:
+        return max(0, int((timezone.now() - self.since).total_seconds()))
+
+
+def running_calls(team: Team) -> list[RunningCall]:
+    calls = Running.objects.of(team).calls()
+    names = key_names(team, {call["public_id"] for call in calls})
+    wishes = EndWish.objects.filter(team_slug=team.slug, call_id__in=[call["id"] for call in calls])
+    ending = set(wishes.values_list("call_id", flat=True))
+    return [_running_call(call, names[call["public_id"]], ending) for call in calls]
+
+
+def end(team: Team, call_id: str, *, actor: User, address: str | None) -> None:
+    """Have the worker that serves this call end it. Raises Http404 when the team has no such call.
+
+    A wish that was written already is not written again.
+    """
+    call = next((call for call in Running.objects.of(team).calls() if call["id"] == call_id), None)
+    if call is None:
+        raise Http404
+    name = key_names(team, [call["public_id"]])[call["public_id"]].name
+    with transaction.atomic():
+        _, is_new = EndWish.objects.get_or_create(call_id=call_id, team_slug=team.slug)
+        if is_new:
+            AuditEvent.objects.record_changes(
+                Action.CALL_ENDED,
+                target=f"{name} ({call['public_id']})",
+                changes=[call["model"] or call["endpoint"]],
+                actor=actor,
+                team=team,
+                address=address,
+            )
+
+
+def _running_call(call: dict[str, Any], key: KeyName, ending: set[str]) -> RunningCall:
+    return RunningCall(
+        id=call["id"],
+        key=key,
+        model=call["model"],
+        endpoint=call["endpoint"],
+        since=datetime.fromtimestamp(call["since"], UTC),
+        tokens=call["tokens"],
+        address=call["address"] or "",
+        is_ending=call["id"] in ending,
+    )

@@ -1,0 +1,72 @@
+"""What happened in a team, for those who answer for it, and what its keys used."""
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.decorators.http import require_POST, require_safe
+
+from keyportal.teams.access import TeamRequest, team_view
+from keyportal.teams.models import Role
+from keyportal.teams.pages import render_part
+from keyportal.usage.call_log import call_page
+from keyportal.usage.forms import CallFilter, UsageFilter
+from keyportal.usage.reports.charts import charts, drawn, duration
+from keyportal.usage.reports.csv_export import as_csv
+from keyportal.usage.reports.periods import WEEK
+from keyportal.usage.reports.report import TOLD, menus, report
+from keyportal.usage.running_calls import end, running_calls
+
+ROWS = 50
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def usage(request: TeamRequest) -> HttpResponse:
+    form = UsageFilter(request.GET)
+    found = report(request.team, form.period(), form.asked, form.chosen_by)
+    context = {
+        "form": form,
+        "report": found,
+        "charts": charts(found),
+        "drawn": drawn(found),
+        "median": duration(found.used.median),
+    }
+    return render_part(request, "usage/usage.html", "usage/_usage.html", context)
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def usage_csv(request: TeamRequest) -> HttpResponse:
+    form = UsageFilter(request.GET)
+    found = report(request.team, form.period(), form.asked, form.chosen_by, most=TOLD)
+    response = HttpResponse(as_csv(found), content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="usage-{request.team.slug}.csv"'
+    return response
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def calls(request: TeamRequest) -> HttpResponse:
+    form = CallFilter(request.GET)
+    page = call_page(request.team, form.asked, form.status_class, request.GET.get("at", ""))
+    found = menus(request.team, WEEK(timezone.now()), form.asked)
+    context = {"form": form, "page": page, "menus": found}
+    return render_part(request, "usage/calls.html", "usage/_calls.html", context)
+
+
+@require_safe
+@team_view(Role.ADMIN)
+def running(request: TeamRequest) -> HttpResponse:
+    context = {"calls": running_calls(request.team)}
+    return render_part(request, "usage/running.html", "usage/_running.html", context)
+
+
+@require_POST
+@team_view(Role.ADMIN)
+def end_call(request: TeamRequest, call_id: str) -> HttpResponse:
+    end(request.team, call_id, actor=request.user, address=request.META["REMOTE_ADDR"])
+    if request.htmx:
+        return HttpResponse(status=204, headers={"HX-Trigger": "running-changed"})
+    messages.success(request, "The call ends within about a second.")
+    return redirect("usage:running", request.team.slug)

@@ -1,0 +1,118 @@
+"""Sign-ins and failed ones, each told to the admins of the teams that they concern."""
+
+import pytest
+from django.contrib.auth import authenticate
+from django.test import Client
+
+from keyportal.audit.models import Action, AppendOnlyError, AuditEvent, acting_through
+from keyportal.keys import keystring
+from keyportal.teams.models import Membership, Team, User
+from tests.conftest import PASSWORD
+
+
+def post(client: Client, login: str, password: str = PASSWORD) -> None:
+    data = {"login": login, "password": password}
+    client.post("/accounts/login/", data, REMOTE_ADDR="192.0.2.1")
+
+
+def test_a_sign_in_is_recorded_with_its_address(client: Client, team: Team, bob: User) -> None:
+    post(client, "bob")
+    row = AuditEvent.objects.of(team).get()
+    assert (row.action, row.actor, row.target) == (Action.SIGNED_IN, "bob", "bob")
+    assert row.address == "192.0.2.1"
+
+
+def test_each_of_the_users_teams_gets_a_row(
+    client: Client, team: Team, other_team: Team, bob: User
+) -> None:
+    Team.objects.create(name="Nobody's")
+    Membership.objects.create(team=other_team, user=bob)
+    post(client, "bob")
+    slugs = AuditEvent.objects.filter(action=Action.SIGNED_IN).values_list("team_slug", flat=True)
+    assert sorted(slugs) == sorted([team.slug, other_team.slug])
+
+
+def test_a_user_without_team_gets_a_row_of_no_team(client: Client, db: None) -> None:
+    User.objects.create_user("root", password=PASSWORD)
+    post(client, "root")
+    row = AuditEvent.objects.get()
+    assert (row.action, row.target, row.team_slug) == (Action.SIGNED_IN, "root", "")
+
+
+@pytest.mark.parametrize("login", ["bob", "BOB", "bob@example.com"])
+def test_a_failed_sign_in_names_the_user_but_no_actor(
+    client: Client, team: Team, bob: User, login: str
+) -> None:
+    post(client, login, "wrong")
+    row = AuditEvent.objects.of(team).get()
+    assert (row.action, row.actor, row.target) == (Action.SIGN_IN_FAILED, "", "bob")
+    assert row.address == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [PASSWORD, keystring.generate().text, "nobody", "b" * 4000],
+    ids=["password", "key", "nobody", "long"],
+)
+def test_what_names_nobody_is_not_kept(client: Client, bob: User, typed: str) -> None:
+    post(client, typed, "wrong")
+    row = AuditEvent.objects.get()
+    assert (row.action, row.target) == (Action.SIGN_IN_FAILED, "unknown user")
+    assert (row.actor, row.team_slug, row.address) == ("", "", "192.0.2.1")
+
+
+def test_an_inactive_users_right_password_is_a_failure(
+    client: Client, team: Team, bob: User
+) -> None:
+    User.objects.filter(pk=bob.pk).update(is_active=False)
+    post(client, "bob")
+    assert AuditEvent.objects.of(team).get().action == Action.SIGN_IN_FAILED
+
+
+def test_attempts_that_the_limit_stops_are_told_once_a_minute(
+    client: Client, team: Team, bob: User
+) -> None:
+    for _ in range(20):
+        post(client, "bob", "wrong")
+    post(client, "bob@example.com")  # Even with the right password.
+    *refused, _, _, _, _, _ = AuditEvent.objects.of(team)
+    assert [row.target for row in refused] == ["bob: too many attempts"]
+    assert (refused[0].action, refused[0].actor) == (Action.SIGN_IN_FAILED, "")
+    assert refused[0].address == "192.0.2.1"
+    assert AuditEvent.objects.count() == 6
+
+
+def test_a_flood_of_made_up_names_is_told_once_for_all(client: Client, db: None) -> None:
+    for number in range(20):
+        post(client, f"name{number}", "wrong")
+    newest = AuditEvent.objects.order_by("-id").values_list("target", flat=True)
+    assert newest[0] == "unknown user: too many attempts"
+    assert len(newest) == 11
+
+
+def test_a_failure_outside_a_request_has_no_address(team: Team, bob: User) -> None:
+    assert authenticate(None, username="bob", password="wrong") is None
+    assert AuditEvent.objects.of(team).get().address is None
+
+
+def test_what_somebody_acted_through_is_told_until_it_is_over(team: Team, bob: User) -> None:
+    with acting_through("management key deploy (7QmX2aPd)"):
+        through = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
+    after = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
+    assert (through.actor, through.via) == ("bob", "management key deploy (7QmX2aPd)")
+    assert after.via == ""
+
+
+def test_who_did_something_is_told_by_id_and_by_the_name_of_then(team: Team, bob: User) -> None:
+    AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
+    AuditEvent.objects.record(Action.KEY_REMINDED, target="ci", team=team)
+    User.objects.filter(pk=bob.pk).update(username="robert")
+    rows = AuditEvent.objects.order_by("id").values_list("actor_id", "actor")
+    assert [*rows] == [(bob.pk, "bob"), (None, "")]
+
+
+def test_a_failure_ends_it_too(team: Team) -> None:
+    with pytest.raises(AppendOnlyError), acting_through("y" * 300):
+        AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).delete()
+    assert len(AuditEvent.objects.get().via) == 100
+    assert AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).via == ""

@@ -1,0 +1,85 @@
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries
+
+from keyportal.audit.models import Action, AuditEvent
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Team, User
+
+pytestmark = pytest.mark.any_database
+
+AUDIT = "/teams/u-8105f7322477/audit/"
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+@pytest.fixture
+def record(team: Team) -> Callable[..., AuditEvent]:
+    def record(action: Action = Action.KEY_CREATED, **more: object) -> AuditEvent:
+        told = {"target": "test-key", "team": team} | more
+        return AuditEvent.objects.record(action, **told)  # type: ignore[arg-type]
+
+    return record
+
+
+def test_admin_sees_what_happened_newest_first(
+    sign_in: SignIn, ada: User, bob: User, other_team: Team, record: Callable[..., AuditEvent]
+) -> None:
+    record(actor=bob, address="10.1.2.3")
+    record(Action.KEY_DELETED)
+    record(Action.SIGN_IN_FAILED, target="<b>bob", address="10.1.2.4")
+    record(team=other_team, target="foreign")
+    response = sign_in(ada).get(AUDIT)
+    text = response.content.decode()
+    assert response.status_code == 200
+    assert [event.action for event in response.context["page"]] == [
+        Action.SIGNED_IN,  # Ada, for this test.
+        Action.SIGN_IN_FAILED,
+        Action.KEY_DELETED,
+        Action.KEY_CREATED,
+    ]
+    for expected in ("bob", "10.1.2.3", "Key created", "&lt;b&gt;bob"):
+        assert expected in text
+    for who in ("nobody signed in", "a command"):
+        assert text.count(who) == 1
+    assert "foreign" not in text
+
+
+def test_rows_can_be_narrowed_to_one_action(
+    sign_in: SignIn, alice: User, record: Callable[..., AuditEvent]
+) -> None:
+    record()
+    record(Action.KEY_DELETED)
+    client = sign_in(alice)
+    chosen = client.get(AUDIT, {"action": Action.KEY_DELETED}).context["page"]
+    assert [event.action for event in chosen] == [Action.KEY_DELETED]
+    assert len(client.get(AUDIT, {"action": "nonsense"}).context["page"]) == 3
+    nothing = client.get(AUDIT, {"action": Action.KEY_REFUSED}).content.decode()
+    assert "No such action was recorded." in nothing
+
+
+def test_pages_hold_50_rows(
+    sign_in: SignIn,
+    ada: User,
+    record: Callable[..., AuditEvent],
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    for _ in range(50):
+        record()
+    client = sign_in(ada)
+    assert "1–50 of 51" in client.get(AUDIT).content.decode()
+    with django_assert_num_queries(7):
+        assert "51–51 of 51" in client.get(AUDIT, {"page": 2}).content.decode()
+
+
+def test_it_needs_no_htmx(sign_in: SignIn, ada: User) -> None:
+    with_htmx = sign_in(ada).get(AUDIT, headers={"HX-Request": "true"})
+    assert with_htmx.content.lstrip().startswith(b"<!doctype html>")
+
+
+def test_member_is_refused_with_the_reason(sign_in: SignIn, bob: User) -> None:
+    response = sign_in(bob).get(AUDIT)
+    assert response.status_code == 403
+    assert "This needs the role Admin" in response.content.decode()

@@ -1,0 +1,110 @@
+"""Medians, periods and cells, without a database."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from keyportal.usage.models import LATENCY_BOUNDS_MS, LATENCY_COLUMNS
+from keyportal.usage.reports.charts import duration
+from keyportal.usage.reports.csv_export import as_text
+from keyportal.usage.reports.periods import RANGES, Step, custom
+from keyportal.usage.reports.totals import Figures, percentile, total
+
+NOW = datetime(2026, 11, 24, 13, 44, 45, 123, tzinfo=UTC)
+
+
+def histogram(**counts: int) -> list[int]:
+    return [counts.get(column, 0) for column in LATENCY_COLUMNS]
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "expected"),
+    [
+        ({}, 0.5, None),
+        ({"latency_0": 1}, 0.5, 25),  # Half-way into 0 to 50 ms.
+        ({"latency_1": 10}, 0.5, 75),
+        ({"latency_1": 10}, 0.95, 97.5),
+        ({"latency_0": 5, "latency_2": 5}, 0.5, 50),
+        ({"latency_0": 50, "latency_4": 50}, 0.95, 950),
+        ({"latency_0": 1, "latency_11": 9}, 0.5, 100_000),  # Longer than is known.
+        ({"latency_11": 1}, 0.95, 100_000),
+    ],
+)
+def test_percentiles_lie_within_their_bucket(
+    counts: dict[str, int], share: float, expected: float | None
+) -> None:
+    found = percentile(histogram(**counts), share)
+    assert found is expected if expected is None else found == pytest.approx(expected)
+
+
+def test_every_bucket_but_the_last_has_a_bound() -> None:
+    assert len(LATENCY_BOUNDS_MS) + 1 == len(LATENCY_COLUMNS)
+
+
+def test_figures_are_added_and_taken_away() -> None:
+    one = Figures.read([4, 1, 10, 20, 5, 2, *range(12)])
+    two = Figures.read([1, 0, 1, 2, 0, 0])
+    assert total([one, two]).requests == 5
+    assert total([one, two]).latencies == [*range(12)]
+    left = total([one, two]).without([two])
+    assert (left.requests, left.failures, left.latencies) == (4, 1, one.latencies)
+    assert one.failure_percent == 25
+    assert Figures().failure_percent == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "count", "first"),
+    [
+        ("1h", Step.MINUTE, 60, "2026-11-24T12:45"),
+        ("24h", Step.HOUR, 24, "2026-11-23T14:00"),
+        ("14d", Step.DAY, 14, "2026-11-11T00:00"),
+        ("90d", Step.DAY, 90, "2026-08-27T00:00"),
+    ],
+)
+def test_ranges_end_with_the_present_step(name: str, step: Step, count: int, first: str) -> None:
+    period = RANGES[name][1](NOW)
+    assert (period.step, len(period.moments)) == (step, count)
+    assert period.moments[0].isoformat().startswith(first)
+    assert period.moments[-1] == step.floor(NOW)
+    assert period.end == period.moments[-1] + step.length
+
+
+@pytest.mark.parametrize(
+    ("ago", "length", "step"),
+    [
+        (timedelta(hours=3), timedelta(hours=2), Step.MINUTE),
+        (timedelta(hours=3), timedelta(hours=2, minutes=1), Step.HOUR),
+        (timedelta(days=3), timedelta(hours=1), Step.HOUR),  # No minutes are kept so long.
+        (timedelta(days=3), timedelta(days=3), Step.HOUR),
+        (timedelta(days=4), timedelta(days=4), Step.DAY),
+        (timedelta(days=91), timedelta(hours=1), Step.DAY),
+    ],
+)
+def test_a_custom_period_is_as_fine_as_its_length_allows(
+    ago: timedelta, length: timedelta, step: Step
+) -> None:
+    start = NOW - ago
+    period = custom(start, start + length, NOW)
+    assert period.step is step
+    assert period.start <= start
+    assert period.end >= start + length
+    assert period.moments[-1] < start + length
+
+
+def test_a_custom_period_of_whole_days_has_no_day_more() -> None:
+    start, end = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 11, tzinfo=UTC)
+    assert len(custom(start, end, NOW).moments) == 10
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [(None, "—"), (0.4, "0 ms"), (999.4, "999 ms"), (1234, "1.2 s"), (61_000, "61 s")],
+)
+def test_durations_are_short(milliseconds: float | None, text: str) -> None:
+    assert duration(milliseconds) == text
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_name_is_a_formula(name: str) -> None:
+    assert as_text(name) == f"'{name}"
+    assert as_text(f"a{name}") == f"a{name}"

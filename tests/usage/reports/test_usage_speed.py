@@ -1,0 +1,116 @@
+"""The pages of usage of a large team: 1,000 keys on each of 90 days, and 200,000 calls."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+
+import pytest
+from django.db import connection
+from django.db.models import Model
+from django.test import Client
+from django.utils import timezone
+
+from keyportal.teams.models import Team, User
+from keyportal.usage.impact import impact
+from keyportal.usage.models import Call, UsageDay
+from keyportal.usage.reports.periods import Step
+from tests.speed import takes
+
+USAGE = "/teams/u-8105f7322477/usage/"
+CALLS = "/teams/u-8105f7322477/calls/"
+SignIn = Callable[[User], Client]
+
+
+def repeat(table: type[Model], column: str, at: datetime, steps: int, step: timedelta) -> None:
+    """Copy all rows, which are of one moment, to so many moments before it."""
+    fields = [field.attname for field in table._meta.concrete_fields]
+    rest = ", ".join(name for name in fields if name not in {"id", column})
+    name = table._meta.db_table
+    what = f"INSERT INTO {name} ({column}, {rest}) SELECT %s, {rest}"
+    copy = f"{what} FROM {name} WHERE {column} = %s"
+    adapt = connection.ops.adapt_datetimefield_value
+    with connection.cursor() as cursor:
+        for number in range(1, steps):
+            cursor.execute(copy, [adapt(at - number * step), adapt(at)])
+        cursor.execute("ANALYZE")  # As PostgreSQL does by itself before long.
+
+
+def fill(team: Team) -> None:
+    today = Step.DAY.floor(timezone.now())
+    UsageDay.objects.bulk_create(
+        UsageDay(
+            start=today,
+            team_slug=team.slug,
+            public_id=f"{key:08}",
+            owner_id=1 + key % 50,
+            model=f"public/model-{key % 20}",
+            requests=key,
+            prompt_tokens=100 * key,
+            completion_tokens=50 * key,
+            latency_3=key,
+            latency_4=7,
+        )
+        for key in range(1000)
+    )
+    repeat(UsageDay, "start", today, 90, timedelta(days=1))
+
+
+def show(client: Client, path: str, query: dict[str, str]) -> None:
+    assert client.get(path, query).status_code == 200
+
+
+@pytest.mark.django_db
+def test_90_days_of_1000_keys_are_shown_in_three_tenths_of_a_second(
+    sign_in: SignIn, vera: User, team: Team
+) -> None:
+    fill(team)
+    client = sign_in(vera)
+    client.get(USAGE)
+    for query in ({}, {"by": "model"}, {"member": "user7"}, {"key": "00000999"}):
+        shown = partial(show, client, USAGE, {"range": "90d"} | query)
+        assert takes(shown, at_most=0.3), query
+
+
+def call_often(team: Team) -> None:
+    now = timezone.now()
+    Call.objects.bulk_create(
+        Call(
+            owner_id=7,
+            request_id=f"req-{number}",
+            started_at=now,
+            team_slug=team.slug,
+            public_id=f"{number:08}",
+            status=200,
+            duration_ms=1,
+        )
+        for number in range(1000)
+    )
+    repeat(Call, "started_at", now, 200, timedelta(seconds=1000))
+
+
+@pytest.mark.django_db
+def test_200_000_calls_are_listed_in_a_fifth_of_a_second(
+    sign_in: SignIn, vera: User, team: Team
+) -> None:
+    """Even when a search finds nothing among those it looks through at once."""
+    call_often(team)
+    client = sign_in(vera)
+    client.get(CALLS)
+    half_way = (timezone.now() - timedelta(seconds=100_000)).timestamp()
+    for query in ({}, {"at": f"{half_way:.0f}000000.1"}, {"key": "nokey123"}, {"status": "5"}):
+        assert takes(partial(show, client, CALLS, query), at_most=0.2), query
+
+
+@pytest.mark.django_db
+def test_what_stops_with_a_key_is_told_in_a_tenth_of_a_second_among_200_000_calls(
+    team: Team,
+) -> None:
+    """All of them with one key; with another, of which nothing is found; and with a hundred."""
+    call_often(team)
+    Call.objects.update(public_id="busy1234", address="192.0.2.7", agent="curl/8.5")
+    for public_ids in (
+        ["busy1234"],
+        ["nokey123"],
+        [f"key{n:05}" for n in range(99)] + ["busy1234"],
+    ):
+        assert takes(partial(impact, team, public_ids), at_most=0.1), public_ids[-1]

@@ -1,0 +1,190 @@
+"""The list of calls: a row a call, newest first, a page at a time."""
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Team, User
+from keyportal.usage import call_log
+from keyportal.usage.call_log import Place
+from keyportal.usage.models import Call
+
+CALLS = "/teams/u-8105f7322477/calls/"
+HTMX = {"HX-Request": "true"}
+SignIn = Callable[[User], Client]
+Issue = Callable[..., tuple[ApiKey, str]]
+
+
+@pytest.fixture
+def call(team: Team) -> Callable[..., Call]:
+    """One call, `ago` seconds before now."""
+    now = timezone.now()
+
+    def call(ago: float = 0, **more: Any) -> Call:
+        row = {
+            "request_id": f"req-{ago}",
+            "started_at": now - timedelta(seconds=ago),
+            "team_slug": team.slug,
+            "public_id": "AbCd1234",
+            "owner_id": 7,
+            "endpoint": "/v1/chat/completions",
+            "model": "public/small",
+            "status": 200,
+            "duration_ms": 1500,
+        }
+        return Call.objects.create(**(row | more))
+
+    return call
+
+
+def shown(response: Any) -> list[int]:
+    return [row.call.pk for row in response.context["page"].rows]
+
+
+def follow(client: Client, response: Any, name: str) -> Any:
+    found = re.search(rf'href="([^"]+)"[^>]* id="{name}"', response.content.decode())
+    assert found, f"no link {name}"
+    return client.get(f"{CALLS}{found[1].replace('&amp;', '&')}", headers=HTMX)
+
+
+def test_viewer_sees_a_row_for_each_call(
+    sign_in: SignIn,
+    vera: User,
+    bob: User,
+    other_team: Team,
+    issue: Issue,
+    call: Callable[..., Call],
+) -> None:
+    key, _ = issue(bob, "<b>nightly")
+    call(
+        public_id=key.public_id,
+        status=502,
+        prompt_tokens=1234,
+        completion_tokens=56,
+        is_estimated=True,
+        first_byte_ms=87,
+        address="192.0.2.7",
+        agent="<i>curl",
+    )
+    call(team_slug=other_team.slug, model="secret")
+    text = sign_in(vera).get(CALLS).content.decode()
+    for expected in (
+        *("&lt;b&gt;nightly", key.public_id, "public/small", "/v1/chat/completions", ">502<"),
+        *("</span>1,234</td>", "</span>56</td>", "first byte 87 ms", "1.5 s", "192.0.2.7"),
+        *("&lt;i&gt;curl", 'title="Estimated">~'),
+    ):
+        assert expected in text
+    assert "secret" not in text
+
+
+def test_page_and_fragment_come_from_one_address(sign_in: SignIn, vera: User) -> None:
+    client = sign_in(vera)
+    page, fragment = client.get(CALLS), client.get(CALLS, headers=HTMX)
+    assert page.content.lstrip().startswith(b"<!doctype html>")
+    assert fragment.content.lstrip().startswith(b'<div id="calls">')
+    assert "No calls." in page.content.decode()
+    assert "HX-Request" in page["Vary"]
+
+
+def test_pages_hold_50_and_lead_both_ways(
+    sign_in: SignIn, vera: User, call: Callable[..., Call]
+) -> None:
+    # Three at each moment, so that pages begin and end in the middle of one.
+    made = [call(ago=number // 3).pk for number in range(120)]
+    expected = [row.pk for row in Call.objects.order_by("-started_at", "-pk")]
+    assert sorted(expected) == sorted(made)
+    client = sign_in(vera)
+    first = client.get(CALLS)
+    second = follow(client, first, "older")
+    third = follow(client, second, "older")
+    assert shown(first) + shown(second) + shown(third) == expected
+    assert 'id="older"' not in third.content.decode()
+    assert 'id="newer"' not in first.content.decode()
+    again = follow(client, third, "newer")
+    assert shown(again) == shown(second)
+    assert shown(follow(client, again, "newer")) == shown(first)
+
+
+def test_filters_hold_together_and_stay_while_paging(
+    sign_in: SignIn, vera: User, call: Callable[..., Call]
+) -> None:
+    for number in range(60):
+        call(ago=number, status=503, model="50%/x", public_id="11111111")
+    for more in ({"status": 200}, {"model": "50"}, {"public_id": "22222222"}, {"status": 499}):
+        call(**{"status": 503, "model": "50%/x", "public_id": "11111111"} | more)
+    client = sign_in(vera)
+    query = {"key": "11111111", "model": "50%/x", "status": "5"}
+    first = client.get(CALLS, query)
+    assert len(shown(first) + shown(follow(client, first, "older"))) == 60
+    assert len(shown(client.get(CALLS, {"status": "4"}))) == 1
+
+
+@pytest.mark.parametrize(
+    "query", ["at=nonsense", "at=1.", "at=9999999999999999.1", "status=9", "key=%00", "model=%00"]
+)
+def test_nonsense_is_as_good_as_nothing(
+    sign_in: SignIn, vera: User, call: Callable[..., Call], query: str
+) -> None:
+    call()
+    response = sign_in(vera).get(f"{CALLS}?{query}")
+    assert response.status_code == 200
+    assert len(shown(response)) == 1
+
+
+def test_a_place_is_read_as_it_was_written() -> None:
+    for place in (Place(timezone.now(), 7), Place(timezone.now(), 7, is_newer=True)):
+        assert Place.read(str(place)) == place
+
+
+def test_a_search_stops_somewhere_and_goes_on_from_there(
+    sign_in: SignIn, vera: User, call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_log, "SEARCHED", 10)
+    for number in range(30):
+        call(ago=number)
+    wanted = [call(ago=at, status=500).pk for at in (5.5, 15.5)]
+    client = sign_in(vera)
+    first = client.get(CALLS, {"status": "5"})
+    assert shown(first) == wanted[:1]
+    assert "Searched back to" in first.content.decode()
+    second = follow(client, first, "older")
+    third = follow(client, second, "older")
+    assert shown(second) + shown(third) == wanted[1:]
+
+
+def test_deleted_keys_are_named(
+    sign_in: SignIn, bob: User, issue: Issue, call: Callable[..., Call]
+) -> None:
+    key, _ = issue(bob, "old")
+    call(public_id=key.public_id)
+    key.revoke(actor=bob)
+    text = sign_in(bob).get(CALLS).content.decode()
+    assert '<span class="name">old</span> <span class="badge">Deleted</span>' in text
+
+
+@pytest.mark.parametrize("rows", [3, 60])
+def test_queries_stay_the_same_for_any_number_of_calls(
+    sign_in: SignIn,
+    vera: User,
+    call: Callable[..., Call],
+    django_assert_num_queries: DjangoAssertNumQueries,
+    rows: int,
+) -> None:
+    for number in range(rows):
+        call(ago=number, public_id=f"{number:08}")
+    client = sign_in(vera)
+    client.get(CALLS)
+    with django_assert_num_queries(7):
+        client.get(CALLS, headers=HTMX)
+
+
+def test_the_moment_before_all_time_is_no_place() -> None:
+    assert Place.read("0.0") == Place(datetime.fromisoformat("1970-01-01T00:00+00:00"), 0)
+    assert Place.read("1" * 17 + ".1") is None
