@@ -190,7 +190,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "keyportal.teams.unstorable.NulIsABadRequest",
+    "keyportal.teams.middleware.NulIsABadRequest",
 ]
 ROOT_URLCONF = "keyportal.urls"
 ASGI_APPLICATION = "keyportal.asgi.application"
@@ -204,7 +204,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "keyportal.teams.access.frame",
+                "keyportal.teams.navigation.frame",
                 "keyportal.leaks.context_processors.banner",
             ],
         },
@@ -324,8 +324,8 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
-ACCOUNT_ADAPTER = "keyportal.teams.adapter.AccountAdapter"
-ACCOUNT_FORMS = {"login": "keyportal.teams.sign_in.SignInForm"}
+ACCOUNT_ADAPTER = "keyportal.teams.accounts.AccountAdapter"
+ACCOUNT_FORMS = {"login": "keyportal.teams.accounts.SignInForm"}
 ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"

@@ -13,7 +13,7 @@ from keyportal.keys.exceptions import AlreadyCreated, KeyRefused
 from keyportal.keys.keystring import KeyString
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 
 
 @require_safe

@@ -12,8 +12,7 @@ from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest
 
 from keyportal.teams.forms import VersionedModelForm
-from keyportal.teams.models import Membership, Team, User
-from keyportal.teams.rules import locked_rules
+from keyportal.teams.models import Membership, Team, User, locked_rules
 from keyportal.teams.signals import team_changed
 
 admin.site.site_header = "Keyportal operators"

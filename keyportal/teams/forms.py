@@ -7,15 +7,12 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.core.validators import EMPTY_VALUES
 from django.db import models
 from django.forms.models import model_to_dict
 from django.forms.utils import pretty_name
-from django.template.loader import render_to_string
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
 
-from keyportal.teams.limits import LABELS, LARGEST, UNLIMITED, Limits, validate
+from keyportal.teams.limits import LABELS, LARGEST, Limits
 
 
 class Conflict(Exception):
@@ -131,57 +128,3 @@ class LimitsForm(VersionedForm):
     def refuse(self, complaints: dict[str, str]) -> None:
         for name, complaint in complaints.items():
             self.add_error(name, complaint)
-
-
-class LimitsWidget(forms.MultiWidget):
-    """Labelled numbers; for Django's admin, which draws a field without knowing its parts."""
-
-    template_name = "teams/limits_widget.html"
-    use_fieldset = True
-
-    def __init__(self, attrs: Any = None) -> None:
-        widgets: dict[str, forms.Widget | type[forms.Widget]] = {
-            name: forms.NumberInput(attrs={"min": 1, "max": LARGEST}) for name in LABELS
-        }
-        super().__init__(widgets, attrs)
-
-    def decompress(self, value: Limits | None) -> list[int | None]:
-        return [*(value or UNLIMITED)]
-
-    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
-        context = super().get_context(name, value, attrs)
-        parts = context["widget"]["subwidgets"]
-        return context | {"parts": zip(LABELS.values(), parts, strict=True)}
-
-    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
-        # Django's renderer of forms looks for templates in Django only.
-        return render_to_string(self.template_name, self.get_context(name, value, attrs))
-
-
-class LimitsFormField(forms.MultiValueField):
-    """`Limits` as one field of a form."""
-
-    widget = LimitsWidget
-    # A form that was sent without this field leaves the limits as they are.
-    empty_values = [*EMPTY_VALUES, UNLIMITED]
-
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs |= {"required": False, "require_all_fields": False}
-        fields = [
-            forms.IntegerField(
-                required=False, error_messages={"invalid": f"{label}: enter a whole number."}
-            )
-            for label in LABELS.values()
-        ]
-        super().__init__(fields, **kwargs)
-
-    def compress(self, data_list: list[int | None]) -> Limits:
-        limits = Limits(*data_list) if data_list else UNLIMITED
-        validate(limits)
-        return limits
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        try:
-            return bool(self.clean(data) != initial)
-        except ValidationError:
-            return True

@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import msgspec
 from django.core.exceptions import ValidationError
-from django.db import models
-
-from keyportal.teams.values import ValueField
 
 LARGEST = 10**15  # Fits every database's BIGINT, JSON's exact numbers, and any real use.
 
@@ -86,20 +83,3 @@ def validate(limits: Limits) -> None:
     for name, limit in limits._asdict().items():
         if limit is not None and not (isinstance(limit, int) and 1 <= limit <= LARGEST):
             raise ValidationError(f"{LABELS[name]}: a whole number from 1 to {LARGEST}, or none.")
-
-
-class LimitsField(ValueField):
-    """`Limits` in a column."""
-
-    value_class = Limits
-
-    def formfield(self, **kwargs: Any) -> Any:
-        """A number for each limit, instead of JSON's box of text."""
-        from keyportal.teams.forms import LimitsFormField
-
-        kwargs |= {"form_class": LimitsFormField, "show_hidden_initial": False}
-        return models.Field.formfield(self, **kwargs)
-
-    def validate(self, value: Any, model_instance: models.Model | None) -> None:
-        if value is not None:
-            validate(value)

@@ -1,6 +1,8 @@
-"""Who people are: users, teams, and what a user is in a team."""
+"""What is set for a team as a whole: its policy, its roof, the limits of its new keys."""
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -11,7 +13,7 @@ from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models, transaction
 from django.db.models.functions import Lower
 
-from keyportal.teams.limits import LimitsField
+from keyportal.teams.fields import LimitsField
 from keyportal.teams.policy import PolicyField
 
 
@@ -184,3 +186,13 @@ class Membership(models.Model):
 
     def is_at_least(self, role: Role) -> bool:
         return Role(self.role).rank >= role.rank
+
+
+@contextmanager
+def locked_rules(team: Team) -> Iterator[Team]:
+    """The team as it is now, in a transaction in which nobody else changes its rules, nor makes
+    anything that they bound.
+    """
+    with transaction.atomic():
+        # NO KEY: rows that refer to the team may be written meanwhile.
+        yield Team.objects.select_for_update(no_key=True).get(pk=team.pk)

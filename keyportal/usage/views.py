@@ -8,7 +8,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 from keyportal.usage.call_log import call_page
 from keyportal.usage.forms import CallFilter, UsageFilter
 from keyportal.usage.reports.charts import charts, drawn, duration

@@ -9,8 +9,9 @@ from django.http import Http404, HttpResponse
 from django.test import RequestFactory
 
 from keyportal.keys.models import ApiKey
-from keyportal.teams.access import TeamRequest, frame, may_change, require_change, team_view
+from keyportal.teams.access import TeamRequest, may_change, require_change, team_view
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.navigation import frame
 
 pytestmark = pytest.mark.any_database
 

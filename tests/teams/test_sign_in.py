@@ -9,7 +9,7 @@ from django.core import mail
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
 
-from keyportal.teams import adapter
+from keyportal.teams import accounts as adapter
 from keyportal.teams.models import User
 from tests.conftest import PASSWORD
 

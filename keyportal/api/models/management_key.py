@@ -17,8 +17,7 @@ from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import SpentNonce
 from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.rules.validators import require_no_key, require_printable
-from keyportal.teams.models import Membership, Team, User
-from keyportal.teams.rules import locked_rules
+from keyportal.teams.models import Membership, Team, User, locked_rules
 
 MOST = 50  # In a team. They are few by nature, and their page shows them all.
 SEEN_EVERY = timedelta(minutes=1)

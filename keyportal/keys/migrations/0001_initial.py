@@ -1,6 +1,7 @@
 import django.core.validators
 import django.db.models.deletion
 import keyportal.keys.rules.validators
+import keyportal.teams.fields
 import keyportal.teams.limits
 from django.conf import settings
 from django.db import migrations, models
@@ -42,7 +43,7 @@ class Migration(migrations.Migration):
                 ('allowed_models', models.JSONField(blank=True, default=list, help_text='Served names, or patterns such as public/*, that the key may call. Empty: all.')),
                 ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], default='all', max_length=16)),
                 ('networks', models.JSONField(blank=True, default=list, help_text='Source addresses (CIDR). Empty: from everywhere.')),
-                ('limits', keyportal.teams.limits.LimitsField(blank=True, default=keyportal.teams.limits.Limits)),
+                ('limits', keyportal.teams.fields.LimitsField(blank=True, default=keyportal.teams.limits.Limits)),
                 ('owner', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='keys', to=settings.AUTH_USER_MODEL)),
                 ('team', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='keys', to='teams.team')),
             ],

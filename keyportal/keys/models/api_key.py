@@ -20,9 +20,9 @@ from keyportal.keys.rules import policy
 from keyportal.keys.rules.permissions import Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.rules.validators import require_no_key, require_printable
 from keyportal.teams.access import changeable
-from keyportal.teams.limits import Limits, LimitsField
-from keyportal.teams.models import Membership, Role, Team, User
-from keyportal.teams.rules import locked_rules
+from keyportal.teams.fields import LimitsField
+from keyportal.teams.limits import Limits
+from keyportal.teams.models import Membership, Role, Team, User, locked_rules
 
 # What the list can be sorted by; the id decides where the rest is equal.
 SORTINGS = {

@@ -17,9 +17,8 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.rules.policy import breaches, widest
 from keyportal.keys.rules.validators import require_no_key, require_printable
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Team, User, locked_rules
 from keyportal.teams.policy import Policy
-from keyportal.teams.rules import locked_rules
 
 if TYPE_CHECKING:
     from keyportal.keys.models.api_key import ApiKey

@@ -10,9 +10,8 @@ from django.utils import timezone
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import Endpoints, NamePatterns, Permissions, covers_models
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import Role, Team, User
+from keyportal.teams.models import Role, Team, User, locked_rules
 from keyportal.teams.policy import Policy
-from keyportal.teams.rules import locked_rules
 
 if TYPE_CHECKING:
     from keyportal.keys.models import ApiKey

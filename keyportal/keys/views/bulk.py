@@ -16,7 +16,7 @@ from keyportal.keys.last_use import last_used_at
 from keyportal.keys.models import ApiKey
 from keyportal.teams.access import TeamRequest, require_change, team_view
 from keyportal.teams.models import Membership, Role, User
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 from keyportal.usage.impact import impact, requests_of_a_day
 
 MOST = 100  # Keys: more than a page of the list, and no more than a request should take on.

@@ -14,7 +14,7 @@ from keyportal.keys.views.list import _used
 from keyportal.keys.views.responses import already_created, created
 from keyportal.teams.access import TeamRequest, makers, require_role, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 
 
 @sensitive_post_parameters("nonce")

@@ -12,7 +12,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.views.responses import gone
 from keyportal.teams.access import TeamRequest, require_change, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 from keyportal.usage.impact import impact
 
 

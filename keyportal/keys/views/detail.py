@@ -17,7 +17,7 @@ from keyportal.keys.views.decorators import may_manage
 from keyportal.keys.views.responses import no_such_key
 from keyportal.teams.access import TeamRequest, may_change, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 from keyportal.usage.limit_status import Use, uses
 from keyportal.usage.models import key_subject
 from keyportal.usage.reports.key_usage import key_usage

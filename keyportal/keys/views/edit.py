@@ -19,7 +19,7 @@ from keyportal.keys.views.responses import changed
 from keyportal.teams.access import TeamRequest, require_role
 from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 
 
 @require_http_methods(["GET", "POST"])

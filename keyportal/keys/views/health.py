@@ -15,7 +15,7 @@ from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.rules.policy import breaches
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role, Team
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 
 ROWS = 25
 TOLD = 3  # Of unused models, or new networks; the rest is a number.

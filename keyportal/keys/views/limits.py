@@ -13,9 +13,8 @@ from keyportal.keys.views.responses import changed
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.forms import Conflict, LimitsForm
 from keyportal.teams.limits import UNLIMITED
-from keyportal.teams.models import Role
-from keyportal.teams.pages import render_part
-from keyportal.teams.rules import locked_rules
+from keyportal.teams.models import Role, locked_rules
+from keyportal.teams.shortcuts import render_part
 from keyportal.usage.limit_status import Use, uses
 from keyportal.usage.models import key_subject, team_subject
 

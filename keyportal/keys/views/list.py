@@ -15,7 +15,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.status import Badge, badges
 from keyportal.teams.access import TeamRequest, may_change, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 from keyportal.usage.reports.sparklines import Sparkline, sparklines
 
 ROWS = 25

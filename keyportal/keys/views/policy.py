@@ -11,8 +11,7 @@ from keyportal.keys.rules.policy import breaches, set_policy
 from keyportal.keys.rules.violations import breaking, crowded, working
 from keyportal.teams.access import TeamRequest, require_role, team_view
 from keyportal.teams.forms import Conflict
-from keyportal.teams.models import Role
-from keyportal.teams.rules import locked_rules
+from keyportal.teams.models import Role, locked_rules
 
 LISTED = 5
 

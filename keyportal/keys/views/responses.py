@@ -12,7 +12,7 @@ from keyportal.catalog.examples import examples_for
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import ApiKey
 from keyportal.teams.access import TeamRequest
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 
 
 def changed(request: TeamRequest, key: ApiKey, told: str) -> HttpResponse:

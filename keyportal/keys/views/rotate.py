@@ -14,7 +14,7 @@ from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
 from keyportal.keys.views.decorators import key_view
 from keyportal.keys.views.responses import changed
 from keyportal.teams.access import TeamRequest
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 
 ENDINGS = {
     Grace.NOW: "The old secret has ended.",

@@ -5,7 +5,7 @@ from django.views.decorators.http import require_safe
 
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.pages import render_part
+from keyportal.teams.shortcuts import render_part
 
 
 @require_safe

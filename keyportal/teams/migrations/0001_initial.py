@@ -3,6 +3,7 @@ import django.core.validators
 import django.db.models.deletion
 import django.db.models.functions.text
 import django.utils.timezone
+import keyportal.teams.fields
 import keyportal.teams.limits
 import keyportal.teams.models
 import keyportal.teams.policy
@@ -33,8 +34,8 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=100)),
                 ('key_limit', models.PositiveIntegerField(default=keyportal.teams.models.default_key_limit, help_text='How many API keys the team may have at a time.', validators=[django.core.validators.MaxValueValidator(1000000)])),
                 ('is_active', models.BooleanField(default=True, help_text='Keys of an inactive team are refused from the next request on.')),
-                ('limits', keyportal.teams.limits.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='A roof over all keys of the team together.')),
-                ('key_limits', keyportal.teams.limits.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='What a new key starts with, and the most that members may give their own keys.')),
+                ('limits', keyportal.teams.fields.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='A roof over all keys of the team together.')),
+                ('key_limits', keyportal.teams.fields.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='What a new key starts with, and the most that members may give their own keys.')),
                 ('policy', keyportal.teams.policy.PolicyField(blank=True, default=keyportal.teams.policy.Policy, editable=False)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],

@@ -8,8 +8,8 @@ from keyportal.keys.rules.permissions import Endpoints
 from keyportal.keys.rules.policy import set_policy
 from keyportal.keys.rules.validators import split_words
 from keyportal.teams.management.operator import OperatorCommand, team_named
+from keyportal.teams.models import locked_rules
 from keyportal.teams.policy import Policy
-from keyportal.teams.rules import locked_rules
 
 NONE = "none"
 

@@ -11,8 +11,7 @@ from keyportal.teams.management.operator import (
     team_named,
     with_given_limits,
 )
-from keyportal.teams.models import Team
-from keyportal.teams.rules import locked_rules
+from keyportal.teams.models import Team, locked_rules
 from keyportal.teams.signals import team_changed
 
 FIELDS = ("name", "key_limit", "is_active")

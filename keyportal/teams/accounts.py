@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.forms import LoginForm
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
@@ -62,3 +63,13 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         """At the public address, whichever name of ours the request was sent to."""
         url = str(super().get_reset_password_from_key_url(key))
         return settings.PUBLIC_URL + urlsplit(url).path if settings.PUBLIC_URL else url
+
+
+LONGEST = 254  # An address, as its column in the database; user names are shorter.
+
+
+class SignInForm(LoginForm):  # type: ignore[misc]  # untyped base
+    def clean_login(self) -> str:
+        """What is too long stays too long, and so nobody's, but no longer than that: SQLite fails
+        over a name of 50,000 bytes."""
+        return str(super().clean_login())[: LONGEST + 1]
