@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import tools
 from benchmarks.processes import TESTED_CORE, Server, running
 from benchmarks.servers import Door
-from tests.serving import free_port
+from tests.support.server import free_port
 
 LITELLM = "1.108.7"
 PORTKEY = "1.15.2"

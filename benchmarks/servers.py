@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from benchmarks import databases
 from benchmarks.processes import OTHER_CORES, ROOT, TESTED_CORE, Server, running
-from tests.serving import free_port
+from tests.support.server import free_port
 
 # Limits of the key that is measured: never reached, and counted for every call.
 LIMITS = ("--requests-per-minute", "100000000")

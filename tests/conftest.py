@@ -33,11 +33,11 @@ from keyportal.usage.models import (
     UsageMinute,
     Window,
 )
-from tests import upstream
 from tests.clock import DAY, leave_time
-from tests.post import Sink
-from tests.serving import BareServer, Server, SharedServer
-from tests.upstream import Upstream as FakeUpstream
+from tests.support import fake_upstream
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.mail_server import Sink
+from tests.support.server import BareServer, Server, SharedServer
 
 # A machine that does other things too is no reason to fail.
 hypothesis.settings.register_profile("keyportal", deadline=None)
@@ -264,7 +264,7 @@ def nothing_late(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def upstream_server() -> Iterator[FakeUpstream]:
-    with upstream.running() as fake:
+    with fake_upstream.running() as fake:
         yield fake
 
 

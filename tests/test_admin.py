@@ -28,7 +28,7 @@ from keyportal.leaks.reports import Found, Report
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
-from tests.forms import sent
+from tests.support.forms import sent
 
 Issue = Callable[..., tuple[ApiKey, str]]
 CREDENTIAL = "the-upstreams-own-token"

@@ -8,7 +8,7 @@ from django.core import checks
 from pytest_django import Settings
 
 from keyportal.catalog.models import Upstream
-from tests.github import GitHub
+from tests.support.github import GitHub
 
 
 def found(databases: list[str] | None = None) -> dict[str | None, str]:

@@ -21,7 +21,7 @@ import pytest
 from cryptography.fernet import Fernet
 from django.db import connection
 
-from tests.serving import free_port
+from tests.support.server import free_port
 
 ROOT = Path(__file__).parent.parent
 PUBLIC_KEY = "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMTI="

@@ -7,7 +7,7 @@ import pytest
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.teams.models import Team, User
-from tests.api.programs import Manager, Program
+from tests.support.api_client import Manager, Program
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from django.db import connection as database
 
 from keyportal.teams.models import Team, User
-from tests.api.programs import Manager
 from tests.gateway.test_canary import HEADERS, Browser, assert_nowhere, every_value, without_audit
-from tests.serving import Reply, Server
+from tests.support.api_client import Manager
+from tests.support.server import Reply, Server
 
 pytestmark = pytest.mark.gateway
 OwnServer = Callable[..., Server]

@@ -14,7 +14,7 @@ from keyportal.api.framework import throttling
 from keyportal.api.models import ManagementKey
 from keyportal.teams.models import User
 from keyportal.usage.models import Window
-from tests.api.programs import Manager, problem
+from tests.support.api_client import Manager, problem
 
 AHEAD, BEHIND = timedelta(hours=2), timedelta(hours=-2)
 PAGE = "/teams/u-8105f7322477/management-keys/"

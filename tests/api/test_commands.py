@@ -9,7 +9,7 @@ from keyportal.api.models import ManagementKey
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import User
-from tests.api.programs import Manager, Program
+from tests.support.api_client import Manager, Program
 
 
 def issue(*arguments: str, owner: str = "ada", name: str = "deploy") -> str:

@@ -23,9 +23,9 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.notifications import emails
 from keyportal.teams.models import Team, User
-from tests.api.programs import Manager
-from tests.github import URL, GitHub, payload
-from tests.post import Sink
+from tests.support.api_client import Manager
+from tests.support.github import URL, GitHub, payload
+from tests.support.mail_server import Sink
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]

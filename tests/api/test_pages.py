@@ -15,7 +15,7 @@ from keyportal.keys import keystring
 from keyportal.keys.rules.permissions import MOST as MOST_PATTERNS
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
-from tests.api.programs import Manager, Program
+from tests.support.api_client import Manager, Program
 
 pytestmark = pytest.mark.any_database
 

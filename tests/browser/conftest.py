@@ -22,7 +22,7 @@ from playwright.sync_api import (
 
 from keyportal.teams.models import User
 from tests.conftest import PASSWORD
-from tests.serving import Server
+from tests.support.server import Server
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 KEYS = "/teams/u-8105f7322477/keys/"

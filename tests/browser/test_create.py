@@ -9,8 +9,8 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, close_panel, create, dialog, key_named, names, row
-from tests.serving import Server
+from tests.support.pages import button, close_panel, create, dialog, key_named, names, row
+from tests.support.server import Server
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

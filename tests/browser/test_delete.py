@@ -8,8 +8,8 @@ from playwright.sync_api import Page, expect
 
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import User
-from tests.browser.pages import button, dialog, names, row, table
-from tests.serving import Server
+from tests.support.pages import button, dialog, names, row, table
+from tests.support.server import Server
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

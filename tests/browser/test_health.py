@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.browser.pages import button, dialog, link, row
+from tests.support.pages import button, dialog, link, row
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

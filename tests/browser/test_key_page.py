@@ -17,8 +17,8 @@ from keyportal.teams.models import Team, User
 from keyportal.usage.models import UsageDay, UsageHour
 from keyportal.usage.reports.periods import Step
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, dialog, holds, link, row, shown_key
-from tests.serving import Server
+from tests.support.pages import button, dialog, holds, link, row, shown_key
+from tests.support.server import Server
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

@@ -8,8 +8,8 @@ from playwright.sync_api import Page, expect
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, dialog, focus, names, shown_key
 from tests.conftest import PASSWORD
+from tests.support.pages import button, dialog, focus, names, shown_key
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

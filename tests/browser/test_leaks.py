@@ -9,8 +9,8 @@ from playwright.sync_api import Page, expect
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import Secret
 from keyportal.teams.models import User
-from tests.browser.pages import button, holds, row, shown_key
-from tests.serving import Server
+from tests.support.pages import button, holds, row, shown_key
+from tests.support.server import Server
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

@@ -9,7 +9,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, dialog, link, row
+from tests.support.pages import button, dialog, link, row
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

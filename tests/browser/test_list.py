@@ -9,7 +9,7 @@ from playwright.sync_api import Page, Route, expect
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, link, names, row, table
+from tests.support.pages import button, link, names, row, table
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

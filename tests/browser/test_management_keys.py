@@ -9,7 +9,6 @@ from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
-from tests.browser.pages import button, dialog, holds, row, shown_key
 from tests.browser.test_screens import (
     LONGEST,
     SIZES,
@@ -17,7 +16,8 @@ from tests.browser.test_screens import (
     assert_dialog_fits,
     sticks_out,
 )
-from tests.serving import Server
+from tests.support.pages import button, dialog, holds, row, shown_key
+from tests.support.server import Server
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 
 from keyportal.catalog.models import ServedModel
 from keyportal.teams.models import User
-from tests.browser.pages import button, close_panel, create, dialog
-from tests.serving import Server
+from tests.support.pages import button, close_panel, create, dialog
+from tests.support.server import Server
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
-from tests.browser.pages import button, dialog, key_named, link, row, shown_key
+from tests.support.pages import button, dialog, key_named, link, row, shown_key
 
 pytestmark = pytest.mark.browser
 TEAM = "/teams/u-8105f7322477"

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from keyportal.audit.models import Tombstone
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.browser.pages import button, delete, link, names
+from tests.support.pages import button, delete, link, names
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

@@ -20,7 +20,7 @@ from keyportal.teams.policy import Policy
 from keyportal.usage.models import Call, Running, UsageDay, UsageHour
 from keyportal.usage.reports.periods import Step
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, create, dialog, row
+from tests.support.pages import button, create, dialog, row
 
 pytestmark = pytest.mark.browser
 TEAM = "/teams/u-8105f7322477"

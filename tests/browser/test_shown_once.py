@@ -8,7 +8,7 @@ from playwright.sync_api import Page, Route, expect
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, close_panel, create, dialog, holds, names, shown_key
+from tests.support.pages import button, close_panel, create, dialog, holds, names, shown_key
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

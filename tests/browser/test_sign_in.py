@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from keyportal.teams.models import User
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, link, sign_in
+from tests.support.pages import button, link, sign_in
 
 pytestmark = pytest.mark.browser
 LOGIN = "/accounts/login/"

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from keyportal.keys.rules.permissions import Endpoints
 from keyportal.teams.models import User
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, dialog, key_named, shown_key
+from tests.support.pages import button, dialog, key_named, shown_key
 
 pytestmark = pytest.mark.browser
 TEAM = "/teams/u-8105f7322477"

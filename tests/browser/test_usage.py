@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Call, EndWish, Running, UsageDay
 from keyportal.usage.reports.periods import Step
-from tests.browser.pages import button, link
+from tests.support.pages import button, link
 
 pytestmark = pytest.mark.browser
 TEAM = "/teams/u-8105f7322477"

@@ -9,8 +9,8 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.browser.conftest import KEYS
-from tests.browser.pages import button, link, names, row, shown_key, sign_in
-from tests.serving import Server
+from tests.support.pages import button, link, names, row, shown_key, sign_in
+from tests.support.server import Server
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

@@ -23,8 +23,8 @@ from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.writer import Writer
 from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import keystring
-from tests.asgi import Client, scope
-from tests.speed import takes
+from tests.support.asgi import Client, scope
+from tests.support.speed import takes
 
 pytestmark = pytest.mark.any_database
 

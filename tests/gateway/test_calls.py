@@ -21,7 +21,7 @@ from keyportal.gateway.errors import (
     Overloaded,
     ShuttingDown,
 )
-from tests.gateway.calls import call_of
+from tests.support.calls import call_of
 
 VERDICT = Verdict(1, "7QmX2aPd", 1)
 

@@ -21,7 +21,7 @@ from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
-from tests.serving import CHAT, Reply, Server, chat_body, free_port, head
+from tests.support.server import CHAT, Reply, Server, chat_body, free_port, head
 
 pytestmark = pytest.mark.gateway
 OwnServer = Callable[..., Server]

@@ -10,9 +10,9 @@ import pytest
 
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import User
-from tests.serving import CHAT, Connection, Server, head, wait_until
-from tests.upstream import Upstream as FakeUpstream
-from tests.upstream import event
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import event
+from tests.support.server import CHAT, Connection, Server, head, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -14,7 +14,7 @@ from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, Up
 from keyportal.http import requests
 from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import keystring
-from tests.asgi import Client, scope
+from tests.support.asgi import Client, scope
 
 pytestmark = pytest.mark.any_database
 

@@ -24,8 +24,8 @@ from keyportal.scheduler import runner as module
 from keyportal.scheduler.models import PERIOD, TURN, Chore
 from keyportal.scheduler.runner import MAIL_SECONDS, Scheduler
 from keyportal.teams.models import User
-from tests.post import Sink
-from tests.serving import Server, wait_until
+from tests.support.mail_server import Sink
+from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -13,10 +13,10 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import User
-from tests import shapes
-from tests.serving import Server
-from tests.shapes import COMPLETION, PROMPT, TEXT, WORDS
-from tests.upstream import Upstream as FakeUpstream
+from tests.support import factories
+from tests.support.factories import COMPLETION, PROMPT, TEXT, WORDS
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.server import Server
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -89,7 +89,7 @@ def test_rerank(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     """No official client has it; this is how one of OpenAI's is made to."""
     body = {"model": name, "query": HELLO, "documents": ["a", "b"]}
     answer = ai.post("/rerank", body=body, cast_to=object)
-    assert answer == shapes.WHOLE["/v1/rerank"]
+    assert answer == factories.WHOLE["/v1/rerank"]
     assert asked(fake) == ("/v1/rerank", "shaped")
 
 
@@ -103,10 +103,10 @@ def test_images(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
 def test_speech(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     """Binary, byte for byte, and as a stream to whoever reads it as one."""
     wanted = {"model": name, "input": HELLO, "voice": "alloy"}
-    assert ai.audio.speech.create(**wanted).content == shapes.SPEECH  # type: ignore[arg-type]
+    assert ai.audio.speech.create(**wanted).content == factories.SPEECH  # type: ignore[arg-type]
     with ai.audio.speech.with_streaming_response.create(**wanted) as answer:  # type: ignore[arg-type]
         assert answer.headers["content-type"] == "audio/mpeg"
-        assert b"".join(answer.iter_bytes()) == shapes.SPEECH
+        assert b"".join(answer.iter_bytes()) == factories.SPEECH
     assert asked(fake) == ("/v1/audio/speech", "shaped")
 
 

@@ -10,7 +10,7 @@ from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Team, User
-from tests.serving import Server
+from tests.support.server import Server
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -12,8 +12,8 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.server import gunicorn_conf
 from keyportal.teams.models import User
-from tests.serving import CHAT, Connection, Server, chat_body, head, wait_until
-from tests.upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.server import CHAT, Connection, Server, chat_body, head, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

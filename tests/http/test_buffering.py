@@ -8,7 +8,7 @@ import pytest
 from keyportal.http import buffering, requests
 from keyportal.http.buffering import AT_ONCE, MAX_FORM_BYTES, Forecourt
 from keyportal.http.types import Headers, Message, Receive, Scope, Send
-from tests.asgi import Client, scope
+from tests.support.asgi import Client, scope
 
 
 class Room:

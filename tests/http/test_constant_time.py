@@ -7,7 +7,7 @@ import pytest
 
 from keyportal.http.constant_time import STRETCH_SECONDS, Even
 from keyportal.http.types import Message, Receive, Scope, Send
-from tests.asgi import Client, scope
+from tests.support.asgi import Client, scope
 
 
 class Selector(selectors.DefaultSelector):

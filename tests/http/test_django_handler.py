@@ -19,8 +19,8 @@ from pytest_django import Settings
 from keyportal.http.django_handler import Handler
 from keyportal.http.types import ASGIApp, Message
 from keyportal.teams.models import User
-from tests.asgi import Client, scope
-from tests.serving import Connection, Server
+from tests.support.asgi import Client, scope
+from tests.support.server import Connection, Server
 
 SIGN_IN = "/accounts/login/"
 POOL = 8

@@ -7,7 +7,7 @@ import pytest
 
 from keyportal import asgi
 from keyportal.http.django_handler import Request
-from tests.asgi import Client, scope
+from tests.support.asgi import Client, scope
 
 at_every_door = pytest.mark.parametrize(
     ("path", "status"),

@@ -30,8 +30,8 @@ from keyportal.leaks.reports import OPERATOR, Found, Report
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
-from tests.forms import sent
-from tests.keys.crowd import at_once
+from tests.support.concurrency import at_once
+from tests.support.forms import sent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Issue = Callable[..., tuple[ApiKey, str]]

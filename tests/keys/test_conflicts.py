@@ -17,8 +17,8 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
-from tests.forms import sent
-from tests.keys.crowd import at_once
+from tests.support.concurrency import at_once
+from tests.support.forms import sent
 
 SignIn = Callable[[User], Client]
 Issue = Callable[..., tuple[ApiKey, str]]

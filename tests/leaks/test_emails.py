@@ -19,7 +19,7 @@ from keyportal.leaks import emails, handling
 from keyportal.leaks.case import Ended
 from keyportal.leaks.reports import GITHUB, OPERATOR, SOMEBODY, Found, Report
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.keys.crowd import at_once
+from tests.support.concurrency import at_once
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]

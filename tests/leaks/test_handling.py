@@ -20,7 +20,7 @@ from keyportal.leaks.case import Ended
 from keyportal.leaks.reports import GITHUB, OPERATOR, Found, Report
 from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.post import Sink
+from tests.support.mail_server import Sink
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -23,7 +23,7 @@ from keyportal.leaks import handling
 from keyportal.leaks.reports import MAX_BYTES
 from keyportal.leaks.views import public
 from keyportal.teams.models import User
-from tests.github import IDENTITY, URL, GitHub, payload
+from tests.support.github import IDENTITY, URL, GitHub, payload
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 REPORT = "/leaks/report"

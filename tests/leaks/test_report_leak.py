@@ -16,7 +16,7 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import User
-from tests.serving import database_url
+from tests.support.server import database_url
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]

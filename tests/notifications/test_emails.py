@@ -8,7 +8,7 @@ from pytest_django import Settings
 from keyportal.keys.models import ApiKey
 from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.post import Sink
+from tests.support.mail_server import Sink
 
 pytestmark = pytest.mark.any_database
 

@@ -22,8 +22,8 @@ from keyportal.notifications import outbox
 from keyportal.notifications.models import CLAIM, LIFETIME, QueuedMail
 from keyportal.notifications.outbox import MailServerDown, send_due
 from keyportal.teams.models import User
-from tests.post import Sink
-from tests.serving import database_url, free_port
+from tests.support.mail_server import Sink
+from tests.support.server import database_url, free_port
 
 pytestmark = pytest.mark.django_db
 SMTP = "django.core.mail.backends.smtp.EmailBackend"

@@ -19,7 +19,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail, Reminder
 from keyportal.notifications.reminders import remind
 from keyportal.teams.models import User
-from tests.serving import database_url
+from tests.support.server import database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEYS = 5

@@ -18,7 +18,7 @@ from keyportal.notifications import emails, reminders
 from keyportal.notifications.models import Reminder
 from keyportal.notifications.reminders import remind
 from keyportal.teams.models import Membership, Team, User
-from tests.post import Sink
+from tests.support.mail_server import Sink
 
 Issue = Callable[..., tuple[ApiKey, str]]
 END = datetime(2030, 6, 20, 18, tzinfo=UTC)

@@ -16,7 +16,7 @@ from keyportal.api.urls import OPERATIONS
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.api.programs import Manager, Program, problem
+from tests.support.api_client import Manager, Program, problem
 
 EXAMPLES = {"{id}": "00000000", "{slug}": "u-8105f7322477", "{username}": "bob"}
 ADDRESSES = sorted({(one.method, one.path) for one in OPERATIONS})

@@ -24,8 +24,8 @@ from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
-from tests.api.programs import Manager
-from tests.serving import BareServer, Connection, Reply, Server, head
+from tests.support.api_client import Manager
+from tests.support.server import BareServer, Connection, Reply, Server, head
 
 pytestmark = pytest.mark.gateway
 OwnServer = Callable[..., Server]

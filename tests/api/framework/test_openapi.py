@@ -26,7 +26,7 @@ from keyportal.api.urls import OPERATIONS
 from keyportal.catalog.models import ServedModel
 from keyportal.teams.models import User
 from keyportal.usage.models import Window
-from tests.api.programs import Manager, problem
+from tests.support.api_client import Manager, problem
 
 pytestmark = pytest.mark.any_database
 

@@ -11,7 +11,7 @@ from keyportal.api.framework.pagination import Place
 from keyportal.api.framework.problems import Invalid
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.api.programs import Manager, Program
+from tests.support.api_client import Manager, Program
 
 
 def names(page: Any) -> list[str]:

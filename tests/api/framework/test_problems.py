@@ -12,7 +12,7 @@ from keyportal.api.urls import OPERATIONS
 from keyportal.api.v1 import teams
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.api.programs import Manager, Program, problem
+from tests.support.api_client import Manager, Program, problem
 
 
 @pytest.mark.parametrize(

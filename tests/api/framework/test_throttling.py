@@ -10,7 +10,7 @@ from keyportal.api.framework import throttling
 from keyportal.keys import keystring
 from keyportal.teams.models import User
 from keyportal.usage.models import Window
-from tests.api.programs import Manager, Program, problem
+from tests.support.api_client import Manager, Program, problem
 
 
 @pytest.fixture(autouse=True)

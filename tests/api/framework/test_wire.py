@@ -7,8 +7,8 @@ from django.test import Client
 
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
-from tests.api.programs import Manager
-from tests.serving import Server
+from tests.support.api_client import Manager
+from tests.support.server import Server
 
 pytestmark = pytest.mark.gateway
 KEYS = "/api/v1/keys"

@@ -15,7 +15,7 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
-from tests.api.programs import Manager, problem
+from tests.support.api_client import Manager, problem
 
 pytestmark = pytest.mark.any_database
 

@@ -9,7 +9,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
-from tests.api.programs import Manager, problem
+from tests.support.api_client import Manager, problem
 
 
 def test_an_admins_program_hands_over_any_key_of_the_team(

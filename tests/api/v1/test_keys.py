@@ -13,7 +13,7 @@ from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
-from tests.api.programs import Manager, problem
+from tests.support.api_client import Manager, problem
 
 
 def is_live(text: str) -> bool:

@@ -10,7 +10,7 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.changes import disable, set_managed
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, User
-from tests.api.programs import Manager, problem
+from tests.support.api_client import Manager, problem
 
 Issue = Callable[..., tuple[ApiKey, str]]
 NARROW = {"models": ["public/*"], "endpoints": "chat", "networks": []}

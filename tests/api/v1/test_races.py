@@ -19,8 +19,8 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.status import State, state_of
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.api.programs import Manager, Program
-from tests.keys.crowd import at_once
+from tests.support.api_client import Manager, Program
+from tests.support.concurrency import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -11,7 +11,7 @@ from keyportal.catalog.models import Route, ServedModel
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import UsageDay
-from tests.api.programs import Manager, problem
+from tests.support.api_client import Manager, problem
 
 
 def test_a_management_key_tells_what_it_is(manager: Manager, ada: User, team: Team) -> None:

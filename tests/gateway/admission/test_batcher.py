@@ -24,7 +24,7 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.permissions import NamePatterns, Permissions
 from keyportal.teams.models import Membership, Team, User
-from tests.gateway.admission.statements import Statement, statements_of
+from tests.support.statements import Statement, statements_of
 
 # Committed, and with leave for the admission thread's own connection to the same database.
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])

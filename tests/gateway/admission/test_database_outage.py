@@ -17,9 +17,9 @@ from django.db import connection as database
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.serving import BareServer, Server, free_port, wait_until
-from tests.upstream import Upstream as FakeUpstream
-from tests.upstream import event
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import event
+from tests.support.server import BareServer, Server, free_port, wait_until
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]

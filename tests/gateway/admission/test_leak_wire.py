@@ -16,9 +16,9 @@ from keyportal.keys.models import ApiKey
 from keyportal.leaks.reports import ADDRESS, MAX_BYTES
 from keyportal.teams.models import Team, User
 from tests.gateway.test_canary import assert_nowhere, every_value, without_audit
-from tests.github import URL, GitHub, payload
-from tests.post import Sink
-from tests.serving import Reply, Server, head, wait_until
+from tests.support.github import URL, GitHub, payload
+from tests.support.mail_server import Sink
+from tests.support.server import Reply, Server, head, wait_until
 
 pytestmark = pytest.mark.gateway
 OwnServer = Callable[..., Server]

@@ -25,7 +25,7 @@ from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import LEASE_SECONDS, Kind, Lease, Window, window_start
 from tests.clock import leave_time
-from tests.gateway.admission.statements import statements_of
+from tests.support.statements import statements_of
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -20,8 +20,8 @@ from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Window, key_subject
 from tests.clock import leave_time
-from tests.serving import CHAT, Server, chat_body, wait_until
-from tests.upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.server import CHAT, Server, chat_body, wait_until
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]

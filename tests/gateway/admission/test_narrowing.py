@@ -20,8 +20,8 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Sighting, Window
-from tests.serving import CHAT, Reply, Server, chat_body, head, wait_until
-from tests.shooters import Shooters
+from tests.support.load import Shooters
+from tests.support.server import CHAT, Reply, Server, chat_body, head, wait_until
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -16,8 +16,8 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
-from tests.serving import CHAT, Reply, Server, chat_body, head
-from tests.upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.server import CHAT, Reply, Server, chat_body, head
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -17,9 +17,9 @@ from django.utils import timezone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.serving import CHAT, Connection, Server, chat_body, head, wait_until
-from tests.shooters import Shooters
-from tests.upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.load import Shooters
+from tests.support.server import CHAT, Connection, Server, chat_body, head, wait_until
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -11,8 +11,8 @@ from keyportal.audit.models import Tombstone
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import Grace, end_old, rotate
 from keyportal.teams.models import User
-from tests.serving import Server, head, wait_until
-from tests.shooters import Shooters
+from tests.support.load import Shooters
+from tests.support.server import Server, head, wait_until
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -20,10 +20,10 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Call
-from tests.asgi import scope
 from tests.clock import leave_time
-from tests.serving import CHAT, Connection, Reply, Server, head, wait_until
-from tests.upstream import Upstream as FakeUpstream
+from tests.support.asgi import scope
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.server import CHAT, Connection, Reply, Server, head, wait_until
 
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]

@@ -18,17 +18,17 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
-from tests.gateway.forward_auth.proxy_clients import (
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.nginx import nginx
+from tests.support.proxies import make_certificate
+from tests.support.proxy_clients import (
     CLIENT,
     Door,
     changed,
     is_refused_as_on_v1,
     require_refusals_of_v1,
 )
-from tests.nginx import nginx
-from tests.proxies import make_certificate
-from tests.serving import CHAT, Server, chat_body, free_port
-from tests.upstream import Upstream as FakeUpstream
+from tests.support.server import CHAT, Server, chat_body, free_port
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

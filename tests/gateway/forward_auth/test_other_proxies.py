@@ -17,17 +17,11 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
-from tests.gateway.forward_auth.proxy_clients import (
-    CLIENT,
-    Door,
-    changed,
-    read,
-    require_refusals_of_v1,
-)
-from tests.proxies import caddy, envoy, make_certificate
-from tests.serving import CHAT, Server, chat_body, free_port, wait_until
-from tests.upstream import Upstream as FakeUpstream
-from tests.upstream import event, scripted
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import event, scripted
+from tests.support.proxies import caddy, envoy, make_certificate
+from tests.support.proxy_clients import CLIENT, Door, changed, read, require_refusals_of_v1
+from tests.support.server import CHAT, Server, chat_body, free_port, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -8,7 +8,7 @@ import pytest
 from keyportal.asgi import Doors, application
 from keyportal.gateway.app import Gateway
 from keyportal.http.types import Message, Receive, Scope, Send
-from tests.asgi import Client, scope
+from tests.support.asgi import Client, scope
 
 
 class Room:

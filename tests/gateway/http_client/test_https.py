@@ -8,7 +8,7 @@ from keyportal.audit.models import AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import User
-from tests.serving import CHAT, Server, wait_until
+from tests.support.server import CHAT, Server, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -15,8 +15,8 @@ from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import User
 from keyportal.usage.models import Alarm
-from tests.post import Sink
-from tests.serving import CHAT, Server, chat_body, wait_until
+from tests.support.mail_server import Sink
+from tests.support.server import CHAT, Server, chat_body, wait_until
 
 pytestmark = pytest.mark.gateway
 OwnServer = Callable[..., Server]

@@ -29,8 +29,8 @@ from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Team, User
 from keyportal.usage.models import Alarm, Look, Sighting, UsageDay
 from keyportal.usage.models import Call as CallRow
-from tests.gateway.calls import call_of, verdict_of
-from tests.post import Sink
+from tests.support.calls import call_of, verdict_of
+from tests.support.mail_server import Sink
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 Issue = Callable[..., tuple[ApiKey, str]]

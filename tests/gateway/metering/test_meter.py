@@ -31,7 +31,7 @@ from keyportal.teams.models import User
 from keyportal.usage.models import LATENCY_COLUMNS, UsageDay, UsageHour, UsageMinute
 from keyportal.usage.models import Call as CallRow
 from tests.clock import leave_time
-from tests.gateway.calls import call_of, verdict_of
+from tests.support.calls import call_of, verdict_of
 
 database = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -19,8 +19,8 @@ from keyportal.audit.models import Tombstone
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from keyportal.usage.models import Call, EndWish, Look, Running, UsageDay, UsageHour, UsageMinute
-from tests.serving import CHAT, Server, chat_body, wait_until
-from tests.upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.server import CHAT, Server, chat_body, wait_until
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -11,10 +11,10 @@ import pytest
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
-from tests import upstream
-from tests.serving import Server, free_port
-from tests.shapes import TEXT
-from tests.upstream import Upstream as FakeUpstream
+from tests.support import fake_upstream
+from tests.support.factories import TEXT
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.server import Server, free_port
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -120,7 +120,7 @@ def test_one_that_comes_back_is_found_again(
 ) -> None:
     server = own_server()
     served = ServedModel.objects.create(name=f"{team.slug}/back", team=team)
-    with upstream.running() as back:
+    with fake_upstream.running() as back:
         one = Upstream.objects.create(name="back", base_url=back.url)
         Route.objects.create(model=served, upstream=one, upstream_model="status:503", weight=99)
         other = Upstream.objects.create(name="other", base_url=fake.url)

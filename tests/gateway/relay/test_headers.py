@@ -9,8 +9,8 @@ import pytest
 from keyportal.catalog.models import ServedModel, Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.serving import CHAT, Server, head
-from tests.upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.server import CHAT, Server, head
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -20,7 +20,7 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.relay import json_body as module
 from keyportal.gateway.relay.json_body import read_body, read_call
 from keyportal.http.types import Headers
-from tests.asgi import Client, scope
+from tests.support.asgi import Client, scope
 
 JSON = (b"content-type", b"application/json")
 

@@ -10,9 +10,9 @@ import pytest
 
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.serving import Connection, Server, wait_until
-from tests.upstream import CHUNKS, event, scripted
-from tests.upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import CHUNKS, event, scripted
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.server import Connection, Server, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -14,10 +14,10 @@ import pytest
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.serving import Connection, Reply, Server, wait_until
-from tests.shapes import TEXT, WORDS
-from tests.upstream import Upstream as FakeUpstream
-from tests.upstream import form_parts
+from tests.support.factories import TEXT, WORDS
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import form_parts
+from tests.support.server import Connection, Reply, Server, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

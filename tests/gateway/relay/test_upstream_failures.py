@@ -10,9 +10,9 @@ import pytest
 from keyportal.catalog.models import Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.serving import Reply, Server, free_port
-from tests.upstream import Upstream as FakeUpstream
-from tests.upstream import running, scripted
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import running, scripted
+from tests.support.server import Reply, Server, free_port
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -11,7 +11,7 @@ from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.policy import set_policy
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
-from tests.keys import crowd
+from tests.support import concurrency
 
 CROWD = 50
 LIMIT = 7
@@ -28,7 +28,7 @@ def busy_team(transactional_db: None) -> tuple[Team, User]:
 
 def at_once(act: Callable[[int], object]) -> list[object]:
     """What `act(0)` to `act(49)` returned or raised."""
-    return crowd.at_once(*(partial(act, number) for number in range(CROWD)))
+    return concurrency.at_once(*(partial(act, number) for number in range(CROWD)))
 
 
 def kinds(outcomes: list[object], kind: type) -> int:

@@ -22,7 +22,7 @@ from keyportal.leaks import handling
 from keyportal.leaks.reports import OPERATOR, Found, Report
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.forms import sent
+from tests.support.forms import sent
 
 KEYS = "/teams/u-8105f7322477/keys/"
 HTMX = {"HX-Request": "true"}

@@ -24,7 +24,7 @@ from keyportal.keys.rules.permissions import (
     read_networks,
     read_patterns,
 )
-from tests.speed import takes
+from tests.support.speed import takes
 
 # Few letters, so that what is made up matches often; and what a regular expression takes for more.
 PATTERNS = st.text("ab.**", min_size=1, max_size=6)

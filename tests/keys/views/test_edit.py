@@ -18,7 +18,7 @@ from keyportal.leaks import handling
 from keyportal.leaks.reports import Found, Report
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
-from tests.forms import sent
+from tests.support.forms import sent
 
 pytestmark = pytest.mark.any_database
 

@@ -14,7 +14,7 @@ from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 from keyportal.usage.models import Call, UsageDay
 from keyportal.usage.reports.periods import Step
-from tests.speed import takes
+from tests.support.speed import takes
 from tests.usage.reports.test_usage_speed import repeat
 
 HEALTH = "/teams/u-8105f7322477/health/"

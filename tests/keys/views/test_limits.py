@@ -13,7 +13,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits
 from keyportal.teams.models import Membership, Team, User
 from keyportal.usage.models import Kind, Window, window_start
-from tests.forms import sent
+from tests.support.forms import sent
 
 pytestmark = pytest.mark.any_database
 

@@ -19,7 +19,7 @@ from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Membership, Team, User
 from keyportal.usage.models import UsageDay
 from keyportal.usage.reports.periods import Step
-from tests.speed import takes
+from tests.support.speed import takes
 
 LIST = "/teams/u-8105f7322477/keys/"
 FIRST = 10_000_000  # Of the public ids of many keys, which have eight characters.

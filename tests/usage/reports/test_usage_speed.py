@@ -14,7 +14,7 @@ from keyportal.teams.models import Team, User
 from keyportal.usage.impact import impact
 from keyportal.usage.models import Call, UsageDay
 from keyportal.usage.reports.periods import Step
-from tests.speed import takes
+from tests.support.speed import takes
 
 USAGE = "/teams/u-8105f7322477/usage/"
 CALLS = "/teams/u-8105f7322477/calls/"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import itemgetter
 
-from tests.serving import Reply, Server, wait_until
+from tests.support.server import Reply, Server, wait_until
 
 
 class Shooters:

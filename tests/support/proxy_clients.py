@@ -13,8 +13,8 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import User
 from tests.clock import leave_time
-from tests.serving import CHAT, Reply, Server, chat_body
-from tests.upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.server import CHAT, Reply, Server, chat_body
 
 Issue = Callable[..., tuple[ApiKey, str]]
 CLIENT = "127.0.0.2"

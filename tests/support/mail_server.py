@@ -11,7 +11,7 @@ from typing import Any
 
 from aiosmtpd.controller import Controller
 
-from tests.serving import free_port, wait_until
+from tests.support.server import free_port, wait_until
 
 
 class Sink:

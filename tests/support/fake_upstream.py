@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from tests import shapes
+from tests.support import factories
 
 CHUNKS = 5
 
@@ -99,18 +99,18 @@ class Upstream:
     async def _shaped(self, request: web.Request, _: str) -> web.StreamResponse:
         """As a good server answers at this path: whole, or as a stream where one is asked for."""
         if request.path == "/v1/audio/speech":
-            return web.Response(body=shapes.SPEECH, content_type="audio/mpeg")
+            return web.Response(body=factories.SPEECH, content_type="audio/mpeg")
         if _fields(self.received[-1]).get("stream") not in {True, "true"}:
-            return web.json_response(shapes.WHOLE[request.path])
+            return web.json_response(factories.WHOLE[request.path])
         response = await _events(request)
-        for chunk in shapes.STREAMED[request.path]:
+        for chunk in factories.STREAMED[request.path]:
             await response.write(chunk)
         return response
 
     async def _break(self, request: web.Request, _: str) -> web.StreamResponse:
         """A good stream at this path, which breaks off after two events."""
         response = await _events(request)
-        await response.write(b"".join(shapes.STREAMED[request.path][:2]))
+        await response.write(b"".join(factories.STREAMED[request.path][:2]))
         await asyncio.sleep(0.05)
         return await self._hang_up(request, "")
 
