@@ -5,9 +5,9 @@ import sys
 
 from django.core.management import execute_from_command_line
 
-from keyportal.server.startup import as_one_sentence, without_pool
+from keyportal.server.startup import disable_pool, startup_errors
 
 if __name__ == "__main__":
-    with as_one_sentence():
-        without_pool()
+    with startup_errors():
+        disable_pool()
         execute_from_command_line(sys.argv)

@@ -5,19 +5,19 @@ from typing import cast
 
 import django
 
-from keyportal.http.django_handler import Handler
+from keyportal.http.django_handler import PortalHandler
 from keyportal.http.types import ASGIApp, Receive, Scope, Send
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
 django.setup(set_prefix=False)
-portal = cast("ASGIApp", Handler())
+portal = cast("ASGIApp", PortalHandler())
 
 # What follows needs Django's settings and models, which the lines above have set up.
-from keyportal.api.framework.dispatch import api_forecourt  # noqa: E402
+from keyportal.api.framework.dispatch import buffered_api  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402
 from keyportal.gateway.forward_auth.app import is_verification  # noqa: E402
-from keyportal.http.buffering import Forecourt  # noqa: E402
-from keyportal.http.constant_time import Even  # noqa: E402
+from keyportal.http.buffering import RequestBuffer  # noqa: E402
+from keyportal.http.constant_time import ConstantTimeMiddleware  # noqa: E402
 from keyportal.http.trusted_proxies import TrustedProxies  # noqa: E402
 from keyportal.leaks.reports import ADDRESS, MAX_BYTES  # noqa: E402
 from keyportal.scheduler.runner import Scheduler  # noqa: E402
@@ -26,7 +26,7 @@ from keyportal.scheduler.runner import Scheduler  # noqa: E402
 CONSTANT_TIME = {ADDRESS, "/accounts/password/reset/"}
 
 
-class Doors:
+class Router:
     """`/v1/` and `/auth/verify` are the gateway's, `/api/` the management API's, the lifespan is
     answered here, and everything else is the portal's.
 
@@ -79,6 +79,9 @@ class Doors:
                 return
 
 
-application = Doors(
-    Gateway(), Forecourt(portal), api_forecourt(portal), Forecourt(Even(portal), largest=MAX_BYTES)
+application = Router(
+    Gateway(),
+    RequestBuffer(portal),
+    buffered_api(portal),
+    RequestBuffer(ConstantTimeMiddleware(portal), largest=MAX_BYTES),
 )

@@ -25,7 +25,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from keyportal import data_folder
-from keyportal.server.startup import as_one_sentence, without_pool
+from keyportal.server.startup import disable_pool, startup_errors
 
 START_LOCK = 0x6B6579  # "key": one number that all our starts on one PostgreSQL agree on.
 
@@ -35,9 +35,9 @@ def main() -> NoReturn:
     parser.add_argument("--demo", action="store_true", help="make a demo team, user and model")
     arguments = parser.parse_args()
     os.umask(0o077)  # The database and all else in the data folder are ours alone.
-    with as_one_sentence():
+    with startup_errors():
         data_folder.prepare()  # Before the first setting is read: settings need the secrets.
-        without_pool()
+        disable_pool()
         prepare(demo=arguments.demo)
     become_gunicorn()
 
@@ -84,7 +84,13 @@ def require_sound_configuration(databases: list[str] | None = None) -> None:
 
 
 def migrate() -> None:
+    """Bring the tables up to date. A database whose tables are older than 0.1.0 is refused."""
     executor = MigrationExecutor(connection)
+    if ("activity", "0001_initial") in executor.loader.applied_migrations:
+        raise ImproperlyConfigured(
+            "This database was made before Keyportal 0.1.0, whose tables are new: choose an empty "
+            "one with DATABASE_URL or KEYPORTAL_DATA."
+        )
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         call_command("migrate", verbosity=0, interactive=False)
 

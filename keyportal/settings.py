@@ -185,12 +185,12 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "keyportal.teams.middleware.PagesRequireLogin",
+    "keyportal.teams.middleware.PageLoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "keyportal.teams.middleware.NulIsABadRequest",
+    "keyportal.teams.middleware.RejectNulMiddleware",
 ]
 ROOT_URLCONF = "keyportal.urls"
 ASGI_APPLICATION = "keyportal.asgi.application"
@@ -204,7 +204,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "keyportal.teams.navigation.frame",
+                "keyportal.teams.navigation.navigation",
                 "keyportal.leaks.context_processors.banner",
             ],
         },
@@ -409,7 +409,7 @@ LOGGING = {
             "style": "{",
         }
     },
-    "filters": {"refusals": {"()": "keyportal.server.logging.RefusalsInOneLine"}},
+    "filters": {"refusals": {"()": "keyportal.server.logging.PermissionDeniedFilter"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "redacting"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {

@@ -33,8 +33,8 @@ from keyportal.usage.models import (
     UsageMinute,
     Window,
 )
-from tests.clock import DAY, leave_time
 from tests.support import fake_upstream
+from tests.support.clock import DAY, leave_time
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.mail_server import Sink
 from tests.support.server import BareServer, Server, SharedServer

@@ -36,13 +36,14 @@ CREDENTIAL = "the-upstreams-own-token"
 WITHOUT_PAGE = {
     "catalog.CatalogVersion",
     "teams.UsedSlug",
-    *(f"keys.{name}" for name in ("Chore", "Preset", "Reminder", "Secret", "SpentNonce")),
+    *(f"keys.{name}" for name in ("KeyTemplate", "Secret", "SpentNonce")),
+    *("notifications.Reminder", "scheduler.ScheduledJob", "audit.DeletedUser"),
     "notifications.QueuedMail",  # It may hold a link that resets a password.
     *(f"usage.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
-    *(f"usage.{name}" for name in ("Window", "Lease", "Running", "EndWish", "DeletedUser")),
+    *(f"usage.{name}" for name in ("Window", "Lease", "Running", "EndWish")),
     *(f"usage.{name}" for name in ("Sighting", "Look", "Alarm")),
 }
-OURS = ["teams", "audit", "catalog", "keys", "notifications", "api"]
+OURS = ["teams", "audit", "usage", "catalog", "keys", "notifications", "api", "scheduler"]
 REGISTERED = sorted(admin.site._registry.items(), key=lambda pair: pair[0]._meta.label)
 
 
@@ -708,7 +709,7 @@ def test_operators_see_how_each_upstream_fares(
     monkeypatch.setattr(circuit_breaker, "_upstreams", {})
     path = "/admin/catalog/upstream/"
     assert "not called yet; 0 in flight" in operator.get(path).content.decode()
-    circuit_breaker.of(upstream.fingerprint).failed("503", 30)
+    circuit_breaker.breaker_of(upstream.fingerprint).failed("503", 30)
     text = operator.get(path).content.decode()
     assert "fails (503), left alone for 30 s; 0 in flight" in text
     assert "as this worker sees it" in text.lower()

@@ -57,7 +57,7 @@ class Place:
         """Each with these arguments and variables, as `run` would, in a fraction of the time."""
         given = [(arguments, self.environment | environment) for arguments, environment in runs]
         done = subprocess.run(
-            [sys.executable, "-m", "tests.starts"],
+            [sys.executable, "-m", "tests.support.starts"],
             cwd=ROOT,
             env=self.environment,
             input=json.dumps(given),
@@ -375,6 +375,19 @@ def test_migrate_alone_makes_an_empty_database(place: Place, database: str) -> N
     assert migrated.returncode == 0, migrated.stderr
     listed = place.manage("listteams")
     assert listed.returncode == 0, listed.stderr
+
+
+def test_a_database_from_before_the_first_release_is_refused_in_one_sentence(
+    used_place: Place,
+) -> None:
+    place = used_place
+    remember = (
+        "from django.db import connection;"
+        "from django.db.migrations.recorder import MigrationRecorder as R;"
+        "R(connection).record_applied('activity', '0001_initial')"
+    )
+    assert place.manage("shell", "-c", remember).returncode == 0
+    assert "was made before Keyportal 0.1.0" in place.refused_start()
 
 
 def test_commands_without_any_secret_stop(place: Place) -> None:

@@ -1,0 +1,1 @@
+"""The management API at `/api/v1/`, its management keys and their pages."""

@@ -10,13 +10,13 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.api.models import ManagementKey
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.leaks.case import MANAGEMENT_KEY, Case, Ended
+from keyportal.leaks.case import MANAGEMENT_KEY, Ended, LeakReport
 from keyportal.leaks.handling import leak_reported
 
 
 @receiver(leak_reported)
 @sensitive_variables()
-def end_leaked(case: Case, **_: object) -> None:
+def end_leaked(case: LeakReport, **_: object) -> None:
     """Delete each management key in the report. One that is gone is left at that."""
     leaked = ManagementKey.objects.filter(digest__in=case.urls).select_related("team", "owner")
     for key in leaked.order_by("pk"):
@@ -28,7 +28,7 @@ def end_leaked(case: Case, **_: object) -> None:
         case.ended.append(Ended(key, url, MANAGEMENT_KEY, "management_keys:list"))
 
 
-def _end(key: ManagementKey, case: Case, url: str) -> None:
+def _end(key: ManagementKey, case: LeakReport, url: str) -> None:
     """Its row in the audit is taken back if the key is gone: raises `DoesNotExist`."""
     with transaction.atomic():
         AuditEvent.objects.record(

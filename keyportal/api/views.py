@@ -9,18 +9,18 @@ from django.views.decorators.http import require_http_methods, require_safe
 from keyportal.api.forms import ManagementKeyForm
 from keyportal.api.models import ManagementKey
 from keyportal.catalog.examples import own_address
-from keyportal.keys.exceptions import AlreadyCreated, KeyRefused
+from keyportal.keys.exceptions import AlreadyCreated, KeyActionError
 from keyportal.keys.keystring import KeyString
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_part
+from keyportal.teams.shortcuts import render_htmx
 
 
 @require_safe
 @team_view(Role.ADMIN)
 def management_key_list(request: TeamRequest) -> HttpResponse:
     keys = ManagementKey.objects.of(request.team).for_display()
-    return render_part(request, "api/list.html", "api/_table.html", {"keys": keys})
+    return render_htmx(request, "api/list.html", "api/_table.html", {"keys": keys})
 
 
 @sensitive_post_parameters("nonce")
@@ -41,7 +41,7 @@ def management_key_create(request: TeamRequest) -> HttpResponse:
         )
     except AlreadyCreated:
         return _part(request, "already", status=409)
-    except KeyRefused as refusal:
+    except KeyActionError as refusal:
         form.add_error("name", str(refusal))
         return _form(request, form)
     return _created(request, key, key_string)
@@ -54,7 +54,7 @@ def management_key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
         keys = ManagementKey.objects.of(request.team).select_related("owner")
         key = keys.get(public_id=public_id)
         if request.method != "POST":
-            return render_part(request, "api/delete.html", "api/_delete.html", {"key": key})
+            return render_htmx(request, "api/delete.html", "api/_delete.html", {"key": key})
         key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
     except ManagementKey.DoesNotExist:
         return _part(request, "gone", status=404)
@@ -68,19 +68,19 @@ def management_key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
 def _form(request: TeamRequest, form: ManagementKeyForm) -> HttpResponse:
     status = 422 if form.is_bound else 200
     context = {"form": form}
-    return render_part(request, "api/create.html", "api/_create.html", context, status=status)
+    return render_htmx(request, "api/create.html", "api/_create.html", context, status=status)
 
 
 @sensitive_variables()
 def _created(request: TeamRequest, key: ManagementKey, key_string: KeyString) -> HttpResponse:
     """Only this answer ever holds the plaintext; a session or a message would store it."""
     context = {"key": key, "plaintext": key_string.text, "address": own_address(request)}
-    response = render_part(request, "api/created.html", "api/_created.html", context)
+    response = render_htmx(request, "api/created.html", "api/_created.html", context)
     response["HX-Trigger"] = "management-keys-changed"
     return response
 
 
 def _part(request: TeamRequest, name: str, *, status: int) -> HttpResponse:
-    response = render_part(request, f"api/{name}.html", f"api/_{name}.html", {}, status=status)
+    response = render_htmx(request, f"api/{name}.html", f"api/_{name}.html", {}, status=status)
     response["HX-Trigger"] = "management-keys-changed"
     return response

@@ -68,7 +68,7 @@ class UpstreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic 
 
     @admin.display(description="health, as this worker sees it")
     def health(self, upstream: Upstream) -> str:
-        found = circuit_breaker.of(upstream.fingerprint)
+        found = circuit_breaker.breaker_of(upstream.fingerprint)
         return f"{found}; {found.calls} in flight"
 
 

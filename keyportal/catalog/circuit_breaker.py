@@ -12,7 +12,7 @@ FIRST_REST = 1.0  # Seconds; doubled with each failure after a rest.
 LONGEST_REST = 60.0
 
 
-class Health:
+class CircuitBreaker:
     """One upstream. Times are seconds on the monotonic clock."""
 
     __slots__ = ("calls", "failures", "has_answered", "is_on_trial", "last_failure", "rests_until")
@@ -70,14 +70,14 @@ class Health:
         return f"fails ({self.last_failure}), {rest}"
 
 
-_upstreams: dict[str, Health] = {}
+_upstreams: dict[str, CircuitBreaker] = {}
 
 
-def of(fingerprint: str) -> Health:
+def breaker_of(fingerprint: str) -> CircuitBreaker:
     """The health of the upstream with this fingerprint."""
     health = _upstreams.get(fingerprint)
     if health is None:
-        health = _upstreams[fingerprint] = Health()
+        health = _upstreams[fingerprint] = CircuitBreaker()
     return health
 
 
@@ -90,7 +90,7 @@ def keep_only(fingerprints: Collection[str]) -> None:
 
 def summary(fingerprints: Iterable[str]) -> str:
     """How those that serve one model fare together, without saying which they are."""
-    found = [of(fingerprint) for fingerprint in fingerprints]
+    found = [breaker_of(fingerprint) for fingerprint in fingerprints]
     failing = sum(bool(health.failures) for health in found)
     if failing == len(found):
         return "Fails"

@@ -1,0 +1,1 @@
+"""The gateway: `/v1/` and `/auth/verify`, for programs, plain ASGI."""

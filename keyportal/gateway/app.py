@@ -11,10 +11,10 @@ from keyportal.catalog.snapshot import Served, Target
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.authentication import KEY, MODELS, BearerAuthMiddleware
-from keyportal.gateway.calls import Call, Flight
+from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.demo_model import app
 from keyportal.gateway.endpoints import ENDPOINTS, Endpoint
-from keyportal.gateway.error_middleware import Edge
+from keyportal.gateway.error_middleware import ErrorMiddleware
 from keyportal.gateway.errors import (
     EndpointNotAllowed,
     InvalidKey,
@@ -27,13 +27,13 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.forward_auth.app import ForwardAuth, is_verification
 from keyportal.gateway.introspection import Introspection
 from keyportal.gateway.metering.meter import Meter
-from keyportal.gateway.metering.retention import Cleaner
-from keyportal.gateway.metering.running_calls import Roster
+from keyportal.gateway.metering.retention import RetentionJob
+from keyportal.gateway.metering.running_calls import RunningCallsReporter
 from keyportal.gateway.metering.writer import Writer
 from keyportal.gateway.relay.answer import Answer, json_answer
-from keyportal.gateway.relay.failover import Journey
+from keyportal.gateway.relay.failover import UpstreamAttempts
 from keyportal.gateway.relay.json_body import CallRequest, read_body, read_call
-from keyportal.gateway.relay.relay import Asked, Relay, pass_on
+from keyportal.gateway.relay.relay import Relay, RelayRequest, send_response
 from keyportal.gateway.relay.upload import Upload
 from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys.rules.permissions import Endpoints
@@ -46,8 +46,8 @@ class Gateway:
     """All that one worker needs to serve `/v1/` and `/auth/verify`. Starting needs no database."""
 
     def __init__(self) -> None:
-        self.flight = Flight()
-        self.edge = Edge(_too_early)
+        self.flight = ActiveCalls()
+        self.edge = ErrorMiddleware(_too_early)
         self.forward = ForwardAuth()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -68,8 +68,8 @@ class Gateway:
         forever: tuple[Coroutine[Any, Any, None], ...] = (
             self.meter.flush_forever(),
             self.flight.rejudge_forever(self.admission),
-            Roster(worker, self.writer, self.flight).report_forever(),
-            Cleaner(self.writer).clean_forever(),
+            RunningCallsReporter(worker, self.writer, self.flight).report_forever(),
+            RetentionJob(self.writer).clean_forever(),
         )
         self._tasks = [asyncio.create_task(work) for work in forever]
 
@@ -114,7 +114,7 @@ class Gateway:
             watch = asyncio.create_task(_watch(receive, call))
         try:
             with self._journey(request, endpoint, call, scope["headers"]) as journey:
-                await pass_on(await journey.answer(), call, send)
+                await send_response(await journey.answer(), call, send)
         finally:
             if watch is not None:
                 watch.cancel()
@@ -143,11 +143,11 @@ class Gateway:
 
     def _journey(
         self, request: CallRequest | Upload, endpoint: Endpoint, call: Call, headers: Headers
-    ) -> Journey:
+    ) -> UpstreamAttempts:
         served = self._find(request.model, call.verdict)
         call.model = request.model
         hidden = endpoint.takes_stream_options and request.ask_for_usage()
-        asked = Asked(endpoint, headers, call.request_id, request.content_type)
+        asked = RelayRequest(endpoint, headers, call.request_id, request.content_type)
 
         async def ask(target: Target) -> Answer:
             body = request.addressed_to(target.model)
@@ -157,7 +157,7 @@ class Gateway:
                 return app.answer(endpoint.path, body)
             return await self.relay.ask(target, asked, body)
 
-        return Journey(served.targets, ask)
+        return UpstreamAttempts(served.targets, ask)
 
     async def _models(self, name: str, scope: Scope, send: Send) -> None:
         call: Call = scope["keyportal.call"]
@@ -166,11 +166,11 @@ class Gateway:
         else:
             data = [_listed(model) for model in self._callable(call.verdict)]
             content = {"object": "list", "data": data}
-        await pass_on(json_answer(content), call, send)
+        await send_response(json_answer(content), call, send)
 
     async def _key(self, call: Call, send: Send) -> None:
         names = [model.name for model in self._callable(call.verdict)]
-        await pass_on(await self.introspection.answer(call.verdict, names), call, send)
+        await send_response(await self.introspection.answer(call.verdict, names), call, send)
 
     def _callable(self, verdict: Verdict) -> list[Served]:
         served = self.admission.catalog.models.values()

@@ -1,7 +1,7 @@
 """Who calls: the bearer token of a request, and the middleware that asks for a verdict on it."""
 
 from keyportal.gateway.admission.batcher import Admission
-from keyportal.gateway.calls import Call, Flight
+from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.errors import AddressNotAllowed, InvalidKey, MissingCredentials
 from keyportal.gateway.metering.meter import Meter
 from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
@@ -17,7 +17,9 @@ class BearerAuthMiddleware:
     What passes has `scope["keyportal.call"]` and is in flight until the application returns.
     """
 
-    def __init__(self, app: ASGIApp, admission: Admission, flight: Flight, meter: Meter) -> None:
+    def __init__(
+        self, app: ASGIApp, admission: Admission, flight: ActiveCalls, meter: Meter
+    ) -> None:
         self.app = app
         self.admission = admission
         self.flight = flight

@@ -12,7 +12,7 @@ from django.conf import settings
 from keyportal.gateway.admission.batch import Admitted
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.errors import ClientGone, GatewayError, InvalidKey, Overloaded, Unavailable
-from keyportal.gateway.metering.tally import Tally
+from keyportal.gateway.metering.tally import TokenCounter
 from keyportal.http.types import Scope
 
 REJUDGE_SECONDS = 1.0
@@ -68,7 +68,7 @@ class Call:
         """What it was answered, or what ended it; 0 until that is known."""
         self.is_served = False
         """An answer has begun, and it is no refusal."""
-        self.tally = Tally()
+        self.tally = TokenCounter()
         self.began = time.monotonic()
         self.first_byte: float | None = None
         """When the answer's body began, on the same clock."""
@@ -132,7 +132,7 @@ def _agent(scope: Scope) -> bytes:
     return next((value for name, value in scope["headers"] if name == b"user-agent"), b"")
 
 
-class Flight:
+class ActiveCalls:
     """All calls of this worker."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from keyportal.gateway.errors import (
     is_anthropic,
 )
 from keyportal.gateway.relay.sse import is_event_stream
-from keyportal.http.requests import declared_length, new_request_id, read_on
+from keyportal.http.requests import content_length, drain_body, new_request_id
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 from keyportal.keys import keystring
 
@@ -32,7 +32,7 @@ REQUEST_ID = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._:+=@-]{0,127}")
 logger = logging.getLogger(__name__)
 
 
-class Edge:
+class ErrorMiddleware:
     """ASGI middleware around the gateway: request id, HTTPS only, errors in OpenAI's shape."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -128,7 +128,7 @@ class Exchange:
         if self.has_begun:
             raise error  # The server cuts the connection: a missing end is all we can say now.
         if self.has_body_left and self._is_body_small():
-            await read_on(self.receive)
+            await drain_body(self.receive)
         body = error.body(self._scope["path"], self.request_id)
         headers: Headers = [
             (b"content-type", b"application/json"),
@@ -145,16 +145,16 @@ class Exchange:
         if not self.holds_end:
             return
         if self.has_body_left:
-            await read_on(self.receive)
+            await drain_body(self.receive)
         await self._send({"type": "http.response.body", "body": b""})
 
     def _is_body_left(self) -> bool:
-        return self.has_body_left and declared_length(self._scope) > 0
+        return self.has_body_left and content_length(self._scope) > 0
 
     def _is_body_small(self) -> bool:
         # Whoever waits to be told to go on would wait for us, and we for them.
         is_held_back = any(name == b"expect" for name, _ in self._scope["headers"])
-        return not is_held_back and declared_length(self._scope) <= SMALL_BODY
+        return not is_held_back and content_length(self._scope) <= SMALL_BODY
 
 
 def request_id(headers: Headers) -> str:

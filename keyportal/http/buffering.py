@@ -10,13 +10,13 @@ neither the gateway nor the next person nor the stop of the server.
 import asyncio
 from collections.abc import Callable
 
-from keyportal.http.requests import declared_length, read_on
+from keyportal.http.requests import content_length, drain_body
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 
 # A form here is a few hundred bytes. Django would spool any size to disk before looking at it.
 MAX_FORM_BYTES = 1024 * 1024
 FORM_SECONDS = 20.0
-AT_ONCE = 16
+MAX_CONCURRENT = 16
 MAX_WAITING = 500
 
 
@@ -24,11 +24,11 @@ Refusal = Callable[[int, str], tuple[Headers, bytes]]
 """Status and sentence become headers and body."""
 
 
-def in_words(_: int, sentence: str) -> tuple[Headers, bytes]:
+def plain_text_response(_: int, sentence: str) -> tuple[Headers, bytes]:
     return [(b"content-type", b"text/plain; charset=utf-8")], f"{sentence}\n".encode()
 
 
-class Forecourt:
+class RequestBuffer:
     """ASGI middleware: reads the form, refuses what is too large or too slow, and lets wait.
 
     `largest` is in bytes; `refusal` puts a refusal into words.
@@ -39,8 +39,8 @@ class Forecourt:
         app: ASGIApp,
         *,
         largest: int = MAX_FORM_BYTES,
-        at_once: int = AT_ONCE,
-        refusal: Refusal = in_words,
+        at_once: int = MAX_CONCURRENT,
+        refusal: Refusal = plain_text_response,
     ) -> None:
         self.app = app
         self._largest = largest
@@ -49,7 +49,7 @@ class Forecourt:
         self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if declared_length(scope) > self._largest:
+        if content_length(scope) > self._largest:
             await self._refuse(send, 413, "The form is too large.", receive)
             return
         try:
@@ -73,7 +73,7 @@ class Forecourt:
         await send({"type": "http.response.body", "body": body, "more_body": unread is not None})
         if unread is not None:
             # Before the end of the answer, with which the server closes the connection.
-            await read_on(unread)
+            await drain_body(unread)
             await send({"type": "http.response.body", "body": b""})
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,14 +82,14 @@ class Forecourt:
             await self._places.acquire()
         finally:
             self._waiting -= 1
-        place = Place(self._places, send)
+        place = Slot(self._places, send)
         try:
             await self.app(scope, receive, place.send)
         finally:
             place.leave()
 
 
-class Place:
+class Slot:
     """One request's leave to use a thread: until its answer begins, and is given back once."""
 
     def __init__(self, places: asyncio.Semaphore, send: Send) -> None:

@@ -4,10 +4,10 @@ import asyncio
 
 from keyportal.http.types import ASGIApp, Message, Receive, Scope, Send
 
-STRETCH_SECONDS = 0.25  # Many times what the work takes, so that nearly all fits into the first.
+INTERVAL_SECONDS = 0.25  # Many times what the work takes, so that nearly all fits into the first.
 
 
-class Even:
+class ConstantTimeMiddleware:
     """ASGI middleware: lets the answer to a POST wait, so that quick and slow ones look alike.
 
     It waits here and not on its way out of the application, which until then keeps its thread and
@@ -29,6 +29,6 @@ class Even:
             answer.append(message)
 
         await self.app(scope, receive, keep)
-        await asyncio.sleep(STRETCH_SECONDS - (clock() - began) % STRETCH_SECONDS)
+        await asyncio.sleep(INTERVAL_SECONDS - (clock() - began) % INTERVAL_SECONDS)
         for message in answer:
             await send(message)

@@ -22,7 +22,7 @@ from keyportal.http.types import Scope
 ASCII = bytes(range(128))
 
 
-class Request(ASGIRequest):
+class LenientASGIRequest(ASGIRequest):
     def __init__(self, scope: Scope, body_file: IO[bytes]) -> None:
         """Bytes of the query that should have been escaped, and may be no UTF-8, are escaped."""
         query: bytes = scope["query_string"]
@@ -52,8 +52,8 @@ class Request(ASGIRequest):
 Sending = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
-class Handler(ASGIHandler):
-    request_class = Request
+class PortalHandler(ASGIHandler):
+    request_class = LenientASGIRequest
 
     async def send_response(self, response: HttpResponseBase, send: Sending) -> None:
         """What is streamed may still ask the database while it is sent, and keeps its connection.

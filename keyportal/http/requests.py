@@ -9,7 +9,7 @@ from keyportal.http.types import Receive, Scope
 UNKNOWN = float("inf")
 
 
-def declared_length(scope: Scope) -> float:
+def content_length(scope: Scope) -> float:
     """Bytes of the body: 0 where there is none, infinite where nobody said or believes it."""
     headers = dict(scope["headers"])
     if b"transfer-encoding" in headers:
@@ -24,16 +24,16 @@ def new_request_id() -> str:
     return f"req_{random.getrandbits(96):024x}"
 
 
-LINGER_SECONDS = 1.0
+DRAIN_SECONDS = 1.0
 
 
-async def read_on(receive: Receive) -> None:
+async def drain_body(receive: Receive) -> None:
     """Read and forget what the client still sends, for a second at most.
 
     A server that closes while its client still sends resets the connection, and the client never
     reads why it was refused.
     """
     with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECONDS):
+        async with asyncio.timeout(DRAIN_SECONDS):
             while (await receive()).get("more_body", False):
                 pass

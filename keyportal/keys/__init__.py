@@ -1,0 +1,1 @@
+"""API keys: make, list, change, rotate, delete."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -20,7 +21,7 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.exceptions import Managed, NameTaken, NotAMember, PolicyBroken
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
-from keyportal.keys.rules.policy import breaches, breaches_by_owning
+from keyportal.keys.rules.policy import ownership_violations, violations
 from keyportal.teams.models import Membership, Role, Team, User
 
 
@@ -132,7 +133,7 @@ def change(
             require_unmanaged(row, actor)
         if ApiKey.objects.of(row.team).filter(name=row.name).exclude(pk=row.pk).exists():
             raise NameTaken
-        if broken := breaches(row.team.policy, row, columns):
+        if broken := violations(row.team.policy, row, columns):
             raise PolicyBroken(broken)
         row.save(update_fields=columns)
         AuditEvent.objects.record_changes(
@@ -241,7 +242,9 @@ def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None 
         # Locked, so that whoever leaves the team at this moment leaves before it or after it.
         if not may_own(row.team, to, among=Membership.objects.select_for_update(no_key=True)):
             raise NotAMember(to.get_username())
-        if broken := breaches_by_owning(row.team, to.pk, None):
+        if broken := ownership_violations(
+            row.team.policy, None, partial(ApiKey.objects.count_owned, row.team, to.pk)
+        ):
             raise PolicyBroken(broken)
         text = f"Owner: {row.owner.get_username()} → {to.get_username()}"
         row.owner = to

@@ -13,11 +13,11 @@ KeyRefused
 from collections.abc import Sequence
 
 
-class KeyRefused(Exception):
+class KeyActionError(Exception):
     """Nothing was created or changed; the text says why, to a person."""
 
 
-class KeyLimitReached(KeyRefused):
+class KeyLimitReached(KeyActionError):
     def __init__(self, limit: int, used: int | None = None) -> None:
         """`used` may be more than the limit, which an operator has lowered."""
         count = limit if used is None else used
@@ -27,12 +27,12 @@ class KeyLimitReached(KeyRefused):
         )
 
 
-class NameTaken(KeyRefused):
+class NameTaken(KeyActionError):
     def __init__(self) -> None:
         super().__init__("A key with this name already exists in the team.")
 
 
-class PolicyBroken(KeyRefused):
+class PolicyBroken(KeyActionError):
     """`breaches` are sentences, one for each rule that is broken."""
 
     def __init__(self, breaches: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ class PolicyBroken(KeyRefused):
         self.breaches = list(breaches)
 
 
-class Managed(KeyRefused):
+class Managed(KeyActionError):
     def __init__(self) -> None:
         super().__init__(
             "An admin manages this key: only an admin of the team can change its permissions, "
@@ -48,17 +48,17 @@ class Managed(KeyRefused):
         )
 
 
-class AlreadyCreated(KeyRefused):
+class AlreadyCreated(KeyActionError):
     def __init__(self) -> None:
         super().__init__("This form has already created its key.")
 
 
-class NotAMember(KeyRefused):
+class NotAMember(KeyActionError):
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} is no member of this team who could own a key.")
 
 
-class AlreadyRotating(KeyRefused):
+class AlreadyRotating(KeyActionError):
     def __init__(self) -> None:
         super().__init__(
             "This key has two secrets already. End the old one first, or rotate with no overlap."

@@ -10,7 +10,7 @@ from django.utils import timezone
 from keyportal.audit.models import Tombstone
 from keyportal.keys.last_use import unused_models
 from keyportal.keys.models import ApiKeyQuerySet, Secret
-from keyportal.keys.rules.violations import NONE, breaking, working
+from keyportal.keys.rules.violations import NONE, violating, working
 from keyportal.keys.status import owner_left
 from keyportal.teams.models import Team
 from keyportal.usage.new_networks import new_networks
@@ -38,7 +38,7 @@ class Finding(TextChoices):
         return self in (Finding.REPORTED, Finding.OWNER_LEFT, Finding.NEW_ADDRESS)
 
 
-class Act(NamedTuple):
+class Action(NamedTuple):
     """A way to what can be done; `path` is the last part of its address, after the key's."""
 
     label: str
@@ -48,12 +48,12 @@ class Act(NamedTuple):
     """Of a managed key, only admins do it."""
 
 
-DISABLE, DELETE = Act("Disable", "disable/"), Act("Delete", "delete/")
-ROTATE, NARROW = Act("Rotate", "rotate/"), Act("Narrow", "permissions/", is_admins=True)
-HAND_OVER = Act("Hand over", "hand-over/", is_admins=True)
-EXPIRY = Act("Set expiry", "expiry/", is_admins=True)
-OPEN = Act("Open", "", is_dialog=False)
-ACTS: dict[Finding, tuple[Act, ...]] = {
+DISABLE, DELETE = Action("Disable", "disable/"), Action("Delete", "delete/")
+ROTATE, NARROW = Action("Rotate", "rotate/"), Action("Narrow", "permissions/", is_admins=True)
+HAND_OVER = Action("Hand over", "hand-over/", is_admins=True)
+EXPIRY = Action("Set expiry", "expiry/", is_admins=True)
+OPEN = Action("Open", "", is_dialog=False)
+ACTIONS: dict[Finding, tuple[Action, ...]] = {
     Finding.REPORTED: (ROTATE, DELETE),
     Finding.OWNER_LEFT: (HAND_OVER, ROTATE, DELETE),
     Finding.NEW_ADDRESS: (NARROW, ROTATE),
@@ -63,10 +63,10 @@ ACTS: dict[Finding, tuple[Act, ...]] = {
     Finding.IDLE: (DISABLE, DELETE),
 }
 # What mends a breach of the policy, by the column that it is in.
-MENDING = {"expires_at": EXPIRY, "allowed_models": NARROW, "endpoints": NARROW, "name": OPEN}
+FIXES = {"expires_at": EXPIRY, "allowed_models": NARROW, "endpoints": NARROW, "name": OPEN}
 
 
-class Looked(NamedTuple):
+class Findings(NamedTuple):
     """What was found out about a team's keys: a condition for each finding, and the details."""
 
     conditions: dict[Finding, Q]
@@ -81,19 +81,19 @@ class Looked(NamedTuple):
         return found
 
 
-def look(team: Team, keys: ApiKeyQuerySet) -> Looked:
+def find_issues(team: Team, keys: ApiKeyQuerySet) -> Findings:
     """`keys` are of that team. At most eleven queries, whatever their number."""
     now = timezone.now()
     works = working()
     networks = dict(islice(new_networks(team).items(), MOST_NEW))
     settled = keys.filter(works, created_at__lt=now - SETTLED)
     unused = unused_models(team, settled, now - IDLE)
-    return Looked(
+    return Findings(
         {
             Finding.REPORTED: Q(reported_at__isnull=False),
             Finding.OWNER_LEFT: owner_left(),
             Finding.NEW_ADDRESS: works & Q(public_id__in=[*networks]),
-            Finding.BREAKS_POLICY: works & breaking(team.policy, keys),
+            Finding.BREAKS_POLICY: works & violating(team.policy, keys),
             Finding.ROTATION_DUE: works & _rotation_due(team),
             Finding.NEVER_EXPIRES: works & Q(expires_at=None),
             Finding.TOO_WIDE: works & Q(public_id__in=[*unused]),

@@ -4,7 +4,7 @@ from django.urls import path
 
 from keyportal.keys.converters import PUBLIC_ID
 from keyportal.keys.views.bulk import keys_delete, keys_disable
-from keyportal.keys.views.create import key_create, overview
+from keyportal.keys.views.create import guide, key_create
 from keyportal.keys.views.delete import key_delete
 from keyportal.keys.views.detail import key_page, key_receipt
 from keyportal.keys.views.edit import (
@@ -22,7 +22,12 @@ from keyportal.keys.views.limits import key_limits, team_limits
 from keyportal.keys.views.list import key_list
 from keyportal.keys.views.policy import team_policy
 from keyportal.keys.views.rotate import key_end_old, key_rotate
-from keyportal.keys.views.templates import preset_change, preset_create, preset_delete, preset_list
+from keyportal.keys.views.templates import (
+    template_change,
+    template_create,
+    template_delete,
+    template_list,
+)
 
 app_name = "keys"
 urlpatterns = [
@@ -47,9 +52,9 @@ urlpatterns = [
     path("limits/", team_limits, name="team_limits"),
     path("health/", key_health, name="health"),
     path("policy/", team_policy, name="policy"),
-    path("templates/", preset_list, name="presets"),
-    path("templates/create/", preset_create, name="preset_create"),
-    path("templates/<int:number>/change/", preset_change, name="preset_change"),
-    path("templates/<int:number>/delete/", preset_delete, name="preset_delete"),
-    path("overview/", overview, name="overview"),
+    path("templates/", template_list, name="templates"),
+    path("templates/create/", template_create, name="template_create"),
+    path("templates/<int:number>/change/", template_change, name="template_change"),
+    path("templates/<int:number>/delete/", template_delete, name="template_delete"),
+    path("overview/", guide, name="overview"),
 ]

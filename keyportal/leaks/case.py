@@ -47,7 +47,7 @@ class Ended(NamedTuple):
 
 
 @dataclass
-class Case:
+class LeakReport:
     report: Report
     address: str | None = None
     ended: list[Ended] = field(default_factory=list)

@@ -16,7 +16,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 from django.urls import reverse
 
-from keyportal.leaks.case import Case, Ended
+from keyportal.leaks.case import Ended, LeakReport
 from keyportal.leaks.reports import SOMEBODY
 from keyportal.notifications import emails
 from keyportal.teams.models import Team, User
@@ -39,7 +39,7 @@ def undoing_nothing(tell: Callable[P, None]) -> Callable[P, None]:
 
 
 @undoing_nothing
-def reported(case: Case) -> None:
+def reported(case: LeakReport) -> None:
     """To the owner and the team's admins of each key that was ended: one letter a person, of all
     that concern them. The audit lists those too of which there is no letter."""
     teams = {ended.key.team for ended in case.ended}
@@ -69,7 +69,7 @@ def _may_write(team: Team) -> bool:
     return bool(ratelimit.consume(HttpRequest(), action="leak_letter", key=str(team.pk)))
 
 
-def _of_leaks(ended: list[Ended], case: Case) -> dict[str, object]:
+def _of_leaks(ended: list[Ended], case: LeakReport) -> dict[str, object]:
     keys = [_of_leak(one) for one in ended]
     fates = sorted({one.fate for one in ended}, reverse=True)
     holders = HOLDERS if len(keys) > 1 else SOMEBODY

@@ -12,7 +12,7 @@ from keyportal.keys.changes import locked
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import live_secrets
 from keyportal.leaks import emails
-from keyportal.leaks.case import Case, Ended
+from keyportal.leaks.case import Ended, LeakReport
 from keyportal.leaks.reports import Report
 
 # Apps above have keys of other kinds: sent with the `case` of each report, and each receiver ends
@@ -23,7 +23,7 @@ leak_reported = Signal()
 @sensitive_variables()
 def report(report: Report, *, address: str | None = None) -> list[Ended]:
     """End each key in the report that is live, of whichever kind, and tell whom it concerns."""
-    case = Case(report, address)
+    case = LeakReport(report, address)
     try:
         _disable_api_keys(case)
         leak_reported.send(sender=None, case=case)
@@ -34,7 +34,7 @@ def report(report: Report, *, address: str | None = None) -> list[Ended]:
 
 
 @sensitive_variables()
-def _disable_api_keys(case: Case) -> None:
+def _disable_api_keys(case: LeakReport) -> None:
     """A key that an earlier report has disabled stays as it is: a report that is sent twice is
     harmless. So is the report of a secret that has ended by rotation or deletion."""
     leaked = Secret.objects.filter(digest__in=case.urls).select_related("key").order_by("key_id")
@@ -43,7 +43,7 @@ def _disable_api_keys(case: Case) -> None:
             case.ended.append(ended)
 
 
-def _disable(leaked: Secret, case: Case) -> Ended | None:
+def _disable(leaked: Secret, case: LeakReport) -> Ended | None:
     """What was disabled, once that is committed; None where nothing was.
 
     A rotation enables the key again, unless a person had disabled it.

@@ -15,13 +15,13 @@ PERIOD = timedelta(minutes=10)
 TURN = timedelta(minutes=5)
 
 
-class ChoreQuerySet(models.QuerySet["Chore"]):
+class ScheduledJobQuerySet(models.QuerySet["ScheduledJob"]):
     def take(self, name: str, worker: str) -> bool:
         """Whether it is due, and now this worker's alone."""
         now = timezone.now()
         chore = self.filter(name=name).first()
         if chore is None:
-            self.bulk_create([Chore(name=name, due_at=now)], ignore_conflicts=True)
+            self.bulk_create([ScheduledJob(name=name, due_at=now)], ignore_conflicts=True)
         elif chore.due_at > now:
             return False  # As nearly always, and found out without a lock.
         due = self.filter(name=name, due_at__lte=now)
@@ -37,14 +37,14 @@ class ChoreQuerySet(models.QuerySet["Chore"]):
         mine.update(worker="", due_at=timezone.now() + PERIOD)
 
 
-class Chore(models.Model):
+class ScheduledJob(models.Model):
     """One row for each kind of work."""
 
     name = models.CharField(max_length=32, unique=True)
     worker = models.CharField(max_length=32, blank=True, help_text="Who does it; empty: nobody.")
     due_at = models.DateTimeField()
 
-    objects = ChoreQuerySet.as_manager()
+    objects = ScheduledJobQuerySet.as_manager()
 
     def __str__(self) -> str:
         return self.name

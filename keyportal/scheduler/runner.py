@@ -20,7 +20,7 @@ from django.db import DatabaseError, connections
 from keyportal.keys.rotation import bury_ended
 from keyportal.notifications import outbox
 from keyportal.notifications.reminders import remind
-from keyportal.scheduler.models import Chore
+from keyportal.scheduler.models import ScheduledJob
 
 PAUSE_SECONDS = 60.0
 # Between two looks for mail that another process wrote, or that is to be tried again.
@@ -91,8 +91,8 @@ class Scheduler:
 
     def _do_if_due(self, name: str, work: Work) -> None:
         def may_go_on() -> bool:
-            return not self._has_ended.is_set() and Chore.objects.keep(name, self._worker)
+            return not self._has_ended.is_set() and ScheduledJob.objects.keep(name, self._worker)
 
-        if not self._has_ended.is_set() and Chore.objects.take(name, self._worker):
+        if not self._has_ended.is_set() and ScheduledJob.objects.take(name, self._worker):
             work(may_go_on=may_go_on)
-            Chore.objects.finish(name, self._worker)
+            ScheduledJob.objects.finish(name, self._worker)

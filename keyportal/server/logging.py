@@ -9,7 +9,7 @@ from gunicorn.glogging import Logger
 from keyportal.keys.keystring import redact
 
 
-class RefusalsInOneLine(logging.Filter):
+class PermissionDeniedFilter(logging.Filter):
     """A refused page is an ordinary answer. Where and why is of use, our own call stack is not."""
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -10,7 +10,7 @@ from django.db import OperationalError, ProgrammingError
 
 
 @contextmanager
-def as_one_sentence() -> Iterator[None]:
+def startup_errors() -> Iterator[None]:
     """Whatever is wrong with configuration or database ends the process with one line on stderr."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
     try:
@@ -22,7 +22,7 @@ def as_one_sentence() -> Iterator[None]:
         sys.exit(f"keyportal: {whose}{' '.join(str(error).split())}")
 
 
-def without_pool() -> None:
+def disable_pool() -> None:
     """For a command, which has one connection: a pool would only hide why it failed."""
     from django.conf import settings
 

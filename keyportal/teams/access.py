@@ -79,7 +79,7 @@ def require_role(membership: Membership, role: Role) -> None:
         )
 
 
-def makers(team: Team) -> Role:
+def creator_role(team: Team) -> Role:
     """The weakest role that may make keys: what the policy says, and never a viewer."""
     return max(Role.MEMBER, Role(team.policy.creators), key=lambda role: role.rank)
 

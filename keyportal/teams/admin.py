@@ -12,7 +12,7 @@ from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest
 
 from keyportal.teams.forms import VersionedModelForm
-from keyportal.teams.models import Membership, Team, User, locked_rules
+from keyportal.teams.models import Membership, Team, User, lock_team
 from keyportal.teams.signals import team_changed
 
 admin.site.site_header = "Keyportal operators"
@@ -91,7 +91,7 @@ class TeamAdmin(SavesWhatWasChanged):
         if not change:
             super().save_model(request, obj, form, change)
             return
-        with locked_rules(form.instance) as now:
+        with lock_team(form.instance) as now:
             super().save_model(request, obj, form, change)
             who = {"actor": request.user, "address": request.META.get("REMOTE_ADDR")}
             team_changed.send(Team, former=now, team=obj, columns=form.changed_data, **who)

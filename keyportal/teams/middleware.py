@@ -12,7 +12,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.views import defaults
 
 
-class NulIsABadRequest(MiddlewareMixin):
+class RejectNulMiddleware(MiddlewareMixin):
     """For what no form has judged, such as the filters in the addresses of Django's admin.
 
     Where a number is wanted, it fails before a database is asked.
@@ -28,7 +28,7 @@ class NulIsABadRequest(MiddlewareMixin):
         return None
 
 
-class PagesRequireLogin(LoginRequiredMiddleware):
+class PageLoginRequiredMiddleware(LoginRequiredMiddleware):
     """Django's own asks who is signed in first, and whether that matters second: a cookie would
     cost the management API, which reads none, two queries and a `Vary`."""
 

@@ -189,7 +189,7 @@ class Membership(models.Model):
 
 
 @contextmanager
-def locked_rules(team: Team) -> Iterator[Team]:
+def lock_team(team: Team) -> Iterator[Team]:
     """The team as it is now, in a transaction in which nobody else changes its rules, nor makes
     anything that they bound.
     """

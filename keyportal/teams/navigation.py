@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
-from keyportal.teams.access import makers
+from keyportal.teams.access import creator_role
 from keyportal.teams.models import Membership, Role, Team
 
 
 @dataclass(frozen=True)
-class Door:
+class NavItem:
     """A way from the frame to a page, shown to those who may open it."""
 
     label: str
@@ -21,16 +21,16 @@ class Door:
 
 TEAM_PAGES = (
     "keys:policy",
-    "keys:presets",
-    "keys:preset_create",
-    "keys:preset_change",
-    "keys:preset_delete",
+    "keys:templates",
+    "keys:template_create",
+    "keys:template_change",
+    "keys:template_delete",
     "keys:team_limits",
 )
 
 
-DOORS = (
-    Door(
+NAV = (
+    NavItem(
         "API Keys",
         "key",
         "keys:list",
@@ -53,23 +53,23 @@ DOORS = (
             "keys:replace",
         ),
     ),
-    Door("Health", "health", "keys:health", Role.MEMBER),
-    Door("Models", "models", "catalog:models"),
-    Door("Usage", "usage", "usage:usage", also=("usage:calls", "usage:running")),
-    Door("Members", "members", "teams:members", also=TEAM_PAGES),
-    Door(
+    NavItem("Health", "health", "keys:health", Role.MEMBER),
+    NavItem("Models", "models", "catalog:models"),
+    NavItem("Usage", "usage", "usage:usage", also=("usage:calls", "usage:running")),
+    NavItem("Members", "members", "teams:members", also=TEAM_PAGES),
+    NavItem(
         "Management",
         "shield",
         "management_keys:list",
         Role.ADMIN,
         also=("management_keys:create", "management_keys:delete"),
     ),
-    Door("Audit", "audit", "audit:list", Role.ADMIN),
-    Door("Overview", "overview", "keys:overview"),
+    NavItem("Audit", "audit", "audit:list", Role.ADMIN),
+    NavItem("Overview", "overview", "keys:overview"),
 )
 
 
-def frame(request: HttpRequest) -> dict[str, object]:
+def navigation(request: HttpRequest) -> dict[str, object]:
     """What the frame of every page shows: the team, the other teams, and the open doors."""
     membership: Membership | None = getattr(request, "membership", None)
     if membership is None:
@@ -78,9 +78,9 @@ def frame(request: HttpRequest) -> dict[str, object]:
         "membership": membership,
         "team": membership.team,
         "teams": Team.objects.of(membership.user).filter(is_active=True),
-        "can_create": membership.is_at_least(makers(membership.team)),
+        "can_create": membership.is_at_least(creator_role(membership.team)),
         "is_member": membership.is_at_least(Role.MEMBER),
         "is_admin": membership.is_at_least(Role.ADMIN),
-        "doors": [door for door in DOORS if membership.is_at_least(door.role)],
+        "doors": [door for door in NAV if membership.is_at_least(door.role)],
         "here": request.resolver_match and request.resolver_match.view_name,
     }

@@ -9,7 +9,7 @@ from django.utils.cache import patch_vary_headers
 from keyportal.teams.access import TeamRequest
 
 
-def render_part(
+def render_htmx(
     request: TeamRequest,
     page: str,
     fragment: str,

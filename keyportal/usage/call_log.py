@@ -15,7 +15,7 @@ from keyportal.audit.key_names import KeyName, key_names
 from keyportal.teams.models import Team
 from keyportal.usage.models import Call, CallQuerySet
 from keyportal.usage.reports.charts import duration
-from keyportal.usage.reports.report import Asked
+from keyportal.usage.reports.report import Selection
 
 ROWS = 50
 SEARCHED = 50_000
@@ -24,7 +24,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
-class Place:
+class Cursor:
     """A row in the order of the list, and which side of it is wanted."""
 
     started_at: datetime
@@ -36,7 +36,7 @@ class Place:
         return f"{sign}{(self.started_at - EPOCH) // MICROSECOND}.{self.pk}"
 
     @classmethod
-    def read(cls, text: str) -> "Place | None":
+    def read(cls, text: str) -> "Cursor | None":
         found = re.fullmatch(r"(-?)(\d{1,16})\.(\d{1,18})", text, re.ASCII)
         if not found:
             return None
@@ -66,14 +66,14 @@ class Row(NamedTuple):
 @dataclass
 class CallPage:
     rows: list[Row]
-    older: Place | None
-    newer: Place | None
+    older: Cursor | None
+    newer: Cursor | None
     searched_to: datetime | None = field(default=None)
     """Set where the search stopped before the page was full."""
 
 
-def call_page(team: Team, asked: Asked, status_class: str, at: str) -> CallPage:
-    place = Place.read(at)
+def call_page(team: Team, asked: Selection, status_class: str, at: str) -> CallPage:
+    place = Cursor.read(at)
     is_newer = place is not None and place.is_newer
     order = ("started_at", "pk") if is_newer else ("-started_at", "-pk")
     every = Call.objects.of(team).order_by(*order)
@@ -85,8 +85,8 @@ def call_page(team: Team, asked: Asked, status_class: str, at: str) -> CallPage:
         wanted = wanted.exclude(stop.beyond)
     found = [*wanted[: ROWS + 1]]
     has_more, rows = len(found) > ROWS, found[:ROWS]
-    onward = Place(rows[-1].started_at, rows[-1].pk, is_newer) if has_more else stop
-    back = Place(rows[0].started_at, rows[0].pk, not is_newer) if rows and place else None
+    onward = Cursor(rows[-1].started_at, rows[-1].pk, is_newer) if has_more else stop
+    back = Cursor(rows[0].started_at, rows[0].pk, not is_newer) if rows and place else None
     if place and not rows:
         back = replace(place, is_newer=not is_newer)
     if is_newer:
@@ -100,7 +100,7 @@ def call_page(team: Team, asked: Asked, status_class: str, at: str) -> CallPage:
     )
 
 
-def _horizon(every: CallQuerySet, is_newer: bool) -> Place | None:
+def _horizon(every: CallQuerySet, is_newer: bool) -> Cursor | None:
     """The row at which a search stops, if there are so many."""
     row = every.values_list("started_at", "pk")[SEARCHED : SEARCHED + 1].first()
-    return Place(row[0], row[1], is_newer) if row else None
+    return Cursor(row[0], row[1], is_newer) if row else None

@@ -5,7 +5,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from keyportal.usage.reports.periods import CUSTOM, DEFAULT_RANGE, LONGEST, RANGES, Period, custom
-from keyportal.usage.reports.report import Asked
+from keyportal.usage.reports.report import Selection
 
 FIRST_YEAR, LAST_YEAR = 2000, 2100
 
@@ -29,8 +29,8 @@ class CallFilter(forms.Form):
         return self.value("status")
 
     @property
-    def asked(self) -> Asked:
-        return Asked(key=self.value("key"), model=self.value("model"))
+    def asked(self) -> Selection:
+        return Selection(key=self.value("key"), model=self.value("model"))
 
 
 class UsageFilter(forms.Form):
@@ -71,8 +71,8 @@ class UsageFilter(forms.Form):
         return self.value("by") or "key"
 
     @property
-    def asked(self) -> Asked:
-        return Asked(self.value("key"), int(self.value("member") or 0), self.value("model"))
+    def asked(self) -> Selection:
+        return Selection(self.value("key"), int(self.value("member") or 0), self.value("model"))
 
     def period(self) -> Period:
         now = timezone.now()

@@ -8,7 +8,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_part
+from keyportal.teams.shortcuts import render_htmx
 from keyportal.usage.call_log import call_page
 from keyportal.usage.forms import CallFilter, UsageFilter
 from keyportal.usage.reports.charts import charts, drawn, duration
@@ -32,7 +32,7 @@ def usage(request: TeamRequest) -> HttpResponse:
         "drawn": drawn(found),
         "median": duration(found.used.median),
     }
-    return render_part(request, "usage/usage.html", "usage/_usage.html", context)
+    return render_htmx(request, "usage/usage.html", "usage/_usage.html", context)
 
 
 @require_safe
@@ -52,14 +52,14 @@ def calls(request: TeamRequest) -> HttpResponse:
     page = call_page(request.team, form.asked, form.status_class, request.GET.get("at", ""))
     found = menus(request.team, WEEK(timezone.now()), form.asked)
     context = {"form": form, "page": page, "menus": found}
-    return render_part(request, "usage/calls.html", "usage/_calls.html", context)
+    return render_htmx(request, "usage/calls.html", "usage/_calls.html", context)
 
 
 @require_safe
 @team_view(Role.ADMIN)
 def running(request: TeamRequest) -> HttpResponse:
     context = {"calls": running_calls(request.team)}
-    return render_part(request, "usage/running.html", "usage/_running.html", context)
+    return render_htmx(request, "usage/running.html", "usage/_running.html", context)
 
 
 @require_POST

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, ViewportSize, expect
 
 from keyportal.audit.models import Tombstone
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.models import ApiKey, Preset, Secret
+from keyportal.keys.models import ApiKey, KeyTemplate, Secret
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.limits import Limits
@@ -166,7 +166,9 @@ def be_strict(team: Team) -> None:
     policy = Policy(longest_days=1, models=("m" * 200,), endpoints=("chat",), rotation_days=1)
     Team.objects.filter(pk=team.pk).update(policy=policy)
     networks = ["2001:db8:ffff:ffff::/64"]
-    Preset.objects.create(team=team, name=LONGEST, allowed_models=["x" * 200], networks=networks)
+    KeyTemplate.objects.create(
+        team=team, name=LONGEST, allowed_models=["x" * 200], networks=networks
+    )
 
 
 def sticks_out(page: Page) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from keyportal.catalog import circuit_breaker as module
-from keyportal.catalog.circuit_breaker import Health
+from keyportal.catalog.circuit_breaker import CircuitBreaker
 
 
 class Clock:
@@ -20,12 +20,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def rest(health: Health, clock: Clock) -> float:
+def rest(health: CircuitBreaker, clock: Clock) -> float:
     return health.rests_until - clock.now
 
 
 def test_each_failure_after_a_rest_doubles_the_next_up_to_a_minute(clock: Clock) -> None:
-    health, rests = Health(), []
+    health, rests = CircuitBreaker(), []
     for _ in range(100):
         health.failed("502")
         rests.append(rest(health, clock))
@@ -36,7 +36,7 @@ def test_each_failure_after_a_rest_doubles_the_next_up_to_a_minute(clock: Clock)
 
 def test_many_that_fail_at_once_are_one_failure(clock: Clock) -> None:
     """A hundred calls in flight there don't make a minute of a moment's trouble."""
-    health = Health()
+    health = CircuitBreaker()
     for _ in range(100):
         health.failed("502")
     assert (health.failures, rest(health, clock)) == (1, 1)
@@ -46,7 +46,7 @@ def test_many_that_fail_at_once_are_one_failure(clock: Clock) -> None:
 def test_a_servers_own_wish_is_followed_up_to_a_minute(
     clock: Clock, wished: float, given: float
 ) -> None:
-    health = Health()
+    health = CircuitBreaker()
     health.failed("429", wished)
     assert rest(health, clock) == given
     health.failed("502")
@@ -54,7 +54,7 @@ def test_a_servers_own_wish_is_followed_up_to_a_minute(
 
 
 def test_after_a_rest_one_call_finds_out(clock: Clock) -> None:
-    health = Health()
+    health = CircuitBreaker()
     assert health.may_be_asked(clock.now)
     health.failed("502")
     assert not health.may_be_asked(clock.now)
@@ -74,7 +74,7 @@ def test_after_a_rest_one_call_finds_out(clock: Clock) -> None:
 
 
 def test_an_answer_ends_it_and_the_next_failure_begins_anew(clock: Clock) -> None:
-    health = Health()
+    health = CircuitBreaker()
     for _ in range(5):
         health.failed("502")
         clock.now = health.rests_until
@@ -84,7 +84,7 @@ def test_an_answer_ends_it_and_the_next_failure_begins_anew(clock: Clock) -> Non
 
 
 def test_in_words(clock: Clock) -> None:
-    health = Health()
+    health = CircuitBreaker()
     assert str(health) == "not called yet"
     health.answered()
     assert str(health) == "answers"
@@ -95,5 +95,5 @@ def test_in_words(clock: Clock) -> None:
 
 
 def test_each_upstream_has_its_own() -> None:
-    assert module.of("a-name") is module.of("a-name")
-    assert module.of("a-name") is not module.of("another")
+    assert module.breaker_of("a-name") is module.breaker_of("a-name")
+    assert module.breaker_of("a-name") is not module.breaker_of("another")

@@ -147,23 +147,23 @@ def test_a_corrected_upstream_starts_fresh(public: ServedModel, change: str) -> 
     route(public, other)
     before = corrected.fingerprint
     for server in (corrected, other):
-        circuit_breaker.of(server.fingerprint).failed("401")
+        circuit_breaker.breaker_of(server.fingerprint).failed("401")
     read()
-    assert circuit_breaker.of(before).failures == 1
+    assert circuit_breaker.breaker_of(before).failures == 1
     value: object = 7 if "timeout" in change else "http://right.example/v1"
     setattr(corrected, change, value)
     corrected.save()
     read()
     assert before not in circuit_breaker._upstreams
-    assert not circuit_breaker.of(corrected.fingerprint).failures
-    assert circuit_breaker.of(other.fingerprint).failures == 1
+    assert not circuit_breaker.breaker_of(corrected.fingerprint).failures
+    assert circuit_breaker.breaker_of(other.fingerprint).failures == 1
 
 
 def test_a_deleted_upstream_is_forgotten(public: ServedModel) -> None:
     gone = upstream("gone")
     route(public, gone)
     fingerprint = gone.fingerprint
-    circuit_breaker.of(fingerprint).failed("502")
+    circuit_breaker.breaker_of(fingerprint).failed("502")
     gone.delete()
     read()
     assert fingerprint not in circuit_breaker._upstreams
@@ -172,8 +172,8 @@ def test_a_deleted_upstream_is_forgotten(public: ServedModel) -> None:
 def test_a_renamed_upstream_keeps_its_state(public: ServedModel) -> None:
     renamed = upstream("before")
     route(public, renamed)
-    circuit_breaker.of(renamed.fingerprint).failed("502")
+    circuit_breaker.breaker_of(renamed.fingerprint).failed("502")
     renamed.name = "after"
     renamed.save()
     read()
-    assert circuit_breaker.of(renamed.fingerprint).failures == 1
+    assert circuit_breaker.breaker_of(renamed.fingerprint).failures == 1

@@ -11,7 +11,7 @@ from keyportal.gateway.admission.batch import Admitted
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.authentication import BearerAuthMiddleware, bearer_token
-from keyportal.gateway.calls import Call, Flight
+from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.errors import (
     AddressNotAllowed,
     GatewayError,
@@ -59,7 +59,7 @@ class Door:
 
     def __init__(self, verdict: Verdict | None = VERDICT) -> None:
         self.admission = SpiedAdmission(verdict)
-        self.flight = Flight()
+        self.flight = ActiveCalls()
         self.meter = Meter("worker", Writer())
         self.let_in: list[Scope] = []
         self.in_flight = 0

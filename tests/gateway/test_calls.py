@@ -11,7 +11,7 @@ from pytest_django import Settings
 from keyportal.gateway import calls as module
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
-from keyportal.gateway.calls import Call, Flight
+from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.errors import (
     ClientGone,
     DatabaseUnavailable,
@@ -50,7 +50,7 @@ class Judge:
 
 
 async def call(
-    flight: Flight, begun: Callable[[Call], object] = lambda _: None, digest: bytes = b"1"
+    flight: ActiveCalls, begun: Callable[[Call], object] = lambda _: None, digest: bytes = b"1"
 ) -> None:
     """A call that waits until it is ended."""
     with flight.of(new_call(digest)) as running:
@@ -62,13 +62,13 @@ def run(work: Awaitable[object]) -> None:
     asyncio.run(asyncio.wait_for(work, 10))
 
 
-async def rejudge(flight: Flight, judge: Judge) -> None:
+async def rejudge(flight: ActiveCalls, judge: Judge) -> None:
     await flight._rejudge(cast("Admission", judge))
 
 
 def test_ending_raises_the_reason_inside_the_call() -> None:
     async def end() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         loop = asyncio.get_running_loop()
         with pytest.raises(ShuttingDown):
             await call(flight, lambda running: loop.call_soon(running.end, ShuttingDown()))
@@ -79,7 +79,7 @@ def test_ending_raises_the_reason_inside_the_call() -> None:
 
 def test_the_task_serves_the_next_request_as_if_nothing_had_been() -> None:
     async def connection() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         loop = asyncio.get_running_loop()
         for _ in range(3):
             with pytest.raises(InvalidKey):
@@ -103,7 +103,7 @@ def test_the_first_reason_stands() -> None:
             loop.call_soon(running.end, ShuttingDown())
 
         with pytest.raises(InvalidKey):
-            await call(Flight(), end_twice)
+            await call(ActiveCalls(), end_twice)
         await asyncio.sleep(0.001)
 
     run(end())
@@ -111,7 +111,7 @@ def test_the_first_reason_stands() -> None:
 
 def test_ending_a_call_that_is_over_does_not_harm_the_next() -> None:
     async def connection() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         with flight.of(new_call(b"1")) as first:
             pass
         with flight.of(new_call(b"1")):
@@ -125,7 +125,7 @@ def test_ending_a_call_that_is_over_does_not_harm_the_next() -> None:
 
 def test_a_call_that_fails_by_itself_is_over_too() -> None:
     async def connection() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         running = new_call(b"1")
         with pytest.raises(ZeroDivisionError), flight.of(running):
             raise ZeroDivisionError
@@ -138,7 +138,7 @@ def test_a_call_that_fails_by_itself_is_over_too() -> None:
 
 def test_cancelling_the_task_from_elsewhere_stays_a_cancellation() -> None:
     async def cancel() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         begun = asyncio.Event()
         task = asyncio.ensure_future(call(flight, lambda _: begun.set()))
         await begun.wait()
@@ -153,7 +153,7 @@ def test_cancelling_the_task_from_elsewhere_stays_a_cancellation() -> None:
 def test_a_timeout_inside_the_call_is_not_taken_for_its_end() -> None:
     async def end() -> None:
         loop = asyncio.get_running_loop()
-        with Flight().of(new_call(b"1")) as running:
+        with ActiveCalls().of(new_call(b"1")) as running:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.Event().wait(), 0.001)
             loop.call_soon(running.end, InvalidKey())
@@ -167,7 +167,7 @@ def test_more_calls_than_may_be_in_flight_are_refused(settings: Settings) -> Non
     settings.MAX_CALLS = 2
 
     async def crowd() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         two = [asyncio.ensure_future(call(flight)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
@@ -183,7 +183,7 @@ def test_more_calls_than_may_be_in_flight_are_refused(settings: Settings) -> Non
 
 def test_at_the_end_every_call_is_told() -> None:
     async def crowd() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         three = [asyncio.ensure_future(call(flight)) for _ in range(3)]
         await asyncio.sleep(0)
         flight.end_all(ShuttingDown)
@@ -198,7 +198,7 @@ def test_a_call_is_not_ended_by_another_that_has_the_same_request_id() -> None:
     """Callers choose that id; whoever copied another's could have the other's calls ended."""
 
     async def end_one() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         calls: list[Call] = []
         tasks = [asyncio.create_task(call(flight, calls.append)) for _ in range(2)]
         await asyncio.sleep(0)
@@ -216,7 +216,7 @@ def test_a_call_is_not_ended_by_another_that_has_the_same_request_id() -> None:
 
 def test_judging_again_ends_only_the_calls_of_refused_keys() -> None:
     async def crowd() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         calls = [
             asyncio.ensure_future(call(flight, digest=digest)) for digest in (b"1", b"2", b"1")
         ]
@@ -237,7 +237,7 @@ def test_many_keys_are_judged_again_some_at_a_time(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "REJUDGE_AT_ONCE", 2)
 
     async def crowd() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         digests = [str(number).encode() for number in range(5)]
         calls = [asyncio.ensure_future(call(flight, digest=digest)) for digest in digests]
         await asyncio.sleep(0)
@@ -257,7 +257,7 @@ def test_without_a_database_calls_go_on_until_there_is_one_again(
     monkeypatch.setattr(module, "REJUDGE_SECONDS", 0.005)
 
     async def outage() -> None:
-        flight = Flight()
+        flight = ActiveCalls()
         judge = Judge(refused=[b"1"], failure=failure)
         running = asyncio.ensure_future(call(flight))
         again = asyncio.ensure_future(flight.rejudge_forever(cast("Admission", judge)))

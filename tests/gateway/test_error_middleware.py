@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from pytest_django import Settings
 
-from keyportal.gateway.error_middleware import UNAUTHORIZED_SECONDS, Edge
+from keyportal.gateway.error_middleware import UNAUTHORIZED_SECONDS, ErrorMiddleware
 from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
 from keyportal.http import requests
 from keyportal.http.types import Headers, Receive, Scope, Send
@@ -47,7 +47,7 @@ async def answering(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def serve(app: App, client: Client, headers: Headers | None = None, **more: str) -> Client:
-    edge = Edge(app)
+    edge = ErrorMiddleware(app)
     asyncio.run(edge(scope(headers=headers, **more), client.receive, client.send))
     return client
 
@@ -78,7 +78,7 @@ def test_a_length_of_thousands_of_digits_is_a_refusal_and_no_failure() -> None:
 
 
 def test_whoever_fires_bad_keys_gets_so_many_answers_and_no_more() -> None:
-    edge = Edge(refusing(InvalidKey()))
+    edge = ErrorMiddleware(refusing(InvalidKey()))
 
     async def fire() -> float:
         began = time.monotonic()
@@ -215,7 +215,7 @@ def test_a_large_body_is_answered_first_and_then_read_on(headers: Headers) -> No
 def test_a_body_that_never_ends_is_not_waited_for(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(requests, "DRAIN_SECONDS", 0.05)
     began = time.monotonic()
     client = serve(refusing(InvalidKey()), Client(*[b"x"] * 1000, pause=0.01), length(size))
     assert time.monotonic() - began < 8  # All of it would take ten seconds.
@@ -227,7 +227,7 @@ def test_a_body_that_never_ends_is_not_waited_for(
 def test_a_client_that_waits_for_leave_to_send_its_body_is_answered_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(requests, "LINGER_SECONDS", 2)
+    monkeypatch.setattr(requests, "DRAIN_SECONDS", 2)
     client = Watched(b"x", pause=60)
     serve(refusing(InvalidKey()), client, [*length(1), (b"expect", b"100-continue")])
     assert client.status == 401
@@ -241,7 +241,7 @@ def test_a_client_that_hangs_up_while_it_is_refused_is_no_error() -> None:
 
 
 def test_a_body_that_was_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "LINGER_SECONDS", 60)
+    monkeypatch.setattr(requests, "DRAIN_SECONDS", 60)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -21,7 +21,7 @@ from keyportal.notifications.models import QueuedMail, Reminder
 from keyportal.notifications.reminders import remind
 from keyportal.scheduler import models as chores
 from keyportal.scheduler import runner as module
-from keyportal.scheduler.models import PERIOD, TURN, Chore
+from keyportal.scheduler.models import PERIOD, TURN, ScheduledJob
 from keyportal.scheduler.runner import MAIL_SECONDS, Scheduler
 from keyportal.teams.models import User
 from tests.support.mail_server import Sink
@@ -72,13 +72,13 @@ def test_of_four_workers_one_sends_each_mail_once(
 ) -> None:
     server = own_server(workers=4, KEYPORTAL_SCHEDULER="on", EMAIL_URL=sink.url)
     wait_until(lambda: len(sink.received) >= KEYS)
-    wait_until(lambda: Chore.objects.get(name=REMINDERS).worker == "")
+    wait_until(lambda: ScheduledJob.objects.get(name=REMINDERS).worker == "")
     wait_until(lambda: len(server.workers()) == 4)
     time.sleep(0.5)  # The others have looked by now, too.
     assert sorted(str(letter["Subject"]) for letter in sink.received) == [
         f"[Keyportal] The API key key {number} expires in 5 days" for number in range(KEYS)
     ]
-    due_in = Chore.objects.get(name=REMINDERS).due_at - timezone.now()
+    due_in = ScheduledJob.objects.get(name=REMINDERS).due_at - timezone.now()
     assert PERIOD - timedelta(minutes=1) < due_in <= PERIOD
 
 
@@ -111,7 +111,7 @@ def test_turned_off_a_server_sends_mail_and_does_nothing_else_by_itself(
     time.sleep(1)
     assert server.stop() == 0
     assert len(sink.received) == 1
-    assert not Chore.objects.exists()
+    assert not ScheduledJob.objects.exists()
 
 
 @pytest.mark.gateway
@@ -160,7 +160,7 @@ def test_of_a_crowd_one_has_its_turn(db: None) -> None:
     def take(number: int) -> bool:
         gate.wait(timeout=30)
         try:
-            return Chore.objects.take(REMINDERS, f"worker {number}")
+            return ScheduledJob.objects.take(REMINDERS, f"worker {number}")
         finally:
             connection.close()
 
@@ -169,22 +169,22 @@ def test_of_a_crowd_one_has_its_turn(db: None) -> None:
 
 
 def test_a_turn_is_over_when_it_is_finished_and_comes_again(db: None) -> None:
-    assert Chore.objects.take(REMINDERS, "one")
-    assert not Chore.objects.take(REMINDERS, "two")
-    Chore.objects.finish(REMINDERS, "one")
-    assert not Chore.objects.take(REMINDERS, "two")
-    Chore.objects.update(due_at=timezone.now())
-    assert Chore.objects.take(REMINDERS, "two")
+    assert ScheduledJob.objects.take(REMINDERS, "one")
+    assert not ScheduledJob.objects.take(REMINDERS, "two")
+    ScheduledJob.objects.finish(REMINDERS, "one")
+    assert not ScheduledJob.objects.take(REMINDERS, "two")
+    ScheduledJob.objects.update(due_at=timezone.now())
+    assert ScheduledJob.objects.take(REMINDERS, "two")
 
 
 def test_who_is_silent_for_too_long_is_overtaken_and_ends_nothing(db: None) -> None:
-    assert Chore.objects.take(REMINDERS, "slow")
-    assert Chore.objects.keep(REMINDERS, "slow")
-    Chore.objects.update(due_at=timezone.now() - timedelta(seconds=1))
-    assert Chore.objects.take(REMINDERS, "quick")
-    assert not Chore.objects.keep(REMINDERS, "slow")
-    Chore.objects.finish(REMINDERS, "slow")
-    chore = Chore.objects.get(name=REMINDERS)
+    assert ScheduledJob.objects.take(REMINDERS, "slow")
+    assert ScheduledJob.objects.keep(REMINDERS, "slow")
+    ScheduledJob.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    assert ScheduledJob.objects.take(REMINDERS, "quick")
+    assert not ScheduledJob.objects.keep(REMINDERS, "slow")
+    ScheduledJob.objects.finish(REMINDERS, "slow")
+    chore = ScheduledJob.objects.get(name=REMINDERS)
     assert chore.worker == "quick"
     assert chore.due_at - timezone.now() <= TURN
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from keyportal.http import buffering, requests
-from keyportal.http.buffering import AT_ONCE, MAX_FORM_BYTES, Forecourt
+from keyportal.http.buffering import MAX_CONCURRENT, MAX_FORM_BYTES, RequestBuffer
 from keyportal.http.types import Headers, Message, Receive, Scope, Send
 from tests.support.asgi import Client, scope
 
@@ -34,14 +34,14 @@ class Room:
 
 
 def enter(
-    forecourt: Forecourt, client: Client, headers: Headers | None = None
+    forecourt: RequestBuffer, client: Client, headers: Headers | None = None
 ) -> asyncio.Task[None]:
     return asyncio.create_task(
         _enter(forecourt, scope("/f", "POST", headers), client.receive, client.send)
     )
 
 
-async def _enter(forecourt: Forecourt, scope: Scope, receive: Receive, send: Send) -> None:
+async def _enter(forecourt: RequestBuffer, scope: Scope, receive: Receive, send: Send) -> None:
     await forecourt(scope, receive, send)
 
 
@@ -56,7 +56,7 @@ async def until(holds: Callable[[], bool]) -> None:
 def post(headers: Headers, *parts: bytes | None, pause: float = 0) -> tuple[Room, Client]:
     async def run() -> tuple[Room, Client]:
         room, client = Room(), Client(*parts, pause=pause)
-        await enter(Forecourt(room), client, headers)
+        await enter(RequestBuffer(room), client, headers)
         return room, client
 
     return asyncio.run(run())
@@ -92,7 +92,7 @@ def test_a_body_that_is_too_large_or_does_not_say_is_refused(headers: Headers) -
 
 def test_a_form_that_trickles_never_gets_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffering, "FORM_SECONDS", 0.05)
-    monkeypatch.setattr(requests, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(requests, "DRAIN_SECONDS", 0.05)
     room, client = post([], *[b"x"] * 100, pause=0.02)
     assert not room.forms
     assert client.status == 408
@@ -107,7 +107,7 @@ def test_a_sender_who_hangs_up_is_passed_on_as_gone() -> None:
 
     async def run() -> None:
         client = Client(b"name=", None)
-        await Forecourt(listens)(scope("/f", "POST"), client.receive, client.send)
+        await RequestBuffer(listens)(scope("/f", "POST"), client.receive, client.send)
 
     asyncio.run(run())
     assert [message["type"] for message in seen] == ["http.request", "http.disconnect"]
@@ -117,13 +117,13 @@ def test_only_so_many_are_inside_and_the_rest_wait_their_turn() -> None:
     async def run() -> None:
         lock = asyncio.Event()
         room = Room(lock)
-        forecourt = Forecourt(room)
-        clients = [Client() for _ in range(AT_ONCE + 3)]
+        forecourt = RequestBuffer(room)
+        clients = [Client() for _ in range(MAX_CONCURRENT + 3)]
         tasks = [enter(forecourt, client) for client in clients]
-        await until(lambda: room.inside == AT_ONCE)
+        await until(lambda: room.inside == MAX_CONCURRENT)
         for _ in range(50):
             await asyncio.sleep(0)
-        assert room.inside == AT_ONCE
+        assert room.inside == MAX_CONCURRENT
         lock.set()
         await asyncio.gather(*tasks)
         assert [client.status for client in clients] == [200] * len(clients)
@@ -137,9 +137,9 @@ def test_a_crowd_that_waits_is_not_joined_by_more(monkeypatch: pytest.MonkeyPatc
     async def run() -> None:
         lock = asyncio.Event()
         room = Room(lock)
-        forecourt = Forecourt(room)
-        inside = [enter(forecourt, Client()) for _ in range(AT_ONCE)]
-        await until(lambda: room.inside == AT_ONCE)
+        forecourt = RequestBuffer(room)
+        inside = [enter(forecourt, Client()) for _ in range(MAX_CONCURRENT)]
+        await until(lambda: room.inside == MAX_CONCURRENT)
         waiting = [enter(forecourt, Client()) for _ in range(2)]
         await until(lambda: forecourt._waiting == 2)
         late = Client()
@@ -155,7 +155,7 @@ def test_whoever_reads_slowly_keeps_nobody_out() -> None:
     """The answers of all that were let in are never read, and the next person is served."""
 
     async def run() -> None:
-        forecourt = Forecourt(Room())
+        forecourt = RequestBuffer(Room())
         never = asyncio.Event()
 
         async def stuck(message: Message) -> None:
@@ -163,7 +163,7 @@ def test_whoever_reads_slowly_keeps_nobody_out() -> None:
 
         slow = [
             asyncio.create_task(_enter(forecourt, scope("/f"), Client().receive, stuck))
-            for _ in range(AT_ONCE)
+            for _ in range(MAX_CONCURRENT)
         ]
         quick = Client()
         async with asyncio.timeout(30):
@@ -181,8 +181,8 @@ def test_a_page_that_fails_gives_its_place_back() -> None:
         raise RuntimeError
 
     async def run() -> None:
-        forecourt = Forecourt(fails)
-        for _ in range(AT_ONCE + 1):
+        forecourt = RequestBuffer(fails)
+        for _ in range(MAX_CONCURRENT + 1):
             async with asyncio.timeout(30):
                 with pytest.raises(RuntimeError):
                     await enter(forecourt, Client())

@@ -5,7 +5,7 @@ import selectors
 
 import pytest
 
-from keyportal.http.constant_time import STRETCH_SECONDS, Even
+from keyportal.http.constant_time import INTERVAL_SECONDS, ConstantTimeMiddleware
 from keyportal.http.types import Message, Receive, Scope, Send
 from tests.support.asgi import Client, scope
 
@@ -40,7 +40,9 @@ def seconds(work: float, method: str = "POST") -> float:
         await send({"type": "http.response.body", "body": b"ok"})
 
     async def answer() -> float:
-        await Even(app)(scope("/leaks/report", method), client.receive, client.send)
+        await ConstantTimeMiddleware(app)(
+            scope("/leaks/report", method), client.receive, client.send
+        )
         return asyncio.get_running_loop().time()
 
     client = Client()
@@ -55,7 +57,7 @@ def seconds(work: float, method: str = "POST") -> float:
     [(0, 1), (0.01, 1), (0.9, 1), (0.999, 1), (1.001, 2), (2.5, 3)],
 )
 def test_answers_go_out_at_the_end_of_a_stretch(work: float, stretches: int) -> None:
-    assert seconds(work * STRETCH_SECONDS) == pytest.approx(stretches * STRETCH_SECONDS, abs=1e-6)
+    assert seconds(work * INTERVAL_SECONDS) == pytest.approx(stretches * INTERVAL_SECONDS, abs=1e-6)
 
 
 def test_a_page_that_is_only_read_does_not_wait() -> None:
@@ -75,5 +77,5 @@ def test_the_application_is_over_before_its_answer_waits() -> None:
         events.append(message["type"])
 
     client = Client()
-    asyncio.run(Even(app)(scope("/leaks/report", "POST"), client.receive, send))
+    asyncio.run(ConstantTimeMiddleware(app)(scope("/leaks/report", "POST"), client.receive, send))
     assert events == ["over", "http.response.start", "http.response.body"]

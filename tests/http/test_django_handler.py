@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from pytest_django import Settings
 
-from keyportal.http.django_handler import Handler
+from keyportal.http.django_handler import PortalHandler
 from keyportal.http.types import ASGIApp, Message
 from keyportal.teams.models import User
 from tests.support.asgi import Client, scope
@@ -135,7 +135,7 @@ class Watcher(Client):
 
 def visit(address: str) -> None:
     client = Watcher(b"")
-    asyncio.run(_visit(cast("ASGIApp", Handler()), client, address))
+    asyncio.run(_visit(cast("ASGIApp", PortalHandler()), client, address))
 
 
 async def _visit(handler: ASGIApp, client: Client, address: str) -> None:

@@ -12,7 +12,7 @@ from django.test import Client
 from keyportal.audit.models import AuditEvent
 from keyportal.keys.changes import Changes, change, disable
 from keyportal.keys.limits import limit_key
-from keyportal.keys.models import ApiKey, Preset
+from keyportal.keys.models import ApiKey, KeyTemplate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
@@ -62,7 +62,7 @@ FORMS: dict[str, tuple[dict[str, str], Callable[[ApiKey, User], object], str]] =
     ),
     "templates/{preset}/change/": (
         {"models": "public/*"},
-        lambda _key, _ada: Preset.objects.update(lifetime_days=9, endpoints="chat"),
+        lambda _key, _ada: KeyTemplate.objects.update(lifetime_days=9, endpoints="chat"),
         "lifetime in days, endpoints",
     ),
 }
@@ -75,11 +75,11 @@ def key(bob: User, issue: Issue) -> ApiKey:
 
 
 @pytest.fixture
-def preset(team: Team) -> Preset:
-    return Preset.objects.create(team=team, name="CI job")
+def preset(team: Team) -> KeyTemplate:
+    return KeyTemplate.objects.create(team=team, name="CI job")
 
 
-def address(path: str, key: ApiKey, preset: Preset) -> str:
+def address(path: str, key: ApiKey, preset: KeyTemplate) -> str:
     filled = path.format(key=key.public_id, preset=preset.pk)
     return f"/teams/u-8105f7322477/{filled}"
 
@@ -87,7 +87,7 @@ def address(path: str, key: ApiKey, preset: Preset) -> str:
 def stored() -> list[Any]:
     return [
         *ApiKey.objects.values(),
-        *Preset.objects.values(),
+        *KeyTemplate.objects.values(),
         *Team.objects.values(),
         AuditEvent.objects.count(),
     ]
@@ -96,7 +96,7 @@ def stored() -> list[Any]:
 @pytest.mark.parametrize("headers", [HTMX, {}], ids=["htmx", "page"])
 @PATHS
 def test_a_form_that_is_out_of_date_saves_nothing_and_asks_again(
-    sign_in: SignIn, ada: User, key: ApiKey, preset: Preset, path: str, headers: dict[str, str]
+    sign_in: SignIn, ada: User, key: ApiKey, preset: KeyTemplate, path: str, headers: dict[str, str]
 ) -> None:
     typed, meanwhile, names = FORMS[path]
     client, url = sign_in(ada), address(path, key, preset)
@@ -121,7 +121,7 @@ def test_a_form_that_is_out_of_date_saves_nothing_and_asks_again(
 
 @PATHS
 def test_a_form_that_was_refused_still_knows_what_it_showed_at_first(
-    sign_in: SignIn, ada: User, key: ApiKey, preset: Preset, path: str
+    sign_in: SignIn, ada: User, key: ApiKey, preset: KeyTemplate, path: str
 ) -> None:
     typed, meanwhile, _ = FORMS[path]
     client, url = sign_in(ada), address(path, key, preset)
@@ -134,7 +134,7 @@ def test_a_form_that_was_refused_still_knows_what_it_showed_at_first(
 
 @PATHS
 def test_what_the_form_does_not_show_is_no_conflict(
-    sign_in: SignIn, ada: User, key: ApiKey, preset: Preset, path: str
+    sign_in: SignIn, ada: User, key: ApiKey, preset: KeyTemplate, path: str
 ) -> None:
     typed, _, _ = FORMS[path]
     client, url = sign_in(ada), address(path, key, preset)
@@ -151,7 +151,7 @@ def test_what_the_form_does_not_show_is_no_conflict(
 @pytest.mark.parametrize("version", ["x", "-", "0-0-0", "-".join(["00000000"] * 30)])
 @PATHS
 def test_a_version_that_no_form_has_is_out_of_date(
-    sign_in: SignIn, ada: User, key: ApiKey, preset: Preset, path: str, version: str
+    sign_in: SignIn, ada: User, key: ApiKey, preset: KeyTemplate, path: str, version: str
 ) -> None:
     client, url = sign_in(ada), address(path, key, preset)
     before = stored()
@@ -162,7 +162,7 @@ def test_a_version_that_no_form_has_is_out_of_date(
 
 @PATHS
 def test_a_form_without_a_version_is_saved_as_it_is(
-    sign_in: SignIn, ada: User, key: ApiKey, preset: Preset, path: str
+    sign_in: SignIn, ada: User, key: ApiKey, preset: KeyTemplate, path: str
 ) -> None:
     client, url = sign_in(ada), address(path, key, preset)
     opened = client.get(url)
@@ -172,7 +172,7 @@ def test_a_form_without_a_version_is_saved_as_it_is(
 @pytest.mark.django_db(transaction=True)
 @PATHS
 def test_of_forms_that_were_opened_together_one_is_saved(
-    ada: User, key: ApiKey, preset: Preset, path: str
+    ada: User, key: ApiKey, preset: KeyTemplate, path: str
 ) -> None:
     url = address(path, key, preset)
     acts = []

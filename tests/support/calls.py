@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from keyportal.gateway.admission.batch import Admitted
 from keyportal.gateway.admission.batcher import Admission
-from keyportal.gateway.admission.limits import Accounts, Allowance
+from keyportal.gateway.admission.limits import Allowance, Buckets
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.calls import Call
 from keyportal.http.types import Headers
@@ -19,9 +19,9 @@ class Settled:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.settled: list[tuple[Accounts, int]] = []
+        self.settled: list[tuple[Buckets, int]] = []
 
-    def settle(self, accounts: Accounts, tokens: int) -> "asyncio.Future[None]":
+    def settle(self, accounts: Buckets, tokens: int) -> "asyncio.Future[None]":
         self.settled.append((accounts, tokens))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)

@@ -6,7 +6,7 @@ from threading import Barrier
 
 from django.db import connection
 
-from keyportal.keys.exceptions import KeyRefused
+from keyportal.keys.exceptions import KeyActionError
 from keyportal.keys.models import ApiKey
 
 
@@ -21,7 +21,7 @@ def at_once(*acts: Callable[[], object]) -> list[object]:
         gate.wait(timeout=60)
         try:
             return act()
-        except (KeyRefused, ApiKey.DoesNotExist) as refusal:
+        except (KeyActionError, ApiKey.DoesNotExist) as refusal:
             return refusal
         finally:
             connection.close()

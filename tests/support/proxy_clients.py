@@ -12,7 +12,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import User
-from tests.clock import leave_time
+from tests.support.clock import leave_time
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.server import CHAT, Reply, Server, chat_body
 
@@ -20,7 +20,7 @@ Issue = Callable[..., tuple[ApiKey, str]]
 CLIENT = "127.0.0.2"
 
 
-class Door:
+class ProxyClient:
     """The proxy's clients come from an address that nobody trusts."""
 
     def __init__(self, port: int, certificate: Path | None = None) -> None:
@@ -84,7 +84,7 @@ def is_refused_as_on_v1(reply: Reply, direct: Reply) -> None:
 
 
 def require_refusals_of_v1(
-    door: Door, live: Server, fake: FakeUpstream, alice: User, issue: Issue
+    door: ProxyClient, live: Server, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     """Whoever is refused meets the status, headers and words of `/v1/`; the model meets nobody."""
     _, used_up = issue(alice, "minute", limits=Limits(requests_per_minute=1))

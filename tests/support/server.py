@@ -62,7 +62,10 @@ class Server:
 
     def prepare(self) -> None:
         """What `keyportal.serve` does before it becomes gunicorn."""
-        script = "from keyportal import data, serve; data.prepare(); serve.prepare(demo=False)"
+        script = (
+            "from keyportal import data_folder, serve;"
+            "data_folder.prepare(); serve.prepare(demo=False)"
+        )
         subprocess.run(
             [sys.executable, "-c", script],
             cwd=settings.BASE_DIR,
@@ -186,7 +189,7 @@ class BareServer(Server):
 class SharedServer(BareServer):
     """The one that all tests share."""
 
-    module = ["gunicorn", "-c", "python:tests.quick", "keyportal.asgi:application"]
+    module = ["gunicorn", "-c", "python:tests.support.quick_flush", "keyportal.asgi:application"]
 
 
 class Connection:

@@ -11,7 +11,7 @@ from django.test import RequestFactory
 from keyportal.keys.models import ApiKey
 from keyportal.teams.access import TeamRequest, may_change, require_change, team_view
 from keyportal.teams.models import Membership, Role, Team, User
-from keyportal.teams.navigation import frame
+from keyportal.teams.navigation import navigation
 
 pytestmark = pytest.mark.any_database
 
@@ -126,10 +126,10 @@ def test_the_frame_offers_only_the_users_active_teams(
     Membership.objects.create(team=off, user=bob)
     request = rf.get("/")
     request.membership = Membership.objects.get(team=team, user=bob)  # type: ignore[attr-defined]
-    assert list(frame(request)["teams"]) == [team]  # type: ignore[call-overload]  # a queryset
+    assert list(navigation(request)["teams"]) == [team]  # type: ignore[call-overload]  # a queryset
 
 
 def test_the_frame_offers_nothing_on_a_page_of_no_team(bob: User, rf: RequestFactory) -> None:
     request = rf.get("/")
     request.user = bob
-    assert frame(request) == {}
+    assert navigation(request) == {}

@@ -13,7 +13,7 @@ from pytest_django import DjangoAssertNumQueries
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from keyportal.usage import call_log
-from keyportal.usage.call_log import Place
+from keyportal.usage.call_log import Cursor
 from keyportal.usage.models import Call
 
 CALLS = "/teams/u-8105f7322477/calls/"
@@ -139,8 +139,8 @@ def test_nonsense_is_as_good_as_nothing(
 
 
 def test_a_place_is_read_as_it_was_written() -> None:
-    for place in (Place(timezone.now(), 7), Place(timezone.now(), 7, is_newer=True)):
-        assert Place.read(str(place)) == place
+    for place in (Cursor(timezone.now(), 7), Cursor(timezone.now(), 7, is_newer=True)):
+        assert Cursor.read(str(place)) == place
 
 
 def test_a_search_stops_somewhere_and_goes_on_from_there(
@@ -186,5 +186,5 @@ def test_queries_stay_the_same_for_any_number_of_calls(
 
 
 def test_the_moment_before_all_time_is_no_place() -> None:
-    assert Place.read("0.0") == Place(datetime.fromisoformat("1970-01-01T00:00+00:00"), 0)
-    assert Place.read("1" * 17 + ".1") is None
+    assert Cursor.read("0.0") == Cursor(datetime.fromisoformat("1970-01-01T00:00+00:00"), 0)
+    assert Cursor.read("1" * 17 + ".1") is None

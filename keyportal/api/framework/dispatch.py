@@ -28,7 +28,7 @@ from keyportal.api.framework.problems import (
     Problem,
     Unavailable,
 )
-from keyportal.http.buffering import Forecourt
+from keyportal.http.buffering import RequestBuffer
 from keyportal.http.requests import new_request_id
 from keyportal.http.types import ASGIApp, Headers
 
@@ -135,8 +135,8 @@ _TOLD = {
 }
 
 
-def api_forecourt(app: ASGIApp) -> Forecourt:
-    return Forecourt(app, largest=MAX_BODY_BYTES, at_once=AT_ONCE, refusal=as_problem)
+def buffered_api(app: ASGIApp) -> RequestBuffer:
+    return RequestBuffer(app, largest=MAX_BODY_BYTES, at_once=AT_ONCE, refusal=as_problem)
 
 
 def as_problem(status: int, _: str) -> tuple[Headers, bytes]:

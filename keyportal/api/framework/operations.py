@@ -34,7 +34,7 @@ Q = TypeVar("Q")
 
 
 @dataclass(frozen=True)
-class Asked(Generic[B, Q]):
+class Request(Generic[B, Q]):
     """A request that has passed every check: who asks, with what."""
 
     caller: Caller
@@ -73,7 +73,7 @@ class Operation:
         caller.require(self.scope, self.role)
         query = parsing.query(request, self.query)
         body = parsing.body(request, self.body) if self.body else None
-        asked = Asked(caller, body, query)
+        asked = Request(caller, body, query)
         if self.method == READS:
             return self.act(asked, **parts)
         with acting_through(f"management key {caller.key}"), transaction.atomic():

@@ -38,7 +38,7 @@ class Paged(Struct, forbid_unknown_fields=True, kw_only=True):
     ] = ""
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """A row of a list that is ordered by `created_at` and id."""
 
     at: datetime
@@ -49,7 +49,7 @@ class Place(NamedTuple):
         return urlsafe_b64encode(packed).decode().rstrip("=")
 
     @classmethod
-    def read(cls, text: str) -> "Place":
+    def read(cls, text: str) -> "Cursor":
         try:
             at, pk = _FORM.unpack(urlsafe_b64decode(text + "=="))
             return cls(EPOCH + at * MICROSECOND, pk)
@@ -67,9 +67,9 @@ def page(rows: "QuerySet[M]", asked: Paged, told: Callable[[M], T]) -> Page[T]:
     """`rows` have `created_at`; each is told by `told`."""
     rows = rows.order_by("-created_at", "-pk")
     if asked.cursor:
-        rows = rows.filter(Place.read(asked.cursor).beyond)
+        rows = rows.filter(Cursor.read(asked.cursor).beyond)
     found = [*rows[: asked.limit + 1]]
     shown = found[: asked.limit]
     last: Any = shown[-1] if len(found) > asked.limit else None
-    onward = str(Place(last.created_at, last.pk)) if last else None
+    onward = str(Cursor(last.created_at, last.pk)) if last else None
     return Page([told(row) for row in shown], onward)

@@ -12,18 +12,18 @@ from django.views.decorators.debug import sensitive_variables
 from keyportal.api.scopes import Scope
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
-from keyportal.keys.exceptions import KeyRefused, NameTaken
+from keyportal.keys.exceptions import KeyActionError, NameTaken
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import SpentNonce
 from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.rules.validators import require_no_key, require_printable
-from keyportal.teams.models import Membership, Team, User, locked_rules
+from keyportal.teams.models import Membership, Team, User, lock_team
 
 MOST = 50  # In a team. They are few by nature, and their page shows them all.
 SEEN_EVERY = timedelta(minutes=1)
 
 
-class TooMany(KeyRefused):
+class TooMany(KeyActionError):
     def __init__(self) -> None:
         super().__init__(f"A team has at most {MOST} management keys. Delete one first.")
 
@@ -70,7 +70,7 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
         or `AlreadyCreated`, each after creating nothing.
         """
         key_string = keystring.generate(prefix=settings.MANAGEMENT_KEY_PREFIXES[0])
-        with locked_rules(team) as locked:
+        with lock_team(team) as locked:
             SpentNonce.objects.spend(nonce)
             if self.of(locked).filter(name=name).exists():
                 raise NameTaken

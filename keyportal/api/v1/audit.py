@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.operations import Operations, Request
 from keyportal.api.framework.pagination import Page, Paged, page
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.types import ActionValue, PublicId
@@ -50,7 +50,7 @@ def told(event: AuditEvent) -> Event:
 @operations.get(
     "audit", scope=Scope.AUDIT_READ, role=Role.ADMIN, query=EventQuery, answer=Page[Event]
 )
-def list_events(asked: Asked[None, EventQuery]) -> Page[Event]:
+def list_events(asked: Request[None, EventQuery]) -> Page[Event]:
     """List what was done in the team, newest first
 
     Its owner must be an admin of the team.

@@ -2,7 +2,7 @@
 
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.operations import Operations, Request
 from keyportal.api.framework.parsing import NoQuery
 from keyportal.api.framework.problems import Conflict, NotFound
 from keyportal.api.scopes import Scope
@@ -26,7 +26,7 @@ operations = Operations()
     refuses=(NotFound, Conflict),
 )
 @sensitive_variables("key_string")
-def rotate_key(asked: Asked[Rotation, NoQuery], id: str) -> ShownKeyBody:  # noqa: A002
+def rotate_key(asked: Request[Rotation, NoQuery], id: str) -> ShownKeyBody:  # noqa: A002
     """Give an API key a new secret, and show it this once
 
     The key may do no more than the management key may give, or its secret would give more away.
@@ -49,7 +49,7 @@ def rotate_key(asked: Asked[Rotation, NoQuery], id: str) -> ShownKeyBody:  # noq
     answer=KeyBody,
     refuses=(NotFound,),
 )
-def end_old_secret(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
+def end_old_secret(asked: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
     """End at once what a rotation let live on."""
     with changing(asked.caller, id) as key:
         rotation.end_old(key, actor=asked.caller.user, address=asked.caller.address)
@@ -63,7 +63,7 @@ def end_old_secret(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A0
     answer=KeyBody,
     refuses=(NotFound,),
 )
-def disable_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
+def disable_key(asked: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
     """Switch an API key off
 
     It is refused until it is switched on again. Doing so twice is doing so once.
@@ -80,7 +80,7 @@ def disable_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
     answer=KeyBody,
     refuses=(NotFound,),
 )
-def enable_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
+def enable_key(asked: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
     """Switch an API key on again
 
     The key may do no more than the management key may give. Of a key that an admin

@@ -7,7 +7,7 @@ from django.views.decorators.debug import sensitive_variables
 from msgspec import UNSET, Meta, UnsetType
 
 from keyportal.api.framework.authentication import Caller
-from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.operations import Operations, Request
 from keyportal.api.framework.pagination import Page, Paged, page
 from keyportal.api.framework.parsing import NoQuery
 from keyportal.api.framework.problems import Conflict, NotFound, Problem
@@ -51,14 +51,14 @@ class KeyQuery(Paged, forbid_unknown_fields=True):
 
 
 @operations.get("keys", scope=Scope.KEYS_READ, query=KeyQuery, answer=Page[KeyBody])
-def list_keys(asked: Asked[None, KeyQuery]) -> Page[KeyBody]:
+def list_keys(asked: Request[None, KeyQuery]) -> Page[KeyBody]:
     """List the API keys of the team, newest first."""
     keys = ApiKey.objects.of(asked.caller.team).for_display().select_related("team")
     return page(asked.query.among(keys), asked.query, KeyBody.of)
 
 
 @operations.get("keys/{id}", scope=Scope.KEYS_READ, answer=KeyBody, refuses=(NotFound,))
-def read_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002 - its name in the path
+def read_key(asked: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002 - its name in the path
     """Tell of one API key."""
     return KeyBody.of(key_of(asked.caller, id))
 
@@ -74,7 +74,7 @@ def read_key(asked: Asked[None, NoQuery], id: str) -> KeyBody:  # noqa: A002 - i
     refuses=(Conflict,),
 )
 @sensitive_variables("key_string")
-def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
+def create_key(asked: Request[NewKey, NoQuery]) -> ShownKeyBody | Problem:
     """Make an API key, and show it this once
 
     It belongs to the owner of the management key. Without permissions it may do what the team's
@@ -111,7 +111,7 @@ def create_key(asked: Asked[NewKey, NoQuery]) -> ShownKeyBody | Problem:
     answer=KeyBody,
     refuses=(NotFound, Conflict),
 )
-def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: A002
+def change_key(asked: Request[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: A002
     """Change an API key
 
     It holds for the next request on every worker. Afterwards the key may do no more than the
@@ -143,7 +143,7 @@ def change_key(asked: Asked[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: 
 
 
 @operations.delete("keys/{id}", scope=Scope.KEYS_WRITE, role=Role.MEMBER, refuses=(NotFound,))
-def delete_key(asked: Asked[None, NoQuery], id: str) -> None:  # noqa: A002
+def delete_key(asked: Request[None, NoQuery], id: str) -> None:  # noqa: A002
     """Delete an API key
 
     No request that starts after the answer is served with it.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.operations import Operations, Request
 from keyportal.api.framework.pagination import Page, Paged, page
 from keyportal.api.framework.parsing import NoQuery
 from keyportal.api.framework.problems import NotFound
@@ -39,13 +39,13 @@ def told(membership: Membership) -> Member:
 
 
 @operations.get("members", scope=Scope.MEMBERS_READ, query=Paged, answer=Page[Member])
-def list_members(asked: Asked[None, Paged]) -> Page[Member]:
+def list_members(asked: Request[None, Paged]) -> Page[Member]:
     """List the members of the team."""
     return page(Membership.objects.of(asked.caller.team).for_display(), asked.query, told)
 
 
 @operations.get("members/{username}", scope=Scope.MEMBERS_READ, answer=Member, refuses=(NotFound,))
-def read_member(asked: Asked[None, NoQuery], username: str) -> Member:
+def read_member(asked: Request[None, NoQuery], username: str) -> Member:
     """Tell of one member."""
     members = Membership.objects.of(asked.caller.team).for_display()
     found = members.filter(user__username=username).first()

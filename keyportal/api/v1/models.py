@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.operations import Operations, Request
 from keyportal.api.framework.pagination import Page, Paged, page
 from keyportal.api.scopes import Scope
 from keyportal.catalog.models import ServedModel
@@ -24,6 +24,6 @@ def told(model: ServedModel) -> ModelBody:
 
 
 @operations.get("models", scope=Scope.MODELS_READ, query=Paged, answer=Page[ModelBody])
-def list_models(asked: Asked[None, Paged]) -> Page[ModelBody]:
+def list_models(asked: Request[None, Paged]) -> Page[ModelBody]:
     """List the models that the team's keys can call."""
     return page(ServedModel.objects.callable_by(asked.caller.team), asked.query, told)

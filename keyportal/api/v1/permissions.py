@@ -19,7 +19,7 @@ from keyportal.keys.rules.permissions import (
     read_networks,
     read_patterns,
 )
-from keyportal.keys.rules.policy import widest
+from keyportal.keys.rules.policy import widest_permissions
 from keyportal.teams.policy import Policy
 
 Pattern = Annotated[
@@ -82,7 +82,7 @@ def usual_within(bounds: Permissions, policy: Policy) -> Permissions:
 
     Where the two have nothing in common, the bounds, which the policy then refuses in its words.
     """
-    usual = widest(policy)
+    usual = widest_permissions(policy)
     is_within = bounds.endpoints.covers(usual.endpoints)
     return Permissions(
         _models_of_both(bounds.models, usual.models) or bounds.models,

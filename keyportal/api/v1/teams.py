@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.operations import Operations, Request
 from keyportal.api.framework.pagination import Page, Paged, page
 from keyportal.api.framework.parsing import NoQuery
 from keyportal.api.framework.problems import NotFound
@@ -55,7 +55,7 @@ def told(team: Team) -> TeamBody:
 
 
 @operations.get("self", answer=SelfBody)
-def read_self(asked: Asked[None, NoQuery]) -> SelfBody:
+def read_self(asked: Request[None, NoQuery]) -> SelfBody:
     """Tell what this management key is
 
     Any management key may ask, whatever its scopes.
@@ -76,7 +76,7 @@ def read_self(asked: Asked[None, NoQuery]) -> SelfBody:
 
 
 @operations.get("teams", scope=Scope.TEAMS_READ, query=Paged, answer=Page[TeamBody])
-def list_teams(asked: Asked[None, Paged]) -> Page[TeamBody]:
+def list_teams(asked: Request[None, Paged]) -> Page[TeamBody]:
     """List the teams that this management key sees
 
     That is one: the team it belongs to.
@@ -85,7 +85,7 @@ def list_teams(asked: Asked[None, Paged]) -> Page[TeamBody]:
 
 
 @operations.get("teams/{slug}", scope=Scope.TEAMS_READ, answer=TeamBody, refuses=(NotFound,))
-def read_team(asked: Asked[None, NoQuery], slug: str) -> TeamBody:
+def read_team(asked: Request[None, NoQuery], slug: str) -> TeamBody:
     """Tell of a team."""
     if slug != asked.caller.team.slug:
         raise NotFound

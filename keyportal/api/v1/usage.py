@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 from django.utils import timezone
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from keyportal.api.framework.operations import Asked, Operations
+from keyportal.api.framework.operations import Operations, Request
 from keyportal.api.framework.problems import FieldError, Invalid
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.types import Line, Moment, PublicId, UserId
 from keyportal.teams.models import User
 from keyportal.usage.forms import FIRST_YEAR, LAST_YEAR
 from keyportal.usage.reports.periods import DEFAULT_RANGE, LONGEST, RANGES, Period, custom
-from keyportal.usage.reports.report import Asked as Filter
 from keyportal.usage.reports.report import Part, Report, report
-from keyportal.usage.reports.totals import COUNTS, Figures
+from keyportal.usage.reports.report import Selection as Filter
+from keyportal.usage.reports.totals import COUNTS, Totals
 
 operations = Operations()
 By = Literal["key", "model"]
@@ -33,7 +33,7 @@ class Used(Struct):
     p95_ms: float | None
 
     @classmethod
-    def of(cls, figures: Figures) -> "Used":
+    def of(cls, figures: Totals) -> "Used":
         counts = {name: getattr(figures, name) for name in COUNTS}
         return cls(**counts, median_ms=figures.median, p95_ms=figures.p95)
 
@@ -110,7 +110,7 @@ def _unfit(told: str) -> Invalid:
 
 
 @operations.get("usage", scope=Scope.USAGE_READ, query=UsageQuery, answer=UsageBody)
-def read_usage(asked: Asked[None, UsageQuery]) -> UsageBody:
+def read_usage(asked: Request[None, UsageQuery]) -> UsageBody:
     """Tell what the team used, in all, step by step, and by key or model."""
     query = asked.query
     period = query.period(timezone.now())

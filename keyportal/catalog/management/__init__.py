@@ -1,0 +1,1 @@
+"""Commands for model servers and models."""

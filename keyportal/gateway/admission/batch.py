@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway.admission.database import close
-from keyportal.gateway.admission.limiter import Ledger, Spent
+from keyportal.gateway.admission.limiter import RateLimiter, Spent
 from keyportal.gateway.admission.limits import Allowance
 from keyportal.gateway.admission.verdict import Reading, Verdict, read
 from keyportal.gateway.errors import AddressNotAllowed, GatewayError
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     spent: list[Spent]
 
 
-def work(batch: Batch, catalog: Snapshot, ledger: Ledger) -> tuple[list[Outcome], Snapshot]:
+def work(batch: Batch, catalog: Snapshot, ledger: RateLimiter) -> tuple[list[Outcome], Snapshot]:
     """The outcome for each request of the batch, in order: judged in one SELECT, then counted."""
     reading = Reading({}, catalog)
     if batch.asked:
@@ -60,7 +60,7 @@ def _may_come_from(address: str | None, verdict: Verdict) -> bool:
     return address is None or is_within(address, verdict.networks)
 
 
-def _keep_alive(ledger: Ledger) -> None:
+def _keep_alive(ledger: RateLimiter) -> None:
     """What has been counted by now stays counted, whatever becomes of this."""
     try:
         ledger.keep_alive()
@@ -74,7 +74,7 @@ def _count(
     counted: list[tuple[int, Verdict]],
     spent: list[Spent],
     now: float,
-    ledger: Ledger,
+    ledger: RateLimiter,
 ) -> None:
     """Write down what is used, and into `outcomes`, at these positions, who may use it."""
     try:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway.admission.batch import Admitted, Batch, Outcome, work
 from keyportal.gateway.admission.database import close
-from keyportal.gateway.admission.limiter import Ledger, Spent
-from keyportal.gateway.admission.limits import Accounts
+from keyportal.gateway.admission.limiter import RateLimiter, Spent
+from keyportal.gateway.admission.limits import Buckets
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import DatabaseUnavailable, GatewayError, Overloaded
 
@@ -58,7 +58,7 @@ class Admission:
         # Asking for the running loop is a call to the system, for each request.
         self._own_loop = loop
         self.catalog = Snapshot.empty()
-        self._ledger = Ledger(worker)
+        self._ledger = RateLimiter(worker)
         self._waiting: list[Asking] = []
         self._being_judged: list[Asking] = []
         self._ending: list[Ending] = []
@@ -109,7 +109,7 @@ class Admission:
                 self._give_back(answer.result())
             raise
 
-    def settle(self, accounts: Accounts, tokens: int) -> "asyncio.Future[None]":
+    def settle(self, accounts: Buckets, tokens: int) -> "asyncio.Future[None]":
         """Count what an admitted call has used, and give its place among the running back.
 
         Joins the next batch, which begins at once where none is being read. The future is done

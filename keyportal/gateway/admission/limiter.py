@@ -15,9 +15,9 @@ from keyportal.gateway.admission import limiter_sql
 from keyportal.gateway.admission.database import database
 from keyportal.gateway.admission.limiter_sql import Total
 from keyportal.gateway.admission.limits import (
-    Account,
-    Accounts,
     Allowance,
+    Bucket,
+    Buckets,
     Key,
     Left,
     refusal,
@@ -32,11 +32,11 @@ MAX_KNOWN = 10_000
 class Spent(NamedTuple):
     """What a call used, now that it is over; its place among the running is given back."""
 
-    accounts: Accounts
+    accounts: Buckets
     tokens: int
 
 
-class Ledger:
+class RateLimiter:
     """One worker's hand on the counters. Every method runs in the admission thread."""
 
     def __init__(self, worker: str) -> None:
@@ -48,7 +48,7 @@ class Ledger:
         self._renewed_at = 0.0
 
     def post(
-        self, asked: Sequence[Accounts], spent: Sequence[Spent], now: float
+        self, asked: Sequence[Buckets], spent: Sequence[Spent], now: float
     ) -> list[Allowance | GatewayError]:
         """Count these requests and uses; each request is granted or refused, in their order.
 
@@ -61,7 +61,7 @@ class Ledger:
         counted = [one for one, refused in zip(asked, early, strict=True) if not refused]
         if not counted and not spent:
             return [refused for refused in early if refused]
-        posting = Posting(counted, spent, running)
+        posting = BatchTransaction(counted, spent, running)
         here = database()
         here.begin()
         outcomes = iter(posting.decide(self.worker))
@@ -79,13 +79,13 @@ class Ledger:
             self._renewed_at = time.monotonic()
 
     def _refuse_all_early(
-        self, asked: Sequence[Accounts], running: "Running", now: float
+        self, asked: Sequence[Buckets], running: "Running", now: float
     ) -> list[GatewayError | None]:
         """All that count in the same windows fare alike; but no two may raise one exception."""
         refused = {one for one in set(asked) if self._refuse_early(one, running, now)}
         return [self._refuse_early(one, running, now) if one in refused else None for one in asked]
 
-    def _refuse_early(self, asked: Accounts, running: "Running", now: float) -> GatewayError | None:
+    def _refuse_early(self, asked: Buckets, running: "Running", now: float) -> GatewayError | None:
         for account in asked:
             if account.parallel is not None and running.of(account.subject) >= account.parallel:
                 return refusal(account, None, 1.0)
@@ -133,7 +133,7 @@ class Running:
                 del self._before[subject]
 
 
-class Held:
+class WindowState:
     """What one window holds while a batch is counted in it."""
 
     __slots__ = ("granted", "requests", "total")
@@ -149,14 +149,14 @@ class Held:
         self.granted += 1
 
 
-class Posting:
+class BatchTransaction:
     """One transaction: what it adds, who of those that asked is granted, what is taken back."""
 
-    def __init__(self, asked: Sequence[Accounts], spent: Sequence[Spent], running: Running) -> None:
+    def __init__(self, asked: Sequence[Buckets], spent: Sequence[Spent], running: Running) -> None:
         self._asked = asked
         self._requests = _count_requests(asked)
         self._tokens = _sum_tokens(spent)
-        self._held: dict[Key, Held] = {}
+        self._held: dict[Key, WindowState] = {}
         self._elsewhere: dict[str, int] = {}
         self._running = running
         self.full: dict[Key, Total] = {}
@@ -166,7 +166,7 @@ class Posting:
         requests = self._requests
         keys = sorted(requests.keys() | self._tokens.keys())
         totals = limiter_sql.add([(*key, requests[key], self._tokens[key]) for key in keys])
-        self._held = {key: Held(total, requests[key]) for key, total in totals.items()}
+        self._held = {key: WindowState(total, requests[key]) for key, total in totals.items()}
         shared = {a.subject for one in set(self._asked) for a in one if a.parallel is not None}
         if shared:
             self._elsewhere = limiter_sql.calls_elsewhere(worker, sorted(shared))
@@ -180,7 +180,7 @@ class Posting:
             limiter_sql.take_back(sorted(back))
         return outcomes
 
-    def _grant(self, asked: Accounts) -> Allowance | GatewayError:
+    def _grant(self, asked: Buckets) -> Allowance | GatewayError:
         for account in asked:
             if error := self._refusal(account, self._held[account.key]):
                 return error
@@ -190,7 +190,7 @@ class Posting:
                 self._running.begin(account.subject)
         return self._allowance(asked)
 
-    def _refusal(self, account: Account, held: Held) -> GatewayError | None:
+    def _refusal(self, account: Bucket, held: WindowState) -> GatewayError | None:
         if account.parallel is not None:
             running = self._running.of(account.subject) + self._elsewhere.get(account.subject, 0)
             return refusal(account, None, 1.0) if running >= account.parallel else None
@@ -200,7 +200,7 @@ class Posting:
             return refusal(account, short, total.resets_in)
         return None
 
-    def _allowance(self, asked: Accounts) -> Allowance:
+    def _allowance(self, asked: Buckets) -> Allowance:
         """After this request; of several windows, the one that holds the least."""
         requests: Left | None = None
         tokens: Left | None = None
@@ -217,7 +217,7 @@ class Posting:
         return Allowance(requests, tokens)
 
 
-def _count_requests(asked: Sequence[Accounts]) -> Counter[Key]:
+def _count_requests(asked: Sequence[Buckets]) -> Counter[Key]:
     requests: Counter[Key] = Counter()
     for one, times in Counter(asked).items():
         for account in one:

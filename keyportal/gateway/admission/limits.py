@@ -13,7 +13,7 @@ Key = tuple[str, int]
 """A subject and the kind of a window."""
 
 
-class Account(NamedTuple):
+class Bucket(NamedTuple):
     """A window that a request counts in, and the most that it may hold. None: no limit."""
 
     key: Key
@@ -26,25 +26,25 @@ class Account(NamedTuple):
         return self.key[0]
 
 
-Accounts = tuple[Account, ...]
+Buckets = tuple[Bucket, ...]
 
 
 @lru_cache(8192)
-def accounts_of(subject: str, limits: Limits) -> Accounts:
+def buckets_of(subject: str, limits: Limits) -> Buckets:
     """Those of one key or team; none where nothing is limited."""
     found = (
-        Account((subject, Kind.EVER), parallel=limits.parallel_requests),
-        Account((subject, Kind.MINUTE), limits.requests_per_minute, limits.tokens_per_minute),
-        Account((subject, Kind.DAY), limits.requests_per_day, limits.tokens_per_day),
-        Account((subject, Kind.MONTH), limits.requests_per_month, limits.tokens_per_month),
+        Bucket((subject, Kind.EVER), parallel=limits.parallel_requests),
+        Bucket((subject, Kind.MINUTE), limits.requests_per_minute, limits.tokens_per_minute),
+        Bucket((subject, Kind.DAY), limits.requests_per_day, limits.tokens_per_day),
+        Bucket((subject, Kind.MONTH), limits.requests_per_month, limits.tokens_per_month),
     )
     return tuple(one for one in found if one[1:] != (None, None, None))
 
 
-def accounts(public_id: str, limits: Limits, team_slug: str, roof: Limits) -> Accounts:
+def accounts(public_id: str, limits: Limits, team_slug: str, roof: Limits) -> Buckets:
     """A key's own, and those of its team, which are a roof over all its keys."""
-    own = accounts_of(key_subject(public_id), limits) if limits != UNLIMITED else ()
-    return own + accounts_of(team_subject(team_slug), roof) if roof != UNLIMITED else own
+    own = buckets_of(key_subject(public_id), limits) if limits != UNLIMITED else ()
+    return own + buckets_of(team_subject(team_slug), roof) if roof != UNLIMITED else own
 
 
 class Left(NamedTuple):
@@ -99,7 +99,7 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
 
 
-def shortage(account: Account, requests: int, tokens: int) -> str | None:
+def shortage(account: Bucket, requests: int, tokens: int) -> str | None:
     """Which of the account's two limits is reached by what its window holds, if one is."""
     if account.requests is not None and requests >= account.requests:
         return "requests"
@@ -108,7 +108,7 @@ def shortage(account: Account, requests: int, tokens: int) -> str | None:
     return None
 
 
-def refusal(account: Account, short: str | None, resets_in: float) -> GatewayError:
+def refusal(account: Bucket, short: str | None, resets_in: float) -> GatewayError:
     """The error for one who is too many; `short` is requests or tokens, or None for parallel."""
     whose = "this API key" if account.subject.startswith(key_subject("")) else "this API key's team"
     if short is None:

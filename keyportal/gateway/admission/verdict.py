@@ -18,7 +18,7 @@ from keyportal.gateway.admission.database import (
     is_open,
     is_usable,
 )
-from keyportal.gateway.admission.limits import Accounts, accounts
+from keyportal.gateway.admission.limits import Buckets, accounts
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.permissions import (
     Endpoints,
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
     """Names and patterns; None means all that the team may call."""
     team_slug: str = ""
     owner_id: int = 0
-    accounts: Accounts = ()
+    accounts: Buckets = ()
     """Where its requests count; empty where neither the key nor its team has a limit."""
     endpoints: str = Endpoints.ALL.value
     networks: tuple[Network, ...] = ()
@@ -58,7 +58,7 @@ class Verdict(NamedTuple):
 
 
 @lru_cache(8192)
-def _without_place(accounts: Accounts) -> Accounts:
+def _without_place(accounts: Buckets) -> Buckets:
     return tuple(account for account in accounts if account.parallel is None)
 
 
@@ -103,7 +103,7 @@ def _read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
 def _verdict(row: tuple[Any, ...]) -> Verdict:
     _, secret_id, public_id, team_id, models, endpoints, networks, slug, owner_id, *rest = row
     limits, roof, *_ = rest
-    counts_in: Accounts = ()
+    counts_in: Buckets = ()
     if limits != "{}" or roof != "{}":
         counts_in = accounts(public_id, parse(limits), slug, parse(roof))
     return Verdict(

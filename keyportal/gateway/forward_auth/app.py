@@ -34,7 +34,7 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.forward_auth import original_request
 from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.usage_sql import Use
-from keyportal.http.requests import declared_length, new_request_id
+from keyportal.http.requests import content_length, new_request_id
 from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import keystring
 from keyportal.keys.rules.permissions import Endpoints
@@ -82,7 +82,7 @@ class ForwardAuth:
             (b"cache-control", b"no-store"),
             (b"x-request-id", name.encode()),
         )
-        if not FRAMING.isdisjoint(sent) and declared_length(scope) > 0:
+        if not FRAMING.isdisjoint(sent) and content_length(scope) > 0:
             headers.append((b"connection", b"close"))
         if scope["method"] == "HEAD":
             body = b""

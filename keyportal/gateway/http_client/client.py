@@ -38,7 +38,7 @@ class Address(NamedTuple):
 
 
 @lru_cache(1024)
-def address_of(base_url: str) -> Address:
+def parse_base_url(base_url: str) -> Address:
     parts = urlsplit(base_url)
     is_tls = parts.scheme == "https"
     host = parts.hostname or ""

@@ -34,7 +34,7 @@ DAY_SECONDS = 86_400
 logger = logging.getLogger(__name__)
 
 
-class Suspicion(NamedTuple):
+class Anomaly(NamedTuple):
     """`number`: of networks or refusals; of requests that were refused since, for an ended key."""
 
     public_id: str
@@ -42,7 +42,7 @@ class Suspicion(NamedTuple):
     number: int
 
 
-class Watch:
+class AnomalyDetector:
     """One per worker; every method runs in the writer's thread."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Watch:
             found = [
                 *_spread(cursor, seen, start),
                 *_guessed(cursor, real, start),
-                *(Suspicion(one, Action.KEY_HAUNTED, number) for one, number in buried.items()),
+                *(Anomaly(one, Action.KEY_HAUNTED, number) for one, number in buried.items()),
             ]
         # A transaction each: on SQLite, no other write waits for more than one mail to be composed.
         for one in found:
@@ -139,16 +139,16 @@ def _note_refusals(cursor: Any, refused: Counter[str], start: int) -> list[str]:
     return real
 
 
-def _spread(cursor: Any, seen: list[str], start: int) -> Iterator[Suspicion]:
+def _spread(cursor: Any, seen: list[str], start: int) -> Iterator[Anomaly]:
     for public_id, number in _among(cursor, _NETWORKS, seen, _moment(start - STRETCH_SECONDS)):
         if number >= settings.ALARM_NETWORKS:
-            yield Suspicion(public_id, Action.KEY_SPREAD, number)
+            yield Anomaly(public_id, Action.KEY_SPREAD, number)
 
 
-def _guessed(cursor: Any, real: list[str], start: int) -> Iterator[Suspicion]:
+def _guessed(cursor: Any, real: list[str], start: int) -> Iterator[Anomaly]:
     for public_id, number in _among(cursor, _REFUSALS, real, _moment(start - STRETCH_SECONDS)):
         if number >= settings.ALARM_REFUSALS:
-            yield Suspicion(public_id, Action.KEY_GUESSED, int(number))
+            yield Anomaly(public_id, Action.KEY_GUESSED, int(number))
 
 
 def _among(cursor: Any, statement: str, asked: list[str], *more: Any) -> Iterator[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.calls import Call
 from keyportal.gateway.errors import InvalidKey
 from keyportal.gateway.metering import usage_sql
-from keyportal.gateway.metering.anomalies import Watch
+from keyportal.gateway.metering.anomalies import AnomalyDetector
 from keyportal.gateway.metering.usage_sql import Alike, Flush, Look, Record, Sums, Use
 from keyportal.gateway.metering.writer import Writer
 
@@ -31,7 +31,7 @@ class Meter:
     def __init__(self, worker: str, writer: Writer) -> None:
         self._worker = worker
         self._writer = writer
-        self._watch = Watch()
+        self._watch = AnomalyDetector()
         self._records: list[Record] = []
         self._sums: Sums = {}
         self._alike: Counter[Alike] = Counter()

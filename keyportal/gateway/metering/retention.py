@@ -32,7 +32,7 @@ PAUSE_SECONDS = 60.0
 SLICE = 500
 
 
-class Ageing(NamedTuple):
+class Retention(NamedTuple):
     """Rows of a table, and how long they are kept."""
 
     model: type[Model]
@@ -47,28 +47,28 @@ class Ageing(NamedTuple):
         return self.model._meta.db_table
 
 
-def ageing() -> tuple[Ageing, ...]:
+def retentions() -> tuple[Retention, ...]:
     return (
-        Ageing(Call, "started_at", timedelta(days=settings.CALL_DAYS)),
-        Ageing(UsageMinute, "start", timedelta(hours=48)),
-        Ageing(UsageHour, "start", timedelta(days=100)),
-        Ageing(Window, "start", timedelta(minutes=10), "kind = 1"),
-        Ageing(Window, "start", timedelta(days=3), "kind = 2"),
-        Ageing(Window, "start", timedelta(days=70), "kind = 3"),
-        Ageing(Flush, "at", timedelta(days=1)),
-        Ageing(Running, "written_at", timedelta(minutes=1)),
-        Ageing(EndWish, "wished_at", timedelta(minutes=5)),
-        Ageing(Lease, "seen_at", timedelta(hours=1)),
+        Retention(Call, "started_at", timedelta(days=settings.CALL_DAYS)),
+        Retention(UsageMinute, "start", timedelta(hours=48)),
+        Retention(UsageHour, "start", timedelta(days=100)),
+        Retention(Window, "start", timedelta(minutes=10), "kind = 1"),
+        Retention(Window, "start", timedelta(days=3), "kind = 2"),
+        Retention(Window, "start", timedelta(days=70), "kind = 3"),
+        Retention(Flush, "at", timedelta(days=1)),
+        Retention(Running, "written_at", timedelta(minutes=1)),
+        Retention(EndWish, "wished_at", timedelta(minutes=5)),
+        Retention(Lease, "seen_at", timedelta(hours=1)),
         # Much longer than a key is reminded of one end.
-        Ageing(Reminder, "created_at", timedelta(days=60)),
-        Ageing(Sighting, "start", timedelta(minutes=20)),
+        Retention(Reminder, "created_at", timedelta(days=60)),
+        Retention(Sighting, "start", timedelta(minutes=20)),
         # With the calls, beside which they are read.
-        Ageing(Look, "seen_at", timedelta(days=settings.CALL_DAYS)),
-        Ageing(Alarm, "raised_at", timedelta(days=1)),
+        Retention(Look, "seen_at", timedelta(days=settings.CALL_DAYS)),
+        Retention(Alarm, "raised_at", timedelta(days=1)),
     )
 
 
-class Cleaner:
+class RetentionJob:
     """One per worker; it runs in its event loop."""
 
     def __init__(self, writer: Writer) -> None:
@@ -81,7 +81,7 @@ class Cleaner:
 
     async def clean(self) -> None:
         """Slice after slice; between two of them the meter's flush has its turn."""
-        for rows in ageing():
+        for rows in retentions():
             deleted: int | None = SLICE
             while deleted == SLICE:
                 deleted = await self._writer.do(partial(delete, rows))
@@ -90,7 +90,7 @@ class Cleaner:
 # What follows runs in the writer's thread.
 
 
-def delete(rows: Ageing) -> int:
+def delete(rows: Retention) -> int:
     """Delete the oldest of those that are old enough, a slice at most; return how many.
 
     The database's clock decides what is old.

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from keyportal.gateway.calls import Call, Flight
+from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.errors import EndedByAdmin
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.usage.models import EndWish, Running
@@ -25,10 +25,10 @@ Rows = dict[str, list[dict[str, Any]]]
 """What is told of each call, by the slug of its team."""
 
 
-class Roster:
+class RunningCallsReporter:
     """One per worker; every method runs in its event loop."""
 
-    def __init__(self, worker: str, writer: Writer, flight: Flight) -> None:
+    def __init__(self, worker: str, writer: Writer, flight: ActiveCalls) -> None:
         self._worker = worker
         self._writer = writer
         self._flight = flight

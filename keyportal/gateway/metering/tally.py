@@ -65,7 +65,7 @@ class Inner(msgspec.Struct):
     usage: Usage | None = None
 
 
-class Said(msgspec.Struct):
+class ResponseFields(msgspec.Struct):
     """An answer, or an event of one, as far as it is read."""
 
     usage: Usage | None = None
@@ -76,11 +76,11 @@ class Said(msgspec.Struct):
     """Anthropic's streams tell the prompt's tokens in their first event."""
 
 
-_said = msgspec.json.Decoder(Said)
+_said = msgspec.json.Decoder(ResponseFields)
 _usage = msgspec.json.Decoder(Usage)
 
 
-class Tally:
+class TokenCounter:
     """What one call used so far. `part` and `events` see the answer pass."""
 
     __slots__ = (
@@ -187,7 +187,7 @@ class Tally:
         return self.completion or self.event_count
 
 
-def _read(text: bytes) -> Said | None:
+def _read(text: bytes) -> ResponseFields | None:
     try:
         return _said.decode(text)
     except (msgspec.DecodeError, RecursionError):

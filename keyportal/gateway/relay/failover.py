@@ -24,7 +24,9 @@ def pick(targets: Sequence[Target]) -> Target:
         return targets[0]
     now = time.monotonic()
     well = [
-        target for target in targets if circuit_breaker.of(target.fingerprint).may_be_asked(now)
+        target
+        for target in targets
+        if circuit_breaker.breaker_of(target.fingerprint).may_be_asked(now)
     ]
     among = well or targets
     weights = [target.weight for target in among]
@@ -33,10 +35,10 @@ def pick(targets: Sequence[Target]) -> Target:
 
 
 def _load(target: Target) -> float:
-    return circuit_breaker.of(target.fingerprint).calls / target.weight
+    return circuit_breaker.breaker_of(target.fingerprint).calls / target.weight
 
 
-class Journey:
+class UpstreamAttempts:
     """One call on its way to an upstream that answers; a context that lasts until all is said.
 
     No two upstreams ever answer one call: the next is asked only where nothing of an answer has
@@ -52,7 +54,7 @@ class Journey:
     ) -> None:
         self._left = targets
         self._ask = ask
-        self._at: circuit_breaker.Health | None = None
+        self._at: circuit_breaker.CircuitBreaker | None = None
         self._is_trial = False
         self._answer: Answer | None = None
 
@@ -90,7 +92,7 @@ class Journey:
             self._leave(None)
 
     def _arrive(self, target: Target) -> None:
-        self._at = circuit_breaker.of(target.fingerprint)
+        self._at = circuit_breaker.breaker_of(target.fingerprint)
         self._is_trial = self._at.begin()
 
     def _is_good(self, answer: Answer) -> bool:

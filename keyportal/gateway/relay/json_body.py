@@ -13,7 +13,7 @@ from keyportal.gateway.errors import (
     SlowBody,
     UnsupportedMediaType,
 )
-from keyportal.http.requests import UNKNOWN, declared_length
+from keyportal.http.requests import UNKNOWN, content_length
 from keyportal.http.types import Receive, Scope
 
 JSON = b"application/json"
@@ -42,7 +42,7 @@ def accept(scope: Scope, expected: bytes) -> None:
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type != expected or headers.get(b"content-encoding", b"") not in _PLAIN:
         raise UnsupportedMediaType(expected)
-    declared = declared_length(scope)
+    declared = content_length(scope)
     if settings.MAX_BODY_BYTES < declared < UNKNOWN:
         raise BodyTooLarge(settings.MAX_BODY_BYTES)
 

@@ -14,7 +14,7 @@ from keyportal.gateway.errors import (
     UpstreamTimedOut,
     UpstreamUnreached,
 )
-from keyportal.gateway.http_client.client import Client, Response, address_of
+from keyportal.gateway.http_client.client import Client, Response, parse_base_url
 from keyportal.gateway.http_client.messages import Failure, Silent, Streamed, Unreached
 from keyportal.gateway.relay.answer import Answer, BodyStream
 from keyportal.gateway.relay.sse import WholeEvents, is_event_stream
@@ -33,7 +33,7 @@ WHOLE_ANSWER = 256 * 1024  # Bytes; a shorter answer of known length is checked 
 logger = logging.getLogger(__name__)
 
 
-class Asked(NamedTuple):
+class RelayRequest(NamedTuple):
     """What one call says to whichever upstream takes it, its body aside."""
 
     endpoint: Endpoint
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
     content_type: bytes
 
 
-async def pass_on(answer: Answer, call: Call, send: Send) -> None:
+async def send_response(answer: Answer, call: Call, send: Send) -> None:
     """Send the answer as it comes; `send` waits while the client is slow, and so do we."""
     call.status, call.is_served = answer.status, answer.status < 400
     if isinstance(answer.body, bytes):
@@ -114,7 +114,7 @@ class Relay:
     def close(self) -> None:
         self._client.close()
 
-    async def ask(self, target: Target, asked: Asked, body: bytes | Streamed) -> Answer:
+    async def ask(self, target: Target, asked: RelayRequest, body: bytes | Streamed) -> Answer:
         """POST `body` to the upstream and return its answer once it begins.
 
         The address is the upstream's base URL and a path from our own table. Raises
@@ -122,7 +122,7 @@ class Relay:
         """
         try:
             response = await self._client.post(
-                address_of(target.base_url),
+                parse_base_url(target.base_url),
                 asked.endpoint.path,
                 _request_headers(target, asked),
                 body,
@@ -134,7 +134,7 @@ class Relay:
             raise _told(failure) from None
 
 
-class Arriving:
+class UpstreamBody:
     """The body of an answer that is too long, or too long in coming, to be waited for."""
 
     def __init__(self, response: Response) -> None:
@@ -160,7 +160,7 @@ async def _answer(response: Response, target: Target) -> Answer:
     if is_short and not is_event_stream(headers):
         # Read whole, so that an answer that breaks off is a 502 and not half an answer.
         return Answer(response.status, headers, await response.read())
-    return Answer(response.status, headers, Arriving(response))
+    return Answer(response.status, headers, UpstreamBody(response))
 
 
 def _told(failure: Failure) -> GatewayError:
@@ -171,7 +171,7 @@ def _told(failure: Failure) -> GatewayError:
     return UpstreamTimedOut() if isinstance(failure, Silent) else UpstreamFailed()
 
 
-def _request_headers(target: Target, asked: Asked) -> Headers:
+def _request_headers(target: Target, asked: RelayRequest) -> Headers:
     headers = [
         *[header for header in asked.headers if header[0] in REQUEST_HEADERS],
         (b"Content-Type", asked.content_type),

@@ -7,9 +7,9 @@ from django import forms
 from keyportal.keys.forms.base import NameField, NonceForm
 from keyportal.keys.forms.expiry import DATE, ExpiryForm
 from keyportal.keys.forms.fields import ModelsField, NetworksField
-from keyportal.keys.models import ApiKey, Preset
+from keyportal.keys.models import ApiKey, KeyTemplate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
-from keyportal.keys.rules.policy import breaches, widest
+from keyportal.keys.rules.policy import violations, widest_permissions
 from keyportal.keys.rules.validators import plain_lines, require_no_key
 from keyportal.teams.models import Team
 
@@ -39,7 +39,7 @@ class CreateForm(NonceForm, ExpiryForm):
     def __init__(self, data: Any = None, *, team: Team) -> None:
         super().__init__(data, policy=team.policy)
         self.team = team
-        self.presets = {str(preset.pk): preset for preset in Preset.objects.of(team)}
+        self.presets = {str(preset.pk): preset for preset in KeyTemplate.objects.of(team)}
         self._offer()
 
     def _offer(self) -> None:
@@ -67,7 +67,7 @@ class CreateForm(NonceForm, ExpiryForm):
         return self.is_bound and any(self.data.get(name) or self[name].errors for name in MORE)
 
     @property
-    def chosen_preset(self) -> Preset | None:
+    def chosen_preset(self) -> KeyTemplate | None:
         return self.presets.get(self.cleaned_data.get("preset", ""))
 
     def clean(self) -> dict[str, Any]:
@@ -90,16 +90,16 @@ class CreateForm(NonceForm, ExpiryForm):
         return [
             (self._told_beside(field), sentence)
             for column, field in FIELDS.items()
-            for sentence in breaches(self.team.policy, key, (column,))
+            for sentence in violations(self.team.policy, key, (column,))
         ]
 
     @property
     def permissions(self) -> Permissions:
         """What was typed; else what the template says; else as much as the policy allows."""
         cleaned, policy, preset = self.cleaned_data, self.team.policy, self.chosen_preset
-        given = preset.permissions_within(policy) if preset else widest(policy)
+        given = preset.permissions_within(policy) if preset else widest_permissions(policy)
         # A star alone is typed too, and means all that the policy allows.
-        models = widest(policy) if self.data.get("models", "").strip() else given
+        models = widest_permissions(policy) if self.data.get("models", "").strip() else given
         return Permissions(
             cleaned["models"] or models.models,
             Endpoints(cleaned["endpoints"] or given.endpoints),

@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 
 from keyportal.keys.forms.expiry import LONGEST_DAYS
 from keyportal.keys.forms.fields import ModelsField, NetworksField
-from keyportal.keys.models import Preset
+from keyportal.keys.models import KeyTemplate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.keys.rules.validators import require_no_key, require_printable
 from keyportal.teams.forms import VersionedForm
@@ -16,7 +16,7 @@ from keyportal.teams.forms import VersionedForm
 FIELDS = {"allowed_models": "models", "endpoints": "endpoints", "expires_at": "lifetime_days"}
 
 
-class PresetForm(VersionedForm):
+class TemplateForm(VersionedForm):
     name = forms.CharField(
         max_length=64,
         validators=[require_printable, require_no_key],
@@ -37,12 +37,12 @@ class PresetForm(VersionedForm):
     )
     networks = NetworksField()
 
-    def __init__(self, data: Any = None, *, preset: Preset, conflict: str = "") -> None:
+    def __init__(self, data: Any = None, *, preset: KeyTemplate, conflict: str = "") -> None:
         self.preset = preset
         super().__init__(data, row=preset, initial=self._values(preset), conflict=conflict)
 
     @staticmethod
-    def _values(preset: Preset) -> dict[str, Any]:
+    def _values(preset: KeyTemplate) -> dict[str, Any]:
         models, endpoints, networks = preset.permissions
         return {
             "name": preset.name,
@@ -53,8 +53,8 @@ class PresetForm(VersionedForm):
         }
 
     @staticmethod
-    def stored(row: Preset) -> dict[str, object]:
-        values = PresetForm._values(row)
+    def stored(row: KeyTemplate) -> dict[str, object]:
+        values = TemplateForm._values(row)
         labels = {"lifetime_days": "lifetime in days"}
         return {labels.get(name, name): value for name, value in values.items()}
 
@@ -62,14 +62,14 @@ class PresetForm(VersionedForm):
         """No template is made that the present policy would always refuse."""
         if not self.errors:
             team = self.preset.team
-            trial = Preset(team=team)
+            trial = KeyTemplate(team=team)
             self.apply_to(trial)
             for column, field in FIELDS.items():
                 for sentence in trial.breaches(team.policy, (column,)):
                     self.add_error(field, sentence)
         return self.cleaned_data
 
-    def apply_to(self, preset: Preset) -> None:
+    def apply_to(self, preset: KeyTemplate) -> None:
         typed = self.cleaned_data
         preset.name, preset.lifetime_days = typed["name"], typed["lifetime_days"]
         endpoints = Endpoints(typed["endpoints"] or Endpoints.ALL)

@@ -1,0 +1,1 @@
+"""The `keys` command and what it shares with other commands."""

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from keyportal.keys.exceptions import KeyRefused, PolicyBroken
+from keyportal.keys.exceptions import KeyActionError, PolicyBroken
 from keyportal.teams.limits import LABELS, Limits
 from keyportal.teams.management.operator import membership_of, user_named, with_given_limits
 from keyportal.teams.models import Role, Team, User
@@ -58,7 +58,7 @@ def refusals(team: Team, end: datetime | None) -> Iterator[None]:
         days = team.policy.longest_days or USUAL_DAYS
         way_on = f" Give --expires, such as --expires {days}d." if is_endless else ""
         raise CommandError(f"{refusal}{way_on}") from refusal
-    except KeyRefused as refusal:
+    except KeyActionError as refusal:
         raise CommandError(str(refusal)) from refusal
 
 

@@ -17,10 +17,10 @@ from keyportal.keys import changes, rotation
 from keyportal.keys.management import options as arguments
 from keyportal.keys.management.issuing import expiry, limits_given, owner_named, refusals
 from keyportal.keys.management.output import all_told, lines, table, told
-from keyportal.keys.models import ApiKey, ApiKeyQuerySet, Preset
+from keyportal.keys.models import ApiKey, ApiKeyQuerySet, KeyTemplate
 from keyportal.keys.rotation import Grace
 from keyportal.keys.rules.permissions import Endpoints, Permissions, read_networks, read_patterns
-from keyportal.keys.rules.policy import widest
+from keyportal.keys.rules.policy import widest_permissions
 from keyportal.keys.rules.validators import plain_lines, read_tags
 from keyportal.teams.management.operator import team_named
 from keyportal.teams.models import Team
@@ -93,24 +93,26 @@ def create(options: Options) -> Outcome:
     return _shown_once(key.public_id, key_string.text, f"Created {key}.{_unknown(key)}")
 
 
-def _preset(options: Options, team: Team) -> Preset | None:
+def _preset(options: Options, team: Team) -> KeyTemplate | None:
     if (name := options["template"]) is None:
         return None
     try:
-        return Preset.objects.of(team).get(name=name)
-    except Preset.DoesNotExist:
+        return KeyTemplate.objects.of(team).get(name=name)
+    except KeyTemplate.DoesNotExist:
         raise CommandError(f"{team.slug} has no template named {name}.") from None
 
 
-def _end(options: Options, preset: Preset | None) -> datetime | None:
+def _end(options: Options, preset: KeyTemplate | None) -> datetime | None:
     if options["expires"] is None and preset and preset.lifetime:
         return timezone.now() + preset.lifetime
     return expiry(options["expires"])
 
 
-def _permissions(options: Options, team: Team, preset: Preset | None) -> Permissions:
+def _permissions(options: Options, team: Team, preset: KeyTemplate | None) -> Permissions:
     """What is not said is as the template says, or as wide as the team's policy allows."""
-    permissions = preset.permissions_within(team.policy) if preset else widest(team.policy)
+    permissions = (
+        preset.permissions_within(team.policy) if preset else widest_permissions(team.policy)
+    )
     if options["models"] is not None:
         permissions = permissions._replace(models=read_patterns(options["models"]))
     if options["endpoints"] is not None:

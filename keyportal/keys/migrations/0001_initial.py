@@ -52,7 +52,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='Preset',
+            name='KeyTemplate',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.rules.validators.require_no_key])),
@@ -60,7 +60,7 @@ class Migration(migrations.Migration):
                 ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], default='all', max_length=16)),
                 ('networks', models.JSONField(blank=True, default=list)),
                 ('lifetime_days', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3650)])),
-                ('team', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='presets', to='teams.team')),
+                ('team', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='templates', to='teams.team')),
             ],
         ),
         migrations.CreateModel(
@@ -108,11 +108,11 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('disabled_at', None), ('disabled_by', '')), models.Q(('disabled_at__isnull', False), ('disabled_by__in', ['owner', 'admin', 'leak'])), _connector='OR'), name='apikey_disabled_by_whom'),
         ),
         migrations.AddConstraint(
-            model_name='preset',
+            model_name='keytemplate',
             constraint=models.UniqueConstraint(fields=('team', 'name'), name='preset_name_unique_in_team', violation_error_message='A template with this name already exists in the team.'),
         ),
         migrations.AddConstraint(
-            model_name='preset',
+            model_name='keytemplate',
             constraint=models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='preset_endpoints_known'),
         ),
     ]

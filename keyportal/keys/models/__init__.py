@@ -2,15 +2,20 @@
 
 from keyportal.keys.models.api_key import ApiKey, ApiKeyQuerySet, Secret
 from keyportal.keys.models.nonce import SpentNonce
-from keyportal.keys.models.template import Preset, discard, keep, locked_preset
+from keyportal.keys.models.template import (
+    KeyTemplate,
+    delete_template,
+    lock_template,
+    save_template,
+)
 
 __all__ = [
     "ApiKey",
     "ApiKeyQuerySet",
-    "Preset",
+    "KeyTemplate",
     "Secret",
     "SpentNonce",
-    "discard",
-    "keep",
-    "locked_preset",
+    "delete_template",
+    "lock_template",
+    "save_template",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import ClassVar, Self
 
 from django.db import models, transaction
@@ -22,7 +23,7 @@ from keyportal.keys.rules.validators import require_no_key, require_printable
 from keyportal.teams.access import changeable
 from keyportal.teams.fields import LimitsField
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import Membership, Role, Team, User, locked_rules
+from keyportal.teams.models import Membership, Role, Team, User, lock_team
 
 # What the list can be sorted by; the id decides where the rest is equal.
 SORTINGS = {
@@ -35,6 +36,10 @@ SORTINGS = {
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def of(self, team: Team) -> Self:
         return self.filter(team=team)
+
+    def count_owned(self, team: Team, owner_id: int) -> int:
+        """How many keys this person has in the team."""
+        return self.of(team).filter(owner=owner_id).count()
 
     def changeable_by(self, membership: Membership) -> Self:
         return changeable(self, membership)
@@ -100,7 +105,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         key_string = keystring.generate()
         try:
             # The lock makes concurrent creates queue up, so that the limit is exact.
-            with locked_rules(team) as locked:
+            with lock_team(team) as locked:
                 SpentNonce.objects.spend(nonce)
                 if self.of(locked).filter(name=name).exists():
                     raise NameTaken
@@ -117,7 +122,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     tags=list(tags),
                     is_managed=is_managed,
                 )
-                key.permissions = permissions or policy.widest(locked.policy)
+                key.permissions = permissions or policy.widest_permissions(locked.policy)
                 _require_policy(key, actor)
                 key.save(force_insert=True)
                 Secret.objects.create(
@@ -141,8 +146,10 @@ def _require_policy(key: "ApiKey", maker: User | None) -> None:
     """Of a new key, under the lock on its team. Without a maker, an operator makes it."""
     role = None if maker is None else _role_of(maker, key.team)
     broken = [
-        *policy.breaches_by_owning(key.team, key.owner_id, role),
-        *policy.breaches(key.team.policy, key),
+        *policy.ownership_violations(
+            key.team.policy, role, partial(ApiKey.objects.count_owned, key.team, key.owner_id)
+        ),
+        *policy.violations(key.team.policy, key),
     ]
     if broken:
         raise PolicyBroken(broken)

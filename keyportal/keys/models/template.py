@@ -15,24 +15,24 @@ from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
-from keyportal.keys.rules.policy import breaches, widest
+from keyportal.keys.rules.policy import violations, widest_permissions
 from keyportal.keys.rules.validators import require_no_key, require_printable
-from keyportal.teams.models import Team, User, locked_rules
+from keyportal.teams.models import Team, User, lock_team
 from keyportal.teams.policy import Policy
 
 if TYPE_CHECKING:
     from keyportal.keys.models.api_key import ApiKey
 
 
-class PresetQuerySet(models.QuerySet["Preset"]):
-    def of(self, team: Team) -> "PresetQuerySet":
+class KeyTemplateQuerySet(models.QuerySet["KeyTemplate"]):
+    def of(self, team: Team) -> "KeyTemplateQuerySet":
         return self.filter(team=team).order_by("name")
 
 
-class Preset(models.Model):
+class KeyTemplate(models.Model):
     """A template for keys: chosen when one is made, and then forgotten."""
 
-    team = models.ForeignKey(Team, models.CASCADE, related_name="presets")
+    team = models.ForeignKey(Team, models.CASCADE, related_name="templates")
     name = models.CharField(max_length=64, validators=[require_printable, require_no_key])
     allowed_models = models.JSONField(default=list, blank=True)
     endpoints = models.CharField(max_length=16, choices=Endpoints, default=Endpoints.ALL)
@@ -43,7 +43,7 @@ class Preset(models.Model):
 
     permissions = PermissionsColumns()
 
-    objects = PresetQuerySet.as_manager()
+    objects = KeyTemplateQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
@@ -66,7 +66,7 @@ class Preset(models.Model):
 
     def permissions_within(self, policy: Policy) -> Permissions:
         """What a key gets: where the template says nothing, as much as the policy allows."""
-        most, own = widest(policy), self.permissions
+        most, own = widest_permissions(policy), self.permissions
         is_open = own.endpoints == Endpoints.ALL
         return Permissions(
             own.models or most.models, most.endpoints if is_open else own.endpoints, own.networks
@@ -77,7 +77,7 @@ class Preset(models.Model):
         of = of or ("allowed_models", "endpoints", "expires_at")
         if self.lifetime is None:
             of = tuple(column for column in of if column != "expires_at")
-        return breaches(policy, self._trial(policy), of)
+        return violations(policy, self._trial(policy), of)
 
     def _trial(self, policy: Policy) -> "ApiKey":
         from keyportal.keys.models.api_key import ApiKey
@@ -86,7 +86,7 @@ class Preset(models.Model):
         key.permissions = self.permissions_within(policy)
         return key
 
-    def changes_from(self, former: "Preset | None") -> list[str]:
+    def changes_from(self, former: "KeyTemplate | None") -> list[str]:
         """Phrases for the audit; `former` is None for a new one."""
         before = former.permissions if former else EVERYTHING
         told = [] if former else ["created"]
@@ -100,43 +100,43 @@ class Preset(models.Model):
 
 
 @contextmanager
-def locked_preset(preset: Preset) -> Iterator[Preset]:
+def lock_template(preset: KeyTemplate) -> Iterator[KeyTemplate]:
     """The template as it is now, in a transaction in which nobody else changes it; a new one as it
     is given.
 
     Raises `Preset.DoesNotExist` when it was deleted meanwhile.
     """
-    with locked_rules(preset.team) as team:
-        yield Preset.objects.of(team).get(pk=preset.pk) if preset.pk else preset
+    with lock_team(preset.team) as team:
+        yield KeyTemplate.objects.of(team).get(pk=preset.pk) if preset.pk else preset
 
 
-def keep(preset: Preset, *, actor: User | None, address: str | None = None) -> None:
+def save_template(preset: KeyTemplate, *, actor: User | None, address: str | None = None) -> None:
     """Save a new template, or a changed one, with an audit row of what is different.
 
     Raises `ValidationError` where another has its name, and `Preset.DoesNotExist` when it was
     deleted meanwhile.
     """
     # Two of one name would wait for each other here, and the later is told.
-    with locked_rules(preset.team) as team:
-        former = Preset.objects.of(team).get(pk=preset.pk) if preset.pk else None
+    with lock_team(preset.team) as team:
+        former = KeyTemplate.objects.of(team).get(pk=preset.pk) if preset.pk else None
         preset.full_clean()
         preset.save(force_insert=former is None, force_update=former is not None)
         _record(former or preset, preset.changes_from(former), team, actor, address)
 
 
-def discard(preset: Preset, *, actor: User | None, address: str | None = None) -> None:
+def delete_template(preset: KeyTemplate, *, actor: User | None, address: str | None = None) -> None:
     """Delete a template; the keys that were made from it stay as they are.
 
     Raises `Preset.DoesNotExist` when somebody else was faster.
     """
-    with locked_rules(preset.team) as team:
-        found = Preset.objects.of(team).get(pk=preset.pk)
+    with lock_team(preset.team) as team:
+        found = KeyTemplate.objects.of(team).get(pk=preset.pk)
         found.delete()
         _record(found, ["deleted"], team, actor, address)
 
 
 def _record(
-    preset: Preset, changes: list[str], team: Team, actor: User | None, address: str | None
+    preset: KeyTemplate, changes: list[str], team: Team, actor: User | None, address: str | None
 ) -> None:
     AuditEvent.objects.record_changes(
         Action.TEAM_CHANGED,

@@ -2,19 +2,27 @@
 that were there before."""
 
 from collections.abc import Callable, Container
-from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
 
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import Endpoints, NamePatterns, Permissions, covers_models
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import Role, Team, User, locked_rules
+from keyportal.teams.models import Role, Team, User, lock_team
 from keyportal.teams.policy import Policy
 
-if TYPE_CHECKING:
-    from keyportal.keys.models import ApiKey
+
+class PolicySubject(Protocol):
+    """What a policy looks at in a key."""
+
+    name: str
+    expires_at: datetime | None
+    endpoints: str
+
+    @property
+    def permissions(self) -> Permissions: ...
 
 
 TARGETS = {"policy": "Policy", "key_limits": "Limits of new keys"}
@@ -29,7 +37,7 @@ def set_rule(
     address: str | None,
 ) -> None:
     """Of two that change it at once, the audit tells what each has changed."""
-    with locked_rules(team) as locked:
+    with lock_team(team) as locked:
         changes = rule.changes_from(getattr(locked, column))
         setattr(locked, column, rule)
         locked.save(update_fields=[column])
@@ -47,14 +55,14 @@ def set_rule(
 LEEWAY = timedelta(days=1)
 
 
-def widest(policy: Policy) -> Permissions:
+def widest_permissions(policy: Policy) -> Permissions:
     """What a new key may do where nobody says so: as much as the policy allows."""
     # The kinds are listed from the one that opens most.
     opened = [one for one in Endpoints if not policy.endpoints or one in policy.endpoints]
     return Permissions(policy.models, opened[0])
 
 
-def breaches(policy: Policy, key: "ApiKey", of: Container[str] | None = None) -> list[str]:
+def violations(policy: Policy, key: PolicySubject, of: Container[str] | None = None) -> list[str]:
     """A sentence for each rule that the key doesn't keep; only of these columns, if they are given.
 
     A key that was there before its team's policy keeps what it has, and gets no more of it: so
@@ -68,7 +76,7 @@ def breaches(policy: Policy, key: "ApiKey", of: Container[str] | None = None) ->
     ]
 
 
-def _of_lifetime(policy: Policy, key: "ApiKey") -> list[str]:
+def _of_lifetime(policy: Policy, key: PolicySubject) -> list[str]:
     if key.expires_at is None:
         within = f" within {policy.longest_days} days" if policy.longest_days else ""
         return [f"Keys of this team must expire{within}."] if policy.is_without_never else []
@@ -80,13 +88,13 @@ def _of_lifetime(policy: Policy, key: "ApiKey") -> list[str]:
     return []
 
 
-def _of_models(policy: Policy, key: "ApiKey") -> list[str]:
+def _of_models(policy: Policy, key: PolicySubject) -> list[str]:
     if covers_models(policy.models, key.permissions.models):
         return []
     return [f"Keys of this team may call: {', '.join(policy.models)}."]
 
 
-def _of_endpoints(policy: Policy, key: "ApiKey") -> list[str]:
+def _of_endpoints(policy: Policy, key: PolicySubject) -> list[str]:
     opened = [Endpoints(one) for one in policy.endpoints]
     if not opened or any(one.covers(key.endpoints) for one in opened):
         return []
@@ -94,14 +102,14 @@ def _of_endpoints(policy: Policy, key: "ApiKey") -> list[str]:
     return [f"Endpoints that keys of this team may have: {labels}."]
 
 
-def _of_name(policy: Policy, key: "ApiKey") -> list[str]:
+def _of_name(policy: Policy, key: PolicySubject) -> list[str]:
     if not policy.name_pattern or key.name in NamePatterns([policy.name_pattern]):
         return []
     return [f"Names of keys in this team look like {policy.name_pattern}."]
 
 
 # By the column that each rule is about.
-_RULES: dict[str, Callable[[Policy, "ApiKey"], list[str]]] = {
+_RULES: dict[str, Callable[[Policy, PolicySubject], list[str]]] = {
     "expires_at": _of_lifetime,
     "allowed_models": _of_models,
     "endpoints": _of_endpoints,
@@ -109,21 +117,22 @@ _RULES: dict[str, Callable[[Policy, "ApiKey"], list[str]]] = {
 }
 
 
-def breaches_by_owning(team: Team, owner_id: int, role: Role | None) -> list[str]:
-    """Of somebody who is to get one more key; `role` is the maker's, None for an operator.
+def ownership_violations(
+    policy: Policy, role: Role | None, key_count: Callable[[], int]
+) -> list[str]:
+    """Rules that one more key of an owner would break.
 
-    The team's row is locked meanwhile, or two could each get the last one.
+    `role` is the creator's, None for an operator. `key_count` counts the owner's keys in the team,
+    whose row is locked meanwhile: without the lock, two requests could each get the last one.
     """
-    from keyportal.keys.models import ApiKey
-
-    policy: Policy = team.policy
-    told = []
+    sentences = []
     if role is not None and role.rank < Role(policy.creators).rank:
-        told.append(f"In this team, keys are made by: {Role(policy.creators).label} and above.")
-    most = policy.keys_per_member
-    if most is not None and ApiKey.objects.of(team).filter(owner=owner_id).count() >= most:
-        told.append(f"Each member of this team has at most {most} keys.")
-    return told
+        label = Role(policy.creators).label
+        sentences.append(f"In this team, keys are made by: {label} and above.")
+    limit = policy.keys_per_member
+    if limit is not None and key_count() >= limit:
+        sentences.append(f"Each member of this team has at most {limit} keys.")
+    return sentences
 
 
 def set_policy(

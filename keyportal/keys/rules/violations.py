@@ -25,14 +25,14 @@ def working() -> Q:
     return Q(disabled_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
 
 
-def breaking(policy: Policy, keys: ApiKeyQuerySet) -> Q:
+def violating(policy: Policy, keys: ApiKeyQuerySet) -> Q:
     """The condition on `keys`; one query where the policy names models, and none otherwise."""
     return (
         _of_lifetime(policy) | _of_models(policy, keys) | _of_endpoints(policy) | _of_name(policy)
     )
 
 
-def crowded(policy: Policy, keys: ApiKeyQuerySet) -> list[tuple[str, int]]:
+def owners_over_limit(policy: Policy, keys: ApiKeyQuerySet) -> list[tuple[str, int]]:
     """Owners of more keys than the policy lets a member make now, by name, and how many."""
     if policy.keys_per_member is None:
         return []

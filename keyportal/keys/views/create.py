@@ -1,20 +1,22 @@
 """Create a key, and the guide."""
 
+from functools import partial
+
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keyportal.catalog.examples import examples_for
-from keyportal.keys.exceptions import AlreadyCreated, KeyLimitReached, KeyRefused
+from keyportal.keys.exceptions import AlreadyCreated, KeyActionError, KeyLimitReached
 from keyportal.keys.forms.create import CreateForm
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rules.policy import breaches_by_owning
+from keyportal.keys.rules.policy import ownership_violations
 from keyportal.keys.views.list import _used
 from keyportal.keys.views.responses import already_created, created
-from keyportal.teams.access import TeamRequest, makers, require_role, team_view
+from keyportal.teams.access import TeamRequest, creator_role, require_role, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_part
+from keyportal.teams.shortcuts import render_htmx
 
 
 @sensitive_post_parameters("nonce")
@@ -22,7 +24,7 @@ from keyportal.teams.shortcuts import render_part
 @team_view(Role.MEMBER)
 @sensitive_variables("key_string")
 def key_create(request: TeamRequest) -> HttpResponse:
-    require_role(request.membership, makers(request.team))
+    require_role(request.membership, creator_role(request.team))
     form = CreateForm(request.POST if request.method == "POST" else None, team=request.team)
     if not form.is_valid():
         return _create_form(request, form)
@@ -36,7 +38,7 @@ def key_create(request: TeamRequest) -> HttpResponse:
         )
     except AlreadyCreated:
         return already_created(request)
-    except KeyRefused as refusal:
+    except KeyActionError as refusal:
         form.add_error("name", str(refusal))
         return _create_form(request, form)
     return created(request, key, key_string)
@@ -44,7 +46,7 @@ def key_create(request: TeamRequest) -> HttpResponse:
 
 @require_safe
 @team_view(Role.VIEWER)
-def overview(request: TeamRequest) -> HttpResponse:
+def guide(request: TeamRequest) -> HttpResponse:
     context = {"examples": examples_for(request, request.team), "used": _used(request)}
     return render(request, "keys/overview.html", context)
 
@@ -53,11 +55,12 @@ def _create_form(request: TeamRequest, form: CreateForm) -> HttpResponse:
     used = _used(request)
     context = {"form": form, "used": used, "is_full": _is_full(request, used)}
     status = 422 if form.is_bound else 200
-    return render_part(request, "keys/create.html", "keys/_create.html", context, status=status)
+    return render_htmx(request, "keys/create.html", "keys/_create.html", context, status=status)
 
 
 def _is_full(request: TeamRequest, used: int) -> str:
     """Why no key can be made whatever is typed; empty if one can."""
     if used >= request.team.key_limit:
         return str(KeyLimitReached(request.team.key_limit, used))
-    return " ".join(breaches_by_owning(request.team, request.user.pk, None))
+    key_count = partial(ApiKey.objects.count_owned, request.team, request.user.pk)
+    return " ".join(ownership_violations(request.team.policy, None, key_count))

@@ -11,13 +11,13 @@ from keyportal.audit.receipts import Receipt
 from keyportal.keys.last_use import last_use
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import live_secrets
-from keyportal.keys.rules.policy import breaches
+from keyportal.keys.rules.policy import violations
 from keyportal.keys.status import badges
 from keyportal.keys.views.decorators import may_manage
 from keyportal.keys.views.responses import no_such_key
 from keyportal.teams.access import TeamRequest, may_change, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_part
+from keyportal.teams.shortcuts import render_htmx
 from keyportal.usage.limit_status import Use, uses
 from keyportal.usage.models import key_subject
 from keyportal.usage.reports.key_usage import key_usage
@@ -49,12 +49,12 @@ def key_page(request: TeamRequest, public_id: str) -> HttpResponse:
         "secrets": live_secrets(key) or [key.current_secret],
         "used": last_use(key),
         "limits": _limits(key),
-        "breaches": breaches(request.team.policy, key),
+        "breaches": violations(request.team.policy, key),
         "usage": key_usage(request.team, public_id, key.name),
         "page": page,
         "history": [Entry(event, _told(event)) for event in page],
     }
-    return render_part(request, "keys/key.html", "keys/_key.html", context)
+    return render_htmx(request, "keys/key.html", "keys/_key.html", context)
 
 
 def _told(event: AuditEvent) -> str:
@@ -75,4 +75,4 @@ def key_receipt(request: TeamRequest, public_id: str) -> HttpResponse:
     receipt = Receipt.of(request.team, public_id)
     if receipt is None:
         raise Http404
-    return render_part(request, "keys/receipt.html", "keys/_receipt.html", {"receipt": receipt})
+    return render_htmx(request, "keys/receipt.html", "keys/_receipt.html", {"receipt": receipt})

@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from django.views.decorators.http import require_http_methods, require_POST
 
 from keyportal.keys.changes import change, disable, enable, hand_over, locked, set_managed
-from keyportal.keys.exceptions import KeyRefused, Managed, NameTaken
+from keyportal.keys.exceptions import KeyActionError, Managed, NameTaken
 from keyportal.keys.forms.edit import EditForm, HandOverForm, KeyExpiryForm, PermissionsForm
 from keyportal.keys.models import ApiKey
 from keyportal.keys.views.decorators import key_view, managed_key_view
@@ -19,7 +19,7 @@ from keyportal.keys.views.responses import changed
 from keyportal.teams.access import TeamRequest, require_role
 from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_part
+from keyportal.teams.shortcuts import render_htmx
 
 
 @require_http_methods(["GET", "POST"])
@@ -72,7 +72,7 @@ def _change(
         return _form(request, row, template, form, form.status)
     except Managed:
         raise
-    except KeyRefused as refusal:
+    except KeyActionError as refusal:
         form.add_error("name" if isinstance(refusal, NameTaken) else None, str(refusal))
         return _form(request, key, template, form, form.status)
     return changed(request, key, message(saved))
@@ -89,7 +89,7 @@ def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
         hand_over(key, owner, **_who(request))
     except Managed:
         raise
-    except KeyRefused as refusal:
+    except KeyActionError as refusal:
         form.add_error("owner", str(refusal))
         return _form(request, key, "hand_over", form, 422)
     return changed(request, key, f"The key {key.name} belongs to {owner.get_username()} now.")
@@ -99,7 +99,7 @@ def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
 @key_view
 def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
     if request.method != "POST":
-        return render_part(request, "keys/disable.html", "keys/_disable.html", {"key": key})
+        return render_htmx(request, "keys/disable.html", "keys/_disable.html", {"key": key})
     disable(key, **_who(request))
     return changed(request, key, f"The key {key.name} is disabled.")
 
@@ -113,7 +113,7 @@ def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
     if request.method != "POST" or (is_leaked and "leak" not in request.POST):
         status = 200 if request.method != "POST" else 422
         context = {"key": key}
-        return render_part(request, "keys/enable.html", "keys/_enable.html", context, status=status)
+        return render_htmx(request, "keys/enable.html", "keys/_enable.html", context, status=status)
     key = enable(key, **_who(request))
     rest = " An admin still manages it." if key.is_managed else ""
     return changed(request, key, f"The key {key.name} is enabled.{rest}")
@@ -148,7 +148,7 @@ def _who(request: TeamRequest) -> dict[str, Any]:
 def _form(
     request: TeamRequest, key: ApiKey, template: str, form: forms.Form, status: int
 ) -> HttpResponse:
-    return render_part(
+    return render_htmx(
         request,
         f"keys/{template}.html",
         f"keys/_{template}.html",

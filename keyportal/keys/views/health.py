@@ -9,13 +9,13 @@ from django.db.models import BooleanField, Case, Count, IntegerField, QuerySet, 
 from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
-from keyportal.keys.health import ACTS, MENDING, Act, Finding, Looked, look
+from keyportal.keys.health import ACTIONS, FIXES, Action, Finding, Findings, find_issues
 from keyportal.keys.last_use import last_used_at
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
-from keyportal.keys.rules.policy import breaches
+from keyportal.keys.rules.policy import violations
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role, Team
-from keyportal.teams.shortcuts import render_part
+from keyportal.teams.shortcuts import render_htmx
 
 ROWS = 25
 TOLD = 3  # Of unused models, or new networks; the rest is a number.
@@ -32,7 +32,7 @@ class Told(NamedTuple):
 
     label: str
     detail: str
-    acts: tuple[Act, ...]
+    acts: tuple[Action, ...]
     is_urgent: bool
 
 
@@ -54,7 +54,7 @@ def health(team: Team, keys: ApiKeyQuerySet, asked: str, number: str | None) -> 
 
     A constant number of queries, for a thousand keys or a hundred thousand.
     """
-    looked = look(team, keys)
+    looked = find_issues(team, keys)
     finding = Finding(asked) if asked in Finding.values else None
     counts = _counts(keys, looked)
     wanted = keys.filter(looked.conditions[finding] if finding else looked.any)
@@ -71,14 +71,14 @@ def health(team: Team, keys: ApiKeyQuerySet, asked: str, number: str | None) -> 
     return Health(_tabs(counts, asked), page, rows)
 
 
-def _counts(keys: ApiKeyQuerySet, looked: Looked) -> dict[str, int]:
+def _counts(keys: ApiKeyQuerySet, looked: Findings) -> dict[str, int]:
     conditions = {"": looked.any} | {one.value: q for one, q in looked.conditions.items()}
     columns = {f"of_{value}": Count("pk", filter=q) for value, q in conditions.items()}
     found = keys.order_by().aggregate(**columns)
     return {name.removeprefix("of_"): count for name, count in found.items()}
 
 
-def _most_urgent_first(keys: ApiKeyQuerySet, looked: Looked) -> QuerySet[ApiKey, tuple[int, ...]]:
+def _most_urgent_first(keys: ApiKeyQuerySet, looked: Findings) -> QuerySet[ApiKey, tuple[int, ...]]:
     """Rows of the key's id, and whether it has each of the findings."""
     conditions = looked.conditions.values()
     urgency = [When(q, then=Value(number)) for number, q in enumerate(conditions)]
@@ -101,23 +101,23 @@ def _tabs(counts: dict[str, int], asked: str) -> list[Tab]:
     ]
 
 
-def _told(key: ApiKey, flags: list[int], looked: Looked, team: Team) -> Iterator[Told]:
+def _told(key: ApiKey, flags: list[int], looked: Findings, team: Team) -> Iterator[Told]:
     # What the policy asks for is told as its breach, and then not once more.
     must_expire = team.policy.must_expire or team.policy.longest_days is not None
     for finding, flag in zip(Finding, flags, strict=True):
         if flag and not (finding is Finding.NEVER_EXPIRES and must_expire):
             detail = _detail(finding, key, looked, team)
-            acts = ACTS.get(finding) or _mending(key, team)
+            acts = ACTIONS.get(finding) or _mending(key, team)
             yield Told(finding.label, detail, acts, finding.is_urgent)
 
 
-def _mending(key: ApiKey, team: Team) -> tuple[Act, ...]:
+def _mending(key: ApiKey, team: Team) -> tuple[Action, ...]:
     """In a fixed order, each once."""
-    found = [act for column, act in MENDING.items() if breaches(team.policy, key, (column,))]
+    found = [act for column, act in FIXES.items() if violations(team.policy, key, (column,))]
     return tuple(dict.fromkeys(found))
 
 
-def _detail(finding: Finding, key: ApiKey, looked: Looked, team: Team) -> str:
+def _detail(finding: Finding, key: ApiKey, looked: Findings, team: Team) -> str:
     """What the label doesn't say."""
     match finding:
         case Finding.NEW_ADDRESS:
@@ -127,7 +127,7 @@ def _detail(finding: Finding, key: ApiKey, looked: Looked, team: Team) -> str:
         case Finding.TOO_WIDE:
             return f"Not called in 90 days: {_some(looked.unused[key.public_id])}."
         case Finding.BREAKS_POLICY:
-            return " ".join(breaches(team.policy, key))
+            return " ".join(violations(team.policy, key))
         case _:
             return DETAILS.get(finding, "")
 
@@ -152,4 +152,4 @@ def key_health(request: TeamRequest) -> HttpResponse:
     asked = request.GET.get("finding", "")
     found = health(request.team, keys, asked, request.GET.get("page"))
     context = {"health": found, "page": found.page, "asked": asked}
-    return render_part(request, "keys/health.html", "keys/_health.html", context)
+    return render_htmx(request, "keys/health.html", "keys/_health.html", context)

@@ -13,8 +13,8 @@ from keyportal.keys.views.responses import changed
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.forms import Conflict, LimitsForm
 from keyportal.teams.limits import UNLIMITED
-from keyportal.teams.models import Role, locked_rules
-from keyportal.teams.shortcuts import render_part
+from keyportal.teams.models import Role, lock_team
+from keyportal.teams.shortcuts import render_htmx
 from keyportal.usage.limit_status import Use, uses
 from keyportal.usage.models import key_subject, team_subject
 
@@ -47,7 +47,7 @@ def team_limits(request: TeamRequest) -> HttpResponse:
         return _team_form(request, form)
     who = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
     try:
-        with locked_rules(team) as row:
+        with lock_team(team) as row:
             form.require_current(row.key_limits)
             limit_new_keys(row, form.limits, **who)
     except Conflict as conflict:
@@ -68,7 +68,7 @@ def _key_form(request: TeamRequest, key: ApiKey, form: LimitsForm) -> HttpRespon
         (form[use.name], use, getattr(ceiling, use.name))
         for use in uses(key_subject(key.public_id), key.limits)
     ]
-    return render_part(
+    return render_htmx(
         request,
         "keys/limits.html",
         "keys/_limits.html",

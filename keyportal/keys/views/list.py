@@ -15,7 +15,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.status import Badge, badges
 from keyportal.teams.access import TeamRequest, may_change, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_part
+from keyportal.teams.shortcuts import render_htmx
 from keyportal.usage.reports.sparklines import Sparkline, sparklines
 
 ROWS = 25
@@ -54,7 +54,7 @@ def key_list(request: TeamRequest) -> HttpResponse:
         for key in (shown[pk] for pk in page if pk in shown)
     ]
     context = {"form": form, "page": page, "rows": rows, "used": _used(request)}
-    return render_part(request, "keys/list.html", "keys/_table.html", context)
+    return render_htmx(request, "keys/list.html", "keys/_table.html", context)
 
 
 def _search_by_public_id(request: TeamRequest, typed: str) -> HttpResponse:

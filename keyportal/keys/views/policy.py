@@ -7,11 +7,11 @@ from django.views.decorators.http import require_http_methods
 
 from keyportal.keys.forms.policy import PolicyForm
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rules.policy import breaches, set_policy
-from keyportal.keys.rules.violations import breaking, crowded, working
+from keyportal.keys.rules.policy import set_policy, violations
+from keyportal.keys.rules.violations import owners_over_limit, violating, working
 from keyportal.teams.access import TeamRequest, require_role, team_view
 from keyportal.teams.forms import Conflict
-from keyportal.teams.models import Role, locked_rules
+from keyportal.teams.models import Role, lock_team
 
 LISTED = 5
 
@@ -28,7 +28,7 @@ def team_policy(request: TeamRequest) -> HttpResponse:
         return _page(request, form)
     who = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
     try:
-        with locked_rules(request.team) as team:
+        with lock_team(request.team) as team:
             form.require_current(team.policy)
             set_policy(team, form.policy, **who)
     except Conflict as conflict:
@@ -41,13 +41,13 @@ def team_policy(request: TeamRequest) -> HttpResponse:
 def _page(request: TeamRequest, form: PolicyForm) -> HttpResponse:
     policy = request.team.policy
     keys = ApiKey.objects.changeable_by(request.membership)
-    found = keys.filter(working(), breaking(policy, keys))
+    found = keys.filter(working(), violating(policy, keys))
     listed = found.select_related("owner").order_by("name")[:LISTED]
     context = {
         "form": form,
         "rules": policy.in_words(),
         "count": found.count(),
-        "crowded": crowded(policy, keys),
-        "broken": [(key, breaches(policy, key)) for key in listed],
+        "crowded": owners_over_limit(policy, keys),
+        "broken": [(key, violations(policy, key)) for key in listed],
     }
     return render(request, "keys/policy.html", context, status=form.status)

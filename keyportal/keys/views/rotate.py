@@ -6,7 +6,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.decorators.http import require_http_methods
 
 from keyportal.catalog.examples import examples_for
-from keyportal.keys.exceptions import AlreadyCreated, KeyRefused
+from keyportal.keys.exceptions import AlreadyCreated, KeyActionError
 from keyportal.keys.forms.base import NonceForm
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import ApiKey
@@ -14,7 +14,7 @@ from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
 from keyportal.keys.views.decorators import key_view
 from keyportal.keys.views.responses import changed
 from keyportal.teams.access import TeamRequest
-from keyportal.teams.shortcuts import render_part
+from keyportal.teams.shortcuts import render_htmx
 
 ENDINGS = {
     Grace.NOW: "The old secret has ended.",
@@ -45,7 +45,7 @@ def key_rotate(request: TeamRequest, key: ApiKey) -> HttpResponse:
         key_string = rotate(key, grace, nonce=form.cleaned_data["nonce"], **who)
     except AlreadyCreated:
         return _already_rotated(request, key)
-    except KeyRefused as refusal:
+    except KeyActionError as refusal:
         form.add_error("grace", str(refusal))
         return _rotate_form(request, key, form)
     return _rotated(request, key, key_string, grace)
@@ -59,7 +59,7 @@ def key_end_old(request: TeamRequest, key: ApiKey) -> HttpResponse:
         context = {"key": key, "old": old[0] if old else None}
         if old and old[0].last_used_at:
             context["used"] = old[0]
-        return render_part(request, "keys/end_old.html", "keys/_end_old.html", context)
+        return render_htmx(request, "keys/end_old.html", "keys/_end_old.html", context)
     end_old(key, actor=request.user, address=request.META["REMOTE_ADDR"])
     return changed(request, key, f"The old secret of {key.name} has ended.")
 
@@ -71,7 +71,7 @@ def _proposed(key: ApiKey) -> Grace:
 
 
 def _rotate_form(request: TeamRequest, key: ApiKey, form: RotateForm) -> HttpResponse:
-    return render_part(
+    return render_htmx(
         request,
         "keys/rotate.html",
         "keys/_rotate.html",
@@ -91,14 +91,14 @@ def _rotated(
         "ending": ENDINGS[grace],
         "examples": examples_for(request, request.team, key_string.text),
     }
-    response = render_part(request, "keys/rotated.html", "keys/_rotated.html", context)
+    response = render_htmx(request, "keys/rotated.html", "keys/_rotated.html", context)
     response["HX-Trigger"] = "keys-changed"
     return response
 
 
 def _already_rotated(request: TeamRequest, key: ApiKey) -> HttpResponse:
     """The first answer may have been lost on its way, and with it the word to reload the page."""
-    response = render_part(
+    response = render_htmx(
         request, "keys/already_rotated.html", "keys/_already_rotated.html", {"key": key}, status=409
     )
     response["HX-Trigger"] = "keys-changed"

@@ -6,8 +6,8 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from keyportal.keys.forms.template import PresetForm
-from keyportal.keys.models import Preset, discard, keep, locked_preset
+from keyportal.keys.forms.template import TemplateForm
+from keyportal.keys.models import KeyTemplate, delete_template, lock_template, save_template
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role
@@ -15,68 +15,68 @@ from keyportal.teams.models import Role
 
 @require_safe
 @team_view(Role.ADMIN)
-def preset_list(request: TeamRequest) -> HttpResponse:
+def template_list(request: TeamRequest) -> HttpResponse:
     policy = request.team.policy
-    rows = [(preset, preset.breaches(policy)) for preset in Preset.objects.of(request.team)]
-    return render(request, "keys/presets.html", {"rows": rows})
+    rows = [(preset, preset.breaches(policy)) for preset in KeyTemplate.objects.of(request.team)]
+    return render(request, "keys/templates.html", {"rows": rows})
 
 
 @require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
-def preset_create(request: TeamRequest) -> HttpResponse:
-    return _edit(request, Preset(team=request.team), "The template {} is made.")
+def template_create(request: TeamRequest) -> HttpResponse:
+    return _edit(request, KeyTemplate(team=request.team), "The template {} is made.")
 
 
 @require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
-def preset_change(request: TeamRequest, number: int) -> HttpResponse:
+def template_change(request: TeamRequest, number: int) -> HttpResponse:
     return _edit(request, _preset(request, number), "The template {} is changed.")
 
 
 @require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
-def preset_delete(request: TeamRequest, number: int) -> HttpResponse:
+def template_delete(request: TeamRequest, number: int) -> HttpResponse:
     preset = _preset(request, number)
     if request.method != "POST":
-        return render(request, "keys/preset_delete.html", {"preset": preset})
+        return render(request, "keys/template_delete.html", {"preset": preset})
     try:
-        discard(preset, actor=request.user, address=request.META["REMOTE_ADDR"])
-    except Preset.DoesNotExist:
+        delete_template(preset, actor=request.user, address=request.META["REMOTE_ADDR"])
+    except KeyTemplate.DoesNotExist:
         raise Http404 from None
     return _done(request, f"The template {preset.name} is deleted.")
 
 
-def _preset(request: TeamRequest, number: int) -> Preset:
+def _preset(request: TeamRequest, number: int) -> KeyTemplate:
     """Of another team, or of none: both look the same."""
-    found = Preset.objects.of(request.team).filter(pk=number).select_related("team").first()
+    found = KeyTemplate.objects.of(request.team).filter(pk=number).select_related("team").first()
     if found is None:
         raise Http404
     return found
 
 
-def _edit(request: TeamRequest, preset: Preset, told: str) -> HttpResponse:
-    form = PresetForm(request.POST if request.method == "POST" else None, preset=preset)
+def _edit(request: TeamRequest, preset: KeyTemplate, told: str) -> HttpResponse:
+    form = TemplateForm(request.POST if request.method == "POST" else None, preset=preset)
     if not form.is_valid():
         return _form(request, form)
     try:
-        with locked_preset(preset) as row:
+        with lock_template(preset) as row:
             form.require_current(row)
             form.apply_to(row)
-            keep(row, actor=request.user, address=request.META["REMOTE_ADDR"])
+            save_template(row, actor=request.user, address=request.META["REMOTE_ADDR"])
     except Conflict as conflict:
-        return _form(request, PresetForm(preset=row, conflict=str(conflict)))
+        return _form(request, TemplateForm(preset=row, conflict=str(conflict)))
     except ValidationError as error:
         form.refuse(error)
         return _form(request, form)
-    except Preset.DoesNotExist:
+    except KeyTemplate.DoesNotExist:
         raise Http404 from None
     return _done(request, told.format(row.name))
 
 
-def _form(request: TeamRequest, form: PresetForm) -> HttpResponse:
-    return render(request, "keys/preset.html", {"form": form}, status=form.status)
+def _form(request: TeamRequest, form: TemplateForm) -> HttpResponse:
+    return render(request, "keys/template.html", {"form": form}, status=form.status)
 
 
 def _done(request: TeamRequest, told: str) -> HttpResponse:
     messages.success(request, told)
-    return redirect("keys:presets", request.team.slug)
+    return redirect("keys:templates", request.team.slug)

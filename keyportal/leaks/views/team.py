@@ -5,7 +5,7 @@ from django.views.decorators.http import require_safe
 
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_part
+from keyportal.teams.shortcuts import render_htmx
 
 
 @require_safe
@@ -13,4 +13,4 @@ from keyportal.teams.shortcuts import render_part
 def leaks(request: TeamRequest) -> HttpResponse:
     """The banner by itself, for a page on which something changed; each page begins with it."""
     context = {"beside": request.GET.get("beside", "")}
-    return render_part(request, "leaks/banner.html", "leaks/_banner.html", context)
+    return render_htmx(request, "leaks/banner.html", "leaks/_banner.html", context)

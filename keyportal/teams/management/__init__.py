@@ -1,0 +1,1 @@
+"""Commands for people and teams, and what all operators' commands share."""

@@ -8,7 +8,7 @@ from django.utils.html import format_html
 
 from keyportal.usage.reports.periods import Step
 from keyportal.usage.reports.report import Part, Report
-from keyportal.usage.reports.totals import Figures
+from keyportal.usage.reports.totals import Totals
 
 STACKED = {
     "requests": "Requests",
@@ -76,10 +76,10 @@ def moment_text(moment: datetime, step: Step) -> str:
     return format_html('<time datetime="{}">{}</time>', moment.isoformat(), text)
 
 
-def _numbers(steps: list[Figures], name: str) -> list[int]:
+def _numbers(steps: list[Totals], name: str) -> list[int]:
     return [getattr(step, name) for step in steps]
 
 
-def _rounded(steps: list[Figures], name: str) -> list[int | None]:
+def _rounded(steps: list[Totals], name: str) -> list[int | None]:
     found = (getattr(step, name) for step in steps)
     return [None if number is None else round(number) for number in found]

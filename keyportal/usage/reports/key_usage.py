@@ -8,12 +8,12 @@ from keyportal.teams.models import Team
 from keyportal.usage.models import UsageDay
 from keyportal.usage.reports.charts import STACKED, Chart, drawn, moment_text
 from keyportal.usage.reports.periods import RANGES
-from keyportal.usage.reports.report import Asked, Menus, Part, Report, by_step
-from keyportal.usage.reports.totals import Figures, total
+from keyportal.usage.reports.report import Menus, Part, Report, Selection, by_step
+from keyportal.usage.reports.totals import Totals, total
 
 
 class KeyUsage(NamedTuple):
-    used: Figures
+    used: Totals
     chart: Chart
     drawn: dict[str, Any]
 
@@ -28,7 +28,7 @@ def key_usage(team: Team, public_id: str, name: str) -> KeyUsage:
     found = Report(
         period=period,
         by="key",
-        asked=Asked(key=public_id),
+        asked=Selection(key=public_id),
         used=used,
         steps=steps,
         parts=[part],

@@ -16,18 +16,18 @@ from keyportal.audit.key_names import KeyName, key_names, user_names
 from keyportal.teams.models import Team
 from keyportal.usage.models import LATENCY_COLUMNS, UsageQuerySet
 from keyportal.usage.reports.periods import Period
-from keyportal.usage.reports.totals import COUNTS, Figures, total
+from keyportal.usage.reports.totals import COUNTS, Totals, total
 
 SERIES = 8  # More colours than that can't be told apart.
 TOLD = 50  # Keys or models with a row of their own in the table.
 OPTIONS = 200  # What a menu can hold; the busiest are offered.
 COLUMNS = ("public_id", "owner_id", "model")
 NO_MODEL = "no model"
-Group = tuple[Sequence[Any], Figures]
+Group = tuple[Sequence[Any], Totals]
 """Values of `COLUMNS`, and what was used under them."""
 
 
-class Asked(NamedTuple):
+class Selection(NamedTuple):
     """What the usage is of, in the order of `COLUMNS`; empty or 0 for all."""
 
     key: str = ""
@@ -54,9 +54,9 @@ class Part:
 
     value: str | None
     name: str
-    used: Figures
+    used: Totals
     is_deleted: bool = False
-    steps: list[Figures] | None = None
+    steps: list[Totals] | None = None
 
 
 class Option(NamedTuple):
@@ -76,9 +76,9 @@ class Menus(NamedTuple):
 class Report:
     period: Period
     by: str
-    asked: Asked
-    used: Figures
-    steps: list[Figures]
+    asked: Selection
+    used: Totals
+    steps: list[Totals]
     parts: list[Part]
     """The greatest first, and what is left over as one; a row each."""
     series: list[Part]
@@ -86,7 +86,7 @@ class Report:
     menus: Menus
 
 
-def report(team: Team, period: Period, asked: Asked, by: str, most: int = SERIES) -> Report:
+def report(team: Team, period: Period, asked: Selection, by: str, most: int = SERIES) -> Report:
     """`by` is key or model; `most` of them get a series."""
     place = 0 if by == "key" else 2
     usage = period.step.table.objects.of(team).within(period.start, period.end).order_by()
@@ -113,7 +113,7 @@ def report(team: Team, period: Period, asked: Asked, by: str, most: int = SERIES
     )
 
 
-def menus(team: Team, period: Period, asked: Asked) -> Menus:
+def menus(team: Team, period: Period, asked: Selection) -> Menus:
     """What can be chosen in lists of what was called in this period."""
     usage = period.step.table.objects.of(team).within(period.start, period.end).order_by()
     offered = _all_offered(_groups(usage), asked)
@@ -122,17 +122,17 @@ def menus(team: Team, period: Period, asked: Asked) -> Menus:
 
 def _groups(usage: UsageQuerySet) -> list[Group]:
     rows = usage.values_list(*COLUMNS).annotate(*(Sum(name) for name in COUNTS))
-    return [(row[:3], Figures.read(row[3:])) for row in rows]
+    return [(row[:3], Totals.read(row[3:])) for row in rows]
 
 
-def _ranked(groups: list[Group], place: int) -> list[tuple[Any, Figures]]:
-    sums: dict[Any, Figures] = defaultdict(Figures)
+def _ranked(groups: list[Group], place: int) -> list[tuple[Any, Totals]]:
+    sums: dict[Any, Totals] = defaultdict(Totals)
     for values, used in groups:
         sums[values[place]].add(used)
     return sorted(sums.items(), key=lambda pair: (-pair[1].requests, pair[0]))
 
 
-def _offered(groups: list[Group], asked: Asked, place: int) -> list[Any]:
+def _offered(groups: list[Group], asked: Selection, place: int) -> list[Any]:
     """What can be chosen in one menu with the others as they are; what is chosen, in any case."""
     fitting = [group for group in groups if group[0][place] and asked.match(group[0], place)]
     values = [value for value, _ in _ranked(fitting, place)[:OPTIONS]]
@@ -140,7 +140,7 @@ def _offered(groups: list[Group], asked: Asked, place: int) -> list[Any]:
     return values if not chosen or chosen in values else [*values, chosen]
 
 
-def _all_offered(groups: list[Group], asked: Asked) -> list[list[Any]]:
+def _all_offered(groups: list[Group], asked: Selection) -> list[list[Any]]:
     return [_offered(groups, asked, place) for place in range(len(COLUMNS))]
 
 
@@ -154,32 +154,32 @@ def _menus(offered: list[list[Any]], names: dict[str, KeyName]) -> Menus:
     )
 
 
-def by_step(usage: UsageQuerySet, period: Period) -> list[Figures]:
+def by_step(usage: UsageQuerySet, period: Period) -> list[Totals]:
     """One for each moment of the period, in one query."""
     rows = usage.values_list("start").annotate(*_all_sums())
-    found = {row[0]: Figures.read(row[1:]) for row in rows}
-    return [found.get(moment) or Figures() for moment in period.moments]
+    found = {row[0]: Totals.read(row[1:]) for row in rows}
+    return [found.get(moment) or Totals() for moment in period.moments]
 
 
 def _give_steps(parts: list[Part], usage: UsageQuerySet, column: str, period: Period) -> None:
     of_these = usage.filter(**{f"{column}__in": [part.value for part in parts]})
     rows = of_these.values_list(column, "start").annotate(*_all_sums())
-    found = {row[:2]: Figures.read(row[2:]) for row in rows}
+    found = {row[:2]: Totals.read(row[2:]) for row in rows}
     for part in parts:
-        part.steps = [found.get((part.value, at)) or Figures() for at in period.moments]
+        part.steps = [found.get((part.value, at)) or Totals() for at in period.moments]
 
 
 def _all_sums() -> list[Sum]:
     return [Sum(name) for name in (*COUNTS, *LATENCY_COLUMNS)]
 
 
-def _part(value: str, used: Figures, names: dict[str, KeyName], by: str) -> Part:
+def _part(value: str, used: Totals, names: dict[str, KeyName], by: str) -> Part:
     if by == "model":
         return Part(value, value or NO_MODEL, used)
     return Part(value, names[value].name, used, names[value].is_deleted)
 
 
-def _rest(used: Figures, steps: list[Figures], parts: list[Part], of: int) -> list[Part]:
+def _rest(used: Totals, steps: list[Totals], parts: list[Part], of: int) -> list[Part]:
     if of <= len(parts):
         return []
     left = used.without(part.used for part in parts)

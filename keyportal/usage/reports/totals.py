@@ -17,7 +17,7 @@ COUNTS = (
 
 
 @dataclass(slots=True)
-class Figures:
+class Totals:
     """`latencies` has a count for each bucket of the histogram; all zero where none was read."""
 
     requests: int = 0
@@ -36,14 +36,14 @@ class Figures:
             read.latencies = [*histogram]
         return read
 
-    def add(self, other: "Figures", sign: int = 1) -> Self:
+    def add(self, other: "Totals", sign: int = 1) -> Self:
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + sign * getattr(other, name))
         pairs = zip(self.latencies, other.latencies, strict=True)
         self.latencies = [mine + sign * its for mine, its in pairs]
         return self
 
-    def without(self, parts: Iterable["Figures"]) -> Self:
+    def without(self, parts: Iterable["Totals"]) -> Self:
         """What is left of these when `parts` are taken away."""
         left = type(self)().add(self)
         for part in parts:
@@ -63,8 +63,8 @@ class Figures:
         return percentile(self.latencies, 0.95)
 
 
-def total(figures: Iterable[Figures]) -> Figures:
-    found = Figures()
+def total(figures: Iterable[Totals]) -> Totals:
+    found = Totals()
     for each in figures:
         found.add(each)
     return found

@@ -36,7 +36,7 @@ KEYS = "/api/v1/keys"
 
 
 class Impatient(BareServer):
-    module = ["gunicorn", "-c", "python:tests.impatient", "keyportal.asgi:application"]
+    module = ["gunicorn", "-c", "python:tests.support.slow_client", "keyportal.asgi:application"]
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ THERE = sampled_from(
     [(one.method, one.path) for one in OPERATIONS for _ in range(4 if one.body else 1)]
 )
 # The body of a HEAD ends the connection.
-METHODS = sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
+METHODS = sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PURGE"])
 ELSEWHERE = sampled_from(
     ["", "/", "keys/", "keys//x", "keys/%00", "keys/%ff", "../../admin/", "keys/{id}/", "self;x"]
 )
@@ -154,7 +154,7 @@ KINDS = sampled_from(
 SENT: SearchStrategy[Sent] = builds(
     Sent,
     operation=THERE | THERE | tuples(METHODS, THERE.map(lambda one: one[1]) | ELSEWHERE),
-    query=sampled_from([""] * 10 + ["?", "?limit=0", "?%ff=%00", "?cursor=%", "?a&a", "?é"]),
+    query=sampled_from([""] * 10 + ["?", "?limit=0", "?%ff=%00", "?cursor=%", "?a&a"]),
     shown=sampled_from(["good"] * 30 + [*authorizations("x", "")]),
     kind=KINDS,
     body=NAMED | NAMED | binary(max_size=50),

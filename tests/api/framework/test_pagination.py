@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyportal.api.framework.pagination import Place
+from keyportal.api.framework.pagination import Cursor
 from keyportal.api.framework.problems import Invalid
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
@@ -79,12 +79,12 @@ def test_every_list_is_paged(manager: Manager, ada: User, bob: User, model: Any)
 
 @given(st.datetimes(timezones=st.just(UTC)), st.integers(0, 2**63 - 1))
 def test_a_place_comes_back_as_it_went(moment: datetime, pk: int) -> None:
-    place = Place(moment, pk)
-    assert Place.read(str(place)) == place
+    place = Cursor(moment, pk)
+    assert Cursor.read(str(place)) == place
     assert str(place).replace("-", "").replace("_", "").isalnum()
 
 
 @given(st.text(max_size=64))
 def test_anything_else_is_no_place_and_no_error_of_ours(text: str) -> None:
     with suppress(Invalid):
-        assert isinstance(Place.read(text), Place)
+        assert isinstance(Cursor.read(text), Cursor)

@@ -24,7 +24,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import LEASE_SECONDS, Kind, Lease, Window, window_start
-from tests.clock import leave_time
+from tests.support.clock import leave_time
 from tests.support.statements import statements_of
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])

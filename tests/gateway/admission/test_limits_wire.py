@@ -19,7 +19,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Window, key_subject
-from tests.clock import leave_time
+from tests.support.clock import leave_time
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.server import CHAT, Server, chat_body, wait_until
 

@@ -20,8 +20,8 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Call
-from tests.clock import leave_time
 from tests.support.asgi import scope
+from tests.support.clock import leave_time
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.server import CHAT, Connection, Reply, Server, head, wait_until
 

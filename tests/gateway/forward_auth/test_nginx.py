@@ -23,7 +23,7 @@ from tests.support.nginx import nginx
 from tests.support.proxies import make_certificate
 from tests.support.proxy_clients import (
     CLIENT,
-    Door,
+    ProxyClient,
     changed,
     is_refused_as_on_v1,
     require_refusals_of_v1,
@@ -33,7 +33,7 @@ from tests.support.server import CHAT, Server, chat_body, free_port
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
-OpenDoor = Callable[..., Door]
+OpenDoor = Callable[..., ProxyClient]
 CONFIGURATION = Path(settings.BASE_DIR) / "deploy" / "nginx-forward-auth.conf"
 
 
@@ -42,7 +42,7 @@ def open_door(fake: FakeUpstream, tmp_path: Path) -> Iterator[OpenDoor]:
     """Start an nginx that asks this server: `open_door(live)`; over plain HTTP where told so."""
     with ExitStack() as running:
 
-        def open_door(server: Server, *, is_plain: bool = False) -> Door:
+        def open_door(server: Server, *, is_plain: bool = False) -> ProxyClient:
             folder = tmp_path / ("plain" if is_plain else "https")
             folder.mkdir()
             return running.enter_context(_door(server, fake, folder, is_plain))
@@ -51,14 +51,14 @@ def open_door(fake: FakeUpstream, tmp_path: Path) -> Iterator[OpenDoor]:
 
 
 @pytest.fixture
-def door(open_door: OpenDoor, live: Server) -> Door:
+def door(open_door: OpenDoor, live: Server) -> ProxyClient:
     return open_door(live)
 
 
 @contextmanager
 def _door(
     keyportal: Server, fake: FakeUpstream, folder: Path, is_plain: bool = False
-) -> Iterator[Door]:
+) -> Iterator[ProxyClient]:
     port, (certificate, key) = free_port(), make_certificate(folder)
     configuration = changed(
         CONFIGURATION,
@@ -71,11 +71,11 @@ def _door(
         ("server 127.0.0.1:8001;", f"server {fake.url.split('/')[2]};"),
     )
     with nginx(configuration, folder):
-        yield Door(port, None if is_plain else certificate)
+        yield ProxyClient(port, None if is_plain else certificate)
 
 
 def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_key(
-    door: Door, fake: FakeUpstream, alice: User, team: Team, issue: Issue
+    door: ProxyClient, fake: FakeUpstream, alice: User, team: Team, issue: Issue
 ) -> None:
     api_key, key = issue(alice, limits=Limits(requests_per_day=10))
     forged = {"X_Keyportal_Team": "u-0000000000cc", "X_Keyportal_Key": "zzzzzzzz"}
@@ -94,13 +94,13 @@ def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_
 
 
 def test_refusals_reach_the_caller_as_they_are_on_v1(
-    door: Door, live: Server, fake: FakeUpstream, alice: User, issue: Issue
+    door: ProxyClient, live: Server, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     require_refusals_of_v1(door, live, fake, alice, issue)
 
 
 def test_the_official_client_raises_what_it_raises_on_v1(
-    door: Door, alice: User, issue: Issue
+    door: ProxyClient, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice, limits=Limits(requests_per_day=1))
 
@@ -127,7 +127,7 @@ def test_the_official_client_raises_what_it_raises_on_v1(
 
 
 def test_a_key_that_may_only_read_is_not_talked_into_more(
-    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+    door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, reader = issue(alice, permissions=Permissions(endpoints=Endpoints.READ))
     claims = dict.fromkeys(("X_Forwarded_Uri", "X_Original_URI", "X_Original_URL"), "/v1/models")
@@ -228,7 +228,7 @@ def test_nobody_passes_while_nobody_can_be_asked(
 
 
 def test_what_the_gateway_itself_refuses_is_left_alone(
-    door: Door, alice: User, issue: Issue
+    door: ProxyClient, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice)
     for status in (401, 403, 429, 500):
@@ -238,6 +238,6 @@ def test_what_the_gateway_itself_refuses_is_left_alone(
         assert b"keyportal" not in reply.body.lower()
 
 
-def test_nobody_reaches_the_question_itself_through_nginx(door: Door) -> None:
+def test_nobody_reaches_the_question_itself_through_nginx(door: ProxyClient) -> None:
     for path in ("/_keyportal", "/auth/verify"):
         assert door.ask("GET", path, None).status == 404

@@ -20,19 +20,19 @@ from keyportal.teams.models import Team, User
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.fake_upstream import event, scripted
 from tests.support.proxies import caddy, envoy, make_certificate
-from tests.support.proxy_clients import CLIENT, Door, changed, read, require_refusals_of_v1
+from tests.support.proxy_clients import CLIENT, ProxyClient, changed, read, require_refusals_of_v1
 from tests.support.server import CHAT, Server, chat_body, free_port, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
-Start = Callable[[str, int], Door]
-OpenDoor = Callable[[int], Door]
+Start = Callable[[str, int], ProxyClient]
+OpenDoor = Callable[[int], ProxyClient]
 DEPLOY = Path(settings.BASE_DIR) / "deploy"
 
 
 @contextmanager
-def _caddy(keyportal: int, models: int, folder: Path) -> Iterator[Door]:
+def _caddy(keyportal: int, models: int, folder: Path) -> Iterator[ProxyClient]:
     port, (certificate, key) = free_port(), make_certificate(folder)
     site = f"https://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n\ttls {certificate} {key}"
     configuration = changed(
@@ -42,11 +42,11 @@ def _caddy(keyportal: int, models: int, folder: Path) -> Iterator[Door]:
         ("reverse_proxy 127.0.0.1:8001\n", f"reverse_proxy 127.0.0.1:{models}\n"),
     )
     with caddy(configuration, folder, port):
-        yield Door(port, certificate)
+        yield ProxyClient(port, certificate)
 
 
 @contextmanager
-def _envoy(keyportal: int, models: int, folder: Path) -> Iterator[Door]:
+def _envoy(keyportal: int, models: int, folder: Path) -> Iterator[ProxyClient]:
     port, (certificate, key) = free_port(), make_certificate(folder)
     configuration = changed(
         DEPLOY / "envoy.yaml",
@@ -57,7 +57,7 @@ def _envoy(keyportal: int, models: int, folder: Path) -> Iterator[Door]:
         ("port_value: 8001", f"port_value: {models}"),
     )
     with envoy(configuration, folder, port):
-        yield Door(port, certificate)
+        yield ProxyClient(port, certificate)
 
 
 PROXIES = {"caddy": _caddy, "envoy": _envoy}
@@ -68,7 +68,7 @@ def start(fake: FakeUpstream, tmp_path: Path) -> Iterator[Start]:
     """Start one of them, to ask whoever listens on this port: `start("caddy", live.port)`."""
     with ExitStack() as running:
 
-        def start(name: str, port: int) -> Door:
+        def start(name: str, port: int) -> ProxyClient:
             folder = tmp_path / name
             folder.mkdir()
             return running.enter_context(PROXIES[name](port, _port(fake.url), folder))
@@ -82,7 +82,7 @@ def open_door(start: Start, request: pytest.FixtureRequest) -> OpenDoor:
 
 
 @pytest.fixture
-def door(open_door: OpenDoor, live: Server) -> Door:
+def door(open_door: OpenDoor, live: Server) -> ProxyClient:
     return open_door(live.port)
 
 
@@ -91,7 +91,7 @@ def _port(url: str) -> int:
 
 
 def test_a_call_that_may_pass_arrives_with_whose_key_it_shows_and_without_the_key(
-    door: Door, fake: FakeUpstream, alice: User, team: Team, issue: Issue
+    door: ProxyClient, fake: FakeUpstream, alice: User, team: Team, issue: Issue
 ) -> None:
     api_key, key = issue(alice)
     forged = {
@@ -119,7 +119,7 @@ def test_a_call_that_may_pass_arrives_with_whose_key_it_shows_and_without_the_ke
 
 
 def test_refusals_reach_the_caller_as_they_are_on_v1(
-    door: Door, live: Server, fake: FakeUpstream, alice: User, issue: Issue
+    door: ProxyClient, live: Server, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     require_refusals_of_v1(door, live, fake, alice, issue)
 
@@ -144,7 +144,7 @@ def test_nobody_passes_while_nobody_can_be_asked(open_door: OpenDoor, fake: Fake
 
 
 def test_a_deleted_key_is_refused_from_the_next_request_on(
-    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+    door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     api_key, key = issue(alice)
     assert {door.chat(key).status for _ in range(10)} == {200}
@@ -171,7 +171,7 @@ def test_a_trusted_proxy_tells_who_came_to_it_and_that_it_was_by_https(
 
 
 def test_a_key_for_some_endpoints_passes_to_those_alone_whatever_its_caller_claims(
-    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+    door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, chat = issue(alice, "chat", permissions=Permissions(endpoints=Endpoints.CHAT))
     _, reader = issue(alice, "reader", permissions=Permissions(endpoints=Endpoints.READ))
@@ -200,7 +200,7 @@ def test_a_key_for_some_endpoints_passes_to_those_alone_whatever_its_caller_clai
 
 
 def test_nothing_but_v1_reaches_the_models(
-    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+    door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice)
     for path in ("/", "/metrics", "/v1/../metrics", "/v1/%2e%2e/metrics", "/auth/verify", "/v1x"):
@@ -209,7 +209,7 @@ def test_nothing_but_v1_reaches_the_models(
 
 
 def test_bodies_arrive_whole_one_after_the_other_on_one_connection(
-    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+    door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice)
     large = json.dumps(chat_body("exactly:{}", padding="x" * 3_000_000)).encode()
@@ -267,7 +267,7 @@ def _get(client: http.client.HTTPConnection, key: str, behaviour: str) -> None:
 
 
 def test_an_answer_reaches_the_caller_as_it_comes(
-    door: Door, fake: FakeUpstream, alice: User, issue: Issue
+    door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice)
     with closing(door.connect()) as client:
@@ -284,7 +284,7 @@ def test_an_answer_reaches_the_caller_as_it_comes(
 
 @pytest.mark.parametrize("behaviour", ["stall", "trickle"])
 def test_whoever_goes_away_leaves_no_call_behind(
-    door: Door, fake: FakeUpstream, alice: User, issue: Issue, behaviour: str
+    door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue, behaviour: str
 ) -> None:
     _, key = issue(alice)
     with closing(door.connect()) as client:
@@ -304,7 +304,7 @@ def test_envoy_tells_of_the_keys_limits_with_the_models_answer_too(
     assert reply.headers["x-ratelimit-remaining-requests"] == "9"
 
 
-def test_what_the_models_refuse_is_left_alone(door: Door, alice: User, issue: Issue) -> None:
+def test_what_the_models_refuse_is_left_alone(door: ProxyClient, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
     for status in (401, 403, 429, 500):
         reply = door.chat(key, f"status:{status}")

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from keyportal.asgi import Doors, application
+from keyportal.asgi import Router, application
 from keyportal.gateway.app import Gateway
 from keyportal.http.types import Message, Receive, Scope, Send
 from tests.support.asgi import Client, scope
@@ -24,7 +24,7 @@ class Room:
 def which_door(path: str) -> str:
     rooms = {name: Room() for name in ("gateway", "portal", "api", "reports")}
     gateway, *others = rooms.values()
-    doors = Doors(cast("Gateway", gateway), *others)
+    doors = Router(cast("Gateway", gateway), *others)
     client = Client()
     asyncio.run(doors(scope(path), client.receive, client.send))
     (entered,) = [name for name, room in rooms.items() if room.visits == [path]]
@@ -84,7 +84,7 @@ def test_everybody_else_goes_through_the_third(path: str) -> None:
 
 def test_a_websocket_is_closed() -> None:
     client = Client()
-    doors = Doors(cast("Gateway", Room()), Room(), Room(), Room())
+    doors = Router(cast("Gateway", Room()), Room(), Room(), Room())
     asyncio.run(doors({"type": "websocket", "path": "/v1/x"}, client.receive, client.send))
     assert client.messages == [{"type": "websocket.close"}]
 
@@ -101,7 +101,7 @@ def test_a_worker_starts_and_stops_without_a_database() -> None:
     async def send(message: Message) -> None:
         answered.append(message["type"])
 
-    asyncio.run(Doors(Gateway(), Room(), Room(), Room())({"type": "lifespan"}, receive, send))
+    asyncio.run(Router(Gateway(), Room(), Room(), Room())({"type": "lifespan"}, receive, send))
     assert answered == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
@@ -111,7 +111,7 @@ def test_an_unknown_address_of_the_gateway_needs_a_key_first() -> None:
     async def ask(path: str) -> Client:
         gateway, client = Gateway(), Client()
         await gateway.start()
-        await Doors(gateway, Room(), Room(), Room())(scope(path), client.receive, client.send)
+        await Router(gateway, Room(), Room(), Room())(scope(path), client.receive, client.send)
         await gateway.stop()
         return client
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keyportal.gateway.http_client import client as module
 from keyportal.gateway.http_client import connection
-from keyportal.gateway.http_client.client import Address, Client, Response, address_of
+from keyportal.gateway.http_client.client import Address, Client, Response, parse_base_url
 from keyportal.gateway.http_client.messages import (
     Body,
     Broken,
@@ -50,7 +50,7 @@ class Upstream:
     async def __aenter__(self) -> Address:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
-        return address_of(f"http://127.0.0.1:{port}/v1/")
+        return parse_base_url(f"http://127.0.0.1:{port}/v1/")
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
@@ -677,7 +677,7 @@ def test_a_name_that_leads_to_a_forbidden_address_is_refused(
 
         monkeypatch.setattr(client._loop, "getaddrinfo", getaddrinfo)
         with pytest.raises(Refused, match="forbidden"):
-            await post(client, address_of("http://models.example.com/v1"))
+            await post(client, parse_base_url("http://models.example.com/v1"))
 
     run(work())
 
@@ -692,7 +692,7 @@ def test_a_name_that_resolves_too_slowly_is_a_time_out(monkeypatch: pytest.Monke
 
         monkeypatch.setattr(client._loop, "getaddrinfo", getaddrinfo)
         with pytest.raises(Unreached):
-            await post(client, address_of("http://slow.example.com/v1"), connect_timeout=0.1)
+            await post(client, parse_base_url("http://slow.example.com/v1"), connect_timeout=0.1)
 
     run(work())
 
@@ -711,6 +711,6 @@ def test_a_name_that_resolves_too_slowly_is_a_time_out(monkeypatch: pytest.Monke
 def test_a_base_url_is_taken_apart(
     base_url: str, origin: Origin, path: str, authority: str | None
 ) -> None:
-    assert address_of(base_url) == Address(origin, path)
+    assert parse_base_url(base_url) == Address(origin, path)
     if authority:
         assert origin.authority == authority

@@ -11,7 +11,7 @@ from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import UpstreamFailed
 from keyportal.gateway.http_client.client import Client
 from keyportal.gateway.http_client.messages import Origin
-from keyportal.gateway.relay.relay import Asked, Relay, refuse_link_local
+from keyportal.gateway.relay.relay import Relay, RelayRequest, refuse_link_local
 
 PRIVATE, METADATA = "10.0.0.7", "169.254.169.254"
 
@@ -72,7 +72,7 @@ def ask(base_url: str) -> None:
     async def ask() -> None:
         relay = Relay()
         try:
-            asked = Asked(Endpoint("/chat/completions"), [], "req_1", b"application/json")
+            asked = RelayRequest(Endpoint("/chat/completions"), [], "req_1", b"application/json")
             await relay.ask(target, asked, b"{}")
         finally:
             relay.close()

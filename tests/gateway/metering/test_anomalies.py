@@ -18,7 +18,7 @@ from keyportal.gateway.calls import Call
 from keyportal.gateway.metering import anomalies as module
 from keyportal.gateway.metering import meter as metering
 from keyportal.gateway.metering.meter import Meter
-from keyportal.gateway.metering.retention import Cleaner
+from keyportal.gateway.metering.retention import RetentionJob
 from keyportal.gateway.metering.usage_sql import Use
 from keyportal.gateway.metering.writer import Writer
 from keyportal.http.addresses import network_of
@@ -484,10 +484,10 @@ def test_old_rows_go(workers: list[Meter], bob: User, issue: Issue, settings: Se
     look_from(workers[0], key, *addresses(4))
     days = timedelta(days=settings.CALL_DAYS)
     Look.objects.update(seen_at=timezone.now() - days + timedelta(minutes=1))
-    asyncio.run(Cleaner(workers[0]._writer).clean())
+    asyncio.run(RetentionJob(workers[0]._writer).clean())
     assert (Sighting.objects.count(), Alarm.objects.count(), Look.objects.count()) == (4, 1, 4)
     Sighting.objects.update(start=timezone.now() - timedelta(minutes=21))
     Alarm.objects.update(raised_at=timezone.now() - timedelta(days=1, seconds=1))
     Look.objects.update(seen_at=timezone.now() - days)
-    asyncio.run(Cleaner(workers[0]._writer).clean())
+    asyncio.run(RetentionJob(workers[0]._writer).clean())
     assert (Sighting.objects.count(), Alarm.objects.count(), Look.objects.count()) == (0, 0, 0)

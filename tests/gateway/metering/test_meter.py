@@ -21,7 +21,7 @@ from keyportal.gateway.calls import Call
 from keyportal.gateway.errors import InvalidKey
 from keyportal.gateway.metering import meter as module
 from keyportal.gateway.metering import usage_sql as writing
-from keyportal.gateway.metering.anomalies import Watch
+from keyportal.gateway.metering.anomalies import AnomalyDetector
 from keyportal.gateway.metering.meter import SLICE, Meter
 from keyportal.gateway.metering.usage_sql import Flush, Record, Use
 from keyportal.gateway.metering.writer import Writer
@@ -30,8 +30,8 @@ from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import User
 from keyportal.usage.models import LATENCY_COLUMNS, UsageDay, UsageHour, UsageMinute
 from keyportal.usage.models import Call as CallRow
-from tests.clock import leave_time
 from tests.support.calls import call_of, verdict_of
+from tests.support.clock import leave_time
 
 database = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -454,7 +454,7 @@ def test_flushes_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
         return {}
 
     monkeypatch.setattr(writing, "write", write)
-    monkeypatch.setattr(Watch, "look", lambda *_: None)
+    monkeypatch.setattr(AnomalyDetector, "look", lambda *_: None)
 
     async def use_twice() -> None:
         meter = Meter("worker", Writer())

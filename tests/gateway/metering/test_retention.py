@@ -12,7 +12,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from keyportal.gateway.metering import retention as module
-from keyportal.gateway.metering.retention import SLICE, Cleaner
+from keyportal.gateway.metering.retention import SLICE, RetentionJob
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.notifications.models import Reminder
 from keyportal.usage.models import (
@@ -40,7 +40,7 @@ def writer(db: None) -> Iterator[Writer]:
 
 
 def clean(writer: Writer) -> None:
-    asyncio.run(Cleaner(writer).clean())
+    asyncio.run(RetentionJob(writer).clean())
 
 
 def ago(**units: float) -> Any:
@@ -105,7 +105,7 @@ def test_many_go_a_slice_at_a_time(writer: Writer, monkeypatch: pytest.MonkeyPat
     slices: list[int] = []
     delete = module.delete
 
-    def count(rows: module.Ageing) -> int:
+    def count(rows: module.Retention) -> int:
         deleted = delete(rows)
         if rows.table == Call._meta.db_table:
             slices.append(deleted)
@@ -122,7 +122,7 @@ def test_a_slice_is_no_more_than_that_however_the_database_goes_about_it(
     """A plan that asks anew for the first few, for each row, must not get others each time."""
     monkeypatch.setattr(module, "SLICE", 100)
     Call.objects.bulk_create([call(started_at=ago(days=8)) for _ in range(250)])
-    (rows,) = (one for one in module.ageing() if one.table == Call._meta.db_table)
+    (rows,) = (one for one in module.retentions() if one.table == Call._meta.db_table)
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
         if settings.IS_POSTGRESQL:
             cursor.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
@@ -177,14 +177,14 @@ def test_a_database_that_is_away_ends_no_cleaner(
     async def wait_for_the_second_round() -> None:
         loop, is_again = asyncio.get_running_loop(), asyncio.Event()
 
-        def fail(rows: module.Ageing) -> int:
+        def fail(rows: module.Retention) -> int:
             if rows.table in tried:
                 loop.call_soon_threadsafe(is_again.set)
             tried.append(rows.table)
             raise OperationalError("The database is away.")
 
         monkeypatch.setattr(module, "delete", fail)
-        running = asyncio.create_task(Cleaner(writer).clean_forever())
+        running = asyncio.create_task(RetentionJob(writer).clean_forever())
         await asyncio.wait_for(is_again.wait(), 10)
         running.cancel()
 

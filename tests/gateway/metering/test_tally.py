@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyportal.gateway.metering.tally import BYTES_A_TOKEN, TAIL, Tally
+from keyportal.gateway.metering.tally import BYTES_A_TOKEN, TAIL, TokenCounter
 from keyportal.gateway.relay.answer import BufferedBody
 from keyportal.gateway.relay.sse import WholeEvents
 from tests.support import factories
@@ -17,17 +17,17 @@ from tests.support.factories import CACHED, COMPLETION, PROMPT
 ALL = (PROMPT, COMPLETION, CACHED)
 
 
-def asked(*, does_generate: bool = True, is_usage_hidden: bool = False) -> Tally:
-    tally = Tally()
+def asked(*, does_generate: bool = True, is_usage_hidden: bool = False) -> TokenCounter:
+    tally = TokenCounter()
     tally.asks(400, does_generate=does_generate, is_usage_hidden=is_usage_hidden)
     return tally
 
 
-def counted(tally: Tally) -> tuple[int, int, int]:
+def counted(tally: TokenCounter) -> tuple[int, int, int]:
     return tally.prompt, tally.completion, tally.cached
 
 
-def whole(body: bytes, size: int = 1_000_000) -> Tally:
+def whole(body: bytes, size: int = 1_000_000) -> TokenCounter:
     """A tally that has seen `body` pass in pieces of `size`, unchanged."""
     tally = asked()
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
@@ -36,7 +36,7 @@ def whole(body: bytes, size: int = 1_000_000) -> Tally:
     return tally
 
 
-def streamed(events: list[bytes], *, is_usage_hidden: bool = False) -> tuple[Tally, bytes]:
+def streamed(events: list[bytes], *, is_usage_hidden: bool = False) -> tuple[TokenCounter, bytes]:
     tally = asked(is_usage_hidden=is_usage_hidden)
     passed = b"".join(map(tally.events, events))
     tally.close(is_served=True)

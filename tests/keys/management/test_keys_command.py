@@ -15,7 +15,7 @@ from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import keystring
 from keyportal.keys.management.commands.keys import Command
-from keyportal.keys.models import ApiKey, Preset, Secret
+from keyportal.keys.models import ApiKey, KeyTemplate, Secret
 from keyportal.keys.rotation import live_secrets
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
@@ -274,14 +274,16 @@ def test_a_name_that_is_taken_is_refused(keys: Keys, bob: User, issue: Issue) ->
 
 
 @pytest.fixture
-def preset(team: Team) -> Preset:
-    preset = Preset(team=team, name="CI job", lifetime_days=30)
+def preset(team: Team) -> KeyTemplate:
+    preset = KeyTemplate(team=team, name="CI job", lifetime_days=30)
     preset.permissions = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
     preset.save()
     return preset
 
 
-def test_a_template_says_what_the_options_do_not(keys: Keys, bob: User, preset: Preset) -> None:
+def test_a_template_says_what_the_options_do_not(
+    keys: Keys, bob: User, preset: KeyTemplate
+) -> None:
     before = timezone.now()
     assert keys(*NEW, "--template", "CI job").code == 0
     key = ApiKey.objects.get()
@@ -290,7 +292,7 @@ def test_a_template_says_what_the_options_do_not(keys: Keys, bob: User, preset: 
     assert before <= key.expires_at - timedelta(days=30) <= timezone.now()
 
 
-def test_an_option_counts_more_than_a_template(keys: Keys, bob: User, preset: Preset) -> None:
+def test_an_option_counts_more_than_a_template(keys: Keys, bob: User, preset: KeyTemplate) -> None:
     more = ("--models", "public/large", "--networks", "198.51.100.7", "--expires", "never")
     assert keys(*NEW, "--template", "CI job", *more).code == 0
     key = ApiKey.objects.get()
@@ -298,7 +300,9 @@ def test_an_option_counts_more_than_a_template(keys: Keys, bob: User, preset: Pr
     assert (key.permissions, key.expires_at) == (expected, None)
 
 
-def test_a_template_makes_no_key_beyond_the_policy(keys: Keys, bob: User, preset: Preset) -> None:
+def test_a_template_makes_no_key_beyond_the_policy(
+    keys: Keys, bob: User, preset: KeyTemplate
+) -> None:
     Team.objects.update(policy=Policy(models=("team/*",), longest_days=60))
     refused = keys(*NEW, "--template", "CI job")
     require_refused(refused, "may call: team/*.")
@@ -306,9 +310,9 @@ def test_a_template_makes_no_key_beyond_the_policy(keys: Keys, bob: User, preset
 
 
 def test_a_template_of_another_team_is_none(
-    keys: Keys, bob: User, preset: Preset, other_team: Team
+    keys: Keys, bob: User, preset: KeyTemplate, other_team: Team
 ) -> None:
-    Preset.objects.update(team=other_team)
+    KeyTemplate.objects.update(team=other_team)
     require_refused(keys(*NEW, "--template", "CI job"), f"{SLUG} has no template named CI job.")
 
 

@@ -11,7 +11,7 @@ from keyportal.keys.changes import Changes, change, hand_over
 from keyportal.keys.exceptions import PolicyBroken
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
-from keyportal.keys.rules.policy import breaches, widest
+from keyportal.keys.rules.policy import violations, widest_permissions
 from keyportal.teams.models import Role, Team, User
 from keyportal.teams.policy import NO_POLICY, Policy
 
@@ -35,8 +35,8 @@ def days(number: float) -> object:
 
 
 def test_without_a_policy_nothing_breaks_it(team: Team, bob: User) -> None:
-    assert breaches(NO_POLICY, key_of(team, bob)) == []
-    assert widest(NO_POLICY) == Permissions()
+    assert violations(NO_POLICY, key_of(team, bob)) == []
+    assert widest_permissions(NO_POLICY) == Permissions()
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_each_rule_tells_what_it_asks(
     if isinstance(number := values.get("expires_at"), int):
         values = {"expires_at": days(number)}
     policy = Policy(**rules)  # type: ignore[arg-type]  # one rule each
-    assert breaches(policy, key_of(team, bob, **values)) == [told]
+    assert violations(policy, key_of(team, bob, **values)) == [told]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_keeps_the_rule_is_no_breach(
     if "expires_at" in values:
         values = {"expires_at": days(values["expires_at"])}  # type: ignore[arg-type]  # a number
     policy = Policy(**rules)  # type: ignore[arg-type]  # one rule each
-    assert breaches(policy, key_of(team, bob, **values)) == []
+    assert violations(policy, key_of(team, bob, **values)) == []
 
 
 def test_all_that_is_broken_is_told_at_once(team: Team, bob: User) -> None:
@@ -189,7 +189,7 @@ def test_what_is_not_touched_may_stay(old_key: ApiKey, bob: User) -> None:
     change(old_key, Changes(expires_at=days(80)), actor=bob)  # type: ignore[arg-type]  # a datetime
     old_key.refresh_from_db()
     assert (old_key.name, old_key.description) == ("ci-test", "Nightly.")
-    assert len(breaches(old_key.team.policy, old_key)) == 2
+    assert len(violations(old_key.team.policy, old_key)) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from django.utils import timezone
 
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
-from keyportal.keys.rules.policy import breaches
-from keyportal.keys.rules.violations import breaking
+from keyportal.keys.rules.policy import violations
+from keyportal.keys.rules.violations import violating
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import NO_POLICY, Policy
 
@@ -48,9 +48,9 @@ def keys(team: Team, bob: User) -> list[ApiKey]:
 def test_both_ways_of_judging_agree(team: Team, keys: list[ApiKey]) -> None:
     every = ApiKey.objects.of(team)
     for policy in POLICIES:
-        found = set(every.filter(breaking(policy, every)).values_list("name", flat=True))
-        assert found == {key.name for key in keys if breaches(policy, key)}, policy
-    assert not every.filter(breaking(NO_POLICY, every)).exists()
+        found = set(every.filter(violating(policy, every)).values_list("name", flat=True))
+        assert found == {key.name for key in keys if violations(policy, key)}, policy
+    assert not every.filter(violating(NO_POLICY, every)).exists()
 
 
 def test_only_the_keys_that_were_asked_of_are_found(
@@ -59,5 +59,5 @@ def test_only_the_keys_that_were_asked_of_are_found(
     issue(alice, "of-alice")
     issue(bob, "of-bob")
     bobs = ApiKey.objects.filter(owner=bob)
-    found = bobs.filter(breaking(Policy(models=("public/*",)), bobs))
+    found = bobs.filter(violating(Policy(models=("public/*",)), bobs))
     assert [key.name for key in found] == ["of-bob"]

@@ -10,7 +10,7 @@ from django.utils import timezone
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.exceptions import PolicyBroken
 from keyportal.keys.forms.create import CreateForm
-from keyportal.keys.models import ApiKey, Preset
+from keyportal.keys.models import ApiKey, KeyTemplate
 from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
@@ -25,8 +25,8 @@ Issue = Callable[..., tuple[ApiKey, str]]
 
 
 @pytest.fixture
-def preset(team: Team) -> Preset:
-    return Preset.objects.create(
+def preset(team: Team) -> KeyTemplate:
+    return KeyTemplate.objects.create(
         team=team,
         name="CI job",
         endpoints=Endpoints.CHAT,
@@ -89,7 +89,7 @@ def test_the_form_is_as_short_as_it_was(sign_in: SignIn, bob: User, team: Team) 
 
 
 def test_a_template_gives_permissions_and_lifetime(
-    sign_in: SignIn, bob: User, preset: Preset
+    sign_in: SignIn, bob: User, preset: KeyTemplate
 ) -> None:
     client = sign_in(bob)
     assert "CI job</option>" in client.get(CREATE).content.decode()
@@ -101,7 +101,7 @@ def test_a_template_gives_permissions_and_lifetime(
 
 
 def test_what_is_typed_counts_more_than_the_template(
-    sign_in: SignIn, bob: User, preset: Preset
+    sign_in: SignIn, bob: User, preset: KeyTemplate
 ) -> None:
     sent = {"name": "nightly", "preset": str(preset.pk), "lifetime": "7", "models": "public/large"}
     sign_in(bob).post(CREATE, sent)
@@ -112,7 +112,7 @@ def test_what_is_typed_counts_more_than_the_template(
 
 
 def test_a_star_that_is_typed_counts_more_than_the_models_of_the_template(
-    sign_in: SignIn, bob: User, preset: Preset
+    sign_in: SignIn, bob: User, preset: KeyTemplate
 ) -> None:
     sent = {"name": "nightly", "preset": str(preset.pk), "lifetime": "7", "models": " * "}
     sign_in(bob).post(CREATE, sent)
@@ -120,9 +120,9 @@ def test_a_star_that_is_typed_counts_more_than_the_models_of_the_template(
 
 
 def test_another_teams_template_can_not_be_chosen(
-    sign_in: SignIn, bob: User, other_team: Team, preset: Preset
+    sign_in: SignIn, bob: User, other_team: Team, preset: KeyTemplate
 ) -> None:
-    theirs = Preset.objects.create(team=other_team, name="theirs-alone")
+    theirs = KeyTemplate.objects.create(team=other_team, name="theirs-alone")
     client = sign_in(bob)
     assert "theirs-alone" not in client.get(CREATE).content.decode()
     for number in (str(theirs.pk), "99999", "x"):
@@ -133,7 +133,7 @@ def test_another_teams_template_can_not_be_chosen(
 
 
 def test_a_template_that_the_policy_now_forbids_says_so_itself(
-    sign_in: SignIn, bob: User, preset: Preset
+    sign_in: SignIn, bob: User, preset: KeyTemplate
 ) -> None:
     Team.objects.update(policy=Policy(longest_days=7, models=("secret/*",)))
     response = sign_in(bob).post(CREATE, {"name": "nightly", "preset": str(preset.pk)})

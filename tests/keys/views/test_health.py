@@ -12,7 +12,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from keyportal.audit.models import Tombstone
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.health import ACTS, MENDING, Finding
+from keyportal.keys.health import ACTIONS, FIXES, Finding
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.keys.views.health import health
@@ -106,7 +106,7 @@ def test_a_key_that_is_refused_anyway_is_not_idle(team: Team, good: ApiKey) -> N
 
 @pytest.mark.parametrize("finding", Finding)
 def test_each_finding_has_acts_that_there_are(finding: Finding, team: Team, good: ApiKey) -> None:
-    acts = ACTS.get(finding, tuple(MENDING.values()))
+    acts = ACTIONS.get(finding, tuple(FIXES.values()))
     assert acts
     for act in acts:
         address = f"/teams/{team.slug}/keys/{good.public_id}/{act.path}"

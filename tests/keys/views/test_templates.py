@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.models import Preset, keep, locked_preset
+from keyportal.keys.models import KeyTemplate, lock_template, save_template
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
@@ -25,14 +25,14 @@ def typed(name: str = "CI job", **more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def preset(team: Team) -> Preset:
-    return Preset.objects.create(
+def preset(team: Team) -> KeyTemplate:
+    return KeyTemplate.objects.create(
         team=team, name="CI job", endpoints=Endpoints.CHAT, allowed_models=["public/*"]
     )
 
 
 @pytest.fixture
-def paths(preset: Preset) -> list[str]:
+def paths(preset: KeyTemplate) -> list[str]:
     one = f"{TEMPLATES}{preset.pk}/"
     return [TEMPLATES, CREATE, f"{one}change/", f"{one}delete/"]
 
@@ -48,7 +48,7 @@ def test_admin_makes_one(sign_in: SignIn, ada: User, team: Team) -> None:
     text = response.content.decode()
     assert "The template &lt;b&gt;CI is made." in text
     assert "30 days" in text
-    preset = Preset.objects.get()
+    preset = KeyTemplate.objects.get()
     assert preset.permissions == Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
     assert (preset.team, preset.lifetime_days) == (team, 30)
     event = AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED)
@@ -59,7 +59,7 @@ def test_admin_makes_one(sign_in: SignIn, ada: User, team: Team) -> None:
     assert (event.actor, event.address) == ("ada", "127.0.0.1")
 
 
-def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, preset: Preset) -> None:
+def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, preset: KeyTemplate) -> None:
     path = f"{TEMPLATES}{preset.pk}/change/"
     client = sign_in(ada)
     assert 'value="CI job"' in client.get(path).content.decode()
@@ -73,14 +73,14 @@ def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, preset: Prese
     assert AuditEvent.objects.filter(action=Action.TEAM_CHANGED).count() == 1
 
 
-def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, preset: Preset) -> None:
+def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, preset: KeyTemplate) -> None:
     path = f"{TEMPLATES}{preset.pk}/delete/"
     client = sign_in(ada)
     assert "is no longer offered" in client.get(path).content.decode()
-    assert Preset.objects.exists()
+    assert KeyTemplate.objects.exists()
     response = client.post(path, follow=True)
     assert "The template CI job is deleted." in response.content.decode()
-    assert not Preset.objects.exists()
+    assert not KeyTemplate.objects.exists()
     assert AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED).target == (
         "Template CI job: deleted"
     )
@@ -88,9 +88,9 @@ def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, preset: Prese
 
 
 def test_a_name_is_there_once_in_a_team(
-    sign_in: SignIn, ada: User, other_team: Team, preset: Preset
+    sign_in: SignIn, ada: User, other_team: Team, preset: KeyTemplate
 ) -> None:
-    Preset.objects.create(team=other_team, name="theirs")
+    KeyTemplate.objects.create(team=other_team, name="theirs")
     client = sign_in(ada)
     response = client.post(CREATE, typed("CI job"))
     assert response.status_code == 422
@@ -124,11 +124,11 @@ def test_what_makes_no_sense_or_breaks_the_policy_is_told_beside_its_field(
     response = sign_in(ada).post(CREATE, asked)
     assert response.status_code == 422
     assert list(response.context["form"].errors) == [field]
-    assert not Preset.objects.exists()
+    assert not KeyTemplate.objects.exists()
 
 
 def test_a_template_from_before_a_policy_is_marked(
-    sign_in: SignIn, ada: User, preset: Preset
+    sign_in: SignIn, ada: User, preset: KeyTemplate
 ) -> None:
     client = sign_in(ada)
     assert "Breaks the policy" not in client.get(TEMPLATES).content.decode()
@@ -138,40 +138,40 @@ def test_a_template_from_before_a_policy_is_marked(
 
 def test_what_a_template_leaves_open_is_what_the_policy_allows(team: Team) -> None:
     policy = Policy(models=("public/*",), endpoints=("embeddings",))
-    preset = Preset(team=team, name="open", networks=["192.0.2.0/24"])
+    preset = KeyTemplate(team=team, name="open", networks=["192.0.2.0/24"])
     expected = Permissions(("public/*",), Endpoints.EMBEDDINGS, ("192.0.2.0/24",))
     assert preset.permissions_within(policy) == expected
     assert preset.breaches(policy) == []
 
 
 def test_one_that_was_deleted_meanwhile_is_not_made_again(
-    sign_in: SignIn, ada: User, preset: Preset
+    sign_in: SignIn, ada: User, preset: KeyTemplate
 ) -> None:
-    opened = Preset.objects.get()
+    opened = KeyTemplate.objects.get()
     preset.delete()
-    with pytest.raises(Preset.DoesNotExist):
-        keep(opened, actor=ada)
-    assert not Preset.objects.exists()
+    with pytest.raises(KeyTemplate.DoesNotExist):
+        save_template(opened, actor=ada)
+    assert not KeyTemplate.objects.exists()
 
 
 def test_one_that_is_deleted_while_its_form_is_on_its_way_is_told(
-    sign_in: SignIn, ada: User, preset: Preset, monkeypatch: pytest.MonkeyPatch
+    sign_in: SignIn, ada: User, preset: KeyTemplate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def locked_later(found: Preset) -> AbstractContextManager[Preset]:
-        Preset.objects.all().delete()
-        return locked_preset(found)
+    def locked_later(found: KeyTemplate) -> AbstractContextManager[KeyTemplate]:
+        KeyTemplate.objects.all().delete()
+        return lock_template(found)
 
-    monkeypatch.setattr("keyportal.keys.views.templates.locked_preset", locked_later)
+    monkeypatch.setattr("keyportal.keys.views.templates.lock_template", locked_later)
     answer = sign_in(ada).post(f"{TEMPLATES}{preset.pk}/change/", typed("nightly"))
     assert answer.status_code == 404
-    assert not Preset.objects.exists()
+    assert not KeyTemplate.objects.exists()
 
 
 def test_members_are_refused_with_the_reason(sign_in: SignIn, bob: User, paths: list[str]) -> None:
     for path in paths:
         for response in (sign_in(bob).get(path), sign_in(bob).post(path, typed("mine"))):
             assert response.status_code in {403, 405}
-    assert [preset.name for preset in Preset.objects.all()] == ["CI job"]
+    assert [preset.name for preset in KeyTemplate.objects.all()] == ["CI job"]
 
 
 def test_outsiders_get_404(sign_in: SignIn, charlie: User, paths: list[str]) -> None:
@@ -180,7 +180,7 @@ def test_outsiders_get_404(sign_in: SignIn, charlie: User, paths: list[str]) -> 
 
 
 def test_another_teams_template_is_not_found_under_ones_own(
-    sign_in: SignIn, charlie: User, other_team: Team, preset: Preset
+    sign_in: SignIn, charlie: User, other_team: Team, preset: KeyTemplate
 ) -> None:
     client = sign_in(charlie)
     for act in ("change", "delete"):

@@ -8,7 +8,7 @@ from keyportal.usage.models import LATENCY_BOUNDS_MS, LATENCY_COLUMNS
 from keyportal.usage.reports.charts import duration
 from keyportal.usage.reports.csv_export import as_text
 from keyportal.usage.reports.periods import RANGES, Step, custom
-from keyportal.usage.reports.totals import Figures, percentile, total
+from keyportal.usage.reports.totals import Totals, percentile, total
 
 NOW = datetime(2026, 11, 24, 13, 44, 45, 123, tzinfo=UTC)
 
@@ -42,14 +42,14 @@ def test_every_bucket_but_the_last_has_a_bound() -> None:
 
 
 def test_figures_are_added_and_taken_away() -> None:
-    one = Figures.read([4, 1, 10, 20, 5, 2, *range(12)])
-    two = Figures.read([1, 0, 1, 2, 0, 0])
+    one = Totals.read([4, 1, 10, 20, 5, 2, *range(12)])
+    two = Totals.read([1, 0, 1, 2, 0, 0])
     assert total([one, two]).requests == 5
     assert total([one, two]).latencies == [*range(12)]
     left = total([one, two]).without([two])
     assert (left.requests, left.failures, left.latencies) == (4, 1, one.latencies)
     assert one.failure_percent == 25
-    assert Figures().failure_percent == 0
+    assert Totals().failure_percent == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
-from keyportal.keys.exceptions import KeyRefused
+from keyportal.keys.exceptions import KeyActionError
 from keyportal.keys.rules.permissions import Endpoints, Permissions, read_networks, read_patterns
 from keyportal.teams.management.operator import (
     OperatorCommand,
@@ -68,6 +68,6 @@ class Command(OperatorCommand):
                 ),
                 expires_at=None if options["no_expiry"] else timezone.now() + timedelta(days=days),
             )
-        except KeyRefused as error:
+        except KeyActionError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(key_string.text)

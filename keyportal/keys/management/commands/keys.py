@@ -7,7 +7,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.keys.exceptions import KeyRefused
+from keyportal.keys.exceptions import KeyActionError
 from keyportal.keys.keystring import redact
 from keyportal.keys.management.subcommands import ACTS, Outcome, no_such
 from keyportal.keys.models import ApiKey
@@ -54,7 +54,7 @@ class Command(OperatorCommand):
     def _do(self, options: dict[str, Any]) -> Outcome:
         try:
             return ACTS[options["act"]].do(options)
-        except KeyRefused as refusal:
+        except KeyActionError as refusal:
             raise CommandError(str(refusal)) from refusal
         except ApiKey.DoesNotExist:
             raise no_such(options["public_id"]) from None

@@ -8,7 +8,7 @@ from keyportal.keys.rules.permissions import Endpoints
 from keyportal.keys.rules.policy import set_policy
 from keyportal.keys.rules.validators import split_words
 from keyportal.teams.management.operator import OperatorCommand, team_named
-from keyportal.teams.models import locked_rules
+from keyportal.teams.models import lock_team
 from keyportal.teams.policy import Policy
 
 NONE = "none"
@@ -35,7 +35,7 @@ class Command(OperatorCommand):
         given = {name: options[name] for name in Policy._fields if options[name] is not None}
         if not given:
             raise CommandError("Nothing to change: give a rule, such as --longest-days 90.")
-        with locked_rules(named) as team:
+        with lock_team(named) as team:
             # The rules that stay are those of this moment: an admin may be changing them.
             form = PolicyForm(_typed(team.policy) | _typed_by_operator(given), policy=team.policy)
             if not form.is_valid():

@@ -11,7 +11,7 @@ from keyportal.teams.management.operator import (
     team_named,
     with_given_limits,
 )
-from keyportal.teams.models import Team, locked_rules
+from keyportal.teams.models import Team, lock_team
 from keyportal.teams.signals import team_changed
 
 FIELDS = ("name", "key_limit", "is_active")
@@ -42,7 +42,7 @@ class Command(OperatorCommand):
             raise CommandError(
                 "Nothing to change: give --name, --key-limit, --[no-]active or a limit."
             )
-        with locked_rules(named) as team:
+        with lock_team(named) as team:
             former = copy(team)
             if has_limits:
                 # Those that stay are those of this moment: another operator may be setting them.
