@@ -43,5 +43,5 @@ urlpatterns = [
 
 handler400 = api.refused
 handler500 = api.failed
-handler403 = teams.refused
+handler403 = teams.permission_denied
 handler404 = teams.not_found

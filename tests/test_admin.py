@@ -193,7 +193,7 @@ def test_a_changed_key_is_audited_with_what_was_before(
     key.refresh_from_db()
     assert (key.name, key.owner, key.allowed_models) == ("ci", alice, [model.name])
     assert key.is_managed
-    row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
+    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_CHANGED)
     assert row.target == (
         f"test-key ({key.public_id}): Name: test-key → ci, Owner: bob → alice, "
         f"Models: all → {model.name}"
@@ -220,7 +220,7 @@ def test_disabling_a_key_is_audited(operator: Client, team: Team, bob: User, iss
     assert key.disabled_at is not None
     assert key.disabled_by == ApiKey.DisabledBy.ADMIN
     assert key.is_managed  # Its owner doesn't undo what an operator did.
-    row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
+    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_CHANGED)
     assert row.target.endswith(": Disabled: none → 2026-01-02 03:04 UTC")
 
 
@@ -290,7 +290,7 @@ def test_deleting_a_key_revokes_it(
     operator.post(change_url(key, "delete"), {"post": "yes"}, REMOTE_ADDR="192.0.2.1")
     assert not ApiKey.objects.exists()
     assert Tombstone.objects.get().deleted_by_id == root.pk
-    row = AuditEvent.objects.of(team).get(action=Action.KEY_DELETED)
+    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_DELETED)
     assert (row.actor, row.address) == ("root", "192.0.2.1")
 
 
@@ -306,7 +306,7 @@ def test_deleting_many_keys_revokes_each(
     operator.post("/admin/keys/apikey/", data)
     assert ApiKey.objects.get() == keys[2]
     assert Tombstone.objects.count() == 2
-    assert AuditEvent.objects.of(team).filter(action=Action.KEY_DELETED).count() == 2
+    assert AuditEvent.objects.for_team(team).filter(action=Action.KEY_DELETED).count() == 2
 
 
 @pytest.mark.parametrize("keeper", ["team", "bob"])
@@ -351,7 +351,7 @@ def test_an_operator_limits_a_key_and_with_it_the_owner(
     key.refresh_from_db()
     assert key.limits == Limits(requests_per_minute=60)
     assert key.is_managed
-    row = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
+    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_CHANGED)
     told = "Requests per minute: none → 60, Tokens per day: 5 → none"
     assert row.target == f"test-key ({key.public_id}): {told}"
 
@@ -437,7 +437,7 @@ def test_changes_of_a_team_are_audited(operator: Client, root: User, team: Team)
     page = operator.get(change_url(team))
     typed = {"limits_tokens_per_day": "4", "key_limits_requests_per_day": "3", "key_limit": "7"}
     assert operator.post(change_url(team), sent(page, **typed)).status_code == 302
-    rows = AuditEvent.objects.of(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
+    rows = AuditEvent.objects.for_team(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
     assert {(row.actor, row.address) for row in rows} == {(root.get_username(), "127.0.0.1")}
     assert [row.target for row in rows] == [
         "Team: Key limit: 20 → 7",
@@ -456,7 +456,7 @@ def test_a_page_from_before_a_report_does_not_enable_the_leaked_key(
     require_conflict(operator.post(change_url(key), sent(page, name="ci")), "disabled at")
     key.refresh_from_db()
     assert (key.name, key.disabled_by) == ("test-key", "leak")
-    assert not AuditEvent.objects.of(team).filter(action=Action.KEY_CHANGED).exists()
+    assert not AuditEvent.objects.for_team(team).filter(action=Action.KEY_CHANGED).exists()
     cleared = sent(operator.get(change_url(key)), disabled_at_0="", disabled_at_1="")
     assert operator.post(change_url(key), cleared).status_code == 302
     assert ApiKey.objects.get().disabled_at is None
@@ -495,12 +495,12 @@ def test_an_operator_takes_a_key_over_and_gives_it_back(
         assert operator.post(change_url(key), form).status_code == 302
         key.refresh_from_db()
         assert key.is_managed is is_managed
-        row = AuditEvent.objects.of(team).latest("pk")
+        row = AuditEvent.objects.for_team(team).latest("pk")
         assert (row.action, row.actor, row.target) == (action, "root", str(key))
     # In one go: disabled, and left to its owner.
     disabled = {"disabled_at_0": "2026-01-02", "disabled_at_1": "03:04:05", "is_managed": "on"}
     assert operator.post(change_url(key), key_form(key, **disabled)).status_code == 302
-    assert AuditEvent.objects.of(team).doing(Action.KEY_MANAGED).count() == 2
+    assert AuditEvent.objects.for_team(team).with_action(Action.KEY_MANAGED).count() == 2
 
 
 def test_a_page_that_is_saved_as_it_was_shown_changes_nothing(
@@ -666,7 +666,7 @@ def test_a_management_key_is_seen_and_deleted_and_never_changed(
     data = {"action": "delete_selected", "_selected_action": [one.pk for one in keys]}
     operator.post("/admin/api/managementkey/", {**data, "post": "yes"})
     assert not ManagementKey.objects.exists()
-    assert AuditEvent.objects.doing(Action.MANAGEMENT_KEY_DELETED).count() == 3
+    assert AuditEvent.objects.with_action(Action.MANAGEMENT_KEY_DELETED).count() == 3
 
 
 def test_history_is_for_reading(operator: Client, team: Team) -> None:

@@ -15,7 +15,7 @@ TARGET_LENGTH = 200
 VIA_LENGTH = 100
 
 
-class Keyed(Protocol):
+class HasPublicId(Protocol):
     """A key, of which this app knows no more than its public id and how it is shown."""
 
     public_id: str
@@ -25,7 +25,7 @@ _via: ContextVar[str] = ContextVar("via", default="")
 
 
 @contextmanager
-def acting_through(what: str) -> Iterator[None]:
+def acting_via(what: str) -> Iterator[None]:
     """Rows that are written meanwhile say that their actor acted through this, such as a
     management key: whatever writes them need not know, and can't forget."""
     token = _via.set(what[:VIA_LENGTH])
@@ -42,7 +42,7 @@ class Action(models.TextChoices):
     SIGN_IN_FAILED = "user:sign-in-failed", "Sign-in failed"
     KEY_CREATED = "key:created", "Key created"
     KEY_DELETED = "key:deleted", "Key deleted"
-    KEY_REFUSED = "key:refused-by-limit", "Key refused: limit reached"
+    KEY_REFUSED_BY_LIMIT = "key:refused-by-limit", "Key refused: limit reached"
     KEY_CHANGED = "key:changed", "Key changed"
     KEY_DISABLED = "key:disabled", "Key disabled"
     KEY_ENABLED = "key:enabled", "Key enabled"
@@ -50,12 +50,12 @@ class Action(models.TextChoices):
     KEY_UNMANAGED = "key:unmanaged", "Key no longer managed by an admin"
     KEY_HANDED_OVER = "key:handed-over", "Key handed over"
     KEY_ROTATED = "key:rotated", "Key rotated"
-    KEY_OLD_ENDED = "key:old-secret-ended", "Old secret ended"
+    KEY_OLD_SECRET_ENDED = "key:old-secret-ended", "Old secret ended"
     KEY_REMINDED = "key:expiry-reminded", "Reminded of expiry"
     KEY_REPORTED = "key:reported-leaked", "Key reported as leaked"
-    KEY_SPREAD = "key:used-from-many-networks", "Key used from many networks"
-    KEY_GUESSED = "key:refused-often", "Key refused many times"
-    KEY_HAUNTED = "key:used-after-deletion", "Key used after its deletion"
+    KEY_MANY_NETWORKS = "key:used-from-many-networks", "Key used from many networks"
+    KEY_REFUSED_OFTEN = "key:refused-often", "Key refused many times"
+    KEY_USED_AFTER_DELETION = "key:used-after-deletion", "Key used after its deletion"
     MANAGEMENT_KEY_CREATED = "management-key:created", "Management key created"
     MANAGEMENT_KEY_DELETED = "management-key:deleted", "Management key deleted"
     TEAM_CHANGED = "team:changed", "Team changed"
@@ -67,15 +67,15 @@ class AppendOnlyError(TypeError):
 
 
 class AuditQuerySet(models.QuerySet["AuditEvent"]):
-    def of(self, team: Team) -> Self:
+    def for_team(self, team: Team) -> Self:
         """Newest first; the id decides between rows of one instant."""
         return self.filter(team_slug=team.slug).order_by("-created_at", "-id")
 
-    def about(self, public_id: str) -> Self:
+    def for_key(self, public_id: str) -> Self:
         """The history of one key, among these."""
         return self.filter(public_id=public_id)
 
-    def doing(self, action: str) -> Self:
+    def with_action(self, action: str) -> Self:
         """Only rows of this action; all of them for an empty one."""
         return self.filter(action=action) if action else self
 
@@ -84,7 +84,7 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         action: Action,
         *,
         target: str = "",
-        key: Keyed | None = None,
+        key: HasPublicId | None = None,
         actor: User | None = None,
         team: Team | None = None,
         address: str | None = None,
@@ -117,7 +117,7 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         """
         target = target or str(who["key"])
         room = TARGET_LENGTH - len(f"{target}: ")
-        for told in _filled(changes, room):
+        for told in _joined(changes, room):
             self.record(action, target=f"{target}: {told}", **who)
 
     def update(self, **kwargs: Any) -> NoReturn:
@@ -127,7 +127,7 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         raise AppendOnlyError("Audit rows are never deleted.")
 
 
-def _filled(changes: Iterable[str], room: int) -> Iterator[str]:
+def _joined(changes: Iterable[str], room: int) -> Iterator[str]:
     """The changes, divided by commas, in texts of at most `room` characters."""
     told = ""
     for change in changes:
@@ -182,7 +182,11 @@ class AuditEvent(models.Model):
     @property
     def is_observed(self) -> bool:
         """What the gateway saw by itself; nobody did it here."""
-        return self.action in {Action.KEY_SPREAD, Action.KEY_GUESSED, Action.KEY_HAUNTED}
+        return self.action in {
+            Action.KEY_MANY_NETWORKS,
+            Action.KEY_REFUSED_OFTEN,
+            Action.KEY_USED_AFTER_DELETION,
+        }
 
     @property
     def deleted_key(self) -> str:

@@ -10,7 +10,7 @@ from keyportal.audit.key_names import user_names
 from keyportal.audit.models import Tombstone
 from keyportal.teams.models import Team
 
-WATCHED_FOR = timedelta(minutes=1)
+REFRESH_PERIOD = timedelta(minutes=1)
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Receipt:
     ended: int
 
     @classmethod
-    def of(cls, team: Team, public_id: str) -> Self | None:
+    def for_key(cls, team: Team, public_id: str) -> Self | None:
         found = [*Tombstone.objects.filter(team_slug=team.slug, public_id=public_id)]
         # Secrets that a rotation ended don't make their key a deleted one.
         if not (final := [stone for stone in found if not stone.is_rotated]):
@@ -50,7 +50,7 @@ class Receipt:
     @property
     def is_fresh(self) -> bool:
         """Whether more is still to be expected: the last calls are ending, programs try again."""
-        return timezone.now() - self.deleted_at < WATCHED_FOR
+        return timezone.now() - self.deleted_at < REFRESH_PERIOD
 
 
 def _name(user_id: int | None) -> str:

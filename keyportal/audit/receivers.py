@@ -18,8 +18,8 @@ from keyportal.teams.models import Team, User
 from keyportal.teams.signals import sign_in_refused, team_changed
 
 UNKNOWN_USER = "unknown user"
-TOO_MANY = ": too many attempts"
-LIMITS = {"limits": "Limits of the team", "key_limits": "Limits of new keys"}
+TOO_MANY_ATTEMPTS = ": too many attempts"
+LIMIT_FIELDS = {"limits": "Limits of the team", "key_limits": "Limits of new keys"}
 
 
 @receiver(user_logged_in)
@@ -32,34 +32,34 @@ def record_failed_sign_in(
     credentials: dict[str, Any], request: HttpRequest | None = None, **_: object
 ) -> None:
     """Whoever failed is not known to be the user, so the row names a target and no actor."""
-    _record(Action.SIGN_IN_FAILED, request, _meant_by(credentials))
+    _record(Action.SIGN_IN_FAILED, request, _user_for(credentials))
 
 
 @receiver(sign_in_refused)
 def record_refused_sign_in(credentials: dict[str, Any], request: HttpRequest, **_: object) -> None:
     """One row a minute for each user and network: a flood of guesses must not fill the table."""
-    user, client = _meant_by(credentials), client_of(request.META.get("REMOTE_ADDR"))
+    user, client = _user_for(credentials), client_of(request.META.get("REMOTE_ADDR"))
     if cache.add(f"sign-in-refused:{user.pk if user else ''}:{client}", True, timeout=60):
-        _record(Action.SIGN_IN_FAILED, request, user, note=TOO_MANY)
+        _record(Action.SIGN_IN_FAILED, request, user, note=TOO_MANY_ATTEMPTS)
 
 
 @receiver(post_delete, sender=User)
-def keep_name(instance: User, **_: object) -> None:
+def record_deleted_user(instance: User, **_: object) -> None:
     """History names people by their ids: in the transaction that deletes one, keep the name."""
     DeletedUser.objects.create(user_id=instance.pk, username=instance.get_username())
 
 
 @receiver(team_changed)
-def record_changed_team(former: Team, team: Team, columns: Collection[str], **who: Any) -> None:
+def record_team_change(former: Team, team: Team, columns: Collection[str], **who: Any) -> None:
     """A row for the team itself, and one for each set of limits, with old and new values."""
     who = {"actor": who["actor"], "address": who["address"], "team": team}
     plain = [
         f"{name.replace('_', ' ').capitalize()}: {before} → {now}"
-        for name in sorted({*columns} - LIMITS.keys())
+        for name in sorted({*columns} - LIMIT_FIELDS.keys())
         if (before := getattr(former, name)) != (now := getattr(team, name))
     ]
     told = {"Team": plain}
-    for name, target in LIMITS.items():
+    for name, target in LIMIT_FIELDS.items():
         if name in columns:
             told[target] = getattr(team, name).changes_from(getattr(former, name))
     for target, changes in told.items():
@@ -68,8 +68,8 @@ def record_changed_team(former: Team, team: Team, columns: Collection[str], **wh
         )
 
 
-def _meant_by(credentials: dict[str, Any]) -> User | None:
-    return User.objects.known_as(credentials.get("username") or credentials.get("email") or "")
+def _user_for(credentials: dict[str, Any]) -> User | None:
+    return User.objects.find_by_login(credentials.get("username") or credentials.get("email") or "")
 
 
 def _record(
@@ -84,7 +84,7 @@ def _record(
     What was typed is kept only when it names a user: people type passwords, and keys, into the
     wrong field.
     """
-    teams: list[Team | None] = [*Team.objects.of(user)] if user else []
+    teams: list[Team | None] = [*Team.objects.for_user(user)] if user else []
     with transaction.atomic():
         for team in teams or [None]:
             AuditEvent.objects.record(

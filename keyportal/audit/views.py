@@ -10,13 +10,13 @@ from keyportal.audit.models import AuditEvent
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
 
-ROWS = 50
+PAGE_SIZE = 50
 
 
 @require_safe
 @team_view(Role.ADMIN)
 def audit(request: TeamRequest) -> HttpResponse:
     form = AuditFilter(request.GET)
-    events = AuditEvent.objects.of(request.team).doing(form.chosen)
-    page = Paginator(events, ROWS).get_page(request.GET.get("page"))
+    events = AuditEvent.objects.for_team(request.team).with_action(form.chosen)
+    page = Paginator(events, PAGE_SIZE).get_page(request.GET.get("page"))
     return render(request, "audit/list.html", {"form": form, "page": page})

@@ -15,7 +15,7 @@ from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import DatabaseUnavailable, InvalidKey
 from keyportal.gateway.relay.answer import Answer, json_answer
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.usage.limit_status import Use, uses
+from keyportal.usage.limit_status import LimitUse, limit_uses
 from keyportal.usage.models import key_subject, team_subject
 
 SECONDS = 2.0
@@ -76,13 +76,13 @@ def _described(key: ApiKey, secret: Secret) -> dict[str, Any]:
             "networks": permissions.networks,
         },
         "limits": [
-            *_limits("key", uses(key_subject(key.public_id), key.limits)),
-            *_limits("team", uses(team_subject(key.team.slug), key.team.limits)),
+            *_limits("key", limit_uses(key_subject(key.public_id), key.limits)),
+            *_limits("team", limit_uses(team_subject(key.team.slug), key.team.limits)),
         ],
     }
 
 
-def _limits(whose: str, found: list[Use]) -> Iterator[dict[str, Any]]:
+def _limits(whose: str, found: list[LimitUse]) -> Iterator[dict[str, Any]]:
     """Only those that there are."""
     for use in found:
         if use.limit is not None:

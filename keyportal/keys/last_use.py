@@ -66,7 +66,7 @@ def unused_models(team: Team, keys: ApiKeyQuerySet, since: datetime) -> dict[str
 
 
 def _called(team: Team, public_ids: list[str], since: datetime) -> dict[str, set[str]]:
-    usage = UsageDay.objects.of(team).filter(start__gte=since, public_id__in=public_ids)
+    usage = UsageDay.objects.for_team(team).filter(start__gte=since, public_id__in=public_ids)
     called: dict[str, set[str]] = defaultdict(set)
     for public_id, model in usage.order_by().values_list("public_id", "model").distinct():
         if model:

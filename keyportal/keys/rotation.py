@@ -108,7 +108,11 @@ def end_old(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
         *old, _ = secrets = [*Secret.objects.locked_of(found)]
         if _live(secrets)[1:]:
             AuditEvent.objects.record(
-                Action.KEY_OLD_ENDED, key=found, actor=actor, team=found.team, address=address
+                Action.KEY_OLD_SECRET_ENDED,
+                key=found,
+                actor=actor,
+                team=found.team,
+                address=address,
             )
         _bury(old, found, actor)
         _forgive(found, actor, address)
@@ -145,7 +149,7 @@ def _bury_ended_of(key: ApiKey) -> int:
         if ended:
             told = f"{found}: its time was over"
             AuditEvent.objects.record(
-                Action.KEY_OLD_ENDED, target=told, key=found, actor=None, team=found.team
+                Action.KEY_OLD_SECRET_ENDED, target=told, key=found, actor=None, team=found.team
             )
             _bury(ended, found, None)
             _forgive(found, None, None)

@@ -25,7 +25,9 @@ ADMINS = (Role.ADMIN, Role.OWNER)
 def owner_and_admins(team: Team, owner_id: int | None) -> list[User]:
     """Those of them who are in the team now, are active, and have an address."""
     whom = Q(user=owner_id) | Q(role__in=ADMINS)
-    members = Membership.objects.using(team._state.db).of(team).filter(whom, user__is_active=True)
+    members = (
+        Membership.objects.using(team._state.db).for_team(team).filter(whom, user__is_active=True)
+    )
     found = members.exclude(user__email="").select_related("user").order_by("user_id")
     return [membership.user for membership in found]
 

@@ -18,7 +18,7 @@ from keyportal.teams.models import Membership, Role, Team, User
 
 P = ParamSpec("P")
 Rows = TypeVar("Rows", bound="QuerySet[Any]")
-LAST_TEAM = "last_team"  # In the session: the slug.
+LAST_TEAM_SESSION_KEY = "last_team"  # In the session: the slug.
 
 
 class TeamRequest(HttpRequest):
@@ -30,7 +30,7 @@ class TeamRequest(HttpRequest):
     team: Team
 
 
-class Owned(Protocol):
+class HasOwner(Protocol):
     """What belongs to one member of a team, such as a key."""
 
     owner_id: int
@@ -60,7 +60,7 @@ def team_view(
             opened = cast("TeamRequest", request)
             opened.membership, opened.team = membership, membership.team
             require_role(membership, role)
-            _remember(opened)
+            _remember_team(opened)
             response = view(opened, *args, **kwargs)
             # What a team sees stays in no cache: not in a proxy's, and not behind the Back button
             # of a browser whose user has signed out.
@@ -84,7 +84,7 @@ def creator_role(team: Team) -> Role:
     return max(Role.MEMBER, Role(team.policy.creators), key=lambda role: role.rank)
 
 
-def may_change(membership: Membership, owned: Owned) -> bool:
+def may_change(membership: Membership, owned: HasOwner) -> bool:
     """Members change and delete what is theirs, admins and owners anything in their team."""
     if membership.is_at_least(Role.ADMIN):
         return True
@@ -100,7 +100,7 @@ def changeable(rows: Rows, membership: Membership) -> Rows:
     return theirs.filter(owner=membership.user_id) if is_member else theirs.none()
 
 
-def require_change(membership: Membership, owned: Owned) -> None:
+def require_change(membership: Membership, owned: HasOwner) -> None:
     if not may_change(membership, owned):
         raise PermissionDenied(
             "You may change and delete your own keys; this one belongs to someone else."
@@ -116,11 +116,13 @@ def _membership(user: User, slug: str) -> Membership:
 
 def last_team(request: HttpRequest) -> Team | None:
     """The team that the user looked at last, else their first; None when they have none."""
-    teams = Team.objects.of(cast("User", request.user)).filter(is_active=True)
-    return teams.filter(slug=request.session.get(LAST_TEAM, "")).first() or teams.first()
+    teams = Team.objects.for_user(cast("User", request.user)).filter(is_active=True)
+    return (
+        teams.filter(slug=request.session.get(LAST_TEAM_SESSION_KEY, "")).first() or teams.first()
+    )
 
 
-def enter_last_team(request: HttpRequest) -> None:
+def load_last_membership(request: HttpRequest) -> None:
     """Frame an error page like the page that a member came from; a stranger's has no frame."""
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated or hasattr(request, "membership"):
@@ -129,6 +131,6 @@ def enter_last_team(request: HttpRequest) -> None:
         cast("TeamRequest", request).membership = _membership(user, team.slug)
 
 
-def _remember(request: TeamRequest) -> None:
-    if request.session.get(LAST_TEAM) != request.team.slug:
-        request.session[LAST_TEAM] = request.team.slug
+def _remember_team(request: TeamRequest) -> None:
+    if request.session.get(LAST_TEAM_SESSION_KEY) != request.team.slug:
+        request.session[LAST_TEAM_SESSION_KEY] = request.team.slug

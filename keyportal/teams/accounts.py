@@ -38,7 +38,9 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
 
     def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
         """A user's name and address share one count, or whoever guesses would have two."""
-        user = User.objects.known_as(credentials.get("email") or credentials.get("username", ""))
+        user = User.objects.find_by_login(
+            credentials.get("email") or credentials.get("username", "")
+        )
         if user is None:
             return str(super()._get_login_attempts_cache_key(request, **credentials))
         return f"user:{user.pk}"
@@ -65,11 +67,11 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         return settings.PUBLIC_URL + urlsplit(url).path if settings.PUBLIC_URL else url
 
 
-LONGEST = 254  # An address, as its column in the database; user names are shorter.
+MAX_LOGIN_LENGTH = 254  # An address, as its column in the database; user names are shorter.
 
 
 class SignInForm(LoginForm):  # type: ignore[misc]  # untyped base
     def clean_login(self) -> str:
         """What is too long stays too long, and so nobody's, but no longer than that: SQLite fails
         over a name of 50,000 bytes."""
-        return str(super().clean_login())[: LONGEST + 1]
+        return str(super().clean_login())[: MAX_LOGIN_LENGTH + 1]

@@ -33,7 +33,7 @@ class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]  # not ge
     extra = 0
 
 
-class SavesWhatWasChanged(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+class ChangedFieldsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
     """And nothing that a page merely shows; what others changed meanwhile is a conflict."""
 
     form = VersionedModelForm
@@ -56,7 +56,7 @@ class UserForm(VersionedModelForm, UserChangeForm):  # type: ignore[type-arg]  #
 
 
 @admin.register(User)
-class UserAdmin(SavesWhatWasChanged, DjangoUserAdmin):  # type: ignore[type-arg]  # not generic at run time
+class UserAdmin(ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  # not generic at run time
     form = UserForm
     list_display = ["username", "email", "is_active", "is_staff", "last_login"]
     list_filter = ["is_active", "is_staff", "is_superuser"]
@@ -73,16 +73,16 @@ class UserAdmin(SavesWhatWasChanged, DjangoUserAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(Team)
-class TeamAdmin(SavesWhatWasChanged):
+class TeamAdmin(ChangedFieldsAdmin):
     list_display = ["name", "slug", "key_count", "key_limit", "is_active", "created_at"]
     list_filter = ["is_active"]
     search_fields = ["name", "slug"]
-    fields = ["name", "slug", "key_limit", "is_active", "limits", "key_limits", "policy_in_words"]
+    fields = ["name", "slug", "key_limit", "is_active", "limits", "key_limits", "policy_text"]
     inlines = [MembershipInline]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> list[str]:
         """A slug is part of addresses, of model names and of history, so it never changes."""
-        return ["slug", "policy_in_words"] if obj else ["policy_in_words"]
+        return ["slug", "policy_text"] if obj else ["policy_text"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
         return Team.objects.annotate(key_count=Count("keys"))
@@ -97,9 +97,9 @@ class TeamAdmin(SavesWhatWasChanged):
             team_changed.send(Team, former=now, team=obj, columns=form.changed_data, **who)
 
     @admin.display(description="Policy")
-    def policy_in_words(self, team: Team) -> str:
+    def policy_text(self, team: Team) -> str:
         """Its admins set it in the portal, and operators with `setpolicy`; both leave a trace."""
-        return "; ".join(f"{label}: {words}" for label, words in team.policy.in_words().items())
+        return "; ".join(f"{label}: {words}" for label, words in team.policy.describe().items())
 
     @admin.display(description="API keys", ordering="key_count")
     def key_count(self, team: Team) -> int:
@@ -107,7 +107,7 @@ class TeamAdmin(SavesWhatWasChanged):
 
 
 @admin.register(Membership)
-class MembershipAdmin(SavesWhatWasChanged):
+class MembershipAdmin(ChangedFieldsAdmin):
     list_display = ["user", "team", "role", "created_at"]
     list_filter = ["role"]
     list_select_related = ["user", "team"]

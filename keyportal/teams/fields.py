@@ -9,7 +9,7 @@ from django.db import models
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 
-from keyportal.teams.limits import LABELS, LARGEST, UNLIMITED, Limits, validate
+from keyportal.teams.limits import LABELS, MAX_LIMIT, UNLIMITED, Limits, validate
 from keyportal.teams.values import ValueField
 
 
@@ -21,7 +21,7 @@ class LimitsWidget(forms.MultiWidget):
 
     def __init__(self, attrs: Any = None) -> None:
         widgets: dict[str, forms.Widget | type[forms.Widget]] = {
-            name: forms.NumberInput(attrs={"min": 1, "max": LARGEST}) for name in LABELS
+            name: forms.NumberInput(attrs={"min": 1, "max": MAX_LIMIT}) for name in LABELS
         }
         super().__init__(widgets, attrs)
 

@@ -12,7 +12,7 @@ from django.forms.models import model_to_dict
 from django.forms.utils import pretty_name
 from django.utils.html import format_html
 
-from keyportal.teams.limits import LABELS, LARGEST, Limits
+from keyportal.teams.limits import LABELS, MAX_LIMIT, Limits
 
 
 class Conflict(Exception):
@@ -52,17 +52,17 @@ class VersionedForm(forms.Form):
         self, data: Any = None, *, row: Any, initial: Mapping[str, Any], conflict: str = ""
     ) -> None:
         """`conflict` is why the form is shown once more, with what is stored today."""
-        super().__init__(data, initial={**initial, "version": version_of(self.stored(row))})
+        super().__init__(data, initial={**initial, "version": version_of(self.current_values(row))})
         self.conflict = conflict
 
     @staticmethod
-    def stored(row: Any) -> dict[str, object]:
+    def current_values(row: Any) -> dict[str, object]:
         """What the form shows of the row, by what people call it."""
         raise NotImplementedError
 
     def require_current(self, row: Any) -> None:
         """Raises `Conflict`."""
-        require_version(self.cleaned_data["version"], self.stored(row))
+        require_version(self.cleaned_data["version"], self.current_values(row))
 
     @property
     def status(self) -> int:
@@ -114,17 +114,17 @@ class LimitsForm(VersionedForm):
         super().__init__(data, row=limits, initial=limits._asdict(), conflict=conflict)
         for name, label in LABELS.items():
             self.fields[name] = forms.IntegerField(
-                label=label, required=False, min_value=1, max_value=LARGEST
+                label=label, required=False, min_value=1, max_value=MAX_LIMIT
             )
 
     @staticmethod
-    def stored(row: Limits) -> dict[str, object]:
+    def current_values(row: Limits) -> dict[str, object]:
         return {LABELS[name].lower(): limit for name, limit in row._asdict().items()}
 
     @property
     def limits(self) -> Limits:
         return Limits(**{name: self.cleaned_data[name] for name in Limits._fields})
 
-    def refuse(self, complaints: dict[str, str]) -> None:
+    def add_limit_errors(self, complaints: dict[str, str]) -> None:
         for name, complaint in complaints.items():
             self.add_error(name, complaint)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import msgspec
 from django.core.exceptions import ValidationError
 
-LARGEST = 10**15  # Fits every database's BIGINT, JSON's exact numbers, and any real use.
+MAX_LIMIT = 10**15  # Fits every database's BIGINT, JSON's exact numbers, and any real use.
 
 
 class Limits(NamedTuple):
@@ -22,10 +22,10 @@ class Limits(NamedTuple):
     parallel_requests: int | None = None
 
     @classmethod
-    def read(cls, stored: Mapping[str, int]) -> Self:
+    def from_json(cls, stored: Mapping[str, int]) -> Self:
         return cls(**stored)
 
-    def stored(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, int]:
         """What is kept of it: only the limits that there are."""
         return {name: limit for name, limit in self._asdict().items() if limit is not None}
 
@@ -40,8 +40,8 @@ class Limits(NamedTuple):
             if before != now
         ]
 
-    def in_words(self) -> str:
-        set_ones = [f"{LABELS[name].lower()}: {limit}" for name, limit in self.stored().items()]
+    def describe(self) -> str:
+        set_ones = [f"{LABELS[name].lower()}: {limit}" for name, limit in self.to_json().items()]
         return ", ".join(set_ones) or "no limits"
 
     def lowest(self, other: "Limits") -> Self:
@@ -75,11 +75,11 @@ LABELS = {
 @lru_cache(4096)
 def parse(text: str) -> Limits:
     """The limits in a row as the database gives it. Few differ, so few are parsed."""
-    return Limits.read(msgspec.json.decode(text, type=dict[str, int]))
+    return Limits.from_json(msgspec.json.decode(text, type=dict[str, int]))
 
 
 def validate(limits: Limits) -> None:
     """Whole numbers from 1; a limit of zero is a key that is switched off, which is said so."""
     for name, limit in limits._asdict().items():
-        if limit is not None and not (isinstance(limit, int) and 1 <= limit <= LARGEST):
-            raise ValidationError(f"{LABELS[name]}: a whole number from 1 to {LARGEST}, or none.")
+        if limit is not None and not (isinstance(limit, int) and 1 <= limit <= MAX_LIMIT):
+            raise ValidationError(f"{LABELS[name]}: a whole number from 1 to {MAX_LIMIT}, or none.")

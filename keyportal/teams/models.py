@@ -23,7 +23,7 @@ class UserManager(DjangoUserManager["User"]):
         """All lower case: sign-in and password reset look an address up that way."""
         return (email or "").strip().lower()
 
-    def known_as(self, login: str) -> "User | None":
+    def find_by_login(self, login: str) -> "User | None":
         """Whom somebody means who types this to sign in: a user name or an address, in any case."""
         either = models.Q(username__iexact=login) | models.Q(email__iexact=login)
         return self.filter(either).first() if login else None
@@ -77,7 +77,7 @@ class UsedSlug(models.Model):
 
 
 class TeamQuerySet(models.QuerySet["Team"]):
-    def of(self, user: User) -> "TeamQuerySet":
+    def for_user(self, user: User) -> "TeamQuerySet":
         return self.filter(memberships__user=user).order_by("name", "slug")
 
 
@@ -146,7 +146,7 @@ class Role(models.TextChoices):
 
 
 class MembershipQuerySet(models.QuerySet["Membership"]):
-    def of(self, team: Team) -> "MembershipQuerySet":
+    def for_team(self, team: Team) -> "MembershipQuerySet":
         return self.filter(team=team)
 
     def for_display(self) -> "MembershipQuerySet":

@@ -77,7 +77,7 @@ def navigation(request: HttpRequest) -> dict[str, object]:
     return {
         "membership": membership,
         "team": membership.team,
-        "teams": Team.objects.of(membership.user).filter(is_active=True),
+        "teams": Team.objects.for_user(membership.user).filter(is_active=True),
         "can_create": membership.is_at_least(creator_role(membership.team)),
         "is_member": membership.is_at_least(Role.MEMBER),
         "is_admin": membership.is_at_least(Role.ADMIN),

@@ -6,7 +6,7 @@ A key that was there before a stricter policy goes on; it is listed, not killed.
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-from keyportal.teams.values import ValueField, with_lists, with_tuples
+from keyportal.teams.values import ValueField, lists_to_tuples, tuples_to_lists
 
 
 class Policy(NamedTuple):
@@ -27,33 +27,33 @@ class Policy(NamedTuple):
     """The age of a secret from which its rotation is advised. None: no advice."""
 
     @property
-    def is_without_never(self) -> bool:
+    def requires_expiry(self) -> bool:
         """Whether every key needs an end."""
         return self.must_expire or self.longest_days is not None
 
     @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> Self:
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
         """From what `stored` gave. Raises `TypeError` for what is none of it."""
-        return cls(**with_tuples(stored))
+        return cls(**lists_to_tuples(stored))
 
-    def stored(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Only what differs from a team without a policy."""
         found = self._asdict().items()
-        return with_lists(
+        return tuples_to_lists(
             {name: value for name, value in found if value != getattr(NO_POLICY, name)}
         )
 
     def changes_from(self, former: "Policy") -> list[str]:
         """A phrase for each rule that differs, such as `Longest lifetime in days: none → 90`."""
         return [
-            f"{LABELS[name]}: {_in_words(before)} → {_in_words(now)}"
+            f"{LABELS[name]}: {_describe(before)} → {_describe(now)}"
             for name, before, now in zip(self._fields, former, self, strict=True)
             if before != now
         ]
 
-    def in_words(self) -> dict[str, str]:
+    def describe(self) -> dict[str, str]:
         """Each rule by its label, and what it says."""
-        return {LABELS[name]: _in_words(value) for name, value in self._asdict().items()}
+        return {LABELS[name]: _describe(value) for name, value in self._asdict().items()}
 
 
 NO_POLICY = Policy()
@@ -69,7 +69,7 @@ LABELS = {
 }
 
 
-def _in_words(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "any"
     if isinstance(value, bool):

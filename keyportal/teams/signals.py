@@ -16,7 +16,7 @@ team_changed = Signal()
 
 
 @receiver(post_save, sender=User)
-def forget_former_addresses(
+def delete_former_email_addresses(
     instance: User, update_fields: Collection[str] | None = None, **_: object
 ) -> None:
     """A user has one address, `User.email`; allauth remembers each that it has ever seen.

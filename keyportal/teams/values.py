@@ -7,14 +7,14 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 
-def with_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+def tuples_to_lists(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON has them."""
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
     }
 
 
-def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+def lists_to_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     """As a value class has them: what can't be changed can be compared and hashed."""
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
@@ -23,9 +23,9 @@ def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 class Value(Protocol):
     @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> Self: ...
+    def from_json(cls, stored: Mapping[str, Any]) -> Self: ...
 
-    def stored(self) -> dict[str, Any]: ...
+    def to_json(self) -> dict[str, Any]: ...
 
 
 class ValueField(models.JSONField):
@@ -38,7 +38,7 @@ class ValueField(models.JSONField):
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         stored = super().from_db_value(value, expression, connection)
-        return stored if stored is None else self.value_class.read(stored)
+        return stored if stored is None else self.value_class.from_json(stored)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         return super().get_db_prep_value(self._stored(value), connection, prepared)
@@ -53,9 +53,9 @@ class ValueField(models.JSONField):
         if value is None or isinstance(value, self.value_class):
             return value
         try:
-            return self.value_class.read(value)
+            return self.value_class.from_json(value)
         except (TypeError, ValueError):
             raise ValidationError(f"This is no {self.value_class.__name__}.") from None
 
     def _stored(self, value: Any) -> Any:
-        return value.stored() if isinstance(value, self.value_class) else value
+        return value.to_json() if isinstance(value, self.value_class) else value

@@ -5,7 +5,7 @@ from django.shortcuts import redirect, render
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
-from keyportal.teams.access import TeamRequest, enter_last_team, last_team, team_view
+from keyportal.teams.access import TeamRequest, last_team, load_last_membership, team_view
 from keyportal.teams.models import Membership, Role
 
 
@@ -20,11 +20,11 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_safe
 @team_view(Role.VIEWER)
 def members(request: TeamRequest) -> HttpResponse:
-    found = Membership.objects.of(request.team).for_display()
+    found = Membership.objects.for_team(request.team).for_display()
     return render(request, "teams/members.html", {"members": found})
 
 
-def refused(request: HttpRequest, exception: Exception) -> HttpResponse:
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     reason = str(exception) or "You may not open this page."
     return _error(request, 403, "403.html", reason)
 
@@ -46,7 +46,7 @@ def _error(request: HttpRequest, status: int, page: str, reason: str) -> HttpRes
     if getattr(request, "htmx", False):
         response = HttpResponse(reason, status=status, content_type="text/plain; charset=utf-8")
     else:
-        enter_last_team(request)
+        load_last_membership(request)
         response = render(request, page, {"reason": reason}, status=status)
     patch_vary_headers(response, ["HX-Request"])
     return response

@@ -17,8 +17,8 @@ from keyportal.usage.models import Call, CallQuerySet
 from keyportal.usage.reports.charts import duration
 from keyportal.usage.reports.report import Selection
 
-ROWS = 50
-SEARCHED = 50_000
+PAGE_SIZE = 50
+MAX_CALLS_SEARCHED = 50_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -36,14 +36,14 @@ class Cursor:
         return f"{sign}{(self.started_at - EPOCH) // MICROSECOND}.{self.pk}"
 
     @classmethod
-    def read(cls, text: str) -> "Cursor | None":
+    def parse(cls, text: str) -> "Cursor | None":
         found = re.fullmatch(r"(-?)(\d{1,16})\.(\d{1,18})", text, re.ASCII)
         if not found:
             return None
         return cls(EPOCH + int(found[2]) * MICROSECOND, int(found[3]), bool(found[1]))
 
     @property
-    def beyond(self) -> Q:
+    def after(self) -> Q:
         """The first condition says nothing more than the second, but an index can use it."""
         way, moment = ("gt" if self.is_newer else "lt"), self.started_at
         same = Q(started_at=moment, **{f"pk__{way}": self.pk})
@@ -72,19 +72,19 @@ class CallPage:
     """Set where the search stopped before the page was full."""
 
 
-def call_page(team: Team, asked: Selection, status_class: str, at: str) -> CallPage:
-    place = Cursor.read(at)
+def call_page(team: Team, selection: Selection, status_class: str, at: str) -> CallPage:
+    place = Cursor.parse(at)
     is_newer = place is not None and place.is_newer
     order = ("started_at", "pk") if is_newer else ("-started_at", "-pk")
-    every = Call.objects.of(team).order_by(*order)
+    every = Call.objects.for_team(team).order_by(*order)
     if place:
-        every = every.filter(place.beyond)
-    wanted = every.filter(**asked.filters).answered(status_class)
-    stop = _horizon(every, is_newer) if asked.filters or status_class else None
+        every = every.filter(place.after)
+    wanted = every.filter(**selection.filters).with_status_class(status_class)
+    stop = _search_end(every, is_newer) if selection.filters or status_class else None
     if stop:
-        wanted = wanted.exclude(stop.beyond)
-    found = [*wanted[: ROWS + 1]]
-    has_more, rows = len(found) > ROWS, found[:ROWS]
+        wanted = wanted.exclude(stop.after)
+    found = [*wanted[: PAGE_SIZE + 1]]
+    has_more, rows = len(found) > PAGE_SIZE, found[:PAGE_SIZE]
     onward = Cursor(rows[-1].started_at, rows[-1].pk, is_newer) if has_more else stop
     back = Cursor(rows[0].started_at, rows[0].pk, not is_newer) if rows and place else None
     if place and not rows:
@@ -100,7 +100,7 @@ def call_page(team: Team, asked: Selection, status_class: str, at: str) -> CallP
     )
 
 
-def _horizon(every: CallQuerySet, is_newer: bool) -> Cursor | None:
+def _search_end(every: CallQuerySet, is_newer: bool) -> Cursor | None:
     """The row at which a search stops, if there are so many."""
-    row = every.values_list("started_at", "pk")[SEARCHED : SEARCHED + 1].first()
+    row = every.values_list("started_at", "pk")[MAX_CALLS_SEARCHED : MAX_CALLS_SEARCHED + 1].first()
     return Cursor(row[0], row[1], is_newer) if row else None

@@ -4,7 +4,14 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from keyportal.usage.reports.periods import CUSTOM, DEFAULT_RANGE, LONGEST, RANGES, Period, custom
+from keyportal.usage.reports.periods import (
+    CUSTOM,
+    DEFAULT_RANGE,
+    MAX_LENGTH,
+    RANGES,
+    Period,
+    custom_period,
+)
 from keyportal.usage.reports.report import Selection
 
 FIRST_YEAR, LAST_YEAR = 2000, 2100
@@ -29,7 +36,7 @@ class CallFilter(forms.Form):
         return self.value("status")
 
     @property
-    def asked(self) -> Selection:
+    def selection(self) -> Selection:
         return Selection(key=self.value("key"), model=self.value("model"))
 
 
@@ -54,8 +61,8 @@ class UsageFilter(forms.Form):
             return cleaned
         if not FIRST_YEAR <= start.year <= end.year <= LAST_YEAR or start >= end:
             raise ValidationError("The end must come after the beginning.")
-        if end - start > LONGEST:
-            raise ValidationError(f"Choose at most {LONGEST.days} days.")
+        if end - start > MAX_LENGTH:
+            raise ValidationError(f"Choose at most {MAX_LENGTH.days} days.")
         return cleaned
 
     def value(self, name: str) -> str:
@@ -71,7 +78,7 @@ class UsageFilter(forms.Form):
         return self.value("by") or "key"
 
     @property
-    def asked(self) -> Selection:
+    def selection(self) -> Selection:
         return Selection(self.value("key"), int(self.value("member") or 0), self.value("model"))
 
     def period(self) -> Period:
@@ -81,5 +88,5 @@ class UsageFilter(forms.Form):
             return RANGES[name][1](now)
         start, end = self.cleaned_data.get("start"), self.cleaned_data.get("end")
         if start and end and not self.errors:
-            return custom(start, end, now)
+            return custom_period(start, end, now)
         return RANGES[DEFAULT_RANGE][1](now)

@@ -17,12 +17,12 @@ from keyportal.teams.models import Team
 from keyportal.usage.models import Call, UsageHour
 from keyportal.usage.reports.periods import RANGES
 
-SEARCHED = 10_000  # Of the team's calls, the latest.
-ROWS = 50  # Pairs of address and agent, of which each list is made.
-TOLD = 5
+MAX_CALLS_SEARCHED = 10_000  # Of the team's calls, the latest.
+MAX_SOURCES = 50  # Pairs of address and agent, of which each list is made.
+MAX_LISTED = 5
 
 
-class Many(NamedTuple):
+class TopValues(NamedTuple):
     """The first few, the busiest first, and how many more there are at least."""
 
     first: list[str]
@@ -33,9 +33,9 @@ class Many(NamedTuple):
 class Impact:
     requests: int
     """Within 24 hours, the present one included."""
-    models: Many
-    addresses: Many
-    agents: Many
+    models: TopValues
+    addresses: TopValues
+    agents: TopValues
     is_cut: bool
     """Whether the team called so often that older calls of the day were not looked at."""
 
@@ -43,7 +43,7 @@ class Impact:
 def impact(team: Team, public_ids: Collection[str]) -> Impact:
     """Of all of them together."""
     period = RANGES["24h"][1](timezone.now())
-    usage = UsageHour.objects.of(team).within(period.start, period.end)
+    usage = UsageHour.objects.for_team(team).within(period.start, period.end)
     rows = (
         usage.filter(public_id__in=public_ids)
         .order_by()
@@ -52,40 +52,42 @@ def impact(team: Team, public_ids: Collection[str]) -> Impact:
         .order_by("-requests", "model")
     )
     models = [*rows]
-    calls = Call.objects.of(team).filter(started_at__gte=period.start)
-    horizon = _horizon(team)
+    calls = Call.objects.for_team(team).filter(started_at__gte=period.start)
+    horizon = _search_start(team)
     if is_cut := horizon is not None and horizon > period.start:
         calls = calls.filter(started_at__gte=horizon)
     sources = [
         *calls.filter(public_id__in=public_ids)
         .values_list("address", "agent")
         .annotate(calls=Count("pk"))
-        .order_by("-calls", "address", "agent")[:ROWS]
+        .order_by("-calls", "address", "agent")[:MAX_SOURCES]
     ]
     return Impact(
         requests=sum(requests for _, requests in models),
-        models=_many([model for model, _ in models]),
-        addresses=_many([address for address, _, _ in sources]),
-        agents=_many([agent for _, agent, _ in sources]),
+        models=_top_values([model for model, _ in models]),
+        addresses=_top_values([address for address, _, _ in sources]),
+        agents=_top_values([agent for _, agent, _ in sources]),
         is_cut=is_cut,
     )
 
 
-def _horizon(team: Team) -> datetime | None:
+def _search_start(team: Team) -> datetime | None:
     """When the call began at which the search stops, if there are so many."""
-    latest = Call.objects.of(team).order_by("-started_at", "-pk")
-    return latest.values_list("started_at", flat=True)[SEARCHED : SEARCHED + 1].first()
+    latest = Call.objects.for_team(team).order_by("-started_at", "-pk")
+    return latest.values_list("started_at", flat=True)[
+        MAX_CALLS_SEARCHED : MAX_CALLS_SEARCHED + 1
+    ].first()
 
 
-def _many(values: Iterable[str | None]) -> Many:
+def _top_values(values: Iterable[str | None]) -> TopValues:
     """Each once, in the order in which they came, without those that were not told."""
     known = [*dict.fromkeys(value for value in values if value)]
-    return Many(known[:TOLD], len(known[TOLD:]))
+    return TopValues(known[:MAX_LISTED], len(known[MAX_LISTED:]))
 
 
-def requests_of_a_day(team: Team, public_ids: Collection[str]) -> dict[str, int]:
+def requests_last_day(team: Team, public_ids: Collection[str]) -> dict[str, int]:
     """Within 24 hours, of those of several keys that were called with; one query."""
     period = RANGES["24h"][1](timezone.now())
-    usage = UsageHour.objects.of(team).within(period.start, period.end)
+    usage = UsageHour.objects.for_team(team).within(period.start, period.end)
     rows = usage.filter(public_id__in=public_ids).order_by().values_list("public_id")
     return dict(rows.annotate(requests=Sum("requests")))

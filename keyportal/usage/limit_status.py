@@ -9,7 +9,7 @@ from django.utils import timezone
 from keyportal.teams.limits import LABELS, Limits
 from keyportal.usage.models import LEASE_SECONDS, Kind, Lease, Window, window_end, window_start
 
-COUNTED = {
+WINDOW_LIMITS = {
     "requests_per_minute": (Kind.MINUTE, "requests"),
     "tokens_per_minute": (Kind.MINUTE, "tokens"),
     "requests_per_day": (Kind.DAY, "requests"),
@@ -19,7 +19,7 @@ COUNTED = {
 }
 
 
-class Use(NamedTuple):
+class LimitUse(NamedTuple):
     """One limit, what is used of it now, and when that begins again."""
 
     name: str
@@ -33,19 +33,24 @@ class Use(NamedTuple):
         return self.limit is not None and self.used >= self.limit
 
 
-def uses(subject: str, limits: Limits) -> list[Use]:
+def limit_uses(subject: str, limits: Limits) -> list[LimitUse]:
     """One row a limit, in the order of `LABELS`, set or not."""
     now = timezone.now()
-    counted = _counted(subject, now)
+    counted = _window_counts(subject, now)
     found = [
-        Use(name, LABELS[name], getattr(limits, name), counted[kind, unit], window_end(kind, now))
-        for name, (kind, unit) in COUNTED.items()
+        LimitUse(
+            name, LABELS[name], getattr(limits, name), counted[kind, unit], window_end(kind, now)
+        )
+        for name, (kind, unit) in WINDOW_LIMITS.items()
     ]
     name = "parallel_requests"
-    return [*found, Use(name, LABELS[name], limits.parallel_requests, _running(subject, now), None)]
+    return [
+        *found,
+        LimitUse(name, LABELS[name], limits.parallel_requests, _running_count(subject, now), None),
+    ]
 
 
-def _counted(subject: str, now: datetime) -> dict[tuple[int, str], int]:
+def _window_counts(subject: str, now: datetime) -> dict[tuple[int, str], int]:
     current = Q()
     for kind in Kind:
         current |= Q(kind=kind, start=window_start(kind, now))
@@ -58,7 +63,7 @@ def _counted(subject: str, now: datetime) -> dict[tuple[int, str], int]:
     return counted
 
 
-def _running(subject: str, now: datetime) -> int:
+def _running_count(subject: str, now: datetime) -> int:
     lost = now - timedelta(seconds=LEASE_SECONDS)
     leases = Lease.objects.filter(subject=subject, seen_at__gt=lost)
     return leases.aggregate(calls=Sum("calls"))["calls"] or 0

@@ -12,7 +12,9 @@ from keyportal.http.addresses import network_of
 from keyportal.teams.models import Team
 from keyportal.usage.models import Call, Look
 
-SEARCHED = 20_000  # Calls: half of them as what is new, and at least half as what was before.
+MAX_ROWS_SEARCHED = (
+    20_000  # Calls: half of them as what is new, and at least half as what was before.
+)
 NEW_FOR = timedelta(days=1)
 
 
@@ -24,7 +26,7 @@ def new_networks(team: Team) -> dict[str, list[str]]:
     a busy team, of the newest calls and looks alone; whoever alternates between networks more
     slowly than that is told of each time. Four to six queries, whatever the number of keys.
     """
-    calls = Call.objects.of(team).exclude(address=None)
+    calls = Call.objects.for_team(team).exclude(address=None)
     looks = Look.objects.filter(team_slug=team.slug)
     seen: dict[str, set[str]] = defaultdict(set)
     known: dict[str, set[str]] = defaultdict(set)
@@ -46,8 +48,13 @@ def _rows(found: QuerySet[Any], place: str, moment: str) -> Iterator[tuple[str, 
     """The public id, the place, and whether it was seen there before what is new, each once."""
     newest_first = found.order_by(f"-{moment}", "-pk").values_list(moment, flat=True)
     # When the one was that has so many newer ones; None if there are fewer.
-    oldest, since = newest_first[SEARCHED : SEARCHED + 1].first(), timezone.now() - NEW_FOR
-    if oldest and (middle := newest_first[SEARCHED // 2 : SEARCHED // 2 + 1].first()):
+    oldest, since = (
+        newest_first[MAX_ROWS_SEARCHED : MAX_ROWS_SEARCHED + 1].first(),
+        timezone.now() - NEW_FOR,
+    )
+    if oldest and (
+        middle := newest_first[MAX_ROWS_SEARCHED // 2 : MAX_ROWS_SEARCHED // 2 + 1].first()
+    ):
         found, since = found.filter(**{f"{moment}__gte": oldest}), max(since, middle)
     rows = found.order_by().values_list("public_id", place).annotate(Min(moment))
     for public_id, where, first in rows:

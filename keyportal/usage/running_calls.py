@@ -31,19 +31,21 @@ class RunningCall:
 
 
 def running_calls(team: Team) -> list[RunningCall]:
-    calls = Running.objects.of(team).calls()
+    calls = Running.objects.for_team(team).calls()
     names = key_names(team, {call["public_id"] for call in calls})
     wishes = EndWish.objects.filter(team_slug=team.slug, call_id__in=[call["id"] for call in calls])
     ending = set(wishes.values_list("call_id", flat=True))
     return [_running_call(call, names[call["public_id"]], ending) for call in calls]
 
 
-def end(team: Team, call_id: str, *, actor: User, address: str | None) -> None:
+def request_call_end(team: Team, call_id: str, *, actor: User, address: str | None) -> None:
     """Have the worker that serves this call end it. Raises Http404 when the team has no such call.
 
     A wish that was written already is not written again.
     """
-    call = next((call for call in Running.objects.of(team).calls() if call["id"] == call_id), None)
+    call = next(
+        (call for call in Running.objects.for_team(team).calls() if call["id"] == call_id), None
+    )
     if call is None:
         raise Http404
     name = key_names(team, [call["public_id"]])[call["public_id"]].name

@@ -11,11 +11,11 @@ from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_htmx
 from keyportal.usage.call_log import call_page
 from keyportal.usage.forms import CallFilter, UsageFilter
-from keyportal.usage.reports.charts import charts, drawn, duration
-from keyportal.usage.reports.csv_export import as_csv
-from keyportal.usage.reports.periods import WEEK
-from keyportal.usage.reports.report import TOLD, menus, report
-from keyportal.usage.running_calls import end, running_calls
+from keyportal.usage.reports.charts import chart_data, charts, duration
+from keyportal.usage.reports.csv_export import report_csv
+from keyportal.usage.reports.periods import LAST_WEEK
+from keyportal.usage.reports.report import MAX_TABLE_ROWS, menus, report
+from keyportal.usage.running_calls import request_call_end, running_calls
 
 ROWS = 50
 
@@ -24,12 +24,12 @@ ROWS = 50
 @team_view(Role.VIEWER)
 def usage(request: TeamRequest) -> HttpResponse:
     form = UsageFilter(request.GET)
-    found = report(request.team, form.period(), form.asked, form.chosen_by)
+    found = report(request.team, form.period(), form.selection, form.chosen_by)
     context = {
         "form": form,
         "report": found,
         "charts": charts(found),
-        "drawn": drawn(found),
+        "drawn": chart_data(found),
         "median": duration(found.used.median),
     }
     return render_htmx(request, "usage/usage.html", "usage/_usage.html", context)
@@ -39,8 +39,8 @@ def usage(request: TeamRequest) -> HttpResponse:
 @team_view(Role.VIEWER)
 def usage_csv(request: TeamRequest) -> HttpResponse:
     form = UsageFilter(request.GET)
-    found = report(request.team, form.period(), form.asked, form.chosen_by, most=TOLD)
-    response = HttpResponse(as_csv(found), content_type="text/csv; charset=utf-8")
+    found = report(request.team, form.period(), form.selection, form.chosen_by, most=MAX_TABLE_ROWS)
+    response = HttpResponse(report_csv(found), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="usage-{request.team.slug}.csv"'
     return response
 
@@ -49,8 +49,8 @@ def usage_csv(request: TeamRequest) -> HttpResponse:
 @team_view(Role.VIEWER)
 def calls(request: TeamRequest) -> HttpResponse:
     form = CallFilter(request.GET)
-    page = call_page(request.team, form.asked, form.status_class, request.GET.get("at", ""))
-    found = menus(request.team, WEEK(timezone.now()), form.asked)
+    page = call_page(request.team, form.selection, form.status_class, request.GET.get("at", ""))
+    found = menus(request.team, LAST_WEEK(timezone.now()), form.selection)
     context = {"form": form, "page": page, "menus": found}
     return render_htmx(request, "usage/calls.html", "usage/_calls.html", context)
 
@@ -65,7 +65,7 @@ def running(request: TeamRequest) -> HttpResponse:
 @require_POST
 @team_view(Role.ADMIN)
 def end_call(request: TeamRequest, call_id: str) -> HttpResponse:
-    end(request.team, call_id, actor=request.user, address=request.META["REMOTE_ADDR"])
+    request_call_end(request.team, call_id, actor=request.user, address=request.META["REMOTE_ADDR"])
     if request.htmx:
         return HttpResponse(status=204, headers={"HX-Trigger": "running-changed"})
     messages.success(request, "The call ends within about a second.")

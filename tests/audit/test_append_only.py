@@ -65,7 +65,7 @@ def test_newest_comes_first_and_other_teams_never(
 ) -> None:
     newer = AuditEvent.objects.record(Action.KEY_DELETED, target="x", team=team)
     AuditEvent.objects.record(Action.KEY_DELETED, target="x", team=other_team)
-    assert list(AuditEvent.objects.of(team)) == [newer, row]
+    assert list(AuditEvent.objects.for_team(team)) == [newer, row]
 
 
 def test_a_link_local_address_loses_its_interface(team: Team) -> None:

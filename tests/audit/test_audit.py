@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth import authenticate
 from django.test import Client
 
-from keyportal.audit.models import Action, AppendOnlyError, AuditEvent, acting_through
+from keyportal.audit.models import Action, AppendOnlyError, AuditEvent, acting_via
 from keyportal.keys import keystring
 from keyportal.teams.models import Membership, Team, User
 from tests.conftest import PASSWORD
@@ -17,7 +17,7 @@ def post(client: Client, login: str, password: str = PASSWORD) -> None:
 
 def test_a_sign_in_is_recorded_with_its_address(client: Client, team: Team, bob: User) -> None:
     post(client, "bob")
-    row = AuditEvent.objects.of(team).get()
+    row = AuditEvent.objects.for_team(team).get()
     assert (row.action, row.actor, row.target) == (Action.SIGNED_IN, "bob", "bob")
     assert row.address == "192.0.2.1"
 
@@ -44,7 +44,7 @@ def test_a_failed_sign_in_names_the_user_but_no_actor(
     client: Client, team: Team, bob: User, login: str
 ) -> None:
     post(client, login, "wrong")
-    row = AuditEvent.objects.of(team).get()
+    row = AuditEvent.objects.for_team(team).get()
     assert (row.action, row.actor, row.target) == (Action.SIGN_IN_FAILED, "", "bob")
     assert row.address == "192.0.2.1"
 
@@ -66,7 +66,7 @@ def test_an_inactive_users_right_password_is_a_failure(
 ) -> None:
     User.objects.filter(pk=bob.pk).update(is_active=False)
     post(client, "bob")
-    assert AuditEvent.objects.of(team).get().action == Action.SIGN_IN_FAILED
+    assert AuditEvent.objects.for_team(team).get().action == Action.SIGN_IN_FAILED
 
 
 def test_attempts_that_the_limit_stops_are_told_once_a_minute(
@@ -75,7 +75,7 @@ def test_attempts_that_the_limit_stops_are_told_once_a_minute(
     for _ in range(20):
         post(client, "bob", "wrong")
     post(client, "bob@example.com")  # Even with the right password.
-    *refused, _, _, _, _, _ = AuditEvent.objects.of(team)
+    *refused, _, _, _, _, _ = AuditEvent.objects.for_team(team)
     assert [row.target for row in refused] == ["bob: too many attempts"]
     assert (refused[0].action, refused[0].actor) == (Action.SIGN_IN_FAILED, "")
     assert refused[0].address == "192.0.2.1"
@@ -92,11 +92,11 @@ def test_a_flood_of_made_up_names_is_told_once_for_all(client: Client, db: None)
 
 def test_a_failure_outside_a_request_has_no_address(team: Team, bob: User) -> None:
     assert authenticate(None, username="bob", password="wrong") is None
-    assert AuditEvent.objects.of(team).get().address is None
+    assert AuditEvent.objects.for_team(team).get().address is None
 
 
 def test_what_somebody_acted_through_is_told_until_it_is_over(team: Team, bob: User) -> None:
-    with acting_through("management key deploy (7QmX2aPd)"):
+    with acting_via("management key deploy (7QmX2aPd)"):
         through = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
     after = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
     assert (through.actor, through.via) == ("bob", "management key deploy (7QmX2aPd)")
@@ -112,7 +112,7 @@ def test_who_did_something_is_told_by_id_and_by_the_name_of_then(team: Team, bob
 
 
 def test_a_failure_ends_it_too(team: Team) -> None:
-    with pytest.raises(AppendOnlyError), acting_through("y" * 300):
+    with pytest.raises(AppendOnlyError), acting_via("y" * 300):
         AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).delete()
     assert len(AuditEvent.objects.get().via) == 100
     assert AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).via == ""

@@ -56,7 +56,7 @@ def test_rows_can_be_narrowed_to_one_action(
     chosen = client.get(AUDIT, {"action": Action.KEY_DELETED}).context["page"]
     assert [event.action for event in chosen] == [Action.KEY_DELETED]
     assert len(client.get(AUDIT, {"action": "nonsense"}).context["page"]) == 3
-    nothing = client.get(AUDIT, {"action": Action.KEY_REFUSED}).content.decode()
+    nothing = client.get(AUDIT, {"action": Action.KEY_REFUSED_BY_LIMIT}).content.decode()
     assert "No such action was recorded." in nothing
 
 

@@ -111,7 +111,7 @@ def test_disabling_during_a_rotation_holds(bob: User, issue: Issue) -> None:
         )
         assert require_all_accounted_for(key.public_id, old, outcomes)
         assert ApiKey.objects.get(pk=key.pk).disabled_at is not None
-        history = AuditEvent.objects.about(key.public_id)
+        history = AuditEvent.objects.for_key(key.public_id)
         assert history.filter(action=Action.KEY_DISABLED).count() == 1
 
 
@@ -127,7 +127,7 @@ def test_an_owner_enables_no_key_that_an_admin_disables_at_that_moment(
         key.refresh_from_db()
         assert key.disabled_at is not None
         assert key.is_managed
-        told = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_ENABLED)
+        told = AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_ENABLED)
         assert told.count() == isinstance(enabled, ApiKey)
 
 
@@ -189,7 +189,7 @@ def test_a_key_is_not_handed_to_somebody_who_has_left(
         key.refresh_from_db()
         assert (key.owner == bob) is isinstance(handed, ApiKey)
         assert isinstance(handed, ApiKey | NotAMember)
-        rows = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_HANDED_OVER)
+        rows = AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_HANDED_OVER)
         assert rows.count() == (key.owner == bob)
 
 
@@ -209,7 +209,7 @@ def test_a_key_whose_owner_leaves_while_it_is_handed_over_works_on(
         assert not Membership.objects.filter(user=alice).exists()
         found = ApiKey.objects.for_display().select_related("team").get(pk=key.pk)
         assert (found.owner, state_of(found)) == (bob, State.ACTIVE)
-        (row,) = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_HANDED_OVER)
+        (row,) = AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_HANDED_OVER)
         assert (row.actor, row.target) == (giver, f"{key}: Owner: alice → bob")
 
 

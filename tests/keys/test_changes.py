@@ -21,7 +21,7 @@ ADDRESS = "192.0.2.1"
 
 def told(team: Team, action: Action = Action.KEY_CHANGED) -> list[str]:
     """What the audit says, the oldest first."""
-    rows = AuditEvent.objects.of(team).doing(action).order_by("pk")
+    rows = AuditEvent.objects.for_team(team).with_action(action).order_by("pk")
     return [row.target for row in rows]
 
 
@@ -46,7 +46,7 @@ def test_a_change_is_told_with_old_and_new(team: Team, bob: User, issue: Issue) 
             "Expires: none → 2030-01-31 18:00 UTC"
         )
     ]
-    row = AuditEvent.objects.of(team).about(key.public_id)[0]
+    row = AuditEvent.objects.for_team(team).for_key(key.public_id)[0]
     assert (row.action, row.actor, row.address) == (Action.KEY_CHANGED, "bob", ADDRESS)
 
 
@@ -194,13 +194,13 @@ def test_a_keys_history_is_its_own(team: Team, alice: User, bob: User, issue: Is
     hand_over(key, alice, actor=bob)
     key.revoke(actor=alice)
     issue(bob, "test")
-    history = AuditEvent.objects.of(team).about(key.public_id)
+    history = AuditEvent.objects.for_team(team).for_key(key.public_id)
     assert [row.action for row in history][::-1] == [
         Action.KEY_CREATED,
         Action.KEY_CHANGED,
         Action.KEY_CHANGED,
         Action.KEY_ROTATED,
-        Action.KEY_OLD_ENDED,
+        Action.KEY_OLD_SECRET_ENDED,
         Action.KEY_DISABLED,
         Action.KEY_ENABLED,
         Action.KEY_HANDED_OVER,
@@ -213,4 +213,4 @@ def test_no_history_of_another_team_is_read(
     team: Team, other_team: Team, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
-    assert not AuditEvent.objects.of(other_team).about(key.public_id).exists()
+    assert not AuditEvent.objects.for_team(other_team).for_key(key.public_id).exists()

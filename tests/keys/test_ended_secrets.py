@@ -35,7 +35,11 @@ def test_a_secret_whose_time_is_over_is_buried(team: Team, bob: User, issue: Iss
     assert bytes(Secret.objects.get().digest) == digest(new.text)
     stone = Tombstone.objects.get()
     assert (bytes(stone.digest), stone.is_rotated, stone.deleted_by_id) == (digest(old), True, None)
-    row = AuditEvent.objects.of(team).about(key.public_id).get(action=Action.KEY_OLD_ENDED)
+    row = (
+        AuditEvent.objects.for_team(team)
+        .for_key(key.public_id)
+        .get(action=Action.KEY_OLD_SECRET_ENDED)
+    )
     assert (row.target, row.actor) == (f"ci ({key.public_id}): its time was over", "")
     assert bury_ended() == 0
 
@@ -104,5 +108,5 @@ def test_a_crowd_buries_each_once_while_keys_are_rotated_and_deleted(
     # Two of the deleted key, two of the one that was rotated, and one of each other.
     assert Tombstone.objects.count() == 6
     assert Secret.objects.count() == 3
-    ended = AuditEvent.objects.filter(action=Action.KEY_OLD_ENDED)
+    ended = AuditEvent.objects.filter(action=Action.KEY_OLD_SECRET_ENDED)
     assert ended.count() == len({row.public_id for row in ended})

@@ -46,7 +46,7 @@ def test_at_once_ends_the_old_one_and_keeps_the_key(team: Team, bob: User, issue
     stone = Tombstone.objects.get()
     assert bytes(stone.digest) == digest(old)
     assert (stone.public_id, stone.is_rotated, stone.deleted_by_id) == (key.public_id, True, bob.pk)
-    row = AuditEvent.objects.of(team).get(action=Action.KEY_ROTATED)
+    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_ROTATED)
     assert row.target == f"{key}: the old secret lives on: not at all: it ends now"
     assert (row.actor, row.address) == ("bob", "192.0.2.1")
 
@@ -119,7 +119,7 @@ def test_the_old_one_is_ended_by_hand(team: Team, bob: User, issue: Issue) -> No
         end_old(key, actor=bob, address="192.0.2.1")
     assert digests(key) == {digest(new.text)}
     assert bytes(Tombstone.objects.get().digest) == digest(old)
-    row = AuditEvent.objects.of(team).get(action=Action.KEY_OLD_ENDED)
+    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_OLD_SECRET_ENDED)
     assert (row.target, row.actor, row.address) == (str(key), "bob", "192.0.2.1")
 
 
@@ -161,9 +161,9 @@ def test_a_rotated_key_is_no_deleted_one_until_it_is(team: Team, bob: User, issu
     use(old)
     rotate(key, Grace.NOW, actor=bob)
     rotate(key, Grace.HOUR, actor=bob)
-    assert Receipt.of(team, key.public_id) is None
+    assert Receipt.for_key(team, key.public_id) is None
     key.revoke(actor=bob)
-    receipt = Receipt.of(team, key.public_id)
+    receipt = Receipt.for_key(team, key.public_id)
     assert receipt is not None
     assert receipt.last is not None
     assert bytes(receipt.last.digest) == digest(old)

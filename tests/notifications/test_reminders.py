@@ -89,7 +89,7 @@ def test_each_reminder_is_in_the_audit_and_in_the_keys_history(
     sink: Sink, key: ApiKey, team: Team
 ) -> None:
     remind(before(days=3))
-    row = AuditEvent.objects.of(team).about(key.public_id).get(action=Action.KEY_REMINDED)
+    row = AuditEvent.objects.for_team(team).for_key(key.public_id).get(action=Action.KEY_REMINDED)
     assert row.target == f"ci ({key.public_id}): 3 days before its end, to bob"
     assert (row.actor, row.address) == ("", None)
 

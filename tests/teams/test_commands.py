@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.teams.limits import UNLIMITED, Limits
 from keyportal.teams.management.commands import setteam
-from keyportal.teams.management.operator import team_named
+from keyportal.teams.management.operator import get_team
 from keyportal.teams.models import Membership, Role, Team, User
 
 pytestmark = pytest.mark.django_db
@@ -82,7 +82,7 @@ def test_setteam_is_in_the_audit_of_the_team(run: Callable[..., str], team: Team
     Team.objects.update(limits=Limits(tokens_per_day=5))
     run("setteam", team.slug, "--key-limit=5", "--name=Apex", "--tokens-per-day=7")
     run("setteam", team.slug, "--key-limit=5")  # As it is already.
-    rows = AuditEvent.objects.of(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
+    rows = AuditEvent.objects.for_team(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
     assert [(row.actor, row.address, row.target) for row in rows] == [
         ("", None, "Team: Key limit: 20 → 5, Name: Acme → Apex"),
         ("", None, "Limits of the team: Tokens per day: 5 → 7"),
@@ -104,11 +104,11 @@ def test_setteam_leaves_limits_that_were_set_while_it_runs(
     run: Callable[..., str], team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def found_before(slug: str) -> Team:
-        found = team_named(slug)
+        found = get_team(slug)
         Team.objects.update(limits=Limits(tokens_per_day=5), name="Apex")
         return found
 
-    monkeypatch.setattr(f"{setteam.__name__}.team_named", found_before)
+    monkeypatch.setattr(f"{setteam.__name__}.get_team", found_before)
     printed = run("setteam", team.slug, "--requests-per-day=9")
     assert "Apex, at most 20 keys, active, requests per day: 9, tokens per day: 5" in printed
     team.refresh_from_db()

@@ -4,13 +4,13 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection
 
-from keyportal.teams.limits import LABELS, LARGEST, UNLIMITED, Limits, parse, validate
+from keyportal.teams.limits import LABELS, MAX_LIMIT, UNLIMITED, Limits, parse, validate
 from keyportal.teams.models import Team
 
 
 def test_no_limit_is_stored_as_nothing() -> None:
-    assert UNLIMITED.stored() == {}
-    assert Limits(requests_per_minute=60).stored() == {"requests_per_minute": 60}
+    assert UNLIMITED.to_json() == {}
+    assert Limits(requests_per_minute=60).to_json() == {"requests_per_minute": 60}
 
 
 def test_every_limit_has_a_label() -> None:
@@ -56,10 +56,10 @@ def test_changes_name_what_was_and_what_is() -> None:
     told = ["Tokens per day: 5 → 6", "Requests at one time: 2 → none"]
     assert now.changes_from(former) == told
     assert now.changes_from(now) == []
-    assert (now.in_words(), UNLIMITED.in_words()) == ("tokens per day: 6", "no limits")
+    assert (now.describe(), UNLIMITED.describe()) == ("tokens per day: 6", "no limits")
 
 
-@pytest.mark.parametrize("limit", [0, -1, LARGEST + 1, 1.5, "60"])
+@pytest.mark.parametrize("limit", [0, -1, MAX_LIMIT + 1, 1.5, "60"])
 def test_what_is_no_limit_is_refused(limit: object) -> None:
     with pytest.raises(ValidationError):
         validate(Limits(requests_per_day=limit))  # type: ignore[arg-type]  # that is the test

@@ -104,4 +104,4 @@ def test_roles_stand_in_order() -> None:
 def test_a_users_teams_come_by_name(team: Team, other_team: Team, bob: User) -> None:
     Membership.objects.create(team=other_team, user=bob, role=Role.VIEWER)
     Team.objects.create(name="Nobody's")
-    assert list(Team.objects.of(bob)) == [team, other_team]
+    assert list(Team.objects.for_user(bob)) == [team, other_team]

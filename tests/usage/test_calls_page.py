@@ -140,13 +140,13 @@ def test_nonsense_is_as_good_as_nothing(
 
 def test_a_place_is_read_as_it_was_written() -> None:
     for place in (Cursor(timezone.now(), 7), Cursor(timezone.now(), 7, is_newer=True)):
-        assert Cursor.read(str(place)) == place
+        assert Cursor.parse(str(place)) == place
 
 
 def test_a_search_stops_somewhere_and_goes_on_from_there(
     sign_in: SignIn, vera: User, call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_log, "SEARCHED", 10)
+    monkeypatch.setattr(call_log, "MAX_CALLS_SEARCHED", 10)
     for number in range(30):
         call(ago=number)
     wanted = [call(ago=at, status=500).pk for at in (5.5, 15.5)]
@@ -186,5 +186,5 @@ def test_queries_stay_the_same_for_any_number_of_calls(
 
 
 def test_the_moment_before_all_time_is_no_place() -> None:
-    assert Cursor.read("0.0") == Cursor(datetime.fromisoformat("1970-01-01T00:00+00:00"), 0)
-    assert Cursor.read("1" * 17 + ".1") is None
+    assert Cursor.parse("0.0") == Cursor(datetime.fromisoformat("1970-01-01T00:00+00:00"), 0)
+    assert Cursor.parse("1" * 17 + ".1") is None

@@ -10,7 +10,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from keyportal.teams.models import Team
 from keyportal.usage import impact as module
-from keyportal.usage.impact import Many, impact
+from keyportal.usage.impact import TopValues, impact
 from keyportal.usage.models import Call, Usage
 from keyportal.usage.reports.periods import Step
 
@@ -38,7 +38,7 @@ def test_it_sums_the_last_day_of_this_key_alone(team: Team, other_team: Team, us
     used(Step.HOUR, KEY, requests=1000, team_slug=other_team.slug)
     found = impact(team, [KEY])
     assert found.requests == 12
-    assert found.models == Many(["public/small", "public/large"], 0)
+    assert found.models == TopValues(["public/small", "public/large"], 0)
 
 
 def test_it_tells_whence_the_calls_came_the_busiest_first(
@@ -52,8 +52,8 @@ def test_it_tells_whence_the_calls_came_the_busiest_first(
     call(address="198.51.100.2", agent="elsewhere", team_slug=other_team.slug)
     call(minutes=25 * 60, address="198.51.100.3", agent="yesterday")
     found = impact(team, [KEY])
-    assert found.addresses == Many(["192.0.2.7", "2001:db8::1"], 0)
-    assert found.agents == Many(["curl/8.5"], 0)
+    assert found.addresses == TopValues(["192.0.2.7", "2001:db8::1"], 0)
+    assert found.agents == TopValues(["curl/8.5"], 0)
     assert not found.is_cut
 
 
@@ -69,9 +69,9 @@ def test_of_several_keys_it_tells_what_comes_with_any_of_them(
     call("Other123", address="198.51.100.1", agent="theirs")
     found = impact(team, [KEY, "Second12"])
     assert found.requests == 12
-    assert found.models == Many(["public/large"], 0)
-    assert found.addresses == Many(["192.0.2.8", "192.0.2.7"], 0)
-    assert found.agents == Many(["curl/8.5"], 0)
+    assert found.models == TopValues(["public/large"], 0)
+    assert found.addresses == TopValues(["192.0.2.8", "192.0.2.7"], 0)
+    assert found.agents == TopValues(["curl/8.5"], 0)
 
 
 def test_long_lists_are_cut_and_say_so(team: Team, call: CallOnce) -> None:
@@ -85,12 +85,12 @@ def test_long_lists_are_cut_and_say_so(team: Team, call: CallOnce) -> None:
 def test_only_the_latest_calls_of_the_team_are_looked_through(
     team: Team, call: CallOnce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SEARCHED", 3)
+    monkeypatch.setattr(module, "MAX_CALLS_SEARCHED", 3)
     call(minutes=9, address="192.0.2.9")
     for minutes in range(4):
         call("Busy1234", minutes=minutes)
     found = impact(team, [KEY])
-    assert found.addresses == Many([], 0)
+    assert found.addresses == TopValues([], 0)
     assert found.is_cut
 
 

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits
-from keyportal.usage.limit_status import uses
+from keyportal.usage.limit_status import limit_uses
 from keyportal.usage.models import Kind, Lease, Window, window_end, window_start
 
 SUBJECT = "key:AbCd1234"
@@ -26,7 +26,7 @@ def test_only_the_present_windows_of_the_subject_count() -> None:
             Window.objects.create(
                 subject=subject, kind=kind, start=at, requests=used, tokens=used * 100
             )
-    found = {use.name: use for use in uses(SUBJECT, Limits(requests_per_day=20))}
+    found = {use.name: use for use in limit_uses(SUBJECT, Limits(requests_per_day=20))}
     assert list(found) == list(LABELS)
     assert [use.used for use in found.values()] == [10, 1000, 20, 2000, 30, 3000, 0]
     day = found["requests_per_day"]
@@ -40,7 +40,7 @@ def test_calls_of_workers_that_fell_silent_are_not_running() -> None:
     for name, age, calls in (("alive", 1, 3), ("also", 9, 2), ("gone", 11, 9)):
         seen_at = now - timedelta(seconds=age)
         Lease.objects.create(subject=SUBJECT, worker=name, calls=calls, seen_at=seen_at)
-    running = uses(SUBJECT, UNLIMITED)[-1]
+    running = limit_uses(SUBJECT, UNLIMITED)[-1]
     assert (running.name, running.used, running.resets_at) == ("parallel_requests", 5, None)
 
 

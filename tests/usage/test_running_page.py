@@ -88,7 +88,7 @@ def test_admin_ends_a_call(sign_in: SignIn, ada: User, team: Team, run: Callable
         assert response["HX-Trigger"] == "running-changed"
     wish = EndWish.objects.get()
     assert (wish.call_id, wish.team_slug) == (call_id, team.slug)
-    event = AuditEvent.objects.of(team).get(action=Action.CALL_ENDED)
+    event = AuditEvent.objects.for_team(team).get(action=Action.CALL_ENDED)
     assert event.target == "AbCd1234 (AbCd1234): public/small"
     assert (event.actor, event.address) == ("ada", "127.0.0.1")
     text = client.get(RUNNING).content.decode()

@@ -17,7 +17,7 @@ from keyportal.api.framework import parsing
 from keyportal.api.framework.authentication import Caller
 from keyportal.api.framework.problems import Problem
 from keyportal.api.scopes import Scope
-from keyportal.audit.models import acting_through
+from keyportal.audit.models import acting_via
 from keyportal.keys import keystring
 from keyportal.teams.models import Role
 
@@ -76,7 +76,7 @@ class Operation:
         asked = Request(caller, body, query)
         if self.method == READS:
             return self.act(asked, **parts)
-        with acting_through(f"management key {caller.key}"), transaction.atomic():
+        with acting_via(f"management key {caller.key}"), transaction.atomic():
             caller.hold_key()
             answer = self.act(asked, **parts)
         if isinstance(answer, Problem):

@@ -55,9 +55,9 @@ def list_events(asked: Request[None, EventQuery]) -> Page[Event]:
 
     Its owner must be an admin of the team.
     """
-    events = AuditEvent.objects.of(asked.caller.team)
+    events = AuditEvent.objects.for_team(asked.caller.team)
     if asked.query.action is not UNSET:
-        events = events.doing(asked.query.action)
+        events = events.with_action(asked.query.action)
     if asked.query.key is not UNSET:
-        events = events.about(asked.query.key)
+        events = events.for_key(asked.query.key)
     return page(events, asked.query, told)

@@ -41,13 +41,13 @@ def told(membership: Membership) -> Member:
 @operations.get("members", scope=Scope.MEMBERS_READ, query=Paged, answer=Page[Member])
 def list_members(asked: Request[None, Paged]) -> Page[Member]:
     """List the members of the team."""
-    return page(Membership.objects.of(asked.caller.team).for_display(), asked.query, told)
+    return page(Membership.objects.for_team(asked.caller.team).for_display(), asked.query, told)
 
 
 @operations.get("members/{username}", scope=Scope.MEMBERS_READ, answer=Member, refuses=(NotFound,))
 def read_member(asked: Request[None, NoQuery], username: str) -> Member:
     """Tell of one member."""
-    members = Membership.objects.of(asked.caller.team).for_display()
+    members = Membership.objects.for_team(asked.caller.team).for_display()
     found = members.filter(user__username=username).first()
     if found is None:
         raise NotFound

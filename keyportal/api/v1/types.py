@@ -12,7 +12,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace
 from keyportal.keys.rules.permissions import Endpoints
 from keyportal.keys.status import State
-from keyportal.teams.limits import LARGEST, Limits
+from keyportal.teams.limits import MAX_LIMIT, Limits
 from keyportal.teams.models import Role
 
 # The values of Django's choices: msgspec reads no enum with a class of classes of its own, and mypy
@@ -55,7 +55,7 @@ Username = Annotated[str, Meta(max_length=150, pattern=f"^{PATH_PARTS['username'
 UserId = Annotated[
     int, Meta(ge=1, le=2**63 - 1, description="A user's id: it stays when the name changes.")
 ]
-Limit = Annotated[int, Meta(ge=1, le=LARGEST)]
+Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 
 
 class LimitsBody(Struct, forbid_unknown_fields=True):

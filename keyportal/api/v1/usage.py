@@ -12,7 +12,7 @@ from keyportal.api.scopes import Scope
 from keyportal.api.v1.types import Line, Moment, PublicId, UserId
 from keyportal.teams.models import User
 from keyportal.usage.forms import FIRST_YEAR, LAST_YEAR
-from keyportal.usage.reports.periods import DEFAULT_RANGE, LONGEST, RANGES, Period, custom
+from keyportal.usage.reports.periods import DEFAULT_RANGE, MAX_LENGTH, RANGES, Period, custom_period
 from keyportal.usage.reports.report import Part, Report, report
 from keyportal.usage.reports.report import Selection as Filter
 from keyportal.usage.reports.totals import COUNTS, Totals
@@ -87,9 +87,9 @@ class UsageQuery(Struct, forbid_unknown_fields=True):
         if not FIRST_YEAR < self.start.year <= self.end.year < LAST_YEAR:
             raise _unfit(f"Choose years between {FIRST_YEAR} and {LAST_YEAR}.")
         start, end = self.start.astimezone(UTC), self.end.astimezone(UTC)
-        if not start < end <= start + LONGEST:
-            raise _unfit(f"`end` comes after `start`, and {LONGEST.days} days later at most.")
-        return custom(start, end, now)
+        if not start < end <= start + MAX_LENGTH:
+            raise _unfit(f"`end` comes after `start`, and {MAX_LENGTH.days} days later at most.")
+        return custom_period(start, end, now)
 
     @property
     def filter(self) -> Filter:

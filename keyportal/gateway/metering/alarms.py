@@ -12,22 +12,26 @@ from keyportal.teams.models import Team
 from keyportal.usage.models import Alarm
 
 TOLD = {
-    Action.KEY_SPREAD: "The API key {key} was used from {number} networks within ten minutes.",
-    Action.KEY_GUESSED: "{number} requests that bear the public id of the API key {key} were "
+    Action.KEY_MANY_NETWORKS: "The API key {key} was used from {number} networks within ten "
+    "minutes.",
+    Action.KEY_REFUSED_OFTEN: "{number} requests that bear the public id of the API key {key} were "
     "refused within ten minutes: with a wrong secret, or with the right one while the key is "
     "disabled or expired, or from an address where it may not be used.",
-    Action.KEY_HAUNTED: "A secret of the API key {key} that has ended was used again, and refused.",
+    Action.KEY_USED_AFTER_DELETION: "A secret of the API key {key} that has ended was used again, "
+    "and refused.",
 }
 ADVICE = {
-    Action.KEY_SPREAD: "If that is not how you use it, it has leaked: rotate it.",
-    Action.KEY_GUESSED: "Nobody got in this way. A program of yours may have an old key, or run "
-    "where the key may not be used; if none does, somebody else is trying, and may have the key.",
-    Action.KEY_HAUNTED: "A program of yours may still have it. If none has, somebody else does.",
+    Action.KEY_MANY_NETWORKS: "If that is not how you use it, it has leaked: rotate it.",
+    Action.KEY_REFUSED_OFTEN: "Nobody got in this way. A program of yours may have an old key, or "
+    "run where the key may not be used; if none does, somebody else is trying, and may have the "
+    "key.",
+    Action.KEY_USED_AFTER_DELETION: "A program of yours may still have it. If none has, somebody "
+    "else does.",
 }
 NUMBERED = {
-    Action.KEY_SPREAD: ": {} networks",
-    Action.KEY_GUESSED: ": {} requests",
-    Action.KEY_HAUNTED: "",
+    Action.KEY_MANY_NETWORKS: ": {} networks",
+    Action.KEY_REFUSED_OFTEN: ": {} requests",
+    Action.KEY_USED_AFTER_DELETION: "",
 }
 
 

@@ -24,7 +24,7 @@ from keyportal.gateway.metering.usage_sql import Flush, Look
 from keyportal.gateway.metering.writer import ALIAS
 from keyportal.http.addresses import network_of
 from keyportal.keys.models import ApiKey
-from keyportal.usage.models import STRETCH_SECONDS, Sighting
+from keyportal.usage.models import INTERVAL_SECONDS, Sighting
 from keyportal.usage.models import Look as SeenLook
 
 MOST_KNOWN = 50_000  # Networks that a worker remembers to have written down.
@@ -59,7 +59,7 @@ class AnomalyDetector:
 
     def _look(self, flush: Flush, buried: Mapping[str, int]) -> None:
         now = datetime.now(UTC).timestamp()
-        start, day = (int(now) // length * length for length in (STRETCH_SECONDS, DAY_SECONDS))
+        start, day = (int(now) // length * length for length in (INTERVAL_SECONDS, DAY_SECONDS))
         fresh = self._seen.fresh(_networks(flush), start)
         looks = self._looked.fresh(_looks(flush.looked), day)
         refused = _by_public_id(flush)
@@ -76,7 +76,10 @@ class AnomalyDetector:
             found = [
                 *_spread(cursor, seen, start),
                 *_guessed(cursor, real, start),
-                *(Anomaly(one, Action.KEY_HAUNTED, number) for one, number in buried.items()),
+                *(
+                    Anomaly(one, Action.KEY_USED_AFTER_DELETION, number)
+                    for one, number in buried.items()
+                ),
             ]
         # A transaction each: on SQLite, no other write waits for more than one mail to be composed.
         for one in found:
@@ -140,15 +143,15 @@ def _note_refusals(cursor: Any, refused: Counter[str], start: int) -> list[str]:
 
 
 def _spread(cursor: Any, seen: list[str], start: int) -> Iterator[Anomaly]:
-    for public_id, number in _among(cursor, _NETWORKS, seen, _moment(start - STRETCH_SECONDS)):
+    for public_id, number in _among(cursor, _NETWORKS, seen, _moment(start - INTERVAL_SECONDS)):
         if number >= settings.ALARM_NETWORKS:
-            yield Anomaly(public_id, Action.KEY_SPREAD, number)
+            yield Anomaly(public_id, Action.KEY_MANY_NETWORKS, number)
 
 
 def _guessed(cursor: Any, real: list[str], start: int) -> Iterator[Anomaly]:
-    for public_id, number in _among(cursor, _REFUSALS, real, _moment(start - STRETCH_SECONDS)):
+    for public_id, number in _among(cursor, _REFUSALS, real, _moment(start - INTERVAL_SECONDS)):
         if number >= settings.ALARM_REFUSALS:
-            yield Anomaly(public_id, Action.KEY_GUESSED, int(number))
+            yield Anomaly(public_id, Action.KEY_REFUSED_OFTEN, int(number))
 
 
 def _among(cursor: Any, statement: str, asked: list[str], *more: Any) -> Iterator[tuple[Any, ...]]:

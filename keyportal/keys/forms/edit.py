@@ -70,7 +70,7 @@ class PermissionsForm(VersionedForm):
         self.fields["models"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]  # it is a choice
 
     @staticmethod
-    def stored(row: ApiKey) -> dict[str, object]:
+    def current_values(row: ApiKey) -> dict[str, object]:
         models, endpoints, networks = row.permissions
         return {"models": models, "endpoints": endpoints, "source addresses": networks}
 
@@ -126,11 +126,11 @@ class EditForm(VersionedForm):
     )
 
     def __init__(self, data: Any = None, *, key: ApiKey, conflict: str = "") -> None:
-        initial = {**self.stored(key), "tags": ", ".join(key.tags)}
+        initial = {**self.current_values(key), "tags": ", ".join(key.tags)}
         super().__init__(data, row=key, initial=initial, conflict=conflict)
 
     @staticmethod
-    def stored(row: ApiKey) -> dict[str, object]:
+    def current_values(row: ApiKey) -> dict[str, object]:
         return {"name": row.name, "description": row.description, "tags": row.tags}
 
     def clean_description(self) -> str:
@@ -182,7 +182,7 @@ class KeyExpiryForm(ExpiryForm, VersionedForm):
         super().__init__(data, policy=key.team.policy, row=key, initial=initial, conflict=conflict)
 
     @staticmethod
-    def stored(row: ApiKey) -> dict[str, object]:
+    def current_values(row: ApiKey) -> dict[str, object]:
         return {"expiry": row.expires_at}
 
     def clean(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def choices(policy: Policy) -> list[tuple[str, str]]:
         days.add(min(longest, LONGEST_DAYS))
     offered = [(str(count), label(count)) for count in sorted(days)]
     offered.append((DATE, "On a date"))
-    return offered if policy.is_without_never else [*offered, (NEVER, "Never")]
+    return offered if policy.requires_expiry else [*offered, (NEVER, "Never")]
 
 
 def label(days: int) -> str:

@@ -80,5 +80,5 @@ class PolicyForm(VersionedForm):
         return Policy(**typed | {"endpoints": endpoints})
 
     @staticmethod
-    def stored(row: Policy) -> dict[str, object]:
+    def current_values(row: Policy) -> dict[str, object]:
         return {LABELS[name].lower(): value for name, value in row._asdict().items()}

@@ -53,7 +53,7 @@ class TemplateForm(VersionedForm):
         }
 
     @staticmethod
-    def stored(row: KeyTemplate) -> dict[str, object]:
+    def current_values(row: KeyTemplate) -> dict[str, object]:
         values = TemplateForm._values(row)
         labels = {"lifetime_days": "lifetime in days"}
         return {labels.get(name, name): value for name, value in values.items()}

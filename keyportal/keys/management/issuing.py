@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from keyportal.keys.exceptions import KeyActionError, PolicyBroken
 from keyportal.teams.limits import LABELS, Limits
-from keyportal.teams.management.operator import membership_of, user_named, with_given_limits
+from keyportal.teams.management.operator import get_membership, get_user, updated_limits
 from keyportal.teams.models import Role, Team, User
 
 NEVER = "never"
@@ -22,8 +22,8 @@ _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1)}
 
 def owner_named(username: str, team: Team) -> User:
     """Somebody whose key of this team would work."""
-    owner = user_named(username)
-    membership = membership_of(owner, team)
+    owner = get_user(username)
+    membership = get_membership(owner, team)
     if not membership.is_at_least(Role.MEMBER):
         raise CommandError(f"{owner} only views {team.slug}: a viewer owns no keys.")
     if not (owner.is_active and team.is_active):
@@ -35,7 +35,7 @@ def limits_given(options: dict[str, Any], team: Team) -> Limits | None:
     """None where none is given, so that the key starts as the team has it."""
     if all(options[name] is None for name in LABELS):
         return None
-    return with_given_limits(team.key_limits, options)
+    return updated_limits(team.key_limits, options)
 
 
 def expiry(text: str | None) -> datetime | None:
@@ -54,7 +54,7 @@ def refusals(team: Team, end: datetime | None) -> Iterator[None]:
     try:
         yield
     except PolicyBroken as refusal:
-        is_endless = end is None and team.policy.is_without_never
+        is_endless = end is None and team.policy.requires_expiry
         days = team.policy.longest_days or USUAL_DAYS
         way_on = f" Give --expires, such as --expires {days}d." if is_endless else ""
         raise CommandError(f"{refusal}{way_on}") from refusal

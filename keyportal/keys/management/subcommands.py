@@ -22,7 +22,7 @@ from keyportal.keys.rotation import Grace
 from keyportal.keys.rules.permissions import Endpoints, Permissions, read_networks, read_patterns
 from keyportal.keys.rules.policy import widest_permissions
 from keyportal.keys.rules.validators import plain_lines, read_tags
-from keyportal.teams.management.operator import team_named
+from keyportal.teams.management.operator import get_team
 from keyportal.teams.models import Team
 
 Options = dict[str, Any]
@@ -48,7 +48,7 @@ def _keys(options: Options) -> ApiKeyQuerySet:
     """Those of the named team, or all."""
     keys = ApiKey.objects.all()
     if options["team"] is not None:
-        keys = keys.of(team_named(options["team"]))
+        keys = keys.of(get_team(options["team"]))
     return keys.for_display().select_related("team", "owner")
 
 
@@ -70,7 +70,7 @@ def show(options: Options) -> Outcome:
 
 @sensitive_variables()
 def create(options: Options) -> Outcome:
-    team = team_named(options["team"])
+    team = get_team(options["team"])
     owner, name = owner_named(options["owner"], team), options["name"].strip()
     description = plain_lines(options["description"].strip())
     ApiKey(team=team, owner=owner, name=name, description=description).clean_fields(

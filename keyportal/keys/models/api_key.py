@@ -136,7 +136,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                 )
         except KeyLimitReached:
             AuditEvent.objects.record(
-                Action.KEY_REFUSED, target=name, actor=actor, team=team, address=address
+                Action.KEY_REFUSED_BY_LIMIT, target=name, actor=actor, team=team, address=address
             )
             raise
         return key, key_string

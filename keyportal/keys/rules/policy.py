@@ -79,7 +79,7 @@ def violations(policy: Policy, key: PolicySubject, of: Container[str] | None = N
 def _of_lifetime(policy: Policy, key: PolicySubject) -> list[str]:
     if key.expires_at is None:
         within = f" within {policy.longest_days} days" if policy.longest_days else ""
-        return [f"Keys of this team must expire{within}."] if policy.is_without_never else []
+        return [f"Keys of this team must expire{within}."] if policy.requires_expiry else []
     if policy.longest_days is None:
         return []
     longest = timedelta(days=policy.longest_days) + LEEWAY

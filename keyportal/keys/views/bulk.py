@@ -17,7 +17,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.access import TeamRequest, require_change, team_view
 from keyportal.teams.models import Membership, Role, User
 from keyportal.teams.shortcuts import render_htmx
-from keyportal.usage.impact import impact, requests_of_a_day
+from keyportal.usage.impact import impact, requests_last_day
 
 MOST = 100  # Keys: more than a page of the list, and no more than a request should take on.
 
@@ -96,7 +96,7 @@ def _ask_or_do(request: TeamRequest, deed: Deed) -> HttpResponse:
 
 def _question(request: TeamRequest, deed: Deed, keys: list[ApiKey], *, status: int) -> HttpResponse:
     public_ids = [key.public_id for key in keys]
-    calls = requests_of_a_day(request.team, public_ids)
+    calls = requests_last_day(request.team, public_ids)
     used = last_used_at(keys)
     rows = [(key, calls.get(key.public_id, 0), used.get(key.public_id)) for key in keys]
     context = {"deed": deed, "rows": rows, "impact": impact(request.team, public_ids)}

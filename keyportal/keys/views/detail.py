@@ -18,7 +18,7 @@ from keyportal.keys.views.responses import no_such_key
 from keyportal.teams.access import TeamRequest, may_change, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_htmx
-from keyportal.usage.limit_status import Use, uses
+from keyportal.usage.limit_status import LimitUse, limit_uses
 from keyportal.usage.models import key_subject
 from keyportal.usage.reports.key_usage import key_usage
 
@@ -39,7 +39,7 @@ def key_page(request: TeamRequest, public_id: str) -> HttpResponse:
     key = keys.filter(public_id=public_id).first()
     if key is None:
         return no_such_key(request, public_id)
-    events = AuditEvent.objects.of(request.team).about(public_id)
+    events = AuditEvent.objects.for_team(request.team).for_key(public_id)
     page = Paginator(events, ROWS).get_page(request.GET.get("page"))
     context = {
         "key": key,
@@ -63,16 +63,16 @@ def _told(event: AuditEvent) -> str:
     return after.removeprefix(":").strip() if key else before or event.target
 
 
-def _limits(key: ApiKey) -> list[Use]:
+def _limits(key: ApiKey) -> list[LimitUse]:
     """Those that are set."""
-    found = uses(key_subject(key.public_id), key.limits)
+    found = limit_uses(key_subject(key.public_id), key.limits)
     return [use for use in found if use.limit is not None]
 
 
 @require_safe
 @team_view(Role.VIEWER)
 def key_receipt(request: TeamRequest, public_id: str) -> HttpResponse:
-    receipt = Receipt.of(request.team, public_id)
+    receipt = Receipt.for_key(request.team, public_id)
     if receipt is None:
         raise Http404
     return render_htmx(request, "keys/receipt.html", "keys/_receipt.html", {"receipt": receipt})

@@ -15,7 +15,7 @@ from keyportal.teams.forms import Conflict, LimitsForm
 from keyportal.teams.limits import UNLIMITED
 from keyportal.teams.models import Role, lock_team
 from keyportal.teams.shortcuts import render_htmx
-from keyportal.usage.limit_status import Use, uses
+from keyportal.usage.limit_status import LimitUse, limit_uses
 from keyportal.usage.models import key_subject, team_subject
 
 
@@ -33,7 +33,7 @@ def key_limits(request: TeamRequest, key: ApiKey) -> HttpResponse:
     except Conflict as conflict:
         return _key_form(request, row, LimitsForm(limits=row.limits, conflict=str(conflict)))
     except AboveCeiling as refusal:
-        form.refuse(refusal.complaints)
+        form.add_limit_errors(refusal.complaints)
         return _key_form(request, key, form)
     return changed(request, key, f"The limits of {key.name} are changed.")
 
@@ -66,7 +66,7 @@ def _key_form(request: TeamRequest, key: ApiKey, form: LimitsForm) -> HttpRespon
     ceiling = UNLIMITED if request.membership.is_at_least(Role.ADMIN) else key.team.key_limits
     rows = [
         (form[use.name], use, getattr(ceiling, use.name))
-        for use in uses(key_subject(key.public_id), key.limits)
+        for use in limit_uses(key_subject(key.public_id), key.limits)
     ]
     return render_htmx(
         request,
@@ -77,9 +77,9 @@ def _key_form(request: TeamRequest, key: ApiKey, form: LimitsForm) -> HttpRespon
     )
 
 
-def _roof(request: TeamRequest) -> list[Use]:
+def _roof(request: TeamRequest) -> list[LimitUse]:
     """The limits over all keys of the team together; only those that there are."""
     if request.team.limits == UNLIMITED:
         return []
-    found = uses(team_subject(request.team.slug), request.team.limits)
+    found = limit_uses(team_subject(request.team.slug), request.team.limits)
     return [use for use in found if use.limit is not None]

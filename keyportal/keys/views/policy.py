@@ -45,7 +45,7 @@ def _page(request: TeamRequest, form: PolicyForm) -> HttpResponse:
     listed = found.select_related("owner").order_by("name")[:LISTED]
     context = {
         "form": form,
-        "rules": policy.in_words(),
+        "rules": policy.describe(),
         "count": found.count(),
         "crowded": owners_over_limit(policy, keys),
         "broken": [(key, violations(policy, key)) for key in listed],

@@ -57,5 +57,5 @@ def gone(request: TeamRequest, public_id: str) -> HttpResponse:
 
 def no_such_key(request: TeamRequest, public_id: str) -> HttpResponse:
     """Deleted from this team, or never in it: the ids of other teams can't be probed."""
-    context = {"receipt": Receipt.of(request.team, public_id)}
+    context = {"receipt": Receipt.for_key(request.team, public_id)}
     return render_htmx(request, "keys/gone.html", "keys/_gone.html", context, status=404)

@@ -34,7 +34,7 @@ class OperatorCommand(BaseCommand):
         try:
             return super().execute(*args, **options)
         except ValidationError as error:
-            raise CommandError(redact(_sentence(error))) from None
+            raise CommandError(redact(_error_text(error))) from None
         except CommandError as error:
             if (told := redact(str(error))) == str(error):
                 raise
@@ -46,21 +46,21 @@ class OperatorCommand(BaseCommand):
         self.stderr.write(redact(text), self.style.NOTICE)
 
 
-def team_named(slug: str) -> Team:
+def get_team(slug: str) -> Team:
     try:
         return Team.objects.get(slug=slug)
     except Team.DoesNotExist:
         raise CommandError(f"There is no team with the slug {slug}.") from None
 
 
-def user_named(username: str) -> User:
+def get_user(username: str) -> User:
     try:
         return User.objects.get(username=username)
     except User.DoesNotExist:
         raise CommandError(f"There is no user named {username}.") from None
 
 
-def membership_of(user: User, team: Team) -> Membership:
+def get_membership(user: User, team: Team) -> Membership:
     try:
         return Membership.objects.get(user=user, team=team)
     except Membership.DoesNotExist:
@@ -71,10 +71,10 @@ def add_limit_arguments(parser: CommandParser, what: str) -> None:
     """`--requests-per-minute` and so on; `what` tells whose limits these are."""
     group = parser.add_argument_group("limits", what)
     for name in LABELS:
-        group.add_argument(f"--{name.replace('_', '-')}", type=_limit, metavar="N")
+        group.add_argument(f"--{name.replace('_', '-')}", type=_parse_limit, metavar="N")
 
 
-def with_given_limits(limits: Limits, options: dict[str, Any]) -> Limits:
+def updated_limits(limits: Limits, options: dict[str, Any]) -> Limits:
     """Those that were given take the place of the old ones; `none` takes one away."""
     given = {name: options[name] or None for name in LABELS if options[name] is not None}
     changed = limits._replace(**given)
@@ -82,7 +82,7 @@ def with_given_limits(limits: Limits, options: dict[str, Any]) -> Limits:
     return changed
 
 
-def _limit(text: str) -> int:
+def _parse_limit(text: str) -> int:
     """0 for none: argparse has its own use for None."""
     if text == "none":
         return 0
@@ -92,14 +92,14 @@ def _limit(text: str) -> int:
         raise ArgumentTypeError(f"invalid number or none value: {text!r}") from None
 
 
-def from_environment(variable: str) -> str:
+def read_environment(variable: str) -> str:
     """A secret is named, never given: arguments are shown to every user of the machine."""
     if value := os.environ.get(variable, ""):
         return value
     raise CommandError(f"The environment variable {variable} is not set, or empty.")
 
 
-def _sentence(error: ValidationError) -> str:
+def _error_text(error: ValidationError) -> str:
     if not hasattr(error, "error_dict"):
         return " ".join(error.messages)
     return " ".join(

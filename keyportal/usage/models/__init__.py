@@ -25,15 +25,15 @@ from keyportal.usage.models.counters import (
     window_start,
 )
 from keyportal.usage.models.running import EndWish, Running
-from keyportal.usage.models.sightings import STRETCH_SECONDS, Alarm, Look, Sighting
+from keyportal.usage.models.sightings import INTERVAL_SECONDS, Alarm, Look, Sighting
 
 __all__ = [
+    "INTERVAL_SECONDS",
     "LATENCY_BOUNDS_MS",
     "LATENCY_COLUMNS",
     "LEASE_SECONDS",
     "START_POSTGRESQL",
     "START_SQLITE",
-    "STRETCH_SECONDS",
     "Alarm",
     "Call",
     "CallQuerySet",

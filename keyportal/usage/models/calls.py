@@ -17,10 +17,10 @@ LATENCY_COLUMNS = tuple(f"latency_{number}" for number in range(len(LATENCY_BOUN
 
 
 class CallQuerySet(models.QuerySet["Call"]):
-    def of(self, team: Team) -> Self:
+    def for_team(self, team: Team) -> Self:
         return self.filter(team_slug=team.slug)
 
-    def answered(self, status_class: str) -> Self:
+    def with_status_class(self, status_class: str) -> Self:
         """`status_class` is the first digit of the status; empty for all."""
         if not status_class:
             return self
@@ -65,7 +65,7 @@ class Call(models.Model):
 
 
 class UsageQuerySet(models.QuerySet["Usage"]):
-    def of(self, team: Team) -> Self:
+    def for_team(self, team: Team) -> Self:
         return self.filter(team_slug=team.slug)
 
     def within(self, start: datetime, end: datetime) -> Self:

@@ -12,7 +12,7 @@ STALE_AFTER = timedelta(seconds=5)
 
 
 class RunningQuerySet(models.QuerySet["Running"]):
-    def of(self, team: Team) -> Self:
+    def for_team(self, team: Team) -> Self:
         """Those of workers that are there; a worker that has gone leaves its last row behind."""
         return self.filter(team_slug=team.slug, written_at__gte=timezone.now() - STALE_AFTER)
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 from django.db import connections, models
 from django.utils import timezone
 
-STRETCH_SECONDS = 300  # This one and the one before are looked at: five to ten minutes.
-PAUSE = timedelta(hours=1)  # Between two notices of one kind about one key.
+INTERVAL_SECONDS = 300  # This one and the one before are looked at: five to ten minutes.
+ALARM_INTERVAL = timedelta(hours=1)  # Between two notices of one kind about one key.
 
 
 class Sighting(models.Model):
@@ -70,7 +70,9 @@ class AlarmQuerySet(models.QuerySet["Alarm"]):
         now, connection = timezone.now(), connections[self.db]
         adapt = connection.ops.adapt_datetimefield_value
         with connection.cursor() as cursor:
-            cursor.execute(_RAISE, [public_id, str(action), adapt(now), adapt(now - PAUSE)])
+            cursor.execute(
+                _RAISE, [public_id, str(action), adapt(now), adapt(now - ALARM_INTERVAL)]
+            )
             return bool(cursor.rowcount)
 
 

@@ -10,13 +10,13 @@ from keyportal.usage.reports.periods import Step
 from keyportal.usage.reports.report import Part, Report
 from keyportal.usage.reports.totals import Totals
 
-STACKED = {
+COUNT_TITLES = {
     "requests": "Requests",
     "prompt_tokens": "Prompt tokens",
     "completion_tokens": "Completion tokens",
     "failures": "Failures",
 }
-LATENCY = {"median": "Median", "p95": "95th percentile"}
+LATENCY_TITLES = {"median": "Median", "p95": "95th percentile"}
 
 
 class Chart(NamedTuple):
@@ -29,34 +29,39 @@ class Chart(NamedTuple):
 
 
 def charts(report: Report) -> Iterator[Chart]:
-    names = [label(part) for part in report.series]
+    names = [part_label(part) for part in report.series]
     columns = names if len(names) == 1 else [*names, "All"]
     moments = [moment_text(moment, report.period.step) for moment in report.period.moments]
-    for name, title in STACKED.items():
+    for name, title in COUNT_TITLES.items():
         whole = [] if len(names) == 1 else [report.steps]
         series = [*(part.steps or [] for part in report.series), *whole]
         cells = [[f"{getattr(step, name):,}" for step in steps] for steps in series]
         rows = [*zip(moments, map(list, zip(*cells, strict=True)), strict=True)]
         yield Chart(name, title, columns, rows)
-    cells_by_step = [[duration(getattr(step, name)) for name in LATENCY] for step in report.steps]
+    cells_by_step = [
+        [duration(getattr(step, name)) for name in LATENCY_TITLES] for step in report.steps
+    ]
     rows = [*zip(moments, cells_by_step, strict=True)]
-    yield Chart("latency", "Latency", [*LATENCY.values()], rows)
+    yield Chart("latency", "Latency", [*LATENCY_TITLES.values()], rows)
 
 
-def drawn(report: Report) -> dict[str, Any]:
+def chart_data(report: Report) -> dict[str, Any]:
     """What the script draws from: lists with a number for each moment."""
     return {
         "step": report.period.step.value,
         "moments": [moment.isoformat() for moment in report.period.moments],
         "series": [
-            {"label": label(part), **{name: _numbers(part.steps or [], name) for name in STACKED}}
+            {
+                "label": part_label(part),
+                **{name: _counts(part.steps or [], name) for name in COUNT_TITLES},
+            }
             for part in report.series
         ],
-        "latency": {name: _rounded(report.steps, name) for name in LATENCY},
+        "latency": {name: _rounded_latencies(report.steps, name) for name in LATENCY_TITLES},
     }
 
 
-def label(part: Part) -> str:
+def part_label(part: Part) -> str:
     return f"{part.name} (deleted)" if part.is_deleted else part.name
 
 
@@ -76,10 +81,10 @@ def moment_text(moment: datetime, step: Step) -> str:
     return format_html('<time datetime="{}">{}</time>', moment.isoformat(), text)
 
 
-def _numbers(steps: list[Totals], name: str) -> list[int]:
+def _counts(steps: list[Totals], name: str) -> list[int]:
     return [getattr(step, name) for step in steps]
 
 
-def _rounded(steps: list[Totals], name: str) -> list[int | None]:
+def _rounded_latencies(steps: list[Totals], name: str) -> list[int | None]:
     found = (getattr(step, name) for step in steps)
     return [None if number is None else round(number) for number in found]

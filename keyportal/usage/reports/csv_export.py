@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator
 from io import StringIO
 
-from keyportal.usage.reports.charts import label
+from keyportal.usage.reports.charts import part_label
 from keyportal.usage.reports.report import Report
 from keyportal.usage.reports.totals import COUNTS
 
@@ -13,7 +13,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 HEADING = {"key": ("key", "key_name"), "model": ("model", "model_name")}
 
 
-def as_csv(report: Report) -> str:
+def report_csv(report: Report) -> str:
     """A row for each step and each key, or model, that was used in it."""
     out = StringIO()
     writer = csv.writer(out)
@@ -27,11 +27,11 @@ def _rows(report: Report) -> Iterator[list[object]]:
         for part in report.series:
             used = part.steps[number] if part.steps else part.used
             if used.requests:
-                what = [as_text(part.value or ""), as_text(label(part))]
+                what = [escape_formula(part.value or ""), escape_formula(part_label(part))]
                 counts = [getattr(used, name) for name in COUNTS]
                 latency = [round(used.median or 0), round(used.p95 or 0)]
                 yield [moment.isoformat(), *what, *counts, *latency]
 
 
-def as_text(name: str) -> str:
+def escape_formula(name: str) -> str:
     return f"'{name}" if name.startswith(FORMULA_STARTS) else name

@@ -9,8 +9,8 @@ from functools import cached_property
 from keyportal.usage.models import Usage, UsageDay, UsageHour, UsageMinute
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-MINUTES_KEPT, HOURS_KEPT = timedelta(hours=48), timedelta(days=90)
-LONGEST = timedelta(days=400)
+MINUTES_RETENTION, HOURS_RETENTION = timedelta(hours=48), timedelta(days=90)
+MAX_LENGTH = timedelta(days=400)
 
 
 class Step(Enum):
@@ -52,7 +52,7 @@ class Period:
         return [self.start + number * self.step.length for number in range(count)]
 
 
-def _last(count: int, step: Step) -> Callable[[datetime], Period]:
+def _last_steps(count: int, step: Step) -> Callable[[datetime], Period]:
     """The present step, which is not over, and those before it."""
 
     def ending(now: datetime) -> Period:
@@ -64,22 +64,22 @@ def _last(count: int, step: Step) -> Callable[[datetime], Period]:
 
 # What can be chosen: name, label, and the period as of now.
 RANGES = {
-    "1h": ("Last hour, by the minute", _last(60, Step.MINUTE)),
-    "24h": ("Last 24 hours", _last(24, Step.HOUR)),
-    "14d": ("Last 14 days", _last(14, Step.DAY)),
-    "90d": ("Last 90 days", _last(90, Step.DAY)),
+    "1h": ("Last hour, by the minute", _last_steps(60, Step.MINUTE)),
+    "24h": ("Last 24 hours", _last_steps(24, Step.HOUR)),
+    "14d": ("Last 14 days", _last_steps(14, Step.DAY)),
+    "90d": ("Last 90 days", _last_steps(90, Step.DAY)),
 }
-WEEK = _last(8, Step.DAY)
+LAST_WEEK = _last_steps(8, Step.DAY)
 DEFAULT_RANGE = "14d"
 CUSTOM = "custom"
 
 
-def custom(start: datetime, end: datetime, now: datetime) -> Period:
+def custom_period(start: datetime, end: datetime, now: datetime) -> Period:
     """As fine as the length allows, and as what far back is still kept."""
     length, age = end - start, now - start
-    if length <= timedelta(hours=2) and age <= MINUTES_KEPT:
+    if length <= timedelta(hours=2) and age <= MINUTES_RETENTION:
         step = Step.MINUTE
-    elif length <= timedelta(days=3) and age <= HOURS_KEPT:
+    elif length <= timedelta(days=3) and age <= HOURS_RETENTION:
         step = Step.HOUR
     else:
         step = Step.DAY

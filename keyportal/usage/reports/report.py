@@ -18,9 +18,9 @@ from keyportal.usage.models import LATENCY_COLUMNS, UsageQuerySet
 from keyportal.usage.reports.periods import Period
 from keyportal.usage.reports.totals import COUNTS, Totals, total
 
-SERIES = 8  # More colours than that can't be told apart.
-TOLD = 50  # Keys or models with a row of their own in the table.
-OPTIONS = 200  # What a menu can hold; the busiest are offered.
+MAX_SERIES = 8  # More colours than that can't be told apart.
+MAX_TABLE_ROWS = 50  # Keys or models with a row of their own in the table.
+MAX_OPTIONS = 200  # What a menu can hold; the busiest are offered.
 COLUMNS = ("public_id", "owner_id", "model")
 NO_MODEL = "no model"
 Group = tuple[Sequence[Any], Totals]
@@ -43,8 +43,8 @@ class Selection(NamedTuple):
     def match(self, values: Sequence[Any], but: int = -1) -> bool:
         """Whether a group is meant, whatever it has in column `but`."""
         return all(
-            not asked or asked == value or number == but
-            for number, (asked, value) in enumerate(zip(self, values, strict=True))
+            not selection or selection == value or number == but
+            for number, (selection, value) in enumerate(zip(self, values, strict=True))
         )
 
 
@@ -76,7 +76,7 @@ class Menus(NamedTuple):
 class Report:
     period: Period
     by: str
-    asked: Selection
+    selection: Selection
     used: Totals
     steps: list[Totals]
     parts: list[Part]
@@ -86,25 +86,27 @@ class Report:
     menus: Menus
 
 
-def report(team: Team, period: Period, asked: Selection, by: str, most: int = SERIES) -> Report:
+def report(
+    team: Team, period: Period, selection: Selection, by: str, most: int = MAX_SERIES
+) -> Report:
     """`by` is key or model; `most` of them get a series."""
     place = 0 if by == "key" else 2
-    usage = period.step.table.objects.of(team).within(period.start, period.end).order_by()
+    usage = period.step.table.objects.for_team(team).within(period.start, period.end).order_by()
     groups = _groups(usage)
-    ranked = _ranked([group for group in groups if asked.match(group[0])], place)
-    wanted = usage.filter(**asked.filters)
-    steps = by_step(wanted, period)
-    offered = _all_offered(groups, asked)
-    told = ranked[: max(TOLD, most)]
+    ranked = _ranked([group for group in groups if selection.match(group[0])], place)
+    wanted = usage.filter(**selection.filters)
+    steps = totals_by_step(wanted, period)
+    offered = _all_options(groups, selection)
+    told = ranked[: max(MAX_TABLE_ROWS, most)]
     names = key_names(team, {*offered[0], *(value for value, _ in told if by == "key")})
     parts = [_part(value, used, names, by) for value, used in told]
     drawn = parts[:most]
-    _give_steps(drawn, wanted, COLUMNS[place], period)
+    _add_steps(drawn, wanted, COLUMNS[place], period)
     used = total(steps)
     return Report(
         period=period,
         by=by,
-        asked=asked,
+        selection=selection,
         used=used,
         steps=steps,
         parts=[*parts, *_rest(used, steps, parts, len(ranked))],
@@ -113,16 +115,16 @@ def report(team: Team, period: Period, asked: Selection, by: str, most: int = SE
     )
 
 
-def menus(team: Team, period: Period, asked: Selection) -> Menus:
+def menus(team: Team, period: Period, selection: Selection) -> Menus:
     """What can be chosen in lists of what was called in this period."""
-    usage = period.step.table.objects.of(team).within(period.start, period.end).order_by()
-    offered = _all_offered(_groups(usage), asked)
+    usage = period.step.table.objects.for_team(team).within(period.start, period.end).order_by()
+    offered = _all_options(_groups(usage), selection)
     return _menus(offered, key_names(team, offered[0]))
 
 
 def _groups(usage: UsageQuerySet) -> list[Group]:
     rows = usage.values_list(*COLUMNS).annotate(*(Sum(name) for name in COUNTS))
-    return [(row[:3], Totals.read(row[3:])) for row in rows]
+    return [(row[:3], Totals.from_sums(row[3:])) for row in rows]
 
 
 def _ranked(groups: list[Group], place: int) -> list[tuple[Any, Totals]]:
@@ -132,16 +134,16 @@ def _ranked(groups: list[Group], place: int) -> list[tuple[Any, Totals]]:
     return sorted(sums.items(), key=lambda pair: (-pair[1].requests, pair[0]))
 
 
-def _offered(groups: list[Group], asked: Selection, place: int) -> list[Any]:
+def _options(groups: list[Group], selection: Selection, place: int) -> list[Any]:
     """What can be chosen in one menu with the others as they are; what is chosen, in any case."""
-    fitting = [group for group in groups if group[0][place] and asked.match(group[0], place)]
-    values = [value for value, _ in _ranked(fitting, place)[:OPTIONS]]
-    chosen = asked[place]
+    fitting = [group for group in groups if group[0][place] and selection.match(group[0], place)]
+    values = [value for value, _ in _ranked(fitting, place)[:MAX_OPTIONS]]
+    chosen = selection[place]
     return values if not chosen or chosen in values else [*values, chosen]
 
 
-def _all_offered(groups: list[Group], asked: Selection) -> list[list[Any]]:
-    return [_offered(groups, asked, place) for place in range(len(COLUMNS))]
+def _all_options(groups: list[Group], selection: Selection) -> list[list[Any]]:
+    return [_options(groups, selection, place) for place in range(len(COLUMNS))]
 
 
 def _menus(offered: list[list[Any]], names: dict[str, KeyName]) -> Menus:
@@ -154,17 +156,17 @@ def _menus(offered: list[list[Any]], names: dict[str, KeyName]) -> Menus:
     )
 
 
-def by_step(usage: UsageQuerySet, period: Period) -> list[Totals]:
+def totals_by_step(usage: UsageQuerySet, period: Period) -> list[Totals]:
     """One for each moment of the period, in one query."""
     rows = usage.values_list("start").annotate(*_all_sums())
-    found = {row[0]: Totals.read(row[1:]) for row in rows}
+    found = {row[0]: Totals.from_sums(row[1:]) for row in rows}
     return [found.get(moment) or Totals() for moment in period.moments]
 
 
-def _give_steps(parts: list[Part], usage: UsageQuerySet, column: str, period: Period) -> None:
+def _add_steps(parts: list[Part], usage: UsageQuerySet, column: str, period: Period) -> None:
     of_these = usage.filter(**{f"{column}__in": [part.value for part in parts]})
     rows = of_these.values_list(column, "start").annotate(*_all_sums())
-    found = {row[:2]: Totals.read(row[2:]) for row in rows}
+    found = {row[:2]: Totals.from_sums(row[2:]) for row in rows}
     for part in parts:
         part.steps = [found.get((part.value, at)) or Totals() for at in period.moments]
 

@@ -36,7 +36,7 @@ class Sparkline:
 def sparklines(team: Team, public_ids: Collection[str]) -> dict[str, Sparkline]:
     """Of those that were used, in one query."""
     period = RANGES["14d"][1](timezone.now())
-    usage = UsageDay.objects.of(team).within(period.start, period.end)
+    usage = UsageDay.objects.for_team(team).within(period.start, period.end)
     rows = (
         usage.filter(public_id__in=public_ids)
         .order_by()

@@ -29,7 +29,7 @@ class Totals:
     latencies: list[int] = field(default_factory=lambda: [0] * len(LATENCY_COLUMNS))
 
     @classmethod
-    def read(cls, sums: Sequence[Any]) -> Self:
+    def from_sums(cls, sums: Sequence[Any]) -> Self:
         """`sums` are as in `COUNTS`, and the histogram's after them, if at all."""
         read = cls(*sums[: len(COUNTS)])
         if histogram := sums[len(COUNTS) :]:

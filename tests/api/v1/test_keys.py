@@ -82,7 +82,7 @@ def test_what_is_done_is_audited_as_the_owners_through_the_management_key(
     program.post(f"{address}/disable")
     program.post(f"{address}/enable")
     program.delete(address)
-    rows = AuditEvent.objects.about(made["id"]).order_by("pk")
+    rows = AuditEvent.objects.for_key(made["id"]).order_by("pk")
     assert [row.action for row in rows] == [
         Action.KEY_CREATED,
         Action.KEY_CHANGED,
@@ -132,7 +132,9 @@ def test_the_limit_of_keys_holds_and_its_refusal_is_audited(
     Team.objects.filter(pk=team.pk).update(key_limit=0)
     told = problem(manager(ada).post("keys", {"name": "ci"}), 409, "conflict")
     assert "0 of 0 API keys" in told["detail"]
-    assert AuditEvent.objects.get(action=Action.KEY_REFUSED).via.startswith("management key ")
+    assert AuditEvent.objects.get(action=Action.KEY_REFUSED_BY_LIMIT).via.startswith(
+        "management key "
+    )
 
 
 def test_a_policy_refuses_with_a_sentence_a_rule(manager: Manager, alice: User, team: Team) -> None:

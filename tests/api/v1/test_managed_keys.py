@@ -68,7 +68,7 @@ def test_what_an_admins_program_narrows_is_managed_from_then_on(
     assert his.get(path).json()["managed"] is False
     assert hers.patch(path, change).json()["managed"] is True
     assert his.get("keys").json()["data"][0]["managed"] is True
-    row = AuditEvent.objects.about(key.public_id).get(action=Action.KEY_MANAGED)
+    row = AuditEvent.objects.for_key(key.public_id).get(action=Action.KEY_MANAGED)
     assert row.actor == "ada"
     assert row.via
     # It may be left to its owner in the same request.

@@ -114,7 +114,7 @@ def test_of_two_rotations_one_is_done_or_one_after_the_other(
         assert sorted(len(each.shown) for each in told) == [0, 1]
         assert len(require_all_accounted_for(key, old, told)) == 2
         assert (
-            AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_ROTATED).count() == 1
+            AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_ROTATED).count() == 1
         )
 
         key, old = issue(bob, f"at once {number}")
@@ -177,6 +177,6 @@ def test_a_key_that_is_handed_over_while_one_of_the_two_leaves_has_one_owner(
         assert told.outcome in allowed.get((giver, leaver), {DONE, OUT, GONE})
         is_working = state_of(found) is State.ACTIVE
         assert is_working == (found.owner != people[leaver])
-        rows = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_HANDED_OVER)
+        rows = AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_HANDED_OVER)
         assert rows.count() == (told.outcome == DONE)
         Membership.objects.create(user=people[leaver], team=team, role=Role.MEMBER)

@@ -95,10 +95,10 @@ def test_a_key_that_comes_from_many_networks_is_told_of_over_all_workers(
     key, text = issue(bob, "nightly")
     call_from(workers[0], key, *addresses(3))
     call_from(workers[1], key, *addresses(3))  # The same three.
-    assert told(Action.KEY_SPREAD) == []
+    assert told(Action.KEY_MANY_NETWORKS) == []
     call_from(workers[1], key, *addresses(1, first=9))
-    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
-    row = AuditEvent.objects.get(action=Action.KEY_SPREAD)
+    assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
+    row = AuditEvent.objects.get(action=Action.KEY_MANY_NETWORKS)
     assert (row.public_id, row.team_slug) == (key.public_id, key.team.slug)
     (letter,) = sink.wait_for(1)
     assert letter["To"] == "bob@example.com"
@@ -114,9 +114,9 @@ def test_looks_at_what_there_is_to_call_count_as_calls_do(
     key, _ = issue(bob)
     look_from(workers[0], key, *addresses(2))
     call_from(workers[1], key, *addresses(2, first=1))
-    assert told(Action.KEY_SPREAD) == []
+    assert told(Action.KEY_MANY_NETWORKS) == []
     look_from(workers[1], key, *addresses(1, first=9))
-    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
+    assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
     sink.wait_for(1)
     assert not UsageDay.objects.exclude(requests=2).exists()
 
@@ -131,7 +131,7 @@ def test_of_many_verifications_those_without_rows_count_too(
         workers[0].verified(verdict_of(key), use, "/auth/verify", "", 200, "req_1")
     asyncio.run(workers[0].flush())
     assert CallRow.objects.count() == 2
-    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
+    assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
     sink.wait_for(1)
 
 
@@ -183,7 +183,7 @@ def test_many_addresses_of_few_networks_are_no_alarm(
     workers: list[Meter], bob: User, issue: Issue, peers: list[str]
 ) -> None:
     call_from(workers[0], issue(bob)[0], *peers)
-    assert told(Action.KEY_SPREAD) == []
+    assert told(Action.KEY_MANY_NETWORKS) == []
 
 
 def test_networks_of_two_keys_are_not_added_up(
@@ -191,7 +191,7 @@ def test_networks_of_two_keys_are_not_added_up(
 ) -> None:
     call_from(workers[0], issue(bob)[0], *addresses(3))
     call_from(workers[0], issue(bob, "b")[0], *addresses(3, first=100))
-    assert told(Action.KEY_SPREAD) == []
+    assert told(Action.KEY_MANY_NETWORKS) == []
 
 
 def test_what_was_seen_long_ago_does_not_count(
@@ -201,13 +201,13 @@ def test_what_was_seen_long_ago_does_not_count(
     call_from(workers[0], key, *addresses(3))
     Sighting.objects.update(start=timezone.now() - timedelta(minutes=11))
     call_from(workers[1], key, *addresses(3, first=100))
-    assert told(Action.KEY_SPREAD) == []
+    assert told(Action.KEY_MANY_NETWORKS) == []
 
 
 def test_a_network_is_written_down_once_a_stretch_by_a_worker(
     workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STRETCH_SECONDS", 10**9)  # So that none ends meanwhile.
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 10**9)  # So that none ends meanwhile.
     key, _ = issue(bob)
     for _ in range(5):
         call_from(workers[0], key, *addresses(2))
@@ -232,9 +232,9 @@ def test_a_burst_of_wrong_secrets_is_told_of_over_all_workers(
 ) -> None:
     key, _ = issue(bob)
     for number in range(10):
-        assert told(Action.KEY_GUESSED) == []
+        assert told(Action.KEY_REFUSED_OFTEN) == []
         refuse(workers[number % 2], keystring.generate(key.public_id).text)
-    assert told(Action.KEY_GUESSED) == [f"{key}: 10 requests"]
+    assert told(Action.KEY_REFUSED_OFTEN) == [f"{key}: 10 requests"]
     (letter,) = sink.wait_for(1)
     assert letter["To"] == "bob@example.com"
     told_of = " ".join(letter.get_content().split())
@@ -248,7 +248,7 @@ def test_the_right_secret_of_a_disabled_key_counts_too(
     key, text = issue(bob)
     ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner")
     refuse(workers[0], text, 10)
-    assert told(Action.KEY_GUESSED) == [f"{key}: 10 requests"]
+    assert told(Action.KEY_REFUSED_OFTEN) == [f"{key}: 10 requests"]
 
 
 def test_made_up_ids_leave_no_trace(workers: list[Meter], bob: User, issue: Issue) -> None:
@@ -267,10 +267,12 @@ def test_a_deleted_key_that_is_used_is_told_to_who_owned_it(
     named = str(key)
     key.revoke(actor=ada)
     refuse(workers[0], text)
-    assert told(Action.KEY_HAUNTED) == [named]
+    assert told(Action.KEY_USED_AFTER_DELETION) == [named]
     sink.wait_for(1)
     assert sink.recipients == ["bob@example.com"]
-    assert AuditEvent.objects.of(bob.memberships.get().team).about(named[-9:-1]).count() == 3
+    assert (
+        AuditEvent.objects.for_team(bob.memberships.get().team).for_key(named[-9:-1]).count() == 3
+    )
 
 
 def test_of_a_key_that_was_handed_over_it_is_told_to_who_owned_it_last(
@@ -323,7 +325,7 @@ def test_a_secret_that_was_rotated_away_and_is_used_is_told_to_the_owner(
     key, text = issue(bob)
     rotate(key, Grace.NOW, actor=bob)
     refuse(workers[0], text)
-    assert told(Action.KEY_HAUNTED) == [str(key)]
+    assert told(Action.KEY_USED_AFTER_DELETION) == [str(key)]
     sink.wait_for(1)
     assert sink.recipients == ["bob@example.com"]
 
@@ -335,7 +337,7 @@ def test_a_call_that_its_deletion_cut_is_no_use_after_it(
     key.revoke(actor=bob)
     workers[0]._cut[keystring.digest(text.encode())] += 1
     asyncio.run(workers[0].flush())
-    assert told(Action.KEY_HAUNTED) == []
+    assert told(Action.KEY_USED_AFTER_DELETION) == []
 
 
 @pytest.mark.parametrize("again", [0, 1])
@@ -351,7 +353,7 @@ def test_each_is_told_once_an_hour_by_all_workers_together(
     refuse(workers[again], text)
     refuse(workers[0], text)
     sink.wait_for(2)
-    assert len(told(Action.KEY_HAUNTED)) == 2
+    assert len(told(Action.KEY_USED_AFTER_DELETION)) == 2
 
 
 def test_two_workers_that_see_the_same_at_one_time_tell_it_once(
@@ -367,7 +369,7 @@ def test_two_workers_that_see_the_same_at_one_time_tell_it_once(
         for meter in workers:
             meter.refused(keystring.digest(text.encode()), text[6:14])
         asyncio.run(both())
-    assert len(told(Action.KEY_HAUNTED)) == 1
+    assert len(told(Action.KEY_USED_AFTER_DELETION)) == 1
 
 
 @pytest.mark.postgresql  # On SQLite one writes after the other.
@@ -391,14 +393,14 @@ def test_two_workers_that_see_half_of_the_networks_each_at_one_time_tell_of_all(
 
     monkeypatch.setattr(module, "_among", count_together)
     asyncio.run(see_at_once())
-    assert told(Action.KEY_SPREAD) == [f"{key}: 4 networks"]
+    assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
 
 
 def test_kinds_are_told_apart(workers: list[Meter], bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     call_from(workers[0], key, *addresses(4))
     refuse(workers[0], keystring.generate(key.public_id).text, 10)
-    assert len(told(Action.KEY_SPREAD)) == len(told(Action.KEY_GUESSED)) == 1
+    assert len(told(Action.KEY_MANY_NETWORKS)) == len(told(Action.KEY_REFUSED_OFTEN)) == 1
     assert Alarm.objects.count() == 2
 
 
@@ -426,9 +428,9 @@ def test_a_mail_that_can_not_be_queued_leaves_no_alarm_behind(
         patched.setattr(emails, "send", fail)
         refuse(workers[0], keystring.generate(key.public_id).text, 10)
     assert not Alarm.objects.exists()
-    assert told(Action.KEY_GUESSED) == []
+    assert told(Action.KEY_REFUSED_OFTEN) == []
     refuse(workers[0], keystring.generate(key.public_id).text)
-    assert told(Action.KEY_GUESSED) == [f"{key}: 11 requests"]
+    assert told(Action.KEY_REFUSED_OFTEN) == [f"{key}: 11 requests"]
     sink.wait_for(1)
 
 
@@ -449,7 +451,7 @@ def test_a_look_that_fails_loses_no_usage(
     assert UsageDay.objects.get().requests == 4
     assert "Not watched for leaks: ZeroDivisionError" in caplog.text
     call_from(workers[0], key, *addresses(4))
-    assert len(told(Action.KEY_SPREAD)) == 1
+    assert len(told(Action.KEY_MANY_NETWORKS)) == 1
     assert UsageDay.objects.get().requests == 8
 
 
@@ -468,7 +470,7 @@ def test_the_same_networks_again_cost_no_query(
 ) -> None:
     """The usual second: calls of known keys from known networks."""
     # So that none ends meanwhile.
-    monkeypatch.setattr(module, "STRETCH_SECONDS", 10**9)
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 10**9)
     monkeypatch.setattr(module, "DAY_SECONDS", 10**9)
     key, _ = issue(bob)
     call_from(workers[0], key, "192.0.2.1")

@@ -5,7 +5,7 @@ from django.core.management import CommandError, call_command
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.management.commands import setpolicy as setpolicy_command
-from keyportal.teams.management.operator import team_named
+from keyportal.teams.management.operator import get_team
 from keyportal.teams.models import Team
 from keyportal.teams.policy import NO_POLICY, Policy
 
@@ -41,11 +41,11 @@ def test_a_rule_that_is_set_while_the_command_runs_stays(
     Team.objects.update(policy=Policy(must_expire=True))
 
     def found_before(slug: str) -> Team:
-        found = team_named(slug)
+        found = get_team(slug)
         Team.objects.update(policy=Policy(rotation_days=30, creators="owner"))
         return found
 
-    monkeypatch.setattr(f"{setpolicy_command.__name__}.team_named", found_before)
+    monkeypatch.setattr(f"{setpolicy_command.__name__}.get_team", found_before)
     printed = setpolicy("--longest-days=90")
     team.refresh_from_db()
     assert team.policy == Policy(longest_days=90, rotation_days=30, creators="owner")

@@ -53,7 +53,7 @@ def test_every_table_of_ours_is_walked(db: None) -> None:
 
 def test_creation_is_audited(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "ci", actor=bob, address="192.0.2.1")
-    row = AuditEvent.objects.of(team).get(action=Action.KEY_CREATED)
+    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_CREATED)
     assert (row.actor, row.target, row.address) == ("bob", f"ci ({key.public_id})", "192.0.2.1")
 
 
@@ -66,7 +66,7 @@ def test_the_limit_refuses_and_the_refusal_is_audited(team: Team, bob: User, iss
     assert ApiKey.objects.of(team).count() == Secret.objects.count() == 2
     # The mark is not spent: once there is room, the same form may be sent again.
     assert not SpentNonce.objects.exists()
-    row = AuditEvent.objects.of(team).get(action=Action.KEY_REFUSED)
+    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_REFUSED_BY_LIMIT)
     assert (row.actor, row.target, row.address) == ("bob", "three", "192.0.2.1")
 
 

@@ -43,7 +43,7 @@ def test_the_limit_is_exact_under_concurrent_creates(busy_team: tuple[Team, User
     assert kinds(outcomes, tuple) == LIMIT
     assert kinds(outcomes, KeyLimitReached) == CROWD - LIMIT
     assert ApiKey.objects.of(team).count() == Secret.objects.count() == LIMIT
-    refusals = AuditEvent.objects.of(team).filter(action=Action.KEY_REFUSED)
+    refusals = AuditEvent.objects.for_team(team).filter(action=Action.KEY_REFUSED_BY_LIMIT)
     assert refusals.count() == CROWD - LIMIT
 
 
@@ -65,7 +65,7 @@ def test_policies_that_are_set_at_once_are_told_one_after_the_other(
 ) -> None:
     team, user = busy_team
     at_once(lambda number: set_policy(team, Policy(longest_days=number + 1), actor=user))
-    told = [event.target for event in AuditEvent.objects.of(team).order_by("id")]
+    told = [event.target for event in AuditEvent.objects.for_team(team).order_by("id")]
     steps = [text.removeprefix("Policy: Longest lifetime in days: ").split(" → ") for text in told]
     assert len(steps) == CROWD
     assert [before for before, _ in steps] == ["none", *(now for _, now in steps[:-1])]
@@ -97,4 +97,4 @@ def test_one_of_many_revokes_is_audited(busy_team: tuple[Team, User]) -> None:
     assert kinds(outcomes, ApiKey.DoesNotExist) == CROWD - 1
     assert not ApiKey.objects.exists()
     assert Tombstone.objects.count() == 1
-    assert AuditEvent.objects.of(team).filter(action=Action.KEY_DELETED).count() == 1
+    assert AuditEvent.objects.for_team(team).filter(action=Action.KEY_DELETED).count() == 1

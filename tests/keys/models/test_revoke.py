@@ -39,14 +39,14 @@ def test_revoking_is_audited(team: Team, ada: User, bob: User, issue: Issue) -> 
     key, _ = issue(bob, "ci")
     shown = str(key)
     key.revoke(actor=ada, address="192.0.2.1")
-    row = AuditEvent.objects.of(team).get(action=Action.KEY_DELETED)
+    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_DELETED)
     assert (row.actor, row.target, row.address) == ("ada", shown, "192.0.2.1")
 
 
 def test_a_command_revokes_without_an_actor(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     key.revoke(actor=None)
-    assert AuditEvent.objects.of(team).get(action=Action.KEY_DELETED).actor == ""
+    assert AuditEvent.objects.for_team(team).get(action=Action.KEY_DELETED).actor == ""
     assert Tombstone.objects.get().deleted_by_id is None
 
 

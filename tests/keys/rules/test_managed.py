@@ -57,7 +57,7 @@ def is_managed(key: ApiKey) -> bool:
 def managed_rows(key: ApiKey) -> list[tuple[str, str]]:
     """Action and actor, the oldest first."""
     actions = (Action.KEY_MANAGED, Action.KEY_UNMANAGED)
-    rows = AuditEvent.objects.about(key.public_id).filter(action__in=actions).order_by("pk")
+    rows = AuditEvent.objects.for_key(key.public_id).filter(action__in=actions).order_by("pk")
     return [*rows.values_list("action", "actor")]
 
 

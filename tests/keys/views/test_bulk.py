@@ -81,7 +81,7 @@ def test_member_deletes_several(sign_in: SignIn, bob: User, team: Team, keys: li
     )
     assert [key.name for key in ApiKey.objects.all()] == ["c"]
     assert Tombstone.objects.count() == 2
-    events = AuditEvent.objects.of(team).filter(action=Action.KEY_DELETED)
+    events = AuditEvent.objects.for_team(team).filter(action=Action.KEY_DELETED)
     assert {event.target for event in events} == {str(key) for key in keys[:2]}
     assert {(event.actor, event.address) for event in events} == {("bob", "127.0.0.1")}
 
@@ -92,7 +92,7 @@ def test_admin_disables_those_of_others(
     response = sign_in(ada).post(DISABLE, chosen(keys[1:]), headers=HTMX)
     assert response.status_code == 204
     assert [key.name for key in ApiKey.objects.filter(disabled_at=None)] == ["<b>a"]
-    events = AuditEvent.objects.of(team).filter(action=Action.KEY_DISABLED)
+    events = AuditEvent.objects.for_team(team).filter(action=Action.KEY_DISABLED)
     assert {event.target for event in events} == {str(key) for key in keys[1:]}
 
 

@@ -158,7 +158,7 @@ def test_limit_is_told_before_and_refused_with_a_sentence(
     refused = client.post(CREATE, {"name": "second"}, headers=HTMX)
     assert refused.status_code == 422
     assert refused.content.decode().count(sentence) == 1
-    assert AuditEvent.objects.filter(action=Action.KEY_REFUSED, actor="bob").count() == 1
+    assert AuditEvent.objects.filter(action=Action.KEY_REFUSED_BY_LIMIT, actor="bob").count() == 1
     assert ApiKey.objects.count() == 1
 
 

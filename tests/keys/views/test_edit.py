@@ -58,11 +58,11 @@ def state(key: ApiKey) -> list[Any]:
         *ApiKey.objects.filter(pk=key.pk).values(),
         *Secret._base_manager.filter(key=key).values(),
     ]
-    return [*found, AuditEvent.objects.about(key.public_id).count()]
+    return [*found, AuditEvent.objects.for_key(key.public_id).count()]
 
 
 def told(key: ApiKey, action: Action) -> str:
-    event = AuditEvent.objects.about(key.public_id).get(action=action)
+    event = AuditEvent.objects.for_key(key.public_id).get(action=action)
     assert (event.actor, event.address) == ("bob", "127.0.0.1")
     return event.target
 
@@ -197,7 +197,7 @@ def test_permissions_are_narrowed_and_told(
     networks = ("192.0.2.0/24", "2001:db8::1/128")
     assert key.permissions == Permissions(models, Endpoints.EMBEDDINGS, networks)
     text = " ".join(
-        AuditEvent.objects.about(key.public_id)
+        AuditEvent.objects.for_key(key.public_id)
         .filter(action=Action.KEY_CHANGED)
         .values_list("target", flat=True)
     )
@@ -390,7 +390,7 @@ def test_an_end_is_set_moved_and_taken_away(sign_in: SignIn, bob: User, issue: I
     assert ends[1]
     assert ends[1].date() == timezone.now().date() + timedelta(days=7)
     assert ends[2] is None
-    events = AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_CHANGED)
+    events = AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_CHANGED)
     assert "Expires: none" in events.earliest("pk").target
     assert events.latest("pk").target.endswith("→ none")
 

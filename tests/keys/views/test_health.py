@@ -258,7 +258,7 @@ def test_where_a_key_looked_before_its_calls_are_no_news(team: Team, good: ApiKe
 def test_in_a_busy_team_only_the_newest_calls_are_looked_at(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(addresses, "SEARCHED", 4)
+    monkeypatch.setattr(addresses, "MAX_ROWS_SEARCHED", 4)
     call(team, "Busy1234", "203.0.113.1", 0.9)  # Too long ago by now.
     for minutes in (40, 30, 20, 10):
         call(team, "Busy1234", "192.0.2.1", minutes / 1440)

@@ -78,7 +78,7 @@ def test_member_limits_their_own_key(sign_in: SignIn, bob: User, team: Team, iss
     key.refresh_from_db()
     expected = Limits(requests_per_minute=60, parallel_requests=2)
     assert key.limits == expected
-    event = AuditEvent.objects.of(team).get(action=Action.KEY_CHANGED)
+    event = AuditEvent.objects.for_team(team).get(action=Action.KEY_CHANGED)
     told = "Requests per minute: none → 60, Requests at one time: none → 2"
     assert event.target == f"test-key ({key.public_id}): {told}"
     assert (event.actor, event.address) == ("bob", "127.0.0.1")
@@ -247,7 +247,7 @@ def test_admin_sets_what_new_keys_start_with(
     new, _ = issue(bob, "new")
     old.refresh_from_db()
     assert (old.limits, new.limits) == (UNLIMITED, Limits(requests_per_day=100))
-    event = AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED)
+    event = AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED)
     assert event.target == "Limits of new keys: Requests per day: none → 100"
     assert event.actor == "ada"
 

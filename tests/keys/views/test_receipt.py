@@ -71,7 +71,7 @@ def test_a_rotated_key_is_told_of_as_one(team: Team, bob: User, issue: Issue) ->
     key.revoke(actor=None)
     Tombstone.objects.update(refused=2, ended=1)
     Tombstone.objects.filter(digest=b"x" * 32).update(refused_at="2026-11-24T01:00Z")
-    receipt = Receipt.of(team, key.public_id)
+    receipt = Receipt.for_key(team, key.public_id)
     assert receipt
     assert receipt.last
     assert receipt.last.last_used_at
@@ -127,7 +127,7 @@ def test_it_is_told_who_deleted_it_by_the_name_of_today_or_the_last(
     """Not as somebody else's doing who has the name now."""
 
     def deleted_by() -> str:
-        receipt = Receipt.of(team, key.public_id)
+        receipt = Receipt.for_key(team, key.public_id)
         assert receipt
         return receipt.deleted_by
 

@@ -60,7 +60,7 @@ def test_the_new_key_is_shown_once_and_is_the_same_key(
     assert text.lstrip().startswith('<article id="rotated"' if headers else "<!doctype html>")
     digests = [keystring.digest(plaintext.encode()) for plaintext in (new, old)]
     assert [one.digest for one in live_secrets(key)] == digests
-    event = AuditEvent.objects.about(key.public_id).get(action=Action.KEY_ROTATED)
+    event = AuditEvent.objects.for_key(key.public_id).get(action=Action.KEY_ROTATED)
     assert (event.actor, event.address) == ("bob", "127.0.0.1")
 
 
@@ -199,7 +199,10 @@ def test_the_old_one_is_ended_and_the_new_one_stays(
     assert "10.1.2.3" in asked
     assert client.post(address(key, "end-old/"), headers=HTMX).status_code == 204
     assert key.secrets.get() == newest
-    assert AuditEvent.objects.about(key.public_id).filter(action=Action.KEY_OLD_ENDED).count() == 1
+    assert (
+        AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_OLD_SECRET_ENDED).count()
+        == 1
+    )
     assert "/end-old/" not in client.get(address(key, "")).content.decode()
 
 
@@ -209,4 +212,4 @@ def test_without_an_old_one_nothing_ends(sign_in: SignIn, bob: User, issue: Issu
     assert client.get(address(key, "end-old/")).status_code == 200
     assert client.post(address(key, "end-old/")).status_code == 302
     assert key.secrets.count() == 1
-    assert not AuditEvent.objects.filter(action=Action.KEY_OLD_ENDED).exists()
+    assert not AuditEvent.objects.filter(action=Action.KEY_OLD_SECRET_ENDED).exists()

@@ -51,7 +51,7 @@ def test_admin_makes_one(sign_in: SignIn, ada: User, team: Team) -> None:
     preset = KeyTemplate.objects.get()
     assert preset.permissions == Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
     assert (preset.team, preset.lifetime_days) == (team, 30)
-    event = AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED)
+    event = AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED)
     assert event.target == (
         "Template <b>CI: created, Models: all → public/*, Endpoints: all → chat, "
         "Networks: all → 192.0.2.0/24, Lifetime in days: none → 30"
@@ -66,7 +66,7 @@ def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, preset: KeyTe
     client.post(path, typed("nightly", endpoints="chat", models="public/small"))
     preset.refresh_from_db()
     assert (preset.name, preset.allowed_models) == ("nightly", ["public/small"])
-    event = AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED)
+    event = AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED)
     told = "Name: CI job → nightly, Models: public/* → public/small"
     assert event.target == f"Template CI job: {told}"
     client.post(path, typed("nightly", endpoints="chat", models="public/small"))
@@ -81,7 +81,7 @@ def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, preset: KeyTe
     response = client.post(path, follow=True)
     assert "The template CI job is deleted." in response.content.decode()
     assert not KeyTemplate.objects.exists()
-    assert AuditEvent.objects.of(team).get(action=Action.TEAM_CHANGED).target == (
+    assert AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED).target == (
         "Template CI job: deleted"
     )
     assert client.post(path).status_code == 404

@@ -6,8 +6,8 @@ import pytest
 
 from keyportal.usage.models import LATENCY_BOUNDS_MS, LATENCY_COLUMNS
 from keyportal.usage.reports.charts import duration
-from keyportal.usage.reports.csv_export import as_text
-from keyportal.usage.reports.periods import RANGES, Step, custom
+from keyportal.usage.reports.csv_export import escape_formula
+from keyportal.usage.reports.periods import RANGES, Step, custom_period
 from keyportal.usage.reports.totals import Totals, percentile, total
 
 NOW = datetime(2026, 11, 24, 13, 44, 45, 123, tzinfo=UTC)
@@ -42,8 +42,8 @@ def test_every_bucket_but_the_last_has_a_bound() -> None:
 
 
 def test_figures_are_added_and_taken_away() -> None:
-    one = Totals.read([4, 1, 10, 20, 5, 2, *range(12)])
-    two = Totals.read([1, 0, 1, 2, 0, 0])
+    one = Totals.from_sums([4, 1, 10, 20, 5, 2, *range(12)])
+    two = Totals.from_sums([1, 0, 1, 2, 0, 0])
     assert total([one, two]).requests == 5
     assert total([one, two]).latencies == [*range(12)]
     left = total([one, two]).without([two])
@@ -84,7 +84,7 @@ def test_a_custom_period_is_as_fine_as_its_length_allows(
     ago: timedelta, length: timedelta, step: Step
 ) -> None:
     start = NOW - ago
-    period = custom(start, start + length, NOW)
+    period = custom_period(start, start + length, NOW)
     assert period.step is step
     assert period.start <= start
     assert period.end >= start + length
@@ -93,7 +93,7 @@ def test_a_custom_period_is_as_fine_as_its_length_allows(
 
 def test_a_custom_period_of_whole_days_has_no_day_more() -> None:
     start, end = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 11, tzinfo=UTC)
-    assert len(custom(start, end, NOW).moments) == 10
+    assert len(custom_period(start, end, NOW).moments) == 10
 
 
 @pytest.mark.parametrize(
@@ -106,5 +106,5 @@ def test_durations_are_short(milliseconds: float | None, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_no_name_is_a_formula(name: str) -> None:
-    assert as_text(name) == f"'{name}"
-    assert as_text(f"a{name}") == f"a{name}"
+    assert escape_formula(name) == f"'{name}"
+    assert escape_formula(f"a{name}") == f"a{name}"

@@ -11,9 +11,9 @@ from keyportal.keys.exceptions import KeyActionError
 from keyportal.keys.rules.permissions import Endpoints, Permissions, read_networks, read_patterns
 from keyportal.teams.management.operator import (
     OperatorCommand,
-    membership_of,
-    team_named,
-    user_named,
+    get_membership,
+    get_team,
+    get_user,
 )
 
 
@@ -47,8 +47,8 @@ class Command(OperatorCommand):
 
     @sensitive_variables("key_string")
     def handle(self, **options: Any) -> None:
-        team, owner = team_named(options["team"]), user_named(options["owner"])
-        membership_of(owner, team)
+        team, owner = get_team(options["team"]), get_user(options["owner"])
+        get_membership(owner, team)
         name, days = options["name"].strip(), options["days"]
         if not 1 <= days <= 3650:
             raise CommandError("A management key works for 1 to 3650 days.")

@@ -4,7 +4,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
 from keyportal.catalog.models import NameBelongsElsewhere, ServedModel, Upstream
-from keyportal.teams.management.operator import OperatorCommand, team_named
+from keyportal.teams.management.operator import OperatorCommand, get_team
 
 
 class Command(OperatorCommand):
@@ -20,7 +20,7 @@ class Command(OperatorCommand):
 
     def handle(self, **options: Any) -> None:
         name: str = options["name"]
-        team = team_named(options["team"]) if options["team"] else None
+        team = get_team(options["team"]) if options["team"] else None
         try:
             upstream = Upstream.objects.get(name=options["upstream"])
         except Upstream.DoesNotExist:

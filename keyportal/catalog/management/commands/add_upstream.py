@@ -7,7 +7,7 @@ from django.db import transaction
 from keyportal.catalog import discovery
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.models import NameBelongsElsewhere, ServedModel, Upstream
-from keyportal.teams.management.operator import OperatorCommand, from_environment, team_named
+from keyportal.teams.management.operator import OperatorCommand, get_team, read_environment
 from keyportal.teams.models import Team
 
 FIELDS = ("base_url", "encrypted_credential", "connect_timeout", "read_timeout")
@@ -35,7 +35,7 @@ class Command(OperatorCommand):
     def handle(self, **options: Any) -> None:
         if options["team"] and not options["discover"]:
             raise CommandError("--team tells whose the discovered models are: add --discover.")
-        team = team_named(options["team"]) if options["team"] else None
+        team = get_team(options["team"]) if options["team"] else None
         upstream = _described(options)
         try:
             # Asked before the transaction: nothing is locked while a server makes us wait, and
@@ -74,7 +74,7 @@ def _described(options: dict[str, Any]) -> Upstream:
     )
     upstream.base_url = discovery.complete(options["url"])
     if options["credential_env"]:
-        upstream.credential = _checked(from_environment(options["credential_env"]))
+        upstream.credential = _checked(read_environment(options["credential_env"]))
     elif options["no_credential"]:
         upstream.credential = ""
     for field in ("connect_timeout", "read_timeout"):

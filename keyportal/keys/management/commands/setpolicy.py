@@ -7,7 +7,7 @@ from keyportal.keys.forms.policy import MAKERS, PolicyForm
 from keyportal.keys.rules.permissions import Endpoints
 from keyportal.keys.rules.policy import set_policy
 from keyportal.keys.rules.validators import split_words
-from keyportal.teams.management.operator import OperatorCommand, team_named
+from keyportal.teams.management.operator import OperatorCommand, get_team
 from keyportal.teams.models import lock_team
 from keyportal.teams.policy import Policy
 
@@ -31,7 +31,7 @@ class Command(OperatorCommand):
         parser.add_argument("--creators", choices=[role.value for role in MAKERS])
 
     def handle(self, **options: Any) -> None:
-        named = team_named(options["team"])
+        named = get_team(options["team"])
         given = {name: options[name] for name in Policy._fields if options[name] is not None}
         if not given:
             raise CommandError("Nothing to change: give a rule, such as --longest-days 90.")
@@ -41,7 +41,7 @@ class Command(OperatorCommand):
             if not form.is_valid():
                 raise ValidationError(form.errors.as_data())
             set_policy(team, form.policy, actor=None)
-        for label, words in form.policy.in_words().items():
+        for label, words in form.policy.describe().items():
             self.stdout.write(f"{label}: {words}")
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from keyportal.teams.management.operator import OperatorCommand, team_named, user_named
+from keyportal.teams.management.operator import OperatorCommand, get_team, get_user
 from keyportal.teams.models import Membership, Role
 
 
@@ -15,7 +15,7 @@ class Command(OperatorCommand):
         parser.add_argument("--role", choices=Role.values, default=Role.MEMBER.value)
 
     def handle(self, **options: Any) -> None:
-        team, user = team_named(options["team"]), user_named(options["user"])
+        team, user = get_team(options["team"]), get_user(options["user"])
         membership = Membership(team=team, user=user, role=options["role"])
         membership.full_clean()
         membership.save()

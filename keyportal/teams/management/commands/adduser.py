@@ -4,7 +4,7 @@ from typing import Any
 from django.contrib.auth.password_validation import validate_password
 from django.core.management.base import CommandParser
 
-from keyportal.teams.management.operator import OperatorCommand, from_environment
+from keyportal.teams.management.operator import OperatorCommand, read_environment
 from keyportal.teams.models import User
 
 
@@ -28,7 +28,7 @@ class Command(OperatorCommand):
             is_superuser=options["superuser"],
         )
         variable = options["password_env"]
-        password = from_environment(variable) if variable else secrets.token_hex(10)
+        password = read_environment(variable) if variable else secrets.token_hex(10)
         validate_password(password, user)
         user.set_password(password)
         user.full_clean()

@@ -7,8 +7,8 @@ from keyportal.teams.limits import UNLIMITED
 from keyportal.teams.management.operator import (
     OperatorCommand,
     add_limit_arguments,
-    user_named,
-    with_given_limits,
+    get_user,
+    updated_limits,
 )
 from keyportal.teams.models import Membership, Role, Team
 
@@ -27,10 +27,10 @@ class Command(OperatorCommand):
         given = {field: options[field] for field in ("slug", "key_limit")}
         team = Team(
             name=options["name"],
-            limits=with_given_limits(UNLIMITED, options),
+            limits=updated_limits(UNLIMITED, options),
             **{field: value for field, value in given.items() if value is not None},
         )
-        owner = user_named(options["owner"]) if options["owner"] else None
+        owner = get_user(options["owner"]) if options["owner"] else None
         with transaction.atomic():
             team.full_clean()
             team.save()

@@ -4,9 +4,9 @@ from django.core.management.base import CommandParser
 
 from keyportal.teams.management.operator import (
     OperatorCommand,
-    membership_of,
-    team_named,
-    user_named,
+    get_membership,
+    get_team,
+    get_user,
 )
 
 
@@ -18,6 +18,6 @@ class Command(OperatorCommand):
         parser.add_argument("user", metavar="USERNAME")
 
     def handle(self, **options: Any) -> None:
-        team, user = team_named(options["team"]), user_named(options["user"])
-        membership_of(user, team).delete()
+        team, user = get_team(options["team"]), get_user(options["user"])
+        get_membership(user, team).delete()
         self.note(f"{user} is no longer in {team.slug}.")

@@ -4,9 +4,9 @@ from django.core.management.base import CommandParser
 
 from keyportal.teams.management.operator import (
     OperatorCommand,
-    membership_of,
-    team_named,
-    user_named,
+    get_membership,
+    get_team,
+    get_user,
 )
 from keyportal.teams.models import Role
 
@@ -20,8 +20,8 @@ class Command(OperatorCommand):
         parser.add_argument("role", choices=Role.values)
 
     def handle(self, **options: Any) -> None:
-        team, user = team_named(options["team"]), user_named(options["user"])
-        membership = membership_of(user, team)
+        team, user = get_team(options["team"]), get_user(options["user"])
+        membership = get_membership(user, team)
         membership.role = options["role"]
         membership.save(update_fields=["role"])
         self.note(f"{user} is {membership.role} in {team.slug} now.")

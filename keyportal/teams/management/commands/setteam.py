@@ -8,8 +8,8 @@ from keyportal.teams.limits import LABELS
 from keyportal.teams.management.operator import (
     OperatorCommand,
     add_limit_arguments,
-    team_named,
-    with_given_limits,
+    get_team,
+    updated_limits,
 )
 from keyportal.teams.models import Team, lock_team
 from keyportal.teams.signals import team_changed
@@ -35,7 +35,7 @@ class Command(OperatorCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        named = team_named(options["team"])
+        named = get_team(options["team"])
         given = {field: options[field] for field in FIELDS if options[field] is not None}
         has_limits = any(options[name] is not None for name in LABELS)
         if not given and not has_limits:
@@ -46,7 +46,7 @@ class Command(OperatorCommand):
             former = copy(team)
             if has_limits:
                 # Those that stay are those of this moment: another operator may be setting them.
-                given["limits"] = with_given_limits(team.limits, options)
+                given["limits"] = updated_limits(team.limits, options)
             for field, value in given.items():
                 setattr(team, field, value)
             team.full_clean()
@@ -54,5 +54,5 @@ class Command(OperatorCommand):
             who = {"actor": None, "address": None}
             team_changed.send(Team, former=former, team=team, columns=given, **who)
         state = "active" if team.is_active else "not active"
-        keys, roof = f"at most {team.key_limit} keys", team.limits.in_words()
+        keys, roof = f"at most {team.key_limit} keys", team.limits.describe()
         self.stdout.write(f"{team.slug}: {team.name}, {keys}, {state}, {roof}")
