@@ -1,4 +1,4 @@
-"""The way to serve: programs through two doors, people through the third."""
+"""The ASGI application: routes each request to the gateway, the management API or the portal."""
 
 import os
 from typing import cast
@@ -12,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
 django.setup(set_prefix=False)
 portal = cast("ASGIApp", PortalHandler())
 
-# What follows needs Django's settings and models, which the lines above have set up.
+# The imports below need Django's settings and models, which the lines above have set up.
 from keyportal.api.framework.dispatch import buffered_api  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402
 from keyportal.gateway.forward_auth.app import is_verification  # noqa: E402
@@ -22,27 +22,29 @@ from keyportal.http.trusted_proxies import TrustedProxies  # noqa: E402
 from keyportal.leaks.reports import ADDRESS, MAX_BYTES  # noqa: E402
 from keyportal.scheduler.runner import Scheduler  # noqa: E402
 
-# Their answers must not tell by their time whether there is such a key or account.
-CONSTANT_TIME = {ADDRESS, "/accounts/password/reset/"}
+# Attack: the response time of these shows whether a key or an account exists.
+CONSTANT_TIME_PATHS = {ADDRESS, "/accounts/password/reset/"}
 
 
 class Router:
-    """`/v1/` and `/auth/verify` are the gateway's, `/api/` the management API's, the lifespan is
-    answered here, and everything else is the portal's.
+    """Routes `/v1/` and `/auth/verify` to the gateway, `/api/` to the management API, and all other
+    paths to the portal. It handles the lifespan itself.
 
-    A session opens pages and nothing else; a bearer token opens `/v1/` or `/api/`, by its kind, and
-    never a page: none of the three reads another's credential.
+    A session gives access to pages only. An API key gives access to `/v1/` only, and a management
+    key to `/api/` only. None of the three applications reads a credential of another.
     """
 
-    def __init__(self, gateway: Gateway, portal: ASGIApp, api: ASGIApp, reports: ASGIApp) -> None:
+    def __init__(
+        self, gateway: Gateway, portal: ASGIApp, api: ASGIApp, constant_time: ASGIApp
+    ) -> None:
         self.gateway = gateway
-        self._http = TrustedProxies(self._door)
+        self._http = TrustedProxies(self._route)
         self._portal = portal
         self._api = api
-        # Anybody may report a leak, or ask for a new password: if the key or the account exists,
-        # mail is written, which takes time. Places of their own: a crowd there keeps no page
-        # waiting, and the wait for even answers holds up nobody who signs in.
-        self._reports = reports
+        # Anybody may report a leak or ask for a new password. If the key or the account exists,
+        # mail is written, which takes time. These paths have slots of their own, so that a crowd
+        # there delays no other page, and the constant-time delay delays nobody who signs in.
+        self._constant_time = constant_time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -52,14 +54,14 @@ class Router:
         else:
             await send({"type": "websocket.close"})
 
-    async def _door(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         if path.startswith("/v1/") or path == "/v1" or is_verification(path):
             await self.gateway(scope, receive, send)
         elif path.startswith("/api/"):
             await self._api(scope, receive, send)
-        elif path in CONSTANT_TIME:
-            await self._reports(scope, receive, send)
+        elif path in CONSTANT_TIME_PATHS:
+            await self._constant_time(scope, receive, send)
         else:
             await self._portal(scope, receive, send)
 
@@ -83,5 +85,5 @@ application = Router(
     Gateway(),
     RequestBuffer(portal),
     buffered_api(portal),
-    RequestBuffer(ConstantTimeMiddleware(portal), largest=MAX_BYTES),
+    RequestBuffer(ConstantTimeMiddleware(portal), max_bytes=MAX_BYTES),
 )

@@ -13,7 +13,7 @@ from django.dispatch import receiver
 from django.http import HttpRequest
 
 from keyportal.audit.models import Action, AuditEvent, DeletedUser
-from keyportal.http.addresses import client_of
+from keyportal.http.addresses import client_network
 from keyportal.teams.models import Team, User
 from keyportal.teams.signals import sign_in_refused, team_changed
 
@@ -38,7 +38,7 @@ def record_failed_sign_in(
 @receiver(sign_in_refused)
 def record_refused_sign_in(credentials: dict[str, Any], request: HttpRequest, **_: object) -> None:
     """One row a minute for each user and network: a flood of guesses must not fill the table."""
-    user, client = _user_for(credentials), client_of(request.META.get("REMOTE_ADDR"))
+    user, client = _user_for(credentials), client_network(request.META.get("REMOTE_ADDR"))
     if cache.add(f"sign-in-refused:{user.pk if user else ''}:{client}", True, timeout=60):
         _record(Action.SIGN_IN_FAILED, request, user, note=TOO_MANY_ATTEMPTS)
 

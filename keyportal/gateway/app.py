@@ -107,8 +107,8 @@ class Gateway:
             raise EndpointNotAllowed(Endpoints(call.verdict.endpoints).label.lower())
         request = await self._read(endpoint, scope, receive)
         watch = None
-        if "keyportal.when_gone" in scope:
-            scope["keyportal.when_gone"](call.leave)
+        if "keyportal.on_disconnect" in scope:
+            scope["keyportal.on_disconnect"](call.leave)
         else:
             # Another server than our own must be asked.
             watch = asyncio.create_task(_watch(receive, call))

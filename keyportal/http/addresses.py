@@ -4,26 +4,28 @@ import ipaddress
 from functools import lru_cache
 
 
-def client_of(address: str | None) -> str:
-    """Whom to count as one client: an IPv4 address, or for IPv6 the network of 64 bits that one
-    customer has whole. Empty for what is no address."""
+def client_network(address: str | None) -> str:
+    """Return what counts as one client: an IPv4 address, or the /64 network of an IPv6 address.
+
+    A provider gives each of its customers at least one /64. Empty for text that is no address.
+    """
     try:
-        peer = ipaddress.ip_address((address or "").partition("%")[0])
+        parsed = ipaddress.ip_address((address or "").partition("%")[0])
     except ValueError:
         return ""
-    if peer.version == 4:
-        return str(peer)
-    return str(ipaddress.ip_network((peer, 64), strict=False).network_address)
+    if parsed.version == 4:
+        return str(parsed)
+    return str(ipaddress.ip_network((parsed, 64), strict=False).network_address)
 
 
 @lru_cache(10_000)
-def network_of(address: str) -> str:
-    """Its /24, or /48 for IPv6: what one office has, or one customer of a provider.
+def site_network(address: str) -> str:
+    """Return the /24 network of an address, or the /48 for IPv6: the network of one site.
 
-    What is no address is its own network.
+    Text that is no address is returned as it is, cut to 43 characters.
     """
     try:
-        peer = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address[:43]
-    return str(ipaddress.ip_network(f"{peer}/{24 if peer.version == 4 else 48}", strict=False))
+    return str(ipaddress.ip_network(f"{parsed}/{24 if parsed.version == 4 else 48}", strict=False))

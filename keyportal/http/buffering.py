@@ -1,10 +1,10 @@
-"""What stands in front of the portal's pages and of the management API, before Django sees a
-request.
+"""Reads request bodies into memory and limits concurrency, before Django sees a request.
 
-The portal shares its process with the gateway, and each of its requests takes a thread. So a
-form is read whole before it may have one, only so many have one at a time, and none keeps its
-place while the answer travels: whoever sends slowly, reads slowly, or sends a crowd, holds up
-neither the gateway nor the next person nor the stop of the server.
+The portal's pages and the management API share the process with the gateway, and each of their
+requests takes a thread. So a body is read completely before its request gets a thread, the number
+of concurrent requests is limited, and a request gives its slot back when its response begins.
+Attack: many clients send or read slowly. They delay neither the gateway, nor other people, nor the
+stop of the server.
 """
 
 import asyncio
@@ -13,114 +13,116 @@ from collections.abc import Callable
 from keyportal.http.requests import content_length, drain_body
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 
-# A form here is a few hundred bytes. Django would spool any size to disk before looking at it.
+# A form has a few hundred bytes. Django would write a body of any size to disk before it looks.
 MAX_FORM_BYTES = 1024 * 1024
 FORM_SECONDS = 20.0
 MAX_CONCURRENT = 16
 MAX_WAITING = 500
 
 
-Refusal = Callable[[int, str], tuple[Headers, bytes]]
-"""Status and sentence become headers and body."""
+ErrorRenderer = Callable[[int, str], tuple[Headers, bytes]]
+"""Makes the headers and the body of an error response from its status and message."""
 
 
-def plain_text_response(_: int, sentence: str) -> tuple[Headers, bytes]:
-    return [(b"content-type", b"text/plain; charset=utf-8")], f"{sentence}\n".encode()
+def plain_text_error(_: int, message: str) -> tuple[Headers, bytes]:
+    return [(b"content-type", b"text/plain; charset=utf-8")], f"{message}\n".encode()
 
 
 class RequestBuffer:
-    """ASGI middleware: reads the form, refuses what is too large or too slow, and lets wait.
+    """ASGI middleware: reads the whole body, and limits how many requests run concurrently.
 
-    `largest` is in bytes; `refusal` puts a refusal into words.
+    It answers 413 to a body of more than `max_bytes` or of unknown length, 408 to one that takes
+    longer than FORM_SECONDS, and 503 when MAX_WAITING requests wait for a slot already.
+    `render_error` makes these responses.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        largest: int = MAX_FORM_BYTES,
-        at_once: int = MAX_CONCURRENT,
-        refusal: Refusal = plain_text_response,
+        max_bytes: int = MAX_FORM_BYTES,
+        max_concurrent: int = MAX_CONCURRENT,
+        render_error: ErrorRenderer = plain_text_error,
     ) -> None:
         self.app = app
-        self._largest = largest
-        self._refusal = refusal
-        self._places = asyncio.Semaphore(at_once)
+        self._max_bytes = max_bytes
+        self._render_error = render_error
+        self._slots = asyncio.Semaphore(max_concurrent)
         self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if content_length(scope) > self._largest:
-            await self._refuse(send, 413, "The form is too large.", receive)
+        if content_length(scope) > self._max_bytes:
+            await self._send_error(send, 413, "The form is too large.", receive)
             return
         try:
             async with asyncio.timeout(FORM_SECONDS):
-                form = await _read(receive)
+                messages = await _read_body(receive)
         except TimeoutError:
-            await self._refuse(send, 408, "The form took too long to arrive.", receive)
+            await self._send_error(send, 408, "The form took too long to arrive.", receive)
             return
         if self._waiting >= MAX_WAITING:
-            await self._refuse(send, 503, "Too many people at once. Try again shortly.")
+            await self._send_error(send, 503, "Too many people at once. Try again shortly.")
             return
-        await self._enter(scope, _again(form, receive), send)
+        await self._run(scope, _replay(messages, receive), send)
 
-    async def _refuse(
-        self, send: Send, status: int, sentence: str, unread: Receive | None = None
+    async def _send_error(
+        self, send: Send, status: int, message: str, unread: Receive | None = None
     ) -> None:
-        """`unread` is where the rest of the form comes from, if there is any."""
-        headers, body = self._refusal(status, sentence)
+        """`unread` receives the rest of the body, if it has not been read completely."""
+        headers, body = self._render_error(status, message)
         headers += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": unread is not None})
         if unread is not None:
-            # Before the end of the answer, with which the server closes the connection.
+            # Before the end of the response, because the server then closes the connection.
             await drain_body(unread)
             await send({"type": "http.response.body", "body": b""})
 
-    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._waiting += 1
         try:
-            await self._places.acquire()
+            await self._slots.acquire()
         finally:
             self._waiting -= 1
-        place = Slot(self._places, send)
+        slot = Slot(self._slots, send)
         try:
-            await self.app(scope, receive, place.send)
+            await self.app(scope, receive, slot.send)
         finally:
-            place.leave()
+            slot.release()
 
 
 class Slot:
-    """One request's leave to use a thread: until its answer begins, and is given back once."""
+    """One of the concurrent requests. It ends when the response begins, and is released once."""
 
-    def __init__(self, places: asyncio.Semaphore, send: Send) -> None:
-        self._places = places
+    def __init__(self, slots: asyncio.Semaphore, send: Send) -> None:
+        self._slots = slots
         self._send = send
-        self._is_held = True
+        self._is_released = False
 
     async def send(self, message: Message) -> None:
-        self.leave()
+        self.release()
         await self._send(message)
 
-    def leave(self) -> None:
-        if self._is_held:
-            self._is_held = False
-            self._places.release()
+    def release(self) -> None:
+        if not self._is_released:
+            self._is_released = True
+            self._slots.release()
 
 
-async def _read(receive: Receive) -> list[Message]:
-    """The whole form, as the messages in which it came; the last may say that nobody is there."""
+async def _read_body(receive: Receive) -> list[Message]:
+    """Return the messages of the whole body; the last one may be a disconnect."""
     messages = [await receive()]
     while messages[-1].get("more_body", False):
         messages.append(await receive())
     return messages
 
 
-def _again(messages: list[Message], receive: Receive) -> Receive:
-    """Hand out what was read already, then whatever comes."""
-    left = iter(messages)
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    """Return a `receive` that gives these messages first, and then those of `receive`."""
+    remaining = iter(messages)
 
     async def receive_again() -> Message:
-        for message in left:
+        for message in remaining:
             return message
         return await receive()
 

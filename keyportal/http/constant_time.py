@@ -1,17 +1,22 @@
-"""Answers whose time tells nothing: each goes out at the end of a stretch of equal length."""
+"""Constant-time responses: each is sent at the next multiple of INTERVAL_SECONDS after its request.
+
+Attack: a stranger reports a guessed key, or asks for a password reset for a guessed account, and
+learns from the response time whether it exists.
+"""
 
 import asyncio
 
 from keyportal.http.types import ASGIApp, Message, Receive, Scope, Send
 
-INTERVAL_SECONDS = 0.25  # Many times what the work takes, so that nearly all fits into the first.
+INTERVAL_SECONDS = 0.25  # Many times longer than the work, so nearly every response fits into one.
 
 
 class ConstantTimeMiddleware:
-    """ASGI middleware: lets the answer to a POST wait, so that quick and slow ones look alike.
+    """ASGI middleware: delays the response to a POST to a multiple of INTERVAL_SECONDS.
 
-    It waits here and not on its way out of the application, which until then keeps its thread and
-    whatever else it has for the request: a few strangers who report would have many of them.
+    The delay comes after the application has returned. If it came while the application sends, the
+    application would keep its thread and its database connection during the delay, and a few
+    strangers who report keys could take many of them.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -22,13 +27,13 @@ class ConstantTimeMiddleware:
             await self.app(scope, receive, send)
             return
         clock = asyncio.get_running_loop().time
-        began = clock()
-        answer: list[Message] = []
+        started_at = clock()
+        messages: list[Message] = []
 
-        async def keep(message: Message) -> None:
-            answer.append(message)
+        async def collect(message: Message) -> None:
+            messages.append(message)
 
-        await self.app(scope, receive, keep)
-        await asyncio.sleep(INTERVAL_SECONDS - (clock() - began) % INTERVAL_SECONDS)
-        for message in answer:
+        await self.app(scope, receive, collect)
+        await asyncio.sleep(INTERVAL_SECONDS - (clock() - started_at) % INTERVAL_SECONDS)
+        for message in messages:
             await send(message)

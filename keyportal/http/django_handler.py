@@ -1,13 +1,11 @@
-"""Django as the portal and the management API run it: what a page needed is free once it is made.
+"""Django's ASGI handler for the portal and the management API.
 
-Django gives a request's connection to the database back when the answer has been sent. There are
-eight, and how long sending takes, the reader decides: a few who read nothing, and who need not even
-sign in, would leave everybody else none.
+It differs from Django's in two points: a page gives its database connection back before its
+response is sent, and headers that Django can't parse don't fail a request.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import IO, Any
-from urllib.parse import quote_from_bytes
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
@@ -17,50 +15,47 @@ from django.http.response import HttpResponseBase
 from django.utils.functional import cached_property
 from django.utils.http import parse_header_parameters
 
-from keyportal.http.types import Scope
-
-ASCII = bytes(range(128))
-
 
 class LenientASGIRequest(ASGIRequest):
-    def __init__(self, scope: Scope, body_file: IO[bytes]) -> None:
-        """Bytes of the query that should have been escaped, and may be no UTF-8, are escaped."""
-        query: bytes = scope["query_string"]
-        if not query.isascii():
-            scope = {**scope, "query_string": quote_from_bytes(query, safe=ASCII).encode()}
-        super().__init__(scope, body_file)
+    """Ignores a Content-Type or Accept header that can't be parsed."""
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
-        """A type that can't be read is none. Everything here is UTF-8, whatever else is declared:
-        Python knows charsets, such as hex, that no text can be read by."""
+        """Ignore the declared charset too: every body is read as UTF-8.
+
+        Python knows charsets, such as hex, that can't decode text.
+        """
         try:
-            found = parse_header_parameters(meta.get("CONTENT_TYPE", ""))
+            parsed = parse_header_parameters(meta.get("CONTENT_TYPE", ""))
         except ValueError:
-            found = ("", {})
-        self.content_type, self.content_params = found
+            parsed = ("", {})
+        self.content_type, self.content_params = parsed
 
     @cached_property
     def accepted_types(self) -> list[MediaType]:
-        """Who can't be understood takes anything."""
+        """A header that can't be parsed accepts everything."""
         try:
             return super().accepted_types
         except ValueError:
             return [MediaType("*/*")]
 
 
-# As `Send`, whose messages Django doesn't promise to leave as they are.
-Sending = Callable[[Mapping[str, Any]], Awaitable[None]]
+# Like `Send`, but read-only: Django doesn't promise to leave the messages unchanged.
+DjangoSend = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 class PortalHandler(ASGIHandler):
     request_class = LenientASGIRequest
 
-    async def send_response(self, response: HttpResponseBase, send: Sending) -> None:
-        """What is streamed may still ask the database while it is sent, and keeps its connection.
+    async def send_response(self, response: HttpResponseBase, send: DjangoSend) -> None:
+        """Close the database connection before a response is sent, unless it is streamed.
 
-        Django's own `request_finished` comes after sending, as ever, and finds nothing to close.
+        Django closes it after the response has been sent. Attack: a client that reads slowly, which
+        needs no account, keeps a connection as long as it likes. The pool has eight of them.
+
+        A streamed response may still query the database, so it keeps its connection. Django's
+        `request_finished` is still sent after the response, and then has nothing to close.
         """
         if not response.streaming:
-            # In the request's own thread, where its connection is.
+            # In the thread of the request, which has the connection.
             await sync_to_async(close_old_connections)()
         await super().send_response(response, send)

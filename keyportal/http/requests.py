@@ -1,4 +1,4 @@
-"""What a request says of itself, and what each is called, the same at every place that asks."""
+"""Helpers for ASGI requests: the length of the body, request ids, and draining."""
 
 import asyncio
 import random
@@ -10,17 +10,21 @@ UNKNOWN = float("inf")
 
 
 def content_length(scope: Scope) -> float:
-    """Bytes of the body: 0 where there is none, infinite where nobody said or believes it."""
+    """Return the length of the body in bytes: 0 without a body, infinite if it is not known."""
     headers = dict(scope["headers"])
     if b"transfer-encoding" in headers:
         return UNKNOWN
     length = headers.get(b"content-length", b"0")
-    # Python takes offence at thousands of digits, with an error that is no refusal.
+    # `int` raises ValueError for a text of thousands of digits.
     return int(length) if length.isdigit() and len(length) < 20 else UNKNOWN
 
 
 def new_request_id() -> str:
-    """`req_` and 24 hexadecimal digits: for telling apart, not for guarding, so no system call."""
+    """Return `req_` and 24 hexadecimal digits.
+
+    An id only identifies a request and protects nothing. So it needs no secure random number, which
+    would cost a system call.
+    """
     return f"req_{random.getrandbits(96):024x}"
 
 
@@ -28,10 +32,10 @@ DRAIN_SECONDS = 1.0
 
 
 async def drain_body(receive: Receive) -> None:
-    """Read and forget what the client still sends, for a second at most.
+    """Read and discard what the client still sends, for at most DRAIN_SECONDS.
 
-    A server that closes while its client still sends resets the connection, and the client never
-    reads why it was refused.
+    If a server closes a connection while its client is still sending, TCP resets the connection and
+    the client never reads the error response.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):

@@ -7,14 +7,14 @@ from django.http import FileResponse, HttpRequest
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
-BLOCK = 64 * 1024
+BLOCK_BYTES = 64 * 1024
 
 
 class AsyncWhiteNoiseMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # untyped base
-    """WhiteNoise, but read through an async iterator.
+    """WhiteNoise, with files that are read through an async iterator.
 
-    Its own answer is a synchronous iterator, which Django under ASGI gathers in memory, with a
-    warning, on each file.
+    WhiteNoise's own response is a synchronous iterator. Under ASGI, Django reads all of it into
+    memory and logs a warning for each file.
     """
 
     @staticmethod
@@ -25,7 +25,7 @@ class AsyncWhiteNoiseMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # 
 
 
 async def _blocks(file: IO[bytes] | None) -> AsyncIterator[bytes]:
-    # These files are small and in the page cache: reading a block is faster than a thread hop.
-    # Django closes the file with the response.
-    while file and (block := file.read(BLOCK)):
+    # The files are small and in the page cache: reading a block is faster than changing threads.
+    # Django closes the file together with the response.
+    while file and (block := file.read(BLOCK_BYTES)):
         yield block

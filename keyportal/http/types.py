@@ -1,4 +1,4 @@
-"""The ASGI interface as types: what the server calls, and what it hands over."""
+"""The types of the ASGI interface."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any

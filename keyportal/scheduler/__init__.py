@@ -1,1 +1,1 @@
-"""Jobs that run by themselves, in one worker of all hosts at a time."""
+"""Scheduled jobs, which run in one worker of all hosts at a time."""

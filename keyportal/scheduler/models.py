@@ -1,7 +1,8 @@
-"""Work that nobody asks for, done now and then by one worker of all hosts: whose turn it is.
+"""Scheduled jobs: which worker of all hosts runs one next.
 
-A row says when the work is due. Whoever moves that on, to a time by which they will be seen
-again, has it. Who dies is overtaken when that time comes; who finishes sets the next.
+A row says when its job is due. The worker that moves this time forward has the lease on the job.
+If the worker dies, another one takes over when the lease ends. A worker that completes the job
+releases the lease and sets the time of the next run.
 """
 
 from datetime import timedelta
@@ -10,38 +11,41 @@ from django.db import models
 from django.utils import timezone
 
 PERIOD = timedelta(minutes=10)
-# More than the longest step, a mail to a slow server, is likely to take. What takes longer is
-# begun by another, which is harmless: each step is claimed for itself.
-TURN = timedelta(minutes=5)
+# Longer than the longest step, a mail to a slow server, is likely to take. If one takes longer, a
+# second worker starts the job too, which does no harm: each step claims its own row.
+LEASE = timedelta(minutes=5)
 
 
 class ScheduledJobQuerySet(models.QuerySet["ScheduledJob"]):
-    def take(self, name: str, worker: str) -> bool:
-        """Whether it is due, and now this worker's alone."""
+    def acquire(self, name: str, worker: str) -> bool:
+        """Take the lease on this job if it is due. Returns whether the worker has it now."""
         now = timezone.now()
-        chore = self.filter(name=name).first()
-        if chore is None:
+        job = self.filter(name=name).first()
+        if job is None:
             self.bulk_create([ScheduledJob(name=name, due_at=now)], ignore_conflicts=True)
-        elif chore.due_at > now:
-            return False  # As nearly always, and found out without a lock.
+        elif job.due_at > now:
+            return False  # The usual case, which takes no lock.
         due = self.filter(name=name, due_at__lte=now)
-        return due.update(worker=worker, due_at=now + TURN) == 1
+        return due.update(worker=worker, due_at=now + LEASE) == 1
 
-    def keep(self, name: str, worker: str) -> bool:
-        """Whether it still is this worker's, as it is for some minutes more."""
-        mine = self.filter(name=name, worker=worker)
-        return mine.update(due_at=timezone.now() + TURN) == 1
+    def renew(self, name: str, worker: str) -> bool:
+        """Extend the worker's lease. Returns whether it still has it."""
+        leased = self.filter(name=name, worker=worker)
+        return leased.update(due_at=timezone.now() + LEASE) == 1
 
-    def finish(self, name: str, worker: str) -> None:
-        mine = self.filter(name=name, worker=worker)
-        mine.update(worker="", due_at=timezone.now() + PERIOD)
+    def release(self, name: str, worker: str) -> None:
+        """End the worker's lease, after which the job is due again in PERIOD."""
+        leased = self.filter(name=name, worker=worker)
+        leased.update(worker="", due_at=timezone.now() + PERIOD)
 
 
 class ScheduledJob(models.Model):
-    """One row for each kind of work."""
+    """One row for each job."""
 
     name = models.CharField(max_length=32, unique=True)
-    worker = models.CharField(max_length=32, blank=True, help_text="Who does it; empty: nobody.")
+    worker = models.CharField(
+        max_length=32, blank=True, help_text="The worker that has the lease; empty if none has."
+    )
     due_at = models.DateTimeField()
 
     objects = ScheduledJobQuerySet.as_manager()

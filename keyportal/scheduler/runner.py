@@ -1,9 +1,9 @@
-"""What is done now and then by itself, in one worker of all, whichever has its turn; and mail,
-which every worker sends as soon as it is in the outbox.
+"""Runs the scheduled jobs, each in one worker of all at a time, and sends mail in every worker.
 
-In a thread of its own: it waits for mail servers and for locks, which neither the gateway's loop
-nor its connections should. A daemon, since a mail server that never answers would keep the process
-from ending; what is cut off that way is claimed in the database, and done again.
+Mail is sent as soon as it is in the outbox. All of this runs in a thread of its own, because it
+waits for mail servers and for database locks, and must not block the gateway's event loop or its
+connections. The thread is a daemon, so that a mail server that never answers can't keep the process
+from ending; a step that is cut off is claimed in the database, and is done again.
 """
 
 import asyncio
@@ -23,76 +23,81 @@ from keyportal.notifications.reminders import remind
 from keyportal.scheduler.models import ScheduledJob
 
 PAUSE_SECONDS = 60.0
-# Between two looks for mail that another process wrote, or that is to be tried again.
+# Between two checks for mail that another process wrote, or that has to be retried.
 MAIL_SECONDS = 5.0
 STOP_SECONDS = 2.0
 
-Work = Callable[..., object]
-"""Does all that is due, as long as `may_go_on()` says so."""
-WORK: dict[str, Work] = {"burials of old secrets": bury_ended, "reminders": remind}
+Job = Callable[..., object]
+"""Does everything that is due, as long as `may_go_on()` returns true."""
+JOBS: dict[str, Job] = {"clean-up of old secrets": bury_ended, "reminders": remind}
 
 logger = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """One per worker, made after the fork. Its name tells it from all others."""
+    """One per worker, made after the fork. A random name identifies its worker."""
 
     def __init__(self) -> None:
         self._worker = secrets.token_hex(8)
         self._has_ended = threading.Event()
         self._failing: set[str] = set()
-        self._thread = threading.Thread(target=self._look_forever, name="scheduler", daemon=True)
+        self._thread = threading.Thread(target=self._run_forever, name="scheduler", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def end(self) -> None:
-        """Begin nothing more."""
+        """Start no further job and no further mail."""
         self._has_ended.set()
         outbox.wake.set()
 
     async def stop(self) -> None:
-        """Let a mail that is on its way arrive, and be noted, if that takes but a moment."""
+        """End, and wait at most STOP_SECONDS for a mail that is being sent to be recorded."""
         self.end()
         for _ in range(int(STOP_SECONDS / 0.05)):
             if not self._thread.is_alive():
                 return
             await asyncio.sleep(0.05)
 
-    def _look_forever(self) -> None:
-        next_look = monotonic()
+    def _run_forever(self) -> None:
+        jobs_due_at = monotonic()
         while not self._has_ended.is_set():
             outbox.wake.clear()
-            self._look("mail", self._send_mail)
-            # An operator may leave the work to cron. Mail has to leave all the same: people wait
+            self._run("mail", self._send_mail)
+            # An operator may run the jobs by cron. Mail is sent here even then, because people wait
             # for a link that resets their password.
-            if settings.SCHEDULER and monotonic() >= next_look:
-                for name, work in WORK.items():
-                    self._look(name, partial(self._do_if_due, name, work))
-                next_look = monotonic() + PAUSE_SECONDS
+            if settings.SCHEDULER and monotonic() >= jobs_due_at:
+                for name, job in JOBS.items():
+                    self._run(name, partial(self._run_job_if_due, name, job))
+                jobs_due_at = monotonic() + PAUSE_SECONDS
             outbox.wake.wait(MAIL_SECONDS)
 
     def _send_mail(self) -> None:
         outbox.send_due(may_go_on=lambda: not self._has_ended.is_set())
 
-    def _look(self, name: str, look: Callable[[], None]) -> None:
-        """One that fails keeps no other back; a failure that lasts is logged once."""
+    def _run(self, name: str, job: Callable[[], None]) -> None:
+        """A job that fails does not stop the others. A failure that lasts is logged once."""
         try:
-            look()
+            job()
             self._failing.discard(name)
         except (DatabaseError, outbox.MailServerDown) as error:
             if name not in self._failing:
-                logger.warning("No %s for now: %s: %s", name, type(error).__name__, error)
+                logger.warning(
+                    "The job %r fails and will be retried: %s: %s",
+                    name,
+                    type(error).__name__,
+                    error,
+                )
             self._failing.add(name)
         except Exception:
-            logger.exception("The %s failed; they are tried again.", name)
+            logger.exception("The job %r failed and will be retried.", name)
         finally:
-            connections.close_all()  # This thread's.
+            connections.close_all()  # Those of this thread.
 
-    def _do_if_due(self, name: str, work: Work) -> None:
+    def _run_job_if_due(self, name: str, job: Job) -> None:
         def may_go_on() -> bool:
-            return not self._has_ended.is_set() and ScheduledJob.objects.keep(name, self._worker)
+            return not self._has_ended.is_set() and ScheduledJob.objects.renew(name, self._worker)
 
-        if not self._has_ended.is_set() and ScheduledJob.objects.take(name, self._worker):
-            work(may_go_on=may_go_on)
-            ScheduledJob.objects.finish(name, self._worker)
+        if not self._has_ended.is_set() and ScheduledJob.objects.acquire(name, self._worker):
+            job(may_go_on=may_go_on)
+            ScheduledJob.objects.release(name, self._worker)

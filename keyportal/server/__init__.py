@@ -1,1 +1,1 @@
-"""How Keyportal is served: the worker that gunicorn starts, and HTTP/1.1 on one connection."""
+"""How Keyportal is served: the gunicorn worker, HTTP/1.1 on one connection, logging."""

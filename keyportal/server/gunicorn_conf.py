@@ -24,7 +24,7 @@ worker_class = "keyportal.server.worker.Worker"
 preload_app = True
 keepalive = 75
 graceful_timeout = settings.GRACEFUL_TIMEOUT
-# One file would be shared by all instances on the machine, and nothing here uses it.
+# All instances on a machine would share one socket file, and nothing here uses it.
 control_socket_disable = True
 loglevel = settings.LOG_LEVEL.lower()
 
@@ -33,26 +33,28 @@ logger_class = RedactingLogger
 
 
 def pre_fork(_server: Any, _worker: Any) -> None:
-    """What is loaded by now lives as long as the process: nobody needs to look for garbage in it.
+    """Exclude from garbage collection all objects that exist before the fork.
 
-    The collector would go through all of it time and again, and its marks would part the memory
-    that workers share. Measured: a tenth of a call's processor time.
+    They live as long as the process. The collector would examine all of them again and again, and
+    writing its marks would copy the memory that workers share. Measured: a tenth of the processor
+    time of a call.
     """
     gc.collect()
     gc.freeze()
 
 
 def post_fork(_server: Any, _worker: Any) -> None:
-    # A call makes a few hundred objects and few cycles: looking less often finds as many.
+    # A call makes a few hundred objects and few cycles, so the collector may run less often.
     gc.set_threshold(5_000, 20, 50)
 
 
 def on_starting(server: Any) -> None:
-    """Ctrl-C once means what TERM means; twice means now."""
+    """Make the first Ctrl-C stop gracefully, like TERM, and the second one at once."""
     server.handle_int = server.handle_term
-    # A new worker has the master's handlers, which would swallow its TERM, and then handlers of
-    # its own that do nothing until its loop runs. So it is born with these held back, and lets
-    # them through when it can mind them. A master that another one became starts with none held.
+    # A new worker first has the master's signal handlers, which would lose its TERM, and then its
+    # own, which do nothing until its event loop runs. So these signals are blocked at the fork, and
+    # the worker unblocks them when its handlers work. A new master after a re-exec inherits the
+    # blocked signals, so it unblocks them first.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     os.register_at_fork(
         before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, STOP_SIGNALS),

@@ -1,4 +1,4 @@
-"""Logging: keys are cut to their public part, refused pages take one line."""
+"""Logging: key strings are redacted, and a refused page takes one line."""
 
 import logging
 from typing import Any
@@ -10,7 +10,7 @@ from keyportal.keys.keystring import redact
 
 
 class PermissionDeniedFilter(logging.Filter):
-    """A refused page is an ordinary answer. Where and why is of use, our own call stack is not."""
+    """Logs a refused page in one line with the reason, without a traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -21,7 +21,7 @@ class PermissionDeniedFilter(logging.Filter):
 
 
 class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
-    """Gunicorn keeps a log of its own; at DEBUG it names each path, and a key may stand in one."""
+    """Gunicorn's logger, with redaction: at DEBUG it logs paths, which may contain a key string."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
@@ -32,7 +32,7 @@ class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
 
 
 class RedactingFormatter(logging.Formatter):
-    """The last line of defence for the logs: nothing is written before `redact` has seen it."""
+    """Redacts key strings in every line. The last line of defence for the logs."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))

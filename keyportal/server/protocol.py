@@ -1,9 +1,9 @@
-"""HTTP/1.1 on one connection: uvicorn's protocol, and the rules that it leaves to a proxy.
+"""HTTP/1.1 on one connection: uvicorn's protocol, and the limits that it leaves to a proxy.
 
-uvicorn takes the class as its setting `http`. Of `HttpToolsProtocol` this uses what has a public
-name: the methods that asyncio and the parser call, `on_response_complete`, `shutdown`,
+uvicorn's setting `http` takes the class. It uses only public names of `HttpToolsProtocol`: the
+methods that asyncio and the parser call, `on_response_complete`, `shutdown`,
 `timeout_keep_alive_handler`, and the attributes `cycle`, `pipeline`, `scope`, `headers`, `url`,
-`app`. uvicorn documents none of them; `tests/gateway/test_wire_protocol.py` tells when one changes.
+`app`. uvicorn documents none of them; `tests/gateway/test_wire_protocol.py` fails if one changes.
 """
 
 import asyncio
@@ -34,17 +34,17 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
 MAX_PIPELINED = 100
 LINGER_SECONDS = 1.0
-# Attack: where one of these stands twice, a proxy may judge the one and we the other.
+# Attack: if one of these is sent twice, a proxy may check the first and we use the second.
 SINGLE_HEADERS = (b"host", b"content-type")
 # RFC 9110, 4.2.4: a name or password in an http address is an error.
 ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE | re.DOTALL)
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. Bounds its heads, and refuses what two servers could read in two ways.
+    """One connection. Limits the size of request heads, and refuses ambiguous requests.
 
-    `scope["keyportal.when_gone"](callback)` calls back when the client goes away before its answer
-    is complete. A task that waits in `receive` for that is a tenth of a call's cost.
+    `scope["keyportal.on_disconnect"](callback)` calls back when the client disconnects before its
+    response is complete. A task that waits for that in `receive` costs a tenth of a call.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,48 +52,48 @@ class Protocol(HttpToolsProtocol):
         self._active: RequestResponseCycle | None = None
         """The request that is being answered, or was last. `cycle` is the last that arrived."""
         self._framing_bytes = 0
-        """Received since the last complete head or piece of a body."""
-        self._refusal: GatewayError | None = None
-        self._gone: Callable[[], None] | None = None
-        self._is_lost = False
+        """Received since the last complete head or part of a body."""
+        self._error: GatewayError | None = None
+        self._on_disconnect: Callable[[], None] | None = None
+        self._is_disconnected = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # narrower than asyncio's
-        # uvicorn arms this timer after an answer only: a client that sends nothing would stay.
+        # uvicorn starts this timer only after a response: a client that sends nothing would stay.
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_lost = True
+        self._is_disconnected = True
         super().connection_lost(exc)
         active = self._active
         if active is not None and not active.response_complete:
-            # uvicorn tells the last request that arrived, which may still wait for its turn.
+            # uvicorn notifies the last request that arrived, which may still wait for its turn.
             active.disconnected = True
             active.message_event.set()
-            if self._gone is not None:
-                self._gone()
-        self._gone = None
+            if self._on_disconnect is not None:
+                self._on_disconnect()
+        self._on_disconnect = None
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection, unless a request on it is being answered.
 
-        `data_received` doesn't stop the timer, so a head has the idle time to become complete.
+        `data_received` doesn't stop the timer, so a head must be complete within the idle time.
         """
         if self._is_idle():
             super().timeout_keep_alive_handler()
 
     def data_received(self, data: bytes) -> None:
-        if self._refusal is not None:
-            return  # Read and discarded, see `_send_refusal`.
+        if self._error is not None:
+            return  # Read and discarded, see `_send_error`.
         self._framing_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            return  # Answered as any other request, and the last on its connection.
+            return  # Answered like any other request; it is the last on its connection.
         except httptools.HttpParserError as error:
-            cause = error.__context__  # What one of our methods raised, if any.
+            cause = error.__context__  # The exception of one of our methods, if any.
             self._refuse(cause if isinstance(cause, GatewayError) else Malformed())
             return
         if self._framing_bytes > MAX_HEAD_BYTES:
@@ -101,14 +101,14 @@ class Protocol(HttpToolsProtocol):
             self._refuse(AddressTooLong() if is_target else HeadersTooLarge())
 
     def on_headers_complete(self) -> None:
-        """Raises a `GatewayError` for what is refused; it ends in `data_received`."""
+        """Raises a `GatewayError` for a head that is refused; `data_received` catches it."""
         self._framing_bytes = 0
         version = self.parser.get_http_version()
         fields = dict(self.headers)
         self._check_head(version, fields)
         if not self.url.startswith(b"/"):
-            self._take_absolute_form()
-        self.scope["keyportal.when_gone"] = self._when_gone  # type: ignore[typeddict-unknown-key]  # ASGI lets a server add keys
+            self._apply_absolute_form()
+        self.scope["keyportal.on_disconnect"] = self._set_on_disconnect  # type: ignore[typeddict-unknown-key]  # ASGI lets a server add keys
         is_next = self._is_idle()
         until_close = None
         if version == "1.0":
@@ -119,8 +119,9 @@ class Protocol(HttpToolsProtocol):
         if is_next:
             self._active = self.cycle
         if b"upgrade" in fields and self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # The parser drops what follows such a request.
-        # Attack: fields after a chunked body would join the headers while those are being judged.
+            self.cycle.keep_alive = False  # The parser drops the data that follows such a request.
+        # Attack: the scope holds this list, so trailers of a chunked body would be added to the
+        # headers while the application checks those.
         self.headers = []
 
     def _check_head(self, version: str, fields: dict[bytes, bytes]) -> None:
@@ -133,16 +134,17 @@ class Protocol(HttpToolsProtocol):
             names = [name for name, _ in headers]
             if any(names.count(name) > 1 for name in SINGLE_HEADERS):
                 raise Malformed
-        # RFC 9112, 3.2: HTTP/1.1 has a Host. The parser also takes 0.9 and 2.0 for versions.
+        # RFC 9112, 3.2: HTTP/1.1 requires a Host. The parser also accepts versions 0.9 and 2.0.
         if not (version == "1.1" and b"host" in fields) and version != "1.0":
             raise Malformed
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Overloaded
 
-    def _take_absolute_form(self) -> None:
-        """`GET http://host/path`: RFC 9112, 3.2.2 puts this host in the place of the header's.
+    def _apply_absolute_form(self) -> None:
+        """`GET http://host/path`: its host replaces the one in the header (RFC 9112, 3.2.2).
 
-        The scheme is not believed: a key sent in the clear is refused whatever its sender writes.
+        The scheme is ignored. Attack: a client that sends its key over plain HTTP writes https
+        there, and its request is not refused.
         """
         form = ABSOLUTE_FORM.fullmatch(self.url)
         if form is None:
@@ -158,69 +160,73 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        self._gone = None
+        self._on_disconnect = None
         if self.pipeline:
             self._active = self.pipeline[-1][0]
         super().on_response_complete()
-        if self._refusal is not None and self._is_idle():
-            self._send_refusal()
+        if self._error is not None and self._is_idle():
+            self._send_error()
 
     def _is_idle(self) -> bool:
         return self._active is None or self._active.response_complete
 
-    def _when_gone(self, callback: Callable[[], None]) -> None:
-        """Call back when the client goes away before its answer is complete; now, if it has."""
-        if self._is_lost:
+    def _set_on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call back when the client disconnects before its response is complete, or at once if it
+        has disconnected already."""
+        if self._is_disconnected:
             callback()
         else:
-            self._gone = callback
+            self._on_disconnect = callback
 
     def _refuse(self, error: GatewayError) -> None:
-        """Answer a request that can't be read, after those before it, and close."""
-        self._refusal = error
+        """Send an error for a request that can't be read, after the responses to those before it,
+        and close the connection."""
+        self._error = error
         cycle = self.cycle
         is_in_body = not self._is_idle() and cycle.scope is self.scope
         if is_in_body and self.pipeline:
-            self.pipeline.popleft()  # The last that arrived; nobody has begun to answer it.
+            self.pipeline.popleft()  # The last that arrived; its application has not started.
         elif is_in_body:
-            # The application waits for the rest of this body: now its client is gone.
+            # The application waits for the rest of this body; for it, the client disconnects.
             cycle.disconnected = True
             cycle.message_event.set()
             if cycle.response_started:
                 self.transport.close()
             else:
-                self._send_refusal()
+                self._send_error()
         elif self._is_idle():
-            self._send_refusal()
+            self._send_error()
 
-    def _send_refusal(self) -> None:
-        """In JSON: programs understand it, people too.
+    def _send_error(self) -> None:
+        """Send the error in JSON, which both programs and people can read.
 
-        What still arrives is read and discarded for a second. A server that closes while its client
-        sends resets the connection, and the client never reads why.
+        For LINGER_SECONDS, data that still arrives is read and discarded. If a server closes a
+        connection while its client is still sending, TCP resets the connection and the client never
+        reads the error.
         """
-        if self._refusal is None or self.transport.is_closing():
+        if self._error is None or self.transport.is_closing():
             return
-        body = self._refusal.body()
+        body = self._error.body()
         headers = [
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", new_request_id().encode()),
-            *self._refusal.headers,
+            *self._error.headers,
             (b"connection", b"close"),
         ]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[self._refusal.status] + lines + b"\r\n" + body)
+        self.transport.write(STATUS_LINE[self._error.status] + lines + b"\r\n" + body)
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 class UntilClose:
-    """ASGI middleware for HTTP/1.0, which knows no chunks.
+    """ASGI middleware for HTTP/1.0, which has no chunked encoding.
 
-    An answer without a length ends where the connection does. uvicorn counts the bytes that such
-    an answer may still have; each part is announced to it just before it is sent.
+    A response without a Content-Length ends when the connection is closed. uvicorn checks each
+    part of such a response against `expected_content_length`, which is set just before the part is
+    sent.
     """
 
     cycle: RequestResponseCycle

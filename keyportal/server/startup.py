@@ -1,4 +1,4 @@
-"""An operator's mistake deserves a sentence, not a traceback; a visitor's does, too."""
+"""Start-up errors: an operator's mistake is reported in one line, without a traceback."""
 
 import os
 import sys
@@ -11,19 +11,25 @@ from django.db import OperationalError, ProgrammingError
 
 @contextmanager
 def startup_errors() -> Iterator[None]:
-    """Whatever is wrong with configuration or database ends the process with one line on stderr."""
+    """End the process with one line on stderr for an error of the configuration or the database.
+
+    With `--traceback` on the command line, the error is raised.
+    """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
     try:
         yield
     except (ImproperlyConfigured, OperationalError, ProgrammingError) as error:
         if "--traceback" in sys.argv:
             raise
-        whose = "" if isinstance(error, ImproperlyConfigured) else "The database says: "
-        sys.exit(f"keyportal: {whose}{' '.join(str(error).split())}")
+        prefix = "" if isinstance(error, ImproperlyConfigured) else "The database says: "
+        sys.exit(f"keyportal: {prefix}{' '.join(str(error).split())}")
 
 
 def disable_pool() -> None:
-    """For a command, which has one connection: a pool would only hide why it failed."""
+    """Connect without the pool. For a command, which needs one connection.
+
+    A pool would hide the reason when the connection fails.
+    """
     from django.conf import settings
 
     settings.DATABASES["default"].get("OPTIONS", {}).pop("pool", None)

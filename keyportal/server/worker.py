@@ -1,4 +1,4 @@
-"""Gunicorn's worker: uvicorn's, with idle connections that end and a stop that loses no call."""
+"""The gunicorn worker: uvicorn's, with a graceful stop in which no call is lost."""
 
 import asyncio
 import os
@@ -13,16 +13,19 @@ from uvicorn_worker import UvicornWorker
 
 from keyportal.server.protocol import Protocol
 
-END_MARGIN = 2.0  # Seconds before the master kills: the time to end the calls that still run.
-LAST_MARGIN = 1.0  # And to write down what they used, whoever still holds a connection.
+# Seconds before the master kills the worker: when the calls that still run are ended.
+END_CALLS_MARGIN = 2.0
+# And when the connections that are still open are closed, so that usage can be written.
+SHUTDOWN_MARGIN = 1.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class DrainingServer(Server):
-    """Ends the calls that outlive a stop, and tells the master meanwhile that the worker lives.
+    """Ends the calls that still run near the end of the graceful time-out, and sends heartbeats to
+    the master until then.
 
-    Of uvicorn's server this uses what has a public name: `capture_signals`, `shutdown`,
-    `should_exit` and `server_state.connections`.
+    It uses only public names of uvicorn's server: `capture_signals`, `shutdown`, `should_exit` and
+    `server_state.connections`.
     """
 
     def __init__(self, worker: "Worker") -> None:
@@ -31,16 +34,16 @@ class DrainingServer(Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """TERM drains, and so does INT: Ctrl-C reaches the whole process group, and what a second
-        one means the master decides. It sends QUIT, which stops at once.
+        """TERM and INT drain; QUIT stops at once.
 
-        uvicorn's own would raise the signal again after the stop, and so end in an error.
+        Ctrl-C sends INT to the whole process group. On the second one, the master sends QUIT.
+        uvicorn's own method raises the signal again after the stop, which ends in an error.
         """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._drain)
         loop.add_signal_handler(signal.SIGINT, self._drain)
         loop.add_signal_handler(signal.SIGQUIT, os._exit, 0)
-        # Blocked since the fork, see `gunicorn_conf`: now the handlers are there, and they run.
+        # They were blocked at the fork, see `gunicorn_conf`. Now they have handlers that run.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         yield
 
@@ -49,18 +52,18 @@ class DrainingServer(Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         loop = asyncio.get_running_loop()
-        grace = max(self._worker.cfg.graceful_timeout - END_MARGIN, 0)
-        end = loop.call_later(grace, self._worker.wsgi.gateway.end_calls)
-        beat = asyncio.create_task(self._beat())
+        delay = max(self._worker.cfg.graceful_timeout - END_CALLS_MARGIN, 0)
+        timer = loop.call_later(delay, self._worker.wsgi.gateway.end_calls)
+        heartbeat = asyncio.create_task(self._send_heartbeats())
         await super().shutdown(sockets)
-        end.cancel()
-        beat.cancel()
+        timer.cancel()
+        heartbeat.cancel()
 
-    async def _beat(self) -> None:
-        # The master kills a worker that is silent for its time-out, and a drain may take longer.
+    async def _send_heartbeats(self) -> None:
+        # The master kills a worker that is silent for its time-out, and draining may take longer.
         while True:
             self._worker.notify()
-            # One that was being accepted when the stop began is closed here.
+            # Closes connections that were being accepted when the stop began.
             for connection in tuple(self.server_state.connections):
                 connection.shutdown()
             await asyncio.sleep(1)
@@ -72,20 +75,22 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped base
         "interface": "asgi3",
         "lifespan": "on",
         "loop": "uvloop",
-        # `keyportal.http.trusted_proxies` alone decides whose X-Forwarded-* headers count.
+        # Only `keyportal.http.trusted_proxies` decides which X-Forwarded-* headers are trusted.
         "proxy_headers": False,
         "server_header": False,
         "ws": "none",
     }
 
     def init_process(self) -> None:
-        # A call needs two descriptors; the soft limit of 1024 that shells hand out is soon full.
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        # A call needs two file descriptors, and shells usually set a soft limit of 1024.
+        _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
         super().init_process()
 
     def run(self) -> None:
         self.config.app = self.wsgi
-        self.config.timeout_graceful_shutdown = max(self.cfg.graceful_timeout - LAST_MARGIN, 0.1)
+        self.config.timeout_graceful_shutdown = max(
+            self.cfg.graceful_timeout - SHUTDOWN_MARGIN, 0.1
+        )
         with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
             runner.run(DrainingServer(self).serve(sockets=self.sockets))

@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import Min, QuerySet
 from django.utils import timezone
 
-from keyportal.http.addresses import network_of
+from keyportal.http.addresses import site_network
 from keyportal.teams.models import Team
 from keyportal.usage.models import Call, Look
 
@@ -31,7 +31,10 @@ def new_networks(team: Team) -> dict[str, list[str]]:
     seen: dict[str, set[str]] = defaultdict(set)
     known: dict[str, set[str]] = defaultdict(set)
     for public_id, network, is_known in (
-        *((key, network_of(peer), old) for key, peer, old in _rows(calls, "address", "started_at")),
+        *(
+            (key, site_network(peer), old)
+            for key, peer, old in _rows(calls, "address", "started_at")
+        ),
         *_rows(looks, "network", "seen_at"),
     ):
         seen[public_id].add(network)

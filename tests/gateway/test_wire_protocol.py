@@ -1,4 +1,4 @@
-"""HTTP as no client library speaks it: pipelined, malformed, ambiguous, cut in pieces, old."""
+"""Requests that client libraries don't send: pipelined, malformed, ambiguous, in pieces, old."""
 
 import json
 import socket
@@ -26,7 +26,7 @@ def key(alice: User, issue: Issue) -> str:
     return issue(alice)[1]
 
 
-def test_pipelined_requests_are_answered_in_turn(
+def test_pipelined_requests_are_answered_in_order(
     live: Server, key: str, model: ServedModel
 ) -> None:
     body = json.dumps(chat_body(model.name)).encode()
@@ -58,7 +58,7 @@ def test_the_next_request_may_come_while_a_call_runs(
 
 @pytest.mark.parametrize("path", ["/accounts/login/", "/v1/models"])
 def test_a_fast_client_never_loses_a_request(live: Server, path: str) -> None:
-    """The next one comes as soon as the last byte is read, before the application has returned."""
+    """The next request is sent as soon as the last byte is read, before the application returns."""
     with live.connect(timeout=30) as connection:
         for _ in range(100):
             connection.ask(f"GET {path}")
@@ -66,10 +66,10 @@ def test_a_fast_client_never_loses_a_request(live: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/accounts/login/", "/api/v1/self", "/v1/models"])
-def test_a_large_one_may_follow_as_fast(
+def test_large_request_may_follow_immediately(
     live: Server, key: str, model: ServedModel, path: str
 ) -> None:
-    """On a connection that a proxy keeps, somebody's prompt comes behind somebody else's page."""
+    """A proxy reuses its connections, so a long prompt may follow another client's page."""
     body = json.dumps(chat_body(model.name, user="x" * 300_000)).encode()
     with live.connect(timeout=30) as connection:
         for _ in range(10):
@@ -99,7 +99,7 @@ def test_a_chunked_body_is_read(live: Server, key: str, model: ServedModel) -> N
 
 
 def refuses_and_closes(connection: Connection) -> bool:
-    """One refusal, then nothing more: whatever followed is not read as a request."""
+    """Whether one error is sent, and what follows on the connection is not read as a request."""
     if not 400 <= connection.reply().status < 500:
         return False
     return connection.is_closed()
@@ -129,7 +129,8 @@ def refuses_and_closes(connection: Connection) -> bool:
 def test_ambiguous_requests_are_refused(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, lines: list[str]
 ) -> None:
-    """What two servers could read in two ways is how one request is smuggled inside another."""
+    """Attack (request smuggling): a proxy and we read an ambiguous request in two ways, so that a
+    second request hides in the first."""
     body = json.dumps(chat_body(serve_model("echo"))).encode()
     smuggled = head(f"POST {CHAT}", key, len(body)) + body
     logged = len(live.log)
@@ -154,7 +155,7 @@ def test_ambiguous_requests_are_refused(
     ],
     ids=["prose", "version", "no version", "HTTP/2", "long header", "long path", "many headers"],
 )
-def test_what_is_no_request_is_refused_without_a_traceback(live: Server, text: bytes) -> None:
+def test_data_that_is_no_request_is_refused_without_a_traceback(live: Server, text: bytes) -> None:
     logged = len(live.log)
     with live.connect(timeout=30) as connection:
         connection.send(text)
@@ -176,13 +177,18 @@ def test_what_is_no_request_is_refused_without_a_traceback(live: Server, text: b
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000, 431, "headers_too_large"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: x\r\n" * 100 + b"\r\n", 431, "headers_too_large"),
         (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400, "malformed_request"),
+        (b"GET /?a=\xe9 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed_request"),
+        (b"GET /?a=\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed_request"),
+        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed_request"),
+        (b"GET /v1/models?a=\xe9 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed_request"),
     ],
     ids=[
         *("no colon", "no host", "long path"),
         *("long head", "endless head", "many headers", "version"),
+        *("latin-1 query", "UTF-8 query", "UTF-8 path", "latin-1 query of the gateway"),
     ],
 )
-def test_what_can_not_be_read_is_refused_in_our_shape_and_words(
+def test_unreadable_request_is_refused_in_json(
     live: Server, text: bytes, status: int, code: str
 ) -> None:
     with live.connect(timeout=30) as connection:
@@ -196,15 +202,15 @@ def test_what_can_not_be_read_is_refused_in_our_shape_and_words(
     assert line.startswith(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode())
 
 
-def test_http_1_0_may_leave_out_the_host(live: Server) -> None:
+def test_http_1_0_needs_no_host(live: Server) -> None:
     with live.connect(timeout=30) as connection:
         connection.send(b"GET /v1/models HTTP/1.0\r\n\r\n")
         assert connection.reply().status == 401
 
 
 @pytest.mark.parametrize("path", [CHAT, "/accounts/login/"])
-def test_a_connection_that_was_said_to_close_is_closed(live: Server, path: str) -> None:
-    """Although all of the refused body was read, and the next request could be."""
+def test_connection_is_closed_after_connection_close(live: Server, path: str) -> None:
+    """Even if all of the refused body was read, so that the connection could be reused."""
     body = b"x" * 5_000_000
     with live.connect(timeout=30) as connection:
         connection.ask(f"POST {path}", None, body)
@@ -215,7 +221,7 @@ def test_a_connection_that_was_said_to_close_is_closed(live: Server, path: str) 
 
 
 @pytest.mark.parametrize("chunk", [b"ZZ\r\n", b"-1\r\n", b"1\r\nxx\r\n", b"ffffffffffffffffff\r\n"])
-def test_broken_chunks_end_the_request(
+def test_malformed_chunk_is_refused(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, chunk: bytes
 ) -> None:
     serve_model("echo")
@@ -229,8 +235,8 @@ def test_broken_chunks_end_the_request(
     assert "Traceback" not in live.log[logged:]
 
 
-def test_the_body_of_a_head_is_no_request(live: Server, key: str) -> None:
-    """It is not read, and what stands there must not be taken for the next request."""
+def test_body_of_a_head_request_is_not_read_as_a_request(live: Server, key: str) -> None:
+    """The body is not read, and must not be taken for the next request."""
     smuggled = head("GET /v1/models", key, None)
     with live.connect(timeout=30) as connection:
         connection.send(
@@ -242,12 +248,12 @@ def test_the_body_of_a_head_is_no_request(live: Server, key: str) -> None:
         assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("kept", [[], ["Connection: keep-alive"]])
-def test_http_1_0_is_spoken(live: Server, key: str, model: ServedModel, kept: list[str]) -> None:
-    """It knows no chunks: the end of the connection is the only end of a stream that it sees."""
+@pytest.mark.parametrize("lines", [[], ["Connection: keep-alive"]])
+def test_http_1_0_responses(live: Server, key: str, model: ServedModel, lines: list[str]) -> None:
+    """HTTP/1.0 has no chunked encoding: a stream ends when the connection is closed."""
     for body in (chat_body(model.name), chat_body(model.name, stream=True)):
         sent = json.dumps(body).encode()
-        request = head(f"POST {CHAT}", key, len(sent), *kept).replace(b"HTTP/1.1", b"HTTP/1.0")
+        request = head(f"POST {CHAT}", key, len(sent), *lines).replace(b"HTTP/1.1", b"HTTP/1.0")
         with live.connect(timeout=30) as connection:
             connection.send(request, sent)
             reply = connection.reply()
@@ -257,7 +263,7 @@ def test_http_1_0_is_spoken(live: Server, key: str, model: ServedModel, kept: li
             assert connection.is_closed()
 
 
-def test_a_websocket_opens_neither_door(live: Server, key: str) -> None:
+def test_websocket_is_refused(live: Server, key: str) -> None:
     upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     upgrade.append("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
     for path in ("/v1/models", "/"):
@@ -266,14 +272,14 @@ def test_a_websocket_opens_neither_door(live: Server, key: str) -> None:
             assert b"101" not in connection.socket.recv(20)
 
 
-def test_a_head_may_have_a_hundred_headers_and_64_kib(live: Server, key: str) -> None:
+def test_head_with_100_headers_and_64_kib_is_accepted(live: Server, key: str) -> None:
     headers = [f"X-{number}: {'x' * 600}" for number in range(98)]  # With Host and the key, 100.
     with live.connect(timeout=30) as connection:
         connection.ask("GET /v1/models", key, None, *headers)
         assert connection.reply().status == 200
 
 
-def test_a_client_that_still_sends_an_endless_head_reads_the_refusal(live: Server) -> None:
+def test_client_that_is_still_sending_its_head_reads_the_error(live: Server) -> None:
     with live.connect(timeout=30) as connection:
         connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
         for _ in range(50):
@@ -289,7 +295,7 @@ def test_an_empty_header_is_not_joined_to_the_next(live: Server, key: str) -> No
         assert (reply.status, reply.headers["x-request-id"]) == (200, "mine")
 
 
-def test_what_follows_a_chunked_body_is_no_header(live: Server, key: str) -> None:
+def test_trailer_of_a_chunked_body_is_no_header(live: Server, key: str) -> None:
     chunked = ["Content-Type: application/json", "Transfer-Encoding: chunked"]
     with live.connect(timeout=30) as connection:
         connection.send(head(f"POST {CHAT}", None, None, *chunked), b"2\r\n{}\r\n0\r\n")
@@ -297,7 +303,7 @@ def test_what_follows_a_chunked_body_is_no_header(live: Server, key: str) -> Non
         assert connection.reply().status == 401
 
 
-def test_requests_before_one_that_can_not_be_read_are_answered(
+def test_requests_before_an_unreadable_one_are_answered(
     live: Server, key: str, model: ServedModel
 ) -> None:
     body = json.dumps(chat_body(model.name)).encode()
@@ -311,7 +317,7 @@ def test_requests_before_one_that_can_not_be_read_are_answered(
         assert connection.is_closed()
 
 
-def test_of_requests_sent_at_once_only_so_many_wait(live: Server) -> None:
+def test_number_of_pipelined_requests_is_limited(live: Server) -> None:
     with live.connect(timeout=30) as connection:
         connection.send(head("GET /v1/models", None, None) * 200)
         statuses = [connection.reply().status for _ in range(102)]
@@ -319,7 +325,7 @@ def test_of_requests_sent_at_once_only_so_many_wait(live: Server) -> None:
     assert statuses == [401] * 101 + [503]
 
 
-def test_a_client_that_goes_away_with_a_request_waiting_is_no_error(
+def test_disconnect_with_a_pipelined_request_is_no_error(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     logged = len(live.log)
@@ -333,8 +339,8 @@ def test_a_client_that_goes_away_with_a_request_waiting_is_no_error(
     assert "Traceback" not in live.log[logged:]
 
 
-def test_an_absolute_target_is_its_path_and_its_host(live: Server, key: str) -> None:
-    """RFC 9112, 3.2.2: the host in the target counts, the one in the header does not."""
+def test_absolute_target_gives_path_and_host(live: Server, key: str) -> None:
+    """RFC 9112, 3.2.2: the host in the target replaces the one in the header."""
     host = f"127.0.0.1:{live.port}"
     with live.connect(timeout=30) as connection:
         for target, header, status in (
@@ -365,7 +371,7 @@ def test_models_answer_head(live: Server, key: str, model: ServedModel) -> None:
 
 
 def test_idle_connections_are_closed(own_server: OwnServer, key: str) -> None:
-    """One that has been used, one that has sent nothing, one with half a head; no running call."""
+    """A used connection, one that has sent nothing, and one with half a request head."""
     assert gunicorn_conf.keepalive == 75
     server = own_server(GUNICORN_CMD_ARGS="--keep-alive 2")
     with (
@@ -397,7 +403,7 @@ def test_a_long_call_is_not_idle(
         assert b"".join(iter(connection.chunk, b"")).endswith(b"[DONE]\n\n")
 
 
-def test_after_an_upgrade_nothing_more_is_read(live: Server, key: str) -> None:
+def test_connection_is_closed_after_a_request_to_upgrade(live: Server, key: str) -> None:
     with live.connect(timeout=30) as connection:
         upgrade = [
             "Connection: Upgrade, HTTP2-Settings",

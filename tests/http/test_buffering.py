@@ -1,4 +1,4 @@
-"""The forecourt: what a form must get past before it may have one of the portal's threads."""
+"""RequestBuffer: it reads bodies completely and limits concurrency before a thread is used."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,61 +11,62 @@ from keyportal.http.types import Headers, Message, Receive, Scope, Send
 from tests.support.asgi import Client, scope
 
 
-class Room:
-    """A portal that keeps what it was sent; with a lock, it answers when the lock is opened."""
+class App:
+    """An application that records the bodies it receives. With an event, it responds when that is
+    set."""
 
-    def __init__(self, lock: asyncio.Event | None = None) -> None:
-        self.forms: list[bytes] = []
-        self.inside = 0
-        self._lock = lock
+    def __init__(self, release: asyncio.Event | None = None) -> None:
+        self.bodies: list[bytes] = []
+        self.running = 0
+        self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.inside += 1
+        self.running += 1
         body, more = b"", True
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
-        self.forms.append(body)
-        if self._lock:
-            await self._lock.wait()
+        self.bodies.append(body)
+        if self._release:
+            await self._release.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
-        self.inside -= 1
+        self.running -= 1
 
 
-def enter(
-    forecourt: RequestBuffer, client: Client, headers: Headers | None = None
+def start(
+    buffer: RequestBuffer, client: Client, headers: Headers | None = None
 ) -> asyncio.Task[None]:
     return asyncio.create_task(
-        _enter(forecourt, scope("/f", "POST", headers), client.receive, client.send)
+        _run(buffer, scope("/f", "POST", headers), client.receive, client.send)
     )
 
 
-async def _enter(forecourt: RequestBuffer, scope: Scope, receive: Receive, send: Send) -> None:
-    await forecourt(scope, receive, send)
+async def _run(buffer: RequestBuffer, scope: Scope, receive: Receive, send: Send) -> None:
+    await buffer(scope, receive, send)
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     for _ in range(10_000):
-        if holds():
+        if condition():
             return
         await asyncio.sleep(0)
     raise TimeoutError
 
 
-def post(headers: Headers, *parts: bytes | None, pause: float = 0) -> tuple[Room, Client]:
-    async def run() -> tuple[Room, Client]:
-        room, client = Room(), Client(*parts, pause=pause)
-        await enter(RequestBuffer(room), client, headers)
-        return room, client
+def post(headers: Headers, *parts: bytes | None, pause: float = 0) -> tuple[App, Client]:
+    async def run() -> tuple[App, Client]:
+        app, client = App(), Client(*parts, pause=pause)
+        await start(RequestBuffer(app), client, headers)
+        return app, client
 
     return asyncio.run(run())
 
 
 @pytest.mark.parametrize("headers", [[], [(b"content-length", str(MAX_FORM_BYTES).encode())]])
-def test_a_form_passes_whole(headers: Headers) -> None:
-    room, client = post(headers, b"name=", b"test-key")
-    assert room.forms == [b"name=test-key"]
+def test_complete_form_reaches_the_application(headers: Headers) -> None:
+    app, client = post(headers, b"name=", b"test-key")
+    assert app.bodies == [b"name=test-key"]
     assert client.status == 200
 
 
@@ -80,95 +81,95 @@ def test_a_form_passes_whole(headers: Headers) -> None:
         [(b"transfer-encoding", b"chunked"), (b"content-length", b"1")],
     ],
 )
-def test_a_body_that_is_too_large_or_does_not_say_is_refused(headers: Headers) -> None:
-    """And read to its end after that: whoever still sends would never see why it was refused."""
-    room, client = post(headers, b"name=", b"test-key")
-    assert not room.forms
+def test_body_that_is_too_large_or_of_unknown_length_is_refused(headers: Headers) -> None:
+    """The rest is read after the response, or the client would never see the error."""
+    app, client = post(headers, b"name=", b"test-key")
+    assert not app.bodies
     assert not client.parts
     assert client.status == 413
     assert client.headers[b"connection"] == b"close"
     assert client.headers[b"content-length"] == str(len(client.body)).encode()
 
 
-def test_a_form_that_trickles_never_gets_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_form_is_refused_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffering, "FORM_SECONDS", 0.05)
     monkeypatch.setattr(requests, "DRAIN_SECONDS", 0.05)
-    room, client = post([], *[b"x"] * 100, pause=0.02)
-    assert not room.forms
+    app, client = post([], *[b"x"] * 100, pause=0.02)
+    assert not app.bodies
     assert client.status == 408
     assert client.headers[b"connection"] == b"close"
 
 
-def test_a_sender_who_hangs_up_is_passed_on_as_gone() -> None:
+def test_application_is_told_that_the_client_disconnected() -> None:
     seen: list[Message] = []
 
-    async def listens(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.extend([await receive(), await receive()])
 
     async def run() -> None:
         client = Client(b"name=", None)
-        await RequestBuffer(listens)(scope("/f", "POST"), client.receive, client.send)
+        await RequestBuffer(app)(scope("/f", "POST"), client.receive, client.send)
 
     asyncio.run(run())
     assert [message["type"] for message in seen] == ["http.request", "http.disconnect"]
 
 
-def test_only_so_many_are_inside_and_the_rest_wait_their_turn() -> None:
+def test_number_of_concurrent_requests_is_limited() -> None:
     async def run() -> None:
-        lock = asyncio.Event()
-        room = Room(lock)
-        forecourt = RequestBuffer(room)
+        release = asyncio.Event()
+        app = App(release)
+        buffer = RequestBuffer(app)
         clients = [Client() for _ in range(MAX_CONCURRENT + 3)]
-        tasks = [enter(forecourt, client) for client in clients]
-        await until(lambda: room.inside == MAX_CONCURRENT)
+        tasks = [start(buffer, client) for client in clients]
+        await until(lambda: app.running == MAX_CONCURRENT)
         for _ in range(50):
             await asyncio.sleep(0)
-        assert room.inside == MAX_CONCURRENT
-        lock.set()
+        assert app.running == MAX_CONCURRENT
+        release.set()
         await asyncio.gather(*tasks)
         assert [client.status for client in clients] == [200] * len(clients)
 
     asyncio.run(run())
 
 
-def test_a_crowd_that_waits_is_not_joined_by_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffering, "MAX_WAITING", 2)
 
     async def run() -> None:
-        lock = asyncio.Event()
-        room = Room(lock)
-        forecourt = RequestBuffer(room)
-        inside = [enter(forecourt, Client()) for _ in range(MAX_CONCURRENT)]
-        await until(lambda: room.inside == MAX_CONCURRENT)
-        waiting = [enter(forecourt, Client()) for _ in range(2)]
-        await until(lambda: forecourt._waiting == 2)
+        release = asyncio.Event()
+        app = App(release)
+        buffer = RequestBuffer(app)
+        running = [start(buffer, Client()) for _ in range(MAX_CONCURRENT)]
+        await until(lambda: app.running == MAX_CONCURRENT)
+        waiting = [start(buffer, Client()) for _ in range(2)]
+        await until(lambda: buffer._waiting == 2)
         late = Client()
-        await enter(forecourt, late)
+        await start(buffer, late)
         assert late.status == 503
-        lock.set()
-        await asyncio.gather(*inside, *waiting)
+        release.set()
+        await asyncio.gather(*running, *waiting)
 
     asyncio.run(run())
 
 
-def test_whoever_reads_slowly_keeps_nobody_out() -> None:
-    """The answers of all that were let in are never read, and the next person is served."""
+def test_slow_readers_keep_no_slot() -> None:
+    """None of the running requests' responses is read, and the next request is served."""
 
     async def run() -> None:
-        forecourt = RequestBuffer(Room())
+        buffer = RequestBuffer(App())
         never = asyncio.Event()
 
-        async def stuck(message: Message) -> None:
+        async def send_forever(message: Message) -> None:
             await never.wait()
 
         slow = [
-            asyncio.create_task(_enter(forecourt, scope("/f"), Client().receive, stuck))
+            asyncio.create_task(_run(buffer, scope("/f"), Client().receive, send_forever))
             for _ in range(MAX_CONCURRENT)
         ]
-        quick = Client()
+        fast = Client()
         async with asyncio.timeout(30):
-            await enter(forecourt, quick)
-        assert quick.status == 200
+            await start(buffer, fast)
+        assert fast.status == 200
         for task in slow:
             task.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
@@ -176,15 +177,15 @@ def test_whoever_reads_slowly_keeps_nobody_out() -> None:
     asyncio.run(run())
 
 
-def test_a_page_that_fails_gives_its_place_back() -> None:
+def test_failing_request_releases_its_slot() -> None:
     async def fails(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError
 
     async def run() -> None:
-        forecourt = RequestBuffer(fails)
+        buffer = RequestBuffer(fails)
         for _ in range(MAX_CONCURRENT + 1):
             async with asyncio.timeout(30):
                 with pytest.raises(RuntimeError):
-                    await enter(forecourt, Client())
+                    await start(buffer, Client())
 
     asyncio.run(run())

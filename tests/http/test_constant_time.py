@@ -1,4 +1,4 @@
-"""Answers whose time tells nothing."""
+"""Constant-time responses: they are sent at multiples of INTERVAL_SECONDS."""
 
 import asyncio
 import selectors
@@ -11,7 +11,7 @@ from tests.support.asgi import Client, scope
 
 
 class Selector(selectors.DefaultSelector):
-    """Waits for nothing, and lets its clock go on by as much."""
+    """Doesn't wait, but moves its clock forward by the time-out."""
 
     now = 0.0
 
@@ -21,7 +21,7 @@ class Selector(selectors.DefaultSelector):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """Its time is the selector's, so a busy machine takes none of it."""
+    """Uses the selector's clock, so that a busy machine doesn't change the results."""
 
     def __init__(self) -> None:
         self._clock = Selector()
@@ -32,7 +32,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 def seconds(work: float, method: str = "POST") -> float:
-    """How long the answer takes of whose application takes `work`."""
+    """How long the response takes if the application takes `work` seconds."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(work)
@@ -53,29 +53,29 @@ def seconds(work: float, method: str = "POST") -> float:
 
 
 @pytest.mark.parametrize(
-    ("work", "stretches"),
+    ("work", "intervals"),
     [(0, 1), (0.01, 1), (0.9, 1), (0.999, 1), (1.001, 2), (2.5, 3)],
 )
-def test_answers_go_out_at_the_end_of_a_stretch(work: float, stretches: int) -> None:
-    assert seconds(work * INTERVAL_SECONDS) == pytest.approx(stretches * INTERVAL_SECONDS, abs=1e-6)
+def test_responses_are_sent_at_the_end_of_an_interval(work: float, intervals: int) -> None:
+    assert seconds(work * INTERVAL_SECONDS) == pytest.approx(intervals * INTERVAL_SECONDS, abs=1e-6)
 
 
-def test_a_page_that_is_only_read_does_not_wait() -> None:
+def test_get_is_not_delayed() -> None:
     assert seconds(0.01, "GET") == pytest.approx(0.01)
 
 
-def test_the_application_is_over_before_its_answer_waits() -> None:
-    """Until then Django keeps a thread for it, and more."""
+def test_application_returns_before_its_response_is_delayed() -> None:
+    """Until it returns, Django keeps a thread and a database connection."""
     events: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 202, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
-        events.append("over")
+        events.append("returned")
 
     async def send(message: Message) -> None:
         events.append(message["type"])
 
     client = Client()
     asyncio.run(ConstantTimeMiddleware(app)(scope("/leaks/report", "POST"), client.receive, send))
-    assert events == ["over", "http.response.start", "http.response.body"]
+    assert events == ["returned", "http.response.start", "http.response.body"]

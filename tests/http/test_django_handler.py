@@ -1,4 +1,4 @@
-"""What a page keeps while its answer travels: nothing that others wait for."""
+"""A page gives its database connection back before its response is sent."""
 
 import asyncio
 import re
@@ -24,12 +24,12 @@ from tests.support.server import Connection, Server
 
 SIGN_IN = "/accounts/login/"
 POOL = 8
-QUOTE = "'"  # One byte of a form, and six of a page that shows it again.
+QUOTE = "'"  # One byte in a form, and six bytes in a page that repeats it.
 events: list[str] = []
 
 
 def sign_in_form(server: Server, name: str) -> tuple[bytes, str]:
-    """A form that anybody may send, with what its cookie must be."""
+    """The body of a sign-in form that anybody may send, and the cookie it needs."""
     page = server.request("GET", SIGN_IN)
     token = re.search(rb'name="csrfmiddlewaretoken" value="(\w+)"', page.body)
     assert token
@@ -38,7 +38,7 @@ def sign_in_form(server: Server, name: str) -> tuple[bytes, str]:
 
 
 class SlowReader(Connection):
-    """Asks, and leaves the answer where it is: its socket takes next to nothing in advance."""
+    """Sends a request and doesn't read the response. Its socket buffers almost nothing."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.socket()
@@ -58,26 +58,26 @@ class SlowReader(Connection):
         self.send("\r\n".join([*lines, "", ""]).encode(), form)
 
 
-def test_strangers_who_do_not_read_their_answers_leave_pages_a_connection(
+def test_clients_that_do_not_read_keep_no_connection(
     own_server: Callable[..., Server], alice: User
 ) -> None:
-    """The answer to a sign-in shows the name again: five megabytes are anybody's to ask for,
-    and more than the kernel takes in advance."""
+    """The response to a sign-in repeats the name. So anybody can ask for five megabytes, which is
+    more than the kernel buffers."""
     server = own_server()
     form, cookie = sign_in_form(server, QUOTE * 900_000)
     with ExitStack() as readers:
         for _ in range(POOL):
             reader = readers.enter_context(SlowReader(server.port))
             reader.send_form(form, cookie)
-            # The answer has begun, so whatever it needed of the database it has had.
+            # The response has begun, so its queries are done.
             assert b" 200 " in reader.socket.recv(32), server.log
-        asked, own_cookie = sign_in_form(server, "alice")
+        own_form, own_cookie = sign_in_form(server, "alice")
         headers = {"Cookie": own_cookie, "Content-Type": "application/x-www-form-urlencoded"}
-        assert server.request("POST", SIGN_IN, body=asked, headers=headers).status == 200
+        assert server.request("POST", SIGN_IN, body=own_form, headers=headers).status == 200
 
 
-def asked(text: str) -> bytes:
-    """What is said by a page that asks the database."""
+def query(text: str) -> bytes:
+    """Query the database, and return `text`."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     return text.encode()
@@ -97,20 +97,20 @@ class Stream(StreamingHttpResponse):
 
 async def parts() -> AsyncIterator[bytes]:
     for part in ("one", "two"):
-        yield await sync_to_async(asked)(part)
+        yield await sync_to_async(query)(part)
 
 
 def stream(_: HttpRequest) -> Stream:
-    asked("whether there is anything to stream")
+    query("")
     return Stream(parts())
 
 
-urlpatterns = [path("page", lambda _: Page(asked("page"))), path("stream", stream)]
+urlpatterns = [path("page", lambda _: Page(query("page"))), path("stream", stream)]
 
 
 @pytest.fixture
-def told(settings: Settings) -> Iterator[list[str]]:
-    """What happens to an answer of this module's pages and to the connection, in its order."""
+def recorded(settings: Settings) -> Iterator[list[str]]:
+    """The events of a response of this module's pages, in their order."""
     settings.ROOT_URLCONF = __name__
     settings.MIDDLEWARE = []
     events.clear()
@@ -124,12 +124,12 @@ def told(settings: Settings) -> Iterator[list[str]]:
 
 
 class Watcher(Client):
-    """Looks, with each part of an answer, whether the request still has its connection."""
+    """Records, with each part of a response, whether the request still has its connection."""
 
     async def send(self, message: Message) -> None:
-        has = await sync_to_async(lambda: connection.connection is not None)()
+        is_open = await sync_to_async(lambda: connection.connection is not None)()
         part = "head" if "status" in message else message.get("body", b"end").decode()
-        events.append(f"{part}, {'held' if has else 'free'}")
+        events.append(f"{part}, {'open' if is_open else 'closed'}")
         await super().send(message)
 
 
@@ -142,13 +142,15 @@ async def _visit(handler: ASGIApp, client: Client, address: str) -> None:
     await handler(scope(address), client.receive, client.send)
 
 
-def test_a_page_has_no_connection_while_it_is_sent_and_is_closed_once(
-    transactional_db: None, told: list[str]
+def test_page_has_no_connection_while_it_is_sent_and_is_closed_once(
+    transactional_db: None, recorded: list[str]
 ) -> None:
     visit("/page")
-    assert told == ["head, free", "page, free", "closed", "finished"]
+    assert recorded == ["head, closed", "page, closed", "closed", "finished"]
 
 
-def test_a_stream_keeps_its_connection_to_its_end(transactional_db: None, told: list[str]) -> None:
+def test_stream_keeps_its_connection_to_its_end(
+    transactional_db: None, recorded: list[str]
+) -> None:
     visit("/stream")
-    assert told == ["head, held", "one, held", "two, held", "end, held", "closed", "finished"]
+    assert recorded == ["head, open", "one, open", "two, open", "end, open", "closed", "finished"]

@@ -1,6 +1,6 @@
-"""Every address with what no database can hold, in each part of it and in its query: no page fails.
+"""No page fails on odd values in a part of its path, in its query or in its form.
 
-A new URL is walked as soon as it is in the URLconf.
+The tests read the URLconf, so they cover each new URL.
 """
 
 from collections.abc import Callable
@@ -18,21 +18,23 @@ from tests.test_isolation import PAGES, PART, URLS, fill
 
 Issue = Callable[..., tuple[ApiKey, str]]
 ODD = ["\x00", "AbCd123\x00", "9" * 5000, "\u202e%"]
-# What any page reads of its query or form; forms judge what they know, views the rest.
-ASKED = ["q", "sort", "page", "at", "key", "model", "member", "action", "status", "range", "start",
-         "end", "by", "finding", "keys", "next", "o", "p", "e", "all"]  # fmt: skip
+# The names that any page reads from its query or its form.
+PARAMETERS = [
+    *("q", "sort", "page", "at", "key", "model", "member", "action", "status", "range", "start"),
+    *("end", "by", "finding", "keys", "next", "o", "p", "e", "all"),
+]
 
 
 @pytest.fixture
 def known(team: Team, alice: User, issue: Issue) -> dict[str, str]:
-    """What each part of an address would be, were it not odd."""
+    """A valid value for each part of a path."""
     key, _ = issue(alice)
     return {"slug": team.slug, "public_id": key.public_id, "id": key.public_id, "username": "alice"}
 
 
 @pytest.fixture
 def browser(client: Client, alice: User) -> Client:
-    """Signed in as one who may open everything. It raises whatever makes a page fail."""
+    """Signed in as a superuser. It raises the exceptions of pages."""
     alice.is_staff = alice.is_superuser = True
     alice.save(update_fields=["is_staff", "is_superuser"])
     client.force_login(alice)
@@ -40,7 +42,7 @@ def browser(client: Client, alice: User) -> Client:
 
 
 @pytest.mark.parametrize("template", sorted({path for _, path in URLS if "<" in path}))
-def test_no_part_of_an_address_makes_a_page_fail(
+def test_odd_value_in_a_path_fails_no_page(
     browser: Client, known: dict[str, str], template: str
 ) -> None:
     for part in PART.findall(template):
@@ -51,21 +53,19 @@ def test_no_part_of_an_address_makes_a_page_fail(
 
 
 @pytest.mark.parametrize("template", sorted({path for _, path in PAGES}))
-def test_nothing_that_is_asked_for_makes_a_page_fail(
-    browser: Client, known: dict[str, str], template: str
-) -> None:
+def test_odd_parameter_fails_no_page(browser: Client, known: dict[str, str], template: str) -> None:
     address = fill(template, **known)
-    odd = dict.fromkeys(ASKED, ODD[0])
+    odd = dict.fromkeys(PARAMETERS, ODD[0])
     assert browser.get(address, odd).status_code < 500
-    # Django's own forms for operators may fail over what no page of theirs sends.
+    # Django's own admin forms may fail on values that its pages never send.
     if not address.startswith("/admin/"):
-        assert browser.post(address, dict.fromkeys(ASKED, ODD[1])).status_code < 500
-        for name in ASKED:
+        assert browser.post(address, dict.fromkeys(PARAMETERS, ODD[1])).status_code < 500
+        for name in PARAMETERS:
             assert browser.get(address, {name: odd[name]}).status_code < 500, name
 
 
 @pytest.mark.parametrize("model", list(admin.site._registry), ids=lambda model: model.__name__)
-def test_no_filter_of_the_admin_makes_a_list_fail(browser: Client, model: type[Model]) -> None:
+def test_odd_filter_fails_no_admin_list(browser: Client, model: type[Model]) -> None:
     address = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
     texts = [field.name for field in model._meta.get_fields() if isinstance(field, CharField)]
     for name in [*texts, "q", "o", "p", "id", "team", "owner"]:
@@ -75,7 +75,7 @@ def test_no_filter_of_the_admin_makes_a_list_fail(browser: Client, model: type[M
 
 
 @pytest.mark.parametrize("public_id", ["AbCd123", "AbCd12345", "AbCd123-", "AbCd123\n", "AbCd123é"])
-def test_what_can_be_no_public_id_is_at_no_address(public_id: str) -> None:
+def test_invalid_public_id_matches_no_url(public_id: str) -> None:
     for address in ("keys/{}/", "keys/{}/receipt/", "management-keys/{}/delete/"):
         whole = f"/teams/u-8105f7322477/{address}"
         assert resolve(whole.format("AbCd1234")).url_name

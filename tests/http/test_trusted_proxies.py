@@ -1,4 +1,4 @@
-"""Whom a request comes from: X-Forwarded-* counts from trusted networks only."""
+"""The client of a request: X-Forwarded-* is trusted from the configured networks only."""
 
 import ipaddress
 from collections.abc import Callable
@@ -44,13 +44,13 @@ def forwarded_for(*chain: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("peer", ["198.51.100.9", "11.0.0.1", "2001:db8::1", "", "not an address"])
-def test_an_untrusted_peer_speaks_for_itself(ask: Ask, peer: str) -> None:
+def test_headers_of_an_untrusted_peer_are_ignored(ask: Ask, peer: str) -> None:
     headers = (forwarded_for("192.0.2.1"), ("x-forwarded-proto", "https"))
     assert ask(peer, *headers) == (peer, "http")
 
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "127.0.0.1", "fd00::5"])
-def test_a_trusted_peer_speaks_for_its_client(ask: Ask, peer: str) -> None:
+def test_headers_of_a_trusted_peer_are_used(ask: Ask, peer: str) -> None:
     headers = (forwarded_for("192.0.2.1"), ("x-forwarded-proto", "https"))
     assert ask(peer, *headers) == ("192.0.2.1", "https")
 
@@ -92,7 +92,7 @@ def test_the_rightmost_untrusted_address_is_the_client(
         (["1" * 5000], "10.0.0.1"),
     ],
 )
-def test_garbage_ends_the_chain(ask: Ask, chain: list[str], client: str) -> None:
+def test_invalid_address_ends_the_chain(ask: Ask, chain: list[str], client: str) -> None:
     assert ask("10.0.0.1", forwarded_for(*chain))[0] == client
 
 
@@ -105,32 +105,32 @@ def test_a_repeated_header_is_one_list(ask: Ask) -> None:
     ("proto", "scheme"),
     [("https", "https"), ("http, https", "https"), ("https, http", "http"), ("ftp", "http")],
 )
-def test_the_nearest_proxy_tells_the_scheme(ask: Ask, proto: str, scheme: str) -> None:
+def test_scheme_is_the_one_of_the_nearest_proxy(ask: Ask, proto: str, scheme: str) -> None:
     assert ask("10.0.0.1", ("x-forwarded-proto", proto))[1] == scheme
 
 
-def test_other_forwarding_headers_mean_nothing(ask: Ask) -> None:
+def test_other_forwarding_headers_are_ignored(ask: Ask) -> None:
     headers = [("forwarded", "for=192.0.2.1"), ("x-real-ip", "192.0.2.1")]
     assert ask("10.0.0.1", *headers) == ("10.0.0.1", "http")
 
 
-def test_without_trusted_networks_nobody_is_believed(ask: Ask, settings: Settings) -> None:
+def test_without_trusted_networks_headers_are_ignored(ask: Ask, settings: Settings) -> None:
     settings.TRUSTED_PROXIES = ()
     assert ask("127.0.0.1", forwarded_for("192.0.2.1"))[0] == "127.0.0.1"
 
 
-def test_what_is_no_request_passes_untouched(ask: Ask) -> None:
+def test_lifespan_scope_is_not_changed(ask: Ask) -> None:
     assert ask("10.0.0.1", forwarded_for("192.0.2.1"), kind="lifespan")[0] == "10.0.0.1"
 
 
 @pytest.mark.parametrize("peer", ["::ffff:127.0.0.1", "::ffff:10.1.2.3", "::FFFF:7f00:1"])
-def test_an_ipv4_peer_of_a_socket_for_both_is_trusted_like_itself(ask: Ask, peer: str) -> None:
+def test_ipv4_mapped_peer_is_trusted_like_its_ipv4_address(ask: Ask, peer: str) -> None:
     assert ask(peer, forwarded_for("192.0.2.1"))[0] == "192.0.2.1"
     assert ask(peer, forwarded_for("192.0.2.1", "::ffff:10.9.9.9"))[0] == "192.0.2.1"
 
 
 @pytest.mark.parametrize("networks", [(), ("10.0.0.0/8",)])
-def test_an_ipv4_address_is_never_shown_in_ipv6_dress(
+def test_ipv4_mapped_address_is_unmapped(
     ask: Ask, settings: Settings, networks: tuple[str, ...]
 ) -> None:
     settings.TRUSTED_PROXIES = tuple(ipaddress.ip_network(text) for text in networks)

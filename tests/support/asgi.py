@@ -24,9 +24,9 @@ def scope(
 
 
 class Client:
-    """Sends a body in parts, `pause` seconds apart, then stays on the line or hangs up.
+    """Sends a body in parts, `pause` seconds apart, and records the response.
 
-    A part of None is hanging up. Keeps what it was answered.
+    After the last part it stays connected. A part of None disconnects.
     """
 
     def __init__(self, *parts: bytes | None, pause: float = 0) -> None:

@@ -127,7 +127,7 @@ def _as_problem(request: HttpRequest, problem: Problem) -> HttpResponse:
     return _finished(request, problem.response(request_id), request_id)
 
 
-AT_ONCE = 4
+MAX_CONCURRENT = 4
 _TOLD = {
     408: "The body took too long to arrive.",
     413: f"The body is larger than {MAX_BODY_BYTES} bytes, or does not say how large it is.",
@@ -136,7 +136,9 @@ _TOLD = {
 
 
 def buffered_api(app: ASGIApp) -> RequestBuffer:
-    return RequestBuffer(app, largest=MAX_BODY_BYTES, at_once=AT_ONCE, refusal=as_problem)
+    return RequestBuffer(
+        app, max_bytes=MAX_BODY_BYTES, max_concurrent=MAX_CONCURRENT, render_error=as_problem
+    )
 
 
 def as_problem(status: int, _: str) -> tuple[Headers, bytes]:

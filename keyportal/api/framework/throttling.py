@@ -7,7 +7,7 @@ differ. A request over the limit changes nothing.
 
 from django.db import connection
 
-from keyportal.http.addresses import client_of
+from keyportal.http.addresses import client_network
 from keyportal.usage.models import START_POSTGRESQL, START_SQLITE, Kind, Window
 
 FAILURES_PER_MINUTE = 60
@@ -43,4 +43,4 @@ def caller_subject(public_id: str) -> str:
 
 
 def stranger_subject(address: str | None) -> str:
-    return f"stranger:{client_of(address)}"
+    return f"stranger:{client_network(address)}"

@@ -22,7 +22,7 @@ from keyportal.audit.models import Action
 from keyportal.gateway.metering import alarms
 from keyportal.gateway.metering.usage_sql import Flush, Look
 from keyportal.gateway.metering.writer import ALIAS
-from keyportal.http.addresses import network_of
+from keyportal.http.addresses import site_network
 from keyportal.keys.models import ApiKey
 from keyportal.usage.models import INTERVAL_SECONDS, Sighting
 from keyportal.usage.models import Look as SeenLook
@@ -109,13 +109,13 @@ def _networks(flush: Flush) -> set[tuple[str, ...]]:
     """Keys and the networks that they came from, with a call or without one."""
     if not settings.ALARM_NETWORKS:
         return set()
-    calls = {(one.public_id, network_of(one.address)) for one in flush.records if one.address}
+    calls = {(one.public_id, site_network(one.address)) for one in flush.records if one.address}
     return calls | {look[1:] for look in _looks(flush.looked)}
 
 
 def _looks(looked: Collection[Look]) -> set[tuple[str, ...]]:
     """Team, key and network."""
-    return {(team, public_id, network_of(address)) for team, public_id, address in looked}
+    return {(team, public_id, site_network(address)) for team, public_id, address in looked}
 
 
 def _by_public_id(flush: Flush) -> Counter[str]:

@@ -21,7 +21,7 @@ from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.retention import RetentionJob
 from keyportal.gateway.metering.usage_sql import Use
 from keyportal.gateway.metering.writer import Writer
-from keyportal.http.addresses import network_of
+from keyportal.http.addresses import site_network
 from keyportal.keys import changes, keystring
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, rotate
@@ -224,7 +224,7 @@ def test_a_network_is_written_down_once_a_stretch_by_a_worker(
     ],
 )
 def test_networks(address: str, network: str) -> None:
-    assert network_of(address) == network
+    assert site_network(address) == network
 
 
 def test_a_burst_of_wrong_secrets_is_told_of_over_all_workers(

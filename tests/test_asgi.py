@@ -1,4 +1,4 @@
-"""Which application a request reaches, what starts and stops with a worker, and large forms."""
+"""The router: which application a request reaches; the lifespan of a worker."""
 
 import asyncio
 from typing import cast
@@ -11,24 +11,25 @@ from keyportal.http.types import Message, Receive, Scope, Send
 from tests.support.asgi import Client, scope
 
 
-class Room:
-    """An application that remembers what reached it."""
+class Recorder:
+    """An application that records the paths of its requests."""
 
     def __init__(self) -> None:
-        self.visits: list[str] = []
+        self.paths: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.visits.append(scope["path"])
+        self.paths.append(scope["path"])
 
 
-def which_door(path: str) -> str:
-    rooms = {name: Room() for name in ("gateway", "portal", "api", "reports")}
-    gateway, *others = rooms.values()
-    doors = Router(cast("Gateway", gateway), *others)
+def route(path: str) -> str:
+    """The name of the application that a request for this path reaches."""
+    apps = {name: Recorder() for name in ("gateway", "portal", "api", "constant time")}
+    gateway, *other_apps = apps.values()
+    router = Router(cast("Gateway", gateway), *other_apps)
     client = Client()
-    asyncio.run(doors(scope(path), client.receive, client.send))
-    (entered,) = [name for name, room in rooms.items() if room.visits == [path]]
-    return entered
+    asyncio.run(router(scope(path), client.receive, client.send))
+    (name,) = [name for name, app in apps.items() if app.paths == [path]]
+    return name
 
 
 @pytest.mark.parametrize(
@@ -36,17 +37,17 @@ def which_door(path: str) -> str:
     ["/v1", "/v1/", "/v1/models", "/v1/chat/completions", "/v1//", "/v1/../admin/", "/auth/verify",
      "/auth/verify/", "/auth/verify/v1/models", "/auth/verify/../../admin/"],
 )  # fmt: skip
-def test_programs_go_through_one_door(path: str) -> None:
-    assert which_door(path) == "gateway"
+def test_gateway_paths(path: str) -> None:
+    assert route(path) == "gateway"
 
 
 @pytest.mark.parametrize("path", ["/api/", "/api/v1/keys", "/api//", "/api/../admin/", "/api/v2"])
-def test_programs_that_manage_go_through_another(path: str) -> None:
-    assert which_door(path) == "api"
+def test_management_api_paths(path: str) -> None:
+    assert route(path) == "api"
 
 
-def test_reports_of_leaks_keep_nobody_waiting_at_the_others() -> None:
-    assert which_door("/leaks/report") == "reports"
+def test_leak_reports_have_slots_of_their_own() -> None:
+    assert route("/leaks/report") == "constant time"
 
 
 @pytest.mark.parametrize(
@@ -78,40 +79,44 @@ def test_reports_of_leaks_keep_nobody_waiting_at_the_others() -> None:
         "/x/auth/verify",
     ],
 )
-def test_everybody_else_goes_through_the_third(path: str) -> None:
-    assert which_door(path) == "portal"
+def test_all_other_paths_reach_the_portal(path: str) -> None:
+    assert route(path) == "portal"
 
 
 def test_a_websocket_is_closed() -> None:
     client = Client()
-    doors = Router(cast("Gateway", Room()), Room(), Room(), Room())
-    asyncio.run(doors({"type": "websocket", "path": "/v1/x"}, client.receive, client.send))
+    router = Router(cast("Gateway", Recorder()), Recorder(), Recorder(), Recorder())
+    asyncio.run(router({"type": "websocket", "path": "/v1/x"}, client.receive, client.send))
     assert client.messages == [{"type": "websocket.close"}]
 
 
 def test_a_worker_starts_and_stops_without_a_database() -> None:
-    """No database fixture here: pytest-django would refuse the connection."""
-    asked: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-    answered: list[str] = []
+    """This test has no database fixture, so pytest-django refuses a connection."""
+    requests: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    responses: list[str] = []
 
     async def receive() -> Message:
         await asyncio.sleep(0)
-        return asked.pop(0)
+        return requests.pop(0)
 
     async def send(message: Message) -> None:
-        answered.append(message["type"])
+        responses.append(message["type"])
 
-    asyncio.run(Router(Gateway(), Room(), Room(), Room())({"type": "lifespan"}, receive, send))
-    assert answered == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    asyncio.run(
+        Router(Gateway(), Recorder(), Recorder(), Recorder())({"type": "lifespan"}, receive, send)
+    )
+    assert responses == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-def test_an_unknown_address_of_the_gateway_needs_a_key_first() -> None:
-    """Nobody without a key learns which addresses there are."""
+def test_unknown_gateway_path_without_key_is_unauthorized() -> None:
+    """A client without a key can't learn which paths exist."""
 
     async def ask(path: str) -> Client:
         gateway, client = Gateway(), Client()
         await gateway.start()
-        await Router(gateway, Room(), Room(), Room())(scope(path), client.receive, client.send)
+        await Router(gateway, Recorder(), Recorder(), Recorder())(
+            scope(path), client.receive, client.send
+        )
         await gateway.stop()
         return client
 
@@ -120,7 +125,7 @@ def test_an_unknown_address_of_the_gateway_needs_a_key_first() -> None:
         assert (client.status, client.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
-def test_before_its_parts_are_there_the_gateway_says_that_it_is_not() -> None:
+def test_gateway_answers_503_before_it_has_started() -> None:
     client = Client()
     asyncio.run(application(scope("/v1/models"), client.receive, client.send))
     assert (client.status, client.json()["error"]["code"]) == (503, "shutting_down")

@@ -1,4 +1,4 @@
-"""What a server does by itself: once over all its workers, and in nobody's way."""
+"""Scheduled jobs run in one worker of all, and delay neither calls nor the stop."""
 
 import asyncio
 import socket
@@ -19,9 +19,8 @@ from pytest_django import Settings
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail, Reminder
 from keyportal.notifications.reminders import remind
-from keyportal.scheduler import models as chores
-from keyportal.scheduler import runner as module
-from keyportal.scheduler.models import PERIOD, TURN, ScheduledJob
+from keyportal.scheduler import models, runner
+from keyportal.scheduler.models import LEASE, PERIOD, ScheduledJob
 from keyportal.scheduler.runner import MAIL_SECONDS, Scheduler
 from keyportal.teams.models import User
 from tests.support.mail_server import Sink
@@ -36,34 +35,38 @@ REMINDERS = "reminders"
 
 @pytest.fixture
 def keys(bob: User, issue: Issue) -> list[str]:
-    """Keys with five days left, of which nobody was told."""
-    end = timezone.now() + timedelta(days=5)
-    issued = [issue(bob, f"key {number}", expires_at=end)[1] for number in range(KEYS)]
+    """Keys that expire in five days, without a reminder so far."""
+    expires_at = timezone.now() + timedelta(days=5)
+    key_strings = [issue(bob, f"key {number}", expires_at=expires_at)[1] for number in range(KEYS)]
     ApiKey.objects.update(created_at=timezone.now() - timedelta(days=30))
-    return issued
+    return key_strings
 
 
 @contextmanager
 def silent_mail_server() -> Iterator[tuple[int, threading.Event]]:
-    """Its port, and whether somebody has come: it takes connections and never says a word."""
-    has_come, held = threading.Event(), []
+    """A server that accepts connections and sends nothing.
+
+    Yields its port, and an event that is set by the first connection.
+    """
+    is_connected = threading.Event()
+    sockets: list[socket.socket] = []
 
     def accept(listener: socket.socket) -> None:
         while True:
             try:
-                held.append(listener.accept()[0])
+                sockets.append(listener.accept()[0])
             except OSError:
                 return
-            has_come.set()
+            is_connected.set()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=accept, args=[listener], daemon=True).start()
         try:
-            yield listener.getsockname()[1], has_come
+            yield listener.getsockname()[1], is_connected
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            for one in held:
-                one.close()
+            for accepted in sockets:
+                accepted.close()
 
 
 @pytest.mark.gateway
@@ -74,8 +77,8 @@ def test_of_four_workers_one_sends_each_mail_once(
     wait_until(lambda: len(sink.received) >= KEYS)
     wait_until(lambda: ScheduledJob.objects.get(name=REMINDERS).worker == "")
     wait_until(lambda: len(server.workers()) == 4)
-    time.sleep(0.5)  # The others have looked by now, too.
-    assert sorted(str(letter["Subject"]) for letter in sink.received) == [
+    time.sleep(0.5)  # By now the other workers have tried too.
+    assert sorted(str(message["Subject"]) for message in sink.received) == [
         f"[Keyportal] The API key key {number} expires in 5 days" for number in range(KEYS)
     ]
     due_in = ScheduledJob.objects.get(name=REMINDERS).due_at - timezone.now()
@@ -83,13 +86,13 @@ def test_of_four_workers_one_sends_each_mail_once(
 
 
 @pytest.mark.gateway
-def test_a_mail_server_that_never_answers_holds_up_neither_calls_nor_the_stop(
+def test_silent_mail_server_delays_neither_calls_nor_the_stop(
     own_server: OwnServer, keys: list[str]
 ) -> None:
-    with silent_mail_server() as (port, has_come):
+    with silent_mail_server() as (port, is_connected):
         url = f"smtp://127.0.0.1:{port}"
         server = own_server(KEYPORTAL_SCHEDULER="on", EMAIL_URL=url)
-        assert has_come.wait(30)
+        assert is_connected.wait(30)
         for path, key in (("/v1/models", keys[0]), ("/accounts/login/", None)):
             began = time.monotonic()
             assert server.request("GET", path, key=key).status == 200
@@ -102,7 +105,7 @@ def test_a_mail_server_that_never_answers_holds_up_neither_calls_nor_the_stop(
 
 
 @pytest.mark.gateway
-def test_turned_off_a_server_sends_mail_and_does_nothing_else_by_itself(
+def test_scheduler_that_is_off_sends_mail_and_runs_no_job(
     own_server: OwnServer, keys: list[str], sink: Sink
 ) -> None:
     server = own_server(KEYPORTAL_SCHEDULER="off", EMAIL_URL=sink.url)
@@ -115,11 +118,11 @@ def test_turned_off_a_server_sends_mail_and_does_nothing_else_by_itself(
 
 
 @pytest.mark.gateway
-def test_a_mail_is_sent_within_a_second_of_the_request_that_writes_it(
+def test_mail_is_sent_within_a_second_of_the_request(
     own_server: OwnServer, keys: list[str], sink: Sink
 ) -> None:
     server = own_server(EMAIL_URL=sink.url)
-    time.sleep(MAIL_SECONDS + 1)  # Its first look is over, and the next one some seconds away.
+    time.sleep(MAIL_SECONDS + 1)  # The first check is over, and the next one is seconds away.
     waits = []
     for number, key in enumerate(keys, 1):
         assert server.request("POST", "/leaks/report", body=key.encode()).status == 202
@@ -130,17 +133,17 @@ def test_a_mail_is_sent_within_a_second_of_the_request_that_writes_it(
 
 
 @pytest.mark.gateway
-def test_mail_that_a_killed_server_left_is_sent_by_the_next(
+def test_mail_of_a_killed_server_is_sent_by_the_next_server(
     own_server: OwnServer, keys: list[str], sink: Sink
 ) -> None:
-    with silent_mail_server() as (port, has_come):
+    with silent_mail_server() as (port, is_connected):
         server = own_server(EMAIL_URL=f"smtp://127.0.0.1:{port}")
         for key in keys:
             assert server.request("POST", "/leaks/report", body=key.encode()).status == 202
-        assert has_come.wait(30)
+        assert is_connected.wait(30)
         server.kill()
     assert QueuedMail.objects.count() == KEYS
-    # One was being sent; its claim is over in some minutes.
+    # One was being sent; its claim ends in some minutes.
     assert QueuedMail.objects.filter(due_at__gt=Now()).update(due_at=Now()) <= 1
     own_server(EMAIL_URL=sink.url)
     wait_until(lambda: not QueuedMail.objects.exists())
@@ -148,48 +151,48 @@ def test_mail_that_a_killed_server_left_is_sent_by_the_next(
 
 
 def queue_mail() -> None:
-    """As another process does."""
+    """Queue a mail like another process does, which can't wake the scheduler."""
     QueuedMail.objects.create(
         to="bob@example.com", from_email="a@b.c", subject="A", body="b", headers={}
     )
 
 
-def test_of_a_crowd_one_has_its_turn(db: None) -> None:
-    gate = Barrier(8)
+def test_one_of_many_workers_acquires_the_lease(db: None) -> None:
+    barrier = Barrier(8)
 
-    def take(number: int) -> bool:
-        gate.wait(timeout=30)
+    def acquire(number: int) -> bool:
+        barrier.wait(timeout=30)
         try:
-            return ScheduledJob.objects.take(REMINDERS, f"worker {number}")
+            return ScheduledJob.objects.acquire(REMINDERS, f"worker {number}")
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(8) as crowd:
-        assert sum(crowd.map(take, range(8))) == 1
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(acquire, range(8))) == 1
 
 
-def test_a_turn_is_over_when_it_is_finished_and_comes_again(db: None) -> None:
-    assert ScheduledJob.objects.take(REMINDERS, "one")
-    assert not ScheduledJob.objects.take(REMINDERS, "two")
-    ScheduledJob.objects.finish(REMINDERS, "one")
-    assert not ScheduledJob.objects.take(REMINDERS, "two")
+def test_released_job_is_due_again_later(db: None) -> None:
+    assert ScheduledJob.objects.acquire(REMINDERS, "one")
+    assert not ScheduledJob.objects.acquire(REMINDERS, "two")
+    ScheduledJob.objects.release(REMINDERS, "one")
+    assert not ScheduledJob.objects.acquire(REMINDERS, "two")
     ScheduledJob.objects.update(due_at=timezone.now())
-    assert ScheduledJob.objects.take(REMINDERS, "two")
+    assert ScheduledJob.objects.acquire(REMINDERS, "two")
 
 
-def test_who_is_silent_for_too_long_is_overtaken_and_ends_nothing(db: None) -> None:
-    assert ScheduledJob.objects.take(REMINDERS, "slow")
-    assert ScheduledJob.objects.keep(REMINDERS, "slow")
+def test_worker_with_expired_lease_is_replaced_and_releases_nothing(db: None) -> None:
+    assert ScheduledJob.objects.acquire(REMINDERS, "slow")
+    assert ScheduledJob.objects.renew(REMINDERS, "slow")
     ScheduledJob.objects.update(due_at=timezone.now() - timedelta(seconds=1))
-    assert ScheduledJob.objects.take(REMINDERS, "quick")
-    assert not ScheduledJob.objects.keep(REMINDERS, "slow")
-    ScheduledJob.objects.finish(REMINDERS, "slow")
-    chore = ScheduledJob.objects.get(name=REMINDERS)
-    assert chore.worker == "quick"
-    assert chore.due_at - timezone.now() <= TURN
+    assert ScheduledJob.objects.acquire(REMINDERS, "quick")
+    assert not ScheduledJob.objects.renew(REMINDERS, "slow")
+    ScheduledJob.objects.release(REMINDERS, "slow")
+    job = ScheduledJob.objects.get(name=REMINDERS)
+    assert job.worker == "quick"
+    assert job.due_at - timezone.now() <= LEASE
 
 
-def test_a_database_that_is_away_ends_no_scheduler(
+def test_scheduler_survives_a_database_outage(
     keys: list[str],
     sink: Sink,
     settings: Settings,
@@ -197,7 +200,7 @@ def test_a_database_that_is_away_ends_no_scheduler(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings.SCHEDULER = True
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(runner, "PAUSE_SECONDS", 0.01)
     tries: list[int] = []
 
     def fail_twice(*, may_go_on: Callable[[], bool]) -> None:
@@ -206,16 +209,17 @@ def test_a_database_that_is_away_ends_no_scheduler(
             raise OperationalError("The database is away.")
         remind(may_go_on=may_go_on)
 
-    monkeypatch.setitem(module.WORK, REMINDERS, fail_twice)
-    monkeypatch.setattr(chores, "TURN", timedelta())  # Who fails is overtaken, by itself too.
+    monkeypatch.setitem(runner.JOBS, REMINDERS, fail_twice)
+    monkeypatch.setattr(models, "LEASE", timedelta())  # So the job is due again at once.
     scheduler = Scheduler()
     scheduler.start()
     wait_until(lambda: len(sink.received) == KEYS)
     asyncio.run(scheduler.stop())
-    assert caplog.text.count("No reminders for now: OperationalError") == 1
+    message = "The job 'reminders' fails and will be retried: OperationalError"
+    assert caplog.text.count(message) == 1
 
 
-def test_a_mail_server_that_is_down_is_logged_once_while_it_lasts(
+def test_mail_server_that_is_down_is_logged_once(
     db: None,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
@@ -223,31 +227,32 @@ def test_a_mail_server_that_is_down_is_logged_once_while_it_lasts(
 ) -> None:
     settings.OUTBOX_EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
-    monkeypatch.setattr(module, "MAIL_SECONDS", 0.01)
+    monkeypatch.setattr(runner, "MAIL_SECONDS", 0.01)
     for _ in range(3):
         queue_mail()
     scheduler = Scheduler()
     scheduler.start()
     wait_until(lambda: QueuedMail.objects.filter(tries=1).count() == 3)
     asyncio.run(scheduler.stop())
-    assert caplog.text.count("No mail for now: MailServerDown: ConnectionRefusedError") == 1
+    message = "The job 'mail' fails and will be retried: MailServerDown: ConnectionRefusedError"
+    assert caplog.text.count(message) == 1
 
 
-def test_a_stop_ends_the_work_between_two_steps(
+def test_stop_ends_a_job_between_two_steps(
     keys: list[str], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.SCHEDULER = True
     scheduler = Scheduler()
 
-    def remind_and_be_stopped(*, may_go_on: Callable[[], bool]) -> None:
-        def may() -> bool:
+    def remind_and_end(*, may_go_on: Callable[[], bool]) -> None:
+        def may_go_on_once() -> bool:
             if Reminder.objects.exists():
                 scheduler.end()
             return may_go_on()
 
-        remind(may_go_on=may)
+        remind(may_go_on=may_go_on_once)
 
-    monkeypatch.setitem(module.WORK, REMINDERS, remind_and_be_stopped)
+    monkeypatch.setitem(runner.JOBS, REMINDERS, remind_and_end)
     scheduler.start()
     scheduler._thread.join(30)
     assert not scheduler._thread.is_alive()
