@@ -124,7 +124,7 @@ def announce_demo() -> None:
     where = f"Sign in at {settings.PUBLIC_URL or f'http://127.0.0.1:{settings.PORT}'}/"
     if password:
         print(f"{where} as {demo.USER} with password {password}")  # noqa: T201
-    elif demo.is_there():
+    elif demo.exists():
         print(f"{where} as {demo.USER}; a new password: {_new_password(demo.USER)}")  # noqa: T201
     else:
         print(where)  # noqa: T201

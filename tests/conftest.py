@@ -16,7 +16,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 from pytest_django import DjangoDbBlocker, Settings
 
-from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
+from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import Membership, Role, Team, User
@@ -178,7 +178,7 @@ def issue(team: Team) -> Callable[..., tuple[ApiKey, str]]:
 @pytest.fixture
 def model(team: Team) -> ServedModel:
     """The team's model `u-8105f7322477/test`, on the built-in upstream."""
-    upstream = Upstream.objects.create(name="loopback", base_url=LOOPBACK)
+    upstream = Upstream.objects.create(name="loopback", base_url=BUILT_IN_URL)
     served = ServedModel.objects.create(name=f"{team.slug}/test", team=team)
     Route.objects.create(model=served, upstream=upstream, upstream_model="loopback")
     return served

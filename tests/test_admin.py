@@ -706,10 +706,10 @@ def test_lists_take_the_same_queries_at_any_length(
 def test_operators_see_how_each_upstream_fares(
     operator: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(circuit_breaker, "_upstreams", {})
+    monkeypatch.setattr(circuit_breaker, "_breakers", {})
     path = "/admin/catalog/upstream/"
     assert "not called yet; 0 in flight" in operator.get(path).content.decode()
-    circuit_breaker.breaker_of(upstream.fingerprint).failed("503", 30)
+    circuit_breaker.breaker_for(upstream.fingerprint).record_failure("503", 30)
     text = operator.get(path).content.decode()
     assert "fails (503), left alone for 30 s; 0 in flight" in text
     assert "as this worker sees it" in text.lower()

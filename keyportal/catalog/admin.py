@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.core.validators import RegexValidator
 
 from keyportal.catalog import circuit_breaker
-from keyportal.catalog.discovery import complete
+from keyportal.catalog.discovery import normalize_base_url
 from keyportal.catalog.models import Route, ServedModel, Upstream
 
 
@@ -35,7 +35,7 @@ class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
         }
 
     def clean_base_url(self) -> str:
-        return complete(self.cleaned_data["base_url"])
+        return normalize_base_url(self.cleaned_data["base_url"])
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -68,7 +68,7 @@ class UpstreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic 
 
     @admin.display(description="health, as this worker sees it")
     def health(self, upstream: Upstream) -> str:
-        found = circuit_breaker.breaker_of(upstream.fingerprint)
+        found = circuit_breaker.breaker_for(upstream.fingerprint)
         return f"{found}; {found.calls} in flight"
 
 

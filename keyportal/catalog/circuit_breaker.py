@@ -1,99 +1,103 @@
-"""How each upstream fares, as this process sees it: one that fails is left alone for a while.
+"""Circuit breakers: an upstream that fails gets no calls for a while.
 
-The gateway writes what it meets here, the portal reads it. Nothing is stored and nothing is
-shared: another worker has its own view, and learns of a failure by meeting it. An upstream whose
-settings change starts fresh.
+The gateway records the outcomes of calls here, and the portal reads them. The state is in memory
+and not shared: each worker has its own, and learns of a failure from its own calls. An upstream
+whose settings change gets a new breaker.
 """
 
 import time
 from collections.abc import Collection, Iterable
 
-FIRST_REST = 1.0  # Seconds; doubled with each failure after a rest.
-LONGEST_REST = 60.0
+MIN_OPEN_SECONDS = 1.0  # Doubled each time that the breaker opens again without a success between.
+MAX_OPEN_SECONDS = 60.0
 
 
 class CircuitBreaker:
-    """One upstream. Times are seconds on the monotonic clock."""
+    """The state of one upstream. Times are seconds on the monotonic clock.
 
-    __slots__ = ("calls", "failures", "has_answered", "is_on_trial", "last_failure", "rests_until")
+    It is closed while `failures` is 0, open until `open_until`, and then half open: one trial call
+    finds out whether the upstream works again.
+    """
+
+    __slots__ = ("calls", "failures", "has_answered", "has_trial", "last_failure", "open_until")
 
     def __init__(self) -> None:
         self.calls = 0
-        """In flight there now, from this process."""
+        """Calls in flight to the upstream, from this process."""
         self.failures = 0
-        """Rests in a row without an answer between them; 0 while it answers."""
-        self.rests_until = 0.0
+        """How often the breaker opened without a success between; 0 while the upstream works."""
+        self.open_until = 0.0
         self.last_failure = ""
-        """What it was, for operators."""
+        """A status or an exception's name, for operators."""
         self.has_answered = False
-        self.is_on_trial = False
-        """One call is there to find out whether it answers again."""
+        self.has_trial = False
+        """The trial call is in flight."""
 
-    def may_be_asked(self, now: float) -> bool:
-        """After a rest, by one call until that has shown how it fares."""
-        return not self.failures or (now >= self.rests_until and not self.is_on_trial)
+    def allows_call(self, now: float) -> bool:
+        """Whether the breaker is closed, or half open without a trial call in flight."""
+        return not self.failures or (now >= self.open_until and not self.has_trial)
 
-    def begin(self) -> bool:
-        """A call goes there. True if it is the one that finds out."""
+    def begin_call(self) -> bool:
+        """Count a call to the upstream. True if it is the trial call; pass that to `end_call`."""
         self.calls += 1
-        is_trial = bool(self.failures) and not self.is_on_trial
-        self.is_on_trial = self.is_on_trial or is_trial
+        is_trial = bool(self.failures) and not self.has_trial
+        self.has_trial = self.has_trial or is_trial
         return is_trial
 
-    def end(self, *, was_trial: bool) -> None:
+    def end_call(self, *, was_trial: bool) -> None:
         self.calls -= 1
         if was_trial:
-            self.is_on_trial = False
+            self.has_trial = False
 
-    def answered(self) -> None:
+    def record_success(self) -> None:
         self.failures = 0
         self.has_answered = True
 
-    def failed(self, why: str, retry_after: float = 0) -> None:
-        """Leave it alone; a server's own wish for how long is followed up to a minute.
+    def record_failure(self, reason: str, retry_after: float = 0) -> None:
+        """Open the breaker. The server's `retry_after` seconds are respected, up to a minute.
 
-        What fails while it rests began before, and says nothing new.
+        Failures while it is open belong to calls that began before, so they don't count again.
         """
-        self.last_failure = why
+        self.last_failure = reason
         now = time.monotonic()
-        if now >= self.rests_until:
+        if now >= self.open_until:
             self.failures += 1
-            rest = min(FIRST_REST * 2 ** min(self.failures - 1, 10), LONGEST_REST)
-            self.rests_until = now + rest
-        self.rests_until = max(self.rests_until, now + min(retry_after, LONGEST_REST))
+            seconds = min(MIN_OPEN_SECONDS * 2 ** min(self.failures - 1, 10), MAX_OPEN_SECONDS)
+            self.open_until = now + seconds
+        self.open_until = max(self.open_until, now + min(retry_after, MAX_OPEN_SECONDS))
 
     def __str__(self) -> str:
         if not self.failures:
             return "answers" if self.has_answered else "not called yet"
-        seconds = self.rests_until - time.monotonic()
-        rest = f"left alone for {seconds:.0f} s" if seconds > 0 else "to be tried again"
-        return f"fails ({self.last_failure}), {rest}"
+        seconds = self.open_until - time.monotonic()
+        state = f"no calls for {seconds:.0f} s" if seconds > 0 else "the next call is a trial"
+        return f"fails ({self.last_failure}), {state}"
 
 
-_upstreams: dict[str, CircuitBreaker] = {}
+_breakers: dict[str, CircuitBreaker] = {}
 
 
-def breaker_of(fingerprint: str) -> CircuitBreaker:
-    """The health of the upstream with this fingerprint."""
-    health = _upstreams.get(fingerprint)
-    if health is None:
-        health = _upstreams[fingerprint] = CircuitBreaker()
-    return health
+def breaker_for(fingerprint: str) -> CircuitBreaker:
+    """The circuit breaker of the upstream with this fingerprint."""
+    breaker = _breakers.get(fingerprint)
+    if breaker is None:
+        breaker = _breakers[fingerprint] = CircuitBreaker()
+    return breaker
 
 
-def keep_only(fingerprints: Collection[str]) -> None:
-    """Forget upstreams that are gone or were changed. May run in another thread."""
-    for fingerprint in tuple(_upstreams):
+def forget_all_except(fingerprints: Collection[str]) -> None:
+    """Delete the breakers of upstreams that were deleted or changed. May run in any thread."""
+    for fingerprint in tuple(_breakers):
         if fingerprint not in fingerprints:
-            _upstreams.pop(fingerprint, None)
+            _breakers.pop(fingerprint, None)
 
 
 def summary(fingerprints: Iterable[str]) -> str:
-    """How those that serve one model fare together, without saying which they are."""
-    found = [breaker_of(fingerprint) for fingerprint in fingerprints]
-    failing = sum(bool(health.failures) for health in found)
-    if failing == len(found):
+    """The health of all upstreams that serve one model, without saying which ones fail."""
+    breakers = [breaker_for(fingerprint) for fingerprint in fingerprints]
+    failing = sum(bool(breaker.failures) for breaker in breakers)
+    if failing == len(breakers):
         return "Fails"
     if failing:
-        return f"{failing} of {len(found)} servers fail"
-    return "Answers" if any(health.has_answered for health in found) else "Not called yet"
+        return f"{failing} of {len(breakers)} servers fail"
+    return "Answers" if any(breaker.has_answered for breaker in breakers) else "Not called yet"

@@ -4,7 +4,7 @@ import secrets
 
 from django.db import transaction
 
-from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
+from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
 from keyportal.teams.models import Membership, Role, Team, User
 
 TEAM = "u-8105f7322477"
@@ -24,7 +24,7 @@ def create() -> str | None:
         return _create_user(team)
 
 
-def is_there() -> bool:
+def exists() -> bool:
     return User.objects.filter(username=USER, is_active=True).exists()
 
 
@@ -39,7 +39,9 @@ def _create_user(team: Team) -> str | None:
 
 
 def _create_model(team: Team) -> None:
-    upstream, _ = Upstream.objects.get_or_create(name="loopback", defaults={"base_url": LOOPBACK})
+    upstream, _ = Upstream.objects.get_or_create(
+        name="loopback", defaults={"base_url": BUILT_IN_URL}
+    )
     model, is_new = ServedModel.objects.get_or_create(name=f"{TEAM}/test", defaults={"team": team})
     if is_new:
         # The built-in upstream answers in the name that it is called by: here, the one we serve.

@@ -10,10 +10,10 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from keyportal.catalog.models import LOOPBACK, Upstream, is_link_local
+from keyportal.catalog.models import BUILT_IN_URL, Upstream, is_link_local
 
-SECONDS = 10
-MOST_BYTES = 4 * 1024 * 1024
+TIMEOUT_SECONDS = 10
+MAX_BYTES = 4 * 1024 * 1024
 
 
 class DiscoveryFailed(Exception):
@@ -27,9 +27,9 @@ class _NoRedirects(HTTPRedirectHandler):
         return None
 
 
-def complete(base_url: str) -> str:
+def normalize_base_url(base_url: str) -> str:
     """The base URL as an OpenAI client takes it. With no path, `/v1` is meant."""
-    if base_url == LOOPBACK:
+    if base_url == BUILT_IN_URL:
         return base_url
     url = base_url.strip().rstrip("/")
     return f"{url}/v1" if re.fullmatch(r"\w+://[^/?#]+", url) else url
@@ -38,7 +38,7 @@ def complete(base_url: str) -> str:
 def model_ids(upstream: Upstream) -> list[str]:
     """The ids that the server lists, in its order. Raises `DiscoveryFailed`."""
     url = f"{upstream.base_url}/models"
-    if upstream.base_url == LOOPBACK:
+    if upstream.base_url == BUILT_IN_URL:
         raise DiscoveryFailed("The built-in upstream lists no models; use add_model.")
     _refuse_link_local(url)
     try:
@@ -59,8 +59,8 @@ def _read(url: str, credential: str) -> bytes:
     headers = {"Accept": "application/json", "User-Agent": "keyportal"}
     if credential:
         headers["Authorization"] = f"Bearer {credential}"
-    deadline = time.monotonic() + SECONDS
-    with opener.open(Request(url, headers=headers), timeout=SECONDS) as response:  # noqa: S310 - the base URL is validated
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    with opener.open(Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - the base URL is validated
         return _bounded(response, deadline)
 
 
@@ -69,10 +69,10 @@ def _bounded(response: HTTPResponse, deadline: float) -> bytes:
     body = b""
     while block := response.read1(65_536):
         body += block
-        if len(body) > MOST_BYTES:
-            raise OSError(f"the answer is over {MOST_BYTES} bytes")
+        if len(body) > MAX_BYTES:
+            raise OSError(f"the answer is over {MAX_BYTES} bytes")
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the answer took over {SECONDS} seconds")
+            raise TimeoutError(f"the answer took over {TIMEOUT_SECONDS} seconds")
     return body
 
 

@@ -17,7 +17,7 @@ from django.dispatch import receiver
 from keyportal.catalog import circuit_breaker, credentials
 from keyportal.teams.models import Team
 
-LOOPBACK = "loopback:"  # The base URL of the built-in upstream, which needs no server.
+BUILT_IN_URL = "loopback:"  # The base URL of the built-in upstream, which needs no server.
 
 
 def validate_base_url(url: str) -> None:
@@ -26,7 +26,7 @@ def validate_base_url(url: str) -> None:
     Loopback and private addresses are where model servers live. A link-local address is where
     clouds keep the machine's own credentials (169.254.169.254), and never a model server.
     """
-    if url == LOOPBACK:
+    if url == BUILT_IN_URL:
         return
     try:
         parts = urlsplit(url)
@@ -117,7 +117,7 @@ class Upstream(models.Model):
         self.encrypted_credential = credentials.encrypt(plaintext)
 
 
-class NameBelongsElsewhere(Exception):
+class NameTaken(Exception):
     """The name is served already, to another team or to everybody."""
 
     def __init__(self, name: str) -> None:
@@ -135,7 +135,7 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
     ) -> "ServedModel":
         """Let `name` lead to the upstream's model, by one more route where it has others already.
 
-        Doing it again changes nothing. Raises `NameBelongsElsewhere`, and `ValidationError` for
+        Doing it again changes nothing. Raises `NameTaken`, and `ValidationError` for
         a name that can't be served.
         """
         served = self.filter(name=name).first()
@@ -144,7 +144,7 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
             served.full_clean()
             served.save()
         elif served.team != team:
-            raise NameBelongsElsewhere(name)
+            raise NameTaken(name)
         route = {"model": served, "upstream": upstream, "upstream_model": upstream_model}
         if not Route.objects.filter(**route).exists():
             Route.objects.create(**route)
@@ -231,5 +231,5 @@ class CatalogVersion(models.Model):
 @receiver([post_save, post_delete], sender=Upstream)
 @receiver([post_save, post_delete], sender=ServedModel)
 @receiver([post_save, post_delete], sender=Route)
-def draw_version(**_: object) -> None:
+def change_version(**_: object) -> None:
     CatalogVersion.objects.update_or_create(pk=1, defaults={"version": secrets.randbits(62)})

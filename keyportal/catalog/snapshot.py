@@ -28,7 +28,7 @@ class Target(NamedTuple):
     """Seconds."""
 
 
-class Served(NamedTuple):
+class CatalogEntry(NamedTuple):
     """A name that callers use."""
 
     name: str
@@ -44,7 +44,7 @@ class Snapshot(NamedTuple):
     """All served models by name, as of `version`."""
 
     version: int | None
-    models: dict[str, Served]
+    models: dict[str, CatalogEntry]
 
     @classmethod
     def empty(cls) -> Self:
@@ -63,12 +63,14 @@ class Snapshot(NamedTuple):
         for route in routes.order_by("pk"):
             if target := _target(route):
                 targets.setdefault(route.model_id, []).append(target)
-        circuit_breaker.keep_only({to.fingerprint for some in targets.values() for to in some})
+        circuit_breaker.forget_all_except(
+            {to.fingerprint for some in targets.values() for to in some}
+        )
         served = ServedModel.objects.using(using).select_related("team").order_by("name")
         return cls(
             number,
             {
-                model.name: Served(
+                model.name: CatalogEntry(
                     name=model.name,
                     team_id=model.team_id,
                     owned_by=model.team.slug if model.team else "public",

@@ -6,8 +6,8 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from keyportal.catalog.models import LOOPBACK
-from keyportal.catalog.snapshot import Served, Target
+from keyportal.catalog.models import BUILT_IN_URL
+from keyportal.catalog.snapshot import CatalogEntry, Target
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.authentication import KEY, MODELS, BearerAuthMiddleware
@@ -32,7 +32,7 @@ from keyportal.gateway.metering.running_calls import RunningCallsReporter
 from keyportal.gateway.metering.writer import Writer
 from keyportal.gateway.relay.answer import Answer, json_answer
 from keyportal.gateway.relay.failover import UpstreamAttempts
-from keyportal.gateway.relay.json_body import CallRequest, read_body, read_call
+from keyportal.gateway.relay.json_body import CallRequest, parse_call, read_body
 from keyportal.gateway.relay.relay import Relay, RelayRequest, send_response
 from keyportal.gateway.relay.upload import Upload
 from keyportal.http.types import Headers, Receive, Scope, Send
@@ -134,7 +134,7 @@ class Gateway:
                 if isinstance(body, Upload):
                     body.close()
                 raise
-        return body if isinstance(body, Upload) else read_call(body)
+        return body if isinstance(body, Upload) else parse_call(body)
 
     async def _judge_again(self, call: Call) -> None:
         """Raises `InvalidKey` if the key was deleted while its request's body was on the way."""
@@ -146,16 +146,18 @@ class Gateway:
     ) -> UpstreamAttempts:
         served = self._find(request.model, call.verdict)
         call.model = request.model
-        hidden = endpoint.takes_stream_options and request.ask_for_usage()
+        hidden = endpoint.takes_stream_options and request.request_usage()
         asked = RelayRequest(endpoint, headers, call.request_id, request.content_type)
 
         async def ask(target: Target) -> Answer:
-            body = request.addressed_to(target.model)
+            body = request.body_for(target.model)
             prompt = len(body) if endpoint.has_prompt else 0
-            call.tally.asks(prompt, does_generate=endpoint.does_generate, is_usage_hidden=hidden)
-            if target.base_url == LOOPBACK:
+            call.tally.request_sent(
+                prompt, does_generate=endpoint.does_generate, is_usage_hidden=hidden
+            )
+            if target.base_url == BUILT_IN_URL:
                 return app.answer(endpoint.path, body)
-            return await self.relay.ask(target, asked, body)
+            return await self.relay.send(target, asked, body)
 
         return UpstreamAttempts(served.targets, ask)
 
@@ -172,11 +174,11 @@ class Gateway:
         names = [model.name for model in self._callable(call.verdict)]
         await send_response(await self.introspection.answer(call.verdict, names), call, send)
 
-    def _callable(self, verdict: Verdict) -> list[Served]:
+    def _callable(self, verdict: Verdict) -> list[CatalogEntry]:
         served = self.admission.catalog.models.values()
         return [model for model in served if _may_list(model, verdict)]
 
-    def _find(self, name: str, verdict: Verdict) -> Served:
+    def _find(self, name: str, verdict: Verdict) -> CatalogEntry:
         """Another team's model is as unknown as one that doesn't exist."""
         served = self.admission.catalog.models.get(name)
         if served is None or not served.targets or served.team_id not in {None, verdict.team_id}:
@@ -195,7 +197,7 @@ def _allow(allowed: str, method: str) -> None:
         raise MethodNotAllowed(allowed)
 
 
-def _may_list(served: Served, verdict: Verdict) -> bool:
+def _may_list(served: CatalogEntry, verdict: Verdict) -> bool:
     return (
         bool(served.targets)
         and served.team_id in {None, verdict.team_id}
@@ -203,7 +205,7 @@ def _may_list(served: Served, verdict: Verdict) -> bool:
     )
 
 
-def _listed(served: Served) -> dict[str, object]:
+def _listed(served: CatalogEntry) -> dict[str, object]:
     """A model as OpenAI's `/v1/models` lists it."""
     return {
         "id": served.name,

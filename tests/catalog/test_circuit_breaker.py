@@ -20,80 +20,80 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def rest(health: CircuitBreaker, clock: Clock) -> float:
-    return health.rests_until - clock.now
+def rest(breaker: CircuitBreaker, clock: Clock) -> float:
+    return breaker.open_until - clock.now
 
 
 def test_each_failure_after_a_rest_doubles_the_next_up_to_a_minute(clock: Clock) -> None:
-    health, rests = CircuitBreaker(), []
+    breaker, rests = CircuitBreaker(), []
     for _ in range(100):
-        health.failed("502")
-        rests.append(rest(health, clock))
-        clock.now = health.rests_until
+        breaker.record_failure("502")
+        rests.append(rest(breaker, clock))
+        clock.now = breaker.open_until
     assert rests[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert rests[-1] == 60
 
 
 def test_many_that_fail_at_once_are_one_failure(clock: Clock) -> None:
     """A hundred calls in flight there don't make a minute of a moment's trouble."""
-    health = CircuitBreaker()
+    breaker = CircuitBreaker()
     for _ in range(100):
-        health.failed("502")
-    assert (health.failures, rest(health, clock)) == (1, 1)
+        breaker.record_failure("502")
+    assert (breaker.failures, rest(breaker, clock)) == (1, 1)
 
 
 @pytest.mark.parametrize(("wished", "given"), [(0, 1), (7, 7), (60, 60), (86_400, 60), (-5, 1)])
 def test_a_servers_own_wish_is_followed_up_to_a_minute(
     clock: Clock, wished: float, given: float
 ) -> None:
-    health = CircuitBreaker()
-    health.failed("429", wished)
-    assert rest(health, clock) == given
-    health.failed("502")
-    assert rest(health, clock) == given  # Never shortened by what comes in late.
+    breaker = CircuitBreaker()
+    breaker.record_failure("429", wished)
+    assert rest(breaker, clock) == given
+    breaker.record_failure("502")
+    assert rest(breaker, clock) == given  # Never shortened by what comes in late.
 
 
 def test_after_a_rest_one_call_finds_out(clock: Clock) -> None:
-    health = CircuitBreaker()
-    assert health.may_be_asked(clock.now)
-    health.failed("502")
-    assert not health.may_be_asked(clock.now)
+    breaker = CircuitBreaker()
+    assert breaker.allows_call(clock.now)
+    breaker.record_failure("502")
+    assert not breaker.allows_call(clock.now)
     clock.now += 1
-    assert health.may_be_asked(clock.now)
-    assert health.begin()
-    assert not health.may_be_asked(clock.now)
-    assert not health.begin()  # Where there is nobody else, it may be asked all the same.
-    health.end(was_trial=False)
-    assert not health.may_be_asked(clock.now)
-    health.end(was_trial=True)  # It found out nothing: its client went away.
-    assert health.may_be_asked(clock.now)
-    assert health.begin()
-    health.answered()
-    assert health.may_be_asked(clock.now)
-    assert health.calls == 1
+    assert breaker.allows_call(clock.now)
+    assert breaker.begin_call()
+    assert not breaker.allows_call(clock.now)
+    assert not breaker.begin_call()  # Where there is nobody else, it may be asked all the same.
+    breaker.end_call(was_trial=False)
+    assert not breaker.allows_call(clock.now)
+    breaker.end_call(was_trial=True)  # It found out nothing: its client went away.
+    assert breaker.allows_call(clock.now)
+    assert breaker.begin_call()
+    breaker.record_success()
+    assert breaker.allows_call(clock.now)
+    assert breaker.calls == 1
 
 
 def test_an_answer_ends_it_and_the_next_failure_begins_anew(clock: Clock) -> None:
-    health = CircuitBreaker()
+    breaker = CircuitBreaker()
     for _ in range(5):
-        health.failed("502")
-        clock.now = health.rests_until
-    health.answered()
-    health.failed("502")
-    assert rest(health, clock) == 1
+        breaker.record_failure("502")
+        clock.now = breaker.open_until
+    breaker.record_success()
+    breaker.record_failure("502")
+    assert rest(breaker, clock) == 1
 
 
 def test_in_words(clock: Clock) -> None:
-    health = CircuitBreaker()
-    assert str(health) == "not called yet"
-    health.answered()
-    assert str(health) == "answers"
-    health.failed("503", 12)
-    assert str(health) == "fails (503), left alone for 12 s"
+    breaker = CircuitBreaker()
+    assert str(breaker) == "not called yet"
+    breaker.record_success()
+    assert str(breaker) == "answers"
+    breaker.record_failure("503", 12)
+    assert str(breaker) == "fails (503), no calls for 12 s"
     clock.now += 13
-    assert str(health) == "fails (503), to be tried again"
+    assert str(breaker) == "fails (503), the next call is a trial"
 
 
 def test_each_upstream_has_its_own() -> None:
-    assert module.breaker_of("a-name") is module.breaker_of("a-name")
-    assert module.breaker_of("a-name") is not module.breaker_of("another")
+    assert module.breaker_for("a-name") is module.breaker_for("a-name")
+    assert module.breaker_for("a-name") is not module.breaker_for("another")

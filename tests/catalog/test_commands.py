@@ -186,7 +186,7 @@ def _nests_deeply(server: Server) -> None:
 
 
 def _answers_too_much(server: Server) -> None:
-    server.body = b" " * (discovery.MOST_BYTES + 1)
+    server.body = b" " * (discovery.MAX_BYTES + 1)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_no_server_is_said_so() -> None:
 
 
 def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "SECONDS", 0.2)
+    monkeypatch.setattr(discovery, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(CommandError, match="timed out"):
@@ -228,7 +228,7 @@ def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_dripping_server_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "SECONDS", 0.3)
+    monkeypatch.setattr(discovery, "TIMEOUT_SECONDS", 0.3)
     server.body, server.pause = b" " * 100, 0.02
     with pytest.raises(CommandError, match=r"took over 0\.3 seconds"):
         run("add_upstream", "vllm", server.url, "--discover")

@@ -48,7 +48,7 @@ def test_viewer_sees_what_keys_can_call(
 def test_it_tells_how_a_models_servers_fare_and_not_which_they_are(
     sign_in: SignIn, vera: User, serve: Callable[..., ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(circuit_breaker, "_upstreams", {})
+    monkeypatch.setattr(circuit_breaker, "_breakers", {})
     served = serve("public/deepseek-r1")
     Upstream.objects.update(name="gpu-7")
     first = Upstream.objects.get()
@@ -56,7 +56,7 @@ def test_it_tells_how_a_models_servers_fare_and_not_which_they_are(
     Route.objects.create(model=served, upstream=other, upstream_model="x")
     unused = Upstream.objects.create(name="gpu-9", base_url="http://192.0.2.9:8000/v1")
     Route.objects.create(model=served, upstream=unused, upstream_model="x", weight=0)
-    circuit_breaker.breaker_of(unused.fingerprint).failed("502")
+    circuit_breaker.breaker_for(unused.fingerprint).record_failure("502")
 
     def told() -> list[str]:
         text = sign_in(vera).get(MODELS).content.decode()
@@ -65,11 +65,11 @@ def test_it_tells_how_a_models_servers_fare_and_not_which_they_are(
         return re.findall(r'data-label="Health">([^<]*)<', text)
 
     assert told() == ["Not called yet", "Not called yet"]
-    circuit_breaker.breaker_of(first.fingerprint).answered()
+    circuit_breaker.breaker_for(first.fingerprint).record_success()
     assert told() == ["Answers", "Answers"]
-    circuit_breaker.breaker_of(other.fingerprint).failed("502")
+    circuit_breaker.breaker_for(other.fingerprint).record_failure("502")
     assert told() == ["1 of 2 servers fail", "Answers"]
-    circuit_breaker.breaker_of(first.fingerprint).failed("502")
+    circuit_breaker.breaker_for(first.fingerprint).record_failure("502")
     assert told() == ["Fails", "Fails"]
 
 

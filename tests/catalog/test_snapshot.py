@@ -6,7 +6,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from keyportal.catalog import circuit_breaker
 from keyportal.catalog import snapshot as module
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
-from keyportal.catalog.snapshot import Served, Snapshot, Target
+from keyportal.catalog.snapshot import CatalogEntry, Snapshot, Target
 from keyportal.teams.models import Team
 
 OTHER_KEY = "YW5vdGhlci1rZXktZm9yLXRlc3RzLW9ubHktb25lLTI="
@@ -49,7 +49,7 @@ def test_a_model_is_read_with_all_that_a_call_needs(public: ServedModel) -> None
     snapshot = read()
     assert snapshot.version == CatalogVersion.objects.get().version
     assert snapshot.models == {
-        "public/llama": Served(
+        "public/llama": CatalogEntry(
             name="public/llama",
             team_id=None,
             owned_by="public",
@@ -147,33 +147,33 @@ def test_a_corrected_upstream_starts_fresh(public: ServedModel, change: str) -> 
     route(public, other)
     before = corrected.fingerprint
     for server in (corrected, other):
-        circuit_breaker.breaker_of(server.fingerprint).failed("401")
+        circuit_breaker.breaker_for(server.fingerprint).record_failure("401")
     read()
-    assert circuit_breaker.breaker_of(before).failures == 1
+    assert circuit_breaker.breaker_for(before).failures == 1
     value: object = 7 if "timeout" in change else "http://right.example/v1"
     setattr(corrected, change, value)
     corrected.save()
     read()
-    assert before not in circuit_breaker._upstreams
-    assert not circuit_breaker.breaker_of(corrected.fingerprint).failures
-    assert circuit_breaker.breaker_of(other.fingerprint).failures == 1
+    assert before not in circuit_breaker._breakers
+    assert not circuit_breaker.breaker_for(corrected.fingerprint).failures
+    assert circuit_breaker.breaker_for(other.fingerprint).failures == 1
 
 
 def test_a_deleted_upstream_is_forgotten(public: ServedModel) -> None:
     gone = upstream("gone")
     route(public, gone)
     fingerprint = gone.fingerprint
-    circuit_breaker.breaker_of(fingerprint).failed("502")
+    circuit_breaker.breaker_for(fingerprint).record_failure("502")
     gone.delete()
     read()
-    assert fingerprint not in circuit_breaker._upstreams
+    assert fingerprint not in circuit_breaker._breakers
 
 
 def test_a_renamed_upstream_keeps_its_state(public: ServedModel) -> None:
     renamed = upstream("before")
     route(public, renamed)
-    circuit_breaker.breaker_of(renamed.fingerprint).failed("502")
+    circuit_breaker.breaker_for(renamed.fingerprint).record_failure("502")
     renamed.name = "after"
     renamed.save()
     read()
-    assert circuit_breaker.breaker_of(renamed.fingerprint).failures == 1
+    assert circuit_breaker.breaker_for(renamed.fingerprint).failures == 1

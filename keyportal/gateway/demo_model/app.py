@@ -16,7 +16,7 @@ import msgspec
 
 from keyportal.gateway.demo_model.echo import Echo, Message, count_words
 from keyportal.gateway.errors import BadRequest
-from keyportal.gateway.http_client.messages import Streamed
+from keyportal.gateway.http_client.messages import StreamedBody
 from keyportal.gateway.relay.answer import Answer, json_answer, stream_answer
 
 DIMENSIONS = 64
@@ -65,9 +65,9 @@ class Embedding(msgspec.Struct):
         return DIMENSIONS if self.dimensions is None else self.dimensions
 
 
-def answer(endpoint: str, body: bytes | Streamed) -> Answer:
+def answer(endpoint: str, body: bytes | StreamedBody) -> Answer:
     """Answer like a model server would. Raises `BadRequest` where it would refuse the body."""
-    if endpoint not in _ANSWERS or isinstance(body, Streamed):
+    if endpoint not in _ANSWERS or isinstance(body, StreamedBody):
         raise BadRequest(f"The built-in model can't be called at /v1{endpoint}.")
     try:
         return _ANSWERS[endpoint](body)

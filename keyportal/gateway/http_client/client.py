@@ -1,8 +1,8 @@
-"""An HTTP/1.1 client with only what a relay needs, in few steps.
+"""An HTTP/1.1 client with only what the relay needs.
 
-A general client costs more than all the rest of a call. This one sends POST requests, hands the
-answer on part by part, stops reading while its caller is slow, and keeps connections open. See
-docs/development/http-client.md.
+A general HTTP client costs more than all the rest of a call. This one sends POST requests, returns
+each response chunk by chunk, stops reading while its caller is slow, and keeps connections open.
+See docs/development/http-client.md.
 """
 
 import asyncio
@@ -17,24 +17,26 @@ from urllib.parse import quote, urlsplit
 from keyportal.gateway.http_client.connection import Connection
 from keyportal.gateway.http_client.messages import (
     Body,
-    Broken,
-    Closed,
+    ConnectFailed,
+    ConnectTimeout,
     Headers,
     Origin,
-    Refused,
-    Unreached,
+    ProtocolError,
+    ServerDisconnected,
 )
 
-IDLE_SECONDS = 4.0  # vLLM closes after 5; who closes first never meets a stale connection.
+# vLLM closes idle connections after 5 seconds. The side that closes first never sends a request on
+# a connection that the other side has closed.
+IDLE_SECONDS = 4.0
 SWEEP_SECONDS = 1.0
 
 
 class Address(NamedTuple):
-    """A base URL, taken apart."""
+    """A parsed base URL."""
 
     origin: Origin
     path: str
-    """Without a slash at its end."""
+    """Without a trailing slash."""
 
 
 @lru_cache(1024)
@@ -49,67 +51,70 @@ def parse_base_url(base_url: str) -> Address:
 
 
 class Response:
-    """An answer whose head is here. Read it to its end, or close it."""
+    """A response whose head has arrived. Read it to its end, or close it."""
 
-    __slots__ = ("_connection", "_give_back", "_is_over", "headers", "length", "status")
+    __slots__ = ("_connection", "_is_over", "_release", "headers", "length", "status")
 
-    def __init__(self, connection: "Connection", give_back: Callable[["Connection"], None]) -> None:
+    def __init__(self, connection: "Connection", release: Callable[["Connection"], None]) -> None:
         self._connection = connection
-        self._give_back = give_back
+        self._release = release
         self._is_over = False
         self.status = connection.status
         self.headers = connection.headers
-        """Names in lower case, values as they came."""
+        """Names in lower case, values unchanged."""
         self.length = connection.length
-        """Bytes of the body; None where nobody said."""
+        """Bytes of the body; None if the response has no Content-Length."""
 
-    async def next(self) -> bytes:
-        """What has come of the body since; empty at its end. Raises `Failure`."""
+    async def next_chunk(self) -> bytes:
+        """The bytes of the body that arrived since the last chunk; empty at the end of the body.
+
+        Raises `TransportError`.
+        """
         if self._is_over:
             return b""
-        part = await self._connection.next()
-        if not part:
-            # From here on the connection may be somebody else's.
+        chunk = await self._connection.next_chunk()
+        if not chunk:
+            # From here on another response may use the connection.
             self._is_over = True
-            self._give_back(self._connection)
-        return part
+            self._release(self._connection)
+        return chunk
 
     async def read(self) -> bytes:
         """The whole body."""
-        parts = []
-        while part := await self.next():
-            parts.append(part)
-        return b"".join(parts) if len(parts) != 1 else parts[0]
+        chunks = []
+        while chunk := await self.next_chunk():
+            chunks.append(chunk)
+        return b"".join(chunks) if len(chunks) != 1 else chunks[0]
 
     def close(self) -> None:
-        """Stop reading, so that the server stops too. After the end there is nothing to stop."""
+        """Stop reading, so that the server stops too. Does nothing after the end of the body."""
         if not self._is_over:
             self._is_over = True
             self._connection.abort()
 
 
 class Client:
-    """All connections of one process; use it in one event loop.
+    """All connections of one process. Use it in one event loop.
 
-    `check_address` is called with each IP address before a connection to it is opened, and raises
-    `OSError` where none may be.
+    `check_address` is called with each IP address before a connection to it is opened. It raises
+    `OSError` to forbid the address.
     """
 
     def __init__(self, check_address: Callable[[str], None] = lambda _: None) -> None:
         self._loop = asyncio.get_running_loop()
         self._check_address = check_address
         self._idle: dict[Origin, list[Connection]] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context()
 
     def close(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for kept in self._idle.values():
-            for connection in kept:
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        for connections in self._idle.values():
+            for connection in connections:
                 connection.abort()
         self._idle.clear()
 
@@ -123,62 +128,64 @@ class Client:
         connect_timeout: float,
         read_timeout: float,
     ) -> Response:
-        """POST, and return the answer once its head is here.
+        """Send a POST request and return the response once its head has arrived.
 
-        Once more, on a new connection, where a kept one was closed before any byte of an answer:
-        between our last use of it and this one the server may have closed it, and then it has
-        not seen the request. On a new one it may have, so that is not repeated; nor is a body
-        that comes in parts, which can't be sent twice.
+        If an idle connection turns out to be closed before any byte of the response, the request is
+        sent once more on a new connection: the server closed it between two requests, so it has not
+        seen this one. On a new connection it may have seen it, so the request is not repeated. Nor
+        is a streamed body, which can't be sent twice.
         """
-        head = _head(address, endpoint, headers, body)
-        if isinstance(body, bytes) and (kept := self._take(address.origin)):
-            with contextlib.suppress(Closed):
-                return await self._ask(kept, head, body, read_timeout)
-        fresh = await self._connect(address.origin, connect_timeout)
-        return await self._ask(fresh, head, body, read_timeout)
+        head = _request_head(address, endpoint, headers, body)
+        if isinstance(body, bytes) and (idle := self._acquire(address.origin)):
+            with contextlib.suppress(ServerDisconnected):
+                return await self._request(idle, head, body, read_timeout)
+        connection = await self._connect(address.origin, connect_timeout)
+        return await self._request(connection, head, body, read_timeout)
 
-    async def _ask(
+    async def _request(
         self, connection: Connection, head: bytes, body: Body, read_timeout: float
     ) -> Response:
         try:
-            await connection.ask(head, body, read_timeout)
+            await connection.request(head, body, read_timeout)
         except BaseException:
             connection.abort()
             raise
-        return Response(connection, self._give_back)
+        return Response(connection, self._release)
 
-    def _take(self, origin: Origin) -> Connection | None:
-        kept = self._idle.get(origin)
-        while kept:
-            connection = kept.pop()
+    def _acquire(self, origin: Origin) -> Connection | None:
+        """An open idle connection to `origin`, if there is one."""
+        connections = self._idle.get(origin)
+        while connections:
+            connection = connections.pop()
             if connection.is_open and connection.idle_since > self._loop.time() - IDLE_SECONDS:
                 return connection
             connection.abort()
         return None
 
-    def _give_back(self, connection: Connection) -> None:
-        connection.rest()
+    def _release(self, connection: Connection) -> None:
+        """Keep the connection for the next request if it can be used again, else close it."""
+        connection.release()
         if not connection.is_reusable:
             connection.abort()
             return
         self._idle.setdefault(connection.origin, []).append(connection)
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what has been idle for too long, before its server does."""
-        self._sweeper = None
+        """Close connections that have been idle for too long, before their servers do."""
+        self._sweep_timer = None
         before = self._loop.time() - IDLE_SECONDS
-        for origin, kept in tuple(self._idle.items()):
-            for connection in kept:
+        for origin, connections in tuple(self._idle.items()):
+            for connection in connections:
                 if connection.idle_since <= before:
                     connection.abort()
-            # In place: nobody else may be left holding a list that is no longer the one.
-            kept[:] = [connection for connection in kept if connection.is_open]
-            if not kept:
+            # In place, because `_acquire` may have a reference to the same list.
+            connections[:] = [connection for connection in connections if connection.is_open]
+            if not connections:
                 del self._idle[origin]
         if self._idle:
-            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+            self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     async def _connect(self, origin: Origin, seconds: float) -> Connection:
         try:
@@ -186,33 +193,35 @@ class Client:
                 addresses = await self._resolve(origin)
                 return await self._try_each(origin, addresses, seconds / max(len(addresses), 1))
         except TimeoutError:
-            raise Unreached(f"No connection to {origin.authority} in {seconds:g} s.") from None
+            raise ConnectTimeout(f"No connection to {origin.authority} in {seconds:g} s.") from None
         except (OSError, UnicodeError) as error:
             name = type(error).__name__
-            raise Refused(f"No connection to {origin.authority}: {name}: {error}") from None
+            raise ConnectFailed(f"No connection to {origin.authority}: {name}: {error}") from None
 
     async def _resolve(self, origin: Origin) -> list[str]:
-        """Its addresses. Raises what `check_address` raises, if for one of them only.
+        """The IP addresses of `origin`. Raises `OSError` if `check_address` forbids any of them.
 
-        Connections are then opened to these addresses: looked up once more, the name could lead
-        elsewhere.
+        Connections are opened to these addresses. Attack: a name that resolves to an allowed
+        address when it is checked, and to another one when it is resolved again.
         """
-        found = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+        rows = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(row[4][0]) for row in rows))
         for address in addresses:
             self._check_address(address)
         return addresses
 
     async def _try_each(self, origin: Origin, addresses: list[str], seconds: float) -> Connection:
-        """One after the other, for so long each: one that is dead must not hide one that lives."""
-        failure = OSError(None, "The name has no address.")
+        """Try the addresses in order, each for `seconds`, so that a dead one doesn't use up the
+        time of the others.
+        """
+        last_error = OSError(None, "The name has no address.")
         for address in addresses:
             try:
                 async with asyncio.timeout(seconds):
                     return await self._open(origin, address)
-            except OSError as error:  # A time-out is one, too.
-                failure = error
-        raise failure
+            except OSError as error:  # TimeoutError is an OSError too.
+                last_error = error
+        raise last_error
 
     async def _open(self, origin: Origin, address: str) -> Connection:
         _, connection = await self._loop.create_connection(
@@ -225,18 +234,18 @@ class Client:
         return connection
 
 
-def _head(address: Address, endpoint: str, headers: Headers, body: Body) -> bytes:
+def _request_head(address: Address, endpoint: str, headers: Headers, body: Body) -> bytes:
     length = len(body) if isinstance(body, bytes) else body.length
-    lines = [_opening(address, endpoint), *[name + b": " + value for name, value in headers]]
+    lines = [_first_lines(address, endpoint), *[name + b": " + value for name, value in headers]]
     head = b"\r\n".join([*lines, b"Content-Length: %d" % length])
-    # A line break in a value would be the end of its header, and the beginning of another.
-    breaks = len(lines) + 1
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
-        raise Broken("A header holds a line break.")
+    # Attack: a line break in a header's value adds another header.
+    line_breaks = len(lines) + 1
+    if head.count(b"\n") != line_breaks or head.count(b"\r") != line_breaks:
+        raise ProtocolError("A header contains a line break.")
     return head + b"\r\n\r\n"
 
 
 @lru_cache(1024)
-def _opening(address: Address, endpoint: str) -> bytes:
-    """What all requests to one endpoint begin with; it holds one line break."""
+def _first_lines(address: Address, endpoint: str) -> bytes:
+    """The request line and the Host header, with one line break between them."""
     return f"POST {address.path}{endpoint} HTTP/1.1\r\nHost: {address.origin.authority}".encode()

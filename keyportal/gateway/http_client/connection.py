@@ -1,4 +1,4 @@
-"""One connection to a server, and the one answer at a time that comes on it.
+"""One connection to a server. It carries one request and response at a time.
 
 The bytes are parsed by llhttp, Node's parser, through httptools.
 """
@@ -10,22 +10,22 @@ import httptools
 
 from keyportal.gateway.http_client.messages import (
     Body,
-    Broken,
-    Closed,
-    Failure,
     Headers,
     Origin,
-    Silent,
-    Streamed,
+    ProtocolError,
+    ReadTimeout,
+    ServerDisconnected,
+    StreamedBody,
+    TransportError,
 )
 
-MAX_HEAD = 64 * 1024  # Bytes of status line and headers.
-HIGH_WATER = 256 * 1024  # Bytes of an answer that wait here before its server is held back.
-NO_BODY = frozenset({204, 304})
+MAX_HEAD_BYTES = 64 * 1024  # Status line and headers.
+HIGH_WATER = 256 * 1024  # Bytes of a response buffered here before reading from the server pauses.
+BODILESS_STATUSES = frozenset({204, 304})
 
 
 class Connection(asyncio.Protocol):
-    """One connection, and the one answer at a time that comes on it."""
+    """One connection. It carries one request and response at a time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, origin: Origin) -> None:
         self.origin = origin
@@ -35,27 +35,27 @@ class Connection(asyncio.Protocol):
         self._is_lost = False
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._sender: asyncio.Task[None] | None = None
-        self._silence: asyncio.TimerHandle | None = None
-        self._heard_at = 0.0
+        self._send_task: asyncio.Task[None] | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
+        self._active_at = 0.0
         self._read_timeout = 0.0
         self.is_idle = True
         self.idle_since = 0.0
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.status = 0
         self.headers: Headers = []
         self.length: int | None = None
-        self.has_heard = False
+        self.has_received = False
         self._head_bytes = self._header_bytes = 0
-        self._is_head_whole = False
-        self._is_whole = False
-        self._ends_with_connection = False
-        self._is_last = False
-        self._failure: Failure | None = None
-        self._parts: list[bytes] = []
-        self._waiting_bytes = 0
+        self._is_head_complete = False
+        self._is_complete = False
+        self._ends_at_close = False
+        self._must_close = False
+        self._error: TransportError | None = None
+        self._chunks: list[bytes] = []
+        self._buffered_bytes = 0
         self._is_paused = False
 
     @property
@@ -64,55 +64,65 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        return self.is_open and self._is_whole and not self._is_last
+        return self.is_open and self._is_complete and not self._must_close
 
-    async def ask(self, head: bytes, body: Body, read_timeout: float) -> None:
-        """Send a request; return when the head of its answer is here. Raises `Failure`."""
-        self._begin()
+    async def request(self, head: bytes, body: Body, read_timeout: float) -> None:
+        """Send a request and return when the head of its response has arrived.
+
+        Raises `TransportError`.
+        """
+        self._reset()
         self.is_idle = False
         self._read_timeout = read_timeout
-        self._heard_at = self._loop.time()
-        if self._silence is None or self._silence.when() > self._heard_at + read_timeout:
-            self._stop_minding()
-            self._silence = self._loop.call_later(read_timeout, self._mind_silence)
+        self._active_at = self._loop.time()
+        if self._read_timer is None or self._read_timer.when() > self._active_at + read_timeout:
+            self._cancel_read_timer()
+            self._read_timer = self._loop.call_later(read_timeout, self._check_read_timeout)
         if isinstance(body, bytes):
             self._transport.write(head + body)
         else:
             self._transport.write(head)
-            self._sender = self._loop.create_task(self._send(body))
-            self._sender.add_done_callback(self._sent)
-        while not self._is_head_whole:
+            self._send_task = self._loop.create_task(self._send(body))
+            self._send_task.add_done_callback(self._on_sent)
+        while not self._is_head_complete:
             await self._wait()
 
-    async def _send(self, body: Streamed) -> None:
-        """No faster than it is taken. The answer may begin, and end, before it is all sent."""
+    async def _send(self, body: StreamedBody) -> None:
+        """Send the body as fast as the server reads it.
+
+        The response may begin, and end, before the whole body is sent.
+        """
         left = body.length
-        async for part in body.chunks:
-            left -= len(part)
-            self._transport.write(part)
+        async for chunk in body.chunks:
+            left -= len(chunk)
+            self._transport.write(chunk)
             if self._drained is not None:
                 await self._drained
         if left:
-            raise Broken("The body was not as long as was said.")
+            raise ProtocolError("The body's length differs from its Content-Length.")
 
-    def _sent(self, sender: "asyncio.Task[None]") -> None:
-        self._sender = None
-        if not sender.cancelled() and (error := sender.exception()):
-            self._fail(error if isinstance(error, Failure) else Broken(f"Not sent: {error!r}"))
+    def _on_sent(self, task: "asyncio.Task[None]") -> None:
+        self._send_task = None
+        if not task.cancelled() and (error := task.exception()):
+            self._fail(
+                error
+                if isinstance(error, TransportError)
+                else ProtocolError(f"The body could not be sent: {error!r}")
+            )
 
-    async def next(self) -> bytes:
-        while not self._parts and not self._is_whole:
+    async def next_chunk(self) -> bytes:
+        while not self._chunks and not self._is_complete:
             await self._wait()
-        parts, self._parts, self._waiting_bytes = self._parts, [], 0
+        chunks, self._chunks, self._buffered_bytes = self._chunks, [], 0
         if self._is_paused and self.is_open:
             self._is_paused = False
-            self._heard_at = self._loop.time()
+            self._active_at = self._loop.time()
             self._transport.resume_reading()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _wait(self) -> None:
-        if self._failure:
-            raise self._failure
+        if self._error:
+            raise self._error
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -121,46 +131,50 @@ class Connection(asyncio.Protocol):
             raise
         finally:
             self._waiter = None
-        if self._failure and not self._parts:
-            raise self._failure
+        if self._error and not self._chunks:
+            raise self._error
 
-    def rest(self) -> None:
-        """The answer is over, and another request may come, if this one is."""
-        if self._sender is not None:
-            self._is_last = True
-            self._sender.cancel()
+    def release(self) -> None:
+        """Mark the connection as idle: its response has been read to the end.
+
+        A server that answered before it had the whole request can't get another one.
+        """
+        if self._send_task is not None:
+            self._must_close = True
+            self._send_task.cancel()
         self.is_idle = True
         self.idle_since = self._loop.time()
 
     def abort(self) -> None:
-        self._stop_minding()
-        if self._sender is not None:
-            self._sender.cancel()
+        self._cancel_read_timer()
+        if self._send_task is not None:
+            self._send_task.cancel()
         self._transport.abort()
 
-    def _mind_silence(self) -> None:
-        """One timer a connection, which looks how long it has been silent when it goes off."""
+    def _check_read_timeout(self) -> None:
+        """The one timer of a connection: when it fires, it computes how long nothing has come."""
         if self.is_idle:
-            self._silence = None
+            self._read_timer = None
             return
         now = self._loop.time()
-        is_sending = self._sender is not None and self._drained is None
+        is_sending = self._send_task is not None and self._drained is None
         if self._is_paused or is_sending:
-            self._heard_at = now  # It would speak, but we don't listen, or have not asked yet.
-        left = self._heard_at + self._read_timeout - now
+            # The server is not to blame: we don't read, or have not sent the whole request yet.
+            self._active_at = now
+        left = self._active_at + self._read_timeout - now
         if left > 0:
-            self._silence = self._loop.call_later(left, self._mind_silence)
+            self._read_timer = self._loop.call_later(left, self._check_read_timeout)
         else:
-            self._fail(Silent(f"Silent for {self._read_timeout:g} s."))
+            self._fail(ReadTimeout(f"The server sent nothing for {self._read_timeout:g} s."))
 
-    def _stop_minding(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
+    def _cancel_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
 
-    def _fail(self, failure: Failure) -> None:
-        if not self._is_whole and self._failure is None:
-            self._failure = failure
+    def _fail(self, error: TransportError) -> None:
+        if not self._is_complete and self._error is None:
+            self._error = error
         self.abort()
         self._wake()
 
@@ -168,45 +182,46 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
-        if self._ends_with_connection and exc is None and self._failure is None:
-            self._is_whole = True
-        elif not self._is_whole:
-            text = f"{type(exc).__name__}: {exc}" if exc else "The server closed."
-            self._fail(Broken(text) if self.has_heard else Closed(text))
+        if self._ends_at_close and exc is None and self._error is None:
+            self._is_complete = True
+        elif not self._is_complete:
+            text = f"{type(exc).__name__}: {exc}" if exc else "The server closed the connection."
+            self._fail(ProtocolError(text) if self.has_received else ServerDisconnected(text))
         self.resume_writing()
-        self._stop_minding()
+        self._cancel_read_timer()
         self._wake()
 
     def data_received(self, data: bytes) -> None:
         if self.is_idle:
-            self.abort()  # Nobody asked: whatever this is, it answers nothing.
+            # Attack: bytes sent without a request would be taken for the next response.
+            self.abort()
             return
-        self.has_heard = True
-        self._heard_at = self._loop.time()
-        if not self._is_head_whole:
+        self.has_received = True
+        self._active_at = self._loop.time()
+        if not self._is_head_complete:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(Broken(f"{type(error).__name__}: {error}"))
+            self._fail(ProtocolError(f"{type(error).__name__}: {error}"))
             return
-        if not self._is_head_whole and self._head_bytes > MAX_HEAD:
-            self._fail(Broken("The head of the answer is too large."))
+        if not self._is_head_complete and self._head_bytes > MAX_HEAD_BYTES:
+            self._fail(ProtocolError("The head of the response is too large."))
             return
-        if self._waiting_bytes > HIGH_WATER and not self._is_paused and self.is_open:
+        if self._buffered_bytes > HIGH_WATER and not self._is_paused and self.is_open:
             self._is_paused = True
             self._transport.pause_reading()
         self._wake()
 
     def pause_writing(self) -> None:
-        self._heard_at = self._loop.time()
+        self._active_at = self._loop.time()
         self._drained = self._loop.create_future()
 
     def resume_writing(self) -> None:
@@ -214,42 +229,42 @@ class Connection(asyncio.Protocol):
             self._drained.set_result(None)
         self._drained = None
 
-    # What the parser calls.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
-        if self._is_whole:
-            raise Broken("There is a second answer to one request.")
+        if self._is_complete:
+            raise ProtocolError("The server sent a second response to one request.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_head_whole:
+        if self._is_head_complete:
             return  # A trailer, which comes too late to be a header.
         self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEAD:
-            raise Broken("The head of the answer is too large.")
+        if self._header_bytes > MAX_HEAD_BYTES:
+            raise ProtocolError("The head of the response is too large.")
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if self.status < 200:
-            return  # An interim answer, such as 100 or 103: the real one follows.
+            return  # An interim response, such as 100 or 103: the final one follows.
         framing = {name: value for name, value in self.headers if name in _FRAMING}
         length = framing.get(b"content-length", b"")
-        if b"transfer-encoding" not in framing and self.status not in NO_BODY:
+        if b"transfer-encoding" not in framing and self.status not in BODILESS_STATUSES:
             self.length = int(length) if length.isdigit() else None
-            self._ends_with_connection = self.length is None
-        self._is_head_whole = True
-        self._is_last = self._is_last or not self._parser.should_keep_alive()
+            self._ends_at_close = self.length is None
+        self._is_head_complete = True
+        self._must_close = self._must_close or not self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
-        self._parts.append(body)
-        self._waiting_bytes += len(body)
+        self._chunks.append(body)
+        self._buffered_bytes += len(body)
 
     def on_message_complete(self) -> None:
         if self.status < 200:
             self.headers = []
         else:
-            self._is_whole = True
-            self._ends_with_connection = False
+            self._is_complete = True
+            self._ends_at_close = False
 
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})

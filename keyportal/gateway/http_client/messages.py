@@ -1,4 +1,4 @@
-"""What the HTTP client sends and raises: request bodies, origins, failures."""
+"""What the HTTP client sends and raises: request bodies, origins and errors."""
 
 from collections.abc import AsyncIterable
 from typing import NamedTuple
@@ -6,43 +6,43 @@ from typing import NamedTuple
 Headers = list[tuple[bytes, bytes]]
 
 
-class Streamed(NamedTuple):
-    """A body that is sent piece by piece."""
+class StreamedBody(NamedTuple):
+    """A request body that is sent chunk by chunk."""
 
     chunks: AsyncIterable[bytes]
     length: int
     """Bytes."""
 
 
-Body = bytes | Streamed
+Body = bytes | StreamedBody
 
 
-class Failure(Exception):
-    """No answer, or no whole one. The text may hold the server's address: it is for the log."""
+class TransportError(Exception):
+    """No response, or an incomplete one. The text may contain the server's address: only log it."""
 
 
-class Refused(Failure):
-    """No connection came about, so the server has not seen the request."""
+class ConnectFailed(TransportError):
+    """No connection could be opened, so the server has not seen the request."""
 
 
-class Unreached(Failure):
-    """No connection in time."""
+class ConnectTimeout(TransportError):
+    """No connection was open within `connect_timeout`."""
 
 
-class Closed(Failure):
-    """The server closed before a byte of an answer had come."""
+class ServerDisconnected(TransportError):
+    """The server closed the connection before it sent any byte of a response."""
 
 
-class Broken(Failure):
-    """The answer broke off, or is no HTTP."""
+class ProtocolError(TransportError):
+    """The response is incomplete or is not valid HTTP."""
 
 
-class Silent(Failure):
-    """Nothing came for too long."""
+class ReadTimeout(TransportError):
+    """The server sent nothing for `read_timeout`."""
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port: requests to the same origin share connections."""
+    """Scheme, host and port. Requests to the same origin share connections."""
 
     is_tls: bool
     host: str
@@ -50,6 +50,6 @@ class Origin(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """As a Host header names it."""
+        """The value of a Host header: without the port where it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"

@@ -1,7 +1,7 @@
-"""What a call used: read from the answer as it passes, or estimated where nothing was said.
+"""Counts the tokens of a call: read from the answer as it passes, or estimated without a report.
 
-Model servers tell tokens in three shapes, OpenAI's older and newer one and Anthropic's; a stream
-tells them at its end. Nothing else of an answer is read, and nothing of it is kept.
+Model servers report usage in three shapes: OpenAI's older and newer one, and Anthropic's. A stream
+reports it at its end. Nothing else of an answer is parsed, and nothing of it is stored.
 """
 
 import json
@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-TAIL = 16 * 1024  # Bytes of a long answer that are looked at again: usage stands at its end.
-# What a column holds. A model server that tells more must not keep all others' usage from being
-# written.
-MOST_TOKENS = 2**31 - 1
-BYTES_A_TOKEN = 4  # Of text, roughly, in any language model's vocabulary.
+MAX_TAIL_BYTES = 16 * 1024  # The end of a long answer, which contains its usage.
+# The largest value of the database column. A model server that reports more must not make the flush
+# fail, which writes the usage of other calls too.
+MAX_TOKENS = 2**31 - 1
+BYTES_PER_TOKEN = 4  # Roughly, for text in any language model's vocabulary.
 
-# What the last event of a stream looks like. A client may take it for the end, and call again.
+# The last event of a stream. A client may take it for the end, and send its next call.
 _LAST_EVENT = re.compile(
     rb"^data: ?\[DONE\]|^event: ?(?:message_stop|response\.(?:completed|failed|incomplete))",
     re.MULTILINE,
@@ -29,7 +29,7 @@ class Details(msgspec.Struct):
 
 
 class Usage(msgspec.Struct):
-    """The usage object in any of its shapes: what one leaves out, another has."""
+    """The usage object in any of its shapes: each shape has some of these fields."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -43,7 +43,11 @@ class Usage(msgspec.Struct):
 
     @property
     def prompt(self) -> int | None:
-        """Anthropic counts what came from, or went to, its cache beside the rest; OpenAI within."""
+        """Prompt tokens, cached ones included.
+
+        Anthropic's `input_tokens` don't include tokens read from or written to the cache; OpenAI's
+        `prompt_tokens` do.
+        """
         if self.prompt_tokens is not None:
             return self.prompt_tokens
         if self.input_tokens is not None:
@@ -61,27 +65,27 @@ class Usage(msgspec.Struct):
         return (details and details.cached_tokens) or self.cache_read_input_tokens or 0
 
 
-class Inner(msgspec.Struct):
+class NestedUsage(msgspec.Struct):
     usage: Usage | None = None
 
 
 class ResponseFields(msgspec.Struct):
-    """An answer, or an event of one, as far as it is read."""
+    """The fields that are parsed of an answer, or of one of its events."""
 
     usage: Usage | None = None
     choices: list[msgspec.Raw] | None = None
-    response: Inner | None = None
-    """OpenAI's newer streams wrap the whole answer in their last event."""
-    message: Inner | None = None
-    """Anthropic's streams tell the prompt's tokens in their first event."""
+    response: NestedUsage | None = None
+    """The last event of OpenAI's newer streams contains the whole answer."""
+    message: NestedUsage | None = None
+    """The first event of Anthropic's streams contains the prompt's tokens."""
 
 
-_said = msgspec.json.Decoder(ResponseFields)
-_usage = msgspec.json.Decoder(Usage)
+_response_decoder = msgspec.json.Decoder(ResponseFields)
+_usage_decoder = msgspec.json.Decoder(Usage)
 
 
 class TokenCounter:
-    """What one call used so far. `part` and `events` see the answer pass."""
+    """The tokens of one call so far. `feed` and `feed_events` read the answer as it passes."""
 
     __slots__ = (
         "_does_generate",
@@ -92,8 +96,8 @@ class TokenCounter:
         "cached",
         "completion",
         "event_count",
+        "has_last_event",
         "is_estimated",
-        "is_last",
         "is_reported",
         "prompt",
     )
@@ -104,8 +108,8 @@ class TokenCounter:
         self.cached = 0
         self.is_reported = False
         self.is_estimated = False
-        self.is_last = False
-        """The last that a client waits for has been seen."""
+        self.has_last_event = False
+        """The event after which a client takes the stream as complete has passed."""
         self.event_count = 0
         self.answer_bytes = 0
         self._prompt_bytes = 0
@@ -113,73 +117,79 @@ class TokenCounter:
         self._is_usage_hidden = False
         self._tail = b""
 
-    def asks(self, prompt_bytes: int, *, does_generate: bool, is_usage_hidden: bool) -> None:
-        """A call goes out, to something that generates text or doesn't.
+    def request_sent(
+        self, prompt_bytes: int, *, does_generate: bool, is_usage_hidden: bool
+    ) -> None:
+        """Note a request to an upstream, and whether its endpoint generates text.
 
-        Hidden is usage that we asked the upstream for, and the caller didn't.
+        Usage is hidden if the gateway asked the upstream for it and the caller did not.
         """
         self._prompt_bytes = prompt_bytes
         self._does_generate = does_generate
         self._is_usage_hidden = is_usage_hidden
 
-    def part(self, chunk: bytes) -> bytes:
-        """A piece of an answer that is no event stream."""
+    def feed(self, chunk: bytes) -> bytes:
+        """Read a chunk of an answer that is not an event stream. Returns it unchanged."""
         self.answer_bytes += len(chunk)
-        self._tail = (self._tail + chunk)[-TAIL:] if self._tail else chunk
+        self._tail = (self._tail + chunk)[-MAX_TAIL_BYTES:] if self._tail else chunk
         return chunk
 
-    def events(self, chunk: bytes) -> bytes:
-        """Whole events, of which all come back but the one that the caller didn't ask for."""
+    def feed_events(self, chunk: bytes) -> bytes:
+        """Read complete events. Returns them without the usage event if that is hidden."""
         self.answer_bytes += len(chunk)
         self.event_count += chunk.count(b"data:")
         if b'"usage"' in chunk:
             chunk = self._read_events(chunk)
         if _LAST_EVENT.search(chunk):
-            self.is_last = True
+            self.has_last_event = True
         return chunk
 
     def _read_events(self, chunk: bytes) -> bytes:
-        passed = [event for event in _EVENTS.findall(chunk) if self._passes(event)]
-        return b"".join(passed)
+        return b"".join([event for event in _EVENTS.findall(chunk) if self._read_event(event)])
 
-    def _passes(self, event: bytes) -> bool:
-        said = _read(event.partition(b"data:")[2]) if b'"usage"' in event else None
-        if said is None:
+    def _read_event(self, event: bytes) -> bool:
+        """Read the usage in an event, if any. False if the caller must not get the event."""
+        fields = _parse(event.partition(b"data:")[2]) if b'"usage"' in event else None
+        if fields is None:
             return True
-        if said.message and said.message.usage:
-            self._note(said.message.usage)
-        final = said.usage or (said.response and said.response.usage)
+        if fields.message and fields.message.usage:
+            self._update(fields.message.usage)
+        final = fields.usage or (fields.response and fields.response.usage)
         if final:
-            self._note(final)
+            self._update(final)
             self.is_reported = True
-        return not (self._is_usage_hidden and said.usage and said.choices == [])
+        return not (self._is_usage_hidden and fields.usage and fields.choices == [])
 
-    def _note(self, usage: Usage) -> None:
-        """Counts in a stream only grow, and what one event leaves out another has told."""
-        self.prompt = max(self.prompt, min(usage.prompt or 0, MOST_TOKENS))
-        self.completion = max(self.completion, min(usage.completion or 0, MOST_TOKENS))
-        self.cached = max(self.cached, min(usage.cached, MOST_TOKENS))
+    def _update(self, usage: Usage) -> None:
+        """Keep the largest counts: they only grow in a stream, and an event may lack some."""
+        self.prompt = max(self.prompt, min(usage.prompt or 0, MAX_TOKENS))
+        self.completion = max(self.completion, min(usage.completion or 0, MAX_TOKENS))
+        self.cached = max(self.cached, min(usage.cached, MAX_TOKENS))
 
     def close(self, *, is_served: bool) -> None:
-        """The answer is over, or broken off. What nobody told is estimated, if it was served."""
-        if self._tail and (usage := _usage_in(self._tail, is_whole=self._is_whole)):
-            self._note(usage)
+        """Finish counting: the answer is complete or broke off.
+
+        Without a report of usage, the tokens of a served call are estimated.
+        """
+        if self._tail and (usage := _usage_in(self._tail, is_complete=self._is_tail_complete)):
+            self._update(usage)
             self.is_reported = True
         self._tail = b""
         if is_served and not self.is_reported:
             self.is_estimated = True
-            self.prompt = self.prompt or self._prompt_bytes // BYTES_A_TOKEN
+            self.prompt = self.prompt or self._prompt_bytes // BYTES_PER_TOKEN
             if self._does_generate:
                 # One event carries about one token.
-                spoken = self.event_count or self.answer_bytes // BYTES_A_TOKEN
-                self.completion = max(self.completion, spoken)
+                estimate = self.event_count or self.answer_bytes // BYTES_PER_TOKEN
+                self.completion = max(self.completion, estimate)
 
     @property
     def total(self) -> int:
         return self.prompt + self.completion
 
     @property
-    def _is_whole(self) -> bool:
+    def _is_tail_complete(self) -> bool:
+        """Whether the tail is the whole answer."""
         return len(self._tail) == self.answer_bytes
 
     @property
@@ -187,23 +197,25 @@ class TokenCounter:
         return self.completion or self.event_count
 
 
-def _read(text: bytes) -> ResponseFields | None:
+def _parse(text: bytes) -> ResponseFields | None:
     try:
-        return _said.decode(text)
+        return _response_decoder.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return None
 
 
-def _usage_in(tail: bytes, *, is_whole: bool) -> Usage | None:
-    """The usage object of a JSON answer, of which a long one is known by its end alone."""
-    found = tail.rfind(b'"usage"')
-    if found < 0:
+def _usage_in(tail: bytes, *, is_complete: bool) -> Usage | None:
+    """The usage object of a JSON answer, of which only the end may be there."""
+    position = tail.rfind(b'"usage"')
+    if position < 0:
         return None
-    if is_whole and (said := _read(tail)):
-        return said.usage
-    text = tail[found:].partition(b":")[2].decode("utf-8", "replace").lstrip()
+    if is_complete and (fields := _parse(tail)):
+        return fields.usage
+    text = tail[position:].partition(b":")[2].decode("utf-8", "replace").lstrip()
     try:
         value: Any = json.JSONDecoder().raw_decode(text)[0]
-        return _usage.decode(json.dumps(value).encode()) if isinstance(value, dict) else None
+        return (
+            _usage_decoder.decode(json.dumps(value).encode()) if isinstance(value, dict) else None
+        )
     except (ValueError, msgspec.DecodeError, RecursionError):
         return None

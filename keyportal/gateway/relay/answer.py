@@ -1,7 +1,7 @@
-"""An answer on its way to a caller: status, headers, and a body that is whole or a stream.
+"""An answer to a caller: status, headers, and a body that is complete or a stream.
 
-The relay makes answers of what an upstream sends, the demo model and the gateway's own endpoints
-make theirs here.
+The relay makes answers from upstream responses. The demo model and the gateway's own endpoints
+make theirs with the functions below.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,37 +13,37 @@ from keyportal.http.types import Headers
 
 
 class BodyStream(Protocol):
-    """A body that is read part by part."""
+    """A body that is read chunk by chunk."""
 
-    async def next(self) -> bytes:
-        """The next part; empty after the last."""
+    async def next_chunk(self) -> bytes:
+        """The next chunk; empty after the last one."""
 
     def close(self) -> None:
-        """Stop reading: the rest is not wanted."""
+        """Stop reading: the rest is not needed."""
 
 
 class BufferedBody:
-    """A stream whose parts are all in memory."""
+    """A stream whose chunks are all in memory."""
 
-    def __init__(self, parts: Sequence[bytes]) -> None:
-        self._parts = iter(parts)
+    def __init__(self, chunks: Sequence[bytes]) -> None:
+        self._chunks = iter(chunks)
 
-    async def next(self) -> bytes:
-        return next(self._parts, b"")
+    async def next_chunk(self) -> bytes:
+        return next(self._chunks, b"")
 
     def close(self) -> None:
         """There is nothing to stop."""
 
 
 class Answer(NamedTuple):
-    """Headers that may go to the caller, and the body: whole, or as a stream."""
+    """Headers that may be sent to the caller, and the body: complete, or as a stream."""
 
     status: int
     headers: Headers
     body: bytes | BodyStream
 
     def close(self) -> None:
-        """Stop reading the body, so that its upstream stops too."""
+        """Stop reading the body, so that the upstream stops too."""
         if not isinstance(self.body, bytes):
             self.body.close()
 

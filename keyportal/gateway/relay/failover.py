@@ -1,4 +1,4 @@
-"""Which upstream gets a call, and which is asked next when one fails before its answer begins."""
+"""Which upstream gets a call, and which one is tried next if it fails before its answer begins."""
 
 import random
 import time
@@ -6,55 +6,52 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from keyportal.catalog import circuit_breaker
+from keyportal.catalog.circuit_breaker import CircuitBreaker, breaker_for
 from keyportal.catalog.snapshot import Target
 from keyportal.gateway.errors import UpstreamFailed, UpstreamTimedOut, UpstreamUnreached
 from keyportal.gateway.relay.answer import Answer
 
 
-def pick(targets: Sequence[Target]) -> Target:
-    """Of two drawn by weight, the one with fewer calls in flight for its weight.
+def choose_target(targets: Sequence[Target]) -> Target:
+    """Draw two targets by weight and return the one with fewer calls in flight for its weight.
 
     By weight alone, calls would pile up at a server that has become slow. By calls in flight
-    alone, everybody would run to the one that has just come back, and weights would mean nothing
-    to a gateway at rest. Of two draws, the first counts where both are equally busy. One that
-    fails is left alone, unless all do.
+    alone, all calls would go to a server that has just recovered, and an idle gateway would ignore
+    the weights. If both are equally busy, the first one drawn is returned. Targets whose circuit
+    breaker is open are left out, unless all are open.
     """
     if len(targets) == 1:
         return targets[0]
     now = time.monotonic()
-    well = [
-        target
-        for target in targets
-        if circuit_breaker.breaker_of(target.fingerprint).may_be_asked(now)
-    ]
-    among = well or targets
-    weights = [target.weight for target in among]
-    first, second = random.choices(among, weights, k=2)  # noqa: S311 - spreads load, no secret
+    available = [
+        target for target in targets if breaker_for(target.fingerprint).allows_call(now)
+    ] or targets
+    weights = [target.weight for target in available]
+    first, second = random.choices(available, weights, k=2)  # noqa: S311 - spreads load, no secret
     return second if _load(second) < _load(first) else first
 
 
 def _load(target: Target) -> float:
-    return circuit_breaker.breaker_of(target.fingerprint).calls / target.weight
+    return breaker_for(target.fingerprint).calls / target.weight
 
 
 class UpstreamAttempts:
-    """One call on its way to an upstream that answers; a context that lasts until all is said.
+    """The attempts of one call; a context manager that lasts until the answer is sent.
 
-    No two upstreams ever answer one call: the next is asked only where nothing of an answer has
-    gone to the caller. The one before may have begun to work on it, though.
+    A caller never gets parts of two answers: another upstream is tried only if no byte of an
+    answer was sent. The one that failed may have begun to work on the call, though.
     """
 
-    __slots__ = ("_answer", "_ask", "_at", "_is_trial", "_left")
+    __slots__ = ("_answer", "_breaker", "_is_trial", "_remaining", "_send")
 
     def __init__(
         self,
         targets: Sequence[Target],
-        ask: Callable[[Target], Awaitable[Answer]],
+        send: Callable[[Target], Awaitable[Answer]],
     ) -> None:
-        self._left = targets
-        self._ask = ask
-        self._at: circuit_breaker.CircuitBreaker | None = None
+        self._remaining = targets
+        self._send = send
+        self._breaker: CircuitBreaker | None = None
         self._is_trial = False
         self._answer: Answer | None = None
 
@@ -69,52 +66,59 @@ class UpstreamAttempts:
     ) -> None:
         if self._answer is not None:
             self._answer.close()
-        self._leave(error)
+        self._end_attempt(error)
 
     async def answer(self) -> Answer:
-        """What the first that answers says, or the last failure."""
+        """The first answer that is not a failure, or else the last failure.
+
+        Raises what `send` raises for the last target. A read timeout is raised at once: the caller
+        has waited for as long as a server may be silent, and the server may still be working.
+        """
         while True:
-            target = pick(self._left)
-            is_last = len(self._left) == 1
+            target = choose_target(self._remaining)
+            is_last = len(self._remaining) == 1
             if not is_last:
-                self._left = [other for other in self._left if other is not target]
-            self._arrive(target)
+                self._remaining = [other for other in self._remaining if other is not target]
+            self._begin_attempt(target)
             try:
-                answer = self._answer = await self._ask(target)
+                answer = self._answer = await self._send(target)
             except (UpstreamFailed, UpstreamUnreached) as error:
                 if is_last:
                     raise
-                self._leave(error)
+                self._end_attempt(error)
                 continue
-            if self._is_good(answer) or is_last:
+            if self._record_status(answer) or is_last:
                 return answer
             answer.close()
-            self._leave(None)
+            self._end_attempt(None)
 
-    def _arrive(self, target: Target) -> None:
-        self._at = circuit_breaker.breaker_of(target.fingerprint)
-        self._is_trial = self._at.begin()
+    def _begin_attempt(self, target: Target) -> None:
+        self._breaker = breaker_for(target.fingerprint)
+        self._is_trial = self._breaker.begin_call()
 
-    def _is_good(self, answer: Answer) -> bool:
-        """Whether it is an answer for the caller, who may have made a mistake, or a failure."""
-        here = self._at
-        assert here is not None  # noqa: S101 - for the type checker
+    def _record_status(self, answer: Answer) -> bool:
+        """Record the status in the circuit breaker. False if the upstream failed.
+
+        A 4xx other than 429 is the caller's mistake, not the upstream's failure.
+        """
+        breaker = self._breaker
+        assert breaker is not None  # noqa: S101 - for the type checker
         if answer.status < 500 and answer.status != 429:
-            here.answered()
+            breaker.record_success()
             return True
-        here.failed(str(answer.status), _retry_after(answer))
+        breaker.record_failure(str(answer.status), _retry_after(answer))
         return False
 
-    def _leave(self, error: BaseException | None) -> None:
-        if self._at is None:
+    def _end_attempt(self, error: BaseException | None) -> None:
+        if self._breaker is None:
             return
         if error is not None and isinstance(error, (UpstreamFailed, UpstreamTimedOut)):
-            self._at.failed(type(error).__name__)
-        self._at.end(was_trial=self._is_trial)
-        self._at = None
+            self._breaker.record_failure(type(error).__name__)
+        self._breaker.end_call(was_trial=self._is_trial)
+        self._breaker = None
 
 
 def _retry_after(answer: Answer) -> float:
-    """Seconds. A date is not read: the wait is then ours to choose."""
+    """Seconds; 0 if the header is missing or is a date, which is not parsed."""
     text = next((value for name, value in answer.headers if name == b"retry-after"), b"")
     return float(text) if text.isdigit() and len(text) < 10 else 0

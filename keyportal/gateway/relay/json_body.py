@@ -1,4 +1,4 @@
-"""The body of a call: how much of it we take, and the little of it that we read."""
+"""Reading the body of a call: its size and time limits, and the few fields that we parse."""
 
 import time
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from keyportal.http.requests import UNKNOWN, content_length
 from keyportal.http.types import Receive, Scope
 
 JSON = b"application/json"
-BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.
+MAX_BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text = msgspec.json.Decoder(str)
@@ -25,63 +25,67 @@ _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole JSON body. Raises what `accept` and `Incoming.part` raise."""
-    accept(scope, JSON)
-    incoming, parts = Incoming(receive), []
-    while (part := await incoming.part()) is not None:
-        parts.append(part)
-    return b"".join(parts)
+    """The whole JSON body.
+
+    Raises what `check_headers` and `RequestBodyReader.next_chunk` raise.
+    """
+    check_headers(scope, JSON)
+    reader, chunks = RequestBodyReader(receive), []
+    while (chunk := await reader.next_chunk()) is not None:
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
-def accept(scope: Scope, expected: bytes) -> None:
+def check_headers(scope: Scope, expected: bytes) -> None:
     """Check the headers of a body of the media type `expected`, before any of it is read.
 
-    Raises `UnsupportedMediaType`, or `BodyTooLarge` where it says so of itself.
+    Raises `UnsupportedMediaType`, or `BodyTooLarge` if the Content-Length is too large.
     """
     headers = dict(scope["headers"])
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != expected or headers.get(b"content-encoding", b"") not in _PLAIN:
+    if media_type != expected or headers.get(b"content-encoding", b"") not in _UNCOMPRESSED:
         raise UnsupportedMediaType(expected)
-    declared = content_length(scope)
-    if settings.MAX_BODY_BYTES < declared < UNKNOWN:
+    length = content_length(scope)
+    if settings.MAX_BODY_BYTES < length < UNKNOWN:
         raise BodyTooLarge(settings.MAX_BODY_BYTES)
 
 
-_PLAIN = frozenset({b"", b"identity"})
+_UNCOMPRESSED = frozenset({b"", b"identity"})
 
 
-class Incoming:
-    """A body as it comes. No generator: the event loop keeps a list of those, for each call.
+class RequestBodyReader:
+    """Reads a request body chunk by chunk, within the limits of size and time.
 
-    Each part is waited for by the server, for its own time-out; all of them together here.
+    The server limits the time for each chunk; this class limits the time for the whole body. It is
+    not an async generator, because the event loop registers each of those, for each call.
     """
 
     __slots__ = ("_deadline", "_is_over", "_receive", "_size")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._deadline = time.monotonic() + BODY_SECONDS
+        self._deadline = time.monotonic() + MAX_BODY_SECONDS
         self._size = 0
         self._is_over = False
 
-    async def part(self) -> bytes | None:
-        """The next part, or None after the last. Raises `BodyTooLarge` or `SlowBody`."""
+    async def next_chunk(self) -> bytes | None:
+        """The next chunk, or None after the last one. Raises `BodyTooLarge` or `SlowBody`."""
         if self._is_over:
             return None
         message = await self._receive()
         is_late = time.monotonic() > self._deadline
         if message["type"] == "http.disconnect" or is_late:
-            raise SlowBody  # Or the client is gone, and nobody reads this.
-        part: bytes = message["body"]
-        self._size += len(part)
+            raise SlowBody  # After a disconnect there is no client to read this.
+        chunk: bytes = message["body"]
+        self._size += len(chunk)
         if self._size > settings.MAX_BODY_BYTES:
             raise BodyTooLarge(settings.MAX_BODY_BYTES)
         self._is_over = not message["more_body"]
-        return part
+        return chunk
 
 
 class CallRequest(NamedTuple):
-    """What a caller asks for: the model, by its served name, and everything else unread."""
+    """The JSON body of a call: the served model's name, and all fields, whose values stay raw."""
 
     model: str
     fields: dict[str, msgspec.Raw]
@@ -91,24 +95,25 @@ class CallRequest(NamedTuple):
         return JSON
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """There is nothing to close."""
 
-    def addressed_to(self, model: str) -> bytes:
+    def body_for(self, model: str) -> bytes:
         """The body for an upstream that calls the model `model`.
 
-        Nested bytes are as they came. A name that stood twice now stands once, so the upstream
-        can't read another model than the one that was judged.
+        Nested values are passed on unchanged. Attack: with the field `model` twice, a caller could
+        have one model checked here and another one used by the upstream. So each name is sent once.
         """
         self.fields["model"] = msgspec.Raw(msgspec.json.encode(model))
         return msgspec.json.encode(self.fields)
 
-    def ask_for_usage(self) -> bool:
-        """Let a stream end with what it used. True where the caller has not asked for it.
+    def request_usage(self) -> bool:
+        """Ask for a usage event at the end of a stream. True if the caller did not ask for it.
 
-        Options that make no sense are the upstream's to refuse.
+        Invalid `stream_options` are passed on, for the upstream to refuse. Raises `BadRequest` if
+        `stream` is not a boolean.
         """
-        if self.fields.get("stream", _FALSE) not in _SWITCH:
-            # A server that takes 1 or "true" for it would stream, and tell nobody what was used.
+        if self.fields.get("stream", _FALSE) not in _BOOLEANS:
+            # Attack: a server that accepts 1 or "true" would stream, and send no usage.
             raise BadRequest("`stream` must be true or false.")
         if self.fields.get("stream") != _TRUE:
             return False
@@ -124,17 +129,20 @@ class CallRequest(NamedTuple):
 
 
 _TRUE, _FALSE = msgspec.Raw(b"true"), msgspec.Raw(b"false")
-_SWITCH = (_TRUE, _FALSE, msgspec.Raw(b"null"))
+_BOOLEANS = (_TRUE, _FALSE, msgspec.Raw(b"null"))
 
 
-def read_call(body: bytes) -> CallRequest:
-    """Raises `BadRequest` for anything but a JSON object, `MissingModel` without a model."""
+def parse_call(body: bytes) -> CallRequest:
+    """Parse a JSON body.
+
+    Raises `BadRequest` if it is not a JSON object, and `MissingModel` if it names no model.
+    """
     try:
-        # As text, because msgspec leaves bytes unread where the value stays raw: what is no UTF-8
-        # is no JSON, and nobody behind us shall have to find that out.
+        # Decoded to text first, because msgspec doesn't check the UTF-8 of raw values, and an
+        # upstream must get valid JSON only.
         fields = _fields.decode(body.decode())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Deep nesting is a RecursionError here, not a decode error.
+        # msgspec raises RecursionError for deep nesting.
         raise BadRequest from None
     try:
         model = _text.decode(fields["model"])

@@ -1,9 +1,9 @@
-"""A form on its way through: read part by part, judged, and written anew.
+"""Multipart forms: parsed part by part, checked, and written again for the upstream.
 
-Parsers of forms differ on what a boundary, a name or a repeated header means, and whoever finds a
-difference can show one form to us and another to the upstream. So nothing of the caller's framing
-goes on: the boundary is ours and new each time, and so is every part's head. What stays is what
-was read here: names, file names, media types of files, and the bytes within.
+Attack: parsers of forms differ on what a boundary, a name or a repeated header means, so a caller
+could build a form that we read in one way and the upstream in another. So the caller's framing is
+not passed on: the boundary is ours and random, and the head of each part is written again. Only
+what was parsed here is sent: names, file names, media types of files, and the contents.
 """
 
 import logging
@@ -17,24 +17,25 @@ from keyportal.gateway.errors import BadRequest, MissingModel, UnsupportedMediaT
 
 MEDIA_TYPE = b"multipart/form-data"
 MAX_PARTS = 100
-LONGEST_MODEL = 800  # Bytes: 200 characters of UTF-8, which is what a served name may have.
-LONGEST_FILE_NAME = 255
+MAX_MODEL_BYTES = 800  # 200 characters of UTF-8, the longest name that a served model may have.
+MAX_FILE_NAME_BYTES = 255
 
 # As OpenAI's clients send them: `timestamp_granularities[]`, `chunking_strategy[type]`.
 _NAME = re.compile(rb"[A-Za-z0-9_.-]{1,64}(\[[A-Za-z0-9_.-]{0,64}\]){0,4}")
 _VISIBLE = re.compile(rb"[ -~]{1,200}")
-# What ends a quoted name in one parser and not in another, or makes a path of it.
+# What ends a quoted name in some parsers only, or makes it a path.
 _UNSAFE = re.compile(rb'[\x00-\x1f\x7f"\\/]')
-_UNCODED = frozenset({b"", b"7bit", b"8bit", b"binary"})
+_IDENTITY_ENCODINGS = frozenset({b"", b"7bit", b"8bit", b"binary"})
 
-# What is wrong with a form is told to who sent it; the log is not theirs to fill.
+# The caller gets the parser's errors. Attack: bad forms could fill the log.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class Form:
-    """Give `feed` what comes in; it gives back what goes on, without the model, which is judged.
+    """Rewrites a form. `feed` takes the caller's bytes and returns those for the upstream.
 
-    Whatever can't be read in one way only raises `BadRequest`.
+    The part with the model is left out: its name is checked, and `model_part` writes another.
+    Whatever parsers could read in different ways raises `BadRequest`.
     """
 
     def __init__(self, content_type: bytes) -> None:
@@ -42,56 +43,56 @@ class Form:
         if media_type != MEDIA_TYPE:
             raise UnsupportedMediaType(MEDIA_TYPE)
         self.model = ""
-        """The served name; empty until its part has come."""
+        """The served model's name; empty until its part has been read."""
         self.is_over = False
-        # From the system's randomness: a file that held the boundary could add parts of its own.
+        # Attack: a file that contains the boundary could add parts. So it can't be predicted.
         self._boundary = secrets.token_hex(16).encode()
-        self._parser = _parser(options.get(b"boundary", b""), self)
-        self._out = bytearray()
-        self._parts = 0
+        self._parser = _new_parser(options.get(b"boundary", b""), self)
+        self._output = bytearray()
+        self._part_count = 0
         self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
         self._headers: dict[bytes, bytes] = {}
         self._model: bytearray | None = None
-        """The model's part while it is being read."""
+        """The content of the part `model` while it is being read."""
 
     @property
     def content_type(self) -> bytes:
         return MEDIA_TYPE + b"; boundary=" + self._boundary
 
     @property
-    def closing(self) -> bytes:
+    def closing_boundary(self) -> bytes:
         return b"--" + self._boundary + b"--\r\n"
 
     def model_part(self, model: str) -> bytes:
-        """The part that names the model, which goes first."""
-        return self._head(b'name="model"') + model.encode() + b"\r\n"
+        """The part that names the model. It is sent first."""
+        return self._part_head(b'name="model"') + model.encode() + b"\r\n"
 
     def feed(self, chunk: bytes) -> bytes:
         if self.is_over:
-            return b""  # What follows the last boundary is no part of the form.
+            return b""  # Bytes after the last boundary don't belong to the form.
         try:
             self._parser.write(chunk)
         except FormParserError:
             raise BadRequest("The form can't be read: check its boundary and headers.") from None
-        passed = bytes(self._out)
-        self._out.clear()
-        return passed
+        output = bytes(self._output)
+        self._output.clear()
+        return output
 
-    def check_whole(self) -> None:
+    def check_complete(self) -> None:
         if not self.is_over:
-            raise BadRequest("The form breaks off: its last boundary is missing.")
+            raise BadRequest("The form is incomplete: its last boundary is missing.")
         if not self.model:
             raise MissingModel
 
-    def _head(self, disposition: bytes, media_type: bytes = b"") -> bytes:
+    def _part_head(self, disposition: bytes, media_type: bytes = b"") -> bytes:
         head = b"--" + self._boundary + b"\r\nContent-Disposition: form-data; " + disposition
         return head + (b"\r\nContent-Type: " + media_type if media_type else b"") + b"\r\n\r\n"
 
-    # What the parser calls, in the order in which it does.
+    # Called by the parser, in this order.
 
     def on_part_begin(self) -> None:
-        self._parts += 1
-        if self._parts > MAX_PARTS:
+        self._part_count += 1
+        if self._part_count > MAX_PARTS:
             raise BadRequest(f"The form has more than {MAX_PARTS} parts.")
         self._headers = {}
 
@@ -105,33 +106,35 @@ class Form:
         self._header[1].extend(data[start:end])
 
     def on_header_end(self) -> None:
-        name, value = (bytes(half) for half in self._header)
+        name, value = (bytes(buffer) for buffer in self._header)
         name = name.strip().lower()
         if name in self._headers:
-            raise BadRequest("A part of the form has a header twice.")
+            raise BadRequest("A part of the form repeats a header.")
         self._headers[name] = value.strip()
 
     def on_headers_finished(self) -> None:
         name, file_name = self._disposition()
-        if self._headers.get(b"content-transfer-encoding", b"").lower() not in _UNCODED:
-            raise BadRequest("A part of the form is encoded; send its bytes as they are.")
+        if self._headers.get(b"content-transfer-encoding", b"").lower() not in _IDENTITY_ENCODINGS:
+            raise BadRequest(
+                "A part of the form has a Content-Transfer-Encoding. Send its bytes unencoded."
+            )
         if name == b"model":
             self._begin_model(file_name)
         elif re.split(rb"[\[.]", name)[0].lower() == b"model":
-            # To some servers `model[]` or `Model` is the model too.
-            raise BadRequest("The form has a field that is nearly `model`.")
+            # Attack: some servers read `model[]` or `Model` as the model.
+            raise BadRequest("The form has a field whose name is too similar to `model`.")
         elif file_name is None:
-            self._out += self._head(b'name="%s"' % name)
+            self._output += self._part_head(b'name="%s"' % name)
         else:
-            safe = _UNSAFE.sub(b"_", file_name)[:LONGEST_FILE_NAME]
-            disposition = b'name="%s"; filename="%s"' % (name, safe)
-            self._out += self._head(disposition, self._media_type())
+            safe_name = _UNSAFE.sub(b"_", file_name)[:MAX_FILE_NAME_BYTES]
+            disposition = b'name="%s"; filename="%s"' % (name, safe_name)
+            self._output += self._part_head(disposition, self._media_type())
 
     def _disposition(self) -> tuple[bytes, bytes | None]:
-        kind, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        disposition, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         name = options.get(b"name", b"")
-        if kind != b"form-data" or not _NAME.fullmatch(name):
-            raise BadRequest("A part of the form has no name, or one that is not plain.")
+        if disposition != b"form-data" or not _NAME.fullmatch(name):
+            raise BadRequest("A part of the form has no name, or one with unusual characters.")
         return name, options.get(b"filename")
 
     def _media_type(self) -> bytes:
@@ -142,20 +145,22 @@ class Form:
 
     def _begin_model(self, file_name: bytes | None) -> None:
         if self.model or file_name is not None:
-            raise BadRequest("The form must have one field `model`, which is no file.")
+            raise BadRequest(
+                "The form must have exactly one field `model`, and it can't be a file."
+            )
         self._model = bytearray()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._model is None:
-            self._out += data[start:end]
+            self._output += data[start:end]
         else:
             self._model += data[start:end]
-            if len(self._model) > LONGEST_MODEL:
+            if len(self._model) > MAX_MODEL_BYTES:
                 raise BadRequest("The name of the model is too long.")
 
     def on_part_end(self) -> None:
         if self._model is None:
-            self._out += b"\r\n"
+            self._output += b"\r\n"
             return
         try:
             self.model, self._model = self._model.decode(), None
@@ -168,9 +173,9 @@ class Form:
         self.is_over = True
 
 
-def _parser(boundary: bytes, form: Form) -> MultipartParser:
+def _new_parser(boundary: bytes, form: Form) -> MultipartParser:
     if not boundary:
-        raise BadRequest("The form's Content-Type names no boundary.")
+        raise BadRequest("The form's Content-Type has no boundary.")
     try:
         return MultipartParser(
             boundary,

@@ -1,4 +1,4 @@
-"""One call to one upstream: what may cross, in either direction, and nothing else."""
+"""The relay of one call to one upstream, and which headers it passes on in both directions."""
 
 import logging
 import time
@@ -15,12 +15,17 @@ from keyportal.gateway.errors import (
     UpstreamUnreached,
 )
 from keyportal.gateway.http_client.client import Client, Response, parse_base_url
-from keyportal.gateway.http_client.messages import Failure, Silent, Streamed, Unreached
+from keyportal.gateway.http_client.messages import (
+    ConnectTimeout,
+    ReadTimeout,
+    StreamedBody,
+    TransportError,
+)
 from keyportal.gateway.relay.answer import Answer, BodyStream
-from keyportal.gateway.relay.sse import WholeEvents, is_event_stream
+from keyportal.gateway.relay.sse import CompleteEvents, is_event_stream
 from keyportal.http.types import Headers, Send
 
-# The caller's Authorization, Cookie, Host and X-Forwarded-* are not here, and never will be.
+# The caller's Authorization, Cookie, Host and X-Forwarded-* must never be added here.
 REQUEST_HEADERS = frozenset(
     {b"accept", b"anthropic-beta", b"anthropic-version", b"openai-beta"}
     | {b"traceparent", b"tracestate"}
@@ -28,85 +33,87 @@ REQUEST_HEADERS = frozenset(
 RESPONSE_HEADERS = frozenset(
     {b"content-encoding", b"content-length", b"content-type", b"retry-after"}
 )
-WHOLE_ANSWER = 256 * 1024  # Bytes; a shorter answer of known length is checked before it is sent.
+# A body of known length up to this size is read completely before any of it is sent.
+MAX_BUFFERED_BYTES = 256 * 1024
 
 logger = logging.getLogger(__name__)
 
 
 class RelayRequest(NamedTuple):
-    """What one call says to whichever upstream takes it, its body aside."""
+    """What a call sends to whichever upstream gets it, without its body."""
 
     endpoint: Endpoint
     headers: Headers
-    """All that the caller sent; only the listed ones cross."""
+    """All headers of the caller; only those in `REQUEST_HEADERS` are passed on."""
     request_id: str
     content_type: bytes
 
 
 async def send_response(answer: Answer, call: Call, send: Send) -> None:
-    """Send the answer as it comes; `send` waits while the client is slow, and so do we."""
+    """Send the answer to the caller, no faster than the caller reads it."""
     call.status, call.is_served = answer.status, answer.status < 400
     if isinstance(answer.body, bytes):
-        await _pass_on_whole(answer, answer.body, call, send)
+        await _send_buffered(answer, answer.body, call, send)
     else:
-        await _pass_on_parts(answer, answer.body, call, send)
+        await _send_stream(answer, answer.body, call, send)
 
 
-async def _pass_on_whole(answer: Answer, body: bytes, call: Call, send: Send) -> None:
+async def _send_buffered(answer: Answer, body: bytes, call: Call, send: Send) -> None:
     call.first_byte = time.monotonic()
-    call.tally.part(body)
+    call.tally.feed(body)
     await call.settle()
-    await send(_start(answer.status, answer.headers))
+    await send(_start_message(answer.status, answer.headers))
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _pass_on_parts(answer: Answer, parts: BodyStream, call: Call, send: Send) -> None:
-    headers, note = answer.headers, call.tally.part
+async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send) -> None:
+    headers, feed = answer.headers, call.tally.feed
     if is_event_stream(headers):
-        # We may take an event out or add one, so the length that was said is not ours to say. And
-        # a proxy in front must not gather what we pass on at once.
+        # An event may be removed or added, so the upstream's Content-Length would be wrong. And a
+        # proxy in front must not buffer events.
         headers = [
             *(header for header in headers if header[0] != b"content-length"),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
         ]
-        parts, note = WholeEvents(parts), call.tally.events
-    length = _length(headers)
-    await send(_start(answer.status, headers))
-    while part := await parts.next():
+        body, feed = CompleteEvents(body), call.tally.feed_events
+    length = _content_length(headers)
+    await send(_start_message(answer.status, headers))
+    while chunk := await body.next_chunk():
         if call.first_byte is None:
             call.first_byte = time.monotonic()
-        passed = note(part)
-        if call.tally.is_last or call.tally.answer_bytes >= length:
+        output = feed(chunk)
+        if call.tally.has_last_event or call.tally.answer_bytes >= length:
             await call.settle()
-        if passed:
+        if output:
             call.sends_since = time.monotonic()
-            await send({"type": "http.response.body", "body": passed, "more_body": True})
+            await send({"type": "http.response.body", "body": output, "more_body": True})
             call.sends_since = 0.0
     await call.settle()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _start(status: int, headers: Headers) -> dict[str, object]:
+def _start_message(status: int, headers: Headers) -> dict[str, object]:
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-def _length(headers: Headers) -> float:
-    """Bytes after which a client takes the answer for whole; infinite where nobody said."""
+def _content_length(headers: Headers) -> float:
+    """Bytes after which a client takes the answer as complete; infinite without the header."""
     return next((int(value) for name, value in headers if name == b"content-length"), float("inf"))
 
 
 def refuse_link_local(address: str) -> None:
-    """Attack: a host name that leads to where clouds keep the machine's own credentials.
+    """Raise `OSError` for a link-local address.
 
-    Raises `OSError`.
+    Attack: a host name that resolves to the address at which clouds serve the machine's own
+    credentials.
     """
     if is_link_local(address):
         raise OSError(None, "The name leads to a link-local address.")
 
 
 class Relay:
-    """The calls to the upstreams. One per worker; use it in one event loop."""
+    """Sends calls to upstreams. One per worker; use it in one event loop."""
 
     def __init__(self) -> None:
         self._client = Client(refuse_link_local)
@@ -114,37 +121,39 @@ class Relay:
     def close(self) -> None:
         self._client.close()
 
-    async def ask(self, target: Target, asked: RelayRequest, body: bytes | Streamed) -> Answer:
+    async def send(
+        self, target: Target, request: RelayRequest, body: bytes | StreamedBody
+    ) -> Answer:
         """POST `body` to the upstream and return its answer once it begins.
 
-        The address is the upstream's base URL and a path from our own table. Raises
-        `UpstreamFailed`, `UpstreamUnreached` or `UpstreamTimedOut`, also while the parts are read.
+        The URL is the upstream's base URL and a path from our own table. Raises `UpstreamFailed`,
+        `UpstreamUnreached` or `UpstreamTimedOut`, also later while the body is read.
         """
         try:
             response = await self._client.post(
                 parse_base_url(target.base_url),
-                asked.endpoint.path,
-                _request_headers(target, asked),
+                request.endpoint.path,
+                _request_headers(target, request),
                 body,
                 connect_timeout=target.connect_timeout,
                 read_timeout=target.read_timeout,
             )
             return await _answer(response, target)
-        except Failure as failure:
-            raise _told(failure) from None
+        except TransportError as error:
+            raise _gateway_error(error) from None
 
 
 class UpstreamBody:
-    """The body of an answer that is too long, or too long in coming, to be waited for."""
+    """The body of an answer that is a stream, or too long to be buffered."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
 
-    async def next(self) -> bytes:
+    async def next_chunk(self) -> bytes:
         try:
-            return await self._response.next()
-        except Failure as failure:
-            raise _told(failure) from None
+            return await self._response.next_chunk()
+        except TransportError as error:
+            raise _gateway_error(error) from None
 
     def close(self) -> None:
         self._response.close()
@@ -153,34 +162,36 @@ class UpstreamBody:
 async def _answer(response: Response, target: Target) -> Answer:
     if 300 <= response.status < 400:
         response.close()
-        # Whoever follows shows our credential to whatever the upstream names.
-        raise Failure(f"{target.base_url} answers {response.status}, and no redirect is followed.")
+        # Attack: a redirect sends our credential to a server of the upstream's choice.
+        raise TransportError(
+            f"{target.base_url} answers {response.status}, and redirects are not followed."
+        )
     headers = [header for header in response.headers if header[0] in RESPONSE_HEADERS]
-    is_short = response.length is not None and response.length <= WHOLE_ANSWER
+    is_short = response.length is not None and response.length <= MAX_BUFFERED_BYTES
     if is_short and not is_event_stream(headers):
-        # Read whole, so that an answer that breaks off is a 502 and not half an answer.
+        # Read completely, so that an answer that breaks off is a 502 and not half an answer.
         return Answer(response.status, headers, await response.read())
     return Answer(response.status, headers, UpstreamBody(response))
 
 
-def _told(failure: Failure) -> GatewayError:
-    """What the caller is told; the failure's own text may hold an address, and is for the log."""
-    logger.warning("Upstream failed: %s: %s", type(failure).__name__, failure)
-    if isinstance(failure, Unreached):
+def _gateway_error(error: TransportError) -> GatewayError:
+    """What the caller gets. The error's own text may contain an address, so it is only logged."""
+    logger.warning("Upstream failed: %s: %s", type(error).__name__, error)
+    if isinstance(error, ConnectTimeout):
         return UpstreamUnreached()
-    return UpstreamTimedOut() if isinstance(failure, Silent) else UpstreamFailed()
+    return UpstreamTimedOut() if isinstance(error, ReadTimeout) else UpstreamFailed()
 
 
-def _request_headers(target: Target, asked: RelayRequest) -> Headers:
+def _request_headers(target: Target, request: RelayRequest) -> Headers:
     headers = [
-        *[header for header in asked.headers if header[0] in REQUEST_HEADERS],
-        (b"Content-Type", asked.content_type),
+        *[header for header in request.headers if header[0] in REQUEST_HEADERS],
+        (b"Content-Type", request.content_type),
         (b"Accept-Encoding", b"identity"),
-        (b"X-Request-Id", asked.request_id.encode()),
+        (b"X-Request-Id", request.request_id.encode()),
     ]
     if target.credential:
         headers.append((b"Authorization", f"Bearer {target.credential}".encode()))
-        if asked.endpoint.is_anthropic:
-            # Local servers read the one, Anthropic's own the other.
+        if request.endpoint.is_anthropic:
+            # Local servers read Authorization, Anthropic's own servers X-Api-Key.
             headers.append((b"X-Api-Key", target.credential.encode()))
     return headers

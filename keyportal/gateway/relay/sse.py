@@ -1,11 +1,11 @@
-"""Server-sent events, cut where they end, so that an error event may follow wherever one breaks."""
+"""Server-sent events: a stream cut between events, so that an error event can be its last one."""
 
 from keyportal.gateway.relay.answer import BodyStream
 from keyportal.http.types import Headers
 
 EVENT_STREAM = b"text/event-stream"
-LARGEST_EVENT = 1024 * 1024  # Bytes; nothing larger is held back for its end.
-ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+MAX_EVENT_BYTES = 1024 * 1024  # A larger event is passed on before its end has arrived.
+EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 def is_event_stream(headers: Headers) -> bool:
@@ -15,44 +15,44 @@ def is_event_stream(headers: Headers) -> bool:
     )
 
 
-class WholeEvents:
-    """The same bytes, cut between events.
+class CompleteEvents:
+    """The same bytes as `stream`, in chunks that end where an event ends.
 
-    Only the beginning of an event that straddles two parts is held back, until the rest comes.
+    Only the beginning of an incomplete event is buffered, until the rest arrives.
     """
 
-    __slots__ = ("_held", "_parts")
+    __slots__ = ("_buffer", "_stream")
 
-    def __init__(self, parts: BodyStream) -> None:
-        self._parts = parts
-        self._held = bytearray()
+    def __init__(self, stream: BodyStream) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
 
-    async def next(self) -> bytes:
-        """One event or several; at last whatever there is, and then nothing."""
-        held = self._held
-        while part := await self._parts.next():
-            # An end may straddle what was looked through before and what comes now.
-            unseen = max(len(held) - len(max(ENDS, key=len)), 0)
-            held += part
-            end = len(held) if len(held) > LARGEST_EVENT else _last_boundary(held, unseen)
+    async def next_chunk(self) -> bytes:
+        """One or several complete events; after the last one whatever is left, then nothing."""
+        buffer = self._buffer
+        while chunk := await self._stream.next_chunk():
+            # An event's end may straddle the bytes that were searched before and the new ones.
+            start = max(len(buffer) - len(max(EVENT_ENDS, key=len)), 0)
+            buffer += chunk
+            end = len(buffer) if len(buffer) > MAX_EVENT_BYTES else _end_of_events(buffer, start)
             if end:
                 return self._take(end)
-        return self._take(len(held))
+        return self._take(len(buffer))
 
     def _take(self, end: int) -> bytes:
-        taken = bytes(self._held[:end])
-        del self._held[:end]
-        return taken
+        events = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        return events
 
     def close(self) -> None:
-        self._parts.close()
+        self._stream.close()
 
 
-def _last_boundary(data: bytearray, start: int) -> int:
-    """Where the last whole event in `data` ends, looked for from `start` on; 0 when none does."""
-    return max(_end_of_last(end, data, start) for end in ENDS)
+def _end_of_events(data: bytearray, start: int) -> int:
+    """The position after the last complete event in `data`, searched from `start`; 0 for none."""
+    return max(_position_after(end, data, start) for end in EVENT_ENDS)
 
 
-def _end_of_last(mark: bytes, data: bytearray, start: int) -> int:
-    found = data.rfind(mark, start)
-    return found + len(mark) if found >= 0 else 0
+def _position_after(end: bytes, data: bytearray, start: int) -> int:
+    position = data.rfind(end, start)
+    return position + len(end) if position >= 0 else 0

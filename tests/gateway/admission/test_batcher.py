@@ -12,7 +12,7 @@ import pytest
 from django.db import connection, connections
 from django.utils import timezone
 
-from keyportal.catalog.models import LOOPBACK, Route, ServedModel, Upstream
+from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway.admission import batch
 from keyportal.gateway.admission import batcher as module
@@ -326,7 +326,7 @@ def test_catalog_changes_are_seen_in_the_batch_after_the_change(
     _, text = issue(alice)
     judge(admission, text)
     assert set(admission.catalog.models) == {model.name}
-    server = Upstream.objects.get(base_url=LOOPBACK)
+    server = Upstream.objects.get(base_url=BUILT_IN_URL)
     public = ServedModel.objects.create(name="public/new")
     Route.objects.create(model=public, upstream=server, upstream_model="new")
     judge(admission, text)

@@ -29,7 +29,7 @@ def body(answer: Answer) -> bytes:
 
     async def read() -> bytes:
         text = b""
-        while part := await parts.next():
+        while part := await parts.next_chunk():
             text += part
         return text
 

@@ -16,14 +16,14 @@ from keyportal.gateway.http_client import connection
 from keyportal.gateway.http_client.client import Address, Client, Response, parse_base_url
 from keyportal.gateway.http_client.messages import (
     Body,
-    Broken,
-    Closed,
-    Failure,
+    ConnectFailed,
+    ConnectTimeout,
     Origin,
-    Refused,
-    Silent,
-    Streamed,
-    Unreached,
+    ProtocolError,
+    ReadTimeout,
+    ServerDisconnected,
+    StreamedBody,
+    TransportError,
 )
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -203,11 +203,11 @@ def test_each_part_is_there_when_it_comes() -> None:
 
         async with Upstream(script) as address:
             response = await post(Client(), address)
-            assert await response.next() == b"a"
+            assert await response.next_chunk() == b"a"
             go_on.set()
-            assert await response.next() == b"b"
-            assert await response.next() == b""
-            assert await response.next() == b""
+            assert await response.next_chunk() == b"b"
+            assert await response.next_chunk() == b""
+            assert await response.next_chunk() == b""
 
     run(work())
 
@@ -273,7 +273,7 @@ def test_a_new_connection_that_closes_on_the_request_is_not_tried_again() -> Non
     async def work() -> None:
         upstream = Upstream(saying(b"", close=True))
         async with upstream as address:
-            with pytest.raises(Closed):
+            with pytest.raises(ServerDisconnected):
                 await post(Client(), address)
         assert upstream.connections == 1
 
@@ -286,7 +286,7 @@ def test_a_kept_connection_that_breaks_after_a_first_byte_is_not_tried_again() -
         async with upstream as address:
             client = Client()
             await (await post(client, address)).read()
-            with pytest.raises(Broken):
+            with pytest.raises(ProtocolError):
                 await post(client, address)
         assert upstream.connections == 1
 
@@ -370,7 +370,7 @@ def test_a_second_answer_to_one_request_is_read_by_nobody() -> None:
     ids=["prose", "status", "length", "lengths", "chunk", "upgrade", "long", "many", "tls"],
 )
 def test_what_is_no_answer_is_a_failure(answer: bytes) -> None:
-    with pytest.raises(Broken):
+    with pytest.raises(ProtocolError):
         ask(answer)
 
 
@@ -386,9 +386,9 @@ def test_an_answer_that_breaks_off_is_a_failure_after_what_came(answer: bytes) -
     async def work() -> None:
         async with Upstream(saying(answer, close=True)) as address:
             response = await post(Client(), address)
-            assert await response.next() in {b"half", b"hello", b"hel"}
-            with pytest.raises(Broken):
-                await response.next()
+            assert await response.next_chunk() in {b"half", b"hello", b"hel"}
+            with pytest.raises(ProtocolError):
+                await response.next_chunk()
 
     run(work())
 
@@ -396,14 +396,14 @@ def test_an_answer_that_breaks_off_is_a_failure_after_what_came(answer: bytes) -
 @given(st.binary(max_size=200))
 @hypothesis_settings(max_examples=50)
 def test_no_bytes_raise_anything_but_a_failure(answer: bytes) -> None:
-    with contextlib.suppress(Failure):
+    with contextlib.suppress(TransportError):
         ask(b"HTTP/1.1 200 OK\r\n" + answer, close=True)
 
 
 def test_silence_before_the_answer_and_within_it_is_a_time_out() -> None:
     for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"):
         began = time.monotonic()
-        with pytest.raises(Silent):
+        with pytest.raises(ReadTimeout):
             ask(answer, read_timeout=0.2)
         assert 0.15 < time.monotonic() - began < 20
 
@@ -443,7 +443,7 @@ def test_a_reader_who_is_slow_holds_the_server_back_and_is_no_silence() -> None:
         async with Upstream(script) as address:
             response = await post(Client(), address, read_timeout=1)
             await asyncio.sleep(2)
-            waiting = response._connection._waiting_bytes
+            waiting = response._connection._buffered_bytes
             assert waiting < connection.HIGH_WATER + 512 * 1024
             assert len(await response.read()) == size
 
@@ -462,7 +462,7 @@ def test_closing_stops_the_server() -> None:
 
         async with Upstream(script) as address:
             response = await post(Client(), address)
-            await response.next()
+            await response.next_chunk()
             response.close()
             await asyncio.wait_for(stopped.wait(), 2)
 
@@ -528,12 +528,12 @@ def test_a_body_of_several_parts_is_sent_and_must_be_as_long_as_was_said(
 
         async with Upstream(script) as address:
             client = Client()
-            body = Streamed(parts(), length)
+            body = StreamedBody(parts(), length)
             if is_sent:
                 assert await (await post(client, address, body)).read() == b"hello"
                 assert seen[0].endswith(b"Content-Length: 6\r\n\r\nonetwo")
             else:
-                with pytest.raises(Broken):
+                with pytest.raises(ProtocolError):
                     await post(client, address, body)
             # Half a request, or one and a half, is the beginning of nobody else's.
             assert bool(client._idle) is is_sent
@@ -563,7 +563,7 @@ def test_a_server_that_answers_early_is_sent_no_more() -> None:
         upstream = Upstream(script)
         async with upstream as address:
             client = Client()
-            response = await post(client, address, Streamed(parts(), 1000 * 65_536))
+            response = await post(client, address, StreamedBody(parts(), 1000 * 65_536))
             assert (response.status, await response.read()) == (413, b"no")
             assert not client._idle  # Half a request is on it.
 
@@ -586,7 +586,7 @@ def test_a_refusal_while_an_upload_is_held_back_is_no_failure_of_ours(
             await asyncio.sleep(0.2)
 
         async with Upstream(script) as address:
-            response = await post(Client(), address, Streamed(parts(), 1000 * 65_536))
+            response = await post(Client(), address, StreamedBody(parts(), 1000 * 65_536))
             assert (response.status, await response.read()) == (413, b"no")
             await asyncio.sleep(0.3)
 
@@ -604,8 +604,10 @@ def test_a_server_that_does_not_take_a_body_is_not_waited_for_for_ever() -> None
             await asyncio.sleep(3)
 
         async with Upstream(script) as address:
-            with pytest.raises(Silent):
-                await post(Client(), address, Streamed(parts(), 1000 * 65_536), read_timeout=0.3)
+            with pytest.raises(ReadTimeout):
+                await post(
+                    Client(), address, StreamedBody(parts(), 1000 * 65_536), read_timeout=0.3
+                )
 
     run(work())
 
@@ -614,7 +616,7 @@ def test_a_server_that_does_not_take_a_body_is_not_waited_for_for_ever() -> None
 def test_no_value_ends_its_header(value: bytes) -> None:
     async def work() -> None:
         async with Upstream(saying(OK)) as address:
-            with pytest.raises(Broken):
+            with pytest.raises(ProtocolError):
                 await post(Client(), address, headers=[(b"accept", value)])
 
     run(work())
@@ -624,7 +626,7 @@ def test_nobody_listening_is_unreachable() -> None:
     async def work() -> None:
         async with Upstream(saying(OK)) as address:
             pass
-        with pytest.raises(Refused, match=str(address.origin.port)):
+        with pytest.raises(ConnectFailed, match=str(address.origin.port)):
             await post(Client(), address)
 
     run(work())
@@ -676,7 +678,7 @@ def test_a_name_that_leads_to_a_forbidden_address_is_refused(
             return [(2, 1, 6, "", ("10.0.0.1", 80)), (2, 1, 6, "", ("10.0.0.2", 80))]
 
         monkeypatch.setattr(client._loop, "getaddrinfo", getaddrinfo)
-        with pytest.raises(Refused, match="forbidden"):
+        with pytest.raises(ConnectFailed, match="forbidden"):
             await post(client, parse_base_url("http://models.example.com/v1"))
 
     run(work())
@@ -691,7 +693,7 @@ def test_a_name_that_resolves_too_slowly_is_a_time_out(monkeypatch: pytest.Monke
             return []
 
         monkeypatch.setattr(client._loop, "getaddrinfo", getaddrinfo)
-        with pytest.raises(Unreached):
+        with pytest.raises(ConnectTimeout):
             await post(client, parse_base_url("http://slow.example.com/v1"), connect_timeout=0.1)
 
     run(work())

@@ -73,7 +73,7 @@ def ask(base_url: str) -> None:
         relay = Relay()
         try:
             asked = RelayRequest(Endpoint("/chat/completions"), [], "req_1", b"application/json")
-            await relay.ask(target, asked, b"{}")
+            await relay.send(target, asked, b"{}")
         finally:
             relay.close()
 

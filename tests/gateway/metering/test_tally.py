@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyportal.gateway.metering.tally import BYTES_A_TOKEN, TAIL, TokenCounter
+from keyportal.gateway.metering.tally import BYTES_PER_TOKEN, MAX_TAIL_BYTES, TokenCounter
 from keyportal.gateway.relay.answer import BufferedBody
-from keyportal.gateway.relay.sse import WholeEvents
+from keyportal.gateway.relay.sse import CompleteEvents
 from tests.support import factories
 from tests.support.factories import CACHED, COMPLETION, PROMPT
 
@@ -19,7 +19,7 @@ ALL = (PROMPT, COMPLETION, CACHED)
 
 def asked(*, does_generate: bool = True, is_usage_hidden: bool = False) -> TokenCounter:
     tally = TokenCounter()
-    tally.asks(400, does_generate=does_generate, is_usage_hidden=is_usage_hidden)
+    tally.request_sent(400, does_generate=does_generate, is_usage_hidden=is_usage_hidden)
     return tally
 
 
@@ -31,14 +31,14 @@ def whole(body: bytes, size: int = 1_000_000) -> TokenCounter:
     """A tally that has seen `body` pass in pieces of `size`, unchanged."""
     tally = asked()
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
-    assert b"".join(map(tally.part, pieces)) == body
+    assert b"".join(map(tally.feed, pieces)) == body
     tally.close(is_served=True)
     return tally
 
 
 def streamed(events: list[bytes], *, is_usage_hidden: bool = False) -> tuple[TokenCounter, bytes]:
     tally = asked(is_usage_hidden=is_usage_hidden)
-    passed = b"".join(map(tally.events, events))
+    passed = b"".join(map(tally.feed_events, events))
     tally.close(is_served=True)
     return tally, passed
 
@@ -68,7 +68,7 @@ def test_a_long_answer_tells_at_its_end() -> None:
     answer = factories.CHAT | {"choices": [{"message": {"content": text}}]}
     answer["usage"] = answer.pop("usage")  # Last, as servers write it.
     body = json.dumps(answer).encode()
-    assert len(body) > 4 * TAIL
+    assert len(body) > 4 * MAX_TAIL_BYTES
     for size in (1000, 65_536):
         assert counted(whole(body, size)) == ALL
 
@@ -121,21 +121,21 @@ def test_a_stream_that_is_cut_is_estimated(path: str) -> None:
     tally, _ = streamed(factories.STREAMED[path][:4])
     assert not tally.is_reported
     assert tally.completion >= 3  # About one token an event.
-    assert tally.prompt == (PROMPT if path == "/v1/messages" else 400 // BYTES_A_TOKEN)
+    assert tally.prompt == (PROMPT if path == "/v1/messages" else 400 // BYTES_PER_TOKEN)
 
 
 def test_what_was_not_served_is_not_estimated() -> None:
     tally = asked()
-    tally.part(b'{"error": {"message": "no"}}')
+    tally.feed(b'{"error": {"message": "no"}}')
     tally.close(is_served=False)
     assert counted(tally) == (0, 0, 0)
 
 
 def test_where_nothing_is_generated_the_answers_length_says_nothing() -> None:
     tally = asked(does_generate=False)
-    tally.part(bytes(100_000))
+    tally.feed(bytes(100_000))
     tally.close(is_served=True)
-    assert counted(tally) == (400 // BYTES_A_TOKEN, 0, 0)
+    assert counted(tally) == (400 // BYTES_PER_TOKEN, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_where_nothing_is_generated_the_answers_length_says_nothing() -> None:
 )
 def test_the_last_event_is_known(event: bytes, is_last: bool) -> None:
     tally = asked()
-    tally.events(event)
-    assert tally.is_last is is_last
+    tally.feed_events(event)
+    assert tally.has_last_event is is_last
 
 
 DEEP = b"[" * 100_000
@@ -188,8 +188,8 @@ def test_nothing_that_a_server_says_is_a_failure_of_ours(body: bytes) -> None:
 def test_whatever_passes_passes_byte_for_byte(parts: list[bytes]) -> None:
     tally = asked()
     for part in parts:
-        assert tally.part(part) == part
-        assert tally.events(part) == part
+        assert tally.feed(part) == part
+        assert tally.feed_events(part) == part
     tally.close(is_served=True)
 
 
@@ -206,8 +206,8 @@ def test_events_that_straddle_network_chunks_are_read_whole(path: str, size: int
     network = BufferedBody([text[start : start + size] for start in range(0, len(text), size)])
 
     async def read() -> list[bytes]:
-        events, found = WholeEvents(network), []
-        while event := await events.next():
+        events, found = CompleteEvents(network), []
+        while event := await events.next_chunk():
             found.append(event)
         return found
 

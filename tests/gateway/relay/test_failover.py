@@ -16,7 +16,7 @@ from keyportal.gateway.errors import (
     UpstreamUnreached,
 )
 from keyportal.gateway.relay.answer import Answer, BufferedBody, json_answer
-from keyportal.gateway.relay.failover import UpstreamAttempts, pick
+from keyportal.gateway.relay.failover import UpstreamAttempts, choose_target
 
 pytestmark = pytest.mark.any_database
 
@@ -25,7 +25,7 @@ DRAWS = 4000
 
 @pytest.fixture(autouse=True)
 def _fresh_health(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuit_breaker, "_upstreams", {})
+    monkeypatch.setattr(circuit_breaker, "_breakers", {})
 
 
 def targets(**weights: int) -> list[Target]:
@@ -33,7 +33,7 @@ def targets(**weights: int) -> list[Target]:
 
 
 def drawn(some: list[Target]) -> Counter[str]:
-    return Counter(pick(some).fingerprint for _ in range(DRAWS))
+    return Counter(choose_target(some).fingerprint for _ in range(DRAWS))
 
 
 def test_at_rest_the_load_is_spread_by_weight() -> None:
@@ -45,26 +45,26 @@ def test_at_rest_the_load_is_spread_by_weight() -> None:
 
 def test_an_only_route_gets_all_calls_even_while_it_fails() -> None:
     (only,) = targets(only=7)
-    circuit_breaker.breaker_of("only").failed("502")
-    assert pick([only]) is only
+    circuit_breaker.breaker_for("only").record_failure("502")
+    assert choose_target([only]) is only
 
 
 def test_the_busier_of_two_draws_is_spared() -> None:
-    circuit_breaker.breaker_of("slow").calls = 10
+    circuit_breaker.breaker_for("slow").calls = 10
     picked = drawn(targets(slow=1, quick=1))
     assert abs(picked["slow"] - DRAWS / 4) < 280  # Only where both draws are it.
 
 
 def test_busy_is_measured_by_weight() -> None:
     """Thirty calls are for a weight of three what ten are for one: nobody is busier."""
-    circuit_breaker.breaker_of("small").calls, circuit_breaker.breaker_of("large").calls = 10, 30
+    circuit_breaker.breaker_for("small").calls, circuit_breaker.breaker_for("large").calls = 10, 30
     assert abs(drawn(targets(small=1, large=3))["small"] - DRAWS / 4) < 280
 
 
 def test_one_that_fails_is_left_alone_unless_all_do() -> None:
-    circuit_breaker.breaker_of("a").failed("502")
+    circuit_breaker.breaker_for("a").record_failure("502")
     assert drawn(targets(a=9, b=1)) == {"b": DRAWS}
-    circuit_breaker.breaker_of("b").failed("502")
+    circuit_breaker.breaker_for("b").record_failure("502")
     assert set(drawn(targets(a=1, b=1))) == {"a", "b"}
 
 
@@ -72,8 +72,8 @@ def test_calls_are_shared_by_weight_while_all_are_busy() -> None:
     """As many come as go: what is in flight settles at the weights."""
     some = targets(a=1, b=2, c=5)
     for _ in range(800):
-        circuit_breaker.breaker_of(pick(some).fingerprint).calls += 1
-    shares = {name: circuit_breaker.breaker_of(name).calls for name in "abc"}
+        circuit_breaker.breaker_for(choose_target(some).fingerprint).calls += 1
+    shares = {name: circuit_breaker.breaker_for(name).calls for name in "abc"}
     assert shares == pytest.approx({"a": 100, "b": 200, "c": 500}, rel=0.1)
 
 
@@ -113,13 +113,13 @@ class World:
             some = targets(**dict.fromkeys(self.outcomes, 1))
             with UpstreamAttempts(some, self.ask) as journey:
                 answer = await journey.answer()
-                assert circuit_breaker.breaker_of(self.asked[-1]).calls == 1
+                assert circuit_breaker.breaker_for(self.asked[-1]).calls == 1
                 return answer.status
 
         try:
             return asyncio.run(travel())
         finally:
-            assert [circuit_breaker.breaker_of(name).calls for name in self.outcomes] == [0] * len(
+            assert [circuit_breaker.breaker_for(name).calls for name in self.outcomes] == [0] * len(
                 self.outcomes
             )
 
@@ -143,7 +143,7 @@ def test_what_fails_before_its_answer_begins_is_asked_elsewhere(failure: Outcome
     assert world.travel() == 200
     assert world.asked == ["bad", "good", "good"]  # Now it is left alone.
     assert "bad" in world.closed or isinstance(failure, GatewayError)
-    assert circuit_breaker.breaker_of("bad").failures == 1
+    assert circuit_breaker.breaker_for("bad").failures == 1
 
 
 @pytest.mark.usefixtures("in_order")
@@ -152,7 +152,7 @@ def test_a_clients_own_mistake_is_nobody_elses_business(status: int) -> None:
     world = World(first=status, second=200)
     assert world.travel() == status
     assert world.asked == ["first"]
-    assert not circuit_breaker.breaker_of("first").failures
+    assert not circuit_breaker.breaker_for("first").failures
 
 
 @pytest.mark.usefixtures("in_order")
@@ -160,7 +160,7 @@ def test_the_last_failure_is_what_the_caller_gets() -> None:
     assert World(a=UpstreamFailed(), b=502, c=503).travel() == 503
     with pytest.raises(UpstreamFailed):
         World(d=502, e=UpstreamFailed()).travel()
-    assert all(circuit_breaker.breaker_of(name).failures == 1 for name in "abcde")
+    assert all(circuit_breaker.breaker_for(name).failures == 1 for name in "abcde")
 
 
 @pytest.mark.usefixtures("in_order")
@@ -170,7 +170,7 @@ def test_silence_is_not_asked_elsewhere() -> None:
     with pytest.raises(UpstreamTimedOut):
         world.travel()
     assert world.asked == ["silent"]
-    assert circuit_breaker.breaker_of("silent").failures == 1
+    assert circuit_breaker.breaker_for("silent").failures == 1
 
 
 @pytest.mark.usefixtures("in_order")
@@ -179,7 +179,7 @@ def test_a_refusal_of_our_own_says_nothing_about_an_upstream() -> None:
     with pytest.raises(BadRequest):
         world.travel()
     assert world.asked == ["a"]
-    assert not circuit_breaker.breaker_of("a").failures
+    assert not circuit_breaker.breaker_for("a").failures
 
 
 @pytest.mark.usefixtures("in_order")
@@ -194,12 +194,12 @@ def test_an_answer_that_breaks_off_is_a_failure_and_no_reason_to_ask_again() -> 
     with pytest.raises(UpstreamFailed):
         asyncio.run(break_off())
     assert world.asked == ["a"]
-    assert circuit_breaker.breaker_of("a").failures == 1
+    assert circuit_breaker.breaker_for("a").failures == 1
     assert world.closed == ["a"]
 
 
 def test_a_trial_that_is_called_off_leaves_room_for_the_next() -> None:
-    circuit_breaker.breaker_of("a").failures = 1
+    circuit_breaker.breaker_for("a").failures = 1
 
     async def leave() -> None:
         with UpstreamAttempts(targets(a=1), World(a=200).ask):
@@ -207,7 +207,7 @@ def test_a_trial_that_is_called_off_leaves_room_for_the_next() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(leave())
-    assert not circuit_breaker.breaker_of("a").is_on_trial
+    assert not circuit_breaker.breaker_for("a").has_trial
 
 
 @pytest.mark.usefixtures("in_order")
@@ -221,6 +221,6 @@ def test_retry_after_is_read_with_care(wish: bytes, rest: float) -> None:
     async def travel() -> float:
         with UpstreamAttempts(targets(a=1), ask) as journey:
             await journey.answer()
-        return circuit_breaker.breaker_of("a").rests_until - asyncio.get_running_loop().time()
+        return circuit_breaker.breaker_for("a").open_until - asyncio.get_running_loop().time()
 
     assert asyncio.run(travel()) == pytest.approx(rest, abs=0.5)

@@ -167,7 +167,7 @@ def test_redirects_are_not_followed(
     _, key = issue(alice)
     logged = len(live.log)
     reply = live.chat(key, serve_model(f"redirect:{status}"))
-    assert f"{fake.url} answers {status}, and no redirect is followed" in live.log[logged:]
+    assert f"{fake.url} answers {status}, and redirects are not followed" in live.log[logged:]
     assert (reply.status, reply.code) == (502, "upstream_failed")
     assert "location" not in reply.headers
     assert [received.path for received in fake.received] == [CHAT]

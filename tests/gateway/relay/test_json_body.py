@@ -18,7 +18,7 @@ from keyportal.gateway.errors import (
     UnsupportedMediaType,
 )
 from keyportal.gateway.relay import json_body as module
-from keyportal.gateway.relay.json_body import read_body, read_call
+from keyportal.gateway.relay.json_body import parse_call, read_body
 from keyportal.http.types import Headers
 from tests.support.asgi import Client, scope
 
@@ -99,7 +99,7 @@ def test_a_client_that_hangs_up_ends_the_reading() -> None:
 
 
 def test_a_body_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(module, "MAX_BODY_SECONDS", 0.05)
     with pytest.raises(SlowBody):
         read(Client(*[b"x"] * 100, pause=0.01))
 
@@ -143,7 +143,7 @@ def test_a_body_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
 )
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
-        read_call(body)
+        parse_call(body)
     assert type(caught.value) is BadRequest
 
 
@@ -162,7 +162,7 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
 )
 def test_without_a_model_there_is_nothing_to_route(body: bytes) -> None:
     with pytest.raises(MissingModel):
-        read_call(body)
+        parse_call(body)
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ def test_without_a_model_there_is_nothing_to_route(body: bytes) -> None:
     ],
 )
 def test_the_upstream_reads_the_model_that_was_judged_and_no_other(body: bytes) -> None:
-    call = read_call(body)
+    call = parse_call(body)
     assert call.model == "dear"
-    sent = json.loads(call.addressed_to("upstream/name"), object_pairs_hook=list)
+    sent = json.loads(call.body_for("upstream/name"), object_pairs_hook=list)
     assert [value for name, value in sent if name == "model"] == ["upstream/name"]
 
 
 def test_other_names_that_stand_twice_stand_once_too() -> None:
-    sent = read_call(b'{"model": "a", "n": 1, "n": 2, "\\u006e": 3}').addressed_to("b")
+    sent = parse_call(b'{"model": "a", "n": 1, "n": 2, "\\u006e": 3}').body_for("b")
     assert json.loads(sent, object_pairs_hook=list) == [("model", "b"), ("n", 3)]
 
 
@@ -202,14 +202,14 @@ def test_other_names_that_stand_twice_stand_once_too() -> None:
     ],
 )
 def test_nested_bytes_are_as_they_came(value: bytes) -> None:
-    sent = read_call(b'{"x": ' + value + b' , "model": "a"}').addressed_to("b")
+    sent = parse_call(b'{"x": ' + value + b' , "model": "a"}').body_for("b")
     assert sent == b'{"x":' + value + b',"model":"b"}'
 
 
 def test_a_model_of_any_text_is_sent_as_text() -> None:
     name = 'a"b\\c\n😀'
-    assert json.loads(read_call(b'{"model": "x"}').addressed_to(name)) == {"model": name}
-    assert read_call(json.dumps({"model": name}).encode()).model == name
+    assert json.loads(parse_call(b'{"model": "x"}').body_for(name)) == {"model": name}
+    assert parse_call(json.dumps({"model": name}).encode()).model == name
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -229,31 +229,31 @@ def test_any_json_arrives_as_it_left_but_for_the_model(
     fields: dict[str, Any], model: str, target: str, is_ascii: bool, indent: int | str | None
 ) -> None:
     body = json.dumps(fields | {"model": model}, ensure_ascii=is_ascii, indent=indent).encode()
-    call = read_call(body)
+    call = parse_call(body)
     assert call.model == model
-    assert json.loads(call.addressed_to(target)) == fields | {"model": target}
+    assert json.loads(call.body_for(target)) == fields | {"model": target}
 
 
 @given(st.binary() | st.builds(lambda raw: b'{"model": "a", "x": ' + raw + b"}", st.binary()))
 def test_no_bytes_raise_anything_but_a_refusal(body: bytes) -> None:
     try:
-        call = read_call(body)
+        call = parse_call(body)
     except BadRequest:
         return
-    assert json.loads(call.addressed_to("b"))["model"] == "b"
+    assert json.loads(call.body_for("b"))["model"] == "b"
 
 
 def test_depth_that_python_can_take_is_taken() -> None:
     depth = sys.getrecursionlimit() // 4
     nested = b"[" * depth + b"]" * depth
-    assert nested in read_call(b'{"model": "a", "x": ' + nested + b"}").addressed_to("b")
+    assert nested in parse_call(b'{"model": "a", "x": ' + nested + b"}").body_for("b")
 
 
 @pytest.mark.parametrize("stream", [b"1", b'"true"', b"[]", b"0"])
 def test_what_only_some_servers_take_for_a_stream_is_refused(stream: bytes) -> None:
     """Or it would be streamed without a word of what it used."""
     with pytest.raises(BadRequest):
-        read_call(b'{"model": "m", "stream": ' + stream + b"}").ask_for_usage()
+        parse_call(b'{"model": "m", "stream": ' + stream + b"}").request_usage()
 
 
 @pytest.mark.parametrize(
@@ -270,4 +270,4 @@ def test_what_only_some_servers_take_for_a_stream_is_refused(stream: bytes) -> N
     ],
 )
 def test_a_stream_is_asked_what_it_used(body: bytes, is_hidden: bool) -> None:
-    assert read_call(body).ask_for_usage() is is_hidden
+    assert parse_call(body).request_usage() is is_hidden

@@ -35,7 +35,7 @@ def read(body: bytes, size: int = 1_000_000, content_type: bytes = TYPE) -> tupl
     form = Form(content_type)
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     passed = b"".join(map(form.feed, pieces))
-    form.check_whole()
+    form.check_complete()
     return form, passed.replace(form._boundary, b"OURS")
 
 
@@ -62,7 +62,7 @@ def test_our_framing_is_ours_and_new_each_time() -> None:
     assert one.model_part("tiny") == (
         b"--" + boundary + b'\r\nContent-Disposition: form-data; name="model"\r\n\r\ntiny\r\n'
     )
-    assert one.closing == b"--" + boundary + b"--\r\n"
+    assert one.closing_boundary == b"--" + boundary + b"--\r\n"
 
 
 @pytest.mark.parametrize("size", [1, 1_000_000])

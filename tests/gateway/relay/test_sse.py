@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keyportal.gateway.relay import sse as module
 from keyportal.gateway.relay.answer import BufferedBody
-from keyportal.gateway.relay.sse import LARGEST_EVENT, WholeEvents, is_event_stream
+from keyportal.gateway.relay.sse import MAX_EVENT_BYTES, CompleteEvents, is_event_stream
 
 pytestmark = pytest.mark.any_database
 
@@ -19,8 +19,8 @@ EVENT = b'data: {"x": 1}\n\n'
 
 def passed_on(chunks: Sequence[bytes]) -> list[bytes]:
     async def gather() -> list[bytes]:
-        events, pieces = WholeEvents(BufferedBody([chunk for chunk in chunks if chunk])), []
-        while piece := await events.next():
+        events, pieces = CompleteEvents(BufferedBody([chunk for chunk in chunks if chunk])), []
+        while piece := await events.next_chunk():
             pieces.append(piece)
         return pieces
 
@@ -83,15 +83,15 @@ def test_nothing_comes_of_nothing() -> None:
 
 
 def test_an_event_of_any_size_passes_and_little_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST_EVENT", 100)
+    monkeypatch.setattr(module, "MAX_EVENT_BYTES", 100)
     pieces = passed_on([b"x" * 30] * 20 + [b"\n\n" + EVENT])
     assert b"".join(pieces) == b"x" * 600 + b"\n\n" + EVENT
     assert max(map(len, pieces)) <= 130
 
 
 def test_the_largest_event_is_a_megabyte() -> None:
-    event = b"data: " + b"x" * (LARGEST_EVENT - 8) + b"\n\n"
-    chunks = cut(event, list(range(0, LARGEST_EVENT, 65536)))
+    event = b"data: " + b"x" * (MAX_EVENT_BYTES - 8) + b"\n\n"
+    chunks = cut(event, list(range(0, MAX_EVENT_BYTES, 65536)))
     assert passed_on(chunks) == [event]
 
 

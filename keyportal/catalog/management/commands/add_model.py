@@ -3,7 +3,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
-from keyportal.catalog.models import NameBelongsElsewhere, ServedModel, Upstream
+from keyportal.catalog.models import NameTaken, ServedModel, Upstream
 from keyportal.teams.management.operator import OperatorCommand, get_team
 
 
@@ -31,6 +31,6 @@ class Command(OperatorCommand):
         try:
             with transaction.atomic():
                 ServedModel.objects.serve(name, team=team, upstream=upstream, upstream_model=there)
-        except NameBelongsElsewhere as error:
+        except NameTaken as error:
             raise CommandError(str(error)) from None
         self.stdout.write(name)

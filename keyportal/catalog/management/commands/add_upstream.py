@@ -6,7 +6,7 @@ from django.db import transaction
 
 from keyportal.catalog import discovery
 from keyportal.catalog.credentials import CredentialUnreadable
-from keyportal.catalog.models import NameBelongsElsewhere, ServedModel, Upstream
+from keyportal.catalog.models import NameTaken, ServedModel, Upstream
 from keyportal.teams.management.operator import OperatorCommand, get_team, read_environment
 from keyportal.teams.models import Team
 
@@ -61,7 +61,7 @@ class Command(OperatorCommand):
         except ValidationError as error:
             self.note(f"Skipped {id_!r}: {' '.join(error.messages)}")
             return None
-        except NameBelongsElsewhere as error:
+        except NameTaken as error:
             self.note(f"Skipped {id_!r}: {error}")
             return None
         return name
@@ -72,7 +72,7 @@ def _described(options: dict[str, Any]) -> Upstream:
     upstream = Upstream.objects.filter(name=options["name"]).first() or Upstream(
         name=options["name"]
     )
-    upstream.base_url = discovery.complete(options["url"])
+    upstream.base_url = discovery.normalize_base_url(options["url"])
     if options["credential_env"]:
         upstream.credential = _checked(read_environment(options["credential_env"]))
     elif options["no_credential"]:
