@@ -21,7 +21,7 @@ Issue = Callable[..., tuple[ApiKey, str]]
 # Who may open the pages of a team: the weakest role that may.
 NEEDS = {
     "keys:list": Role.VIEWER,
-    "keys:overview": Role.VIEWER,
+    "keys:guide": Role.VIEWER,
     "keys:create": Role.MEMBER,
     "keys:key": Role.VIEWER,
     "keys:permissions": Role.MEMBER,
@@ -73,7 +73,7 @@ ONLY_POSTED = {"usage:end_call", "keys:manage", "keys:unmanage"}
 # What is only read.
 ONLY_READ = {
     "keys:list",
-    "keys:overview",
+    "keys:guide",
     "keys:key",
     "leaks:team",
     "keys:receipt",

@@ -13,7 +13,7 @@ from keyportal.keys.exceptions import AlreadyCreated, KeyActionError
 from keyportal.keys.keystring import KeyString
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_htmx
+from keyportal.teams.shortcuts import render_dialog, render_htmx
 
 
 @require_safe
@@ -40,7 +40,7 @@ def management_key_create(request: TeamRequest) -> HttpResponse:
             **form.wanted,
         )
     except AlreadyCreated:
-        return _part(request, "already", status=409)
+        return _no_form(request, "already", title="Already created", status=409)
     except KeyActionError as refusal:
         form.add_error("name", str(refusal))
         return _form(request, form)
@@ -54,10 +54,12 @@ def management_key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
         keys = ManagementKey.objects.of(request.team).select_related("owner")
         key = keys.get(public_id=public_id)
         if request.method != "POST":
-            return render_htmx(request, "api/delete.html", "api/_delete.html", {"key": key})
+            return render_dialog(
+                request, "api/_delete.html", {"key": key}, title="Delete management key"
+            )
         key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
     except ManagementKey.DoesNotExist:
-        return _part(request, "gone", status=404)
+        return _no_form(request, "gone", title="Management key not found", status=404)
     if request.htmx:
         changed = "management-keys-changed, dialog-close"
         return HttpResponse(status=204, headers={"HX-Trigger": changed})
@@ -68,19 +70,22 @@ def management_key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
 def _form(request: TeamRequest, form: ManagementKeyForm) -> HttpResponse:
     status = 422 if form.is_bound else 200
     context = {"form": form}
-    return render_htmx(request, "api/create.html", "api/_create.html", context, status=status)
+    return render_dialog(
+        request, "api/_create.html", context, title="Create management key", status=status
+    )
 
 
 @sensitive_variables()
 def _created(request: TeamRequest, key: ManagementKey, key_string: KeyString) -> HttpResponse:
     """Only this answer ever holds the plaintext; a session or a message would store it."""
     context = {"key": key, "plaintext": key_string.text, "address": own_address(request)}
-    response = render_htmx(request, "api/created.html", "api/_created.html", context)
+    response = render_dialog(request, "api/_created.html", context, title="Management key created")
     response["HX-Trigger"] = "management-keys-changed"
     return response
 
 
-def _part(request: TeamRequest, name: str, *, status: int) -> HttpResponse:
-    response = render_htmx(request, f"api/{name}.html", f"api/_{name}.html", {}, status=status)
+def _no_form(request: TeamRequest, name: str, *, title: str, status: int) -> HttpResponse:
+    """A dialog that says why there is nothing to do; the list behind it is out of date."""
+    response = render_dialog(request, f"api/_{name}.html", {}, title=title, status=status)
     response["HX-Trigger"] = "management-keys-changed"
     return response

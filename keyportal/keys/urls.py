@@ -1,4 +1,4 @@
-"""Under /teams/<slug>/: the team's keys, their limits, and what a key is."""
+"""URLs under /teams/<slug>/: keys, their limits, the settings of the team, and the guide."""
 
 from django.urls import path
 
@@ -56,5 +56,5 @@ urlpatterns = [
     path("templates/create/", template_create, name="template_create"),
     path("templates/<int:number>/change/", template_change, name="template_change"),
     path("templates/<int:number>/delete/", template_delete, name="template_delete"),
-    path("overview/", guide, name="overview"),
+    path("guide/", guide, name="guide"),
 ]

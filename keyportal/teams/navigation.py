@@ -10,23 +10,13 @@ from keyportal.teams.models import Membership, Role, Team
 
 @dataclass(frozen=True)
 class NavItem:
-    """A way from the frame to a page, shown to those who may open it."""
+    """An entry of the navigation, shown to members with `role` or a stronger one."""
 
     label: str
     icon: str
     view_name: str
     role: Role = Role.VIEWER
-    also: tuple[str, ...] = ()  # Pages that lie behind the same door.
-
-
-TEAM_PAGES = (
-    "keys:policy",
-    "keys:templates",
-    "keys:template_create",
-    "keys:template_change",
-    "keys:template_delete",
-    "keys:team_limits",
-)
+    subpages: tuple[str, ...] = ()  # Names of the other views that this entry stands for.
 
 
 NAV = (
@@ -34,7 +24,7 @@ NAV = (
         "API Keys",
         "key",
         "keys:list",
-        also=(
+        subpages=(
             "keys:create",
             "keys:bulk_delete",
             "keys:bulk_disable",
@@ -50,30 +40,47 @@ NAV = (
             "keys:enable",
             "keys:rotate",
             "keys:end_old",
-            "keys:replace",
+            "keys:manage",
+            "keys:unmanage",
+            "leaks:team",
         ),
     ),
     NavItem("Health", "health", "keys:health", Role.MEMBER),
     NavItem("Models", "models", "catalog:models"),
-    NavItem("Usage", "usage", "usage:usage", also=("usage:calls", "usage:running")),
-    NavItem("Members", "members", "teams:members", also=TEAM_PAGES),
+    NavItem("Usage", "usage", "usage:usage", subpages=("usage:calls", "usage:running")),
+    NavItem("Members", "members", "teams:members"),
     NavItem(
-        "Management",
+        "Settings",
+        "settings",
+        "keys:policy",
+        Role.MEMBER,
+        subpages=(
+            "keys:templates",
+            "keys:template_create",
+            "keys:template_change",
+            "keys:template_delete",
+            "keys:team_limits",
+        ),
+    ),
+    NavItem(
+        "Management keys",
         "shield",
         "management_keys:list",
         Role.ADMIN,
-        also=("management_keys:create", "management_keys:delete"),
+        subpages=("management_keys:create", "management_keys:delete"),
     ),
     NavItem("Audit", "audit", "audit:list", Role.ADMIN),
-    NavItem("Overview", "overview", "keys:overview"),
+    NavItem("Guide", "guide", "keys:guide"),
 )
 
 
 def navigation(request: HttpRequest) -> dict[str, object]:
-    """What the frame of every page shows: the team, the other teams, and the open doors."""
+    """Template context of every page: the team, the user's other teams, and the navigation."""
     membership: Membership | None = getattr(request, "membership", None)
     if membership is None:
         return {}
+    match = request.resolver_match
+    view_name = match.view_name if match else ""
     return {
         "membership": membership,
         "team": membership.team,
@@ -81,6 +88,12 @@ def navigation(request: HttpRequest) -> dict[str, object]:
         "can_create": membership.is_at_least(creator_role(membership.team)),
         "is_member": membership.is_at_least(Role.MEMBER),
         "is_admin": membership.is_at_least(Role.ADMIN),
-        "doors": [door for door in NAV if membership.is_at_least(door.role)],
-        "here": request.resolver_match and request.resolver_match.view_name,
+        "nav_items": [item for item in NAV if membership.is_at_least(item.role)],
+        "current_item": _current_item(view_name),
+        "view_name": view_name,
     }
+
+
+def _current_item(view_name: str) -> NavItem | None:
+    items = (item for item in NAV if view_name == item.view_name or view_name in item.subpages)
+    return next(items, None)

@@ -1,4 +1,4 @@
-"""One address, two answers: a fragment for HTMX, a page for everyone else."""
+"""One URL, two responses: a fragment for HTMX, a whole page without it."""
 
 from collections.abc import Mapping
 
@@ -17,8 +17,24 @@ def render_htmx(
     *,
     status: int = 200,
 ) -> HttpResponse:
-    """The server alone chooses; `Vary` keeps a cache from mixing the two up."""
+    """Render `fragment` for HTMX and `page`, which includes it, otherwise.
+
+    `Vary` keeps a cache from answering a request for one with the other.
+    """
     template = fragment if request.htmx else page
     response = render(request, template, dict(context), status=status)
     patch_vary_headers(response, ["HX-Request"])
     return response
+
+
+def render_dialog(
+    request: TeamRequest,
+    fragment: str,
+    context: Mapping[str, object],
+    *,
+    title: str,
+    status: int = 200,
+) -> HttpResponse:
+    """Render the content of a dialog: alone for HTMX, otherwise on a page with this title."""
+    context = {**context, "dialog_fragment": fragment, "dialog_title": title}
+    return render_htmx(request, "dialog_page.html", fragment, context, status=status)

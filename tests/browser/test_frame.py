@@ -54,7 +54,7 @@ def test_navigation_has_the_pages_that_a_role_opens(
 ) -> None:
     page = open_keys(bob if who == "bob" else ada)
     pages = page.get_by_role("navigation", name="Pages")
-    for name in ("Models", "Members", "Overview", "API Keys"):
+    for name in ("Models", "Members", "Guide", "API Keys"):
         link(pages, name).click()
         expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
         expect(link(pages, name)).to_have_attribute("aria-current", "page")

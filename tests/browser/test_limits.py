@@ -43,7 +43,7 @@ def test_an_admin_sets_limits_without_javascript(new_page: Open, ada: User, issu
     page.get_by_label("Tokens per day").fill("5000")
     button(page, "Save").click()
     expect(page.get_by_role("status")).to_contain_text(["The limits of nightly are changed."])
-    page.goto("/teams/u-8105f7322477/members/")
+    link(page, "Settings").click()
     link(page, "Limits").click()
     page.get_by_label("Requests at one time").fill("2")
     button(page, "Save").click()

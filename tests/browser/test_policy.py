@@ -23,8 +23,8 @@ def test_an_admin_sets_the_policy_and_a_member_meets_it(
 ) -> None:
     issue(bob, "old")
     page = new_page(ada)
-    page.goto(f"{TEAM}/members/")
-    link(page, "Policy").click()
+    page.goto(f"{TEAM}/keys/")
+    link(page, "Settings").click()
     page.get_by_label("Longest lifetime in days").fill("30")
     page.get_by_label("Name pattern").fill("ci-*")
     button(page, "Save").click()

@@ -40,7 +40,7 @@ PAGES = [
     f"{TEAM}/health/",
     f"{KEYS}bulk/delete/",
     f"{TEAM}/audit/",
-    f"{TEAM}/overview/",
+    f"{TEAM}/guide/",
     "/accounts/password/change/",
     "/accounts/logout/",
     "/teams/no-such-team/keys/",

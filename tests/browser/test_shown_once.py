@@ -12,7 +12,7 @@ from tests.support.pages import button, close_panel, create, dialog, holds, name
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]
-OVERVIEW = "/teams/u-8105f7322477/overview/"
+GUIDE = "/teams/u-8105f7322477/guide/"
 
 
 def test_closing_forgets_the_key(open_keys: Open, bob: User) -> None:
@@ -39,7 +39,7 @@ def test_reload_shows_no_key_and_makes_none(open_keys: Open, bob: User) -> None:
 def test_back_and_forward_show_no_key_and_make_none(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     plaintext = create(page, "test-key")
-    page.goto(OVERVIEW)
+    page.goto(GUIDE)
     assert not holds(page, plaintext)
     for _ in range(2):
         page.go_back()
@@ -47,7 +47,7 @@ def test_back_and_forward_show_no_key_and_make_none(open_keys: Open, bob: User) 
         expect(page.get_by_role("dialog")).to_have_count(0)
         assert not holds(page, plaintext)
         page.go_forward()
-        expect(page).to_have_url(OVERVIEW)
+        expect(page).to_have_url(GUIDE)
         assert not holds(page, plaintext)
     assert ApiKey.objects.count() == 1
 

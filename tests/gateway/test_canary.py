@@ -212,7 +212,7 @@ def test_a_key_leaves_no_trace(
     ApiKey.objects.get(name="canary").revoke(actor=alice)
     assert server.request("GET", "/v1/models", key=key).status == 401
 
-    for page in ("keys", "keys/create", "models", "members", "audit", "overview"):
+    for page in ("keys", "keys/create", "models", "members", "audit", "guide"):
         answer = member.get(f"/teams/{team.slug}/{page}/")
         assert answer.status == 200
         assert_nowhere(key, page, answer.body.decode())

@@ -270,7 +270,7 @@ def test_a_database_that_fails_while_people_are_looked_up_undoes_nothing(
     assert "Nobody was told of a leak: DatabaseError" in caplog.text
 
 
-PAGES = ["keys/", "models/", "usage/", "members/", "audit/", "overview/", "keys/create/", "limits/"]
+PAGES = ["keys/", "models/", "usage/", "members/", "audit/", "guide/", "keys/create/", "limits/"]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -294,7 +294,7 @@ def test_one_click_on_the_banner_ends_the_leak(sign_in: SignIn, bob: User, issue
     key, text = issue(bob)
     report(text)
     client = sign_in(bob)
-    page = client.get(f"/teams/{key.team.slug}/overview/").content.decode()
+    page = client.get(f"/teams/{key.team.slug}/guide/").content.decode()
     found = r'class="message error leaked".*?action="([^"]+)".*?name="nonce" value="([^"]+)"'
     ((action, nonce),) = re.findall(found, page, re.DOTALL)
     sent = {"grace": "now", "nonce": nonce}
@@ -317,18 +317,18 @@ def test_only_those_who_may_change_the_key_are_asked_to(
     for person, is_asked in ((alice, True), (bob, True), (vera, False), (carol, False)):
         client = Client()
         client.force_login(person)
-        page = client.get(f"/teams/{key.team.slug}/overview/").content.decode()
+        page = client.get(f"/teams/{key.team.slug}/guide/").content.decode()
         assert ("was reported as leaked" in page) == is_asked
     client = Client()
     client.force_login(charlie)
-    assert "reported" not in client.get("/teams/u-0000000000cc/overview/").content.decode()
+    assert "reported" not in client.get("/teams/u-0000000000cc/guide/").content.decode()
 
 
 def test_a_whole_list_of_leaked_keys_does_not_push_the_page_away(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     report(*(issue(bob, f"key {number}")[1] for number in range(8)))
-    page = sign_in(bob).get("/teams/u-8105f7322477/overview/").content.decode()
+    page = sign_in(bob).get("/teams/u-8105f7322477/guide/").content.decode()
     assert page.count("was reported as leaked") == 5
     assert "3 more of your keys" in page
 

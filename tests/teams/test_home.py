@@ -58,7 +58,7 @@ def test_team_switcher_shows_only_where_there_are_several(
 
 
 @pytest.mark.parametrize(
-    "page", ["keys", "keys/create", "models", "members", "policy", "health", "overview"]
+    "page", ["keys", "keys/create", "models", "members", "policy", "health", "guide"]
 )
 def test_navigation_shows_what_a_role_may_open(
     sign_in: SignIn, bob: User, ada: User, page: str
@@ -70,6 +70,33 @@ def test_navigation_shows_what_a_role_may_open(
     assert sidebar.count('aria-current="page"') == 1
     client.force_login(ada)
     assert "/teams/u-8105f7322477/audit/" in client.get(address).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("role", "tabs"),
+    [
+        (Role.VIEWER, []),
+        (Role.MEMBER, ["policy"]),
+        (Role.ADMIN, ["policy", "templates", "limits"]),
+    ],
+)
+def test_settings_show_the_tabs_that_a_role_may_open(
+    sign_in: SignIn, bob: User, team: Team, role: Role, tabs: list[str]
+) -> None:
+    Membership.objects.filter(team=team, user=bob).update(role=role)
+    client = sign_in(bob)
+    text = client.get("/teams/u-8105f7322477/members/").content.decode()
+    assert ("<span>Settings</span>" in text) == bool(tabs)
+    for tab in ("policy", "templates", "limits"):
+        response = client.get(f"/teams/u-8105f7322477/{tab}/")
+        assert response.status_code == (200 if tab in tabs else 403)
+        links = response.content.decode().partition('aria-label="Settings"')[2]
+        links = links.partition("</nav>")[0]
+        expected = tabs if tab in tabs else []
+        assert [
+            each for each in ("policy", "templates", "limits") if f"/{each}/" in links
+        ] == expected
+        assert links.count('aria-current="page"') == bool(expected)
 
 
 PAGES_OF_A_KEY = [

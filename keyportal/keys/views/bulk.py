@@ -16,7 +16,7 @@ from keyportal.keys.last_use import last_used_at
 from keyportal.keys.models import ApiKey
 from keyportal.teams.access import TeamRequest, require_change, team_view
 from keyportal.teams.models import Membership, Role, User
-from keyportal.teams.shortcuts import render_htmx
+from keyportal.teams.shortcuts import render_dialog
 from keyportal.usage.impact import impact, requests_last_day
 
 MOST = 100  # Keys: more than a page of the list, and no more than a request should take on.
@@ -100,7 +100,9 @@ def _question(request: TeamRequest, deed: Deed, keys: list[ApiKey], *, status: i
     used = last_used_at(keys)
     rows = [(key, calls.get(key.public_id, 0), used.get(key.public_id)) for key in keys]
     context = {"deed": deed, "rows": rows, "impact": impact(request.team, public_ids)}
-    return render_htmx(request, "keys/bulk.html", "keys/_bulk.html", context, status=status)
+    return render_dialog(
+        request, "keys/_bulk.html", context, title=f"{deed.name} API keys", status=status
+    )
 
 
 def _done(request: TeamRequest, told: str) -> HttpResponse:

@@ -16,7 +16,7 @@ from keyportal.keys.views.list import _used
 from keyportal.keys.views.responses import already_created, created
 from keyportal.teams.access import TeamRequest, creator_role, require_role, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_htmx
+from keyportal.teams.shortcuts import render_dialog
 
 
 @sensitive_post_parameters("nonce")
@@ -48,14 +48,16 @@ def key_create(request: TeamRequest) -> HttpResponse:
 @team_view(Role.VIEWER)
 def guide(request: TeamRequest) -> HttpResponse:
     context = {"examples": examples_for(request, request.team), "used": _used(request)}
-    return render(request, "keys/overview.html", context)
+    return render(request, "keys/guide.html", context)
 
 
 def _create_form(request: TeamRequest, form: CreateForm) -> HttpResponse:
     used = _used(request)
     context = {"form": form, "used": used, "is_full": _is_full(request, used)}
     status = 422 if form.is_bound else 200
-    return render_htmx(request, "keys/create.html", "keys/_create.html", context, status=status)
+    return render_dialog(
+        request, "keys/_create.html", context, title="Create API key", status=status
+    )
 
 
 def _is_full(request: TeamRequest, used: int) -> str:

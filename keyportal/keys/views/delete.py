@@ -12,7 +12,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.views.responses import gone
 from keyportal.teams.access import TeamRequest, require_change, team_view
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_htmx
+from keyportal.teams.shortcuts import render_dialog
 from keyportal.usage.impact import impact
 
 
@@ -25,7 +25,7 @@ def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
         if request.method != "POST":
             stops = impact(request.team, [public_id])
             context = {"key": key, "used": last_use(key), "impact": stops}
-            return render_htmx(request, "keys/delete.html", "keys/_delete.html", context)
+            return render_dialog(request, "keys/_delete.html", context, title="Delete API key")
         key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
     except ApiKey.DoesNotExist:
         return gone(request, public_id)

@@ -19,7 +19,14 @@ from keyportal.keys.views.responses import changed
 from keyportal.teams.access import TeamRequest, require_role
 from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role
-from keyportal.teams.shortcuts import render_htmx
+from keyportal.teams.shortcuts import render_dialog
+
+DIALOG_TITLES = {
+    "permissions": "Permissions",
+    "edit": "Edit API key",
+    "key_expiry": "Expiry",
+    "hand_over": "Hand over API key",
+}
 
 
 @require_http_methods(["GET", "POST"])
@@ -99,7 +106,7 @@ def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
 @key_view
 def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
     if request.method != "POST":
-        return render_htmx(request, "keys/disable.html", "keys/_disable.html", {"key": key})
+        return render_dialog(request, "keys/_disable.html", {"key": key}, title="Disable API key")
     disable(key, **_who(request))
     return changed(request, key, f"The key {key.name} is disabled.")
 
@@ -112,8 +119,9 @@ def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
     is_leaked = bool(key.disabled_at and key.reported_at)
     if request.method != "POST" or (is_leaked and "leak" not in request.POST):
         status = 200 if request.method != "POST" else 422
-        context = {"key": key}
-        return render_htmx(request, "keys/enable.html", "keys/_enable.html", context, status=status)
+        return render_dialog(
+            request, "keys/_enable.html", {"key": key}, title="Enable API key", status=status
+        )
     key = enable(key, **_who(request))
     rest = " An admin still manages it." if key.is_managed else ""
     return changed(request, key, f"The key {key.name} is enabled.{rest}")
@@ -148,10 +156,10 @@ def _who(request: TeamRequest) -> dict[str, Any]:
 def _form(
     request: TeamRequest, key: ApiKey, template: str, form: forms.Form, status: int
 ) -> HttpResponse:
-    return render_htmx(
+    return render_dialog(
         request,
-        f"keys/{template}.html",
         f"keys/_{template}.html",
         {"key": key, "form": form},
+        title=DIALOG_TITLES[template],
         status=status,
     )

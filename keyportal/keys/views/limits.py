@@ -14,7 +14,7 @@ from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.forms import Conflict, LimitsForm
 from keyportal.teams.limits import UNLIMITED
 from keyportal.teams.models import Role, lock_team
-from keyportal.teams.shortcuts import render_htmx
+from keyportal.teams.shortcuts import render_dialog
 from keyportal.usage.limit_status import LimitUse, limit_uses
 from keyportal.usage.models import key_subject, team_subject
 
@@ -58,7 +58,7 @@ def team_limits(request: TeamRequest) -> HttpResponse:
 
 
 def _team_form(request: TeamRequest, form: LimitsForm) -> HttpResponse:
-    context = {"form": form, "roof": _roof(request)}
+    context = {"form": form, "team_limits": _team_limits(request)}
     return render(request, "keys/team_limits.html", context, status=form.status)
 
 
@@ -68,16 +68,16 @@ def _key_form(request: TeamRequest, key: ApiKey, form: LimitsForm) -> HttpRespon
         (form[use.name], use, getattr(ceiling, use.name))
         for use in limit_uses(key_subject(key.public_id), key.limits)
     ]
-    return render_htmx(
+    return render_dialog(
         request,
-        "keys/limits.html",
         "keys/_limits.html",
-        {"key": key, "form": form, "rows": rows, "roof": _roof(request)},
+        {"key": key, "form": form, "rows": rows, "team_limits": _team_limits(request)},
+        title="Limits",
         status=form.status,
     )
 
 
-def _roof(request: TeamRequest) -> list[LimitUse]:
+def _team_limits(request: TeamRequest) -> list[LimitUse]:
     """The limits over all keys of the team together; only those that there are."""
     if request.team.limits == UNLIMITED:
         return []

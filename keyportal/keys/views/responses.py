@@ -12,7 +12,7 @@ from keyportal.catalog.examples import examples_for
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import ApiKey
 from keyportal.teams.access import TeamRequest
-from keyportal.teams.shortcuts import render_htmx
+from keyportal.teams.shortcuts import render_dialog
 
 
 def changed(request: TeamRequest, key: ApiKey, told: str) -> HttpResponse:
@@ -36,14 +36,14 @@ def created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpRes
         "plaintext": key_string.text,
         "examples": examples_for(request, request.team, key_string.text),
     }
-    response = render_htmx(request, "keys/created.html", "keys/_created.html", context)
+    response = render_dialog(request, "keys/_created.html", context, title="API key created")
     response["HX-Trigger"] = "keys-changed"
     return response
 
 
 def already_created(request: TeamRequest) -> HttpResponse:
     """The first answer may have been lost on its way, and with it the word to reload the list."""
-    response = render_htmx(request, "keys/already.html", "keys/_already.html", {}, status=409)
+    response = render_dialog(request, "keys/_already.html", {}, title="Already created", status=409)
     response["HX-Trigger"] = "keys-changed"
     return response
 
@@ -58,4 +58,4 @@ def gone(request: TeamRequest, public_id: str) -> HttpResponse:
 def no_such_key(request: TeamRequest, public_id: str) -> HttpResponse:
     """Deleted from this team, or never in it: the ids of other teams can't be probed."""
     context = {"receipt": Receipt.for_key(request.team, public_id)}
-    return render_htmx(request, "keys/gone.html", "keys/_gone.html", context, status=404)
+    return render_dialog(request, "keys/_gone.html", context, title="Key not found", status=404)

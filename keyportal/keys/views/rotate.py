@@ -14,7 +14,7 @@ from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
 from keyportal.keys.views.decorators import key_view
 from keyportal.keys.views.responses import changed
 from keyportal.teams.access import TeamRequest
-from keyportal.teams.shortcuts import render_htmx
+from keyportal.teams.shortcuts import render_dialog
 
 ENDINGS = {
     Grace.NOW: "The old secret has ended.",
@@ -59,7 +59,7 @@ def key_end_old(request: TeamRequest, key: ApiKey) -> HttpResponse:
         context = {"key": key, "old": old[0] if old else None}
         if old and old[0].last_used_at:
             context["used"] = old[0]
-        return render_htmx(request, "keys/end_old.html", "keys/_end_old.html", context)
+        return render_dialog(request, "keys/_end_old.html", context, title="End the old secret")
     end_old(key, actor=request.user, address=request.META["REMOTE_ADDR"])
     return changed(request, key, f"The old secret of {key.name} has ended.")
 
@@ -71,11 +71,11 @@ def _proposed(key: ApiKey) -> Grace:
 
 
 def _rotate_form(request: TeamRequest, key: ApiKey, form: RotateForm) -> HttpResponse:
-    return render_htmx(
+    return render_dialog(
         request,
-        "keys/rotate.html",
         "keys/_rotate.html",
         {"key": key, "form": form, "is_rotating": len(live_secrets(key)) > 1},
+        title="Rotate API key",
         status=422 if form.is_bound else 200,
     )
 
@@ -91,15 +91,15 @@ def _rotated(
         "ending": ENDINGS[grace],
         "examples": examples_for(request, request.team, key_string.text),
     }
-    response = render_htmx(request, "keys/rotated.html", "keys/_rotated.html", context)
+    response = render_dialog(request, "keys/_rotated.html", context, title="API key rotated")
     response["HX-Trigger"] = "keys-changed"
     return response
 
 
 def _already_rotated(request: TeamRequest, key: ApiKey) -> HttpResponse:
     """The first answer may have been lost on its way, and with it the word to reload the page."""
-    response = render_htmx(
-        request, "keys/already_rotated.html", "keys/_already_rotated.html", {"key": key}, status=409
+    response = render_dialog(
+        request, "keys/_already_rotated.html", {"key": key}, title="Already rotated", status=409
     )
     response["HX-Trigger"] = "keys-changed"
     return response

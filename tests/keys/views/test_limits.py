@@ -262,9 +262,9 @@ def test_the_page_shows_the_roof_with_its_use(sign_in: SignIn, ada: User, team: 
 
 
 def test_limits_of_the_team_are_for_admins(sign_in: SignIn, ada: User, bob: User) -> None:
-    members = "/teams/u-8105f7322477/members/"
+    policy = "/teams/u-8105f7322477/policy/"
     response = sign_in(bob).get(TEAM_LIMITS)
     assert response.status_code == 403
     assert "This needs the role Admin" in response.content.decode()
-    assert TEAM_LIMITS not in sign_in(bob).get(members).content.decode()
-    assert TEAM_LIMITS in sign_in(ada).get(members).content.decode()
+    assert TEAM_LIMITS not in sign_in(bob).get(policy).content.decode()
+    assert TEAM_LIMITS in sign_in(ada).get(policy).content.decode()
