@@ -19,11 +19,11 @@ from keyportal.gateway.forward_auth.app import is_verification  # noqa: E402
 from keyportal.http.buffering import RequestBuffer  # noqa: E402
 from keyportal.http.constant_time import ConstantTimeMiddleware  # noqa: E402
 from keyportal.http.trusted_proxies import TrustedProxies  # noqa: E402
-from keyportal.leaks.reports import ADDRESS, MAX_BYTES  # noqa: E402
+from keyportal.leaks.reports import MAX_BYTES, REPORT_PATH  # noqa: E402
 from keyportal.scheduler.runner import Scheduler  # noqa: E402
 
 # Attack: the response time of these shows whether a key or an account exists.
-CONSTANT_TIME_PATHS = {ADDRESS, "/accounts/password/reset/"}
+CONSTANT_TIME_PATHS = {REPORT_PATH, "/accounts/password/reset/"}
 
 
 class Router:

@@ -41,7 +41,7 @@ urlpatterns = [
     path("teams/<slug:slug>/", include("keyportal.teams.urls")),
 ]
 
-handler400 = api.refused
-handler500 = api.failed
+handler400 = api.bad_request
+handler500 = api.server_error
 handler403 = teams.permission_denied
 handler404 = teams.not_found

@@ -24,7 +24,7 @@ from keyportal.keys.limits import limit_key
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.leaks import handling
-from keyportal.leaks.reports import Found, Report
+from keyportal.leaks.reports import ReportContents, ReportedKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
@@ -452,7 +452,7 @@ def test_a_page_from_before_a_report_does_not_enable_the_leaked_key(
     """Nothing stands in its "disabled at"."""
     key, text = issue(bob)
     page = operator.get(change_url(key))
-    handling.report(Report([Found(text)]))
+    handling.handle_report(ReportContents([ReportedKey(text)]))
     require_conflict(operator.post(change_url(key), sent(page, name="ci")), "disabled at")
     key.refresh_from_db()
     assert (key.name, key.disabled_by) == ("test-key", "leak")

@@ -1,4 +1,4 @@
-"""Management keys in Django's admin: seen and deleted under audit, never made, changed or shown."""
+"""Management keys in Django's admin: they can be viewed and deleted, not created or changed."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ class ManagementKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not gen
         return key.masked
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """A new one is shown once, to the person who makes it; the admin is not the place."""
+        """The admin can't show the key string once, as the portal does."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -55,4 +55,4 @@ def _revoke(request: HttpRequest, key: ManagementKey) -> None:
     try:
         key.revoke(actor=request.user, address=request.META.get("REMOTE_ADDR"))  # type: ignore[arg-type]  # the admin is for those who signed in
     except ManagementKey.DoesNotExist:
-        return  # Somebody else was faster; gone is gone.
+        return  # It was deleted at the same time by another request.

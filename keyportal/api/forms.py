@@ -1,4 +1,4 @@
-"""What a person chooses of a new management key."""
+"""The form for a new management key."""
 
 from datetime import timedelta
 from typing import Any
@@ -31,8 +31,8 @@ class ManagementKeyForm(NonceForm):
     networks = NetworksField()
 
     @property
-    def wanted(self) -> dict[str, Any]:
-        """As `ManagementKey.objects.issue` takes it."""
+    def issue_arguments(self) -> dict[str, Any]:
+        """The arguments of `ManagementKey.objects.issue` that come from the form."""
         cleaned = self.cleaned_data
         days = cleaned["lifetime"]
         return {

@@ -1,4 +1,4 @@
-"""Under /teams/<slug>/: the team's management keys, for its admins."""
+"""URLs under /teams/<slug>/: the pages of the team's management keys, for its admins."""
 
 from django.urls import path
 

@@ -1,7 +1,7 @@
-"""A leaked management key is deleted at once, whoever says that it leaked; see `keys.leaks`.
+"""Deletes a management key that is reported as leaked; see `leaks.handling`.
 
-Nobody can disable one, and none is rotated: a program gets a new one, and the API keys that it
-looks after stay.
+A management key can't be disabled or rotated. Its program needs a new one; the API keys that were
+made with it stay.
 """
 
 from django.db import transaction
@@ -10,26 +10,27 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.api.models import ManagementKey
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.leaks.case import MANAGEMENT_KEY, Ended, LeakReport
+from keyportal.leaks.case import MANAGEMENT_KEY, LeakReport, StoppedKey
 from keyportal.leaks.handling import leak_reported
 
 
 @receiver(leak_reported)
 @sensitive_variables()
-def end_leaked(case: LeakReport, **_: object) -> None:
-    """Delete each management key in the report. One that is gone is left at that."""
+def delete_leaked_keys(case: LeakReport, **_: object) -> None:
+    """Delete each management key in the report; skip those that are deleted already."""
     leaked = ManagementKey.objects.filter(digest__in=case.urls).select_related("team", "owner")
     for key in leaked.order_by("pk"):
         url = case.urls[bytes(key.digest)]
         try:
-            _end(key, case, url)
+            _delete(key, case, url)
         except ManagementKey.DoesNotExist:
             continue
-        case.ended.append(Ended(key, url, MANAGEMENT_KEY, "management_keys:list"))
+        case.ended.append(StoppedKey(key, url, MANAGEMENT_KEY, "management_keys:list"))
 
 
-def _end(key: ManagementKey, case: LeakReport, url: str) -> None:
-    """Its row in the audit is taken back if the key is gone: raises `DoesNotExist`."""
+def _delete(key: ManagementKey, case: LeakReport, url: str) -> None:
+    """Raises `DoesNotExist` if the key is deleted already; then nothing is written to the audit
+    log."""
     with transaction.atomic():
         AuditEvent.objects.record(
             Action.KEY_REPORTED,

@@ -1,16 +1,16 @@
-"""What a management key may be used for. Its owner's role decides as well, at each request."""
+"""The scopes of a management key. Its owner's role is checked as well, at each request."""
 
 from django.db import models
 
 
 class Scope(models.TextChoices):
-    """`resource:act`. Reading is no part of writing: each is given by itself."""
+    """`resource:action`. Write access doesn't include read access: each has its own scope."""
 
     TEAMS_READ = "teams:read", "Read the team and its limits"
     MEMBERS_READ = "members:read", "Read the members"
     KEYS_READ = "keys:read", "Read API keys"
-    KEYS_WRITE = "keys:write", "Make, change, rotate, switch off and delete API keys"
-    LIMITS_RAISE = "limits:raise", "Raise limits of API keys above what members may give"
+    KEYS_WRITE = "keys:write", "Create, change, rotate, disable and delete API keys"
+    LIMITS_RAISE = "limits:raise", "Raise limits of API keys above those that members may set"
     MODELS_READ = "models:read", "Read the models"
-    USAGE_READ = "usage:read", "Read what was used"
-    AUDIT_READ = "audit:read", "Read the audit"
+    USAGE_READ = "usage:read", "Read the usage"
+    AUDIT_READ = "audit:read", "Read the audit log"

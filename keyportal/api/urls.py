@@ -1,4 +1,4 @@
-"""Everything under /api/: addresses come from what is declared in `v1`, and all else is nowhere."""
+"""URLs under /api/, generated from the operations that are declared in `v1`."""
 
 import re
 from itertools import groupby
@@ -6,28 +6,28 @@ from itertools import groupby
 from django.urls import URLPattern, path, re_path
 
 from keyportal.api.framework import openapi
-from keyportal.api.framework.dispatch import guarded, nowhere, view_of
-from keyportal.api.framework.operations import PATH_PARTS, Operation
+from keyportal.api.framework.dispatch import api_view, not_found, with_problems
+from keyportal.api.framework.operations import PATH_PARAMETERS, Operation
 from keyportal.api.v1 import audit, key_actions, keys, members, models, teams, usage
 
 app_name = "api"
 OPERATIONS = [
     operation
     for resource in (teams, members, keys, key_actions, models, usage, audit)
-    for operation in resource.operations.found
+    for operation in resource.operations.declared
 ]
 
 
-def _pattern(address: str) -> str:
-    parts = re.sub(r"\{(\w+)\}", lambda found: f"(?P<{found[1]}>{PATH_PARTS[found[1]]})", address)
-    return rf"^v1/{parts}\Z"
+def _url_regex(route: str) -> str:
+    regex = re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{PATH_PARAMETERS[name[1]]})", route)
+    return rf"^v1/{regex}\Z"
 
 
-def _addresses() -> list[URLPattern]:
+def _api_urls() -> list[URLPattern]:
     by_path = sorted(OPERATIONS, key=_path)
     return [
-        re_path(_pattern(address), view_of({one.method: one for one in found}), name=address)
-        for address, found in groupby(by_path, key=_path)
+        re_path(_url_regex(route), api_view({each.method: each for each in operations}), name=route)
+        for route, operations in groupby(by_path, key=_path)
     ]
 
 
@@ -36,7 +36,7 @@ def _path(operation: Operation) -> str:
 
 
 urlpatterns = [
-    path("v1/openapi.json", guarded(openapi.view(OPERATIONS)), name="openapi"),
-    *_addresses(),
-    re_path(r"", nowhere, name="nowhere"),
+    path("v1/openapi.json", with_problems(openapi.document_view(OPERATIONS)), name="openapi"),
+    *_api_urls(),
+    re_path(r"", not_found, name="not-found"),
 ]

@@ -1,4 +1,4 @@
-"""The team's management keys: its admins see, make and delete them."""
+"""Pages of the team's management keys: its admins list, create and delete them."""
 
 from django.contrib import messages
 from django.http import HttpResponse
@@ -19,7 +19,7 @@ from keyportal.teams.shortcuts import render_dialog, render_htmx
 @require_safe
 @team_view(Role.ADMIN)
 def management_key_list(request: TeamRequest) -> HttpResponse:
-    keys = ManagementKey.objects.of(request.team).for_display()
+    keys = ManagementKey.objects.for_team(request.team).for_display()
     return render_htmx(request, "api/list.html", "api/_table.html", {"keys": keys})
 
 
@@ -30,28 +30,28 @@ def management_key_list(request: TeamRequest) -> HttpResponse:
 def management_key_create(request: TeamRequest) -> HttpResponse:
     form = ManagementKeyForm(request.POST if request.method == "POST" else None)
     if not form.is_valid():
-        return _form(request, form)
+        return _render_form(request, form)
     try:
         key, key_string = ManagementKey.objects.issue(
             team=request.team,
             owner=request.user,
             actor=request.user,
             address=request.META["REMOTE_ADDR"],
-            **form.wanted,
+            **form.issue_arguments,
         )
     except AlreadyCreated:
-        return _no_form(request, "already", title="Already created", status=409)
+        return _render_notice(request, "already", title="Already created", status=409)
     except KeyActionError as refusal:
         form.add_error("name", str(refusal))
-        return _form(request, form)
-    return _created(request, key, key_string)
+        return _render_form(request, form)
+    return _render_created(request, key, key_string)
 
 
 @require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
 def management_key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
     try:
-        keys = ManagementKey.objects.of(request.team).select_related("owner")
+        keys = ManagementKey.objects.for_team(request.team).select_related("owner")
         key = keys.get(public_id=public_id)
         if request.method != "POST":
             return render_dialog(
@@ -59,7 +59,7 @@ def management_key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
             )
         key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
     except ManagementKey.DoesNotExist:
-        return _no_form(request, "gone", title="Management key not found", status=404)
+        return _render_notice(request, "gone", title="Management key not found", status=404)
     if request.htmx:
         changed = "management-keys-changed, dialog-close"
         return HttpResponse(status=204, headers={"HX-Trigger": changed})
@@ -67,7 +67,7 @@ def management_key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
     return redirect("management_keys:list", request.team.slug)
 
 
-def _form(request: TeamRequest, form: ManagementKeyForm) -> HttpResponse:
+def _render_form(request: TeamRequest, form: ManagementKeyForm) -> HttpResponse:
     status = 422 if form.is_bound else 200
     context = {"form": form}
     return render_dialog(
@@ -76,15 +76,17 @@ def _form(request: TeamRequest, form: ManagementKeyForm) -> HttpResponse:
 
 
 @sensitive_variables()
-def _created(request: TeamRequest, key: ManagementKey, key_string: KeyString) -> HttpResponse:
-    """Only this answer ever holds the plaintext; a session or a message would store it."""
+def _render_created(
+    request: TeamRequest, key: ManagementKey, key_string: KeyString
+) -> HttpResponse:
+    """Only this response holds the key string; a session or a message would store it."""
     context = {"key": key, "plaintext": key_string.text, "address": own_address(request)}
     response = render_dialog(request, "api/_created.html", context, title="Management key created")
     response["HX-Trigger"] = "management-keys-changed"
     return response
 
 
-def _no_form(request: TeamRequest, name: str, *, title: str, status: int) -> HttpResponse:
+def _render_notice(request: TeamRequest, name: str, *, title: str, status: int) -> HttpResponse:
     """A dialog that says why there is nothing to do; the list behind it is out of date."""
     response = render_dialog(request, f"api/_{name}.html", {}, title=title, status=status)
     response["HX-Trigger"] = "management-keys-changed"

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
-from keyportal.leaks.reports import SOMEBODY, Report
+from keyportal.leaks.reports import ANONYMOUS, ReportContents
 from keyportal.teams.models import Team, User
 
 API_KEY, MANAGEMENT_KEY = "API key", "management key"
 
 
-class Leaked(Protocol):
+class LeakedKey(Protocol):
     """A key of any kind, of which this app knows no more than whose it is."""
 
     name: str
@@ -28,10 +28,10 @@ class Leaked(Protocol):
     def owner(self) -> User: ...
 
 
-class Ended(NamedTuple):
+class StoppedKey(NamedTuple):
     """A key that a report has ended, as it was."""
 
-    key: Leaked
+    key: LeakedKey
     url: str
     """Where it was found; empty: the report does not say."""
     kind: str = API_KEY
@@ -48,9 +48,9 @@ class Ended(NamedTuple):
 
 @dataclass
 class LeakReport:
-    report: Report
+    report: ReportContents
     address: str | None = None
-    ended: list[Ended] = field(default_factory=list)
+    ended: list[StoppedKey] = field(default_factory=list)
 
     @cached_property
     def urls(self) -> dict[bytes, str]:
@@ -59,7 +59,7 @@ class LeakReport:
 
     @property
     def is_by_somebody(self) -> bool:
-        return self.report.reporter == SOMEBODY
+        return self.report.reporter == ANONYMOUS
 
     def in_words(self, url: str) -> str:
         """As the audit has it: who reported a key, and where it was found if that is known."""

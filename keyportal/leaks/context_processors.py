@@ -9,10 +9,10 @@ from keyportal.keys.forms.base import new_nonce
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership
 
-SHOWN = 5  # A whole list of them would push the page away.
+MAX_KEYS = 5  # A whole list of them would push the page away.
 
 
-class Leaks(NamedTuple):
+class ReportedKeys(NamedTuple):
     keys: list[ApiKey]
     more: int
 
@@ -22,11 +22,11 @@ def banner(request: HttpRequest) -> dict[str, object]:
     membership: Membership | None = getattr(request, "membership", None)
     if membership is None:
         return {}
-    return {"leaks": partial(leaks_of, membership), "new_nonce": new_nonce}
+    return {"leaks": partial(reported_keys, membership), "new_nonce": new_nonce}
 
 
-def leaks_of(membership: Membership) -> Leaks:
+def reported_keys(membership: Membership) -> ReportedKeys:
     """Those that this member may act on. Nearly always there are none, and they are not counted."""
     reported = ApiKey.objects.changeable_by(membership).filter(reported_at__isnull=False)
-    keys = [*reported.for_display().order_by("-reported_at", "pk")[:SHOWN]]
-    return Leaks(keys, max(0, reported.count() - SHOWN) if len(keys) == SHOWN else 0)
+    keys = [*reported.for_display().order_by("-reported_at", "pk")[:MAX_KEYS]]
+    return ReportedKeys(keys, max(0, reported.count() - MAX_KEYS) if len(keys) == MAX_KEYS else 0)

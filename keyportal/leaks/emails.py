@@ -16,18 +16,18 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 from django.urls import reverse
 
-from keyportal.leaks.case import Ended, LeakReport
-from keyportal.leaks.reports import SOMEBODY
+from keyportal.leaks.case import LeakReport, StoppedKey
+from keyportal.leaks.reports import ANONYMOUS
 from keyportal.notifications import emails
 from keyportal.teams.models import Team, User
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
-LISTED = 50  # In one letter, which may be of a thousand.
-HOLDERS = "somebody who holds them"
+MAX_LISTED_KEYS = 50  # In one letter, which may be of a thousand.
+ANONYMOUS_OF_MANY = "somebody who holds them"
 
 
-def undoing_nothing(tell: Callable[P, None]) -> Callable[P, None]:
+def log_database_errors(tell: Callable[P, None]) -> Callable[P, None]:
     @wraps(tell)
     def told(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
@@ -38,13 +38,13 @@ def undoing_nothing(tell: Callable[P, None]) -> Callable[P, None]:
     return told
 
 
-@undoing_nothing
-def reported(case: LeakReport) -> None:
+@log_database_errors
+def send_leak_notices(case: LeakReport) -> None:
     """To the owner and the team's admins of each key that was ended: one letter a person, of all
     that concern them. The audit lists those too of which there is no letter."""
     teams = {ended.key.team for ended in case.ended}
-    may_write = {team.pk for team in teams if not case.is_by_somebody or _may_write(team)}
-    concerned: dict[User, list[Ended]] = {}
+    may_write = {team.pk for team in teams if not case.is_by_somebody or _may_email(team)}
+    concerned: dict[User, list[StoppedKey]] = {}
     people: dict[tuple[int, int], list[User]] = {}
     for ended in case.ended:
         team, owner_id = ended.key.team, ended.key.owner_id
@@ -55,11 +55,11 @@ def reported(case: LeakReport) -> None:
         for person in people[team.pk, owner_id]:
             concerned.setdefault(person, []).append(ended)
     for person, theirs in concerned.items():
-        context = _of_leaks(theirs, case)
-        emails.send(emails.letters("leaks/email/leaked", [person], context))
+        context = _context(theirs, case)
+        emails.send(emails.build_messages("leaks/email/leaked", [person], context))
 
 
-def _may_write(team: Team) -> bool:
+def _may_email(team: Team) -> bool:
     """Count one more report by a stranger of which the team gets letters, where the hour has room.
 
     Attack: who makes keys can report them, one after another, and so have us send mail without end.
@@ -69,15 +69,15 @@ def _may_write(team: Team) -> bool:
     return bool(ratelimit.consume(HttpRequest(), action="leak_letter", key=str(team.pk)))
 
 
-def _of_leaks(ended: list[Ended], case: LeakReport) -> dict[str, object]:
-    keys = [_of_leak(one) for one in ended]
+def _context(ended: list[StoppedKey], case: LeakReport) -> dict[str, object]:
+    keys = [_key_context(one) for one in ended]
     fates = sorted({one.fate for one in ended}, reverse=True)
-    holders = HOLDERS if len(keys) > 1 else SOMEBODY
+    holders = ANONYMOUS_OF_MANY if len(keys) > 1 else ANONYMOUS
     return {
         **keys[0],
-        "keys": keys[:LISTED],
+        "keys": keys[:MAX_LISTED_KEYS],
         "count": len(keys),
-        "unlisted": len(keys[LISTED:]),
+        "unlisted": len(keys[MAX_LISTED_KEYS:]),
         "reporter": holders if case.is_by_somebody else case.report.reporter,
         "fate": " or ".join(fates),
         "has_disabled": "disabled" in fates,
@@ -87,7 +87,7 @@ def _of_leaks(ended: list[Ended], case: LeakReport) -> dict[str, object]:
     }
 
 
-def _of_leak(ended: Ended) -> dict[str, object]:
+def _key_context(ended: StoppedKey) -> dict[str, object]:
     return {
         "kind": ended.kind,
         "name": ended.key.name,
@@ -97,21 +97,23 @@ def _of_leak(ended: Ended) -> dict[str, object]:
         "fate": ended.fate,
         "works_again": ended.works_again,
         "found_at": ended.url,
-        "url": _page(ended.page, ended.key.team),
+        "url": _page_url(ended.page, ended.key.team),
     }
 
 
-def suspected(team: Team, owner_id: int, context: dict[str, object]) -> None:
+def send_alarm(team: Team, owner_id: int, context: dict[str, object]) -> None:
     """To the owner, also of a deleted key; to the team's admins where the owner has left.
 
     `context` has `subject`, `told` and `advice`, a text each. The mail is written with the
     connection that `team` was read with.
     """
     people = emails.owner_or_admins(team, owner_id)
-    context = {"team": team.name, "url": _page("keys:list", team), **context}
-    emails.send(emails.letters("leaks/email/suspected", people, context), using=team._state.db)
+    context = {"team": team.name, "url": _page_url("keys:list", team), **context}
+    emails.send(
+        emails.build_messages("leaks/email/suspected", people, context), using=team._state.db
+    )
 
 
-def _page(name: str, team: Team) -> str:
+def _page_url(name: str, team: Team) -> str:
     """Empty where nobody has said which address of ours people use."""
     return f"{settings.PUBLIC_URL}{reverse(name, args=[team.slug])}" if settings.PUBLIC_URL else ""

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from django.conf import settings
 
-IDENTIFIER = "Github-Public-Key-Identifier"
-SIGNATURE = "Github-Public-Key-Signature"
-LONGEST = 200  # A P-256 signature is 96 characters of Base64.
+IDENTIFIER_HEADER = "Github-Public-Key-Identifier"
+SIGNATURE_HEADER = "Github-Public-Key-Signature"
+MAX_SIGNATURE_LENGTH = 200  # A P-256 signature is 96 characters of Base64.
 
 
 class NotGitHub(Exception):
@@ -30,13 +30,13 @@ class PublicKey(msgspec.Struct):
     key: str
 
 
-class Published(msgspec.Struct):
+class PublicKeysFile(msgspec.Struct):
     public_keys: list[PublicKey]
 
 
-def is_claimed(headers: Mapping[str, str]) -> bool:
+def claims_to_be_github(headers: Mapping[str, str]) -> bool:
     """Whether somebody says to be GitHub, be it true or not."""
-    return IDENTIFIER in headers or SIGNATURE in headers
+    return IDENTIFIER_HEADER in headers or SIGNATURE_HEADER in headers
 
 
 def require_signature(body: bytes, headers: Mapping[str, str]) -> None:
@@ -45,8 +45,10 @@ def require_signature(body: bytes, headers: Mapping[str, str]) -> None:
         raise NotGitHub("KEYPORTAL_GITHUB_KEYS_FILE is not set")
     try:
         # Read each time: GitHub changes its keys, and a new file needs no restart.
-        key = public_keys(Path(settings.GITHUB_KEYS_FILE))[headers.get(IDENTIFIER, "")]
-        signature = b64decode(headers.get(SIGNATURE, "")[:LONGEST], validate=True)
+        key = public_keys(Path(settings.GITHUB_KEYS_FILE))[headers.get(IDENTIFIER_HEADER, "")]
+        signature = b64decode(
+            headers.get(SIGNATURE_HEADER, "")[:MAX_SIGNATURE_LENGTH], validate=True
+        )
         key.verify(signature, body, ec.ECDSA(SHA256()))
     except UnreadableKeys as error:
         raise NotGitHub(str(error)) from None
@@ -59,7 +61,7 @@ def require_signature(body: bytes, headers: Mapping[str, str]) -> None:
 def public_keys(file: Path) -> dict[str, ec.EllipticCurvePublicKey]:
     """By identifier, from what `https://api.github.com/meta/public_keys/secret_scanning` gives."""
     try:
-        published = msgspec.json.decode(file.read_bytes(), type=Published)
+        published = msgspec.json.decode(file.read_bytes(), type=PublicKeysFile)
     except (OSError, msgspec.DecodeError) as error:
         raise UnreadableKeys(f"{file}: {error}") from None
     if not published.public_keys:

@@ -12,8 +12,8 @@ from keyportal.keys.changes import locked
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import live_secrets
 from keyportal.leaks import emails
-from keyportal.leaks.case import Ended, LeakReport
-from keyportal.leaks.reports import Report
+from keyportal.leaks.case import LeakReport, StoppedKey
+from keyportal.leaks.reports import ReportContents
 
 # Apps above have keys of other kinds: sent with the `case` of each report, and each receiver ends
 # those of its own and notes them there.
@@ -21,7 +21,7 @@ leak_reported = Signal()
 
 
 @sensitive_variables()
-def report(report: Report, *, address: str | None = None) -> list[Ended]:
+def handle_report(report: ReportContents, *, address: str | None = None) -> list[StoppedKey]:
     """End each key in the report that is live, of whichever kind, and tell whom it concerns."""
     case = LeakReport(report, address)
     try:
@@ -29,7 +29,7 @@ def report(report: Report, *, address: str | None = None) -> list[Ended]:
         leak_reported.send(sender=None, case=case)
     finally:
         # What was ended before something went wrong is no news to the next report.
-        emails.reported(case)
+        emails.send_leak_notices(case)
     return case.ended
 
 
@@ -39,11 +39,11 @@ def _disable_api_keys(case: LeakReport) -> None:
     harmless. So is the report of a secret that has ended by rotation or deletion."""
     leaked = Secret.objects.filter(digest__in=case.urls).select_related("key").order_by("key_id")
     for secret in leaked:
-        if (ended := _disable(secret, case)) is not None:
+        if (ended := _disable_api_key(secret, case)) is not None:
             case.ended.append(ended)
 
 
-def _disable(leaked: Secret, case: LeakReport) -> Ended | None:
+def _disable_api_key(leaked: Secret, case: LeakReport) -> StoppedKey | None:
     """What was disabled, once that is committed; None where nothing was.
 
     A rotation enables the key again, unless a person had disabled it.
@@ -52,7 +52,7 @@ def _disable(leaked: Secret, case: LeakReport) -> Ended | None:
     try:
         with locked(leaked.key) as key:
             live = live_secrets(key)
-            if leaked not in live or _is_known(key, leaked):
+            if leaked not in live or _is_already_reported(key, leaked):
                 return None
             # By the database's clock, and not before any of its secrets was made, on whichever
             # host: one that was there when the key was reported must not pass for a newer one.
@@ -69,10 +69,10 @@ def _disable(leaked: Secret, case: LeakReport) -> Ended | None:
             )
     except ApiKey.DoesNotExist:
         return None  # Deleted while we looked, which is what was wanted.
-    return Ended(key, url, works_again=key.disabled_by == ApiKey.DisabledBy.LEAK)
+    return StoppedKey(key, url, works_again=key.disabled_by == ApiKey.DisabledBy.LEAK)
 
 
-def _is_known(key: ApiKey, leaked: Secret) -> bool:
+def _is_already_reported(key: ApiKey, leaked: Secret) -> bool:
     """Whether a report has disabled the key for this secret already.
 
     A secret that a rotation has made since the report may leak as well: if that were not noted,

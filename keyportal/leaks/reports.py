@@ -13,15 +13,15 @@ import msgspec
 from keyportal.keys import keystring
 from keyportal.leaks import github
 
-ADDRESS = "/leaks/report"
+REPORT_PATH = "/leaks/report"
 MAX_BYTES = 64 * 1024  # Over a thousand keys; GitHub sends a handful at a time.
-SOMEBODY = "somebody who holds it"
+ANONYMOUS = "somebody who holds it"
 GITHUB = "GitHub"
 OPERATOR = "an operator"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Found:
+class ReportedKey:
     """A well-formed key that somebody holds who should not, and perhaps where it was."""
 
     key: str
@@ -33,12 +33,12 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    found: list[Found]
-    reporter: str = SOMEBODY
+class ReportContents:
+    found: list[ReportedKey]
+    reporter: str = ANONYMOUS
 
 
-class Match(msgspec.Struct):
+class GitHubMatch(msgspec.Struct):
     """One of GitHub's; what else it says is not looked at."""
 
     token: str
@@ -48,37 +48,37 @@ class Match(msgspec.Struct):
         return "<Match>"
 
 
-class Unreadable(Exception):
+class UnreadableReport(Exception):
     """Signed by GitHub, and not in the form that GitHub has published."""
 
 
-def read(body: bytes, headers: Mapping[str, str]) -> Report:
+def parse_report(body: bytes, headers: Mapping[str, str]) -> ReportContents:
     """Raises `github.NotGitHub` for a signature that doesn't hold, before it looks at any key."""
-    if github.is_claimed(headers):
+    if github.claims_to_be_github(headers):
         github.require_signature(body, headers)
-        return Report(_signed(body), GITHUB)
-    return Report([Found(key) for key in keystring.keys_in(_plain(body))])
+        return ReportContents(_parse_github_report(body), GITHUB)
+    return ReportContents([ReportedKey(key) for key in keystring.keys_in(_decode(body))])
 
 
-def _signed(body: bytes) -> list[Found]:
+def _parse_github_report(body: bytes) -> list[ReportedKey]:
     try:
-        matches = msgspec.json.decode(body, type=list[Match])
+        matches = msgspec.json.decode(body, type=list[GitHubMatch])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # What is wrong is not told on: Python may quote the body, which may hold anything.
-        raise Unreadable from None
+        raise UnreadableReport from None
     return [
-        Found(key, _to_show(match.url or ""))
+        ReportedKey(key, _printable_url(match.url or ""))
         for match in matches
         for key in keystring.keys_in(match.token)
     ]
 
 
-def _to_show(url: str) -> str:
+def _printable_url(url: str) -> str:
     """It is stored and shown, and may hold a key, or characters that no database takes."""
     return keystring.redact("".join(filter(str.isprintable, url)))
 
 
-def _plain(body: bytes) -> str:
+def _decode(body: bytes) -> str:
     text = body.decode("latin-1")
     # No browser writes letters, digits, `-` or `_` as %2D; whoever does is understood as well.
     return f"{text} {unquote_plus(text)}" if "%" in text else text

@@ -14,7 +14,7 @@ from keyportal.keys import keystring
 
 RULE_ID = "keyportal-api-key"
 # A letter or digit before a prefix doesn't unmake a key; one after its end does.
-END = r"(?:\b|_)"
+KEY_END = r"(?:\b|_)"
 
 
 def regex() -> str:
@@ -23,7 +23,7 @@ def regex() -> str:
     RE2 and Python's `re` take it. It also finds look-alikes, of which the checksum tells one in
     four billion from a key.
     """
-    return f"({keystring.pattern(keystring.all_prefixes())}){END}"
+    return f"({keystring.pattern(keystring.all_prefixes())}){KEY_END}"
 
 
 def example() -> str:
@@ -37,14 +37,14 @@ def gitleaks() -> str:
     """A whole configuration in TOML, which adds one rule to those that gitleaks brings."""
     return f"""\
 # gitleaks dir . --config gitleaks.toml
-title = "API and management keys of {_here()}"
+title = "API and management keys of {_service_name()}"
 
 [extend]
 useDefault = true
 
 [[rules]]
 id = "{RULE_ID}"
-description = "API or management key of {_here()}. Report it: {report_address()}"
+description = "API or management key of {_service_name()}. Report it: {report_url()}"
 regex = '''{regex()}'''
 secretGroup = 1
 keywords = {json.dumps(_keywords())}
@@ -56,7 +56,7 @@ def trufflehog() -> str:
     keywords = "\n".join(f"      - {json.dumps(word)}" for word in _keywords())
     return f"""\
 # trufflehog filesystem . --config trufflehog.yaml --no-verification
-# API and management keys of {_here()}. Report one: {report_address()}
+# API and management keys of {_service_name()}. Report one: {report_url()}
 detectors:
   - name: {RULE_ID}
     keywords:
@@ -69,7 +69,7 @@ detectors:
 def github() -> dict[str, str]:
     """The fields of a custom pattern of GitHub's secret scanning; Hyperscan reads them."""
     return {
-        "pattern_name": f"API or management key of {_here()}",
+        "pattern_name": f"API or management key of {_service_name()}",
         "secret_format": keystring.pattern(keystring.all_prefixes()),
         "before_secret": r"\A|[^0-9A-Za-z]",
         "after_secret": r"\z|[^0-9A-Za-z]",
@@ -91,7 +91,7 @@ def description() -> dict[str, object]:
         "regex": regex(),
         "example": example(),
         "github_custom_pattern": github(),
-        "report": report_address(),
+        "report": report_url(),
     }
 
 
@@ -99,7 +99,7 @@ def checker() -> str:
     """A program without dependencies that tells keys from look-alikes, offline."""
     return f'''\
 #!/usr/bin/env python3
-"""Which API and management keys of {_here()} stand in these files, or on standard input?
+"""Which API and management keys of {_service_name()} stand in these files, or on standard input?
 
     python3 check_keys.py FILE...
 
@@ -137,11 +137,11 @@ sys.exit(main(sys.argv[1:]))
 '''  # noqa: E501 - the line is one of the program's.
 
 
-def report_address() -> str:
+def report_url() -> str:
     return f"{settings.PUBLIC_URL}{reverse('leaks:report')}"
 
 
-def _here() -> str:
+def _service_name() -> str:
     return settings.PUBLIC_URL or "Keyportal"
 
 

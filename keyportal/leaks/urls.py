@@ -7,7 +7,7 @@ from keyportal.leaks.views import team
 
 app_name = "leaks"
 urlpatterns = [
-    path("teams/<slug:slug>/keys/leaks/", team.leaks, name="team"),
+    path("teams/<slug:slug>/keys/leaks/", team.leak_banner, name="team"),
     path("leaks/report", views.report, name="report"),
     path(".well-known/api-key-format", views.key_format, name="format"),
     path(".well-known/keyportal/api-key-format.json", views.description, name="description"),

@@ -33,7 +33,9 @@ class OutboxBackend(BaseEmailBackend):
         """
         if any(message.attachments or _is_html(message) for message in email_messages):
             raise ValueError("The outbox takes plain text alone.")
-        rows = [_row(message, to) for message in email_messages for to in message.recipients()]
+        rows = [
+            _queued_mail(message, to) for message in email_messages for to in message.recipients()
+        ]
         QueuedMail.objects.using(self._using).bulk_create(rows)
         transaction.on_commit(outbox.wake.set, using=self._using)
         return len(email_messages)
@@ -43,7 +45,7 @@ def _is_html(message: EmailMessage) -> bool:
     return message.content_subtype != "plain" or bool(getattr(message, "alternatives", None))
 
 
-def _row(message: EmailMessage, to: str) -> QueuedMail:
+def _queued_mail(message: EmailMessage, to: str) -> QueuedMail:
     return QueuedMail(
         to=to,
         from_email=message.from_email,

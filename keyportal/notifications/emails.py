@@ -38,7 +38,7 @@ def owner_or_admins(team: Team, owner_id: int | None) -> list[User]:
     return [person for person in people if person.pk == owner_id] or people
 
 
-def letters(
+def build_messages(
     template: str, people: Iterable[User], context: Mapping[str, object]
 ) -> list[EmailMessage]:
     """One for each of them, so that nobody reads in it who else got one.
@@ -47,7 +47,7 @@ def letters(
     `_message.txt`. Of the
     context, each text is made one line, those of its lists too.
     """
-    lines = _in_lines(context)
+    lines = _single_lines(context)
     subject = one_line(
         settings.ACCOUNT_EMAIL_SUBJECT_PREFIX + render_to_string(f"{template}_subject.txt", lines)
     )
@@ -55,11 +55,11 @@ def letters(
     return [EmailMessage(subject, text, to=[one.email], headers=_HEADERS) for one in people]
 
 
-def _in_lines(value: Any) -> Any:
+def _single_lines(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _in_lines(inner) for name, inner in value.items()}
+        return {name: _single_lines(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_in_lines(inner) for inner in value]
+        return [_single_lines(inner) for inner in value]
     return one_line(value) if isinstance(value, str) else value
 
 
@@ -69,7 +69,7 @@ def one_line(text: str) -> str:
     return keystring.redact(" ".join(visible.split()))
 
 
-def page_of(key: ApiKey) -> str:
+def key_url(key: ApiKey) -> str:
     """Its address; empty where nobody has said which address of ours people use."""
     if not settings.PUBLIC_URL:
         return ""

@@ -32,11 +32,11 @@ class Reminder(models.Model):
 
 
 # More than sending one mail takes, with `EMAIL_TIMEOUT` for each answer of a slow mail server.
-CLAIM = timedelta(minutes=10)
-FIRST_PAUSE = timedelta(minutes=1)  # Mail servers that put off unknown senders expect minutes.
-LONGEST_PAUSE = timedelta(hours=1)
+CLAIM_DURATION = timedelta(minutes=10)
+MIN_RETRY_DELAY = timedelta(minutes=1)  # Mail servers that put off unknown senders expect minutes.
+MAX_RETRY_DELAY = timedelta(hours=1)
 # A weekend with a broken mail server loses nothing. A link to reset a password works as long.
-LIFETIME = timedelta(days=3)
+MAX_AGE = timedelta(days=3)
 
 
 class QueuedMailQuerySet(models.QuerySet["QueuedMail"]):
@@ -48,7 +48,7 @@ class QueuedMailQuerySet(models.QuerySet["QueuedMail"]):
         """
         while (mail := self.filter(due_at__lte=Now()).order_by("due_at").first()) is not None:
             unclaimed = self.filter(pk=mail.pk, tries=mail.tries)
-            if unclaimed.update(tries=F("tries") + 1, due_at=Now() + CLAIM):
+            if unclaimed.update(tries=F("tries") + 1, due_at=Now() + CLAIM_DURATION):
                 mail.tries += 1
                 return mail
         return None
@@ -82,6 +82,6 @@ class QueuedMail(models.Model):
         False where it is too old for that: then it is deleted.
         """
         own = QueuedMail.objects.filter(pk=self.pk, tries=self.tries)
-        deleted, _ = own.filter(created_at__lt=Now() - LIFETIME).delete()
-        own.update(due_at=Now() + min(FIRST_PAUSE * 2 ** (self.tries - 1), LONGEST_PAUSE))
+        deleted, _ = own.filter(created_at__lt=Now() - MAX_AGE).delete()
+        own.update(due_at=Now() + min(MIN_RETRY_DELAY * 2 ** (self.tries - 1), MAX_RETRY_DELAY))
         return not deleted

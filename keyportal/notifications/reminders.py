@@ -29,7 +29,7 @@ STAGES = ((0, -7), (3, 0), (14, 3))
 logger = logging.getLogger(__name__)
 
 
-def due(days: int, until: int, now: datetime) -> QuerySet[ApiKey]:
+def keys_due(days: int, until: int, now: datetime) -> QuerySet[ApiKey]:
     """Keys in this stage that are to be told of it.
 
     One that is disabled, or whose team is off, has no use that ends; enabled again, it is told.
@@ -48,28 +48,30 @@ def due(days: int, until: int, now: datetime) -> QuerySet[ApiKey]:
     )
 
 
-def remind(now: datetime | None = None, *, may_go_on: Callable[[], bool] = lambda: True) -> int:
+def send_reminders(
+    now: datetime | None = None, *, may_go_on: Callable[[], bool] = lambda: True
+) -> int:
     """Put the reminders that are due into the outbox, and return for how many keys.
 
     Several processes may do this at once. `now` stops the clock.
     """
     count = 0
     for days, until in STAGES:
-        for pk in [*due(days, until, now or timezone.now()).values_list("pk", flat=True)]:
+        for pk in [*keys_due(days, until, now or timezone.now()).values_list("pk", flat=True)]:
             if not may_go_on():
                 return count
-            count += _remind(pk, days, until, now or timezone.now())
+            count += _send_reminder(pk, days, until, now or timezone.now())
     return count
 
 
-def _remind(pk: int, days: int, until: int, now: datetime) -> bool:
+def _send_reminder(pk: int, days: int, until: int, now: datetime) -> bool:
     # Read again: the list may be some minutes old.
-    key = due(days, until, now).filter(pk=pk).first()
+    key = keys_due(days, until, now).filter(pk=pk).first()
     if key is None or key.expires_at is None:
         return False
     people = emails.owner_or_admins(key.team, key.owner_id)
     context = _context(key, key.expires_at, people, now)
-    messages = emails.letters("notifications/email/expiry", people, context)
+    messages = emails.build_messages("notifications/email/expiry", people, context)
     with transaction.atomic():
         # Of two processes, the second waits here for the first, and then finds its row.
         _, is_new = Reminder.objects.get_or_create(
@@ -94,7 +96,7 @@ def _context(key: ApiKey, end: datetime, people: list[User], now: datetime) -> d
         "expires_at": end,
         "has_expired": end <= now,
         "days_left": ceil((end - now) / DAY),
-        "url": emails.page_of(key),
+        "url": emails.key_url(key),
     }
 
 

@@ -19,7 +19,7 @@ from django.db import DatabaseError, connections
 
 from keyportal.keys.rotation import bury_ended
 from keyportal.notifications import outbox
-from keyportal.notifications.reminders import remind
+from keyportal.notifications.reminders import send_reminders
 from keyportal.scheduler.models import ScheduledJob
 
 PAUSE_SECONDS = 60.0
@@ -29,7 +29,7 @@ STOP_SECONDS = 2.0
 
 Job = Callable[..., object]
 """Does everything that is due, as long as `may_go_on()` returns true."""
-JOBS: dict[str, Job] = {"clean-up of old secrets": bury_ended, "reminders": remind}
+JOBS: dict[str, Job] = {"clean-up of old secrets": bury_ended, "reminders": send_reminders}
 
 logger = logging.getLogger(__name__)
 

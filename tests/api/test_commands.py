@@ -39,8 +39,8 @@ def test_it_takes_an_end_and_bounds(ada: User) -> None:
 @pytest.mark.parametrize(
     ("arguments", "more", "told"),
     [
-        (["--days=0"], {}, "1 to 3650 days"),
-        (["--days=99999"], {}, "1 to 3650 days"),
+        (["--days=0"], {}, "must be from 1 to 3650"),
+        (["--days=99999"], {}, "must be from 1 to 3650"),
         (["--network=x"], {}, "no address"),
         (["--scope=all"], {}, "invalid choice"),
         ([], {"owner": "nobody"}, "no user named nobody"),

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from keyportal.api.models import MOST, ManagementKey
+from keyportal.api.models import MAX_PER_TEAM, ManagementKey
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.rules.permissions import MOST as MOST_PATTERNS
@@ -116,11 +116,11 @@ def test_a_name_that_is_taken_is_told(sign_in: SignIn, ada: User, manager: Manag
 
 
 def test_a_team_has_so_many_and_no_more(sign_in: SignIn, ada: User, manager: Manager) -> None:
-    for number in range(MOST):
+    for number in range(MAX_PER_TEAM):
         manager(ada, f"key-{number}")
     answer = sign_in(ada).post(CREATE, FORM)
     assert answer.status_code == 422
-    assert f"at most {MOST} management keys" in answer.content.decode()
+    assert f"at most {MAX_PER_TEAM} management keys" in answer.content.decode()
 
 
 def test_a_form_that_is_sent_again_makes_no_second_one(sign_in: SignIn, ada: User) -> None:

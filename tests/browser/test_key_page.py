@@ -12,7 +12,7 @@ from keyportal.keys.changes import disable
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.leaks import handling
-from keyportal.leaks.reports import Found, Report
+from keyportal.leaks.reports import ReportContents, ReportedKey
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import UsageDay, UsageHour
 from keyportal.usage.reports.periods import Step
@@ -203,7 +203,7 @@ def test_a_leaked_secret_is_enabled_by_its_second_button_after_a_warning(
     open_key: Open, live: Server, bob: User, nightly: tuple[ApiKey, str], has_scripts: bool
 ) -> None:
     _, old = nightly
-    handling.report(Report([Found(old)]))
+    handling.handle_report(ReportContents([ReportedKey(old)]))
     page = open_key(bob, java_script_enabled=has_scripts)
     button(page, "Enable anyway").click()
     place = dialog(page, "Enable API key") if has_scripts else page.locator("#enable")
@@ -226,7 +226,7 @@ def test_a_page_from_before_a_report_asks_before_it_enables_the_key(
     key, text = nightly
     disable(key, actor=bob)
     page = open_key(bob)
-    handling.report(Report([Found(text)]))
+    handling.handle_report(ReportContents([ReportedKey(text)]))
     button(page, "Enable").click()
     expect(dialog(page, "Enable API key")).to_contain_text("has leaked")
     expect(button(dialog(page), "Rotate instead")).to_be_focused()

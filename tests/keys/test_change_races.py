@@ -26,7 +26,7 @@ from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.keys.status import State, state_of
 from keyportal.leaks import handling
-from keyportal.leaks.reports import OPERATOR, Found, Report
+from keyportal.leaks.reports import OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
@@ -152,9 +152,9 @@ def test_neither_a_report_nor_its_rotation_lets_go_of_what_an_admin_disables_mea
 ) -> None:
     for number in range(ROUNDS):
         key, plaintext = issue(bob, f"key {number}")
-        report = Report([Found(plaintext)], OPERATOR)
+        report = ReportContents([ReportedKey(plaintext)], OPERATOR)
         at_once(
-            partial(handling.report, report),
+            partial(handling.handle_report, report),
             partial(disable, key, actor=ada),
             *rotations(key, bob, Grace.NOW),
         )

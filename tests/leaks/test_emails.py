@@ -16,8 +16,8 @@ from keyportal.keys import changes
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.leaks import emails, handling
-from keyportal.leaks.case import Ended
-from keyportal.leaks.reports import GITHUB, OPERATOR, SOMEBODY, Found, Report
+from keyportal.leaks.case import StoppedKey
+from keyportal.leaks.reports import ANONYMOUS, GITHUB, OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.support.concurrency import at_once
 
@@ -41,8 +41,8 @@ def mel(team: Team) -> User:
     return user
 
 
-def report(*keys: str, reporter: str = SOMEBODY) -> list[Ended]:
-    return handling.report(Report([Found(key) for key in keys], reporter))
+def report(*keys: str, reporter: str = ANONYMOUS) -> list[StoppedKey]:
+    return handling.handle_report(ReportContents([ReportedKey(key) for key in keys], reporter))
 
 
 def sent_to(person: User) -> list[EmailMessage]:
@@ -100,7 +100,7 @@ def test_a_name_in_a_list_is_one_line_too(bob: User, issue: Issue) -> None:
 def test_a_letter_lists_so_many_keys_and_counts_the_rest(
     bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(emails, "LISTED", 2)
+    monkeypatch.setattr(emails, "MAX_LISTED_KEYS", 2)
     report(*(issue(bob, f"key {number}")[1] for number in range(5)))
     (letter,) = sent_to(bob)
     assert letter.subject == "[Keyportal] 5 keys leaked and are disabled"
@@ -127,7 +127,7 @@ def test_what_was_ended_is_told_though_the_report_fails_after_it(
     assert "The API key first leaked" in letter.subject
 
 
-def report_one_by_one(issue: Issue, owner: User, count: int, reporter: str = SOMEBODY) -> None:
+def report_one_by_one(issue: Issue, owner: User, count: int, reporter: str = ANONYMOUS) -> None:
     for number in range(count):
         assert len(report(issue(owner, f"{reporter} {number}")[1], reporter=reporter)) == 1
 

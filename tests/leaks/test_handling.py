@@ -16,8 +16,8 @@ from keyportal.keys import changes, keystring
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, end_old, rotate
 from keyportal.leaks import handling
-from keyportal.leaks.case import Ended
-from keyportal.leaks.reports import GITHUB, OPERATOR, Found, Report
+from keyportal.leaks.case import StoppedKey
+from keyportal.leaks.reports import GITHUB, OPERATOR, ReportContents, ReportedKey
 from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.support.mail_server import Sink
@@ -29,8 +29,10 @@ HTMX = {"HX-Request": "true"}
 FOUND = "https://github.com/octocat/hello/blob/main/a.py"
 
 
-def report(*keys: str, reporter: str = OPERATOR, url: str = "") -> list[Ended]:
-    return handling.report(Report([Found(key, url) for key in keys], reporter), address="192.0.2.9")
+def report(*keys: str, reporter: str = OPERATOR, url: str = "") -> list[StoppedKey]:
+    return handling.handle_report(
+        ReportContents([ReportedKey(key, url) for key in keys], reporter), address="192.0.2.9"
+    )
 
 
 def sent() -> list[EmailMessage]:
@@ -352,8 +354,8 @@ def test_a_deleted_key_is_no_news_to_anybody(bob: User, issue: Issue) -> None:
 
 
 def test_nothing_of_a_key_shows_where_values_are_printed() -> None:
-    found = Found(keystring.generate().text, FOUND)
-    for shown in (repr(found), str(found), repr(Report([found])), repr([found])):
+    found = ReportedKey(keystring.generate().text, FOUND)
+    for shown in (repr(found), str(found), repr(ReportContents([found])), repr([found])):
         assert found.key[14:20] not in shown
 
 

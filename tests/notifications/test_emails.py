@@ -17,7 +17,9 @@ EXPIRY = "notifications/email/expiry"
 
 
 def send(people: list[User], **context: object) -> None:
-    emails.send(emails.letters(EXPIRY, people, {"name": "ci", "has_expired": True, **context}))
+    emails.send(
+        emails.build_messages(EXPIRY, people, {"name": "ci", "has_expired": True, **context})
+    )
 
 
 def test_the_owner_alone_gets_it_or_else_the_admins(
@@ -85,6 +87,6 @@ def test_a_link_leads_to_the_public_address(settings: Settings, bob: User, issue
     key, _ = issue(bob)
     settings.PUBLIC_URL = "https://keys.example.com"
     page = f"https://keys.example.com/teams/u-8105f7322477/keys/{key.public_id}/"
-    assert emails.page_of(key) == page
+    assert emails.key_url(key) == page
     settings.PUBLIC_URL = ""
-    assert emails.page_of(key) == ""
+    assert emails.key_url(key) == ""

@@ -19,7 +19,7 @@ from pytest_django import Settings
 
 from keyportal.notifications import emails as keys_mail
 from keyportal.notifications import outbox
-from keyportal.notifications.models import CLAIM, LIFETIME, QueuedMail
+from keyportal.notifications.models import CLAIM_DURATION, MAX_AGE, QueuedMail
 from keyportal.notifications.outbox import MailServerDown, send_due
 from keyportal.teams.models import User
 from tests.support.mail_server import Sink
@@ -219,7 +219,7 @@ def test_after_three_days_a_mail_is_given_up(
     queue()
     row = QueuedMail.objects.get()
     for hours, is_there in ((-1, True), (1, False)):
-        ago = LIFETIME + timedelta(hours=hours)
+        ago = MAX_AGE + timedelta(hours=hours)
         QueuedMail.objects.update(created_at=row.created_at - ago, due_at=row.due_at)
         send_due()
         assert QueuedMail.objects.exists() == is_there
@@ -232,7 +232,7 @@ def test_a_mail_server_that_is_down_for_days_is_sent_nothing_old(
 ) -> None:
     settings.EMAIL_PORT = free_port()
     queue()
-    QueuedMail.objects.update(created_at=Now() - LIFETIME - timedelta(hours=1))
+    QueuedMail.objects.update(created_at=Now() - MAX_AGE - timedelta(hours=1))
     with pytest.raises(MailServerDown):
         send_due()
     assert not QueuedMail.objects.exists()
@@ -276,7 +276,7 @@ def test_a_process_that_dies_while_it_sends_loses_nothing(server: Sink) -> None:
     assert QueuedMail.objects.claim_next() is None
     send_due()
     assert not server.received
-    time_passes(seconds=CLAIM.total_seconds() + 1)
+    time_passes(seconds=CLAIM_DURATION.total_seconds() + 1)
     send_due()
     assert subjects(server) == ["a"]
 

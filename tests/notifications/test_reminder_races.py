@@ -17,7 +17,7 @@ from pytest_django import Settings
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail, Reminder
-from keyportal.notifications.reminders import remind
+from keyportal.notifications.reminders import send_reminders
 from keyportal.teams.models import User
 from tests.support.server import database_url
 
@@ -51,7 +51,7 @@ def test_a_crowd_queues_each_once(now: datetime, settings: Settings) -> None:
     def run(_: int) -> int:
         gate.wait(timeout=30)
         try:
-            return remind(now)
+            return send_reminders(now)
         finally:
             connection.close()
 

@@ -16,7 +16,7 @@ from keyportal.keys.changes import Changes, change, disable, enable
 from keyportal.keys.models import ApiKey
 from keyportal.notifications import emails, reminders
 from keyportal.notifications.models import Reminder
-from keyportal.notifications.reminders import remind
+from keyportal.notifications.reminders import send_reminders
 from keyportal.teams.models import Membership, Team, User
 from tests.support.mail_server import Sink
 
@@ -46,7 +46,7 @@ def test_the_owner_is_told_fourteen_and_three_days_before_and_at_the_end(
     sink: Sink, key: ApiKey, alice: User
 ) -> None:
     for hours in range(24 * 20, -24 * 20, -6):
-        remind(before(hours=hours))
+        send_reminders(before(hours=hours))
     assert subjects(sink) == [
         "The API key ci expires in 14 days",
         "The API key ci expires in 3 days",
@@ -57,8 +57,8 @@ def test_the_owner_is_told_fourteen_and_three_days_before_and_at_the_end(
 
 def test_nothing_is_told_too_early(sink: Sink, key: ApiKey) -> None:
     for days in (14, 3, 0):
-        assert remind(before(days=days) - 2 * PROMPTLY) == 0
-        assert remind(before(days=days)) == 1
+        assert send_reminders(before(days=days) - 2 * PROMPTLY) == 0
+        assert send_reminders(before(days=days)) == 1
 
 
 def test_the_mail_names_the_key_and_leads_to_it(
@@ -66,7 +66,7 @@ def test_the_mail_names_the_key_and_leads_to_it(
 ) -> None:
     settings.PUBLIC_URL = "https://keys.example.com"
     key, plaintext = issue(bob, "ci", expires_at=END)
-    remind(before(days=14))
+    send_reminders(before(days=14))
     (letter,) = sink.received
     text = letter.get_content()
     assert f'the API key "ci" ({key.public_id}) of the team "Acme"' in text
@@ -81,29 +81,29 @@ def test_without_a_public_address_there_is_no_link(
     sink: Sink, key: ApiKey, settings: Settings
 ) -> None:
     settings.PUBLIC_URL = ""
-    remind(before(days=14))
+    send_reminders(before(days=14))
     assert "/teams/" not in sink.received[0].get_content()
 
 
 def test_each_reminder_is_in_the_audit_and_in_the_keys_history(
     sink: Sink, key: ApiKey, team: Team
 ) -> None:
-    remind(before(days=3))
+    send_reminders(before(days=3))
     row = AuditEvent.objects.for_team(team).for_key(key.public_id).get(action=Action.KEY_REMINDED)
     assert row.target == f"ci ({key.public_id}): 3 days before its end, to bob"
     assert (row.actor, row.address) == ("", None)
 
 
 def test_who_comes_late_tells_the_stage_that_it_is(sink: Sink, key: ApiKey) -> None:
-    remind(before(days=1.5))
+    send_reminders(before(days=1.5))
     assert subjects(sink) == ["The API key ci expires in 2 days"]
-    remind(before(days=1))
+    send_reminders(before(days=1))
     assert len(sink.received) == 1
 
 
 def test_long_after_the_end_nobody_is_told(sink: Sink, key: ApiKey) -> None:
-    assert remind(END + timedelta(days=7, hours=1)) == 0
-    assert remind(END + timedelta(days=6)) == 1
+    assert send_reminders(END + timedelta(days=7, hours=1)) == 0
+    assert send_reminders(END + timedelta(days=6)) == 1
 
 
 @pytest.mark.parametrize(("lifetime", "told"), [(15, 3), (13, 2), (2, 1)])
@@ -111,20 +111,20 @@ def test_a_key_is_not_told_of_what_was_so_when_it_was_made(
     sink: Sink, key: ApiKey, lifetime: int, told: int
 ) -> None:
     ApiKey.objects.update(created_at=before(days=lifetime))
-    assert remind(before(days=lifetime)) == 0
+    assert send_reminders(before(days=lifetime)) == 0
     for days in (14, 3, 0):
         if days < lifetime:
-            remind(before(days=days))
+            send_reminders(before(days=days))
     assert len(sink.received) == told
 
 
 def test_a_key_whose_end_is_moved_is_told_anew(sink: Sink, bob: User, issue: Issue) -> None:
     now = timezone.now()
     key, _ = issue(bob, "ci", actor=bob, expires_at=now + timedelta(days=20))
-    assert remind(now + timedelta(days=7)) == 1
+    assert send_reminders(now + timedelta(days=7)) == 1
     change(key, Changes(expires_at=now + timedelta(days=40)), actor=bob)
-    assert remind(now + timedelta(days=7)) == 0
-    assert remind(now + timedelta(days=27)) == 1
+    assert send_reminders(now + timedelta(days=7)) == 0
+    assert send_reminders(now + timedelta(days=27)) == 1
     assert subjects(sink) == ["The API key ci expires in 13 days"] * 2
 
 
@@ -135,8 +135,8 @@ def test_an_end_that_is_moved_closer_is_not_told_at_once(
     key, _ = issue(bob, "ci", expires_at=now + timedelta(days=300))
     ApiKey.objects.update(created_at=now - timedelta(days=300))
     change(key, Changes(expires_at=now + timedelta(days=10)), actor=bob)
-    assert remind(now + timedelta(minutes=1)) == 0
-    assert remind(now + timedelta(days=8)) == 1
+    assert send_reminders(now + timedelta(minutes=1)) == 0
+    assert send_reminders(now + timedelta(days=8)) == 1
 
 
 def test_an_operator_who_moves_the_end_counts_too(
@@ -156,28 +156,28 @@ def test_an_operator_who_moves_the_end_counts_too(
     page = f"/admin/keys/apikey/{key.pk}/change/"
     assert admin_client.post(page, form).status_code == 302
     assert ApiKey.objects.get().expiry_set_at is not None
-    assert remind() == 0
+    assert send_reminders() == 0
 
 
 def test_a_key_without_an_end_is_never_told(sink: Sink, bob: User, issue: Issue) -> None:
     issue(bob)
-    assert remind(END) == 0
+    assert send_reminders(END) == 0
 
 
 def test_a_key_that_is_off_is_told_when_it_is_on_again(sink: Sink, key: ApiKey) -> None:
     disable(key, actor=None)
-    assert remind(before(days=14)) == 0
+    assert send_reminders(before(days=14)) == 0
     enable(key, actor=None)
     Team.objects.update(is_active=False)
-    assert remind(before(days=13)) == 0
+    assert send_reminders(before(days=13)) == 0
     Team.objects.update(is_active=True)
-    remind(before(days=12))
+    send_reminders(before(days=12))
     assert subjects(sink) == ["The API key ci expires in 12 days"]
 
 
 def test_a_deleted_key_is_not_told(sink: Sink, key: ApiKey, bob: User) -> None:
     key.revoke(actor=bob)
-    assert remind(before(days=3)) == 0
+    assert send_reminders(before(days=3)) == 0
 
 
 @pytest.mark.parametrize("loss", ["left", "inactive", "no address"])
@@ -190,7 +190,7 @@ def test_the_admins_are_told_in_place_of_an_owner_who_can_not_be(
         User.objects.filter(pk=bob.pk).update(is_active=False)
     else:
         User.objects.filter(pk=bob.pk).update(email="")
-    assert remind(before(days=3)) == 1
+    assert send_reminders(before(days=3)) == 1
     assert sink.recipients == ["alice@example.com", "ada@example.com"]
     assert all("Its owner, bob, has left" in letter.get_content() for letter in sink.received)
     assert AuditEvent.objects.get(action=Action.KEY_REMINDED).target.endswith("to alice, ada")
@@ -202,7 +202,7 @@ def test_a_key_of_which_nobody_can_be_told_is_logged_once(
     User.objects.update(email="")
     ApiKey.objects.update(name="ci\nERROR forged")
     for _ in range(3):
-        assert remind(before(days=3)) == 0
+        assert send_reminders(before(days=3)) == 0
     logged = f"Nobody can be told that the key ci ERROR forged ({key.public_id}) expires."
     ours = [record for record in caplog.records if record.name == reminders.__name__]
     assert [record.getMessage() for record in ours] == [logged]
@@ -211,7 +211,7 @@ def test_a_key_of_which_nobody_can_be_told_is_logged_once(
 
 def test_a_name_with_a_line_break_makes_no_header(sink: Sink, key: ApiKey) -> None:
     ApiKey.objects.update(name="ci\r\nBcc: eve@example.com")
-    assert remind(before(days=3)) == 1
+    assert send_reminders(before(days=3)) == 1
     assert sink.received[0]["Bcc"] is None
     assert subjects(sink) == ["The API key ci Bcc: eve@example.com expires in 3 days"]
 
@@ -225,10 +225,10 @@ def test_a_reminder_that_can_not_be_queued_is_not_marked_as_given(
     with monkeypatch.context() as patched:
         patched.setattr(emails, "send", fail)
         with pytest.raises(DatabaseError):
-            remind(before(days=3))
+            send_reminders(before(days=3))
     assert not Reminder.objects.exists()
     assert not AuditEvent.objects.filter(action=Action.KEY_REMINDED).exists()
-    assert remind(before(days=3)) == 1
+    assert send_reminders(before(days=3)) == 1
 
 
 def command() -> str:

@@ -18,7 +18,7 @@ from pytest_django import Settings
 
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail, Reminder
-from keyportal.notifications.reminders import remind
+from keyportal.notifications.reminders import send_reminders
 from keyportal.scheduler import models, runner
 from keyportal.scheduler.models import LEASE, PERIOD, ScheduledJob
 from keyportal.scheduler.runner import MAIL_SECONDS, Scheduler
@@ -207,7 +207,7 @@ def test_scheduler_survives_a_database_outage(
         tries.append(1)
         if len(tries) < 3:
             raise OperationalError("The database is away.")
-        remind(may_go_on=may_go_on)
+        send_reminders(may_go_on=may_go_on)
 
     monkeypatch.setitem(runner.JOBS, REMINDERS, fail_twice)
     monkeypatch.setattr(models, "LEASE", timedelta())  # So the job is due again at once.
@@ -250,7 +250,7 @@ def test_stop_ends_a_job_between_two_steps(
                 scheduler.end()
             return may_go_on()
 
-        remind(may_go_on=may_go_on_once)
+        send_reminders(may_go_on=may_go_on_once)
 
     monkeypatch.setitem(runner.JOBS, REMINDERS, remind_and_end)
     scheduler.start()

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from keyportal.leaks.github import IDENTIFIER, SIGNATURE
+from keyportal.leaks.github import IDENTIFIER_HEADER, SIGNATURE_HEADER
 
 IDENTITY = "bcb53661c06b4728e59d897fb6165d5c9cda0fd9cdf9d09ead458168deb7518c"
 URL = "https://github.com/octocat/hello/blob/0123456789abcdef/src/config.py"
@@ -31,8 +31,8 @@ class GitHub:
         signature = self.key.sign(body, ec.ECDSA(SHA256()))
         return {
             "Content-Type": "application/json",
-            IDENTIFIER: identity,
-            SIGNATURE: b64encode(signature).decode(),
+            IDENTIFIER_HEADER: identity,
+            SIGNATURE_HEADER: b64encode(signature).decode(),
         }
 
 

@@ -1,1 +1,1 @@
-"""How an operation of the management API is declared, read, authorised, counted and answered."""
+"""The management API's framework: declaring operations, authentication, parsing, problems."""

@@ -1,7 +1,7 @@
-"""Who calls: the management key of a request, and what its owner is in the team at this moment.
+"""Authentication: the management key of a request and its owner's current role in the team.
 
-A bearer token alone: no session, no cookie and no other header is ever looked at, so no page of
-somebody else's can make a browser call.
+Only the bearer token counts. Sessions, cookies and other headers are ignored, so that another
+site's page can't make a signed-in browser call the API (CSRF).
 """
 
 import re
@@ -41,53 +41,57 @@ class Caller(NamedTuple):
         return self.membership.user
 
     def require(self, scope: Scope | None, role: Role) -> None:
-        """Raises `MissingScope`, or `WeakRole` where a page would be closed to the owner too."""
+        """Raises `MissingScope`, or `WeakRole` if the owner's role would not allow it in the portal
+        either."""
         if scope is not None and scope not in self.key.scopes:
             raise MissingScope(scope)
         if not self.membership.is_at_least(role):
             raise WeakRole(
-                f"This needs the role {role.label}; in this team the owner of this management "
-                f"key is {Role(self.membership.role).label}."
+                f"This needs the role {role.label}. The owner of this management key has the role "
+                f"{Role(self.membership.role).label} in the team."
             )
 
-    def hold_key(self) -> None:
-        """For the rest of the transaction. Raises `InvalidKey` where it was deleted meanwhile."""
+    def lock_key(self) -> None:
+        """Lock the management key until the transaction ends.
+
+        Raises `InvalidKey` if the key has been deleted since authentication.
+        """
         try:
-            self.key.held()
+            self.key.lock()
         except ManagementKey.DoesNotExist:
             raise InvalidKey from None
 
 
 @sensitive_variables()
-def caller_of(request: HttpRequest) -> Caller:
+def authenticate(request: HttpRequest) -> Caller:
     """Raises `MissingCredentials`, `InvalidKey` or `TooManyRequests`.
 
-    What can't be a management key costs no query.
+    A token that is not a well-formed management key costs no query.
     """
-    token, address = _token(request), request.META.get("REMOTE_ADDR")
+    token, address = _bearer_token(request), request.META.get("REMOTE_ADDR")
     if not keystring.is_well_formed(token, settings.MANAGEMENT_KEY_PREFIXES):
         raise InvalidKey
-    working = ManagementKey.objects.working().select_related("team", "owner")
+    keys = ManagementKey.objects.active().select_related("team", "owner")
     try:
-        key = working.get(digest=keystring.digest(token))
+        key = keys.get(digest=keystring.digest(token))
         membership = key.membership
     except (ManagementKey.DoesNotExist, Membership.DoesNotExist):
-        _limit(throttling.stranger_subject(address), throttling.FAILURES_PER_MINUTE)
+        _throttle(throttling.address_subject(address), throttling.FAILURES_PER_MINUTE)
         raise InvalidKey from None
-    _limit(throttling.caller_subject(key.public_id), settings.API_REQUESTS_PER_MINUTE)
-    key.saw_use(address)
+    _throttle(throttling.key_subject(key.public_id), settings.API_REQUESTS_PER_MINUTE)
+    key.record_use(address)
     return Caller(key, membership, address)
 
 
 @sensitive_variables()
-def _token(request: HttpRequest) -> bytes:
-    found = _BEARER.fullmatch(request.headers.get("Authorization", ""))
-    if not found:
+def _bearer_token(request: HttpRequest) -> bytes:
+    match = _BEARER.fullmatch(request.headers.get("Authorization", ""))
+    if not match:
         raise MissingCredentials
-    # Servers hand headers over as Latin-1; what is beyond ASCII is no key, and is not well formed.
-    return found[1].encode("utf-8", "replace")
+    # The server decodes headers as Latin-1. A token beyond ASCII is not well formed anyway.
+    return match[1].encode("utf-8", "replace")
 
 
-def _limit(subject: str, limit: int) -> None:
-    if seconds := throttling.count(subject, limit):
+def _throttle(subject: str, limit: int) -> None:
+    if seconds := throttling.count_request(subject, limit):
         raise TooManyRequests(f"At most {limit} requests a minute.", seconds)

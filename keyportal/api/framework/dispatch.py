@@ -1,4 +1,4 @@
-"""The management API as Django sees it: an address is a view, and every answer is made here."""
+"""Dispatch: Django views for the declared operations, and every error as a problem response."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 
 from keyportal.api.framework import parsing
-from keyportal.api.framework.authentication import caller_of
+from keyportal.api.framework.authentication import authenticate
 from keyportal.api.framework.operations import Operation
 from keyportal.api.framework.parsing import MAX_BODY_BYTES
 from keyportal.api.framework.problems import (
@@ -32,62 +32,67 @@ from keyportal.http.buffering import RequestBuffer
 from keyportal.http.requests import new_request_id
 from keyportal.http.types import ASGIApp, Headers
 
-PREFIX = "/api/"
+PATH_PREFIX = "/api/"
 JSON = "application/json"
 View = Callable[..., HttpResponse]
 logger = logging.getLogger(__name__)
 
 
-def view_of(operations: Mapping[str, Operation]) -> View:
-    """The view of one address; `operations` by method."""
+def api_view(operations: Mapping[str, Operation]) -> View:
+    """The view of one path. `operations` maps each method to its operation."""
 
-    def respond(request: HttpRequest, **parts: str) -> HttpResponse:
+    def view(request: HttpRequest, **parameters: str) -> HttpResponse:
         method = "GET" if request.method == "HEAD" else str(request.method)
         operation = operations.get(method)
         if operation is None:
             raise MethodNotAllowed(", ".join(sorted(operations)))
-        parsing.require_small(request)
-        answer = operation.carry_out(request, caller_of(request), **parts)
-        return _response(operation.status, answer)
+        parsing.require_content_length(request)
+        result = operation.execute(request, authenticate(request), **parameters)
+        return _response(operation.status, result)
 
-    return guarded(respond)
+    return with_problems(view)
 
 
-def _response(status: int, answer: Any) -> HttpResponse:
+def _response(status: int, result: Any) -> HttpResponse:
     if status == 204:
         response = HttpResponse(status=204)
         del response["Content-Type"]  # Django's is HTML.
         return response
-    return HttpResponse(parsing.encode(answer), status=status, content_type=JSON)
+    return HttpResponse(parsing.encode(result), status=status, content_type=JSON)
 
 
-def guarded(view: View) -> View:
-    """No session opens this, and none is looked at; no form of another site can forge what needs a
-    header that browsers never send by themselves. Whatever fails is told as a problem."""
+def with_problems(view: View) -> View:
+    """Wrap a view of the API: every error becomes a problem response.
 
-    def guard(request: HttpRequest, **parts: str) -> HttpResponse:
+    No sign-in and no CSRF token is needed: the API ignores sessions, and another site's form can't
+    send the `Authorization` header.
+    """
+
+    def wrapped(request: HttpRequest, **parameters: str) -> HttpResponse:
         request_id = new_request_id()
         try:
             if settings.IS_HTTPS and not request.is_secure():
                 raise HTTPSRequired
-            response = view(request, **parts)
+            response = view(request, **parameters)
         except Problem as problem:
             response = problem.response(request_id)
         except SuspiciousOperation:
-            # Such as more parameters than Django reads: a request's fault, and none of ours.
+            # Such as more parameters than Django reads: a client error, not ours.
             response = BadRequest().response(request_id)
         except (OperationalError, InterfaceError) as error:
-            logger.error("Request %s: the database can't be used: %s", request_id, error)
+            logger.error("Request %s: the database is unavailable: %s", request_id, error)
             response = Unavailable().response(request_id)
         except Exception:
             logger.exception("Request %s failed.", request_id)
             response = InternalError().response(request_id)
-        return _finished(request, response, request_id)
+        return _with_common_headers(request, response, request_id)
 
-    return csrf_exempt(login_not_required(guard))
+    return csrf_exempt(login_not_required(wrapped))
 
 
-def _finished(request: HttpRequest, response: HttpResponse, request_id: str) -> HttpResponse:
+def _with_common_headers(
+    request: HttpRequest, response: HttpResponse, request_id: str
+) -> HttpResponse:
     response["X-Request-Id"] = request_id
     response["Cache-Control"] = "no-store"
     if request.method == "HEAD":
@@ -95,55 +100,60 @@ def _finished(request: HttpRequest, response: HttpResponse, request_id: str) -> 
     return response
 
 
-def _nowhere(_: HttpRequest) -> HttpResponse:
-    raise NotFound("There is nothing at this address; /api/v1/openapi.json tells what there is.")
+def _not_found(_: HttpRequest) -> HttpResponse:
+    raise NotFound("There is no such path. /api/v1/openapi.json lists all paths.")
 
 
-nowhere = guarded(_nowhere)
+not_found = with_problems(_not_found)
 
 
-# What Django refuses before a view is found, such as a wrong host; pages get Django's own page.
+# Django's error handlers: for errors outside views, such as a wrong host. Pages get Django's own.
 
 
-def refused(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    if not request.path.startswith(PREFIX):
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    if not request.path.startswith(PATH_PREFIX):
         return defaults.bad_request(request, exception)
-    told = "This server does not go by that name." if _is_of_host(exception) else ""
-    return _as_problem(request, BadRequest(told))
+    detail = "This server does not accept that host name." if _is_disallowed_host(exception) else ""
+    return _problem_response(request, BadRequest(detail))
 
 
-def failed(request: HttpRequest) -> HttpResponseBase:
-    if not request.path.startswith(PREFIX):
+def server_error(request: HttpRequest) -> HttpResponseBase:
+    if not request.path.startswith(PATH_PREFIX):
         return defaults.server_error(request)
-    return _as_problem(request, InternalError())
+    return _problem_response(request, InternalError())
 
 
-def _is_of_host(exception: Exception) -> bool:
+def _is_disallowed_host(exception: Exception) -> bool:
     return isinstance(exception, SuspiciousOperation) and "HTTP_HOST" in str(exception)
 
 
-def _as_problem(request: HttpRequest, problem: Problem) -> HttpResponse:
+def _problem_response(request: HttpRequest, problem: Problem) -> HttpResponse:
     request_id = new_request_id()
-    return _finished(request, problem.response(request_id), request_id)
+    return _with_common_headers(request, problem.response(request_id), request_id)
 
 
-MAX_CONCURRENT = 4
-_TOLD = {
+MAX_CONCURRENT_BODIES = 4
+_DETAILS = {
     408: "The body took too long to arrive.",
-    413: f"The body is larger than {MAX_BODY_BYTES} bytes, or does not say how large it is.",
-    503: "Too many requests at once. Try again shortly.",
+    413: f"The body is larger than {MAX_BODY_BYTES} bytes, or its length is not declared.",
+    503: "Too many requests at the same time. Try again shortly.",
 }
 
 
 def buffered_api(app: ASGIApp) -> RequestBuffer:
+    """`app` behind a buffer that reads request bodies before a thread of Django is used."""
     return RequestBuffer(
-        app, max_bytes=MAX_BODY_BYTES, max_concurrent=MAX_CONCURRENT, render_error=as_problem
+        app,
+        max_bytes=MAX_BODY_BYTES,
+        max_concurrent=MAX_CONCURRENT_BODIES,
+        render_error=render_problem,
     )
 
 
-def as_problem(status: int, _: str) -> tuple[Headers, bytes]:
+def render_problem(status: int, _: str) -> tuple[Headers, bytes]:
+    """Headers and body of a problem response, for errors outside Django."""
     request_id = new_request_id()
-    problem = BY_STATUS[status](_TOLD[status])
+    problem = BY_STATUS[status](_DETAILS[status])
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
         (b"cache-control", b"no-store"),

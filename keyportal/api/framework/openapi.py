@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the same declarations as the API itself."""
+"""The OpenAPI document, generated from the declarations of the operations."""
 
 from functools import cache
 from typing import Any
@@ -7,18 +7,18 @@ import msgspec
 from django.http import HttpRequest, HttpResponse
 
 from keyportal.api.framework import problems
-from keyportal.api.framework.operations import PATH_PARTS, Operation
+from keyportal.api.framework.operations import PATH_PARAMETERS, Operation
 from keyportal.api.framework.problems import MethodNotAllowed, Problem, ProblemDetails
 
 Schema = dict[str, Any]
-VERSION = "1.0.0"  # Of the API, and not of the product that it comes with.
-# What any operation may be refused for, before it begins.
-ALWAYS: tuple[type[Problem], ...] = (
+VERSION = "1.0.0"  # Of the API, not of Keyportal.
+# Errors that every operation may give before its handler runs.
+COMMON_ERRORS: tuple[type[Problem], ...] = (
     problems.BadRequest,
     problems.Unauthorized,
     problems.Forbidden,
     problems.MethodNotAllowed,
-    problems.Slow,
+    problems.SlowBody,
     problems.TooLarge,
     problems.Invalid,
     problems.HTTPSRequired,
@@ -29,38 +29,42 @@ ALWAYS: tuple[type[Problem], ...] = (
 _REF = "#/components/schemas/{name}"
 _HEADERS = {
     "X-Request-Id": {
-        "description": "Finds the request in the operator's log.",
+        "description": "The id of this request in the operator's log.",
         "schema": {"type": "string"},
     }
 }
-_TOLD_WITH = {
+_ERROR_HEADERS = {
     401: ["WWW-Authenticate"],
     405: ["Allow"],
     429: ["Retry-After"],
     503: ["Retry-After"],
 }
-_ABOUT = (
-    "Looks after the API keys of a team. Send a management key, which admins of a team make in "
-    "the portal, as `Authorization: Bearer`. It does what its scopes say and its owner could do in "
-    "the portal at that moment. Every refusal is `application/problem+json` (RFC 9457)."
+_DESCRIPTION = (
+    "Manages the API keys of a team. Send a management key as `Authorization: Bearer`; admins of a "
+    "team create one in the portal. It can do what its scopes allow and its owner may do in the "
+    "portal at the time of the request. Every error is `application/problem+json` (RFC 9457)."
 )
 
 
-def document_of(operations: list[Operation]) -> Schema:
+def build_document(operations: list[Operation]) -> Schema:
     types: dict[Any, None] = {ProblemDetails: None}
-    for one in operations:
-        types |= {kind: None for kind in (one.body, one.answer, one.query) if kind}
-    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
-    told = dict(zip(types, schemas, strict=True))
+    for operation in operations:
+        kinds = (operation.body, operation.response, operation.query)
+        types |= {kind: None for kind in kinds if kind}
+    schema_list, components = msgspec.json.schema_components(types, ref_template=_REF)
+    schemas = dict(zip(types, schema_list, strict=True))
     paths: dict[str, Schema] = {}
-    for one in operations:
-        paths.setdefault(f"/api/v1/{one.path}", {})[one.method.lower()] = _told(
-            one, told, components
-        )
-    queries = {one.query.__name__ for one in operations}
+    for operation in operations:
+        path = paths.setdefault(f"/api/v1/{operation.path}", {})
+        path[operation.method.lower()] = _operation_object(operation, schemas, components)
+    queries = {operation.query.__name__ for operation in operations}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Keyportal management API", "version": VERSION, "description": _ABOUT},
+        "info": {
+            "title": "Keyportal management API",
+            "version": VERSION,
+            "description": _DESCRIPTION,
+        },
         "servers": [{"url": "/"}],
         "security": [{"management_key": []}],
         "paths": paths,
@@ -71,24 +75,26 @@ def document_of(operations: list[Operation]) -> Schema:
     }
 
 
-def _told(one: Operation, told: dict[Any, Schema], components: dict[str, Schema]) -> Schema:
-    scopes = [f"Scope: `{one.scope}`."] if one.scope else []
-    scopes += [f"Also `{scope}` {what}." for scope, what in one.more.items()]
-    page: Schema = {
-        "operationId": one.act.__name__,
-        "tags": [one.path.partition("/")[0]],
-        "summary": one.summary,
-        "description": " ".join([one.description, *scopes]).strip(),
-        "parameters": [*_parts(one), *_query(one, components)],
-        "responses": _answers(one, told),
+def _operation_object(
+    operation: Operation, schemas: dict[Any, Schema], components: dict[str, Schema]
+) -> Schema:
+    scopes = [f"Scope: `{operation.scope}`."] if operation.scope else []
+    scopes += [f"Also `{scope}` {purpose}." for scope, purpose in operation.extra_scopes.items()]
+    result: Schema = {
+        "operationId": operation.handler.__name__,
+        "tags": [operation.path.partition("/")[0]],
+        "summary": operation.summary,
+        "description": " ".join([operation.description, *scopes]).strip(),
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation, components)],
+        "responses": _responses(operation, schemas),
     }
-    if one.body:
-        content = {"application/json": {"schema": told[one.body]}}
-        page["requestBody"] = {"required": True, "content": content}
-    return page
+    if operation.body:
+        content = {"application/json": {"schema": schemas[operation.body]}}
+        result["requestBody"] = {"required": True, "content": content}
+    return result
 
 
-def _parts(one: Operation) -> list[Schema]:
+def _path_parameters(operation: Operation) -> list[Schema]:
     return [
         {
             "name": name,
@@ -96,48 +102,48 @@ def _parts(one: Operation) -> list[Schema]:
             "required": True,
             "schema": {"type": "string", "pattern": f"^{pattern}$"},
         }
-        for name, pattern in PATH_PARTS.items()
-        if f"{{{name}}}" in one.path
+        for name, pattern in PATH_PARAMETERS.items()
+        if f"{{{name}}}" in operation.path
     ]
 
 
-def _query(one: Operation, components: dict[str, Schema]) -> list[Schema]:
-    properties: Schema = components[one.query.__name__].get("properties", {})
+def _query_parameters(operation: Operation, components: dict[str, Schema]) -> list[Schema]:
+    properties: Schema = components[operation.query.__name__].get("properties", {})
     return [
         {"name": name, "in": "query", "required": False, "schema": schema}
         for name, schema in properties.items()
     ]
 
 
-def _answers(one: Operation, told: dict[Any, Schema]) -> Schema:
-    served: Schema = {"description": "Done.", "headers": dict(_HEADERS)}
-    if one.answer:
-        served["content"] = {"application/json": {"schema": told[one.answer]}}
-    of_body = (problems.UnsupportedMediaType,) if one.body else ()
-    refusals = {kind.status: kind for kind in (*ALWAYS, *of_body, *one.refuses)}
-    return {str(one.status): served} | {
-        str(status): _refusal(kind, told) for status, kind in sorted(refusals.items())
+def _responses(operation: Operation, schemas: dict[Any, Schema]) -> Schema:
+    success: Schema = {"description": "Success.", "headers": dict(_HEADERS)}
+    if operation.response:
+        success["content"] = {"application/json": {"schema": schemas[operation.response]}}
+    body_errors = (problems.UnsupportedMediaType,) if operation.body else ()
+    errors = {kind.status: kind for kind in (*COMMON_ERRORS, *body_errors, *operation.errors)}
+    return {str(operation.status): success} | {
+        str(status): _error_response(kind, schemas) for status, kind in sorted(errors.items())
     }
 
 
-def _refusal(kind: type[Problem], told: dict[Any, Schema]) -> Schema:
-    content = {problems.CONTENT_TYPE: {"schema": told[ProblemDetails]}}
+def _error_response(kind: type[Problem], schemas: dict[Any, Schema]) -> Schema:
+    content = {problems.CONTENT_TYPE: {"schema": schemas[ProblemDetails]}}
     headers = _HEADERS | {
-        name: {"schema": {"type": "string"}} for name in _TOLD_WITH.get(kind.status, ())
+        name: {"schema": {"type": "string"}} for name in _ERROR_HEADERS.get(kind.status, ())
     }
     return {"description": kind.title(), "headers": headers, "content": content}
 
 
-def view(operations: list[Operation]) -> Any:
-    """Serves the document to everybody: it says nothing about anybody."""
+def document_view(operations: list[Operation]) -> Any:
+    """A view of the document. It is public: it holds nothing about a team or a person."""
 
     @cache
     def document() -> bytes:
-        return msgspec.json.encode(document_of(operations))
+        return msgspec.json.encode(build_document(operations))
 
-    def answer(request: HttpRequest) -> HttpResponse:
+    def view(request: HttpRequest) -> HttpResponse:
         if request.method not in {"GET", "HEAD"}:
             raise MethodNotAllowed("GET")
         return HttpResponse(document(), content_type="application/json")
 
-    return answer
+    return view

@@ -1,8 +1,8 @@
-"""What the management API can do: each operation, and what must hold before it is done.
+"""Operations of the management API, and what is checked before one is executed.
 
-An operation is declared once, by a decorator on its function. From that come its address, the check
-of scope and role, the reading of parameters and body, its transaction, and its page in the OpenAPI
-document, so that none of these can say something else than the others.
+An operation is declared once, by a decorator on its function. The declaration gives its path, the
+check of scope and role, the parsing of parameters and body, its transaction, and its entry in the
+OpenAPI document, so that these can't contradict each other.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,21 +21,22 @@ from keyportal.audit.models import acting_via
 from keyportal.keys import keystring
 from keyportal.teams.models import Role
 
-READS = "GET"
-PATH_PARTS = {
+READ_METHOD = "GET"
+PATH_PARAMETERS = {
     "id": keystring.PUBLIC_ID,
     "slug": r"[a-z0-9-]{1,64}",
     "username": r"[\w.@+-]{1,150}",
 }
-"""What each `{parameter}` of a path may be, as a regular expression; the operation finds out
-whether there is one by that name. None has a character that a database can't hold."""
+"""A regular expression for each `{parameter}` of a path. The operation checks whether the object
+exists. None of them matches a character that a database can't store."""
+Handler = Callable[..., Any]
 B = TypeVar("B")
 Q = TypeVar("Q")
 
 
 @dataclass(frozen=True)
 class Request(Generic[B, Q]):
-    """A request that has passed every check: who asks, with what."""
+    """A request that has passed authentication, authorisation and validation."""
 
     caller: Caller
     body: B
@@ -46,68 +47,68 @@ class Request(Generic[B, Q]):
 class Operation:
     method: str
     path: str
-    """Beneath `/api/v1/`, with `{parameters}` of `PATH_PARTS`."""
-    act: Callable[..., Any]
-    answer: Any = None
-    """The type of what it answers with; None: nothing, with 204."""
+    """Below `/api/v1/`, with `{parameters}` of `PATH_PARAMETERS`."""
+    handler: Handler
+    response: Any = None
+    """The type of the response body; None: no body, with status 204."""
     status: int = 200
     scope: Scope | None = None
-    more: Mapping[Scope, str] = field(default_factory=dict)
-    """What it needs for some of what it does, and for what; it asks for these itself."""
+    extra_scopes: Mapping[Scope, str] = field(default_factory=dict)
+    """Scopes that it needs for a part of what it does, and which part. The handler checks them."""
     role: Role = Role.VIEWER
     body: Any = None
     query: type[Struct] = parsing.NoQuery
-    refuses: tuple[type[Problem], ...] = ()
-    """Beyond what every operation may be refused for."""
+    errors: tuple[type[Problem], ...] = ()
+    """In addition to the errors that every operation may give."""
 
     @property
     def summary(self) -> str:
-        return (self.act.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        return (self.handler.__doc__ or "").strip().partition("\n")[0].rstrip(".")
 
     @property
     def description(self) -> str:
-        return " ".join((self.act.__doc__ or "").strip().partition("\n")[2].split())
+        return " ".join((self.handler.__doc__ or "").strip().partition("\n")[2].split())
 
-    def carry_out(self, request: HttpRequest, caller: Caller, **parts: str) -> Any:
-        """Returns what it answers with. Raises the `Problem` for which it was not done."""
+    def execute(self, http_request: HttpRequest, caller: Caller, **parameters: str) -> Any:
+        """Check, parse and run it. Returns the response body; raises a `Problem`."""
         caller.require(self.scope, self.role)
-        query = parsing.query(request, self.query)
-        body = parsing.body(request, self.body) if self.body else None
-        asked = Request(caller, body, query)
-        if self.method == READS:
-            return self.act(asked, **parts)
+        query = parsing.parse_query(http_request, self.query)
+        body = parsing.parse_body(http_request, self.body) if self.body else None
+        request = Request(caller, body, query)
+        if self.method == READ_METHOD:
+            return self.handler(request, **parameters)
         with acting_via(f"management key {caller.key}"), transaction.atomic():
-            caller.hold_key()
-            answer = self.act(asked, **parts)
-        if isinstance(answer, Problem):
-            # A refusal that is returned and not raised leaves its trace in the audit.
-            raise answer
-        return answer
+            caller.lock_key()
+            result = self.handler(request, **parameters)
+        if isinstance(result, Problem):
+            # A problem that the handler returns, not raises, keeps what it wrote to the audit log.
+            raise result
+        return result
 
 
 @dataclass
 class Operations:
-    """Those of one resource, in the order in which they are declared."""
+    """The operations of one resource, in the order of declaration."""
 
-    found: list[Operation] = field(default_factory=list)
+    declared: list[Operation] = field(default_factory=list)
 
-    def get(self, path: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        return self._declare("GET", path, more)
+    def get(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self._declare("GET", path, options)
 
-    def post(self, path: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        return self._declare("POST", path, more)
+    def post(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self._declare("POST", path, options)
 
-    def patch(self, path: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        return self._declare("PATCH", path, more)
+    def patch(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self._declare("PATCH", path, options)
 
-    def delete(self, path: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        return self._declare("DELETE", path, {"status": 204, **more})
+    def delete(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self._declare("DELETE", path, {"status": 204, **options})
 
     def _declare(
-        self, method: str, path: str, more: dict[str, Any]
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def declare(act: Callable[..., Any]) -> Callable[..., Any]:
-            self.found.append(Operation(method, path, act, **more))
-            return act
+        self, method: str, path: str, options: dict[str, Any]
+    ) -> Callable[[Handler], Handler]:
+        def declare(handler: Handler) -> Handler:
+            self.declared.append(Operation(method, path, handler, **options))
+            return handler
 
         return declare

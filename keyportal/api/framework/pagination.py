@@ -1,6 +1,7 @@
-"""Lists, a page at a time, newest first.
+"""Cursor pagination of lists, newest first.
 
-A page begins after a row and not at a number, so what is added or deleted meanwhile moves nothing.
+A page begins after a row and not at an offset, so rows that are added or deleted between two
+requests don't shift the next page.
 """
 
 import struct
@@ -19,57 +20,64 @@ M = TypeVar("M", bound=Model)
 T = TypeVar("T")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-_FORM = struct.Struct(">qq")
+_PACKED = struct.Struct(">qq")
 
 
 class Page(Struct, Generic[T]):
     data: list[T]
     next_cursor: Annotated[
-        str | None, Meta(description="Give it as `cursor` to go on; null on the last page.")
+        str | None,
+        Meta(description="Send it as `cursor` to get the next page; null on the last page."),
     ]
 
 
-class Paged(Struct, forbid_unknown_fields=True, kw_only=True):
-    """How a list is asked for."""
+class PageQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The query parameters of every list."""
 
-    limit: Annotated[int, Meta(ge=1, le=100, description="Rows on a page.")] = 50
+    limit: Annotated[int, Meta(ge=1, le=100, description="Number of rows on a page.")] = 50
     cursor: Annotated[
-        str, Meta(max_length=64, description="From `next_cursor` of the page before.")
+        str, Meta(max_length=64, description="The `next_cursor` of the previous page.")
     ] = ""
 
 
 class Cursor(NamedTuple):
-    """A row of a list that is ordered by `created_at` and id."""
+    """The position of a row in a list that is ordered by `created_at` and id."""
 
-    at: datetime
+    created_at: datetime
     pk: int
 
     def __str__(self) -> str:
-        packed = _FORM.pack((self.at - EPOCH) // MICROSECOND, self.pk)
+        packed = _PACKED.pack((self.created_at - EPOCH) // MICROSECOND, self.pk)
         return urlsafe_b64encode(packed).decode().rstrip("=")
 
     @classmethod
-    def read(cls, text: str) -> "Cursor":
+    def parse(cls, text: str) -> "Cursor":
+        """Raises `Invalid`."""
         try:
-            at, pk = _FORM.unpack(urlsafe_b64decode(text + "=="))
-            return cls(EPOCH + at * MICROSECOND, pk)
+            microseconds, pk = _PACKED.unpack(urlsafe_b64decode(text + "=="))
+            return cls(EPOCH + microseconds * MICROSECOND, pk)
         except (Error, ValueError, OverflowError, struct.error):
-            raise Invalid(errors=[FieldError("This is no cursor.", parameter="cursor")]) from None
+            error = FieldError("This is not a valid cursor.", parameter="cursor")
+            raise Invalid(errors=[error]) from None
 
     @property
-    def beyond(self) -> Q:
-        """The first condition says nothing more than the second, but an index can use it."""
-        after = Q(created_at__lt=self.at) | Q(created_at=self.at, pk__lt=self.pk)
-        return Q(created_at__lte=self.at) & after
+    def after(self) -> Q:
+        """The condition for rows after this one.
+
+        The condition on `created_at` alone is redundant, but an index can use it.
+        """
+        same_time = Q(created_at=self.created_at, pk__lt=self.pk)
+        after = Q(created_at__lt=self.created_at) | same_time
+        return Q(created_at__lte=self.created_at) & after
 
 
-def page(rows: "QuerySet[M]", asked: Paged, told: Callable[[M], T]) -> Page[T]:
-    """`rows` have `created_at`; each is told by `told`."""
-    rows = rows.order_by("-created_at", "-pk")
-    if asked.cursor:
-        rows = rows.filter(Cursor.read(asked.cursor).beyond)
-    found = [*rows[: asked.limit + 1]]
-    shown = found[: asked.limit]
-    last: Any = shown[-1] if len(found) > asked.limit else None
-    onward = str(Cursor(last.created_at, last.pk)) if last else None
-    return Page([told(row) for row in shown], onward)
+def paginate(queryset: "QuerySet[M]", query: PageQuery, serialize: Callable[[M], T]) -> Page[T]:
+    """One page of `queryset`, whose model has `created_at`. Raises `Invalid` for a bad cursor."""
+    queryset = queryset.order_by("-created_at", "-pk")
+    if query.cursor:
+        queryset = queryset.filter(Cursor.parse(query.cursor).after)
+    rows = [*queryset[: query.limit + 1]]
+    page_rows = rows[: query.limit]
+    last: Any = page_rows[-1] if len(rows) > query.limit else None
+    next_cursor = str(Cursor(last.created_at, last.pk)) if last else None
+    return Page([serialize(row) for row in page_rows], next_cursor)

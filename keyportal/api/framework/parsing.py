@@ -1,4 +1,4 @@
-"""Requests become values of declared types here, or are refused with a pointer to what is wrong."""
+"""Parsing of query and body into declared types, with a pointer to each invalid field."""
 
 import re
 from typing import Any, TypeVar
@@ -17,63 +17,65 @@ from keyportal.api.framework.problems import (
 
 MAX_BODY_BYTES = 64 * 1024
 T = TypeVar("T")
-_PLACE = re.compile(r"(?P<told>.*) - at `(?P<place>[^`]*)`", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
-_STEP = re.compile(r"\.([^.\[\]]+)|\[([^\]]*)\]")
-_JSON = re.compile(r"application/json *(; *charset=\"?utf-8\"?)? *", re.IGNORECASE)
+_VALIDATION_ERROR = re.compile(r"(?P<message>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+_PATH_STEP = re.compile(r"\.([^.\[\]]+)|\[([^\]]*)\]")
+_JSON_CONTENT_TYPE = re.compile(r"application/json *(; *charset=\"?utf-8\"?)? *", re.IGNORECASE)
 
 
 class NoQuery(Struct, forbid_unknown_fields=True):
-    """An operation without parameters in its query."""
+    """The query of an operation without query parameters."""
 
 
-def body(request: HttpRequest, kind: Any) -> Any:
-    """Raises `UnsupportedMediaType`, `TooLarge`, `BadRequest` for what is no JSON, or `Invalid`."""
-    if not _JSON.fullmatch(request.headers.get("Content-Type", "")):
+def parse_body(request: HttpRequest, kind: Any) -> Any:
+    """Raises `UnsupportedMediaType`, `TooLarge`, `BadRequest` if it is not JSON, or `Invalid`."""
+    if not _JSON_CONTENT_TYPE.fullmatch(request.headers.get("Content-Type", "")):
         raise UnsupportedMediaType
-    require_small(request)
+    require_content_length(request)
     try:
         return msgspec.json.decode(request.body, type=kind)
     except msgspec.ValidationError as error:
-        raise Invalid(errors=[_in_body(str(error))]) from None
+        raise Invalid(errors=[_field_error(str(error))]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # What Python says of it may quote it, and a body can hold anything.
-        raise BadRequest("The body is not JSON in UTF-8.") from None
+        # Python's message may quote the body, which can hold a secret.
+        raise BadRequest("The body is not valid JSON in UTF-8.") from None
 
 
-def require_small(request: HttpRequest) -> None:
-    """By what the request says of itself, before any of it is read; and nobody may say nothing."""
+def require_content_length(request: HttpRequest) -> None:
+    """Check the declared length before the body is read. Raises `TooLarge`."""
     length = request.META.get("CONTENT_LENGTH") or "0"
-    # Neither "²", which is a digit to Python, nor thousands of digits make an error of ours.
+    # "²", which is a digit to Python, or thousands of digits would make `int` fail.
     if not (length.isascii() and length.isdigit() and len(length) <= 10):
-        raise TooLarge("The body does not say how large it is.")
+        raise TooLarge("The length of the body is not declared.")
     if int(length) > MAX_BODY_BYTES:
         raise TooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
 
 
-def query(request: HttpRequest, kind: type[T]) -> T:
-    given = {}
+def parse_query(request: HttpRequest, kind: type[T]) -> T:
+    """Raises `Invalid`."""
+    parameters = {}
     for name, values in request.GET.lists():
         if len(values) > 1:
-            raise Invalid(errors=[FieldError("Give this once.", parameter=name[:100])])
-        given[name] = values[0]
+            error = FieldError("Send this parameter only once.", parameter=name[:100])
+            raise Invalid(errors=[error])
+        parameters[name] = values[0]
     try:
-        return msgspec.convert(given, kind, strict=False)
-    except msgspec.ValidationError as error:
-        found = _in_body(str(error))
-        parameter = found.pointer.removeprefix("/")
-        raise Invalid(errors=[FieldError(found.detail, parameter=parameter)]) from None
+        return msgspec.convert(parameters, kind, strict=False)
+    except msgspec.ValidationError as validation_error:
+        error = _field_error(str(validation_error))
+        parameter = error.pointer.removeprefix("/")
+        raise Invalid(errors=[FieldError(error.detail, parameter=parameter)]) from None
 
 
-def encode(answer: Any) -> bytes:
-    return msgspec.json.encode(answer)
+def encode(result: Any) -> bytes:
+    return msgspec.json.encode(result)
 
 
-def _in_body(told: str) -> FieldError:
-    """msgspec says `Expected ... - at `$.limits.tokens_per_day`` and names an unknown field."""
-    found = _PLACE.fullmatch(told)
-    told, place = (found["told"], found["place"]) if found else (told, "$")
-    pointer = "".join(f"/{name or index}" for name, index in _STEP.findall(place))
-    if unknown := _UNKNOWN.fullmatch(told):
+def _field_error(message: str) -> FieldError:
+    """From msgspec's message, such as `Expected ... - at `$.limits.tokens_per_day``."""
+    match = _VALIDATION_ERROR.fullmatch(message)
+    message, path = (match["message"], match["path"]) if match else (message, "$")
+    pointer = "".join(f"/{name or index}" for name, index in _PATH_STEP.findall(path))
+    if unknown := _UNKNOWN_FIELD.fullmatch(message):
         return FieldError("There is no such field.", pointer=f"{pointer}/{unknown['name'][:100]}")
-    return FieldError(f"{told}.", pointer=pointer)
+    return FieldError(f"{message}.", pointer=pointer)

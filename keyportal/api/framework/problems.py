@@ -1,27 +1,27 @@
-"""What the management API refuses or fails with, as RFC 9457 has it; known only here.
+"""The errors of the management API, as problem details (RFC 9457).
 
 Problem
-├── BadRequest             400  no JSON, or a header that can't be read
+├── BadRequest             400  not JSON, or a malformed header
 ├── Unauthorized           401
 │   ├── MissingCredentials      no bearer token at all
-│   └── InvalidKey              malformed, unknown, deleted, expired, of models, owner gone
+│   └── InvalidKey              malformed, unknown, deleted, expired, an API key, owner left
 ├── Forbidden              403
-│   ├── MissingScope            the management key was not made for this
-│   ├── WeakRole                its owner may not do this
-│   └── BeyondBounds            the key would have more than the management key may give
-├── NotFound               404  not there, or not this team's
+│   ├── MissingScope            the management key lacks the scope
+│   ├── WeakRole                the owner's role does not allow it
+│   └── BeyondBounds            the API key would have more than the management key may give
+├── NotFound               404  does not exist, or belongs to another team
 ├── MethodNotAllowed       405
 ├── Slow                   408
-├── Conflict               409  the state of things does not allow it
-│   └── NameTaken               a key of the team has it, maybe from this very request
+├── Conflict               409  the current state does not allow it
+│   └── NameTaken               another key of the team has the name, perhaps from a retry
 ├── TooLarge               413
 ├── UnsupportedMediaType   415
-├── Invalid                422  fields that can't be so; `errors` point at them
-│   └── PolicyForbids           the team's policy, in its own words
+├── Invalid                422  invalid fields; `errors` point at them
+│   └── PolicyForbids           violations of the team's policy
 ├── HTTPSRequired          426
 ├── TooManyRequests        429
 ├── InternalError          500
-└── Unavailable            503  the database can't be reached, or too many wait
+└── Unavailable            503  the database is unavailable, or too many requests wait
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ REALM = 'Bearer realm="keyportal-management"'
 
 
 class FieldError(Struct, omit_defaults=True):
-    """One thing that is wrong, and where: a JSON pointer into the body, or a parameter's name."""
+    """One error and its place: a JSON pointer into the body, or the name of a parameter."""
 
     detail: str
     pointer: str = ""
@@ -47,9 +47,9 @@ class FieldError(Struct, omit_defaults=True):
 
 
 class ProblemDetails(Struct, omit_defaults=True):
-    """The body of every refusal."""
+    """The body of every error response."""
 
-    type: Annotated[str, Meta(description="A URN that names the kind of problem; it stays.")]
+    type: Annotated[str, Meta(description="A URN for the kind of problem. It never changes.")]
     title: str
     status: int
     detail: str
@@ -58,7 +58,7 @@ class ProblemDetails(Struct, omit_defaults=True):
 
 
 class Problem(Exception):
-    """A refusal. `detail` is for whoever runs the program that called."""
+    """An error response. `detail` is for the person who runs the calling program."""
 
     status: ClassVar[int]
     code: ClassVar[str]
@@ -84,8 +84,11 @@ class Problem(Exception):
         return f"urn:keyportal:problem:{cls.code}"
 
     def body(self, request_id: str) -> bytes:
-        """A key that stood in the wrong place is not told back: answers are kept in many logs."""
-        told = ProblemDetails(
+        """The JSON body, with every key string redacted.
+
+        A client may have put a key into the wrong field, and responses are stored in many logs.
+        """
+        details = ProblemDetails(
             type=self.urn(),
             title=self.title(),
             status=self.status,
@@ -93,7 +96,7 @@ class Problem(Exception):
             request_id=request_id,
             errors=self.errors,
         )
-        return keystring.redact(msgspec.json.encode(told).decode()).encode()
+        return keystring.redact(msgspec.json.encode(details).decode()).encode()
 
     def response(self, request_id: str) -> HttpResponse:
         body = self.body(request_id)
@@ -105,7 +108,7 @@ class Problem(Exception):
 class BadRequest(Problem):
     status = 400
     code = "bad-request"
-    detail = "The request can't be read."
+    detail = "The request is malformed."
 
 
 class Unauthorized(Problem):
@@ -121,9 +124,12 @@ class MissingCredentials(Unauthorized):
 
 
 class InvalidKey(Unauthorized):
-    """One answer for every kind of bad key, so that nobody learns which kind theirs is."""
+    """The same response for every kind of bad key.
 
-    detail = "This is no management key that works. Admins of a team make one in the portal."
+    Attack: a caller with a stolen or guessed key learns from the error whether it once existed.
+    """
+
+    detail = "This is not a valid management key. Admins of a team create one in the portal."
 
     def __init__(self) -> None:
         super().__init__(headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
@@ -140,7 +146,7 @@ class MissingScope(Forbidden):
     def __init__(self, scope: str) -> None:
         challenge = f'{REALM}, error="insufficient_scope", scope="{scope}"'
         super().__init__(
-            f"This management key was made without the scope {scope}.",
+            f"This management key does not have the scope {scope}.",
             headers={"WWW-Authenticate": challenge},
         )
 
@@ -151,13 +157,13 @@ class WeakRole(Forbidden):
 
 class BeyondBounds(Forbidden):
     code = "beyond-bounds"
-    detail = "The key would be able to do more than this management key may give."
+    detail = "The API key would be allowed more than this management key may give."
 
 
 class NotFound(Problem):
     status = 404
     code = "not-found"
-    detail = "There is nothing here, or it is not your team's."
+    detail = "This does not exist, or it belongs to another team."
 
 
 class MethodNotAllowed(Problem):
@@ -165,10 +171,10 @@ class MethodNotAllowed(Problem):
     code = "method-not-allowed"
 
     def __init__(self, allowed: str) -> None:
-        super().__init__(f"This address takes {allowed} only.", headers={"Allow": allowed})
+        super().__init__(f"This path only allows {allowed}.", headers={"Allow": allowed})
 
 
-class Slow(Problem):
+class SlowBody(Problem):
     status = 408
     code = "slow-body"
 
@@ -179,13 +185,13 @@ class Conflict(Problem):
 
 
 class NameTaken(Conflict):
-    """Also the answer to a repeated create whose first answer was lost."""
+    """Also the response to a repeated create whose first response was lost."""
 
     code = "name-taken"
     detail = (
-        "A key with this name already exists in the team. If an earlier request of yours made it, "
-        "read it by its name: GET /api/v1/keys?name=NAME. Its secret is shown only once: for a "
-        "new one, rotate the key."
+        "The team already has an API key with this name. If an earlier request of yours created "
+        "it, find it by its name: GET /api/v1/keys?name=NAME. Its secret was shown only once; "
+        "rotate the key to get a new one."
     )
 
     def __init__(self) -> None:
@@ -206,7 +212,7 @@ class UnsupportedMediaType(Problem):
 class Invalid(Problem):
     status = 422
     code = "invalid"
-    detail = "Something in the request can't be so; `errors` tell what and where."
+    detail = "The request is not valid. `errors` says what is wrong and where."
 
     @classmethod
     def at(cls, pointer: str, detail: str) -> "Invalid":
@@ -218,11 +224,14 @@ class PolicyForbids(Invalid):
 
 
 class HTTPSRequired(Problem):
-    """Refused, not redirected: a client that follows would go on sending its key in the clear."""
+    """Plain HTTP is refused and not redirected.
+
+    A client that follows redirects would keep sending its key unencrypted without noticing.
+    """
 
     status = 426
     code = "https-required"
-    detail = "Use https:// for this address. A key sent over plain HTTP should be replaced."
+    detail = "Use https://. Replace a key that was sent over plain HTTP."
 
     def __init__(self) -> None:
         super().__init__(headers={"Upgrade": "TLS/1.2, HTTP/1.1"})
@@ -239,13 +248,13 @@ class TooManyRequests(Problem):
 class InternalError(Problem):
     status = 500
     code = "internal-error"
-    detail = "Something failed on our side. The request id finds it in the operator's log."
+    detail = "An internal error occurred. The operator can find it in the log by the request id."
 
 
 class Unavailable(Problem):
     status = 503
     code = "unavailable"
-    detail = "The request can't be worked on at the moment. Try again shortly."
+    detail = "The service is unavailable at the moment. Try again shortly."
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail, headers={"Retry-After": "1"})
@@ -259,7 +268,7 @@ BY_STATUS: dict[int, type[Problem]] = {
         Forbidden,
         NotFound,
         MethodNotAllowed,
-        Slow,
+        SlowBody,
         Conflict,
         TooLarge,
         UnsupportedMediaType,

@@ -1,8 +1,8 @@
-"""How often one management key, or one address with bad ones, may send requests: so many in each
-minute of the database's clock.
+"""Rate limits of the management API: per management key, and per IP address for invalid keys.
 
-Counted in the database, so that all workers and hosts count together, also where their clocks
-differ. A request over the limit changes nothing.
+A limit is a number of requests in each minute of the database's clock. The count is in the
+database, so that all workers and hosts count together, even if their clocks differ. A request over
+the limit is not counted.
 """
 
 from django.db import connection
@@ -26,8 +26,8 @@ _SECOND_POSTGRESQL = "SELECT floor(extract(second FROM now()))::int"
 _SECOND_SQLITE = "SELECT CAST(strftime('%S', 'now') AS integer)"
 
 
-def count(subject: str, limit: int) -> int:
-    """Count one more; 0, or the seconds until this is possible again, where there were `limit`."""
+def count_request(subject: str, limit: int) -> int:
+    """Count one request. Returns 0, or, at the limit, the seconds until the next minute."""
     is_postgresql = connection.vendor == "postgresql"
     with connection.cursor() as cursor:
         cursor.execute(_COUNT_POSTGRESQL if is_postgresql else _COUNT_SQLITE, [subject, limit])
@@ -38,9 +38,9 @@ def count(subject: str, limit: int) -> int:
     return 60 - int(second)
 
 
-def caller_subject(public_id: str) -> str:
+def key_subject(public_id: str) -> str:
     return f"management:{public_id}"
 
 
-def stranger_subject(address: str | None) -> str:
+def address_subject(address: str | None) -> str:
     return f"stranger:{client_network(address)}"

@@ -1,8 +1,8 @@
-"""The management API's tables."""
+"""The table of management keys."""
 
-from keyportal.api.models.management_key import MOST, ManagementKey
+from keyportal.api.models.management_key import MAX_PER_TEAM, ManagementKey
 
 __all__ = [
-    "MOST",
+    "MAX_PER_TEAM",
     "ManagementKey",
 ]

@@ -1,4 +1,4 @@
-"""Management keys: what programs look after a team's API keys with, and never call models with."""
+"""Management keys: with one, a program manages a team's API keys. It can't call models."""
 
 from datetime import datetime, timedelta
 from typing import ClassVar, Self
@@ -19,32 +19,36 @@ from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions,
 from keyportal.keys.rules.validators import require_no_key, require_printable
 from keyportal.teams.models import Membership, Team, User, lock_team
 
-MOST = 50  # In a team. They are few by nature, and their page shows them all.
-SEEN_EVERY = timedelta(minutes=1)
+MAX_PER_TEAM = 50  # Their page shows them all.
+LAST_USE_INTERVAL = timedelta(minutes=1)
 
 
-class TooMany(KeyActionError):
+class TooManyManagementKeys(KeyActionError):
     def __init__(self) -> None:
-        super().__init__(f"A team has at most {MOST} management keys. Delete one first.")
+        super().__init__(f"A team has at most {MAX_PER_TEAM} management keys. Delete one first.")
 
 
 class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
-    def of(self, team: Team) -> Self:
+    def for_team(self, team: Team) -> Self:
         return self.filter(team=team)
 
-    def timed(self) -> Self:
-        """Each with the time at which it was read, by the database's clock: the hosts' clocks may
-        differ, and a key must not be over on one host and work on another."""
+    def with_read_at(self) -> Self:
+        """Annotate each key with the time at which it was read, by the database's clock.
+
+        Clocks of hosts may differ, and a key must not work on one host and be expired on another.
+        """
         return self.annotate(read_at=Now())
 
     def for_display(self) -> Self:
-        keys = self.timed().select_related("owner").prefetch_related("owner__memberships")
+        keys = self.with_read_at().select_related("owner").prefetch_related("owner__memberships")
         return keys.order_by("-pk")
 
-    def working(self) -> Self:
-        """Not over; the team is active, and the owner too. See `membership` for whether they are
-        still in it."""
-        return self.timed().filter(
+    def active(self) -> Self:
+        """Keys that have not expired, whose team and owner are active.
+
+        It doesn't check whether the owner is still a member of the team; see `membership`.
+        """
+        return self.with_read_at().filter(
             Q(expires_at=None) | Q(expires_at__gt=Now()),
             team__is_active=True,
             owner__is_active=True,
@@ -64,18 +68,18 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
         address: str | None = None,
         nonce: str = "",
     ) -> tuple["ManagementKey", KeyString]:
-        """Create one and return it with its plaintext, which exists nowhere else.
+        """Create a management key and return it with its key string, which is not stored.
 
-        `permissions` are the most that keys made with it may have. Raises `NameTaken`, `TooMany`
-        or `AlreadyCreated`, each after creating nothing.
+        `permissions` are the widest that API keys made with it may have. Raises `NameTaken`,
+        `TooManyManagementKeys` or `AlreadyCreated`; then nothing is created.
         """
         key_string = keystring.generate(prefix=settings.MANAGEMENT_KEY_PREFIXES[0])
         with lock_team(team) as locked:
             SpentNonce.objects.spend(nonce)
-            if self.of(locked).filter(name=name).exists():
+            if self.for_team(locked).filter(name=name).exists():
                 raise NameTaken
-            if self.of(locked).count() >= MOST:
-                raise TooMany
+            if self.for_team(locked).count() >= MAX_PER_TEAM:
+                raise TooManyManagementKeys
             key = self.model(
                 team=locked,
                 owner=owner,
@@ -94,14 +98,16 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
 
 
 class ManagementKey(models.Model):
-    """Does what its scopes say and its owner could do in the portal at that moment: no more."""
+    """It may do what its scopes allow and its owner may do in the portal at that moment."""
 
     team = models.ForeignKey(Team, models.PROTECT, related_name="management_keys")
     owner = models.ForeignKey(User, models.PROTECT, related_name="management_keys")
     name = models.CharField(max_length=64, validators=[require_printable, require_no_key])
     scopes = models.JSONField(default=list)
     allowed_models = models.JSONField(
-        default=list, blank=True, help_text="The most that keys made with it may call. Empty: all."
+        default=list,
+        blank=True,
+        help_text="Models that keys made with it may call at most. Empty: all.",
     )
     endpoints = models.CharField(max_length=16, choices=Endpoints, default=Endpoints.ALL)
     networks = models.JSONField(default=list, blank=True)
@@ -115,10 +121,10 @@ class ManagementKey(models.Model):
     last_used_ip = models.GenericIPAddressField(null=True, editable=False)
 
     permissions = PermissionsColumns()
-    """The most that keys made or changed with it may have."""
+    """The widest permissions of keys that are made or changed with it."""
 
     read_at: datetime
-    """Only of one that `timed` read; on SQLite to the millisecond."""
+    """Set by `with_read_at`; on SQLite to the millisecond."""
 
     objects = ManagementKeyQuerySet.as_manager()
 
@@ -153,32 +159,32 @@ class ManagementKey(models.Model):
 
     @property
     def membership(self) -> Membership:
-        """What its owner is in the team, now. Raises `Membership.DoesNotExist`."""
+        """The owner's current membership in the team. Raises `Membership.DoesNotExist`."""
         return Membership.objects.select_related("team", "user").get(
             team=self.team_id, user=self.owner_id
         )
 
-    def saw_use(self, address: str | None) -> None:
-        """Note time and address, once a minute at most: reading must not cost a write each time."""
-        if self.last_used_at is None or self.last_used_at < self.read_at - SEEN_EVERY:
+    def record_use(self, address: str | None) -> None:
+        """Store time and IP address, at most once a minute, so that few reads cost a write."""
+        if self.last_used_at is None or self.last_used_at < self.read_at - LAST_USE_INTERVAL:
             ManagementKey.objects.filter(pk=self.pk).update(
                 last_used_at=self.read_at, last_used_ip=(address or "").partition("%")[0] or None
             )
 
-    def held(self) -> None:
-        """Keep it from being deleted until this transaction ends.
+    def lock(self) -> None:
+        """Lock the row, so that the key can't be deleted until this transaction ends.
 
-        Raises `ManagementKey.DoesNotExist` where it was deleted after it was let in.
+        Raises `ManagementKey.DoesNotExist` if it was deleted after it was authenticated.
         """
         ManagementKey.objects.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
 
     def revoke(self, *, actor: User | None, address: str | None = None) -> None:
-        """Delete it. What it is used for from then on changes nothing any more.
+        """Delete it. A request with it that has not committed yet changes nothing any more.
 
-        Raises `ManagementKey.DoesNotExist` when somebody else was faster.
+        Raises `ManagementKey.DoesNotExist` if it was deleted already.
         """
         with transaction.atomic():
-            # What it is in the middle of writing ends before this does; see `held`.
+            # Waits until a write that is in progress with this key has ended; see `lock`.
             locked = ManagementKey.objects.select_for_update(of=("self",)).get(pk=self.pk)
             locked._record(Action.MANAGEMENT_KEY_DELETED, actor, address)
             locked.delete()

@@ -1,4 +1,4 @@
-"""What people and programs did in the team, for those whom the portal would show it."""
+"""The team's audit log, for programs of its admins."""
 
 from datetime import datetime
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyportal.api.framework.operations import Operations, Request
-from keyportal.api.framework.pagination import Page, Paged, page
+from keyportal.api.framework.pagination import Page, PageQuery, paginate
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.types import ActionValue, PublicId
 from keyportal.audit.models import AuditEvent
@@ -20,21 +20,28 @@ class Event(Struct):
     action: ActionValue
     actor_id: Annotated[
         int | None,
-        Meta(description="The user's id, never used again; null: nobody signed in, or a command."),
+        Meta(
+            description="The user's id, which is never reused; null if no user was signed in or a "
+            "command did it."
+        ),
     ]
-    actor: Annotated[str, Meta(description="The user's name at the time; empty: as for null.")]
-    via: Annotated[str, Meta(description="The management key it was done with; empty: none.")]
+    actor: Annotated[
+        str, Meta(description="The username at the time; empty if `actor_id` is null.")
+    ]
+    via: Annotated[str, Meta(description="The management key that was used, or empty.")]
     target: str
-    key: Annotated[str, Meta(description="The id of the API key it tells of, or empty.")]
+    key: Annotated[
+        str, Meta(description="The id of the API key that the event is about, or empty.")
+    ]
     address: str | None
 
 
-class EventQuery(Paged, forbid_unknown_fields=True):
+class EventQuery(PageQuery, forbid_unknown_fields=True):
     action: ActionValue | UnsetType = UNSET
     key: PublicId | UnsetType = UNSET
 
 
-def told(event: AuditEvent) -> Event:
+def serialize(event: AuditEvent) -> Event:
     return Event(
         created_at=event.created_at,
         action=event.action,
@@ -48,16 +55,16 @@ def told(event: AuditEvent) -> Event:
 
 
 @operations.get(
-    "audit", scope=Scope.AUDIT_READ, role=Role.ADMIN, query=EventQuery, answer=Page[Event]
+    "audit", scope=Scope.AUDIT_READ, role=Role.ADMIN, query=EventQuery, response=Page[Event]
 )
-def list_events(asked: Request[None, EventQuery]) -> Page[Event]:
-    """List what was done in the team, newest first
+def list_events(request: Request[None, EventQuery]) -> Page[Event]:
+    """List the events in the team's audit log, newest first
 
-    Its owner must be an admin of the team.
+    The owner of the management key must be an admin of the team.
     """
-    events = AuditEvent.objects.for_team(asked.caller.team)
-    if asked.query.action is not UNSET:
-        events = events.with_action(asked.query.action)
-    if asked.query.key is not UNSET:
-        events = events.for_key(asked.query.key)
-    return page(events, asked.query, told)
+    events = AuditEvent.objects.for_team(request.caller.team)
+    if request.query.action is not UNSET:
+        events = events.with_action(request.query.action)
+    if request.query.key is not UNSET:
+        events = events.for_key(request.query.key)
+    return paginate(events, request.query, serialize)

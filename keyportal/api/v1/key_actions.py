@@ -1,4 +1,4 @@
-"""What is done to a key's secrets and with its switch: rotate it, end the old one, off and on."""
+"""Actions on an API key: rotate it, end its old secret, disable and enable it."""
 
 from django.views.decorators.debug import sensitive_variables
 
@@ -6,10 +6,10 @@ from keyportal.api.framework.operations import Operations, Request
 from keyportal.api.framework.parsing import NoQuery
 from keyportal.api.framework.problems import Conflict, NotFound
 from keyportal.api.scopes import Scope
-from keyportal.api.v1.key_lookup import changing, key_of
-from keyportal.api.v1.limits import require_usual
+from keyportal.api.v1.key_lookup import get_key, locked_key
+from keyportal.api.v1.limits import require_default_limits
 from keyportal.api.v1.permissions import require_within
-from keyportal.api.v1.schemas import KeyBody, Rotation, ShownKeyBody
+from keyportal.api.v1.schemas import IssuedKeyBody, KeyBody, Rotation
 from keyportal.keys import changes, rotation
 from keyportal.teams.models import Role
 
@@ -19,74 +19,78 @@ operations = Operations()
 @operations.post(
     "keys/{id}/rotate",
     scope=Scope.KEYS_WRITE,
-    more={Scope.LIMITS_RAISE: "for an admin's program, of a key that may use more than new keys"},
+    extra_scopes={
+        Scope.LIMITS_RAISE: "for an admin's program, if the key has higher limits than new keys get"
+    },
     role=Role.MEMBER,
     body=Rotation,
-    answer=ShownKeyBody,
-    refuses=(NotFound, Conflict),
+    response=IssuedKeyBody,
+    errors=(NotFound, Conflict),
 )
 @sensitive_variables("key_string")
-def rotate_key(asked: Request[Rotation, NoQuery], id: str) -> ShownKeyBody:  # noqa: A002
-    """Give an API key a new secret, and show it this once
+def rotate_key(request: Request[Rotation, NoQuery], id: str) -> IssuedKeyBody:  # noqa: A002
+    """Rotate an API key
 
-    The key may do no more than the management key may give, or its secret would give more away.
-    Where the answer was lost, rotate again with the grace `now`.
+    The response holds the new key string, which is shown only once. The API key must not be allowed
+    more than the management key may give. If the response was lost, rotate again with the grace
+    `now`.
     """
-    caller = asked.caller
-    with changing(caller, id) as key:
+    caller = request.caller
+    with locked_key(caller, id) as key:
         require_within(caller.key.permissions, key.permissions)
-        require_usual(caller, key)
+        require_default_limits(caller, key)
         key_string = rotation.rotate(
-            key, rotation.Grace(asked.body.grace), actor=caller.user, address=caller.address
+            key, rotation.Grace(request.body.grace), actor=caller.user, address=caller.address
         )
-    return ShownKeyBody.of(key_of(caller, id), key=key_string.text)
+    return IssuedKeyBody.from_key(get_key(caller, id), key=key_string.text)
 
 
 @operations.post(
     "keys/{id}/end-old-secret",
     scope=Scope.KEYS_WRITE,
     role=Role.MEMBER,
-    answer=KeyBody,
-    refuses=(NotFound,),
+    response=KeyBody,
+    errors=(NotFound,),
 )
-def end_old_secret(asked: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
-    """End at once what a rotation let live on."""
-    with changing(asked.caller, id) as key:
-        rotation.end_old(key, actor=asked.caller.user, address=asked.caller.address)
-    return KeyBody.of(key_of(asked.caller, id))
+def end_old_secret(request: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
+    """End the old secret of a rotation now."""
+    with locked_key(request.caller, id) as key:
+        rotation.end_old(key, actor=request.caller.user, address=request.caller.address)
+    return KeyBody.from_key(get_key(request.caller, id))
 
 
 @operations.post(
     "keys/{id}/disable",
     scope=Scope.KEYS_WRITE,
     role=Role.MEMBER,
-    answer=KeyBody,
-    refuses=(NotFound,),
+    response=KeyBody,
+    errors=(NotFound,),
 )
-def disable_key(asked: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
-    """Switch an API key off
+def disable_key(request: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
+    """Disable an API key
 
-    It is refused until it is switched on again. Doing so twice is doing so once.
+    Requests with it are refused until it is enabled again. Disabling a disabled key changes
+    nothing.
     """
-    with changing(asked.caller, id) as key:
-        changes.disable(key, actor=asked.caller.user, address=asked.caller.address)
-    return KeyBody.of(key_of(asked.caller, id))
+    with locked_key(request.caller, id) as key:
+        changes.disable(key, actor=request.caller.user, address=request.caller.address)
+    return KeyBody.from_key(get_key(request.caller, id))
 
 
 @operations.post(
     "keys/{id}/enable",
     scope=Scope.KEYS_WRITE,
     role=Role.MEMBER,
-    answer=KeyBody,
-    refuses=(NotFound,),
+    response=KeyBody,
+    errors=(NotFound,),
 )
-def enable_key(asked: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
-    """Switch an API key on again
+def enable_key(request: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
+    """Enable an API key
 
-    The key may do no more than the management key may give. Of a key that an admin
-    manages, only an admin's program does it.
+    The API key must not be allowed more than the management key may give. A key that is managed by
+    an admin can only be enabled by an admin's program.
     """
-    with changing(asked.caller, id) as key:
-        require_within(asked.caller.key.permissions, key.permissions)
-        changes.enable(key, actor=asked.caller.user, address=asked.caller.address)
-    return KeyBody.of(key_of(asked.caller, id))
+    with locked_key(request.caller, id) as key:
+        require_within(request.caller.key.permissions, key.permissions)
+        changes.enable(key, actor=request.caller.user, address=request.caller.address)
+    return KeyBody.from_key(get_key(request.caller, id))

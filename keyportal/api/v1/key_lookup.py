@@ -1,4 +1,4 @@
-"""Which key is meant, whether the caller may change it, and how a refusal is told."""
+"""Looking up a key, checking that the caller may change it, and turning errors into problems."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,20 +33,20 @@ from keyportal.keys.rules.validators import (
 from keyportal.teams.access import may_change
 from keyportal.teams.models import User
 
-LAST_YEAR = 2200  # Beyond, arithmetic with time zones ends sooner or later.
+MAX_YEAR = 2200  # Conversions between time zones overflow near `datetime.max`.
 
 
-def key_of(caller: Caller, public_id: str) -> ApiKey:
-    """One of the caller's team. Raises `NotFound`, for those of other teams too."""
+def get_key(caller: Caller, public_id: str) -> ApiKey:
+    """A key of the caller's team. Raises `NotFound`, also for a key of another team."""
     keys = ApiKey.objects.of(caller.team).for_display().select_related("team")
-    found = keys.filter(public_id=public_id).first()
-    if found is None:
+    key = keys.filter(public_id=public_id).first()
+    if key is None:
         raise NotFound
-    return found
+    return key
 
 
-def member_named(caller: Caller, username: str) -> User:
-    """Raises `NotAMember`, the same for somebody of another team as for nobody."""
+def get_member(caller: Caller, username: str) -> User:
+    """Raises `NotAMember`; a user of another team and an unknown name give the same error."""
     member = User.objects.filter(username=username, memberships__team=caller.team).first()
     if member is None:
         raise NotAMember(username)
@@ -54,28 +54,29 @@ def member_named(caller: Caller, username: str) -> User:
 
 
 @contextmanager
-def changing(caller: Caller, public_id: str) -> Iterator[ApiKey]:
-    """The key as it is now, which nobody else changes meanwhile.
+def locked_key(caller: Caller, public_id: str) -> Iterator[ApiKey]:
+    """The key with its current values, locked until the transaction ends.
 
-    Raises `NotFound`, `WeakRole` where it belongs to somebody else, and what a refusal is told as.
+    Raises `NotFound`, `WeakRole` if the caller may not change it, and the problems of
+    `rules_as_problems`.
     """
-    found = key_of(caller, public_id)
-    if not may_change(caller.membership, found):
+    unlocked_key = get_key(caller, public_id)
+    if not may_change(caller.membership, unlocked_key):
         raise WeakRole(
-            "The owner of this management key may change their own API keys; this one belongs "
-            "to someone else."
+            "The owner of this management key may only change their own API keys. This one belongs "
+            "to another member."
         )
-    with refusals():
+    with rules_as_problems():
         try:
-            with locked(found) as key:
+            with locked(unlocked_key) as key:
                 yield key
         except ApiKey.DoesNotExist:
             raise NotFound from None
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
-    """What the rules of keys refuse, as problems."""
+def rules_as_problems() -> Iterator[None]:
+    """Raises a `Problem` in place of an exception of the rules for keys."""
     try:
         yield
     except NameTaken:
@@ -87,62 +88,62 @@ def refusals() -> Iterator[None]:
     except AlreadyRotating as refusal:
         raise Conflict(str(refusal)) from None
     except PolicyBroken as refusal:
-        errors = [FieldError(told) for told in refusal.breaches]
+        errors = [FieldError(violation) for violation in refusal.breaches]
         raise PolicyForbids(str(refusal), errors=errors) from None
     except AboveCeiling as refusal:
         raise Invalid(
             str(refusal),
             errors=[
-                FieldError(told, pointer=f"/limits/{name}")
-                for name, told in refusal.complaints.items()
+                FieldError(complaint, pointer=f"/limits/{name}")
+                for name, complaint in refusal.complaints.items()
             ],
         ) from None
 
 
-def sound(asked: NewKey | KeyChanges) -> dict[str, Any]:
-    """What is asked of name, description, tags and end, as it is kept.
+def validated(body: NewKey | KeyChanges) -> dict[str, Any]:
+    """Name, description, tags and expiry from the body, normalized; without those left out.
 
-    Raises `Invalid` for what no schema can say of them.
+    Raises `Invalid` for what JSON Schema can't express.
     """
-    wrong = [
-        *_wrong("/name", asked.name, require_printable, require_no_key),
-        *_wrong("/description", asked.description, plain_lines, require_no_key),
+    errors = [
+        *_field_errors("/name", body.name, require_printable, require_no_key),
+        *_field_errors("/description", body.description, plain_lines, require_no_key),
     ]
-    if asked.tags is not UNSET:
-        for number, tag in enumerate(asked.tags):
-            wrong += _wrong(f"/tags/{number}", tag, require_printable, require_no_key)
-    if isinstance(asked.expires_at, datetime):
-        wrong += _wrong("/expires_at", asked.expires_at, _require_future)
-    if wrong:
-        raise Invalid(errors=wrong)
+    if body.tags is not UNSET:
+        for index, tag in enumerate(body.tags):
+            errors += _field_errors(f"/tags/{index}", tag, require_printable, require_no_key)
+    if isinstance(body.expires_at, datetime):
+        errors += _field_errors("/expires_at", body.expires_at, _require_future)
+    if errors:
+        raise Invalid(errors=errors)
     return {
-        name: read(value)
-        for name, read in _KEPT.items()
-        if (value := getattr(asked, name)) is not UNSET
+        name: normalize(value)
+        for name, normalize in _NORMALIZERS.items()
+        if (value := getattr(body, name)) is not UNSET
     }
 
 
-def _as_given(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
-_KEPT: dict[str, Callable[[Any], Any]] = {
-    "name": _as_given,
+_NORMALIZERS: dict[str, Callable[[Any], Any]] = {
+    "name": _unchanged,
     "description": plain_lines,
     "tags": read_tags,
-    "expires_at": _as_given,
+    "expires_at": _unchanged,
 }
 
 
-def _wrong(pointer: str, value: Any, *rules: Any) -> Iterator[FieldError]:
-    for rule in rules:
+def _field_errors(pointer: str, value: Any, *validators: Any) -> Iterator[FieldError]:
+    for validate in validators:
         try:
             if value is not UNSET:
-                rule(value)
+                validate(value)
         except ValidationError as error:
             yield FieldError(" ".join(error.messages), pointer=pointer)
 
 
 def _require_future(moment: datetime) -> None:
-    if moment.year > LAST_YEAR or moment.year < 2000 or moment <= timezone.now():
-        raise ValidationError(f"A time that is still to come, before {LAST_YEAR}.")
+    if moment.year > MAX_YEAR or moment.year < 2000 or moment <= timezone.now():
+        raise ValidationError(f"Choose a time in the future, before the year {MAX_YEAR}.")

@@ -1,4 +1,4 @@
-"""The team's API keys: list, read, make, change and delete them."""
+"""The team's API keys: list, read, create, change and delete them."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,14 +8,25 @@ from msgspec import UNSET, Meta, UnsetType
 
 from keyportal.api.framework.authentication import Caller
 from keyportal.api.framework.operations import Operations, Request
-from keyportal.api.framework.pagination import Page, Paged, page
+from keyportal.api.framework.pagination import Page, PageQuery, paginate
 from keyportal.api.framework.parsing import NoQuery
 from keyportal.api.framework.problems import Conflict, NotFound, Problem
 from keyportal.api.scopes import Scope
-from keyportal.api.v1.key_lookup import changing, key_of, member_named, refusals, sound
-from keyportal.api.v1.limits import limit, require_usual
-from keyportal.api.v1.permissions import end_within, require_within, usual_end, usual_within
-from keyportal.api.v1.schemas import KeyBody, KeyChanges, NewKey, ShownKeyBody
+from keyportal.api.v1.key_lookup import (
+    get_key,
+    get_member,
+    locked_key,
+    rules_as_problems,
+    validated,
+)
+from keyportal.api.v1.limits import require_default_limits, set_limits
+from keyportal.api.v1.permissions import (
+    default_expiry,
+    default_permissions,
+    expiry_within,
+    require_within,
+)
+from keyportal.api.v1.schemas import IssuedKeyBody, KeyBody, KeyChanges, NewKey
 from keyportal.api.v1.types import Line, StateValue, Tag, UserId
 from keyportal.keys import changes
 from keyportal.keys.exceptions import KeyLimitReached
@@ -26,19 +37,21 @@ from keyportal.keys.status import State, in_state
 from keyportal.teams.models import Role
 
 operations = Operations()
-RAISING = "to go above what members may give, which takes an admin too"
-HANDING = "for an admin's program to hand over a key that may use more than new keys"
+LIMITS_RAISE_TO_CHANGE = "for an admin's program to set limits above those that members may set"
+LIMITS_RAISE_TO_HAND_OVER = "to hand over a key that has higher limits than new keys get"
 
 
-class KeyQuery(Paged, forbid_unknown_fields=True):
+class KeyQuery(PageQuery, forbid_unknown_fields=True):
     name: Line | UnsetType = UNSET
-    owner: Annotated[Line | UnsetType, Meta(description="A user's name today.")] = UNSET
+    owner: Annotated[Line | UnsetType, Meta(description="The owner's current username.")] = UNSET
     owner_id: UserId | UnsetType = UNSET
-    tag: Annotated[Tag | UnsetType, Meta(description="As it is written on the key.")] = UNSET
+    tag: Annotated[Tag | UnsetType, Meta(description="A tag, spelled exactly as on the key.")] = (
+        UNSET
+    )
     state: StateValue | UnsetType = UNSET
 
-    def among(self, keys: ApiKeyQuerySet) -> ApiKeyQuerySet:
-        """Those that all of it is true of."""
+    def filter(self, keys: ApiKeyQuerySet) -> ApiKeyQuerySet:
+        """The keys that match all given parameters."""
         if self.name is not UNSET:
             keys = keys.filter(name=self.name)
         if self.owner is not UNSET:
@@ -50,119 +63,119 @@ class KeyQuery(Paged, forbid_unknown_fields=True):
         return keys if self.state is UNSET else keys.filter(in_state(State(self.state)))
 
 
-@operations.get("keys", scope=Scope.KEYS_READ, query=KeyQuery, answer=Page[KeyBody])
-def list_keys(asked: Request[None, KeyQuery]) -> Page[KeyBody]:
+@operations.get("keys", scope=Scope.KEYS_READ, query=KeyQuery, response=Page[KeyBody])
+def list_keys(request: Request[None, KeyQuery]) -> Page[KeyBody]:
     """List the API keys of the team, newest first."""
-    keys = ApiKey.objects.of(asked.caller.team).for_display().select_related("team")
-    return page(asked.query.among(keys), asked.query, KeyBody.of)
+    keys = ApiKey.objects.of(request.caller.team).for_display().select_related("team")
+    return paginate(request.query.filter(keys), request.query, KeyBody.from_key)
 
 
-@operations.get("keys/{id}", scope=Scope.KEYS_READ, answer=KeyBody, refuses=(NotFound,))
-def read_key(asked: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002 - its name in the path
-    """Tell of one API key."""
-    return KeyBody.of(key_of(asked.caller, id))
+@operations.get("keys/{id}", scope=Scope.KEYS_READ, response=KeyBody, errors=(NotFound,))
+def read_key(request: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002 - its name in the path
+    """Read one API key."""
+    return KeyBody.from_key(get_key(request.caller, id))
 
 
 @operations.post(
     "keys",
     scope=Scope.KEYS_WRITE,
-    more={Scope.LIMITS_RAISE: RAISING},
+    extra_scopes={Scope.LIMITS_RAISE: LIMITS_RAISE_TO_CHANGE},
     role=Role.MEMBER,
     body=NewKey,
-    answer=ShownKeyBody,
+    response=IssuedKeyBody,
     status=201,
-    refuses=(Conflict,),
+    errors=(Conflict,),
 )
 @sensitive_variables("key_string")
-def create_key(asked: Request[NewKey, NoQuery]) -> ShownKeyBody | Problem:
-    """Make an API key, and show it this once
+def create_key(request: Request[NewKey, NoQuery]) -> IssuedKeyBody | Problem:
+    """Create an API key
 
-    It belongs to the owner of the management key. Without permissions it may do what the team's
-    policy lets new keys do, within what the management key may give. It ends no later than the
-    management key, and without `expires_at` at the same moment, or as late as the policy lets it.
-    Names are unique in the team: where the answer was lost, sending the request again makes no
-    second key, but answers 409 with `name-taken`. Read the key by its name then, and rotate it to
-    get a new secret.
+    The response holds the key string, which is shown only once. The key belongs to the owner of the
+    management key. Permissions that are left out are as wide as the team's policy and the
+    management key allow. The key expires no later than the management key; without `expires_at`, it
+    expires with it, or earlier if the policy requires that. Names are unique in the team: if the
+    response was lost and you send the request again, no second key is created and the response is
+    409 with `name-taken`. Then find the key by its name, and rotate it to get a new secret.
     """
-    caller, body = asked.caller, asked.body
-    told = sound(body) | {"expires_at": _end(caller, body)}
+    caller, body = request.caller, request.body
+    values = validated(body) | {"expires_at": _expiry(caller, body)}
     try:
-        with refusals():
+        with rules_as_problems():
             key, key_string = ApiKey.objects.issue(
                 team=caller.team,
                 owner=caller.user,
                 actor=caller.user,
                 address=caller.address,
                 permissions=_permissions(caller, body),
-                **told,
+                **values,
             )
-            limit(caller, key, body.limits)
+            set_limits(caller, key, body.limits)
     except KeyLimitReached as refusal:
         return Conflict(str(refusal))
-    return ShownKeyBody.of(key_of(caller, key.public_id), key=key_string.text)
+    return IssuedKeyBody.from_key(get_key(caller, key.public_id), key=key_string.text)
 
 
 @operations.patch(
     "keys/{id}",
     scope=Scope.KEYS_WRITE,
-    more={Scope.LIMITS_RAISE: f"{RAISING}, and {HANDING}"},
+    extra_scopes={Scope.LIMITS_RAISE: f"{LIMITS_RAISE_TO_CHANGE}, and {LIMITS_RAISE_TO_HAND_OVER}"},
     role=Role.MEMBER,
     body=KeyChanges,
-    answer=KeyBody,
-    refuses=(NotFound, Conflict),
+    response=KeyBody,
+    errors=(NotFound, Conflict),
 )
-def change_key(asked: Request[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: A002
+def change_key(request: Request[KeyChanges, NoQuery], id: str) -> KeyBody:  # noqa: A002
     """Change an API key
 
-    It holds for the next request on every worker. Afterwards the key may do no more than the
-    management key may give, whoever owns it then. An end that it gets is no later than that of the
-    management key. Of a key that an admin manages, a member's program changes name, description
-    and tags.
+    The change applies to the next request on every worker. The key must not be allowed more than
+    the management key may give, whoever owns it afterwards. A new expiry must not be later than
+    that of the management key. If the key is managed by an admin, a member's program can only
+    change its name, description and tags.
     """
-    caller, body = asked.caller, asked.body
-    given = sound(body)
-    with changing(caller, id) as key:
-        if given.get("expires_at", key.expires_at) != key.expires_at:
-            end_within(caller.key.expires_at, given["expires_at"])
+    caller, body = request.caller, request.body
+    values = validated(body)
+    with locked_key(caller, id) as key:
+        if values.get("expires_at", key.expires_at) != key.expires_at:
+            expiry_within(caller.key.expires_at, values["expires_at"])
         if body.owner is not UNSET:
-            # They could rotate it, and have what an admin granted to somebody else.
-            require_usual(caller, key)
+            # The new owner could rotate the key and use limits that an admin granted to another.
+            require_default_limits(caller, key)
         if body.permissions is not UNSET:
-            given["permissions"] = body.permissions.applied_to(key.permissions)
-        require_within(caller.key.permissions, given.get("permissions", key.permissions))
-        changes.change(key, changes.Changes(**given), actor=caller.user, address=caller.address)
-        limit(caller, key, body.limits)
+            values["permissions"] = body.permissions.applied_to(key.permissions)
+        require_within(caller.key.permissions, values.get("permissions", key.permissions))
+        changes.change(key, changes.Changes(**values), actor=caller.user, address=caller.address)
+        set_limits(caller, key, body.limits)
         if body.owner is not UNSET:
-            to = member_named(caller, body.owner)
-            changes.hand_over(key, to, actor=caller.user, address=caller.address)
+            new_owner = get_member(caller, body.owner)
+            changes.hand_over(key, new_owner, actor=caller.user, address=caller.address)
         if body.managed is not UNSET:
             caller.require(None, Role.ADMIN)
-            # Last, because a key that was just narrowed has become managed.
+            # Last, because an admin who narrows a key above makes it managed.
             changes.set_managed(key, body.managed, actor=caller.user, address=caller.address)
-    return KeyBody.of(key_of(caller, id))
+    return KeyBody.from_key(get_key(caller, id))
 
 
-@operations.delete("keys/{id}", scope=Scope.KEYS_WRITE, role=Role.MEMBER, refuses=(NotFound,))
-def delete_key(asked: Request[None, NoQuery], id: str) -> None:  # noqa: A002
+@operations.delete("keys/{id}", scope=Scope.KEYS_WRITE, role=Role.MEMBER, errors=(NotFound,))
+def delete_key(request: Request[None, NoQuery], id: str) -> None:  # noqa: A002
     """Delete an API key
 
-    No request that starts after the answer is served with it.
+    No request that starts after the response is served with it.
     """
-    with changing(asked.caller, id) as key:
-        key.revoke(actor=asked.caller.user, address=asked.caller.address)
+    with locked_key(request.caller, id) as key:
+        key.revoke(actor=request.caller.user, address=request.caller.address)
 
 
-def _end(caller: Caller, body: NewKey) -> datetime | None:
+def _expiry(caller: Caller, body: NewKey) -> datetime | None:
     """Raises `BeyondBounds`."""
     if body.expires_at is UNSET:
-        return usual_end(caller.key.expires_at, caller.team.policy)
-    return end_within(caller.key.expires_at, body.expires_at)
+        return default_expiry(caller.key.expires_at, caller.team.policy)
+    return expiry_within(caller.key.expires_at, body.expires_at)
 
 
 def _permissions(caller: Caller, body: NewKey) -> Permissions:
     """Raises `BeyondBounds`."""
     bounds = caller.key.permissions
-    permissions = usual_within(bounds, caller.team.policy)
+    permissions = default_permissions(bounds, caller.team.policy)
     if body.permissions is not UNSET:
         permissions = body.permissions.applied_to(permissions)
     require_within(bounds, permissions)

@@ -1,8 +1,8 @@
-"""How much a key may use, as a program asks for it.
+"""Limits of API keys, set by a program.
 
-To raise a limit above its ceiling takes an admin, as in the portal, and a scope too: of many keys a
-leaked one of CI is the likeliest, and whoever has it should not be able to spend without a limit.
-Nor may such a program get at what an admin granted on somebody's key, by its secret.
+As in the portal, only an admin may raise a limit above the key's ceiling; an admin's management key
+also needs the scope `limits:raise`. Attack: a management key leaks from CI, and its finder spends
+without limit, on a new key or on one that an admin gave higher limits.
 """
 
 from msgspec import UNSET, UnsetType
@@ -16,12 +16,12 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Role
 
 
-def limit(caller: Caller, key: ApiKey, asked: LimitChanges | UnsetType) -> None:
-    """Raises `AboveCeiling`, or `MissingScope` where the caller's role alone would do."""
-    if asked is UNSET:
+def set_limits(caller: Caller, key: ApiKey, changes: LimitChanges | UnsetType) -> None:
+    """Raises `AboveCeiling`, or `MissingScope` if the caller's role would allow it."""
+    if changes is UNSET:
         return
     may_raise = Scope.LIMITS_RAISE in caller.key.scopes
-    limits = asked.applied_to(key.limits)
+    limits = changes.applied_to(key.limits)
     try:
         limit_key(key, limits, by=caller.membership, address=caller.address, may_raise=may_raise)
     except AboveCeiling:
@@ -30,14 +30,12 @@ def limit(caller: Caller, key: ApiKey, asked: LimitChanges | UnsetType) -> None:
         raise
 
 
-def require_usual(caller: Caller, key: ApiKey) -> None:
-    """Raises `MissingScope` where a key has more than new keys of the team.
+def require_default_limits(caller: Caller, key: ApiKey) -> None:
+    """Raises `MissingScope` if the key has higher limits than new keys of the team get.
 
-    A member's program, which reaches its owner's keys alone, may use what they were given. It
-    needs no scope for that: none would let it raise.
+    A member's program needs no scope: it only reaches its owner's own keys, and can't raise limits.
     """
     if Scope.LIMITS_RAISE in caller.key.scopes or not caller.membership.is_at_least(Role.ADMIN):
         return
-    usual = key.team.key_limits
-    if not key.limits.within(usual):
+    if not key.limits.within(key.team.key_limits):
         raise MissingScope(Scope.LIMITS_RAISE)

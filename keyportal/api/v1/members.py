@@ -1,4 +1,4 @@
-"""Who is in the team. Operators change members, so this is only read."""
+"""The members of the team, read-only: operators change members."""
 
 from datetime import datetime
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from keyportal.api.framework.operations import Operations, Request
-from keyportal.api.framework.pagination import Page, Paged, page
+from keyportal.api.framework.pagination import Page, PageQuery, paginate
 from keyportal.api.framework.parsing import NoQuery
 from keyportal.api.framework.problems import NotFound
 from keyportal.api.scopes import Scope
@@ -17,16 +17,16 @@ operations = Operations()
 
 
 class Member(Struct):
-    id: Annotated[int, Meta(description="The user's, the same for good, whatever the name.")]
+    id: Annotated[int, Meta(description="The user's id. It never changes.")]
     username: str
-    name: Annotated[str, Meta(description="As the person is called; may be empty.")]
+    name: Annotated[str, Meta(description="The full name; may be empty.")]
     role: RoleValue
     is_active: bool
     key_count: int
-    created_at: Annotated[datetime, Meta(description="Since when they are in the team.")]
+    created_at: Annotated[datetime, Meta(description="When they joined the team.")]
 
 
-def told(membership: Membership) -> Member:
+def serialize(membership: Membership) -> Member:
     return Member(
         id=membership.user_id,
         username=membership.user.get_username(),
@@ -38,17 +38,19 @@ def told(membership: Membership) -> Member:
     )
 
 
-@operations.get("members", scope=Scope.MEMBERS_READ, query=Paged, answer=Page[Member])
-def list_members(asked: Request[None, Paged]) -> Page[Member]:
+@operations.get("members", scope=Scope.MEMBERS_READ, query=PageQuery, response=Page[Member])
+def list_members(request: Request[None, PageQuery]) -> Page[Member]:
     """List the members of the team."""
-    return page(Membership.objects.for_team(asked.caller.team).for_display(), asked.query, told)
+    return paginate(
+        Membership.objects.for_team(request.caller.team).for_display(), request.query, serialize
+    )
 
 
-@operations.get("members/{username}", scope=Scope.MEMBERS_READ, answer=Member, refuses=(NotFound,))
-def read_member(asked: Request[None, NoQuery], username: str) -> Member:
-    """Tell of one member."""
-    members = Membership.objects.for_team(asked.caller.team).for_display()
-    found = members.filter(user__username=username).first()
-    if found is None:
+@operations.get("members/{username}", scope=Scope.MEMBERS_READ, response=Member, errors=(NotFound,))
+def read_member(request: Request[None, NoQuery], username: str) -> Member:
+    """Read one member."""
+    members = Membership.objects.for_team(request.caller.team).for_display()
+    membership = members.filter(user__username=username).first()
+    if membership is None:
         raise NotFound
-    return told(found)
+    return serialize(membership)

@@ -1,4 +1,4 @@
-"""What the team's keys can call."""
+"""The models that the team's API keys can call."""
 
 from datetime import datetime
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from keyportal.api.framework.operations import Operations, Request
-from keyportal.api.framework.pagination import Page, Paged, page
+from keyportal.api.framework.pagination import Page, PageQuery, paginate
 from keyportal.api.scopes import Scope
 from keyportal.catalog.models import ServedModel
 
@@ -14,16 +14,16 @@ operations = Operations()
 
 
 class ModelBody(Struct):
-    name: Annotated[str, Meta(description="As callers name it.")]
+    name: Annotated[str, Meta(description="The name that requests use.")]
     is_public: Annotated[bool, Meta(description="Whether every team may call it.")]
     created_at: datetime
 
 
-def told(model: ServedModel) -> ModelBody:
+def serialize(model: ServedModel) -> ModelBody:
     return ModelBody(model.name, model.team_id is None, model.created_at)
 
 
-@operations.get("models", scope=Scope.MODELS_READ, query=Paged, answer=Page[ModelBody])
-def list_models(asked: Request[None, Paged]) -> Page[ModelBody]:
-    """List the models that the team's keys can call."""
-    return page(ServedModel.objects.callable_by(asked.caller.team), asked.query, told)
+@operations.get("models", scope=Scope.MODELS_READ, query=PageQuery, response=Page[ModelBody])
+def list_models(request: Request[None, PageQuery]) -> Page[ModelBody]:
+    """List the models that the team's API keys can call."""
+    return paginate(ServedModel.objects.callable_by(request.caller.team), request.query, serialize)

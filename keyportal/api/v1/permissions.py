@@ -1,4 +1,4 @@
-"""What a key may do, as it is written here, and what a management key may give."""
+"""The permissions of an API key, and how a management key bounds them."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -27,12 +27,14 @@ Pattern = Annotated[
 ]
 Patterns = Annotated[
     list[Pattern],
-    Meta(max_length=MOST, description="Names, or patterns such as `public/*`. Empty: all."),
+    Meta(
+        max_length=MOST, description="Names of models, or patterns such as `public/*`. Empty: all."
+    ),
 ]
 Network = Annotated[str, Meta(min_length=1, max_length=64)]
 Networks = Annotated[
     list[Network],
-    Meta(max_length=MOST, description="Source addresses as CIDR. Empty: from everywhere."),
+    Meta(max_length=MOST, description="Allowed networks in CIDR notation. Empty: all."),
 ]
 
 
@@ -42,82 +44,93 @@ class PermissionsBody(Struct, forbid_unknown_fields=True):
     networks: Networks = []
 
     @classmethod
-    def of(cls, permissions: Permissions) -> Self:
+    def from_permissions(cls, permissions: Permissions) -> Self:
         return cls([*permissions.models], permissions.endpoints.value, [*permissions.networks])
 
 
 class PermissionChanges(Struct, forbid_unknown_fields=True):
-    """What is left out stays as it is; in a new key, as the team's policy has it."""
+    """What is left out stays unchanged, or in a new key gets the default of the team's policy."""
 
     models: Patterns | UnsetType = UNSET
     endpoints: EndpointsValue | UnsetType = UNSET
     networks: Networks | UnsetType = UNSET
 
     def applied_to(self, former: Permissions) -> Permissions:
-        """Raises `Invalid` for what is no pattern, or no network."""
-        found = former
+        """Raises `Invalid` for a malformed pattern or network."""
+        permissions = former
         if self.models is not UNSET:
-            found = found._replace(models=_read("models", read_patterns, self.models))
+            models = _parse("models", read_patterns, self.models)
+            permissions = permissions._replace(models=models)
         if self.endpoints is not UNSET:
-            found = found._replace(endpoints=Endpoints(self.endpoints))
+            permissions = permissions._replace(endpoints=Endpoints(self.endpoints))
         if self.networks is not UNSET:
-            found = found._replace(networks=_read("networks", read_networks, self.networks))
-        return found
+            networks = _parse("networks", read_networks, self.networks)
+            permissions = permissions._replace(networks=networks)
+        return permissions
 
 
-def _read(
-    name: str, read: Callable[[Sequence[str]], tuple[str, ...]], texts: list[str]
+def _parse(
+    name: str, parse: Callable[[Sequence[str]], tuple[str, ...]], texts: list[str]
 ) -> tuple[str, ...]:
     try:
-        return read(texts)
+        return parse(texts)
     except ValidationError as error:
         pointer = f"/permissions/{name}"
         raise Invalid(
-            errors=[FieldError(told, pointer=pointer) for told in error.messages]
+            errors=[FieldError(message, pointer=pointer) for message in error.messages]
         ) from None
 
 
-def usual_within(bounds: Permissions, policy: Policy) -> Permissions:
-    """What a key gets where nobody says more: as much as policy and bounds allow, of each alone.
+def default_permissions(bounds: Permissions, policy: Policy) -> Permissions:
+    """The permissions of a new key when the request gives none: the widest within both the
+    management key's `bounds` and the policy.
 
-    Where the two have nothing in common, the bounds, which the policy then refuses in its words.
+    If the two have nothing in common: the bounds. Then the policy's check names the violation.
     """
-    usual = widest_permissions(policy)
-    is_within = bounds.endpoints.covers(usual.endpoints)
+    widest = widest_permissions(policy)
+    is_within = bounds.endpoints.covers(widest.endpoints)
     return Permissions(
-        _models_of_both(bounds.models, usual.models) or bounds.models,
-        usual.endpoints if is_within else bounds.endpoints,
+        _common_models(bounds.models, widest.models) or bounds.models,
+        widest.endpoints if is_within else bounds.endpoints,
         bounds.networks,
     )
 
 
-def _models_of_both(some: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
-    """Each pattern of the one that is within the other."""
-    of_both = {one for one in some if covers_models(others, [one])}
-    return tuple(sorted(of_both | {one for one in others if covers_models(some, [one])}))
+def _common_models(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
+    """The patterns of either list that the other list covers."""
+    common = {pattern for pattern in first if covers_models(second, [pattern])}
+    common |= {pattern for pattern in second if covers_models(first, [pattern])}
+    return tuple(sorted(common))
 
 
 def require_within(bounds: Permissions, permissions: Permissions) -> None:
-    """Raises `BeyondBounds`: a key that can do more must not come out of one that can do less."""
+    """Raises `BeyondBounds`.
+
+    Attack: a program with a narrow management key creates an API key that is allowed more.
+    """
     if not bounds.covers(permissions):
         raise BeyondBounds
 
 
-def usual_end(bound: datetime | None, policy: Policy) -> datetime | None:
-    """When a key ends where nobody says: with the management key, or earlier if the policy asks."""
-    longest = policy.longest_days and timezone.now() + timedelta(days=policy.longest_days)
-    return min((end for end in (bound, longest) if end), default=None)
+def default_expiry(bound: datetime | None, policy: Policy) -> datetime | None:
+    """The expiry of a new key when the request gives none.
 
-
-def end_within(bound: datetime | None, asked: datetime | None) -> datetime | None:
-    """`bound` is when the management key ends, and with it, at the latest, what comes out of it.
-
-    Whoever found it could make a way in that outlives it otherwise. Raises `BeyondBounds`.
+    `bound` is the expiry of the management key. The policy may require an earlier one.
     """
-    if bound is not None and (asked is None or asked > bound):
-        told = f"Not later than this management key itself, which ends at {bound.isoformat()}."
+    latest = policy.longest_days and timezone.now() + timedelta(days=policy.longest_days)
+    return min((expiry for expiry in (bound, latest) if expiry), default=None)
+
+
+def expiry_within(bound: datetime | None, expires_at: datetime | None) -> datetime | None:
+    """Return `expires_at`. Raises `BeyondBounds` if it is later than `bound`, the expiry of the
+    management key; None is never.
+
+    Attack: the finder of a leaked management key creates an API key that outlives it.
+    """
+    if bound is not None and (expires_at is None or expires_at > bound):
+        detail = f"Must not be later than {bound.isoformat()}, when this management key expires."
         raise BeyondBounds(
-            "The key would outlive this management key.",
-            errors=[FieldError(told, pointer="/expires_at")],
+            "The API key would outlive this management key.",
+            errors=[FieldError(detail, pointer="/expires_at")],
         )
-    return asked
+    return expires_at

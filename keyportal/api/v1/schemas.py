@@ -1,4 +1,4 @@
-"""An API key, as it is told and as it is asked for."""
+"""The request and response bodies for API keys."""
 
 from datetime import datetime
 from typing import Annotated, Self
@@ -24,18 +24,18 @@ from keyportal.keys.status import state_of
 
 
 class SecretBody(Struct):
-    """One of the two that a key has while a rotation overlaps."""
+    """A secret of a key. A key has one, or two during the grace time of a rotation."""
 
     last4: str
     created_at: datetime
     expires_at: datetime | None
     lasts_until_used: Annotated[
-        bool, Meta(description="Whether it ends when the newer one is first used.")
+        bool, Meta(description="Whether it ends when the newer secret is first used.")
     ]
     last_used_at: datetime | None
 
     @classmethod
-    def of(cls, secret: Secret) -> Self:
+    def from_secret(cls, secret: Secret) -> Self:
         return cls(
             secret.last4,
             secret.created_at,
@@ -46,20 +46,20 @@ class SecretBody(Struct):
 
 
 _MANAGED = (
-    "Whether only admins change its permissions, limits, expiry and owner, or enable it. It "
-    "becomes true when an admin or operator narrows or disables somebody's key."
+    "Whether only admins can enable the key and change its permissions, limits, expiry and owner. "
+    "It becomes true when an admin or operator narrows or disables another person's key."
 )
 
 
 class KeyBody(Struct, kw_only=True):
-    id: Annotated[str, Meta(description="Public, and the same for the life of the key.")]
+    id: Annotated[str, Meta(description="The public id. It never changes.")]
     name: str
     description: str
     tags: list[str]
     masked: str
-    owner: Annotated[str, Meta(description="The owner's name today.")]
+    owner: Annotated[str, Meta(description="The owner's current username.")]
     owner_id: int
-    state: Annotated[StateValue, Meta(description="Only an active key is served.")]
+    state: Annotated[StateValue, Meta(description="Only requests with an active key are served.")]
     permissions: PermissionsBody
     limits: LimitsBody
     created_at: datetime
@@ -67,44 +67,44 @@ class KeyBody(Struct, kw_only=True):
     disabled_at: datetime | None
     disabled_by: Annotated[
         DisabledByValue | None,
-        Meta(description="A rotation enables again what a report of a leak has disabled."),
+        Meta(description="Who disabled the key. A rotation enables a key that `leak` disabled."),
     ]
     managed: Annotated[bool, Meta(description=_MANAGED)]
     reported_at: Annotated[
-        datetime | None, Meta(description="Since when it is known to have leaked.")
+        datetime | None, Meta(description="When it was last reported as leaked.")
     ]
-    secrets: Annotated[list[SecretBody], Meta(description="Those that live, the newest first.")]
+    secrets: Annotated[list[SecretBody], Meta(description="The live secrets, newest first.")]
 
     @classmethod
-    def of(cls, found: ApiKey, **more: str) -> Self:
-        """`found` comes from `for_display`, with its team."""
+    def from_key(cls, api_key: ApiKey, **extra: str) -> Self:
+        """`api_key` comes from `for_display`, with its team."""
         return cls(
-            id=found.public_id,
-            name=found.name,
-            description=found.description,
-            tags=found.tags,
-            masked=found.masked,
-            owner=found.owner.get_username(),
-            owner_id=found.owner_id,
-            state=state_of(found).value,
-            permissions=PermissionsBody.of(found.permissions),
-            limits=LimitsBody.of(found.limits),
-            created_at=found.created_at,
-            expires_at=found.expires_at,
-            disabled_at=found.disabled_at,
-            disabled_by=found.disabled_by or None,
-            managed=found.is_managed,
-            reported_at=found.reported_at,
-            secrets=[SecretBody.of(secret) for secret in live_secrets(found)],
-            **more,
+            id=api_key.public_id,
+            name=api_key.name,
+            description=api_key.description,
+            tags=api_key.tags,
+            masked=api_key.masked,
+            owner=api_key.owner.get_username(),
+            owner_id=api_key.owner_id,
+            state=state_of(api_key).value,
+            permissions=PermissionsBody.from_permissions(api_key.permissions),
+            limits=LimitsBody.from_limits(api_key.limits),
+            created_at=api_key.created_at,
+            expires_at=api_key.expires_at,
+            disabled_at=api_key.disabled_at,
+            disabled_by=api_key.disabled_by or None,
+            managed=api_key.is_managed,
+            reported_at=api_key.reported_at,
+            secrets=[SecretBody.from_secret(secret) for secret in live_secrets(api_key)],
+            **extra,
         )
 
 
-class ShownKeyBody(KeyBody, kw_only=True):
-    key: Annotated[str, Meta(description="The key itself, this once: it is not kept.")]
+class IssuedKeyBody(KeyBody, kw_only=True):
+    key: Annotated[str, Meta(description="The key string. It is not stored and never shown again.")]
 
     def __repr__(self) -> str:
-        # A traceback or a debugger shows reprs; the plaintext is not for either.
+        # Tracebacks and debuggers show reprs; they must not show the key string.
         return f"<ShownKeyBody {self.masked}>"
 
 
@@ -117,14 +117,14 @@ class NewKey(Struct, forbid_unknown_fields=True):
     expires_at: Annotated[
         Moment | UnsetType | None,
         Meta(
-            description="Null: never, for which the management key must never end either. Left "
-            "out: when the management key ends, or as late as the policy lets it."
+            description="Null: never, which requires a management key that never expires. Left "
+            "out: when the management key expires, or earlier if the policy requires that."
         ),
     ] = UNSET
 
 
 class KeyChanges(Struct, forbid_unknown_fields=True):
-    """What is left out stays as it is."""
+    """What is left out stays unchanged."""
 
     name: Name | UnsetType = UNSET
     description: Description | UnsetType = UNSET
@@ -133,18 +133,18 @@ class KeyChanges(Struct, forbid_unknown_fields=True):
     limits: LimitChanges | UnsetType = UNSET
     expires_at: Annotated[
         Moment | UnsetType | None,
-        Meta(description="Null: never, for which the management key must never end either."),
+        Meta(description="Null: never, which requires a management key that never expires."),
     ] = UNSET
     owner: Annotated[
         Username | UnsetType,
-        Meta(description="Hands it over: to a member of the team who could own a key."),
+        Meta(description="The new owner's username: a member of the team who may own keys."),
     ] = UNSET
     managed: Annotated[
-        bool | UnsetType, Meta(description=f"{_MANAGED} Set by admins' programs.")
+        bool | UnsetType, Meta(description=f"{_MANAGED} Only an admin's program can set it.")
     ] = UNSET
 
 
 class Rotation(Struct, forbid_unknown_fields=True):
     grace: Annotated[
-        GraceValue, Meta(description="How long the old secret lives on; at once over: `now`.")
+        GraceValue, Meta(description="How long the old secret still works; `now`: it ends at once.")
     ]

@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from keyportal.api.framework.operations import Operations, Request
-from keyportal.api.framework.pagination import Page, Paged, page
+from keyportal.api.framework.pagination import Page, PageQuery, paginate
 from keyportal.api.framework.parsing import NoQuery
 from keyportal.api.framework.problems import NotFound
 from keyportal.api.scopes import Scope
@@ -21,47 +21,49 @@ class TeamBody(Struct):
     slug: str
     name: str
     created_at: datetime
-    key_limit: Annotated[int, Meta(description="How many API keys it may have at a time.")]
+    key_limit: Annotated[int, Meta(description="The maximum number of API keys.")]
     key_count: int
-    limits: Annotated[LimitsBody, Meta(description="A roof over all its keys together.")]
-    key_limits: Annotated[LimitsBody, Meta(description="What a new key starts with.")]
+    limits: Annotated[LimitsBody, Meta(description="The limits on all its keys together.")]
+    key_limits: Annotated[LimitsBody, Meta(description="The limits of a new key.")]
 
 
-class SelfBody(Struct):
+class ManagementKeyBody(Struct):
     id: str
     name: str
     masked: str
     team: str
     owner: str
-    role: Annotated[RoleValue, Meta(description="The owner's in the team, which decides as well.")]
+    role: Annotated[
+        RoleValue, Meta(description="The owner's role in the team, which is checked as well.")
+    ]
     scopes: list[ScopeValue]
     permissions: Annotated[
-        PermissionsBody, Meta(description="The most that keys made with it may have.")
+        PermissionsBody, Meta(description="The widest permissions of keys that are made with it.")
     ]
     created_at: datetime
     expires_at: datetime | None
 
 
-def told(team: Team) -> TeamBody:
+def serialize(team: Team) -> TeamBody:
     return TeamBody(
         slug=team.slug,
         name=team.name,
         created_at=team.created_at,
         key_limit=team.key_limit,
         key_count=team.keys.count(),
-        limits=LimitsBody.of(team.limits),
-        key_limits=LimitsBody.of(team.key_limits),
+        limits=LimitsBody.from_limits(team.limits),
+        key_limits=LimitsBody.from_limits(team.key_limits),
     )
 
 
-@operations.get("self", answer=SelfBody)
-def read_self(asked: Request[None, NoQuery]) -> SelfBody:
-    """Tell what this management key is
+@operations.get("self", response=ManagementKeyBody)
+def read_self(request: Request[None, NoQuery]) -> ManagementKeyBody:
+    """Read this management key itself
 
-    Any management key may ask, whatever its scopes.
+    This needs no scope.
     """
-    key, membership = asked.caller.key, asked.caller.membership
-    return SelfBody(
+    key, membership = request.caller.key, request.caller.membership
+    return ManagementKeyBody(
         id=key.public_id,
         name=key.name,
         masked=key.masked,
@@ -69,24 +71,24 @@ def read_self(asked: Request[None, NoQuery]) -> SelfBody:
         owner=membership.user.get_username(),
         role=membership.role,
         scopes=key.scopes,
-        permissions=PermissionsBody.of(key.permissions),
+        permissions=PermissionsBody.from_permissions(key.permissions),
         created_at=key.created_at,
         expires_at=key.expires_at,
     )
 
 
-@operations.get("teams", scope=Scope.TEAMS_READ, query=Paged, answer=Page[TeamBody])
-def list_teams(asked: Request[None, Paged]) -> Page[TeamBody]:
-    """List the teams that this management key sees
+@operations.get("teams", scope=Scope.TEAMS_READ, query=PageQuery, response=Page[TeamBody])
+def list_teams(request: Request[None, PageQuery]) -> Page[TeamBody]:
+    """List the teams of this management key
 
-    That is one: the team it belongs to.
+    There is exactly one: the team it belongs to.
     """
-    return page(Team.objects.filter(pk=asked.caller.team.pk), asked.query, told)
+    return paginate(Team.objects.filter(pk=request.caller.team.pk), request.query, serialize)
 
 
-@operations.get("teams/{slug}", scope=Scope.TEAMS_READ, answer=TeamBody, refuses=(NotFound,))
-def read_team(asked: Request[None, NoQuery], slug: str) -> TeamBody:
-    """Tell of a team."""
-    if slug != asked.caller.team.slug:
+@operations.get("teams/{slug}", scope=Scope.TEAMS_READ, response=TeamBody, errors=(NotFound,))
+def read_team(request: Request[None, NoQuery], slug: str) -> TeamBody:
+    """Read the team."""
+    if slug != request.caller.team.slug:
         raise NotFound
-    return told(asked.caller.team)
+    return serialize(request.caller.team)

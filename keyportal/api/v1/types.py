@@ -1,11 +1,11 @@
-"""Types of fields that several resources share, with what JSON Schema can say of them."""
+"""Field types that several resources share, with their JSON Schema."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from keyportal.api.framework.operations import PATH_PARTS
+from keyportal.api.framework.operations import PATH_PARAMETERS
 from keyportal.api.scopes import Scope
 from keyportal.audit.models import Action
 from keyportal.keys.models import ApiKey
@@ -15,8 +15,8 @@ from keyportal.keys.status import State
 from keyportal.teams.limits import MAX_LIMIT, Limits
 from keyportal.teams.models import Role
 
-# The values of Django's choices: msgspec reads no enum with a class of classes of its own, and mypy
-# no literals that are made at run time.
+# The values of Django's choices. msgspec can't decode an enum with a metaclass of its own, and mypy
+# can't read literals that are made at run time.
 if TYPE_CHECKING:
     ActionValue = str
     DisabledByValue = str
@@ -32,18 +32,18 @@ else:
     GraceValue = Literal[tuple(Grace.values)]
     RoleValue = Literal[tuple(Role.values)]
     ScopeValue = Literal[tuple(Scope.values)]
-    # A team that is switched off manages nothing.
-    StateValue = Literal[tuple(one.value for one in State if one is not State.TEAM_OFF)]
+    # A management key of an inactive team doesn't work, so that state never occurs here.
+    StateValue = Literal[tuple(state.value for state in State if state is not State.TEAM_OFF)]
 
-# No control characters: no database holds all of them, and nobody sees them.
-_SEEN = r"[^\u0000-\u001f\u007f-\u009f]"
-_LINE = rf"^{_SEEN}*$"
-_EDGE = r"[^\s\u0000-\u001f\u007f-\u009f]"
-_NAME = rf"^{_EDGE}({_SEEN}*{_EDGE})?$"
+# No control characters: PostgreSQL can't store NUL, and the others are invisible.
+_PRINTABLE = r"[^\u0000-\u001f\u007f-\u009f]"
+_LINE = rf"^{_PRINTABLE}*$"
+_PRINTABLE_NO_SPACE = r"[^\s\u0000-\u001f\u007f-\u009f]"
+_NAME = rf"^{_PRINTABLE_NO_SPACE}({_PRINTABLE}*{_PRINTABLE_NO_SPACE})?$"
 _TEXT = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$"
 
 Moment = Annotated[datetime, Meta(tz=True)]
-PublicId = Annotated[str, Meta(pattern=f"^{PATH_PARTS['id']}$", min_length=8, max_length=8)]
+PublicId = Annotated[str, Meta(pattern=f"^{PATH_PARAMETERS['id']}$", min_length=8, max_length=8)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NAME)]
 Description = Annotated[str, Meta(max_length=500, pattern=_TEXT)]
 Tag = Annotated[
@@ -51,15 +51,13 @@ Tag = Annotated[
 ]
 Tags = Annotated[list[Tag], Meta(max_length=20)]
 Line = Annotated[str, Meta(max_length=200, pattern=_LINE)]
-Username = Annotated[str, Meta(max_length=150, pattern=f"^{PATH_PARTS['username']}$")]
-UserId = Annotated[
-    int, Meta(ge=1, le=2**63 - 1, description="A user's id: it stays when the name changes.")
-]
+Username = Annotated[str, Meta(max_length=150, pattern=f"^{PATH_PARAMETERS['username']}$")]
+UserId = Annotated[int, Meta(ge=1, le=2**63 - 1, description="A user's id. It never changes.")]
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 
 
 class LimitsBody(Struct, forbid_unknown_fields=True):
-    """By fixed UTC window. Null: no limit."""
+    """Limits for each UTC minute, day and month. Null: no limit."""
 
     requests_per_minute: Limit | None = None
     tokens_per_minute: Limit | None = None
@@ -70,12 +68,12 @@ class LimitsBody(Struct, forbid_unknown_fields=True):
     parallel_requests: Limit | None = None
 
     @classmethod
-    def of(cls, limits: Limits) -> Self:
+    def from_limits(cls, limits: Limits) -> Self:
         return cls(*limits)
 
 
 class LimitChanges(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What is left out stays; null takes a limit away."""
+    """What is left out stays unchanged; null removes a limit."""
 
     requests_per_minute: Limit | UnsetType | None = UNSET
     tokens_per_minute: Limit | UnsetType | None = UNSET
@@ -86,7 +84,7 @@ class LimitChanges(Struct, forbid_unknown_fields=True, omit_defaults=True):
     parallel_requests: Limit | UnsetType | None = UNSET
 
     def applied_to(self, limits: Limits) -> Limits:
-        given = {name: getattr(self, name) for name in Limits._fields}
+        values = {name: getattr(self, name) for name in Limits._fields}
         return limits._replace(
-            **{name: value for name, value in given.items() if value is not UNSET}
+            **{name: value for name, value in values.items() if value is not UNSET}
         )

@@ -1,4 +1,4 @@
-"""What was used, as the Usage page has it."""
+"""The team's usage, with the same numbers as the Usage page."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -18,118 +18,124 @@ from keyportal.usage.reports.report import Selection as Filter
 from keyportal.usage.reports.totals import COUNTS, Totals
 
 operations = Operations()
-By = Literal["key", "model"]
-NOBODY = -1  # The id of no user.
+GroupBy = Literal["key", "model"]
+NO_USER = -1  # No user has this id.
 
 
-class Used(Struct):
+class UsageTotals(Struct):
     requests: int
     failures: int
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
-    estimated: Annotated[int, Meta(description="Requests whose tokens are a guess.")]
+    estimated: Annotated[int, Meta(description="Requests whose tokens were estimated.")]
     median_ms: float | None
     p95_ms: float | None
 
     @classmethod
-    def of(cls, figures: Totals) -> "Used":
-        counts = {name: getattr(figures, name) for name in COUNTS}
-        return cls(**counts, median_ms=figures.median, p95_ms=figures.p95)
+    def from_totals(cls, totals: Totals) -> "UsageTotals":
+        counts = {name: getattr(totals, name) for name in COUNTS}
+        return cls(**counts, median_ms=totals.median, p95_ms=totals.p95)
 
 
-class StepBody(Struct):
+class UsageStep(Struct):
     start: datetime
-    used: Used
+    used: UsageTotals
 
 
-class PartBody(Struct):
+class UsagePart(Struct):
     value: Annotated[
-        str | None, Meta(description="The key's id or the model's name; null: the rest together.")
+        str | None,
+        Meta(description="The key's id or the model's name; null: all other parts together."),
     ]
     name: str
     is_deleted: bool
-    used: Used
+    used: UsageTotals
 
 
 class UsageBody(Struct):
     start: datetime
-    end: Annotated[datetime, Meta(description="It is not in the period itself.")]
+    end: Annotated[datetime, Meta(description="Exclusive.")]
     step: Literal["minute", "hour", "day"]
-    by: By
-    used: Used
-    steps: list[StepBody]
-    parts: Annotated[list[PartBody], Meta(description="The busiest first.")]
+    by: GroupBy
+    used: UsageTotals
+    steps: list[UsageStep]
+    parts: Annotated[list[UsagePart], Meta(description="In descending order of use.")]
 
 
 class UsageQuery(Struct, forbid_unknown_fields=True):
     range: Annotated[
         Literal["1h", "24h", "14d", "90d"] | UnsetType,
-        Meta(description=f"Up to now; {DEFAULT_RANGE} without `start` and `end`."),
+        Meta(description=f"A period that ends now. The default is {DEFAULT_RANGE}."),
     ] = UNSET
-    start: Annotated[Moment | UnsetType, Meta(description="With `end`, instead of `range`.")] = (
-        UNSET
-    )
+    start: Annotated[
+        Moment | UnsetType, Meta(description="Together with `end`, in place of `range`.")
+    ] = UNSET
     end: Moment | UnsetType = UNSET
-    by: By = "key"
+    by: GroupBy = "key"
     key: PublicId | UnsetType = UNSET
-    member: Annotated[Line | UnsetType, Meta(description="A user's name today.")] = UNSET
+    member: Annotated[
+        Line | UnsetType, Meta(description="The current username of the keys' owner.")
+    ] = UNSET
     member_id: UserId | UnsetType = UNSET
     model: Line | UnsetType = UNSET
 
     def period(self, now: datetime) -> Period:
-        """Raises `Invalid` for one that nobody can be shown."""
+        """Raises `Invalid`."""
         if self.start is UNSET and self.end is UNSET:
             name = DEFAULT_RANGE if self.range is UNSET else self.range
             return RANGES[name][1](now)
         if self.start is UNSET or self.end is UNSET or self.range is not UNSET:
-            raise _unfit("Give `range`, or both `start` and `end`.")
+            raise _invalid_period("Send `range`, or both `start` and `end`.")
         if not FIRST_YEAR < self.start.year <= self.end.year < LAST_YEAR:
-            raise _unfit(f"Choose years between {FIRST_YEAR} and {LAST_YEAR}.")
+            raise _invalid_period(f"Choose years between {FIRST_YEAR} and {LAST_YEAR}.")
         start, end = self.start.astimezone(UTC), self.end.astimezone(UTC)
         if not start < end <= start + MAX_LENGTH:
-            raise _unfit(f"`end` comes after `start`, and {MAX_LENGTH.days} days later at most.")
+            raise _invalid_period(
+                f"`end` must be after `start`, by at most {MAX_LENGTH.days} days."
+            )
         return custom_period(start, end, now)
 
     @property
     def filter(self) -> Filter:
-        """Raises `Invalid` where a member is given twice, or the name is no user's."""
+        """Raises `Invalid` if both `member` and `member_id` are given."""
         return Filter(self.key or "", self._member(), self.model or "")
 
     def _member(self) -> int:
         if self.member is UNSET:
             return self.member_id or 0
         if self.member_id is not UNSET:
-            raise Invalid(errors=[FieldError("Give `member` or `member_id`.", parameter="member")])
-        found = User.objects.filter(username=self.member).values_list("pk", flat=True).first()
-        return found or NOBODY
+            error = FieldError("Send either `member` or `member_id`.", parameter="member")
+            raise Invalid(errors=[error])
+        user_id = User.objects.filter(username=self.member).values_list("pk", flat=True).first()
+        return user_id or NO_USER
 
 
-def _unfit(told: str) -> Invalid:
-    return Invalid(errors=[FieldError(told, parameter="start")])
+def _invalid_period(detail: str) -> Invalid:
+    return Invalid(errors=[FieldError(detail, parameter="start")])
 
 
-@operations.get("usage", scope=Scope.USAGE_READ, query=UsageQuery, answer=UsageBody)
-def read_usage(asked: Request[None, UsageQuery]) -> UsageBody:
-    """Tell what the team used, in all, step by step, and by key or model."""
-    query = asked.query
+@operations.get("usage", scope=Scope.USAGE_READ, query=UsageQuery, response=UsageBody)
+def read_usage(request: Request[None, UsageQuery]) -> UsageBody:
+    """Read the team's usage: in total, over time, and by key or model."""
+    query = request.query
     period = query.period(timezone.now())
-    return _told(report(asked.caller.team, period, query.filter, query.by), query.by)
+    return _usage_body(report(request.caller.team, period, query.filter, query.by), query.by)
 
 
-def _told(found: Report, by: By) -> UsageBody:
-    period = found.period
-    moments = zip(period.moments, found.steps, strict=True)
+def _usage_body(report: Report, by: GroupBy) -> UsageBody:
+    period = report.period
+    steps = zip(period.moments, report.steps, strict=True)
     return UsageBody(
         start=period.start,
         end=period.end,
         step=period.step.value,
         by=by,
-        used=Used.of(found.used),
-        steps=[StepBody(start, Used.of(used)) for start, used in moments],
-        parts=[_part(part) for part in found.parts],
+        used=UsageTotals.from_totals(report.used),
+        steps=[UsageStep(start, UsageTotals.from_totals(used)) for start, used in steps],
+        parts=[_usage_part(part) for part in report.parts],
     )
 
 
-def _part(part: Part) -> PartBody:
-    return PartBody(part.value, part.name, part.is_deleted, Used.of(part.used))
+def _usage_part(part: Part) -> UsagePart:
+    return UsagePart(part.value, part.name, part.is_deleted, UsageTotals.from_totals(part.used))

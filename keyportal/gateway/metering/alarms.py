@@ -54,7 +54,7 @@ class Raised(NamedTuple):
             "told": TOLD[self.action].format(key=self.name, number=self.number),
             "advice": ADVICE[self.action],
         }
-        emails.suspected(self.team, self.owner_id, context)
+        emails.send_alarm(self.team, self.owner_id, context)
 
 
 def raise_once(public_id: str, action: Action, number: int) -> None:

@@ -18,9 +18,9 @@ from keyportal.leaks import handling, reports, scanner_rules
 from keyportal.leaks.github import NotGitHub
 
 logger = logging.getLogger(__name__)
-PAUSE_SECONDS = 60
+RETRY_AFTER_SECONDS = 60
 # In this order where a client takes both: programs say nothing, or `*/*`.
-TYPES = ["application/json", "text/html"]
+RESPONSE_TYPES = ["application/json", "text/html"]
 
 ACCEPTED = "Thank you. If this is a key of ours that works, it is ended now, and its owner is told."
 NO_KEY = "There is no whole API key of this service in what was sent."
@@ -42,22 +42,22 @@ def report(request: HttpRequest) -> HttpResponse:
     Over plain HTTP too: a key that has crossed the network in the clear should end all the more.
     """
     if request.method != "POST":
-        return _safely(request) or render(request, "leaks/report.html")
-    if _length(request) > reports.MAX_BYTES:
-        return _answer(request, 413, TOO_LARGE)
+        return _https_redirect(request) or render(request, "leaks/report.html")
+    if _content_length(request) > reports.MAX_BYTES:
+        return _respond(request, 413, TOO_LARGE)
     try:
-        said = reports.read(request.body, request.headers)
+        said = reports.parse_report(request.body, request.headers)
     except NotGitHub as error:
-        return _refuse_forgery(request, error)
-    except reports.Unreadable:
-        return _answer(request, 400, UNREADABLE)
+        return _reject_forged_report(request, error)
+    except reports.UnreadableReport:
+        return _respond(request, 400, UNREADABLE)
     if said.reporter != reports.GITHUB:
         if not _may_report(request):
-            return _answer(request, 429, TOO_MANY)
+            return _respond(request, 429, TOO_MANY)
         if not said.found:
-            return _answer(request, 400, NO_KEY)
-    handling.report(said, address=request.META["REMOTE_ADDR"])
-    return _answer(request, 202, ACCEPTED)
+            return _respond(request, 400, NO_KEY)
+    handling.handle_report(said, address=request.META["REMOTE_ADDR"])
+    return _respond(request, 202, ACCEPTED)
 
 
 @login_not_required
@@ -66,7 +66,9 @@ def key_format(request: HttpRequest) -> HttpResponse:
     return render(request, "leaks/format.html", {"format": scanner_rules.description()})
 
 
-def _published(make: Callable[[], str], content_type: str) -> Callable[[HttpRequest], HttpResponse]:
+def _public_file(
+    make: Callable[[], str], content_type: str
+) -> Callable[[HttpRequest], HttpResponse]:
     """A file without secrets, made anew for each request, that anybody may keep for an hour."""
 
     @login_not_required
@@ -78,20 +80,20 @@ def _published(make: Callable[[], str], content_type: str) -> Callable[[HttpRequ
     return view
 
 
-description = _published(lambda: json.dumps(scanner_rules.description()), "application/json")
-gitleaks = _published(scanner_rules.gitleaks, "application/toml")
-trufflehog = _published(scanner_rules.trufflehog, "application/yaml")
-checker = _published(scanner_rules.checker, "text/x-python")
+description = _public_file(lambda: json.dumps(scanner_rules.description()), "application/json")
+gitleaks = _public_file(scanner_rules.gitleaks, "application/toml")
+trufflehog = _public_file(scanner_rules.trufflehog, "application/yaml")
+checker = _public_file(scanner_rules.checker, "text/x-python")
 
 
-def _safely(request: HttpRequest) -> HttpResponse | None:
+def _https_redirect(request: HttpRequest) -> HttpResponse | None:
     """A browser sends a form the way that its page came, so that one is sent on to https."""
     if request.is_secure() or not settings.SECURE_SSL_REDIRECT:
         return None
     return HttpResponsePermanentRedirect(f"https://{request.get_host()}{request.get_full_path()}")
 
 
-def _length(request: HttpRequest) -> int:
+def _content_length(request: HttpRequest) -> int:
     """As declared: the server gives us no more, and the rest is left unread."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     is_number = length.isascii() and length.isdigit() and len(length) < 20
@@ -104,24 +106,24 @@ def _may_report(request: HttpRequest) -> bool:
     return bool(ratelimit.consume(request, action="report_leak"))
 
 
-def _refuse_forgery(request: HttpRequest, error: NotGitHub) -> HttpResponse:
+def _reject_forged_report(request: HttpRequest, error: NotGitHub) -> HttpResponse:
     """As a whole, before any key is looked at: the answer follows from the signature alone.
 
     Whoever holds the keys in it loses nothing: they may report them in their own name.
     """
     if not _may_report(request):
-        return _answer(request, 429, TOO_MANY)
+        return _respond(request, 429, TOO_MANY)
     logger.warning("A report in GitHub's name was refused: %s.", error)
-    return _answer(request, 403, FORGED)
+    return _respond(request, 403, FORGED)
 
 
-def _answer(request: HttpRequest, status: int, sentence: str) -> HttpResponse:
+def _respond(request: HttpRequest, status: int, sentence: str) -> HttpResponse:
     """A page for a browser's form, and JSON for everything else."""
-    if request.get_preferred_type(TYPES) == "text/html":
+    if request.get_preferred_type(RESPONSE_TYPES) == "text/html":
         context = {"sentence": sentence, "is_accepted": status == 202}
         response = render(request, "leaks/report.html", context, status=status)
     else:
         response = JsonResponse({"detail": sentence}, status=status)
     if status == 429:
-        response["Retry-After"] = str(PAUSE_SECONDS)
+        response["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response

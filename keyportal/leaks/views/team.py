@@ -10,7 +10,7 @@ from keyportal.teams.shortcuts import render_htmx
 
 @require_safe
 @team_view(Role.VIEWER)
-def leaks(request: TeamRequest) -> HttpResponse:
+def leak_banner(request: TeamRequest) -> HttpResponse:
     """The banner by itself, for a page on which something changed; each page begins with it."""
     context = {"beside": request.GET.get("beside", "")}
     return render_htmx(request, "leaks/banner.html", "leaks/_banner.html", context)

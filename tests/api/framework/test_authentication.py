@@ -181,7 +181,7 @@ def test_a_demoted_owner_takes_the_management_key_down_with_them(
         program.patch(f"keys/{his.public_id}", {"name": "mine"}),
         program.delete(f"keys/{his.public_id}"),
     ):
-        assert "someone else" in problem(answer, 403, "weak-role")["detail"]
+        assert "another member" in problem(answer, 403, "weak-role")["detail"]
     assert program.post("keys", {"name": "own"}).status_code == 201
     ada.memberships.update(role=Role.VIEWER)
     problem(program.post("keys", {"name": "another"}), 403, "weak-role")
@@ -219,12 +219,12 @@ def test_a_deletion_in_the_middle_of_a_request_undoes_it(manager: Manager, ada: 
     key = manager(ada).key
     caller = Caller(key, key.membership, None)
     key.revoke(actor=ada)
-    (create,) = [one for one in OPERATIONS if one.act.__name__ == "create_key"]
+    (create,) = [one for one in OPERATIONS if one.handler.__name__ == "create_key"]
     request = RequestFactory().post(
         "/api/v1/keys", '{"name": "late"}', content_type="application/json"
     )
     with pytest.raises(InvalidKey):
-        create.carry_out(request, caller)
+        create.execute(request, caller)
     assert not ApiKey.objects.exists()
 
 

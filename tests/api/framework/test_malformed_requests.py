@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis.strategies import SearchStrategy, binary, builds, sampled_from, tuples
 
-from keyportal.api.framework.openapi import document_of
+from keyportal.api.framework.openapi import build_document
 from keyportal.api.framework.parsing import MAX_BODY_BYTES
 from keyportal.api.framework.problems import CONTENT_TYPE, ProblemDetails
 from keyportal.api.scopes import Scope
@@ -30,7 +30,7 @@ from tests.support.server import BareServer, Connection, Reply, Server, head
 pytestmark = pytest.mark.gateway
 OwnServer = Callable[..., Server]
 Issue = Callable[..., tuple[ApiKey, str]]
-PATHS = document_of(OPERATIONS)["paths"]
+PATHS = build_document(OPERATIONS)["paths"]
 EXAMPLES = 300
 KEYS = "/api/v1/keys"
 

@@ -18,8 +18,8 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from keyportal.api.framework.openapi import document_of
-from keyportal.api.framework.operations import PATH_PARTS
+from keyportal.api.framework.openapi import build_document
+from keyportal.api.framework.operations import PATH_PARAMETERS
 from keyportal.api.framework.problems import BY_STATUS
 from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
@@ -30,7 +30,7 @@ from tests.support.api_client import Manager, problem
 
 pytestmark = pytest.mark.any_database
 
-DOCUMENT = document_of(OPERATIONS)
+DOCUMENT = build_document(OPERATIONS)
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 SCHEMA.app = WSGIHandler()
 CHECKS = [
@@ -127,13 +127,15 @@ def test_the_document_tells_each_operations_scope_and_refusals() -> None:
         assert {400, 401, 403, 405, 413, 422, 429, 500, 503} <= told
         assert (415 in told) == bool(operation.body)
         assert (404 in told) == ("{" in operation.path)
-        for scope in filter(None, [operation.scope, *operation.more]):
+        for scope in filter(None, [operation.scope, *operation.extra_scopes]):
             assert f"`{scope}`" in page["description"]
 
 
 def test_every_scope_opens_something() -> None:
     opening = {operation.scope for operation in OPERATIONS} - {None}
-    assert opening | {scope for operation in OPERATIONS for scope in operation.more} == set(Scope)
+    assert opening | {scope for operation in OPERATIONS for scope in operation.extra_scopes} == set(
+        Scope
+    )
 
 
 def test_the_parts_of_an_address_are_as_told() -> None:
@@ -141,7 +143,7 @@ def test_the_parts_of_an_address_are_as_told() -> None:
         for page in pages.values():
             named = {one["name"] for one in page["parameters"] if one["in"] == "path"}
             assert named == set(re.findall(r"\{(\w+)\}", path))
-            assert named <= set(PATH_PARTS)
+            assert named <= set(PATH_PARAMETERS)
 
 
 def test_a_wrong_method_is_told_as_a_problem(db: None, client: Client) -> None:

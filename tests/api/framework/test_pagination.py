@@ -80,11 +80,11 @@ def test_every_list_is_paged(manager: Manager, ada: User, bob: User, model: Any)
 @given(st.datetimes(timezones=st.just(UTC)), st.integers(0, 2**63 - 1))
 def test_a_place_comes_back_as_it_went(moment: datetime, pk: int) -> None:
     place = Cursor(moment, pk)
-    assert Cursor.read(str(place)) == place
+    assert Cursor.parse(str(place)) == place
     assert str(place).replace("-", "").replace("_", "").isalnum()
 
 
 @given(st.text(max_size=64))
 def test_anything_else_is_no_place_and_no_error_of_ours(text: str) -> None:
     with suppress(Invalid):
-        assert isinstance(Cursor.read(text), Cursor)
+        assert isinstance(Cursor.parse(text), Cursor)

@@ -154,7 +154,7 @@ def test_a_failure_of_ours_is_a_problem_whose_id_finds_it(
     def fails(*_: object) -> None:
         raise RuntimeError(f"the reason, and {program.token}")
 
-    monkeypatch.setattr(teams, "page", fails)
+    monkeypatch.setattr(teams, "paginate", fails)
     with caplog.at_level(logging.ERROR):
         told = problem(program.get("teams"), 500, "internal-error")
     assert "the reason" not in str(told)
@@ -170,7 +170,7 @@ def test_an_unreachable_database_is_a_problem_that_passes(
     def fails(*_: object) -> None:
         raise OperationalError("password authentication failed for host 10.0.0.7")
 
-    monkeypatch.setattr("keyportal.api.framework.throttling.count", fails)
+    monkeypatch.setattr("keyportal.api.framework.throttling.count_request", fails)
     answer = program.get("self")
     assert "10.0.0.7" not in str(problem(answer, 503, "unavailable"))
     assert answer["Retry-After"] == "1"

@@ -51,9 +51,9 @@ def test_bad_keys_of_one_address_are_counted_together(
 
 
 def test_the_count_is_one_for_all_workers_and_ends_with_the_minute(db: None) -> None:
-    assert [throttling.count("x", 2) == 0 for _ in range(4)] == [True, True, False, False]
+    assert [throttling.count_request("x", 2) == 0 for _ in range(4)] == [True, True, False, False]
     assert Window.objects.get(subject="x").requests == 2
-    assert throttling.count("y", 1) == 0
+    assert throttling.count_request("y", 1) == 0
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_the_count_is_one_for_all_workers_and_ends_with_the_minute(db: None) -> 
     ],
 )
 def test_an_ipv6_customer_is_one_stranger(address: str | None, subject: str) -> None:
-    assert throttling.stranger_subject(address) == subject
+    assert throttling.address_subject(address) == subject
     assert len(subject) <= (Window._meta.get_field("subject").max_length or 0)

@@ -395,7 +395,7 @@ def test_another_teams_ids_are_as_unknown_as_none(
             program.post(f"{address}/enable"),
         ):
             assert problem(answer, 404, "not-found")["detail"] == (
-                "There is nothing here, or it is not your team's."
+                "This does not exist, or it belongs to another team."
             )
     problem(program.get(f"teams/{other_team.slug}"), 404, "not-found")
     problem(program.get("members/charlie"), 404, "not-found")

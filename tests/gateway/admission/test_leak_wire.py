@@ -13,7 +13,7 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
-from keyportal.leaks.reports import ADDRESS, MAX_BYTES
+from keyportal.leaks.reports import MAX_BYTES, REPORT_PATH
 from keyportal.teams.models import Team, User
 from tests.gateway.test_canary import assert_nowhere, every_value, without_audit
 from tests.support.github import URL, GitHub, payload
@@ -28,7 +28,7 @@ RESET = "/accounts/password/reset/"
 
 
 def post(server: Server, body: bytes, **headers: str) -> Reply:
-    return server.request("POST", ADDRESS, body=body, headers=TEXT | headers)
+    return server.request("POST", REPORT_PATH, body=body, headers=TEXT | headers)
 
 
 @pytest.mark.parametrize("debug", ["False", "True"])
@@ -55,13 +55,13 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
     assert {server.chat(text, model.name).status for text in texts} == {200}
 
     body = payload(*texts[:2], url=f"{URL}?q={texts[0]}")
-    forged = server.request("POST", ADDRESS, body=body, headers=GitHub().headers(body))
+    forged = server.request("POST", REPORT_PATH, body=body, headers=GitHub().headers(body))
     assert forged.status == 403
     assert {server.chat(text, model.name).status for text in texts} == {200}
-    told = server.request("POST", ADDRESS, body=body, headers=github.headers(body))
+    told = server.request("POST", REPORT_PATH, body=body, headers=github.headers(body))
     # On a connection of their own, so on either worker.
     assert {server.chat(text, model.name).status for text in texts[:2] * 4} == {401}
-    again = server.request("POST", ADDRESS, body=body, headers=github.headers(body))
+    again = server.request("POST", REPORT_PATH, body=body, headers=github.headers(body))
     unknown = post(server, keystring.generate().text.encode())
     stranger = post(server, texts[2].encode())
     assert server.chat(texts[2], model.name).status == 401
@@ -77,9 +77,9 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
         assert post(server, texts[0].encode()).status == 500
     assert server.chat(texts[0], model.name).status == 200, "Half of it was done."
     post(server, b"key=" + texts[0].encode(), **{"Content-Type": "text/html; charset=nothing"})
-    server.request("POST", f"{ADDRESS}?{texts[0]}", body=texts[0].encode(), headers=TEXT)
-    server.request("POST", f"{ADDRESS}/{texts[0]}", body=texts[0].encode(), headers=TEXT)
-    server.request("PUT", ADDRESS, body=texts[0].encode(), headers=TEXT)
+    server.request("POST", f"{REPORT_PATH}?{texts[0]}", body=texts[0].encode(), headers=TEXT)
+    server.request("POST", f"{REPORT_PATH}/{texts[0]}", body=texts[0].encode(), headers=TEXT)
+    server.request("PUT", REPORT_PATH, body=texts[0].encode(), headers=TEXT)
     assert server.stop() == 0
     assert "Traceback" in server.log
     assert "in GitHub's name was refused" in server.log
@@ -93,10 +93,10 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
 
 def test_a_report_that_is_too_large_is_refused_before_it_arrives(live: Server) -> None:
     with live.connect(timeout=5) as connection:
-        connection.send(head(f"POST {ADDRESS}", None, MAX_BYTES + 1))
+        connection.send(head(f"POST {REPORT_PATH}", None, MAX_BYTES + 1))
         assert connection.reply().status == 413
     with live.connect(timeout=5) as connection:
-        connection.send(head(f"POST {ADDRESS}", None, None, "Transfer-Encoding: chunked"))
+        connection.send(head(f"POST {REPORT_PATH}", None, None, "Transfer-Encoding: chunked"))
         assert connection.reply().status == 413
 
 
@@ -105,8 +105,8 @@ def test_slow_reports_keep_no_page_waiting(live: Server) -> None:
     slow = [live.connect(timeout=5) for _ in range(40)]
     try:
         for connection in slow:
-            connection.send(head(f"POST {ADDRESS}", None, 100) + b"s")
-        for path in ("/accounts/login/", ADDRESS):
+            connection.send(head(f"POST {REPORT_PATH}", None, 100) + b"s")
+        for path in ("/accounts/login/", REPORT_PATH):
             assert live.request("GET", path, timeout=5).status == 200
     finally:
         for connection in slow:

@@ -13,7 +13,7 @@ from keyportal.keys.exceptions import AlreadyRotating
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import Grace, bury_ended, end_old, live_secrets, rotate
 from keyportal.leaks import handling
-from keyportal.leaks.reports import OPERATOR, Found, Report
+from keyportal.leaks.reports import OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.models import User
 
 pytestmark = pytest.mark.django_db
@@ -47,7 +47,7 @@ def live(key: ApiKey) -> list[bytes]:
 
 
 def report(text: str) -> int:
-    return len(handling.report(Report([Found(text)], OPERATOR)))
+    return len(handling.handle_report(ReportContents([ReportedKey(text)], OPERATOR)))
 
 
 def is_open(key: ApiKey) -> bool:

@@ -19,7 +19,7 @@ from keyportal.keys.rotation import Grace, bury_ended, rotate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.keys.status import badges
 from keyportal.leaks import handling
-from keyportal.leaks.reports import OPERATOR, Found, Report
+from keyportal.leaks.reports import OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.support.forms import sent
@@ -378,7 +378,7 @@ def reported(bob: User, issue: Issue) -> ApiKey:
 
 
 def report(plaintext: str) -> None:
-    handling.report(Report([Found(plaintext)], OPERATOR), address=None)
+    handling.handle_report(ReportContents([ReportedKey(plaintext)], OPERATOR), address=None)
 
 
 @pytest.mark.parametrize("way", ["page", "bulk", "command"])

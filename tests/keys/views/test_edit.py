@@ -15,7 +15,7 @@ from keyportal.keys.changes import disable
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.leaks import handling
-from keyportal.leaks.reports import Found, Report
+from keyportal.leaks.reports import ReportContents, ReportedKey
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
 from tests.support.forms import sent
@@ -527,7 +527,7 @@ def test_a_leaked_secret_is_enabled_by_nobody_who_is_not_told_what_that_does(
     # At first it is enabled with one click. That page is still open when the key is reported.
     opened = client.get(page)
     assert f'method="post" action="{path}"' in opened.content.decode()
-    handling.report(Report([Found(text)]))
+    handling.handle_report(ReportContents([ReportedKey(text)]))
     assert f'method="post" action="{path}"' not in client.get(page).content.decode()
     before = state(key)
     for headers in (HTMX, {}):
@@ -552,7 +552,7 @@ def test_of_a_key_that_a_report_disabled_the_page_offers_its_rotation_first(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, text = issue(bob)
-    handling.report(Report([Found(text)]))
+    handling.handle_report(ReportContents([ReportedKey(text)]))
     client = sign_in(bob)
     page = client.get(f"{KEYS}{key.public_id}/").content.decode()
     assert "Rotate it: the secret that others know ends, and the key works again" in page
@@ -569,7 +569,7 @@ def test_a_managed_key_that_has_leaked_is_its_owners_to_rotate_only(
 ) -> None:
     key, text = issue(bob)
     disable(key, actor=ada)
-    handling.report(Report([Found(text)]))
+    handling.handle_report(ReportContents([ReportedKey(text)]))
     client = sign_in(bob)
     assert "Enable anyway" not in client.get(f"{KEYS}{key.public_id}/").content.decode()
     refused = client.post(address(key, "enable"), {"leak": "known"})

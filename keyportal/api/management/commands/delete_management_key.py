@@ -7,11 +7,12 @@ from keyportal.teams.management.operator import OperatorCommand
 
 
 class Command(OperatorCommand):
-    help = "Delete a management key. The API keys that were made with it stay."
+    help = "Delete a management key. API keys that were made with it are not deleted."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "public_id", help="the eight characters that the list shows after the prefix"
+            "public_id",
+            help="the eight characters after the prefix, as the list of management keys shows them",
         )
 
     def handle(self, **options: Any) -> None:

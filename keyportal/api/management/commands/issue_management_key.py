@@ -18,12 +18,15 @@ from keyportal.teams.management.operator import (
 
 
 class Command(OperatorCommand):
-    help = "Issue a management key and print it, alone on standard output, this once."
+    help = "Create a management key and print its key string on standard output, this once."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--team", required=True, metavar="SLUG")
         parser.add_argument(
-            "--owner", required=True, metavar="USERNAME", help="it never does more than they may"
+            "--owner",
+            required=True,
+            metavar="USERNAME",
+            help="the key can never do more than its owner may",
         )
         parser.add_argument("--name", required=True, help="unique in the team")
         parser.add_argument(
@@ -32,13 +35,13 @@ class Command(OperatorCommand):
             required=True,
             choices=Scope.values,
             dest="scopes",
-            help="may be given again",
+            help="may be repeated",
         )
         parser.add_argument(
-            "--days", type=int, default=90, help="for how long it works; default: 90"
+            "--days", type=int, default=90, help="days until it expires, 1 to 3650; default: 90"
         )
-        parser.add_argument("--no-expiry", action="store_true", help="until it is deleted")
-        bounds = parser.add_argument_group("bounds", "The most that keys made with it may do.")
+        parser.add_argument("--no-expiry", action="store_true", help="never expire")
+        bounds = parser.add_argument_group("bounds", "What keys made with it may do at most.")
         bounds.add_argument("--model", action="append", default=[], dest="models", metavar="NAME")
         bounds.add_argument("--endpoints", choices=Endpoints.values, default=Endpoints.ALL.value)
         bounds.add_argument(
@@ -51,7 +54,7 @@ class Command(OperatorCommand):
         get_membership(owner, team)
         name, days = options["name"].strip(), options["days"]
         if not 1 <= days <= 3650:
-            raise CommandError("A management key works for 1 to 3650 days.")
+            raise CommandError("--days must be from 1 to 3650.")
         ManagementKey(name=name).clean_fields(
             exclude={"team", "owner", "scopes", "public_id", "prefix", "digest", "last4"}
         )

@@ -7,7 +7,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.keys import keystring
 from keyportal.leaks import handling
-from keyportal.leaks.reports import OPERATOR, Found, Report
+from keyportal.leaks.reports import OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.management.operator import OperatorCommand
 
 
@@ -28,10 +28,10 @@ class Command(OperatorCommand):
 
     @sensitive_variables()
     def handle(self, **options: Any) -> None:
-        keys = keystring.keys_in(_text(options["file"]))
+        keys = keystring.keys_in(_read_text(options["file"]))
         if not keys:
             raise CommandError("There is no whole API key of this service in it.")
-        ended = handling.report(Report([Found(key) for key in keys], OPERATOR))
+        ended = handling.handle_report(ReportContents([ReportedKey(key) for key in keys], OPERATOR))
         for one in ended:
             self.note(f"{one.fate.capitalize()} {one.key} of {one.key.team.slug}.")
         if len(ended) < len(keys):
@@ -40,7 +40,7 @@ class Command(OperatorCommand):
             self.note("The running server mails those whom it concerns.")
 
 
-def _text(file: str | None) -> str:
+def _read_text(file: str | None) -> str:
     if file is None or file == "-":
         return sys.stdin.read()
     if keystring.redact(file) != file:

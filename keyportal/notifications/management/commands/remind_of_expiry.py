@@ -1,6 +1,6 @@
 from typing import Any
 
-from keyportal.notifications.reminders import remind
+from keyportal.notifications.reminders import send_reminders
 from keyportal.teams.management.operator import OperatorCommand
 
 
@@ -12,5 +12,5 @@ class Command(OperatorCommand):
 
     def handle(self, **options: Any) -> None:
         # cron mails what is printed, so nothing is where nothing was done.
-        if count := remind():
+        if count := send_reminders():
             self.stdout.write(f"Reminders: {count}. The running server sends them.")
