@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.rules.validators.require_no_key])),
                 ('scopes', models.JSONField(default=list)),
-                ('allowed_models', models.JSONField(blank=True, default=list, help_text='The most that keys made with it may call. Empty: all.')),
+                ('allowed_models', models.JSONField(blank=True, default=list, help_text='Models that keys made with it may call at most. Empty: all.')),
                 ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], default='all', max_length=16)),
                 ('networks', models.JSONField(blank=True, default=list)),
                 ('public_id', models.CharField(editable=False, max_length=8, unique=True)),
