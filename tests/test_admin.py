@@ -382,7 +382,7 @@ def require_conflict(answer: Any, *names: str) -> None:
     assert answer.status_code == 200
     text = answer.content.decode()
     assert f"Changed since you opened this page: {', '.join(names)}." in text
-    assert '<a href="">Open it again</a>' in text
+    assert '<a href="">Reload the page</a>' in text
 
 
 def test_a_page_from_before_gives_back_neither_a_role_nor_a_right(
@@ -711,5 +711,5 @@ def test_operators_see_how_each_upstream_fares(
     assert "not called yet; 0 in flight" in operator.get(path).content.decode()
     circuit_breaker.breaker_for(upstream.fingerprint).record_failure("503", 30)
     text = operator.get(path).content.decode()
-    assert "fails (503), left alone for 30 s; 0 in flight" in text
+    assert "fails (503), no calls for 30 s; 0 in flight" in text
     assert "as this worker sees it" in text.lower()

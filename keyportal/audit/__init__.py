@@ -1,1 +1,1 @@
-"""What happened: audit events, tombstones of deleted keys, receipts of deletion."""
+"""Audit events, tombstones of deleted keys, and receipts of deletion."""

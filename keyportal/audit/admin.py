@@ -1,4 +1,4 @@
-"""History in Django's admin: operators read it, nobody writes it."""
+"""Audit events and tombstones in Django's admin, read-only."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ class AuditEventAdmin(HistoryAdmin):
 
 @admin.register(Tombstone)
 class TombstoneAdmin(HistoryAdmin):
-    """Deleted keys. The digest is for the gateway and stays out of sight."""
+    """Deleted keys. The digest is not displayed; only the gateway needs it."""
 
     list_display = ["deleted_at", "public_id", "name", "team_slug", "deleted_by_id"]
     search_fields = ["public_id", "name", "team_slug"]

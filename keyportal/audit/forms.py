@@ -11,6 +11,6 @@ class AuditFilter(forms.Form):
     )
 
     @property
-    def chosen(self) -> str:
-        """The action to show; empty for all, and for one that does not exist."""
+    def chosen_action(self) -> str:
+        """The selected action; empty for all actions, and for an unknown one."""
         return str(self.cleaned_data["action"]) if self.is_valid() else ""

@@ -1,4 +1,4 @@
-"""What keys and people are called, those that are there and those that were deleted."""
+"""Names of keys and users, including deleted ones."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class KeyName(NamedTuple):
 
 
 def key_names(team: Team, public_ids: Collection[str]) -> dict[str, KeyName]:
-    """One for each id, in two queries; one that nobody knows any more is called by its id."""
+    """A name for each id, in two queries; an unknown key is named by its id."""
     live = team.keys.filter(public_id__in=public_ids).values_list("public_id", "name")
     deleted = Tombstone.objects.filter(team_slug=team.slug, public_id__in=public_ids)
     names = {public_id: KeyName(public_id, public_id, False) for public_id in public_ids}
@@ -29,7 +29,7 @@ def key_names(team: Team, public_ids: Collection[str]) -> dict[str, KeyName]:
 
 
 def user_names(ids: Collection[int]) -> dict[int, str]:
-    """One for each id: a user's name today, or the last one of a deleted user."""
+    """A name for each id: a user's current name, or the last name of a deleted user."""
     names = dict(User.objects.filter(pk__in=ids).values_list("pk", "username"))
     if missing := {*ids} - names.keys():
         deleted = DeletedUser.objects.filter(pk__in=missing).values_list("pk", "username")

@@ -1,4 +1,4 @@
-"""What happened. Rows here name things as text, without foreign keys, to outlive what they name."""
+"""Audit events and tombstones. They have no foreign keys, so they outlive what they refer to."""
 
 import re
 import textwrap
@@ -16,7 +16,7 @@ VIA_LENGTH = 100
 
 
 class HasPublicId(Protocol):
-    """A key, of which this app knows no more than its public id and how it is shown."""
+    """An API key. This app needs only its public id and `str()`, and imports no key model."""
 
     public_id: str
 
@@ -25,10 +25,12 @@ _via: ContextVar[str] = ContextVar("via", default="")
 
 
 @contextmanager
-def acting_via(what: str) -> Iterator[None]:
-    """Rows that are written meanwhile say that their actor acted through this, such as a
-    management key: whatever writes them need not know, and can't forget."""
-    token = _via.set(what[:VIA_LENGTH])
+def acting_via(description: str) -> Iterator[None]:
+    """Set `via`, such as the actor's management key, of all events recorded inside the block.
+
+    The code that records an event need not know it, and so can't forget it.
+    """
+    token = _via.set(description[:VIA_LENGTH])
     try:
         yield
     finally:
@@ -36,7 +38,7 @@ def acting_via(what: str) -> Iterator[None]:
 
 
 class Action(models.TextChoices):
-    """`subject:what-happened`. A retired action stays listed, because old rows carry it."""
+    """`subject:what-happened`. Never remove an action: old rows have it."""
 
     SIGNED_IN = "user:signed-in", "Signed in"
     SIGN_IN_FAILED = "user:sign-in-failed", "Sign-in failed"
@@ -63,20 +65,20 @@ class Action(models.TextChoices):
 
 
 class AppendOnlyError(TypeError):
-    """Somebody tried to change or remove history."""
+    """Raised by code that changes or deletes an audit event."""
 
 
 class AuditQuerySet(models.QuerySet["AuditEvent"]):
     def for_team(self, team: Team) -> Self:
-        """Newest first; the id decides between rows of one instant."""
+        """Newest first; the id decides the order of events of the same time."""
         return self.filter(team_slug=team.slug).order_by("-created_at", "-id")
 
     def for_key(self, public_id: str) -> Self:
-        """The history of one key, among these."""
+        """Only events of this key."""
         return self.filter(public_id=public_id)
 
     def with_action(self, action: str) -> Self:
-        """Only rows of this action; all of them for an empty one."""
+        """Only events with this action; all events if it is empty."""
         return self.filter(action=action) if action else self
 
     def record(
@@ -89,11 +91,11 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         team: Team | None = None,
         address: str | None = None,
     ) -> "AuditEvent":
-        """Write one row, inside the transaction of what it tells of.
+        """Create one event. Call it in the transaction of the action itself.
 
-        `target` is shown as it stands, so it never holds a secret; without one it is the key, in
-        whose history the row then stands. `address` is the IP address that the request came
-        from, or None for a command.
+        `target` is displayed, so it must not contain a secret; by default it is `str(key)`. With
+        `key`, the event is also part of that key's history. `address` is the IP address of the
+        request, or None for a command.
         """
         return self.create(
             action=action,
@@ -103,57 +105,61 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
             actor=actor.get_username() if actor else "",
             via=_via.get(),
             team_slug=team.slug if team else "",
-            # A link-local peer comes with its interface (`fe80::1%eth0`), which is no address.
+            # A link-local address has a zone (`fe80::1%eth0`), which the column doesn't accept.
             address=(address or "").partition("%")[0] or None,
         )
 
     def record_changes(
-        self, action: Action, *, changes: Iterable[str], target: str = "", **who: Any
+        self, action: Action, *, changes: Iterable[str], target: str = "", **fields: Any
     ) -> None:
-        """`target: change, change` in as few rows as hold it, so that no change is cut off: one
-        that is longer than a row goes on in the next.
+        """Create events with the target `target: change, change`.
 
-        The rest is as `record` takes it, the key of which this tells included.
+        They are as few as the length of the column allows, and no change is cut off: a change that
+        is too long for one event continues in the next. `fields` are further arguments of `record`.
         """
-        target = target or str(who["key"])
-        room = TARGET_LENGTH - len(f"{target}: ")
-        for told in _joined(changes, room):
-            self.record(action, target=f"{target}: {told}", **who)
+        target = target or str(fields["key"])
+        max_length = TARGET_LENGTH - len(f"{target}: ")
+        for text in _joined(changes, max_length):
+            self.record(action, target=f"{target}: {text}", **fields)
 
     def update(self, **kwargs: Any) -> NoReturn:
-        raise AppendOnlyError("Audit rows are never changed.")
+        raise AppendOnlyError("Audit events can't be changed.")
 
     def delete(self) -> NoReturn:
-        raise AppendOnlyError("Audit rows are never deleted.")
+        raise AppendOnlyError("Audit events can't be deleted.")
 
 
-def _joined(changes: Iterable[str], room: int) -> Iterator[str]:
-    """The changes, divided by commas, in texts of at most `room` characters."""
-    told = ""
+def _joined(changes: Iterable[str], max_length: int) -> Iterator[str]:
+    """The changes, separated by commas, in texts of at most `max_length` characters."""
+    text = ""
     for change in changes:
-        for part in textwrap.wrap(change, room, break_on_hyphens=False):
-            longer = f"{told}, {part}" if told else part
-            if len(longer) > room:
-                yield told
+        for part in textwrap.wrap(change, max_length, break_on_hyphens=False):
+            longer = f"{text}, {part}" if text else part
+            if len(longer) > max_length:
+                yield text
                 longer = part
-            told = longer
-    if told:
-        yield told
+            text = longer
+    if text:
+        yield text
 
 
 class AuditEvent(models.Model):
-    """One thing that somebody did, as it was at the time."""
+    """One action of a user, a command or the gateway, with the names of that time."""
 
     created_at = models.DateTimeField(auto_now_add=True)
     action = models.CharField(max_length=40, choices=Action)
-    actor_id = models.BigIntegerField(null=True, help_text="The user's id; null: a command.")
+    actor_id = models.BigIntegerField(null=True, help_text="The user's id. Null: a command.")
     actor = models.CharField(max_length=150, blank=True, help_text="The user's name at the time.")
     via = models.CharField(
-        max_length=VIA_LENGTH, blank=True, help_text="The actor's management key; empty: none."
+        max_length=VIA_LENGTH,
+        blank=True,
+        help_text="The management key that the actor used. Empty: none.",
     )
     team_slug = models.CharField(max_length=64, blank=True)
     target = models.CharField(max_length=TARGET_LENGTH)
-    public_id = models.CharField(max_length=8, blank=True, help_text="Of the key it tells of.")
+    public_id = models.CharField(
+        max_length=8, blank=True, help_text="The public id of the key, if the event is about one."
+    )
     address = models.GenericIPAddressField(null=True)
 
     objects = AuditQuerySet.as_manager()
@@ -173,15 +179,15 @@ class AuditEvent(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self._state.adding:
-            raise AppendOnlyError("Audit rows are never changed.")
+            raise AppendOnlyError("Audit events can't be changed.")
         super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise AppendOnlyError("Audit rows are never deleted.")
+        raise AppendOnlyError("Audit events can't be deleted.")
 
     @property
     def is_observed(self) -> bool:
-        """What the gateway saw by itself; nobody did it here."""
+        """Whether the gateway detected this, so that the event has no actor."""
         return self.action in {
             Action.KEY_MANY_NETWORKS,
             Action.KEY_REFUSED_OFTEN,
@@ -190,40 +196,48 @@ class AuditEvent(models.Model):
 
     @property
     def deleted_key(self) -> str:
-        """The public id of the key whose deletion this tells of; empty for everything else."""
-        found = re.search(r"\((\w{8})\)\Z", self.target)
-        return found[1] if found and self.action == Action.KEY_DELETED else ""
+        """The public id of the deleted key, if this is the deletion of a key; else empty."""
+        match = re.search(r"\((\w{8})\)\Z", self.target)
+        return match[1] if match and self.action == Action.KEY_DELETED else ""
 
 
 class Tombstone(models.Model):
-    """A deleted key's secret: its digest still tells whose key was refused. One row a secret.
+    """The digest of a deleted secret, by which refused requests are still matched to its key.
 
-    What came last and what came after is written by the gateway's meter: a receipt of deletion.
+    A key has one row for each of its secrets. The gateway's meter writes the last use and the later
+    refusals, which the receipt of deletion displays.
     """
 
     digest = models.BinaryField(max_length=32, unique=True)
     public_id = models.CharField(max_length=8, db_index=True)
     name = models.CharField(max_length=64)
     team_slug = models.CharField(max_length=64)
-    owner_id = models.BigIntegerField(help_text="The owner's id as a user.")
+    owner_id = models.BigIntegerField(help_text="The user id of the owner.")
     deleted_at = models.DateTimeField(auto_now_add=True)
-    deleted_by_id = models.BigIntegerField(null=True, help_text="A user's id; null: a command.")
+    deleted_by_id = models.BigIntegerField(null=True, help_text="The user's id. Null: a command.")
     is_rotated = models.BooleanField(
-        default=False, help_text="A rotation ended this secret; its key went on."
+        default=False,
+        help_text="The secret was replaced by a rotation; its key was not deleted then.",
     )
-    last_used_at = models.DateTimeField(null=True, help_text="The last request that was served.")
+    last_used_at = models.DateTimeField(
+        null=True, help_text="Time of the last request that was served."
+    )
     last_used_ip = models.GenericIPAddressField(null=True)
     last_used_agent = models.CharField(max_length=200, blank=True)
-    refused = models.BigIntegerField(default=0, help_text="Requests refused since.")
+    refused = models.BigIntegerField(
+        default=0, help_text="Number of requests refused since the deletion."
+    )
     refused_at = models.DateTimeField(null=True)
-    ended = models.BigIntegerField(default=0, help_text="Calls that ran and were cut.")
+    ended = models.BigIntegerField(
+        default=0, help_text="Number of running calls that the deletion ended."
+    )
 
     def __str__(self) -> str:
         return self.public_id
 
 
 class DeletedUser(models.Model):
-    """The last name of a deleted user, whose id still stands in history. No id is given again."""
+    """The last name of a deleted user, whose id is still in the history. Ids are never reused."""
 
     user_id = models.BigIntegerField(primary_key=True)
     username = models.CharField(max_length=150)

@@ -1,4 +1,4 @@
-"""What is known of a deleted key: its last use, and what was tried with it since."""
+"""The receipt of a deletion: the last use of the key, and the requests refused since."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,43 +15,44 @@ REFRESH_PERIOD = timedelta(minutes=1)
 
 @dataclass
 class Receipt:
-    """Told of the key as a whole; a key whose secret was rotated leaves several tombstones."""
+    """Summed over all secrets of the key; a rotated key leaves several tombstones."""
 
     public_id: str
     name: str
     deleted_at: datetime
     deleted_by: str
-    """A name; empty: a command."""
+    """A user name. Empty: a command."""
     last: Tombstone | None
-    """Where its last use is noted; None when it was never used."""
+    """The tombstone with the last use; None if the key was never used."""
     refused: int
     refused_at: datetime | None
     ended: int
 
     @classmethod
     def for_key(cls, team: Team, public_id: str) -> Self | None:
-        found = [*Tombstone.objects.filter(team_slug=team.slug, public_id=public_id)]
-        # Secrets that a rotation ended don't make their key a deleted one.
-        if not (final := [stone for stone in found if not stone.is_rotated]):
+        """The receipt of this key; None if the team has no deleted key with this id."""
+        rows = [*Tombstone.objects.filter(team_slug=team.slug, public_id=public_id)]
+        # A secret that a rotation replaced doesn't mean that its key was deleted.
+        if not (final := [row for row in rows if not row.is_rotated]):
             return None
-        newest = max(final, key=lambda stone: stone.deleted_at)
-        used = [(stone.last_used_at, stone.pk, stone) for stone in found if stone.last_used_at]
+        newest = max(final, key=lambda row: row.deleted_at)
+        used = [(row.last_used_at, row.pk, row) for row in rows if row.last_used_at]
         return cls(
             public_id=public_id,
             name=newest.name,
             deleted_at=newest.deleted_at,
-            deleted_by=_name(newest.deleted_by_id),
+            deleted_by=_user_name(newest.deleted_by_id),
             last=max(used)[2] if used else None,
-            refused=sum(stone.refused for stone in found),
-            refused_at=max((s.refused_at for s in found if s.refused_at), default=None),
-            ended=sum(stone.ended for stone in found),
+            refused=sum(row.refused for row in rows),
+            refused_at=max((row.refused_at for row in rows if row.refused_at), default=None),
+            ended=sum(row.ended for row in rows),
         )
 
     @property
     def is_fresh(self) -> bool:
-        """Whether more is still to be expected: the last calls are ending, programs try again."""
+        """Whether the counts are likely to change soon: calls are ending, and programs retry."""
         return timezone.now() - self.deleted_at < REFRESH_PERIOD
 
 
-def _name(user_id: int | None) -> str:
+def _user_name(user_id: int | None) -> str:
     return "" if user_id is None else user_names([user_id])[user_id]

@@ -1,5 +1,6 @@
-"""Sign-ins are audited wherever they come from: Django tells of each by a signal. So are changes
-of a team by operators, who have a shell and the admin for that.
+"""Signal receivers that record sign-ins, deleted users, and operators' changes of teams.
+
+Signals cover every way: a sign-in by any page, a change of a team by a command or Django's admin.
 """
 
 from collections.abc import Collection
@@ -31,44 +32,59 @@ def record_sign_in(request: HttpRequest, user: User, **_: object) -> None:
 def record_failed_sign_in(
     credentials: dict[str, Any], request: HttpRequest | None = None, **_: object
 ) -> None:
-    """Whoever failed is not known to be the user, so the row names a target and no actor."""
+    """The event has the user as its target and no actor: a stranger may have tried the password."""
     _record(Action.SIGN_IN_FAILED, request, _user_for(credentials))
 
 
 @receiver(sign_in_refused)
 def record_refused_sign_in(credentials: dict[str, Any], request: HttpRequest, **_: object) -> None:
-    """One row a minute for each user and network: a flood of guesses must not fill the table."""
+    """At most one event a minute for each user and network.
+
+    Attack: a flood of guesses fills the table.
+    """
     user, client = _user_for(credentials), client_network(request.META.get("REMOTE_ADDR"))
     if cache.add(f"sign-in-refused:{user.pk if user else ''}:{client}", True, timeout=60):
-        _record(Action.SIGN_IN_FAILED, request, user, note=TOO_MANY_ATTEMPTS)
+        _record(Action.SIGN_IN_FAILED, request, user, suffix=TOO_MANY_ATTEMPTS)
 
 
 @receiver(post_delete, sender=User)
 def record_deleted_user(instance: User, **_: object) -> None:
-    """History names people by their ids: in the transaction that deletes one, keep the name."""
+    """Keep the name of a deleted user, because the history has the id only."""
     DeletedUser.objects.create(user_id=instance.pk, username=instance.get_username())
 
 
 @receiver(team_changed)
-def record_team_change(former: Team, team: Team, columns: Collection[str], **who: Any) -> None:
-    """A row for the team itself, and one for each set of limits, with old and new values."""
-    who = {"actor": who["actor"], "address": who["address"], "team": team}
-    plain = [
+def record_team_change(
+    former: Team,
+    team: Team,
+    columns: Collection[str],
+    actor: User | None,
+    address: str | None,
+    **_: object,
+) -> None:
+    """Record one event for the plain fields and one for each set of limits, with the old values."""
+    texts = [
         f"{name.replace('_', ' ').capitalize()}: {before} → {now}"
         for name in sorted({*columns} - LIMIT_FIELDS.keys())
         if (before := getattr(former, name)) != (now := getattr(team, name))
     ]
-    told = {"Team": plain}
+    changes_by_target = {"Team": texts}
     for name, target in LIMIT_FIELDS.items():
         if name in columns:
-            told[target] = getattr(team, name).changes_from(getattr(former, name))
-    for target, changes in told.items():
+            changes_by_target[target] = getattr(team, name).changes_from(getattr(former, name))
+    for target, changes in changes_by_target.items():
         AuditEvent.objects.record_changes(
-            Action.TEAM_CHANGED, target=target, changes=changes, **who
+            Action.TEAM_CHANGED,
+            target=target,
+            changes=changes,
+            actor=actor,
+            team=team,
+            address=address,
         )
 
 
 def _user_for(credentials: dict[str, Any]) -> User | None:
+    """The user whom a sign-in with these credentials is for, if there is one."""
     return User.objects.find_by_login(credentials.get("username") or credentials.get("email") or "")
 
 
@@ -77,11 +93,11 @@ def _record(
     request: HttpRequest | None,
     user: User | None,
     actor: User | None = None,
-    note: str = "",
+    suffix: str = "",
 ) -> None:
-    """One row for each of the user's teams, so that each team's admins see it on their page.
+    """Record one event for each team of the user, so that the admins of each team see it.
 
-    What was typed is kept only when it names a user: people type passwords, and keys, into the
+    A login that matches no user is not recorded: people type passwords and key strings into the
     wrong field.
     """
     teams: list[Team | None] = [*Team.objects.for_user(user)] if user else []
@@ -89,7 +105,7 @@ def _record(
         for team in teams or [None]:
             AuditEvent.objects.record(
                 action,
-                target=(user.get_username() if user else UNKNOWN_USER) + note,
+                target=(user.get_username() if user else UNKNOWN_USER) + suffix,
                 actor=actor,
                 team=team,
                 address=request.META.get("REMOTE_ADDR") if request else None,

@@ -1,4 +1,4 @@
-"""Under /teams/<slug>/: what happened in the team."""
+"""URLs under /teams/<slug>/: the audit page."""
 
 from django.urls import path
 

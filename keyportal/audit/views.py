@@ -1,4 +1,4 @@
-"""The audit page."""
+"""The audit page, for admins of a team."""
 
 from django.core.paginator import Paginator
 from django.http import HttpResponse
@@ -17,6 +17,6 @@ PAGE_SIZE = 50
 @team_view(Role.ADMIN)
 def audit(request: TeamRequest) -> HttpResponse:
     form = AuditFilter(request.GET)
-    events = AuditEvent.objects.for_team(request.team).with_action(form.chosen)
+    events = AuditEvent.objects.for_team(request.team).with_action(form.chosen_action)
     page = Paginator(events, PAGE_SIZE).get_page(request.GET.get("page"))
     return render(request, "audit/list.html", {"form": form, "page": page})

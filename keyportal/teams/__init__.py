@@ -1,1 +1,1 @@
-"""People, teams and roles: sign-in, who may see what, navigation."""
+"""Users, teams and roles: sign-in, authorization, navigation."""

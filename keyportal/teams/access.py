@@ -1,7 +1,7 @@
-"""Who may see or do what in the portal: the only place that decides it.
+"""Authorization in the portal: this module alone decides who may see or do what.
 
-An outsider gets 404, because that a team exists is not theirs to know. A member whose role is
-too weak gets 403 and the reason.
+An outsider gets 404, so that a stranger can't learn which teams exist. A member whose role is too
+weak gets 403 and the reason.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from keyportal.teams.models import Membership, Role, Team, User
 
 P = ParamSpec("P")
 Rows = TypeVar("Rows", bound="QuerySet[Any]")
-LAST_TEAM_SESSION_KEY = "last_team"  # In the session: the slug.
+LAST_TEAM_SESSION_KEY = "last_team"  # Its value is the slug.
 
 
 class TeamRequest(HttpRequest):
-    """A request that `team_view` has let through."""
+    """A request of a member; `team_view` has checked the role."""
 
     user: User
     htmx: HtmxDetails
@@ -31,7 +31,7 @@ class TeamRequest(HttpRequest):
 
 
 class HasOwner(Protocol):
-    """What belongs to one member of a team, such as a key."""
+    """Anything that belongs to one member of a team, such as a key."""
 
     owner_id: int
 
@@ -42,9 +42,10 @@ def team_view(
     [Callable[Concatenate[TeamRequest, P], HttpResponse]],
     Callable[..., HttpResponse],
 ]:
-    """Open a page under `/teams/<slug>/` to members whose role is `role` or stronger.
+    """Decorate a view under `/teams/<slug>/` that needs `role` or a stronger one.
 
-    The view gets no slug but `request.team` and `request.membership`.
+    The view gets `request.team` and `request.membership` instead of the slug. Raises `Http404` for
+    an outsider, and `PermissionDenied` for a weaker role or an inactive team.
     """
 
     def decorate(
@@ -56,14 +57,14 @@ def team_view(
         ) -> HttpResponse:
             membership = _membership(cast("User", request.user), slug)
             if not membership.team.is_active:
-                raise PermissionDenied("This team is switched off. Ask an operator why.")
-            opened = cast("TeamRequest", request)
-            opened.membership, opened.team = membership, membership.team
+                raise PermissionDenied("This team is inactive. Ask an operator why.")
+            team_request = cast("TeamRequest", request)
+            team_request.membership, team_request.team = membership, membership.team
             require_role(membership, role)
-            _remember_team(opened)
-            response = view(opened, *args, **kwargs)
-            # What a team sees stays in no cache: not in a proxy's, and not behind the Back button
-            # of a browser whose user has signed out.
+            _remember_team(team_request)
+            response = view(team_request, *args, **kwargs)
+            # No cache may keep a team's pages: neither a proxy's, nor the browser's, where the Back
+            # button would show them after the user has signed out.
             add_never_cache_headers(response)
             return response
 
@@ -73,6 +74,7 @@ def team_view(
 
 
 def require_role(membership: Membership, role: Role) -> None:
+    """Raises `PermissionDenied` with the reason when the member's role is weaker than `role`."""
     if not membership.is_at_least(role):
         raise PermissionDenied(
             f"This needs the role {role.label}; in this team you are {Role(membership.role).label}."
@@ -80,30 +82,31 @@ def require_role(membership: Membership, role: Role) -> None:
 
 
 def creator_role(team: Team) -> Role:
-    """The weakest role that may make keys: what the policy says, and never a viewer."""
+    """The weakest role that may create keys: set by the policy, and at least Member."""
     return max(Role.MEMBER, Role(team.policy.creators), key=lambda role: role.rank)
 
 
 def may_change(membership: Membership, owned: HasOwner) -> bool:
-    """Members change and delete what is theirs, admins and owners anything in their team."""
+    """Members change and delete their own keys; admins and owners those of the whole team."""
     if membership.is_at_least(Role.ADMIN):
         return True
     return membership.is_at_least(Role.MEMBER) and owned.owner_id == membership.user_id
 
 
 def changeable(rows: Rows, membership: Membership) -> Rows:
-    """Of these keys, or other rows of a team and an owner, those that `may_change` allows."""
-    theirs = rows.filter(team=membership.team)
+    """Those of `rows` that `may_change` allows; the model needs the fields `team` and `owner`."""
+    in_team = rows.filter(team=membership.team)
     if membership.is_at_least(Role.ADMIN):
-        return theirs
+        return in_team
     is_member = membership.is_at_least(Role.MEMBER)
-    return theirs.filter(owner=membership.user_id) if is_member else theirs.none()
+    return in_team.filter(owner=membership.user_id) if is_member else in_team.none()
 
 
 def require_change(membership: Membership, owned: HasOwner) -> None:
+    """Raises `PermissionDenied` with the reason unless `may_change` allows it."""
     if not may_change(membership, owned):
         raise PermissionDenied(
-            "You may change and delete your own keys; this one belongs to someone else."
+            "You may change and delete only your own keys, but this key belongs to someone else."
         )
 
 
@@ -115,7 +118,7 @@ def _membership(user: User, slug: str) -> Membership:
 
 
 def last_team(request: HttpRequest) -> Team | None:
-    """The team that the user looked at last, else their first; None when they have none."""
+    """The active team that the user opened last, or else their first; None if there is none."""
     teams = Team.objects.for_user(cast("User", request.user)).filter(is_active=True)
     return (
         teams.filter(slug=request.session.get(LAST_TEAM_SESSION_KEY, "")).first() or teams.first()
@@ -123,7 +126,10 @@ def last_team(request: HttpRequest) -> Team | None:
 
 
 def load_last_membership(request: HttpRequest) -> None:
-    """Frame an error page like the page that a member came from; a stranger's has no frame."""
+    """Give an error page the navigation of the user's last team.
+
+    Does nothing for an anonymous user, or when the view has set the membership already.
+    """
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated or hasattr(request, "membership"):
         return

@@ -1,4 +1,4 @@
-"""What we decide differently from django-allauth."""
+"""Sign-in and passwords: where Keyportal differs from django-allauth."""
 
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -26,18 +26,34 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
     }
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
-        """Operators make accounts; there is no open sign-up."""
+        """There is no sign-up: operators create the accounts."""
         return False
 
     def get_client_ip(self, request: HttpRequest) -> str:
-        """The client's address, as `keyportal.http.trusted_proxies` has found it.
+        """The client's address, which `keyportal.http.trusted_proxies` has put into REMOTE_ADDR.
 
-        allauth's own rule reads X-Forwarded-For, which anyone can send.
+        Attack: allauth's own rule reads X-Forwarded-For, which a client can forge to get a new
+        count of failed sign-ins for every request.
         """
         return str(request.META.get("REMOTE_ADDR", ""))
 
     def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
-        """A user's name and address share one count, or whoever guesses would have two."""
+        """The cache key of a user's failed sign-ins: one for the user name and e-mail address.
+
+        Attack: with allauth's key, a guesser has one count for the name, another for the address,
+        and new ones for each port in the Host header, which is part of that key.
+
+        This overrides a private method, because no public way gives the same protection:
+        - `LoginForm.user_credentials` can turn the name into the address, but the Host header
+          remains part of the key.
+        - `allauth.core.ratelimit.consume` can count under a key of ours, but returns a bool, so a
+          sign-in that succeeds can't be taken back and counts as a failure; and a password reset
+          clears only the key of this method, so users would stay locked out.
+
+        If allauth renames or stops calling it, these tests in `tests/teams/test_sign_in.py` fail:
+        `test_user_name_and_address_share_one_count`, `test_host_header_gives_no_new_count` and
+        `test_password_reset_clears_the_count`.
+        """
         user = User.objects.find_by_login(
             credentials.get("email") or credentials.get("username", "")
         )
@@ -46,6 +62,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         return f"user:{user.pk}"
 
     def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        """Sends `sign_in_refused`, for the audit, when there were too many attempts."""
         try:
             super().pre_authenticate(request, **credentials)
         except ValidationError:
@@ -53,7 +70,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
             raise
 
     def is_safe_url(self, url: str) -> bool:
-        """Whether `next` may lead there: this very host, not any other that we answer to."""
+        """Whether `next` may redirect to `url`: only to the host of this request.
+
+        Attack: an open redirect; allauth would also allow every host in ALLOWED_HOSTS.
+        """
         return url_has_allowed_host_and_scheme(
             url, {self.request.get_host()}, require_https=self.request.is_secure()
         )
@@ -62,16 +82,21 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         return reverse("home")
 
     def get_reset_password_from_key_url(self, key: str) -> str:
-        """At the public address, whichever name of ours the request was sent to."""
+        """The link in the mail, at PUBLIC_URL if set.
+
+        Attack: allauth builds it from the Host header, which the sender of the request chooses.
+        """
         url = str(super().get_reset_password_from_key_url(key))
         return settings.PUBLIC_URL + urlsplit(url).path if settings.PUBLIC_URL else url
 
 
-MAX_LOGIN_LENGTH = 254  # An address, as its column in the database; user names are shorter.
+MAX_LOGIN_LENGTH = 254  # As the column of e-mail addresses; user names are shorter.
 
 
 class SignInForm(LoginForm):  # type: ignore[misc]  # untyped base
     def clean_login(self) -> str:
-        """What is too long stays too long, and so nobody's, but no longer than that: SQLite fails
-        over a name of 50,000 bytes."""
+        """Cut an overlong login to one character more than any user has.
+
+        It still matches no user. Uncut, a login of 50,000 bytes makes SQLite raise an error.
+        """
         return str(super().clean_login())[: MAX_LOGIN_LENGTH + 1]

@@ -1,8 +1,8 @@
-"""Django's admin, for operators: users, teams and memberships; and how one gets in."""
+"""Django's admin for operators: its sign-in, and the pages of users, teams and memberships."""
 
 from typing import Any
 
-from allauth.account import admin as _registered  # noqa: F401 - before it is taken back below
+from allauth.account import admin as _registered  # noqa: F401 - registers what is unregistered below
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
 from django.contrib import admin
@@ -17,11 +17,12 @@ from keyportal.teams.signals import team_changed
 
 admin.site.site_header = "Keyportal operators"
 admin.site.site_title = "Keyportal"
-admin.site.index_title = "Everything that operators look after"
-# One way in, with one limit on guessing: our sign-in page.
+admin.site.index_title = "Operator tasks"
+# The admin uses the portal's sign-in page, so that one limit on failed sign-ins holds for both.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]  # as allauth has it
 
-# A user has one address, on the user's own page; another one added here would open the account.
+# A user's e-mail address is edited on the user's page. Attack: a second address, added here, could
+# be used to sign in and to reset the password.
 admin.site.unregister(EmailAddress)
 
 
@@ -34,7 +35,7 @@ class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]  # not ge
 
 
 class ChangedFieldsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """And nothing that a page merely shows; what others changed meanwhile is a conflict."""
+    """Saves only the changed fields, and refuses to save when another user has changed the row."""
 
     form = VersionedModelForm
 
@@ -81,7 +82,7 @@ class TeamAdmin(ChangedFieldsAdmin):
     inlines = [MembershipInline]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> list[str]:
-        """A slug is part of addresses, of model names and of history, so it never changes."""
+        """A slug is part of URLs, model names and the history, so it never changes."""
         return ["slug", "policy_text"] if obj else ["policy_text"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
@@ -91,15 +92,18 @@ class TeamAdmin(ChangedFieldsAdmin):
         if not change:
             super().save_model(request, obj, form, change)
             return
-        with lock_team(form.instance) as now:
+        with lock_team(form.instance) as former:
             super().save_model(request, obj, form, change)
-            who = {"actor": request.user, "address": request.META.get("REMOTE_ADDR")}
-            team_changed.send(Team, former=now, team=obj, columns=form.changed_data, **who)
+            source = {"actor": request.user, "address": request.META.get("REMOTE_ADDR")}
+            team_changed.send(Team, former=former, team=obj, columns=form.changed_data, **source)
 
     @admin.display(description="Policy")
     def policy_text(self, team: Team) -> str:
-        """Its admins set it in the portal, and operators with `setpolicy`; both leave a trace."""
-        return "; ".join(f"{label}: {words}" for label, words in team.policy.describe().items())
+        """Read-only: team admins change it in the portal, operators with the command `setpolicy`.
+
+        Both write an audit event.
+        """
+        return "; ".join(f"{label}: {text}" for label, text in team.policy.describe().items())
 
     @admin.display(description="API keys", ordering="key_count")
     def key_count(self, team: Team) -> int:

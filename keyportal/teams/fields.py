@@ -1,4 +1,4 @@
-"""Limits as a model field, and as a form field with its widget."""
+"""The model field for `Limits`, and its form field and widget."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from keyportal.teams.values import ValueField
 
 
 class LimitsWidget(forms.MultiWidget):
-    """Labelled numbers; for Django's admin, which draws a field without knowing its parts."""
+    """A labelled number input for each limit. For Django's admin, which renders a field as one."""
 
     template_name = "teams/limits_widget.html"
     use_fieldset = True
@@ -30,19 +30,19 @@ class LimitsWidget(forms.MultiWidget):
 
     def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
         context = super().get_context(name, value, attrs)
-        parts = context["widget"]["subwidgets"]
-        return context | {"parts": zip(LABELS.values(), parts, strict=True)}
+        widgets = context["widget"]["subwidgets"]
+        return context | {"parts": zip(LABELS.values(), widgets, strict=True)}
 
     def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
-        # Django's renderer of forms looks for templates in Django only.
+        # The default form renderer finds only the templates that come with Django.
         return render_to_string(self.template_name, self.get_context(name, value, attrs))
 
 
 class LimitsFormField(forms.MultiValueField):
-    """`Limits` as one field of a form."""
+    """A form field whose value is `Limits`."""
 
     widget = LimitsWidget
-    # A form that was sent without this field leaves the limits as they are.
+    # A POST without this field leaves the limits unchanged.
     empty_values = [*EMPTY_VALUES, UNLIMITED]
 
     def __init__(self, **kwargs: Any) -> None:
@@ -68,13 +68,12 @@ class LimitsFormField(forms.MultiValueField):
 
 
 class LimitsField(ValueField):
-    """`Limits` in a column."""
+    """A model field whose value is `Limits`."""
 
     value_class = Limits
 
     def formfield(self, **kwargs: Any) -> Any:
-        """A number for each limit, instead of JSON's box of text."""
-
+        """A number input for each limit, instead of a text area with JSON."""
         kwargs |= {"form_class": LimitsFormField, "show_hidden_initial": False}
         return models.Field.formfield(self, **kwargs)
 

@@ -1,5 +1,4 @@
-"""Forms that notice what others changed meanwhile; and limits as people type them: a whole number
-each, empty for none."""
+"""Forms that detect a concurrent change of the row they edit, and the form of the limits."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,34 +15,34 @@ from keyportal.teams.limits import LABELS, MAX_LIMIT, Limits
 
 
 class Conflict(Exception):
-    """What a form shows was changed after it was opened; the text names what, to a person."""
+    """The row was changed after the form was opened; the message names the changed fields."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(f"Changed since you opened this page: {', '.join(names)}.")
 
 
 def version_of(values: Mapping[str, object]) -> str:
-    """A short digest of each value, in their order."""
+    """The first 8 hex digits of the SHA-256 of each value, in order, joined by hyphens."""
     texts = (str(value).encode() for value in values.values())
     return "-".join(hashlib.sha256(text).hexdigest()[:8] for text in texts)
 
 
 def require_version(version: str, values: Mapping[str, object]) -> None:
-    """Raises `Conflict` where `version` is not of these values. Without a version all is well."""
+    """Raises `Conflict` if `version` is not that of `values`. An empty version is not checked."""
     if not version or version == version_of(values):
         return
-    shown, current = version.split("-"), version_of(values).split("-")
-    if len(shown) != len(current):
+    submitted, current = version.split("-"), version_of(values).split("-")
+    if len(submitted) != len(current):
         raise Conflict([*values])
-    rows = zip(values, shown, current, strict=True)
-    raise Conflict([name for name, before, now in rows if before != now])
+    digests = zip(values, submitted, current, strict=True)
+    raise Conflict([name for name, before, now in digests if before != now])
 
 
 class VersionedForm(forms.Form):
-    """Changes a stored row, unless somebody has changed it since the form was opened.
+    """Edits a row, and refuses when the row was changed after the form was opened.
 
-    Its hidden field has the version of what it showed. `require_current` compares it with the row
-    as it is under its lock.
+    A hidden field holds the version of the values that the form displayed. `require_current`
+    compares it with the locked row.
     """
 
     version = forms.CharField(required=False, widget=forms.HiddenInput)
@@ -51,42 +50,42 @@ class VersionedForm(forms.Form):
     def __init__(
         self, data: Any = None, *, row: Any, initial: Mapping[str, Any], conflict: str = ""
     ) -> None:
-        """`conflict` is why the form is shown once more, with what is stored today."""
+        """`conflict` is the error message when the form is shown again with the current values."""
         super().__init__(data, initial={**initial, "version": version_of(self.current_values(row))})
         self.conflict = conflict
 
     @staticmethod
     def current_values(row: Any) -> dict[str, object]:
-        """What the form shows of the row, by what people call it."""
+        """The values that the form displays, by their labels."""
         raise NotImplementedError
 
     def require_current(self, row: Any) -> None:
-        """Raises `Conflict`."""
+        """Raises `Conflict` if `row`, which the caller has locked, has changed."""
         require_version(self.cleaned_data["version"], self.current_values(row))
 
     @property
     def status(self) -> int:
-        """Of the answer that shows it."""
+        """The HTTP status of the response with this form."""
         return 409 if self.conflict else 422 if self.is_bound else 200
 
 
 class VersionedModelForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
-    """The same for Django's admin, whose transaction holds the lock until the row is saved."""
+    """The same for Django's admin, whose transaction keeps the row locked until it is saved."""
 
     version = forms.CharField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Taken now, because a formset adds fields of its own.
+        # Collected now, because a formset adds its own fields later.
         self._labels = {
             name: str(field.label or pretty_name(name)).lower()
             for name, field in self.fields.items()
             if not field.disabled
         }
         if self.instance.pk:
-            self.initial["version"] = version_of(self._stored(self.instance))
+            self.initial["version"] = version_of(self._current_values(self.instance))
 
-    def _stored(self, row: models.Model) -> dict[str, object]:
+    def _current_values(self, row: models.Model) -> dict[str, object]:
         values = model_to_dict(row, [*self._labels])
         return {self._labels[name]: value for name, value in values.items()}
 
@@ -95,20 +94,23 @@ class VersionedModelForm(forms.ModelForm):  # type: ignore[type-arg]  # not gene
         rows = type(self.instance)._base_manager.select_for_update(no_key=True)
         if row := rows.filter(pk=self.instance.pk).first():
             try:
-                require_version(self.cleaned_data.get("version", ""), self._stored(row))
+                require_version(self.cleaned_data.get("version", ""), self._current_values(row))
             except Conflict as conflict:
-                again = format_html('{} <a href="">Open it again</a>.', str(conflict))
-                raise ValidationError(again) from None
+                message = format_html('{} <a href="">Reload the page</a>.', str(conflict))
+                raise ValidationError(message) from None
         return cleaned
 
     @property
     def changed_data(self) -> list[str]:
-        """The version is no value of the row."""
+        """Without the version, which is no field of the row."""
         return [name for name in super().changed_data if name != "version"]
 
 
 class LimitsForm(VersionedForm):
-    """A field for each limit. What is above a ceiling is refused where the rule lives."""
+    """An optional whole number for each limit; empty means no limit.
+
+    It doesn't check ceilings: `keys.limits` does.
+    """
 
     def __init__(self, data: Any = None, *, limits: Limits, conflict: str = "") -> None:
         super().__init__(data, row=limits, initial=limits._asdict(), conflict=conflict)
@@ -125,6 +127,7 @@ class LimitsForm(VersionedForm):
     def limits(self) -> Limits:
         return Limits(**{name: self.cleaned_data[name] for name in Limits._fields})
 
-    def add_limit_errors(self, complaints: dict[str, str]) -> None:
-        for name, complaint in complaints.items():
-            self.add_error(name, complaint)
+    def add_limit_errors(self, messages: dict[str, str]) -> None:
+        """Add error messages, by the names of the limits."""
+        for name, message in messages.items():
+            self.add_error(name, message)

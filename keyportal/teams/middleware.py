@@ -1,4 +1,4 @@
-"""What an address can hold, and no text in PostgreSQL: the character NUL."""
+"""Middleware: 400 for NUL characters in the URL, and login required for pages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,11 @@ from django.views import defaults
 
 
 class RejectNulMiddleware(MiddlewareMixin):
-    """For what no form has judged, such as the filters in the addresses of Django's admin.
+    """Answers 400 instead of 500 when a NUL character in the URL made the view fail.
 
-    Where a number is wanted, it fails before a database is asked.
+    PostgreSQL can't store NUL in text (`DataError`), and numbers can't be parsed from it
+    (`ValueError`). Forms check their fields; this covers what no form checks, such as the filters
+    in the URLs of Django's admin.
     """
 
     def process_exception(
@@ -29,8 +31,11 @@ class RejectNulMiddleware(MiddlewareMixin):
 
 
 class PageLoginRequiredMiddleware(LoginRequiredMiddleware):
-    """Django's own asks who is signed in first, and whether that matters second: a cookie would
-    cost the management API, which reads none, two queries and a `Vary`."""
+    """Checks whether the view needs a login before it loads the user; Django does the reverse.
+
+    Loading the user costs two queries and a `Vary: Cookie`, which the management API, whose views
+    need no login, would pay for each request with a cookie.
+    """
 
     def process_view(
         self,

@@ -1,4 +1,4 @@
-"""What is set for a team as a whole: its policy, its roof, the limits of its new keys."""
+"""Users, teams and memberships."""
 
 import secrets
 from collections.abc import Iterator
@@ -20,40 +20,40 @@ from keyportal.teams.policy import PolicyField
 class UserManager(DjangoUserManager["User"]):
     @classmethod
     def normalize_email(cls, email: str | None) -> str:
-        """All lower case: sign-in and password reset look an address up that way."""
+        """In lower case, because sign-in and password reset look addresses up in lower case."""
         return (email or "").strip().lower()
 
     def find_by_login(self, login: str) -> "User | None":
-        """Whom somebody means who types this to sign in: a user name or an address, in any case."""
-        either = models.Q(username__iexact=login) | models.Q(email__iexact=login)
-        return self.filter(either).first() if login else None
+        """The user with this user name or e-mail address, ignoring case; None if there is none."""
+        is_match = models.Q(username__iexact=login) | models.Q(email__iexact=login)
+        return self.filter(is_match).first() if login else None
 
 
 class User(AbstractUser):
-    """A person. Programs are not users: they hold keys."""
+    """A person. Programs have no user; they use API keys."""
 
     objects: ClassVar[UserManager] = UserManager()
 
     class Meta(AbstractUser.Meta):
         constraints: ClassVar = [
-            # People may sign in with their address, so two must never share one.
+            # Users may sign in with their e-mail address, so no two may share one.
             models.UniqueConstraint(
                 Lower("email"),
                 condition=~models.Q(email=""),
                 name="user_email_unique",
-                violation_error_message="Another user has this e-mail address.",
+                violation_error_message="Another user has this e-mail address already.",
             ),
-            # Sign-in ignores case, so Bob and bob would lock each other out.
+            # Sign-in ignores case, so it could not tell Bob from bob.
             models.UniqueConstraint(
                 Lower("username"),
                 name="user_name_unique",
-                violation_error_message="Another user has this name.",
+                violation_error_message="Another user has this name already.",
             ),
         ]
 
 
 def new_slug() -> str:
-    """`u-` and twelve hexadecimal digits, such as `u-8105f7322477`: says nothing, never reused."""
+    """A random slug: `u-` and 12 hexadecimal digits, such as `u-8105f7322477`."""
     return f"u-{secrets.token_hex(6)}"
 
 
@@ -62,12 +62,12 @@ def default_key_limit() -> int:
 
 
 class UsedSlug(models.Model):
-    """A slug that a team has, or that a team had which is deleted now.
+    """A slug of a team that exists or has been deleted.
 
-    Audit, usage and receipts name their team by its slug and outlive it: a new team with the slug
-    of a deleted one would read that team's history. So a slug is written here in the transaction
-    that gives it to a team, is never removed, and its being unique is what refuses the second use,
-    however the first team was deleted.
+    Attack: audit, usage and receipts refer to a team by its slug and outlive it, so a new team
+    with the slug of a deleted one could read that team's history. A slug is therefore stored here
+    in the transaction that creates its team, and never removed. Its primary key prevents a second
+    use, in whatever way the first team was deleted.
     """
 
     slug = models.CharField(max_length=64, primary_key=True)
@@ -82,7 +82,7 @@ class TeamQuerySet(models.QuerySet["Team"]):
 
 
 class Team(models.Model):
-    """An account: keys belong to it, and its limit holds for all its members together."""
+    """Owns API keys; its limits hold for the keys of all its members together."""
 
     slug = models.CharField(
         max_length=64,
@@ -90,25 +90,26 @@ class Team(models.Model):
         default=new_slug,
         validators=[
             RegexValidator(
-                # `public/...` are the models of all teams, so no team is called that.
+                # Models named `public/...` are for all teams, so no team may have this slug.
                 r"\A(?!public\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z",
-                "Use lower-case letters, digits and hyphens, not at either end; not `public`.",
+                "Use lower-case letters, digits and hyphens, with no hyphen at the start or end. "
+                "The slug `public` is reserved.",
             )
         ],
-        help_text="Part of addresses and of model names. It can't be changed later.",
+        help_text="Part of URLs and model names. It can't be changed later.",
     )
     name = models.CharField(max_length=100)
     key_limit = models.PositiveIntegerField(
         default=default_key_limit,
         validators=[MaxValueValidator(1_000_000)],
-        help_text="How many API keys the team may have at a time.",
+        help_text="Maximum number of API keys of the team.",
     )
     is_active = models.BooleanField(
-        default=True, help_text="Keys of an inactive team are refused from the next request on."
+        default=True, help_text="The keys of an inactive team are refused from the next request on."
     )
-    limits = LimitsField(help_text="A roof over all keys of the team together.")
+    limits = LimitsField(help_text="Limits for all keys of the team together.")
     key_limits = LimitsField(
-        help_text="What a new key starts with, and the most that members may give their own keys."
+        help_text="The limits of a new key, and the maximum that members may set for their keys."
     )
     policy = PolicyField(editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -128,12 +129,12 @@ class Team(models.Model):
     def clean(self) -> None:
         if self._state.adding and UsedSlug.objects.filter(slug=self.slug).exists():
             raise ValidationError(
-                {"slug": "Another team has or had this slug, and a slug is never used again."}
+                {"slug": "Another team has or had this slug. A slug is never used again."}
             )
 
 
 class Role(models.TextChoices):
-    """From the weakest to the strongest; each may do what those before it may."""
+    """From the weakest to the strongest; each role includes the rights of those before it."""
 
     VIEWER = "viewer", "Viewer"
     MEMBER = "member", "Member"
@@ -150,7 +151,7 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
         return self.filter(team=team)
 
     def for_display(self) -> "MembershipQuerySet":
-        """With the user and `key_count`, their keys in this team; by user name."""
+        """With the user and `key_count`, the number of their keys in this team; by user name."""
         in_this_team = models.Q(user__keys__team=models.F("team"))
         return (
             self.select_related("user")
@@ -160,7 +161,7 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
 
 
 class Membership(models.Model):
-    """What one user is in one team. A key stops working when its owner's membership ends."""
+    """A user's role in a team. A key stops working when its owner's membership is deleted."""
 
     team = models.ForeignKey(Team, models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
@@ -190,9 +191,11 @@ class Membership(models.Model):
 
 @contextmanager
 def lock_team(team: Team) -> Iterator[Team]:
-    """The team as it is now, in a transaction in which nobody else changes its rules, nor makes
-    anything that they bound.
+    """Yields the current row of the team, locked, in a transaction.
+
+    Whatever changes the team's policy or limits, or creates something that they restrict, takes
+    this lock first.
     """
     with transaction.atomic():
-        # NO KEY: rows that refer to the team may be written meanwhile.
+        # FOR NO KEY UPDATE lets others write rows that refer to the team in the meantime.
         yield Team.objects.select_for_update(no_key=True).get(pk=team.pk)

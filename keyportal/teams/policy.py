@@ -1,6 +1,6 @@
-"""What a team asks of its keys: how long they live, what they may open, and who makes them.
+"""A team's policy: how long its keys may be valid, what they may access, who may create them.
 
-A key that was there before a stricter policy goes on; it is listed, not killed.
+A key that violates a policy which became stricter later keeps working; the health page lists it.
 """
 
 from collections.abc import Mapping
@@ -11,40 +11,40 @@ from keyportal.teams.values import ValueField, lists_to_tuples, tuples_to_lists
 
 class Policy(NamedTuple):
     longest_days: int | None = None
-    """The longest that a key may live, from when it is made or changed on. None: no bound."""
+    """Maximum lifetime of a key, from its creation or last change of expiry. None: no maximum."""
     must_expire: bool = False
-    """No key without a date of expiry."""
+    """Whether every key needs an expiry."""
     models: tuple[str, ...] = ()
-    """Served names and patterns that a key may call. Empty: all that the team may."""
+    """Names and patterns of served models that a key may call. Empty: all that the team may."""
     endpoints: tuple[str, ...] = ()
-    """What a key may be opened for, as in `keys.permissions.Endpoints`. Empty: anything."""
+    """Values of `keys.rules.permissions.Endpoints` that a key may have. Empty: any."""
     keys_per_member: int | None = None
     name_pattern: str = ""
-    """A glob such as `ci-*`; only `*` has a meaning. Empty: any name."""
+    """A pattern for key names such as `ci-*`; only `*` is special. Empty: any name."""
     creators: str = "member"
-    """The weakest role that may make keys."""
+    """The weakest role that may create keys."""
     rotation_days: int | None = None
-    """The age of a secret from which its rotation is advised. None: no advice."""
+    """The age in days from which rotation of a secret is advised. None: no advice."""
 
     @property
     def requires_expiry(self) -> bool:
-        """Whether every key needs an end."""
+        """Whether a key without an expiry violates the policy."""
         return self.must_expire or self.longest_days is not None
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """From what `stored` gave. Raises `TypeError` for what is none of it."""
-        return cls(**lists_to_tuples(stored))
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`. Raises `TypeError` for unknown fields."""
+        return cls(**lists_to_tuples(data))
 
     def to_json(self) -> dict[str, Any]:
-        """Only what differs from a team without a policy."""
-        found = self._asdict().items()
+        """Only the fields that differ from `NO_POLICY`."""
+        fields = self._asdict().items()
         return tuples_to_lists(
-            {name: value for name, value in found if value != getattr(NO_POLICY, name)}
+            {name: value for name, value in fields if value != getattr(NO_POLICY, name)}
         )
 
     def changes_from(self, former: "Policy") -> list[str]:
-        """A phrase for each rule that differs, such as `Longest lifetime in days: none → 90`."""
+        """A text for each rule that differs, such as `Longest lifetime in days: none → 90`."""
         return [
             f"{LABELS[name]}: {_describe(before)} → {_describe(now)}"
             for name, before, now in zip(self._fields, former, self, strict=True)
@@ -52,7 +52,7 @@ class Policy(NamedTuple):
         ]
 
     def describe(self) -> dict[str, str]:
-        """Each rule by its label, and what it says."""
+        """The value of each rule as text, by its label."""
         return {LABELS[name]: _describe(value) for name, value in self._asdict().items()}
 
 
@@ -64,7 +64,7 @@ LABELS = {
     "endpoints": "Endpoints",
     "keys_per_member": "Keys per member",
     "name_pattern": "Name pattern",
-    "creators": "Weakest role that makes keys",
+    "creators": "Weakest role that may create keys",
     "rotation_days": "Rotation advised after days",
 }
 
@@ -78,6 +78,6 @@ def _describe(value: Any) -> str:
 
 
 class PolicyField(ValueField):
-    """`Policy` in a column."""
+    """A model field whose value is `Policy`."""
 
     value_class = Policy

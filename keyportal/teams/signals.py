@@ -1,4 +1,4 @@
-"""What must follow when a user changes, and what others may want to know of sign-ins."""
+"""Signals of sign-ins and team changes, and the clean-up after a changed e-mail address."""
 
 from collections.abc import Collection
 
@@ -8,10 +8,11 @@ from django.dispatch import Signal, receiver
 
 from keyportal.teams.models import User
 
-# Too many attempts, so the password was not even looked at; sent with `request`, `credentials`.
+# A sign-in was refused after too many attempts, without a check of the password. Sent with
+# `request` and `credentials`.
 sign_in_refused = Signal()
-# An operator changed a team; sent with `former` and `team`, the `columns` that were saved, and who
-# it was: `actor` and `address`, both None in a shell.
+# An operator changed a team. Sent with `former` and `team`, the names of the saved `columns`, and
+# the operator's user as `actor` and IP address as `address`, both None for a command.
 team_changed = Signal()
 
 
@@ -19,9 +20,10 @@ team_changed = Signal()
 def delete_former_email_addresses(
     instance: User, update_fields: Collection[str] | None = None, **_: object
 ) -> None:
-    """A user has one address, `User.email`; allauth remembers each that it has ever seen.
+    """Delete allauth's `EmailAddress` rows other than the current `User.email`.
 
-    Without this, whoever holds a former address could still ask for a password reset there.
+    Attack: allauth keeps every address of a user, so the owner of a former address could still
+    have a password reset sent there.
     """
     if update_fields is None or "email" in update_fields:
         EmailAddress.objects.filter(user=instance).exclude(email=instance.email.lower()).delete()

@@ -1,4 +1,4 @@
-"""Under /teams/<slug>/: who is in the team."""
+"""URLs under /teams/<slug>/: the members."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""A small value class in a column of JSON: only what is set is stored, so `{}` is the default."""
+"""A JSON model field for small immutable classes. Default values are not stored."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self
@@ -8,27 +8,31 @@ from django.db import models
 
 
 def tuples_to_lists(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON has them."""
+    """For JSON, which has no tuples."""
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
     }
 
 
 def lists_to_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As a value class has them: what can't be changed can be compared and hashed."""
+    """For value classes, which are hashable and therefore hold no lists."""
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
 
 
 class Value(Protocol):
+    """A class that `ValueField` can store."""
+
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self: ...
+    def from_json(cls, data: Mapping[str, Any]) -> Self: ...
 
     def to_json(self) -> dict[str, Any]: ...
 
 
 class ValueField(models.JSONField):
+    """Base class of fields that store a `value_class` as JSON."""
+
     value_class: ClassVar[type[Value]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -37,17 +41,17 @@ class ValueField(models.JSONField):
         super().__init__(*args, **kwargs)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        stored = super().from_db_value(value, expression, connection)
-        return stored if stored is None else self.value_class.from_json(stored)
+        data = super().from_db_value(value, expression, connection)
+        return None if data is None else self.value_class.from_json(data)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        return super().get_db_prep_value(self._stored(value), connection, prepared)
+        return super().get_db_prep_value(self._to_json(value), connection, prepared)
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
-        return super().get_db_prep_save(self._stored(value), connection)
+        return super().get_db_prep_save(self._to_json(value), connection)
 
     def value_to_string(self, obj: models.Model) -> Any:
-        return self._stored(self.value_from_object(obj))
+        return self._to_json(self.value_from_object(obj))
 
     def to_python(self, value: Any) -> Any:
         if value is None or isinstance(value, self.value_class):
@@ -55,7 +59,9 @@ class ValueField(models.JSONField):
         try:
             return self.value_class.from_json(value)
         except (TypeError, ValueError):
-            raise ValidationError(f"This is no {self.value_class.__name__}.") from None
+            raise ValidationError(
+                f"This is not a valid {self.value_class.__name__} value."
+            ) from None
 
-    def _stored(self, value: Any) -> Any:
+    def _to_json(self, value: Any) -> Any:
         return value.to_json() if isinstance(value, self.value_class) else value

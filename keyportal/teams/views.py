@@ -1,4 +1,4 @@
-"""The way in, the members, and what is shown instead of a page that can't be."""
+"""The home page, the members page, and the error pages."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -11,6 +11,7 @@ from keyportal.teams.models import Membership, Role
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
+    """Redirect to the keys of the user's last team."""
     team = last_team(request)
     if team is None:
         return render(request, "teams/none.html")
@@ -20,8 +21,8 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_safe
 @team_view(Role.VIEWER)
 def members(request: TeamRequest) -> HttpResponse:
-    found = Membership.objects.for_team(request.team).for_display()
-    return render(request, "teams/members.html", {"members": found})
+    rows = Membership.objects.for_team(request.team).for_display()
+    return render(request, "teams/members.html", {"members": rows})
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -30,19 +31,21 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's call
-    return _error(request, 404, "404.html", "What was asked for is not there any more.")
+    return _error(request, 404, "404.html", "This page does not exist, or no longer exists.")
 
 
 def csrf_failure(request: HttpRequest, **_: str) -> HttpResponse:
-    """Mostly a page that stood open while somebody signed in anew, or out. Django also tells a
-    reason, which says something to developers only, and is in the log."""
+    """A 403, mostly of a page that was open while the user signed out or signed in again.
+
+    Django's `reason` is for developers only, and is in the log.
+    """
     is_signed_in = request.user.is_authenticated
-    why = "This page is out of date." if is_signed_in else "You are signed out; sign in again."
-    return _error(request, 403, "403_csrf.html", f"{why} Nothing was changed.")
+    reason = "This page is out of date." if is_signed_in else "You are signed out; sign in again."
+    return _error(request, 403, "403_csrf.html", f"{reason} Nothing was changed.")
 
 
 def _error(request: HttpRequest, status: int, page: str, reason: str) -> HttpResponse:
-    """A page in the frame of the visitor's team; for HTMX, one sentence that it can tell."""
+    """An error page with the navigation of the user's team; for HTMX, only the reason as text."""
     if getattr(request, "htmx", False):
         response = HttpResponse(reason, status=status, content_type="text/plain; charset=utf-8")
     else:

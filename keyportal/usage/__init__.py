@@ -1,1 +1,1 @@
-"""What was used: calls, sums, counters of limits, running calls."""
+"""Calls, sums of usage, counters of limits, and running calls."""

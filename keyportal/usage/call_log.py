@@ -1,7 +1,8 @@
-"""The list of latest calls, a page at a time, as quick with a million rows as with fifty.
+"""The list of the latest calls, by keyset pagination: as fast with a million rows as with fifty.
 
-Pages begin at a row and not at a number: nobody counts all rows, nor skips over those before. And
-a filter that few rows fit searches so many at once, and goes on from there when asked.
+A page starts after a given row instead of at an offset, so the database neither counts all rows
+nor skips the earlier ones. A filter that matches few rows searches at most `MAX_CALLS_SEARCHED`
+rows for one page; the next page continues from there.
 """
 
 import re
@@ -25,7 +26,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Cursor:
-    """A row in the order of the list, and which side of it is wanted."""
+    """A row in the list, and whether the page has the newer or the older rows."""
 
     started_at: datetime
     pk: int
@@ -37,20 +38,25 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> "Cursor | None":
-        found = re.fullmatch(r"(-?)(\d{1,16})\.(\d{1,18})", text, re.ASCII)
-        if not found:
+        """The inverse of `str()`; None for invalid text."""
+        match = re.fullmatch(r"(-?)(\d{1,16})\.(\d{1,18})", text, re.ASCII)
+        if not match:
             return None
-        return cls(EPOCH + int(found[2]) * MICROSECOND, int(found[3]), bool(found[1]))
+        return cls(EPOCH + int(match[2]) * MICROSECOND, int(match[3]), bool(match[1]))
 
     @property
     def after(self) -> Q:
-        """The first condition says nothing more than the second, but an index can use it."""
-        way, moment = ("gt" if self.is_newer else "lt"), self.started_at
-        same = Q(started_at=moment, **{f"pk__{way}": self.pk})
-        return Q(**{f"started_at__{way}e": moment}) & (Q(**{f"started_at__{way}": moment}) | same)
+        """The rows after this one. The first condition is redundant, but lets an index be used."""
+        lookup, moment = ("gt" if self.is_newer else "lt"), self.started_at
+        same = Q(started_at=moment, **{f"pk__{lookup}": self.pk})
+        return Q(**{f"started_at__{lookup}e": moment}) & (
+            Q(**{f"started_at__{lookup}": moment}) | same
+        )
 
 
 class Row(NamedTuple):
+    """A call as the list displays it."""
+
     call: Call
     key: KeyName
 
@@ -69,38 +75,39 @@ class CallPage:
     older: Cursor | None
     newer: Cursor | None
     searched_to: datetime | None = field(default=None)
-    """Set where the search stopped before the page was full."""
+    """Time of the last row searched, if the search stopped before the page was full."""
 
 
 def call_page(team: Team, selection: Selection, status_class: str, at: str) -> CallPage:
-    place = Cursor.parse(at)
-    is_newer = place is not None and place.is_newer
+    """The page at the cursor `at`; the first page if that is empty or invalid."""
+    cursor = Cursor.parse(at)
+    is_newer = cursor is not None and cursor.is_newer
     order = ("started_at", "pk") if is_newer else ("-started_at", "-pk")
-    every = Call.objects.for_team(team).order_by(*order)
-    if place:
-        every = every.filter(place.after)
-    wanted = every.filter(**selection.filters).with_status_class(status_class)
-    stop = _search_end(every, is_newer) if selection.filters or status_class else None
+    calls = Call.objects.for_team(team).order_by(*order)
+    if cursor:
+        calls = calls.filter(cursor.after)
+    matches = calls.filter(**selection.filters).with_status_class(status_class)
+    stop = _search_end(calls, is_newer) if selection.filters or status_class else None
     if stop:
-        wanted = wanted.exclude(stop.after)
-    found = [*wanted[: PAGE_SIZE + 1]]
-    has_more, rows = len(found) > PAGE_SIZE, found[:PAGE_SIZE]
-    onward = Cursor(rows[-1].started_at, rows[-1].pk, is_newer) if has_more else stop
-    back = Cursor(rows[0].started_at, rows[0].pk, not is_newer) if rows and place else None
-    if place and not rows:
-        back = replace(place, is_newer=not is_newer)
+        matches = matches.exclude(stop.after)
+    rows = [*matches[: PAGE_SIZE + 1]]
+    has_more, rows = len(rows) > PAGE_SIZE, rows[:PAGE_SIZE]
+    forward = Cursor(rows[-1].started_at, rows[-1].pk, is_newer) if has_more else stop
+    back = Cursor(rows[0].started_at, rows[0].pk, not is_newer) if rows and cursor else None
+    if cursor and not rows:
+        back = replace(cursor, is_newer=not is_newer)
     if is_newer:
-        rows, onward, back = rows[::-1], back, onward
+        rows, forward, back = rows[::-1], back, forward
     names = key_names(team, {call.public_id for call in rows})
     return CallPage(
         rows=[Row(call, names[call.public_id]) for call in rows],
-        older=onward,
+        older=forward,
         newer=back,
         searched_to=stop.started_at if stop and not has_more else None,
     )
 
 
-def _search_end(every: CallQuerySet, is_newer: bool) -> Cursor | None:
-    """The row at which a search stops, if there are so many."""
-    row = every.values_list("started_at", "pk")[MAX_CALLS_SEARCHED : MAX_CALLS_SEARCHED + 1].first()
+def _search_end(calls: CallQuerySet, is_newer: bool) -> Cursor | None:
+    """The row at which a search stops; None if fewer rows are left."""
+    row = calls.values_list("started_at", "pk")[MAX_CALLS_SEARCHED : MAX_CALLS_SEARCHED + 1].first()
     return Cursor(row[0], row[1], is_newer) if row else None

@@ -1,3 +1,5 @@
+"""The filters of the usage page and the list of calls."""
+
 from typing import Any
 
 from django import forms
@@ -18,7 +20,7 @@ FIRST_YEAR, LAST_YEAR = 2000, 2100
 
 
 class CallFilter(forms.Form):
-    """Which calls to list; nonsense is as good as nothing, because a list is always shown."""
+    """Which calls to list. An invalid filter is ignored."""
 
     key = forms.CharField(max_length=8, required=False)
     model = forms.CharField(max_length=200, required=False)
@@ -41,7 +43,7 @@ class CallFilter(forms.Form):
 
 
 class UsageFilter(forms.Form):
-    """Which usage to show. What makes no sense shows the last 14 days, and says so."""
+    """Which usage to show. An invalid filter shows the last 14 days and an error message."""
 
     range = forms.ChoiceField(
         choices=[*((name, label) for name, (label, _) in RANGES.items()), (CUSTOM, "Custom")],
@@ -60,9 +62,9 @@ class UsageFilter(forms.Form):
         if cleaned.get("range") != CUSTOM or not (start and end):
             return cleaned
         if not FIRST_YEAR <= start.year <= end.year <= LAST_YEAR or start >= end:
-            raise ValidationError("The end must come after the beginning.")
+            raise ValidationError("The end must be after the start.")
         if end - start > MAX_LENGTH:
-            raise ValidationError(f"Choose at most {MAX_LENGTH.days} days.")
+            raise ValidationError(f"Choose a period of at most {MAX_LENGTH.days} days.")
         return cleaned
 
     def value(self, name: str) -> str:

@@ -1,8 +1,9 @@
-"""What stops when keys go: what called with them within a day, and from where.
+"""The impact of deleting keys: what called with them within the last 24 hours, and from where.
 
-Three queries, each as quick for a key with a million calls as for one with ten. Sums by the hour
-tell how much there was, by an index on the key. Rows of calls have none, which would make each of
-them dearer to write: whence the calls came is looked up among the team's latest ones.
+Three queries, each as fast for a key with a million calls as for one with ten. The number of
+requests comes from the hourly sums, by an index on the key. Calls have no such index, which would
+make each of them more expensive to write, so addresses and agents are searched among the team's
+latest calls.
 """
 
 from collections.abc import Collection, Iterable
@@ -17,13 +18,13 @@ from keyportal.teams.models import Team
 from keyportal.usage.models import Call, UsageHour
 from keyportal.usage.reports.periods import RANGES
 
-MAX_CALLS_SEARCHED = 10_000  # Of the team's calls, the latest.
-MAX_SOURCES = 50  # Pairs of address and agent, of which each list is made.
+MAX_CALLS_SEARCHED = 10_000  # The latest calls of the team.
+MAX_SOURCES = 50  # Pairs of address and agent; both lists are made from these.
 MAX_LISTED = 5
 
 
 class TopValues(NamedTuple):
-    """The first few, the busiest first, and how many more there are at least."""
+    """The busiest values first, at most `MAX_LISTED`, and the minimum number of further ones."""
 
     first: list[str]
     more: int
@@ -31,17 +32,19 @@ class TopValues(NamedTuple):
 
 @dataclass
 class Impact:
+    """The use of some keys, all together."""
+
     requests: int
-    """Within 24 hours, the present one included."""
+    """In the current hour and the 23 before it."""
     models: TopValues
     addresses: TopValues
     agents: TopValues
     is_cut: bool
-    """Whether the team called so often that older calls of the day were not looked at."""
+    """Whether the team had so many calls that the older ones of the day were not searched."""
 
 
 def impact(team: Team, public_ids: Collection[str]) -> Impact:
-    """Of all of them together."""
+    """The impact of deleting all these keys."""
     period = RANGES["24h"][1](timezone.now())
     usage = UsageHour.objects.for_team(team).within(period.start, period.end)
     rows = (
@@ -53,9 +56,9 @@ def impact(team: Team, public_ids: Collection[str]) -> Impact:
     )
     models = [*rows]
     calls = Call.objects.for_team(team).filter(started_at__gte=period.start)
-    horizon = _search_start(team)
-    if is_cut := horizon is not None and horizon > period.start:
-        calls = calls.filter(started_at__gte=horizon)
+    oldest = _search_start(team)
+    if is_cut := oldest is not None and oldest > period.start:
+        calls = calls.filter(started_at__gte=oldest)
     sources = [
         *calls.filter(public_id__in=public_ids)
         .values_list("address", "agent")
@@ -72,7 +75,7 @@ def impact(team: Team, public_ids: Collection[str]) -> Impact:
 
 
 def _search_start(team: Team) -> datetime | None:
-    """When the call began at which the search stops, if there are so many."""
+    """Start of the oldest call to search; None if the team has fewer calls."""
     latest = Call.objects.for_team(team).order_by("-started_at", "-pk")
     return latest.values_list("started_at", flat=True)[
         MAX_CALLS_SEARCHED : MAX_CALLS_SEARCHED + 1
@@ -80,13 +83,13 @@ def _search_start(team: Team) -> datetime | None:
 
 
 def _top_values(values: Iterable[str | None]) -> TopValues:
-    """Each once, in the order in which they came, without those that were not told."""
+    """Without duplicates and empty values, in the same order."""
     known = [*dict.fromkeys(value for value in values if value)]
     return TopValues(known[:MAX_LISTED], len(known[MAX_LISTED:]))
 
 
 def requests_last_day(team: Team, public_ids: Collection[str]) -> dict[str, int]:
-    """Within 24 hours, of those of several keys that were called with; one query."""
+    """Requests of each key in the last 24 hours, without unused keys; one query."""
     period = RANGES["24h"][1](timezone.now())
     usage = UsageHour.objects.for_team(team).within(period.start, period.end)
     rows = usage.filter(public_id__in=public_ids).order_by().values_list("public_id")

@@ -1,4 +1,4 @@
-"""How much of its limits a key, or a team, has used by now. The gateway counts; this reads."""
+"""How much of its limits a key or a team has used. The gateway counts; this module reads."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -20,7 +20,7 @@ WINDOW_LIMITS = {
 
 
 class LimitUse(NamedTuple):
-    """One limit, what is used of it now, and when that begins again."""
+    """One limit, its current use, and when the count is reset."""
 
     name: str
     label: str
@@ -34,18 +34,18 @@ class LimitUse(NamedTuple):
 
 
 def limit_uses(subject: str, limits: Limits) -> list[LimitUse]:
-    """One row a limit, in the order of `LABELS`, set or not."""
+    """The use of every limit, set or not, in the order of `LABELS`."""
     now = timezone.now()
-    counted = _window_counts(subject, now)
-    found = [
+    counts = _window_counts(subject, now)
+    uses = [
         LimitUse(
-            name, LABELS[name], getattr(limits, name), counted[kind, unit], window_end(kind, now)
+            name, LABELS[name], getattr(limits, name), counts[kind, unit], window_end(kind, now)
         )
         for name, (kind, unit) in WINDOW_LIMITS.items()
     ]
     name = "parallel_requests"
     return [
-        *found,
+        *uses,
         LimitUse(name, LABELS[name], limits.parallel_requests, _running_count(subject, now), None),
     ]
 
@@ -54,16 +54,16 @@ def _window_counts(subject: str, now: datetime) -> dict[tuple[int, str], int]:
     current = Q()
     for kind in Kind:
         current |= Q(kind=kind, start=window_start(kind, now))
-    counted: dict[tuple[int, str], int] = {
+    counts: dict[tuple[int, str], int] = {
         (kind, unit): 0 for kind in Kind for unit in ("requests", "tokens")
     }
     for window in Window.objects.filter(current, subject=subject):
-        counted[window.kind, "requests"] = window.requests
-        counted[window.kind, "tokens"] = window.tokens
-    return counted
+        counts[window.kind, "requests"] = window.requests
+        counts[window.kind, "tokens"] = window.tokens
+    return counts
 
 
 def _running_count(subject: str, now: datetime) -> int:
-    lost = now - timedelta(seconds=LEASE_SECONDS)
-    leases = Lease.objects.filter(subject=subject, seen_at__gt=lost)
+    cutoff = now - timedelta(seconds=LEASE_SECONDS)
+    leases = Lease.objects.filter(subject=subject, seen_at__gt=cutoff)
     return leases.aggregate(calls=Sum("calls"))["calls"] or 0

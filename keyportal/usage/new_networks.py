@@ -1,4 +1,4 @@
-"""Keys that are used from where they were not used before, as far as calls are kept."""
+"""Keys that were used from a new network, compared with the calls that are still stored."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,45 +12,45 @@ from keyportal.http.addresses import site_network
 from keyportal.teams.models import Team
 from keyportal.usage.models import Call, Look
 
-MAX_ROWS_SEARCHED = (
-    20_000  # Calls: half of them as what is new, and at least half as what was before.
-)
+MAX_ROWS_SEARCHED = 20_000  # Up to half of them count as new, the rest as the past to compare with.
 NEW_FOR = timedelta(days=1)
 
 
 def new_networks(team: Team) -> dict[str, list[str]]:
-    """By public id, the networks that a key was first seen from within the last day: it called,
-    or looked at what there is to call.
+    """The networks from which each key was first used within the last day, by public id.
 
-    Only keys that had been seen elsewhere before that: the first network of a key is no news. In
-    a busy team, of the newest calls and looks alone; whoever alternates between networks more
-    slowly than that is told of each time. Four to six queries, whatever the number of keys.
+    A use is a call, or a `Look`. Keys that were not used from another network before are left out,
+    because the first network of a key is not news. In a busy team only the newest
+    `MAX_ROWS_SEARCHED` calls and looks are compared, so a key that alternates between networks more
+    slowly than that is reported each time. Four to six queries, for any number of keys.
     """
     calls = Call.objects.for_team(team).exclude(address=None)
     looks = Look.objects.filter(team_slug=team.slug)
-    seen: dict[str, set[str]] = defaultdict(set)
+    networks_seen: dict[str, set[str]] = defaultdict(set)
     known: dict[str, set[str]] = defaultdict(set)
     for public_id, network, is_known in (
         *(
-            (key, site_network(peer), old)
-            for key, peer, old in _rows(calls, "address", "started_at")
+            (key, site_network(ip), is_old)
+            for key, ip, is_old in _rows(calls, "address", "started_at")
         ),
         *_rows(looks, "network", "seen_at"),
     ):
-        seen[public_id].add(network)
+        networks_seen[public_id].add(network)
         if is_known:
             known[public_id].add(network)
     return {
         public_id: sorted(fresh)
-        for public_id, networks in seen.items()
+        for public_id, networks in networks_seen.items()
         if (fresh := networks - known[public_id]) and len(fresh) < len(networks)
     }
 
 
-def _rows(found: QuerySet[Any], place: str, moment: str) -> Iterator[tuple[str, str, bool]]:
-    """The public id, the place, and whether it was seen there before what is new, each once."""
-    newest_first = found.order_by(f"-{moment}", "-pk").values_list(moment, flat=True)
-    # When the one was that has so many newer ones; None if there are fewer.
+def _rows(
+    queryset: QuerySet[Any], column: str, time_column: str
+) -> Iterator[tuple[str, str, bool]]:
+    """Each public id and value of `column`, and whether the first such row is not new."""
+    newest_first = queryset.order_by(f"-{time_column}", "-pk").values_list(time_column, flat=True)
+    # The time of the oldest row to search; None if there are fewer rows.
     oldest, since = (
         newest_first[MAX_ROWS_SEARCHED : MAX_ROWS_SEARCHED + 1].first(),
         timezone.now() - NEW_FOR,
@@ -58,7 +58,8 @@ def _rows(found: QuerySet[Any], place: str, moment: str) -> Iterator[tuple[str, 
     if oldest and (
         middle := newest_first[MAX_ROWS_SEARCHED // 2 : MAX_ROWS_SEARCHED // 2 + 1].first()
     ):
-        found, since = found.filter(**{f"{moment}__gte": oldest}), max(since, middle)
-    rows = found.order_by().values_list("public_id", place).annotate(Min(moment))
-    for public_id, where, first in rows:
-        yield public_id, where, first < since
+        queryset = queryset.filter(**{f"{time_column}__gte": oldest})
+        since = max(since, middle)
+    rows = queryset.order_by().values_list("public_id", column).annotate(Min(time_column))
+    for public_id, value, first in rows:
+        yield public_id, value, first < since

@@ -1,4 +1,4 @@
-"""Calls in flight, over all workers and hosts, and how an admin ends one."""
+"""Calls in flight on all workers and hosts, and the request of an admin to end one."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +16,8 @@ from keyportal.usage.models import EndWish, Running
 
 @dataclass
 class RunningCall:
+    """A call in flight, as the page of running calls displays it."""
+
     id: str
     key: KeyName
     model: str
@@ -33,15 +35,17 @@ class RunningCall:
 def running_calls(team: Team) -> list[RunningCall]:
     calls = Running.objects.for_team(team).calls()
     names = key_names(team, {call["public_id"] for call in calls})
-    wishes = EndWish.objects.filter(team_slug=team.slug, call_id__in=[call["id"] for call in calls])
-    ending = set(wishes.values_list("call_id", flat=True))
+    requests = EndWish.objects.filter(
+        team_slug=team.slug, call_id__in=[call["id"] for call in calls]
+    )
+    ending = set(requests.values_list("call_id", flat=True))
     return [_running_call(call, names[call["public_id"]], ending) for call in calls]
 
 
 def request_call_end(team: Team, call_id: str, *, actor: User, address: str | None) -> None:
-    """Have the worker that serves this call end it. Raises Http404 when the team has no such call.
+    """Ask the worker that serves this call to end it. A second request changes nothing.
 
-    A wish that was written already is not written again.
+    Raises `Http404` if the team has no such call.
     """
     call = next(
         (call for call in Running.objects.for_team(team).calls() if call["id"] == call_id), None

@@ -1,4 +1,4 @@
-"""Under /teams/<slug>/: what was used."""
+"""URLs under /teams/<slug>/: usage, calls and running calls."""
 
 from django.urls import path
 
@@ -10,6 +10,6 @@ urlpatterns = [
     path("usage/csv/", views.usage_csv, name="usage_csv"),
     path("calls/", views.calls, name="calls"),
     path("running/", views.running, name="running"),
-    # Ids are the gateway's to choose; no page depends on what they hold.
+    # The gateway chooses the ids, and they may contain slashes.
     path("running/<path:call_id>/end/", views.end_call, name="end_call"),
 ]

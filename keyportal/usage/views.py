@@ -1,4 +1,4 @@
-"""What happened in a team, for those who answer for it, and what its keys used."""
+"""Pages of a team's usage: sums, calls and running calls."""
 
 from django.contrib import messages
 from django.http import HttpResponse
@@ -17,20 +17,18 @@ from keyportal.usage.reports.periods import LAST_WEEK
 from keyportal.usage.reports.report import MAX_TABLE_ROWS, menus, report
 from keyportal.usage.running_calls import request_call_end, running_calls
 
-ROWS = 50
-
 
 @require_safe
 @team_view(Role.VIEWER)
 def usage(request: TeamRequest) -> HttpResponse:
     form = UsageFilter(request.GET)
-    found = report(request.team, form.period(), form.selection, form.chosen_by)
+    usage_report = report(request.team, form.period(), form.selection, form.chosen_by)
     context = {
         "form": form,
-        "report": found,
-        "charts": charts(found),
-        "drawn": chart_data(found),
-        "median": duration(found.used.median),
+        "report": usage_report,
+        "charts": charts(usage_report),
+        "chart_data": chart_data(usage_report),
+        "median": duration(usage_report.used.median),
     }
     return render_htmx(request, "usage/usage.html", "usage/_usage.html", context)
 
@@ -39,8 +37,10 @@ def usage(request: TeamRequest) -> HttpResponse:
 @team_view(Role.VIEWER)
 def usage_csv(request: TeamRequest) -> HttpResponse:
     form = UsageFilter(request.GET)
-    found = report(request.team, form.period(), form.selection, form.chosen_by, most=MAX_TABLE_ROWS)
-    response = HttpResponse(report_csv(found), content_type="text/csv; charset=utf-8")
+    usage_report = report(
+        request.team, form.period(), form.selection, form.chosen_by, max_series=MAX_TABLE_ROWS
+    )
+    response = HttpResponse(report_csv(usage_report), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="usage-{request.team.slug}.csv"'
     return response
 
@@ -50,8 +50,8 @@ def usage_csv(request: TeamRequest) -> HttpResponse:
 def calls(request: TeamRequest) -> HttpResponse:
     form = CallFilter(request.GET)
     page = call_page(request.team, form.selection, form.status_class, request.GET.get("at", ""))
-    found = menus(request.team, LAST_WEEK(timezone.now()), form.selection)
-    context = {"form": form, "page": page, "menus": found}
+    options = menus(request.team, LAST_WEEK(timezone.now()), form.selection)
+    context = {"form": form, "page": page, "menus": options}
     return render_htmx(request, "usage/calls.html", "usage/_calls.html", context)
 
 

@@ -76,11 +76,11 @@ def test_a_former_member_is_an_outsider(bob: User, open_page: Open) -> None:
         open_page(Role.VIEWER, bob)
 
 
-def test_a_team_that_is_switched_off_says_so_to_its_members_only(
+def test_an_inactive_team_is_explained_to_its_members_only(
     team: Team, alice: User, charlie: User, open_page: Open
 ) -> None:
     Team.objects.filter(pk=team.pk).update(is_active=False)
-    with pytest.raises(PermissionDenied, match="switched off"):
+    with pytest.raises(PermissionDenied, match="inactive"):
         open_page(Role.VIEWER, alice)
     with pytest.raises(Http404):
         open_page(Role.VIEWER, charlie)

@@ -47,7 +47,7 @@ def test_createteam_takes_a_roof(run: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--requests-per-day=-1"], "Requests per day: a whole number"),
+        (["--requests-per-day=-1"], "Requests per day: must be a whole number"),
         (["--requests-per-day=many"], "invalid number or none value: 'many'"),
         (["--slug=Not A Slug"], "lower-case letters"),
         (["--slug=u-8105f7322477"], "never used again"),
@@ -72,7 +72,7 @@ def test_createteam_takes_no_slug_of_a_deleted_team(run: Callable[..., str]) -> 
 
 def test_setteam_changes_only_what_is_given(run: Callable[..., str], team: Team) -> None:
     assert "at most 5 keys, active" in run("setteam", team.slug, "--key-limit=5")
-    assert "Acme, at most 5 keys, not active" in run("setteam", team.slug, "--no-active")
+    assert "Acme, at most 5 keys, inactive" in run("setteam", team.slug, "--no-active")
     assert "Apex" in run("setteam", team.slug, "--name=Apex", "--active")
     team.refresh_from_db()
     assert (team.name, team.key_limit, team.is_active) == ("Apex", 5, True)
@@ -128,7 +128,7 @@ def test_listteams_is_one_line_a_team(run: Callable[..., str], alice: User, char
     Team.objects.filter(name="Acme").update(is_active=False)
     assert run("listteams").splitlines() == [
         "u-0000000000cc\t1\t20\tactive\tCharlie's",
-        "u-8105f7322477\t1\t20\toff\tAcme",
+        "u-8105f7322477\t1\t20\tinactive\tAcme",
     ]
 
 

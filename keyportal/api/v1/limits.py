@@ -37,5 +37,5 @@ def require_default_limits(caller: Caller, key: ApiKey) -> None:
     """
     if Scope.LIMITS_RAISE in caller.key.scopes or not caller.membership.is_at_least(Role.ADMIN):
         return
-    if not key.limits.within(key.team.key_limits):
+    if not key.limits.is_within(key.team.key_limits):
         raise MissingScope(Scope.LIMITS_RAISE)

@@ -1,1 +1,1 @@
-"""Commands for people and teams, and what all operators' commands share."""
+"""Commands for users and teams, and the base class of all operator commands."""

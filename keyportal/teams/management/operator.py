@@ -1,7 +1,8 @@
-"""What the operators' commands share: names become rows, mistakes become sentences.
+"""Shared by all operator commands: the base class, and lookup of teams, users and memberships.
 
-Results go to standard output, everything else to standard error; no command ever asks. A whole key
-may stand where something else was wanted, and what a command says is kept in many a log.
+Results go to standard output, everything else to standard error. No command prompts for input.
+Key strings are redacted in all messages: an operator may paste one into the wrong argument, and
+the output of commands often ends up in a log.
 """
 
 import os
@@ -17,16 +18,18 @@ from keyportal.teams.models import Membership, Team, User
 
 
 class OperatorParser(CommandParser):
-    """Names what it can't read, with its keys cut."""
+    """Redacts key strings in messages about invalid arguments."""
 
     def error(self, message: str) -> Any:
         super().error(redact(message))
 
 
 class OperatorCommand(BaseCommand):
+    """Reports a `ValidationError` as a `CommandError`, and redacts key strings in messages."""
+
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(prog_name, subcommand, **kwargs)
-        # Django names the class of its parsers itself, and leaves no say in it.
+        # Django has no setting for the class of the parser.
         parser.__class__ = OperatorParser
         return parser
 
@@ -36,13 +39,13 @@ class OperatorCommand(BaseCommand):
         except ValidationError as error:
             raise CommandError(redact(_error_text(error))) from None
         except CommandError as error:
-            if (told := redact(str(error))) == str(error):
+            if (message := redact(str(error))) == str(error):
                 raise
-            # Without the first, which `--traceback` would show as the cause.
-            raise CommandError(told, returncode=error.returncode) from None
+            # `from None`, because `--traceback` would print the original message as the cause.
+            raise CommandError(message, returncode=error.returncode) from None
 
     def note(self, text: str) -> None:
-        """For the person, and not for the script that reads the result."""
+        """Print to standard error, for the operator and not for a script that reads the result."""
         self.stderr.write(redact(text), self.style.NOTICE)
 
 
@@ -67,23 +70,26 @@ def get_membership(user: User, team: Team) -> Membership:
         raise CommandError(f"{user} is not in the team {team.slug}.") from None
 
 
-def add_limit_arguments(parser: CommandParser, what: str) -> None:
-    """`--requests-per-minute` and so on; `what` tells whose limits these are."""
-    group = parser.add_argument_group("limits", what)
+def add_limit_arguments(parser: CommandParser, description: str) -> None:
+    """Add `--requests-per-minute` and so on; `description` is the help text of the group."""
+    group = parser.add_argument_group("limits", description)
     for name in LABELS:
         group.add_argument(f"--{name.replace('_', '-')}", type=_parse_limit, metavar="N")
 
 
 def updated_limits(limits: Limits, options: dict[str, Any]) -> Limits:
-    """Those that were given take the place of the old ones; `none` takes one away."""
-    given = {name: options[name] or None for name in LABELS if options[name] is not None}
-    changed = limits._replace(**given)
-    validate(changed)
-    return changed
+    """`limits` with the limits given in `options`; 0 or `none` removes a limit.
+
+    Raises `ValidationError` for an invalid limit.
+    """
+    changes = {name: options[name] or None for name in LABELS if options[name] is not None}
+    updated = limits._replace(**changes)
+    validate(updated)
+    return updated
 
 
 def _parse_limit(text: str) -> int:
-    """0 for none: argparse has its own use for None."""
+    """`none` becomes 0, because argparse uses None for an option that was not given."""
     if text == "none":
         return 0
     try:
@@ -93,10 +99,13 @@ def _parse_limit(text: str) -> int:
 
 
 def read_environment(variable: str) -> str:
-    """A secret is named, never given: arguments are shown to every user of the machine."""
+    """The value of an environment variable; raises `CommandError` if it is unset or empty.
+
+    Attack: a secret given as an argument is visible to every user of the machine, in `ps`.
+    """
     if value := os.environ.get(variable, ""):
         return value
-    raise CommandError(f"The environment variable {variable} is not set, or empty.")
+    raise CommandError(f"The environment variable {variable} is not set or is empty.")
 
 
 def _error_text(error: ValidationError) -> str:

@@ -30,12 +30,12 @@ class Migration(migrations.Migration):
             name='Team',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.CharField(default=keyportal.teams.models.new_slug, help_text="Part of addresses and of model names. It can't be changed later.", max_length=64, unique=True, validators=[django.core.validators.RegexValidator('\\A(?!public\\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?\\Z', 'Use lower-case letters, digits and hyphens, not at either end; not `public`.')])),
+                ('slug', models.CharField(default=keyportal.teams.models.new_slug, help_text="Part of URLs and model names. It can't be changed later.", max_length=64, unique=True, validators=[django.core.validators.RegexValidator('\\A(?!public\\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?\\Z', 'Use lower-case letters, digits and hyphens, with no hyphen at the start or end. The slug `public` is reserved.')])),
                 ('name', models.CharField(max_length=100)),
-                ('key_limit', models.PositiveIntegerField(default=keyportal.teams.models.default_key_limit, help_text='How many API keys the team may have at a time.', validators=[django.core.validators.MaxValueValidator(1000000)])),
-                ('is_active', models.BooleanField(default=True, help_text='Keys of an inactive team are refused from the next request on.')),
-                ('limits', keyportal.teams.fields.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='A roof over all keys of the team together.')),
-                ('key_limits', keyportal.teams.fields.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='What a new key starts with, and the most that members may give their own keys.')),
+                ('key_limit', models.PositiveIntegerField(default=keyportal.teams.models.default_key_limit, help_text='Maximum number of API keys of the team.', validators=[django.core.validators.MaxValueValidator(1000000)])),
+                ('is_active', models.BooleanField(default=True, help_text='The keys of an inactive team are refused from the next request on.')),
+                ('limits', keyportal.teams.fields.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='Limits for all keys of the team together.')),
+                ('key_limits', keyportal.teams.fields.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='The limits of a new key, and the maximum that members may set for their keys.')),
                 ('policy', keyportal.teams.policy.PolicyField(blank=True, default=keyportal.teams.policy.Policy, editable=False)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
@@ -84,11 +84,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='user',
-            constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('email'), condition=models.Q(('email', ''), _negated=True), name='user_email_unique', violation_error_message='Another user has this e-mail address.'),
+            constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('email'), condition=models.Q(('email', ''), _negated=True), name='user_email_unique', violation_error_message='Another user has this e-mail address already.'),
         ),
         migrations.AddConstraint(
             model_name='user',
-            constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('username'), name='user_name_unique', violation_error_message='Another user has this name.'),
+            constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('username'), name='user_name_unique', violation_error_message='Another user has this name already.'),
         ),
         migrations.AddConstraint(
             model_name='membership',

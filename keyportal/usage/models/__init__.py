@@ -1,4 +1,4 @@
-"""Calls and their sums, counters of limits, running calls, sightings of keys."""
+"""Calls and their sums, counters of limits, running calls, and sightings of keys."""
 
 from keyportal.usage.models.calls import (
     LATENCY_BOUNDS_MS,

@@ -1,7 +1,7 @@
-"""What was used: a row a call for days, sums by the minute for hours, by the hour and day for good.
+"""Calls, and sums of usage by minute, hour and day.
 
-Nothing here has a foreign key: what was used stays used when the key, its owner or the model has
-gone. Prompts and answers are never here.
+Calls are kept for some days, sums as their classes say. There are no foreign keys, so usage
+outlives the key, its owner and the model. Prompts and answers are never stored.
 """
 
 from datetime import datetime
@@ -11,7 +11,7 @@ from django.db import models
 
 from keyportal.teams.models import Team
 
-# Upper bounds in ms of the latency histogram's buckets; one more holds what took longer.
+# Upper bounds, in ms, of the buckets of the latency histogram. A last bucket has no bound.
 LATENCY_BOUNDS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000)
 LATENCY_COLUMNS = tuple(f"latency_{number}" for number in range(len(LATENCY_BOUNDS_MS) + 1))
 
@@ -21,7 +21,7 @@ class CallQuerySet(models.QuerySet["Call"]):
         return self.filter(team_slug=team.slug)
 
     def with_status_class(self, status_class: str) -> Self:
-        """`status_class` is the first digit of the status; empty for all."""
+        """`status_class` is the first digit of the HTTP status; empty for all calls."""
         if not status_class:
             return self
         first = int(status_class) * 100
@@ -29,23 +29,23 @@ class CallQuerySet(models.QuerySet["Call"]):
 
 
 class Call(models.Model):
-    """One call that was let in, served or refused after that."""
+    """One call that passed admission, whether or not it succeeded."""
 
     request_id = models.CharField(max_length=128)
     started_at = models.DateTimeField()
     team_slug = models.CharField(max_length=64)
     public_id = models.CharField(max_length=8)
-    owner_id = models.BigIntegerField(help_text="Of the key's owner then, as a user.")
+    owner_id = models.BigIntegerField(help_text="The user id of the key's owner at that time.")
     endpoint = models.CharField(max_length=40)
-    model = models.CharField(max_length=200, blank=True, help_text="Empty: none was called.")
+    model = models.CharField(max_length=200, blank=True, help_text="Empty: the call has no model.")
     status = models.PositiveSmallIntegerField()
     prompt_tokens = models.PositiveIntegerField(default=0)
     completion_tokens = models.PositiveIntegerField(default=0)
     cached_tokens = models.PositiveIntegerField(
-        default=0, help_text="Prompt tokens that the model server had at hand."
+        default=0, help_text="Prompt tokens that the model server read from its cache."
     )
     is_estimated = models.BooleanField(
-        default=False, help_text="The model server did not say what was used."
+        default=False, help_text="The model server didn't report the tokens, so they are estimated."
     )
     first_byte_ms = models.PositiveIntegerField(null=True)
     duration_ms = models.PositiveIntegerField()
@@ -69,24 +69,26 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         return self.filter(team_slug=team.slug)
 
     def within(self, start: datetime, end: datetime) -> Self:
-        """From `start` up to `end`, which is not in it."""
+        """From `start` to `end`, without `end`."""
         return self.filter(start__gte=start, start__lt=end)
 
 
 class Usage(models.Model):
-    """Sums of one key, owner and model over one stretch of time that begins at `start`, UTC."""
+    """Sums of one key, owner and model in the interval that begins at `start`, in UTC."""
 
     start = models.DateTimeField()
     team_slug = models.CharField(max_length=64)
     public_id = models.CharField(max_length=8)
-    owner_id = models.BigIntegerField(help_text="Of the key's owner then, as a user.")
+    owner_id = models.BigIntegerField(help_text="The user id of the key's owner at that time.")
     model = models.CharField(max_length=200, blank=True)
     requests = models.BigIntegerField(default=0)
-    failures = models.BigIntegerField(default=0, help_text="Answered with 400 or above, or cut.")
+    failures = models.BigIntegerField(
+        default=0, help_text="Calls with a status of 400 or above, or cut off."
+    )
     prompt_tokens = models.BigIntegerField(default=0)
     completion_tokens = models.BigIntegerField(default=0)
     cached_tokens = models.BigIntegerField(default=0)
-    estimated = models.BigIntegerField(default=0, help_text="Requests whose tokens are a guess.")
+    estimated = models.BigIntegerField(default=0, help_text="Requests whose tokens are estimated.")
     duration_ms = models.BigIntegerField(default=0)
     latency_0 = models.BigIntegerField(default=0)
     latency_1 = models.BigIntegerField(default=0)
@@ -125,15 +127,15 @@ class UsageMinute(Usage):
 
 
 class UsageHour(Usage):
-    """Kept for 90 days and a few."""
+    """Kept for a little more than 90 days."""
 
 
 class UsageDay(Usage):
-    """Kept for good: long ranges and month-end costs are summed from these."""
+    """Kept forever: long periods and monthly costs are summed from these."""
 
 
 class Flush(models.Model):
-    """The mark of a flush that was written, so that repeating it after a doubt changes nothing."""
+    """The id of a flush that was committed, so that a retry of it is not counted twice."""
 
     mark = models.CharField(max_length=40, unique=True)
     at = models.DateTimeField(auto_now_add=True, db_index=True)

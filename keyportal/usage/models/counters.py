@@ -1,7 +1,7 @@
-"""What counts against limits: requests and tokens by fixed window, and calls running now.
+"""Counters of limits: requests and tokens per fixed window, and running calls.
 
-These rows are counters that admission keeps, shared by all workers and hosts. They have no
-foreign keys, so deleting a key never waits for them, nor they for it.
+Admission updates these rows, which all workers and hosts share. They have no foreign keys, so the
+deletion of a key and the counters never wait for each other.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -9,20 +9,20 @@ from typing import ClassVar
 
 from django.db import models
 
-LEASE_SECONDS = 10  # A worker that was not seen for so long has no calls any more.
+LEASE_SECONDS = 10  # After so long without a renewal, a worker's calls no longer count.
 
 
 class Kind(models.IntegerChoices):
-    """A window's length. All are aligned to UTC."""
+    """The length of a window. Windows are aligned to UTC."""
 
-    EVER = 0, "Ever"  # One row a subject, whose lock is what parallel requests queue up for.
+    EVER = 0, "Ever"  # One row per subject; concurrent requests wait for its lock.
     MINUTE = 1, "Minute"
     DAY = 2, "Day"
     MONTH = 3, "Month"
 
 
 def window_start(kind: int, now: datetime) -> datetime:
-    """When the window of this kind began that `now` is in; both in UTC."""
+    """Start of the window of this kind that contains `now`; both in UTC."""
     if kind == Kind.EVER:
         return datetime.fromtimestamp(0, UTC)
     minute = now.replace(second=0, microsecond=0)
@@ -33,7 +33,7 @@ def window_start(kind: int, now: datetime) -> datetime:
 
 
 def window_end(kind: int, now: datetime) -> datetime:
-    """When it ends, and the next begins."""
+    """End of that window, which is the start of the next one."""
     if kind == Kind.EVER:
         return datetime.max.replace(tzinfo=UTC)
     start = window_start(kind, now)
@@ -42,14 +42,15 @@ def window_end(kind: int, now: datetime) -> datetime:
     return start + (timedelta(minutes=1) if kind == Kind.MINUTE else timedelta(days=1))
 
 
-# `window_start` by the database's clock, of a column `kind`, in a statement that has parameters.
+# `window_start` in SQL, by the database's clock, for a column `kind`. For statements with
+# parameters, so `%` is doubled.
 START_POSTGRESQL = f"""
 CASE kind WHEN {Kind.MINUTE} THEN date_trunc('minute', now(), 'UTC')
           WHEN {Kind.DAY} THEN date_trunc('day', now(), 'UTC')
           WHEN {Kind.MONTH} THEN date_trunc('month', now(), 'UTC')
           ELSE 'epoch'::timestamptz END
 """
-# Times are text here, as Django writes and reads them.
+# SQLite stores times as text, in the format of Django.
 START_SQLITE = f"""
 CASE kind WHEN {Kind.MINUTE} THEN strftime('%%Y-%%m-%%d %%H:%%M:00', 'now')
           WHEN {Kind.DAY} THEN strftime('%%Y-%%m-%%d 00:00:00', 'now')
@@ -67,7 +68,7 @@ def team_subject(slug: str) -> str:
 
 
 class Window(models.Model):
-    """What one subject, a key or a team, used in one window."""
+    """What one subject, a key or a team, has used in one window."""
 
     subject = models.CharField(max_length=72)
     kind = models.SmallIntegerField(choices=Kind)
@@ -86,9 +87,9 @@ class Window(models.Model):
 
 
 class Lease(models.Model):
-    """How many calls of one subject run in one worker; only for subjects with such a limit.
+    """The number of running calls of one subject in one worker, if the subject has such a limit.
 
-    The worker renews it while it has calls. One that was not seen for a while holds none any more.
+    The worker renews it while calls run. It expires `LEASE_SECONDS` after `seen_at`.
     """
 
     subject = models.CharField(max_length=72)

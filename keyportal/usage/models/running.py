@@ -1,4 +1,4 @@
-"""Calls in flight, as each worker writes them down once a second, and the wish to end one."""
+"""Calls in flight, which each worker writes once a second, and requests to end one."""
 
 from datetime import timedelta
 from typing import Any, ClassVar, Self
@@ -13,22 +13,22 @@ STALE_AFTER = timedelta(seconds=5)
 
 class RunningQuerySet(models.QuerySet["Running"]):
     def for_team(self, team: Team) -> Self:
-        """Those of workers that are there; a worker that has gone leaves its last row behind."""
+        """Without rows of stopped workers, which leave their last row behind."""
         return self.filter(team_slug=team.slug, written_at__gte=timezone.now() - STALE_AFTER)
 
     def calls(self) -> list[dict[str, Any]]:
         """The calls of all workers, the longest running first."""
-        found = [call for row in self for call in row.calls]
-        return sorted(found, key=lambda call: (call["since"], call["id"]))
+        calls = [call for row in self for call in row.calls]
+        return sorted(calls, key=lambda call: (call["since"], call["id"]))
 
 
 class Running(models.Model):
-    """The calls of one team that run in one worker, in one row that is written as a whole.
+    """The running calls of one team in one worker. The worker replaces the row as a whole.
 
-    `calls` is a list of objects: `id`, `request_id` (by which `Call` and the logs know it),
-    `public_id`, `model`, `endpoint`, `since` (seconds since 1970), `tokens` (completion
-    tokens so far) and `address`. Calls of less than a second never get here. A row that is older
-    than a few seconds is of a worker that has gone.
+    `calls` is a list of objects: `id`, `request_id` (as in `Call` and the logs), `public_id`,
+    `model`, `endpoint`, `since` (Unix time in seconds), `tokens` (completion tokens so far) and
+    `address`. Calls shorter than a second are never written. A row older than `STALE_AFTER`
+    belongs to a worker that has stopped.
     """
 
     worker = models.CharField(max_length=32)
@@ -48,7 +48,7 @@ class Running(models.Model):
 
 
 class EndWish(models.Model):
-    """An admin wants this call to end; the worker that has it does so within about a second."""
+    """An admin's request to end a call. The worker that serves it ends it within about a second."""
 
     team_slug = models.CharField(max_length=64)
     call_id = models.CharField(max_length=128)

@@ -1,6 +1,6 @@
-"""What makes the gateway suspicious of how a key is used, and what it has told of already.
+"""Signs that a key has leaked, and the alarms that were raised.
 
-Gathered together by all workers and hosts; nearly all rows are thrown away soon after.
+All workers and hosts write these rows; most are deleted soon after.
 """
 
 from datetime import timedelta
@@ -9,16 +9,16 @@ from typing import ClassVar
 from django.db import connections, models
 from django.utils import timezone
 
-INTERVAL_SECONDS = 300  # This one and the one before are looked at: five to ten minutes.
-ALARM_INTERVAL = timedelta(hours=1)  # Between two notices of one kind about one key.
+INTERVAL_SECONDS = 300  # The current and the previous interval are checked: 5 to 10 minutes.
+ALARM_INTERVAL = timedelta(hours=1)  # Minimum time between two alarms of one kind about one key.
 
 
 class Sighting(models.Model):
-    """Of one key in one stretch of five minutes: that it came from a network, or refusals.
+    """A network that used a key, or the number of its refused requests, in a 5-minute interval.
 
-    `what` is a network such as `192.0.2.0/24`, or empty for requests that were refused and bore
-    the key's public id: with a wrong secret, or with the right one while the key must not pass,
-    or from where it must not.
+    `what` is a network such as `192.0.2.0/24`. It is empty for refused requests with the key's
+    public id: those with a wrong secret, and those with the right one when the key is disabled or
+    expired, or used from outside its allowed networks.
     """
 
     public_id = models.CharField(max_length=8)
@@ -37,15 +37,17 @@ class Sighting(models.Model):
 
 
 class Look(models.Model):
-    """From a network, a key looked at what there is to call, or at itself, or was verified as one
-    of very many: what has no row among the calls. One row a day (UTC), of the first time on it;
-    kept for as long as calls.
+    """The use of a key from a network without a `Call`, at most one row per day (UTC).
+
+    Such uses list the models, read the key's own state, or are calls by forward authentication
+    when there are too many to store each. `seen_at` is the first use of the day. Kept as long as
+    calls.
     """
 
     team_slug = models.CharField(max_length=64)
     public_id = models.CharField(max_length=8)
     network = models.CharField(max_length=43)
-    start = models.DateTimeField(help_text="Of the day.")
+    start = models.DateTimeField(help_text="Start of the day.")
     seen_at = models.DateTimeField()
 
     class Meta:
@@ -63,9 +65,9 @@ class Look(models.Model):
 
 class AlarmQuerySet(models.QuerySet["Alarm"]):
     def raise_once(self, public_id: str, action: str) -> bool:
-        """Whether people are to be told now: not if they were within the hour.
+        """Record the alarm; False if the same one was raised within `ALARM_INTERVAL`.
 
-        Of several that ask at one time, one gets True. The others wait for its transaction.
+        Of concurrent callers, one gets True; the others wait for its transaction.
         """
         now, connection = timezone.now(), connections[self.db]
         adapt = connection.ops.adapt_datetimefield_value
@@ -77,7 +79,7 @@ class AlarmQuerySet(models.QuerySet["Alarm"]):
 
 
 class Alarm(models.Model):
-    """People were told this of a key; the row keeps all workers from telling them again."""
+    """The last alarm of one kind about a key. It keeps other workers from repeating the alarm."""
 
     public_id = models.CharField(max_length=8)
     action = models.CharField(max_length=40)

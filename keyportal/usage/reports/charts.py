@@ -1,4 +1,4 @@
-"""The report as it is drawn, and as tables of the same figures."""
+"""A report as data for charts, and as tables with the same numbers."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,7 +20,7 @@ LATENCY_TITLES = {"median": "Median", "p95": "95th percentile"}
 
 
 class Chart(NamedTuple):
-    """One chart with its table: `rows` are a moment and a cell for each of `columns`."""
+    """The table of a chart. Each row has a time and a cell for each of `columns`."""
 
     name: str
     title: str
@@ -29,12 +29,13 @@ class Chart(NamedTuple):
 
 
 def charts(report: Report) -> Iterator[Chart]:
+    """A table for each kind of count, and one for the latency."""
     names = [part_label(part) for part in report.series]
     columns = names if len(names) == 1 else [*names, "All"]
     moments = [moment_text(moment, report.period.step) for moment in report.period.moments]
     for name, title in COUNT_TITLES.items():
-        whole = [] if len(names) == 1 else [report.steps]
-        series = [*(part.steps or [] for part in report.series), *whole]
+        all_parts = [] if len(names) == 1 else [report.steps]
+        series = [*(part.steps or [] for part in report.series), *all_parts]
         cells = [[f"{getattr(step, name):,}" for step in steps] for steps in series]
         rows = [*zip(moments, map(list, zip(*cells, strict=True)), strict=True)]
         yield Chart(name, title, columns, rows)
@@ -46,7 +47,7 @@ def charts(report: Report) -> Iterator[Chart]:
 
 
 def chart_data(report: Report) -> dict[str, Any]:
-    """What the script draws from: lists with a number for each moment."""
+    """Data for `usage.js`: lists with a number for each step."""
     return {
         "step": report.period.step.value,
         "moments": [moment.isoformat() for moment in report.period.moments],
@@ -66,6 +67,7 @@ def part_label(part: Part) -> str:
 
 
 def duration(milliseconds: float | None) -> str:
+    """Such as `87 ms`, `1.5 s` or `61 s`; `—` for None."""
     if milliseconds is None:
         return "—"
     if milliseconds < 1000:
@@ -74,7 +76,7 @@ def duration(milliseconds: float | None) -> str:
 
 
 def moment_text(moment: datetime, step: Step) -> str:
-    """A day is one in UTC wherever it is looked at; the script tells times in the viewer's zone."""
+    """A UTC date for steps of a day; else a `<time>`, which a script converts to local time."""
     if step is Step.DAY:
         return f"{moment:%Y-%m-%d}"
     text = f"{moment:%Y-%m-%d %H:%M} UTC"
@@ -86,5 +88,5 @@ def _counts(steps: list[Totals], name: str) -> list[int]:
 
 
 def _rounded_latencies(steps: list[Totals], name: str) -> list[int | None]:
-    found = (getattr(step, name) for step in steps)
-    return [None if number is None else round(number) for number in found]
+    latencies = (getattr(step, name) for step in steps)
+    return [None if latency is None else round(latency) for latency in latencies]

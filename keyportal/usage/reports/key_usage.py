@@ -1,4 +1,4 @@
-"""What one key used in the last 14 days, for its page: drawn by the day, and as a table."""
+"""The usage of one key in the last 14 days, as a chart and a table by day."""
 
 from typing import Any, NamedTuple
 
@@ -19,13 +19,13 @@ class KeyUsage(NamedTuple):
 
 
 def key_usage(team: Team, public_id: str, name: str) -> KeyUsage:
-    """In one query, by the index on the key: other keys of the team make it no slower."""
+    """One query, by the index on the key: other keys of the team don't slow it down."""
     period = RANGES["14d"][1](timezone.now())
     usage = UsageDay.objects.for_team(team).within(period.start, period.end)
     steps = totals_by_step(usage.filter(public_id=public_id).order_by(), period)
     used = total(steps)
     part = Part(public_id, name, used, steps=steps)
-    found = Report(
+    key_report = Report(
         period=period,
         by="key",
         selection=Selection(key=public_id),
@@ -35,16 +35,16 @@ def key_usage(team: Team, public_id: str, name: str) -> KeyUsage:
         series=[part],
         menus=Menus([], [], []),
     )
-    return KeyUsage(used, _chart(found), chart_data(found))
+    return KeyUsage(used, _chart(key_report), chart_data(key_report))
 
 
-def _chart(found: Report) -> Chart:
-    """Requests are drawn; the table has all that is counted."""
+def _chart(report: Report) -> Chart:
+    """The chart displays requests; its table has all counts."""
     rows = [
         (
-            moment_text(moment, found.period.step),
+            moment_text(moment, report.period.step),
             [f"{getattr(step, column):,}" for column in COUNT_TITLES],
         )
-        for moment, step in zip(found.period.moments, found.steps, strict=True)
+        for moment, step in zip(report.period.moments, report.steps, strict=True)
     ]
     return Chart("requests", "Usage", [*COUNT_TITLES.values()], rows)

@@ -1,4 +1,4 @@
-"""Stretches of time that usage is shown for, in steps of a minute, an hour or a UTC day."""
+"""Periods of a usage report, in steps of a minute, an hour or a UTC day."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ MAX_LENGTH = timedelta(days=400)
 
 
 class Step(Enum):
-    """How finely usage is shown. Days are kept for good, the others are not."""
+    """The resolution of a report. Only sums by day are kept forever."""
 
     MINUTE = "minute"
     HOUR = "hour"
@@ -29,7 +29,7 @@ class Step(Enum):
         return {"minute": UsageMinute, "hour": UsageHour, "day": UsageDay}[self.value]
 
     def floor(self, moment: datetime) -> datetime:
-        """`moment` is in UTC, to which hours and days are aligned."""
+        """The start of the step that contains `moment`, which must be in UTC."""
         minute = moment.replace(second=0, microsecond=0)
         if self is Step.MINUTE:
             return minute
@@ -39,7 +39,7 @@ class Step(Enum):
 
 @dataclass(frozen=True)
 class Period:
-    """From `start` up to `end`, which is not in it; both on the border of a step."""
+    """From `start` to `end`, without `end`; both are the start of a step."""
 
     start: datetime
     end: datetime
@@ -47,22 +47,22 @@ class Period:
 
     @cached_property
     def moments(self) -> list[datetime]:
-        """Where each step begins."""
+        """The start of each step."""
         count = (self.end - self.start) // self.step.length
-        return [self.start + number * self.step.length for number in range(count)]
+        return [self.start + index * self.step.length for index in range(count)]
 
 
 def _last_steps(count: int, step: Step) -> Callable[[datetime], Period]:
-    """The present step, which is not over, and those before it."""
+    """A function of the current time that returns the current step and those before it."""
 
-    def ending(now: datetime) -> Period:
+    def period_at(now: datetime) -> Period:
         end = step.floor(now) + step.length
         return Period(end - count * step.length, end, step)
 
-    return ending
+    return period_at
 
 
-# What can be chosen: name, label, and the period as of now.
+# The choices of the filter: value, label, and the period as a function of the current time.
 RANGES = {
     "1h": ("Last hour, by the minute", _last_steps(60, Step.MINUTE)),
     "24h": ("Last 24 hours", _last_steps(24, Step.HOUR)),
@@ -75,7 +75,7 @@ CUSTOM = "custom"
 
 
 def custom_period(start: datetime, end: datetime, now: datetime) -> Period:
-    """As fine as the length allows, and as what far back is still kept."""
+    """In the smallest steps that suit the length and are still stored for that time."""
     length, age = end - start, now - start
     if length <= timedelta(hours=2) and age <= MINUTES_RETENTION:
         step = Step.MINUTE

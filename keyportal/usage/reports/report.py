@@ -1,8 +1,8 @@
-"""What a team used in a period: in all, by key or model, and step by step.
+"""The usage of a team in a period: total, by key or model, and by step.
 
-Three queries, whatever the number of keys. One sums by key, owner and model, for ranks and for what
-can be chosen; one sums all by step; one sums the greatest by step. The rest is the difference:
-sorting every row into one of nine series would cost the database more than both.
+Three queries, for any number of keys. One sums by key, owner and model, for the ranking and the
+menus; one sums everything by step; one sums the largest parts by step. The rest is the difference:
+grouping every row into one of nine series would cost the database more than both queries.
 """
 
 from collections import defaultdict
@@ -18,21 +18,21 @@ from keyportal.usage.models import LATENCY_COLUMNS, UsageQuerySet
 from keyportal.usage.reports.periods import Period
 from keyportal.usage.reports.totals import COUNTS, Totals, total
 
-MAX_SERIES = 8  # More colours than that can't be told apart.
+MAX_SERIES = 8  # People can't distinguish more colours.
 MAX_TABLE_ROWS = 50  # Keys or models with a row of their own in the table.
-MAX_OPTIONS = 200  # What a menu can hold; the busiest are offered.
+MAX_OPTIONS = 200  # In one menu; the busiest are offered.
 COLUMNS = ("public_id", "owner_id", "model")
 NO_MODEL = "no model"
 Group = tuple[Sequence[Any], Totals]
-"""Values of `COLUMNS`, and what was used under them."""
+"""Values of `COLUMNS`, and their usage."""
 
 
 class Selection(NamedTuple):
-    """What the usage is of, in the order of `COLUMNS`; empty or 0 for all."""
+    """The filter of a report, in the order of `COLUMNS`; empty or 0 for all."""
 
     key: str = ""
     member: int = 0
-    """A user's id."""
+    """A user id."""
     model: str = ""
 
     @property
@@ -40,17 +40,17 @@ class Selection(NamedTuple):
         chosen: zip[tuple[str, str | int]] = zip(COLUMNS, self, strict=True)
         return {column: value for column, value in chosen if value}
 
-    def match(self, values: Sequence[Any], but: int = -1) -> bool:
-        """Whether a group is meant, whatever it has in column `but`."""
+    def matches(self, values: Sequence[Any], ignored: int = -1) -> bool:
+        """Whether `values`, in the order of `COLUMNS`, match; column `ignored` is not checked."""
         return all(
-            not selection or selection == value or number == but
-            for number, (selection, value) in enumerate(zip(self, values, strict=True))
+            not selected or selected == value or index == ignored
+            for index, (selected, value) in enumerate(zip(self, values, strict=True))
         )
 
 
 @dataclass
 class Part:
-    """What one key or model used, or all that are left together (`value` is None)."""
+    """The usage of one key or model, or of all the remaining ones together (`value` is None)."""
 
     value: str | None
     name: str
@@ -65,7 +65,7 @@ class Option(NamedTuple):
 
 
 class Menus(NamedTuple):
-    """What can be chosen, each with the rest of the filter as it is."""
+    """The choices of each filter, given the other filters."""
 
     keys: list[Option]
     members: list[Option]
@@ -74,34 +74,36 @@ class Menus(NamedTuple):
 
 @dataclass
 class Report:
+    """A usage report. `by` is `key` or `model`."""
+
     period: Period
     by: str
     selection: Selection
     used: Totals
     steps: list[Totals]
     parts: list[Part]
-    """The greatest first, and what is left over as one; a row each."""
+    """The rows of the table: the largest first, and last the rest as one part."""
     series: list[Part]
-    """The same with `steps`, and fewer: what is drawn."""
+    """The series of the charts: the same with `steps`, and fewer of them."""
     menus: Menus
 
 
 def report(
-    team: Team, period: Period, selection: Selection, by: str, most: int = MAX_SERIES
+    team: Team, period: Period, selection: Selection, by: str, max_series: int = MAX_SERIES
 ) -> Report:
-    """`by` is key or model; `most` of them get a series."""
-    place = 0 if by == "key" else 2
+    """`by` is `key` or `model`; at most `max_series` of them get a series of their own."""
+    column_index = 0 if by == "key" else 2
     usage = period.step.table.objects.for_team(team).within(period.start, period.end).order_by()
     groups = _groups(usage)
-    ranked = _ranked([group for group in groups if selection.match(group[0])], place)
-    wanted = usage.filter(**selection.filters)
-    steps = totals_by_step(wanted, period)
-    offered = _all_options(groups, selection)
-    told = ranked[: max(MAX_TABLE_ROWS, most)]
-    names = key_names(team, {*offered[0], *(value for value, _ in told if by == "key")})
-    parts = [_part(value, used, names, by) for value, used in told]
-    drawn = parts[:most]
-    _add_steps(drawn, wanted, COLUMNS[place], period)
+    ranked = _ranked([group for group in groups if selection.matches(group[0])], column_index)
+    selected = usage.filter(**selection.filters)
+    steps = totals_by_step(selected, period)
+    options = _all_options(groups, selection)
+    largest = ranked[: max(MAX_TABLE_ROWS, max_series)]
+    names = key_names(team, {*options[0], *(value for value, _ in largest if by == "key")})
+    parts = [_part(value, used, names, by) for value, used in largest]
+    series = parts[:max_series]
+    _add_steps(series, selected, COLUMNS[column_index], period)
     used = total(steps)
     return Report(
         period=period,
@@ -110,16 +112,16 @@ def report(
         used=used,
         steps=steps,
         parts=[*parts, *_rest(used, steps, parts, len(ranked))],
-        series=[*drawn, *_rest(used, steps, drawn, len(ranked))],
-        menus=_menus(offered, names),
+        series=[*series, *_rest(used, steps, series, len(ranked))],
+        menus=_menus(options, names),
     )
 
 
 def menus(team: Team, period: Period, selection: Selection) -> Menus:
-    """What can be chosen in lists of what was called in this period."""
+    """The menus for a list of calls in this period."""
     usage = period.step.table.objects.for_team(team).within(period.start, period.end).order_by()
-    offered = _all_options(_groups(usage), selection)
-    return _menus(offered, key_names(team, offered[0]))
+    options = _all_options(_groups(usage), selection)
+    return _menus(options, key_names(team, options[0]))
 
 
 def _groups(usage: UsageQuerySet) -> list[Group]:
@@ -127,48 +129,52 @@ def _groups(usage: UsageQuerySet) -> list[Group]:
     return [(row[:3], Totals.from_sums(row[3:])) for row in rows]
 
 
-def _ranked(groups: list[Group], place: int) -> list[tuple[Any, Totals]]:
+def _ranked(groups: list[Group], column_index: int) -> list[tuple[Any, Totals]]:
     sums: dict[Any, Totals] = defaultdict(Totals)
     for values, used in groups:
-        sums[values[place]].add(used)
+        sums[values[column_index]].add(used)
     return sorted(sums.items(), key=lambda pair: (-pair[1].requests, pair[0]))
 
 
-def _options(groups: list[Group], selection: Selection, place: int) -> list[Any]:
-    """What can be chosen in one menu with the others as they are; what is chosen, in any case."""
-    fitting = [group for group in groups if group[0][place] and selection.match(group[0], place)]
-    values = [value for value, _ in _ranked(fitting, place)[:MAX_OPTIONS]]
-    chosen = selection[place]
+def _options(groups: list[Group], selection: Selection, column_index: int) -> list[Any]:
+    """The choices of one menu, given the other filters; always with the selected value."""
+    matching = [
+        group
+        for group in groups
+        if group[0][column_index] and selection.matches(group[0], column_index)
+    ]
+    values = [value for value, _ in _ranked(matching, column_index)[:MAX_OPTIONS]]
+    chosen = selection[column_index]
     return values if not chosen or chosen in values else [*values, chosen]
 
 
 def _all_options(groups: list[Group], selection: Selection) -> list[list[Any]]:
-    return [_options(groups, selection, place) for place in range(len(COLUMNS))]
+    return [_options(groups, selection, index) for index in range(len(COLUMNS))]
 
 
-def _menus(offered: list[list[Any]], names: dict[str, KeyName]) -> Menus:
-    keys, members, models = offered
-    people = user_names(members)
+def _menus(options: list[list[Any]], names: dict[str, KeyName]) -> Menus:
+    keys, members, models = options
+    users = user_names(members)
     return Menus(
         sorted((Option(key, str(names[key])) for key in keys), key=_by_label),
-        sorted((Option(member, people[member]) for member in members), key=_by_label),
+        sorted((Option(member, users[member]) for member in members), key=_by_label),
         [Option(model, model) for model in sorted(models)],
     )
 
 
 def totals_by_step(usage: UsageQuerySet, period: Period) -> list[Totals]:
-    """One for each moment of the period, in one query."""
+    """Totals for each step of the period, in one query."""
     rows = usage.values_list("start").annotate(*_all_sums())
-    found = {row[0]: Totals.from_sums(row[1:]) for row in rows}
-    return [found.get(moment) or Totals() for moment in period.moments]
+    totals = {row[0]: Totals.from_sums(row[1:]) for row in rows}
+    return [totals.get(moment) or Totals() for moment in period.moments]
 
 
 def _add_steps(parts: list[Part], usage: UsageQuerySet, column: str, period: Period) -> None:
-    of_these = usage.filter(**{f"{column}__in": [part.value for part in parts]})
-    rows = of_these.values_list(column, "start").annotate(*_all_sums())
-    found = {row[:2]: Totals.from_sums(row[2:]) for row in rows}
+    in_parts = usage.filter(**{f"{column}__in": [part.value for part in parts]})
+    rows = in_parts.values_list(column, "start").annotate(*_all_sums())
+    totals = {row[:2]: Totals.from_sums(row[2:]) for row in rows}
     for part in parts:
-        part.steps = [found.get((part.value, at)) or Totals() for at in period.moments]
+        part.steps = [totals.get((part.value, moment)) or Totals() for moment in period.moments]
 
 
 def _all_sums() -> list[Sum]:
@@ -181,16 +187,17 @@ def _part(value: str, used: Totals, names: dict[str, KeyName], by: str) -> Part:
     return Part(value, names[value].name, used, names[value].is_deleted)
 
 
-def _rest(used: Totals, steps: list[Totals], parts: list[Part], of: int) -> list[Part]:
-    if of <= len(parts):
+def _rest(used: Totals, steps: list[Totals], parts: list[Part], count: int) -> list[Part]:
+    """What is left of all `count` keys or models without `parts`, as one part, if there is any."""
+    if count <= len(parts):
         return []
-    left = used.without(part.used for part in parts)
-    by_step = [
-        step.without(part.steps[number] for part in parts if part.steps)
-        for number, step in enumerate(steps)
+    remaining = used.without(part.used for part in parts)
+    remaining_steps = [
+        step.without(part.steps[index] for part in parts if part.steps)
+        for index, step in enumerate(steps)
     ]
-    count = of - len(parts)
-    return [Part(None, f"{count} other{'s' * (count > 1)}", left, steps=by_step)]
+    others = count - len(parts)
+    return [Part(None, f"{others} other{'s' * (others > 1)}", remaining, steps=remaining_steps)]
 
 
 def _by_label(option: Option) -> str:

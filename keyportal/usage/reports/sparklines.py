@@ -1,4 +1,4 @@
-"""The requests of the last 14 days as a line of bars, small enough for a row of the key list."""
+"""Sparklines: the requests of the last 14 days as small bars, for the rows of the key list."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,11 +10,13 @@ from keyportal.teams.models import Team
 from keyportal.usage.models import UsageDay
 from keyportal.usage.reports.periods import RANGES
 
-HEIGHT, BAR, GAP = 18, 3, 1
+HEIGHT, BAR, GAP = 18, 3, 1  # In units of the SVG.
 
 
 @dataclass(frozen=True)
 class Sparkline:
+    """Requests by day, the oldest day first."""
+
     days: list[int]
 
     @property
@@ -23,18 +25,18 @@ class Sparkline:
 
     @property
     def path(self) -> str:
-        """For `d` of an SVG path: a bar a day from the baseline, the highest over all of it."""
-        most = max(self.days)
-        heights = [max(1, round(HEIGHT * day / most)) if day else 0 for day in self.days]
+        """The `d` of an SVG path: a bar for each day; the highest bar has the full height."""
+        busiest = max(self.days)
+        heights = [max(1, round(HEIGHT * day / busiest)) if day else 0 for day in self.days]
         return "".join(
-            f"M{number * (BAR + GAP)} {HEIGHT}v-{height}h{BAR}v{height}z"
-            for number, height in enumerate(heights)
+            f"M{index * (BAR + GAP)} {HEIGHT}v-{height}h{BAR}v{height}z"
+            for index, height in enumerate(heights)
             if height
         )
 
 
 def sparklines(team: Team, public_ids: Collection[str]) -> dict[str, Sparkline]:
-    """Of those that were used, in one query."""
+    """Sparklines of the keys that were used, by public id, in one query."""
     period = RANGES["14d"][1](timezone.now())
     usage = UsageDay.objects.for_team(team).within(period.start, period.end)
     rows = (
@@ -43,9 +45,9 @@ def sparklines(team: Team, public_ids: Collection[str]) -> dict[str, Sparkline]:
         .values_list("public_id", "start")
         .annotate(Sum("requests"))
     )
-    found: dict[str, list[int]] = {}
-    places = {moment: number for number, moment in enumerate(period.moments)}
+    days_by_key: dict[str, list[int]] = {}
+    indexes = {moment: index for index, moment in enumerate(period.moments)}
     for public_id, start, requests in rows:
-        days = found.setdefault(public_id, [0] * len(places))
-        days[places[start]] += requests
-    return {public_id: Sparkline(days) for public_id, days in found.items() if any(days)}
+        days = days_by_key.setdefault(public_id, [0] * len(indexes))
+        days[indexes[start]] += requests
+    return {public_id: Sparkline(days) for public_id, days in days_by_key.items() if any(days)}

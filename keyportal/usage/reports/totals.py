@@ -1,4 +1,4 @@
-"""Sums of usage, and what follows from them."""
+"""Sums of usage, and percentages and percentiles of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ COUNTS = (
 
 @dataclass(slots=True)
 class Totals:
-    """`latencies` has a count for each bucket of the histogram; all zero where none was read."""
+    """Sums of `COUNTS`, and `latencies` with a count for each bucket of the histogram."""
 
     requests: int = 0
     failures: int = 0
@@ -30,25 +30,26 @@ class Totals:
 
     @classmethod
     def from_sums(cls, sums: Sequence[Any]) -> Self:
-        """`sums` are as in `COUNTS`, and the histogram's after them, if at all."""
-        read = cls(*sums[: len(COUNTS)])
+        """`sums` has the order of `COUNTS`; the counts of the histogram may follow."""
+        totals = cls(*sums[: len(COUNTS)])
         if histogram := sums[len(COUNTS) :]:
-            read.latencies = [*histogram]
-        return read
+            totals.latencies = [*histogram]
+        return totals
 
     def add(self, other: "Totals", sign: int = 1) -> Self:
+        """Add `other` in place, or subtract it if `sign` is -1."""
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + sign * getattr(other, name))
         pairs = zip(self.latencies, other.latencies, strict=True)
-        self.latencies = [mine + sign * its for mine, its in pairs]
+        self.latencies = [count + sign * other_count for count, other_count in pairs]
         return self
 
     def without(self, parts: Iterable["Totals"]) -> Self:
-        """What is left of these when `parts` are taken away."""
-        left = type(self)().add(self)
+        """A new object: these totals minus those of `parts`."""
+        difference = type(self)().add(self)
         for part in parts:
-            left.add(part, -1)
-        return left
+            difference.add(part, -1)
+        return difference
 
     @property
     def failure_percent(self) -> float:
@@ -63,17 +64,18 @@ class Totals:
         return percentile(self.latencies, 0.95)
 
 
-def total(figures: Iterable[Totals]) -> Totals:
-    found = Totals()
-    for each in figures:
-        found.add(each)
-    return found
+def total(all_totals: Iterable[Totals]) -> Totals:
+    result = Totals()
+    for totals in all_totals:
+        result.add(totals)
+    return result
 
 
 def percentile(histogram: Sequence[int], share: float) -> float | None:
-    """Milliseconds that `share` of all calls stayed below, as if each bucket were filled evenly.
+    """The latency in ms below which `share` of all calls are; None if there are no calls.
 
-    What took longer than the last bound is told as that bound; None where there was no call.
+    It assumes an even distribution within each bucket. Calls in the last bucket, which has no upper
+    bound, count as its lower bound.
     """
     wanted, seen, low = share * sum(histogram), 0, 0
     if not wanted:

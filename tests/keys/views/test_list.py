@@ -69,7 +69,7 @@ def test_switched_off_team_is_refused_with_the_reason(
     Team.objects.update(is_active=False)
     response = sign_in(alice).get(LIST)
     assert response.status_code == 403
-    assert "switched off" in response.content.decode()
+    assert "inactive" in response.content.decode()
 
 
 def test_viewer_sees_keys_but_no_way_to_make_or_delete_one(

@@ -205,7 +205,7 @@ def test_a_custom_period_shows_what_lies_in_it(sign_in: SignIn, vera: User, team
     ("query", "complaint"),
     [
         ({"range": "custom"}, ""),
-        ({"range": "custom", "start": "2026-03-03", "end": "2026-03-03"}, "The end must come"),
+        ({"range": "custom", "start": "2026-03-03", "end": "2026-03-03"}, "The end must be"),
         ({"range": "custom", "start": "2020-01-01", "end": "2026-01-01"}, "at most 400 days"),
         ({"range": "custom", "start": "0001-01-01", "end": "9999-12-31T23:59"}, "The end must"),
         ({"range": "custom", "start": "soon", "end": "later"}, "makes no sense"),

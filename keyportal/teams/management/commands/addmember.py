@@ -7,7 +7,7 @@ from keyportal.teams.models import Membership, Role
 
 
 class Command(OperatorCommand):
-    help = "Put a user into a team."
+    help = "Add a user to a team."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("team", metavar="SLUG")
@@ -19,4 +19,4 @@ class Command(OperatorCommand):
         membership = Membership(team=team, user=user, role=options["role"])
         membership.full_clean()
         membership.save()
-        self.note(f"{user} is in {team.slug} now, as {membership.role}.")
+        self.note(f"Added {user} to {team.slug} as {membership.role}.")

@@ -9,16 +9,22 @@ from keyportal.teams.models import User
 
 
 class Command(OperatorCommand):
-    help = "Add a user. Without --password-env, a random password is made and printed, once."
+    help = "Create a user. Without --password-env, print a random password, once."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username")
-        parser.add_argument("--email", default="", help="to sign in with, and to reset a password")
+        parser.add_argument("--email", default="", help="for sign-in and password reset")
         parser.add_argument(
-            "--password-env", metavar="VARIABLE", help="environment variable with the password"
+            "--password-env",
+            metavar="VARIABLE",
+            help="environment variable that holds the password",
         )
-        parser.add_argument("--staff", action="store_true", help="may open /admin/")
-        parser.add_argument("--superuser", action="store_true", help="may do anything in /admin/")
+        parser.add_argument("--staff", action="store_true", help="allow access to /admin/")
+        parser.add_argument(
+            "--superuser",
+            action="store_true",
+            help="allow every action in /admin/; includes --staff",
+        )
 
     def handle(self, **options: Any) -> None:
         user = User(
@@ -35,4 +41,4 @@ class Command(OperatorCommand):
         user.save()
         if not variable:
             self.stdout.write(password)
-        self.note(f"Added the user {user}.")
+        self.note(f"Created the user {user}.")

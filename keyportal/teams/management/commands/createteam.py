@@ -18,10 +18,10 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name")
-        parser.add_argument("--slug", help="part of addresses and model names; default: random")
-        parser.add_argument("--key-limit", type=int, help="how many API keys it may have")
-        parser.add_argument("--owner", help="user name of its first owner")
-        add_limit_arguments(parser, "A roof over all keys of the team together; default: none.")
+        parser.add_argument("--slug", help="part of URLs and model names; default: random")
+        parser.add_argument("--key-limit", type=int, help="maximum number of API keys")
+        parser.add_argument("--owner", help="user name of the first owner")
+        add_limit_arguments(parser, "Limits for all keys of the team together; default: none.")
 
     def handle(self, **options: Any) -> None:
         given = {field: options[field] for field in ("slug", "key_limit")}

@@ -11,7 +11,7 @@ from keyportal.teams.management.operator import (
 
 
 class Command(OperatorCommand):
-    help = "Take a user out of a team. Their keys in it are refused from the next request on."
+    help = "Remove a user from a team. Their keys in it are refused from the next request on."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("team", metavar="SLUG")
@@ -20,4 +20,4 @@ class Command(OperatorCommand):
     def handle(self, **options: Any) -> None:
         team, user = get_team(options["team"]), get_user(options["user"])
         get_membership(user, team).delete()
-        self.note(f"{user} is no longer in {team.slug}.")
+        self.note(f"Removed {user} from {team.slug}.")

@@ -12,7 +12,7 @@ from keyportal.teams.models import Role
 
 
 class Command(OperatorCommand):
-    help = "Change what a user is in a team."
+    help = "Change the role of a user in a team."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("team", metavar="SLUG")
@@ -24,4 +24,4 @@ class Command(OperatorCommand):
         membership = get_membership(user, team)
         membership.role = options["role"]
         membership.save(update_fields=["role"])
-        self.note(f"{user} is {membership.role} in {team.slug} now.")
+        self.note(f"{user} is now {membership.role} in {team.slug}.")

@@ -18,7 +18,7 @@ FIELDS = ("name", "key_limit", "is_active")
 
 
 class Command(OperatorCommand):
-    help = "Change a team's name, key limit or roof of use, or switch it off and on."
+    help = "Change a team's name, key limit or limits, or make it inactive or active."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("team", metavar="SLUG")
@@ -28,31 +28,31 @@ class Command(OperatorCommand):
             "--active",
             dest="is_active",
             action=BooleanOptionalAction,
-            help="keys of a team that is not active are refused from the next request on",
+            help="the keys of an inactive team are refused from the next request on",
         )
         add_limit_arguments(
-            parser, "A roof over all keys of the team together; `none` takes a limit away."
+            parser, "Limits for all keys of the team together; `none` removes a limit."
         )
 
     def handle(self, **options: Any) -> None:
-        named = get_team(options["team"])
-        given = {field: options[field] for field in FIELDS if options[field] is not None}
+        team = get_team(options["team"])
+        changes = {field: options[field] for field in FIELDS if options[field] is not None}
         has_limits = any(options[name] is not None for name in LABELS)
-        if not given and not has_limits:
+        if not changes and not has_limits:
             raise CommandError(
                 "Nothing to change: give --name, --key-limit, --[no-]active or a limit."
             )
-        with lock_team(named) as team:
+        with lock_team(team) as team:
             former = copy(team)
             if has_limits:
-                # Those that stay are those of this moment: another operator may be setting them.
-                given["limits"] = updated_limits(team.limits, options)
-            for field, value in given.items():
+                # Of the locked row: another operator may have just changed other limits.
+                changes["limits"] = updated_limits(team.limits, options)
+            for field, value in changes.items():
                 setattr(team, field, value)
             team.full_clean()
-            team.save(update_fields=given)
-            who = {"actor": None, "address": None}
-            team_changed.send(Team, former=former, team=team, columns=given, **who)
-        state = "active" if team.is_active else "not active"
-        keys, roof = f"at most {team.key_limit} keys", team.limits.describe()
-        self.stdout.write(f"{team.slug}: {team.name}, {keys}, {state}, {roof}")
+            team.save(update_fields=changes)
+            source = {"actor": None, "address": None}
+            team_changed.send(Team, former=former, team=team, columns=changes, **source)
+        state = "active" if team.is_active else "inactive"
+        keys, limits = f"at most {team.key_limit} keys", team.limits.describe()
+        self.stdout.write(f"{team.slug}: {team.name}, {keys}, {state}, {limits}")
