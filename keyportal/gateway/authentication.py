@@ -36,14 +36,14 @@ class BearerAuthMiddleware:
             )
         except AddressNotAllowed:
             # Else a key that was stolen could be tried from anywhere, and nobody be told.
-            self.meter.refused(digest, keystring.public_id_of(token))
+            self.meter.record_refusal(digest, keystring.public_id_of(token))
             raise
         if admitted is None:
-            self.meter.refused(digest, keystring.public_id_of(token))
+            self.meter.record_refusal(digest, keystring.public_id_of(token))
             raise InvalidKey
         call = Call(digest, admitted, scope, self.admission)
         scope["keyportal.call"] = call
-        self.meter.saw(call)
+        self.meter.record_use(call)
         try:
             with self.flight.of(call):
                 await self.app(scope, receive, send)
@@ -55,9 +55,9 @@ class BearerAuthMiddleware:
                 await call.settle()
             finally:
                 if is_counted:
-                    self.meter.ended(call)
+                    self.meter.record_call(call)
                 else:
-                    self.meter.looked(call)
+                    self.meter.record_lookup(call)
 
 
 def counts(scope: Scope) -> bool:

@@ -279,14 +279,14 @@ def test_what_is_no_call_is_noted_with_its_address_alone(path: str) -> None:
     door = Door()
     for _ in range(2):
         door.call(authorization(b"Bearer " + KEY), path=path)
-    assert door.meter._looked == {(VERDICT.team_slug, VERDICT.public_id, "192.0.2.7")}
+    assert door.meter._lookups == {(VERDICT.team_slug, VERDICT.public_id, "192.0.2.7")}
     assert not door.meter._records
 
 
 def test_a_call_costs_no_such_note() -> None:
     door = Door()
     door.call(authorization(b"Bearer " + KEY), path="/v1/chat/completions")
-    assert not door.meter._looked
+    assert not door.meter._lookups
     assert len(door.meter._records) == 1
 
 
@@ -296,5 +296,5 @@ def test_a_key_from_where_it_may_not_be_used_is_noted_as_refused() -> None:
     with pytest.raises(AddressNotAllowed):
         door.call(authorization(b"Bearer " + KEY))
     assert door.meter._refused == {keystring.digest(KEY): 1}
-    assert door.meter._claimed == {keystring.digest(KEY): keystring.public_id_of(KEY)}
+    assert door.meter._refused_ids == {keystring.digest(KEY): keystring.public_id_of(KEY)}
     assert not door.meter._uses

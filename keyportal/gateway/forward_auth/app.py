@@ -33,7 +33,7 @@ from keyportal.gateway.errors import (
 )
 from keyportal.gateway.forward_auth import original_request
 from keyportal.gateway.metering.meter import Meter
-from keyportal.gateway.metering.usage_sql import Use
+from keyportal.gateway.metering.usage_sql import LastUse
 from keyportal.http.requests import content_length, new_request_id
 from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import keystring
@@ -104,16 +104,16 @@ class ForwardAuth:
                 digest, address, is_counted=True, holds_place=False
             )
         except AddressNotAllowed:
-            self._meter.refused(digest, keystring.public_id_of(token))
+            self._meter.record_refusal(digest, keystring.public_id_of(token))
             raise
         if admitted is None:
-            self._meter.refused(digest, keystring.public_id_of(token))
+            self._meter.record_refusal(digest, keystring.public_id_of(token))
             raise InvalidKey
         verdict = admitted.verdict
         model, objection = self._look(verdict, scope, sent)
         status = 200 if objection is None else objection.status
-        use = Use(digest, began, address, sent.get(b"user-agent", b""))
-        self._meter.verified(verdict, use, PATH, model, status, name)
+        use = LastUse(digest, began, address, sent.get(b"user-agent", b""))
+        self._meter.record_verification(verdict, use, PATH, model, status, name)
         if objection is not None:
             raise objection
         return _identity(admitted)

@@ -1,4 +1,4 @@
-"""An alarm: its row, which is there once an hour, its row in the audit, and its mail."""
+"""Alarms: the row that limits them to one an hour, the audit event and the mail."""
 
 from typing import NamedTuple
 
@@ -11,36 +11,36 @@ from keyportal.leaks import emails
 from keyportal.teams.models import Team
 from keyportal.usage.models import Alarm
 
-TOLD = {
+EXPLANATIONS = {
     Action.KEY_MANY_NETWORKS: "The API key {key} was used from {number} networks within ten "
     "minutes.",
-    Action.KEY_REFUSED_OFTEN: "{number} requests that bear the public id of the API key {key} were "
-    "refused within ten minutes: with a wrong secret, or with the right one while the key is "
-    "disabled or expired, or from an address where it may not be used.",
-    Action.KEY_USED_AFTER_DELETION: "A secret of the API key {key} that has ended was used again, "
-    "and refused.",
+    Action.KEY_REFUSED_OFTEN: "{number} requests with the public id of the API key {key} were "
+    "refused within ten minutes: they had a wrong secret, or the key was disabled or expired, or "
+    "they came from outside its allowed networks.",
+    Action.KEY_USED_AFTER_DELETION: "A secret of the API key {key} that is no longer valid was "
+    "used again, and refused.",
 }
 ADVICE = {
-    Action.KEY_MANY_NETWORKS: "If that is not how you use it, it has leaked: rotate it.",
-    Action.KEY_REFUSED_OFTEN: "Nobody got in this way. A program of yours may have an old key, or "
-    "run where the key may not be used; if none does, somebody else is trying, and may have the "
-    "key.",
-    Action.KEY_USED_AFTER_DELETION: "A program of yours may still have it. If none has, somebody "
-    "else does.",
+    Action.KEY_MANY_NETWORKS: "If you don't use it like that, it has leaked: rotate it.",
+    Action.KEY_REFUSED_OFTEN: "None of these requests succeeded. One of your programs may have an "
+    "old key, or run outside the allowed networks. If not, somebody else is trying, and may have "
+    "the key.",
+    Action.KEY_USED_AFTER_DELETION: "One of your programs may still have it. If not, somebody else "
+    "has it.",
 }
-NUMBERED = {
+TARGET_SUFFIXES = {
     Action.KEY_MANY_NETWORKS: ": {} networks",
     Action.KEY_REFUSED_OFTEN: ": {} requests",
     Action.KEY_USED_AFTER_DELETION: "",
 }
 
 
-class Raised(NamedTuple):
+class AlarmDetails(NamedTuple):
     action: Action
     team: Team
     key: ApiKey | Tombstone
     owner_id: int
-    """Of a user who may be deleted now."""
+    """The user may be deleted by now."""
     number: int
 
     @property
@@ -48,38 +48,39 @@ class Raised(NamedTuple):
         return f"{self.key.name} ({self.key.public_id})"
 
     def send(self) -> None:
-        """To the owner, also of a deleted key; to the team's admins where the owner has left."""
+        """Send mail to the owner, also of a deleted key; to the team's admins if the owner left."""
         context: dict[str, object] = {
             "subject": f"{self.action.label}: {self.name}",
-            "told": TOLD[self.action].format(key=self.name, number=self.number),
+            "told": EXPLANATIONS[self.action].format(key=self.name, number=self.number),
             "advice": ADVICE[self.action],
         }
         emails.send_alarm(self.team, self.owner_id, context)
 
 
 def raise_once(public_id: str, action: Action, number: int) -> None:
-    """Write all three in one transaction; nothing where it was raised within the hour, or where
-    the team is deleted.
+    """Write the alarm, its audit event and its mail in one transaction.
+
+    Does nothing if the same alarm was raised within the last hour, or if the team is deleted.
     """
     with transaction.atomic(using=ALIAS):
-        raised = _raised(public_id, action, number)
-        if raised is None or not Alarm.objects.using(ALIAS).raise_once(public_id, action):
+        details = _details(public_id, action, number)
+        if details is None or not Alarm.objects.using(ALIAS).raise_once(public_id, action):
             return
         AuditEvent.objects.using(ALIAS).record(
             action,
-            target=raised.name + NUMBERED[action].format(number),
-            key=raised.key,
-            team=raised.team,
+            target=details.name + TARGET_SUFFIXES[action].format(number),
+            key=details.key,
+            team=details.team,
         )
-        raised.send()
+        details.send()
 
 
-def _raised(public_id: str, action: Action, number: int) -> Raised | None:
+def _details(public_id: str, action: Action, number: int) -> AlarmDetails | None:
     key = ApiKey.objects.using(ALIAS).select_related("team").filter(public_id=public_id).first()
     if key is not None:
-        return Raised(action, key.team, key, key.owner_id, number)
-    stone = Tombstone.objects.using(ALIAS).filter(public_id=public_id).order_by("-pk").first()
-    team = stone and Team.objects.using(ALIAS).filter(slug=stone.team_slug).first()
-    if not (stone and team):
+        return AlarmDetails(action, key.team, key, key.owner_id, number)
+    tombstone = Tombstone.objects.using(ALIAS).filter(public_id=public_id).order_by("-pk").first()
+    team = tombstone and Team.objects.using(ALIAS).filter(slug=tombstone.team_slug).first()
+    if not (tombstone and team):
         return None
-    return Raised(action, team, stone, stone.owner_id, number)
+    return AlarmDetails(action, team, tombstone, tombstone.owner_id, number)

@@ -1,12 +1,13 @@
-"""What looks as if a key were in the wrong hands, seen in what the meter has gathered anyway.
+"""Finds signs that a key is in the wrong hands, in what the meter collects.
 
-Requests without a row are gathered for it alone: whoever verifies a key that they found makes no
-call, but asks which models it opens; and of very many verifications only some have rows.
+For this the meter also collects requests that have no row in the call log. Attack: a stranger
+verifies a key without any call, by a list of the models that it may call. And of very many
+verifications only some have rows.
 
-Looked at in the writer's thread, once a flush has committed, so that no call and no figure waits
-for it. People are told by mail, once an hour for a key and kind, over all workers: the row of the
-alarm decides, and commits with the row of the audit and the mail in the outbox. A look that fails
-is logged and not repeated: what goes on will be seen a second later.
+This runs in the writer's thread, after a flush has committed, so that no call and no usage waits
+for it. An alarm is sent by mail once an hour for each key and kind, over all workers: the alarm's
+row decides, and is committed together with the audit event and the mail in the outbox. A failure is
+logged and not repeated: an anomaly that goes on is found a second later.
 """
 
 import logging
@@ -20,14 +21,13 @@ from django.db import connections, transaction
 
 from keyportal.audit.models import Action
 from keyportal.gateway.metering import alarms
-from keyportal.gateway.metering.usage_sql import Flush, Look
+from keyportal.gateway.metering.usage_sql import Flush, Lookup
 from keyportal.gateway.metering.writer import ALIAS
 from keyportal.http.addresses import site_network
 from keyportal.keys.models import ApiKey
-from keyportal.usage.models import INTERVAL_SECONDS, Sighting
-from keyportal.usage.models import Look as SeenLook
+from keyportal.usage.models import INTERVAL_SECONDS, Look, Sighting
 
-MOST_KNOWN = 50_000  # Networks that a worker remembers to have written down.
+MAX_WRITTEN = 50_000  # Rows that a worker remembers having written.
 SLICE = 500
 DAY_SECONDS = 86_400
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class Anomaly(NamedTuple):
-    """`number`: of networks or refusals; of requests that were refused since, for an ended key."""
+    """`number`: of networks, of refused requests, or of requests after the key's deletion."""
 
     public_id: str
     action: Action
@@ -43,151 +43,166 @@ class Anomaly(NamedTuple):
 
 
 class AnomalyDetector:
-    """One per worker; every method runs in the writer's thread."""
+    """One per worker. Every method runs in the writer's thread."""
 
     def __init__(self) -> None:
-        self._seen = Known()
-        self._looked = Known()
+        self._networks = WrittenRows()
+        self._lookups = WrittenRows()
 
-    def look(self, flush: Flush, buried: Mapping[str, int]) -> None:
-        """`buried`: requests with the secrets of ended keys, by public id."""
+    def detect(self, flush: Flush, refused_after_deletion: Mapping[str, int]) -> None:
+        """Raise alarms for what is unusual in `flush`.
+
+        `refused_after_deletion` counts, by public id, the requests with deleted or rotated secrets.
+        """
         try:
-            self._look(flush, buried)
+            self._detect(flush, refused_after_deletion)
         except Exception as error:
-            logger.warning("Not watched for leaks: %s: %s", type(error).__name__, error)
-            connections[ALIAS].close()  # One that broke would stay broken for ever.
+            logger.warning("Anomalies were not checked: %s: %s", type(error).__name__, error)
+            connections[ALIAS].close()  # A broken connection would never recover.
 
-    def _look(self, flush: Flush, buried: Mapping[str, int]) -> None:
+    def _detect(self, flush: Flush, refused_after_deletion: Mapping[str, int]) -> None:
         now = datetime.now(UTC).timestamp()
         start, day = (int(now) // length * length for length in (INTERVAL_SECONDS, DAY_SECONDS))
-        fresh = self._seen.fresh(_networks(flush), start)
-        looks = self._looked.fresh(_looks(flush.looked), day)
-        refused = _by_public_id(flush)
-        if not (fresh or looks or refused or buried):
+        networks = self._networks.unwritten(_networks(flush), start)
+        lookups = self._lookups.unwritten(_lookups(flush.lookups), day)
+        refusals = _refusals_by_public_id(flush)
+        if not (networks or lookups or refusals or refused_after_deletion):
             return
         with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
-            rows = [(*look, _moment(day), _moment(now)) for look in sorted(looks)]
-            cursor.executemany(_LOOK, rows)
-            seen = _note_networks(cursor, fresh, start)
-            real = _note_refusals(cursor, refused, start)
-        # Counted once that is committed: of two workers that wrote at one time, and counted before,
-        # neither would see what the other has seen.
+            rows = [(*lookup, _timestamp(day), _timestamp(now)) for lookup in sorted(lookups)]
+            cursor.executemany(_INSERT_LOOKUP, rows)
+            seen_ids = _write_networks(cursor, networks, start)
+            refused_ids = _write_refusals(cursor, refusals, start)
+        # Counted after the commit: two workers that write at the same time and count before it
+        # would not see each other's rows.
         with connections[ALIAS].cursor() as cursor:
-            found = [
-                *_spread(cursor, seen, start),
-                *_guessed(cursor, real, start),
+            anomalies = [
+                *_many_networks(cursor, seen_ids, start),
+                *_many_refusals(cursor, refused_ids, start),
                 *(
-                    Anomaly(one, Action.KEY_USED_AFTER_DELETION, number)
-                    for one, number in buried.items()
+                    Anomaly(public_id, Action.KEY_USED_AFTER_DELETION, count)
+                    for public_id, count in refused_after_deletion.items()
                 ),
             ]
-        # A transaction each: on SQLite, no other write waits for more than one mail to be composed.
-        for one in found:
-            alarms.raise_once(*one)
-        self._seen.add(fresh)
-        self._looked.add(looks)
+        # One transaction each: on SQLite, other writes wait for one mail to be written at most.
+        for anomaly in anomalies:
+            alarms.raise_once(*anomaly)
+        self._networks.add(networks)
+        self._lookups.add(lookups)
 
 
-class Known:
-    """What this worker has written down in a stretch of time, and so need not write again."""
+class WrittenRows:
+    """The rows that this worker has written in the current interval and need not write again."""
 
     def __init__(self) -> None:
         self._start = 0
-        self._known: set[tuple[str, ...]] = set()
+        self._written: set[tuple[str, ...]] = set()
 
-    def fresh(self, seen: set[tuple[str, ...]], start: int) -> set[tuple[str, ...]]:
-        """Those that it has not written down in the stretch that starts then."""
-        if start != self._start or len(self._known) > MOST_KNOWN:
-            self._start, self._known = start, set()
-        return seen - self._known
+    def unwritten(self, rows: set[tuple[str, ...]], start: int) -> set[tuple[str, ...]]:
+        """Those of `rows` that were not written in the interval that begins at `start`."""
+        if start != self._start or len(self._written) > MAX_WRITTEN:
+            self._start, self._written = start, set()
+        return rows - self._written
 
-    def add(self, written: set[tuple[str, ...]]) -> None:
-        self._known |= written
+    def add(self, rows: set[tuple[str, ...]]) -> None:
+        self._written |= rows
 
 
 def _networks(flush: Flush) -> set[tuple[str, ...]]:
-    """Keys and the networks that they came from, with a call or without one."""
+    """Public ids and the networks that they were used from, with or without a call."""
     if not settings.ALARM_NETWORKS:
         return set()
-    calls = {(one.public_id, site_network(one.address)) for one in flush.records if one.address}
-    return calls | {look[1:] for look in _looks(flush.looked)}
+    calls = {
+        (record.public_id, site_network(record.address))
+        for record in flush.records
+        if record.address
+    }
+    return calls | {lookup[1:] for lookup in _lookups(flush.lookups)}
 
 
-def _looks(looked: Collection[Look]) -> set[tuple[str, ...]]:
-    """Team, key and network."""
-    return {(team, public_id, site_network(address)) for team, public_id, address in looked}
+def _lookups(lookups: Collection[Lookup]) -> set[tuple[str, ...]]:
+    """Team, public id and network."""
+    return {(team, public_id, site_network(address)) for team, public_id, address in lookups}
 
 
-def _by_public_id(flush: Flush) -> Counter[str]:
-    """Well-formed keys that were refused, by the public id that they bear, true or made up."""
-    refused: Counter[str] = Counter()
+def _refusals_by_public_id(flush: Flush) -> Counter[str]:
+    """Refused requests with well-formed keys, by the public id in the key, real or made up."""
+    refusals: Counter[str] = Counter()
     if settings.ALARM_REFUSALS:
-        for digest, public_id in flush.claimed.items():
-            refused[public_id] += flush.refused[digest]
-    return refused
+        for digest, public_id in flush.refused_ids.items():
+            refusals[public_id] += flush.refused[digest]
+    return refusals
 
 
-def _note_networks(cursor: Any, fresh: set[tuple[str, ...]], start: int) -> list[str]:
-    """Whose they are."""
-    rows = [(public_id, _moment(start), network, 1) for public_id, network in sorted(fresh)]
-    cursor.executemany(_SIGHT, rows)
-    return sorted({public_id for public_id, _ in fresh})
+def _write_networks(cursor: Any, networks: set[tuple[str, ...]], start: int) -> list[str]:
+    """Write them, and return their public ids."""
+    rows = [(public_id, _timestamp(start), network, 1) for public_id, network in sorted(networks)]
+    cursor.executemany(_UPSERT_SIGHTING, rows)
+    return sorted({public_id for public_id, _ in networks})
 
 
-def _note_refusals(cursor: Any, refused: Counter[str], start: int) -> list[str]:
-    """The ids that are real: only those are written down, or who makes them up fills a table."""
-    real = sorted(public_id for (public_id,) in _among(cursor, _REAL, [*refused]))
-    rows = [(public_id, _moment(start), "", refused[public_id]) for public_id in real]
-    cursor.executemany(_SIGHT, rows)
-    return real
+def _write_refusals(cursor: Any, refusals: Counter[str], start: int) -> list[str]:
+    """Write those of real keys, and return their public ids.
+
+    Attack: requests with made-up public ids could fill the table.
+    """
+    real_ids = sorted(public_id for (public_id,) in _rows_for(cursor, _SELECT_REAL, [*refusals]))
+    rows = [(public_id, _timestamp(start), "", refusals[public_id]) for public_id in real_ids]
+    cursor.executemany(_UPSERT_SIGHTING, rows)
+    return real_ids
 
 
-def _spread(cursor: Any, seen: list[str], start: int) -> Iterator[Anomaly]:
-    for public_id, number in _among(cursor, _NETWORKS, seen, _moment(start - INTERVAL_SECONDS)):
-        if number >= settings.ALARM_NETWORKS:
-            yield Anomaly(public_id, Action.KEY_MANY_NETWORKS, number)
+def _many_networks(cursor: Any, public_ids: list[str], start: int) -> Iterator[Anomaly]:
+    since = _timestamp(start - INTERVAL_SECONDS)
+    for public_id, count in _rows_for(cursor, _COUNT_NETWORKS, public_ids, since):
+        if count >= settings.ALARM_NETWORKS:
+            yield Anomaly(public_id, Action.KEY_MANY_NETWORKS, count)
 
 
-def _guessed(cursor: Any, real: list[str], start: int) -> Iterator[Anomaly]:
-    for public_id, number in _among(cursor, _REFUSALS, real, _moment(start - INTERVAL_SECONDS)):
-        if number >= settings.ALARM_REFUSALS:
-            yield Anomaly(public_id, Action.KEY_REFUSED_OFTEN, int(number))
+def _many_refusals(cursor: Any, public_ids: list[str], start: int) -> Iterator[Anomaly]:
+    since = _timestamp(start - INTERVAL_SECONDS)
+    for public_id, count in _rows_for(cursor, _SUM_REFUSALS, public_ids, since):
+        if count >= settings.ALARM_REFUSALS:
+            yield Anomaly(public_id, Action.KEY_REFUSED_OFTEN, int(count))
 
 
-def _among(cursor: Any, statement: str, asked: list[str], *more: Any) -> Iterator[tuple[Any, ...]]:
-    """The rows that the statement has for these public ids."""
-    for begin in range(0, len(asked), SLICE):
-        some = asked[begin : begin + SLICE]
-        cursor.execute(statement.format(marks=", ".join(["%s"] * len(some))), [*some, *more])
+def _rows_for(
+    cursor: Any, statement: str, public_ids: list[str], *parameters: Any
+) -> Iterator[tuple[Any, ...]]:
+    """The rows that the statement returns for these public ids."""
+    for begin in range(0, len(public_ids), SLICE):
+        some_ids = public_ids[begin : begin + SLICE]
+        placeholders = ", ".join(["%s"] * len(some_ids))
+        cursor.execute(statement.format(placeholders=placeholders), [*some_ids, *parameters])
         yield from cursor.fetchall()
 
 
-def _moment(seconds: float) -> Any:
-    """A time as this database takes it."""
+def _timestamp(seconds: float) -> Any:
+    """A time in the form that this database takes."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return connections[ALIAS].ops.adapt_datetimefield_value(moment)
 
 
 _KEYS = ApiKey._meta.db_table
 _SIGHTINGS = Sighting._meta.db_table
-_LOOKS = SeenLook._meta.db_table
-_SIGHT = f"""
+_LOOKS = Look._meta.db_table
+_UPSERT_SIGHTING = f"""
 INSERT INTO {_SIGHTINGS} (public_id, start, what, count) VALUES (%s, %s, %s, %s)
 ON CONFLICT (public_id, start, what)
 DO UPDATE SET count = {_SIGHTINGS}.count + excluded.count
 """  # noqa: S608 - our own names
-_LOOK = f"""
+_INSERT_LOOKUP = f"""
 INSERT INTO {_LOOKS} (team_slug, public_id, network, start, seen_at)
 VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """  # noqa: S608 - our own names
-_NETWORKS = f"""
+_COUNT_NETWORKS = f"""
 SELECT public_id, count(*) FROM (
   SELECT DISTINCT public_id, what FROM {_SIGHTINGS}
-  WHERE public_id IN ({{marks}}) AND start >= %s AND what <> ''
+  WHERE public_id IN ({{placeholders}}) AND start >= %s AND what <> ''
 ) AS networks GROUP BY public_id
 """  # noqa: S608 - our own names
-_REFUSALS = f"""
+_SUM_REFUSALS = f"""
 SELECT public_id, sum(count) FROM {_SIGHTINGS}
-WHERE public_id IN ({{marks}}) AND start >= %s AND what = '' GROUP BY public_id
+WHERE public_id IN ({{placeholders}}) AND start >= %s AND what = '' GROUP BY public_id
 """  # noqa: S608 - our own names
-_REAL = f"SELECT public_id FROM {_KEYS} WHERE public_id IN ({{marks}})"  # noqa: S608 - our own names
+_SELECT_REAL = f"SELECT public_id FROM {_KEYS} WHERE public_id IN ({{placeholders}})"  # noqa: S608 - our own names

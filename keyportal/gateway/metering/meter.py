@@ -1,7 +1,7 @@
-"""What was used: gathered in the event loop, and handed to the writer once a second.
+"""The meter collects usage in the event loop and passes it to the writer once a second.
 
-No verdict and no answer ever waits for a write. What can't be written waits in memory, which is
-bounded: the rows of calls go first, the sums never. A kill -9 loses at most the last second.
+No verdict and no answer waits for a write. What can't be written stays in memory, which is bounded:
+the rows of calls are dropped first, their sums never. A kill -9 loses at most the last second.
 """
 
 import asyncio
@@ -15,56 +15,71 @@ from keyportal.gateway.calls import Call
 from keyportal.gateway.errors import InvalidKey
 from keyportal.gateway.metering import usage_sql
 from keyportal.gateway.metering.anomalies import AnomalyDetector
-from keyportal.gateway.metering.usage_sql import Alike, Flush, Look, Record, Sums, Use
+from keyportal.gateway.metering.usage_sql import (
+    CallRecord,
+    Flush,
+    LastUse,
+    Lookup,
+    Sums,
+    VerificationGroup,
+)
 from keyportal.gateway.metering.writer import Writer
 
 FLUSH_SECONDS = 1.0
-SLICE = 500  # Calls in a transaction: on SQLite it holds the only write lock, for a few ms.
+SLICE = 500  # Calls per transaction, which has SQLite's only write lock for a few ms.
 MAX_RECORDS = 20_000
 MAX_REFUSED = 10_000
-MAX_LOOKED = 10_000
+MAX_LOOKUPS = 10_000
 
 
 class Meter:
-    """One per worker; every method runs in its event loop."""
+    """One per worker. Every method runs in its event loop, unless it says otherwise."""
 
     def __init__(self, worker: str, writer: Writer) -> None:
         self._worker = worker
         self._writer = writer
-        self._watch = AnomalyDetector()
-        self._records: list[Record] = []
+        self._anomalies = AnomalyDetector()
+        self._records: list[CallRecord] = []
         self._sums: Sums = {}
-        self._alike: Counter[Alike] = Counter()
-        self._uses: dict[int, Use] = {}
+        self._verifications: Counter[VerificationGroup] = Counter()
+        self._uses: dict[int, LastUse] = {}
         self._refused: Counter[bytes] = Counter()
-        self._claimed: dict[bytes, str] = {}
-        self._cut: Counter[bytes] = Counter()
-        self._looked: set[Look] = set()
-        self._unwritten: Flush | None = None
+        self._refused_ids: dict[bytes, str] = {}
+        self._cut_off: Counter[bytes] = Counter()
+        self._lookups: set[Lookup] = set()
+        self._pending: Flush | None = None
         self._flushes = 0
 
-    def saw(self, call: Call) -> None:
-        """Note that a request was let in with this secret."""
-        self._uses[call.verdict.secret_id] = Use(call.digest, time.time(), call.address, call.agent)
+    def record_use(self, call: Call) -> None:
+        """Record that a request was admitted with this secret."""
+        self._uses[call.verdict.secret_id] = LastUse(
+            call.digest, time.time(), call.address, call.agent
+        )
 
-    def refused(self, digest: bytes, public_id: str) -> None:
-        """Note a key that is well-formed and not ours, or not any more, or not for where it came
-        from; the id is what it says."""
+    def record_refusal(self, digest: bytes, public_id: str) -> None:
+        """Record a refused request with a well-formed key.
+
+        The key is unknown or no longer valid, or the request came from outside its allowed
+        networks. `public_id` is what the key string contains; it may be made up.
+        """
         if digest in self._refused or len(self._refused) < MAX_REFUSED:
             self._refused[digest] += 1
-            self._claimed[digest] = public_id
+            self._refused_ids[digest] = public_id
 
-    def looked(self, call: Call) -> None:
-        """Note from where a key looked at what there is to call, or at itself: whoever tries a
-        key that they found does just that. It is no call, so it has no row of its own."""
-        self._saw_from(call.verdict, call.address)
+    def record_lookup(self, call: Call) -> None:
+        """Record from where a key listed its models or read its own data.
 
-    def ended(self, call: Call) -> None:
-        """Note a call that was let in and is over, however it ended."""
+        Attack: this is how a stranger tests a key that they found. It is not a call, so it has no
+        row in the call log.
+        """
+        self._add_lookup(call.verdict, call.address)
+
+    def record_call(self, call: Call) -> None:
+        """Record an admitted call that is over, however it ended."""
         verdict, tally, first_byte = call.verdict, call.tally, call.first_byte
         seconds = time.monotonic() - call.began
         self._records.append(
-            Record(
+            CallRecord(
                 call.request_id,
                 time.time() - seconds,
                 verdict.team_slug,
@@ -84,55 +99,61 @@ class Meter:
             )
         )
         if isinstance(call.ended_by, InvalidKey):
-            self._cut[call.digest] += 1
+            self._cut_off[call.digest] += 1
         if len(self._records) > MAX_RECORDS:
-            self._fold()
+            self._drop_oldest_records()
 
-    def verified(
-        self, verdict: Verdict, use: Use, endpoint: str, model: str, status: int, request_id: str
+    def record_verification(
+        self,
+        verdict: Verdict,
+        use: LastUse,
+        endpoint: str,
+        model: str,
+        status: int,
+        request_id: str,
     ) -> None:
-        """Note a verification for a proxy: a call without tokens. Of many at a time, only the
-        first have rows.
+        """Record a verification for a proxy: a call without tokens.
 
-        There can be several times as many as calls, and a row costs more than the verdict.
+        Of many between two flushes, only the first have rows in the call log: there can be several
+        times as many verifications as calls, and a row costs more than the verdict.
         """
         self._uses[verdict.secret_id] = use
-        whose = (verdict.team_slug, verdict.public_id, verdict.owner_id)
+        owner = (verdict.team_slug, verdict.public_id, verdict.owner_id)
         now = time.time()
-        took = int((now - use.at) * 1000)
+        duration_ms = int((now - use.at) * 1000)
         if len(self._records) < SLICE:
             self._records.append(
-                Record(
+                CallRecord(
                     request_id,
                     use.at,
-                    *whose,
+                    *owner,
                     endpoint,
                     model,
                     status,
-                    duration_ms=took,
+                    duration_ms=duration_ms,
                     address=use.address,
                     agent=use.agent,
                 )
             )
         else:
-            self._saw_from(verdict, use.address)
-            self._alike[int(now) // 60 * 60, *whose, model, status >= 400, took] += 1
-            if len(self._alike) > MAX_RECORDS:
-                self._fold_alike()
+            self._add_lookup(verdict, use.address)
+            self._verifications[int(now) // 60 * 60, *owner, model, status >= 400, duration_ms] += 1
+            if len(self._verifications) > MAX_RECORDS:
+                self._sum_verifications()
 
-    def _saw_from(self, verdict: Verdict, address: str | None) -> None:
-        """What has no row is seen by the watch this way."""
-        if address and len(self._looked) < MAX_LOOKED:
-            self._looked.add((verdict.team_slug, verdict.public_id, address))
+    def _add_lookup(self, verdict: Verdict, address: str | None) -> None:
+        """Pass a request without a row in the call log to the anomaly detector."""
+        if address and len(self._lookups) < MAX_LOOKUPS:
+            self._lookups.add((verdict.team_slug, verdict.public_id, address))
 
-    def _fold(self) -> None:
-        """Keep only the sums of the oldest calls, because their rows can't be written for long."""
+    def _drop_oldest_records(self) -> None:
+        """Keep only the sums of the oldest calls: there are too many that can't be written."""
         oldest, self._records = self._records[:SLICE], self._records[SLICE:]
-        usage_sql.add_up(oldest, self._sums)
+        usage_sql.add_records(oldest, self._sums)
 
-    def _fold_alike(self) -> None:
-        usage_sql.add_up_alike(self._alike, self._sums)
-        self._alike = Counter()
+    def _sum_verifications(self) -> None:
+        usage_sql.add_verifications(self._verifications, self._sums)
+        self._verifications = Counter()
 
     async def flush_forever(self) -> None:
         while True:
@@ -140,32 +161,32 @@ class Meter:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write all that was gathered. What can't be written now is kept for the next time."""
-        while (unwritten := self._unwritten or self._next()) is not None:
-            self._unwritten = unwritten
-            if not await self._writer.do(partial(self._write, unwritten)):
+        """Write everything collected so far. What can't be written stays for the next flush."""
+        while (flush := self._pending or self._next_flush()) is not None:
+            self._pending = flush
+            if not await self._writer.run(partial(self._write, flush)):
                 return
-            self._unwritten = None
+            self._pending = None
 
-    def _write(self, unwritten: Flush) -> bool:
-        """In the writer's thread. True when there is nothing more to do for it."""
-        self._watch.look(unwritten, usage_sql.write(unwritten))
+    def _write(self, flush: Flush) -> bool:
+        """Runs in the writer's thread. True when the flush is done."""
+        self._anomalies.detect(flush, usage_sql.write(flush))
         return True
 
-    def _next(self) -> Flush | None:
-        """What one transaction takes, under a mark of its own; None when there is nothing."""
+    def _next_flush(self) -> Flush | None:
+        """What one transaction writes, with an id of its own; None if there is nothing."""
         records, self._records = self._records[:SLICE], self._records[SLICE:]
-        self._fold_alike()
+        self._sum_verifications()
         sums, self._sums = self._sums, {}
         uses = dict(islice(self._uses.items(), SLICE))
         self._uses = dict(islice(self._uses.items(), SLICE, None))
         refused, self._refused = self._refused, Counter()
-        claimed, self._claimed = self._claimed, {}
-        cut, self._cut = self._cut, Counter()
-        looked = set(islice(self._looked, SLICE))
-        self._looked -= looked
-        if not (records or sums or uses or refused or cut or looked):
+        refused_ids, self._refused_ids = self._refused_ids, {}
+        cut_off, self._cut_off = self._cut_off, Counter()
+        lookups = set(islice(self._lookups, SLICE))
+        self._lookups -= lookups
+        if not (records or sums or uses or refused or cut_off or lookups):
             return None
         self._flushes += 1
-        mark = f"{self._worker}-{self._flushes}"
-        return Flush(mark, records, sums, uses, refused, cut, claimed, looked)
+        flush_id = f"{self._worker}-{self._flushes}"
+        return Flush(flush_id, records, sums, uses, refused, cut_off, refused_ids, lookups)

@@ -1,6 +1,6 @@
-"""Delete old rows, a few at once, so that no writer waits for long.
+"""Deletes old rows, a few at a time, so that no other writer waits for long.
 
-Each worker does so once a minute; on PostgreSQL it skips rows that another is deleting.
+Each worker does this once a minute. On PostgreSQL it skips rows that another worker is deleting.
 """
 
 import asyncio
@@ -33,13 +33,14 @@ SLICE = 500
 
 
 class Retention(NamedTuple):
-    """Rows of a table, and how long they are kept."""
+    """Rows of one table, and the age at which they are deleted."""
 
     model: type[Model]
     column: str
-    """The time by which a row is old. Indexed, except where rows are few and this time is
-    written again and again, which an index would make slower: leases, running calls."""
-    kept: timedelta
+    """The time from which a row's age is counted. It is indexed, except in tables with few rows
+    whose time is updated often, because an index would make the updates slower: leases, running
+    calls."""
+    max_age: timedelta
     condition: str = "true"
 
     @property
@@ -59,17 +60,17 @@ def retentions() -> tuple[Retention, ...]:
         Retention(Running, "written_at", timedelta(minutes=1)),
         Retention(EndWish, "wished_at", timedelta(minutes=5)),
         Retention(Lease, "seen_at", timedelta(hours=1)),
-        # Much longer than a key is reminded of one end.
+        # Much longer than the period in which mails remind of one expiry.
         Retention(Reminder, "created_at", timedelta(days=60)),
         Retention(Sighting, "start", timedelta(minutes=20)),
-        # With the calls, beside which they are read.
+        # As long as calls, because pages show both together.
         Retention(Look, "seen_at", timedelta(days=settings.CALL_DAYS)),
         Retention(Alarm, "raised_at", timedelta(days=1)),
     )
 
 
 class RetentionJob:
-    """One per worker; it runs in its event loop."""
+    """One per worker. It runs in its event loop."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -80,27 +81,28 @@ class RetentionJob:
             await self.clean()
 
     async def clean(self) -> None:
-        """Slice after slice; between two of them the meter's flush has its turn."""
-        for rows in retentions():
+        """Delete slice after slice. Between two slices the meter can flush."""
+        for retention in retentions():
             deleted: int | None = SLICE
             while deleted == SLICE:
-                deleted = await self._writer.do(partial(delete, rows))
+                deleted = await self._writer.run(partial(delete_old_rows, retention))
 
 
-# What follows runs in the writer's thread.
+# The rest runs in the writer's thread.
 
 
-def delete(rows: Retention) -> int:
-    """Delete the oldest of those that are old enough, a slice at most; return how many.
+def delete_old_rows(retention: Retention) -> int:
+    """Delete the oldest rows that are old enough, at most `SLICE`; return how many.
 
-    The database's clock decides what is old.
+    Ages are by the database's clock.
     """
     connection = connections[ALIAS]
-    seconds = int(rows.kept.total_seconds())
+    table, column = retention.table, retention.column
+    seconds = int(retention.max_age.total_seconds())
     if connection.vendor == "postgresql":
         before = f"now() - interval '{seconds} seconds'"
-        # Materialized: a planner that takes the table for small would select again for each row
-        # of it, and lock other rows each time.
+        # Materialized: otherwise, for a table that it takes for small, the planner repeats the
+        # SELECT for each row and locks other rows each time.
         lock, once = "FOR UPDATE SKIP LOCKED", "MATERIALIZED"
     else:
         # Times are text here, as Django writes them.
@@ -108,8 +110,8 @@ def delete(rows: Retention) -> int:
         lock, once = "", ""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"DELETE FROM {rows.table} WHERE id IN (WITH old AS {once} ("  # noqa: S608 - our own names
-            f"SELECT id FROM {rows.table} WHERE {rows.condition} AND {rows.column} < {before} "
-            f"ORDER BY {rows.column} LIMIT {SLICE} {lock}) SELECT id FROM old)"
+            f"DELETE FROM {table} WHERE id IN (WITH old AS {once} ("  # noqa: S608 - our own names
+            f"SELECT id FROM {table} WHERE {retention.condition} AND {column} < {before} "
+            f"ORDER BY {column} LIMIT {SLICE} {lock}) SELECT id FROM old)"
         )
         return int(cursor.rowcount)

@@ -1,7 +1,7 @@
-"""Calls in flight, written down once a second for the portal, and ended where it asks for that.
+"""Writes the calls in flight to the database for the portal, and ends those that an admin ends.
 
-A worker writes one row for each team that has calls in it, whatever their number. Short calls are
-never written: what is over within a second is nothing to look at.
+Once a second each worker writes one row for each team with calls in flight, whatever their number.
+Calls that are over within a second are never written.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from keyportal.usage.models import EndWish, Running
 
 REPORT_SECONDS = 1.0
 
-Rows = dict[str, list[dict[str, Any]]]
-"""What is told of each call, by the slug of its team."""
+CallsByTeam = dict[str, list[dict[str, Any]]]
+"""The fields of each call, by the slug of its team."""
 
 
 class RunningCallsReporter:
-    """One per worker; every method runs in its event loop."""
+    """One per worker. Every method runs in its event loop."""
 
-    def __init__(self, worker: str, writer: Writer, flight: ActiveCalls) -> None:
+    def __init__(self, worker: str, writer: Writer, active_calls: ActiveCalls) -> None:
         self._worker = worker
         self._writer = writer
-        self._flight = flight
-        self._told: set[str] = set()
+        self._active_calls = active_calls
+        self._written_teams: set[str] = set()
 
     async def report_forever(self) -> None:
         while True:
@@ -40,23 +40,25 @@ class RunningCallsReporter:
             await self.report()
 
     async def report(self) -> None:
-        """Write which calls run here, and end those that are to end."""
-        rows = _rows(self._flight.lasting(REPORT_SECONDS))
-        if not rows and not self._told:
+        """Write the calls of this worker, and end those that an admin wants to end."""
+        calls_by_team = _calls_by_team(self._active_calls.lasting(REPORT_SECONDS))
+        if not calls_by_team and not self._written_teams:
             return
-        gone = self._told - rows.keys()
-        wished = await self._writer.do(partial(write, self._worker, rows, gone))
-        if wished is None:
+        idle_teams = self._written_teams - calls_by_team.keys()
+        calls_to_end = await self._writer.run(
+            partial(write, self._worker, calls_by_team, idle_teams)
+        )
+        if calls_to_end is None:
             return
-        self._told = set(rows)
-        self._flight.end_these(wished, EndedByAdmin)
+        self._written_teams = set(calls_by_team)
+        self._active_calls.end_these(calls_to_end, EndedByAdmin)
 
 
-def _rows(calls: Iterable[Call]) -> Rows:
-    rows: Rows = {}
+def _calls_by_team(calls: Iterable[Call]) -> CallsByTeam:
+    calls_by_team: CallsByTeam = {}
     now, wall = time.monotonic(), time.time()
     for call in calls:
-        rows.setdefault(call.verdict.team_slug, []).append(
+        calls_by_team.setdefault(call.verdict.team_slug, []).append(
             {
                 "id": call.id,
                 "request_id": call.request_id,
@@ -68,34 +70,34 @@ def _rows(calls: Iterable[Call]) -> Rows:
                 "address": call.address,
             }
         )
-    return rows
+    return calls_by_team
 
 
-# What follows runs in the writer's thread.
+# The rest runs in the writer's thread.
 
 
 def write(
-    worker: str, rows: Mapping[str, list[dict[str, Any]]], gone: Iterable[str]
+    worker: str, calls_by_team: Mapping[str, list[dict[str, Any]]], idle_teams: Iterable[str]
 ) -> set[tuple[str, str]]:
-    """Write the rows and take away those of teams that have no calls here now.
+    """Write the rows of teams with calls in this worker, and delete those of `idle_teams`.
 
-    Returns team and id of the calls that are wished to end, in whatever worker they run.
+    Returns team and id of all calls that an admin wants to end, of all workers.
     """
     now = connections[ALIAS].ops.adapt_datetimefield_value(datetime.now(UTC))
-    told = [(worker, slug, json.dumps(calls), now) for slug, calls in sorted(rows.items())]
+    rows = [(worker, slug, json.dumps(calls), now) for slug, calls in sorted(calls_by_team.items())]
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
-        cursor.executemany(_WRITE, told)
-        cursor.executemany(_FORGET, [(worker, slug) for slug in sorted(gone)])
-        cursor.execute(_WISHED)
+        cursor.executemany(_UPSERT_RUNNING, rows)
+        cursor.executemany(_DELETE_RUNNING, [(worker, slug) for slug in sorted(idle_teams)])
+        cursor.execute(_SELECT_END_WISHES)
         return set(cursor.fetchall())
 
 
 _RUNNING = Running._meta.db_table
-_WISHES = EndWish._meta.db_table
-_WRITE = f"""
+_END_WISHES = EndWish._meta.db_table
+_UPSERT_RUNNING = f"""
 INSERT INTO {_RUNNING} (worker, team_slug, calls, written_at) VALUES (%s, %s, %s, %s)
 ON CONFLICT (team_slug, worker) DO UPDATE
 SET calls = excluded.calls, written_at = excluded.written_at
 """  # noqa: S608 - our own names
-_FORGET = f"DELETE FROM {_RUNNING} WHERE worker = %s AND team_slug = %s"  # noqa: S608 - our own names
-_WISHED = f"SELECT team_slug, call_id FROM {_WISHES}"  # noqa: S608 - our own names
+_DELETE_RUNNING = f"DELETE FROM {_RUNNING} WHERE worker = %s AND team_slug = %s"  # noqa: S608 - our own names
+_SELECT_END_WISHES = f"SELECT team_slug, call_id FROM {_END_WISHES}"  # noqa: S608 - our own names

@@ -1,7 +1,7 @@
-"""What the meter writes: one transaction a flush, in the writer's thread, in fixed SQL.
+"""Writes a flush of the meter: one transaction, in the writer's thread, in fixed SQL.
 
-Each flush carries a mark of its own. One whose outcome is unknown, because the connection broke
-while it committed, is written again under the same mark, and counts nothing twice.
+Each flush has an id. If the connection breaks during its commit, the outcome is unknown: the flush
+is written again with the same id, and counts nothing twice.
 """
 
 import logging
@@ -31,8 +31,8 @@ from keyportal.usage.models import Flush as WrittenFlush
 logger = logging.getLogger(__name__)
 
 
-class Use(NamedTuple):
-    """When and from where a secret was last used."""
+class LastUse(NamedTuple):
+    """When and from where a secret was last used, and by which User-Agent."""
 
     digest: bytes
     at: float
@@ -41,8 +41,8 @@ class Use(NamedTuple):
     agent: bytes
 
 
-class Record(NamedTuple):
-    """One call, in the order of its columns."""
+class CallRecord(NamedTuple):
+    """One row of the call log, in the order of its columns."""
 
     request_id: str
     started_at: float
@@ -63,16 +63,16 @@ class Record(NamedTuple):
     agent: bytes = b""
 
 
-Stretch = tuple[int, str, str, int, str]
-"""The minute that the calls ended in, in seconds since 1970; team, key, owner's id and model."""
-Alike = tuple[int, str, str, int, str, bool, int]
-"""What calls without tokens have in common: the same five, whether they failed, and how many
-milliseconds they took."""
-Look = tuple[str, str, str]
-"""Of a key at what there is to call, which is no call: team, key and address."""
-Sums = dict[Stretch, list[int]]
-"""In the order of `SUMMED`."""
-SUMMED = (
+Dimensions = tuple[int, str, str, int, str]
+"""What usage is summed by: the minute in which the calls ended (seconds since 1970), the team's
+slug, the key's public id, the owner's id and the model."""
+VerificationGroup = tuple[int, str, str, int, str, bool, int]
+"""What verifications are counted by: `Dimensions`, whether they failed, and the duration in ms."""
+Lookup = tuple[str, str, str]
+"""A request of a key without a row in the call log: team, public id and address."""
+Sums = dict[Dimensions, list[int]]
+"""Values are in the order of `SUM_COLUMNS`."""
+SUM_COLUMNS = (
     "requests",
     "failures",
     "prompt_tokens",
@@ -82,8 +82,8 @@ SUMMED = (
     "duration_ms",
     *LATENCY_COLUMNS,
 )
-FIRST_LATENCY = len(SUMMED) - len(LATENCY_COLUMNS)
-# The table, and how many seconds one of its rows stands for.
+FIRST_LATENCY = len(SUM_COLUMNS) - len(LATENCY_COLUMNS)
+# Each table, and the seconds that one of its rows covers.
 TABLES = (
     (UsageMinute._meta.db_table, 60),
     (UsageHour._meta.db_table, 3600),
@@ -94,28 +94,29 @@ TABLES = (
 class Flush(NamedTuple):
     """What one transaction writes."""
 
-    mark: str
-    records: list[Record]
+    id: str
+    records: list[CallRecord]
     sums: Sums
-    """Of calls that have no records."""
-    uses: Mapping[int, Use]
-    """By the secret's id."""
+    """Of calls without records."""
+    uses: Mapping[int, LastUse]
+    """By the id of the secret."""
     refused: Mapping[bytes, int]
-    """Requests with digests that no live key has, or from where their key may not be used."""
-    cut: Mapping[bytes, int]
-    """Calls that were running when their key went."""
-    claimed: Mapping[bytes, str]
-    """The public id that each of the refused digests' keys bore, true or made up."""
-    looked: Collection[Look]
-    """Written down by the watch, who alone asks where they came from."""
+    """Refused requests, by the digest of their key string: no valid key has it, or the request came
+    from outside the key's allowed networks."""
+    cut_off: Mapping[bytes, int]
+    """Calls that were cut off because their key was no longer valid, by digest."""
+    refused_ids: Mapping[bytes, str]
+    """The public id in each of the refused key strings, real or made up, by digest."""
+    lookups: Collection[Lookup]
+    """Written by the anomaly detector, the only one that uses them."""
 
 
-def add_up(records: Iterable[Record], sums: Sums) -> Sums:
+def add_records(records: Iterable[CallRecord], sums: Sums) -> Sums:
     """Add the records to the sums."""
     for record in records:
         minute = int(record.started_at + record.duration_ms / 1000) // 60 * 60
-        stretch = (minute, record.team_slug, record.public_id, record.owner_id, record.model)
-        row = _row(sums, stretch)
+        dimensions = (minute, record.team_slug, record.public_id, record.owner_id, record.model)
+        row = _row_of(sums, dimensions)
         row[0] += 1
         row[1] += record.status >= 400
         row[2] += record.prompt_tokens
@@ -123,138 +124,144 @@ def add_up(records: Iterable[Record], sums: Sums) -> Sums:
         row[4] += record.cached_tokens
         row[5] += record.is_estimated
         row[6] += record.duration_ms
-        row[_latency(record.duration_ms)] += 1
+        row[_latency_position(record.duration_ms)] += 1
     return sums
 
 
-def add_up_alike(alike: Mapping[Alike, int], sums: Sums) -> None:
-    """Add so many of each kind to the sums."""
-    for (*stretch, is_failure, duration_ms), number in alike.items():
-        row = _row(sums, cast("Stretch", tuple(stretch)))
-        row[0] += number
-        row[1] += number * is_failure
-        row[6] += number * duration_ms
-        row[_latency(duration_ms)] += number
+def add_verifications(verifications: Mapping[VerificationGroup, int], sums: Sums) -> None:
+    """Add the counts of verifications to the sums."""
+    for (*dimensions, is_failure, duration_ms), count in verifications.items():
+        row = _row_of(sums, cast("Dimensions", tuple(dimensions)))
+        row[0] += count
+        row[1] += count * is_failure
+        row[6] += count * duration_ms
+        row[_latency_position(duration_ms)] += count
 
 
-def _row(sums: Sums, stretch: Stretch) -> list[int]:
-    if (row := sums.get(stretch)) is None:
-        row = sums[stretch] = [0] * len(SUMMED)
+def _row_of(sums: Sums, dimensions: Dimensions) -> list[int]:
+    if (row := sums.get(dimensions)) is None:
+        row = sums[dimensions] = [0] * len(SUM_COLUMNS)
     return row
 
 
-def _latency(duration_ms: int) -> int:
-    """The position in a row of the latencies to which this one belongs."""
+def _latency_position(duration_ms: int) -> int:
+    """The position in a row of the histogram's bin for this duration."""
     return FIRST_LATENCY + bisect_left(LATENCY_BOUNDS_MS, duration_ms)
 
 
 def write(flush: Flush) -> Mapping[str, int]:
-    """Write it, unless it was written before; then there is nothing more to do for it.
+    """Write the flush, unless it was written before.
 
-    Returns how many requests came with a secret that has ended, by the public id of its key.
-    What the database can't hold will never be held: it is given up, because all that comes after
-    it would wait for it in vain.
+    Returns the number of requests with deleted or rotated secrets, by public id. Values that the
+    database can't store would fail again each time and block all later flushes, so the flush is
+    dropped.
     """
     try:
         return _write(flush)
     except (DataError, OverflowError) as error:
-        logger.error("Usage given up: %s: %s", type(error).__name__, error)
+        logger.error("Usage dropped: %s: %s", type(error).__name__, error)
     return {}
 
 
 def _write(flush: Flush) -> Mapping[str, int]:
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
-        cursor.execute(_MARK, [flush.mark, _moment(datetime.now(UTC).timestamp())])
+        cursor.execute(_INSERT_FLUSH, [flush.id, _timestamp(datetime.now(UTC).timestamp())])
         if not cursor.rowcount:
             return {}
         _write_calls(cursor, flush.records)
-        sums = add_up(flush.records, {stretch: [*row] for stretch, row in flush.sums.items()})
+        sums = add_records(
+            flush.records, {dimensions: [*row] for dimensions, row in flush.sums.items()}
+        )
         for table, seconds in TABLES:
-            cursor.executemany(_upsert(table), _rows(sums, seconds))
-        _write_uses(cursor, flush.uses)
-        return _write_afterlives(cursor, flush.refused, flush.cut)
+            cursor.executemany(_upsert(table), _upsert_rows(sums, seconds))
+        _write_last_uses(cursor, flush.uses)
+        return _write_uses_after_deletion(cursor, flush.refused, flush.cut_off)
 
 
-def _write_calls(cursor: Any, records: Iterable[Record]) -> None:
-    rows = [_call(record) for record in records]
+def _write_calls(cursor: Any, records: Iterable[CallRecord]) -> None:
+    rows = [_call_row(record) for record in records]
     if connections[ALIAS].vendor == "postgresql":
-        # As one text: sent one by one, rows cost six times what this does.
-        named = [dict(zip(Record._fields, row, strict=True)) for row in rows]
-        cursor.execute(_CALLS_AS_JSON, [msgspec.json.encode(named).decode()])
+        # All rows as one JSON text: sent one by one, they cost six times as much.
+        objects = [dict(zip(CallRecord._fields, row, strict=True)) for row in rows]
+        cursor.execute(_INSERT_CALLS_AS_JSON, [msgspec.json.encode(objects).decode()])
     else:
-        cursor.executemany(_CALL, rows)
+        cursor.executemany(_INSERT_CALL, rows)
 
 
-def _rows(sums: Sums, seconds: int) -> list[list[Any]]:
-    """Sums of longer stretches, in the one order in which all writers take their rows."""
-    longer: Sums = {}
+def _upsert_rows(sums: Sums, seconds: int) -> list[list[Any]]:
+    """Rows of sums over `seconds`, in the order in which all writers lock rows."""
+    totals: Sums = {}
     for (minute, *rest), row in sums.items():
-        stretch: Stretch = (minute // seconds * seconds, *rest)  # type: ignore[assignment]  # as it was
-        known = longer.get(stretch)
-        longer[stretch] = [*map(int.__add__, known, row)] if known else row
-    return [[_moment(start), *rest, *row] for (start, *rest), row in sorted(longer.items())]
+        dimensions: Dimensions = (minute // seconds * seconds, *rest)  # type: ignore[assignment]  # the same types
+        total = totals.get(dimensions)
+        totals[dimensions] = [*map(int.__add__, total, row)] if total else row
+    return [[_timestamp(start), *rest, *row] for (start, *rest), row in sorted(totals.items())]
 
 
-def _write_uses(cursor: Any, uses: Mapping[int, Use]) -> None:
+def _write_last_uses(cursor: Any, uses: Mapping[int, LastUse]) -> None:
     rows = [
-        (_moment(use.at), _address(use.address), _readable(use.agent), pk, use.digest)
+        (_timestamp(use.at), _ip_address(use.address), _agent_text(use.agent), pk, use.digest)
         for pk, use in sorted(uses.items())
     ]
-    cursor.executemany(_USE, [row[:4] for row in rows])
+    cursor.executemany(_UPDATE_LAST_USE, [row[:4] for row in rows])
     if rows and cursor.rowcount < len(rows):
-        # Some were deleted since, and their receipts shall tell of this last request.
-        cursor.executemany(_LAST_USE, [(*row[:3], row[4]) for row in rows])
+        # Some were deleted since: their deletion receipts show this last use.
+        cursor.executemany(_UPDATE_DELETED_LAST_USE, [(*row[:3], row[4]) for row in rows])
 
 
-def _write_afterlives(
-    cursor: Any, refused: Mapping[bytes, int], cut: Mapping[bytes, int]
+def _write_uses_after_deletion(
+    cursor: Any, refused: Mapping[bytes, int], cut_off: Mapping[bytes, int]
 ) -> Counter[str]:
-    """What came after a key's deletion; a digest that was never ours leaves no trace."""
-    digests = sorted(refused.keys() | cut.keys())
-    now = _moment(datetime.now(UTC).timestamp())
-    haunted: Counter[str] = Counter()
+    """Count refused requests and calls cut off in the tombstones of deleted and rotated secrets.
+
+    Returns the refused requests by public id. Digests without a tombstone are ignored.
+    """
+    digests = sorted(refused.keys() | cut_off.keys())
+    now = _timestamp(datetime.now(UTC).timestamp())
+    refused_after_deletion: Counter[str] = Counter()
     for start in range(0, len(digests), 500):
-        some = digests[start : start + 500]
-        cursor.execute(f"{_BURIED} ({', '.join(['%s'] * len(some))})", some)
-        buried = sorted((bytes(found), public_id) for found, public_id in cursor.fetchall())
-        for digest, public_id in buried:
-            number, at = refused.get(digest, 0), now if digest in refused else None
-            cursor.execute(_AFTERLIFE, [number, at, cut.get(digest, 0), digest])
-            haunted[public_id] += number
-    return +haunted  # Without those whose calls were only cut.
+        some_digests = digests[start : start + 500]
+        placeholders = ", ".join(["%s"] * len(some_digests))
+        cursor.execute(f"{_SELECT_DELETED} ({placeholders})", some_digests)
+        deleted = sorted((bytes(digest), public_id) for digest, public_id in cursor.fetchall())
+        for digest, public_id in deleted:
+            count, refused_at = refused.get(digest, 0), now if digest in refused else None
+            cursor.execute(_UPDATE_DELETED, [count, refused_at, cut_off.get(digest, 0), digest])
+            refused_after_deletion[public_id] += count
+    return +refused_after_deletion  # Without keys that only had calls cut off.
 
 
-def _call(record: Record) -> tuple[Any, ...]:
+def _call_row(record: CallRecord) -> tuple[Any, ...]:
     request_id, started_at, *middle, address, agent = record
-    return (request_id, _moment(started_at), *middle, _address(address), _readable(agent))
+    return (request_id, _timestamp(started_at), *middle, _ip_address(address), _agent_text(agent))
 
 
-def _moment(seconds: float) -> Any:
-    """A time as this database takes it."""
+def _timestamp(seconds: float) -> Any:
+    """A time in the form that this database takes."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return connections[ALIAS].ops.adapt_datetimefield_value(moment)
 
 
-def _address(peer: str | None) -> str | None:
-    # A link-local peer comes with its interface (`fe80::1%eth0`), which is no address.
+def _ip_address(peer: str | None) -> str | None:
+    # The address of a link-local peer ends with its interface: `fe80::1%eth0`.
     return (peer or "").partition("%")[0] or None
 
 
-def _readable(agent: bytes) -> str:
+def _agent_text(agent: bytes) -> str:
     """The User-Agent as text that a database and a page can take; at most 200 characters."""
-    sent = "".join(filter(str.isprintable, agent.decode("latin-1")))
-    # Someone may send their key as the agent: what is stored and shown never holds one.
-    return keystring.redact(sent)[:200]
+    text = "".join(filter(str.isprintable, agent.decode("latin-1")))
+    # A client may send its key as the User-Agent by mistake; it must not be stored or shown.
+    return keystring.redact(text)[:200]
 
 
 def _upsert(table: str) -> str:
     keys = ("start", "team_slug", "public_id", "owner_id", "model")
-    columns = ", ".join((*keys, *SUMMED))
-    marks = ", ".join(["%s"] * (len(keys) + len(SUMMED)))
-    adding = ", ".join(f"{column} = {table}.{column} + excluded.{column}" for column in SUMMED)
+    columns = ", ".join((*keys, *SUM_COLUMNS))
+    placeholders = ", ".join(["%s"] * (len(keys) + len(SUM_COLUMNS)))
+    adding = ", ".join(f"{column} = {table}.{column} + excluded.{column}" for column in SUM_COLUMNS)
     conflict = "(team_slug, start, public_id, owner_id, model)"
     return (
-        f"INSERT INTO {table} ({columns}) VALUES ({marks}) "  # noqa: S608 - our own names
+        f"INSERT INTO {table} ({columns}) VALUES ({placeholders}) "  # noqa: S608 - our own names
         f"ON CONFLICT {conflict} DO UPDATE SET {adding}"
     )
 
@@ -263,25 +270,25 @@ _CALLS = Call._meta.db_table
 _FLUSHES = WrittenFlush._meta.db_table
 _SECRETS = Secret._meta.db_table
 _TOMBSTONES = Tombstone._meta.db_table
-_MARK = f"INSERT INTO {_FLUSHES} (mark, at) VALUES (%s, %s) ON CONFLICT DO NOTHING"  # noqa: S608 - our own names
-_CALL = (
-    f"INSERT INTO {_CALLS} ({', '.join(Record._fields)}) "  # noqa: S608 - our own names
-    f"VALUES ({', '.join(['%s'] * len(Record._fields))})"
+_INSERT_FLUSH = f"INSERT INTO {_FLUSHES} (mark, at) VALUES (%s, %s) ON CONFLICT DO NOTHING"  # noqa: S608 - our own names
+_INSERT_CALL = (
+    f"INSERT INTO {_CALLS} ({', '.join(CallRecord._fields)}) "  # noqa: S608 - our own names
+    f"VALUES ({', '.join(['%s'] * len(CallRecord._fields))})"
 )
-_CALLS_AS_JSON = (
-    f"INSERT INTO {_CALLS} ({', '.join(Record._fields)}) "  # noqa: S608 - our own names
-    f"SELECT {', '.join(Record._fields)} "
+_INSERT_CALLS_AS_JSON = (
+    f"INSERT INTO {_CALLS} ({', '.join(CallRecord._fields)}) "  # noqa: S608 - our own names
+    f"SELECT {', '.join(CallRecord._fields)} "
     f"FROM json_populate_recordset(NULL::{_CALLS}, %s::json)"
 )
-_USE = f"""
+_UPDATE_LAST_USE = f"""
 UPDATE {_SECRETS} SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s WHERE id = %s
 """  # noqa: S608 - our own names
-_LAST_USE = f"""
+_UPDATE_DELETED_LAST_USE = f"""
 UPDATE {_TOMBSTONES} SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s
 WHERE digest = %s
 """  # noqa: S608 - our own names
-_BURIED = f"SELECT digest, public_id FROM {_TOMBSTONES} WHERE digest IN"  # noqa: S608 - our own names
-_AFTERLIFE = f"""
+_SELECT_DELETED = f"SELECT digest, public_id FROM {_TOMBSTONES} WHERE digest IN"  # noqa: S608 - our own names
+_UPDATE_DELETED = f"""
 UPDATE {_TOMBSTONES}
 SET refused = refused + %s, refused_at = coalesce(%s, refused_at), ended = ended + %s
 WHERE digest = %s

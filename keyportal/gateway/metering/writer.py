@@ -1,4 +1,4 @@
-"""The thread that writes what no caller waits for, on a connection of its own."""
+"""The thread that writes usage in the background, on a database connection of its own."""
 
 import asyncio
 import logging
@@ -15,39 +15,42 @@ logger = logging.getLogger(__name__)
 
 
 class Writer:
-    """One per worker. A failure is logged when it begins and when it is over, not each second."""
+    """One per worker. An outage is logged when it begins and when it is over, not every second."""
 
     def __init__(self) -> None:
         self._is_failing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="meter")
 
-    async def do(self, work: Callable[[], T]) -> T | None:
-        """What `work` returns; None when it failed, and is to be done again some other time."""
+    async def run(self, function: Callable[[], T]) -> T | None:
+        """Call `function` in the thread and return its result; None if it failed.
+
+        After a failure the caller tries again later.
+        """
         try:
-            done = await asyncio.get_running_loop().run_in_executor(self._thread, _run, work)
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, _run, function)
         except Exception as error:
             if not self._is_failing:
-                logger.warning("Usage not written yet: %s: %s", type(error).__name__, error)
+                logger.warning("Usage can't be written yet: %s: %s", type(error).__name__, error)
             self._is_failing = True
             return None
         if self._is_failing:
             logger.warning("Usage is written again.")
         self._is_failing = False
-        return done
+        return result
 
     def close(self) -> None:
-        self._thread.submit(_close)
+        self._thread.submit(_close_connection)
         self._thread.shutdown(wait=False)
 
 
-def _run(work: Callable[[], T]) -> T:
+def _run(function: Callable[[], T]) -> T:
     try:
-        return work()
+        return function()
     except BaseException:
-        _close()  # One that broke would stay broken for ever.
+        _close_connection()  # A broken connection would never recover.
         raise
 
 
-def _close() -> None:
-    # Looked up here, because elsewhere it would be another thread's connection.
+def _close_connection() -> None:
+    # Looked up in the writer's thread: Django has one connection per thread.
     connections[ALIAS].close()

@@ -85,14 +85,14 @@ SUSPICIOUS = [
         401,
         Action.KEY_REFUSED_OFTEN,
         ": 10 requests",
-        "10 requests that bear the public id of the API key",
+        "10 requests with the public id of the API key",
     ),
     Suspicious(
         use_after_deletion,
         401,
         Action.KEY_USED_AFTER_DELETION,
         "",
-        "that has ended was used again, and refused.",
+        "that is no longer valid was used again, and refused.",
     ),
 ]
 

@@ -19,7 +19,7 @@ from keyportal.gateway.metering import anomalies as module
 from keyportal.gateway.metering import meter as metering
 from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.retention import RetentionJob
-from keyportal.gateway.metering.usage_sql import Use
+from keyportal.gateway.metering.usage_sql import LastUse
 from keyportal.gateway.metering.writer import Writer
 from keyportal.http.addresses import site_network
 from keyportal.keys import changes, keystring
@@ -56,7 +56,7 @@ def call_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
     for address in addresses:
         over = asyncio.run(make(address))
         over.status, over.endpoint = 200, "/chat/completions"
-        meter.ended(over)
+        meter.record_call(over)
     asyncio.run(meter.flush())
 
 
@@ -67,13 +67,13 @@ def look_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
         return call_of(verdict, client=(address, 1))
 
     for address in addresses:
-        meter.looked(asyncio.run(make(address)))
+        meter.record_lookup(asyncio.run(make(address)))
     asyncio.run(meter.flush())
 
 
 def refuse(meter: Meter, text: str, number: int = 1) -> None:
     for _ in range(number):
-        meter.refused(keystring.digest(text.encode()), keystring.public_id_of(text.encode()))
+        meter.record_refusal(keystring.digest(text.encode()), keystring.public_id_of(text.encode()))
     asyncio.run(meter.flush())
 
 
@@ -127,8 +127,8 @@ def test_of_many_verifications_those_without_rows_count_too(
     monkeypatch.setattr(metering, "SLICE", 2)
     key, _ = issue(bob)
     for address in [*addresses(4), ""]:
-        use = Use(bytes(key.current_secret.digest), time.time(), address or None, b"")
-        workers[0].verified(verdict_of(key), use, "/auth/verify", "", 200, "req_1")
+        use = LastUse(bytes(key.current_secret.digest), time.time(), address or None, b"")
+        workers[0].record_verification(verdict_of(key), use, "/auth/verify", "", 200, "req_1")
     asyncio.run(workers[0].flush())
     assert CallRow.objects.count() == 2
     assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
@@ -167,7 +167,7 @@ def test_more_looks_than_one_transaction_takes_are_all_written(
     monkeypatch.setattr(metering, "SLICE", 2)
     look_from(workers[0], issue(bob)[0], *addresses(7))
     assert Look.objects.count() == 7
-    assert not workers[0]._looked
+    assert not workers[0]._lookups
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_a_burst_of_wrong_secrets_is_told_of_over_all_workers(
     (letter,) = sink.wait_for(1)
     assert letter["To"] == "bob@example.com"
     told_of = " ".join(letter.get_content().split())
-    assert "or from an address where it may not be used." in told_of
-    assert "Nobody got in this way." in told_of
+    assert "or they came from outside its allowed networks." in told_of
+    assert "None of these requests succeeded." in told_of
 
 
 def test_the_right_secret_of_a_disabled_key_counts_too(
@@ -335,7 +335,7 @@ def test_a_call_that_its_deletion_cut_is_no_use_after_it(
 ) -> None:
     key, text = issue(bob)
     key.revoke(actor=bob)
-    workers[0]._cut[keystring.digest(text.encode())] += 1
+    workers[0]._cut_off[keystring.digest(text.encode())] += 1
     asyncio.run(workers[0].flush())
     assert told(Action.KEY_USED_AFTER_DELETION) == []
 
@@ -367,7 +367,7 @@ def test_two_workers_that_see_the_same_at_one_time_tell_it_once(
 
     for _ in range(5):
         for meter in workers:
-            meter.refused(keystring.digest(text.encode()), text[6:14])
+            meter.record_refusal(keystring.digest(text.encode()), text[6:14])
         asyncio.run(both())
     assert len(told(Action.KEY_USED_AFTER_DELETION)) == 1
 
@@ -378,20 +378,20 @@ def test_two_workers_that_see_half_of_the_networks_each_at_one_time_tell_of_all(
 ) -> None:
     """Neither counts before what it has seen is there for the other to count."""
     key, _ = issue(bob)
-    verdict, count, both_have_written = verdict_of(key), module._among, Barrier(2)
+    verdict, count, both_have_written = verdict_of(key), module._rows_for, Barrier(2)
 
     def count_together(cursor: Any, statement: str, *more: Any) -> Iterator[tuple[Any, ...]]:
-        if statement == module._NETWORKS:
+        if statement == module._COUNT_NETWORKS:
             both_have_written.wait(10)
         return count(cursor, statement, *more)
 
     async def see_at_once() -> None:
         for meter, first in zip(workers, (0, 2), strict=True):
             for address in addresses(2, first):
-                meter.looked(call_of(verdict, client=(address, 1)))
+                meter.record_lookup(call_of(verdict, client=(address, 1)))
         await asyncio.gather(*(meter.flush() for meter in workers))
 
-    monkeypatch.setattr(module, "_among", count_together)
+    monkeypatch.setattr(module, "_rows_for", count_together)
     asyncio.run(see_at_once())
     assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
 
@@ -446,10 +446,10 @@ def test_a_look_that_fails_loses_no_usage(
 
     key, _ = issue(bob)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_spread", fail)
+        patched.setattr(module, "_many_networks", fail)
         call_from(workers[0], key, *addresses(4))
     assert UsageDay.objects.get().requests == 4
-    assert "Not watched for leaks: ZeroDivisionError" in caplog.text
+    assert "Anomalies were not checked: ZeroDivisionError" in caplog.text
     call_from(workers[0], key, *addresses(4))
     assert len(told(Action.KEY_MANY_NETWORKS)) == 1
     assert UsageDay.objects.get().requests == 8
@@ -475,7 +475,7 @@ def test_the_same_networks_again_cost_no_query(
     key, _ = issue(bob)
     call_from(workers[0], key, "192.0.2.1")
     look_from(workers[0], key, "192.0.2.3")
-    monkeypatch.setattr(module, "_spread", lambda *_: pytest.fail("It asked again."))
+    monkeypatch.setattr(module, "_many_networks", lambda *_: pytest.fail("It asked again."))
     call_from(workers[0], key, "192.0.2.2")
     look_from(workers[0], key, "192.0.2.4")
     assert Sighting.objects.get().count == Look.objects.count() == 1

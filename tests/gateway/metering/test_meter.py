@@ -23,7 +23,7 @@ from keyportal.gateway.metering import meter as module
 from keyportal.gateway.metering import usage_sql as writing
 from keyportal.gateway.metering.anomalies import AnomalyDetector
 from keyportal.gateway.metering.meter import SLICE, Meter
-from keyportal.gateway.metering.usage_sql import Flush, Record, Use
+from keyportal.gateway.metering.usage_sql import CallRecord, Flush, LastUse
 from keyportal.gateway.metering.writer import Writer
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
@@ -81,7 +81,7 @@ def test_a_flush_writes_when_from_where_and_with_what(
 ) -> None:
     key, _ = issue(alice)
     before = datetime.now(UTC)
-    meter.saw(call(key, headers=[(b"user-agent", b"OpenAI/Python 3")]))
+    meter.record_use(call(key, headers=[(b"user-agent", b"OpenAI/Python 3")]))
     flush(meter)
     used = key.secrets.get()
     assert used.last_used_at is not None
@@ -97,7 +97,7 @@ def test_the_newest_use_of_a_secret_is_the_one_that_stays(
 ) -> None:
     key, _ = issue(alice)
     for number in range(200):
-        meter.saw(call(key, client=(f"192.0.2.{number}", 1)))
+        meter.record_use(call(key, client=(f"192.0.2.{number}", 1)))
     assert len(meter._uses) == 1
     flush(meter)
     assert key.secrets.get().last_used_ip == "192.0.2.199"
@@ -116,7 +116,7 @@ def test_a_call_is_a_row_and_counts_by_minute_hour_and_day(
         ended(first, model="c"),
         ended(second, prompt=1000),
     ):
-        meter.ended(over)
+        meter.record_call(over)
     flush(meter)
     assert CallRow.objects.count() == 5
     for table in (UsageMinute, UsageHour, UsageDay):
@@ -151,7 +151,7 @@ def test_sums_grow_over_flushes_and_stretches_begin_where_they_should(
 ) -> None:
     key, _ = issue(alice)
     for _ in range(3):
-        meter.ended(ended(key))
+        meter.record_call(ended(key))
         flush(meter)
     assert sum(UsageMinute.objects.values_list("requests", flat=True)) == 3
     for day in UsageDay.objects.all():
@@ -164,10 +164,10 @@ def test_sums_grow_over_flushes_and_stretches_begin_where_they_should(
 
 def test_a_latency_falls_into_its_bucket() -> None:
     for milliseconds, bucket in ((0, 0), (50, 0), (51, 1), (999, 4), (100_000, 10), (100_001, 11)):
-        record = writing.Record(
+        record = writing.CallRecord(
             "r", 0.0, "t", "k", 7, "/e", "m", 200, 0, 0, 0, False, None, milliseconds, None, b""
         )
-        ((_, row),) = writing.add_up([record], {}).items()
+        ((_, row),) = writing.add_records([record], {}).items()
         assert row[writing.FIRST_LATENCY :].index(1) == bucket
 
 
@@ -180,7 +180,7 @@ def test_without_calls_nothing_is_written(meter: Meter, monkeypatch: pytest.Monk
 
 @database
 def test_what_was_written_is_not_written_again(meter: Meter, alice: User, issue: Issue) -> None:
-    meter.ended(ended(issue(alice)[0]))
+    meter.record_call(ended(issue(alice)[0]))
     flush(meter)
     flush(meter)
     assert CallRow.objects.count() == UsageDay.objects.get().requests == 1
@@ -198,11 +198,11 @@ def test_a_flush_whose_outcome_is_unknown_is_repeated_and_counts_once(
         raise OperationalError("The connection was lost.")
 
     key, _ = issue(alice)
-    meter.ended(ended(key))
+    meter.record_call(ended(key))
     with monkeypatch.context() as patched:
         patched.setattr(writing, "write", lose_the_answer)
         flush(meter)
-        meter.ended(ended(key))
+        meter.record_call(ended(key))
         flush(meter)
     flush(meter)
     assert CallRow.objects.count() == 2
@@ -214,14 +214,14 @@ def test_what_fails_halfway_leaves_nothing_behind(
     meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, _ = issue(alice)
-    meter.saw(call(key))
-    meter.ended(ended(key))
+    meter.record_use(call(key))
+    meter.record_call(ended(key))
 
     def fail(*_: object) -> None:
         raise OperationalError("The database is away.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(writing, "_write_uses", fail)
+        patched.setattr(writing, "_write_last_uses", fail)
         flush(meter)
     assert not CallRow.objects.exists()
     assert not UsageDay.objects.exists()
@@ -242,11 +242,11 @@ def test_what_cannot_be_written_is_kept_and_the_newer_use_wins(
 
     def fail(flush: Flush) -> object:
         # While it is being tried, the first is used again.
-        meter.saw(call(first, client=("192.0.2.99", 1)))
+        meter.record_use(call(first, client=("192.0.2.99", 1)))
         raise OperationalError("The database is away.")
 
-    meter.saw(call(first, client=("192.0.2.1", 1)))
-    meter.saw(call(second, client=("192.0.2.2", 1)))
+    meter.record_use(call(first, client=("192.0.2.1", 1)))
+    meter.record_use(call(second, client=("192.0.2.2", 1)))
     with monkeypatch.context() as patched:
         patched.setattr(writing, "write", fail)
         flush(meter)
@@ -266,7 +266,7 @@ def test_memory_is_bounded_and_what_goes_is_the_rows_and_never_the_sums(
     monkeypatch.setattr(module, "SLICE", 10)
     over = ended(issue(alice)[0])
     for _ in range(1000):
-        meter.ended(over)
+        meter.record_call(over)
         assert len(meter._records) <= 20
     flush(meter)
     assert 10 <= CallRow.objects.count() <= 20
@@ -296,8 +296,8 @@ def test_many_are_written_in_slices_and_in_one_order(
     over = ended(key)
     for pk in Secret.objects.order_by("-pk").values_list("pk", flat=True):
         over.verdict = over.verdict._replace(secret_id=pk)
-        meter.saw(over)
-        meter.ended(over)
+        meter.record_use(over)
+        meter.record_call(over)
     flush(meter)
     assert not Secret.objects.filter(last_used_at=None).exists()
     assert sizes == [(500, 500), (500, 500), (201, 201)]
@@ -309,8 +309,8 @@ def test_a_key_deleted_meanwhile_is_no_error_and_its_receipt_tells_of_the_last_r
     meter: Meter, alice: User, bob: User, issue: Issue, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone, stays = issue(alice)[0], issue(bob, "b")[0]
-    meter.saw(call(gone, client=("192.0.2.44", 1), headers=[(b"user-agent", b"thief/1")]))
-    meter.saw(call(stays))
+    meter.record_use(call(gone, client=("192.0.2.44", 1), headers=[(b"user-agent", b"thief/1")]))
+    meter.record_use(call(stays))
     gone.revoke(actor=None)
     flush(meter)
     assert stays.secrets.get().last_used_at is not None
@@ -327,8 +327,8 @@ def test_refusals_of_a_deleted_key_are_counted_and_those_of_unknown_ones_leave_n
     key, text = issue(alice)
     key.revoke(actor=None)
     for _ in range(3):
-        meter.refused(keystring.digest(text.encode()), key.public_id)
-        meter.refused(keystring.digest(keystring.generate().text.encode()), "unknown")
+        meter.record_refusal(keystring.digest(text.encode()), key.public_id)
+        meter.record_refusal(keystring.digest(keystring.generate().text.encode()), "unknown")
     flush(meter)
     receipt = Tombstone.objects.get()
     assert (receipt.refused, receipt.ended) == (3, 0)
@@ -342,8 +342,8 @@ def test_a_flood_of_unknown_keys_takes_no_more_memory_than_it_may(
     monkeypatch.setattr(module, "MAX_REFUSED", 10)
     meter = Meter("worker", Writer())
     for number in range(100):
-        meter.refused(str(number).encode(), "unknown")
-        meter.refused(b"0", "unknown")
+        meter.record_refusal(str(number).encode(), "unknown")
+        meter.record_refusal(b"0", "unknown")
     assert len(meter._refused) == 10
     assert meter._refused[b"0"] == 101
 
@@ -351,15 +351,15 @@ def test_a_flood_of_unknown_keys_takes_no_more_memory_than_it_may(
 def test_a_flood_of_looks_takes_no_more_memory_than_it_may(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_LOOKED", 10)
+    monkeypatch.setattr(module, "MAX_LOOKUPS", 10)
     meter = Meter("worker", Writer())
 
     async def look() -> None:
         for number in range(100):
-            meter.looked(call_of(Verdict(7, "7QmX2aPd", 1), client=(f"192.0.2.{number}", 1)))
+            meter.record_lookup(call_of(Verdict(7, "7QmX2aPd", 1), client=(f"192.0.2.{number}", 1)))
 
     asyncio.run(look())
-    assert len(meter._looked) == 10
+    assert len(meter._lookups) == 10
 
 
 @database
@@ -370,8 +370,8 @@ def test_calls_that_a_deletion_cut_are_on_its_receipt(
     cut = ended(key, status=401)
     cut.ended_by = InvalidKey()
     key.revoke(actor=None)
-    meter.ended(cut)
-    meter.ended(cut)
+    meter.record_call(cut)
+    meter.record_call(cut)
     flush(meter)
     assert Tombstone.objects.get().ended == 2
 
@@ -381,14 +381,14 @@ def test_after_a_failure_the_connection_is_a_new_one(
     meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
-    meter.saw(call(key))
+    meter.record_use(call(key))
     flush(meter)
 
     def break_off() -> None:
         connections["meter"].connection.close()
 
     in_thread(meter, break_off)
-    meter.saw(call(key, client=("192.0.2.8", 1)))
+    meter.record_use(call(key, client=("192.0.2.8", 1)))
     flush(meter)
     flush(meter)
     assert key.secrets.get().last_used_ip == "192.0.2.8"
@@ -408,8 +408,8 @@ def test_whatever_the_peer_is_called_it_can_be_written(
     client: tuple[str, int] | None, stored: str | None, meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
-    meter.saw(call(key, client=client))
-    meter.ended(call(key, client=client))
+    meter.record_use(call(key, client=client))
+    meter.record_call(call(key, client=client))
     flush(meter)
     used = key.secrets.get()
     assert used.last_used_at is not None
@@ -426,11 +426,11 @@ def test_whatever_the_agent_is_called_it_can_be_written(
     sent: bytes, meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
-    meter.saw(call(key, headers=[(b"user-agent", sent)]))
-    meter.ended(call(key, headers=[(b"user-agent", sent)]))
+    meter.record_use(call(key, headers=[(b"user-agent", sent)]))
+    meter.record_call(call(key, headers=[(b"user-agent", sent)]))
     flush(meter)
     stored = key.secrets.get().last_used_agent
-    assert stored == CallRow.objects.get().agent == writing._readable(sent)
+    assert stored == CallRow.objects.get().agent == writing._agent_text(sent)
 
 
 @database
@@ -438,7 +438,7 @@ def test_closing_the_writer_closes_the_connection_in_its_own_thread(
     alice: User, issue: Issue
 ) -> None:
     meter = Meter("worker", Writer())
-    meter.saw(call(issue(alice)[0]))
+    meter.record_use(call(issue(alice)[0]))
     flush(meter)
     kept = in_thread(meter, lambda: connections["meter"])
     close(meter)
@@ -454,13 +454,13 @@ def test_flushes_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
         return {}
 
     monkeypatch.setattr(writing, "write", write)
-    monkeypatch.setattr(AnomalyDetector, "look", lambda *_: None)
+    monkeypatch.setattr(AnomalyDetector, "detect", lambda *_: None)
 
     async def use_twice() -> None:
         meter = Meter("worker", Writer())
         flushing = asyncio.create_task(meter.flush_forever())
         for digest in (b"1", b"2"):
-            meter.refused(digest, "unknown")
+            meter.record_refusal(digest, "unknown")
             assert await asyncio.to_thread(written.get, timeout=10) == {digest}
         flushing.cancel()
         meter._writer._thread.shutdown()
@@ -471,7 +471,7 @@ def test_flushes_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.binary(max_size=400))
 def test_an_agent_is_short_printable_text(sent: bytes) -> None:
-    shown = writing._readable(sent)
+    shown = writing._agent_text(sent)
     assert len(shown) <= 200
     assert shown.isprintable()
 
@@ -481,7 +481,7 @@ def test_an_agent_is_short_printable_text(sent: bytes) -> None:
 )
 def test_a_key_in_the_agent_is_redacted(around: bytes) -> None:
     key = keystring.generate().text
-    shown = writing._readable(around.replace(b"%s", key.encode()))
+    shown = writing._agent_text(around.replace(b"%s", key.encode()))
     assert key[:20] not in shown
     assert key[-20:] not in shown
 
@@ -489,7 +489,7 @@ def test_a_key_in_the_agent_is_redacted(around: bytes) -> None:
 def test_a_key_that_control_characters_hide_is_redacted_too() -> None:
     key = keystring.generate().text
     hidden = "\x01".join(key).encode()
-    assert key[14:30] not in writing._readable(hidden)
+    assert key[14:30] not in writing._agent_text(hidden)
 
 
 @database
@@ -497,9 +497,9 @@ def test_what_can_never_be_written_is_given_up_and_what_comes_after_is_written(
     meter: Meter, alice: User, issue: Issue, caplog: pytest.LogCaptureFixture
 ) -> None:
     key, _ = issue(alice)
-    meter.ended(ended(key, prompt=10**30))
+    meter.record_call(ended(key, prompt=10**30))
     flush(meter)
-    meter.ended(ended(key))
+    meter.record_call(ended(key))
     flush(meter)
     assert CallRow.objects.get().prompt_tokens == 3
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -516,15 +516,17 @@ outcomes = st.tuples(
 def test_what_has_no_row_adds_up_to_what_its_row_would(calls: list[tuple[int, int, int]]) -> None:
     minute = 1_800_000_000
     rows = [
-        Record("req_1", minute - took / 1000, "t", "k", owner, "/", "m", status, duration_ms=took)
+        CallRecord(
+            "req_1", minute - took / 1000, "t", "k", owner, "/", "m", status, duration_ms=took
+        )
         for owner, status, took in calls
     ]
     alike = Counter(
         (minute, "t", "k", owner, "m", status >= 400, took) for owner, status, took in calls
     )
     sums: writing.Sums = {}
-    writing.add_up_alike(alike, sums)
-    assert sums == writing.add_up(rows, {})
+    writing.add_verifications(alike, sums)
+    assert sums == writing.add_records(rows, {})
 
 
 @database
@@ -536,9 +538,9 @@ def test_verifications_that_cannot_be_written_are_kept_as_sums(
     key, _ = issue(alice)
     verdict = verdict_of(key)
     for took in range(SLICE + 100):
-        use = Use(bytes(key.current_secret.digest), time.time() - took, "192.0.2.7", b"")
-        meter.verified(verdict, use, "/auth/verify", "", 200, "req_1")
-        assert len(meter._alike) <= 10
+        use = LastUse(bytes(key.current_secret.digest), time.time() - took, "192.0.2.7", b"")
+        meter.record_verification(verdict, use, "/auth/verify", "", 200, "req_1")
+        assert len(meter._verifications) <= 10
     flush(meter)
     assert sum(UsageMinute.objects.values_list("requests", flat=True)) == SLICE + 100
 
@@ -548,10 +550,10 @@ def test_of_many_verifications_some_have_rows_and_all_are_in_the_sums(
     meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
-    use = Use(bytes(key.current_secret.digest), time.time() - 7, "192.0.2.7", b"a-proxy")
+    use = LastUse(bytes(key.current_secret.digest), time.time() - 7, "192.0.2.7", b"a-proxy")
     verdict = verdict_of(key)
     for status in [200] * (2 * SLICE) + [403] * SLICE:
-        meter.verified(verdict, use, "/auth/verify", "public/a", status, "req_1")
+        meter.record_verification(verdict, use, "/auth/verify", "public/a", status, "req_1")
     flush(meter)
     assert CallRow.objects.filter(status=200, duration_ms__gte=7000).count() == SLICE
     assert CallRow.objects.count() == SLICE

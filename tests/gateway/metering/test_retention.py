@@ -103,7 +103,7 @@ def test_many_go_a_slice_at_a_time(writer: Writer, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "SLICE", 100)
     Call.objects.bulk_create([call(started_at=ago(days=8)) for _ in range(250)])
     slices: list[int] = []
-    delete = module.delete
+    delete = module.delete_old_rows
 
     def count(rows: module.Retention) -> int:
         deleted = delete(rows)
@@ -111,7 +111,7 @@ def test_many_go_a_slice_at_a_time(writer: Writer, monkeypatch: pytest.MonkeyPat
             slices.append(deleted)
         return deleted
 
-    monkeypatch.setattr(module, "delete", count)
+    monkeypatch.setattr(module, "delete_old_rows", count)
     clean(writer)
     assert slices == [100, 100, 50]
 
@@ -126,7 +126,7 @@ def test_a_slice_is_no_more_than_that_however_the_database_goes_about_it(
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
         if settings.IS_POSTGRESQL:
             cursor.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
-        assert [module.delete(rows) for _ in range(3)] == [100, 100, 50]
+        assert [module.delete_old_rows(rows) for _ in range(3)] == [100, 100, 50]
 
 
 def lease(worker: str, when: Any) -> Lease:
@@ -183,7 +183,7 @@ def test_a_database_that_is_away_ends_no_cleaner(
             tried.append(rows.table)
             raise OperationalError("The database is away.")
 
-        monkeypatch.setattr(module, "delete", fail)
+        monkeypatch.setattr(module, "delete_old_rows", fail)
         running = asyncio.create_task(RetentionJob(writer).clean_forever())
         await asyncio.wait_for(is_again.wait(), 10)
         running.cancel()
