@@ -25,7 +25,7 @@ from keyportal.usage.models import (
     Call,
     Flush,
     Lease,
-    Look,
+    NetworkUse,
     Running,
     Sighting,
     UsageDay,
@@ -258,7 +258,7 @@ def nothing_late(request: pytest.FixtureRequest) -> None:
     Server.running = None
     request.getfixturevalue("transactional_db" if "transactional_db" in fixtures else "db")
     metered = (Call, UsageMinute, UsageHour, UsageDay, Flush, Running, Lease, Window)
-    for written in (*metered, Sighting, Look, Alarm, QueuedMail):
+    for written in (*metered, Sighting, NetworkUse, Alarm, QueuedMail):
         written.objects.all().delete()
 
 

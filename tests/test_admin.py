@@ -40,8 +40,8 @@ WITHOUT_PAGE = {
     *("notifications.Reminder", "scheduler.ScheduledJob", "audit.DeletedUser"),
     "notifications.QueuedMail",  # It may hold a link that resets a password.
     *(f"usage.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
-    *(f"usage.{name}" for name in ("Window", "Lease", "Running", "EndWish")),
-    *(f"usage.{name}" for name in ("Sighting", "Look", "Alarm")),
+    *(f"usage.{name}" for name in ("Window", "Lease", "Running", "EndRequest")),
+    *(f"usage.{name}" for name in ("Sighting", "NetworkUse", "Alarm")),
 }
 OURS = ["teams", "audit", "usage", "catalog", "keys", "notifications", "api", "scheduler"]
 REGISTERED = sorted(admin.site._registry.items(), key=lambda pair: pair[0]._meta.label)
@@ -712,4 +712,4 @@ def test_operators_see_how_each_upstream_fares(
     circuit_breaker.breaker_for(upstream.fingerprint).record_failure("503", 30)
     text = operator.get(path).content.decode()
     assert "fails (503), no calls for 30 s; 0 in flight" in text
-    assert "as this worker sees it" in text.lower()
+    assert "as seen by this worker" in text.lower()

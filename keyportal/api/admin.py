@@ -53,6 +53,6 @@ class ManagementKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not gen
 
 def _revoke(request: HttpRequest, key: ManagementKey) -> None:
     try:
-        key.revoke(actor=request.user, address=request.META.get("REMOTE_ADDR"))  # type: ignore[arg-type]  # the admin is for those who signed in
+        key.revoke(actor=request.user, address=request.META.get("REMOTE_ADDR"))  # type: ignore[arg-type]  # only signed-in users reach the admin
     except ManagementKey.DoesNotExist:
         return  # It was deleted at the same time by another request.

@@ -1,4 +1,4 @@
-"""Upstreams, models and routes in Django's admin. A credential goes in and never comes out."""
+"""Model servers, served models and routes in Django's admin. Credentials are write-only."""
 
 from typing import Any
 
@@ -14,24 +14,24 @@ from keyportal.catalog.models import Route, ServedModel, Upstream
 class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
     credential = forms.CharField(
         required=False,
-        # It becomes a header, so a line break in it would become another header.
+        # Attack: header injection. The credential becomes a header value, so it has no line break.
         validators=[RegexValidator(r"\A[!-~]*\Z", "Use visible ASCII characters only.")],
         widget=forms.PasswordInput(
             attrs={"autocomplete": "new-password", "class": "vTextField"}, render_value=False
         ),
-        help_text="The bearer token that we show this server. Kept encrypted, never shown again; "
-        "empty leaves it as it is.",
+        help_text="The bearer token that Keyportal sends to this model server. Stored encrypted "
+        "and never displayed. Leave empty to keep the current one.",
     )
     forget_credential = forms.BooleanField(
-        required=False, help_text="From now on, call this server without a credential."
+        required=False, help_text="Call this model server without a credential from now on."
     )
 
     class Meta:
         model = Upstream
         fields = ["name", "base_url", "connect_timeout", "read_timeout"]
         help_texts = {
-            "base_url": "As an OpenAI client takes it, such as http://127.0.0.1:8001/v1. "
-            "With no path, /v1 is meant."
+            "base_url": "As for an OpenAI client, such as http://127.0.0.1:8001/v1. Without a "
+            "path, /v1 is added."
         }
 
     def clean_base_url(self) -> str:
@@ -39,12 +39,14 @@ class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
-        new, forget = cleaned.get("credential", ""), cleaned.get("forget_credential")
-        if new and forget:
-            self.add_error("forget_credential", "Give a new credential or forget it, not both.")
-        if new or forget:
-            # Before the model's own rules, which look at both the address and the credential.
-            self.instance.credential = new
+        credential, forget = cleaned.get("credential", ""), cleaned.get("forget_credential")
+        if credential and forget:
+            self.add_error(
+                "forget_credential", "Enter a new credential or forget the old one, not both."
+            )
+        if credential or forget:
+            # Set it before the validation of the model, which checks URL and credential together.
+            self.instance.credential = credential
         return cleaned
 
 
@@ -62,14 +64,14 @@ class UpstreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic 
     list_display = ["name", "base_url", "has_credential", "health", "created_at"]
     search_fields = ["name", "base_url"]
 
-    @admin.display(boolean=True, description="credential")
+    @admin.display(boolean=True, description="Has credential")
     def has_credential(self, upstream: Upstream) -> bool:
         return bool(upstream.encrypted_credential)
 
-    @admin.display(description="health, as this worker sees it")
+    @admin.display(description="Health, as seen by this worker")
     def health(self, upstream: Upstream) -> str:
-        found = circuit_breaker.breaker_for(upstream.fingerprint)
-        return f"{found}; {found.calls} in flight"
+        breaker = circuit_breaker.breaker_for(upstream.fingerprint)
+        return f"{breaker}; {breaker.calls} in flight"
 
 
 class RouteInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time

@@ -1,4 +1,7 @@
-"""Keys in Django's admin: changed and deleted under audit, never made, and never shown."""
+"""API keys in Django's admin. Operators can change and delete keys, but not create them.
+
+Changes and deletions are recorded in the audit. The key string is never displayed.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +27,7 @@ class ApiKeyForm(VersionedModelForm):
     allowed_models = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="What the key may call. None chosen: all that its team may.",
+        help_text="The models that the key may call. None selected: all models of the team.",
     )
 
     class Meta:
@@ -42,7 +45,7 @@ class ApiKeyForm(VersionedModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         key = self.instance
-        # A key of somebody outside its team would be refused; the present owner may have left.
+        # Only members: the key of another user would be refused. The current owner may have left.
         owners = User.objects.filter(Q(memberships__team=key.team) | Q(pk=key.owner_id)).distinct()
         names = ServedModel.objects.callable_by(key.team).values_list("name", flat=True)
         self._offer("owner", "queryset", owners)
@@ -53,20 +56,21 @@ class ApiKeyForm(VersionedModelForm):
         )
 
     def _offer(self, field: str, attribute: str, values: Any) -> None:
-        """Whoever may only look gets a form without these fields."""
+        """Set the choices of a field. With only the view permission, the form lacks the field."""
         if field in self.fields:
             setattr(self.fields[field], attribute, values)
 
     def clean_name(self) -> str:
-        """The team is no field here, so Django leaves out the constraint that both are in.
+        """Check that the name is unique in the team. Raises `ValidationError`.
 
-        Locked until the form is saved, as by all that name a key: of two who take a name at the
-        same moment, the later one reads here that it is taken.
+        The team is no field of this form, so Django doesn't check the unique constraint. The team
+        is locked until the form is saved, as by everything that names a key: of two concurrent
+        requests for the same name, the later one gets the error message here.
         """
         name = str(self.cleaned_data["name"])
         Team.objects.select_for_update(no_key=True).get(pk=self.instance.team_id)
-        twins = ApiKey.objects.of(self.instance.team).filter(name=name)
-        if twins.exclude(pk=self.instance.pk).exists():
+        same_name = ApiKey.objects.of(self.instance.team).filter(name=name)
+        if same_name.exclude(pk=self.instance.pk).exists():
             raise ValidationError(str(NameTaken()))
         return name
 
@@ -90,7 +94,7 @@ class SecretInline(admin.TabularInline):  # type: ignore[type-arg]  # not generi
         return False
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Part of its key: whoever may see that sees when and whence it was used."""
+        """Yes: who may view a key may also view when and from where its secrets were used."""
         return True
 
 
@@ -115,7 +119,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name == "owner" and field:
-            # Here a key is handed to another member; making and deleting users is elsewhere.
+            # Users are created and deleted on their own pages.
             field.widget.can_add_related = field.widget.can_delete_related = False
         return field
 
@@ -124,7 +128,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
         return key.masked
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """A new key is shown once, to the person who makes it; the admin is not the place."""
+        """No: a new key string is displayed once, to the user who creates the key in the portal."""
         return False
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
@@ -145,12 +149,12 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
                 key=obj,
                 changes=[*_changes(former, obj, form.changed_data)],
                 team=obj.team,
-                **_who(request),
+                **_source(request),
             )
             if "is_managed" in columns:
-                save_managed(obj, obj.is_managed, **_who(request))
+                save_managed(obj, obj.is_managed, **_source(request))
             elif _is_narrower(obj, former):
-                take_over(obj, **_who(request))
+                take_over(obj, **_source(request))
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
         _revoke(request, obj)
@@ -161,7 +165,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
 
 
 def _is_narrower(key: ApiKey, former: ApiKey) -> bool:
-    """Or disabled. The endpoints are no field here."""
+    """Whether the key was disabled or restricted. The form has no field for the endpoints."""
     return (
         (key.disabled_at is not None and key.disabled_at != former.disabled_at)
         or is_earlier(key.expires_at, former.expires_at)
@@ -178,7 +182,7 @@ def _disabled_by(key: ApiKey, operator_id: int | None) -> str:
 
 
 def _changes(former: ApiKey, key: ApiKey, fields: list[str]) -> Iterator[str]:
-    """A phrase for each, with what was before."""
+    """A text for each changed field, with the old and the new value."""
     for field in fields:
         before, now = getattr(former, field), getattr(key, field)
         if field == "limits":
@@ -191,10 +195,10 @@ def _changes(former: ApiKey, key: ApiKey, fields: list[str]) -> Iterator[str]:
 
 def _revoke(request: HttpRequest, key: ApiKey) -> None:
     try:
-        key.revoke(**_who(request))
+        key.revoke(**_source(request))
     except ApiKey.DoesNotExist:
-        return  # Somebody else was faster; gone is gone.
+        return  # Another request has already deleted it.
 
 
-def _who(request: HttpRequest) -> dict[str, Any]:
+def _source(request: HttpRequest) -> dict[str, Any]:
     return {"actor": request.user, "address": request.META.get("REMOTE_ADDR")}

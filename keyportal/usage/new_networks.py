@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from keyportal.http.addresses import site_network
 from keyportal.teams.models import Team
-from keyportal.usage.models import Call, Look
+from keyportal.usage.models import Call, NetworkUse
 
 MAX_ROWS_SEARCHED = 20_000  # Up to half of them count as new, the rest as the past to compare with.
 NEW_FOR = timedelta(days=1)
@@ -19,13 +19,13 @@ NEW_FOR = timedelta(days=1)
 def new_networks(team: Team) -> dict[str, list[str]]:
     """The networks from which each key was first used within the last day, by public id.
 
-    A use is a call, or a `Look`. Keys that were not used from another network before are left out,
-    because the first network of a key is not news. In a busy team only the newest
-    `MAX_ROWS_SEARCHED` calls and looks are compared, so a key that alternates between networks more
+    A use is a `Call` or a `NetworkUse`. Keys that were not used from another network before are
+    left out, because the first network of a key is not news. In a busy team only the newest
+    `MAX_ROWS_SEARCHED` of each are compared, so a key that alternates between networks more
     slowly than that is reported each time. Four to six queries, for any number of keys.
     """
     calls = Call.objects.for_team(team).exclude(address=None)
-    looks = Look.objects.filter(team_slug=team.slug)
+    uses = NetworkUse.objects.filter(team_slug=team.slug)
     networks_seen: dict[str, set[str]] = defaultdict(set)
     known: dict[str, set[str]] = defaultdict(set)
     for public_id, network, is_known in (
@@ -33,7 +33,7 @@ def new_networks(team: Team) -> dict[str, list[str]]:
             (key, site_network(ip), is_old)
             for key, ip, is_old in _rows(calls, "address", "started_at")
         ),
-        *_rows(looks, "network", "seen_at"),
+        *_rows(uses, "network", "seen_at"),
     ):
         networks_seen[public_id].add(network)
         if is_known:

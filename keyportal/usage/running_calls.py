@@ -11,7 +11,7 @@ from django.utils import timezone
 from keyportal.audit.key_names import KeyName, key_names
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.teams.models import Team, User
-from keyportal.usage.models import EndWish, Running
+from keyportal.usage.models import EndRequest, Running
 
 
 @dataclass
@@ -35,7 +35,7 @@ class RunningCall:
 def running_calls(team: Team) -> list[RunningCall]:
     calls = Running.objects.for_team(team).calls()
     names = key_names(team, {call["public_id"] for call in calls})
-    requests = EndWish.objects.filter(
+    requests = EndRequest.objects.filter(
         team_slug=team.slug, call_id__in=[call["id"] for call in calls]
     )
     ending = set(requests.values_list("call_id", flat=True))
@@ -54,7 +54,7 @@ def request_call_end(team: Team, call_id: str, *, actor: User, address: str | No
         raise Http404
     name = key_names(team, [call["public_id"]])[call["public_id"]].name
     with transaction.atomic():
-        _, is_new = EndWish.objects.get_or_create(call_id=call_id, team_slug=team.slug)
+        _, is_new = EndRequest.objects.get_or_create(call_id=call_id, team_slug=team.slug)
         if is_new:
             AuditEvent.objects.record_changes(
                 Action.CALL_ENDED,

@@ -8,7 +8,7 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from keyportal.teams.models import Team, User
-from keyportal.usage.models import Call, EndWish, Running, UsageDay
+from keyportal.usage.models import Call, EndRequest, Running, UsageDay
 from keyportal.usage.reports.periods import Step
 from tests.support.pages import button, link
 
@@ -146,6 +146,6 @@ def test_an_admin_watches_calls_and_ends_one(new_page: Open, ada: User, team: Te
     expect(page.locator("tbody")).to_contain_text("4,321")
     button(page, "End").click()
     expect(page.get_by_text("Ending")).to_be_visible()
-    assert EndWish.objects.get().call_id == "abc123"
+    assert EndRequest.objects.get().call_id == "abc123"
     Running.objects.all().delete()
     expect(page.get_by_text("Nothing is running.")).to_be_visible()

@@ -14,7 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
-from keyportal.usage.models import EndWish, Running
+from keyportal.usage.models import EndRequest, Running
 
 pytestmark = pytest.mark.any_database
 
@@ -86,7 +86,7 @@ def test_admin_ends_a_call(sign_in: SignIn, ada: User, team: Team, run: Callable
         response = client.post(end(call_id), headers=HTMX)
         assert response.status_code == 204
         assert response["HX-Trigger"] == "running-changed"
-    wish = EndWish.objects.get()
+    wish = EndRequest.objects.get()
     assert (wish.call_id, wish.team_slug) == (call_id, team.slug)
     event = AuditEvent.objects.for_team(team).get(action=Action.CALL_ENDED)
     assert event.target == "AbCd1234 (AbCd1234): public/small"
@@ -101,7 +101,7 @@ def test_a_call_ends_whatever_it_is_called(
     sign_in: SignIn, ada: User, other_team: Team, run: Callable[..., str], name: str
 ) -> None:
     """Whatever the gateway calls it; and another team may have the same id, and a wish for it."""
-    EndWish.objects.create(call_id=name, team_slug=other_team.slug)
+    EndRequest.objects.create(call_id=name, team_slug=other_team.slug)
     run(id=name)
     client = sign_in(ada)
     found = re.search(
@@ -109,7 +109,7 @@ def test_a_call_ends_whatever_it_is_called(
     )
     assert found
     assert client.post(html.unescape(found[1]), headers=HTMX).status_code == 204
-    assert EndWish.objects.filter(call_id=name).count() == 2
+    assert EndRequest.objects.filter(call_id=name).count() == 2
 
 
 def test_without_javascript_it_leads_back(
@@ -127,7 +127,7 @@ def test_a_call_of_another_team_or_of_none_is_404(
     client = sign_in(ada)
     for call_id in (foreign, stale, "none"):
         assert client.post(end(call_id)).status_code == 404
-    assert not EndWish.objects.exists()
+    assert not EndRequest.objects.exists()
     assert not AuditEvent.objects.filter(action=Action.CALL_ENDED).exists()
 
 
@@ -138,7 +138,7 @@ def test_member_is_refused_with_the_reason(
     for response in (client.get(RUNNING), client.post(end(run()))):
         assert response.status_code == 403
         assert "This needs the role Admin" in response.content.decode()
-    assert not EndWish.objects.exists()
+    assert not EndRequest.objects.exists()
     assert RUNNING not in client.get("/teams/u-8105f7322477/calls/").content.decode()
 
 

@@ -25,7 +25,7 @@ from keyportal.gateway.metering.usage_sql import Flush, Lookup
 from keyportal.gateway.metering.writer import ALIAS
 from keyportal.http.addresses import site_network
 from keyportal.keys.models import ApiKey
-from keyportal.usage.models import INTERVAL_SECONDS, Look, Sighting
+from keyportal.usage.models import INTERVAL_SECONDS, NetworkUse, Sighting
 
 MAX_WRITTEN = 50_000  # Rows that a worker remembers having written.
 SLICE = 500
@@ -185,7 +185,7 @@ def _timestamp(seconds: float) -> Any:
 
 _KEYS = ApiKey._meta.db_table
 _SIGHTINGS = Sighting._meta.db_table
-_LOOKS = Look._meta.db_table
+_LOOKS = NetworkUse._meta.db_table
 _UPSERT_SIGHTING = f"""
 INSERT INTO {_SIGHTINGS} (public_id, start, what, count) VALUES (%s, %s, %s, %s)
 ON CONFLICT (public_id, start, what)

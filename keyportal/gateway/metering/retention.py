@@ -17,10 +17,10 @@ from keyportal.notifications.models import Reminder
 from keyportal.usage.models import (
     Alarm,
     Call,
-    EndWish,
+    EndRequest,
     Flush,
     Lease,
-    Look,
+    NetworkUse,
     Running,
     Sighting,
     UsageHour,
@@ -58,13 +58,13 @@ def retentions() -> tuple[Retention, ...]:
         Retention(Window, "start", timedelta(days=70), "kind = 3"),
         Retention(Flush, "at", timedelta(days=1)),
         Retention(Running, "written_at", timedelta(minutes=1)),
-        Retention(EndWish, "wished_at", timedelta(minutes=5)),
+        Retention(EndRequest, "wished_at", timedelta(minutes=5)),
         Retention(Lease, "seen_at", timedelta(hours=1)),
         # Much longer than the period in which mails remind of one expiry.
         Retention(Reminder, "created_at", timedelta(days=60)),
         Retention(Sighting, "start", timedelta(minutes=20)),
         # As long as calls, because pages show both together.
-        Retention(Look, "seen_at", timedelta(days=settings.CALL_DAYS)),
+        Retention(NetworkUse, "seen_at", timedelta(days=settings.CALL_DAYS)),
         Retention(Alarm, "raised_at", timedelta(days=1)),
     )
 

@@ -55,7 +55,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='EndWish',
+            name='EndRequest',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('team_slug', models.CharField(max_length=64)),
@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                 ('wished_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('team_slug', 'call_id'), name='endwish_unique')],
+                'constraints': [models.UniqueConstraint(fields=('team_slug', 'call_id'), name='endrequest_unique')],
             },
         ),
         migrations.CreateModel(
@@ -81,7 +81,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='Look',
+            name='NetworkUse',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('team_slug', models.CharField(max_length=64)),
@@ -91,8 +91,8 @@ class Migration(migrations.Migration):
                 ('seen_at', models.DateTimeField()),
             ],
             options={
-                'indexes': [models.Index(fields=['team_slug', '-seen_at', '-id'], name='look_by_team'), models.Index(fields=['seen_at'], name='look_by_age')],
-                'constraints': [models.UniqueConstraint(fields=('public_id', 'start', 'network'), name='look_unique')],
+                'indexes': [models.Index(fields=['team_slug', '-seen_at', '-id'], name='networkuse_by_team'), models.Index(fields=['seen_at'], name='networkuse_by_age')],
+                'constraints': [models.UniqueConstraint(fields=('public_id', 'start', 'network'), name='networkuse_unique')],
             },
         ),
         migrations.CreateModel(

@@ -24,8 +24,8 @@ from keyportal.usage.models.counters import (
     window_end,
     window_start,
 )
-from keyportal.usage.models.running import EndWish, Running
-from keyportal.usage.models.sightings import INTERVAL_SECONDS, Alarm, Look, Sighting
+from keyportal.usage.models.running import EndRequest, Running
+from keyportal.usage.models.sightings import INTERVAL_SECONDS, Alarm, NetworkUse, Sighting
 
 __all__ = [
     "INTERVAL_SECONDS",
@@ -37,11 +37,11 @@ __all__ = [
     "Alarm",
     "Call",
     "CallQuerySet",
-    "EndWish",
+    "EndRequest",
     "Flush",
     "Kind",
     "Lease",
-    "Look",
+    "NetworkUse",
     "Running",
     "Sighting",
     "Usage",

@@ -47,7 +47,7 @@ class Running(models.Model):
         return f"{self.team_slug} {self.worker}"
 
 
-class EndWish(models.Model):
+class EndRequest(models.Model):
     """An admin's request to end a call. The worker that serves it ends it within about a second."""
 
     team_slug = models.CharField(max_length=64)
@@ -56,7 +56,7 @@ class EndWish(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["team_slug", "call_id"], name="endwish_unique")
+            models.UniqueConstraint(fields=["team_slug", "call_id"], name="endrequest_unique")
         ]
 
     def __str__(self) -> str:

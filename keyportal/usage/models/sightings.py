@@ -36,7 +36,7 @@ class Sighting(models.Model):
         return f"{self.public_id} {self.what}"
 
 
-class Look(models.Model):
+class NetworkUse(models.Model):
     """The use of a key from a network without a `Call`, at most one row per day (UTC).
 
     Such uses list the models, read the key's own state, or are calls by forward authentication
@@ -52,11 +52,13 @@ class Look(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["public_id", "start", "network"], name="look_unique")
+            models.UniqueConstraint(
+                fields=["public_id", "start", "network"], name="networkuse_unique"
+            )
         ]
         indexes: ClassVar = [
-            models.Index(fields=["team_slug", "-seen_at", "-id"], name="look_by_team"),
-            models.Index(fields=["seen_at"], name="look_by_age"),
+            models.Index(fields=["team_slug", "-seen_at", "-id"], name="networkuse_by_team"),
+            models.Index(fields=["seen_at"], name="networkuse_by_age"),
         ]
 
     def __str__(self) -> str:

@@ -27,7 +27,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import Grace, rotate
 from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Team, User
-from keyportal.usage.models import Alarm, Look, Sighting, UsageDay
+from keyportal.usage.models import Alarm, NetworkUse, Sighting, UsageDay
 from keyportal.usage.models import Call as CallRow
 from tests.support.calls import call_of, verdict_of
 from tests.support.mail_server import Sink
@@ -143,7 +143,7 @@ def test_a_look_is_kept_once_a_day_for_a_key_and_network(
     for meter in workers * 2:
         look_from(meter, key, "192.0.2.7", "192.0.2.8", "2001:db8::1", "")
     look_from(workers[0], other, "192.0.2.7")
-    found = Look.objects.values_list("team_slug", "public_id", "network")
+    found = NetworkUse.objects.values_list("team_slug", "public_id", "network")
     assert sorted(found) == sorted(
         (key.team.slug, one.public_id, network)
         for one, network in (
@@ -154,11 +154,11 @@ def test_a_look_is_kept_once_a_day_for_a_key_and_network(
     )
     assert not Sighting.objects.exists()
     day = timedelta(days=1)
-    for look in Look.objects.all():
+    for look in NetworkUse.objects.all():
         assert look.start <= look.seen_at < look.start + day
-    Look.objects.update(start=F("start") - day, seen_at=F("seen_at") - day)
+    NetworkUse.objects.update(start=F("start") - day, seen_at=F("seen_at") - day)
     look_from(Meter("three", workers[0]._writer), key, "192.0.2.7")
-    assert Look.objects.count() == 4
+    assert NetworkUse.objects.count() == 4
 
 
 def test_more_looks_than_one_transaction_takes_are_all_written(
@@ -166,7 +166,7 @@ def test_more_looks_than_one_transaction_takes_are_all_written(
 ) -> None:
     monkeypatch.setattr(metering, "SLICE", 2)
     look_from(workers[0], issue(bob)[0], *addresses(7))
-    assert Look.objects.count() == 7
+    assert NetworkUse.objects.count() == 7
     assert not workers[0]._lookups
 
 
@@ -478,18 +478,26 @@ def test_the_same_networks_again_cost_no_query(
     monkeypatch.setattr(module, "_many_networks", lambda *_: pytest.fail("It asked again."))
     call_from(workers[0], key, "192.0.2.2")
     look_from(workers[0], key, "192.0.2.4")
-    assert Sighting.objects.get().count == Look.objects.count() == 1
+    assert Sighting.objects.get().count == NetworkUse.objects.count() == 1
 
 
 def test_old_rows_go(workers: list[Meter], bob: User, issue: Issue, settings: Settings) -> None:
     key, _ = issue(bob)
     look_from(workers[0], key, *addresses(4))
     days = timedelta(days=settings.CALL_DAYS)
-    Look.objects.update(seen_at=timezone.now() - days + timedelta(minutes=1))
+    NetworkUse.objects.update(seen_at=timezone.now() - days + timedelta(minutes=1))
     asyncio.run(RetentionJob(workers[0]._writer).clean())
-    assert (Sighting.objects.count(), Alarm.objects.count(), Look.objects.count()) == (4, 1, 4)
+    assert (Sighting.objects.count(), Alarm.objects.count(), NetworkUse.objects.count()) == (
+        4,
+        1,
+        4,
+    )
     Sighting.objects.update(start=timezone.now() - timedelta(minutes=21))
     Alarm.objects.update(raised_at=timezone.now() - timedelta(days=1, seconds=1))
-    Look.objects.update(seen_at=timezone.now() - days)
+    NetworkUse.objects.update(seen_at=timezone.now() - days)
     asyncio.run(RetentionJob(workers[0]._writer).clean())
-    assert (Sighting.objects.count(), Alarm.objects.count(), Look.objects.count()) == (0, 0, 0)
+    assert (Sighting.objects.count(), Alarm.objects.count(), NetworkUse.objects.count()) == (
+        0,
+        0,
+        0,
+    )

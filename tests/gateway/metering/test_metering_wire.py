@@ -18,7 +18,15 @@ from django.utils import timezone
 from keyportal.audit.models import Tombstone
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from keyportal.usage.models import Call, EndWish, Look, Running, UsageDay, UsageHour, UsageMinute
+from keyportal.usage.models import (
+    Call,
+    EndRequest,
+    NetworkUse,
+    Running,
+    UsageDay,
+    UsageHour,
+    UsageMinute,
+)
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.server import CHAT, Server, chat_body, wait_until
 
@@ -211,7 +219,7 @@ def test_a_look_at_the_models_is_no_call_but_leaves_where_it_came_from(
     assert live.request("GET", "/v1/models", key=looked[1]).status == 200
     assert live.request("GET", "/v1/key", key=asked[1]).status == 200
     for key, _ in (looked, asked):
-        looks = Look.objects.filter(public_id=key.public_id, team_slug=key.team.slug)
+        looks = NetworkUse.objects.filter(public_id=key.public_id, team_slug=key.team.slug)
         wait_until(looks.exists)
         assert looks.get().network == "127.0.0.0/24"
         assert not calls_of(key).exists()
@@ -257,8 +265,8 @@ def test_calls_in_flight_are_written_down_and_an_admin_can_end_one(
         assert call["address"] == "127.0.0.1"
         wait_until(lambda: any(int(str(one["tokens"])) > 5 for one in told()))
         # One of another team, that happens or was made to have the same id, is none of ours.
-        EndWish.objects.create(call_id=str(told()[1]["id"]), team_slug="u-0000000000cc")
-        EndWish.objects.create(call_id=str(call["id"]), team_slug=key.team.slug)
+        EndRequest.objects.create(call_id=str(told()[1]["id"]), team_slug="u-0000000000cc")
+        EndRequest.objects.create(call_id=str(call["id"]), team_slug=key.team.slug)
         wait_until(lambda: len(told()) == 1)
         time.sleep(2)
         assert [one["id"] != call["id"] for one in told()] == [True]

@@ -17,7 +17,7 @@ from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.notifications.models import Reminder
 from keyportal.usage.models import (
     Call,
-    EndWish,
+    EndRequest,
     Flush,
     Kind,
     Lease,
@@ -77,8 +77,8 @@ def test_what_is_old_goes_and_what_is_not_stays(writer: Writer) -> None:
     for mark, when in (("new", {"hours": 1}), ("old", {"hours": 25})):
         Flush.objects.create(mark=mark)
         Flush.objects.filter(mark=mark).update(at=ago(**when))
-        EndWish.objects.create(team_slug="t", call_id=mark)
-    EndWish.objects.filter(call_id="old").update(wished_at=ago(minutes=6))
+        EndRequest.objects.create(team_slug="t", call_id=mark)
+    EndRequest.objects.filter(call_id="old").update(wished_at=ago(minutes=6))
     for days in (59, 61):
         Reminder.objects.create(public_id="k", days=days, expires_at=ago())
         Reminder.objects.filter(days=days).update(created_at=ago(days=days))
@@ -89,7 +89,7 @@ def test_what_is_old_goes_and_what_is_not_stays(writer: Writer) -> None:
     assert Window.objects.exclude(kind=Kind.EVER).count() == 3
     assert Window.objects.filter(kind=Kind.EVER).count() == 2
     assert Lease.objects.get().worker == Running.objects.get().worker == "lives"
-    assert Flush.objects.get().mark == EndWish.objects.get().call_id == "new"
+    assert Flush.objects.get().mark == EndRequest.objects.get().call_id == "new"
 
 
 def test_how_long_calls_are_kept_is_a_setting(writer: Writer, settings: Settings) -> None:

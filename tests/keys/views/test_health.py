@@ -19,7 +19,7 @@ from keyportal.keys.views.health import health
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
 from keyportal.usage import new_networks as addresses
-from keyportal.usage.models import Call, Look, UsageDay
+from keyportal.usage.models import Call, NetworkUse, UsageDay
 from keyportal.usage.new_networks import new_networks
 from keyportal.usage.reports.periods import Step
 
@@ -226,7 +226,7 @@ def test_the_first_calls_of_a_key_are_no_news(team: Team, other_team: Team, good
 
 def look(team: Team, public_id: str, network: str, days: float) -> None:
     start = Step.DAY.floor(ago(days))
-    Look.objects.create(
+    NetworkUse.objects.create(
         team_slug=team.slug, public_id=public_id, network=network, start=start, seen_at=ago(days)
     )
 
