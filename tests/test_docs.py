@@ -16,7 +16,7 @@ from django.core.management import get_commands, load_command_class
 from django.urls import Resolver404, resolve
 
 from keyportal.api.urls import OPERATIONS
-from keyportal.gateway.authentication import KEY, MODELS
+from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH
 from keyportal.gateway.endpoints import ENDPOINTS
 from keyportal.gateway.forward_auth.app import PATH as VERIFY
 from keyportal.keys import keystring
@@ -336,12 +336,12 @@ def addresses_in(text: str) -> set[str]:
 
 
 def is_served(path: str) -> bool:
-    if path in PREFIXES or path in {VERIFY, KEY, MODELS} or path in ENDPOINTS:
+    if path in PREFIXES or path in {VERIFY, KEY_PATH, MODELS_PATH} or path in ENDPOINTS:
         return True
     if path.startswith("/v1"):
         return path == "/v1"
     try:
-        return resolve(path).url_name != "nowhere"
+        return resolve(path).url_name != "not-found"
     except Resolver404:
         return False
 
@@ -363,18 +363,19 @@ def test_an_address_that_is_not_served_is_seen() -> None:
 def test_every_endpoint_is_documented() -> None:
     documented = set(code_of(PAGES["docs/calling-the-api.md"]))
     assert {f"POST {path}" for path in ENDPOINTS} <= documented
-    assert {f"GET {MODELS}", f"GET {KEY}"} <= documented
+    assert {f"GET {MODELS_PATH}", f"GET {KEY_PATH}"} <= documented
 
 
 def test_every_operation_of_the_management_api_is_documented_with_its_scope() -> None:
     documented: dict[str, str] = {}
     for cells in rows_of(section(PAGES["docs/management-api.md"], "Operations")):
         documented |= dict.fromkeys(re.findall(r"`([A-Z]+ [^`]+)`", cells[0]), cells[2])
-    declared = {f"{one.method} {one.path}": one for one in OPERATIONS}
+    declared = {f"{operation.method} {operation.path}": operation for operation in OPERATIONS}
     assert set(documented) == set(declared)
-    for name, one in declared.items():
-        scopes = {*([one.scope.value] if one.scope else []), *(s.value for s in one.more)}
-        assert scopes <= set(code_of(documented[name])), name
+    for name, operation in declared.items():
+        scopes = [operation.scope] if operation.scope else []
+        values = {scope.value for scope in (*scopes, *operation.extra_scopes)}
+        assert values <= set(code_of(documented[name])), name
 
 
 # Releases.

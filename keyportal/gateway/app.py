@@ -1,4 +1,4 @@
-"""The gateway: an ASGI application of its own, because Django's request stack costs ten relays."""
+"""The gateway's ASGI application, without Django's request stack, which costs ten relayed calls."""
 
 import asyncio
 import secrets
@@ -10,7 +10,7 @@ from keyportal.catalog.models import BUILT_IN_URL
 from keyportal.catalog.snapshot import CatalogEntry, Target
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
-from keyportal.gateway.authentication import KEY, MODELS, BearerAuthMiddleware
+from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH, BearerAuthMiddleware
 from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.demo_model import app
 from keyportal.gateway.endpoints import ENDPOINTS, Endpoint
@@ -39,43 +39,45 @@ from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys.rules.permissions import Endpoints
 
 SLOW_BODY_SECONDS = 1.0
-ANY = Endpoints.ALL.value
+ALL_ENDPOINTS = Endpoints.ALL.value
 
 
 class Gateway:
-    """All that one worker needs to serve `/v1/` and `/auth/verify`. Starting needs no database."""
+    """Serves `/v1/` and `/auth/verify` in one worker. It starts without a database."""
 
     def __init__(self) -> None:
-        self.flight = ActiveCalls()
-        self.edge = ErrorMiddleware(_too_early)
-        self.forward = ForwardAuth()
+        self.active_calls = ActiveCalls()
+        self.error_middleware = ErrorMiddleware(_not_started)
+        self.forward_auth = ForwardAuth()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        door = self.forward if is_verification(scope["path"]) else self.edge
-        await door(scope, receive, send)
+        app = self.forward_auth if is_verification(scope["path"]) else self.error_middleware
+        await app(scope, receive, send)
 
     async def start(self) -> None:
-        """Build what belongs to one worker: now, because they are forked from one that has not."""
+        """Create the worker's objects; after the fork, because workers can't share them."""
         worker = secrets.token_hex(8)
         self.admission = Admission(worker, asyncio.get_running_loop())
         self.writer = Writer()
         self.meter = Meter(worker, self.writer)
         self.relay = Relay()
         self.introspection = Introspection()
-        self.edge.app = BearerAuthMiddleware(self._serve, self.admission, self.flight, self.meter)
-        self.forward.start(self.admission, self.meter)
-        forever: tuple[Coroutine[Any, Any, None], ...] = (
+        self.error_middleware.app = BearerAuthMiddleware(
+            self._route, self.admission, self.active_calls, self.meter
+        )
+        self.forward_auth.start(self.admission, self.meter)
+        background_jobs: tuple[Coroutine[Any, Any, None], ...] = (
             self.meter.flush_forever(),
-            self.flight.rejudge_forever(self.admission),
-            RunningCallsReporter(worker, self.writer, self.flight).report_forever(),
+            self.active_calls.recheck_forever(self.admission),
+            RunningCallsReporter(worker, self.writer, self.active_calls).report_forever(),
             RetentionJob(self.writer).clean_forever(),
         )
-        self._tasks = [asyncio.create_task(work) for work in forever]
+        self._tasks = [asyncio.create_task(job) for job in background_jobs]
 
     def end_calls(self) -> None:
-        """The time to finish is over: tell those that still run, while we can."""
-        self.flight.end_all(ShuttingDown)
+        """End the calls that still run near the end of the graceful time-out, with an error."""
+        self.active_calls.end_all(ShuttingDown)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -86,100 +88,107 @@ class Gateway:
         self.writer.close()
         await self.admission.close()
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
         if endpoint := ENDPOINTS.get(path):
-            _allow("POST", method)
+            _require_method("POST", method)
             await self._relay(endpoint, scope, receive, send)
-        elif path == MODELS or path.startswith(MODELS + "/"):
-            _allow("GET, HEAD", method)
-            await self._models(path.removeprefix(MODELS).removeprefix("/"), scope, send)
-        elif path == KEY:
-            _allow("GET, HEAD", method)
-            await self._key(scope["keyportal.call"], send)
+        elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
+            _require_method("GET, HEAD", method)
+            name = path.removeprefix(MODELS_PATH).removeprefix("/")
+            await self._send_models(name, scope, send)
+        elif path == KEY_PATH:
+            _require_method("GET, HEAD", method)
+            await self._send_key(scope["keyportal.call"], send)
         else:
             raise UnknownPath
 
     async def _relay(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         call: Call = scope["keyportal.call"]
         call.endpoint = endpoint.path
-        if call.verdict.endpoints not in (ANY, endpoint.kind):
+        if call.verdict.endpoints not in (ALL_ENDPOINTS, endpoint.kind):
             raise EndpointNotAllowed(Endpoints(call.verdict.endpoints).label.lower())
         request = await self._read(endpoint, scope, receive)
-        watch = None
+        watcher = None
         if "keyportal.on_disconnect" in scope:
-            scope["keyportal.on_disconnect"](call.leave)
+            scope["keyportal.on_disconnect"](call.client_disconnected)
         else:
-            # Another server than our own must be asked.
-            watch = asyncio.create_task(_watch(receive, call))
+            # A server other than our own has no such callback.
+            watcher = asyncio.create_task(_watch_for_disconnect(receive, call))
         try:
-            with self._journey(request, endpoint, call, scope["headers"]) as journey:
-                await send_response(await journey.answer(), call, send)
+            with self._upstream_attempts(request, endpoint, call, scope["headers"]) as attempts:
+                await send_response(await attempts.answer(), call, send)
         finally:
-            if watch is not None:
-                watch.cancel()
+            if watcher is not None:
+                watcher.cancel()
             request.close()
 
     async def _read(
         self, endpoint: Endpoint, scope: Scope, receive: Receive
     ) -> CallRequest | Upload:
-        """Read the whole body. Judge the key again if that took more than a second."""
+        """Read the whole body. Check the key again if that took longer than SLOW_BODY_SECONDS."""
         began = time.monotonic()
         read = Upload.read if endpoint.takes_form else read_body
         body = await read(scope, receive)
         if time.monotonic() - began > SLOW_BODY_SECONDS:
             try:
-                await self._judge_again(scope["keyportal.call"])
+                await self._recheck_key(scope["keyportal.call"])
             except BaseException:
                 if isinstance(body, Upload):
                     body.close()
                 raise
         return body if isinstance(body, Upload) else parse_call(body)
 
-    async def _judge_again(self, call: Call) -> None:
-        """Raises `InvalidKey` if the key was deleted while its request's body was on the way."""
+    async def _recheck_key(self, call: Call) -> None:
+        """Raises `InvalidKey` if the key was deleted while the request's body arrived."""
         if not await self.admission.judge(call.digest):
             raise InvalidKey
 
-    def _journey(
+    def _upstream_attempts(
         self, request: CallRequest | Upload, endpoint: Endpoint, call: Call, headers: Headers
     ) -> UpstreamAttempts:
-        served = self._find(request.model, call.verdict)
+        served = self._find_model(request.model, call.verdict)
         call.model = request.model
-        hidden = endpoint.takes_stream_options and request.request_usage()
-        asked = RelayRequest(endpoint, headers, call.request_id, request.content_type)
+        is_usage_hidden = endpoint.takes_stream_options and request.request_usage()
+        relay_request = RelayRequest(endpoint, headers, call.request_id, request.content_type)
 
-        async def ask(target: Target) -> Answer:
+        async def send_to(target: Target) -> Answer:
             body = request.body_for(target.model)
-            prompt = len(body) if endpoint.has_prompt else 0
+            prompt_bytes = len(body) if endpoint.has_prompt else 0
             call.tally.request_sent(
-                prompt, does_generate=endpoint.does_generate, is_usage_hidden=hidden
+                prompt_bytes,
+                does_generate=endpoint.does_generate,
+                is_usage_hidden=is_usage_hidden,
             )
             if target.base_url == BUILT_IN_URL:
                 return app.answer(endpoint.path, body)
-            return await self.relay.send(target, asked, body)
+            return await self.relay.send(target, relay_request, body)
 
-        return UpstreamAttempts(served.targets, ask)
+        return UpstreamAttempts(served.targets, send_to)
 
-    async def _models(self, name: str, scope: Scope, send: Send) -> None:
+    async def _send_models(self, name: str, scope: Scope, send: Send) -> None:
         call: Call = scope["keyportal.call"]
         if name:
-            content: object = _listed(self._find(name, call.verdict))
+            content: object = _model_object(self._find_model(name, call.verdict))
         else:
-            data = [_listed(model) for model in self._callable(call.verdict)]
+            data = [_model_object(model) for model in self._callable_models(call.verdict)]
             content = {"object": "list", "data": data}
         await send_response(json_answer(content), call, send)
 
-    async def _key(self, call: Call, send: Send) -> None:
-        names = [model.name for model in self._callable(call.verdict)]
+    async def _send_key(self, call: Call, send: Send) -> None:
+        names = [model.name for model in self._callable_models(call.verdict)]
         await send_response(await self.introspection.answer(call.verdict, names), call, send)
 
-    def _callable(self, verdict: Verdict) -> list[CatalogEntry]:
-        served = self.admission.catalog.models.values()
-        return [model for model in served if _may_list(model, verdict)]
+    def _callable_models(self, verdict: Verdict) -> list[CatalogEntry]:
+        models = self.admission.catalog.models.values()
+        return [model for model in models if _is_callable(model, verdict)]
 
-    def _find(self, name: str, verdict: Verdict) -> CatalogEntry:
-        """Another team's model is as unknown as one that doesn't exist."""
+    def _find_model(self, name: str, verdict: Verdict) -> CatalogEntry:
+        """Raises `ModelNotFound` or `ModelNotAllowed`.
+
+        Another team's model is answered like one that doesn't exist. Attack: a key's owner learns
+        from the error which models another team has.
+        """
         served = self.admission.catalog.models.get(name)
         if served is None or not served.targets or served.team_id not in {None, verdict.team_id}:
             raise ModelNotFound
@@ -188,16 +197,16 @@ class Gateway:
         return served
 
 
-async def _too_early(_scope: Scope, _receive: Receive, _send: Send) -> None:
+async def _not_started(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise ShuttingDown
 
 
-def _allow(allowed: str, method: str) -> None:
+def _require_method(allowed: str, method: str) -> None:
     if method not in allowed.split(", "):
         raise MethodNotAllowed(allowed)
 
 
-def _may_list(served: CatalogEntry, verdict: Verdict) -> bool:
+def _is_callable(served: CatalogEntry, verdict: Verdict) -> bool:
     return (
         bool(served.targets)
         and served.team_id in {None, verdict.team_id}
@@ -205,8 +214,8 @@ def _may_list(served: CatalogEntry, verdict: Verdict) -> bool:
     )
 
 
-def _listed(served: CatalogEntry) -> dict[str, object]:
-    """A model as OpenAI's `/v1/models` lists it."""
+def _model_object(served: CatalogEntry) -> dict[str, object]:
+    """Return a model as an object of OpenAI's `/v1/models`."""
     return {
         "id": served.name,
         "object": "model",
@@ -215,8 +224,7 @@ def _listed(served: CatalogEntry) -> dict[str, object]:
     }
 
 
-async def _watch(receive: Receive, call: Call) -> None:
-    """Wait for the client to go away."""
+async def _watch_for_disconnect(receive: Receive, call: Call) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    call.leave()
+    call.client_disconnected()

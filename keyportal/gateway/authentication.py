@@ -1,4 +1,4 @@
-"""Who calls: the bearer token of a request, and the middleware that asks for a verdict on it."""
+"""Authentication: reads the bearer token of a request, and admits the request or refuses it."""
 
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.calls import ActiveCalls, Call
@@ -7,35 +7,35 @@ from keyportal.gateway.metering.meter import Meter
 from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.keys import keystring
 
-MODELS = "/v1/models"
-KEY = "/v1/key"
+MODELS_PATH = "/v1/models"
+KEY_PATH = "/v1/key"
 
 
 class BearerAuthMiddleware:
-    """ASGI middleware: lets a request through with a verdict, or raises why not.
+    """ASGI middleware: admits a request with a valid key, or raises a `GatewayError`.
 
-    What passes has `scope["keyportal.call"]` and is in flight until the application returns.
+    An admitted request has `scope["keyportal.call"]`, and is active until the application returns.
     """
 
     def __init__(
-        self, app: ASGIApp, admission: Admission, flight: ActiveCalls, meter: Meter
+        self, app: ASGIApp, admission: Admission, active_calls: ActiveCalls, meter: Meter
     ) -> None:
         self.app = app
         self.admission = admission
-        self.flight = flight
+        self.active_calls = active_calls
         self.meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = bearer_token(scope["headers"])
         digest = keystring.digest(token)
-        is_counted = counts(scope)
+        is_counted = _is_counted(scope)
         client = scope.get("client")
         try:
             admitted = await self.admission.admit(
                 digest, client[0] if client else "", is_counted=is_counted
             )
         except AddressNotAllowed:
-            # Else a key that was stolen could be tried from anywhere, and nobody be told.
+            # Attack: a stolen key is tried from another network. The alarm counts it.
             self.meter.record_refusal(digest, keystring.public_id_of(token))
             raise
         if admitted is None:
@@ -45,14 +45,14 @@ class BearerAuthMiddleware:
         scope["keyportal.call"] = call
         self.meter.record_use(call)
         try:
-            with self.flight.of(call):
+            with self.active_calls.track(call):
                 await self.app(scope, receive, send)
         except BaseException as error:
-            call.note(error)
+            call.record_error(error)
             raise
         finally:
             try:
-                await call.settle()
+                await call.complete()
             finally:
                 if is_counted:
                     self.meter.record_call(call)
@@ -60,23 +60,23 @@ class BearerAuthMiddleware:
                     self.meter.record_lookup(call)
 
 
-def counts(scope: Scope) -> bool:
-    """Whether this is a call of something. Looking at what there is to call, and at what is left
-    for it, is none."""
+def _is_counted(scope: Scope) -> bool:
+    """Whether this request counts as a call. Reading the models or the key's limits does not."""
     path: str = scope["path"]
-    return not (path in (KEY, MODELS) or path.startswith(MODELS + "/"))
+    return not (path in (KEY_PATH, MODELS_PATH) or path.startswith(MODELS_PATH + "/"))
 
 
 def bearer_token(headers: Headers) -> bytes:
-    """The well-formed key of a request: from Authorization, or from x-api-key as Anthropic's
-    clients send it; from nowhere else, never from the URL. Both are read at every path alike, so
-    that no rule holds for one way in and not for the other.
+    """Return the well-formed key string of a request.
 
-    Raises `MissingCredentials`, or `InvalidKey` for what can't be a key of ours: that costs no
-    query, so spraying random tokens never reaches the database.
+    It is read from Authorization, or from x-api-key, which Anthropic's clients send, and never from
+    the URL. Both headers are read for every path, so that the same rules hold for both.
+
+    Raises `MissingCredentials`, or `InvalidKey` for a malformed key string. Attack: a client sends
+    many random tokens. They cost no query.
     """
-    shown = [(name, _token(name, value)) for name, value in headers if name in _CREDENTIALS]
-    token = shown[0][1] if len(shown) == 1 else _agreed(shown)
+    tokens = [(name, _token(name, value)) for name, value in headers if name in _CREDENTIAL_HEADERS]
+    token = tokens[0][1] if len(tokens) == 1 else _single_token(tokens)
     if not token:
         raise MissingCredentials
     if not keystring.is_well_formed(token):
@@ -84,24 +84,27 @@ def bearer_token(headers: Headers) -> bytes:
     return token
 
 
-def _agreed(shown: Headers) -> bytes:
-    """The one token that these headers show, if any: two that differ, or one header twice, are
-    two opinions on who calls, and a proxy may have judged the other one."""
-    # Who gives Anthropic's clients a token and an empty key sends an empty header beside it.
-    shown = [one for one in shown if one != (b"x-api-key", b"")]
-    if not any(token for _, token in shown):
+def _single_token(tokens: Headers) -> bytes:
+    """Return the token that all of these headers have; empty without one.
+
+    Raises `InvalidKey` for two different tokens, or for one header sent twice. Attack: a proxy
+    checks one of them, and we would use the other.
+    """
+    # Anthropic's clients send an empty x-api-key beside a bearer token.
+    tokens = [header for header in tokens if header != (b"x-api-key", b"")]
+    if not any(token for _, token in tokens):
         return b""
-    names, tokens = zip(*shown, strict=True)
-    if len(set(names)) < len(names) or len(set(tokens)) > 1:
+    names, values = zip(*tokens, strict=True)
+    if len(set(names)) < len(names) or len(set(values)) > 1:
         raise InvalidKey
-    return bytes(tokens[0])
+    return bytes(values[0])
 
 
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
+_CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key"})
 
 
 def _token(name: bytes, value: bytes) -> bytes:
-    """The key itself; of Authorization what follows `Bearer`, and nothing of another scheme."""
+    """Return the token of a header; empty for an Authorization scheme other than `Bearer`."""
     if name == b"x-api-key":
         return value.strip(b" ")
     scheme, _, token = value.partition(b" ")

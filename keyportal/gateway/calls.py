@@ -1,4 +1,4 @@
-"""Calls in flight: from the verdict to the last byte, the body on its way in included."""
+"""Active calls: from the verdict to the last byte, including the time to read the body."""
 
 import asyncio
 import logging
@@ -11,24 +11,30 @@ from django.conf import settings
 
 from keyportal.gateway.admission.batch import Admitted
 from keyportal.gateway.admission.batcher import Admission
-from keyportal.gateway.errors import ClientGone, GatewayError, InvalidKey, Overloaded, Unavailable
+from keyportal.gateway.errors import (
+    ClientDisconnected,
+    GatewayError,
+    InvalidKey,
+    Overloaded,
+    Unavailable,
+)
 from keyportal.gateway.metering.tally import TokenCounter
 from keyportal.http.types import Scope
 
-REJUDGE_SECONDS = 1.0
-STUCK_SECONDS = 300.0
-REJUDGE_AT_ONCE = 1000  # Stays well below what admission lets wait.
+RECHECK_SECONDS = 1.0
+STALLED_SECONDS = 300.0
+RECHECK_BATCH = 1000  # Far below the number of requests that may wait for admission.
 
 logger = logging.getLogger(__name__)
 
 
 class Call:
-    """One call: what it is, what became of it, and the one way to end it from outside: `end`."""
+    """One call and its outcome. `end` ends it from outside its task."""
 
     __slots__ = (
         "_admission",
         "_id",
-        "_is_settled",
+        "_is_completed",
         "_task",
         "address",
         "agent",
@@ -41,7 +47,7 @@ class Call:
         "is_served",
         "model",
         "request_id",
-        "sends_since",
+        "sending_since",
         "status",
         "tally",
         "verdict",
@@ -57,74 +63,74 @@ class Call:
         client = scope.get("client")
         self.address: str | None = client[0] if client else None
         self.agent = _agent(scope)
-        """As it came over the wire, unread."""
+        """The User-Agent header, undecoded."""
         self._admission = admission
-        self._is_settled = False
+        self._is_completed = False
         self.endpoint = ""
-        """Where the call went, without `/v1`; empty until that is known."""
+        """The endpoint's path without `/v1`; empty until it is known."""
         self.model = ""
-        """The served name; empty until that is known."""
+        """The name of the served model; empty until it is known."""
         self.status = 0
-        """What it was answered, or what ended it; 0 until that is known."""
+        """The status of the response, or of the error that ended it; 0 until it is known."""
         self.is_served = False
-        """An answer has begun, and it is no refusal."""
+        """Whether a response other than an error has started."""
         self.tally = TokenCounter()
         self.began = time.monotonic()
         self.first_byte: float | None = None
-        """When the answer's body began, on the same clock."""
-        self.sends_since = 0.0
-        """Since when a part waits for its client to take it, on the same clock; 0 for none."""
+        """When the body of the response started, on the same clock."""
+        self.sending_since = 0.0
+        """Since when a part waits until its client reads it, on the same clock; 0 if none waits."""
         self.ended_by: GatewayError | None = None
         self._task = asyncio.current_task(admission.loop)
 
     @property
     def id(self) -> str:
-        """Told apart, not guessed; made for the few that are asked for it.
+        """An id that identifies the call; made when it is first read, because few calls need one.
 
-        The request's id may be the caller's own choice, and then another call's too: ending a
-        call by that would end somebody else's.
+        The request id can't be used: a client may choose it, and give two calls the same. Ending a
+        call by that id would also end the other.
         """
         self._id = self._id or f"call_{random.getrandbits(96):024x}"
         return self._id
 
     def end(self, reason: GatewayError) -> None:
-        """Break off whatever the call is waiting for; there, `reason` is raised."""
+        """Cancel what the call is waiting for, and raise `reason` in its task."""
         if self._task is not None and self.ended_by is None:
             self.ended_by = reason
             self._task.cancel()
 
-    def leave(self) -> None:
-        """The client has gone away, so the model server shall stop generating."""
-        self.end(ClientGone())
+    def client_disconnected(self) -> None:
+        """End the call, so that the model server stops generating."""
+        self.end(ClientDisconnected())
 
-    def note(self, error: BaseException) -> None:
-        """The call ended like this, whether its answer had begun or not."""
+    def record_error(self, error: BaseException) -> None:
+        """Set the status to that of the error that ended the call."""
         if isinstance(error, GatewayError):
             self.status = error.status
         else:
             self.status = 499 if isinstance(error, asyncio.CancelledError) else 500
 
-    async def settle(self) -> None:
-        """Count what was used, and give back the call's place among the running; only once.
+    async def complete(self) -> None:
+        """Count what was used, and release the slot of the parallel requests; only once.
 
-        This is waited for before the last byte goes out, where a place was held: so a client that
-        calls one after the other never meets its own ghost.
+        If the call has a slot, this waits until that is written, before the last byte is sent. So a
+        client that calls again afterwards is not refused because of its own previous call.
         """
-        if self._is_settled:
+        if self._is_completed:
             return
-        self._is_settled = True
+        self._is_completed = True
         self.tally.close(is_served=self.is_served)
         if self.allowance is None:
             return
-        accounts = self.verdict.accounts
-        holds_place = any(account.parallel is not None for account in accounts)
-        if holds_place or any(account.tokens is not None for account in accounts):
-            written = self._admission.settle(accounts, self.tally.total)
-            if holds_place:
+        buckets = self.verdict.buckets
+        has_slot = any(bucket.parallel is not None for bucket in buckets)
+        if has_slot or any(bucket.tokens is not None for bucket in buckets):
+            written = self._admission.complete(buckets, self.tally.total)
+            if has_slot:
                 await asyncio.shield(written)
 
-    def over(self) -> None:
-        # The task belongs to the connection, whose next request is none of this call's business.
+    def detach(self) -> None:
+        """Forget the task, which belongs to the connection and will run its next request."""
         self._task = None
 
 
@@ -133,7 +139,7 @@ def _agent(scope: Scope) -> bytes:
 
 
 class ActiveCalls:
-    """All calls of this worker."""
+    """The active calls of this worker."""
 
     def __init__(self) -> None:
         self._calls: set[Call] = set()
@@ -142,62 +148,62 @@ class ActiveCalls:
         return len(self._calls)
 
     @contextmanager
-    def of(self, call: Call) -> Iterator[Call]:
-        """Count the call in while it runs. Raises `Overloaded`, or what the call was ended by."""
+    def track(self, call: Call) -> Iterator[Call]:
+        """Register the call while it runs. Raises `Overloaded`, or the error that ended it."""
         if len(self._calls) >= settings.MAX_CALLS:
             raise Overloaded
         self._calls.add(call)
         try:
             yield call
         except asyncio.CancelledError:
-            # The server may have cancelled too, and that is for the server to see.
+            # If the server has cancelled the task too, the server must see the cancellation.
             if call.ended_by is None or asyncio.current_task().uncancel():  # type: ignore[union-attr]  # we run in a task
                 raise
             raise call.ended_by from None
         finally:
             self._calls.discard(call)
-            call.over()
+            call.detach()
 
     def end_all(self, reason: type[GatewayError]) -> None:
         for call in tuple(self._calls):
             call.end(reason())
 
-    def end_these(self, wished: Container[tuple[str, str]], reason: type[GatewayError]) -> None:
-        """End the calls of these teams with these ids."""
+    def end_selected(self, ids: Container[tuple[str, str]], reason: type[GatewayError]) -> None:
+        """End these calls, which are given as pairs of a team's slug and a call's id."""
         for call in tuple(self._calls):
-            if (call.verdict.team_slug, call.id) in wished:
+            if (call.verdict.team_slug, call.id) in ids:
                 call.end(reason())
 
-    def lasting(self, seconds: float) -> list[Call]:
-        """Those that have run for so long by now."""
+    def running_for(self, seconds: float) -> list[Call]:
+        """Return the calls that have run for longer than this."""
         before = time.monotonic() - seconds
         return [call for call in self._calls if call.began < before]
 
-    async def rejudge_forever(self, admission: Admission) -> None:
-        """Once a second, end the calls whose keys would no longer be let in."""
+    async def recheck_forever(self, admission: Admission) -> None:
+        """Every RECHECK_SECONDS, end the calls whose keys are no longer valid."""
         while True:
-            await asyncio.sleep(REJUDGE_SECONDS)
-            self._end_stuck()
+            await asyncio.sleep(RECHECK_SECONDS)
+            self._end_stalled()
             try:
-                await self._rejudge(admission)
+                await self._recheck(admission)
             except Unavailable:
-                # A call that was let in goes on; no new one gets in meanwhile.
-                logger.warning("Calls in flight could not be judged again: no database.")
+                # An active call goes on; no new call is admitted without the database.
+                logger.warning("The keys of active calls could not be checked: no database.")
 
-    def _end_stuck(self) -> None:
-        """Whoever reads nothing for so long has gone, or holds a place that others need."""
-        before = time.monotonic() - STUCK_SECONDS
+    def _end_stalled(self) -> None:
+        """End the calls whose client has read nothing for STALLED_SECONDS."""
+        before = time.monotonic() - STALLED_SECONDS
         for call in tuple(self._calls):
-            if 0 < call.sends_since < before:
-                call.leave()
+            if 0 < call.sending_since < before:
+                call.client_disconnected()
 
-    async def _rejudge(self, admission: Admission) -> None:
+    async def _recheck(self, admission: Admission) -> None:
         digests = list({call.digest for call in self._calls})
-        for start in range(0, len(digests), REJUDGE_AT_ONCE):
-            some = digests[start : start + REJUDGE_AT_ONCE]
-            verdicts = await asyncio.gather(*map(admission.judge, some))
+        for start in range(0, len(digests), RECHECK_BATCH):
+            part = digests[start : start + RECHECK_BATCH]
+            verdicts = await asyncio.gather(*map(admission.judge, part))
             refused = {
-                digest for digest, verdict in zip(some, verdicts, strict=True) if not verdict
+                digest for digest, verdict in zip(part, verdicts, strict=True) if not verdict
             }
             for call in tuple(self._calls):
                 if call.digest in refused:

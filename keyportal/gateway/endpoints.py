@@ -1,4 +1,4 @@
-"""What can be called, as a table."""
+"""The table of the gateway's endpoints."""
 
 from typing import NamedTuple
 
@@ -6,26 +6,27 @@ from keyportal.keys.rules.permissions import Endpoints
 
 
 class Endpoint(NamedTuple):
-    """Something that can be called, and what its calls are like."""
+    """One endpoint, and the properties of its calls."""
 
     path: str
-    """Beneath `/v1` here, and beneath the upstream's base URL there."""
+    """Below `/v1` here, and below the upstream's base URL."""
     kind: str = ""
-    """Which keys it is open to besides those for all: as in `keys.permissions.Endpoints`."""
+    """The keys that may call it, besides those for all: a value of `Endpoints`."""
     does_generate: bool = True
-    """The answer is text that a model makes up, so its length is in tokens."""
+    """Whether the response is generated text, so that its length is counted in tokens."""
     has_prompt: bool = True
-    """What is sent is text for a model, so its length is in tokens."""
+    """Whether the request has a prompt, so that its length is counted in tokens."""
     takes_form: bool = False
-    """What is sent is a multipart form, with a file in it."""
+    """Whether the request is a multipart form with a file."""
     takes_stream_options: bool = False
-    """Its streams tell what they used only when asked to, by `stream_options`."""
+    """Whether its streams report their usage only if `stream_options` asks for it."""
     is_anthropic: bool = False
-    """Servers may want our credential in Anthropic's header."""
+    """Whether a server may expect the credential in Anthropic's header."""
 
 
 CHAT = Endpoints.CHAT.value
-# The caller's path picks a row here; the upstream's path is that row, never the caller's text.
+# The upstream's path comes from this table, never from the client's path. Attack: a client reaches
+# another path of the model server.
 ENDPOINTS = {
     f"/v1{endpoint.path}": endpoint
     for endpoint in (

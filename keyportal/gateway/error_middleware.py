@@ -1,4 +1,4 @@
-"""The gateway's outer edge: every request gets an id, and every refusal reaches its caller."""
+"""The gateway's outermost middleware: request ids, HTTPS only, and error responses."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from django.conf import settings
 
 from keyportal.gateway.calls import Call
 from keyportal.gateway.errors import (
-    ClientGone,
+    ClientDisconnected,
     GatewayError,
     HTTPSRequired,
     InternalError,
@@ -21,12 +21,12 @@ from keyportal.http.requests import content_length, drain_body, new_request_id
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 from keyportal.keys import keystring
 
-SMALL_BODY = 64 * 1024
-# A refused key costs little, and so much of the core could go to whoever fires bad ones: each
-# connection gets a hundred answers a second at most. Nobody with a good key meets this.
-UNAUTHORIZED_SECONDS = 0.01
-# It goes into logs, tables, addresses and another server's headers: no quotes, no spaces, no line
-# breaks, and no slashes, beside which dots would have a meaning of their own.
+SMALL_BODY_BYTES = 64 * 1024
+# Attack: a client sends many invalid keys to use up the processor. Each of its connections gets at
+# most a hundred responses a second. A request with a valid key is not delayed.
+UNAUTHORIZED_DELAY_SECONDS = 0.01
+# A request id is written to logs, tables, URLs and another server's headers. So it has no quotes,
+# spaces or line breaks, and no slashes, because `..` beside a slash has a meaning in a URL.
 REQUEST_ID = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._:+=@-]{0,127}")
 
 logger = logging.getLogger(__name__)
@@ -45,30 +45,30 @@ class ErrorMiddleware:
             if self._is_https and scope["scheme"] != "https":
                 raise HTTPSRequired
             await self.app(scope, exchange.receive, exchange.send)
-            if exchange.holds_end:
+            if exchange.is_end_delayed:
                 await exchange.linger()
         except GatewayError as error:
             if isinstance(error, Unauthorized):
-                await asyncio.sleep(UNAUTHORIZED_SECONDS)
-            await exchange.refuse(error)
+                await asyncio.sleep(UNAUTHORIZED_DELAY_SECONDS)
+            await exchange.send_error(error)
         except Exception:
-            if exchange.has_begun and not exchange.is_event_stream:
+            if exchange.has_started and not exchange.is_event_stream:
                 raise
             logger.exception("Request %s failed.", exchange.request_id)
-            await exchange.refuse(InternalError())
+            await exchange.send_error(InternalError())
 
 
 class Exchange:
-    """One request and its answer, as seen at the edge."""
+    """One request and its response."""
 
     __slots__ = (
         "_began",
         "_receive",
         "_scope",
         "_send",
-        "has_begun",
-        "has_body_left",
-        "holds_end",
+        "has_started",
+        "has_unread_body",
+        "is_end_delayed",
         "is_event_stream",
         "request_id",
     )
@@ -79,55 +79,55 @@ class Exchange:
         self._send = send
         self._began = time.monotonic()
         self.request_id = scope["keyportal.request_id"] = request_id(scope["headers"])
-        self.has_begun = False
+        self.has_started = False
         self.is_event_stream = False
-        self.has_body_left = True
-        self.holds_end = False
+        self.has_unread_body = True
+        self.is_end_delayed = False
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self.has_body_left = message.get("more_body", False)
+        self.has_unread_body = message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.has_begun = True
+            self.has_started = True
             headers: Headers = message["headers"]
             self.is_event_stream = is_event_stream(headers)
             headers.append((b"x-request-id", self.request_id.encode()))
             if is_anthropic(self._scope["path"]):
                 headers.append((b"request-id", self.request_id.encode()))
-            # A refused key's answer tells nothing of how long it was looked for.
+            # Attack: the processing time of a refused key could show whether the key exists.
             if message["status"] != 401:
-                took = (time.monotonic() - self._began) * 1000
-                headers.append((b"openai-processing-ms", b"%d" % took))
+                milliseconds = (time.monotonic() - self._began) * 1000
+                headers.append((b"openai-processing-ms", b"%d" % milliseconds))
             call: Call | None = self._scope.get("keyportal.call")
             if call is not None and call.allowance is not None:
                 headers.extend(call.allowance.headers())
-            if self._is_body_left():
+            if self._must_drain():
                 headers.append((b"connection", b"close"))
-        elif not message.get("more_body", False) and self._is_body_left():
-            # With the end of the answer the server closes the connection: see `linger`.
-            self.holds_end = True
+        elif not message.get("more_body", False) and self._must_drain():
+            # The server closes the connection at the end of the response: see `linger`.
+            self.is_end_delayed = True
             message = {**message, "more_body": True}
         await self._send(message)
 
-    async def refuse(self, error: GatewayError) -> None:
-        """Answer with `error`; as the last event, where an event stream has already begun.
+    async def send_error(self, error: GatewayError) -> None:
+        """Send `error` as the response, or as the last event if an event stream has started.
 
-        A small body is read first, and the connection can go on; a large one is read on for a
-        second after the answer, which says that the connection will close.
+        A small body is read first, and the connection can be reused. After the response to a large
+        body, reading goes on for DRAIN_SECONDS, and the connection is closed.
         """
         if self.is_event_stream:
             event = error.event(self._scope["path"], self.request_id)
             await self.send({"type": "http.response.body", "body": event})
             await self.linger()
             return
-        if self.has_begun and isinstance(error, ClientGone):
-            return  # Nobody is there to miss the end, and it is no failure to log.
-        if self.has_begun:
-            raise error  # The server cuts the connection: a missing end is all we can say now.
-        if self.has_body_left and self._is_body_small():
+        if self.has_started and isinstance(error, ClientDisconnected):
+            return  # There is no client to notify, and no failure to log.
+        if self.has_started:
+            raise error  # The server closes the connection: the client sees an incomplete response.
+        if self.has_unread_body and self._is_body_small():
             await drain_body(self.receive)
         body = error.body(self._scope["path"], self.request_id)
         headers: Headers = [
@@ -136,33 +136,33 @@ class Exchange:
             *error.headers,
         ]
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
-        sent = b"" if self._scope["method"] == "HEAD" else body
-        await self.send({"type": "http.response.body", "body": sent})
+        is_head = self._scope["method"] == "HEAD"
+        await self.send({"type": "http.response.body", "body": b"" if is_head else body})
         await self.linger()
 
     async def linger(self) -> None:
-        """After an answer that came before the end of its request, read on for a while."""
-        if not self.holds_end:
+        """After a response that was sent before the whole request arrived, drain the body."""
+        if not self.is_end_delayed:
             return
-        if self.has_body_left:
+        if self.has_unread_body:
             await drain_body(self.receive)
         await self._send({"type": "http.response.body", "body": b""})
 
-    def _is_body_left(self) -> bool:
-        return self.has_body_left and content_length(self._scope) > 0
+    def _must_drain(self) -> bool:
+        return self.has_unread_body and content_length(self._scope) > 0
 
     def _is_body_small(self) -> bool:
-        # Whoever waits to be told to go on would wait for us, and we for them.
-        is_held_back = any(name == b"expect" for name, _ in self._scope["headers"])
-        return not is_held_back and content_length(self._scope) <= SMALL_BODY
+        # A client that expects 100 Continue waits for us, so we must not wait for its body.
+        expects_continue = any(name == b"expect" for name, _ in self._scope["headers"])
+        return not expects_continue and content_length(self._scope) <= SMALL_BODY_BYTES
 
 
 def request_id(headers: Headers) -> str:
-    """The caller's own `x-request-id`, if it sent one that is harmless; else a new one."""
-    given = [value for name, value in headers if name == b"x-request-id"]
-    if len(given) == 1:
-        text = given[0].decode("latin-1")
-        # Someone may send a key there: what is logged and passed on never holds one.
+    """Return the client's `x-request-id` if it is valid, else a new id."""
+    values = [value for name, value in headers if name == b"x-request-id"]
+    if len(values) == 1:
+        text = values[0].decode("latin-1")
+        # Attack or mistake: the id contains a key string. It would be logged and sent upstream.
         if REQUEST_ID.fullmatch(text) and keystring.redact(text) == text:
             return text
     return new_request_id()

@@ -1,16 +1,16 @@
-"""What the gateway refuses or fails with, in OpenAI's and Anthropic's shape; known only here.
+"""The gateway's errors, and their responses in OpenAI's and Anthropic's formats.
 
     GatewayError
-    ├── BadRequest                 400  the body is no JSON object, or says nothing we can route
+    ├── BadRequest                 400  the body is no JSON object, or names no model
     │   ├── MissingModel
-    │   └── Malformed                   no HTTP that we can read
+    │   └── MalformedRequest            not valid HTTP
     ├── Unauthorized               401
     │   ├── MissingCredentials          no bearer token at all
-    │   └── InvalidKey                  malformed, unknown, deleted, expired, disabled, owner gone
-    ├── PermissionDenied           403  the key is good, but not for this
+    │   └── InvalidKey                  malformed, unknown, deleted, expired, disabled, owner left
+    ├── PermissionDenied           403  the key is valid, but not for this
     │   ├── ModelNotAllowed             it may call other models
     │   ├── EndpointNotAllowed
-    │   └── AddressNotAllowed           it may call from elsewhere
+    │   └── AddressNotAllowed           it may call from other networks
     ├── ModelNotFound              404
     ├── UnknownPath                404
     ├── MethodNotAllowed           405
@@ -19,22 +19,22 @@
     ├── AddressTooLong             414
     ├── UnsupportedMediaType       415
     ├── HTTPSRequired              426
-    ├── TooManyRequests            429  what the key, or its team, may use is used up for now
-    │   ├── RateLimitExceeded           for less than a minute: try again
+    ├── TooManyRequests            429  a limit of the key or its team is reached
+    │   ├── RateLimitExceeded           for less than a minute: the client may retry
     │   └── InsufficientQuota           for the day or the month
     ├── HeadersTooLarge            431
-    ├── ClientGone                 499  never read by anyone; it ends the call
-    ├── EndedByAdmin               499  an admin pressed the button
+    ├── ClientDisconnected         499  never sent; it ends the call
+    ├── EndedByAdmin               499  an admin ended the call
     ├── InternalError              500
-    ├── UpstreamFailed             502  not reached, or broke the protocol
+    ├── UpstreamFailed             502  no connection, or it broke the protocol
     ├── Unavailable                503
-    │   ├── DatabaseUnavailable         never answered by letting a request pass
-    │   ├── Overloaded                  more calls at once than we take
+    │   ├── DatabaseUnavailable         without the database no request passes
+    │   ├── Overloaded                  too many concurrent calls
     │   └── ShuttingDown
     └── UpstreamTimedOut           504
-        └── UpstreamUnreached           no connection in time: it has not seen the request
+        └── UpstreamConnectTimeout      no connection in time, so nothing was sent
 
-An instance is made for each refusal: one that is raised twice would collect tracebacks for ever.
+Each error response needs a new instance: one that is raised again and again collects tracebacks.
 """
 
 from math import ceil
@@ -45,7 +45,7 @@ import msgspec
 from keyportal.http.types import Headers
 
 REALM = 'Bearer realm="keyportal"'
-ANTHROPIC = "/v1/messages"  # Here and beneath, callers read Anthropic's shape.
+ANTHROPIC = "/v1/messages"  # The clients of this path and below expect Anthropic's format.
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -61,7 +61,7 @@ def is_anthropic(path: str) -> bool:
 
 
 class GatewayError(Exception):
-    """A refusal. The message is for the caller: no upstream address, no credential, no key."""
+    """An error response. Its message contains no upstream address, credential or key string."""
 
     status: ClassVar[int]
     type: ClassVar[str] = "invalid_request_error"
@@ -77,7 +77,7 @@ class GatewayError(Exception):
         return []
 
     def body(self, path: str = "", request_id: str = "") -> bytes:
-        """As callers of `path` read it; in OpenAI's shape, where that is not Anthropic's:
+        """Return the body in Anthropic's format for its paths, else in OpenAI's:
 
         `{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`
         """
@@ -101,7 +101,7 @@ class GatewayError(Exception):
         return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id})
 
     def event(self, path: str = "", request_id: str = "") -> bytes:
-        """The same as the last event of a stream that has already begun."""
+        """Return the error as the last event of a stream that has already started."""
         name = b"event: error\n" if is_anthropic(path) else b""
         return name + b"data: " + self.body(path, request_id) + b"\n\n"
 
@@ -118,13 +118,13 @@ class MissingModel(BadRequest):
     param = "model"
 
 
-class Malformed(BadRequest):
+class MalformedRequest(BadRequest):
     message = "The server can't read this: it is not a valid HTTP/1.1 request."
     code = "malformed_request"
 
 
 class Unauthorized(GatewayError):
-    """RFC 6750, 3: the challenge names an error only where there were credentials."""
+    """The challenge names an error only if credentials were sent (RFC 6750, 3)."""
 
     status = 401
     code = "invalid_api_key"
@@ -144,7 +144,7 @@ class MissingCredentials(Unauthorized):
 
 
 class InvalidKey(Unauthorized):
-    """One answer for every kind of bad key, so that nobody learns which kind theirs is."""
+    """One response for every kind of invalid key. Attack: a thief learns why a key is refused."""
 
     message = "Incorrect API key provided. It may have been deleted; make a new one in the portal."
     challenge = f'{REALM}, error="invalid_token"'
@@ -173,7 +173,7 @@ class EndpointNotAllowed(PermissionDenied):
 
 
 class AddressNotAllowed(PermissionDenied):
-    """Says which address was seen: behind a proxy that is not trusted, that is the proxy's."""
+    """Names the client's address: behind a proxy that is not trusted, that of the proxy."""
 
     code = "address_not_allowed"
 
@@ -236,7 +236,7 @@ class UnsupportedMediaType(GatewayError):
 
 
 class HTTPSRequired(GatewayError):
-    """Refused, not redirected: a client that follows would go on sending its key in the clear."""
+    """Refused, not redirected: a client that follows would keep sending its key in clear."""
 
     status = 426
     code = "https_required"
@@ -248,7 +248,7 @@ class HTTPSRequired(GatewayError):
 
 
 class TooManyRequests(GatewayError):
-    """The key is good and counted no further. Headers tell what is left, and when it is renewed."""
+    """The request is not counted. Headers tell what remains, and when the window ends."""
 
     status = 429
 
@@ -264,10 +264,10 @@ class TooManyRequests(GatewayError):
 class RateLimitExceeded(TooManyRequests):
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, what: str, seconds: float, headers: Headers) -> None:
-        """`what` is requests or tokens. OpenAI's clients wait for Retry-After and call again."""
+    def __init__(self, message: str, unit: str, seconds: float, headers: Headers) -> None:
+        """`unit` is requests or tokens. OpenAI's clients wait for Retry-After and retry."""
         super().__init__(message, [(b"retry-after", str(ceil(seconds)).encode()), *headers])
-        self.type = what  # type: ignore[misc]  # OpenAI tells here what there was too much of
+        self.type = unit  # type: ignore[misc]  # OpenAI's API has the unit here
 
 
 class InsufficientQuota(TooManyRequests):
@@ -275,7 +275,7 @@ class InsufficientQuota(TooManyRequests):
     code = "insufficient_quota"
 
     def __init__(self, message: str, headers: Headers) -> None:
-        """No client shall try again by itself: OpenAI's obey this header, and nothing else."""
+        """Clients must not retry: OpenAI's clients obey only this header."""
         super().__init__(message, [(b"x-should-retry", b"false"), *headers])
 
 
@@ -285,7 +285,7 @@ class HeadersTooLarge(GatewayError):
     message = "The request has too many headers, or one that is too long."
 
 
-class ClientGone(GatewayError):
+class ClientDisconnected(GatewayError):
     status = 499
     code = "client_gone"
     message = "The client closed the connection."
@@ -342,5 +342,5 @@ class UpstreamTimedOut(GatewayError):
     message = "The model server took too long to answer."
 
 
-class UpstreamUnreached(UpstreamTimedOut):
+class UpstreamConnectTimeout(UpstreamTimedOut):
     message = "The model server took too long to take the connection."

@@ -1,6 +1,6 @@
-"""What a key may know of itself: `GET /v1/key`. Asked for rarely, so it may take the ORM's time.
+"""`GET /v1/key`: a key's permissions, limits and usage. It is rarely called, so it uses the ORM.
 
-That time is a thread's, one at a time in a worker, so nobody else's verdict or answer waits for it.
+The query runs in a thread of its own, one at a time in a worker, and delays no other request.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from keyportal.keys.models import ApiKey, Secret
 from keyportal.usage.limit_status import LimitUse, limit_uses
 from keyportal.usage.models import key_subject, team_subject
 
-SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +30,18 @@ class Introspection:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="introspection")
 
     async def answer(self, verdict: Verdict, models: list[str]) -> Answer:
-        """For the key that asks; `models` are the names that it can call now.
+        """Return the response for this key; `models` are the names that it can call now.
 
-        Raises `InvalidKey` where it went meanwhile, or `DatabaseUnavailable`.
+        Raises `InvalidKey` if the key has been deleted meanwhile, or `DatabaseUnavailable`.
         """
         reading = asyncio.get_running_loop().run_in_executor(self._thread, _read, verdict)
         try:
-            found = await asyncio.wait_for(reading, SECONDS)
+            payload = await asyncio.wait_for(reading, TIMEOUT_SECONDS)
         except (Error, TimeoutError) as error:
-            logger.warning("A key not described: %s: %s", type(error).__name__, error)
+            logger.warning("Could not read a key for /v1/key: %s: %s", type(error).__name__, error)
             raise DatabaseUnavailable from None
-        answer = json_answer({**found, "models": models})
-        # What a proxy or a browser keeps of it would be somebody else's, or out of date.
+        answer = json_answer({**payload, "models": models})
+        # A proxy or a browser that caches it could serve it to another client, or out of date.
         answer.headers.append((b"cache-control", b"no-store"))
         return answer
 
@@ -52,23 +52,23 @@ class Introspection:
 def _read(verdict: Verdict) -> dict[str, Any]:
     try:
         secret = Secret.objects.select_related("key__team").get(pk=verdict.secret_id)
-        return _described(secret.key, secret)
+        return _key_object(secret.key, secret)
     except Secret.DoesNotExist:
         raise InvalidKey from None
     finally:
-        connection.close()  # Kept for a caller who may never come again, it would go stale.
+        connection.close()  # Calls are rare, and an idle connection would break.
 
 
-def _described(key: ApiKey, secret: Secret) -> dict[str, Any]:
-    ends = [end for end in (key.expires_at, secret.expires_at) if end is not None]
+def _key_object(key: ApiKey, secret: Secret) -> dict[str, Any]:
+    expiries = [expiry for expiry in (key.expires_at, secret.expires_at) if expiry is not None]
     permissions = key.permissions
     return {
         "object": "key",
         "public_id": key.public_id,
         "name": key.name,
         "team": key.team.slug,
-        # The old secret of a rotation may end before its key.
-        "expires_at": min(ends, default=None),
+        # The old secret of a rotation may expire before its key.
+        "expires_at": min(expiries, default=None),
         "lasts_until_used": secret.lasts_until_used,
         "permissions": {
             "models": permissions.models,
@@ -82,12 +82,12 @@ def _described(key: ApiKey, secret: Secret) -> dict[str, Any]:
     }
 
 
-def _limits(whose: str, found: list[LimitUse]) -> Iterator[dict[str, Any]]:
-    """Only those that there are."""
-    for use in found:
+def _limits(owner: str, uses: list[LimitUse]) -> Iterator[dict[str, Any]]:
+    """Only the limits that are set."""
+    for use in uses:
         if use.limit is not None:
             yield {
-                "of": whose,
+                "of": owner,
                 "name": use.name,
                 "limit": use.limit,
                 "used": use.used,

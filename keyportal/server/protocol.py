@@ -23,7 +23,7 @@ from keyportal.gateway.errors import (
     AddressTooLong,
     GatewayError,
     HeadersTooLarge,
-    Malformed,
+    MalformedRequest,
     Overloaded,
 )
 from keyportal.http.requests import new_request_id
@@ -94,7 +94,7 @@ class Protocol(HttpToolsProtocol):
             return  # Answered like any other request; it is the last on its connection.
         except httptools.HttpParserError as error:
             cause = error.__context__  # The exception of one of our methods, if any.
-            self._refuse(cause if isinstance(cause, GatewayError) else Malformed())
+            self._refuse(cause if isinstance(cause, GatewayError) else MalformedRequest())
             return
         if self._framing_bytes > MAX_HEAD_BYTES:
             is_target = len(self.url) > MAX_TARGET_BYTES
@@ -133,10 +133,10 @@ class Protocol(HttpToolsProtocol):
         if len(fields) < len(headers):
             names = [name for name, _ in headers]
             if any(names.count(name) > 1 for name in SINGLE_HEADERS):
-                raise Malformed
+                raise MalformedRequest
         # RFC 9112, 3.2: HTTP/1.1 requires a Host. The parser also accepts versions 0.9 and 2.0.
         if not (version == "1.1" and b"host" in fields) and version != "1.0":
-            raise Malformed
+            raise MalformedRequest
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Overloaded
 
@@ -148,7 +148,7 @@ class Protocol(HttpToolsProtocol):
         """
         form = ABSOLUTE_FORM.fullmatch(self.url)
         if form is None:
-            raise Malformed
+            raise MalformedRequest
         host, rest = form[1], form[2] or b"/"
         self.url = rest if rest.startswith(b"/") else b"/" + rest
         # The scope holds this very list.

@@ -1,4 +1,4 @@
-"""Who calls: the header is read from one place, and only a right checksum costs a query."""
+"""Authentication: how the key string is read, and that only a valid checksum costs a query."""
 
 import asyncio
 from typing import cast
@@ -33,13 +33,13 @@ OTHER = keystring.generate().text.encode()
 VERDICT = Verdict(7, "7QmX2aPd", 1)
 
 
-class SpiedAdmission:
-    """Answers every question alike and remembers it."""
+class FakeAdmission:
+    """Gives every request the same verdict, and records the digests."""
 
     def __init__(self, verdict: Verdict | None = VERDICT) -> None:
         self.verdict = verdict
-        self.asked: list[bytes] = []
-        self.refusal: GatewayError | None = None
+        self.digests: list[bytes] = []
+        self.error: GatewayError | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -48,48 +48,48 @@ class SpiedAdmission:
     async def admit(
         self, digest: bytes, address: str | None, *, is_counted: bool
     ) -> Admitted | None:
-        self.asked.append(digest)
-        if self.refusal is not None:
-            raise self.refusal
+        self.digests.append(digest)
+        if self.error is not None:
+            raise self.error
         return self.verdict and Admitted(self.verdict)
 
 
-class Door:
-    """The middleware around an application that remembers the scopes it was given."""
+class Gate:
+    """The middleware around an application that records its scopes."""
 
     def __init__(self, verdict: Verdict | None = VERDICT) -> None:
-        self.admission = SpiedAdmission(verdict)
-        self.flight = ActiveCalls()
+        self.admission = FakeAdmission(verdict)
+        self.active_calls = ActiveCalls()
         self.meter = Meter("worker", Writer())
-        self.let_in: list[Scope] = []
-        self.in_flight = 0
+        self.scopes: list[Scope] = []
+        self.active_count = 0
 
     def call(self, headers: Headers, **more: object) -> None:
         admission = cast("Admission", self.admission)
-        door = BearerAuthMiddleware(self._app, admission, self.flight, self.meter)
+        middleware = BearerAuthMiddleware(self._app, admission, self.active_calls, self.meter)
         client = Client()
-        asked = scope(headers=headers, **{"keyportal.request_id": "req_1", **more})  # type: ignore[arg-type]
-        asyncio.run(door(asked, client.receive, client.send))
+        request = scope(headers=headers, **{"keyportal.request_id": "req_1", **more})  # type: ignore[arg-type]
+        asyncio.run(middleware(request, client.receive, client.send))
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.in_flight = len(self.flight)
-        self.let_in.append(scope)
+        self.active_count = len(self.active_calls)
+        self.scopes.append(scope)
 
 
 def authorization(*values: bytes) -> Headers:
     return [(b"authorization", value) for value in values]
 
 
-def has_right_checksum(token: bytes) -> bool:
+def has_valid_checksum(token: bytes) -> bool:
     return keystring.checksum(token[:-6]) == token[-6:]
 
 
-def spoilt(key: bytes, position: int, byte: int) -> bytes:
+def with_byte_changed(key: bytes, position: int, byte: int) -> bytes:
     return key[:position] + bytes([byte]) + key[position + 1 :]
 
 
 keys = st.builds(keystring.generate).map(lambda key: key.text.encode())
-near_keys = st.builds(spoilt, keys, st.integers(0, 51), st.integers(0, 255))
+near_keys = st.builds(with_byte_changed, keys, st.integers(0, 51), st.integers(0, 255))
 tokens = keys | near_keys | st.binary(max_size=80) | st.just(b"")
 schemes = st.sampled_from([b"Bearer", b"bearer", b"BEARER", b"Basic", b"Token", b""])
 spaces = st.sampled_from([b" ", b"  ", b"\t", b"", b",", b"\xa0"])
@@ -98,34 +98,34 @@ names = st.sampled_from([b"authorization", b"x-api-key"] * 2 + [b"cookie", b"api
 
 
 @given(st.lists(st.tuples(names, values), max_size=3))
-def test_no_headers_raise_anything_but_a_refusal_nor_ask_without_a_right_checksum(
+def test_no_headers_raise_another_error_or_cost_a_query_without_a_valid_checksum(
     headers: Headers,
 ) -> None:
-    door = Door()
+    gate = Gate()
     try:
-        door.call(headers)
+        gate.call(headers)
     except Unauthorized:
-        assert not door.admission.asked
-        assert not door.let_in
+        assert not gate.admission.digests
+        assert not gate.scopes
     else:
         (token,) = {
             value.strip(b" ") if name == b"x-api-key" else value.split(b" ", 1)[1].strip(b" ")
             for name, value in headers
             if name in {b"authorization", b"x-api-key"} and value.strip(b" ")
         }
-        assert has_right_checksum(token)
-        assert door.admission.asked == [keystring.digest(token)]
+        assert has_valid_checksum(token)
+        assert gate.admission.digests == [keystring.digest(token)]
 
 
 @given(st.binary(max_size=200) | near_keys)
-def test_no_token_asks_unless_its_checksum_is_right(token: bytes) -> None:
-    door = Door()
+def test_no_token_costs_a_query_without_a_valid_checksum(token: bytes) -> None:
+    gate = Gate()
     try:
-        door.call(authorization(b"Bearer " + token))
+        gate.call(authorization(b"Bearer " + token))
     except GatewayError:
-        assert not door.admission.asked
+        assert not gate.admission.digests
     else:
-        assert has_right_checksum(token.strip(b" "))
+        assert has_valid_checksum(token.strip(b" "))
 
 
 @pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER", b"bEaReR"])
@@ -136,7 +136,7 @@ def test_scheme_is_case_insensitive(scheme: bytes) -> None:
 @pytest.mark.parametrize(
     "value", [b"Bearer   " + KEY, b"Bearer " + KEY + b"  "], ids=["before", "after"]
 )
-def test_spaces_around_the_token_do_not_count(value: bytes) -> None:
+def test_spaces_around_the_token_are_ignored(value: bytes) -> None:
     assert bearer_token(authorization(value)) == KEY
 
 
@@ -160,11 +160,11 @@ def test_spaces_around_the_token_do_not_count(value: bytes) -> None:
         [(b"proxy-authorization", b"Bearer " + KEY)],
     ],
 )
-def test_a_key_anywhere_else_is_no_credential(headers: Headers) -> None:
-    door = Door()
+def test_key_anywhere_else_is_no_credential(headers: Headers) -> None:
+    gate = Gate()
     with pytest.raises(MissingCredentials):
-        door.call(headers)
-    assert not door.admission.asked
+        gate.call(headers)
+    assert not gate.admission.digests
 
 
 def both(bearer: bytes, *keys: bytes) -> Headers:
@@ -182,12 +182,10 @@ def both(bearer: bytes, *keys: bytes) -> Headers:
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions", "/v1/models"])
-def test_a_key_may_come_as_anthropics_clients_send_it_at_every_path(
-    headers: Headers, path: str
-) -> None:
-    door = Door()
-    door.call(headers, path=path)
-    assert door.admission.asked == [keystring.digest(KEY)]
+def test_x_api_key_is_read_at_every_path(headers: Headers, path: str) -> None:
+    gate = Gate()
+    gate.call(headers, path=path)
+    assert gate.admission.digests == [keystring.digest(KEY)]
 
 
 @pytest.mark.parametrize(
@@ -206,20 +204,20 @@ def test_a_key_may_come_as_anthropics_clients_send_it_at_every_path(
         [*authorization(b"Bearer " + KEY, b"Bearer " + KEY), (b"x-api-key", KEY)],
     ],
 )
-def test_two_opinions_on_who_calls_are_none(headers: Headers) -> None:
-    """A proxy in front may have judged, or limited, the other one."""
-    door = Door()
+def test_conflicting_credentials_are_refused(headers: Headers) -> None:
+    """Attack: a proxy in front has checked or limited the other one."""
+    gate = Gate()
     with pytest.raises(InvalidKey):
-        door.call(headers)
-    assert not door.admission.asked
+        gate.call(headers)
+    assert not gate.admission.digests
 
 
-def test_a_key_in_the_url_is_not_seen() -> None:
-    door = Door()
+def test_key_in_the_url_is_ignored() -> None:
+    gate = Gate()
     text = KEY.decode()
     with pytest.raises(MissingCredentials):
-        door.call([], query_string=b"api_key=" + KEY, path=f"/v1/models/{text}")
-    assert not door.admission.asked
+        gate.call([], query_string=b"api_key=" + KEY, path=f"/v1/models/{text}")
+    assert not gate.admission.digests
 
 
 @pytest.mark.parametrize(
@@ -236,15 +234,15 @@ def test_a_key_in_the_url_is_not_seen() -> None:
         authorization(b"Bearer sk-" + KEY),
     ],
 )
-def test_what_can_be_no_key_of_ours_costs_no_query(headers: Headers) -> None:
-    door = Door()
+def test_malformed_key_costs_no_query(headers: Headers) -> None:
+    gate = Gate()
     with pytest.raises(InvalidKey):
-        door.call(headers)
-    assert not door.admission.asked
+        gate.call(headers)
+    assert not gate.admission.digests
 
 
 @pytest.mark.parametrize("token", [b"x" * 8_000_000, KEY * 100_000, b"sk-kp-" + b"0" * 8_000_000])
-def test_a_token_of_megabytes_is_refused_at_once(token: bytes) -> None:
+def test_token_of_megabytes_is_refused_quickly(token: bytes) -> None:
     headers = authorization(b"Bearer " + token)
 
     def refuse() -> None:
@@ -254,47 +252,47 @@ def test_a_token_of_megabytes_is_refused_at_once(token: bytes) -> None:
     assert takes(refuse, at_most=0.2)
 
 
-def test_a_good_key_is_let_in_in_flight_and_seen_by_the_meter() -> None:
-    door = Door()
-    door.call(authorization(b"Bearer " + KEY))
-    (scope,) = door.let_in
+def test_valid_key_is_admitted_active_and_metered() -> None:
+    gate = Gate()
+    gate.call(authorization(b"Bearer " + KEY))
+    (scope,) = gate.scopes
     call: Call = scope["keyportal.call"]
     assert (call.digest, call.verdict) == (keystring.digest(KEY), VERDICT)
-    assert door.in_flight == 1
-    assert len(door.flight) == 0
-    assert list(door.meter._uses) == [VERDICT.secret_id]
+    assert gate.active_count == 1
+    assert len(gate.active_calls) == 0
+    assert list(gate.meter._uses) == [VERDICT.secret_id]
 
 
-def test_a_refused_key_is_neither_let_in_nor_seen() -> None:
-    door = Door(verdict=None)
+def test_refused_key_is_neither_admitted_nor_metered() -> None:
+    gate = Gate(verdict=None)
     with pytest.raises(InvalidKey):
-        door.call(authorization(b"Bearer " + KEY))
-    assert door.admission.asked == [keystring.digest(KEY)]
-    assert not door.let_in
-    assert not door.meter._uses
+        gate.call(authorization(b"Bearer " + KEY))
+    assert gate.admission.digests == [keystring.digest(KEY)]
+    assert not gate.scopes
+    assert not gate.meter._uses
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/public/small", "/v1/key"])
-def test_what_is_no_call_is_noted_with_its_address_alone(path: str) -> None:
-    door = Door()
+def test_request_that_is_no_call_records_only_its_address(path: str) -> None:
+    gate = Gate()
     for _ in range(2):
-        door.call(authorization(b"Bearer " + KEY), path=path)
-    assert door.meter._lookups == {(VERDICT.team_slug, VERDICT.public_id, "192.0.2.7")}
-    assert not door.meter._records
+        gate.call(authorization(b"Bearer " + KEY), path=path)
+    assert gate.meter._lookups == {(VERDICT.team_slug, VERDICT.public_id, "192.0.2.7")}
+    assert not gate.meter._records
 
 
-def test_a_call_costs_no_such_note() -> None:
-    door = Door()
-    door.call(authorization(b"Bearer " + KEY), path="/v1/chat/completions")
-    assert not door.meter._lookups
-    assert len(door.meter._records) == 1
+def test_call_records_no_extra_address() -> None:
+    gate = Gate()
+    gate.call(authorization(b"Bearer " + KEY), path="/v1/chat/completions")
+    assert not gate.meter._lookups
+    assert len(gate.meter._records) == 1
 
 
-def test_a_key_from_where_it_may_not_be_used_is_noted_as_refused() -> None:
-    door = Door()
-    door.admission.refusal = AddressNotAllowed("192.0.2.7")
+def test_key_from_a_network_that_is_not_allowed_is_recorded_as_refused() -> None:
+    gate = Gate()
+    gate.admission.error = AddressNotAllowed("192.0.2.7")
     with pytest.raises(AddressNotAllowed):
-        door.call(authorization(b"Bearer " + KEY))
-    assert door.meter._refused == {keystring.digest(KEY): 1}
-    assert door.meter._refused_ids == {keystring.digest(KEY): keystring.public_id_of(KEY)}
-    assert not door.meter._uses
+        gate.call(authorization(b"Bearer " + KEY))
+    assert gate.meter._refused == {keystring.digest(KEY): 1}
+    assert gate.meter._refused_ids == {keystring.digest(KEY): keystring.public_id_of(KEY)}
+    assert not gate.meter._uses

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from pytest_django import Settings
 
-from keyportal.gateway.error_middleware import UNAUTHORIZED_SECONDS, ErrorMiddleware
+from keyportal.gateway.error_middleware import UNAUTHORIZED_DELAY_SECONDS, ErrorMiddleware
 from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
 from keyportal.http import requests
 from keyportal.http.types import Headers, Receive, Scope, Send
@@ -88,7 +88,7 @@ def test_whoever_fires_bad_keys_gets_so_many_answers_and_no_more() -> None:
             assert client.status == 401
         return time.monotonic() - began
 
-    assert asyncio.run(fire()) >= 20 * UNAUTHORIZED_SECONDS
+    assert asyncio.run(fire()) >= 20 * UNAUTHORIZED_DELAY_SECONDS
 
 
 def test_every_answer_has_an_id_of_its_own() -> None:

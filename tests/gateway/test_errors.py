@@ -27,7 +27,7 @@ Row = tuple[
 TABLE: list[Row] = [
     (errors.BadRequest, 400, INVALID, "invalid_request", None, []),
     (errors.MissingModel, 400, INVALID, "missing_required_parameter", "model", []),
-    (errors.Malformed, 400, INVALID, "malformed_request", None, []),
+    (errors.MalformedRequest, 400, INVALID, "malformed_request", None, []),
     (errors.MissingCredentials, 401, INVALID, "invalid_api_key", None, NO_KEY),
     (errors.InvalidKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
     (
@@ -94,14 +94,14 @@ TABLE: list[Row] = [
     ),
     (errors.EndedByAdmin, 499, INVALID, "ended_by_admin", None, []),
     (errors.HeadersTooLarge, 431, INVALID, "headers_too_large", None, []),
-    (errors.ClientGone, 499, INVALID, "client_gone", None, []),
+    (errors.ClientDisconnected, 499, INVALID, "client_gone", None, []),
     (errors.InternalError, 500, SERVER, "internal_error", None, []),
     (errors.UpstreamFailed, 502, SERVER, "upstream_failed", None, []),
     (errors.DatabaseUnavailable, 503, SERVER, "database_unavailable", None, AGAIN),
     (errors.Overloaded, 503, SERVER, "overloaded", None, AGAIN),
     (errors.ShuttingDown, 503, SERVER, "shutting_down", None, AGAIN),
     (errors.UpstreamTimedOut, 504, SERVER, "upstream_timeout", None, []),
-    (errors.UpstreamUnreached, 504, SERVER, "upstream_timeout", None, []),
+    (errors.UpstreamConnectTimeout, 504, SERVER, "upstream_timeout", None, []),
 ]
 
 

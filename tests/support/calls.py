@@ -1,4 +1,4 @@
-"""Calls as the gateway has them in flight, without a gateway around them."""
+"""Active calls, without a gateway around them."""
 
 import asyncio
 from typing import Any, cast
@@ -14,18 +14,18 @@ from keyportal.keys.rules.permissions import NamePatterns
 from tests.support.asgi import scope
 
 
-class Settled:
-    """In admission's place: keeps what was settled, and is done at once."""
+class FakeAdmission:
+    """Stands in for admission: records completed calls, and is done at once."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.settled: list[tuple[Buckets, int]] = []
+        self.completed: list[tuple[Buckets, int]] = []
 
-    def settle(self, accounts: Buckets, tokens: int) -> "asyncio.Future[None]":
-        self.settled.append((accounts, tokens))
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+    def complete(self, buckets: Buckets, tokens: int) -> "asyncio.Future[None]":
+        self.completed.append((buckets, tokens))
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
 
 
 def call_of(
@@ -37,14 +37,14 @@ def call_of(
     headers: Headers | None = None,
     **more: Any,
 ) -> Call:
-    """A call with this verdict; `more` goes into the scope. Make it inside a task."""
-    asked = scope(headers=headers, **{"keyportal.request_id": "req_1", **more})
+    """A call with this verdict; `more` is added to the scope. Must run inside a task."""
+    request = scope(headers=headers, **{"keyportal.request_id": "req_1", **more})
     admitted = Admitted(verdict, allowance)
-    return Call(digest, admitted, asked, cast("Admission", admission or Settled()))
+    return Call(digest, admitted, request, cast("Admission", admission or FakeAdmission()))
 
 
 def verdict_of(key: ApiKey) -> Verdict:
-    """What admission would say of this key, which has no limits."""
+    """The verdict on this key, which has no limits."""
     return Verdict(
         key.current_secret.pk,
         key.public_id,

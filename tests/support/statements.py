@@ -1,4 +1,4 @@
-"""What the admission thread asks its database."""
+"""The SQL statements of the admission thread."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 def statements_of(admission: Admission) -> list[Statement]:
-    """From now on, in order."""
-    seen: list[Statement] = []
+    """Return a list to which all further statements are added, in order."""
+    statements: list[Statement] = []
 
-    def watch() -> None:
-        here = database()
-        run = here.run
+    def patch() -> None:
+        db = database()
+        execute = db.execute
 
-        def note(sql: str, *parameters: object) -> Any:
-            seen.append((sql, parameters))
-            return run(sql, *parameters)
+        def record(sql: str, *parameters: object) -> Any:
+            statements.append((sql, parameters))
+            return execute(sql, *parameters)
 
-        here.run = note  # type: ignore[method-assign]  # of this thread's connection alone
+        db.execute = record  # type: ignore[method-assign]  # for this thread's connection only
 
-    admission._thread.submit(watch).result(60)
-    return seen
+    admission._thread.submit(patch).result(60)
+    return statements

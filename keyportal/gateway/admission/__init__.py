@@ -1,1 +1,1 @@
-"""Admission: judges keys in batches and counts requests and tokens against limits."""
+"""Admission: checks keys in batches, and counts requests and tokens against limits."""

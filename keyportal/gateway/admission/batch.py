@@ -1,13 +1,13 @@
-"""One batch: requests to judge and calls that have ended, in the admission thread."""
+"""Processes one batch in the admission thread: requests to judge, and usage to record."""
 
 import logging
 from typing import NamedTuple
 
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway.admission.database import close
-from keyportal.gateway.admission.limiter import RateLimiter, Spent
+from keyportal.gateway.admission.limiter import RateLimiter, Usage
 from keyportal.gateway.admission.limits import Allowance
-from keyportal.gateway.admission.verdict import Reading, Verdict, read
+from keyportal.gateway.admission.verdict import Verdict, VerdictResult, read_verdicts
 from keyportal.gateway.errors import AddressNotAllowed, GatewayError
 from keyportal.keys.rules.permissions import is_within
 
@@ -15,75 +15,84 @@ logger = logging.getLogger(__name__)
 
 
 class Admitted(NamedTuple):
-    """A verdict, and what is left of the limits after this request, if there are any."""
+    """A verdict, and what remains of the limits after this request; None without limits."""
 
     verdict: Verdict
     allowance: Allowance | None = None
 
 
 Outcome = Admitted | GatewayError | None
+"""None: there is no valid key with this digest."""
 
 
 class Batch(NamedTuple):
-    """Requests to judge, and what ended calls have used."""
+    """Requests to judge, and the usage of completed calls."""
 
-    asked: list[tuple[bytes, bool, str | None, bool]]
-    """Digest, whether it counts, the address, and whether it holds a place."""
-    spent: list[Spent]
+    requests: list[tuple[bytes, bool, str | None, bool]]
+    """Digest, whether it is counted, client's address, whether it takes a parallel slot."""
+    usages: list[Usage]
 
 
-def work(batch: Batch, catalog: Snapshot, ledger: RateLimiter) -> tuple[list[Outcome], Snapshot]:
-    """The outcome for each request of the batch, in order: judged in one SELECT, then counted."""
-    reading = Reading({}, catalog)
-    if batch.asked:
-        reading = read(list({digest for digest, *_ in batch.asked}), catalog)
+def process(
+    batch: Batch, catalog: Snapshot, limiter: RateLimiter
+) -> tuple[list[Outcome], Snapshot]:
+    """Return the outcome of each request, in order, and the catalog.
+
+    All requests are judged with one SELECT, and then counted.
+    """
+    result = VerdictResult({}, catalog)
+    if batch.requests:
+        result = read_verdicts(list({digest for digest, *_ in batch.requests}), catalog)
     outcomes: list[Outcome] = []
     counted: list[tuple[int, Verdict]] = []
-    for digest, is_counted, address, holds_place in batch.asked:
-        verdict = reading.verdicts.get(digest)
+    for digest, is_counted, address, takes_slot in batch.requests:
+        verdict = result.verdicts.get(digest)
         if verdict is None:
             outcomes.append(None)
-        elif verdict.networks and not _may_come_from(address, verdict):
+        elif verdict.networks and not _is_address_allowed(address, verdict):
             outcomes.append(AddressNotAllowed(address))
         else:
-            verdict = verdict if holds_place else verdict.without_place()
-            if is_counted and verdict.accounts:
+            verdict = verdict if takes_slot else verdict.without_parallel_limits()
+            if is_counted and verdict.buckets:
                 counted.append((len(outcomes), verdict))
             outcomes.append(Admitted(verdict))
-    if counted or batch.spent:
-        _count(outcomes, counted, batch.spent, reading.now, ledger)
-    _keep_alive(ledger)
-    return outcomes, reading.catalog
+    if counted or batch.usages:
+        _count(outcomes, counted, batch.usages, result.now, limiter)
+    _renew_leases(limiter)
+    return outcomes, result.catalog
 
 
-def _may_come_from(address: str | None, verdict: Verdict) -> bool:
+def _is_address_allowed(address: str | None, verdict: Verdict) -> bool:
     return address is None or is_within(address, verdict.networks)
 
 
-def _keep_alive(ledger: RateLimiter) -> None:
-    """What has been counted by now stays counted, whatever becomes of this."""
+def _renew_leases(limiter: RateLimiter) -> None:
+    """A failure here doesn't fail the batch, which has been counted and committed already."""
     try:
-        ledger.keep_alive()
+        limiter.renew_leases()
     except Exception as error:
-        logger.warning("Leases not renewed: %s: %s", type(error).__name__, error)
+        logger.warning("Could not renew the leases: %s: %s", type(error).__name__, error)
         close()
 
 
 def _count(
     outcomes: list[Outcome],
     counted: list[tuple[int, Verdict]],
-    spent: list[Spent],
+    usages: list[Usage],
     now: float,
-    ledger: RateLimiter,
+    limiter: RateLimiter,
 ) -> None:
-    """Write down what is used, and into `outcomes`, at these positions, who may use it."""
+    """Count these requests and this usage, and write the results into `outcomes`.
+
+    `counted` has the requests' positions in `outcomes`.
+    """
     try:
-        granted = ledger.post([verdict.accounts for _, verdict in counted], spent, now)
+        results = limiter.count([verdict.buckets for _, verdict in counted], usages, now)
     except BaseException:
-        close()  # It may have broken halfway, and would stay broken for ever.
+        close()  # A connection that failed in a transaction would fail for ever.
         raise
-    for (position, verdict), answer in zip(counted, granted, strict=True):
-        if isinstance(answer, GatewayError):
-            outcomes[position] = answer
+    for (position, verdict), result in zip(counted, results, strict=True):
+        if isinstance(result, GatewayError):
+            outcomes[position] = result
         else:
-            outcomes[position] = Admitted(verdict, answer)
+            outcomes[position] = Admitted(verdict, result)

@@ -1,10 +1,10 @@
-"""Admission: may this key pass? Asked of the database for many requests at once.
+"""Admission: asks the database whether keys are valid, for many requests at once.
 
-Others cache the verdict on a key, because one query a request is slow. We never cache one: we
-ask together, as a database groups commits. While one batch is being read, newcomers gather into
-the next. So a verdict is always read after its request arrived, a deleted key is refused from
-the moment its deletion commits, on every worker and host, and the cost of asking shrinks as the
-load grows.
+Other gateways cache the verdict on a key, because one query for each request is slow. We never
+cache one; we query for many requests together, like a database's group commit. While one batch is
+being read, new requests are collected for the next. So a verdict is always read after its request
+has arrived, and every worker on every host refuses a deleted key from the moment its deletion
+commits. The cost of one request falls as the load grows.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from functools import partial
 from typing import NamedTuple
 
 from keyportal.catalog.snapshot import Snapshot
-from keyportal.gateway.admission.batch import Admitted, Batch, Outcome, work
+from keyportal.gateway.admission.batch import Admitted, Batch, Outcome, process
 from keyportal.gateway.admission.database import close
-from keyportal.gateway.admission.limiter import RateLimiter, Spent
+from keyportal.gateway.admission.limiter import RateLimiter, Usage
 from keyportal.gateway.admission.limits import Buckets
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import DatabaseUnavailable, GatewayError, Overloaded
@@ -25,48 +25,48 @@ from keyportal.gateway.errors import DatabaseUnavailable, GatewayError, Overload
 VERDICT_SECONDS = 2.0
 MAX_WAITING = 5000
 RETRY_SECONDS = 1.0
-GATHER_SECONDS = 0.002
+COLLECT_SECONDS = 0.002
 
 logger = logging.getLogger(__name__)
 
 
-class Asking(NamedTuple):
+class PendingRequest(NamedTuple):
     """One request that waits for its verdict."""
 
     digest: bytes
     is_counted: bool
     address: str | None
-    """Where it comes from; None: the key is judged alone."""
-    holds_place: bool
-    """It runs until it is settled, and is one of those that run at one time."""
+    """The client's address; None: only the key is judged."""
+    takes_slot: bool
+    """Whether it counts against the limit of parallel requests until it is completed."""
     deadline: float
-    """When it is given up, on the clock of the event loop."""
-    answer: "asyncio.Future[Admitted | None]"
+    """When it fails with `DatabaseUnavailable`, on the clock of the event loop."""
+    future: "asyncio.Future[Admitted | None]"
 
 
-class Ending(NamedTuple):
-    """One call that is over; `done` when what it used and held is written."""
+class PendingUsage(NamedTuple):
+    """The usage of one completed call; the future is done when it has been written."""
 
-    spent: Spent
-    done: "asyncio.Future[None]"
+    usage: Usage
+    future: "asyncio.Future[None]"
 
 
 class Admission:
-    """Gathers requests into batches. One per worker; every method runs in its event loop."""
+    """Collects requests into batches. One per worker; every method runs in its event loop."""
 
     def __init__(self, worker: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        # Asking for the running loop is a call to the system, for each request.
+        # `get_running_loop` costs a system call for each request.
         self._own_loop = loop
         self.catalog = Snapshot.empty()
-        self._ledger = RateLimiter(worker)
-        self._waiting: list[Asking] = []
-        self._being_judged: list[Asking] = []
-        self._ending: list[Ending] = []
-        self._is_reading = False
-        self._will_begin = False
-        self._is_down = False
+        self._limiter = RateLimiter(worker)
+        self._waiting: list[PendingRequest] = []
+        self._in_batch: list[PendingRequest] = []
+        self._usages: list[PendingUsage] = []
+        self._is_batch_running = False
+        self._is_batch_scheduled = False
+        self._is_database_down = False
         self._has_timer = False
-        # One thread, so one connection, opened in that thread after the fork.
+        # One thread, so one connection, which is opened in that thread after the fork.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="admission")
 
     @property
@@ -74,170 +74,179 @@ class Admission:
         return self._own_loop or asyncio.get_running_loop()
 
     async def judge(self, digest: bytes) -> Verdict | None:
-        """The verdict on the key with this SHA-256 digest, read after this call; None refuses.
+        """Return the verdict on the key with this SHA-256 digest; None if it is not valid.
 
-        Raises `DatabaseUnavailable` when there is none within two seconds: no verdict is never
-        a good one. Raises `Overloaded` when too many wait already.
+        It is read after this call. Raises `DatabaseUnavailable` if there is none within
+        VERDICT_SECONDS: without a verdict no request passes. Raises `Overloaded` if too many wait.
         """
         admitted = await self.admit(digest, None, is_counted=False)
         return admitted and admitted.verdict
 
     async def admit(
-        self, digest: bytes, address: str | None, *, is_counted: bool, holds_place: bool = True
+        self, digest: bytes, address: str | None, *, is_counted: bool, takes_slot: bool = True
     ) -> Admitted | None:
-        """The same of a request from this address; one that is counted is so against the limits
-        of its key and team. One that holds no place is over with its verdict: it is none of those
-        that run at one time, and there is nothing to settle.
+        """Judge a request from this address, and count it against the limits of key and team.
 
-        Raises `AddressNotAllowed`, `RateLimitExceeded` or `InsufficientQuota` too, and then has
-        counted nothing: who may not call uses nothing up.
+        A request that takes no slot is complete with its verdict: it doesn't count against the
+        limit of parallel requests, and needs no call of `complete`.
+
+        Raises what `judge` raises, and `AddressNotAllowed`, `RateLimitExceeded` or
+        `InsufficientQuota`. A refused request is not counted.
         """
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
         loop = self.loop
-        answer: asyncio.Future[Admitted | None] = loop.create_future()
+        future: asyncio.Future[Admitted | None] = loop.create_future()
         deadline = loop.time() + VERDICT_SECONDS
-        self._waiting.append(Asking(digest, is_counted, address, holds_place, deadline, answer))
+        self._waiting.append(
+            PendingRequest(digest, is_counted, address, takes_slot, deadline, future)
+        )
         if not self._has_timer:
-            self._time_out_at(deadline)
-        self._begin_soon()
+            self._start_timer(deadline)
+        self._schedule_batch()
         try:
-            return await answer
+            return await future
         except asyncio.CancelledError:
-            # The caller went away while the answer was on its way to it.
-            if answer.done() and not answer.cancelled() and not answer.exception():
-                self._give_back(answer.result())
+            # The client disconnected after its request was admitted.
+            if future.done() and not future.cancelled() and not future.exception():
+                self._release(future.result())
             raise
 
-    def settle(self, accounts: Buckets, tokens: int) -> "asyncio.Future[None]":
-        """Count what an admitted call has used, and give its place among the running back.
+    def complete(self, buckets: Buckets, tokens: int) -> "asyncio.Future[None]":
+        """Count the tokens of an admitted call, and release its slot.
 
-        Joins the next batch, which begins at once where none is being read. The future is done
-        when that has committed; when it can't be for now, it is done too, and tried again.
+        This joins the next batch, which starts at once if none is running. The future is done when
+        that batch has committed, or has failed; then the usage is written again later.
         """
-        done: asyncio.Future[None] = self.loop.create_future()
-        self._ending.append(Ending(Spent(accounts, tokens), done))
-        self._begin_soon()
-        return done
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._usages.append(PendingUsage(Usage(buckets, tokens), future))
+        self._schedule_batch()
+        return future
 
-    def _give_back(self, outcome: Outcome) -> None:
-        """What was granted to somebody who is no longer there holds no place."""
+    def _release(self, outcome: Outcome) -> None:
+        """Release the slot of a request that was admitted after its client disconnected."""
         if isinstance(outcome, Admitted) and outcome.allowance is not None:
-            self.settle(outcome.verdict.accounts, 0)
+            self.complete(outcome.verdict.buckets, 0)
 
-    def _time_out_at(self, moment: float) -> None:
-        """One timer for all, whose deadlines follow one another: one a request would be a
-        twentieth of what a verdict costs."""
+    def _start_timer(self, deadline: float) -> None:
+        """One timer for all requests, whose deadlines are in order.
+
+        A timer for each request would cost a twentieth of a verdict.
+        """
         self._has_timer = True
-        self.loop.call_at(moment, self._time_out)
+        self.loop.call_at(deadline, self._expire_requests)
 
-    def _time_out(self) -> None:
-        """Give up whoever has waited for too long, and look again when the next one has."""
+    def _expire_requests(self) -> None:
+        """Fail the requests whose deadline has passed, and start the timer for the next one."""
         self._has_timer = False
         now = self.loop.time()
-        for one in (*self._being_judged, *self._waiting):
-            if one.deadline > now:
-                self._time_out_at(one.deadline)
+        for request in (*self._in_batch, *self._waiting):
+            if request.deadline > now:
+                self._start_timer(request.deadline)
                 break
-            _give_up(one.answer)
+            _fail(request.future)
 
     async def close(self) -> None:
-        """Let all that has ended be settled, if that can be done soon."""
+        """Write the usage of all completed calls, if that takes at most VERDICT_SECONDS."""
         with suppress(TimeoutError):
             # Joins the batch after all others.
-            await asyncio.wait_for(self.settle((), 0), VERDICT_SECONDS)
+            await asyncio.wait_for(self.complete((), 0), VERDICT_SECONDS)
         self._thread.submit(close)
         self._thread.shutdown(wait=False)
 
-    def _begin_soon(self) -> None:
-        """Read the next batch when all that is ready to run has run: more of it may join."""
-        if not (self._is_reading or self._will_begin):
-            self._will_begin = True
+    def _schedule_batch(self) -> None:
+        """Start the next batch after all callbacks that are ready now: they may add to it."""
+        if not (self._is_batch_running or self._is_batch_scheduled):
+            self._is_batch_scheduled = True
             loop = self.loop
-            loop.call_soon(self._begin_when_calm, self._gathered(), loop.time() + GATHER_SECONDS)
+            loop.call_soon(
+                self._start_batch_when_idle, self._count_pending(), loop.time() + COLLECT_SECONDS
+            )
 
-    def _gathered(self) -> int:
-        return len(self._waiting) + len(self._ending)
+    def _count_pending(self) -> int:
+        return len(self._waiting) + len(self._usages)
 
-    def _begin_when_calm(self, before: int, latest: float) -> None:
-        """Wait for another turn of the loop while each brings somebody new, until then at most.
+    def _start_batch_when_idle(self, count_before: int, latest: float) -> None:
+        """Start the batch when an iteration of the event loop adds nothing, or at `latest`.
 
-        A batch costs nearly the same for one as for thirty. Whoever is alone waits for nobody.
+        A batch costs nearly the same for one request as for thirty. A single request doesn't wait.
         """
-        gathered, loop = self._gathered(), self.loop
-        if gathered > before and loop.time() < latest:
-            loop.call_soon(self._begin_when_calm, gathered, latest)
+        count, loop = self._count_pending(), self.loop
+        if count > count_before and loop.time() < latest:
+            loop.call_soon(self._start_batch_when_idle, count, latest)
         else:
-            self._begin()
+            self._start_batch()
 
-    def _begin(self) -> None:
-        """Read the next batch, if there is one, and none is being read."""
-        self._will_begin = False
-        if self._is_reading or not (self._waiting or self._ending):
+    def _start_batch(self) -> None:
+        """Start the next batch, if there is one and none is running."""
+        self._is_batch_scheduled = False
+        if self._is_batch_running or not (self._waiting or self._usages):
             return
-        # Whoever was given up, or went away, is neither judged nor counted.
-        waiting = [one for one in self._waiting if not one.answer.done()]
+        # Requests that have failed, or whose client disconnected, are neither judged nor counted.
+        requests = [request for request in self._waiting if not request.future.done()]
         self._waiting = []
-        if not (waiting or self._ending):
+        if not (requests or self._usages):
             return
-        self._is_reading = True
-        self._being_judged = waiting
-        ending, self._ending = self._ending, []
-        batch = Batch([one[:4] for one in waiting], [one.spent for one in ending])
-        reading = self.loop.run_in_executor(self._thread, work, batch, self.catalog, self._ledger)
-        reading.add_done_callback(partial(self._answer, waiting, ending))
+        self._is_batch_running = True
+        self._in_batch = requests
+        usages, self._usages = self._usages, []
+        batch = Batch([request[:4] for request in requests], [pending.usage for pending in usages])
+        running = self.loop.run_in_executor(
+            self._thread, process, batch, self.catalog, self._limiter
+        )
+        running.add_done_callback(partial(self._finish_batch, requests, usages))
 
-    def _answer(
+    def _finish_batch(
         self,
-        waiting: list[Asking],
-        ending: list[Ending],
-        working: "asyncio.Future[tuple[list[Outcome], Snapshot]]",
+        requests: list[PendingRequest],
+        usages: list[PendingUsage],
+        finished: "asyncio.Future[tuple[list[Outcome], Snapshot]]",
     ) -> None:
-        """Tell everyone in the batch, whatever it raised, and start the next."""
-        self._is_reading = False
-        self._being_judged = []
+        """Resolve all futures of the batch, even if it failed, and start the next."""
+        self._is_batch_running = False
+        self._in_batch = []
         try:
-            outcomes, self.catalog = working.result()
+            outcomes, self.catalog = finished.result()
         except Exception as error:
-            self._note_down(error)
-            for one in waiting:
-                _give_up(one.answer)
-            self._owe(ending)
+            self._log_availability(error)
+            for request in requests:
+                _fail(request.future)
+            self._retry_later(usages)
         else:
-            self._note_down(None)
-            for one, outcome in zip(waiting, outcomes, strict=True):
-                self._tell(one.answer, outcome)
-        for ended in ending:
-            if not ended.done.done():
-                ended.done.set_result(None)
-        self._begin_soon()
+            self._log_availability(None)
+            for request, outcome in zip(requests, outcomes, strict=True):
+                self._resolve(request.future, outcome)
+        for pending in usages:
+            if not pending.future.done():
+                pending.future.set_result(None)
+        self._schedule_batch()
 
-    def _tell(self, answer: "asyncio.Future[Admitted | None]", outcome: Outcome) -> None:
-        if answer.done():
-            self._give_back(outcome)  # Given up, or gone, while the batch was read.
+    def _resolve(self, future: "asyncio.Future[Admitted | None]", outcome: Outcome) -> None:
+        if future.done():
+            self._release(outcome)  # It failed or was cancelled while the batch was running.
         elif isinstance(outcome, GatewayError):
-            answer.set_exception(outcome)
+            future.set_exception(outcome)
         else:
-            answer.set_result(outcome)
+            future.set_result(outcome)
 
-    def _owe(self, ending: list[Ending]) -> None:
-        """What could not be written now is written later; nobody waits for it any longer."""
-        if ending:
-            self.loop.call_later(RETRY_SECONDS, self._settle_again, [one.spent for one in ending])
+    def _retry_later(self, usages: list[PendingUsage]) -> None:
+        """Write this usage later; its calls don't wait for that."""
+        if usages:
+            self.loop.call_later(RETRY_SECONDS, self._retry, [pending.usage for pending in usages])
 
-    def _settle_again(self, owed: list[Spent]) -> None:
-        for spent in owed:
-            self.settle(*spent)
+    def _retry(self, usages: list[Usage]) -> None:
+        for usage in usages:
+            self.complete(*usage)
 
-    def _note_down(self, error: Exception | None) -> None:
-        """Log when the database goes and when it comes back, not every batch in between."""
-        if error and not self._is_down:
+    def _log_availability(self, error: Exception | None) -> None:
+        """Log when the database goes down and when it is back, not for every batch in between."""
+        if error and not self._is_database_down:
             logger.error("No verdicts, so no calls: %s: %s", type(error).__name__, error)
-        elif self._is_down and not error:
+        elif self._is_database_down and not error:
             logger.warning("Verdicts are back.")
-        self._is_down = error is not None
+        self._is_database_down = error is not None
 
 
-def _give_up(answer: "asyncio.Future[Admitted | None]") -> None:
-    if not answer.done():
-        answer.set_exception(DatabaseUnavailable())
+def _fail(future: "asyncio.Future[Admitted | None]") -> None:
+    if not future.done():
+        future.set_exception(DatabaseUnavailable())

@@ -1,7 +1,7 @@
-"""The admission thread's way to the database: fixed SQL, handed straight to the driver.
+"""The admission thread's database connection: fixed SQL, passed directly to the driver.
 
-Django opens the connection and closes it. Between its cursor and the driver's own lies more than
-the statements themselves cost: with it, a batch took three times as long.
+Django opens and closes the connection. The layers between Django's cursor and the driver's cost
+more than the statements themselves: with them, a batch took three times as long.
 """
 
 import threading
@@ -17,57 +17,60 @@ Row = tuple[Any, ...]
 
 
 class Database:
-    """One thread's connection. What was begun and isn't committed ends with the connection."""
+    """One thread's connection. Closing it rolls back a transaction that isn't committed."""
 
     is_postgresql: bool
-    begins_with: str
+    begin_statement: str
 
-    def run(self, sql: str, *parameters: object) -> Any:
-        """Execute a statement in which a parameter is `%s`, and a percent sign is doubled.
+    def execute(self, sql: str, *parameters: object) -> Any:
+        """Execute a statement with the placeholder `%s`; other percent signs are doubled.
 
         Returns the driver's cursor.
         """
         raise NotImplementedError
 
     def rows(self, sql: str, *parameters: object) -> list[Row]:
-        """All that the statement returns. A cursor with some left would keep SQLite on an old
-        snapshot, in which keys that were deleted since are still alive."""
-        return cast("list[Row]", self.run(sql, *parameters).fetchall())
+        """Return all rows of a query.
+
+        Attack: a cursor with unread rows keeps SQLite on an old snapshot, in which keys that were
+        deleted since then are still valid.
+        """
+        return cast("list[Row]", self.execute(sql, *parameters).fetchall())
 
     def begin(self) -> None:
         """Begin a transaction that will write."""
-        self.run(self.begins_with)
+        self.execute(self.begin_statement)
 
     def commit(self) -> None:
-        self.run("COMMIT")
+        self.execute("COMMIT")
 
 
 class SQLite(Database):
     is_postgresql = False
-    # Its lock at once: a read that is upgraded halfway fails, however long it would wait.
-    begins_with = "BEGIN IMMEDIATE"
+    # Takes the write lock at once: a read that is upgraded later fails, however long it waits.
+    begin_statement = "BEGIN IMMEDIATE"
 
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
 
-    def run(self, sql: str, *parameters: object) -> Any:
-        return self._raw.execute(_marked(sql), parameters)
+    def execute(self, sql: str, *parameters: object) -> Any:
+        return self._connection.execute(_with_question_marks(sql), parameters)
 
 
 class PostgreSQL(Database):
     is_postgresql = True
-    begins_with = "BEGIN"
+    begin_statement = "BEGIN"
 
-    def __init__(self, raw: Any) -> None:
-        self._cursor = psycopg.Cursor(raw)
+    def __init__(self, connection: Any) -> None:
+        self._cursor = psycopg.Cursor(connection)
 
-    def run(self, sql: str, *parameters: object) -> Any:
+    def execute(self, sql: str, *parameters: object) -> Any:
         return self._cursor.execute(cast("Any", sql), parameters)
 
 
 @cache
-def _marked(sql: str) -> str:
-    """As SQLite's driver takes it. Statements are few, so few are kept."""
+def _with_question_marks(sql: str) -> str:
+    """Return the statement with SQLite's placeholders. There are few statements to cache."""
     return sql.replace("%s", "?").replace("%%", "%")
 
 
@@ -75,12 +78,12 @@ _thread = threading.local()
 
 
 def is_open() -> bool:
-    """Whether this thread has a connection, be it a dead one."""
+    """Whether this thread has opened a connection; it may be broken by now."""
     return getattr(_thread, "database", None) is not None
 
 
 def database() -> Database:
-    """This thread's connection; opened if there is none, which may raise."""
+    """Return this thread's connection. Opens it if there is none, which may raise."""
     if not is_open():
         connection = connections[ALIAS]
         connection.ensure_connection()
@@ -95,6 +98,6 @@ def is_usable() -> bool:
 
 
 def close() -> None:
-    """The next one who needs a connection opens another."""
+    """Close this thread's connection; `database` opens a new one."""
     _thread.database = None
     connections[ALIAS].close()

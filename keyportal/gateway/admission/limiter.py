@@ -1,9 +1,10 @@
-"""The ledger: limits, exact over all workers and hosts, by one counter in the database a window.
+"""The rate limiter: limits that are exact over all workers and hosts.
 
-This runs in the admission thread, for a batch of requests at once. All windows of the batch are
-counted up in one statement, whose row locks make the totals true; who then turns out to be too
-many is refused, and taken back in the same transaction. So a window never holds more than its
-limit, and nobody is refused for the sake of somebody who was refused.
+Each window has one counter in the database. The limiter runs in the admission thread, for a batch
+of requests at once. One statement increments all windows of the batch; its row locks make the
+totals exact. Requests that exceed a limit are refused, and their increments are subtracted again in
+the same transaction. So a window never exceeds its limit, and a refused request causes no other
+refusal.
 """
 
 import time
@@ -18,115 +19,127 @@ from keyportal.gateway.admission.limits import (
     Allowance,
     Bucket,
     Buckets,
-    Key,
-    Left,
-    refusal,
-    shortage,
+    Remaining,
+    WindowKey,
+    exhausted_limit,
+    limit_error,
 )
 from keyportal.gateway.errors import GatewayError
 
-HEARTBEAT_SECONDS = 2.0
-MAX_KNOWN = 10_000
+RENEW_SECONDS = 2.0
+MAX_FULL_WINDOWS = 10_000
 
 
-class Spent(NamedTuple):
-    """What a call used, now that it is over; its place among the running is given back."""
+class Usage(NamedTuple):
+    """What a completed call used; its slot of the parallel requests is released."""
 
-    accounts: Buckets
+    buckets: Buckets
     tokens: int
 
 
 class RateLimiter:
-    """One worker's hand on the counters. Every method runs in the admission thread."""
+    """One worker's access to the counters. Every method runs in the admission thread."""
 
     def __init__(self, worker: str) -> None:
         self.worker = worker
-        # Calls that run here, of subjects that limit them.
+        # Calls that run in this worker, of subjects with a limit of parallel requests.
         self._running: Counter[str] = Counter()
-        # Windows that are full, and until when. A committed count never falls, so this stays true.
-        self._full: dict[Key, Total] = {}
+        # Windows that are full. A committed count never falls, so each is full until it ends.
+        self._full: dict[WindowKey, Total] = {}
         self._renewed_at = 0.0
 
-    def post(
-        self, asked: Sequence[Buckets], spent: Sequence[Spent], now: float
+    def count(
+        self, requests: Sequence[Buckets], usages: Sequence[Usage], now: float
     ) -> list[Allowance | GatewayError]:
-        """Count these requests and uses; each request is granted or refused, in their order.
+        """Count these requests and this usage; returns a result for each request, in order.
 
-        `now` is the database's clock, in seconds since 1970. Whoever meets a window that is known
-        to be full costs no write. After an exception the connection must be closed: that takes
-        back whatever has been written.
+        `now` is the database's clock, in seconds since 1970. A request that meets a window known to
+        be full costs no write. After an exception the caller must close the connection, which rolls
+        back the transaction.
         """
-        running = Running(self._running, spent)
-        early = self._refuse_all_early(asked, running, now)
-        counted = [one for one, refused in zip(asked, early, strict=True) if not refused]
-        if not counted and not spent:
-            return [refused for refused in early if refused]
-        posting = BatchTransaction(counted, spent, running)
-        here = database()
-        here.begin()
-        outcomes = iter(posting.decide(self.worker))
-        if changed := running.changed():
-            limiter_sql.write_leases(self.worker, changed)
-        here.commit()
-        running.apply(changed)
-        self._note_full(posting.full)
-        return [refused or next(outcomes) for refused in early]
+        running = RunningCalls(self._running, usages)
+        early_errors = self._check_full_windows(requests, running, now)
+        remaining = [
+            buckets for buckets, error in zip(requests, early_errors, strict=True) if not error
+        ]
+        if not remaining and not usages:
+            return [error for error in early_errors if error]
+        transaction = BatchTransaction(remaining, usages, running)
+        db = database()
+        db.begin()
+        outcomes = iter(transaction.execute(self.worker))
+        if changes := running.changes():
+            limiter_sql.write_leases(self.worker, changes)
+        db.commit()
+        running.apply(changes)
+        self._remember_full(transaction.full)
+        return [error or next(outcomes) for error in early_errors]
 
-    def keep_alive(self) -> None:
-        """Say that this worker lives, while it has calls that others count."""
-        if self._running and time.monotonic() - self._renewed_at > HEARTBEAT_SECONDS:
+    def renew_leases(self) -> None:
+        """Record that this worker is alive, while it runs calls that other workers count."""
+        if self._running and time.monotonic() - self._renewed_at > RENEW_SECONDS:
             limiter_sql.renew_leases(self.worker)
             self._renewed_at = time.monotonic()
 
-    def _refuse_all_early(
-        self, asked: Sequence[Buckets], running: "Running", now: float
+    def _check_full_windows(
+        self, requests: Sequence[Buckets], running: "RunningCalls", now: float
     ) -> list[GatewayError | None]:
-        """All that count in the same windows fare alike; but no two may raise one exception."""
-        refused = {one for one in set(asked) if self._refuse_early(one, running, now)}
-        return [self._refuse_early(one, running, now) if one in refused else None for one in asked]
+        """Return an error for each request that meets a full window.
 
-    def _refuse_early(self, asked: Buckets, running: "Running", now: float) -> GatewayError | None:
-        for account in asked:
-            if account.parallel is not None and running.of(account.subject) >= account.parallel:
-                return refusal(account, None, 1.0)
-            total = self._full.get(account.key)
+        Requests with the same buckets have the same result, but each needs an exception of its own.
+        """
+        refused = {
+            buckets for buckets in set(requests) if self._check_full_window(buckets, running, now)
+        }
+        return [
+            self._check_full_window(buckets, running, now) if buckets in refused else None
+            for buckets in requests
+        ]
+
+    def _check_full_window(
+        self, buckets: Buckets, running: "RunningCalls", now: float
+    ) -> GatewayError | None:
+        for bucket in buckets:
+            if bucket.parallel is not None and running.count(bucket.subject) >= bucket.parallel:
+                return limit_error(bucket, None, 1.0)
+            total = self._full.get(bucket.key)
             if (
                 total
                 and now < total.ends_at
-                and (short := shortage(account, total.requests, total.tokens))
+                and (unit := exhausted_limit(bucket, total.requests, total.tokens))
             ):
-                return refusal(account, short, total.ends_at - now)
+                return limit_error(bucket, unit, total.ends_at - now)
         return None
 
-    def _note_full(self, full: dict[Key, Total]) -> None:
-        if len(self._full) > MAX_KNOWN:
+    def _remember_full(self, full: dict[WindowKey, Total]) -> None:
+        if len(self._full) > MAX_FULL_WINDOWS:
             self._full.clear()
         self._full |= full
 
 
-class Running:
-    """How many calls of a subject run here, with what one batch changes, until that is written."""
+class RunningCalls:
+    """The number of running calls of each subject, with the uncommitted changes of a batch."""
 
-    def __init__(self, before: Counter[str], ended: Sequence[Spent]) -> None:
+    def __init__(self, before: Counter[str], usages: Sequence[Usage]) -> None:
         self._before = before
         self._change: Counter[str] = Counter()
-        for accounts, _ in ended:
-            for account in accounts:
-                if account.parallel is not None:
-                    self._change[account.subject] -= 1
+        for buckets, _ in usages:
+            for bucket in buckets:
+                if bucket.parallel is not None:
+                    self._change[bucket.subject] -= 1
 
-    def of(self, subject: str) -> int:
+    def count(self, subject: str) -> int:
         return self._before[subject] + self._change[subject]
 
-    def begin(self, subject: str) -> None:
+    def start(self, subject: str) -> None:
         self._change[subject] += 1
 
-    def changed(self) -> dict[str, int]:
-        """Those that are not as many as before, and how many they are now."""
-        return {subject: max(self.of(subject), 0) for subject, by in self._change.items() if by}
+    def changes(self) -> dict[str, int]:
+        """Return the new number of calls of each subject whose number has changed."""
+        return {subject: max(self.count(subject), 0) for subject, by in self._change.items() if by}
 
-    def apply(self, changed: Mapping[str, int]) -> None:
-        for subject, calls in changed.items():
+    def apply(self, changes: Mapping[str, int]) -> None:
+        for subject, calls in changes.items():
             if calls:
                 self._before[subject] = calls
             else:
@@ -134,14 +147,14 @@ class Running:
 
 
 class WindowState:
-    """What one window holds while a batch is counted in it."""
+    """The counts of one window during a batch."""
 
     __slots__ = ("granted", "requests", "total")
 
     def __init__(self, total: Total, added: int) -> None:
         self.total = total
         self.requests = total.requests - added
-        """Before this batch, and then with those of it that are granted."""
+        """The requests before this batch, and those of this batch that have been granted."""
         self.granted = 0
 
     def grant(self) -> None:
@@ -150,85 +163,92 @@ class WindowState:
 
 
 class BatchTransaction:
-    """One transaction: what it adds, who of those that asked is granted, what is taken back."""
+    """One transaction: increments the windows, decides on each request, subtracts refused ones."""
 
-    def __init__(self, asked: Sequence[Buckets], spent: Sequence[Spent], running: Running) -> None:
-        self._asked = asked
-        self._requests = _count_requests(asked)
-        self._tokens = _sum_tokens(spent)
-        self._held: dict[Key, WindowState] = {}
+    def __init__(
+        self, requests: Sequence[Buckets], usages: Sequence[Usage], running: RunningCalls
+    ) -> None:
+        self._requests = requests
+        self._request_counts = _count_requests(requests)
+        self._token_sums = _sum_tokens(usages)
+        self._windows: dict[WindowKey, WindowState] = {}
         self._elsewhere: dict[str, int] = {}
         self._running = running
-        self.full: dict[Key, Total] = {}
+        self.full: dict[WindowKey, Total] = {}
 
-    def decide(self, worker: str) -> list[Allowance | GatewayError]:
-        """Raises whatever the database raises; then nothing has happened."""
-        requests = self._requests
-        keys = sorted(requests.keys() | self._tokens.keys())
-        totals = limiter_sql.add([(*key, requests[key], self._tokens[key]) for key in keys])
-        self._held = {key: WindowState(total, requests[key]) for key, total in totals.items()}
-        shared = {a.subject for one in set(self._asked) for a in one if a.parallel is not None}
-        if shared:
-            self._elsewhere = limiter_sql.calls_elsewhere(worker, sorted(shared))
-        outcomes = [self._grant(one) for one in self._asked]
-        back = [
-            (held.total.row, requests[key] - held.granted)
-            for key, held in self._held.items()
-            if requests[key] > held.granted
+    def execute(self, worker: str) -> list[Allowance | GatewayError]:
+        """Return the result for each request. Raises database errors; then nothing is counted."""
+        counts = self._request_counts
+        keys = sorted(counts.keys() | self._token_sums.keys())
+        totals = limiter_sql.add([(*key, counts[key], self._token_sums[key]) for key in keys])
+        self._windows = {key: WindowState(total, counts[key]) for key, total in totals.items()}
+        subjects = {
+            bucket.subject
+            for buckets in set(self._requests)
+            for bucket in buckets
+            if bucket.parallel is not None
+        }
+        if subjects:
+            self._elsewhere = limiter_sql.calls_elsewhere(worker, sorted(subjects))
+        outcomes = [self._grant(buckets) for buckets in self._requests]
+        refused = [
+            (window.total.row, counts[key] - window.granted)
+            for key, window in self._windows.items()
+            if counts[key] > window.granted
         ]
-        if back:
-            limiter_sql.take_back(sorted(back))
+        if refused:
+            limiter_sql.subtract(sorted(refused))
         return outcomes
 
-    def _grant(self, asked: Buckets) -> Allowance | GatewayError:
-        for account in asked:
-            if error := self._refusal(account, self._held[account.key]):
+    def _grant(self, buckets: Buckets) -> Allowance | GatewayError:
+        for bucket in buckets:
+            if error := self._check(bucket, self._windows[bucket.key]):
                 return error
-        for account in asked:
-            self._held[account.key].grant()
-            if account.parallel is not None:
-                self._running.begin(account.subject)
-        return self._allowance(asked)
+        for bucket in buckets:
+            self._windows[bucket.key].grant()
+            if bucket.parallel is not None:
+                self._running.start(bucket.subject)
+        return self._allowance(buckets)
 
-    def _refusal(self, account: Bucket, held: WindowState) -> GatewayError | None:
-        if account.parallel is not None:
-            running = self._running.of(account.subject) + self._elsewhere.get(account.subject, 0)
-            return refusal(account, None, 1.0) if running >= account.parallel else None
-        total = held.total
-        if short := shortage(account, held.requests, total.tokens):
-            self.full[account.key] = total._replace(requests=held.requests)
-            return refusal(account, short, total.resets_in)
+    def _check(self, bucket: Bucket, window: WindowState) -> GatewayError | None:
+        if bucket.parallel is not None:
+            running = self._running.count(bucket.subject) + self._elsewhere.get(bucket.subject, 0)
+            return limit_error(bucket, None, 1.0) if running >= bucket.parallel else None
+        total = window.total
+        if unit := exhausted_limit(bucket, window.requests, total.tokens):
+            self.full[bucket.key] = total._replace(requests=window.requests)
+            return limit_error(bucket, unit, total.resets_in)
         return None
 
-    def _allowance(self, asked: Buckets) -> Allowance:
-        """After this request; of several windows, the one that holds the least."""
-        requests: Left | None = None
-        tokens: Left | None = None
-        for account in asked:
-            held = self._held[account.key]
-            if account.requests is not None:
-                left = account.requests - held.requests
-                if requests is None or left < requests.left:
-                    requests = Left(account.requests, left, held.total.resets_in)
-            if account.tokens is not None:
-                left = account.tokens - held.total.tokens
-                if tokens is None or left < tokens.left:
-                    tokens = Left(account.tokens, left, held.total.resets_in)
+    def _allowance(self, buckets: Buckets) -> Allowance:
+        """Return what remains after this request: the smallest remainder of all windows."""
+        requests: Remaining | None = None
+        tokens: Remaining | None = None
+        for bucket in buckets:
+            window = self._windows[bucket.key]
+            if bucket.requests is not None:
+                remaining = bucket.requests - window.requests
+                if requests is None or remaining < requests.remaining:
+                    requests = Remaining(bucket.requests, remaining, window.total.resets_in)
+            if bucket.tokens is not None:
+                remaining = bucket.tokens - window.total.tokens
+                if tokens is None or remaining < tokens.remaining:
+                    tokens = Remaining(bucket.tokens, remaining, window.total.resets_in)
         return Allowance(requests, tokens)
 
 
-def _count_requests(asked: Sequence[Buckets]) -> Counter[Key]:
-    requests: Counter[Key] = Counter()
-    for one, times in Counter(asked).items():
-        for account in one:
-            requests[account.key] += times
-    return requests
+def _count_requests(requests: Sequence[Buckets]) -> Counter[WindowKey]:
+    counts: Counter[WindowKey] = Counter()
+    for buckets, times in Counter(requests).items():
+        for bucket in buckets:
+            counts[bucket.key] += times
+    return counts
 
 
-def _sum_tokens(spent: Iterable[Spent]) -> Counter[Key]:
-    sums: Counter[Key] = Counter()
-    for accounts, tokens in spent:
-        for account in accounts:
-            if account.tokens is not None:
-                sums[account.key] += tokens
+def _sum_tokens(usages: Iterable[Usage]) -> Counter[WindowKey]:
+    sums: Counter[WindowKey] = Counter()
+    for buckets, tokens in usages:
+        for bucket in buckets:
+            if bucket.tokens is not None:
+                sums[bucket.key] += tokens
     return sums

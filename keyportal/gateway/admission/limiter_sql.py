@@ -1,7 +1,7 @@
-"""The counters' SQL: windows and leases, in both databases' words. Runs in the admission thread.
+"""The rate limiter's SQL for windows and leases, for both databases. Runs in the admission thread.
 
-The database's clock decides which window is now. All writers take their rows in one order, by
-subject and kind, so that none waits for another in a circle.
+The database's clock decides which window is current. All writers lock their rows in the same order,
+by subject and kind, so there is no deadlock.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ Addition = tuple[str, int, int, int]
 
 
 class Total(NamedTuple):
-    """What a window holds, all workers' counts together."""
+    """The counts of a window, over all workers."""
 
     row: int
     requests: int
@@ -38,44 +38,44 @@ class Total(NamedTuple):
 
 
 def add(additions: Sequence[Addition]) -> dict[tuple[str, int], Total]:
-    """Count up the present windows, and return what they hold by subject and kind.
+    """Increment the current windows, and return their counts by subject and kind.
 
-    Their rows are locked until the transaction ends. `additions` is sorted, each row once.
+    Their rows are locked until the transaction ends. `additions` is sorted, each window once.
     """
     if not additions:
         return {}
-    rows = _run(_ADD_POSTGRESQL, _ADD_SQLITE, _json(additions)).fetchall()
+    rows = _execute(_ADD_POSTGRESQL, _ADD_SQLITE, _json(additions)).fetchall()
     return {(subject, kind): _total(kind, *counts) for subject, kind, *counts in rows}
 
 
-def take_back(requests: Sequence[tuple[int, int]]) -> None:
-    """Count down again, in the same transaction: pairs of a window's row and a number."""
-    _run(_TAKE_BACK_POSTGRESQL, _TAKE_BACK_SQLITE, _json(requests))
+def subtract(requests: Sequence[tuple[int, int]]) -> None:
+    """Decrement windows in the same transaction, by pairs of a window's row and a number."""
+    _execute(_SUBTRACT_POSTGRESQL, _SUBTRACT_SQLITE, _json(requests))
 
 
 def calls_elsewhere(worker: str, subjects: Sequence[str]) -> dict[str, int]:
-    """How many calls of these subjects run in other workers that live."""
-    rows = _run(_ELSEWHERE_POSTGRESQL, _ELSEWHERE_SQLITE, _json(subjects), worker).fetchall()
+    """Return how many calls of these subjects run in other live workers."""
+    rows = _execute(_ELSEWHERE_POSTGRESQL, _ELSEWHERE_SQLITE, _json(subjects), worker).fetchall()
     return dict(rows)
 
 
 def write_leases(worker: str, running: Mapping[str, int]) -> None:
-    """Write how many calls of these subjects run in this worker now."""
-    _run(_LEASE_POSTGRESQL, _LEASE_SQLITE, worker, _json(sorted(running.items())))
+    """Write how many calls of these subjects run in this worker."""
+    _execute(_LEASE_POSTGRESQL, _LEASE_SQLITE, worker, _json(sorted(running.items())))
 
 
 def renew_leases(worker: str) -> None:
-    """Note that this worker lives, and has its calls."""
-    _run(_RENEW_POSTGRESQL, _RENEW_SQLITE, worker)
+    """Record that this worker is alive and still runs its calls."""
+    _execute(_RENEW_POSTGRESQL, _RENEW_SQLITE, worker)
 
 
-def _run(postgresql: str, sqlite: str, *parameters: str) -> Any:
-    here = database()
-    return here.run(postgresql if here.is_postgresql else sqlite, *parameters)
+def _execute(postgresql: str, sqlite: str, *parameters: str) -> Any:
+    db = database()
+    return db.execute(postgresql if db.is_postgresql else sqlite, *parameters)
 
 
 def _json(values: Iterable[object]) -> str:
-    """What both databases take apart themselves: cheaper than arrays of each type."""
+    """Return JSON, which both databases can parse. It is cheaper than an array for each type."""
     return msgspec.json.encode(values).decode()
 
 
@@ -86,7 +86,7 @@ def _total(kind: int, row: int, requests: int, tokens: int, now: float) -> Total
 
 @lru_cache(64)
 def _end(kind: int, minute: int) -> float:
-    """Of a window of this kind, in seconds since 1970; all begin with a minute."""
+    """Return when a window of this kind ends, in seconds since 1970. All start on a full minute."""
     return window_end(kind, datetime.fromtimestamp(minute * 60, UTC)).timestamp()
 
 
@@ -98,51 +98,51 @@ _POSTGRESQL_ADDED = """(
   FROM json_array_elements(%s::json)
 ) AS added"""
 _ADD_POSTGRESQL = f"""
-INSERT INTO {_WINDOWS} AS held (subject, kind, start, requests, tokens)
+INSERT INTO {_WINDOWS} AS counted (subject, kind, start, requests, tokens)
 SELECT subject, kind, {START_POSTGRESQL}, requests, tokens FROM {_POSTGRESQL_ADDED}
 ORDER BY subject, kind
 ON CONFLICT (subject, kind, start) DO UPDATE
-SET requests = held.requests + excluded.requests, tokens = held.tokens + excluded.tokens
+SET requests = counted.requests + excluded.requests, tokens = counted.tokens + excluded.tokens
 RETURNING subject, kind, id, requests, tokens, extract(epoch FROM now())::float8
-"""  # noqa: S608 - nothing of a request is in it
+"""  # noqa: S608 - contains no data of a request
 _SQLITE_ADDED = """(
   SELECT json_extract(value, '$[0]') AS subject, json_extract(value, '$[1]') AS kind,
          json_extract(value, '$[2]') AS requests, json_extract(value, '$[3]') AS tokens
   FROM json_each(%s)
 ) AS added"""
-# The WHERE tells SQLite's parser that the ON is no join's.
+# Without the WHERE, SQLite's parser takes the ON for the ON of a join.
 _ADD_SQLITE = f"""
 INSERT INTO {_WINDOWS} (subject, kind, start, requests, tokens)
 SELECT subject, kind, {START_SQLITE}, requests, tokens FROM {_SQLITE_ADDED} WHERE true
 ON CONFLICT (subject, kind, start) DO UPDATE
 SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens
 RETURNING subject, kind, id, requests, tokens, (julianday('now') - 2440587.5) * 86400.0
-"""  # noqa: S608 - nothing of a request is in it
-_TAKE_BACK_POSTGRESQL = f"""
+"""  # noqa: S608 - contains no data of a request
+_SUBTRACT_POSTGRESQL = f"""
 UPDATE {_WINDOWS} SET requests = requests - (value->>1)::bigint
 FROM json_array_elements(%s::json) WHERE id = (value->>0)::bigint
-"""  # noqa: S608 - nothing of a request is in it
-_TAKE_BACK_SQLITE = f"""
-UPDATE {_WINDOWS} SET requests = requests - json_extract(back.value, '$[1]')
-FROM json_each(%s) AS back WHERE {_WINDOWS}.id = json_extract(back.value, '$[0]')
-"""  # noqa: S608 - nothing of a request is in it
+"""  # noqa: S608 - contains no data of a request
+_SUBTRACT_SQLITE = f"""
+UPDATE {_WINDOWS} SET requests = requests - json_extract(refused.value, '$[1]')
+FROM json_each(%s) AS refused WHERE {_WINDOWS}.id = json_extract(refused.value, '$[0]')
+"""  # noqa: S608 - contains no data of a request
 _AGO_POSTGRESQL = "now() - interval '{} seconds'"
 _AGO_SQLITE = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-{} seconds')"
 _ELSEWHERE = """
 SELECT subject, CAST(sum(calls) AS int) FROM {leases}
-WHERE subject {among} AND worker <> %s AND seen_at > {dead}
+WHERE subject {among} AND worker <> %s AND seen_at > {expired}
 GROUP BY subject
 """
 _ELSEWHERE_POSTGRESQL = _ELSEWHERE.format(
     leases=_LEASES,
-    # PostgreSQL knows that an array is short, but not how many rows a query returns.
+    # The planner expects an array to be short, but can't tell how many rows a query returns.
     among="= ANY(ARRAY(SELECT json_array_elements_text(%s::json)))",
-    dead=_AGO_POSTGRESQL.format(LEASE_SECONDS),
+    expired=_AGO_POSTGRESQL.format(LEASE_SECONDS),
 )
 _ELSEWHERE_SQLITE = _ELSEWHERE.format(
     leases=_LEASES,
     among="IN (SELECT value FROM json_each(%s))",
-    dead=_AGO_SQLITE.format(LEASE_SECONDS),
+    expired=_AGO_SQLITE.format(LEASE_SECONDS),
 )
 _LEASE = """
 INSERT INTO {leases} (subject, worker, calls, seen_at)

@@ -1,4 +1,4 @@
-"""The limits of a key and its team, as windows that requests count in; what they say to callers."""
+"""The limits of a key and its team as buckets, and what a response says about them."""
 
 import math
 from functools import lru_cache
@@ -9,14 +9,14 @@ from keyportal.http.types import Headers
 from keyportal.teams.limits import UNLIMITED, Limits
 from keyportal.usage.models import Kind, key_subject, team_subject
 
-Key = tuple[str, int]
-"""A subject and the kind of a window."""
+WindowKey = tuple[str, int]
+"""The subject of a window and its kind."""
 
 
 class Bucket(NamedTuple):
-    """A window that a request counts in, and the most that it may hold. None: no limit."""
+    """A window that requests are counted in, and its limits. None: no limit."""
 
-    key: Key
+    key: WindowKey
     requests: int | None = None
     tokens: int | None = None
     parallel: int | None = None
@@ -30,66 +30,69 @@ Buckets = tuple[Bucket, ...]
 
 
 @lru_cache(8192)
-def buckets_of(subject: str, limits: Limits) -> Buckets:
-    """Those of one key or team; none where nothing is limited."""
-    found = (
+def _subject_buckets(subject: str, limits: Limits) -> Buckets:
+    """Return the buckets of one key or team; empty without limits."""
+    buckets = (
         Bucket((subject, Kind.EVER), parallel=limits.parallel_requests),
         Bucket((subject, Kind.MINUTE), limits.requests_per_minute, limits.tokens_per_minute),
         Bucket((subject, Kind.DAY), limits.requests_per_day, limits.tokens_per_day),
         Bucket((subject, Kind.MONTH), limits.requests_per_month, limits.tokens_per_month),
     )
-    return tuple(one for one in found if one[1:] != (None, None, None))
+    return tuple(bucket for bucket in buckets if bucket[1:] != (None, None, None))
 
 
-def accounts(public_id: str, limits: Limits, team_slug: str, roof: Limits) -> Buckets:
-    """A key's own, and those of its team, which are a roof over all its keys."""
-    own = buckets_of(key_subject(public_id), limits) if limits != UNLIMITED else ()
-    return own + buckets_of(team_subject(team_slug), roof) if roof != UNLIMITED else own
+def buckets_for(public_id: str, limits: Limits, team_slug: str, team_limits: Limits) -> Buckets:
+    """Return the buckets of a key, and those of its team, which all of its keys share."""
+    own = _subject_buckets(key_subject(public_id), limits) if limits != UNLIMITED else ()
+    if team_limits == UNLIMITED:
+        return own
+    return own + _subject_buckets(team_subject(team_slug), team_limits)
 
 
-class Left(NamedTuple):
-    """What a window still holds for requests, or for tokens."""
+class Remaining(NamedTuple):
+    """How many requests, or how many tokens, remain in a window."""
 
     limit: int
-    left: int
+    remaining: int
     resets_in: float
     """Seconds."""
 
 
 class Allowance(NamedTuple):
-    """What an admitted request tells its caller: the tightest of its windows, key's or team's."""
+    """What remains after an admitted request: the smallest remainder of the key's and the team's
+    windows."""
 
-    requests: Left | None
-    tokens: Left | None
+    requests: Remaining | None
+    tokens: Remaining | None
 
     def headers(self) -> Headers:
-        """As OpenAI names and writes them."""
+        """Return the headers of OpenAI's API."""
         headers: Headers = []
-        for names, left in ((_REQUESTS, self.requests), (_TOKENS, self.tokens)):
-            if left is not None:
+        for names, rest in ((_REQUESTS, self.requests), (_TOKENS, self.tokens)):
+            if rest is not None:
                 limit, remaining, reset = names
                 headers += (
-                    (limit, b"%d" % left.limit),
-                    (remaining, b"%d" % max(left.left, 0)),
-                    (reset, duration(left.resets_in).encode()),
+                    (limit, b"%d" % rest.limit),
+                    (remaining, b"%d" % max(rest.remaining, 0)),
+                    (reset, format_duration(rest.resets_in).encode()),
                 )
         return headers
 
 
-def _names(what: bytes) -> tuple[bytes, bytes, bytes]:
+def _header_names(unit: bytes) -> tuple[bytes, bytes, bytes]:
     return (
-        b"x-ratelimit-limit-" + what,
-        b"x-ratelimit-remaining-" + what,
-        b"x-ratelimit-reset-" + what,
+        b"x-ratelimit-limit-" + unit,
+        b"x-ratelimit-remaining-" + unit,
+        b"x-ratelimit-reset-" + unit,
     )
 
 
-_REQUESTS, _TOKENS = _names(b"requests"), _names(b"tokens")
+_REQUESTS, _TOKENS = _header_names(b"requests"), _header_names(b"tokens")
 
 
-@lru_cache(256)  # All that are judged together are told of the same moment.
-def duration(seconds: float) -> str:
-    """`12ms`, `7.5s`, `1m0s` or `23h0m5s`: what OpenAI's headers and their readers use."""
+@lru_cache(256)  # All requests of a batch have the same times.
+def format_duration(seconds: float) -> str:
+    """Return `12ms`, `7.5s`, `1m0s` or `23h0m5s`: the format of OpenAI's headers."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
     if seconds < 60:
@@ -99,29 +102,33 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
 
 
-def shortage(account: Bucket, requests: int, tokens: int) -> str | None:
-    """Which of the account's two limits is reached by what its window holds, if one is."""
-    if account.requests is not None and requests >= account.requests:
+def exhausted_limit(bucket: Bucket, requests: int, tokens: int) -> str | None:
+    """Return which limit of the bucket these counts reach: requests, tokens or None."""
+    if bucket.requests is not None and requests >= bucket.requests:
         return "requests"
-    if account.tokens is not None and tokens >= account.tokens:
+    if bucket.tokens is not None and tokens >= bucket.tokens:
         return "tokens"
     return None
 
 
-def refusal(account: Bucket, short: str | None, resets_in: float) -> GatewayError:
-    """The error for one who is too many; `short` is requests or tokens, or None for parallel."""
-    whose = "this API key" if account.subject.startswith(key_subject("")) else "this API key's team"
-    if short is None:
-        text = f"Rate limit reached: {whose} may run {account.parallel} requests at one time."
+def limit_error(bucket: Bucket, unit: str | None, resets_in: float) -> GatewayError:
+    """Return the error for a request over a limit.
+
+    `unit` is requests or tokens, or None for the limit of parallel requests.
+    """
+    owner = "this API key" if bucket.subject.startswith(key_subject("")) else "this API key's team"
+    if unit is None:
+        text = f"Rate limit reached: {owner} may run {bucket.parallel} requests at one time."
         return RateLimitExceeded(f"{text} Try again when one has ended.", "requests", 1.0, [])
-    limit: int = getattr(account, short)
-    left = Left(limit, 0, resets_in)
-    told = Allowance(left if short == "requests" else None, left if short == "tokens" else None)
-    kind = Kind(account.key[1])
-    each = kind.label.lower()
+    limit: int = getattr(bucket, unit)
+    rest = Remaining(limit, 0, resets_in)
+    allowance = Allowance(rest if unit == "requests" else None, rest if unit == "tokens" else None)
+    kind = Kind(bucket.key[1])
+    period = kind.label.lower()
     if kind == Kind.MINUTE:
-        text = f"Rate limit reached: {whose} may use {limit} {short} per {each}."
-        text = f"{text} Try again in {duration(resets_in)}."
-        return RateLimitExceeded(text, short, resets_in, told.headers())
-    text = f"Quota used up: {whose} may use {limit} {short} per {each}, and has."
-    return InsufficientQuota(f"{text} It is renewed in {duration(resets_in)}.", told.headers())
+        text = f"Rate limit reached: {owner} may use {limit} {unit} per {period}."
+        text = f"{text} Try again in {format_duration(resets_in)}."
+        return RateLimitExceeded(text, unit, resets_in, allowance.headers())
+    text = f"Quota used up: {owner} may use {limit} {unit} per {period}, and has."
+    text = f"{text} It is renewed in {format_duration(resets_in)}."
+    return InsufficientQuota(text, allowance.headers())

@@ -1,6 +1,6 @@
-"""The verdict on a key: the one query that decides which keys may pass.
+"""The verdict on a key: the only query that decides which keys are valid.
 
-This runs in the admission thread: fixed SQL, tuples, nothing of the ORM.
+It runs in the admission thread, with fixed SQL and tuples, without the ORM.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from keyportal.gateway.admission.database import (
     is_open,
     is_usable,
 )
-from keyportal.gateway.admission.limits import Buckets, accounts
+from keyportal.gateway.admission.limits import Buckets, buckets_for
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.permissions import (
     Endpoints,
@@ -32,38 +32,38 @@ from keyportal.teams.models import Membership, Team, User
 
 
 class Verdict(NamedTuple):
-    """The key may pass; this is whose it is and what it may call."""
+    """The key is valid: its team and owner, and what it may call."""
 
     secret_id: int
     public_id: str
     team_id: int
     models: NamePatterns | None = None
-    """Names and patterns; None means all that the team may call."""
+    """Names and patterns; None: all models that the team may call."""
     team_slug: str = ""
     owner_id: int = 0
-    accounts: Buckets = ()
-    """Where its requests count; empty where neither the key nor its team has a limit."""
+    buckets: Buckets = ()
+    """Where its requests are counted; empty if neither the key nor its team has a limit."""
     endpoints: str = Endpoints.ALL.value
     networks: tuple[Network, ...] = ()
-    """Where it may come from; empty means everywhere."""
+    """The allowed networks; empty: all."""
 
     def may_call(self, name: str) -> bool:
-        """Of a model that the team may call."""
+        """Whether the key may call this model, if its team may."""
         return self.models is None or name in self.models
 
-    def without_place(self) -> "Verdict":
-        """The same, for what never runs: it isn't counted among what runs at one time."""
-        counted = _without_place(self.accounts)
-        return self if counted == self.accounts else self._replace(accounts=counted)
+    def without_parallel_limits(self) -> "Verdict":
+        """Return this verdict without the limits of parallel requests."""
+        buckets = _without_parallel_limits(self.buckets)
+        return self if buckets == self.buckets else self._replace(buckets=buckets)
 
 
 @lru_cache(8192)
-def _without_place(accounts: Buckets) -> Buckets:
-    return tuple(account for account in accounts if account.parallel is None)
+def _without_parallel_limits(buckets: Buckets) -> Buckets:
+    return tuple(bucket for bucket in buckets if bucket.parallel is None)
 
 
-class Reading(NamedTuple):
-    """What one batch learned: the verdicts by digest, the time, and the catalog as it now is."""
+class VerdictResult(NamedTuple):
+    """The verdicts of one batch by digest, the current catalog, and the time."""
 
     verdicts: dict[bytes, Verdict]
     catalog: Snapshot
@@ -71,41 +71,41 @@ class Reading(NamedTuple):
     """Seconds since 1970, on the database's clock."""
 
 
-def read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
-    """Judge these digests in one SELECT; read the catalog again if it has changed.
+def read_verdicts(digests: Sequence[bytes], catalog: Snapshot) -> VerdictResult:
+    """Judge these digests with one SELECT, and read the catalog again if it has changed.
 
-    After a failure the connection is closed, because one that broke would stay broken for ever.
-    If it had died while it was idle, the batch is read once more on a fresh one.
+    After a failure the connection is closed, because a broken one would fail for ever. If it broke
+    while it was idle, the query is repeated once on a new connection.
     """
     was_open = is_open()
     try:
         return _read(digests, catalog)
     except Exception:
-        died_idle = was_open and not is_usable()
+        broke_while_idle = was_open and not is_usable()
         close()
-        if not died_idle:
+        if not broke_while_idle:
             raise
-    return read(digests, catalog)
+    return read_verdicts(digests, catalog)
 
 
-def _read(digests: Sequence[bytes], catalog: Snapshot) -> Reading:
-    here = database()
-    ask = _ask_postgresql if here.is_postgresql else _ask_sqlite
-    rows = ask(here, digests)
+def _read(digests: Sequence[bytes], catalog: Snapshot) -> VerdictResult:
+    db = database()
+    query = _query_postgresql if db.is_postgresql else _query_sqlite
+    rows = query(db, digests)
     if not rows:
-        return Reading({}, catalog)
+        return VerdictResult({}, catalog)
     *_, now, version = rows[0]
     if version != catalog.version:
         catalog = Snapshot.read(ALIAS)
-    return Reading({bytes(row[0]): _verdict(row) for row in rows}, catalog, now)
+    return VerdictResult({bytes(row[0]): _verdict(row) for row in rows}, catalog, now)
 
 
 def _verdict(row: tuple[Any, ...]) -> Verdict:
     _, secret_id, public_id, team_id, models, endpoints, networks, slug, owner_id, *rest = row
-    limits, roof, *_ = rest
-    counts_in: Buckets = ()
-    if limits != "{}" or roof != "{}":
-        counts_in = accounts(public_id, parse(limits), slug, parse(roof))
+    limits, team_limits, *_ = rest
+    buckets: Buckets = ()
+    if limits != "{}" or team_limits != "{}":
+        buckets = buckets_for(public_id, parse(limits), slug, parse(team_limits))
     return Verdict(
         secret_id,
         public_id,
@@ -113,7 +113,7 @@ def _verdict(row: tuple[Any, ...]) -> Verdict:
         parse_models(models),
         slug,
         owner_id,
-        counts_in,
+        buckets,
         endpoints,
         parse_networks(networks),
     )
@@ -147,8 +147,8 @@ WHERE secret.digest {among}
     WHERE newer.key_id = secret.key_id AND newer.id > secret.id AND newer.last_used_at IS NOT NULL
   ))
 """
-# The database's clock decides, so that all hosts agree. Debian 12's SQLite knows no subsecond
-# unixepoch(), and Django keeps times as text, which this matches.
+# The database's clock decides, so that all hosts agree. Debian 12's SQLite has no unixepoch() with
+# fractions of a second, and Django stores times as text in this format.
 _SQLITE_NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"
 _SQLITE_CLOCK = "(julianday('now') - 2440587.5) * 86400.0"
 _POSTGRESQL = _JUDGE.format(
@@ -156,17 +156,19 @@ _POSTGRESQL = _JUDGE.format(
 )
 
 
-def _ask_postgresql(here: Database, digests: Sequence[bytes]) -> list[Row]:
-    return here.rows(_POSTGRESQL, list(digests))
+def _query_postgresql(db: Database, digests: Sequence[bytes]) -> list[Row]:
+    return db.rows(_POSTGRESQL, list(digests))
 
 
-def _ask_sqlite(here: Database, digests: Sequence[bytes]) -> list[Row]:
-    # Padded to a power of two, so that a handful of statements is prepared and used again.
+def _query_sqlite(db: Database, digests: Sequence[bytes]) -> list[Row]:
+    # Padded to a power of two, so that a few prepared statements are used again and again.
     size = 1 << (len(digests) - 1).bit_length()
-    return here.rows(_sqlite(size), *digests, *[digests[-1]] * (size - len(digests)))
+    return db.rows(_sqlite_statement(size), *digests, *[digests[-1]] * (size - len(digests)))
 
 
 @cache
-def _sqlite(size: int) -> str:
-    marks = ", ".join(["%s"] * size)
-    return _JUDGE.format(among=f"IN ({marks})", now=_SQLITE_NOW, clock=_SQLITE_CLOCK, **_TABLES)
+def _sqlite_statement(size: int) -> str:
+    placeholders = ", ".join(["%s"] * size)
+    return _JUDGE.format(
+        among=f"IN ({placeholders})", now=_SQLITE_NOW, clock=_SQLITE_CLOCK, **_TABLES
+    )

@@ -17,7 +17,7 @@ from keyportal.gateway.admission.batch import Admitted
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.authentication import bearer_token
-from keyportal.gateway.error_middleware import UNAUTHORIZED_SECONDS, request_id
+from keyportal.gateway.error_middleware import UNAUTHORIZED_DELAY_SECONDS, request_id
 from keyportal.gateway.errors import (
     AddressNotAllowed,
     EndpointNotAllowed,
@@ -101,7 +101,7 @@ class ForwardAuth:
         digest = keystring.digest(token)
         try:
             admitted = await self._admission.admit(
-                digest, address, is_counted=True, holds_place=False
+                digest, address, is_counted=True, takes_slot=False
             )
         except AddressNotAllowed:
             self._meter.record_refusal(digest, keystring.public_id_of(token))
@@ -165,7 +165,7 @@ async def _told(error: Exception, name: str) -> GatewayError:
         logger.error("Request %s failed.", name, exc_info=error)
         return InternalError()
     if isinstance(error, Unauthorized):
-        await asyncio.sleep(UNAUTHORIZED_SECONDS)
+        await asyncio.sleep(UNAUTHORIZED_DELAY_SECONDS)
     return error
 
 

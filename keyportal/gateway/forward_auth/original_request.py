@@ -7,7 +7,7 @@ told at all must be allowed: a caller who adds a header can only lose by it.
 import re
 from urllib.parse import unquote
 
-from keyportal.gateway.authentication import KEY, MODELS
+from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH
 from keyportal.gateway.endpoints import ENDPOINTS
 from keyportal.http.types import Headers, Scope
 
@@ -55,7 +55,7 @@ def _is_open(path: str, kind: str, methods: set[str]) -> bool:
 
 def _is_reading(path: str) -> bool:
     """Every key may look at itself, and at the models that it may call."""
-    return path in (KEY, MODELS) or path.startswith(MODELS + "/")
+    return path in (KEY_PATH, MODELS_PATH) or path.startswith(MODELS_PATH + "/")
 
 
 def _methods(scope: Scope, ours: str) -> set[str]:

@@ -41,7 +41,7 @@ class RunningCallsReporter:
 
     async def report(self) -> None:
         """Write the calls of this worker, and end those that an admin wants to end."""
-        calls_by_team = _calls_by_team(self._active_calls.lasting(REPORT_SECONDS))
+        calls_by_team = _calls_by_team(self._active_calls.running_for(REPORT_SECONDS))
         if not calls_by_team and not self._written_teams:
             return
         idle_teams = self._written_teams - calls_by_team.keys()
@@ -51,7 +51,7 @@ class RunningCallsReporter:
         if calls_to_end is None:
             return
         self._written_teams = set(calls_by_team)
-        self._active_calls.end_these(calls_to_end, EndedByAdmin)
+        self._active_calls.end_selected(calls_to_end, EndedByAdmin)
 
 
 def _calls_by_team(calls: Iterable[Call]) -> CallsByTeam:

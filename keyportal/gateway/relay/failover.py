@@ -8,7 +8,7 @@ from typing import Self
 
 from keyportal.catalog.circuit_breaker import CircuitBreaker, breaker_for
 from keyportal.catalog.snapshot import Target
-from keyportal.gateway.errors import UpstreamFailed, UpstreamTimedOut, UpstreamUnreached
+from keyportal.gateway.errors import UpstreamConnectTimeout, UpstreamFailed, UpstreamTimedOut
 from keyportal.gateway.relay.answer import Answer
 
 
@@ -82,7 +82,7 @@ class UpstreamAttempts:
             self._begin_attempt(target)
             try:
                 answer = self._answer = await self._send(target)
-            except (UpstreamFailed, UpstreamUnreached) as error:
+            except (UpstreamFailed, UpstreamConnectTimeout) as error:
                 if is_last:
                     raise
                 self._end_attempt(error)

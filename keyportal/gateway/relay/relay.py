@@ -10,9 +10,9 @@ from keyportal.gateway.calls import Call
 from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import (
     GatewayError,
+    UpstreamConnectTimeout,
     UpstreamFailed,
     UpstreamTimedOut,
-    UpstreamUnreached,
 )
 from keyportal.gateway.http_client.client import Client, Response, parse_base_url
 from keyportal.gateway.http_client.messages import (
@@ -61,7 +61,7 @@ async def send_response(answer: Answer, call: Call, send: Send) -> None:
 async def _send_buffered(answer: Answer, body: bytes, call: Call, send: Send) -> None:
     call.first_byte = time.monotonic()
     call.tally.feed(body)
-    await call.settle()
+    await call.complete()
     await send(_start_message(answer.status, answer.headers))
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -84,12 +84,12 @@ async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send)
             call.first_byte = time.monotonic()
         output = feed(chunk)
         if call.tally.has_last_event or call.tally.answer_bytes >= length:
-            await call.settle()
+            await call.complete()
         if output:
-            call.sends_since = time.monotonic()
+            call.sending_since = time.monotonic()
             await send({"type": "http.response.body", "body": output, "more_body": True})
-            call.sends_since = 0.0
-    await call.settle()
+            call.sending_since = 0.0
+    await call.complete()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -127,7 +127,7 @@ class Relay:
         """POST `body` to the upstream and return its answer once it begins.
 
         The URL is the upstream's base URL and a path from our own table. Raises `UpstreamFailed`,
-        `UpstreamUnreached` or `UpstreamTimedOut`, also later while the body is read.
+        `UpstreamConnectTimeout` or `UpstreamTimedOut`, also later while the body is read.
         """
         try:
             response = await self._client.post(
@@ -178,7 +178,7 @@ def _gateway_error(error: TransportError) -> GatewayError:
     """What the caller gets. The error's own text may contain an address, so it is only logged."""
     logger.warning("Upstream failed: %s: %s", type(error).__name__, error)
     if isinstance(error, ConnectTimeout):
-        return UpstreamUnreached()
+        return UpstreamConnectTimeout()
     return UpstreamTimedOut() if isinstance(error, ReadTimeout) else UpstreamFailed()
 
 

@@ -1,4 +1,4 @@
-"""A verdict is read after its request arrived, for many at once, and none is ever kept."""
+"""Verdicts are read after their requests have arrived, for many at once, and are never cached."""
 
 import asyncio
 import logging
@@ -14,11 +14,10 @@ from django.utils import timezone
 
 from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
 from keyportal.catalog.snapshot import Snapshot
-from keyportal.gateway.admission import batch
-from keyportal.gateway.admission import batcher as module
+from keyportal.gateway.admission import batch, batcher
 from keyportal.gateway.admission import verdict as verdict_module
 from keyportal.gateway.admission.batcher import Admission
-from keyportal.gateway.admission.verdict import Reading, Verdict, read
+from keyportal.gateway.admission.verdict import Verdict, VerdictResult, read_verdicts
 from keyportal.gateway.errors import DatabaseUnavailable, Overloaded
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
@@ -26,22 +25,22 @@ from keyportal.keys.rules.permissions import NamePatterns, Permissions
 from keyportal.teams.models import Membership, Team, User
 from tests.support.statements import Statement, statements_of
 
-# Committed, and with leave for the admission thread's own connection to the same database.
+# Transactions commit, because the admission thread has a connection of its own.
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
 Issue = Callable[..., tuple[ApiKey, str]]
 UNKNOWN = keystring.generate().text
-PATIENCE = 60.0  # Seconds that a busy machine may need for what takes it milliseconds.
+PATIENCE = 60.0  # Seconds that a busy machine may need for work of milliseconds.
 
 
 def in_thread(admission: Admission, work: Callable[[], Any]) -> Any:
-    """Connections belong to threads: this reaches admission's."""
+    """Run a function in the admission thread, which has its own connection."""
     return admission._thread.submit(work).result(timeout=PATIENCE)
 
 
 @pytest.fixture
 def admission(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admission]:
-    """Time-outs are the subject of one test alone."""
-    monkeypatch.setattr(module, "VERDICT_SECONDS", PATIENCE)
+    """With a long time-out, which only one test needs short."""
+    monkeypatch.setattr(batcher, "VERDICT_SECONDS", PATIENCE)
     admission = Admission("worker")
     yield admission
     close(admission)
@@ -49,7 +48,7 @@ def admission(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admission]:
 
 def close(admission: Admission) -> None:
     asyncio.run(admission.close())
-    admission._thread.shutdown()  # Waits: an open connection would keep the database from going.
+    admission._thread.shutdown()  # Waits: an open connection would prevent dropping the database.
 
 
 def verdicts_in(statements: list[Statement]) -> list[Statement]:
@@ -63,14 +62,14 @@ def statements(admission: Admission) -> list[Statement]:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
-    """Holds every batch until it is set."""
+    """Delays every batch until it is set."""
     gate = Event()
 
-    def held(digests: list[bytes], catalog: Snapshot) -> Reading:
+    def read_later(digests: list[bytes], catalog: Snapshot) -> VerdictResult:
         gate.wait(PATIENCE)
-        return read(digests, catalog)
+        return read_verdicts(digests, catalog)
 
-    monkeypatch.setattr(batch, "read", held)
+    monkeypatch.setattr(batch, "read_verdicts", read_later)
     yield gate
     gate.set()
 
@@ -86,7 +85,7 @@ async def judge_all(admission: Admission, *keys: str) -> list[Verdict | BaseExce
 
 
 def judge(admission: Admission, *keys: str) -> list[Verdict | BaseException | None]:
-    """Asked at the same moment: the first is read at once, all others in the batch after it."""
+    """Judge these keys at the same moment."""
     return asyncio.run(judge_all(admission, *keys))
 
 
@@ -99,7 +98,7 @@ def database_now() -> datetime:
         return datetime.fromisoformat(cursor.fetchone()[0])
 
 
-def test_a_good_key_gets_its_verdict(
+def test_valid_key_gets_its_verdict(
     admission: Admission, team: Team, alice: User, issue: Issue
 ) -> None:
     key, text = issue(alice, permissions=Permissions(("a/b", "c")))
@@ -149,7 +148,7 @@ def deactivate_team(key: ApiKey) -> None:
     Team.objects.filter(pk=key.team_id).update(is_active=False)
 
 
-ENDS = [
+INVALIDATIONS = [
     delete,
     expire,
     expire_secret,
@@ -160,9 +159,9 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_a_key_that_has_ended_is_refused_from_the_next_batch_on_like_an_unknown_one(
-    end: Callable[[ApiKey], None],
+@pytest.mark.parametrize("invalidate", INVALIDATIONS)
+def test_invalid_key_is_refused_from_the_next_batch_like_an_unknown_one(
+    invalidate: Callable[[ApiKey], None],
     admission: Admission,
     statements: list[Statement],
     alice: User,
@@ -171,13 +170,13 @@ def test_a_key_that_has_ended_is_refused_from_the_next_batch_on_like_an_unknown_
     key, text = issue(alice)
     assert isinstance(judge(admission, text)[0], Verdict)
     thread = in_thread(admission, lambda: connections["admission"].connection)
-    end(key)
+    invalidate(key)
     statements.clear()
     assert judge(admission, text) == [None]
     assert judge(admission, UNKNOWN) == [None]
-    (ended, _), (unknown, _) = statements
-    assert ended == unknown
-    # The connection was kept: no snapshot in it may outlive the batch.
+    (invalid, _), (unknown, _) = statements
+    assert invalid == unknown
+    # The connection was reused: no snapshot may outlive a batch.
     assert in_thread(admission, lambda: connections["admission"].connection) is thread
 
 
@@ -191,7 +190,7 @@ def test_an_owner_who_is_a_member_elsewhere_only_is_refused(
     assert judge(admission, text) == [None]
 
 
-def test_both_secrets_pass_while_a_rotation_overlaps(
+def test_both_secrets_are_valid_during_a_rotation(
     admission: Admission, alice: User, issue: Issue
 ) -> None:
     key, text = issue(alice)
@@ -217,7 +216,7 @@ def test_a_key_expires_by_the_databases_clock(
         time.sleep(0.02)
         asked_at = database_now()
     assert database_now() >= expires_at
-    # Nothing of our own clock goes along.
+    # Our own clock is no parameter.
     for _, params in verdicts_in(statements):
         assert params in ((digest(text),), ([digest(text)],))
 
@@ -232,7 +231,7 @@ def test_fifty_keys_cost_one_select(
     assert len(verdicts_in(statements)) == 1
 
 
-def test_everyone_in_a_batch_gets_their_own_verdict(
+def test_each_request_of_a_batch_gets_its_own_verdict(
     admission: Admission, alice: User, bob: User, issue: Issue
 ) -> None:
     (first, first_text), (second, second_text) = issue(alice, "a"), issue(bob, "b")
@@ -246,16 +245,16 @@ def test_everyone_in_a_batch_gets_their_own_verdict(
     ]
 
 
-def test_no_verdict_is_kept(
+def test_no_verdict_is_cached(
     admission: Admission, statements: list[Statement], alice: User, issue: Issue
 ) -> None:
     _, text = issue(alice)
-    for asked in range(1, 6):
+    for count in range(1, 6):
         judge(admission, text)
-        assert len(verdicts_in(statements)) == asked
+        assert len(verdicts_in(statements)) == count
 
 
-def test_statements_are_few_enough_to_stay_prepared(
+def test_statements_are_few_enough_to_be_prepared(
     admission: Admission, statements: list[Statement]
 ) -> None:
     for size in range(2, 66):
@@ -264,20 +263,19 @@ def test_statements_are_few_enough_to_stay_prepared(
     assert len(texts) == (1 if connection.vendor == "postgresql" else 7)  # 1, 2, 4 ... 64
 
 
-def test_as_many_as_may_wait_fit_into_one_statement(
+def test_all_waiting_requests_fit_into_one_statement(
     admission: Admission, statements: list[Statement]
 ) -> None:
-    verdicts = judge(admission, *(str(number) for number in range(module.MAX_WAITING)))
-    assert len(verdicts) == module.MAX_WAITING
+    verdicts = judge(admission, *(str(number) for number in range(batcher.MAX_WAITING)))
+    assert len(verdicts) == batcher.MAX_WAITING
     assert set(verdicts) == {None}
     assert len(statements) == 1
 
 
 async def arrivals(admission: Admission, seconds: float, turns: int = 2) -> int:
-    """Two ask in each turn of the loop, for so long, and for so many turns on a machine on which
-    one takes as long: one of them finds the other waiting.
+    """Start two requests in each iteration of the event loop, for this time and at least `turns`.
 
-    Returns how many have asked, and were answered.
+    Returns the number of requests.
     """
     waiting: list[asyncio.Task[Any]] = []
     until = time.monotonic() + seconds
@@ -288,39 +286,39 @@ async def arrivals(admission: Admission, seconds: float, turns: int = 2) -> int:
     return len(await asyncio.gather(*waiting))
 
 
-def test_a_batch_waits_while_each_turn_of_the_loop_brings_somebody_new(
+def test_batch_waits_while_each_iteration_brings_new_requests(
     admission: Admission, statements: list[Statement], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GATHER_SECONDS", PATIENCE)
+    monkeypatch.setattr(batcher, "COLLECT_SECONDS", PATIENCE)
     assert asyncio.run(arrivals(admission, 0.005)) > 2
     assert len(statements) == 1
 
 
-def test_a_batch_waits_for_a_moment_and_no_longer(
+def test_batch_waits_at_most_collect_seconds(
     admission: Admission, statements: list[Statement]
 ) -> None:
-    """Else those who keep coming would keep the first from ever being judged."""
-    asyncio.run(arrivals(admission, 20 * module.GATHER_SECONDS, turns=20))
+    """Otherwise a steady flow of requests would delay the first one for ever."""
+    asyncio.run(arrivals(admission, 20 * batcher.COLLECT_SECONDS, turns=20))
     assert len(statements) > 1
 
 
-def test_whoever_is_alone_does_not_wait(admission: Admission) -> None:
-    """Not one turn: the batch begins when what was ready has run."""
+def test_single_request_does_not_wait(admission: Admission) -> None:
+    """Its batch starts after the callbacks that were ready."""
 
-    async def turns_until_it_is_read() -> int:
-        asking = asyncio.create_task(admission.judge(digest("anything")))
+    async def turns_until_batch() -> int:
+        task = asyncio.create_task(admission.judge(digest("anything")))
         turns = 0
-        while not admission._is_reading:
+        while not admission._is_batch_running:
             await asyncio.sleep(0)
             turns += 1
-        await asking
+        await task
         return turns
 
-    # It asks in the first turn, is looked for in the second.
-    assert asyncio.run(turns_until_it_is_read()) <= 2
+    # The request arrives in the first iteration, and its batch starts in the second.
+    assert asyncio.run(turns_until_batch()) <= 2
 
 
-def test_catalog_changes_are_seen_in_the_batch_after_the_change(
+def test_catalog_change_is_visible_in_the_next_batch(
     admission: Admission, alice: User, issue: Issue, model: ServedModel
 ) -> None:
     _, text = issue(alice)
@@ -348,7 +346,7 @@ def test_an_unchanged_catalog_is_not_read_again(
     assert len(statements) == 1
 
 
-def test_whatever_a_batch_raises_all_in_it_are_refused_and_the_next_one_works(
+def test_error_fails_only_its_own_batch(
     admission: Admission,
     alice: User,
     issue: Issue,
@@ -362,11 +360,11 @@ def test_whatever_a_batch_raises_all_in_it_are_refused_and_the_next_one_works(
         assert {type(one) for one in judge(admission, text)} == {DatabaseUnavailable}
     assert isinstance(judge(admission, text)[0], Verdict)
     assert isinstance(judge(admission, text)[0], Verdict)
-    # Told when it goes and when it comes back, not each time in between.
+    # Logged when it goes down and when it is back, not for every batch in between.
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
-def test_after_a_failure_the_connection_is_a_new_one(
+def test_connection_is_replaced_after_a_failure(
     admission: Admission, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, text = issue(alice)
@@ -379,11 +377,11 @@ def test_after_a_failure_the_connection_is_a_new_one(
     assert in_thread(admission, lambda: connections["admission"].connection) is not before
 
 
-def let_die(admission: Admission) -> None:
+def break_connection(admission: Admission) -> None:
     """What a restart of the database does to an idle connection."""
 
     def close() -> None:
-        # SQLite has no server that could go away; this is what Django would see if it had.
+        # SQLite has no server; this is what Django would see if it had one that went down.
         connections["admission"].connection.close()
         connections["admission"].is_usable = lambda: False  # type: ignore[method-assign]
 
@@ -396,27 +394,27 @@ def let_die(admission: Admission) -> None:
         assert cursor.fetchone() == (True,)
 
 
-def test_a_connection_that_died_idle_is_replaced_within_the_batch(
+def test_connection_that_broke_while_idle_is_replaced_within_the_batch(
     admission: Admission, alice: User, issue: Issue, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, text = issue(alice)
     judge(admission, text)
-    let_die(admission)
+    break_connection(admission)
     assert isinstance(judge(admission, text)[0], Verdict)
     assert not caplog.records
 
 
-def test_a_late_verdict_is_none_and_later_ones_come(
+def test_late_verdict_fails_and_the_next_one_works(
     admission: Admission, alice: User, issue: Issue, gate: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "VERDICT_SECONDS", 0.05)
+    monkeypatch.setattr(batcher, "VERDICT_SECONDS", 0.05)
     _, text = issue(alice)
 
     async def late_then_again() -> None:
-        # The second waits behind the first, and no longer than it would wait alone.
+        # The second waits behind the first, but no longer than it would wait alone.
         for verdict in await judge_all(admission, text, text):
             assert isinstance(verdict, DatabaseUnavailable)
-        monkeypatch.setattr(module, "VERDICT_SECONDS", PATIENCE)
+        monkeypatch.setattr(batcher, "VERDICT_SECONDS", PATIENCE)
         asyncio.get_running_loop().call_later(0.05, gate.set)
         (verdict,) = await judge_all(admission, text)
         assert isinstance(verdict, Verdict)
@@ -424,10 +422,10 @@ def test_a_late_verdict_is_none_and_later_ones_come(
     asyncio.run(late_then_again())
 
 
-def test_whoever_comes_later_is_given_up_later(
+def test_each_request_has_its_own_deadline(
     admission: Admission, gate: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "VERDICT_SECONDS", 0.2)
+    monkeypatch.setattr(batcher, "VERDICT_SECONDS", 0.2)
 
     async def waits(begin_in: float) -> float:
         await asyncio.sleep(begin_in)
@@ -443,10 +441,10 @@ def test_whoever_comes_later_is_given_up_later(
         assert waited > 0.19
 
 
-def test_more_than_may_wait_are_refused_at_once(
+def test_too_many_waiting_requests_are_refused(
     admission: Admission, alice: User, issue: Issue, gate: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    monkeypatch.setattr(batcher, "MAX_WAITING", 3)
     _, text = issue(alice)
 
     async def crowd() -> list[Verdict | BaseException | None]:
@@ -458,7 +456,7 @@ def test_more_than_may_wait_are_refused_at_once(
     assert isinstance(judge(admission, text)[0], Verdict)
 
 
-def test_who_goes_away_while_waiting_does_not_disturb_the_others(
+def test_cancelled_request_does_not_disturb_the_others(
     admission: Admission, alice: User, issue: Issue, gate: Event
 ) -> None:
     _, text = issue(alice)
@@ -466,7 +464,7 @@ def test_who_goes_away_while_waiting_does_not_disturb_the_others(
     async def crowd() -> list[Verdict | BaseException | None]:
         waiting = [asyncio.ensure_future(admission.judge(digest(text))) for _ in range(5)]
         await asyncio.sleep(0)
-        waiting[0].cancel()  # In the batch that is being read.
+        waiting[0].cancel()  # In the running batch.
         waiting[2].cancel()  # In the next one.
         await asyncio.sleep(0)
         gate.set()
@@ -480,7 +478,7 @@ def test_who_goes_away_while_waiting_does_not_disturb_the_others(
 def test_closing_closes_the_connection_in_its_own_thread(alice: User, issue: Issue) -> None:
     admission = Admission("worker")
     judge(admission, issue(alice)[1])
-    kept = in_thread(admission, lambda: connections["admission"])
-    assert kept.connection is not None
+    handler = in_thread(admission, lambda: connections["admission"])
+    assert handler.connection is not None
     close(admission)
-    assert kept.connection is None
+    assert handler.connection is None

@@ -1,4 +1,4 @@
-"""Limits are exact over all workers, and what is refused is not counted."""
+"""Limits are exact over all workers, and a refused request is not counted."""
 
 import asyncio
 import threading
@@ -13,11 +13,11 @@ from django.utils import timezone
 
 from keyportal.gateway.admission import batch as batch_module
 from keyportal.gateway.admission import batcher as admission_module
-from keyportal.gateway.admission import limiter as module
+from keyportal.gateway.admission import limiter as limiter_module
 from keyportal.gateway.admission import limiter_sql
 from keyportal.gateway.admission.batch import Admitted
 from keyportal.gateway.admission.batcher import Admission
-from keyportal.gateway.admission.limits import Allowance, duration
+from keyportal.gateway.admission.limits import Allowance, format_duration
 from keyportal.gateway.errors import InsufficientQuota, RateLimitExceeded
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
@@ -35,20 +35,20 @@ PATIENCE = 60.0
 
 @pytest.fixture(autouse=True)
 def early_in_the_minute() -> None:
-    """A test of a minute's window must not straddle two of them."""
+    """A test of a one-minute window must not run in two of them."""
     leave_time(8)
 
 
 @pytest.fixture
 def workers(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Admission]]:
-    """Four, each with a thread and a connection, as if they were processes."""
-    # A busy machine needs seconds for what takes it milliseconds.
+    """Four workers, each with a thread and a connection, like four processes."""
+    # A busy machine may need seconds for work of milliseconds.
     monkeypatch.setattr(admission_module, "VERDICT_SECONDS", PATIENCE)
-    made = [Admission(f"worker-{number}") for number in range(4)]
-    yield made
-    for one in made:
-        asyncio.run(one.close())
-        one._thread.shutdown()  # Waits: an open connection would keep the database from going.
+    workers = [Admission(f"worker-{number}") for number in range(4)]
+    yield workers
+    for worker in workers:
+        asyncio.run(worker.close())
+        worker._thread.shutdown()  # Waits: an open connection would prevent dropping the database.
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def digest(key: str) -> bytes:
     return keystring.digest(key.encode())
 
 
-def ask(workers: list[Admission], *keys: str) -> list[Outcome]:
-    """All at the same moment, spread over the workers."""
+def admit(workers: list[Admission], *keys: str) -> list[Outcome]:
+    """Admit one request for each key at the same moment, spread over the workers."""
 
     async def all_at_once() -> list[Outcome]:
         return await asyncio.gather(
@@ -97,11 +97,11 @@ def allowance(outcome: Outcome) -> Allowance:
     return outcome.allowance
 
 
-def settle(worker: Admission, key: str, tokens: int) -> None:
+def complete(worker: Admission, key: str, tokens: int) -> None:
     async def wait() -> None:
         verdict = await worker.judge(digest(key))
         assert verdict is not None
-        await worker.settle(verdict.accounts, tokens)
+        await worker.complete(verdict.buckets, tokens)
 
     asyncio.run(wait())
 
@@ -111,11 +111,11 @@ def used(kind: Kind = Kind.MINUTE) -> dict[str, tuple[int, int]]:
     return {row.subject.partition(":")[0]: (row.requests, row.tokens) for row in rows}
 
 
-def test_of_a_thousand_at_once_on_four_workers_just_the_limit_is_admitted(
+def test_limit_is_exact_for_a_thousand_requests_on_four_workers(
     workers: list[Admission], limited: Callable[..., str]
 ) -> None:
     key = limited(requests_per_minute=60)
-    outcomes = ask(workers, *[key] * 1000)
+    outcomes = admit(workers, *[key] * 1000)
     assert kinds(outcomes) == {"Admitted": 60, "RateLimitExceeded": 940}
     assert used() == {"key": (60, 0)}
 
@@ -132,7 +132,7 @@ def test_every_window_holds_its_requests(
     name: str, kind: Kind, error: str, workers: list[Admission], limited: Callable[..., str]
 ) -> None:
     key = limited(**{name: 7})
-    assert kinds(ask(workers, *[key] * 50)) == {"Admitted": 7, error: 43}
+    assert kinds(admit(workers, *[key] * 50)) == {"Admitted": 7, error: 43}
     assert used(kind) == {"key": (7, 0)}
     assert Window.objects.count() == 1
 
@@ -153,14 +153,14 @@ def test_tokens_count_for_the_requests_that_come_after(
     limited: Callable[..., str],
 ) -> None:
     key = limited(**{name: 100})
-    assert kinds(ask(workers, key)) == {"Admitted": 1}
-    settle(workers[0], key, 99)
-    (outcome,) = ask([workers[1]], key)
+    assert kinds(admit(workers, key)) == {"Admitted": 1}
+    complete(workers[0], key, 99)
+    (outcome,) = admit([workers[1]], key)
     left = allowance(outcome).tokens
     assert left is not None
-    assert (left.limit, left.left) == (100, 1)
-    settle(workers[1], key, 1)
-    (outcome,) = ask([workers[2]], key)
+    assert (left.limit, left.remaining) == (100, 1)
+    complete(workers[1], key, 1)
+    (outcome,) = admit([workers[2]], key)
     assert isinstance(outcome, error)
     assert used(kind) == {"key": (2, 100)}
 
@@ -170,9 +170,9 @@ def test_the_team_is_a_roof_over_all_its_keys_and_one_key_takes_nothing_from_ano
 ) -> None:
     Team.objects.update(limits=Limits(requests_per_minute=20))
     small, free = limited("small", requests_per_minute=3), limited("free")
-    assert kinds(ask(workers, *[small] * 200))["Admitted"] == 3
+    assert kinds(admit(workers, *[small] * 200))["Admitted"] == 3
     # What the small key was refused for its own limit was not counted against the team's.
-    outcomes = ask(workers, *[small, free] * 200)
+    outcomes = admit(workers, *[small, free] * 200)
     assert kinds(outcomes[::2])["Admitted"] == 0
     assert kinds(outcomes[1::2])["Admitted"] == 17
     assert used() == {"key": (3, 0), "team": (20, 0)}
@@ -182,14 +182,14 @@ def test_a_day_that_is_full_takes_nothing_from_the_minute(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     key = limited(requests_per_minute=100, requests_per_day=2)
-    ask([worker], *[key] * 10)
+    admit([worker], *[key] * 10)
     assert used(Kind.DAY) == used(Kind.MINUTE) == {"key": (2, 0)}
 
 
 def test_other_keys_are_not_touched(workers: list[Admission], limited: Callable[..., str]) -> None:
     full, other = limited("full", requests_per_minute=1), limited("other", requests_per_minute=50)
     free = limited("free")
-    outcomes = ask(workers, *[full] * 20, *[other] * 20, *[free] * 20)
+    outcomes = admit(workers, *[full] * 20, *[other] * 20, *[free] * 20)
     assert kinds(outcomes[:20])["Admitted"] == 1
     assert kinds(outcomes[20:]) == {"Admitted": 40}
 
@@ -198,9 +198,9 @@ def test_a_key_without_limits_costs_one_statement_and_no_row(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     key = limited()
-    ask([worker], key)
+    admit([worker], key)
     seen = statements_of(worker)
-    (outcome,) = ask([worker], key)
+    (outcome,) = admit([worker], key)
     assert isinstance(outcome, Admitted)
     assert outcome.allowance is None
     assert len(seen) == 1
@@ -211,9 +211,9 @@ def test_whoever_meets_a_window_known_to_be_full_costs_no_write(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     key = limited(requests_per_minute=2)
-    ask([worker], *[key] * 5)
+    admit([worker], *[key] * 5)
     seen = statements_of(worker)
-    assert kinds(ask([worker], *[key] * 50)) == {"RateLimitExceeded": 50}
+    assert kinds(admit([worker], *[key] * 50)) == {"RateLimitExceeded": 50}
     assert seen
     assert not [sql for sql, _ in seen if "usage" in sql]
     assert used() == {"key": (2, 0)}
@@ -223,49 +223,47 @@ def test_a_limit_that_is_raised_holds_from_the_next_request_on(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     key = limited(requests_per_minute=2)
-    ask([worker], *[key] * 5)
+    admit([worker], *[key] * 5)
     ApiKey.objects.update(limits=Limits(requests_per_minute=4))
-    assert kinds(ask([worker], *[key] * 5)) == {"Admitted": 2, "RateLimitExceeded": 3}
+    assert kinds(admit([worker], *[key] * 5)) == {"Admitted": 2, "RateLimitExceeded": 3}
     ApiKey.objects.update(limits=Limits())
-    assert kinds(ask([worker], *[key] * 5)) == {"Admitted": 5}
+    assert kinds(admit([worker], *[key] * 5)) == {"Admitted": 5}
 
 
 def test_a_new_window_begins_empty(
     worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = limited(requests_per_minute=2)
-    ask([worker], *[key] * 5)
-    # As if the minute had passed: the row is of another, and what is known to be full is over.
+    admit([worker], *[key] * 5)
+    # As if a minute had passed: the row belongs to an earlier window, and none is known as full.
     Window.objects.update(start=timezone.now() - timedelta(minutes=5))
-    known = worker._ledger._full
-    worker._ledger._full = {at: total._replace(ends_at=0.0) for at, total in known.items()}
-    assert kinds(ask([worker], *[key] * 5)) == {"Admitted": 2, "RateLimitExceeded": 3}
+    full = worker._limiter._full
+    worker._limiter._full = {at: total._replace(ends_at=0.0) for at, total in full.items()}
+    assert kinds(admit([worker], *[key] * 5)) == {"Admitted": 2, "RateLimitExceeded": 3}
 
 
-def test_looking_is_not_counted_and_never_refused(
-    worker: Admission, limited: Callable[..., str]
-) -> None:
+def test_uncounted_request_is_never_refused(worker: Admission, limited: Callable[..., str]) -> None:
     key = limited(requests_per_minute=1)
-    ask([worker], key)
+    admit([worker], key)
 
-    async def look() -> list[Admitted | None]:
+    async def admit_uncounted() -> list[Admitted | None]:
         return [await worker.admit(digest(key), None, is_counted=False) for _ in range(3)]
 
-    assert all(asyncio.run(look()))
+    assert all(asyncio.run(admit_uncounted()))
     assert used() == {"key": (1, 0)}
 
 
-def test_the_tighter_of_key_and_team_is_told(
+def test_allowance_is_the_smaller_of_key_and_team(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     Team.objects.update(limits=Limits(requests_per_minute=3, tokens_per_day=1000))
     key = limited(requests_per_minute=10, tokens_per_minute=50)
-    (outcome,) = ask([worker], key)
+    (outcome,) = admit([worker], key)
     told = allowance(outcome)
     assert told.requests is not None
     assert told.tokens is not None
-    assert (told.requests.limit, told.requests.left) == (3, 2)
-    assert (told.tokens.limit, told.tokens.left) == (50, 50)
+    assert (told.requests.limit, told.requests.remaining) == (3, 2)
+    assert (told.tokens.limit, told.tokens.remaining) == (50, 50)
     assert 0 < told.requests.resets_in <= 60
 
 
@@ -273,7 +271,7 @@ def test_within_a_batch_each_is_told_what_is_left_after_it(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     key = limited(requests_per_minute=100)
-    left = [allowance(outcome).requests.left for outcome in ask([worker], *[key] * 10)]  # type: ignore[union-attr]
+    left = [allowance(outcome).requests.remaining for outcome in admit([worker], *[key] * 10)]  # type: ignore[union-attr]
     assert left == list(range(99, 89, -1))
 
 
@@ -281,11 +279,11 @@ def test_parallel_requests_are_counted_over_all_workers_and_given_back(
     workers: list[Admission], limited: Callable[..., str]
 ) -> None:
     key = limited(parallel_requests=5)
-    outcomes = ask(workers, *[key] * 100)
+    outcomes = admit(workers, *[key] * 100)
     assert kinds(outcomes) == {"Admitted": 5, "RateLimitExceeded": 95}
     holding = next(n % 4 for n, one in enumerate(outcomes) if isinstance(one, Admitted))
-    settle(workers[holding], key, 0)
-    assert kinds(ask(workers, *[key] * 20)) == {"Admitted": 1, "RateLimitExceeded": 19}
+    complete(workers[holding], key, 0)
+    assert kinds(admit(workers, *[key] * 20)) == {"Admitted": 1, "RateLimitExceeded": 19}
     assert sum(Lease.objects.values_list("calls", flat=True)) == 5
 
 
@@ -295,31 +293,31 @@ def test_one_after_the_other_never_meets_its_own_ghost(
     key = limited(parallel_requests=1)
     for number in range(20):
         worker = workers[number % 4]
-        assert kinds(ask([worker], key)) == {"Admitted": 1}
-        settle(worker, key, 3)
+        assert kinds(admit([worker], key)) == {"Admitted": 1}
+        complete(worker, key, 3)
 
 
-def test_a_killed_workers_calls_are_given_back(
+def test_slots_of_a_killed_worker_are_released(
     workers: list[Admission], limited: Callable[..., str]
 ) -> None:
     key = limited(parallel_requests=2)
-    assert kinds(ask([workers[0]], key, key)) == {"Admitted": 2}
-    assert kinds(ask([workers[1]], key)) == {"RateLimitExceeded": 1}
-    # It is killed now, and nobody sees it any more.
-    lost = timedelta(seconds=LEASE_SECONDS + 1)
-    Lease.objects.filter(worker="worker-0").update(seen_at=timezone.now() - lost)
-    assert LEASE_SECONDS + module.HEARTBEAT_SECONDS < 15
-    assert kinds(ask([workers[1]], key, key)) == {"Admitted": 2}
+    assert kinds(admit([workers[0]], key, key)) == {"Admitted": 2}
+    assert kinds(admit([workers[1]], key)) == {"RateLimitExceeded": 1}
+    # Worker 0 is killed now.
+    expired = timedelta(seconds=LEASE_SECONDS + 1)
+    Lease.objects.filter(worker="worker-0").update(seen_at=timezone.now() - expired)
+    assert LEASE_SECONDS + limiter_module.RENEW_SECONDS < 15
+    assert kinds(admit([workers[1]], key, key)) == {"Admitted": 2}
 
 
-def test_a_worker_that_lives_goes_on_saying_so(
+def test_live_worker_renews_its_leases(
     worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, other = limited("held", parallel_requests=2), limited("other")
-    ask([worker], key)
-    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0)
+    key, other = limited("running", parallel_requests=2), limited("other")
+    admit([worker], key)
+    monkeypatch.setattr(limiter_module, "RENEW_SECONDS", 0)
     Lease.objects.update(seen_at=timezone.now() - timedelta(hours=1))
-    ask([worker], other)  # Any batch will do, and calls in flight make one each second.
+    admit([worker], other)  # Any batch renews them, and active calls cause one each second.
     assert timezone.now() - Lease.objects.get().seen_at < timedelta(seconds=PATIENCE)
 
 
@@ -328,27 +326,27 @@ def test_teams_have_parallel_limits_too(
 ) -> None:
     Team.objects.update(limits=Limits(parallel_requests=3))
     keys = [limited(str(number)) for number in range(10)]
-    assert kinds(ask(workers, *keys * 5))["Admitted"] == 3
+    assert kinds(admit(workers, *keys * 5))["Admitted"] == 3
 
 
-def test_four_workers_that_count_many_windows_at_once_never_lock_each_other_out(
+def test_four_workers_with_many_windows_never_deadlock(
     workers: list[Admission], limited: Callable[..., str]
 ) -> None:
     Team.objects.update(limits=Limits(requests_per_minute=10**6, tokens_per_day=10**9))
     limits = {"requests_per_minute": 10**6, "requests_per_day": 10**6, "parallel_requests": 10**6}
     keys = [limited(str(number), **limits) for number in range(15)]
     for _ in range(5):
-        assert kinds(ask(workers, *keys * 10, *reversed(keys * 10))) == {"Admitted": 300}
+        assert kinds(admit(workers, *keys * 10, *reversed(keys * 10))) == {"Admitted": 300}
     assert used()["team"][0] == 1500
 
 
-def test_what_could_not_be_settled_is_settled_later(
+def test_usage_that_could_not_be_written_is_written_later(
     worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keyportal.gateway.admission.batcher.RETRY_SECONDS", 0.05)
     key = limited(tokens_per_day=100, parallel_requests=1)
     add = limiter_sql.add
-    failures = [OSError("The database is away.")]
+    failures = [OSError("The database is down.")]
 
     def fail_once(additions: Any) -> Any:
         if failures:
@@ -359,13 +357,13 @@ def test_what_could_not_be_settled_is_settled_later(
         admitted = await worker.admit(digest(key), None, is_counted=True)
         assert admitted is not None
         monkeypatch.setattr(limiter_sql, "add", fail_once)
-        await worker.settle(admitted.verdict.accounts, 42)
+        await worker.complete(admitted.verdict.buckets, 42)
         await until_nothing_runs(worker)
 
     asyncio.run(call())
     assert not failures
     assert used(Kind.DAY) == {"key": (1, 42)}
-    assert kinds(ask([worker], key)) == {"Admitted": 1}
+    assert kinds(admit([worker], key)) == {"Admitted": 1}
 
 
 @pytest.mark.parametrize(
@@ -384,44 +382,44 @@ def test_what_could_not_be_settled_is_settled_later(
         (86_400 * 3, "72h0m0s"),
     ],
 )
-def test_durations_are_written_as_openai_writes_them(seconds: float, written: str) -> None:
-    assert duration(seconds) == written
+def test_durations_have_the_format_of_openai(seconds: float, written: str) -> None:
+    assert format_duration(seconds) == written
 
 
-def test_windows_are_stored_where_the_portal_looks_for_them(
+def test_window_starts_in_sql_and_python_agree(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
-    """The database's words for where a window begins say what Python's do."""
+    """The database computes the same starts as `window_start`."""
     counted = {f"requests_per_{unit}": 9 for unit in ("minute", "day", "month")}
     now = timezone.now()
-    ask([worker], limited(**counted, parallel_requests=9))
+    admit([worker], limited(**counted, parallel_requests=9))
     starts = dict(Window.objects.values_list("kind", "start"))
     assert starts == {kind: window_start(kind, now) for kind in Kind}
 
 
 class Gate:
-    """Holds each batch until it is opened."""
+    """Delays each batch until it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_open = threading.Event()
-        work = batch_module.work
+        process = batch_module.process
 
-        def held(*arguments: Any) -> Any:
+        def process_later(*arguments: Any) -> Any:
             self.is_open.wait(PATIENCE)
-            return work(*arguments)
+            return process(*arguments)
 
-        monkeypatch.setattr(admission_module, "work", held)
+        monkeypatch.setattr(admission_module, "process", process_later)
 
 
 async def until_nothing_runs(worker: Admission) -> None:
     for _ in range(int(PATIENCE / 0.01)):
-        if not worker._is_reading and not worker._waiting and not +worker._ledger._running:
+        if not worker._is_batch_running and not worker._waiting and not +worker._limiter._running:
             return
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("how", ["given up", "cancelled"])
-def test_whoever_is_no_longer_there_when_the_verdict_comes_holds_no_place(
+@pytest.mark.parametrize("how", ["timed out", "cancelled"])
+def test_request_that_ends_before_its_verdict_keeps_no_slot(
     how: str, worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = limited(parallel_requests=2)
@@ -429,74 +427,74 @@ def test_whoever_is_no_longer_there_when_the_verdict_comes_holds_no_place(
 
     async def call() -> None:
         with monkeypatch.context() as patched:
-            if how == "given up":
+            if how == "timed out":
                 patched.setattr(admission_module, "VERDICT_SECONDS", 0.05)
-            asking = [
+            tasks = [
                 asyncio.create_task(worker.admit(digest(key), None, is_counted=True))
                 for _ in range(5)
             ]
             await asyncio.sleep(0.2)
-        for task in asking:
+        for task in tasks:
             task.cancel()
         gate.is_open.set()
-        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(outcome, BaseException) for outcome in outcomes)
         await until_nothing_runs(worker)
 
     asyncio.run(call())
-    assert not +worker._ledger._running
-    assert kinds(ask([worker], key, key)) == {"Admitted": 2}
+    assert not +worker._limiter._running
+    assert kinds(admit([worker], key, key)) == {"Admitted": 2}
 
 
-def test_whoever_goes_in_the_moment_of_the_verdict_holds_no_place(
+def test_request_that_is_cancelled_with_its_verdict_keeps_no_slot(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     key = limited(parallel_requests=1)
 
     async def call() -> None:
-        asking = asyncio.create_task(worker.admit(digest(key), None, is_counted=True))
+        task = asyncio.create_task(worker.admit(digest(key), None, is_counted=True))
         await asyncio.sleep(0)
-        tell = worker._tell
+        resolve = worker._resolve
 
-        def tell_and_go(answer: Any, outcome: Any) -> None:
-            tell(answer, outcome)
-            asking.cancel()  # The answer is there, and its task has not seen it yet.
+        def resolve_and_cancel(future: Any, outcome: Any) -> None:
+            resolve(future, outcome)
+            task.cancel()  # The future is done, and its task has not run yet.
 
-        worker._tell = tell_and_go  # type: ignore[method-assign]  # for this one
+        worker._resolve = resolve_and_cancel  # type: ignore[method-assign]  # for this worker
         with pytest.raises(asyncio.CancelledError):
-            await asking
-        del worker._tell
+            await task
+        del worker._resolve
         await until_nothing_runs(worker)
 
     asyncio.run(call())
-    assert kinds(ask([worker], key)) == {"Admitted": 1}
+    assert kinds(admit([worker], key)) == {"Admitted": 1}
 
 
-def test_a_renewal_that_fails_undoes_nothing_that_was_counted(
+def test_failed_renewal_keeps_the_counts(
     worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = limited(parallel_requests=5, tokens_per_day=1000)
-    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0)
+    monkeypatch.setattr(limiter_module, "RENEW_SECONDS", 0)
 
     def fail(_: str) -> None:
         raise OSError("The database is locked.")
 
     with monkeypatch.context() as patched:
         patched.setattr(limiter_sql, "renew_leases", fail)
-        assert kinds(ask([worker], key, key)) == {"Admitted": 2}
-        settle(worker, key, 50)
+        assert kinds(admit([worker], key, key)) == {"Admitted": 2}
+        complete(worker, key, 50)
     assert used(Kind.DAY) == {"key": (2, 50)}
     assert sum(Lease.objects.values_list("calls", flat=True)) == 1
 
 
-def test_a_stop_loses_nothing_that_has_ended(limited: Callable[..., str]) -> None:
+def test_stop_loses_no_usage(limited: Callable[..., str]) -> None:
     key, worker = limited(tokens_per_day=1000), Admission("one")
 
     async def end_and_stop() -> None:
         verdict = await worker.judge(digest(key))
         assert verdict is not None
         for _ in range(5):
-            worker.settle(verdict.accounts, 100)
+            worker.complete(verdict.buckets, 100)
         await worker.close()
 
     asyncio.run(end_and_stop())
@@ -504,19 +502,19 @@ def test_a_stop_loses_nothing_that_has_ended(limited: Callable[..., str]) -> Non
     assert used(Kind.DAY) == {"key": (0, 500)}
 
 
-def test_a_batch_costs_the_same_however_many_calls_run(
+def test_cost_of_a_batch_does_not_depend_on_running_calls(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
-    """By the number of subjects that it looks at, not by time, which a busy machine lends."""
+    """Measured by the number of subjects it reads, because time varies on a busy machine."""
     key = limited(parallel_requests=5)
-    worker._ledger._running.update({f"key:{number}": 1 for number in range(5000)})
-    assert kinds(ask([worker], key)) == {"Admitted": 1}
+    worker._limiter._running.update({f"key:{number}": 1 for number in range(5000)})
+    assert kinds(admit([worker], key)) == {"Admitted": 1}
     assert Lease.objects.count() == 1
 
 
 @pytest.mark.postgresql
-def test_whoever_runs_elsewhere_is_found_by_an_index(worker: Admission, team: Team) -> None:
-    """Among many leases; meanwhile the windows are locked, and all workers wait for them."""
+def test_calls_elsewhere_are_read_by_an_index(worker: Admission, team: Team) -> None:
+    """The windows are locked meanwhile, and all workers wait for them."""
     Lease.objects.bulk_create(
         Lease(subject=f"key:{n // 8}", worker=f"{n % 8}", calls=1, seen_at=timezone.now())
         for n in range(5000)
@@ -525,7 +523,7 @@ def test_whoever_runs_elsewhere_is_found_by_an_index(worker: Admission, team: Te
         cursor.execute(f"ANALYZE {Lease._meta.db_table}")
         cursor.execute(
             f"EXPLAIN {limiter_sql._ELSEWHERE_POSTGRESQL}",
-            ['["key:5", "team:x"]', worker._ledger.worker],
+            ['["key:5", "team:x"]', worker._limiter.worker],
         )
         plan = [row[0] for row in cursor.fetchall()]
     assert any("Index Cond: " in line for line in plan), plan

@@ -1,4 +1,4 @@
-"""The verdict's query finds its rows by indexes, however many keys there are."""
+"""The verdict's query uses indexes, so its cost does not grow with the number of keys."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from django.db import connection
 from django.utils import timezone
 
 from keyportal.gateway.admission.database import Database, Row
-from keyportal.gateway.admission.verdict import _ask_postgresql, _ask_sqlite
+from keyportal.gateway.admission.verdict import _query_postgresql, _query_sqlite
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Membership, Team, User
@@ -18,7 +18,7 @@ MANY = 3000
 
 @pytest.fixture
 def digests(team: Team, bob: User) -> list[bytes]:
-    """Of a few among many keys, each with a secret that lasts until the newer one is used."""
+    """The digests of eight of many keys. The old secrets are valid until the new ones are used."""
     users = User.objects.bulk_create(User(username=f"user{n}") for n in range(300))
     Membership.objects.bulk_create(Membership(team=team, user=user) for user in users)
     keys = ApiKey.objects.bulk_create(
@@ -42,21 +42,21 @@ def digests(team: Team, bob: User) -> list[bytes]:
     return [keystring.digest(b"old" + key.public_id.encode()) for key in keys[:8]]
 
 
-class Noting(Database):
-    """Asks nothing, and keeps what it would have asked."""
+class Recorder(Database):
+    """Records a query instead of executing it."""
 
-    asked: tuple[str, tuple[Any, ...]]
+    query: tuple[str, tuple[Any, ...]]
 
     def rows(self, sql: str, *parameters: object) -> list[Row]:
-        self.asked = sql, parameters
+        self.query = sql, parameters
         return []
 
 
 def explain(prefix: str, digests: list[bytes]) -> list[str]:
-    here = Noting()
-    ask = _ask_postgresql if connection.vendor == "postgresql" else _ask_sqlite
-    ask(here, digests)
-    sql, parameters = here.asked
+    db = Recorder()
+    query = _query_postgresql if connection.vendor == "postgresql" else _query_sqlite
+    query(db, digests)
+    sql, parameters = db.query
     with connection.cursor() as cursor:
         cursor.execute(f"{prefix} {sql}", parameters)
         return [str(row[-1]) for row in cursor.fetchall()]
@@ -66,7 +66,7 @@ def explain(prefix: str, digests: list[bytes]) -> list[str]:
 def test_postgresql_scans_no_table_of_keys(digests: list[bytes]) -> None:
     plan = explain("EXPLAIN", digests)
     assert any("Index Cond: (digest" in line for line in plan), plan
-    # The newer secret is looked for by its key, and not hashed from the whole table.
+    # The newer secret is read by its key, without a hash of the whole table.
     assert any("Index Cond: (key_id" in line for line in plan), plan
     assert not [line for line in plan if "Seq Scan on keys_" in line], plan
 

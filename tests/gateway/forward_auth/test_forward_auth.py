@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from keyportal.catalog.models import ServedModel
-from keyportal.gateway.error_middleware import UNAUTHORIZED_SECONDS
+from keyportal.gateway.error_middleware import UNAUTHORIZED_DELAY_SECONDS
 from keyportal.gateway.forward_auth import original_request
 from keyportal.gateway.forward_auth.app import PATH, is_verification
 from keyportal.keys import changes, keystring
@@ -82,7 +82,7 @@ def test_whoever_fires_bad_keys_through_a_proxy_gets_so_many_answers_and_no_more
         for _ in range(20):
             connection.ask(f"GET {PATH}", "nonsense")
             assert connection.reply().status == 401
-        assert time.monotonic() - began >= 20 * UNAUTHORIZED_SECONDS
+        assert time.monotonic() - began >= 20 * UNAUTHORIZED_DELAY_SECONDS
 
 
 @pytest.mark.gateway

@@ -11,9 +11,9 @@ from keyportal.catalog.snapshot import Target
 from keyportal.gateway.errors import (
     BadRequest,
     GatewayError,
+    UpstreamConnectTimeout,
     UpstreamFailed,
     UpstreamTimedOut,
-    UpstreamUnreached,
 )
 from keyportal.gateway.relay.answer import Answer, BufferedBody, json_answer
 from keyportal.gateway.relay.failover import UpstreamAttempts, choose_target
@@ -131,7 +131,7 @@ def in_order(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return iter(())
 
 
-FAILURES: list[Outcome] = [500, 502, 503, 504, 529, 429, UpstreamFailed(), UpstreamUnreached()]
+FAILURES: list[Outcome] = [500, 502, 503, 504, 529, 429, UpstreamFailed(), UpstreamConnectTimeout()]
 
 
 @pytest.mark.usefixtures("in_order")
