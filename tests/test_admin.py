@@ -19,8 +19,8 @@ from keyportal.api.scopes import Scope
 from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.catalog import circuit_breaker
 from keyportal.catalog.models import Route, ServedModel, Upstream
-from keyportal.keys.changes import Changes, change, disable, hand_over
-from keyportal.keys.limits import limit_key
+from keyportal.keys.changes import Changes, change_key, disable, hand_over
+from keyportal.keys.limits import set_key_limits
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.leaks import handling
@@ -468,10 +468,10 @@ def test_a_page_names_all_that_was_changed_meanwhile(
     key, _ = issue(bob, limits=Limits(requests_per_day=9, tokens_per_day=5))
     page = operator.get(change_url(key))
     narrow = Permissions((model.name,), Endpoints.CHAT, ("10.0.0.0/8",))
-    change(key, Changes("nightly", permissions=narrow), actor=ada)
+    change_key(key, Changes("nightly", permissions=narrow), actor=ada)
     hand_over(key, alice, actor=ada)
     adas = Membership.objects.get(user=ada)
-    limit_key(key, Limits(requests_per_day=1, tokens_per_day=5), by=adas, address=None)
+    set_key_limits(key, Limits(requests_per_day=1, tokens_per_day=5), by=adas, address=None)
     before = ApiKey.objects.values().get()
     answer = operator.post(change_url(key), sent(page, limits_tokens_per_day="4"))
     names = "owner", "name", "is managed", "allowed models", "limits"

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from keyportal.api.forms import ManagementKeyForm
 from keyportal.api.models import ManagementKey
 from keyportal.catalog.examples import own_address
-from keyportal.keys.exceptions import AlreadyCreated, KeyActionError
+from keyportal.keys.exceptions import KeyActionError, NonceAlreadyUsed
 from keyportal.keys.keystring import KeyString
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
@@ -39,7 +39,7 @@ def management_key_create(request: TeamRequest) -> HttpResponse:
             address=request.META["REMOTE_ADDR"],
             **form.issue_arguments,
         )
-    except AlreadyCreated:
+    except NonceAlreadyUsed:
         return _render_notice(request, "already", title="Already created", status=409)
     except KeyActionError as refusal:
         form.add_error("name", str(refusal))

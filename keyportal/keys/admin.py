@@ -15,7 +15,13 @@ from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.changes import is_earlier, locked, phrase, save_managed, take_over
+from keyportal.keys.changes import (
+    change_text,
+    is_earlier,
+    lock_key,
+    manage_unless_own,
+    save_managed,
+)
 from keyportal.keys.exceptions import NameTaken
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.permissions import covers_models
@@ -69,7 +75,7 @@ class ApiKeyForm(VersionedModelForm):
         """
         name = str(self.cleaned_data["name"])
         Team.objects.select_for_update(no_key=True).get(pk=self.instance.team_id)
-        same_name = ApiKey.objects.of(self.instance.team).filter(name=name)
+        same_name = ApiKey.objects.for_team(self.instance.team).filter(name=name)
         if same_name.exclude(pk=self.instance.pk).exists():
             raise ValidationError(str(NameTaken()))
         return name
@@ -135,7 +141,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
         if not form.changed_data:
             return
         columns = {*form.changed_data}
-        with locked(obj) as former:
+        with lock_key(obj) as former:
             if "expires_at" in columns:
                 obj.expiry_set_at = timezone.now()
                 columns.add("expiry_set_at")
@@ -154,7 +160,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
             if "is_managed" in columns:
                 save_managed(obj, obj.is_managed, **_source(request))
             elif _is_narrower(obj, former):
-                take_over(obj, **_source(request))
+                manage_unless_own(obj, **_source(request))
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
         _revoke(request, obj)
@@ -190,7 +196,7 @@ def _changes(former: ApiKey, key: ApiKey, fields: list[str]) -> Iterator[str]:
         elif field == "allowed_models":
             yield from key.permissions.changes_from(former.permissions)
         elif field != "is_managed" and before != now:
-            yield phrase(field, before, now)
+            yield change_text(field, before, now)
 
 
 def _revoke(request: HttpRequest, key: ApiKey) -> None:

@@ -18,7 +18,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.exceptions import Managed, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.exceptions import ManagedByAdmin, NameTaken, NotAMember, PolicyViolation
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.keys.rules.policy import ownership_violations, violations
@@ -45,13 +45,13 @@ class Changes:
     expires_at: datetime | Unset | None = UNSET
     """None: never."""
 
-    def given(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not UNSET}
 
 
 @contextmanager
-def locked(key: ApiKey) -> Iterator[ApiKey]:
+def lock_key(key: ApiKey) -> Iterator[ApiKey]:
     """The key as it is now, in a transaction in which nobody else changes or deletes it.
 
     The team comes first, as when a key is made: two who took the two the other way round would
@@ -74,7 +74,7 @@ def require_unmanaged(key: ApiKey, actor: User | None) -> None:
     `Managed`, unless the actor is an admin of the team or an operator.
     """
     if key.is_managed and not _is_admin(actor, key.team):
-        raise Managed
+        raise ManagedByAdmin
 
 
 def _is_admin(actor: User | None, team: Team) -> bool:
@@ -85,7 +85,7 @@ def _is_admin(actor: User | None, team: Team) -> bool:
     return membership is not None and membership.is_at_least(Role.ADMIN)
 
 
-def take_over(key: ApiKey, *, actor: User | None, address: str | None) -> None:
+def manage_unless_own(key: ApiKey, *, actor: User | None, address: str | None) -> None:
     """Of a locked key that was narrowed or disabled: where that was not by its owner, who could
     undo it otherwise, an admin manages the key from now on."""
     is_owner = actor is not None and actor.pk == key.owner_id
@@ -104,37 +104,37 @@ def set_managed(
     key: ApiKey, is_managed: bool, *, actor: User | None, address: str | None = None
 ) -> ApiKey:
     """Raises `Managed` for anyone but the team's admins and operators."""
-    with locked(key) as row:
+    with lock_key(key) as row:
         if not _is_admin(actor, row.team):
-            raise Managed
+            raise ManagedByAdmin
         if row.is_managed != is_managed:
             save_managed(row, is_managed, actor=actor, address=address)
     return row
 
 
-def change(
+def change_key(
     key: ApiKey, changes: Changes, *, actor: User | None, address: str | None = None
 ) -> ApiKey:
     """Give the key these properties, and return it as it then is.
 
-    Raises `NameTaken`, `PolicyBroken` where a change breaks the policy, or `Managed` where the
+    Raises `NameTaken`, `PolicyViolation` where a change breaks the policy, or `Managed` where the
     actor may not change the permissions or the expiry.
     """
-    with locked(key) as row:
+    with lock_key(key) as row:
         former_name, permissions, expires_at = str(row), row.permissions, row.expires_at
-        former = {column: getattr(row, column) for column in _COLUMNS}
+        former = {column: getattr(row, column) for column in _CHANGEABLE_COLUMNS}
         phrases = [
-            text for name, value in changes.given().items() for text in _set(row, name, value)
+            text for name, value in changes.values().items() for text in _apply(row, name, value)
         ]
         columns = [column for column, value in former.items() if getattr(row, column) != value]
         if not columns:
             return row
         if (row.permissions, row.expires_at) != (permissions, expires_at):
             require_unmanaged(row, actor)
-        if ApiKey.objects.of(row.team).filter(name=row.name).exclude(pk=row.pk).exists():
+        if ApiKey.objects.for_team(row.team).filter(name=row.name).exclude(pk=row.pk).exists():
             raise NameTaken
         if broken := violations(row.team.policy, row, columns):
-            raise PolicyBroken(broken)
+            raise PolicyViolation(broken)
         row.save(update_fields=columns)
         AuditEvent.objects.record_changes(
             Action.KEY_CHANGED,
@@ -146,7 +146,7 @@ def change(
             address=address,
         )
         if not row.permissions.covers(permissions) or is_earlier(row.expires_at, expires_at):
-            take_over(row, actor=actor, address=address)
+            manage_unless_own(row, actor=actor, address=address)
     return row
 
 
@@ -155,7 +155,7 @@ def is_earlier(end: datetime | None, other: datetime | None) -> bool:
     return end is not None and (other is None or end < other)
 
 
-_COLUMNS = (
+_CHANGEABLE_COLUMNS = (
     "name",
     "description",
     "tags",
@@ -167,7 +167,7 @@ _COLUMNS = (
 )
 
 
-def _set(key: ApiKey, name: str, value: Any) -> list[str]:
+def _apply(key: ApiKey, name: str, value: Any) -> list[str]:
     """Set it, and say what is different now."""
     former = getattr(key, name)
     value = list(value) if name == "tags" else value
@@ -178,16 +178,16 @@ def _set(key: ApiKey, name: str, value: Any) -> list[str]:
         return value.changes_from(former)
     if name == "expires_at":
         key.expiry_set_at = timezone.now()
-    return [phrase(name, former, value)]
+    return [change_text(name, former, value)]
 
 
-def phrase(name: str, former: Any, value: Any) -> str:
+def change_text(name: str, former: Any, value: Any) -> str:
     """For the audit, such as `Name: test → ci-test`."""
     label = name.replace("_at", "").replace("_", " ").capitalize()
-    return f"{label}: {_in_words(former)} → {_in_words(value)}"
+    return f"{label}: {_format_value(former)} → {_format_value(value)}"
 
 
-def _in_words(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return ", ".join(value) if isinstance(value, list) and value else str(value or "none")
@@ -200,7 +200,7 @@ def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
     key that an admin or operator disables is managed from then on, also where its owner had
     disabled it.
     """
-    with locked(key) as row:
+    with lock_key(key) as row:
         by = ApiKey.DisabledBy
         is_owners = actor is not None and actor.pk == row.owner_id and row.disabled_by != by.ADMIN
         disabled_by = by.OWNER if is_owners else by.ADMIN
@@ -209,13 +209,13 @@ def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
                 row.disabled_at = timezone.now()
             row.disabled_by = disabled_by
             _save(row, Action.KEY_DISABLED, ["disabled_at", "disabled_by"], actor, address)
-        take_over(row, actor=actor, address=address)
+        manage_unless_own(row, actor=actor, address=address)
     return row
 
 
 def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
     """Let it in again. Raises `Managed`."""
-    with locked(key) as row:
+    with lock_key(key) as row:
         require_unmanaged(row, actor)
         if row.disabled_at is not None:
             row.disabled_at, row.disabled_by = None, ""
@@ -223,7 +223,7 @@ def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> Ap
     return row
 
 
-def may_own(team: Team, user: User, *, among: QuerySet[Membership] | None = None) -> bool:
+def can_own_key(team: Team, user: User, *, among: QuerySet[Membership] | None = None) -> bool:
     """Whether a key of the team would work that is theirs."""
     memberships = Membership.objects.all() if among is None else among
     found = memberships.filter(team=team, user=user, user__is_active=True).first()
@@ -233,19 +233,19 @@ def may_own(team: Team, user: User, *, among: QuerySet[Membership] | None = None
 def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None = None) -> ApiKey:
     """Make somebody else its owner. A managed key stays managed.
 
-    Raises `Managed`, `NotAMember`, or `PolicyBroken` if they have enough.
+    Raises `Managed`, `NotAMember`, or `PolicyViolation` if they have enough.
     """
-    with locked(key) as row:
+    with lock_key(key) as row:
         if row.owner_id == to.pk:
             return row
         require_unmanaged(row, actor)
         # Locked, so that whoever leaves the team at this moment leaves before it or after it.
-        if not may_own(row.team, to, among=Membership.objects.select_for_update(no_key=True)):
+        if not can_own_key(row.team, to, among=Membership.objects.select_for_update(no_key=True)):
             raise NotAMember(to.get_username())
         if broken := ownership_violations(
             row.team.policy, None, partial(ApiKey.objects.count_owned, row.team, to.pk)
         ):
-            raise PolicyBroken(broken)
+            raise PolicyViolation(broken)
         text = f"Owner: {row.owner.get_username()} → {to.get_username()}"
         row.owner = to
         row.save(update_fields=["owner"])

@@ -32,15 +32,15 @@ class NameTaken(KeyActionError):
         super().__init__("A key with this name already exists in the team.")
 
 
-class PolicyBroken(KeyActionError):
-    """`breaches` are sentences, one for each rule that is broken."""
+class PolicyViolation(KeyActionError):
+    """`violations` are sentences, one for each rule that is broken."""
 
-    def __init__(self, breaches: Sequence[str]) -> None:
-        super().__init__(" ".join(breaches))
-        self.breaches = list(breaches)
+    def __init__(self, violations: Sequence[str]) -> None:
+        super().__init__(" ".join(violations))
+        self.violations = list(violations)
 
 
-class Managed(KeyActionError):
+class ManagedByAdmin(KeyActionError):
     def __init__(self) -> None:
         super().__init__(
             "An admin manages this key: only an admin of the team can change its permissions, "
@@ -48,7 +48,7 @@ class Managed(KeyActionError):
         )
 
 
-class AlreadyCreated(KeyActionError):
+class NonceAlreadyUsed(KeyActionError):
     def __init__(self) -> None:
         super().__init__("This form has already created its key.")
 

@@ -10,14 +10,14 @@ from django.utils import timezone
 from keyportal.audit.models import Tombstone
 from keyportal.keys.last_use import unused_models
 from keyportal.keys.models import ApiKeyQuerySet, Secret
-from keyportal.keys.rules.violations import NONE, violating, working
-from keyportal.keys.status import owner_left
+from keyportal.keys.rules.violations import NO_KEYS, breaks_policy, is_working
+from keyportal.keys.status import is_ownerless
 from keyportal.teams.models import Team
 from keyportal.usage.new_networks import new_networks
 
-IDLE = timedelta(days=90)
-MOST_NEW = 1000
-SETTLED = timedelta(days=7)  # A key younger than this has had no time to call all it is for.
+IDLE_AFTER = timedelta(days=90)
+MAX_NEW_NETWORKS = 1000
+MIN_AGE = timedelta(days=7)  # A key younger than this has had no time to call all it is for.
 
 
 class Finding(TextChoices):
@@ -44,14 +44,14 @@ class Action(NamedTuple):
     label: str
     path: str
     is_dialog: bool = True
-    is_admins: bool = False
+    is_admin_only: bool = False
     """Of a managed key, only admins do it."""
 
 
 DISABLE, DELETE = Action("Disable", "disable/"), Action("Delete", "delete/")
-ROTATE, NARROW = Action("Rotate", "rotate/"), Action("Narrow", "permissions/", is_admins=True)
-HAND_OVER = Action("Hand over", "hand-over/", is_admins=True)
-EXPIRY = Action("Set expiry", "expiry/", is_admins=True)
+ROTATE, NARROW = Action("Rotate", "rotate/"), Action("Narrow", "permissions/", is_admin_only=True)
+HAND_OVER = Action("Hand over", "hand-over/", is_admin_only=True)
+EXPIRY = Action("Set expiry", "expiry/", is_admin_only=True)
 OPEN = Action("Open", "", is_dialog=False)
 ACTIONS: dict[Finding, tuple[Action, ...]] = {
     Finding.REPORTED: (ROTATE, DELETE),
@@ -75,7 +75,7 @@ class Findings(NamedTuple):
 
     @property
     def any(self) -> Q:
-        found = NONE
+        found = NO_KEYS
         for condition in self.conditions.values():
             found |= condition
         return found
@@ -84,37 +84,37 @@ class Findings(NamedTuple):
 def find_issues(team: Team, keys: ApiKeyQuerySet) -> Findings:
     """`keys` are of that team. At most eleven queries, whatever their number."""
     now = timezone.now()
-    works = working()
-    networks = dict(islice(new_networks(team).items(), MOST_NEW))
-    settled = keys.filter(works, created_at__lt=now - SETTLED)
-    unused = unused_models(team, settled, now - IDLE)
+    works = is_working()
+    networks = dict(islice(new_networks(team).items(), MAX_NEW_NETWORKS))
+    settled = keys.filter(works, created_at__lt=now - MIN_AGE)
+    unused = unused_models(team, settled, now - IDLE_AFTER)
     return Findings(
         {
             Finding.REPORTED: Q(reported_at__isnull=False),
-            Finding.OWNER_LEFT: owner_left(),
+            Finding.OWNER_LEFT: is_ownerless(),
             Finding.NEW_ADDRESS: works & Q(public_id__in=[*networks]),
-            Finding.BREAKS_POLICY: works & violating(team.policy, keys),
-            Finding.ROTATION_DUE: works & _rotation_due(team),
+            Finding.BREAKS_POLICY: works & breaks_policy(team.policy, keys),
+            Finding.ROTATION_DUE: works & _is_rotation_due(team),
             Finding.NEVER_EXPIRES: works & Q(expires_at=None),
             Finding.TOO_WIDE: works & Q(public_id__in=[*unused]),
-            Finding.IDLE: works & _idle(),
+            Finding.IDLE: works & _is_idle(),
         },
         networks,
         unused,
     )
 
 
-def _rotation_due(team: Team) -> Q:
+def _is_rotation_due(team: Team) -> Q:
     if team.policy.rotation_days is None:
-        return NONE
+        return NO_KEYS
     oldest = timezone.now() - timedelta(days=team.policy.rotation_days)
     younger = Secret.objects.filter(key=OuterRef("pk"), created_at__gte=oldest)
     return Q(created_at__lt=oldest) & ~Q(Exists(younger))
 
 
-def _idle() -> Q:
+def _is_idle() -> Q:
     """Never used counts from when it was made; a secret that a rotation has ended counts too."""
-    since = timezone.now() - IDLE
+    since = timezone.now() - IDLE_AFTER
     used = Secret.objects.filter(key=OuterRef("pk"), last_used_at__gte=since)
     ended = Tombstone.objects.filter(team_slug=OuterRef("team__slug"))
     used_then = ended.filter(public_id=OuterRef("public_id"), last_used_at__gte=since)

@@ -24,7 +24,7 @@ ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 PUBLIC_LENGTH = 8
 SECRET_LENGTH = 32
 CHECKSUM_LENGTH = 6
-LAST = 4
+LAST_LENGTH = 4
 PUBLIC_ID = rf"[0-9A-Za-z]{{{PUBLIC_LENGTH}}}"
 
 
@@ -38,7 +38,7 @@ class KeyString:
 
     @property
     def last4(self) -> str:
-        return self.text[-LAST:]
+        return self.text[-LAST_LENGTH:]
 
     def __repr__(self) -> str:
         # A traceback or a debugger shows reprs; the plaintext is not for either.
@@ -51,8 +51,8 @@ def generate(public_id: str | None = None, *, prefix: str = "") -> KeyString:
     Without a `prefix`, one that calls models.
     """
     prefix = prefix or settings.KEY_PREFIXES[0]
-    public_id = public_id or _random(PUBLIC_LENGTH)
-    body = prefix + public_id + _random(SECRET_LENGTH)
+    public_id = public_id or _random_base62(PUBLIC_LENGTH)
+    body = prefix + public_id + _random_base62(SECRET_LENGTH)
     return KeyString(body + checksum(body.encode()).decode(), prefix, public_id)
 
 
@@ -73,7 +73,7 @@ def is_well_formed(text: bytes, prefixes: tuple[str, ...] = ()) -> bool:
     Without `prefixes`, one that calls models: a management key is none.
     """
     return (
-        _shape(prefixes or settings.KEY_PREFIXES).fullmatch(text) is not None
+        _key_regex(prefixes or settings.KEY_PREFIXES).fullmatch(text) is not None
         and checksum(text[:-CHECKSUM_LENGTH]) == text[-CHECKSUM_LENGTH:]
     )
 
@@ -96,13 +96,15 @@ def redact(text: str) -> str:
     key from us would do; and no other encoding is looked into, such as base64.
     """
     # Few lines have one, and those without are searched faster.
-    found = _in_url(all_prefixes()) if "%" in text else _anywhere(all_prefixes(), "[0-9A-Za-z]+")
+    found = (
+        _url_regex(all_prefixes()) if "%" in text else _search_regex(all_prefixes(), "[0-9A-Za-z]+")
+    )
     return found.sub(r"\g<public>…", text)
 
 
-def public_id_in(text: str) -> str:
+def find_public_id(text: str) -> str:
     """The public id of a key in `text`, be that whole, cut off or masked; empty without one."""
-    found = _anywhere(all_prefixes()).search(text)
+    found = _search_regex(all_prefixes()).search(text)
     return found["public_id"] if found else ""
 
 
@@ -117,7 +119,7 @@ def public_id_of(text: bytes) -> str:
     return text[end - PUBLIC_LENGTH : end].decode()
 
 
-def keys_in(text: str) -> list[str]:
+def find_keys(text: str) -> list[str]:
     """Every well-formed key in `text`, of either kind, once each, in the order of the text."""
     prefixes = all_prefixes()
     found = re.findall(pattern(prefixes) + "(?![0-9A-Za-z])", text)
@@ -132,10 +134,10 @@ def all_prefixes() -> tuple[str, ...]:
 def pattern(prefixes: tuple[str, ...]) -> str:
     """The shape of a key, as a regular expression of the kind that all engines understand."""
     length = PUBLIC_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
-    return rf"(?:{_either(prefixes)})[0-9A-Za-z]{{{length}}}"
+    return rf"(?:{_alternatives(prefixes)})[0-9A-Za-z]{{{length}}}"
 
 
-def _random(length: int) -> str:
+def _random_base62(length: int) -> str:
     """Any text of this length, each as likely as all others: the digits of one random number."""
     number = secrets.randbelow(len(ALPHABET) ** length)
     digits = []
@@ -146,31 +148,33 @@ def _random(length: int) -> str:
 
 
 @cache
-def _shape(prefixes: tuple[str, ...]) -> re.Pattern[bytes]:
+def _key_regex(prefixes: tuple[str, ...]) -> re.Pattern[bytes]:
     return re.compile(pattern(prefixes).encode())
 
 
 @cache
-def _anywhere(prefixes: tuple[str, ...], secret: str = "") -> re.Pattern[str]:
+def _search_regex(prefixes: tuple[str, ...], secret: str = "") -> re.Pattern[str]:
     public_id = f"(?P<public_id>{PUBLIC_ID})"
-    return re.compile(rf"(?P<public>(?:{_either(prefixes)}){public_id}){secret}")
+    return re.compile(rf"(?P<public>(?:{_alternatives(prefixes)}){public_id}){secret}")
 
 
-_LETTER = r"(?:[0-9A-Za-z]|%(?:25)*(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]))"
+_MAYBE_PERCENT_ENCODED = r"(?:[0-9A-Za-z]|%(?:25)*(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]))"
 
 
 @cache
-def _in_url(prefixes: tuple[str, ...]) -> re.Pattern[str]:
+def _url_regex(prefixes: tuple[str, ...]) -> re.Pattern[str]:
     """No part can match in two ways, so the time is linear in the text."""
-    either = "|".join("".join(map(_perhaps_escaped, prefix)) for prefix in prefixes)
-    return re.compile(rf"(?P<public>(?:{either}){_LETTER}{{{PUBLIC_LENGTH}}}){_LETTER}+")
+    either = "|".join("".join(map(_maybe_percent_encoded, prefix)) for prefix in prefixes)
+    return re.compile(
+        rf"(?P<public>(?:{either}){_MAYBE_PERCENT_ENCODED}{{{PUBLIC_LENGTH}}}){_MAYBE_PERCENT_ENCODED}+"
+    )
 
 
-def _perhaps_escaped(character: str) -> str:
+def _maybe_percent_encoded(character: str) -> str:
     escaped = "".join(f"%(?:25)*(?i:{byte:02x})" for byte in character.encode())
     return f"(?:{re.escape(character)}|{escaped})"
 
 
-def _either(prefixes: tuple[str, ...]) -> str:
+def _alternatives(prefixes: tuple[str, ...]) -> str:
     """As they stand: a hyphen means itself, and engines differ on what `\\-` means."""
     return "|".join(re.escape(prefix).replace(r"\-", "-") for prefix in prefixes)

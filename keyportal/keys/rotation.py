@@ -15,14 +15,14 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
-from keyportal.keys.changes import locked
+from keyportal.keys.changes import lock_key
 from keyportal.keys.exceptions import AlreadyRotating
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import ApiKey, Secret, SpentNonce
 from keyportal.teams.models import User
 
 
-class Grace(models.TextChoices):
+class GracePeriod(models.TextChoices):
     """How long the old secret lives on."""
 
     NOW = "now", "Not at all: it ends now"
@@ -32,10 +32,10 @@ class Grace(models.TextChoices):
     FIRST_USE = "first-use", "Until the new one is first used"
 
 
-_SPANS = {
-    Grace.HOUR: timedelta(hours=1),
-    Grace.DAY: timedelta(days=1),
-    Grace.WEEK: timedelta(days=7),
+_DURATIONS = {
+    GracePeriod.HOUR: timedelta(hours=1),
+    GracePeriod.DAY: timedelta(days=1),
+    GracePeriod.WEEK: timedelta(days=7),
 }
 
 
@@ -58,7 +58,7 @@ def _is_live(one: Secret, newest: Secret) -> bool:
 @sensitive_variables("key_string")
 def rotate(
     key: ApiKey,
-    grace: Grace,
+    grace: GracePeriod,
     *,
     actor: User | None,
     address: str | None = None,
@@ -69,16 +69,16 @@ def rotate(
     Raises `AlreadyRotating` when two live and the old one is to live on, `AlreadyCreated` when
     the form with this mark has done it before, and `ApiKey.DoesNotExist`.
     """
-    with locked(key) as found:
+    with lock_key(key) as found:
         SpentNonce.objects.spend(nonce)
-        secrets = [*Secret.objects.locked_of(found)]
+        secrets = [*Secret.objects.lock_for_key(found)]
         live = _live(secrets)
-        if len(live) > 1 and grace != Grace.NOW:
+        if len(live) > 1 and grace != GracePeriod.NOW:
             raise AlreadyRotating
-        old = live[0] if live and grace != Grace.NOW else None
-        _bury([one for one in secrets if one != old], found, actor)
+        old = live[0] if live and grace != GracePeriod.NOW else None
+        _delete_secrets([one for one in secrets if one != old], found, actor)
         if old is not None:
-            _let_end(old, grace)
+            _set_grace_period(old, grace)
         key_string = keystring.generate(found.public_id)
         new = Secret.objects.create(
             key=found,
@@ -98,14 +98,14 @@ def rotate(
             team=found.team,
             address=address,
         )
-        _forgive(found, actor, address)
+        _close_leak_report_if_over(found, actor, address)
     return key_string
 
 
-def end_old(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
+def revoke_old_secret(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
     """End what a rotation let live on. No request that starts after this is served with it."""
-    with locked(key) as found:
-        *old, _ = secrets = [*Secret.objects.locked_of(found)]
+    with lock_key(key) as found:
+        *old, _ = secrets = [*Secret.objects.lock_for_key(found)]
         if _live(secrets)[1:]:
             AuditEvent.objects.record(
                 Action.KEY_OLD_SECRET_ENDED,
@@ -114,27 +114,27 @@ def end_old(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
                 team=found.team,
                 address=address,
             )
-        _bury(old, found, actor)
-        _forgive(found, actor, address)
+        _delete_secrets(old, found, actor)
+        _close_leak_report_if_over(found, actor, address)
     return found
 
 
-def bury_ended(*, may_go_on: Callable[[], bool] = lambda: True) -> int:
+def delete_expired_secrets(*, may_go_on: Callable[[], bool] = lambda: True) -> int:
     """Delete the secrets whose time is over, of all keys; how many they were.
 
     Nobody is served with them any more. A row that lies about could only come back to life, by a
     clock that is wrong or a mistake in a statement; and its tombstone tells who still uses it.
     """
     buried = 0
-    for key in [*_keys_with_ended()]:
+    for key in [*_keys_with_expired_secrets()]:
         if not may_go_on():
             break
         with suppress(ApiKey.DoesNotExist):
-            buried += _bury_ended_of(key)
+            buried += _delete_expired_secrets_of(key)
     return buried
 
 
-def _keys_with_ended() -> QuerySet[ApiKey]:
+def _keys_with_expired_secrets() -> QuerySet[ApiKey]:
     newer = Secret.objects.filter(key=OuterRef("key"), pk__gt=OuterRef("pk"))
     is_replaced = Q(lasts_until_used=True) & Exists(newer.filter(last_used_at__isnull=False))
     # The newest is what its key is shown by.
@@ -142,21 +142,21 @@ def _keys_with_ended() -> QuerySet[ApiKey]:
     return ApiKey.objects.filter(pk__in=ended.values("key")).order_by("pk")
 
 
-def _bury_ended_of(key: ApiKey) -> int:
-    with locked(key) as found:
-        *older, newest = Secret.objects.locked_of(found)
+def _delete_expired_secrets_of(key: ApiKey) -> int:
+    with lock_key(key) as found:
+        *older, newest = Secret.objects.lock_for_key(found)
         ended = [one for one in older if not _is_live(one, newest)]
         if ended:
             told = f"{found}: its time was over"
             AuditEvent.objects.record(
                 Action.KEY_OLD_SECRET_ENDED, target=told, key=found, actor=None, team=found.team
             )
-            _bury(ended, found, None)
-            _forgive(found, None, None)
+            _delete_secrets(ended, found, None)
+            _close_leak_report_if_over(found, None, None)
     return len(ended)
 
 
-def _forgive(key: ApiKey, actor: User | None, address: str | None) -> None:
+def _close_leak_report_if_over(key: ApiKey, actor: User | None, address: str | None) -> None:
     """A leak is over when no secret is left that was there when it was reported.
 
     What the report disabled works again; what a person disabled stays so.
@@ -172,15 +172,15 @@ def _forgive(key: ApiKey, actor: User | None, address: str | None) -> None:
     key.save(update_fields=["reported_at", "disabled_at", "disabled_by"])
 
 
-def _let_end(old: Secret, grace: Grace) -> None:
-    if grace == Grace.FIRST_USE:
+def _set_grace_period(old: Secret, grace: GracePeriod) -> None:
+    if grace == GracePeriod.FIRST_USE:
         old.lasts_until_used = True
     else:
-        end = old.read_at + _SPANS[grace]
+        end = old.read_at + _DURATIONS[grace]
         old.expires_at = min(end, old.expires_at or end)
     old.save(update_fields=["lasts_until_used", "expires_at"])
 
 
-def _bury(ended: list[Secret], key: ApiKey, actor: User | None) -> None:
+def _delete_secrets(ended: list[Secret], key: ApiKey, actor: User | None) -> None:
     Tombstone.objects.bulk_create(one.tombstone(key, actor, is_rotated=True) for one in ended)
     Secret.objects.filter(pk__in=[one.pk for one in ended]).delete()

@@ -23,10 +23,15 @@ class Badge(NamedTuple):
 def badges(key: ApiKey) -> list[Badge]:
     """The gravest first. Owner and memberships are read as `for_display` fetched them."""
     managed = [Badge("Managed", "calm", "Only admins change what it may do.")]
-    return [*_of_life(key), *_of_end(key), *_of_models(key), *managed * key.is_managed]
+    return [
+        *_status_badges(key),
+        *_expiry_badges(key),
+        *_model_badges(key),
+        *managed * key.is_managed,
+    ]
 
 
-def _of_life(key: ApiKey) -> Iterator[Badge]:
+def _status_badges(key: ApiKey) -> Iterator[Badge]:
     if key.reported_at:
         yield Badge("Leaked", "alarm", "It was reported as leaked.")
     if key.disabled_by == ApiKey.DisabledBy.LEAK:
@@ -34,12 +39,12 @@ def _of_life(key: ApiKey) -> Iterator[Badge]:
     elif key.disabled_at:
         who = "an admin" if key.is_managed else "its owner or an admin"
         yield Badge("Disabled", title=f"It is refused until {who} enables it.")
-    if key.has_lost_its_owner:
+    if key.is_ownerless:
         told = "Its owner was deactivated or left the team, so the key does not work."
         yield Badge("Owner left", title=told)
 
 
-def _of_end(key: ApiKey) -> Iterator[Badge]:
+def _expiry_badges(key: ApiKey) -> Iterator[Badge]:
     if key.expires_at is None:
         return
     left = key.expires_at - timezone.now()
@@ -54,7 +59,7 @@ def _of_end(key: ApiKey) -> Iterator[Badge]:
         yield Badge(f"Ends {day}", "calm")
 
 
-def _of_models(key: ApiKey) -> Iterator[Badge]:
+def _model_badges(key: ApiKey) -> Iterator[Badge]:
     patterns = key.allowed_models
     if not patterns:
         return
@@ -82,29 +87,29 @@ def state_of(key: ApiKey) -> State:
         return State.EXPIRED
     if not key.team.is_active:
         return State.TEAM_OFF
-    return State.OWNERLESS if key.has_lost_its_owner else State.ACTIVE
+    return State.OWNERLESS if key.is_ownerless else State.ACTIVE
 
 
-def in_state(state: State) -> Q:
+def has_state(state: State) -> Q:
     """The condition on keys of which `state_of` says this."""
     found = Q()
-    for reason, condition in _reasons().items():
+    for reason, condition in _state_conditions().items():
         if reason == state:
             return found & condition
         found &= ~condition
     return found
 
 
-def owner_left() -> Q:
+def is_ownerless() -> Q:
     """The condition on keys that have lost their owner."""
     theirs = Membership.objects.filter(team=OuterRef("team"), user=OuterRef("owner"))
     return Q(owner__is_active=False) | ~Q(Exists(theirs))
 
 
-def _reasons() -> dict[State, Q]:
+def _state_conditions() -> dict[State, Q]:
     return {
         State.DISABLED: Q(disabled_at__isnull=False),
         State.EXPIRED: Q(expires_at__lte=timezone.now()),
         State.TEAM_OFF: Q(team__is_active=False),
-        State.OWNERLESS: owner_left(),
+        State.OWNERLESS: is_ownerless(),
     }

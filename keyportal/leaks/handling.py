@@ -8,7 +8,7 @@ from django.dispatch import Signal
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.changes import locked
+from keyportal.keys.changes import lock_key
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import live_secrets
 from keyportal.leaks import emails
@@ -50,7 +50,7 @@ def _disable_api_key(leaked: Secret, case: LeakReport) -> StoppedKey | None:
     """
     url = case.urls[bytes(leaked.digest)]
     try:
-        with locked(leaked.key) as key:
+        with lock_key(leaked.key) as key:
             live = live_secrets(key)
             if leaked not in live or _is_already_reported(key, leaked):
                 return None

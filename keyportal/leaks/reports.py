@@ -57,7 +57,7 @@ def parse_report(body: bytes, headers: Mapping[str, str]) -> ReportContents:
     if github.claims_to_be_github(headers):
         github.require_signature(body, headers)
         return ReportContents(_parse_github_report(body), GITHUB)
-    return ReportContents([ReportedKey(key) for key in keystring.keys_in(_decode(body))])
+    return ReportContents([ReportedKey(key) for key in keystring.find_keys(_decode(body))])
 
 
 def _parse_github_report(body: bytes) -> list[ReportedKey]:
@@ -69,7 +69,7 @@ def _parse_github_report(body: bytes) -> list[ReportedKey]:
     return [
         ReportedKey(key, _printable_url(match.url or ""))
         for match in matches
-        for key in keystring.keys_in(match.token)
+        for key in keystring.find_keys(match.token)
     ]
 
 

@@ -17,7 +17,7 @@ from time import monotonic
 from django.conf import settings
 from django.db import DatabaseError, connections
 
-from keyportal.keys.rotation import bury_ended
+from keyportal.keys.rotation import delete_expired_secrets
 from keyportal.notifications import outbox
 from keyportal.notifications.reminders import send_reminders
 from keyportal.scheduler.models import ScheduledJob
@@ -29,7 +29,10 @@ STOP_SECONDS = 2.0
 
 Job = Callable[..., object]
 """Does everything that is due, as long as `may_go_on()` returns true."""
-JOBS: dict[str, Job] = {"clean-up of old secrets": bury_ended, "reminders": send_reminders}
+JOBS: dict[str, Job] = {
+    "clean-up of old secrets": delete_expired_secrets,
+    "reminders": send_reminders,
+}
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from keyportal.api.models import MAX_PER_TEAM, ManagementKey
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
-from keyportal.keys.rules.permissions import MOST as MOST_PATTERNS
+from keyportal.keys.rules.permissions import MAX_ENTRIES as MOST_PATTERNS
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
 from tests.support.api_client import Manager, Program

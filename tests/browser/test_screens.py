@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, ViewportSize, expect
 from keyportal.audit.models import Tombstone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, KeyTemplate, Secret
-from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rotation import GracePeriod, rotate
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
@@ -136,7 +136,7 @@ def full_key(alice: User, issue: Issue) -> ApiKey:
         ),
         limits=Limits(tokens_per_month=10**15, parallel_requests=2),
     )
-    rotate(key, Grace.WEEK, actor=alice)
+    rotate(key, GracePeriod.WEEK, actor=alice)
     now = timezone.now()
     Secret.objects.update(
         last_used_at=now,

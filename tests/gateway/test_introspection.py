@@ -10,9 +10,9 @@ from django.db import connection as database
 from django.utils import timezone
 
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.changes import Changes, change, disable
+from keyportal.keys.changes import Changes, change_key, disable
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rotation import GracePeriod, rotate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
@@ -159,7 +159,7 @@ def test_nobody_reads_what_is_beneath_or_beside(live: Server, bob: User, issue: 
 def test_the_same_admission_stands_in_front(live: Server, bob: User, issue: Issue) -> None:
     assert live.request("GET", KEY).status == 401
     key, text = issue(bob)
-    change(key, Changes(permissions=Permissions(networks=("198.51.100.0/24",))), actor=bob)
+    change_key(key, Changes(permissions=Permissions(networks=("198.51.100.0/24",))), actor=bob)
     reply = live.request("GET", KEY, key=text)
     assert (reply.status, reply.code) == (403, "address_not_allowed")
     assert key.name.encode() not in reply.body
@@ -170,7 +170,7 @@ def test_the_same_admission_stands_in_front(live: Server, bob: User, issue: Issu
 def test_each_secret_is_told_when_it_ends_itself(live: Server, bob: User, issue: Issue) -> None:
     end = timezone.now() + timedelta(days=9)
     key, old = issue(bob, expires_at=end)
-    new = rotate(key, Grace.HOUR, actor=bob).text
+    new = rotate(key, GracePeriod.HOUR, actor=bob).text
     told = {
         text: datetime.fromisoformat(live.request("GET", KEY, key=text).json()["expires_at"])
         for text in (old, new)
@@ -183,7 +183,7 @@ def test_a_secret_that_ends_when_the_new_one_is_used_says_so(
     live: Server, bob: User, issue: Issue
 ) -> None:
     key, old = issue(bob)
-    new = rotate(key, Grace.FIRST_USE, actor=bob).text
+    new = rotate(key, GracePeriod.FIRST_USE, actor=bob).text
     told = {}
     for text in (old, new):
         told[text] = live.request("GET", KEY, key=text).json()["lasts_until_used"]

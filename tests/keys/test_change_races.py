@@ -18,11 +18,17 @@ from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
-from keyportal.keys.changes import Changes, change, disable, enable, hand_over
-from keyportal.keys.exceptions import AlreadyRotating, Managed, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.changes import Changes, change_key, disable, enable, hand_over
+from keyportal.keys.exceptions import (
+    AlreadyRotating,
+    ManagedByAdmin,
+    NameTaken,
+    NotAMember,
+    PolicyViolation,
+)
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
+from keyportal.keys.rotation import GracePeriod, live_secrets, revoke_old_secret, rotate
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.keys.status import State, state_of
 from keyportal.leaks import handling
@@ -56,20 +62,20 @@ def require_all_accounted_for(public_id: str, old: str, outcomes: Iterable[objec
     return kept
 
 
-def rotations(key: ApiKey, bob: User, *graces: Grace) -> list[Callable[[], object]]:
+def rotations(key: ApiKey, bob: User, *graces: GracePeriod) -> list[Callable[[], object]]:
     return [partial(rotate, key, grace, actor=bob) for grace in graces]
 
 
 def test_rotations_without_overlap_leave_one_secret(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
-    outcomes = at_once(*rotations(key, bob, *[Grace.NOW] * CROWD))
+    outcomes = at_once(*rotations(key, bob, *[GracePeriod.NOW] * CROWD))
     assert all(isinstance(one, KeyString) for one in outcomes)
     assert len(require_all_accounted_for(key.public_id, old, outcomes)) == 1
     assert AuditEvent.objects.filter(action=Action.KEY_ROTATED).count() == CROWD
 
 
-@pytest.mark.parametrize("grace", [Grace.HOUR, Grace.FIRST_USE])
-def test_of_rotations_with_overlap_one_wins(bob: User, issue: Issue, grace: Grace) -> None:
+@pytest.mark.parametrize("grace", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
+def test_of_rotations_with_overlap_one_wins(bob: User, issue: Issue, grace: GracePeriod) -> None:
     key, old = issue(bob)
     outcomes = at_once(*rotations(key, bob, *[grace] * CROWD))
     assert sum(isinstance(one, AlreadyRotating) for one in outcomes) == CROWD - 1
@@ -81,16 +87,18 @@ def test_rotations_of_both_kinds_and_an_end_of_the_old_one(bob: User, issue: Iss
     for number in range(ROUNDS):
         key, old = issue(bob, f"key {number}")
         outcomes = at_once(
-            *rotations(key, bob, Grace.NOW, Grace.HOUR, Grace.FIRST_USE, Grace.NOW),
-            partial(end_old, key, actor=bob),
+            *rotations(
+                key, bob, GracePeriod.NOW, GracePeriod.HOUR, GracePeriod.FIRST_USE, GracePeriod.NOW
+            ),
+            partial(revoke_old_secret, key, actor=bob),
         )
         assert require_all_accounted_for(key.public_id, old, outcomes)
         assert 1 <= len(live_secrets(key)) <= 2
 
 
-@pytest.mark.parametrize("grace", [Grace.NOW, Grace.HOUR])
+@pytest.mark.parametrize("grace", [GracePeriod.NOW, GracePeriod.HOUR])
 def test_a_deletion_during_a_rotation_ends_every_secret(
-    bob: User, issue: Issue, grace: Grace
+    bob: User, issue: Issue, grace: GracePeriod
 ) -> None:
     """The one that was made a moment before too, or the deletion would have left a way in."""
     for number in range(ROUNDS):
@@ -107,7 +115,8 @@ def test_disabling_during_a_rotation_holds(bob: User, issue: Issue) -> None:
     for number in range(ROUNDS):
         key, old = issue(bob, f"key {number}")
         outcomes = at_once(
-            partial(disable, key, actor=bob), *rotations(key, bob, Grace.HOUR, Grace.NOW)
+            partial(disable, key, actor=bob),
+            *rotations(key, bob, GracePeriod.HOUR, GracePeriod.NOW),
         )
         assert require_all_accounted_for(key.public_id, old, outcomes)
         assert ApiKey.objects.get(pk=key.pk).disabled_at is not None
@@ -123,7 +132,7 @@ def test_an_owner_enables_no_key_that_an_admin_disables_at_that_moment(
         key, _ = issue(bob, f"key {number}")
         disable(key, actor=bob)
         _, enabled = at_once(partial(disable, key, actor=ada), partial(enable, key, actor=bob))
-        assert isinstance(enabled, ApiKey | Managed)
+        assert isinstance(enabled, ApiKey | ManagedByAdmin)
         key.refresh_from_db()
         assert key.disabled_at is not None
         assert key.is_managed
@@ -140,9 +149,9 @@ def test_an_owner_gets_no_more_than_an_admin_sets_at_that_moment(
         key, _ = issue(bob, f"key {number}", actor=bob, expires_at=end)
         more = Changes(permissions=Permissions(), expires_at=end + timedelta(days=1))
         _, widened = at_once(
-            partial(change, key, less, actor=ada), partial(change, key, more, actor=bob)
+            partial(change_key, key, less, actor=ada), partial(change_key, key, more, actor=bob)
         )
-        assert isinstance(widened, ApiKey | Managed)
+        assert isinstance(widened, ApiKey | ManagedByAdmin)
         key.refresh_from_db()
         assert (key.permissions, key.expires_at) == (less.permissions, end)
 
@@ -156,9 +165,9 @@ def test_neither_a_report_nor_its_rotation_lets_go_of_what_an_admin_disables_mea
         at_once(
             partial(handling.handle_report, report),
             partial(disable, key, actor=ada),
-            *rotations(key, bob, Grace.NOW),
+            *rotations(key, bob, GracePeriod.NOW),
         )
-        rotate(key, Grace.NOW, actor=bob)
+        rotate(key, GracePeriod.NOW, actor=bob)
         key.refresh_from_db()
         assert (key.is_managed, key.reported_at) == (True, None)
         assert key.disabled_at is not None
@@ -168,9 +177,9 @@ def test_different_changes_at_once_are_all_kept(bob: User, issue: Issue) -> None
     """No act writes back what it has read before another one."""
     key, _ = issue(bob)
     at_once(
-        partial(change, key, Changes(name="ci"), actor=bob),
-        partial(change, key, Changes(description="Nightly."), actor=bob),
-        partial(change, key, Changes(tags=["ci"]), actor=bob),
+        partial(change_key, key, Changes(name="ci"), actor=bob),
+        partial(change_key, key, Changes(description="Nightly."), actor=bob),
+        partial(change_key, key, Changes(tags=["ci"]), actor=bob),
         partial(disable, key, actor=bob),
     )
     key.refresh_from_db()
@@ -220,7 +229,7 @@ def test_two_hand_overs_at_once_keep_the_most_that_one_may_have(
     team.policy = Policy(keys_per_member=2)
     team.save(update_fields=["policy"])
     outcomes = at_once(*(partial(hand_over, key, bob, actor=alice) for key in keys))
-    assert sum(isinstance(one, PolicyBroken) for one in outcomes) == CROWD - 2
+    assert sum(isinstance(one, PolicyViolation) for one in outcomes) == CROWD - 2
     assert ApiKey.objects.filter(owner=bob).count() == 2
 
 
@@ -258,7 +267,7 @@ def test_rules_of_a_team_that_pages_and_commands_set_at_once_are_all_kept(
 def test_of_many_who_take_a_name_one_gets_it(bob: User, team: Team, issue: Issue) -> None:
     keys = [issue(bob, f"key {number}")[0] for number in range(CROWD)]
     outcomes = at_once(
-        *(partial(change, key, Changes(name="ci"), actor=bob) for key in keys),
+        *(partial(change_key, key, Changes(name="ci"), actor=bob) for key in keys),
         partial(ApiKey.objects.issue, team=team, owner=bob, name="ci"),
     )
     assert sum(isinstance(one, NameTaken) for one in outcomes) == CROWD
@@ -289,7 +298,7 @@ def test_of_many_who_take_a_name_in_the_admin_the_others_read_that_it_is_taken(
     "act",
     [
         lambda key, bob: key.revoke(actor=bob),
-        lambda key, bob: rotate(key, Grace.NOW, actor=bob),
+        lambda key, bob: rotate(key, GracePeriod.NOW, actor=bob),
     ],
 )
 def test_whoever_ends_both_secrets_never_waits_in_a_circle_with_the_meter(
@@ -297,7 +306,7 @@ def test_whoever_ends_both_secrets_never_waits_in_a_circle_with_the_meter(
 ) -> None:
     """The gateway notes last uses by the id; the rows' order on disk is any, as here."""
     key, _ = issue(bob)
-    rotate(key, Grace.HOUR, actor=bob)
+    rotate(key, GracePeriod.HOUR, actor=bob)
     older, newer = Secret.objects.order_by("pk")
     for value in (b"moved", older.digest):
         Secret.objects.filter(pk=older.pk).update(digest=value)

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 import pytest
 
 from keyportal.audit.models import TARGET_LENGTH, Action, AuditEvent
-from keyportal.keys.changes import Changes, change, disable, enable, hand_over
+from keyportal.keys.changes import Changes, change_key, disable, enable, hand_over
 from keyportal.keys.exceptions import NameTaken, NotAMember
-from keyportal.keys.limits import limit_key
+from keyportal.keys.limits import set_key_limits
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rotation import Grace, end_old, rotate
+from keyportal.keys.rotation import GracePeriod, revoke_old_secret, rotate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
@@ -34,7 +34,7 @@ def test_a_change_is_told_with_old_and_new(team: Team, bob: User, issue: Issue) 
         permissions=Permissions(("public/*",), Endpoints.CHAT),
         expires_at=datetime(2030, 1, 31, 18, tzinfo=UTC),
     )
-    changed = change(key, changes, actor=bob, address=ADDRESS)
+    changed = change_key(key, changes, actor=bob, address=ADDRESS)
     key.refresh_from_db()
     assert (key.name, key.description, key.tags) == ("ci", "Nightly.", ["ci", "night"])
     assert key.permissions == changed.permissions == changes.permissions
@@ -53,10 +53,10 @@ def test_a_change_is_told_with_old_and_new(team: Team, bob: User, issue: Issue) 
 def test_what_is_unset_stays_and_none_is_no_expiry(team: Team, bob: User, issue: Issue) -> None:
     end = datetime(2030, 1, 31, tzinfo=UTC)
     key, _ = issue(bob, "test", actor=bob, expires_at=end, tags=("a",), description="Mine.")
-    change(key, Changes(name="ci"), actor=bob)
+    change_key(key, Changes(name="ci"), actor=bob)
     key.refresh_from_db()
     assert (key.expires_at, key.tags, key.description) == (end, ["a"], "Mine.")
-    change(key, Changes(expires_at=None), actor=bob)
+    change_key(key, Changes(expires_at=None), actor=bob)
     key.refresh_from_db()
     assert key.expires_at is None
     assert told(team)[-1].endswith("Expires: 2030-01-31 00:00 UTC → none")
@@ -65,8 +65,8 @@ def test_what_is_unset_stays_and_none_is_no_expiry(team: Team, bob: User, issue:
 def test_what_changes_nothing_is_no_event(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "test", tags=("a",))
     same = Changes(name="test", tags=("a",), permissions=Permissions(), expires_at=None)
-    change(key, same, actor=bob)
-    change(key, Changes(), actor=bob)
+    change_key(key, same, actor=bob)
+    change_key(key, Changes(), actor=bob)
     assert told(team) == []
 
 
@@ -74,7 +74,7 @@ def test_no_old_or_new_value_is_cut_off(team: Team, bob: User, issue: Issue) -> 
     """What does not fit into one row goes on in the next: an audit that hides is none."""
     names = tuple(f"public/a-model-with-a-long-name-{number:02}" for number in range(30))
     key, _ = issue(bob, "test", permissions=Permissions(names))
-    change(key, Changes(permissions=Permissions(names[:15])), actor=bob)
+    change_key(key, Changes(permissions=Permissions(names[:15])), actor=bob)
     rows = told(team)
     prefix = f"test ({key.public_id}): "
     assert len(rows) > 1
@@ -85,9 +85,9 @@ def test_no_old_or_new_value_is_cut_off(team: Team, bob: User, issue: Issue) -> 
 
 def test_what_differs_at_its_end_is_told_to_its_end(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, f"{'x' * 61}dev", tags=("a", "b"))
-    change(key, Changes(name=f"{'x' * 61}prd"), actor=bob)
-    change(key, Changes(tags=("a", "b", *(f"{number}" * 30 for number in range(5)))), actor=bob)
-    change(key, Changes(description=f"{'words ' * 80}end"), actor=bob)
+    change_key(key, Changes(name=f"{'x' * 61}prd"), actor=bob)
+    change_key(key, Changes(tags=("a", "b", *(f"{number}" * 30 for number in range(5)))), actor=bob)
+    change_key(key, Changes(description=f"{'words ' * 80}end"), actor=bob)
     words = " ".join(row.partition("): ")[2] for row in told(team)).split()
     assert words[:4] == ["Name:", f"{'x' * 61}dev", "→", f"{'x' * 61}prd"]
     assert words[4:7] == ["Tags:", "a,", "b"]
@@ -100,7 +100,7 @@ def test_a_name_that_is_taken_is_refused(team: Team, bob: User, issue: Issue) ->
     key, _ = issue(bob, "one")
     issue(bob, "two")
     with pytest.raises(NameTaken):
-        change(key, Changes(name="two", description="new"), actor=bob)
+        change_key(key, Changes(name="two", description="new"), actor=bob)
     key.refresh_from_db()
     assert (key.name, key.description) == ("one", "")
     assert told(team) == []
@@ -111,7 +111,7 @@ def test_the_same_name_in_another_team_is_free(
 ) -> None:
     issue(charlie, "one", team=other_team)
     key, _ = issue(bob, "two")
-    assert change(key, Changes(name="one"), actor=bob).name == "one"
+    assert change_key(key, Changes(name="one"), actor=bob).name == "one"
 
 
 def test_disabling_and_enabling_are_told_once(team: Team, bob: User, issue: Issue) -> None:
@@ -154,12 +154,12 @@ def test_nobody_is_handed_a_key_that_they_could_not_use(
 @pytest.mark.parametrize(
     "act",
     [
-        lambda key, bob: change(key, Changes(name="x"), actor=bob),
+        lambda key, bob: change_key(key, Changes(name="x"), actor=bob),
         lambda key, bob: disable(key, actor=bob),
         lambda key, bob: enable(key, actor=bob),
         lambda key, bob: hand_over(key, bob, actor=bob),
-        lambda key, bob: rotate(key, Grace.HOUR, actor=bob),
-        lambda key, bob: end_old(key, actor=bob),
+        lambda key, bob: rotate(key, GracePeriod.HOUR, actor=bob),
+        lambda key, bob: revoke_old_secret(key, actor=bob),
         lambda key, bob: key.revoke(actor=bob),
     ],
 )
@@ -185,10 +185,12 @@ def test_a_keys_history_is_its_own(team: Team, alice: User, bob: User, issue: Is
     """By the public id, which stays; a key of the same name is another one."""
     key, _ = issue(bob, "test")
     issue(bob, f"about {key.public_id}")
-    change(key, Changes(name="ci"), actor=bob)
-    limit_key(key, Limits(requests_per_day=5), by=Membership.objects.get(user=bob), address=ADDRESS)
-    rotate(key, Grace.HOUR, actor=bob)
-    end_old(key, actor=bob)
+    change_key(key, Changes(name="ci"), actor=bob)
+    set_key_limits(
+        key, Limits(requests_per_day=5), by=Membership.objects.get(user=bob), address=ADDRESS
+    )
+    rotate(key, GracePeriod.HOUR, actor=bob)
+    revoke_old_secret(key, actor=bob)
     disable(key, actor=bob)
     enable(key, actor=bob)
     hand_over(key, alice, actor=bob)

@@ -10,8 +10,8 @@ from django.http import HttpResponse
 from django.test import Client
 
 from keyportal.audit.models import AuditEvent
-from keyportal.keys.changes import Changes, change, disable
-from keyportal.keys.limits import limit_key
+from keyportal.keys.changes import Changes, change_key, disable
+from keyportal.keys.limits import set_key_limits
 from keyportal.keys.models import ApiKey, KeyTemplate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
@@ -28,12 +28,12 @@ NARROW = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
 FORMS: dict[str, tuple[dict[str, str], Callable[[ApiKey, User], object], str]] = {
     "keys/{key}/edit/": (
         {"description": "Nightly."},
-        lambda key, ada: change(key, Changes("weekly", tags=["ci"]), actor=ada),
+        lambda key, ada: change_key(key, Changes("weekly", tags=["ci"]), actor=ada),
         "name, tags",
     ),
     "keys/{key}/permissions/": (
         {"endpoints": "embeddings"},
-        lambda key, ada: change(key, Changes(permissions=NARROW), actor=ada),
+        lambda key, ada: change_key(key, Changes(permissions=NARROW), actor=ada),
         "models, endpoints, source addresses",
     ),
     "keys/{key}/expiry/": (
@@ -43,7 +43,7 @@ FORMS: dict[str, tuple[dict[str, str], Callable[[ApiKey, User], object], str]] =
     ),
     "keys/{key}/limits/": (
         {"tokens_per_day": "9"},
-        lambda key, ada: limit_key(
+        lambda key, ada: set_key_limits(
             key, Limits(5), by=Membership.objects.get(user=ada), address=None
         ),
         "requests per minute",
@@ -60,7 +60,7 @@ FORMS: dict[str, tuple[dict[str, str], Callable[[ApiKey, User], object], str]] =
         ),
         "every key expires, models",
     ),
-    "templates/{preset}/change/": (
+    "templates/{template}/change/": (
         {"models": "public/*"},
         lambda _key, _ada: KeyTemplate.objects.update(lifetime_days=9, endpoints="chat"),
         "lifetime in days, endpoints",
@@ -75,12 +75,12 @@ def key(bob: User, issue: Issue) -> ApiKey:
 
 
 @pytest.fixture
-def preset(team: Team) -> KeyTemplate:
+def template(team: Team) -> KeyTemplate:
     return KeyTemplate.objects.create(team=team, name="CI job")
 
 
-def address(path: str, key: ApiKey, preset: KeyTemplate) -> str:
-    filled = path.format(key=key.public_id, preset=preset.pk)
+def address(path: str, key: ApiKey, template: KeyTemplate) -> str:
+    filled = path.format(key=key.public_id, template=template.pk)
     return f"/teams/u-8105f7322477/{filled}"
 
 
@@ -96,10 +96,15 @@ def stored() -> list[Any]:
 @pytest.mark.parametrize("headers", [HTMX, {}], ids=["htmx", "page"])
 @PATHS
 def test_a_form_that_is_out_of_date_saves_nothing_and_asks_again(
-    sign_in: SignIn, ada: User, key: ApiKey, preset: KeyTemplate, path: str, headers: dict[str, str]
+    sign_in: SignIn,
+    ada: User,
+    key: ApiKey,
+    template: KeyTemplate,
+    path: str,
+    headers: dict[str, str],
 ) -> None:
     typed, meanwhile, names = FORMS[path]
-    client, url = sign_in(ada), address(path, key, preset)
+    client, url = sign_in(ada), address(path, key, template)
     opened = client.get(url, headers=headers)
     assert "Changed since you opened this page" not in opened.content.decode()
     meanwhile(key, ada)
@@ -121,10 +126,10 @@ def test_a_form_that_is_out_of_date_saves_nothing_and_asks_again(
 
 @PATHS
 def test_a_form_that_was_refused_still_knows_what_it_showed_at_first(
-    sign_in: SignIn, ada: User, key: ApiKey, preset: KeyTemplate, path: str
+    sign_in: SignIn, ada: User, key: ApiKey, template: KeyTemplate, path: str
 ) -> None:
     typed, meanwhile, _ = FORMS[path]
-    client, url = sign_in(ada), address(path, key, preset)
+    client, url = sign_in(ada), address(path, key, template)
     opened = client.get(url)
     meanwhile(key, ada)
     refused = client.post(url, sent(opened, **dict.fromkeys(typed, "\x00")))
@@ -134,10 +139,10 @@ def test_a_form_that_was_refused_still_knows_what_it_showed_at_first(
 
 @PATHS
 def test_what_the_form_does_not_show_is_no_conflict(
-    sign_in: SignIn, ada: User, key: ApiKey, preset: KeyTemplate, path: str
+    sign_in: SignIn, ada: User, key: ApiKey, template: KeyTemplate, path: str
 ) -> None:
     typed, _, _ = FORMS[path]
-    client, url = sign_in(ada), address(path, key, preset)
+    client, url = sign_in(ada), address(path, key, template)
     opened = client.get(url)
     disable(key, actor=ada)
     Team.objects.update(key_limit=7)
@@ -151,9 +156,9 @@ def test_what_the_form_does_not_show_is_no_conflict(
 @pytest.mark.parametrize("version", ["x", "-", "0-0-0", "-".join(["00000000"] * 30)])
 @PATHS
 def test_a_version_that_no_form_has_is_out_of_date(
-    sign_in: SignIn, ada: User, key: ApiKey, preset: KeyTemplate, path: str, version: str
+    sign_in: SignIn, ada: User, key: ApiKey, template: KeyTemplate, path: str, version: str
 ) -> None:
-    client, url = sign_in(ada), address(path, key, preset)
+    client, url = sign_in(ada), address(path, key, template)
     before = stored()
     form = sent(client.get(url), version=version, **FORMS[path][0])
     assert client.post(url, form).status_code == 409
@@ -162,9 +167,9 @@ def test_a_version_that_no_form_has_is_out_of_date(
 
 @PATHS
 def test_a_form_without_a_version_is_saved_as_it_is(
-    sign_in: SignIn, ada: User, key: ApiKey, preset: KeyTemplate, path: str
+    sign_in: SignIn, ada: User, key: ApiKey, template: KeyTemplate, path: str
 ) -> None:
-    client, url = sign_in(ada), address(path, key, preset)
+    client, url = sign_in(ada), address(path, key, template)
     opened = client.get(url)
     assert client.post(url, sent(opened, version="", **FORMS[path][0])).status_code == 302
 
@@ -172,9 +177,9 @@ def test_a_form_without_a_version_is_saved_as_it_is(
 @pytest.mark.django_db(transaction=True)
 @PATHS
 def test_of_forms_that_were_opened_together_one_is_saved(
-    ada: User, key: ApiKey, preset: KeyTemplate, path: str
+    ada: User, key: ApiKey, template: KeyTemplate, path: str
 ) -> None:
-    url = address(path, key, preset)
+    url = address(path, key, template)
     acts = []
     for _ in range(4):
         client = Client()

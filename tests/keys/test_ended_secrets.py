@@ -11,7 +11,7 @@ from django.utils import timezone
 from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, bury_ended, rotate
+from keyportal.keys.rotation import GracePeriod, delete_expired_secrets, rotate
 from keyportal.teams.models import Team, User
 
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -28,10 +28,10 @@ def end_by_clock(old: str) -> None:
 
 def test_a_secret_whose_time_is_over_is_buried(team: Team, bob: User, issue: Issue) -> None:
     key, old = issue(bob, "ci")
-    new = rotate(key, Grace.HOUR, actor=bob)
-    assert bury_ended() == 0
+    new = rotate(key, GracePeriod.HOUR, actor=bob)
+    assert delete_expired_secrets() == 0
     end_by_clock(old)
-    assert bury_ended() == 1
+    assert delete_expired_secrets() == 1
     assert bytes(Secret.objects.get().digest) == digest(new.text)
     stone = Tombstone.objects.get()
     assert (bytes(stone.digest), stone.is_rotated, stone.deleted_by_id) == (digest(old), True, None)
@@ -41,17 +41,17 @@ def test_a_secret_whose_time_is_over_is_buried(team: Team, bob: User, issue: Iss
         .get(action=Action.KEY_OLD_SECRET_ENDED)
     )
     assert (row.target, row.actor) == (f"ci ({key.public_id}): its time was over", "")
-    assert bury_ended() == 0
+    assert delete_expired_secrets() == 0
 
 
 def test_one_that_lasts_until_the_new_one_is_used_is_buried_then(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
-    new = rotate(key, Grace.FIRST_USE, actor=bob)
+    new = rotate(key, GracePeriod.FIRST_USE, actor=bob)
     # That the old one is used is no reason.
     Secret.objects.filter(digest=digest(old)).update(last_used_at=timezone.now())
-    assert bury_ended() == 0
+    assert delete_expired_secrets() == 0
     Secret.objects.filter(digest=digest(new.text)).update(last_used_at=timezone.now())
-    assert bury_ended() == 1
+    assert delete_expired_secrets() == 1
     assert bytes(Tombstone.objects.get().digest) == digest(old)
 
 
@@ -59,27 +59,27 @@ def test_what_is_shown_of_a_key_stays(bob: User, issue: Issue) -> None:
     """Its only secret, or its newest, even where that has ended: a key always has one."""
     key, only = issue(bob)
     end_by_clock(only)
-    assert bury_ended() == 0
+    assert delete_expired_secrets() == 0
     assert ApiKey.objects.get().masked == key.masked
 
 
 def test_each_key_is_buried_for_itself(bob: User, issue: Issue) -> None:
     for name in ("one", "two", "three"):
         key, old = issue(bob, name)
-        rotate(key, Grace.WEEK, actor=bob)
+        rotate(key, GracePeriod.WEEK, actor=bob)
         if name != "two":
             end_by_clock(old)
-    assert bury_ended() == 2
+    assert delete_expired_secrets() == 2
     assert Secret.objects.filter(key__name="two").count() == 2
 
 
 def test_it_stops_when_it_is_told_to(bob: User, issue: Issue) -> None:
     for name in ("one", "two"):
         key, old = issue(bob, name)
-        rotate(key, Grace.WEEK, actor=bob)
+        rotate(key, GracePeriod.WEEK, actor=bob)
         end_by_clock(old)
     answers = iter([True, False])
-    assert bury_ended(may_go_on=lambda: next(answers)) == 1
+    assert delete_expired_secrets(may_go_on=lambda: next(answers)) == 1
     assert Tombstone.objects.count() == 1
 
 
@@ -89,11 +89,16 @@ def test_a_crowd_buries_each_once_while_keys_are_rotated_and_deleted(
     keys = []
     for number in range(4):
         key, old = issue(bob, f"key {number}")
-        rotate(key, Grace.WEEK, actor=bob)
+        rotate(key, GracePeriod.WEEK, actor=bob)
         end_by_clock(old)
         keys.append(key)
-    acts = [bury_ended, bury_ended, lambda: keys[0].revoke(actor=bob), bury_ended]
-    acts.append(lambda: rotate(keys[1], Grace.NOW, actor=bob))
+    acts = [
+        delete_expired_secrets,
+        delete_expired_secrets,
+        lambda: keys[0].revoke(actor=bob),
+        delete_expired_secrets,
+    ]
+    acts.append(lambda: rotate(keys[1], GracePeriod.NOW, actor=bob))
     gate = Barrier(len(acts))
 
     def run(act: Callable[[], object]) -> None:

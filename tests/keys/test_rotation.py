@@ -9,13 +9,13 @@ from django.utils import timezone
 from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.audit.receipts import Receipt
 from keyportal.keys import keystring
-from keyportal.keys.exceptions import AlreadyCreated, AlreadyRotating
+from keyportal.keys.exceptions import AlreadyRotating, NonceAlreadyUsed
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
+from keyportal.keys.rotation import GracePeriod, live_secrets, revoke_old_secret, rotate
 from keyportal.teams.models import Team, User
 
 Issue = Callable[..., tuple[ApiKey, str]]
-SPANS = [(Grace.HOUR, 1), (Grace.DAY, 24), (Grace.WEEK, 168)]
+SPANS = [(GracePeriod.HOUR, 1), (GracePeriod.DAY, 24), (GracePeriod.WEEK, 168)]
 
 
 def digest(text: str) -> bytes:
@@ -37,7 +37,7 @@ def use(text: str) -> None:
 
 def test_at_once_ends_the_old_one_and_keeps_the_key(team: Team, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
-    new = rotate(key, Grace.NOW, actor=bob, address="192.0.2.1")
+    new = rotate(key, GracePeriod.NOW, actor=bob, address="192.0.2.1")
     assert new.public_id == key.public_id
     assert keystring.is_well_formed(new.text.encode())
     assert new.text != old
@@ -53,7 +53,7 @@ def test_at_once_ends_the_old_one_and_keeps_the_key(team: Team, bob: User, issue
 
 @pytest.mark.parametrize(("grace", "hours"), SPANS)
 def test_the_old_one_lives_on_for_a_while(
-    bob: User, issue: Issue, grace: Grace, hours: int
+    bob: User, issue: Issue, grace: GracePeriod, hours: int
 ) -> None:
     key, old = issue(bob)
     before = timezone.now() - timedelta(milliseconds=1)  # SQLite's clock has no more digits.
@@ -71,16 +71,18 @@ def test_the_old_one_lives_on_for_a_while(
 def test_the_old_one_lives_on_until_the_new_one_is_used(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     use(old)
-    new = rotate(key, Grace.FIRST_USE, actor=bob)
+    new = rotate(key, GracePeriod.FIRST_USE, actor=bob)
     use(old)
     assert live(key) == [digest(new.text), digest(old)]
     use(new.text)
     assert live(key) == [digest(new.text)]
 
 
-@pytest.mark.parametrize("first", [Grace.HOUR, Grace.FIRST_USE])
-@pytest.mark.parametrize("second", [Grace.WEEK, Grace.FIRST_USE])
-def test_never_more_than_two_live(bob: User, issue: Issue, first: Grace, second: Grace) -> None:
+@pytest.mark.parametrize("first", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
+@pytest.mark.parametrize("second", [GracePeriod.WEEK, GracePeriod.FIRST_USE])
+def test_never_more_than_two_live(
+    bob: User, issue: Issue, first: GracePeriod, second: GracePeriod
+) -> None:
     key, old = issue(bob)
     new = rotate(key, first, actor=bob)
     with pytest.raises(AlreadyRotating):
@@ -89,23 +91,23 @@ def test_never_more_than_two_live(bob: User, issue: Issue, first: Grace, second:
     assert AuditEvent.objects.filter(action=Action.KEY_ROTATED).count() == 1
 
 
-@pytest.mark.parametrize("first", [Grace.HOUR, Grace.FIRST_USE])
-def test_at_once_ends_both(bob: User, issue: Issue, first: Grace) -> None:
+@pytest.mark.parametrize("first", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
+def test_at_once_ends_both(bob: User, issue: Issue, first: GracePeriod) -> None:
     key, old = issue(bob)
     newer = rotate(key, first, actor=bob)
-    newest = rotate(key, Grace.NOW, actor=bob)
+    newest = rotate(key, GracePeriod.NOW, actor=bob)
     assert digests(key) == {digest(newest.text)}
     buried = {bytes(stone.digest) for stone in Tombstone.objects.all()}
     assert buried == {digest(old), digest(newer.text)}
 
 
-@pytest.mark.parametrize("second", [Grace.HOUR, Grace.FIRST_USE])
+@pytest.mark.parametrize("second", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
 def test_after_the_old_one_has_ended_a_rotation_may_overlap_again(
-    bob: User, issue: Issue, second: Grace
+    bob: User, issue: Issue, second: GracePeriod
 ) -> None:
     """And what has ended by itself goes, with a tombstone."""
     key, old = issue(bob)
-    newer = rotate(key, Grace.FIRST_USE, actor=bob)
+    newer = rotate(key, GracePeriod.FIRST_USE, actor=bob)
     use(newer.text)
     newest = rotate(key, second, actor=bob)
     assert live(key) == [digest(newest.text), digest(newer.text)]
@@ -114,9 +116,9 @@ def test_after_the_old_one_has_ended_a_rotation_may_overlap_again(
 
 def test_the_old_one_is_ended_by_hand(team: Team, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
-    new = rotate(key, Grace.WEEK, actor=bob)
+    new = rotate(key, GracePeriod.WEEK, actor=bob)
     for _ in range(2):
-        end_old(key, actor=bob, address="192.0.2.1")
+        revoke_old_secret(key, actor=bob, address="192.0.2.1")
     assert digests(key) == {digest(new.text)}
     assert bytes(Tombstone.objects.get().digest) == digest(old)
     row = AuditEvent.objects.for_team(team).get(action=Action.KEY_OLD_SECRET_ENDED)
@@ -125,32 +127,32 @@ def test_the_old_one_is_ended_by_hand(team: Team, bob: User, issue: Issue) -> No
 
 def test_a_form_rotates_once(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
-    rotate(key, Grace.NOW, actor=bob, nonce="one form")
+    rotate(key, GracePeriod.NOW, actor=bob, nonce="one form")
     before = digests(key)
-    with pytest.raises(AlreadyCreated):
-        rotate(key, Grace.NOW, actor=bob, nonce="one form")
+    with pytest.raises(NonceAlreadyUsed):
+        rotate(key, GracePeriod.NOW, actor=bob, nonce="one form")
     assert digests(key) == before
 
 
 def test_a_refused_rotation_leaves_its_form_good(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
-    rotate(key, Grace.HOUR, actor=bob)
+    rotate(key, GracePeriod.HOUR, actor=bob)
     with pytest.raises(AlreadyRotating):
-        rotate(key, Grace.HOUR, actor=bob, nonce="one form")
-    rotate(key, Grace.NOW, actor=bob, nonce="one form")
+        rotate(key, GracePeriod.HOUR, actor=bob, nonce="one form")
+    rotate(key, GracePeriod.NOW, actor=bob, nonce="one form")
 
 
 def test_the_newest_is_told_by_its_row_and_not_by_a_clock(bob: User, issue: Issue) -> None:
     """A host whose clock is ahead has made the first one: it is the older one all the same."""
     key, old = issue(bob)
     Secret.objects.update(created_at=timezone.now() + timedelta(minutes=5))
-    new = rotate(key, Grace.FIRST_USE, actor=bob)
+    new = rotate(key, GracePeriod.FIRST_USE, actor=bob)
     found = ApiKey.objects.for_display().get(pk=key.pk)
     assert found.masked.endswith(new.last4)
     assert found.secrets.all()[0].last4 == new.last4
     use(new.text)
     assert live(key) == [digest(new.text)]
-    end_old(key, actor=bob)
+    revoke_old_secret(key, actor=bob)
     assert digests(key) == {digest(new.text)}
     assert bytes(Tombstone.objects.get().digest) == digest(old)
 
@@ -159,8 +161,8 @@ def test_a_rotated_key_is_no_deleted_one_until_it_is(team: Team, bob: User, issu
     """Then its receipt tells of all its secrets."""
     key, old = issue(bob)
     use(old)
-    rotate(key, Grace.NOW, actor=bob)
-    rotate(key, Grace.HOUR, actor=bob)
+    rotate(key, GracePeriod.NOW, actor=bob)
+    rotate(key, GracePeriod.HOUR, actor=bob)
     assert Receipt.for_key(team, key.public_id) is None
     key.revoke(actor=bob)
     receipt = Receipt.for_key(team, key.public_id)
@@ -173,7 +175,7 @@ def test_a_rotated_key_is_no_deleted_one_until_it_is(team: Team, bob: User, issu
 
 def test_no_plaintext_is_kept_anywhere(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
-    new = rotate(key, Grace.HOUR, actor=bob)
+    new = rotate(key, GracePeriod.HOUR, actor=bob)
     assert new.text not in repr(new)
     for row in AuditEvent.objects.all():
         assert keystring.redact(row.target) == row.target

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from keyportal.keys.models import ApiKey
-from keyportal.keys.status import State, in_state, state_of
+from keyportal.keys.status import State, has_state, state_of
 from keyportal.teams.models import Team, User
 
 pytestmark = pytest.mark.any_database
@@ -29,7 +29,7 @@ def test_each_key_is_found_in_its_state_and_in_no_other(
     Team.objects.filter(pk=other_team.pk).update(is_active=False)
     bob.memberships.all().delete()
     keys = ApiKey.objects.for_display().select_related("team")
-    found = {state: set(keys.filter(in_state(state))) for state in State}
+    found = {state: set(keys.filter(has_state(state))) for state in State}
     assert {state: {key.name for key in each} for state, each in found.items()} == {
         State.ACTIVE: {"works"},
         State.DISABLED: {"off and left"},

@@ -14,7 +14,7 @@ from pytest_django import Settings
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import changes
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rotation import GracePeriod, rotate
 from keyportal.leaks import emails, handling
 from keyportal.leaks.case import StoppedKey
 from keyportal.leaks.reports import ANONYMOUS, GITHUB, OPERATOR, ReportContents, ReportedKey
@@ -160,7 +160,7 @@ def test_a_key_that_is_enabled_or_rotated_and_reported_again_counts_too(
     for number in range(LETTERS_PER_HOUR + 2):
         assert len(report(text)) == 1
         if number % 2:
-            text = rotate(key, Grace.NOW, actor=bob).text
+            text = rotate(key, GracePeriod.NOW, actor=bob).text
         else:
             changes.enable(key, actor=bob)
     assert len(sent_to(bob)) == LETTERS_PER_HOUR

@@ -14,7 +14,7 @@ from django.utils import timezone
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import changes, keystring
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rotation import Grace, end_old, rotate
+from keyportal.keys.rotation import GracePeriod, revoke_old_secret, rotate
 from keyportal.leaks import handling
 from keyportal.leaks.case import StoppedKey
 from keyportal.leaks.reports import GITHUB, OPERATOR, ReportContents, ReportedKey
@@ -164,15 +164,15 @@ def test_the_same_public_id_with_another_secret_is_no_key(bob: User, issue: Issu
 def test_a_secret_that_has_ended_ends_nothing(bob: User, issue: Issue) -> None:
     """Or whoever holds one that was rotated away long since could stop the key that lives on."""
     key, text = issue(bob)
-    rotate(key, Grace.NOW, actor=bob)
+    rotate(key, GracePeriod.NOW, actor=bob)
     assert report(text) == []
     key, text = issue(bob, "with-grace")
-    rotate(key, Grace.HOUR, actor=bob)
+    rotate(key, GracePeriod.HOUR, actor=bob)
     an_hour_ago = timezone.now() - timedelta(hours=1)
     key.secrets.filter(expires_at__isnull=False).update(expires_at=an_hour_ago)
     assert report(text) == []
     key, text = issue(bob, "first-use")
-    new = rotate(key, Grace.FIRST_USE, actor=bob)
+    new = rotate(key, GracePeriod.FIRST_USE, actor=bob)
     key.secrets.filter(digest=keystring.digest(new.text.encode())).update(
         last_used_at=timezone.now()
     )
@@ -180,9 +180,9 @@ def test_a_secret_that_has_ended_ends_nothing(bob: User, issue: Issue) -> None:
     assert not ApiKey.objects.filter(disabled_at__isnull=False).exists()
 
 
-@pytest.mark.parametrize("grace", [Grace.HOUR, Grace.FIRST_USE])
+@pytest.mark.parametrize("grace", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
 def test_an_old_secret_that_lives_on_is_a_leak_like_any_other(
-    bob: User, issue: Issue, grace: Grace
+    bob: User, issue: Issue, grace: GracePeriod
 ) -> None:
     key, text = issue(bob)
     rotate(key, grace, actor=bob)
@@ -195,7 +195,7 @@ def test_a_rotation_ends_the_matter_and_enables_what_the_report_disabled(
 ) -> None:
     key, text = issue(bob)
     report(text)
-    new = rotate(key, Grace.NOW, actor=bob)
+    new = rotate(key, GracePeriod.NOW, actor=bob)
     assert times(key) == (None, None)
     assert rows(Action.KEY_ENABLED) == [str(key)]
     assert report(text) == []
@@ -206,7 +206,7 @@ def test_a_rotation_does_not_enable_what_a_person_disabled(bob: User, issue: Iss
     key, text = issue(bob)
     changes.disable(key, actor=bob)
     assert len(report(text)) == 1
-    rotate(key, Grace.NOW, actor=bob)
+    rotate(key, GracePeriod.NOW, actor=bob)
     key.refresh_from_db()
     assert key.disabled_by == ApiKey.DisabledBy.OWNER
     assert key.reported_at is None
@@ -216,10 +216,10 @@ def test_a_rotation_does_not_enable_what_a_person_disabled(bob: User, issue: Iss
 def test_while_the_leaked_secret_lives_on_the_matter_is_open(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     report(text)
-    rotate(key, Grace.HOUR, actor=bob)
+    rotate(key, GracePeriod.HOUR, actor=bob)
     key.refresh_from_db()
     assert key.disabled_by == ApiKey.DisabledBy.LEAK
-    end_old(key, actor=bob)
+    revoke_old_secret(key, actor=bob)
     assert times(key) == (None, None)
 
 
@@ -229,14 +229,14 @@ def test_a_new_secret_that_leaks_before_the_old_one_has_ended_is_another_leak(
     """Or the key would be enabled with it as soon as the old one has ended."""
     key, text = issue(bob)
     report(text)
-    new = rotate(key, Grace.HOUR, actor=bob)
+    new = rotate(key, GracePeriod.HOUR, actor=bob)
     assert len(report(new.text)) == 1
     assert report(text, new.text) == []
-    end_old(key, actor=bob)
+    revoke_old_secret(key, actor=bob)
     key.refresh_from_db()
     assert key.disabled_by == ApiKey.DisabledBy.LEAK
     assert key.reported_at
-    rotate(key, Grace.NOW, actor=bob)
+    rotate(key, GracePeriod.NOW, actor=bob)
     assert times(key) == (None, None)
 
 
@@ -244,9 +244,9 @@ def test_another_leak_does_not_undo_what_a_person_disabled(bob: User, issue: Iss
     key, text = issue(bob)
     changes.disable(key, actor=bob)
     report(text)
-    new = rotate(key, Grace.HOUR, actor=bob)
+    new = rotate(key, GracePeriod.HOUR, actor=bob)
     assert len(report(new.text)) == 1
-    rotate(key, Grace.NOW, actor=bob)
+    rotate(key, GracePeriod.NOW, actor=bob)
     disabled_at, reported_at = times(key)
     assert disabled_at
     assert reported_at is None
@@ -255,7 +255,7 @@ def test_another_leak_does_not_undo_what_a_person_disabled(bob: User, issue: Iss
 def test_a_rotation_of_any_other_key_enables_nothing(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     changes.disable(key, actor=bob)
-    rotate(key, Grace.NOW, actor=bob)
+    rotate(key, GracePeriod.NOW, actor=bob)
     assert ApiKey.objects.get().disabled_at
 
 
@@ -288,7 +288,7 @@ def test_every_page_of_the_team_says_so_until_it_is_rotated(
     assert "and is disabled" in shown
     assert f'action="/teams/{key.team.slug}/keys/{key.public_id}/rotate/"' in shown
     assert '<input type="hidden" name="grace" value="now">' in shown
-    rotate(key, Grace.NOW, actor=ada)
+    rotate(key, GracePeriod.NOW, actor=ada)
     assert "was reported as leaked" not in client.get(path).content.decode()
 
 
@@ -301,7 +301,7 @@ def test_one_click_on_the_banner_ends_the_leak(sign_in: SignIn, bob: User, issue
     ((action, nonce),) = re.findall(found, page, re.DOTALL)
     sent = {"grace": "now", "nonce": nonce}
     shown = client.post(action, sent).content.decode()
-    (new,) = {found for found in keystring.keys_in(shown) if found != text}
+    (new,) = {found for found in keystring.find_keys(shown) if found != text}
     assert keystring.digest(new.encode()) == bytes(key.secrets.get().digest)
     assert times(key) == (None, None)
     # Whoever reloads the answer sends the form again, and must not end what was just copied.

@@ -18,7 +18,7 @@ from pytest_django import Settings
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rotation import GracePeriod, rotate
 from keyportal.leaks import handling
 from keyportal.leaks.reports import MAX_BYTES
 from keyportal.leaks.views import public
@@ -101,7 +101,7 @@ def test_the_answer_is_the_same_for_keys_of_every_fate(
     deleted, dead = issue(bob, "c")
     rotated, old = issue(bob, "d")
     deleted.revoke(actor=bob)
-    rotate(rotated, Grace.NOW, actor=bob)
+    rotate(rotated, GracePeriod.NOW, actor=bob)
     post(client, reported.encode())
     for accept in ({}, HTML):
         seen = set()
@@ -346,7 +346,7 @@ def test_a_payload_of_githubs_that_is_sent_again_is_harmless(
     key, text = issue(bob)
     body = payload(text)
     assert as_github(client, github, body).status_code == 202
-    rotate(key, Grace.NOW, actor=bob)
+    rotate(key, GracePeriod.NOW, actor=bob)
     assert as_github(client, github, body).status_code == 202
     assert not is_disabled(key)
     assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == 1
@@ -408,7 +408,7 @@ def test_a_crash_tells_no_log_and_no_error_report_of_the_key(
 
     from django.core.signals import got_request_exception
 
-    monkeypatch.setattr(handling, "locked", crash)
+    monkeypatch.setattr(handling, "lock_key", crash)
     got_request_exception.connect(keep)
     try:
         client = Client(raise_request_exception=False)

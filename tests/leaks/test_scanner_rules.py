@@ -42,7 +42,7 @@ def test_the_checksum_tells_a_hundred_thousand_look_alikes_from_keys() -> None:
     false = look_alikes(NUMBER)
     assert re.findall(scanner_rules.regex(), "\n".join(false)) == false
     assert not any(keystring.is_well_formed(one.encode()) for one in false)
-    assert keystring.keys_in("\n".join(false)) == []
+    assert keystring.find_keys("\n".join(false)) == []
 
 
 @pytest.mark.parametrize(
@@ -66,19 +66,19 @@ def test_the_rule_finds_a_key_wherever_it_stands(around: str) -> None:
     text = around.replace("{}", real)
     found = re.findall(scanner_rules.regex(), text, re.ASCII)
     assert found == [real] * around.count("{}")
-    assert keystring.keys_in(text) == [real]
+    assert keystring.find_keys(text) == [real]
 
 
 def test_the_rule_passes_over_what_is_longer_shorter_or_of_another_service() -> None:
     real = keystring.generate().text
     for text in (real[:-1], real + "0", real.replace("sk-kp-", "sk-"), real.replace("-", "_"), ""):
         assert not re.findall(scanner_rules.regex(), text)
-        assert not keystring.keys_in(text)
+        assert not keystring.find_keys(text)
 
 
 def test_keys_in_a_text_are_told_once_each_and_in_order() -> None:
     first, second = keys(2)
-    assert keystring.keys_in(f"{first}\n{second} {first} {first[:-1]}") == [first, second]
+    assert keystring.find_keys(f"{first}\n{second} {first} {first[:-1]}") == [first, second]
 
 
 def test_every_prefix_has_its_place_in_every_rule(settings: Settings) -> None:
@@ -87,7 +87,7 @@ def test_every_prefix_has_its_place_in_every_rule(settings: Settings) -> None:
     body = "Old_" + "a" * (keystring.PUBLIC_LENGTH + keystring.SECRET_LENGTH)
     old = body + keystring.checksum(body.encode()).decode()
     assert re.findall(scanner_rules.regex(), f"{new} {old}") == [new, old]
-    assert keystring.keys_in(f"{new} {old}") == [new, old]
+    assert keystring.find_keys(f"{new} {old}") == [new, old]
     assert tomllib.loads(scanner_rules.gitleaks())["rules"][0]["keywords"] == [
         "sk-kp-",
         "old_",
@@ -107,7 +107,7 @@ def test_management_keys_are_found_by_every_rule(settings: Settings, tmp_path: P
     for pattern in (scanner_rules.regex(), rule["regex"], detector["regex"]["key"]):
         assert re.findall(pattern, text) == real
     assert all(re.fullmatch(shape, one) for one in real)
-    assert keystring.keys_in(text) == real
+    assert keystring.find_keys(text) == real
     for words in (rule["keywords"], detector["keywords"]):
         assert words == ["sk-kp-", "mk-kp-", "boss_"]
     assert scanner_rules.description()["prefixes"] == ["sk-kp-", "mk-kp-", "Boss_"]
@@ -121,10 +121,10 @@ def test_management_keys_are_found_by_every_rule(settings: Settings, tmp_path: P
 
 def test_a_management_key_is_found_and_still_calls_no_model() -> None:
     real = keystring.generate(prefix="mk-kp-").text
-    assert keystring.keys_in(real) == [real]
+    assert keystring.find_keys(real) == [real]
     assert not keystring.is_well_formed(real.encode())
     look_alike = real[:-1] + ("0" if real[-1] != "0" else "1")
-    assert keystring.keys_in(look_alike) == []
+    assert keystring.find_keys(look_alike) == []
 
 
 def test_gitleaks_gets_a_rule_in_its_own_form() -> None:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.changes import Changes, change, disable, enable
+from keyportal.keys.changes import Changes, change_key, disable, enable
 from keyportal.keys.models import ApiKey
 from keyportal.notifications import emails, reminders
 from keyportal.notifications.models import Reminder
@@ -122,7 +122,7 @@ def test_a_key_whose_end_is_moved_is_told_anew(sink: Sink, bob: User, issue: Iss
     now = timezone.now()
     key, _ = issue(bob, "ci", actor=bob, expires_at=now + timedelta(days=20))
     assert send_reminders(now + timedelta(days=7)) == 1
-    change(key, Changes(expires_at=now + timedelta(days=40)), actor=bob)
+    change_key(key, Changes(expires_at=now + timedelta(days=40)), actor=bob)
     assert send_reminders(now + timedelta(days=7)) == 0
     assert send_reminders(now + timedelta(days=27)) == 1
     assert subjects(sink) == ["The API key ci expires in 13 days"] * 2
@@ -134,7 +134,7 @@ def test_an_end_that_is_moved_closer_is_not_told_at_once(
     now = timezone.now()
     key, _ = issue(bob, "ci", expires_at=now + timedelta(days=300))
     ApiKey.objects.update(created_at=now - timedelta(days=300))
-    change(key, Changes(expires_at=now + timedelta(days=10)), actor=bob)
+    change_key(key, Changes(expires_at=now + timedelta(days=10)), actor=bob)
     assert send_reminders(now + timedelta(minutes=1)) == 0
     assert send_reminders(now + timedelta(days=8)) == 1
 

@@ -15,7 +15,12 @@ from keyportal.keys import keystring
 from keyportal.keys.exceptions import KeyActionError, NameTaken
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import SpentNonce
-from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
+from keyportal.keys.rules.permissions import (
+    UNRESTRICTED,
+    Endpoints,
+    Permissions,
+    PermissionsColumns,
+)
 from keyportal.keys.rules.validators import require_no_key, require_printable
 from keyportal.teams.models import Membership, Team, User, lock_team
 
@@ -62,7 +67,7 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
         owner: User,
         name: str,
         scopes: list[Scope],
-        permissions: Permissions = EVERYTHING,
+        permissions: Permissions = UNRESTRICTED,
         expires_at: datetime | None = None,
         actor: User | None = None,
         address: str | None = None,
@@ -153,7 +158,7 @@ class ManagementKey(models.Model):
         return self.expires_at is not None and self.expires_at <= self.read_at
 
     @property
-    def has_lost_its_owner(self) -> bool:
+    def is_ownerless(self) -> bool:
         teams = {membership.team_id for membership in self.owner.memberships.all()}
         return not self.owner.is_active or self.team_id not in teams
 

@@ -40,7 +40,7 @@ def rotate_key(request: Request[Rotation, NoQuery], id: str) -> IssuedKeyBody:  
         require_within(caller.key.permissions, key.permissions)
         require_default_limits(caller, key)
         key_string = rotation.rotate(
-            key, rotation.Grace(request.body.grace), actor=caller.user, address=caller.address
+            key, rotation.GracePeriod(request.body.grace), actor=caller.user, address=caller.address
         )
     return IssuedKeyBody.from_key(get_key(caller, id), key=key_string.text)
 
@@ -55,7 +55,7 @@ def rotate_key(request: Request[Rotation, NoQuery], id: str) -> IssuedKeyBody:  
 def end_old_secret(request: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
     """End the old secret of a rotation now."""
     with locked_key(request.caller, id) as key:
-        rotation.end_old(key, actor=request.caller.user, address=request.caller.address)
+        rotation.revoke_old_secret(key, actor=request.caller.user, address=request.caller.address)
     return KeyBody.from_key(get_key(request.caller, id))
 
 

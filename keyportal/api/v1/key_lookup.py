@@ -20,13 +20,19 @@ from keyportal.api.framework.problems import (
     WeakRole,
 )
 from keyportal.api.v1.schemas import KeyChanges, NewKey
-from keyportal.keys.changes import locked
-from keyportal.keys.exceptions import AlreadyRotating, Managed, NameTaken, NotAMember, PolicyBroken
+from keyportal.keys.changes import lock_key
+from keyportal.keys.exceptions import (
+    AlreadyRotating,
+    ManagedByAdmin,
+    NameTaken,
+    NotAMember,
+    PolicyViolation,
+)
 from keyportal.keys.limits import AboveCeiling
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.validators import (
-    plain_lines,
-    read_tags,
+    normalize_tags,
+    normalize_text,
     require_no_key,
     require_printable,
 )
@@ -38,7 +44,7 @@ MAX_YEAR = 2200  # Conversions between time zones overflow near `datetime.max`.
 
 def get_key(caller: Caller, public_id: str) -> ApiKey:
     """A key of the caller's team. Raises `NotFound`, also for a key of another team."""
-    keys = ApiKey.objects.of(caller.team).for_display().select_related("team")
+    keys = ApiKey.objects.for_team(caller.team).for_display().select_related("team")
     key = keys.filter(public_id=public_id).first()
     if key is None:
         raise NotFound
@@ -68,7 +74,7 @@ def locked_key(caller: Caller, public_id: str) -> Iterator[ApiKey]:
         )
     with rules_as_problems():
         try:
-            with locked(unlocked_key) as key:
+            with lock_key(unlocked_key) as key:
                 yield key
         except ApiKey.DoesNotExist:
             raise NotFound from None
@@ -83,19 +89,19 @@ def rules_as_problems() -> Iterator[None]:
         raise problems.NameTaken from None
     except NotAMember as refusal:
         raise Invalid.at("/owner", str(refusal)) from None
-    except Managed as refusal:
+    except ManagedByAdmin as refusal:
         raise WeakRole(str(refusal)) from None
     except AlreadyRotating as refusal:
         raise Conflict(str(refusal)) from None
-    except PolicyBroken as refusal:
-        errors = [FieldError(violation) for violation in refusal.breaches]
+    except PolicyViolation as refusal:
+        errors = [FieldError(violation) for violation in refusal.violations]
         raise PolicyForbids(str(refusal), errors=errors) from None
     except AboveCeiling as refusal:
         raise Invalid(
             str(refusal),
             errors=[
                 FieldError(complaint, pointer=f"/limits/{name}")
-                for name, complaint in refusal.complaints.items()
+                for name, complaint in refusal.errors.items()
             ],
         ) from None
 
@@ -107,7 +113,7 @@ def validated(body: NewKey | KeyChanges) -> dict[str, Any]:
     """
     errors = [
         *_field_errors("/name", body.name, require_printable, require_no_key),
-        *_field_errors("/description", body.description, plain_lines, require_no_key),
+        *_field_errors("/description", body.description, normalize_text, require_no_key),
     ]
     if body.tags is not UNSET:
         for index, tag in enumerate(body.tags):
@@ -129,8 +135,8 @@ def _unchanged(value: Any) -> Any:
 
 _NORMALIZERS: dict[str, Callable[[Any], Any]] = {
     "name": _unchanged,
-    "description": plain_lines,
-    "tags": read_tags,
+    "description": normalize_text,
+    "tags": normalize_tags,
     "expires_at": _unchanged,
 }
 

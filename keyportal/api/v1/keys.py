@@ -32,8 +32,8 @@ from keyportal.keys import changes
 from keyportal.keys.exceptions import KeyLimitReached
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.rules.permissions import Permissions
-from keyportal.keys.rules.validators import holding
-from keyportal.keys.status import State, in_state
+from keyportal.keys.rules.validators import has_tag
+from keyportal.keys.status import State, has_state
 from keyportal.teams.models import Role
 
 operations = Operations()
@@ -59,14 +59,14 @@ class KeyQuery(PageQuery, forbid_unknown_fields=True):
         if self.owner_id is not UNSET:
             keys = keys.filter(owner=self.owner_id)
         if self.tag is not UNSET:
-            keys = keys.filter(holding(self.tag))
-        return keys if self.state is UNSET else keys.filter(in_state(State(self.state)))
+            keys = keys.filter(has_tag(self.tag))
+        return keys if self.state is UNSET else keys.filter(has_state(State(self.state)))
 
 
 @operations.get("keys", scope=Scope.KEYS_READ, query=KeyQuery, response=Page[KeyBody])
 def list_keys(request: Request[None, KeyQuery]) -> Page[KeyBody]:
     """List the API keys of the team, newest first."""
-    keys = ApiKey.objects.of(request.caller.team).for_display().select_related("team")
+    keys = ApiKey.objects.for_team(request.caller.team).for_display().select_related("team")
     return paginate(request.query.filter(keys), request.query, KeyBody.from_key)
 
 
@@ -143,7 +143,9 @@ def change_key(request: Request[KeyChanges, NoQuery], id: str) -> KeyBody:  # no
         if body.permissions is not UNSET:
             values["permissions"] = body.permissions.applied_to(key.permissions)
         require_within(caller.key.permissions, values.get("permissions", key.permissions))
-        changes.change(key, changes.Changes(**values), actor=caller.user, address=caller.address)
+        changes.change_key(
+            key, changes.Changes(**values), actor=caller.user, address=caller.address
+        )
         set_limits(caller, key, body.limits)
         if body.owner is not UNSET:
             new_owner = get_member(caller, body.owner)

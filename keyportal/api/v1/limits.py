@@ -11,7 +11,7 @@ from keyportal.api.framework.authentication import Caller
 from keyportal.api.framework.problems import MissingScope
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.types import LimitChanges
-from keyportal.keys.limits import AboveCeiling, limit_key
+from keyportal.keys.limits import AboveCeiling, set_key_limits
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Role
 
@@ -23,7 +23,9 @@ def set_limits(caller: Caller, key: ApiKey, changes: LimitChanges | UnsetType) -
     may_raise = Scope.LIMITS_RAISE in caller.key.scopes
     limits = changes.applied_to(key.limits)
     try:
-        limit_key(key, limits, by=caller.membership, address=caller.address, may_raise=may_raise)
+        set_key_limits(
+            key, limits, by=caller.membership, address=caller.address, may_raise=may_raise
+        )
     except AboveCeiling:
         if caller.membership.is_at_least(Role.ADMIN):
             raise MissingScope(Scope.LIMITS_RAISE) from None

@@ -11,30 +11,34 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from keyportal.api.framework.problems import BeyondBounds, FieldError, Invalid
 from keyportal.api.v1.types import EndpointsValue
 from keyportal.keys.rules.permissions import (
-    LONGEST,
-    MOST,
+    MAX_ENTRIES,
+    MAX_PATTERN_LENGTH,
     Endpoints,
     Permissions,
     covers_models,
-    read_networks,
-    read_patterns,
+    normalize_networks,
+    normalize_patterns,
 )
 from keyportal.keys.rules.policy import widest_permissions
 from keyportal.teams.policy import Policy
 
 Pattern = Annotated[
-    str, Meta(min_length=1, max_length=LONGEST, pattern=r"^[^\s\u0000-\u001f\u007f-\u009f]+$")
+    str,
+    Meta(
+        min_length=1, max_length=MAX_PATTERN_LENGTH, pattern=r"^[^\s\u0000-\u001f\u007f-\u009f]+$"
+    ),
 ]
 Patterns = Annotated[
     list[Pattern],
     Meta(
-        max_length=MOST, description="Names of models, or patterns such as `public/*`. Empty: all."
+        max_length=MAX_ENTRIES,
+        description="Names of models, or patterns such as `public/*`. Empty: all.",
     ),
 ]
 Network = Annotated[str, Meta(min_length=1, max_length=64)]
 Networks = Annotated[
     list[Network],
-    Meta(max_length=MOST, description="Allowed networks in CIDR notation. Empty: all."),
+    Meta(max_length=MAX_ENTRIES, description="Allowed networks in CIDR notation. Empty: all."),
 ]
 
 
@@ -59,12 +63,12 @@ class PermissionChanges(Struct, forbid_unknown_fields=True):
         """Raises `Invalid` for a malformed pattern or network."""
         permissions = former
         if self.models is not UNSET:
-            models = _parse("models", read_patterns, self.models)
+            models = _parse("models", normalize_patterns, self.models)
             permissions = permissions._replace(models=models)
         if self.endpoints is not UNSET:
             permissions = permissions._replace(endpoints=Endpoints(self.endpoints))
         if self.networks is not UNSET:
-            networks = _parse("networks", read_networks, self.networks)
+            networks = _parse("networks", normalize_networks, self.networks)
             permissions = permissions._replace(networks=networks)
         return permissions
 

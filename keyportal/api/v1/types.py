@@ -9,7 +9,7 @@ from keyportal.api.framework.operations import PATH_PARAMETERS
 from keyportal.api.scopes import Scope
 from keyportal.audit.models import Action
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rotation import Grace
+from keyportal.keys.rotation import GracePeriod
 from keyportal.keys.rules.permissions import Endpoints
 from keyportal.keys.status import State
 from keyportal.teams.limits import MAX_LIMIT, Limits
@@ -29,7 +29,7 @@ else:
     ActionValue = Literal[tuple(Action.values)]
     DisabledByValue = Literal[tuple(ApiKey.DisabledBy.values)]
     EndpointsValue = Literal[tuple(Endpoints.values)]
-    GraceValue = Literal[tuple(Grace.values)]
+    GraceValue = Literal[tuple(GracePeriod.values)]
     RoleValue = Literal[tuple(Role.values)]
     ScopeValue = Literal[tuple(Scope.values)]
     # A management key of an inactive team doesn't work, so that state never occurs here.

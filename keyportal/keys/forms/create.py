@@ -10,22 +10,22 @@ from keyportal.keys.forms.fields import ModelsField, NetworksField
 from keyportal.keys.models import ApiKey, KeyTemplate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.keys.rules.policy import violations, widest_permissions
-from keyportal.keys.rules.validators import plain_lines, require_no_key
+from keyportal.keys.rules.validators import normalize_text, require_no_key
 from keyportal.teams.models import Team
 
 # Which field a rule of the policy is told beside, by the column that the rule is about.
-FIELDS = {
+FIELD_BY_COLUMN = {
     "name": "name",
     "expires_at": "lifetime",
     "allowed_models": "models",
     "endpoints": "endpoints",
 }
-MORE = ("description", "endpoints", "models", "networks")
+OPTIONAL_FIELDS = ("description", "endpoints", "models", "networks")
 
 
 class CreateForm(NonceForm, ExpiryForm):
     name = NameField(placeholder="test-key", missing="Give the key a name.")
-    preset = forms.ChoiceField(label="Template", required=False)
+    template = forms.ChoiceField(label="Template", required=False)
     description = forms.CharField(
         max_length=500,
         required=False,
@@ -39,16 +39,18 @@ class CreateForm(NonceForm, ExpiryForm):
     def __init__(self, data: Any = None, *, team: Team) -> None:
         super().__init__(data, policy=team.policy)
         self.team = team
-        self.presets = {str(preset.pk): preset for preset in KeyTemplate.objects.of(team)}
+        self.templates = {
+            str(template.pk): template for template in KeyTemplate.objects.for_team(team)
+        }
         self._offer()
 
     def _offer(self) -> None:
         """Where there are templates, nothing chosen stands for what the template says."""
-        presets = [(number, str(preset)) for number, preset in self.presets.items()]
-        self._choices("preset", [("", "None"), *presets])
-        suggested = "As the template says" if presets else "As the policy allows"
+        templates = [(number, str(template)) for number, template in self.templates.items()]
+        self._choices("template", [("", "None"), *templates])
+        suggested = "As the template says" if templates else "As the policy allows"
         self._choices("endpoints", [("", suggested), *Endpoints.choices])
-        if presets:
+        if templates:
             lifetime: Any = self.fields["lifetime"]
             first, _, _ = dict(lifetime.choices)[lifetime.initial].partition(",")
             lifetime.choices = [("", f"{suggested}, else {first.lower()}"), *lifetime.choices]
@@ -59,22 +61,24 @@ class CreateForm(NonceForm, ExpiryForm):
         field.choices = choices
 
     def clean_description(self) -> str:
-        return plain_lines(self.cleaned_data["description"])
+        return normalize_text(self.cleaned_data["description"])
 
     @property
-    def is_more_open(self) -> bool:
+    def is_expanded(self) -> bool:
         """Whether something is there to see in what is folded away at first."""
-        return self.is_bound and any(self.data.get(name) or self[name].errors for name in MORE)
+        return self.is_bound and any(
+            self.data.get(name) or self[name].errors for name in OPTIONAL_FIELDS
+        )
 
     @property
-    def chosen_preset(self) -> KeyTemplate | None:
-        return self.presets.get(self.cleaned_data.get("preset", ""))
+    def chosen_template(self) -> KeyTemplate | None:
+        return self.templates.get(self.cleaned_data.get("template", ""))
 
     def clean(self) -> dict[str, Any]:
         """What is refused here is refused again where the key is made; this tells where."""
-        cleaned, preset = self.cleaned_data, self.chosen_preset
+        cleaned, template = self.cleaned_data, self.chosen_template
         if cleaned.get("lifetime") == "":
-            days = preset.lifetime_days if preset else None
+            days = template.lifetime_days if template else None
             cleaned["lifetime"] = str(days or self.fields["lifetime"].initial)
         cleaned = super().clean()
         if not self.errors:
@@ -89,15 +93,15 @@ class CreateForm(NonceForm, ExpiryForm):
         key.permissions = self.permissions
         return [
             (self._told_beside(field), sentence)
-            for column, field in FIELDS.items()
+            for column, field in FIELD_BY_COLUMN.items()
             for sentence in violations(self.team.policy, key, (column,))
         ]
 
     @property
     def permissions(self) -> Permissions:
         """What was typed; else what the template says; else as much as the policy allows."""
-        cleaned, policy, preset = self.cleaned_data, self.team.policy, self.chosen_preset
-        given = preset.permissions_within(policy) if preset else widest_permissions(policy)
+        cleaned, policy, template = self.cleaned_data, self.team.policy, self.chosen_template
+        given = template.permissions_within(policy) if template else widest_permissions(policy)
         # A star alone is typed too, and means all that the policy allows.
         models = widest_permissions(policy) if self.data.get("models", "").strip() else given
         return Permissions(
@@ -108,12 +112,12 @@ class CreateForm(NonceForm, ExpiryForm):
 
     def _told_beside(self, field: str) -> str:
         """A template that the present policy forbids is at fault itself."""
-        if self.chosen_preset and field != "name" and not self.data.get(field):
-            return "preset"
-        return "end_date" if field == "lifetime" and self.data.get(field) == DATE else field
+        if self.chosen_template and field != "name" and not self.data.get(field):
+            return "template"
+        return "expiry_date" if field == "lifetime" and self.data.get(field) == DATE else field
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def issue_arguments(self) -> dict[str, Any]:
         """As `ApiKey.objects.issue` takes it."""
         names = ("name", "description", "expires_at", "nonce")
         return {name: self.cleaned_data[name] for name in names} | {"permissions": self.permissions}

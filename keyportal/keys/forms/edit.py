@@ -10,10 +10,15 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import Changes
 from keyportal.keys.forms.expiry import DATE, ExpiryForm
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rules.permissions import Endpoints, Permissions, read_networks, read_patterns
+from keyportal.keys.rules.permissions import (
+    Endpoints,
+    Permissions,
+    normalize_networks,
+    normalize_patterns,
+)
 from keyportal.keys.rules.validators import (
-    plain_lines,
-    read_tags,
+    normalize_tags,
+    normalize_text,
     require_no_key,
     require_printable,
     split_words,
@@ -22,10 +27,10 @@ from keyportal.teams.forms import VersionedForm
 from keyportal.teams.models import Role, User
 
 ALL, CHOSEN = "all", "chosen"
-MOST_TYPED = 30_000  # Characters; room for all that may be listed.
+MAX_INPUT_LENGTH = 30_000  # Characters; room for all that may be listed.
 
 
-def _lines(placeholder: str) -> forms.Textarea:
+def _textarea(placeholder: str) -> forms.Textarea:
     return forms.Textarea({"rows": 3, "placeholder": placeholder, "spellcheck": "false"})
 
 
@@ -42,18 +47,18 @@ class PermissionsForm(VersionedForm):
         label="More names, or patterns",
         help_text="One a line. A star stands for any text.",
         required=False,
-        max_length=MOST_TYPED,
+        max_length=MAX_INPUT_LENGTH,
         validators=[require_no_key],
-        widget=_lines("public/*"),
+        widget=_textarea("public/*"),
     )
     endpoints = forms.ChoiceField(choices=Endpoints.choices, widget=forms.RadioSelect)
     networks = forms.CharField(
         label="Source addresses",
         help_text="One a line: an address, or a network (CIDR). Empty: from everywhere.",
         required=False,
-        max_length=MOST_TYPED,
+        max_length=MAX_INPUT_LENGTH,
         validators=[require_no_key],
-        widget=_lines("192.0.2.0/24"),
+        widget=_textarea("192.0.2.0/24"),
     )
 
     def __init__(self, data: Any = None, *, key: ApiKey, conflict: str = "") -> None:
@@ -78,7 +83,7 @@ class PermissionsForm(VersionedForm):
         return tuple(split_words(self.cleaned_data["patterns"]))
 
     def clean_networks(self) -> tuple[str, ...]:
-        return read_networks(split_words(self.cleaned_data["networks"]))
+        return normalize_networks(split_words(self.cleaned_data["networks"]))
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -99,7 +104,7 @@ class PermissionsForm(VersionedForm):
         try:
             if not chosen:
                 raise ValidationError("Choose a model, or write a pattern.")
-            return read_patterns(chosen)
+            return normalize_patterns(chosen)
         except ValidationError as refusal:
             self.add_error("patterns", refusal)
             return ()
@@ -134,10 +139,10 @@ class EditForm(VersionedForm):
         return {"name": row.name, "description": row.description, "tags": row.tags}
 
     def clean_description(self) -> str:
-        return plain_lines(self.cleaned_data["description"])
+        return normalize_text(self.cleaned_data["description"])
 
     def clean_tags(self) -> tuple[str, ...]:
-        return tuple(read_tags([self.cleaned_data["tags"]]))
+        return tuple(normalize_tags([self.cleaned_data["tags"]]))
 
     @property
     def changes(self) -> Changes:
@@ -178,7 +183,7 @@ class KeyExpiryForm(ExpiryForm, VersionedForm):
         self.end = None if key.has_expired else key.expires_at
         initial: dict[str, object] = {}
         if self.end:
-            initial = {"lifetime": DATE, "end_date": self.end.astimezone(UTC).date()}
+            initial = {"lifetime": DATE, "expiry_date": self.end.astimezone(UTC).date()}
         super().__init__(data, policy=key.team.policy, row=key, initial=initial, conflict=conflict)
 
     @staticmethod
@@ -188,7 +193,7 @@ class KeyExpiryForm(ExpiryForm, VersionedForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
         chosen = cleaned.get("lifetime") or self["lifetime"].initial
-        is_its_day = self.end and cleaned.get("end_date") == self.end.astimezone(UTC).date()
+        is_its_day = self.end and cleaned.get("expiry_date") == self.end.astimezone(UTC).date()
         if chosen == DATE and is_its_day:
             cleaned["expires_at"] = self.end
         return cleaned

@@ -13,12 +13,12 @@ from django.utils import timezone
 
 from keyportal.teams.policy import Policy
 
-DAYS = (7, 30, 60, 90, 365)
-LONGEST_DAYS = 3650
+OFFERED_DAYS = (7, 30, 60, 90, 365)
+MAX_DAYS = 3650
 DATE, NEVER = "date", "never"
 
 
-def end_of(day: date) -> datetime:
+def end_of_day(day: date) -> datetime:
     """The last second of a day, UTC."""
     return datetime.combine(day, time(23, 59, 59), UTC)
 
@@ -27,7 +27,7 @@ class ExpiryForm(forms.Form):
     """Gives `cleaned_data["expires_at"]`: a moment in UTC, or None for never."""
 
     lifetime = forms.ChoiceField(label="Expires", required=False)
-    end_date = forms.DateField(
+    expiry_date = forms.DateField(
         label="Last day, UTC",
         required=False,
         widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
@@ -35,20 +35,20 @@ class ExpiryForm(forms.Form):
 
     def __init__(self, *args: Any, policy: Policy, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        offered = choices(policy)
+        offered = expiry_choices(policy)
         lifetime = self.fields["lifetime"]
         lifetime.choices = offered  # type: ignore[attr-defined]  # it is a ChoiceField
-        lifetime.initial = _first_choice(offered)
+        lifetime.initial = _default_choice(offered)
         today = timezone.now().date()
-        last = today + timedelta(days=policy.longest_days or LONGEST_DAYS)
-        self.fields["end_date"].widget.attrs |= {"min": str(today), "max": str(last)}
+        last = today + timedelta(days=policy.longest_days or MAX_DAYS)
+        self.fields["expiry_date"].widget.attrs |= {"min": str(today), "max": str(last)}
 
     def clean(self) -> dict[str, Any]:
         """A form that was sent without the choice means the one that stands there at first."""
         cleaned = super().clean() or self.cleaned_data
-        if "lifetime" in cleaned and "end_date" in cleaned:
+        if "lifetime" in cleaned and "expiry_date" in cleaned:
             chosen = cleaned["lifetime"] or self["lifetime"].initial
-            cleaned["expires_at"] = self._end(chosen, cleaned["end_date"])
+            cleaned["expires_at"] = self._end(chosen, cleaned["expiry_date"])
         return cleaned
 
     def _end(self, chosen: str, day: date | None) -> datetime | None:
@@ -57,30 +57,30 @@ class ExpiryForm(forms.Form):
         now = timezone.now()
         if chosen != DATE:
             return now + timedelta(days=int(chosen))
-        if complaint := _complaint(day, now.date()):
-            self.add_error("end_date", complaint)
-        return end_of(day) if day else None
+        if complaint := _date_error(day, now.date()):
+            self.add_error("expiry_date", complaint)
+        return end_of_day(day) if day else None
 
 
-def choices(policy: Policy) -> list[tuple[str, str]]:
+def expiry_choices(policy: Policy) -> list[tuple[str, str]]:
     """Value and label of what a key of this team may have."""
     longest = policy.longest_days
-    days = {count for count in DAYS if longest is None or count <= longest}
+    days = {count for count in OFFERED_DAYS if longest is None or count <= longest}
     if longest is not None:
-        days.add(min(longest, LONGEST_DAYS))
-    offered = [(str(count), label(count)) for count in sorted(days)]
+        days.add(min(longest, MAX_DAYS))
+    offered = [(str(count), expiry_label(count)) for count in sorted(days)]
     offered.append((DATE, "On a date"))
     return offered if policy.requires_expiry else [*offered, (NEVER, "Never")]
 
 
-def label(days: int) -> str:
+def expiry_label(days: int) -> str:
     """Such as `In 30 days, on 2026-12-24`; the day in UTC."""
     day = timezone.now().date() + timedelta(days=days)
     span = "a year" if days == 365 else f"{days} day{'s' * (days > 1)}"
     return f"In {span}, on {day}"
 
 
-def _first_choice(offered: list[tuple[str, str]]) -> str:
+def _default_choice(offered: list[tuple[str, str]]) -> str:
     """Never, where that may be; else 90 days, or the most below it."""
     values = [value for value, _ in offered]
     if NEVER in values:
@@ -88,11 +88,11 @@ def _first_choice(offered: list[tuple[str, str]]) -> str:
     return str(max(int(value) for value in values[:-1] if int(value) <= 90 or value == values[0]))
 
 
-def _complaint(day: date | None, today: date) -> ValidationError | None:
+def _date_error(day: date | None, today: date) -> ValidationError | None:
     if day is None:
         return ValidationError("Choose the last day.")
     if day < today:
         return ValidationError("That day is over.")
-    if day > today + timedelta(days=LONGEST_DAYS):
-        return ValidationError(f"At most {LONGEST_DAYS} days from now.")
+    if day > today + timedelta(days=MAX_DAYS):
+        return ValidationError(f"At most {MAX_DAYS} days from now.")
     return None

@@ -5,16 +5,16 @@ from typing import Any
 
 from django import forms
 
-from keyportal.keys.rules.permissions import read_networks, read_patterns
+from keyportal.keys.rules.permissions import normalize_networks, normalize_patterns
 from keyportal.keys.rules.validators import split_words
 
-Read = Callable[[Sequence[str]], tuple[str, ...]]
+Normalize = Callable[[Sequence[str]], tuple[str, ...]]
 
 
 class WordsField(forms.CharField):
     """Gives what `read` makes of the words; empty where there are none."""
 
-    read: Read
+    read: Normalize
 
     def __init__(self, rows: int = 2, help_text: str = "") -> None:
         attributes = {"rows": rows, "spellcheck": "false", "autocomplete": "off"}
@@ -28,11 +28,11 @@ class WordsField(forms.CharField):
 
 
 class ModelsField(WordsField):
-    read = staticmethod(read_patterns)
+    read = staticmethod(normalize_patterns)
 
 
 class NetworksField(WordsField):
-    read = staticmethod(read_networks)
+    read = staticmethod(normalize_networks)
 
     def __init__(self, rows: int = 2) -> None:
         super().__init__(rows, "Addresses such as 192.0.2.0/24. Empty: from everywhere.")

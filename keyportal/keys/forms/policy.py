@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from keyportal.keys.forms.expiry import LONGEST_DAYS
+from keyportal.keys.forms.expiry import MAX_DAYS
 from keyportal.keys.forms.fields import ModelsField
 from keyportal.keys.rules.permissions import Endpoints
 from keyportal.keys.rules.validators import require_no_key, require_printable
@@ -13,8 +13,8 @@ from keyportal.teams.forms import VersionedForm
 from keyportal.teams.models import Role
 from keyportal.teams.policy import LABELS, NO_POLICY, Policy
 
-MOST_KEYS = 1_000_000
-HINTS = {
+MAX_KEYS = 1_000_000
+HELP_TEXTS = {
     "longest_days": "Counted from the day when a key is made or changed. Empty: no bound.",
     "rotation_days": "Older secrets are pointed out on the Health page. Empty: no advice.",
     "models": "Names or patterns such as public/*, divided by spaces or lines. "
@@ -23,17 +23,17 @@ HINTS = {
     "keys_per_member": "Empty: no bound but the team has.",
     "name_pattern": "What names look like; * stands for any text. Empty: any name.",
 }
-MAKERS = (Role.MEMBER, Role.ADMIN, Role.OWNER)
+CREATOR_ROLES = (Role.MEMBER, Role.ADMIN, Role.OWNER)
 
 
-def _days(**more: Any) -> forms.IntegerField:
-    return forms.IntegerField(required=False, min_value=1, max_value=LONGEST_DAYS, **more)
+def _days_field(**more: Any) -> forms.IntegerField:
+    return forms.IntegerField(required=False, min_value=1, max_value=MAX_DAYS, **more)
 
 
 class PolicyForm(VersionedForm):
-    longest_days = _days()
+    longest_days = _days_field()
     must_expire = forms.BooleanField(required=False)
-    rotation_days = _days()
+    rotation_days = _days_field()
     models = ModelsField(rows=3)
     endpoints = forms.MultipleChoiceField(
         required=False,
@@ -41,9 +41,9 @@ class PolicyForm(VersionedForm):
         widget=forms.CheckboxSelectMultiple,
     )
     creators = forms.ChoiceField(
-        required=False, choices=[(role.value, f"{role.label} and above") for role in MAKERS]
+        required=False, choices=[(role.value, f"{role.label} and above") for role in CREATOR_ROLES]
     )
-    keys_per_member = forms.IntegerField(required=False, min_value=1, max_value=MOST_KEYS)
+    keys_per_member = forms.IntegerField(required=False, min_value=1, max_value=MAX_KEYS)
     name_pattern = forms.CharField(
         required=False,
         max_length=64,
@@ -57,7 +57,7 @@ class PolicyForm(VersionedForm):
         super().__init__(data, row=policy, initial=policy._asdict(), conflict=conflict)
         for name, label in LABELS.items():
             self.fields[name].label = label
-            self.fields[name].help_text = HINTS.get(name, "")
+            self.fields[name].help_text = HELP_TEXTS.get(name, "")
 
     def clean_name_pattern(self) -> str:
         """Stars alone are no bound at all, and many of them are dear to match."""

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from keyportal.keys.forms.expiry import LONGEST_DAYS
+from keyportal.keys.forms.expiry import MAX_DAYS
 from keyportal.keys.forms.fields import ModelsField, NetworksField
 from keyportal.keys.models import KeyTemplate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
@@ -13,7 +13,11 @@ from keyportal.keys.rules.validators import require_no_key, require_printable
 from keyportal.teams.forms import VersionedForm
 
 # Which field a rule of the policy is told beside.
-FIELDS = {"allowed_models": "models", "endpoints": "endpoints", "expires_at": "lifetime_days"}
+FIELD_BY_COLUMN = {
+    "allowed_models": "models",
+    "endpoints": "endpoints",
+    "expires_at": "lifetime_days",
+}
 
 
 class TemplateForm(VersionedForm):
@@ -29,7 +33,7 @@ class TemplateForm(VersionedForm):
         help_text="Empty: as the policy suggests.",
         required=False,
         min_value=1,
-        max_value=LONGEST_DAYS,
+        max_value=MAX_DAYS,
     )
     endpoints = forms.ChoiceField(choices=Endpoints.choices, required=False)
     models = ModelsField(
@@ -37,16 +41,16 @@ class TemplateForm(VersionedForm):
     )
     networks = NetworksField()
 
-    def __init__(self, data: Any = None, *, preset: KeyTemplate, conflict: str = "") -> None:
-        self.preset = preset
-        super().__init__(data, row=preset, initial=self._values(preset), conflict=conflict)
+    def __init__(self, data: Any = None, *, template: KeyTemplate, conflict: str = "") -> None:
+        self.template = template
+        super().__init__(data, row=template, initial=self._values(template), conflict=conflict)
 
     @staticmethod
-    def _values(preset: KeyTemplate) -> dict[str, Any]:
-        models, endpoints, networks = preset.permissions
+    def _values(template: KeyTemplate) -> dict[str, Any]:
+        models, endpoints, networks = template.permissions
         return {
-            "name": preset.name,
-            "lifetime_days": preset.lifetime_days,
+            "name": template.name,
+            "lifetime_days": template.lifetime_days,
             "endpoints": endpoints.value,
             "models": models,
             "networks": networks,
@@ -61,19 +65,19 @@ class TemplateForm(VersionedForm):
     def clean(self) -> dict[str, Any]:
         """No template is made that the present policy would always refuse."""
         if not self.errors:
-            team = self.preset.team
+            team = self.template.team
             trial = KeyTemplate(team=team)
             self.apply_to(trial)
-            for column, field in FIELDS.items():
-                for sentence in trial.breaches(team.policy, (column,)):
+            for column, field in FIELD_BY_COLUMN.items():
+                for sentence in trial.violations(team.policy, (column,)):
                     self.add_error(field, sentence)
         return self.cleaned_data
 
-    def apply_to(self, preset: KeyTemplate) -> None:
+    def apply_to(self, template: KeyTemplate) -> None:
         typed = self.cleaned_data
-        preset.name, preset.lifetime_days = typed["name"], typed["lifetime_days"]
+        template.name, template.lifetime_days = typed["name"], typed["lifetime_days"]
         endpoints = Endpoints(typed["endpoints"] or Endpoints.ALL)
-        preset.permissions = Permissions(typed["models"], endpoints, typed["networks"])
+        template.permissions = Permissions(typed["models"], endpoints, typed["networks"])
 
     def refuse(self, error: ValidationError) -> None:
         """What the database holds against it; that is its name."""

@@ -1,4 +1,4 @@
-"""Options of a new key: its owner, its end, and how much it may use."""
+"""Options of a new key: its owner, its expiry and its limits."""
 
 import re
 from collections.abc import Iterator
@@ -9,66 +9,66 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from keyportal.keys.exceptions import KeyActionError, PolicyBroken
+from keyportal.keys.exceptions import KeyActionError, PolicyViolation
 from keyportal.teams.limits import LABELS, Limits
 from keyportal.teams.management.operator import get_membership, get_user, updated_limits
 from keyportal.teams.models import Role, Team, User
 
 NEVER = "never"
-USUAL_DAYS = 90
-_SPAN = re.compile(r"([0-9]{1,5})([dh])")
+SUGGESTED_DAYS = 90
+_DURATION = re.compile(r"([0-9]{1,5})([dh])")
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1)}
 
 
-def owner_named(username: str, team: Team) -> User:
-    """Somebody whose key of this team would work."""
+def get_owner(username: str, team: Team) -> User:
+    """The user with this name. Raises `CommandError` if a key of theirs would not work."""
     owner = get_user(username)
     membership = get_membership(owner, team)
     if not membership.is_at_least(Role.MEMBER):
-        raise CommandError(f"{owner} only views {team.slug}: a viewer owns no keys.")
+        raise CommandError(f"{owner} is a viewer of {team.slug}: a viewer cannot own keys.")
     if not (owner.is_active and team.is_active):
         raise CommandError(f"{owner} or {team.slug} is not active: the key would not work.")
     return owner
 
 
-def limits_given(options: dict[str, Any], team: Team) -> Limits | None:
-    """None where none is given, so that the key starts as the team has it."""
+def parse_limits(options: dict[str, Any], team: Team) -> Limits | None:
+    """The limits in the options, or None if there are none: the key gets the team's defaults."""
     if all(options[name] is None for name in LABELS):
         return None
     return updated_limits(team.key_limits, options)
 
 
-def expiry(text: str | None) -> datetime | None:
-    """From a time or a date (without an offset, UTC), a span such as `30d`, or `never`."""
+def parse_expiry(text: str | None) -> datetime | None:
+    """From a time or a date (UTC if it has no offset), a duration such as `30d`, or `never`."""
     if text is None or text == NEVER:
         return None
-    moment = _moment(text)
-    if moment <= timezone.now():
-        raise CommandError(f"{text} is over already.")
-    return moment
+    expires_at = _parse_time(text)
+    if expires_at <= timezone.now():
+        raise CommandError(f"{text} is in the past.")
+    return expires_at
 
 
 @contextmanager
-def refusals(team: Team, end: datetime | None) -> Iterator[None]:
-    """What the rules of keys refuse, and which option is missing where nobody gave an end."""
+def command_errors(team: Team, expires_at: datetime | None) -> Iterator[None]:
+    """Turn errors of `issue` into `CommandError`, with a hint if the policy requires an expiry."""
     try:
         yield
-    except PolicyBroken as refusal:
-        is_endless = end is None and team.policy.requires_expiry
-        days = team.policy.longest_days or USUAL_DAYS
-        way_on = f" Give --expires, such as --expires {days}d." if is_endless else ""
-        raise CommandError(f"{refusal}{way_on}") from refusal
-    except KeyActionError as refusal:
-        raise CommandError(str(refusal)) from refusal
+    except PolicyViolation as error:
+        lacks_expiry = expires_at is None and team.policy.requires_expiry
+        days = team.policy.longest_days or SUGGESTED_DAYS
+        hint = f" Set --expires, such as --expires {days}d." if lacks_expiry else ""
+        raise CommandError(f"{error}{hint}") from error
+    except KeyActionError as error:
+        raise CommandError(str(error)) from error
 
 
-def _moment(text: str) -> datetime:
-    if span := _SPAN.fullmatch(text):
-        return timezone.now() + int(span[1]) * _UNITS[span[2]]
+def _parse_time(text: str) -> datetime:
+    if match := _DURATION.fullmatch(text):
+        return timezone.now() + int(match[1]) * _UNITS[match[2]]
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise CommandError(
-            f"{text} is not an ISO 8601 time, nor a span such as 30d, nor {NEVER}."
+            f"{text} is not an ISO 8601 time, a duration such as 30d, or {NEVER}."
         ) from None

@@ -1,31 +1,29 @@
-"""A key as the commands tell it: as JSON for scripts, and as a table for people."""
+"""How commands print a key: as JSON for scripts, and as text for people."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from keyportal.keys.last_use import last_used_at
+from keyportal.keys.last_use import last_used_times
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import live_secrets
 from keyportal.keys.status import state_of
 
 COLUMNS = ("PUBLIC ID", "TEAM", "NAME", "OWNER", "STATE", "EXPIRES", "LAST USED")
+KeyDocument = dict[str, Any]
 
 
-Told = dict[str, Any]
+def describe_key(key: ApiKey) -> KeyDocument:
+    """Everything except the key string. `key` comes from `for_display`, with its team."""
+    return describe_keys([key])[0]
 
 
-def told(key: ApiKey) -> Told:
-    """Everything but the key itself; `key` comes from `for_display`, with its team."""
-    return all_told([key])[0]
+def describe_keys(keys: Sequence[ApiKey]) -> list[KeyDocument]:
+    times = last_used_times(keys)
+    return [_describe(key, times.get(key.public_id)) for key in keys]
 
 
-def all_told(keys: Sequence[ApiKey]) -> list[Told]:
-    used = last_used_at(keys)
-    return [_told(key, used.get(key.public_id)) for key in keys]
-
-
-def _told(key: ApiKey, used_at: datetime | None) -> Told:
+def _describe(key: ApiKey, last_used_at: datetime | None) -> KeyDocument:
     return {
         "public_id": key.public_id,
         "name": key.name,
@@ -43,49 +41,48 @@ def _told(key: ApiKey, used_at: datetime | None) -> Told:
         "disabled_by": key.disabled_by or None,
         "managed": key.is_managed,
         "reported_at": key.reported_at,
-        "last_used_at": used_at,
-        "secrets": [_told_secret(one) for one in live_secrets(key)],
+        "last_used_at": last_used_at,
+        "secrets": [_describe_secret(secret) for secret in live_secrets(key)],
     }
 
 
-def _told_secret(secret: Secret) -> dict[str, Any]:
-    """Of one that lives; two while a rotation overlaps."""
+def _describe_secret(secret: Secret) -> dict[str, Any]:
     names = ("last4", "created_at", "expires_at", "lasts_until_used", "last_used_at")
     return {name: getattr(secret, name) for name in names}
 
 
-def table(keys: Iterable[Told]) -> Iterator[str]:
-    """Lines: a heading, and one for each key."""
-    rows = [COLUMNS, *map(_row, keys)]
+def table_lines(documents: Iterable[KeyDocument]) -> Iterator[str]:
+    """A heading, and a line for each key."""
+    rows = [COLUMNS, *map(_row, documents)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()
 
 
-def lines(told: Told) -> Iterator[str]:
-    """One for each thing that there is to tell of a key, those of its limits that there are."""
-    for name, value in _flat(told):
+def detail_lines(document: KeyDocument) -> Iterator[str]:
+    """A line for each property of a key. Empty ones are left out."""
+    for name, value in _flatten(document):
         if value not in (None, "", [], (), False):
-            yield f"{name.replace('_', ' ')}: {_in_words(value)}"
+            yield f"{name.replace('_', ' ')}: {_format_value(value)}"
 
 
-def _flat(told: Told) -> Iterator[tuple[str, Any]]:
-    for name, value in told.items():
+def _flatten(document: KeyDocument) -> Iterator[tuple[str, Any]]:
+    for name, value in document.items():
         if isinstance(value, dict):
-            yield from _flat(value)
+            yield from _flatten(value)
         elif name == "secrets":
-            yield name, [f"…{one['last4']}" for one in value]
+            yield name, [f"…{secret['last4']}" for secret in value]
         else:
             yield name, value
 
 
-def _row(told: Told) -> tuple[str, ...]:
+def _row(document: KeyDocument) -> tuple[str, ...]:
     names = ("public_id", "team", "name", "owner", "state", "expires_at", "last_used_at")
-    return tuple(_in_words(told[name]) for name in names)
+    return tuple(_format_value(document[name]) for name in names)
 
 
-def _in_words(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):

@@ -1,7 +1,4 @@
-"""What `manage.py keys` can do: each act takes its options, and returns what it did to which key.
-
-The lines are for a person. In `told` is what `--json` prints, which is one document for each act.
-"""
+"""The subcommands of `manage.py keys`: each takes its options and returns what it prints."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -15,13 +12,28 @@ from django.views.decorators.debug import sensitive_variables
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import changes, rotation
 from keyportal.keys.management import options as arguments
-from keyportal.keys.management.issuing import expiry, limits_given, owner_named, refusals
-from keyportal.keys.management.output import all_told, lines, table, told
+from keyportal.keys.management.issuing import (
+    command_errors,
+    get_owner,
+    parse_expiry,
+    parse_limits,
+)
+from keyportal.keys.management.output import (
+    describe_key,
+    describe_keys,
+    detail_lines,
+    table_lines,
+)
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet, KeyTemplate
-from keyportal.keys.rotation import Grace
-from keyportal.keys.rules.permissions import Endpoints, Permissions, read_networks, read_patterns
+from keyportal.keys.rotation import GracePeriod
+from keyportal.keys.rules.permissions import (
+    Endpoints,
+    Permissions,
+    normalize_networks,
+    normalize_patterns,
+)
 from keyportal.keys.rules.policy import widest_permissions
-from keyportal.keys.rules.validators import plain_lines, read_tags
+from keyportal.keys.rules.validators import normalize_tags, normalize_text
 from keyportal.teams.management.operator import get_team
 from keyportal.teams.models import Team
 
@@ -29,172 +41,177 @@ Options = dict[str, Any]
 
 
 class Outcome(NamedTuple):
-    """Of one act. Its repr is never shown: it may hold a new key."""
+    """What a subcommand prints. Never log its repr: it may contain a new key string."""
 
-    told: object
+    document: object
+    """For `--json`."""
     lines: list[str]
-    """The result, for a person."""
+    """For a person, on standard output."""
     note: str = ""
-    """What is no result."""
+    """For a person, on standard error."""
 
 
-class Act(NamedTuple):
+class Subcommand(NamedTuple):
     help: str
-    do: Callable[[Options], Outcome]
+    run: Callable[[Options], Outcome]
     add_arguments: Callable[[CommandParser], None]
 
 
 def _keys(options: Options) -> ApiKeyQuerySet:
-    """Those of the named team, or all."""
+    """The keys of the team in `--team`, or all keys."""
     keys = ApiKey.objects.all()
     if options["team"] is not None:
-        keys = keys.of(get_team(options["team"]))
+        keys = keys.for_team(get_team(options["team"]))
     return keys.for_display().select_related("team", "owner")
 
 
 def _key(options: Options) -> ApiKey:
-    """Raises `ApiKey.DoesNotExist`, also for a key of another team than was named."""
+    """Raises `ApiKey.DoesNotExist`, also if the key is not of the team in `--team`."""
     return _keys(options).get(public_id=options["public_id"])
 
 
 def list_keys(options: Options) -> Outcome:
-    found = [*_keys(options).order_by("team__slug", "-id")]
-    described = all_told(found)
-    return Outcome(described, [*table(described)])
+    documents = describe_keys([*_keys(options).order_by("team__slug", "-id")])
+    return Outcome(documents, [*table_lines(documents)])
 
 
 def show(options: Options) -> Outcome:
-    described = told(_key(options))
-    return Outcome(described, [*lines(described)])
+    document = describe_key(_key(options))
+    return Outcome(document, [*detail_lines(document)])
 
 
 @sensitive_variables()
 def create(options: Options) -> Outcome:
     team = get_team(options["team"])
-    owner, name = owner_named(options["owner"], team), options["name"].strip()
-    description = plain_lines(options["description"].strip())
+    owner, name = get_owner(options["owner"], team), options["name"].strip()
+    description = normalize_text(options["description"].strip())
     ApiKey(team=team, owner=owner, name=name, description=description).clean_fields(
         exclude=["public_id"]
     )
-    preset = _preset(options, team)
-    end = _end(options, preset)
-    with refusals(team, end):
+    template = _template(options, team)
+    expires_at = _expires_at(options, template)
+    with command_errors(team, expires_at):
         key, key_string = ApiKey.objects.issue(
             team=team,
             owner=owner,
             name=name,
             description=description,
-            tags=read_tags(options["tags"]),
-            expires_at=end,
-            permissions=_permissions(options, team, preset),
-            limits=limits_given(options, team),
+            tags=normalize_tags(options["tags"]),
+            expires_at=expires_at,
+            permissions=_permissions(options, team, template),
+            limits=parse_limits(options, team),
             is_managed=options["is_managed"],
         )
-    return _shown_once(key.public_id, key_string.text, f"Created {key}.{_unknown(key)}")
+    note = f"Created {key}.{_unserved_models_note(key)}"
+    return _key_string_outcome(key.public_id, key_string.text, note)
 
 
-def _preset(options: Options, team: Team) -> KeyTemplate | None:
+def _template(options: Options, team: Team) -> KeyTemplate | None:
     if (name := options["template"]) is None:
         return None
     try:
-        return KeyTemplate.objects.of(team).get(name=name)
+        return KeyTemplate.objects.for_team(team).get(name=name)
     except KeyTemplate.DoesNotExist:
         raise CommandError(f"{team.slug} has no template named {name}.") from None
 
 
-def _end(options: Options, preset: KeyTemplate | None) -> datetime | None:
-    if options["expires"] is None and preset and preset.lifetime:
-        return timezone.now() + preset.lifetime
-    return expiry(options["expires"])
+def _expires_at(options: Options, template: KeyTemplate | None) -> datetime | None:
+    if options["expires"] is None and template and template.lifetime:
+        return timezone.now() + template.lifetime
+    return parse_expiry(options["expires"])
 
 
-def _permissions(options: Options, team: Team, preset: KeyTemplate | None) -> Permissions:
-    """What is not said is as the template says, or as wide as the team's policy allows."""
+def _permissions(options: Options, team: Team, template: KeyTemplate | None) -> Permissions:
+    """Without an option, a permission is the template's, or all that the policy allows."""
     permissions = (
-        preset.permissions_within(team.policy) if preset else widest_permissions(team.policy)
+        template.permissions_within(team.policy) if template else widest_permissions(team.policy)
     )
     if options["models"] is not None:
-        permissions = permissions._replace(models=read_patterns(options["models"]))
+        permissions = permissions._replace(models=normalize_patterns(options["models"]))
     if options["endpoints"] is not None:
         permissions = permissions._replace(endpoints=Endpoints(options["endpoints"]))
     if options["networks"] is not None:
-        permissions = permissions._replace(networks=read_networks(options["networks"]))
+        permissions = permissions._replace(networks=normalize_networks(options["networks"]))
     return permissions
 
 
-def _unknown(key: ApiKey) -> str:
-    """A word on names that call nothing as yet; they may be served later, or be mistyped."""
+def _unserved_models_note(key: ApiKey) -> str:
+    """Names of models that are not served: they may be mistyped, or be served later."""
     served = set(ServedModel.objects.callable_by(key.team).values_list("name", flat=True))
     names = [name for name in key.allowed_models if "*" not in name and name not in served]
-    return f" Nothing is served as {', '.join(names)} now." if names else ""
+    return f" Not served at present: {', '.join(names)}." if names else ""
 
 
 @sensitive_variables()
 def rotate(options: Options) -> Outcome:
     key = _key(options)
-    key_string = rotation.rotate(key, Grace(options["grace"]), actor=None)
-    return _shown_once(key.public_id, key_string.text, f"Rotated {key}.")
+    key_string = rotation.rotate(key, GracePeriod(options["grace"]), actor=None)
+    return _key_string_outcome(key.public_id, key_string.text, f"Rotated {key}.")
 
 
 @sensitive_variables()
-def _shown_once(public_id: str, text: str, note: str) -> Outcome:
-    """For a person the key stands alone on standard output, as a script takes it too."""
-    described = told(_key({"public_id": public_id, "team": None}))
-    return Outcome({**described, "key": text}, [text], note)
+def _key_string_outcome(public_id: str, text: str, note: str) -> Outcome:
+    """Only the key string goes to standard output, so that a script can read it."""
+    document = describe_key(_key({"public_id": public_id, "team": None}))
+    return Outcome({**document, "key": text}, [text], note)
 
 
-def _switch(options: Options, do: Callable[..., ApiKey], what: str) -> Outcome:
-    key = do(_key(options), actor=None)
-    return Outcome(told(_key(options)), [], f"{what} {key}.")
+def _change_state(options: Options, action: Callable[..., ApiKey], done: str) -> Outcome:
+    key = action(_key(options), actor=None)
+    return Outcome(describe_key(_key(options)), [], f"{done} {key}.")
 
 
-def _set_managed(is_managed: bool, what: str, options: Options) -> Outcome:
+def _set_managed(is_managed: bool, manager: str, options: Options) -> Outcome:
     key = changes.set_managed(_key(options), is_managed, actor=None)
-    return Outcome(told(_key(options)), [], f"{what} {key}.")
+    return Outcome(describe_key(_key(options)), [], f"{manager} manages {key}.")
 
 
 def delete(options: Options) -> Outcome:
     key = _key(options)
-    described = {**told(key), "state": "deleted"}
+    document = {**describe_key(key), "state": "deleted"}
     key.revoke(actor=None)
-    return Outcome(described, [], f"Deleted {key}.")
+    return Outcome(document, [], f"Deleted {key}.")
 
 
-def no_such(public_id: str) -> CommandError:
-    """The same for one that is of another team, so that the guard tells nothing."""
+def no_such_key(public_id: str) -> CommandError:
+    """The same error for a key of another team, so that `--team` does not reveal that it exists."""
     return CommandError(f"There is no such key: {' '.join(public_id.split())}.")
 
 
-ACTS = {
-    "list": Act("List keys, a line each.", list_keys, arguments.of_a_list),
-    "create": Act("Make a key and print it, this once.", create, arguments.of_a_new_key),
-    "show": Act("Tell what is known of a key.", show, arguments.of_one_key),
-    "rotate": Act(
-        "Give a key a new secret and print it, this once.", rotate, arguments.of_a_rotation
+SUBCOMMANDS = {
+    "list": Subcommand("List keys, one per line.", list_keys, arguments.add_list_arguments),
+    "create": Subcommand(
+        "Create a key and print its key string, once.", create, arguments.add_create_arguments
     ),
-    "disable": Act(
-        "Refuse a key, from the next request on, until it is enabled again.",
-        partial(_switch, do=changes.disable, what="Disabled"),
-        arguments.of_one_key,
+    "show": Subcommand("Show the details of a key.", show, arguments.add_key_arguments),
+    "rotate": Subcommand(
+        "Give a key a new secret and print the new key string, once.",
+        rotate,
+        arguments.add_rotate_arguments,
     ),
-    "enable": Act(
-        "Let a disabled key in again.",
-        partial(_switch, do=changes.enable, what="Enabled"),
-        arguments.of_one_key,
+    "disable": Subcommand(
+        "Refuse a key from the next request on, until it is enabled again.",
+        partial(_change_state, action=changes.disable, done="Disabled"),
+        arguments.add_key_arguments,
     ),
-    "manage": Act(
-        "Leave a key's permissions, limits, expiry and owner to admins, and enabling it.",
-        partial(_set_managed, True, "An admin manages"),
-        arguments.of_one_key,
+    "enable": Subcommand(
+        "Enable a disabled key again.",
+        partial(_change_state, action=changes.enable, done="Enabled"),
+        arguments.add_key_arguments,
     ),
-    "unmanage": Act(
-        "Let the owner change everything of a key again.",
-        partial(_set_managed, False, "Its owner manages"),
-        arguments.of_one_key,
+    "manage": Subcommand(
+        "Let only admins change a key's permissions, limits, expiry and owner, or enable it.",
+        partial(_set_managed, True, "An admin"),
+        arguments.add_key_arguments,
     ),
-    "delete": Act(
-        "Delete a key. When the command ends, no request that starts later is served.",
+    "unmanage": Subcommand(
+        "Let the owner change everything about a key again.",
+        partial(_set_managed, False, "Its owner"),
+        arguments.add_key_arguments,
+    ),
+    "delete": Subcommand(
+        "Delete a key. No request that starts after the command has ended is served with it.",
         delete,
-        arguments.of_one_key,
+        arguments.add_key_arguments,
     ),
 }

@@ -109,10 +109,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='keytemplate',
-            constraint=models.UniqueConstraint(fields=('team', 'name'), name='preset_name_unique_in_team', violation_error_message='A template with this name already exists in the team.'),
+            constraint=models.UniqueConstraint(fields=('team', 'name'), name='template_name_unique_in_team', violation_error_message='A template with this name already exists in the team.'),
         ),
         migrations.AddConstraint(
             model_name='keytemplate',
-            constraint=models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='preset_endpoints_known'),
+            constraint=models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='template_endpoints_known'),
         ),
     ]

@@ -14,7 +14,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
-from keyportal.keys.exceptions import KeyLimitReached, NameTaken, PolicyBroken
+from keyportal.keys.exceptions import KeyLimitReached, NameTaken, PolicyViolation
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models.nonce import SpentNonce
 from keyportal.keys.rules import policy
@@ -26,7 +26,7 @@ from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User, lock_team
 
 # What the list can be sorted by; the id decides where the rest is equal.
-SORTINGS = {
+SORT_COLUMNS = {
     "name": ("name",),
     "created": ("created_at", "pk"),
     "owner": ("owner__username", "pk"),
@@ -34,12 +34,12 @@ SORTINGS = {
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
-    def of(self, team: Team) -> Self:
+    def for_team(self, team: Team) -> Self:
         return self.filter(team=team)
 
     def count_owned(self, team: Team, owner_id: int) -> int:
         """How many keys this person has in the team."""
-        return self.of(team).filter(owner=owner_id).count()
+        return self.for_team(team).filter(owner=owner_id).count()
 
     def changeable_by(self, membership: Membership) -> Self:
         return changeable(self, membership)
@@ -49,7 +49,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
         `%` and `_` are only characters.
         """
-        public_id = keystring.public_id_in(text) or text
+        public_id = keystring.find_public_id(text) or text
         found = Q(name__icontains=text) | Q(public_id__contains=public_id)
         return self.filter(found) if text else self
 
@@ -68,7 +68,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             first = used.desc(nulls_last=True) if falling else used.asc(nulls_first=True)
             keys = keys.order_by(first, "-pk" if falling else "pk")
         else:
-            keys = keys.order_by(*("-" * falling + column for column in SORTINGS[name]))
+            keys = keys.order_by(*("-" * falling + column for column in SORT_COLUMNS[name]))
         return keys.values_list("pk", flat=True)
 
     def for_display(self) -> Self:
@@ -99,7 +99,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
         `nonce` is the one-use mark of the form that asked, if a form did. Without `limits` the key
         starts with the team's. Without `permissions` it may do what the team's policy lets a key
-        do. Raises `KeyLimitReached`, `NameTaken`, `PolicyBroken` or `AlreadyCreated`, each after
+        do. Raises `KeyLimitReached`, `NameTaken`, `PolicyViolation` or `AlreadyCreated`, each after
         creating nothing.
         """
         key_string = keystring.generate()
@@ -107,9 +107,9 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             # The lock makes concurrent creates queue up, so that the limit is exact.
             with lock_team(team) as locked:
                 SpentNonce.objects.spend(nonce)
-                if self.of(locked).filter(name=name).exists():
+                if self.for_team(locked).filter(name=name).exists():
                     raise NameTaken
-                if self.of(locked).count() >= locked.key_limit:
+                if self.for_team(locked).count() >= locked.key_limit:
                     raise KeyLimitReached(locked.key_limit)
                 key = self.model(
                     team=locked,
@@ -152,7 +152,7 @@ def _require_policy(key: "ApiKey", maker: User | None) -> None:
         *policy.violations(key.team.policy, key),
     ]
     if broken:
-        raise PolicyBroken(broken)
+        raise PolicyViolation(broken)
 
 
 def _role_of(maker: User, team: Team) -> Role:
@@ -163,7 +163,7 @@ def _role_of(maker: User, team: Team) -> Role:
     theirs = Membership.objects.select_for_update(no_key=True)
     found = theirs.filter(team=team, user=maker).first()
     if found is None:
-        raise PolicyBroken(["Keys of this team are made by its members."])
+        raise PolicyViolation(["Keys of this team are made by its members."])
     return Role(found.role)
 
 
@@ -270,13 +270,13 @@ class ApiKey(models.Model):
         return self.expires_at is not None and self.expires_at <= timezone.now()
 
     @property
-    def has_lost_its_owner(self) -> bool:
+    def is_ownerless(self) -> bool:
         """The owner was deactivated or left the team, so the key has stopped working."""
         teams = {membership.team_id for membership in self.owner.memberships.all()}
         return not self.owner.is_active or self.team_id not in teams
 
     @property
-    def last_used(self) -> "Secret | None":
+    def last_used_secret(self) -> "Secret | None":
         """The secret that was used last, with time, address and agent; None if none ever was."""
         used = [found for found in self.secrets.all() if found.last_used_at]
         return max(used, key=lambda found: found.last_used_at, default=None)  # type: ignore[arg-type,return-value]  # narrowed above
@@ -291,7 +291,7 @@ class ApiKey(models.Model):
             whole = ApiKey.objects.select_related("team", "owner")
             key = whole.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
             Tombstone.objects.bulk_create(
-                found.tombstone(key, actor) for found in Secret.objects.locked_of(key)
+                found.tombstone(key, actor) for found in Secret.objects.lock_for_key(key)
             )
             AuditEvent.objects.record(
                 Action.KEY_DELETED, key=key, actor=actor, team=key.team, address=address
@@ -300,7 +300,7 @@ class ApiKey(models.Model):
 
 
 class SecretQuerySet(models.QuerySet["Secret"]):
-    def locked_of(self, key: ApiKey) -> Self:
+    def lock_for_key(self, key: ApiKey) -> Self:
         """Those of a key that may end in this transaction, the oldest first.
 
         The gateway's meter notes their last uses in the same order, so the two never wait for each

@@ -5,7 +5,7 @@ from datetime import timedelta
 from django.db import IntegrityError, models, transaction
 from django.utils import timezone
 
-from keyportal.keys.exceptions import AlreadyCreated
+from keyportal.keys.exceptions import NonceAlreadyUsed
 
 NONCE_MEMORY = timedelta(days=7)
 
@@ -20,7 +20,7 @@ class SpentNonceQuerySet(models.QuerySet["SpentNonce"]):
             with transaction.atomic():
                 self.create(nonce=nonce)
         except IntegrityError:
-            raise AlreadyCreated from None
+            raise NonceAlreadyUsed from None
 
 
 class SpentNonce(models.Model):

@@ -14,7 +14,12 @@ from django.db.models import Q
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions, PermissionsColumns
+from keyportal.keys.rules.permissions import (
+    UNRESTRICTED,
+    Endpoints,
+    Permissions,
+    PermissionsColumns,
+)
 from keyportal.keys.rules.policy import violations, widest_permissions
 from keyportal.keys.rules.validators import require_no_key, require_printable
 from keyportal.teams.models import Team, User, lock_team
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class KeyTemplateQuerySet(models.QuerySet["KeyTemplate"]):
-    def of(self, team: Team) -> "KeyTemplateQuerySet":
+    def for_team(self, team: Team) -> "KeyTemplateQuerySet":
         return self.filter(team=team).order_by("name")
 
 
@@ -49,11 +54,11 @@ class KeyTemplate(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["team", "name"],
-                name="preset_name_unique_in_team",
+                name="template_name_unique_in_team",
                 violation_error_message="A template with this name already exists in the team.",
             ),
             models.CheckConstraint(
-                condition=Q(endpoints__in=Endpoints.values), name="preset_endpoints_known"
+                condition=Q(endpoints__in=Endpoints.values), name="template_endpoints_known"
             ),
         ]
 
@@ -72,7 +77,7 @@ class KeyTemplate(models.Model):
             own.models or most.models, most.endpoints if is_open else own.endpoints, own.networks
         )
 
-    def breaches(self, policy: Policy, of: tuple[str, ...] = ()) -> list[str]:
+    def violations(self, policy: Policy, of: tuple[str, ...] = ()) -> list[str]:
         """A sentence for each rule that every key made from it would break; `of` as for a key."""
         of = of or ("allowed_models", "endpoints", "expires_at")
         if self.lifetime is None:
@@ -88,7 +93,7 @@ class KeyTemplate(models.Model):
 
     def changes_from(self, former: "KeyTemplate | None") -> list[str]:
         """Phrases for the audit; `former` is None for a new one."""
-        before = former.permissions if former else EVERYTHING
+        before = former.permissions if former else UNRESTRICTED
         told = [] if former else ["created"]
         if former and former.name != self.name:
             told.append(f"Name: {former.name} → {self.name}")
@@ -100,47 +105,49 @@ class KeyTemplate(models.Model):
 
 
 @contextmanager
-def lock_template(preset: KeyTemplate) -> Iterator[KeyTemplate]:
+def lock_template(template: KeyTemplate) -> Iterator[KeyTemplate]:
     """The template as it is now, in a transaction in which nobody else changes it; a new one as it
     is given.
 
-    Raises `Preset.DoesNotExist` when it was deleted meanwhile.
+    Raises `KeyTemplate.DoesNotExist` when it was deleted meanwhile.
     """
-    with lock_team(preset.team) as team:
-        yield KeyTemplate.objects.of(team).get(pk=preset.pk) if preset.pk else preset
+    with lock_team(template.team) as team:
+        yield KeyTemplate.objects.for_team(team).get(pk=template.pk) if template.pk else template
 
 
-def save_template(preset: KeyTemplate, *, actor: User | None, address: str | None = None) -> None:
+def save_template(template: KeyTemplate, *, actor: User | None, address: str | None = None) -> None:
     """Save a new template, or a changed one, with an audit row of what is different.
 
-    Raises `ValidationError` where another has its name, and `Preset.DoesNotExist` when it was
+    Raises `ValidationError` where another has its name, and `KeyTemplate.DoesNotExist` when it was
     deleted meanwhile.
     """
     # Two of one name would wait for each other here, and the later is told.
-    with lock_team(preset.team) as team:
-        former = KeyTemplate.objects.of(team).get(pk=preset.pk) if preset.pk else None
-        preset.full_clean()
-        preset.save(force_insert=former is None, force_update=former is not None)
-        _record(former or preset, preset.changes_from(former), team, actor, address)
+    with lock_team(template.team) as team:
+        former = KeyTemplate.objects.for_team(team).get(pk=template.pk) if template.pk else None
+        template.full_clean()
+        template.save(force_insert=former is None, force_update=former is not None)
+        _record(former or template, template.changes_from(former), team, actor, address)
 
 
-def delete_template(preset: KeyTemplate, *, actor: User | None, address: str | None = None) -> None:
+def delete_template(
+    template: KeyTemplate, *, actor: User | None, address: str | None = None
+) -> None:
     """Delete a template; the keys that were made from it stay as they are.
 
-    Raises `Preset.DoesNotExist` when somebody else was faster.
+    Raises `KeyTemplate.DoesNotExist` when somebody else was faster.
     """
-    with lock_team(preset.team) as team:
-        found = KeyTemplate.objects.of(team).get(pk=preset.pk)
+    with lock_team(template.team) as team:
+        found = KeyTemplate.objects.for_team(team).get(pk=template.pk)
         found.delete()
         _record(found, ["deleted"], team, actor, address)
 
 
 def _record(
-    preset: KeyTemplate, changes: list[str], team: Team, actor: User | None, address: str | None
+    template: KeyTemplate, changes: list[str], team: Team, actor: User | None, address: str | None
 ) -> None:
     AuditEvent.objects.record_changes(
         Action.TEAM_CHANGED,
-        target=f"Template {preset.name}",
+        target=f"Template {template.name}",
         changes=changes,
         actor=actor,
         team=team,

@@ -17,8 +17,8 @@ from keyportal.keys.rules.validators import require_no_key
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MOST = 100  # Of patterns, and of networks: each is looked at for each request.
-LONGEST = 200  # Characters of a pattern, as of a served name.
+MAX_ENTRIES = 100  # Of patterns, and of networks: each is looked at for each request.
+MAX_PATTERN_LENGTH = 200  # Characters of a pattern, as of a served name.
 
 
 class Endpoints(models.TextChoices):
@@ -51,16 +51,16 @@ class Permissions(NamedTuple):
     def changes_from(self, former: "Permissions") -> list[str]:
         """A phrase for each that differs, such as `Models: all → public/*`."""
         return [
-            f"{name.capitalize()}: {_in_words(before)} → {_in_words(now)}"
+            f"{name.capitalize()}: {_format_value(before)} → {_format_value(now)}"
             for name, before, now in zip(self._fields, former, self, strict=True)
             if before != now
         ]
 
 
-EVERYTHING = Permissions()
+UNRESTRICTED = Permissions()
 
 
-class _Row(Protocol):
+class _PermissionsRow(Protocol):
     allowed_models: list[str]
     endpoints: str
     networks: list[str]
@@ -69,15 +69,15 @@ class _Row(Protocol):
 class PermissionsColumns:
     """Reads and sets the permissions of a row that keeps them in the columns of `_Row`."""
 
-    def __get__(self, row: _Row, owner: object = None) -> Permissions:
+    def __get__(self, row: _PermissionsRow, owner: object = None) -> Permissions:
         return Permissions(tuple(row.allowed_models), Endpoints(row.endpoints), tuple(row.networks))
 
-    def __set__(self, row: _Row, value: Permissions) -> None:
+    def __set__(self, row: _PermissionsRow, value: Permissions) -> None:
         row.allowed_models, row.networks = [*value.models], [*value.networks]
         row.endpoints = value.endpoints
 
 
-def _in_words(value: Sequence[str]) -> str:
+def _format_value(value: Sequence[str]) -> str:
     return value if isinstance(value, str) else " ".join(value) or "all"
 
 
@@ -90,7 +90,7 @@ class NamePatterns:
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
         self._names = frozenset(one for one in self.patterns if "*" not in one)
-        globs = [_glob(one) for one in self.patterns if "*" in one]
+        globs = [_glob_regex(one) for one in self.patterns if "*" in one]
         self._glob = re.compile("|".join(globs), re.DOTALL) if globs else None
 
     def __contains__(self, name: str) -> bool:
@@ -108,7 +108,7 @@ class NamePatterns:
         return ", ".join(self.patterns)
 
 
-def _glob(pattern: str) -> str:
+def _glob_regex(pattern: str) -> str:
     """Each part between two stars is taken where it comes first, and never sought again.
 
     A later place helps no name to match, and trying all of them would let whoever writes the
@@ -142,18 +142,26 @@ def covers_models(allowed: Sequence[str], asked: Sequence[str]) -> bool:
     return all(pattern in patterns for pattern in asked)
 
 
-def read_patterns(texts: Sequence[str]) -> tuple[str, ...]:
+def normalize_patterns(texts: Sequence[str]) -> tuple[str, ...]:
     """As they are kept: sorted, each once; and a star alone is no bound at all.
 
     Raises `ValidationError` for what can't be the name of a model, or a pattern of names.
     """
     patterns = sorted(set(texts))
-    if len(patterns) > MOST:
-        raise ValidationError(f"At most {MOST} models and patterns; `*` stands for any text.")
+    if len(patterns) > MAX_ENTRIES:
+        raise ValidationError(
+            f"At most {MAX_ENTRIES} models and patterns; `*` stands for any text."
+        )
     for pattern in patterns:
         require_no_key(pattern)  # They are shown to the whole team.
-        if not 0 < len(pattern) <= LONGEST or not pattern.isprintable() or " " in pattern:
-            raise ValidationError(f"“{pattern[:LONGEST]}” is no name of a model, and no pattern.")
+        if (
+            not 0 < len(pattern) <= MAX_PATTERN_LENGTH
+            or not pattern.isprintable()
+            or " " in pattern
+        ):
+            raise ValidationError(
+                f"“{pattern[:MAX_PATTERN_LENGTH]}” is no name of a model, and no pattern."
+            )
         if pattern.count("*") > 3:
             raise ValidationError(f"“{pattern}” has more than three stars.")
     return () if any(not pattern.strip("*") for pattern in patterns) else tuple(patterns)
@@ -162,7 +170,7 @@ def read_patterns(texts: Sequence[str]) -> tuple[str, ...]:
 # Addresses.
 
 # Nobody calls from it.
-NOWHERE: tuple[Network, ...] = (ipaddress.IPv4Network("0.0.0.0/32"),)
+NO_NETWORK: tuple[Network, ...] = (ipaddress.IPv4Network("0.0.0.0/32"),)
 
 
 @lru_cache(4096)
@@ -174,7 +182,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     try:
         return tuple(ipaddress.ip_network(one) for one in _strings(text))
     except (msgspec.DecodeError, ValueError):
-        return NOWHERE
+        return NO_NETWORK
 
 
 def is_within(address: str, networks: Iterable[Network]) -> bool:
@@ -186,17 +194,17 @@ def is_within(address: str, networks: Iterable[Network]) -> bool:
     return any(found in network for network in networks)
 
 
-def read_networks(texts: Sequence[str]) -> tuple[str, ...]:
+def normalize_networks(texts: Sequence[str]) -> tuple[str, ...]:
     """As they are kept: `192.0.2.0/24`, `2001:db8::1/128`; sorted, each once.
 
     Raises `ValidationError` that names the first that is no network.
     """
-    if len(texts) > MOST:
-        raise ValidationError(f"At most {MOST} networks.")
-    return tuple(map(str, sorted({_network(text) for text in texts}, key=_in_order)))
+    if len(texts) > MAX_ENTRIES:
+        raise ValidationError(f"At most {MAX_ENTRIES} networks.")
+    return tuple(map(str, sorted({_parse_network(text) for text in texts}, key=_sort_key)))
 
 
-def _network(text: str) -> Network:
+def _parse_network(text: str) -> Network:
     require_no_key(text)
     if "%" in text:
         raise ValidationError(
@@ -213,7 +221,7 @@ def _network(text: str) -> Network:
     return loose
 
 
-def _in_order(network: Network) -> tuple[int, int, int]:
+def _sort_key(network: Network) -> tuple[int, int, int]:
     return network.version, int(network.network_address), network.prefixlen
 
 

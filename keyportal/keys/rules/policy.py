@@ -25,10 +25,10 @@ class PolicySubject(Protocol):
     def permissions(self) -> Permissions: ...
 
 
-TARGETS = {"policy": "Policy", "key_limits": "Limits of new keys"}
+AUDIT_TARGETS = {"policy": "Policy", "key_limits": "Limits of new keys"}
 
 
-def set_rule(
+def save_team_rule(
     team: Team,
     column: Literal["policy", "key_limits"],
     rule: Policy | Limits,
@@ -43,7 +43,7 @@ def set_rule(
         locked.save(update_fields=[column])
         AuditEvent.objects.record_changes(
             Action.TEAM_CHANGED,
-            target=TARGETS[column],
+            target=AUDIT_TARGETS[column],
             changes=changes,
             actor=actor,
             team=locked,
@@ -76,7 +76,7 @@ def violations(policy: Policy, key: PolicySubject, of: Container[str] | None = N
     ]
 
 
-def _of_lifetime(policy: Policy, key: PolicySubject) -> list[str]:
+def _lifetime_violations(policy: Policy, key: PolicySubject) -> list[str]:
     if key.expires_at is None:
         within = f" within {policy.longest_days} days" if policy.longest_days else ""
         return [f"Keys of this team must expire{within}."] if policy.requires_expiry else []
@@ -88,13 +88,13 @@ def _of_lifetime(policy: Policy, key: PolicySubject) -> list[str]:
     return []
 
 
-def _of_models(policy: Policy, key: PolicySubject) -> list[str]:
+def _models_violations(policy: Policy, key: PolicySubject) -> list[str]:
     if covers_models(policy.models, key.permissions.models):
         return []
     return [f"Keys of this team may call: {', '.join(policy.models)}."]
 
 
-def _of_endpoints(policy: Policy, key: PolicySubject) -> list[str]:
+def _endpoints_violations(policy: Policy, key: PolicySubject) -> list[str]:
     opened = [Endpoints(one) for one in policy.endpoints]
     if not opened or any(one.covers(key.endpoints) for one in opened):
         return []
@@ -102,7 +102,7 @@ def _of_endpoints(policy: Policy, key: PolicySubject) -> list[str]:
     return [f"Endpoints that keys of this team may have: {labels}."]
 
 
-def _of_name(policy: Policy, key: PolicySubject) -> list[str]:
+def _name_violations(policy: Policy, key: PolicySubject) -> list[str]:
     if not policy.name_pattern or key.name in NamePatterns([policy.name_pattern]):
         return []
     return [f"Names of keys in this team look like {policy.name_pattern}."]
@@ -110,10 +110,10 @@ def _of_name(policy: Policy, key: PolicySubject) -> list[str]:
 
 # By the column that each rule is about.
 _RULES: dict[str, Callable[[Policy, PolicySubject], list[str]]] = {
-    "expires_at": _of_lifetime,
-    "allowed_models": _of_models,
-    "endpoints": _of_endpoints,
-    "name": _of_name,
+    "expires_at": _lifetime_violations,
+    "allowed_models": _models_violations,
+    "endpoints": _endpoints_violations,
+    "name": _name_violations,
 }
 
 
@@ -139,4 +139,4 @@ def set_policy(
     team: Team, policy: Policy, *, actor: User | None, address: str | None = None
 ) -> None:
     """From now on keys of the team are made and changed by this policy; those there are stay."""
-    set_rule(team, "policy", policy, actor=actor, address=address)
+    save_team_rule(team, "policy", policy, actor=actor, address=address)

@@ -26,7 +26,7 @@ def split_words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-def plain_lines(text: str) -> str:
+def normalize_text(text: str) -> str:
     """A text of several lines, which browsers end in two characters; it is kept with one.
 
     Raises `ValidationError` where anything else of it is invisible.
@@ -37,11 +37,11 @@ def plain_lines(text: str) -> str:
     return "\n".join(lines)
 
 
-MOST = 20
-LONGEST = 32
+MAX_TAGS = 20
+MAX_TAG_LENGTH = 32
 
 
-def read_tags(texts: Sequence[str]) -> list[str]:
+def normalize_tags(texts: Sequence[str]) -> list[str]:
     """As they are kept: in the order given, each once, whatever its case.
 
     One text may be several tags, divided by commas or spaces. Raises `ValidationError` for what is
@@ -51,22 +51,24 @@ def read_tags(texts: Sequence[str]) -> list[str]:
     for tag in split_words(" ".join(texts)):
         tags.setdefault(tag.casefold(), tag)
     found = [*tags.values()]
-    if len(found) > MOST:
-        raise ValidationError(f"At most {MOST} tags.")
+    if len(found) > MAX_TAGS:
+        raise ValidationError(f"At most {MAX_TAGS} tags.")
     for tag in found:
         require_printable(tag)
         require_no_key(tag)
-        if len(tag) > LONGEST:
-            raise ValidationError(f"“{tag[:LONGEST]}…” is longer than {LONGEST} characters.")
+        if len(tag) > MAX_TAG_LENGTH:
+            raise ValidationError(
+                f"“{tag[:MAX_TAG_LENGTH]}…” is longer than {MAX_TAG_LENGTH} characters."
+            )
     return found
 
 
-def holding(tag: str) -> "HoldsTag":
+def has_tag(tag: str) -> "HasTag":
     """The condition on keys that have this tag, as it is written."""
-    return HoldsTag(F("tags"), Value(tag))
+    return HasTag(F("tags"), Value(tag))
 
 
-class HoldsTag(Func):
+class HasTag(Func):
     """Whether a list holds a text; Django's lookups for that know PostgreSQL only."""
 
     output_field = BooleanField()

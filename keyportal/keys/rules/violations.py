@@ -1,4 +1,4 @@
-"""Which of a team's keys break its policy: as `policy.breaches` judges one, but by the database.
+"""Which of a team's keys break its policy: as `policy.violations` judges one, but by the database.
 
 Keys that were there before a stricter policy go on; they are listed, in a team of any size.
 """
@@ -16,19 +16,22 @@ from keyportal.keys.rules.policy import LEEWAY
 from keyportal.teams.policy import Policy
 
 # Few lists of models differ; and no query may have more values than this.
-MOST_LISTS = 30_000
-NONE = Q(pk__in=[])
+MAX_LISTS = 30_000
+NO_KEYS = Q(pk__in=[])
 
 
-def working() -> Q:
+def is_working() -> Q:
     """Keys that are refused anyway harm nobody, whatever they break."""
     return Q(disabled_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
 
 
-def violating(policy: Policy, keys: ApiKeyQuerySet) -> Q:
+def breaks_policy(policy: Policy, keys: ApiKeyQuerySet) -> Q:
     """The condition on `keys`; one query where the policy names models, and none otherwise."""
     return (
-        _of_lifetime(policy) | _of_models(policy, keys) | _of_endpoints(policy) | _of_name(policy)
+        _breaks_lifetime(policy)
+        | _breaks_models(policy, keys)
+        | _breaks_endpoints(policy)
+        | _breaks_name(policy)
     )
 
 
@@ -40,31 +43,31 @@ def owners_over_limit(policy: Policy, keys: ApiKeyQuerySet) -> list[tuple[str, i
     return [*counted.filter(number__gt=policy.keys_per_member).order_by("owner__username")]
 
 
-def _of_lifetime(policy: Policy) -> Q:
+def _breaks_lifetime(policy: Policy) -> Q:
     if policy.longest_days is None:
-        return Q(expires_at=None) if policy.must_expire else NONE
+        return Q(expires_at=None) if policy.must_expire else NO_KEYS
     latest = timezone.now() + timedelta(days=policy.longest_days) + LEEWAY
     return Q(expires_at=None) | Q(expires_at__gt=latest)
 
 
-def _of_models(policy: Policy, keys: ApiKeyQuerySet) -> Q:
+def _breaks_models(policy: Policy, keys: ApiKeyQuerySet) -> Q:
     if not policy.models:
-        return NONE
+        return NO_KEYS
     lists = keys.order_by().values_list("allowed_models", flat=True).distinct().iterator()
     broken = (one for one in lists if not covers_models(policy.models, one))
-    return Q(allowed_models__in=[*islice(broken, MOST_LISTS)])
+    return Q(allowed_models__in=[*islice(broken, MAX_LISTS)])
 
 
-def _of_endpoints(policy: Policy) -> Q:
+def _breaks_endpoints(policy: Policy) -> Q:
     opened = [Endpoints(one) for one in policy.endpoints]
     if not opened:
-        return NONE
+        return NO_KEYS
     beyond = [one for one in Endpoints if not any(each.covers(one) for each in opened)]
     return Q(endpoints__in=beyond)
 
 
-def _of_name(policy: Policy) -> Q:
+def _breaks_name(policy: Policy) -> Q:
     if not policy.name_pattern:
-        return NONE
+        return NO_KEYS
     parts = [re.escape(part) for part in re.split(r"\*+", policy.name_pattern)]
     return ~Q(name__regex=f"^{'.*'.join(parts)}$")

@@ -8,12 +8,12 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keyportal.catalog.examples import examples_for
-from keyportal.keys.exceptions import AlreadyCreated, KeyActionError, KeyLimitReached
+from keyportal.keys.exceptions import KeyActionError, KeyLimitReached, NonceAlreadyUsed
 from keyportal.keys.forms.create import CreateForm
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.policy import ownership_violations
-from keyportal.keys.views.list import _used
-from keyportal.keys.views.responses import already_created, created
+from keyportal.keys.views.list import count_keys
+from keyportal.keys.views.responses import key_already_created, key_created
 from keyportal.teams.access import TeamRequest, creator_role, require_role, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_dialog
@@ -34,33 +34,33 @@ def key_create(request: TeamRequest) -> HttpResponse:
             owner=request.user,
             actor=request.user,
             address=request.META["REMOTE_ADDR"],
-            **form.asked,
+            **form.issue_arguments,
         )
-    except AlreadyCreated:
-        return already_created(request)
+    except NonceAlreadyUsed:
+        return key_already_created(request)
     except KeyActionError as refusal:
         form.add_error("name", str(refusal))
         return _create_form(request, form)
-    return created(request, key, key_string)
+    return key_created(request, key, key_string)
 
 
 @require_safe
 @team_view(Role.VIEWER)
 def guide(request: TeamRequest) -> HttpResponse:
-    context = {"examples": examples_for(request, request.team), "used": _used(request)}
+    context = {"examples": examples_for(request, request.team), "used": count_keys(request)}
     return render(request, "keys/guide.html", context)
 
 
 def _create_form(request: TeamRequest, form: CreateForm) -> HttpResponse:
-    used = _used(request)
-    context = {"form": form, "used": used, "is_full": _is_full(request, used)}
+    used = count_keys(request)
+    context = {"form": form, "used": used, "is_full": _blocked_reason(request, used)}
     status = 422 if form.is_bound else 200
     return render_dialog(
         request, "keys/_create.html", context, title="Create API key", status=status
     )
 
 
-def _is_full(request: TeamRequest, used: int) -> str:
+def _blocked_reason(request: TeamRequest, used: int) -> str:
     """Why no key can be made whatever is typed; empty if one can."""
     if used >= request.team.key_limit:
         return str(KeyLimitReached(request.team.key_limit, used))

@@ -6,9 +6,9 @@ from functools import wraps
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 
-from keyportal.keys.exceptions import Managed
+from keyportal.keys.exceptions import ManagedByAdmin
 from keyportal.keys.models import ApiKey
-from keyportal.keys.views.responses import gone
+from keyportal.keys.views.responses import key_gone
 from keyportal.teams.access import TeamRequest, may_change, require_change, team_view
 from keyportal.teams.models import Membership, Role
 
@@ -23,14 +23,14 @@ def key_view(view: Callable[[TeamRequest, ApiKey], HttpResponse]) -> Callable[..
     @team_view(Role.MEMBER)
     @wraps(view)
     def opened(request: TeamRequest, public_id: str) -> HttpResponse:
-        keys = ApiKey.objects.of(request.team).for_display().select_related("team")
+        keys = ApiKey.objects.for_team(request.team).for_display().select_related("team")
         try:
             key = keys.get(public_id=public_id)
             require_change(request.membership, key)
             return view(request, key)
         except ApiKey.DoesNotExist:
-            return gone(request, public_id)
-        except Managed as refusal:
+            return key_gone(request, public_id)
+        except ManagedByAdmin as refusal:
             raise PermissionDenied(str(refusal)) from None
 
     return opened
@@ -44,7 +44,7 @@ def managed_key_view(
     @wraps(view)
     def opened(request: TeamRequest, key: ApiKey) -> HttpResponse:
         if not may_manage(request.membership, key):
-            raise Managed
+            raise ManagedByAdmin
         return view(request, key)
 
     return key_view(opened)

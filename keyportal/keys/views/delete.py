@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods
 
 from keyportal.keys.last_use import last_use
 from keyportal.keys.models import ApiKey
-from keyportal.keys.views.responses import gone
+from keyportal.keys.views.responses import key_gone
 from keyportal.teams.access import TeamRequest, require_change, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_dialog
@@ -20,7 +20,7 @@ from keyportal.usage.impact import impact
 @team_view(Role.MEMBER)
 def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
     try:
-        key = ApiKey.objects.of(request.team).for_display().get(public_id=public_id)
+        key = ApiKey.objects.for_team(request.team).for_display().get(public_id=public_id)
         require_change(request.membership, key)
         if request.method != "POST":
             stops = impact(request.team, [public_id])
@@ -28,7 +28,7 @@ def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
             return render_dialog(request, "keys/_delete.html", context, title="Delete API key")
         key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
     except ApiKey.DoesNotExist:
-        return gone(request, public_id)
+        return key_gone(request, public_id)
     return _deleted(request, key)
 
 

@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 @require_safe
 @team_view(Role.VIEWER)
 def key_page(request: TeamRequest, public_id: str) -> HttpResponse:
-    keys = ApiKey.objects.of(request.team).for_display().select_related("team")
+    keys = ApiKey.objects.for_team(request.team).for_display().select_related("team")
     key = keys.filter(public_id=public_id).first()
     if key is None:
         return no_such_key(request, public_id)
@@ -49,15 +49,15 @@ def key_page(request: TeamRequest, public_id: str) -> HttpResponse:
         "secrets": live_secrets(key) or [key.current_secret],
         "used": last_use(key),
         "limits": _limits(key),
-        "breaches": violations(request.team.policy, key),
+        "violations": violations(request.team.policy, key),
         "usage": key_usage(request.team, public_id, key.name),
         "page": page,
-        "history": [Entry(event, _told(event)) for event in page],
+        "history": [Entry(event, _history_text(event)) for event in page],
     }
     return render_htmx(request, "keys/key.html", "keys/_key.html", context)
 
 
-def _told(event: AuditEvent) -> str:
+def _history_text(event: AuditEvent) -> str:
     """`nightly (AbCd1234): Name: test → nightly` without the key, whose page this is."""
     before, key, after = event.target.rpartition(f"({event.public_id})")
     return after.removeprefix(":").strip() if key else before or event.target

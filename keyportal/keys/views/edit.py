@@ -10,12 +10,12 @@ from django import forms
 from django.http import HttpResponse
 from django.views.decorators.http import require_http_methods, require_POST
 
-from keyportal.keys.changes import change, disable, enable, hand_over, locked, set_managed
-from keyportal.keys.exceptions import KeyActionError, Managed, NameTaken
+from keyportal.keys.changes import change_key, disable, enable, hand_over, lock_key, set_managed
+from keyportal.keys.exceptions import KeyActionError, ManagedByAdmin, NameTaken
 from keyportal.keys.forms.edit import EditForm, HandOverForm, KeyExpiryForm, PermissionsForm
 from keyportal.keys.models import ApiKey
 from keyportal.keys.views.decorators import key_view, managed_key_view
-from keyportal.keys.views.responses import changed
+from keyportal.keys.views.responses import key_changed
 from keyportal.teams.access import TeamRequest, require_role
 from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role
@@ -71,18 +71,18 @@ def _change(
     if not form.is_valid():
         return _form(request, key, template, form, form.status)
     try:
-        with locked(key) as row:
+        with lock_key(key) as row:
             form.require_current(row)
-            saved = change(row, form.changes, **_who(request))
+            saved = change_key(row, form.changes, **_audit_fields(request))
     except Conflict as conflict:
         form = form_class(key=row, conflict=str(conflict))
         return _form(request, row, template, form, form.status)
-    except Managed:
+    except ManagedByAdmin:
         raise
     except KeyActionError as refusal:
         form.add_error("name" if isinstance(refusal, NameTaken) else None, str(refusal))
         return _form(request, key, template, form, form.status)
-    return changed(request, key, message(saved))
+    return key_changed(request, key, message(saved))
 
 
 @require_http_methods(["GET", "POST"])
@@ -93,13 +93,13 @@ def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
         return _form(request, key, "hand_over", form, 422 if form.is_bound else 200)
     owner = form.cleaned_data["owner"]
     try:
-        hand_over(key, owner, **_who(request))
-    except Managed:
+        hand_over(key, owner, **_audit_fields(request))
+    except ManagedByAdmin:
         raise
     except KeyActionError as refusal:
         form.add_error("owner", str(refusal))
         return _form(request, key, "hand_over", form, 422)
-    return changed(request, key, f"The key {key.name} belongs to {owner.get_username()} now.")
+    return key_changed(request, key, f"The key {key.name} belongs to {owner.get_username()} now.")
 
 
 @require_http_methods(["GET", "POST"])
@@ -107,8 +107,8 @@ def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
 def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
     if request.method != "POST":
         return render_dialog(request, "keys/_disable.html", {"key": key}, title="Disable API key")
-    disable(key, **_who(request))
-    return changed(request, key, f"The key {key.name} is disabled.")
+    disable(key, **_audit_fields(request))
+    return key_changed(request, key, f"The key {key.name} is disabled.")
 
 
 @require_http_methods(["GET", "POST"])
@@ -122,9 +122,9 @@ def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
         return render_dialog(
             request, "keys/_enable.html", {"key": key}, title="Enable API key", status=status
         )
-    key = enable(key, **_who(request))
+    key = enable(key, **_audit_fields(request))
     rest = " An admin still manages it." if key.is_managed else ""
-    return changed(request, key, f"The key {key.name} is enabled.{rest}")
+    return key_changed(request, key, f"The key {key.name} is enabled.{rest}")
 
 
 @require_POST
@@ -141,15 +141,15 @@ def key_unmanage(request: TeamRequest, key: ApiKey) -> HttpResponse:
 
 def _set_managed(request: TeamRequest, key: ApiKey, is_managed: bool, message: str) -> HttpResponse:
     require_role(request.membership, Role.ADMIN)
-    set_managed(key, is_managed, **_who(request))
-    return changed(request, key, message)
+    set_managed(key, is_managed, **_audit_fields(request))
+    return key_changed(request, key, message)
 
 
 def _posted(request: TeamRequest) -> Mapping[str, str] | None:
     return request.POST if request.method == "POST" else None
 
 
-def _who(request: TeamRequest) -> dict[str, Any]:
+def _audit_fields(request: TeamRequest) -> dict[str, Any]:
     return {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
 
 

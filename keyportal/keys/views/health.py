@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
 from keyportal.keys.health import ACTIONS, FIXES, Action, Finding, Findings, find_issues
-from keyportal.keys.last_use import last_used_at
+from keyportal.keys.last_use import last_used_times
 from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.rules.policy import violations
 from keyportal.teams.access import TeamRequest, team_view
@@ -18,7 +18,7 @@ from keyportal.teams.models import Role, Team
 from keyportal.teams.shortcuts import render_htmx
 
 ROWS = 25
-TOLD = 3  # Of unused models, or new networks; the rest is a number.
+MAX_NAMES = 3  # Of unused models, or new networks; the rest is a number.
 
 
 class Tab(NamedTuple):
@@ -27,7 +27,7 @@ class Tab(NamedTuple):
     size: int
 
 
-class Told(NamedTuple):
+class Issue(NamedTuple):
     """One finding of one key."""
 
     label: str
@@ -38,18 +38,18 @@ class Told(NamedTuple):
 
 class Row(NamedTuple):
     key: ApiKey
-    told: list[Told]
+    told: list[Issue]
     used_at: datetime | None
 
 
-class Health(NamedTuple):
+class HealthReport(NamedTuple):
     tabs: list[Tab]
     """All, and each finding that there is; what was asked for in any case."""
     page: Page[tuple[int, ...]]
     rows: list[Row]
 
 
-def health(team: Team, keys: ApiKeyQuerySet, asked: str, number: str | None) -> Health:
+def health_report(team: Team, keys: ApiKeyQuerySet, asked: str, number: str | None) -> HealthReport:
     """`keys` are of that team; `asked` is a finding, or empty for all.
 
     A constant number of queries, for a thousand keys or a hundred thousand.
@@ -62,13 +62,13 @@ def health(team: Team, keys: ApiKeyQuerySet, asked: str, number: str | None) -> 
     pages.count = counts[finding.value if finding else ""]
     page = pages.get_page(number)
     shown = keys.for_display().in_bulk([row[0] for row in page])
-    used = last_used_at(shown.values())
+    used = last_used_times(shown.values())
     rows = [
-        Row(shown[pk], [*_told(shown[pk], flags, looked, team)], used.get(shown[pk].public_id))
+        Row(shown[pk], [*_issues(shown[pk], flags, looked, team)], used.get(shown[pk].public_id))
         for pk, *flags in page
         if pk in shown
     ]
-    return Health(_tabs(counts, asked), page, rows)
+    return HealthReport(_tabs(counts, asked), page, rows)
 
 
 def _counts(keys: ApiKeyQuerySet, looked: Findings) -> dict[str, int]:
@@ -101,17 +101,17 @@ def _tabs(counts: dict[str, int], asked: str) -> list[Tab]:
     ]
 
 
-def _told(key: ApiKey, flags: list[int], looked: Findings, team: Team) -> Iterator[Told]:
+def _issues(key: ApiKey, flags: list[int], looked: Findings, team: Team) -> Iterator[Issue]:
     # What the policy asks for is told as its breach, and then not once more.
     must_expire = team.policy.must_expire or team.policy.longest_days is not None
     for finding, flag in zip(Finding, flags, strict=True):
         if flag and not (finding is Finding.NEVER_EXPIRES and must_expire):
             detail = _detail(finding, key, looked, team)
-            acts = ACTIONS.get(finding) or _mending(key, team)
-            yield Told(finding.label, detail, acts, finding.is_urgent)
+            acts = ACTIONS.get(finding) or _policy_fixes(key, team)
+            yield Issue(finding.label, detail, acts, finding.is_urgent)
 
 
-def _mending(key: ApiKey, team: Team) -> tuple[Action, ...]:
+def _policy_fixes(key: ApiKey, team: Team) -> tuple[Action, ...]:
     """In a fixed order, each once."""
     found = [act for column, act in FIXES.items() if violations(team.policy, key, (column,))]
     return tuple(dict.fromkeys(found))
@@ -121,11 +121,10 @@ def _detail(finding: Finding, key: ApiKey, looked: Findings, team: Team) -> str:
     """What the label doesn't say."""
     match finding:
         case Finding.NEW_ADDRESS:
-            return (
-                f"Used within a day from {_some(looked.networks[key.public_id])}, and not before."
-            )
+            networks = _shortened(looked.networks[key.public_id])
+            return f"First used from {networks} within the last day."
         case Finding.TOO_WIDE:
-            return f"Not called in 90 days: {_some(looked.unused[key.public_id])}."
+            return f"Not called in 90 days: {_shortened(looked.unused[key.public_id])}."
         case Finding.BREAKS_POLICY:
             return " ".join(violations(team.policy, key))
         case _:
@@ -140,9 +139,9 @@ DETAILS = {
 }
 
 
-def _some(names: list[str]) -> str:
-    rest = len(names) - TOLD
-    return ", ".join(names[:TOLD]) + (f" and {rest} more" if rest > 0 else "")
+def _shortened(names: list[str]) -> str:
+    rest = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 @require_safe
@@ -150,6 +149,6 @@ def _some(names: list[str]) -> str:
 def key_health(request: TeamRequest) -> HttpResponse:
     keys = ApiKey.objects.changeable_by(request.membership)
     asked = request.GET.get("finding", "")
-    found = health(request.team, keys, asked, request.GET.get("page"))
+    found = health_report(request.team, keys, asked, request.GET.get("page"))
     context = {"health": found, "page": found.page, "asked": asked}
     return render_htmx(request, "keys/health.html", "keys/_health.html", context)

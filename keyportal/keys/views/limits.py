@@ -5,11 +5,11 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
-from keyportal.keys.changes import locked
-from keyportal.keys.limits import AboveCeiling, limit_key, limit_new_keys
+from keyportal.keys.changes import lock_key
+from keyportal.keys.limits import AboveCeiling, set_key_limits, set_new_key_limits
 from keyportal.keys.models import ApiKey
 from keyportal.keys.views.decorators import managed_key_view
-from keyportal.keys.views.responses import changed
+from keyportal.keys.views.responses import key_changed
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.forms import Conflict, LimitsForm
 from keyportal.teams.limits import UNLIMITED
@@ -27,15 +27,15 @@ def key_limits(request: TeamRequest, key: ApiKey) -> HttpResponse:
         return _key_form(request, key, form)
     who = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
     try:
-        with locked(key) as row:
+        with lock_key(key) as row:
             form.require_current(row.limits)
-            limit_key(row, form.limits, **who)
+            set_key_limits(row, form.limits, **who)
     except Conflict as conflict:
         return _key_form(request, row, LimitsForm(limits=row.limits, conflict=str(conflict)))
     except AboveCeiling as refusal:
-        form.add_limit_errors(refusal.complaints)
+        form.add_limit_errors(refusal.errors)
         return _key_form(request, key, form)
-    return changed(request, key, f"The limits of {key.name} are changed.")
+    return key_changed(request, key, f"The limits of {key.name} are changed.")
 
 
 @require_http_methods(["GET", "POST"])
@@ -49,7 +49,7 @@ def team_limits(request: TeamRequest) -> HttpResponse:
     try:
         with lock_team(team) as row:
             form.require_current(row.key_limits)
-            limit_new_keys(row, form.limits, **who)
+            set_new_key_limits(row, form.limits, **who)
     except Conflict as conflict:
         form = LimitsForm(limits=row.key_limits, conflict=str(conflict))
         return _team_form(request, form)

@@ -8,12 +8,12 @@ from django.views.decorators.http import require_http_methods
 from keyportal.keys.forms.policy import PolicyForm
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.policy import set_policy, violations
-from keyportal.keys.rules.violations import owners_over_limit, violating, working
+from keyportal.keys.rules.violations import breaks_policy, is_working, owners_over_limit
 from keyportal.teams.access import TeamRequest, require_role, team_view
 from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role, lock_team
 
-LISTED = 5
+MAX_LISTED = 5
 
 
 @require_http_methods(["GET", "POST"])
@@ -41,8 +41,8 @@ def team_policy(request: TeamRequest) -> HttpResponse:
 def _page(request: TeamRequest, form: PolicyForm) -> HttpResponse:
     policy = request.team.policy
     keys = ApiKey.objects.changeable_by(request.membership)
-    found = keys.filter(working(), violating(policy, keys))
-    listed = found.select_related("owner").order_by("name")[:LISTED]
+    found = keys.filter(is_working(), breaks_policy(policy, keys))
+    listed = found.select_related("owner").order_by("name")[:MAX_LISTED]
     context = {
         "form": form,
         "rules": policy.describe(),

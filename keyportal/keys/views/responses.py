@@ -15,7 +15,7 @@ from keyportal.teams.access import TeamRequest
 from keyportal.teams.shortcuts import render_dialog
 
 
-def changed(request: TeamRequest, key: ApiKey, told: str) -> HttpResponse:
+def key_changed(request: TeamRequest, key: ApiKey, told: str) -> HttpResponse:
     """Back to the key's page, which tells what has been done."""
     if request.htmx:
         # In this order: what is told is for the page, once the dialog is closed.
@@ -26,7 +26,7 @@ def changed(request: TeamRequest, key: ApiKey, told: str) -> HttpResponse:
 
 
 @sensitive_variables()
-def created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpResponse:
+def key_created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpResponse:
     """The one exception to redirect-after-POST: only this answer ever holds the plaintext.
 
     A session or a message would store it, an address would log it.
@@ -41,14 +41,14 @@ def created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpRes
     return response
 
 
-def already_created(request: TeamRequest) -> HttpResponse:
+def key_already_created(request: TeamRequest) -> HttpResponse:
     """The first answer may have been lost on its way, and with it the word to reload the list."""
     response = render_dialog(request, "keys/_already.html", {}, title="Already created", status=409)
     response["HX-Trigger"] = "keys-changed"
     return response
 
 
-def gone(request: TeamRequest, public_id: str) -> HttpResponse:
+def key_gone(request: TeamRequest, public_id: str) -> HttpResponse:
     """Where something was to be done with a key that is not there; the list is out of date."""
     response = no_such_key(request, public_id)
     response["HX-Trigger"] = "keys-changed"

@@ -6,27 +6,27 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.decorators.http import require_http_methods
 
 from keyportal.catalog.examples import examples_for
-from keyportal.keys.exceptions import AlreadyCreated, KeyActionError
+from keyportal.keys.exceptions import KeyActionError, NonceAlreadyUsed
 from keyportal.keys.forms.base import NonceForm
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rotation import Grace, end_old, live_secrets, rotate
+from keyportal.keys.rotation import GracePeriod, live_secrets, revoke_old_secret, rotate
 from keyportal.keys.views.decorators import key_view
-from keyportal.keys.views.responses import changed
+from keyportal.keys.views.responses import key_changed
 from keyportal.teams.access import TeamRequest
 from keyportal.teams.shortcuts import render_dialog
 
-ENDINGS = {
-    Grace.NOW: "The old secret has ended.",
-    Grace.HOUR: "The old secret lives for another hour.",
-    Grace.DAY: "The old secret lives for another 24 hours.",
-    Grace.WEEK: "The old secret lives for another 7 days.",
-    Grace.FIRST_USE: "The old secret ends when the new one is first used.",
+OLD_SECRET_TEXTS = {
+    GracePeriod.NOW: "The old secret has ended.",
+    GracePeriod.HOUR: "The old secret lives for another hour.",
+    GracePeriod.DAY: "The old secret lives for another 24 hours.",
+    GracePeriod.WEEK: "The old secret lives for another 7 days.",
+    GracePeriod.FIRST_USE: "The old secret ends when the new one is first used.",
 }
 
 
 class RotateForm(NonceForm):
-    grace = forms.ChoiceField(choices=Grace.choices, widget=forms.RadioSelect)
+    grace = forms.ChoiceField(choices=GracePeriod.choices, widget=forms.RadioSelect)
 
 
 @sensitive_post_parameters("nonce")
@@ -35,15 +35,15 @@ class RotateForm(NonceForm):
 @sensitive_variables("key_string")
 def key_rotate(request: TeamRequest, key: ApiKey) -> HttpResponse:
     form = RotateForm(
-        request.POST if request.method == "POST" else None, initial={"grace": _proposed(key)}
+        request.POST if request.method == "POST" else None, initial={"grace": _default_grace(key)}
     )
     if not form.is_valid():
         return _rotate_form(request, key, form)
-    grace = Grace(form.cleaned_data["grace"])
+    grace = GracePeriod(form.cleaned_data["grace"])
     who = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
     try:
         key_string = rotate(key, grace, nonce=form.cleaned_data["nonce"], **who)
-    except AlreadyCreated:
+    except NonceAlreadyUsed:
         return _already_rotated(request, key)
     except KeyActionError as refusal:
         form.add_error("grace", str(refusal))
@@ -60,14 +60,14 @@ def key_end_old(request: TeamRequest, key: ApiKey) -> HttpResponse:
         if old and old[0].last_used_at:
             context["used"] = old[0]
         return render_dialog(request, "keys/_end_old.html", context, title="End the old secret")
-    end_old(key, actor=request.user, address=request.META["REMOTE_ADDR"])
-    return changed(request, key, f"The old secret of {key.name} has ended.")
+    revoke_old_secret(key, actor=request.user, address=request.META["REMOTE_ADDR"])
+    return key_changed(request, key, f"The old secret of {key.name} has ended.")
 
 
-def _proposed(key: ApiKey) -> Grace:
+def _default_grace(key: ApiKey) -> GracePeriod:
     """A secret that others know must not live on, and of two that live no third comes."""
     is_now = key.reported_at is not None or len(live_secrets(key)) > 1
-    return Grace.NOW if is_now else Grace.DAY
+    return GracePeriod.NOW if is_now else GracePeriod.DAY
 
 
 def _rotate_form(request: TeamRequest, key: ApiKey, form: RotateForm) -> HttpResponse:
@@ -82,13 +82,13 @@ def _rotate_form(request: TeamRequest, key: ApiKey, form: RotateForm) -> HttpRes
 
 @sensitive_variables()
 def _rotated(
-    request: TeamRequest, key: ApiKey, key_string: KeyString, grace: Grace
+    request: TeamRequest, key: ApiKey, key_string: KeyString, grace: GracePeriod
 ) -> HttpResponse:
     """Only this answer ever holds the plaintext, as when a key is made."""
     context = {
         "key": key,
         "plaintext": key_string.text,
-        "ending": ENDINGS[grace],
+        "ending": OLD_SECRET_TEXTS[grace],
         "examples": examples_for(request, request.team, key_string.text),
     }
     response = render_dialog(request, "keys/_rotated.html", context, title="API key rotated")

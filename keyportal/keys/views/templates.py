@@ -17,7 +17,10 @@ from keyportal.teams.models import Role
 @team_view(Role.ADMIN)
 def template_list(request: TeamRequest) -> HttpResponse:
     policy = request.team.policy
-    rows = [(preset, preset.breaches(policy)) for preset in KeyTemplate.objects.of(request.team)]
+    rows = [
+        (template, template.violations(policy))
+        for template in KeyTemplate.objects.for_team(request.team)
+    ]
     return render(request, "keys/templates.html", {"rows": rows})
 
 
@@ -30,41 +33,43 @@ def template_create(request: TeamRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
 def template_change(request: TeamRequest, number: int) -> HttpResponse:
-    return _edit(request, _preset(request, number), "The template {} is changed.")
+    return _edit(request, _template_or_404(request, number), "The template {} is changed.")
 
 
 @require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
 def template_delete(request: TeamRequest, number: int) -> HttpResponse:
-    preset = _preset(request, number)
+    template = _template_or_404(request, number)
     if request.method != "POST":
-        return render(request, "keys/template_delete.html", {"preset": preset})
+        return render(request, "keys/template_delete.html", {"template": template})
     try:
-        delete_template(preset, actor=request.user, address=request.META["REMOTE_ADDR"])
+        delete_template(template, actor=request.user, address=request.META["REMOTE_ADDR"])
     except KeyTemplate.DoesNotExist:
         raise Http404 from None
-    return _done(request, f"The template {preset.name} is deleted.")
+    return _done(request, f"The template {template.name} is deleted.")
 
 
-def _preset(request: TeamRequest, number: int) -> KeyTemplate:
+def _template_or_404(request: TeamRequest, number: int) -> KeyTemplate:
     """Of another team, or of none: both look the same."""
-    found = KeyTemplate.objects.of(request.team).filter(pk=number).select_related("team").first()
+    found = (
+        KeyTemplate.objects.for_team(request.team).filter(pk=number).select_related("team").first()
+    )
     if found is None:
         raise Http404
     return found
 
 
-def _edit(request: TeamRequest, preset: KeyTemplate, told: str) -> HttpResponse:
-    form = TemplateForm(request.POST if request.method == "POST" else None, preset=preset)
+def _edit(request: TeamRequest, template: KeyTemplate, told: str) -> HttpResponse:
+    form = TemplateForm(request.POST if request.method == "POST" else None, template=template)
     if not form.is_valid():
         return _form(request, form)
     try:
-        with lock_template(preset) as row:
+        with lock_template(template) as row:
             form.require_current(row)
             form.apply_to(row)
             save_template(row, actor=request.user, address=request.META["REMOTE_ADDR"])
     except Conflict as conflict:
-        return _form(request, TemplateForm(preset=row, conflict=str(conflict)))
+        return _form(request, TemplateForm(template=row, conflict=str(conflict)))
     except ValidationError as error:
         form.refuse(error)
         return _form(request, form)

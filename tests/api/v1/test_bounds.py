@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from keyportal.api.scopes import Scope
 from keyportal.audit.models import AuditEvent
-from keyportal.keys.limits import limit_key
+from keyportal.keys.limits import set_key_limits
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
@@ -283,7 +283,7 @@ def test_limits_that_it_leaves_as_they_are_change_nothing(
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])
     key, _ = issue(bob)
-    limit_key(
+    set_key_limits(
         key, Limits(tokens_per_day=7), by=Membership.objects.get(user=bob, team=team), address=None
     )
     program = manager(ada, scopes=[Scope.KEYS_WRITE])
@@ -313,7 +313,7 @@ def test_it_throttles_a_key_that_is_above_the_ceiling_and_raises_that_by_nothing
 def granted(key: ApiKey, ada: User, limits: Limits = Limits()) -> None:  # noqa: B008 - immutable
     """The team's new keys get a hundred tokens a day, and this one has what ada gives it."""
     Team.objects.filter(pk=key.team_id).update(key_limits=Limits(tokens_per_day=100))
-    limit_key(key, limits, by=Membership.objects.get(user=ada, team=key.team), address=None)
+    set_key_limits(key, limits, by=Membership.objects.get(user=ada, team=key.team), address=None)
 
 
 ROTATED = {"grace": "7d"}

@@ -13,9 +13,9 @@ from django.utils import timezone
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.changes import Changes, change, disable, enable
+from keyportal.keys.changes import Changes, change_key, disable, enable
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rotation import Grace, end_old, rotate
+from keyportal.keys.rotation import GracePeriod, revoke_old_secret, rotate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
@@ -33,7 +33,7 @@ EMBED = "/v1/embeddings"
 
 
 def permit(permissions: Permissions) -> Callable[[ApiKey], object]:
-    return lambda key: change(key, Changes(permissions=permissions), actor=key.owner)
+    return lambda key: change_key(key, Changes(permissions=permissions), actor=key.owner)
 
 
 @dataclass
@@ -47,12 +47,12 @@ class Taking:
 
 
 def expire(key: ApiKey) -> None:
-    change(key, Changes(expires_at=timezone.now()), actor=key.owner)
+    change_key(key, Changes(expires_at=timezone.now()), actor=key.owner)
 
 
 def end_rotation(key: ApiKey) -> None:
-    rotate(key, Grace.WEEK, actor=key.owner)
-    end_old(key, actor=key.owner)
+    rotate(key, GracePeriod.WEEK, actor=key.owner)
+    revoke_old_secret(key, actor=key.owner)
 
 
 TAKINGS = {
@@ -64,7 +64,10 @@ TAKINGS = {
     ),
     "expired": Taking(expire, 401, "invalid_api_key", "Incorrect API key"),
     "rotated": Taking(
-        lambda key: rotate(key, Grace.NOW, actor=key.owner), 401, "invalid_api_key", "Incorrect"
+        lambda key: rotate(key, GracePeriod.NOW, actor=key.owner),
+        401,
+        "invalid_api_key",
+        "Incorrect",
     ),
     "rotation ended": Taking(end_rotation, 401, "invalid_api_key", "Incorrect"),
     "models": Taking(
@@ -297,7 +300,7 @@ def test_a_disabled_key_is_answered_byte_for_byte_like_a_deleted_one(
         "deleted": lambda key: key.revoke(actor=bob),
         "disabled": lambda key: disable(key, actor=bob),
         "expired": expire,
-        "rotated": lambda key: rotate(key, Grace.NOW, actor=bob),
+        "rotated": lambda key: rotate(key, GracePeriod.NOW, actor=bob),
         "disabled, from elsewhere": lambda key: (permit(ELSEWHERE)(key), disable(key, actor=bob)),
     }
     for name, take in takes.items():

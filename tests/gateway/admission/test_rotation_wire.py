@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from keyportal.audit.models import Tombstone
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, end_old, rotate
+from keyportal.keys.rotation import GracePeriod, revoke_old_secret, rotate
 from keyportal.teams.models import User
 from tests.support.load import Shooters
 from tests.support.server import Server, head, wait_until
@@ -23,7 +23,7 @@ def test_an_old_secret_works_until_the_new_one_is_used(
 ) -> None:
     """Then it ends for good, within about a second, when that use is written down."""
     key, old = issue(bob)
-    new = rotate(key, Grace.FIRST_USE, actor=bob).text
+    new = rotate(key, GracePeriod.FIRST_USE, actor=bob).text
     shooters = Shooters(live, head("GET /v1/models", old, None), connections=4)
     noted = 0.0
 
@@ -47,7 +47,7 @@ def test_a_verification_for_a_proxy_is_a_first_use_too(
     live: Server, bob: User, issue: Issue
 ) -> None:
     key, old = issue(bob)
-    new = rotate(key, Grace.FIRST_USE, actor=bob).text
+    new = rotate(key, GracePeriod.FIRST_USE, actor=bob).text
 
     def verify(text: str) -> int:
         return live.request("GET", "/auth/verify", key=text).status
@@ -59,7 +59,7 @@ def test_a_verification_for_a_proxy_is_a_first_use_too(
 
 def test_an_old_secret_ends_by_the_clock(live: Server, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
-    new = rotate(key, Grace.HOUR, actor=bob).text
+    new = rotate(key, GracePeriod.HOUR, actor=bob).text
     ends_at = timezone.now() + timedelta(seconds=1)
     Secret.objects.filter(key=key, expires_at__isnull=False).update(expires_at=ends_at)
     with live.connect() as connection:
@@ -78,8 +78,8 @@ def test_an_old_secret_that_is_ended_by_hand_is_refused_and_noted(
     live: Server, bob: User, issue: Issue
 ) -> None:
     key, old = issue(bob)
-    new = rotate(key, Grace.WEEK, actor=bob).text
+    new = rotate(key, GracePeriod.WEEK, actor=bob).text
     assert [live.request("GET", "/v1/models", key=text).status for text in (old, new)] == [200, 200]
-    end_old(key, actor=bob)
+    revoke_old_secret(key, actor=bob)
     assert [live.request("GET", "/v1/models", key=text).status for text in (old, new)] == [401, 200]
     wait_until(lambda: Tombstone.objects.get(public_id=key.public_id).refused == 1)

@@ -24,7 +24,7 @@ from keyportal.gateway.metering.writer import Writer
 from keyportal.http.addresses import site_network
 from keyportal.keys import changes, keystring
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rotation import GracePeriod, rotate
 from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Team, User
 from keyportal.usage.models import Alarm, NetworkUse, Sighting, UsageDay
@@ -279,7 +279,7 @@ def test_of_a_key_that_was_handed_over_it_is_told_to_who_owned_it_last(
     workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink
 ) -> None:
     key, first = issue(bob)
-    second = rotate(key, Grace.NOW, actor=bob).text
+    second = rotate(key, GracePeriod.NOW, actor=bob).text
     changes.hand_over(key, ada, actor=alice)
     key.revoke(actor=alice)
     refuse(workers[0], first)
@@ -323,7 +323,7 @@ def test_a_secret_that_was_rotated_away_and_is_used_is_told_to_the_owner(
     workers: list[Meter], alice: User, bob: User, issue: Issue, sink: Sink
 ) -> None:
     key, text = issue(bob)
-    rotate(key, Grace.NOW, actor=bob)
+    rotate(key, GracePeriod.NOW, actor=bob)
     refuse(workers[0], text)
     assert told(Action.KEY_USED_AFTER_DELETION) == [str(key)]
     sink.wait_for(1)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from keyportal.keys.forms.expiry import ExpiryForm, choices
+from keyportal.keys.forms.expiry import ExpiryForm, expiry_choices
 from keyportal.teams.policy import NO_POLICY, Policy
 
 pytestmark = pytest.mark.any_database
@@ -31,18 +31,18 @@ def test_so_many_days_count_from_now(days: str) -> None:
 
 def test_a_date_is_the_end_of_that_day_in_utc() -> None:
     day = timezone.now().date() + timedelta(days=3)
-    form = chosen(lifetime="date", end_date=str(day))
+    form = chosen(lifetime="date", expiry_date=str(day))
     assert form.is_valid()
     expected = datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=UTC)
     assert form.cleaned_data["expires_at"] == expected
 
 
 def test_today_is_not_over() -> None:
-    assert chosen(lifetime="date", end_date=in_days(0)).is_valid()
+    assert chosen(lifetime="date", expiry_date=in_days(0)).is_valid()
 
 
 def test_never_is_never_and_so_is_a_form_without_the_field() -> None:
-    for typed in ({"lifetime": "never"}, {"lifetime": ""}, {"end_date": in_days(5)}):
+    for typed in ({"lifetime": "never"}, {"lifetime": ""}, {"expiry_date": in_days(5)}):
         form = ExpiryForm(typed, policy=NO_POLICY)
         assert form.is_valid()
         assert form.cleaned_data["expires_at"] is None
@@ -59,7 +59,7 @@ def test_never_is_never_and_so_is_a_form_without_the_field() -> None:
     ],
 )
 def test_a_bad_date_is_told_beside_its_field(day: str, complaint: str) -> None:
-    assert chosen(lifetime="date", end_date=day).errors["end_date"] == [complaint]
+    assert chosen(lifetime="date", expiry_date=day).errors["expiry_date"] == [complaint]
 
 
 @pytest.mark.parametrize("nonsense", ["8", "0", "-7", "forever"])
@@ -81,7 +81,7 @@ def test_what_is_not_offered_can_not_be_chosen(nonsense: str) -> None:
 def test_only_what_the_policy_allows_is_offered(
     policy: Policy, offered: list[str], first: str
 ) -> None:
-    assert [value for value, _ in choices(policy)] == offered
+    assert [value for value, _ in expiry_choices(policy)] == offered
     form = ExpiryForm(policy=policy)
     assert form["lifetime"].initial == first
     assert first in offered

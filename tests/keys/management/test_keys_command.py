@@ -157,7 +157,7 @@ def test_create_takes_an_end_in_three_ways(
 def test_a_model_that_is_not_served_is_taken_and_told(keys: Keys, bob: User) -> None:
     run = keys(*NEW, "--models", "public/later", "public/*")
     assert run.code == 0
-    assert "Nothing is served as public/later now." in run.err
+    assert "Not served at present: public/later." in run.err
 
 
 def test_a_key_of_which_nothing_is_said_is_as_wide_as_the_policy(keys: Keys, bob: User) -> None:
@@ -170,8 +170,8 @@ def test_a_key_of_which_nothing_is_said_is_as_wide_as_the_policy(keys: Keys, bob
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (["--expires", "2020-01-01"], "over already"),
-        (["--expires", "0d"], "over already"),
+        (["--expires", "2020-01-01"], "is in the past"),
+        (["--expires", "0d"], "is in the past"),
         (["--expires", "soon"], "not an ISO 8601 time"),
         (["--expires", "9999-12-31T23:59-10:00"], "not an ISO 8601 time"),
         (["--models", "a b"], "no name of a model"),
@@ -189,7 +189,7 @@ def test_a_key_of_which_nothing_is_said_is_as_wide_as_the_policy(keys: Keys, bob
         (["--name", ""], "blank"),
         (["--name", "x" * 65], "at most 64"),
         (["--owner", "charlie"], "is not in the team"),
-        (["--owner", "vera"], "only views"),
+        (["--owner", "vera"], "is a viewer"),
         (["--owner", "nobody"], "no user named nobody"),
         (["--team", "u-none"], "no team with the slug u-none"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
@@ -220,9 +220,9 @@ def test_create_tells_what_the_policy_forbids(keys: Keys, bob: User) -> None:
     [
         (
             Policy(longest_days=7),
-            "must expire within 7 days. Give --expires, such as --expires 7d.",
+            "must expire within 7 days. Set --expires, such as --expires 7d.",
         ),
-        (Policy(must_expire=True), "must expire. Give --expires, such as --expires 90d."),
+        (Policy(must_expire=True), "must expire. Set --expires, such as --expires 90d."),
     ],
 )
 @pytest.mark.parametrize("more", [[], ["--expires", "never"]])
@@ -274,25 +274,27 @@ def test_a_name_that_is_taken_is_refused(keys: Keys, bob: User, issue: Issue) ->
 
 
 @pytest.fixture
-def preset(team: Team) -> KeyTemplate:
-    preset = KeyTemplate(team=team, name="CI job", lifetime_days=30)
-    preset.permissions = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
-    preset.save()
-    return preset
+def template(team: Team) -> KeyTemplate:
+    template = KeyTemplate(team=team, name="CI job", lifetime_days=30)
+    template.permissions = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
+    template.save()
+    return template
 
 
 def test_a_template_says_what_the_options_do_not(
-    keys: Keys, bob: User, preset: KeyTemplate
+    keys: Keys, bob: User, template: KeyTemplate
 ) -> None:
     before = timezone.now()
     assert keys(*NEW, "--template", "CI job").code == 0
     key = ApiKey.objects.get()
-    assert key.permissions == preset.permissions
+    assert key.permissions == template.permissions
     assert key.expires_at
     assert before <= key.expires_at - timedelta(days=30) <= timezone.now()
 
 
-def test_an_option_counts_more_than_a_template(keys: Keys, bob: User, preset: KeyTemplate) -> None:
+def test_an_option_counts_more_than_a_template(
+    keys: Keys, bob: User, template: KeyTemplate
+) -> None:
     more = ("--models", "public/large", "--networks", "198.51.100.7", "--expires", "never")
     assert keys(*NEW, "--template", "CI job", *more).code == 0
     key = ApiKey.objects.get()
@@ -301,7 +303,7 @@ def test_an_option_counts_more_than_a_template(keys: Keys, bob: User, preset: Ke
 
 
 def test_a_template_makes_no_key_beyond_the_policy(
-    keys: Keys, bob: User, preset: KeyTemplate
+    keys: Keys, bob: User, template: KeyTemplate
 ) -> None:
     Team.objects.update(policy=Policy(models=("team/*",), longest_days=60))
     refused = keys(*NEW, "--template", "CI job")
@@ -310,7 +312,7 @@ def test_a_template_makes_no_key_beyond_the_policy(
 
 
 def test_a_template_of_another_team_is_none(
-    keys: Keys, bob: User, preset: KeyTemplate, other_team: Team
+    keys: Keys, bob: User, template: KeyTemplate, other_team: Team
 ) -> None:
     KeyTemplate.objects.update(team=other_team)
     require_refused(keys(*NEW, "--template", "CI job"), f"{SLUG} has no template named CI job.")

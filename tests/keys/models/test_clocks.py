@@ -11,7 +11,13 @@ from django.utils import timezone
 from keyportal.keys import keystring
 from keyportal.keys.exceptions import AlreadyRotating
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, bury_ended, end_old, live_secrets, rotate
+from keyportal.keys.rotation import (
+    GracePeriod,
+    delete_expired_secrets,
+    live_secrets,
+    revoke_old_secret,
+    rotate,
+)
 from keyportal.leaks import handling
 from keyportal.leaks.reports import OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.models import User
@@ -59,23 +65,23 @@ def is_open(key: ApiKey) -> bool:
 
 def test_a_clock_that_is_ahead_ends_no_secret_early(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
-    new = rotate(key, Grace.HOUR, actor=bob).text
+    new = rotate(key, GracePeriod.HOUR, actor=bob).text
     with host(AHEAD):
-        assert bury_ended() == 0
+        assert delete_expired_secrets() == 0
         assert live(key) == [digest(new), digest(old)]
         prefetched = ApiKey.objects.for_display().get(pk=key.pk)
         assert len(live_secrets(prefetched)) == 2
         with pytest.raises(AlreadyRotating):
-            rotate(key, Grace.HOUR, actor=bob)
+            rotate(key, GracePeriod.HOUR, actor=bob)
 
 
 def test_a_clock_that_is_behind_keeps_no_secret_alive(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
-    new = rotate(key, Grace.HOUR, actor=bob).text
+    new = rotate(key, GracePeriod.HOUR, actor=bob).text
     end(old, timedelta(minutes=-1))
     with host(BEHIND):
         assert live(key) == [digest(new)]
-        assert bury_ended() == 1
+        assert delete_expired_secrets() == 1
     assert Secret.objects.count() == 1
 
 
@@ -85,7 +91,7 @@ def test_how_long_an_old_secret_lives_on_is_no_matter_of_the_host(
 ) -> None:
     key, old = issue(bob)
     with host(difference):
-        rotate(key, Grace.HOUR, actor=bob)
+        rotate(key, GracePeriod.HOUR, actor=bob)
     ending = Secret.objects.get(digest=digest(old)).expires_at
     assert ending is not None
     assert abs(ending - right() - timedelta(hours=1)) < timedelta(minutes=1)
@@ -95,11 +101,11 @@ def test_a_report_is_judged_by_the_same_clock(bob: User, issue: Issue) -> None:
     """One that is behind would let whoever has a dead secret stop the key; one that is ahead
     would pass over a secret that still opens it."""
     key, old = issue(bob)
-    rotate(key, Grace.HOUR, actor=bob)
+    rotate(key, GracePeriod.HOUR, actor=bob)
     with host(AHEAD):
         assert report(old) == 1
     key, old = issue(bob, "b")
-    rotate(key, Grace.HOUR, actor=bob)
+    rotate(key, GracePeriod.HOUR, actor=bob)
     end(old, timedelta(minutes=-1))
     with host(BEHIND):
         assert report(old) == 0
@@ -118,9 +124,9 @@ def test_a_leak_is_over_with_the_leaked_secret_whichever_hosts_were_asked(
         assert report(text) == 1
         assert report(text) == 0
     with host(rotator):
-        new = rotate(key, Grace.HOUR, actor=bob).text
+        new = rotate(key, GracePeriod.HOUR, actor=bob).text
     assert is_open(key)
-    end_old(key, actor=bob)
+    revoke_old_secret(key, actor=bob)
     assert not is_open(key)
     with host(reporter):
         assert report(new) == 1

@@ -8,7 +8,7 @@ from django.db import IntegrityError, connection, transaction
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
-from keyportal.keys.exceptions import AlreadyCreated, KeyLimitReached, NameTaken
+from keyportal.keys.exceptions import KeyLimitReached, NameTaken, NonceAlreadyUsed
 from keyportal.keys.models import ApiKey, Secret, SpentNonce
 from keyportal.teams.models import Team, User
 
@@ -63,7 +63,7 @@ def test_the_limit_refuses_and_the_refusal_is_audited(team: Team, bob: User, iss
     issue(bob, "two")
     with pytest.raises(KeyLimitReached, match="2 of 2 API keys"):
         issue(bob, "three", actor=bob, nonce="n1", address="192.0.2.1")
-    assert ApiKey.objects.of(team).count() == Secret.objects.count() == 2
+    assert ApiKey.objects.for_team(team).count() == Secret.objects.count() == 2
     # The mark is not spent: once there is room, the same form may be sent again.
     assert not SpentNonce.objects.exists()
     row = AuditEvent.objects.for_team(team).get(action=Action.KEY_REFUSED_BY_LIMIT)
@@ -107,9 +107,9 @@ def test_a_name_is_used_once_in_a_team(
 
 def test_a_forms_mark_is_spent_once(team: Team, bob: User, issue: Issue) -> None:
     issue(bob, "one", nonce="n1")
-    with pytest.raises(AlreadyCreated):
+    with pytest.raises(NonceAlreadyUsed):
         issue(bob, "two", nonce="n1")
-    assert ApiKey.objects.of(team).count() == 1
+    assert ApiKey.objects.for_team(team).count() == 1
     assert AuditEvent.objects.filter(action=Action.KEY_CREATED).count() == 1
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from keyportal.audit.models import Action, AuditEvent, Tombstone
-from keyportal.keys.exceptions import KeyLimitReached, NameTaken, PolicyBroken
+from keyportal.keys.exceptions import KeyLimitReached, NameTaken, PolicyViolation
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.policy import set_policy
 from keyportal.teams.models import Membership, Team, User
@@ -42,7 +42,7 @@ def test_the_limit_is_exact_under_concurrent_creates(busy_team: tuple[Team, User
     )
     assert kinds(outcomes, tuple) == LIMIT
     assert kinds(outcomes, KeyLimitReached) == CROWD - LIMIT
-    assert ApiKey.objects.of(team).count() == Secret.objects.count() == LIMIT
+    assert ApiKey.objects.for_team(team).count() == Secret.objects.count() == LIMIT
     refusals = AuditEvent.objects.for_team(team).filter(action=Action.KEY_REFUSED_BY_LIMIT)
     assert refusals.count() == CROWD - LIMIT
 
@@ -56,8 +56,8 @@ def test_the_keys_of_a_member_are_exact_under_concurrent_creates(
         lambda number: ApiKey.objects.issue(team=team, owner=user, actor=user, name=f"key {number}")
     )
     assert kinds(outcomes, tuple) == 3
-    assert kinds(outcomes, PolicyBroken) == CROWD - 3
-    assert ApiKey.objects.of(team).count() == Secret.objects.count() == 3
+    assert kinds(outcomes, PolicyViolation) == CROWD - 3
+    assert ApiKey.objects.for_team(team).count() == Secret.objects.count() == 3
 
 
 def test_policies_that_are_set_at_once_are_told_one_after_the_other(
@@ -76,7 +76,7 @@ def test_one_of_many_creates_of_a_name_wins(busy_team: tuple[Team, User]) -> Non
     outcomes = at_once(lambda _: ApiKey.objects.issue(team=team, owner=user, name="same"))
     assert kinds(outcomes, tuple) == 1
     assert kinds(outcomes, NameTaken) == CROWD - 1
-    assert ApiKey.objects.of(team).count() == 1
+    assert ApiKey.objects.for_team(team).count() == 1
 
 
 def test_one_of_many_posts_of_a_form_wins(busy_team: tuple[Team, User]) -> None:
@@ -87,7 +87,7 @@ def test_one_of_many_posts_of_a_form_wins(busy_team: tuple[Team, User]) -> None:
         )
     )
     assert kinds(outcomes, tuple) == 1
-    assert ApiKey.objects.of(team).count() == 1
+    assert ApiKey.objects.for_team(team).count() == 1
 
 
 def test_one_of_many_revokes_is_audited(busy_team: tuple[Team, User]) -> None:

@@ -11,11 +11,11 @@ from django.test import Client
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.changes import Changes, change, disable, enable, hand_over, set_managed
-from keyportal.keys.exceptions import Managed
-from keyportal.keys.limits import limit_key
+from keyportal.keys.changes import Changes, change_key, disable, enable, hand_over, set_managed
+from keyportal.keys.exceptions import ManagedByAdmin
+from keyportal.keys.limits import set_key_limits
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, bury_ended, rotate
+from keyportal.keys.rotation import GracePeriod, delete_expired_secrets, rotate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.keys.status import badges
 from keyportal.leaks import handling
@@ -63,31 +63,31 @@ def managed_rows(key: ApiKey) -> list[tuple[str, str]]:
 
 def limited(key: ApiKey, by: User, limits: Limits) -> None:
     membership = Membership.objects.get(user=by, team=key.team)
-    limit_key(key, limits, by=membership, address=None)
+    set_key_limits(key, limits, by=membership, address=None)
 
 
 # How it becomes managed.
 
 NARROWER: dict[str, Callable[[ApiKey, User], object]] = {
-    "models": lambda key, by: change(
+    "models": lambda key, by: change_key(
         key, Changes(permissions=key.permissions._replace(models=("public/x",))), actor=by
     ),
-    "endpoints": lambda key, by: change(
+    "endpoints": lambda key, by: change_key(
         key, Changes(permissions=key.permissions._replace(endpoints=Endpoints.READ)), actor=by
     ),
-    "networks": lambda key, by: change(
+    "networks": lambda key, by: change_key(
         key, Changes(permissions=key.permissions._replace(networks=("10.0.0.0/8",))), actor=by
     ),
-    "expiry": lambda key, by: change(key, Changes(expires_at=SOON), actor=by),
+    "expiry": lambda key, by: change_key(key, Changes(expires_at=SOON), actor=by),
     "limits": lambda key, by: limited(key, by, Limits(tokens_per_day=9)),
     "disabled": lambda key, by: disable(key, actor=by),
 }
 WIDER_OR_ELSE: dict[str, Callable[[ApiKey, User], object]] = {
-    "permissions": lambda key, by: change(key, Changes(permissions=Permissions()), actor=by),
-    "expiry": lambda key, by: change(key, Changes(expires_at=None), actor=by),
-    "same": lambda key, by: change(key, Changes(permissions=key.permissions), actor=by),
-    "name": lambda key, by: change(key, Changes("ci", "Nightly.", ["ci"]), actor=by),
-    "rotated": lambda key, by: rotate(key, Grace.NOW, actor=by),
+    "permissions": lambda key, by: change_key(key, Changes(permissions=Permissions()), actor=by),
+    "expiry": lambda key, by: change_key(key, Changes(expires_at=None), actor=by),
+    "same": lambda key, by: change_key(key, Changes(permissions=key.permissions), actor=by),
+    "name": lambda key, by: change_key(key, Changes("ci", "Nightly.", ["ci"]), actor=by),
+    "rotated": lambda key, by: rotate(key, GracePeriod.NOW, actor=by),
 }
 
 
@@ -125,7 +125,7 @@ def test_what_its_owner_narrowed_is_managed_once_an_admin_narrows_something(
 ) -> None:
     disable(key, actor=bob)
     act(key, ada)
-    with pytest.raises(Managed):
+    with pytest.raises(ManagedByAdmin):
         enable(key, actor=bob)
 
 
@@ -141,7 +141,7 @@ def test_a_key_that_its_owner_had_disabled_is_managed_too_once_an_admin_disables
     assert (key.disabled_at, key.disabled_by, key.is_managed) == (since, "admin", True)
     rows = AuditEvent.objects.filter(action=Action.KEY_DISABLED).order_by("pk")
     assert [row.actor for row in rows] == ["bob", "ada"]
-    with pytest.raises(Managed):
+    with pytest.raises(ManagedByAdmin):
         enable(key, actor=bob)
 
 
@@ -161,8 +161,8 @@ def test_operators_narrow_manage_and_give_back(bob: User, team: Team, key: ApiKe
     call_command("keys", "create", *made, "--name", "his")
     call_command("keys", "create", *made, "--name", "ours", "--managed")
     assert not ApiKey.objects.get(name="his").is_managed
-    with pytest.raises(Managed):
-        change(ApiKey.objects.get(name="ours"), Changes(expires_at=None), actor=bob)
+    with pytest.raises(ManagedByAdmin):
+        change_key(ApiKey.objects.get(name="ours"), Changes(expires_at=None), actor=bob)
 
 
 def test_an_admin_takes_a_key_over_and_gives_it_back_on_its_page(
@@ -178,7 +178,7 @@ def test_an_admin_takes_a_key_over_and_gives_it_back_on_its_page(
     assert "is managed by its owner again" in answer.content.decode()
     assert not is_managed(key)
     assert managed_rows(key) == [("key:managed", "ada"), ("key:unmanaged", "ada")]
-    change(key, Changes(permissions=Permissions(), expires_at=None), actor=bob)
+    change_key(key, Changes(permissions=Permissions(), expires_at=None), actor=bob)
 
 
 @pytest.mark.parametrize("what", ["manage/", "unmanage/"])
@@ -191,7 +191,7 @@ def test_only_admins_say_who_manages_it(
     assert sign_in(ada).get(address(key, what)).status_code == 405
     assert f'action="{address(key, what)}"' not in sign_in(bob).get(address(key)).content.decode()
     for is_to_be in (True, False):
-        with pytest.raises(Managed):
+        with pytest.raises(ManagedByAdmin):
             set_managed(key, is_to_be, actor=bob)
     assert is_managed(key) is (what == "unmanage/")
 
@@ -270,15 +270,15 @@ def test_a_form_that_its_owner_opened_before_is_refused_too(
 
 def test_neither_wider_nor_narrower(bob: User, managed: ApiKey) -> None:
     acts: list[Callable[[], object]] = [
-        partial(change, managed, Changes("new", permissions=Permissions()), actor=bob),
-        partial(change, managed, Changes("new", expires_at=None), actor=bob),
-        partial(change, managed, Changes("new", expires_at=SOON), actor=bob),
+        partial(change_key, managed, Changes("new", permissions=Permissions()), actor=bob),
+        partial(change_key, managed, Changes("new", expires_at=None), actor=bob),
+        partial(change_key, managed, Changes("new", expires_at=SOON), actor=bob),
         partial(limited, managed, bob, Limits(5)),
         partial(enable, managed, actor=bob),
     ]
     before = ApiKey.objects.values().get()
     for act in acts:
-        with pytest.raises(Managed):
+        with pytest.raises(ManagedByAdmin):
             act()
     assert ApiKey.objects.values().get() == before
 
@@ -289,11 +289,11 @@ def test_its_owner_hands_it_to_nobody_who_could_give_it_back(
     cora = User.objects.create_user("cora", "cora@example.com")
     Membership.objects.create(team=team, user=cora, role=Role.MEMBER)
     for to in (cora, alice):
-        with pytest.raises(Managed):
+        with pytest.raises(ManagedByAdmin):
             hand_over(managed, to, actor=bob)
     # It stays managed when an admin hands it over.
     hand_over(managed, cora, actor=ada)
-    with pytest.raises(Managed):
+    with pytest.raises(ManagedByAdmin):
         enable(managed, actor=cora)
     hand_over(managed, alice, actor=ada)
     enable(managed, actor=alice)
@@ -306,7 +306,7 @@ def test_its_owner_edits_rotates_disables_and_deletes_it(
     client = sign_in(bob)
     form = sent(client.get(address(managed, "edit/")), name="ci", description="Nightly.", tags="x")
     assert client.post(address(managed, "edit/"), form).status_code == 302
-    rotate(managed, Grace.DAY, actor=bob)
+    rotate(managed, GracePeriod.DAY, actor=bob)
     disable(managed, actor=bob)
     row = ApiKey.objects.get()
     assert (row.name, row.description, row.tags) == ("ci", "Nightly.", ["x"])
@@ -319,7 +319,7 @@ def test_its_owner_edits_rotates_disables_and_deletes_it(
 
 def test_what_is_saved_unchanged_is_no_change(bob: User, managed: ApiKey) -> None:
     same = Changes("ci", permissions=managed.permissions, expires_at=managed.expires_at)
-    assert change(managed, same, actor=bob).name == "ci"
+    assert change_key(managed, same, actor=bob).name == "ci"
     limited(managed, bob, Limits())
 
 
@@ -328,10 +328,10 @@ def test_an_owner_is_free_as_long_as_they_are_an_admin(ada: User, issue: Issue) 
     disable(key, actor=None)
     assert is_managed(key)
     enable(key, actor=ada)
-    change(key, Changes(expires_at=SOON), actor=ada)
+    change_key(key, Changes(expires_at=SOON), actor=ada)
     Membership.objects.filter(user=ada).update(role=Role.MEMBER)
-    with pytest.raises(Managed):
-        change(key, Changes(expires_at=LATER), actor=ada)
+    with pytest.raises(ManagedByAdmin):
+        change_key(key, Changes(expires_at=LATER), actor=ada)
 
 
 def test_enabled_again_it_is_still_managed_and_says_so(
@@ -340,7 +340,7 @@ def test_enabled_again_it_is_still_managed_and_says_so(
     answer = sign_in(ada).post(address(managed, "enable/"), headers=HTMX)
     assert "An admin still manages it." in answer["HX-Trigger"]
     disable(managed, actor=bob)
-    with pytest.raises(Managed):
+    with pytest.raises(ManagedByAdmin):
         enable(managed, actor=bob)
 
 
@@ -391,7 +391,7 @@ def test_a_reported_key_that_an_admin_disables_stays_so_after_a_rotation(
         sign_in(ada).post(f"{KEYS}bulk/disable/", {"keys": [reported.public_id]})
     else:
         call_command("keys", "disable", reported.public_id)
-    rotate(reported, Grace.NOW, actor=bob)
+    rotate(reported, GracePeriod.NOW, actor=bob)
     reported.refresh_from_db()
     assert (reported.reported_at, reported.disabled_by) == (None, "admin")
     assert reported.is_managed
@@ -399,10 +399,10 @@ def test_a_reported_key_that_an_admin_disables_stays_so_after_a_rotation(
 
 def test_the_scheduler_does_not_enable_it_either(ada: User, bob: User, reported: ApiKey) -> None:
     disable(reported, actor=ada)
-    rotate(reported, Grace.DAY, actor=bob)
+    rotate(reported, GracePeriod.DAY, actor=bob)
     now = timezone.now()
     Secret.objects.filter(expires_at__gt=now).update(expires_at=now - timedelta(seconds=1))
-    assert bury_ended() == 1
+    assert delete_expired_secrets() == 1
     reported.refresh_from_db()
     assert (reported.reported_at, reported.disabled_by) == (None, "admin")
 
@@ -412,9 +412,9 @@ def test_a_managed_key_works_again_once_its_owner_has_rotated_what_leaked(
 ) -> None:
     """The report disabled it, and no admin; but that it works with what leaked is an admin's."""
     set_managed(reported, True, actor=ada)
-    with pytest.raises(Managed):
+    with pytest.raises(ManagedByAdmin):
         enable(reported, actor=bob)
-    rotate(reported, Grace.NOW, actor=bob)
+    rotate(reported, GracePeriod.NOW, actor=bob)
     reported.refresh_from_db()
     assert (reported.disabled_at, reported.is_managed) == (None, True)
 
@@ -424,7 +424,7 @@ def test_an_owner_disables_a_reported_key_and_rotates_it_in_peace(
 ) -> None:
     for _ in range(2):
         disable(reported, actor=bob)
-    rotate(reported, Grace.NOW, actor=bob)
+    rotate(reported, GracePeriod.NOW, actor=bob)
     reported.refresh_from_db()
     assert reported.disabled_by == "owner"
     enable(reported, actor=bob)
@@ -434,6 +434,6 @@ def test_a_report_of_a_managed_key_lets_go_of_nothing(ada: User, bob: User, issu
     key, plaintext = issue(bob, actor=bob)
     since = disable(key, actor=ada).disabled_at
     report(plaintext)
-    rotate(key, Grace.NOW, actor=bob)
+    rotate(key, GracePeriod.NOW, actor=bob)
     key.refresh_from_db()
     assert (key.disabled_at, key.disabled_by, key.is_managed) == (since, "admin", True)

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 
 from keyportal.keys import keystring
 from keyportal.keys.rules.permissions import (
-    EVERYTHING,
-    LONGEST,
-    MOST,
-    NOWHERE,
+    MAX_ENTRIES,
+    MAX_PATTERN_LENGTH,
+    NO_NETWORK,
+    UNRESTRICTED,
     Endpoints,
     NamePatterns,
     Permissions,
     covers_models,
     is_within,
+    normalize_networks,
+    normalize_patterns,
     parse_models,
     parse_networks,
-    read_networks,
-    read_patterns,
 )
 from tests.support.speed import takes
 
@@ -119,41 +119,41 @@ def test_a_pattern_is_within_another_one(
 
 def test_no_pattern_takes_long() -> None:
     """Whoever writes a key's patterns can't hold up the event loop, in which they are matched."""
-    patterns = NamePatterns([f"*a*a*{'a' * length}b" for length in range(1, MOST + 1)])
-    assert "a" * LONGEST not in patterns
-    assert takes(lambda: patterns.__contains__("a" * LONGEST), at_most=0.5)
+    patterns = NamePatterns([f"*a*a*{'a' * length}b" for length in range(1, MAX_ENTRIES + 1)])
+    assert "a" * MAX_PATTERN_LENGTH not in patterns
+    assert takes(lambda: patterns.__contains__("a" * MAX_PATTERN_LENGTH), at_most=0.5)
 
 
 def test_patterns_are_kept_sorted_and_each_once() -> None:
-    assert read_patterns(["b", "public/*", "b", "a"]) == ("a", "b", "public/*")
-    assert read_patterns([]) == ()
+    assert normalize_patterns(["b", "public/*", "b", "a"]) == ("a", "b", "public/*")
+    assert normalize_patterns([]) == ()
 
 
 @pytest.mark.parametrize("star", ["*", "**", "***"])
 def test_a_star_alone_is_no_bound(star: str) -> None:
-    assert read_patterns(["public/a", star]) == ()
+    assert normalize_patterns(["public/a", star]) == ()
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a b", " a", "a\n", "a\u202eb", "x" * (LONGEST + 1), "a*b*c*d*", "****"],
+    ["", "a b", " a", "a\n", "a\u202eb", "x" * (MAX_PATTERN_LENGTH + 1), "a*b*c*d*", "****"],
 )
 def test_what_is_no_pattern_is_refused(text: str) -> None:
     with pytest.raises(ValidationError):
-        read_patterns(["public/a", text])
+        normalize_patterns(["public/a", text])
 
 
 def test_as_many_patterns_as_may_be() -> None:
-    names = [f"m{number}" for number in range(MOST + 1)]
-    assert len(read_patterns(names[:MOST])) == MOST
+    names = [f"m{number}" for number in range(MAX_ENTRIES + 1)]
+    assert len(normalize_patterns(names[:MAX_ENTRIES])) == MAX_ENTRIES
     with pytest.raises(ValidationError, match="At most 100"):
-        read_patterns(names)
+        normalize_patterns(names)
 
 
 def test_a_key_is_no_model_and_no_address_and_is_not_repeated() -> None:
     """Permissions are stored in clear, and shown to the whole team and in the audit."""
     key = keystring.generate().text
-    for read in (read_patterns, read_networks):
+    for read in (normalize_patterns, normalize_networks):
         with pytest.raises(ValidationError) as refusal:
             read([key])
         assert key[14:] not in str(refusal.value)
@@ -185,12 +185,12 @@ def test_all_cover_reading_and_one_covers_all(wider: Endpoints, narrower: Endpoi
     ],
 )
 def test_networks_are_kept_in_one_spelling(text: str, kept: str) -> None:
-    assert read_networks([text]) == (kept,)
+    assert normalize_networks([text]) == (kept,)
 
 
 def test_networks_are_kept_sorted_and_each_once() -> None:
     texts = ["2001:db8::/32", "192.0.2.9", "10.0.0.0/8", "192.0.2.9/32"]
-    assert read_networks(texts) == ("10.0.0.0/8", "192.0.2.9/32", "2001:db8::/32")
+    assert normalize_networks(texts) == ("10.0.0.0/8", "192.0.2.9/32", "2001:db8::/32")
 
 
 @pytest.mark.parametrize(
@@ -213,14 +213,14 @@ def test_networks_are_kept_sorted_and_each_once() -> None:
 )
 def test_what_is_no_network_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
-        read_networks(["10.0.0.0/8", text])
+        normalize_networks(["10.0.0.0/8", text])
 
 
 def test_as_many_networks_as_may_be() -> None:
-    addresses = [f"10.0.{number}.1" for number in range(MOST + 1)]
-    assert len(read_networks(addresses[:MOST])) == MOST
+    addresses = [f"10.0.{number}.1" for number in range(MAX_ENTRIES + 1)]
+    assert len(normalize_networks(addresses[:MAX_ENTRIES])) == MAX_ENTRIES
     with pytest.raises(ValidationError, match="At most 100"):
-        read_networks(addresses)
+        normalize_networks(addresses)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_networks_cover_their_parts(
 
 def test_permissions_cover_what_is_no_wider_in_any_of_the_three() -> None:
     some = Permissions(("public/*",), Endpoints.CHAT, ("10.0.0.0/8",))
-    assert EVERYTHING.covers(some)
+    assert UNRESTRICTED.covers(some)
     assert some.covers(some)
     assert not some.covers(some._replace(models=()))
     assert not some.covers(some._replace(endpoints=Endpoints.EMBEDDINGS))
@@ -276,12 +276,12 @@ def test_permissions_cover_what_is_no_wider_in_any_of_the_three() -> None:
 
 def test_changes_are_told_with_what_was_before() -> None:
     some = Permissions(("public/*", "u-1/a"), Endpoints.CHAT, ("10.0.0.0/8",))
-    assert some.changes_from(EVERYTHING) == [
+    assert some.changes_from(UNRESTRICTED) == [
         "Models: all → public/* u-1/a",
         "Endpoints: all → chat",
         "Networks: all → 10.0.0.0/8",
     ]
-    assert EVERYTHING.changes_from(some)[2] == "Networks: 10.0.0.0/8 → all"
+    assert UNRESTRICTED.changes_from(some)[2] == "Networks: 10.0.0.0/8 → all"
     assert some.changes_from(some) == []
 
 
@@ -296,8 +296,8 @@ def test_a_row_without_bounds_has_none() -> None:
 @pytest.mark.parametrize("text", ["", "null", "{}", '"public/*"', "[1]", "[", '["10.0.0.1/8"]'])
 def test_what_cannot_be_read_opens_nothing_and_raises_nothing(text: str) -> None:
     """A row that was spoilt must not be a key to everything, nor fail the batch it is read in."""
-    assert parse_networks(text) == NOWHERE
-    assert not is_within("10.0.0.1", NOWHERE)
+    assert parse_networks(text) == NO_NETWORK
+    assert not is_within("10.0.0.1", NO_NETWORK)
     if "10." not in text:
         patterns = parse_models(text)
         assert patterns is not None

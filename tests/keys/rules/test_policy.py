@@ -7,8 +7,8 @@ import pytest
 from django.utils import timezone
 
 from keyportal.audit.models import AuditEvent
-from keyportal.keys.changes import Changes, change, hand_over
-from keyportal.keys.exceptions import PolicyBroken
+from keyportal.keys.changes import Changes, change_key, hand_over
+from keyportal.keys.exceptions import PolicyViolation
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.keys.rules.policy import violations, widest_permissions
@@ -99,9 +99,9 @@ def test_what_keeps_the_rule_is_no_breach(
 
 def test_all_that_is_broken_is_told_at_once(team: Team, bob: User) -> None:
     rule(team, must_expire=True, models=("public/*",), endpoints=("chat",), name_pattern="prod-*")
-    with pytest.raises(PolicyBroken) as refusal:
+    with pytest.raises(PolicyViolation) as refusal:
         ApiKey.objects.issue(team=team, owner=bob, name="ci", permissions=Permissions())
-    assert len(refusal.value.breaches) == 4
+    assert len(refusal.value.violations) == 4
     assert not ApiKey.objects.exists()
     assert not AuditEvent.objects.exists()
 
@@ -121,7 +121,7 @@ def test_only_as_strong_a_role_as_the_policy_says_makes_keys(
     team: Team, alice: User, ada: User, bob: User, issue: Issue
 ) -> None:
     rule(team, creators="admin")
-    with pytest.raises(PolicyBroken, match="made by: Admin and above"):
+    with pytest.raises(PolicyViolation, match="made by: Admin and above"):
         issue(bob, actor=bob)
     issue(bob, "by ada", actor=ada)
     issue(bob, "by alice", actor=alice)
@@ -133,7 +133,7 @@ def test_whoever_is_no_member_makes_no_key_and_is_no_operator(
     """Such as somebody whose form was on its way when they were taken out of the team."""
     for maker in (charlie, bob):
         bob.memberships.all().delete()
-        with pytest.raises(PolicyBroken, match="by its members"):
+        with pytest.raises(PolicyViolation, match="by its members"):
             issue(maker, actor=maker)
     assert not ApiKey.objects.exists()
     issue(bob)  # An operator may, for whom there is no policy on makers.
@@ -146,7 +146,7 @@ def test_each_member_has_as_many_keys_as_the_policy_says(
     rule(team, keys_per_member=2)
     key, _ = issue(bob, "one")
     issue(bob, "two")
-    with pytest.raises(PolicyBroken, match="at most 2 keys"):
+    with pytest.raises(PolicyViolation, match="at most 2 keys"):
         issue(bob, "three")
     issue(alice, "hers")
     key.revoke(actor=bob)
@@ -159,7 +159,7 @@ def test_nobody_is_handed_more_than_they_may_have(
     rule(team, keys_per_member=1)
     issue(bob, "his")
     key, _ = issue(alice, "hers")
-    with pytest.raises(PolicyBroken, match="at most 1 keys"):
+    with pytest.raises(PolicyViolation, match="at most 1 keys"):
         hand_over(key, bob, actor=alice)
     key.refresh_from_db()
     assert key.owner == alice
@@ -184,9 +184,9 @@ def old_key(team: Team, bob: User, issue: Issue) -> ApiKey:
 
 
 def test_what_is_not_touched_may_stay(old_key: ApiKey, bob: User) -> None:
-    change(old_key, Changes(description="Nightly.", tags=["ci"]), actor=bob)
-    change(old_key, Changes(name="ci-test"), actor=bob)
-    change(old_key, Changes(expires_at=days(80)), actor=bob)  # type: ignore[arg-type]  # a datetime
+    change_key(old_key, Changes(description="Nightly.", tags=["ci"]), actor=bob)
+    change_key(old_key, Changes(name="ci-test"), actor=bob)
+    change_key(old_key, Changes(expires_at=days(80)), actor=bob)  # type: ignore[arg-type]  # a datetime
     old_key.refresh_from_db()
     assert (old_key.name, old_key.description) == ("ci-test", "Nightly.")
     assert len(violations(old_key.team.policy, old_key)) == 2
@@ -207,9 +207,9 @@ def test_what_broke_the_policy_before_gets_no_leave_to_break_it_more(
 ) -> None:
     """The attacker's way around a policy: widen a key that is older than it."""
     before = ApiKey.objects.values().get()
-    with pytest.raises(PolicyBroken) as refusal:
-        change(old_key, worse, actor=bob)
-    assert len(refusal.value.breaches) == 1
+    with pytest.raises(PolicyViolation) as refusal:
+        change_key(old_key, worse, actor=bob)
+    assert len(refusal.value.violations) == 1
     assert ApiKey.objects.values().get() == before
 
 
@@ -218,7 +218,7 @@ def test_a_key_that_keeps_to_the_policy_is_not_changed_to_break_it(
 ) -> None:
     rule(team, models=("public/*",))
     key, _ = issue(bob)
-    with pytest.raises(PolicyBroken, match=r"may call: public/\*"):
-        change(key, Changes(permissions=Permissions()), actor=bob)
+    with pytest.raises(PolicyViolation, match=r"may call: public/\*"):
+        change_key(key, Changes(permissions=Permissions()), actor=bob)
     narrow = Permissions(("public/small",), networks=("10.0.0.0/8",))
-    assert change(key, Changes(permissions=narrow), actor=bob).permissions == narrow
+    assert change_key(key, Changes(permissions=narrow), actor=bob).permissions == narrow

@@ -1,4 +1,4 @@
-"""The database and `policy.breaches` agree on which keys break a policy."""
+"""The database and `policy.violations` agree on which keys break a policy."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,7 +10,7 @@ from django.utils import timezone
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.keys.rules.policy import violations
-from keyportal.keys.rules.violations import violating
+from keyportal.keys.rules.violations import breaks_policy
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import NO_POLICY, Policy
 
@@ -46,11 +46,11 @@ def keys(team: Team, bob: User) -> list[ApiKey]:
 
 
 def test_both_ways_of_judging_agree(team: Team, keys: list[ApiKey]) -> None:
-    every = ApiKey.objects.of(team)
+    every = ApiKey.objects.for_team(team)
     for policy in POLICIES:
-        found = set(every.filter(violating(policy, every)).values_list("name", flat=True))
+        found = set(every.filter(breaks_policy(policy, every)).values_list("name", flat=True))
         assert found == {key.name for key in keys if violations(policy, key)}, policy
-    assert not every.filter(violating(NO_POLICY, every)).exists()
+    assert not every.filter(breaks_policy(NO_POLICY, every)).exists()
 
 
 def test_only_the_keys_that_were_asked_of_are_found(
@@ -59,5 +59,5 @@ def test_only_the_keys_that_were_asked_of_are_found(
     issue(alice, "of-alice")
     issue(bob, "of-bob")
     bobs = ApiKey.objects.filter(owner=bob)
-    found = bobs.filter(violating(Policy(models=("public/*",)), bobs))
+    found = bobs.filter(breaks_policy(Policy(models=("public/*",)), bobs))
     assert [key.name for key in found] == ["of-bob"]

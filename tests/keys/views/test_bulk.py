@@ -188,7 +188,7 @@ def test_another_teams_keys_look_like_none(
 def test_too_many_at_once_are_refused(
     sign_in: SignIn, bob: User, keys: list[ApiKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "MOST", 2)
+    monkeypatch.setattr(bulk, "MAX_KEYS", 2)
     assert sign_in(bob).post(DELETE, chosen(keys)).status_code == 400
     assert ApiKey.objects.count() == 3
 

@@ -8,10 +8,10 @@ from django.test import Client
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.exceptions import PolicyBroken
+from keyportal.keys.exceptions import PolicyViolation
 from keyportal.keys.forms.create import CreateForm
 from keyportal.keys.models import ApiKey, KeyTemplate
-from keyportal.keys.rules.permissions import EVERYTHING, Endpoints, Permissions
+from keyportal.keys.rules.permissions import UNRESTRICTED, Endpoints, Permissions
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 
@@ -25,7 +25,7 @@ Issue = Callable[..., tuple[ApiKey, str]]
 
 
 @pytest.fixture
-def preset(team: Team) -> KeyTemplate:
+def template(team: Team) -> KeyTemplate:
     return KeyTemplate.objects.create(
         team=team,
         name="CI job",
@@ -50,7 +50,7 @@ def test_each_form_carries_a_mark_of_its_own(team: Team) -> None:
 def test_a_name_alone_is_enough(sign_in: SignIn, bob: User) -> None:
     assert sign_in(bob).post(CREATE, {"name": "nightly"}).status_code == 200
     key = ApiKey.objects.get()
-    assert (key.expires_at, key.permissions, key.description) == (None, EVERYTHING, "")
+    assert (key.expires_at, key.permissions, key.description) == (None, UNRESTRICTED, "")
 
 
 def test_a_name_alone_gets_what_the_policy_suggests(sign_in: SignIn, bob: User) -> None:
@@ -89,21 +89,26 @@ def test_the_form_is_as_short_as_it_was(sign_in: SignIn, bob: User, team: Team) 
 
 
 def test_a_template_gives_permissions_and_lifetime(
-    sign_in: SignIn, bob: User, preset: KeyTemplate
+    sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
     client = sign_in(bob)
     assert "CI job</option>" in client.get(CREATE).content.decode()
-    sent = {"name": "nightly", "preset": str(preset.pk), "lifetime": "", "endpoints": ""}
+    sent = {"name": "nightly", "template": str(template.pk), "lifetime": "", "endpoints": ""}
     client.post(CREATE, sent)
     key = ApiKey.objects.get()
-    assert key.permissions == preset.permissions
+    assert key.permissions == template.permissions
     assert lives_for(key, 30)
 
 
 def test_what_is_typed_counts_more_than_the_template(
-    sign_in: SignIn, bob: User, preset: KeyTemplate
+    sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
-    sent = {"name": "nightly", "preset": str(preset.pk), "lifetime": "7", "models": "public/large"}
+    sent = {
+        "name": "nightly",
+        "template": str(template.pk),
+        "lifetime": "7",
+        "models": "public/large",
+    }
     sign_in(bob).post(CREATE, sent)
     key = ApiKey.objects.get()
     assert key.allowed_models == ["public/large"]
@@ -112,33 +117,33 @@ def test_what_is_typed_counts_more_than_the_template(
 
 
 def test_a_star_that_is_typed_counts_more_than_the_models_of_the_template(
-    sign_in: SignIn, bob: User, preset: KeyTemplate
+    sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
-    sent = {"name": "nightly", "preset": str(preset.pk), "lifetime": "7", "models": " * "}
+    sent = {"name": "nightly", "template": str(template.pk), "lifetime": "7", "models": " * "}
     sign_in(bob).post(CREATE, sent)
-    assert ApiKey.objects.get().permissions == preset.permissions._replace(models=())
+    assert ApiKey.objects.get().permissions == template.permissions._replace(models=())
 
 
 def test_another_teams_template_can_not_be_chosen(
-    sign_in: SignIn, bob: User, other_team: Team, preset: KeyTemplate
+    sign_in: SignIn, bob: User, other_team: Team, template: KeyTemplate
 ) -> None:
     theirs = KeyTemplate.objects.create(team=other_team, name="theirs-alone")
     client = sign_in(bob)
     assert "theirs-alone" not in client.get(CREATE).content.decode()
     for number in (str(theirs.pk), "99999", "x"):
-        response = client.post(CREATE, {"name": "nightly", "preset": number})
+        response = client.post(CREATE, {"name": "nightly", "template": number})
         assert response.status_code == 422
-        assert "preset" in response.context["form"].errors
+        assert "template" in response.context["form"].errors
     assert not ApiKey.objects.exists()
 
 
 def test_a_template_that_the_policy_now_forbids_says_so_itself(
-    sign_in: SignIn, bob: User, preset: KeyTemplate
+    sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
     Team.objects.update(policy=Policy(longest_days=7, models=("secret/*",)))
-    response = sign_in(bob).post(CREATE, {"name": "nightly", "preset": str(preset.pk)})
+    response = sign_in(bob).post(CREATE, {"name": "nightly", "template": str(template.pk)})
     assert response.status_code == 422
-    assert response.context["form"].errors["preset"] == [
+    assert response.context["form"].errors["template"] == [
         "Keys of this team live for at most 7 days.",
         "Keys of this team may call: secret/*.",
     ]
@@ -160,8 +165,8 @@ def test_a_template_that_the_policy_now_forbids_says_so_itself(
         ({"lifetime": "never"}, "lifetime"),
         ({"lifetime": "365"}, "lifetime"),
         ({"lifetime": "91"}, "lifetime"),
-        ({"lifetime": "date", "end_date": "2199-01-01"}, "end_date"),
-        ({"lifetime": "date"}, "end_date"),
+        ({"lifetime": "date", "expiry_date": "2199-01-01"}, "expiry_date"),
+        ({"lifetime": "date"}, "expiry_date"),
         ({"expires_at": "2199-01-01"}, ""),  # No field of the form.
         ({"permissions": "all"}, ""),
     ],
@@ -184,10 +189,10 @@ def test_no_crafted_form_goes_beyond_the_policy(
 def test_a_date_just_beyond_the_policy_is_told_beside_the_date(sign_in: SignIn, bob: User) -> None:
     Team.objects.update(policy=STRICT)
     day = str(timezone.now().date() + timedelta(days=92))
-    response = sign_in(bob).post(CREATE, {"name": "a", "lifetime": "date", "end_date": day})
-    assert list(response.context["form"].errors) == ["end_date"]
+    response = sign_in(bob).post(CREATE, {"name": "a", "lifetime": "date", "expiry_date": day})
+    assert list(response.context["form"].errors) == ["expiry_date"]
     day = str(timezone.now().date() + timedelta(days=90))
-    response = sign_in(bob).post(CREATE, {"name": "a", "lifetime": "date", "end_date": day})
+    response = sign_in(bob).post(CREATE, {"name": "a", "lifetime": "date", "expiry_date": day})
     assert response.status_code == 200
 
 
@@ -223,8 +228,8 @@ def test_a_policy_that_came_while_the_form_was_filled_holds(
     form = CreateForm({"name": "nightly"}, team=team)
     assert form.is_valid()
     Team.objects.update(policy=STRICT)
-    with pytest.raises(PolicyBroken, match="Keys of this team must expire"):
-        ApiKey.objects.issue(team=team, owner=bob, actor=bob, **form.asked)
+    with pytest.raises(PolicyViolation, match="Keys of this team must expire"):
+        ApiKey.objects.issue(team=team, owner=bob, actor=bob, **form.issue_arguments)
     assert not ApiKey.objects.exists()
 
 

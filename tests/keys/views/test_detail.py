@@ -9,9 +9,9 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.changes import Changes, change
+from keyportal.keys.changes import Changes, change_key
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rotation import GracePeriod, rotate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.keys.status import badges
 from keyportal.teams.limits import Limits
@@ -176,8 +176,8 @@ def test_its_history_is_told_without_its_name_and_a_page_at_a_time(
 ) -> None:
     key, _ = issue(bob, "nightly")
     other, _ = issue(bob, "other")
-    change(key, Changes(name="<b>weekly"), actor=bob)
-    change(other, Changes(name="unrelated"), actor=bob)
+    change_key(key, Changes(name="<b>weekly"), actor=bob)
+    change_key(other, Changes(name="unrelated"), actor=bob)
     text = page_of(sign_in(bob), key)
     assert '<span class="name">Name: nightly → &lt;b&gt;weekly</span>' in text
     assert "unrelated" not in text
@@ -193,7 +193,7 @@ def test_its_history_is_told_without_its_name_and_a_page_at_a_time(
 def test_both_secrets_are_shown_while_two_live(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob)
     Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_agent="<i>old-agent")
-    new = rotate(key, Grace.WEEK, actor=bob).text
+    new = rotate(key, GracePeriod.WEEK, actor=bob).text
     text = page_of(sign_in(bob), key)
     for last4 in (plaintext[-4:], new[-4:]):
         assert f"{key.public_id}…{last4}" in text
@@ -207,7 +207,7 @@ def test_both_secrets_are_shown_while_two_live(sign_in: SignIn, bob: User, issue
 
 def test_a_secret_that_ended_is_no_longer_shown(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob)
-    rotate(key, Grace.HOUR, actor=bob)
+    rotate(key, GracePeriod.HOUR, actor=bob)
     an_hour_ago = timezone.now() - timedelta(hours=1)
     Secret.objects.filter(last4=plaintext[-4:]).update(expires_at=an_hour_ago)
     assert f"…{plaintext[-4:]}" not in page_of(sign_in(bob), key)
@@ -218,7 +218,7 @@ def test_last_use_survives_the_secret_that_was_used(
 ) -> None:
     key, _ = issue(bob)
     Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.1.2.3")
-    rotate(key, Grace.NOW, actor=bob)
+    rotate(key, GracePeriod.NOW, actor=bob)
     for path in (address(key), f"{address(key)}delete/"):
         text = sign_in(bob).get(path).content.decode()
         assert "2026-11-23 22:45 UTC" in text

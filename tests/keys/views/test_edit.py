@@ -278,7 +278,7 @@ def test_the_policy_is_told_in_the_dialog(sign_in: SignIn, bob: User, issue: Iss
     for what, form, complaint in (
         ("permissions", {"scope": "chosen", "patterns": "other/x", "endpoints": "all"}, "may call"),
         ("edit", {"name": "nightly"}, "look like ci-*"),
-        ("expiry", {"lifetime": "date", "end_date": in_days(60)}, "at most 30 days"),
+        ("expiry", {"lifetime": "date", "expiry_date": in_days(60)}, "at most 30 days"),
         ("expiry", {"lifetime": "never"}, "not one of the available choices"),
     ):
         response = client.post(address(key, what), form, headers=HTMX)
@@ -379,7 +379,7 @@ def test_an_end_is_set_moved_and_taken_away(sign_in: SignIn, bob: User, issue: I
     client = sign_in(bob)
     ends = []
     for form in (
-        {"lifetime": "date", "end_date": in_days(5)},
+        {"lifetime": "date", "expiry_date": in_days(5)},
         {"lifetime": "7"},
         {"lifetime": "never"},
     ):
@@ -401,7 +401,7 @@ def test_the_form_keeps_an_end_to_the_second(sign_in: SignIn, bob: User, issue: 
     client = sign_in(bob)
     form = client.get(address(key, "expiry"), headers=HTMX).context["form"]
     assert form["lifetime"].value() == "date"
-    sent = {"lifetime": "date", "end_date": f"{end:%Y-%m-%d}"}
+    sent = {"lifetime": "date", "expiry_date": f"{end:%Y-%m-%d}"}
     assert client.post(address(key, "expiry"), sent, headers=HTMX).status_code == 204
     key.refresh_from_db()
     assert key.expires_at == end
@@ -412,7 +412,7 @@ def test_a_key_that_expired_must_get_another_day(sign_in: SignIn, bob: User, iss
     key, _ = issue(bob, actor=bob, expires_at=timezone.now() - timedelta(days=2))
     client = sign_in(bob)
     assert "expired at" in client.get(address(key, "expiry"), headers=HTMX).content.decode()
-    sent = {"lifetime": "date", "end_date": in_days(-2)}
+    sent = {"lifetime": "date", "expiry_date": in_days(-2)}
     assert client.post(address(key, "expiry"), sent, headers=HTMX).status_code == 422
     assert client.post(address(key, "expiry"), {"lifetime": "7"}).status_code == 302
     key.refresh_from_db()
@@ -429,7 +429,7 @@ def test_the_end_of_a_key_that_was_over_is_none_that_its_form_showed(
     client, path = sign_in(bob), address(key, "expiry")
     opened = client.get(path, headers=HTMX)
     assert "expired at" in opened.content.decode()
-    typed = sent(opened, lifetime="date", end_date=f"{noon:%Y-%m-%d}")
+    typed = sent(opened, lifetime="date", expiry_date=f"{noon:%Y-%m-%d}")
     assert client.post(path, typed, headers=HTMX).status_code == 204
     key.refresh_from_db()
     assert key.expires_at == noon.replace(hour=23, minute=59, second=59)

@@ -14,8 +14,8 @@ from keyportal.audit.models import Tombstone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.health import ACTIONS, FIXES, Finding
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, rotate
-from keyportal.keys.views.health import health
+from keyportal.keys.rotation import GracePeriod, rotate
+from keyportal.keys.views.health import health_report
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
 from keyportal.usage import new_networks as addresses
@@ -45,7 +45,7 @@ def good(bob: User, issue: Issue) -> ApiKey:
 
 def found(team: Team) -> set[str]:
     """What is found of the only key of the team."""
-    page = health(team, ApiKey.objects.of(team), "", None)
+    page = health_report(team, ApiKey.objects.for_team(team), "", None)
     labels = dict(zip(Finding.labels, Finding.values, strict=True))
     return {labels[told.label] for row in page.rows for told in row.told}
 
@@ -92,7 +92,7 @@ def test_a_key_that_nothing_calls_is_idle(team: Team, good: ApiKey) -> None:
 
 def test_a_key_that_was_rotated_is_not_idle_for_it(team: Team, bob: User, good: ApiKey) -> None:
     """Its new secret was not used yet; the one that it had was."""
-    rotate(good, Grace.NOW, actor=bob)
+    rotate(good, GracePeriod.NOW, actor=bob)
     assert found(team) == set()
     Tombstone.objects.update(last_used_at=ago(91))
     assert found(team) == {"idle"}
@@ -117,7 +117,7 @@ def test_the_secret_of_one_who_left_can_be_ended_beside_handing_the_key_over(
     sign_in: SignIn, ada: User, bob: User, team: Team, good: ApiKey
 ) -> None:
     Membership.objects.filter(user=bob).delete()
-    (row,) = health(team, ApiKey.objects.of(team), "owner-left", None).rows
+    (row,) = health_report(team, ApiKey.objects.for_team(team), "owner-left", None).rows
     assert [act.label for act in row.told[0].acts] == ["Hand over", "Rotate", "Delete"]
     text = sign_in(ada).get(f"/teams/{team.slug}/keys/{good.public_id}/hand-over/").content.decode()
     assert "bob</span> may still have the key" in text
@@ -155,7 +155,7 @@ def test_a_reported_leak_is_told_whatever_else_is(team: Team, good: ApiKey) -> N
 
 def test_a_breach_is_told_with_what_mends_it(team: Team, good: ApiKey) -> None:
     team.policy = Policy(longest_days=7, models=("public/*",), name_pattern="ci-*")
-    (row,) = health(team, ApiKey.objects.of(team), "breaks-policy", None).rows
+    (row,) = health_report(team, ApiKey.objects.for_team(team), "breaks-policy", None).rows
     (told,) = row.told
     assert told.detail == (
         "Keys of this team live for at most 7 days. Keys of this team may call: public/*. "
@@ -174,7 +174,7 @@ def test_models_that_may_be_called_and_are_not(
     ServedModel.objects.create(name="public/without-a-route")
     assert found(team) == set()  # It calls nothing, which is not too much of anything.
     use(team, good, "public/small", "no-model-any-more", "")
-    (row,) = health(team, ApiKey.objects.of(team), "too-wide", None).rows
+    (row,) = health_report(team, ApiKey.objects.for_team(team), "too-wide", None).rows
     assert row.told[0].detail == "Not called in 90 days: public/large, u-8105f7322477/test."
     good.allowed_models = ["public/s*"]
     good.save(update_fields=["allowed_models"])
@@ -206,9 +206,9 @@ def test_a_network_that_was_not_seen_before_is_new(team: Team, good: ApiKey) -> 
     assert found(team) == set()
     call(team, good.public_id, "198.51.100.1", 0.1)
     call(team, good.public_id, "2001:db8:1:ffff::1", 0.2)
-    (row,) = health(team, ApiKey.objects.of(team), "new-address", None).rows
+    (row,) = health_report(team, ApiKey.objects.for_team(team), "new-address", None).rows
     assert row.told[0].detail == (
-        "Used within a day from 198.51.100.0/24, 2001:db8:1::/48, and not before."
+        "First used from 198.51.100.0/24, 2001:db8:1::/48 within the last day."
     )
     call(team, good.public_id, "198.51.100.77", 2)
     call(team, good.public_id, "2001:db8:1::9", 2)
@@ -316,7 +316,7 @@ def test_the_most_urgent_come_first(team: Team, bob: User, issue: Issue) -> None
     for name in ("endless", "leaked", "newer"):
         issue(bob, name)
     ApiKey.objects.filter(name="leaked").update(reported_at=ago(0))
-    page = health(team, ApiKey.objects.of(team), "", None)
+    page = health_report(team, ApiKey.objects.for_team(team), "", None)
     assert [row.key.name for row in page.rows] == ["leaked", "newer", "endless"]
     assert [(tab.value, tab.size) for tab in page.tabs] == [
         ("", 3),
@@ -329,7 +329,7 @@ def test_no_other_teams_key_is_looked_at(
     team: Team, other_team: Team, charlie: User, issue: Issue
 ) -> None:
     issue(charlie, "theirs", team=other_team)
-    assert health(team, ApiKey.objects.of(team), "", None).rows == []
+    assert health_report(team, ApiKey.objects.for_team(team), "", None).rows == []
 
 
 def test_a_long_list_comes_in_pages(

@@ -8,7 +8,7 @@ from django.test import Client
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.limits import AboveCeiling, limit_key
+from keyportal.keys.limits import AboveCeiling, set_key_limits
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits
 from keyportal.teams.models import Membership, Team, User
@@ -156,11 +156,11 @@ def test_the_ceiling_of_this_moment_counts_and_not_the_one_on_the_page(
 ) -> None:
     key, _ = issue(bob)
     bobs = Membership.objects.get(user=bob)
-    limit_key(key, Limits(tokens_per_day=1), by=bobs, address=None)
+    set_key_limits(key, Limits(tokens_per_day=1), by=bobs, address=None)
     assert key.team.key_limits == UNLIMITED
     Team.objects.update(key_limits=Limits(tokens_per_day=5))
     with pytest.raises(AboveCeiling):
-        limit_key(key, UNLIMITED, by=bobs, address=None)
+        set_key_limits(key, UNLIMITED, by=bobs, address=None)
 
 
 def test_a_key_above_a_ceiling_that_was_lowered_can_be_throttled(

@@ -14,7 +14,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, rotate
+from keyportal.keys.rotation import GracePeriod, rotate
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Membership, Team, User
 from keyportal.usage.models import UsageDay
@@ -323,7 +323,7 @@ def test_a_key_was_used_though_its_used_secret_was_rotated_away(
     assert ">Never<" in sign_in(bob).get(address).content.decode()
     for day in (2, 1):
         Secret.objects.update(last_used_at=f"2026-01-0{day}T00:00:00Z")
-        rotate(key, Grace.NOW, actor=bob)
+        rotate(key, GracePeriod.NOW, actor=bob)
     page = sign_in(bob).get(address).content.decode()
     assert ">Never<" not in page
     assert '<time datetime="2026-01-02T00:00:00+00:00">' in page

@@ -11,7 +11,7 @@ from django.utils import timezone
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rotation import Grace, live_secrets, rotate
+from keyportal.keys.rotation import GracePeriod, live_secrets, rotate
 from keyportal.teams.models import User
 
 pytestmark = pytest.mark.any_database
@@ -51,7 +51,7 @@ def test_the_new_key_is_shown_once_and_is_the_same_key(
     new = shown_key(text)
     assert response.status_code == 200
     assert keystring.is_well_formed(new.encode())
-    assert keystring.public_id_in(new) == key.public_id
+    assert keystring.find_public_id(new) == key.public_id
     assert new != old
     assert response["HX-Trigger"] == "keys-changed"
     assert "no-store" in response["Cache-Control"]
@@ -115,10 +115,10 @@ def test_a_third_secret_is_refused_in_the_dialog(sign_in: SignIn, bob: User, iss
     key, _ = issue(bob)
     client = sign_in(bob)
     mark = nonce(client, key)
-    rotate(key, Grace.WEEK, actor=bob)
+    rotate(key, GracePeriod.WEEK, actor=bob)
     asked = client.get(address(key), headers=HTMX)
     assert "Two secrets live already" in asked.content.decode()
-    assert asked.context["form"]["grace"].value() == Grace.NOW
+    assert asked.context["form"]["grace"].value() == GracePeriod.NOW
     response = client.post(address(key), {"grace": "1h", "nonce": mark}, headers=HTMX)
     assert response.status_code == 422
     assert "This key has two secrets already." in response.content.decode()
@@ -144,9 +144,9 @@ def test_of_a_leaked_key_the_old_secret_is_to_end_at_once(
 ) -> None:
     key, _ = issue(bob)
     client = sign_in(bob)
-    assert client.get(address(key)).context["form"]["grace"].value() == Grace.DAY
+    assert client.get(address(key)).context["form"]["grace"].value() == GracePeriod.DAY
     ApiKey.objects.update(reported_at=timezone.now())
-    assert client.get(address(key)).context["form"]["grace"].value() == Grace.NOW
+    assert client.get(address(key)).context["form"]["grace"].value() == GracePeriod.NOW
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_the_old_one_is_ended_and_the_new_one_stays(
 ) -> None:
     key, _ = issue(bob)
     Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.1.2.3")
-    rotate(key, Grace.FIRST_USE, actor=bob)
+    rotate(key, GracePeriod.FIRST_USE, actor=bob)
     newest = key.secrets.latest("pk")
     client = sign_in(bob)
     page = client.get(address(key, "")).content.decode()

@@ -25,15 +25,15 @@ def typed(name: str = "CI job", **more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def preset(team: Team) -> KeyTemplate:
+def template(team: Team) -> KeyTemplate:
     return KeyTemplate.objects.create(
         team=team, name="CI job", endpoints=Endpoints.CHAT, allowed_models=["public/*"]
     )
 
 
 @pytest.fixture
-def paths(preset: KeyTemplate) -> list[str]:
-    one = f"{TEMPLATES}{preset.pk}/"
+def paths(template: KeyTemplate) -> list[str]:
+    one = f"{TEMPLATES}{template.pk}/"
     return [TEMPLATES, CREATE, f"{one}change/", f"{one}delete/"]
 
 
@@ -48,9 +48,9 @@ def test_admin_makes_one(sign_in: SignIn, ada: User, team: Team) -> None:
     text = response.content.decode()
     assert "The template &lt;b&gt;CI is made." in text
     assert "30 days" in text
-    preset = KeyTemplate.objects.get()
-    assert preset.permissions == Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
-    assert (preset.team, preset.lifetime_days) == (team, 30)
+    template = KeyTemplate.objects.get()
+    assert template.permissions == Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
+    assert (template.team, template.lifetime_days) == (team, 30)
     event = AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED)
     assert event.target == (
         "Template <b>CI: created, Models: all → public/*, Endpoints: all → chat, "
@@ -59,13 +59,13 @@ def test_admin_makes_one(sign_in: SignIn, ada: User, team: Team) -> None:
     assert (event.actor, event.address) == ("ada", "127.0.0.1")
 
 
-def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, preset: KeyTemplate) -> None:
-    path = f"{TEMPLATES}{preset.pk}/change/"
+def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, template: KeyTemplate) -> None:
+    path = f"{TEMPLATES}{template.pk}/change/"
     client = sign_in(ada)
     assert 'value="CI job"' in client.get(path).content.decode()
     client.post(path, typed("nightly", endpoints="chat", models="public/small"))
-    preset.refresh_from_db()
-    assert (preset.name, preset.allowed_models) == ("nightly", ["public/small"])
+    template.refresh_from_db()
+    assert (template.name, template.allowed_models) == ("nightly", ["public/small"])
     event = AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED)
     told = "Name: CI job → nightly, Models: public/* → public/small"
     assert event.target == f"Template CI job: {told}"
@@ -73,8 +73,8 @@ def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, preset: KeyTe
     assert AuditEvent.objects.filter(action=Action.TEAM_CHANGED).count() == 1
 
 
-def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, preset: KeyTemplate) -> None:
-    path = f"{TEMPLATES}{preset.pk}/delete/"
+def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, template: KeyTemplate) -> None:
+    path = f"{TEMPLATES}{template.pk}/delete/"
     client = sign_in(ada)
     assert "is no longer offered" in client.get(path).content.decode()
     assert KeyTemplate.objects.exists()
@@ -88,7 +88,7 @@ def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, preset: KeyTe
 
 
 def test_a_name_is_there_once_in_a_team(
-    sign_in: SignIn, ada: User, other_team: Team, preset: KeyTemplate
+    sign_in: SignIn, ada: User, other_team: Team, template: KeyTemplate
 ) -> None:
     KeyTemplate.objects.create(team=other_team, name="theirs")
     client = sign_in(ada)
@@ -128,7 +128,7 @@ def test_what_makes_no_sense_or_breaks_the_policy_is_told_beside_its_field(
 
 
 def test_a_template_from_before_a_policy_is_marked(
-    sign_in: SignIn, ada: User, preset: KeyTemplate
+    sign_in: SignIn, ada: User, template: KeyTemplate
 ) -> None:
     client = sign_in(ada)
     assert "Breaks the policy" not in client.get(TEMPLATES).content.decode()
@@ -138,31 +138,31 @@ def test_a_template_from_before_a_policy_is_marked(
 
 def test_what_a_template_leaves_open_is_what_the_policy_allows(team: Team) -> None:
     policy = Policy(models=("public/*",), endpoints=("embeddings",))
-    preset = KeyTemplate(team=team, name="open", networks=["192.0.2.0/24"])
+    template = KeyTemplate(team=team, name="open", networks=["192.0.2.0/24"])
     expected = Permissions(("public/*",), Endpoints.EMBEDDINGS, ("192.0.2.0/24",))
-    assert preset.permissions_within(policy) == expected
-    assert preset.breaches(policy) == []
+    assert template.permissions_within(policy) == expected
+    assert template.violations(policy) == []
 
 
 def test_one_that_was_deleted_meanwhile_is_not_made_again(
-    sign_in: SignIn, ada: User, preset: KeyTemplate
+    sign_in: SignIn, ada: User, template: KeyTemplate
 ) -> None:
     opened = KeyTemplate.objects.get()
-    preset.delete()
+    template.delete()
     with pytest.raises(KeyTemplate.DoesNotExist):
         save_template(opened, actor=ada)
     assert not KeyTemplate.objects.exists()
 
 
 def test_one_that_is_deleted_while_its_form_is_on_its_way_is_told(
-    sign_in: SignIn, ada: User, preset: KeyTemplate, monkeypatch: pytest.MonkeyPatch
+    sign_in: SignIn, ada: User, template: KeyTemplate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def locked_later(found: KeyTemplate) -> AbstractContextManager[KeyTemplate]:
         KeyTemplate.objects.all().delete()
         return lock_template(found)
 
     monkeypatch.setattr("keyportal.keys.views.templates.lock_template", locked_later)
-    answer = sign_in(ada).post(f"{TEMPLATES}{preset.pk}/change/", typed("nightly"))
+    answer = sign_in(ada).post(f"{TEMPLATES}{template.pk}/change/", typed("nightly"))
     assert answer.status_code == 404
     assert not KeyTemplate.objects.exists()
 
@@ -171,7 +171,7 @@ def test_members_are_refused_with_the_reason(sign_in: SignIn, bob: User, paths: 
     for path in paths:
         for response in (sign_in(bob).get(path), sign_in(bob).post(path, typed("mine"))):
             assert response.status_code in {403, 405}
-    assert [preset.name for preset in KeyTemplate.objects.all()] == ["CI job"]
+    assert [template.name for template in KeyTemplate.objects.all()] == ["CI job"]
 
 
 def test_outsiders_get_404(sign_in: SignIn, charlie: User, paths: list[str]) -> None:
@@ -180,12 +180,12 @@ def test_outsiders_get_404(sign_in: SignIn, charlie: User, paths: list[str]) -> 
 
 
 def test_another_teams_template_is_not_found_under_ones_own(
-    sign_in: SignIn, charlie: User, other_team: Team, preset: KeyTemplate
+    sign_in: SignIn, charlie: User, other_team: Team, template: KeyTemplate
 ) -> None:
     client = sign_in(charlie)
     for act in ("change", "delete"):
-        path = f"/teams/{other_team.slug}/templates/{preset.pk}/{act}/"
+        path = f"/teams/{other_team.slug}/templates/{template.pk}/{act}/"
         assert client.get(path).status_code == 404
         assert client.post(path, typed("stolen")).status_code == 404
-    preset.refresh_from_db()
-    assert preset.name == "CI job"
+    template.refresh_from_db()
+    assert template.name == "CI job"

@@ -8,7 +8,12 @@ from django.views.decorators.debug import sensitive_variables
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.keys.exceptions import KeyActionError
-from keyportal.keys.rules.permissions import Endpoints, Permissions, read_networks, read_patterns
+from keyportal.keys.rules.permissions import (
+    Endpoints,
+    Permissions,
+    normalize_networks,
+    normalize_patterns,
+)
 from keyportal.teams.management.operator import (
     OperatorCommand,
     get_membership,
@@ -65,9 +70,9 @@ class Command(OperatorCommand):
                 name=name,
                 scopes=[Scope(scope) for scope in options["scopes"]],
                 permissions=Permissions(
-                    read_patterns(options["models"]),
+                    normalize_patterns(options["models"]),
                     Endpoints(options["endpoints"]),
-                    read_networks(options["networks"]),
+                    normalize_networks(options["networks"]),
                 ),
                 expires_at=None if options["no_expiry"] else timezone.now() + timedelta(days=days),
             )

@@ -3,7 +3,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 
-from keyportal.keys.forms.policy import MAKERS, PolicyForm
+from keyportal.keys.forms.policy import CREATOR_ROLES, PolicyForm
 from keyportal.keys.rules.permissions import Endpoints
 from keyportal.keys.rules.policy import set_policy
 from keyportal.keys.rules.validators import split_words
@@ -15,46 +15,49 @@ NONE = "none"
 
 
 class Command(OperatorCommand):
-    help = "Change what a team asks of its keys; what isn't given stays, `none` takes a rule away."
+    help = "Change a team's policy. Rules without an option stay; `none` removes a rule."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("team", metavar="SLUG")
-        parser.add_argument("--longest-days", metavar="N", help="the longest that a key may live")
+        parser.add_argument("--longest-days", metavar="N", help="maximum lifetime of a key")
         parser.add_argument("--must-expire", choices=["yes", "no"])
-        parser.add_argument("--rotation-days", metavar="N", help="when rotation is advised")
+        parser.add_argument(
+            "--rotation-days", metavar="N", help="age of a secret from which rotation is advised"
+        )
         parser.add_argument("--models", metavar="NAMES", help="such as 'public/* team/large'")
         parser.add_argument(
             "--endpoints", metavar="KINDS", help=f"some of {', '.join(Endpoints.values[1:])}"
         )
         parser.add_argument("--keys-per-member", metavar="N")
         parser.add_argument("--name-pattern", metavar="GLOB", help="such as ci-*")
-        parser.add_argument("--creators", choices=[role.value for role in MAKERS])
+        parser.add_argument("--creators", choices=[role.value for role in CREATOR_ROLES])
 
     def handle(self, **options: Any) -> None:
-        named = get_team(options["team"])
+        team = get_team(options["team"])
         given = {name: options[name] for name in Policy._fields if options[name] is not None}
         if not given:
-            raise CommandError("Nothing to change: give a rule, such as --longest-days 90.")
-        with lock_team(named) as team:
-            # The rules that stay are those of this moment: an admin may be changing them.
-            form = PolicyForm(_typed(team.policy) | _typed_by_operator(given), policy=team.policy)
+            raise CommandError("Nothing to change: set a rule, such as --longest-days 90.")
+        with lock_team(team) as locked:
+            # Read under the lock: an admin may be changing the other rules at this moment.
+            policy = locked.policy
+            form = PolicyForm(_form_data(policy) | _option_data(given), policy=policy)
             if not form.is_valid():
                 raise ValidationError(form.errors.as_data())
-            set_policy(team, form.policy, actor=None)
+            set_policy(locked, form.policy, actor=None)
         for label, words in form.policy.describe().items():
             self.stdout.write(f"{label}: {words}")
 
 
-def _typed(policy: Policy) -> dict[str, Any]:
-    """As the form would have it."""
-    typed = policy._asdict() | {"models": " ".join(policy.models)}
-    return {name: "" if value is None else value for name, value in typed.items()}
+def _form_data(policy: Policy) -> dict[str, Any]:
+    """A policy as data of `PolicyForm`."""
+    data = policy._asdict() | {"models": " ".join(policy.models)}
+    return {name: "" if value is None else value for name, value in data.items()}
 
 
-def _typed_by_operator(given: dict[str, str]) -> dict[str, Any]:
-    typed: dict[str, Any] = {name: "" if value == NONE else value for name, value in given.items()}
-    if "endpoints" in typed:
-        typed["endpoints"] = split_words(typed["endpoints"])
-    if "must_expire" in typed:
-        typed["must_expire"] = typed["must_expire"] == "yes"
-    return typed
+def _option_data(given: dict[str, str]) -> dict[str, Any]:
+    data: dict[str, Any] = {name: "" if value == NONE else value for name, value in given.items()}
+    if "endpoints" in data:
+        data["endpoints"] = split_words(data["endpoints"])
+    if "must_expire" in data:
+        data["must_expire"] = data["must_expire"] == "yes"
+    return data

@@ -28,7 +28,7 @@ class Command(OperatorCommand):
 
     @sensitive_variables()
     def handle(self, **options: Any) -> None:
-        keys = keystring.keys_in(_read_text(options["file"]))
+        keys = keystring.find_keys(_read_text(options["file"]))
         if not keys:
             raise CommandError("There is no whole API key of this service in it.")
         ended = handling.handle_report(ReportContents([ReportedKey(key) for key in keys], OPERATOR))
