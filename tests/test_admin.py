@@ -1,4 +1,4 @@
-"""Django's admin for operators: every page opens, and none shows a secret."""
+"""Django's admin for operators: access, forms, audit, and no secrets on any page."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -32,7 +32,7 @@ from tests.support.forms import sent
 
 Issue = Callable[..., tuple[ApiKey, str]]
 CREDENTIAL = "the-upstreams-own-token"
-# What is a part of another page, or is kept and read by programs.
+# Models that are part of another page, or that only programs read and write.
 WITHOUT_PAGE = {
     "catalog.CatalogVersion",
     "teams.UsedSlug",
@@ -98,14 +98,14 @@ def test_no_page_shows_a_secret(
     hidden = [text[14:-4], gone_text[14:-4], CREDENTIAL, upstream.encrypted_credential]
     for digest in digests:
         hidden += [digest.hex(), str(digest)[2:-1]]
-    opened = 0
+    page_count = 0
     for path in every_page():
         answer = operator.get(path, follow=True)
         assert answer.status_code in {200, 403}, path
-        opened += answer.status_code == 200
+        page_count += answer.status_code == 200
         page = answer.content.decode()
         assert not [secret for secret in hidden if secret in page], path
-    assert opened > 50
+    assert page_count > 50
     # The walk sees keys at all.
     assert key.masked in operator.get("/admin/keys/apikey/").content.decode()
 
@@ -125,7 +125,7 @@ def test_no_page_shows_a_secret(
         ("audit/tombstone", False),
     ],
 )
-def test_where_adding_is_offered(operator: Client, kind: str, offered: bool) -> None:
+def test_which_models_can_be_added(operator: Client, kind: str, offered: bool) -> None:
     assert operator.get(f"/admin/{kind}/add/").status_code == (200 if offered else 403)
     assert (f"/admin/{kind}/add/" in operator.get("/admin/").content.decode()) is offered
 
@@ -141,7 +141,9 @@ def test_staff_without_permissions_sees_nothing(
     assert client.get(f"/admin/{meta.app_label}/{meta.model_name}/add/").status_code == 403
 
 
-def test_staff_who_may_look_may_only_look(client: Client, bob: User, issue: Issue) -> None:
+def test_staff_with_the_view_permission_can_only_view(
+    client: Client, bob: User, issue: Issue
+) -> None:
     key, _ = issue(bob)
     User.objects.filter(pk=bob.pk).update(is_staff=True)
     bob.user_permissions.add(Permission.objects.get(codename="view_apikey"))
@@ -152,10 +154,10 @@ def test_staff_who_may_look_may_only_look(client: Client, bob: User, issue: Issu
     assert ApiKey.objects.get().name == "test-key"
 
 
-# One way in.
+# Sign-in.
 
 
-def test_the_admin_sends_strangers_to_our_sign_in(client: Client, db: None) -> None:
+def test_the_admin_redirects_to_our_sign_in(client: Client, db: None) -> None:
     for path in ("/admin/", "/admin/login/", "/admin/teams/user/"):
         answer = client.get(path, follow=True)
         assert answer.redirect_chain[-1][0].startswith("/accounts/login/?next=")
@@ -167,7 +169,7 @@ def test_the_admins_own_form_takes_no_password(client: Client, root: User) -> No
     assert client.get("/admin/").status_code == 302
 
 
-def test_people_who_are_no_staff_are_refused(client: Client, alice: User) -> None:
+def test_users_who_are_not_staff_are_refused(client: Client, alice: User) -> None:
     client.force_login(alice)
     assert client.get("/admin/", follow=True).status_code == 403
 
@@ -176,14 +178,14 @@ def test_people_who_are_no_staff_are_refused(client: Client, alice: User) -> Non
 
 
 def key_form(key: ApiKey, **changed: object) -> dict[str, object]:
-    """What the browser posts when somebody changes one thing on the key's page."""
+    """The fields of a POST that changes one thing on the page of a key."""
     form: dict[str, object] = {"name": key.name, "owner": key.owner_id, "allowed_models": []}
     form |= {f"{field}_{part}": "" for field in ("expires_at", "disabled_at") for part in (0, 1)}
     form |= {"secrets-TOTAL_FORMS": "0", "secrets-INITIAL_FORMS": "0"}
     return form | changed
 
 
-def test_a_changed_key_is_audited_with_what_was_before(
+def test_a_changed_key_is_audited_with_the_old_values(
     operator: Client, team: Team, alice: User, bob: User, model: ServedModel, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -201,7 +203,7 @@ def test_a_changed_key_is_audited_with_what_was_before(
     assert (row.actor, row.address) == ("root", "192.0.2.1")
 
 
-def test_an_end_that_an_operator_sets_is_not_for_its_owner_to_put_off(
+def test_a_key_whose_expiry_an_operator_set_is_managed(
     operator: Client, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, actor=bob)
@@ -233,7 +235,7 @@ def test_a_key_that_is_enabled_is_still_managed(operator: Client, bob: User, iss
     assert (key.disabled_at, key.disabled_by, key.is_managed) == (None, "", True)
 
 
-def test_an_operator_who_disables_a_key_of_their_own_is_its_owner(
+def test_an_operator_who_disables_their_own_key_acts_as_owner(
     operator: Client, root: User, team: Team, issue: Issue
 ) -> None:
     Membership.objects.create(team=team, user=root, role=Role.MEMBER)
@@ -252,7 +254,7 @@ def test_saving_a_key_unchanged_is_no_event(operator: Client, bob: User, issue: 
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         ("name", "taken", "already exists"),
         ("name", "", "required"),
@@ -261,15 +263,15 @@ def test_saving_a_key_unchanged_is_no_event(operator: Client, bob: User, issue: 
         ("allowed_models", "public/unknown", "valid choice"),
     ],
 )
-def test_a_key_is_not_changed_into_nonsense(
-    operator: Client, bob: User, charlie: User, issue: Issue, field: str, value: str, told: str
+def test_an_invalid_change_of_a_key_is_refused(
+    operator: Client, bob: User, charlie: User, issue: Issue, field: str, value: str, message: str
 ) -> None:
     issue(bob, "taken")
     key, _ = issue(bob)
     changed = {field: charlie.pk if value == "charlie" else value}
     answer = operator.post(change_url(key), key_form(key, **changed))
     assert answer.status_code == 200
-    assert told in answer.content.decode()
+    assert message in answer.content.decode()
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
 
 
@@ -310,7 +312,7 @@ def test_deleting_many_keys_revokes_each(
 
 
 @pytest.mark.parametrize("keeper", ["team", "bob"])
-def test_what_still_has_keys_is_not_deleted_and_says_which(
+def test_a_team_or_user_with_keys_cannot_be_deleted(
     operator: Client,
     bob: User,
     team: Team,
@@ -340,7 +342,7 @@ def limits_form(field: str, **limits: object) -> dict[str, object]:
     return {f"{field}_{name}": limits.get(name, "") for name in LIMITS}
 
 
-def test_an_operator_limits_a_key_and_with_it_the_owner(
+def test_a_key_that_an_operator_limits_is_managed(
     operator: Client, team: Team, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, limits=Limits(tokens_per_day=5))
@@ -352,11 +354,11 @@ def test_an_operator_limits_a_key_and_with_it_the_owner(
     assert key.limits == Limits(requests_per_minute=60)
     assert key.is_managed
     row = AuditEvent.objects.for_team(team).get(action=Action.KEY_CHANGED)
-    told = "Requests per minute: none → 60, Tokens per day: 5 → none"
-    assert row.target == f"test-key ({key.public_id}): {told}"
+    changes = "Requests per minute: none → 60, Tokens per day: 5 → none"
+    assert row.target == f"test-key ({key.public_id}): {changes}"
 
 
-def test_a_form_that_knows_no_limits_leaves_them(operator: Client, bob: User, issue: Issue) -> None:
+def test_a_form_without_limits_keeps_them(operator: Client, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, limits=Limits(tokens_per_day=5))
     assert operator.post(change_url(key), key_form(key, name="ci")).status_code == 302
     key.refresh_from_db()
@@ -364,7 +366,7 @@ def test_a_form_that_knows_no_limits_leaves_them(operator: Client, bob: User, is
 
 
 @pytest.mark.parametrize("typed", ["0", "-1", "many", "1.5", str(10**15 + 1)])
-def test_a_limit_that_is_none_is_refused_by_its_name(
+def test_an_invalid_limit_is_named_in_the_error(
     operator: Client, bob: User, issue: Issue, typed: str
 ) -> None:
     key, _ = issue(bob)
@@ -374,18 +376,18 @@ def test_a_limit_that_is_none_is_refused_by_its_name(
     assert "Tokens per day: " in answer.content.decode()
 
 
-# A page that was opened before somebody else changed what it shows.
+# A stale page: the row was changed after the page was opened.
 
 
 def require_conflict(answer: Any, *names: str) -> None:
-    """Nothing is saved, and the page says why."""
+    """Assert that nothing was saved and that the page has the reason."""
     assert answer.status_code == 200
     text = answer.content.decode()
     assert f"Changed since you opened this page: {', '.join(names)}." in text
     assert '<a href="">Reload the page</a>' in text
 
 
-def test_a_page_from_before_gives_back_neither_a_role_nor_a_right(
+def test_a_stale_page_restores_neither_a_role_nor_a_permission(
     operator: Client, team: Team, ada: User
 ) -> None:
     right = Permission.objects.get(codename="change_apikey")
@@ -410,7 +412,7 @@ def test_a_page_from_before_gives_back_neither_a_role_nor_a_right(
     assert Membership.objects.get(user=ada).role == Role.ADMIN
 
 
-def test_a_page_from_before_does_not_let_a_user_or_team_in_again(
+def test_a_stale_page_does_not_reactivate_a_user_or_team(
     operator: Client, team: Team, bob: User
 ) -> None:
     addresses = [f"/admin/teams/user/{bob.pk}/change/", f"/admin/teams/team/{team.pk}/change/"]
@@ -419,15 +421,15 @@ def test_a_page_from_before_does_not_let_a_user_or_team_in_again(
     Team.objects.update(is_active=False, key_limit=3)
     typed = {"first_name": "Robert"}, {"name": "Acme & Co"}
     changed = ["active"], ["key limit", "is active"]
-    for address, page, more, names in zip(addresses, pages, typed, changed, strict=True):
-        require_conflict(operator.post(address, sent(page, **more)), *names)
+    for address, page, fields, names in zip(addresses, pages, typed, changed, strict=True):
+        require_conflict(operator.post(address, sent(page, **fields)), *names)
     bob.refresh_from_db()
     team.refresh_from_db()
     assert (bob.first_name, bob.is_active) == ("", False)
     assert (team.name, team.is_active, team.key_limit) == ("Acme", False, 3)
     # Opened again, it is saved.
-    for address, more in zip(addresses, typed, strict=True):
-        assert operator.post(address, sent(operator.get(address), **more)).status_code == 302
+    for address, fields in zip(addresses, typed, strict=True):
+        assert operator.post(address, sent(operator.get(address), **fields)).status_code == 302
     bob.refresh_from_db()
     assert (bob.first_name, bob.is_active) == ("Robert", False)
     assert bob.password not in pages[0].content.decode()
@@ -446,7 +448,7 @@ def test_changes_of_a_team_are_audited(operator: Client, root: User, team: Team)
     ]
 
 
-def test_a_page_from_before_a_report_does_not_enable_the_leaked_key(
+def test_a_stale_page_does_not_enable_a_leaked_key(
     operator: Client, team: Team, bob: User, issue: Issue
 ) -> None:
     """Nothing stands in its "disabled at"."""
@@ -462,7 +464,7 @@ def test_a_page_from_before_a_report_does_not_enable_the_leaked_key(
     assert ApiKey.objects.get().disabled_at is None
 
 
-def test_a_page_names_all_that_was_changed_meanwhile(
+def test_a_conflict_names_all_changed_fields(
     operator: Client, bob: User, ada: User, alice: User, model: ServedModel, issue: Issue
 ) -> None:
     key, _ = issue(bob, limits=Limits(requests_per_day=9, tokens_per_day=5))
@@ -484,7 +486,7 @@ def test_a_page_names_all_that_was_changed_meanwhile(
     assert key.permissions == narrow
 
 
-def test_an_operator_takes_a_key_over_and_gives_it_back(
+def test_an_operator_can_manage_a_key_and_release_it(
     operator: Client, team: Team, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -497,13 +499,13 @@ def test_an_operator_takes_a_key_over_and_gives_it_back(
         assert key.is_managed is is_managed
         row = AuditEvent.objects.for_team(team).latest("pk")
         assert (row.action, row.actor, row.target) == (action, "root", str(key))
-    # In one go: disabled, and left to its owner.
+    # Both at once: disabled, and no longer managed.
     disabled = {"disabled_at_0": "2026-01-02", "disabled_at_1": "03:04:05", "is_managed": "on"}
     assert operator.post(change_url(key), key_form(key, **disabled)).status_code == 302
     assert AuditEvent.objects.for_team(team).with_action(Action.KEY_MANAGED).count() == 2
 
 
-def test_a_page_that_is_saved_as_it_was_shown_changes_nothing(
+def test_saving_an_unchanged_page_changes_nothing(
     operator: Client, bob: User, model: ServedModel, issue: Issue
 ) -> None:
     now = timezone.now()
@@ -543,7 +545,7 @@ def test_an_empty_credential_keeps_the_old_one(operator: Client, upstream: Upstr
     assert (saved.read_timeout, saved.credential) == (60, CREDENTIAL)
 
 
-def test_a_new_credential_takes_the_olds_place(operator: Client, upstream: Upstream) -> None:
+def test_a_new_credential_replaces_the_old_one(operator: Client, upstream: Upstream) -> None:
     assert save_upstream(operator, upstream, credential="another").credential == "another"
 
 
@@ -625,7 +627,7 @@ def test_the_slug_of_a_deleted_team_is_refused(operator: Client, other_team: Tea
     assert Team.objects.get(name="Heir").slug == "heir"
 
 
-def test_a_slug_is_fixed_once_made(operator: Client, team: Team) -> None:
+def test_a_slug_is_read_only_after_creation(operator: Client, team: Team) -> None:
     assert 'name="slug"' in operator.get("/admin/teams/team/add/").content.decode()
     assert 'name="slug"' not in operator.get(change_url(team)).content.decode()
     form = {
@@ -645,7 +647,7 @@ def test_a_slug_is_fixed_once_made(operator: Client, team: Team) -> None:
     assert (changed.name, changed.slug, changed.key_limit) == ("Acme & Sons", team.slug, 7)
 
 
-def test_a_management_key_is_seen_and_deleted_and_never_changed(
+def test_a_management_key_can_be_viewed_and_deleted_but_not_changed(
     operator: Client, team: Team, bob: User
 ) -> None:
     key, key_string = ManagementKey.objects.issue(
@@ -663,13 +665,13 @@ def test_a_management_key_is_seen_and_deleted_and_never_changed(
         ManagementKey.objects.issue(team=team, owner=bob, name=name, scopes=[])[0]
         for name in ("one", "two")
     ]
-    data = {"action": "delete_selected", "_selected_action": [one.pk for one in keys]}
+    data = {"action": "delete_selected", "_selected_action": [key.pk for key in keys]}
     operator.post("/admin/api/managementkey/", {**data, "post": "yes"})
     assert not ManagementKey.objects.exists()
     assert AuditEvent.objects.with_action(Action.MANAGEMENT_KEY_DELETED).count() == 3
 
 
-def test_history_is_for_reading(operator: Client, team: Team) -> None:
+def test_audit_is_read_only(operator: Client, team: Team) -> None:
     row = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team)
     assert operator.get(change_url(row)).status_code == 200
     assert operator.post(change_url(row), {"target": "other"}).status_code == 403
@@ -680,7 +682,7 @@ def test_history_is_for_reading(operator: Client, team: Team) -> None:
 
 
 @pytest.mark.parametrize("kind", ["keys/apikey", "teams/team", "teams/membership", "catalog/route"])
-def test_lists_take_the_same_queries_at_any_length(
+def test_lists_need_the_same_queries_at_any_length(
     operator: Client, bob: User, model: ServedModel, issue: Issue, kind: str
 ) -> None:
     def queries() -> int:
@@ -703,7 +705,7 @@ def test_lists_take_the_same_queries_at_any_length(
     assert queries() == few
 
 
-def test_operators_see_how_each_upstream_fares(
+def test_operators_see_the_state_of_each_upstream(
     operator: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "_breakers", {})

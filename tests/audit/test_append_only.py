@@ -1,4 +1,4 @@
-"""History is added to, and nothing else."""
+"""Audit events can be added, but not changed or deleted."""
 
 from collections.abc import Callable
 
@@ -54,24 +54,22 @@ def test_history_cannot_be_changed(row: AuditEvent, act: Callable[[AuditEvent], 
     assert AuditEvent.objects.get().target == "ci (7QmX2aPd)"
 
 
-def test_history_outlives_what_it_names(team: Team, row: AuditEvent) -> None:
+def test_events_outlive_the_team(team: Team, row: AuditEvent) -> None:
     slug = team.slug
     team.delete()
     assert AuditEvent.objects.get().team_slug == slug
 
 
-def test_newest_comes_first_and_other_teams_never(
-    team: Team, other_team: Team, row: AuditEvent
-) -> None:
+def test_newest_first_and_only_of_the_team(team: Team, other_team: Team, row: AuditEvent) -> None:
     newer = AuditEvent.objects.record(Action.KEY_DELETED, target="x", team=team)
     AuditEvent.objects.record(Action.KEY_DELETED, target="x", team=other_team)
     assert list(AuditEvent.objects.for_team(team)) == [newer, row]
 
 
-def test_a_link_local_address_loses_its_interface(team: Team) -> None:
+def test_a_link_local_address_loses_its_zone(team: Team) -> None:
     row = AuditEvent.objects.record(Action.SIGNED_IN, target="bob", address="fe80::1%eth0")
     assert AuditEvent.objects.get(pk=row.pk).address == "fe80::1"
 
 
-def test_a_row_without_address_is_a_commands(row: AuditEvent) -> None:
+def test_an_event_of_a_command_has_no_address(row: AuditEvent) -> None:
     assert AuditEvent.objects.get(pk=row.pk).address is None

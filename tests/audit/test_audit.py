@@ -1,4 +1,4 @@
-"""Sign-ins and failed ones, each told to the admins of the teams that they concern."""
+"""Events of sign-ins, and what `record` stores."""
 
 import pytest
 from django.contrib.auth import authenticate
@@ -22,7 +22,7 @@ def test_a_sign_in_is_recorded_with_its_address(client: Client, team: Team, bob:
     assert row.address == "192.0.2.1"
 
 
-def test_each_of_the_users_teams_gets_a_row(
+def test_each_team_of_the_user_gets_an_event(
     client: Client, team: Team, other_team: Team, bob: User
 ) -> None:
     Team.objects.create(name="Nobody's")
@@ -32,7 +32,7 @@ def test_each_of_the_users_teams_gets_a_row(
     assert sorted(slugs) == sorted([team.slug, other_team.slug])
 
 
-def test_a_user_without_team_gets_a_row_of_no_team(client: Client, db: None) -> None:
+def test_sign_in_of_a_user_without_team_is_recorded(client: Client, db: None) -> None:
     User.objects.create_user("root", password=PASSWORD)
     post(client, "root")
     row = AuditEvent.objects.get()
@@ -40,7 +40,7 @@ def test_a_user_without_team_gets_a_row_of_no_team(client: Client, db: None) -> 
 
 
 @pytest.mark.parametrize("login", ["bob", "BOB", "bob@example.com"])
-def test_a_failed_sign_in_names_the_user_but_no_actor(
+def test_a_failed_sign_in_has_a_target_but_no_actor(
     client: Client, team: Team, bob: User, login: str
 ) -> None:
     post(client, login, "wrong")
@@ -54,24 +54,20 @@ def test_a_failed_sign_in_names_the_user_but_no_actor(
     [PASSWORD, keystring.generate().text, "nobody", "b" * 4000],
     ids=["password", "key", "nobody", "long"],
 )
-def test_what_names_nobody_is_not_kept(client: Client, bob: User, typed: str) -> None:
+def test_a_login_of_no_user_is_not_stored(client: Client, bob: User, typed: str) -> None:
     post(client, typed, "wrong")
     row = AuditEvent.objects.get()
     assert (row.action, row.target) == (Action.SIGN_IN_FAILED, "unknown user")
     assert (row.actor, row.team_slug, row.address) == ("", "", "192.0.2.1")
 
 
-def test_an_inactive_users_right_password_is_a_failure(
-    client: Client, team: Team, bob: User
-) -> None:
+def test_sign_in_of_an_inactive_user_is_a_failure(client: Client, team: Team, bob: User) -> None:
     User.objects.filter(pk=bob.pk).update(is_active=False)
     post(client, "bob")
     assert AuditEvent.objects.for_team(team).get().action == Action.SIGN_IN_FAILED
 
 
-def test_attempts_that_the_limit_stops_are_told_once_a_minute(
-    client: Client, team: Team, bob: User
-) -> None:
+def test_refused_attempts_are_recorded_once_a_minute(client: Client, team: Team, bob: User) -> None:
     for _ in range(20):
         post(client, "bob", "wrong")
     post(client, "bob@example.com")  # Even with the right password.
@@ -82,7 +78,7 @@ def test_attempts_that_the_limit_stops_are_told_once_a_minute(
     assert AuditEvent.objects.count() == 6
 
 
-def test_a_flood_of_made_up_names_is_told_once_for_all(client: Client, db: None) -> None:
+def test_a_flood_of_unknown_names_is_recorded_once(client: Client, db: None) -> None:
     for number in range(20):
         post(client, f"name{number}", "wrong")
     newest = AuditEvent.objects.order_by("-id").values_list("target", flat=True)
@@ -95,7 +91,7 @@ def test_a_failure_outside_a_request_has_no_address(team: Team, bob: User) -> No
     assert AuditEvent.objects.for_team(team).get().address is None
 
 
-def test_what_somebody_acted_through_is_told_until_it_is_over(team: Team, bob: User) -> None:
+def test_via_is_recorded_inside_acting_via_only(team: Team, bob: User) -> None:
     with acting_via("management key deploy (7QmX2aPd)"):
         through = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
     after = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
@@ -103,7 +99,7 @@ def test_what_somebody_acted_through_is_told_until_it_is_over(team: Team, bob: U
     assert after.via == ""
 
 
-def test_who_did_something_is_told_by_id_and_by_the_name_of_then(team: Team, bob: User) -> None:
+def test_actor_is_recorded_by_id_and_name_of_that_time(team: Team, bob: User) -> None:
     AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
     AuditEvent.objects.record(Action.KEY_REMINDED, target="ci", team=team)
     User.objects.filter(pk=bob.pk).update(username="robert")
@@ -111,8 +107,16 @@ def test_who_did_something_is_told_by_id_and_by_the_name_of_then(team: Team, bob
     assert [*rows] == [(bob.pk, "bob"), (None, "")]
 
 
-def test_a_failure_ends_it_too(team: Team) -> None:
+def test_an_exception_ends_acting_via(team: Team) -> None:
     with pytest.raises(AppendOnlyError), acting_via("y" * 300):
         AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).delete()
     assert len(AuditEvent.objects.get().via) == 100
     assert AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).via == ""
+
+
+@pytest.mark.django_db
+def test_many_changes_are_split_over_several_events() -> None:
+    AuditEvent.objects.record_changes(Action.KEY_CHANGED, target="x" * 75, changes=["y" * 60] * 3)
+    AuditEvent.objects.record_changes(Action.KEY_CHANGED, target="z", changes=[])
+    rows = [row.target for row in AuditEvent.objects.order_by("pk")]
+    assert rows == ["x" * 75 + ": " + "y" * 60 + ", " + "y" * 60, "x" * 75 + ": " + "y" * 60]

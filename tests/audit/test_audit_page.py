@@ -1,3 +1,5 @@
+"""The audit page."""
+
 from collections.abc import Callable
 
 import pytest
@@ -17,14 +19,14 @@ Issue = Callable[..., tuple[ApiKey, str]]
 
 @pytest.fixture
 def record(team: Team) -> Callable[..., AuditEvent]:
-    def record(action: Action = Action.KEY_CREATED, **more: object) -> AuditEvent:
-        told = {"target": "test-key", "team": team} | more
-        return AuditEvent.objects.record(action, **told)  # type: ignore[arg-type]
+    def record(action: Action = Action.KEY_CREATED, **fields: object) -> AuditEvent:
+        defaults = {"target": "test-key", "team": team} | fields
+        return AuditEvent.objects.record(action, **defaults)  # type: ignore[arg-type]
 
     return record
 
 
-def test_admin_sees_what_happened_newest_first(
+def test_admin_sees_events_newest_first(
     sign_in: SignIn, ada: User, bob: User, other_team: Team, record: Callable[..., AuditEvent]
 ) -> None:
     record(actor=bob, address="10.1.2.3")
@@ -47,7 +49,7 @@ def test_admin_sees_what_happened_newest_first(
     assert "foreign" not in text
 
 
-def test_rows_can_be_narrowed_to_one_action(
+def test_events_can_be_filtered_by_action(
     sign_in: SignIn, alice: User, record: Callable[..., AuditEvent]
 ) -> None:
     record()

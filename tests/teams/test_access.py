@@ -1,4 +1,4 @@
-"""Who may see or do what: an outsider learns nothing, a weak role learns why."""
+"""Authorization: an outsider gets 404, a weak role gets 403 with the reason."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def page(request: TeamRequest) -> HttpResponse:
 
 @pytest.fixture
 def open_page(team: Team, rf: RequestFactory) -> Open:
-    """Ask for the team's page, which needs a role, as somebody."""
+    """Open a page of the team that needs the role `needed`, as `user`."""
 
     def open_page(needed: Role, user: User) -> HttpResponse:
         request = rf.get("/")
@@ -49,7 +49,7 @@ def member(team: Team) -> Callable[[Role], User]:
 
 @pytest.mark.parametrize("needed", ROLES)
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_opens_what_needs_it_or_less(
+def test_a_role_opens_pages_that_need_it_or_a_weaker_one(
     role: Role, needed: Role, member: Callable[[Role], User], open_page: Open
 ) -> None:
     user = member(role)
@@ -119,7 +119,7 @@ def test_who_may_change_which_key(
                 require_change(membership, key)
 
 
-def test_the_frame_offers_only_the_users_active_teams(
+def test_navigation_has_only_the_users_active_teams(
     team: Team, other_team: Team, bob: User, rf: RequestFactory
 ) -> None:
     off = Team.objects.create(name="Off", is_active=False)
@@ -129,7 +129,7 @@ def test_the_frame_offers_only_the_users_active_teams(
     assert list(navigation(request)["teams"]) == [team]  # type: ignore[call-overload]  # a queryset
 
 
-def test_the_frame_offers_nothing_on_a_page_of_no_team(bob: User, rf: RequestFactory) -> None:
+def test_navigation_is_empty_on_a_page_without_team(bob: User, rf: RequestFactory) -> None:
     request = rf.get("/")
     request.user = bob
     assert navigation(request) == {}

@@ -1,3 +1,5 @@
+"""The commands for users, teams and memberships."""
+
 from collections.abc import Callable
 from io import StringIO
 
@@ -38,14 +40,14 @@ def test_createteam_takes_slug_limit_and_owner(run: Callable[..., str], charlie:
     assert Membership.objects.get(team=team, user=charlie).role == Role.OWNER
 
 
-def test_createteam_takes_a_roof(run: Callable[..., str]) -> None:
+def test_createteam_sets_limits(run: Callable[..., str]) -> None:
     slug = run("createteam", "Acme", "--requests-per-minute=60", "--tokens-per-day=5000").strip()
-    roof = Limits(requests_per_minute=60, tokens_per_day=5000)
-    assert Team.objects.get(slug=slug).limits == roof
+    expected = Limits(requests_per_minute=60, tokens_per_day=5000)
+    assert Team.objects.get(slug=slug).limits == expected
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "message"),
     [
         (["--requests-per-day=-1"], "Requests per day: must be a whole number"),
         (["--requests-per-day=many"], "invalid number or none value: 'many'"),
@@ -56,9 +58,9 @@ def test_createteam_takes_a_roof(run: Callable[..., str]) -> None:
     ],
 )
 def test_createteam_refuses_and_creates_nothing(
-    run: Callable[..., str], team: Team, arguments: list[str], why: str
+    run: Callable[..., str], team: Team, arguments: list[str], message: str
 ) -> None:
-    with pytest.raises(CommandError, match=why):
+    with pytest.raises(CommandError, match=message):
         run("createteam", "Other", *arguments)
     assert list(Team.objects.all()) == [team]
 
@@ -78,10 +80,10 @@ def test_setteam_changes_only_what_is_given(run: Callable[..., str], team: Team)
     assert (team.name, team.key_limit, team.is_active) == ("Apex", 5, True)
 
 
-def test_setteam_is_in_the_audit_of_the_team(run: Callable[..., str], team: Team) -> None:
+def test_setteam_is_recorded_in_the_audit_of_the_team(run: Callable[..., str], team: Team) -> None:
     Team.objects.update(limits=Limits(tokens_per_day=5))
     run("setteam", team.slug, "--key-limit=5", "--name=Apex", "--tokens-per-day=7")
-    run("setteam", team.slug, "--key-limit=5")  # As it is already.
+    run("setteam", team.slug, "--key-limit=5")  # No change.
     rows = AuditEvent.objects.for_team(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
     assert [(row.actor, row.address, row.target) for row in rows] == [
         ("", None, "Team: Key limit: 20 → 5, Name: Acme → Apex"),
@@ -89,7 +91,7 @@ def test_setteam_is_in_the_audit_of_the_team(run: Callable[..., str], team: Team
     ]
 
 
-def test_setteam_changes_single_limits_of_the_roof(run: Callable[..., str], team: Team) -> None:
+def test_setteam_changes_single_limits(run: Callable[..., str], team: Team) -> None:
     printed = run("setteam", team.slug, "--requests-per-day=9", "--parallel-requests=2")
     assert printed.endswith("active, requests per day: 9, requests at one time: 2\n")
     run("setteam", team.slug, "--requests-per-day=none", "--tokens-per-month=7")
@@ -100,22 +102,22 @@ def test_setteam_changes_single_limits_of_the_roof(run: Callable[..., str], team
     assert team.limits == UNLIMITED
 
 
-def test_setteam_leaves_limits_that_were_set_while_it_runs(
+def test_setteam_keeps_limits_that_are_set_concurrently(
     run: Callable[..., str], team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found_before(slug: str) -> Team:
-        found = get_team(slug)
+    def get_team_before_change(slug: str) -> Team:
+        stale = get_team(slug)
         Team.objects.update(limits=Limits(tokens_per_day=5), name="Apex")
-        return found
+        return stale
 
-    monkeypatch.setattr(f"{setteam.__name__}.get_team", found_before)
+    monkeypatch.setattr(f"{setteam.__name__}.get_team", get_team_before_change)
     printed = run("setteam", team.slug, "--requests-per-day=9")
     assert "Apex, at most 20 keys, active, requests per day: 9, tokens per day: 5" in printed
     team.refresh_from_db()
     assert team.limits == Limits(requests_per_day=9, tokens_per_day=5)
 
 
-def test_setteam_refuses_what_makes_no_sense(run: Callable[..., str], team: Team) -> None:
+def test_setteam_refuses_invalid_arguments(run: Callable[..., str], team: Team) -> None:
     with pytest.raises(CommandError, match="Nothing to change"):
         run("setteam", team.slug)
     with pytest.raises(CommandError, match="key_limit"):
@@ -124,7 +126,9 @@ def test_setteam_refuses_what_makes_no_sense(run: Callable[..., str], team: Team
         run("setteam", "nowhere", "--key-limit=1")
 
 
-def test_listteams_is_one_line_a_team(run: Callable[..., str], alice: User, charlie: User) -> None:
+def test_listteams_prints_one_line_per_team(
+    run: Callable[..., str], alice: User, charlie: User
+) -> None:
     Team.objects.filter(name="Acme").update(is_active=False)
     assert run("listteams").splitlines() == [
         "u-0000000000cc\t1\t20\tactive\tCharlie's",
@@ -152,7 +156,7 @@ def test_adduser_takes_the_password_from_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "message"),
     [
         (["alice"], "username"),
         (["erin", "--email=Alice@Example.com"], "e-mail address"),
@@ -162,15 +166,15 @@ def test_adduser_takes_the_password_from_the_environment(
         (["erin", "--password-env=SHORT"], "too short"),
     ],
 )
-def test_adduser_refuses_and_adds_nobody(
+def test_adduser_refuses_and_creates_no_user(
     run: Callable[..., str],
     alice: User,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
-    why: str,
+    message: str,
 ) -> None:
     monkeypatch.setenv("SHORT", "xyzzy")
-    with pytest.raises(CommandError, match=why):
+    with pytest.raises(CommandError, match=message):
         run("adduser", *arguments)
     assert list(User.objects.all()) == [alice]
 
@@ -180,7 +184,9 @@ def test_a_new_user_can_sign_in_with_the_printed_password(run: Callable[..., str
     assert authenticate(username="erin", password=password) == User.objects.get(username="erin")
 
 
-def test_members_come_change_and_go(run: Callable[..., str], team: Team, charlie: User) -> None:
+def test_members_are_added_changed_and_removed(
+    run: Callable[..., str], team: Team, charlie: User
+) -> None:
     mine = Membership.objects.filter(team=team, user=charlie)
     run("addmember", team.slug, "charlie")
     assert mine.get().role == Role.MEMBER
@@ -191,7 +197,7 @@ def test_members_come_change_and_go(run: Callable[..., str], team: Team, charlie
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "message"),
     [
         (["addmember", "u-8105f7322477", "alice"], "in the team already"),
         (["addmember", "u-8105f7322477", "charlie", "--role=king"], "invalid choice"),
@@ -203,9 +209,9 @@ def test_members_come_change_and_go(run: Callable[..., str], team: Team, charlie
     ],
 )
 def test_membership_commands_refuse(
-    run: Callable[..., str], alice: User, charlie: User, arguments: list[str], why: str
+    run: Callable[..., str], alice: User, charlie: User, arguments: list[str], message: str
 ) -> None:
-    with pytest.raises(CommandError, match=why):
+    with pytest.raises(CommandError, match=message):
         run(*arguments)
     assert Membership.objects.get(user=alice).role == Role.OWNER
     assert Membership.objects.get(user=charlie).team.name == "Charlie's"

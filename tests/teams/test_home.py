@@ -1,4 +1,4 @@
-"""The way in, the frame around every page, and the pages for what went wrong."""
+"""The home page, the navigation of every page, and the error pages."""
 
 from collections.abc import Callable
 
@@ -14,25 +14,25 @@ pytestmark = pytest.mark.any_database
 SignIn = Callable[[User], Client]
 
 
-def test_home_leads_to_the_keys_of_the_users_team(sign_in: SignIn, bob: User) -> None:
+def test_home_redirects_to_the_keys_of_the_users_team(sign_in: SignIn, bob: User) -> None:
     response = sign_in(bob).get("/")
     assert response.status_code == 302
     assert response["Location"] == "/teams/u-8105f7322477/keys/"
 
 
-def test_home_leads_to_the_team_that_was_looked_at_last(
+def test_home_redirects_to_the_team_that_was_opened_last(
     sign_in: SignIn, bob: User, other_team: Team
 ) -> None:
     Membership.objects.create(team=other_team, user=bob, role=Role.VIEWER)
     client = sign_in(bob)
-    assert client.get("/")["Location"] == "/teams/u-8105f7322477/keys/"  # Acme, by name.
+    assert client.get("/")["Location"] == "/teams/u-8105f7322477/keys/"  # Acme, the first by name.
     client.get("/teams/u-0000000000cc/keys/")
     assert client.get("/")["Location"] == "/teams/u-0000000000cc/keys/"
     Team.objects.filter(pk=other_team.pk).update(is_active=False)
     assert client.get("/")["Location"] == "/teams/u-8105f7322477/keys/"
 
 
-def test_somebody_without_a_team_is_told_so(sign_in: SignIn, db: None) -> None:
+def test_a_user_without_a_team_is_told_so(sign_in: SignIn, db: None) -> None:
     response = sign_in(User.objects.create_user("zoe")).get("/")
     assert response.status_code == 200
     assert "ask an operator" in response.content.decode()
@@ -46,7 +46,7 @@ def test_post_is_refused(sign_in: SignIn, bob: User) -> None:
     assert sign_in(bob).post("/").status_code == 405
 
 
-def test_team_switcher_shows_only_where_there_are_several(
+def test_team_switcher_is_shown_only_for_several_teams(
     sign_in: SignIn, bob: User, other_team: Team
 ) -> None:
     client, keys = sign_in(bob), "/teams/u-8105f7322477/keys/"
@@ -106,7 +106,7 @@ PAGES_OF_A_KEY = [
 
 
 @pytest.mark.parametrize("page", PAGES_OF_A_KEY)
-def test_each_page_of_a_key_lies_behind_the_door_to_the_keys(
+def test_keys_are_the_current_item_on_each_page_of_a_key(
     sign_in: SignIn, bob: User, issue: Callable[..., tuple[ApiKey, str]], page: str
 ) -> None:
     key, _ = issue(bob)
@@ -116,7 +116,7 @@ def test_each_page_of_a_key_lies_behind_the_door_to_the_keys(
     assert "API Keys" in here.partition("</a>")[0]
 
 
-def test_only_staff_are_led_to_the_admin(sign_in: SignIn, alice: User) -> None:
+def test_only_staff_see_a_link_to_the_admin(sign_in: SignIn, alice: User) -> None:
     client = sign_in(alice)
     assert "/admin/" not in client.get("/", follow=True).content.decode()
     User.objects.update(is_staff=True)
@@ -133,12 +133,12 @@ def test_pages_run_no_inline_code(sign_in: SignIn, alice: User) -> None:
     assert '"historyCacheSize": 0' in text
 
 
-def test_an_unknown_address_is_a_friendly_404(client: Client, db: None) -> None:
+def test_an_unknown_url_gets_our_404_page(client: Client, db: None) -> None:
     response = client.get("/nowhere/")
     assert response.status_code == 404
     assert "Not found" in response.content.decode()
 
 
 @pytest.mark.parametrize(("template", "title"), [("400", "Bad request"), ("500", "went wrong")])
-def test_what_is_drawn_without_context_needs_none(template: str, title: str) -> None:
+def test_400_and_500_pages_render_without_context(template: str, title: str) -> None:
     assert title in render_to_string(f"{template}.html")

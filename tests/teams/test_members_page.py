@@ -1,3 +1,5 @@
+"""The members page."""
+
 from collections.abc import Callable
 
 import pytest
@@ -24,10 +26,11 @@ def test_viewer_sees_names_roles_and_numbers_of_keys(
     User.objects.filter(pk=alice.pk).update(is_active=False)
     response = sign_in(vera).get(MEMBERS)
     assert response.status_code == 200
-    found = [
-        (each.user.username, each.role, each.key_count) for each in response.context["members"]
+    rows = [
+        (member.user.username, member.role, member.key_count)
+        for member in response.context["members"]
     ]
-    assert found == [("alice", "owner", 0), ("bob", "member", 2), ("vera", "viewer", 0)]
+    assert rows == [("alice", "owner", 0), ("bob", "member", 2), ("vera", "viewer", 0)]
     assert response.content.decode().count(">Deactivated</span>") == 1
     assert response.content.decode().count(">You</span>") == 1
 

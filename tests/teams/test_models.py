@@ -1,4 +1,4 @@
-"""Rules about people and teams that the database itself keeps."""
+"""Constraints on users, teams and memberships."""
 
 import re
 
@@ -16,23 +16,23 @@ def test_a_slug_is_u_and_twelve_hexadecimal_digits() -> None:
 
 
 @pytest.mark.parametrize("slug", ["acme", "u-8105f7322477", "a", "7"])
-def test_a_slug_may_be(slug: str) -> None:
+def test_valid_slugs(slug: str) -> None:
     Team(slug=slug).clean_fields(exclude=["name"])
 
 
 @pytest.mark.parametrize("slug", ["", "Acme", "a_b", "-a", "a-", "a b", "a/b", "ä", "a\n"])
-def test_a_slug_may_not_be(slug: str) -> None:
+def test_invalid_slugs_are_refused(slug: str) -> None:
     with pytest.raises(ValidationError):
         Team(slug=slug).clean_fields(exclude=["name"])
 
 
-def test_the_settings_give_a_new_team_its_limit(db: None, settings: Settings) -> None:
+def test_key_limit_of_a_new_team_comes_from_the_settings(db: None, settings: Settings) -> None:
     settings.KEY_LIMIT = 3
     assert Team.objects.create(name="Small").key_limit == 3
 
 
 @pytest.mark.parametrize("limit", [-1, 1_000_001])
-def test_a_limit_has_bounds(limit: int) -> None:
+def test_key_limit_has_bounds(limit: int) -> None:
     with pytest.raises(ValidationError):
         Team(name="Acme", key_limit=limit).clean_fields()
 
@@ -43,7 +43,7 @@ def test_a_slug_belongs_to_one_team(team: Team) -> None:
 
 
 def test_the_slug_of_a_deleted_team_is_never_used_again(other_team: Team) -> None:
-    """A new team with it would read the audit, the usage and the receipts of the old one."""
+    """Attack: a new team with the slug reads the audit, usage and receipts of the old one."""
     slug = other_team.slug
     Team.objects.filter(pk=other_team.pk).delete()
     with pytest.raises(ValidationError, match="never used again"):
@@ -53,7 +53,7 @@ def test_the_slug_of_a_deleted_team_is_never_used_again(other_team: Team) -> Non
     assert not Team.objects.filter(slug=slug).exists()
 
 
-def test_a_team_that_was_not_created_used_no_slug(db: None) -> None:
+def test_a_slug_is_free_when_creating_the_team_fails(db: None) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         Team.objects.create(name="Acme", slug="acme", key_limit=-1)
     assert Team.objects.create(name="Acme", slug="acme").slug == "acme"
@@ -92,7 +92,7 @@ def test_an_address_is_kept_in_lower_case(db: None) -> None:
     assert User.objects.create_user("eve", " Eve.E@Example.COM").email == "eve.e@example.com"
 
 
-def test_roles_stand_in_order() -> None:
+def test_roles_are_ordered() -> None:
     assert [role.rank for role in (Role.VIEWER, Role.MEMBER, Role.ADMIN, Role.OWNER)] == [
         0,
         1,
@@ -101,7 +101,7 @@ def test_roles_stand_in_order() -> None:
     ]
 
 
-def test_a_users_teams_come_by_name(team: Team, other_team: Team, bob: User) -> None:
+def test_teams_of_a_user_are_ordered_by_name(team: Team, other_team: Team, bob: User) -> None:
     Membership.objects.create(team=other_team, user=bob, role=Role.VIEWER)
     Team.objects.create(name="Nobody's")
     assert list(Team.objects.for_user(bob)) == [team, other_team]

@@ -1,4 +1,4 @@
-"""Usage, as the gateway's meter writes it."""
+"""Rows of usage as the gateway's meter writes them."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -14,7 +14,7 @@ from keyportal.usage.reports.periods import Step
 
 @pytest.fixture
 def used(team: Team) -> Callable[..., Usage]:
-    """A row of usage: `used(Step.DAY, "AbCd1234", ago=2, requests=5)`, of the team unless said."""
+    """A row of usage: `used(Step.DAY, "AbCd1234", ago=2, requests=5)`, of `team` by default."""
 
     def used(
         step: Step,
@@ -23,10 +23,10 @@ def used(team: Team) -> Callable[..., Usage]:
         ago: int = 0,
         owner_id: int = 7,
         model: str = "public/small",
-        **more: Any,
+        **fields: Any,
     ) -> Usage:
         start: datetime = step.floor(timezone.now()) - ago * step.length
-        row = {"team_slug": team.slug, "requests": 1} | more
+        row = {"team_slug": team.slug, "requests": 1} | fields
         return step.table.objects.create(
             start=start, public_id=public_id, owner_id=owner_id, model=model, **row
         )

@@ -1,4 +1,4 @@
-"""The list of calls: a row a call, newest first, a page at a time."""
+"""The page with the list of calls: filters and pagination."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def call(team: Team) -> Callable[..., Call]:
     """One call, `ago` seconds before now."""
     now = timezone.now()
 
-    def call(ago: float = 0, **more: Any) -> Call:
+    def call(ago: float = 0, **fields: Any) -> Call:
         row = {
             "request_id": f"req-{ago}",
             "started_at": now - timedelta(seconds=ago),
@@ -39,19 +39,19 @@ def call(team: Team) -> Callable[..., Call]:
             "status": 200,
             "duration_ms": 1500,
         }
-        return Call.objects.create(**(row | more))
+        return Call.objects.create(**(row | fields))
 
     return call
 
 
-def shown(response: Any) -> list[int]:
+def call_ids(response: Any) -> list[int]:
     return [row.call.pk for row in response.context["page"].rows]
 
 
 def follow(client: Client, response: Any, name: str) -> Any:
-    found = re.search(rf'href="([^"]+)"[^>]* id="{name}"', response.content.decode())
-    assert found, f"no link {name}"
-    return client.get(f"{CALLS}{found[1].replace('&amp;', '&')}", headers=HTMX)
+    link = re.search(rf'href="([^"]+)"[^>]* id="{name}"', response.content.decode())
+    assert link, f"no link {name}"
+    return client.get(f"{CALLS}{link[1].replace('&amp;', '&')}", headers=HTMX)
 
 
 def test_viewer_sees_a_row_for_each_call(
@@ -93,10 +93,10 @@ def test_page_and_fragment_come_from_one_address(sign_in: SignIn, vera: User) ->
     assert "HX-Request" in page["Vary"]
 
 
-def test_pages_hold_50_and_lead_both_ways(
+def test_pages_have_50_calls_and_links_both_ways(
     sign_in: SignIn, vera: User, call: Callable[..., Call]
 ) -> None:
-    # Three at each moment, so that pages begin and end in the middle of one.
+    # Three calls at each time, so that a page ends between calls of the same time.
     made = [call(ago=number // 3).pk for number in range(120)]
     expected = [row.pk for row in Call.objects.order_by("-started_at", "-pk")]
     assert sorted(expected) == sorted(made)
@@ -104,46 +104,46 @@ def test_pages_hold_50_and_lead_both_ways(
     first = client.get(CALLS)
     second = follow(client, first, "older")
     third = follow(client, second, "older")
-    assert shown(first) + shown(second) + shown(third) == expected
+    assert call_ids(first) + call_ids(second) + call_ids(third) == expected
     assert 'id="older"' not in third.content.decode()
     assert 'id="newer"' not in first.content.decode()
     again = follow(client, third, "newer")
-    assert shown(again) == shown(second)
-    assert shown(follow(client, again, "newer")) == shown(first)
+    assert call_ids(again) == call_ids(second)
+    assert call_ids(follow(client, again, "newer")) == call_ids(first)
 
 
-def test_filters_hold_together_and_stay_while_paging(
+def test_filters_combine_and_stay_while_paging(
     sign_in: SignIn, vera: User, call: Callable[..., Call]
 ) -> None:
     for number in range(60):
         call(ago=number, status=503, model="50%/x", public_id="11111111")
-    for more in ({"status": 200}, {"model": "50"}, {"public_id": "22222222"}, {"status": 499}):
-        call(**{"status": 503, "model": "50%/x", "public_id": "11111111"} | more)
+    for fields in ({"status": 200}, {"model": "50"}, {"public_id": "22222222"}, {"status": 499}):
+        call(**{"status": 503, "model": "50%/x", "public_id": "11111111"} | fields)
     client = sign_in(vera)
     query = {"key": "11111111", "model": "50%/x", "status": "5"}
     first = client.get(CALLS, query)
-    assert len(shown(first) + shown(follow(client, first, "older"))) == 60
-    assert len(shown(client.get(CALLS, {"status": "4"}))) == 1
+    assert len(call_ids(first) + call_ids(follow(client, first, "older"))) == 60
+    assert len(call_ids(client.get(CALLS, {"status": "4"}))) == 1
 
 
 @pytest.mark.parametrize(
     "query", ["at=nonsense", "at=1.", "at=9999999999999999.1", "status=9", "key=%00", "model=%00"]
 )
-def test_nonsense_is_as_good_as_nothing(
+def test_invalid_filters_are_ignored(
     sign_in: SignIn, vera: User, call: Callable[..., Call], query: str
 ) -> None:
     call()
     response = sign_in(vera).get(f"{CALLS}?{query}")
     assert response.status_code == 200
-    assert len(shown(response)) == 1
+    assert len(call_ids(response)) == 1
 
 
-def test_a_place_is_read_as_it_was_written() -> None:
+def test_a_cursor_round_trips() -> None:
     for place in (Cursor(timezone.now(), 7), Cursor(timezone.now(), 7, is_newer=True)):
         assert Cursor.parse(str(place)) == place
 
 
-def test_a_search_stops_somewhere_and_goes_on_from_there(
+def test_a_long_search_stops_and_continues_on_the_next_page(
     sign_in: SignIn, vera: User, call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(call_log, "MAX_CALLS_SEARCHED", 10)
@@ -152,14 +152,14 @@ def test_a_search_stops_somewhere_and_goes_on_from_there(
     wanted = [call(ago=at, status=500).pk for at in (5.5, 15.5)]
     client = sign_in(vera)
     first = client.get(CALLS, {"status": "5"})
-    assert shown(first) == wanted[:1]
+    assert call_ids(first) == wanted[:1]
     assert "Searched back to" in first.content.decode()
     second = follow(client, first, "older")
     third = follow(client, second, "older")
-    assert shown(second) + shown(third) == wanted[1:]
+    assert call_ids(second) + call_ids(third) == wanted[1:]
 
 
-def test_deleted_keys_are_named(
+def test_deleted_keys_keep_their_name(
     sign_in: SignIn, bob: User, issue: Issue, call: Callable[..., Call]
 ) -> None:
     key, _ = issue(bob, "old")
@@ -185,6 +185,6 @@ def test_queries_stay_the_same_for_any_number_of_calls(
         client.get(CALLS, headers=HTMX)
 
 
-def test_the_moment_before_all_time_is_no_place() -> None:
+def test_cursor_bounds() -> None:
     assert Cursor.parse("0.0") == Cursor(datetime.fromisoformat("1970-01-01T00:00+00:00"), 0)
     assert Cursor.parse("1" * 17 + ".1") is None

@@ -1,4 +1,4 @@
-"""Where windows begin and end."""
+"""Start and end of the windows of limits."""
 
 from datetime import datetime
 
@@ -22,7 +22,7 @@ from keyportal.usage.models import Kind, window_end, window_start
         (Kind.EVER, "2028-02-01T00:00:00", "1970-01-01T00:00", "9999-12-31T23:59:59.999999"),
     ],
 )
-def test_windows_follow_the_clock_in_utc_and_end_where_the_next_begins(
+def test_windows_are_aligned_to_utc_and_adjacent(
     kind: Kind, now: str, start: str, end: str
 ) -> None:
     at, begins, ends = (datetime.fromisoformat(text + "+00:00") for text in (now, start, end))

@@ -1,4 +1,4 @@
-"""What stops with a key: how much called with it, what, and from where."""
+"""The impact of deleting keys: requests, models, addresses and agents of the last day."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,27 +21,27 @@ CallOnce = Callable[..., Call]
 
 @pytest.fixture
 def call(team: Team) -> CallOnce:
-    def call(public_id: str = KEY, minutes: float = 0, **more: Any) -> Call:
+    def call(public_id: str = KEY, minutes: float = 0, **fields: Any) -> Call:
         row = {"team_slug": team.slug, "public_id": public_id, "owner_id": 7}
         row |= {"status": 200, "duration_ms": 1}
         at = timezone.now() - timedelta(minutes=minutes)
-        return Call.objects.create(**(row | {"started_at": at} | more))
+        return Call.objects.create(**(row | {"started_at": at} | fields))
 
     return call
 
 
-def test_it_sums_the_last_day_of_this_key_alone(team: Team, other_team: Team, used: Used) -> None:
+def test_sums_the_last_day_of_this_key_only(team: Team, other_team: Team, used: Used) -> None:
     used(Step.HOUR, KEY, requests=5, model="public/large")
     used(Step.HOUR, KEY, ago=23, requests=7, model="public/small")
     used(Step.HOUR, KEY, ago=24, requests=100, model="public/old")
     used(Step.HOUR, "Other123", requests=1000)
     used(Step.HOUR, KEY, requests=1000, team_slug=other_team.slug)
-    found = impact(team, [KEY])
-    assert found.requests == 12
-    assert found.models == TopValues(["public/small", "public/large"], 0)
+    result = impact(team, [KEY])
+    assert result.requests == 12
+    assert result.models == TopValues(["public/small", "public/large"], 0)
 
 
-def test_it_tells_whence_the_calls_came_the_busiest_first(
+def test_lists_addresses_and_agents_busiest_first(
     team: Team, other_team: Team, call: CallOnce
 ) -> None:
     for _ in range(2):
@@ -51,15 +51,13 @@ def test_it_tells_whence_the_calls_came_the_busiest_first(
     call("Other123", address="198.51.100.1", agent="theirs")
     call(address="198.51.100.2", agent="elsewhere", team_slug=other_team.slug)
     call(minutes=25 * 60, address="198.51.100.3", agent="yesterday")
-    found = impact(team, [KEY])
-    assert found.addresses == TopValues(["192.0.2.7", "2001:db8::1"], 0)
-    assert found.agents == TopValues(["curl/8.5"], 0)
-    assert not found.is_cut
+    result = impact(team, [KEY])
+    assert result.addresses == TopValues(["192.0.2.7", "2001:db8::1"], 0)
+    assert result.agents == TopValues(["curl/8.5"], 0)
+    assert not result.is_cut
 
 
-def test_of_several_keys_it_tells_what_comes_with_any_of_them(
-    team: Team, used: Used, call: CallOnce
-) -> None:
+def test_several_keys_are_summed(team: Team, used: Used, call: CallOnce) -> None:
     used(Step.HOUR, KEY, requests=5, model="public/large")
     used(Step.HOUR, "Second12", requests=7, model="public/large")
     used(Step.HOUR, "Other123", requests=1000, model="public/other")
@@ -67,34 +65,34 @@ def test_of_several_keys_it_tells_what_comes_with_any_of_them(
     for _ in range(2):
         call("Second12", address="192.0.2.8", agent="curl/8.5")
     call("Other123", address="198.51.100.1", agent="theirs")
-    found = impact(team, [KEY, "Second12"])
-    assert found.requests == 12
-    assert found.models == TopValues(["public/large"], 0)
-    assert found.addresses == TopValues(["192.0.2.8", "192.0.2.7"], 0)
-    assert found.agents == TopValues(["curl/8.5"], 0)
+    result = impact(team, [KEY, "Second12"])
+    assert result.requests == 12
+    assert result.models == TopValues(["public/large"], 0)
+    assert result.addresses == TopValues(["192.0.2.8", "192.0.2.7"], 0)
+    assert result.agents == TopValues(["curl/8.5"], 0)
 
 
-def test_long_lists_are_cut_and_say_so(team: Team, call: CallOnce) -> None:
+def test_long_lists_are_cut_and_counted(team: Team, call: CallOnce) -> None:
     for number in range(8):
         call(address=f"192.0.2.{number}", agent=f"program-{number}")
-    found = impact(team, [KEY])
-    assert (len(found.addresses.first), found.addresses.more) == (5, 3)
-    assert (len(found.agents.first), found.agents.more) == (5, 3)
+    result = impact(team, [KEY])
+    assert (len(result.addresses.first), result.addresses.more) == (5, 3)
+    assert (len(result.agents.first), result.agents.more) == (5, 3)
 
 
-def test_only_the_latest_calls_of_the_team_are_looked_through(
+def test_only_the_latest_calls_of_the_team_are_searched(
     team: Team, call: CallOnce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_CALLS_SEARCHED", 3)
     call(minutes=9, address="192.0.2.9")
     for minutes in range(4):
         call("Busy1234", minutes=minutes)
-    found = impact(team, [KEY])
-    assert found.addresses == TopValues([], 0)
-    assert found.is_cut
+    result = impact(team, [KEY])
+    assert result.addresses == TopValues([], 0)
+    assert result.is_cut
 
 
-def test_three_queries_whatever_was_called(
+def test_three_queries_for_any_number_of_calls(
     team: Team,
     used: Used,
     call: CallOnce,

@@ -1,11 +1,10 @@
-"""What is used of limits now: read from the windows and leases that the gateway keeps."""
+"""The use of limits, read from the windows and leases that the gateway writes."""
 
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
-from keyportal.audit.models import Action, AuditEvent
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits
 from keyportal.usage.limit_status import limit_uses
 from keyportal.usage.models import Kind, Lease, Window, window_end, window_start
@@ -14,7 +13,7 @@ SUBJECT = "key:AbCd1234"
 
 
 @pytest.mark.django_db
-def test_only_the_present_windows_of_the_subject_count() -> None:
+def test_only_current_windows_of_the_subject_count() -> None:
     now = timezone.now()
     for kind in Kind:
         start = window_start(kind, now)
@@ -26,27 +25,19 @@ def test_only_the_present_windows_of_the_subject_count() -> None:
             Window.objects.create(
                 subject=subject, kind=kind, start=at, requests=used, tokens=used * 100
             )
-    found = {use.name: use for use in limit_uses(SUBJECT, Limits(requests_per_day=20))}
-    assert list(found) == list(LABELS)
-    assert [use.used for use in found.values()] == [10, 1000, 20, 2000, 30, 3000, 0]
-    day = found["requests_per_day"]
+    uses = {use.name: use for use in limit_uses(SUBJECT, Limits(requests_per_day=20))}
+    assert list(uses) == list(LABELS)
+    assert [use.used for use in uses.values()] == [10, 1000, 20, 2000, 30, 3000, 0]
+    day = uses["requests_per_day"]
     assert (day.limit, day.is_full, day.resets_at) == (20, True, window_end(Kind.DAY, now))
-    assert not found["tokens_per_day"].is_full
+    assert not uses["tokens_per_day"].is_full
 
 
 @pytest.mark.django_db
-def test_calls_of_workers_that_fell_silent_are_not_running() -> None:
+def test_calls_of_stopped_workers_do_not_count() -> None:
     now = timezone.now()
     for name, age, calls in (("alive", 1, 3), ("also", 9, 2), ("gone", 11, 9)):
         seen_at = now - timedelta(seconds=age)
         Lease.objects.create(subject=SUBJECT, worker=name, calls=calls, seen_at=seen_at)
     running = limit_uses(SUBJECT, UNLIMITED)[-1]
     assert (running.name, running.used, running.resets_at) == ("parallel_requests", 5, None)
-
-
-@pytest.mark.django_db
-def test_many_changes_are_told_in_as_many_rows_as_they_need() -> None:
-    AuditEvent.objects.record_changes(Action.KEY_CHANGED, target="x" * 75, changes=["y" * 60] * 3)
-    AuditEvent.objects.record_changes(Action.KEY_CHANGED, target="z", changes=[])
-    rows = [row.target for row in AuditEvent.objects.order_by("pk")]
-    assert rows == ["x" * 75 + ": " + "y" * 60 + ", " + "y" * 60, "x" * 75 + ": " + "y" * 60]

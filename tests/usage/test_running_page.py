@@ -1,4 +1,4 @@
-"""Calls in flight: who sees them, and how an admin ends one."""
+"""The page of running calls, and how an admin ends one."""
 
 import html
 import re
@@ -28,7 +28,7 @@ Issue = Callable[..., tuple[ApiKey, str]]
 def run(team: Team) -> Callable[..., str]:
     """A call that a worker wrote down `ago` seconds before now; returns its id."""
 
-    def run(worker: str = "one", ago: float = 0, slug: str = team.slug, **more: Any) -> str:
+    def run(worker: str = "one", ago: float = 0, slug: str = team.slug, **fields: Any) -> str:
         call = {
             "id": f"call-{worker}",
             "public_id": "AbCd1234",
@@ -37,7 +37,7 @@ def run(team: Team) -> Callable[..., str]:
             "since": timezone.now().timestamp() - 42,
             "tokens": 1234,
             "address": "192.0.2.7",
-        } | more
+        } | fields
         Running.objects.create(
             worker=worker,
             team_slug=slug,
@@ -97,22 +97,22 @@ def test_admin_ends_a_call(sign_in: SignIn, ada: User, team: Team, run: Callable
 
 
 @pytest.mark.parametrize("name", ["a/b", "../c", "ü ?#%&", "x" * 128])
-def test_a_call_ends_whatever_it_is_called(
+def test_a_call_with_any_id_can_be_ended(
     sign_in: SignIn, ada: User, other_team: Team, run: Callable[..., str], name: str
 ) -> None:
-    """Whatever the gateway calls it; and another team may have the same id, and a wish for it."""
+    """Even when another team has a call with the same id, and a request to end it."""
     EndRequest.objects.create(call_id=name, team_slug=other_team.slug)
     run(id=name)
     client = sign_in(ada)
-    found = re.search(
+    form = re.search(
         r'<form method="post" action="([^"]+/end/)"', client.get(RUNNING).content.decode()
     )
-    assert found
-    assert client.post(html.unescape(found[1]), headers=HTMX).status_code == 204
+    assert form
+    assert client.post(html.unescape(form[1]), headers=HTMX).status_code == 204
     assert EndRequest.objects.filter(call_id=name).count() == 2
 
 
-def test_without_javascript_it_leads_back(
+def test_without_javascript_it_redirects_to_the_list(
     sign_in: SignIn, ada: User, run: Callable[..., str]
 ) -> None:
     response = sign_in(ada).post(end(run()), follow=True)
@@ -120,7 +120,7 @@ def test_without_javascript_it_leads_back(
     assert "The call ends within about a second." in response.content.decode()
 
 
-def test_a_call_of_another_team_or_of_none_is_404(
+def test_a_call_of_another_team_and_an_unknown_one_are_404(
     sign_in: SignIn, ada: User, other_team: Team, run: Callable[..., str]
 ) -> None:
     foreign, stale = run("foreign", slug=other_team.slug), run("stale", ago=6)

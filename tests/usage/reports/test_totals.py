@@ -1,4 +1,4 @@
-"""Medians, periods and cells, without a database."""
+"""Percentiles, totals, periods and cells, without a database."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -26,28 +26,28 @@ def histogram(**counts: int) -> list[int]:
         ({"latency_1": 10}, 0.95, 97.5),
         ({"latency_0": 5, "latency_2": 5}, 0.5, 50),
         ({"latency_0": 50, "latency_4": 50}, 0.95, 950),
-        ({"latency_0": 1, "latency_11": 9}, 0.5, 100_000),  # Longer than is known.
+        ({"latency_0": 1, "latency_11": 9}, 0.5, 100_000),  # The last bucket has no upper bound.
         ({"latency_11": 1}, 0.95, 100_000),
     ],
 )
 def test_percentiles_lie_within_their_bucket(
     counts: dict[str, int], share: float, expected: float | None
 ) -> None:
-    found = percentile(histogram(**counts), share)
-    assert found is expected if expected is None else found == pytest.approx(expected)
+    result = percentile(histogram(**counts), share)
+    assert result is expected if expected is None else result == pytest.approx(expected)
 
 
 def test_every_bucket_but_the_last_has_a_bound() -> None:
     assert len(LATENCY_BOUNDS_MS) + 1 == len(LATENCY_COLUMNS)
 
 
-def test_figures_are_added_and_taken_away() -> None:
+def test_totals_are_added_and_subtracted() -> None:
     one = Totals.from_sums([4, 1, 10, 20, 5, 2, *range(12)])
     two = Totals.from_sums([1, 0, 1, 2, 0, 0])
     assert total([one, two]).requests == 5
     assert total([one, two]).latencies == [*range(12)]
-    left = total([one, two]).without([two])
-    assert (left.requests, left.failures, left.latencies) == (4, 1, one.latencies)
+    difference = total([one, two]).without([two])
+    assert (difference.requests, difference.failures, difference.latencies) == (4, 1, one.latencies)
     assert one.failure_percent == 25
     assert Totals().failure_percent == 0
 
@@ -61,7 +61,7 @@ def test_figures_are_added_and_taken_away() -> None:
         ("90d", Step.DAY, 90, "2026-08-27T00:00"),
     ],
 )
-def test_ranges_end_with_the_present_step(name: str, step: Step, count: int, first: str) -> None:
+def test_ranges_end_with_the_current_step(name: str, step: Step, count: int, first: str) -> None:
     period = RANGES[name][1](NOW)
     assert (period.step, len(period.moments)) == (step, count)
     assert period.moments[0].isoformat().startswith(first)
@@ -74,13 +74,13 @@ def test_ranges_end_with_the_present_step(name: str, step: Step, count: int, fir
     [
         (timedelta(hours=3), timedelta(hours=2), Step.MINUTE),
         (timedelta(hours=3), timedelta(hours=2, minutes=1), Step.HOUR),
-        (timedelta(days=3), timedelta(hours=1), Step.HOUR),  # No minutes are kept so long.
+        (timedelta(days=3), timedelta(hours=1), Step.HOUR),  # Minutes are not stored that long.
         (timedelta(days=3), timedelta(days=3), Step.HOUR),
         (timedelta(days=4), timedelta(days=4), Step.DAY),
         (timedelta(days=91), timedelta(hours=1), Step.DAY),
     ],
 )
-def test_a_custom_period_is_as_fine_as_its_length_allows(
+def test_steps_of_a_custom_period_depend_on_length_and_age(
     ago: timedelta, length: timedelta, step: Step
 ) -> None:
     start = NOW - ago
@@ -91,7 +91,7 @@ def test_a_custom_period_is_as_fine_as_its_length_allows(
     assert period.moments[-1] < start + length
 
 
-def test_a_custom_period_of_whole_days_has_no_day_more() -> None:
+def test_a_custom_period_of_whole_days_has_no_extra_day() -> None:
     start, end = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 11, tzinfo=UTC)
     assert len(custom_period(start, end, NOW).moments) == 10
 

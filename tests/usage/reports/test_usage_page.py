@@ -1,4 +1,4 @@
-"""The usage page: what it sums, for whom, filtered how."""
+"""The usage page: sums, filters, charts and CSV."""
 
 import csv
 import json
@@ -25,17 +25,17 @@ Issue = Callable[..., tuple[ApiKey, str]]
 Used = Callable[..., Usage]
 
 
-def shown(response: Any) -> dict[str, Any]:
-    """What the charts are drawn from."""
-    found = re.search(
+def chart_data(response: Any) -> dict[str, Any]:
+    """The data of the charts."""
+    script = re.search(
         r'<script id="usage-data" type="application/json">(.*?)</script>',
         response.content.decode(),
     )
-    assert found
-    return dict(json.loads(found[1]))
+    assert script
+    return dict(json.loads(script[1]))
 
 
-def named(response: Any) -> list[tuple[str, int]]:
+def table_rows(response: Any) -> list[tuple[str, int]]:
     """The rows of the table: name and requests."""
     return [(part.name, part.used.requests) for part in response.context["report"].parts]
 
@@ -66,10 +66,10 @@ def test_viewer_sees_the_sums_of_the_team(
     assert "The tokens of 3 requests are estimated" in text
     assert "A day is a day in UTC" in text
     assert "secret" not in text
-    assert named(response) == [("<b>nightly", 1234)]
+    assert table_rows(response) == [("<b>nightly", 1234)]
 
 
-def test_charts_and_tables_tell_the_same(
+def test_charts_and_tables_have_the_same_numbers(
     sign_in: SignIn, bob: User, issue: Issue, used: Used
 ) -> None:
     one, _ = issue(bob, "one")
@@ -77,7 +77,7 @@ def test_charts_and_tables_tell_the_same(
     used(Step.DAY, one.public_id, requests=5, latency_1=5)
     used(Step.DAY, two.public_id, requests=7, ago=1, failures=2)
     response = sign_in(bob).get(USAGE)
-    data = shown(response)
+    data = chart_data(response)
     assert data["step"] == "day"
     assert len(data["moments"]) == 14
     assert [(each["label"], each["requests"][-2:]) for each in data["series"]] == [
@@ -100,7 +100,7 @@ def test_page_and_fragment_come_from_one_address(sign_in: SignIn, bob: User) -> 
     assert "HX-Request" in fragment["Vary"]
 
 
-def test_an_empty_page_says_so(sign_in: SignIn, bob: User, used: Used) -> None:
+def test_an_empty_page_says_why(sign_in: SignIn, bob: User, used: Used) -> None:
     client = sign_in(bob)
     assert "Nothing was used." in client.get(USAGE).content.decode()
     used(Step.DAY, "AbCd1234")
@@ -120,7 +120,7 @@ def test_an_empty_page_says_so(sign_in: SignIn, bob: User, used: Used) -> None:
         ({"member": "7", "model": "50%_off/x"}, 10),
     ],
 )
-def test_filters_hold_together(
+def test_filters_combine(
     sign_in: SignIn, vera: User, used: Used, query: dict[str, str], expected: int
 ) -> None:
     used(Step.DAY, "11111111", requests=1, model="public/small")
@@ -128,10 +128,10 @@ def test_filters_hold_together(
     used(Step.DAY, "22222222", requests=100, model="50%_off/x", owner_id=8)
     response = sign_in(vera).get(USAGE, query)
     assert response.context["report"].used.requests == expected
-    assert sum(count for _, count in named(response)) == expected
+    assert sum(count for _, count in table_rows(response)) == expected
 
 
-def test_a_renamed_members_usage_stays_theirs_and_who_has_the_name_now_has_none_of_it(
+def test_usage_of_a_renamed_member_is_not_given_to_the_new_user_of_the_name(
     sign_in: SignIn, alice: User, vera: User, used: Used
 ) -> None:
     used(Step.DAY, "11111111", requests=5, owner_id=alice.pk)
@@ -158,19 +158,17 @@ def test_a_deleted_members_usage_keeps_their_name(
     assert f'<option value="{number}" selected>charlie (deleted)' in page.content.decode()
 
 
-def test_a_member_that_is_no_id_is_said_to_make_no_sense(sign_in: SignIn, vera: User) -> None:
+def test_a_member_that_is_no_id_is_an_error(sign_in: SignIn, vera: User) -> None:
     assert "That makes no sense." in sign_in(vera).get(USAGE, {"member": "bob"}).content.decode()
 
 
-def test_menus_offer_what_fits_the_rest_of_the_filter(
-    sign_in: SignIn, vera: User, used: Used
-) -> None:
+def test_menus_depend_on_the_other_filters(sign_in: SignIn, vera: User, used: Used) -> None:
     used(Step.DAY, "11111111", model="a", owner_id=vera.pk)
     used(Step.DAY, "22222222", model="b", owner_id=8)
-    found = sign_in(vera).get(USAGE, {"key": "11111111"}).context["report"]
-    assert [option.value for option in found.menus.keys] == ["11111111", "22222222"]
-    assert [option.value for option in found.menus.models] == ["a"]
-    assert found.menus.members == [(vera.pk, "vera")]
+    report = sign_in(vera).get(USAGE, {"key": "11111111"}).context["report"]
+    assert [option.value for option in report.menus.keys] == ["11111111", "22222222"]
+    assert [option.value for option in report.menus.models] == ["a"]
+    assert report.menus.members == [(vera.pk, "vera")]
 
 
 @pytest.mark.parametrize(
@@ -182,11 +180,11 @@ def test_each_range_reads_its_own_table(
 ) -> None:
     used(step, "11111111", ago=expected // 2, requests=7)
     response = sign_in(vera).get(USAGE, {"range": chosen})
-    assert len(shown(response)["moments"]) == expected
+    assert len(chart_data(response)["moments"]) == expected
     assert response.context["report"].used.requests == 7
 
 
-def test_a_custom_period_shows_what_lies_in_it(sign_in: SignIn, vera: User, team: Team) -> None:
+def test_a_custom_period_shows_its_usage(sign_in: SignIn, vera: User, team: Team) -> None:
     for day in range(1, 11):
         UsageDay.objects.create(
             start=f"2026-03-{day:02}T00:00Z",
@@ -202,7 +200,7 @@ def test_a_custom_period_shows_what_lies_in_it(sign_in: SignIn, vera: User, team
 
 
 @pytest.mark.parametrize(
-    ("query", "complaint"),
+    ("query", "message"),
     [
         ({"range": "custom"}, ""),
         ({"range": "custom", "start": "2026-03-03", "end": "2026-03-03"}, "The end must be"),
@@ -213,51 +211,51 @@ def test_a_custom_period_shows_what_lies_in_it(sign_in: SignIn, vera: User, team
         ({"model": "\x00"}, "makes no sense"),
     ],
 )
-def test_nonsense_shows_the_last_14_days(
-    sign_in: SignIn, vera: User, used: Used, query: dict[str, str], complaint: str
+def test_an_invalid_filter_shows_the_last_14_days(
+    sign_in: SignIn, vera: User, used: Used, query: dict[str, str], message: str
 ) -> None:
     used(Step.DAY, "11111111", ago=13)
     response = sign_in(vera).get(USAGE, query)
     assert response.status_code == 200
-    assert len(shown(response)["moments"]) == 14
-    assert complaint in response.content.decode()
+    assert len(chart_data(response)["moments"]) == 14
+    assert message in response.content.decode()
 
 
-def test_the_greatest_have_a_series_and_the_rest_one_together(
+def test_the_largest_have_a_series_and_the_rest_share_one(
     sign_in: SignIn, vera: User, used: Used
 ) -> None:
     for number in range(12):
         used(Step.DAY, f"{number:08}", requests=10 + number, latency_0=10 + number)
     response = sign_in(vera).get(USAGE)
-    series = shown(response)["series"]
+    series = chart_data(response)["series"]
     assert [each["label"] for each in series] == [f"{n:08}" for n in range(11, 3, -1)] + [
         "4 others"
     ]
     assert series[-1]["requests"][-1] == 10 + 11 + 12 + 13
     assert len(response.context["report"].parts) == 12
     by_model = sign_in(vera).get(USAGE, {"by": "model"})
-    assert [each["label"] for each in shown(by_model)["series"]] == ["public/small"]
+    assert [each["label"] for each in chart_data(by_model)["series"]] == ["public/small"]
 
 
-def test_calls_without_a_model_are_told(sign_in: SignIn, vera: User, used: Used) -> None:
+def test_calls_without_a_model_are_listed(sign_in: SignIn, vera: User, used: Used) -> None:
     used(Step.DAY, "11111111", model="")
     response = sign_in(vera).get(USAGE, {"by": "model"})
-    assert named(response) == [("no model", 1)]
+    assert table_rows(response) == [("no model", 1)]
 
 
-def test_deleted_keys_keep_their_history_and_name(
+def test_deleted_keys_keep_their_usage_and_name(
     sign_in: SignIn, bob: User, issue: Issue, used: Used
 ) -> None:
     key, _ = issue(bob, "old")
     used(Step.DAY, key.public_id)
     key.revoke(actor=bob)
     response = sign_in(bob).get(USAGE)
-    assert named(response) == [("old", 1)]
-    assert shown(response)["series"][0]["label"] == "old (deleted)"
+    assert table_rows(response) == [("old", 1)]
+    assert chart_data(response)["series"][0]["label"] == "old (deleted)"
     assert ">Deleted</span>" in response.content.decode()
 
 
-def test_csv_has_what_is_shown_and_no_formulas(
+def test_csv_has_the_filtered_rows_and_no_formulas(
     sign_in: SignIn, vera: User, bob: User, issue: Issue, used: Used
 ) -> None:
     key, _ = issue(bob, "=HYPERLINK(1)")
@@ -267,12 +265,10 @@ def test_csv_has_what_is_shown_and_no_formulas(
     response = client.get(f"{USAGE}csv/", {"model": "@x"})
     assert response["Content-Type"] == "text/csv; charset=utf-8"
     assert 'filename="usage-u-8105f7322477.csv"' in response["Content-Disposition"]
-    found = [*csv.DictReader(StringIO(response.content.decode()))]
-    assert [(each["key"], each["key_name"]) for each in found] == [
-        (key.public_id, "'=HYPERLINK(1)")
-    ]
-    assert found[0]["start"] == row.start.isoformat()
-    assert [found[0][name] for name in ("requests", "prompt_tokens", "median_ms")] == [
+    rows = [*csv.DictReader(StringIO(response.content.decode()))]
+    assert [(each["key"], each["key_name"]) for each in rows] == [(key.public_id, "'=HYPERLINK(1)")]
+    assert rows[0]["start"] == row.start.isoformat()
+    assert [rows[0][name] for name in ("requests", "prompt_tokens", "median_ms")] == [
         "3",
         "5",
         "25",

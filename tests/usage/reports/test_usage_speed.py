@@ -60,9 +60,7 @@ def show(client: Client, path: str, query: dict[str, str]) -> None:
 
 
 @pytest.mark.django_db
-def test_90_days_of_1000_keys_are_shown_in_three_tenths_of_a_second(
-    sign_in: SignIn, vera: User, team: Team
-) -> None:
+def test_90_days_of_1000_keys_take_at_most_300_ms(sign_in: SignIn, vera: User, team: Team) -> None:
     fill(team)
     client = sign_in(vera)
     client.get(USAGE)
@@ -89,7 +87,7 @@ def call_often(team: Team) -> None:
 
 
 @pytest.mark.django_db
-def test_200_000_calls_are_listed_in_a_fifth_of_a_second(
+def test_a_page_of_200_000_calls_takes_at_most_200_ms(
     sign_in: SignIn, vera: User, team: Team
 ) -> None:
     """Even when a search finds nothing among those it looks through at once."""
@@ -102,7 +100,7 @@ def test_200_000_calls_are_listed_in_a_fifth_of_a_second(
 
 
 @pytest.mark.django_db
-def test_what_stops_with_a_key_is_told_in_a_tenth_of_a_second_among_200_000_calls(
+def test_impact_among_200_000_calls_takes_at_most_100_ms(
     team: Team,
 ) -> None:
     """All of them with one key; with another, of which nothing is found; and with a hundred."""
