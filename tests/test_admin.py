@@ -552,7 +552,7 @@ def test_a_new_credential_replaces_the_old_one(operator: Client, upstream: Upstr
 def test_a_new_address_never_gets_the_old_credential(operator: Client, upstream: Upstream) -> None:
     form = upstream_form(base_url="http://127.0.0.1:9/v1")
     refused = operator.post(change_url(upstream), form)
-    assert "its address changes" in refused.content.decode()
+    assert "enter its credential again" in refused.content.decode()
     assert Upstream.objects.get().base_url == "loopback:"
     saved = save_upstream(operator, upstream, **form, credential=CREDENTIAL)
     assert (saved.base_url, saved.credential) == ("http://127.0.0.1:9/v1", CREDENTIAL)

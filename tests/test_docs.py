@@ -18,7 +18,7 @@ from django.urls import Resolver404, resolve
 from keyportal.api.urls import OPERATIONS
 from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH
 from keyportal.gateway.endpoints import ENDPOINTS
-from keyportal.gateway.forward_auth.app import PATH as VERIFY
+from keyportal.gateway.forward_auth.app import VERIFY_PATH as VERIFY
 from keyportal.keys import keystring
 from keyportal.leaks import scanner_rules
 

@@ -8,7 +8,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from keyportal.api.forms import ManagementKeyForm
 from keyportal.api.models import ManagementKey
-from keyportal.catalog.examples import own_address
+from keyportal.catalog.examples import public_url
 from keyportal.keys.exceptions import KeyActionError, NonceAlreadyUsed
 from keyportal.keys.keystring import KeyString
 from keyportal.teams.access import TeamRequest, team_view
@@ -80,7 +80,7 @@ def _render_created(
     request: TeamRequest, key: ManagementKey, key_string: KeyString
 ) -> HttpResponse:
     """Only this response holds the key string; a session or a message would store it."""
-    context = {"key": key, "plaintext": key_string.text, "address": own_address(request)}
+    context = {"key": key, "plaintext": key_string.text, "address": public_url(request)}
     response = render_dialog(request, "api/_created.html", context, title="Management key created")
     response["HX-Trigger"] = "management-keys-changed"
     return response

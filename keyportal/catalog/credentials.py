@@ -1,6 +1,6 @@
-"""The upstreams' credentials at rest: Fernet, under keys of their own.
+"""Encryption of the model servers' credentials in the database, with Fernet and keys of its own.
 
-`SECRET_KEY` is not involved, so that rotating it never locks us out of a model server.
+`SECRET_KEY` is not used, so that rotating it doesn't make credentials unreadable.
 """
 
 from functools import cache
@@ -10,7 +10,7 @@ from django.conf import settings
 
 
 class CredentialUnreadable(Exception):
-    """None of the configured keys opens this credential."""
+    """None of the configured keys decrypts this credential."""
 
 
 def new_key() -> str:
@@ -18,23 +18,25 @@ def new_key() -> str:
 
 
 def encrypt(plaintext: str) -> str:
-    """Under the newest key. Nothing stays nothing."""
-    return _box(settings.CREDENTIAL_KEYS).encrypt(plaintext.encode()).decode() if plaintext else ""
+    """Encrypt with the newest key. An empty text stays empty."""
+    return (
+        _fernet(settings.CREDENTIAL_KEYS).encrypt(plaintext.encode()).decode() if plaintext else ""
+    )
 
 
 def decrypt(ciphertext: str) -> str:
-    """Under whichever key made it. Raises `CredentialUnreadable`."""
+    """Decrypt with the key that encrypted it. Raises `CredentialUnreadable`."""
     if not ciphertext:
         return ""
     try:
-        return _box(settings.CREDENTIAL_KEYS).decrypt(ciphertext.encode()).decode()
+        return _fernet(settings.CREDENTIAL_KEYS).decrypt(ciphertext.encode()).decode()
     except InvalidToken:
         raise CredentialUnreadable(
-            "An upstream's credential can't be decrypted: KEYPORTAL_CREDENTIAL_KEYS "
-            "no longer holds the key that encrypted it."
+            "A model server's credential can't be decrypted: KEYPORTAL_CREDENTIAL_KEYS "
+            "no longer contains the key that encrypted it."
         ) from None
 
 
 @cache
-def _box(keys: tuple[str, ...]) -> MultiFernet:
+def _fernet(keys: tuple[str, ...]) -> MultiFernet:
     return MultiFernet([Fernet(key) for key in keys])

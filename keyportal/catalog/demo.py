@@ -1,4 +1,4 @@
-"""The demo: one team, one user, and one model that answers without any model server."""
+"""The demo: one team, one user, and one model that needs no model server."""
 
 import secrets
 
@@ -12,9 +12,9 @@ USER = "demo"
 
 
 def create() -> str | None:
-    """Make what is missing, unless the team exists: then all of it was made, or is not wanted.
+    """Create the demo, unless its team exists: then the rest was created or deleted before.
 
-    Returns the new user's password, which is stored nowhere, or None where no user was made.
+    Returns the new user's password, which is not stored, or None if no user was created.
     """
     with transaction.atomic():
         team, is_new = Team.objects.get_or_create(slug=TEAM, defaults={"name": "Demo"})
@@ -32,7 +32,7 @@ def _create_user(team: Team) -> str | None:
     if User.objects.filter(username=USER).exists():
         return None
     password = secrets.token_hex(10)
-    # A superuser, so that /admin/ opens on a fresh machine, where nobody else could make one.
+    # A superuser, so that /admin/ can be used on a new installation, which has no other.
     user = User.objects.create_superuser(USER, password=password)
     Membership.objects.create(team=team, user=user, role=Role.OWNER)
     return password
@@ -44,5 +44,5 @@ def _create_model(team: Team) -> None:
     )
     model, is_new = ServedModel.objects.get_or_create(name=f"{TEAM}/test", defaults={"team": team})
     if is_new:
-        # The built-in upstream answers in the name that it is called by: here, the one we serve.
+        # The built-in model names itself in its answers as the request does: by the served name.
         Route.objects.create(model=model, upstream=upstream, upstream_model=model.name)

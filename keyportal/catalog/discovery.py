@@ -1,4 +1,4 @@
-"""Asking a model server what it serves: `GET <base>/models`, as every OpenAI client does."""
+"""Reads the list of models of a model server: `GET <base URL>/models`, as OpenAI clients do."""
 
 import json
 import re
@@ -17,18 +17,18 @@ MAX_BYTES = 4 * 1024 * 1024
 
 
 class DiscoveryFailed(Exception):
-    """The server gave no list of models; the text says why, to an operator."""
+    """The server returned no list of models. The text says why, for an operator."""
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """A redirect would carry the server's credential to wherever it points."""
+    """Attack: a redirect sends the server's credential to another server."""
 
     def redirect_request(self, *args: object) -> None:
         return None
 
 
 def normalize_base_url(base_url: str) -> str:
-    """The base URL as an OpenAI client takes it. With no path, `/v1` is meant."""
+    """The base URL as for an OpenAI client. `/v1` is added to a URL without a path."""
     if base_url == BUILT_IN_URL:
         return base_url
     url = base_url.strip().rstrip("/")
@@ -36,13 +36,13 @@ def normalize_base_url(base_url: str) -> str:
 
 
 def model_ids(upstream: Upstream) -> list[str]:
-    """The ids that the server lists, in its order. Raises `DiscoveryFailed`."""
+    """The ids of the server's models, in its order. Raises `DiscoveryFailed`."""
     url = f"{upstream.base_url}/models"
     if upstream.base_url == BUILT_IN_URL:
-        raise DiscoveryFailed("The built-in upstream lists no models; use add_model.")
+        raise DiscoveryFailed("The built-in model server lists no models. Use add_model.")
     _refuse_link_local(url)
     try:
-        return _ids(json.loads(_read(url, upstream.credential)))
+        return _model_ids(json.loads(_read(url, upstream.credential)))
     except HTTPError as error:
         error.close()
         raise DiscoveryFailed(f"{url} answered {error.code} {error.reason}.") from None
@@ -50,22 +50,22 @@ def model_ids(upstream: Upstream) -> list[str]:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise DiscoveryFailed(f"{url} can't be read: {reason}.") from None
     except (ValueError, RecursionError, KeyError, TypeError):
-        raise DiscoveryFailed(f"{url} did not answer with a list of models.") from None
+        raise DiscoveryFailed(f"{url} did not return a list of models.") from None
 
 
 def _read(url: str, credential: str) -> bytes:
-    # No proxy from the environment either: it would see the credential.
+    # No proxy from the environment, because it would see the credential.
     opener = build_opener(ProxyHandler({}), _NoRedirects)
     headers = {"Accept": "application/json", "User-Agent": "keyportal"}
     if credential:
         headers["Authorization"] = f"Bearer {credential}"
     deadline = time.monotonic() + TIMEOUT_SECONDS
     with opener.open(Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - the base URL is validated
-        return _bounded(response, deadline)
+        return _read_limited(response, deadline)
 
 
-def _bounded(response: HTTPResponse, deadline: float) -> bytes:
-    """All of it, if that is little enough and comes in time, however slowly it drips."""
+def _read_limited(response: HTTPResponse, deadline: float) -> bytes:
+    """The whole body. Raises `OSError` if it is too large or not complete by `deadline`."""
     body = b""
     while block := response.read1(65_536):
         body += block
@@ -76,19 +76,21 @@ def _bounded(response: HTTPResponse, deadline: float) -> bytes:
     return body
 
 
-def _ids(answer: Any) -> list[str]:
-    found = [entry["id"] for entry in answer["data"]]
-    if not all(isinstance(id_, str) and id_ for id_ in found):
+def _model_ids(answer: Any) -> list[str]:
+    ids = [entry["id"] for entry in answer["data"]]
+    if not all(isinstance(id_, str) and id_ for id_ in ids):
         raise TypeError
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(ids))
 
 
 def _refuse_link_local(url: str) -> None:
-    """A name, or an odd spelling of an address, may lead to the clouds' credential server."""
+    """Attack: a name, or an odd spelling of an address, leads to a cloud's credential server."""
     parts = urlsplit(url)
     try:
-        found = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+        rows = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise DiscoveryFailed(f"{parts.hostname} can't be resolved: {error}.") from None
-    if any(is_link_local(str(address[4][0])) for address in found):
-        raise DiscoveryFailed(f"{parts.hostname} is a link-local address: no model server.")
+    if any(is_link_local(str(row[4][0])) for row in rows):
+        raise DiscoveryFailed(
+            f"{parts.hostname} is a link-local address, which is never a model server."
+        )

@@ -1,4 +1,4 @@
-"""What the ready-to-run examples are filled with: this host, a model of the team, a key."""
+"""The values in the ready-to-run examples: this server's URL, a model of the team, a key."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ PLACEHOLDER_MODEL = "{MODEL}"
 class Examples:
     base_url: str
     model: str
-    # A new key's plaintext may stand here; a debugger shows reprs, so it is left out of ours.
+    # This may be a new key string. It is left out of the repr, which debuggers show.
     key: str = field(default=PLACEHOLDER_KEY, repr=False)
 
     @property
@@ -24,11 +24,11 @@ class Examples:
         return self.model != PLACEHOLDER_MODEL
 
 
-def own_address(request: HttpRequest) -> str:
-    """Where we are, seen from outside, such as `https://keys.example.com`."""
+def public_url(request: HttpRequest) -> str:
+    """The URL of this server for its clients, such as `https://keys.example.com`."""
     return settings.PUBLIC_URL or request.build_absolute_uri("/").rstrip("/")
 
 
 def examples_for(request: HttpRequest, team: Team, key: str = PLACEHOLDER_KEY) -> Examples:
     first = ServedModel.objects.callable_by(team).own_first().values_list("name", flat=True).first()
-    return Examples(f"{own_address(request)}/v1", first or PLACEHOLDER_MODEL, key)
+    return Examples(f"{public_url(request)}/v1", first or PLACEHOLDER_MODEL, key)

@@ -1,4 +1,4 @@
-"""What can be called: upstream servers, the names we serve, and the routes between them."""
+"""Model servers (upstreams), served models, and the routes between them."""
 
 import hashlib
 import ipaddress
@@ -17,14 +17,14 @@ from django.dispatch import receiver
 from keyportal.catalog import circuit_breaker, credentials
 from keyportal.teams.models import Team
 
-BUILT_IN_URL = "loopback:"  # The base URL of the built-in upstream, which needs no server.
+BUILT_IN_URL = "loopback:"  # The base URL of the built-in demo model, which needs no server.
 
 
 def validate_base_url(url: str) -> None:
-    """http(s), a host, no credentials, query or fragment; never a link-local address.
+    """Allow http(s) URLs with a host and without user, query, fragment or link-local address.
 
-    Loopback and private addresses are where model servers live. A link-local address is where
-    clouds keep the machine's own credentials (169.254.169.254), and never a model server.
+    Loopback and private addresses are allowed, because model servers have them. Attack: a
+    link-local address (169.254.169.254) is where clouds serve the machine's own credentials.
     """
     if url == BUILT_IN_URL:
         return
@@ -36,9 +36,9 @@ def validate_base_url(url: str) -> None:
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
         raise ValidationError(f"{url} is not an http:// or https:// URL with a host.")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValidationError("A base URL holds no user, password, query or fragment.")
+        raise ValidationError("A base URL can't have a user, password, query or fragment.")
     if is_link_local(parts.hostname):
-        raise ValidationError("Link-local addresses are refused: they are not model servers.")
+        raise ValidationError("Link-local addresses are not allowed: they are never model servers.")
 
 
 def is_link_local(host: str) -> bool:
@@ -48,7 +48,7 @@ def is_link_local(host: str) -> bool:
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that `host` spells, as resolvers read it: 2852039166 is 169.254.169.254."""
+    """The IP address that resolvers read in `host`: 2852039166 is 169.254.169.254."""
     try:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -67,18 +67,18 @@ class Upstream(models.Model):
         "base URL",
         max_length=500,
         validators=[validate_base_url],
-        help_text="As an OpenAI client takes it, such as http://127.0.0.1:8001/v1.",
+        help_text="As for an OpenAI client, such as http://127.0.0.1:8001/v1.",
     )
     encrypted_credential = models.TextField(blank=True, editable=False)
     connect_timeout = models.FloatField(
         default=5,
         validators=[MinValueValidator(0.1), MaxValueValidator(60)],
-        help_text="Seconds until a connection must stand.",
+        help_text="Seconds until a connection must be open.",
     )
     read_timeout = models.FloatField(
         default=600,
         validators=[MinValueValidator(1), MaxValueValidator(3600)],
-        help_text="Seconds that the server may be silent, before its answer and within it.",
+        help_text="Seconds for which the server may send nothing, before and during its answer.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -86,19 +86,22 @@ class Upstream(models.Model):
         return self.name
 
     def clean(self) -> None:
-        """The old server's credential must not be shown to a new one by accident."""
+        """Require the credential again if the base URL changes.
+
+        Attack: the old server's credential would be sent to the new server.
+        """
         stored = Upstream.objects.filter(pk=self.pk).exclude(base_url=self.base_url).first()
         if stored and self.encrypted_credential == stored.encrypted_credential != "":
             raise ValidationError(
-                f"{self} has a credential, and its address changes: "
-                f"give the credential again, or have it forgotten."
+                f"The base URL of {self} changes: enter its credential again, or delete it, so "
+                f"that it isn't sent to another server by accident."
             )
 
     @property
     def fingerprint(self) -> str:
-        """Another one after each change of what decides whether calls to this server succeed.
+        """A hash of the settings that decide whether calls to this server succeed.
 
-        The circuit breaker keeps its state under it, so a corrected server starts fresh.
+        The circuit breaker's state is stored by it, so a server whose settings change starts anew.
         """
         settings = (self.base_url, self.encrypted_credential)
         timeouts = (float(self.connect_timeout), float(self.read_timeout))
@@ -106,9 +109,9 @@ class Upstream(models.Model):
 
     @property
     def credential(self) -> str:
-        """The bearer token that we show this server, in clear; empty for none.
+        """The decrypted bearer token for this server; empty for none.
 
-        Raises `credentials.CredentialUnreadable` when no key that we have opens it.
+        Raises `credentials.CredentialUnreadable` if no configured key decrypts it.
         """
         return credentials.decrypt(self.encrypted_credential)
 
@@ -118,37 +121,36 @@ class Upstream(models.Model):
 
 
 class NameTaken(Exception):
-    """The name is served already, to another team or to everybody."""
+    """A model with this name exists for another team or for all teams."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} exists already, and not for those it would be served to now.")
+        super().__init__(f"{name} already exists for another team, or for all teams.")
 
 
 class ServedModelQuerySet(models.QuerySet["ServedModel"]):
     def callable_by(self, team: Team) -> "ServedModelQuerySet":
-        """The team's own models and the public ones that have a usable route, by name."""
+        """The team's own models and the public ones, by name; only those with a usable route."""
         own_or_public = models.Q(team=team) | models.Q(team=None)
         return self.filter(own_or_public, routes__weight__gt=0).distinct().order_by("name")
 
     def serve(
         self, name: str, *, team: Team | None, upstream: Upstream, upstream_model: str
     ) -> "ServedModel":
-        """Let `name` lead to the upstream's model, by one more route where it has others already.
+        """Serve the upstream's model as `name`: add a route, and the served model if it is new.
 
-        Doing it again changes nothing. Raises `NameTaken`, and `ValidationError` for
-        a name that can't be served.
+        Idempotent. Raises `NameTaken`, or `ValidationError` for an invalid name.
         """
-        served = self.filter(name=name).first()
-        if served is None:
-            served = ServedModel(name=name, team=team)
-            served.full_clean()
-            served.save()
-        elif served.team != team:
+        model = self.filter(name=name).first()
+        if model is None:
+            model = ServedModel(name=name, team=team)
+            model.full_clean()
+            model.save()
+        elif model.team != team:
             raise NameTaken(name)
-        route = {"model": served, "upstream": upstream, "upstream_model": upstream_model}
+        route = {"model": model, "upstream": upstream, "upstream_model": upstream_model}
         if not Route.objects.filter(**route).exists():
             Route.objects.create(**route)
-        return served
+        return model
 
     def with_upstreams(self) -> "ServedModelQuerySet":
         usable = Route.objects.filter(weight__gt=0).select_related("upstream")
@@ -159,7 +161,7 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
 
 
 class ServedModel(models.Model):
-    """A name that callers use, such as `u-8105f7322477/test` or `public/deepseek-r1`."""
+    """A model name that callers use, such as `u-8105f7322477/test` or `public/deepseek-r1`."""
 
     name = models.CharField(
         max_length=200,
@@ -167,7 +169,7 @@ class ServedModel(models.Model):
         validators=[
             RegexValidator(
                 r"\A[A-Za-z0-9][A-Za-z0-9._:@+-]*(/[A-Za-z0-9._:@+-]+)*\Z",
-                "Use letters, digits and . _ : @ + - in parts divided by slashes.",
+                "Use letters, digits and . _ : @ + - in parts separated by slashes.",
             )
         ],
     )
@@ -177,7 +179,7 @@ class ServedModel(models.Model):
         null=True,
         blank=True,
         related_name="models",
-        help_text="Empty: public, every team may call it.",
+        help_text="Leave empty for a public model, which every team may call.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -188,12 +190,12 @@ class ServedModel(models.Model):
 
     @property
     def health(self) -> str:
-        """In this process's view; see `with_upstreams`."""
+        """As seen by this process. Load lists with `with_upstreams`."""
         return circuit_breaker.summary({route.upstream.fingerprint for route in self.routes.all()})
 
 
 class Route(models.Model):
-    """Where calls to a served model go, and what the upstream calls it."""
+    """An upstream that answers calls to a served model, and the model's name there."""
 
     model = models.ForeignKey(ServedModel, models.CASCADE, related_name="routes")
     upstream = models.ForeignKey(Upstream, models.CASCADE, related_name="routes")
@@ -201,7 +203,8 @@ class Route(models.Model):
         max_length=200, help_text="The model's name on the upstream server."
     )
     weight = models.PositiveSmallIntegerField(
-        default=1, help_text="Its share of the calls, next to the model's other routes. 0: none."
+        default=1,
+        help_text="Share of the model's calls, relative to its other routes. 0: no calls.",
     )
 
     class Meta:
@@ -216,10 +219,10 @@ class Route(models.Model):
 
 
 class CatalogVersion(models.Model):
-    """One row, drawn anew in the transaction of every change, so workers see that they are behind.
+    """One row with a random number, changed with the catalog, so that workers read it again.
 
-    Drawn, not counted: after a restored backup a counter would reach an old number with other
-    contents behind it.
+    It changes in the same transaction as the catalog. It is not a counter: after a restored backup
+    a counter would reach an old number again, with another catalog.
     """
 
     version = models.BigIntegerField()

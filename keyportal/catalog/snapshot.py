@@ -1,4 +1,4 @@
-"""The catalog as one worker routes by: read whole, replaced whole, never changed."""
+"""The immutable copy of the catalog by which a worker routes calls."""
 
 import logging
 from typing import NamedTuple, Self
@@ -13,14 +13,14 @@ logger = logging.getLogger(__name__)
 
 
 class Target(NamedTuple):
-    """Where a call goes: one route, with its upstream."""
+    """One route with its upstream."""
 
     fingerprint: str
-    """Of the upstream and its settings, see `Upstream.fingerprint`."""
+    """`Upstream.fingerprint`."""
     base_url: str
     credential: str
     model: str
-    """What the upstream calls the model."""
+    """The model's name on the upstream."""
     weight: int
     connect_timeout: float
     """Seconds."""
@@ -29,7 +29,7 @@ class Target(NamedTuple):
 
 
 class CatalogEntry(NamedTuple):
-    """A name that callers use."""
+    """A served model with its routes."""
 
     name: str
     team_id: int | None
@@ -54,7 +54,8 @@ class Snapshot(NamedTuple):
     def read(cls, using: str) -> Self:
         """Read from the database with this alias.
 
-        The version comes first: what changes in between is seen too early, and then once more.
+        The version is read first. A change between the queries may be in the snapshot already, but
+        its version is not, so the snapshot is read again.
         """
         version = CatalogVersion.objects.using(using).filter(pk=1)
         number = version.values_list("version", flat=True).first()
@@ -66,7 +67,7 @@ class Snapshot(NamedTuple):
         circuit_breaker.forget_all_except(
             {to.fingerprint for some in targets.values() for to in some}
         )
-        served = ServedModel.objects.using(using).select_related("team").order_by("name")
+        models = ServedModel.objects.using(using).select_related("team").order_by("name")
         return cls(
             number,
             {
@@ -77,7 +78,7 @@ class Snapshot(NamedTuple):
                     created=int(model.created_at.timestamp()),
                     targets=tuple(targets.get(model.pk, ())),
                 )
-                for model in served
+                for model in models
             },
         )
 
@@ -85,12 +86,12 @@ class Snapshot(NamedTuple):
 def _target(route: Route) -> Target | None:
     upstream = route.upstream
     try:
-        # A row may have come round the forms, and its address decides where prompts go.
+        # The row may have been written without the form, and its URL decides where prompts go.
         validate_base_url(upstream.base_url)
         credential = upstream.credential
     except (CredentialUnreadable, ValidationError) as error:
-        # One unusable upstream must not take the other models away.
-        logger.error("Upstream %s is left out: %s", upstream.name, error)
+        # One unusable upstream must not make other models unavailable.
+        logger.error("Model server %s is not used: %s", upstream.name, error)
         return None
     return Target(
         upstream.fingerprint,

@@ -1,4 +1,4 @@
-"""Under /teams/<slug>/: what its keys can call."""
+"""Under /teams/<slug>/: the page of models that the team's keys can call."""
 
 from django.urls import path
 

@@ -157,7 +157,7 @@ def test_a_name_that_is_someone_elses_is_skipped(
     names, said = run("add_upstream", "vllm", server.url, "--discover")
     assert names == []
     assert "Skipped 'qwen'" in said
-    assert "No model became callable." in said
+    assert "No model was added." in said
     assert not Route.objects.exists()
 
 
@@ -194,10 +194,10 @@ def _answers_too_much(server: Server) -> None:
     [
         (_redirects, "answered 302"),
         (_needs_a_credential, "answered 401"),
-        (_answers_garbage, "did not answer with a list of models"),
-        (_answers_another_shape, "did not answer with a list of models"),
-        (_lists_numbers, "did not answer with a list of models"),
-        (_nests_deeply, "did not answer with a list of models"),
+        (_answers_garbage, "did not return a list of models"),
+        (_answers_another_shape, "did not return a list of models"),
+        (_lists_numbers, "did not return a list of models"),
+        (_nests_deeply, "did not return a list of models"),
         (_answers_too_much, "over 4194304 bytes"),
     ],
 )
@@ -248,8 +248,8 @@ def test_no_proxy_of_the_environment_sees_the_question(
         ("ftp://127.0.0.1", "not an http"),
         ("127.0.0.1:8001", "not an http"),
         ("http://", "not an http"),
-        ("http://user:word@127.0.0.1", "no user, password"),
-        ("http://127.0.0.1/v1?key=x", "no user, password"),
+        ("http://user:word@127.0.0.1", "have a user, password"),
+        ("http://127.0.0.1/v1?key=x", "have a user, password"),
         ("http://169.254.169.254", "Link-local"),
         ("http://2852039166", "Link-local"),
         ("http://[::1", "not a URL"),
@@ -273,7 +273,7 @@ def test_a_new_address_never_gets_the_old_credential(
     monkeypatch.setenv("VLLM_KEY", "very-secret")
     run("add_upstream", "vllm", "http://127.0.0.1:9", "--credential-env=VLLM_KEY")
     server.lists("qwen")
-    with pytest.raises(CommandError, match="its address changes"):
+    with pytest.raises(CommandError, match="The base URL of vllm changes"):
         run("add_upstream", "vllm", server.url, "--discover")
     assert server.asked == []
     run("add_upstream", "vllm", server.url, "--discover", "--no-credential")
@@ -294,7 +294,7 @@ def test_changing_time_outs_keeps_the_credential(monkeypatch: pytest.MonkeyPatch
     ("arguments", "why"),
     [
         (["--credential-env=UNSET"], "UNSET is not set"),
-        (["--credential-env=SPACED"], "no header may hold"),
+        (["--credential-env=SPACED"], "a header can.t have"),
         (["--connect-timeout=0"], "connect_timeout"),
         (["--team=u-8105f7322477"], "add --discover"),
         (["--discover", "--team=nowhere"], "no team with the slug nowhere"),
@@ -311,7 +311,7 @@ def test_bad_options_are_refused(
 
 
 def test_the_built_in_upstream_is_not_asked() -> None:
-    with pytest.raises(CommandError, match="use add_model"):
+    with pytest.raises(CommandError, match="Use add_model"):
         run("add_upstream", "echo", "loopback:", "--discover")
 
 
@@ -327,10 +327,13 @@ def test_add_model_serves_one_name(team: Team) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["public/r1", "--upstream=nowhere"], "no upstream named nowhere"),
+        (["public/r1", "--upstream=nowhere"], "no model server named nowhere"),
         (["two words", "--upstream=vllm"], "name: Use letters"),
-        (["public/r1", "--upstream=vllm", "--team=u-8105f7322477"], "begins with u-8105f7322477/"),
-        (["u-8105f7322477/own", "--upstream=vllm"], "exists already"),
+        (
+            ["public/r1", "--upstream=vllm", "--team=u-8105f7322477"],
+            "must begin with u-8105f7322477/",
+        ),
+        (["u-8105f7322477/own", "--upstream=vllm"], "already exists"),
     ],
 )
 def test_add_model_refuses(team: Team, arguments: list[str], why: str) -> None:

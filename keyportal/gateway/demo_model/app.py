@@ -1,6 +1,6 @@
-"""The built-in model: chat completions, completions and embeddings without any model server.
+"""The built-in demo model: chat completions, completions and embeddings without a model server.
 
-It lets a fresh installation be tried end to end. It counts words as tokens, and says in its text
+With it a new installation can be tried end to end. It counts words as tokens, and its text says
 that it is not a language model.
 """
 
@@ -21,40 +21,40 @@ from keyportal.gateway.relay.answer import Answer, json_answer, stream_answer
 
 DIMENSIONS = 64
 MAX_DIMENSIONS = 4096
-# Answers are made in the event loop, where others wait.
+# Limits, because answers are made in the event loop, while other calls wait.
 MAX_NUMBERS = 2**18
 MAX_PROMPTS = 100
 
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class StreamOptions(msgspec.Struct):
     include_usage: bool = False
 
 
-class Generation(msgspec.Struct):
-    """What `/chat/completions` and `/completions` have in common."""
+class GenerationRequest(msgspec.Struct):
+    """The fields that `/chat/completions` and `/completions` have in common."""
 
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: AtLeastOne | None = None
-    max_completion_tokens: AtLeastOne | None = None
+    max_tokens: PositiveInt | None = None
+    max_completion_tokens: PositiveInt | None = None
 
     @property
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class Chat(Generation, kw_only=True):
+class ChatRequest(GenerationRequest, kw_only=True):
     messages: list[Message]
 
 
-class Completion(Generation, kw_only=True):
+class CompletionRequest(GenerationRequest, kw_only=True):
     prompt: str | list[str | int | list[int]]
 
 
-class Embedding(msgspec.Struct):
+class EmbeddingRequest(msgspec.Struct):
     model: str
     input: str | list[str | int | list[int]]
     encoding_format: str | None = None
@@ -66,9 +66,9 @@ class Embedding(msgspec.Struct):
 
 
 def answer(endpoint: str, body: bytes | StreamedBody) -> Answer:
-    """Answer like a model server would. Raises `BadRequest` where it would refuse the body."""
+    """Answer as a model server would. Raises `BadRequest` for a body that it would refuse."""
     if endpoint not in _ANSWERS or isinstance(body, StreamedBody):
-        raise BadRequest(f"The built-in model can't be called at /v1{endpoint}.")
+        raise BadRequest(f"The built-in model doesn't serve /v1{endpoint}.")
     try:
         return _ANSWERS[endpoint](body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -76,14 +76,13 @@ def answer(endpoint: str, body: bytes | StreamedBody) -> Answer:
 
 
 def _chat(body: bytes) -> Answer:
-    request = msgspec.json.decode(body, type=Chat)
-    said = [message.text() for message in request.messages]
-    reply = Reply(request, said)
+    request = msgspec.json.decode(body, type=ChatRequest)
+    reply = Reply(request, [message.text() for message in request.messages])
     if request.stream:
         return reply.stream("chatcmpl", "chat.completion.chunk", _chat_deltas(reply))
     message = {"role": "assistant", "content": reply.text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish}
-    return reply.whole("chatcmpl", "chat.completion", choice)
+    return reply.complete("chatcmpl", "chat.completion", choice)
 
 
 def _chat_deltas(reply: "Reply") -> Iterator[dict[str, object]]:
@@ -94,19 +93,19 @@ def _chat_deltas(reply: "Reply") -> Iterator[dict[str, object]]:
 
 
 def _completion(body: bytes) -> Answer:
-    request = msgspec.json.decode(body, type=Completion)
+    request = msgspec.json.decode(body, type=CompletionRequest)
     prompts = _inputs(request.prompt)
     if not 1 <= len(prompts) <= MAX_PROMPTS:
-        raise BadRequest(f"`prompt` must hold 1 to {MAX_PROMPTS} prompts.")
-    first, *more = [Reply(request, [prompt]) for prompt in prompts]
-    first.beside = more
+        raise BadRequest(f"`prompt` must have 1 to {MAX_PROMPTS} prompts.")
+    first, *others = [Reply(request, [prompt]) for prompt in prompts]
+    first.others = others
     if request.stream:
-        return first.stream("cmpl", "text_completion", _text_deltas([first, *more]))
+        return first.stream("cmpl", "text_completion", _text_deltas([first, *others]))
     choices: list[dict[str, object]] = [
         {"index": index, "text": reply.text, "logprobs": None, "finish_reason": reply.finish}
-        for index, reply in enumerate([first, *more])
+        for index, reply in enumerate([first, *others])
     ]
-    return first.whole("cmpl", "text_completion", *choices)
+    return first.complete("cmpl", "text_completion", *choices)
 
 
 def _text_deltas(replies: "list[Reply]") -> Iterator[dict[str, object]]:
@@ -117,16 +116,16 @@ def _text_deltas(replies: "list[Reply]") -> Iterator[dict[str, object]]:
 
 
 class Reply:
-    """The reply to one request, in the shapes of chat and of plain completions."""
+    """The reply to one prompt, in the formats of chat completions and of completions."""
 
-    def __init__(self, request: Generation, said: list[str]) -> None:
-        self.beside: list[Reply] = []  # To the other prompts of the same request.
+    def __init__(self, request: GenerationRequest, inputs: list[str]) -> None:
+        self.others: list[Reply] = []  # Replies to the other prompts of the same request.
         self._request = request
-        self._echo = Echo(said, request.max_completion_tokens or request.max_tokens)
+        self._echo = Echo(inputs, request.max_completion_tokens or request.max_tokens)
         self.text, self.pieces = self._echo.text, self._echo.pieces
         self.finish = "length" if self._echo.is_cut else "stop"
 
-    def whole(self, prefix: str, kind: str, *choices: dict[str, object]) -> Answer:
+    def complete(self, prefix: str, kind: str, *choices: dict[str, object]) -> Answer:
         envelope = self._envelope(prefix, kind)
         return json_answer(envelope | {"choices": choices, "usage": self._usage()})
 
@@ -147,7 +146,7 @@ class Reply:
         }
 
     def _usage(self) -> dict[str, int]:
-        replies = [self, *self.beside]
+        replies = [self, *self.others]
         prompt = sum(reply._echo.prompt_tokens for reply in replies)
         completion = sum(reply._echo.completion_tokens for reply in replies)
         return {
@@ -157,15 +156,15 @@ class Reply:
         }
 
 
-def _embedding(body: bytes) -> Answer:
-    request = msgspec.json.decode(body, type=Embedding)
+def _embeddings(body: bytes) -> Answer:
+    request = msgspec.json.decode(body, type=EmbeddingRequest)
     if not 1 <= request.length <= MAX_DIMENSIONS:
         raise BadRequest(f"`dimensions` must be from 1 to {MAX_DIMENSIONS}.")
     inputs = _inputs(request.input)
     if len(inputs) * request.length > MAX_NUMBERS:
-        raise BadRequest(f"`input` times `dimensions` may be {MAX_NUMBERS} at most.")
+        raise BadRequest(f"`input` times `dimensions` must be at most {MAX_NUMBERS}.")
     data = [
-        {"object": "embedding", "index": index, "embedding": _encoded(request, text)}
+        {"object": "embedding", "index": index, "embedding": _embedding_vector(request, text)}
         for index, text in enumerate(inputs)
     ]
     tokens = count_words(inputs)
@@ -173,17 +172,17 @@ def _embedding(body: bytes) -> Answer:
     return json_answer({"object": "list", "data": data, "model": request.model, "usage": usage})
 
 
-def _inputs(given: str | list[str | int | list[int]]) -> list[str]:
-    """Each input as text; a list of token numbers is one input, its numbers the words."""
-    if isinstance(given, str):
-        return [given]
-    if given and isinstance(given[0], int):
-        return [" ".join(map(str, given))]
-    return [" ".join(map(str, one)) if isinstance(one, list) else str(one) for one in given]
+def _inputs(value: str | list[str | int | list[int]]) -> list[str]:
+    """Each input as text. A list of token numbers is one input, with the numbers as its words."""
+    if isinstance(value, str):
+        return [value]
+    if value and isinstance(value[0], int):
+        return [" ".join(map(str, value))]
+    return [" ".join(map(str, item)) if isinstance(item, list) else str(item) for item in value]
 
 
-def _encoded(request: Embedding, text: str) -> object:
-    """The same vector for the same text, and nearly surely another for another; no meaning."""
+def _embedding_vector(request: EmbeddingRequest, text: str) -> object:
+    """A vector without meaning: the same for the same text, and different for another text."""
     noise = hashlib.shake_256(text.encode()).digest(2 * request.length)
     raw = [number / 32768 for number in struct.unpack(f"<{request.length}h", noise)]
     length = sum(number * number for number in raw) ** 0.5 or 1.0
@@ -196,5 +195,5 @@ def _encoded(request: Embedding, text: str) -> object:
 _ANSWERS = {
     "/chat/completions": _chat,
     "/completions": _completion,
-    "/embeddings": _embedding,
+    "/embeddings": _embeddings,
 }

@@ -1,9 +1,9 @@
-"""Forward auth: `/auth/verify` tells a proxy whether a request may pass; the proxy relays it.
+"""Forward auth: a proxy asks `/auth/verify` whether a request is allowed, and relays it itself.
 
-For those who keep a gateway of their own: nginx's auth_request, Traefik's ForwardAuth, Caddy's
-forward_auth and Envoy's ext_authz ask here, with the headers of the request that they hold. The
-answer is 200 with whose key it is, or 401, 403 or 429, by the same admission as on `/v1/`.
-Nothing says when the call ends, so it is none of those that run at one time.
+For operators with a gateway of their own: nginx's auth_request, Traefik's ForwardAuth, Caddy's
+forward_auth and Envoy's ext_authz send a verification with the headers of the original request. The
+answer is 200 with the key's team and public id, or 401, 403 or 429, by the same admission as on
+`/v1/`. Keyportal doesn't learn when the call ends, so it doesn't count as a concurrent call.
 """
 
 import asyncio
@@ -39,25 +39,25 @@ from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import keystring
 from keyportal.keys.rules.permissions import Endpoints
 
-PATH = "/auth/verify"
+VERIFY_PATH = "/auth/verify"
 ANY = Endpoints.ALL.value
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-LONGEST_LINE = 1_000  # Bytes: by default nginx takes 4 KiB of headers, all in all.
+MAX_HEADER_BYTES = 1_000  # By default nginx accepts 4 KiB of headers in total.
 
 logger = logging.getLogger(__name__)
 
 
 def is_verification(path: str) -> bool:
-    """Envoy writes the path of the request that it holds behind ours."""
-    return path == PATH or path.startswith(f"{PATH}/")
+    """Whether this path is ours. Envoy appends the path of the original request to it."""
+    return path == VERIFY_PATH or path.startswith(f"{VERIFY_PATH}/")
 
 
 class ForwardAuth:
-    """ASGI application. Takes any method, and answers without a look at the body.
+    """ASGI application. Accepts any method, and answers without reading the body.
 
-    A proxy may announce the body of the request that it holds, and send none: who waits for it
-    waits in vain. So nothing is read, and after such a request the connection is closed: what
-    comes on it may be that body after all, and must never be taken for another request.
+    A proxy may send the Content-Length of the original request without its body, which then never
+    arrives. So no body is read, and after a request that announces one the connection is closed.
+    Attack: if the body does arrive, it could be parsed as the next request.
     """
 
     def __init__(self) -> None:
@@ -69,28 +69,28 @@ class ForwardAuth:
         self._meter = meter
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        # One look at all headers tells of most that they are not there.
-        sent = dict(scope["headers"])
-        name = request_id(scope["headers"]) if b"x-request-id" in sent else new_request_id()
+        # One dict is cheaper than a search of the list for each header that is usually missing.
+        by_name = dict(scope["headers"])
+        id_ = request_id(scope["headers"]) if b"x-request-id" in by_name else new_request_id()
         status, body = 200, b""
         try:
-            headers = await self._verify(scope, sent, name)
+            headers = await self._verify(scope, by_name, id_)
         except Exception as error:
-            status, headers, body = _refusal(await _told(error, name), scope, name)
+            status, headers, body = _refusal(await _gateway_error(error, id_), scope, id_)
         headers += (
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
-            (b"x-request-id", name.encode()),
+            (b"x-request-id", id_.encode()),
         )
-        if not FRAMING.isdisjoint(sent) and content_length(scope) > 0:
+        if not FRAMING.isdisjoint(by_name) and content_length(scope) > 0:
             headers.append((b"connection", b"close"))
         if scope["method"] == "HEAD":
             body = b""
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _verify(self, scope: Scope, sent: dict[bytes, bytes], name: str) -> Headers:
-        """What the proxy is told of a request that may pass. Raises why it may not."""
+    async def _verify(self, scope: Scope, by_name: dict[bytes, bytes], id_: str) -> Headers:
+        """The headers for the proxy if the request is allowed, else raises a `GatewayError`."""
         if self._is_https and scope["scheme"] != "https":
             raise HTTPSRequired
         if self._admission is None:
@@ -110,49 +110,54 @@ class ForwardAuth:
             self._meter.record_refusal(digest, keystring.public_id_of(token))
             raise InvalidKey
         verdict = admitted.verdict
-        model, objection = self._look(verdict, scope, sent)
-        status = 200 if objection is None else objection.status
-        use = LastUse(digest, began, address, sent.get(b"user-agent", b""))
-        self._meter.record_verification(verdict, use, PATH, model, status, name)
-        if objection is not None:
-            raise objection
-        return _identity(admitted)
+        model, error = self._check_original(verdict, scope, by_name)
+        status = 200 if error is None else error.status
+        use = LastUse(digest, began, address, by_name.get(b"user-agent", b""))
+        self._meter.record_verification(verdict, use, VERIFY_PATH, model, status, id_)
+        if error is not None:
+            raise error
+        return _identity_headers(admitted)
 
-    def _look(
-        self, verdict: Verdict, scope: Scope, sent: dict[bytes, bytes]
+    def _check_original(
+        self, verdict: Verdict, scope: Scope, by_name: dict[bytes, bytes]
     ) -> tuple[str, GatewayError | None]:
-        """The model that is called, where that is told, and what there is to object, if anything.
+        """The model of the original request, if the proxy names one, and why it is refused, if so.
 
-        The key is good, so this request counts, as on `/v1/`, whatever becomes of it.
+        The error is not raised here: the key is valid, so the request counts as on `/v1/`, even
+        when it is refused.
         """
-        if verdict.endpoints != ANY and not original_request.is_open(
-            scope, PATH, verdict.endpoints
+        if verdict.endpoints != ANY and not original_request.is_allowed(
+            scope, VERIFY_PATH, verdict.endpoints
         ):
             return "", EndpointNotAllowed(Endpoints(verdict.endpoints).label.lower())
-        models = original_request.models(scope["headers"]) if original_request.MODEL in sent else []
+        models = (
+            original_request.models(scope["headers"])
+            if original_request.MODEL_HEADER in by_name
+            else []
+        )
         for model in models:
-            if objection := self._objection(model, verdict):
-                return "", objection
+            if error := self._model_error(model, verdict):
+                return "", error
         return models[0] if models else "", None
 
     @property
     def _catalog(self) -> Snapshot:
         return self._admission.catalog if self._admission else Snapshot.empty()
 
-    def _objection(self, model: str, verdict: Verdict) -> GatewayError | None:
-        """Of a model that is called. It needs no route here: the proxy has its own.
+    def _model_error(self, model: str, verdict: Verdict) -> GatewayError | None:
+        """Why the key may not call this model. The model needs no route: the proxy has its own.
 
-        Another team's is as unknown as one that doesn't exist, and both get 403, because of all
-        refusals nginx passes on no others than 401 and 403.
+        Another team's model gets the same answer as an unknown one, so that its name can't be
+        guessed. Both get 403, because nginx passes on no other refusals than 401 and 403.
         """
-        served = self._catalog.models.get(model)
-        if served is None or served.team_id not in {None, verdict.team_id}:
+        entry = self._catalog.models.get(model)
+        if entry is None or entry.team_id not in {None, verdict.team_id}:
             return PermissionDenied(ModelNotFound.message)
         return None if verdict.may_call(model) else ModelNotAllowed(model, str(verdict.models))
 
 
-def _identity(admitted: Admitted) -> Headers:
-    """Whose key it is; the proxy must put this in the place of what its caller said of that."""
+def _identity_headers(admitted: Admitted) -> Headers:
+    """The key's team and public id. The proxy must replace the caller's own headers by these."""
     headers = [
         (b"x-keyportal-team", admitted.verdict.team_slug.encode()),
         (b"x-keyportal-key", admitted.verdict.public_id.encode()),
@@ -160,31 +165,31 @@ def _identity(admitted: Admitted) -> Headers:
     return headers + admitted.allowance.headers() if admitted.allowance else headers
 
 
-async def _told(error: Exception, name: str) -> GatewayError:
+async def _gateway_error(error: Exception, id_: str) -> GatewayError:
     if not isinstance(error, GatewayError):
-        logger.error("Request %s failed.", name, exc_info=error)
+        logger.error("Request %s failed.", id_, exc_info=error)
         return InternalError()
     if isinstance(error, Unauthorized):
         await asyncio.sleep(UNAUTHORIZED_DELAY_SECONDS)
     return error
 
 
-def _refusal(error: GatewayError, scope: Scope, name: str) -> tuple[int, Headers, bytes]:
-    """Status, headers and body, in the shape that the proxy's caller reads.
+def _refusal(error: GatewayError, scope: Scope, id_: str) -> tuple[int, Headers, bytes]:
+    """Status, headers and body, in the error format of the original request's endpoint.
 
-    The body is in a header too: nginx reads no other part of this answer.
+    The body is in a header too, because nginx reads only the headers of this answer.
     """
-    path = next(filter(None, original_request.paths(scope, PATH)), "")
-    body = error.body(path, name)
-    line = body if _fits(body) else PermissionDenied().body(path, name)
+    path = next(filter(None, original_request.paths(scope, VERIFY_PATH)), "")
+    body = error.body(path, id_)
+    header = body if _fits_header(body) else PermissionDenied().body(path, id_)
     headers = [
         (b"content-type", b"application/json"),
-        (b"x-keyportal-refusal", line),
+        (b"x-keyportal-refusal", header),
         *error.headers,
     ]
     return error.status, headers, body
 
 
-def _fits(body: bytes) -> bool:
-    """Into a header. What quotes the request's model, or a key's long list of models, may not."""
-    return len(body) <= LONGEST_LINE and body.isascii() and body.decode().isprintable()
+def _fits_header(body: bytes) -> bool:
+    """Whether it can be a header's value. A quoted model or a long list of models may not fit."""
+    return len(body) <= MAX_HEADER_BYTES and body.isascii() and body.decode().isprintable()

@@ -1,7 +1,8 @@
-"""What a proxy tells of the request that it holds, and what a key may do of that.
+"""The original request, as a proxy describes it in headers, and whether a key may make it.
 
-Each proxy tells it in headers of its own, and passes those of its caller along. So whatever is
-told at all must be allowed: a caller who adds a header can only lose by it.
+Each proxy uses headers of its own, and also passes on its caller's headers. Attack: a caller adds a
+header that describes a harmless request. So everything that is described must be allowed, and an
+added header can only lead to a refusal.
 """
 
 import re
@@ -11,65 +12,68 @@ from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH
 from keyportal.gateway.endpoints import ENDPOINTS
 from keyportal.http.types import Headers, Scope
 
-MODEL = b"x-keyportal-model"
-# Traefik and Caddy, nginx as we document it, nginx in Kubernetes.
-_ADDRESSES = frozenset({b"x-forwarded-uri", b"x-original-uri", b"x-original-url"})
-_METHODS = frozenset({b"x-forwarded-method", b"x-original-method"})
+MODEL_HEADER = b"x-keyportal-model"
+# Sent by Traefik and Caddy, by nginx as documented by us, and by nginx in Kubernetes.
+_URI_HEADERS = frozenset({b"x-forwarded-uri", b"x-original-uri", b"x-original-url"})
+_METHOD_HEADERS = frozenset({b"x-forwarded-method", b"x-original-method"})
 _ORIGIN = re.compile(r"https?://[^/]*", re.IGNORECASE)
-# The server behind the proxy may read dots, doubled slashes and escapes in another way than we:
-# `/v1/models/../chat/completions` is no list of models. What is not plain is nothing we know.
-_PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~:@+-]+)+", re.ASCII)
+# Attack: the server behind the proxy may resolve dots, double slashes and escapes in another way:
+# `/v1/models/../chat/completions` is not a list of models. Only plain paths are recognized.
+_PLAIN_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~:@+-]+)+", re.ASCII)
 
 
 def models(headers: Headers) -> list[str]:
-    """The models that the request is said to call; none where nobody says."""
-    return [value.decode("utf-8", "replace") for name, value in headers if name == MODEL]
+    """The models that the request calls according to the proxy; empty if it names none."""
+    return [value.decode("utf-8", "replace") for name, value in headers if name == MODEL_HEADER]
 
 
-def paths(scope: Scope, ours: str) -> list[str]:
-    """Where the request goes, each time that it is told; empty for what is not plain.
+def paths(scope: Scope, verify_path: str) -> list[str]:
+    """Each path that the headers describe; an empty text for one that is not plain.
 
-    Envoy appends the path to `ours`, the address of this.
+    Envoy appends the path to `verify_path`.
     """
-    told = [_path(value) for name, value in scope["headers"] if name in _ADDRESSES]
-    appended: str = scope["path"].removeprefix(ours)
+    described = [_path(value) for name, value in scope["headers"] if name in _URI_HEADERS]
+    appended: str = scope["path"].removeprefix(verify_path)
     if appended.strip("/"):
-        told.append(_if_plain(appended))
-    return told
+        described.append(_plain_or_empty(appended))
+    return described
 
 
-def is_open(scope: Scope, ours: str, kind: str) -> bool:
-    """Whether keys of this kind (not those for all) may make the request that the proxy holds.
+def is_allowed(scope: Scope, verify_path: str, kind: str) -> bool:
+    """Whether keys for this kind of endpoints (not for all) may make the original request.
 
-    Not where the proxy doesn't tell which it is.
+    False if the proxy doesn't describe it.
     """
-    told = paths(scope, ours)
-    return bool(told) and all(_is_open(path, kind, _methods(scope, ours)) for path in told)
+    described = paths(scope, verify_path)
+    methods = _methods(scope, verify_path)
+    return bool(described) and all(_is_path_allowed(path, kind, methods) for path in described)
 
 
-def _is_open(path: str, kind: str, methods: set[str]) -> bool:
+def _is_path_allowed(path: str, kind: str, methods: set[str]) -> bool:
     if endpoint := ENDPOINTS.get(path):
         return endpoint.kind == kind and methods <= {"POST"}
-    return _is_reading(path) and methods <= {"GET", "HEAD"}
+    return _is_listing(path) and methods <= {"GET", "HEAD"}
 
 
-def _is_reading(path: str) -> bool:
-    """Every key may look at itself, and at the models that it may call."""
+def _is_listing(path: str) -> bool:
+    """Every key may read its own data and list the models that it may call."""
     return path in (KEY_PATH, MODELS_PATH) or path.startswith(MODELS_PATH + "/")
 
 
-def _methods(scope: Scope, ours: str) -> set[str]:
-    """How the request goes, where that is told: nginx asks by GET whatever it holds."""
-    told = {value.decode("latin-1") for name, value in scope["headers"] if name in _METHODS}
-    if scope["path"].removeprefix(ours).strip("/"):
-        told.add(scope["method"])
-    return told
+def _methods(scope: Scope, verify_path: str) -> set[str]:
+    """The methods that the headers describe: nginx itself always sends GET."""
+    methods = {
+        value.decode("latin-1") for name, value in scope["headers"] if name in _METHOD_HEADERS
+    }
+    if scope["path"].removeprefix(verify_path).strip("/"):
+        methods.add(scope["method"])
+    return methods
 
 
 def _path(address: bytes) -> str:
     text = _ORIGIN.sub("", address.decode("latin-1"), count=1)
-    return _if_plain(unquote(text.partition("?")[0]))
+    return _plain_or_empty(unquote(text.partition("?")[0]))
 
 
-def _if_plain(path: str) -> str:
-    return path if _PLAIN.fullmatch(path) else ""
+def _plain_or_empty(path: str) -> str:
+    return path if _PLAIN_PATH.fullmatch(path) else ""

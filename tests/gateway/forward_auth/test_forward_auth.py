@@ -13,7 +13,7 @@ from django.utils import timezone
 from keyportal.catalog.models import ServedModel
 from keyportal.gateway.error_middleware import UNAUTHORIZED_DELAY_SECONDS
 from keyportal.gateway.forward_auth import original_request
-from keyportal.gateway.forward_auth.app import PATH, is_verification
+from keyportal.gateway.forward_auth.app import VERIFY_PATH, is_verification
 from keyportal.keys import changes, keystring
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
@@ -33,7 +33,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND
 
 def verify(server: Server, key: str | None, path: str = "", **headers: str) -> Reply:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    return server.request("GET", PATH + path, key=key, headers=sent)
+    return server.request("GET", VERIFY_PATH + path, key=key, headers=sent)
 
 
 @pytest.mark.gateway
@@ -43,13 +43,13 @@ def test_a_good_key_is_told_apart_by_any_method_and_at_any_path_beneath(
     api_key, key = issue(alice)
     for method in METHODS:
         for path in ("", "/", CHAT, "/v1/chat/completions?a=b", "/../x", "/%00%ff"):
-            reply = live.request(method, PATH + path, key=key)
+            reply = live.request(method, VERIFY_PATH + path, key=key)
             assert (reply.status, reply.body) == (200, b"")
             assert reply.headers["x-keyportal-team"] == team.slug
             assert reply.headers["x-keyportal-key"] == api_key.public_id
             assert reply.headers["cache-control"] == "no-store"
             assert key not in str(reply)
-    assert live.request("GET", PATH, headers={"x-api-key": key}).status == 200
+    assert live.request("GET", VERIFY_PATH, headers={"x-api-key": key}).status == 200
 
 
 @pytest.mark.gateway
@@ -80,7 +80,7 @@ def test_whoever_fires_bad_keys_through_a_proxy_gets_so_many_answers_and_no_more
     with live.connect() as connection:
         began = time.monotonic()
         for _ in range(20):
-            connection.ask(f"GET {PATH}", "nonsense")
+            connection.ask(f"GET {VERIFY_PATH}", "nonsense")
             assert connection.reply().status == 401
         assert time.monotonic() - began >= 20 * UNAUTHORIZED_DELAY_SECONDS
 
@@ -92,13 +92,13 @@ def test_an_access_log_names_each_verification_and_no_key(
     key = issue(alice)[1]
     server = own_server(GUNICORN_CMD_ARGS="--access-logfile -")
     assert verify(server, key, f"?key={key}").status == 200
-    wait_until(lambda: f'"GET {PATH}?key=' in server.log)
+    wait_until(lambda: f'"GET {VERIFY_PATH}?key=' in server.log)
     assert key not in server.log
 
 
 @pytest.mark.gateway
 def test_a_session_opens_nothing_here(live: Server, alice: User) -> None:
-    assert live.request("GET", PATH, headers={"Cookie": "sessionid=abc"}).status == 401
+    assert live.request("GET", VERIFY_PATH, headers={"Cookie": "sessionid=abc"}).status == 401
 
 
 # Bodies.
@@ -121,7 +121,7 @@ def test_a_body_that_is_announced_and_never_sent_is_not_waited_for(
     """As nginx asks when nobody tells it better: with the length of the body that it keeps."""
     key = issue(alice)[1] if status == 200 else "nonsense"
     with live.connect() as connection:
-        connection.ask(f"POST {PATH}", key, None, announced)
+        connection.ask(f"POST {VERIFY_PATH}", key, None, announced)
         answered_in_time(connection, status)
         assert connection.is_closed()
 
@@ -135,12 +135,12 @@ def test_a_body_that_looks_like_a_request_is_not_taken_for_one(
     smuggled = head("GET /v1/models", key, None)
     for length in (len(smuggled), len(smuggled) + 1):
         with live.connect() as connection:
-            connection.send(head(f"GET {PATH}", "nonsense", length))
+            connection.send(head(f"GET {VERIFY_PATH}", "nonsense", length))
             assert connection.reply().status == 401
             connection.send(smuggled)
             assert connection.is_closed()
         with live.connect() as connection:
-            connection.send(head(f"GET {PATH}", "nonsense", length), smuggled)
+            connection.send(head(f"GET {VERIFY_PATH}", "nonsense", length), smuggled)
             assert connection.reply().status == 401
             assert connection.is_closed()
     time.sleep(0.5)
@@ -152,7 +152,7 @@ def test_connections_without_bodies_are_used_again(live: Server, alice: User, is
     _, key = issue(alice)
     with live.connect() as connection:
         for shown, status in ((key, 200), ("nonsense", 401)) * 5:
-            connection.ask(f"GET {PATH}", shown, None, "Content-Length: 0")
+            connection.ask(f"GET {VERIFY_PATH}", shown, None, "Content-Length: 0")
             reply = connection.reply()
             assert reply.status == status
             assert "connection" not in reply.headers
@@ -197,7 +197,9 @@ def test_of_two_models_both_must_be_allowed(
     _, narrow = issue(alice, permissions=Permissions(("public/*",)))
     for names in (("public/small", model.name), (model.name, "public/small")):
         with live.connect() as connection:
-            connection.ask(f"GET {PATH}", narrow, None, *(f"X-Keyportal-Model: {n}" for n in names))
+            connection.ask(
+                f"GET {VERIFY_PATH}", narrow, None, *(f"X-Keyportal-Model: {n}" for n in names)
+            )
             assert connection.reply().status == 403
 
 
@@ -231,16 +233,16 @@ def test_a_key_for_some_endpoints_passes_to_those_alone(
         ({"X_Forwarded_Uri": CHAT, "X_Forwarded_Method": "DELETE"}, 403),
     ):
         assert verify(live, chat, **headers).status == status, headers
-    assert live.request("POST", PATH + CHAT, key=chat).status == 200
-    assert live.request("POST", f"{PATH}/v1/embeddings", key=chat).status == 403
-    assert live.request("DELETE", PATH + CHAT, key=chat).status == 403
+    assert live.request("POST", VERIFY_PATH + CHAT, key=chat).status == 200
+    assert live.request("POST", f"{VERIFY_PATH}/v1/embeddings", key=chat).status == 403
+    assert live.request("DELETE", VERIFY_PATH + CHAT, key=chat).status == 403
 
 
-def told(kind: str, uri: str, method: str = "", path: str = PATH) -> bool:
+def told(kind: str, uri: str, method: str = "", path: str = VERIFY_PATH) -> bool:
     headers = [(b"x-original-uri", uri.encode())]
     if method:
         headers.append((b"x-original-method", method.encode()))
-    return original_request.is_open(scope(path, headers=headers), PATH, kind)
+    return original_request.is_allowed(scope(path, headers=headers), VERIFY_PATH, kind)
 
 
 @pytest.mark.parametrize(
@@ -273,8 +275,8 @@ def test_what_is_not_plainly_a_list_of_models_is_none(uri: str) -> None:
 
 
 def test_what_envoy_appends_counts_as_well() -> None:
-    assert not told("read", "/v1/models", path=PATH + CHAT)
-    assert told("read", "/v1/models", path=f"{PATH}/v1/models")
+    assert not told("read", "/v1/models", path=VERIFY_PATH + CHAT)
+    assert told("read", "/v1/models", path=f"{VERIFY_PATH}/v1/models")
 
 
 @pytest.mark.parametrize("path", ["/auth/verify", "/auth/verify/", "/auth/verify/v1/x"])
@@ -373,9 +375,9 @@ def test_verifications_are_usage_without_tokens(
     mine = Call.objects.filter(public_id=api_key.public_id)
     wait_until(lambda: mine.count() == 2)
     good, refused = mine.order_by("-model")
-    assert (good.endpoint, good.model, good.status) == (PATH, model.name, 200)
+    assert (good.endpoint, good.model, good.status) == (VERIFY_PATH, model.name, 200)
     assert (good.agent, good.address) == ("a-proxy", "127.0.0.1")
     assert (good.prompt_tokens, good.completion_tokens, good.is_estimated) == (0, 0, False)
     # What the caller made up is in no table.
-    assert (refused.endpoint, refused.model, refused.status) == (PATH, "", 403)
+    assert (refused.endpoint, refused.model, refused.status) == (VERIFY_PATH, "", 403)
     assert api_key.secrets.get().last_used_at is not None

@@ -15,18 +15,18 @@ FIELDS = ("base_url", "encrypted_credential", "connect_timeout", "read_timeout")
 
 class Command(OperatorCommand):
     help = """Add a model server, or change the one with this name. With --discover, serve each
-    model it lists; the names, one a line, are callable when the command ends."""
+    model that it lists, and print their names, one per line. They can be called at once."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name")
         parser.add_argument(
-            "url", help="as an OpenAI client takes it; with no path, /v1 is meant; or loopback:"
+            "url", help="as for an OpenAI client; without a path, /v1 is added; or loopback:"
         )
         credential = parser.add_mutually_exclusive_group()
         credential.add_argument(
             "--credential-env", metavar="VARIABLE", help="environment variable with its API key"
         )
-        credential.add_argument("--no-credential", action="store_true", help="forget its API key")
+        credential.add_argument("--no-credential", action="store_true", help="delete its API key")
         parser.add_argument("--discover", action="store_true", help="serve the models it lists")
         parser.add_argument("--team", metavar="SLUG", help="serve them to this team; default: all")
         parser.add_argument("--connect-timeout", type=float, metavar="SECONDS")
@@ -34,12 +34,12 @@ class Command(OperatorCommand):
 
     def handle(self, **options: Any) -> None:
         if options["team"] and not options["discover"]:
-            raise CommandError("--team tells whose the discovered models are: add --discover.")
+            raise CommandError("--team applies to discovered models: add --discover.")
         team = get_team(options["team"]) if options["team"] else None
-        upstream = _described(options)
+        upstream = _upstream_from(options)
         try:
-            # Asked before the transaction: nothing is locked while a server makes us wait, and
-            # nothing is stored when it fails.
+            # Before the transaction: nothing is locked while the server answers, and nothing is
+            # stored if it fails.
             ids = discovery.model_ids(upstream) if options["discover"] else []
         except (discovery.DiscoveryFailed, CredentialUnreadable) as error:
             raise CommandError(f"Nothing was changed: {error}") from None
@@ -51,7 +51,7 @@ class Command(OperatorCommand):
         for name in served:
             self.stdout.write(name)
         if options["discover"] and not served:
-            self.note("No model became callable.")
+            self.note("No model was added.")
 
     def _serve(self, id_: str, team: Team | None, upstream: Upstream) -> str | None:
         name = f"{team.slug if team else 'public'}/{id_}"
@@ -67,14 +67,14 @@ class Command(OperatorCommand):
         return name
 
 
-def _described(options: dict[str, Any]) -> Upstream:
-    """The upstream as it shall be, not yet saved."""
+def _upstream_from(options: dict[str, Any]) -> Upstream:
+    """The new or changed upstream, not yet saved."""
     upstream = Upstream.objects.filter(name=options["name"]).first() or Upstream(
         name=options["name"]
     )
     upstream.base_url = discovery.normalize_base_url(options["url"])
     if options["credential_env"]:
-        upstream.credential = _checked(read_environment(options["credential_env"]))
+        upstream.credential = _check_credential(read_environment(options["credential_env"]))
     elif options["no_credential"]:
         upstream.credential = ""
     for field in ("connect_timeout", "read_timeout"):
@@ -84,7 +84,7 @@ def _described(options: dict[str, Any]) -> Upstream:
     return upstream
 
 
-def _checked(credential: str) -> str:
+def _check_credential(credential: str) -> str:
     if not (credential.isascii() and credential.isprintable()) or " " in credential:
-        raise CommandError("The credential holds spaces or characters that no header may hold.")
+        raise CommandError("The credential contains spaces or characters that a header can't have.")
     return credential
