@@ -1,1 +1,1 @@
-"""Keyportal: API keys for language models, made in a portal and honoured by a gateway."""
+"""Keyportal: API keys for language models, managed in a portal and checked by a gateway."""

@@ -2,7 +2,7 @@ from django.apps import AppConfig
 
 
 class KeyportalConfig(AppConfig):
-    """Registers the system checks, which look at settings and at several apps."""
+    """Registers the system checks, which read settings and models of several apps."""
 
     name = "keyportal"
 

@@ -1,6 +1,6 @@
-"""The data folder, and the secrets that are kept in it where the environment has none.
+"""The data folder, and the secrets in its files, which are used if the environment has none.
 
-Settings read them, so nothing here may read a setting.
+The settings read them, so this module must not read a setting.
 """
 
 import os
@@ -14,23 +14,23 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# Variable -> the file's name, and how to make one.
-KEPT: dict[str, tuple[str, Callable[[], str]]] = {
+# The name of the variable -> the name of the file, and a function that generates the secret.
+SECRETS: dict[str, tuple[str, Callable[[], str]]] = {
     "SECRET_KEY": ("secret_key", lambda: secrets.token_urlsafe(64)),
     "KEYPORTAL_CREDENTIAL_KEYS": ("credential_keys", lambda: Fernet.generate_key().decode()),
 }
 
 
 def folder() -> Path:
-    given = os.environ.get("KEYPORTAL_DATA") or str(BASE_DIR / "var")
-    return Path(given).expanduser().absolute()
+    path = os.environ.get("KEYPORTAL_DATA") or str(BASE_DIR / "var")
+    return Path(path).expanduser().absolute()
 
 
-def kept_secret(variable: str) -> str:
-    """From the environment, else from the data folder; empty where neither has it."""
+def read_secret(variable: str) -> str:
+    """Return a secret from the environment, else from the data folder; empty if neither has it."""
     if value := os.environ.get(variable, ""):
         return value
-    file = folder() / KEPT[variable][0]
+    file = folder() / SECRETS[variable][0]
     try:
         return file.read_text().strip()
     except (FileNotFoundError, NotADirectoryError):
@@ -40,36 +40,39 @@ def kept_secret(variable: str) -> str:
 
 
 def prepare() -> None:
-    """Make the folder and the secrets that are missing. A second start at once finds the same."""
-    with _as_misconfiguration():
+    """Create the folder and the missing secrets. Concurrent starts get the same secrets."""
+    with _report_unwritable():
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-        for variable, (name, make) in KEPT.items():
+        for variable, (name, generate) in SECRETS.items():
             if not os.environ.get(variable) and not (folder() / name).exists():
-                _keep(folder() / name, make())
+                _write_once(folder() / name, generate())
 
 
-def _keep(file: Path, value: str) -> None:
-    """Write beside, then link: the file appears whole, and only if nobody else's is there."""
-    descriptor, beside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")  # mode 600
+def _write_once(file: Path, value: str) -> None:
+    """Write the file, unless it exists.
+
+    It is written under another name and then linked, so that no other process reads half of it.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")  # mode 600
     try:
-        with open(descriptor, "w") as out:  # noqa: PTH123 - an open descriptor, no path
+        with open(descriptor, "w") as out:  # noqa: PTH123 - an open descriptor, not a path
             out.write(value + "\n")
             out.flush()
             os.fsync(out.fileno())
         with suppress(FileExistsError):
-            os.link(beside, file)
+            os.link(temporary, file)
     finally:
-        Path(beside).unlink()
+        Path(temporary).unlink()
 
 
 @contextmanager
-def _as_misconfiguration() -> Iterator[None]:
+def _report_unwritable() -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise ImproperlyConfigured(
             f"The data folder {folder()} can't be written: {_reason(error)}. "
-            f"KEYPORTAL_DATA chooses another."
+            f"Choose another one with KEYPORTAL_DATA."
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Every setting, read from the environment in one place, with defaults that are safe to serve.
+"""All settings. They are read from the environment, with defaults that are safe in production.
 
-docs/configuration.md lists each variable; a test fails when one is missing from it.
+docs/configuration.md lists each variable; a test fails if one is missing there.
 """
 
 import ipaddress
@@ -22,21 +22,21 @@ env = environ.Env()
 
 
 def _text(variable: str, default: str) -> str:
-    """An empty variable is an unset one: `make run PORT=` and compose files make empty ones."""
+    """An empty variable counts as unset: `make run PORT=` and compose files set empty ones."""
     return str(env.str(variable, default=default)) or default
 
 
-def _number(variable: str, default: int, *, least: int, most: int = 2**31 - 1) -> int:
+def _number(variable: str, default: int, *, min_value: int, max_value: int = 2**31 - 1) -> int:
     text = _text(variable, str(default))
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+    if not (text.isascii() and text.isdigit() and min_value <= int(text) <= max_value):
         raise ImproperlyConfigured(
-            f"{variable} must be a whole number from {least} to {most}, not {text!r}."
+            f"{variable} must be a whole number from {min_value} to {max_value}, not {text!r}."
         )
     return int(text)
 
 
 def _words(text: str) -> list[str]:
-    """Divided by spaces, commas or lines. Models can't be imported here, nor `split_words`."""
+    """Split at spaces, commas or lines. `split_words` needs models, so it can't be used here."""
     return text.replace(",", " ").split()
 
 
@@ -51,90 +51,88 @@ if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
 
 
 def _is_on(variable: str, default: str) -> bool:
-    """A word of two, because a mistyped one would silently be the other."""
+    """Only on and off are accepted, so that a typing error is not taken for one of them."""
     text = _text(variable, default).lower()
     if text not in {"on", "off"}:
         raise ImproperlyConfigured(f"{variable} must be on or off, not {text!r}.")
     return text == "on"
 
 
-def _kept_secret(variable: str) -> str:
-    """From the environment, else from the data folder, where the first `make run` put it."""
-    value = data_folder.kept_secret(variable)
+def _secret(variable: str) -> str:
+    """Return it from the environment, else from the data folder, where `make run` wrote it."""
+    value = data_folder.read_secret(variable)
     if not value and not DEBUG:
         raise ImproperlyConfigured(
-            f"{variable} is not set, and {DATA_DIR / data_folder.KEPT[variable][0]} holds none. "
-            f"Set the variable, or let `make run` make the file."
+            f"{variable} is not set, and {DATA_DIR / data_folder.SECRETS[variable][0]} is missing. "
+            f"Set the variable, or let `make run` create the file."
         )
     return value
 
 
-SECRET_KEY = _kept_secret("SECRET_KEY") or get_random_secret_key()
-# Fernet keys, the newest first; they encrypt the upstreams' credentials and nothing else.
-CREDENTIAL_KEYS = tuple(_words(_kept_secret("KEYPORTAL_CREDENTIAL_KEYS")))
+SECRET_KEY = _secret("SECRET_KEY") or get_random_secret_key()
+# Fernet keys, the newest first. They encrypt only the credentials of upstreams.
+CREDENTIAL_KEYS = tuple(_words(_secret("KEYPORTAL_CREDENTIAL_KEYS")))
 
-# Where we are, seen from outside.
+# Addresses.
 
 HOST = _text("HOST", "127.0.0.1")
-PORT = _number("PORT", 8000, least=1, most=65535)
-LISTENS_EVERYWHERE = HOST in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+PORT = _number("PORT", 8000, min_value=1, max_value=65535)
+LISTENS_EVERYWHERE = HOST in {"0.0.0.0", "::"}  # noqa: S104 - only compared
 
 
 def _authority(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _own_names() -> set[str]:
-    """The names and addresses of this machine, for a start that listens on all of them."""
+def _machine_names() -> set[str]:
+    """Return the names and addresses of this machine, for a server that listens on all of them."""
     names = {socket.gethostname(), socket.getfqdn(), "localhost", "127.0.0.1", "::1"}
     for name in (socket.gethostname(), socket.getfqdn()):
         try:
-            names |= {
-                str(found[4][0]).partition("%")[0] for found in socket.getaddrinfo(name, None)
-            }
+            names |= {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(name, None)}
         except OSError:
-            continue  # A host name that nobody resolves is common in containers.
+            continue  # In containers, the host name often can't be resolved.
     return names | _interface_addresses()
 
 
 def _interface_addresses() -> set[str]:
-    """IPv4 addresses of the network interfaces, as Linux tells them (SIOCGIFADDR)."""
+    """Return the IPv4 addresses of the network interfaces on Linux (SIOCGIFADDR)."""
     try:
         from fcntl import ioctl
     except ImportError:
         return set()
-    found = set()
+    addresses = set()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:
                 answer = ioctl(probe.fileno(), 0x8915, struct.pack("256s", name.encode()[:15]))
             except OSError:
                 continue  # An interface without an IPv4 address.
-            found.add(socket.inet_ntoa(answer[20:24]))
-    return found
+            addresses.add(socket.inet_ntoa(answer[20:24]))
+    return addresses
 
 
 def _public_parts(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        is_sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        is_valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
-        is_sound = False
-    if url and (not is_sound or set(parts.netloc) & set("@ \\") or any(parts[2:])):
+        is_valid = False
+    if url and (not is_valid or set(parts.netloc) & set("@ \\") or any(parts[2:])):
         raise ImproperlyConfigured(
             f"KEYPORTAL_URL must look like https://keys.example.com, without a path, not {url}"
         )
     return parts
 
 
-# Empty only when we listen on every address and nobody said which one is ours: then links
-# and examples follow the (allow-listed) host of the request.
+# Empty only if the server listens on all addresses and KEYPORTAL_URL is not set. Then links and
+# examples use the host of the request, which must be in ALLOWED_HOSTS.
 _own_url = "" if LISTENS_EVERYWHERE else f"http://{_authority(HOST)}:{PORT}"
 PUBLIC_URL = _text("KEYPORTAL_URL", "").rstrip("/") or _own_url
 _public = _public_parts(PUBLIC_URL)
 IS_HTTPS = _public.scheme == "https"
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
-_hosts = {_public.hostname} if _public.hostname else _own_names()
+_hosts = {_public.hostname} if _public.hostname else _machine_names()
 if _hosts & _LOOPBACK_NAMES:
     _hosts |= _LOOPBACK_NAMES
 ALLOWED_HOSTS = sorted(_authority(host) for host in _hosts if host)
@@ -148,10 +146,10 @@ def _networks(variable: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Netw
         raise ImproperlyConfigured(f"{variable}: {error}.") from error
 
 
-# Only a request that comes straight from one of these may say, by X-Forwarded-*, for whom.
+# X-Forwarded-* headers are read only from these.
 TRUSTED_PROXIES = _networks("KEYPORTAL_TRUSTED_PROXIES")
 
-# What we are made of.
+# Applications.
 
 INSTALLED_APPS = [
     "keyportal",
@@ -211,15 +209,15 @@ TEMPLATES = [
     },
 ]
 
-# The database: one, under three names, so that a portal page, a verdict and the meter's flush
-# never wait for each other's connection.
+# One database with three aliases, so that portal pages, verdicts and the meter's flush never wait
+# for each other's connection.
 
 _SCHEMES = ("sqlite", "postgres", "postgresql")
 DATABASE_URL = _text("DATABASE_URL", f"sqlite:///{quote(f'{DATA_DIR}/keyportal.sqlite3')}")
 
 
 def _database_config(url: str) -> dict[str, Any]:
-    # The text of a bad URL is not repeated: it may hold a password.
+    # The message doesn't repeat the URL, which may contain a password.
     if url.partition(":")[0] not in _SCHEMES:
         raise ImproperlyConfigured(
             "DATABASE_URL must begin with sqlite:/// or postgresql://, "
@@ -238,7 +236,7 @@ def _database_config(url: str) -> dict[str, Any]:
         )
     folder = Path(config["NAME"]).parent
     if url.startswith("sqlite") and folder != DATA_DIR and not folder.is_dir():
-        # SQLite would only say that it is unable to open a file.
+        # SQLite's own message doesn't name the folder.
         raise ImproperlyConfigured(f"DATABASE_URL: the folder {folder} does not exist.")
     return config
 
@@ -248,7 +246,7 @@ IS_POSTGRESQL = _database["ENGINE"].endswith("postgresql")
 
 
 def _postgresql(*, durable: bool, options: Mapping[str, object]) -> dict[str, Any]:
-    """A deletion must survive a power cut; a counter may lose its last second."""
+    """With `durable`, a deletion survives a power cut. Counters may lose their last second."""
     commit = "on" if durable else "off"
     settings = f"-c statement_timeout=%s -c lock_timeout=%s -c synchronous_commit={commit}"
     return _database | {
@@ -269,7 +267,7 @@ def _sqlite(*, durable: bool, **settings: object) -> dict[str, Any]:
             "OPTIONS": {
                 "init_command": pragmas,
                 # A transaction that may write takes its lock at once: a read that is upgraded
-                # half-way fails with "database is locked" however long it would wait.
+                # later fails with "database is locked", however long it waits.
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20 if durable else 2,
             }
@@ -278,38 +276,38 @@ def _sqlite(*, durable: bool, **settings: object) -> dict[str, Any]:
     )
 
 
-# A connection of its own, opened in its own thread after the fork and kept open.
-_KEPT = {"CONN_MAX_AGE": None, "TEST": {"MIRROR": "default"}}
-# Django turns server-side binding and preparation off for the sake of poolers between us and the
-# server; the statements of these two are few and fixed, so preparing them pays.
+# Each has a connection of its own, which is opened in its own thread after the fork and stays open.
+_PERSISTENT = {"CONN_MAX_AGE": None, "TEST": {"MIRROR": "default"}}
+# Django turns off server-side binding and prepared statements, because of external connection
+# poolers. These two aliases have few and fixed statements, so preparing them saves time.
 _PREPARED = {"server_side_binding": True, "prepare_threshold": 1, "tcp_user_timeout": 2000}
 
 if IS_POSTGRESQL:
     DATABASES = {
         "default": _postgresql(durable=True, options={"pool": {"min_size": 0, "max_size": 8}}),
-        "admission": _postgresql(durable=False, options=_PREPARED) | _KEPT,
-        "meter": _postgresql(durable=False, options=_PREPARED) | _KEPT,
+        "admission": _postgresql(durable=False, options=_PREPARED) | _PERSISTENT,
+        "meter": _postgresql(durable=False, options=_PREPARED) | _PERSISTENT,
     }
 else:
     DATABASES = {
-        # Under ASGI each request has a thread of its own; a kept connection would be a leaked one.
+        # Under ASGI each request has a thread of its own, so a persistent connection would leak.
         "default": _sqlite(durable=True, CONN_MAX_AGE=0),
-        "admission": _sqlite(durable=False) | _KEPT,
-        "meter": _sqlite(durable=False) | _KEPT,
+        "admission": _sqlite(durable=False) | _PERSISTENT,
+        "meter": _sqlite(durable=False) | _PERSISTENT,
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-# Rate limits must count the same in every worker; local memory is per worker.
+# Rate limits must be shared by all workers, and local memory is not.
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.db.DatabaseCache",
         "LOCATION": "keyportal_cache",
-        # Beyond this, entries are dropped before their time; with the default of 300, a flood
-        # of made-up names would wash the counts of real ones away.
+        # Beyond this number, entries are removed early. Attack: with the default of 300, sign-ins
+        # with many invented names would remove the counts of real ones.
         "OPTIONS": {"MAX_ENTRIES": 10_000},
     }
 }
 
-# People.
+# Accounts.
 
 AUTH_USER_MODEL = "teams.User"
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
@@ -330,14 +328,14 @@ ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "[Keyportal] "
-ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # Or anyone could have us write to strangers.
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # Attack: somebody makes us send mail to strangers.
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
 ACCOUNT_RATE_LIMITS = {
     "login": "30/m/ip",
     "login_failed": "10/m/ip,5/5m/key",
     "reset_password": "20/m/ip,5/m/key",
-    "report_leak": "20/m/ip",  # Ours. One report may hold hundreds of keys.
-    "leak_letter": "10/h/key",  # Reports by strangers that a team gets mail about.
+    "report_leak": "20/m/ip",  # Our own. One report may contain hundreds of keys.
+    "leak_mail": "10/h/key",  # Reports by strangers about which a team gets mail.
 }
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
@@ -345,19 +343,20 @@ SESSION_COOKIE_NAME = "keyportal_session"
 CSRF_COOKIE_NAME = "keyportal_csrf"
 CSRF_FAILURE_VIEW = "keyportal.teams.views.csrf_failure"
 
-# What a browser may do with our pages.
+# Security headers.
 
 SECURE_SSL_REDIRECT = IS_HTTPS
 SECURE_REDIRECT_EXEMPT = [
-    r"^api(/|$)",  # Refused there: a program would follow with its key.
-    # Taken there: a client that follows asks again without the report, and the leaked key lives on.
+    r"^api(/|$)",  # Plain HTTP is refused there: a client would follow the redirect with its key.
+    # Plain HTTP is accepted there: a client that follows a redirect sends its request without the
+    # report, and the leaked key stays valid.
     r"^leaks/report$",
 ]
 SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
-# For this host name alone: its subdomains, and a place in every browser's preload list that is
-# hard to leave again, are for whoever owns the domain to decide, in the proxy in front.
+# For this host name only. Subdomains, and the browsers' preload list, which is hard to leave again,
+# are the decision of the domain's owner, in the proxy in front.
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = False
-SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # They ask for the two.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # They want both of these.
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
@@ -377,7 +376,7 @@ LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True
 TIME_ZONE = "UTC"
-NUMBER_GROUPING = 3  # 1,234,567, where a template asks for it.
+NUMBER_GROUPING = 3  # 1,234,567, where a template uses it.
 STATIC_URL = "/static/"
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 STATIC_ROOT = DATA_DIR / "static"
@@ -393,7 +392,7 @@ except (ValueError, KeyError, ImproperlyConfigured):
         "EMAIL_URL can't be read. It must look like smtp+tls://user:password@host:587."
     ) from None
 vars().update(EMAIL_CONFIG)
-# Mail waits in the database; the outbox sends it with the backend that EMAIL_URL names.
+# Mail is queued in the database; the outbox sends it with the backend of EMAIL_URL.
 OUTBOX_EMAIL_BACKEND = EMAIL_CONFIG["EMAIL_BACKEND"]
 EMAIL_BACKEND = "keyportal.notifications.backend.OutboxBackend"
 EMAIL_TIMEOUT = 30
@@ -402,48 +401,48 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        # The last line of defence: whatever is logged, a key in it is cut to its public part.
+        # The last line of defence: a key string in a log line is redacted.
         "redacting": {
             "()": "keyportal.server.logging.RedactingFormatter",
             "format": "{asctime} {levelname} {name}: {message}",
             "style": "{",
         }
     },
-    "filters": {"refusals": {"()": "keyportal.server.logging.PermissionDeniedFilter"}},
+    "filters": {"permission_denied": {"()": "keyportal.server.logging.PermissionDeniedFilter"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "redacting"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
-        "django.request": {"filters": ["refusals"]},
+        "django.request": {"filters": ["permission_denied"]},
         "django.server": {"handlers": [], "propagate": True},
     },
 }
 
 # Keys.
 
-# The first makes new keys, all are accepted.
+# New keys get the first prefix; all are accepted.
 KEY_PREFIXES = tuple(env.list("KEYPORTAL_KEY_PREFIXES", default=["sk-kp-"]))
-# Of the keys that look after other keys, and call no model; none is also in the list above.
+# The prefixes of management keys. None may be in the list above.
 MANAGEMENT_KEY_PREFIXES = tuple(env.list("KEYPORTAL_MANAGEMENT_KEY_PREFIXES", default=["mk-kp-"]))
-API_REQUESTS_PER_MINUTE = _number("KEYPORTAL_API_REQUESTS_PER_MINUTE", 600, least=1)
-KEY_LIMIT = _number("KEYPORTAL_KEY_LIMIT", 20, least=0, most=1_000_000)
+API_REQUESTS_PER_MINUTE = _number("KEYPORTAL_API_REQUESTS_PER_MINUTE", 600, min_value=1)
+KEY_LIMIT = _number("KEYPORTAL_KEY_LIMIT", 20, min_value=0, max_value=1_000_000)
 
-# What is done now and then by itself; who does it by cron turns it off.
+# Scheduled jobs; off if they are run by cron.
 SCHEDULER = _is_on("KEYPORTAL_SCHEDULER", "on")
 
 # Leaks.
 
-# Public keys as GitHub publishes them; a system check reads the file. Empty: none is believed.
+# GitHub's public keys; a system check reads the file. Empty: no report of GitHub is accepted.
 GITHUB_KEYS_FILE = _text("KEYPORTAL_GITHUB_KEYS_FILE", "")
-# A program behind a few addresses never comes near the first; a key in a public repository does
-# within the hour. The second is more than a person who is puzzled tries. 0 turns a notice off.
-ALARM_NETWORKS = _number("KEYPORTAL_ALARM_NETWORKS", 10, least=0, most=10_000)
-ALARM_REFUSALS = _number("KEYPORTAL_ALARM_REFUSALS", 100, least=0)
+# A program with a few addresses never reaches the first; a key in a public repository does within
+# an hour. The second is more than a person tries by mistake. 0 turns an alarm off.
+ALARM_NETWORKS = _number("KEYPORTAL_ALARM_NETWORKS", 10, min_value=0, max_value=10_000)
+ALARM_REFUSALS = _number("KEYPORTAL_ALARM_REFUSALS", 100, min_value=0)
 
 # The gateway.
 
-WEB_CONCURRENCY = _number("WEB_CONCURRENCY", 1, least=1, most=1024)
-MAX_BODY_BYTES = _number("KEYPORTAL_MAX_BODY_BYTES", 20 * 1024 * 1024, least=1)
-MAX_CALLS = _number("KEYPORTAL_MAX_CALLS", 10_000, least=1)
-CALL_DAYS = _number("KEYPORTAL_CALL_DAYS", 7, least=1, most=3650)
-GRACEFUL_TIMEOUT = _number("KEYPORTAL_GRACEFUL_TIMEOUT", 60, least=1, most=86_400)
+WEB_CONCURRENCY = _number("WEB_CONCURRENCY", 1, min_value=1, max_value=1024)
+MAX_BODY_BYTES = _number("KEYPORTAL_MAX_BODY_BYTES", 20 * 1024 * 1024, min_value=1)
+MAX_CALLS = _number("KEYPORTAL_MAX_CALLS", 10_000, min_value=1)
+CALL_DAYS = _number("KEYPORTAL_CALL_DAYS", 7, min_value=1, max_value=3650)
+GRACEFUL_TIMEOUT = _number("KEYPORTAL_GRACEFUL_TIMEOUT", 60, min_value=1, max_value=86_400)

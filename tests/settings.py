@@ -1,4 +1,4 @@
-"""The product's settings, on data of the tests' own."""
+"""Keyportal's settings with a data folder for tests."""
 
 import hashlib
 import os
@@ -6,14 +6,14 @@ import tempfile
 from pathlib import Path
 
 _checkout = hashlib.sha256(str(Path(__file__).parent).encode()).hexdigest()[:8]
-# One folder a checkout, so that the tests of two never meet.
+# One folder for each checkout, so that the tests of two checkouts don't collide.
 _data = Path(tempfile.gettempdir()) / f"keyportal-tests-{os.getuid()}-{_checkout}"
 _data.mkdir(exist_ok=True)
 os.environ |= {
     "SECRET_KEY": "only-for-tests-" + "x" * 50,
     "KEYPORTAL_CREDENTIAL_KEYS": "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMTI=",
     "KEYPORTAL_DATA": str(_data),
-    # What a server does by itself would get in the way of what a test does.
+    # Scheduled jobs would interfere with tests.
     "KEYPORTAL_SCHEDULER": "off",
 }
 for _variable in ("KEYPORTAL_URL", "HOST", "PORT", "DEBUG", "KEYPORTAL_TRUSTED_PROXIES"):
@@ -23,7 +23,7 @@ from keyportal.settings import *  # noqa: E402, F403
 from keyportal.settings import DATABASES, IS_POSTGRESQL  # noqa: E402
 
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
-# Fast, and only here: what tests sign in with is no secret.
+# Fast. Only in tests, whose passwords are not secret.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
@@ -31,7 +31,7 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = True
-# The product gives a statement two seconds, and a busy machine may need more for one of a test's.
+# The time limit of a statement is two seconds, and a busy machine may need more in a test.
 for _options in (DATABASES["admission"]["OPTIONS"], DATABASES["meter"]["OPTIONS"]):
     if IS_POSTGRESQL:
         _options["options"] = _options["options"].replace("_timeout=2s", "_timeout=60s")

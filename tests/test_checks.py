@@ -1,3 +1,5 @@
+"""System checks of the configuration."""
+
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -11,28 +13,28 @@ from keyportal.catalog.models import Upstream
 from tests.support.github import GitHub
 
 
-def found(databases: list[str] | None = None) -> dict[str | None, str]:
-    """Our messages by id; Django's own are its business."""
+def messages_by_id(databases: list[str] | None = None) -> dict[str | None, str]:
+    """The texts of our own messages by id, without Django's."""
     messages = checks.run_checks(databases=databases)
     return {m.id: m.msg for m in messages if m.id and m.id.startswith("keyportal.")}
 
 
-def test_the_defaults_are_sound() -> None:
-    assert found() == {}
+def test_defaults_are_valid() -> None:
+    assert messages_by_id() == {}
 
 
 def test_a_missing_data_folder(settings: Settings, tmp_path: Path) -> None:
     settings.DATA_DIR = tmp_path / "nowhere"
-    assert "does not exist" in found()["keyportal.E001"]
+    assert "does not exist" in messages_by_id()["keyportal.E001"]
 
 
 def test_a_data_folder_that_can_not_be_written(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings.DATA_DIR = tmp_path
-    # Root may write everywhere, so modes alone would show nothing in a container.
+    # Root may write everywhere, so file modes would change nothing in a container.
     monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
-    assert "can't be written" in found()["keyportal.E001"]
+    assert "can't be written" in messages_by_id()["keyportal.E001"]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_a_data_folder_that_can_not_be_written(
 )
 def test_bad_key_prefixes(settings: Settings, prefixes: tuple[str, ...]) -> None:
     settings.KEY_PREFIXES = prefixes
-    assert "keyportal.E002" in found()
+    assert "keyportal.E002" in messages_by_id()
 
 
 @pytest.mark.parametrize(
@@ -49,31 +51,31 @@ def test_bad_key_prefixes(settings: Settings, prefixes: tuple[str, ...]) -> None
 )
 def test_bad_management_key_prefixes(settings: Settings, prefixes: tuple[str, ...]) -> None:
     settings.MANAGEMENT_KEY_PREFIXES = prefixes
-    assert "keyportal.E006" in found()
+    assert "keyportal.E006" in messages_by_id()
 
 
 @pytest.mark.parametrize("prefixes", [("sk-",), ("sk-kp-", "old_"), ("_",)])
 def test_good_key_prefixes(settings: Settings, prefixes: tuple[str, ...]) -> None:
     settings.KEY_PREFIXES = prefixes
-    assert found() == {}
+    assert messages_by_id() == {}
 
 
 @pytest.mark.parametrize("bad", ["", "short", "ü" * 44, "=" * 44])
-def test_bad_credential_keys_are_told_but_not_shown(settings: Settings, bad: str) -> None:
+def test_invalid_credential_key_is_reported_but_not_shown(settings: Settings, bad: str) -> None:
     settings.CREDENTIAL_KEYS = (Fernet.generate_key().decode(), bad)
-    message = found()["keyportal.E003"]
+    message = messages_by_id()["keyportal.E003"]
     assert not bad or bad not in message
 
 
 def test_no_credential_key_at_all(settings: Settings) -> None:
     settings.CREDENTIAL_KEYS = ()
-    assert "keyportal.E003" in found()
+    assert "keyportal.E003" in messages_by_id()
 
 
 @pytest.mark.parametrize("url", ["http://keys.example.com", "http://10.0.0.7:8000"])
-def test_plain_http_beyond_this_machine_is_warned_of(settings: Settings, url: str) -> None:
+def test_plain_http_public_address_is_warned_of(settings: Settings, url: str) -> None:
     settings.PUBLIC_URL = url
-    assert url in found()["keyportal.W001"]
+    assert url in messages_by_id()["keyportal.W001"]
 
 
 @pytest.mark.parametrize(
@@ -81,33 +83,33 @@ def test_plain_http_beyond_this_machine_is_warned_of(settings: Settings, url: st
 )
 def test_https_and_loopback_are_fine(settings: Settings, url: str) -> None:
     settings.PUBLIC_URL = url
-    assert found() == {}
+    assert messages_by_id() == {}
 
 
 def test_listening_everywhere_without_a_public_address(settings: Settings) -> None:
     settings.HOST, settings.LISTENS_EVERYWHERE, settings.PUBLIC_URL = "0.0.0.0", True, ""
     settings.ALLOWED_HOSTS = ["myhost", "10.0.0.7"]
-    assert "myhost, 10.0.0.7" in found()["keyportal.W002"]
+    assert "myhost, 10.0.0.7" in messages_by_id()["keyportal.W002"]
     settings.PUBLIC_URL = "https://keys.example.com"
-    assert found() == {}
+    assert messages_by_id() == {}
 
 
-def test_https_without_a_trusted_proxy_would_redirect_for_ever(settings: Settings) -> None:
+def test_https_without_a_trusted_proxy_is_warned_of(settings: Settings) -> None:
     settings.PUBLIC_URL, settings.IS_HTTPS = "https://keys.example.com", True
-    assert "https://keys.example.com" in found()["keyportal.W005"]
+    assert "https://keys.example.com" in messages_by_id()["keyportal.W005"]
     settings.TRUSTED_PROXIES = (ip_network("127.0.0.1"),)
-    assert found() == {}
+    assert messages_by_id() == {}
 
 
-def test_debug_that_others_can_see(settings: Settings) -> None:
+def test_debug_beyond_loopback_is_warned_of(settings: Settings) -> None:
     settings.DEBUG = True
-    assert found() == {}
+    assert messages_by_id() == {}
     settings.HOST = "10.0.0.7"
-    assert "keyportal.W003" in found()
+    assert "keyportal.W003" in messages_by_id()
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         (None, "No such file"),
         ("no JSON", "malformed"),
@@ -116,38 +118,38 @@ def test_debug_that_others_can_see(settings: Settings) -> None:
         ('{"public_keys": [{"key_identifier": "abc", "key": "xyz"}]}', "'abc' is none on P-256"),
     ],
 )
-def test_github_keys_that_can_not_be_used(
-    settings: Settings, tmp_path: Path, text: str | None, why: str
+def test_unusable_github_keys(
+    settings: Settings, tmp_path: Path, text: str | None, reason: str
 ) -> None:
     file = tmp_path / "github_keys.json"
     if text is not None:
         file.write_text(text)
     settings.GITHUB_KEYS_FILE = str(file)
-    assert why in found()["keyportal.E005"]
+    assert reason in messages_by_id()["keyportal.E005"]
 
 
 def test_a_key_of_github_on_another_curve(settings: Settings, tmp_path: Path) -> None:
     github = GitHub()
     settings.GITHUB_KEYS_FILE = github.publish(tmp_path)
-    assert found() == {}
+    assert messages_by_id() == {}
     github.key = ec.generate_private_key(ec.SECP384R1())
     github.publish(tmp_path)
-    assert "none on P-256" in found()["keyportal.E005"]
+    assert "none on P-256" in messages_by_id()["keyportal.E005"]
 
 
 @pytest.mark.django_db
 def test_a_stored_upstream_with_a_bad_address() -> None:
     Upstream.objects.create(name="good", base_url="http://127.0.0.1:8001/v1")
     Upstream.objects.create(name="cloud", base_url="http://169.254.169.254/v1")
-    assert "cloud" in found(["default"])["keyportal.E004"]
-    assert found() == {}  # Most commands run without looking at the database.
+    assert "cloud" in messages_by_id(["default"])["keyportal.E004"]
+    assert messages_by_id() == {}  # Most commands run without the database checks.
 
 
 @pytest.mark.django_db
-def test_a_credential_that_no_key_opens(settings: Settings) -> None:
+def test_credential_that_no_key_decrypts(settings: Settings) -> None:
     upstream = Upstream(name="vllm", base_url="http://127.0.0.1:8001/v1")
     upstream.credential = "very-secret"
     upstream.save()
-    assert found(["default"]) == {}
+    assert messages_by_id(["default"]) == {}
     settings.CREDENTIAL_KEYS = (Fernet.generate_key().decode(),)
-    assert "vllm" in found(["default"])["keyportal.W004"]
+    assert "vllm" in messages_by_id(["default"])["keyportal.W004"]

@@ -1,4 +1,4 @@
-"""Settings from the environment: where we are, whom we answer to, and whom we believe."""
+"""Settings from the environment: addresses, host names, trusted proxies."""
 
 import json
 import os
@@ -20,9 +20,9 @@ print(json.dumps({name: getattr(settings, name) for name in names.split()}, defa
 
 
 def start(data: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Read the settings in a process of its own, with nothing of ours in its environment."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    given = {
+    """Read the settings in a process with a minimal environment."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    defaults = {
         "KEYPORTAL_DATA": str(data),
         "SECRET_KEY": "x" * 50,
         "KEYPORTAL_CREDENTIAL_KEYS": "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMTI=",
@@ -30,7 +30,7 @@ def start(data: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", READ],
         cwd=Path(__file__).parent.parent,
-        env=kept | given | environment,
+        env=inherited | defaults | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -40,48 +40,48 @@ def start(data: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 def read(data: Path, **environment: str) -> dict[str, Any]:
     done = start(data, **environment)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values
 
 
-def test_by_default_we_are_on_loopback_and_believe_nobody(tmp_path: Path) -> None:
-    found = read(tmp_path)
-    assert found["PUBLIC_URL"] == "http://127.0.0.1:8000"
-    assert found["ALLOWED_HOSTS"] == ["127.0.0.1", "[::1]", "localhost"]
-    assert found["TRUSTED_PROXIES"] == []
-    assert found["SESSION_COOKIE_SECURE"] is found["SECURE_SSL_REDIRECT"] is False
-    assert found["SECURE_HSTS_SECONDS"] == 0
+def test_default_is_loopback_without_trusted_proxies(tmp_path: Path) -> None:
+    values = read(tmp_path)
+    assert values["PUBLIC_URL"] == "http://127.0.0.1:8000"
+    assert values["ALLOWED_HOSTS"] == ["127.0.0.1", "[::1]", "localhost"]
+    assert values["TRUSTED_PROXIES"] == []
+    assert values["SESSION_COOKIE_SECURE"] is values["SECURE_SSL_REDIRECT"] is False
+    assert values["SECURE_HSTS_SECONDS"] == 0
 
 
 def test_an_https_address_hardens_cookies_and_transport(tmp_path: Path) -> None:
-    found = read(tmp_path, KEYPORTAL_URL="https://keys.example.com/")
-    assert found["PUBLIC_URL"] == "https://keys.example.com"
-    assert found["ALLOWED_HOSTS"] == ["keys.example.com"]
-    assert found["CSRF_TRUSTED_ORIGINS"] == ["https://keys.example.com"]
+    values = read(tmp_path, KEYPORTAL_URL="https://keys.example.com/")
+    assert values["PUBLIC_URL"] == "https://keys.example.com"
+    assert values["ALLOWED_HOSTS"] == ["keys.example.com"]
+    assert values["CSRF_TRUSTED_ORIGINS"] == ["https://keys.example.com"]
     for name in ("IS_HTTPS", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT"):
-        assert found[name] is True
-    assert found["SECURE_HSTS_SECONDS"] >= 31_536_000
-    # Other names under the domain may be anybody's.
-    assert found["SECURE_HSTS_INCLUDE_SUBDOMAINS"] is found["SECURE_HSTS_PRELOAD"] is False
+        assert values[name] is True
+    assert values["SECURE_HSTS_SECONDS"] >= 31_536_000
+    # Other hosts of the domain may belong to others.
+    assert values["SECURE_HSTS_INCLUDE_SUBDOMAINS"] is values["SECURE_HSTS_PRELOAD"] is False
 
 
-def test_listening_everywhere_answers_to_the_machines_own_names_only(tmp_path: Path) -> None:
-    found = read(tmp_path, HOST="0.0.0.0")
-    assert found["PUBLIC_URL"] == ""
-    assert {"localhost", "127.0.0.1"} <= set(found["ALLOWED_HOSTS"])
-    assert "*" not in found["ALLOWED_HOSTS"]
+def test_listening_everywhere_allows_only_the_names_of_the_machine(tmp_path: Path) -> None:
+    values = read(tmp_path, HOST="0.0.0.0")
+    assert values["PUBLIC_URL"] == ""
+    assert {"localhost", "127.0.0.1"} <= set(values["ALLOWED_HOSTS"])
+    assert "*" not in values["ALLOWED_HOSTS"]
 
 
 def test_an_ipv6_address_is_written_in_brackets(tmp_path: Path) -> None:
-    found = read(tmp_path, HOST="::1", PORT="9000")
-    assert found["PUBLIC_URL"] == "http://[::1]:9000"
-    assert "[::1]" in found["ALLOWED_HOSTS"]
+    values = read(tmp_path, HOST="::1", PORT="9000")
+    assert values["PUBLIC_URL"] == "http://[::1]:9000"
+    assert "[::1]" in values["ALLOWED_HOSTS"]
 
 
 def test_trusted_proxies_are_networks_or_addresses(tmp_path: Path) -> None:
-    for given in ("10.0.0.0/8,127.0.0.1,fd00::/8", " 10.0.0.0/8, 127.0.0.1 fd00::/8,"):
-        found = read(tmp_path, KEYPORTAL_TRUSTED_PROXIES=given)
-        assert found["TRUSTED_PROXIES"] == ["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"]
+    for text in ("10.0.0.0/8,127.0.0.1,fd00::/8", " 10.0.0.0/8, 127.0.0.1 fd00::/8,"):
+        values = read(tmp_path, KEYPORTAL_TRUSTED_PROXIES=text)
+        assert values["TRUSTED_PROXIES"] == ["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"]
 
 
 @pytest.mark.parametrize(

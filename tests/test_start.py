@@ -1,4 +1,4 @@
-"""The start as operators see it: real processes, on data of their own."""
+"""The start as operators see it: real processes, each with its own data."""
 
 import fcntl
 import http.cookiejar
@@ -27,16 +27,16 @@ ROOT = Path(__file__).parent.parent
 PUBLIC_KEY = "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMTI="
 
 
-class Place:
-    """A machine of its own, nearly: a data folder, a port, and only these variables."""
+class Installation:
+    """A data folder, a port, and an environment with only these variables."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
         self.port = free_port()
-        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        # Coverage measures what tests start, where it is on.
-        kept |= {name: text for name, text in os.environ.items() if name.startswith("COV")}
-        self.environment = kept | {"KEYPORTAL_DATA": str(data), "PORT": str(self.port)}
+        environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        # If coverage is on, it also measures the processes that tests start.
+        environment |= {name: text for name, text in os.environ.items() if name.startswith("COV")}
+        self.environment = environment | {"KEYPORTAL_DATA": str(data), "PORT": str(self.port)}
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -54,13 +54,13 @@ class Place:
     def run_all(
         self, *runs: tuple[list[str], dict[str, str]]
     ) -> list[subprocess.CompletedProcess[str]]:
-        """Each with these arguments and variables, as `run` would, in a fraction of the time."""
-        given = [(arguments, self.environment | environment) for arguments, environment in runs]
+        """Like `run` for each of these arguments and variables, in a fraction of the time."""
+        commands = [(arguments, self.environment | environment) for arguments, environment in runs]
         done = subprocess.run(
             [sys.executable, "-m", "tests.support.starts"],
             cwd=ROOT,
             env=self.environment,
-            input=json.dumps(given),
+            input=json.dumps(commands),
             capture_output=True,
             text=True,
             timeout=120,
@@ -72,11 +72,11 @@ class Place:
         ]
 
     def refused_start(self, **environment: str) -> str:
-        """The one line that a start with these variables ends with."""
+        """The single line that a start with these variables prints before it fails."""
         return _one_line(self.run("-m", "keyportal.serve", "--demo", **environment))
 
     def started(self, *arguments: str, **environment: str) -> tuple[str, str]:
-        """Start, wait for an answer, stop; what it printed on standard output and error."""
+        """Start, wait for a response, stop. Returns standard output and standard error."""
         with self.serving(*arguments, **environment) as process:
             self.wait_until_it_answers(process)
             process.terminate()
@@ -99,7 +99,7 @@ class Place:
     def wait_until_it_answers(self, process: subprocess.Popen[str]) -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
-            # An answer, not only a connection: gunicorn listens before a worker is there.
+            # A response, not only a connection: gunicorn listens before it has a worker.
             with suppress(OSError), urllib.request.urlopen(self.url) as answer:
                 answer.read()
                 return
@@ -108,7 +108,7 @@ class Place:
         pytest.fail("\n".join(process.communicate()))
 
     def can_sign_in(self, user: str, password: str) -> bool:
-        """Through the form, as a browser does."""
+        """Sign in with the form, like a browser."""
         jar = http.cookiejar.CookieJar()
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(jar)
@@ -133,13 +133,13 @@ def _one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "data")
+def place(tmp_path: Path) -> Installation:
+    return Installation(tmp_path / "data")
 
 
 @pytest.fixture
-def database(place: Place) -> Iterator[str]:
-    """An empty database of the kind that the tests run on; `place` uses it."""
+def database(place: Installation) -> Iterator[str]:
+    """An empty database of the vendor that the tests run on; `place` uses it."""
     if connection.vendor == "sqlite":
         yield ""
         return
@@ -156,13 +156,13 @@ def database(place: Place) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def first_start(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """One that has run with a demo, and is left as it is: to migrate takes seconds."""
+def first_start(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """An installation that was started with a demo once, because migrating takes seconds."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    place = Place(tmp_path_factory.getbasetemp().parent / f"first-start-{run}" / "data")
+    place = Installation(tmp_path_factory.getbasetemp().parent / f"first-start-{run}" / "data")
     place.data.parent.mkdir(exist_ok=True)
     with (place.data.parent / "lock").open("w") as lock:
-        # All processes of this run share it.
+        # All processes of this test run share it.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.data.exists():
             place.started("--demo")
@@ -170,8 +170,8 @@ def first_start(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture
-def used_place(place: Place, first_start: Place) -> Place:
-    """With what a first start with a demo has left in the data folder."""
+def used_place(place: Installation, first_start: Installation) -> Installation:
+    """With a copy of the data folder of a first start with a demo."""
     shutil.copytree(first_start.data, place.data)
     return place
 
@@ -180,7 +180,7 @@ FIRST = r"Sign in at http://127\.0\.0\.1:{port}/ as demo with password (\w{{20}}
 
 
 def test_the_first_start_prints_a_password_that_signs_in_and_the_second_none(
-    place: Place, database: str
+    place: Installation, database: str
 ) -> None:
     with place.serving("--demo") as process:
         place.wait_until_it_answers(process)
@@ -203,7 +203,7 @@ def test_the_first_start_prints_a_password_that_signs_in_and_the_second_none(
     assert key.stdout.startswith("sk-kp-"), key.stderr
 
 
-def test_what_is_made_is_for_our_eyes_only(first_start: Place) -> None:
+def test_data_folder_is_private(first_start: Installation) -> None:
     place = first_start
     assert stat.S_IMODE(place.data.stat().st_mode) == 0o700
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in place.data.iterdir()}
@@ -213,7 +213,7 @@ def test_what_is_made_is_for_our_eyes_only(first_start: Place) -> None:
 
 
 def test_a_second_start_keeps_the_secrets_and_collects_and_migrates_nothing(
-    used_place: Place,
+    used_place: Installation,
 ) -> None:
     place = used_place
     kept = {name: (place.data / name).read_text() for name in ("secret_key", "credential_keys")}
@@ -227,8 +227,8 @@ def test_a_second_start_keeps_the_secrets_and_collects_and_migrates_nothing(
     assert manifest.exists()
 
 
-def test_without_demo_nobody_is_made_and_secrets_of_the_environment_are_not_kept(
-    place: Place,
+def test_without_demo_there_is_no_user_and_secrets_of_the_environment_are_not_stored(
+    place: Installation,
 ) -> None:
     secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
     out, _ = place.started(**secrets)
@@ -237,51 +237,52 @@ def test_without_demo_nobody_is_made_and_secrets_of_the_environment_are_not_kept
     assert not {"secret_key", "credential_keys"} & {file.name for file in place.data.iterdir()}
 
 
-def test_a_demo_that_was_changed_stays_as_it_is(used_place: Place) -> None:
+def test_changed_demo_is_not_restored(used_place: Installation) -> None:
     place = used_place
-    gone = (
+    delete_all = (
         "from keyportal.catalog.models import *; from keyportal.teams.models import *;"
         "Upstream.objects.all().delete(); User.objects.all().delete()"
     )
-    assert place.manage("shell", "-c", gone).returncode == 0
+    assert place.manage("shell", "-c", delete_all).returncode == 0
     out, _ = place.started("--demo")
     assert out == f"Sign in at http://127.0.0.1:{place.port}/\n"
     assert place.manage("listteams").stdout == "u-8105f7322477\t0\t20\tactive\tDemo\n"
 
 
-def test_two_starts_at_once_agree(place: Place, database: str) -> None:
-    """The second waits for the first, and finds its work done."""
-    second = Place(place.data)
+def test_two_starts_at_the_same_time_agree(place: Installation, database: str) -> None:
+    """The second one waits for the first, and has nothing left to do."""
+    second = Installation(place.data)
     second.environment |= {k: v for k, v in place.environment.items() if k != "PORT"}
-    with place.serving("--demo") as one, second.serving("--demo") as two:
-        place.wait_until_it_answers(one)
-        second.wait_until_it_answers(two)
-        one.terminate()
-        two.terminate()
-        printed = one.communicate(timeout=60)[0] + two.communicate(timeout=60)[0]
-    assert printed.count("with password") == 1
-    assert printed.count("a new password:") == 1
+    with place.serving("--demo") as first_process, second.serving("--demo") as second_process:
+        place.wait_until_it_answers(first_process)
+        second.wait_until_it_answers(second_process)
+        first_process.terminate()
+        second_process.terminate()
+        output = first_process.communicate(timeout=60)[0]
+        output += second_process.communicate(timeout=60)[0]
+    assert output.count("with password") == 1
+    assert output.count("a new password:") == 1
 
 
-def test_an_odd_data_folder_is_used_as_written(tmp_path: Path) -> None:
-    place = Place(tmp_path / "a+b %41?#&ü")
+def test_odd_name_of_a_data_folder(tmp_path: Path) -> None:
+    place = Installation(tmp_path / "a+b %41?#&ü")
     place.started()
     assert (place.data / "keyportal.sqlite3").exists()
     assert place.manage("listteams").returncode == 0
 
 
-def test_listening_everywhere_without_an_address_is_warned_of(used_place: Place) -> None:
+def test_listening_everywhere_without_an_address_is_warned_of(used_place: Installation) -> None:
     out, err = used_place.started("--demo", HOST="0.0.0.0")
     assert "HOST=0.0.0.0 listens on every address" in err
     assert out.startswith(f"Sign in at http://127.0.0.1:{used_place.port}/ as demo; ")
 
 
-def test_a_port_in_use(place: Place) -> None:
+def test_a_port_in_use(place: Installation) -> None:
     with socket.create_server(("127.0.0.1", place.port)):
         line = place.refused_start()
     assert line == (
         f"keyportal: Can't listen on 127.0.0.1 port {place.port}: Address already in use. "
-        f"PORT and HOST choose another."
+        f"Choose another address with HOST and PORT."
     )
     assert not (place.data / "keyportal.sqlite3").exists()
 
@@ -311,7 +312,7 @@ MISTAKES = [
     ({"KEYPORTAL_TRUSTED_PROXIES": "my-proxy"}, "KEYPORTAL_TRUSTED_PROXIES"),
     ({"KEYPORTAL_SCHEDULER": "no"}, "KEYPORTAL_SCHEDULER must be on or off, not 'no'"),
     ({"KEYPORTAL_LOG_LEVEL": "loud"}, "KEYPORTAL_LOG_LEVEL must be DEBUG"),
-    ({"EMAIL_URL": "pigeon://roof"}, "EMAIL_URL can't be read"),
+    ({"EMAIL_URL": "pigeon://coop"}, "EMAIL_URL can't be read"),
     ({"EMAIL_URL": "smtp://u:hush@h:port"}, "EMAIL_URL can't be read"),
 ]
 
@@ -320,7 +321,7 @@ START = ["-m", "keyportal.serve", "--demo"]
 COMMAND = ["manage.py", "listteams"]
 
 
-def test_a_mistake_is_one_line_and_no_traceback(place: Place) -> None:
+def test_configuration_error_is_one_line_without_a_traceback(place: Installation) -> None:
     place.data.mkdir()
     secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
     runs = [(run, secrets | mistake) for mistake, _ in MISTAKES for run in (START, COMMAND)]
@@ -331,21 +332,21 @@ def test_a_mistake_is_one_line_and_no_traceback(place: Place) -> None:
         assert "hush" not in line
 
 
-# What manage.py tells in Django's own form for system checks.
-UNSOUND = [
+# These are reported by system checks, in manage.py in Django's own format.
+FAILED_CHECKS = [
     ({"KEYPORTAL_KEY_PREFIXES": "sk"}, "E002"),
     ({"KEYPORTAL_KEY_PREFIXES": ","}, "E002"),
     ({"KEYPORTAL_CREDENTIAL_KEYS": "hush"}, "E003"),
 ]
 
 
-def test_an_unsound_configuration_stops_start_and_commands(place: Place) -> None:
-    # As processes of their own, this once: those of `run_all` are forked.
-    for environment, id_ in UNSOUND[:1]:
+def test_failed_system_check_stops_start_and_commands(place: Installation) -> None:
+    # Once in a process of its own, because `run_all` forks its processes.
+    for environment, id_ in FAILED_CHECKS[:1]:
         assert f"keyportal.{id_}" in place.refused_start(**environment)
-    runs = [(run, environment) for environment, _ in UNSOUND for run in (START, COMMAND)]
+    runs = [(run, environment) for environment, _ in FAILED_CHECKS for run in (START, COMMAND)]
     ended = iter(place.run_all(*runs))
-    for (_, id_), start, command in zip(UNSOUND, ended, ended, strict=True):
+    for (_, id_), start, command in zip(FAILED_CHECKS, ended, ended, strict=True):
         assert command.returncode != 0
         for text in (_one_line(start), command.stderr):
             assert f"keyportal.{id_}" in text
@@ -353,19 +354,19 @@ def test_an_unsound_configuration_stops_start_and_commands(place: Place) -> None
             assert "hush" not in text
 
 
-def test_a_data_folder_that_can_not_be_made(place: Place) -> None:
-    place.data.write_text("a file, no folder")
-    assert "can't be written: File exists. KEYPORTAL_DATA chooses" in place.refused_start()
+def test_a_data_folder_that_can_not_be_made(place: Installation) -> None:
+    place.data.write_text("a file, not a folder")
+    assert "can't be written: File exists. Choose another one with" in place.refused_start()
     assert "SECRET_KEY is not set" in _one_line(place.manage("listteams"))
     place.environment["KEYPORTAL_DATA"] = str(place.data / "below")
     assert "can't be written: Not a directory" in place.refused_start()
 
 
-def test_a_host_that_is_not_ours(place: Place) -> None:
+def test_host_of_another_machine(place: Installation) -> None:
     assert "Can't listen on 192.0.2.1" in place.refused_start(HOST="192.0.2.1")
 
 
-def test_migrate_alone_makes_an_empty_database(place: Place, database: str) -> None:
+def test_migrate_alone_makes_an_empty_database(place: Installation, database: str) -> None:
     place.data.mkdir()
     place.environment |= {
         "SECRET_KEY": "only-for-this-test",
@@ -377,39 +378,41 @@ def test_migrate_alone_makes_an_empty_database(place: Place, database: str) -> N
     assert listed.returncode == 0, listed.stderr
 
 
-def test_a_database_from_before_the_first_release_is_refused_in_one_sentence(
-    used_place: Place,
+def test_database_from_before_the_first_release_is_refused(
+    used_place: Installation,
 ) -> None:
     place = used_place
-    remember = (
+    record_migration = (
         "from django.db import connection;"
         "from django.db.migrations.recorder import MigrationRecorder as R;"
         "R(connection).record_applied('activity', '0001_initial')"
     )
-    assert place.manage("shell", "-c", remember).returncode == 0
+    assert place.manage("shell", "-c", record_migration).returncode == 0
     assert "was made before Keyportal 0.1.0" in place.refused_start()
 
 
-def test_commands_without_any_secret_stop(place: Place) -> None:
+def test_commands_without_any_secret_stop(place: Installation) -> None:
     line = _one_line(place.manage("listteams"))
     assert "SECRET_KEY is not set" in line
     assert "make run" in line
 
 
-def test_a_stored_upstream_that_is_bad_stops_the_start_and_can_be_mended(
-    used_place: Place,
+def test_invalid_stored_upstream_stops_the_start_and_can_be_corrected(
+    used_place: Installation,
 ) -> None:
     place = used_place
-    spoil = "from keyportal.catalog.models import *; Upstream.objects.update(base_url='gopher:')"
-    assert place.manage("shell", "-c", spoil).returncode == 0
+    make_invalid = (
+        "from keyportal.catalog.models import *; Upstream.objects.update(base_url='gopher:')"
+    )
+    assert place.manage("shell", "-c", make_invalid).returncode == 0
     line = place.refused_start()
-    assert "The upstream loopback has a bad base URL" in line
+    assert "The upstream loopback has an invalid base URL" in line
     assert "manage.py add_upstream loopback URL" in line
     assert place.manage("add_upstream", "loopback", "loopback:").returncode == 0
     place.started("--demo")
 
 
-def test_the_settings_pass_the_deployment_check(used_place: Place) -> None:
+def test_the_settings_pass_the_deployment_check(used_place: Installation) -> None:
     checked = used_place.manage(
         "check",
         "--deploy",

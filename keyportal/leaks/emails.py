@@ -66,7 +66,7 @@ def _may_email(team: Team) -> bool:
     The same limiter as for the reports themselves: it counts in the database, over all workers.
     """
     # Counted by the team, so nothing of a request is read.
-    return bool(ratelimit.consume(HttpRequest(), action="leak_letter", key=str(team.pk)))
+    return bool(ratelimit.consume(HttpRequest(), action="leak_mail", key=str(team.pk)))
 
 
 def _context(ended: list[StoppedKey], case: LeakReport) -> dict[str, object]:

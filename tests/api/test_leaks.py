@@ -204,7 +204,7 @@ def test_one_that_has_expired_or_whose_owner_left_is_deleted_too(
 def test_they_have_nobody_mailed_without_end_either(
     client: Client, alice: User, ada: User, manager: Manager, settings: Settings
 ) -> None:
-    settings.ACCOUNT_RATE_LIMITS = {"leak_letter": "3/h/key"}
+    settings.ACCOUNT_RATE_LIMITS = {"leak_mail": "3/h/key"}
     for number in range(5):
         assert report(client, text_of(manager, ada, name=f"m{number}")).status_code == 202
     assert not ManagementKey.objects.exists()

@@ -29,7 +29,7 @@ LETTERS_PER_HOUR = 3
 @pytest.fixture(autouse=True)
 def few_letters(db: None, settings: Settings) -> None:
     """A low limit; and no counts from other tests, which the cache keeps."""
-    settings.ACCOUNT_RATE_LIMITS = {"leak_letter": f"{LETTERS_PER_HOUR}/h/key"}
+    settings.ACCOUNT_RATE_LIMITS = {"leak_mail": f"{LETTERS_PER_HOUR}/h/key"}
     cache.clear()
 
 
