@@ -5,20 +5,20 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Stamps in .venv/: which Python made it, and that all of a lock is installed. Another Python, or
-# another version of it, makes it anew; so does one whose interpreter is gone.
+# Stamp files in .venv/: the Python that made it, and which lock files are installed. With another
+# Python version, or without its interpreter, the environment is made again.
 VERSION := $(shell $(PYTHON) -c 'import sys; print(sys.version.split()[0])' 2>/dev/null)
 ENVIRONMENT := .venv/python-$(VERSION)
 SERVING := $(ENVIRONMENT).serving
 DEVELOPING := $(ENVIRONMENT).developing
-# Wheels only: no machine needs a compiler.
+# Wheels only, so that no compiler is needed.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	--only-binary=:all:
 HAS_VENV = $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-header --no-emit-index-url --no-emit-find-links
-# Checks read no setting and no data of this machine. Told that this is CI, pytest's summary would
-# repeat whole messages, among which the names of the tests that failed get lost.
+# Checks must not read settings or data of this machine. Without CI and BUILD_NUMBER, the summary of
+# pytest is short: with them, it repeats complete error messages.
 CLEAN := env $(foreach name,BUILD_NUMBER CI DATABASE_URL DEBUG DEFAULT_FROM_EMAIL EMAIL_URL HOST \
 	KEYPORTAL_ALARM_NETWORKS KEYPORTAL_ALARM_REFUSALS \
 	KEYPORTAL_API_REQUESTS_PER_MINUTE KEYPORTAL_CALL_DAYS KEYPORTAL_CREDENTIAL_KEYS KEYPORTAL_DATA \
@@ -31,8 +31,8 @@ THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_TRUSTED_PR
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
 	KEYPORTAL_CREDENTIAL_KEYS=b25seS1mb3ItY2hlY2tzLW9ubHktZm9yLWNoZWNrcyE=
 
-# Of `make bench`: the measurements to take, all of them when empty; and after
-# how many requests the memory of a worker is looked at again.
+# For `make bench`: the measurements to take (all if empty), and the number of requests before the
+# memory of a worker is measured again.
 ONLY ?=
 REQUESTS ?= 1000000
 BENCHMARKS = $(BIN)/python -m benchmarks $(ONLY) --requests $(REQUESTS)

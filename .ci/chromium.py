@@ -1,4 +1,4 @@
-"""See to it that the browser tests find a Chromium, or say what is to be installed."""
+"""Install a Chromium for the browser tests if there is none; as a last resort, say how."""
 # ruff: noqa: INP001
 
 import os
@@ -10,7 +10,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
-    if _is_on_path() or _has_playwrights_own():
+    if _is_on_path() or _playwright_has_one():
         return
     apt_get = shutil.which("apt-get")
     if apt_get and os.geteuid() == 0:
@@ -18,7 +18,7 @@ def main() -> None:
         subprocess.run([apt_get, "install", "-y", "chromium"], check=False)
     else:
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=False)
-    if not (_is_on_path() or _has_playwrights_own()):
+    if not (_is_on_path() or _playwright_has_one()):
         sys.exit("apt-get install chromium")
 
 
@@ -26,8 +26,8 @@ def _is_on_path() -> bool:
     return any(map(shutil.which, NAMES))
 
 
-def _has_playwrights_own() -> bool:
-    """Started once: a download alone says nothing about the system's libraries."""
+def _playwright_has_one() -> bool:
+    """Starts it, because after the download a library of the system may still be missing."""
     from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:

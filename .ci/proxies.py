@@ -1,4 +1,4 @@
-"""See to it that the tests find the proxies that they run, or say how to install them."""
+"""Install the proxies that tests run, if they are missing; as a last resort, say how."""
 # ruff: noqa: INP001
 
 import os
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _missing() -> list[str]:
-    # Debian keeps nginx where a plain user's PATH doesn't look.
+    # On Debian, nginx is in /usr/sbin, which is not on the PATH of a plain user.
     path = f"{os.environ.get('PATH', '')}:/usr/sbin"
     return [package for name, package in PACKAGES.items() if not shutil.which(name, path=path)]
 

@@ -1,5 +1,8 @@
-"""Named people and their things. Alice owns the team, Ada is its admin, Bob a member, Vera views;
-Charlie has a team of his own and is an outsider here."""
+"""Shared fixtures: people, keys, models and running servers.
+
+Alice owns the team, Ada is its admin, Bob a member and Vera a viewer. Charlie is an outsider, who
+owns another team.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -34,12 +37,12 @@ from keyportal.usage.models import (
     Window,
 )
 from tests.support import fake_upstream
-from tests.support.clock import DAY, leave_time
+from tests.support.clock import DAY, ensure_time_left
 from tests.support.fake_upstream import Upstream as FakeUpstream
-from tests.support.mail_server import Sink
+from tests.support.mail_server import MailServer
 from tests.support.server import BareServer, Server, SharedServer
 
-# A machine that does other things too is no reason to fail.
+# A busy machine must not make a test fail.
 hypothesis.settings.register_profile("keyportal", deadline=None)
 hypothesis.settings.load_profile("keyportal")
 
@@ -49,13 +52,13 @@ USES_DATABASE = {"db", "transactional_db", "database"}
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The run on PostgreSQL repeats the tests whose outcome can depend on the database.
+    """On PostgreSQL, run only the tests whose outcome can depend on the database.
 
-    Whatever the order, tests of the shared server come first, those in a browser before those
-    that call models: `nothing_late` stops it when they are over.
+    Tests of the shared server run first, and of these the browser tests, because the first test
+    that does not use the server stops it (`stop_shared_server`).
     """
     if settings.IS_POSTGRESQL:
-        config.hook.pytest_deselected(items=[one for one in items if not _can_differ(one)])
+        config.hook.pytest_deselected(items=[item for item in items if not _can_differ(item)])
         items[:] = filter(_can_differ, items)
     items.sort(key=lambda item: ("live" not in _fixtures(item), "chromium" not in _fixtures(item)))
 
@@ -72,42 +75,41 @@ def _uses_database(item: pytest.Item) -> bool:
     return bool(_fixtures(item) & USES_DATABASE) or item.get_closest_marker("django_db") is not None
 
 
-KEPT = {"django_content_type", "auth_permission"}
+UNFLUSHED_TABLES = {"django_content_type", "auth_permission"}
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_and_patient_flush() -> Iterator[None]:
-    """Django empties all tables after each test that commits. Here it deletes what is in them.
+def fast_flush() -> Iterator[None]:
+    """Empty the tables with DELETE after each test that commits, and retry after a deadlock.
 
-    On PostgreSQL it would truncate them, which makes a new file of each, and waits for everybody
-    who reads one. What Django itself fills after that, it finds still there.
+    Django would use TRUNCATE on PostgreSQL: it makes a new file for each table, and waits for all
+    readers. Content types and permissions stay, so that Django need not create them again.
 
-    A running server writes down what was used, also while a test's tables are emptied. PostgreSQL
-    may then end one of the two, that wait for each other. The server tries again by itself;
-    Django doesn't.
+    A running server also writes usage while the tables are emptied. PostgreSQL may then abort one
+    of the two because of a deadlock. The server retries by itself; Django doesn't.
     """
     operations = type(connection.ops)
     execute = operations.execute_sql_flush
 
     def delete(self: Any, _style: object, tables: list[str], **_options: bool) -> list[str]:
-        emptied = sorted(set(tables) - KEPT)
-        return [f"DELETE FROM {self.quote_name(table)}" for table in emptied]
+        names = sorted(set(tables) - UNFLUSHED_TABLES)
+        return [f"DELETE FROM {self.quote_name(table)}" for table in names]
 
-    def patiently(self: Any, sql_list: list[str]) -> None:
+    def execute_with_retries(self: Any, sql_list: list[str]) -> None:
         for _ in range(10):
             with suppress(OperationalError):
                 execute(self, sql_list)
                 return
         execute(self, sql_list)
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(operations, "sql_flush", delete)
-        patched.setattr(operations, "execute_sql_flush", patiently)
-        patched.setattr(flush, "emit_post_migrate_signal", lambda *_, **__: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operations, "sql_flush", delete)
+        patch.setattr(operations, "execute_sql_flush", execute_with_retries)
+        patch.setattr(flush, "emit_post_migrate_signal", lambda *_, **__: None)
         yield
 
 
-def _person(name: str, team: Team, role: Role) -> User:
+def make_person(name: str, team: Team, role: Role) -> User:
     user = User.objects.create_user(name, f"{name}@example.com", PASSWORD)
     Membership.objects.create(team=team, user=user, role=role)
     return user
@@ -125,32 +127,32 @@ def other_team(db: None) -> Team:
 
 @pytest.fixture
 def alice(team: Team) -> User:
-    return _person("alice", team, Role.OWNER)
+    return make_person("alice", team, Role.OWNER)
 
 
 @pytest.fixture
 def ada(team: Team) -> User:
-    return _person("ada", team, Role.ADMIN)
+    return make_person("ada", team, Role.ADMIN)
 
 
 @pytest.fixture
 def bob(team: Team) -> User:
-    return _person("bob", team, Role.MEMBER)
+    return make_person("bob", team, Role.MEMBER)
 
 
 @pytest.fixture
 def vera(team: Team) -> User:
-    return _person("vera", team, Role.VIEWER)
+    return make_person("vera", team, Role.VIEWER)
 
 
 @pytest.fixture
 def charlie(other_team: Team) -> User:
-    return _person("charlie", other_team, Role.OWNER)
+    return make_person("charlie", other_team, Role.OWNER)
 
 
 @pytest.fixture
 def sign_in(client: Client) -> Callable[[User], Client]:
-    """Sign one of the people in, without the form."""
+    """Sign a user in without the form."""
 
     def sign_in(user: User) -> Client:
         client.force_login(user)
@@ -161,16 +163,16 @@ def sign_in(client: Client) -> Callable[[User], Client]:
 
 @pytest.fixture
 def issue(team: Team) -> Callable[..., tuple[ApiKey, str]]:
-    """Issue a key and return it with its plaintext."""
+    """Issue a key; return it and its key string."""
 
     def issue(owner: User, name: str = "test-key", **more: object) -> tuple[ApiKey, str]:
-        key, plaintext = ApiKey.objects.issue(
+        key, key_string = ApiKey.objects.issue(
             team=more.pop("team", team),  # type: ignore[arg-type]
             owner=owner,
             name=name,
             **more,  # type: ignore[arg-type]
         )
-        return key, plaintext.text
+        return key, key_string.text
 
     return issue
 
@@ -185,23 +187,23 @@ def model(team: Team) -> ServedModel:
 
 
 @pytest.fixture(scope="session")
-def prepared(
+def prepared_files(
     django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Static files and all else that gunicorn alone does not make."""
+    """Static files and the rest of what `keyportal.serve` prepares before it starts gunicorn."""
     with django_db_blocker.unblock():
         Server(tmp_path_factory.mktemp("prepared")).prepare()
 
 
 @pytest.fixture(scope="session")
 def server(
-    prepared: None,
+    prepared_files: None,
     django_db_blocker: DjangoDbBlocker,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
-    """A running Keyportal with workers as many as the database is made for. Use it with `live`."""
+    """The shared running Keyportal. Tests use it through `live`, which also commits."""
     workers = 4 if settings.IS_POSTGRESQL else 2
     with django_db_blocker.unblock():
         running = SharedServer(tmp_path_factory.mktemp("server"), workers=workers).start()
@@ -213,20 +215,20 @@ def server(
 
 @pytest.fixture
 def live(transactional_db: None, server: Server) -> Server:
-    """The running Keyportal, which sees what the test commits."""
+    """The shared running Keyportal; it sees what the test commits."""
     return server
 
 
 @pytest.fixture
 def own_server(
-    transactional_db: None, prepared: None, tmp_path: Path
+    transactional_db: None, prepared_files: None, tmp_path: Path
 ) -> Iterator[Callable[..., Server]]:
-    """Start a Keyportal with settings of its own: `own_server(KEYPORTAL_LOG_LEVEL="DEBUG")`.
+    """Start a Keyportal with its own settings: `own_server(KEYPORTAL_LOG_LEVEL="DEBUG")`.
 
-    For a test that stops it, or whose settings are others than those of `live`: it takes seconds.
+    It takes seconds, so use it only for a test that stops the server or needs other settings.
     """
     started: list[Server] = []
-    cache.clear()  # It counts failed sign-ins, and is no table that is emptied after a test.
+    cache.clear()  # It has the counts of failed sign-ins, and is not emptied after a test.
 
     def own_server(
         kind: type[Server] = BareServer, *, workers: int = 1, **environment: str
@@ -240,15 +242,16 @@ def own_server(
 
 
 @pytest.fixture(autouse=True)
-def time_left_of_the_day() -> None:
-    """What a test calls today, or this month, is so until it ends."""
-    leave_time(60, DAY)
+def avoid_midnight() -> None:
+    """Wait over midnight UTC, so that the day and month do not change within a test."""
+    ensure_time_left(60, DAY)
 
 
 @pytest.fixture(autouse=True)
-def nothing_late(request: pytest.FixtureRequest) -> None:
-    """The shared server writes down what a test used when that test is over, and sends the mail
-    of every test. So the first test that doesn't use it stops it, and starts with empty tables.
+def stop_shared_server(request: pytest.FixtureRequest) -> None:
+    """Stop the shared server before the first test that does not use it.
+
+    It would write usage after the end of the test that caused it, and send the mail of all tests.
     """
     fixtures = set(request.fixturenames)
     running = Server.running
@@ -270,12 +273,12 @@ def upstream_server() -> Iterator[FakeUpstream]:
 
 @pytest.fixture
 def fake(upstream_server: FakeUpstream) -> FakeUpstream:
-    """The fake model server, with an empty memory."""
+    """The fake model server, without records of earlier tests."""
     upstream_server.received.clear()
-    upstream_server.told.clear()
-    upstream_server.cut_at.clear()
-    upstream_server.may_go_on.clear()
-    upstream_server.arrived = 0
+    upstream_server.reported_usage.clear()
+    upstream_server.disconnected_at.clear()
+    upstream_server.released.clear()
+    upstream_server.bytes_read = 0
     return upstream_server
 
 
@@ -284,7 +287,7 @@ def serve_model(team: Team, fake: FakeUpstream) -> Callable[..., str]:
     """Serve a model of the team from the fake upstream: `serve_model("stall")` returns its name."""
 
     def serve_model(behaviour: str, name: str = "", **upstream_fields: object) -> str:
-        # It shares a process with the test, and may be long in coming.
+        # It shares a process with the test, so it may be slow to accept.
         fields = {"base_url": fake.url, "connect_timeout": 60, **upstream_fields}
         server, _ = Upstream.objects.update_or_create(name=f"fake-{name}", defaults=fields)
         slug = re.sub(r"[^a-z0-9]+", "-", behaviour.lower()).strip("-")
@@ -296,9 +299,9 @@ def serve_model(team: Team, fake: FakeUpstream) -> Callable[..., str]:
 
 
 @pytest.fixture
-def sink(settings: Settings) -> Iterator[Sink]:
-    """A mail server, to which this process sends."""
-    with Sink().running() as sink:
+def mail_server(settings: Settings) -> Iterator[MailServer]:
+    """A mail server that receives the mail of this process."""
+    with MailServer().running() as mail_server:
         settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-        settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", sink.port
-        yield sink
+        settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", mail_server.port
+        yield mail_server

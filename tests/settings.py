@@ -38,5 +38,5 @@ for _options in (DATABASES["admission"]["OPTIONS"], DATABASES["meter"]["OPTIONS"
     else:
         _options["timeout"] = 60
 if not IS_POSTGRESQL:
-    # A file, so that gunicorn's workers and the admission thread see the same database.
+    # A file, so that the workers of gunicorn and the admission thread use the same database.
     DATABASES["default"]["TEST"] = {"NAME": str(_data / f"test-{os.getpid()}.sqlite3")}

@@ -28,7 +28,7 @@ from keyportal.leaks.reports import ReportContents, ReportedKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
-from tests.support.forms import sent
+from tests.support.forms import form_data
 
 Issue = Callable[..., tuple[ApiKey, str]]
 CREDENTIAL = "the-upstreams-own-token"
@@ -229,7 +229,7 @@ def test_disabling_a_key_is_audited(operator: Client, team: Team, bob: User, iss
 def test_a_key_that_is_enabled_is_still_managed(operator: Client, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     disable(key, actor=None)
-    form = sent(operator.get(change_url(key)), disabled_at_0="", disabled_at_1="")
+    form = form_data(operator.get(change_url(key)), disabled_at_0="", disabled_at_1="")
     assert operator.post(change_url(key), form).status_code == 302
     key.refresh_from_db()
     assert (key.disabled_at, key.disabled_by, key.is_managed) == (None, "", True)
@@ -348,7 +348,7 @@ def test_a_key_that_an_operator_limits_is_managed(
     key, _ = issue(bob, limits=Limits(tokens_per_day=5))
     page = operator.get(change_url(key))
     assert '<label for="id_limits_3">Tokens per day</label>' in page.content.decode()
-    form = sent(page, limits_requests_per_minute="60", limits_tokens_per_day="")
+    form = form_data(page, limits_requests_per_minute="60", limits_tokens_per_day="")
     assert operator.post(change_url(key), form).status_code == 302
     key.refresh_from_db()
     assert key.limits == Limits(requests_per_minute=60)
@@ -403,12 +403,12 @@ def test_a_stale_page_restores_neither_a_role_nor_a_permission(
     ada.user_permissions.clear()
     typed: list[dict[str, str]] = [{"first_name": "Ada"}, {"name": "Acme & Co"}, {}]
     for address, page, changed in zip(addresses, pages, typed, strict=True):
-        require_conflict(operator.post(address, sent(page, **changed)), "role")
+        require_conflict(operator.post(address, form_data(page, **changed)), "role")
         assert Membership.objects.get(user=ada).role == Role.VIEWER
         assert not ada.user_permissions.exists()
     team.refresh_from_db()
     assert (team.name, User.objects.get(pk=ada.pk).first_name) == ("Acme", "")
-    operator.post(addresses[2], sent(operator.get(addresses[2]), role="admin"))
+    operator.post(addresses[2], form_data(operator.get(addresses[2]), role="admin"))
     assert Membership.objects.get(user=ada).role == Role.ADMIN
 
 
@@ -422,14 +422,14 @@ def test_a_stale_page_does_not_reactivate_a_user_or_team(
     typed = {"first_name": "Robert"}, {"name": "Acme & Co"}
     changed = ["active"], ["key limit", "is active"]
     for address, page, fields, names in zip(addresses, pages, typed, changed, strict=True):
-        require_conflict(operator.post(address, sent(page, **fields)), *names)
+        require_conflict(operator.post(address, form_data(page, **fields)), *names)
     bob.refresh_from_db()
     team.refresh_from_db()
     assert (bob.first_name, bob.is_active) == ("", False)
     assert (team.name, team.is_active, team.key_limit) == ("Acme", False, 3)
     # Opened again, it is saved.
     for address, fields in zip(addresses, typed, strict=True):
-        assert operator.post(address, sent(operator.get(address), **fields)).status_code == 302
+        assert operator.post(address, form_data(operator.get(address), **fields)).status_code == 302
     bob.refresh_from_db()
     assert (bob.first_name, bob.is_active) == ("Robert", False)
     assert bob.password not in pages[0].content.decode()
@@ -438,7 +438,7 @@ def test_a_stale_page_does_not_reactivate_a_user_or_team(
 def test_changes_of_a_team_are_audited(operator: Client, root: User, team: Team) -> None:
     page = operator.get(change_url(team))
     typed = {"limits_tokens_per_day": "4", "key_limits_requests_per_day": "3", "key_limit": "7"}
-    assert operator.post(change_url(team), sent(page, **typed)).status_code == 302
+    assert operator.post(change_url(team), form_data(page, **typed)).status_code == 302
     rows = AuditEvent.objects.for_team(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
     assert {(row.actor, row.address) for row in rows} == {(root.get_username(), "127.0.0.1")}
     assert [row.target for row in rows] == [
@@ -455,11 +455,11 @@ def test_a_stale_page_does_not_enable_a_leaked_key(
     key, text = issue(bob)
     page = operator.get(change_url(key))
     handling.handle_report(ReportContents([ReportedKey(text)]))
-    require_conflict(operator.post(change_url(key), sent(page, name="ci")), "disabled at")
+    require_conflict(operator.post(change_url(key), form_data(page, name="ci")), "disabled at")
     key.refresh_from_db()
     assert (key.name, key.disabled_by) == ("test-key", "leak")
     assert not AuditEvent.objects.for_team(team).filter(action=Action.KEY_CHANGED).exists()
-    cleared = sent(operator.get(change_url(key)), disabled_at_0="", disabled_at_1="")
+    cleared = form_data(operator.get(change_url(key)), disabled_at_0="", disabled_at_1="")
     assert operator.post(change_url(key), cleared).status_code == 302
     assert ApiKey.objects.get().disabled_at is None
 
@@ -475,11 +475,11 @@ def test_a_conflict_names_all_changed_fields(
     adas = Membership.objects.get(user=ada)
     set_key_limits(key, Limits(requests_per_day=1, tokens_per_day=5), by=adas, address=None)
     before = ApiKey.objects.values().get()
-    answer = operator.post(change_url(key), sent(page, limits_tokens_per_day="4"))
+    answer = operator.post(change_url(key), form_data(page, limits_tokens_per_day="4"))
     names = "owner", "name", "is managed", "allowed models", "limits"
     require_conflict(answer, *names)
     assert ApiKey.objects.values().get() == before
-    again = sent(operator.get(change_url(key)), limits_tokens_per_day="4")
+    again = form_data(operator.get(change_url(key)), limits_tokens_per_day="4")
     assert operator.post(change_url(key), again).status_code == 302
     key.refresh_from_db()
     assert key.limits == Limits(requests_per_day=1, tokens_per_day=4)
@@ -491,7 +491,7 @@ def test_an_operator_can_manage_a_key_and_release_it(
 ) -> None:
     key, _ = issue(bob)
     for is_managed, action in ((True, Action.KEY_MANAGED), (False, Action.KEY_UNMANAGED)):
-        form = sent(operator.get(change_url(key)), is_managed="on" if is_managed else "")
+        form = form_data(operator.get(change_url(key)), is_managed="on" if is_managed else "")
         if not is_managed:
             del form["is_managed"]
         assert operator.post(change_url(key), form).status_code == 302
@@ -517,7 +517,7 @@ def test_saving_an_unchanged_page_changes_nothing(
     )
     ApiKey.objects.update(disabled_at=now, disabled_by="owner")
     before = ApiKey.objects.values().get()
-    form = sent(operator.get(change_url(key)))
+    form = form_data(operator.get(change_url(key)))
     assert operator.post(change_url(key), form).status_code == 302
     assert ApiKey.objects.values().get() == before
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()

@@ -10,7 +10,7 @@ from django.core import checks
 from pytest_django import Settings
 
 from keyportal.catalog.models import Upstream
-from tests.support.github import GitHub
+from tests.support.github import GitHubScanner
 
 
 def messages_by_id(databases: list[str] | None = None) -> dict[str | None, str]:
@@ -129,7 +129,7 @@ def test_unusable_github_keys(
 
 
 def test_a_key_of_github_on_another_curve(settings: Settings, tmp_path: Path) -> None:
-    github = GitHub()
+    github = GitHubScanner()
     settings.GITHUB_KEYS_FILE = github.publish(tmp_path)
     assert messages_by_id() == {}
     github.key = ec.generate_private_key(ec.SECP384R1())

@@ -57,7 +57,7 @@ class Installation:
         """Like `run` for each of these arguments and variables, in a fraction of the time."""
         commands = [(arguments, self.environment | environment) for arguments, environment in runs]
         done = subprocess.run(
-            [sys.executable, "-m", "tests.support.starts"],
+            [sys.executable, "-m", "tests.support.fork_server"],
             cwd=ROOT,
             env=self.environment,
             input=json.dumps(commands),

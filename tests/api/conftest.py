@@ -7,18 +7,18 @@ import pytest
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.teams.models import Team, User
-from tests.support.api_client import Manager, Program
+from tests.support.api_client import ApiClient, NewApiClient
 
 
 @pytest.fixture
-def manager(team: Team) -> Manager:
+def new_api_client(team: Team) -> NewApiClient:
     """A program with a management key of this owner; with every scope, unless some are given."""
 
-    def manager(owner: User, name: str = "deploy", **more: Any) -> Program:
+    def new_api_client(owner: User, name: str = "deploy", **more: Any) -> ApiClient:
         scopes = more.pop("scopes", list(Scope))
         key, key_string = ManagementKey.objects.issue(
             team=more.pop("team", team), owner=owner, name=name, scopes=scopes, **more
         )
-        return Program(key_string.text, key)
+        return ApiClient(key_string.text, key)
 
-    return manager
+    return new_api_client

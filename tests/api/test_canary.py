@@ -10,7 +10,7 @@ from django.db import connection as database
 
 from keyportal.teams.models import Team, User
 from tests.gateway.test_canary import HEADERS, Browser, assert_nowhere, every_value, without_audit
-from tests.support.api_client import Manager
+from tests.support.api_client import NewApiClient
 from tests.support.server import Reply, Server
 
 pytestmark = pytest.mark.gateway
@@ -55,10 +55,10 @@ def spill(server: Server, token: str, text: str, public_id: str) -> Iterator[Rep
 
 
 def test_neither_key_leaves_a_trace(
-    own_server: OwnServer, manager: Manager, alice: User, team: Team
+    own_server: OwnServer, new_api_client: NewApiClient, alice: User, team: Team
 ) -> None:
     server = own_server(KEYPORTAL_LOG_LEVEL="DEBUG")
-    program = manager(alice)
+    program = new_api_client(alice)
     token = str(program.token)
     made = server.request("POST", KEYS, key=token, body={"name": "canary"})
     key = made.json()["key"]

@@ -14,7 +14,7 @@ from keyportal.api.framework import throttling
 from keyportal.api.models import ManagementKey
 from keyportal.teams.models import User
 from keyportal.usage.models import Window
-from tests.support.api_client import Manager, problem
+from tests.support.api_client import NewApiClient, assert_problem
 
 AHEAD, BEHIND = timedelta(hours=2), timedelta(hours=-2)
 PAGE = "/teams/u-8105f7322477/management-keys/"
@@ -48,10 +48,10 @@ def host(difference: timedelta) -> Iterator[None]:
 @pytest.mark.parametrize("clock", [AHEAD, BEHIND], ids=["ahead", "behind"])
 @pytest.mark.parametrize("is_over", [False, True])
 def test_a_management_key_ends_by_the_databases_clock(
-    manager: Manager, ada: User, client: Client, clock: timedelta, is_over: bool
+    new_api_client: NewApiClient, ada: User, client: Client, clock: timedelta, is_over: bool
 ) -> None:
     end = right() + (timedelta(minutes=-1) if is_over else timedelta(minutes=1))
-    program = manager(ada, expires_at=end)
+    program = new_api_client(ada, expires_at=end)
     client.force_login(ada)
     with host(clock):
         assert program.get("self").status_code == (401 if is_over else 200)
@@ -60,8 +60,8 @@ def test_a_management_key_ends_by_the_databases_clock(
     assert (">Expired<" in client.get(PAGE).content.decode()) is is_over
 
 
-def test_last_use_is_noted_by_the_databases_clock(manager: Manager, ada: User) -> None:
-    program = manager(ada)
+def test_last_use_is_noted_by_the_databases_clock(new_api_client: NewApiClient, ada: User) -> None:
+    program = new_api_client(ada)
     for clock in (AHEAD, BEHIND):
         ManagementKey.objects.update(last_used_at=None)
         with host(clock):
@@ -72,16 +72,16 @@ def test_last_use_is_noted_by_the_databases_clock(manager: Manager, ada: User) -
 
 
 def test_a_wrong_clock_gives_no_second_window(
-    manager: Manager, ada: User, settings: object
+    new_api_client: NewApiClient, ada: User, settings: object
 ) -> None:
     """Else a program had the limit once for each host."""
     settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
-    program = manager(ada)
+    program = new_api_client(ada)
     assert program.get("self").status_code == 200
     for clock in (AHEAD, BEHIND):
         with host(clock):
             answer = program.get("self")
-        problem(answer, 429, "too-many-requests")
+        assert_problem(answer, 429, "too-many-requests")
         assert 1 <= int(answer["Retry-After"]) <= 60
     window = Window.objects.get(subject__startswith="management:")
     assert abs(window.start - right()) < timedelta(minutes=2)

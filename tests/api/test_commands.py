@@ -9,7 +9,7 @@ from keyportal.api.models import ManagementKey
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import User
-from tests.support.api_client import Manager, Program
+from tests.support.api_client import ApiClient, NewApiClient
 
 
 def issue(*arguments: str, owner: str = "ada", name: str = "deploy") -> str:
@@ -21,7 +21,7 @@ def issue(*arguments: str, owner: str = "ada", name: str = "deploy") -> str:
 
 def test_it_prints_the_management_key_and_nothing_else(ada: User) -> None:
     text = issue("--scope=keys:write")
-    assert Program(text).get("keys").status_code == 200
+    assert ApiClient(text).get("keys").status_code == 200
     key = ManagementKey.objects.get()
     assert key.scopes == ["keys:read", "keys:write"]
     assert key.expires_at
@@ -63,8 +63,8 @@ def test_a_name_that_is_taken_is_one_sentence(ada: User) -> None:
         issue()
 
 
-def test_one_is_deleted(ada: User, manager: Manager) -> None:
-    program = manager(ada)
+def test_one_is_deleted(ada: User, new_api_client: NewApiClient) -> None:
+    program = new_api_client(ada)
     call_command("delete_management_key", program.key.public_id, stderr=StringIO())
     assert program.get("self").status_code == 401
     with pytest.raises(CommandError, match="no management key"):

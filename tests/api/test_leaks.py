@@ -23,9 +23,9 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.notifications import emails
 from keyportal.teams.models import Team, User
-from tests.support.api_client import Manager
-from tests.support.github import URL, GitHub, payload
-from tests.support.mail_server import Sink
+from tests.support.api_client import NewApiClient
+from tests.support.github import URL, GitHubScanner, report_body
+from tests.support.mail_server import MailServer
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -51,8 +51,8 @@ def sent() -> list[EmailMessage]:
     return django_mail.outbox
 
 
-def text_of(manager: Manager, owner: User, **more: Any) -> str:
-    program = manager(owner, **more)
+def text_of(new_api_client: NewApiClient, owner: User, **more: Any) -> str:
+    program = new_api_client(owner, **more)
     assert program.token
     return program.token
 
@@ -63,9 +63,9 @@ def rows() -> list[tuple[str, str]]:
 
 
 def test_a_reported_management_key_ends_at_once_and_the_audit_tells(
-    client: Client, ada: User, manager: Manager
+    client: Client, ada: User, new_api_client: NewApiClient
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
     assert program.get("self").status_code == 200
     answer = report(client, f"export TOKEN={program.token}\n")
     assert answer.status_code == 202
@@ -89,11 +89,11 @@ def test_keys_of_both_kinds_in_one_report_end_each_in_its_way(
     charlie: User,
     other_team: Team,
     issue: Issue,
-    manager: Manager,
+    new_api_client: NewApiClient,
 ) -> None:
     key, text = issue(bob)
-    mine, others = text_of(manager, ada), text_of(manager, charlie, team=other_team)
-    stays = manager(ada, "stays")
+    mine, others = text_of(new_api_client, ada), text_of(new_api_client, charlie, team=other_team)
+    stays = new_api_client(ada, "stays")
     assert report(client, mine, text, others, keystring.generate().text).status_code == 202
     key.refresh_from_db()
     assert key.disabled_at
@@ -112,25 +112,31 @@ def test_keys_of_both_kinds_in_one_report_end_each_in_its_way(
 
 
 def test_owner_and_admins_get_a_letter_each_without_the_key(
-    client: Client, alice: User, ada: User, bob: User, vera: User, manager: Manager, sink: Sink
+    client: Client,
+    alice: User,
+    ada: User,
+    bob: User,
+    vera: User,
+    new_api_client: NewApiClient,
+    mail_server: MailServer,
 ) -> None:
-    program = manager(ada, "deploy")
+    program = new_api_client(ada, "deploy")
     text = program.token or ""
     report(client, text)
-    sink.wait_for(2)
-    assert sorted(sink.recipients) == ["ada@example.com", "alice@example.com"]
-    letter = sink.received[0]
+    mail_server.wait_for(2)
+    assert sorted(mail_server.recipients) == ["ada@example.com", "alice@example.com"]
+    letter = mail_server.received[0]
     assert letter["Subject"] == "[Keyportal] The management key deploy leaked and is deleted"
     body = letter.get_content().replace("\r\n", "\n")
     assert f'"deploy" ({program.key.public_id}) of the team "Acme"' in body
     assert "http://127.0.0.1:8000/teams/u-8105f7322477/management-keys/" in body
-    assert text[14:30] not in sink.text
+    assert text[14:30] not in mail_server.text
 
 
 def test_the_answer_is_the_same_for_management_keys_of_every_fate(
-    client: Client, ada: User, issue: Issue, manager: Manager
+    client: Client, ada: User, issue: Issue, new_api_client: NewApiClient
 ) -> None:
-    live, dead = text_of(manager, ada), manager(ada, "dead")
+    live, dead = text_of(new_api_client, ada), new_api_client(ada, "dead")
     dead.key.revoke(actor=ada)
     unknown = keystring.generate(prefix="mk-kp-").text
     for html in ({}, {"Accept": "text/html"}):
@@ -145,9 +151,9 @@ def test_the_answer_is_the_same_for_management_keys_of_every_fate(
         assert next(iter(seen))[0] == 202
 
 
-def test_a_look_alike_ends_nothing(client: Client, ada: User, manager: Manager) -> None:
+def test_a_look_alike_ends_nothing(client: Client, ada: User, new_api_client: NewApiClient) -> None:
     """The public id is no secret; and a key of the one kind is none of the other."""
-    program = manager(ada)
+    program = new_api_client(ada)
     text, public_id = program.token or "", program.key.public_id
     report(client, keystring.generate(public_id, prefix="mk-kp-").text)
     report(client, keystring.generate(public_id).text)
@@ -159,9 +165,9 @@ def test_a_look_alike_ends_nothing(client: Client, ada: User, manager: Manager) 
 
 
 def test_a_report_that_is_sent_twice_does_nothing_the_second_time(
-    client: Client, ada: User, manager: Manager
+    client: Client, ada: User, new_api_client: NewApiClient
 ) -> None:
-    text = text_of(manager, ada)
+    text = text_of(new_api_client, ada)
     report(client, text, text)
     report(client, text)
     assert len(rows()) == 2
@@ -169,10 +175,10 @@ def test_a_report_that_is_sent_twice_does_nothing_the_second_time(
 
 
 def test_one_that_somebody_deletes_meanwhile_is_not_told_of(
-    client: Client, ada: User, manager: Manager, monkeypatch: pytest.MonkeyPatch
+    client: Client, ada: User, new_api_client: NewApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found, and gone before it could be ended: no row says that the report ended it."""
-    first, second = manager(ada, "first"), manager(ada, "second")
+    first, second = new_api_client(ada, "first"), new_api_client(ada, "second")
     revoke = ManagementKey.revoke
 
     def and_the_other(key: ManagementKey, **who: Any) -> None:
@@ -188,12 +194,12 @@ def test_one_that_somebody_deletes_meanwhile_is_not_told_of(
 
 
 def test_one_that_has_expired_or_whose_owner_left_is_deleted_too(
-    client: Client, alice: User, ada: User, manager: Manager
+    client: Client, alice: User, ada: User, new_api_client: NewApiClient
 ) -> None:
     """An owner who comes back would make it work again."""
-    expired = text_of(manager, ada, expires_at=timezone.now() + timedelta(days=1))
+    expired = text_of(new_api_client, ada, expires_at=timezone.now() + timedelta(days=1))
     ManagementKey.objects.update(expires_at=timezone.now() - timedelta(days=1))
-    left = text_of(manager, ada, name="left")
+    left = text_of(new_api_client, ada, name="left")
     ada.memberships.all().delete()
     report(client, expired, left)
     assert not ManagementKey.objects.exists()
@@ -202,42 +208,42 @@ def test_one_that_has_expired_or_whose_owner_left_is_deleted_too(
 
 
 def test_they_have_nobody_mailed_without_end_either(
-    client: Client, alice: User, ada: User, manager: Manager, settings: Settings
+    client: Client, alice: User, ada: User, new_api_client: NewApiClient, settings: Settings
 ) -> None:
     settings.ACCOUNT_RATE_LIMITS = {"leak_mail": "3/h/key"}
     for number in range(5):
-        assert report(client, text_of(manager, ada, name=f"m{number}")).status_code == 202
+        assert report(client, text_of(new_api_client, ada, name=f"m{number}")).status_code == 202
     assert not ManagementKey.objects.exists()
     assert [letter.to for letter in sent()].count([alice.email]) == 3
 
 
 def test_a_session_makes_no_difference(
-    ada: User, charlie: User, other_team: Team, manager: Manager
+    ada: User, charlie: User, other_team: Team, new_api_client: NewApiClient
 ) -> None:
     """Another team's owner who holds the key ends it as a stranger would, by no other right."""
     client = Client(enforce_csrf_checks=True)
     client.force_login(charlie)
-    assert report(client, text_of(manager, ada)).status_code == 202
+    assert report(client, text_of(new_api_client, ada)).status_code == 202
     assert not ManagementKey.objects.exists()
     assert set(AuditEvent.objects.values_list("actor", flat=True)) <= {"", "charlie"}
     deleted = AuditEvent.objects.filter(action=Action.MANAGEMENT_KEY_DELETED)
     assert [(row.actor, row.via) for row in deleted] == [("", "")]
 
 
-def test_no_session_is_begun(client: Client, ada: User, manager: Manager) -> None:
-    answer = report(client, text_of(manager, ada))
+def test_no_session_is_begun(client: Client, ada: User, new_api_client: NewApiClient) -> None:
+    answer = report(client, text_of(new_api_client, ada))
     assert answer.status_code == 202
     assert not answer.cookies
 
 
 def test_github_reports_one_and_where_it_was(
-    client: Client, ada: User, manager: Manager, settings: Settings, tmp_path: Path
+    client: Client, ada: User, new_api_client: NewApiClient, settings: Settings, tmp_path: Path
 ) -> None:
-    github, program = GitHub(), manager(ada)
+    github, program = GitHubScanner(), new_api_client(ada)
     settings.GITHUB_KEYS_FILE = github.publish(tmp_path)
     text = program.token or ""
-    body = payload(keystring.generate().text, text, url=f"{URL}?q={text}")
-    for signer, status in ((GitHub(), 403), (github, 202)):
+    body = report_body(keystring.generate().text, text, url=f"{URL}?q={text}")
+    for signer, status in ((GitHubScanner(), 403), (github, 202)):
         assert program.get("self").status_code == 200
         headers = signer.headers(body)
         kind = headers.pop("Content-Type")
@@ -253,9 +259,13 @@ def test_github_reports_one_and_where_it_was(
 
 
 def test_the_operators_command_ends_both_kinds(
-    bob: User, ada: User, issue: Issue, manager: Manager, monkeypatch: pytest.MonkeyPatch
+    bob: User,
+    ada: User,
+    issue: Issue,
+    new_api_client: NewApiClient,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (key, text), program, told = issue(bob), manager(ada), StringIO()
+    (key, text), program, told = issue(bob), new_api_client(ada), StringIO()
     monkeypatch.setattr("sys.stdin", StringIO(f"{text}\n{program.token}\n"))
     call_command("report_leak", stdout=StringIO(), stderr=told)
     slug = key.team.slug
@@ -269,7 +279,7 @@ def test_the_operators_command_ends_both_kinds(
 def test_people_who_can_not_be_looked_up_undo_nothing(
     client: Client,
     ada: User,
-    manager: Manager,
+    new_api_client: NewApiClient,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -277,7 +287,7 @@ def test_people_who_can_not_be_looked_up_undo_nothing(
         raise DatabaseError
 
     monkeypatch.setattr(emails, "owner_and_admins", fail)
-    text = text_of(manager, ada)
+    text = text_of(new_api_client, ada)
     assert report(client, text).status_code == 202
     assert not ManagementKey.objects.exists()
     assert "Nobody was told of a leak: DatabaseError" in caplog.text
@@ -286,11 +296,11 @@ def test_people_who_can_not_be_looked_up_undo_nothing(
 
 def test_a_crash_takes_both_rows_back_and_tells_no_log_of_the_key(
     ada: User,
-    manager: Manager,
+    new_api_client: NewApiClient,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
 
     def crash(*_: object, **__: object) -> None:
         raise RuntimeError("out of luck")
@@ -304,8 +314,10 @@ def test_a_crash_takes_both_rows_back_and_tells_no_log_of_the_key(
     assert (program.token or "")[14:30] not in caplog.text
 
 
-def test_the_keys_that_it_made_stay(client: Client, ada: User, manager: Manager) -> None:
-    program = manager(ada)
+def test_the_keys_that_it_made_stay(
+    client: Client, ada: User, new_api_client: NewApiClient
+) -> None:
+    program = new_api_client(ada)
     assert program.post("keys", {"name": "made"}).status_code == 201
     report(client, program.token or "")
     assert ApiKey.objects.get().disabled_at is None

@@ -15,7 +15,7 @@ from keyportal.keys import keystring
 from keyportal.keys.rules.permissions import MAX_ENTRIES as MOST_PATTERNS
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
-from tests.support.api_client import Manager, Program
+from tests.support.api_client import ApiClient, NewApiClient
 
 pytestmark = pytest.mark.any_database
 
@@ -56,7 +56,7 @@ def test_an_admin_makes_one_and_sees_it_once(
     assert (key.owner, key.scopes) == (ada, ["keys:read", "keys:write"])
     assert key.expires_at
     assert abs(key.expires_at - timezone.now() - timedelta(days=90)) < timedelta(minutes=1)
-    assert Program(text).get("self").status_code == 200
+    assert ApiClient(text).get("self").status_code == 200
     listed = client.get(LIST).content.decode()
     assert key.masked in listed
     assert text not in listed
@@ -108,16 +108,20 @@ def test_what_cannot_be_is_told_in_the_form(
     assert not ManagementKey.objects.exists()
 
 
-def test_a_name_that_is_taken_is_told(sign_in: SignIn, ada: User, manager: Manager) -> None:
-    manager(ada)
+def test_a_name_that_is_taken_is_told(
+    sign_in: SignIn, ada: User, new_api_client: NewApiClient
+) -> None:
+    new_api_client(ada)
     answer = sign_in(ada).post(CREATE, FORM)
     assert answer.status_code == 422
     assert "already exists" in answer.content.decode()
 
 
-def test_a_team_has_so_many_and_no_more(sign_in: SignIn, ada: User, manager: Manager) -> None:
+def test_a_team_has_so_many_and_no_more(
+    sign_in: SignIn, ada: User, new_api_client: NewApiClient
+) -> None:
     for number in range(MAX_PER_TEAM):
-        manager(ada, f"key-{number}")
+        new_api_client(ada, f"key-{number}")
     answer = sign_in(ada).post(CREATE, FORM)
     assert answer.status_code == 422
     assert f"at most {MAX_PER_TEAM} management keys" in answer.content.decode()
@@ -132,8 +136,10 @@ def test_a_form_that_is_sent_again_makes_no_second_one(sign_in: SignIn, ada: Use
     assert ManagementKey.objects.count() == 1
 
 
-def test_one_is_deleted_after_a_question(sign_in: SignIn, ada: User, manager: Manager) -> None:
-    program = manager(ada)
+def test_one_is_deleted_after_a_question(
+    sign_in: SignIn, ada: User, new_api_client: NewApiClient
+) -> None:
+    program = new_api_client(ada)
     client, address = sign_in(ada), f"{LIST}{program.key.public_id}/delete/"
     asked = client.get(address, headers=HTMX)
     assert asked.content.lstrip().startswith(b'<article id="delete"')
@@ -147,9 +153,9 @@ def test_one_is_deleted_after_a_question(sign_in: SignIn, ada: User, manager: Ma
 
 
 def test_without_javascript_it_leads_back_to_the_list(
-    sign_in: SignIn, ada: User, manager: Manager
+    sign_in: SignIn, ada: User, new_api_client: NewApiClient
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
     client, address = sign_in(ada), f"{LIST}{program.key.public_id}/delete/"
     assert client.get(address).content.lstrip().startswith(b"<!doctype html>")
     answer = client.post(address, follow=True)
@@ -158,10 +164,10 @@ def test_without_javascript_it_leads_back_to_the_list(
 
 
 def test_the_list_tells_what_does_not_work(
-    sign_in: SignIn, ada: User, alice: User, manager: Manager
+    sign_in: SignIn, ada: User, alice: User, new_api_client: NewApiClient
 ) -> None:
-    manager(ada, "over", expires_at=timezone.now() - timedelta(days=1))
-    manager(alice, "left")
+    new_api_client(ada, "over", expires_at=timezone.now() - timedelta(days=1))
+    new_api_client(alice, "left")
     alice.memberships.all().delete()
     text = sign_in(ada).get(LIST).content.decode()
     assert "Expired" in text
@@ -186,9 +192,9 @@ def test_who_may_not_is_refused(sign_in: SignIn, bob: User, charlie: User, path:
 
 
 def test_another_teams_is_as_unknown_as_none(
-    sign_in: SignIn, ada: User, charlie: User, other_team: Team, manager: Manager
+    sign_in: SignIn, ada: User, charlie: User, other_team: Team, new_api_client: NewApiClient
 ) -> None:
-    theirs = manager(charlie, team=other_team)
+    theirs = new_api_client(charlie, team=other_team)
     client = sign_in(ada)
     for public_id in (theirs.key.public_id, "00000000"):
         for answer in (
@@ -207,9 +213,9 @@ def test_put_is_refused(sign_in: SignIn, ada: User, path: str) -> None:
 
 
 def test_the_audit_page_tells_by_which_management_key(
-    sign_in: SignIn, ada: User, manager: Manager
+    sign_in: SignIn, ada: User, new_api_client: NewApiClient
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
     program.post("keys", {"name": "ci"})
     page = sign_in(ada).get("/teams/u-8105f7322477/audit/").content.decode()
     assert f"by management key {program.key}" in page

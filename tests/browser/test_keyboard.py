@@ -9,7 +9,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.browser.conftest import KEYS
 from tests.conftest import PASSWORD
-from tests.support.pages import button, dialog, focus, names, shown_key
+from tests.support.pages import button, dialog, focused_text, names, shown_key
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]
@@ -19,8 +19,8 @@ Issue = Callable[..., tuple[ApiKey, str]]
 def tab_to(page: Page, name: str, key: str = "Tab") -> None:
     """Press Tab until what is called `name` has the focus, as long as there is hope."""
     passed: list[str] = []
-    while focus(page) != name:
-        passed.append(focus(page))
+    while focused_text(page) != name:
+        passed.append(focused_text(page))
         assert len(passed) < 40, passed
         page.keyboard.press(key)
 
@@ -88,7 +88,7 @@ def test_the_focus_stays_in_an_open_dialog(open_keys: Open, bob: User) -> None:
 def test_the_first_tab_offers_a_way_past_the_navigation(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     page.keyboard.press("Tab")
-    assert focus(page) == "Skip to the content"
+    assert focused_text(page) == "Skip to the content"
     page.keyboard.press("Enter")
     tab_to(page, "Refresh")
     assert page.url.endswith("#content")
@@ -102,7 +102,7 @@ def test_escape_closes_an_open_menu_and_keeps_the_focus(open_keys: Open, bob: Us
     page.keyboard.press("Tab")
     page.keyboard.press("Escape")
     expect(button(page, "Sign out")).to_be_hidden()
-    assert focus(page) == "bob"
+    assert focused_text(page) == "bob"
 
 
 def test_a_search_keeps_the_focus_and_enter_needs_no_mouse(

@@ -16,7 +16,7 @@ from tests.browser.test_screens import (
     assert_dialog_fits,
     sticks_out,
 )
-from tests.support.pages import button, dialog, holds, row, shown_key
+from tests.support.pages import button, contains_key_string, dialog, row, shown_key
 from tests.support.server import Server
 
 pytestmark = pytest.mark.browser
@@ -45,7 +45,7 @@ def test_one_is_made_shown_once_used_and_deleted(
     expect(page.locator("#new-key")).to_have_count(0)
     assert plaintext not in page.content()
     if has_scripts:
-        assert not holds(page, plaintext)
+        assert not contains_key_string(page, plaintext)
     button(row(page, "deploy"), "Delete").click()
     # Without scripts it is a page of its own.
     (page.get_by_role("dialog") if has_scripts else page).get_by_role(

@@ -21,13 +21,13 @@ from keyportal.gateway.errors import (
     Overloaded,
     ShuttingDown,
 )
-from tests.support.calls import call_of
+from tests.support.calls import make_call
 
 VERDICT = Verdict(1, "7QmX2aPd", 1)
 
 
 def new_call(digest: bytes) -> Call:
-    return call_of(VERDICT, digest=digest)
+    return make_call(VERDICT, digest=digest)
 
 
 class Judge:

@@ -28,7 +28,7 @@ def key(alice: User, issue: Issue) -> str:
 
 def begin_stream(connection: Connection, key: str, name: str) -> None:
     connection.chat(key, name)
-    assert connection.start().status == 200
+    assert connection.read_head().status == 200
     assert connection.chunk().startswith(event(0))  # Two come as one on a busy machine.
 
 
@@ -61,7 +61,7 @@ def test_idle_connections_do_not_hold_a_stop(
     """One that has been used, one that has sent nothing yet, and one with half a head."""
     server = own_server(workers=2)
     with server.connect() as used, server.connect() as silent, server.connect() as half:
-        used.ask("GET /v1/models", key)
+        used.send_request("GET /v1/models", key)
         assert used.reply().status == 200
         half.send(head("GET /v1/models", key, None)[:20])
         began = time.monotonic()
@@ -86,8 +86,8 @@ def test_a_running_stream_finishes(
         stop(server)
         wait_until(lambda: is_refused(server))
         assert server.process.poll() is None
-        assert fake.cut_at == []
-        fake.may_go_on.set()
+        assert fake.disconnected_at == []
+        fake.released.set()
         assert rest(connection) == event(1) + DONE
         assert connection.is_closed()
     assert server.process.wait(60) == 0
@@ -132,7 +132,7 @@ def test_a_stream_that_outlives_the_stop_is_told_so(
         assert (reply.status, reply.code) == (503, "shutting_down")
         assert reply.headers["connection"] == "close"
     assert server.process.wait(60) == 0
-    wait_until(lambda: len(fake.cut_at) == 2)
+    wait_until(lambda: len(fake.disconnected_at) == 2)
     assert Secret.objects.get().last_used_at is not None
 
 

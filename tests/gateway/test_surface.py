@@ -13,9 +13,9 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import User
-from tests.support import factories
-from tests.support.factories import COMPLETION, PROMPT, TEXT, WORDS
+from tests.support import model_responses
 from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.model_responses import COMPLETION, PROMPT, TEXT, WORDS
 from tests.support.server import Server
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
@@ -31,7 +31,7 @@ def key(alice: User, issue: Issue) -> str:
 
 @pytest.fixture
 def name(serve_model: Serve) -> str:
-    return serve_model("shaped")
+    return serve_model("normal")
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_chat(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     assert answer.usage.completion_tokens == COMPLETION
     chunks: Any = ai.chat.completions.create(model=name, messages=messages, stream=True)
     assert [chunk.choices[0].delta.content for chunk in chunks][:-1] == WORDS
-    assert asked(fake) == ("/v1/chat/completions", "shaped")
+    assert asked(fake) == ("/v1/chat/completions", "normal")
 
 
 def test_responses(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
@@ -68,7 +68,7 @@ def test_responses(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     assert answer.output_text == TEXT
     assert answer.usage is not None
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (PROMPT, COMPLETION)
-    assert asked(fake) == ("/v1/responses", "shaped")
+    assert asked(fake) == ("/v1/responses", "normal")
 
 
 def test_responses_streamed(ai: openai.OpenAI, name: str) -> None:
@@ -82,32 +82,32 @@ def test_responses_streamed(ai: openai.OpenAI, name: str) -> None:
 
 def test_moderations(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     assert ai.moderations.create(model=name, input=HELLO).results[0].flagged
-    assert asked(fake) == ("/v1/moderations", "shaped")
+    assert asked(fake) == ("/v1/moderations", "normal")
 
 
 def test_rerank(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     """No official client has it; this is how one of OpenAI's is made to."""
     body = {"model": name, "query": HELLO, "documents": ["a", "b"]}
     answer = ai.post("/rerank", body=body, cast_to=object)
-    assert answer == factories.WHOLE["/v1/rerank"]
-    assert asked(fake) == ("/v1/rerank", "shaped")
+    assert answer == model_responses.FULL_RESPONSES["/v1/rerank"]
+    assert asked(fake) == ("/v1/rerank", "normal")
 
 
 def test_images(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     answer = ai.images.generate(model=name, prompt=HELLO)
     assert answer.data is not None
     assert answer.data[0].b64_json == "aW1hZ2U="
-    assert asked(fake) == ("/v1/images/generations", "shaped")
+    assert asked(fake) == ("/v1/images/generations", "normal")
 
 
 def test_speech(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     """Binary, byte for byte, and as a stream to whoever reads it as one."""
     wanted = {"model": name, "input": HELLO, "voice": "alloy"}
-    assert ai.audio.speech.create(**wanted).content == factories.SPEECH  # type: ignore[arg-type]
+    assert ai.audio.speech.create(**wanted).content == model_responses.SPEECH  # type: ignore[arg-type]
     with ai.audio.speech.with_streaming_response.create(**wanted) as answer:  # type: ignore[arg-type]
         assert answer.headers["content-type"] == "audio/mpeg"
-        assert b"".join(answer.iter_bytes()) == factories.SPEECH
-    assert asked(fake) == ("/v1/audio/speech", "shaped")
+        assert b"".join(answer.iter_bytes()) == model_responses.SPEECH
+    assert asked(fake) == ("/v1/audio/speech", "normal")
 
 
 def messages(name: str) -> dict[str, object]:
@@ -119,7 +119,7 @@ def test_messages(claude: anthropic.Anthropic, name: str, fake: FakeUpstream) ->
     assert answer.content[0].text == TEXT
     assert answer.usage.output_tokens == COMPLETION
     assert answer._request_id.startswith("req_")
-    assert asked(fake) == ("/v1/messages", "shaped")
+    assert asked(fake) == ("/v1/messages", "normal")
     version = fake.received[0].headers["anthropic-version"]
     assert version == claude.default_headers["anthropic-version"]
 
@@ -136,7 +136,7 @@ def test_count_tokens(claude: anthropic.Anthropic, name: str, fake: FakeUpstream
     wanted = messages(name)
     wanted.pop("max_tokens")
     assert claude.messages.count_tokens(**wanted).input_tokens == PROMPT  # type: ignore[arg-type]
-    assert asked(fake) == ("/v1/messages/count_tokens", "shaped")
+    assert asked(fake) == ("/v1/messages/count_tokens", "normal")
 
 
 def test_anthropics_client_may_send_the_key_as_a_bearer_token(

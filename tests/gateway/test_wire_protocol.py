@@ -47,10 +47,10 @@ def test_the_next_request_may_come_while_a_call_runs(
 ) -> None:
     with live.connect() as connection:
         connection.chat(key, serve_model("wait"))
-        connection.start()
+        connection.read_head()
         connection.chunk()
         connection.send(head("GET /v1/models", key, None)[:40])
-        fake.may_go_on.set()
+        fake.released.set()
         assert b"".join(iter(connection.chunk, b"")).endswith(b"[DONE]\n\n")
         connection.send(head("GET /v1/models", key, None)[40:])
         assert connection.reply().status == 200
@@ -61,7 +61,7 @@ def test_a_fast_client_never_loses_a_request(live: Server, path: str) -> None:
     """The next request is sent as soon as the last byte is read, before the application returns."""
     with live.connect(timeout=30) as connection:
         for _ in range(100):
-            connection.ask(f"GET {path}")
+            connection.send_request(f"GET {path}")
             assert connection.reply().status in {200, 401}
 
 
@@ -73,9 +73,9 @@ def test_large_request_may_follow_immediately(
     body = json.dumps(chat_body(model.name, user="x" * 300_000)).encode()
     with live.connect(timeout=30) as connection:
         for _ in range(10):
-            connection.ask(f"GET {path}")
+            connection.send_request(f"GET {path}")
             assert connection.reply().status in {200, 401}
-            connection.ask(f"POST {CHAT}", key, body)
+            connection.send_request(f"POST {CHAT}", key, body)
             assert connection.reply().status == 200
 
 
@@ -213,7 +213,7 @@ def test_connection_is_closed_after_connection_close(live: Server, path: str) ->
     """Even if all of the refused body was read, so that the connection could be reused."""
     body = b"x" * 5_000_000
     with live.connect(timeout=30) as connection:
-        connection.ask(f"POST {path}", None, body)
+        connection.send_request(f"POST {path}", None, body)
         reply = connection.reply()
         assert reply.status in {401, 413}
         assert reply.headers["connection"] == "close"
@@ -229,7 +229,7 @@ def test_malformed_chunk_is_refused(
     logged = len(live.log)
     with live.connect(timeout=30) as connection:
         connection.send(head(f"POST {CHAT}", key, None, *chunked), chunk)
-        assert connection.start().status == 400
+        assert connection.read_head().status == 400
         assert connection.is_closed()
     assert fake.received == []
     assert "Traceback" not in live.log[logged:]
@@ -242,7 +242,7 @@ def test_body_of_a_head_request_is_not_read_as_a_request(live: Server, key: str)
         connection.send(
             head("HEAD /v1/models", key, None, f"Content-Length: {len(smuggled)}"), smuggled
         )
-        assert connection.start().status == 200
+        assert connection.read_head().status == 200
         began = time.monotonic()
         assert connection.is_closed()
         assert time.monotonic() - began < 20
@@ -275,7 +275,7 @@ def test_websocket_is_refused(live: Server, key: str) -> None:
 def test_head_with_100_headers_and_64_kib_is_accepted(live: Server, key: str) -> None:
     headers = [f"X-{number}: {'x' * 600}" for number in range(98)]  # With Host and the key, 100.
     with live.connect(timeout=30) as connection:
-        connection.ask("GET /v1/models", key, None, *headers)
+        connection.send_request("GET /v1/models", key, None, *headers)
         assert connection.reply().status == 200
 
 
@@ -290,7 +290,7 @@ def test_client_that_is_still_sending_its_head_reads_the_error(live: Server) -> 
 
 def test_an_empty_header_is_not_joined_to_the_next(live: Server, key: str) -> None:
     with live.connect(timeout=30) as connection:
-        connection.ask("GET /v1/models", key, None, "X-Empty:", "X-Request-Id: mine")
+        connection.send_request("GET /v1/models", key, None, "X-Empty:", "X-Request-Id: mine")
         reply = connection.reply()
         assert (reply.status, reply.headers["x-request-id"]) == (200, "mine")
 
@@ -331,10 +331,10 @@ def test_disconnect_with_a_pipelined_request_is_no_error(
     logged = len(live.log)
     with live.connect() as connection:
         connection.chat(key, serve_model("endless"))
-        connection.start()
-        connection.ask("GET /v1/models", key)
+        connection.read_head()
+        connection.send_request("GET /v1/models", key)
         connection.chunk()
-    wait_until(lambda: fake.cut_at)
+    wait_until(lambda: fake.disconnected_at)
     assert live.request("GET", "/v1/models", key=key).status == 200
     assert "Traceback" not in live.log[logged:]
 
@@ -363,10 +363,10 @@ def test_absolute_target_gives_path_and_host(live: Server, key: str) -> None:
 def test_models_answer_head(live: Server, key: str, model: ServedModel) -> None:
     for path in ("/v1/models", f"/v1/models/{model.name}", "/v1/key"):
         with live.connect(timeout=30) as connection:
-            connection.ask(f"HEAD {path}", key)
-            started = connection.start()
+            connection.send_request(f"HEAD {path}", key)
+            started = connection.read_head()
             assert started.status == 200
-            connection.ask(f"GET {path}", key)
+            connection.send_request(f"GET {path}", key)
             assert connection.reply().status == 200
 
 
@@ -380,11 +380,11 @@ def test_idle_connections_are_closed(own_server: OwnServer, key: str) -> None:
         server.connect(timeout=20) as half,
     ):
         half.send(head("GET /v1/models", key, None)[:20])
-        used.ask("GET /v1/models", key)
+        used.send_request("GET /v1/models", key)
         assert used.reply().status == 200
         time.sleep(1)
         half.send(head("GET /v1/models", key, None)[20:30])
-        used.ask("GET /v1/models", key)
+        used.send_request("GET /v1/models", key)
         assert used.reply().status == 200
         assert all(connection.is_closed() for connection in (used, silent, half))
 
@@ -394,12 +394,12 @@ def test_a_long_call_is_not_idle(
 ) -> None:
     server = own_server(GUNICORN_CMD_ARGS="--keep-alive 1")
     with server.connect() as connection:
-        connection.ask("GET /v1/models", key)
+        connection.send_request("GET /v1/models", key)
         assert connection.reply().status == 200
         connection.chat(key, serve_model("wait"))
-        connection.start()
+        connection.read_head()
         time.sleep(2)
-        fake.may_go_on.set()
+        fake.released.set()
         assert b"".join(iter(connection.chunk, b"")).endswith(b"[DONE]\n\n")
 
 
@@ -410,7 +410,7 @@ def test_connection_is_closed_after_a_request_to_upgrade(live: Server, key: str)
             "Upgrade: h2c",
             "HTTP2-Settings: AAMAAABk",
         ]
-        connection.ask("GET /v1/models", key, None, *upgrade)
+        connection.send_request("GET /v1/models", key, None, *upgrade)
         reply = connection.reply()
         assert (reply.status, reply.headers["connection"]) == (200, "close")
         assert connection.is_closed()

@@ -36,8 +36,8 @@ from keyportal.leaks.reports import OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
-from tests.support.concurrency import at_once
-from tests.support.forms import sent
+from tests.support.concurrency import run_concurrently
+from tests.support.forms import form_data
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -68,7 +68,7 @@ def rotations(key: ApiKey, bob: User, *graces: GracePeriod) -> list[Callable[[],
 
 def test_rotations_without_overlap_leave_one_secret(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
-    outcomes = at_once(*rotations(key, bob, *[GracePeriod.NOW] * CROWD))
+    outcomes = run_concurrently(*rotations(key, bob, *[GracePeriod.NOW] * CROWD))
     assert all(isinstance(one, KeyString) for one in outcomes)
     assert len(require_all_accounted_for(key.public_id, old, outcomes)) == 1
     assert AuditEvent.objects.filter(action=Action.KEY_ROTATED).count() == CROWD
@@ -77,7 +77,7 @@ def test_rotations_without_overlap_leave_one_secret(bob: User, issue: Issue) -> 
 @pytest.mark.parametrize("grace", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
 def test_of_rotations_with_overlap_one_wins(bob: User, issue: Issue, grace: GracePeriod) -> None:
     key, old = issue(bob)
-    outcomes = at_once(*rotations(key, bob, *[grace] * CROWD))
+    outcomes = run_concurrently(*rotations(key, bob, *[grace] * CROWD))
     assert sum(isinstance(one, AlreadyRotating) for one in outcomes) == CROWD - 1
     assert len(require_all_accounted_for(key.public_id, old, outcomes)) == 2
     assert AuditEvent.objects.filter(action=Action.KEY_ROTATED).count() == 1
@@ -86,7 +86,7 @@ def test_of_rotations_with_overlap_one_wins(bob: User, issue: Issue, grace: Grac
 def test_rotations_of_both_kinds_and_an_end_of_the_old_one(bob: User, issue: Issue) -> None:
     for number in range(ROUNDS):
         key, old = issue(bob, f"key {number}")
-        outcomes = at_once(
+        outcomes = run_concurrently(
             *rotations(
                 key, bob, GracePeriod.NOW, GracePeriod.HOUR, GracePeriod.FIRST_USE, GracePeriod.NOW
             ),
@@ -103,7 +103,7 @@ def test_a_deletion_during_a_rotation_ends_every_secret(
     """The one that was made a moment before too, or the deletion would have left a way in."""
     for number in range(ROUNDS):
         key, old = issue(bob, f"key {number}")
-        *rotated, deleted = at_once(
+        *rotated, deleted = run_concurrently(
             *rotations(key, bob, grace, grace), partial(key.revoke, actor=bob)
         )
         assert deleted is None
@@ -114,7 +114,7 @@ def test_a_deletion_during_a_rotation_ends_every_secret(
 def test_disabling_during_a_rotation_holds(bob: User, issue: Issue) -> None:
     for number in range(ROUNDS):
         key, old = issue(bob, f"key {number}")
-        outcomes = at_once(
+        outcomes = run_concurrently(
             partial(disable, key, actor=bob),
             *rotations(key, bob, GracePeriod.HOUR, GracePeriod.NOW),
         )
@@ -131,7 +131,9 @@ def test_an_owner_enables_no_key_that_an_admin_disables_at_that_moment(
     for number in range(ROUNDS):
         key, _ = issue(bob, f"key {number}")
         disable(key, actor=bob)
-        _, enabled = at_once(partial(disable, key, actor=ada), partial(enable, key, actor=bob))
+        _, enabled = run_concurrently(
+            partial(disable, key, actor=ada), partial(enable, key, actor=bob)
+        )
         assert isinstance(enabled, ApiKey | ManagedByAdmin)
         key.refresh_from_db()
         assert key.disabled_at is not None
@@ -148,7 +150,7 @@ def test_an_owner_gets_no_more_than_an_admin_sets_at_that_moment(
     for number in range(ROUNDS):
         key, _ = issue(bob, f"key {number}", actor=bob, expires_at=end)
         more = Changes(permissions=Permissions(), expires_at=end + timedelta(days=1))
-        _, widened = at_once(
+        _, widened = run_concurrently(
             partial(change_key, key, less, actor=ada), partial(change_key, key, more, actor=bob)
         )
         assert isinstance(widened, ApiKey | ManagedByAdmin)
@@ -162,7 +164,7 @@ def test_neither_a_report_nor_its_rotation_lets_go_of_what_an_admin_disables_mea
     for number in range(ROUNDS):
         key, plaintext = issue(bob, f"key {number}")
         report = ReportContents([ReportedKey(plaintext)], OPERATOR)
-        at_once(
+        run_concurrently(
             partial(handling.handle_report, report),
             partial(disable, key, actor=ada),
             *rotations(key, bob, GracePeriod.NOW),
@@ -176,7 +178,7 @@ def test_neither_a_report_nor_its_rotation_lets_go_of_what_an_admin_disables_mea
 def test_different_changes_at_once_are_all_kept(bob: User, issue: Issue) -> None:
     """No act writes back what it has read before another one."""
     key, _ = issue(bob)
-    at_once(
+    run_concurrently(
         partial(change_key, key, Changes(name="ci"), actor=bob),
         partial(change_key, key, Changes(description="Nightly."), actor=bob),
         partial(change_key, key, Changes(tags=["ci"]), actor=bob),
@@ -194,7 +196,7 @@ def test_a_key_is_not_handed_to_somebody_who_has_left(
     for number in range(ROUNDS):
         key, _ = issue(alice, f"key {number}")
         membership, _ = Membership.objects.get_or_create(user=bob, team=team)
-        handed, _ = at_once(partial(hand_over, key, bob, actor=alice), membership.delete)
+        handed, _ = run_concurrently(partial(hand_over, key, bob, actor=alice), membership.delete)
         key.refresh_from_db()
         assert (key.owner == bob) is isinstance(handed, ApiKey)
         assert isinstance(handed, ApiKey | NotAMember)
@@ -213,7 +215,7 @@ def test_a_key_whose_owner_leaves_while_it_is_handed_over_works_on(
             user=alice, team=team, defaults={"role": Role.OWNER}
         )
         key, _ = issue(alice, f"key {number}", actor=alice)
-        handed, _ = at_once(partial(hand_over, key, bob, actor=actor), membership.delete)
+        handed, _ = run_concurrently(partial(hand_over, key, bob, actor=actor), membership.delete)
         assert isinstance(handed, ApiKey)
         assert not Membership.objects.filter(user=alice).exists()
         found = ApiKey.objects.for_display().select_related("team").get(pk=key.pk)
@@ -228,14 +230,14 @@ def test_two_hand_overs_at_once_keep_the_most_that_one_may_have(
     keys = [issue(alice, f"key {number}")[0] for number in range(CROWD)]
     team.policy = Policy(keys_per_member=2)
     team.save(update_fields=["policy"])
-    outcomes = at_once(*(partial(hand_over, key, bob, actor=alice) for key in keys))
+    outcomes = run_concurrently(*(partial(hand_over, key, bob, actor=alice) for key in keys))
     assert sum(isinstance(one, PolicyViolation) for one in outcomes) == CROWD - 2
     assert ApiKey.objects.filter(owner=bob).count() == 2
 
 
 def typed_in(client: Client, path: str, **fields: str) -> Callable[[], HttpResponse]:
     """A form that is open by now, to be sent with this typed in it."""
-    form = sent(client.get(path), **fields)
+    form = form_data(client.get(path), **fields)
     return lambda: cast("HttpResponse", client.post(path, form))
 
 
@@ -257,7 +259,7 @@ def test_rules_of_a_team_that_pages_and_commands_set_at_once_are_all_kept(
         for name, options in (("setpolicy", rules), ("setteam", roof))
         for given in options
     ]
-    saved, *_ = at_once(page, *commands)
+    saved, *_ = run_concurrently(page, *commands)
     team.refresh_from_db()
     most = 3 if cast("HttpResponse", saved).status_code == 302 else None
     assert team.policy == Policy(90, True, (), (), most, "ci-*")
@@ -266,7 +268,7 @@ def test_rules_of_a_team_that_pages_and_commands_set_at_once_are_all_kept(
 
 def test_of_many_who_take_a_name_one_gets_it(bob: User, team: Team, issue: Issue) -> None:
     keys = [issue(bob, f"key {number}")[0] for number in range(CROWD)]
-    outcomes = at_once(
+    outcomes = run_concurrently(
         *(partial(change_key, key, Changes(name="ci"), actor=bob) for key in keys),
         partial(ApiKey.objects.issue, team=team, owner=bob, name="ci"),
     )
@@ -287,7 +289,7 @@ def test_of_many_who_take_a_name_in_the_admin_the_others_read_that_it_is_taken(
     clients = [Client() for _ in keys]
     for client in clients:
         client.force_login(root)
-    answers = at_once(*map(partial, [rename] * CROWD, keys, clients))
+    answers = run_concurrently(*map(partial, [rename] * CROWD, keys, clients))
     told = [one for one in answers if isinstance(one, HttpResponse) and one.status_code == 200]
     assert len(told) == CROWD - 1
     assert all("already exists" in one.content.decode() for one in told)

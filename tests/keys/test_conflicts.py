@@ -17,8 +17,8 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
-from tests.support.concurrency import at_once
-from tests.support.forms import sent
+from tests.support.concurrency import run_concurrently
+from tests.support.forms import form_data
 
 SignIn = Callable[[User], Client]
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -109,17 +109,17 @@ def test_a_form_that_is_out_of_date_saves_nothing_and_asks_again(
     assert "Changed since you opened this page" not in opened.content.decode()
     meanwhile(key, ada)
     before = stored()
-    answer = client.post(url, sent(opened, **typed), headers=headers)
+    answer = client.post(url, form_data(opened, **typed), headers=headers)
     assert answer.status_code == 409
     assert f"Changed since you opened this page: {names}." in answer.content.decode()
     assert stored() == before
     # What it shows is what is stored now, as in a form that was just opened.
     today = client.get(url, headers=headers)
     fields = ("version", *today.context["form"].fields)
-    assert {name: sent(answer).get(name) for name in fields} == {
-        name: sent(today).get(name) for name in fields
+    assert {name: form_data(answer).get(name) for name in fields} == {
+        name: form_data(today).get(name) for name in fields
     }
-    saved = client.post(url, sent(answer, **typed), headers=headers)
+    saved = client.post(url, form_data(answer, **typed), headers=headers)
     assert saved.status_code in (204, 302)
     assert stored() != before
 
@@ -132,9 +132,9 @@ def test_a_form_that_was_refused_still_knows_what_it_showed_at_first(
     client, url = sign_in(ada), address(path, key, template)
     opened = client.get(url)
     meanwhile(key, ada)
-    refused = client.post(url, sent(opened, **dict.fromkeys(typed, "\x00")))
+    refused = client.post(url, form_data(opened, **dict.fromkeys(typed, "\x00")))
     assert refused.status_code == 422
-    assert client.post(url, sent(refused, **typed)).status_code == 409
+    assert client.post(url, form_data(refused, **typed)).status_code == 409
 
 
 @PATHS
@@ -150,7 +150,7 @@ def test_what_the_form_does_not_show_is_no_conflict(
         # The form of a template shows its policy's choices, and that of the expiry too.
         if other != path and other != "policy/":
             meanwhile(key, ada)
-    assert client.post(url, sent(opened, **typed)).status_code == 302
+    assert client.post(url, form_data(opened, **typed)).status_code == 302
 
 
 @pytest.mark.parametrize("version", ["x", "-", "0-0-0", "-".join(["00000000"] * 30)])
@@ -160,7 +160,7 @@ def test_a_version_that_no_form_has_is_out_of_date(
 ) -> None:
     client, url = sign_in(ada), address(path, key, template)
     before = stored()
-    form = sent(client.get(url), version=version, **FORMS[path][0])
+    form = form_data(client.get(url), version=version, **FORMS[path][0])
     assert client.post(url, form).status_code == 409
     assert stored() == before
 
@@ -171,7 +171,7 @@ def test_a_form_without_a_version_is_saved_as_it_is(
 ) -> None:
     client, url = sign_in(ada), address(path, key, template)
     opened = client.get(url)
-    assert client.post(url, sent(opened, version="", **FORMS[path][0])).status_code == 302
+    assert client.post(url, form_data(opened, version="", **FORMS[path][0])).status_code == 302
 
 
 @pytest.mark.django_db(transaction=True)
@@ -184,6 +184,6 @@ def test_of_forms_that_were_opened_together_one_is_saved(
     for _ in range(4):
         client = Client()
         client.force_login(ada)
-        acts.append(partial(client.post, url, sent(client.get(url), **FORMS[path][0])))
-    answers = [cast("HttpResponse", answer).status_code for answer in at_once(*acts)]
+        acts.append(partial(client.post, url, form_data(client.get(url), **FORMS[path][0])))
+    answers = [cast("HttpResponse", answer).status_code for answer in run_concurrently(*acts)]
     assert sorted(answers) == [302, 409, 409, 409]

@@ -19,7 +19,7 @@ from keyportal.leaks import emails, handling
 from keyportal.leaks.case import StoppedKey
 from keyportal.leaks.reports import ANONYMOUS, GITHUB, OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.support.concurrency import at_once
+from tests.support.concurrency import run_concurrently
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -189,7 +189,7 @@ def test_what_github_or_an_operator_reports_has_no_bound_and_uses_none_up(
 @pytest.mark.django_db(transaction=True)
 def test_reports_of_one_key_at_one_time_are_one_letter(bob: User, issue: Issue) -> None:
     _, text = issue(bob, "a")
-    at_once(*[partial(report, text)] * 6)
+    run_concurrently(*[partial(report, text)] * 6)
     assert len(sent_to(bob)) == 1
     assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == 1
 
@@ -197,6 +197,6 @@ def test_reports_of_one_key_at_one_time_are_one_letter(bob: User, issue: Issue) 
 @pytest.mark.django_db(transaction=True)
 def test_reports_of_many_keys_at_one_time_are_counted_together(bob: User, issue: Issue) -> None:
     texts = [issue(bob, f"b{number}")[1] for number in range(LETTERS_PER_HOUR + 3)]
-    at_once(*(partial(report, text) for text in texts))
+    run_concurrently(*(partial(report, text) for text in texts))
     assert 0 < len(sent_to(bob)) <= LETTERS_PER_HOUR
     assert not ApiKey.objects.filter(reported_at=None).exists()

@@ -20,7 +20,7 @@ from keyportal.leaks.case import StoppedKey
 from keyportal.leaks.reports import GITHUB, OPERATOR, ReportContents, ReportedKey
 from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.support.mail_server import Sink
+from tests.support.mail_server import MailServer
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -66,7 +66,13 @@ def test_a_reported_key_is_disabled_and_the_audit_tells(bob: User, issue: Issue)
 
 
 def test_owner_admins_and_nobody_else_get_a_letter_each(
-    alice: User, ada: User, bob: User, vera: User, charlie: User, issue: Issue, sink: Sink
+    alice: User,
+    ada: User,
+    bob: User,
+    vera: User,
+    charlie: User,
+    issue: Issue,
+    mail_server: MailServer,
 ) -> None:
     Membership.objects.create(
         team=alice.memberships.get().team, user=User.objects.create_user("mel"), role=Role.ADMIN
@@ -75,9 +81,13 @@ def test_owner_admins_and_nobody_else_get_a_letter_each(
     Membership.objects.create(team=alice.memberships.get().team, user=gone, role=Role.OWNER)
     key, text = issue(bob, "nightly")
     report(text, reporter=GITHUB, url=FOUND)
-    sink.wait_for(3)
-    assert sorted(sink.recipients) == ["ada@example.com", "alice@example.com", "bob@example.com"]
-    letter = sink.received[0]
+    mail_server.wait_for(3)
+    assert sorted(mail_server.recipients) == [
+        "ada@example.com",
+        "alice@example.com",
+        "bob@example.com",
+    ]
+    letter = mail_server.received[0]
     assert letter["Subject"] == "[Keyportal] The API key nightly leaked and is disabled"
     body = letter.get_content().replace("\r\n", "\n")
     assert (
@@ -85,7 +95,7 @@ def test_owner_admins_and_nobody_else_get_a_letter_each(
     )
     assert f"It was found at\n{FOUND}\n" in body
     assert "http://127.0.0.1:8000/teams/u-8105f7322477/keys/" in body
-    assert text[14:30] not in sink.text
+    assert text[14:30] not in mail_server.text
 
 
 def test_an_owner_who_left_the_team_is_told_nothing_of_it(

@@ -23,7 +23,7 @@ from keyportal.leaks import handling
 from keyportal.leaks.reports import MAX_BYTES
 from keyportal.leaks.views import public
 from keyportal.teams.models import User
-from tests.support.github import IDENTITY, URL, GitHub, payload
+from tests.support.github import KEY_IDENTIFIER, URL, GitHubScanner, report_body
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 REPORT = "/leaks/report"
@@ -43,8 +43,8 @@ def client() -> Client:
 
 
 @pytest.fixture
-def github(settings: Settings, tmp_path: Path) -> GitHub:
-    github = GitHub()
+def github(settings: Settings, tmp_path: Path) -> GitHubScanner:
+    github = GitHubScanner()
     settings.GITHUB_KEYS_FILE = github.publish(tmp_path)
     return github
 
@@ -53,7 +53,7 @@ def post(client: Client, body: bytes, kind: str = "text/plain", **headers: str) 
     return client.post(REPORT, body, content_type=kind, headers=headers)
 
 
-def as_github(client: Client, github: GitHub, body: bytes, **more: str) -> Any:
+def as_github(client: Client, github: GitHubScanner, body: bytes, **more: str) -> Any:
     headers = github.headers(body) | more
     return client.post(REPORT, body, content_type=headers.pop("Content-Type"), headers=headers)
 
@@ -231,10 +231,10 @@ def test_the_limit_comes_before_what_is_known_of_keys(
 
 
 def test_github_reports_several_keys_and_where_they_were(
-    client: Client, bob: User, issue: Issue, github: GitHub
+    client: Client, bob: User, issue: Issue, github: GitHubScanner
 ) -> None:
     (first, one), (second, two) = issue(bob), issue(bob, "b")
-    answer = as_github(client, github, payload(one, keystring.generate().text, "no-key", two))
+    answer = as_github(client, github, report_body(one, keystring.generate().text, "no-key", two))
     assert answer.status_code == 202
     assert is_disabled(first)
     assert is_disabled(second)
@@ -245,18 +245,19 @@ def test_github_reports_several_keys_and_where_they_were(
     assert letter.body.count(f"found at\n  {URL}\n") == 2
 
 
-def test_github_is_not_limited(client: Client, github: GitHub) -> None:
+def test_github_is_not_limited(client: Client, github: GitHubScanner) -> None:
     seen = {
-        as_github(client, github, payload(keystring.generate().text)).status_code for _ in range(30)
+        as_github(client, github, report_body(keystring.generate().text)).status_code
+        for _ in range(30)
     }
     assert seen == {202}
 
 
 def test_an_address_that_holds_the_key_itself_is_cut(
-    client: Client, bob: User, issue: Issue, github: GitHub
+    client: Client, bob: User, issue: Issue, github: GitHubScanner
 ) -> None:
     _, text = issue(bob)
-    as_github(client, github, payload(text, url=f"https://github.com/search?q={text}"))
+    as_github(client, github, report_body(text, url=f"https://github.com/search?q={text}"))
     row = AuditEvent.objects.get(action=Action.KEY_REPORTED)
     for shown in (row.target, str(mail.outbox[0].message())):
         assert "github.com/search" in shown
@@ -264,34 +265,34 @@ def test_an_address_that_holds_the_key_itself_is_cut(
 
 
 def test_an_address_that_no_database_takes_saves_no_key(
-    client: Client, bob: User, issue: Issue, github: GitHub
+    client: Client, bob: User, issue: Issue, github: GitHubScanner
 ) -> None:
     key, text = issue(bob)
     url = "https://github.com/\x00a\r\nb\u202e"
-    assert as_github(client, github, payload(text, url=url)).status_code == 202
+    assert as_github(client, github, report_body(text, url=url)).status_code == 202
     assert is_disabled(key)
     row = AuditEvent.objects.get(action=Action.KEY_REPORTED)
     assert row.target.endswith("found at https://github.com/ab")
 
 
 def test_an_endless_address_is_cut_off(
-    client: Client, bob: User, issue: Issue, github: GitHub
+    client: Client, bob: User, issue: Issue, github: GitHubScanner
 ) -> None:
     _, text = issue(bob)
-    assert as_github(client, github, payload(text, url="x" * 50_000)).status_code == 202
+    assert as_github(client, github, report_body(text, url="x" * 50_000)).status_code == 202
     assert len(AuditEvent.objects.get(action=Action.KEY_REPORTED).target) == 200
 
 
-def forgeries(github: GitHub, body: bytes) -> dict[str, dict[str, str]]:
+def forgeries(github: GitHubScanner, body: bytes) -> dict[str, dict[str, str]]:
     """Headers that claim to be GitHub's, each wrong in one way."""
     good = github.headers(body)
     identity, signature = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"
     return {
-        "another's key": GitHub().headers(body),
+        "another's key": GitHubScanner().headers(body),
         "another body": github.headers(body + b" "),
         "a key that is not there": github.headers(body, identity="f" * 64),
         "no identifier": {signature: good[signature]},
-        "no signature": {identity: IDENTITY},
+        "no signature": {identity: KEY_IDENTIFIER},
         "an empty signature": good | {signature: ""},
         "no Base64": good | {signature: "…" * 20},
         "a cut one": good | {signature: good[signature][:-8]},
@@ -300,18 +301,18 @@ def forgeries(github: GitHub, body: bytes) -> dict[str, dict[str, str]]:
     }
 
 
-@pytest.mark.parametrize("how", forgeries(GitHub(), b""))
+@pytest.mark.parametrize("how", forgeries(GitHubScanner(), b""))
 def test_what_only_claims_to_be_githubs_is_refused_as_a_whole(
     client: Client,
     bob: User,
     issue: Issue,
-    github: GitHub,
+    github: GitHubScanner,
     how: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     key, text = issue(bob)
     answers = set()
-    for body in (payload(text), payload(keystring.generate().text), payload("x")):
+    for body in (report_body(text), report_body(keystring.generate().text), report_body("x")):
         headers = forgeries(github, body)[how]
         headers.pop("Content-Type", None)
         answers.add(post(client, body, "application/json", **headers).content)
@@ -323,28 +324,33 @@ def test_what_only_claims_to_be_githubs_is_refused_as_a_whole(
 
 
 def test_without_githubs_keys_nobody_is_github(
-    client: Client, bob: User, issue: Issue, github: GitHub, settings: Settings, tmp_path: Path
+    client: Client,
+    bob: User,
+    issue: Issue,
+    github: GitHubScanner,
+    settings: Settings,
+    tmp_path: Path,
 ) -> None:
     key, text = issue(bob)
     for file in ("", str(tmp_path / "nowhere.json")):
         settings.GITHUB_KEYS_FILE = file
-        assert as_github(client, github, payload(text)).status_code == 403
+        assert as_github(client, github, report_body(text)).status_code == 403
     assert not is_disabled(key)
 
 
-def test_forgeries_are_limited_by_address(client: Client, github: GitHub) -> None:
-    body = payload("x")
-    headers = GitHub().headers(body)
+def test_forgeries_are_limited_by_address(client: Client, github: GitHubScanner) -> None:
+    body = report_body("x")
+    headers = GitHubScanner().headers(body)
     headers.pop("Content-Type")
     seen = [post(client, body, "application/json", **headers).status_code for _ in range(21)]
     assert seen == [403] * 20 + [429]
 
 
 def test_a_payload_of_githubs_that_is_sent_again_is_harmless(
-    client: Client, bob: User, issue: Issue, github: GitHub
+    client: Client, bob: User, issue: Issue, github: GitHubScanner
 ) -> None:
     key, text = issue(bob)
-    body = payload(text)
+    body = report_body(text)
     assert as_github(client, github, body).status_code == 202
     rotate(key, GracePeriod.NOW, actor=bob)
     assert as_github(client, github, body).status_code == 202
@@ -369,7 +375,7 @@ def test_a_payload_of_githubs_that_is_sent_again_is_harmless(
     ],
 )
 def test_what_github_signed_and_never_published_is_refused(
-    client: Client, github: GitHub, body: bytes
+    client: Client, github: GitHubScanner, body: bytes
 ) -> None:
     answer = as_github(client, github, body)
     assert answer.status_code == 400
@@ -377,13 +383,13 @@ def test_what_github_signed_and_never_published_is_refused(
 
 
 def test_a_new_file_of_githubs_keys_needs_no_restart(
-    client: Client, bob: User, issue: Issue, github: GitHub, tmp_path: Path
+    client: Client, bob: User, issue: Issue, github: GitHubScanner, tmp_path: Path
 ) -> None:
     key, text = issue(bob)
-    newer = GitHub()
-    assert as_github(client, newer, payload(text)).status_code == 403
+    newer = GitHubScanner()
+    assert as_github(client, newer, report_body(text)).status_code == 403
     newer.publish(tmp_path)
-    assert as_github(client, newer, payload(text)).status_code == 202
+    assert as_github(client, newer, report_body(text)).status_code == 202
     assert is_disabled(key)
 
 

@@ -139,7 +139,10 @@ def test_gitleaks_gets_a_rule_in_its_own_form() -> None:
     assert any(word in real.lower() for word in rule["keywords"])
 
 
-@pytest.mark.skipif(not shutil.which("gitleaks"), reason="there is no gitleaks on this machine")
+@pytest.mark.skipif(
+    not shutil.which("gitleaks"),
+    reason="gitleaks is not installed: https://github.com/gitleaks/gitleaks#installing",
+)
 def test_gitleaks_itself_finds_keys_and_nothing_else_by_this_rule(tmp_path: Path) -> None:
     real = keys(20)
     (tmp_path / "gitleaks.toml").write_text(scanner_rules.gitleaks())

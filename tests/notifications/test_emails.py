@@ -8,7 +8,7 @@ from pytest_django import Settings
 from keyportal.keys.models import ApiKey
 from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.support.mail_server import Sink
+from tests.support.mail_server import MailServer
 
 pytestmark = pytest.mark.any_database
 
@@ -47,20 +47,22 @@ def test_who_has_left_gets_none_and_no_admin_of_another_team_does(
     assert emails.owner_or_admins(team, bob.pk) == [alice]
 
 
-def test_each_gets_a_letter_of_their_own(sink: Sink, alice: User, bob: User) -> None:
+def test_each_gets_a_letter_of_their_own(mail_server: MailServer, alice: User, bob: User) -> None:
     send([alice, bob])
-    assert sink.recipients == ["alice@example.com", "bob@example.com"]
-    for letter in sink.received:
+    assert mail_server.recipients == ["alice@example.com", "bob@example.com"]
+    for letter in mail_server.received:
         assert letter["Subject"] == "[Keyportal] The API key ci has expired"
         assert letter["Auto-Submitted"] == "auto-generated"
         assert letter.get_content_type() == "text/plain"
 
 
 @pytest.mark.parametrize("line_break", ["\r\n", "\n", "\r", "\x0b", "\x85", "\u2028", "\0"])
-def test_a_name_is_no_header_and_no_paragraph(sink: Sink, bob: User, line_break: str) -> None:
+def test_a_name_is_no_header_and_no_paragraph(
+    mail_server: MailServer, bob: User, line_break: str
+) -> None:
     evil = line_break.join(["ci", "Bcc: eve@example.com", "", "Dear Bob, sign in at evil.example"])
     send([bob], name=evil, team=evil, owner=evil)
-    (letter,) = sink.received
+    (letter,) = mail_server.received
     assert set(letter) >= {"Subject", "To", "From"}
     assert letter["Bcc"] is None
     line = "ci Bcc: eve@example.com Dear Bob, sign in at evil.example"
@@ -69,16 +71,16 @@ def test_a_name_is_no_header_and_no_paragraph(sink: Sink, bob: User, line_break:
     assert not [line for line in lines if line.startswith(("Bcc", "Dear"))]
 
 
-def test_a_name_is_text_and_no_markup(sink: Sink, bob: User) -> None:
+def test_a_name_is_text_and_no_markup(mail_server: MailServer, bob: User) -> None:
     send([bob], name="<b>{{ team }} & co</b>")
-    assert "<b>{{ team }} & co</b>" in sink.received[0]["Subject"]
-    assert "<b>{{ team }} & co</b>" in sink.received[0].get_content()
+    assert "<b>{{ team }} & co</b>" in mail_server.received[0]["Subject"]
+    assert "<b>{{ team }} & co</b>" in mail_server.received[0].get_content()
 
 
-def test_a_key_in_a_name_is_cut(sink: Sink, bob: User, issue: Issue) -> None:
+def test_a_key_in_a_name_is_cut(mail_server: MailServer, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob)
     send([bob], name=plaintext, team=plaintext)
-    (letter,) = sink.received
+    (letter,) = mail_server.received
     assert plaintext[20:] not in letter.as_string() + letter.get_content()
     assert key.public_id in letter.get_content()
 

@@ -22,7 +22,7 @@ from keyportal.notifications import outbox
 from keyportal.notifications.models import CLAIM_DURATION, MAX_AGE, QueuedMail
 from keyportal.notifications.outbox import MailServerDown, send_due
 from keyportal.teams.models import User
-from tests.support.mail_server import Sink
+from tests.support.mail_server import MailServer
 from tests.support.server import database_url, free_port
 
 pytestmark = pytest.mark.django_db
@@ -31,24 +31,24 @@ SMTP = "django.core.mail.backends.smtp.EmailBackend"
 
 @pytest.fixture(autouse=True)
 def _outbox(settings: Settings) -> None:
-    """As the product's settings have it; the mail server is the one of `sink`, if a test has it."""
+    """The product's settings; tests that need a mail server use the fixture `mail_server`."""
     settings.EMAIL_BACKEND = "keyportal.notifications.backend.OutboxBackend"
     settings.OUTBOX_EMAIL_BACKEND = SMTP
     settings.EMAIL_HOST = "127.0.0.1"
 
 
 @pytest.fixture
-def server(sink: Sink, settings: Settings) -> Sink:
+def server(mail_server: MailServer, settings: Settings) -> MailServer:
     settings.EMAIL_BACKEND = "keyportal.notifications.backend.OutboxBackend"
-    return sink
+    return mail_server
 
 
 def queue(name: str = "a", to: str = "bob@example.com", **more: Any) -> None:
     EmailMessage(f"The API key {name} leaked", "Rotate it.", to=[to], **more).send()
 
 
-def subjects(sink: Sink) -> list[str]:
-    return [str(message["Subject"]).split()[3] for message in sink.received]
+def subjects(mail_server: MailServer) -> list[str]:
+    return [str(message["Subject"]).split()[3] for message in mail_server.received]
 
 
 def time_passes(**units: float) -> None:
@@ -70,7 +70,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_mail_waits_in_the_database_and_wakes_the_thread_at_the_commit(server: Sink) -> None:
+def test_mail_waits_in_the_database_and_wakes_the_thread_at_the_commit(server: MailServer) -> None:
     outbox.wake.clear()
     with transaction.atomic():
         queue()
@@ -86,7 +86,7 @@ def test_mail_waits_in_the_database_and_wakes_the_thread_at_the_commit(server: S
 
 @pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 @pytest.mark.parametrize("alias", ["default", "meter"])
-def test_what_is_rolled_back_sends_nothing(server: Sink, alias: str) -> None:
+def test_what_is_rolled_back_sends_nothing(server: MailServer, alias: str) -> None:
     outbox.wake.clear()
     with transaction.atomic(using=alias):
         keys_mail.send([EmailMessage("A", "b", to=["bob@example.com"])], using=alias)
@@ -97,7 +97,7 @@ def test_what_is_rolled_back_sends_nothing(server: Sink, alias: str) -> None:
     assert not server.received
 
 
-def test_each_recipient_has_a_mail_of_their_own(server: Sink) -> None:
+def test_each_recipient_has_a_mail_of_their_own(server: MailServer) -> None:
     to, copied = ["alice@example.com", "bob@example.com"], ["ada@example.com"]
     EmailMessage("A", "b", to=to, bcc=copied, headers={"Auto-Submitted": "auto-generated"}).send()
     send_due()
@@ -118,7 +118,7 @@ def test_what_would_lose_a_part_of_the_mail_is_refused() -> None:
 # Sending.
 
 
-def test_the_mail_that_waits_longest_is_sent_first(server: Sink) -> None:
+def test_the_mail_that_waits_longest_is_sent_first(server: MailServer) -> None:
     for name in "abc":
         queue(name)
     send_due()
@@ -126,7 +126,7 @@ def test_the_mail_that_waits_longest_is_sent_first(server: Sink) -> None:
 
 
 def test_a_link_that_resets_a_password_is_gone_once_it_is_sent(
-    server: Sink, client: Client, bob: User
+    server: MailServer, client: Client, bob: User
 ) -> None:
     client.post("/accounts/password/reset/", {"email": "bob@example.com"})
     assert "/accounts/password/reset/key/" in QueuedMail.objects.get().body
@@ -148,16 +148,16 @@ def test_a_mail_server_that_is_down_gets_it_when_it_is_up(
     assert pauses() == [1, 0]
     assert "hush" not in caplog.text
     settings.EMAIL_HOST_USER = settings.EMAIL_HOST_PASSWORD = ""
-    with Sink(settings.EMAIL_PORT).running() as sink:
+    with MailServer(settings.EMAIL_PORT).running() as mail_server:
         send_due()
-        assert subjects(sink) == ["b"]
+        assert subjects(mail_server) == ["b"]
         time_passes(minutes=1.1)
         send_due()
-        assert subjects(sink) == ["b", "a"]
+        assert subjects(mail_server) == ["b", "a"]
 
 
 def test_a_password_that_the_mail_server_refuses_loses_no_mail(
-    server: Sink, settings: Settings
+    server: MailServer, settings: Settings
 ) -> None:
     settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "u", "wrong"
     queue()
@@ -170,9 +170,9 @@ def test_a_password_that_the_mail_server_refuses_loses_no_mail(
 
 
 def test_what_is_put_off_is_tried_again_ever_less_often_and_keeps_none_back(
-    server: Sink, caplog: pytest.LogCaptureFixture
+    server: MailServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.put_off = 8
+    server.deferrals = 8
     queue("a")
     waits = []
     for _ in range(8):
@@ -182,7 +182,7 @@ def test_what_is_put_off_is_tried_again_ever_less_often_and_keeps_none_back(
         time_passes(minutes=pause + 0.1)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
     assert logged(caplog) == ["A mail could not be sent yet: SMTPRecipientsRefused 450"] * 8
-    server.put_off = 1
+    server.deferrals = 1
     queue("b")
     send_due()
     assert subjects(server) == ["b"]
@@ -200,9 +200,9 @@ def test_what_is_put_off_is_tried_again_ever_less_often_and_keeps_none_back(
     ],
 )
 def test_a_mail_that_is_refused_for_good_is_given_up_and_keeps_none_back(
-    server: Sink, caplog: pytest.LogCaptureFixture, name: str, to: str, reason: str
+    server: MailServer, caplog: pytest.LogCaptureFixture, name: str, to: str, reason: str
 ) -> None:
-    server.refused.add("eve@example.com")
+    server.rejected_recipients.add("eve@example.com")
     queue(name, to)
     queue("b")
     send_due()
@@ -213,9 +213,9 @@ def test_a_mail_that_is_refused_for_good_is_given_up_and_keeps_none_back(
 
 
 def test_after_three_days_a_mail_is_given_up(
-    server: Sink, caplog: pytest.LogCaptureFixture
+    server: MailServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.put_off = 3
+    server.deferrals = 3
     queue()
     row = QueuedMail.objects.get()
     for hours, is_there in ((-1, True), (1, False)):
@@ -240,7 +240,7 @@ def test_a_mail_server_that_is_down_for_days_is_sent_nothing_old(
 
 
 def test_a_connection_that_breaks_is_opened_anew(
-    server: Sink, monkeypatch: pytest.MonkeyPatch
+    server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = type(get_connection(SMTP))
     send = backend.send_messages
@@ -259,7 +259,7 @@ def test_a_connection_that_breaks_is_opened_anew(
     assert pauses() == [1]
 
 
-def test_what_stops_the_server_stops_between_two_mails(server: Sink) -> None:
+def test_what_stops_the_server_stops_between_two_mails(server: MailServer) -> None:
     queue("a")
     queue("b")
     send_due(may_go_on=lambda: not server.received)
@@ -270,7 +270,7 @@ def test_what_stops_the_server_stops_between_two_mails(server: Sink) -> None:
 # Several processes, and their ends.
 
 
-def test_a_process_that_dies_while_it_sends_loses_nothing(server: Sink) -> None:
+def test_a_process_that_dies_while_it_sends_loses_nothing(server: MailServer) -> None:
     queue()
     assert QueuedMail.objects.claim_next()
     assert QueuedMail.objects.claim_next() is None
@@ -281,7 +281,7 @@ def test_a_process_that_dies_while_it_sends_loses_nothing(server: Sink) -> None:
     assert subjects(server) == ["a"]
 
 
-def test_a_process_that_was_overtaken_does_not_postpone_the_mail(server: Sink) -> None:
+def test_a_process_that_was_overtaken_does_not_postpone_the_mail(server: MailServer) -> None:
     queue()
     slow = QueuedMail.objects.claim_next()
     time_passes(minutes=11)
@@ -292,7 +292,7 @@ def test_a_process_that_was_overtaken_does_not_postpone_the_mail(server: Sink) -
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_crowd_sends_each_mail_once(server: Sink) -> None:
+def test_a_crowd_sends_each_mail_once(server: MailServer) -> None:
     for number in range(20):
         queue(str(number))
     gate = Barrier(4)
@@ -310,7 +310,7 @@ def test_a_crowd_sends_each_mail_once(server: Sink) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_mail_survives_a_restart(server: Sink) -> None:
+def test_mail_survives_a_restart(server: MailServer) -> None:
     run = (
         "import django; django.setup();"
         "from django.core.mail import EmailMessage;"

@@ -18,7 +18,7 @@ from keyportal.notifications import emails, reminders
 from keyportal.notifications.models import Reminder
 from keyportal.notifications.reminders import send_reminders
 from keyportal.teams.models import Membership, Team, User
-from tests.support.mail_server import Sink
+from tests.support.mail_server import MailServer
 
 Issue = Callable[..., tuple[ApiKey, str]]
 END = datetime(2030, 6, 20, 18, tzinfo=UTC)
@@ -38,36 +38,36 @@ def key(bob: User, issue: Issue) -> ApiKey:
     return key
 
 
-def subjects(sink: Sink) -> list[str]:
-    return [str(letter["Subject"]).removeprefix("[Keyportal] ") for letter in sink.received]
+def subjects(mail_server: MailServer) -> list[str]:
+    return [str(letter["Subject"]).removeprefix("[Keyportal] ") for letter in mail_server.received]
 
 
 def test_the_owner_is_told_fourteen_and_three_days_before_and_at_the_end(
-    sink: Sink, key: ApiKey, alice: User
+    mail_server: MailServer, key: ApiKey, alice: User
 ) -> None:
     for hours in range(24 * 20, -24 * 20, -6):
         send_reminders(before(hours=hours))
-    assert subjects(sink) == [
+    assert subjects(mail_server) == [
         "The API key ci expires in 14 days",
         "The API key ci expires in 3 days",
         "The API key ci has expired",
     ]
-    assert sink.recipients == ["bob@example.com"] * 3
+    assert mail_server.recipients == ["bob@example.com"] * 3
 
 
-def test_nothing_is_told_too_early(sink: Sink, key: ApiKey) -> None:
+def test_nothing_is_told_too_early(mail_server: MailServer, key: ApiKey) -> None:
     for days in (14, 3, 0):
         assert send_reminders(before(days=days) - 2 * PROMPTLY) == 0
         assert send_reminders(before(days=days)) == 1
 
 
 def test_the_mail_names_the_key_and_leads_to_it(
-    sink: Sink, bob: User, issue: Issue, settings: Settings
+    mail_server: MailServer, bob: User, issue: Issue, settings: Settings
 ) -> None:
     settings.PUBLIC_URL = "https://keys.example.com"
     key, plaintext = issue(bob, "ci", expires_at=END)
     send_reminders(before(days=14))
-    (letter,) = sink.received
+    (letter,) = mail_server.received
     text = letter.get_content()
     assert f'the API key "ci" ({key.public_id}) of the team "Acme"' in text
     assert "expires on 2030-06-20 at 18:00 UTC" in text
@@ -78,15 +78,15 @@ def test_the_mail_names_the_key_and_leads_to_it(
 
 
 def test_without_a_public_address_there_is_no_link(
-    sink: Sink, key: ApiKey, settings: Settings
+    mail_server: MailServer, key: ApiKey, settings: Settings
 ) -> None:
     settings.PUBLIC_URL = ""
     send_reminders(before(days=14))
-    assert "/teams/" not in sink.received[0].get_content()
+    assert "/teams/" not in mail_server.received[0].get_content()
 
 
 def test_each_reminder_is_in_the_audit_and_in_the_keys_history(
-    sink: Sink, key: ApiKey, team: Team
+    mail_server: MailServer, key: ApiKey, team: Team
 ) -> None:
     send_reminders(before(days=3))
     row = AuditEvent.objects.for_team(team).for_key(key.public_id).get(action=Action.KEY_REMINDED)
@@ -94,42 +94,44 @@ def test_each_reminder_is_in_the_audit_and_in_the_keys_history(
     assert (row.actor, row.address) == ("", None)
 
 
-def test_who_comes_late_tells_the_stage_that_it_is(sink: Sink, key: ApiKey) -> None:
+def test_who_comes_late_tells_the_stage_that_it_is(mail_server: MailServer, key: ApiKey) -> None:
     send_reminders(before(days=1.5))
-    assert subjects(sink) == ["The API key ci expires in 2 days"]
+    assert subjects(mail_server) == ["The API key ci expires in 2 days"]
     send_reminders(before(days=1))
-    assert len(sink.received) == 1
+    assert len(mail_server.received) == 1
 
 
-def test_long_after_the_end_nobody_is_told(sink: Sink, key: ApiKey) -> None:
+def test_long_after_the_end_nobody_is_told(mail_server: MailServer, key: ApiKey) -> None:
     assert send_reminders(END + timedelta(days=7, hours=1)) == 0
     assert send_reminders(END + timedelta(days=6)) == 1
 
 
 @pytest.mark.parametrize(("lifetime", "told"), [(15, 3), (13, 2), (2, 1)])
 def test_a_key_is_not_told_of_what_was_so_when_it_was_made(
-    sink: Sink, key: ApiKey, lifetime: int, told: int
+    mail_server: MailServer, key: ApiKey, lifetime: int, told: int
 ) -> None:
     ApiKey.objects.update(created_at=before(days=lifetime))
     assert send_reminders(before(days=lifetime)) == 0
     for days in (14, 3, 0):
         if days < lifetime:
             send_reminders(before(days=days))
-    assert len(sink.received) == told
+    assert len(mail_server.received) == told
 
 
-def test_a_key_whose_end_is_moved_is_told_anew(sink: Sink, bob: User, issue: Issue) -> None:
+def test_a_key_whose_end_is_moved_is_told_anew(
+    mail_server: MailServer, bob: User, issue: Issue
+) -> None:
     now = timezone.now()
     key, _ = issue(bob, "ci", actor=bob, expires_at=now + timedelta(days=20))
     assert send_reminders(now + timedelta(days=7)) == 1
     change_key(key, Changes(expires_at=now + timedelta(days=40)), actor=bob)
     assert send_reminders(now + timedelta(days=7)) == 0
     assert send_reminders(now + timedelta(days=27)) == 1
-    assert subjects(sink) == ["The API key ci expires in 13 days"] * 2
+    assert subjects(mail_server) == ["The API key ci expires in 13 days"] * 2
 
 
 def test_an_end_that_is_moved_closer_is_not_told_at_once(
-    sink: Sink, bob: User, issue: Issue
+    mail_server: MailServer, bob: User, issue: Issue
 ) -> None:
     now = timezone.now()
     key, _ = issue(bob, "ci", expires_at=now + timedelta(days=300))
@@ -140,7 +142,7 @@ def test_an_end_that_is_moved_closer_is_not_told_at_once(
 
 
 def test_an_operator_who_moves_the_end_counts_too(
-    sink: Sink, admin_client: Client, bob: User, issue: Issue
+    mail_server: MailServer, admin_client: Client, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "ci")
     ApiKey.objects.update(created_at=timezone.now() - timedelta(days=300))
@@ -159,12 +161,16 @@ def test_an_operator_who_moves_the_end_counts_too(
     assert send_reminders() == 0
 
 
-def test_a_key_without_an_end_is_never_told(sink: Sink, bob: User, issue: Issue) -> None:
+def test_a_key_without_an_end_is_never_told(
+    mail_server: MailServer, bob: User, issue: Issue
+) -> None:
     issue(bob)
     assert send_reminders(END) == 0
 
 
-def test_a_key_that_is_off_is_told_when_it_is_on_again(sink: Sink, key: ApiKey) -> None:
+def test_a_key_that_is_off_is_told_when_it_is_on_again(
+    mail_server: MailServer, key: ApiKey
+) -> None:
     disable(key, actor=None)
     assert send_reminders(before(days=14)) == 0
     enable(key, actor=None)
@@ -172,17 +178,24 @@ def test_a_key_that_is_off_is_told_when_it_is_on_again(sink: Sink, key: ApiKey) 
     assert send_reminders(before(days=13)) == 0
     Team.objects.update(is_active=True)
     send_reminders(before(days=12))
-    assert subjects(sink) == ["The API key ci expires in 12 days"]
+    assert subjects(mail_server) == ["The API key ci expires in 12 days"]
 
 
-def test_a_deleted_key_is_not_told(sink: Sink, key: ApiKey, bob: User) -> None:
+def test_a_deleted_key_is_not_told(mail_server: MailServer, key: ApiKey, bob: User) -> None:
     key.revoke(actor=bob)
     assert send_reminders(before(days=3)) == 0
 
 
 @pytest.mark.parametrize("loss", ["left", "inactive", "no address"])
 def test_the_admins_are_told_in_place_of_an_owner_who_can_not_be(
-    sink: Sink, key: ApiKey, team: Team, alice: User, ada: User, bob: User, vera: User, loss: str
+    mail_server: MailServer,
+    key: ApiKey,
+    team: Team,
+    alice: User,
+    ada: User,
+    bob: User,
+    vera: User,
+    loss: str,
 ) -> None:
     if loss == "left":
         Membership.objects.filter(user=bob).delete()
@@ -191,13 +204,15 @@ def test_the_admins_are_told_in_place_of_an_owner_who_can_not_be(
     else:
         User.objects.filter(pk=bob.pk).update(email="")
     assert send_reminders(before(days=3)) == 1
-    assert sink.recipients == ["alice@example.com", "ada@example.com"]
-    assert all("Its owner, bob, has left" in letter.get_content() for letter in sink.received)
+    assert mail_server.recipients == ["alice@example.com", "ada@example.com"]
+    assert all(
+        "Its owner, bob, has left" in letter.get_content() for letter in mail_server.received
+    )
     assert AuditEvent.objects.get(action=Action.KEY_REMINDED).target.endswith("to alice, ada")
 
 
 def test_a_key_of_which_nobody_can_be_told_is_logged_once(
-    sink: Sink, key: ApiKey, caplog: pytest.LogCaptureFixture
+    mail_server: MailServer, key: ApiKey, caplog: pytest.LogCaptureFixture
 ) -> None:
     User.objects.update(email="")
     ApiKey.objects.update(name="ci\nERROR forged")
@@ -209,11 +224,11 @@ def test_a_key_of_which_nobody_can_be_told_is_logged_once(
     assert not AuditEvent.objects.filter(action=Action.KEY_REMINDED).exists()
 
 
-def test_a_name_with_a_line_break_makes_no_header(sink: Sink, key: ApiKey) -> None:
+def test_a_name_with_a_line_break_makes_no_header(mail_server: MailServer, key: ApiKey) -> None:
     ApiKey.objects.update(name="ci\r\nBcc: eve@example.com")
     assert send_reminders(before(days=3)) == 1
-    assert sink.received[0]["Bcc"] is None
-    assert subjects(sink) == ["The API key ci Bcc: eve@example.com expires in 3 days"]
+    assert mail_server.received[0]["Bcc"] is None
+    assert subjects(mail_server) == ["The API key ci Bcc: eve@example.com expires in 3 days"]
 
 
 def test_a_reminder_that_can_not_be_queued_is_not_marked_as_given(
@@ -237,9 +252,11 @@ def command() -> str:
     return out.getvalue()
 
 
-def test_the_command_queues_once_and_says_how_many(sink: Sink, bob: User, issue: Issue) -> None:
+def test_the_command_queues_once_and_says_how_many(
+    mail_server: MailServer, bob: User, issue: Issue
+) -> None:
     issue(bob, "ci", expires_at=timezone.now() + timedelta(days=13))
     ApiKey.objects.update(created_at=timezone.now() - timedelta(days=30))
     assert command() == "Reminders: 1. The running server sends them.\n"
     assert command() == ""
-    assert sink.recipients == ["bob@example.com"]
+    assert mail_server.recipients == ["bob@example.com"]

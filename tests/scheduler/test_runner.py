@@ -23,7 +23,7 @@ from keyportal.scheduler import models, runner
 from keyportal.scheduler.models import LEASE, PERIOD, ScheduledJob
 from keyportal.scheduler.runner import MAIL_SECONDS, Scheduler
 from keyportal.teams.models import User
-from tests.support.mail_server import Sink
+from tests.support.mail_server import MailServer
 from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -71,14 +71,14 @@ def silent_mail_server() -> Iterator[tuple[int, threading.Event]]:
 
 @pytest.mark.gateway
 def test_of_four_workers_one_sends_each_mail_once(
-    own_server: OwnServer, keys: list[str], sink: Sink
+    own_server: OwnServer, keys: list[str], mail_server: MailServer
 ) -> None:
-    server = own_server(workers=4, KEYPORTAL_SCHEDULER="on", EMAIL_URL=sink.url)
-    wait_until(lambda: len(sink.received) >= KEYS)
+    server = own_server(workers=4, KEYPORTAL_SCHEDULER="on", EMAIL_URL=mail_server.url)
+    wait_until(lambda: len(mail_server.received) >= KEYS)
     wait_until(lambda: ScheduledJob.objects.get(name=REMINDERS).worker == "")
     wait_until(lambda: len(server.workers()) == 4)
     time.sleep(0.5)  # By now the other workers have tried too.
-    assert sorted(str(message["Subject"]) for message in sink.received) == [
+    assert sorted(str(message["Subject"]) for message in mail_server.received) == [
         f"[Keyportal] The API key key {number} expires in 5 days" for number in range(KEYS)
     ]
     due_in = ScheduledJob.objects.get(name=REMINDERS).due_at - timezone.now()
@@ -106,35 +106,35 @@ def test_silent_mail_server_delays_neither_calls_nor_the_stop(
 
 @pytest.mark.gateway
 def test_scheduler_that_is_off_sends_mail_and_runs_no_job(
-    own_server: OwnServer, keys: list[str], sink: Sink
+    own_server: OwnServer, keys: list[str], mail_server: MailServer
 ) -> None:
-    server = own_server(KEYPORTAL_SCHEDULER="off", EMAIL_URL=sink.url)
+    server = own_server(KEYPORTAL_SCHEDULER="off", EMAIL_URL=mail_server.url)
     queue_mail()
-    sink.wait_for(1)
+    mail_server.wait_for(1)
     time.sleep(1)
     assert server.stop() == 0
-    assert len(sink.received) == 1
+    assert len(mail_server.received) == 1
     assert not ScheduledJob.objects.exists()
 
 
 @pytest.mark.gateway
 def test_mail_is_sent_within_a_second_of_the_request(
-    own_server: OwnServer, keys: list[str], sink: Sink
+    own_server: OwnServer, keys: list[str], mail_server: MailServer
 ) -> None:
-    server = own_server(EMAIL_URL=sink.url)
+    server = own_server(EMAIL_URL=mail_server.url)
     time.sleep(MAIL_SECONDS + 1)  # The first check is over, and the next one is seconds away.
     waits = []
     for number, key in enumerate(keys, 1):
         assert server.request("POST", "/leaks/report", body=key.encode()).status == 202
         began = time.monotonic()
-        sink.wait_for(number)
+        mail_server.wait_for(number)
         waits.append(time.monotonic() - began)
     assert min(waits) < 1
 
 
 @pytest.mark.gateway
 def test_mail_of_a_killed_server_is_sent_by_the_next_server(
-    own_server: OwnServer, keys: list[str], sink: Sink
+    own_server: OwnServer, keys: list[str], mail_server: MailServer
 ) -> None:
     with silent_mail_server() as (port, is_connected):
         server = own_server(EMAIL_URL=f"smtp://127.0.0.1:{port}")
@@ -145,9 +145,9 @@ def test_mail_of_a_killed_server_is_sent_by_the_next_server(
     assert QueuedMail.objects.count() == KEYS
     # One was being sent; its claim ends in some minutes.
     assert QueuedMail.objects.filter(due_at__gt=Now()).update(due_at=Now()) <= 1
-    own_server(EMAIL_URL=sink.url)
+    own_server(EMAIL_URL=mail_server.url)
     wait_until(lambda: not QueuedMail.objects.exists())
-    assert sink.recipients == ["bob@example.com"] * KEYS
+    assert mail_server.recipients == ["bob@example.com"] * KEYS
 
 
 def queue_mail() -> None:
@@ -194,7 +194,7 @@ def test_worker_with_expired_lease_is_replaced_and_releases_nothing(db: None) ->
 
 def test_scheduler_survives_a_database_outage(
     keys: list[str],
-    sink: Sink,
+    mail_server: MailServer,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -213,7 +213,7 @@ def test_scheduler_survives_a_database_outage(
     monkeypatch.setattr(models, "LEASE", timedelta())  # So the job is due again at once.
     scheduler = Scheduler()
     scheduler.start()
-    wait_until(lambda: len(sink.received) == KEYS)
+    wait_until(lambda: len(mail_server.received) == KEYS)
     asyncio.run(scheduler.stop())
     message = "The job 'reminders' fails and will be retried: OperationalError"
     assert caplog.text.count(message) == 1

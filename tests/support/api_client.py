@@ -1,4 +1,4 @@
-"""Programs that manage: requests with a management key, and what they are refused with."""
+"""A client of the management API, and a check of its error responses."""
 
 import json
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from django.test import Client
 
 from keyportal.api.models import ManagementKey
 
-Manager = Callable[..., "Program"]
+NewApiClient = Callable[..., "ApiClient"]
 
 
-class Program:
-    """Calls the management API; `token` is its management key, or whatever it has instead."""
+class ApiClient:
+    """Sends requests with `token` as bearer token: a management key string, or something else."""
 
     def __init__(self, token: str | None, key: ManagementKey | None = None) -> None:
         self.token = token
@@ -25,39 +25,39 @@ class Program:
         return self._key
 
     def get(self, path: str, **headers: str) -> Any:
-        return self.ask("GET", path, headers=headers)
+        return self.request("GET", path, headers=headers)
 
     def post(self, path: str, body: object = None, **headers: str) -> Any:
-        return self.ask("POST", path, body, headers=headers)
+        return self.request("POST", path, body, headers=headers)
 
     def patch(self, path: str, body: object) -> Any:
-        return self.ask("PATCH", path, body)
+        return self.request("PATCH", path, body)
 
     def delete(self, path: str) -> Any:
-        return self.ask("DELETE", path)
+        return self.request("DELETE", path)
 
-    def ask(
+    def request(
         self, method: str, path: str, body: object = None, *, headers: dict[str, str] | None = None
     ) -> Any:
-        """A body that is not bytes is sent as JSON; header names are in Python's spelling."""
-        sent = {name.replace("_", "-"): value for name, value in (headers or {}).items()}
+        """Send a body that is not bytes as JSON. Header names have `_` in place of `-`."""
+        sent_headers = {name.replace("_", "-"): value for name, value in (headers or {}).items()}
         if self.token is not None:
-            sent.setdefault("Authorization", f"Bearer {self.token}")
+            sent_headers.setdefault("Authorization", f"Bearer {self.token}")
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body)
-        kind = sent.pop("Content-Type", "application/json" if data else "")
+        content_type = sent_headers.pop("Content-Type", "application/json" if data else "")
         return self._client.generic(
-            method, f"/api/v1/{path}", data, content_type=kind, headers=sent
+            method, f"/api/v1/{path}", data, content_type=content_type, headers=sent_headers
         )
 
 
-def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
-    """The answer is this problem, whole; returns its body."""
-    assert answer["Content-Type"] == "application/problem+json", answer.content
-    told: dict[str, Any] = answer.json()
-    assert (answer.status_code, told["status"]) == (status, status), told
-    assert told["type"] == f"urn:keyportal:problem:{code}"
-    assert told["title"]
-    assert told["detail"]
-    assert told["request_id"] == answer["X-Request-Id"]
-    assert answer["Cache-Control"] == "no-store"
-    return told
+def assert_problem(response: Any, status: int, code: str) -> dict[str, Any]:
+    """Assert that the response is this problem in the form of RFC 9457; return its body."""
+    assert response["Content-Type"] == "application/problem+json", response.content
+    problem: dict[str, Any] = response.json()
+    assert (response.status_code, problem["status"]) == (status, status), problem
+    assert problem["type"] == f"urn:keyportal:problem:{code}"
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["request_id"] == response["X-Request-Id"]
+    assert response["Cache-Control"] == "no-store"
+    return problem

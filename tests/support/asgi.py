@@ -1,4 +1,4 @@
-"""A server's side of one ASGI request, for tests below the wire."""
+"""The server's side of one ASGI request, for tests without a socket."""
 
 import asyncio
 import json
@@ -63,5 +63,5 @@ class Client:
 
     @property
     def _start(self) -> Message:
-        (start,) = (one for one in self.messages if one["type"] == "http.response.start")
+        (start,) = (m for m in self.messages if m["type"] == "http.response.start")
         return start

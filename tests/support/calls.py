@@ -28,7 +28,7 @@ class FakeAdmission:
         return future
 
 
-def call_of(
+def make_call(
     verdict: Verdict,
     *,
     digest: bytes = b"d" * 32,
@@ -43,7 +43,7 @@ def call_of(
     return Call(digest, admitted, request, cast("Admission", admission or FakeAdmission()))
 
 
-def verdict_of(key: ApiKey) -> Verdict:
+def make_verdict(key: ApiKey) -> Verdict:
     """The verdict on this key, which has no limits."""
     return Verdict(
         key.current_secret.pk,

@@ -1,4 +1,4 @@
-"""Tests that end before the clock turns to the next minute, hour, day or month (all in UTC)."""
+"""Keeps a test from crossing the end of a minute, hour, day or month (all in UTC)."""
 
 import time
 
@@ -6,11 +6,11 @@ MINUTE = 60
 DAY = 86_400
 
 
-def leave_time(seconds: float, period: int = MINUTE) -> None:
-    """Wait for the next minute, or day, unless so many seconds of this one are left.
+def ensure_time_left(seconds: float, period: int = MINUTE) -> None:
+    """Wait for the next period, unless at least `seconds` of the current one are left.
 
-    Windows of limits, sums of usage and days of expiry all end together with a minute. A test that
-    counts within one calls this when all else is ready.
+    Windows of limits, sums of usage and days of expiry all end at the end of a minute. A test that
+    counts within one calls this after its set-up, immediately before it starts to count.
     """
     left = period - time.time() % period
     if left < seconds:

@@ -1,4 +1,4 @@
-"""Several at once, each in a thread with a connection of its own."""
+"""Actions at the same moment, each in a thread with its own database connection."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,21 +10,21 @@ from keyportal.keys.exceptions import KeyActionError
 from keyportal.keys.models import ApiKey
 
 
-def at_once(*acts: Callable[[], object]) -> list[object]:
-    """What each returned, or how it was refused, all let go at the same moment.
+def run_concurrently(*actions: Callable[[], object]) -> list[object]:
+    """Start all actions at the same moment; return the result or the refusal of each.
 
-    Anything else that one raises is raised: a deadlock, for one, is no answer to a person.
+    Other exceptions are raised: a deadlock, for example, must not reach a user.
     """
-    gate = Barrier(len(acts))
+    barrier = Barrier(len(actions))
 
-    def run(act: Callable[[], object]) -> object:
-        gate.wait(timeout=60)
+    def run(action: Callable[[], object]) -> object:
+        barrier.wait(timeout=60)
         try:
-            return act()
-        except (KeyActionError, ApiKey.DoesNotExist) as refusal:
-            return refusal
+            return action()
+        except (KeyActionError, ApiKey.DoesNotExist) as error:
+            return error
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(len(acts)) as threads:
-        return list(threads.map(run, acts))
+    with ThreadPoolExecutor(len(actions)) as threads:
+        return list(threads.map(run, actions))

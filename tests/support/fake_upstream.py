@@ -1,7 +1,6 @@
-"""A model server on loopback that answers, streams, stalls, breaks off and misbehaves on demand.
+"""A model server on loopback that responds, streams, stalls, breaks off or misbehaves on demand.
 
-What it does is chosen by the name that the route gives the model: `Route.upstream_model`. A GET,
-which has no body, may name one as `?model=`.
+The model's name selects the behaviour: `Route.upstream_model`, or `?model=` of a GET request.
 """
 
 import asyncio
@@ -19,36 +18,36 @@ from typing import Any, NamedTuple, cast
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from tests.support import factories
+from tests.support import model_responses
 
 CHUNKS = 5
 
 
 class Received(NamedTuple):
-    """One request as it arrived here."""
+    """One request."""
 
     path: str
     headers: CIMultiDictProxy[str]
-    """Found by name in any case."""
+    """Names are case-insensitive."""
     body: bytes
     at: float
     """Monotonic seconds."""
 
 
 class Upstream:
-    """The fake server, in a thread of its own. `url` is what an operator would register."""
+    """The fake server, in its own thread; `url` is the base URL to register."""
 
     def __init__(self) -> None:
         self.url = ""
         self.received: list[Received] = []
-        self.arrived = 0
-        """Bytes of the last upload that have been read here so far."""
-        self.cut_at: list[float] = []
-        """When a caller went away while we were still answering, in monotonic seconds."""
-        self.told: list[tuple[int, int]] = []
-        """Prompt and completion tokens, as an answer that went out whole told them."""
-        self.may_go_on = threading.Event()
-        """Set by a test to release the answers that wait for it."""
+        self.bytes_read = 0
+        """Bytes of the last upload that have been read so far."""
+        self.disconnected_at: list[float] = []
+        """When clients disconnected before the response was complete, in monotonic seconds."""
+        self.reported_usage: list[tuple[int, int]] = []
+        """Prompt and completion tokens of each complete response."""
+        self.released = threading.Event()
+        """A test sets it to continue the responses that wait for it."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await self._upload(request) if _is_form(request) else await request.read()
@@ -63,7 +62,7 @@ class Upstream:
         try:
             response: web.StreamResponse = await getattr(self, f"_{behaviour}")(request, detail)
         except (asyncio.CancelledError, ConnectionError):
-            self.cut_at.append(time.monotonic())
+            self.disconnected_at.append(time.monotonic())
             raise
         return response
 
@@ -84,11 +83,11 @@ class Upstream:
         )
 
     async def _upload(self, request: web.Request) -> bytes:
-        """A form as it comes; its model may want it to be answered before it is whole."""
+        """Read a form, but only its start if its model is `early`."""
         body = bytearray()
         async for chunk in request.content.iter_any():
             body += chunk
-            self.arrived = len(body)
+            self.bytes_read = len(body)
             if b"\r\n\r\nearly" in body[:1000]:
                 break
         return bytes(body)
@@ -96,25 +95,25 @@ class Upstream:
     async def _early(self, request: web.Request, status: str) -> web.StreamResponse:
         return await self._status(request, status)
 
-    async def _shaped(self, request: web.Request, _: str) -> web.StreamResponse:
-        """As a good server answers at this path: whole, or as a stream where one is asked for."""
+    async def _normal(self, request: web.Request, _: str) -> web.StreamResponse:
+        """The usual response at this path, streamed if the request asks for it."""
         if request.path == "/v1/audio/speech":
-            return web.Response(body=factories.SPEECH, content_type="audio/mpeg")
+            return web.Response(body=model_responses.SPEECH, content_type="audio/mpeg")
         if _fields(self.received[-1]).get("stream") not in {True, "true"}:
-            return web.json_response(factories.WHOLE[request.path])
+            return web.json_response(model_responses.FULL_RESPONSES[request.path])
         response = await _events(request)
-        for chunk in factories.STREAMED[request.path]:
+        for chunk in model_responses.STREAM_RESPONSES[request.path]:
             await response.write(chunk)
         return response
 
     async def _break(self, request: web.Request, _: str) -> web.StreamResponse:
-        """A good stream at this path, which breaks off after two events."""
+        """The usual stream at this path, which breaks off after two events."""
         response = await _events(request)
-        await response.write(b"".join(factories.STREAMED[request.path][:2]))
+        await response.write(b"".join(model_responses.STREAM_RESPONSES[request.path][:2]))
         await asyncio.sleep(0.05)
         return await self._hang_up(request, "")
 
-    async def _exactly(self, request: web.Request, text: str) -> web.StreamResponse:
+    async def _text(self, request: web.Request, text: str) -> web.StreamResponse:
         return web.Response(text=text, content_type="application/json")
 
     async def _status(self, request: web.Request, status: str) -> web.StreamResponse:
@@ -124,18 +123,18 @@ class Upstream:
         )
 
     async def _count(self, request: web.Request, tokens: str) -> web.StreamResponse:
-        """Uses as many prompt and completion tokens as the name says: `count:12,5`."""
+        """Reports these prompt and completion tokens: `count:12,5`."""
         prompt, completion = map(int, tokens.split(","))
         usage = {"prompt_tokens": prompt, "completion_tokens": completion}
-        asked = json.loads(self.received[-1].body)
-        if not asked.get("stream"):
-            self.told.append((prompt, completion))
+        fields = json.loads(self.received[-1].body)
+        if not fields.get("stream"):
+            self.reported_usage.append((prompt, completion))
             return web.json_response({"object": "chat.completion", "usage": usage})
         response = await _events(request)
         for number in range(completion):
             await response.write(event(number))
-        if (asked.get("stream_options") or {}).get("include_usage"):
-            self.told.append((prompt, completion))
+        if (fields.get("stream_options") or {}).get("include_usage"):
+            self.reported_usage.append((prompt, completion))
             last = json.dumps({"choices": [], "usage": usage}).encode()
             await response.write(b"data: " + last + b"\n\n")
         await response.write(b"data: [DONE]\n\n")
@@ -154,7 +153,7 @@ class Upstream:
         return web.json_response({})
 
     async def _trickle_head(self, request: web.Request, _: str) -> web.StreamResponse:
-        """The head of an answer, and then silence."""
+        """Sends the headers of a response, and no body."""
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.content_length = 10
         await response.prepare(request)
@@ -195,7 +194,7 @@ class Upstream:
         return response
 
     async def _trickle(self, request: web.Request, detail: str) -> web.StreamResponse:
-        """Like `endless`, but no events: an answer that never ends."""
+        """Like `endless`, but spaces in place of events."""
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         for _ in range(100_000):
@@ -204,10 +203,10 @@ class Upstream:
         return response
 
     async def _wait(self, request: web.Request, _: str) -> web.StreamResponse:
-        """One event, then nothing until the test says so, then the rest."""
+        """One event, then the rest when the test sets `released`."""
         response = await _events(request)
         await response.write(event(0))
-        await asyncio.to_thread(self.may_go_on.wait, 90)
+        await asyncio.to_thread(self.released.wait, 90)
         await response.write(event(1) + b"data: [DONE]\n\n")
         return response
 
@@ -219,7 +218,7 @@ class Upstream:
         return response
 
     async def _large(self, request: web.Request, size: str) -> web.StreamResponse:
-        """An answer of `size` bytes that breaks off after half of them; `size` minus: no length."""
+        """Breaks off after half of `size` bytes; a negative size: without Content-Length."""
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         if not size.startswith("-"):
             response.content_length = int(size)
@@ -229,10 +228,10 @@ class Upstream:
         return await self._hang_up(request, "")
 
     async def _wait_inside(self, request: web.Request, _: str) -> web.StreamResponse:
-        """Half an event that nobody ends."""
+        """One event and half of another, until the test sets `released`."""
         response = await _events(request)
         await response.write(event(0) + b'data: {"half')
-        await asyncio.to_thread(self.may_go_on.wait, 90)
+        await asyncio.to_thread(self.released.wait, 90)
         return response
 
     async def _break_midway(self, request: web.Request, detail: str) -> web.StreamResponse:
@@ -252,7 +251,7 @@ class Upstream:
 
 
 def event(number: int) -> bytes:
-    """One server-sent event as model servers write them."""
+    """One server-sent event of a chat completion."""
     chunk = {
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
@@ -268,7 +267,7 @@ def _is_form(request: web.Request) -> bool:
 
 
 def _fields(received: Received) -> dict[str, Any]:
-    """What was asked for, however it was written."""
+    """The fields of a JSON or form request."""
     if received.headers["Content-Type"] == "application/json":
         fields: dict[str, Any] = json.loads(received.body)
         return fields
@@ -276,7 +275,7 @@ def _fields(received: Received) -> dict[str, Any]:
 
 
 def form_parts(received: Received) -> list[tuple[str, str | None, bytes]]:
-    """Name, file name and bytes of each part, as Python's own parser of mail reads them."""
+    """Name, file name and bytes of each part, as Python's e-mail parser reads them."""
     head = f"Content-Type: {received.headers['Content-Type']}\r\n\r\n".encode()
     message = email.message_from_bytes(head + received.body, policy=email.policy.HTTP)
     return [
@@ -297,7 +296,7 @@ async def _events(request: web.Request) -> web.StreamResponse:
 
 @contextmanager
 def running() -> Iterator[Upstream]:
-    """The fake server, up while the block runs."""
+    """Run the fake server for the duration of the `with` block."""
     upstream = Upstream()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="fake-upstream")
@@ -313,14 +312,14 @@ def running() -> Iterator[Upstream]:
         upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
         return runner
 
-    def wait(work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(60)
+    def run(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
 
-    runner = wait(start())
+    runner = run(start())
     try:
         yield upstream
     finally:
-        wait(runner.cleanup())
+        run(runner.cleanup())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -328,10 +327,10 @@ def running() -> Iterator[Upstream]:
 
 @contextmanager
 def scripted(script: Callable[[int, int], bytes]) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that speaks by rote: what it sends, for the nth request on the nth connection.
+    """A server that sends the bytes of `script(n, m)` for the m-th request on the n-th connection.
 
-    Yields its URL and the requests it got. After an empty answer, and after one that says so, it
-    closes the connection.
+    Yields its URL and the list of requests. It closes the connection after an empty response and
+    after one with `Connection: close`.
     """
     requests: list[bytes] = []
     connections: list[object] = []
@@ -339,13 +338,13 @@ def scripted(script: Callable[[int, int], bytes]) -> Iterator[tuple[str, list[by
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             connections.append(self)
-            number, asked = len(connections), 0
+            connection_number, request_number = len(connections), 0
             while request := _read_request(self.request):
-                asked += 1
+                request_number += 1
                 requests.append(request)
-                answer = script(number, asked)
-                self.request.sendall(answer)
-                if not answer or b"Connection: close" in answer:
+                response = script(connection_number, request_number)
+                self.request.sendall(response)
+                if not response or b"Connection: close" in response:
                     return
 
     class Server(socketserver.ThreadingTCPServer):
@@ -362,7 +361,7 @@ def scripted(script: Callable[[int, int], bytes]) -> Iterator[tuple[str, list[by
 
 
 def _read_request(connection: socket.socket) -> bytes:
-    """Head and body of one request; nothing when the caller has gone."""
+    """Head and body of one request; empty when the client has disconnected."""
     with connection.makefile("rb") as file:
         lines = []
         while (line := file.readline()) != b"\r\n":

@@ -1,7 +1,6 @@
-"""What a browser sends when somebody opens a form, types something in it, and presses its button.
+"""The fields that a browser sends when a user opens a form, changes some, and submits it.
 
-Hidden fields too, which tell what the form showed: a test that left them out would send what no
-browser does.
+Hidden fields are included, because a browser sends them too.
 """
 
 from html.parser import HTMLParser
@@ -9,7 +8,7 @@ from typing import Any
 
 
 class _Forms(HTMLParser):
-    """The fields of each form, by what it is sent to, with what stands in them."""
+    """Collects the fields of all forms of a page, with their values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,25 +16,25 @@ class _Forms(HTMLParser):
         self._select = self._textarea = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
-        name, value = found.get("name", ""), found.get("value", "")
+        attributes = {name: value or "" for name, value in attrs}
+        name, value = attributes.get("name", ""), attributes.get("value", "")
         if tag == "select":
             self._select = name
         elif tag == "textarea":
             self._textarea = name
             self.fields[name] = [""]
-        elif tag == "option" and "selected" in found:
+        elif tag == "option" and "selected" in attributes:
             self.fields.setdefault(self._select, []).append(value)
-        elif tag == "input" and name and found.get("type") not in {"submit", "button"}:
-            is_choice = found.get("type") in {"checkbox", "radio"}
-            if not is_choice or "checked" in found:
-                # A box that names no value is sent as on.
-                sent_as = found.get("value", "on") if is_choice else value
-                self.fields.setdefault(name, []).append(sent_as)
+        elif tag == "input" and name and attributes.get("type") not in {"submit", "button"}:
+            is_choice = attributes.get("type") in {"checkbox", "radio"}
+            if not is_choice or "checked" in attributes:
+                # A checkbox without a value is sent as "on".
+                sent_value = attributes.get("value", "on") if is_choice else value
+                self.fields.setdefault(name, []).append(sent_value)
 
     def handle_data(self, data: str) -> None:
         if self._textarea:
-            # A browser leaves out the newline that Django writes before what stands there.
+            # Django writes a newline before the text, and a browser ignores it.
             self.fields[self._textarea][0] += data.removeprefix("\n")
 
     def handle_endtag(self, tag: str) -> None:
@@ -43,8 +42,8 @@ class _Forms(HTMLParser):
             self._textarea = ""
 
 
-def sent(page: Any, **typed: Any) -> dict[str, Any]:
-    """All that stands in the forms of this answer, and what is typed in place of it."""
+def form_data(page: Any, **changes: Any) -> dict[str, Any]:
+    """All fields of the forms in this response, with these changes."""
     forms = _Forms()
     forms.feed(page.content.decode())
-    return forms.fields | typed
+    return forms.fields | changes

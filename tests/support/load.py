@@ -1,4 +1,4 @@
-"""Clients that ask without a pause, while something is taken away from their key."""
+"""Clients that send requests without a pause, while a test changes something."""
 
 import threading
 import time
@@ -9,52 +9,56 @@ from operator import itemgetter
 from tests.support.server import Reply, Server, wait_until
 
 
-class Shooters:
-    """They note when each request began and how it ended."""
+class LoadGenerator:
+    """Records the start of each request and its reply."""
 
     def __init__(self, server: Server, request: bytes, connections: int = 8) -> None:
-        """`request` is one whole request, sent again and again as it is."""
+        """`request` is one complete request in bytes, sent repeatedly on each connection."""
         self._server = server
         self._request = request
-        self._over = threading.Event()
-        self.shots: list[tuple[float, Reply]] = []
-        """Begin in monotonic seconds, and the answer."""
-        self.threads = [threading.Thread(target=self._shoot) for _ in range(connections)]
+        self._stopped = threading.Event()
+        self.results: list[tuple[float, Reply]] = []
+        """Start in monotonic seconds, and the reply."""
+        self.threads = [threading.Thread(target=self._send_requests) for _ in range(connections)]
 
-    def _shoot(self) -> None:
+    def _send_requests(self) -> None:
         with self._server.connect() as connection:
-            while not self._over.is_set():
-                began = time.monotonic()
+            while not self._stopped.is_set():
+                started = time.monotonic()
                 connection.send(self._request)
-                self.shots.append((began, connection.reply()))
+                self.results.append((started, connection.reply()))
 
-    def since(self, moment: float) -> list[int]:
-        """The statuses of the requests that began later."""
-        return [reply.status for began, reply in tuple(self.shots) if began > moment]
+    def statuses_since(self, moment: float) -> list[int]:
+        """The statuses of the requests that started after this moment."""
+        return [reply.status for started, reply in tuple(self.results) if started > moment]
 
     @property
-    def last(self) -> Reply:
-        """What answered the request that began last: one that began before a change may well be
-        answered after all the others."""
-        return max(tuple(self.shots), key=itemgetter(0))[1]
+    def last_reply(self) -> Reply:
+        """The reply to the request that started last.
+
+        A request that started before a change may receive its reply after all others.
+        """
+        return max(tuple(self.results), key=itemgetter(0))[1]
 
     @contextmanager
-    def firing(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         for thread in self.threads:
             thread.start()
         try:
             yield
         finally:
-            self._over.set()
+            self._stopped.set()
             for thread in self.threads:
                 thread.join()
 
-    def around(self, act: Callable[[], object], *, before: int, after: int) -> list[int]:
-        """Do this when so many have been answered; the statuses of what began after its return,
-        when there are enough of those."""
-        with self.firing():
-            wait_until(lambda: len(self.shots) > before)
-            act()
+    def during(self, action: Callable[[], object], *, before: int, after: int) -> list[int]:
+        """Run the action after `before` replies, then wait for `after` more requests.
+
+        Returns the statuses of the requests that started after the action returned.
+        """
+        with self.running():
+            wait_until(lambda: len(self.results) > before)
+            action()
             done = time.monotonic()
-            wait_until(lambda: len(self.since(done)) >= after, 90)
-        return self.since(done)
+            wait_until(lambda: len(self.statuses_since(done)) >= after, 90)
+        return self.statuses_since(done)

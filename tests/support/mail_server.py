@@ -1,4 +1,4 @@
-"""A mail server on loopback that keeps what it is sent, and refuses what it is told to refuse."""
+"""An SMTP server on loopback that stores messages, and rejects, defers or delays on demand."""
 
 import asyncio
 import email.policy
@@ -14,20 +14,20 @@ from aiosmtpd.controller import Controller
 from tests.support.server import free_port, wait_until
 
 
-class Sink:
-    """Real SMTP; `received` is what arrived, parsed, in order."""
+class MailServer:
+    """`received` has the parsed messages in order of arrival."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port or free_port()
         self.received: list[EmailMessage] = []
-        self.refused: set[str] = set()
-        """Addresses that are not taken."""
-        self.put_off = 0
-        """So many letters are not taken for now."""
-        self.may_answer = Event()
-        """Cleared: whoever comes waits."""
-        self.may_answer.set()
-        self.callers = 0
+        self.rejected_recipients: set[str] = set()
+        """Addresses that are rejected with 550."""
+        self.deferrals = 0
+        """So many of the next recipients are deferred with 450."""
+        self.accepting = Event()
+        """When a test clears it, clients wait for their reply to MAIL."""
+        self.accepting.set()
+        self.connections = 0
 
     @property
     def url(self) -> str:
@@ -36,24 +36,24 @@ class Sink:
 
     @property
     def recipients(self) -> list[str]:
-        return [str(letter["To"]) for letter in self.received]
+        return [str(message["To"]) for message in self.received]
 
     def wait_for(self, number: int) -> list[EmailMessage]:
-        """So many letters, and no more, once they are there."""
+        """Wait for so many messages, and assert that there are no more."""
         wait_until(lambda: len(self.received) >= number)
         assert len(self.received) == number
         return self.received
 
     @property
     def text(self) -> str:
-        """All that arrived: as it came, and as it is read."""
-        return "\n".join(f"{letter}\n{letter.get_content()}" for letter in self.received)
+        """All messages, encoded and decoded."""
+        return "\n".join(f"{message}\n{message.get_content()}" for message in self.received)
 
     async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
         self, _server: Any, _session: Any, envelope: Any, address: str, _options: list[str]
     ) -> str:
-        self.callers += 1
-        while not self.may_answer.is_set():  # noqa: ASYNC110 - another thread sets it
+        self.connections += 1
+        while not self.accepting.is_set():  # noqa: ASYNC110 - another thread sets it
             await asyncio.sleep(0.01)
         envelope.mail_from = address
         return "250 OK"
@@ -61,10 +61,10 @@ class Sink:
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, _server: Any, _session: Any, envelope: Any, address: str, _options: list[str]
     ) -> str:
-        if self.put_off > 0:
-            self.put_off -= 1
+        if self.deferrals > 0:
+            self.deferrals -= 1
             return "450 Not now"
-        if address in self.refused:
+        if address in self.rejected_recipients:
             return "550 There is nobody of that name"
         envelope.rcpt_tos.append(address)
         return "250 OK"
@@ -77,11 +77,11 @@ class Sink:
         return "250 Taken"
 
     @contextmanager
-    def running(self) -> Iterator["Sink"]:
+    def running(self) -> Iterator["MailServer"]:
         controller = Controller(self, hostname="127.0.0.1", port=self.port)
         controller.start()
         try:
             yield self
         finally:
-            self.may_answer.set()
+            self.accepting.set()
             controller.stop()

@@ -1,4 +1,4 @@
-"""A real nginx on a free port, with a configuration of ours in its `http {}`."""
+"""A real nginx, with our configuration in its `http {}` block."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 @contextmanager
 def nginx(configuration: str, folder: Path) -> Iterator[None]:
-    """Runs while the block does. It keeps everything in `folder`, its log in `nginx.log`."""
+    """Runs for the duration of the `with` block. All its files are in `folder`."""
     log, pid = folder / "nginx.log", folder / "nginx.pid"
     paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in TEMPORARY)
     file = folder / "nginx.conf"
@@ -23,13 +23,13 @@ def nginx(configuration: str, folder: Path) -> Iterator[None]:
         "events { worker_connections 512; }"
         f"http {{ access_log off; {paths}\n{configuration}\n}}"
     )
-    # Debian keeps it where a plain user's PATH doesn't look.
+    # On Debian it is in /usr/sbin, which is not on the PATH of a plain user.
     binary = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert binary, "apt-get install nginx-light"
     command = [binary, "-p", str(folder), "-e", str(log), "-c", str(file)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        # Written once it listens.
+        # nginx writes the file when it listens.
         wait_until(lambda: process.poll() is not None or (pid.exists() and pid.read_text()))
         assert process.poll() is None, log.read_text()
         yield

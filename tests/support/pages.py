@@ -1,4 +1,4 @@
-"""What people do on the pages, in their words."""
+"""Elements of the pages by their visible names, and common user actions."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ def link(place: Page | Locator, name: str) -> Locator:
 
 
 def dialog(page: Page, name: str | None = None) -> Locator:
-    found = page.get_by_role("dialog", name=name, exact=True)
-    expect(found).to_be_visible()
-    return found
+    element = page.get_by_role("dialog", name=name, exact=True)
+    expect(element).to_be_visible()
+    return element
 
 
 def table(page: Page) -> Locator:
@@ -31,7 +31,7 @@ def row(page: Page, name: str) -> Locator:
 
 
 def create(page: Page, name: str) -> str:
-    """Make a key through the pop-up and return what it shows; the panel stays open."""
+    """Create a key in the dialog and return its key string; the panel stays open."""
     button(page, "Create").click()
     form = dialog(page, "Create API key")
     form.get_by_label("Name").fill(name)
@@ -65,18 +65,20 @@ def names(page: Page) -> Locator:
     return page.locator("tbody th .name")
 
 
-def focus(page: Page) -> str:
-    """What the focused element says, or is called."""
-    said: Any = page.evaluate(
+def focused_text(page: Page) -> str:
+    """The label or text of the focused element."""
+    text: Any = page.evaluate(
         "(document.activeElement.ariaLabel || document.activeElement.innerText || '').trim()"
     )
-    return str(said)
+    return str(text)
 
 
-def holds(page: Page, plaintext: str) -> bool:
-    """Whether anything of the page, or what it keeps in the browser, has the key in it."""
-    kept = page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}, history.state])")
-    return plaintext in page.content() or plaintext in str(kept)
+def contains_key_string(page: Page, key_string: str) -> bool:
+    """Whether the page, or its storage in the browser, contains the key string."""
+    storage = page.evaluate(
+        "JSON.stringify([{...sessionStorage}, {...localStorage}, history.state])"
+    )
+    return key_string in page.content() or key_string in str(storage)
 
 
 def key_named(name: str) -> ApiKey:

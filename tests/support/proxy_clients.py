@@ -1,4 +1,4 @@
-"""A proxy that asks Keyportal, as its clients see it, with the configuration that we hand out."""
+"""A client of a proxy that uses Keyportal's forward authentication, and checks of its answers."""
 
 import http.client
 import json
@@ -12,7 +12,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import User
-from tests.support.clock import leave_time
+from tests.support.clock import ensure_time_left
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.server import CHAT, Reply, Server, chat_body
 
@@ -21,60 +21,62 @@ CLIENT = "127.0.0.2"
 
 
 class ProxyClient:
-    """The proxy's clients come from an address that nobody trusts."""
+    """Connects from an address that is not a trusted proxy."""
 
     def __init__(self, port: int, certificate: Path | None = None) -> None:
-        """It speaks https where it has a certificate; that is its own authority."""
+        """With a certificate, connect by https and trust only this certificate."""
         self.port = port
         self.certificate = certificate
 
     def connect(self) -> http.client.HTTPConnection:
-        open_to: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
+        connection_class: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
         if self.certificate is not None:
-            open_to = partial(
+            connection_class = partial(
                 http.client.HTTPSConnection,
                 context=ssl.create_default_context(cafile=self.certificate),
             )
-        return open_to("127.0.0.1", self.port, timeout=30, source_address=(CLIENT, 0))
+        return connection_class("127.0.0.1", self.port, timeout=30, source_address=(CLIENT, 0))
 
     def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
         with closing(self.connect()) as client:
             client.request(method, path, body, headers)
-            return read(client.getresponse())
+            return read_reply(client.getresponse())
 
-    def ask(
+    def request(
         self, method: str, path: str, key: str | None, body: object = None, **headers: str
     ) -> Reply:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if key:
-            sent["Authorization"] = f"Bearer {key}"
+            sent_headers["Authorization"] = f"Bearer {key}"
         if body is not None:
-            sent["Content-Type"] = "application/json"
-        return self.send(method, path, None if body is None else json.dumps(body).encode(), sent)
+            sent_headers["Content-Type"] = "application/json"
+        return self.send(
+            method, path, None if body is None else json.dumps(body).encode(), sent_headers
+        )
 
     def chat(self, key: str | None, behaviour: str = "echo", **headers: str) -> Reply:
-        return self.ask("POST", CHAT, key, chat_body(behaviour), **headers)
+        return self.request("POST", CHAT, key, chat_body(behaviour), **headers)
 
 
-def read(answer: http.client.HTTPResponse) -> Reply:
+def read_reply(answer: http.client.HTTPResponse) -> Reply:
     pairs = [(name.lower(), value) for name, value in answer.getheaders()]
-    # Caddy says who it is, and leaves it to the server behind it to say so too.
-    once = [name for name, _ in pairs if name != "server"]
-    assert len(set(once)) == len(once), "a header stands twice"
+    # Caddy adds its own `Server` header to that of the server behind it.
+    names = [name for name, _ in pairs if name != "server"]
+    assert len(set(names)) == len(names), "a header is there twice"
     return Reply(answer.status, dict(pairs), answer.read())
 
 
-def changed(file: Path, *changes: tuple[str, str]) -> str:
-    """What stands in `file`, but for what its reader is told to change: each of it stands once."""
+def edited_config(file: Path, *changes: tuple[str, str]) -> str:
+    """The text of `file` with these replacements; each old text must be there exactly once."""
     text = file.read_text()
-    for ours, theirs in changes:
-        assert text.count(ours) == 1, ours
-        text = text.replace(ours, theirs)
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
     return text
 
 
-def is_refused_as_on_v1(reply: Reply, direct: Reply) -> None:
-    """A caller of the proxy is told what Keyportal's own callers are told."""
+def assert_same_refusal(reply: Reply, direct: Reply) -> None:
+    """A client of the proxy must get the same refusal as a client of `/v1/`."""
     assert reply.status == direct.status
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers.get("www-authenticate") == direct.headers.get("www-authenticate")
@@ -83,16 +85,16 @@ def is_refused_as_on_v1(reply: Reply, direct: Reply) -> None:
     assert reply.json().keys() == direct.json().keys()
 
 
-def require_refusals_of_v1(
-    door: ProxyClient, live: Server, fake: FakeUpstream, alice: User, issue: Issue
+def assert_refusals_match_v1(
+    proxy: ProxyClient, live: Server, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
-    """Whoever is refused meets the status, headers and words of `/v1/`; the model meets nobody."""
+    """Refused clients of the proxy get what `/v1/` answers, and no request reaches the model."""
     _, used_up = issue(alice, "minute", limits=Limits(requests_per_minute=1))
     _, quota = issue(alice, "day", limits=Limits(requests_per_day=1))
     _, reader = issue(alice, "reader", permissions=Permissions(endpoints=Endpoints.READ))
-    leave_time(20)
-    for good in (used_up, quota):
-        assert door.chat(good).status == 200
+    ensure_time_left(20)
+    for key in (used_up, quota):
+        assert proxy.chat(key).status == 200
     fake.received.clear()
     expected: tuple[tuple[str | None, int, str], ...] = (
         (None, 401, "invalid_api_key"),
@@ -101,11 +103,11 @@ def require_refusals_of_v1(
         (used_up, 429, "rate_limit_exceeded"),
         (quota, 429, "insufficient_quota"),
     )
-    for shown, status, code in expected:
-        reply = door.chat(shown)
+    for key_string, status, code in expected:
+        reply = proxy.chat(key_string)
         assert (reply.status, reply.code) == (status, code)
-        is_refused_as_on_v1(reply, live.chat(shown, "echo"))
-    reply = door.chat(used_up)
+        assert_same_refusal(reply, live.chat(key_string, "echo"))
+    reply = proxy.chat(used_up)
     assert 1 <= int(reply.headers["retry-after"]) <= 60
     assert reply.headers["x-ratelimit-remaining-requests"] == "0"
     assert fake.received == []

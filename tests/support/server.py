@@ -1,4 +1,4 @@
-"""The product as an operator starts it: a real gunicorn on a free port, on the tests' database."""
+"""The product as an operator starts it: a real gunicorn on a free port, with the test database."""
 
 import http.client
 import json
@@ -23,11 +23,11 @@ CHAT = "/v1/chat/completions"
 
 
 class Reply(NamedTuple):
-    """An answer, read whole."""
+    """A complete response."""
 
     status: int
     headers: dict[str, str]
-    """Names in lower case."""
+    """The names are in lower case."""
     body: bytes
 
     def json(self) -> Any:
@@ -35,16 +35,16 @@ class Reply(NamedTuple):
 
     @property
     def code(self) -> str:
-        """The `code` of an error in OpenAI's shape."""
+        """The `code` of an error in OpenAI's format."""
         return str(self.json()["error"]["code"])
 
 
 class Server:
-    """One `python -m keyportal.serve` and the processes it becomes."""
+    """One `python -m keyportal.serve`: a gunicorn and its workers."""
 
     module = ["keyportal.serve"]
     running: ClassVar["Server | None"] = None
-    """The one that tests share, once one of them has asked for it."""
+    """The shared server, from its first use until `stop_shared_server` stops it."""
 
     def __init__(self, folder: Path, *, workers: int = 1, **environment: str) -> None:
         self.port = free_port()
@@ -61,7 +61,7 @@ class Server:
         }
 
     def prepare(self) -> None:
-        """What `keyportal.serve` does before it becomes gunicorn."""
+        """Run the part of `keyportal.serve` that comes before gunicorn."""
         script = (
             "from keyportal import data_folder, serve;"
             "data_folder.prepare(); serve.prepare(demo=False)"
@@ -82,27 +82,27 @@ class Server:
                 env=self._environment,
                 stdout=log,
                 stderr=log,
-                # A group of its own: a test may send it what Ctrl-C would.
+                # Its own process group, so that a test can send it the signal of Ctrl-C.
                 start_new_session=True,
             )
         try:
-            self._wait_until_it_answers()
+            self._wait_until_ready()
         except BaseException:
             self.kill()
             raise
         return self
 
-    def _wait_until_it_answers(self) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
+        while not self._is_ready():
             assert self.process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.05)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
-        """Stop it and return its exit code; killed, with an error, when it takes too long."""
+    def stop(self, signal_number: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
+        """Stop it and return its exit code. Kills it and raises TimeoutExpired after `seconds`."""
         if self.process.poll() is None:
-            self.process.send_signal(how)
+            self.process.send_signal(signal_number)
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -128,7 +128,7 @@ class Server:
         headers: dict[str, str] | None = None,
         timeout: float = 60,
     ) -> Reply:
-        """One request on a connection of its own; a body that is not bytes is sent as JSON."""
+        """Send one request on a new connection; a body that is not bytes is sent as JSON."""
         sent = dict(headers or {})
         if key is not None:
             sent["Authorization"] = f"Bearer {key}"
@@ -138,9 +138,9 @@ class Server:
         client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             client.request(method, path, body=body, headers=sent)
-            answer = client.getresponse()
-            names = {name.lower(): value for name, value in answer.getheaders()}
-            return Reply(answer.status, names, answer.read())
+            response = client.getresponse()
+            names = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, names, response.read())
         finally:
             client.close()
 
@@ -149,16 +149,16 @@ class Server:
         return self.request("POST", CHAT, key=key, body=chat_body(model, **more))
 
     def manage(self, *arguments: str) -> str:
-        """Run `manage.py` on the same data, and return what it prints."""
-        done = subprocess.run(
+        """Run `manage.py` with the same settings, and return its standard output."""
+        result = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=settings.BASE_DIR,
             env=self._environment,
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
     def connect(self, timeout: float = 60) -> "Connection":
         return Connection(self.port, timeout)
@@ -168,7 +168,7 @@ class Server:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             return self.request("GET", "/v1/models", timeout=2).status in {401, 426}
         except OSError:
@@ -176,7 +176,7 @@ class Server:
 
 
 class BareServer(Server):
-    """Gunicorn alone, as a process manager starts it: nothing is prepared, nothing is migrated."""
+    """Gunicorn without the preparation of `keyportal.serve`, as a process manager may start it."""
 
     module = [
         "gunicorn",
@@ -187,13 +187,18 @@ class BareServer(Server):
 
 
 class SharedServer(BareServer):
-    """The one that all tests share."""
+    """The server that all tests share; it writes usage at short intervals."""
 
-    module = ["gunicorn", "-c", "python:tests.support.quick_flush", "keyportal.asgi:application"]
+    module = [
+        "gunicorn",
+        "-c",
+        "python:tests.support.gunicorn_fast_metering",
+        "keyportal.asgi:application",
+    ]
 
 
 class Connection:
-    """One connection, byte by byte: what a well-behaved client library would not do."""
+    """One connection with full control over the bytes, for what client libraries do not do."""
 
     def __init__(self, port: int, timeout: float) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
@@ -214,16 +219,18 @@ class Connection:
     def send(self, *parts: bytes) -> None:
         self.socket.sendall(b"".join(parts))
 
-    def ask(self, line: str, key: str | None = None, body: bytes | None = None, *more: str) -> None:
-        """Send one request, whose first line is `line` and HTTP/1.1."""
+    def send_request(
+        self, line: str, key: str | None = None, body: bytes | None = None, *more: str
+    ) -> None:
+        """Send one request; `line` is its method and path."""
         self.send(head(line, key, len(body) if body is not None else None, *more), body or b"")
 
     def chat(self, key: str, model: str, **more: object) -> None:
-        """Ask for a chat completion, and read nothing yet."""
-        self.ask(f"POST {CHAT}", key, json.dumps(chat_body(model, **more)).encode())
+        """Send a chat completion request, and read nothing."""
+        self.send_request(f"POST {CHAT}", key, json.dumps(chat_body(model, **more)).encode())
 
-    def start(self) -> Reply:
-        """Read status and headers; the body is still to come."""
+    def read_head(self) -> Reply:
+        """Read the status and headers; the body stays unread. EOFError if it is closed."""
         line = self._file.readline()
         if not line:
             raise EOFError
@@ -232,20 +239,20 @@ class Connection:
         return Reply(int(line.split()[1]), names, b"")
 
     def reply(self, method: str = "GET") -> Reply:
-        """Read one answer, whole; to HEAD, which has no body whatever it says of it, if told so."""
-        started = self.start()
-        if method == "HEAD" or started.status == 204:
-            return started
-        if started.headers.get("transfer-encoding") == "chunked":
+        """Read one complete response to a request with this method; HEAD has no body."""
+        head = self.read_head()
+        if method == "HEAD" or head.status == 204:
+            return head
+        if head.headers.get("transfer-encoding") == "chunked":
             body = b"".join(iter(self.chunk, b""))
-        elif "content-length" in started.headers:
-            body = self._file.read(int(started.headers["content-length"]))
+        elif "content-length" in head.headers:
+            body = self._file.read(int(head.headers["content-length"]))
         else:
             body = self._file.read()
-        return started._replace(body=body)
+        return head._replace(body=body)
 
     def chunk(self) -> bytes:
-        """One chunk of a chunked body; nothing at its proper end. EOFError where it is cut."""
+        """One chunk of a chunked body; empty at its end. EOFError if the body breaks off."""
         size = self._file.readline()
         if not size.endswith(b"\r\n"):
             raise EOFError
@@ -255,7 +262,7 @@ class Connection:
         return data[:-2]
 
     def is_closed(self) -> bool:
-        """Whether the server has closed it, or does so within the time-out; reads what is left."""
+        """Whether the server closes it before the time-out; reads and drops remaining bytes."""
         try:
             while self._file.read(65_536):
                 pass
@@ -267,7 +274,7 @@ class Connection:
 
 
 def head(line: str, key: str | None, length: int | None, *more: str) -> bytes:
-    """The head of a request, as bytes."""
+    """Request line and headers, in bytes."""
     lines = [f"{line} HTTP/1.1", "Host: 127.0.0.1", *more]
     if key is not None:
         lines.append(f"Authorization: Bearer {key}")
@@ -281,10 +288,10 @@ def chat_body(model: str, **more: object) -> dict[str, object]:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait for what happens elsewhere, as long as a loaded machine may need."""
+    """Poll until the condition is true; AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"still not so after {seconds} s"
+        assert time.monotonic() < deadline, f"not true after {seconds} s"
         time.sleep(0.01)
 
 

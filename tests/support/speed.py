@@ -1,25 +1,28 @@
-"""Bounds on seconds that a slow or busy machine is held to no more strictly than a quick one."""
+"""Time limits that scale with the speed of the machine."""
 
 import time
 from collections.abc import Callable
 
-QUICK = 0.02
-"""Seconds that the yardstick takes on a machine such as those that the bounds are written for."""
+REFERENCE_SECONDS = 0.02
+"""Duration of `reference_work` on the machine for which the limits are written."""
 
 
-def takes(act: Callable[[], object], *, at_most: float) -> bool:
-    """Whether it takes so many seconds, measured beside work that is the same on all machines.
+def runs_within(action: Callable[[], object], *, max_seconds: float) -> bool:
+    """Whether the action takes at most `max_seconds`, scaled by `reference_work`.
 
-    The best of ten tries, because other tests run at the same time.
+    The best of ten attempts counts, because other tests run at the same time.
     """
-    return any(seconds(act) < at_most * max(1, seconds(yardstick) / QUICK) for _ in range(10))
+    return any(
+        seconds(action) < max_seconds * max(1, seconds(reference_work) / REFERENCE_SECONDS)
+        for _ in range(10)
+    )
 
 
-def seconds(act: Callable[[], object]) -> float:
+def seconds(action: Callable[[], object]) -> float:
     start = time.perf_counter()
-    act()
+    action()
     return time.perf_counter() - start
 
 
-def yardstick() -> None:
+def reference_work() -> None:
     sorted(str(number * 7919 % 100_003) for number in range(50_000))

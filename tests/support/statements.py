@@ -6,10 +6,10 @@ from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.database import database
 
 Statement = tuple[str, tuple[Any, ...]]
-"""The SQL and its parameters."""
+"""SQL and parameters."""
 
 
-def statements_of(admission: Admission) -> list[Statement]:
+def record_statements(admission: Admission) -> list[Statement]:
     """Return a list to which all further statements are added, in order."""
     statements: list[Statement] = []
 

@@ -16,7 +16,7 @@ from keyportal.api.urls import OPERATIONS
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.support.api_client import Manager, Program, problem
+from tests.support.api_client import ApiClient, NewApiClient, assert_problem
 
 EXAMPLES = {"{id}": "00000000", "{slug}": "u-8105f7322477", "{username}": "bob"}
 ADDRESSES = sorted({(one.method, one.path) for one in OPERATIONS})
@@ -30,8 +30,8 @@ def example(path: str) -> str:
 
 @pytest.mark.parametrize(("method", "path"), ADDRESSES)
 def test_nothing_opens_without_a_management_key(db: None, method: str, path: str) -> None:
-    answer = Program(None).ask(method, example(path))
-    assert "Bearer" in problem(answer, 401, "unauthorized")["detail"]
+    answer = ApiClient(None).request(method, example(path))
+    assert "Bearer" in assert_problem(answer, 401, "unauthorized")["detail"]
     assert answer["WWW-Authenticate"] == REALM
 
 
@@ -39,18 +39,18 @@ def test_nothing_opens_without_a_management_key(db: None, method: str, path: str
 def test_a_session_never_opens_it(client: Client, alice: User, method: str, path: str) -> None:
     client.force_login(alice)
     answer = client.generic(method, f"/api/v1/{example(path)}")
-    problem(answer, 401, "unauthorized")
+    assert_problem(answer, 401, "unauthorized")
 
 
-def test_no_cookie_is_read_or_set(manager: Manager, ada: User, client: Client) -> None:
-    program = manager(ada)
+def test_no_cookie_is_read_or_set(new_api_client: NewApiClient, ada: User, client: Client) -> None:
+    program = new_api_client(ada)
     client.force_login(ada)
     cookies = "; ".join(f"{name}={one.value}" for name, one in client.cookies.items())
     answers = [
         program.get("self", Cookie=cookies),
         program.post("keys", {"name": "ci"}, Cookie=cookies),
-        Program(None).get("self", Cookie=cookies),
-        Program(None).get("openapi.json", Cookie=cookies),
+        ApiClient(None).get("self", Cookie=cookies),
+        ApiClient(None).get("openapi.json", Cookie=cookies),
     ]
     assert [answer.status_code for answer in answers] == [200, 201, 401, 200]
     for answer in answers:
@@ -64,12 +64,14 @@ def test_a_form_of_another_site_can_do_nothing(client: Client, alice: User) -> N
     forger.force_login(alice)
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json"):
         answer = forger.generic("POST", "/api/v1/keys", '{"name": "forged"}', content_type=kind)
-        problem(answer, 401, "unauthorized")
+        assert_problem(answer, 401, "unauthorized")
     assert not ApiKey.objects.exists()
 
 
-def test_whoever_has_a_management_key_needs_no_csrf_token(manager: Manager, ada: User) -> None:
-    program = manager(ada)
+def test_whoever_has_a_management_key_needs_no_csrf_token(
+    new_api_client: NewApiClient, ada: User
+) -> None:
+    program = new_api_client(ada)
     program._client = Client(enforce_csrf_checks=True)
     assert program.post("keys", {"name": "ci"}).status_code == 201
 
@@ -77,12 +79,12 @@ def test_whoever_has_a_management_key_needs_no_csrf_token(manager: Manager, ada:
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS"])
 def test_an_unknown_address_is_a_problem_too(db: None, method: str) -> None:
     for path in ("", "keys/", "nothing", "keys/1", "keys/0000000%00", "keys/00000000%0A", "../x"):
-        problem(Program(None).ask(method, path), 404, "not-found")
+        assert_problem(ApiClient(None).request(method, path), 404, "not-found")
 
 
 def test_an_api_key_manages_nothing(db: None, ada: User, issue: Any) -> None:
     _, text = issue(ada)
-    problem(Program(text).get("self"), 401, "unauthorized")
+    assert_problem(ApiClient(text).get("self"), 401, "unauthorized")
 
 
 def test_what_cannot_be_a_management_key_costs_no_query(
@@ -93,87 +95,97 @@ def test_what_cannot_be_a_management_key_costs_no_query(
     bad = [text, good[:-1], good + "0", good[:20] + "!" + good[21:], "x", "", "mk-kp-", "é" * 52]
     with django_assert_num_queries(0):
         for token in bad:
-            answer = Program(token).get("self")
+            answer = ApiClient(token).get("self")
             assert answer.status_code == 401
 
 
 def test_every_kind_of_bad_key_gets_the_same_answer(
-    manager: Manager, ada: User, team: Team, issue: Any
+    new_api_client: NewApiClient, ada: User, team: Team, issue: Any
 ) -> None:
-    deleted, over, left = (manager(ada, name) for name in ("deleted", "over", "left"))
+    deleted, over, left = (new_api_client(ada, name) for name in ("deleted", "over", "left"))
     deleted.key.revoke(actor=ada)
     ManagementKey.objects.filter(name="over").update(expires_at=timezone.now())
     ManagementKey.objects.filter(name="left").update(owner=User.objects.create_user("stranger"))
-    unknown = Program(keystring.generate(prefix="mk-kp-").text)
-    answers = [one.get("self") for one in (deleted, over, left, unknown, Program("mk-kp-x"))]
-    told = [{**problem(one, 401, "unauthorized"), "request_id": ""} for one in answers]
+    unknown = ApiClient(keystring.generate(prefix="mk-kp-").text)
+    answers = [one.get("self") for one in (deleted, over, left, unknown, ApiClient("mk-kp-x"))]
+    told = [{**assert_problem(one, 401, "unauthorized"), "request_id": ""} for one in answers]
     assert all(one == told[0] for one in told)
     assert len({one["WWW-Authenticate"] for one in answers}) == 1
 
 
 @pytest.mark.parametrize("header", ["X_Api_Key", "Cookie", "Proxy_Authorization"])
-def test_it_is_read_from_authorization_alone(manager: Manager, ada: User, header: str) -> None:
-    token = manager(ada).token
+def test_it_is_read_from_authorization_alone(
+    new_api_client: NewApiClient, ada: User, header: str
+) -> None:
+    token = new_api_client(ada).token
     for value in (f"{token}", f"Bearer {token}", f"key={token}"):
-        problem(Program(None).get("self", **{header: value}), 401, "unauthorized")
-    problem(Program(None).get(f"self?access_token={token}&key={token}"), 401, "unauthorized")
+        assert_problem(ApiClient(None).get("self", **{header: value}), 401, "unauthorized")
+    assert_problem(
+        ApiClient(None).get(f"self?access_token={token}&key={token}"), 401, "unauthorized"
+    )
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "Token", "", "Bearer Bearer", "Bearer,"])
-def test_another_scheme_is_no_bearer_token(manager: Manager, ada: User, scheme: str) -> None:
-    token = manager(ada).token
-    answer = Program(None).get("self", Authorization=f"{scheme} {token}".strip())
-    problem(answer, 401, "unauthorized")
+def test_another_scheme_is_no_bearer_token(
+    new_api_client: NewApiClient, ada: User, scheme: str
+) -> None:
+    token = new_api_client(ada).token
+    answer = ApiClient(None).get("self", Authorization=f"{scheme} {token}".strip())
+    assert_problem(answer, 401, "unauthorized")
 
 
 def test_it_stops_with_its_owners_membership_and_comes_back_with_it(
-    manager: Manager, ada: User, team: Team
+    new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
     assert program.get("self").status_code == 200
     ada.memberships.all().delete()
-    problem(program.get("self"), 401, "unauthorized")
+    assert_problem(program.get("self"), 401, "unauthorized")
     Membership.objects.create(team=team, user=ada, role=Role.VIEWER)
     assert program.get("self").json()["role"] == "viewer"
 
 
-def test_it_stops_with_its_owner_and_its_team(manager: Manager, ada: User, team: Team) -> None:
-    program = manager(ada)
+def test_it_stops_with_its_owner_and_its_team(
+    new_api_client: NewApiClient, ada: User, team: Team
+) -> None:
+    program = new_api_client(ada)
     User.objects.filter(pk=ada.pk).update(is_active=False)
-    problem(program.get("self"), 401, "unauthorized")
+    assert_problem(program.get("self"), 401, "unauthorized")
     User.objects.filter(pk=ada.pk).update(is_active=True)
     Team.objects.filter(pk=team.pk).update(is_active=False)
-    problem(program.get("self"), 401, "unauthorized")
+    assert_problem(program.get("self"), 401, "unauthorized")
 
 
 def test_its_owner_in_another_team_does_not_keep_it_alive(
-    manager: Manager, ada: User, other_team: Team
+    new_api_client: NewApiClient, ada: User, other_team: Team
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
     ada.memberships.update(team=other_team)
-    problem(program.get("self"), 401, "unauthorized")
+    assert_problem(program.get("self"), 401, "unauthorized")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
-def test_a_missing_scope_is_told(manager: Manager, ada: User, operation: Any) -> None:
+def test_a_missing_scope_is_told(new_api_client: NewApiClient, ada: User, operation: Any) -> None:
     if operation.scope is None:
         assert operation.path == "self"
         return
     others = [scope for scope in Scope if scope != operation.scope]
-    answer = manager(ada, scopes=others).ask(operation.method, example(operation.path), {})
-    assert operation.scope in problem(answer, 403, "missing-scope")["detail"]
+    answer = new_api_client(ada, scopes=others).request(
+        operation.method, example(operation.path), {}
+    )
+    assert operation.scope in assert_problem(answer, 403, "missing-scope")["detail"]
     assert f'scope="{operation.scope}"' in answer["WWW-Authenticate"]
 
 
 def test_a_demoted_owner_takes_the_management_key_down_with_them(
-    manager: Manager, ada: User, bob: User, issue: Any
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
     his, _ = issue(bob)
     assert program.get("audit").status_code == 200
     assert program.post(f"keys/{his.public_id}/disable").status_code == 200
     ada.memberships.update(role=Role.MEMBER)
-    problem(program.get("audit"), 403, "weak-role")
+    assert_problem(program.get("audit"), 403, "weak-role")
     for answer in (
         program.post(f"keys/{his.public_id}/enable"),
         program.post(f"keys/{his.public_id}/rotate", {"grace": "now"}),
@@ -181,27 +193,29 @@ def test_a_demoted_owner_takes_the_management_key_down_with_them(
         program.patch(f"keys/{his.public_id}", {"name": "mine"}),
         program.delete(f"keys/{his.public_id}"),
     ):
-        assert "another member" in problem(answer, 403, "weak-role")["detail"]
+        assert "another member" in assert_problem(answer, 403, "weak-role")["detail"]
     assert program.post("keys", {"name": "own"}).status_code == 201
     ada.memberships.update(role=Role.VIEWER)
-    problem(program.post("keys", {"name": "another"}), 403, "weak-role")
+    assert_problem(program.post("keys", {"name": "another"}), 403, "weak-role")
     assert program.get("keys").status_code == 200
     his.refresh_from_db()
     assert (his.name, his.disabled_at is not None) == ("test-key", True)
 
 
-def test_a_members_policy_of_makers_holds_here_too(manager: Manager, bob: User, team: Team) -> None:
+def test_a_members_policy_of_makers_holds_here_too(
+    new_api_client: NewApiClient, bob: User, team: Team
+) -> None:
     from keyportal.teams.policy import Policy
 
     team.policy = Policy(creators="admin")
     team.save(update_fields=["policy"])
-    problem(manager(bob).post("keys", {"name": "ci"}), 422, "policy")
+    assert_problem(new_api_client(bob).post("keys", {"name": "ci"}), 422, "policy")
 
 
 def test_it_notes_its_last_use_once_a_minute(
-    manager: Manager, ada: User, django_assert_num_queries: Any
+    new_api_client: NewApiClient, ada: User, django_assert_num_queries: Any
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
     program.get("self")
     key = ManagementKey.objects.get()
     assert key.last_used_at
@@ -214,9 +228,11 @@ def test_it_notes_its_last_use_once_a_minute(
     assert ManagementKey.objects.filter(last_used_at__gt=earlier).exists()
 
 
-def test_a_deletion_in_the_middle_of_a_request_undoes_it(manager: Manager, ada: User) -> None:
+def test_a_deletion_in_the_middle_of_a_request_undoes_it(
+    new_api_client: NewApiClient, ada: User
+) -> None:
     """It was let in, then deleted; what it was about to change stays as it is."""
-    key = manager(ada).key
+    key = new_api_client(ada).key
     caller = Caller(key, key.membership, None)
     key.revoke(actor=ada)
     (create,) = [one for one in OPERATIONS if one.handler.__name__ == "create_key"]
@@ -229,12 +245,12 @@ def test_a_deletion_in_the_middle_of_a_request_undoes_it(manager: Manager, ada: 
 
 
 def test_plain_http_is_refused_and_not_redirected(
-    manager: Manager, ada: User, settings: Any
+    new_api_client: NewApiClient, ada: User, settings: Any
 ) -> None:
     settings.IS_HTTPS = settings.SECURE_SSL_REDIRECT = True
     settings.SECURE_REDIRECT_EXEMPT = [r"^api(/|$)"]
-    program = manager(ada)
-    problem(program.get("self"), 426, "https-required")
+    program = new_api_client(ada)
+    assert_problem(program.get("self"), 426, "https-required")
     answer = program._client.get(
         "/api/v1/self", secure=True, headers={"Authorization": f"Bearer {program.token}"}
     )

@@ -24,7 +24,7 @@ from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
-from tests.support.api_client import Manager
+from tests.support.api_client import NewApiClient
 from tests.support.server import BareServer, Connection, Reply, Server, head
 
 pytestmark = pytest.mark.gateway
@@ -35,8 +35,13 @@ EXAMPLES = 300
 KEYS = "/api/v1/keys"
 
 
-class Impatient(BareServer):
-    module = ["gunicorn", "-c", "python:tests.support.slow_client", "keyportal.asgi:application"]
+class ShortTimeoutServer(BareServer):
+    module = [
+        "gunicorn",
+        "-c",
+        "python:tests.support.gunicorn_short_timeout",
+        "keyportal.asgi:application",
+    ]
 
 
 @pytest.fixture
@@ -163,10 +168,10 @@ SENT: SearchStrategy[Sent] = builds(
 
 
 def test_every_answer_is_one_that_the_document_tells_of(
-    sound: Server, manager: Manager, ada: User, issue: Issue
+    sound: Server, new_api_client: NewApiClient, ada: User, issue: Issue
 ) -> None:
     """On a connection that goes on: what is left of a body there would be the next request."""
-    (key, text), program = issue(ada), manager(ada, scopes=list(Scope))
+    (key, text), program = issue(ada), new_api_client(ada, scopes=list(Scope))
     Team.objects.update(key_limit=EXAMPLES)
     there = {"id": key.public_id, "username": "ada", "slug": key.team.slug}
     shown = authorizations(str(program.token), text)
@@ -206,10 +211,10 @@ def test_every_answer_is_one_that_the_document_tells_of(
 
 
 def test_a_body_that_is_announced_and_never_sent_is_given_up(
-    own_server: OwnServer, manager: Manager, ada: User
+    own_server: OwnServer, new_api_client: NewApiClient, ada: User
 ) -> None:
-    server = own_server(Impatient)
-    shown = authorizations(str(manager(ada).token), "")
+    server = own_server(ShortTimeoutServer)
+    shown = authorizations(str(new_api_client(ada).token), "")
     with ExitStack() as open_ones:
         connections = []
         for name, part in itertools.product(("good", "half", "none"), (b"", b'{"name"')):
@@ -226,10 +231,10 @@ def test_a_body_that_is_announced_and_never_sent_is_given_up(
 
 @pytest.mark.parametrize("length", [MAX_BODY_BYTES + 1, 10**15])
 def test_a_body_that_is_announced_too_large_is_not_waited_for(
-    sound: Server, manager: Manager, ada: User, length: int
+    sound: Server, new_api_client: NewApiClient, ada: User, length: int
 ) -> None:
     with sound.connect(timeout=5) as connection:
-        connection.send(head(f"POST {KEYS}", manager(ada).token, length))
+        connection.send(head(f"POST {KEYS}", new_api_client(ada).token, length))
         reply = connection.reply()
         assert (reply.status, reply.headers["connection"]) == (413, "close")
         require_told(reply, "POST", "keys")

@@ -26,7 +26,7 @@ from keyportal.api.urls import OPERATIONS
 from keyportal.catalog.models import ServedModel
 from keyportal.teams.models import User
 from keyportal.usage.models import Window
-from tests.support.api_client import Manager, problem
+from tests.support.api_client import NewApiClient, assert_problem
 
 pytestmark = pytest.mark.any_database
 
@@ -58,7 +58,7 @@ def kept_connection() -> Iterator[None]:
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
 def test_every_answer_is_one_that_the_document_tells_of(
-    manager: Manager,
+    new_api_client: NewApiClient,
     ada: User,
     model: ServedModel,
     issue: Any,
@@ -70,7 +70,7 @@ def test_every_answer_is_one_that_the_document_tells_of(
     settings.ALLOWED_HOSTS = ["*"]
     key, _ = issue(ada)
     there = {"id": key.public_id, "username": "ada", "slug": key.team.slug}
-    token = manager(ada).token
+    token = new_api_client(ada).token
     answered: Counter[int] = Counter()
 
     @hypothesis.seed(1)
@@ -147,4 +147,4 @@ def test_the_parts_of_an_address_are_as_told() -> None:
 
 
 def test_a_wrong_method_is_told_as_a_problem(db: None, client: Client) -> None:
-    problem(client.post("/api/v1/openapi.json"), 405, "method-not-allowed")
+    assert_problem(client.post("/api/v1/openapi.json"), 405, "method-not-allowed")

@@ -11,14 +11,14 @@ from keyportal.api.framework.pagination import Cursor
 from keyportal.api.framework.problems import Invalid
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.support.api_client import Manager, Program
+from tests.support.api_client import ApiClient, NewApiClient
 
 
 def names(page: Any) -> list[str]:
     return [key["name"] for key in page["data"]]
 
 
-def walk(program: Program, path: str) -> list[dict[str, Any]]:
+def walk(program: ApiClient, path: str) -> list[dict[str, Any]]:
     found = program.get(path).json()
     rows = [*found["data"]]
     while found["next_cursor"]:
@@ -27,10 +27,12 @@ def walk(program: Program, path: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_pages_go_on_where_the_last_ended(manager: Manager, ada: User, issue: Any) -> None:
+def test_pages_go_on_where_the_last_ended(
+    new_api_client: NewApiClient, ada: User, issue: Any
+) -> None:
     for number in range(5):
         issue(ada, f"key-{number}")
-    program = manager(ada)
+    program = new_api_client(ada)
     assert [key["name"] for key in walk(program, "keys?limit=2")] == [
         f"key-{number}" for number in (4, 3, 2, 1, 0)
     ]
@@ -38,11 +40,11 @@ def test_pages_go_on_where_the_last_ended(manager: Manager, ada: User, issue: An
 
 
 def test_what_comes_and_goes_meanwhile_moves_nothing(
-    manager: Manager, ada: User, issue: Any
+    new_api_client: NewApiClient, ada: User, issue: Any
 ) -> None:
     for number in range(4):
         issue(ada, f"key-{number}")
-    program = manager(ada)
+    program = new_api_client(ada)
     first = program.get("keys?limit=2").json()
     assert names(first) == ["key-3", "key-2"]
     issue(ada, "newest")
@@ -51,26 +53,30 @@ def test_what_comes_and_goes_meanwhile_moves_nothing(
     assert names(second) == ["key-1", "key-0"]
 
 
-def test_rows_of_one_instant_are_told_once_each(manager: Manager, ada: User, issue: Any) -> None:
+def test_rows_of_one_instant_are_told_once_each(
+    new_api_client: NewApiClient, ada: User, issue: Any
+) -> None:
     for number in range(5):
         issue(ada, f"key-{number}")
     ApiKey.objects.update(created_at=datetime(2026, 1, 1, tzinfo=UTC))
-    found = [key["name"] for key in walk(manager(ada), "keys?limit=1")]
+    found = [key["name"] for key in walk(new_api_client(ada), "keys?limit=1")]
     assert found == ["key-4", "key-3", "key-2", "key-1", "key-0"]
 
 
 def test_a_cursor_opens_no_other_teams_rows(
-    manager: Manager, ada: User, charlie: User, other_team: Any, issue: Any
+    new_api_client: NewApiClient, ada: User, charlie: User, other_team: Any, issue: Any
 ) -> None:
     issue(ada, "hers")
     for number in range(2):
         issue(charlie, f"his-{number}", team=other_team)
-    cursor = manager(charlie, team=other_team).get("keys?limit=1").json()["next_cursor"]
-    assert names(manager(ada).get(f"keys?cursor={cursor}").json()) == ["hers"]
+    cursor = new_api_client(charlie, team=other_team).get("keys?limit=1").json()["next_cursor"]
+    assert names(new_api_client(ada).get(f"keys?cursor={cursor}").json()) == ["hers"]
 
 
-def test_every_list_is_paged(manager: Manager, ada: User, bob: User, model: Any) -> None:
-    program = manager(ada)
+def test_every_list_is_paged(
+    new_api_client: NewApiClient, ada: User, bob: User, model: Any
+) -> None:
+    program = new_api_client(ada)
     for path in ("members", "audit", "models", "teams", "keys"):
         found = program.get(f"{path}?limit=1").json()
         assert set(found) == {"data", "next_cursor"}

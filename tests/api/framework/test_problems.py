@@ -12,7 +12,7 @@ from keyportal.api.urls import OPERATIONS
 from keyportal.api.v1 import teams
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.support.api_client import Manager, Program, problem
+from tests.support.api_client import ApiClient, NewApiClient, assert_problem
 
 
 @pytest.mark.parametrize(
@@ -27,16 +27,16 @@ from tests.support.api_client import Manager, Program, problem
     ],
 )
 def test_another_method_is_refused(db: None, method: str, path: str, allowed: str) -> None:
-    answer = Program(None).ask(method, path)
-    problem(answer, 405, "method-not-allowed")
+    answer = ApiClient(None).request(method, path)
+    assert_problem(answer, 405, "method-not-allowed")
     assert answer["Allow"] == allowed
 
 
-def test_head_is_get_without_a_body(manager: Manager, ada: User) -> None:
-    program = manager(ada)
-    answer = program.ask("HEAD", "keys")
+def test_head_is_get_without_a_body(new_api_client: NewApiClient, ada: User) -> None:
+    program = new_api_client(ada)
+    answer = program.request("HEAD", "keys")
     assert (answer.status_code, answer.content) == (200, b"")
-    answer = program.ask("HEAD", "nothing")
+    answer = program.request("HEAD", "nothing")
     assert (answer.status_code, answer.content) == (404, b"")
 
 
@@ -45,18 +45,20 @@ def test_a_huge_body_is_refused_before_the_key_is_looked_at(
 ) -> None:
     body = b'{"name": "%s"}' % (b"x" * MAX_BODY_BYTES)
     with django_assert_num_queries(0):
-        problem(Program(None).ask("POST", "keys", body), 413, "too-large")
+        assert_problem(ApiClient(None).request("POST", "keys", body), 413, "too-large")
 
 
-def test_a_body_of_the_largest_size_is_read(manager: Manager, ada: User) -> None:
+def test_a_body_of_the_largest_size_is_read(new_api_client: NewApiClient, ada: User) -> None:
     body = b'{"name": "ci"%s}' % (b" " * (MAX_BODY_BYTES - 14))
     assert len(body) == MAX_BODY_BYTES
-    assert manager(ada).ask("POST", "keys", body).status_code == 201
+    assert new_api_client(ada).request("POST", "keys", body).status_code == 201
 
 
 @pytest.mark.parametrize("length", ["-1", "many", "1" * 11, "1e3", "²"])
-def test_a_length_that_is_no_number_is_refused(manager: Manager, ada: User, length: str) -> None:
-    token = manager(ada).token
+def test_a_length_that_is_no_number_is_refused(
+    new_api_client: NewApiClient, ada: User, length: str
+) -> None:
+    token = new_api_client(ada).token
     answer = Client().generic(
         "POST",
         "/api/v1/keys",
@@ -64,7 +66,7 @@ def test_a_length_that_is_no_number_is_refused(manager: Manager, ada: User, leng
         CONTENT_LENGTH=length,
         headers={"Authorization": f"Bearer {token}"},
     )
-    problem(answer, 413, "too-large")
+    assert_problem(answer, 413, "too-large")
 
 
 @pytest.mark.parametrize(
@@ -78,15 +80,21 @@ def test_a_length_that_is_no_number_is_refused(manager: Manager, ada: User, leng
         "application/json, text/plain",
     ],
 )
-def test_what_is_not_sent_as_json_is_refused(manager: Manager, ada: User, kind: str) -> None:
-    answer = manager(ada).ask("POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind})
-    problem(answer, 415, "unsupported-media-type")
+def test_what_is_not_sent_as_json_is_refused(
+    new_api_client: NewApiClient, ada: User, kind: str
+) -> None:
+    answer = new_api_client(ada).request(
+        "POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind}
+    )
+    assert_problem(answer, 415, "unsupported-media-type")
     assert not ApiKey.objects.exists()
 
 
-def test_json_may_name_its_encoding(manager: Manager, ada: User) -> None:
+def test_json_may_name_its_encoding(new_api_client: NewApiClient, ada: User) -> None:
     kind = 'application/json; charset="UTF-8"'
-    answer = manager(ada).ask("POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind})
+    answer = new_api_client(ada).request(
+        "POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind}
+    )
     assert answer.status_code == 201
 
 
@@ -104,15 +112,19 @@ def test_json_may_name_its_encoding(manager: Manager, ada: User) -> None:
         b'{"name": NaN}',
     ],
 )
-def test_what_is_no_json_is_refused(manager: Manager, ada: User, body: bytes) -> None:
-    answer = manager(ada).ask("POST", "keys", body, headers={"Content_Type": "application/json"})
+def test_what_is_no_json_is_refused(new_api_client: NewApiClient, ada: User, body: bytes) -> None:
+    answer = new_api_client(ada).request(
+        "POST", "keys", body, headers={"Content_Type": "application/json"}
+    )
     assert answer.status_code in {400, 422}
-    problem(answer, answer.status_code, {400: "bad-request", 422: "invalid"}[answer.status_code])
+    assert_problem(
+        answer, answer.status_code, {400: "bad-request", 422: "invalid"}[answer.status_code]
+    )
 
 
 @pytest.mark.parametrize("body", [b"null", b"[]", b'"name"', b"1", b"true"])
-def test_what_is_no_object_is_refused(manager: Manager, ada: User, body: bytes) -> None:
-    problem(manager(ada).ask("POST", "keys", body), 422, "invalid")
+def test_what_is_no_object_is_refused(new_api_client: NewApiClient, ada: User, body: bytes) -> None:
+    assert_problem(new_api_client(ada).request("POST", "keys", body), 422, "invalid")
 
 
 @pytest.mark.parametrize(
@@ -140,45 +152,48 @@ def test_what_is_no_object_is_refused(manager: Manager, ada: User, body: bytes) 
     ],
 )
 def test_a_parameter_that_cannot_be_so_is_named(
-    manager: Manager, ada: User, path: str, parameter: str
+    new_api_client: NewApiClient, ada: User, path: str, parameter: str
 ) -> None:
-    told = problem(manager(ada).get(path), 422, "invalid")
+    told = assert_problem(new_api_client(ada).get(path), 422, "invalid")
     assert [error["parameter"] for error in told["errors"]] == [parameter]
 
 
 def test_a_failure_of_ours_is_a_problem_whose_id_finds_it(
-    manager: Manager, ada: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    new_api_client: NewApiClient,
+    ada: User,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
 
     def fails(*_: object) -> None:
         raise RuntimeError(f"the reason, and {program.token}")
 
     monkeypatch.setattr(teams, "paginate", fails)
     with caplog.at_level(logging.ERROR):
-        told = problem(program.get("teams"), 500, "internal-error")
+        told = assert_problem(program.get("teams"), 500, "internal-error")
     assert "the reason" not in str(told)
     assert told["request_id"] in caplog.text
     assert "the reason" in caplog.text
 
 
 def test_an_unreachable_database_is_a_problem_that_passes(
-    manager: Manager, ada: User, monkeypatch: pytest.MonkeyPatch
+    new_api_client: NewApiClient, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
 
     def fails(*_: object) -> None:
         raise OperationalError("password authentication failed for host 10.0.0.7")
 
     monkeypatch.setattr("keyportal.api.framework.throttling.count_request", fails)
     answer = program.get("self")
-    assert "10.0.0.7" not in str(problem(answer, 503, "unavailable"))
+    assert "10.0.0.7" not in str(assert_problem(answer, 503, "unavailable"))
     assert answer["Retry-After"] == "1"
 
 
 def test_what_django_refuses_first_is_a_problem_here_and_a_page_elsewhere(client: Client) -> None:
     wrong = {"Host": "elsewhere.example.com"}
-    problem(client.get("/api/v1/self", headers=wrong), 400, "bad-request")
+    assert_problem(client.get("/api/v1/self", headers=wrong), 400, "bad-request")
     page = client.get("/accounts/login/", headers=wrong)
     assert page.status_code == 400
     assert page["Content-Type"].startswith("text/html")
@@ -191,7 +206,7 @@ def test_a_failure_before_the_view_is_a_problem_too(
         raise RuntimeError
 
     monkeypatch.setattr("django.middleware.common.CommonMiddleware.process_request", fails)
-    problem(Program(None).get("self"), 500, "internal-error")
+    assert_problem(ApiClient(None).get("self"), 500, "internal-error")
     page = Client(raise_request_exception=False).get("/accounts/login/")
     assert page.status_code == 500
     assert page["Content-Type"].startswith("text/html")
@@ -204,8 +219,8 @@ def test_every_operation_is_described() -> None:
 
 
 def test_more_parameters_than_are_read_are_the_callers_fault(
-    manager: Manager, ada: User, caplog: pytest.LogCaptureFixture
+    new_api_client: NewApiClient, ada: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     query = "&".join(f"a{number}=1" for number in range(1001))
-    problem(manager(ada).get(f"keys?{query}"), 400, "bad-request")
+    assert_problem(new_api_client(ada).get(f"keys?{query}"), 400, "bad-request")
     assert not [row for row in caplog.records if row.levelno >= logging.ERROR]

@@ -10,7 +10,7 @@ from keyportal.api.framework import throttling
 from keyportal.keys import keystring
 from keyportal.teams.models import User
 from keyportal.usage.models import Window
-from tests.support.api_client import Manager, Program, problem
+from tests.support.api_client import ApiClient, NewApiClient, assert_problem
 
 
 @pytest.fixture(autouse=True)
@@ -21,33 +21,37 @@ def early_in_the_minute() -> None:
         time.sleep(left + 0.1)
 
 
-def test_so_many_requests_a_minute_and_no_more(manager: Manager, ada: User, settings: Any) -> None:
+def test_so_many_requests_a_minute_and_no_more(
+    new_api_client: NewApiClient, ada: User, settings: Any
+) -> None:
     settings.API_REQUESTS_PER_MINUTE = 3
-    program, other = manager(ada), manager(ada, "other")
+    program, other = new_api_client(ada), new_api_client(ada, "other")
     assert [program.get("self").status_code for _ in range(3)] == [200] * 3
     answer = program.get("self")
-    problem(answer, 429, "too-many-requests")
+    assert_problem(answer, 429, "too-many-requests")
     assert 1 <= int(answer["Retry-After"]) <= 60
     assert other.get("self").status_code == 200
 
 
-def test_what_is_refused_does_nothing(manager: Manager, ada: User, settings: Any) -> None:
+def test_what_is_refused_does_nothing(
+    new_api_client: NewApiClient, ada: User, settings: Any
+) -> None:
     settings.API_REQUESTS_PER_MINUTE = 1
-    program = manager(ada)
+    program = new_api_client(ada)
     assert program.post("keys", {"name": "one"}).status_code == 201
-    problem(program.post("keys", {"name": "two"}), 429, "too-many-requests")
+    assert_problem(program.post("keys", {"name": "two"}), 429, "too-many-requests")
     assert Window.objects.get(subject__startswith="management:").requests == 1
 
 
 def test_bad_keys_of_one_address_are_counted_together(
-    monkeypatch: pytest.MonkeyPatch, manager: Manager, ada: User
+    monkeypatch: pytest.MonkeyPatch, new_api_client: NewApiClient, ada: User
 ) -> None:
     monkeypatch.setattr(throttling, "FAILURES_PER_MINUTE", 2)
-    bad = [Program(keystring.generate(prefix="mk-kp-").text) for _ in range(3)]
+    bad = [ApiClient(keystring.generate(prefix="mk-kp-").text) for _ in range(3)]
     assert [one.get("self").status_code for one in bad] == [401, 401, 429]
-    problem(bad[0].get("self"), 429, "too-many-requests")
+    assert_problem(bad[0].get("self"), 429, "too-many-requests")
     # A neighbour behind the same address keeps no good key from its work.
-    assert manager(ada).get("self").status_code == 200
+    assert new_api_client(ada).get("self").status_code == 200
 
 
 def test_the_count_is_one_for_all_workers_and_ends_with_the_minute(db: None) -> None:

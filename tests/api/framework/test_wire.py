@@ -7,7 +7,7 @@ from django.test import Client
 
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
-from tests.support.api_client import Manager
+from tests.support.api_client import NewApiClient
 from tests.support.server import Server
 
 pytestmark = pytest.mark.gateway
@@ -15,9 +15,9 @@ KEYS = "/api/v1/keys"
 
 
 def test_a_program_makes_a_key_that_calls_and_deletes_it(
-    live: Server, manager: Manager, ada: User
+    live: Server, new_api_client: NewApiClient, ada: User
 ) -> None:
-    token = manager(ada).token
+    token = new_api_client(ada).token
     made = live.request("POST", KEYS, key=token, body={"name": "ci"})
     assert made.status == 201
     assert "set-cookie" not in made.headers
@@ -35,9 +35,9 @@ def test_a_program_makes_a_key_that_calls_and_deletes_it(
 
 
 def test_neither_kind_of_key_opens_the_others_door_nor_a_page(
-    live: Server, manager: Manager, ada: User, issue: object, team: Team
+    live: Server, new_api_client: NewApiClient, ada: User, issue: object, team: Team
 ) -> None:
-    token, (_, key) = manager(ada).token, issue(ada)  # type: ignore[operator]
+    token, (_, key) = new_api_client(ada).token, issue(ada)  # type: ignore[operator]
     for headers in ({}, {"X-Api-Key": str(token)}):
         assert live.request("GET", "/v1/models", key=token, headers=headers).status == 401
     assert live.chat(token, f"{team.slug}/test").status == 401
@@ -55,9 +55,9 @@ def test_a_session_opens_nothing_for_programs(live: Server, ada: User, client: C
 
 
 def test_a_body_that_is_too_large_never_gets_a_thread(
-    live: Server, manager: Manager, ada: User
+    live: Server, new_api_client: NewApiClient, ada: User
 ) -> None:
-    token = manager(ada).token
+    token = new_api_client(ada).token
     reply = live.request("POST", KEYS, key=token, body=b"x" * 70_000)
     told = reply.json()
     assert (reply.status, told["status"]) == (413, 413)
@@ -67,9 +67,13 @@ def test_a_body_that_is_too_large_never_gets_a_thread(
     assert live.request("GET", KEYS, key=token).status == 200
 
 
-def test_a_body_without_a_length_is_refused(live: Server, manager: Manager, ada: User) -> None:
+def test_a_body_without_a_length_is_refused(
+    live: Server, new_api_client: NewApiClient, ada: User
+) -> None:
     body = json.dumps({"name": "ci"}).encode()
     with live.connect() as connection:
-        connection.ask(f"POST {KEYS}", manager(ada).token, None, "Transfer-Encoding: chunked")
+        connection.send_request(
+            f"POST {KEYS}", new_api_client(ada).token, None, "Transfer-Encoding: chunked"
+        )
         connection.send(f"{len(body):x}\r\n".encode(), body, b"\r\n0\r\n\r\n")
         assert connection.reply().status == 413

@@ -15,7 +15,7 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
-from tests.support.api_client import Manager, problem
+from tests.support.api_client import NewApiClient, assert_problem
 
 pytestmark = pytest.mark.any_database
 
@@ -43,26 +43,26 @@ NARROWER = [
 
 @pytest.mark.parametrize("permissions", WIDER)
 def test_a_bounded_management_key_makes_no_wider_key(
-    manager: Manager, alice: User, permissions: dict[str, Any]
+    new_api_client: NewApiClient, alice: User, permissions: dict[str, Any]
 ) -> None:
-    program = manager(alice, permissions=NARROW)
+    program = new_api_client(alice, permissions=NARROW)
     body = {"name": "ci", "permissions": permissions}
-    problem(program.post("keys", body), 403, "beyond-bounds")
+    assert_problem(program.post("keys", body), 403, "beyond-bounds")
     assert not ApiKey.objects.exists()
 
 
 @pytest.mark.parametrize("permissions", NARROWER)
 def test_it_makes_keys_within_its_bounds(
-    manager: Manager, alice: User, permissions: dict[str, Any]
+    new_api_client: NewApiClient, alice: User, permissions: dict[str, Any]
 ) -> None:
-    program = manager(alice, permissions=NARROW)
+    program = new_api_client(alice, permissions=NARROW)
     told = program.post("keys", {"name": "ci", "permissions": permissions})
     assert told.status_code == 201
     assert NARROW.covers(ApiKey.objects.get().permissions)
 
 
-def test_a_key_that_says_nothing_gets_its_bounds(manager: Manager, alice: User) -> None:
-    manager(alice, permissions=NARROW).post("keys", {"name": "ci"})
+def test_a_key_that_says_nothing_gets_its_bounds(new_api_client: NewApiClient, alice: User) -> None:
+    new_api_client(alice, permissions=NARROW).post("keys", {"name": "ci"})
     assert ApiKey.objects.get().permissions == NARROW
 
 
@@ -85,49 +85,51 @@ def test_a_key_that_says_nothing_gets_its_bounds(manager: Manager, alice: User) 
     ],
 )
 def test_a_key_that_says_nothing_gets_what_bounds_and_policy_both_allow(
-    manager: Manager,
+    new_api_client: NewApiClient,
     alice: User,
     bounds: Permissions,
     policy: Policy,
     given: tuple[tuple[str, ...], str, tuple[str, ...]],
 ) -> None:
     Team.objects.update(policy=policy)
-    assert manager(alice, permissions=bounds).post("keys", {"name": "ci"}).status_code == 201
+    assert new_api_client(alice, permissions=bounds).post("keys", {"name": "ci"}).status_code == 201
     assert ApiKey.objects.get().permissions == given
 
 
 def test_where_bounds_and_policy_have_nothing_in_common_the_policy_says_why(
-    manager: Manager, alice: User
+    new_api_client: NewApiClient, alice: User
 ) -> None:
     Team.objects.update(policy=Policy(models=("own/*",), endpoints=("embeddings",)))
-    told = problem(manager(alice, permissions=NARROW).post("keys", {"name": "ci"}), 422, "policy")
+    told = assert_problem(
+        new_api_client(alice, permissions=NARROW).post("keys", {"name": "ci"}), 422, "policy"
+    )
     assert "Keys of this team may call: own/*." in told["detail"]
     assert not ApiKey.objects.exists()
 
 
 @pytest.mark.parametrize("permissions", WIDER)
 def test_a_key_is_not_widened_by_a_change(
-    manager: Manager, alice: User, issue: Any, permissions: dict[str, Any]
+    new_api_client: NewApiClient, alice: User, issue: Any, permissions: dict[str, Any]
 ) -> None:
     key, _ = issue(alice, permissions=NARROW)
-    program = manager(alice, permissions=NARROW)
+    program = new_api_client(alice, permissions=NARROW)
     answer = program.patch(f"keys/{key.public_id}", {"permissions": permissions})
-    problem(answer, 403, "beyond-bounds")
+    assert_problem(answer, 403, "beyond-bounds")
     key.refresh_from_db()
     assert key.permissions == NARROW
 
 
 def test_a_wider_key_that_is_there_gives_nothing_away(
-    manager: Manager, alice: User, issue: Any
+    new_api_client: NewApiClient, alice: User, issue: Any
 ) -> None:
     """Its new secret would do all that the bounds forbid; so would a change that leaves them."""
     key, _ = issue(alice)
-    program = manager(alice, permissions=NARROW)
+    program = new_api_client(alice, permissions=NARROW)
     address = f"keys/{key.public_id}"
     before = AuditEvent.objects.count()
-    problem(program.post(f"{address}/rotate", {"grace": "now"}), 403, "beyond-bounds")
-    problem(program.post(f"{address}/enable"), 403, "beyond-bounds")
-    problem(program.patch(address, {"name": "mine"}), 403, "beyond-bounds")
+    assert_problem(program.post(f"{address}/rotate", {"grace": "now"}), 403, "beyond-bounds")
+    assert_problem(program.post(f"{address}/enable"), 403, "beyond-bounds")
+    assert_problem(program.patch(address, {"name": "mine"}), 403, "beyond-bounds")
     assert AuditEvent.objects.count() == before
     narrowed = {
         "permissions": {"models": ["public/*"], "endpoints": "chat", "networks": ["10.0.0.0/8"]}
@@ -135,9 +137,11 @@ def test_a_wider_key_that_is_there_gives_nothing_away(
     assert program.patch(address, narrowed).status_code == 200
 
 
-def test_a_wider_key_can_be_stopped_all_the_same(manager: Manager, alice: User, issue: Any) -> None:
+def test_a_wider_key_can_be_stopped_all_the_same(
+    new_api_client: NewApiClient, alice: User, issue: Any
+) -> None:
     key, _ = issue(alice)
-    program = manager(alice, permissions=NARROW)
+    program = new_api_client(alice, permissions=NARROW)
     assert program.post(f"keys/{key.public_id}/disable").status_code == 200
     assert program.delete(f"keys/{key.public_id}").status_code == 204
 
@@ -147,17 +151,17 @@ LATER: list[Any] = [None, "2099-01-01T00:00:00Z"]
 
 @pytest.mark.parametrize("end", LATER)
 def test_no_key_that_comes_out_of_a_management_key_outlives_it(
-    manager: Manager, alice: User, issue: Issue, end: str | None
+    new_api_client: NewApiClient, alice: User, issue: Issue, end: str | None
 ) -> None:
     """Whoever finds the management key of CI would have a way in for good otherwise."""
     ends = timezone.now() + timedelta(days=90)
-    program = manager(alice, expires_at=ends)
+    program = new_api_client(alice, expires_at=ends)
     key, _ = issue(alice, expires_at=ends - timedelta(days=9))
     for answer in (
         program.post("keys", {"name": "ci", "expires_at": end}),
         program.patch(f"keys/{key.public_id}", {"name": "ci", "expires_at": end}),
     ):
-        told = problem(answer, 403, "beyond-bounds")
+        told = assert_problem(answer, 403, "beyond-bounds")
         assert told["errors"][0]["pointer"] == "/expires_at"
         assert ends.isoformat() in told["errors"][0]["detail"]
     assert (ApiKey.objects.get().name, ApiKey.objects.get().expires_at) == (
@@ -166,10 +170,12 @@ def test_no_key_that_comes_out_of_a_management_key_outlives_it(
     )
 
 
-def test_a_key_ends_with_the_management_key_or_earlier(manager: Manager, alice: User) -> None:
+def test_a_key_ends_with_the_management_key_or_earlier(
+    new_api_client: NewApiClient, alice: User
+) -> None:
     ends = timezone.now() + timedelta(days=90)
     earlier = ends - timedelta(days=9)
-    program = manager(alice, expires_at=ends)
+    program = new_api_client(alice, expires_at=ends)
     made = program.post("keys", {"name": "same"}).json()
     assert ApiKey.objects.get().expires_at == ends
     body = {"name": "earlier", "expires_at": earlier.isoformat()}
@@ -183,17 +189,19 @@ def test_a_key_ends_with_the_management_key_or_earlier(manager: Manager, alice: 
 
 @pytest.mark.parametrize("end", LATER)
 def test_a_key_that_outlives_it_keeps_its_end_when_that_is_repeated(
-    manager: Manager, alice: User, issue: Issue, end: str | None
+    new_api_client: NewApiClient, alice: User, issue: Issue, end: str | None
 ) -> None:
     """A program that sends all that it has read changes nothing by that."""
     key, _ = issue(alice, expires_at=end and datetime.fromisoformat(end))
-    program = manager(alice, expires_at=timezone.now() + timedelta(days=90))
+    program = new_api_client(alice, expires_at=timezone.now() + timedelta(days=90))
     answer = program.patch(f"keys/{key.public_id}", {"name": "ci", "expires_at": end})
     assert (answer.status_code, answer.json()["name"]) == (200, "ci")
 
 
-def test_a_management_key_without_an_end_makes_keys_without(manager: Manager, alice: User) -> None:
-    program = manager(alice)
+def test_a_management_key_without_an_end_makes_keys_without(
+    new_api_client: NewApiClient, alice: User
+) -> None:
+    program = new_api_client(alice)
     for name, asked in (("plain", {}), ("never", {"expires_at": None})):
         assert program.post("keys", {"name": name, **asked}).json()["expires_at"] is None
 
@@ -202,22 +210,28 @@ def test_a_management_key_without_an_end_makes_keys_without(manager: Manager, al
     ("key_days", "policy_days", "days"), [(365, 90, 90), (30, 90, 30), (None, 90, 90)]
 )
 def test_a_plain_key_lives_as_long_as_both_the_policy_and_the_management_key_let_it(
-    manager: Manager, alice: User, key_days: int | None, policy_days: int, days: int
+    new_api_client: NewApiClient, alice: User, key_days: int | None, policy_days: int, days: int
 ) -> None:
     Team.objects.update(policy=Policy(longest_days=policy_days))
-    program = manager(alice, expires_at=key_days and timezone.now() + timedelta(days=key_days))
+    program = new_api_client(
+        alice, expires_at=key_days and timezone.now() + timedelta(days=key_days)
+    )
     assert program.post("keys", {"name": "plain"}).status_code == 201
     end = ApiKey.objects.get().expires_at
     assert end
     assert abs(end - timezone.now() - timedelta(days=days)) < timedelta(minutes=5)
 
 
-def test_a_member_goes_no_higher_than_the_ceiling(manager: Manager, bob: User, team: Team) -> None:
+def test_a_member_goes_no_higher_than_the_ceiling(
+    new_api_client: NewApiClient, bob: User, team: Team
+) -> None:
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])
-    program = manager(bob)
+    program = new_api_client(bob)
     for limits in ({"tokens_per_day": 101}, {"tokens_per_day": None}):
-        told = problem(program.post("keys", {"name": "ci", "limits": limits}), 422, "invalid")
+        told = assert_problem(
+            program.post("keys", {"name": "ci", "limits": limits}), 422, "invalid"
+        )
         assert told["errors"][0]["pointer"] == "/limits/tokens_per_day"
     assert not ApiKey.objects.exists()
     assert not AuditEvent.objects.filter(action__startswith="key:").exists()
@@ -229,14 +243,16 @@ def test_a_member_goes_no_higher_than_the_ceiling(manager: Manager, bob: User, t
     )
     address = f"keys/{ApiKey.objects.get().public_id}"
     changed = program.patch(address, {"name": "new", "limits": {"tokens_per_day": 101}})
-    problem(changed, 422, "invalid")
+    assert_problem(changed, 422, "invalid")
     assert ApiKey.objects.get().name == "ci"
 
 
-def test_an_admin_gives_what_limits_they_like(manager: Manager, ada: User, team: Team) -> None:
+def test_an_admin_gives_what_limits_they_like(
+    new_api_client: NewApiClient, ada: User, team: Team
+) -> None:
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])
-    answer = manager(ada).post("keys", {"name": "ci", "limits": {"tokens_per_day": None}})
+    answer = new_api_client(ada).post("keys", {"name": "ci", "limits": {"tokens_per_day": None}})
     assert answer.status_code == 201
     assert ApiKey.objects.get().limits == Limits()
 
@@ -245,40 +261,40 @@ UNLIMITED: dict[str, Any] = {"tokens_per_day": None}
 
 
 def test_an_admins_program_raises_no_limit_without_the_scope_for_it(
-    manager: Manager, ada: User, team: Team, issue: Any
+    new_api_client: NewApiClient, ada: User, team: Team, issue: Any
 ) -> None:
     """Whoever finds the management key of CI could spend without a limit otherwise."""
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])
     key, _ = issue(ada, "hers")
-    program = manager(ada, scopes=[Scope.KEYS_READ, Scope.KEYS_WRITE])
+    program = new_api_client(ada, scopes=[Scope.KEYS_READ, Scope.KEYS_WRITE])
     made = program.post("keys", {"name": "ci", "limits": UNLIMITED})
     changed = program.patch(f"keys/{key.public_id}", {"limits": UNLIMITED})
     for answer in (made, changed):
-        assert "limits:raise" in problem(answer, 403, "missing-scope")["detail"]
+        assert "limits:raise" in assert_problem(answer, 403, "missing-scope")["detail"]
     assert ApiKey.objects.get().limits == Limits(tokens_per_day=100)
 
 
 def test_what_it_lowers_stays_low(
-    manager: Manager, ada: User, bob: User, team: Team, issue: Issue
+    new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     """An admin manages the key then, so its owner can't undo it. The program itself goes up to what
     new keys get, which it could make as well."""
     Team.objects.update(key_limits=Limits(tokens_per_day=100))
     key, _ = issue(bob)
     address = f"keys/{key.public_id}"
-    program, bobs = manager(ada, scopes=[Scope.KEYS_WRITE]), manager(bob, "bobs")
+    program, bobs = new_api_client(ada, scopes=[Scope.KEYS_WRITE]), new_api_client(bob, "bobs")
     assert program.patch(address, {"limits": {"tokens_per_day": 5}}).status_code == 200
     for limits in ({"tokens_per_day": 6}, UNLIMITED):
-        problem(bobs.patch(address, {"limits": limits}), 403, "weak-role")
-    problem(program.patch(address, {"limits": UNLIMITED}), 403, "missing-scope")
+        assert_problem(bobs.patch(address, {"limits": limits}), 403, "weak-role")
+    assert_problem(program.patch(address, {"limits": UNLIMITED}), 403, "missing-scope")
     key.refresh_from_db()
     assert (key.limits, key.is_managed) == (Limits(tokens_per_day=5), True)
     assert program.patch(address, {"limits": {"tokens_per_day": 100}}).status_code == 200
 
 
 def test_limits_that_it_leaves_as_they_are_change_nothing(
-    manager: Manager, ada: User, bob: User, team: Team, issue: Issue
+    new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])
@@ -286,7 +302,7 @@ def test_limits_that_it_leaves_as_they_are_change_nothing(
     set_key_limits(
         key, Limits(tokens_per_day=7), by=Membership.objects.get(user=bob, team=team), address=None
     )
-    program = manager(ada, scopes=[Scope.KEYS_WRITE])
+    program = new_api_client(ada, scopes=[Scope.KEYS_WRITE])
     answer = program.patch(f"keys/{key.public_id}", {"limits": {"tokens_per_day": 7}})
     assert answer.json()["limits"]["tokens_per_day"] == 7
     key.refresh_from_db()
@@ -294,12 +310,12 @@ def test_limits_that_it_leaves_as_they_are_change_nothing(
 
 
 def test_it_throttles_a_key_that_is_above_the_ceiling_and_raises_that_by_nothing(
-    manager: Manager, ada: User, bob: User, team: Team, issue: Issue
+    new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob)
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])
-    program = manager(ada, scopes=[Scope.KEYS_WRITE])
+    program = new_api_client(ada, scopes=[Scope.KEYS_WRITE])
     for body in (
         {"name": "renamed", "limits": UNLIMITED},
         {"limits": {"requests_per_minute": 1}},
@@ -320,10 +336,10 @@ ROTATED = {"grace": "7d"}
 
 
 def test_it_gets_at_no_raised_key_by_its_secret(
-    manager: Manager, ada: User, bob: User, issue: Issue
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue
 ) -> None:
     """Rotated with a grace, nobody would miss the old secret; handed over, bob would rotate it."""
-    program = manager(ada, scopes=[Scope.KEYS_WRITE])
+    program = new_api_client(ada, scopes=[Scope.KEYS_WRITE])
     for owner in (ada, bob):
         key, _ = issue(owner, f"of {owner}")
         granted(key, ada)
@@ -333,28 +349,28 @@ def test_it_gets_at_no_raised_key_by_its_secret(
             program.patch(address, {"name": "mine", "owner": "bob"}),
             program.patch(address, {"owner": "ada"}),
         ):
-            assert "limits:raise" in problem(answer, 403, "missing-scope")["detail"]
+            assert "limits:raise" in assert_problem(answer, 403, "missing-scope")["detail"]
         key.refresh_from_db()
         assert (key.owner, key.name, key.secrets.count()) == (owner, f"of {owner}", 1)
 
 
 def test_it_gets_at_none_from_before_the_ceiling_was_lowered(
-    manager: Manager, ada: User, bob: User, team: Team, issue: Issue
+    new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob)
     Team.objects.update(key_limits=Limits(tokens_per_day=100))
-    program = manager(ada, scopes=[Scope.KEYS_WRITE])
-    problem(program.post(f"keys/{key.public_id}/rotate", ROTATED), 403, "missing-scope")
+    program = new_api_client(ada, scopes=[Scope.KEYS_WRITE])
+    assert_problem(program.post(f"keys/{key.public_id}/rotate", ROTATED), 403, "missing-scope")
 
 
 def test_whoever_may_rotate_a_raised_key_still_does(
-    manager: Manager, ada: User, bob: User, issue: Issue
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue
 ) -> None:
     """A member's program has its owner's keys alone; and a scope is there to be given."""
     key, _ = issue(bob)
     granted(key, ada)
-    bobs = manager(bob, scopes=[Scope.KEYS_WRITE])
-    adas = manager(ada, "adas", scopes=[Scope.KEYS_WRITE, Scope.LIMITS_RAISE])
+    bobs = new_api_client(bob, scopes=[Scope.KEYS_WRITE])
+    adas = new_api_client(ada, "adas", scopes=[Scope.KEYS_WRITE, Scope.LIMITS_RAISE])
     for program in (bobs, adas):
         answer = program.post(f"keys/{key.public_id}/rotate", {"grace": "now"})
         assert answer.json()["key"]
@@ -362,27 +378,29 @@ def test_whoever_may_rotate_a_raised_key_still_does(
 
 
 def test_a_key_within_the_limits_of_new_ones_takes_no_scope(
-    manager: Manager, ada: User, bob: User, issue: Issue
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
     granted(key, ada, Limits(tokens_per_day=100, requests_per_day=1))
-    program, address = manager(ada, scopes=[Scope.KEYS_WRITE]), f"keys/{key.public_id}"
+    program, address = new_api_client(ada, scopes=[Scope.KEYS_WRITE]), f"keys/{key.public_id}"
     assert program.post(f"{address}/rotate", {"grace": "now"}).json()["key"]
     assert program.patch(address, {"owner": "ada"}).json()["owner"] == "ada"
 
 
-def test_the_scope_makes_no_admin_of_a_member(manager: Manager, bob: User, team: Team) -> None:
+def test_the_scope_makes_no_admin_of_a_member(
+    new_api_client: NewApiClient, bob: User, team: Team
+) -> None:
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])
-    program = manager(bob, scopes=[Scope.KEYS_WRITE, Scope.LIMITS_RAISE])
-    problem(program.post("keys", {"name": "ci", "limits": UNLIMITED}), 422, "invalid")
+    program = new_api_client(bob, scopes=[Scope.KEYS_WRITE, Scope.LIMITS_RAISE])
+    assert_problem(program.post("keys", {"name": "ci", "limits": UNLIMITED}), 422, "invalid")
 
 
 def test_another_teams_ids_are_as_unknown_as_none(
-    manager: Manager, ada: User, charlie: User, other_team: Team, issue: Any
+    new_api_client: NewApiClient, ada: User, charlie: User, other_team: Team, issue: Any
 ) -> None:
     theirs, _ = issue(charlie, team=other_team)
-    program = manager(ada)
+    program = new_api_client(ada)
     for public_id in (theirs.public_id, "00000000"):
         address = f"keys/{public_id}"
         for answer in (
@@ -394,20 +412,20 @@ def test_another_teams_ids_are_as_unknown_as_none(
             program.post(f"{address}/disable"),
             program.post(f"{address}/enable"),
         ):
-            assert problem(answer, 404, "not-found")["detail"] == (
+            assert assert_problem(answer, 404, "not-found")["detail"] == (
                 "This does not exist, or it belongs to another team."
             )
-    problem(program.get(f"teams/{other_team.slug}"), 404, "not-found")
-    problem(program.get("members/charlie"), 404, "not-found")
+    assert_problem(program.get(f"teams/{other_team.slug}"), 404, "not-found")
+    assert_problem(program.get("members/charlie"), 404, "not-found")
     theirs.refresh_from_db()
     assert (theirs.name, theirs.disabled_at) == ("test-key", None)
 
 
 def test_no_list_holds_another_teams(
-    manager: Manager, ada: User, charlie: User, other_team: Team, issue: Any
+    new_api_client: NewApiClient, ada: User, charlie: User, other_team: Team, issue: Any
 ) -> None:
     theirs, _ = issue(charlie, team=other_team)
-    program = manager(ada)
+    program = new_api_client(ada)
     for path in (
         "self",
         "teams",
@@ -426,9 +444,11 @@ def test_no_list_holds_another_teams(
             assert text not in answer.content.decode()
 
 
-def test_writing_is_no_part_of_reading_nor_the_other_way(manager: Manager, ada: User) -> None:
-    reader = manager(ada, "reader", scopes=[Scope.KEYS_READ])
-    writer = manager(ada, "writer", scopes=[Scope.KEYS_WRITE])
-    problem(reader.post("keys", {"name": "ci"}), 403, "missing-scope")
+def test_writing_is_no_part_of_reading_nor_the_other_way(
+    new_api_client: NewApiClient, ada: User
+) -> None:
+    reader = new_api_client(ada, "reader", scopes=[Scope.KEYS_READ])
+    writer = new_api_client(ada, "writer", scopes=[Scope.KEYS_WRITE])
+    assert_problem(reader.post("keys", {"name": "ci"}), 403, "missing-scope")
     assert writer.post("keys", {"name": "ci"}).status_code == 201
-    problem(writer.get("keys"), 403, "missing-scope")
+    assert_problem(writer.get("keys"), 403, "missing-scope")

@@ -9,14 +9,14 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
-from tests.support.api_client import Manager, problem
+from tests.support.api_client import NewApiClient, assert_problem
 
 
 def test_an_admins_program_hands_over_any_key_of_the_team(
-    manager: Manager, ada: User, bob: User, alice: User, issue: Any
+    new_api_client: NewApiClient, ada: User, bob: User, alice: User, issue: Any
 ) -> None:
     key, _ = issue(bob)
-    program = manager(ada)
+    program = new_api_client(ada)
     changed = program.patch(f"keys/{key.public_id}", {"name": "nightly", "owner": "alice"}).json()
     assert (changed["name"], changed["owner"], changed["state"]) == ("nightly", "alice", "active")
     assert ApiKey.objects.get().owner == alice
@@ -26,30 +26,40 @@ def test_an_admins_program_hands_over_any_key_of_the_team(
 
 
 def test_a_members_program_gives_what_is_theirs_and_cannot_take_it_back(
-    manager: Manager, ada: User, bob: User, issue: Any
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     key, _ = issue(bob)
-    program, address = manager(bob), f"keys/{key.public_id}"
+    program, address = new_api_client(bob), f"keys/{key.public_id}"
     assert program.patch(address, {"owner": "ada"}).json()["owner"] == "ada"
-    problem(program.patch(address, {"owner": "bob"}), 403, "weak-role")
+    assert_problem(program.patch(address, {"owner": "bob"}), 403, "weak-role")
     assert ApiKey.objects.get().owner == ada
 
 
-def test_a_member_takes_nobodys_key(manager: Manager, ada: User, bob: User, issue: Any) -> None:
+def test_a_member_takes_nobodys_key(
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Any
+) -> None:
     key, _ = issue(ada)
-    problem(manager(bob).patch(f"keys/{key.public_id}", {"owner": "bob"}), 403, "weak-role")
+    assert_problem(
+        new_api_client(bob).patch(f"keys/{key.public_id}", {"owner": "bob"}), 403, "weak-role"
+    )
     assert ApiKey.objects.get().owner == ada
 
 
 @pytest.mark.parametrize("name", ["charlie", "vera", "bob", "nobody"])
 def test_whoever_could_not_own_a_key_gets_none_and_nothing_else_is_changed(
-    manager: Manager, ada: User, bob: User, vera: User, charlie: User, issue: Any, name: str
+    new_api_client: NewApiClient,
+    ada: User,
+    bob: User,
+    vera: User,
+    charlie: User,
+    issue: Any,
+    name: str,
 ) -> None:
     """The same for somebody of another team as for nobody: who has an account here is not told."""
     User.objects.filter(pk=bob.pk).update(is_active=False)
     key, _ = issue(ada, "hers")
-    answer = manager(ada).patch(f"keys/{key.public_id}", {"name": "theirs", "owner": name})
-    assert problem(answer, 422, "invalid")["errors"] == [
+    answer = new_api_client(ada).patch(f"keys/{key.public_id}", {"name": "theirs", "owner": name})
+    assert assert_problem(answer, 422, "invalid")["errors"] == [
         {"detail": f"{name} is no member of this team who could own a key.", "pointer": "/owner"}
     ]
     key.refresh_from_db()
@@ -59,31 +69,31 @@ def test_whoever_could_not_own_a_key_gets_none_and_nothing_else_is_changed(
 
 @pytest.mark.parametrize("name", ["", "a b", "bob\x00", 3, None])
 def test_what_is_no_name_is_pointed_at(
-    manager: Manager, ada: User, issue: Any, name: object
+    new_api_client: NewApiClient, ada: User, issue: Any, name: object
 ) -> None:
     key, _ = issue(ada)
-    answer = manager(ada).patch(f"keys/{key.public_id}", {"owner": name})
-    assert problem(answer, 422, "invalid")["errors"][0]["pointer"] == "/owner"
+    answer = new_api_client(ada).patch(f"keys/{key.public_id}", {"owner": name})
+    assert assert_problem(answer, 422, "invalid")["errors"][0]["pointer"] == "/owner"
 
 
 def test_nobody_gets_more_keys_than_the_policy_lets_members_have(
-    manager: Manager, ada: User, bob: User, team: Team, issue: Any
+    new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Any
 ) -> None:
     issue(bob, "his")
     key, _ = issue(ada, "hers")
     Team.objects.filter(pk=team.pk).update(policy=Policy(keys_per_member=1))
-    answer = manager(ada).patch(f"keys/{key.public_id}", {"owner": "bob"})
-    assert "at most 1 keys" in problem(answer, 422, "policy")["detail"]
+    answer = new_api_client(ada).patch(f"keys/{key.public_id}", {"owner": "bob"})
+    assert "at most 1 keys" in assert_problem(answer, 422, "policy")["detail"]
     key.refresh_from_db()
     assert key.owner == ada
 
 
 def test_a_wider_key_is_not_handed_over_by_a_bounded_management_key(
-    manager: Manager, alice: User, bob: User, issue: Any
+    new_api_client: NewApiClient, alice: User, bob: User, issue: Any
 ) -> None:
     """Its new owner could rotate it in the portal, and call with it what the bounds forbid."""
     key, _ = issue(alice)
-    program = manager(alice, permissions=Permissions(("public/*",)))
-    problem(program.patch(f"keys/{key.public_id}", {"owner": "bob"}), 403, "beyond-bounds")
+    program = new_api_client(alice, permissions=Permissions(("public/*",)))
+    assert_problem(program.patch(f"keys/{key.public_id}", {"owner": "bob"}), 403, "beyond-bounds")
     key.refresh_from_db()
     assert key.owner == alice

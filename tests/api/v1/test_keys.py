@@ -13,15 +13,15 @@ from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
-from tests.support.api_client import Manager, problem
+from tests.support.api_client import NewApiClient, assert_problem
 
 
 def is_live(text: str) -> bool:
     return Secret.objects.filter(digest=keystring.digest(text.encode())).exists()
 
 
-def test_a_key_is_made_and_shown_once(manager: Manager, ada: User, team: Team) -> None:
-    program = manager(ada)
+def test_a_key_is_made_and_shown_once(new_api_client: NewApiClient, ada: User, team: Team) -> None:
+    program = new_api_client(ada)
     end = datetime(2099, 1, 31, 12, tzinfo=UTC)
     answer = program.post(
         "keys",
@@ -63,18 +63,18 @@ def test_a_key_is_made_and_shown_once(manager: Manager, ada: User, team: Team) -
 
 
 def test_a_key_with_nothing_but_a_name_may_what_the_policy_lets_keys_do(
-    manager: Manager, alice: User, team: Team
+    new_api_client: NewApiClient, alice: User, team: Team
 ) -> None:
     team.policy = Policy(models=("public/*",), endpoints=("chat",))
     team.save(update_fields=["policy"])
-    told = manager(alice).post("keys", {"name": "plain"}).json()
+    told = new_api_client(alice).post("keys", {"name": "plain"}).json()
     assert told["permissions"] == {"models": ["public/*"], "endpoints": "chat", "networks": []}
 
 
 def test_what_is_done_is_audited_as_the_owners_through_the_management_key(
-    manager: Manager, ada: User
+    new_api_client: NewApiClient, ada: User
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
     made = program.post("keys", {"name": "ci"}, User_Agent="x").json()
     address = f"keys/{made['id']}"
     program.patch(address, {"description": "new"})
@@ -98,25 +98,25 @@ def test_what_is_done_is_audited_as_the_owners_through_the_management_key(
     assert made_by_hand.via == ""
 
 
-def test_a_name_that_is_taken_is_a_conflict(manager: Manager, ada: User) -> None:
-    program = manager(ada)
+def test_a_name_that_is_taken_is_a_conflict(new_api_client: NewApiClient, ada: User) -> None:
+    program = new_api_client(ada)
     assert program.post("keys", {"name": "ci"}).status_code == 201
-    body = problem(program.post("keys", {"name": "ci"}), 409, "name-taken")
+    body = assert_problem(program.post("keys", {"name": "ci"}), 409, "name-taken")
     assert body["errors"] == [{"detail": "This name is taken.", "pointer": "/name"}]
     program.post("keys", {"name": "other"})
     other = ApiKey.objects.get(name="other")
-    problem(program.patch(f"keys/{other.public_id}", {"name": "ci"}), 409, "name-taken")
+    assert_problem(program.patch(f"keys/{other.public_id}", {"name": "ci"}), 409, "name-taken")
 
 
 def test_a_create_whose_answer_was_lost_is_told_how_to_go_on(
-    manager: Manager, ada: User, team: Team
+    new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     """The second request makes no second key, also where the first took the team's last place."""
     Team.objects.filter(pk=team.pk).update(key_limit=1)
-    program = manager(ada)
+    program = new_api_client(ada)
     lost = program.post("keys", {"name": "ci"}).json()
     again = program.post("keys", {"name": "ci"})
-    body = problem(again, 409, "name-taken")
+    body = assert_problem(again, 409, "name-taken")
     assert "GET /api/v1/keys?name=" in body["detail"]
     assert "rotate" in body["detail"]
     (key,) = program.get("keys?name=ci").json()["data"]
@@ -127,20 +127,22 @@ def test_a_create_whose_answer_was_lost_is_told_how_to_go_on(
 
 
 def test_the_limit_of_keys_holds_and_its_refusal_is_audited(
-    manager: Manager, ada: User, team: Team
+    new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     Team.objects.filter(pk=team.pk).update(key_limit=0)
-    told = problem(manager(ada).post("keys", {"name": "ci"}), 409, "conflict")
+    told = assert_problem(new_api_client(ada).post("keys", {"name": "ci"}), 409, "conflict")
     assert "0 of 0 API keys" in told["detail"]
     assert AuditEvent.objects.get(action=Action.KEY_REFUSED_BY_LIMIT).via.startswith(
         "management key "
     )
 
 
-def test_a_policy_refuses_with_a_sentence_a_rule(manager: Manager, alice: User, team: Team) -> None:
+def test_a_policy_refuses_with_a_sentence_a_rule(
+    new_api_client: NewApiClient, alice: User, team: Team
+) -> None:
     team.policy = Policy(must_expire=True, name_pattern="ci-*")
     team.save(update_fields=["policy"])
-    told = problem(manager(alice).post("keys", {"name": "nightly"}), 422, "policy")
+    told = assert_problem(new_api_client(alice).post("keys", {"name": "nightly"}), 422, "policy")
     assert {error["detail"] for error in told["errors"]} == {
         "Keys of this team must expire.",
         "Names of keys in this team look like ci-*.",
@@ -180,16 +182,16 @@ def test_a_policy_refuses_with_a_sentence_a_rule(manager: Manager, alice: User, 
     ],
 )
 def test_what_a_new_key_cannot_be_is_pointed_at(
-    manager: Manager, ada: User, body: dict[str, Any], pointer: str
+    new_api_client: NewApiClient, ada: User, body: dict[str, Any], pointer: str
 ) -> None:
-    told = problem(manager(ada).post("keys", body), 422, "invalid")
+    told = assert_problem(new_api_client(ada).post("keys", body), 422, "invalid")
     assert [error.get("pointer", "") for error in told["errors"]] == [pointer]
     assert "k3Tz" not in str(told)
     assert not ApiKey.objects.exists()
 
 
-def test_texts_are_kept_as_the_pages_keep_them(manager: Manager, ada: User) -> None:
-    program = manager(ada)
+def test_texts_are_kept_as_the_pages_keep_them(new_api_client: NewApiClient, ada: User) -> None:
+    program = new_api_client(ada)
     texts = {"description": "One \nTwo", "tags": ["ci", "Batch", "CI"]}
     made = program.post("keys", {"name": "ci", **texts}).json()
     assert (made["description"], made["tags"]) == ("One\nTwo", ["ci", "Batch"])
@@ -198,11 +200,11 @@ def test_texts_are_kept_as_the_pages_keep_them(manager: Manager, ada: User) -> N
 
 
 def test_keys_are_found_by_name_and_owner(
-    manager: Manager, ada: User, bob: User, issue: Any
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     issue(bob, "his")
     issue(ada, "hers")
-    program = manager(ada)
+    program = new_api_client(ada)
     names = [key["name"] for key in program.get("keys").json()["data"]]
     assert names == ["hers", "his"]
     assert [key["name"] for key in program.get("keys?owner=bob").json()["data"]] == ["his"]
@@ -210,11 +212,11 @@ def test_keys_are_found_by_name_and_owner(
     assert program.get("keys?name=nobody").json() == {"data": [], "next_cursor": None}
 
 
-def test_keys_are_found_by_tag(manager: Manager, ada: User, issue: Any) -> None:
+def test_keys_are_found_by_tag(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
     issue(ada, "plain")
     issue(ada, "one", tags=["ci", "grün", "100%"])
     issue(ada, "two", tags=["ci-2", '"ci"', "CI"])
-    program = manager(ada)
+    program = new_api_client(ada)
     found = {
         tag: [key["name"] for key in program.get(f"keys?tag={quote(tag)}").json()["data"]]
         for tag in ("ci", "grün", "100%", "CI", '"ci"', "c", "%", "?")
@@ -229,11 +231,11 @@ def test_keys_are_found_by_tag(manager: Manager, ada: User, issue: Any) -> None:
         "%": [],
         "?": [],
     }
-    problem(program.get("keys?tag="), 422, "invalid")
+    assert_problem(program.get("keys?tag="), 422, "invalid")
 
 
 def test_keys_are_found_by_state_and_by_several_things_at_once(
-    manager: Manager, ada: User, bob: User, issue: Any
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     over, later = timezone.now() - timedelta(days=1), timezone.now() + timedelta(days=1)
     issue(ada, "works")
@@ -246,7 +248,7 @@ def test_keys_are_found_by_state_and_by_several_things_at_once(
         disabled_at=timezone.now(), disabled_by="owner"
     )
     bob.memberships.all().delete()
-    program = manager(ada)
+    program = new_api_client(ada)
     expected = {
         "active": ["works until", "works"],
         "expired": ["left and over", "over"],
@@ -259,22 +261,22 @@ def test_keys_are_found_by_state_and_by_several_things_at_once(
         assert {key["state"] for key in found} == {state}
     (one,) = program.get("keys?state=expired&owner=bob").json()["data"]
     assert one["name"] == "left and over"
-    problem(program.get("keys?state=team+off"), 422, "invalid")
+    assert_problem(program.get("keys?state=team+off"), 422, "invalid")
 
 
 def test_a_key_whose_owner_is_deactivated_is_found_as_ownerless(
-    manager: Manager, ada: User, bob: User, issue: Any
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     issue(bob, "his")
     User.objects.filter(pk=bob.pk).update(is_active=False)
-    (one,) = manager(ada).get("keys?state=ownerless").json()["data"]
+    (one,) = new_api_client(ada).get("keys?state=ownerless").json()["data"]
     assert (one["name"], one["state"]) == ("his", "ownerless")
 
 
 def test_a_list_of_keys_costs_the_same_for_any_length(
-    manager: Manager, ada: User, issue: Any, django_assert_num_queries: Any
+    new_api_client: NewApiClient, ada: User, issue: Any, django_assert_num_queries: Any
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
     program.get("keys")
     for number in range(3):
         issue(ada, f"key-{number}")
@@ -283,8 +285,8 @@ def test_a_list_of_keys_costs_the_same_for_any_length(
         assert len(program.get("keys").json()["data"]) == 3
 
 
-def test_a_change_leaves_the_rest_as_it_is(manager: Manager, ada: User) -> None:
-    program = manager(ada)
+def test_a_change_leaves_the_rest_as_it_is(new_api_client: NewApiClient, ada: User) -> None:
+    program = new_api_client(ada)
     made = program.post(
         "keys",
         {
@@ -314,9 +316,9 @@ def test_a_change_leaves_the_rest_as_it_is(manager: Manager, ada: User) -> None:
 
 
 def test_a_rotation_gives_a_new_secret_and_says_what_the_old_one_does(
-    manager: Manager, ada: User
+    new_api_client: NewApiClient, ada: User
 ) -> None:
-    program = manager(ada)
+    program = new_api_client(ada)
     made = program.post("keys", {"name": "ci"}).json()
     turned = program.post(f"keys/{made['id']}/rotate", {"grace": "1h"}).json()
     assert turned["id"] == made["id"]
@@ -327,38 +329,38 @@ def test_a_rotation_gives_a_new_secret_and_says_what_the_old_one_does(
     assert new["expires_at"] is None
     assert datetime.fromisoformat(old["expires_at"]) < timezone.now() + timedelta(minutes=61)
     again = program.post(f"keys/{made['id']}/rotate", {"grace": "24h"})
-    problem(again, 409, "conflict")
+    assert_problem(again, 409, "conflict")
     ended = program.post(f"keys/{made['id']}/end-old-secret").json()
     assert [each["last4"] for each in ended["secrets"]] == [turned["key"][-4:]]
     assert not is_live(made["key"])
     wrong = program.post(f"keys/{made['id']}/rotate", {"grace": "never"})
-    assert problem(wrong, 422, "invalid")["errors"][0]["pointer"] == "/grace"
+    assert assert_problem(wrong, 422, "invalid")["errors"][0]["pointer"] == "/grace"
 
 
-def test_a_key_is_switched_off_and_on(manager: Manager, ada: User, issue: Any) -> None:
+def test_a_key_is_switched_off_and_on(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
     key, _ = issue(ada)
-    program = manager(ada)
+    program = new_api_client(ada)
     for _ in range(2):
         assert program.post(f"keys/{key.public_id}/disable").json()["state"] == "disabled"
     assert program.post(f"keys/{key.public_id}/enable").json()["state"] == "active"
 
 
-def test_a_deleted_key_is_gone(manager: Manager, ada: User, issue: Any) -> None:
+def test_a_deleted_key_is_gone(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
     key, text = issue(ada)
-    program = manager(ada)
+    program = new_api_client(ada)
     answer = program.delete(f"keys/{key.public_id}")
     assert (answer.status_code, answer.content) == (204, b"")
     assert "Content-Type" not in answer
     assert not is_live(text)
-    problem(program.delete(f"keys/{key.public_id}"), 404, "not-found")
-    problem(program.get(f"keys/{key.public_id}"), 404, "not-found")
+    assert_problem(program.delete(f"keys/{key.public_id}"), 404, "not-found")
+    assert_problem(program.get(f"keys/{key.public_id}"), 404, "not-found")
 
 
 def test_a_key_whose_owner_left_is_told_so(
-    manager: Manager, ada: User, bob: User, issue: Any
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     key, _ = issue(bob)
     bob.memberships.all().delete()
-    assert manager(ada).get(f"keys/{key.public_id}").json()["state"] == "ownerless"
+    assert new_api_client(ada).get(f"keys/{key.public_id}").json()["state"] == "ownerless"
     ApiKey.objects.update(expires_at=timezone.now())
-    assert manager(ada, "two").get(f"keys/{key.public_id}").json()["state"] == "expired"
+    assert new_api_client(ada, "two").get(f"keys/{key.public_id}").json()["state"] == "expired"

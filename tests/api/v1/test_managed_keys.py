@@ -10,7 +10,7 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.changes import disable, set_managed
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, User
-from tests.support.api_client import Manager, problem
+from tests.support.api_client import NewApiClient, assert_problem
 
 Issue = Callable[..., tuple[ApiKey, str]]
 NARROW = {"models": ["public/*"], "endpoints": "chat", "networks": []}
@@ -22,16 +22,16 @@ def key(bob: User, issue: Issue) -> ApiKey:
 
 
 def test_a_members_program_does_not_enable_what_an_admins_program_disabled(
-    manager: Manager, ada: User, bob: User, key: ApiKey
+    new_api_client: NewApiClient, ada: User, bob: User, key: ApiKey
 ) -> None:
-    hers, his = manager(ada, scopes=[Scope.KEYS_WRITE]), manager(bob, "bobs")
+    hers, his = new_api_client(ada, scopes=[Scope.KEYS_WRITE]), new_api_client(bob, "bobs")
     path = f"keys/{key.public_id}"
     disabled = hers.post(f"{path}/disable").json()
     assert (disabled["state"], disabled["disabled_by"]) == ("disabled", "admin")
     assert disabled["managed"]
     # To disable it once more makes it no more theirs.
     assert his.post(f"{path}/disable").json()["disabled_by"] == "admin"
-    refusal = problem(his.post(f"{path}/enable"), 403, "weak-role")
+    refusal = assert_problem(his.post(f"{path}/enable"), 403, "weak-role")
     assert "An admin manages this key" in refusal["detail"]
     enabled = hers.post(f"{path}/enable").json()
     assert (enabled["state"], enabled["managed"]) == ("active", True)
@@ -41,14 +41,14 @@ def test_a_members_program_does_not_enable_what_an_admins_program_disabled(
 
 
 def test_it_acts_with_the_role_that_its_owner_has_now(
-    manager: Manager, ada: User, key: ApiKey
+    new_api_client: NewApiClient, ada: User, key: ApiKey
 ) -> None:
     disable(key, actor=None)
-    program, path = manager(ada), f"keys/{key.public_id}"
+    program, path = new_api_client(ada), f"keys/{key.public_id}"
     assert program.patch(path, {"owner": "ada"}).status_code == 200
     Membership.objects.filter(user=ada).update(role=Role.MEMBER)
-    problem(program.post(f"{path}/enable"), 403, "weak-role")
-    problem(program.patch(path, {"managed": False}), 403, "weak-role")
+    assert_problem(program.post(f"{path}/enable"), 403, "weak-role")
+    assert_problem(program.patch(path, {"managed": False}), 403, "weak-role")
     Membership.objects.filter(user=ada).update(role=Role.ADMIN)
     assert program.post(f"{path}/enable").json()["state"] == "active"
 
@@ -62,9 +62,9 @@ def test_it_acts_with_the_role_that_its_owner_has_now(
     ],
 )
 def test_what_an_admins_program_narrows_is_managed_from_then_on(
-    manager: Manager, ada: User, bob: User, key: ApiKey, change: dict[str, object]
+    new_api_client: NewApiClient, ada: User, bob: User, key: ApiKey, change: dict[str, object]
 ) -> None:
-    hers, his, path = manager(ada), manager(bob, "bobs"), f"keys/{key.public_id}"
+    hers, his, path = new_api_client(ada), new_api_client(bob, "bobs"), f"keys/{key.public_id}"
     assert his.get(path).json()["managed"] is False
     assert hers.patch(path, change).json()["managed"] is True
     assert his.get("keys").json()["data"][0]["managed"] is True
@@ -88,12 +88,17 @@ def test_what_an_admins_program_narrows_is_managed_from_then_on(
     ],
 )
 def test_a_members_program_changes_name_description_and_tags_and_all_or_nothing(
-    manager: Manager, alice: User, ada: User, bob: User, key: ApiKey, change: dict[str, object]
+    new_api_client: NewApiClient,
+    alice: User,
+    ada: User,
+    bob: User,
+    key: ApiKey,
+    change: dict[str, object],
 ) -> None:
     set_managed(key, True, actor=ada)
-    his, path = manager(bob), f"keys/{key.public_id}"
+    his, path = new_api_client(bob), f"keys/{key.public_id}"
     before = his.get(path).json()
-    problem(his.patch(path, {"name": "ci"} | change), 403, "weak-role")
+    assert_problem(his.patch(path, {"name": "ci"} | change), 403, "weak-role")
     assert his.get(path).json() == before
     assert his.patch(path, {"name": "ci", "tags": ["x"]}).json()["name"] == "ci"
     # What it repeats as it is, is no change.
@@ -104,7 +109,9 @@ def test_a_members_program_changes_name_description_and_tags_and_all_or_nothing(
 
 
 def test_a_member_says_of_no_key_that_an_admin_manages_it(
-    manager: Manager, bob: User, key: ApiKey
+    new_api_client: NewApiClient, bob: User, key: ApiKey
 ) -> None:
-    problem(manager(bob).patch(f"keys/{key.public_id}", {"managed": True}), 403, "weak-role")
+    assert_problem(
+        new_api_client(bob).patch(f"keys/{key.public_id}", {"managed": True}), 403, "weak-role"
+    )
     assert not ApiKey.objects.get().is_managed

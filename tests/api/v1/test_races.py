@@ -19,8 +19,8 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.status import State, state_of
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.support.api_client import Manager, Program
-from tests.support.concurrency import at_once
+from tests.support.api_client import ApiClient, NewApiClient
+from tests.support.concurrency import run_concurrently
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -44,7 +44,7 @@ class Told(NamedTuple):
 class Page:
     """Where somebody is signed in and fills in forms."""
 
-    def __init__(self, user: User, _: Manager) -> None:
+    def __init__(self, user: User, _: NewApiClient) -> None:
         self._client = Client()
         self._client.force_login(user)
 
@@ -66,11 +66,11 @@ class Page:
 class Machine:
     """A program with somebody's management key."""
 
-    def __init__(self, user: User, manager: Manager) -> None:
-        self._program: Program = manager(user, f"of {user} {id(self)}")
+    def __init__(self, user: User, new_api_client: NewApiClient) -> None:
+        self._program: ApiClient = new_api_client(user, f"of {user} {id(self)}")
 
     def _ask(self, method: str, key: ApiKey, what: str = "", body: object = None) -> Told:
-        answer = self._program.ask(method, f"keys/{key.public_id}{what}", body)
+        answer = self._program.request(method, f"keys/{key.public_id}{what}", body)
         return Told(OUTCOMES[answer.status_code], {*KEY.findall(answer.content.decode())})
 
     def rotate(self, key: ApiKey, grace: str) -> Told:
@@ -88,7 +88,7 @@ DOORS: tuple[Door, ...] = (Page, Machine)
 
 
 def together(*acts: Callable[[], object]) -> list[Told]:
-    return cast("list[Told]", at_once(*acts))
+    return cast("list[Told]", run_concurrently(*acts))
 
 
 def require_all_accounted_for(key: ApiKey, old: str, told: Iterable[Told]) -> set[str]:
@@ -104,9 +104,9 @@ def require_all_accounted_for(key: ApiKey, old: str, told: Iterable[Told]) -> se
 
 @pytest.mark.parametrize("doors", [*combinations_with_replacement(DOORS, 2)])
 def test_of_two_rotations_one_is_done_or_one_after_the_other(
-    manager: Manager, ada: User, bob: User, issue: Issue, doors: tuple[Door, Door]
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue, doors: tuple[Door, Door]
 ) -> None:
-    one, two = (door(user, manager) for door, user in zip(doors, (bob, ada), strict=True))
+    one, two = (door(user, new_api_client) for door, user in zip(doors, (bob, ada), strict=True))
     for number in range(ROUNDS):
         key, old = issue(bob, f"overlap {number}")
         told = together(partial(one.rotate, key, "1h"), partial(two.rotate, key, "1h"))
@@ -126,10 +126,10 @@ def test_of_two_rotations_one_is_done_or_one_after_the_other(
 
 @pytest.mark.parametrize("doors", [*product(DOORS, DOORS)])
 def test_what_is_deleted_during_a_rotation_leaves_no_secret(
-    manager: Manager, ada: User, bob: User, issue: Issue, doors: tuple[Door, Door]
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue, doors: tuple[Door, Door]
 ) -> None:
     """The one that was shown a moment before is buried as well."""
-    rotating, deleting = doors[0](bob, manager), doors[1](ada, manager)
+    rotating, deleting = doors[0](bob, new_api_client), doors[1](ada, new_api_client)
     for number, grace in product(range(ROUNDS), ("now", "1h")):
         key, old = issue(bob, f"key {number}")
         rotated, deleted = together(
@@ -151,7 +151,7 @@ def leave(root: Client, who: User, team: Team) -> None:
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize(("giver", "leaver"), [("ada", "bob"), ("bob", "bob"), ("ada", "alice")])
 def test_a_key_that_is_handed_over_while_one_of_the_two_leaves_has_one_owner(
-    manager: Manager,
+    new_api_client: NewApiClient,
     alice: User,
     ada: User,
     bob: User,
@@ -165,7 +165,7 @@ def test_a_key_that_is_handed_over_while_one_of_the_two_leaves_has_one_owner(
     root = Client()
     root.force_login(User.objects.create_superuser("root", "root@example.com"))
     people = {"alice": alice, "ada": ada, "bob": bob}
-    giving = door(people[giver], manager)
+    giving = door(people[giver], new_api_client)
     for number in range(ROUNDS):
         key, _ = issue(bob, f"key {number}")
         told, _ = together(

@@ -11,11 +11,13 @@ from keyportal.catalog.models import Route, ServedModel
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import UsageDay
-from tests.support.api_client import Manager, problem
+from tests.support.api_client import NewApiClient, assert_problem
 
 
-def test_a_management_key_tells_what_it_is(manager: Manager, ada: User, team: Team) -> None:
-    program = manager(ada, scopes=[Scope.KEYS_READ])
+def test_a_management_key_tells_what_it_is(
+    new_api_client: NewApiClient, ada: User, team: Team
+) -> None:
+    program = new_api_client(ada, scopes=[Scope.KEYS_READ])
     told = program.get("self").json()
     assert (told["id"], told["name"], told["team"], told["owner"], told["role"]) == (
         program.key.public_id,
@@ -31,12 +33,12 @@ def test_a_management_key_tells_what_it_is(manager: Manager, ada: User, team: Te
 
 
 def test_the_team_is_told_with_its_limits(
-    manager: Manager, ada: User, team: Team, issue: Any
+    new_api_client: NewApiClient, ada: User, team: Team, issue: Any
 ) -> None:
     team.limits, team.key_limits = Limits(requests_per_day=9), Limits(tokens_per_day=5)
     team.save(update_fields=["limits", "key_limits"])
     issue(ada)
-    program = manager(ada)
+    program = new_api_client(ada)
     told = program.get(f"teams/{team.slug}").json()
     assert (told["name"], told["key_count"], told["key_limit"]) == ("Acme", 1, 20)
     assert told["limits"]["requests_per_day"] == 9
@@ -44,9 +46,9 @@ def test_the_team_is_told_with_its_limits(
     assert program.get("teams").json() == {"data": [told], "next_cursor": None}
 
 
-def test_members_are_told(manager: Manager, ada: User, vera: User, issue: Any) -> None:
+def test_members_are_told(new_api_client: NewApiClient, ada: User, vera: User, issue: Any) -> None:
     issue(ada)
-    program = manager(ada)
+    program = new_api_client(ada)
     told = {one["username"]: one for one in program.get("members").json()["data"]}
     assert (told["ada"]["role"], told["ada"]["key_count"]) == ("admin", 1)
     assert program.get("members/vera").json() == told["vera"]
@@ -55,7 +57,7 @@ def test_members_are_told(manager: Manager, ada: User, vera: User, issue: Any) -
 
 
 def test_the_models_that_can_be_called_are_told(
-    manager: Manager, ada: User, model: ServedModel, other_team: Team
+    new_api_client: NewApiClient, ada: User, model: ServedModel, other_team: Team
 ) -> None:
     upstream = model.routes.get().upstream
     public = ServedModel.objects.create(name="public/small")
@@ -63,7 +65,7 @@ def test_the_models_that_can_be_called_are_told(
     for each in (public, theirs):
         Route.objects.create(model=each, upstream=upstream, upstream_model="x")
     ServedModel.objects.create(name="public/unrouted")
-    told = manager(ada).get("models").json()["data"]
+    told = new_api_client(ada).get("models").json()["data"]
     assert [(one["name"], one["is_public"]) for one in told] == [
         ("public/small", True),
         (model.name, False),
@@ -83,13 +85,13 @@ def used(team: Team, start: datetime, key: str = "0000000a", **more: Any) -> Non
 
 
 def test_usage_is_told_as_the_page_has_it(
-    manager: Manager, ada: User, team: Team, other_team: Team
+    new_api_client: NewApiClient, ada: User, team: Team, other_team: Team
 ) -> None:
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
     used(team, today)
     used(team, today - timedelta(days=1), "0000000b", requests=1)
     used(other_team, today, requests=1000)
-    program = manager(ada)
+    program = new_api_client(ada)
     told = program.get("usage").json()
     assert (told["step"], told["by"], len(told["steps"])) == ("day", "key", 14)
     assert told["used"]["requests"] == 4
@@ -110,7 +112,7 @@ def test_usage_is_told_as_the_page_has_it(
 
 
 def test_keys_and_usage_go_by_a_members_id_and_by_the_name_of_today(
-    manager: Manager, ada: User, bob: User, team: Team, issue: Any
+    new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Any
 ) -> None:
     """A new user of an old name inherits nothing."""
     key, _ = issue(bob)
@@ -119,24 +121,24 @@ def test_keys_and_usage_go_by_a_members_id_and_by_the_name_of_today(
     used(team, today, "0000000b", owner_id=ada.pk)
     User.objects.filter(pk=bob.pk).update(username="robert")
     User.objects.create_user("bob", "heir@example.com")
-    program = manager(ada)
+    program = new_api_client(ada)
     assert program.get("members/robert").json()["id"] == bob.pk
     for who, there in ((f"_id={bob.pk}", True), ("=robert", True), ("=bob", False)):
         (*keys,) = program.get(f"keys?owner{who}").json()["data"]
         assert [(one["owner"], one["owner_id"]) for one in keys] == [("robert", bob.pk)] * there
         body = program.get(f"usage?member{who}").json()
         assert [part["value"] for part in body["parts"]] == [key.public_id] * there
-    problem(program.get(f"usage?member=robert&member_id={bob.pk}"), 422, "invalid")
+    assert_problem(program.get(f"usage?member=robert&member_id={bob.pk}"), 422, "invalid")
     events = program.get("audit").json()["data"]
     assert (events[0]["actor_id"], events[0]["actor"]) == (None, "")
 
 
 def test_the_audit_is_told_newest_first_and_filtered(
-    manager: Manager, ada: User, issue: Any
+    new_api_client: NewApiClient, ada: User, issue: Any
 ) -> None:
     key, _ = issue(ada, actor=ada, address="192.0.2.1")
     key.revoke(actor=None)
-    program = manager(ada)
+    program = new_api_client(ada)
     told = program.get("audit").json()["data"]
     assert [event["action"] for event in told] == [
         Action.MANAGEMENT_KEY_CREATED,

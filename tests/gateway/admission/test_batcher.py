@@ -23,7 +23,7 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.permissions import NamePatterns, Permissions
 from keyportal.teams.models import Membership, Team, User
-from tests.support.statements import Statement, statements_of
+from tests.support.statements import Statement, record_statements
 
 # Transactions commit, because the admission thread has a connection of its own.
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
@@ -57,7 +57,7 @@ def verdicts_in(statements: list[Statement]) -> list[Statement]:
 
 @pytest.fixture
 def statements(admission: Admission) -> list[Statement]:
-    return statements_of(admission)
+    return record_statements(admission)
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_a_restart_of_the_database_needs_none_of_ours(
     workers = keyportal.workers()
     with keyportal.connect() as stream:
         stream.chat(key, ENDLESS)
-        stream.start()
+        stream.read_head()
         assert stream.chunk().startswith(event(0))
         for _ in range(6):  # Both workers have a connection that will die.
             assert keyportal.chat(key, ECHO).status == 200

@@ -16,8 +16,8 @@ from keyportal.keys.models import ApiKey
 from keyportal.leaks.reports import MAX_BYTES, REPORT_PATH
 from keyportal.teams.models import Team, User
 from tests.gateway.test_canary import assert_nowhere, every_value, without_audit
-from tests.support.github import URL, GitHub, payload
-from tests.support.mail_server import Sink
+from tests.support.github import URL, GitHubScanner, report_body
+from tests.support.mail_server import MailServer
 from tests.support.server import Reply, Server, head, wait_until
 
 pytestmark = pytest.mark.gateway
@@ -39,23 +39,23 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
     team: Team,
     model: ServedModel,
     issue: Issue,
-    sink: Sink,
+    mail_server: MailServer,
     tmp_path: Path,
     debug: str,
 ) -> None:
-    github, keys = GitHub(), [issue(bob), issue(alice, "hers"), issue(bob, "found")]
+    github, keys = GitHubScanner(), [issue(bob), issue(alice, "hers"), issue(bob, "found")]
     texts = [text for _, text in keys]
     server = own_server(
         workers=2,
         KEYPORTAL_GITHUB_KEYS_FILE=github.publish(tmp_path),
         KEYPORTAL_LOG_LEVEL="DEBUG",
-        EMAIL_URL=sink.url,
+        EMAIL_URL=mail_server.url,
         DEBUG=debug,
     )
     assert {server.chat(text, model.name).status for text in texts} == {200}
 
-    body = payload(*texts[:2], url=f"{URL}?q={texts[0]}")
-    forged = server.request("POST", REPORT_PATH, body=body, headers=GitHub().headers(body))
+    body = report_body(*texts[:2], url=f"{URL}?q={texts[0]}")
+    forged = server.request("POST", REPORT_PATH, body=body, headers=GitHubScanner().headers(body))
     assert forged.status == 403
     assert {server.chat(text, model.name).status for text in texts} == {200}
     told = server.request("POST", REPORT_PATH, body=body, headers=github.headers(body))
@@ -68,8 +68,8 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
     assert [one.status for one in (told, again, unknown, stranger)] == [202] * 4
     assert len({one.body for one in (told, again, unknown, stranger)}) == 1
     # Of GitHub's report one to bob and to alice each, and of the stranger's too.
-    sink.wait_for(4)
-    assert sorted(sink.recipients) == ["alice@example.com"] * 2 + ["bob@example.com"] * 2
+    mail_server.wait_for(4)
+    assert sorted(mail_server.recipients) == ["alice@example.com"] * 2 + ["bob@example.com"] * 2
     assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == 3
 
     with without_audit():  # An error of ours: 500, with a traceback in the log.
@@ -85,7 +85,7 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
     assert "in GitHub's name was refused" in server.log
     for text in texts:
         assert_nowhere(text, "the log", server.log)
-        assert_nowhere(text, "a letter", sink.text)
+        assert_nowhere(text, "a letter", mail_server.text)
         assert_nowhere(text, "an answer", str((told, again, unknown, stranger, forged)))
         for where, value in every_value():
             assert_nowhere(text, where, value)
@@ -114,11 +114,11 @@ def test_slow_reports_keep_no_page_waiting(live: Server) -> None:
 
 
 def test_the_time_of_an_answer_does_not_tell_whether_there_is_an_account(
-    own_server: OwnServer, bob: User, sink: Sink
+    own_server: OwnServer, bob: User, mail_server: MailServer
 ) -> None:
     """For an account that exists, a mail is composed and written; the mail server is silent."""
-    sink.may_answer.clear()
-    server = own_server(EMAIL_URL=sink.url)
+    mail_server.accepting.clear()
+    server = own_server(EMAIL_URL=mail_server.url)
     page = server.request("GET", RESET)
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.body.decode())
     assert token
@@ -132,20 +132,20 @@ def test_the_time_of_an_answer_does_not_tell_whether_there_is_an_account(
             body = urlencode(form).encode()
             assert server.request("POST", RESET, body=body, headers=headers).status == 302
             taken.append(time.monotonic() - began)
-    wait_until(lambda: sink.callers)
-    assert not sink.received
+    wait_until(lambda: mail_server.connections)
+    assert not mail_server.received
     assert abs(statistics.median(spans["bob"]) - statistics.median(spans["nobody"])) < 0.05
     assert min(spans["bob"] + spans["nobody"]) > 0.2
-    sink.may_answer.set()
-    sink.wait_for(4)
+    mail_server.accepting.set()
+    mail_server.wait_for(4)
 
 
 def test_time_tells_nothing_nor_does_a_mail_server_that_says_nothing(
-    own_server: OwnServer, alice: User, bob: User, team: Team, issue: Issue, sink: Sink
+    own_server: OwnServer, alice: User, bob: User, team: Team, issue: Issue, mail_server: MailServer
 ) -> None:
-    sink.may_answer.clear()
+    mail_server.accepting.clear()
     Team.objects.update(key_limit=100)
-    server = own_server(EMAIL_URL=sink.url)
+    server = own_server(EMAIL_URL=mail_server.url)
     post(server, b"a first one, for all that is done once")
     spans: dict[bool, list[float]] = {True: [], False: []}
     for number in range(8):
@@ -154,10 +154,10 @@ def test_time_tells_nothing_nor_does_a_mail_server_that_says_nothing(
             began = time.monotonic()
             assert post(server, text.encode()).status == 202
             spans[is_live].append(time.monotonic() - began)
-    wait_until(lambda: sink.callers)
-    assert not sink.received
+    wait_until(lambda: mail_server.connections)
+    assert not mail_server.received
     assert ApiKey.objects.filter(disabled_at__isnull=True).count() == 0
     # The work takes some ten milliseconds more for a live one; a busy machine adds noise to both.
     assert abs(statistics.median(spans[True]) - statistics.median(spans[False])) < 0.05
-    sink.may_answer.set()
-    sink.wait_for(2 * 8)
+    mail_server.accepting.set()
+    mail_server.wait_for(2 * 8)

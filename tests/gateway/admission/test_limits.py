@@ -24,8 +24,8 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import LEASE_SECONDS, Kind, Lease, Window, window_start
-from tests.support.clock import leave_time
-from tests.support.statements import statements_of
+from tests.support.clock import ensure_time_left
+from tests.support.statements import record_statements
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -36,7 +36,7 @@ PATIENCE = 60.0
 @pytest.fixture(autouse=True)
 def early_in_the_minute() -> None:
     """A test of a one-minute window must not run in two of them."""
-    leave_time(8)
+    ensure_time_left(8)
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_a_key_without_limits_costs_one_statement_and_no_row(
 ) -> None:
     key = limited()
     admit([worker], key)
-    seen = statements_of(worker)
+    seen = record_statements(worker)
     (outcome,) = admit([worker], key)
     assert isinstance(outcome, Admitted)
     assert outcome.allowance is None
@@ -212,7 +212,7 @@ def test_whoever_meets_a_window_known_to_be_full_costs_no_write(
 ) -> None:
     key = limited(requests_per_minute=2)
     admit([worker], *[key] * 5)
-    seen = statements_of(worker)
+    seen = record_statements(worker)
     assert kinds(admit([worker], *[key] * 50)) == {"RateLimitExceeded": 50}
     assert seen
     assert not [sql for sql, _ in seen if "usage" in sql]

@@ -19,7 +19,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Window, key_subject
-from tests.support.clock import leave_time
+from tests.support.clock import ensure_time_left
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.server import CHAT, Server, chat_body, wait_until
 
@@ -68,7 +68,7 @@ def test_of_a_thousand_calls_at_once_the_limit_is_served_and_no_other_reaches_th
     live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:
     key, model = limited(requests_per_minute=60), serve_model("count:3,5")
-    leave_time(30)
+    ensure_time_left(30)
     assert asyncio.run(call_at_once(live, key, model, 1000)) == {200: 60, 429: 940}
     assert len(fake.received) == 60
     assert windows().get().requests == 60
@@ -78,7 +78,7 @@ def test_a_limited_keys_answers_tell_what_is_left(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     key, model = limited(requests_per_minute=10, tokens_per_day=1000), serve_model("count:3,5")
-    leave_time(15)
+    ensure_time_left(15)
     told = live.chat(key, model).headers
     assert told["x-ratelimit-limit-requests"] == "10"
     assert told["x-ratelimit-remaining-requests"] == "9"
@@ -119,7 +119,7 @@ def test_a_full_minute_is_a_rate_limit_with_the_time_to_wait(
     live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:
     key, model = limited(requests_per_minute=1), serve_model("count:3,5")
-    leave_time(15)
+    ensure_time_left(15)
     live.chat(key, model)
     refused = live.chat(key, model)
     left = 60 - datetime.now(UTC).timestamp() % 60
@@ -155,10 +155,10 @@ def test_the_official_clients_back_off_obeys(
     slow, quick = serve_model("wait"), serve_model("count:3,5")
     with live.connect() as running:
         running.chat(key, slow, stream=True)
-        running.start()
+        running.read_head()
         with pytest.raises(openai.RateLimitError):
             client(live, key, max_retries=0).chat.completions.create(**chat_body(quick))  # type: ignore[call-overload]
-        threading.Timer(1.5, fake.may_go_on.set).start()
+        threading.Timer(1.5, fake.released.set).start()
         began = time.monotonic()
         client(live, key, max_retries=5).chat.completions.create(**chat_body(quick))  # type: ignore[call-overload]
         assert 0.9 < time.monotonic() - began < 30
@@ -187,7 +187,7 @@ def test_a_client_that_goes_away_gives_its_place_back(
     for _ in range(3):
         with live.connect() as running:
             running.chat(key, endless, stream=True)
-            assert running.start().status == 200
+            assert running.read_head().status == 200
             assert live.chat(key, quick).status == 429
         wait_until(lambda: live.chat(key, quick).status == 200)
 
@@ -214,7 +214,7 @@ def test_what_a_killed_worker_ran_is_given_back_within_15_seconds(
     endless, quick = serve_model("endless"), serve_model("count:3,5")
     with server.connect() as running:
         running.chat(key, endless, stream=True)
-        assert running.start().status == 200
+        assert running.read_head().status == 200
         time.sleep(3)  # It has said by now that it lives.
         assert server.chat(key, quick).status == 429
         for pid in server.workers():

@@ -20,7 +20,7 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Sighting, Window
-from tests.support.load import Shooters
+from tests.support.load import LoadGenerator
 from tests.support.server import CHAT, Reply, Server, chat_body, head, wait_until
 
 pytestmark = pytest.mark.gateway
@@ -99,13 +99,13 @@ def verification(key: str, model: str, *more: str) -> bytes:
 
 
 def require_refused_from_then_on(
-    shooters: Shooters, act: Callable[[], object], name: str, taking: Taking
+    load: LoadGenerator, act: Callable[[], object], name: str, taking: Taking
 ) -> None:
-    later = shooters.around(act, before=100, after=400)
+    later = load.during(act, before=100, after=400)
     assert set(later) == {taking.status}, name
-    assert set(shooters.since(0)) == {200, taking.status}, name
-    assert shooters.last.code == taking.code, name
-    assert taking.says in shooters.last.json()["error"]["message"], name
+    assert set(load.statuses_since(0)) == {200, taking.status}, name
+    assert load.last_reply.code == taking.code, name
+    assert taking.says in load.last_reply.json()["error"]["message"], name
 
 
 def test_no_request_after_the_change_is_served(
@@ -114,8 +114,8 @@ def test_no_request_after_the_change_is_served(
     """Of those that clients send without a pause, to all workers."""
     for name, taking in TAKINGS.items():
         key, text = issue(bob, name)
-        shooters = Shooters(live, chat(text, model.name), connections=6)
-        require_refused_from_then_on(shooters, partial(taking.act, key), name, taking)
+        load = LoadGenerator(live, chat(text, model.name), connections=6)
+        require_refused_from_then_on(load, partial(taking.act, key), name, taking)
 
 
 # The same things taken away by the API: how it is asked, and where beneath the key's address. What
@@ -153,8 +153,8 @@ def test_no_verification_after_the_answer_to_the_change_passes(
     for name, taking in TAKINGS.items():
         key, text = issue(bob, name)
         act = partial(ask_for, name, key) if name in ASKED else partial(taking.act, key)
-        shooters = Shooters(live, verification(text, model.name), connections=6)
-        require_refused_from_then_on(shooters, act, name, taking)
+        load = LoadGenerator(live, verification(text, model.name), connections=6)
+        require_refused_from_then_on(load, act, name, taking)
 
 
 @pytest.mark.parametrize("request_of", [chat, verification])
@@ -169,11 +169,11 @@ def test_no_request_from_elsewhere_is_served_behind_a_proxy(
     server = own_server(workers=WORKERS, KEYPORTAL_TRUSTED_PROXIES="127.0.0.1")
     both = Permissions(networks=("192.0.2.0/24", "2001:db8::/32"))
     key, text = issue(bob, actor=bob, permissions=both)
-    shooters = Shooters(server, request_of(text, model.name, "X-Forwarded-For: 192.0.2.7"))
-    later = shooters.around(lambda: permit(ELSEWHERE)(key), before=100, after=400)
+    load = LoadGenerator(server, request_of(text, model.name, "X-Forwarded-For: 192.0.2.7"))
+    later = load.during(lambda: permit(ELSEWHERE)(key), before=100, after=400)
     assert set(later) == {403}
-    assert set(shooters.since(0)) == {200, 403}
-    assert "the address 192.0.2.7." in shooters.last.json()["error"]["message"]
+    assert set(load.statuses_since(0)) == {200, 403}
+    assert "the address 192.0.2.7." in load.last_reply.json()["error"]["message"]
     permit(both)(key)
     for seen, status in {
         "192.0.2.7": 200,

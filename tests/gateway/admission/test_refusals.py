@@ -106,8 +106,8 @@ def test_the_scheme_is_read_in_any_case(live: Server, alice: User, issue: Issue)
 def test_two_authorization_headers_are_none(live: Server, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
     with live.connect() as connection:
-        connection.ask("GET /v1/models", key, None, f"Authorization: Bearer {key}")
-        status = connection.start().status
+        connection.send_request("GET /v1/models", key, None, f"Authorization: Bearer {key}")
+        status = connection.read_head().status
     assert status in {400, 401}
 
 
@@ -166,9 +166,9 @@ def test_models_that_a_key_may_not_call(
 def test_unknown_paths(live: Server, alice: User, issue: Issue, path: str) -> None:
     _, key = issue(alice)
     with live.connect() as connection:  # A client library would tidy the path.
-        connection.ask(f"GET {path}", key)
+        connection.send_request(f"GET {path}", key)
         assert_refused(connection.reply(), 404, "unknown_url")
-        connection.ask(f"GET {path}")
+        connection.send_request(f"GET {path}")
         assert_refused(connection.reply(), 401, "invalid_api_key")
 
 
@@ -195,9 +195,9 @@ def test_wrong_methods(
 def test_head_is_refused_without_a_body(live: Server, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
     with live.connect() as connection:
-        connection.ask(f"HEAD {CHAT}", key)
-        assert connection.start().status == 405
-        connection.ask("GET /v1/models", key)
+        connection.send_request(f"HEAD {CHAT}", key)
+        assert connection.read_head().status == 405
+        connection.send_request("GET /v1/models", key)
         assert connection.reply().status == 200
 
 
@@ -228,10 +228,10 @@ def test_bodies_that_say_nothing(
 ) -> None:
     _, key = issue(alice)
     with live.connect() as connection:
-        connection.ask(f"POST {CHAT}", key, body)
+        connection.send_request(f"POST {CHAT}", key, body)
         assert_refused(connection.reply(), 400, code)
         # A refusal is no reason to make the client connect again.
-        connection.ask("GET /v1/models", key)
+        connection.send_request("GET /v1/models", key)
         assert connection.reply().status == 200
 
 
@@ -246,7 +246,7 @@ def test_the_built_in_upstream_refuses_what_it_cannot_read(
     _, key = issue(alice)
     body = b'{"model": "%s", "messages": [{"role": "user", "content": %s}]}'
     with live.connect() as connection:
-        connection.ask(f"POST {CHAT}", key, body % (model.name.encode(), content))
+        connection.send_request(f"POST {CHAT}", key, body % (model.name.encode(), content))
         assert_refused(connection.reply(), 400, "invalid_request")
 
 
@@ -266,10 +266,12 @@ def test_only_plain_json_is_taken(
     body = json.dumps(chat_body(model.name)).encode()
     with live.connect() as connection:
         for _ in range(2):
-            connection.ask(f"POST {CHAT}", key, None, *headers, f"Content-Length: {len(body)}")
+            connection.send_request(
+                f"POST {CHAT}", key, None, *headers, f"Content-Length: {len(body)}"
+            )
             connection.send(body)
             assert_refused(connection.reply(), 415, "unsupported_media_type")
-        connection.ask(
+        connection.send_request(
             f"POST {CHAT}",
             key,
             None,
@@ -286,12 +288,12 @@ def test_bodies_over_the_limit(own_server: OwnServer, alice: User, issue: Issue)
     _, key = issue(alice)
     json_type = "Content-Type: application/json"
     with server.connect() as connection:
-        connection.ask(f"POST {CHAT}", key, b"x" * LIMIT)
+        connection.send_request(f"POST {CHAT}", key, b"x" * LIMIT)
         assert_refused(connection.reply(), 400, "invalid_request")
-        connection.ask(f"POST {CHAT}", key, b"x" * (LIMIT + 1))
+        connection.send_request(f"POST {CHAT}", key, b"x" * (LIMIT + 1))
         assert_refused(connection.reply(), 413, "request_too_large")
     with server.connect() as connection:
-        connection.ask(f"POST {CHAT}", key, None, json_type, "Transfer-Encoding: chunked")
+        connection.send_request(f"POST {CHAT}", key, None, json_type, "Transfer-Encoding: chunked")
         for _ in range(3):
             connection.send(f"{LIMIT // 2:x}\r\n".encode(), b"x" * (LIMIT // 2), b"\r\n")
         assert_refused(connection.reply(), 413, "request_too_large")
@@ -327,7 +329,7 @@ def test_a_client_that_waits_for_100_is_answered_at_once(
     _, key = issue(alice)
     with live.connect() as connection:
         connection.send(_expecting(key, len(body)))
-        assert connection.start().status == 100
+        assert connection.read_head().status == 100
         connection.send(body)
         assert connection.reply().status == 200
 
@@ -343,7 +345,7 @@ def test_small_refusals_keep_the_connection(
     body = json.dumps(chat_body(model.name)).encode()
     with live.connect() as connection:
         for sent, status in ((None, 401), ("nonsense", 401), (key, 200), (None, 401), (key, 200)):
-            connection.ask(f"POST {CHAT}", sent, body)
+            connection.send_request(f"POST {CHAT}", sent, body)
             reply = connection.reply()
             assert reply.status == status
             assert "connection" not in reply.headers
@@ -351,7 +353,7 @@ def test_small_refusals_keep_the_connection(
 
 def test_a_large_body_that_is_refused_ends_the_connection(live: Server) -> None:
     with live.connect() as connection:
-        connection.ask(f"POST {CHAT}", None, b"x" * 1_000_000)
+        connection.send_request(f"POST {CHAT}", None, b"x" * 1_000_000)
         reply = connection.reply()
         assert_refused(reply, 401, "invalid_api_key")
         assert reply.headers["connection"] == "close"

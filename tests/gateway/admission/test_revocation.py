@@ -18,7 +18,7 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.support.fake_upstream import Upstream as FakeUpstream
-from tests.support.load import Shooters
+from tests.support.load import LoadGenerator
 from tests.support.server import CHAT, Connection, Server, chat_body, head, wait_until
 
 pytestmark = pytest.mark.gateway
@@ -45,10 +45,10 @@ def test_no_request_after_the_deletion_is_served(
 ) -> None:
     """0 of at least 2,000 that start after the delete's return, while clients never pause."""
     api_key, key = issue(alice)
-    shooters = Shooters(live, head("GET /v1/models", key, None))
-    later = shooters.around(lambda: delete(api_key, alice), before=500, after=LATER)
+    load = LoadGenerator(live, head("GET /v1/models", key, None))
+    later = load.during(lambda: delete(api_key, alice), before=500, after=LATER)
     assert set(later) == {401}
-    assert set(shooters.since(0)) == {200, 401}
+    assert set(load.statuses_since(0)) == {200, 401}
 
 
 def disable_key(key: ApiKey) -> None:
@@ -116,7 +116,7 @@ def test_an_expiry_comes_by_itself(live: Server, alice: User, issue: Issue) -> N
     with live.connect() as connection:
         for _ in itertools.count():
             before = timezone.now()
-            connection.ask("GET /v1/models", key)
+            connection.send_request("GET /v1/models", key)
             status = connection.reply().status
             if status != 200:
                 break
@@ -146,7 +146,7 @@ def test_the_stream_of_a_deleted_key_is_ended(
     with live.connect() as doomed, live.connect() as safe:
         for connection, sent in ((doomed, key), (safe, another)):
             connection.chat(sent, name)
-            connection.start()
+            connection.read_head()
             connection.chunk()
         api_key.revoke(actor=alice)
         deleted = time.monotonic()
@@ -154,7 +154,7 @@ def test_the_stream_of_a_deleted_key_is_ended(
         assert time.monotonic() - deleted < 10  # About a second, on a machine that has the time.
         last = text.rstrip(b"\n").split(b"\n\n")[-1]
         assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "invalid_api_key"
-        wait_until(lambda: len(fake.cut_at) == 1)
+        wait_until(lambda: len(fake.disconnected_at) == 1)
         assert safe.chunk()
 
 
@@ -169,9 +169,9 @@ def test_a_waiting_call_of_a_deleted_key_is_refused(
         api_key.revoke(actor=alice)
         reply = connection.reply()
         assert (reply.status, reply.code) == (401, "invalid_api_key")
-        wait_until(lambda: fake.cut_at)
+        wait_until(lambda: fake.disconnected_at)
         # The connection is none of the key's business.
-        connection.ask("GET /v1/models")
+        connection.send_request("GET /v1/models")
         assert connection.reply().status == 401
 
 

@@ -11,7 +11,7 @@ from keyportal.audit.models import Tombstone
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rotation import GracePeriod, revoke_old_secret, rotate
 from keyportal.teams.models import User
-from tests.support.load import Shooters
+from tests.support.load import LoadGenerator
 from tests.support.server import Server, head, wait_until
 
 pytestmark = pytest.mark.gateway
@@ -24,12 +24,12 @@ def test_an_old_secret_works_until_the_new_one_is_used(
     """Then it ends for good, within about a second, when that use is written down."""
     key, old = issue(bob)
     new = rotate(key, GracePeriod.FIRST_USE, actor=bob).text
-    shooters = Shooters(live, head("GET /v1/models", old, None), connections=4)
+    load = LoadGenerator(live, head("GET /v1/models", old, None), connections=4)
     noted = 0.0
 
     def use_the_new_one() -> None:
         nonlocal noted
-        assert set(shooters.since(0)) == {200}
+        assert set(load.statuses_since(0)) == {200}
         assert live.request("GET", "/v1/models", key=new).status == 200
         newest = key.secrets.order_by("-pk")
         used = time.monotonic()
@@ -37,9 +37,9 @@ def test_an_old_secret_works_until_the_new_one_is_used(
         noted = time.monotonic()
         assert noted - used < 4  # A second, and more of them on a busy machine.
 
-    later = shooters.around(use_the_new_one, before=100, after=400)
+    later = load.during(use_the_new_one, before=100, after=400)
     assert set(later) == {401}
-    assert set(shooters.since(0)) == {200, 401}
+    assert set(load.statuses_since(0)) == {200, 401}
     assert live.request("GET", "/v1/models", key=new).status == 200
 
 
@@ -65,7 +65,7 @@ def test_an_old_secret_ends_by_the_clock(live: Server, bob: User, issue: Issue) 
     with live.connect() as connection:
         while True:
             asked_at = timezone.now()
-            connection.ask("GET /v1/models", old)
+            connection.send_request("GET /v1/models", old)
             if connection.reply().status != 200:
                 break
             assert asked_at < ends_at

@@ -21,7 +21,7 @@ from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Call
 from tests.support.asgi import scope
-from tests.support.clock import leave_time
+from tests.support.clock import ensure_time_left
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.server import CHAT, Connection, Reply, Server, head, wait_until
 
@@ -80,7 +80,7 @@ def test_whoever_fires_bad_keys_through_a_proxy_gets_so_many_answers_and_no_more
     with live.connect() as connection:
         began = time.monotonic()
         for _ in range(20):
-            connection.ask(f"GET {VERIFY_PATH}", "nonsense")
+            connection.send_request(f"GET {VERIFY_PATH}", "nonsense")
             assert connection.reply().status == 401
         assert time.monotonic() - began >= 20 * UNAUTHORIZED_DELAY_SECONDS
 
@@ -121,7 +121,7 @@ def test_a_body_that_is_announced_and_never_sent_is_not_waited_for(
     """As nginx asks when nobody tells it better: with the length of the body that it keeps."""
     key = issue(alice)[1] if status == 200 else "nonsense"
     with live.connect() as connection:
-        connection.ask(f"POST {VERIFY_PATH}", key, None, announced)
+        connection.send_request(f"POST {VERIFY_PATH}", key, None, announced)
         answered_in_time(connection, status)
         assert connection.is_closed()
 
@@ -152,7 +152,7 @@ def test_connections_without_bodies_are_used_again(live: Server, alice: User, is
     _, key = issue(alice)
     with live.connect() as connection:
         for shown, status in ((key, 200), ("nonsense", 401)) * 5:
-            connection.ask(f"GET {VERIFY_PATH}", shown, None, "Content-Length: 0")
+            connection.send_request(f"GET {VERIFY_PATH}", shown, None, "Content-Length: 0")
             reply = connection.reply()
             assert reply.status == status
             assert "connection" not in reply.headers
@@ -197,7 +197,7 @@ def test_of_two_models_both_must_be_allowed(
     _, narrow = issue(alice, permissions=Permissions(("public/*",)))
     for names in (("public/small", model.name), (model.name, "public/small")):
         with live.connect() as connection:
-            connection.ask(
+            connection.send_request(
                 f"GET {VERIFY_PATH}", narrow, None, *(f"X-Keyportal-Model: {n}" for n in names)
             )
             assert connection.reply().status == 403
@@ -333,7 +333,7 @@ def test_a_verification_counts_against_the_same_limits_as_calls(
     assert (reply.status, reply.code) == (direct.status, direct.code) == (429, "insufficient_quota")
     assert reply.headers["x-should-retry"] == "false"
     _, busy = issue(alice, "busy", limits=Limits(requests_per_minute=1))
-    leave_time(15)
+    ensure_time_left(15)
     while verify(live, busy).status != 429:
         pass
     reply = verify(live, busy)

@@ -24,9 +24,9 @@ from tests.support.proxies import make_certificate
 from tests.support.proxy_clients import (
     CLIENT,
     ProxyClient,
-    changed,
-    is_refused_as_on_v1,
-    require_refusals_of_v1,
+    assert_refusals_match_v1,
+    assert_same_refusal,
+    edited_config,
 )
 from tests.support.server import CHAT, Server, chat_body, free_port
 
@@ -60,7 +60,7 @@ def _door(
     keyportal: Server, fake: FakeUpstream, folder: Path, is_plain: bool = False
 ) -> Iterator[ProxyClient]:
     port, (certificate, key) = free_port(), make_certificate(folder)
-    configuration = changed(
+    configuration = edited_config(
         CONFIGURATION,
         ("listen 443 ssl;", f"listen 127.0.0.1:{port}{'' if is_plain else ' ssl'};"),
         (
@@ -96,7 +96,7 @@ def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_
 def test_refusals_reach_the_caller_as_they_are_on_v1(
     door: ProxyClient, live: Server, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
-    require_refusals_of_v1(door, live, fake, alice, issue)
+    assert_refusals_match_v1(door, live, fake, alice, issue)
 
 
 def test_the_official_client_raises_what_it_raises_on_v1(
@@ -132,7 +132,7 @@ def test_a_key_that_may_only_read_is_not_talked_into_more(
     _, reader = issue(alice, permissions=Permissions(endpoints=Endpoints.READ))
     claims = dict.fromkeys(("X_Forwarded_Uri", "X_Original_URI", "X_Original_URL"), "/v1/models")
     methods = {"X_Forwarded_Method": "GET", "X_Original_Method": "GET"}
-    assert door.ask("GET", "/v1/models", reader).status == 200
+    assert door.request("GET", "/v1/models", reader).status == 200
     fake.received.clear()
     for path in (
         CHAT,
@@ -144,9 +144,9 @@ def test_a_key_that_may_only_read_is_not_talked_into_more(
         "/v1/models;/../chat/completions",
     ):
         for method in ("GET", "POST"):
-            reply = door.ask(method, path, reader, chat_body("echo"), **claims, **methods)
+            reply = door.request(method, path, reader, chat_body("echo"), **claims, **methods)
             assert (reply.status, reply.code) == (403, "endpoint_not_allowed"), path
-    assert door.ask("DELETE", "/v1/models/x", reader).status == 403
+    assert door.request("DELETE", "/v1/models/x", reader).status == 403
     assert fake.received == []
 
 
@@ -166,7 +166,7 @@ def test_where_the_address_is_https_plain_http_is_refused_whatever_its_caller_cl
         for claim in ("", "http", "https"):
             reply = plain.chat(shown, X_Forwarded_Proto=claim)
             assert (reply.status, reply.code) == (426, "https_required")
-            is_refused_as_on_v1(reply, keyportal.chat(shown, "echo"))
+            assert_same_refusal(reply, keyportal.chat(shown, "echo"))
     assert fake.received == []
 
 
@@ -240,4 +240,4 @@ def test_what_the_gateway_itself_refuses_is_left_alone(
 
 def test_nobody_reaches_the_question_itself_through_nginx(door: ProxyClient) -> None:
     for path in ("/_keyportal", "/auth/verify"):
-        assert door.ask("GET", path, None).status == 404
+        assert door.request("GET", path, None).status == 404

@@ -20,7 +20,13 @@ from keyportal.teams.models import Team, User
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.fake_upstream import event, scripted
 from tests.support.proxies import caddy, envoy, make_certificate
-from tests.support.proxy_clients import CLIENT, ProxyClient, changed, read, require_refusals_of_v1
+from tests.support.proxy_clients import (
+    CLIENT,
+    ProxyClient,
+    assert_refusals_match_v1,
+    edited_config,
+    read_reply,
+)
 from tests.support.server import CHAT, Server, chat_body, free_port, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
@@ -35,7 +41,7 @@ DEPLOY = Path(settings.BASE_DIR) / "deploy"
 def _caddy(keyportal: int, models: int, folder: Path) -> Iterator[ProxyClient]:
     port, (certificate, key) = free_port(), make_certificate(folder)
     site = f"https://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n\ttls {certificate} {key}"
-    configuration = changed(
+    configuration = edited_config(
         DEPLOY / "Caddyfile",
         ("llm.example.com {", site),
         ("forward_auth 127.0.0.1:8000 {", f"forward_auth 127.0.0.1:{keyportal} {{"),
@@ -48,7 +54,7 @@ def _caddy(keyportal: int, models: int, folder: Path) -> Iterator[ProxyClient]:
 @contextmanager
 def _envoy(keyportal: int, models: int, folder: Path) -> Iterator[ProxyClient]:
     port, (certificate, key) = free_port(), make_certificate(folder)
-    configuration = changed(
+    configuration = edited_config(
         DEPLOY / "envoy.yaml",
         ("address: 0.0.0.0, port_value: 443", f"address: 127.0.0.1, port_value: {port}"),
         ("/etc/envoy/llm.example.com.pem", str(certificate)),
@@ -121,7 +127,7 @@ def test_a_call_that_may_pass_arrives_with_whose_key_it_shows_and_without_the_ke
 def test_refusals_reach_the_caller_as_they_are_on_v1(
     door: ProxyClient, live: Server, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
-    require_refusals_of_v1(door, live, fake, alice, issue)
+    assert_refusals_match_v1(door, live, fake, alice, issue)
 
 
 def test_nobody_passes_while_nobody_can_be_asked(open_door: OpenDoor, fake: FakeUpstream) -> None:
@@ -176,9 +182,9 @@ def test_a_key_for_some_endpoints_passes_to_those_alone_whatever_its_caller_clai
     _, chat = issue(alice, "chat", permissions=Permissions(endpoints=Endpoints.CHAT))
     _, reader = issue(alice, "reader", permissions=Permissions(endpoints=Endpoints.READ))
     assert door.chat(chat).status == 200
-    assert door.ask("POST", f"{CHAT}?a=b", chat, chat_body("echo")).status == 200
-    assert door.ask("GET", "/v1/models", chat).status == 200
-    assert door.ask("GET", "/v1/models?a=b", reader).status == 200
+    assert door.request("POST", f"{CHAT}?a=b", chat, chat_body("echo")).status == 200
+    assert door.request("GET", "/v1/models", chat).status == 200
+    assert door.request("GET", "/v1/models?a=b", reader).status == 200
     fake.received.clear()
     claims = dict.fromkeys(("X_Forwarded_Uri", "X_Original_URI", "X_Original_URL"), "/v1/models")
     methods = {"X_Forwarded_Method": "GET", "X_Original_Method": "GET"}
@@ -194,7 +200,7 @@ def test_a_key_for_some_endpoints_passes_to_those_alone_whatever_its_caller_clai
         (reader, "DELETE", "/v1/models/x"),
     ):
         for claimed in ({}, claims | methods):
-            reply = door.ask(method, path, key, chat_body("echo"), **claimed)
+            reply = door.request(method, path, key, chat_body("echo"), **claimed)
             assert (reply.status, reply.code) == (403, "endpoint_not_allowed"), path
     assert fake.received == []
 
@@ -204,7 +210,7 @@ def test_nothing_but_v1_reaches_the_models(
 ) -> None:
     _, key = issue(alice)
     for path in ("/", "/metrics", "/v1/../metrics", "/v1/%2e%2e/metrics", "/auth/verify", "/v1x"):
-        assert door.ask("GET", path, key).status == 404
+        assert door.request("GET", path, key).status == 404
     assert fake.received == []
 
 
@@ -212,8 +218,8 @@ def test_bodies_arrive_whole_one_after_the_other_on_one_connection(
     door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice)
-    large = json.dumps(chat_body("exactly:{}", padding="x" * 3_000_000)).encode()
-    small = json.dumps(chat_body("exactly:{}")).encode()
+    large = json.dumps(chat_body("text:{}", padding="x" * 3_000_000)).encode()
+    small = json.dumps(chat_body("text:{}")).encode()
     pieces = [large[at : at + 70_000] for at in range(0, len(large), 70_000)]
     with closing(door.connect()) as client:
         client.connect()
@@ -231,7 +237,7 @@ def test_bodies_arrive_whole_one_after_the_other_on_one_connection(
                 "Content-Type": "application/json",
             }
             client.request("POST", CHAT, data, sent, encode_chunked="Transfer-Encoding" in sent)
-            assert read(client.getresponse()).status == (200 if shown == key else 401)
+            assert read_reply(client.getresponse()).status == (200 if shown == key else 401)
             assert client.sock is connection
     assert [one.body for one in fake.received] == [large, large, large, small, small] * 2
 
@@ -250,7 +256,7 @@ def test_keyportal_is_asked_without_the_body_on_a_connection_that_is_used_again(
     with scripted(verdict) as (url, questions), closing(open_door(_port(url)).connect()) as client:
         for data in (json.dumps(chat_body("echo")).encode(), [b'{"model":', b'"echo"}'], None):
             client.request("GET" if data is None else "POST", CHAT, data, headers)
-            assert read(client.getresponse()).status == 200
+            assert read_reply(client.getresponse()).status == 200
     assert len(questions) == len(fake.received) == 3
     assert connections == {1}
     for question in map(bytes.lower, questions):
@@ -274,12 +280,12 @@ def test_an_answer_reaches_the_caller_as_it_comes(
         _get(client, key, "wait")
         answer = client.getresponse()
         assert answer.readline() + answer.readline() == event(0)
-        fake.may_go_on.set()
+        fake.released.set()
         assert answer.read() == event(1) + b"data: [DONE]\n\n"
     with closing(door.connect()) as client:
         _get(client, key, "trickle")
         assert client.getresponse().read(3) == b"   "  # No events, and no end.
-    wait_until(lambda: fake.cut_at)  # Or it would be told to the next test.
+    wait_until(lambda: fake.disconnected_at)  # Or it would be told to the next test.
 
 
 @pytest.mark.parametrize("behaviour", ["stall", "trickle"])
@@ -290,8 +296,8 @@ def test_whoever_goes_away_leaves_no_call_behind(
     with closing(door.connect()) as client:
         _get(client, key, behaviour)
         wait_until(lambda: fake.received)
-        assert fake.cut_at == []
-    wait_until(lambda: fake.cut_at)
+        assert fake.disconnected_at == []
+    wait_until(lambda: fake.disconnected_at)
 
 
 def test_envoy_tells_of_the_keys_limits_with_the_models_answer_too(

@@ -76,7 +76,7 @@ def test_the_portal_audits_the_same_address(own_server: OwnServer, alice: User) 
     for proxies, address in (("", "127.0.0.1"), ("127.0.0.1", "198.51.100.7")):
         server = own_server(KEYPORTAL_TRUSTED_PROXIES=proxies)
         with server.connect() as connection:
-            connection.ask("GET /accounts/login/")
+            connection.send_request("GET /accounts/login/")
             page = connection.reply()
         cookie = page.headers["set-cookie"].partition(";")[0]
         form = f"login=nobody&password=wrong&csrfmiddlewaretoken={cookie.partition('=')[2]}"

@@ -15,7 +15,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import User
 from keyportal.usage.models import Alarm
-from tests.support.mail_server import Sink
+from tests.support.mail_server import MailServer
 from tests.support.server import CHAT, Server, chat_body, wait_until
 
 pytestmark = pytest.mark.gateway
@@ -98,14 +98,19 @@ SUSPICIOUS = [
 
 
 def test_each_is_told_to_the_audit_and_by_mail_once_an_hour(
-    own_server: OwnServer, alice: User, bob: User, issue: Issue, model: ServedModel, sink: Sink
+    own_server: OwnServer,
+    alice: User,
+    bob: User,
+    issue: Issue,
+    model: ServedModel,
+    mail_server: MailServer,
 ) -> None:
     server = own_server(
         workers=2,
         KEYPORTAL_TRUSTED_PROXIES="127.0.0.1",
         KEYPORTAL_ALARM_NETWORKS=str(NETWORKS),
         KEYPORTAL_ALARM_REFUSALS=str(REFUSALS),
-        EMAIL_URL=sink.url,
+        EMAIL_URL=mail_server.url,
     )
     caller = Caller(server, model.name)
     keys = [issue(bob, one.action) for one in SUSPICIOUS]
@@ -117,7 +122,7 @@ def test_each_is_told_to_the_audit_and_by_mail_once_an_hour(
             assert set(case.act(caller, key, text)) == {case.status}, case.action
 
     act()
-    letters = {str(letter["Subject"]): letter for letter in sink.wait_for(3)}
+    letters = {str(letter["Subject"]): letter for letter in mail_server.wait_for(3)}
     assert rows.count() == 3
     for case, (key, _), name in zip(SUSPICIOUS, keys, named, strict=True):
         row = rows.get(action=case.action)
@@ -130,11 +135,11 @@ def test_each_is_told_to_the_audit_and_by_mail_once_an_hour(
     act()
     Alarm.objects.update(raised_at=timezone.now() - timedelta(hours=1, seconds=1))
     act()
-    wait_until(lambda: len(sink.received) >= 6)
+    wait_until(lambda: len(mail_server.received) >= 6)
     # What it has gathered is looked at before it ends.
     assert server.stop() == 0
     assert not QueuedMail.objects.exists()
-    assert sink.recipients == ["bob@example.com"] * 6
+    assert mail_server.recipients == ["bob@example.com"] * 6
     assert {rows.filter(action=case.action).count() for case in SUSPICIOUS} == {2}
     for _, text in keys:
-        assert text[14:46] not in sink.text + server.log
+        assert text[14:46] not in mail_server.text + server.log

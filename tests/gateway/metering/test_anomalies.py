@@ -29,8 +29,8 @@ from keyportal.notifications import emails
 from keyportal.teams.models import Membership, Team, User
 from keyportal.usage.models import Alarm, NetworkUse, Sighting, UsageDay
 from keyportal.usage.models import Call as CallRow
-from tests.support.calls import call_of, verdict_of
-from tests.support.mail_server import Sink
+from tests.support.calls import make_call, make_verdict
+from tests.support.mail_server import MailServer
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -48,10 +48,10 @@ def workers(db: None, settings: Settings) -> Iterator[list[Meter]]:
 
 
 def call_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
-    verdict = verdict_of(key)
+    verdict = make_verdict(key)
 
     async def make(address: str) -> Call:
-        return call_of(verdict, client=(address, 1))
+        return make_call(verdict, client=(address, 1))
 
     for address in addresses:
         over = asyncio.run(make(address))
@@ -61,10 +61,10 @@ def call_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
 
 
 def look_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
-    verdict = verdict_of(key)
+    verdict = make_verdict(key)
 
     async def make(address: str) -> Call:
-        return call_of(verdict, client=(address, 1))
+        return make_call(verdict, client=(address, 1))
 
     for address in addresses:
         meter.record_lookup(asyncio.run(make(address)))
@@ -90,7 +90,7 @@ def addresses(number: int, first: int = 0) -> list[str]:
 
 
 def test_a_key_that_comes_from_many_networks_is_told_of_over_all_workers(
-    workers: list[Meter], alice: User, bob: User, issue: Issue, sink: Sink
+    workers: list[Meter], alice: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, text = issue(bob, "nightly")
     call_from(workers[0], key, *addresses(3))
@@ -100,15 +100,15 @@ def test_a_key_that_comes_from_many_networks_is_told_of_over_all_workers(
     assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
     row = AuditEvent.objects.get(action=Action.KEY_MANY_NETWORKS)
     assert (row.public_id, row.team_slug) == (key.public_id, key.team.slug)
-    (letter,) = sink.wait_for(1)
+    (letter,) = mail_server.wait_for(1)
     assert letter["To"] == "bob@example.com"
     assert letter["Subject"] == f"[Keyportal] Key used from many networks: {key}"
     assert "from 4 networks within ten minutes" in letter.get_content()
-    assert text[14:30] not in sink.text
+    assert text[14:30] not in mail_server.text
 
 
 def test_looks_at_what_there_is_to_call_count_as_calls_do(
-    workers: list[Meter], alice: User, bob: User, issue: Issue, sink: Sink
+    workers: list[Meter], alice: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     """Whoever verifies a key that they found calls nothing: they ask for the list of models."""
     key, _ = issue(bob)
@@ -117,22 +117,26 @@ def test_looks_at_what_there_is_to_call_count_as_calls_do(
     assert told(Action.KEY_MANY_NETWORKS) == []
     look_from(workers[1], key, *addresses(1, first=9))
     assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
-    sink.wait_for(1)
+    mail_server.wait_for(1)
     assert not UsageDay.objects.exclude(requests=2).exists()
 
 
 def test_of_many_verifications_those_without_rows_count_too(
-    workers: list[Meter], bob: User, issue: Issue, sink: Sink, monkeypatch: pytest.MonkeyPatch
+    workers: list[Meter],
+    bob: User,
+    issue: Issue,
+    mail_server: MailServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(metering, "SLICE", 2)
     key, _ = issue(bob)
     for address in [*addresses(4), ""]:
         use = LastUse(bytes(key.current_secret.digest), time.time(), address or None, b"")
-        workers[0].record_verification(verdict_of(key), use, "/auth/verify", "", 200, "req_1")
+        workers[0].record_verification(make_verdict(key), use, "/auth/verify", "", 200, "req_1")
     asyncio.run(workers[0].flush())
     assert CallRow.objects.count() == 2
     assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
-    sink.wait_for(1)
+    mail_server.wait_for(1)
 
 
 def test_a_look_is_kept_once_a_day_for_a_key_and_network(
@@ -228,14 +232,14 @@ def test_networks(address: str, network: str) -> None:
 
 
 def test_a_burst_of_wrong_secrets_is_told_of_over_all_workers(
-    workers: list[Meter], bob: User, issue: Issue, sink: Sink
+    workers: list[Meter], bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, _ = issue(bob)
     for number in range(10):
         assert told(Action.KEY_REFUSED_OFTEN) == []
         refuse(workers[number % 2], keystring.generate(key.public_id).text)
     assert told(Action.KEY_REFUSED_OFTEN) == [f"{key}: 10 requests"]
-    (letter,) = sink.wait_for(1)
+    (letter,) = mail_server.wait_for(1)
     assert letter["To"] == "bob@example.com"
     told_of = " ".join(letter.get_content().split())
     assert "or they came from outside its allowed networks." in told_of
@@ -261,22 +265,22 @@ def test_made_up_ids_leave_no_trace(workers: list[Meter], bob: User, issue: Issu
 
 
 def test_a_deleted_key_that_is_used_is_told_to_who_owned_it(
-    workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink
+    workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, text = issue(bob, "nightly")
     named = str(key)
     key.revoke(actor=ada)
     refuse(workers[0], text)
     assert told(Action.KEY_USED_AFTER_DELETION) == [named]
-    sink.wait_for(1)
-    assert sink.recipients == ["bob@example.com"]
+    mail_server.wait_for(1)
+    assert mail_server.recipients == ["bob@example.com"]
     assert (
         AuditEvent.objects.for_team(bob.memberships.get().team).for_key(named[-9:-1]).count() == 3
     )
 
 
 def test_of_a_key_that_was_handed_over_it_is_told_to_who_owned_it_last(
-    workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink
+    workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, first = issue(bob)
     second = rotate(key, GracePeriod.NOW, actor=bob).text
@@ -284,13 +288,19 @@ def test_of_a_key_that_was_handed_over_it_is_told_to_who_owned_it_last(
     key.revoke(actor=alice)
     refuse(workers[0], first)
     refuse(workers[0], second)
-    sink.wait_for(1)
-    assert sink.recipients == ["ada@example.com"]
+    mail_server.wait_for(1)
+    assert mail_server.recipients == ["ada@example.com"]
 
 
 @pytest.mark.parametrize("how", ["left", "deactivated", "deleted"])
 def test_a_deleted_key_whose_owner_is_gone_is_told_to_the_admins(
-    workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, sink: Sink, how: str
+    workers: list[Meter],
+    alice: User,
+    ada: User,
+    bob: User,
+    issue: Issue,
+    mail_server: MailServer,
+    how: str,
 ) -> None:
     key, text = issue(bob)
     key.revoke(actor=bob)
@@ -302,12 +312,12 @@ def test_a_deleted_key_whose_owner_is_gone_is_told_to_the_admins(
         case _:
             bob.delete()
     refuse(workers[0], text)
-    sink.wait_for(2)
-    assert sorted(sink.recipients) == ["ada@example.com", "alice@example.com"]
+    mail_server.wait_for(2)
+    assert sorted(mail_server.recipients) == ["ada@example.com", "alice@example.com"]
 
 
 def test_a_deleted_key_of_a_renamed_user_is_told_to_them_and_not_to_who_has_the_name_now(
-    workers: list[Meter], team: Team, bob: User, issue: Issue, sink: Sink
+    workers: list[Meter], team: Team, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, text = issue(bob)
     key.revoke(actor=bob)
@@ -315,19 +325,19 @@ def test_a_deleted_key_of_a_renamed_user_is_told_to_them_and_not_to_who_has_the_
     heir = User.objects.create_user("bob", "heir@example.com")
     Membership.objects.create(team=team, user=heir)
     refuse(workers[0], text)
-    sink.wait_for(1)
-    assert sink.recipients == ["bob@example.com"]
+    mail_server.wait_for(1)
+    assert mail_server.recipients == ["bob@example.com"]
 
 
 def test_a_secret_that_was_rotated_away_and_is_used_is_told_to_the_owner(
-    workers: list[Meter], alice: User, bob: User, issue: Issue, sink: Sink
+    workers: list[Meter], alice: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, text = issue(bob)
     rotate(key, GracePeriod.NOW, actor=bob)
     refuse(workers[0], text)
     assert told(Action.KEY_USED_AFTER_DELETION) == [str(key)]
-    sink.wait_for(1)
-    assert sink.recipients == ["bob@example.com"]
+    mail_server.wait_for(1)
+    assert mail_server.recipients == ["bob@example.com"]
 
 
 def test_a_call_that_its_deletion_cut_is_no_use_after_it(
@@ -342,17 +352,17 @@ def test_a_call_that_its_deletion_cut_is_no_use_after_it(
 
 @pytest.mark.parametrize("again", [0, 1])
 def test_each_is_told_once_an_hour_by_all_workers_together(
-    workers: list[Meter], alice: User, bob: User, issue: Issue, sink: Sink, again: int
+    workers: list[Meter], alice: User, bob: User, issue: Issue, mail_server: MailServer, again: int
 ) -> None:
     key, text = issue(bob)
     key.revoke(actor=bob)
     for meter in workers * 5:
         refuse(meter, text)
-    sink.wait_for(1)
+    mail_server.wait_for(1)
     an_hour_passes()
     refuse(workers[again], text)
     refuse(workers[0], text)
-    sink.wait_for(2)
+    mail_server.wait_for(2)
     assert len(told(Action.KEY_USED_AFTER_DELETION)) == 2
 
 
@@ -378,7 +388,7 @@ def test_two_workers_that_see_half_of_the_networks_each_at_one_time_tell_of_all(
 ) -> None:
     """Neither counts before what it has seen is there for the other to count."""
     key, _ = issue(bob)
-    verdict, count, both_have_written = verdict_of(key), module._rows_for, Barrier(2)
+    verdict, count, both_have_written = make_verdict(key), module._rows_for, Barrier(2)
 
     def count_together(cursor: Any, statement: str, *more: Any) -> Iterator[tuple[Any, ...]]:
         if statement == module._COUNT_NETWORKS:
@@ -388,7 +398,7 @@ def test_two_workers_that_see_half_of_the_networks_each_at_one_time_tell_of_all(
     async def see_at_once() -> None:
         for meter, first in zip(workers, (0, 2), strict=True):
             for address in addresses(2, first):
-                meter.record_lookup(call_of(verdict, client=(address, 1)))
+                meter.record_lookup(make_call(verdict, client=(address, 1)))
         await asyncio.gather(*(meter.flush() for meter in workers))
 
     monkeypatch.setattr(module, "_rows_for", count_together)
@@ -416,7 +426,11 @@ def test_both_notices_can_be_turned_off(
 
 
 def test_a_mail_that_can_not_be_queued_leaves_no_alarm_behind(
-    workers: list[Meter], bob: User, issue: Issue, sink: Sink, monkeypatch: pytest.MonkeyPatch
+    workers: list[Meter],
+    bob: User,
+    issue: Issue,
+    mail_server: MailServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What goes on is told a second later."""
 
@@ -431,7 +445,7 @@ def test_a_mail_that_can_not_be_queued_leaves_no_alarm_behind(
     assert told(Action.KEY_REFUSED_OFTEN) == []
     refuse(workers[0], keystring.generate(key.public_id).text)
     assert told(Action.KEY_REFUSED_OFTEN) == [f"{key}: 11 requests"]
-    sink.wait_for(1)
+    mail_server.wait_for(1)
 
 
 def test_a_look_that_fails_loses_no_usage(

@@ -30,8 +30,8 @@ from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import User
 from keyportal.usage.models import LATENCY_COLUMNS, UsageDay, UsageHour, UsageMinute
 from keyportal.usage.models import Call as CallRow
-from tests.support.calls import call_of, verdict_of
-from tests.support.clock import leave_time
+from tests.support.calls import make_call, make_verdict
+from tests.support.clock import ensure_time_left
 
 database = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -58,10 +58,10 @@ def flush(meter: Meter) -> None:
 
 
 def call(key: ApiKey, **more: Any) -> Call:
-    verdict, digest = verdict_of(key), bytes(key.current_secret.digest)
+    verdict, digest = make_verdict(key), bytes(key.current_secret.digest)
 
     async def make() -> Call:
-        return call_of(verdict, digest=digest, **more)
+        return make_call(verdict, digest=digest, **more)
 
     return asyncio.run(make())
 
@@ -108,7 +108,7 @@ def test_a_call_is_a_row_and_counts_by_minute_hour_and_day(
     meter: Meter, alice: User, bob: User, issue: Issue
 ) -> None:
     first, second = issue(alice)[0], issue(bob, "b")[0]
-    leave_time(10)
+    ensure_time_left(10)
     for over in (
         ended(first),
         ended(first),
@@ -356,7 +356,9 @@ def test_a_flood_of_looks_takes_no_more_memory_than_it_may(
 
     async def look() -> None:
         for number in range(100):
-            meter.record_lookup(call_of(Verdict(7, "7QmX2aPd", 1), client=(f"192.0.2.{number}", 1)))
+            meter.record_lookup(
+                make_call(Verdict(7, "7QmX2aPd", 1), client=(f"192.0.2.{number}", 1))
+            )
 
     asyncio.run(look())
     assert len(meter._lookups) == 10
@@ -536,7 +538,7 @@ def test_verifications_that_cannot_be_written_are_kept_as_sums(
     """Else each millisecond that one took has a place of its own, for as long as that takes."""
     monkeypatch.setattr(module, "MAX_RECORDS", 10)
     key, _ = issue(alice)
-    verdict = verdict_of(key)
+    verdict = make_verdict(key)
     for took in range(SLICE + 100):
         use = LastUse(bytes(key.current_secret.digest), time.time() - took, "192.0.2.7", b"")
         meter.record_verification(verdict, use, "/auth/verify", "", 200, "req_1")
@@ -551,7 +553,7 @@ def test_of_many_verifications_some_have_rows_and_all_are_in_the_sums(
 ) -> None:
     key, _ = issue(alice)
     use = LastUse(bytes(key.current_secret.digest), time.time() - 7, "192.0.2.7", b"a-proxy")
-    verdict = verdict_of(key)
+    verdict = make_verdict(key)
     for status in [200] * (2 * SLICE) + [403] * SLICE:
         meter.record_verification(verdict, use, "/auth/verify", "public/a", status, "req_1")
     flush(meter)

@@ -96,7 +96,7 @@ def test_thousands_of_mixed_calls_are_counted_as_the_upstream_served_them(
     asyncio.run(mix.run(CALLS))
     wait_until(lambda: calls_of(first, second).count() == CALLS)
     assert mix.statuses == {200: CALLS - mix.kinds["fail"], 500: mix.kinds["fail"]}
-    assert len(fake.told) == mix.kinds["whole"] + mix.kinds["stream"]
+    assert len(fake.reported_usage) == mix.kinds["whole"] + mix.kinds["stream"]
     public_ids = [first.public_id, second.public_id]
     for table in (UsageMinute, UsageHour, UsageDay):
         counted = {
@@ -115,7 +115,7 @@ def test_thousands_of_mixed_calls_are_counted_as_the_upstream_served_them(
             (7, 9): counted.pop(models["stream"]),
         }
         for (prompt, completion), row in told.items():
-            served = fake.told.count((prompt, completion))
+            served = fake.reported_usage.count((prompt, completion))
             assert row == (served, 0, prompt * served, completion * served)
         failed = mix.kinds["fail"]
         assert counted.pop(models["fail"]) == (failed, failed, 0, 0)
@@ -232,7 +232,7 @@ def test_a_deleted_keys_receipt_tells_what_came_last_and_after(
     endless = serve_model("endless")
     with live.connect() as running:
         running.chat(text, endless, stream=True)
-        assert running.start().status == 200
+        assert running.read_head().status == 200
         key.revoke(actor=alice)
         for _ in range(3):
             assert live.chat(text, endless).status == 401
@@ -252,7 +252,7 @@ def test_calls_in_flight_are_written_down_and_an_admin_can_end_one(
     with live.connect() as first, live.connect() as second:
         for one in (first, second):
             one.chat(text, endless, stream=True)
-            assert one.start().status == 200
+            assert one.read_head().status == 200
 
         def told() -> list[dict[str, object]]:
             rows = Running.objects.values_list("calls", flat=True)

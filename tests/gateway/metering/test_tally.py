@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from keyportal.gateway.metering.tally import BYTES_PER_TOKEN, MAX_TAIL_BYTES, TokenCounter
 from keyportal.gateway.relay.answer import BufferedBody
 from keyportal.gateway.relay.sse import CompleteEvents
-from tests.support import factories
-from tests.support.factories import CACHED, COMPLETION, PROMPT
+from tests.support import model_responses
+from tests.support.model_responses import CACHED, COMPLETION, PROMPT
 
 ALL = (PROMPT, COMPLETION, CACHED)
 
@@ -57,7 +57,7 @@ def streamed(events: list[bytes], *, is_usage_hidden: bool = False) -> tuple[Tok
     ],
 )
 def test_a_whole_answer_tells(path: str, expected: tuple[int, int, int], size: int) -> None:
-    tally = whole(json.dumps(factories.WHOLE[path]).encode(), size)
+    tally = whole(json.dumps(model_responses.FULL_RESPONSES[path]).encode(), size)
     assert counted(tally) == expected
     assert tally.is_reported
 
@@ -65,7 +65,7 @@ def test_a_whole_answer_tells(path: str, expected: tuple[int, int, int], size: i
 def test_a_long_answer_tells_at_its_end() -> None:
     """Of which only the end is kept, and what an answer quotes is not what it used."""
     text = '"usage": {"prompt_tokens": 999999, "completion_tokens": 999999} ' * 2000
-    answer = factories.CHAT | {"choices": [{"message": {"content": text}}]}
+    answer = model_responses.CHAT | {"choices": [{"message": {"content": text}}]}
     answer["usage"] = answer.pop("usage")  # Last, as servers write it.
     body = json.dumps(answer).encode()
     assert len(body) > 4 * MAX_TAIL_BYTES
@@ -73,9 +73,9 @@ def test_a_long_answer_tells_at_its_end() -> None:
         assert counted(whole(body, size)) == ALL
 
 
-@pytest.mark.parametrize("path", factories.STREAMED)
+@pytest.mark.parametrize("path", model_responses.STREAM_RESPONSES)
 def test_a_stream_tells_at_its_end_and_passes_byte_for_byte(path: str) -> None:
-    events = factories.STREAMED[path]
+    events = model_responses.STREAM_RESPONSES[path]
     tally, passed = streamed(events)
     assert counted(tally) == ALL
     assert tally.is_reported
@@ -87,8 +87,8 @@ def test_a_stream_tells_at_its_end_and_passes_byte_for_byte(path: str) -> None:
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
 def test_the_event_that_was_not_asked_for_is_dropped_and_no_byte_else(end: bytes) -> None:
     """Servers add `"usage": null` to every chunk once they are asked, which stays."""
-    events = [event.removesuffix(b"\n\n") + end for event in factories.CHAT_STREAM]
-    hidden = factories.CHAT_USAGE_EVENT.removesuffix(b"\n\n") + end
+    events = [event.removesuffix(b"\n\n") + end for event in model_responses.CHAT_STREAM]
+    hidden = model_responses.CHAT_USAGE_EVENT.removesuffix(b"\n\n") + end
     rest = b"".join(event for event in events if event != hidden)
     for stream in (events, [b"".join(events)]):
         tally, passed = streamed(stream, is_usage_hidden=True)
@@ -100,8 +100,11 @@ def test_the_event_that_was_not_asked_for_is_dropped_and_no_byte_else(end: bytes
 
 def test_usage_beside_an_answer_is_never_dropped() -> None:
     """Some servers tell it in the last chunk that has text, and some with every chunk."""
-    chunk = factories.data(
-        {"choices": [{"index": 0, "delta": {"content": "x"}}], "usage": factories.OPENAI_USAGE}
+    chunk = model_responses.data_event(
+        {
+            "choices": [{"index": 0, "delta": {"content": "x"}}],
+            "usage": model_responses.OPENAI_USAGE,
+        }
     )
     tally, passed = streamed([chunk, chunk], is_usage_hidden=True)
     assert passed == chunk + chunk
@@ -110,7 +113,9 @@ def test_usage_beside_an_answer_is_never_dropped() -> None:
 
 def test_counts_that_grow_are_not_added_up() -> None:
     growing = [
-        factories.data({"choices": [{}], "usage": {"prompt_tokens": 9, "completion_tokens": n}})
+        model_responses.data_event(
+            {"choices": [{}], "usage": {"prompt_tokens": 9, "completion_tokens": n}}
+        )
         for n in (1, 2, 3)
     ]
     assert counted(streamed(growing)[0]) == (9, 3, 0)
@@ -118,7 +123,7 @@ def test_counts_that_grow_are_not_added_up() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
 def test_a_stream_that_is_cut_is_estimated(path: str) -> None:
-    tally, _ = streamed(factories.STREAMED[path][:4])
+    tally, _ = streamed(model_responses.STREAM_RESPONSES[path][:4])
     assert not tally.is_reported
     assert tally.completion >= 3  # About one token an event.
     assert tally.prompt == (PROMPT if path == "/v1/messages" else 400 // BYTES_PER_TOKEN)
@@ -143,12 +148,12 @@ def test_where_nothing_is_generated_the_answers_length_says_nothing() -> None:
     [
         (b"data: [DONE]\n\n", True),
         (b"data:[DONE]\n\n", True),
-        (factories.MESSAGE_STREAM[-1], True),
-        (factories.RESPONSE_STREAM[-1], True),
-        (factories.MESSAGE_STREAM[-2], False),
-        (factories.RESPONSE_STREAM[0], False),
-        (factories.data({"content": "data: [DONE]"}), False),
-        (factories.data({"content": "\nevent: message_stop"}), False),
+        (model_responses.MESSAGE_STREAM[-1], True),
+        (model_responses.RESPONSE_STREAM[-1], True),
+        (model_responses.MESSAGE_STREAM[-2], False),
+        (model_responses.RESPONSE_STREAM[0], False),
+        (model_responses.data_event({"content": "data: [DONE]"}), False),
+        (model_responses.data_event({"content": "\nevent: message_stop"}), False),
     ],
 )
 def test_the_last_event_is_known(event: bytes, is_last: bool) -> None:
@@ -184,7 +189,11 @@ def test_nothing_that_a_server_says_is_a_failure_of_ours(body: bytes) -> None:
     assert passed == b"data: " + body + b"\n\n"
 
 
-@given(st.lists(st.binary(max_size=50) | st.sampled_from([*STRANGE[:12], *factories.CHAT_STREAM])))
+@given(
+    st.lists(
+        st.binary(max_size=50) | st.sampled_from([*STRANGE[:12], *model_responses.CHAT_STREAM])
+    )
+)
 def test_whatever_passes_passes_byte_for_byte(parts: list[bytes]) -> None:
     tally = asked()
     for part in parts:
@@ -198,10 +207,10 @@ def test_a_count_below_zero_takes_nothing_off() -> None:
     assert counted(whole(json.dumps(body).encode())) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("path", factories.STREAMED)
+@pytest.mark.parametrize("path", model_responses.STREAM_RESPONSES)
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_events_that_straddle_network_chunks_are_read_whole(path: str, size: int) -> None:
-    text = b"".join(factories.STREAMED[path])
+    text = b"".join(model_responses.STREAM_RESPONSES[path])
 
     network = BufferedBody([text[start : start + size] for start in range(0, len(text), size)])
 

@@ -12,8 +12,8 @@ from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from tests.support import fake_upstream
-from tests.support.factories import TEXT
 from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.model_responses import TEXT
 from tests.support.server import Server, free_port
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
@@ -54,13 +54,13 @@ def asked(fake: FakeUpstream) -> list[str]:
 def test_no_caller_notices_one_that_fails(
     live: Server, key: str, serve_routes: Callable[..., str], fake: FakeUpstream, bad: str
 ) -> None:
-    name = serve_routes(bad, "shaped")
+    name = serve_routes(bad, "normal")
     began = time.monotonic()
     for _ in range(20):
         reply = live.chat(key, name)
         assert reply.json()["choices"][0]["message"]["content"] == TEXT
         assert "retry-after" not in reply.headers
-    assert asked(fake).count("shaped") == 20
+    assert asked(fake).count("normal") == 20
     # It is met once by each of two workers, and again by each when a second has passed.
     assert len(fake.received) <= 20 + 2 * (2 + time.monotonic() - began)
 
@@ -108,7 +108,7 @@ def test_an_upload_is_sent_again_whole(
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     for _ in range(8):  # Each time with new upstreams; half the time the bad one is asked first.
         ServedModel.objects.filter(team=team).delete()
-        body = form(serve_routes(bad, "shaped"), is_file_first=is_file_first)
+        body = form(serve_routes(bad, "normal"), is_file_first=is_file_first)
         path = "/v1/audio/transcriptions"
         assert live.request("POST", path, key=key, body=body, headers=headers).status == 200
     assert all(SOUND in received.body for received in fake.received)
@@ -124,7 +124,7 @@ def test_one_that_comes_back_is_found_again(
         one = Upstream.objects.create(name="back", base_url=back.url)
         Route.objects.create(model=served, upstream=one, upstream_model="status:503", weight=99)
         other = Upstream.objects.create(name="other", base_url=fake.url)
-        Route.objects.create(model=served, upstream=other, upstream_model="shaped")
+        Route.objects.create(model=served, upstream=other, upstream_model="normal")
         assert server.chat(key, served.name).status == 200
         met = len(back.received)
         for _ in range(10):

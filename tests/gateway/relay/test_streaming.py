@@ -37,15 +37,15 @@ def test_a_chunk_is_passed_on_when_it_comes(
 ) -> None:
     """The first event is read here while the upstream still waits for our leave to go on."""
     connection.chat(key, serve_model("wait"))
-    started = connection.start()
+    started = connection.read_head()
     assert started.status == 200
     assert started.headers["content-type"] == "text/event-stream"
     assert started.headers["cache-control"] == "no-cache"
     assert started.headers["x-accel-buffering"] == "no"
     assert started.headers["x-request-id"].startswith("req_")
     assert connection.chunk() == event(0)
-    assert not fake.may_go_on.is_set()
-    fake.may_go_on.set()
+    assert not fake.released.is_set()
+    fake.released.set()
     assert b"".join(iter(connection.chunk, b"")) == event(1) + DONE
 
 
@@ -53,9 +53,9 @@ def test_half_an_event_is_held_back(
     connection: Connection, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     connection.chat(key, serve_model("wait_inside"))
-    connection.start()
+    connection.read_head()
     assert connection.chunk() == event(0)
-    fake.may_go_on.set()
+    fake.released.set()
     assert b"".join(iter(connection.chunk, b"")) == b'data: {"half'
 
 
@@ -65,12 +65,12 @@ def test_events_pass_byte_for_byte(
 ) -> None:
     """However the upstream's writes cut them, what arrives is whole events."""
     connection.chat(key, serve_model(behaviour))
-    assert connection.start().status == 200
+    assert connection.read_head().status == 200
     chunks = list(iter(connection.chunk, b""))
     assert b"".join(chunks) == b"".join(map(event, range(CHUNKS))) + DONE
     assert all(chunk.endswith(b"\n\n") for chunk in chunks)
     # The connection serves the next call.
-    connection.ask("GET /v1/models", key)
+    connection.send_request("GET /v1/models", key)
     assert connection.reply().status == 200
 
 
@@ -101,7 +101,7 @@ def test_a_client_that_reads_nothing_costs_no_memory(
     assert live.request("GET", "/v1/models", key=key).status == 200
     before = resident(workers)
     connection.chat(key, serve_model("flood:200"))
-    assert connection.start().status == 200
+    assert connection.read_head().status == 200
     grown = []
     for _ in range(15):
         time.sleep(0.1)
@@ -125,11 +125,11 @@ def test_a_client_that_goes_away_ends_the_upstream_call(
             connection.chat(key, name)
             wait_until(lambda: len(fake.received) == number)  # noqa: B023 - called at once
             if behaviour != "stall":
-                connection.start()
+                connection.read_head()
                 connection.chunk()
         left = time.monotonic()
-        wait_until(lambda: len(fake.cut_at) == number)  # noqa: B023
-        waits.append(fake.cut_at[-1] - left)
+        wait_until(lambda: len(fake.disconnected_at) == number)  # noqa: B023
+        waits.append(fake.disconnected_at[-1] - left)
     assert min(waits) < 0.1, waits  # The promise, on a machine that has the time.
     assert sorted(waits)[2] < 1, waits
 
@@ -142,7 +142,7 @@ def test_a_client_that_goes_away_is_no_error_of_ours(
         with live.connect() as connection:
             connection.chat(key, serve_model(behaviour))
             wait_until(lambda: len(fake.received) == number)  # noqa: B023 - called at once
-        wait_until(lambda: len(fake.cut_at) == number)  # noqa: B023
+        wait_until(lambda: len(fake.disconnected_at) == number)  # noqa: B023
     assert live.request("GET", "/v1/models", key=key).status == 200
     assert "Traceback" not in live.log[logged:]
 
@@ -162,7 +162,7 @@ def test_a_stream_that_breaks_ends_with_an_error_event(
 ) -> None:
     """After whole events only: what the upstream had begun to say is not glued before it."""
     connection.chat(key, serve_model(f"break_midway:{detail}"))
-    assert connection.start().status == 200
+    assert connection.read_head().status == 200
     events, error = last_event(connection)
     assert events == [event(0).strip()]
     assert error["code"] == "upstream_failed"
@@ -173,7 +173,7 @@ def test_a_stream_that_falls_silent_ends_with_an_error_event(
     connection: Connection, key: str, serve_model: Serve
 ) -> None:
     connection.chat(key, serve_model("wait", read_timeout=1))
-    assert connection.start().status == 200
+    assert connection.read_head().status == 200
     events, error = last_event(connection)
     assert events == [event(0).strip()]
     assert error["code"] == "upstream_timeout"
@@ -213,5 +213,5 @@ def test_a_length_that_an_upstream_says_of_its_stream_is_not_ours(
         assert reply.body.startswith(event(0) + DONE)
         assert (b"upstream_failed" in reply.body) is bool(size)
         # The connection says what belongs to the next answer, and nothing else.
-        connection.ask("GET /v1/models", key)
+        connection.send_request("GET /v1/models", key)
         assert connection.reply().json()["object"] == "list"

@@ -14,9 +14,9 @@ import pytest
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
-from tests.support.factories import TEXT, WORDS
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.fake_upstream import form_parts
+from tests.support.model_responses import TEXT, WORDS
 from tests.support.server import Connection, Reply, Server, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
@@ -78,7 +78,7 @@ def test_official_client(live: Server, key: str, serve_model: Serve, fake: FakeU
     """It sends the model before the file, however large."""
     sound = SOUND * 8
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as ai:
-        wanted = {"model": serve_model("shaped"), "language": "en"}
+        wanted = {"model": serve_model("normal"), "language": "en"}
         heard = ai.audio.transcriptions.create(
             **wanted,  # type: ignore[call-overload]
             file=("speech.mp3", io.BytesIO(sound)),
@@ -87,7 +87,7 @@ def test_official_client(live: Server, key: str, serve_model: Serve, fake: FakeU
         assert heard.text == TEXT
         received = fake.received[0]
         assert form_parts(received) == [
-            ("model", None, b"shaped"),
+            ("model", None, b"normal"),
             ("language", None, b"en"),
             ("timestamp_granularities[]", None, b"word"),
             ("timestamp_granularities[]", None, b"segment"),
@@ -108,23 +108,23 @@ def test_a_file_may_come_before_the_model(
 ) -> None:
     """As in OpenAI's own examples for curl."""
     sound = b"sound" + SOUND * mebibytes
-    parts = (file(sound), field("model", serve_model("shaped")), field("prompt", "x"))
+    parts = (file(sound), field("model", serve_model("normal")), field("prompt", "x"))
     assert upload(live, key, *parts).json()["text"] == TEXT
-    assert arrived(fake) == {"model": b"shaped", "file": sound, "prompt": b"x"}
+    assert arrived(fake) == {"model": b"normal", "file": sound, "prompt": b"x"}
 
 
 def test_byte_by_byte(
     connection: Connection, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    body = field("model", serve_model("shaped")) + file(b"\r\n--b\r") + END
+    body = field("model", serve_model("normal")) + file(b"\r\n--b\r") + END
     connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.send(head(key, CHUNKED))
     for byte in body:
         connection.send(chunk(bytes([byte])))
     connection.send(b"0\r\n\r\n")
     assert connection.reply().json()["text"] == TEXT
-    assert arrived(fake) == {"model": b"shaped", "file": b"\r\n--b\r"}
-    connection.ask("GET /v1/models", key)
+    assert arrived(fake) == {"model": b"normal", "file": b"\r\n--b\r"}
+    connection.send_request("GET /v1/models", key)
     assert connection.reply().status == 200
 
 
@@ -139,7 +139,7 @@ def test_a_large_upload_costs_no_memory(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream, is_file_first: bool
 ) -> None:
     server = own_server(KEYPORTAL_MAX_BODY_BYTES=str(200 * MEBIBYTE))
-    parts = [field("model", serve_model("shaped")), file(SOUND)]
+    parts = [field("model", serve_model("normal")), file(SOUND)]
     upload(server, key, *parts)  # What every process needs once.
     before = resident(server)
     parts[1] = file(SOUND * 60)
@@ -178,7 +178,7 @@ def test_the_file_has_no_name_and_is_closed_whatever_happens(
     made, key = issue(alice)
     idle, named = open_files(server, folder), [*folder.iterdir()]
     with server.connect() as connection:
-        connection.send(head(key, CHUNKED), chunk(field("model", serve_model("shaped"))))
+        connection.send(head(key, CHUNKED), chunk(field("model", serve_model("normal"))))
         connection.send(chunk(file(SOUND)))
         wait_until(lambda: len(open_files(server, folder)) == len(idle) + 1)
         assert [*folder.iterdir()] == named
@@ -209,12 +209,12 @@ def test_what_is_wrong_with_a_form_is_refused_before_any_upstream_is_called(
     rest: bytes,
     code: str,
 ) -> None:
-    connection.send(head(key, CHUNKED), chunk(field("model", serve_model("shaped"))))
+    connection.send(head(key, CHUNKED), chunk(field("model", serve_model("normal"))))
     connection.send(chunk(file(SOUND)))
     connection.send(chunk(rest) if rest else b"", b"0\r\n\r\n")
     reply = connection.reply()
     assert (reply.status, reply.code) == (400, code)
-    assert not fake.arrived
+    assert not fake.bytes_read
 
 
 @pytest.mark.parametrize("ends_by", ["leaving", "deletion"])
@@ -228,7 +228,7 @@ def test_half_an_upload_reaches_no_upstream(
 ) -> None:
     made, key = issue(alice)
     with live.connect() as connection:
-        connection.send(head(key, CHUNKED), chunk(field("model", serve_model("shaped"))))
+        connection.send(head(key, CHUNKED), chunk(field("model", serve_model("normal"))))
         connection.send(chunk(file(SOUND)))
         if ends_by == "deletion":
             made.revoke(actor=alice)
@@ -236,21 +236,21 @@ def test_half_an_upload_reaches_no_upstream(
             assert (reply.status, reply.code) == (401, "invalid_api_key")
     _, another = issue(alice, "another")
     assert live.chat(another, serve_model("echo")).status == 200
-    assert not fake.arrived
+    assert not fake.bytes_read
 
 
 def test_a_key_deleted_during_a_slow_upload_is_refused_at_its_end(
     connection: Connection, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     made, key = issue(alice)
-    body = field("model", serve_model("shaped")) + file(SOUND)
+    body = field("model", serve_model("normal")) + file(SOUND)
     connection.send(head(key, CHUNKED), chunk(body))
     time.sleep(1.1)
     made.revoke(actor=alice)
     connection.send(chunk(END), b"0\r\n\r\n")
     reply = connection.reply()
     assert (reply.status, reply.code) == (401, "invalid_api_key")
-    assert not fake.arrived
+    assert not fake.bytes_read
 
 
 def test_an_upstream_may_refuse_before_it_has_read_the_form(
@@ -265,7 +265,7 @@ def test_an_upload_is_as_large_as_bodies_may_be(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     server = own_server(KEYPORTAL_MAX_BODY_BYTES=str(MEBIBYTE))
-    name = serve_model("shaped")
+    name = serve_model("normal")
     for early, late in [(field("model", name), b""), (b"", field("model", name))]:
         body = early + file(SOUND) + late + END
         with server.connect() as connection:

@@ -26,9 +26,9 @@ def busy_team(transactional_db: None) -> tuple[Team, User]:
     return team, user
 
 
-def at_once(act: Callable[[int], object]) -> list[object]:
+def run_concurrently(act: Callable[[int], object]) -> list[object]:
     """What `act(0)` to `act(49)` returned or raised."""
-    return concurrency.at_once(*(partial(act, number) for number in range(CROWD)))
+    return concurrency.run_concurrently(*(partial(act, number) for number in range(CROWD)))
 
 
 def kinds(outcomes: list[object], kind: type) -> int:
@@ -37,7 +37,7 @@ def kinds(outcomes: list[object], kind: type) -> int:
 
 def test_the_limit_is_exact_under_concurrent_creates(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
-    outcomes = at_once(
+    outcomes = run_concurrently(
         lambda number: ApiKey.objects.issue(team=team, owner=user, name=f"key {number}")
     )
     assert kinds(outcomes, tuple) == LIMIT
@@ -52,7 +52,7 @@ def test_the_keys_of_a_member_are_exact_under_concurrent_creates(
 ) -> None:
     team, user = busy_team
     Team.objects.update(policy=Policy(keys_per_member=3), key_limit=CROWD)
-    outcomes = at_once(
+    outcomes = run_concurrently(
         lambda number: ApiKey.objects.issue(team=team, owner=user, actor=user, name=f"key {number}")
     )
     assert kinds(outcomes, tuple) == 3
@@ -64,7 +64,7 @@ def test_policies_that_are_set_at_once_are_told_one_after_the_other(
     busy_team: tuple[Team, User],
 ) -> None:
     team, user = busy_team
-    at_once(lambda number: set_policy(team, Policy(longest_days=number + 1), actor=user))
+    run_concurrently(lambda number: set_policy(team, Policy(longest_days=number + 1), actor=user))
     told = [event.target for event in AuditEvent.objects.for_team(team).order_by("id")]
     steps = [text.removeprefix("Policy: Longest lifetime in days: ").split(" → ") for text in told]
     assert len(steps) == CROWD
@@ -73,7 +73,7 @@ def test_policies_that_are_set_at_once_are_told_one_after_the_other(
 
 def test_one_of_many_creates_of_a_name_wins(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
-    outcomes = at_once(lambda _: ApiKey.objects.issue(team=team, owner=user, name="same"))
+    outcomes = run_concurrently(lambda _: ApiKey.objects.issue(team=team, owner=user, name="same"))
     assert kinds(outcomes, tuple) == 1
     assert kinds(outcomes, NameTaken) == CROWD - 1
     assert ApiKey.objects.for_team(team).count() == 1
@@ -81,7 +81,7 @@ def test_one_of_many_creates_of_a_name_wins(busy_team: tuple[Team, User]) -> Non
 
 def test_one_of_many_posts_of_a_form_wins(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
-    outcomes = at_once(
+    outcomes = run_concurrently(
         lambda number: ApiKey.objects.issue(
             team=team, owner=user, name=f"key {number}", nonce="one form"
         )
@@ -93,7 +93,7 @@ def test_one_of_many_posts_of_a_form_wins(busy_team: tuple[Team, User]) -> None:
 def test_one_of_many_revokes_is_audited(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
     key, _ = ApiKey.objects.issue(team=team, owner=user, name="gone")
-    outcomes = at_once(lambda _: ApiKey(pk=key.pk).revoke(actor=user))
+    outcomes = run_concurrently(lambda _: ApiKey(pk=key.pk).revoke(actor=user))
     assert kinds(outcomes, ApiKey.DoesNotExist) == CROWD - 1
     assert not ApiKey.objects.exists()
     assert Tombstone.objects.count() == 1

@@ -22,7 +22,7 @@ from keyportal.leaks import handling
 from keyportal.leaks.reports import OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.support.forms import sent
+from tests.support.forms import form_data
 
 KEYS = "/teams/u-8105f7322477/keys/"
 HTMX = {"HX-Request": "true"}
@@ -255,7 +255,7 @@ def test_a_form_that_its_owner_opened_before_is_refused_too(
     disable(key, actor=bob)
     client = sign_in(bob)
     fields = ADMINS_FORMS[what] | ({"owner": alice.pk} if what == "hand-over/" else {})
-    form = sent(client.get(address(key, what)), **fields)
+    form = form_data(client.get(address(key, what)), **fields)
     monkeypatch.setattr(
         "keyportal.keys.views.decorators.may_manage",
         lambda *_: bool(set_managed(key, True, actor=ada)),
@@ -304,7 +304,9 @@ def test_its_owner_edits_rotates_disables_and_deletes_it(
     sign_in: SignIn, bob: User, managed: ApiKey
 ) -> None:
     client = sign_in(bob)
-    form = sent(client.get(address(managed, "edit/")), name="ci", description="Nightly.", tags="x")
+    form = form_data(
+        client.get(address(managed, "edit/")), name="ci", description="Nightly.", tags="x"
+    )
     assert client.post(address(managed, "edit/"), form).status_code == 302
     rotate(managed, GracePeriod.DAY, actor=bob)
     disable(managed, actor=bob)

@@ -18,7 +18,7 @@ from keyportal.leaks import handling
 from keyportal.leaks.reports import ReportContents, ReportedKey
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
-from tests.support.forms import sent
+from tests.support.forms import form_data
 
 pytestmark = pytest.mark.any_database
 
@@ -429,7 +429,7 @@ def test_the_end_of_a_key_that_was_over_is_none_that_its_form_showed(
     client, path = sign_in(bob), address(key, "expiry")
     opened = client.get(path, headers=HTMX)
     assert "expired at" in opened.content.decode()
-    typed = sent(opened, lifetime="date", expiry_date=f"{noon:%Y-%m-%d}")
+    typed = form_data(opened, lifetime="date", expiry_date=f"{noon:%Y-%m-%d}")
     assert client.post(path, typed, headers=HTMX).status_code == 204
     key.refresh_from_db()
     assert key.expires_at == noon.replace(hour=23, minute=59, second=59)
@@ -541,7 +541,7 @@ def test_a_leaked_secret_is_enabled_by_nobody_who_is_not_told_what_that_does(
             assert text.index(ANYWAY) < text.index("Rotate instead")
             assert 'class="secondary danger" type="submit" form="enable-form"' in text
     assert state(key) == before
-    done = client.post(path, sent(refused), follow=True)
+    done = client.post(path, form_data(refused), follow=True)
     assert done.redirect_chain == [(page, 302)]
     key.refresh_from_db()
     assert key.disabled_at is None

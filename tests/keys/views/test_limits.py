@@ -13,7 +13,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits
 from keyportal.teams.models import Membership, Team, User
 from keyportal.usage.models import Kind, Window, window_start
-from tests.support.forms import sent
+from tests.support.forms import form_data
 
 pytestmark = pytest.mark.any_database
 
@@ -104,7 +104,7 @@ def test_a_limit_is_taken_away_by_emptying_its_field(
 ) -> None:
     key, _ = issue(bob, limits=Limits(5, tokens_per_day=500))
     client = sign_in(ada)
-    client.post(address(key), sent(client.get(address(key)), tokens_per_day=""))
+    client.post(address(key), form_data(client.get(address(key)), tokens_per_day=""))
     assert ApiKey.objects.get().limits == Limits(5)
 
 

@@ -1,4 +1,4 @@
-"""Answers as model servers write them, at each endpoint, with what each says it used."""
+"""Responses of model servers at each endpoint, complete and streamed, with their token usage."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 WORDS = ["Hello", ",", " caller", "!"]
 TEXT = "".join(WORDS)
 PROMPT, CACHED, COMPLETION = 11, 3, 7
-SPEECH = bytes(range(256)) * 40  # Binary, and no valid text in any encoding.
+SPEECH = bytes(range(256)) * 40  # Binary: not valid UTF-8.
 
 OPENAI_USAGE = {
     "prompt_tokens": PROMPT,
@@ -21,7 +21,7 @@ RESPONSES_USAGE = {
     "output_tokens_details": {"reasoning_tokens": 0},
     "total_tokens": PROMPT + COMPLETION,
 }
-# Anthropic counts what came from its cache beside the rest.
+# Anthropic counts cached tokens separately from the other input tokens.
 ANTHROPIC_USAGE = {
     "input_tokens": PROMPT - CACHED,
     "cache_read_input_tokens": CACHED,
@@ -73,7 +73,7 @@ MESSAGE: dict[str, Any] = {
     "stop_sequence": None,
     "usage": ANTHROPIC_USAGE,
 }
-WHOLE: dict[str, dict[str, Any]] = {
+FULL_RESPONSES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": CHAT,
     "/v1/responses": RESPONSE,
     "/v1/messages": MESSAGE,
@@ -107,13 +107,13 @@ WHOLE: dict[str, dict[str, Any]] = {
 }
 
 
-def data(content: object) -> bytes:
+def data_event(content: object) -> bytes:
     return b"data: " + json.dumps(content).encode() + b"\n\n"
 
 
-def named(content: dict[str, Any]) -> bytes:
-    """As OpenAI's newer streams and Anthropic's write an event: its type comes before it."""
-    return f"event: {content['type']}\n".encode() + data(content)
+def named_event(content: dict[str, Any]) -> bytes:
+    """An event with an `event:` line, as OpenAI's Responses API and Anthropic send it."""
+    return f"event: {content['type']}\n".encode() + data_event(content)
 
 
 def _chat_chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
@@ -121,49 +121,53 @@ def _chat_chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, A
     return CHAT | {"object": "chat.completion.chunk", "choices": [choice], "usage": None}
 
 
-CHAT_USAGE_EVENT = data(
+CHAT_USAGE_EVENT = data_event(
     CHAT | {"object": "chat.completion.chunk", "choices": [], "usage": OPENAI_USAGE}
 )
-# Some servers say `"usage": null` in every chunk once they are asked for usage.
-CHAT_EVENTS = [data(_chat_chunk({"content": word})) for word in WORDS]
+# Some servers add `"usage": null` to every chunk when the request asks for usage.
+CHAT_EVENTS = [data_event(_chat_chunk({"content": word})) for word in WORDS]
 CHAT_STREAM = [
     *CHAT_EVENTS,
-    data(_chat_chunk({}, "stop")),
+    data_event(_chat_chunk({}, "stop")),
     CHAT_USAGE_EVENT,
     b"data: [DONE]\n\n",
 ]
-_BEGUN = RESPONSE | {"status": "in_progress", "output": [], "usage": None}
+_IN_PROGRESS = RESPONSE | {"status": "in_progress", "output": [], "usage": None}
 _ITEM = {"output_index": 0, "item": RESPONSE["output"][0] | {"content": []}}
 _PART = {"part": {"type": "output_text", "text": "", "annotations": []}}
-_PLACE = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
+_POSITION = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
 RESPONSE_STREAM = [
-    named({"type": "response.created", "sequence_number": 0, "response": _BEGUN}),
-    named({"type": "response.output_item.added", "sequence_number": 0, **_ITEM}),
-    named({"type": "response.content_part.added", "sequence_number": 0, **_PLACE, **_PART}),
+    named_event({"type": "response.created", "sequence_number": 0, "response": _IN_PROGRESS}),
+    named_event({"type": "response.output_item.added", "sequence_number": 0, **_ITEM}),
+    named_event(
+        {"type": "response.content_part.added", "sequence_number": 0, **_POSITION, **_PART}
+    ),
     *(
-        named({"type": "response.output_text.delta", "sequence_number": n, "delta": word, **_PLACE})
+        named_event(
+            {"type": "response.output_text.delta", "sequence_number": n, "delta": word, **_POSITION}
+        )
         for n, word in enumerate(WORDS, 1)
     ),
-    named({"type": "response.completed", "sequence_number": 9, "response": RESPONSE}),
+    named_event({"type": "response.completed", "sequence_number": 9, "response": RESPONSE}),
 ]
 MESSAGE_STREAM = [
-    named(
+    named_event(
         {
             "type": "message_start",
             "message": MESSAGE
             | {"content": [], "stop_reason": None, "usage": ANTHROPIC_USAGE | {"output_tokens": 1}},
         }
     ),
-    named(
+    named_event(
         {
             "type": "content_block_start",
             "index": 0,
             "content_block": {"type": "text", "text": ""},
         }
     ),
-    named({"type": "ping"}),
+    named_event({"type": "ping"}),
     *(
-        named(
+        named_event(
             {
                 "type": "content_block_delta",
                 "index": 0,
@@ -172,19 +176,19 @@ MESSAGE_STREAM = [
         )
         for word in WORDS
     ),
-    named({"type": "content_block_stop", "index": 0}),
-    named(
+    named_event({"type": "content_block_stop", "index": 0}),
+    named_event(
         {
             "type": "message_delta",
             "delta": {"stop_reason": "end_turn", "stop_sequence": None},
             "usage": {"output_tokens": COMPLETION},
         }
     ),
-    named({"type": "message_stop"}),
+    named_event({"type": "message_stop"}),
 ]
 TRANSCRIPT_STREAM = [
-    *(data({"type": "transcript.text.delta", "delta": word}) for word in WORDS),
-    data(
+    *(data_event({"type": "transcript.text.delta", "delta": word}) for word in WORDS),
+    data_event(
         {
             "type": "transcript.text.done",
             "text": TEXT,
@@ -192,7 +196,7 @@ TRANSCRIPT_STREAM = [
         }
     ),
 ]
-STREAMED = {
+STREAM_RESPONSES = {
     "/v1/chat/completions": CHAT_STREAM,
     "/v1/responses": RESPONSE_STREAM,
     "/v1/messages": MESSAGE_STREAM,

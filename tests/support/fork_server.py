@@ -1,8 +1,8 @@
-"""Many starts of Keyportal in the time of one: `python -m tests.starts`, in the checkout.
+"""Runs many Python commands quickly: `python -m tests.support.fork_server`, in the checkout.
 
-Reads JSON from standard input: a list of [arguments, environment]; arguments are those of Python,
-either `-m MODULE ...` or `FILE ...`. Imports once what needs no setting, then forks for each of
-them, one after the other. Prints a list of [exit code, standard output, standard error].
+Reads JSON from standard input: a list of [arguments, environment]; the arguments are those of
+Python, either `-m MODULE ...` or `FILE ...`. Imports what is slow once, then forks for each.
+Prints a JSON list of [exit code, standard output, standard error].
 """
 
 import json
@@ -17,7 +17,7 @@ import psycopg  # noqa: F401
 
 
 def main() -> None:
-    print(json.dumps([run(*one) for one in json.load(sys.stdin)]))  # noqa: T201
+    print(json.dumps([run(*command) for command in json.load(sys.stdin)]))  # noqa: T201
 
 
 def run(arguments: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
@@ -28,13 +28,13 @@ def run(arguments: list[str], environment: dict[str, str]) -> tuple[int, str, st
                 os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
             os.environ.clear()
             os.environ.update(environment)
-            os._exit(_become(arguments))
+            os._exit(_run_python(arguments))
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return code, out.read_text(), err.read_text()
 
 
-def _become(arguments: list[str]) -> int:
-    """Run what Python would run, and return its exit code."""
+def _run_python(arguments: list[str]) -> int:
+    """Do what `python ARGUMENTS` does, and return its exit code."""
     is_module = arguments[0] == "-m"
     sys.argv = arguments[1:] if is_module else arguments
     code: object = 0
@@ -43,8 +43,8 @@ def _become(arguments: list[str]) -> int:
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(sys.argv[0], run_name="__main__")
-    except SystemExit as end:
-        code = end.code
+    except SystemExit as exit_:
+        code = exit_.code
     except BaseException:
         traceback.print_exc()
         code = 1

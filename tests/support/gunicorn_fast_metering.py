@@ -1,4 +1,4 @@
-"""Gunicorn's settings for a server that writes down at once what was used: tests wait for it."""
+"""Gunicorn settings of the shared server: it writes usage and running calls at short intervals."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from keyportal.server import gunicorn_conf
 from keyportal.server.gunicorn_conf import *  # noqa: F403
 
 
-def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # it goes first
+def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # calls the original
     from keyportal.gateway.metering import meter, running_calls
 
     meter.FLUSH_SECONDS = 0.1

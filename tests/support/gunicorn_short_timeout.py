@@ -1,4 +1,4 @@
-"""Gunicorn's settings for a server that waits for no body longer than a test can."""
+"""Gunicorn settings of a server that waits at most one second for a request body."""
 
 from keyportal.http import buffering
 from keyportal.server.gunicorn_conf import *  # noqa: F403
