@@ -1,14 +1,14 @@
-// What HTML and HTMX can't do by themselves. Every page works without this file.
+// What HTML and HTMX can't do. Every page works without this file.
 "use strict";
 
 const dialog = document.getElementById("dialog");
 const notice = document.getElementById("notice");
 
-// The dialog: HTMX fills it, we open it, and give the focus back when it closes.
+// The dialog: HTMX fills it, this script opens it and restores the focus when it closes.
 
 let opener = null;
 
-// What opened the dialog may have been made anew meanwhile, under the same id.
+// The button that opened the dialog may have been replaced by one with the same id.
 function restoreFocus() {
   const find = (selector) => document.querySelector(selector);
   const again = opener?.isConnected ? opener : document.getElementById(opener?.id ?? "");
@@ -39,13 +39,13 @@ document.addEventListener("htmx:afterSwap", ({ detail }) => {
   dialog.querySelector("[autofocus], input:checked")?.focus();
 });
 
-// A browser may keep the page, with the key in it, to show it again on Back.
+// A browser may keep the page, with the key string in it, and show it again on Back.
 addEventListener("pagehide", () => {
   forgetSecret();
   if (dialog.open) dialog.close();
 });
 
-// The list: its busy state, what a screen reader hears, and where the focus goes when its row is gone.
+// The list: its busy state, announcements for screen readers, and the focus when its row is deleted.
 
 let focusWasInTable = false;
 
@@ -69,11 +69,11 @@ document.addEventListener("htmx:afterSettle", ({ detail }) => {
   if (focusWasInTable && document.activeElement === document.body) restoreFocus();
 });
 
-// Fragments are swapped in whatever their status; a sentence or a whole page never is. A page after
-// a success is the sign-in page, because the session ended: go there. After a failure it is an
-// error page.
+// Fragments are swapped in, whatever their status; plain text and whole pages are not. A whole page
+// with a success status is the sign-in page, because the session ended: reload. With an error
+// status it is an error page.
 
-// Leads to this page anew; who is signed out comes by the sign-in page.
+// A link that reloads this page; a user who is signed out gets the sign-in page.
 function linkHere(label) {
   const link = document.createElement("a");
   link.href = location.pathname + location.search;
@@ -97,7 +97,7 @@ document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   detail.shouldSwap = false;
   if (isSentence) tell(responseText, "Reload the page");
   else if (status < 400) location.assign(location.href);
-  else tell(`That did not work (${status}).`, "Reload the page");
+  else tell(`Something went wrong (${status}).`, "Reload the page");
 });
 
 document.addEventListener("htmx:sendError", () => {
@@ -108,7 +108,7 @@ document.addEventListener("htmx:beforeRequest", ({ detail }) => {
   if (!isLive(detail.elt)) notice.hidden = true;
 });
 
-// What refreshes by itself rests while nobody looks, and hides no notice of something else.
+// Elements that refresh automatically pause while the page is hidden, and don't hide a notice.
 
 function isLive(element) {
   return "live" in element.dataset;
@@ -118,14 +118,14 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   if (isLive(event.detail.elt) && document.hidden) event.preventDefault();
 });
 
-// A deleted key's receipt is shown above the list, and can be put away.
+// The receipt of a deleted key is shown above the list and can be dismissed.
 
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
   const url = detail.elt.dataset.receipt;
   if (url && detail.xhr.status === 204) htmx.ajax("GET", url, { target: "#receipt", swap: "outerHTML" });
 });
 
-// Clicks: a row is its Delete button, Cancel closes, Copy copies.
+// Clicks: a row acts as its Delete button, Cancel closes the dialog, Copy copies.
 
 async function copy(button) {
   const source = document.getElementById(button.dataset.copy);
@@ -133,7 +133,7 @@ async function copy(button) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Over plain HTTP, but for localhost, browsers offer only the old way.
+    // Over plain HTTP, other than localhost, browsers offer only the old API.
     getSelection().selectAllChildren(source);
     if (!document.execCommand("copy")) return announce("Press Ctrl+C to copy.");
     button.focus();
@@ -145,12 +145,12 @@ async function copy(button) {
 
 function openRow(row, event) {
   if (!row || event.target.closest("a, button, input, label, summary")) return;
-  // Whoever drags over a masked key wants to select it.
+  // Dragging over a masked key selects its text; it must not open the dialog.
   if (getSelection().toString()) return;
   document.getElementById(row.dataset.opens).click();
 }
 
-// Boxes of the list: all at once, and how many are ticked.
+// Checkboxes of the list: select all, and announce how many are selected.
 
 function boxes() {
   return [...table().querySelectorAll("tbody .pick input")];
@@ -179,10 +179,10 @@ document.addEventListener("click", (event) => {
   const dismisser = event.target.closest("[data-dismiss]");
   if (closer && dialog.open) {
     event.preventDefault();
-    // The second click of a double-click on OK must not close what the first one opened.
+    // The second click of a double-click on OK must not close the dialog that the first one opened.
     if (event.detail < 2) {
       dialog.close();
-      // At once, for it may show a secret: the event of the dialog comes a moment later.
+      // Not in the close event, which comes later: the dialog may show a secret.
       dialog.replaceChildren();
     }
   } else if (copier) copy(copier);
@@ -190,7 +190,7 @@ document.addEventListener("click", (event) => {
   else openRow(event.target.closest("tr[data-opens]"), event);
 });
 
-// Menus close when one looks away.
+// Menus close on a click elsewhere and on Escape.
 
 function closeMenus(except) {
   for (const menu of document.querySelectorAll("details.menu[open]")) {
@@ -206,7 +206,7 @@ document.addEventListener("keydown", (event) => {
   menu.querySelector("summary").focus();
 });
 
-// Times come in UTC, and are shown in the viewer's zone with the distance from now on hover.
+// Times arrive in UTC and are shown in the browser's time zone, with the relative time as a tooltip.
 
 const absolute = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "short" });
 const precise = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
@@ -232,7 +232,7 @@ function prepare(root) {
 prepare(document);
 document.addEventListener("htmx:load", ({ detail }) => prepare(detail.elt));
 
-// The theme: automatic, light, dark, and around again. theme.js applies it before the first paint.
+// The theme cycles: automatic, light, dark. theme.js applies it before the first paint.
 
 const THEMES = ["auto", "light", "dark"];
 const themeButton = document.getElementById("theme");

@@ -1,9 +1,9 @@
-// Runs before the first paint, so that a chosen theme never flashes. "auto" is the absence of one.
+// Runs before the first paint, so that the page does not flash in the other theme. "auto" stores nothing.
 (() => {
   try {
     const theme = localStorage.getItem("theme");
     if (theme) document.documentElement.dataset.theme = theme;
   } catch {
-    // Storage may be switched off; then the system's theme holds.
+    // Storage may be disabled; then the system's theme applies.
   }
 })();

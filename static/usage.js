@@ -1,4 +1,4 @@
-// Draws the charts of the usage page from the figures in it. The tables have the same figures.
+// Draws the charts of the usage pages from the JSON in them. The tables have the same data.
 "use strict";
 
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
@@ -15,7 +15,7 @@ function milliseconds(value) {
   return value < 1000 ? `${Math.round(value)} ms` : `${whole.format(Math.round(value / 100) / 10)} s`;
 }
 
-// Colours live in the style sheet, for both themes; the browser resolves them.
+// Colours are defined in the style sheet for both themes; read the computed values.
 
 function colour(className) {
   const probe = document.body.appendChild(document.createElement("span"));
@@ -84,7 +84,7 @@ function draw(canvas, data) {
           filter: (item) => item.parsed.y > 0,
           callbacks: {
             label: (item) => `${item.dataset.label}: ${shown(item.parsed.y)}`,
-            footer: (items) => isLatency || items.length < 2 ? "" : `All: ${shown(items.reduce((sum, item) => sum + item.parsed.y, 0))}`,
+            footer: (items) => isLatency || items.length < 2 ? "" : `Total: ${shown(items.reduce((sum, item) => sum + item.parsed.y, 0))}`,
           },
         },
       },
@@ -100,7 +100,7 @@ function drawAll() {
 }
 
 drawAll();
-// HTMX puts new canvases in place of the old, whose charts are to stop listening for their size.
+// HTMX replaces the canvases; destroy the old charts, which listen for size changes.
 document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   if (!detail.shouldSwap) return;
   for (const chart of Object.values(Chart.instances)) {

@@ -70,7 +70,7 @@ def test_bounds_are_kept(sign_in: SignIn, ada: User) -> None:
     key = ManagementKey.objects.get()
     assert key.permissions == Permissions(("public/*", "x"), Endpoints.CHAT, ("10.0.0.0/8",))
     assert key.expires_at is None
-    assert "Bounded" in sign_in(ada).get(LIST).content.decode()
+    assert "Restricted" in sign_in(ada).get(LIST).content.decode()
 
 
 def test_as_many_models_and_networks_fit_as_a_key_may_have(sign_in: SignIn, ada: User) -> None:
@@ -202,7 +202,7 @@ def test_another_teams_is_as_unknown_as_none(
             client.post(f"{LIST}{public_id}/delete/"),
         ):
             assert answer.status_code == 404
-            assert "No such management key" in answer.content.decode()
+            assert "Management key not found" in answer.content.decode()
     assert theirs.get("self").status_code == 200
 
 

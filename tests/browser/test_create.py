@@ -32,7 +32,7 @@ def test_a_new_key_is_shown_and_opens_the_gateway(open_keys: Open, live: Server,
     page = open_keys(bob)
     plaintext = create(page, "test-key")
     panel = dialog(page, "API key created")
-    expect(panel).to_contain_text("It is shown this once")
+    expect(panel).to_contain_text("It is shown only once")
     expect(panel.get_by_role("textbox", name="Key “test-key”")).to_have_text(plaintext)
     assert keystring.is_well_formed(plaintext.encode())
     assert live.request("GET", "/v1/models", key=plaintext).status == 200

@@ -25,5 +25,5 @@ def test_a_finding_leads_to_what_can_be_done_and_the_list_follows(
     link(page, "Reported as leaked 1").click()
     button(row(page, "nightly"), "Delete nightly").click()
     button(dialog(page, "Delete API key"), "Delete").click()
-    expect(page.get_by_text("No key has this finding.")).to_be_visible()
+    expect(page.get_by_text("No keys have this finding.")).to_be_visible()
     assert not ApiKey.objects.exists()

@@ -69,8 +69,8 @@ def test_what_it_may_do_is_chosen_and_holds_for_the_next_call(
     key, plaintext = nightly
     page = open_key(bob)
     assert live.request("GET", "/v1/models", key=plaintext).status == 200
-    button(page, "Change what it may do").click()
-    form = dialog(page, "What it may do")
+    button(page, "Change the permissions").click()
+    form = dialog(page, "Permissions")
     expect(form.get_by_label("More names, or patterns")).to_be_hidden()
     form.get_by_label("Only these").check()
     button(form, "Save").click()
@@ -81,9 +81,9 @@ def test_what_it_may_do_is_chosen_and_holds_for_the_next_call(
     form.get_by_label("Source addresses").fill("192.0.2.0/24")
     button(form, "Save").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
-    expect(part(page, "What it may do")).to_contain_text("192.0.2.0/24")
+    expect(part(page, "Permissions")).to_contain_text("192.0.2.0/24")
     expect(heard(page)).to_have_text("What nightly may do is changed.")
-    expect(button(page, "Change what it may do")).to_be_focused()
+    expect(button(page, "Change the permissions")).to_be_focused()
     expected = Permissions(("public/*", model.name), Endpoints.CHAT, ("192.0.2.0/24",))
     assert ApiKey.objects.get(pk=key.pk).permissions == expected
     assert live.request("GET", "/v1/models", key=plaintext).status == 403
@@ -176,8 +176,8 @@ def test_it_is_rotated_and_the_old_secret_ended(
     button(form, "Rotate").click()
     expect(form.get_by_role("alert")).to_contain_text("two secrets already")
     button(form, "Cancel").click()
-    button(page, "End the old one now").click()
-    button(dialog(page, "End the old secret"), "End it now").click()
+    button(page, "End the old secret").click()
+    button(dialog(page, "End the old secret"), "End now").click()
     expect(part(page, "Secret")).not_to_contain_text(old[-4:])
     assert live.request("GET", "/v1/models", key=old).code == "invalid_api_key"
     assert live.request("GET", "/v1/models", key=new).status == 200
@@ -207,7 +207,7 @@ def test_a_leaked_secret_is_enabled_by_its_second_button_after_a_warning(
     page = open_key(bob, java_script_enabled=has_scripts)
     button(page, "Enable anyway").click()
     place = dialog(page, "Enable API key") if has_scripts else page.locator("#enable")
-    expect(place).to_contain_text("whoever found it can call with it")
+    expect(place).to_contain_text("anyone who has this secret can make calls")
     button(place, "Rotate instead").click()
     place = dialog(page, "Rotate API key") if has_scripts else page.locator("#rotate")
     expect(place.get_by_label("Not at all: it ends now")).to_be_checked()
@@ -217,7 +217,7 @@ def test_a_leaked_secret_is_enabled_by_its_second_button_after_a_warning(
     button(page.locator("#enable"), "Enable anyway").click()
     expect(button(page, "Disable")).to_be_visible()
     assert live.request("GET", "/v1/models", key=old).status == 200
-    expect(page.get_by_text("This key has leaked")).to_be_visible()
+    expect(page.get_by_text("This key was reported as leaked")).to_be_visible()
 
 
 def test_a_page_from_before_a_report_asks_before_it_enables_the_key(
@@ -228,7 +228,7 @@ def test_a_page_from_before_a_report_asks_before_it_enables_the_key(
     page = open_key(bob)
     handling.handle_report(ReportContents([ReportedKey(text)]))
     button(page, "Enable").click()
-    expect(dialog(page, "Enable API key")).to_contain_text("has leaked")
+    expect(dialog(page, "Enable API key")).to_contain_text("was reported as leaked")
     expect(button(dialog(page), "Rotate instead")).to_be_focused()
     assert ApiKey.objects.get().disabled_at is not None
     button(dialog(page), "Cancel").click()
@@ -243,16 +243,16 @@ def test_deletion_shows_what_stops_and_leaves_a_receipt(
     UsageHour.objects.create(owner_id=7, start=Step.HOUR.floor(now), requests=1234, **of_it)
     UsageDay.objects.create(owner_id=7, start=Step.DAY.floor(now), requests=1234, **of_it)
     page = open_key(bob)
-    expect(part(page, "Usage 14 days")).to_contain_text("1,234 requests")
+    expect(part(page, "Usage last 14 days")).to_contain_text("1,234 requests")
     drawn = "Object.values(Chart.instances).map(c => c.data.datasets[0].data.at(-1))"
     assert page.evaluate(drawn) == [1234]
     button(page, "Delete").click()
     question = dialog(page, "Delete API key")
-    expect(question).to_contain_text("1,234 calls came with this key within 24 hours.")
+    expect(question).to_contain_text("1,234 calls used this key in the last 24 hours.")
     expect(question).to_contain_text("public/small")
     assert page.evaluate(drawn) == [1234]
     button(question, "Delete").click()
-    expect(page.locator("#receipt")).to_contain_text("nightly is deleted")
+    expect(page.locator("#receipt")).to_contain_text("nightly was deleted")
     expect(page.locator("#gone")).to_be_visible()
     expect(link(page.locator("main"), "See the receipt")).to_be_visible()
     button(page.locator("#gone"), "Close").click()
@@ -266,7 +266,7 @@ def test_without_javascript_all_of_it_works(open_key: Open, ada: User, bob: User
     page.get_by_label("Name").fill("weekly")
     button(page, "Save").click()
     expect(said).to_contain_text(["The key weekly is changed."])
-    button(page, "Change what it may do").click()
+    button(page, "Change the permissions").click()
     page.get_by_label("Read-only").check()
     button(page, "Save").click()
     expect(said).to_contain_text(["What weekly may do is changed."])
@@ -282,8 +282,8 @@ def test_without_javascript_all_of_it_works(open_key: Open, ada: User, bob: User
     button(page, "Rotate").click()
     assert shown_key(page).startswith("sk-kp-")
     button(page, "Done").click()
-    button(page, "End the old one now").click()
-    button(page, "End it now").click()
+    button(page, "End the old secret").click()
+    button(page, "End now").click()
     expect(said).to_contain_text(["The old secret of weekly has ended."])
     button(page, "Hand over").click()
     page.get_by_label("New owner").select_option("ada")

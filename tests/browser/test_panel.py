@@ -64,7 +64,7 @@ def test_every_example_holds_this_key_this_host_and_a_model_of_the_team(
 ) -> None:
     page = open_keys(bob)
     plaintext = create(page, "test-key")
-    for name in ("curl", "Python", "JavaScript, on a server"):
+    for name in ("curl", "Python", "JavaScript (Node.js)"):
         text = example(page, name)
         assert plaintext in text
         assert f"{live.url}/v1" in text
@@ -75,7 +75,7 @@ def test_each_example_can_be_copied(open_keys: Open, bob: User, model: ServedMod
     page = open_keys(bob)
     create(page, "test-key")
     panel = dialog(page, "API key created")
-    for name in ("curl", "Python", "JavaScript, on a server"):
+    for name in ("curl", "Python", "JavaScript (Node.js)"):
         text = example(page, name)
         button(panel, "Copy example").click()
         expect(panel.get_by_role("status")).to_have_text("Copied")
@@ -100,7 +100,7 @@ def test_python_example_runs_as_it_stands(open_keys: Open, bob: User, model: Ser
 def test_without_a_model_the_examples_say_what_is_missing(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     create(page, "test-key")
-    expect(dialog(page)).to_contain_text("No model can be called yet")
+    expect(dialog(page)).to_contain_text("No model is available yet")
     assert '"model": "{MODEL}"' in example(page, "curl")
 
 

@@ -275,7 +275,7 @@ def test_the_longest_of_everything_fits_on_the_page_of_a_key(
     for card in page.locator("#key .card:not(.list)").all():
         assert is_unclipped(card)
     for opener, name in (
-        ("Change what it may do", "What it may do"),
+        ("Change the permissions", "Permissions"),
         ("Rotate", "Rotate API key"),
         ("Enable anyway", "Enable API key"),
         ("Delete", "Delete API key"),
@@ -395,7 +395,7 @@ def test_axe_finds_nothing_in_the_list_and_its_dialogs(
     assert_axe_finds_nothing(page)
     page.keyboard.press("Escape")
     button(page, "Create").click()
-    dialog(page, "Create API key").get_by_text("More", exact=True).click()
+    dialog(page, "Create API key").get_by_text("More options", exact=True).click()
     button(dialog(page), "OK").click()
     expect(dialog(page).get_by_role("alert")).to_be_visible()
     assert_axe_finds_nothing(page)

@@ -23,7 +23,7 @@ def test_people_sign_in_by_name_or_address_and_see_their_keys(
     page = new_page()
     page.goto("/")
     expect(page).to_have_url(f"{LOGIN}?next=/")
-    expect(page.get_by_label("User name or e-mail")).to_be_focused()
+    expect(page.get_by_label("Username or e-mail")).to_be_focused()
     sign_in(page, login)
     expect(page).to_have_url(KEYS)
     expect(page.get_by_role("heading", name="API Keys", level=1)).to_be_visible()
@@ -37,7 +37,7 @@ def test_a_wrong_password_is_told_and_lets_nobody_in(
     page.goto(LOGIN)
     sign_in(page, "bob", "xx-guess")
     expect(page.get_by_role("alert")).to_have_text("The user name or the password is wrong.")
-    expect(page.get_by_label("User name or e-mail")).to_have_value("bob")
+    expect(page.get_by_label("Username or e-mail")).to_have_value("bob")
     page.goto(KEYS)
     expect(page).to_have_url(f"{LOGIN}?next={KEYS}")
 

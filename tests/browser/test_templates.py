@@ -45,7 +45,7 @@ def test_more_is_folded_away_until_it_is_wanted(open_keys: Open, bob: User) -> N
     expect(form.get_by_label("Models")).to_be_hidden()
     expect(form.get_by_label("Last day, UTC")).to_be_hidden()
     form.get_by_label("Name", exact=True).fill("nightly")
-    form.get_by_text("More", exact=True).click()
+    form.get_by_text("More options", exact=True).click()
     form.get_by_label("Networks").fill("nowhere")
     form.get_by_label("Description").fill("Of finance")
     button(form, "OK").click()

@@ -78,10 +78,10 @@ def test_the_tables_have_the_figures_without_javascript(
     page = new_page(vera, java_script_enabled=False)
     page.goto(f"{TEAM}/")
     page.goto(f"{TEAM}/usage/")
-    page.get_by_label("Stacked by").select_option("model")
+    page.get_by_label("Group by").select_option("model")
     button(page, "Show").click()
     expect(page.locator("canvas").first).to_be_hidden()
-    page.get_by_text("As a table").first.click()
+    page.get_by_text("Show as a table").first.click()
     row = page.get_by_role("region", name="Requests").get_by_role("row").last
     expect(row).to_contain_text(f"{timezone.now():%Y-%m-%d}")
     expect(row.get_by_role("cell")).to_have_text(["1,200", "34", "1,234"])
@@ -120,7 +120,7 @@ def test_calls_are_paged_and_filtered(
     expect(page.locator("tbody tr")).to_have_count(1)
     link(page, "Newer").click()
     expect(page.locator("tbody tr")).to_have_count(50)
-    page.get_by_label("Answer").select_option("5")
+    page.get_by_label("Status").select_option("5")
     if not javascript:
         button(page, "Show").click()
     expect(page.locator("tbody tr")).to_have_count(1)
@@ -148,4 +148,4 @@ def test_an_admin_watches_calls_and_ends_one(new_page: Open, ada: User, team: Te
     expect(page.get_by_text("Ending")).to_be_visible()
     assert EndRequest.objects.get().call_id == "abc123"
     Running.objects.all().delete()
-    expect(page.get_by_text("Nothing is running.")).to_be_visible()
+    expect(page.get_by_text("No running calls.")).to_be_visible()

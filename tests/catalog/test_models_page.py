@@ -77,7 +77,7 @@ def test_without_models_it_tells_the_operators_next_step(
     sign_in: SignIn, vera: User, team: Team
 ) -> None:
     text = sign_in(vera).get(MODELS).content.decode()
-    assert "No model can be called yet" in text
+    assert "No models yet" in text
     assert "manage.py add_upstream" in text
 
 

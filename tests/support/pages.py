@@ -49,7 +49,7 @@ def close_panel(page: Page) -> None:
 
 
 def sign_in(page: Page, login: str, password: str = PASSWORD) -> None:
-    page.get_by_label("User name or e-mail").fill(login)
+    page.get_by_label("Username or e-mail").fill(login)
     page.get_by_label("Password").fill(password)
     button(page, "Sign in").click()
 

@@ -124,7 +124,7 @@ def test_an_inactive_user_sees_the_reason_only_after_the_right_password(
     User.objects.filter(pk=bob.pk).update(is_active=False)
     assert post(client, "bob", "wrong") == 200
     answer = client.post("/accounts/login/", HOME, follow=True)
-    assert "Account switched off" in answer.content.decode()
+    assert "Account deactivated" in answer.content.decode()
     assert not is_signed_in(client)
 
 

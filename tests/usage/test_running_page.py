@@ -76,7 +76,7 @@ def test_page_and_fragment_come_from_one_address(sign_in: SignIn, ada: User) -> 
     page, fragment = client.get(RUNNING), client.get(RUNNING, headers=HTMX)
     assert page.content.lstrip().startswith(b"<!doctype html>")
     assert fragment.content.lstrip().startswith(b'<section id="running"')
-    assert "Nothing is running." in page.content.decode()
+    assert "No running calls." in page.content.decode()
 
 
 def test_admin_ends_a_call(sign_in: SignIn, ada: User, team: Team, run: Callable[..., str]) -> None:

@@ -63,7 +63,7 @@ def test_the_question_lists_what_will_stop(
         text = response.content.decode()
         for expected in ("&lt;b&gt;a", keys[1].masked, "bob", "2 API keys", "1,234 calls</strong>"):
             assert expected in text
-        for expected in ("came with these keys", "public/large", "192.0.2.7", "&lt;curl&gt;"):
+        for expected in ("used these keys", "public/large", "192.0.2.7", "&lt;curl&gt;"):
             assert expected in text
         assert "198.51.100.1" not in text
         assert keys[2].public_id not in text
@@ -117,7 +117,7 @@ def test_a_replay_changes_nothing(sign_in: SignIn, bob: User, keys: list[ApiKey]
     client.post(DELETE, chosen(keys))
     response = client.post(DELETE, chosen(keys), headers=HTMX)
     assert response.status_code == 404
-    assert "None of these keys is in the team any more." in response.content.decode()
+    assert "None of these keys exists in this team." in response.content.decode()
     assert AuditEvent.objects.filter(action=Action.KEY_DELETED).count() == 3
 
 
@@ -135,7 +135,7 @@ def test_nothing_chosen_does_nothing(
     client = sign_in(bob)
     for response in (client.get(path), client.post(path)):
         assert response.status_code == 200
-        assert "No key is chosen." in response.content.decode()
+        assert "No keys are selected." in response.content.decode()
     assert ApiKey.objects.filter(disabled_at=None).count() == 3
 
 

@@ -80,7 +80,7 @@ def test_examples_follow_the_request_where_no_address_is_configured(
     text = sign_in(bob).post(CREATE, {"name": "nightly"}).content.decode()
     assert "'http://testserver/v1/chat/completions'" in text
     assert "{MODEL}" in text
-    assert "No model can be called yet" in text
+    assert "No model is available yet" in text
 
 
 def test_without_javascript_the_same_panel_is_a_page(sign_in: SignIn, bob: User) -> None:
@@ -185,5 +185,5 @@ def test_a_foreign_form_is_refused_kindly(bob: User) -> None:
     client.force_login(bob)
     response = client.post(CREATE, {"name": "mine"})
     assert response.status_code == 403
-    assert "This form is out of date" in response.content.decode()
+    assert "This page is out of date" in response.content.decode()
     assert not ApiKey.objects.exists()

@@ -77,7 +77,7 @@ def test_confirmation_tells_what_called_within_a_day(
 def test_confirmation_says_that_nothing_called(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     text = sign_in(bob).get(address(key), headers=HTMX).content.decode()
-    assert "No call came with this key within 24 hours." in text
+    assert "No calls used this key in the last 24 hours." in text
 
 
 def test_member_deletes_their_own(sign_in: SignIn, bob: User, issue: Issue) -> None:
@@ -128,7 +128,7 @@ def test_another_teams_key_is_as_unknown_as_none(
     foreign, _ = issue(charlie, team=other_team)
     response = sign_in(alice).post(address(foreign))
     assert response.status_code == 404
-    assert "No such key" in response.content.decode()
+    assert "Key not found" in response.content.decode()
     assert ApiKey.objects.exists()
 
 

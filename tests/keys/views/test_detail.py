@@ -62,7 +62,7 @@ def test_everybody_in_the_team_sees_what_a_key_is(
             *("&lt;b&gt;nightly", "&lt;i&gt;Runs&lt;/i&gt; at<br>night", "&lt;u&gt;ci"),
             *("bob", key.masked, "2199-01-31 12:00 UTC", "2026-11-23 22:45 UTC", "10.1.2.3"),
             *("&lt;s&gt;curl", "<code>public/*</code>", "<code>u/x</code>", "192.0.2.0/24"),
-            *("Chat and text generation only", "Key created", "This key has no limit of its own"),
+            *("Chat and text generation only", "Key created", "This key has no limits of its own"),
         ):
             assert expected in text
         assert plaintext not in text
@@ -97,7 +97,7 @@ def test_outsider_gets_404_and_another_teams_key_is_as_unknown_as_none(
     assert sign_in(charlie).get(address(key)).status_code == 404
     answer = sign_in(alice).get(address(foreign))
     assert answer.status_code == 404
-    assert "No such key" in answer.content.decode()
+    assert "Key not found" in answer.content.decode()
     assert "foreign" not in answer.content.decode()
 
 
@@ -146,7 +146,7 @@ def test_usage_of_a_fortnight_is_drawn_and_told_in_a_table(
 ) -> None:
     key, _ = issue(bob)
     client = sign_in(vera)
-    assert "Nothing was called in 14 days." in page_of(client, key)
+    assert "No calls in the last 14 days." in page_of(client, key)
     today = Step.DAY.floor(timezone.now())
     for ago, requests, slug, public_id in (
         (0, 1200, team.slug, key.public_id),
@@ -227,7 +227,7 @@ def test_last_use_survives_the_secret_that_was_used(
 
 def test_a_key_that_is_older_than_a_rule_says_so(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
-    assert "older than a rule" not in page_of(sign_in(bob), key)
+    assert "violates the policy" not in page_of(sign_in(bob), key)
     Team.objects.update(policy=Policy(must_expire=True))
     assert "Keys of this team must expire." in page_of(sign_in(bob), key)
 

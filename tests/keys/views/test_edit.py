@@ -478,7 +478,7 @@ def test_who_has_enough_keys_gets_no_more(
 def test_without_anybody_else_it_says_so(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     text = sign_in(bob).get(address(key, "hand-over"), headers=HTMX).content.decode()
-    assert "Nobody else in Acme could own" in text
+    assert "No other member of Acme can own" in text
     assert "<select" not in text
 
 
@@ -510,7 +510,7 @@ def test_a_leaked_key_wears_a_banner_with_a_way_to_rotate(
     path = f"{KEYS}{key.public_id}/"
     assert "Rotate now" in sign_in(bob).get(path).content.decode()
     text = sign_in(vera).get(path).content.decode()
-    assert "This key has leaked" in text
+    assert "This key was reported as leaked" in text
     assert "/rotate/" not in text
 
 
@@ -536,8 +536,8 @@ def test_a_leaked_secret_is_enabled_by_nobody_who_is_not_told_what_that_does(
         assert (asked.status_code, refused.status_code) == (200, 422)
         for question in (asked, refused):
             text = question.content.decode()
-            assert "whoever found it can call with it" in text
-            assert "with which the key works at once" not in text  # Its owner had disabled it.
+            assert "anyone who has this secret can make calls" in text
+            assert "and the key works again at once" not in text  # Its owner had disabled it.
             assert text.index(ANYWAY) < text.index("Rotate instead")
             assert 'class="secondary danger" type="submit" form="enable-form"' in text
     assert state(key) == before
@@ -555,12 +555,12 @@ def test_of_a_key_that_a_report_disabled_the_page_offers_its_rotation_first(
     handling.handle_report(ReportContents([ReportedKey(text)]))
     client = sign_in(bob)
     page = client.get(f"{KEYS}{key.public_id}/").content.decode()
-    assert "Rotate it: the secret that others know ends, and the key works again" in page
+    assert "Rotate it to end the leaked secret, and the key works again" in page
     assert 'class="primary" type="submit" id="open-rotate">Rotate<' in page
     assert 'class="secondary danger" type="submit" id="open-disable">Enable anyway<' in page
     assert 'title="It is refused until it is rotated."' in page
     question = client.get(address(key, "enable"), headers=HTMX).content.decode()
-    assert "you get a new one, with which the key works at once" in question
+    assert "you get a new one, and the key works again at once" in question
     assert '<button type="submit" autofocus>Rotate instead</button>' in question
 
 

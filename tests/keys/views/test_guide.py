@@ -18,9 +18,15 @@ def test_viewer_reads_how_keys_work(sign_in: SignIn, vera: User, model: ServedMo
     response = sign_in(vera).get(GUIDE)
     text = response.content.decode()
     assert response.status_code == 200
-    for heading in ("What a key is", "Security tips", "Make one", "See the keys", "Delete one"):
+    for heading in (
+        "What is an API key?",
+        "Security tips",
+        "Creating an API key",
+        "Viewing API keys",
+        "Deleting an API key",
+    ):
         assert f">{heading}</h2>" in text
-    for note in ("Limit", "Leaks", "Permissions", "Renewal"):
+    for note in ("Key limit", "Leaks", "Permissions", "Rotation"):
         assert f"<dt>{note}</dt>" in text
     assert "Authorization: Bearer {API_KEY}" in text
     assert "curl 'http://127.0.0.1:8000/v1/chat/completions'" in text

@@ -76,7 +76,7 @@ def call(team: Team, public_id: str, address: str | None, days: float) -> None:
 
 def test_all_is_well(sign_in: SignIn, ada: User, team: Team, good: ApiKey) -> None:
     assert found(team) == set()
-    assert "All is well." in sign_in(ada).get(HEALTH).content.decode()
+    assert "No findings." in sign_in(ada).get(HEALTH).content.decode()
 
 
 def test_a_key_that_nothing_calls_is_idle(team: Team, good: ApiKey) -> None:
@@ -296,7 +296,7 @@ def test_one_finding_can_be_asked_for(
     of_endless = client.get(HEALTH, {"finding": "never-expires"}).content.decode()
     assert "endless" in of_endless
     none = client.get(HEALTH, {"finding": "reported"}).content.decode()
-    assert "No key has this finding." in none
+    assert "No keys have this finding." in none
     for nonsense in ("x", "REPORTED", "' OR 1"):
         assert "endless" in client.get(HEALTH, {"finding": nonsense}).content.decode()
 

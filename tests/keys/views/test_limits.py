@@ -58,7 +58,7 @@ def test_the_dialog_tells_limits_use_and_roof(
             *LABELS.values(),
             "1,234 of 2,000",
             "4,500,000 of 9,000,000",
-            "up to 2,000",
+            "at most 2,000",
         ):
             assert expected in text
         assert "HX-Request" in response["Vary"]
@@ -66,7 +66,10 @@ def test_the_dialog_tells_limits_use_and_roof(
 
 def test_a_team_without_a_roof_says_so(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
-    assert "There is none" in sign_in(bob).get(address(key), headers=HTMX).content.decode()
+    assert (
+        "There is no limit for all keys"
+        in sign_in(bob).get(address(key), headers=HTMX).content.decode()
+    )
 
 
 def test_member_limits_their_own_key(sign_in: SignIn, bob: User, team: Team, issue: Issue) -> None:
@@ -253,7 +256,7 @@ def test_admin_sets_what_new_keys_start_with(
 
 
 def test_the_page_shows_the_roof_with_its_use(sign_in: SignIn, ada: User, team: Team) -> None:
-    assert "There is none" in sign_in(ada).get(TEAM_LIMITS).content.decode()
+    assert "There is no limit for all keys" in sign_in(ada).get(TEAM_LIMITS).content.decode()
     Team.objects.update(limits=Limits(requests_per_minute=60))
     used(f"team:{team.slug}", Kind.MINUTE, requests=60)
     page = sign_in(ada).get(TEAM_LIMITS).content.decode()

@@ -44,7 +44,7 @@ def test_it_tells_the_last_use_and_what_came_after(
     for response in (page, fragment):
         text = response.content.decode()
         for expected in (
-            *("&lt;b&gt;nightly is deleted", "by bob", "2026-11-23 22:45:10 UTC", "10.1.2.3"),
+            *("&lt;b&gt;nightly was deleted", "by bob", "2026-11-23 22:45:10 UTC", "10.1.2.3"),
             *("&lt;i&gt;curl", "<strong>1,234</strong> requests", "2026-11-24 01:02:03 UTC"),
             "<strong>7</strong>",
         ):

@@ -117,7 +117,7 @@ def test_a_third_secret_is_refused_in_the_dialog(sign_in: SignIn, bob: User, iss
     mark = nonce(client, key)
     rotate(key, GracePeriod.WEEK, actor=bob)
     asked = client.get(address(key), headers=HTMX)
-    assert "Two secrets live already" in asked.content.decode()
+    assert "This key has two valid secrets already" in asked.content.decode()
     assert asked.context["form"]["grace"].value() == GracePeriod.NOW
     response = client.post(address(key), {"grace": "1h", "nonce": mark}, headers=HTMX)
     assert response.status_code == 422
@@ -154,7 +154,7 @@ def test_of_a_leaked_key_the_old_secret_is_to_end_at_once(
     [
         (["disabled_at"], "owner", "This key is disabled"),
         (["expires_at"], "", "This key has expired"),
-        (["disabled_at", "reported_at"], "leak", "it works again"),
+        (["disabled_at", "reported_at"], "leak", "It works again"),
         (["disabled_at", "reported_at"], "owner", "This key is disabled"),
     ],
 )
@@ -178,7 +178,7 @@ def test_of_a_leak_its_page_tells_once_and_others_above(
     page = client.get(address(key, "")).content.decode()
     assert page.count("Rotate it now") == 1
     assert f'action="{address(other)}"' in page
-    assert "This key has leaked" in page
+    assert "This key was reported as leaked" in page
     listed = client.get(KEYS).content.decode()
     assert listed.count("Rotate it now") == 2
     assert f'action="{address(key)}"' in listed
@@ -193,7 +193,7 @@ def test_the_old_one_is_ended_and_the_new_one_stays(
     newest = key.secrets.latest("pk")
     client = sign_in(bob)
     page = client.get(address(key, "")).content.decode()
-    assert "when the new one is first used" in page
+    assert "the first use of the new one" in page
     assert f'action="{address(key, "end-old/")}"' in page
     asked = client.get(address(key, "end-old/"), headers=HTMX).content.decode()
     assert "10.1.2.3" in asked

@@ -76,7 +76,7 @@ def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, template: Key
 def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, template: KeyTemplate) -> None:
     path = f"{TEMPLATES}{template.pk}/delete/"
     client = sign_in(ada)
-    assert "is no longer offered" in client.get(path).content.decode()
+    assert "will no longer be offered" in client.get(path).content.decode()
     assert KeyTemplate.objects.exists()
     response = client.post(path, follow=True)
     assert "The template CI job is deleted." in response.content.decode()
@@ -131,9 +131,9 @@ def test_a_template_from_before_a_policy_is_marked(
     sign_in: SignIn, ada: User, template: KeyTemplate
 ) -> None:
     client = sign_in(ada)
-    assert "Breaks the policy" not in client.get(TEMPLATES).content.decode()
+    assert "Violates the policy" not in client.get(TEMPLATES).content.decode()
     Team.objects.update(policy=Policy(models=("secret/*",)))
-    assert "Breaks the policy" in client.get(TEMPLATES).content.decode()
+    assert "Violates the policy" in client.get(TEMPLATES).content.decode()
 
 
 def test_what_a_template_leaves_open_is_what_the_policy_allows(team: Team) -> None:
