@@ -1,1 +1,1 @@
-"""How fast the gateway is, as ratios taken in one run. See README.md beside this."""
+"""Benchmarks of the gateway, as ratios measured in one run. See README.md in this folder."""

@@ -1,4 +1,4 @@
-"""A fresh database for each start of Keyportal, on the server that `DATABASE_URL` names, if any."""
+"""A new database for each start of Keyportal: on the server in `DATABASE_URL`, or SQLite."""
 
 import os
 import secrets
@@ -18,7 +18,7 @@ NAME = "PostgreSQL" if IS_POSTGRESQL else "SQLite"
 
 
 def server() -> Server | None:
-    """PostgreSQL's first process, from now on off the tested core, with all that it forks.
+    """PostgreSQL's main process, pinned with its children to the other cores.
 
     None for SQLite, which runs inside the worker.
     """

@@ -1,6 +1,7 @@
-"""Where each microsecond is: a profile of a worker under full load, as shares of a request.
+"""A profile of a worker under full load, in microseconds per request.
 
-The system tells what each thread uses; py-spy's samples only divide that among functions.
+The operating system reports the processor time of each thread; py-spy's samples only divide it
+among functions.
 """
 
 import re
@@ -16,22 +17,22 @@ from benchmarks import servers, table, tools
 from benchmarks.load import fire
 from benchmarks.plan import CONNECTIONS, Plan
 from benchmarks.processes import thread_cpu_seconds
-from benchmarks.servers import Door
+from benchmarks.servers import LoadTarget
 
 PY_SPY = "0.4.3"
-SAMPLES_A_SECOND = 250
-SHOWN = 40
-# A pool's thread that waits for work; py-spy can't tell it from one that works.
-WAITS = "_worker (concurrent/futures/thread.py)"
+SAMPLES_PER_SECOND = 250
+MAX_ROWS = 40
+# A pool's thread that waits for work. py-spy counts it as running.
+IDLE_FRAME = "_worker (concurrent/futures/thread.py)"
 
 
 class Stack(NamedTuple):
-    """Frames such as `judge (keyportal/gateway/admission.py)`, the outermost first."""
+    """Frames such as `judge (keyportal/gateway/admission/verdict.py)`, the outermost first."""
 
     thread: str
     frames: tuple[str, ...]
     us: float
-    """Of each request, in this very stack."""
+    """Microseconds per request in exactly this stack."""
 
 
 def profile(plan: Plan) -> None:
@@ -39,9 +40,9 @@ def profile(plan: Plan) -> None:
     try:
         py_spy = str(tools.from_pip("py-spy", PY_SPY) / "py-spy")
         with servers.instant_upstream() as upstream, servers.keyportal() as keyportal:
-            door = keyportal.door(upstream)
-            used = _thread_us(py_spy, door, seconds)
-            stacks = _weighed(_sample(py_spy, door, seconds), used)
+            target = keyportal.load_target(upstream)
+            used = _thread_us(py_spy, target, seconds)
+            stacks = _weighted_stacks(_sample(py_spy, target, seconds), used)
     except tools.NotInstalled as reason:
         table.row("profile", f"not taken: {reason}")
         return
@@ -53,18 +54,18 @@ def profile(plan: Plan) -> None:
     )
     _print(f"By function, itself, {total}", _sum((stack.frames[-1], stack.us) for stack in stacks))
     everything = _sum((frame, stack.us) for stack in stacks for frame in {*stack.frames})
-    # What a whole thread is inside of tells nothing.
+    # Functions that contain nearly a whole thread say nothing.
     inside = {frame: us for frame, us in everything.items() if us < 0.98 * max(used.values())}
     _print("By function, with all that it calls", Counter(inside))
 
 
-def _thread_us(py_spy: str, door: Door, seconds: int) -> dict[str, float]:
-    """Processor time a request by thread, undisturbed by samples."""
-    fire(door, connections=CONNECTIONS, seconds=1)  # All threads are there now.
-    worker = door.server.worker()
+def _thread_us(py_spy: str, target: LoadTarget, seconds: int) -> dict[str, float]:
+    """Processor time per request for each thread, measured without py-spy."""
+    fire(target, connections=CONNECTIONS, seconds=1)  # Afterwards all threads exist.
+    worker = target.server.worker()
     names = re.findall(r'Thread (\d+) .*"(.+)"', _run(py_spy, "dump", "--pid", str(worker)))
     before = {thread: thread_cpu_seconds(worker, int(thread)) for thread, _ in names}
-    requests = fire(door, connections=CONNECTIONS, seconds=seconds).served.requests
+    requests = fire(target, connections=CONNECTIONS, seconds=seconds).served.requests
     used: defaultdict[str, float] = defaultdict(float)
     for thread, name in names:
         spent = thread_cpu_seconds(worker, int(thread)) - before[thread]
@@ -72,34 +73,34 @@ def _thread_us(py_spy: str, door: Door, seconds: int) -> dict[str, float]:
     return used
 
 
-def _sample(py_spy: str, door: Door, seconds: int) -> list[str]:
+def _sample(py_spy: str, target: LoadTarget, seconds: int) -> list[str]:
     """Lines such as `thread (1A2B): "name";frame;frame 17`."""
     with (
         tempfile.TemporaryDirectory(prefix="keyportal-profile-") as folder,
         ThreadPoolExecutor(1) as pool,
     ):
         file = Path(folder) / "stacks.txt"
-        pool.submit(fire, door, connections=CONNECTIONS, seconds=seconds + 2)
-        where = ["--pid", str(door.server.worker()), "--output", str(file)]
+        pool.submit(fire, target, connections=CONNECTIONS, seconds=seconds + 2)
+        where = ["--pid", str(target.server.worker()), "--output", str(file)]
         options = ["--threads", "--function", "--format", "raw", "--duration", f"{seconds}"]
-        _run(py_spy, "record", *where, *options, "--rate", str(SAMPLES_A_SECOND))
+        _run(py_spy, "record", *where, *options, "--rate", str(SAMPLES_PER_SECOND))
         return file.read_text().splitlines()
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise tools.NotInstalled(done.stderr.strip().splitlines()[-1])
-    return done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise tools.NotInstalled(result.stderr.strip().splitlines()[-1])
+    return result.stdout
 
 
-def _weighed(lines: Iterable[str], used: dict[str, float]) -> list[Stack]:
-    """What each thread used, divided among its stacks by their samples."""
+def _weighted_stacks(lines: Iterable[str], used: dict[str, float]) -> list[Stack]:
+    """The processor time of each thread, divided among its stacks by their samples."""
     stacks = []
     for line in lines:
         frames, _, samples = line.rpartition(" ")
         thread, *rest = (re.sub(r":\d+\)$", ")", frame) for frame in frames.split(";"))
-        if rest[-1] != WAITS:
+        if rest[-1] != IDLE_FRAME:
             stacks.append(Stack(_thread(thread), tuple(rest), float(samples)))
     samples_of = _sum((stack.thread, stack.us) for stack in stacks)
     return [
@@ -109,29 +110,29 @@ def _weighed(lines: Iterable[str], used: dict[str, float]) -> list[Stack]:
 
 
 def _sum(weights: Iterable[tuple[str, float]]) -> Counter[str]:
-    found: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
     for name, weight in weights:
-        found[name] += weight  # type: ignore[assignment]  # a Counter may count in parts
-    return found
+        sums[name] += weight  # type: ignore[assignment]  # a Counter may hold floats
+    return sums
 
 
 def _thread(name: str) -> str:
-    """`thread (0x1A2B): "admission_0"` is the admission's."""
+    """The pool's name: `admission` for `thread (0x1A2B): "admission_0"`."""
     name = name.rpartition(": ")[2].strip('"')
     return "event loop" if name == "MainThread" else re.sub(r"_\d+$", "", name)
 
 
 def _part(stack: Stack) -> str:
-    """Our own modules one by one, everybody else's by package."""
+    """The module for Keyportal's own code, the package for other code."""
     path = stack.frames[-1].rpartition("(")[2].removesuffix(")")
     if path.startswith("keyportal/"):
         return path
     if "asyncio/runners.py" in stack.frames[-1]:
-        return "uvloop, and what it asks of the system"
+        return "uvloop and system calls"
     return path.partition("/")[0]
 
 
-def _print(title: str, found: Counter[str]) -> None:
+def _print(title: str, sums: Counter[str]) -> None:
     table.begin(title)
-    for what, us in found.most_common(SHOWN):
-        table.row(what, f"{us:.1f} µs")
+    for name, us in sums.most_common(MAX_ROWS):
+        table.row(name, f"{us:.1f} µs")

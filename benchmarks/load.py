@@ -1,4 +1,4 @@
-"""The load: wrk, off the tested core. Bounded in time."""
+"""The load: wrk, for a limited time, on the cores that are not tested."""
 
 import json
 import re
@@ -8,59 +8,58 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.processes import OTHER_CORES, on_cores
-from benchmarks.servers import Door
+from benchmarks.servers import LoadTarget
 
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
 class Load(NamedTuple):
-    """What wrk saw."""
+    """The results of wrk."""
 
     requests: int
     per_second: float
     median_ms: float
     refused: int
-    """Answers other than 2xx, and none at all."""
+    """Requests with another status than 2xx, or without an answer."""
 
     @property
     def served(self) -> "Load":
-        """Itself; a figure for refusals would say nothing."""
+        """The same load. Raises `RuntimeError` if a request was refused."""
         if self.refused:
             raise RuntimeError(f"{self.refused} of {self.requests} calls were not served.")
         return self
 
 
-def fire(door: Door, *, connections: int, seconds: int, prompt: int = 1024) -> Load:
-    """Ask for chat completions with a prompt of `prompt` bytes, or for what else is behind the
-    door, as fast as it is answered.
+def fire(target: LoadTarget, *, connections: int, seconds: int, prompt: int = 1024) -> Load:
+    """Send the target's request as fast as possible; a POST has a prompt of `prompt` bytes.
 
-    The door's keys take turns, a request each.
+    The target's keys take turns, one request each.
     """
     with tempfile.TemporaryDirectory(prefix="keyportal-load-") as folder:
         script = Path(folder) / "post.lua"
-        method, path = door.asks.split()
-        script.write_text(_script(door, method, prompt))
+        method, path = target.request_line.split()
+        script.write_text(_script(target, method, prompt))
         command = on_cores(OTHER_CORES, "wrk", "-t1", f"-c{connections}")
         options = [f"-d{seconds}s", "--timeout", "10s", "--latency", "-s", str(script)]
-        done = subprocess.run(
-            [*command, *options, f"{door.url}{path}"],
+        result = subprocess.run(
+            [*command, *options, f"{target.url}{path}"],
             check=False,
             capture_output=True,
             text=True,
             timeout=seconds + 60,
         )
-    if done.returncode:
-        raise RuntimeError(done.stderr + done.stdout)
-    return _read(done.stdout)
+    if result.returncode:
+        raise RuntimeError(result.stderr + result.stdout)
+    return _read(result.stdout)
 
 
-def _script(door: Door, method: str, prompt: int) -> str:
-    """Every request is made before the first is sent, so that making them costs nothing."""
+def _script(target: LoadTarget, method: str, prompt: int) -> str:
+    """A wrk script that builds all requests before the first is sent."""
     message = {"role": "user", "content": "x" * prompt}
-    completion = json.dumps({"model": door.model, "messages": [message]})
+    completion = json.dumps({"model": target.model, "messages": [message]})
     body = f"[==[{completion}]==]" if method == "POST" else "nil"
-    headers = "".join(f'["{name}"] = "{value}", ' for name, value in door.headers)
-    keys = ", ".join(f'"{key}"' for key in door.keys)
+    headers = "".join(f'["{name}"] = "{value}", ' for name, value in target.headers)
+    keys = ", ".join(f'"{key}"' for key in target.keys)
     return f"""
         local requests, turn = {{}}, 0
         init = function()

@@ -1,11 +1,11 @@
-"""A million keys in the database against few."""
+"""Throughput with a million keys in the database, against a few."""
 
 from benchmarks import servers
 from benchmarks.plan import Plan
 from benchmarks.processes import Server
-from benchmarks.servers import Door, Keyportal, keyportal
+from benchmarks.servers import Keyportal, LoadTarget, keyportal
 from benchmarks.table import row
-from benchmarks.throughput import in_turns
+from benchmarks.throughput import take_turns
 
 FEW = 10
 SOME = 1_000
@@ -13,9 +13,10 @@ MANY = 1_000_000
 
 
 def million_keys(plan: Plan) -> None:
-    """Once with few keys in use and once with more, chosen at random among all there are.
+    """With few keys in use, and with more; they are chosen at random among all keys.
 
-    More keys in use cost more, also where no others are there: each has a last use to be noted.
+    More keys in use cost more also without other keys in the database, because the last use of each
+    is written.
     """
     with (
         servers.instant_upstream() as upstream,
@@ -23,11 +24,11 @@ def million_keys(plan: Plan) -> None:
         keyportal() as medium,
         keyportal() as large,
     ):
-        few = _fill(small, upstream, FEW, FEW)
-        some = _fill(medium, upstream, SOME, SOME)
-        some_of_many = _fill(large, upstream, MANY, SOME)
+        few = _fill_database(small, upstream, FEW, FEW)
+        some = _fill_database(medium, upstream, SOME, SOME)
+        some_of_many = _fill_database(large, upstream, MANY, SOME)
         few_of_many = some_of_many._replace(keys=some_of_many.keys[:FEW])
-        ten, ten_of_million, thousand, thousand_of_million = in_turns(
+        ten, ten_of_million, thousand, thousand_of_million = take_turns(
             plan, few, few_of_many, some, some_of_many
         )
     many = f"requests/s with {MANY:,} keys against"
@@ -36,7 +37,7 @@ def million_keys(plan: Plan) -> None:
     row(f"{many} {FEW}, {SOME:,} in use against {FEW}", thousand_of_million.against(ten))
 
 
-def _fill(keyportal: Keyportal, upstream: Server, keys: int, in_use: int) -> Door:
-    door = keyportal.door(upstream)
+def _fill_database(keyportal: Keyportal, upstream: Server, keys: int, in_use: int) -> LoadTarget:
+    target = keyportal.load_target(upstream)
     texts = keyportal.run("-m", "benchmarks.populate", str(keys), str(in_use))
-    return door._replace(keys=tuple(texts.split()))
+    return target._replace(keys=tuple(texts.split()))

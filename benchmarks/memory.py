@@ -9,26 +9,26 @@ from benchmarks.table import row
 
 WARM_SECONDS = 3
 SLICE_SECONDS = 10
-MOST_SECONDS = 3600
+MAX_SECONDS = 3600
 
 
-def of_a_worker(plan: Plan) -> None:
-    """Looked at in between too, because what only the first calls load is no growth."""
+def worker_memory(plan: Plan) -> None:
+    """Also measured when warm, because what the first calls load once is not growth."""
     with servers.instant_upstream() as upstream, servers.keyportal() as keyportal:
-        door = keyportal.door(upstream)
-        at_rest = door.server.resident_bytes()
+        target = keyportal.load_target(upstream)
+        at_rest = target.server.resident_bytes()
         row("memory of a worker at rest, after its start", _megabytes(at_rest))
 
         def load(seconds: int) -> int:
-            return fire(door, connections=CONNECTIONS, seconds=seconds).served.requests
+            return fire(target, connections=CONNECTIONS, seconds=seconds).served.requests
 
         served = load(WARM_SECONDS)
-        warm = door.server.resident_bytes()
+        warm = target.server.resident_bytes()
         _report(served, warm, at_rest)
-        deadline = time.monotonic() + MOST_SECONDS
+        deadline = time.monotonic() + MAX_SECONDS
         while served < plan.requests and time.monotonic() < deadline:
             served += load(SLICE_SECONDS)
-        now = door.server.resident_bytes()
+        now = target.server.resident_bytes()
         _report(served, now, at_rest)
         row("of that, since it was warm", _grown(now, warm))
 

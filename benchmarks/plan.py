@@ -1,4 +1,4 @@
-"""How long to measure. The defaults are what the published figures were taken with."""
+"""How long to measure. The published figures were measured with the defaults."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,9 @@ from typing import NamedTuple
 class Plan(NamedTuple):
     rounds: int
     seconds: int
-    """Of load, a turn."""
+    """Of load in each turn."""
     requests: int
-    """Until the memory of a worker is looked at again."""
+    """Before the memory of a worker is measured again."""
     streams: int
 
 

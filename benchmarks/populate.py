@@ -1,7 +1,7 @@
-"""Fill a database: `python -m benchmarks.populate KEYS IN_USE`, in Keyportal's environment.
+"""Fills a database: `python -m benchmarks.populate KEYS IN_USE`, in Keyportal's environment.
 
-Copies the one key that is there until there are KEYS, and prints IN_USE whole keys, chosen at
-random among them, a line each. The others have digests of nothing.
+Copies the existing key until there are KEYS, and prints IN_USE key strings, one per line, of keys
+chosen at random among them. The other keys have random digests.
 """
 
 import random
@@ -23,7 +23,7 @@ def main(keys: int, in_use: int) -> None:
                 f"FROM counted WHERE number < {keys}) SELECT number FROM counted) AS numbers"
             )
             digest = "randomblob(32)"
-        # Each copy has the id `first + number`, so that a secret finds its key.
+        # Key and secret of each copy have the same id, `first + number`.
         first = ApiKey.objects.get().pk
         _copy(
             ApiKey,
@@ -31,7 +31,7 @@ def main(keys: int, in_use: int) -> None:
             {
                 "id": f"{first} + number",
                 "name": "'bench ' || number",
-                "public_id": f"substr('00000000' || number, {_ending(8)})",
+                "public_id": f"substr('00000000' || number, {_last_characters(8)})",
             },
         )
         _copy(
@@ -44,12 +44,12 @@ def main(keys: int, in_use: int) -> None:
         cursor.execute("ANALYZE")
 
 
-def _ending(length: int) -> str:
+def _last_characters(length: int) -> str:
     return f"length('00000000' || number) - {length - 1}"
 
 
 def _copy(model: type[models.Model], numbers: str, changed: dict[str, str]) -> None:
-    """A row for each number, like the one row that is there but for what is `changed`."""
+    """Insert a copy of the existing row for each number, except for the `changed` columns."""
     quote = connection.ops.quote_name
     columns = [str(field.column) for field in model._meta.concrete_fields]
     values = [changed.get(column, f"one.{quote(column)}") for column in columns]
@@ -62,13 +62,13 @@ def _copy(model: type[models.Model], numbers: str, changed: dict[str, str]) -> N
 
 
 def _print_keys(in_use: int) -> None:
-    """Real keys for some of the secrets, wherever in the table they are."""
+    """Generate key strings for `in_use` random secrets, and print them."""
     from keyportal.keys import keystring
     from keyportal.keys.models import Secret
 
-    chosen = random.sample(list(Secret.objects.values_list("pk", flat=True)), in_use)
+    secret_ids = random.sample(list(Secret.objects.values_list("pk", flat=True)), in_use)
     with transaction.atomic():
-        for pk in chosen:
+        for pk in secret_ids:
             text = keystring.generate().text
             Secret.objects.filter(pk=pk).update(digest=keystring.digest(text.encode()))
             print(text)  # noqa: T201

@@ -1,6 +1,6 @@
-"""Processes on loopback, each on its core, and what they use.
+"""Server processes on loopback, their cores, and the processor time and memory that they use.
 
-What is tested has the first core to itself. The load, the upstream and the database share the
+The tested server has the first core for itself. The load, the upstream and the database share the
 others: `OTHER_CORES`.
 """
 
@@ -22,22 +22,22 @@ OTHER_CORES = ",".join(_CORES[1:])
 
 
 class Server(NamedTuple):
-    """A running server: its address, and the process that it began as."""
+    """A running server: its URL, and the id of its main process."""
 
     url: str
     pid: int
 
     def cpu_seconds(self) -> float:
-        """Processor time that it and its children have used so far."""
+        """Processor time used so far by the server and its children."""
         return sum(_cpu_seconds(process) for process in self._processes())
 
     def resident_bytes(self) -> int:
-        """Memory of its worker."""
+        """Resident memory of the server's worker."""
         statm = Path(f"/proc/{self.worker()}/statm").read_text()
         return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def worker(self) -> int:
-        """Its first child, or itself where it has none."""
+        """The process id of the first child, or of the server itself if it has none."""
         return (_children(self.pid) or [self.pid])[0]
 
     def _processes(self) -> list[int]:
@@ -45,15 +45,18 @@ class Server(NamedTuple):
 
 
 class Disturbance:
-    """What other programs take from the machine while we measure."""
+    """Measures how much of the machine other programs use."""
 
     def __init__(self, *ours: Server) -> None:
-        """`ours` were started by somebody else, for us."""
+        """`ours` are servers of the benchmark that this process did not start."""
         self._ours = ours
         self._before = self._busy_seconds(), self._own_seconds(), time.monotonic()
 
     def share(self) -> float:
-        """Of all cores, since this was made; what we started must have ended."""
+        """The share of all cores since this object was created.
+
+        Processes started by this one must have ended.
+        """
         busy, own, began = self._before
         others = (self._busy_seconds() - busy) - (self._own_seconds() - own)
         return max(0.0, others / (time.monotonic() - began) / len(_CORES))
@@ -62,7 +65,7 @@ class Disturbance:
         return sum(os.times()[:4]) + sum(server.cpu_seconds() for server in self._ours)
 
     def _busy_seconds(self) -> float:
-        """User, nice, system, interrupts, and what the hypervisor gave to others."""
+        """Time in user, nice, system, interrupts, and stolen by the hypervisor."""
         _, user, nice, system, _, _, irq, softirq, steal, *_ = (
             Path("/proc/stat").read_text().partition("\n")[0].split()
         )
@@ -71,9 +74,9 @@ class Disturbance:
 
 
 def require_cores() -> None:
-    """Also pins this process to the others, and so all that it starts and doesn't pin itself."""
+    """Require two cores, and pin this process and its children to the cores that are not tested."""
     if not OTHER_CORES:
-        raise SystemExit("A server on one core and its load on another: this needs two cores.")
+        raise SystemExit("The benchmarks need two cores: one for the server, another for its load.")
     os.sched_setaffinity(0, map(int, OTHER_CORES.split(",")))
 
 
@@ -90,7 +93,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     seconds: float = 60,
 ) -> Iterator[Server]:
-    """The server while it runs; it must answer `url` within `seconds`."""
+    """Run a server, which must answer at `url` within `seconds`."""
     process = subprocess.Popen(
         on_cores(cores, *command),
         cwd=ROOT,
@@ -103,10 +106,10 @@ def running(
         yield Server(url, process.pid)
     finally:
         process.terminate()
-        _end(process)
+        _wait_for_end(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _wait_for_end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(60)
     except subprocess.TimeoutExpired:
@@ -129,18 +132,18 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> Non
 
 
 def _children(pid: int) -> list[int]:
-    found = []
+    children = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, file.read_text().split()):
-            found += [child, *_children(child)]
-    return found
+            children += [child, *_children(child)]
+    return children
 
 
 def thread_cpu_seconds(pid: int, thread: int) -> float:
-    """From the scheduler, to the nanosecond."""
+    """Processor time of a thread, from the scheduler, in nanosecond resolution."""
     return int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0]) / 1e9
 
 
 def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # Ended children are in it.
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # With children that have ended.

@@ -1,6 +1,7 @@
-"""Other gateways, as their makers ship them, each with one worker and nothing but a key to check.
+"""Other gateways in their default configuration, each with one worker and at most a key to check.
 
-Pinned, so that a figure keeps its meaning. They are told to reach no address but the upstream.
+Their versions are pinned, so that figures stay comparable. They are configured to connect to no
+other address than the upstream's.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import tools
 from benchmarks.processes import TESTED_CORE, Server, running
-from benchmarks.servers import Door
+from benchmarks.servers import LoadTarget
 from tests.support.server import free_port
 
 LITELLM = "1.108.7"
@@ -20,7 +21,7 @@ PORTKEY = "1.15.2"
 START_SECONDS = 180.0  # The first start compiles some hundred modules.
 MASTER_KEY = "sk-bench"
 
-# Portkey listens on every address, and knows no option against it.
+# Portkey listens on all addresses and has no option to change that.
 _LOOPBACK_ONLY = """
 const { Server } = require("node:net");
 const listen = Server.prototype.listen;
@@ -32,7 +33,7 @@ Server.prototype.listen = function (port, ...rest) {
 
 
 @contextmanager
-def litellm(upstream: Server) -> Iterator[Door]:
+def litellm(upstream: Server) -> Iterator[LoadTarget]:
     """LiteLLM's proxy: no database, only its master key."""
     binary = tools.from_pip("litellm", LITELLM, "proxy") / "litellm"
     model = {"model": "openai/instant", "api_base": f"{upstream.url}/v1", "api_key": "none"}
@@ -59,12 +60,12 @@ def litellm(upstream: Server) -> Iterator[Door]:
             environment=environment,
             seconds=START_SECONDS,
         ) as server:
-            yield Door(server, keys=(MASTER_KEY,))
+            yield LoadTarget(server, keys=(MASTER_KEY,))
 
 
 @contextmanager
-def portkey(upstream: Server) -> Iterator[Door]:
-    """Portkey's gateway, which checks no key: it passes the caller's on."""
+def portkey(upstream: Server) -> Iterator[LoadTarget]:
+    """Portkey's gateway. It checks no key, but passes on the caller's."""
     package = tools.from_npm("@portkey-ai/gateway", PORTKEY)
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="keyportal-portkey-") as folder:
@@ -76,7 +77,7 @@ def portkey(upstream: Server) -> Iterator[Door]:
         url = f"http://127.0.0.1:{port}"
         environment = {"NODE_ENV": "production"}
         with running(command, url, cores=TESTED_CORE, environment=environment) as server:
-            yield Door(
+            yield LoadTarget(
                 server,
                 keys=(MASTER_KEY,),
                 headers=(

@@ -1,4 +1,4 @@
-"""What is measured and the two ends of the scale: Keyportal, the plain upstream, and nginx."""
+"""The servers: Keyportal, and for comparison the upstream itself and nginx as the gateway."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from benchmarks import databases
 from benchmarks.processes import OTHER_CORES, ROOT, TESTED_CORE, Server, running
 from tests.support.server import free_port
 
-# Limits of the key that is measured: never reached, and counted for every call.
+# The key's limits: counted for every call and never reached.
 LIMITS = ("--requests-per-minute", "100000000")
 TEAM = "u-8105f7322477"
 OWNER = "demo"
@@ -36,15 +36,15 @@ ANSWER = {
 }
 
 
-class Door(NamedTuple):
-    """A server, and what it takes to be served by it."""
+class LoadTarget(NamedTuple):
+    """A server, and what the load sends to it."""
 
     server: Server
     model: str = "instant"
     keys: tuple[str, ...] = ("none",)
     headers: tuple[tuple[str, str], ...] = ()
-    asks: str = "POST /v1/chat/completions"
-    """A POST has a body: a chat completion."""
+    request_line: str = "POST /v1/chat/completions"
+    """Method and path. A POST has the body of a chat completion."""
 
     @property
     def url(self) -> str:
@@ -52,7 +52,7 @@ class Door(NamedTuple):
 
 
 class Keyportal:
-    """One start on a fresh database, with a demo team that owns keys and a model."""
+    """One start on a new database, with a demo team that has keys and a model."""
 
     def __init__(self, server: Server, environment: Mapping[str, str]) -> None:
         self.server = server
@@ -62,8 +62,8 @@ class Keyportal:
         return self.run("manage.py", *arguments)
 
     def run(self, *arguments: str) -> str:
-        """Run Python on the same database, and return what it prints."""
-        done = subprocess.run(
+        """Run Python with the same database, and return its output."""
+        result = subprocess.run(
             [sys.executable, *arguments],
             env=self._environment,
             cwd=ROOT,
@@ -71,17 +71,17 @@ class Keyportal:
             capture_output=True,
             text=True,
         )
-        if done.returncode:
-            raise RuntimeError(done.stderr)
-        return done.stdout.strip()
+        if result.returncode:
+            raise RuntimeError(result.stderr)
+        return result.stdout.strip()
 
-    def door(self, upstream: Server) -> Door:
-        """A model on the upstream, and a key with limits that may call it."""
+    def load_target(self, upstream: Server) -> LoadTarget:
+        """Create a model on the upstream and a key with limits, and return them as a target."""
         model = f"{TEAM}/instant"
         self.manage("add_upstream", "instant", f"{upstream.url}/v1")
         self.manage("add_model", model, "--upstream", "instant", "--team", TEAM)
         names = ("--team", TEAM, "--owner", OWNER, "--name", "bench")
-        return Door(self.server, model, (self.manage("keys", "create", *names, *LIMITS),))
+        return LoadTarget(self.server, model, (self.manage("keys", "create", *names, *LIMITS),))
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def keyportal(cores: str = TESTED_CORE, workers: int = 1) -> Iterator[Keyportal]
             "WEB_CONCURRENCY": str(workers),
             "DJANGO_SETTINGS_MODULE": "keyportal.settings",
         }
-        # The command becomes the server; with --demo it has a team and its owner.
+        # --demo creates a team and its owner.
         command = [sys.executable, "-m", "keyportal.serve", "--demo"]
         url = f"http://127.0.0.1:{port}"
         with running(command, url, cores=cores, environment=environment) as server:
@@ -107,15 +107,15 @@ def keyportal(cores: str = TESTED_CORE, workers: int = 1) -> Iterator[Keyportal]
 
 @contextmanager
 def instant_upstream() -> Iterator[Server]:
-    """nginx, which answers every call at once with the same completion."""
+    """nginx that answers every call at once with the same completion."""
     location = f"default_type application/json; return 200 '{json.dumps(ANSWER)}';"
     with _nginx(OTHER_CORES, "", location) as server:
         yield server
 
 
 @contextmanager
-def nginx_gateway(upstream: Server, key: str) -> Iterator[Door]:
-    """The floor: nginx as the gateway, with the one key in a static map."""
+def nginx_gateway(upstream: Server, key: str) -> Iterator[LoadTarget]:
+    """nginx as the gateway, with one key in a static map: the lowest possible cost."""
     prelude = f"""
         map_hash_bucket_size 256;
         map $http_authorization $is_known {{ default 0; "Bearer {key}" 1; }}
@@ -126,12 +126,12 @@ def nginx_gateway(upstream: Server, key: str) -> Iterator[Door]:
         proxy_pass http://model; proxy_http_version 1.1; proxy_set_header Connection "";
     """
     with _nginx(TESTED_CORE, prelude, location) as server:
-        yield Door(server, keys=(key,))
+        yield LoadTarget(server, keys=(key,))
 
 
 @contextmanager
 def streaming_upstream() -> Iterator[Server]:
-    """Streams 20 chunks a second to each caller, evenly spread over time."""
+    """Streams 20 chunks per second to each caller, at evenly distributed times."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.stream_upstream", str(port)]
     with running(command, f"http://127.0.0.1:{port}", cores=OTHER_CORES) as server:

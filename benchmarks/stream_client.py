@@ -1,4 +1,7 @@
-"""Reads many streams at once: `python -m ... PORT KEY MODEL STREAMS`; prints a `Reading`."""
+"""Reads many streams at once and prints a `Reading`.
+
+Usage: `python -m benchmarks.stream_client PORT KEY MODEL STREAMS`.
+"""
 
 import asyncio
 import json
@@ -9,14 +12,14 @@ from typing import cast
 
 import uvloop
 
-from benchmarks.streams import CHUNKS, CHUNKS_A_SECOND, MARK, Reading
+from benchmarks.streams import CHUNKS, CHUNKS_PER_SECOND, MARK, Reading
 
 END = b"\r\n0\r\n\r\n"
-GIVE_UP_SECONDS = 30.0 + 2 * CHUNKS / CHUNKS_A_SECOND
+TIMEOUT_SECONDS = 30.0 + 2 * CHUNKS / CHUNKS_PER_SECOND
 
 
 class Stream(asyncio.Protocol):
-    """One call. What it is sent is counted, not parsed."""
+    """One call. It counts the chunks in the response and does not parse it."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -50,7 +53,7 @@ async def read(port: int, request: bytes, streams: int) -> Reading:
         _, call = await loop.create_connection(lambda: Stream(request), "127.0.0.1", port)
         calls.append(call)
         await asyncio.sleep(0.001)
-    await asyncio.wait([call.over for call in calls], timeout=GIVE_UP_SECONDS)
+    await asyncio.wait([call.over for call in calls], timeout=TIMEOUT_SECONDS)
     return Reading(
         chunks=sum(call.chunks for call in calls),
         seconds=sorted(call.seconds for call in calls if call.seconds),
@@ -68,8 +71,8 @@ def request(key: str, model: str) -> bytes:
 
 
 if __name__ == "__main__":
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     port, key, model, streams = sys.argv[1:]
     reading = uvloop.run(read(int(port), request(key, model), int(streams)))
     print(json.dumps(reading._asdict()))  # noqa: T201

@@ -1,6 +1,7 @@
-"""A model server that streams to a thousand callers for little: `python -m ... PORT`.
+"""A cheap model server that streams to a thousand callers.
 
-Each stream has a phase of its own: one timer visits them all, a millisecond's share at a time.
+Usage: `python -m benchmarks.stream_upstream PORT`. Streams are divided into phases of a millisecond
+each; one timer writes the chunks of one phase after the other.
 """
 
 import asyncio
@@ -13,9 +14,9 @@ from typing import cast
 import uvloop
 
 from benchmarks.servers import USAGE
-from benchmarks.streams import CHUNKS, CHUNKS_A_SECOND, MARK
+from benchmarks.streams import CHUNKS, CHUNKS_PER_SECOND, MARK
 
-PHASES = 1000 // CHUNKS_A_SECOND  # Milliseconds between two chunks of one stream.
+PHASES = 1000 // CHUNKS_PER_SECOND  # Milliseconds between two chunks of one stream.
 
 
 def _event(data: object) -> bytes:
@@ -46,7 +47,7 @@ EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: application/json
 
 
 class Stream(asyncio.Protocol):
-    """One connection: reads a request, and is then written to by the timer."""
+    """One connection. It reads a request; then the timer writes the response."""
 
     def __init__(self, timer: "Timer") -> None:
         self._timer = timer
@@ -61,15 +62,15 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, found, body = self._received.partition(b"\r\n\r\n")
+        head, separator, body = self._received.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)content-length: *(\d+)", head)
-        if not found or len(body) < (int(length[1]) if length else 0):
+        if not separator or len(body) < (int(length[1]) if length else 0):
             return
         self._received = b""
         if not head.startswith(b"POST"):
             self._transport.write(EMPTY)
             return
-        # As vLLM and OpenAI do, it reports tokens at the end to whoever asked for that.
+        # Like vLLM and OpenAI, report usage at the end only if the request asks for it.
         self._end = REPORT + END if b'"include_usage"' in body else END
         self.left = CHUNKS - 1
         self._transport.write(HEAD + FRAME)
@@ -85,23 +86,23 @@ class Timer:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._phases: list[list[Stream]] = [[] for _ in range(PHASES)]
-        self._turn = 0
+        self._measure_turn = 0
         self._began = loop.time()
         self._tick()
 
     def join(self, stream: Stream) -> None:
-        """Its next chunk comes one whole round after this moment."""
-        self._phases[(self._turn - 1) % PHASES].append(stream)
+        """Send the stream's next chunk after one whole round of phases."""
+        self._phases[(self._measure_turn - 1) % PHASES].append(stream)
 
     def _tick(self) -> None:
-        # What is late is made up for, so that the pace holds.
-        while self._began + self._turn / 1000 <= self._loop.time():
-            phase = self._turn % PHASES
+        # If the timer is late, it catches up, so that the rate stays right.
+        while self._began + self._measure_turn / 1000 <= self._loop.time():
+            phase = self._measure_turn % PHASES
             for stream in self._phases[phase]:
                 stream.write_next()
             self._phases[phase] = [stream for stream in self._phases[phase] if stream.left]
-            self._turn += 1
-        self._loop.call_at(self._began + self._turn / 1000, self._tick)
+            self._measure_turn += 1
+        self._loop.call_at(self._began + self._measure_turn / 1000, self._tick)
 
 
 async def serve(port: int) -> None:
@@ -112,6 +113,6 @@ async def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     uvloop.run(serve(int(sys.argv[1])))

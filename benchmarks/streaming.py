@@ -1,4 +1,4 @@
-"""Many streams at once through one core, against the same straight from the upstream."""
+"""Many concurrent streams through one core, against the same directly from the upstream."""
 
 import json
 import statistics
@@ -10,18 +10,18 @@ from typing import NamedTuple
 from benchmarks import servers
 from benchmarks.plan import Plan
 from benchmarks.processes import OTHER_CORES, ROOT, on_cores
-from benchmarks.servers import Door
-from benchmarks.streams import CHUNKS, CHUNKS_A_SECOND, Reading
+from benchmarks.servers import LoadTarget
+from benchmarks.streams import CHUNKS, CHUNKS_PER_SECOND, Reading
 from benchmarks.table import median, row
 
-MOST_SECONDS = 120
+MAX_SECONDS = 120
 
 
 class Turn(NamedTuple):
-    """What `streams` streams did, and how much memory their server grew by at most."""
+    """The reading of all streams, and the largest growth of the server's memory in bytes."""
 
     reading: Reading
-    grown: int
+    growth: int
 
     @property
     def median_seconds(self) -> float:
@@ -30,54 +30,58 @@ class Turn(NamedTuple):
 
 def many_streams(plan: Plan) -> None:
     with servers.streaming_upstream() as upstream, servers.keyportal() as keyportal:
-        door, direct = keyportal.door(upstream), Door(upstream)
-        _turn(door, 10)  # What is loaded once, with the first call, is no stream's memory.
+        target, direct = keyportal.load_target(upstream), LoadTarget(upstream)
+        # The first call loads modules, which are not memory of a stream.
+        _measure_turn(target, 10)
         used = keyportal.server.cpu_seconds()
         turns = [
-            (_turn(direct, plan.streams), _turn(door, plan.streams)) for _ in range(plan.rounds)
+            (_measure_turn(direct, plan.streams), _measure_turn(target, plan.streams))
+            for _ in range(plan.rounds)
         ]
         used = keyportal.server.cpu_seconds() - used
-    straight, ours = zip(*turns, strict=True)
-    _report(list(straight), list(ours), used, plan)
+    direct_turns, relayed_turns = zip(*turns, strict=True)
+    _report(list(direct_turns), list(relayed_turns), used, plan)
 
 
-def _report(straight: list[Turn], ours: list[Turn], used: float, plan: Plan) -> None:
-    what = f"{plan.streams} streams at {CHUNKS_A_SECOND} chunks/s"
+def _report(direct: list[Turn], relayed: list[Turn], used: float, plan: Plan) -> None:
+    label = f"{plan.streams} streams at {CHUNKS_PER_SECOND} chunks/s"
     sent = plan.streams * CHUNKS * plan.rounds
-    chunks = sum(turn.reading.chunks for turn in ours)
-    ended = sum(len(turn.reading.seconds) for turn in ours)
+    chunks = sum(turn.reading.chunks for turn in relayed)
+    complete = sum(len(turn.reading.seconds) for turn in relayed)
     row(
-        f"{what}: chunks delivered",
-        f"{chunks} of {sent}, {ended} of {plan.streams * plan.rounds} streams ended properly",
+        f"{label}: chunks delivered",
+        f"{chunks} of {sent}, {complete} of {plan.streams * plan.rounds} streams complete",
     )
-    through = median(turn.median_seconds for turn in ours)
-    direct = median(turn.median_seconds for turn in straight)
+    relayed_seconds = median(turn.median_seconds for turn in relayed)
+    direct_seconds = median(turn.median_seconds for turn in direct)
     row(
-        f"{what}: median stream time against direct",
-        f"{through:.3f} s / {direct:.3f} s = {100 * (through / direct - 1):+.1f} %",
+        f"{label}: median stream time against direct",
+        f"{relayed_seconds:.3f} s / {direct_seconds:.3f} s = "
+        f"{100 * (relayed_seconds / direct_seconds - 1):+.1f} %",
     )
-    # The first turn alone tells: what it took from the system, later turns use again.
-    row(f"{what}: memory a stream", f"{ours[0].grown / plan.streams / 1000:.0f} kB")
+    # Only of the first turn: later turns reuse its memory.
+    row(f"{label}: memory per stream", f"{relayed[0].growth / plan.streams / 1000:.0f} kB")
+    busy = median(turn.reading.busy for turn in relayed)
     row(
-        f"{what}: processor time a chunk; the reader's share of its core",
-        f"{used / sent * 1e6:.0f} µs; {100 * median(turn.reading.busy for turn in ours):.0f} %",
+        f"{label}: processor time per chunk; the reader's share of its core",
+        f"{used / sent * 1e6:.0f} µs; {100 * busy:.0f} %",
     )
 
 
-def _turn(door: Door, streams: int) -> Turn:
-    before = most = door.server.resident_bytes()
-    port = door.url.rpartition(":")[2]
-    command = [sys.executable, "-m", "benchmarks.stream_client", port, door.keys[0], door.model]
+def _measure_turn(target: LoadTarget, streams: int) -> Turn:
+    before = highest = target.server.resident_bytes()
+    port = target.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "benchmarks.stream_client", port, target.keys[0], target.model]
     with subprocess.Popen(
         on_cores(OTHER_CORES, *command, str(streams)),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
     ) as client:
-        deadline = time.monotonic() + MOST_SECONDS
+        deadline = time.monotonic() + MAX_SECONDS
         while client.poll() is None and time.monotonic() < deadline:
-            most = max(most, door.server.resident_bytes())
+            highest = max(highest, target.server.resident_bytes())
             time.sleep(0.25)
         client.kill()
         output, _ = client.communicate()
-    return Turn(Reading(**json.loads(output)), most - before)
+    return Turn(Reading(**json.loads(output)), highest - before)

@@ -1,18 +1,18 @@
-"""What a stream of the benchmark is, which both of its ends must agree on."""
+"""Constants of a stream, shared by its server and its client."""
 
 from typing import NamedTuple
 
-CHUNKS_A_SECOND = 20
+CHUNKS_PER_SECOND = 20
 CHUNKS = 200
-MARK = b"~"  # Once in each chunk's text and nowhere else; one byte is never cut in two.
+MARK = b"~"  # Once in each chunk's text, and nowhere else. One byte, so it can't be split.
 
 
 class Reading(NamedTuple):
-    """What the reader of many streams saw."""
+    """The results of the client that reads many streams."""
 
     chunks: int
-    """Of all streams together."""
+    """Number of chunks received, of all streams."""
     seconds: list[float]
-    """From the request to the last byte, of each stream that ended properly, ascending."""
+    """Durations from the request to the last byte, of each complete stream, in ascending order."""
     busy: float
-    """The reader's share of its core."""
+    """The share of its core that the client used."""

@@ -1,4 +1,4 @@
-"""The result: a table in Markdown, a row as soon as it is known."""
+"""Prints the results as a table in Markdown, each row as soon as it is measured."""
 
 import statistics
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ def begin(title: str) -> None:
     print(f"\n## {title}\n\n| what | measured |\n|---|---|", flush=True)  # noqa: T201
 
 
-def row(what: str, measured: str) -> None:
-    print(f"| {what} | {measured} |", flush=True)  # noqa: T201
+def row(name: str, value: str) -> None:
+    print(f"| {name} | {value} |", flush=True)  # noqa: T201
 
 
 def medians(rounds: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
-    """Of each column."""
+    """The median of each column."""
     return tuple(statistics.median(column) for column in zip(*rounds, strict=True))
 
 
@@ -21,5 +21,5 @@ def median(rounds: Iterable[float]) -> float:
     return statistics.median(rounds)
 
 
-def tell(sentence: str) -> None:
-    print(f"\n{sentence}", flush=True)  # noqa: T201
+def note(text: str) -> None:
+    print(f"\n{text}", flush=True)  # noqa: T201

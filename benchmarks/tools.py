@@ -1,6 +1,6 @@
-"""Programs that only benchmarks need, each in a folder of its own under `var/bench/`, once.
+"""Installs programs that only the benchmarks need, each in its own folder under `var/bench/`.
 
-None of them is in the project's environment: what they depend on is nothing of ours.
+They are not in the project's environment, so that their dependencies don't mix with ours.
 """
 
 import shutil
@@ -14,20 +14,20 @@ CACHE = ROOT / "var" / "bench"
 
 
 class NotInstalled(Exception):
-    """The text says why, in the table."""
+    """The text says why. It is shown in the table."""
 
 
 def from_pip(package: str, version: str, *extras: str) -> Path:
-    """The `bin` folder of an environment with this package."""
+    """The `bin` folder of a virtual environment with this package."""
     folder = CACHE / f"{package}-{version}"
-    wanted = f"{package}[{','.join(extras)}]=={version}" if extras else f"{package}=={version}"
+    requirement = f"{package}[{','.join(extras)}]=={version}" if extras else f"{package}=={version}"
     pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-    _install(folder, [sys.executable, "-m", "venv", "--clear", str(folder)], [*pip, wanted])
+    _install(folder, [sys.executable, "-m", "venv", "--clear", str(folder)], [*pip, requirement])
     return folder / "bin"
 
 
 def from_npm(package: str, version: str) -> Path:
-    """The package's folder. No script of it or of what it brings is run."""
+    """The package's folder. Install scripts of it and of its dependencies are not run."""
     folder = CACHE / f"{package.rpartition('/')[2]}-{version}"
     if not shutil.which("npm"):
         raise NotInstalled("no npm on this machine: apt-get install nodejs npm")
@@ -38,13 +38,13 @@ def from_npm(package: str, version: str) -> Path:
 
 
 def _install(folder: Path, *commands: list[str]) -> None:
-    """The mark is written last, so what was interrupted is installed anew."""
-    mark = folder / "installed"
-    if mark.exists():
+    """Run the commands once. After an interruption they run again: `installed` is written last."""
+    marker = folder / "installed"
+    if marker.exists():
         return
     for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            lines = [line for line in result.stderr.splitlines() if line.strip()]
             raise NotInstalled(lines[-1].strip() if lines else f"{command[0]} failed")
-    mark.touch()
+    marker.touch()

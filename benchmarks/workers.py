@@ -1,4 +1,4 @@
-"""Two workers against one."""
+"""Throughput of two workers against one."""
 
 import os
 
@@ -7,14 +7,14 @@ from benchmarks.plan import Plan
 from benchmarks.processes import OTHER_CORES, TESTED_CORE
 from benchmarks.servers import keyportal
 from benchmarks.table import row
-from benchmarks.throughput import in_turns
+from benchmarks.throughput import take_turns
 
 
 def two_workers(plan: Plan) -> None:
-    """With four cores the two have two for themselves; with fewer they share one with the load.
+    """With four cores the workers have two of them alone; with fewer they share one with the load.
 
-    Then the processor time of a request tells what throughput can't: what the two cost each
-    other. Where a request costs no more, two cores serve twice as many.
+    Then throughput can't double, and the processor time per request shows what the workers cost
+    each other. If it stays the same, two free cores serve twice as many requests.
     """
     second, *rest = OTHER_CORES.split(",")
     with (
@@ -22,8 +22,8 @@ def two_workers(plan: Plan) -> None:
         keyportal(TESTED_CORE) as one,
         keyportal(f"{TESTED_CORE},{second}", workers=2) as two,
     ):
-        doors = one.door(upstream), two.door(upstream)
-        single, double = in_turns(plan, *doors)
+        targets = one.load_target(upstream), two.load_target(upstream)
+        single, double = take_turns(plan, *targets)
     shared = "" if len(rest) > 1 else f", on {os.cpu_count()} cores with the load on one of them"
     row(f"requests/s of 2 workers against 1{shared}", double.against(single))
     row(
