@@ -16,26 +16,26 @@ from keyportal.leaks.handling import leak_reported
 
 @receiver(leak_reported)
 @sensitive_variables()
-def delete_leaked_keys(case: LeakReport, **_: object) -> None:
+def delete_leaked_keys(report: LeakReport, **_: object) -> None:
     """Delete each management key in the report; skip those that are deleted already."""
-    leaked = ManagementKey.objects.filter(digest__in=case.urls).select_related("team", "owner")
+    leaked = ManagementKey.objects.filter(digest__in=report.urls).select_related("team", "owner")
     for key in leaked.order_by("pk"):
-        url = case.urls[bytes(key.digest)]
+        url = report.urls[bytes(key.digest)]
         try:
-            _delete(key, case, url)
+            _delete(key, report, url)
         except ManagementKey.DoesNotExist:
             continue
-        case.ended.append(StoppedKey(key, url, MANAGEMENT_KEY, "management_keys:list"))
+        report.stopped.append(StoppedKey(key, url, MANAGEMENT_KEY, "management_keys:list"))
 
 
-def _delete(key: ManagementKey, case: LeakReport, url: str) -> None:
+def _delete(key: ManagementKey, report: LeakReport, url: str) -> None:
     """Raises `DoesNotExist` if the key is deleted already; then nothing is written to the audit
     log."""
     with transaction.atomic():
         AuditEvent.objects.record(
             Action.KEY_REPORTED,
-            target=f"management key {key}: {case.in_words(url)}",
+            target=f"management key {key}: {report.audit_text(url)}",
             team=key.team,
-            address=case.address,
+            address=report.address,
         )
-        key.revoke(actor=None, address=case.address)
+        key.revoke(actor=None, address=report.address)

@@ -1,1 +1,1 @@
-"""Reported keys: reports by anyone, GitHub and operators, scanner rules, the banner."""
+"""Leaked keys: reports by anyone, by GitHub and by operators; scanner rules; the banner."""

@@ -1,7 +1,7 @@
-"""A report of a leak while it is worked off, and what it has ended.
+"""A leak report while it is handled, and the keys that it has stopped.
 
-Keys of every kind come together here, so that each person gets one letter for a report, whatever
-it holds.
+API keys and management keys are collected here, so that each person gets one mail for a report,
+whatever kinds of keys it holds.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ API_KEY, MANAGEMENT_KEY = "API key", "management key"
 
 
 class LeakedKey(Protocol):
-    """A key of any kind, of which this app knows no more than whose it is."""
+    """A key of any kind: only what this app needs of it."""
 
     name: str
     public_id: str
@@ -29,38 +29,38 @@ class LeakedKey(Protocol):
 
 
 class StoppedKey(NamedTuple):
-    """A key that a report has ended, as it was."""
+    """A key that a report has disabled or deleted, as it was before."""
 
     key: LeakedKey
-    url: str
-    """Where it was found; empty: the report does not say."""
+    found_at: str
+    """The URL where it was found; empty if the report has none."""
     kind: str = API_KEY
-    page: str = "keys:list"
-    """The page on which its team manages it."""
-    works_again: bool = False
-    """Whether its rotation enables it."""
+    url_name: str = "keys:list"
+    """The name of the page on which its team manages it."""
+    is_enabled_by_rotation: bool = False
 
     @property
-    def fate(self) -> str:
-        """Management keys can't be disabled."""
+    def outcome(self) -> str:
+        """Management keys are deleted, because they can't be disabled."""
         return "deleted" if self.kind == MANAGEMENT_KEY else "disabled"
 
 
 @dataclass
 class LeakReport:
-    report: ReportContents
+    contents: ReportContents
     address: str | None = None
-    ended: list[StoppedKey] = field(default_factory=list)
+    """The IP address of the reporter."""
+    stopped: list[StoppedKey] = field(default_factory=list)
 
     @cached_property
     def urls(self) -> dict[bytes, str]:
-        """Where each key was found, by its digest."""
-        return {found.digest: found.url for found in self.report.found}
+        """The URL where each key was found, by the key's digest."""
+        return {key.digest: key.url for key in self.contents.keys}
 
     @property
-    def is_by_somebody(self) -> bool:
-        return self.report.reporter == ANONYMOUS
+    def is_anonymous(self) -> bool:
+        return self.contents.reporter == ANONYMOUS
 
-    def in_words(self, url: str) -> str:
-        """As the audit has it: who reported a key, and where it was found if that is known."""
-        return f"reported by {self.report.reporter}" + (f", found at {url}" if url else "")
+    def audit_text(self, url: str) -> str:
+        """For the audit log: who reported a key and, if it is known, where it was found."""
+        return f"reported by {self.contents.reporter}" + (f", found at {url}" if url else "")

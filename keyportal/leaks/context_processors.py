@@ -1,4 +1,4 @@
-"""What stands above every page of a team whose keys leaked, for those who may act on it."""
+"""The banner on every page of a team with leaked keys, for those who may rotate them."""
 
 from functools import partial
 from typing import NamedTuple
@@ -9,16 +9,17 @@ from keyportal.keys.forms.base import new_nonce
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership
 
-MAX_KEYS = 5  # A whole list of them would push the page away.
+MAX_KEYS = 5  # More would push the page's content out of view.
 
 
 class ReportedKeys(NamedTuple):
     keys: list[ApiKey]
     more: int
+    """The number of keys beyond `keys`."""
 
 
 def banner(request: HttpRequest) -> dict[str, object]:
-    """For every page of a team; asked of the database by those alone that show it."""
+    """For every page of a team. The query runs only if a template uses `leaks`."""
     membership: Membership | None = getattr(request, "membership", None)
     if membership is None:
         return {}
@@ -26,7 +27,7 @@ def banner(request: HttpRequest) -> dict[str, object]:
 
 
 def reported_keys(membership: Membership) -> ReportedKeys:
-    """Those that this member may act on. Nearly always there are none, and they are not counted."""
+    """Reported keys that this member may change. Nearly always there are none: then one query."""
     reported = ApiKey.objects.changeable_by(membership).filter(reported_at__isnull=False)
     keys = [*reported.for_display().order_by("-reported_at", "pk")[:MAX_KEYS]]
     return ReportedKeys(keys, max(0, reported.count() - MAX_KEYS) if len(keys) == MAX_KEYS else 0)

@@ -1,7 +1,7 @@
-"""What a report of a leak says: which keys, and who says so.
+"""Parsing of leak reports: which keys, and who reports them.
 
-Anybody's report is searched for keys as it stands: JSON, a form or a text, it matters not how
-they are wrapped. Of a report that GitHub has signed we also take where they were found.
+An anonymous report can be JSON, a form or text: the whole body is searched for keys. A report that
+GitHub has signed is JSON, and also says where each key was found.
 """
 
 from collections.abc import Mapping
@@ -15,31 +15,31 @@ from keyportal.leaks import github
 
 REPORT_PATH = "/leaks/report"
 MAX_BYTES = 64 * 1024  # Over a thousand keys; GitHub sends a handful at a time.
-ANONYMOUS = "somebody who holds it"
+ANONYMOUS = "someone who has it"
 GITHUB = "GitHub"
 OPERATOR = "an operator"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ReportedKey:
-    """A well-formed key that somebody holds who should not, and perhaps where it was."""
+    """A well-formed key in a report, and the URL where it was found, if the report says so."""
 
-    key: str
+    text: str
     url: str = ""
 
     @property
     def digest(self) -> bytes:
-        return keystring.digest(self.key.encode())
+        return keystring.digest(self.text.encode())
 
 
 @dataclass(frozen=True, slots=True)
 class ReportContents:
-    found: list[ReportedKey]
+    keys: list[ReportedKey]
     reporter: str = ANONYMOUS
 
 
 class GitHubMatch(msgspec.Struct):
-    """One of GitHub's; what else it says is not looked at."""
+    """An entry of GitHub's report; its other fields are ignored."""
 
     token: str
     url: str | None = None
@@ -49,11 +49,13 @@ class GitHubMatch(msgspec.Struct):
 
 
 class UnreadableReport(Exception):
-    """Signed by GitHub, and not in the form that GitHub has published."""
+    """GitHub has signed the report, but it is not in the form that GitHub has published."""
 
 
 def parse_report(body: bytes, headers: Mapping[str, str]) -> ReportContents:
-    """Raises `github.NotGitHub` for a signature that doesn't hold, before it looks at any key."""
+    """Raises `github.NotGitHub` for a wrong signature, before it looks for keys, and
+    `UnreadableReport`.
+    """
     if github.claims_to_be_github(headers):
         github.require_signature(body, headers)
         return ReportContents(_parse_github_report(body), GITHUB)
@@ -64,7 +66,7 @@ def _parse_github_report(body: bytes) -> list[ReportedKey]:
     try:
         matches = msgspec.json.decode(body, type=list[GitHubMatch])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # What is wrong is not told on: Python may quote the body, which may hold anything.
+        # Python's message may quote the body, which can hold keys.
         raise UnreadableReport from None
     return [
         ReportedKey(key, _printable_url(match.url or ""))
@@ -74,11 +76,11 @@ def _parse_github_report(body: bytes) -> list[ReportedKey]:
 
 
 def _printable_url(url: str) -> str:
-    """It is stored and shown, and may hold a key, or characters that no database takes."""
+    """The URL for storage and display, without key strings and control characters."""
     return keystring.redact("".join(filter(str.isprintable, url)))
 
 
 def _decode(body: bytes) -> str:
     text = body.decode("latin-1")
-    # No browser writes letters, digits, `-` or `_` as %2D; whoever does is understood as well.
+    # Browsers don't percent-encode letters, digits, `-` and `_`, but other clients may.
     return f"{text} {unquote_plus(text)}" if "%" in text else text

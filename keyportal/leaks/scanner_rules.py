@@ -1,8 +1,8 @@
-"""What a scanner must know to find our keys: the format, published, and rules made from it.
+"""The format of keys, and rules for secret scanners that find them.
 
-All of it follows from `KEYPORTAL_KEY_PREFIXES`, `KEYPORTAL_MANAGEMENT_KEY_PREFIXES` and from what
-`secret` says a key is, so a rule and the keys that it looks for can't drift apart. Nothing here is
-secret: the format of a key helps whoever finds one to say whose it is, and nobody to guess one.
+All of it is generated from `KEYPORTAL_KEY_PREFIXES`, `KEYPORTAL_MANAGEMENT_KEY_PREFIXES` and
+`keystring`, so rules and keys can't drift apart. Nothing here is secret: knowing the format doesn't
+help to guess a key.
 """
 
 import json
@@ -13,28 +13,28 @@ from django.urls import reverse
 from keyportal.keys import keystring
 
 RULE_ID = "keyportal-api-key"
-# A letter or digit before a prefix doesn't unmake a key; one after its end does.
+# A key may follow a letter or digit directly, but none may follow the key.
 KEY_END = r"(?:\b|_)"
 
 
 def regex() -> str:
-    """Finds keys of either kind wherever they stand, the key itself in group 1.
+    """Finds keys of both kinds in text; group 1 is the key.
 
-    RE2 and Python's `re` take it. It also finds look-alikes, of which the checksum tells one in
-    four billion from a key.
+    For RE2 and Python's `re`. It also finds look-alikes; one in four billion of them passes the
+    checksum.
     """
     return f"({keystring.pattern(keystring.all_prefixes())}){KEY_END}"
 
 
 def example() -> str:
-    """Well-formed, and nobody's: for a form that wants to see its pattern match."""
+    """A well-formed key that does not exist, for forms that ask for a test string."""
     zeros = "0" * (keystring.PUBLIC_LENGTH + keystring.SECRET_LENGTH)
     body = f"{settings.KEY_PREFIXES[0]}{zeros}"
     return body + keystring.checksum(body.encode()).decode()
 
 
 def gitleaks() -> str:
-    """A whole configuration in TOML, which adds one rule to those that gitleaks brings."""
+    """A complete configuration in TOML, which adds one rule to the default rules of gitleaks."""
     return f"""\
 # gitleaks dir . --config gitleaks.toml
 title = "API and management keys of {_service_name()}"
@@ -67,7 +67,7 @@ detectors:
 
 
 def github() -> dict[str, str]:
-    """The fields of a custom pattern of GitHub's secret scanning; Hyperscan reads them."""
+    """The fields of a custom pattern in GitHub's secret scanning, for Hyperscan."""
     return {
         "pattern_name": f"API or management key of {_service_name()}",
         "secret_format": keystring.pattern(keystring.all_prefixes()),
@@ -78,7 +78,7 @@ def github() -> dict[str, str]:
 
 
 def description() -> dict[str, object]:
-    """All of it, for programs."""
+    """The format and the rules, for programs."""
     return {
         "prefixes": list(keystring.all_prefixes()),
         "alphabet": keystring.ALPHABET,
@@ -87,7 +87,7 @@ def description() -> dict[str, object]:
             "secret": keystring.SECRET_LENGTH,
             "checksum": keystring.CHECKSUM_LENGTH,
         },
-        "checksum": "CRC-32 (zlib) of all before it, in the alphabet's digits, zero-padded",
+        "checksum": "CRC-32 (zlib) of all characters before it, in base 62, zero-padded",
         "regex": regex(),
         "example": example(),
         "github_custom_pattern": github(),
@@ -96,21 +96,22 @@ def description() -> dict[str, object]:
 
 
 def checker() -> str:
-    """A program without dependencies that tells keys from look-alikes, offline."""
+    """A Python program without dependencies that verifies the checksum, offline."""
     return f'''\
 #!/usr/bin/env python3
-"""Which API and management keys of {_service_name()} stand in these files, or on standard input?
+"""Finds API and management keys of {_service_name()} in files, or on standard input.
 
     python3 check_keys.py FILE...
 
-Prints where, and the public part alone. Exit code 1 when there is one. Nothing is sent anywhere.
+Prints the place and only the public part of each key. Exits with 1 if it finds a key. Sends
+nothing over the network.
 """
 
 import re
 import sys
 import zlib
 
-KEY = re.compile({regex()!r}, re.ASCII)  # Else letters of any script would end no key.
+KEY = re.compile({regex()!r}, re.ASCII)  # Otherwise \\b treats letters of all scripts as part of a word.
 ALPHABET = {keystring.ALPHABET!r}
 
 
@@ -134,7 +135,7 @@ def main(names):
 
 
 sys.exit(main(sys.argv[1:]))
-'''  # noqa: E501 - the line is one of the program's.
+'''  # noqa: E501 - the long line belongs to the program
 
 
 def report_url() -> str:
@@ -146,5 +147,5 @@ def _service_name() -> str:
 
 
 def _keywords() -> list[str]:
-    """A file must hold one for the rule to be tried; both tools look in lower case."""
+    """A tool applies the rule only to files that contain one of these; it compares lower case."""
     return [prefix.lower() for prefix in keystring.all_prefixes()]

@@ -1,4 +1,4 @@
-"""Open to everybody: how our keys look, and where to report one that leaked."""
+"""Public URLs: the format of keys, and the report of a leaked key. And the team's banner."""
 
 from django.urls import path
 

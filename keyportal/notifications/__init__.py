@@ -1,1 +1,1 @@
-"""Mail to people: the outbox, where it waits in the database until it is sent."""
+"""Mail: the outbox in the database, from which mail is sent, and reminders of expiry."""

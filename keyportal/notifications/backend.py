@@ -12,10 +12,10 @@ from keyportal.notifications.models import QueuedMail
 
 
 class OutboxBackend(BaseEmailBackend):
-    """Mail is written in the transaction that is open on the connection `using`, if there is one.
+    """Writes mail into the outbox, in the open transaction on the connection `using`, if any.
 
-    So it is sent if that commits, and not if it is rolled back. The sender waits for one INSERT,
-    never for a mail server.
+    So the mail is sent if the transaction commits, and not if it is rolled back. The caller waits
+    for one INSERT, never for a mail server.
     """
 
     def __init__(
@@ -25,14 +25,14 @@ class OutboxBackend(BaseEmailBackend):
         self._using = using
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
-        """Queue one mail for each recipient: a refused address then costs the others nothing.
+        """Queue one mail for each recipient, so that a refused address doesn't affect the others.
 
-        Nothing else is checked here. A header that can't be written must not undo what the mail
-        tells of; it is found when the mail is sent. Raises ValueError for attachments and HTML,
-        which no mail of ours has.
+        Headers are not checked here but when the mail is sent: an invalid one must not undo the
+        change that the mail is about. Raises ValueError for attachments and HTML, which Keyportal
+        doesn't use.
         """
         if any(message.attachments or _is_html(message) for message in email_messages):
-            raise ValueError("The outbox takes plain text alone.")
+            raise ValueError("The outbox only takes plain text.")
         rows = [
             _queued_mail(message, to) for message in email_messages for to in message.recipients()
         ]

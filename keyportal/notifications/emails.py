@@ -1,7 +1,8 @@
-"""Mail to people about a key of their team: to whom it goes and how it is made.
+"""Mail about keys: its recipients and its text.
 
-A letter names a key as the list does, and never holds one. Whoever names a key or a team chooses
-a part of the text, so a name is one line in it, and can't begin another header.
+A mail names a key by name and public id, and never contains a key string. Attack: a member puts
+line breaks into the name of a key or a team, to forge text or headers of the mail. So every name is
+made one line.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,22 +19,24 @@ from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 
-_HEADERS = {"Auto-Submitted": "auto-generated"}  # No machine is to answer (RFC 3834).
+_HEADERS = {"Auto-Submitted": "auto-generated"}  # Prevents automatic replies (RFC 3834).
 ADMINS = (Role.ADMIN, Role.OWNER)
 
 
 def owner_and_admins(team: Team, owner_id: int | None) -> list[User]:
-    """Those of them who are in the team now, are active, and have an address."""
-    whom = Q(user=owner_id) | Q(role__in=ADMINS)
+    """The owner and the team's admins who are members now, are active, and have an address."""
+    roles = Q(user=owner_id) | Q(role__in=ADMINS)
     members = (
-        Membership.objects.using(team._state.db).for_team(team).filter(whom, user__is_active=True)
+        Membership.objects.using(team._state.db).for_team(team).filter(roles, user__is_active=True)
     )
-    found = members.exclude(user__email="").select_related("user").order_by("user_id")
-    return [membership.user for membership in found]
+    members_with_address = (
+        members.exclude(user__email="").select_related("user").order_by("user_id")
+    )
+    return [membership.user for membership in members_with_address]
 
 
 def owner_or_admins(team: Team, owner_id: int | None) -> list[User]:
-    """The owner alone; in place of one who has left or has no address, the team's admins."""
+    """Only the owner, or the team's admins if the owner has left or has no address."""
     people = owner_and_admins(team, owner_id)
     return [person for person in people if person.pk == owner_id] or people
 
@@ -41,18 +44,17 @@ def owner_or_admins(team: Team, owner_id: int | None) -> list[User]:
 def build_messages(
     template: str, people: Iterable[User], context: Mapping[str, object]
 ) -> list[EmailMessage]:
-    """One for each of them, so that nobody reads in it who else got one.
+    """One message for each person, so that recipients don't see each other's addresses.
 
-    `template` is such as `notifications/email/expiry`, which has a `_subject.txt` and a
-    `_message.txt`. Of the
-    context, each text is made one line, those of its lists too.
+    `template` is a path such as `notifications/email/expiry`, for the files `expiry_subject.txt`
+    and `expiry_message.txt`. Each text in the context, also in lists, is made one line.
     """
     lines = _single_lines(context)
     subject = one_line(
         settings.ACCOUNT_EMAIL_SUBJECT_PREFIX + render_to_string(f"{template}_subject.txt", lines)
     )
     text = keystring.redact(render_to_string(f"{template}_message.txt", lines))
-    return [EmailMessage(subject, text, to=[one.email], headers=_HEADERS) for one in people]
+    return [EmailMessage(subject, text, to=[person.email], headers=_HEADERS) for person in people]
 
 
 def _single_lines(value: Any) -> Any:
@@ -64,13 +66,13 @@ def _single_lines(value: Any) -> Any:
 
 
 def one_line(text: str) -> str:
-    """Without line breaks and all else that nobody sees, and with no key in it."""
+    """The text without line breaks and other unprintable characters, and with keys redacted."""
     visible = "".join(character if character.isprintable() else " " for character in text)
     return keystring.redact(" ".join(visible.split()))
 
 
 def key_url(key: ApiKey) -> str:
-    """Its address; empty where nobody has said which address of ours people use."""
+    """The URL of the key's page; empty if `PUBLIC_URL` is not set."""
     if not settings.PUBLIC_URL:
         return ""
     keys = reverse("keys:list", args=[key.team.slug])
@@ -78,5 +80,5 @@ def key_url(key: ApiKey) -> str:
 
 
 def send(messages: Iterable[EmailMessage], *, using: str | None = None) -> None:
-    """Put them into the outbox, in the transaction that is open on this connection, if one is."""
+    """Put the messages into the outbox, in the open transaction on this connection, if any."""
     get_connection(using=using or DEFAULT_DB_ALIAS).send_messages([*messages])

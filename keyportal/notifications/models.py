@@ -1,6 +1,7 @@
-"""Which reminders were given: the row is written in one transaction with the mail in the outbox.
+"""Reminders that were queued, and the outbox.
 
-Of several processes that remind at once, one gets the row in; so each mail is queued once.
+A reminder's row and its mail are written in one transaction. If several processes send reminders at
+the same time, only one can insert the row, so each mail is queued once.
 """
 
 from datetime import timedelta
@@ -13,11 +14,11 @@ from django.db.models.functions import Now
 
 
 class Reminder(models.Model):
-    """One mail, or one to each of several admins. It outlives the key that it names."""
+    """One mail, or one to each of several admins. The row stays if the key is deleted."""
 
     public_id = models.CharField(max_length=8)
-    expires_at = models.DateTimeField(help_text="A key whose end is moved gets new reminders.")
-    days = models.SmallIntegerField(help_text="Days before the end; 0: the key has expired.")
+    expires_at = models.DateTimeField(help_text="A key whose expiry changes gets new reminders.")
+    days = models.SmallIntegerField(help_text="Days before the expiry; 0: the key has expired.")
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     class Meta:
@@ -31,20 +32,20 @@ class Reminder(models.Model):
         return f"{self.public_id} {self.days}"
 
 
-# More than sending one mail takes, with `EMAIL_TIMEOUT` for each answer of a slow mail server.
+# Longer than it takes to send one mail, with `EMAIL_TIMEOUT` for each reply of the mail server.
 CLAIM_DURATION = timedelta(minutes=10)
-MIN_RETRY_DELAY = timedelta(minutes=1)  # Mail servers that put off unknown senders expect minutes.
+MIN_RETRY_DELAY = timedelta(minutes=1)  # Greylisting mail servers expect a retry after minutes.
 MAX_RETRY_DELAY = timedelta(hours=1)
-# A weekend with a broken mail server loses nothing. A link to reset a password works as long.
+# A mail server that is down over a weekend loses no mail. A password reset link is valid as long.
 MAX_AGE = timedelta(days=3)
 
 
 class QueuedMailQuerySet(models.QuerySet["QueuedMail"]):
     def claim_next(self) -> "QueuedMail | None":
-        """Claim the mail that has been due the longest; None where none is due.
+        """Claim the mail that has been due the longest; None if none is due.
 
-        Several processes may call this at once: each mail goes to one of them. If that process
-        dies, the mail is due again when the claim is over.
+        Several processes may call this at the same time: only one of them gets each mail. If that
+        process dies, the mail is due again when the claim ends.
         """
         while (mail := self.filter(due_at__lte=Now()).order_by("due_at").first()) is not None:
             unclaimed = self.filter(pk=mail.pk, tries=mail.tries)
@@ -55,7 +56,8 @@ class QueuedMailQuerySet(models.QuerySet["QueuedMail"]):
 
 
 class QueuedMail(models.Model):
-    """Deleted when it was sent or given up: the text may hold a link that resets a password."""
+    """A mail in the outbox. It is deleted once it is sent or given up: it may contain a password
+    reset link."""
 
     to = models.TextField()
     from_email = models.TextField()
@@ -77,9 +79,9 @@ class QueuedMail(models.Model):
         )
 
     def postpone(self) -> bool:
-        """Let it be tried again after a pause that doubles with each try, up to an hour.
+        """Make it due again after a delay that doubles with each try, up to an hour.
 
-        False where it is too old for that: then it is deleted.
+        Returns false if it is too old: then it is deleted.
         """
         own = QueuedMail.objects.filter(pk=self.pk, tries=self.tries)
         deleted, _ = own.filter(created_at__lt=Now() - MAX_AGE).delete()

@@ -1,8 +1,8 @@
-"""Sending what waits in the outbox, in the scheduler's thread of every worker.
+"""Sends the mail in the outbox, in the scheduler's thread of every worker.
 
-A mail is sent once. It is sent twice where the process dies, or the database fails, after the mail
-server took the mail and before its row is deleted; it is never lost by that. A mail that is
-refused for good, or could not be sent for three days, is deleted with one line in the log.
+A mail is normally sent once. If the process dies or the database fails after the mail server has
+accepted the mail and before its row is deleted, it is sent twice; it is never lost. A mail that is
+rejected permanently, or could not be sent for three days, is deleted with one line in the log.
 """
 
 import logging
@@ -21,18 +21,18 @@ from keyportal.notifications.models import QueuedMail
 
 logger = logging.getLogger(__name__)
 wake = threading.Event()
-"""Set when this process has committed a mail, which then need not wait for the next poll."""
+"""Set when this process has committed a mail, so that it is sent before the next poll."""
 
 
 class MailServerDown(Exception):
-    """The mail server can't be reached or doesn't let us sign in: no mail can be sent now."""
+    """The mail server can't be reached or refuses the login: no mail can be sent now."""
 
 
 def send_due(*, may_go_on: Callable[[], bool] = lambda: True) -> None:
-    """Send all mail that is due, as long as `may_go_on()` says so.
+    """Send all mail that is due, as long as `may_go_on()` returns true.
 
-    May take minutes: `EMAIL_TIMEOUT` is the time for one answer of the mail server. Raises
-    `MailServerDown`; the mail that was to be sent is then tried again later, as the others are.
+    This can take minutes: `EMAIL_TIMEOUT` is the limit for one reply of the mail server. Raises
+    `MailServerDown`; all mail that was not sent is tried again later.
     """
     transport = get_connection(settings.OUTBOX_EMAIL_BACKEND)
     try:
@@ -44,7 +44,7 @@ def send_due(*, may_go_on: Callable[[], bool] = lambda: True) -> None:
 
 def _send(mail: QueuedMail, transport: BaseEmailBackend) -> None:
     if not connection.in_atomic_block:
-        connection.close()  # A slow mail server must not keep it from the portal.
+        connection.close()  # A slow mail server must not hold a connection of the pool.
     try:
         transport.open()
     except Exception as error:
@@ -59,13 +59,13 @@ def _send(mail: QueuedMail, transport: BaseEmailBackend) -> None:
             _log_given_up(mail, error)
         else:
             _try_again(mail, error)
-            logger.warning("A mail could not be sent yet: %s", _reason(error))
+            logger.warning("A mail could not be sent and will be tried again: %s", _reason(error))
     else:
         mail.delete()
 
 
 def _close(transport: BaseEmailBackend) -> None:
-    with suppress(OSError):  # As smtplib's errors are.
+    with suppress(OSError):  # The base class of smtplib's errors.
         transport.close()
 
 
@@ -79,10 +79,10 @@ def _log_given_up(mail: QueuedMail, error: Exception) -> None:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether this mail will never be taken.
+    """Whether trying again is pointless.
 
-    What a wrong setting causes too, such as a refused sender, is tried again: an operator may
-    correct it.
+    Errors that a wrong setting can cause, such as a refused sender, are tried again: an operator may
+    correct the setting.
     """
     if isinstance(error, SMTPRecipientsRefused):
         return all(code >= 500 for code, _ in error.recipients.values())
@@ -92,7 +92,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Without the mail server's own words, which often repeat addresses."""
+    """The error without the mail server's text, which often contains addresses."""
     if isinstance(error, SMTPRecipientsRefused):
         reason = ", ".join(str(code) for code, _ in error.recipients.values())
     else:

@@ -1,9 +1,9 @@
-"""Reminders: the owner of a key reads 14 and 3 days before that it will expire, and then that it
-has.
+"""Reminders of expiry: mail to a key's owner 14 and 3 days before the key expires, and after it.
 
-A key is in one stage at a time, and each stage is told once. Told is only what came about while
-the end was as it is: a key that is made for a week gets no mail at once that it ends in a week.
-Who comes late tells the stage that it is by then, and nobody is told a week after the end.
+A key is in one stage at a time, and gets one reminder in each stage. A stage counts only if the
+expiry was set before the stage began: a key that is created for one week gets no reminder at once.
+If the job runs late, only the reminder of the current stage is sent, and none a week after the
+expiry.
 """
 
 import logging
@@ -23,18 +23,18 @@ from keyportal.notifications.models import Reminder
 from keyportal.teams.models import User
 
 DAY = timedelta(days=1)
-# Days before the end, and the days at which the next stage begins; what is urgent first.
+# Days before the expiry at which a stage begins and ends; the most urgent first.
 STAGES = ((0, -7), (3, 0), (14, 3))
 
 logger = logging.getLogger(__name__)
 
 
 def keys_due(days: int, until: int, now: datetime) -> QuerySet[ApiKey]:
-    """Keys in this stage that are to be told of it.
+    """Keys in this stage that have had no reminder in it.
 
-    One that is disabled, or whose team is off, has no use that ends; enabled again, it is told.
+    A key that is disabled, or whose team is inactive, gets no reminder until that changes.
     """
-    given = Reminder.objects.filter(
+    sent = Reminder.objects.filter(
         public_id=OuterRef("public_id"), expires_at=OuterRef("expires_at"), days=days
     )
     return (
@@ -42,7 +42,7 @@ def keys_due(days: int, until: int, now: datetime) -> QuerySet[ApiKey]:
         .filter(disabled_at=None, team__is_active=True)
         .alias(since=Coalesce("expiry_set_at", "created_at"))
         .filter(since__lt=F("expires_at") - days * DAY)
-        .exclude(Exists(given))
+        .exclude(Exists(sent))
         .select_related("team", "owner")
         .order_by("expires_at", "pk")
     )
@@ -51,9 +51,9 @@ def keys_due(days: int, until: int, now: datetime) -> QuerySet[ApiKey]:
 def send_reminders(
     now: datetime | None = None, *, may_go_on: Callable[[], bool] = lambda: True
 ) -> int:
-    """Put the reminders that are due into the outbox, and return for how many keys.
+    """Put the reminders that are due into the outbox. Returns the number of keys.
 
-    Several processes may do this at once. `now` stops the clock.
+    Several processes may call this at the same time. `now` replaces the clock in tests.
     """
     count = 0
     for days, until in STAGES:
@@ -65,7 +65,7 @@ def send_reminders(
 
 
 def _send_reminder(pk: int, days: int, until: int, now: datetime) -> bool:
-    # Read again: the list may be some minutes old.
+    # Read the key again: the list may be minutes old.
     key = keys_due(days, until, now).filter(pk=pk).first()
     if key is None or key.expires_at is None:
         return False
@@ -73,7 +73,7 @@ def _send_reminder(pk: int, days: int, until: int, now: datetime) -> bool:
     context = _context(key, key.expires_at, people, now)
     messages = emails.build_messages("notifications/email/expiry", people, context)
     with transaction.atomic():
-        # Of two processes, the second waits here for the first, and then finds its row.
+        # If two processes do this at once, the second waits for the first and then gets its row.
         _, is_new = Reminder.objects.get_or_create(
             public_id=key.public_id, expires_at=key.expires_at, days=days
         )
@@ -83,26 +83,30 @@ def _send_reminder(pk: int, days: int, until: int, now: datetime) -> bool:
             _record(key, people, days)
             emails.send(messages)
     if not people:
-        logger.warning("Nobody can be told that the key %s expires.", emails.one_line(str(key)))
+        logger.warning(
+            "There is no recipient for the reminder about the key %s.", emails.one_line(str(key))
+        )
     return bool(people)
 
 
-def _context(key: ApiKey, end: datetime, people: list[User], now: datetime) -> dict[str, object]:
+def _context(
+    key: ApiKey, expires_at: datetime, people: list[User], now: datetime
+) -> dict[str, object]:
     return {
         "name": key.name,
         "public_id": key.public_id,
         "team": key.team.name,
         "owner": "" if key.owner in people else key.owner.get_username(),
-        "expires_at": end,
-        "has_expired": end <= now,
-        "days_left": ceil((end - now) / DAY),
+        "expires_at": expires_at,
+        "has_expired": expires_at <= now,
+        "days_left": ceil((expires_at - now) / DAY),
         "url": emails.key_url(key),
     }
 
 
 def _record(key: ApiKey, people: list[User], days: int) -> None:
     names = ", ".join(person.get_username() for person in people)
-    when = f"{days} days before its end" if days else "at its end"
+    time = f"{days} days before its expiry" if days else "at its expiry"
     AuditEvent.objects.record(
-        Action.KEY_REMINDED, key=key, target=f"{key}: {when}, to {names}", team=key.team
+        Action.KEY_REMINDED, key=key, target=f"{key}: {time}, to {names}", team=key.team
     )

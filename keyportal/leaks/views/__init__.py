@@ -1,1 +1,1 @@
-"""Public pages about leaks, and the team's page of leaked keys."""
+"""The public pages about leaks, and the team's banner."""

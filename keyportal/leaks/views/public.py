@@ -1,4 +1,4 @@
-"""Pages for strangers: how our keys look, and the place where a leaked one is reported."""
+"""Public pages: the format of keys, and the report of a leaked key."""
 
 import json
 import logging
@@ -19,44 +19,45 @@ from keyportal.leaks.github import NotGitHub
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 60
-# In this order where a client takes both: programs say nothing, or `*/*`.
+# JSON first, for programs: they accept everything, `*/*`.
 RESPONSE_TYPES = ["application/json", "text/html"]
 
-ACCEPTED = "Thank you. If this is a key of ours that works, it is ended now, and its owner is told."
-NO_KEY = "There is no whole API key of this service in what was sent."
-TOO_LARGE = "A report may have 64 KiB. Send several."
-TOO_MANY = "Too many reports from here. Wait a minute, and send several keys in one."
-FORGED = "This says that it comes from GitHub, and its signature does not. Nothing was done."
-UNREADABLE = "This comes from GitHub, and is not in the published form. Nothing was done."
+ACCEPTED = "Thank you. If the key was live, it no longer works, and we have notified its owner."
+NO_KEY = "The report contains no complete key of this service."
+TOO_LARGE = "A report may have at most 64 KiB. Split it into several reports."
+TOO_MANY = "Too many reports from your network. Wait a minute; a report can contain several keys."
+FORGED = "The report claims to come from GitHub, but its signature is wrong. Nothing was changed."
+UNREADABLE = "GitHub signed this report, but its format is unknown. Nothing was changed."
 
 
 @never_cache
 @login_not_required
-@csrf_exempt  # Nobody is signed in here, so there is nobody in whose name it could be forged.
+@csrf_exempt  # The view ignores sessions, so there is no user whose request could be forged.
 @require_http_methods(["GET", "HEAD", "POST"])
 @sensitive_post_parameters()
 @sensitive_variables()
 def report(request: HttpRequest) -> HttpResponse:
-    """Whether a key exists is not told: a report of one that does gets the answer of any other.
+    """Report leaked keys. The response is the same whether a key exists or not.
 
-    Over plain HTTP too: a key that has crossed the network in the clear should end all the more.
+    Attack: a stranger reports guessed keys to learn which exist. Reports over plain HTTP are
+    accepted: a key that was sent unencrypted should stop working, too.
     """
     if request.method != "POST":
         return _https_redirect(request) or render(request, "leaks/report.html")
     if _content_length(request) > reports.MAX_BYTES:
         return _respond(request, 413, TOO_LARGE)
     try:
-        said = reports.parse_report(request.body, request.headers)
+        contents = reports.parse_report(request.body, request.headers)
     except NotGitHub as error:
         return _reject_forged_report(request, error)
     except reports.UnreadableReport:
         return _respond(request, 400, UNREADABLE)
-    if said.reporter != reports.GITHUB:
+    if contents.reporter != reports.GITHUB:
         if not _may_report(request):
             return _respond(request, 429, TOO_MANY)
-        if not said.found:
+        if not contents.keys:
             return _respond(request, 400, NO_KEY)
-    handling.handle_report(said, address=request.META["REMOTE_ADDR"])
+    handling.handle_report(contents, address=request.META["REMOTE_ADDR"])
     return _respond(request, 202, ACCEPTED)
 
 
@@ -69,12 +70,12 @@ def key_format(request: HttpRequest) -> HttpResponse:
 def _public_file(
     make: Callable[[], str], content_type: str
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """A file without secrets, made anew for each request, that anybody may keep for an hour."""
+    """A view of a public file, generated for each request; clients may cache it for an hour."""
 
     @login_not_required
     @require_safe
     @cache_control(public=True, max_age=3600)
-    def view(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - everybody gets the same
+    def view(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - the same for all requests
         return HttpResponse(make(), content_type=f"{content_type}; charset=utf-8")
 
     return view
@@ -87,38 +88,42 @@ checker = _public_file(scanner_rules.checker, "text/x-python")
 
 
 def _https_redirect(request: HttpRequest) -> HttpResponse | None:
-    """A browser sends a form the way that its page came, so that one is sent on to https."""
+    """Redirect the page with the form to https, so that a browser submits the form over https."""
     if request.is_secure() or not settings.SECURE_SSL_REDIRECT:
         return None
     return HttpResponsePermanentRedirect(f"https://{request.get_host()}{request.get_full_path()}")
 
 
 def _content_length(request: HttpRequest) -> int:
-    """As declared: the server gives us no more, and the rest is left unread."""
+    """The declared length: the server reads no more than that."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     is_number = length.isascii() and length.isdigit() and len(length) < 20
     return int(length) if is_number else reports.MAX_BYTES + 1
 
 
 def _may_report(request: HttpRequest) -> bool:
-    """The limiter is that of passwords: it counts in the database, over all workers, and an IPv6
-    network as one address."""
+    """Count a report by IP address; False if there were too many.
+
+    The limiter of the sign-in: it counts in the database, over all workers, and treats an IPv6
+    network as one address.
+    """
     return bool(ratelimit.consume(request, action="report_leak"))
 
 
 def _reject_forged_report(request: HttpRequest, error: NotGitHub) -> HttpResponse:
-    """As a whole, before any key is looked at: the answer follows from the signature alone.
+    """Reject the whole report before any key is looked up: the response depends only on the
+    signature.
 
-    Whoever holds the keys in it loses nothing: they may report them in their own name.
+    A sender who really has the keys can report them without GitHub's headers.
     """
     if not _may_report(request):
         return _respond(request, 429, TOO_MANY)
-    logger.warning("A report in GitHub's name was refused: %s.", error)
+    logger.warning("Rejected a leak report with GitHub's headers: %s.", error)
     return _respond(request, 403, FORGED)
 
 
 def _respond(request: HttpRequest, status: int, sentence: str) -> HttpResponse:
-    """A page for a browser's form, and JSON for everything else."""
+    """A page for browsers, JSON for all other clients."""
     if request.get_preferred_type(RESPONSE_TYPES) == "text/html":
         context = {"sentence": sentence, "is_accepted": status == 202}
         response = render(request, "leaks/report.html", context, status=status)

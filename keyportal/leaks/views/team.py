@@ -1,4 +1,4 @@
-"""The banner above every page of a team whose keys leaked."""
+"""The banner with the leaked keys of a team."""
 
 from django.http import HttpResponse
 from django.views.decorators.http import require_safe
@@ -11,6 +11,6 @@ from keyportal.teams.shortcuts import render_htmx
 @require_safe
 @team_view(Role.VIEWER)
 def leak_banner(request: TeamRequest) -> HttpResponse:
-    """The banner by itself, for a page on which something changed; each page begins with it."""
+    """The banner alone, so that a page can reload it after a change."""
     context = {"beside": request.GET.get("beside", "")}
     return render_htmx(request, "leaks/banner.html", "leaks/_banner.html", context)

@@ -13,8 +13,8 @@ from keyportal.teams.management.operator import OperatorCommand
 
 class Command(OperatorCommand):
     help = (
-        "Disable leaked API keys, delete leaked management keys, and tell their owners. "
-        "Reads text with any number of keys in it from standard input, or from a file."
+        "Disable leaked API keys, delete leaked management keys, and mail their owners. "
+        "Reads text that contains any number of keys from standard input or a file."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -22,22 +22,24 @@ class Command(OperatorCommand):
             "file",
             nargs="?",
             metavar="FILE",
-            help="default: standard input. Never a key: arguments are shown to every user of the "
-            "machine, and kept in the shell's history",
+            help="default: standard input. Don't give a key as an argument: other users of the "
+            "machine can see arguments, and the shell's history stores them",
         )
 
     @sensitive_variables()
     def handle(self, **options: Any) -> None:
         keys = keystring.find_keys(_read_text(options["file"]))
         if not keys:
-            raise CommandError("There is no whole API key of this service in it.")
-        ended = handling.handle_report(ReportContents([ReportedKey(key) for key in keys], OPERATOR))
-        for one in ended:
-            self.note(f"{one.fate.capitalize()} {one.key} of {one.key.team.slug}.")
-        if len(ended) < len(keys):
-            self.note(f"Not live, or reported before: {len(keys) - len(ended)} of {len(keys)}.")
-        if ended:
-            self.note("The running server mails those whom it concerns.")
+            raise CommandError("The text contains no complete key of this service.")
+        contents = ReportContents([ReportedKey(key) for key in keys], OPERATOR)
+        stopped = handling.handle_report(contents)
+        for each in stopped:
+            self.note(f"{each.outcome.capitalize()} {each.key} of {each.key.team.slug}.")
+        if len(stopped) < len(keys):
+            count = len(keys) - len(stopped)
+            self.note(f"Not live, or already reported: {count} of {len(keys)}.")
+        if stopped:
+            self.note("The running server mails the owners and the team's admins.")
 
 
 def _read_text(file: str | None) -> str:
@@ -45,8 +47,8 @@ def _read_text(file: str | None) -> str:
         return sys.stdin.read()
     if keystring.redact(file) != file:
         raise CommandError(
-            "A key is no argument: by now it is in the shell's history. Report it on standard "
-            "input all the same."
+            "Don't give a key as an argument: it is in the shell's history now. Report it on "
+            "standard input."
         )
     try:
         return Path(file).read_text(errors="replace")

@@ -6,11 +6,11 @@ from keyportal.teams.management.operator import OperatorCommand
 
 class Command(OperatorCommand):
     help = (
-        "Remind the owners of keys that expire in 14 or 3 days, or have expired, by mail. The "
-        "running server sends the mail. Each reminder is given once, however often this runs."
+        "Mail reminders to the owners of keys that expire within 14 or 3 days, or have expired. "
+        "The running server sends the mail. Each reminder is sent only once."
     )
 
     def handle(self, **options: Any) -> None:
-        # cron mails what is printed, so nothing is where nothing was done.
+        # cron mails all output, so without reminders there is none.
         if count := send_reminders():
             self.stdout.write(f"Reminders: {count}. The running server sends them.")
