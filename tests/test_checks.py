@@ -115,7 +115,10 @@ def test_debug_beyond_loopback_is_warned_of(settings: Settings) -> None:
         ("no JSON", "malformed"),
         ('{"keys": []}', "missing required field"),
         ('{"public_keys": []}', "holds no key"),
-        ('{"public_keys": [{"key_identifier": "abc", "key": "xyz"}]}', "'abc' is none on P-256"),
+        (
+            '{"public_keys": [{"key_identifier": "abc", "key": "xyz"}]}',
+            "'abc' is not on curve P-256",
+        ),
     ],
 )
 def test_unusable_github_keys(

@@ -98,7 +98,7 @@ def _key_context(stopped: StoppedKey) -> dict[str, object]:
 def send_alarm(team: Team, owner_id: int, context: dict[str, object]) -> None:
     """Send an alarm to the owner, also of a deleted key, or to the team's admins if the owner left.
 
-    `context` has the texts `subject`, `finding` and `advice`. The mail is written with the
+    `context` has the texts `subject`, `explanation` and `advice`. The mail is written with the
     connection that `team` was read with.
     """
     people = emails.owner_or_admins(team, owner_id)

@@ -81,8 +81,8 @@ def _log_given_up(mail: QueuedMail, error: Exception) -> None:
 def _is_final(error: Exception) -> bool:
     """Whether trying again is pointless.
 
-    Errors that a wrong setting can cause, such as a refused sender, are tried again: an operator may
-    correct the setting.
+    Errors that a wrong setting can cause, such as a refused sender, are tried again: an operator
+    may correct the setting.
     """
     if isinstance(error, SMTPRecipientsRefused):
         return all(code >= 500 for code, _ in error.recipients.values())

@@ -74,7 +74,7 @@ def test_a_reported_management_key_ends_at_once_and_the_audit_tells(
     assert rows() == [
         (
             Action.KEY_REPORTED,
-            f"management key {program.key}: reported by somebody who holds it",
+            f"management key {program.key}: reported by someone who has it",
         ),
         (Action.MANAGEMENT_KEY_DELETED, str(program.key)),
     ]
@@ -102,13 +102,16 @@ def test_keys_of_both_kinds_in_one_report_end_each_in_its_way(
     told = {letter.to[0]: letter for letter in sent()}
     assert sorted(told) == ["ada@example.com", "bob@example.com", "charlie@example.com"]
     both = told["ada@example.com"]
-    assert both.subject == "[Keyportal] 2 keys leaked and are disabled or deleted"
+    assert both.subject == "[Keyportal] 2 keys were reported as leaked and are disabled or deleted"
     assert f'- The API key "test-key" ({key.public_id}) of bob in' in both.body
     assert "- The management key " in both.body
-    assert "API keys that were made or rotated with a management key live on." in both.body
+    assert (
+        "API keys that were created or rotated with a deleted management key still work."
+        in both.body
+    )
     assert both.body.count("http://127.0.0.1:8000/teams/") == 2
-    assert told["bob@example.com"].subject.startswith("[Keyportal] The API key ")
-    assert told["charlie@example.com"].subject.startswith("[Keyportal] The management key ")
+    assert told["bob@example.com"].subject.startswith("[Keyportal] API key ")
+    assert told["charlie@example.com"].subject.startswith("[Keyportal] Management key ")
 
 
 def test_owner_and_admins_get_a_letter_each_without_the_key(
@@ -126,7 +129,10 @@ def test_owner_and_admins_get_a_letter_each_without_the_key(
     mail_server.wait_for(2)
     assert sorted(mail_server.recipients) == ["ada@example.com", "alice@example.com"]
     letter = mail_server.received[0]
-    assert letter["Subject"] == "[Keyportal] The management key deploy leaked and is deleted"
+    assert (
+        letter["Subject"]
+        == '[Keyportal] Management key "deploy" was reported as leaked and is deleted'
+    )
     body = letter.get_content().replace("\r\n", "\n")
     assert f'"deploy" ({program.key.public_id}) of the team "Acme"' in body
     assert "http://127.0.0.1:8000/teams/u-8105f7322477/management-keys/" in body
@@ -190,7 +196,9 @@ def test_one_that_somebody_deletes_meanwhile_is_not_told_of(
     assert [action for action, _ in rows()] == [Action.KEY_REPORTED, Action.MANAGEMENT_KEY_DELETED]
     assert all(str(first.key) in target for _, target in rows())
     (letter,) = sent()
-    assert letter.subject == "[Keyportal] The management key first leaked and is deleted"
+    assert (
+        letter.subject == '[Keyportal] Management key "first" was reported as leaked and is deleted'
+    )
 
 
 def test_one_that_has_expired_or_whose_owner_left_is_deleted_too(
@@ -204,7 +212,7 @@ def test_one_that_has_expired_or_whose_owner_left_is_deleted_too(
     report(client, expired, left)
     assert not ManagementKey.objects.exists()
     (letter,) = sent()
-    assert (letter.to, "2 keys leaked" in letter.subject) == (["alice@example.com"], True)
+    assert (letter.to, "2 keys were reported" in letter.subject) == (["alice@example.com"], True)
 
 
 def test_they_have_nobody_mailed_without_end_either(
@@ -271,7 +279,7 @@ def test_the_operators_command_ends_both_kinds(
     slug = key.team.slug
     assert told.getvalue() == (
         f"Disabled {key} of {slug}.\nDeleted {program.key} of {slug}.\n"
-        "The running server mails those whom it concerns.\n"
+        "The running server mails the owners and the team's admins.\n"
     )
     assert not ManagementKey.objects.exists()
 
@@ -290,7 +298,7 @@ def test_people_who_can_not_be_looked_up_undo_nothing(
     text = text_of(new_api_client, ada)
     assert report(client, text).status_code == 202
     assert not ManagementKey.objects.exists()
-    assert "Nobody was told of a leak: DatabaseError" in caplog.text
+    assert "The notices of a leak could not be queued: DatabaseError" in caplog.text
     assert text[14:30] not in caplog.text
 
 

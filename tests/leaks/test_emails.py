@@ -63,17 +63,23 @@ def test_one_report_of_several_keys_is_one_letter_to_each_person(
         (bob, [one, two]),
     ):
         (letter,) = sent_to(person)
-        assert letter.subject == f"[Keyportal] {len(keys)} keys leaked and are disabled"
+        assert (
+            letter.subject
+            == f"[Keyportal] {len(keys)} keys were reported as leaked and are disabled"
+        )
         told = [line for line in letter.body.splitlines() if line.startswith("- ")]
         assert told == [
             f'- The API key "{key.name}" ({key.public_id}) of {key.owner.get_username()} in the '
             f'team "{key.team.name}" is disabled.'
             for key in keys
         ]
-        assert "as leaked by somebody who holds them." in letter.body
+        assert "as leaked by someone who has them." in letter.body
     for person, key in ((mel, three), (charlie, four)):
         (letter,) = sent_to(person)
-        assert letter.subject == f"[Keyportal] The API key {key.name} leaked and is disabled"
+        assert (
+            letter.subject
+            == f'[Keyportal] API key "{key.name}" was reported as leaked and is disabled'
+        )
     assert one.team.slug not in sent_to(charlie)[0].body
 
 
@@ -84,7 +90,7 @@ def test_a_letter_of_several_keys_tells_the_fate_of_each(
     changes.disable(held, actor=ada)
     report(a, b)
     (letter,) = sent_to(bob)
-    assert letter.subject == "[Keyportal] 2 keys leaked and are disabled"
+    assert letter.subject == "[Keyportal] 2 keys were reported as leaked and are disabled"
     assert 'in the team "Acme" is disabled.\n' in letter.body
     assert 'in the team "Acme" is disabled, as it was before.\n' in letter.body
 
@@ -103,9 +109,9 @@ def test_a_letter_lists_so_many_keys_and_counts_the_rest(
     monkeypatch.setattr(emails, "MAX_LISTED_KEYS", 2)
     report(*(issue(bob, f"key {number}")[1] for number in range(5)))
     (letter,) = sent_to(bob)
-    assert letter.subject == "[Keyportal] 5 keys leaked and are disabled"
+    assert letter.subject == "[Keyportal] 5 keys were reported as leaked and are disabled"
     assert letter.body.count("- The API key") == 2
-    assert "- And 3 more, which the audit lists." in letter.body
+    assert "- 3 more, which the audit log lists." in letter.body
 
 
 def test_what_was_ended_is_told_though_the_report_fails_after_it(
@@ -124,7 +130,7 @@ def test_what_was_ended_is_told_though_the_report_fails_after_it(
     with pytest.raises(DatabaseError):
         report(a, b)
     (letter,) = sent_to(bob)
-    assert "The API key first leaked" in letter.subject
+    assert 'API key "first" was reported as leaked' in letter.subject
 
 
 def report_one_by_one(issue: Issue, owner: User, count: int, reporter: str = ANONYMOUS) -> None:
@@ -138,7 +144,7 @@ def test_a_team_gets_so_many_letters_an_hour_and_every_key_is_disabled(
     """Or who makes keys and reports them could have people mailed without end."""
     report_one_by_one(issue, bob, LETTERS_PER_HOUR + 2)
     assert len(sent_to(alice)) == len(sent_to(bob)) == LETTERS_PER_HOUR
-    assert "a limited number of such reports an hour" in sent_to(alice)[0].body
+    assert "a limited number of these mails an hour" in sent_to(alice)[0].body
     assert not ApiKey.objects.filter(disabled_at=None).exists()
     assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == LETTERS_PER_HOUR + 2
 
@@ -181,7 +187,7 @@ def test_what_github_or_an_operator_reports_has_no_bound_and_uses_none_up(
 ) -> None:
     report_one_by_one(issue, bob, LETTERS_PER_HOUR + 2, reporter)
     assert len(sent_to(alice)) == LETTERS_PER_HOUR + 2
-    assert "such reports an hour" not in sent_to(alice)[0].body
+    assert "of these mails an hour" not in sent_to(alice)[0].body
     report(issue(bob, "real")[1])
     assert len(sent_to(alice)) == LETTERS_PER_HOUR + 3
 
@@ -200,3 +206,35 @@ def test_reports_of_many_keys_at_one_time_are_counted_together(bob: User, issue:
     run_concurrently(*(partial(report, text) for text in texts))
     assert 0 < len(sent_to(bob)) <= LETTERS_PER_HOUR
     assert not ApiKey.objects.filter(reported_at=None).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_crash_before_the_notice_is_queued_undoes_the_disabling(
+    bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a second report would find the key disabled, and its owner would get no notice."""
+    _, text = issue(bob)
+
+    def crash(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keyportal.leaks.emails.emails.send", crash)
+        with pytest.raises(SystemExit):
+            report(text)
+    assert ApiKey.objects.get().disabled_at is None
+    assert len(report(text)) == 1
+    assert len(sent_to(bob)) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_unexpected_error_in_the_notice_undoes_nothing(
+    bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("keyportal.leaks.emails.emails.send", fail)
+    assert len(report(issue(bob)[1])) == 1
+    assert ApiKey.objects.get().disabled_at
+    assert "could not be queued: RuntimeError" in caplog.text

@@ -53,7 +53,7 @@ def test_a_reported_key_is_disabled_and_the_audit_tells(bob: User, issue: Issue)
     key, text = issue(bob)
     (ended,) = report(text)
     key.refresh_from_db()
-    assert (ended.key, ended.fate) == (key, "disabled")
+    assert (ended.key, ended.outcome) == (key, "disabled")
     assert key.disabled_by == ApiKey.DisabledBy.LEAK
     assert key.disabled_at == key.reported_at
     row = AuditEvent.objects.get(action=Action.KEY_REPORTED)
@@ -88,7 +88,9 @@ def test_owner_admins_and_nobody_else_get_a_letter_each(
         "bob@example.com",
     ]
     letter = mail_server.received[0]
-    assert letter["Subject"] == "[Keyportal] The API key nightly leaked and is disabled"
+    assert (
+        letter["Subject"] == '[Keyportal] API key "nightly" was reported as leaked and is disabled'
+    )
     body = letter.get_content().replace("\r\n", "\n")
     assert (
         f'"nightly" ({key.public_id}) of the team "Acme"\nwas reported as leaked by GitHub.' in body
@@ -112,7 +114,9 @@ def test_a_line_break_in_a_name_makes_no_second_header(bob: User, issue: Issue) 
     ApiKey.objects.filter(pk=key.pk).update(name="a\r\nBcc: eve@example.com")
     report(text)
     (letter,) = sent()
-    assert letter.subject.endswith("The API key a Bcc: eve@example.com leaked and is disabled")
+    assert letter.subject.endswith(
+        'API key "a Bcc: eve@example.com" was reported as leaked and is disabled'
+    )
     assert letter.recipients() == ["bob@example.com"]
 
 
@@ -147,7 +151,7 @@ def test_the_mail_promises_no_more_than_a_rotation_does(ada: User, bob: User, is
     bobs = [letter for letter in sent() if letter.to == ["bob@example.com"]]
     first, second = (" ".join(letter.body.split()) for letter in bobs)
     assert "gives you a new one and enables the key again." in first
-    assert "it stays so until it is enabled." in second
+    assert "it stays disabled until you" in second
     assert "enables" not in second
 
 
@@ -279,7 +283,7 @@ def test_a_database_that_fails_while_people_are_looked_up_undoes_nothing(
     _, text = issue(bob)
     assert len(report(text)) == 1
     assert ApiKey.objects.get().disabled_at
-    assert "Nobody was told of a leak: DatabaseError" in caplog.text
+    assert "The notices of a leak could not be queued: DatabaseError" in caplog.text
 
 
 PAGES = ["keys/", "models/", "usage/", "members/", "audit/", "guide/", "keys/create/", "limits/"]
@@ -366,7 +370,7 @@ def test_a_deleted_key_is_no_news_to_anybody(bob: User, issue: Issue) -> None:
 def test_nothing_of_a_key_shows_where_values_are_printed() -> None:
     found = ReportedKey(keystring.generate().text, FOUND)
     for shown in (repr(found), str(found), repr(ReportContents([found])), repr([found])):
-        assert found.key[14:20] not in shown
+        assert found.text[14:20] not in shown
 
 
 def test_an_expired_key_is_reported_too_because_it_can_be_extended(bob: User, issue: Issue) -> None:

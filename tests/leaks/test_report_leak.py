@@ -36,7 +36,7 @@ def test_keys_come_in_by_standard_input_several_at_a_time(
     told = report(monkeypatch, f"{one}\nKEY={two}\n\n{keystring.generate().text}\nnonsense\n")
     assert f"Disabled {first} of u-8105f7322477." in told
     assert f"Disabled {second} of u-8105f7322477." in told
-    assert "Not live, or reported before: 1 of 3." in told
+    assert "Not live, or already reported: 1 of 3." in told
     assert one[14:30] not in told
     assert ApiKey.objects.filter(reported_at__isnull=True).count() == 0
     row = AuditEvent.objects.filter(action=Action.KEY_REPORTED).latest("pk")
@@ -49,14 +49,14 @@ def test_they_come_from_a_file_too(
     key, text = issue(bob)
     (tmp_path / "found.txt").write_text(f"a {text} b")
     assert f"Disabled {key}" in report(monkeypatch, "", str(tmp_path / "found.txt"))
-    assert report(monkeypatch, text, "-") == "Not live, or reported before: 1 of 1.\n"
+    assert report(monkeypatch, text, "-") == "Not live, or already reported: 1 of 1.\n"
 
 
 def test_a_key_as_an_argument_is_refused_and_not_repeated(
     monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue
 ) -> None:
     key, text = issue(bob)
-    with pytest.raises(CommandError, match="A key is no argument") as refusal:
+    with pytest.raises(CommandError, match="a key as an argument") as refusal:
         report(monkeypatch, "", text)
     assert text[14:30] not in str(refusal.value)
     key.refresh_from_db()
@@ -68,7 +68,7 @@ def test_what_can_not_be_read_or_holds_no_key_is_an_error(
 ) -> None:
     with pytest.raises(CommandError, match="No such file"):
         report(monkeypatch, "", str(tmp_path / "nowhere"))
-    with pytest.raises(CommandError, match="no whole API key"):
+    with pytest.raises(CommandError, match="no complete key"):
         report(monkeypatch, keystring.generate().text[:-1])
 
 
@@ -84,7 +84,7 @@ def test_the_command_leaves_its_mail_to_the_running_server(bob: User, issue: Iss
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "The running server mails those whom it concerns." in done.stderr
+    assert "The running server mails the owners and the team's admins." in done.stderr
     mail = QueuedMail.objects.get()
     assert mail.to == "bob@example.com"
     assert text[14:30] not in done.stdout + done.stderr + mail.subject + mail.body

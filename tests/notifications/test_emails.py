@@ -51,7 +51,7 @@ def test_each_gets_a_letter_of_their_own(mail_server: MailServer, alice: User, b
     send([alice, bob])
     assert mail_server.recipients == ["alice@example.com", "bob@example.com"]
     for letter in mail_server.received:
-        assert letter["Subject"] == "[Keyportal] The API key ci has expired"
+        assert letter["Subject"] == '[Keyportal] API key "ci" has expired'
         assert letter["Auto-Submitted"] == "auto-generated"
         assert letter.get_content_type() == "text/plain"
 
@@ -66,7 +66,7 @@ def test_a_name_is_no_header_and_no_paragraph(
     assert set(letter) >= {"Subject", "To", "From"}
     assert letter["Bcc"] is None
     line = "ci Bcc: eve@example.com Dear Bob, sign in at evil.example"
-    assert letter["Subject"] == f"[Keyportal] The API key {line} has expired"
+    assert letter["Subject"] == f'[Keyportal] API key "{line}" has expired'
     lines = letter.get_content().splitlines()
     assert not [line for line in lines if line.startswith(("Bcc", "Dear"))]
 

@@ -181,7 +181,10 @@ def test_what_is_put_off_is_tried_again_ever_less_often_and_keeps_none_back(
         waits.append(pause)
         time_passes(minutes=pause + 0.1)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert logged(caplog) == ["A mail could not be sent yet: SMTPRecipientsRefused 450"] * 8
+    assert (
+        logged(caplog)
+        == ["A mail could not be sent and will be tried again: SMTPRecipientsRefused 450"] * 8
+    )
     server.deferrals = 1
     queue("b")
     send_due()

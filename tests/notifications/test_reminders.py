@@ -48,9 +48,9 @@ def test_the_owner_is_told_fourteen_and_three_days_before_and_at_the_end(
     for hours in range(24 * 20, -24 * 20, -6):
         send_reminders(before(hours=hours))
     assert subjects(mail_server) == [
-        "The API key ci expires in 14 days",
-        "The API key ci expires in 3 days",
-        "The API key ci has expired",
+        'API key "ci" expires in 14 days',
+        'API key "ci" expires in 3 days',
+        'API key "ci" has expired',
     ]
     assert mail_server.recipients == ["bob@example.com"] * 3
 
@@ -90,13 +90,13 @@ def test_each_reminder_is_in_the_audit_and_in_the_keys_history(
 ) -> None:
     send_reminders(before(days=3))
     row = AuditEvent.objects.for_team(team).for_key(key.public_id).get(action=Action.KEY_REMINDED)
-    assert row.target == f"ci ({key.public_id}): 3 days before its end, to bob"
+    assert row.target == f"ci ({key.public_id}): 3 days before its expiry, to bob"
     assert (row.actor, row.address) == ("", None)
 
 
 def test_who_comes_late_tells_the_stage_that_it_is(mail_server: MailServer, key: ApiKey) -> None:
     send_reminders(before(days=1.5))
-    assert subjects(mail_server) == ["The API key ci expires in 2 days"]
+    assert subjects(mail_server) == ['API key "ci" expires in 2 days']
     send_reminders(before(days=1))
     assert len(mail_server.received) == 1
 
@@ -127,7 +127,7 @@ def test_a_key_whose_end_is_moved_is_told_anew(
     change_key(key, Changes(expires_at=now + timedelta(days=40)), actor=bob)
     assert send_reminders(now + timedelta(days=7)) == 0
     assert send_reminders(now + timedelta(days=27)) == 1
-    assert subjects(mail_server) == ["The API key ci expires in 13 days"] * 2
+    assert subjects(mail_server) == ['API key "ci" expires in 13 days'] * 2
 
 
 def test_an_end_that_is_moved_closer_is_not_told_at_once(
@@ -178,7 +178,7 @@ def test_a_key_that_is_off_is_told_when_it_is_on_again(
     assert send_reminders(before(days=13)) == 0
     Team.objects.update(is_active=True)
     send_reminders(before(days=12))
-    assert subjects(mail_server) == ["The API key ci expires in 12 days"]
+    assert subjects(mail_server) == ['API key "ci" expires in 12 days']
 
 
 def test_a_deleted_key_is_not_told(mail_server: MailServer, key: ApiKey, bob: User) -> None:
@@ -218,7 +218,9 @@ def test_a_key_of_which_nobody_can_be_told_is_logged_once(
     ApiKey.objects.update(name="ci\nERROR forged")
     for _ in range(3):
         assert send_reminders(before(days=3)) == 0
-    logged = f"Nobody can be told that the key ci ERROR forged ({key.public_id}) expires."
+    logged = (
+        f"There is no recipient for the reminder about the key ci ERROR forged ({key.public_id})."
+    )
     ours = [record for record in caplog.records if record.name == reminders.__name__]
     assert [record.getMessage() for record in ours] == [logged]
     assert not AuditEvent.objects.filter(action=Action.KEY_REMINDED).exists()
@@ -228,7 +230,7 @@ def test_a_name_with_a_line_break_makes_no_header(mail_server: MailServer, key: 
     ApiKey.objects.update(name="ci\r\nBcc: eve@example.com")
     assert send_reminders(before(days=3)) == 1
     assert mail_server.received[0]["Bcc"] is None
-    assert subjects(mail_server) == ["The API key ci Bcc: eve@example.com expires in 3 days"]
+    assert subjects(mail_server) == ['API key "ci Bcc: eve@example.com" expires in 3 days']
 
 
 def test_a_reminder_that_can_not_be_queued_is_not_marked_as_given(

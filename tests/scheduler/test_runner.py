@@ -79,7 +79,7 @@ def test_of_four_workers_one_sends_each_mail_once(
     wait_until(lambda: len(server.workers()) == 4)
     time.sleep(0.5)  # By now the other workers have tried too.
     assert sorted(str(message["Subject"]) for message in mail_server.received) == [
-        f"[Keyportal] The API key key {number} expires in 5 days" for number in range(KEYS)
+        f'[Keyportal] API key "key {number}" expires in 5 days' for number in range(KEYS)
     ]
     due_in = ScheduledJob.objects.get(name=REMINDERS).due_at - timezone.now()
     assert PERIOD - timedelta(minutes=1) < due_in <= PERIOD

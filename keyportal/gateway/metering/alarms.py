@@ -11,6 +11,11 @@ from keyportal.leaks import emails
 from keyportal.teams.models import Team
 from keyportal.usage.models import Alarm
 
+SUBJECTS = {
+    Action.KEY_MANY_NETWORKS: 'API key "{key}" was used from {number} networks',
+    Action.KEY_REFUSED_OFTEN: 'API key "{key}" was refused {number} times',
+    Action.KEY_USED_AFTER_DELETION: 'API key "{key}" was used with an ended secret',
+}
 EXPLANATIONS = {
     Action.KEY_MANY_NETWORKS: "The API key {key} was used from {number} networks within ten "
     "minutes.",
@@ -50,8 +55,8 @@ class AlarmDetails(NamedTuple):
     def send(self) -> None:
         """Send mail to the owner, also of a deleted key; to the team's admins if the owner left."""
         context: dict[str, object] = {
-            "subject": f"{self.action.label}: {self.name}",
-            "told": EXPLANATIONS[self.action].format(key=self.name, number=self.number),
+            "subject": SUBJECTS[self.action].format(key=self.key.name, number=self.number),
+            "explanation": EXPLANATIONS[self.action].format(key=self.name, number=self.number),
             "advice": ADVICE[self.action],
         }
         emails.send_alarm(self.team, self.owner_id, context)

@@ -29,8 +29,8 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('public_id', models.CharField(max_length=8)),
-                ('expires_at', models.DateTimeField(help_text='A key whose end is moved gets new reminders.')),
-                ('days', models.SmallIntegerField(help_text='Days before the end; 0: the key has expired.')),
+                ('expires_at', models.DateTimeField(help_text='A key whose expiry changes gets new reminders.')),
+                ('days', models.SmallIntegerField(help_text='Days before the expiry; 0: the key has expired.')),
                 ('created_at', models.DateTimeField(auto_now_add=True, db_index=True)),
             ],
             options={

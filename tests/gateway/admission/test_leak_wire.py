@@ -82,7 +82,7 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
     server.request("PUT", REPORT_PATH, body=texts[0].encode(), headers=TEXT)
     assert server.stop() == 0
     assert "Traceback" in server.log
-    assert "in GitHub's name was refused" in server.log
+    assert "with GitHub's headers" in server.log
     for text in texts:
         assert_nowhere(text, "the log", server.log)
         assert_nowhere(text, "a letter", mail_server.text)
