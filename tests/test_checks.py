@@ -114,7 +114,7 @@ def test_debug_beyond_loopback_is_warned_of(settings: Settings) -> None:
         (None, "No such file"),
         ("no JSON", "malformed"),
         ('{"keys": []}', "missing required field"),
-        ('{"public_keys": []}', "holds no key"),
+        ('{"public_keys": []}', "has no keys"),
         (
             '{"public_keys": [{"key_identifier": "abc", "key": "xyz"}]}',
             "'abc' is not on curve P-256",
@@ -137,7 +137,7 @@ def test_a_key_of_github_on_another_curve(settings: Settings, tmp_path: Path) ->
     assert messages_by_id() == {}
     github.key = ec.generate_private_key(ec.SECP384R1())
     github.publish(tmp_path)
-    assert "none on P-256" in messages_by_id()["keyportal.E005"]
+    assert "not on curve P-256" in messages_by_id()["keyportal.E005"]
 
 
 @pytest.mark.django_db

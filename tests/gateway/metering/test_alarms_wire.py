@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
+from keyportal.gateway.metering.alarms import SUBJECTS
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
@@ -128,7 +129,9 @@ def test_each_is_told_to_the_audit_and_by_mail_once_an_hour(
         row = rows.get(action=case.action)
         assert (row.target, row.actor) == (name + case.noted, "")
         assert (row.public_id, row.team_slug) == (key.public_id, key.team.slug)
-        letter = letters[f"[Keyportal] {case.action.label}: {name}"]
+        number = case.noted.removeprefix(": ").split(" ")[0]
+        subject = SUBJECTS[case.action].format(key=key.name, number=number)
+        letter = letters[f"[Keyportal] {subject}"]
         assert letter["To"] == "bob@example.com"
         assert case.told in " ".join(letter.get_content().split())
 

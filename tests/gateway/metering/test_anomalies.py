@@ -102,7 +102,7 @@ def test_a_key_that_comes_from_many_networks_is_told_of_over_all_workers(
     assert (row.public_id, row.team_slug) == (key.public_id, key.team.slug)
     (letter,) = mail_server.wait_for(1)
     assert letter["To"] == "bob@example.com"
-    assert letter["Subject"] == f"[Keyportal] Key used from many networks: {key}"
+    assert letter["Subject"] == f'[Keyportal] API key "{key.name}" was used from 4 networks'
     assert "from 4 networks within ten minutes" in letter.get_content()
     assert text[14:30] not in mail_server.text
 
