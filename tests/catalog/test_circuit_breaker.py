@@ -24,7 +24,7 @@ def rest(breaker: CircuitBreaker, clock: Clock) -> float:
     return breaker.open_until - clock.now
 
 
-def test_each_failure_after_a_rest_doubles_the_next_up_to_a_minute(clock: Clock) -> None:
+def test_each_failure_doubles_the_open_time_up_to_a_minute(clock: Clock) -> None:
     breaker, rests = CircuitBreaker(), []
     for _ in range(100):
         breaker.record_failure("502")
@@ -34,7 +34,7 @@ def test_each_failure_after_a_rest_doubles_the_next_up_to_a_minute(clock: Clock)
     assert rests[-1] == 60
 
 
-def test_many_that_fail_at_once_are_one_failure(clock: Clock) -> None:
+def test_concurrent_failures_count_once(clock: Clock) -> None:
     """A hundred calls in flight there don't make a minute of a moment's trouble."""
     breaker = CircuitBreaker()
     for _ in range(100):
@@ -43,9 +43,7 @@ def test_many_that_fail_at_once_are_one_failure(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("wished", "given"), [(0, 1), (7, 7), (60, 60), (86_400, 60), (-5, 1)])
-def test_a_servers_own_wish_is_followed_up_to_a_minute(
-    clock: Clock, wished: float, given: float
-) -> None:
+def test_retry_after_is_respected_up_to_a_minute(clock: Clock, wished: float, given: float) -> None:
     breaker = CircuitBreaker()
     breaker.record_failure("429", wished)
     assert rest(breaker, clock) == given
@@ -53,7 +51,7 @@ def test_a_servers_own_wish_is_followed_up_to_a_minute(
     assert rest(breaker, clock) == given  # Never shortened by what comes in late.
 
 
-def test_after_a_rest_one_call_finds_out(clock: Clock) -> None:
+def test_half_open_breaker_allows_one_trial_call(clock: Clock) -> None:
     breaker = CircuitBreaker()
     assert breaker.allows_call(clock.now)
     breaker.record_failure("502")
@@ -73,7 +71,7 @@ def test_after_a_rest_one_call_finds_out(clock: Clock) -> None:
     assert breaker.calls == 1
 
 
-def test_an_answer_ends_it_and_the_next_failure_begins_anew(clock: Clock) -> None:
+def test_success_closes_the_breaker(clock: Clock) -> None:
     breaker = CircuitBreaker()
     for _ in range(5):
         breaker.record_failure("502")
@@ -83,7 +81,7 @@ def test_an_answer_ends_it_and_the_next_failure_begins_anew(clock: Clock) -> Non
     assert rest(breaker, clock) == 1
 
 
-def test_in_words(clock: Clock) -> None:
+def test_breaker_as_text(clock: Clock) -> None:
     breaker = CircuitBreaker()
     assert str(breaker) == "not called yet"
     breaker.record_success()
@@ -94,6 +92,6 @@ def test_in_words(clock: Clock) -> None:
     assert str(breaker) == "fails (503), the next call is a trial"
 
 
-def test_each_upstream_has_its_own() -> None:
+def test_each_upstream_has_its_own_breaker() -> None:
     assert module.breaker_for("a-name") is module.breaker_for("a-name")
     assert module.breaker_for("a-name") is not module.breaker_for("another")

@@ -124,7 +124,7 @@ def test_the_credential_is_shown_to_the_server_and_stored_encrypted(
     assert "very-secret" not in upstream.encrypted_credential
 
 
-def test_again_is_idempotent_and_adds_what_is_new(server: Server) -> None:
+def test_repeating_is_idempotent_and_adds_new_models(server: Server) -> None:
     server.lists("qwen")
     run("add_upstream", "vllm", server.url, "--discover")
     server.lists("qwen", "phi")
@@ -141,7 +141,7 @@ def test_a_second_server_with_the_same_model_shares_its_name(server: Server) -> 
     assert ServedModel.objects.get().routes.count() == 2
 
 
-def test_ids_that_can_not_be_names_are_skipped_and_told(server: Server) -> None:
+def test_invalid_ids_are_skipped_with_a_note(server: Server) -> None:
     server.lists("qwen", "has spaces", "<script>")
     names, said = run("add_upstream", "vllm", server.url, "--discover")
     assert names == ["public/qwen"]
@@ -149,9 +149,7 @@ def test_ids_that_can_not_be_names_are_skipped_and_told(server: Server) -> None:
     assert "Skipped '<script>'" in said
 
 
-def test_a_name_that_is_someone_elses_is_skipped(
-    server: Server, team: Team, other_team: Team
-) -> None:
+def test_name_of_another_team_is_skipped(server: Server, team: Team, other_team: Team) -> None:
     ServedModel.objects.create(name="public/qwen", team=other_team)
     server.lists("qwen")
     names, said = run("add_upstream", "vllm", server.url, "--discover")
@@ -212,14 +210,14 @@ def test_nothing_is_stored_when_discovery_fails(
     assert [path for path, _ in server.asked] == ["/v1/models"]
 
 
-def test_no_server_is_said_so() -> None:
+def test_missing_server_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(CommandError, match="Connection refused"):
         run("add_upstream", "vllm", f"http://127.0.0.1:{port}", "--discover")
 
 
-def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -227,16 +225,14 @@ def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
             run("add_upstream", "vllm", f"http://127.0.0.1:{port}", "--discover")
 
 
-def test_a_dripping_server_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_server_times_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "TIMEOUT_SECONDS", 0.3)
     server.body, server.pause = b" " * 100, 0.02
     with pytest.raises(CommandError, match=r"took over 0\.3 seconds"):
         run("add_upstream", "vllm", server.url, "--discover")
 
 
-def test_no_proxy_of_the_environment_sees_the_question(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_proxies_are_not_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.lists("qwen")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert run("add_upstream", "vllm", server.url, "--discover")[0] == ["public/qwen"]
@@ -261,7 +257,7 @@ def test_bad_urls_are_refused(url: str, why: str) -> None:
     assert not Upstream.objects.exists()
 
 
-def test_a_stored_link_local_address_in_disguise_is_not_asked() -> None:
+def test_stored_disguised_link_local_address_is_not_called() -> None:
     upstream = Upstream(name="clouds", base_url="http://2852039166/v1")  # 169.254.169.254
     with pytest.raises(DiscoveryFailed, match="link-local"):
         model_ids(upstream)
@@ -310,7 +306,7 @@ def test_bad_options_are_refused(
     assert not Upstream.objects.exists()
 
 
-def test_the_built_in_upstream_is_not_asked() -> None:
+def test_built_in_model_server_cannot_be_discovered() -> None:
     with pytest.raises(CommandError, match="Use add_model"):
         run("add_upstream", "echo", "loopback:", "--discover")
 

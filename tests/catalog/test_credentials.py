@@ -10,7 +10,7 @@ from keyportal.catalog.models import Upstream
 PLAIN = "an upstream's own token"
 
 
-def test_what_is_encrypted_comes_back() -> None:
+def test_encryption_round_trip() -> None:
     encrypted = credentials.encrypt(PLAIN)
     assert PLAIN not in encrypted
     assert credentials.decrypt(encrypted) == PLAIN
@@ -20,7 +20,7 @@ def test_the_same_text_never_encrypts_the_same() -> None:
     assert credentials.encrypt(PLAIN) != credentials.encrypt(PLAIN)
 
 
-def test_nothing_stays_nothing() -> None:
+def test_empty_credential_stays_empty() -> None:
     assert credentials.encrypt("") == ""
     assert credentials.decrypt("") == ""
 
@@ -53,13 +53,13 @@ def test_a_damaged_credential_is_unreadable(damaged: str) -> None:
         credentials.decrypt(damaged)
 
 
-def test_the_secret_key_has_no_part_in_it(settings: Settings) -> None:
+def test_secret_key_is_not_used(settings: Settings) -> None:
     encrypted = credentials.encrypt(PLAIN)
     settings.SECRET_KEY = "another one"
     assert credentials.decrypt(encrypted) == PLAIN
 
 
-def test_the_table_holds_no_plaintext(db: None) -> None:
+def test_table_contains_no_plaintext(db: None) -> None:
     upstream = Upstream(name="u", base_url="http://127.0.0.1:8001/v1")
     upstream.credential = PLAIN
     upstream.save()

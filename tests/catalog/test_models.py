@@ -24,7 +24,7 @@ from keyportal.teams.models import Team
         "HTTPS://API.EXAMPLE.COM",
     ],
 )
-def test_a_base_url_may_be(url: str) -> None:
+def test_valid_base_urls(url: str) -> None:
     validate_base_url(url)
 
 
@@ -64,12 +64,12 @@ def test_a_base_url_may_be(url: str) -> None:
         "http://169.16689662/v1",
     ],
 )
-def test_a_base_url_may_not_be(url: str) -> None:
+def test_invalid_base_urls(url: str) -> None:
     with pytest.raises(ValidationError):
         validate_base_url(url)
 
 
-def test_a_form_tells_of_a_bad_base_url() -> None:
+def test_form_reports_bad_base_url() -> None:
     upstream = Upstream(name="clouds", base_url="http://169.254.169.254/v1")
     with pytest.raises(ValidationError, match="Link-local"):
         upstream.clean_fields()
@@ -78,12 +78,12 @@ def test_a_form_tells_of_a_bad_base_url() -> None:
 @pytest.mark.parametrize(
     "name", ["test", "u-8105f7322477/test", "public/deepseek-r1", "org/Model_1.5:8b@q4+x"]
 )
-def test_a_model_may_be_named(db: None, name: str) -> None:
+def test_valid_model_names(db: None, name: str) -> None:
     ServedModel(name=name).full_clean()
 
 
 @pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "a b", ".a", "a\n", "ä", "a?b", "a#b"])
-def test_a_model_may_not_be_named(db: None, name: str) -> None:
+def test_invalid_model_names(db: None, name: str) -> None:
     with pytest.raises(ValidationError):
         ServedModel(name=name).full_clean()
 
@@ -157,13 +157,13 @@ def add_route() -> None:
         "team deleted",
     ],
 )
-def test_every_change_is_a_new_version(model: ServedModel, act: Callable[[], object]) -> None:
+def test_every_change_changes_the_version(model: ServedModel, act: Callable[[], object]) -> None:
     before = CatalogVersion.objects.get().version
     act()
     assert CatalogVersion.objects.get().version != before
 
 
-def test_a_change_that_is_undone_takes_its_version_along(model: ServedModel) -> None:
+def test_rolled_back_change_keeps_the_version(model: ServedModel) -> None:
     before = CatalogVersion.objects.get().version
     with transaction.atomic():
         model.delete()

@@ -45,7 +45,7 @@ def test_viewer_sees_what_keys_can_call(
     assert text.count('"u-8105f7322477/test"') == 3  # In each example: the team's own comes first.
 
 
-def test_it_tells_how_a_models_servers_fare_and_not_which_they_are(
+def test_page_shows_health_but_not_the_servers(
     sign_in: SignIn, vera: User, serve: Callable[..., ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "_breakers", {})
@@ -73,15 +73,13 @@ def test_it_tells_how_a_models_servers_fare_and_not_which_they_are(
     assert told() == ["Fails", "Fails"]
 
 
-def test_without_models_it_tells_the_operators_next_step(
-    sign_in: SignIn, vera: User, team: Team
-) -> None:
+def test_page_without_models_shows_next_step(sign_in: SignIn, vera: User, team: Team) -> None:
     text = sign_in(vera).get(MODELS).content.decode()
     assert "No models yet" in text
     assert "manage.py add_upstream" in text
 
 
-def test_it_needs_no_htmx(sign_in: SignIn, vera: User) -> None:
+def test_page_works_without_htmx(sign_in: SignIn, vera: User) -> None:
     with_htmx = sign_in(vera).get(MODELS, headers={"HX-Request": "true"})
     assert with_htmx.content.lstrip().startswith(b"<!doctype html>")
 

@@ -32,18 +32,18 @@ def public(db: None) -> ServedModel:
     return ServedModel.objects.create(name="public/llama")
 
 
-def test_the_empty_one_is_behind_any_version() -> None:
+def test_empty_snapshot_is_older_than_any_version() -> None:
     assert Snapshot.empty().models == {}
     assert Snapshot.empty().version == -1
 
 
 @pytest.mark.django_db
-def test_a_catalog_that_nothing_was_ever_put_in_is_read_once() -> None:
+def test_empty_catalog_is_read_once() -> None:
     """Its version is none, as the verdicts' query finds it: workers aren't behind for ever."""
     assert read() == Snapshot(None, {})
 
 
-def test_a_model_is_read_with_all_that_a_call_needs(public: ServedModel) -> None:
+def test_model_is_read_with_everything_a_call_needs(public: ServedModel) -> None:
     gpu = upstream("gpu", "sk-upstream")
     route(public, gpu, "meta/llama", weight=3)
     snapshot = read()
@@ -63,7 +63,7 @@ def test_a_model_is_read_with_all_that_a_call_needs(public: ServedModel) -> None
     }
 
 
-def test_a_teams_model_is_the_teams(team: Team) -> None:
+def test_model_of_a_team_has_its_team_id(team: Team) -> None:
     ServedModel.objects.create(name="u-8105f7322477/own", team=team)
     own = read().models["u-8105f7322477/own"]
     assert (own.team_id, own.owned_by) == (team.pk, team.slug)
@@ -79,7 +79,7 @@ def test_a_model_without_a_route_has_no_target(public: ServedModel) -> None:
     assert read().models[public.name].targets == ()
 
 
-def test_routes_are_targets_and_those_without_weight_are_not(public: ServedModel) -> None:
+def test_routes_with_weight_are_targets(public: ServedModel) -> None:
     one, two = upstream("one"), upstream("two")
     route(public, one, "a", weight=1)
     route(public, one, "b", weight=0)
@@ -98,7 +98,7 @@ def test_reading_costs_a_constant_number_of_queries(
         assert len(read().models) == 21
 
 
-def test_an_unreadable_credential_leaves_out_its_own_routes_alone(
+def test_unreadable_credential_removes_only_its_routes(
     public: ServedModel, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = ServedModel.objects.create(name="public/other")
@@ -130,7 +130,7 @@ def test_the_version_is_read_first(public: ServedModel, monkeypatch: pytest.Monk
     assert CatalogVersion.objects.get().version != before
 
 
-def test_an_address_that_came_round_the_forms_is_left_out(
+def test_invalid_stored_base_url_is_not_used(
     public: ServedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     metadata = upstream("metadata")
@@ -141,7 +141,7 @@ def test_an_address_that_came_round_the_forms_is_left_out(
 
 
 @pytest.mark.parametrize("change", ["base_url", "credential", "connect_timeout", "read_timeout"])
-def test_a_corrected_upstream_starts_fresh(public: ServedModel, change: str) -> None:
+def test_changed_upstream_gets_a_new_breaker(public: ServedModel, change: str) -> None:
     corrected, other = upstream("corrected", "sk-wrong"), upstream("other")
     route(public, corrected)
     route(public, other)
@@ -159,7 +159,7 @@ def test_a_corrected_upstream_starts_fresh(public: ServedModel, change: str) -> 
     assert circuit_breaker.breaker_for(other.fingerprint).failures == 1
 
 
-def test_a_deleted_upstream_is_forgotten(public: ServedModel) -> None:
+def test_breaker_of_deleted_upstream_is_deleted(public: ServedModel) -> None:
     gone = upstream("gone")
     route(public, gone)
     fingerprint = gone.fingerprint
@@ -169,7 +169,7 @@ def test_a_deleted_upstream_is_forgotten(public: ServedModel) -> None:
     assert fingerprint not in circuit_breaker._breakers
 
 
-def test_a_renamed_upstream_keeps_its_state(public: ServedModel) -> None:
+def test_renamed_upstream_keeps_its_breaker(public: ServedModel) -> None:
     renamed = upstream("before")
     route(public, renamed)
     circuit_breaker.breaker_for(renamed.fingerprint).record_failure("502")

@@ -37,7 +37,7 @@ def verify(server: Server, key: str | None, path: str = "", **headers: str) -> R
 
 
 @pytest.mark.gateway
-def test_a_good_key_is_told_apart_by_any_method_and_at_any_path_beneath(
+def test_valid_key_is_verified_with_any_method_and_path_below(
     live: Server, alice: User, team: Team, issue: Issue
 ) -> None:
     api_key, key = issue(alice)
@@ -53,7 +53,7 @@ def test_a_good_key_is_told_apart_by_any_method_and_at_any_path_beneath(
 
 
 @pytest.mark.gateway
-def test_every_bad_key_gets_the_401_of_v1_and_learns_nobodys_name(
+def test_every_bad_key_gets_the_401_of_v1_without_names(
     live: Server, alice: User, issue: Issue
 ) -> None:
     deleted, first = issue(alice, "deleted")
@@ -74,7 +74,7 @@ def test_every_bad_key_gets_the_401_of_v1_and_learns_nobodys_name(
 
 
 @pytest.mark.gateway
-def test_whoever_fires_bad_keys_through_a_proxy_gets_so_many_answers_and_no_more(
+def test_bad_keys_through_a_proxy_are_throttled(
     live: Server,
 ) -> None:
     with live.connect() as connection:
@@ -97,7 +97,7 @@ def test_an_access_log_names_each_verification_and_no_key(
 
 
 @pytest.mark.gateway
-def test_a_session_opens_nothing_here(live: Server, alice: User) -> None:
+def test_session_is_not_accepted(live: Server, alice: User) -> None:
     assert live.request("GET", VERIFY_PATH, headers={"Cookie": "sessionid=abc"}).status == 401
 
 
@@ -115,7 +115,7 @@ def answered_in_time(connection: Connection, status: int) -> None:
 @pytest.mark.gateway
 @pytest.mark.parametrize("status", [200, 401])
 @pytest.mark.parametrize("announced", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
-def test_a_body_that_is_announced_and_never_sent_is_not_waited_for(
+def test_announced_body_is_not_awaited(
     live: Server, alice: User, issue: Issue, announced: str, status: int
 ) -> None:
     """As nginx asks when nobody tells it better: with the length of the body that it keeps."""
@@ -127,9 +127,7 @@ def test_a_body_that_is_announced_and_never_sent_is_not_waited_for(
 
 
 @pytest.mark.gateway
-def test_a_body_that_looks_like_a_request_is_not_taken_for_one(
-    live: Server, alice: User, issue: Issue
-) -> None:
+def test_body_is_never_parsed_as_a_request(live: Server, alice: User, issue: Issue) -> None:
     """Somebody's body behind somebody else's headers, on a connection that a proxy shares."""
     victim, key = issue(alice, "victim")
     smuggled = head("GET /v1/models", key, None)
@@ -162,7 +160,7 @@ def test_connections_without_bodies_are_used_again(live: Server, alice: User, is
 
 
 @pytest.mark.gateway
-def test_a_model_is_checked_where_it_is_told(
+def test_model_is_checked_if_the_proxy_names_it(
     live: Server, alice: User, other_team: Team, model: ServedModel, issue: Issue
 ) -> None:
     theirs = ServedModel.objects.create(name=f"{other_team.slug}/theirs", team=other_team)
@@ -204,7 +202,7 @@ def test_of_two_models_both_must_be_allowed(
 
 
 @pytest.mark.gateway
-def test_what_does_not_fit_into_a_header_is_told_in_the_body(
+def test_long_refusal_is_in_the_body_only(
     live: Server, alice: User, model: ServedModel, issue: Issue
 ) -> None:
     ServedModel.objects.create(name="public/größe")
@@ -255,7 +253,7 @@ def told(kind: str, uri: str, method: str = "", path: str = VERIFY_PATH) -> bool
         "/v1/models/public%2Fsmall",
     ],
 )
-def test_every_key_may_look_at_itself_and_at_models(uri: str) -> None:
+def test_every_key_may_read_itself_and_list_models(uri: str) -> None:
     for kind in ("read", "chat", "embeddings"):
         assert told(kind, uri)
         assert told(kind, uri, "GET")
@@ -270,7 +268,7 @@ def test_every_key_may_look_at_itself_and_at_models(uri: str) -> None:
      "https:/v1/models", "/v1/models/é", "/v1/chat/completions", "/v1/rerank",
      "https://x/v1/models/../a", "/v1/models/%3f/../chat/completions", "/x/v1/models"],
 )  # fmt: skip
-def test_what_is_not_plainly_a_list_of_models_is_none(uri: str) -> None:
+def test_unusual_path_is_not_a_list_of_models(uri: str) -> None:
     assert not told("read", uri)
 
 
@@ -280,12 +278,12 @@ def test_what_envoy_appends_counts_as_well() -> None:
 
 
 @pytest.mark.parametrize("path", ["/auth/verify", "/auth/verify/", "/auth/verify/v1/x"])
-def test_all_beneath_is_a_verification(path: str) -> None:
+def test_paths_below_are_verifications(path: str) -> None:
     assert is_verification(path)
 
 
 @pytest.mark.parametrize("path", ["/auth/verifyx", "/auth", "", "/v1/auth/verify", "/auth/verify?"])
-def test_nothing_beside_is(path: str) -> None:
+def test_other_paths_are_no_verifications(path: str) -> None:
     assert not is_verification(path)
 
 
@@ -343,7 +341,7 @@ def test_a_verification_counts_against_the_same_limits_as_calls(
 
 
 @pytest.mark.gateway
-def test_a_verification_takes_no_place_among_the_running_and_gives_none_away(
+def test_verification_is_no_concurrent_call(
     live: Server, fake: FakeUpstream, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     _, key = issue(alice, limits=Limits(parallel_requests=1))

@@ -131,7 +131,7 @@ def test_a_plain_answer_is_read() -> None:
     assert response.headers[:2] == [(b"x-one", b"a"), (b"x-one", b"b")]
 
 
-def test_the_request_is_what_was_asked_for() -> None:
+def test_request_bytes() -> None:
     seen: list[bytes] = []
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -191,7 +191,7 @@ def test_it_does_not_matter_how_the_network_cuts(size: int) -> None:
     run(work())
 
 
-def test_each_part_is_there_when_it_comes() -> None:
+def test_each_chunk_is_returned_when_it_arrives() -> None:
     async def work() -> None:
         go_on = asyncio.Event()
 
@@ -212,7 +212,7 @@ def test_each_part_is_there_when_it_comes() -> None:
     run(work())
 
 
-def test_a_connection_is_kept_and_used_again() -> None:
+def test_connection_is_reused() -> None:
     async def work() -> None:
         client, upstream = Client(), Upstream(saying(*[OK] * 10))
         async with upstream as address:
@@ -231,7 +231,7 @@ def test_a_connection_is_kept_and_used_again() -> None:
         b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     ],
 )
-def test_a_connection_that_is_to_close_is_not_used_again(answer: bytes) -> None:
+def test_closing_connection_is_not_reused(answer: bytes) -> None:
     async def work() -> None:
         client, upstream = Client(), Upstream(saying(*[answer] * 2))
         async with upstream as address:
@@ -242,7 +242,7 @@ def test_a_connection_that_is_to_close_is_not_used_again(answer: bytes) -> None:
     run(work())
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_costs_nobody_their_call() -> None:
+def test_closed_idle_connection_fails_no_call() -> None:
     async def work() -> None:
         client, upstream = Client(), Upstream(saying(OK, close=True))
         async with upstream as address:
@@ -253,7 +253,7 @@ def test_a_kept_connection_that_was_closed_meanwhile_costs_nobody_their_call() -
     run(work())
 
 
-def test_a_kept_connection_that_closes_on_the_request_is_tried_once_more() -> None:
+def test_request_on_reused_connection_that_closes_is_repeated() -> None:
     async def work() -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await read_request(reader)
@@ -269,7 +269,7 @@ def test_a_kept_connection_that_closes_on_the_request_is_tried_once_more() -> No
     run(work())
 
 
-def test_a_new_connection_that_closes_on_the_request_is_not_tried_again() -> None:
+def test_request_on_new_connection_that_closes_is_not_repeated() -> None:
     async def work() -> None:
         upstream = Upstream(saying(b"", close=True))
         async with upstream as address:
@@ -280,7 +280,7 @@ def test_a_new_connection_that_closes_on_the_request_is_not_tried_again() -> Non
     run(work())
 
 
-def test_a_kept_connection_that_breaks_after_a_first_byte_is_not_tried_again() -> None:
+def test_request_is_not_repeated_after_the_first_byte() -> None:
     async def work() -> None:
         upstream = Upstream(saying(OK, b"HTTP/1.1 200", close=True))
         async with upstream as address:
@@ -315,7 +315,7 @@ def test_idle_connections_are_closed_before_their_servers_do(
     run(work())
 
 
-def test_whatever_a_server_says_unasked_is_no_answer_to_the_next_request() -> None:
+def test_unrequested_bytes_are_not_the_next_response() -> None:
     async def work() -> None:
         poison = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
         is_poisoned = asyncio.Event()
@@ -340,7 +340,7 @@ def test_whatever_a_server_says_unasked_is_no_answer_to_the_next_request() -> No
     run(work())
 
 
-def test_a_second_answer_to_one_request_is_read_by_nobody() -> None:
+def test_second_response_to_one_request_is_dropped() -> None:
     async def work() -> None:
         upstream = Upstream(saying(OK + OK.replace(b"hello", b"smugg"), OK))
         async with upstream as address:
@@ -369,7 +369,7 @@ def test_a_second_answer_to_one_request_is_read_by_nobody() -> None:
     ],
     ids=["prose", "status", "length", "lengths", "chunk", "upgrade", "long", "many", "tls"],
 )
-def test_what_is_no_answer_is_a_failure(answer: bytes) -> None:
+def test_invalid_http_is_a_protocol_error(answer: bytes) -> None:
     with pytest.raises(ProtocolError):
         ask(answer)
 
@@ -382,7 +382,7 @@ def test_what_is_no_answer_is_a_failure(answer: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
     ],
 )
-def test_an_answer_that_breaks_off_is_a_failure_after_what_came(answer: bytes) -> None:
+def test_incomplete_response_is_an_error_after_its_bytes(answer: bytes) -> None:
     async def work() -> None:
         async with Upstream(saying(answer, close=True)) as address:
             response = await post(Client(), address)
@@ -395,12 +395,12 @@ def test_an_answer_that_breaks_off_is_a_failure_after_what_came(answer: bytes) -
 
 @given(st.binary(max_size=200))
 @hypothesis_settings(max_examples=50)
-def test_no_bytes_raise_anything_but_a_failure(answer: bytes) -> None:
+def test_any_bytes_raise_only_transport_errors(answer: bytes) -> None:
     with contextlib.suppress(TransportError):
         ask(b"HTTP/1.1 200 OK\r\n" + answer, close=True)
 
 
-def test_silence_before_the_answer_and_within_it_is_a_time_out() -> None:
+def test_silence_before_and_during_response_is_a_read_timeout() -> None:
     for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"):
         began = time.monotonic()
         with pytest.raises(ReadTimeout):
@@ -408,7 +408,7 @@ def test_silence_before_the_answer_and_within_it_is_a_time_out() -> None:
         assert 0.15 < time.monotonic() - began < 20
 
 
-def test_an_answer_may_take_long_if_it_never_falls_silent() -> None:
+def test_slow_response_without_silence_is_no_timeout() -> None:
     async def work() -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await read_request(reader)
@@ -425,7 +425,7 @@ def test_an_answer_may_take_long_if_it_never_falls_silent() -> None:
     run(work())
 
 
-def test_a_reader_who_is_slow_holds_the_server_back_and_is_no_silence() -> None:
+def test_slow_reader_pauses_the_server_without_timeout() -> None:
     size = 8 * 1024 * 1024
 
     async def work() -> None:
@@ -469,7 +469,7 @@ def test_closing_stops_the_server() -> None:
     run(work())
 
 
-def test_closing_after_the_end_touches_nobody_elses_answer() -> None:
+def test_closing_after_the_end_does_not_close_the_next_response() -> None:
     async def work() -> None:
         client = Client()
         async with Upstream(saying(OK, OK, OK)) as address:
@@ -483,7 +483,7 @@ def test_closing_after_the_end_touches_nobody_elses_answer() -> None:
 
 
 @pytest.mark.parametrize("wait_for_head", [True, False])
-def test_a_caller_who_is_cancelled_closes_the_connection(wait_for_head: bool) -> None:
+def test_cancelled_caller_closes_the_connection(wait_for_head: bool) -> None:
     async def work() -> None:
         begun, stopped = asyncio.Event(), asyncio.Event()
 
@@ -511,9 +511,7 @@ def test_a_caller_who_is_cancelled_closes_the_connection(wait_for_head: bool) ->
 
 
 @pytest.mark.parametrize(("length", "is_sent"), [(6, True), (5, False), (7, False)])
-def test_a_body_of_several_parts_is_sent_and_must_be_as_long_as_was_said(
-    length: int, is_sent: bool
-) -> None:
+def test_streamed_body_must_have_its_declared_length(length: int, is_sent: bool) -> None:
     async def parts() -> AsyncIterator[bytes]:
         yield b"one"
         yield b"two"
@@ -541,7 +539,7 @@ def test_a_body_of_several_parts_is_sent_and_must_be_as_long_as_was_said(
     run(work())
 
 
-def test_a_server_that_answers_early_is_sent_no_more() -> None:
+def test_early_response_stops_the_upload() -> None:
     sent = 0
 
     async def parts() -> AsyncIterator[bytes]:
@@ -571,7 +569,7 @@ def test_a_server_that_answers_early_is_sent_no_more() -> None:
     assert sent < 900
 
 
-def test_a_refusal_while_an_upload_is_held_back_is_no_failure_of_ours(
+def test_refusal_during_a_paused_upload_is_returned(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def parts() -> AsyncIterator[bytes]:
@@ -594,7 +592,7 @@ def test_a_refusal_while_an_upload_is_held_back_is_no_failure_of_ours(
     assert not caplog.records
 
 
-def test_a_server_that_does_not_take_a_body_is_not_waited_for_for_ever() -> None:
+def test_server_that_does_not_read_the_body_is_a_read_timeout() -> None:
     async def parts() -> AsyncIterator[bytes]:
         while True:
             yield b"x" * 65_536
@@ -613,7 +611,7 @@ def test_a_server_that_does_not_take_a_body_is_not_waited_for_for_ever() -> None
 
 
 @pytest.mark.parametrize("value", [b"a\r\nX-Evil: 1", b"a\nb", b"a\rb"])
-def test_no_value_ends_its_header(value: bytes) -> None:
+def test_line_break_in_a_header_is_refused(value: bytes) -> None:
     async def work() -> None:
         async with Upstream(saying(OK)) as address:
             with pytest.raises(ProtocolError):
@@ -622,7 +620,7 @@ def test_no_value_ends_its_header(value: bytes) -> None:
     run(work())
 
 
-def test_nobody_listening_is_unreachable() -> None:
+def test_closed_port_is_connect_failed() -> None:
     async def work() -> None:
         async with Upstream(saying(OK)) as address:
             pass
@@ -632,7 +630,7 @@ def test_nobody_listening_is_unreachable() -> None:
     run(work())
 
 
-def test_an_address_that_is_dead_does_not_hide_one_that_lives(
+def test_dead_address_does_not_hide_a_working_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def work() -> None:
@@ -655,7 +653,7 @@ def test_an_address_that_is_dead_does_not_hide_one_that_lives(
     run(work())
 
 
-def test_trailers_are_no_headers() -> None:
+def test_trailers_are_not_headers() -> None:
     response, body = ask(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"2\r\nhi\r\n0\r\nRetry-After: 9\r\nContent-Type: text/html\r\n\r\n"
@@ -664,7 +662,7 @@ def test_trailers_are_no_headers() -> None:
     assert [name for name, _ in response.headers] == [b"transfer-encoding"]
 
 
-def test_a_name_that_leads_to_a_forbidden_address_is_refused(
+def test_forbidden_address_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def check(address: str) -> None:
@@ -684,7 +682,7 @@ def test_a_name_that_leads_to_a_forbidden_address_is_refused(
     run(work())
 
 
-def test_a_name_that_resolves_too_slowly_is_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_name_resolution_is_a_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         client = Client()
 
@@ -710,7 +708,7 @@ def test_a_name_that_resolves_too_slowly_is_a_time_out(monkeypatch: pytest.Monke
         ("http://bücher.example/ü", Origin(False, "xn--bcher-kva.example", 80), "/%C3%BC", None),
     ],
 )
-def test_a_base_url_is_taken_apart(
+def test_base_url_is_parsed(
     base_url: str, origin: Origin, path: str, authority: str | None
 ) -> None:
     assert parse_base_url(base_url) == Address(origin, path)

@@ -98,7 +98,7 @@ SUSPICIOUS = [
 ]
 
 
-def test_each_is_told_to_the_audit_and_by_mail_once_an_hour(
+def test_each_alarm_is_audited_and_mailed_once_an_hour(
     own_server: OwnServer,
     alice: User,
     bob: User,

@@ -89,7 +89,7 @@ def addresses(number: int, first: int = 0) -> list[str]:
     return [f"198.51.{first + place}.7" for place in range(number)]
 
 
-def test_a_key_that_comes_from_many_networks_is_told_of_over_all_workers(
+def test_use_from_many_networks_over_all_workers_raises_alarm(
     workers: list[Meter], alice: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, text = issue(bob, "nightly")
@@ -107,7 +107,7 @@ def test_a_key_that_comes_from_many_networks_is_told_of_over_all_workers(
     assert text[14:30] not in mail_server.text
 
 
-def test_looks_at_what_there_is_to_call_count_as_calls_do(
+def test_listing_models_counts_like_calls(
     workers: list[Meter], alice: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     """Whoever verifies a key that they found calls nothing: they ask for the list of models."""
@@ -121,7 +121,7 @@ def test_looks_at_what_there_is_to_call_count_as_calls_do(
     assert not UsageDay.objects.exclude(requests=2).exists()
 
 
-def test_of_many_verifications_those_without_rows_count_too(
+def test_verifications_without_rows_count_too(
     workers: list[Meter],
     bob: User,
     issue: Issue,
@@ -139,7 +139,7 @@ def test_of_many_verifications_those_without_rows_count_too(
     mail_server.wait_for(1)
 
 
-def test_a_look_is_kept_once_a_day_for_a_key_and_network(
+def test_lookup_is_stored_once_a_day_for_key_and_network(
     workers: list[Meter], bob: User, issue: Issue, settings: Settings
 ) -> None:
     settings.ALARM_NETWORKS = 0  # The Health page reads them all the same.
@@ -165,7 +165,7 @@ def test_a_look_is_kept_once_a_day_for_a_key_and_network(
     assert NetworkUse.objects.count() == 4
 
 
-def test_more_looks_than_one_transaction_takes_are_all_written(
+def test_more_lookups_than_one_transaction_are_all_written(
     workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metering, "SLICE", 2)
@@ -183,7 +183,7 @@ def test_more_looks_than_one_transaction_takes_are_all_written(
         ["fe80::1%eth0"] * 20,
     ],
 )
-def test_many_addresses_of_few_networks_are_no_alarm(
+def test_many_addresses_of_few_networks_raise_no_alarm(
     workers: list[Meter], bob: User, issue: Issue, peers: list[str]
 ) -> None:
     call_from(workers[0], issue(bob)[0], *peers)
@@ -198,9 +198,7 @@ def test_networks_of_two_keys_are_not_added_up(
     assert told(Action.KEY_MANY_NETWORKS) == []
 
 
-def test_what_was_seen_long_ago_does_not_count(
-    workers: list[Meter], bob: User, issue: Issue
-) -> None:
+def test_old_networks_do_not_count(workers: list[Meter], bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     call_from(workers[0], key, *addresses(3))
     Sighting.objects.update(start=timezone.now() - timedelta(minutes=11))
@@ -208,7 +206,7 @@ def test_what_was_seen_long_ago_does_not_count(
     assert told(Action.KEY_MANY_NETWORKS) == []
 
 
-def test_a_network_is_written_down_once_a_stretch_by_a_worker(
+def test_worker_writes_a_network_once_per_interval(
     workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 10**9)  # So that none ends meanwhile.
@@ -231,7 +229,7 @@ def test_networks(address: str, network: str) -> None:
     assert site_network(address) == network
 
 
-def test_a_burst_of_wrong_secrets_is_told_of_over_all_workers(
+def test_many_wrong_secrets_over_all_workers_raise_alarm(
     workers: list[Meter], bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, _ = issue(bob)
@@ -255,7 +253,7 @@ def test_the_right_secret_of_a_disabled_key_counts_too(
     assert told(Action.KEY_REFUSED_OFTEN) == [f"{key}: 10 requests"]
 
 
-def test_made_up_ids_leave_no_trace(workers: list[Meter], bob: User, issue: Issue) -> None:
+def test_made_up_public_ids_are_not_stored(workers: list[Meter], bob: User, issue: Issue) -> None:
     """Or whoever fires bad keys would fill a table, and everybody's audit."""
     issue(bob)
     for _ in range(20):
@@ -264,7 +262,7 @@ def test_made_up_ids_leave_no_trace(workers: list[Meter], bob: User, issue: Issu
     assert not Alarm.objects.exists()
 
 
-def test_a_deleted_key_that_is_used_is_told_to_who_owned_it(
+def test_use_of_deleted_key_is_mailed_to_its_owner(
     workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, text = issue(bob, "nightly")
@@ -279,7 +277,7 @@ def test_a_deleted_key_that_is_used_is_told_to_who_owned_it(
     )
 
 
-def test_of_a_key_that_was_handed_over_it_is_told_to_who_owned_it_last(
+def test_use_of_deleted_key_is_mailed_to_its_last_owner(
     workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, first = issue(bob)
@@ -293,7 +291,7 @@ def test_of_a_key_that_was_handed_over_it_is_told_to_who_owned_it_last(
 
 
 @pytest.mark.parametrize("how", ["left", "deactivated", "deleted"])
-def test_a_deleted_key_whose_owner_is_gone_is_told_to_the_admins(
+def test_use_of_deleted_key_without_owner_is_mailed_to_admins(
     workers: list[Meter],
     alice: User,
     ada: User,
@@ -316,7 +314,7 @@ def test_a_deleted_key_whose_owner_is_gone_is_told_to_the_admins(
     assert sorted(mail_server.recipients) == ["ada@example.com", "alice@example.com"]
 
 
-def test_a_deleted_key_of_a_renamed_user_is_told_to_them_and_not_to_who_has_the_name_now(
+def test_use_of_deleted_key_is_mailed_to_renamed_owner_not_to_new_user_of_the_name(
     workers: list[Meter], team: Team, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, text = issue(bob)
@@ -329,7 +327,7 @@ def test_a_deleted_key_of_a_renamed_user_is_told_to_them_and_not_to_who_has_the_
     assert mail_server.recipients == ["bob@example.com"]
 
 
-def test_a_secret_that_was_rotated_away_and_is_used_is_told_to_the_owner(
+def test_use_of_rotated_secret_is_mailed_to_owner(
     workers: list[Meter], alice: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
     key, text = issue(bob)
@@ -340,7 +338,7 @@ def test_a_secret_that_was_rotated_away_and_is_used_is_told_to_the_owner(
     assert mail_server.recipients == ["bob@example.com"]
 
 
-def test_a_call_that_its_deletion_cut_is_no_use_after_it(
+def test_call_cut_off_by_deletion_is_no_use_after_deletion(
     workers: list[Meter], bob: User, issue: Issue
 ) -> None:
     key, text = issue(bob)
@@ -351,7 +349,7 @@ def test_a_call_that_its_deletion_cut_is_no_use_after_it(
 
 
 @pytest.mark.parametrize("again", [0, 1])
-def test_each_is_told_once_an_hour_by_all_workers_together(
+def test_alarm_is_raised_once_an_hour_over_all_workers(
     workers: list[Meter], alice: User, bob: User, issue: Issue, mail_server: MailServer, again: int
 ) -> None:
     key, text = issue(bob)
@@ -366,7 +364,7 @@ def test_each_is_told_once_an_hour_by_all_workers_together(
     assert len(told(Action.KEY_USED_AFTER_DELETION)) == 2
 
 
-def test_two_workers_that_see_the_same_at_one_time_tell_it_once(
+def test_two_workers_raise_the_same_alarm_once(
     workers: list[Meter], alice: User, bob: User, issue: Issue
 ) -> None:
     key, text = issue(bob)
@@ -383,7 +381,7 @@ def test_two_workers_that_see_the_same_at_one_time_tell_it_once(
 
 
 @pytest.mark.postgresql  # On SQLite one writes after the other.
-def test_two_workers_that_see_half_of_the_networks_each_at_one_time_tell_of_all(
+def test_two_concurrent_workers_count_each_others_networks(
     workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither counts before what it has seen is there for the other to count."""
@@ -406,7 +404,7 @@ def test_two_workers_that_see_half_of_the_networks_each_at_one_time_tell_of_all(
     assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
 
 
-def test_kinds_are_told_apart(workers: list[Meter], bob: User, issue: Issue) -> None:
+def test_kinds_of_alarms_are_separate(workers: list[Meter], bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     call_from(workers[0], key, *addresses(4))
     refuse(workers[0], keystring.generate(key.public_id).text, 10)
@@ -414,7 +412,7 @@ def test_kinds_are_told_apart(workers: list[Meter], bob: User, issue: Issue) -> 
     assert Alarm.objects.count() == 2
 
 
-def test_both_notices_can_be_turned_off(
+def test_alarms_can_be_turned_off(
     workers: list[Meter], bob: User, issue: Issue, settings: Settings
 ) -> None:
     settings.ALARM_NETWORKS = settings.ALARM_REFUSALS = 0
@@ -425,7 +423,7 @@ def test_both_notices_can_be_turned_off(
     assert not Alarm.objects.exists()
 
 
-def test_a_mail_that_can_not_be_queued_leaves_no_alarm_behind(
+def test_mail_that_cannot_be_queued_leaves_no_alarm(
     workers: list[Meter],
     bob: User,
     issue: Issue,
@@ -448,7 +446,7 @@ def test_a_mail_that_can_not_be_queued_leaves_no_alarm_behind(
     mail_server.wait_for(1)
 
 
-def test_a_look_that_fails_loses_no_usage(
+def test_failed_detection_loses_no_usage(
     workers: list[Meter],
     bob: User,
     issue: Issue,
@@ -469,9 +467,7 @@ def test_a_look_that_fails_loses_no_usage(
     assert UsageDay.objects.get().requests == 8
 
 
-def test_a_team_that_is_gone_has_nobody_to_tell(
-    workers: list[Meter], bob: User, issue: Issue
-) -> None:
+def test_deleted_team_gets_no_alarm(workers: list[Meter], bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     key.revoke(actor=bob)
     Team.objects.all().delete()
@@ -479,7 +475,7 @@ def test_a_team_that_is_gone_has_nobody_to_tell(
     assert not Alarm.objects.exists()
 
 
-def test_the_same_networks_again_cost_no_query(
+def test_known_networks_cost_no_query(
     workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The usual second: calls of known keys from known networks."""
@@ -495,7 +491,9 @@ def test_the_same_networks_again_cost_no_query(
     assert Sighting.objects.get().count == NetworkUse.objects.count() == 1
 
 
-def test_old_rows_go(workers: list[Meter], bob: User, issue: Issue, settings: Settings) -> None:
+def test_old_rows_are_deleted(
+    workers: list[Meter], bob: User, issue: Issue, settings: Settings
+) -> None:
     key, _ = issue(bob)
     look_from(workers[0], key, *addresses(4))
     days = timedelta(days=settings.CALL_DAYS)

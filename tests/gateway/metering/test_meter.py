@@ -76,9 +76,7 @@ def ended(
 
 
 @database
-def test_a_flush_writes_when_from_where_and_with_what(
-    meter: Meter, alice: User, issue: Issue
-) -> None:
+def test_flush_writes_last_use(meter: Meter, alice: User, issue: Issue) -> None:
     key, _ = issue(alice)
     before = datetime.now(UTC)
     meter.record_use(call(key, headers=[(b"user-agent", b"OpenAI/Python 3")]))
@@ -92,9 +90,7 @@ def test_a_flush_writes_when_from_where_and_with_what(
 
 
 @database
-def test_the_newest_use_of_a_secret_is_the_one_that_stays(
-    meter: Meter, alice: User, issue: Issue
-) -> None:
+def test_newest_use_of_a_secret_wins(meter: Meter, alice: User, issue: Issue) -> None:
     key, _ = issue(alice)
     for number in range(200):
         meter.record_use(call(key, client=(f"192.0.2.{number}", 1)))
@@ -104,7 +100,7 @@ def test_the_newest_use_of_a_secret_is_the_one_that_stays(
 
 
 @database
-def test_a_call_is_a_row_and_counts_by_minute_hour_and_day(
+def test_call_is_written_as_row_and_in_sums_by_minute_hour_and_day(
     meter: Meter, alice: User, bob: User, issue: Issue
 ) -> None:
     first, second = issue(alice)[0], issue(bob, "b")[0]
@@ -146,7 +142,7 @@ def test_a_call_is_a_row_and_counts_by_minute_hour_and_day(
 
 
 @database
-def test_sums_grow_over_flushes_and_stretches_begin_where_they_should(
+def test_sums_grow_over_flushes_by_minute_hour_and_day(
     meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
@@ -162,7 +158,7 @@ def test_sums_grow_over_flushes_and_stretches_begin_where_they_should(
         assert minute.start.second == 0
 
 
-def test_a_latency_falls_into_its_bucket() -> None:
+def test_latency_is_counted_in_its_histogram_bin() -> None:
     for milliseconds, bucket in ((0, 0), (50, 0), (51, 1), (999, 4), (100_000, 10), (100_001, 11)):
         record = writing.CallRecord(
             "r", 0.0, "t", "k", 7, "/e", "m", 200, 0, 0, 0, False, None, milliseconds, None, b""
@@ -172,14 +168,14 @@ def test_a_latency_falls_into_its_bucket() -> None:
 
 
 @database
-def test_without_calls_nothing_is_written(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_flush_writes_nothing(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "write", lambda _: pytest.fail("Something was written."))
     flush(meter)
     flush(meter)
 
 
 @database
-def test_what_was_written_is_not_written_again(meter: Meter, alice: User, issue: Issue) -> None:
+def test_written_usage_is_not_written_again(meter: Meter, alice: User, issue: Issue) -> None:
     meter.record_call(ended(issue(alice)[0]))
     flush(meter)
     flush(meter)
@@ -187,7 +183,7 @@ def test_what_was_written_is_not_written_again(meter: Meter, alice: User, issue:
 
 
 @database
-def test_a_flush_whose_outcome_is_unknown_is_repeated_and_counts_once(
+def test_flush_with_unknown_outcome_is_repeated_and_counts_once(
     meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection breaks while it commits: here, just after the database has committed."""
@@ -210,7 +206,7 @@ def test_a_flush_whose_outcome_is_unknown_is_repeated_and_counts_once(
 
 
 @database
-def test_what_fails_halfway_leaves_nothing_behind(
+def test_failed_flush_writes_nothing(
     meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, _ = issue(alice)
@@ -230,7 +226,7 @@ def test_what_fails_halfway_leaves_nothing_behind(
 
 
 @database
-def test_what_cannot_be_written_is_kept_and_the_newer_use_wins(
+def test_failed_flush_is_repeated_and_newer_use_wins(
     meter: Meter,
     alice: User,
     bob: User,
@@ -259,7 +255,7 @@ def test_what_cannot_be_written_is_kept_and_the_newer_use_wins(
 
 
 @database
-def test_memory_is_bounded_and_what_goes_is_the_rows_and_never_the_sums(
+def test_bounded_memory_drops_rows_and_never_sums(
     meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_RECORDS", 20)
@@ -275,7 +271,7 @@ def test_memory_is_bounded_and_what_goes_is_the_rows_and_never_the_sums(
 
 
 @database
-def test_many_are_written_in_slices_and_in_one_order(
+def test_many_rows_are_written_in_slices_in_one_order(
     meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, _ = issue(alice)
@@ -305,7 +301,7 @@ def test_many_are_written_in_slices_and_in_one_order(
 
 
 @database
-def test_a_key_deleted_meanwhile_is_no_error_and_its_receipt_tells_of_the_last_request(
+def test_last_use_of_a_key_deleted_meanwhile_is_on_its_receipt(
     meter: Meter, alice: User, bob: User, issue: Issue, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone, stays = issue(alice)[0], issue(bob, "b")[0]
@@ -321,7 +317,7 @@ def test_a_key_deleted_meanwhile_is_no_error_and_its_receipt_tells_of_the_last_r
 
 
 @database
-def test_refusals_of_a_deleted_key_are_counted_and_those_of_unknown_ones_leave_no_trace(
+def test_refusals_of_deleted_keys_are_counted_and_of_unknown_keys_ignored(
     meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, text = issue(alice)
@@ -336,7 +332,7 @@ def test_refusals_of_a_deleted_key_are_counted_and_those_of_unknown_ones_leave_n
     assert abs(datetime.now(UTC) - receipt.refused_at) < timedelta(minutes=1)
 
 
-def test_a_flood_of_unknown_keys_takes_no_more_memory_than_it_may(
+def test_flood_of_unknown_keys_takes_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_REFUSED", 10)
@@ -348,7 +344,7 @@ def test_a_flood_of_unknown_keys_takes_no_more_memory_than_it_may(
     assert meter._refused[b"0"] == 101
 
 
-def test_a_flood_of_looks_takes_no_more_memory_than_it_may(
+def test_flood_of_lookups_takes_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_LOOKUPS", 10)
@@ -365,7 +361,7 @@ def test_a_flood_of_looks_takes_no_more_memory_than_it_may(
 
 
 @database
-def test_calls_that_a_deletion_cut_are_on_its_receipt(
+def test_calls_cut_off_by_deletion_are_on_its_receipt(
     meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
@@ -379,9 +375,7 @@ def test_calls_that_a_deletion_cut_are_on_its_receipt(
 
 
 @database
-def test_after_a_failure_the_connection_is_a_new_one(
-    meter: Meter, alice: User, issue: Issue
-) -> None:
+def test_failed_flush_opens_a_new_connection(meter: Meter, alice: User, issue: Issue) -> None:
     key, _ = issue(alice)
     meter.record_use(call(key))
     flush(meter)
@@ -406,7 +400,7 @@ def test_after_a_failure_the_connection_is_a_new_one(
         (None, None),
     ],
 )
-def test_whatever_the_peer_is_called_it_can_be_written(
+def test_any_peer_address_can_be_written(
     client: tuple[str, int] | None, stored: str | None, meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
@@ -424,7 +418,7 @@ def test_whatever_the_peer_is_called_it_can_be_written(
     [b"a\x00b", bytes(range(256)), b"\xff" * 500, b"x" * 100_000],
     ids=["nul", "all", "high", "long"],
 )
-def test_whatever_the_agent_is_called_it_can_be_written(
+def test_any_user_agent_can_be_written(
     sent: bytes, meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
@@ -447,7 +441,7 @@ def test_closing_the_writer_closes_the_connection_in_its_own_thread(
     assert kept.connection is None
 
 
-def test_flushes_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meter_flushes_periodically(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_SECONDS", 0.01)
     written: queue.Queue[set[bytes]] = queue.Queue()
 
@@ -488,14 +482,14 @@ def test_a_key_in_the_agent_is_redacted(around: bytes) -> None:
     assert key[-20:] not in shown
 
 
-def test_a_key_that_control_characters_hide_is_redacted_too() -> None:
+def test_key_hidden_by_control_characters_is_redacted_too() -> None:
     key = keystring.generate().text
     hidden = "\x01".join(key).encode()
     assert key[14:30] not in writing._agent_text(hidden)
 
 
 @database
-def test_what_can_never_be_written_is_given_up_and_what_comes_after_is_written(
+def test_unwritable_usage_is_dropped_and_later_usage_is_written(
     meter: Meter, alice: User, issue: Issue, caplog: pytest.LogCaptureFixture
 ) -> None:
     key, _ = issue(alice)
@@ -515,7 +509,7 @@ outcomes = st.tuples(
 
 
 @given(st.lists(outcomes))
-def test_what_has_no_row_adds_up_to_what_its_row_would(calls: list[tuple[int, int, int]]) -> None:
+def test_verifications_without_rows_have_the_same_sums(calls: list[tuple[int, int, int]]) -> None:
     minute = 1_800_000_000
     rows = [
         CallRecord(
@@ -548,7 +542,7 @@ def test_verifications_that_cannot_be_written_are_kept_as_sums(
 
 
 @database
-def test_of_many_verifications_some_have_rows_and_all_are_in_the_sums(
+def test_some_of_many_verifications_have_rows_and_all_are_in_sums(
     meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)

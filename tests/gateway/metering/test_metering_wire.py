@@ -130,7 +130,7 @@ def test_thousands_of_mixed_calls_are_counted_as_the_upstream_served_them(
     assert calls_of(first, second).filter(is_estimated=True).count() == mix.kinds["cut"]
 
 
-def test_the_caller_gets_the_stream_as_if_usage_had_not_been_asked_for(
+def test_hidden_usage_event_does_not_reach_the_caller(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     _, key = issue(alice)
@@ -175,7 +175,7 @@ def test_a_kill_loses_the_last_second_at_most(
     assert calls_of(key).count() in {5, 6}
 
 
-def test_a_call_is_described_as_it_was(
+def test_call_row_describes_the_call(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     key, text = issue(alice)
@@ -199,7 +199,7 @@ def test_a_call_is_described_as_it_was(
     assert call.is_estimated
 
 
-def test_what_was_refused_after_its_key_was_good_is_a_call_and_a_bad_key_is_none(
+def test_refusal_of_a_valid_key_is_a_call_and_bad_key_is_none(
     live: Server, alice: User, issue: Issue
 ) -> None:
     key, text = issue(alice)
@@ -212,7 +212,7 @@ def test_what_was_refused_after_its_key_was_good_is_a_call_and_a_bad_key_is_none
     assert (call.status, call.model, call.prompt_tokens) == (404, "", 0)
 
 
-def test_a_look_at_the_models_is_no_call_but_leaves_where_it_came_from(
+def test_listing_models_is_no_call_but_its_network_is_stored(
     live: Server, alice: User, issue: Issue
 ) -> None:
     looked, asked = issue(alice, "looked"), issue(alice, "asked")
@@ -225,7 +225,7 @@ def test_a_look_at_the_models_is_no_call_but_leaves_where_it_came_from(
         assert not calls_of(key).exists()
 
 
-def test_a_deleted_keys_receipt_tells_what_came_last_and_after(
+def test_deletion_receipt_shows_last_use_and_later_refusals(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     key, text = issue(alice)
@@ -244,7 +244,7 @@ def test_a_deleted_keys_receipt_tells_what_came_last_and_after(
     assert receipt.last_used_ip == "127.0.0.1"
 
 
-def test_calls_in_flight_are_written_down_and_an_admin_can_end_one(
+def test_calls_in_flight_are_listed_and_admin_can_end_one(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     key, text = issue(alice)

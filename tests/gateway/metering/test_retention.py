@@ -53,7 +53,7 @@ def call(**more: Any) -> Call:
     )
 
 
-def test_what_is_old_goes_and_what_is_not_stays(writer: Writer) -> None:
+def test_only_old_rows_are_deleted(writer: Writer) -> None:
     Call.objects.bulk_create([call(started_at=ago(days=days)) for days in (6.9, 7.1)])
     for table, kept, gone in (
         (UsageMinute, {"hours": 47}, {"hours": 49}),
@@ -92,14 +92,14 @@ def test_what_is_old_goes_and_what_is_not_stays(writer: Writer) -> None:
     assert Flush.objects.get().mark == EndRequest.objects.get().call_id == "new"
 
 
-def test_how_long_calls_are_kept_is_a_setting(writer: Writer, settings: Settings) -> None:
+def test_retention_of_calls_is_a_setting(writer: Writer, settings: Settings) -> None:
     settings.CALL_DAYS = 2
     Call.objects.bulk_create([call(started_at=ago(days=days)) for days in (1, 3)])
     clean(writer)
     assert Call.objects.count() == 1
 
 
-def test_many_go_a_slice_at_a_time(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_deleted_in_slices(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLICE", 100)
     Call.objects.bulk_create([call(started_at=ago(days=8)) for _ in range(250)])
     slices: list[int] = []
@@ -116,7 +116,7 @@ def test_many_go_a_slice_at_a_time(writer: Writer, monkeypatch: pytest.MonkeyPat
     assert slices == [100, 100, 50]
 
 
-def test_a_slice_is_no_more_than_that_however_the_database_goes_about_it(
+def test_slice_is_bounded_with_any_query_plan(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A plan that asks anew for the first few, for each row, must not get others each time."""
@@ -168,7 +168,7 @@ def test_rows_that_are_updated_in_place_hide_no_old_ones(
     assert set(table.objects.values_list("pk", flat=True)) == {row.pk for row in living}
 
 
-def test_a_database_that_is_away_ends_no_cleaner(
+def test_database_outage_does_not_stop_the_job(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)

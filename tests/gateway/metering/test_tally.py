@@ -56,13 +56,15 @@ def streamed(events: list[bytes], *, is_usage_hidden: bool = False) -> tuple[Tok
         ("/v1/rerank", (PROMPT, 0, 0)),
     ],
 )
-def test_a_whole_answer_tells(path: str, expected: tuple[int, int, int], size: int) -> None:
+def test_usage_of_a_complete_answer_is_read(
+    path: str, expected: tuple[int, int, int], size: int
+) -> None:
     tally = whole(json.dumps(model_responses.FULL_RESPONSES[path]).encode(), size)
     assert counted(tally) == expected
     assert tally.is_reported
 
 
-def test_a_long_answer_tells_at_its_end() -> None:
+def test_usage_at_the_end_of_a_long_answer_is_read() -> None:
     """Of which only the end is kept, and what an answer quotes is not what it used."""
     text = '"usage": {"prompt_tokens": 999999, "completion_tokens": 999999} ' * 2000
     answer = model_responses.CHAT | {"choices": [{"message": {"content": text}}]}
@@ -74,7 +76,7 @@ def test_a_long_answer_tells_at_its_end() -> None:
 
 
 @pytest.mark.parametrize("path", model_responses.STREAM_RESPONSES)
-def test_a_stream_tells_at_its_end_and_passes_byte_for_byte(path: str) -> None:
+def test_usage_of_a_stream_is_read_and_its_bytes_unchanged(path: str) -> None:
     events = model_responses.STREAM_RESPONSES[path]
     tally, passed = streamed(events)
     assert counted(tally) == ALL
@@ -85,7 +87,7 @@ def test_a_stream_tells_at_its_end_and_passes_byte_for_byte(path: str) -> None:
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
-def test_the_event_that_was_not_asked_for_is_dropped_and_no_byte_else(end: bytes) -> None:
+def test_only_the_hidden_usage_event_is_dropped(end: bytes) -> None:
     """Servers add `"usage": null` to every chunk once they are asked, which stays."""
     events = [event.removesuffix(b"\n\n") + end for event in model_responses.CHAT_STREAM]
     hidden = model_responses.CHAT_USAGE_EVENT.removesuffix(b"\n\n") + end
@@ -98,7 +100,7 @@ def test_the_event_that_was_not_asked_for_is_dropped_and_no_byte_else(end: bytes
     assert passed == b"".join(events)
 
 
-def test_usage_beside_an_answer_is_never_dropped() -> None:
+def test_usage_in_an_event_with_text_is_never_dropped() -> None:
     """Some servers tell it in the last chunk that has text, and some with every chunk."""
     chunk = model_responses.data_event(
         {
@@ -122,21 +124,21 @@ def test_counts_that_grow_are_not_added_up() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
-def test_a_stream_that_is_cut_is_estimated(path: str) -> None:
+def test_incomplete_stream_is_estimated(path: str) -> None:
     tally, _ = streamed(model_responses.STREAM_RESPONSES[path][:4])
     assert not tally.is_reported
     assert tally.completion >= 3  # About one token an event.
     assert tally.prompt == (PROMPT if path == "/v1/messages" else 400 // BYTES_PER_TOKEN)
 
 
-def test_what_was_not_served_is_not_estimated() -> None:
+def test_refused_call_is_not_estimated() -> None:
     tally = asked()
     tally.feed(b'{"error": {"message": "no"}}')
     tally.close(is_served=False)
     assert counted(tally) == (0, 0, 0)
 
 
-def test_where_nothing_is_generated_the_answers_length_says_nothing() -> None:
+def test_answer_without_generated_text_has_no_completion_tokens() -> None:
     tally = asked(does_generate=False)
     tally.feed(bytes(100_000))
     tally.close(is_served=True)
@@ -156,7 +158,7 @@ def test_where_nothing_is_generated_the_answers_length_says_nothing() -> None:
         (model_responses.data_event({"content": "\nevent: message_stop"}), False),
     ],
 )
-def test_the_last_event_is_known(event: bytes, is_last: bool) -> None:
+def test_last_event_is_recognized(event: bytes, is_last: bool) -> None:
     tally = asked()
     tally.feed_events(event)
     assert tally.has_last_event is is_last
@@ -183,7 +185,7 @@ STRANGE: list[bytes] = [
 
 
 @pytest.mark.parametrize("body", STRANGE, ids=range(len(STRANGE)))
-def test_nothing_that_a_server_says_is_a_failure_of_ours(body: bytes) -> None:
+def test_odd_answers_raise_nothing(body: bytes) -> None:
     whole(body)
     _, passed = streamed([b"data: " + body + b"\n\n"], is_usage_hidden=True)
     assert passed == b"data: " + body + b"\n\n"
@@ -194,7 +196,7 @@ def test_nothing_that_a_server_says_is_a_failure_of_ours(body: bytes) -> None:
         st.binary(max_size=50) | st.sampled_from([*STRANGE[:12], *model_responses.CHAT_STREAM])
     )
 )
-def test_whatever_passes_passes_byte_for_byte(parts: list[bytes]) -> None:
+def test_any_bytes_pass_unchanged(parts: list[bytes]) -> None:
     tally = asked()
     for part in parts:
         assert tally.feed(part) == part
@@ -202,14 +204,14 @@ def test_whatever_passes_passes_byte_for_byte(parts: list[bytes]) -> None:
     tally.close(is_served=True)
 
 
-def test_a_count_below_zero_takes_nothing_off() -> None:
+def test_negative_count_is_ignored() -> None:
     body: dict[str, Any] = {"usage": {"prompt_tokens": -5, "completion_tokens": -7}}
     assert counted(whole(json.dumps(body).encode())) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("path", model_responses.STREAM_RESPONSES)
 @pytest.mark.parametrize("size", [1, 7, 64])
-def test_events_that_straddle_network_chunks_are_read_whole(path: str, size: int) -> None:
+def test_events_split_over_chunks_are_read(path: str, size: int) -> None:
     text = b"".join(model_responses.STREAM_RESPONSES[path])
 
     network = BufferedBody([text[start : start + size] for start in range(0, len(text), size)])
@@ -226,7 +228,7 @@ def test_events_that_straddle_network_chunks_are_read_whole(path: str, size: int
 
 
 @pytest.mark.parametrize("told", [2**31, 10**18, 10**30])
-def test_a_count_beyond_all_measure_is_cut_to_what_can_be_written(told: int) -> None:
+def test_huge_count_is_cut_to_the_columns_maximum(told: int) -> None:
     usage = {"prompt_tokens": told, "completion_tokens": 1}
     tally = whole(json.dumps({"usage": usage}).encode())
     assert tally.prompt <= 2**31 - 1

@@ -36,32 +36,32 @@ def drawn(some: list[Target]) -> Counter[str]:
     return Counter(choose_target(some).fingerprint for _ in range(DRAWS))
 
 
-def test_at_rest_the_load_is_spread_by_weight() -> None:
+def test_idle_targets_are_chosen_by_weight() -> None:
     picked = drawn(targets(small=1, large=3))
     assert picked["small"] + picked["large"] == DRAWS
     # Ten standard deviations around the expected thousand.
     assert abs(picked["small"] - DRAWS / 4) < 280
 
 
-def test_an_only_route_gets_all_calls_even_while_it_fails() -> None:
+def test_only_route_gets_all_calls_even_if_it_fails() -> None:
     (only,) = targets(only=7)
     circuit_breaker.breaker_for("only").record_failure("502")
     assert choose_target([only]) is only
 
 
-def test_the_busier_of_two_draws_is_spared() -> None:
+def test_less_busy_of_two_draws_is_chosen() -> None:
     circuit_breaker.breaker_for("slow").calls = 10
     picked = drawn(targets(slow=1, quick=1))
     assert abs(picked["slow"] - DRAWS / 4) < 280  # Only where both draws are it.
 
 
-def test_busy_is_measured_by_weight() -> None:
+def test_load_is_calls_divided_by_weight() -> None:
     """Thirty calls are for a weight of three what ten are for one: nobody is busier."""
     circuit_breaker.breaker_for("small").calls, circuit_breaker.breaker_for("large").calls = 10, 30
     assert abs(drawn(targets(small=1, large=3))["small"] - DRAWS / 4) < 280
 
 
-def test_one_that_fails_is_left_alone_unless_all_do() -> None:
+def test_open_breaker_is_avoided_unless_all_are_open() -> None:
     circuit_breaker.breaker_for("a").record_failure("502")
     assert drawn(targets(a=9, b=1)) == {"b": DRAWS}
     circuit_breaker.breaker_for("b").record_failure("502")
@@ -136,7 +136,7 @@ FAILURES: list[Outcome] = [500, 502, 503, 504, 529, 429, UpstreamFailed(), Upstr
 
 @pytest.mark.usefixtures("in_order")
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
-def test_what_fails_before_its_answer_begins_is_asked_elsewhere(failure: Outcome) -> None:
+def test_failure_before_the_answer_is_retried_elsewhere(failure: Outcome) -> None:
     world = World(bad=failure, good=200)
     assert world.travel() == 200
     assert world.asked == ["bad", "good"]
@@ -148,7 +148,7 @@ def test_what_fails_before_its_answer_begins_is_asked_elsewhere(failure: Outcome
 
 @pytest.mark.usefixtures("in_order")
 @pytest.mark.parametrize("status", [200, 201, 400, 401, 403, 404, 408, 409, 413, 422, 499])
-def test_a_clients_own_mistake_is_nobody_elses_business(status: int) -> None:
+def test_clients_mistake_is_not_retried(status: int) -> None:
     world = World(first=status, second=200)
     assert world.travel() == status
     assert world.asked == ["first"]
@@ -156,7 +156,7 @@ def test_a_clients_own_mistake_is_nobody_elses_business(status: int) -> None:
 
 
 @pytest.mark.usefixtures("in_order")
-def test_the_last_failure_is_what_the_caller_gets() -> None:
+def test_caller_gets_the_last_failure() -> None:
     assert World(a=UpstreamFailed(), b=502, c=503).travel() == 503
     with pytest.raises(UpstreamFailed):
         World(d=502, e=UpstreamFailed()).travel()
@@ -164,7 +164,7 @@ def test_the_last_failure_is_what_the_caller_gets() -> None:
 
 
 @pytest.mark.usefixtures("in_order")
-def test_silence_is_not_asked_elsewhere() -> None:
+def test_read_timeout_is_not_retried() -> None:
     """The caller has waited for as long as a server may be silent, and it may be at work."""
     world = World(silent=UpstreamTimedOut(), good=200)
     with pytest.raises(UpstreamTimedOut):
@@ -174,7 +174,7 @@ def test_silence_is_not_asked_elsewhere() -> None:
 
 
 @pytest.mark.usefixtures("in_order")
-def test_a_refusal_of_our_own_says_nothing_about_an_upstream() -> None:
+def test_gateway_refusal_is_no_upstream_failure() -> None:
     world = World(a=BadRequest(), b=200)
     with pytest.raises(BadRequest):
         world.travel()
@@ -183,7 +183,7 @@ def test_a_refusal_of_our_own_says_nothing_about_an_upstream() -> None:
 
 
 @pytest.mark.usefixtures("in_order")
-def test_an_answer_that_breaks_off_is_a_failure_and_no_reason_to_ask_again() -> None:
+def test_broken_answer_is_a_failure_and_not_retried() -> None:
     world = World(a=200, b=200)
 
     async def break_off() -> None:
@@ -198,7 +198,7 @@ def test_an_answer_that_breaks_off_is_a_failure_and_no_reason_to_ask_again() -> 
     assert world.closed == ["a"]
 
 
-def test_a_trial_that_is_called_off_leaves_room_for_the_next() -> None:
+def test_cancelled_trial_allows_another() -> None:
     circuit_breaker.breaker_for("a").failures = 1
 
     async def leave() -> None:
@@ -214,7 +214,7 @@ def test_a_trial_that_is_called_off_leaves_room_for_the_next() -> None:
 @pytest.mark.parametrize(
     ("wish", "rest"), [(b"30", 30), (b"", 1), (b"soon", 1), (b"-1", 1), (b"9" * 5000, 1)]
 )
-def test_retry_after_is_read_with_care(wish: bytes, rest: float) -> None:
+def test_retry_after_is_parsed_strictly(wish: bytes, rest: float) -> None:
     async def ask(target: Target) -> Answer:
         return json_answer({})._replace(status=429, headers=[(b"retry-after", wish)])
 

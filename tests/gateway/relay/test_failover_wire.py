@@ -51,7 +51,7 @@ def asked(fake: FakeUpstream) -> list[str]:
 
 
 @pytest.mark.parametrize("bad", ["status:500", "status:503", "status:429", NOBODY, "hang_up"])
-def test_no_caller_notices_one_that_fails(
+def test_callers_do_not_notice_a_failing_upstream(
     live: Server, key: str, serve_routes: Callable[..., str], fake: FakeUpstream, bad: str
 ) -> None:
     name = serve_routes(bad, "normal")
@@ -65,7 +65,7 @@ def test_no_caller_notices_one_that_fails(
     assert len(fake.received) <= 20 + 2 * (2 + time.monotonic() - began)
 
 
-def test_official_client_meets_the_last_failure(
+def test_official_client_gets_the_last_failure(
     live: Server, key: str, serve_routes: Callable[..., str]
 ) -> None:
     name = serve_routes("status:503", "status:503")
@@ -77,7 +77,7 @@ def test_official_client_meets_the_last_failure(
                 )
 
 
-def test_a_stream_that_has_begun_is_never_begun_again(
+def test_stream_that_has_begun_is_not_retried(
     live: Server, key: str, serve_routes: Callable[..., str], fake: FakeUpstream
 ) -> None:
     name = serve_routes("break_midway", "break_midway")
@@ -96,7 +96,7 @@ def form(name: str, *, is_file_first: bool) -> bytes:
 
 @pytest.mark.parametrize("is_file_first", [True, False])
 @pytest.mark.parametrize("bad", [NOBODY, "status:503", "hang_up"])
-def test_an_upload_is_sent_again_whole(
+def test_upload_is_retried_completely(
     live: Server,
     key: str,
     team: Team,
@@ -115,7 +115,7 @@ def test_an_upload_is_sent_again_whole(
     assert bad == NOBODY or len(fake.received) > 8
 
 
-def test_one_that_comes_back_is_found_again(
+def test_recovered_upstream_gets_calls_again(
     own_server: OwnServer, key: str, team: Team, fake: FakeUpstream
 ) -> None:
     server = own_server()

@@ -40,7 +40,7 @@ def read(body: bytes, size: int = 1_000_000, content_type: bytes = TYPE) -> tupl
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1_000_000])
-def test_all_but_the_model_goes_on_byte_for_byte(size: int) -> None:
+def test_everything_but_the_model_passes_unchanged(size: int) -> None:
     content = bytes(range(256)) * 3 + b"\r\n--callersx\r\n--caller\r\n\r\n--"
     body = file(content, b'; filename="a.mp3"', b"Content-Type: audio/mpeg") + MODEL
     body += part(b"timestamp_granularities[]", b"word") + END
@@ -54,7 +54,7 @@ def test_all_but_the_model_goes_on_byte_for_byte(size: int) -> None:
     )
 
 
-def test_our_framing_is_ours_and_new_each_time() -> None:
+def test_boundary_is_random_each_time() -> None:
     one, two = Form(TYPE), Form(TYPE)
     assert one.content_type != two.content_type
     assert re.fullmatch(rb"multipart/form-data; boundary=[0-9a-f]{32}", one.content_type)
@@ -66,7 +66,7 @@ def test_our_framing_is_ours_and_new_each_time() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 1_000_000])
-def test_a_model_inside_a_file_is_a_files_content(size: int) -> None:
+def test_model_inside_a_file_is_content(size: int) -> None:
     """Somebody else's boundary within is content too."""
     inner = b'--other\r\nContent-Disposition: form-data; name="model"\r\n\r\nsecret\r\n--other--'
     form, passed = read(MODEL + file(inner) + END, size)
@@ -74,7 +74,7 @@ def test_a_model_inside_a_file_is_a_files_content(size: int) -> None:
     assert inner in passed
 
 
-def test_what_stands_around_the_form_goes_nowhere() -> None:
+def test_bytes_around_the_form_are_dropped() -> None:
     form, passed = read(b"\r\n" + MODEL + file(b"x") + END + part(b"model", b"another") + END)
     assert form.model == "u-1/test"
     assert b"another" not in passed
@@ -130,7 +130,7 @@ REFUSED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("size", [1, 1_000_000])
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_can_be_read_in_two_ways_is_refused(what: str, size: int) -> None:
+def test_ambiguous_form_is_refused(what: str, size: int) -> None:
     with pytest.raises(BadRequest):
         read(REFUSED[what], size)
 
@@ -145,7 +145,7 @@ def test_a_form_without_a_model_is_refused(body: bytes) -> None:
     "content_type",
     [b"application/json", b"multipart/mixed; boundary=callers", b"", b"multipart/form-datax"],
 )
-def test_what_is_no_form_is_refused(content_type: bytes) -> None:
+def test_invalid_form_is_refused(content_type: bytes) -> None:
     with pytest.raises(UnsupportedMediaType, match="multipart/form-data"):
         Form(content_type)
 
@@ -172,13 +172,13 @@ def test_a_form_without_a_usable_boundary_is_refused(boundary: bytes) -> None:
         (b'"' + b"x" * 999 + b'"', b"x" * 255),
     ],
 )
-def test_a_file_name_can_end_no_header_and_make_no_path(sent: bytes, passed: bytes) -> None:
+def test_file_name_is_sanitized(sent: bytes, passed: bytes) -> None:
     _, out = read(MODEL + file(b"x", b"; filename=" + sent) + END)
     (found,) = re.findall(rb'name="file"; filename="([^"]*)"\r\n', out)
     assert found == passed
 
 
-def test_what_else_a_parts_head_holds_stays_behind() -> None:
+def test_other_part_headers_are_dropped() -> None:
     odd = b"; filename=\"a\"; filename*=UTF-8''b; size=7"
     _, out = read(MODEL + file(b"x", odd, b"X-Other: 1", b"Content-Length: 999") + END)
     assert b"X-Other" not in out
@@ -194,7 +194,7 @@ parts = st.builds(lambda name, content, noise: part(name, content) + noise, name
 
 
 @given(st.lists(parts, max_size=4), st.integers(1, 50), junk)
-def test_no_form_is_a_failure_of_ours_and_however_it_is_cut_it_reads_the_same(
+def test_any_form_reads_the_same_in_any_chunks_without_crash(
     some: list[bytes], size: int, noise: bytes
 ) -> None:
     body = b"".join(some) + noise + END

@@ -44,7 +44,7 @@ streams = st.builds(
 
 
 @given(streams, st.lists(st.integers(0, 10_000), max_size=12))
-def test_the_same_bytes_cut_between_events(data: bytes, places: list[int]) -> None:
+def test_bytes_are_unchanged_and_cut_between_events(data: bytes, places: list[int]) -> None:
     pieces = passed_on(cut(data, places))
     assert b"".join(pieces) == data
     assert all(pieces)
@@ -53,12 +53,12 @@ def test_the_same_bytes_cut_between_events(data: bytes, places: list[int]) -> No
 
 
 @given(st.lists(st.binary(max_size=20)))
-def test_bytes_that_are_no_events_arrive_too(chunks: list[bytes]) -> None:
+def test_other_bytes_pass_too(chunks: list[bytes]) -> None:
     assert b"".join(passed_on(chunks)) == b"".join(chunks)
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
-def test_whole_events_are_not_held_back(end: bytes) -> None:
+def test_complete_events_pass_at_once(end: bytes) -> None:
     chunks = [b"data: 1" + end, b"data: 2" + end + b"data:", b" 3", end]
     assert passed_on(chunks) == [
         b"data: 1" + end,
@@ -68,28 +68,28 @@ def test_whole_events_are_not_held_back(end: bytes) -> None:
 
 
 @pytest.mark.parametrize("at", range(1, 5))
-def test_an_end_that_straddles_two_chunks_is_an_end(at: int) -> None:
+def test_end_split_over_two_chunks_is_found(at: int) -> None:
     data = b"data: 1\r\n\r\n"
     assert passed_on([data[:-at], data[-at:]])[-1].endswith(b"\r\n\r\n")
     assert b"".join(passed_on([data[:-at], data[-at:]])) == data
 
 
-def test_what_is_cut_off_still_arrives() -> None:
+def test_incomplete_last_event_passes() -> None:
     assert passed_on([EVENT, b"data: half"]) == [EVENT, b"data: half"]
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_empty_stream_stays_empty() -> None:
     assert passed_on([]) == passed_on([b"", b""]) == []
 
 
-def test_an_event_of_any_size_passes_and_little_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_of_any_size_passes_with_a_small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_EVENT_BYTES", 100)
     pieces = passed_on([b"x" * 30] * 20 + [b"\n\n" + EVENT])
     assert b"".join(pieces) == b"x" * 600 + b"\n\n" + EVENT
     assert max(map(len, pieces)) <= 130
 
 
-def test_the_largest_event_is_a_megabyte() -> None:
+def test_buffer_is_limited_to_a_megabyte() -> None:
     event = b"data: " + b"x" * (MAX_EVENT_BYTES - 8) + b"\n\n"
     chunks = cut(event, list(range(0, MAX_EVENT_BYTES, 65536)))
     assert passed_on(chunks) == [event]
@@ -105,5 +105,5 @@ def test_the_largest_event_is_a_megabyte() -> None:
         (b"text/plain; x=text/event-stream", False),
     ],
 )
-def test_which_answers_are_event_streams(media_type: bytes, is_stream: bool) -> None:
+def test_event_streams_are_recognized(media_type: bytes, is_stream: bool) -> None:
     assert is_event_stream([(b"x-other", b"1"), (b"content-type", media_type)]) is is_stream
