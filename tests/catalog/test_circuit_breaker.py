@@ -1,4 +1,4 @@
-"""Who fails is left alone for a while, longer each time, and then tried by one call."""
+"""A circuit breaker opens after a failure, longer each time, and then allows one trial call."""
 
 import pytest
 
@@ -20,35 +20,39 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def rest(breaker: CircuitBreaker, clock: Clock) -> float:
+def open_seconds(breaker: CircuitBreaker, clock: Clock) -> float:
     return breaker.open_until - clock.now
 
 
 def test_each_failure_doubles_the_open_time_up_to_a_minute(clock: Clock) -> None:
-    breaker, rests = CircuitBreaker(), []
+    breaker, durations = CircuitBreaker(), []
     for _ in range(100):
         breaker.record_failure("502")
-        rests.append(rest(breaker, clock))
+        durations.append(open_seconds(breaker, clock))
         clock.now = breaker.open_until
-    assert rests[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert rests[-1] == 60
+    assert durations[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert durations[-1] == 60
 
 
 def test_concurrent_failures_count_once(clock: Clock) -> None:
-    """A hundred calls in flight there don't make a minute of a moment's trouble."""
+    """A hundred calls that fail at once don't open it for a minute."""
     breaker = CircuitBreaker()
     for _ in range(100):
         breaker.record_failure("502")
-    assert (breaker.failures, rest(breaker, clock)) == (1, 1)
+    assert (breaker.failures, open_seconds(breaker, clock)) == (1, 1)
 
 
-@pytest.mark.parametrize(("wished", "given"), [(0, 1), (7, 7), (60, 60), (86_400, 60), (-5, 1)])
-def test_retry_after_is_respected_up_to_a_minute(clock: Clock, wished: float, given: float) -> None:
+@pytest.mark.parametrize(
+    ("retry_after", "expected"), [(0, 1), (7, 7), (60, 60), (86_400, 60), (-5, 1)]
+)
+def test_retry_after_is_respected_up_to_a_minute(
+    clock: Clock, retry_after: float, expected: float
+) -> None:
     breaker = CircuitBreaker()
-    breaker.record_failure("429", wished)
-    assert rest(breaker, clock) == given
+    breaker.record_failure("429", retry_after)
+    assert open_seconds(breaker, clock) == expected
     breaker.record_failure("502")
-    assert rest(breaker, clock) == given  # Never shortened by what comes in late.
+    assert open_seconds(breaker, clock) == expected  # A later failure never shortens it.
 
 
 def test_half_open_breaker_allows_one_trial_call(clock: Clock) -> None:
@@ -60,10 +64,10 @@ def test_half_open_breaker_allows_one_trial_call(clock: Clock) -> None:
     assert breaker.allows_call(clock.now)
     assert breaker.begin_call()
     assert not breaker.allows_call(clock.now)
-    assert not breaker.begin_call()  # Where there is nobody else, it may be asked all the same.
+    assert not breaker.begin_call()  # A call may go there if there is no other upstream.
     breaker.end_call(was_trial=False)
     assert not breaker.allows_call(clock.now)
-    breaker.end_call(was_trial=True)  # It found out nothing: its client went away.
+    breaker.end_call(was_trial=True)  # Without an outcome, because its client disconnected.
     assert breaker.allows_call(clock.now)
     assert breaker.begin_call()
     breaker.record_success()
@@ -78,7 +82,7 @@ def test_success_closes_the_breaker(clock: Clock) -> None:
         clock.now = breaker.open_until
     breaker.record_success()
     breaker.record_failure("502")
-    assert rest(breaker, clock) == 1
+    assert open_seconds(breaker, clock) == 1
 
 
 def test_breaker_as_text(clock: Clock) -> None:

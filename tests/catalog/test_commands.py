@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Server(ThreadingHTTPServer):
-    """Answers every GET with `answer`, and remembers what was asked."""
+    """Answers every GET with `answer`, and records the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(self.server.pause)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its base names it so
-        """Silence: the test looks at what was asked."""
+        """Log nothing."""
 
 
 @pytest.fixture

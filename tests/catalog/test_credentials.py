@@ -1,4 +1,4 @@
-"""The upstreams' credentials at rest."""
+"""Encryption of the model servers' credentials."""
 
 import pytest
 from django.db import connection

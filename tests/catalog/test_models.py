@@ -1,4 +1,4 @@
-"""What can be called: base URLs, names, routes, and the version that tells workers of changes."""
+"""Base URLs, names and routes of models, and the version by which workers see changes."""
 
 from collections.abc import Callable
 

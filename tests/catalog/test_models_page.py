@@ -58,19 +58,19 @@ def test_page_shows_health_but_not_the_servers(
     Route.objects.create(model=served, upstream=unused, upstream_model="x", weight=0)
     circuit_breaker.breaker_for(unused.fingerprint).record_failure("502")
 
-    def told() -> list[str]:
+    def health_texts() -> list[str]:
         text = sign_in(vera).get(MODELS).content.decode()
         assert "gpu-" not in text
         assert "192.0.2" not in text
         return re.findall(r'data-label="Health">([^<]*)<', text)
 
-    assert told() == ["Not called yet", "Not called yet"]
+    assert health_texts() == ["Not called yet", "Not called yet"]
     circuit_breaker.breaker_for(first.fingerprint).record_success()
-    assert told() == ["Answers", "Answers"]
+    assert health_texts() == ["Answers", "Answers"]
     circuit_breaker.breaker_for(other.fingerprint).record_failure("502")
-    assert told() == ["1 of 2 servers fail", "Answers"]
+    assert health_texts() == ["1 of 2 servers fail", "Answers"]
     circuit_breaker.breaker_for(first.fingerprint).record_failure("502")
-    assert told() == ["Fails", "Fails"]
+    assert health_texts() == ["Fails", "Fails"]
 
 
 def test_page_without_models_shows_next_step(sign_in: SignIn, vera: User, team: Team) -> None:

@@ -1,4 +1,4 @@
-"""The catalog as a worker routes by: whole, by weight, and without what can't be used."""
+"""The snapshot of the catalog: complete, with weights, and without unusable routes."""
 
 import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
@@ -39,7 +39,7 @@ def test_empty_snapshot_is_older_than_any_version() -> None:
 
 @pytest.mark.django_db
 def test_empty_catalog_is_read_once() -> None:
-    """Its version is none, as the verdicts' query finds it: workers aren't behind for ever."""
+    """Its version is None, as in the query for verdicts, so workers don't read it again forever."""
     assert read() == Snapshot(None, {})
 
 
@@ -118,7 +118,7 @@ def test_unreadable_credential_removes_only_its_routes(
 
 
 def test_the_version_is_read_first(public: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What changes while it is read leaves the old version behind, and so is read again."""
+    """A change while it is read leaves the old version, so it is read again."""
     route(public, upstream("gpu"))
     before = CatalogVersion.objects.get().version
 

@@ -1,4 +1,4 @@
-"""The built-in upstream answers in OpenAI's shape, counts honestly and claims nothing."""
+"""The demo model answers in OpenAI's format and counts words as tokens."""
 
 import asyncio
 import base64
@@ -245,7 +245,7 @@ def test_depth_is_refused_too_and_not_a_crash() -> None:
 
 
 def test_a_large_prompt_makes_no_large_answer() -> None:
-    """Loopback answers inside the event loop: nobody may keep it busy for long."""
+    """Answers are made in the event loop, so a caller must not keep it busy for long."""
     words = "word " * 1_000_000
     said = whole("/chat/completions", messages=[{"role": "user", "content": words}])
     assert said["usage"]["prompt_tokens"] == 1_000_000

@@ -1,4 +1,4 @@
-"""`/auth/verify`: what a proxy is told of the request that it holds."""
+"""`/auth/verify`: verdicts for proxies about the original request."""
 
 import json
 import threading
@@ -118,7 +118,7 @@ def answered_in_time(connection: Connection, status: int) -> None:
 def test_announced_body_is_not_awaited(
     live: Server, alice: User, issue: Issue, announced: str, status: int
 ) -> None:
-    """As nginx asks when nobody tells it better: with the length of the body that it keeps."""
+    """As nginx does by default: with the length of a body that it does not send."""
     key = issue(alice)[1] if status == 200 else "nonsense"
     with live.connect() as connection:
         connection.send_request(f"POST {VERIFY_PATH}", key, None, announced)
@@ -128,7 +128,7 @@ def test_announced_body_is_not_awaited(
 
 @pytest.mark.gateway
 def test_body_is_never_parsed_as_a_request(live: Server, alice: User, issue: Issue) -> None:
-    """Somebody's body behind somebody else's headers, on a connection that a proxy shares."""
+    """Attack: a body that contains a request, on a connection that a proxy shares."""
     victim, key = issue(alice, "victim")
     smuggled = head("GET /v1/models", key, None)
     for length in (len(smuggled), len(smuggled) + 1):
@@ -190,7 +190,7 @@ def test_model_is_checked_if_the_proxy_names_it(
 def test_of_two_models_both_must_be_allowed(
     live: Server, alice: User, model: ServedModel, issue: Issue
 ) -> None:
-    """A proxy that adds its header to its caller's leaves the caller's in its place."""
+    """A proxy may add its own header after the caller's, so both are there."""
     ServedModel.objects.create(name="public/small")
     _, narrow = issue(alice, permissions=Permissions(("public/*",)))
     for names in (("public/small", model.name), (model.name, "public/small")):
@@ -325,7 +325,7 @@ def test_a_verification_counts_against_the_same_limits_as_calls(
     _, key = issue(alice, limits=Limits(requests_per_day=3))
     assert live.chat(key, model.name).headers["x-ratelimit-remaining-requests"] == "2"
     assert verify(live, key).headers["x-ratelimit-remaining-requests"] == "1"
-    # Whoever may not call this model has asked all the same.
+    # A refusal for the model counts too.
     assert verify(live, key, X_Keyportal_Model="public/no").status == 403
     reply, direct = verify(live, key), live.chat(key, model.name)
     assert (reply.status, reply.code) == (direct.status, direct.code) == (429, "insufficient_quota")
@@ -376,6 +376,6 @@ def test_verifications_are_usage_without_tokens(
     assert (good.endpoint, good.model, good.status) == (VERIFY_PATH, model.name, 200)
     assert (good.agent, good.address) == ("a-proxy", "127.0.0.1")
     assert (good.prompt_tokens, good.completion_tokens, good.is_estimated) == (0, 0, False)
-    # What the caller made up is in no table.
+    # A model name made up by the caller is not stored.
     assert (refused.endpoint, refused.model, refused.status) == (VERIFY_PATH, "", 403)
     assert api_key.secrets.get().last_used_at is not None

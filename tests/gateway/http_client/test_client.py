@@ -1,4 +1,4 @@
-"""The client to the upstreams, against servers that speak by rote, well and badly."""
+"""The HTTP client, against servers with scripted responses, valid and invalid."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
 
 class Upstream:
-    """A server that runs the script for each connection, and counts them."""
+    """A server that runs the script for each connection and counts connections."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -62,8 +62,8 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
     return head + await reader.readexactly(length)
 
 
-def saying(*answers: bytes, close: bool = False) -> Script:
-    """Answers each request on a connection with the next of these; then it is silent."""
+def answering(*answers: bytes, close: bool = False) -> Script:
+    """Answer each request on a connection with the next of `answers`; then stay silent."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for answer in answers:
@@ -109,12 +109,12 @@ async def post(
 
 
 def ask(answer: bytes, *, close: bool = False, read_timeout: float = 30) -> tuple[Response, bytes]:
-    """What a client makes of this answer."""
+    """Send a request, answer it with `answer`, and return what the client reads."""
     got: list[tuple[Response, bytes]] = []
 
     async def work() -> None:
         client = Client()
-        async with Upstream(saying(answer, close=close)) as address:
+        async with Upstream(answering(answer, close=close)) as address:
             response = await post(client, address, read_timeout=read_timeout)
             got.append((response, await response.read()))
         client.close()
@@ -214,7 +214,7 @@ def test_each_chunk_is_returned_when_it_arrives() -> None:
 
 def test_connection_is_reused() -> None:
     async def work() -> None:
-        client, upstream = Client(), Upstream(saying(*[OK] * 10))
+        client, upstream = Client(), Upstream(answering(*[OK] * 10))
         async with upstream as address:
             for _ in range(10):
                 assert await (await post(client, address)).read() == b"hello"
@@ -233,7 +233,7 @@ def test_connection_is_reused() -> None:
 )
 def test_closing_connection_is_not_reused(answer: bytes) -> None:
     async def work() -> None:
-        client, upstream = Client(), Upstream(saying(*[answer] * 2))
+        client, upstream = Client(), Upstream(answering(*[answer] * 2))
         async with upstream as address:
             for _ in range(2):
                 assert await (await post(client, address)).read() == b"hello"
@@ -244,10 +244,10 @@ def test_closing_connection_is_not_reused(answer: bytes) -> None:
 
 def test_closed_idle_connection_fails_no_call() -> None:
     async def work() -> None:
-        client, upstream = Client(), Upstream(saying(OK, close=True))
+        client, upstream = Client(), Upstream(answering(OK, close=True))
         async with upstream as address:
             for _ in range(5):
-                # Closed after each answer, which says nothing of it.
+                # The server closes after each response, without announcing it.
                 assert await (await post(client, address)).read() == b"hello"
 
     run(work())
@@ -258,7 +258,7 @@ def test_request_on_reused_connection_that_closes_is_repeated() -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await read_request(reader)
             writer.write(OK)
-            await read_request(reader)  # And closes without a word.
+            await read_request(reader)  # And closes without a response.
 
         client, upstream = Client(), Upstream(script)
         async with upstream as address:
@@ -271,7 +271,7 @@ def test_request_on_reused_connection_that_closes_is_repeated() -> None:
 
 def test_request_on_new_connection_that_closes_is_not_repeated() -> None:
     async def work() -> None:
-        upstream = Upstream(saying(b"", close=True))
+        upstream = Upstream(answering(b"", close=True))
         async with upstream as address:
             with pytest.raises(ServerDisconnected):
                 await post(Client(), address)
@@ -282,7 +282,7 @@ def test_request_on_new_connection_that_closes_is_not_repeated() -> None:
 
 def test_request_is_not_repeated_after_the_first_byte() -> None:
     async def work() -> None:
-        upstream = Upstream(saying(OK, b"HTTP/1.1 200", close=True))
+        upstream = Upstream(answering(OK, b"HTTP/1.1 200", close=True))
         async with upstream as address:
             client = Client()
             await (await post(client, address)).read()
@@ -303,7 +303,7 @@ def test_idle_connections_are_closed_before_their_servers_do(
         ended = asyncio.Event()
 
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await saying(OK)(reader, writer)
+            await answering(OK)(reader, writer)
             ended.set()
 
         client = Client()
@@ -326,7 +326,7 @@ def test_unrequested_bytes_are_not_the_next_response() -> None:
             await asyncio.sleep(0.05)
             writer.write(poison)
             is_poisoned.set()
-            await saying(poison)(reader, writer)
+            await answering(poison)(reader, writer)
 
         upstream = Upstream(script)
         async with upstream as address:
@@ -342,7 +342,7 @@ def test_unrequested_bytes_are_not_the_next_response() -> None:
 
 def test_second_response_to_one_request_is_dropped() -> None:
     async def work() -> None:
-        upstream = Upstream(saying(OK + OK.replace(b"hello", b"smugg"), OK))
+        upstream = Upstream(answering(OK + OK.replace(b"hello", b"smugg"), OK))
         async with upstream as address:
             client = Client()
             for _ in range(2):
@@ -384,7 +384,7 @@ def test_invalid_http_is_a_protocol_error(answer: bytes) -> None:
 )
 def test_incomplete_response_is_an_error_after_its_bytes(answer: bytes) -> None:
     async def work() -> None:
-        async with Upstream(saying(answer, close=True)) as address:
+        async with Upstream(answering(answer, close=True)) as address:
             response = await post(Client(), address)
             assert await response.next_chunk() in {b"half", b"hello", b"hel"}
             with pytest.raises(ProtocolError):
@@ -472,7 +472,7 @@ def test_closing_stops_the_server() -> None:
 def test_closing_after_the_end_does_not_close_the_next_response() -> None:
     async def work() -> None:
         client = Client()
-        async with Upstream(saying(OK, OK, OK)) as address:
+        async with Upstream(answering(OK, OK, OK)) as address:
             first = await post(client, address)
             await first.read()
             second = await post(client, address)
@@ -501,7 +501,7 @@ def test_cancelled_caller_closes_the_connection(wait_for_head: bool) -> None:
         async with Upstream(script) as address:
             task = asyncio.create_task(call(address))
             await begun.wait()
-            await asyncio.sleep(0.1)  # For the head to come.
+            await asyncio.sleep(0.1)  # Until the head has arrived.
             task.cancel()
             await stopped.wait()
             with pytest.raises(asyncio.CancelledError):
@@ -533,7 +533,7 @@ def test_streamed_body_must_have_its_declared_length(length: int, is_sent: bool)
             else:
                 with pytest.raises(ProtocolError):
                     await post(client, address, body)
-            # Half a request, or one and a half, is the beginning of nobody else's.
+            # A connection with an incomplete or overlong request is not reused.
             assert bool(client._idle) is is_sent
 
     run(work())
@@ -563,7 +563,7 @@ def test_early_response_stops_the_upload() -> None:
             client = Client()
             response = await post(client, address, StreamedBody(parts(), 1000 * 65_536))
             assert (response.status, await response.read()) == (413, b"no")
-            assert not client._idle  # Half a request is on it.
+            assert not client._idle  # It carries an incomplete request.
 
     run(work())
     assert sent < 900
@@ -613,7 +613,7 @@ def test_server_that_does_not_read_the_body_is_a_read_timeout() -> None:
 @pytest.mark.parametrize("value", [b"a\r\nX-Evil: 1", b"a\nb", b"a\rb"])
 def test_line_break_in_a_header_is_refused(value: bytes) -> None:
     async def work() -> None:
-        async with Upstream(saying(OK)) as address:
+        async with Upstream(answering(OK)) as address:
             with pytest.raises(ProtocolError):
                 await post(Client(), address, headers=[(b"accept", value)])
 
@@ -622,7 +622,7 @@ def test_line_break_in_a_header_is_refused(value: bytes) -> None:
 
 def test_closed_port_is_connect_failed() -> None:
     async def work() -> None:
-        async with Upstream(saying(OK)) as address:
+        async with Upstream(answering(OK)) as address:
             pass
         with pytest.raises(ConnectFailed, match=str(address.origin.port)):
             await post(Client(), address)
@@ -647,7 +647,7 @@ def test_dead_address_does_not_hide_a_working_one(
 
         monkeypatch.setattr(client, "_open", open_slowly)
         monkeypatch.setattr(client, "_resolve", resolve)
-        async with Upstream(saying(OK)) as address:
+        async with Upstream(answering(OK)) as address:
             assert await (await post(client, address, connect_timeout=20)).read() == b"hello"
 
     run(work())

@@ -1,4 +1,4 @@
-"""Plain HTTP where https is the address, and proxies that speak for others."""
+"""Plain HTTP is refused if the public URL is https; trusted proxies may forward it."""
 
 from collections.abc import Callable
 
@@ -20,10 +20,10 @@ FROM_AFAR = {"X-Forwarded-For": "192.0.2.66, 198.51.100.7", "X-Forwarded-Proto":
 def test_a_key_over_plain_http_is_refused_not_redirected(
     own_server: OwnServer, alice: User, issue: Issue, model: ServedModel
 ) -> None:
-    """Who follows a redirect goes on sending the key in the clear, and never notices."""
+    """A client that follows a redirect would go on sending its key in clear text."""
     server = own_server(**PUBLIC)
     _, key = issue(alice)
-    # Nobody is trusted, so neither is the header; our own loopback is nobody special.
+    # No proxy is trusted, not even on loopback, so the headers are ignored.
     for headers in ({}, FROM_AFAR, {"Host": "keys.example.com"}):
         for path in ("/v1/models", CHAT, "/v1/nothing", "/v1"):
             reply = server.request("GET", path, key=key, headers=headers)
@@ -48,7 +48,7 @@ def test_a_trusted_proxy_speaks_for_its_client(
         assert server.request("GET", "/v1/models", key=key, headers=headers).status == 426
     reply = server.request("GET", "/v1/models", key=key, headers=FROM_AFAR)
     assert reply.status == 200
-    # The nearest that is not trusted; what stands further left, anyone can write.
+    # The nearest address that is not trusted. Anyone can write those further left.
     wait_until(lambda: Secret.objects.get().last_used_ip == "198.51.100.7")
     page = server.request(
         "GET", "/accounts/login/", headers=FROM_AFAR | {"Host": "keys.example.com"}

@@ -17,7 +17,7 @@ PRIVATE, METADATA = "10.0.0.7", "169.254.169.254"
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """Have every name lead to these."""
+    """Resolve every name to these addresses."""
 
     async def getaddrinfo(*_args: Any, **_more: Any) -> list[Any]:
         return [
@@ -72,15 +72,15 @@ def ask(base_url: str) -> None:
     async def ask() -> None:
         relay = Relay()
         try:
-            asked = RelayRequest(Endpoint("/chat/completions"), [], "req_1", b"application/json")
-            await relay.send(target, asked, b"{}")
+            request = RelayRequest(Endpoint("/chat/completions"), [], "req_1", b"application/json")
+            await relay.send(target, request, b"{}")
         finally:
             relay.close()
 
     asyncio.run(ask())
 
 
-# The second is how a number hides an address from a check of the URL's text.
+# Attack: as a number, the address passes a check of the URL's text.
 @pytest.mark.parametrize("host", ["models.example", "0xa9fea9fe"])
 def test_a_call_to_such_a_name_fails_as_any_upstream_and_tells_the_caller_no_address(
     host: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -1,4 +1,4 @@
-"""What looks as if a key were in the wrong hands, from the wire to the audit and the letter."""
+"""Alarms, from requests to the audit and the mail."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ class Caller:
         self.networks = (f"198.51.{number}.7" for number in range(256))
 
     def ask(self, key: str, address: str = "192.0.2.7") -> int:
-        """The status. On a connection of its own, so at any worker."""
+        """The status. Each request has its own connection, so any worker may get it."""
         method, path, body = next(self._asks)
         headers = {"X-Forwarded-For": address}
         return self._server.request(method, path, key=key, body=body, headers=headers).status
@@ -68,9 +68,9 @@ class Suspicious(NamedTuple):
     status: int
     action: Action
     noted: str
-    """In the audit, behind the name of the key."""
+    """In the audit, after the key's name."""
     told: str
-    """In the letter."""
+    """In the mail."""
 
 
 SUSPICIOUS = [
@@ -139,7 +139,7 @@ def test_each_alarm_is_audited_and_mailed_once_an_hour(
     Alarm.objects.update(raised_at=timezone.now() - timedelta(hours=1, seconds=1))
     act()
     wait_until(lambda: len(mail_server.received) >= 6)
-    # What it has gathered is looked at before it ends.
+    # A worker checks what it has collected before it ends.
     assert server.stop() == 0
     assert not QueuedMail.objects.exists()
     assert mail_server.recipients == ["bob@example.com"] * 6

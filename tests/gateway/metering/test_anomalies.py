@@ -1,4 +1,4 @@
-"""What the meter gathers anyway is looked at for keys in the wrong hands, and people are told."""
+"""Anomalies in what the meter collects raise alarms and send mail."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ Issue = Callable[..., tuple[ApiKey, str]]
 
 @pytest.fixture
 def workers(db: None, settings: Settings) -> Iterator[list[Meter]]:
-    """Two workers, perhaps on two hosts: they share the database alone."""
+    """Two workers that share only the database, as on two hosts."""
     settings.ALARM_NETWORKS, settings.ALARM_REFUSALS = 4, 10
     meters = [Meter(name, Writer()) for name in ("one", "two")]
     yield meters
@@ -60,7 +60,7 @@ def call_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
     asyncio.run(meter.flush())
 
 
-def look_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
+def list_models_from(meter: Meter, key: ApiKey, *addresses: str) -> None:
     verdict = make_verdict(key)
 
     async def make(address: str) -> Call:
@@ -77,11 +77,11 @@ def refuse(meter: Meter, text: str, number: int = 1) -> None:
     asyncio.run(meter.flush())
 
 
-def told(action: Action) -> list[str]:
+def alarm_targets(action: Action) -> list[str]:
     return [*AuditEvent.objects.filter(action=action).values_list("target", flat=True)]
 
 
-def an_hour_passes() -> None:
+def let_an_hour_pass() -> None:
     Alarm.objects.update(raised_at=timezone.now() - timedelta(hours=1, seconds=1))
 
 
@@ -95,9 +95,9 @@ def test_use_from_many_networks_over_all_workers_raises_alarm(
     key, text = issue(bob, "nightly")
     call_from(workers[0], key, *addresses(3))
     call_from(workers[1], key, *addresses(3))  # The same three.
-    assert told(Action.KEY_MANY_NETWORKS) == []
+    assert alarm_targets(Action.KEY_MANY_NETWORKS) == []
     call_from(workers[1], key, *addresses(1, first=9))
-    assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
+    assert alarm_targets(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
     row = AuditEvent.objects.get(action=Action.KEY_MANY_NETWORKS)
     assert (row.public_id, row.team_slug) == (key.public_id, key.team.slug)
     (letter,) = mail_server.wait_for(1)
@@ -110,13 +110,13 @@ def test_use_from_many_networks_over_all_workers_raises_alarm(
 def test_listing_models_counts_like_calls(
     workers: list[Meter], alice: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
-    """Whoever verifies a key that they found calls nothing: they ask for the list of models."""
+    """A stranger verifies a key by a list of models, without a call."""
     key, _ = issue(bob)
-    look_from(workers[0], key, *addresses(2))
+    list_models_from(workers[0], key, *addresses(2))
     call_from(workers[1], key, *addresses(2, first=1))
-    assert told(Action.KEY_MANY_NETWORKS) == []
-    look_from(workers[1], key, *addresses(1, first=9))
-    assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
+    assert alarm_targets(Action.KEY_MANY_NETWORKS) == []
+    list_models_from(workers[1], key, *addresses(1, first=9))
+    assert alarm_targets(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
     mail_server.wait_for(1)
     assert not UsageDay.objects.exclude(requests=2).exists()
 
@@ -135,18 +135,18 @@ def test_verifications_without_rows_count_too(
         workers[0].record_verification(make_verdict(key), use, "/auth/verify", "", 200, "req_1")
     asyncio.run(workers[0].flush())
     assert CallRow.objects.count() == 2
-    assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
+    assert alarm_targets(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
     mail_server.wait_for(1)
 
 
 def test_lookup_is_stored_once_a_day_for_key_and_network(
     workers: list[Meter], bob: User, issue: Issue, settings: Settings
 ) -> None:
-    settings.ALARM_NETWORKS = 0  # The Health page reads them all the same.
+    settings.ALARM_NETWORKS = 0  # The Health page reads them nevertheless.
     key, other = issue(bob)[0], issue(bob, "b")[0]
     for meter in workers * 2:
-        look_from(meter, key, "192.0.2.7", "192.0.2.8", "2001:db8::1", "")
-    look_from(workers[0], other, "192.0.2.7")
+        list_models_from(meter, key, "192.0.2.7", "192.0.2.8", "2001:db8::1", "")
+    list_models_from(workers[0], other, "192.0.2.7")
     found = NetworkUse.objects.values_list("team_slug", "public_id", "network")
     assert sorted(found) == sorted(
         (key.team.slug, one.public_id, network)
@@ -161,7 +161,7 @@ def test_lookup_is_stored_once_a_day_for_key_and_network(
     for look in NetworkUse.objects.all():
         assert look.start <= look.seen_at < look.start + day
     NetworkUse.objects.update(start=F("start") - day, seen_at=F("seen_at") - day)
-    look_from(Meter("three", workers[0]._writer), key, "192.0.2.7")
+    list_models_from(Meter("three", workers[0]._writer), key, "192.0.2.7")
     assert NetworkUse.objects.count() == 4
 
 
@@ -169,7 +169,7 @@ def test_more_lookups_than_one_transaction_are_all_written(
     workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metering, "SLICE", 2)
-    look_from(workers[0], issue(bob)[0], *addresses(7))
+    list_models_from(workers[0], issue(bob)[0], *addresses(7))
     assert NetworkUse.objects.count() == 7
     assert not workers[0]._lookups
 
@@ -187,7 +187,7 @@ def test_many_addresses_of_few_networks_raise_no_alarm(
     workers: list[Meter], bob: User, issue: Issue, peers: list[str]
 ) -> None:
     call_from(workers[0], issue(bob)[0], *peers)
-    assert told(Action.KEY_MANY_NETWORKS) == []
+    assert alarm_targets(Action.KEY_MANY_NETWORKS) == []
 
 
 def test_networks_of_two_keys_are_not_added_up(
@@ -195,7 +195,7 @@ def test_networks_of_two_keys_are_not_added_up(
 ) -> None:
     call_from(workers[0], issue(bob)[0], *addresses(3))
     call_from(workers[0], issue(bob, "b")[0], *addresses(3, first=100))
-    assert told(Action.KEY_MANY_NETWORKS) == []
+    assert alarm_targets(Action.KEY_MANY_NETWORKS) == []
 
 
 def test_old_networks_do_not_count(workers: list[Meter], bob: User, issue: Issue) -> None:
@@ -203,13 +203,15 @@ def test_old_networks_do_not_count(workers: list[Meter], bob: User, issue: Issue
     call_from(workers[0], key, *addresses(3))
     Sighting.objects.update(start=timezone.now() - timedelta(minutes=11))
     call_from(workers[1], key, *addresses(3, first=100))
-    assert told(Action.KEY_MANY_NETWORKS) == []
+    assert alarm_targets(Action.KEY_MANY_NETWORKS) == []
 
 
 def test_worker_writes_a_network_once_per_interval(
     workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "INTERVAL_SECONDS", 10**9)  # So that none ends meanwhile.
+    monkeypatch.setattr(
+        module, "INTERVAL_SECONDS", 10**9
+    )  # So that no interval ends during the test.
     key, _ = issue(bob)
     for _ in range(5):
         call_from(workers[0], key, *addresses(2))
@@ -234,14 +236,14 @@ def test_many_wrong_secrets_over_all_workers_raise_alarm(
 ) -> None:
     key, _ = issue(bob)
     for number in range(10):
-        assert told(Action.KEY_REFUSED_OFTEN) == []
+        assert alarm_targets(Action.KEY_REFUSED_OFTEN) == []
         refuse(workers[number % 2], keystring.generate(key.public_id).text)
-    assert told(Action.KEY_REFUSED_OFTEN) == [f"{key}: 10 requests"]
+    assert alarm_targets(Action.KEY_REFUSED_OFTEN) == [f"{key}: 10 requests"]
     (letter,) = mail_server.wait_for(1)
     assert letter["To"] == "bob@example.com"
-    told_of = " ".join(letter.get_content().split())
-    assert "or they came from outside its allowed networks." in told_of
-    assert "None of these requests succeeded." in told_of
+    text_of_mail = " ".join(letter.get_content().split())
+    assert "or they came from outside its allowed networks." in text_of_mail
+    assert "None of these requests succeeded." in text_of_mail
 
 
 def test_the_right_secret_of_a_disabled_key_counts_too(
@@ -250,11 +252,11 @@ def test_the_right_secret_of_a_disabled_key_counts_too(
     key, text = issue(bob)
     ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner")
     refuse(workers[0], text, 10)
-    assert told(Action.KEY_REFUSED_OFTEN) == [f"{key}: 10 requests"]
+    assert alarm_targets(Action.KEY_REFUSED_OFTEN) == [f"{key}: 10 requests"]
 
 
 def test_made_up_public_ids_are_not_stored(workers: list[Meter], bob: User, issue: Issue) -> None:
-    """Or whoever fires bad keys would fill a table, and everybody's audit."""
+    """Attack: requests with made-up keys could fill the table and the audit of other teams."""
     issue(bob)
     for _ in range(20):
         refuse(workers[0], keystring.generate().text, 10)
@@ -269,7 +271,7 @@ def test_use_of_deleted_key_is_mailed_to_its_owner(
     named = str(key)
     key.revoke(actor=ada)
     refuse(workers[0], text)
-    assert told(Action.KEY_USED_AFTER_DELETION) == [named]
+    assert alarm_targets(Action.KEY_USED_AFTER_DELETION) == [named]
     mail_server.wait_for(1)
     assert mail_server.recipients == ["bob@example.com"]
     assert (
@@ -333,7 +335,7 @@ def test_use_of_rotated_secret_is_mailed_to_owner(
     key, text = issue(bob)
     rotate(key, GracePeriod.NOW, actor=bob)
     refuse(workers[0], text)
-    assert told(Action.KEY_USED_AFTER_DELETION) == [str(key)]
+    assert alarm_targets(Action.KEY_USED_AFTER_DELETION) == [str(key)]
     mail_server.wait_for(1)
     assert mail_server.recipients == ["bob@example.com"]
 
@@ -345,7 +347,7 @@ def test_call_cut_off_by_deletion_is_no_use_after_deletion(
     key.revoke(actor=bob)
     workers[0]._cut_off[keystring.digest(text.encode())] += 1
     asyncio.run(workers[0].flush())
-    assert told(Action.KEY_USED_AFTER_DELETION) == []
+    assert alarm_targets(Action.KEY_USED_AFTER_DELETION) == []
 
 
 @pytest.mark.parametrize("again", [0, 1])
@@ -357,11 +359,11 @@ def test_alarm_is_raised_once_an_hour_over_all_workers(
     for meter in workers * 5:
         refuse(meter, text)
     mail_server.wait_for(1)
-    an_hour_passes()
+    let_an_hour_pass()
     refuse(workers[again], text)
     refuse(workers[0], text)
     mail_server.wait_for(2)
-    assert len(told(Action.KEY_USED_AFTER_DELETION)) == 2
+    assert len(alarm_targets(Action.KEY_USED_AFTER_DELETION)) == 2
 
 
 def test_two_workers_raise_the_same_alarm_once(
@@ -377,14 +379,14 @@ def test_two_workers_raise_the_same_alarm_once(
         for meter in workers:
             meter.record_refusal(keystring.digest(text.encode()), text[6:14])
         asyncio.run(both())
-    assert len(told(Action.KEY_USED_AFTER_DELETION)) == 1
+    assert len(alarm_targets(Action.KEY_USED_AFTER_DELETION)) == 1
 
 
-@pytest.mark.postgresql  # On SQLite one writes after the other.
+@pytest.mark.postgresql  # SQLite has one writer at a time.
 def test_two_concurrent_workers_count_each_others_networks(
     workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither counts before what it has seen is there for the other to count."""
+    """Each counts after it has committed its own rows."""
     key, _ = issue(bob)
     verdict, count, both_have_written = make_verdict(key), module._rows_for, Barrier(2)
 
@@ -401,14 +403,18 @@ def test_two_concurrent_workers_count_each_others_networks(
 
     monkeypatch.setattr(module, "_rows_for", count_together)
     asyncio.run(see_at_once())
-    assert told(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
+    assert alarm_targets(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
 
 
 def test_kinds_of_alarms_are_separate(workers: list[Meter], bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     call_from(workers[0], key, *addresses(4))
     refuse(workers[0], keystring.generate(key.public_id).text, 10)
-    assert len(told(Action.KEY_MANY_NETWORKS)) == len(told(Action.KEY_REFUSED_OFTEN)) == 1
+    assert (
+        len(alarm_targets(Action.KEY_MANY_NETWORKS))
+        == len(alarm_targets(Action.KEY_REFUSED_OFTEN))
+        == 1
+    )
     assert Alarm.objects.count() == 2
 
 
@@ -430,7 +436,7 @@ def test_mail_that_cannot_be_queued_leaves_no_alarm(
     mail_server: MailServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What goes on is told a second later."""
+    """An anomaly that goes on is found a second later."""
 
     def fail(*_: object, **__: object) -> None:
         raise DatabaseError
@@ -440,9 +446,9 @@ def test_mail_that_cannot_be_queued_leaves_no_alarm(
         patched.setattr(emails, "send", fail)
         refuse(workers[0], keystring.generate(key.public_id).text, 10)
     assert not Alarm.objects.exists()
-    assert told(Action.KEY_REFUSED_OFTEN) == []
+    assert alarm_targets(Action.KEY_REFUSED_OFTEN) == []
     refuse(workers[0], keystring.generate(key.public_id).text)
-    assert told(Action.KEY_REFUSED_OFTEN) == [f"{key}: 11 requests"]
+    assert alarm_targets(Action.KEY_REFUSED_OFTEN) == [f"{key}: 11 requests"]
     mail_server.wait_for(1)
 
 
@@ -463,7 +469,7 @@ def test_failed_detection_loses_no_usage(
     assert UsageDay.objects.get().requests == 4
     assert "Anomalies were not checked: ZeroDivisionError" in caplog.text
     call_from(workers[0], key, *addresses(4))
-    assert len(told(Action.KEY_MANY_NETWORKS)) == 1
+    assert len(alarm_targets(Action.KEY_MANY_NETWORKS)) == 1
     assert UsageDay.objects.get().requests == 8
 
 
@@ -479,15 +485,15 @@ def test_known_networks_cost_no_query(
     workers: list[Meter], bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The usual second: calls of known keys from known networks."""
-    # So that none ends meanwhile.
+    # So that no interval ends during the test.
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 10**9)
     monkeypatch.setattr(module, "DAY_SECONDS", 10**9)
     key, _ = issue(bob)
     call_from(workers[0], key, "192.0.2.1")
-    look_from(workers[0], key, "192.0.2.3")
+    list_models_from(workers[0], key, "192.0.2.3")
     monkeypatch.setattr(module, "_many_networks", lambda *_: pytest.fail("It asked again."))
     call_from(workers[0], key, "192.0.2.2")
-    look_from(workers[0], key, "192.0.2.4")
+    list_models_from(workers[0], key, "192.0.2.4")
     assert Sighting.objects.get().count == NetworkUse.objects.count() == 1
 
 
@@ -495,7 +501,7 @@ def test_old_rows_are_deleted(
     workers: list[Meter], bob: User, issue: Issue, settings: Settings
 ) -> None:
     key, _ = issue(bob)
-    look_from(workers[0], key, *addresses(4))
+    list_models_from(workers[0], key, *addresses(4))
     days = timedelta(days=settings.CALL_DAYS)
     NetworkUse.objects.update(seen_at=timezone.now() - days + timedelta(minutes=1))
     asyncio.run(RetentionJob(workers[0]._writer).clean())

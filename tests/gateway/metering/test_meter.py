@@ -1,4 +1,4 @@
-"""Uses are gathered, written once a second by a thread of its own, and never lost lightly."""
+"""The meter collects usage, writes it once a second in a thread, and repeats failed writes."""
 
 import asyncio
 import logging
@@ -49,8 +49,8 @@ def close(meter: Meter) -> None:
     meter._writer._thread.shutdown()  # Waits: an open connection would keep the database.
 
 
-def in_thread(meter: Meter, work: Callable[[], Any]) -> Any:
-    return meter._writer._thread.submit(work).result(timeout=10)
+def in_thread(meter: Meter, function: Callable[[], Any]) -> Any:
+    return meter._writer._thread.submit(function).result(timeout=10)
 
 
 def flush(meter: Meter) -> None:
@@ -66,7 +66,7 @@ def call(key: ApiKey, **more: Any) -> Call:
     return asyncio.run(make())
 
 
-def ended(
+def finished_call(
     key: ApiKey, *, status: int = 200, model: str = "a/b", prompt: int = 3, completion: int = 5
 ) -> Call:
     over = call(key)
@@ -83,7 +83,7 @@ def test_flush_writes_last_use(meter: Meter, alice: User, issue: Issue) -> None:
     flush(meter)
     used = key.secrets.get()
     assert used.last_used_at is not None
-    # Databases keep microseconds or less.
+    # Databases store microseconds or less.
     assert before - timedelta(seconds=1) < used.last_used_at <= datetime.now(UTC)
     assert used.last_used_ip == "192.0.2.7"
     assert used.last_used_agent == "OpenAI/Python 3"
@@ -106,11 +106,11 @@ def test_call_is_written_as_row_and_in_sums_by_minute_hour_and_day(
     first, second = issue(alice)[0], issue(bob, "b")[0]
     ensure_time_left(10)
     for over in (
-        ended(first),
-        ended(first),
-        ended(first, status=429, prompt=0, completion=0),
-        ended(first, model="c"),
-        ended(second, prompt=1000),
+        finished_call(first),
+        finished_call(first),
+        finished_call(first, status=429, prompt=0, completion=0),
+        finished_call(first, model="c"),
+        finished_call(second, prompt=1000),
     ):
         meter.record_call(over)
     flush(meter)
@@ -122,7 +122,7 @@ def test_call_is_written_as_row_and_in_sums_by_minute_hour_and_day(
                 row.failures,
                 row.prompt_tokens,
                 row.completion_tokens,
-                # A busy machine may have made any of them a slow one.
+                # On a busy machine any of them may have been slow.
                 sum(getattr(row, column) for column in LATENCY_COLUMNS),
             )
             for row in table.objects.all()
@@ -147,7 +147,7 @@ def test_sums_grow_over_flushes_by_minute_hour_and_day(
 ) -> None:
     key, _ = issue(alice)
     for _ in range(3):
-        meter.record_call(ended(key))
+        meter.record_call(finished_call(key))
         flush(meter)
     assert sum(UsageMinute.objects.values_list("requests", flat=True)) == 3
     for day in UsageDay.objects.all():
@@ -176,7 +176,7 @@ def test_empty_flush_writes_nothing(meter: Meter, monkeypatch: pytest.MonkeyPatc
 
 @database
 def test_written_usage_is_not_written_again(meter: Meter, alice: User, issue: Issue) -> None:
-    meter.record_call(ended(issue(alice)[0]))
+    meter.record_call(finished_call(issue(alice)[0]))
     flush(meter)
     flush(meter)
     assert CallRow.objects.count() == UsageDay.objects.get().requests == 1
@@ -186,7 +186,7 @@ def test_written_usage_is_not_written_again(meter: Meter, alice: User, issue: Is
 def test_flush_with_unknown_outcome_is_repeated_and_counts_once(
     meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection breaks while it commits: here, just after the database has committed."""
+    """The connection breaks during the commit; here just after the database has committed."""
     write = writing.write
 
     def lose_the_answer(flush: Flush) -> object:
@@ -194,11 +194,11 @@ def test_flush_with_unknown_outcome_is_repeated_and_counts_once(
         raise OperationalError("The connection was lost.")
 
     key, _ = issue(alice)
-    meter.record_call(ended(key))
+    meter.record_call(finished_call(key))
     with monkeypatch.context() as patched:
         patched.setattr(writing, "write", lose_the_answer)
         flush(meter)
-        meter.record_call(ended(key))
+        meter.record_call(finished_call(key))
         flush(meter)
     flush(meter)
     assert CallRow.objects.count() == 2
@@ -211,7 +211,7 @@ def test_failed_flush_writes_nothing(
 ) -> None:
     key, _ = issue(alice)
     meter.record_use(call(key))
-    meter.record_call(ended(key))
+    meter.record_call(finished_call(key))
 
     def fail(*_: object) -> None:
         raise OperationalError("The database is away.")
@@ -237,7 +237,7 @@ def test_failed_flush_is_repeated_and_newer_use_wins(
     first, second = issue(alice)[0], issue(bob, "b")[0]
 
     def fail(flush: Flush) -> object:
-        # While it is being tried, the first is used again.
+        # During the failing flush, the first secret is used again.
         meter.record_use(call(first, client=("192.0.2.99", 1)))
         raise OperationalError("The database is away.")
 
@@ -260,7 +260,7 @@ def test_bounded_memory_drops_rows_and_never_sums(
 ) -> None:
     monkeypatch.setattr(module, "MAX_RECORDS", 20)
     monkeypatch.setattr(module, "SLICE", 10)
-    over = ended(issue(alice)[0])
+    over = finished_call(issue(alice)[0])
     for _ in range(1000):
         meter.record_call(over)
         assert len(meter._records) <= 20
@@ -289,7 +289,7 @@ def test_many_rows_are_written_in_slices_in_one_order(
         return write(flush)
 
     monkeypatch.setattr(writing, "write", count)
-    over = ended(key)
+    over = finished_call(key)
     for pk in Secret.objects.order_by("-pk").values_list("pk", flat=True):
         over.verdict = over.verdict._replace(secret_id=pk)
         meter.record_use(over)
@@ -365,7 +365,7 @@ def test_calls_cut_off_by_deletion_are_on_its_receipt(
     meter: Meter, alice: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
-    cut = ended(key, status=401)
+    cut = finished_call(key, status=401)
     cut.ended_by = InvalidKey()
     key.revoke(actor=None)
     meter.record_call(cut)
@@ -493,9 +493,9 @@ def test_unwritable_usage_is_dropped_and_later_usage_is_written(
     meter: Meter, alice: User, issue: Issue, caplog: pytest.LogCaptureFixture
 ) -> None:
     key, _ = issue(alice)
-    meter.record_call(ended(key, prompt=10**30))
+    meter.record_call(finished_call(key, prompt=10**30))
     flush(meter)
-    meter.record_call(ended(key))
+    meter.record_call(finished_call(key))
     flush(meter)
     assert CallRow.objects.get().prompt_tokens == 3
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -529,7 +529,7 @@ def test_verifications_without_rows_have_the_same_sums(calls: list[tuple[int, in
 def test_verifications_that_cannot_be_written_are_kept_as_sums(
     meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else each millisecond that one took has a place of its own, for as long as that takes."""
+    """Each duration in ms has an entry of its own, so memory would grow during an outage."""
     monkeypatch.setattr(module, "MAX_RECORDS", 10)
     key, _ = issue(alice)
     verdict = make_verdict(key)

@@ -1,4 +1,4 @@
-"""What callers used is what the model server says that it served, whatever became of the calls."""
+"""Recorded usage equals what the model server served, however the calls ended."""
 
 import asyncio
 import json
@@ -39,12 +39,12 @@ AT_ONCE = 50
 
 
 def calls_of(*keys: ApiKey) -> QuerySet[Call]:
-    """A server that other tests use too may still write down what those did."""
+    """A shared server may still write the usage of other tests."""
     return Call.objects.filter(public_id__in=[key.public_id for key in keys])
 
 
 class Mix:
-    """Many clients, each call of one kind or another; notes what became of them."""
+    """Many clients with calls of several kinds. Records how the calls ended."""
 
     def __init__(self, server: Server, keys: list[str], models: dict[str, str]) -> None:
         self._url = server.url + CHAT
@@ -70,7 +70,7 @@ class Mix:
                 self.statuses[answer.status] += 1
                 self.kinds[kind] += 1
                 if kind == "cut":
-                    # The first events are enough, and the connection is closed on the rest.
+                    # Read the first events, then close the connection.
                     self.events_of_cut += (await answer.content.readany()).count(b"data:")
                     answer.close()
                 else:
@@ -120,8 +120,8 @@ def test_thousands_of_mixed_calls_are_counted_as_the_upstream_served_them(
         failed = mix.kinds["fail"]
         assert counted.pop(models["fail"]) == (failed, failed, 0, 0)
         requests, failures, _, completion = counted.pop(models["cut"])
-        # Nobody told what these used: it is estimated by the events that passed, and they count
-        # as failures, because their clients went away.
+        # Without reported usage it is estimated from the events that passed. These calls count as
+        # failures, because their clients disconnected.
         assert (requests, failures) == (mix.kinds["cut"], mix.kinds["cut"])
         assert completion >= mix.events_of_cut
         assert not counted
@@ -254,23 +254,23 @@ def test_calls_in_flight_are_listed_and_admin_can_end_one(
             one.chat(text, endless, stream=True)
             assert one.read_head().status == 200
 
-        def told() -> list[dict[str, object]]:
+        def listed_calls() -> list[dict[str, object]]:
             rows = Running.objects.values_list("calls", flat=True)
             return [call for calls in rows for call in calls if call["public_id"] == key.public_id]
 
-        wait_until(lambda: len(told()) == 2)
-        call = told()[0]
+        wait_until(lambda: len(listed_calls()) == 2)
+        call = listed_calls()[0]
         assert call["public_id"] == key.public_id
         assert call["model"] == endless
         assert call["address"] == "127.0.0.1"
-        wait_until(lambda: any(int(str(one["tokens"])) > 5 for one in told()))
-        # One of another team, that happens or was made to have the same id, is none of ours.
-        EndRequest.objects.create(call_id=str(told()[1]["id"]), team_slug="u-0000000000cc")
+        wait_until(lambda: any(int(str(one["tokens"])) > 5 for one in listed_calls()))
+        # A call of another team with the same id is not affected.
+        EndRequest.objects.create(call_id=str(listed_calls()[1]["id"]), team_slug="u-0000000000cc")
         EndRequest.objects.create(call_id=str(call["id"]), team_slug=key.team.slug)
-        wait_until(lambda: len(told()) == 1)
+        wait_until(lambda: len(listed_calls()) == 1)
         time.sleep(2)
-        assert [one["id"] != call["id"] for one in told()] == [True]
-    wait_until(lambda: not told())
+        assert [one["id"] != call["id"] for one in listed_calls()] == [True]
+    wait_until(lambda: not listed_calls())
     wait_until(Call.objects.filter(request_id=call["request_id"]).exists)
     ended = Call.objects.get(request_id=call["request_id"])
     assert ended.status == 499

@@ -1,4 +1,4 @@
-"""Rows that have had their time go, a slice at a time, and no others."""
+"""Old rows are deleted, a slice at a time, and no others."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -85,7 +85,7 @@ def test_only_old_rows_are_deleted(writer: Writer) -> None:
     clean(writer)
     assert Reminder.objects.get().days == 59
     assert Call.objects.count() == UsageMinute.objects.count() == UsageHour.objects.count() == 1
-    assert UsageDay.objects.count() == 2  # Costs at the month's end are asked for years later.
+    assert UsageDay.objects.count() == 2  # Costs are needed years later.
     assert Window.objects.exclude(kind=Kind.EVER).count() == 3
     assert Window.objects.filter(kind=Kind.EVER).count() == 2
     assert Lease.objects.get().worker == Running.objects.get().worker == "lives"
@@ -119,7 +119,7 @@ def test_many_rows_are_deleted_in_slices(writer: Writer, monkeypatch: pytest.Mon
 def test_slice_is_bounded_with_any_query_plan(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A plan that asks anew for the first few, for each row, must not get others each time."""
+    """A plan that repeats the SELECT for each row must not lock other rows each time."""
     monkeypatch.setattr(module, "SLICE", 100)
     Call.objects.bulk_create([call(started_at=ago(days=8)) for _ in range(250)])
     (rows,) = (one for one in module.retentions() if one.table == Call._meta.db_table)
@@ -159,7 +159,7 @@ def reminder(public_id: str, when: Any) -> Reminder:
 def test_rows_that_are_updated_in_place_hide_no_old_ones(
     writer: Writer, table: Any, make: Callable[[str, Any], Any], column: str
 ) -> None:
-    """More than a slice of living rows comes first by id."""
+    """More than a slice of recent rows comes first by id."""
     living = table.objects.bulk_create(make(f"{n}", ago(days=100)) for n in range(SLICE))
     table.objects.bulk_create(make(f"{n}", ago(days=99)) for n in range(SLICE, SLICE + 700))
     table.objects.update(**{column: ago(days=99)})

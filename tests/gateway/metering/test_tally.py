@@ -1,4 +1,4 @@
-"""What a call used: read in every shape that servers tell it in, and estimated where none is."""
+"""The tokens of a call: read in every shape that servers report, or estimated."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ def counted(tally: TokenCounter) -> tuple[int, int, int]:
 
 
 def whole(body: bytes, size: int = 1_000_000) -> TokenCounter:
-    """A tally that has seen `body` pass in pieces of `size`, unchanged."""
+    """A token counter that has read `body` in chunks of `size`."""
     tally = asked()
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     assert b"".join(map(tally.feed, pieces)) == body
@@ -65,10 +65,10 @@ def test_usage_of_a_complete_answer_is_read(
 
 
 def test_usage_at_the_end_of_a_long_answer_is_read() -> None:
-    """Of which only the end is kept, and what an answer quotes is not what it used."""
+    """Only its end is kept. Usage quoted in the text of an answer is ignored."""
     text = '"usage": {"prompt_tokens": 999999, "completion_tokens": 999999} ' * 2000
     answer = model_responses.CHAT | {"choices": [{"message": {"content": text}}]}
-    answer["usage"] = answer.pop("usage")  # Last, as servers write it.
+    answer["usage"] = answer.pop("usage")  # Last, as in servers' answers.
     body = json.dumps(answer).encode()
     assert len(body) > 4 * MAX_TAIL_BYTES
     for size in (1000, 65_536):
@@ -88,7 +88,7 @@ def test_usage_of_a_stream_is_read_and_its_bytes_unchanged(path: str) -> None:
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
 def test_only_the_hidden_usage_event_is_dropped(end: bytes) -> None:
-    """Servers add `"usage": null` to every chunk once they are asked, which stays."""
+    """Servers add `"usage": null` to every chunk if usage is requested. Those chunks pass."""
     events = [event.removesuffix(b"\n\n") + end for event in model_responses.CHAT_STREAM]
     hidden = model_responses.CHAT_USAGE_EVENT.removesuffix(b"\n\n") + end
     rest = b"".join(event for event in events if event != hidden)
@@ -101,7 +101,7 @@ def test_only_the_hidden_usage_event_is_dropped(end: bytes) -> None:
 
 
 def test_usage_in_an_event_with_text_is_never_dropped() -> None:
-    """Some servers tell it in the last chunk that has text, and some with every chunk."""
+    """Some servers report usage in the last chunk with text, some in every chunk."""
     chunk = model_responses.data_event(
         {
             "choices": [{"index": 0, "delta": {"content": "x"}}],

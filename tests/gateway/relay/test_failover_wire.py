@@ -1,4 +1,4 @@
-"""A model with several routes goes on where one of its upstreams doesn't."""
+"""A model with several routes works while one of its upstreams fails."""
 
 import json
 import secrets
@@ -30,13 +30,13 @@ def key(alice: User, issue: Issue) -> str:
 
 @pytest.fixture
 def serve_routes(team: Team, fake: FakeUpstream) -> Callable[..., str]:
-    """Serve a model by one upstream for each behaviour; `nobody` is a port that refuses."""
+    """Serve a model with one upstream per behaviour; `nobody` is a closed port."""
 
     def serve_routes(*behaviours: str) -> str:
         served = ServedModel.objects.create(name=f"{team.slug}/many", team=team)
         for number, behaviour in enumerate(behaviours):
             url = f"http://127.0.0.1:{free_port()}/v1" if behaviour == NOBODY else fake.url
-            # Of a name that no other test has: the server remembers how each fares.
+            # With a unique name, because the server remembers the state of each upstream.
             server = Upstream.objects.create(
                 name=f"{behaviour}-{number}-{secrets.token_hex(8)}", base_url=url
             )
@@ -46,7 +46,7 @@ def serve_routes(team: Team, fake: FakeUpstream) -> Callable[..., str]:
     return serve_routes
 
 
-def asked(fake: FakeUpstream) -> list[str]:
+def called_models(fake: FakeUpstream) -> list[str]:
     return [json.loads(received.body)["model"] for received in fake.received]
 
 
@@ -60,8 +60,8 @@ def test_callers_do_not_notice_a_failing_upstream(
         reply = live.chat(key, name)
         assert reply.json()["choices"][0]["message"]["content"] == TEXT
         assert "retry-after" not in reply.headers
-    assert asked(fake).count("normal") == 20
-    # It is met once by each of two workers, and again by each when a second has passed.
+    assert called_models(fake).count("normal") == 20
+    # Each of two workers calls it once, and once more after each second.
     assert len(fake.received) <= 20 + 2 * (2 + time.monotonic() - began)
 
 
@@ -70,7 +70,7 @@ def test_official_client_gets_the_last_failure(
 ) -> None:
     name = serve_routes("status:503", "status:503")
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as ai:
-        for _ in range(6):  # Also while both are left alone.
+        for _ in range(6):  # Also while both circuit breakers are open.
             with pytest.raises(openai.InternalServerError, match="own words"):
                 ai.chat.completions.create(
                     model=name, messages=[{"role": "user", "content": "Hello"}]
@@ -106,7 +106,7 @@ def test_upload_is_retried_completely(
     bad: str,
 ) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    for _ in range(8):  # Each time with new upstreams; half the time the bad one is asked first.
+    for _ in range(8):  # With new upstreams each time; half the time the bad one is called first.
         ServedModel.objects.filter(team=team).delete()
         body = form(serve_routes(bad, "normal"), is_file_first=is_file_first)
         path = "/v1/audio/transcriptions"
@@ -126,8 +126,8 @@ def test_recovered_upstream_gets_calls_again(
         other = Upstream.objects.create(name="other", base_url=fake.url)
         Route.objects.create(model=served, upstream=other, upstream_model="normal")
         assert server.chat(key, served.name).status == 200
-        met = len(back.received)
+        before = len(back.received)
         for _ in range(10):
             assert server.chat(key, served.name).status == 200
-        assert len(back.received) <= met + 1  # It asked to be left alone for 7 s.
+        assert len(back.received) <= before + 1  # It sent a Retry-After of 7 s.
         assert len(fake.received) >= 10

@@ -1,4 +1,4 @@
-"""What crosses, in either direction: allow-listed headers, our path, our credential, the body."""
+"""What is relayed in each direction: allowed headers, our path, our credential, the body."""
 
 import json
 from collections.abc import Callable
@@ -151,11 +151,11 @@ def test_a_callers_request_id_goes_all_the_way(
 def test_an_upstreams_cookie_belongs_to_nobody(
     live: Server, alice: User, bob: User, issue: Issue, serve_model: Serve
 ) -> None:
-    """A client library's cookie jar would show one caller's cookie in another caller's call."""
+    """Attack: a client with a cookie jar would send one caller's cookie with another's call."""
     name = serve_model("cookie")
     _, key = issue(alice)
     _, another = issue(bob, "another")
-    for sent in (key, key, another) * 3:  # Several, so that both workers have had one.
+    for sent in (key, key, another) * 3:  # Several, so that both workers get one.
         assert live.chat(sent, name).json() == {"cookies": {}}
 
 
@@ -163,7 +163,7 @@ def test_an_upstreams_cookie_belongs_to_nobody(
 def test_redirects_are_not_followed(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream, status: int
 ) -> None:
-    """Whoever follows one shows the operator's credential to whatever the upstream names."""
+    """Attack: a redirect sends the operator's credential to another server."""
     _, key = issue(alice)
     logged = len(live.log)
     reply = live.chat(key, serve_model(f"redirect:{status}"))
@@ -174,7 +174,7 @@ def test_redirects_are_not_followed(
 
 
 def sent_upstream(live: Server, fake: FakeUpstream, key: str, body: bytes) -> Any:
-    """What the upstream gets when a caller sends `body`."""
+    """The body that the upstream gets when a caller sends `body`."""
     headers = {"Content-Type": "application/json"}
     assert live.request("POST", CHAT, key=key, body=body, headers=headers).status == 200
     return fake.received[-1].body
@@ -183,7 +183,7 @@ def sent_upstream(live: Server, fake: FakeUpstream, key: str, body: bytes) -> An
 def test_the_body_is_the_callers_but_for_the_model(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    """Nested bytes stay as they came: numbers, escapes, spaces and inner duplicates too."""
+    """Nested bytes stay unchanged: numbers, escapes, spaces and inner duplicates too."""
     name = serve_model("echo")
     _, key = issue(alice)
     nested = b'[ {"a" :1.0000000000000000001, "a":1e5,"\\u0041": "\xc3\xa9\\/"} ,[] ]'
@@ -196,7 +196,7 @@ def test_the_body_is_the_callers_but_for_the_model(
 def test_the_upstream_reads_the_model_that_was_judged(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    """Parsers differ on which of two equal names counts, so only one goes on."""
+    """Parsers differ on which of two equal names counts, so only one is sent."""
     name = serve_model("echo")
     _, key = issue(alice)
     secret_model = b'"model": "u-0000000000cc/theirs"'

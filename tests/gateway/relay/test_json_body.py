@@ -1,4 +1,4 @@
-"""The body of a call: what we take of it, and that an upstream reads the model that we judged."""
+"""The body of a call: its limits, and that the upstream reads the model that was checked."""
 
 import asyncio
 import json
@@ -251,7 +251,7 @@ def test_depth_that_python_can_take_is_taken() -> None:
 
 @pytest.mark.parametrize("stream", [b"1", b'"true"', b"[]", b"0"])
 def test_what_only_some_servers_take_for_a_stream_is_refused(stream: bytes) -> None:
-    """Or it would be streamed without a word of what it used."""
+    """Otherwise it would be streamed without usage."""
     with pytest.raises(BadRequest):
         parse_call(b'{"model": "m", "stream": ' + stream + b"}").request_usage()
 

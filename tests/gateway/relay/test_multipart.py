@@ -1,4 +1,4 @@
-"""A form is read in one way only, whatever it looks like, and written anew."""
+"""A form that can be read in one way only is written again; others are refused."""
 
 import re
 from collections.abc import Callable
@@ -31,7 +31,7 @@ END = b"--callers--\r\n"
 
 
 def read(body: bytes, size: int = 1_000_000, content_type: bytes = TYPE) -> tuple[Form, bytes]:
-    """The form, and what goes on of it with our boundary made readable."""
+    """The form, and its output with our boundary replaced by a readable one."""
     form = Form(content_type)
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     passed = b"".join(map(form.feed, pieces))
@@ -67,7 +67,7 @@ def test_boundary_is_random_each_time() -> None:
 
 @pytest.mark.parametrize("size", [1, 1_000_000])
 def test_model_inside_a_file_is_content(size: int) -> None:
-    """Somebody else's boundary within is content too."""
+    """Another boundary inside a part is content too."""
     inner = b'--other\r\nContent-Disposition: form-data; name="model"\r\n\r\nsecret\r\n--other--'
     form, passed = read(MODEL + file(inner) + END, size)
     assert form.model == "u-1/test"

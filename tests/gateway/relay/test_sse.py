@@ -1,4 +1,4 @@
-"""An event stream is passed on in whole events, byte for byte, however the network cut it."""
+"""An event stream is passed on in complete events, byte for byte, in any network chunks."""
 
 import asyncio
 from collections.abc import Sequence

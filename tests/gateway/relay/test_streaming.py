@@ -1,4 +1,4 @@
-"""Streams: each chunk when it comes, whole events only, memory held, nobody left generating."""
+"""Streams: chunks pass at once, in complete events, in bounded memory; disconnects end calls."""
 
 import json
 import time
@@ -35,7 +35,7 @@ def connection(live: Server) -> Iterator[Connection]:
 def test_a_chunk_is_passed_on_when_it_comes(
     connection: Connection, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    """The first event is read here while the upstream still waits for our leave to go on."""
+    """The first event is read while the upstream still waits for the test's signal."""
     connection.chat(key, serve_model("wait"))
     started = connection.read_head()
     assert started.status == 200
@@ -63,13 +63,13 @@ def test_half_an_event_is_held_back(
 def test_events_pass_byte_for_byte(
     connection: Connection, key: str, serve_model: Serve, behaviour: str
 ) -> None:
-    """However the upstream's writes cut them, what arrives is whole events."""
+    """Complete events arrive, whatever chunks the upstream writes."""
     connection.chat(key, serve_model(behaviour))
     assert connection.read_head().status == 200
     chunks = list(iter(connection.chunk, b""))
     assert b"".join(chunks) == b"".join(map(event, range(CHUNKS))) + DONE
     assert all(chunk.endswith(b"\n\n") for chunk in chunks)
-    # The connection serves the next call.
+    # The connection is reused by the next call.
     connection.send_request("GET /v1/models", key)
     assert connection.reply().status == 200
 
@@ -85,7 +85,7 @@ def test_official_client_reads_a_relayed_stream(live: Server, key: str, serve_mo
 
 
 def resident(pids: list[int]) -> int:
-    """Bytes of memory that these processes hold."""
+    """The memory of these processes in bytes."""
     kib = 0
     for pid in pids:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -96,7 +96,7 @@ def resident(pids: list[int]) -> int:
 def test_a_client_that_reads_nothing_costs_no_memory(
     live: Server, connection: Connection, key: str, serve_model: Serve
 ) -> None:
-    """200 MiB are on offer; what waits in our process is bounded, and nothing of it is lost."""
+    """The upstream sends 200 MiB; the gateway's buffer is bounded, and no byte is lost."""
     workers = live.workers()
     assert live.request("GET", "/v1/models", key=key).status == 200
     before = resident(workers)
@@ -117,7 +117,7 @@ def test_a_client_that_reads_nothing_costs_no_memory(
 def test_a_client_that_goes_away_ends_the_upstream_call(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, behaviour: str
 ) -> None:
-    """So that the model server stops generating: while it streams, and before its first byte."""
+    """So that the model server stops generating, during its stream and before its first byte."""
     name = serve_model(behaviour)
     waits = []
     for number in range(1, 6):
@@ -130,7 +130,7 @@ def test_a_client_that_goes_away_ends_the_upstream_call(
         left = time.monotonic()
         wait_until(lambda: len(fake.disconnected_at) == number)  # noqa: B023
         waits.append(fake.disconnected_at[-1] - left)
-    assert min(waits) < 0.1, waits  # The promise, on a machine that has the time.
+    assert min(waits) < 0.1, waits  # The smallest, because the machine may be busy.
     assert sorted(waits)[2] < 1, waits
 
 
@@ -148,7 +148,7 @@ def test_a_client_that_goes_away_is_no_error_of_ours(
 
 
 def last_event(connection: Connection) -> tuple[list[bytes], dict[str, str]]:
-    """Events before the last one, and the error that the last one holds."""
+    """The events before the last one, and the error in the last one."""
     *events, last, rest = b"".join(iter(connection.chunk, b"")).split(b"\n\n")
     assert rest == b""
     assert last.startswith(b"data: ")
@@ -160,7 +160,7 @@ def last_event(connection: Connection) -> tuple[list[bytes], dict[str, str]]:
 def test_a_stream_that_breaks_ends_with_an_error_event(
     connection: Connection, key: str, serve_model: Serve, detail: str
 ) -> None:
-    """After whole events only: what the upstream had begun to say is not glued before it."""
+    """The error follows a complete event; an incomplete event before it is dropped."""
     connection.chat(key, serve_model(f"break_midway:{detail}"))
     assert connection.read_head().status == 200
     events, error = last_event(connection)
@@ -201,7 +201,7 @@ USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens
 def test_a_length_that_an_upstream_says_of_its_stream_is_not_ours(
     connection: Connection, key: str, serve_model: Serve, size: int | None
 ) -> None:
-    """We take an event out, or add one: what came next would be taken for the rest of this."""
+    """Events may be removed or added, so the next response would be read as part of this one."""
     body = event(0) + USAGE + DONE
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
     answer = head + b"Content-Length: %d\r\n\r\n" % (size or len(body)) + body
@@ -212,6 +212,6 @@ def test_a_length_that_an_upstream_says_of_its_stream_is_not_ours(
         assert "content-length" not in reply.headers
         assert reply.body.startswith(event(0) + DONE)
         assert (b"upstream_failed" in reply.body) is bool(size)
-        # The connection says what belongs to the next answer, and nothing else.
+        # The next answer on the connection is complete.
         connection.send_request("GET /v1/models", key)
         assert connection.reply().json()["object"] == "list"

@@ -1,4 +1,4 @@
-"""Uploads wait on disk until they are whole: little memory, and never half a form upstream."""
+"""Uploads are stored on disk until complete: little memory, and no incomplete form upstream."""
 
 import contextlib
 import io
@@ -75,7 +75,7 @@ def arrived(fake: FakeUpstream) -> dict[str, bytes]:
 
 
 def test_official_client(live: Server, key: str, serve_model: Serve, fake: FakeUpstream) -> None:
-    """It sends the model before the file, however large."""
+    """It sends the model before the file, whatever the file's size."""
     sound = SOUND * 8
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as ai:
         wanted = {"model": serve_model("normal"), "language": "en"}
@@ -129,7 +129,7 @@ def test_byte_by_byte(
 
 
 def resident(live: Server) -> int:
-    """Bytes of memory that the workers have."""
+    """The memory of the workers in bytes."""
     texts = [Path(f"/proc/{pid}/status").read_text() for pid in live.workers()]
     return sum(int(text.split("VmRSS:")[1].split()[0]) * 1024 for text in texts)
 
@@ -140,7 +140,7 @@ def test_a_large_upload_costs_no_memory(
 ) -> None:
     server = own_server(KEYPORTAL_MAX_BODY_BYTES=str(200 * MEBIBYTE))
     parts = [field("model", serve_model("normal")), file(SOUND)]
-    upload(server, key, *parts)  # What every process needs once.
+    upload(server, key, *parts)  # Memory that each process needs once.
     before = resident(server)
     parts[1] = file(SOUND * 60)
     body = b"".join(reversed(parts) if is_file_first else parts)
@@ -154,7 +154,7 @@ def test_a_large_upload_costs_no_memory(
 
 
 def open_files(server: Server, folder: Path) -> list[str]:
-    """What the workers have open in the folder."""
+    """The files in the folder that the workers have open."""
     links = [link for pid in server.workers() for link in Path(f"/proc/{pid}/fd").iterdir()]
     targets = []
     for link in links:
@@ -256,7 +256,7 @@ def test_a_key_deleted_during_a_slow_upload_is_refused_at_its_end(
 def test_an_upstream_may_refuse_before_it_has_read_the_form(
     live: Server, key: str, serve_model: Serve
 ) -> None:
-    """Such as an upstream's "too large"."""
+    """For example because it is too large."""
     reply = upload(live, key, field("model", serve_model("early:413")), file(SOUND * 15))
     assert (reply.status, reply.code) == (413, "its_own")
 

@@ -1,4 +1,4 @@
-"""Model servers that are down, slow, rude or out of date, and what the caller gets to see."""
+"""Model servers that are down, slow, or break the protocol, and what the caller gets."""
 
 import socket
 import time
@@ -26,7 +26,7 @@ def key(alice: User, issue: Issue) -> str:
 
 
 def assert_failed(reply: Reply, status: int, code: str, fake: FakeUpstream) -> None:
-    """In OpenAI's shape, without a word on where the model server is."""
+    """In OpenAI's error format, without the model server's address."""
     assert (reply.status, reply.code) == (status, code)
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["x-request-id"].startswith("req_")
@@ -38,10 +38,10 @@ def assert_failed(reply: Reply, status: int, code: str, fake: FakeUpstream) -> N
 def test_an_upstream_that_breaks_the_protocol_is_a_502(
     live: Server, key: str, serve_model: Serve, behaviour: str
 ) -> None:
-    with running() as fresh:  # Nobody keeps a connection to it, on which to try once more.
+    with running() as fresh:  # There is no reused connection, so nothing is repeated.
         reply = live.chat(key, serve_model(behaviour, base_url=fresh.url))
         assert_failed(reply, 502, "upstream_failed", fresh)
-        assert len(fresh.received) == 1  # Who has seen a request may have acted on it.
+        assert len(fresh.received) == 1  # It may have acted on the request.
 
 
 def test_nothing_listens_there(
@@ -60,7 +60,7 @@ def test_the_name_leads_nowhere(
 
 @contextmanager
 def deaf_server() -> Iterator[str]:
-    """Listens, and accepts nobody: its queue is full, so that connections don't come to stand."""
+    """Listens with a full queue, so that connections are never opened."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -99,7 +99,7 @@ def test_an_upstream_that_is_silent_for_too_long_is_a_504(
 def test_an_upstream_may_take_its_time_between_words(
     live: Server, key: str, serve_model: Serve
 ) -> None:
-    """The time-out is for silence, not for the whole: here five pauses of 0.7 s outlast it."""
+    """The timeout is for silence, not for the whole answer: five pauses of 0.7 s exceed it."""
     reply = live.chat(key, serve_model("stream:0.7", read_timeout=3))
     assert reply.status == 200
     assert reply.body.endswith(b"[DONE]\n\n")
@@ -121,7 +121,7 @@ def test_an_upstreams_own_errors_pass_through(
 def test_a_long_answer_that_breaks_off_does_not_look_whole(
     live: Server, key: str, serve_model: Serve, size: int
 ) -> None:
-    """Too long to be checked before it is passed on: what is cut there is cut here."""
+    """It is too long to be buffered, so it breaks off for the caller too."""
     with live.connect() as connection:
         connection.chat(key, serve_model(f"large:{size}"))
         started = connection.read_head()
@@ -137,14 +137,14 @@ def test_a_long_answer_that_breaks_off_does_not_look_whole(
 def test_a_call_on_a_stale_connection_is_tried_once_more(
     live: Server, key: str, serve_model: Serve
 ) -> None:
-    """The server closed it when we had just begun to use it, so it has not seen the request."""
+    """The server closed it just before the request, so it has not seen the request."""
 
     def once_a_connection(_: int, asked: int) -> bytes:
         return OK if asked == 1 else b""
 
     with scripted(once_a_connection) as (url, requests):
         name = serve_model("any", base_url=url)
-        calls = 8  # Both workers get to use a connection again.
+        calls = 8  # Both workers reuse a connection.
         assert [live.chat(key, name).status for _ in range(calls)] == [200] * calls
         assert len(requests) > calls
 
@@ -152,7 +152,7 @@ def test_a_call_on_a_stale_connection_is_tried_once_more(
 def test_a_fresh_connection_that_closes_unanswered_is_not_tried_again(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    """The server may have begun to generate: a second request would be a second answer."""
+    """The server may have begun to generate; a second request would generate twice."""
     with scripted(lambda *_: b"") as (url, requests):
         name = serve_model("any", base_url=url)
         assert_failed(live.chat(key, name), 502, "upstream_failed", fake)
