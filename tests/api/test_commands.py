@@ -49,7 +49,7 @@ def test_it_takes_an_end_and_bounds(ada: User) -> None:
         ([], {"name": ""}, "blank"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(
+def test_invalid_arguments_give_a_one_sentence_error(
     ada: User, charlie: User, arguments: list[str], more: dict[str, str], told: str
 ) -> None:
     with pytest.raises(CommandError, match=told):

@@ -1,4 +1,4 @@
-"""A management key that leaked: whoever reports it ends it, at the same place as an API key."""
+"""Leaked management keys: a report deletes them."""
 
 import re
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def rows() -> list[tuple[str, str]]:
     return [*about.values_list("action", "target")]
 
 
-def test_a_reported_management_key_ends_at_once_and_the_audit_tells(
+def test_reported_management_key_is_deleted_and_audited(
     client: Client, ada: User, new_api_client: NewApiClient
 ) -> None:
     program = new_api_client(ada)
@@ -82,7 +82,7 @@ def test_a_reported_management_key_ends_at_once_and_the_audit_tells(
         assert (row.team_slug, row.actor, row.address) == (program.key.team.slug, "", "127.0.0.1")
 
 
-def test_keys_of_both_kinds_in_one_report_end_each_in_its_way(
+def test_report_with_both_kinds_disables_and_deletes(
     client: Client,
     ada: User,
     bob: User,
@@ -99,7 +99,7 @@ def test_keys_of_both_kinds_in_one_report_end_each_in_its_way(
     assert key.disabled_at
     assert [*ManagementKey.objects.all()] == [stays.key]
     assert [action for action, _ in rows()].count(Action.KEY_REPORTED) == 3
-    told = {letter.to[0]: letter for letter in sent()}
+    told = {message.to[0]: message for message in sent()}
     assert sorted(told) == ["ada@example.com", "bob@example.com", "charlie@example.com"]
     both = told["ada@example.com"]
     assert both.subject == "[Keyportal] 2 keys were reported as leaked and are disabled or deleted"
@@ -114,7 +114,7 @@ def test_keys_of_both_kinds_in_one_report_end_each_in_its_way(
     assert told["charlie@example.com"].subject.startswith("[Keyportal] Management key ")
 
 
-def test_owner_and_admins_get_a_letter_each_without_the_key(
+def test_owner_and_admins_get_a_mail_without_the_key(
     client: Client,
     alice: User,
     ada: User,
@@ -128,18 +128,18 @@ def test_owner_and_admins_get_a_letter_each_without_the_key(
     report(client, text)
     mail_server.wait_for(2)
     assert sorted(mail_server.recipients) == ["ada@example.com", "alice@example.com"]
-    letter = mail_server.received[0]
+    message = mail_server.received[0]
     assert (
-        letter["Subject"]
+        message["Subject"]
         == '[Keyportal] Management key "deploy" was reported as leaked and is deleted'
     )
-    body = letter.get_content().replace("\r\n", "\n")
+    body = message.get_content().replace("\r\n", "\n")
     assert f'"deploy" ({program.key.public_id}) of the team "Acme"' in body
     assert "http://127.0.0.1:8000/teams/u-8105f7322477/management-keys/" in body
     assert text[14:30] not in mail_server.text
 
 
-def test_the_answer_is_the_same_for_management_keys_of_every_fate(
+def test_response_is_the_same_for_any_management_key(
     client: Client, ada: User, issue: Issue, new_api_client: NewApiClient
 ) -> None:
     live, dead = text_of(new_api_client, ada), new_api_client(ada, "dead")
@@ -157,7 +157,9 @@ def test_the_answer_is_the_same_for_management_keys_of_every_fate(
         assert next(iter(seen))[0] == 202
 
 
-def test_a_look_alike_ends_nothing(client: Client, ada: User, new_api_client: NewApiClient) -> None:
+def test_look_alike_deletes_nothing(
+    client: Client, ada: User, new_api_client: NewApiClient
+) -> None:
     """The public id is no secret; and a key of the one kind is none of the other."""
     program = new_api_client(ada)
     text, public_id = program.token or "", program.key.public_id
@@ -180,7 +182,7 @@ def test_a_report_that_is_sent_twice_does_nothing_the_second_time(
     assert len(sent()) == 1
 
 
-def test_one_that_somebody_deletes_meanwhile_is_not_told_of(
+def test_management_key_deleted_at_the_same_time_is_not_reported(
     client: Client, ada: User, new_api_client: NewApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found, and gone before it could be ended: no row says that the report ended it."""
@@ -195,13 +197,14 @@ def test_one_that_somebody_deletes_meanwhile_is_not_told_of(
     assert report(client, first.token or "", second.token or "").status_code == 202
     assert [action for action, _ in rows()] == [Action.KEY_REPORTED, Action.MANAGEMENT_KEY_DELETED]
     assert all(str(first.key) in target for _, target in rows())
-    (letter,) = sent()
+    (message,) = sent()
     assert (
-        letter.subject == '[Keyportal] Management key "first" was reported as leaked and is deleted'
+        message.subject
+        == '[Keyportal] Management key "first" was reported as leaked and is deleted'
     )
 
 
-def test_one_that_has_expired_or_whose_owner_left_is_deleted_too(
+def test_expired_or_ownerless_management_key_is_deleted(
     client: Client, alice: User, ada: User, new_api_client: NewApiClient
 ) -> None:
     """An owner who comes back would make it work again."""
@@ -211,18 +214,18 @@ def test_one_that_has_expired_or_whose_owner_left_is_deleted_too(
     ada.memberships.all().delete()
     report(client, expired, left)
     assert not ManagementKey.objects.exists()
-    (letter,) = sent()
-    assert (letter.to, "2 keys were reported" in letter.subject) == (["alice@example.com"], True)
+    (message,) = sent()
+    assert (message.to, "2 keys were reported" in message.subject) == (["alice@example.com"], True)
 
 
-def test_they_have_nobody_mailed_without_end_either(
+def test_mail_about_management_keys_is_limited_too(
     client: Client, alice: User, ada: User, new_api_client: NewApiClient, settings: Settings
 ) -> None:
     settings.ACCOUNT_RATE_LIMITS = {"leak_mail": "3/h/key"}
     for number in range(5):
         assert report(client, text_of(new_api_client, ada, name=f"m{number}")).status_code == 202
     assert not ManagementKey.objects.exists()
-    assert [letter.to for letter in sent()].count([alice.email]) == 3
+    assert [message.to for message in sent()].count([alice.email]) == 3
 
 
 def test_a_session_makes_no_difference(
@@ -258,9 +261,9 @@ def test_github_reports_one_and_where_it_was(
         answer = client.post("/leaks/report", body, content_type=kind, headers=headers)
         assert answer.status_code == status
     assert program.get("self").status_code == 401
-    (letter,) = sent()
+    (message,) = sent()
     (_, target), _ = rows()
-    for shown in (target, letter.body):
+    for shown in (target, message.body):
         assert "GitHub" in shown
         assert URL in shown
         assert text[14:30] not in shown
@@ -284,7 +287,7 @@ def test_the_operators_command_ends_both_kinds(
     assert not ManagementKey.objects.exists()
 
 
-def test_people_who_can_not_be_looked_up_undo_nothing(
+def test_database_error_in_the_notice_undoes_no_deletion(
     client: Client,
     ada: User,
     new_api_client: NewApiClient,

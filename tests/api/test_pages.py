@@ -117,7 +117,7 @@ def test_a_name_that_is_taken_is_told(
     assert "already exists" in answer.content.decode()
 
 
-def test_a_team_has_so_many_and_no_more(
+def test_team_has_a_maximum_of_management_keys(
     sign_in: SignIn, ada: User, new_api_client: NewApiClient
 ) -> None:
     for number in range(MAX_PER_TEAM):

@@ -1,4 +1,4 @@
-"""One letter a person and report, and so many an hour for a team."""
+"""Leak notices: one mail to each person for a report, and a limit by hour for each team."""
 
 import time
 from collections.abc import Callable
@@ -23,13 +23,13 @@ from tests.support.concurrency import run_concurrently
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]
-LETTERS_PER_HOUR = 3
+MAILS_PER_HOUR = 3
 
 
 @pytest.fixture(autouse=True)
-def few_letters(db: None, settings: Settings) -> None:
+def low_mail_limit(db: None, settings: Settings) -> None:
     """A low limit; and no counts from other tests, which the cache keeps."""
-    settings.ACCOUNT_RATE_LIMITS = {"leak_mail": f"{LETTERS_PER_HOUR}/h/key"}
+    settings.ACCOUNT_RATE_LIMITS = {"leak_mail": f"{MAILS_PER_HOUR}/h/key"}
     cache.clear()
 
 
@@ -46,10 +46,10 @@ def report(*keys: str, reporter: str = ANONYMOUS) -> list[StoppedKey]:
 
 
 def sent_to(person: User) -> list[EmailMessage]:
-    return [letter for letter in django_mail.outbox if letter.to == [person.email]]
+    return [message for message in django_mail.outbox if message.to == [person.email]]
 
 
-def test_one_report_of_several_keys_is_one_letter_to_each_person(
+def test_report_of_several_keys_is_one_mail_to_each_person(
     alice: User, bob: User, mel: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
     """Each reads of the keys that concern them, in all their teams."""
@@ -62,37 +62,37 @@ def test_one_report_of_several_keys_is_one_letter_to_each_person(
         (alice, [one, two, three, four]),
         (bob, [one, two]),
     ):
-        (letter,) = sent_to(person)
+        (message,) = sent_to(person)
         assert (
-            letter.subject
+            message.subject
             == f"[Keyportal] {len(keys)} keys were reported as leaked and are disabled"
         )
-        told = [line for line in letter.body.splitlines() if line.startswith("- ")]
+        told = [line for line in message.body.splitlines() if line.startswith("- ")]
         assert told == [
             f'- The API key "{key.name}" ({key.public_id}) of {key.owner.get_username()} in the '
             f'team "{key.team.name}" is disabled.'
             for key in keys
         ]
-        assert "as leaked by someone who has them." in letter.body
+        assert "as leaked by someone who has them." in message.body
     for person, key in ((mel, three), (charlie, four)):
-        (letter,) = sent_to(person)
+        (message,) = sent_to(person)
         assert (
-            letter.subject
+            message.subject
             == f'[Keyportal] API key "{key.name}" was reported as leaked and is disabled'
         )
     assert one.team.slug not in sent_to(charlie)[0].body
 
 
-def test_a_letter_of_several_keys_tells_the_fate_of_each(
+def test_mail_about_several_keys_gives_the_outcome_of_each(
     ada: User, bob: User, issue: Issue
 ) -> None:
     (_, a), (held, b) = issue(bob, "one"), issue(bob, "held")
     changes.disable(held, actor=ada)
     report(a, b)
-    (letter,) = sent_to(bob)
-    assert letter.subject == "[Keyportal] 2 keys were reported as leaked and are disabled"
-    assert 'in the team "Acme" is disabled.\n' in letter.body
-    assert 'in the team "Acme" is disabled, as it was before.\n' in letter.body
+    (message,) = sent_to(bob)
+    assert message.subject == "[Keyportal] 2 keys were reported as leaked and are disabled"
+    assert 'in the team "Acme" is disabled.\n' in message.body
+    assert 'in the team "Acme" is disabled, as it was before.\n' in message.body
 
 
 def test_a_name_in_a_list_is_one_line_too(bob: User, issue: Issue) -> None:
@@ -103,21 +103,21 @@ def test_a_name_in_a_list_is_one_line_too(bob: User, issue: Issue) -> None:
     assert '"a Enter your password at evil" (' in sent_to(bob)[0].body
 
 
-def test_a_letter_lists_so_many_keys_and_counts_the_rest(
+def test_mail_lists_a_limited_number_of_keys(
     bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(emails, "MAX_LISTED_KEYS", 2)
     report(*(issue(bob, f"key {number}")[1] for number in range(5)))
-    (letter,) = sent_to(bob)
-    assert letter.subject == "[Keyportal] 5 keys were reported as leaked and are disabled"
-    assert letter.body.count("- The API key") == 2
-    assert "- 3 more, which the audit log lists." in letter.body
+    (message,) = sent_to(bob)
+    assert message.subject == "[Keyportal] 5 keys were reported as leaked and are disabled"
+    assert message.body.count("- The API key") == 2
+    assert "- 3 more, which the audit log lists." in message.body
 
 
-def test_what_was_ended_is_told_though_the_report_fails_after_it(
+def test_notice_is_sent_for_keys_disabled_before_an_error(
     bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reported again, it would be no news: nobody would ever read of it."""
+    """A second report would not mention the key, so its owner would get no notice."""
     (first, a), (_, b) = issue(bob, "first"), issue(bob, "second")
     save = ApiKey.save
 
@@ -129,8 +129,8 @@ def test_what_was_ended_is_told_though_the_report_fails_after_it(
     monkeypatch.setattr(ApiKey, "save", fail)
     with pytest.raises(DatabaseError):
         report(a, b)
-    (letter,) = sent_to(bob)
-    assert 'API key "first" was reported as leaked' in letter.subject
+    (message,) = sent_to(bob)
+    assert 'API key "first" was reported as leaked' in message.subject
 
 
 def report_one_by_one(issue: Issue, owner: User, count: int, reporter: str = ANONYMOUS) -> None:
@@ -138,62 +138,62 @@ def report_one_by_one(issue: Issue, owner: User, count: int, reporter: str = ANO
         assert len(report(issue(owner, f"{reporter} {number}")[1], reporter=reporter)) == 1
 
 
-def test_a_team_gets_so_many_letters_an_hour_and_every_key_is_disabled(
+def test_mail_to_a_team_is_limited_by_hour_but_every_key_is_disabled(
     alice: User, bob: User, issue: Issue
 ) -> None:
-    """Or who makes keys and reports them could have people mailed without end."""
-    report_one_by_one(issue, bob, LETTERS_PER_HOUR + 2)
-    assert len(sent_to(alice)) == len(sent_to(bob)) == LETTERS_PER_HOUR
+    """Attack: a member creates keys and reports them, to send mail without end."""
+    report_one_by_one(issue, bob, MAILS_PER_HOUR + 2)
+    assert len(sent_to(alice)) == len(sent_to(bob)) == MAILS_PER_HOUR
     assert "a limited number of these mails an hour" in sent_to(alice)[0].body
     assert not ApiKey.objects.filter(disabled_at=None).exists()
-    assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == LETTERS_PER_HOUR + 2
+    assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == MAILS_PER_HOUR + 2
 
 
-def test_an_hour_later_there_are_letters_again(
+def test_mail_resumes_after_an_hour(
     bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report_one_by_one(issue, bob, LETTERS_PER_HOUR + 1)
+    report_one_by_one(issue, bob, MAILS_PER_HOUR + 1)
     later = time.time() + 3601
     monkeypatch.setattr(time, "time", lambda: later)
     report(issue(bob, "later")[1])
-    assert len(sent_to(bob)) == LETTERS_PER_HOUR + 1
+    assert len(sent_to(bob)) == MAILS_PER_HOUR + 1
 
 
 def test_a_key_that_is_enabled_or_rotated_and_reported_again_counts_too(
     bob: User, issue: Issue
 ) -> None:
     key, text = issue(bob)
-    for number in range(LETTERS_PER_HOUR + 2):
+    for number in range(MAILS_PER_HOUR + 2):
         assert len(report(text)) == 1
         if number % 2:
             text = rotate(key, GracePeriod.NOW, actor=bob).text
         else:
             changes.enable(key, actor=bob)
-    assert len(sent_to(bob)) == LETTERS_PER_HOUR
+    assert len(sent_to(bob)) == MAILS_PER_HOUR
 
 
-def test_each_team_has_letters_of_its_own(
+def test_each_team_has_its_own_mail_limit(
     bob: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
-    report_one_by_one(issue, bob, LETTERS_PER_HOUR)
+    report_one_by_one(issue, bob, MAILS_PER_HOUR)
     report(issue(bob)[1], issue(charlie, "there", team=other_team)[1])
-    assert len(sent_to(bob)) == LETTERS_PER_HOUR
+    assert len(sent_to(bob)) == MAILS_PER_HOUR
     assert len(sent_to(charlie)) == 1
 
 
 @pytest.mark.parametrize("reporter", [GITHUB, OPERATOR])
-def test_what_github_or_an_operator_reports_has_no_bound_and_uses_none_up(
+def test_reports_by_github_or_operator_do_not_count(
     alice: User, bob: User, issue: Issue, reporter: str
 ) -> None:
-    report_one_by_one(issue, bob, LETTERS_PER_HOUR + 2, reporter)
-    assert len(sent_to(alice)) == LETTERS_PER_HOUR + 2
+    report_one_by_one(issue, bob, MAILS_PER_HOUR + 2, reporter)
+    assert len(sent_to(alice)) == MAILS_PER_HOUR + 2
     assert "of these mails an hour" not in sent_to(alice)[0].body
     report(issue(bob, "real")[1])
-    assert len(sent_to(alice)) == LETTERS_PER_HOUR + 3
+    assert len(sent_to(alice)) == MAILS_PER_HOUR + 3
 
 
 @pytest.mark.django_db(transaction=True)
-def test_reports_of_one_key_at_one_time_are_one_letter(bob: User, issue: Issue) -> None:
+def test_concurrent_reports_of_one_key_send_one_mail(bob: User, issue: Issue) -> None:
     _, text = issue(bob, "a")
     run_concurrently(*[partial(report, text)] * 6)
     assert len(sent_to(bob)) == 1
@@ -201,10 +201,10 @@ def test_reports_of_one_key_at_one_time_are_one_letter(bob: User, issue: Issue) 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_reports_of_many_keys_at_one_time_are_counted_together(bob: User, issue: Issue) -> None:
-    texts = [issue(bob, f"b{number}")[1] for number in range(LETTERS_PER_HOUR + 3)]
+def test_concurrent_reports_share_one_mail_limit(bob: User, issue: Issue) -> None:
+    texts = [issue(bob, f"b{number}")[1] for number in range(MAILS_PER_HOUR + 3)]
     run_concurrently(*(partial(report, text) for text in texts))
-    assert 0 < len(sent_to(bob)) <= LETTERS_PER_HOUR
+    assert 0 < len(sent_to(bob)) <= MAILS_PER_HOUR
     assert not ApiKey.objects.filter(reported_at=None).exists()
 
 

@@ -1,4 +1,4 @@
-"""What a report of a leak does to a key, who is told, and how a rotation ends the matter."""
+"""Leak reports: what happens to the key, who gets a mail, and how a rotation clears the report."""
 
 import re
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def rows(action: Action = Action.KEY_REPORTED) -> list[str]:
     return [*AuditEvent.objects.filter(action=action).values_list("target", flat=True)]
 
 
-def test_a_reported_key_is_disabled_and_the_audit_tells(bob: User, issue: Issue) -> None:
+def test_reported_key_is_disabled_and_audited(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     (ended,) = report(text)
     key.refresh_from_db()
@@ -65,7 +65,7 @@ def test_a_reported_key_is_disabled_and_the_audit_tells(bob: User, issue: Issue)
     )
 
 
-def test_owner_admins_and_nobody_else_get_a_letter_each(
+def test_only_owner_and_admins_get_a_mail(
     alice: User,
     ada: User,
     bob: User,
@@ -87,11 +87,11 @@ def test_owner_admins_and_nobody_else_get_a_letter_each(
         "alice@example.com",
         "bob@example.com",
     ]
-    letter = mail_server.received[0]
+    message = mail_server.received[0]
     assert (
-        letter["Subject"] == '[Keyportal] API key "nightly" was reported as leaked and is disabled'
+        message["Subject"] == '[Keyportal] API key "nightly" was reported as leaked and is disabled'
     )
-    body = letter.get_content().replace("\r\n", "\n")
+    body = message.get_content().replace("\r\n", "\n")
     assert (
         f'"nightly" ({key.public_id}) of the team "Acme"\nwas reported as leaked by GitHub.' in body
     )
@@ -100,24 +100,22 @@ def test_owner_admins_and_nobody_else_get_a_letter_each(
     assert text[14:30] not in mail_server.text
 
 
-def test_an_owner_who_left_the_team_is_told_nothing_of_it(
-    alice: User, bob: User, issue: Issue
-) -> None:
+def test_owner_who_left_gets_no_mail(alice: User, bob: User, issue: Issue) -> None:
     _, text = issue(bob)
     bob.memberships.all().delete()
     report(text)
-    assert [letter.to for letter in sent()] == [["alice@example.com"]]
+    assert [message.to for message in sent()] == [["alice@example.com"]]
 
 
 def test_a_line_break_in_a_name_makes_no_second_header(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     ApiKey.objects.filter(pk=key.pk).update(name="a\r\nBcc: eve@example.com")
     report(text)
-    (letter,) = sent()
-    assert letter.subject.endswith(
+    (message,) = sent()
+    assert message.subject.endswith(
         'API key "a Bcc: eve@example.com" was reported as leaked and is disabled'
     )
-    assert letter.recipients() == ["bob@example.com"]
+    assert message.recipients() == ["bob@example.com"]
 
 
 def test_a_report_that_is_sent_twice_does_nothing_the_second_time(bob: User, issue: Issue) -> None:
@@ -142,14 +140,14 @@ def test_a_reported_key_that_somebody_enabled_is_disabled_by_the_next_report(
     assert len(rows()) == 2
 
 
-def test_the_mail_promises_no_more_than_a_rotation_does(ada: User, bob: User, issue: Issue) -> None:
+def test_mail_says_whether_rotation_enables_the_key(ada: User, bob: User, issue: Issue) -> None:
     _, text = issue(bob, "one")
     held, text_of_held = issue(bob, "two")
     changes.disable(held, actor=ada)
     report(text)
     report(text_of_held)
-    bobs = [letter for letter in sent() if letter.to == ["bob@example.com"]]
-    first, second = (" ".join(letter.body.split()) for letter in bobs)
+    bobs = [message for message in sent() if message.to == ["bob@example.com"]]
+    first, second = (" ".join(message.body.split()) for message in bobs)
     assert "gives you a new one and enables the key again." in first
     assert "it stays disabled until you" in second
     assert "enables" not in second
@@ -163,9 +161,9 @@ def test_one_report_may_hold_keys_of_several_teams(
     unknown = keystring.generate().text
     assert len(report(other, unknown, text)) == 2
     assert ApiKey.objects.filter(disabled_at__isnull=True).count() == 0
-    assert sorted(letter.to[0] for letter in sent()) == ["bob@example.com", "charlie@example.com"]
-    for letter in sent():
-        assert ("Acme" in letter.body) == (letter.to == ["bob@example.com"])
+    assert sorted(message.to[0] for message in sent()) == ["bob@example.com", "charlie@example.com"]
+    for message in sent():
+        assert ("Acme" in message.body) == (message.to == ["bob@example.com"])
 
 
 def test_the_same_public_id_with_another_secret_is_no_key(bob: User, issue: Issue) -> None:
@@ -175,7 +173,7 @@ def test_the_same_public_id_with_another_secret_is_no_key(bob: User, issue: Issu
     assert ApiKey.objects.get().disabled_at is None
 
 
-def test_a_secret_that_has_ended_ends_nothing(bob: User, issue: Issue) -> None:
+def test_ended_secret_disables_nothing(bob: User, issue: Issue) -> None:
     """Or whoever holds one that was rotated away long since could stop the key that lives on."""
     key, text = issue(bob)
     rotate(key, GracePeriod.NOW, actor=bob)
@@ -195,7 +193,7 @@ def test_a_secret_that_has_ended_ends_nothing(bob: User, issue: Issue) -> None:
 
 
 @pytest.mark.parametrize("grace", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
-def test_an_old_secret_that_lives_on_is_a_leak_like_any_other(
+def test_old_secret_in_grace_time_can_be_reported(
     bob: User, issue: Issue, grace: GracePeriod
 ) -> None:
     key, text = issue(bob)
@@ -204,9 +202,7 @@ def test_an_old_secret_that_lives_on_is_a_leak_like_any_other(
     assert ApiKey.objects.get().disabled_at
 
 
-def test_a_rotation_ends_the_matter_and_enables_what_the_report_disabled(
-    bob: User, issue: Issue
-) -> None:
+def test_rotation_clears_report_and_enables_key(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     report(text)
     new = rotate(key, GracePeriod.NOW, actor=bob)
@@ -227,7 +223,7 @@ def test_a_rotation_does_not_enable_what_a_person_disabled(bob: User, issue: Iss
     assert rows(Action.KEY_ENABLED) == []
 
 
-def test_while_the_leaked_secret_lives_on_the_matter_is_open(bob: User, issue: Issue) -> None:
+def test_report_stays_while_leaked_secret_is_live(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     report(text)
     rotate(key, GracePeriod.HOUR, actor=bob)
@@ -273,7 +269,7 @@ def test_a_rotation_of_any_other_key_enables_nothing(bob: User, issue: Issue) ->
     assert ApiKey.objects.get().disabled_at
 
 
-def test_a_database_that_fails_while_people_are_looked_up_undoes_nothing(
+def test_database_error_in_the_notice_undoes_nothing(
     bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -290,7 +286,7 @@ PAGES = ["keys/", "models/", "usage/", "members/", "audit/", "guide/", "keys/cre
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_of_the_team_says_so_until_it_is_rotated(
+def test_every_team_page_has_the_banner_until_rotation(
     sign_in: SignIn, ada: User, bob: User, issue: Issue, page: str
 ) -> None:
     key, text = issue(bob, "nightly")
@@ -323,7 +319,7 @@ def test_one_click_on_the_banner_ends_the_leak(sign_in: SignIn, bob: User, issue
     assert keystring.digest(new.encode()) == bytes(key.secrets.get().digest)
 
 
-def test_only_those_who_may_change_the_key_are_asked_to(
+def test_only_members_who_may_change_the_key_see_the_banner(
     alice: User, bob: User, vera: User, charlie: User, issue: Issue
 ) -> None:
     carol = User.objects.create_user("carol")
@@ -340,16 +336,14 @@ def test_only_those_who_may_change_the_key_are_asked_to(
     assert "reported" not in client.get("/teams/u-0000000000cc/guide/").content.decode()
 
 
-def test_a_whole_list_of_leaked_keys_does_not_push_the_page_away(
-    sign_in: SignIn, bob: User, issue: Issue
-) -> None:
+def test_banner_lists_at_most_five_keys(sign_in: SignIn, bob: User, issue: Issue) -> None:
     report(*(issue(bob, f"key {number}")[1] for number in range(8)))
     page = sign_in(bob).get("/teams/u-8105f7322477/guide/").content.decode()
     assert page.count("was reported as leaked") == 5
     assert "3 more of your keys" in page
 
 
-def test_a_key_that_works_all_the_same_is_told_of_as_such(
+def test_banner_says_that_an_enabled_key_still_works(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, text = issue(bob)
@@ -359,7 +353,7 @@ def test_a_key_that_works_all_the_same_is_told_of_as_such(
     assert "and still works" in page
 
 
-def test_a_deleted_key_is_no_news_to_anybody(bob: User, issue: Issue) -> None:
+def test_report_of_deleted_key_does_nothing(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     key.revoke(actor=bob)
     assert report(text) == []
@@ -367,7 +361,7 @@ def test_a_deleted_key_is_no_news_to_anybody(bob: User, issue: Issue) -> None:
     assert not sent()
 
 
-def test_nothing_of_a_key_shows_where_values_are_printed() -> None:
+def test_repr_does_not_contain_the_key() -> None:
     found = ReportedKey(keystring.generate().text, FOUND)
     for shown in (repr(found), str(found), repr(ReportContents([found])), repr([found])):
         assert found.text[14:20] not in shown

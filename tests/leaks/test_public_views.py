@@ -1,4 +1,4 @@
-"""The place where anybody reports a leaked key: what it takes, what it tells, and to whom not."""
+"""The public report of a leaked key: formats, responses, limits, and reports by GitHub."""
 
 import json
 import re
@@ -93,9 +93,7 @@ def test_a_key_is_reported_in_any_wrapping(
     assert row.address == "127.0.0.1"
 
 
-def test_the_answer_is_the_same_for_keys_of_every_fate(
-    client: Client, bob: User, issue: Issue
-) -> None:
+def test_response_is_the_same_for_any_key(client: Client, bob: User, issue: Issue) -> None:
     _, live = issue(bob)
     _, reported = issue(bob, "b")
     deleted, dead = issue(bob, "c")
@@ -145,7 +143,7 @@ def test_a_report_over_plain_http_is_taken_and_the_form_is_shown_over_https_alon
 
 
 @pytest.mark.parametrize("accept", [{}, HTML])
-def test_whoever_pasted_half_a_key_is_told_so(
+def test_incomplete_key_is_an_error(
     client: Client, bob: User, issue: Issue, accept: dict[str, str]
 ) -> None:
     """The format is published, so this tells nobody what they could not know."""
@@ -180,7 +178,7 @@ def test_a_body_that_is_too_large_is_not_read(client: Client, bob: User, issue: 
 
 
 @pytest.mark.parametrize("length", ["-1", "many", "9" * 5000, "²"])
-def test_a_length_that_is_none_is_too_large(client: Client, length: str) -> None:
+def test_malformed_content_length_is_rejected(client: Client, length: str) -> None:
     assert (
         client.post(REPORT, b"x", content_type="text/plain", CONTENT_LENGTH=length).status_code
         == 413
@@ -211,7 +209,7 @@ def test_reports_are_limited_by_address(client: Client, bob: User, issue: Issue)
     assert is_disabled(key)
 
 
-def test_a_network_of_addresses_is_one(client: Client) -> None:
+def test_ipv6_network_counts_as_one_address(client: Client) -> None:
     for number in range(21):
         answer = client.post(
             REPORT, b"x", content_type="text/plain", REMOTE_ADDR=f"2001:db8:1:2::{number:x}"
@@ -219,7 +217,7 @@ def test_a_network_of_addresses_is_one(client: Client) -> None:
     assert answer.status_code == 429
 
 
-def test_the_limit_comes_before_what_is_known_of_keys(
+def test_limit_applies_before_keys_are_looked_up(
     client: Client, bob: User, issue: Issue, settings: Settings
 ) -> None:
     settings.ACCOUNT_RATE_LIMITS = {"report_leak": "1/m/ip"}
@@ -241,8 +239,8 @@ def test_github_reports_several_keys_and_where_they_were(
     targets = AuditEvent.objects.filter(action=Action.KEY_REPORTED).values_list("target", flat=True)
     assert targets[0] == f"{first}: reported by GitHub, found at {URL}"
     assert len(targets) == 2
-    (letter,) = mail.outbox
-    assert letter.body.count(f"found at\n  {URL}\n") == 2
+    (message,) = mail.outbox
+    assert message.body.count(f"found at\n  {URL}\n") == 2
 
 
 def test_github_is_not_limited(client: Client, github: GitHubScanner) -> None:
@@ -253,7 +251,7 @@ def test_github_is_not_limited(client: Client, github: GitHubScanner) -> None:
     assert seen == {202}
 
 
-def test_an_address_that_holds_the_key_itself_is_cut(
+def test_key_in_url_is_redacted(
     client: Client, bob: User, issue: Issue, github: GitHubScanner
 ) -> None:
     _, text = issue(bob)
@@ -264,7 +262,7 @@ def test_an_address_that_holds_the_key_itself_is_cut(
         assert text[14:30] not in shown
 
 
-def test_an_address_that_no_database_takes_saves_no_key(
+def test_url_with_control_characters_still_disables_the_key(
     client: Client, bob: User, issue: Issue, github: GitHubScanner
 ) -> None:
     key, text = issue(bob)
@@ -275,7 +273,7 @@ def test_an_address_that_no_database_takes_saves_no_key(
     assert row.target.endswith("found at https://github.com/ab")
 
 
-def test_an_endless_address_is_cut_off(
+def test_long_url_is_truncated(
     client: Client, bob: User, issue: Issue, github: GitHubScanner
 ) -> None:
     _, text = issue(bob)
@@ -302,7 +300,7 @@ def forgeries(github: GitHubScanner, body: bytes) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("how", forgeries(GitHubScanner(), b""))
-def test_what_only_claims_to_be_githubs_is_refused_as_a_whole(
+def test_forged_github_report_is_rejected(
     client: Client,
     bob: User,
     issue: Issue,
@@ -323,7 +321,7 @@ def test_what_only_claims_to_be_githubs_is_refused_as_a_whole(
     assert not AuditEvent.objects.filter(action=Action.KEY_REPORTED).exists()
 
 
-def test_without_githubs_keys_nobody_is_github(
+def test_github_report_is_rejected_without_public_keys(
     client: Client,
     bob: User,
     issue: Issue,
@@ -374,7 +372,7 @@ def test_a_payload_of_githubs_that_is_sent_again_is_harmless(
         b'[{"token": "x", "more": ' + b'{"a":' * 10_000,
     ],
 )
-def test_what_github_signed_and_never_published_is_refused(
+def test_signed_report_in_unknown_format_is_rejected(
     client: Client, github: GitHubScanner, body: bytes
 ) -> None:
     answer = as_github(client, github, body)
@@ -394,7 +392,7 @@ def test_a_new_file_of_githubs_keys_needs_no_restart(
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
-def test_a_crash_tells_no_log_and_no_error_report_of_the_key(
+def test_crash_does_not_log_the_key(
     bob: User,
     issue: Issue,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""`manage.py report_leak`: for the operator who found a key."""
+"""`manage.py report_leak`, for operators."""
 
 import os
 import subprocess
@@ -63,7 +63,7 @@ def test_a_key_as_an_argument_is_refused_and_not_repeated(
     assert key.disabled_at is None
 
 
-def test_what_can_not_be_read_or_holds_no_key_is_an_error(
+def test_unreadable_file_or_text_without_key_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(CommandError, match="No such file"):

@@ -1,4 +1,4 @@
-"""The published format finds every key, and its checksum tells keys from look-alikes, offline."""
+"""The published rules find every key, and the checksum excludes look-alikes, offline."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""Mail about a key: who gets it, and what whoever names a key or a team can't do with it."""
+"""Mail about a key: its recipients, and what the name of a key or a team can't do in it."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def send(people: list[User], **context: object) -> None:
     )
 
 
-def test_the_owner_alone_gets_it_or_else_the_admins(
+def test_mail_goes_to_owner_or_else_to_admins(
     team: Team, alice: User, ada: User, bob: User, vera: User, charlie: User
 ) -> None:
     assert emails.owner_or_admins(team, bob.pk) == [bob]
@@ -32,14 +32,14 @@ def test_the_owner_alone_gets_it_or_else_the_admins(
 
 
 @pytest.mark.parametrize("loss", [{"email": ""}, {"is_active": False}])
-def test_whoever_can_not_read_it_gets_none(
+def test_inactive_user_or_user_without_address_gets_no_mail(
     team: Team, alice: User, ada: User, bob: User, loss: dict[str, object]
 ) -> None:
     User.objects.filter(pk__in=[bob.pk, ada.pk]).update(**loss)
     assert emails.owner_or_admins(team, bob.pk) == [alice]
 
 
-def test_who_has_left_gets_none_and_no_admin_of_another_team_does(
+def test_former_member_and_other_teams_admin_get_no_mail(
     team: Team, other_team: Team, alice: User, bob: User
 ) -> None:
     Membership.objects.filter(team=team, user=bob).delete()
@@ -47,45 +47,47 @@ def test_who_has_left_gets_none_and_no_admin_of_another_team_does(
     assert emails.owner_or_admins(team, bob.pk) == [alice]
 
 
-def test_each_gets_a_letter_of_their_own(mail_server: MailServer, alice: User, bob: User) -> None:
+def test_each_recipient_gets_a_separate_mail(
+    mail_server: MailServer, alice: User, bob: User
+) -> None:
     send([alice, bob])
     assert mail_server.recipients == ["alice@example.com", "bob@example.com"]
-    for letter in mail_server.received:
-        assert letter["Subject"] == '[Keyportal] API key "ci" has expired'
-        assert letter["Auto-Submitted"] == "auto-generated"
-        assert letter.get_content_type() == "text/plain"
+    for message in mail_server.received:
+        assert message["Subject"] == '[Keyportal] API key "ci" has expired'
+        assert message["Auto-Submitted"] == "auto-generated"
+        assert message.get_content_type() == "text/plain"
 
 
 @pytest.mark.parametrize("line_break", ["\r\n", "\n", "\r", "\x0b", "\x85", "\u2028", "\0"])
-def test_a_name_is_no_header_and_no_paragraph(
+def test_name_cannot_add_header_or_paragraph(
     mail_server: MailServer, bob: User, line_break: str
 ) -> None:
     evil = line_break.join(["ci", "Bcc: eve@example.com", "", "Dear Bob, sign in at evil.example"])
     send([bob], name=evil, team=evil, owner=evil)
-    (letter,) = mail_server.received
-    assert set(letter) >= {"Subject", "To", "From"}
-    assert letter["Bcc"] is None
+    (message,) = mail_server.received
+    assert set(message) >= {"Subject", "To", "From"}
+    assert message["Bcc"] is None
     line = "ci Bcc: eve@example.com Dear Bob, sign in at evil.example"
-    assert letter["Subject"] == f'[Keyportal] API key "{line}" has expired'
-    lines = letter.get_content().splitlines()
+    assert message["Subject"] == f'[Keyportal] API key "{line}" has expired'
+    lines = message.get_content().splitlines()
     assert not [line for line in lines if line.startswith(("Bcc", "Dear"))]
 
 
-def test_a_name_is_text_and_no_markup(mail_server: MailServer, bob: User) -> None:
+def test_name_is_not_escaped_as_html(mail_server: MailServer, bob: User) -> None:
     send([bob], name="<b>{{ team }} & co</b>")
     assert "<b>{{ team }} & co</b>" in mail_server.received[0]["Subject"]
     assert "<b>{{ team }} & co</b>" in mail_server.received[0].get_content()
 
 
-def test_a_key_in_a_name_is_cut(mail_server: MailServer, bob: User, issue: Issue) -> None:
+def test_key_string_in_name_is_redacted(mail_server: MailServer, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob)
     send([bob], name=plaintext, team=plaintext)
-    (letter,) = mail_server.received
-    assert plaintext[20:] not in letter.as_string() + letter.get_content()
-    assert key.public_id in letter.get_content()
+    (message,) = mail_server.received
+    assert plaintext[20:] not in message.as_string() + message.get_content()
+    assert key.public_id in message.get_content()
 
 
-def test_a_link_leads_to_the_public_address(settings: Settings, bob: User, issue: Issue) -> None:
+def test_link_uses_public_url(settings: Settings, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     settings.PUBLIC_URL = "https://keys.example.com"
     page = f"https://keys.example.com/teams/u-8105f7322477/keys/{key.public_id}/"

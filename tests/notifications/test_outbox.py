@@ -1,4 +1,4 @@
-"""The outbox: written with what the mail tells of, sent once, tried again, and given up."""
+"""The outbox: mail is queued in the caller's transaction, sent once, retried, and given up."""
 
 import os
 import subprocess
@@ -86,7 +86,7 @@ def test_mail_waits_in_the_database_and_wakes_the_thread_at_the_commit(server: M
 
 @pytest.mark.django_db(transaction=True, databases=["default", "meter"])
 @pytest.mark.parametrize("alias", ["default", "meter"])
-def test_what_is_rolled_back_sends_nothing(server: MailServer, alias: str) -> None:
+def test_rolled_back_transaction_sends_no_mail(server: MailServer, alias: str) -> None:
     outbox.wake.clear()
     with transaction.atomic(using=alias):
         keys_mail.send([EmailMessage("A", "b", to=["bob@example.com"])], using=alias)
@@ -97,7 +97,7 @@ def test_what_is_rolled_back_sends_nothing(server: MailServer, alias: str) -> No
     assert not server.received
 
 
-def test_each_recipient_has_a_mail_of_their_own(server: MailServer) -> None:
+def test_one_mail_is_queued_for_each_recipient(server: MailServer) -> None:
     to, copied = ["alice@example.com", "bob@example.com"], ["ada@example.com"]
     EmailMessage("A", "b", to=to, bcc=copied, headers={"Auto-Submitted": "auto-generated"}).send()
     send_due()
@@ -105,7 +105,7 @@ def test_each_recipient_has_a_mail_of_their_own(server: MailServer) -> None:
     assert {message["Auto-Submitted"] for message in server.received} == {"auto-generated"}
 
 
-def test_what_would_lose_a_part_of_the_mail_is_refused() -> None:
+def test_attachments_and_html_are_rejected() -> None:
     html = EmailMultiAlternatives("A", "b", to=["bob@example.com"])
     html.attach_alternative("<b>b</b>", "text/html")
     attached = EmailMessage("A", "b", to=["bob@example.com"], attachments=[("a.txt", "a", None)])
@@ -169,7 +169,7 @@ def test_a_password_that_the_mail_server_refuses_loses_no_mail(
     assert subjects(server) == ["a"]
 
 
-def test_what_is_put_off_is_tried_again_ever_less_often_and_keeps_none_back(
+def test_temporarily_rejected_mail_is_retried_with_growing_delay(
     server: MailServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.deferrals = 8
@@ -202,7 +202,7 @@ def test_what_is_put_off_is_tried_again_ever_less_often_and_keeps_none_back(
         ("a\nERROR forged", "bob@example.com", "BadHeaderError"),
     ],
 )
-def test_a_mail_that_is_refused_for_good_is_given_up_and_keeps_none_back(
+def test_permanently_rejected_mail_is_given_up_and_blocks_no_other(
     server: MailServer, caplog: pytest.LogCaptureFixture, name: str, to: str, reason: str
 ) -> None:
     server.rejected_recipients.add("eve@example.com")
@@ -262,7 +262,7 @@ def test_a_connection_that_breaks_is_opened_anew(
     assert pauses() == [1]
 
 
-def test_what_stops_the_server_stops_between_two_mails(server: MailServer) -> None:
+def test_sending_stops_between_two_mails(server: MailServer) -> None:
     queue("a")
     queue("b")
     send_due(may_go_on=lambda: not server.received)
@@ -284,7 +284,7 @@ def test_a_process_that_dies_while_it_sends_loses_nothing(server: MailServer) ->
     assert subjects(server) == ["a"]
 
 
-def test_a_process_that_was_overtaken_does_not_postpone_the_mail(server: MailServer) -> None:
+def test_process_with_expired_claim_does_not_postpone_mail(server: MailServer) -> None:
     queue()
     slow = QueuedMail.objects.claim_next()
     time_passes(minutes=11)
@@ -295,7 +295,7 @@ def test_a_process_that_was_overtaken_does_not_postpone_the_mail(server: MailSer
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_crowd_sends_each_mail_once(server: MailServer) -> None:
+def test_concurrent_senders_send_each_mail_once(server: MailServer) -> None:
     for number in range(20):
         queue(str(number))
     gate = Barrier(4)

@@ -1,4 +1,4 @@
-"""Several that remind at once, on one host or on several: each mail is queued once."""
+"""Processes that send reminders at the same time: each mail is queued once."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ def require_one_of_each() -> None:
     assert AuditEvent.objects.filter(action=Action.KEY_REMINDED).count() == KEYS
 
 
-def test_a_crowd_queues_each_once(now: datetime, settings: Settings) -> None:
+def test_concurrent_reminders_are_queued_once(now: datetime, settings: Settings) -> None:
     settings.EMAIL_BACKEND = BACKEND
     gate = Barrier(CROWD)
 

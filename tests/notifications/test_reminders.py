@@ -1,4 +1,4 @@
-"""Reminders of expiry: to whom, when, and once."""
+"""Reminders of expiry: recipients, times, and that each is sent once."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -32,17 +32,19 @@ def before(**units: float) -> datetime:
 
 @pytest.fixture
 def key(bob: User, issue: Issue) -> ApiKey:
-    """Bob's, made 100 days before its end."""
+    """Bob's, made 100 days before its expiry."""
     key, _ = issue(bob, "ci", expires_at=END)
     ApiKey.objects.update(created_at=before(days=100))
     return key
 
 
 def subjects(mail_server: MailServer) -> list[str]:
-    return [str(letter["Subject"]).removeprefix("[Keyportal] ") for letter in mail_server.received]
+    return [
+        str(message["Subject"]).removeprefix("[Keyportal] ") for message in mail_server.received
+    ]
 
 
-def test_the_owner_is_told_fourteen_and_three_days_before_and_at_the_end(
+def test_owner_gets_reminders_at_14_days_3_days_and_expiry(
     mail_server: MailServer, key: ApiKey, alice: User
 ) -> None:
     for hours in range(24 * 20, -24 * 20, -6):
@@ -55,7 +57,7 @@ def test_the_owner_is_told_fourteen_and_three_days_before_and_at_the_end(
     assert mail_server.recipients == ["bob@example.com"] * 3
 
 
-def test_nothing_is_told_too_early(mail_server: MailServer, key: ApiKey) -> None:
+def test_no_reminder_before_the_first_stage(mail_server: MailServer, key: ApiKey) -> None:
     for days in (14, 3, 0):
         assert send_reminders(before(days=days) - 2 * PROMPTLY) == 0
         assert send_reminders(before(days=days)) == 1
@@ -67,13 +69,13 @@ def test_the_mail_names_the_key_and_leads_to_it(
     settings.PUBLIC_URL = "https://keys.example.com"
     key, plaintext = issue(bob, "ci", expires_at=END)
     send_reminders(before(days=14))
-    (letter,) = mail_server.received
-    text = letter.get_content()
+    (message,) = mail_server.received
+    text = message.get_content()
     assert f'the API key "ci" ({key.public_id}) of the team "Acme"' in text
     assert "expires on 2030-06-20 at 18:00 UTC" in text
     page = f"https://keys.example.com/teams/u-8105f7322477/keys/{key.public_id}/"
     assert page in text.splitlines()
-    assert plaintext[16:] not in letter.as_string()
+    assert plaintext[16:] not in message.as_string()
     assert "Its owner" not in text
 
 
@@ -94,20 +96,20 @@ def test_each_reminder_is_in_the_audit_and_in_the_keys_history(
     assert (row.actor, row.address) == ("", None)
 
 
-def test_who_comes_late_tells_the_stage_that_it_is(mail_server: MailServer, key: ApiKey) -> None:
+def test_late_run_sends_only_the_current_stage(mail_server: MailServer, key: ApiKey) -> None:
     send_reminders(before(days=1.5))
     assert subjects(mail_server) == ['API key "ci" expires in 2 days']
     send_reminders(before(days=1))
     assert len(mail_server.received) == 1
 
 
-def test_long_after_the_end_nobody_is_told(mail_server: MailServer, key: ApiKey) -> None:
+def test_no_reminder_a_week_after_expiry(mail_server: MailServer, key: ApiKey) -> None:
     assert send_reminders(END + timedelta(days=7, hours=1)) == 0
     assert send_reminders(END + timedelta(days=6)) == 1
 
 
 @pytest.mark.parametrize(("lifetime", "told"), [(15, 3), (13, 2), (2, 1)])
-def test_a_key_is_not_told_of_what_was_so_when_it_was_made(
+def test_new_key_gets_no_reminder_of_a_stage_it_was_created_in(
     mail_server: MailServer, key: ApiKey, lifetime: int, told: int
 ) -> None:
     ApiKey.objects.update(created_at=before(days=lifetime))
@@ -118,7 +120,7 @@ def test_a_key_is_not_told_of_what_was_so_when_it_was_made(
     assert len(mail_server.received) == told
 
 
-def test_a_key_whose_end_is_moved_is_told_anew(
+def test_changed_expiry_gets_new_reminders(
     mail_server: MailServer, bob: User, issue: Issue
 ) -> None:
     now = timezone.now()
@@ -130,7 +132,7 @@ def test_a_key_whose_end_is_moved_is_told_anew(
     assert subjects(mail_server) == ['API key "ci" expires in 13 days'] * 2
 
 
-def test_an_end_that_is_moved_closer_is_not_told_at_once(
+def test_earlier_expiry_gets_no_immediate_reminder(
     mail_server: MailServer, bob: User, issue: Issue
 ) -> None:
     now = timezone.now()
@@ -141,7 +143,7 @@ def test_an_end_that_is_moved_closer_is_not_told_at_once(
     assert send_reminders(now + timedelta(days=8)) == 1
 
 
-def test_an_operator_who_moves_the_end_counts_too(
+def test_expiry_changed_by_operator_gets_new_reminders(
     mail_server: MailServer, admin_client: Client, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "ci")
@@ -161,16 +163,14 @@ def test_an_operator_who_moves_the_end_counts_too(
     assert send_reminders() == 0
 
 
-def test_a_key_without_an_end_is_never_told(
+def test_key_without_expiry_gets_no_reminder(
     mail_server: MailServer, bob: User, issue: Issue
 ) -> None:
     issue(bob)
     assert send_reminders(END) == 0
 
 
-def test_a_key_that_is_off_is_told_when_it_is_on_again(
-    mail_server: MailServer, key: ApiKey
-) -> None:
+def test_disabled_key_gets_its_reminder_when_enabled(mail_server: MailServer, key: ApiKey) -> None:
     disable(key, actor=None)
     assert send_reminders(before(days=14)) == 0
     enable(key, actor=None)
@@ -181,13 +181,13 @@ def test_a_key_that_is_off_is_told_when_it_is_on_again(
     assert subjects(mail_server) == ['API key "ci" expires in 12 days']
 
 
-def test_a_deleted_key_is_not_told(mail_server: MailServer, key: ApiKey, bob: User) -> None:
+def test_deleted_key_gets_no_reminder(mail_server: MailServer, key: ApiKey, bob: User) -> None:
     key.revoke(actor=bob)
     assert send_reminders(before(days=3)) == 0
 
 
 @pytest.mark.parametrize("loss", ["left", "inactive", "no address"])
-def test_the_admins_are_told_in_place_of_an_owner_who_can_not_be(
+def test_admins_get_reminder_if_owner_cannot(
     mail_server: MailServer,
     key: ApiKey,
     team: Team,
@@ -206,12 +206,12 @@ def test_the_admins_are_told_in_place_of_an_owner_who_can_not_be(
     assert send_reminders(before(days=3)) == 1
     assert mail_server.recipients == ["alice@example.com", "ada@example.com"]
     assert all(
-        "Its owner, bob, has left" in letter.get_content() for letter in mail_server.received
+        "Its owner, bob, has left" in message.get_content() for message in mail_server.received
     )
     assert AuditEvent.objects.get(action=Action.KEY_REMINDED).target.endswith("to alice, ada")
 
 
-def test_a_key_of_which_nobody_can_be_told_is_logged_once(
+def test_reminder_without_recipient_is_logged_once(
     mail_server: MailServer, key: ApiKey, caplog: pytest.LogCaptureFixture
 ) -> None:
     User.objects.update(email="")
@@ -226,14 +226,14 @@ def test_a_key_of_which_nobody_can_be_told_is_logged_once(
     assert not AuditEvent.objects.filter(action=Action.KEY_REMINDED).exists()
 
 
-def test_a_name_with_a_line_break_makes_no_header(mail_server: MailServer, key: ApiKey) -> None:
+def test_line_break_in_name_adds_no_header(mail_server: MailServer, key: ApiKey) -> None:
     ApiKey.objects.update(name="ci\r\nBcc: eve@example.com")
     assert send_reminders(before(days=3)) == 1
     assert mail_server.received[0]["Bcc"] is None
     assert subjects(mail_server) == ['API key "ci Bcc: eve@example.com" expires in 3 days']
 
 
-def test_a_reminder_that_can_not_be_queued_is_not_marked_as_given(
+def test_reminder_that_cannot_be_queued_is_not_recorded(
     key: ApiKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

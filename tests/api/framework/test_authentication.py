@@ -68,9 +68,7 @@ def test_a_form_of_another_site_can_do_nothing(client: Client, alice: User) -> N
     assert not ApiKey.objects.exists()
 
 
-def test_whoever_has_a_management_key_needs_no_csrf_token(
-    new_api_client: NewApiClient, ada: User
-) -> None:
+def test_management_key_needs_no_csrf_token(new_api_client: NewApiClient, ada: User) -> None:
     program = new_api_client(ada)
     program._client = Client(enforce_csrf_checks=True)
     assert program.post("keys", {"name": "ci"}).status_code == 201
@@ -177,7 +175,7 @@ def test_a_missing_scope_is_told(new_api_client: NewApiClient, ada: User, operat
     assert f'scope="{operation.scope}"' in answer["WWW-Authenticate"]
 
 
-def test_a_demoted_owner_takes_the_management_key_down_with_them(
+def test_demoted_owner_limits_the_management_key(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     program = new_api_client(ada)

@@ -167,7 +167,7 @@ SENT: SearchStrategy[Sent] = builds(
 )
 
 
-def test_every_answer_is_one_that_the_document_tells_of(
+def test_every_response_is_in_the_document(
     sound: Server, new_api_client: NewApiClient, ada: User, issue: Issue
 ) -> None:
     """On a connection that goes on: what is left of a body there would be the next request."""

@@ -57,7 +57,7 @@ def kept_connection() -> Iterator[None]:
 @pytest.mark.usefixtures("kept_connection")
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
-def test_every_answer_is_one_that_the_document_tells_of(
+def test_every_response_is_in_the_document(
     new_api_client: NewApiClient,
     ada: User,
     model: ServedModel,

@@ -1,4 +1,4 @@
-"""How often may be asked, by whoever has a management key and by whoever has none."""
+"""Rate limits, by management key and by address."""
 
 import time
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ def test_so_many_requests_a_minute_and_no_more(
     assert other.get("self").status_code == 200
 
 
-def test_what_is_refused_does_nothing(
+def test_throttled_request_changes_nothing(
     new_api_client: NewApiClient, ada: User, settings: Any
 ) -> None:
     settings.API_REQUESTS_PER_MINUTE = 1

@@ -396,7 +396,7 @@ def test_the_scope_makes_no_admin_of_a_member(
     assert_problem(program.post("keys", {"name": "ci", "limits": UNLIMITED}), 422, "invalid")
 
 
-def test_another_teams_ids_are_as_unknown_as_none(
+def test_other_teams_ids_give_not_found(
     new_api_client: NewApiClient, ada: User, charlie: User, other_team: Team, issue: Any
 ) -> None:
     theirs, _ = issue(charlie, team=other_team)
@@ -444,9 +444,7 @@ def test_no_list_holds_another_teams(
             assert text not in answer.content.decode()
 
 
-def test_writing_is_no_part_of_reading_nor_the_other_way(
-    new_api_client: NewApiClient, ada: User
-) -> None:
+def test_read_and_write_scopes_are_separate(new_api_client: NewApiClient, ada: User) -> None:
     reader = new_api_client(ada, "reader", scopes=[Scope.KEYS_READ])
     writer = new_api_client(ada, "writer", scopes=[Scope.KEYS_WRITE])
     assert_problem(reader.post("keys", {"name": "ci"}), 403, "missing-scope")
