@@ -261,8 +261,8 @@ def stop_shared_server(request: pytest.FixtureRequest) -> None:
     Server.running = None
     request.getfixturevalue("transactional_db" if "transactional_db" in fixtures else "db")
     metered = (Call, UsageMinute, UsageHour, UsageDay, Flush, Running, Lease, Window)
-    for written in (*metered, Sighting, NetworkUse, Alarm, QueuedMail):
-        written.objects.all().delete()
+    for model in (*metered, Sighting, NetworkUse, Alarm, QueuedMail):
+        model.objects.all().delete()
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,8 @@ MARKED = [
     for file in TESTS.rglob("test_*.py")
     if "mark.any_database" in file.read_text() and file != Path(__file__)
 ]
-# What depends on the database: SQL of its own, locks, races, constraints, and whatever tells the
-# two databases apart.
-DEPENDS = (
+# Signs that a test depends on the database: SQL, locks, races, constraints, the vendor.
+DATABASE_WORDS = (
     "transaction=True",
     ".cursor()",
     "connection.vendor",
@@ -24,13 +23,13 @@ DEPENDS = (
 
 
 @pytest.mark.parametrize("file", MARKED, ids=lambda file: file.stem)
-def test_a_module_that_runs_on_sqlite_alone_tests_nothing_that_can_differ(file: Path) -> None:
+def test_module_that_runs_only_on_sqlite_does_not_depend_on_the_database(file: Path) -> None:
     text = file.read_text()
-    assert [word for word in DEPENDS if word in text] == []
+    assert [word for word in DATABASE_WORDS if word in text] == []
 
 
-def test_what_a_database_decides_runs_on_both() -> None:
-    decided = {
+def test_database_tests_run_on_both() -> None:
+    names_on_both = {
         *("api/test_canary", "api/v1/test_races", "api/framework/test_wire"),
         *("audit/test_append_only", "notifications/test_reminder_races"),
         *("keys/test_change_races", "keys/models/test_key_limit_races"),
@@ -41,8 +40,8 @@ def test_what_a_database_decides_runs_on_both() -> None:
         *(f"gateway/metering/test_{name}" for name in ("meter", "metering_wire", "retention")),
     }
     names = {_name(file) for file in TESTS.rglob("test_*.py")}
-    assert decided <= names
-    assert not decided & {_name(file) for file in MARKED}
+    assert names_on_both <= names
+    assert not names_on_both & {_name(file) for file in MARKED}
 
 
 def _name(file: Path) -> str:

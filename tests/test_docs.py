@@ -53,7 +53,7 @@ def prose_of(text: str) -> str:
 
 
 def code_of(text: str) -> list[str]:
-    """What stands in single backticks, outside fenced blocks."""
+    """Texts in single backticks, outside fenced blocks."""
     return re.findall(r"`([^`\n]+)`", prose_of(text))
 
 
@@ -62,7 +62,7 @@ def blocks_of(text: str, language: str = r"\w*") -> list[str]:
 
 
 def section(text: str, heading: str) -> str:
-    """From this heading of the second level to the next one."""
+    """The text from this second-level heading to the next one."""
     found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, heading
     return found[1]
@@ -78,13 +78,13 @@ def rows_of(text: str) -> Iterator[list[str]]:
 
 
 def anchors_of(text: str) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub creates for headings."""
     headings = re.findall(r"^#+ (.+)$", prose_of(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_link_leads_somewhere(name: str) -> None:
+def test_every_link_has_a_target(name: str) -> None:
     page = ROOT / name
     for link in re.findall(r"\]\((?!https?://)([^)]+)\)", PAGES[name]):
         path, _, anchor = link.partition("#")
@@ -113,8 +113,8 @@ def test_the_readme_is_short() -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_every_file_that_a_page_names_exists(name: str) -> None:
     """Paths of modules are written from the repository's root, or below `keyportal/`."""
-    rooms = {path.name for path in (ROOT / "keyportal").iterdir() if path.is_dir()}
-    tops = rooms | {"keyportal", "tests", "templates", "static", "deploy", "benchmarks"}
+    packages = {path.name for path in (ROOT / "keyportal").iterdir() if path.is_dir()}
+    tops = packages | {"keyportal", "tests", "templates", "static", "deploy", "benchmarks"}
     paths = {code for code in code_of(PAGES[name]) if re.fullmatch(r"\w+/[\w./-]*", code)}
     ours = {path for path in paths if path.partition("/")[0] in tops}
     places = (ROOT, ROOT / "keyportal")
@@ -133,7 +133,7 @@ def test_no_table_has_two_rows_for_one_thing(name: str) -> None:
 
 @cache
 def variables_read() -> frozenset[str]:
-    """What the code takes from the environment: the first argument of everything that reads it."""
+    """The environment variables that the code reads: the first arguments of the READERS."""
     return frozenset(
         name
         for file in (ROOT / "keyportal").rglob("*.py")
@@ -161,7 +161,7 @@ def test_the_configuration_lists_every_variable_and_no_other() -> None:
     assert set(documented) == variables_read()
 
 
-def test_the_walk_finds_what_settings_read() -> None:
+def test_variables_of_settings_are_found() -> None:
     expected = {"SECRET_KEY", "PORT", "DATABASE_URL", "KEYPORTAL_DATA", "KEYPORTAL_TRUSTED_PROXIES"}
     assert expected <= variables_read()
 
@@ -171,7 +171,7 @@ def test_every_variable_that_a_page_names_exists(name: str) -> None:
     assert set(re.findall(r"\bKEYPORTAL_[A-Z_]+\b", PAGES[name])) <= variables_read()
 
 
-def test_make_runs_its_checks_without_any_setting_of_the_machine() -> None:
+def test_make_check_ignores_settings_of_the_machine() -> None:
     (listed,) = re.findall(
         r"^CLEAN := env \$\(foreach name,([A-Z_\s\\]+),",
         (ROOT / "Makefile").read_text(),
@@ -218,7 +218,7 @@ def test_every_make_call_in_a_page_can_be_made() -> None:
 
 @cache
 def parser_of(command: str) -> argparse.ArgumentParser:
-    """Raises `CommandError` for a mistake, as it is not called from the command line."""
+    """Raises `CommandError` for an invalid call."""
     loaded = load_command_class(get_commands()[command], command)
     return loaded.create_parser("manage.py", command)
 
@@ -241,7 +241,7 @@ def our_commands() -> list[str]:
 
 
 def options_in(text: str) -> set[str]:
-    """Those that a text tells; the limits too, where it links their section."""
+    """The options in a text, and those of the limits if it links their section."""
     found = set(re.findall(r"`(--[a-z-]+)", text))
     return found | options_in(section(CLI, "Limits")) if "(#limits)" in text else found
 
@@ -351,7 +351,7 @@ def test_every_address_in_a_page_is_served(name: str) -> None:
     assert [path for path in addresses_in(PAGES[name]) if not is_served(path)] == []
 
 
-def test_an_address_that_is_not_served_is_seen() -> None:
+def test_address_that_is_not_served_is_found() -> None:
     text = "`/v1/nothing`, `GET /api/v1/nothing`, `/leaks/nothing?a=b`, `/admin/`"
     assert {path for path in addresses_in(text) if not is_served(path)} == {
         "/v1/nothing",
@@ -387,13 +387,13 @@ def test_the_changelog_has_the_version() -> None:
     assert versions[0] == project["version"]
 
 
-def test_locks_hold_no_index_link_or_path() -> None:
+def test_locks_have_no_index_link_or_path() -> None:
     for lock in ("requirements.txt", "requirements-dev.txt"):
         text = (ROOT / lock).read_text()
         assert not re.search(r"^\s*(--(?!hash=)|-[a-z]\b|\.|/)|://|@ ", text, re.MULTILINE), lock
 
 
-def test_the_format_of_keys_is_described_as_it_is() -> None:
+def test_key_format_is_documented() -> None:
     described = PAGES["docs/key-format.md"]
     pattern = scanner_rules.github()
     assert f"\n{scanner_rules.regex()}\n" in described

@@ -1,4 +1,4 @@
-"""Imports run one way, without circles, and every folder says what belongs there."""
+"""Imports go one way, without circles, and every folder has a docstring."""
 
 import ast
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keyportal"
-# From the lowest: a package imports only from those in lines above its own.
+# From the lowest layer: a package imports only from lower layers.
 LAYERS = [
     {"http"},
     {"teams"},
@@ -23,9 +23,9 @@ LAYERS = [
     {"server"},
     {"asgi", "serve", "settings", "urls", "checks", "apps"},
 ]
-# They import no app, so that anything may import them.
+# They import no app, so every module may import them.
 LEAVES = {"keyportal.data_folder", "keyportal.keys.keystring"}
-MOST_MODULES = 18
+MAX_MODULES = 18
 VAGUE = {"utils", "util", "common", "core", "services", "helpers", "mixins", "misc"}
 
 
@@ -95,12 +95,12 @@ def test_a_leaf_imports_no_app(leaf: str) -> None:
     assert [*imported(MODULES[leaf])] == []
 
 
-def test_relative_imports_do_not_hide_from_these_tests() -> None:
+def test_there_are_no_relative_imports() -> None:
     nodes = [node for file in MODULES.values() for node in ast.walk(ast.parse(file.read_text()))]
     assert not [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
 
 
-def test_the_tests_see_imports_of_every_kind() -> None:
+def test_imports_of_every_kind_are_found() -> None:
     from_package = {*imported(MODULES["keyportal.keys.changes"])}
     assert {"keyportal.keys.models", "keyportal.teams.models", "keyportal.audit.models"} <= (
         from_package
@@ -109,7 +109,7 @@ def test_the_tests_see_imports_of_every_kind() -> None:
 
 
 def _folders() -> dict[Path, int]:
-    """Folders of ours, and how many modules each holds."""
+    """Our folders, and the number of modules in each."""
     counts: dict[Path, int] = {}
     for file in MODULES.values():
         counts[file.parent] = counts.get(file.parent, 0) + (file.name != "__init__.py")
@@ -117,25 +117,23 @@ def _folders() -> dict[Path, int]:
     return counts
 
 
-def test_no_folder_holds_too_many_modules() -> None:
-    assert {
-        str(folder): count for folder, count in _folders().items() if count > MOST_MODULES
-    } == {}
+def test_no_folder_has_too_many_modules() -> None:
+    assert {str(folder): count for folder, count in _folders().items() if count > MAX_MODULES} == {}
 
 
 @pytest.mark.parametrize(
     "folder", [folder for folder in _folders() if folder.name != "commands"], ids=lambda f: f.name
 )
-def test_every_folder_says_what_belongs_there(folder: Path) -> None:
+def test_every_folder_has_a_docstring(folder: Path) -> None:
     assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
 
 
-def test_the_packages_root_holds_nothing_but_entry_points() -> None:
+def test_root_contains_only_entry_points() -> None:
     names = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
     assert names == LAYERS[-1] | {"data_folder"}
 
 
-def test_nothing_has_a_vague_name() -> None:
+def test_no_module_has_a_vague_name() -> None:
     assert not VAGUE & {part for module in MODULES for part in module.split(".")}
 
 
@@ -147,7 +145,7 @@ def test_no_private_module_of_allauth_is_imported() -> None:
     assert not [name for name in allauth if ".internal" in name or "._" in name]
 
 
-def test_the_http_client_knows_nothing_of_the_rest() -> None:
+def test_http_client_imports_nothing_else() -> None:
     client = "keyportal.gateway.http_client."
     files = {name: file for name, file in MODULES.items() if name.startswith(client)}
     assert len(files) >= 3

@@ -1,7 +1,7 @@
-"""Every URL of the portal, walked as a stranger, an outsider and each role of a team.
+"""Every URL of the portal, requested as a stranger, an outsider and each role of a team.
 
-A new URL is walked as soon as it is in the URLconf. It fails here until the tables below say who
-may open it, and until every part of its path has an example.
+The tests read the URLconf. A new URL fails until the tables below have its role, and an example for
+each part of its path.
 """
 
 import re
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.any_database
 
 Issue = Callable[..., tuple[ApiKey, str]]
 
-# Who may open the pages of a team: the weakest role that may.
+# The weakest role that may open a page of a team.
 NEEDS = {
     "keys:list": Role.VIEWER,
     "keys:guide": Role.VIEWER,
@@ -59,19 +59,19 @@ NEEDS = {
     "management_keys:create": Role.ADMIN,
     "management_keys:delete": Role.ADMIN,
 }
-# What answers 404 to those who may: the receipt of a key that is there, the end
-# of no call, and templates and management keys that nobody has made.
-NOT_THERE = {
+# Pages that answer 404 even with that role, because their object doesn't exist in these tests: a
+# receipt of a live key, a call, a template, a management key.
+WITHOUT_OBJECT = {
     "keys:receipt",
     "usage:end_call",
     "management_keys:delete",
     "keys:template_change",
     "keys:template_delete",
 }
-# What has no page of its own.
-ONLY_POSTED = {"usage:end_call", "keys:manage", "keys:unmanage"}
-# What is only read.
-ONLY_READ = {
+# They accept only POST.
+POST_ONLY = {"usage:end_call", "keys:manage", "keys:unmanage"}
+# They accept only GET.
+READ_ONLY = {
     "keys:list",
     "keys:guide",
     "keys:key",
@@ -89,8 +89,8 @@ ONLY_READ = {
     "management_keys:list",
 }
 METHODS = ("get", "post", "put", "patch", "delete")
-# What opens without signing in, and nothing else does.
-OPEN = {
+# The only pages that need no session.
+PUBLIC = {
     "account_login",
     "account_inactive",
     "account_reset_password",
@@ -105,7 +105,7 @@ OPEN = {
     "leaks:checker",
 }
 BAD_REPORT = ("leaks:report", 400)
-# One example for every variable part of a path; `slug` and `public_id` come from the test.
+# A value for each part of a path; the tests set `slug` and `public_id`.
 EXAMPLES = {
     "uidb36": "1",
     "key": "abc-def",
@@ -121,7 +121,7 @@ PART = re.compile(r"<(\w+)>")
 
 
 def walk(resolver: URLResolver, before: str = "", space: str = "") -> Iterator[tuple[str, str]]:
-    """Name and path of every URL, with `<parts>` where it varies."""
+    """Yield the name and the path of every URL, with its `<parts>`."""
     for entry in resolver.url_patterns:
         path = before + as_template(str(entry.pattern))
         if isinstance(entry, URLResolver):
@@ -155,26 +155,26 @@ def key(bob: User, issue: Issue) -> ApiKey:
     return issue(bob)[0]
 
 
-def test_the_walk_finds_the_portal() -> None:
+def test_walk_finds_all_urls() -> None:
     assert {name for name, _ in TEAM_URLS} == set(NEEDS)
-    assert {name for name, _ in URLS} >= OPEN
+    assert {name for name, _ in URLS} >= PUBLIC
     assert len(ADMIN_URLS) > 50
     assert not re.search(r"[\\^$()?]", "".join(path for _, path in URLS))
 
 
 @pytest.mark.parametrize(("name", "template"), PAGES)
-def test_a_stranger_is_sent_to_sign_in(
+def test_stranger_is_redirected_to_sign_in(
     client: Client, key: ApiKey, name: str, template: str
 ) -> None:
     for method in ("get", "post"):
         path = fill(template, slug=key.team.slug, public_id=key.public_id)
         answer = getattr(client, method)(path)
-        if name in OPEN:
-            # An empty report is a bad one.
+        if name in PUBLIC:
+            # An empty report is refused.
             assert answer.status_code in {200, 405} or (name, answer.status_code) == BAD_REPORT
             continue
         while path.startswith("/admin/") and answer.status_code == 302:
-            # The admin goes by way of its own address.
+            # The admin redirects to its own login page first.
             path = answer.url
             answer = client.get(path)
         if template.startswith("/admin/"):
@@ -186,10 +186,10 @@ def test_a_stranger_is_sent_to_sign_in(
 
 
 @pytest.mark.parametrize(("name", "template"), API_URLS)
-def test_no_session_opens_what_programs_use(
+def test_session_does_not_open_the_management_api(
     client: Client, alice: User, key: ApiKey, name: str, template: str
 ) -> None:
-    """Nor does it say who is signed in: with a session and without, the answer is the same."""
+    """The response is the same with a session and without."""
     parts = {"slug": key.team.slug, "id": key.public_id, "username": "alice"}
     path = fill(template, **parts)
     methods = (*METHODS, "options")
@@ -208,7 +208,7 @@ def test_no_session_opens_what_programs_use(
 
 
 @pytest.mark.parametrize(("name", "template"), TEAM_URLS)
-def test_an_outsider_cannot_tell_a_team_from_none(
+def test_outsider_cannot_learn_that_a_team_exists(
     client: Client, charlie: User, key: ApiKey, name: str, template: str
 ) -> None:
     client.force_login(charlie)
@@ -219,18 +219,18 @@ def test_an_outsider_cannot_tell_a_team_from_none(
         ]
         real, made_up = ((answer.status_code, without_token(answer.content)) for answer in answers)
         assert real == made_up, method
-        # A method that no page here knows is refused before the team is looked for.
+        # A wrong method is refused before the team is read.
         allowed = allowed_methods(name)
         assert real[0] == 404 if method in allowed else real[0] in {404, 405}, method
     assert ApiKey.objects.get() == key
 
 
 def allowed_methods(name: str) -> set[str]:
-    return {"get", "post"} - {"post" if name in ONLY_READ else "get" if name in ONLY_POSTED else ""}
+    return {"get", "post"} - {"post" if name in READ_ONLY else "get" if name in POST_ONLY else ""}
 
 
 @pytest.mark.parametrize(("name", "template"), TEAM_URLS)
-def test_other_methods_than_those_of_a_page_are_refused(
+def test_wrong_methods_are_refused(
     client: Client, alice: User, key: ApiKey, name: str, template: str
 ) -> None:
     client.force_login(alice)
@@ -247,31 +247,33 @@ def without_token(page: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("name", "template"), TEAM_URLS)
-def test_a_team_page_opens_from_its_role_on(
+def test_team_page_needs_its_role(
     client: Client, team: Team, key: ApiKey, name: str, template: str
 ) -> None:
     path = fill(template, slug=team.slug, public_id=key.public_id)
-    opened = 404 if name in NOT_THERE else 200
-    for role in sorted(Role, key=lambda role: role.rank):  # The weakest change nothing.
+    expected = 404 if name in WITHOUT_OBJECT else 200
+    for role in sorted(
+        Role, key=lambda role: role.rank
+    ):  # From the weakest, which may change nothing.
         user = User.objects.create_user(f"the-{role}")
         Membership.objects.create(team=team, user=user, role=role)
         ApiKey.objects.filter(pk=key.pk).update(owner=user)
         client.force_login(user)
         allowed = role.rank >= NEEDS[name].rank
-        assert client.get(path).status_code in ({opened, 405} if allowed else {403, 405}), role
+        assert client.get(path).status_code in ({expected, 405} if allowed else {403, 405}), role
         if not allowed:
-            # A page that is only read refuses the method before it looks at the role.
+            # A read-only page refuses the method before it checks the role.
             assert client.post(path, {"name": "another"}).status_code in {403, 405}, role
             assert list(ApiKey.objects.all()) == [key]
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_a_member_does_not_delete_anothers_key(
+def test_member_cannot_delete_the_key_of_another(
     client: Client, alice: User, issue: Issue, key: ApiKey, method: str
 ) -> None:
-    anothers, _ = issue(alice, "hers")
+    other_key, _ = issue(alice, "hers")
     client.force_login(key.owner)
-    path = f"/teams/{key.team.slug}/keys/{anothers.public_id}/delete/"
+    path = f"/teams/{key.team.slug}/keys/{other_key.public_id}/delete/"
     answer = getattr(client, method)(path)
     assert answer.status_code == 403
     assert "your own keys" in answer.content.decode()
@@ -281,7 +283,7 @@ def test_a_member_does_not_delete_anothers_key(
 @pytest.mark.parametrize(
     ("name", "template"), [url for url in TEAM_URLS if "<public_id>" in url[1]]
 )
-def test_another_teams_key_is_not_found_under_ones_own_team(
+def test_key_of_another_team_is_not_found_below_the_own_team(
     client: Client,
     charlie: User,
     other_team: Team,
@@ -302,12 +304,12 @@ def test_another_teams_key_is_not_found_under_ones_own_team(
     assert ApiKey.objects.get() == key
 
 
-def test_no_page_of_ones_own_shows_another_team(
+def test_pages_show_nothing_of_another_team(
     client: Client, charlie: User, other_team: Team, key: ApiKey
 ) -> None:
     client.force_login(charlie)
     for name, template in TEAM_URLS:
-        if "<public_id>" in template or name in ONLY_POSTED:
+        if "<public_id>" in template or name in POST_ONLY:
             continue
         answer = client.get(fill(template, slug=other_team.slug))
         page = answer.content.decode()
@@ -318,7 +320,7 @@ def test_no_page_of_ones_own_shows_another_team(
 
 
 @pytest.mark.parametrize(("name", "template"), ADMIN_URLS)
-def test_the_admin_is_closed_to_the_owner_of_a_team(
+def test_owner_of_a_team_cannot_open_the_admin(
     client: Client, alice: User, key: ApiKey, name: str, template: str
 ) -> None:
     client.force_login(alice)

@@ -28,5 +28,5 @@ def test_all_packages_have_wheels_with_the_locked_hashes(version: str, tmp_path:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_names_no_index(lock: str) -> None:
-    """Where a package comes from is the installing machine's to say."""
+    """The machine that installs chooses the index."""
     assert not re.search(r"--\w*index|--find-links|://", (settings.BASE_DIR / lock).read_text())

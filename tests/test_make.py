@@ -1,4 +1,4 @@
-"""What `make` does before anything is installed, on machines that lack something."""
+"""`make` before anything is installed, and on machines where something is missing."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MAKE = shutil.which("make") or "make"
-# A Python that makes environments and installs in no time. It answers what the Makefile asks.
+# A fake Python that creates environments and installs instantly, for the Makefile's calls.
 STAND_IN = """\
 case "$*" in
 *sys.version*) echo "{version}" ;;
@@ -28,7 +28,7 @@ INSTALLING = "Installing what {} lists into .venv/ ...\n".format
 
 
 class Checkout:
-    """A fresh one, with locks that list nothing, so that pip has nothing to fetch."""
+    """A fresh checkout with empty lock files, so that pip downloads nothing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,13 +41,13 @@ class Checkout:
         self.python("3.11.2")
 
     def tool(self, name: str, script: str) -> None:
-        """A command that comes first on the PATH."""
+        """Create a command that is first on the PATH."""
         file = self.tools / name
         file.write_text(f"#!/bin/sh\n{script}\n")
         file.chmod(0o755)
 
     def python(self, version: str, *, without: Path | str = "") -> None:
-        """Stand in for `python3`; it lacks venv as long as the file `without` is there."""
+        """Replace `python3`. It lacks venv while the file `without` exists."""
         self.tool("python3", STAND_IN.format(version=version, without=without))
 
     def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +61,7 @@ class Checkout:
         )
 
     def run(self, *arguments: str) -> str:
-        """What a successful `make run` prints before the server starts."""
+        """The output of a successful `make run` before the server starts."""
         done = self.make("run", *arguments)
         assert done.returncode == 0, done.stderr
         assert self.started
@@ -69,11 +69,11 @@ class Checkout:
 
     @property
     def started(self) -> str:
-        """The variables that the server saw."""
+        """The variables of the server."""
         return (self.folder / "started").read_text()
 
     def mark(self) -> Path:
-        """A file that is gone when the environment is made anew."""
+        """Create a file that is gone if the environment is created again."""
         mark = self.folder / ".venv" / "mark"
         mark.touch()
         return mark
@@ -98,7 +98,7 @@ def test_make_alone_lists_the_targets(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize("version", ["2.7.18", "3.9.18", "3.10.9"])
-def test_an_old_python_is_refused_in_one_sentence(checkout: Checkout, version: str) -> None:
+def test_old_python_is_refused(checkout: Checkout, version: str) -> None:
     checkout.python(version)
     require_one_sentence(
         checkout.make("run"),
@@ -108,7 +108,7 @@ def test_an_old_python_is_refused_in_one_sentence(checkout: Checkout, version: s
     assert not (checkout.folder / ".venv").exists()
 
 
-def test_a_python_that_is_not_there_is_refused_in_one_sentence(checkout: Checkout) -> None:
+def test_missing_python_is_refused(checkout: Checkout) -> None:
     require_one_sentence(
         checkout.make("run", "PYTHON=nowhere"),
         "Keyportal needs Python 3.11 or newer, and nowhere is not there: "
@@ -117,20 +117,20 @@ def test_a_python_that_is_not_there_is_refused_in_one_sentence(checkout: Checkou
 
 
 @pytest.mark.parametrize("version", ["3.11.0", "3.12.13", "3.13.5", "3.14.2"])
-def test_a_supported_python_needs_no_word(checkout: Checkout, version: str) -> None:
+def test_supported_python_prints_nothing(checkout: Checkout, version: str) -> None:
     checkout.python(version)
     assert checkout.run() == INSTALLING("requirements.txt")
 
 
 @pytest.mark.parametrize("version", ["3.15.0a1", "3.20.1"])
-def test_a_newer_python_is_tried_with_a_warning(checkout: Checkout, version: str) -> None:
+def test_newer_python_prints_a_warning(checkout: Checkout, version: str) -> None:
     checkout.python(version)
     warning = f"Keyportal is tested with Python 3.11 to 3.14; trying {version}.\n"
     assert checkout.run() == INSTALLING("requirements.txt") + warning
     assert checkout.run() == ""
 
 
-def test_the_environment_is_made_once_and_again_when_a_lock_changes(checkout: Checkout) -> None:
+def test_environment_is_created_once_and_again_when_a_lock_changes(checkout: Checkout) -> None:
     assert checkout.run() == INSTALLING("requirements.txt")
     assert checkout.run() == ""
 
@@ -145,7 +145,7 @@ def test_the_environment_is_made_once_and_again_when_a_lock_changes(checkout: Ch
     assert checkout.run() == ""
 
 
-def test_another_version_of_python_makes_the_environment_anew(checkout: Checkout) -> None:
+def test_another_python_version_recreates_the_environment(checkout: Checkout) -> None:
     checkout.run()
     mark = checkout.mark()
     checkout.python("3.12.1")
@@ -153,7 +153,7 @@ def test_another_version_of_python_makes_the_environment_anew(checkout: Checkout
     assert not mark.exists()
 
 
-def test_an_environment_whose_interpreter_is_gone_is_made_anew(checkout: Checkout) -> None:
+def test_environment_without_interpreter_is_recreated(checkout: Checkout) -> None:
     checkout.run()
     mark = checkout.mark()
     (checkout.folder / ".venv/bin/python").unlink()
@@ -162,7 +162,7 @@ def test_an_environment_whose_interpreter_is_gone_is_made_anew(checkout: Checkou
     assert checkout.run() == ""
 
 
-def test_a_failed_installation_is_tried_again(checkout: Checkout) -> None:
+def test_failed_installation_is_retried(checkout: Checkout) -> None:
     (checkout.folder / "requirements.txt").write_text("unhashed==1.0\n")
     for _ in range(2):
         done = checkout.make("run")
@@ -170,7 +170,7 @@ def test_a_failed_installation_is_tried_again(checkout: Checkout) -> None:
         assert done.stdout == INSTALLING("requirements.txt")
 
 
-def test_what_would_have_to_be_compiled_is_not_installed(checkout: Checkout) -> None:
+def test_package_without_a_wheel_is_not_installed(checkout: Checkout) -> None:
     """With the real Python and pip, a package without a wheel, and a compiler that fails."""
     setup = b"import setuptools; setuptools.setup(name='slow', version='1')"
     source = checkout.folder / "slow-1.tar.gz"
@@ -188,7 +188,7 @@ def test_what_would_have_to_be_compiled_is_not_installed(checkout: Checkout) -> 
 
 
 def _without_venv(checkout: Checkout, user: int) -> None:
-    """As on Debian without python3-venv, until the package is there."""
+    """Like Debian without python3-venv, until the package is installed."""
     absent = checkout.folder / "absent"
     absent.touch()
     checkout.python("3.11.2", without=absent)
@@ -196,7 +196,7 @@ def _without_venv(checkout: Checkout, user: int) -> None:
     checkout.tool("apt-get", f'echo "$@"; [ "$1" = update ] || rm {absent}')
 
 
-def test_as_a_plain_user_without_venv_the_package_is_named(checkout: Checkout) -> None:
+def test_user_without_venv_is_told_the_package(checkout: Checkout) -> None:
     _without_venv(checkout, user=1000)
     require_one_sentence(
         checkout.make("run"),
@@ -205,7 +205,7 @@ def test_as_a_plain_user_without_venv_the_package_is_named(checkout: Checkout) -
     )
 
 
-def test_as_root_without_venv_the_package_is_installed(checkout: Checkout) -> None:
+def test_root_without_venv_installs_the_package(checkout: Checkout) -> None:
     _without_venv(checkout, user=0)
     steps = ["update", "install -y python3-venv", INSTALLING("requirements.txt").rstrip()]
     assert checkout.run().splitlines() == steps

@@ -1,4 +1,4 @@
-"""The protocol of one connection, below the wire: what it lets its client send."""
+"""The HTTP protocol of one connection: flow control and limits."""
 
 import asyncio
 from typing import Any
@@ -38,19 +38,19 @@ class Transport(asyncio.Transport):
         pass
 
 
-async def waits(scope: Scope, receive: Receive, send: Send) -> None:
+async def wait_forever(scope: Scope, receive: Receive, send: Send) -> None:
     await asyncio.get_running_loop().create_future()
 
 
 def connect() -> tuple[Protocol, Transport]:
-    config = Config(waits, http=Protocol, ws="none", interface="asgi3", log_config=None)
+    config = Config(wait_forever, http=Protocol, ws="none", interface="asgi3", log_config=None)
     protocol = Protocol(config=config, server_state=ServerState(), app_state={})
     transport = Transport()
     protocol.connection_made(transport)
     return protocol, transport
 
 
-def test_a_body_is_read_no_faster_than_it_is_used() -> None:
+def test_reading_pauses_until_the_body_is_used() -> None:
     async def send_and_use() -> None:
         protocol, transport = connect()
         protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
@@ -69,7 +69,7 @@ def test_a_body_is_read_no_faster_than_it_is_used() -> None:
 
 
 @pytest.mark.parametrize("piece", [b"X: x\r\n" * 100, b"x" * 600], ids=["many", "one long"])
-def test_what_follows_a_chunked_body_has_a_bound(piece: bytes) -> None:
+def test_trailers_of_a_chunked_body_are_limited(piece: bytes) -> None:
     async def send() -> None:
         protocol, transport = connect()
         protocol.data_received(CHUNKED + b"2\r\n{}\r\n0\r\n")

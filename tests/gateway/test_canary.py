@@ -1,4 +1,4 @@
-"""A marked key goes everywhere a key could go by mistake; afterwards it is found nowhere."""
+"""A key is sent wherever one could be sent by mistake. Afterwards no storage contains it."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ HEADERS = ["User-Agent", "Referer", "Cookie", "Accept", "Accept-Language", "Cont
 
 
 class Browser:
-    """Somebody signed in, or nobody; keeps all that is set in cookies."""
+    """A browser with cookies, with or without a signed-in user."""
 
     def __init__(self, server: Server, user: User | None = None) -> None:
         self._server = server
@@ -60,7 +60,7 @@ class Browser:
 
 
 def create_key(browser: Browser, team: Team) -> str:
-    """Through the page, whose answer is the one place where it may stand."""
+    """With the form. Only its response may contain the key string."""
     path = f"/teams/{team.slug}/keys/create/"
     form = unescape(browser.get(path).body.decode())
     hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form))
@@ -83,11 +83,11 @@ def without_audit() -> Iterator[None]:
             cursor.execute(f"ALTER TABLE elsewhere RENAME TO {AuditEvent._meta.db_table}")
 
 
-def spill_in_the_portal(server: Server, alice: User, team: Team, key: str) -> Iterator[Reply]:
-    """As a field, a search, a name, a path and a header, signed in and not."""
+def send_key_to_the_portal(server: Server, alice: User, team: Team, key: str) -> Iterator[Reply]:
+    """As a field, a search, a name, a path and a header, with and without a session."""
     keys = f"/teams/{team.slug}/keys/"
     nobody, member = Browser(server), Browser(server, alice)
-    with without_audit():  # An error of ours: 500, with a traceback in the log.
+    with without_audit():  # An internal error: 500, with a traceback in the log.
         failed = nobody.post(f"/accounts/login/?{key}", login=key, password=key)
     assert failed.status == 500
     yield failed
@@ -119,8 +119,8 @@ def spill_in_the_portal(server: Server, alice: User, team: Team, key: str) -> It
     yield member.get(f"/admin/audit/auditevent/?q={key}&{key}={key}")
 
 
-def spill_in_the_gateway(server: Server, team: Team, key: str) -> Iterator[Reply]:
-    """As a credential in the right place and in wrong ones, on good paths and failing ones."""
+def send_key_to_the_gateway(server: Server, team: Team, key: str) -> Iterator[Reply]:
+    """As a credential in the right and in wrong places, on paths that work and that fail."""
     names = [f"{team.slug}/{name}" for name in ("test", "down", "nothing")]
     for sent in (key, None, key[:-1], key + "x", f"{key} {key}", f"x{key}"):
         for name in (*names, key, f"{team.slug}/{key}"):
@@ -136,8 +136,8 @@ def spill_in_the_gateway(server: Server, team: Team, key: str) -> Iterator[Reply
     assert statuses == {200, 502, 404}
 
 
-def spill_on_the_wire(server: Server, key: str) -> None:
-    """What is no HTTP, or is cut off in the middle."""
+def send_key_in_malformed_requests(server: Server, key: str) -> None:
+    """In data that is no HTTP, or is incomplete."""
     body = json.dumps(chat_body(key)).encode()
     texts = [
         f"{key}\r\n\r\n".encode(),
@@ -159,7 +159,7 @@ def spill_on_the_wire(server: Server, key: str) -> None:
 
 
 def every_value() -> Iterator[tuple[str, str]]:
-    """Every column of every table, as text: what was encoded is decoded first."""
+    """Every value of every table, decoded, as text."""
     with database.cursor() as cursor:
         tables = database.introspection.table_names(cursor)
         assert "keys_secret" in tables
@@ -183,7 +183,7 @@ def as_text(table: str, column: str, value: object) -> str:
 
 
 def assert_nowhere(key: str, where: str, text: str) -> None:
-    """Neither the key nor its secret part, nor enough of it to guess the rest."""
+    """Neither the key string nor its secret, nor enough of it to guess the rest."""
     public = len("sk-kp-") + keystring.PUBLIC_LENGTH
     part = key[public : public + 16]
     found = text.find(part)
@@ -203,11 +203,11 @@ def test_a_key_leaves_no_trace(
     key = create_key(member, team)
     assert server.request("GET", "/v1/models", key=key).status == 200
 
-    for reply in spill_in_the_portal(server, alice, team, key):
+    for reply in send_key_to_the_portal(server, alice, team, key):
         assert_nowhere(key, "a cookie", reply.headers.get("set-cookie", ""))
-    for reply in spill_in_the_gateway(server, team, key):
+    for reply in send_key_to_the_gateway(server, team, key):
         assert_nowhere(key, "a header", str(reply.headers))
-    spill_on_the_wire(server, key)
+    send_key_in_malformed_requests(server, key)
     assert server.request("GET", "/v1/models", key=key).status == 200
     ApiKey.objects.get(name="canary").revoke(actor=alice)
     assert server.request("GET", "/v1/models", key=key).status == 401

@@ -1,4 +1,4 @@
-"""A stop loses nobody: calls finish, idle connections don't hold it, the meter is written."""
+"""A graceful stop: calls finish, idle connections don't delay it, usage is written."""
 
 import json
 import os
@@ -29,7 +29,9 @@ def key(alice: User, issue: Issue) -> str:
 def begin_stream(connection: Connection, key: str, name: str) -> None:
     connection.chat(key, name)
     assert connection.read_head().status == 200
-    assert connection.chunk().startswith(event(0))  # Two come as one on a busy machine.
+    assert connection.chunk().startswith(
+        event(0)
+    )  # Two events may arrive as one on a busy machine.
 
 
 def rest(connection: Connection) -> bytes:
@@ -37,7 +39,7 @@ def rest(connection: Connection) -> bytes:
 
 
 def is_refused(server: Server) -> bool:
-    """Whether nobody listens any more."""
+    """Whether the server no longer listens."""
     try:
         server.connect(timeout=5).close()
     except OSError:
@@ -46,7 +48,7 @@ def is_refused(server: Server) -> bool:
 
 
 def press_ctrl_c(server: Server) -> None:
-    """A terminal sends it to master and workers alike."""
+    """A terminal sends it to the master and to the workers."""
     os.killpg(server.process.pid, signal.SIGINT)
 
 
@@ -55,10 +57,10 @@ def send_term(server: Server) -> None:
 
 
 @pytest.mark.parametrize("stop", [send_term, press_ctrl_c])
-def test_idle_connections_do_not_hold_a_stop(
+def test_idle_connections_do_not_delay_a_stop(
     own_server: OwnServer, key: str, stop: Callable[[Server], None]
 ) -> None:
-    """One that has been used, one that has sent nothing yet, and one with half a head."""
+    """A used connection, one that has sent nothing, and one with half a request head."""
     server = own_server(workers=2)
     with server.connect() as used, server.connect() as silent, server.connect() as half:
         used.send_request("GET /v1/models", key)
@@ -67,7 +69,7 @@ def test_idle_connections_do_not_hold_a_stop(
         began = time.monotonic()
         stop(server)
         assert server.process.wait(60) == 0
-        assert time.monotonic() - began < 30  # Who is not idle may take a minute.
+        assert time.monotonic() - began < 30  # An active call may take a minute.
         assert all(connection.is_closed() for connection in (used, silent, half))
     assert "Forcing close" not in server.log
 
@@ -94,7 +96,7 @@ def test_a_running_stream_finishes(
     assert Secret.objects.get().last_used_at is not None
 
 
-def test_a_call_whose_answer_has_not_begun_finishes_and_says_that_it_is_the_last(
+def test_call_without_a_response_finishes_with_connection_close(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     server = own_server()
@@ -116,7 +118,7 @@ def test_a_call_whose_answer_has_not_begun_finishes_and_says_that_it_is_the_last
     assert server.process.wait(60) == 0
 
 
-def test_a_stream_that_outlives_the_stop_is_told_so(
+def test_stream_that_runs_too_long_ends_with_an_error_event(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     server = own_server(KEYPORTAL_GRACEFUL_TIMEOUT="4")
@@ -136,7 +138,7 @@ def test_a_stream_that_outlives_the_stop_is_told_so(
     assert Secret.objects.get().last_used_at is not None
 
 
-def test_a_second_ctrl_c_means_now(
+def test_second_ctrl_c_stops_at_once(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     server = own_server()
@@ -147,7 +149,7 @@ def test_a_second_ctrl_c_means_now(
         began = time.monotonic()
         press_ctrl_c(server)
         server.process.wait(60)
-        assert time.monotonic() - began < 30  # And not after a minute.
+        assert time.monotonic() - began < 30  # Not after a minute.
         with pytest.raises((EOFError, ConnectionError)):
             rest(connection)
     assert "Traceback" not in server.log

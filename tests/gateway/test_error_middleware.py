@@ -1,4 +1,4 @@
-"""The outer edge: every request has an id, and every refusal reaches its caller in one shape."""
+"""ErrorMiddleware: every request has an id, and every error gets a response in one format."""
 
 import asyncio
 import logging
@@ -22,15 +22,15 @@ SECRET = "postgresql://user:password@host"
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def refusing(error: Exception) -> App:
+def raising(error: Exception) -> App:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise error
 
     return app
 
 
-def beginning(media_type: bytes, error: Exception) -> App:
-    """Answers 200, sends a first piece and fails."""
+def failing_after_start(media_type: bytes, error: Exception) -> App:
+    """Starts a response with 200, sends a first part and fails."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", media_type)]
@@ -56,8 +56,8 @@ def length(size: int) -> Headers:
     return [(b"content-length", str(size).encode())]
 
 
-def test_a_refusal_is_answered_in_shape_and_the_connection_goes_on() -> None:
-    client = serve(refusing(InvalidKey()), Client())
+def test_error_is_sent_in_json_and_the_connection_stays_open() -> None:
+    client = serve(raising(InvalidKey()), Client())
     assert client.status == 401
     assert client.json()["error"]["code"] == "invalid_api_key"
     assert client.headers[b"content-type"] == b"application/json"
@@ -66,19 +66,19 @@ def test_a_refusal_is_answered_in_shape_and_the_connection_goes_on() -> None:
     assert b"connection" not in client.headers
 
 
-def test_a_refused_head_has_the_length_of_a_body_and_no_body() -> None:
-    client = serve(refusing(InvalidKey()), Client(), method="HEAD")
+def test_refused_head_request_has_a_length_and_no_body() -> None:
+    client = serve(raising(InvalidKey()), Client(), method="HEAD")
     assert int(client.headers[b"content-length"]) > 0
     assert client.body == b""
 
 
-def test_a_length_of_thousands_of_digits_is_a_refusal_and_no_failure() -> None:
-    client = serve(refusing(InvalidKey()), Client(b"{}"), [(b"content-length", b"9" * 5000)])
+def test_content_length_of_thousands_of_digits_is_refused() -> None:
+    client = serve(raising(InvalidKey()), Client(b"{}"), [(b"content-length", b"9" * 5000)])
     assert client.status == 401
 
 
-def test_whoever_fires_bad_keys_gets_so_many_answers_and_no_more() -> None:
-    edge = ErrorMiddleware(refusing(InvalidKey()))
+def test_invalid_keys_are_answered_at_a_limited_rate() -> None:
+    edge = ErrorMiddleware(raising(InvalidKey()))
 
     async def fire() -> float:
         began = time.monotonic()
@@ -91,8 +91,8 @@ def test_whoever_fires_bad_keys_gets_so_many_answers_and_no_more() -> None:
     assert asyncio.run(fire()) >= 20 * UNAUTHORIZED_DELAY_SECONDS
 
 
-def test_every_answer_has_an_id_of_its_own() -> None:
-    answers = [serve(refusing(InvalidKey()), Client()) for _ in range(50)]
+def test_every_response_has_its_own_id() -> None:
+    answers = [serve(raising(InvalidKey()), Client()) for _ in range(50)]
     answers += [serve(answering, Client()) for _ in range(50)]
     ids = {answer.headers[b"x-request-id"] for answer in answers}
     assert len(ids) == 100
@@ -102,8 +102,8 @@ def test_every_answer_has_an_id_of_its_own() -> None:
 @pytest.mark.parametrize(
     "given", [b"mine", b"0af7651916cd43dd8448eb211c80319c", b"req_A-1.b:2+c_3=@", b"x" * 128]
 )
-def test_a_callers_harmless_request_id_is_taken_over(given: bytes) -> None:
-    for app in (answering, refusing(InvalidKey())):
+def test_valid_request_id_of_the_client_is_used(given: bytes) -> None:
+    for app in (answering, raising(InvalidKey())):
         client = serve(app, Client(), [(b"x-request-id", given)])
         assert client.headers[b"x-request-id"] == given
 
@@ -114,44 +114,44 @@ def test_a_callers_harmless_request_id_is_taken_over(given: bytes) -> None:
      b'"quoted"', b"<script>", b"a,b", b"a;b", b"%0d%0a", b"${jndi:ldap}", b"a\\b",
      b"a/b", b"..", b".", b"-a"],
 )  # fmt: skip
-def test_a_request_id_that_could_do_harm_is_replaced(given: bytes) -> None:
-    """It goes into logs, tables and the upstream's headers."""
+def test_dangerous_request_id_is_replaced(given: bytes) -> None:
+    """It is written to logs, tables and the upstream's headers."""
     client = serve(answering, Client(), [(b"x-request-id", given)])
     assert re.fullmatch(rb"req_[0-9a-f]{24}", client.headers[b"x-request-id"])
 
 
-def test_a_key_sent_as_a_request_id_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+def test_key_string_in_a_request_id_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     key = keystring.generate().text
     for given in (key, f"x{key}", f"trace-{key}-1", key[:30]):
-        client = serve(refusing(RuntimeError()), Client(), [(b"x-request-id", given.encode())])
+        client = serve(raising(RuntimeError()), Client(), [(b"x-request-id", given.encode())])
         assert re.fullmatch(rb"req_[0-9a-f]{24}", client.headers[b"x-request-id"])
     assert key[:20] not in caplog.text
 
 
-def test_two_request_ids_are_none() -> None:
+def test_two_request_ids_are_ignored() -> None:
     client = serve(answering, Client(), [(b"x-request-id", b"a"), (b"x-request-id", b"b")])
     assert client.headers[b"x-request-id"].startswith(b"req_")
 
 
-def test_every_answer_says_how_long_it_took_until_it_began() -> None:
+def test_response_has_its_processing_time() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(0.05)
         await answering(scope, receive, send)
 
     assert 50 <= int(serve(app, Client()).headers[b"openai-processing-ms"]) < 5000
-    failed = serve(refusing(UpstreamFailed()), Client())
+    failed = serve(raising(UpstreamFailed()), Client())
     assert int(failed.headers[b"openai-processing-ms"]) < 5000
 
 
-def test_a_refused_keys_answer_tells_no_time() -> None:
-    """How long it took would tell a key that was looked up from one that was not."""
-    client = serve(refusing(InvalidKey()), Client())
+def test_response_to_a_refused_key_has_no_processing_time() -> None:
+    """Attack: the time shows whether a key was looked up in the database."""
+    client = serve(raising(InvalidKey()), Client())
     assert b"openai-processing-ms" not in client.headers
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages/x"])
-def test_anthropics_clients_read_their_own_shape(path: str) -> None:
-    client = serve(refusing(InvalidKey()), Client(), [(b"x-request-id", b"mine")], path=path)
+def test_anthropics_paths_have_anthropics_format(path: str) -> None:
+    client = serve(raising(InvalidKey()), Client(), [(b"x-request-id", b"mine")], path=path)
     assert client.headers[b"request-id"] == client.headers[b"x-request-id"] == b"mine"
     said = client.json()
     assert (said["type"], said["request_id"]) == ("error", "mine")
@@ -160,29 +160,29 @@ def test_anthropics_clients_read_their_own_shape(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/messagesx", "/v1/Messages", "/messages", "/v1/responses"])
-def test_anthropics_shape_is_for_anthropics_paths_alone(path: str) -> None:
-    client = serve(refusing(InvalidKey()), Client(), path=path)
+def test_other_paths_have_openais_format(path: str) -> None:
+    client = serve(raising(InvalidKey()), Client(), path=path)
     assert b"request-id" not in client.headers
     assert set(client.json()) == {"error"}
 
 
-def test_anthropics_streams_break_with_anthropics_event() -> None:
-    app = beginning(b"text/event-stream", UpstreamFailed())
+def test_failed_stream_on_an_anthropic_path_ends_with_anthropics_event() -> None:
+    app = failing_after_start(b"text/event-stream", UpstreamFailed())
     client = serve(app, Client(), [(b"x-request-id", b"mine")], path="/v1/messages")
     expected = UpstreamFailed().event("/v1/messages", "mine")
     assert client.body == b"data: 1\n\n" + expected
     assert expected.startswith(b'event: error\ndata: {"type":"error"')
 
 
-def test_a_small_body_is_read_before_the_refusal() -> None:
-    client = serve(refusing(InvalidKey()), Client(b"1", b"2", b"3"), length(3))
+def test_small_body_is_read_before_the_error() -> None:
+    client = serve(raising(InvalidKey()), Client(b"1", b"2", b"3"), length(3))
     assert client.status == 401
     assert not client.parts
     assert b"connection" not in client.headers
 
 
 class Watched(Client):
-    """Notes how soon the answer began, and how much of the body was read by then."""
+    """Records when the response started, and how much of the body had been read by then."""
 
     left_at_answer = -1
     seconds_to_answer = -1.0
@@ -202,9 +202,9 @@ class Watched(Client):
     "headers",
     [length(10_000_000), [(b"transfer-encoding", b"chunked")], [(b"content-length", b"lots")]],
 )
-def test_a_large_body_is_answered_first_and_then_read_on(headers: Headers) -> None:
+def test_large_body_is_drained_after_the_error(headers: Headers) -> None:
     client = Watched(*[b"x" * 1000] * 20)
-    serve(refusing(InvalidKey()), client, headers)
+    serve(raising(InvalidKey()), client, headers)
     assert client.status == 401
     assert client.left_at_answer == 20
     assert not client.parts
@@ -212,35 +212,35 @@ def test_a_large_body_is_answered_first_and_then_read_on(headers: Headers) -> No
 
 
 @pytest.mark.parametrize("size", [10, 10_000_000])
-def test_a_body_that_never_ends_is_not_waited_for(
+def test_endless_body_is_drained_for_a_limited_time(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requests, "DRAIN_SECONDS", 0.05)
     began = time.monotonic()
-    client = serve(refusing(InvalidKey()), Client(*[b"x"] * 1000, pause=0.01), length(size))
-    assert time.monotonic() - began < 8  # All of it would take ten seconds.
+    client = serve(raising(InvalidKey()), Client(*[b"x"] * 1000, pause=0.01), length(size))
+    assert time.monotonic() - began < 8  # The whole body would take ten seconds.
     assert client.status == 401
     assert client.parts
     assert client.headers[b"connection"] == b"close"
 
 
-def test_a_client_that_waits_for_leave_to_send_its_body_is_answered_at_once(
+def test_client_that_expects_100_continue_gets_the_error_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(requests, "DRAIN_SECONDS", 2)
     client = Watched(b"x", pause=60)
-    serve(refusing(InvalidKey()), client, [*length(1), (b"expect", b"100-continue")])
+    serve(raising(InvalidKey()), client, [*length(1), (b"expect", b"100-continue")])
     assert client.status == 401
     assert client.headers[b"connection"] == b"close"
-    assert client.seconds_to_answer < 1.9  # Not after waiting for what would never come.
+    assert client.seconds_to_answer < 1.9  # Without waiting for a body that is never sent.
 
 
-def test_a_client_that_hangs_up_while_it_is_refused_is_no_error() -> None:
-    client = serve(refusing(InvalidKey()), Client(b"x", None), length(10))
+def test_disconnect_during_an_error_response_is_ignored() -> None:
+    client = serve(raising(InvalidKey()), Client(b"x", None), length(10))
     assert not client.parts
 
 
-def test_a_body_that_was_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_body_that_was_read_is_not_drained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "DRAIN_SECONDS", 60)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -255,8 +255,8 @@ def test_a_body_that_was_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("error", [UpstreamFailed(), RuntimeError(SECRET)])
-def test_a_stream_that_breaks_ends_with_an_error_event(error: Exception) -> None:
-    client = serve(beginning(b"text/event-stream; charset=utf-8", error), Client())
+def test_failed_stream_ends_with_an_error_event(error: Exception) -> None:
+    client = serve(failing_after_start(b"text/event-stream; charset=utf-8", error), Client())
     expected = error if isinstance(error, GatewayError) else InternalError()
     assert client.status == 200
     assert client.body == b"data: 1\n\n" + expected.event()
@@ -265,19 +265,19 @@ def test_a_stream_that_breaks_ends_with_an_error_event(error: Exception) -> None
 
 
 @pytest.mark.parametrize("error", [UpstreamFailed(), RuntimeError(SECRET)])
-def test_any_other_answer_that_breaks_is_cut_by_the_server(error: Exception) -> None:
+def test_other_failed_response_raises_to_the_server(error: Exception) -> None:
     client = Client()
     with pytest.raises(Exception, match=r".+") as caught:
-        serve(beginning(b"application/json", error), client)
+        serve(failing_after_start(b"application/json", error), client)
     assert error in (caught.value, caught.value.__context__)
     assert client.body == b"data: 1\n\n"
     assert client.messages[-1]["more_body"]
 
 
-def test_what_nobody_foresaw_is_a_500_that_says_nothing_and_a_log_line_that_says_all(
+def test_unexpected_exception_is_a_500_without_details_and_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    client = serve(refusing(RuntimeError(SECRET)), Client())
+    client = serve(raising(RuntimeError(SECRET)), Client())
     assert client.status == 500
     assert client.json()["error"]["code"] == "internal_error"
     assert SECRET.encode() not in client.body
@@ -286,7 +286,7 @@ def test_what_nobody_foresaw_is_a_500_that_says_nothing_and_a_log_line_that_says
     assert caplog.records[0].levelno == logging.ERROR
 
 
-def test_plain_http_is_refused_where_the_address_is_https(settings: Settings) -> None:
+def test_plain_http_is_refused_if_the_public_address_is_https(settings: Settings) -> None:
     settings.IS_HTTPS = True
     client = serve(answering, Client())
     assert client.status == 426
@@ -296,13 +296,13 @@ def test_plain_http_is_refused_where_the_address_is_https(settings: Settings) ->
     assert serve(answering, Client(), scheme="https").status == 200
 
 
-def test_plain_http_is_fine_where_the_address_is_plain(settings: Settings) -> None:
+def test_plain_http_is_accepted_if_the_public_address_is_http(settings: Settings) -> None:
     settings.IS_HTTPS = False
     assert serve(answering, Client()).status == 200
 
 
-def test_the_end_of_an_answer_comes_after_the_rest_of_its_request() -> None:
-    """The server closes the connection with it, and so would reset a client that still sends."""
+def test_response_ends_after_the_rest_of_its_request() -> None:
+    """The server closes the connection at the end, which resets it if the client still sends."""
     client = Watched(*[b"x" * 1000] * 20)
     serve(answering, client, length(20_000))
     *_, answer, end = client.messages
@@ -311,7 +311,7 @@ def test_the_end_of_an_answer_comes_after_the_rest_of_its_request() -> None:
     assert not client.parts
 
 
-def test_a_cancellation_is_none_of_our_business() -> None:
+def test_cancellation_is_passed_on() -> None:
     async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
         raise asyncio.CancelledError
 

@@ -1,4 +1,4 @@
-"""Every refusal in OpenAI's shape, as a table, and the drawing of the tree kept true."""
+"""Every error in OpenAI's and Anthropic's formats; the tree in the docstring is complete."""
 
 import json
 import pkgutil
@@ -23,7 +23,7 @@ BAD_KEY = [(b"www-authenticate", b'Bearer realm="keyportal", error="invalid_toke
 
 Row = tuple[
     Callable[[], GatewayError], int, str, str, str | None, Headers
-]  # made by, status, type, code, param, headers
+]  # class or factory, status, type, code, param, headers
 TABLE: list[Row] = [
     (errors.BadRequest, 400, INVALID, "invalid_request", None, []),
     (errors.MissingModel, 400, INVALID, "missing_required_parameter", "model", []),
@@ -106,7 +106,7 @@ TABLE: list[Row] = [
 
 
 @pytest.mark.parametrize(("make", "status", "type_", "code", "param", "headers"), TABLE)
-def test_refusal(
+def test_error(
     make: Callable[[], GatewayError],
     status: int,
     type_: str,
@@ -146,7 +146,7 @@ ANTHROPIC = {
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row[3])
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-def test_refusal_in_anthropics_shape(row: Row, path: str) -> None:
+def test_error_in_anthropics_format(row: Row, path: str) -> None:
     error = row[0]()
     assert json.loads(error.body(path, "req_1")) == {
         "type": "error",
@@ -159,32 +159,32 @@ def test_refusal_in_anthropics_shape(row: Row, path: str) -> None:
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row[3])
-def test_event_is_the_body_as_one_whole_event(row: Row) -> None:
+def test_event_contains_the_body(row: Row) -> None:
     error = row[0]()
     assert error.event() == b"data: " + error.body() + b"\n\n"
     assert b"\n" not in error.body()
 
 
-def test_messages_tell_what_was_wrong() -> None:
+def test_messages_name_the_problem() -> None:
     assert "99 bytes" in str(errors.BodyTooLarge(99))
     assert "POST" in str(errors.MethodNotAllowed("POST"))
     assert str(errors.BadRequest("`dimensions` is odd.")) == "`dimensions` is odd."
 
 
-def kinds(above: type[GatewayError] = GatewayError) -> Iterator[type[GatewayError]]:
-    for kind in above.__subclasses__():
+def subclasses(parent: type[GatewayError] = GatewayError) -> Iterator[type[GatewayError]]:
+    for kind in parent.__subclasses__():
         yield kind
-        yield from kinds(kind)
+        yield from subclasses(kind)
 
 
-def test_every_refusal_that_can_be_raised_is_in_the_table() -> None:
-    leaves = {kind for kind in kinds() if not kind.__subclasses__()}
+def test_every_error_is_in_the_table() -> None:
+    leaves = {kind for kind in subclasses() if not kind.__subclasses__()}
     shown = {type(row[0]()) for row in TABLE}
     assert leaves <= shown
 
 
-def drawn() -> Iterator[tuple[str, str | None, int | None]]:
-    """Each line of the drawing as name, parent and status; a child has its parent's status."""
+def tree_lines() -> Iterator[tuple[str, str | None, int | None]]:
+    """Each line of the tree as name, parent and status; a child has its parent's status."""
     above: list[tuple[str, int | None]] = []
     for line in (errors.__doc__ or "").splitlines():
         if found := re.match(r"([ │├└─]*)([A-Z]\w+)(?: +(\d{3}))?(?:  |$)", line):
@@ -198,15 +198,16 @@ def drawn() -> Iterator[tuple[str, str | None, int | None]]:
             yield name, parent, above[-1][1]
 
 
-def test_the_drawing_shows_exactly_the_classes_that_exist() -> None:
+def test_tree_has_exactly_the_existing_classes() -> None:
     existing = {
-        (kind.__name__, kind.__base__ and kind.__base__.__name__, kind.status) for kind in kinds()
+        (kind.__name__, kind.__base__ and kind.__base__.__name__, kind.status)
+        for kind in subclasses()
     }
-    assert set(drawn()) == existing | {("GatewayError", None, None)}
+    assert set(tree_lines()) == existing | {("GatewayError", None, None)}
 
 
-def test_no_refusal_is_shared() -> None:
-    """One that is raised twice collects tracebacks, and with them whole requests, for ever."""
+def test_no_error_instance_is_shared() -> None:
+    """An instance that is raised again collects tracebacks, and with them whole requests."""
     modules = [
         import_module(f"{gateway.__name__}.{found.name}")
         for found in pkgutil.iter_modules(gateway.__path__)

@@ -1,4 +1,4 @@
-"""Every endpoint as its official client calls it, whole and streamed, with its error classes."""
+"""Every endpoint with its official client: buffered, streamed, and its error classes."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -42,13 +42,13 @@ def ai(live: Server, key: str) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture
 def claude(live: Server, key: str) -> Iterator[anthropic.Anthropic]:
-    """Configured as its users do: no `/v1`, the key in `x-api-key`."""
+    """Configured like its users do: without `/v1`, the key in `x-api-key`."""
     with anthropic.Anthropic(base_url=live.url, api_key=key, max_retries=0) as client:
         yield client
 
 
-def asked(fake: FakeUpstream) -> tuple[str, str]:
-    """Where the upstream was called last, and for which model."""
+def last_call(fake: FakeUpstream) -> tuple[str, str]:
+    """The path and the model of the upstream's last call."""
     return fake.received[-1].path, json.loads(fake.received[-1].body)["model"]
 
 
@@ -60,7 +60,7 @@ def test_chat(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     assert answer.usage.completion_tokens == COMPLETION
     chunks: Any = ai.chat.completions.create(model=name, messages=messages, stream=True)
     assert [chunk.choices[0].delta.content for chunk in chunks][:-1] == WORDS
-    assert asked(fake) == ("/v1/chat/completions", "normal")
+    assert last_call(fake) == ("/v1/chat/completions", "normal")
 
 
 def test_responses(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
@@ -68,7 +68,7 @@ def test_responses(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     assert answer.output_text == TEXT
     assert answer.usage is not None
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (PROMPT, COMPLETION)
-    assert asked(fake) == ("/v1/responses", "normal")
+    assert last_call(fake) == ("/v1/responses", "normal")
 
 
 def test_responses_streamed(ai: openai.OpenAI, name: str) -> None:
@@ -82,32 +82,32 @@ def test_responses_streamed(ai: openai.OpenAI, name: str) -> None:
 
 def test_moderations(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     assert ai.moderations.create(model=name, input=HELLO).results[0].flagged
-    assert asked(fake) == ("/v1/moderations", "normal")
+    assert last_call(fake) == ("/v1/moderations", "normal")
 
 
 def test_rerank(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
-    """No official client has it; this is how one of OpenAI's is made to."""
+    """No official client has this endpoint; OpenAI's client can call it like this."""
     body = {"model": name, "query": HELLO, "documents": ["a", "b"]}
     answer = ai.post("/rerank", body=body, cast_to=object)
     assert answer == model_responses.FULL_RESPONSES["/v1/rerank"]
-    assert asked(fake) == ("/v1/rerank", "normal")
+    assert last_call(fake) == ("/v1/rerank", "normal")
 
 
 def test_images(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     answer = ai.images.generate(model=name, prompt=HELLO)
     assert answer.data is not None
     assert answer.data[0].b64_json == "aW1hZ2U="
-    assert asked(fake) == ("/v1/images/generations", "normal")
+    assert last_call(fake) == ("/v1/images/generations", "normal")
 
 
 def test_speech(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
-    """Binary, byte for byte, and as a stream to whoever reads it as one."""
+    """Binary, byte for byte, buffered and streamed."""
     wanted = {"model": name, "input": HELLO, "voice": "alloy"}
     assert ai.audio.speech.create(**wanted).content == model_responses.SPEECH  # type: ignore[arg-type]
     with ai.audio.speech.with_streaming_response.create(**wanted) as answer:  # type: ignore[arg-type]
         assert answer.headers["content-type"] == "audio/mpeg"
         assert b"".join(answer.iter_bytes()) == model_responses.SPEECH
-    assert asked(fake) == ("/v1/audio/speech", "normal")
+    assert last_call(fake) == ("/v1/audio/speech", "normal")
 
 
 def messages(name: str) -> dict[str, object]:
@@ -119,7 +119,7 @@ def test_messages(claude: anthropic.Anthropic, name: str, fake: FakeUpstream) ->
     assert answer.content[0].text == TEXT
     assert answer.usage.output_tokens == COMPLETION
     assert answer._request_id.startswith("req_")
-    assert asked(fake) == ("/v1/messages", "normal")
+    assert last_call(fake) == ("/v1/messages", "normal")
     version = fake.received[0].headers["anthropic-version"]
     assert version == claude.default_headers["anthropic-version"]
 
@@ -136,13 +136,13 @@ def test_count_tokens(claude: anthropic.Anthropic, name: str, fake: FakeUpstream
     wanted = messages(name)
     wanted.pop("max_tokens")
     assert claude.messages.count_tokens(**wanted).input_tokens == PROMPT  # type: ignore[arg-type]
-    assert asked(fake) == ("/v1/messages/count_tokens", "normal")
+    assert last_call(fake) == ("/v1/messages/count_tokens", "normal")
 
 
 def test_anthropics_client_may_send_the_key_as_a_bearer_token(
     live: Server, key: str, name: str
 ) -> None:
-    """As its users configure it where an `x-api-key` is not wanted: an auth token, no key."""
+    """Configured with an auth token in place of an API key."""
     with anthropic.Anthropic(base_url=live.url, auth_token=key, api_key=None) as claude:
         assert claude.messages.create(**messages(name)).id == "msg_1"  # type: ignore[call-overload]
 
@@ -157,7 +157,7 @@ def test_anthropics_client_may_send_the_key_as_a_bearer_token(
         (500, openai.InternalServerError),
     ],
 )
-def test_an_upstreams_refusal_raises_what_its_client_expects(
+def test_upstream_error_raises_the_clients_exception(
     ai: openai.OpenAI, serve_model: Serve, status: int, kind: type[openai.APIStatusError]
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -169,7 +169,7 @@ def test_an_upstreams_refusal_raises_what_its_client_expects(
     }
 
 
-def test_our_refusals_raise_what_anthropics_client_expects(
+def test_our_errors_raise_anthropics_exceptions(
     live: Server, claude: anthropic.Anthropic, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     bad = claude.with_options(api_key="sk-kp-nonsense")

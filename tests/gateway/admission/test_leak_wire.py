@@ -1,4 +1,4 @@
-"""A report of a leak, from the wire to the refusal, the letters and the traces that it leaves."""
+"""Leak reports over the wire: the key is refused, mail is sent, and no trace of the key is left."""
 
 import re
 import statistics
@@ -32,7 +32,7 @@ def post(server: Server, body: bytes, **headers: str) -> Reply:
 
 
 @pytest.mark.parametrize("debug", ["False", "True"])
-def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_key(
+def test_key_that_github_reports_is_disabled_at_once_and_leaves_no_trace(
     own_server: OwnServer,
     alice: User,
     bob: User,
@@ -58,21 +58,21 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
     forged = server.request("POST", REPORT_PATH, body=body, headers=GitHubScanner().headers(body))
     assert forged.status == 403
     assert {server.chat(text, model.name).status for text in texts} == {200}
-    told = server.request("POST", REPORT_PATH, body=body, headers=github.headers(body))
-    # On a connection of their own, so on either worker.
+    accepted = server.request("POST", REPORT_PATH, body=body, headers=github.headers(body))
+    # On new connections, so on either worker.
     assert {server.chat(text, model.name).status for text in texts[:2] * 4} == {401}
     again = server.request("POST", REPORT_PATH, body=body, headers=github.headers(body))
     unknown = post(server, keystring.generate().text.encode())
     stranger = post(server, texts[2].encode())
     assert server.chat(texts[2], model.name).status == 401
-    assert [one.status for one in (told, again, unknown, stranger)] == [202] * 4
-    assert len({one.body for one in (told, again, unknown, stranger)}) == 1
-    # Of GitHub's report one to bob and to alice each, and of the stranger's too.
+    assert [reply.status for reply in (accepted, again, unknown, stranger)] == [202] * 4
+    assert len({reply.body for reply in (accepted, again, unknown, stranger)}) == 1
+    # For GitHub's report one to bob and one to alice, and the same for the stranger's.
     mail_server.wait_for(4)
     assert sorted(mail_server.recipients) == ["alice@example.com"] * 2 + ["bob@example.com"] * 2
     assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == 3
 
-    with without_audit():  # An error of ours: 500, with a traceback in the log.
+    with without_audit():  # An internal error: 500, with a traceback in the log.
         ApiKey.objects.update(disabled_by="", disabled_at=None, reported_at=None)
         assert post(server, texts[0].encode()).status == 500
     assert server.chat(texts[0], model.name).status == 200, "Half of it was done."
@@ -86,12 +86,12 @@ def test_a_leak_that_github_reports_is_over_at_once_and_leaves_no_trace_of_the_k
     for text in texts:
         assert_nowhere(text, "the log", server.log)
         assert_nowhere(text, "a letter", mail_server.text)
-        assert_nowhere(text, "an answer", str((told, again, unknown, stranger, forged)))
+        assert_nowhere(text, "a response", str((accepted, again, unknown, stranger, forged)))
         for where, value in every_value():
             assert_nowhere(text, where, value)
 
 
-def test_a_report_that_is_too_large_is_refused_before_it_arrives(live: Server) -> None:
+def test_report_that_is_too_large_is_refused_before_it_arrives(live: Server) -> None:
     with live.connect(timeout=5) as connection:
         connection.send(head(f"POST {REPORT_PATH}", None, MAX_BYTES + 1))
         assert connection.reply().status == 413
@@ -100,8 +100,8 @@ def test_a_report_that_is_too_large_is_refused_before_it_arrives(live: Server) -
         assert connection.reply().status == 413
 
 
-def test_slow_reports_keep_no_page_waiting(live: Server) -> None:
-    """Forty who send one byte each, on two workers that let sixteen in: and pages come at once."""
+def test_slow_reports_delay_no_page(live: Server) -> None:
+    """Forty clients send one byte each, to two workers with sixteen slots. No page is delayed."""
     slow = [live.connect(timeout=5) for _ in range(40)]
     try:
         for connection in slow:
@@ -113,10 +113,10 @@ def test_slow_reports_keep_no_page_waiting(live: Server) -> None:
             connection.close()
 
 
-def test_the_time_of_an_answer_does_not_tell_whether_there_is_an_account(
+def test_response_time_does_not_show_whether_an_account_exists(
     own_server: OwnServer, bob: User, mail_server: MailServer
 ) -> None:
-    """For an account that exists, a mail is composed and written; the mail server is silent."""
+    """For an account that exists, a mail is written. The mail server is silent."""
     mail_server.accepting.clear()
     server = own_server(EMAIL_URL=mail_server.url)
     page = server.request("GET", RESET)
@@ -140,7 +140,7 @@ def test_the_time_of_an_answer_does_not_tell_whether_there_is_an_account(
     mail_server.wait_for(4)
 
 
-def test_time_tells_nothing_nor_does_a_mail_server_that_says_nothing(
+def test_response_time_does_not_show_whether_a_key_exists(
     own_server: OwnServer, alice: User, bob: User, team: Team, issue: Issue, mail_server: MailServer
 ) -> None:
     mail_server.accepting.clear()
@@ -157,7 +157,7 @@ def test_time_tells_nothing_nor_does_a_mail_server_that_says_nothing(
     wait_until(lambda: mail_server.connections)
     assert not mail_server.received
     assert ApiKey.objects.filter(disabled_at__isnull=True).count() == 0
-    # The work takes some ten milliseconds more for a live one; a busy machine adds noise to both.
+    # A live key takes some ten milliseconds more; a busy machine adds noise to both.
     assert abs(statistics.median(spans[True]) - statistics.median(spans[False])) < 0.05
     mail_server.accepting.set()
     mail_server.wait_for(2 * 8)

@@ -128,7 +128,7 @@ def test_limit_is_exact_for_a_thousand_requests_on_four_workers(
         ("requests_per_month", Kind.MONTH, "InsufficientQuota"),
     ],
 )
-def test_every_window_holds_its_requests(
+def test_each_window_limits_its_requests(
     name: str, kind: Kind, error: str, workers: list[Admission], limited: Callable[..., str]
 ) -> None:
     key = limited(**{name: 7})
@@ -145,7 +145,7 @@ def test_every_window_holds_its_requests(
         ("tokens_per_month", Kind.MONTH, InsufficientQuota),
     ],
 )
-def test_tokens_count_for_the_requests_that_come_after(
+def test_tokens_limit_later_requests(
     name: str,
     kind: Kind,
     error: type[Exception],
@@ -165,20 +165,20 @@ def test_tokens_count_for_the_requests_that_come_after(
     assert used(kind) == {"key": (2, 100)}
 
 
-def test_the_team_is_a_roof_over_all_its_keys_and_one_key_takes_nothing_from_another_in_vain(
+def test_team_limit_is_shared_and_refused_requests_use_none_of_it(
     workers: list[Admission], team: Team, limited: Callable[..., str]
 ) -> None:
     Team.objects.update(limits=Limits(requests_per_minute=20))
     small, free = limited("small", requests_per_minute=3), limited("free")
     assert kinds(admit(workers, *[small] * 200))["Admitted"] == 3
-    # What the small key was refused for its own limit was not counted against the team's.
+    # Requests that a key's own limit refused are not counted for the team.
     outcomes = admit(workers, *[small, free] * 200)
     assert kinds(outcomes[::2])["Admitted"] == 0
     assert kinds(outcomes[1::2])["Admitted"] == 17
     assert used() == {"key": (3, 0), "team": (20, 0)}
 
 
-def test_a_day_that_is_full_takes_nothing_from_the_minute(
+def test_request_over_the_daily_limit_is_not_counted_for_the_minute(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     key = limited(requests_per_minute=100, requests_per_day=2)
@@ -186,7 +186,9 @@ def test_a_day_that_is_full_takes_nothing_from_the_minute(
     assert used(Kind.DAY) == used(Kind.MINUTE) == {"key": (2, 0)}
 
 
-def test_other_keys_are_not_touched(workers: list[Admission], limited: Callable[..., str]) -> None:
+def test_limit_of_a_key_does_not_affect_other_keys(
+    workers: list[Admission], limited: Callable[..., str]
+) -> None:
     full, other = limited("full", requests_per_minute=1), limited("other", requests_per_minute=50)
     free = limited("free")
     outcomes = admit(workers, *[full] * 20, *[other] * 20, *[free] * 20)
@@ -207,7 +209,7 @@ def test_a_key_without_limits_costs_one_statement_and_no_row(
     assert not Window.objects.exists()
 
 
-def test_whoever_meets_a_window_known_to_be_full_costs_no_write(
+def test_request_for_a_full_window_costs_no_write(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     key = limited(requests_per_minute=2)
@@ -219,7 +221,7 @@ def test_whoever_meets_a_window_known_to_be_full_costs_no_write(
     assert used() == {"key": (2, 0)}
 
 
-def test_a_limit_that_is_raised_holds_from_the_next_request_on(
+def test_raised_limit_applies_to_the_next_request(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     key = limited(requests_per_minute=2)
@@ -230,7 +232,7 @@ def test_a_limit_that_is_raised_holds_from_the_next_request_on(
     assert kinds(admit([worker], *[key] * 5)) == {"Admitted": 5}
 
 
-def test_a_new_window_begins_empty(
+def test_new_window_is_empty(
     worker: Admission, limited: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = limited(requests_per_minute=2)
@@ -267,7 +269,7 @@ def test_allowance_is_the_smaller_of_key_and_team(
     assert 0 < told.requests.resets_in <= 60
 
 
-def test_within_a_batch_each_is_told_what_is_left_after_it(
+def test_each_request_of_a_batch_has_its_own_remainder(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
     key = limited(requests_per_minute=100)
@@ -275,7 +277,7 @@ def test_within_a_batch_each_is_told_what_is_left_after_it(
     assert left == list(range(99, 89, -1))
 
 
-def test_parallel_requests_are_counted_over_all_workers_and_given_back(
+def test_parallel_requests_are_counted_over_all_workers_and_released(
     workers: list[Admission], limited: Callable[..., str]
 ) -> None:
     key = limited(parallel_requests=5)
@@ -287,7 +289,7 @@ def test_parallel_requests_are_counted_over_all_workers_and_given_back(
     assert sum(Lease.objects.values_list("calls", flat=True)) == 5
 
 
-def test_one_after_the_other_never_meets_its_own_ghost(
+def test_sequential_requests_never_exceed_a_parallel_limit_of_one(
     workers: list[Admission], limited: Callable[..., str]
 ) -> None:
     key = limited(parallel_requests=1)

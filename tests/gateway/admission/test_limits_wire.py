@@ -1,4 +1,4 @@
-"""Limits as callers meet them: on several workers, by the official client, over the wire."""
+"""Limits over the wire: on several workers, with the official client."""
 
 import asyncio
 import json
@@ -30,12 +30,12 @@ OwnServer = Callable[..., Server]
 
 
 def windows() -> QuerySet[Window]:
-    """Of this test's only key: a server that others use too may still count what those used."""
+    """The windows of this test's only key; the shared server may still count for other tests."""
     return Window.objects.filter(subject=key_subject(ApiKey.objects.get().public_id))
 
 
 def wait_for_tokens(number: int) -> None:
-    """What was used counts within 20 ms, on a machine with nothing else to do."""
+    """Tokens are counted within 20 ms, on an idle machine."""
     wait_until(windows().filter(tokens=number).exists)
 
 
@@ -64,7 +64,7 @@ async def call_at_once(server: Server, key: str, model: str, number: int) -> Cou
         return Counter(await asyncio.gather(*(call() for _ in range(number))))
 
 
-def test_of_a_thousand_calls_at_once_the_limit_is_served_and_no_other_reaches_the_upstream(
+def test_limit_is_exact_for_a_thousand_calls_and_refused_ones_reach_no_upstream(
     live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:
     key, model = limited(requests_per_minute=60), serve_model("count:3,5")
@@ -74,7 +74,7 @@ def test_of_a_thousand_calls_at_once_the_limit_is_served_and_no_other_reaches_th
     assert windows().get().requests == 60
 
 
-def test_a_limited_keys_answers_tell_what_is_left(
+def test_responses_to_a_limited_key_have_rate_limit_headers(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     key, model = limited(requests_per_minute=10, tokens_per_day=1000), serve_model("count:3,5")
@@ -90,14 +90,14 @@ def test_a_limited_keys_answers_tell_what_is_left(
     assert live.chat(key, model).headers["x-ratelimit-remaining-tokens"] == "992"
 
 
-def test_a_key_without_limits_is_told_nothing(
+def test_responses_to_a_key_without_limits_have_no_rate_limit_headers(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     told = live.chat(limited(), serve_model("count:3,5")).headers
     assert not [name for name in told if name.startswith("x-ratelimit")]
 
 
-def test_a_call_counts_when_it_is_admitted_whatever_follows(
+def test_admitted_call_is_counted_even_if_it_fails(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     key, model = limited(requests_per_day=5), serve_model("status:500")
@@ -111,11 +111,11 @@ def test_a_call_counts_when_it_is_admitted_whatever_follows(
     assert live.request("GET", "/v1/nowhere", key=key).status == 404
     last = live.chat(key, model)
     assert (last.status, last.code) == (429, "insufficient_quota")
-    # Looking at what there is to call goes on.
+    # The list of models is still answered.
     assert live.request("GET", "/v1/models", key=key).status == 200
 
 
-def test_a_full_minute_is_a_rate_limit_with_the_time_to_wait(
+def test_full_minute_is_a_rate_limit_with_retry_after(
     live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:
     key, model = limited(requests_per_minute=1), serve_model("count:3,5")
@@ -131,7 +131,7 @@ def test_a_full_minute_is_a_rate_limit_with_the_time_to_wait(
     assert len(fake.received) == 1
 
 
-def test_a_quota_is_told_and_the_official_client_does_not_try_again(
+def test_official_client_does_not_retry_a_used_up_quota(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     key, model = limited(tokens_per_month=8), serve_model("count:3,5")
@@ -142,15 +142,15 @@ def test_a_quota_is_told_and_the_official_client_does_not_try_again(
     began = time.monotonic()
     with pytest.raises(openai.RateLimitError) as refused:
         official.chat.completions.create(**body)  # type: ignore[call-overload]
-    assert time.monotonic() - began < 10  # Five more attempts would take longer.
+    assert time.monotonic() - began < 10  # Five retries would take longer.
     assert refused.value.code == refused.value.type == "insufficient_quota"
     assert "8 tokens per month" in str(refused.value)
 
 
-def test_the_official_clients_back_off_obeys(
+def test_official_client_waits_for_retry_after(
     live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    """One runs, and another waits as long as it is told to, and then is served."""
+    """One call runs; the other waits for Retry-After, and then is served."""
     key = limited(parallel_requests=1)
     slow, quick = serve_model("wait"), serve_model("count:3,5")
     with live.connect() as running:
@@ -165,12 +165,12 @@ def test_the_official_clients_back_off_obeys(
 
 
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
-def test_a_client_that_calls_one_after_the_other_never_meets_its_own_ghost(
+def test_sequential_calls_never_exceed_a_parallel_limit_of_one(
     is_streamed: bool, live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     key, model = limited(parallel_requests=1), serve_model("count:3,5")
     for _ in range(4):
-        # Each on a connection, and so perhaps a worker, of its own.
+        # Each has its own connection, so it may reach another worker.
         official = client(live, key, max_retries=0)
         for _ in range(10):
             answer = official.chat.completions.create(**chat_body(model, stream=is_streamed))  # type: ignore[call-overload]
@@ -179,7 +179,7 @@ def test_a_client_that_calls_one_after_the_other_never_meets_its_own_ghost(
         official.close()
 
 
-def test_a_client_that_goes_away_gives_its_place_back(
+def test_disconnect_releases_the_slot(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     key = limited(parallel_requests=1)
@@ -192,7 +192,7 @@ def test_a_client_that_goes_away_gives_its_place_back(
         wait_until(lambda: live.chat(key, quick).status == 200)
 
 
-def test_a_refused_or_failed_call_gives_its_place_back(
+def test_refused_or_failed_call_releases_its_slot(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     key = limited(parallel_requests=1)
@@ -206,7 +206,7 @@ def test_a_refused_or_failed_call_gives_its_place_back(
             assert live.chat(key, model).status == status
 
 
-def test_what_a_killed_worker_ran_is_given_back_within_15_seconds(
+def test_slots_of_a_killed_worker_are_released_within_15_seconds(
     own_server: OwnServer, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     server = own_server(workers=2)
@@ -215,13 +215,13 @@ def test_what_a_killed_worker_ran_is_given_back_within_15_seconds(
     with server.connect() as running:
         running.chat(key, endless, stream=True)
         assert running.read_head().status == 200
-        time.sleep(3)  # It has said by now that it lives.
+        time.sleep(3)  # By now it has written its lease.
         assert server.chat(key, quick).status == 429
         for pid in server.workers():
             os.kill(pid, signal.SIGKILL)
         killed = began = time.monotonic()
         while (status := _status(server, key, quick)) != 200:
-            # A busy machine may need longer to start new workers; they refuse no longer.
+            # A busy machine may need longer to start new workers. They refuse nothing.
             assert began - killed < (15 if status == 429 else 60)
             time.sleep(0.05)
             began = time.monotonic()
@@ -231,10 +231,10 @@ def _status(server: Server, key: str, model: str) -> int:
     try:
         return server.chat(key, model).status
     except OSError:
-        return 0  # Gunicorn starts new workers at this moment.
+        return 0  # Gunicorn is starting new workers.
 
 
-def test_the_teams_roof_holds_for_all_its_keys(
+def test_team_limit_is_shared_by_all_its_keys(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     Team.objects.update(limits=Limits(requests_per_day=3))
@@ -245,7 +245,7 @@ def test_the_teams_roof_holds_for_all_its_keys(
     assert "this API key's team" in refused.json()["error"]["message"]
 
 
-def test_a_limit_in_the_row_of_the_key_is_read_for_each_request(
+def test_limit_is_read_from_the_key_for_each_request(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     key, text = issue(alice)
@@ -257,7 +257,9 @@ def test_a_limit_in_the_row_of_the_key_is_read_for_each_request(
     assert live.chat(text, model).status == 200
 
 
-def test_an_anonymous_flood_moves_no_counter(live: Server, limited: Callable[..., str]) -> None:
+def test_requests_without_a_key_change_no_counter(
+    live: Server, limited: Callable[..., str]
+) -> None:
     key = limited(requests_per_minute=5)
     for bad in (key[:-1] + "!", "sk-kp-" + "0" * 46, ""):
         for _ in range(10):

@@ -1,5 +1,5 @@
-"""What is taken away from a key is refused from the next request on, on every worker; and what is
-refused says what was missing."""
+"""A permission that a key loses is refused from the next request on, on every worker, with an error
+that names it."""
 
 import json
 from collections.abc import Callable
@@ -37,8 +37,8 @@ def permit(permissions: Permissions) -> Callable[[ApiKey], object]:
 
 
 @dataclass
-class Taking:
-    """Something that is taken away, and how those who go on are refused."""
+class Restriction:
+    """A change that takes something away, and the error afterwards."""
 
     act: Callable[[ApiKey], object]
     status: int
@@ -56,70 +56,72 @@ def end_rotation(key: ApiKey) -> None:
 
 
 TAKINGS = {
-    "deleted": Taking(
+    "deleted": Restriction(
         lambda key: key.revoke(actor=key.owner), 401, "invalid_api_key", "Incorrect API key"
     ),
-    "disabled": Taking(
+    "disabled": Restriction(
         lambda key: disable(key, actor=key.owner), 401, "invalid_api_key", "Incorrect API key"
     ),
-    "expired": Taking(expire, 401, "invalid_api_key", "Incorrect API key"),
-    "rotated": Taking(
+    "expired": Restriction(expire, 401, "invalid_api_key", "Incorrect API key"),
+    "rotated": Restriction(
         lambda key: rotate(key, GracePeriod.NOW, actor=key.owner),
         401,
         "invalid_api_key",
         "Incorrect",
     ),
-    "rotation ended": Taking(end_rotation, 401, "invalid_api_key", "Incorrect"),
-    "models": Taking(
+    "rotation ended": Restriction(end_rotation, 401, "invalid_api_key", "Incorrect"),
+    "models": Restriction(
         permit(Permissions(("public/*",))), 403, "model_not_allowed", "it may call: public/*."
     ),
-    "endpoints": Taking(
+    "endpoints": Restriction(
         permit(Permissions(endpoints=Endpoints.EMBEDDINGS)),
         403,
         "endpoint_not_allowed",
         "It is for: embeddings only.",
     ),
-    "read-only": Taking(
+    "read-only": Restriction(
         permit(Permissions(endpoints=Endpoints.READ)), 403, "endpoint_not_allowed", "read-only"
     ),
-    "networks": Taking(permit(ELSEWHERE), 403, "address_not_allowed", "the address 127.0.0.1."),
+    "networks": Restriction(
+        permit(ELSEWHERE), 403, "address_not_allowed", "the address 127.0.0.1."
+    ),
 }
 
 
 def chat(key: str, model: str, *more: str) -> bytes:
-    """One whole request."""
+    """One complete request."""
     body = json.dumps(chat_body(model)).encode()
     return head(f"POST {CHAT}", key, len(body), *more) + body
 
 
 def verification(key: str, model: str, *more: str) -> bytes:
-    """What a proxy asks that holds the same request."""
+    """The forward auth request of a proxy for the same request."""
     told = (f"X-Keyportal-Model: {model}", f"X-Original-URI: {CHAT}", "X-Original-Method: POST")
     return head("GET /auth/verify", key, None, *told, *more)
 
 
 def require_refused_from_then_on(
-    load: LoadGenerator, act: Callable[[], object], name: str, taking: Taking
+    load: LoadGenerator, act: Callable[[], object], name: str, restriction: Restriction
 ) -> None:
     later = load.during(act, before=100, after=400)
-    assert set(later) == {taking.status}, name
-    assert set(load.statuses_since(0)) == {200, taking.status}, name
-    assert load.last_reply.code == taking.code, name
-    assert taking.says in load.last_reply.json()["error"]["message"], name
+    assert set(later) == {restriction.status}, name
+    assert set(load.statuses_since(0)) == {200, restriction.status}, name
+    assert load.last_reply.code == restriction.code, name
+    assert restriction.says in load.last_reply.json()["error"]["message"], name
 
 
 def test_no_request_after_the_change_is_served(
     live: Server, bob: User, issue: Issue, model: ServedModel
 ) -> None:
-    """Of those that clients send without a pause, to all workers."""
-    for name, taking in TAKINGS.items():
+    """Clients send requests without a pause, to all workers."""
+    for name, restriction in TAKINGS.items():
         key, text = issue(bob, name)
         load = LoadGenerator(live, chat(text, model.name), connections=6)
-        require_refused_from_then_on(load, partial(taking.act, key), name, taking)
+        require_refused_from_then_on(load, partial(restriction.act, key), name, restriction)
 
 
-# The same things taken away by the API: how it is asked, and where beneath the key's address. What
-# has ended already is no end that it takes.
+# The same changes by the management API: method, path below the key's, and body. It doesn't accept
+# an expiry in the past.
 ASKED: dict[str, list[tuple[str, str, object]]] = {
     "deleted": [("DELETE", "", None)],
     "disabled": [("POST", "/disable", None)],
@@ -135,10 +137,10 @@ ASKED: dict[str, list[tuple[str, str, object]]] = {
 }
 
 
-def test_no_verification_after_the_answer_to_the_change_passes(
+def test_no_forward_auth_request_passes_after_the_change(
     live: Server, bob: User, issue: Issue, model: ServedModel, team: Team
 ) -> None:
-    """Forward auth on all workers, of which one answers the request for the change over HTTP."""
+    """Forward auth on all workers, one of which handles the change over HTTP."""
     _, program = ManagementKey.objects.issue(
         team=team, owner=bob, name="deploy", scopes=[Scope.KEYS_WRITE]
     )
@@ -150,22 +152,22 @@ def test_no_verification_after_the_answer_to_the_change_passes(
             assert answer.status in {200, 204}, answer.body
 
     assert TAKINGS.keys() - ASKED.keys() == {"expired"}
-    for name, taking in TAKINGS.items():
+    for name, restriction in TAKINGS.items():
         key, text = issue(bob, name)
-        act = partial(ask_for, name, key) if name in ASKED else partial(taking.act, key)
+        act = partial(ask_for, name, key) if name in ASKED else partial(restriction.act, key)
         load = LoadGenerator(live, verification(text, model.name), connections=6)
-        require_refused_from_then_on(load, act, name, taking)
+        require_refused_from_then_on(load, act, name, restriction)
 
 
 @pytest.mark.parametrize("request_of", [chat, verification])
-def test_no_request_from_elsewhere_is_served_behind_a_proxy(
+def test_no_request_from_another_network_is_served_behind_a_proxy(
     own_server: OwnServer,
     bob: User,
     issue: Issue,
     model: ServedModel,
     request_of: Callable[..., bytes],
 ) -> None:
-    """The address is the one that a trusted proxy tells, and no other one in the same header."""
+    """Only the address that the trusted proxy appended counts."""
     server = own_server(workers=WORKERS, KEYPORTAL_TRUSTED_PROXIES="127.0.0.1")
     both = Permissions(networks=("192.0.2.0/24", "2001:db8::/32"))
     key, text = issue(bob, actor=bob, permissions=both)
@@ -180,7 +182,7 @@ def test_no_request_from_elsewhere_is_served_behind_a_proxy(
         "2001:db8::5": 200,
         "::ffff:192.0.2.7": 200,
         "203.0.113.9, 192.0.2.7": 200,
-        "192.0.2.7, 203.0.113.9": 403,  # Whoever came wrote the first one themselves.
+        "192.0.2.7, 203.0.113.9": 403,  # The client itself sent the first one.
         "192.0.2.7, nonsense": 403,
         "": 403,  # The proxy itself.
     }.items():
@@ -189,8 +191,8 @@ def test_no_request_from_elsewhere_is_served_behind_a_proxy(
             assert connection.reply().status == status, seen
 
 
-def test_who_is_no_trusted_proxy_chooses_no_address(live: Server, bob: User, issue: Issue) -> None:
-    """The attacker's way around: to say that one comes from where the key may be used."""
+def test_untrusted_client_can_not_choose_its_address(live: Server, bob: User, issue: Issue) -> None:
+    """Attack: a client sends X-Forwarded-For with an allowed address."""
     _, text = issue(bob, permissions=Permissions(networks=("192.0.2.0/24",)))
     for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Client-IP"):
         value = "for=192.0.2.7" if name == "Forwarded" else "192.0.2.7"
@@ -199,10 +201,10 @@ def test_who_is_no_trusted_proxy_chooses_no_address(live: Server, bob: User, iss
         assert "127.0.0.1" in reply.json()["error"]["message"]
 
 
-def test_a_refused_address_uses_nothing_of_the_limits(
+def test_refused_address_uses_no_limit(
     live: Server, bob: User, issue: Issue, model: ServedModel
 ) -> None:
-    """Nobody who has stolen a key can use up what its owner may, from where it can't be used."""
+    """Attack: a thief uses up the limits of a stolen key from a network that is not allowed."""
     key, text = issue(
         bob,
         actor=bob,
@@ -218,10 +220,10 @@ def test_a_refused_address_uses_nothing_of_the_limits(
     assert [live.chat(text, model.name).status for _ in range(3)] == [200, 200, 429]
 
 
-def test_a_refused_address_is_counted_for_the_alarm_at_every_door(
+def test_refused_address_is_counted_for_the_alarm_on_every_path(
     live: Server, bob: User, issue: Issue, model: ServedModel
 ) -> None:
-    """A stolen key that is tried where it can't be used must not be tried in silence."""
+    """Attack: a thief tries a stolen key from a network that is not allowed."""
     key, text = issue(bob, permissions=ELSEWHERE)
     assert live.chat(text, model.name).status == 403
     for path in ("/v1/models", "/v1/key", "/auth/verify"):
@@ -232,7 +234,7 @@ def test_a_refused_address_is_counted_for_the_alarm_at_every_door(
 
 
 @pytest.mark.parametrize("name", ["models", "endpoints", "networks"])
-def test_anthropics_clients_are_told_in_their_shape(
+def test_anthropics_clients_get_their_format(
     live: Server, bob: User, issue: Issue, model: ServedModel, name: str
 ) -> None:
     key, text = issue(bob)
@@ -256,7 +258,7 @@ def test_anthropics_clients_are_told_in_their_shape(
         (Endpoints.READ, 403, 403),
     ],
 )
-def test_each_kind_of_key_opens_what_it_is_for(
+def test_key_may_call_only_its_endpoints(
     live: Server,
     bob: User,
     issue: Issue,
@@ -265,7 +267,7 @@ def test_each_kind_of_key_opens_what_it_is_for(
     chats: int,
     embeds: int,
 ) -> None:
-    """And each may look at the models."""
+    """And each may list the models."""
     _, text = issue(bob, permissions=Permissions(endpoints=endpoints))
     assert live.chat(text, model.name).status == chats
     embedding = live.request("POST", EMBED, key=text, body={"model": model.name, "input": "Hi"})
@@ -275,7 +277,7 @@ def test_each_kind_of_key_opens_what_it_is_for(
     assert (moderation.status == 403) is (endpoints is not Endpoints.ALL)
 
 
-def test_a_pattern_opens_what_it_matches(
+def test_pattern_allows_the_models_it_matches(
     live: Server, bob: User, issue: Issue, serve_model: Callable[..., str]
 ) -> None:
     small, large = serve_model("echo", "small"), serve_model("echo", "large")
@@ -288,11 +290,11 @@ def test_a_pattern_opens_what_it_matches(
 
 
 def raw(reply: Reply) -> tuple[int, dict[str, str], bytes]:
-    """All of an answer but what names the moment."""
+    """A response without the parts that depend on the time."""
     return reply.status, {**reply.headers, "date": ""}, reply.body
 
 
-def test_a_disabled_key_is_answered_byte_for_byte_like_a_deleted_one(
+def test_disabled_key_is_answered_byte_for_byte_like_a_deleted_one(
     live: Server, bob: User, issue: Issue, model: ServedModel
 ) -> None:
     answers = []
@@ -314,9 +316,7 @@ def test_a_disabled_key_is_answered_byte_for_byte_like_a_deleted_one(
     assert len({repr(one) for path, one in answers if path != CHAT}) == 1, answers
 
 
-def test_what_was_disabled_works_again_when_it_is_enabled(
-    live: Server, bob: User, issue: Issue
-) -> None:
+def test_enabled_key_works_again(live: Server, bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     disable(key, actor=bob)
     assert live.request("GET", "/v1/models", key=text).status == 401

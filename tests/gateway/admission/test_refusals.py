@@ -1,4 +1,4 @@
-"""Every refusal: its status, its code, its headers, and what becomes of the connection."""
+"""Every refusal: its status, code and headers, and whether the connection stays open."""
 
 import json
 import time
@@ -39,7 +39,7 @@ def assert_refused(reply: Reply, status: int, code: str) -> None:
 
 
 def bad_keys(team: Team, alice: User, issue: Issue) -> dict[str, str]:
-    """One key for each way in which a key can be no good, by that way's name."""
+    """One key for each reason why a key is invalid, by the name of the reason."""
     team.key_limit = 50
     team.save(update_fields=["key_limit"])
     keys = {"malformed": "not-one-of-ours", "unknown": keystring.generate().text}
@@ -64,10 +64,10 @@ def bad_keys(team: Team, alice: User, issue: Issue) -> dict[str, str]:
     return keys
 
 
-def test_all_bad_keys_get_one_answer(
+def test_all_invalid_keys_get_the_same_response(
     live: Server, team: Team, alice: User, issue: Issue, model: ServedModel
 ) -> None:
-    """Byte for byte, headers too: nobody learns which kind of bad key theirs is."""
+    """Byte for byte, with headers. Attack: a thief learns why a key is invalid."""
     keys = bad_keys(team, alice, issue)
     answers = {}
     for kind, key in keys.items():
@@ -90,20 +90,20 @@ def test_all_bad_keys_get_one_answer(
     ids=["none", "another scheme", "no token", "empty"],
 )
 def test_without_credentials(live: Server, headers: dict[str, str]) -> None:
-    """RFC 6750, 3.1: the challenge names no error where nothing was tried."""
+    """RFC 6750, 3.1: without credentials, the challenge names no error."""
     reply = live.request("GET", "/v1/models", headers=headers)
     assert_refused(reply, 401, "invalid_api_key")
     assert reply.headers["www-authenticate"] == 'Bearer realm="keyportal"'
     assert "Authorization: Bearer" in reply.json()["error"]["message"]
 
 
-def test_the_scheme_is_read_in_any_case(live: Server, alice: User, issue: Issue) -> None:
+def test_scheme_is_case_insensitive(live: Server, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
     for sent in (f"bearer {key}", f"BEARER  {key} "):
         assert live.request("GET", "/v1/models", headers={"Authorization": sent}).status == 200
 
 
-def test_two_authorization_headers_are_none(live: Server, alice: User, issue: Issue) -> None:
+def test_two_authorization_headers_are_refused(live: Server, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
     with live.connect() as connection:
         connection.send_request("GET /v1/models", key, None, f"Authorization: Bearer {key}")
@@ -111,7 +111,7 @@ def test_two_authorization_headers_are_none(live: Server, alice: User, issue: Is
     assert status in {400, 401}
 
 
-def test_the_key_counts_in_its_header_alone(live: Server, alice: User, issue: Issue) -> None:
+def test_key_is_read_from_its_header_only(live: Server, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
     for query in (f"api_key={key}", f"access_token={key}", f"key={key}"):
         reply = live.request("GET", f"/v1/models?{query}")
@@ -121,7 +121,7 @@ def test_the_key_counts_in_its_header_alone(live: Server, alice: User, issue: Is
         assert_refused(reply, 401, "invalid_api_key")
 
 
-def test_session_and_key_open_one_door_each(
+def test_session_and_key_open_different_applications(
     live: Server, alice: User, issue: Issue, client: Client
 ) -> None:
     _, key = issue(alice)
@@ -141,7 +141,7 @@ def test_session_and_key_open_one_door_each(
 def test_models_that_a_key_may_not_call(
     live: Server, alice: User, issue: Issue, model: ServedModel, other_team: Team
 ) -> None:
-    """Another team's model is as unknown as one that doesn't exist."""
+    """Another team's model is answered like one that doesn't exist."""
     theirs = ServedModel.objects.create(name="u-0000000000cc/theirs", team=other_team)
     Route.objects.create(
         model=theirs, upstream=Upstream.objects.get(name="loopback"), upstream_model="loopback"
@@ -165,7 +165,7 @@ def test_models_that_a_key_may_not_call(
 )  # fmt: skip
 def test_unknown_paths(live: Server, alice: User, issue: Issue, path: str) -> None:
     _, key = issue(alice)
-    with live.connect() as connection:  # A client library would tidy the path.
+    with live.connect() as connection:  # A client library would normalize the path.
         connection.send_request(f"GET {path}", key)
         assert_refused(connection.reply(), 404, "unknown_url")
         connection.send_request(f"GET {path}")
@@ -201,7 +201,7 @@ def test_head_is_refused_without_a_body(live: Server, alice: User, issue: Issue)
         assert connection.reply().status == 200
 
 
-def test_a_browsers_preflight_gets_no_permission(live: Server) -> None:
+def test_cors_preflight_is_refused(live: Server) -> None:
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     assert_refused(live.request("OPTIONS", CHAT, headers=headers), 401, "invalid_api_key")
 
@@ -223,14 +223,14 @@ def test_a_browsers_preflight_gets_no_permission(live: Server) -> None:
         (b'{"model": "\xff"}', "invalid_request"),
     ],
 )
-def test_bodies_that_say_nothing(
+def test_bodies_without_a_valid_model(
     live: Server, alice: User, issue: Issue, body: bytes, code: str
 ) -> None:
     _, key = issue(alice)
     with live.connect() as connection:
         connection.send_request(f"POST {CHAT}", key, body)
         assert_refused(connection.reply(), 400, code)
-        # A refusal is no reason to make the client connect again.
+        # After a refusal the connection can be reused.
         connection.send_request("GET /v1/models", key)
         assert connection.reply().status == 200
 
@@ -240,7 +240,7 @@ def test_bodies_that_say_nothing(
     [rb'"\ud800"', b'"\xff"', b"7", b"[" * 900 + b"]" * 900],
     ids=["surrogate", "not UTF-8", "number", "deep"],
 )
-def test_the_built_in_upstream_refuses_what_it_cannot_read(
+def test_built_in_model_refuses_invalid_bodies(
     live: Server, alice: User, issue: Issue, model: ServedModel, content: bytes
 ) -> None:
     _, key = issue(alice)
@@ -259,7 +259,7 @@ def test_the_built_in_upstream_refuses_what_it_cannot_read(
         ["Content-Type: application/json", "Content-Encoding: gzip"],
     ],
 )
-def test_only_plain_json_is_taken(
+def test_only_uncompressed_json_is_accepted(
     live: Server, alice: User, issue: Issue, model: ServedModel, headers: list[str]
 ) -> None:
     _, key = issue(alice)
@@ -283,7 +283,7 @@ def test_only_plain_json_is_taken(
 
 
 def test_bodies_over_the_limit(own_server: OwnServer, alice: User, issue: Issue) -> None:
-    """Refused by what they declare, or where they don't, once they have gone too far."""
+    """Refused by their Content-Length, or without one as soon as they exceed the limit."""
     server = own_server(KEYPORTAL_MAX_BODY_BYTES=str(LIMIT))
     _, key = issue(alice)
     json_type = "Content-Type: application/json"
@@ -297,7 +297,7 @@ def test_bodies_over_the_limit(own_server: OwnServer, alice: User, issue: Issue)
         for _ in range(3):
             connection.send(f"{LIMIT // 2:x}\r\n".encode(), b"x" * (LIMIT // 2), b"\r\n")
         assert_refused(connection.reply(), 413, "request_too_large")
-    # The official client writes all of its body before it reads: it must get to read, too.
+    # The official client sends the whole body before it reads, and must still read the error.
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0) as ai:
         for size in (LIMIT, 5_000_000):
             with pytest.raises(openai.APIStatusError) as raised:
@@ -305,8 +305,8 @@ def test_bodies_over_the_limit(own_server: OwnServer, alice: User, issue: Issue)
             assert raised.value.status_code == 413
 
 
-def test_an_early_refusal_reaches_a_client_that_still_sends(live: Server) -> None:
-    """A server that closes while 5 MB are on their way resets the connection instead."""
+def test_client_that_is_still_sending_reads_the_error(live: Server) -> None:
+    """If the server closed while 5 MB are being sent, TCP would reset the connection."""
     key = "sk-kp-" + "x" * 46
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as ai:
         for _ in range(20):
@@ -314,7 +314,7 @@ def test_an_early_refusal_reaches_a_client_that_still_sends(live: Server) -> Non
                 ai.embeddings.create(model="any", input="x" * 5_000_000)
 
 
-def test_a_client_that_waits_for_100_is_answered_at_once(
+def test_client_that_expects_100_continue_gets_the_error_at_once(
     live: Server, alice: User, issue: Issue, model: ServedModel
 ) -> None:
     body = json.dumps(chat_body(model.name)).encode()
@@ -325,7 +325,7 @@ def test_a_client_that_waits_for_100_is_answered_at_once(
             connection.send(_expecting(None, len(body)))
             assert_refused(connection.reply(), 401, "invalid_api_key")
             waits.append(time.monotonic() - began)
-    assert min(waits) < 0.9  # Not after waiting for a body that does not come.
+    assert min(waits) < 0.9  # Without waiting for a body that is not sent.
     _, key = issue(alice)
     with live.connect() as connection:
         connection.send(_expecting(key, len(body)))
@@ -351,7 +351,7 @@ def test_small_refusals_keep_the_connection(
             assert "connection" not in reply.headers
 
 
-def test_a_large_body_that_is_refused_ends_the_connection(live: Server) -> None:
+def test_refused_large_body_closes_the_connection(live: Server) -> None:
     with live.connect() as connection:
         connection.send_request(f"POST {CHAT}", None, b"x" * 1_000_000)
         reply = connection.reply()
@@ -359,7 +359,7 @@ def test_a_large_body_that_is_refused_ends_the_connection(live: Server) -> None:
         assert reply.headers["connection"] == "close"
 
 
-def test_the_upstream_is_never_asked_for_a_refused_call(
+def test_refused_call_reaches_no_upstream(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     name = serve_model("echo")

@@ -1,4 +1,4 @@
-"""A key that is taken away is refused from the next request on, on every worker."""
+"""An invalidated key is refused from the next request on, on every worker."""
 
 import asyncio
 import itertools
@@ -40,10 +40,10 @@ def through_the_portal(key: ApiKey, alice: User) -> None:
 
 
 @pytest.mark.parametrize("delete", [through_the_model, through_the_portal])
-def test_no_request_after_the_deletion_is_served(
+def test_no_request_is_served_after_the_deletion(
     live: Server, alice: User, issue: Issue, delete: Callable[[ApiKey, User], None]
 ) -> None:
-    """0 of at least 2,000 that start after the delete's return, while clients never pause."""
+    """None of at least 2,000 requests that start after the deletion has returned."""
     api_key, key = issue(alice)
     load = LoadGenerator(live, head("GET /v1/models", key, None))
     later = load.during(lambda: delete(api_key, alice), before=500, after=LATER)
@@ -67,7 +67,7 @@ def end_membership(key: ApiKey) -> None:
     Membership.objects.filter(user=key.owner, team=key.team).delete()
 
 
-def switch_team_off(key: ApiKey) -> None:
+def deactivate_team(key: ApiKey) -> None:
     Team.objects.filter(pk=key.team_id).update(is_active=False)
 
 
@@ -82,11 +82,11 @@ def narrow_key(key: ApiKey) -> None:
         (expire_key, 401),
         (deactivate_owner, 401),
         (end_membership, 401),
-        (switch_team_off, 401),
+        (deactivate_team, 401),
         (narrow_key, 403),
     ],
 )
-def test_every_change_holds_from_the_next_request_on(
+def test_every_change_applies_to_the_next_request(
     live: Server,
     alice: User,
     bob: User,
@@ -105,12 +105,12 @@ def test_every_change_holds_from_the_next_request_on(
         for connection in (one, two) * 5:
             connection.chat(key, model.name)
             assert connection.reply().status == status
-        if take_away is not switch_team_off:
+        if take_away is not deactivate_team:
             one.chat(another, model.name)
             assert one.reply().status == 200
 
 
-def test_an_expiry_comes_by_itself(live: Server, alice: User, issue: Issue) -> None:
+def test_key_expires_by_the_clock(live: Server, alice: User, issue: Issue) -> None:
     expires_at = timezone.now() + timedelta(seconds=1.5)
     _, key = issue(alice, expires_at=expires_at)
     with live.connect() as connection:
@@ -120,15 +120,15 @@ def test_an_expiry_comes_by_itself(live: Server, alice: User, issue: Issue) -> N
             status = connection.reply().status
             if status != 200:
                 break
-            # Whatever was let in, was let in before the hour.
+            # An admitted request was admitted before the expiry.
             assert before < expires_at
             time.sleep(0.02)
     assert status == 401
     assert timezone.now() >= expires_at
 
 
-def test_what_comes_back_works_again(live: Server, bob: User, issue: Issue, team: Team) -> None:
-    """Nothing of a refusal is remembered either."""
+def test_restored_key_works_again(live: Server, bob: User, issue: Issue, team: Team) -> None:
+    """Refusals are not cached either."""
     _, key = issue(bob)
     Membership.objects.filter(user=bob).delete()
     assert live.request("GET", "/v1/models", key=key).status == 401
@@ -136,10 +136,10 @@ def test_what_comes_back_works_again(live: Server, bob: User, issue: Issue, team
     assert live.request("GET", "/v1/models", key=key).status == 200
 
 
-def test_the_stream_of_a_deleted_key_is_ended(
+def test_stream_of_a_deleted_key_is_ended(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    """Told why by a last event, and the model server stops generating; others go on."""
+    """It ends with an error event, and the model server stops generating. Other streams go on."""
     api_key, key = issue(alice)
     _, another = issue(alice, "another")
     name = serve_model("endless")
@@ -151,17 +151,17 @@ def test_the_stream_of_a_deleted_key_is_ended(
         api_key.revoke(actor=alice)
         deleted = time.monotonic()
         text = b"".join(iter(doomed.chunk, b""))
-        assert time.monotonic() - deleted < 10  # About a second, on a machine that has the time.
+        assert time.monotonic() - deleted < 10  # About a second, on an idle machine.
         last = text.rstrip(b"\n").split(b"\n\n")[-1]
         assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "invalid_api_key"
         wait_until(lambda: len(fake.disconnected_at) == 1)
         assert safe.chunk()
 
 
-def test_a_waiting_call_of_a_deleted_key_is_refused(
+def test_waiting_call_of_a_deleted_key_is_refused(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    """No byte of its answer was sent yet, so it gets the same 401 as anybody."""
+    """Its response has not started, so it gets the usual 401."""
     api_key, key = issue(alice)
     with live.connect() as connection:
         connection.chat(key, serve_model("stall"))
@@ -170,12 +170,12 @@ def test_a_waiting_call_of_a_deleted_key_is_refused(
         reply = connection.reply()
         assert (reply.status, reply.code) == (401, "invalid_api_key")
         wait_until(lambda: fake.disconnected_at)
-        # The connection is none of the key's business.
+        # The connection stays open for other keys.
         connection.send_request("GET /v1/models")
         assert connection.reply().status == 401
 
 
-def test_a_slow_body_whose_key_is_deleted_calls_nobody(
+def test_slow_body_of_a_deleted_key_reaches_no_upstream(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     name = serve_model("echo")
@@ -184,7 +184,7 @@ def test_a_slow_body_whose_key_is_deleted_calls_nobody(
         body = json.dumps({"model": name, "messages": []}).encode()
         with live.connect() as connection:
             connection.send(head(f"POST {CHAT}", key, len(body)), body[:10])
-            wait_for_last_use(api_key)  # It has been let in.
+            wait_for_last_use(api_key)  # It has been admitted.
             if when == "at the end":
                 time.sleep(1.1)
             api_key.revoke(actor=alice)
@@ -199,7 +199,7 @@ def wait_for_last_use(key: ApiKey) -> None:
     wait_until(lambda: key.secrets.filter(last_used_at__isnull=False).exists())
 
 
-def test_a_slow_body_of_a_good_key_is_served(
+def test_slow_body_of_a_valid_key_is_served(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     _, key = issue(alice)
@@ -213,10 +213,10 @@ def test_a_slow_body_of_a_good_key_is_served(
         assert connection.reply().status == 200
 
 
-def test_a_model_can_be_called_as_soon_as_it_is_there(
+def test_new_model_can_be_called_at_once(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
-    """In every worker, and gone from every worker as soon as it is gone."""
+    """In every worker. A deleted one is unknown in every worker at once."""
     _, key = issue(alice)
     connections = [live.connect() for _ in range(6)]
     statuses: list[set[int]] = []
@@ -235,7 +235,7 @@ def ask(connection: Connection, key: str) -> int:
     return connection.reply().status
 
 
-def test_a_thousand_streams_of_a_deleted_key_are_ended_within_two_seconds(
+def test_a_thousand_streams_of_a_deleted_key_end_within_two_seconds(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
     key, text = issue(alice)
@@ -272,7 +272,7 @@ def test_a_thousand_streams_of_a_deleted_key_are_ended_within_two_seconds(
 
     deleted = asyncio.run(asyncio.wait_for(delete_midway(), 200))
     assert len(ended) == STREAMS
-    # A machine that is busy with other things is as slow to end them as it was to begin them.
+    # A busy machine ends them as slowly as it started them.
     assert max(ended) - deleted < max(2, begun_after[0])
     assert all(b"invalid_api_key" in tail for tail in tails)
 

@@ -1,4 +1,4 @@
-"""How the old secret of a rotated key ends, as its callers see it."""
+"""When the old secret of a rotated key stops working."""
 
 import time
 from collections.abc import Callable
@@ -18,10 +18,8 @@ pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-def test_an_old_secret_works_until_the_new_one_is_used(
-    live: Server, bob: User, issue: Issue
-) -> None:
-    """Then it ends for good, within about a second, when that use is written down."""
+def test_old_secret_works_until_the_new_one_is_used(live: Server, bob: User, issue: Issue) -> None:
+    """It stops working about a second later, when that use has been recorded."""
     key, old = issue(bob)
     new = rotate(key, GracePeriod.FIRST_USE, actor=bob).text
     load = LoadGenerator(live, head("GET /v1/models", old, None), connections=4)
@@ -35,7 +33,7 @@ def test_an_old_secret_works_until_the_new_one_is_used(
         used = time.monotonic()
         wait_until(lambda: newest[0].last_used_at, 10)
         noted = time.monotonic()
-        assert noted - used < 4  # A second, and more of them on a busy machine.
+        assert noted - used < 4  # One second, or more on a busy machine.
 
     later = load.during(use_the_new_one, before=100, after=400)
     assert set(later) == {401}
@@ -43,9 +41,7 @@ def test_an_old_secret_works_until_the_new_one_is_used(
     assert live.request("GET", "/v1/models", key=new).status == 200
 
 
-def test_a_verification_for_a_proxy_is_a_first_use_too(
-    live: Server, bob: User, issue: Issue
-) -> None:
+def test_forward_auth_request_counts_as_first_use(live: Server, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     new = rotate(key, GracePeriod.FIRST_USE, actor=bob).text
 
@@ -57,7 +53,7 @@ def test_a_verification_for_a_proxy_is_a_first_use_too(
     assert verify(new) == 200
 
 
-def test_an_old_secret_ends_by_the_clock(live: Server, bob: User, issue: Issue) -> None:
+def test_old_secret_expires(live: Server, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     new = rotate(key, GracePeriod.HOUR, actor=bob).text
     ends_at = timezone.now() + timedelta(seconds=1)
@@ -74,7 +70,7 @@ def test_an_old_secret_ends_by_the_clock(live: Server, bob: User, issue: Issue) 
     assert live.request("GET", "/v1/models", key=new).status == 200
 
 
-def test_an_old_secret_that_is_ended_by_hand_is_refused_and_noted(
+def test_old_secret_that_is_ended_early_is_refused_and_recorded(
     live: Server, bob: User, issue: Issue
 ) -> None:
     key, old = issue(bob)
