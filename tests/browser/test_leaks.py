@@ -33,7 +33,7 @@ def test_a_reported_key_is_rotated_with_one_click_on_the_banner(
     assert live.chat(old, model.name).status == 200
     finder = new_page(java_script_enabled=has_scripts)
     finder.goto("/leaks/report")
-    finder.get_by_label("The key, or the text that it stands in").fill(f"export API_KEY='{old}'")
+    finder.get_by_label("The key, or text that contains it").fill(f"export API_KEY='{old}'")
     button(finder, "Report").click()
     expect(finder.get_by_role("status")).to_contain_text(["Thank you."])
     assert not contains_key_string(finder, old)

@@ -105,7 +105,7 @@ class IssuedKeyBody(KeyBody, kw_only=True):
 
     def __repr__(self) -> str:
         # Tracebacks and debuggers show reprs; they must not show the key string.
-        return f"<ShownKeyBody {self.masked}>"
+        return f"<IssuedKeyBody {self.masked}>"
 
 
 class NewKey(Struct, forbid_unknown_fields=True):
