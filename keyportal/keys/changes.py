@@ -1,8 +1,8 @@
-"""What can be done to a key that lives on: each act under the lock on its row, with an audit row
-of the old and the new values, and in effect for the next request on every worker.
+"""Change a key. Every change locks the key's row, writes an audit row with the old and new values,
+and takes effect with the next request on every worker.
 
-All raise `ApiKey.DoesNotExist` when the key was deleted meanwhile; its secrets' acts are in
-`rotation`, and its limits' in `limits`.
+All functions raise `ApiKey.DoesNotExist` if the key was deleted in the meantime. `rotation` changes
+secrets, and `limits` changes limits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from keyportal.teams.models import Membership, Role, Team, User
 
 
 class Unset(Enum):
-    """Stands for "leave it as it is", where None says something else."""
+    """Stands for "do not change", where None has another meaning."""
 
     UNSET = "unset"
 
@@ -36,14 +36,18 @@ UNSET = Unset.UNSET
 
 @dataclass(frozen=True)
 class Changes:
-    """What is to be different about a key; what is unset stays."""
+    """New values of a key. Fields that are `UNSET` stay as they are.
+
+    A field with the name of a column needs no other code here: `change_key` saves it and records it
+    in the audit.
+    """
 
     name: str | Unset = UNSET
     description: str | Unset = UNSET
     tags: Sequence[str] | Unset = UNSET
     permissions: Permissions | Unset = UNSET
     expires_at: datetime | Unset | None = UNSET
-    """None: never."""
+    """None: the key never expires."""
 
     def values(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -52,13 +56,13 @@ class Changes:
 
 @contextmanager
 def lock_key(key: ApiKey) -> Iterator[ApiKey]:
-    """The key as it is now, in a transaction in which nobody else changes or deletes it.
+    """Open a transaction, lock the key and give its current values.
 
-    The team comes first, as when a key is made: two who took the two the other way round would
-    wait for each other.
+    The team is locked first, as when a key is created: taking the two locks in different orders
+    would be a deadlock.
     """
     with transaction.atomic():
-        # A team that is gone has no keys, and that is then what is told.
+        # Without the team there is no key either, so the query below raises `DoesNotExist`.
         Team.objects.select_for_update(no_key=True).filter(pk=key.team_id).first()
         yield (
             ApiKey.objects.select_related("team")
@@ -68,17 +72,17 @@ def lock_key(key: ApiKey) -> Iterator[ApiKey]:
 
 
 def require_unmanaged(key: ApiKey, actor: User | None) -> None:
-    """Of a locked key, before its permissions, limits, expiry or owner change, or it is enabled.
+    """Call it before a locked key is enabled or its permissions, limits, expiry or owner change.
 
-    Attack: an owner sends a form that was opened before an admin took over the key. Raises
-    `Managed`, unless the actor is an admin of the team or an operator.
+    Attack: an owner submits a form that was opened before an admin began to manage the key. Raises
+    `ManagedByAdmin`, unless the actor is an admin of the team or an operator.
     """
     if key.is_managed and not _is_admin(actor, key.team):
         raise ManagedByAdmin
 
 
 def _is_admin(actor: User | None, team: Team) -> bool:
-    """Read from the database, as a role may have changed; a command has no actor."""
+    """The role is read from the database, as it may have changed. A command has no actor."""
     if actor is None:
         return True
     membership = Membership.objects.filter(team=team, user=actor).first()
@@ -86,15 +90,17 @@ def _is_admin(actor: User | None, team: Team) -> bool:
 
 
 def manage_unless_own(key: ApiKey, *, actor: User | None, address: str | None) -> None:
-    """Of a locked key that was narrowed or disabled: where that was not by its owner, who could
-    undo it otherwise, an admin manages the key from now on."""
+    """Make a locked key managed after it was restricted or disabled, unless its owner did that.
+
+    Otherwise the owner could undo the restriction.
+    """
     is_owner = actor is not None and actor.pk == key.owner_id
     if not (key.is_managed or is_owner):
         save_managed(key, True, actor=actor, address=address)
 
 
 def save_managed(key: ApiKey, is_managed: bool, *, actor: User | None, address: str | None) -> None:
-    """Of a locked key."""
+    """`key` is locked."""
     key.is_managed = is_managed
     action = Action.KEY_MANAGED if is_managed else Action.KEY_UNMANAGED
     _save(key, action, ["is_managed"], actor, address)
@@ -103,7 +109,7 @@ def save_managed(key: ApiKey, is_managed: bool, *, actor: User | None, address: 
 def set_managed(
     key: ApiKey, is_managed: bool, *, actor: User | None, address: str | None = None
 ) -> ApiKey:
-    """Raises `Managed` for anyone but the team's admins and operators."""
+    """Raises `ManagedByAdmin` unless the actor is an admin of the team or an operator."""
     with lock_key(key) as row:
         if not _is_admin(actor, row.team):
             raise ManagedByAdmin
@@ -115,15 +121,15 @@ def set_managed(
 def change_key(
     key: ApiKey, changes: Changes, *, actor: User | None, address: str | None = None
 ) -> ApiKey:
-    """Give the key these properties, and return it as it then is.
+    """Change the key and return it.
 
-    Raises `NameTaken`, `PolicyViolation` where a change breaks the policy, or `Managed` where the
+    Raises `NameTaken`, `PolicyViolation` if a change breaks the policy, or `ManagedByAdmin` if the
     actor may not change the permissions or the expiry.
     """
     with lock_key(key) as row:
         former_name, permissions, expires_at = str(row), row.permissions, row.expires_at
         former = {column: getattr(row, column) for column in _CHANGEABLE_COLUMNS}
-        phrases = [
+        texts = [
             text for name, value in changes.values().items() for text in _apply(row, name, value)
         ]
         columns = [column for column, value in former.items() if getattr(row, column) != value]
@@ -140,7 +146,7 @@ def change_key(
             Action.KEY_CHANGED,
             key=row,
             target=former_name,
-            changes=phrases,
+            changes=texts,
             actor=actor,
             team=row.team,
             address=address,
@@ -150,25 +156,23 @@ def change_key(
     return row
 
 
-def is_earlier(end: datetime | None, other: datetime | None) -> bool:
+def is_earlier(expires_at: datetime | None, other: datetime | None) -> bool:
     """None is never."""
-    return end is not None and (other is None or end < other)
+    return expires_at is not None and (other is None or expires_at < other)
 
 
+# The fields of `Changes`; permissions are three columns, and `_apply` sets `expiry_set_at`.
 _CHANGEABLE_COLUMNS = (
-    "name",
-    "description",
-    "tags",
+    *(field.name for field in fields(Changes) if field.name != "permissions"),
     "allowed_models",
     "endpoints",
     "networks",
-    "expires_at",
     "expiry_set_at",
 )
 
 
 def _apply(key: ApiKey, name: str, value: Any) -> list[str]:
-    """Set it, and say what is different now."""
+    """Set one property. Return the texts for the audit, empty if the value is the same."""
     former = getattr(key, name)
     value = list(value) if name == "tags" else value
     setattr(key, name, value)
@@ -182,7 +186,7 @@ def _apply(key: ApiKey, name: str, value: Any) -> list[str]:
 
 
 def change_text(name: str, former: Any, value: Any) -> str:
-    """For the audit, such as `Name: test → ci-test`."""
+    """A text for the audit, such as `Name: test → ci-test`."""
     label = name.replace("_at", "").replace("_", " ").capitalize()
     return f"{label}: {_format_value(former)} → {_format_value(value)}"
 
@@ -194,16 +198,16 @@ def _format_value(value: Any) -> str:
 
 
 def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
-    """Refuse the key until it is enabled again, with the same answer as a deleted one.
+    """Refuse the key until it is enabled again, with the same response as for a deleted key.
 
-    That goes beyond what a report has disabled, which works again once it is rotated. Somebody's
-    key that an admin or operator disables is managed from then on, also where its owner had
-    disabled it.
+    A key that a leak report disabled would work again after a rotation; now it does not. If an
+    admin or operator disables a key of another person, it becomes managed, even if its owner had
+    disabled it before.
     """
     with lock_key(key) as row:
         by = ApiKey.DisabledBy
-        is_owners = actor is not None and actor.pk == row.owner_id and row.disabled_by != by.ADMIN
-        disabled_by = by.OWNER if is_owners else by.ADMIN
+        is_owner = actor is not None and actor.pk == row.owner_id
+        disabled_by = by.OWNER if is_owner and row.disabled_by != by.ADMIN else by.ADMIN
         if row.disabled_by != disabled_by:
             if row.disabled_by in ("", by.LEAK):
                 row.disabled_at = timezone.now()
@@ -214,7 +218,7 @@ def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
 
 
 def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
-    """Let it in again. Raises `Managed`."""
+    """Accept the key again. Raises `ManagedByAdmin`."""
     with lock_key(key) as row:
         require_unmanaged(row, actor)
         if row.disabled_at is not None:
@@ -224,27 +228,27 @@ def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> Ap
 
 
 def can_own_key(team: Team, user: User, *, among: QuerySet[Membership] | None = None) -> bool:
-    """Whether a key of the team would work that is theirs."""
+    """Whether a key of the team works if this user owns it."""
     memberships = Membership.objects.all() if among is None else among
-    found = memberships.filter(team=team, user=user, user__is_active=True).first()
-    return found is not None and found.is_at_least(Role.MEMBER)
+    membership = memberships.filter(team=team, user=user, user__is_active=True).first()
+    return membership is not None and membership.is_at_least(Role.MEMBER)
 
 
 def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None = None) -> ApiKey:
-    """Make somebody else its owner. A managed key stays managed.
+    """Change the owner. A managed key stays managed.
 
-    Raises `Managed`, `NotAMember`, or `PolicyViolation` if they have enough.
+    Raises `ManagedByAdmin`, `NotAMember`, or `PolicyViolation` if the new owner has as many keys as
+    the policy allows.
     """
     with lock_key(key) as row:
         if row.owner_id == to.pk:
             return row
         require_unmanaged(row, actor)
-        # Locked, so that whoever leaves the team at this moment leaves before it or after it.
+        # Locked: a new owner who leaves the team at this moment leaves before this or after it.
         if not can_own_key(row.team, to, among=Membership.objects.select_for_update(no_key=True)):
             raise NotAMember(to.get_username())
-        if broken := ownership_violations(
-            row.team.policy, None, partial(ApiKey.objects.count_owned, row.team, to.pk)
-        ):
+        count_keys = partial(ApiKey.objects.count_owned, row.team, to.pk)
+        if broken := ownership_violations(row.team.policy, None, count_keys):
             raise PolicyViolation(broken)
         text = f"Owner: {row.owner.get_username()} → {to.get_username()}"
         row.owner = to

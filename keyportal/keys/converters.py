@@ -1,4 +1,4 @@
-"""A key's public id as a part of an address, of whichever kind the key is."""
+"""The public id of a key as a part of a URL, for both kinds of keys."""
 
 from django.urls import register_converter
 from django.urls.converters import StringConverter
@@ -7,12 +7,12 @@ from keyportal.keys import keystring
 
 
 class PublicIdConverter(StringConverter):
-    """What can't be one is at no address, and no database is asked for it: PostgreSQL fails over
-    the character NUL."""
+    """Text that cannot be a public id matches no URL and never reaches the database: PostgreSQL
+    fails on the character NUL."""
 
     regex = keystring.PUBLIC_ID
 
 
 register_converter(PublicIdConverter, "public_id")
 PUBLIC_ID = "<public_id:public_id>"
-"""In an address; whoever takes it from here has it registered."""
+"""For URL patterns. Importing it registers the converter."""

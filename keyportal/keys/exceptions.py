@@ -1,28 +1,28 @@
-"""Why a key was not made or not changed; each text is for the person who asked.
+"""Why a key was not created or not changed. The messages are for the user.
 
-KeyRefused
-├── KeyLimitReached   the team has as many keys as it may
+KeyActionError
+├── KeyLimitReached    the team has as many keys as it may have
 ├── NameTaken
-├── PolicyBroken      the team's policy forbids it
-├── Managed           an admin manages the key, and this is not for its owner to change
-├── AlreadyCreated    this very form has done its work already
-├── NotAMember        a key can't belong to somebody who could not use it
-└── AlreadyRotating   two secrets live, which is as many as may
+├── PolicyViolation    the team's policy forbids it
+├── ManagedByAdmin     an admin manages the key, and its owner may not change this
+├── NonceAlreadyUsed   the same form was submitted before
+├── NotAMember         the new owner could not use the key
+└── AlreadyRotating    the key has two live secrets, and there can be no third
 """
 
 from collections.abc import Sequence
 
 
 class KeyActionError(Exception):
-    """Nothing was created or changed; the text says why, to a person."""
+    """Nothing was created or changed."""
 
 
 class KeyLimitReached(KeyActionError):
     def __init__(self, limit: int, used: int | None = None) -> None:
-        """`used` may be more than the limit, which an operator has lowered."""
+        """`used` can be more than the limit if an operator lowered the limit."""
         count = limit if used is None else used
         super().__init__(
-            f"This team has {count} of {limit} API keys. Delete one that is no longer used, "
+            f"This team has {count} of {limit} API keys. Delete a key that is no longer used, "
             f"or ask an operator to raise the limit."
         )
 
@@ -33,7 +33,7 @@ class NameTaken(KeyActionError):
 
 
 class PolicyViolation(KeyActionError):
-    """`violations` are sentences, one for each rule that is broken."""
+    """`violations` has a sentence for each broken rule."""
 
     def __init__(self, violations: Sequence[str]) -> None:
         super().__init__(" ".join(violations))
@@ -55,11 +55,12 @@ class NonceAlreadyUsed(KeyActionError):
 
 class NotAMember(KeyActionError):
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is no member of this team who could own a key.")
+        super().__init__(f"{name} is not a member of this team who can own keys.")
 
 
 class AlreadyRotating(KeyActionError):
     def __init__(self) -> None:
         super().__init__(
-            "This key has two secrets already. End the old one first, or rotate with no overlap."
+            "This key already has two secrets. End the old one first, or rotate so that the old "
+            "secret stops working now."
         )

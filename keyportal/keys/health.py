@@ -1,4 +1,4 @@
-"""What can be wrong with a key that works, and what to do about it."""
+"""What can be wrong with a working key, and how to fix it."""
 
 from datetime import timedelta
 from itertools import islice
@@ -17,7 +17,7 @@ from keyportal.usage.new_networks import new_networks
 
 IDLE_AFTER = timedelta(days=90)
 MAX_NEW_NETWORKS = 1000
-MIN_AGE = timedelta(days=7)  # A key younger than this has had no time to call all it is for.
+MIN_AGE = timedelta(days=7)  # A younger key had no time to call all its models.
 
 
 class Finding(TextChoices):
@@ -34,18 +34,18 @@ class Finding(TextChoices):
 
     @property
     def is_urgent(self) -> bool:
-        """Whether somebody may be harmed, not only the order in the house."""
+        """Whether it can harm the team, and is not only untidy."""
         return self in (Finding.REPORTED, Finding.OWNER_LEFT, Finding.NEW_ADDRESS)
 
 
 class Action(NamedTuple):
-    """A way to what can be done; `path` is the last part of its address, after the key's."""
+    """A button that fixes a finding. `path` is the last part of its URL, after the key's."""
 
     label: str
     path: str
     is_dialog: bool = True
     is_admin_only: bool = False
-    """Of a managed key, only admins do it."""
+    """Whether only admins can do it if the key is managed."""
 
 
 DISABLE, DELETE = Action("Disable", "disable/"), Action("Delete", "delete/")
@@ -62,12 +62,12 @@ ACTIONS: dict[Finding, tuple[Action, ...]] = {
     Finding.TOO_WIDE: (NARROW,),
     Finding.IDLE: (DISABLE, DELETE),
 }
-# What mends a breach of the policy, by the column that it is in.
+# How to fix a violation of the policy, by the column that breaks it.
 FIXES = {"expires_at": EXPIRY, "allowed_models": NARROW, "endpoints": NARROW, "name": OPEN}
 
 
 class Findings(NamedTuple):
-    """What was found out about a team's keys: a condition for each finding, and the details."""
+    """A condition on a team's keys for each finding, and the details."""
 
     conditions: dict[Finding, Q]
     networks: dict[str, list[str]]
@@ -75,19 +75,19 @@ class Findings(NamedTuple):
 
     @property
     def any(self) -> Q:
-        found = NO_KEYS
+        result = NO_KEYS
         for condition in self.conditions.values():
-            found |= condition
-        return found
+            result |= condition
+        return result
 
 
 def find_issues(team: Team, keys: ApiKeyQuerySet) -> Findings:
-    """`keys` are of that team. At most eleven queries, whatever their number."""
+    """`keys` are keys of the team. At most 11 queries, for any number of keys."""
     now = timezone.now()
     works = is_working()
     networks = dict(islice(new_networks(team).items(), MAX_NEW_NETWORKS))
-    settled = keys.filter(works, created_at__lt=now - MIN_AGE)
-    unused = unused_models(team, settled, now - IDLE_AFTER)
+    older_keys = keys.filter(works, created_at__lt=now - MIN_AGE)
+    unused = unused_models(team, older_keys, now - IDLE_AFTER)
     return Findings(
         {
             Finding.REPORTED: Q(reported_at__isnull=False),
@@ -108,14 +108,16 @@ def _is_rotation_due(team: Team) -> Q:
     if team.policy.rotation_days is None:
         return NO_KEYS
     oldest = timezone.now() - timedelta(days=team.policy.rotation_days)
-    younger = Secret.objects.filter(key=OuterRef("pk"), created_at__gte=oldest)
-    return Q(created_at__lt=oldest) & ~Q(Exists(younger))
+    newer = Secret.objects.filter(key=OuterRef("pk"), created_at__gte=oldest)
+    return Q(created_at__lt=oldest) & ~Q(Exists(newer))
 
 
 def _is_idle() -> Q:
-    """Never used counts from when it was made; a secret that a rotation has ended counts too."""
+    """For a key that was never used, its age counts. Use of a rotated secret counts as use."""
     since = timezone.now() - IDLE_AFTER
     used = Secret.objects.filter(key=OuterRef("pk"), last_used_at__gte=since)
-    ended = Tombstone.objects.filter(team_slug=OuterRef("team__slug"))
-    used_then = ended.filter(public_id=OuterRef("public_id"), last_used_at__gte=since)
-    return Q(created_at__lt=since) & ~Q(Exists(used)) & ~Q(Exists(used_then))
+    tombstones = Tombstone.objects.filter(team_slug=OuterRef("team__slug"))
+    used_before_rotation = tombstones.filter(
+        public_id=OuterRef("public_id"), last_used_at__gte=since
+    )
+    return Q(created_at__lt=since) & ~Q(Exists(used)) & ~Q(Exists(used_before_rotation))

@@ -3,11 +3,11 @@
     sk-kp-  7QmX2aPd  32 secret characters  6 checksum characters
     prefix  public    190 bits              CRC-32 of all before it
 
-A management key, `mk-kp-`, is made in the same way, and differs in its prefix alone.
-All but the prefix is base62 from `secrets`. Prefix and checksum let a scanner tell a key from
-its look-alikes without asking anyone, and let the gateway refuse a typo without a query. At 190
-bits a plain SHA-256 is the right hash (OWASP ASVS 5.0, 6.5.2): there is nothing to guess, so a
-slow hash would only slow the gateway, and a pepper would only be one more thing to lose.
+A management key differs only in its prefix, `mk-kp-`. The public part and the secret are random
+base62 characters from `secrets`. Because of prefix and checksum, a scanner recognises a key without
+asking the server, and the gateway refuses a typo without a query. With 190 bits a plain SHA-256 is
+the right hash (OWASP ASVS 5.0, 6.5.2): the secret cannot be guessed, so a slow hash would only slow
+down the gateway, and a pepper would only be one more thing to lose.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ PUBLIC_ID = rf"[0-9A-Za-z]{{{PUBLIC_LENGTH}}}"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KeyString:
-    """A new key. `text` is the plaintext; the rest may be stored and shown."""
+    """A new key string. `text` is secret; the other attributes may be stored and shown."""
 
     text: str
     prefix: str
@@ -41,14 +41,14 @@ class KeyString:
         return self.text[-LAST_LENGTH:]
 
     def __repr__(self) -> str:
-        # A traceback or a debugger shows reprs; the plaintext is not for either.
+        # Tracebacks and debuggers show reprs, and must not show the key string.
         return f"<KeyString {mask(self.prefix, self.public_id, self.last4)}>"
 
 
 def generate(public_id: str | None = None, *, prefix: str = "") -> KeyString:
-    """A fresh key; a rotation passes the public id that the key already has.
+    """A new key string. A rotation passes the public id of the key.
 
-    Without a `prefix`, one that calls models.
+    Without `prefix` it is for an API key, not for a management key.
     """
     prefix = prefix or settings.KEY_PREFIXES[0]
     public_id = public_id or _random_base62(PUBLIC_LENGTH)
@@ -56,7 +56,7 @@ def generate(public_id: str | None = None, *, prefix: str = "") -> KeyString:
     return KeyString(body + checksum(body.encode()).decode(), prefix, public_id)
 
 
-# Two digits at a time: each request has its key's checksum worked out.
+# Two digits at a time, for speed: the gateway computes a checksum for each request.
 _PAIRS = [(high + low).encode() for high in ALPHABET for low in ALPHABET]
 
 
@@ -68,9 +68,9 @@ def checksum(body: bytes) -> bytes:
 
 
 def is_well_formed(text: bytes, prefixes: tuple[str, ...] = ()) -> bool:
-    """Whether this could be a key of ours. No I/O: what fails never reaches the database.
+    """Whether this could be a key string of this service. It does no I/O.
 
-    Without `prefixes`, one that calls models: a management key is none.
+    Without `prefixes`, only API keys are well formed, and management keys are not.
     """
     return (
         _key_regex(prefixes or settings.KEY_PREFIXES).fullmatch(text) is not None
@@ -79,37 +79,36 @@ def is_well_formed(text: bytes, prefixes: tuple[str, ...] = ()) -> bool:
 
 
 def digest(text: bytes) -> bytes:
-    """What is stored and looked up: 32 bytes of SHA-256."""
+    """The SHA-256 that is stored and looked up: 32 bytes."""
     return hashlib.sha256(text).digest()
 
 
 def mask(prefix: str, public_id: str, last4: str) -> str:
-    """`sk-kp-7QmX2aPd…k3Tz`: enough to recognise a key, useless to call with."""
+    """`sk-kp-7QmX2aPd…k3Tz`: enough to recognise a key, but no use to call with."""
     return f"{prefix}{public_id}…{last4}"
 
 
 def redact(text: str) -> str:
-    """`text` with every key in it, mistyped and cut-off ones too, cut to its public part.
+    """`text` with every key string in it, also mistyped or incomplete, cut to its public part.
 
-    In a URL too: characters may be percent-encoded, and their `%` again as `%25`, however often.
-    Not where the digits of an escape are escaped in turn, which only somebody who hides their own
-    key from us would do; and no other encoding is looked into, such as base64.
+    Also in a URL, with percent-encoded characters, where each `%` may again be encoded as `%25`,
+    any number of times. Not found: escapes with escaped hexadecimal digits, which would only hide a
+    key of the sender from us; and other encodings, such as base64.
     """
-    # Few lines have one, and those without are searched faster.
-    found = (
-        _url_regex(all_prefixes()) if "%" in text else _search_regex(all_prefixes(), "[0-9A-Za-z]+")
-    )
-    return found.sub(r"\g<public>…", text)
+    # Few texts contain `%`, and the other expression is faster.
+    prefixes = all_prefixes()
+    regex = _url_regex(prefixes) if "%" in text else _search_regex(prefixes, "[0-9A-Za-z]+")
+    return regex.sub(r"\g<public>…", text)
 
 
 def find_public_id(text: str) -> str:
-    """The public id of a key in `text`, be that whole, cut off or masked; empty without one."""
-    found = _search_regex(all_prefixes()).search(text)
-    return found["public_id"] if found else ""
+    """The public id of a key string in `text`, whole, incomplete or masked; empty without one."""
+    match = _search_regex(all_prefixes()).search(text)
+    return match["public_id"] if match else ""
 
 
 def is_public_id(text: str) -> bool:
-    """Whether a key's public id could look like this."""
+    """Whether this could be the public id of a key."""
     return re.fullmatch(PUBLIC_ID, text) is not None
 
 
@@ -120,25 +119,25 @@ def public_id_of(text: bytes) -> str:
 
 
 def find_keys(text: str) -> list[str]:
-    """Every well-formed key in `text`, of either kind, once each, in the order of the text."""
+    """All well-formed key strings in `text`, of both kinds, in order, without duplicates."""
     prefixes = all_prefixes()
-    found = re.findall(pattern(prefixes) + "(?![0-9A-Za-z])", text)
-    return [key for key in dict.fromkeys(found) if is_well_formed(key.encode(), prefixes)]
+    matches = re.findall(pattern(prefixes) + "(?![0-9A-Za-z])", text)
+    return [key for key in dict.fromkeys(matches) if is_well_formed(key.encode(), prefixes)]
 
 
 def all_prefixes() -> tuple[str, ...]:
-    """Of the keys that call models, and then of those that manage them."""
+    """The prefixes of API keys, then those of management keys."""
     return (*settings.KEY_PREFIXES, *settings.MANAGEMENT_KEY_PREFIXES)
 
 
 def pattern(prefixes: tuple[str, ...]) -> str:
-    """The shape of a key, as a regular expression of the kind that all engines understand."""
+    """A regular expression for a key string, in syntax that all engines understand."""
     length = PUBLIC_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
     return rf"(?:{_alternatives(prefixes)})[0-9A-Za-z]{{{length}}}"
 
 
 def _random_base62(length: int) -> str:
-    """Any text of this length, each as likely as all others: the digits of one random number."""
+    """Uniformly distributed: the digits of one random number."""
     number = secrets.randbelow(len(ALPHABET) ** length)
     digits = []
     for _ in range(length):
@@ -163,7 +162,7 @@ _MAYBE_PERCENT_ENCODED = r"(?:[0-9A-Za-z]|%(?:25)*(?:3[0-9]|[46][1-9A-Fa-f]|[57]
 
 @cache
 def _url_regex(prefixes: tuple[str, ...]) -> re.Pattern[str]:
-    """No part can match in two ways, so the time is linear in the text."""
+    """No part can match in two ways, so the time is linear in the length of the text."""
     either = "|".join("".join(map(_maybe_percent_encoded, prefix)) for prefix in prefixes)
     return re.compile(
         rf"(?P<public>(?:{either}){_MAYBE_PERCENT_ENCODED}{{{PUBLIC_LENGTH}}}){_MAYBE_PERCENT_ENCODED}+"
@@ -176,5 +175,5 @@ def _maybe_percent_encoded(character: str) -> str:
 
 
 def _alternatives(prefixes: tuple[str, ...]) -> str:
-    """As they stand: a hyphen means itself, and engines differ on what `\\-` means."""
+    """Without `\\-`, because engines differ on what that means; a plain hyphen means itself."""
     return "|".join(re.escape(prefix).replace(r"\-", "-") for prefix in prefixes)

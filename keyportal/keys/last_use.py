@@ -1,4 +1,4 @@
-"""When, whence and by what a key was used last, whichever of its secrets that was."""
+"""When and from where a key was last used, with any of its secrets; and models it does not use."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,36 +16,38 @@ from keyportal.usage.models import UsageDay
 
 
 def last_use(key: ApiKey) -> Secret | Tombstone | None:
-    """Where its time, address and agent are noted; None if it was never used.
+    """The row with time, address and user agent of the last use; None if the key was never used.
 
-    A key whose secret was just rotated was used all the same: by one that is gone.
+    After a rotation the last use may be that of a deleted secret, in its tombstone.
     """
-    if used := key.last_used_secret:
-        return used
+    if secret := key.last_used_secret:
+        return secret
     ended = Tombstone.objects.filter(team_slug=key.team.slug, public_id=key.public_id)
     return ended.exclude(last_used_at=None).order_by("-last_used_at").first()
 
 
 def last_used_times(keys: Iterable[ApiKey]) -> dict[str, datetime]:
-    """When each of a team's keys was used last, by public id; those that never were are not there.
+    """When each key was last used, by public id; keys that were never used are left out.
 
-    `keys` come from `for_display`. One query more for those whose secrets were not used, however
-    many they are, and none where all were.
+    `keys` come from `for_display`. One more query for all keys whose present secrets were not used,
+    and none if there are no such keys.
     """
-    living = {key.public_id: key.last_used_secret for key in keys}
-    used = {public_id: one.last_used_at for public_id, one in living.items() if one}
-    unused = [public_id for public_id in living if public_id not in used]
-    ended = Tombstone.objects.filter(public_id__in=unused).exclude(last_used_at=None)
-    by_key = ended.order_by().values_list("public_id").annotate(last=Max("last_used_at"))
-    return {public_id: at for public_id, at in (*used.items(), *by_key) if at}
+    secrets = {key.public_id: key.last_used_secret for key in keys}
+    times = {public_id: secret.last_used_at for public_id, secret in secrets.items() if secret}
+    unused = [public_id for public_id in secrets if public_id not in times]
+    tombstones = Tombstone.objects.filter(public_id__in=unused).exclude(last_used_at=None)
+    by_key = tombstones.order_by().values_list("public_id").annotate(last=Max("last_used_at"))
+    return {public_id: time for public_id, time in (*times.items(), *by_key) if time}
 
 
-MAX_KEYS = 1000  # Keys; a team with more is told of those that were made last.
+MAX_KEYS = 1000  # Of the keys in use, only the newest are checked for unused models.
 
 
 def unused_models(team: Team, keys: ApiKeyQuerySet, since: datetime) -> dict[str, list[str]]:
-    """By public id, what a key may call and has not called since then; keys that call nothing
-    have nothing here. Three queries, whatever the number of keys."""
+    """The models that each key may call but has not called since then, by public id.
+
+    Keys that called nothing are left out. Three queries, for any number of keys.
+    """
     names = [*ServedModel.objects.callable_by(team).values_list("name", flat=True)]
     used = Secret.objects.filter(key=OuterRef("pk"), last_used_at__gte=since)
     found = keys.filter(Exists(used)).order_by("-pk").values_list("public_id", "allowed_models")

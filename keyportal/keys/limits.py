@@ -1,7 +1,7 @@
-"""Changing how much may be used: of one key by its owner or an admin, of all new keys by an admin.
+"""Change the limits of one key (its owner or an admin) or of the team's new keys (an admin).
 
-Both are judged under the lock on the row, and not in a form: an admin may lower the limits of new
-keys, or take over a key, while its owner types.
+The rules are checked under the lock on the row and not in a form: an admin may lower the limits of
+new keys, or begin to manage the key, while its owner fills in the form.
 """
 
 from keyportal.audit.models import Action, AuditEvent
@@ -13,20 +13,20 @@ from keyportal.teams.models import Membership, Role, Team
 
 
 class AboveCeiling(Exception):
-    """Nothing was changed; `names` are of the limits that are too high."""
+    """Nothing was changed. `errors` has a message for each limit that is too high."""
 
     def __init__(self, names: list[str], ceiling: Limits) -> None:
-        super().__init__(f"Above what is allowed: {', '.join(names)}.")
-        self.errors = {name: f"At most {getattr(ceiling, name)} here." for name in names}
+        super().__init__(f"Too high: {', '.join(names)}.")
+        self.errors = {name: f"At most {getattr(ceiling, name)}." for name in names}
 
 
 def set_key_limits(
     key: ApiKey, limits: Limits, *, by: Membership, address: str | None, may_raise: bool = True
 ) -> None:
-    """Give the key these limits.
+    """Change the limits of the key.
 
-    Only an admin who `may_raise` goes above the limits of new keys. Raises `AboveCeiling`,
-    `Managed`, or `ApiKey.DoesNotExist` when the key was deleted meanwhile.
+    Only an admin with `may_raise` can go above the limits of new keys. Raises `AboveCeiling`,
+    `ManagedByAdmin`, or `ApiKey.DoesNotExist` if the key was deleted in the meantime.
     """
     with lock_key(key) as row:
         former: Limits = row.limits
@@ -50,12 +50,12 @@ def set_key_limits(
 
 
 def _require_within_ceiling(key: ApiKey, limits: Limits) -> None:
-    """What is above the ceiling since that was lowered may stay, or be lowered in its turn."""
+    """A limit that is above a lowered ceiling may stay as it is, or be lowered."""
     ceiling, raised = key.team.key_limits, limits.above(key.limits)
     if above := [name for name in limits.above(ceiling) if name in raised]:
         raise AboveCeiling(above, ceiling)
 
 
 def set_new_key_limits(team: Team, limits: Limits, *, by: Membership, address: str | None) -> None:
-    """What new keys of the team start with, and the most that members may give their own."""
+    """The limits that new keys of the team get, and the highest that members can set."""
     save_team_rule(team, "key_limits", limits, actor=by.user, address=address)

@@ -1,7 +1,7 @@
-"""Rotation: a new secret for a key that stays the same key. Never more than two live at a time.
+"""Rotation: a new secret for a key that stays the same key.
 
-Its public id, history, permissions and limits stay. What ends is deleted, as a key's secret is,
-and leaves a tombstone.
+Public id, history, permissions and limits stay. At most two secrets are live at a time. An old
+secret is deleted and leaves a tombstone, as the secret of a deleted key does.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,9 +23,9 @@ from keyportal.teams.models import User
 
 
 class GracePeriod(models.TextChoices):
-    """How long the old secret lives on."""
+    """How long the old secret still works after a rotation."""
 
-    NOW = "now", "Not at all: it ends now"
+    NOW = "now", "Not at all: it stops working now"
     HOUR = "1h", "For an hour"
     DAY = "24h", "For 24 hours"
     WEEK = "7d", "For 7 days"
@@ -40,19 +40,20 @@ _DURATIONS = {
 
 
 def live_secrets(key: ApiKey) -> list[Secret]:
-    """The newest first; those that would be let in, if their key is."""
+    """The secrets with which the key works at present, the newest first."""
     return _live(key.secrets.all())
 
 
 def _live(secrets: Iterable[Secret]) -> list[Secret]:
-    newest_first = sorted(secrets, key=lambda one: one.pk, reverse=True)
-    return [one for one in newest_first if _is_live(one, newest_first[0])]
+    newest_first = sorted(secrets, key=lambda secret: secret.pk, reverse=True)
+    return [secret for secret in newest_first if _is_live(secret, newest_first[0])]
 
 
-def _is_live(one: Secret, newest: Secret) -> bool:
-    if one.expires_at is not None and one.expires_at <= one.read_at:
+def _is_live(secret: Secret, newest: Secret) -> bool:
+    if secret.expires_at is not None and secret.expires_at <= secret.read_at:
         return False
-    return not (one.lasts_until_used and one != newest and newest.last_used_at is not None)
+    is_replaced = secret != newest and newest.last_used_at is not None
+    return not (secret.lasts_until_used and is_replaced)
 
 
 @sensitive_variables("key_string")
@@ -64,102 +65,106 @@ def rotate(
     address: str | None = None,
     nonce: str = "",
 ) -> KeyString:
-    """Give the key a new secret, and return its plaintext, which exists nowhere else.
+    """Give the key a new secret and return the new key string, which is stored nowhere.
 
-    Raises `AlreadyRotating` when two live and the old one is to live on, `AlreadyCreated` when
-    the form with this mark has done it before, and `ApiKey.DoesNotExist`.
+    `nonce` is the one-use nonce of the form, if a form is the caller. Raises `AlreadyRotating` if
+    two secrets are live and the old one shall have a grace period, `NonceAlreadyUsed`, or
+    `ApiKey.DoesNotExist`.
     """
-    with lock_key(key) as found:
+    with lock_key(key) as row:
         SpentNonce.objects.spend(nonce)
-        secrets = [*Secret.objects.lock_for_key(found)]
+        secrets = [*Secret.objects.lock_for_key(row)]
         live = _live(secrets)
         if len(live) > 1 and grace != GracePeriod.NOW:
             raise AlreadyRotating
         old = live[0] if live and grace != GracePeriod.NOW else None
-        _delete_secrets([one for one in secrets if one != old], found, actor)
+        _delete_secrets([secret for secret in secrets if secret != old], row, actor)
         if old is not None:
             _set_grace_period(old, grace)
-        key_string = keystring.generate(found.public_id)
+        key_string = keystring.generate(row.public_id)
         new = Secret.objects.create(
-            key=found,
+            key=row,
             prefix=key_string.prefix,
             digest=keystring.digest(key_string.text.encode()),
             last4=key_string.last4,
         )
-        if found.reported_at is not None:
-            # By a clock that is behind it would pass for one that was there when it leaked.
-            after = max(secrets[0].read_at, found.reported_at + timedelta.resolution)
+        if row.reported_at is not None:
+            # If this host's clock is behind, the new secret would look older than the leak report.
+            after = max(secrets[0].read_at, row.reported_at + timedelta.resolution)
             Secret.objects.filter(pk=new.pk).update(created_at=after)
         AuditEvent.objects.record(
             Action.KEY_ROTATED,
-            target=f"{found}: the old secret lives on: {grace.label.lower()}",
-            key=found,
+            target=f"{row}: the old secret still works: {grace.label.lower()}",
+            key=row,
             actor=actor,
-            team=found.team,
+            team=row.team,
             address=address,
         )
-        _close_leak_report_if_over(found, actor, address)
+        _close_leak_report_if_over(row, actor, address)
     return key_string
 
 
 def revoke_old_secret(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
-    """End what a rotation let live on. No request that starts after this is served with it."""
-    with lock_key(key) as found:
-        *old, _ = secrets = [*Secret.objects.lock_for_key(found)]
+    """Delete the old secret before its grace period is over.
+
+    No request that starts after this is served with it.
+    """
+    with lock_key(key) as row:
+        *old, _ = secrets = [*Secret.objects.lock_for_key(row)]
         if _live(secrets)[1:]:
             AuditEvent.objects.record(
                 Action.KEY_OLD_SECRET_ENDED,
-                key=found,
+                key=row,
                 actor=actor,
-                team=found.team,
+                team=row.team,
                 address=address,
             )
-        _delete_secrets(old, found, actor)
-        _close_leak_report_if_over(found, actor, address)
-    return found
+        _delete_secrets(old, row, actor)
+        _close_leak_report_if_over(row, actor, address)
+    return row
 
 
 def delete_expired_secrets(*, may_go_on: Callable[[], bool] = lambda: True) -> int:
-    """Delete the secrets whose time is over, of all keys; how many they were.
+    """Delete the expired secrets of all keys, as long as `may_go_on()` is true. Return how many.
 
-    Nobody is served with them any more. A row that lies about could only come back to life, by a
-    clock that is wrong or a mistake in a statement; and its tombstone tells who still uses it.
+    They are refused already. But a wrong clock or a mistake in a statement could make a remaining
+    row valid again; and the tombstone shows who still sends the old secret.
     """
-    buried = 0
+    count = 0
     for key in [*_keys_with_expired_secrets()]:
         if not may_go_on():
             break
         with suppress(ApiKey.DoesNotExist):
-            buried += _delete_expired_secrets_of(key)
-    return buried
+            count += _delete_expired_secrets_of(key)
+    return count
 
 
 def _keys_with_expired_secrets() -> QuerySet[ApiKey]:
     newer = Secret.objects.filter(key=OuterRef("key"), pk__gt=OuterRef("pk"))
     is_replaced = Q(lasts_until_used=True) & Exists(newer.filter(last_used_at__isnull=False))
-    # The newest is what its key is shown by.
-    ended = Secret.objects.filter(Q(expires_at__lte=Now()) | is_replaced, Exists(newer))
-    return ApiKey.objects.filter(pk__in=ended.values("key")).order_by("pk")
+    # The newest secret stays, because pages show the key by it.
+    expired = Secret.objects.filter(Q(expires_at__lte=Now()) | is_replaced, Exists(newer))
+    return ApiKey.objects.filter(pk__in=expired.values("key")).order_by("pk")
 
 
 def _delete_expired_secrets_of(key: ApiKey) -> int:
-    with lock_key(key) as found:
-        *older, newest = Secret.objects.lock_for_key(found)
-        ended = [one for one in older if not _is_live(one, newest)]
-        if ended:
-            told = f"{found}: its time was over"
+    with lock_key(key) as row:
+        *older, newest = Secret.objects.lock_for_key(row)
+        expired = [secret for secret in older if not _is_live(secret, newest)]
+        if expired:
+            target = f"{row}: its grace period was over"
             AuditEvent.objects.record(
-                Action.KEY_OLD_SECRET_ENDED, target=told, key=found, actor=None, team=found.team
+                Action.KEY_OLD_SECRET_ENDED, target=target, key=row, actor=None, team=row.team
             )
-            _delete_secrets(ended, found, None)
-            _close_leak_report_if_over(found, None, None)
-    return len(ended)
+            _delete_secrets(expired, row, None)
+            _close_leak_report_if_over(row, None, None)
+    return len(expired)
 
 
 def _close_leak_report_if_over(key: ApiKey, actor: User | None, address: str | None) -> None:
-    """A leak is over when no secret is left that was there when it was reported.
+    """A leak report is over when all secrets are newer than it.
 
-    What the report disabled works again; what a person disabled stays so.
+    A key that the report disabled works again; a key that a person disabled stays disabled.
     """
     if key.reported_at is None or key.secrets.filter(created_at__lte=key.reported_at).exists():
         return
@@ -176,11 +181,13 @@ def _set_grace_period(old: Secret, grace: GracePeriod) -> None:
     if grace == GracePeriod.FIRST_USE:
         old.lasts_until_used = True
     else:
-        end = old.read_at + _DURATIONS[grace]
-        old.expires_at = min(end, old.expires_at or end)
+        expires_at = old.read_at + _DURATIONS[grace]
+        old.expires_at = min(expires_at, old.expires_at or expires_at)
     old.save(update_fields=["lasts_until_used", "expires_at"])
 
 
-def _delete_secrets(ended: list[Secret], key: ApiKey, actor: User | None) -> None:
-    Tombstone.objects.bulk_create(one.tombstone(key, actor, is_rotated=True) for one in ended)
-    Secret.objects.filter(pk__in=[one.pk for one in ended]).delete()
+def _delete_secrets(secrets: list[Secret], key: ApiKey, actor: User | None) -> None:
+    Tombstone.objects.bulk_create(
+        secret.tombstone(key, actor, is_rotated=True) for secret in secrets
+    )
+    Secret.objects.filter(pk__in=[secret.pk for secret in secrets]).delete()

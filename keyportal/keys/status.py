@@ -1,4 +1,4 @@
-"""What is remarkable about a key, in a word or two beside its name."""
+"""The state of a key, and the badges beside its name."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -21,8 +21,8 @@ class Badge(NamedTuple):
 
 
 def badges(key: ApiKey) -> list[Badge]:
-    """The gravest first. Owner and memberships are read as `for_display` fetched them."""
-    managed = [Badge("Managed", "calm", "Only admins change what it may do.")]
+    """The most serious first. `key` comes from `for_display`."""
+    managed = [Badge("Managed", "calm", "Only admins can change what it may do.")]
     return [
         *_status_badges(key),
         *_expiry_badges(key),
@@ -37,11 +37,11 @@ def _status_badges(key: ApiKey) -> Iterator[Badge]:
     if key.disabled_by == ApiKey.DisabledBy.LEAK:
         yield Badge("Disabled", title="It is refused until it is rotated.")
     elif key.disabled_at:
-        who = "an admin" if key.is_managed else "its owner or an admin"
-        yield Badge("Disabled", title=f"It is refused until {who} enables it.")
+        enabler = "an admin" if key.is_managed else "its owner or an admin"
+        yield Badge("Disabled", title=f"It is refused until {enabler} enables it.")
     if key.is_ownerless:
-        told = "Its owner was deactivated or left the team, so the key does not work."
-        yield Badge("Owner left", title=told)
+        title = "Its owner was deactivated or left the team, so the key does not work."
+        yield Badge("Owner left", title=title)
 
 
 def _expiry_badges(key: ApiKey) -> Iterator[Badge]:
@@ -53,10 +53,10 @@ def _expiry_badges(key: ApiKey) -> Iterator[Badge]:
         yield Badge("Expired", title=f"Since {day}")
     elif left < SOON:
         count = round(left / timedelta(days=1))
-        span = f"in {count} day{'s' * (count > 1)}" if count else "within a day"
-        yield Badge(f"Ends {span}", title=f"On {day}")
+        time = f"in {count} day{'s' * (count > 1)}" if count else "within a day"
+        yield Badge(f"Expires {time}", title=f"On {day}")
     else:
-        yield Badge(f"Ends {day}", "calm")
+        yield Badge(f"Expires {day}", "calm")
 
 
 def _model_badges(key: ApiKey) -> Iterator[Badge]:
@@ -70,7 +70,7 @@ def _model_badges(key: ApiKey) -> Iterator[Badge]:
 
 
 class State(TextChoices):
-    """What works, and then the reasons: of several that hold, the first is told."""
+    """Active, or why the key does not work. If there are several reasons, the first one."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
@@ -91,19 +91,19 @@ def state_of(key: ApiKey) -> State:
 
 
 def has_state(state: State) -> Q:
-    """The condition on keys of which `state_of` says this."""
-    found = Q()
+    """A condition on keys: their `state_of` is this state."""
+    result = Q()
     for reason, condition in _state_conditions().items():
         if reason == state:
-            return found & condition
-        found &= ~condition
-    return found
+            return result & condition
+        result &= ~condition
+    return result
 
 
 def is_ownerless() -> Q:
-    """The condition on keys that have lost their owner."""
-    theirs = Membership.objects.filter(team=OuterRef("team"), user=OuterRef("owner"))
-    return Q(owner__is_active=False) | ~Q(Exists(theirs))
+    """A condition on keys: the owner was deactivated or left the team."""
+    memberships = Membership.objects.filter(team=OuterRef("team"), user=OuterRef("owner"))
+    return Q(owner__is_active=False) | ~Q(Exists(memberships))
 
 
 def _state_conditions() -> dict[State, Q]:

@@ -45,7 +45,7 @@ def test_it_takes_an_end_and_bounds(ada: User) -> None:
         (["--scope=all"], {}, "invalid choice"),
         ([], {"owner": "nobody"}, "no user named nobody"),
         ([], {"owner": "charlie"}, "not in the team"),
-        ([], {"name": "mk-kp-7QmX2aPdk3Tz"}, "holds an API key"),
+        ([], {"name": "mk-kp-7QmX2aPdk3Tz"}, "contains an API key"),
         ([], {"name": ""}, "blank"),
     ],
 )

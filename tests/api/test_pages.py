@@ -88,14 +88,14 @@ def test_as_many_models_and_networks_fit_as_a_key_may_have(sign_in: SignIn, ada:
     [
         ({"name": ""}, "Give the management key a name."),
         ({"name": "a\u202eb"}, "Use printable characters only."),
-        ({"name": "mk-kp-7QmX2aPdk3Tz"}, "This holds an API key."),
+        ({"name": "mk-kp-7QmX2aPdk3Tz"}, "This contains an API key."),
         ({"scopes": []}, "Choose what it is for."),
         ({"scopes": ["keys:everything"]}, "Select a valid choice."),
         ({"lifetime": "36500"}, "Select a valid choice."),
         ({"models": "a*b*c*d*e"}, "more than three stars"),
         ({"networks": "10.0.0.1/8"}, "bits beyond its prefix"),
         ({"endpoints": "nothing"}, "Select a valid choice."),
-        ({"nonce": "mk-kp-7QmX2aPdk3Tz"}, "This holds an API key."),
+        ({"nonce": "mk-kp-7QmX2aPdk3Tz"}, "This contains an API key."),
     ],
 )
 def test_what_cannot_be_is_told_in_the_form(

@@ -27,7 +27,7 @@ def test_a_member_limits_their_key_up_to_the_ceiling(
     expect(limits).to_have_value("60")
     limits.fill("61")
     button(dialog(page), "Save").click()
-    expect(dialog(page, "Limits").get_by_role("alert")).to_have_text("At most 60 here.")
+    expect(dialog(page, "Limits").get_by_role("alert")).to_have_text("At most 60.")
     limits.fill("30")
     button(dialog(page), "Save").click()
     expect(page.get_by_role("dialog")).to_have_count(0)

@@ -361,7 +361,7 @@ def test_axe_finds_nothing_on_the_page_of_a_key(
             summary.click()
         assert_axe_finds_nothing(page)
     page.goto(f"{KEYS}{full_key.public_id}/permissions/")
-    page.get_by_label("Source addresses").fill("nowhere")
+    page.get_by_label("Allowed networks").fill("nowhere")
     button(page, "Save").click()
     expect(page.locator("#id_networks_error")).to_be_visible()
     assert_axe_finds_nothing(page)

@@ -49,7 +49,7 @@ def test_more_is_folded_away_until_it_is_wanted(open_keys: Open, bob: User) -> N
     form.get_by_label("Networks").fill("nowhere")
     form.get_by_label("Description").fill("Of finance")
     button(form, "OK").click()
-    expect(form.get_by_role("alert")).to_have_text("“nowhere” is no address and no network (CIDR).")
+    expect(form.get_by_role("alert")).to_have_text("“nowhere” is not an address or a network (CIDR).")
     form.get_by_label("Networks").fill("192.0.2.0/24")
     button(form, "OK").click()
     shown_key(page)

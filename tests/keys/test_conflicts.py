@@ -34,7 +34,7 @@ FORMS: dict[str, tuple[dict[str, str], Callable[[ApiKey, User], object], str]] =
     "keys/{key}/permissions/": (
         {"endpoints": "embeddings"},
         lambda key, ada: change_key(key, Changes(permissions=NARROW), actor=ada),
-        "models, endpoints, source addresses",
+        "models, endpoints, allowed networks",
     ),
     "keys/{key}/expiry/": (
         {"lifetime": "7"},

@@ -40,7 +40,7 @@ def test_a_secret_whose_time_is_over_is_buried(team: Team, bob: User, issue: Iss
         .for_key(key.public_id)
         .get(action=Action.KEY_OLD_SECRET_ENDED)
     )
-    assert (row.target, row.actor) == (f"ci ({key.public_id}): its time was over", "")
+    assert (row.target, row.actor) == (f"ci ({key.public_id}): its grace period was over", "")
     assert delete_expired_secrets() == 0
 
 

@@ -47,7 +47,7 @@ def test_at_once_ends_the_old_one_and_keeps_the_key(team: Team, bob: User, issue
     assert bytes(stone.digest) == digest(old)
     assert (stone.public_id, stone.is_rotated, stone.deleted_by_id) == (key.public_id, True, bob.pk)
     row = AuditEvent.objects.for_team(team).get(action=Action.KEY_ROTATED)
-    assert row.target == f"{key}: the old secret lives on: not at all: it ends now"
+    assert row.target == f"{key}: the old secret still works: not at all: it stops working now"
     assert (row.actor, row.address) == ("bob", "192.0.2.1")
 
 

@@ -1,4 +1,4 @@
-"""API keys: issued once, masked ever after, deleted for good."""
+"""API keys and their secrets. A key string is shown once, when it is issued; then only masked."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -25,7 +25,7 @@ from keyportal.teams.fields import LimitsField
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User, lock_team
 
-# What the list can be sorted by; the id decides where the rest is equal.
+# The columns to sort the list by; the id decides between equal values.
 SORT_COLUMNS = {
     "name": ("name",),
     "created": ("created_at", "pk"),
@@ -45,37 +45,39 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return changeable(self, membership)
 
     def matching(self, text: str) -> Self:
-        """Those whose name, or public id, holds `text`, or whose key does, masked or not.
+        """Keys with `text` in their name or public id. A key string, masked or not, finds its key.
 
-        `%` and `_` are only characters.
+        `%` and `_` are ordinary characters.
         """
         public_id = keystring.find_public_id(text) or text
-        found = Q(name__icontains=text) | Q(public_id__contains=public_id)
-        return self.filter(found) if text else self
+        condition = Q(name__icontains=text) | Q(public_id__contains=public_id)
+        return self.filter(condition) if text else self
 
     def ids_sorted_by(self, sorting: str) -> "models.QuerySet[ApiKey, int]":
-        """`sorting` is name, created, owner or last_used, with a minus for the greatest first.
+        """`sorting` is name, created, owner or last_used, with a minus for descending order.
 
-        Ids alone, because a page of them is cheap to find among 100,000 keys; whole rows are not.
-        Last use is sorted without an index: one would make every flush of the meter dearer. It is
-        that of the living secrets: to ask for the ended ones of all keys takes half as long again.
+        Only ids: among 100,000 keys, a page of ids is cheap to find, and a page of whole rows is
+        not. Last use has no index, because that would make every flush of the meter slower. It is
+        the last use of the present secrets: including deleted ones takes 1.5 times as long.
         """
-        name, falling = sorting.lstrip("-"), sorting.startswith("-")
+        name, is_descending = sorting.lstrip("-"), sorting.startswith("-")
         keys = self.values("pk")
         if name == "last_used":
-            keys = keys.annotate(used=Max("secrets__last_used_at"))
-            used = F("used")
-            first = used.desc(nulls_last=True) if falling else used.asc(nulls_first=True)
-            keys = keys.order_by(first, "-pk" if falling else "pk")
+            keys = keys.annotate(last_used_at=Max("secrets__last_used_at"))
+            last_used_at, by_id = F("last_used_at"), "-pk" if is_descending else "pk"
+            if is_descending:
+                keys = keys.order_by(last_used_at.desc(nulls_last=True), by_id)
+            else:
+                keys = keys.order_by(last_used_at.asc(nulls_first=True), by_id)
         else:
-            keys = keys.order_by(*("-" * falling + column for column in SORT_COLUMNS[name]))
+            keys = keys.order_by(*("-" * is_descending + name for name in SORT_COLUMNS[name]))
         return keys.values_list("pk", flat=True)
 
     def for_display(self) -> Self:
-        """With owner and secrets: a constant number of queries for any number of rows."""
-        live = Secret.objects.order_by("-id")
+        """With owners and secrets, in the same number of queries for any number of keys."""
+        secrets = Secret.objects.order_by("-id")
         return self.select_related("owner").prefetch_related(
-            Prefetch("secrets", live), "owner__memberships"
+            Prefetch("secrets", secrets), "owner__memberships"
         )
 
     @sensitive_variables("key_string")
@@ -95,16 +97,16 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         tags: Sequence[str] = (),
         is_managed: bool = False,
     ) -> tuple["ApiKey", KeyString]:
-        """Create a key and return it with its plaintext, which exists nowhere else.
+        """Create a key and return it with its key string, which is stored nowhere.
 
-        `nonce` is the one-use mark of the form that asked, if a form did. Without `limits` the key
-        starts with the team's. Without `permissions` it may do what the team's policy lets a key
-        do. Raises `KeyLimitReached`, `NameTaken`, `PolicyViolation` or `AlreadyCreated`, each after
-        creating nothing.
+        `nonce` is the one-use nonce of the form, if a form is the caller. Without `limits` the key
+        gets the team's limits of new keys. Without `permissions` it may do all that the policy
+        allows. Raises `KeyLimitReached`, `NameTaken`, `PolicyViolation` or `NonceAlreadyUsed`;
+        nothing is created then.
         """
         key_string = keystring.generate()
         try:
-            # The lock makes concurrent creates queue up, so that the limit is exact.
+            # The lock makes concurrent calls wait for each other, so that the limit is exact.
             with lock_team(team) as locked:
                 SpentNonce.objects.spend(nonce)
                 if self.for_team(locked).filter(name=name).exists():
@@ -142,40 +144,40 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return key, key_string
 
 
-def _require_policy(key: "ApiKey", maker: User | None) -> None:
-    """Of a new key, under the lock on its team. Without a maker, an operator makes it."""
-    role = None if maker is None else _role_of(maker, key.team)
-    broken = [
-        *policy.ownership_violations(
-            key.team.policy, role, partial(ApiKey.objects.count_owned, key.team, key.owner_id)
-        ),
+def _require_policy(key: "ApiKey", creator: User | None) -> None:
+    """Check a new key, under the lock on its team. The creator is None for an operator."""
+    role = None if creator is None else _lock_role(creator, key.team)
+    count_keys = partial(ApiKey.objects.count_owned, key.team, key.owner_id)
+    violations = [
+        *policy.ownership_violations(key.team.policy, role, count_keys),
         *policy.violations(key.team.policy, key),
     ]
-    if broken:
-        raise PolicyViolation(broken)
+    if violations:
+        raise PolicyViolation(violations)
 
 
-def _role_of(maker: User, team: Team) -> Role:
-    """Locked: whoever leaves the team at this moment leaves before the key is made, or after it.
+def _lock_role(creator: User, team: Team) -> Role:
+    """The lock makes a creator who leaves the team now leave before or after the key is created.
 
-    Somebody without a role here is not taken for an operator, for whom some rules don't hold.
+    A creator who is not a member is refused, and not treated as an operator, for whom fewer rules
+    hold.
     """
-    theirs = Membership.objects.select_for_update(no_key=True)
-    found = theirs.filter(team=team, user=maker).first()
-    if found is None:
-        raise PolicyViolation(["Keys of this team are made by its members."])
-    return Role(found.role)
+    memberships = Membership.objects.select_for_update(no_key=True)
+    membership = memberships.filter(team=team, user=creator).first()
+    if membership is None:
+        raise PolicyViolation(["Only members of this team can create keys in it."])
+    return Role(membership.role)
 
 
 class ApiKey(models.Model):
-    """What a program calls with. Its secrets come and go; its public id stays."""
+    """The key of a program. A rotation replaces its secret; its public id stays."""
 
     class DisabledBy(models.TextChoices):
-        """A rotation enables again what a report of a leak has disabled, and nothing else."""
+        """A rotation enables a key again that a leak report disabled, and no other key."""
 
         OWNER = "owner", "Its owner"
         ADMIN = "admin", "An admin or operator"
-        LEAK = "leak", "A report of a leak"
+        LEAK = "leak", "A leak report"
 
     team = models.ForeignKey(Team, models.PROTECT, related_name="keys")
     owner = models.ForeignKey(User, models.PROTECT, related_name="keys")
@@ -183,31 +185,29 @@ class ApiKey(models.Model):
     public_id = models.CharField(max_length=8, unique=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
-    expiry_set_at = models.DateTimeField(
-        null=True, editable=False, help_text="Null: when it was created."
-    )
+    expiry_set_at = models.DateTimeField(null=True, editable=False, help_text="Null: at creation.")
     disabled_at = models.DateTimeField(null=True, blank=True)
     disabled_by = models.CharField(
         max_length=8, choices=DisabledBy, blank=True, editable=False, help_text="Empty: enabled."
     )
     is_managed = models.BooleanField(
         default=False,
-        help_text="Only admins and operators change its permissions, limits, expiry and owner, or "
-        "enable it. Its owner may use, edit, rotate, disable and delete it.",
+        help_text="Only admins and operators can change its permissions, limits, expiry and owner, "
+        "or enable it. Its owner can use, edit, rotate, disable and delete it.",
     )
     reported_at = models.DateTimeField(
-        null=True, editable=False, help_text="Since when it is known to have leaked."
+        null=True, editable=False, help_text="When it was reported as leaked."
     )
     description = models.CharField(max_length=500, blank=True, validators=[require_no_key])
     tags = models.JSONField(default=list, blank=True)
     allowed_models = models.JSONField(
         default=list,
         blank=True,
-        help_text="Served names, or patterns such as public/*, that the key may call. Empty: all.",
+        help_text="Names of served models, or patterns such as public/*. Empty: all.",
     )
     endpoints = models.CharField(max_length=16, choices=Endpoints, default=Endpoints.ALL)
     networks = models.JSONField(
-        default=list, blank=True, help_text="Source addresses (CIDR). Empty: from everywhere."
+        default=list, blank=True, help_text="Allowed networks (CIDR). Empty: all."
     )
     limits = LimitsField()
 
@@ -235,13 +235,13 @@ class ApiKey(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["team", "-created_at", "-id"], name="apikey_newest_in_team"),
-            # Asked every few minutes which ones end soon; most never do.
+            # A job looks for keys that expire soon, every few minutes. Most keys never expire.
             models.Index(
                 fields=["expires_at"],
                 name="apikey_by_expiry",
                 condition=Q(expires_at__isnull=False),
             ),
-            # Each page of a team asks whether one of its keys leaked; nearly none ever has.
+            # Each page of a team checks for leaked keys. Nearly all keys are not leaked.
             models.Index(
                 fields=["team"],
                 name="apikey_reported_in_team",
@@ -254,11 +254,12 @@ class ApiKey(models.Model):
 
     @cached_property
     def current_secret(self) -> "Secret":
-        """The newest. Read from what `for_display` fetched, where it did.
+        """The newest secret. No query if the key comes from `for_display`.
 
-        By the id, which the lock on the key puts in order; the hosts' clocks may differ.
+        By id, which is in order of creation because of the lock on the key. `created_at` may not
+        be: the clocks of the hosts may differ.
         """
-        return max(self.secrets.all(), key=lambda found: found.pk)
+        return max(self.secrets.all(), key=lambda secret: secret.pk)
 
     @property
     def masked(self) -> str:
@@ -271,27 +272,27 @@ class ApiKey(models.Model):
 
     @property
     def is_ownerless(self) -> bool:
-        """The owner was deactivated or left the team, so the key has stopped working."""
+        """The owner was deactivated or left the team, so the key does not work."""
         teams = {membership.team_id for membership in self.owner.memberships.all()}
         return not self.owner.is_active or self.team_id not in teams
 
     @property
     def last_used_secret(self) -> "Secret | None":
-        """The secret that was used last, with time, address and agent; None if none ever was."""
-        used = [found for found in self.secrets.all() if found.last_used_at]
-        return max(used, key=lambda found: found.last_used_at, default=None)  # type: ignore[arg-type,return-value]  # narrowed above
+        """The present secret with the latest use; None if no present secret was used."""
+        used = [secret for secret in self.secrets.all() if secret.last_used_at]
+        return max(used, key=lambda secret: secret.last_used_at, default=None)  # type: ignore[arg-type,return-value]  # narrowed above
 
     def revoke(self, *, actor: User | None, address: str | None = None) -> None:
         """Delete the key. No request that starts after this returns is served with it.
 
-        Raises `ApiKey.DoesNotExist` when somebody else was faster.
+        Raises `ApiKey.DoesNotExist` if the key was deleted in the meantime.
         """
         with transaction.atomic():
-            # The lock lets one of two deletions write its audit row, and the other none.
-            whole = ApiKey.objects.select_related("team", "owner")
-            key = whole.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
+            # Because of the lock, only one of two concurrent deletions writes an audit row.
+            keys = ApiKey.objects.select_related("team", "owner")
+            key = keys.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
             Tombstone.objects.bulk_create(
-                found.tombstone(key, actor) for found in Secret.objects.lock_for_key(key)
+                secret.tombstone(key, actor) for secret in Secret.objects.lock_for_key(key)
             )
             AuditEvent.objects.record(
                 Action.KEY_DELETED, key=key, actor=actor, team=key.team, address=address
@@ -301,24 +302,28 @@ class ApiKey(models.Model):
 
 class SecretQuerySet(models.QuerySet["Secret"]):
     def lock_for_key(self, key: ApiKey) -> Self:
-        """Those of a key that may end in this transaction, the oldest first.
+        """Lock the secrets of a key, the oldest first.
 
-        The gateway's meter notes their last uses in the same order, so the two never wait for each
-        other in a circle.
+        The meter of the gateway updates their last use in the same order, which avoids deadlocks.
         """
         return self.filter(key=key).order_by("pk").select_for_update()
 
 
 class SecretManager(models.Manager["Secret"]):
     def get_queryset(self) -> SecretQuerySet:
-        """Each with the time at which it was read: by the database's clock, as the gateway judges
-        it, because the hosts' clocks may differ."""
+        """Secrets with `read_at`, the time of the query by the database's clock.
+
+        The gateway compares expiry with the same clock; the clocks of the hosts may differ.
+        """
         secrets = SecretQuerySet(self.model, using=self._db)
-        return secrets.annotate(read_at=Now())  # type: ignore[no-redef]  # declared for its readers
+        return secrets.annotate(read_at=Now())  # type: ignore[no-redef]  # declared on the model
 
 
 class Secret(models.Model):
-    """What the gateway looks up. One row a key, or two while a rotation overlaps."""
+    """The secret part of a key string, as a digest: the gateway looks it up for each request.
+
+    A key has one, or two during the grace period of a rotation.
+    """
 
     key = models.ForeignKey(ApiKey, models.CASCADE, related_name="secrets")
     digest = models.BinaryField(max_length=32, unique=True)
@@ -327,14 +332,14 @@ class Secret(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     lasts_until_used = models.BooleanField(
-        default=False, help_text="Ends when a newer secret of the key has been used."
+        default=False, help_text="Expires when a newer secret of the key is first used."
     )
     last_used_at = models.DateTimeField(null=True, editable=False)
     last_used_ip = models.GenericIPAddressField(null=True, editable=False)
     last_used_agent = models.CharField(max_length=200, blank=True, editable=False)
 
     read_at: datetime
-    """Only of one that was read; on SQLite to the millisecond."""
+    """Only on secrets from the database. On SQLite it is exact to the millisecond."""
 
     objects = SecretManager.from_queryset(SecretQuerySet)()
 
@@ -342,7 +347,7 @@ class Secret(models.Model):
         return f"…{self.last4}"
 
     def tombstone(self, key: ApiKey, actor: User | None, *, is_rotated: bool = False) -> Tombstone:
-        """What is kept of it when it goes, not yet saved."""
+        """An unsaved tombstone with what is stored of the secret after its deletion."""
         return Tombstone(
             digest=self.digest,
             public_id=key.public_id,

@@ -1,4 +1,4 @@
-"""The mark of a form that makes something which is shown once: it works one time."""
+"""One-use form nonces: a form that shows a secret once can be submitted once."""
 
 from datetime import timedelta
 
@@ -12,7 +12,10 @@ NONCE_MEMORY = timedelta(days=7)
 
 class SpentNonceQuerySet(models.QuerySet["SpentNonce"]):
     def spend(self, nonce: str) -> None:
-        """Use up a form's mark, in the transaction of what the form does; once, or not at all."""
+        """Record the nonce in the transaction of the form's action. An empty nonce is ignored.
+
+        Raises `NonceAlreadyUsed`.
+        """
         if not nonce:
             return
         self.filter(spent_at__lt=timezone.now() - NONCE_MEMORY).delete()
@@ -24,7 +27,7 @@ class SpentNonceQuerySet(models.QuerySet["SpentNonce"]):
 
 
 class SpentNonce(models.Model):
-    """The mark of a form that has done its work: a reload or Back can't do it again."""
+    """The nonce of a submitted form. A reload or the Back button cannot submit it again."""
 
     nonce = models.CharField(max_length=64, unique=True)
     spent_at = models.DateTimeField(auto_now_add=True, db_index=True)

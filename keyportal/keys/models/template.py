@@ -1,7 +1,4 @@
-"""What a team gives new keys of a kind, under a name: "CI job", "read only".
-
-People call them templates. Who makes a key chooses one, and the key then knows nothing of it.
-"""
+"""Templates: named permissions and lifetimes for new keys, such as "CI job" or "read only"."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +32,8 @@ class KeyTemplateQuerySet(models.QuerySet["KeyTemplate"]):
 
 
 class KeyTemplate(models.Model):
-    """A template for keys: chosen when one is made, and then forgotten."""
+    """Chosen when a key is created. The key does not remember it, so later changes do not affect
+    the key."""
 
     team = models.ForeignKey(Team, models.CASCADE, related_name="templates")
     name = models.CharField(max_length=64, validators=[require_printable, require_no_key])
@@ -70,21 +68,23 @@ class KeyTemplate(models.Model):
         return None if self.lifetime_days is None else timedelta(days=self.lifetime_days)
 
     def permissions_within(self, policy: Policy) -> Permissions:
-        """What a key gets: where the template says nothing, as much as the policy allows."""
-        most, own = widest_permissions(policy), self.permissions
-        is_open = own.endpoints == Endpoints.ALL
-        return Permissions(
-            own.models or most.models, most.endpoints if is_open else own.endpoints, own.networks
-        )
+        """The permissions of a new key: what the template leaves open is all that the policy
+        allows."""
+        widest, own = widest_permissions(policy), self.permissions
+        endpoints = widest.endpoints if own.endpoints == Endpoints.ALL else own.endpoints
+        return Permissions(own.models or widest.models, endpoints, own.networks)
 
-    def violations(self, policy: Policy, of: tuple[str, ...] = ()) -> list[str]:
-        """A sentence for each rule that every key made from it would break; `of` as for a key."""
-        of = of or ("allowed_models", "endpoints", "expires_at")
+    def violations(
+        self,
+        policy: Policy,
+        columns: tuple[str, ...] = ("allowed_models", "endpoints", "expires_at"),
+    ) -> list[str]:
+        """A sentence for each rule about `columns` that every key from this template breaks."""
         if self.lifetime is None:
-            of = tuple(column for column in of if column != "expires_at")
-        return violations(policy, self._trial(policy), of)
+            columns = tuple(column for column in columns if column != "expires_at")
+        return violations(policy, self._sample_key(policy), columns)
 
-    def _trial(self, policy: Policy) -> "ApiKey":
+    def _sample_key(self, policy: Policy) -> "ApiKey":
         from keyportal.keys.models.api_key import ApiKey
 
         key = ApiKey(expires_at=timezone.now() + self.lifetime if self.lifetime else None)
@@ -92,36 +92,35 @@ class KeyTemplate(models.Model):
         return key
 
     def changes_from(self, former: "KeyTemplate | None") -> list[str]:
-        """Phrases for the audit; `former` is None for a new one."""
+        """Texts for the audit; `former` is None for a new template."""
         before = former.permissions if former else UNRESTRICTED
-        told = [] if former else ["created"]
+        texts = [] if former else ["created"]
         if former and former.name != self.name:
-            told.append(f"Name: {former.name} → {self.name}")
-        told += self.permissions.changes_from(before)
+            texts.append(f"Name: {former.name} → {self.name}")
+        texts += self.permissions.changes_from(before)
         days = former.lifetime_days if former else None
         if days != self.lifetime_days:
-            told.append(f"Lifetime in days: {days or 'none'} → {self.lifetime_days or 'none'}")
-        return told
+            texts.append(f"Lifetime in days: {days or 'none'} → {self.lifetime_days or 'none'}")
+        return texts
 
 
 @contextmanager
 def lock_template(template: KeyTemplate) -> Iterator[KeyTemplate]:
-    """The template as it is now, in a transaction in which nobody else changes it; a new one as it
-    is given.
+    """Open a transaction, lock the template and give its current values; a new one as it is.
 
-    Raises `KeyTemplate.DoesNotExist` when it was deleted meanwhile.
+    Raises `KeyTemplate.DoesNotExist` if it was deleted in the meantime.
     """
     with lock_team(template.team) as team:
         yield KeyTemplate.objects.for_team(team).get(pk=template.pk) if template.pk else template
 
 
 def save_template(template: KeyTemplate, *, actor: User | None, address: str | None = None) -> None:
-    """Save a new template, or a changed one, with an audit row of what is different.
+    """Save a new or changed template, with an audit row of the changes.
 
-    Raises `ValidationError` where another has its name, and `KeyTemplate.DoesNotExist` when it was
-    deleted meanwhile.
+    Raises `ValidationError` if another template has the name, and `KeyTemplate.DoesNotExist` if it
+    was deleted in the meantime.
     """
-    # Two of one name would wait for each other here, and the later is told.
+    # The lock serializes concurrent saves, so the second of two with one name gets the error.
     with lock_team(template.team) as team:
         former = KeyTemplate.objects.for_team(team).get(pk=template.pk) if template.pk else None
         template.full_clean()
@@ -132,14 +131,14 @@ def save_template(template: KeyTemplate, *, actor: User | None, address: str | N
 def delete_template(
     template: KeyTemplate, *, actor: User | None, address: str | None = None
 ) -> None:
-    """Delete a template; the keys that were made from it stay as they are.
+    """Delete a template. The keys that were created from it stay as they are.
 
-    Raises `KeyTemplate.DoesNotExist` when somebody else was faster.
+    Raises `KeyTemplate.DoesNotExist` if it was deleted in the meantime.
     """
     with lock_team(template.team) as team:
-        found = KeyTemplate.objects.for_team(team).get(pk=template.pk)
-        found.delete()
-        _record(found, ["deleted"], team, actor, address)
+        row = KeyTemplate.objects.for_team(team).get(pk=template.pk)
+        row.delete()
+        _record(row, ["deleted"], team, actor, address)
 
 
 def _record(

@@ -1,1 +1,1 @@
-"""Rules that keys keep to: names, permissions, the team's policy."""
+"""Rules for keys: names, permissions, the team's policy."""

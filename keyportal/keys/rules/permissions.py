@@ -1,6 +1,7 @@
-"""What a key may do: which models it calls, through which endpoints, and from which addresses.
+"""The permissions of a key: allowed models, endpoints and allowed networks.
 
-Kept with the key, judged at the gateway for each request; this module has the rules for both.
+They are stored with the key, and the gateway checks them for each request. This module has the
+rules for both.
 """
 
 import ipaddress
@@ -17,12 +18,12 @@ from keyportal.keys.rules.validators import require_no_key
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MAX_ENTRIES = 100  # Of patterns, and of networks: each is looked at for each request.
+MAX_ENTRIES = 100  # Patterns, and networks: the gateway checks each of them for each request.
 MAX_PATTERN_LENGTH = 200  # Characters of a pattern, as of a served name.
 
 
 class Endpoints(models.TextChoices):
-    """What a key opens. Each of them lets it look at the models it may call, and at itself."""
+    """The endpoints that a key can call. All keys can list their models and read themselves."""
 
     ALL = "all", "All endpoints"
     CHAT = "chat", "Chat and text generation only"
@@ -35,13 +36,13 @@ class Endpoints(models.TextChoices):
 
 class Permissions(NamedTuple):
     models: tuple[str, ...] = ()
-    """Served names, or patterns such as `public/*`. Empty: all that the team may call."""
+    """Names of served models, or patterns such as `public/*`. Empty: all models of the team."""
     endpoints: Endpoints = Endpoints.ALL
     networks: tuple[str, ...] = ()
-    """Source addresses as CIDR, IPv4 or IPv6. Empty: from everywhere."""
+    """Allowed networks in CIDR notation, IPv4 or IPv6. Empty: all."""
 
     def covers(self, other: "Permissions") -> bool:
-        """Whether `other` allows nothing that this doesn't."""
+        """Whether everything that `other` allows is allowed here."""
         return (
             self.endpoints.covers(other.endpoints)
             and covers_models(self.models, other.models)
@@ -49,7 +50,7 @@ class Permissions(NamedTuple):
         )
 
     def changes_from(self, former: "Permissions") -> list[str]:
-        """A phrase for each that differs, such as `Models: all → public/*`."""
+        """A text for each permission that differs, such as `Models: all → public/*`."""
         return [
             f"{name.capitalize()}: {_format_value(before)} → {_format_value(now)}"
             for name, before, now in zip(self._fields, former, self, strict=True)
@@ -67,7 +68,7 @@ class _PermissionsRow(Protocol):
 
 
 class PermissionsColumns:
-    """Reads and sets the permissions of a row that keeps them in the columns of `_Row`."""
+    """Reads and sets the permissions of a row with the columns of `_PermissionsRow`."""
 
     def __get__(self, row: _PermissionsRow, owner: object = None) -> Permissions:
         return Permissions(tuple(row.allowed_models), Endpoints(row.endpoints), tuple(row.networks))
@@ -85,12 +86,12 @@ def _format_value(value: Sequence[str]) -> str:
 
 
 class NamePatterns:
-    """Names and patterns, of which `*` alone has a meaning: any text, slashes too."""
+    """Names and patterns. Only `*` is special: it matches any text, including slashes."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
-        self._names = frozenset(one for one in self.patterns if "*" not in one)
-        globs = [_glob_regex(one) for one in self.patterns if "*" in one]
+        self._names = frozenset(pattern for pattern in self.patterns if "*" not in pattern)
+        globs = [_glob_regex(pattern) for pattern in self.patterns if "*" in pattern]
         self._glob = re.compile("|".join(globs), re.DOTALL) if globs else None
 
     def __contains__(self, name: str) -> bool:
@@ -109,10 +110,11 @@ class NamePatterns:
 
 
 def _glob_regex(pattern: str) -> str:
-    """Each part between two stars is taken where it comes first, and never sought again.
+    """A regular expression without backtracking: a part between two stars matches where it first
+    occurs.
 
-    A later place helps no name to match, and trying all of them would let whoever writes the
-    patterns of a key hold up the event loop, in which they are matched.
+    A later occurrence never helps. Attack: backtracking would let a user write a pattern that
+    blocks the event loop, in which the gateway matches names.
     """
     first, *middle, last = (re.escape(part) for part in re.split(r"\*+", pattern))
     return first + "".join(f"(?>.*?{part})" for part in middle) + f".*{last}"
@@ -120,9 +122,10 @@ def _glob_regex(pattern: str) -> str:
 
 @lru_cache(4096)
 def parse_models(text: str) -> NamePatterns | None:
-    """From a row's JSON as the database gives it; None: all. Few differ, so few are parsed.
+    """Parse the JSON of a row as the database returns it. None: all models.
 
-    What can't be read matches nothing, and nobody else in the batch is worse off for it.
+    Cached, because many keys have the same permissions. Invalid JSON matches nothing, so that one
+    bad row does not fail the other requests of the batch.
     """
     try:
         patterns = _strings(text)
@@ -131,29 +134,28 @@ def parse_models(text: str) -> NamePatterns | None:
     return NamePatterns(patterns) if patterns else None
 
 
-def covers_models(allowed: Sequence[str], asked: Sequence[str]) -> bool:
-    """Whether all that `asked` matches, `allowed` does. Each pattern must be within one of them.
+def covers_models(allowed: Sequence[str], requested: Sequence[str]) -> bool:
+    """Whether `allowed` matches all that `requested` matches.
 
-    A star of a pattern is a character that only a star of the other matches.
+    Each requested pattern must be within one allowed pattern: its star counts as a character that
+    only a star of the other matches.
     """
-    if not allowed or not asked:
+    if not allowed or not requested:
         return not allowed
     patterns = NamePatterns(allowed)
-    return all(pattern in patterns for pattern in asked)
+    return all(pattern in patterns for pattern in requested)
 
 
 def normalize_patterns(texts: Sequence[str]) -> tuple[str, ...]:
-    """As they are kept: sorted, each once; and a star alone is no bound at all.
+    """Sorted, without duplicates. A pattern of stars alone means all: the result is empty.
 
-    Raises `ValidationError` for what can't be the name of a model, or a pattern of names.
+    Raises `ValidationError` for text that can be neither the name of a model nor a pattern.
     """
     patterns = sorted(set(texts))
     if len(patterns) > MAX_ENTRIES:
-        raise ValidationError(
-            f"At most {MAX_ENTRIES} models and patterns; `*` stands for any text."
-        )
+        raise ValidationError(f"At most {MAX_ENTRIES} models and patterns; * matches any text.")
     for pattern in patterns:
-        require_no_key(pattern)  # They are shown to the whole team.
+        require_no_key(pattern)  # The whole team can read patterns.
         if (
             not 0 < len(pattern) <= MAX_PATTERN_LENGTH
             or not pattern.isprintable()
@@ -167,37 +169,38 @@ def normalize_patterns(texts: Sequence[str]) -> tuple[str, ...]:
     return () if any(not pattern.strip("*") for pattern in patterns) else tuple(patterns)
 
 
-# Addresses.
+# Networks.
 
-# Nobody calls from it.
+# No client has this address.
 NO_NETWORK: tuple[Network, ...] = (ipaddress.IPv4Network("0.0.0.0/32"),)
 
 
 @lru_cache(4096)
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """From a row's JSON as the database gives it; empty: everywhere.
+    """Parse the JSON of a row as the database returns it. Empty: all networks.
 
-    What can't be read is nowhere, and nobody else in the batch is worse off for it.
+    Invalid JSON allows no network, so that one bad row does not fail the other requests of the
+    batch.
     """
     try:
-        return tuple(ipaddress.ip_network(one) for one in _strings(text))
+        return tuple(ipaddress.ip_network(network) for network in _strings(text))
     except (msgspec.DecodeError, ValueError):
         return NO_NETWORK
 
 
 def is_within(address: str, networks: Iterable[Network]) -> bool:
-    """Whether the address is in one of them; what is no address is nowhere."""
+    """Whether the address is in one of the networks. An invalid address is in none."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    return any(found in network for network in networks)
+    return any(ip in network for network in networks)
 
 
 def normalize_networks(texts: Sequence[str]) -> tuple[str, ...]:
-    """As they are kept: `192.0.2.0/24`, `2001:db8::1/128`; sorted, each once.
+    """As they are stored: `192.0.2.0/24`, `2001:db8::1/128`; sorted, without duplicates.
 
-    Raises `ValidationError` that names the first that is no network.
+    Raises `ValidationError` with the first text that is not a network.
     """
     if len(texts) > MAX_ENTRIES:
         raise ValidationError(f"At most {MAX_ENTRIES} networks.")
@@ -208,34 +211,35 @@ def _parse_network(text: str) -> Network:
     require_no_key(text)
     if "%" in text:
         raise ValidationError(
-            f"“{text[:50]}” names an interface, which means another one elsewhere."
+            f"“{text[:50]}” names an interface, and each machine has its own interfaces."
         )
     try:
-        loose = ipaddress.ip_network(text, strict=False)
+        network = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValidationError(f"“{text[:50]}” is no address and no network (CIDR).") from None
-    if isinstance(loose, ipaddress.IPv6Network) and loose.network_address.ipv4_mapped:
-        raise ValidationError(f"Write “{text}” as IPv4: that is how such a client is seen.")
-    if ipaddress.ip_address(text.partition("/")[0]) != loose.network_address:
-        raise ValidationError(f"“{text}” has bits beyond its prefix; did you mean {loose}?")
-    return loose
+        raise ValidationError(f"“{text[:50]}” is not an address or a network (CIDR).") from None
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped:
+        raise ValidationError(f"Write “{text}” as IPv4: the gateway sees such a client as IPv4.")
+    if ipaddress.ip_address(text.partition("/")[0]) != network.network_address:
+        raise ValidationError(f"“{text}” has bits beyond its prefix; did you mean {network}?")
+    return network
 
 
 def _sort_key(network: Network) -> tuple[int, int, int]:
     return network.version, int(network.network_address), network.prefixlen
 
 
-def _covers_networks(allowed: Sequence[str], asked: Sequence[str]) -> bool:
-    if not allowed or not asked:
+def _covers_networks(allowed: Sequence[str], requested: Sequence[str]) -> bool:
+    if not allowed or not requested:
         return not allowed
-    wider = [ipaddress.ip_network(one) for one in allowed]
+    networks = [ipaddress.ip_network(text) for text in allowed]
     return all(
-        any(_is_subnet(ipaddress.ip_network(one), network) for network in wider) for one in asked
+        any(_is_subnet(ipaddress.ip_network(text), network) for network in networks)
+        for text in requested
     )
 
 
-def _is_subnet(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.subnet_of(other)  # type: ignore[arg-type]  # of one version
+def _is_subnet(network: Network, other: Network) -> bool:
+    return network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type]  # of one version
 
 
 def _strings(text: str) -> list[str]:

@@ -1,5 +1,5 @@
-"""Whether a key keeps to its team's policy: when it is made or changed, and in the list of those
-that were there before."""
+"""Whether a key complies with its team's policy: checked when it is created or changed, and in the
+list of older keys."""
 
 from collections.abc import Callable, Container
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from keyportal.teams.policy import Policy
 
 
 class PolicySubject(Protocol):
-    """What a policy looks at in a key."""
+    """The attributes of a key that a policy restricts."""
 
     name: str
     expires_at: datetime | None
@@ -36,7 +36,7 @@ def save_team_rule(
     actor: User | None,
     address: str | None,
 ) -> None:
-    """Of two that change it at once, the audit tells what each has changed."""
+    """Save the rule with an audit row. The lock makes the audit exact for concurrent changes."""
     with lock_team(team) as locked:
         changes = rule.changes_from(getattr(locked, column))
         setattr(locked, column, rule)
@@ -51,27 +51,29 @@ def save_team_rule(
         )
 
 
-# A date that somebody chose is the end of a day, and the form was open for a while.
+# A chosen date means the end of that day, and the form may have been open for a while.
 LEEWAY = timedelta(days=1)
 
 
 def widest_permissions(policy: Policy) -> Permissions:
-    """What a new key may do where nobody says so: as much as the policy allows."""
-    # The kinds are listed from the one that opens most.
-    opened = [one for one in Endpoints if not policy.endpoints or one in policy.endpoints]
-    return Permissions(policy.models, opened[0])
+    """All that the policy allows: the permissions of a new key for which none were chosen."""
+    # `Endpoints` begins with the widest value.
+    allowed = [value for value in Endpoints if not policy.endpoints or value in policy.endpoints]
+    return Permissions(policy.models, allowed[0])
 
 
-def violations(policy: Policy, key: PolicySubject, of: Container[str] | None = None) -> list[str]:
-    """A sentence for each rule that the key doesn't keep; only of these columns, if they are given.
+def violations(
+    policy: Policy, key: PolicySubject, columns: Container[str] | None = None
+) -> list[str]:
+    """A sentence for each rule that the key breaks; only rules about `columns`, if given.
 
-    A key that was there before its team's policy keeps what it has, and gets no more of it: so
-    whoever changes a column answers for that one alone.
+    A key that is older than the policy keeps its values. So a change is checked only for the
+    columns that it changes.
     """
     return [
         sentence
         for column, rule in _RULES.items()
-        if of is None or column in of
+        if columns is None or column in columns
         for sentence in rule(policy, key)
     ]
 
@@ -84,31 +86,31 @@ def _lifetime_violations(policy: Policy, key: PolicySubject) -> list[str]:
         return []
     longest = timedelta(days=policy.longest_days) + LEEWAY
     if key.expires_at > timezone.now() + longest:
-        return [f"Keys of this team live for at most {policy.longest_days} days."]
+        return [f"Keys of this team must expire within {policy.longest_days} days."]
     return []
 
 
 def _models_violations(policy: Policy, key: PolicySubject) -> list[str]:
     if covers_models(policy.models, key.permissions.models):
         return []
-    return [f"Keys of this team may call: {', '.join(policy.models)}."]
+    return [f"Keys of this team may only call: {', '.join(policy.models)}."]
 
 
 def _endpoints_violations(policy: Policy, key: PolicySubject) -> list[str]:
-    opened = [Endpoints(one) for one in policy.endpoints]
-    if not opened or any(one.covers(key.endpoints) for one in opened):
+    allowed = [Endpoints(value) for value in policy.endpoints]
+    if not allowed or any(value.covers(key.endpoints) for value in allowed):
         return []
-    labels = "; ".join(one.label for one in opened)
-    return [f"Endpoints that keys of this team may have: {labels}."]
+    labels = "; ".join(value.label for value in allowed)
+    return [f"Keys of this team may only have these endpoints: {labels}."]
 
 
 def _name_violations(policy: Policy, key: PolicySubject) -> list[str]:
     if not policy.name_pattern or key.name in NamePatterns([policy.name_pattern]):
         return []
-    return [f"Names of keys in this team look like {policy.name_pattern}."]
+    return [f"Names of keys in this team must match {policy.name_pattern}."]
 
 
-# By the column that each rule is about.
+# By the column that a rule is about.
 _RULES: dict[str, Callable[[Policy, PolicySubject], list[str]]] = {
     "expires_at": _lifetime_violations,
     "allowed_models": _models_violations,
@@ -120,23 +122,24 @@ _RULES: dict[str, Callable[[Policy, PolicySubject], list[str]]] = {
 def ownership_violations(
     policy: Policy, role: Role | None, key_count: Callable[[], int]
 ) -> list[str]:
-    """Rules that one more key of an owner would break.
+    """A sentence for each rule that one more key of this owner would break.
 
-    `role` is the creator's, None for an operator. `key_count` counts the owner's keys in the team,
-    whose row is locked meanwhile: without the lock, two requests could each get the last one.
+    `role` is the creator's, None for an operator. `key_count` counts the owner's keys in the team.
+    The caller locks the row of the team; without the lock, two requests could each create the last
+    allowed key.
     """
     sentences = []
     if role is not None and role.rank < Role(policy.creators).rank:
         label = Role(policy.creators).label
-        sentences.append(f"In this team, keys are made by: {label} and above.")
+        sentences.append(f"Only these roles can create keys in this team: {label} and above.")
     limit = policy.keys_per_member
     if limit is not None and key_count() >= limit:
-        sentences.append(f"Each member of this team has at most {limit} keys.")
+        sentences.append(f"A member of this team can have at most {limit} keys.")
     return sentences
 
 
 def set_policy(
     team: Team, policy: Policy, *, actor: User | None, address: str | None = None
 ) -> None:
-    """From now on keys of the team are made and changed by this policy; those there are stay."""
+    """The policy holds for keys that are created or changed from now on; other keys stay."""
     save_team_rule(team, "policy", policy, actor=actor, address=address)

@@ -1,4 +1,4 @@
-"""What a key may be called, whoever names it: a form, the admin or a command."""
+"""Validators for names, descriptions and tags, for forms, the admin, commands and the API."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,26 +10,26 @@ from keyportal.keys import keystring
 
 
 def require_printable(text: str) -> None:
-    """Invisible and direction-changing characters make two names look like one."""
+    """Attack: invisible or direction-changing characters make a name look like another name."""
     if not text.isprintable():
         raise ValidationError("Use printable characters only.")
 
 
 def require_no_key(text: str) -> None:
-    """Names are stored in clear and shown to the whole team, which a key must never be."""
+    """Names are stored in plain text and the whole team can read them; a key string must not be."""
     if keystring.redact(text) != text:
-        raise ValidationError("This holds an API key. Never keep a key where others can read it.")
+        raise ValidationError("This contains an API key. Never put a key where others can read it.")
 
 
 def split_words(text: str) -> list[str]:
-    """As people type a list: divided by spaces, commas or lines."""
+    """Split a list that a person typed, at spaces, commas and line breaks."""
     return text.replace(",", " ").split()
 
 
 def normalize_text(text: str) -> str:
-    """A text of several lines, which browsers end in two characters; it is kept with one.
+    """A text of several lines, with `\\n` as the line break; browsers send `\\r\\n`.
 
-    Raises `ValidationError` where anything else of it is invisible.
+    Raises `ValidationError` if it contains other invisible characters.
     """
     lines = [line.rstrip() for line in text.splitlines()]
     for line in lines:
@@ -42,34 +42,33 @@ MAX_TAG_LENGTH = 32
 
 
 def normalize_tags(texts: Sequence[str]) -> list[str]:
-    """As they are kept: in the order given, each once, whatever its case.
+    """In the given order, without duplicates, ignoring case.
 
-    One text may be several tags, divided by commas or spaces. Raises `ValidationError` for what is
-    no tag.
+    A text can contain several tags, separated by commas or spaces. Raises `ValidationError` for an
+    invalid tag.
     """
     tags: dict[str, str] = {}
     for tag in split_words(" ".join(texts)):
         tags.setdefault(tag.casefold(), tag)
-    found = [*tags.values()]
-    if len(found) > MAX_TAGS:
+    if len(tags) > MAX_TAGS:
         raise ValidationError(f"At most {MAX_TAGS} tags.")
-    for tag in found:
+    for tag in tags.values():
         require_printable(tag)
         require_no_key(tag)
         if len(tag) > MAX_TAG_LENGTH:
             raise ValidationError(
                 f"“{tag[:MAX_TAG_LENGTH]}…” is longer than {MAX_TAG_LENGTH} characters."
             )
-    return found
+    return [*tags.values()]
 
 
 def has_tag(tag: str) -> "HasTag":
-    """The condition on keys that have this tag, as it is written."""
+    """A condition on keys: they have this tag, case-sensitive."""
     return HasTag(F("tags"), Value(tag))
 
 
 class HasTag(Func):
-    """Whether a list holds a text; Django's lookups for that know PostgreSQL only."""
+    """Whether a JSON list contains a text. Django's lookups for that only work on PostgreSQL."""
 
     output_field = BooleanField()
     template = "%(expressions)s"

@@ -1,6 +1,7 @@
-"""Which of a team's keys break its policy: as `policy.violations` judges one, but by the database.
+"""Find all keys of a team that break its policy, with the same rules as `policy.violations`, but in
+the database.
 
-Keys that were there before a stricter policy go on; they are listed, in a team of any size.
+Keys that are older than a stricter policy still work; a page lists them, in a team of any size.
 """
 
 import re
@@ -15,18 +16,18 @@ from keyportal.keys.rules.permissions import Endpoints, covers_models
 from keyportal.keys.rules.policy import LEEWAY
 from keyportal.teams.policy import Policy
 
-# Few lists of models differ; and no query may have more values than this.
+# Most keys share their list of models. A query can have no more parameters than this.
 MAX_LISTS = 30_000
 NO_KEYS = Q(pk__in=[])
 
 
 def is_working() -> Q:
-    """Keys that are refused anyway harm nobody, whatever they break."""
+    """A condition on keys: enabled and not expired. Refused keys can break the policy unnoticed."""
     return Q(disabled_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
 
 
 def breaks_policy(policy: Policy, keys: ApiKeyQuerySet) -> Q:
-    """The condition on `keys`; one query where the policy names models, and none otherwise."""
+    """A condition on `keys`. Costs one query if the policy restricts models, otherwise none."""
     return (
         _breaks_lifetime(policy)
         | _breaks_models(policy, keys)
@@ -36,7 +37,7 @@ def breaks_policy(policy: Policy, keys: ApiKeyQuerySet) -> Q:
 
 
 def owners_over_limit(policy: Policy, keys: ApiKeyQuerySet) -> list[tuple[str, int]]:
-    """Owners of more keys than the policy lets a member make now, by name, and how many."""
+    """Names of the owners with more keys than the policy allows, and their number of keys."""
     if policy.keys_per_member is None:
         return []
     counted = keys.order_by().values_list("owner__username").annotate(number=Count("pk"))
@@ -54,16 +55,16 @@ def _breaks_models(policy: Policy, keys: ApiKeyQuerySet) -> Q:
     if not policy.models:
         return NO_KEYS
     lists = keys.order_by().values_list("allowed_models", flat=True).distinct().iterator()
-    broken = (one for one in lists if not covers_models(policy.models, one))
-    return Q(allowed_models__in=[*islice(broken, MAX_LISTS)])
+    too_wide = (models for models in lists if not covers_models(policy.models, models))
+    return Q(allowed_models__in=[*islice(too_wide, MAX_LISTS)])
 
 
 def _breaks_endpoints(policy: Policy) -> Q:
-    opened = [Endpoints(one) for one in policy.endpoints]
-    if not opened:
+    allowed = [Endpoints(value) for value in policy.endpoints]
+    if not allowed:
         return NO_KEYS
-    beyond = [one for one in Endpoints if not any(each.covers(one) for each in opened)]
-    return Q(endpoints__in=beyond)
+    forbidden = [value for value in Endpoints if not any(other.covers(value) for other in allowed)]
+    return Q(endpoints__in=forbidden)
 
 
 def _breaks_name(policy: Policy) -> Q:

@@ -103,7 +103,7 @@ def test_where_bounds_and_policy_have_nothing_in_common_the_policy_says_why(
     told = assert_problem(
         new_api_client(alice, permissions=NARROW).post("keys", {"name": "ci"}), 422, "policy"
     )
-    assert "Keys of this team may call: own/*." in told["detail"]
+    assert "Keys of this team may only call: own/*." in told["detail"]
     assert not ApiKey.objects.exists()
 
 

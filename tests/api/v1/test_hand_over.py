@@ -60,7 +60,7 @@ def test_whoever_could_not_own_a_key_gets_none_and_nothing_else_is_changed(
     key, _ = issue(ada, "hers")
     answer = new_api_client(ada).patch(f"keys/{key.public_id}", {"name": "theirs", "owner": name})
     assert assert_problem(answer, 422, "invalid")["errors"] == [
-        {"detail": f"{name} is no member of this team who could own a key.", "pointer": "/owner"}
+        {"detail": f"{name} is not a member of this team who can own keys.", "pointer": "/owner"}
     ]
     key.refresh_from_db()
     assert (key.name, key.owner) == ("hers", ada)

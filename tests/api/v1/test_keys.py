@@ -145,7 +145,7 @@ def test_a_policy_refuses_with_a_sentence_a_rule(
     told = assert_problem(new_api_client(alice).post("keys", {"name": "nightly"}), 422, "policy")
     assert {error["detail"] for error in told["errors"]} == {
         "Keys of this team must expire.",
-        "Names of keys in this team look like ci-*.",
+        "Names of keys in this team must match ci-*.",
     }
     assert not ApiKey.objects.exists()
 

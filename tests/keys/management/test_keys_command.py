@@ -183,7 +183,7 @@ def test_a_key_of_which_nothing_is_said_is_as_wide_as_the_policy(keys: Keys, bob
         (["--tags", "a\u202eb"], "printable"),
         (["--tags", "x" * 33], "longer than 32"),
         (["--tags", *map(str, range(21))], "At most 20 tags"),
-        (["--tags", "sk-kp-7QmX2aPdk3Tz"], "holds an API key"),
+        (["--tags", "sk-kp-7QmX2aPdk3Tz"], "contains an API key"),
         (["--description", "a\u202eb"], "printable"),
         (["--description", "x" * 501], "at most 500"),
         (["--name", ""], "blank"),
@@ -211,7 +211,7 @@ def test_create_refuses_in_one_line(
 
 def test_create_tells_what_the_policy_forbids(keys: Keys, bob: User) -> None:
     Team.objects.update(policy=Policy(must_expire=True, name_pattern="prod-*"))
-    told = "Keys of this team must expire. Names of keys in this team look like prod-*."
+    told = "Keys of this team must expire. Names of keys in this team must match prod-*."
     require_refused(keys(*NEW, "--json", "--expires", "never"), told)
 
 
@@ -238,7 +238,7 @@ def test_create_names_the_option_that_is_missing(
 def test_an_end_that_is_too_late_asks_for_no_option(keys: Keys, bob: User) -> None:
     Team.objects.update(policy=Policy(longest_days=7))
     refused = keys(*NEW, "--expires", "9d")
-    require_refused(refused, "live for at most 7 days.")
+    require_refused(refused, "must expire within 7 days.")
     assert "Give" not in refused.err
 
 
@@ -307,7 +307,7 @@ def test_a_template_makes_no_key_beyond_the_policy(
 ) -> None:
     Team.objects.update(policy=Policy(models=("team/*",), longest_days=60))
     refused = keys(*NEW, "--template", "CI job")
-    require_refused(refused, "may call: team/*.")
+    require_refused(refused, "may only call: team/*.")
     assert "--expires" not in refused.err
 
 
@@ -407,7 +407,7 @@ def test_rotate_with_grace_as_json(keys: Keys, bob: User, issue: Issue) -> None:
     live = [bytes(one.digest) for one in live_secrets(key)]
     assert live == [keystring.digest(text.encode()) for text in (told["key"], old)]
     assert [one["last4"] for one in told["secrets"]] == [told["key"][-4:], old[-4:]]
-    require_refused(keys("rotate", key.public_id, "--grace", "1h", "--json"), "two secrets already")
+    require_refused(keys("rotate", key.public_id, "--grace", "1h", "--json"), "already has two secrets")
     require_refused(keys("rotate", key.public_id, "--grace", "2h"), "invalid choice: '2h'")
 
 

@@ -48,22 +48,22 @@ def test_without_a_policy_nothing_breaks_it(team: Team, bob: User) -> None:
             {"expires_at": None},
             "Keys of this team must expire within 90 days.",
         ),
-        ({"longest_days": 90}, {"expires_at": 92}, "Keys of this team live for at most 90 days."),
-        ({"models": ("public/*",)}, {}, "Keys of this team may call: public/*."),
+        ({"longest_days": 90}, {"expires_at": 92}, "Keys of this team must expire within 90 days."),
+        ({"models": ("public/*",)}, {}, "Keys of this team may only call: public/*."),
         (
             {"models": ("public/*",)},
             {"allowed_models": ["public/a", "u-1/a"]},
-            "Keys of this team may call: public/*.",
+            "Keys of this team may only call: public/*.",
         ),
         (
             {"endpoints": ("chat", "embeddings")},
             {},
             (
-                "Endpoints that keys of this team may have: "
+                "Keys of this team may only have these endpoints: "
                 "Chat and text generation only; Embeddings only."
             ),
         ),
-        ({"name_pattern": "prod-*"}, {}, "Names of keys in this team look like prod-*."),
+        ({"name_pattern": "prod-*"}, {}, "Names of keys in this team must match prod-*."),
     ],
 )
 def test_each_rule_tells_what_it_asks(
@@ -218,7 +218,7 @@ def test_a_key_that_keeps_to_the_policy_is_not_changed_to_break_it(
 ) -> None:
     rule(team, models=("public/*",))
     key, _ = issue(bob)
-    with pytest.raises(PolicyViolation, match=r"may call: public/\*"):
+    with pytest.raises(PolicyViolation, match=r"may only call: public/\*"):
         change_key(key, Changes(permissions=Permissions()), actor=bob)
     narrow = Permissions(("public/small",), networks=("10.0.0.0/8",))
     assert change_key(key, Changes(permissions=narrow), actor=bob).permissions == narrow

@@ -144,8 +144,8 @@ def test_a_template_that_the_policy_now_forbids_says_so_itself(
     response = sign_in(bob).post(CREATE, {"name": "nightly", "template": str(template.pk)})
     assert response.status_code == 422
     assert response.context["form"].errors["template"] == [
-        "Keys of this team live for at most 7 days.",
-        "Keys of this team may call: secret/*.",
+        "Keys of this team must expire within 7 days.",
+        "Keys of this team may only call: secret/*.",
     ]
     assert not ApiKey.objects.exists()
 
@@ -201,7 +201,7 @@ def test_the_pattern_of_names_is_shown_and_kept(sign_in: SignIn, bob: User) -> N
     client = sign_in(bob)
     assert "<code>ci-*</code>" in client.get(CREATE).content.decode()
     response = client.post(CREATE, {"name": "nightly"})
-    expected = ["Names of keys in this team look like ci-*."]
+    expected = ["Names of keys in this team must match ci-*."]
     assert response.context["form"].errors["name"] == expected
     assert client.post(CREATE, {"name": "ci-nightly"}).status_code == 200
 
@@ -212,7 +212,7 @@ def test_who_has_as_many_keys_as_a_member_may_is_told_before_typing(
     Team.objects.update(policy=Policy(keys_per_member=1))
     issue(bob, "mine")
     client = sign_in(bob)
-    told = "Each member of this team has at most 1 keys."
+    told = "A member of this team can have at most 1 keys."
     text = client.get(CREATE).content.decode()
     assert told in text
     assert "create-ok" not in text

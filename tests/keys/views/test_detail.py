@@ -243,10 +243,10 @@ def test_badges_tell_what_is_remarkable_the_gravest_first(bob: User, issue: Issu
 
     assert told() == []
     end = now + timedelta(days=20)
-    assert told(expires_at=end) == [(f"Ends {end:%Y-%m-%d}", "calm")]
-    assert told(expires_at=now + timedelta(days=13, hours=5)) == [("Ends in 13 days", "")]
-    assert told(expires_at=now + timedelta(hours=20)) == [("Ends in 1 day", "")]
-    assert told(expires_at=now + timedelta(hours=5)) == [("Ends within a day", "")]
+    assert told(expires_at=end) == [(f"Expires {end:%Y-%m-%d}", "calm")]
+    assert told(expires_at=now + timedelta(days=13, hours=5)) == [("Expires in 13 days", "")]
+    assert told(expires_at=now + timedelta(hours=20)) == [("Expires in 1 day", "")]
+    assert told(expires_at=now + timedelta(hours=5)) == [("Expires within a day", "")]
     assert told(expires_at=now) == [("Expired", "")]
     assert told(disabled_at=now, disabled_by="leak", reported_at=now) == [
         ("Leaked", "alarm"),
@@ -264,7 +264,7 @@ def test_the_list_leads_to_the_page_and_wears_its_badges(
     text = sign_in(vera).get(KEYS).content.decode()
     assert f'href="{address(key)}"><span class="name">nightly</span></a>' in text
     assert ">Leaked</span>" in text
-    assert ">Ends in 3 days</span>" in text
+    assert ">Expires in 3 days</span>" in text
 
 
 @pytest.mark.parametrize("much", [0, 30])

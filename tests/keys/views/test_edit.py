@@ -241,7 +241,7 @@ def test_all_models_forgets_what_was_chosen_before(
         ({"patterns": ""}, "Choose a model, or write a pattern."),
         ({"patterns": "a*b*c*d*e"}, "has more than three stars."),
         ({"networks": "192.0.2.1/24"}, "did you mean 192.0.2.0/24?"),
-        ({"networks": "home"}, "is no address and no network"),
+        ({"networks": "home"}, "is not an address or a network"),
         ({"models": ["foreign/model"]}, "is not one of the available choices"),
         ({"endpoints": "everything"}, "is not one of the available choices"),
         ({"scope": "nonsense"}, "is not one of the available choices"),
@@ -277,7 +277,7 @@ def test_the_policy_is_told_in_the_dialog(sign_in: SignIn, bob: User, issue: Iss
     client = sign_in(bob)
     for what, form, complaint in (
         ("permissions", {"scope": "chosen", "patterns": "other/x", "endpoints": "all"}, "may call"),
-        ("edit", {"name": "nightly"}, "look like ci-*"),
+        ("edit", {"name": "nightly"}, "must match ci-*"),
         ("expiry", {"lifetime": "date", "expiry_date": in_days(60)}, "at most 30 days"),
         ("expiry", {"lifetime": "never"}, "not one of the available choices"),
     ):

@@ -158,8 +158,8 @@ def test_a_breach_is_told_with_what_mends_it(team: Team, good: ApiKey) -> None:
     (row,) = health_report(team, ApiKey.objects.for_team(team), "breaks-policy", None).rows
     (told,) = row.told
     assert told.detail == (
-        "Keys of this team live for at most 7 days. Keys of this team may call: public/*. "
-        "Names of keys in this team look like ci-*."
+        "Keys of this team must expire within 7 days. Keys of this team may only call: public/*. "
+        "Names of keys in this team must match ci-*."
     )
     assert [act.label for act in told.acts] == ["Set expiry", "Narrow", "Open"]
 

@@ -222,7 +222,7 @@ def test_an_end_and_a_choice_of_models_are_shown(
         permissions=Permissions(("a/b", "c")),
     )
     text = sign_in(alice).get(LIST).content.decode()
-    assert ">Ends 2199-01-31</span>" in text
+    assert ">Expires 2199-01-31</span>" in text
     assert 'title="May call only a/b, c">2 models</span>' in text
 
 

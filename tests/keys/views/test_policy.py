@@ -196,7 +196,7 @@ def test_a_role_that_is_taken_away_meanwhile_makes_no_key(team: Team, ada: User)
     """The form was opened before."""
     Team.objects.update(policy=Policy(creators="admin"))
     Membership.objects.filter(user=ada).update(role=Role.MEMBER)
-    with pytest.raises(PolicyViolation, match="keys are made by: Admin and above"):
+    with pytest.raises(PolicyViolation, match="Only these roles can create keys in this team: Admin and above"):
         ApiKey.objects.issue(team=team, owner=ada, actor=ada, name="late")
     assert ApiKey.objects.count() == 0
 

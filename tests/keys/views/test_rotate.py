@@ -121,7 +121,7 @@ def test_a_third_secret_is_refused_in_the_dialog(sign_in: SignIn, bob: User, iss
     assert asked.context["form"]["grace"].value() == GracePeriod.NOW
     response = client.post(address(key), {"grace": "1h", "nonce": mark}, headers=HTMX)
     assert response.status_code == 422
-    assert "This key has two secrets already." in response.content.decode()
+    assert "This key already has two secrets." in response.content.decode()
     assert key.secrets.count() == 2
     # The refusal left the form its one use.
     done = client.post(address(key), {"grace": "now", "nonce": mark}, headers=HTMX)
