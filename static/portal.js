@@ -25,7 +25,7 @@ dialog.addEventListener("close", () => {
 });
 
 document.body.addEventListener("dialog-close", () => dialog.close());
-document.body.addEventListener("told", ({ detail }) => announce(detail.value));
+document.body.addEventListener("show-message", ({ detail }) => announce(detail.value));
 
 document.addEventListener("htmx:beforeRequest", ({ detail }) => {
   if (detail.target !== dialog || dialog.open) return;

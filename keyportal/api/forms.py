@@ -15,7 +15,7 @@ LIFETIMES = [("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("", "Unti
 
 
 class ManagementKeyForm(NonceForm):
-    name = NameField(placeholder="deploy", missing="Give the management key a name.")
+    name = NameField(placeholder="deploy", required_message="Give the management key a name.")
     scopes = forms.MultipleChoiceField(
         choices=Scope.choices,
         widget=forms.CheckboxSelectMultiple,

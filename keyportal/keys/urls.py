@@ -54,7 +54,7 @@ urlpatterns = [
     path("policy/", team_policy, name="policy"),
     path("templates/", template_list, name="templates"),
     path("templates/create/", template_create, name="template_create"),
-    path("templates/<int:number>/change/", template_change, name="template_change"),
-    path("templates/<int:number>/delete/", template_delete, name="template_delete"),
+    path("templates/<int:template_id>/change/", template_change, name="template_change"),
+    path("templates/<int:template_id>/delete/", template_delete, name="template_delete"),
     path("guide/", guide, name="guide"),
 ]

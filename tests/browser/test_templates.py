@@ -26,7 +26,7 @@ def test_a_template_is_made_and_chosen_without_javascript(
     page.get_by_label("Models").fill("public/*")
     page.get_by_label("Lifetime in days").fill("30")
     button(page, "Save").click()
-    expect(page.get_by_role("status")).to_contain_text(["The template CI job is made."])
+    expect(page.get_by_role("status")).to_contain_text(["The template CI job is created."])
     members = new_page(bob, java_script_enabled=False)
     members.goto(f"{KEYS}create/")
     members.get_by_label("Name", exact=True).fill("nightly")
@@ -49,7 +49,9 @@ def test_more_is_folded_away_until_it_is_wanted(open_keys: Open, bob: User) -> N
     form.get_by_label("Networks").fill("nowhere")
     form.get_by_label("Description").fill("Of finance")
     button(form, "OK").click()
-    expect(form.get_by_role("alert")).to_have_text("“nowhere” is not an address or a network (CIDR).")
+    expect(form.get_by_role("alert")).to_have_text(
+        "“nowhere” is not an address or a network (CIDR)."
+    )
     form.get_by_label("Networks").fill("192.0.2.0/24")
     button(form, "OK").click()
     shown_key(page)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from keyportal.api.framework.problems import (
     WeakRole,
 )
 from keyportal.api.v1.schemas import KeyChanges, NewKey
-from keyportal.keys.changes import lock_key
+from keyportal.keys.changes import Changes, lock_key
 from keyportal.keys.exceptions import (
     AlreadyRotating,
     ManagedByAdmin,
@@ -107,14 +108,18 @@ def rules_as_problems() -> Iterator[None]:
 
 
 def validated(body: NewKey | KeyChanges) -> dict[str, Any]:
-    """Name, description, tags and expiry from the body, normalized; without those left out.
+    """The columns of a key in the body, normalized; without those left out.
 
     Raises `Invalid` for what JSON Schema can't express.
     """
     errors = [
-        *_field_errors("/name", body.name, require_printable, require_no_key),
-        *_field_errors("/description", body.description, normalize_text, require_no_key),
+        *_field_errors("/name", body.name, require_printable),
+        *_field_errors("/description", body.description, normalize_text),
     ]
+    values = {name: getattr(body, name) for name in _COLUMNS if getattr(body, name) is not UNSET}
+    for name, value in values.items():
+        if isinstance(value, str):
+            errors += _field_errors(f"/{name}", value, require_no_key)
     if body.tags is not UNSET:
         for index, tag in enumerate(body.tags):
             errors += _field_errors(f"/tags/{index}", tag, require_printable, require_no_key)
@@ -123,21 +128,15 @@ def validated(body: NewKey | KeyChanges) -> dict[str, Any]:
     if errors:
         raise Invalid(errors=errors)
     return {
-        name: normalize(value)
-        for name, normalize in _NORMALIZERS.items()
-        if (value := getattr(body, name)) is not UNSET
+        name: _NORMALIZERS[name](value) if name in _NORMALIZERS else value
+        for name, value in values.items()
     }
 
 
-def _unchanged(value: Any) -> Any:
-    return value
-
-
+_COLUMNS = [field.name for field in fields(Changes) if field.name != "permissions"]
 _NORMALIZERS: dict[str, Callable[[Any], Any]] = {
-    "name": _unchanged,
     "description": normalize_text,
     "tags": normalize_tags,
-    "expires_at": _unchanged,
 }
 
 

@@ -1,4 +1,4 @@
-"""Of forms: the mark of one that works once, the name of a new key, how the list is searched."""
+"""Shared by forms: the one-use form nonce and the name of a new key."""
 
 import secrets
 
@@ -12,10 +12,10 @@ def new_nonce() -> str:
 
 
 class NonceForm(forms.Form):
-    """Makes something that is shown once; what else there is to say of it, other fields do."""
+    """A form whose result is shown once, such as a key string. It can be submitted once."""
 
-    # Protects the person who reloads or goes back from a second secret; it is no security
-    # boundary, so a program without one is served.
+    # Prevents a second secret after a reload or the Back button. It is not a security boundary,
+    # so a request without a nonce is accepted.
     nonce = forms.CharField(
         max_length=64,
         required=False,
@@ -26,13 +26,13 @@ class NonceForm(forms.Form):
 
 
 class NameField(forms.CharField):
-    """The name of a new key, of either kind: the first thing that is typed into its form."""
+    """The name of a new API or management key, and the first field of its form."""
 
-    def __init__(self, *, placeholder: str, missing: str) -> None:
+    def __init__(self, *, placeholder: str, required_message: str) -> None:
         super().__init__(
             max_length=64,
             validators=[require_printable, require_no_key],
-            error_messages={"required": missing},
+            error_messages={"required": required_message},
             widget=forms.TextInput(
                 attrs={
                     "placeholder": placeholder,

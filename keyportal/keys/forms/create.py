@@ -1,4 +1,4 @@
-"""What may be said of a new key. Its name is enough; all else starts as the policy suggests."""
+"""The form for a new key. Only the name is required."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from keyportal.keys.rules.policy import violations, widest_permissions
 from keyportal.keys.rules.validators import normalize_text, require_no_key
 from keyportal.teams.models import Team
 
-# Which field a rule of the policy is told beside, by the column that the rule is about.
+# The field that shows a violation of the policy, by the column that the rule is about.
 FIELD_BY_COLUMN = {
     "name": "name",
     "expires_at": "lifetime",
@@ -24,7 +24,7 @@ OPTIONAL_FIELDS = ("description", "endpoints", "models", "networks")
 
 
 class CreateForm(NonceForm, ExpiryForm):
-    name = NameField(placeholder="test-key", missing="Give the key a name.")
+    name = NameField(placeholder="test-key", required_message="Give the key a name.")
     template = forms.ChoiceField(label="Template", required=False)
     description = forms.CharField(
         max_length=500,
@@ -42,21 +42,21 @@ class CreateForm(NonceForm, ExpiryForm):
         self.templates = {
             str(template.pk): template for template in KeyTemplate.objects.for_team(team)
         }
-        self._offer()
+        self._set_choices()
 
-    def _offer(self) -> None:
-        """Where there are templates, nothing chosen stands for what the template says."""
-        templates = [(number, str(template)) for number, template in self.templates.items()]
-        self._choices("template", [("", "None"), *templates])
-        suggested = "As the template says" if templates else "As the policy allows"
-        self._choices("endpoints", [("", suggested), *Endpoints.choices])
+    def _set_choices(self) -> None:
+        """If the team has templates, an empty choice means the value of the template."""
+        templates = [(pk, str(template)) for pk, template in self.templates.items()]
+        self._set_field_choices("template", [("", "None"), *templates])
+        default = "As the template says" if templates else "As the policy allows"
+        self._set_field_choices("endpoints", [("", default), *Endpoints.choices])
         if templates:
             lifetime: Any = self.fields["lifetime"]
-            first, _, _ = dict(lifetime.choices)[lifetime.initial].partition(",")
-            lifetime.choices = [("", f"{suggested}, else {first.lower()}"), *lifetime.choices]
+            initial, _, _ = dict(lifetime.choices)[lifetime.initial].partition(",")
+            lifetime.choices = [("", f"{default}, else {initial.lower()}"), *lifetime.choices]
             self.initial["lifetime"] = ""
 
-    def _choices(self, name: str, choices: list[tuple[str, str]]) -> None:
+    def _set_field_choices(self, name: str, choices: list[tuple[str, str]]) -> None:
         field: Any = self.fields[name]
         field.choices = choices
 
@@ -65,7 +65,7 @@ class CreateForm(NonceForm, ExpiryForm):
 
     @property
     def is_expanded(self) -> bool:
-        """Whether something is there to see in what is folded away at first."""
+        """Whether to show the optional fields at once: one of them has a value or an error."""
         return self.is_bound and any(
             self.data.get(name) or self[name].errors for name in OPTIONAL_FIELDS
         )
@@ -75,49 +75,50 @@ class CreateForm(NonceForm, ExpiryForm):
         return self.templates.get(self.cleaned_data.get("template", ""))
 
     def clean(self) -> dict[str, Any]:
-        """What is refused here is refused again where the key is made; this tells where."""
+        """`ApiKey.objects.issue` checks the policy again; here an error is shown at its field."""
         cleaned, template = self.cleaned_data, self.chosen_template
         if cleaned.get("lifetime") == "":
             days = template.lifetime_days if template else None
             cleaned["lifetime"] = str(days or self.fields["lifetime"].initial)
         cleaned = super().clean()
         if not self.errors:
-            for field, sentence in self._complaints():
+            for field, sentence in self._policy_errors():
                 self.add_error(field, sentence)
         return cleaned
 
-    def _complaints(self) -> list[tuple[str, str]]:
-        """All before the first is added, which takes its field out of `cleaned_data`."""
+    def _policy_errors(self) -> list[tuple[str, str]]:
+        """Field and sentence of all errors; `add_error` removes its field from `cleaned_data`."""
         cleaned = self.cleaned_data
         key = ApiKey(name=cleaned["name"], expires_at=cleaned["expires_at"])
         key.permissions = self.permissions
         return [
-            (self._told_beside(field), sentence)
+            (self._error_field(field), sentence)
             for column, field in FIELD_BY_COLUMN.items()
             for sentence in violations(self.team.policy, key, (column,))
         ]
 
     @property
     def permissions(self) -> Permissions:
-        """What was typed; else what the template says; else as much as the policy allows."""
+        """The values of the form; else those of the template; else all that the policy allows."""
         cleaned, policy, template = self.cleaned_data, self.team.policy, self.chosen_template
-        given = template.permissions_within(policy) if template else widest_permissions(policy)
-        # A star alone is typed too, and means all that the policy allows.
-        models = widest_permissions(policy) if self.data.get("models", "").strip() else given
+        default = template.permissions_within(policy) if template else widest_permissions(policy)
+        # A star alone is cleaned to nothing, and means all that the policy allows.
+        has_models = bool(self.data.get("models", "").strip())
+        models = widest_permissions(policy).models if has_models else default.models
         return Permissions(
-            cleaned["models"] or models.models,
-            Endpoints(cleaned["endpoints"] or given.endpoints),
-            cleaned["networks"] or given.networks,
+            cleaned["models"] or models,
+            Endpoints(cleaned["endpoints"] or default.endpoints),
+            cleaned["networks"] or default.networks,
         )
 
-    def _told_beside(self, field: str) -> str:
-        """A template that the present policy forbids is at fault itself."""
+    def _error_field(self, field: str) -> str:
+        """The field that shows the error: the template, if the value is from there."""
         if self.chosen_template and field != "name" and not self.data.get(field):
             return "template"
         return "expiry_date" if field == "lifetime" and self.data.get(field) == DATE else field
 
     @property
     def issue_arguments(self) -> dict[str, Any]:
-        """As `ApiKey.objects.issue` takes it."""
+        """Arguments for `ApiKey.objects.issue`."""
         names = ("name", "description", "expires_at", "nonce")
         return {name: self.cleaned_data[name] for name in names} | {"permissions": self.permissions}

@@ -1,4 +1,4 @@
-"""What a person may type to change a key that is there."""
+"""Forms that change a key."""
 
 from datetime import UTC
 from typing import Any
@@ -27,7 +27,7 @@ from keyportal.teams.forms import VersionedForm
 from keyportal.teams.models import Role, User
 
 ALL, CHOSEN = "all", "chosen"
-MAX_INPUT_LENGTH = 30_000  # Characters; room for all that may be listed.
+MAX_INPUT_LENGTH = 30_000  # Characters; enough for the longest valid list.
 
 
 def _textarea(placeholder: str) -> forms.Textarea:
@@ -35,8 +35,6 @@ def _textarea(placeholder: str) -> forms.Textarea:
 
 
 class PermissionsForm(VersionedForm):
-    """Models, endpoints and addresses."""
-
     scope = forms.ChoiceField(
         label="Models",
         choices=[(ALL, "All that the team may call"), (CHOSEN, "Only these")],
@@ -44,8 +42,8 @@ class PermissionsForm(VersionedForm):
     )
     models = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)
     patterns = forms.CharField(
-        label="More names, or patterns",
-        help_text="One a line. A star stands for any text.",
+        label="More names or patterns",
+        help_text="One per line. * matches any text.",
         required=False,
         max_length=MAX_INPUT_LENGTH,
         validators=[require_no_key],
@@ -53,8 +51,8 @@ class PermissionsForm(VersionedForm):
     )
     endpoints = forms.ChoiceField(choices=Endpoints.choices, widget=forms.RadioSelect)
     networks = forms.CharField(
-        label="Source addresses",
-        help_text="One a line: an address, or a network (CIDR). Empty: from everywhere.",
+        label="Allowed networks",
+        help_text="One per line: an address or a network (CIDR). Empty: all.",
         required=False,
         max_length=MAX_INPUT_LENGTH,
         validators=[require_no_key],
@@ -63,13 +61,13 @@ class PermissionsForm(VersionedForm):
 
     def __init__(self, data: Any = None, *, key: ApiKey, conflict: str = "") -> None:
         names = [*ServedModel.objects.callable_by(key.team).values_list("name", flat=True)]
-        now: Permissions = key.permissions
+        permissions: Permissions = key.permissions
         initial = {
-            "scope": CHOSEN if now.models else ALL,
-            "models": [name for name in now.models if name in names],
-            "patterns": "\n".join(name for name in now.models if name not in names),
-            "endpoints": now.endpoints,
-            "networks": "\n".join(now.networks),
+            "scope": CHOSEN if permissions.models else ALL,
+            "models": [name for name in permissions.models if name in names],
+            "patterns": "\n".join(name for name in permissions.models if name not in names),
+            "endpoints": permissions.endpoints,
+            "networks": "\n".join(permissions.networks),
         }
         super().__init__(data, row=key, initial=initial, conflict=conflict)
         self.fields["models"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]  # it is a choice
@@ -77,7 +75,7 @@ class PermissionsForm(VersionedForm):
     @staticmethod
     def current_values(row: ApiKey) -> dict[str, object]:
         models, endpoints, networks = row.permissions
-        return {"models": models, "endpoints": endpoints, "source addresses": networks}
+        return {"models": models, "endpoints": endpoints, "allowed networks": networks}
 
     def clean_patterns(self) -> tuple[str, ...]:
         return tuple(split_words(self.cleaned_data["patterns"]))
@@ -97,16 +95,16 @@ class PermissionsForm(VersionedForm):
         return Changes(permissions=self.cleaned_data["permissions"])
 
     def _models(self) -> tuple[str, ...]:
-        """Nothing chosen is told, because an empty list would be all models."""
+        """It is an error to choose nothing, because an empty list would mean all models."""
         if self.cleaned_data["scope"] == ALL:
             return ()
         chosen = [*self.cleaned_data["models"], *self.cleaned_data["patterns"]]
         try:
             if not chosen:
-                raise ValidationError("Choose a model, or write a pattern.")
+                raise ValidationError("Choose a model or enter a pattern.")
             return normalize_patterns(chosen)
-        except ValidationError as refusal:
-            self.add_error("patterns", refusal)
+        except ValidationError as error:
+            self.add_error("patterns", error)
             return ()
 
 
@@ -126,17 +124,23 @@ class EditForm(VersionedForm):
     tags = forms.CharField(
         required=False,
         max_length=1000,
-        help_text="Words, divided by commas or spaces.",
+        help_text="Words, separated by commas or spaces.",
         widget=forms.TextInput({"autocomplete": "off", "placeholder": "ci, batch"}),
     )
 
     def __init__(self, data: Any = None, *, key: ApiKey, conflict: str = "") -> None:
-        initial = {**self.current_values(key), "tags": ", ".join(key.tags)}
+        initial = {name: getattr(key, name) for name in self._names()}
+        initial["tags"] = ", ".join(key.tags)
         super().__init__(data, row=key, initial=initial, conflict=conflict)
 
     @staticmethod
     def current_values(row: ApiKey) -> dict[str, object]:
-        return {"name": row.name, "description": row.description, "tags": row.tags}
+        return {name.replace("_", " "): getattr(row, name) for name in EditForm._names()}
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        """The fields of the form, which have the names of the columns."""
+        return [name for name in cls.base_fields if name != "version"]
 
     def clean_description(self) -> str:
         return normalize_text(self.cleaned_data["description"])
@@ -146,8 +150,7 @@ class EditForm(VersionedForm):
 
     @property
     def changes(self) -> Changes:
-        typed = self.cleaned_data
-        return Changes(typed["name"], typed["description"], typed["tags"])
+        return Changes(**{name: self.cleaned_data[name] for name in self._names()})
 
 
 class OwnerField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
@@ -160,16 +163,16 @@ class HandOverForm(forms.Form):
         queryset=User.objects.none(),
         label="New owner",
         empty_label="Choose a member",
-        error_messages={"invalid_choice": "That is no member of this team who could own a key."},
+        error_messages={"invalid_choice": "Choose a member of this team who can own keys."},
     )
 
     def __init__(self, data: Any = None, *, key: ApiKey) -> None:
         super().__init__(data)
-        owning = [role for role in Role if role.rank >= Role.MEMBER.rank]
-        others = User.objects.filter(
-            memberships__team=key.team, memberships__role__in=owning, is_active=True
+        roles = [role for role in Role if role.rank >= Role.MEMBER.rank]
+        users = User.objects.filter(
+            memberships__team=key.team, memberships__role__in=roles, is_active=True
         ).exclude(pk=key.owner_id)
-        self.fields["owner"].queryset = others.order_by("username")  # type: ignore[attr-defined]  # it is a choice
+        self.fields["owner"].queryset = users.order_by("username")  # type: ignore[attr-defined]  # it is a choice
 
     @property
     def has_choice(self) -> bool:
@@ -177,13 +180,13 @@ class HandOverForm(forms.Form):
 
 
 class KeyExpiryForm(ExpiryForm, VersionedForm):
-    """Starts with the end that the key has, and keeps it to the second where its day stays."""
+    """Shows the present expiry. If its day is not changed, the time of day stays too."""
 
     def __init__(self, data: Any = None, *, key: ApiKey, conflict: str = "") -> None:
-        self.end = None if key.has_expired else key.expires_at
+        self.expires_at = None if key.has_expired else key.expires_at
         initial: dict[str, object] = {}
-        if self.end:
-            initial = {"lifetime": DATE, "expiry_date": self.end.astimezone(UTC).date()}
+        if self.expires_at:
+            initial = {"lifetime": DATE, "expiry_date": self.expires_at.astimezone(UTC).date()}
         super().__init__(data, policy=key.team.policy, row=key, initial=initial, conflict=conflict)
 
     @staticmethod
@@ -193,9 +196,9 @@ class KeyExpiryForm(ExpiryForm, VersionedForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
         chosen = cleaned.get("lifetime") or self["lifetime"].initial
-        is_its_day = self.end and cleaned.get("expiry_date") == self.end.astimezone(UTC).date()
-        if chosen == DATE and is_its_day:
-            cleaned["expires_at"] = self.end
+        day = self.expires_at and self.expires_at.astimezone(UTC).date()
+        if chosen == DATE and day and cleaned.get("expiry_date") == day:
+            cleaned["expires_at"] = self.expires_at
         return cleaned
 
     @property

@@ -1,7 +1,7 @@
-"""When a key ends, as people choose it: after so many days, at the end of a day, or never.
+"""The expiry of a key, as people choose it: after some days, at the end of a day, or never.
 
-A form that asks for it inherits `ExpiryForm`; `templates/keys/expiry.html` draws its two fields.
-What the team's policy rules out is not offered, and refused where the policy is kept.
+A form with an expiry inherits `ExpiryForm`; `templates/keys/_expiry.html` shows its two fields. The
+form does not offer what the team's policy forbids; `rules/policy.py` refuses it.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
@@ -19,12 +19,12 @@ DATE, NEVER = "date", "never"
 
 
 def end_of_day(day: date) -> datetime:
-    """The last second of a day, UTC."""
+    """The last second of a day in UTC."""
     return datetime.combine(day, time(23, 59, 59), UTC)
 
 
 class ExpiryForm(forms.Form):
-    """Gives `cleaned_data["expires_at"]`: a moment in UTC, or None for never."""
+    """Sets `cleaned_data["expires_at"]`: a time in UTC, or None for never."""
 
     lifetime = forms.ChoiceField(label="Expires", required=False)
     expiry_date = forms.DateField(
@@ -44,30 +44,30 @@ class ExpiryForm(forms.Form):
         self.fields["expiry_date"].widget.attrs |= {"min": str(today), "max": str(last)}
 
     def clean(self) -> dict[str, Any]:
-        """A form that was sent without the choice means the one that stands there at first."""
+        """Data without a lifetime means the initial choice."""
         cleaned = super().clean() or self.cleaned_data
         if "lifetime" in cleaned and "expiry_date" in cleaned:
             chosen = cleaned["lifetime"] or self["lifetime"].initial
-            cleaned["expires_at"] = self._end(chosen, cleaned["expiry_date"])
+            cleaned["expires_at"] = self._expires_at(chosen, cleaned["expiry_date"])
         return cleaned
 
-    def _end(self, chosen: str, day: date | None) -> datetime | None:
+    def _expires_at(self, chosen: str, day: date | None) -> datetime | None:
         if chosen == NEVER:
             return None
         now = timezone.now()
         if chosen != DATE:
             return now + timedelta(days=int(chosen))
-        if complaint := _date_error(day, now.date()):
-            self.add_error("expiry_date", complaint)
+        if error := _date_error(day, now.date()):
+            self.add_error("expiry_date", error)
         return end_of_day(day) if day else None
 
 
 def expiry_choices(policy: Policy) -> list[tuple[str, str]]:
-    """Value and label of what a key of this team may have."""
-    longest = policy.longest_days
-    days = {count for count in OFFERED_DAYS if longest is None or count <= longest}
-    if longest is not None:
-        days.add(min(longest, MAX_DAYS))
+    """Values and labels of the choices that the policy allows."""
+    max_days = policy.longest_days
+    days = {count for count in OFFERED_DAYS if max_days is None or count <= max_days}
+    if max_days is not None:
+        days.add(min(max_days, MAX_DAYS))
     offered = [(str(count), expiry_label(count)) for count in sorted(days)]
     offered.append((DATE, "On a date"))
     return offered if policy.requires_expiry else [*offered, (NEVER, "Never")]
@@ -81,7 +81,7 @@ def expiry_label(days: int) -> str:
 
 
 def _default_choice(offered: list[tuple[str, str]]) -> str:
-    """Never, where that may be; else 90 days, or the most below it."""
+    """Never, if the policy allows it; else 90 days, or the next shorter choice."""
     values = [value for value, _ in offered]
     if NEVER in values:
         return NEVER
@@ -92,7 +92,7 @@ def _date_error(day: date | None, today: date) -> ValidationError | None:
     if day is None:
         return ValidationError("Choose the last day.")
     if day < today:
-        return ValidationError("That day is over.")
+        return ValidationError("This day is in the past.")
     if day > today + timedelta(days=MAX_DAYS):
         return ValidationError(f"At most {MAX_DAYS} days from now.")
     return None

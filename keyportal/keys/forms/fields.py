@@ -1,4 +1,4 @@
-"""Models and networks as people type them: divided by spaces, commas or lines."""
+"""Lists of models and networks as people type them, separated by spaces, commas or lines."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,27 +12,27 @@ Normalize = Callable[[Sequence[str]], tuple[str, ...]]
 
 
 class WordsField(forms.CharField):
-    """Gives what `read` makes of the words; empty where there are none."""
+    """Cleans to the result of `normalize` on the words."""
 
-    read: Normalize
+    normalize: Normalize
 
     def __init__(self, rows: int = 2, help_text: str = "") -> None:
         attributes = {"rows": rows, "spellcheck": "false", "autocomplete": "off"}
         super().__init__(required=False, widget=forms.Textarea(attributes), help_text=help_text)
 
     def to_python(self, value: Any) -> Any:
-        return type(self).read(split_words(super().to_python(value) or ""))
+        return type(self).normalize(split_words(super().to_python(value) or ""))
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(value) if isinstance(value, list | tuple) else value
 
 
 class ModelsField(WordsField):
-    read = staticmethod(normalize_patterns)
+    normalize = staticmethod(normalize_patterns)
 
 
 class NetworksField(WordsField):
-    read = staticmethod(normalize_networks)
+    normalize = staticmethod(normalize_networks)
 
     def __init__(self, rows: int = 2) -> None:
-        super().__init__(rows, "Addresses such as 192.0.2.0/24. Empty: from everywhere.")
+        super().__init__(rows, "Allowed networks such as 192.0.2.0/24. Empty: all.")

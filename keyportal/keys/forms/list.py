@@ -1,23 +1,21 @@
-"""The list's filter and its sortable columns."""
+"""Search and sorting of the list of keys."""
 
 from dataclasses import dataclass
 
 from django import forms
 
 SORTS = ("name", "created", "owner", "last_used")
-
-
 NEWEST_FIRST = "-created"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading: `sort` is what a click on it asks for."""
+    """The heading of a column. `sort` is the sorting after a click on it."""
 
     label: str
     name: str
     sort: str
-    direction: str  # As `aria-sort` says it; empty when the list is not sorted by this column.
+    direction: str  # The value of `aria-sort`; empty if the list is not sorted by this column.
 
 
 class ListForm(forms.Form):
@@ -27,7 +25,7 @@ class ListForm(forms.Form):
     )
 
     def value(self, name: str) -> str:
-        """What was asked for, or nothing where that makes no sense: a list is always shown."""
+        """The value of a field, or an empty one if it is invalid: the list is always shown."""
         self.is_valid()
         return str(self.cleaned_data.get(name, ""))
 
@@ -35,14 +33,13 @@ class ListForm(forms.Form):
     def sorting(self) -> str:
         return self.value("sort") or NEWEST_FIRST
 
-    def column(self, label: str, name: str, first: str = "") -> Column:
-        """`first` is "-" where people look for the greatest first, such as the newest."""
+    def column(self, label: str, name: str, first_sign: str = "") -> Column:
+        """`first_sign` is "-" if the first click sorts in descending order."""
         if self.sorting.lstrip("-") != name:
-            return Column(label, name, first + name, "")
-        falling = self.sorting.startswith("-")
-        return Column(
-            label, name, name if falling else f"-{name}", "descending" if falling else "ascending"
-        )
+            return Column(label, name, first_sign + name, "")
+        if self.sorting.startswith("-"):
+            return Column(label, name, name, "descending")
+        return Column(label, name, f"-{name}", "ascending")
 
     @property
     def columns(self) -> list[Column]:

@@ -1,4 +1,4 @@
-"""A team's policy as its admins type it; an empty field is no rule."""
+"""The form for a team's policy. An empty field means no rule."""
 
 from typing import Any
 
@@ -15,19 +15,19 @@ from keyportal.teams.policy import LABELS, NO_POLICY, Policy
 
 MAX_KEYS = 1_000_000
 HELP_TEXTS = {
-    "longest_days": "Counted from the day when a key is made or changed. Empty: no bound.",
-    "rotation_days": "Older secrets are pointed out on the Health page. Empty: no advice.",
-    "models": "Names or patterns such as public/*, divided by spaces or lines. "
-    "Empty: all that the team may call.",
-    "creators": "Others see keys, and change those that are theirs.",
-    "keys_per_member": "Empty: no bound but the team has.",
-    "name_pattern": "What names look like; * stands for any text. Empty: any name.",
+    "longest_days": "From the day when a key is created or changed. Empty: no limit.",
+    "rotation_days": "The Health page lists keys with older secrets. Empty: no advice.",
+    "models": "Names or patterns such as public/*, separated by spaces or lines. "
+    "Empty: all models of the team.",
+    "creators": "Others can see keys, and change their own.",
+    "keys_per_member": "Empty: no limit per member.",
+    "name_pattern": "Names must match it; * matches any text. Empty: any name.",
 }
 CREATOR_ROLES = (Role.MEMBER, Role.ADMIN, Role.OWNER)
 
 
-def _days_field(**more: Any) -> forms.IntegerField:
-    return forms.IntegerField(required=False, min_value=1, max_value=MAX_DAYS, **more)
+def _days_field() -> forms.IntegerField:
+    return forms.IntegerField(required=False, min_value=1, max_value=MAX_DAYS)
 
 
 class PolicyForm(VersionedForm):
@@ -37,7 +37,7 @@ class PolicyForm(VersionedForm):
     models = ModelsField(rows=3)
     endpoints = forms.MultipleChoiceField(
         required=False,
-        choices=[(one.value, one.label) for one in Endpoints if one != Endpoints.ALL],
+        choices=[choice for choice in Endpoints.choices if choice[0] != Endpoints.ALL],
         widget=forms.CheckboxSelectMultiple,
     )
     creators = forms.ChoiceField(
@@ -60,24 +60,24 @@ class PolicyForm(VersionedForm):
             self.fields[name].help_text = HELP_TEXTS.get(name, "")
 
     def clean_name_pattern(self) -> str:
-        """Stars alone are no bound at all, and many of them are dear to match."""
+        """Stars alone allow every name, so they mean no rule. Many stars are slow to match."""
         pattern = str(self.cleaned_data["name_pattern"])
         if pattern.count("*") > 3:
             raise ValidationError("At most three stars.")
         return pattern if pattern.strip("*") else ""
 
     def clean(self) -> dict[str, Any]:
-        """A choice that was not sent is as without a policy."""
+        """Data without `creators` means the default."""
         cleaned = self.cleaned_data
         cleaned["creators"] = cleaned.get("creators") or NO_POLICY.creators
         return cleaned
 
     @property
     def policy(self) -> Policy:
-        """As it was typed. Endpoints in one order, so that the same ones are the same policy."""
-        typed = {name: self.cleaned_data[name] for name in Policy._fields}
-        endpoints = tuple(one for one in Endpoints.values if one in typed["endpoints"])
-        return Policy(**typed | {"endpoints": endpoints})
+        """Endpoints are in a fixed order, so that equal sets give equal policies."""
+        values = {name: self.cleaned_data[name] for name in Policy._fields}
+        endpoints = tuple(value for value in Endpoints.values if value in values["endpoints"])
+        return Policy(**values | {"endpoints": endpoints})
 
     @staticmethod
     def current_values(row: Policy) -> dict[str, object]:

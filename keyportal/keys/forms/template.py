@@ -1,4 +1,4 @@
-"""A template as the admins of its team type it."""
+"""The form for a template."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.keys.rules.validators import require_no_key, require_printable
 from keyportal.teams.forms import VersionedForm
 
-# Which field a rule of the policy is told beside.
+# The field that shows a violation of the policy, by the column that the rule is about.
 FIELD_BY_COLUMN = {
     "allowed_models": "models",
     "endpoints": "endpoints",
@@ -63,22 +63,22 @@ class TemplateForm(VersionedForm):
         return {labels.get(name, name): value for name, value in values.items()}
 
     def clean(self) -> dict[str, Any]:
-        """No template is made that the present policy would always refuse."""
+        """Refuse a template whose keys would always break the present policy."""
         if not self.errors:
             team = self.template.team
-            trial = KeyTemplate(team=team)
-            self.apply_to(trial)
+            template = KeyTemplate(team=team)
+            self.apply_to(template)
             for column, field in FIELD_BY_COLUMN.items():
-                for sentence in trial.violations(team.policy, (column,)):
+                for sentence in template.violations(team.policy, (column,)):
                     self.add_error(field, sentence)
         return self.cleaned_data
 
     def apply_to(self, template: KeyTemplate) -> None:
-        typed = self.cleaned_data
-        template.name, template.lifetime_days = typed["name"], typed["lifetime_days"]
-        endpoints = Endpoints(typed["endpoints"] or Endpoints.ALL)
-        template.permissions = Permissions(typed["models"], endpoints, typed["networks"])
+        cleaned = self.cleaned_data
+        template.name, template.lifetime_days = cleaned["name"], cleaned["lifetime_days"]
+        endpoints = Endpoints(cleaned["endpoints"] or Endpoints.ALL)
+        template.permissions = Permissions(cleaned["models"], endpoints, cleaned["networks"])
 
-    def refuse(self, error: ValidationError) -> None:
-        """What the database holds against it; that is its name."""
+    def add_save_error(self, error: ValidationError) -> None:
+        """Saving can only fail because of the name."""
         self.add_error("name", error.messages[0])

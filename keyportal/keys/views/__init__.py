@@ -1,1 +1,1 @@
-"""The pages about keys: one module an action."""
+"""Pages about keys, one module per action."""

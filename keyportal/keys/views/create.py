@@ -38,8 +38,8 @@ def key_create(request: TeamRequest) -> HttpResponse:
         )
     except NonceAlreadyUsed:
         return key_already_created(request)
-    except KeyActionError as refusal:
-        form.add_error("name", str(refusal))
+    except KeyActionError as error:
+        form.add_error("name", str(error))
         return _create_form(request, form)
     return key_created(request, key, key_string)
 
@@ -47,22 +47,26 @@ def key_create(request: TeamRequest) -> HttpResponse:
 @require_safe
 @team_view(Role.VIEWER)
 def guide(request: TeamRequest) -> HttpResponse:
-    context = {"examples": examples_for(request, request.team), "used": count_keys(request)}
+    context = {"examples": examples_for(request, request.team), "key_count": count_keys(request)}
     return render(request, "keys/guide.html", context)
 
 
 def _create_form(request: TeamRequest, form: CreateForm) -> HttpResponse:
-    used = count_keys(request)
-    context = {"form": form, "used": used, "is_full": _blocked_reason(request, used)}
+    key_count = count_keys(request)
+    context = {
+        "form": form,
+        "key_count": key_count,
+        "blocked_reason": _blocked_reason(request, key_count),
+    }
     status = 422 if form.is_bound else 200
     return render_dialog(
         request, "keys/_create.html", context, title="Create API key", status=status
     )
 
 
-def _blocked_reason(request: TeamRequest, used: int) -> str:
-    """Why no key can be made whatever is typed; empty if one can."""
-    if used >= request.team.key_limit:
-        return str(KeyLimitReached(request.team.key_limit, used))
-    key_count = partial(ApiKey.objects.count_owned, request.team, request.user.pk)
-    return " ".join(ownership_violations(request.team.policy, None, key_count))
+def _blocked_reason(request: TeamRequest, key_count: int) -> str:
+    """Why this user can create no key at all; empty if they can."""
+    if key_count >= request.team.key_limit:
+        return str(KeyLimitReached(request.team.key_limit, key_count))
+    owned_count = partial(ApiKey.objects.count_owned, request.team, request.user.pk)
+    return " ".join(ownership_violations(request.team.policy, None, owned_count))

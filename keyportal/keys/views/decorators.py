@@ -1,4 +1,4 @@
-"""Opens the views of one key to those who may change it, and answers when they have."""
+"""Decorators for views that change one key."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,10 +14,10 @@ from keyportal.teams.models import Membership, Role
 
 
 def key_view(view: Callable[[TeamRequest, ApiKey], HttpResponse]) -> Callable[..., HttpResponse]:
-    """For what changes a key: its owner and the team's admins come in, and the key is given.
+    """For the owner of the key and the team's admins. The view gets the key.
 
-    A key that is gone, also in the middle of the view, gets the answer for that; and 403 what an
-    admin's word on the key forbids its owner.
+    If the key was deleted, also during the view, the response says so. If the view raises
+    `ManagedByAdmin`, the response is 403 with the reason.
     """
 
     @team_view(Role.MEMBER)
@@ -30,8 +30,8 @@ def key_view(view: Callable[[TeamRequest, ApiKey], HttpResponse]) -> Callable[..
             return view(request, key)
         except ApiKey.DoesNotExist:
             return key_gone(request, public_id)
-        except ManagedByAdmin as refusal:
-            raise PermissionDenied(str(refusal)) from None
+        except ManagedByAdmin as error:
+            raise PermissionDenied(str(error)) from None
 
     return opened
 
@@ -39,7 +39,7 @@ def key_view(view: Callable[[TeamRequest, ApiKey], HttpResponse]) -> Callable[..
 def managed_key_view(
     view: Callable[[TeamRequest, ApiKey], HttpResponse],
 ) -> Callable[..., HttpResponse]:
-    """For what only admins change of a key that they manage. Its owner gets 403 and the reason."""
+    """Like `key_view`, but if the key is managed, its owner gets 403 with the reason."""
 
     @wraps(view)
     def opened(request: TeamRequest, key: ApiKey) -> HttpResponse:
@@ -51,6 +51,6 @@ def managed_key_view(
 
 
 def may_manage(membership: Membership, key: ApiKey) -> bool:
-    """Change its permissions, limits, expiry and owner, and enable it."""
-    is_free = not key.is_managed or membership.is_at_least(Role.ADMIN)
-    return is_free and may_change(membership, key)
+    """Whether they may enable the key and change its permissions, limits, expiry and owner."""
+    is_allowed = not key.is_managed or membership.is_at_least(Role.ADMIN)
+    return is_allowed and may_change(membership, key)

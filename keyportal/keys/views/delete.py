@@ -24,7 +24,7 @@ def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
         require_change(request.membership, key)
         if request.method != "POST":
             stops = impact(request.team, [public_id])
-            context = {"key": key, "used": last_use(key), "impact": stops}
+            context = {"key": key, "last_use": last_use(key), "impact": stops}
             return render_dialog(request, "keys/_delete.html", context, title="Delete API key")
         key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
     except ApiKey.DoesNotExist:

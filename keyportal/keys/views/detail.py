@@ -1,4 +1,4 @@
-"""A key's own page: what it is, what it may do, how it is used, and what happened to it."""
+"""The page of a key: details, permissions, limits, usage and history; and the receipt."""
 
 from typing import NamedTuple
 
@@ -26,10 +26,10 @@ ROWS = 20  # Of its history.
 
 
 class Entry(NamedTuple):
-    """A row of the history; `told` is what it says beyond which key it is about."""
+    """A row of the history. `text` is the target of the event without the name of the key."""
 
     event: AuditEvent
-    told: str
+    text: str
 
 
 @require_safe
@@ -47,7 +47,7 @@ def key_page(request: TeamRequest, public_id: str) -> HttpResponse:
         "is_changeable": may_change(request.membership, key),
         "is_manageable": may_manage(request.membership, key),
         "secrets": live_secrets(key) or [key.current_secret],
-        "used": last_use(key),
+        "last_use": last_use(key),
         "limits": _limits(key),
         "violations": violations(request.team.policy, key),
         "usage": key_usage(request.team, public_id, key.name),
@@ -58,15 +58,15 @@ def key_page(request: TeamRequest, public_id: str) -> HttpResponse:
 
 
 def _history_text(event: AuditEvent) -> str:
-    """`nightly (AbCd1234): Name: test → nightly` without the key, whose page this is."""
+    """`nightly (AbCd1234): Name: test → nightly` without the key."""
     before, key, after = event.target.rpartition(f"({event.public_id})")
     return after.removeprefix(":").strip() if key else before or event.target
 
 
 def _limits(key: ApiKey) -> list[LimitUse]:
-    """Those that are set."""
-    found = limit_uses(key_subject(key.public_id), key.limits)
-    return [use for use in found if use.limit is not None]
+    """The limits that are set, with their use."""
+    uses = limit_uses(key_subject(key.public_id), key.limits)
+    return [use for use in uses if use.limit is not None]
 
 
 @require_safe

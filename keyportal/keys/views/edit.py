@@ -1,6 +1,6 @@
-"""Changing a key that is there: what it may do, what it is called, whose it is, when it ends.
+"""Change a key: name, permissions, expiry, owner, disabled, managed.
 
-Each change is judged and recorded in the audit by `changes`, and holds for the next request.
+`changes` checks each change and writes it to the audit; it holds from the next request on.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ def key_expiry(request: TeamRequest, key: ApiKey) -> HttpResponse:
 
 
 def _permissions_changed(key: ApiKey) -> str:
-    return f"What {key.name} may do is changed."
+    return f"The permissions of {key.name} are changed."
 
 
 def _edited(key: ApiKey) -> str:
@@ -56,8 +56,9 @@ def _edited(key: ApiKey) -> str:
 
 
 def _expiry_changed(key: ApiKey) -> str:
-    end = key.expires_at
-    return f"The key {key.name} {f'expires on {end:%Y-%m-%d}' if end else 'never expires'}."
+    if key.expires_at is None:
+        return f"The key {key.name} never expires."
+    return f"The key {key.name} expires on {key.expires_at:%Y-%m-%d}."
 
 
 def _change(
@@ -79,8 +80,8 @@ def _change(
         return _form(request, row, template, form, form.status)
     except ManagedByAdmin:
         raise
-    except KeyActionError as refusal:
-        form.add_error("name" if isinstance(refusal, NameTaken) else None, str(refusal))
+    except KeyActionError as error:
+        form.add_error("name" if isinstance(error, NameTaken) else None, str(error))
         return _form(request, key, template, form, form.status)
     return key_changed(request, key, message(saved))
 
@@ -96,10 +97,10 @@ def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
         hand_over(key, owner, **_audit_fields(request))
     except ManagedByAdmin:
         raise
-    except KeyActionError as refusal:
-        form.add_error("owner", str(refusal))
+    except KeyActionError as error:
+        form.add_error("owner", str(error))
         return _form(request, key, "hand_over", form, 422)
-    return key_changed(request, key, f"The key {key.name} belongs to {owner.get_username()} now.")
+    return key_changed(request, key, f"{owner.get_username()} now owns the key {key.name}.")
 
 
 @require_http_methods(["GET", "POST"])
@@ -114,8 +115,8 @@ def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @managed_key_view
 def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
-    """Of a secret that leaked it is told first what that does, also where the page on which
-    somebody asks for it is from before the report."""
+    """For a leaked key, the dialog with the warning comes first, even if the user clicked Enable on
+    a page from before the report."""
     is_leaked = bool(key.disabled_at and key.reported_at)
     if request.method != "POST" or (is_leaked and "leak" not in request.POST):
         status = 200 if request.method != "POST" else 422
@@ -123,8 +124,8 @@ def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
             request, "keys/_enable.html", {"key": key}, title="Enable API key", status=status
         )
     key = enable(key, **_audit_fields(request))
-    rest = " An admin still manages it." if key.is_managed else ""
-    return key_changed(request, key, f"The key {key.name} is enabled.{rest}")
+    note = " An admin still manages it." if key.is_managed else ""
+    return key_changed(request, key, f"The key {key.name} is enabled.{note}")
 
 
 @require_POST

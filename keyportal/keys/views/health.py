@@ -1,4 +1,4 @@
-"""A page of the keys that want looking at, each with what was found and what can be done."""
+"""The Health page: keys with findings, and the actions that fix them."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -18,7 +18,7 @@ from keyportal.teams.models import Role, Team
 from keyportal.teams.shortcuts import render_htmx
 
 ROWS = 25
-MAX_NAMES = 3  # Of unused models, or new networks; the rest is a number.
+MAX_NAMES = 3  # Of unused models or new networks; for the rest, only their number is shown.
 
 
 class Tab(NamedTuple):
@@ -32,55 +32,63 @@ class Issue(NamedTuple):
 
     label: str
     detail: str
-    acts: tuple[Action, ...]
+    actions: tuple[Action, ...]
     is_urgent: bool
 
 
 class Row(NamedTuple):
     key: ApiKey
-    told: list[Issue]
-    used_at: datetime | None
+    issues: list[Issue]
+    last_used_at: datetime | None
 
 
 class HealthReport(NamedTuple):
     tabs: list[Tab]
-    """All, and each finding that there is; what was asked for in any case."""
+    """All, the findings with at least one key, and the selected finding."""
     page: Page[tuple[int, ...]]
     rows: list[Row]
 
 
-def health_report(team: Team, keys: ApiKeyQuerySet, asked: str, number: str | None) -> HealthReport:
-    """`keys` are of that team; `asked` is a finding, or empty for all.
+def health_report(
+    team: Team, keys: ApiKeyQuerySet, selected: str, number: str | None
+) -> HealthReport:
+    """`keys` are keys of the team. `selected` is a finding, or empty for all.
 
-    A constant number of queries, for a thousand keys or a hundred thousand.
+    The number of queries does not depend on the number of keys.
     """
-    looked = find_issues(team, keys)
-    finding = Finding(asked) if asked in Finding.values else None
-    counts = _counts(keys, looked)
-    wanted = keys.filter(looked.conditions[finding] if finding else looked.any)
-    pages = Paginator(_most_urgent_first(wanted, looked), ROWS)
+    findings = find_issues(team, keys)
+    finding = Finding(selected) if selected in Finding.values else None
+    counts = _counts(keys, findings)
+    selection = keys.filter(findings.conditions[finding] if finding else findings.any)
+    pages = Paginator(_most_urgent_first(selection, findings), ROWS)
     pages.count = counts[finding.value if finding else ""]
     page = pages.get_page(number)
-    shown = keys.for_display().in_bulk([row[0] for row in page])
-    used = last_used_times(shown.values())
+    keys_by_pk = keys.for_display().in_bulk([row[0] for row in page])
+    times = last_used_times(keys_by_pk.values())
     rows = [
-        Row(shown[pk], [*_issues(shown[pk], flags, looked, team)], used.get(shown[pk].public_id))
+        Row(
+            keys_by_pk[pk],
+            [*_issues(keys_by_pk[pk], flags, findings, team)],
+            times.get(keys_by_pk[pk].public_id),
+        )
         for pk, *flags in page
-        if pk in shown
+        if pk in keys_by_pk
     ]
-    return HealthReport(_tabs(counts, asked), page, rows)
+    return HealthReport(_tabs(counts, selected), page, rows)
 
 
-def _counts(keys: ApiKeyQuerySet, looked: Findings) -> dict[str, int]:
-    conditions = {"": looked.any} | {one.value: q for one, q in looked.conditions.items()}
+def _counts(keys: ApiKeyQuerySet, findings: Findings) -> dict[str, int]:
+    conditions = {"": findings.any} | {one.value: q for one, q in findings.conditions.items()}
     columns = {f"of_{value}": Count("pk", filter=q) for value, q in conditions.items()}
-    found = keys.order_by().aggregate(**columns)
-    return {name.removeprefix("of_"): count for name, count in found.items()}
+    counts = keys.order_by().aggregate(**columns)
+    return {name.removeprefix("of_"): count for name, count in counts.items()}
 
 
-def _most_urgent_first(keys: ApiKeyQuerySet, looked: Findings) -> QuerySet[ApiKey, tuple[int, ...]]:
-    """Rows of the key's id, and whether it has each of the findings."""
-    conditions = looked.conditions.values()
+def _most_urgent_first(
+    keys: ApiKeyQuerySet, findings: Findings
+) -> QuerySet[ApiKey, tuple[int, ...]]:
+    """Rows with the key's id, and for each finding whether the key has it."""
+    conditions = findings.conditions.values()
     urgency = [When(q, then=Value(number)) for number, q in enumerate(conditions)]
     flags = {
         f"flag{number}": Case(When(q, then=True), default=False, output_field=BooleanField())
@@ -92,39 +100,39 @@ def _most_urgent_first(keys: ApiKeyQuerySet, looked: Findings) -> QuerySet[ApiKe
     return ordered.annotate(**flags).values_list("pk", *flags)
 
 
-def _tabs(counts: dict[str, int], asked: str) -> list[Tab]:
+def _tabs(counts: dict[str, int], selected: str) -> list[Tab]:
     labels = {"": "All"} | dict(Finding.choices)
     return [
         Tab(value, label, counts[value])
         for value, label in labels.items()
-        if counts[value] or value in ("", asked)
+        if counts[value] or value in ("", selected)
     ]
 
 
-def _issues(key: ApiKey, flags: list[int], looked: Findings, team: Team) -> Iterator[Issue]:
-    # What the policy asks for is told as its breach, and then not once more.
+def _issues(key: ApiKey, flags: list[int], findings: Findings, team: Team) -> Iterator[Issue]:
+    # If the policy requires an expiry, a missing one is shown as a violation, and not twice.
     must_expire = team.policy.must_expire or team.policy.longest_days is not None
     for finding, flag in zip(Finding, flags, strict=True):
         if flag and not (finding is Finding.NEVER_EXPIRES and must_expire):
-            detail = _detail(finding, key, looked, team)
-            acts = ACTIONS.get(finding) or _policy_fixes(key, team)
-            yield Issue(finding.label, detail, acts, finding.is_urgent)
+            detail = _detail(finding, key, findings, team)
+            actions = ACTIONS.get(finding) or _policy_fixes(key, team)
+            yield Issue(finding.label, detail, actions, finding.is_urgent)
 
 
 def _policy_fixes(key: ApiKey, team: Team) -> tuple[Action, ...]:
-    """In a fixed order, each once."""
-    found = [act for column, act in FIXES.items() if violations(team.policy, key, (column,))]
-    return tuple(dict.fromkeys(found))
+    """In the order of `FIXES`, without duplicates."""
+    fixes = [action for column, action in FIXES.items() if violations(team.policy, key, (column,))]
+    return tuple(dict.fromkeys(fixes))
 
 
-def _detail(finding: Finding, key: ApiKey, looked: Findings, team: Team) -> str:
-    """What the label doesn't say."""
+def _detail(finding: Finding, key: ApiKey, findings: Findings, team: Team) -> str:
+    """What the label does not say."""
     match finding:
         case Finding.NEW_ADDRESS:
-            networks = _shortened(looked.networks[key.public_id])
+            networks = _shortened(findings.networks[key.public_id])
             return f"First used from {networks} within the last day."
         case Finding.TOO_WIDE:
-            return f"Not called in 90 days: {_shortened(looked.unused[key.public_id])}."
+            return f"Not called in 90 days: {_shortened(findings.unused[key.public_id])}."
         case Finding.BREAKS_POLICY:
             return " ".join(violations(team.policy, key))
         case _:
@@ -132,10 +140,10 @@ def _detail(finding: Finding, key: ApiKey, looked: Findings, team: Team) -> str:
 
 
 DETAILS = {
-    Finding.REPORTED: "Give it a new secret, or delete it.",
-    Finding.OWNER_LEFT: "The key is refused until somebody else owns it.",
+    Finding.REPORTED: "Rotate or delete it.",
+    Finding.OWNER_LEFT: "The key is refused until it has a new owner.",
     Finding.ROTATION_DUE: "Its secret is older than the policy advises.",
-    Finding.IDLE: "Nothing was called with it in 90 days.",
+    Finding.IDLE: "Not used in 90 days.",
 }
 
 
@@ -148,7 +156,7 @@ def _shortened(names: list[str]) -> str:
 @team_view(Role.MEMBER)
 def key_health(request: TeamRequest) -> HttpResponse:
     keys = ApiKey.objects.changeable_by(request.membership)
-    asked = request.GET.get("finding", "")
-    found = health_report(request.team, keys, asked, request.GET.get("page"))
-    context = {"health": found, "page": found.page, "asked": asked}
+    selected = request.GET.get("finding", "")
+    report = health_report(request.team, keys, selected, request.GET.get("page"))
+    context = {"health": report, "page": report.page, "selected": selected}
     return render_htmx(request, "keys/health.html", "keys/_health.html", context)

@@ -1,4 +1,4 @@
-"""How much may be used: of a key by those who may change it, of new keys by the team's admins."""
+"""Change the limits of a key (its owner and admins) and of new keys (admins)."""
 
 from django.contrib import messages
 from django.http import HttpResponse
@@ -25,15 +25,15 @@ def key_limits(request: TeamRequest, key: ApiKey) -> HttpResponse:
     form = LimitsForm(request.POST if request.method == "POST" else None, limits=key.limits)
     if not form.is_valid():
         return _key_form(request, key, form)
-    who = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
+    audit_fields = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
     try:
         with lock_key(key) as row:
             form.require_current(row.limits)
-            set_key_limits(row, form.limits, **who)
+            set_key_limits(row, form.limits, **audit_fields)
     except Conflict as conflict:
         return _key_form(request, row, LimitsForm(limits=row.limits, conflict=str(conflict)))
-    except AboveCeiling as refusal:
-        form.add_limit_errors(refusal.errors)
+    except AboveCeiling as error:
+        form.add_limit_errors(error.errors)
         return _key_form(request, key, form)
     return key_changed(request, key, f"The limits of {key.name} are changed.")
 
@@ -45,11 +45,11 @@ def team_limits(request: TeamRequest) -> HttpResponse:
     form = LimitsForm(request.POST if request.method == "POST" else None, limits=team.key_limits)
     if not form.is_valid():
         return _team_form(request, form)
-    who = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
+    audit_fields = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
     try:
         with lock_team(team) as row:
             form.require_current(row.key_limits)
-            set_new_key_limits(row, form.limits, **who)
+            set_new_key_limits(row, form.limits, **audit_fields)
     except Conflict as conflict:
         form = LimitsForm(limits=row.key_limits, conflict=str(conflict))
         return _team_form(request, form)
@@ -78,8 +78,8 @@ def _key_form(request: TeamRequest, key: ApiKey, form: LimitsForm) -> HttpRespon
 
 
 def _team_limits(request: TeamRequest) -> list[LimitUse]:
-    """The limits over all keys of the team together; only those that there are."""
+    """The limits that are set for all keys of the team together, with their use."""
     if request.team.limits == UNLIMITED:
         return []
-    found = limit_uses(team_subject(request.team.slug), request.team.limits)
-    return [use for use in found if use.limit is not None]
+    uses = limit_uses(team_subject(request.team.slug), request.team.limits)
+    return [use for use in uses if use.limit is not None]

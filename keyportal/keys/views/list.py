@@ -1,4 +1,4 @@
-"""The team's API keys: see, make and delete them, and read what they are."""
+"""The list of the team's API keys."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -26,44 +26,44 @@ class Row(NamedTuple):
     badges: list[Badge]
     is_changeable: bool
     sparkline: Sparkline | None
-    used_at: datetime | None
+    last_used_at: datetime | None
 
 
 @require_safe
 @team_view(Role.VIEWER)
 def key_list(request: TeamRequest) -> HttpResponse:
-    if keystring.redact(typed := request.GET.get("q", "")) != typed:
-        return _search_by_public_id(request, typed)
+    if keystring.redact(text := request.GET.get("q", "")) != text:
+        return _search_by_public_id(request, text)
     form = ListForm(request.GET)
     keys = ApiKey.objects.for_team(request.team)
-    found = keys.matching(form.value("q"))
-    pages = Paginator(found.ids_sorted_by(form.sorting), ROWS)
-    pages.count = found.count()  # The sorted ids would be counted with all they are sorted by.
+    matching = keys.matching(form.value("q"))
+    pages = Paginator(matching.ids_sorted_by(form.sorting), ROWS)
+    pages.count = matching.count()  # Counting the sorted query would be slower.
     page = pages.get_page(request.GET.get("page"))
-    shown = keys.for_display().in_bulk(page.object_list)
-    lines = sparklines(request.team, [key.public_id for key in shown.values()])
-    used_at = last_used_times(shown.values())
+    keys_by_pk = keys.for_display().in_bulk(page.object_list)
+    lines = sparklines(request.team, [key.public_id for key in keys_by_pk.values()])
+    times = last_used_times(keys_by_pk.values())
     rows = [
         Row(
             key,
             badges(key),
             may_change(request.membership, key),
             lines.get(key.public_id),
-            used_at.get(key.public_id),
+            times.get(key.public_id),
         )
-        for key in (shown[pk] for pk in page if pk in shown)
+        for key in (keys_by_pk[pk] for pk in page if pk in keys_by_pk)
     ]
-    context = {"form": form, "page": page, "rows": rows, "used": count_keys(request)}
+    context = {"form": form, "page": page, "rows": rows, "key_count": count_keys(request)}
     return render_htmx(request, "keys/list.html", "keys/_table.html", context)
 
 
-def _search_by_public_id(request: TeamRequest, typed: str) -> HttpResponse:
-    """A key that was pasted into the search leaves the address, and so the browser's history.
+def _search_by_public_id(request: TeamRequest, text: str) -> HttpResponse:
+    """Redirect a search for a pasted key string, so that it does not stay in the browser's history.
 
-    HTMX follows a redirect as the browser does, and shows the address that it led to.
+    HTMX follows the redirect and puts the new URL into the history.
     """
     query = request.GET.copy()
-    query["q"] = keystring.find_public_id(typed)
+    query["q"] = keystring.find_public_id(text)
     return redirect(f"{request.path}?{query.urlencode()}")
 
 

@@ -1,4 +1,4 @@
-"""What the team asks of its keys: read by those who make them, set by its admins."""
+"""The policy page: members read the policy, admins change it."""
 
 from django.contrib import messages
 from django.http import HttpResponse
@@ -26,11 +26,11 @@ def team_policy(request: TeamRequest) -> HttpResponse:
     )
     if not form.is_valid():
         return _page(request, form)
-    who = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
+    audit_fields = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
     try:
         with lock_team(request.team) as team:
             form.require_current(team.policy)
-            set_policy(team, form.policy, **who)
+            set_policy(team, form.policy, **audit_fields)
     except Conflict as conflict:
         request.team.policy = team.policy
         return _page(request, PolicyForm(policy=team.policy, conflict=str(conflict)))
@@ -41,13 +41,13 @@ def team_policy(request: TeamRequest) -> HttpResponse:
 def _page(request: TeamRequest, form: PolicyForm) -> HttpResponse:
     policy = request.team.policy
     keys = ApiKey.objects.changeable_by(request.membership)
-    found = keys.filter(is_working(), breaks_policy(policy, keys))
-    listed = found.select_related("owner").order_by("name")[:MAX_LISTED]
+    violating = keys.filter(is_working(), breaks_policy(policy, keys))
+    listed = violating.select_related("owner").order_by("name")[:MAX_LISTED]
     context = {
         "form": form,
         "rules": policy.describe(),
-        "count": found.count(),
-        "crowded": owners_over_limit(policy, keys),
-        "broken": [(key, violations(policy, key)) for key in listed],
+        "count": violating.count(),
+        "owners_over_limit": owners_over_limit(policy, keys),
+        "violating_keys": [(key, violations(policy, key)) for key in listed],
     }
     return render(request, "keys/policy.html", context, status=form.status)

@@ -15,21 +15,21 @@ from keyportal.teams.access import TeamRequest
 from keyportal.teams.shortcuts import render_dialog
 
 
-def key_changed(request: TeamRequest, key: ApiKey, told: str) -> HttpResponse:
-    """Back to the key's page, which tells what has been done."""
+def key_changed(request: TeamRequest, key: ApiKey, message: str) -> HttpResponse:
+    """Go back to the key's page and show the message there."""
     if request.htmx:
-        # In this order: what is told is for the page, once the dialog is closed.
-        events = {"keys-changed": None, "dialog-close": None, "told": told}
+        # In this order: the page announces the message after the dialog has closed.
+        events = {"keys-changed": None, "dialog-close": None, "show-message": message}
         return HttpResponse(status=204, headers={"HX-Trigger": json.dumps(events)})
-    messages.success(request, told)
+    messages.success(request, message)
     return redirect("keys:key", request.team.slug, key.public_id)
 
 
 @sensitive_variables()
 def key_created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> HttpResponse:
-    """The one exception to redirect-after-POST: only this answer ever holds the plaintext.
+    """The only response with the key string, so it does not redirect after POST.
 
-    A session or a message would store it, an address would log it.
+    A session or message would store the key string, and a URL would put it into logs.
     """
     context = {
         "key": key,
@@ -42,20 +42,23 @@ def key_created(request: TeamRequest, key: ApiKey, key_string: KeyString) -> Htt
 
 
 def key_already_created(request: TeamRequest) -> HttpResponse:
-    """The first answer may have been lost on its way, and with it the word to reload the list."""
+    """Reload the list too: the first response may have been lost."""
     response = render_dialog(request, "keys/_already.html", {}, title="Already created", status=409)
     response["HX-Trigger"] = "keys-changed"
     return response
 
 
 def key_gone(request: TeamRequest, public_id: str) -> HttpResponse:
-    """Where something was to be done with a key that is not there; the list is out of date."""
+    """The response to an action on a deleted key. The list is out of date, so it is reloaded."""
     response = no_such_key(request, public_id)
     response["HX-Trigger"] = "keys-changed"
     return response
 
 
 def no_such_key(request: TeamRequest, public_id: str) -> HttpResponse:
-    """Deleted from this team, or never in it: the ids of other teams can't be probed."""
+    """The same for a key that never existed and a key of another team.
+
+    Attack: an outsider tries public ids to find out which exist.
+    """
     context = {"receipt": Receipt.for_key(request.team, public_id)}
     return render_dialog(request, "keys/_gone.html", context, title="Key not found", status=404)

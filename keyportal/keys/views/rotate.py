@@ -1,4 +1,4 @@
-"""Giving a key a new secret, which is shown once like a new key, and ending the old one."""
+"""Rotate a key: the new key string is shown once. End the old secret early."""
 
 from django import forms
 from django.http import HttpResponse
@@ -17,11 +17,11 @@ from keyportal.teams.access import TeamRequest
 from keyportal.teams.shortcuts import render_dialog
 
 OLD_SECRET_TEXTS = {
-    GracePeriod.NOW: "The old secret has ended.",
-    GracePeriod.HOUR: "The old secret lives for another hour.",
-    GracePeriod.DAY: "The old secret lives for another 24 hours.",
-    GracePeriod.WEEK: "The old secret lives for another 7 days.",
-    GracePeriod.FIRST_USE: "The old secret ends when the new one is first used.",
+    GracePeriod.NOW: "The old secret no longer works.",
+    GracePeriod.HOUR: "The old secret works for another hour.",
+    GracePeriod.DAY: "The old secret works for another 24 hours.",
+    GracePeriod.WEEK: "The old secret works for another 7 days.",
+    GracePeriod.FIRST_USE: "The old secret works until the new one is first used.",
 }
 
 
@@ -40,13 +40,13 @@ def key_rotate(request: TeamRequest, key: ApiKey) -> HttpResponse:
     if not form.is_valid():
         return _rotate_form(request, key, form)
     grace = GracePeriod(form.cleaned_data["grace"])
-    who = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
+    audit_fields = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
     try:
-        key_string = rotate(key, grace, nonce=form.cleaned_data["nonce"], **who)
+        key_string = rotate(key, grace, nonce=form.cleaned_data["nonce"], **audit_fields)
     except NonceAlreadyUsed:
         return _already_rotated(request, key)
-    except KeyActionError as refusal:
-        form.add_error("grace", str(refusal))
+    except KeyActionError as error:
+        form.add_error("grace", str(error))
         return _rotate_form(request, key, form)
     return _rotated(request, key, key_string, grace)
 
@@ -58,14 +58,14 @@ def key_end_old(request: TeamRequest, key: ApiKey) -> HttpResponse:
         old = live_secrets(key)[1:2]
         context = {"key": key, "old": old[0] if old else None}
         if old and old[0].last_used_at:
-            context["used"] = old[0]
+            context["last_use"] = old[0]
         return render_dialog(request, "keys/_end_old.html", context, title="End the old secret")
     revoke_old_secret(key, actor=request.user, address=request.META["REMOTE_ADDR"])
-    return key_changed(request, key, f"The old secret of {key.name} has ended.")
+    return key_changed(request, key, f"The old secret of {key.name} no longer works.")
 
 
 def _default_grace(key: ApiKey) -> GracePeriod:
-    """A secret that others know must not live on, and of two that live no third comes."""
+    """No grace period for a leaked secret, or if the key has two secrets: there can be no third."""
     is_now = key.reported_at is not None or len(live_secrets(key)) > 1
     return GracePeriod.NOW if is_now else GracePeriod.DAY
 
@@ -84,11 +84,11 @@ def _rotate_form(request: TeamRequest, key: ApiKey, form: RotateForm) -> HttpRes
 def _rotated(
     request: TeamRequest, key: ApiKey, key_string: KeyString, grace: GracePeriod
 ) -> HttpResponse:
-    """Only this answer ever holds the plaintext, as when a key is made."""
+    """The only response with the new key string."""
     context = {
         "key": key,
         "plaintext": key_string.text,
-        "ending": OLD_SECRET_TEXTS[grace],
+        "old_secret_text": OLD_SECRET_TEXTS[grace],
         "examples": examples_for(request, request.team, key_string.text),
     }
     response = render_dialog(request, "keys/_rotated.html", context, title="API key rotated")
@@ -97,7 +97,7 @@ def _rotated(
 
 
 def _already_rotated(request: TeamRequest, key: ApiKey) -> HttpResponse:
-    """The first answer may have been lost on its way, and with it the word to reload the page."""
+    """Reload the page too: the first response may have been lost."""
     response = render_dialog(
         request, "keys/_already_rotated.html", {"key": key}, title="Already rotated", status=409
     )

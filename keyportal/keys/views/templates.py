@@ -1,4 +1,4 @@
-"""The templates of a team, which its admins make, change and delete."""
+"""List, create, change and delete the templates of a team. Only for admins."""
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
@@ -27,19 +27,19 @@ def template_list(request: TeamRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
 def template_create(request: TeamRequest) -> HttpResponse:
-    return _edit(request, KeyTemplate(team=request.team), "The template {} is made.")
+    return _edit(request, KeyTemplate(team=request.team), "The template {} is created.")
 
 
 @require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
-def template_change(request: TeamRequest, number: int) -> HttpResponse:
-    return _edit(request, _template_or_404(request, number), "The template {} is changed.")
+def template_change(request: TeamRequest, template_id: int) -> HttpResponse:
+    return _edit(request, _template_or_404(request, template_id), "The template {} is changed.")
 
 
 @require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
-def template_delete(request: TeamRequest, number: int) -> HttpResponse:
-    template = _template_or_404(request, number)
+def template_delete(request: TeamRequest, template_id: int) -> HttpResponse:
+    template = _template_or_404(request, template_id)
     if request.method != "POST":
         return render(request, "keys/template_delete.html", {"template": template})
     try:
@@ -49,17 +49,20 @@ def template_delete(request: TeamRequest, number: int) -> HttpResponse:
     return _done(request, f"The template {template.name} is deleted.")
 
 
-def _template_or_404(request: TeamRequest, number: int) -> KeyTemplate:
-    """Of another team, or of none: both look the same."""
-    found = (
-        KeyTemplate.objects.for_team(request.team).filter(pk=number).select_related("team").first()
+def _template_or_404(request: TeamRequest, template_id: int) -> KeyTemplate:
+    """404 both for a template of another team and for one that does not exist."""
+    template = (
+        KeyTemplate.objects.for_team(request.team)
+        .filter(pk=template_id)
+        .select_related("team")
+        .first()
     )
-    if found is None:
+    if template is None:
         raise Http404
-    return found
+    return template
 
 
-def _edit(request: TeamRequest, template: KeyTemplate, told: str) -> HttpResponse:
+def _edit(request: TeamRequest, template: KeyTemplate, message: str) -> HttpResponse:
     form = TemplateForm(request.POST if request.method == "POST" else None, template=template)
     if not form.is_valid():
         return _form(request, form)
@@ -71,17 +74,17 @@ def _edit(request: TeamRequest, template: KeyTemplate, told: str) -> HttpRespons
     except Conflict as conflict:
         return _form(request, TemplateForm(template=row, conflict=str(conflict)))
     except ValidationError as error:
-        form.refuse(error)
+        form.add_save_error(error)
         return _form(request, form)
     except KeyTemplate.DoesNotExist:
         raise Http404 from None
-    return _done(request, told.format(row.name))
+    return _done(request, message.format(row.name))
 
 
 def _form(request: TeamRequest, form: TemplateForm) -> HttpResponse:
     return render(request, "keys/template.html", {"form": form}, status=form.status)
 
 
-def _done(request: TeamRequest, told: str) -> HttpResponse:
-    messages.success(request, told)
+def _done(request: TeamRequest, message: str) -> HttpResponse:
+    messages.success(request, message)
     return redirect("keys:templates", request.team.slug)

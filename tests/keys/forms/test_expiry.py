@@ -52,7 +52,7 @@ def test_never_is_never_and_so_is_a_form_without_the_field() -> None:
     ("day", "complaint"),
     [
         ("", "Choose the last day."),
-        (in_days(-1), "That day is over."),
+        (in_days(-1), "This day is in the past."),
         (in_days(3651), "At most 3650 days from now."),
         ("9999-12-31", "At most 3650 days from now."),
         ("tomorrow", "Enter a valid date."),

@@ -407,7 +407,9 @@ def test_rotate_with_grace_as_json(keys: Keys, bob: User, issue: Issue) -> None:
     live = [bytes(one.digest) for one in live_secrets(key)]
     assert live == [keystring.digest(text.encode()) for text in (told["key"], old)]
     assert [one["last4"] for one in told["secrets"]] == [told["key"][-4:], old[-4:]]
-    require_refused(keys("rotate", key.public_id, "--grace", "1h", "--json"), "already has two secrets")
+    require_refused(
+        keys("rotate", key.public_id, "--grace", "1h", "--json"), "already has two secrets"
+    )
     require_refused(keys("rotate", key.public_id, "--grace", "2h"), "invalid choice: '2h'")
 
 

@@ -196,12 +196,12 @@ def test_networks_are_kept_sorted_and_each_once() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "no address"),
-        ("example.com", "no address"),
-        ("192.0.2.0/33", "no address"),
-        ("192.0.2.0/24/8", "no address"),
-        ("192.0.2", "no address"),
-        ("010.0.0.1", "no address"),  # Octal to some, decimal to others.
+        ("", "not an address"),
+        ("example.com", "not an address"),
+        ("192.0.2.0/33", "not an address"),
+        ("192.0.2.0/24/8", "not an address"),
+        ("192.0.2", "not an address"),
+        ("010.0.0.1", "not an address"),  # Octal to some, decimal to others.
         ("192.0.2.7/24", "did you mean 192.0.2.0/24"),
         ("2001:db8::1/64", "did you mean 2001:db8::/64"),
         ("::ffff:192.0.2.1", "as IPv4"),

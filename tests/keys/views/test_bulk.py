@@ -77,7 +77,7 @@ def test_member_deletes_several(sign_in: SignIn, bob: User, team: Team, keys: li
     response = sign_in(bob).post(DELETE, chosen(keys[:2]), headers=HTMX)
     assert response.status_code == 204
     assert response["HX-Trigger"] == (
-        '{"keys-changed": null, "dialog-close": null, "told": "2 keys are deleted."}'
+        '{"keys-changed": null, "dialog-close": null, "show-message": "2 keys are deleted."}'
     )
     assert [key.name for key in ApiKey.objects.all()] == ["c"]
     assert Tombstone.objects.count() == 2
@@ -109,7 +109,7 @@ def test_what_is_gone_by_then_is_passed_over(
 ) -> None:
     keys[0].revoke(actor=alice)
     response = sign_in(bob).post(DELETE, chosen(keys), follow=True)
-    assert "2 keys are deleted. 1 was gone already." in response.content.decode()
+    assert "2 keys are deleted. 1 was already deleted." in response.content.decode()
 
 
 def test_a_replay_changes_nothing(sign_in: SignIn, bob: User, keys: list[ApiKey]) -> None:

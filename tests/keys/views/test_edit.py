@@ -99,8 +99,8 @@ def test_done_closes_the_dialog_or_leads_back_to_the_key(
     fragment = client.post(address(first, what), form_of(what), headers=HTMX)
     assert fragment.status_code == 204
     events = json.loads(fragment["HX-Trigger"])
-    assert [*events] == ["keys-changed", "dialog-close", "told"]
-    assert events["told"]
+    assert [*events] == ["keys-changed", "dialog-close", "show-message"]
+    assert events["show-message"]
     second, _ = issue(bob, "<b>second")
     page = client.post(address(second, what), form_of(what) | name_of(what), follow=True)
     assert page.redirect_chain == [(f"{KEYS}{second.public_id}/", 302)]
@@ -238,7 +238,7 @@ def test_all_models_forgets_what_was_chosen_before(
 @pytest.mark.parametrize(
     ("typed", "complaint"),
     [
-        ({"patterns": ""}, "Choose a model, or write a pattern."),
+        ({"patterns": ""}, "Choose a model or enter a pattern."),
         ({"patterns": "a*b*c*d*e"}, "has more than three stars."),
         ({"networks": "192.0.2.1/24"}, "did you mean 192.0.2.0/24?"),
         ({"networks": "home"}, "is not an address or a network"),
@@ -276,9 +276,13 @@ def test_the_policy_is_told_in_the_dialog(sign_in: SignIn, bob: User, issue: Iss
     key, _ = issue(bob, "ci-1", actor=bob, expires_at=timezone.now() + timedelta(days=9))
     client = sign_in(bob)
     for what, form, complaint in (
-        ("permissions", {"scope": "chosen", "patterns": "other/x", "endpoints": "all"}, "may call"),
+        (
+            "permissions",
+            {"scope": "chosen", "patterns": "other/x", "endpoints": "all"},
+            "may only call",
+        ),
         ("edit", {"name": "nightly"}, "must match ci-*"),
-        ("expiry", {"lifetime": "date", "expiry_date": in_days(60)}, "at most 30 days"),
+        ("expiry", {"lifetime": "date", "expiry_date": in_days(60)}, "within 30 days"),
         ("expiry", {"lifetime": "never"}, "not one of the available choices"),
     ):
         response = client.post(address(key, what), form, headers=HTMX)
@@ -310,7 +314,7 @@ def test_no_key_is_kept_where_all_can_read_it(
     form = FORMS["edit"] | {field: f"x {plaintext}"[:64] if field == "name" else plaintext}
     response = sign_in(bob).post(address(key, "edit"), form, headers=HTMX)
     assert response.status_code == 422
-    assert "Never keep a key" in response.content.decode()
+    assert "Never put a key" in response.content.decode()
     key.refresh_from_db()
     assert (key.name, key.description, key.tags) == ("test-key", "", [])
 
@@ -323,7 +327,7 @@ def test_no_key_is_kept_among_permissions(
     form = FORMS["permissions"] | {field: plaintext}
     response = sign_in(bob).post(address(key, "permissions"), form, headers=HTMX)
     assert response.status_code == 422
-    assert "Never keep a key" in response.content.decode()
+    assert "Never put a key" in response.content.decode()
     assert ApiKey.objects.get().permissions == Permissions()
 
 
@@ -459,7 +463,7 @@ def test_only_who_could_own_a_key_is_offered(
     for user in (vera, charlie, ada, bob):
         response = client.post(address(key, "hand-over"), {"owner": user.pk}, headers=HTMX)
         assert response.status_code == 422
-        assert "no member of this team who could own a key" in response.content.decode()
+        assert "Choose a member of this team who can own keys" in response.content.decode()
     key.refresh_from_db()
     assert key.owner == bob
 

@@ -47,7 +47,7 @@ def found(team: Team) -> set[str]:
     """What is found of the only key of the team."""
     page = health_report(team, ApiKey.objects.for_team(team), "", None)
     labels = dict(zip(Finding.labels, Finding.values, strict=True))
-    return {labels[told.label] for row in page.rows for told in row.told}
+    return {labels[issue.label] for row in page.rows for issue in row.issues}
 
 
 def use(team: Team, key: ApiKey, *models: str, days: float = 1) -> None:
@@ -118,7 +118,7 @@ def test_the_secret_of_one_who_left_can_be_ended_beside_handing_the_key_over(
 ) -> None:
     Membership.objects.filter(user=bob).delete()
     (row,) = health_report(team, ApiKey.objects.for_team(team), "owner-left", None).rows
-    assert [act.label for act in row.told[0].acts] == ["Hand over", "Rotate", "Delete"]
+    assert [action.label for action in row.issues[0].actions] == ["Hand over", "Rotate", "Delete"]
     text = sign_in(ada).get(f"/teams/{team.slug}/keys/{good.public_id}/hand-over/").content.decode()
     assert "bob</span> may still have the key" in text
 
@@ -156,12 +156,12 @@ def test_a_reported_leak_is_told_whatever_else_is(team: Team, good: ApiKey) -> N
 def test_a_breach_is_told_with_what_mends_it(team: Team, good: ApiKey) -> None:
     team.policy = Policy(longest_days=7, models=("public/*",), name_pattern="ci-*")
     (row,) = health_report(team, ApiKey.objects.for_team(team), "breaks-policy", None).rows
-    (told,) = row.told
-    assert told.detail == (
+    (issue,) = row.issues
+    assert issue.detail == (
         "Keys of this team must expire within 7 days. Keys of this team may only call: public/*. "
         "Names of keys in this team must match ci-*."
     )
-    assert [act.label for act in told.acts] == ["Set expiry", "Narrow", "Open"]
+    assert [action.label for action in issue.actions] == ["Set expiry", "Narrow", "Open"]
 
 
 def test_models_that_may_be_called_and_are_not(
@@ -175,7 +175,7 @@ def test_models_that_may_be_called_and_are_not(
     assert found(team) == set()  # It calls nothing, which is not too much of anything.
     use(team, good, "public/small", "no-model-any-more", "")
     (row,) = health_report(team, ApiKey.objects.for_team(team), "too-wide", None).rows
-    assert row.told[0].detail == "Not called in 90 days: public/large, u-8105f7322477/test."
+    assert row.issues[0].detail == "Not called in 90 days: public/large, u-8105f7322477/test."
     good.allowed_models = ["public/s*"]
     good.save(update_fields=["allowed_models"])
     assert found(team) == set()
@@ -207,7 +207,7 @@ def test_a_network_that_was_not_seen_before_is_new(team: Team, good: ApiKey) -> 
     call(team, good.public_id, "198.51.100.1", 0.1)
     call(team, good.public_id, "2001:db8:1:ffff::1", 0.2)
     (row,) = health_report(team, ApiKey.objects.for_team(team), "new-address", None).rows
-    assert row.told[0].detail == (
+    assert row.issues[0].detail == (
         "First used from 198.51.100.0/24, 2001:db8:1::/48 within the last day."
     )
     call(team, good.public_id, "198.51.100.77", 2)

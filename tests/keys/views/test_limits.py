@@ -77,7 +77,7 @@ def test_member_limits_their_own_key(sign_in: SignIn, bob: User, team: Team, iss
     limits = typed(requests_per_minute="60", parallel_requests="2")
     response = sign_in(bob).post(address(key), limits, headers=HTMX)
     assert response.status_code == 204
-    assert [*json.loads(response["HX-Trigger"])] == ["keys-changed", "dialog-close", "told"]
+    assert [*json.loads(response["HX-Trigger"])] == ["keys-changed", "dialog-close", "show-message"]
     key.refresh_from_db()
     expected = Limits(requests_per_minute=60, parallel_requests=2)
     assert key.limits == expected

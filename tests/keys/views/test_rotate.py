@@ -56,7 +56,7 @@ def test_the_new_key_is_shown_once_and_is_the_same_key(
     assert response["HX-Trigger"] == "keys-changed"
     assert "no-store" in response["Cache-Control"]
     assert f"Authorization: Bearer {new}" in text
-    assert "lives for another 24 hours" in text
+    assert "works for another 24 hours" in text
     assert text.lstrip().startswith('<article id="rotated"' if headers else "<!doctype html>")
     digests = [keystring.digest(plaintext.encode()) for plaintext in (new, old)]
     assert [one.digest for one in live_secrets(key)] == digests

@@ -46,7 +46,7 @@ def test_admin_makes_one(sign_in: SignIn, ada: User, team: Team) -> None:
     response = client.post(CREATE, asked, follow=True)
     assert response.redirect_chain == [(TEMPLATES, 302)]
     text = response.content.decode()
-    assert "The template &lt;b&gt;CI is made." in text
+    assert "The template &lt;b&gt;CI is created." in text
     assert "30 days" in text
     template = KeyTemplate.objects.get()
     assert template.permissions == Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
