@@ -29,7 +29,7 @@ from keyportal.usage.models import (
     Flush,
     Lease,
     NetworkUse,
-    Running,
+    RunningCalls,
     Sighting,
     UsageDay,
     UsageHour,
@@ -260,7 +260,7 @@ def stop_shared_server(request: pytest.FixtureRequest) -> None:
     running.stop()
     Server.running = None
     request.getfixturevalue("transactional_db" if "transactional_db" in fixtures else "db")
-    metered = (Call, UsageMinute, UsageHour, UsageDay, Flush, Running, Lease, Window)
+    metered = (Call, UsageMinute, UsageHour, UsageDay, Flush, RunningCalls, Lease, Window)
     for model in (*metered, Sighting, NetworkUse, Alarm, QueuedMail):
         model.objects.all().delete()
 

@@ -40,7 +40,7 @@ WITHOUT_PAGE = {
     *("notifications.Reminder", "scheduler.ScheduledJob", "audit.DeletedUser"),
     "notifications.QueuedMail",  # It may hold a link that resets a password.
     *(f"usage.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
-    *(f"usage.{name}" for name in ("Window", "Lease", "Running", "EndRequest")),
+    *(f"usage.{name}" for name in ("Window", "Lease", "RunningCalls", "EndRequest")),
     *(f"usage.{name}" for name in ("Sighting", "NetworkUse", "Alarm")),
 }
 OURS = ["teams", "audit", "usage", "catalog", "keys", "notifications", "api", "scheduler"]

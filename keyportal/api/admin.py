@@ -23,7 +23,7 @@ class ManagementKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not gen
         "created_at",
         "expires_at",
         "last_used_at",
-        "last_used_ip",
+        "last_used_address",
     )
     list_display = ["name", "masked", "team", "owner", "created_at", "expires_at", "last_used_at"]
     search_fields = ["name", "public_id", "team__slug", "team__name", "owner__username"]

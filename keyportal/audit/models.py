@@ -222,8 +222,8 @@ class Tombstone(models.Model):
     last_used_at = models.DateTimeField(
         null=True, help_text="Time of the last request that was served."
     )
-    last_used_ip = models.GenericIPAddressField(null=True)
-    last_used_agent = models.CharField(max_length=200, blank=True)
+    last_used_address = models.GenericIPAddressField(null=True)
+    last_used_user_agent = models.CharField(max_length=200, blank=True)
     refused = models.BigIntegerField(
         default=0, help_text="Number of requests refused since the deletion."
     )

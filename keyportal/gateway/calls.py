@@ -37,7 +37,6 @@ class Call:
         "_is_completed",
         "_task",
         "address",
-        "agent",
         "allowance",
         "began",
         "digest",
@@ -50,6 +49,7 @@ class Call:
         "sending_since",
         "status",
         "tally",
+        "user_agent",
         "verdict",
     )
 
@@ -62,7 +62,7 @@ class Call:
         self.request_id: str = scope["keyportal.request_id"]
         client = scope.get("client")
         self.address: str | None = client[0] if client else None
-        self.agent = _agent(scope)
+        self.user_agent = _user_agent(scope)
         """The User-Agent header, undecoded."""
         self._admission = admission
         self._is_completed = False
@@ -134,7 +134,7 @@ class Call:
         self._task = None
 
 
-def _agent(scope: Scope) -> bytes:
+def _user_agent(scope: Scope) -> bytes:
     return next((value for name, value in scope["headers"] if name == b"user-agent"), b"")
 
 

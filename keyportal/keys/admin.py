@@ -88,8 +88,8 @@ class SecretInline(admin.TabularInline):  # type: ignore[type-arg]  # not generi
         "created_at",
         "expires_at",
         "last_used_at",
-        "last_used_ip",
-        "last_used_agent",
+        "last_used_address",
+        "last_used_user_agent",
     )
     can_delete = False
 

@@ -19,7 +19,7 @@ from keyportal.usage.models import Call, UsageHour
 from keyportal.usage.reports.periods import RANGES
 
 MAX_CALLS_SEARCHED = 10_000  # The latest calls of the team.
-MAX_SOURCES = 50  # Pairs of address and agent; both lists are made from these.
+MAX_SOURCES = 50  # Pairs of address and user agent; both lists are made from these.
 MAX_LISTED = 5
 
 
@@ -61,9 +61,9 @@ def impact(team: Team, public_ids: Collection[str]) -> Impact:
         calls = calls.filter(started_at__gte=oldest)
     sources = [
         *calls.filter(public_id__in=public_ids)
-        .values_list("address", "agent")
+        .values_list("address", "user_agent")
         .annotate(calls=Count("pk"))
-        .order_by("-calls", "address", "agent")[:MAX_SOURCES]
+        .order_by("-calls", "address", "user_agent")[:MAX_SOURCES]
     ]
     return Impact(
         requests=sum(requests for _, requests in models),

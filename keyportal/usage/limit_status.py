@@ -65,5 +65,5 @@ def _window_counts(subject: str, now: datetime) -> dict[tuple[int, str], int]:
 
 def _running_count(subject: str, now: datetime) -> int:
     cutoff = now - timedelta(seconds=LEASE_SECONDS)
-    leases = Lease.objects.filter(subject=subject, seen_at__gt=cutoff)
+    leases = Lease.objects.filter(subject=subject, renewed_at__gt=cutoff)
     return leases.aggregate(calls=Sum("calls"))["calls"] or 0

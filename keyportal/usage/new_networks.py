@@ -33,7 +33,7 @@ def new_networks(team: Team) -> dict[str, list[str]]:
             (key, site_network(ip), is_old)
             for key, ip, is_old in _rows(calls, "address", "started_at")
         ),
-        *_rows(uses, "network", "seen_at"),
+        *_rows(uses, "network", "first_used_at"),
     ):
         networks_seen[public_id].add(network)
         if is_known:

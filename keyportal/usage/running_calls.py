@@ -11,7 +11,7 @@ from django.utils import timezone
 from keyportal.audit.key_names import KeyName, key_names
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.teams.models import Team, User
-from keyportal.usage.models import EndRequest, Running
+from keyportal.usage.models import EndRequest, RunningCalls
 
 
 @dataclass
@@ -33,7 +33,7 @@ class RunningCall:
 
 
 def running_calls(team: Team) -> list[RunningCall]:
-    calls = Running.objects.for_team(team).calls()
+    calls = RunningCalls.objects.for_team(team).calls()
     names = key_names(team, {call["public_id"] for call in calls})
     requests = EndRequest.objects.filter(
         team_slug=team.slug, call_id__in=[call["id"] for call in calls]
@@ -48,7 +48,8 @@ def request_call_end(team: Team, call_id: str, *, actor: User, address: str | No
     Raises `Http404` if the team has no such call.
     """
     call = next(
-        (call for call in Running.objects.for_team(team).calls() if call["id"] == call_id), None
+        (call for call in RunningCalls.objects.for_team(team).calls() if call["id"] == call_id),
+        None,
     )
     if call is None:
         raise Http404

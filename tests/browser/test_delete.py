@@ -36,8 +36,8 @@ def test_a_click_on_the_row_asks_and_names_what_will_stop(
     key, _ = issue(bob, "nightly")
     Secret.objects.update(
         last_used_at=datetime(2026, 3, 1, 20, 30, tzinfo=UTC),
-        last_used_ip="192.0.2.7",
-        last_used_agent="curl/8.5",
+        last_used_address="192.0.2.7",
+        last_used_user_agent="curl/8.5",
     )
     page = open_keys(bob, timezone_id="Asia/Shanghai")
     row(page, "nightly").click()

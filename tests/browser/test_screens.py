@@ -17,7 +17,7 @@ from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
-from keyportal.usage.models import Call, Running, UsageDay, UsageHour
+from keyportal.usage.models import Call, RunningCalls, UsageDay, UsageHour
 from keyportal.usage.reports.periods import Step
 from tests.browser.conftest import KEYS
 from tests.support.pages import button, create, dialog, row
@@ -74,7 +74,7 @@ def history(team: Team) -> None:
         prompt_tokens=10**12,
         completion_tokens=10**12,
         cached_tokens=10**12,
-        estimated=3,
+        estimated_requests=3,
         **what,
     )
     for status in (200, 429, 500):
@@ -86,13 +86,13 @@ def history(team: Team) -> None:
             is_estimated=True,
             duration_ms=10**6,
             first_byte_ms=10**6,
-            agent="a" * 200,
+            user_agent="a" * 200,
             address="2001:db8:85a3:1319:1111:8a2e:1370:7334",
             **what,
         )
     call = {"id": "c" * 32, "model": "m" * 200, "endpoint": "/v1/chat/completions", "tokens": 9}
     call |= {"since": now.timestamp(), "address": "2001:db8:85a3:1319:1111:8a2e:1370:7334"} | what
-    Running.objects.create(
+    RunningCalls.objects.create(
         worker="w", team_slug=team.slug, calls=[call], written_at=now + timedelta(hours=1)
     )
     Tombstone.objects.create(
@@ -103,7 +103,7 @@ def history(team: Team) -> None:
         owner_id=user.pk,
         deleted_by_id=user.pk,
         last_used_at=now,
-        last_used_agent="a" * 200,
+        last_used_user_agent="a" * 200,
         refused_at=now,
     )
 
@@ -140,8 +140,8 @@ def full_key(alice: User, issue: Issue) -> ApiKey:
     now = timezone.now()
     Secret.objects.update(
         last_used_at=now,
-        last_used_ip="2001:db8:85a3:1319:1111:8a2e:1370:7334",
-        last_used_agent="a" * 200,
+        last_used_address="2001:db8:85a3:1319:1111:8a2e:1370:7334",
+        last_used_user_agent="a" * 200,
     )
     ApiKey.objects.filter(pk=key.pk).update(
         reported_at=now, disabled_at=now, expires_at=now, disabled_by="leak"
@@ -154,7 +154,7 @@ def full_key(alice: User, issue: Issue) -> ApiKey:
         started_at=now,
         status=200,
         duration_ms=1,
-        agent="a" * 200,
+        user_agent="a" * 200,
         address="2001:db8:85a3:1319:1111:8a2e:1370:7334",
         **what,
     )
@@ -373,7 +373,7 @@ def test_axe_finds_nothing_in_the_list_and_its_dialogs(
     key, _ = issue(alice, "nightly")
     then = key.created_at
     ApiKey.objects.update(disabled_at=then, expires_at=then, reported_at=then, disabled_by="leak")
-    Secret.objects.update(last_used_at=key.created_at, last_used_ip="192.0.2.7")
+    Secret.objects.update(last_used_at=key.created_at, last_used_address="192.0.2.7")
     page = looked_at(alice)
     page.goto(KEYS)
     page.locator("summary", has_text="alice").click()

@@ -8,7 +8,7 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from keyportal.teams.models import Team, User
-from keyportal.usage.models import Call, EndRequest, Running, UsageDay
+from keyportal.usage.models import Call, EndRequest, RunningCalls, UsageDay
 from keyportal.usage.reports.periods import Step
 from tests.support.pages import button, link
 
@@ -137,15 +137,17 @@ def test_an_admin_watches_calls_and_ends_one(new_page: Open, ada: User, team: Te
         "address": None,
     }
     ahead = timezone.now() + timedelta(hours=1)
-    row = Running.objects.create(worker="one", team_slug=team.slug, calls=[call], written_at=ahead)
+    row = RunningCalls.objects.create(
+        worker="one", team_slug=team.slug, calls=[call], written_at=ahead
+    )
     page = new_page(ada)
     page.goto(f"{TEAM}/running/")
     expect(page.locator("tbody")).to_contain_text("public/small")
     call["tokens"] = 4321
-    Running.objects.filter(pk=row.pk).update(calls=[call])
+    RunningCalls.objects.filter(pk=row.pk).update(calls=[call])
     expect(page.locator("tbody")).to_contain_text("4,321")
     button(page, "End").click()
     expect(page.get_by_text("Ending")).to_be_visible()
     assert EndRequest.objects.get().call_id == "abc123"
-    Running.objects.all().delete()
+    RunningCalls.objects.all().delete()
     expect(page.get_by_text("No running calls.")).to_be_visible()

@@ -162,8 +162,8 @@ def test_last_use_is_written_at_a_stop(own_server: OwnServer, key: str) -> None:
     assert server.stop() == 0
     used = Secret.objects.get()
     assert used.last_used_at is not None
-    assert used.last_used_ip == "127.0.0.1"
-    assert used.last_used_agent == "the-last-call/1.0"
+    assert used.last_used_address == "127.0.0.1"
+    assert used.last_used_user_agent == "the-last-call/1.0"
 
 
 def test_a_worker_that_dies_is_replaced(own_server: OwnServer, key: str) -> None:

@@ -321,7 +321,7 @@ def test_whoever_ends_both_secrets_never_waits_in_a_circle_with_the_meter(
 
 
 def note_use(one: Secret) -> None:
-    Secret.objects.filter(pk=one.pk).update(last_used_agent="noted")
+    Secret.objects.filter(pk=one.pk).update(last_used_user_agent="noted")
 
 
 def and_close(act: Callable[[], object]) -> object:

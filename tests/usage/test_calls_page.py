@@ -71,7 +71,7 @@ def test_viewer_sees_a_row_for_each_call(
         is_estimated=True,
         first_byte_ms=87,
         address="192.0.2.7",
-        agent="<i>curl",
+        user_agent="<i>curl",
     )
     call(team_slug=other_team.slug, model="secret")
     text = sign_in(vera).get(CALLS).content.decode()

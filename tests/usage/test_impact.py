@@ -45,12 +45,12 @@ def test_lists_addresses_and_agents_busiest_first(
     team: Team, other_team: Team, call: CallOnce
 ) -> None:
     for _ in range(2):
-        call(address="192.0.2.7", agent="curl/8.5")
-    call(address="2001:db8::1", agent="curl/8.5")
-    call(address=None, agent="")
-    call("Other123", address="198.51.100.1", agent="theirs")
-    call(address="198.51.100.2", agent="elsewhere", team_slug=other_team.slug)
-    call(minutes=25 * 60, address="198.51.100.3", agent="yesterday")
+        call(address="192.0.2.7", user_agent="curl/8.5")
+    call(address="2001:db8::1", user_agent="curl/8.5")
+    call(address=None, user_agent="")
+    call("Other123", address="198.51.100.1", user_agent="theirs")
+    call(address="198.51.100.2", user_agent="elsewhere", team_slug=other_team.slug)
+    call(minutes=25 * 60, address="198.51.100.3", user_agent="yesterday")
     result = impact(team, [KEY])
     assert result.addresses == TopValues(["192.0.2.7", "2001:db8::1"], 0)
     assert result.agents == TopValues(["curl/8.5"], 0)
@@ -61,10 +61,10 @@ def test_several_keys_are_summed(team: Team, used: Used, call: CallOnce) -> None
     used(Step.HOUR, KEY, requests=5, model="public/large")
     used(Step.HOUR, "Second12", requests=7, model="public/large")
     used(Step.HOUR, "Other123", requests=1000, model="public/other")
-    call(address="192.0.2.7", agent="curl/8.5")
+    call(address="192.0.2.7", user_agent="curl/8.5")
     for _ in range(2):
-        call("Second12", address="192.0.2.8", agent="curl/8.5")
-    call("Other123", address="198.51.100.1", agent="theirs")
+        call("Second12", address="192.0.2.8", user_agent="curl/8.5")
+    call("Other123", address="198.51.100.1", user_agent="theirs")
     result = impact(team, [KEY, "Second12"])
     assert result.requests == 12
     assert result.models == TopValues(["public/large"], 0)
@@ -74,7 +74,7 @@ def test_several_keys_are_summed(team: Team, used: Used, call: CallOnce) -> None
 
 def test_long_lists_are_cut_and_counted(team: Team, call: CallOnce) -> None:
     for number in range(8):
-        call(address=f"192.0.2.{number}", agent=f"program-{number}")
+        call(address=f"192.0.2.{number}", user_agent=f"program-{number}")
     result = impact(team, [KEY])
     assert (len(result.addresses.first), result.addresses.more) == (5, 3)
     assert (len(result.agents.first), result.agents.more) == (5, 3)

@@ -37,7 +37,7 @@ def test_only_current_windows_of_the_subject_count() -> None:
 def test_calls_of_stopped_workers_do_not_count() -> None:
     now = timezone.now()
     for name, age, calls in (("alive", 1, 3), ("also", 9, 2), ("gone", 11, 9)):
-        seen_at = now - timedelta(seconds=age)
-        Lease.objects.create(subject=SUBJECT, worker=name, calls=calls, seen_at=seen_at)
+        renewed_at = now - timedelta(seconds=age)
+        Lease.objects.create(subject=SUBJECT, worker=name, calls=calls, renewed_at=renewed_at)
     running = limit_uses(SUBJECT, UNLIMITED)[-1]
     assert (running.name, running.used, running.resets_at) == ("parallel_requests", 5, None)

@@ -14,7 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
-from keyportal.usage.models import EndRequest, Running
+from keyportal.usage.models import EndRequest, RunningCalls
 
 pytestmark = pytest.mark.any_database
 
@@ -38,7 +38,7 @@ def run(team: Team) -> Callable[..., str]:
             "tokens": 1234,
             "address": "192.0.2.7",
         } | fields
-        Running.objects.create(
+        RunningCalls.objects.create(
             worker=worker,
             team_slug=slug,
             calls=[call],

@@ -123,7 +123,7 @@ class ManagementKey(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, editable=False)
-    last_used_ip = models.GenericIPAddressField(null=True, editable=False)
+    last_used_address = models.GenericIPAddressField(null=True, editable=False)
 
     permissions = PermissionsColumns()
     """The widest permissions of keys that are made or changed with it."""
@@ -173,7 +173,8 @@ class ManagementKey(models.Model):
         """Store time and IP address, at most once a minute, so that few reads cost a write."""
         if self.last_used_at is None or self.last_used_at < self.read_at - LAST_USE_INTERVAL:
             ManagementKey.objects.filter(pk=self.pk).update(
-                last_used_at=self.read_at, last_used_ip=(address or "").partition("%")[0] or None
+                last_used_at=self.read_at,
+                last_used_address=(address or "").partition("%")[0] or None,
             )
 
     def lock(self) -> None:

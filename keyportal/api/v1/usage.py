@@ -28,7 +28,7 @@ class UsageTotals(Struct):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
-    estimated: Annotated[int, Meta(description="Requests whose tokens were estimated.")]
+    estimated_requests: Annotated[int, Meta(description="Requests whose tokens were estimated.")]
     median_ms: float | None
     p95_ms: float | None
 

@@ -57,7 +57,7 @@ class RateLimiter:
         be full costs no write. After an exception the caller must close the connection, which rolls
         back the transaction.
         """
-        running = RunningCalls(self._running, usages)
+        running = ParallelCalls(self._running, usages)
         early_errors = self._check_full_windows(requests, running, now)
         remaining = [
             buckets for buckets, error in zip(requests, early_errors, strict=True) if not error
@@ -82,7 +82,7 @@ class RateLimiter:
             self._renewed_at = time.monotonic()
 
     def _check_full_windows(
-        self, requests: Sequence[Buckets], running: "RunningCalls", now: float
+        self, requests: Sequence[Buckets], running: "ParallelCalls", now: float
     ) -> list[GatewayError | None]:
         """Return an error for each request that meets a full window.
 
@@ -97,7 +97,7 @@ class RateLimiter:
         ]
 
     def _check_full_window(
-        self, buckets: Buckets, running: "RunningCalls", now: float
+        self, buckets: Buckets, running: "ParallelCalls", now: float
     ) -> GatewayError | None:
         for bucket in buckets:
             if bucket.parallel is not None and running.count(bucket.subject) >= bucket.parallel:
@@ -117,7 +117,7 @@ class RateLimiter:
         self._full |= full
 
 
-class RunningCalls:
+class ParallelCalls:
     """The number of running calls of each subject, with the uncommitted changes of a batch."""
 
     def __init__(self, before: Counter[str], usages: Sequence[Usage]) -> None:
@@ -166,7 +166,7 @@ class BatchTransaction:
     """One transaction: increments the windows, decides on each request, subtracts refused ones."""
 
     def __init__(
-        self, requests: Sequence[Buckets], usages: Sequence[Usage], running: RunningCalls
+        self, requests: Sequence[Buckets], usages: Sequence[Usage], running: ParallelCalls
     ) -> None:
         self._requests = requests
         self._request_counts = _count_requests(requests)

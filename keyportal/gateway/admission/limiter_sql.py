@@ -130,7 +130,7 @@ _AGO_POSTGRESQL = "now() - interval '{} seconds'"
 _AGO_SQLITE = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-{} seconds')"
 _ELSEWHERE = """
 SELECT subject, CAST(sum(calls) AS int) FROM {leases}
-WHERE subject {among} AND worker <> %s AND seen_at > {expired}
+WHERE subject {among} AND worker <> %s AND renewed_at > {expired}
 GROUP BY subject
 """
 _ELSEWHERE_POSTGRESQL = _ELSEWHERE.format(
@@ -145,9 +145,9 @@ _ELSEWHERE_SQLITE = _ELSEWHERE.format(
     expired=_AGO_SQLITE.format(LEASE_SECONDS),
 )
 _LEASE = """
-INSERT INTO {leases} (subject, worker, calls, seen_at)
+INSERT INTO {leases} (subject, worker, calls, renewed_at)
 SELECT {subject}, %s, {calls}, {now} FROM {running} WHERE true
-ON CONFLICT (subject, worker) DO UPDATE SET calls = excluded.calls, seen_at = excluded.seen_at
+ON CONFLICT (subject, worker) DO UPDATE SET calls = excluded.calls, renewed_at = excluded.renewed_at
 """
 _LEASE_POSTGRESQL = _LEASE.format(
     leases=_LEASES,
@@ -163,6 +163,6 @@ _LEASE_SQLITE = _LEASE.format(
     now=_AGO_SQLITE.format(0),
     running="json_each(%s)",
 )
-_RENEW = "UPDATE {} SET seen_at = {} WHERE worker = %s AND calls > 0"
+_RENEW = "UPDATE {} SET renewed_at = {} WHERE worker = %s AND calls > 0"
 _RENEW_POSTGRESQL = _RENEW.format(_LEASES, _AGO_POSTGRESQL.format(0))
 _RENEW_SQLITE = _RENEW.format(_LEASES, _AGO_SQLITE.format(0))

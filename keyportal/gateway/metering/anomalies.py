@@ -187,22 +187,22 @@ _KEYS = ApiKey._meta.db_table
 _SIGHTINGS = Sighting._meta.db_table
 _LOOKS = NetworkUse._meta.db_table
 _UPSERT_SIGHTING = f"""
-INSERT INTO {_SIGHTINGS} (public_id, start, what, count) VALUES (%s, %s, %s, %s)
-ON CONFLICT (public_id, start, what)
+INSERT INTO {_SIGHTINGS} (public_id, start, network, count) VALUES (%s, %s, %s, %s)
+ON CONFLICT (public_id, start, network)
 DO UPDATE SET count = {_SIGHTINGS}.count + excluded.count
 """  # noqa: S608 - our own names
 _INSERT_LOOKUP = f"""
-INSERT INTO {_LOOKS} (team_slug, public_id, network, start, seen_at)
+INSERT INTO {_LOOKS} (team_slug, public_id, network, start, first_used_at)
 VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """  # noqa: S608 - our own names
 _COUNT_NETWORKS = f"""
 SELECT public_id, count(*) FROM (
-  SELECT DISTINCT public_id, what FROM {_SIGHTINGS}
-  WHERE public_id IN ({{placeholders}}) AND start >= %s AND what <> ''
+  SELECT DISTINCT public_id, network FROM {_SIGHTINGS}
+  WHERE public_id IN ({{placeholders}}) AND start >= %s AND network <> ''
 ) AS networks GROUP BY public_id
 """  # noqa: S608 - our own names
 _SUM_REFUSALS = f"""
 SELECT public_id, sum(count) FROM {_SIGHTINGS}
-WHERE public_id IN ({{placeholders}}) AND start >= %s AND what = '' GROUP BY public_id
+WHERE public_id IN ({{placeholders}}) AND start >= %s AND network = '' GROUP BY public_id
 """  # noqa: S608 - our own names
 _SELECT_REAL = f"SELECT public_id FROM {_KEYS} WHERE public_id IN ({{placeholders}})"  # noqa: S608 - our own names

@@ -53,7 +53,7 @@ class Meter:
     def record_use(self, call: Call) -> None:
         """Record that a request was admitted with this secret."""
         self._uses[call.verdict.secret_id] = LastUse(
-            call.digest, time.time(), call.address, call.agent
+            call.digest, time.time(), call.address, call.user_agent
         )
 
     def record_refusal(self, digest: bytes, public_id: str) -> None:
@@ -95,7 +95,7 @@ class Meter:
                 None if first_byte is None else int((first_byte - call.began) * 1000),
                 int(seconds * 1000),
                 call.address,
-                call.agent,
+                call.user_agent,
             )
         )
         if isinstance(call.ended_by, InvalidKey):
@@ -132,7 +132,7 @@ class Meter:
                     status,
                     duration_ms=duration_ms,
                     address=use.address,
-                    agent=use.agent,
+                    user_agent=use.user_agent,
                 )
             )
         else:

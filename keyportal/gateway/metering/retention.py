@@ -21,7 +21,7 @@ from keyportal.usage.models import (
     Flush,
     Lease,
     NetworkUse,
-    Running,
+    RunningCalls,
     Sighting,
     UsageHour,
     UsageMinute,
@@ -56,15 +56,15 @@ def retentions() -> tuple[Retention, ...]:
         Retention(Window, "start", timedelta(minutes=10), "kind = 1"),
         Retention(Window, "start", timedelta(days=3), "kind = 2"),
         Retention(Window, "start", timedelta(days=70), "kind = 3"),
-        Retention(Flush, "at", timedelta(days=1)),
-        Retention(Running, "written_at", timedelta(minutes=1)),
-        Retention(EndRequest, "wished_at", timedelta(minutes=5)),
-        Retention(Lease, "seen_at", timedelta(hours=1)),
+        Retention(Flush, "committed_at", timedelta(days=1)),
+        Retention(RunningCalls, "written_at", timedelta(minutes=1)),
+        Retention(EndRequest, "requested_at", timedelta(minutes=5)),
+        Retention(Lease, "renewed_at", timedelta(hours=1)),
         # Much longer than the period in which mails remind of one expiry.
         Retention(Reminder, "created_at", timedelta(days=60)),
         Retention(Sighting, "start", timedelta(minutes=20)),
         # As long as calls, because pages show both together.
-        Retention(NetworkUse, "seen_at", timedelta(days=settings.CALL_DAYS)),
+        Retention(NetworkUse, "first_used_at", timedelta(days=settings.CALL_DAYS)),
         Retention(Alarm, "raised_at", timedelta(days=1)),
     )
 

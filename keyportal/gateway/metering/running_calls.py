@@ -17,7 +17,7 @@ from django.db import connections, transaction
 from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.errors import EndedByAdmin
 from keyportal.gateway.metering.writer import ALIAS, Writer
-from keyportal.usage.models import EndRequest, Running
+from keyportal.usage.models import EndRequest, RunningCalls
 
 REPORT_SECONDS = 1.0
 
@@ -86,18 +86,18 @@ def write(
     now = connections[ALIAS].ops.adapt_datetimefield_value(datetime.now(UTC))
     rows = [(worker, slug, json.dumps(calls), now) for slug, calls in sorted(calls_by_team.items())]
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
-        cursor.executemany(_UPSERT_RUNNING, rows)
-        cursor.executemany(_DELETE_RUNNING, [(worker, slug) for slug in sorted(idle_teams)])
+        cursor.executemany(_UPSERT_RUNNING_CALLS, rows)
+        cursor.executemany(_DELETE_RUNNING_CALLS, [(worker, slug) for slug in sorted(idle_teams)])
         cursor.execute(_SELECT_END_REQUESTS)
         return set(cursor.fetchall())
 
 
-_RUNNING = Running._meta.db_table
+_RUNNING_CALLS = RunningCalls._meta.db_table
 _END_REQUESTS = EndRequest._meta.db_table
-_UPSERT_RUNNING = f"""
-INSERT INTO {_RUNNING} (worker, team_slug, calls, written_at) VALUES (%s, %s, %s, %s)
+_UPSERT_RUNNING_CALLS = f"""
+INSERT INTO {_RUNNING_CALLS} (worker, team_slug, calls, written_at) VALUES (%s, %s, %s, %s)
 ON CONFLICT (team_slug, worker) DO UPDATE
 SET calls = excluded.calls, written_at = excluded.written_at
 """  # noqa: S608 - our own names
-_DELETE_RUNNING = f"DELETE FROM {_RUNNING} WHERE worker = %s AND team_slug = %s"  # noqa: S608 - our own names
+_DELETE_RUNNING_CALLS = f"DELETE FROM {_RUNNING_CALLS} WHERE worker = %s AND team_slug = %s"  # noqa: S608 - our own names
 _SELECT_END_REQUESTS = f"SELECT team_slug, call_id FROM {_END_REQUESTS}"  # noqa: S608 - our own names

@@ -38,7 +38,7 @@ class LastUse(NamedTuple):
     at: float
     """Seconds since 1970."""
     address: str | None
-    agent: bytes
+    user_agent: bytes
 
 
 class CallRecord(NamedTuple):
@@ -60,7 +60,7 @@ class CallRecord(NamedTuple):
     first_byte_ms: int | None = None
     duration_ms: int = 0
     address: str | None = None
-    agent: bytes = b""
+    user_agent: bytes = b""
 
 
 Dimensions = tuple[int, str, str, int, str]
@@ -78,7 +78,7 @@ SUM_COLUMNS = (
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",
-    "estimated",
+    "estimated_requests",
     "duration_ms",
     *LATENCY_COLUMNS,
 )
@@ -200,7 +200,13 @@ def _upsert_rows(sums: Sums, seconds: int) -> list[list[Any]]:
 
 def _write_last_uses(cursor: Any, uses: Mapping[int, LastUse]) -> None:
     rows = [
-        (_timestamp(use.at), _ip_address(use.address), _agent_text(use.agent), pk, use.digest)
+        (
+            _timestamp(use.at),
+            _ip_address(use.address),
+            _user_agent_text(use.user_agent),
+            pk,
+            use.digest,
+        )
         for pk, use in sorted(uses.items())
     ]
     cursor.executemany(_UPDATE_LAST_USE, [row[:4] for row in rows])
@@ -232,8 +238,14 @@ def _write_uses_after_deletion(
 
 
 def _call_row(record: CallRecord) -> tuple[Any, ...]:
-    request_id, started_at, *middle, address, agent = record
-    return (request_id, _timestamp(started_at), *middle, _ip_address(address), _agent_text(agent))
+    request_id, started_at, *middle, address, user_agent = record
+    return (
+        request_id,
+        _timestamp(started_at),
+        *middle,
+        _ip_address(address),
+        _user_agent_text(user_agent),
+    )
 
 
 def _timestamp(seconds: float) -> Any:
@@ -247,9 +259,9 @@ def _ip_address(peer: str | None) -> str | None:
     return (peer or "").partition("%")[0] or None
 
 
-def _agent_text(agent: bytes) -> str:
+def _user_agent_text(user_agent: bytes) -> str:
     """The User-Agent as text that a database and a page can take; at most 200 characters."""
-    text = "".join(filter(str.isprintable, agent.decode("latin-1")))
+    text = "".join(filter(str.isprintable, user_agent.decode("latin-1")))
     # A client may send its key as the User-Agent by mistake; it must not be stored or shown.
     return keystring.redact(text)[:200]
 
@@ -270,7 +282,9 @@ _CALLS = Call._meta.db_table
 _FLUSHES = WrittenFlush._meta.db_table
 _SECRETS = Secret._meta.db_table
 _TOMBSTONES = Tombstone._meta.db_table
-_INSERT_FLUSH = f"INSERT INTO {_FLUSHES} (mark, at) VALUES (%s, %s) ON CONFLICT DO NOTHING"  # noqa: S608 - our own names
+_INSERT_FLUSH = (
+    f"INSERT INTO {_FLUSHES} (flush_id, committed_at) VALUES (%s, %s) ON CONFLICT DO NOTHING"  # noqa: S608 - our own names
+)
 _INSERT_CALL = (
     f"INSERT INTO {_CALLS} ({', '.join(CallRecord._fields)}) "  # noqa: S608 - our own names
     f"VALUES ({', '.join(['%s'] * len(CallRecord._fields))})"
@@ -281,10 +295,11 @@ _INSERT_CALLS_AS_JSON = (
     f"FROM json_populate_recordset(NULL::{_CALLS}, %s::json)"
 )
 _UPDATE_LAST_USE = f"""
-UPDATE {_SECRETS} SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s WHERE id = %s
+UPDATE {_SECRETS} SET last_used_at = %s, last_used_address = %s, last_used_user_agent = %s
+WHERE id = %s
 """  # noqa: S608 - our own names
 _UPDATE_DELETED_LAST_USE = f"""
-UPDATE {_TOMBSTONES} SET last_used_at = %s, last_used_ip = %s, last_used_agent = %s
+UPDATE {_TOMBSTONES} SET last_used_at = %s, last_used_address = %s, last_used_user_agent = %s
 WHERE digest = %s
 """  # noqa: S608 - our own names
 _SELECT_DELETED = f"SELECT digest, public_id FROM {_TOMBSTONES} WHERE digest IN"  # noqa: S608 - our own names

@@ -335,8 +335,8 @@ class Secret(models.Model):
         default=False, help_text="Expires when a newer secret of the key is first used."
     )
     last_used_at = models.DateTimeField(null=True, editable=False)
-    last_used_ip = models.GenericIPAddressField(null=True, editable=False)
-    last_used_agent = models.CharField(max_length=200, blank=True, editable=False)
+    last_used_address = models.GenericIPAddressField(null=True, editable=False)
+    last_used_user_agent = models.CharField(max_length=200, blank=True, editable=False)
 
     read_at: datetime
     """Only on secrets from the database. On SQLite it is exact to the millisecond."""
@@ -357,6 +357,6 @@ class Secret(models.Model):
             deleted_by_id=actor.pk if actor else None,
             is_rotated=is_rotated,
             last_used_at=self.last_used_at,
-            last_used_ip=self.last_used_ip,
-            last_used_agent=self.last_used_agent,
+            last_used_address=self.last_used_address,
+            last_used_user_agent=self.last_used_user_agent,
         )

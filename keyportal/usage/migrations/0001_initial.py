@@ -13,8 +13,8 @@ class Migration(migrations.Migration):
             name='Flush',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('mark', models.CharField(max_length=40, unique=True)),
-                ('at', models.DateTimeField(auto_now_add=True, db_index=True)),
+                ('flush_id', models.CharField(max_length=40, unique=True)),
+                ('committed_at', models.DateTimeField(auto_now_add=True, db_index=True)),
             ],
         ),
         migrations.CreateModel(
@@ -48,7 +48,7 @@ class Migration(migrations.Migration):
                 ('first_byte_ms', models.PositiveIntegerField(null=True)),
                 ('duration_ms', models.PositiveIntegerField()),
                 ('address', models.GenericIPAddressField(null=True)),
-                ('agent', models.CharField(blank=True, max_length=200)),
+                ('user_agent', models.CharField(blank=True, max_length=200)),
             ],
             options={
                 'indexes': [models.Index(fields=['team_slug', '-started_at', '-id'], name='call_by_team'), models.Index(fields=['started_at'], name='call_by_age')],
@@ -60,7 +60,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('team_slug', models.CharField(max_length=64)),
                 ('call_id', models.CharField(max_length=128)),
-                ('wished_at', models.DateTimeField(auto_now_add=True)),
+                ('requested_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={
                 'constraints': [models.UniqueConstraint(fields=('team_slug', 'call_id'), name='endrequest_unique')],
@@ -73,7 +73,7 @@ class Migration(migrations.Migration):
                 ('subject', models.CharField(max_length=72)),
                 ('worker', models.CharField(max_length=32)),
                 ('calls', models.IntegerField()),
-                ('seen_at', models.DateTimeField()),
+                ('renewed_at', models.DateTimeField()),
             ],
             options={
                 'indexes': [models.Index(fields=['worker'], name='lease_by_worker')],
@@ -88,15 +88,15 @@ class Migration(migrations.Migration):
                 ('public_id', models.CharField(max_length=8)),
                 ('network', models.CharField(max_length=43)),
                 ('start', models.DateTimeField(help_text='Start of the day.')),
-                ('seen_at', models.DateTimeField()),
+                ('first_used_at', models.DateTimeField()),
             ],
             options={
-                'indexes': [models.Index(fields=['team_slug', '-seen_at', '-id'], name='networkuse_by_team'), models.Index(fields=['seen_at'], name='networkuse_by_age')],
+                'indexes': [models.Index(fields=['team_slug', '-first_used_at', '-id'], name='networkuse_by_team'), models.Index(fields=['first_used_at'], name='networkuse_by_age')],
                 'constraints': [models.UniqueConstraint(fields=('public_id', 'start', 'network'), name='networkuse_unique')],
             },
         ),
         migrations.CreateModel(
-            name='Running',
+            name='RunningCalls',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('worker', models.CharField(max_length=32)),
@@ -105,7 +105,7 @@ class Migration(migrations.Migration):
                 ('written_at', models.DateTimeField()),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('team_slug', 'worker'), name='running_unique')],
+                'constraints': [models.UniqueConstraint(fields=('team_slug', 'worker'), name='runningcalls_unique')],
             },
         ),
         migrations.CreateModel(
@@ -114,12 +114,12 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('public_id', models.CharField(max_length=8)),
                 ('start', models.DateTimeField()),
-                ('what', models.CharField(blank=True, max_length=43)),
+                ('network', models.CharField(blank=True, max_length=43)),
                 ('count', models.BigIntegerField(default=1)),
             ],
             options={
                 'indexes': [models.Index(fields=['start'], name='sighting_by_age')],
-                'constraints': [models.UniqueConstraint(fields=('public_id', 'start', 'what'), name='sighting_unique')],
+                'constraints': [models.UniqueConstraint(fields=('public_id', 'start', 'network'), name='sighting_unique')],
             },
         ),
         migrations.CreateModel(
@@ -136,7 +136,7 @@ class Migration(migrations.Migration):
                 ('prompt_tokens', models.BigIntegerField(default=0)),
                 ('completion_tokens', models.BigIntegerField(default=0)),
                 ('cached_tokens', models.BigIntegerField(default=0)),
-                ('estimated', models.BigIntegerField(default=0, help_text='Requests whose tokens are estimated.')),
+                ('estimated_requests', models.BigIntegerField(default=0, help_text='Requests whose tokens are estimated.')),
                 ('duration_ms', models.BigIntegerField(default=0)),
                 ('latency_0', models.BigIntegerField(default=0)),
                 ('latency_1', models.BigIntegerField(default=0)),
@@ -171,7 +171,7 @@ class Migration(migrations.Migration):
                 ('prompt_tokens', models.BigIntegerField(default=0)),
                 ('completion_tokens', models.BigIntegerField(default=0)),
                 ('cached_tokens', models.BigIntegerField(default=0)),
-                ('estimated', models.BigIntegerField(default=0, help_text='Requests whose tokens are estimated.')),
+                ('estimated_requests', models.BigIntegerField(default=0, help_text='Requests whose tokens are estimated.')),
                 ('duration_ms', models.BigIntegerField(default=0)),
                 ('latency_0', models.BigIntegerField(default=0)),
                 ('latency_1', models.BigIntegerField(default=0)),
@@ -206,7 +206,7 @@ class Migration(migrations.Migration):
                 ('prompt_tokens', models.BigIntegerField(default=0)),
                 ('completion_tokens', models.BigIntegerField(default=0)),
                 ('cached_tokens', models.BigIntegerField(default=0)),
-                ('estimated', models.BigIntegerField(default=0, help_text='Requests whose tokens are estimated.')),
+                ('estimated_requests', models.BigIntegerField(default=0, help_text='Requests whose tokens are estimated.')),
                 ('duration_ms', models.BigIntegerField(default=0)),
                 ('latency_0', models.BigIntegerField(default=0)),
                 ('latency_1', models.BigIntegerField(default=0)),

@@ -24,7 +24,7 @@ from keyportal.usage.models.counters import (
     window_end,
     window_start,
 )
-from keyportal.usage.models.running import EndRequest, Running
+from keyportal.usage.models.running import EndRequest, RunningCalls
 from keyportal.usage.models.sightings import INTERVAL_SECONDS, Alarm, NetworkUse, Sighting
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "Kind",
     "Lease",
     "NetworkUse",
-    "Running",
+    "RunningCalls",
     "Sighting",
     "Usage",
     "UsageDay",

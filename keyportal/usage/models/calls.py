@@ -50,7 +50,7 @@ class Call(models.Model):
     first_byte_ms = models.PositiveIntegerField(null=True)
     duration_ms = models.PositiveIntegerField()
     address = models.GenericIPAddressField(null=True)
-    agent = models.CharField(max_length=200, blank=True)
+    user_agent = models.CharField(max_length=200, blank=True)
 
     objects = CallQuerySet.as_manager()
 
@@ -88,7 +88,9 @@ class Usage(models.Model):
     prompt_tokens = models.BigIntegerField(default=0)
     completion_tokens = models.BigIntegerField(default=0)
     cached_tokens = models.BigIntegerField(default=0)
-    estimated = models.BigIntegerField(default=0, help_text="Requests whose tokens are estimated.")
+    estimated_requests = models.BigIntegerField(
+        default=0, help_text="Requests whose tokens are estimated."
+    )
     duration_ms = models.BigIntegerField(default=0)
     latency_0 = models.BigIntegerField(default=0)
     latency_1 = models.BigIntegerField(default=0)
@@ -137,8 +139,8 @@ class UsageDay(Usage):
 class Flush(models.Model):
     """The id of a flush that was committed, so that a retry of it is not counted twice."""
 
-    mark = models.CharField(max_length=40, unique=True)
-    at = models.DateTimeField(auto_now_add=True, db_index=True)
+    flush_id = models.CharField(max_length=40, unique=True)
+    committed_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     def __str__(self) -> str:
-        return self.mark
+        return self.flush_id

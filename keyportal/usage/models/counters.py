@@ -89,13 +89,13 @@ class Window(models.Model):
 class Lease(models.Model):
     """The number of running calls of one subject in one worker, if the subject has such a limit.
 
-    The worker renews it while calls run. It expires `LEASE_SECONDS` after `seen_at`.
+    The worker renews it while calls run. It expires `LEASE_SECONDS` after `renewed_at`.
     """
 
     subject = models.CharField(max_length=72)
     worker = models.CharField(max_length=32)
     calls = models.IntegerField()
-    seen_at = models.DateTimeField()
+    renewed_at = models.DateTimeField()
 
     class Meta:
         constraints: ClassVar = [

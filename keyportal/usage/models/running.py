@@ -11,7 +11,7 @@ from keyportal.teams.models import Team
 STALE_AFTER = timedelta(seconds=5)
 
 
-class RunningQuerySet(models.QuerySet["Running"]):
+class RunningCallsQuerySet(models.QuerySet["RunningCalls"]):
     def for_team(self, team: Team) -> Self:
         """Without rows of stopped workers, which leave their last row behind."""
         return self.filter(team_slug=team.slug, written_at__gte=timezone.now() - STALE_AFTER)
@@ -22,7 +22,7 @@ class RunningQuerySet(models.QuerySet["Running"]):
         return sorted(calls, key=lambda call: (call["since"], call["id"]))
 
 
-class Running(models.Model):
+class RunningCalls(models.Model):
     """The running calls of one team in one worker. The worker replaces the row as a whole.
 
     `calls` is a list of objects: `id`, `request_id` (as in `Call` and the logs), `public_id`,
@@ -36,11 +36,11 @@ class Running(models.Model):
     calls = models.JSONField(default=list)
     written_at = models.DateTimeField()
 
-    objects = RunningQuerySet.as_manager()
+    objects = RunningCallsQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["team_slug", "worker"], name="running_unique")
+            models.UniqueConstraint(fields=["team_slug", "worker"], name="runningcalls_unique")
         ]
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class EndRequest(models.Model):
 
     team_slug = models.CharField(max_length=64)
     call_id = models.CharField(max_length=128)
-    wished_at = models.DateTimeField(auto_now_add=True)
+    requested_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         constraints: ClassVar = [

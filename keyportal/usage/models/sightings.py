@@ -16,39 +16,41 @@ ALARM_INTERVAL = timedelta(hours=1)  # Minimum time between two alarms of one ki
 class Sighting(models.Model):
     """A network that used a key, or the number of its refused requests, in a 5-minute interval.
 
-    `what` is a network such as `192.0.2.0/24`. It is empty for refused requests with the key's
+    `network` is such as `192.0.2.0/24`. It is empty for refused requests with the key's
     public id: those with a wrong secret, and those with the right one when the key is disabled or
     expired, or used from outside its allowed networks.
     """
 
     public_id = models.CharField(max_length=8)
     start = models.DateTimeField()
-    what = models.CharField(max_length=43, blank=True)
+    network = models.CharField(max_length=43, blank=True)
     count = models.BigIntegerField(default=1)
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["public_id", "start", "what"], name="sighting_unique")
+            models.UniqueConstraint(
+                fields=["public_id", "start", "network"], name="sighting_unique"
+            )
         ]
         indexes: ClassVar = [models.Index(fields=["start"], name="sighting_by_age")]
 
     def __str__(self) -> str:
-        return f"{self.public_id} {self.what}"
+        return f"{self.public_id} {self.network}"
 
 
 class NetworkUse(models.Model):
     """The use of a key from a network without a `Call`, at most one row per day (UTC).
 
     Such uses list the models, read the key's own state, or are calls by forward authentication
-    when there are too many to store each. `seen_at` is the first use of the day. Kept as long as
-    calls.
+    when there are too many to store each. `first_used_at` is the first use of the day. Kept as
+    long as calls.
     """
 
     team_slug = models.CharField(max_length=64)
     public_id = models.CharField(max_length=8)
     network = models.CharField(max_length=43)
     start = models.DateTimeField(help_text="Start of the day.")
-    seen_at = models.DateTimeField()
+    first_used_at = models.DateTimeField()
 
     class Meta:
         constraints: ClassVar = [
@@ -57,8 +59,8 @@ class NetworkUse(models.Model):
             )
         ]
         indexes: ClassVar = [
-            models.Index(fields=["team_slug", "-seen_at", "-id"], name="networkuse_by_team"),
-            models.Index(fields=["seen_at"], name="networkuse_by_age"),
+            models.Index(fields=["team_slug", "-first_used_at", "-id"], name="networkuse_by_team"),
+            models.Index(fields=["first_used_at"], name="networkuse_by_age"),
         ]
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ COUNTS = (
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",
-    "estimated",
+    "estimated_requests",
 )
 
 
@@ -25,7 +25,7 @@ class Totals:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
-    estimated: int = 0
+    estimated_requests: int = 0
     latencies: list[int] = field(default_factory=lambda: [0] * len(LATENCY_COLUMNS))
 
     @classmethod

@@ -217,7 +217,7 @@ def test_it_notes_its_last_use_once_a_minute(
     program.get("self")
     key = ManagementKey.objects.get()
     assert key.last_used_at
-    assert key.last_used_ip == "127.0.0.1"
+    assert key.last_used_address == "127.0.0.1"
     with django_assert_num_queries(3):
         program.get("self")
     earlier = timezone.now() - timedelta(minutes=2)

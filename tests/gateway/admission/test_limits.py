@@ -307,7 +307,7 @@ def test_slots_of_a_killed_worker_are_released(
     assert kinds(admit([workers[1]], key)) == {"RateLimitExceeded": 1}
     # Worker 0 is killed now.
     expired = timedelta(seconds=LEASE_SECONDS + 1)
-    Lease.objects.filter(worker="worker-0").update(seen_at=timezone.now() - expired)
+    Lease.objects.filter(worker="worker-0").update(renewed_at=timezone.now() - expired)
     assert LEASE_SECONDS + limiter_module.RENEW_SECONDS < 15
     assert kinds(admit([workers[1]], key, key)) == {"Admitted": 2}
 
@@ -318,9 +318,9 @@ def test_live_worker_renews_its_leases(
     key, other = limited("running", parallel_requests=2), limited("other")
     admit([worker], key)
     monkeypatch.setattr(limiter_module, "RENEW_SECONDS", 0)
-    Lease.objects.update(seen_at=timezone.now() - timedelta(hours=1))
+    Lease.objects.update(renewed_at=timezone.now() - timedelta(hours=1))
     admit([worker], other)  # Any batch renews them, and active calls cause one each second.
-    assert timezone.now() - Lease.objects.get().seen_at < timedelta(seconds=PATIENCE)
+    assert timezone.now() - Lease.objects.get().renewed_at < timedelta(seconds=PATIENCE)
 
 
 def test_teams_have_parallel_limits_too(
@@ -518,7 +518,7 @@ def test_cost_of_a_batch_does_not_depend_on_running_calls(
 def test_calls_elsewhere_are_read_by_an_index(worker: Admission, team: Team) -> None:
     """The windows are locked meanwhile, and all workers wait for them."""
     Lease.objects.bulk_create(
-        Lease(subject=f"key:{n // 8}", worker=f"{n % 8}", calls=1, seen_at=timezone.now())
+        Lease(subject=f"key:{n // 8}", worker=f"{n % 8}", calls=1, renewed_at=timezone.now())
         for n in range(5000)
     )
     with connection.cursor() as cursor:

@@ -228,7 +228,7 @@ def test_refused_address_is_counted_for_the_alarm_on_every_path(
     assert live.chat(text, model.name).status == 403
     for path in ("/v1/models", "/v1/key", "/auth/verify"):
         assert live.request("GET", path, key=text).status == 403
-    refusals = Sighting.objects.filter(public_id=key.public_id, what="")
+    refusals = Sighting.objects.filter(public_id=key.public_id, network="")
     wait_until(lambda: refusals.aggregate(number=Sum("count"))["number"] == 4)
     assert key.secrets.get().last_used_at is None
 

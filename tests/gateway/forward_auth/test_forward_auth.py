@@ -374,7 +374,7 @@ def test_verifications_are_usage_without_tokens(
     wait_until(lambda: mine.count() == 2)
     good, refused = mine.order_by("-model")
     assert (good.endpoint, good.model, good.status) == (VERIFY_PATH, model.name, 200)
-    assert (good.agent, good.address) == ("a-proxy", "127.0.0.1")
+    assert (good.user_agent, good.address) == ("a-proxy", "127.0.0.1")
     assert (good.prompt_tokens, good.completion_tokens, good.is_estimated) == (0, 0, False)
     # A model name made up by the caller is not stored.
     assert (refused.endpoint, refused.model, refused.status) == (VERIFY_PATH, "", 403)

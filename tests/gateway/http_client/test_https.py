@@ -49,7 +49,7 @@ def test_a_trusted_proxy_speaks_for_its_client(
     reply = server.request("GET", "/v1/models", key=key, headers=FROM_AFAR)
     assert reply.status == 200
     # The nearest address that is not trusted. Anyone can write those further left.
-    wait_until(lambda: Secret.objects.get().last_used_ip == "198.51.100.7")
+    wait_until(lambda: Secret.objects.get().last_used_address == "198.51.100.7")
     page = server.request(
         "GET", "/accounts/login/", headers=FROM_AFAR | {"Host": "keys.example.com"}
     )
@@ -64,8 +64,8 @@ def test_without_trusted_proxies_the_peer_is_who_calls(
     api_key, key = issue(alice)
     headers = FROM_AFAR | {"Forwarded": "for=192.0.2.66", "X-Real-IP": "192.0.2.66"}
     assert live.request("GET", "/v1/models", key=key, headers=headers).status == 200
-    wait_until(lambda: api_key.secrets.get().last_used_ip)
-    assert api_key.secrets.get().last_used_ip == "127.0.0.1"
+    wait_until(lambda: api_key.secrets.get().last_used_address)
+    assert api_key.secrets.get().last_used_address == "127.0.0.1"
     page = live.request("GET", "/accounts/login/", headers=FROM_AFAR)
     assert page.status == 200
     assert "strict-transport-security" not in page.headers

@@ -159,8 +159,8 @@ def test_lookup_is_stored_once_a_day_for_key_and_network(
     assert not Sighting.objects.exists()
     day = timedelta(days=1)
     for look in NetworkUse.objects.all():
-        assert look.start <= look.seen_at < look.start + day
-    NetworkUse.objects.update(start=F("start") - day, seen_at=F("seen_at") - day)
+        assert look.start <= look.first_used_at < look.start + day
+    NetworkUse.objects.update(start=F("start") - day, first_used_at=F("first_used_at") - day)
     list_models_from(Meter("three", workers[0]._writer), key, "192.0.2.7")
     assert NetworkUse.objects.count() == 4
 
@@ -503,7 +503,7 @@ def test_old_rows_are_deleted(
     key, _ = issue(bob)
     list_models_from(workers[0], key, *addresses(4))
     days = timedelta(days=settings.CALL_DAYS)
-    NetworkUse.objects.update(seen_at=timezone.now() - days + timedelta(minutes=1))
+    NetworkUse.objects.update(first_used_at=timezone.now() - days + timedelta(minutes=1))
     asyncio.run(RetentionJob(workers[0]._writer).clean())
     assert (Sighting.objects.count(), Alarm.objects.count(), NetworkUse.objects.count()) == (
         4,
@@ -512,7 +512,7 @@ def test_old_rows_are_deleted(
     )
     Sighting.objects.update(start=timezone.now() - timedelta(minutes=21))
     Alarm.objects.update(raised_at=timezone.now() - timedelta(days=1, seconds=1))
-    NetworkUse.objects.update(seen_at=timezone.now() - days)
+    NetworkUse.objects.update(first_used_at=timezone.now() - days)
     asyncio.run(RetentionJob(workers[0]._writer).clean())
     assert (Sighting.objects.count(), Alarm.objects.count(), NetworkUse.objects.count()) == (
         0,

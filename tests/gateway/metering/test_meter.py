@@ -85,8 +85,8 @@ def test_flush_writes_last_use(meter: Meter, alice: User, issue: Issue) -> None:
     assert used.last_used_at is not None
     # Databases store microseconds or less.
     assert before - timedelta(seconds=1) < used.last_used_at <= datetime.now(UTC)
-    assert used.last_used_ip == "192.0.2.7"
-    assert used.last_used_agent == "OpenAI/Python 3"
+    assert used.last_used_address == "192.0.2.7"
+    assert used.last_used_user_agent == "OpenAI/Python 3"
 
 
 @database
@@ -96,7 +96,7 @@ def test_newest_use_of_a_secret_wins(meter: Meter, alice: User, issue: Issue) ->
         meter.record_use(call(key, client=(f"192.0.2.{number}", 1)))
     assert len(meter._uses) == 1
     flush(meter)
-    assert key.secrets.get().last_used_ip == "192.0.2.199"
+    assert key.secrets.get().last_used_address == "192.0.2.199"
 
 
 @database
@@ -250,8 +250,8 @@ def test_failed_flush_is_repeated_and_newer_use_wins(
     assert first.secrets.get().last_used_at is None
     assert [record.levelno for record in caplog.records] == [logging.WARNING]  # Once.
     flush(meter)
-    assert first.secrets.get().last_used_ip == "192.0.2.99"
-    assert second.secrets.get().last_used_ip == "192.0.2.2"
+    assert first.secrets.get().last_used_address == "192.0.2.99"
+    assert second.secrets.get().last_used_address == "192.0.2.2"
 
 
 @database
@@ -312,7 +312,7 @@ def test_last_use_of_a_key_deleted_meanwhile_is_on_its_receipt(
     assert stays.secrets.get().last_used_at is not None
     assert Secret.objects.count() == 1
     receipt = Tombstone.objects.get()
-    assert (receipt.last_used_ip, receipt.last_used_agent) == ("192.0.2.44", "thief/1")
+    assert (receipt.last_used_address, receipt.last_used_user_agent) == ("192.0.2.44", "thief/1")
     assert not caplog.records
 
 
@@ -387,7 +387,7 @@ def test_failed_flush_opens_a_new_connection(meter: Meter, alice: User, issue: I
     meter.record_use(call(key, client=("192.0.2.8", 1)))
     flush(meter)
     flush(meter)
-    assert key.secrets.get().last_used_ip == "192.0.2.8"
+    assert key.secrets.get().last_used_address == "192.0.2.8"
 
 
 @database
@@ -409,7 +409,7 @@ def test_any_peer_address_can_be_written(
     flush(meter)
     used = key.secrets.get()
     assert used.last_used_at is not None
-    assert used.last_used_ip == CallRow.objects.get().address == stored
+    assert used.last_used_address == CallRow.objects.get().address == stored
 
 
 @database
@@ -425,8 +425,8 @@ def test_any_user_agent_can_be_written(
     meter.record_use(call(key, headers=[(b"user-agent", sent)]))
     meter.record_call(call(key, headers=[(b"user-agent", sent)]))
     flush(meter)
-    stored = key.secrets.get().last_used_agent
-    assert stored == CallRow.objects.get().agent == writing._agent_text(sent)
+    stored = key.secrets.get().last_used_user_agent
+    assert stored == CallRow.objects.get().user_agent == writing._user_agent_text(sent)
 
 
 @database
@@ -467,7 +467,7 @@ def test_meter_flushes_periodically(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.binary(max_size=400))
 def test_an_agent_is_short_printable_text(sent: bytes) -> None:
-    shown = writing._agent_text(sent)
+    shown = writing._user_agent_text(sent)
     assert len(shown) <= 200
     assert shown.isprintable()
 
@@ -477,7 +477,7 @@ def test_an_agent_is_short_printable_text(sent: bytes) -> None:
 )
 def test_a_key_in_the_agent_is_redacted(around: bytes) -> None:
     key = keystring.generate().text
-    shown = writing._agent_text(around.replace(b"%s", key.encode()))
+    shown = writing._user_agent_text(around.replace(b"%s", key.encode()))
     assert key[:20] not in shown
     assert key[-20:] not in shown
 
@@ -485,7 +485,7 @@ def test_a_key_in_the_agent_is_redacted(around: bytes) -> None:
 def test_key_hidden_by_control_characters_is_redacted_too() -> None:
     key = keystring.generate().text
     hidden = "\x01".join(key).encode()
-    assert key[14:30] not in writing._agent_text(hidden)
+    assert key[14:30] not in writing._user_agent_text(hidden)
 
 
 @database
@@ -558,4 +558,4 @@ def test_some_of_many_verifications_have_rows_and_all_are_in_sums(
     )
     assert (sums["requests"], sums["failures"]) == (3 * SLICE, SLICE)
     assert sums["took"] >= 3 * SLICE * 7000
-    assert key.secrets.get().last_used_agent == "a-proxy"
+    assert key.secrets.get().last_used_user_agent == "a-proxy"

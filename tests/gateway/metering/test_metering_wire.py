@@ -22,7 +22,7 @@ from keyportal.usage.models import (
     Call,
     EndRequest,
     NetworkUse,
-    Running,
+    RunningCalls,
     UsageDay,
     UsageHour,
     UsageMinute,
@@ -126,7 +126,7 @@ def test_thousands_of_mixed_calls_are_counted_as_the_upstream_served_them(
         assert completion >= mix.events_of_cut
         assert not counted
     days = UsageDay.objects.filter(public_id__in=public_ids)
-    assert days.aggregate(n=Sum("estimated"))["n"] == mix.kinds["cut"]
+    assert days.aggregate(n=Sum("estimated_requests"))["n"] == mix.kinds["cut"]
     assert calls_of(first, second).filter(is_estimated=True).count() == mix.kinds["cut"]
 
 
@@ -192,7 +192,7 @@ def test_call_row_describes_the_call(
         alice.pk,
     )
     assert (call.endpoint, call.model, call.status) == ("/chat/completions", model, 200)
-    assert (call.address, call.agent) == ("127.0.0.1", "tests/1")
+    assert (call.address, call.user_agent) == ("127.0.0.1", "tests/1")
     assert call.first_byte_ms is not None
     assert 300 <= call.first_byte_ms <= call.duration_ms < 30_000
     assert timezone.now() - call.started_at < timedelta(seconds=60)
@@ -241,7 +241,7 @@ def test_deletion_receipt_shows_last_use_and_later_refusals(
     receipt = Tombstone.objects.get()
     assert receipt.last_used_at is not None
     assert receipt.last_used_at <= receipt.deleted_at + timedelta(seconds=1)
-    assert receipt.last_used_ip == "127.0.0.1"
+    assert receipt.last_used_address == "127.0.0.1"
 
 
 def test_calls_in_flight_are_listed_and_admin_can_end_one(
@@ -255,7 +255,7 @@ def test_calls_in_flight_are_listed_and_admin_can_end_one(
             assert one.read_head().status == 200
 
         def listed_calls() -> list[dict[str, object]]:
-            rows = Running.objects.values_list("calls", flat=True)
+            rows = RunningCalls.objects.values_list("calls", flat=True)
             return [call for calls in rows for call in calls if call["public_id"] == key.public_id]
 
         wait_until(lambda: len(listed_calls()) == 2)

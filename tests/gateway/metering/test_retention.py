@@ -21,7 +21,7 @@ from keyportal.usage.models import (
     Flush,
     Kind,
     Lease,
-    Running,
+    RunningCalls,
     UsageDay,
     UsageHour,
     UsageMinute,
@@ -71,14 +71,14 @@ def test_only_old_rows_are_deleted(writer: Writer) -> None:
         for when in (kept, gone):
             Window.objects.create(subject="key:k", kind=kind, start=ago(**when))
     for worker, when in (("lives", {"minutes": 1}), ("gone", {"hours": 2})):
-        Lease.objects.create(subject="key:k", worker=worker, calls=1, seen_at=ago(**when))
+        Lease.objects.create(subject="key:k", worker=worker, calls=1, renewed_at=ago(**when))
     for worker, seconds in (("lives", 30), ("gone", 90)):
-        Running.objects.create(worker=worker, team_slug="t", written_at=ago(seconds=seconds))
-    for mark, when in (("new", {"hours": 1}), ("old", {"hours": 25})):
-        Flush.objects.create(mark=mark)
-        Flush.objects.filter(mark=mark).update(at=ago(**when))
-        EndRequest.objects.create(team_slug="t", call_id=mark)
-    EndRequest.objects.filter(call_id="old").update(wished_at=ago(minutes=6))
+        RunningCalls.objects.create(worker=worker, team_slug="t", written_at=ago(seconds=seconds))
+    for name, when in (("new", {"hours": 1}), ("old", {"hours": 25})):
+        Flush.objects.create(flush_id=name)
+        Flush.objects.filter(flush_id=name).update(committed_at=ago(**when))
+        EndRequest.objects.create(team_slug="t", call_id=name)
+    EndRequest.objects.filter(call_id="old").update(requested_at=ago(minutes=6))
     for days in (59, 61):
         Reminder.objects.create(public_id="k", days=days, expires_at=ago())
         Reminder.objects.filter(days=days).update(created_at=ago(days=days))
@@ -88,8 +88,8 @@ def test_only_old_rows_are_deleted(writer: Writer) -> None:
     assert UsageDay.objects.count() == 2  # Costs are needed years later.
     assert Window.objects.exclude(kind=Kind.EVER).count() == 3
     assert Window.objects.filter(kind=Kind.EVER).count() == 2
-    assert Lease.objects.get().worker == Running.objects.get().worker == "lives"
-    assert Flush.objects.get().mark == EndRequest.objects.get().call_id == "new"
+    assert Lease.objects.get().worker == RunningCalls.objects.get().worker == "lives"
+    assert Flush.objects.get().flush_id == EndRequest.objects.get().call_id == "new"
 
 
 def test_retention_of_calls_is_a_setting(writer: Writer, settings: Settings) -> None:
@@ -130,11 +130,11 @@ def test_slice_is_bounded_with_any_query_plan(
 
 
 def lease(worker: str, when: Any) -> Lease:
-    return Lease(subject="key:k", worker=worker, calls=1, seen_at=when)
+    return Lease(subject="key:k", worker=worker, calls=1, renewed_at=when)
 
 
-def running(worker: str, when: Any) -> Running:
-    return Running(worker=worker, team_slug="t", written_at=when)
+def running(worker: str, when: Any) -> RunningCalls:
+    return RunningCalls(worker=worker, team_slug="t", written_at=when)
 
 
 def window(subject: str, when: Any) -> Window:
@@ -149,8 +149,8 @@ def reminder(public_id: str, when: Any) -> Reminder:
     ("table", "make", "column"),
     [
         (Call, lambda _, when: call(started_at=when), "started_at"),
-        (Lease, lease, "seen_at"),
-        (Running, running, "written_at"),
+        (Lease, lease, "renewed_at"),
+        (RunningCalls, running, "written_at"),
         (Window, window, "start"),
         (Reminder, reminder, "created_at"),
     ],

@@ -50,7 +50,7 @@ def test_the_question_lists_what_will_stop(
             team_slug=team.slug,
             public_id=key.public_id,
             address=address,
-            agent="<curl>",
+            user_agent="<curl>",
             status=200,
             duration_ms=1,
         )

@@ -27,7 +27,9 @@ def address(key: ApiKey) -> str:
 def test_confirmation_tells_what_will_stop(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob, "<b>nightly")
     Secret.objects.update(
-        last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.1.2.3", last_used_agent="curl/8"
+        last_used_at="2026-11-23T22:45:10Z",
+        last_used_address="10.1.2.3",
+        last_used_user_agent="curl/8",
     )
     client = sign_in(bob)
     page, fragment = client.get(address(key)), client.get(address(key), headers=HTMX)
@@ -64,7 +66,7 @@ def test_confirmation_tells_what_called_within_a_day(
         owner_id=7,
         started_at=timezone.now(),
         address="192.0.2.7",
-        agent="<i>curl",
+        user_agent="<i>curl",
         status=200,
         duration_ms=1,
         **of_the_key,

@@ -50,7 +50,9 @@ def test_everybody_in_the_team_sees_what_a_key_is(
         expires_at=datetime(2199, 1, 31, 12, tzinfo=UTC),
     )
     Secret.objects.update(
-        last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.1.2.3", last_used_agent="<s>curl"
+        last_used_at="2026-11-23T22:45:10Z",
+        last_used_address="10.1.2.3",
+        last_used_user_agent="<s>curl",
     )
     client = sign_in(vera)
     page, fragment = client.get(address(key)), client.get(address(key), headers=HTMX)
@@ -192,7 +194,7 @@ def test_its_history_is_told_without_its_name_and_a_page_at_a_time(
 
 def test_both_secrets_are_shown_while_two_live(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob)
-    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_agent="<i>old-agent")
+    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_user_agent="<i>old-agent")
     new = rotate(key, GracePeriod.WEEK, actor=bob).text
     text = page_of(sign_in(bob), key)
     for last4 in (plaintext[-4:], new[-4:]):
@@ -217,7 +219,7 @@ def test_last_use_survives_the_secret_that_was_used(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
-    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.1.2.3")
+    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_address="10.1.2.3")
     rotate(key, GracePeriod.NOW, actor=bob)
     for path in (address(key), f"{address(key)}delete/"):
         text = sign_in(bob).get(path).content.decode()

@@ -227,7 +227,11 @@ def test_the_first_calls_of_a_key_are_no_news(team: Team, other_team: Team, good
 def look(team: Team, public_id: str, network: str, days: float) -> None:
     start = Step.DAY.floor(ago(days))
     NetworkUse.objects.create(
-        team_slug=team.slug, public_id=public_id, network=network, start=start, seen_at=ago(days)
+        team_slug=team.slug,
+        public_id=public_id,
+        network=network,
+        start=start,
+        first_used_at=ago(days),
     )
 
 

@@ -26,7 +26,9 @@ def address(key: ApiKey) -> str:
 
 def deleted(key: ApiKey, by: User) -> ApiKey:
     Secret.objects.filter(key=key).update(
-        last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.1.2.3", last_used_agent="<i>curl"
+        last_used_at="2026-11-23T22:45:10Z",
+        last_used_address="10.1.2.3",
+        last_used_user_agent="<i>curl",
     )
     key.revoke(actor=by)
     return key
@@ -64,7 +66,7 @@ def test_it_refreshes_itself_for_a_minute(sign_in: SignIn, bob: User, issue: Iss
 
 def test_a_rotated_key_is_told_of_as_one(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
-    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.0.0.1")
+    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_address="10.0.0.1")
     Secret.objects.create(
         key=key, digest=b"x" * 32, prefix="sk-kp-", last4="abcd", last_used_at="2026-11-24T00:00Z"
     )

@@ -188,7 +188,7 @@ def test_the_old_one_is_ended_and_the_new_one_stays(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
-    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_ip="10.1.2.3")
+    Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_address="10.1.2.3")
     rotate(key, GracePeriod.FIRST_USE, actor=bob)
     newest = key.secrets.latest("pk")
     client = sign_in(bob)

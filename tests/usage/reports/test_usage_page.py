@@ -52,7 +52,7 @@ def test_viewer_sees_the_sums_of_the_team(
         prompt_tokens=3_456_789,
         completion_tokens=5,
         cached_tokens=42,
-        estimated=3,
+        estimated_requests=3,
         latency_4=1200,
     )
     used(Step.DAY, key.public_id, ago=13, requests=34)

@@ -105,7 +105,7 @@ def test_impact_among_200_000_calls_takes_at_most_100_ms(
 ) -> None:
     """All of them with one key; with another, of which nothing is found; and with a hundred."""
     call_often(team)
-    Call.objects.update(public_id="busy1234", address="192.0.2.7", agent="curl/8.5")
+    Call.objects.update(public_id="busy1234", address="192.0.2.7", user_agent="curl/8.5")
     for public_ids in (
         ["busy1234"],
         ["nokey123"],
