@@ -190,6 +190,14 @@ document.addEventListener("click", (event) => {
   else openRow(event.target.closest("tr[data-opens]"), event);
 });
 
+// On a narrow screen the navigation scrolls horizontally: bring the current entry into view.
+
+const currentEntry = document.querySelector(".sidebar [aria-current]");
+if (currentEntry) {
+  const list = currentEntry.closest("ul");
+  list.scrollLeft = currentEntry.offsetLeft - (list.clientWidth - currentEntry.offsetWidth) / 2;
+}
+
 // Menus close on a click elsewhere and on Escape.
 
 function closeMenus(except) {
