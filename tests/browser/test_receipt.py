@@ -29,7 +29,7 @@ def test_a_receipt_appears_refreshes_itself_and_is_put_away(
     Tombstone.objects.update(refused=41)
     expect(receipt).to_contain_text("41 requests")
     delete(page, "other")
-    expect(page.get_by_role("region", name="other is deleted")).to_be_visible()
+    expect(page.get_by_role("region", name="other was deleted")).to_be_visible()
     expect(receipt).to_have_count(0)
     expect(names(page)).to_have_text(["kept"])
     button(page, "Dismiss the receipt").click()
