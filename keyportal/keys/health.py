@@ -26,7 +26,7 @@ class Finding(TextChoices):
     REPORTED = "reported", "Reported as leaked"
     OWNER_LEFT = "owner-left", "Owner left"
     NEW_ADDRESS = "new-address", "New address"
-    BREAKS_POLICY = "breaks-policy", "Breaks the policy"
+    BREAKS_POLICY = "breaks-policy", "Violates the policy"
     ROTATION_DUE = "rotation-due", "Rotation due"
     NEVER_EXPIRES = "never-expires", "Never expires"
     TOO_WIDE = "too-wide", "Wider than used"

@@ -64,7 +64,7 @@ LABELS = {
     "endpoints": "Endpoints",
     "keys_per_member": "Keys per member",
     "name_pattern": "Name pattern",
-    "creators": "Weakest role that may create keys",
+    "creators": "Lowest role that can create keys",
     "rotation_days": "Rotation advised after days",
 }
 

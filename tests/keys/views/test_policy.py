@@ -77,7 +77,7 @@ def test_the_audit_has_the_old_and_the_new(sign_in: SignIn, ada: User, team: Tea
     Team.objects.update(policy=Policy(longest_days=90))
     sign_in(ada).post(POLICY, typed(longest_days="30", creators="owner"))
     event = AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED)
-    told = "Longest lifetime in days: 90 → 30, Weakest role that may create keys: member → owner"
+    told = "Longest lifetime in days: 90 → 30, Lowest role that can create keys: member → owner"
     assert event.target == f"Policy: {told}"
     assert (event.actor, event.address) == ("ada", "127.0.0.1")
 
