@@ -425,7 +425,7 @@ KEY_PREFIXES = tuple(env.list("KEYPORTAL_KEY_PREFIXES", default=["sk-kp-"]))
 # The prefixes of management keys. None may be in the list above.
 MANAGEMENT_KEY_PREFIXES = tuple(env.list("KEYPORTAL_MANAGEMENT_KEY_PREFIXES", default=["mk-kp-"]))
 API_REQUESTS_PER_MINUTE = _number("KEYPORTAL_API_REQUESTS_PER_MINUTE", 600, min_value=1)
-KEY_LIMIT = _number("KEYPORTAL_KEY_LIMIT", 20, min_value=0, max_value=1_000_000)
+MAX_KEYS = _number("KEYPORTAL_MAX_KEYS", 20, min_value=0, max_value=1_000_000)
 
 # Scheduled jobs; off if they are run by cron.
 SCHEDULER = _is_on("KEYPORTAL_SCHEDULER", "on")
@@ -443,6 +443,6 @@ ALARM_REFUSALS = _number("KEYPORTAL_ALARM_REFUSALS", 100, min_value=0)
 
 WEB_CONCURRENCY = _number("WEB_CONCURRENCY", 1, min_value=1, max_value=1024)
 MAX_BODY_BYTES = _number("KEYPORTAL_MAX_BODY_BYTES", 20 * 1024 * 1024, min_value=1)
-MAX_CALLS = _number("KEYPORTAL_MAX_CALLS", 10_000, min_value=1)
-CALL_DAYS = _number("KEYPORTAL_CALL_DAYS", 7, min_value=1, max_value=3650)
+MAX_RUNNING_CALLS = _number("KEYPORTAL_MAX_RUNNING_CALLS", 10_000, min_value=1)
+CALL_RETENTION_DAYS = _number("KEYPORTAL_CALL_RETENTION_DAYS", 7, min_value=1, max_value=3650)
 GRACEFUL_TIMEOUT = _number("KEYPORTAL_GRACEFUL_TIMEOUT", 60, min_value=1, max_value=86_400)

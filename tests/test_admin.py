@@ -418,15 +418,15 @@ def test_a_stale_page_does_not_reactivate_a_user_or_team(
     addresses = [f"/admin/teams/user/{bob.pk}/change/", f"/admin/teams/team/{team.pk}/change/"]
     pages = [operator.get(address) for address in addresses]
     User.objects.filter(pk=bob.pk).update(is_active=False)
-    Team.objects.update(is_active=False, key_limit=3)
+    Team.objects.update(is_active=False, max_keys=3)
     typed = {"first_name": "Robert"}, {"name": "Acme & Co"}
-    changed = ["active"], ["key limit", "is active"]
+    changed = ["active"], ["max keys", "is active"]
     for address, page, fields, names in zip(addresses, pages, typed, changed, strict=True):
         require_conflict(operator.post(address, form_data(page, **fields)), *names)
     bob.refresh_from_db()
     team.refresh_from_db()
     assert (bob.first_name, bob.is_active) == ("", False)
-    assert (team.name, team.is_active, team.key_limit) == ("Acme", False, 3)
+    assert (team.name, team.is_active, team.max_keys) == ("Acme", False, 3)
     # Opened again, it is saved.
     for address, fields in zip(addresses, typed, strict=True):
         assert operator.post(address, form_data(operator.get(address), **fields)).status_code == 302
@@ -437,12 +437,12 @@ def test_a_stale_page_does_not_reactivate_a_user_or_team(
 
 def test_changes_of_a_team_are_audited(operator: Client, root: User, team: Team) -> None:
     page = operator.get(change_url(team))
-    typed = {"limits_tokens_per_day": "4", "key_limits_requests_per_day": "3", "key_limit": "7"}
+    typed = {"limits_tokens_per_day": "4", "key_limits_requests_per_day": "3", "max_keys": "7"}
     assert operator.post(change_url(team), form_data(page, **typed)).status_code == 302
     rows = AuditEvent.objects.for_team(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
     assert {(row.actor, row.address) for row in rows} == {(root.get_username(), "127.0.0.1")}
     assert [row.target for row in rows] == [
-        "Team: Key limit: 20 → 7",
+        "Team: Max keys: 20 → 7",
         "Limits of the team: Tokens per day: none → 4",
         "Limits of new keys: Requests per day: none → 3",
     ]
@@ -610,7 +610,7 @@ def test_the_slug_of_a_deleted_team_is_refused(operator: Client, other_team: Tea
     form = {
         "name": "Heir",
         "slug": other_team.slug,
-        "key_limit": "7",
+        "max_keys": "7",
         "is_active": "on",
         "memberships-TOTAL_FORMS": "0",
         "memberships-INITIAL_FORMS": "0",
@@ -633,7 +633,7 @@ def test_a_slug_is_read_only_after_creation(operator: Client, team: Team) -> Non
     form = {
         "name": "Acme & Sons",
         "slug": "u-new",
-        "key_limit": "7",
+        "max_keys": "7",
         "is_active": "on",
         "memberships-TOTAL_FORMS": "0",
         "memberships-INITIAL_FORMS": "0",
@@ -644,7 +644,7 @@ def test_a_slug_is_read_only_after_creation(operator: Client, team: Team) -> Non
     changed = Team.objects.get()
     assert changed.limits == Limits(requests_per_day=1000)
     assert changed.key_limits == Limits(requests_per_day=10)
-    assert (changed.name, changed.slug, changed.key_limit) == ("Acme & Sons", team.slug, 7)
+    assert (changed.name, changed.slug, changed.max_keys) == ("Acme & Sons", team.slug, 7)
 
 
 def test_a_management_key_can_be_viewed_and_deleted_but_not_changed(

@@ -303,7 +303,7 @@ MISTAKES = [
     ({"PORT": "http"}, "PORT must be a whole number"),
     ({"PORT": "65536"}, "PORT must be a whole number"),
     ({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY must be a whole number"),
-    ({"KEYPORTAL_KEY_LIMIT": "many"}, "KEYPORTAL_KEY_LIMIT must be a whole number"),
+    ({"KEYPORTAL_MAX_KEYS": "many"}, "KEYPORTAL_MAX_KEYS must be a whole number"),
     ({"KEYPORTAL_URL": "keys.example.com"}, "KEYPORTAL_URL must look like"),
     ({"KEYPORTAL_URL": "https://keys.example.com/portal"}, "KEYPORTAL_URL must look like"),
     ({"KEYPORTAL_URL": "https://[::1"}, "KEYPORTAL_URL must look like"),

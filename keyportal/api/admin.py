@@ -19,7 +19,7 @@ class ManagementKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not gen
         "scopes",
         "allowed_models",
         "endpoints",
-        "networks",
+        "allowed_networks",
         "created_at",
         "expires_at",
         "last_used_at",

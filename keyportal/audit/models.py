@@ -52,7 +52,7 @@ class Action(models.TextChoices):
     KEY_UNMANAGED = "key:unmanaged", "Key no longer managed by an admin"
     KEY_HANDED_OVER = "key:handed-over", "Key handed over"
     KEY_ROTATED = "key:rotated", "Key rotated"
-    KEY_OLD_SECRET_ENDED = "key:old-secret-ended", "Old secret ended"
+    KEY_OLD_SECRET_DELETED = "key:old-secret-deleted", "Old secret deleted"
     KEY_REMINDED = "key:expiry-reminded", "Reminded of expiry"
     KEY_REPORTED = "key:reported-leaked", "Key reported as leaked"
     KEY_MANY_NETWORKS = "key:used-from-many-networks", "Key used from many networks"
@@ -224,11 +224,11 @@ class Tombstone(models.Model):
     )
     last_used_address = models.GenericIPAddressField(null=True)
     last_used_user_agent = models.CharField(max_length=200, blank=True)
-    refused = models.BigIntegerField(
+    refused_requests = models.BigIntegerField(
         default=0, help_text="Number of requests refused since the deletion."
     )
-    refused_at = models.DateTimeField(null=True)
-    ended = models.BigIntegerField(
+    last_refused_at = models.DateTimeField(null=True)
+    ended_calls = models.BigIntegerField(
         default=0, help_text="Number of running calls that the deletion ended."
     )
 

@@ -24,9 +24,9 @@ class Receipt:
     """A user name. Empty: a command."""
     last: Tombstone | None
     """The tombstone with the last use; None if the key was never used."""
-    refused: int
-    refused_at: datetime | None
-    ended: int
+    refused_requests: int
+    last_refused_at: datetime | None
+    ended_calls: int
 
     @classmethod
     def for_key(cls, team: Team, public_id: str) -> Self | None:
@@ -43,9 +43,11 @@ class Receipt:
             deleted_at=newest.deleted_at,
             deleted_by=_user_name(newest.deleted_by_id),
             last=max(used)[2] if used else None,
-            refused=sum(row.refused for row in rows),
-            refused_at=max((row.refused_at for row in rows if row.refused_at), default=None),
-            ended=sum(row.ended for row in rows),
+            refused_requests=sum(row.refused_requests for row in rows),
+            last_refused_at=max(
+                (row.last_refused_at for row in rows if row.last_refused_at), default=None
+            ),
+            ended_calls=sum(row.ended_calls for row in rows),
         )
 
     @property

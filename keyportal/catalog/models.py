@@ -82,6 +82,9 @@ class Upstream(models.Model):
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
+    class Meta:
+        verbose_name = "model server"
+
     def __str__(self) -> str:
         return self.name
 
@@ -198,7 +201,9 @@ class Route(models.Model):
     """An upstream that answers calls to a served model, and the model's name there."""
 
     model = models.ForeignKey(ServedModel, models.CASCADE, related_name="routes")
-    upstream = models.ForeignKey(Upstream, models.CASCADE, related_name="routes")
+    upstream = models.ForeignKey(
+        Upstream, models.CASCADE, related_name="routes", verbose_name="model server"
+    )
     upstream_model = models.CharField(
         max_length=200, help_text="The model's name on the upstream server."
     )

@@ -150,7 +150,7 @@ class ActiveCalls:
     @contextmanager
     def track(self, call: Call) -> Iterator[Call]:
         """Register the call while it runs. Raises `Overloaded`, or the error that ended it."""
-        if len(self._calls) >= settings.MAX_CALLS:
+        if len(self._calls) >= settings.MAX_RUNNING_CALLS:
             raise Overloaded
         self._calls.add(call)
         try:

@@ -69,7 +69,7 @@ def _key_object(key: ApiKey, secret: Secret) -> dict[str, Any]:
         "team": key.team.slug,
         # The old secret of a rotation may expire before its key.
         "expires_at": min(expiries, default=None),
-        "lasts_until_used": secret.lasts_until_used,
+        "expires_when_new_used": secret.expires_when_new_used,
         "permissions": {
             "models": permissions.models,
             "endpoints": permissions.endpoints.value,

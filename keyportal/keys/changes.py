@@ -166,7 +166,7 @@ _CHANGEABLE_COLUMNS = (
     *(field.name for field in fields(Changes) if field.name != "permissions"),
     "allowed_models",
     "endpoints",
-    "networks",
+    "allowed_networks",
     "expiry_set_at",
 )
 

@@ -53,7 +53,7 @@ def _is_live(secret: Secret, newest: Secret) -> bool:
     if secret.expires_at is not None and secret.expires_at <= secret.read_at:
         return False
     is_replaced = secret != newest and newest.last_used_at is not None
-    return not (secret.lasts_until_used and is_replaced)
+    return not (secret.expires_when_new_used and is_replaced)
 
 
 @sensitive_variables("key_string")
@@ -113,7 +113,7 @@ def revoke_old_secret(key: ApiKey, *, actor: User | None, address: str | None = 
         *old, _ = secrets = [*Secret.objects.lock_for_key(row)]
         if _live(secrets)[1:]:
             AuditEvent.objects.record(
-                Action.KEY_OLD_SECRET_ENDED,
+                Action.KEY_OLD_SECRET_DELETED,
                 key=row,
                 actor=actor,
                 team=row.team,
@@ -141,7 +141,7 @@ def delete_expired_secrets(*, may_go_on: Callable[[], bool] = lambda: True) -> i
 
 def _keys_with_expired_secrets() -> QuerySet[ApiKey]:
     newer = Secret.objects.filter(key=OuterRef("key"), pk__gt=OuterRef("pk"))
-    is_replaced = Q(lasts_until_used=True) & Exists(newer.filter(last_used_at__isnull=False))
+    is_replaced = Q(expires_when_new_used=True) & Exists(newer.filter(last_used_at__isnull=False))
     # The newest secret stays, because pages show the key by it.
     expired = Secret.objects.filter(Q(expires_at__lte=Now()) | is_replaced, Exists(newer))
     return ApiKey.objects.filter(pk__in=expired.values("key")).order_by("pk")
@@ -154,7 +154,7 @@ def _delete_expired_secrets_of(key: ApiKey) -> int:
         if expired:
             target = f"{row}: its grace period was over"
             AuditEvent.objects.record(
-                Action.KEY_OLD_SECRET_ENDED, target=target, key=row, actor=None, team=row.team
+                Action.KEY_OLD_SECRET_DELETED, target=target, key=row, actor=None, team=row.team
             )
             _delete_secrets(expired, row, None)
             _close_leak_report_if_over(row, None, None)
@@ -179,11 +179,11 @@ def _close_leak_report_if_over(key: ApiKey, actor: User | None, address: str | N
 
 def _set_grace_period(old: Secret, grace: GracePeriod) -> None:
     if grace == GracePeriod.FIRST_USE:
-        old.lasts_until_used = True
+        old.expires_when_new_used = True
     else:
         expires_at = old.read_at + _DURATIONS[grace]
         old.expires_at = min(expires_at, old.expires_at or expires_at)
-    old.save(update_fields=["lasts_until_used", "expires_at"])
+    old.save(update_fields=["expires_when_new_used", "expires_at"])
 
 
 def _delete_secrets(secrets: list[Secret], key: ApiKey, actor: User | None) -> None:

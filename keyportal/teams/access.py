@@ -82,8 +82,8 @@ def require_role(membership: Membership, role: Role) -> None:
 
 
 def creator_role(team: Team) -> Role:
-    """The weakest role that may create keys: set by the policy, and at least Member."""
-    return max(Role.MEMBER, Role(team.policy.creators), key=lambda role: role.rank)
+    """The lowest role that can create keys: set by the policy, and at least Member."""
+    return max(Role.MEMBER, Role(team.policy.min_creator_role), key=lambda role: role.rank)
 
 
 def may_change(membership: Membership, owned: HasOwner) -> bool:

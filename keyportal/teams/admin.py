@@ -75,10 +75,10 @@ class UserAdmin(ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg] 
 
 @admin.register(Team)
 class TeamAdmin(ChangedFieldsAdmin):
-    list_display = ["name", "slug", "key_count", "key_limit", "is_active", "created_at"]
+    list_display = ["name", "slug", "key_count", "max_keys", "is_active", "created_at"]
     list_filter = ["is_active"]
     search_fields = ["name", "slug"]
-    fields = ["name", "slug", "key_limit", "is_active", "limits", "key_limits", "policy_text"]
+    fields = ["name", "slug", "max_keys", "is_active", "limits", "key_limits", "policy_text"]
     inlines = [MembershipInline]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> list[str]:

@@ -69,7 +69,7 @@ LABELS = {
     "tokens_per_day": "Tokens per day",
     "requests_per_month": "Requests per month",
     "tokens_per_month": "Tokens per month",
-    "parallel_requests": "Requests at one time",
+    "parallel_requests": "Parallel requests",
 }
 
 

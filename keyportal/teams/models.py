@@ -57,8 +57,8 @@ def new_slug() -> str:
     return f"u-{secrets.token_hex(6)}"
 
 
-def default_key_limit() -> int:
-    return int(settings.KEY_LIMIT)
+def default_max_keys() -> int:
+    return int(settings.MAX_KEYS)
 
 
 class UsedSlug(models.Model):
@@ -99,8 +99,8 @@ class Team(models.Model):
         help_text="Part of URLs and model names. It can't be changed later.",
     )
     name = models.CharField(max_length=100)
-    key_limit = models.PositiveIntegerField(
-        default=default_key_limit,
+    max_keys = models.PositiveIntegerField(
+        default=default_max_keys,
         validators=[MaxValueValidator(1_000_000)],
         help_text="Maximum number of API keys of the team.",
     )

@@ -10,7 +10,7 @@ from keyportal.teams.values import ValueField, lists_to_tuples, tuples_to_lists
 
 
 class Policy(NamedTuple):
-    longest_days: int | None = None
+    max_lifetime_days: int | None = None
     """Maximum lifetime of a key, from its creation or last change of expiry. None: no maximum."""
     must_expire: bool = False
     """Whether every key needs an expiry."""
@@ -18,18 +18,18 @@ class Policy(NamedTuple):
     """Names and patterns of served models that a key may call. Empty: all that the team may."""
     endpoints: tuple[str, ...] = ()
     """Values of `keys.rules.permissions.Endpoints` that a key may have. Empty: any."""
-    keys_per_member: int | None = None
+    max_keys_per_member: int | None = None
     name_pattern: str = ""
     """A pattern for key names such as `ci-*`; only `*` is special. Empty: any name."""
-    creators: str = "member"
-    """The weakest role that may create keys."""
+    min_creator_role: str = "member"
+    """The lowest role that can create keys."""
     rotation_days: int | None = None
     """The age in days from which rotation of a secret is advised. None: no advice."""
 
     @property
     def requires_expiry(self) -> bool:
         """Whether a key without an expiry violates the policy."""
-        return self.must_expire or self.longest_days is not None
+        return self.must_expire or self.max_lifetime_days is not None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -44,7 +44,7 @@ class Policy(NamedTuple):
         )
 
     def changes_from(self, former: "Policy") -> list[str]:
-        """A text for each rule that differs, such as `Longest lifetime in days: none → 90`."""
+        """A text for each rule that differs, such as `Maximum lifetime in days: none → 90`."""
         return [
             f"{LABELS[name]}: {_describe(before)} → {_describe(now)}"
             for name, before, now in zip(self._fields, former, self, strict=True)
@@ -58,13 +58,13 @@ class Policy(NamedTuple):
 
 NO_POLICY = Policy()
 LABELS = {
-    "longest_days": "Longest lifetime in days",
+    "max_lifetime_days": "Maximum lifetime in days",
     "must_expire": "Every key expires",
     "models": "Models",
     "endpoints": "Endpoints",
-    "keys_per_member": "Keys per member",
+    "max_keys_per_member": "Maximum keys per member",
     "name_pattern": "Name pattern",
-    "creators": "Lowest role that can create keys",
+    "min_creator_role": "Lowest role that can create keys",
     "rotation_days": "Rotation advised after days",
 }
 

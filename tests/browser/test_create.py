@@ -101,8 +101,8 @@ def test_a_bad_name_is_told_in_the_dialog_and_can_be_mended(
 def test_the_limit_is_shown_and_refused_with_a_sentence(
     open_keys: Open, bob: User, team: Team, issue: Issue
 ) -> None:
-    team.key_limit = 3
-    team.save(update_fields=["key_limit"])
+    team.max_keys = 3
+    team.save(update_fields=["max_keys"])
     issue(bob, "first")
     issue(bob, "second")
     page = open_keys(bob)
@@ -123,8 +123,8 @@ def test_the_limit_is_shown_and_refused_with_a_sentence(
 def test_at_the_limit_the_dialog_says_so_before_anything_is_typed(
     open_keys: Open, bob: User, team: Team, issue: Issue
 ) -> None:
-    team.key_limit = 1
-    team.save(update_fields=["key_limit"])
+    team.max_keys = 1
+    team.save(update_fields=["max_keys"])
     issue(bob)
     page = open_keys(bob)
     button(page, "Create").click()

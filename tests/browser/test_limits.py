@@ -45,7 +45,7 @@ def test_an_admin_sets_limits_without_javascript(new_page: Open, ada: User, issu
     expect(page.get_by_role("status")).to_contain_text(["The limits of nightly are changed."])
     link(page, "Settings").click()
     link(page, "Limits").click()
-    page.get_by_label("Requests at one time").fill("2")
+    page.get_by_label("Parallel requests").fill("2")
     button(page, "Save").click()
     expect(page.get_by_role("status")).to_contain_text(["The limits of new keys are changed."])
     assert ApiKey.objects.get(pk=key.pk).limits == Limits(tokens_per_day=5000)

@@ -103,8 +103,8 @@ def test_columns_sort_both_ways_and_say_so(open_keys: Open, bob: User, issue: Is
 def test_pages_hold_25_and_keep_the_search(
     open_keys: Open, bob: User, team: Team, issue: Issue
 ) -> None:
-    team.key_limit = 30
-    team.save(update_fields=["key_limit"])
+    team.max_keys = 30
+    team.save(update_fields=["max_keys"])
     for number in range(27):
         issue(bob, f"key-{number:02}")
     issue(bob, "other")

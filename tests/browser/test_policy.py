@@ -25,7 +25,7 @@ def test_an_admin_sets_the_policy_and_a_member_meets_it(
     page = new_page(ada)
     page.goto(f"{TEAM}/keys/")
     link(page, "Settings").click()
-    page.get_by_label("Longest lifetime in days").fill("30")
+    page.get_by_label("Maximum lifetime in days").fill("30")
     page.get_by_label("Name pattern").fill("ci-*")
     button(page, "Save").click()
     expect(page.get_by_role("status")).to_contain_text(["The policy is changed."])
@@ -50,7 +50,7 @@ def test_an_admin_sets_the_policy_and_a_member_meets_it(
 
 
 def test_who_may_not_create_finds_no_button(open_keys: Open, ada: User, bob: User) -> None:
-    Team.objects.update(policy=Policy(creators="admin"))
+    Team.objects.update(policy=Policy(min_creator_role="admin"))
     page = open_keys(bob)
     expect(button(page, "Create")).to_have_count(0)
     expect(page.get_by_text("does not let you create keys")).to_be_visible()

@@ -26,7 +26,7 @@ def test_a_receipt_appears_refreshes_itself_and_is_put_away(
     receipt = page.get_by_role("region", name="nightly was deleted")
     expect(receipt).to_contain_text("by bob")
     expect(receipt).to_contain_text("0 requests")
-    Tombstone.objects.update(refused=41)
+    Tombstone.objects.update(refused_requests=41)
     expect(receipt).to_contain_text("41 requests")
     delete(page, "other")
     expect(page.get_by_role("region", name="other was deleted")).to_be_visible()

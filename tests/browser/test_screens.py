@@ -104,7 +104,7 @@ def history(team: Team) -> None:
         deleted_by_id=user.pk,
         last_used_at=now,
         last_used_user_agent="a" * 200,
-        refused_at=now,
+        last_refused_at=now,
     )
 
 
@@ -163,11 +163,11 @@ def full_key(alice: User, issue: Issue) -> ApiKey:
 
 def be_strict(team: Team) -> None:
     """A policy that no key keeps, and a template that breaks it too."""
-    policy = Policy(longest_days=1, models=("m" * 200,), endpoints=("chat",), rotation_days=1)
+    policy = Policy(max_lifetime_days=1, models=("m" * 200,), endpoints=("chat",), rotation_days=1)
     Team.objects.filter(pk=team.pk).update(policy=policy)
     networks = ["2001:db8:ffff:ffff::/64"]
     KeyTemplate.objects.create(
-        team=team, name=LONGEST, allowed_models=["x" * 200], networks=networks
+        team=team, name=LONGEST, allowed_models=["x" * 200], allowed_networks=networks
     )
 
 

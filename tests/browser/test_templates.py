@@ -56,4 +56,4 @@ def test_more_is_folded_away_until_it_is_wanted(open_keys: Open, bob: User) -> N
     button(form, "OK").click()
     shown_key(page)
     key = key_named("nightly")
-    assert (key.description, key.networks) == ("Of finance", ["192.0.2.0/24"])
+    assert (key.description, key.allowed_networks) == ("Of finance", ["192.0.2.0/24"])

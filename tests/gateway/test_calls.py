@@ -166,7 +166,7 @@ def test_timeout_inside_a_call_does_not_end_it() -> None:
 
 
 def test_too_many_active_calls_are_refused(settings: Settings) -> None:
-    settings.MAX_CALLS = 2
+    settings.MAX_RUNNING_CALLS = 2
 
     async def crowd() -> None:
         active_calls = ActiveCalls()

@@ -37,7 +37,7 @@ def test_key_without_restrictions(
         "name": "ci",
         "team": team.slug,
         "expires_at": None,
-        "lasts_until_used": False,
+        "expires_when_new_used": False,
         "permissions": {"models": [], "endpoints": "all", "networks": []},
         "limits": [],
         "models": [model.name],
@@ -187,7 +187,7 @@ def test_secret_that_lasts_until_the_new_one_is_used_says_so(
     new = rotate(key, GracePeriod.FIRST_USE, actor=bob).text
     response = {}
     for text in (old, new):
-        response[text] = live.request("GET", KEY, key=text).json()["lasts_until_used"]
+        response[text] = live.request("GET", KEY, key=text).json()["expires_when_new_used"]
     assert response == {old: True, new: False}
 
 

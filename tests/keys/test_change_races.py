@@ -228,7 +228,7 @@ def test_two_hand_overs_at_once_keep_the_most_that_one_may_have(
     alice: User, bob: User, team: Team, issue: Issue
 ) -> None:
     keys = [issue(alice, f"key {number}")[0] for number in range(CROWD)]
-    team.policy = Policy(keys_per_member=2)
+    team.policy = Policy(max_keys_per_member=2)
     team.save(update_fields=["policy"])
     outcomes = run_concurrently(*(partial(hand_over, key, bob, actor=alice) for key in keys))
     assert sum(isinstance(one, PolicyViolation) for one in outcomes) == CROWD - 2
@@ -250,10 +250,10 @@ def signed_in(user: User) -> Client:
 def test_rules_of_a_team_that_pages_and_commands_set_at_once_are_all_kept(
     ada: User, team: Team
 ) -> None:
-    rules = ("--longest-days=90", "--must-expire=yes", "--name-pattern=ci-*")
+    rules = ("--max-lifetime-days=90", "--must-expire=yes", "--name-pattern=ci-*")
     roof = [f"--{name.replace('_', '-')}=9" for name in Limits._fields]
     # Of a page that is out of date by then, nothing is saved.
-    page = typed_in(signed_in(ada), f"/teams/{team.slug}/policy/", keys_per_member="3")
+    page = typed_in(signed_in(ada), f"/teams/{team.slug}/policy/", max_keys_per_member="3")
     commands = [
         partial(call_command, name, team.slug, given, stdout=StringIO())
         for name, options in (("setpolicy", rules), ("setteam", roof))

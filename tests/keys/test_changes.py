@@ -202,7 +202,7 @@ def test_a_keys_history_is_its_own(team: Team, alice: User, bob: User, issue: Is
         Action.KEY_CHANGED,
         Action.KEY_CHANGED,
         Action.KEY_ROTATED,
-        Action.KEY_OLD_SECRET_ENDED,
+        Action.KEY_OLD_SECRET_DELETED,
         Action.KEY_DISABLED,
         Action.KEY_ENABLED,
         Action.KEY_HANDED_OVER,

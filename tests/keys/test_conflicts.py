@@ -54,7 +54,7 @@ FORMS: dict[str, tuple[dict[str, str], Callable[[ApiKey, User], object], str]] =
         "requests per day",
     ),
     "policy/": (
-        {"longest_days": "9"},
+        {"max_lifetime_days": "9"},
         lambda _key, _ada: Team.objects.update(
             policy=Policy(models=("public/*",), must_expire=True)
         ),
@@ -145,7 +145,7 @@ def test_what_the_form_does_not_show_is_no_conflict(
     client, url = sign_in(ada), address(path, key, template)
     opened = client.get(url)
     disable(key, actor=ada)
-    Team.objects.update(key_limit=7)
+    Team.objects.update(max_keys=7)
     for other, (_, meanwhile, _) in FORMS.items():
         # The form of a template shows its policy's choices, and that of the expiry too.
         if other != path and other != "policy/":

@@ -38,7 +38,7 @@ def test_a_secret_whose_time_is_over_is_buried(team: Team, bob: User, issue: Iss
     row = (
         AuditEvent.objects.for_team(team)
         .for_key(key.public_id)
-        .get(action=Action.KEY_OLD_SECRET_ENDED)
+        .get(action=Action.KEY_OLD_SECRET_DELETED)
     )
     assert (row.target, row.actor) == (f"ci ({key.public_id}): its grace period was over", "")
     assert delete_expired_secrets() == 0
@@ -113,5 +113,5 @@ def test_a_crowd_buries_each_once_while_keys_are_rotated_and_deleted(
     # Two of the deleted key, two of the one that was rotated, and one of each other.
     assert Tombstone.objects.count() == 6
     assert Secret.objects.count() == 3
-    ended = AuditEvent.objects.filter(action=Action.KEY_OLD_SECRET_ENDED)
+    ended = AuditEvent.objects.filter(action=Action.KEY_OLD_SECRET_DELETED)
     assert ended.count() == len({row.public_id for row in ended})

@@ -121,7 +121,7 @@ def test_the_old_one_is_ended_by_hand(team: Team, bob: User, issue: Issue) -> No
         revoke_old_secret(key, actor=bob, address="192.0.2.1")
     assert digests(key) == {digest(new.text)}
     assert bytes(Tombstone.objects.get().digest) == digest(old)
-    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_OLD_SECRET_ENDED)
+    row = AuditEvent.objects.for_team(team).get(action=Action.KEY_OLD_SECRET_DELETED)
     assert (row.target, row.actor, row.address) == (str(key), "bob", "192.0.2.1")
 
 

@@ -34,9 +34,9 @@ def test_createteam_prints_the_slug_alone(run: Callable[..., str]) -> None:
 
 
 def test_createteam_takes_slug_limit_and_owner(run: Callable[..., str], charlie: User) -> None:
-    run("createteam", "Acme", "--slug=acme", "--key-limit=3", "--owner=charlie")
+    run("createteam", "Acme", "--slug=acme", "--max-keys=3", "--owner=charlie")
     team = Team.objects.get(slug="acme")
-    assert team.key_limit == 3
+    assert team.max_keys == 3
     assert Membership.objects.get(team=team, user=charlie).role == Role.OWNER
 
 
@@ -53,7 +53,7 @@ def test_createteam_sets_limits(run: Callable[..., str]) -> None:
         (["--requests-per-day=many"], "invalid number or none value: 'many'"),
         (["--slug=Not A Slug"], "lower-case letters"),
         (["--slug=u-8105f7322477"], "never used again"),
-        (["--key-limit=-1"], "greater than or equal to 0"),
+        (["--max-keys=-1"], "greater than or equal to 0"),
         (["--owner=nobody"], "no user named nobody"),
     ],
 )
@@ -73,27 +73,27 @@ def test_createteam_takes_no_slug_of_a_deleted_team(run: Callable[..., str]) -> 
 
 
 def test_setteam_changes_only_what_is_given(run: Callable[..., str], team: Team) -> None:
-    assert "at most 5 keys, active" in run("setteam", team.slug, "--key-limit=5")
+    assert "at most 5 keys, active" in run("setteam", team.slug, "--max-keys=5")
     assert "Acme, at most 5 keys, inactive" in run("setteam", team.slug, "--no-active")
     assert "Apex" in run("setteam", team.slug, "--name=Apex", "--active")
     team.refresh_from_db()
-    assert (team.name, team.key_limit, team.is_active) == ("Apex", 5, True)
+    assert (team.name, team.max_keys, team.is_active) == ("Apex", 5, True)
 
 
 def test_setteam_is_recorded_in_the_audit_of_the_team(run: Callable[..., str], team: Team) -> None:
     Team.objects.update(limits=Limits(tokens_per_day=5))
-    run("setteam", team.slug, "--key-limit=5", "--name=Apex", "--tokens-per-day=7")
-    run("setteam", team.slug, "--key-limit=5")  # No change.
+    run("setteam", team.slug, "--max-keys=5", "--name=Apex", "--tokens-per-day=7")
+    run("setteam", team.slug, "--max-keys=5")  # No change.
     rows = AuditEvent.objects.for_team(team).filter(action=Action.TEAM_CHANGED).order_by("pk")
     assert [(row.actor, row.address, row.target) for row in rows] == [
-        ("", None, "Team: Key limit: 20 → 5, Name: Acme → Apex"),
+        ("", None, "Team: Max keys: 20 → 5, Name: Acme → Apex"),
         ("", None, "Limits of the team: Tokens per day: 5 → 7"),
     ]
 
 
 def test_setteam_changes_single_limits(run: Callable[..., str], team: Team) -> None:
     printed = run("setteam", team.slug, "--requests-per-day=9", "--parallel-requests=2")
-    assert printed.endswith("active, requests per day: 9, requests at one time: 2\n")
+    assert printed.endswith("active, requests per day: 9, parallel requests: 2\n")
     run("setteam", team.slug, "--requests-per-day=none", "--tokens-per-month=7")
     team.refresh_from_db()
     assert team.limits == Limits(tokens_per_month=7, parallel_requests=2)
@@ -120,10 +120,10 @@ def test_setteam_keeps_limits_that_are_set_concurrently(
 def test_setteam_refuses_invalid_arguments(run: Callable[..., str], team: Team) -> None:
     with pytest.raises(CommandError, match="Nothing to change"):
         run("setteam", team.slug)
-    with pytest.raises(CommandError, match="key_limit"):
-        run("setteam", team.slug, "--key-limit=-1")
+    with pytest.raises(CommandError, match="max_keys"):
+        run("setteam", team.slug, "--max-keys=-1")
     with pytest.raises(CommandError, match="no team with the slug nowhere"):
-        run("setteam", "nowhere", "--key-limit=1")
+        run("setteam", "nowhere", "--max-keys=1")
 
 
 def test_listteams_prints_one_line_per_team(

@@ -53,7 +53,7 @@ def test_limits_round_trip_through_the_database(db: None) -> None:
 
 def test_changes_have_the_old_and_the_new_value() -> None:
     former, now = Limits(tokens_per_day=5, parallel_requests=2), Limits(tokens_per_day=6)
-    texts = ["Tokens per day: 5 → 6", "Requests at one time: 2 → none"]
+    texts = ["Tokens per day: 5 → 6", "Parallel requests: 2 → none"]
     assert now.changes_from(former) == texts
     assert now.changes_from(now) == []
     assert (now.describe(), UNLIMITED.describe()) == ("tokens per day: 6", "no limits")

@@ -27,14 +27,14 @@ def test_invalid_slugs_are_refused(slug: str) -> None:
 
 
 def test_key_limit_of_a_new_team_comes_from_the_settings(db: None, settings: Settings) -> None:
-    settings.KEY_LIMIT = 3
-    assert Team.objects.create(name="Small").key_limit == 3
+    settings.MAX_KEYS = 3
+    assert Team.objects.create(name="Small").max_keys == 3
 
 
 @pytest.mark.parametrize("limit", [-1, 1_000_001])
 def test_key_limit_has_bounds(limit: int) -> None:
     with pytest.raises(ValidationError):
-        Team(name="Acme", key_limit=limit).clean_fields()
+        Team(name="Acme", max_keys=limit).clean_fields()
 
 
 def test_a_slug_belongs_to_one_team(team: Team) -> None:
@@ -55,7 +55,7 @@ def test_the_slug_of_a_deleted_team_is_never_used_again(other_team: Team) -> Non
 
 def test_a_slug_is_free_when_creating_the_team_fails(db: None) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
-        Team.objects.create(name="Acme", slug="acme", key_limit=-1)
+        Team.objects.create(name="Acme", slug="acme", max_keys=-1)
     assert Team.objects.create(name="Acme", slug="acme").slug == "acme"
 
 

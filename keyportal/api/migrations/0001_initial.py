@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
                 ('scopes', models.JSONField(default=list)),
                 ('allowed_models', models.JSONField(blank=True, default=list, help_text='Models that keys made with it may call at most. Empty: all.')),
                 ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], default='all', max_length=16)),
-                ('networks', models.JSONField(blank=True, default=list)),
+                ('allowed_networks', models.JSONField(blank=True, default=list)),
                 ('public_id', models.CharField(editable=False, max_length=8, unique=True)),
                 ('prefix', models.CharField(max_length=32)),
                 ('digest', models.BinaryField(max_length=32, unique=True)),

@@ -115,7 +115,7 @@ class ManagementKey(models.Model):
         help_text="Models that keys made with it may call at most. Empty: all.",
     )
     endpoints = models.CharField(max_length=16, choices=Endpoints, default=Endpoints.ALL)
-    networks = models.JSONField(default=list, blank=True)
+    allowed_networks = models.JSONField(default=list, blank=True)
     public_id = models.CharField(max_length=8, unique=True, editable=False)
     prefix = models.CharField(max_length=32)
     digest = models.BinaryField(max_length=32, unique=True)

@@ -121,7 +121,7 @@ def default_expiry(bound: datetime | None, policy: Policy) -> datetime | None:
 
     `bound` is the expiry of the management key. The policy may require an earlier one.
     """
-    latest = policy.longest_days and timezone.now() + timedelta(days=policy.longest_days)
+    latest = policy.max_lifetime_days and timezone.now() + timedelta(days=policy.max_lifetime_days)
     return min((expiry for expiry in (bound, latest) if expiry), default=None)
 
 

@@ -29,7 +29,7 @@ class SecretBody(Struct):
     last4: str
     created_at: datetime
     expires_at: datetime | None
-    lasts_until_used: Annotated[
+    expires_when_new_used: Annotated[
         bool, Meta(description="Whether it ends when the newer secret is first used.")
     ]
     last_used_at: datetime | None
@@ -40,7 +40,7 @@ class SecretBody(Struct):
             secret.last4,
             secret.created_at,
             secret.expires_at,
-            secret.lasts_until_used,
+            secret.expires_when_new_used,
             secret.last_used_at,
         )
 

@@ -21,7 +21,7 @@ class TeamBody(Struct):
     slug: str
     name: str
     created_at: datetime
-    key_limit: Annotated[int, Meta(description="The maximum number of API keys.")]
+    max_keys: Annotated[int, Meta(description="The maximum number of API keys.")]
     key_count: int
     limits: Annotated[LimitsBody, Meta(description="The limits on all its keys together.")]
     key_limits: Annotated[LimitsBody, Meta(description="The limits of a new key.")]
@@ -49,7 +49,7 @@ def serialize(team: Team) -> TeamBody:
         slug=team.slug,
         name=team.name,
         created_at=team.created_at,
-        key_limit=team.key_limit,
+        max_keys=team.max_keys,
         key_count=team.keys.count(),
         limits=LimitsBody.from_limits(team.limits),
         key_limits=LimitsBody.from_limits(team.key_limits),

@@ -31,9 +31,9 @@ class Migration(migrations.Migration):
                 ('last_used_at', models.DateTimeField(help_text='Time of the last request that was served.', null=True)),
                 ('last_used_address', models.GenericIPAddressField(null=True)),
                 ('last_used_user_agent', models.CharField(blank=True, max_length=200)),
-                ('refused', models.BigIntegerField(default=0, help_text='Number of requests refused since the deletion.')),
-                ('refused_at', models.DateTimeField(null=True)),
-                ('ended', models.BigIntegerField(default=0, help_text='Number of running calls that the deletion ended.')),
+                ('refused_requests', models.BigIntegerField(default=0, help_text='Number of requests refused since the deletion.')),
+                ('last_refused_at', models.DateTimeField(null=True)),
+                ('ended_calls', models.BigIntegerField(default=0, help_text='Number of running calls that the deletion ended.')),
             ],
         ),
         migrations.CreateModel(
@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('action', models.CharField(choices=[('user:signed-in', 'Signed in'), ('user:sign-in-failed', 'Sign-in failed'), ('key:created', 'Key created'), ('key:deleted', 'Key deleted'), ('key:refused-by-limit', 'Key refused: limit reached'), ('key:changed', 'Key changed'), ('key:disabled', 'Key disabled'), ('key:enabled', 'Key enabled'), ('key:managed', 'Key managed by an admin'), ('key:unmanaged', 'Key no longer managed by an admin'), ('key:handed-over', 'Key handed over'), ('key:rotated', 'Key rotated'), ('key:old-secret-ended', 'Old secret ended'), ('key:expiry-reminded', 'Reminded of expiry'), ('key:reported-leaked', 'Key reported as leaked'), ('key:used-from-many-networks', 'Key used from many networks'), ('key:refused-often', 'Key refused many times'), ('key:used-after-deletion', 'Key used after its deletion'), ('management-key:created', 'Management key created'), ('management-key:deleted', 'Management key deleted'), ('team:changed', 'Team changed'), ('call:ended', 'Call ended')], max_length=40)),
+                ('action', models.CharField(choices=[('user:signed-in', 'Signed in'), ('user:sign-in-failed', 'Sign-in failed'), ('key:created', 'Key created'), ('key:deleted', 'Key deleted'), ('key:refused-by-limit', 'Key refused: limit reached'), ('key:changed', 'Key changed'), ('key:disabled', 'Key disabled'), ('key:enabled', 'Key enabled'), ('key:managed', 'Key managed by an admin'), ('key:unmanaged', 'Key no longer managed by an admin'), ('key:handed-over', 'Key handed over'), ('key:rotated', 'Key rotated'), ('key:old-secret-deleted', 'Old secret deleted'), ('key:expiry-reminded', 'Reminded of expiry'), ('key:reported-leaked', 'Key reported as leaked'), ('key:used-from-many-networks', 'Key used from many networks'), ('key:refused-often', 'Key refused many times'), ('key:used-after-deletion', 'Key used after its deletion'), ('management-key:created', 'Management key created'), ('management-key:deleted', 'Management key deleted'), ('team:changed', 'Team changed'), ('call:ended', 'Call ended')], max_length=40)),
                 ('actor_id', models.BigIntegerField(help_text="The user's id. Null: a command.", null=True)),
                 ('actor', models.CharField(blank=True, help_text="The user's name at the time.", max_length=150)),
                 ('via', models.CharField(blank=True, help_text='The management key that the actor used. Empty: none.', max_length=100)),

@@ -31,6 +31,9 @@ class Migration(migrations.Migration):
                 ('read_timeout', models.FloatField(default=600, help_text='Seconds for which the server may send nothing, before and during its answer.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3600)])),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
+            options={
+                'verbose_name': 'model server',
+            },
         ),
         migrations.CreateModel(
             name='ServedModel',
@@ -48,7 +51,7 @@ class Migration(migrations.Migration):
                 ('upstream_model', models.CharField(help_text="The model's name on the upstream server.", max_length=200)),
                 ('weight', models.PositiveSmallIntegerField(default=1, help_text="Share of the model's calls, relative to its other routes. 0: no calls.")),
                 ('model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='routes', to='catalog.servedmodel')),
-                ('upstream', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='routes', to='catalog.upstream')),
+                ('upstream', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='routes', to='catalog.upstream', verbose_name='model server')),
             ],
             options={
                 'constraints': [models.UniqueConstraint(fields=('model', 'upstream', 'upstream_model'), name='route_unique')],

@@ -118,7 +118,7 @@ def limit_error(bucket: Bucket, unit: str | None, resets_in: float) -> GatewayEr
     """
     owner = "this API key" if bucket.subject.startswith(key_subject("")) else "this API key's team"
     if unit is None:
-        text = f"Rate limit reached: {owner} may run {bucket.parallel} requests at one time."
+        text = f"Rate limit reached: {owner} may run {bucket.parallel} parallel requests."
         return RateLimitExceeded(f"{text} Try again when one has ended.", "requests", 1.0, [])
     limit: int = getattr(bucket, unit)
     rest = Remaining(limit, 0, resets_in)

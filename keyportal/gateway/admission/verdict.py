@@ -129,8 +129,8 @@ _TABLES = {
 }
 _JUDGE = """
 SELECT secret.digest, secret.id, apikey.public_id, apikey.team_id, apikey.allowed_models,
-       apikey.endpoints, apikey.networks, team.slug, apikey.owner_id, apikey.limits, team.limits,
-       {clock},
+       apikey.endpoints, apikey.allowed_networks, team.slug, apikey.owner_id, apikey.limits,
+       team.limits, {clock},
        (SELECT version FROM {catalog_version} WHERE id = 1)
 FROM {secrets} secret
 JOIN {keys} apikey ON apikey.id = secret.key_id
@@ -142,7 +142,7 @@ WHERE secret.digest {among}
   AND team.is_active AND owner.is_active AND apikey.disabled_at IS NULL
   AND (apikey.expires_at IS NULL OR apikey.expires_at > {now})
   AND (secret.expires_at IS NULL OR secret.expires_at > {now})
-  AND NOT (secret.lasts_until_used AND EXISTS (
+  AND NOT (secret.expires_when_new_used AND EXISTS (
     SELECT 1 FROM {secrets} newer
     WHERE newer.key_id = secret.key_id AND newer.id > secret.id AND newer.last_used_at IS NOT NULL
   ))

@@ -50,7 +50,7 @@ class Retention(NamedTuple):
 
 def retentions() -> tuple[Retention, ...]:
     return (
-        Retention(Call, "started_at", timedelta(days=settings.CALL_DAYS)),
+        Retention(Call, "started_at", timedelta(days=settings.CALL_RETENTION_DAYS)),
         Retention(UsageMinute, "start", timedelta(hours=48)),
         Retention(UsageHour, "start", timedelta(days=100)),
         Retention(Window, "start", timedelta(minutes=10), "kind = 1"),
@@ -64,7 +64,7 @@ def retentions() -> tuple[Retention, ...]:
         Retention(Reminder, "created_at", timedelta(days=60)),
         Retention(Sighting, "start", timedelta(minutes=20)),
         # As long as calls, because pages show both together.
-        Retention(NetworkUse, "first_used_at", timedelta(days=settings.CALL_DAYS)),
+        Retention(NetworkUse, "first_used_at", timedelta(days=settings.CALL_RETENTION_DAYS)),
         Retention(Alarm, "raised_at", timedelta(days=1)),
     )
 

@@ -305,6 +305,7 @@ WHERE digest = %s
 _SELECT_DELETED = f"SELECT digest, public_id FROM {_TOMBSTONES} WHERE digest IN"  # noqa: S608 - our own names
 _UPDATE_DELETED = f"""
 UPDATE {_TOMBSTONES}
-SET refused = refused + %s, refused_at = coalesce(%s, refused_at), ended = ended + %s
+SET refused_requests = refused_requests + %s,
+    last_refused_at = coalesce(%s, last_refused_at), ended_calls = ended_calls + %s
 WHERE digest = %s
 """  # noqa: S608 - our own names

@@ -40,7 +40,7 @@ class ExpiryForm(forms.Form):
         lifetime.choices = offered  # type: ignore[attr-defined]  # it is a ChoiceField
         lifetime.initial = _default_choice(offered)
         today = timezone.now().date()
-        last = today + timedelta(days=policy.longest_days or MAX_DAYS)
+        last = today + timedelta(days=policy.max_lifetime_days or MAX_DAYS)
         self.fields["expiry_date"].widget.attrs |= {"min": str(today), "max": str(last)}
 
     def clean(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class ExpiryForm(forms.Form):
 
 def expiry_choices(policy: Policy) -> list[tuple[str, str]]:
     """Values and labels of the choices that the policy allows."""
-    max_days = policy.longest_days
+    max_days = policy.max_lifetime_days
     days = {count for count in OFFERED_DAYS if max_days is None or count <= max_days}
     if max_days is not None:
         days.add(min(max_days, MAX_DAYS))

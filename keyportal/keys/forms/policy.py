@@ -15,12 +15,12 @@ from keyportal.teams.policy import LABELS, NO_POLICY, Policy
 
 MAX_KEYS = 1_000_000
 HELP_TEXTS = {
-    "longest_days": "From the day when a key is created or changed. Empty: no limit.",
+    "max_lifetime_days": "From the day when a key is created or changed. Empty: no limit.",
     "rotation_days": "The Health page lists keys with older secrets. Empty: no advice.",
     "models": "Names or patterns such as public/*, separated by spaces or lines. "
     "Empty: all models of the team.",
-    "creators": "Others can see keys, and change their own.",
-    "keys_per_member": "Empty: no limit per member.",
+    "min_creator_role": "Others can see keys, and change their own.",
+    "max_keys_per_member": "Empty: no limit per member.",
     "name_pattern": "Names must match it; * matches any text. Empty: any name.",
 }
 CREATOR_ROLES = (Role.MEMBER, Role.ADMIN, Role.OWNER)
@@ -31,7 +31,7 @@ def _days_field() -> forms.IntegerField:
 
 
 class PolicyForm(VersionedForm):
-    longest_days = _days_field()
+    max_lifetime_days = _days_field()
     must_expire = forms.BooleanField(required=False)
     rotation_days = _days_field()
     models = ModelsField(rows=3)
@@ -40,10 +40,10 @@ class PolicyForm(VersionedForm):
         choices=[choice for choice in Endpoints.choices if choice[0] != Endpoints.ALL],
         widget=forms.CheckboxSelectMultiple,
     )
-    creators = forms.ChoiceField(
+    min_creator_role = forms.ChoiceField(
         required=False, choices=[(role.value, f"{role.label} and above") for role in CREATOR_ROLES]
     )
-    keys_per_member = forms.IntegerField(required=False, min_value=1, max_value=MAX_KEYS)
+    max_keys_per_member = forms.IntegerField(required=False, min_value=1, max_value=MAX_KEYS)
     name_pattern = forms.CharField(
         required=False,
         max_length=64,
@@ -67,9 +67,9 @@ class PolicyForm(VersionedForm):
         return pattern if pattern.strip("*") else ""
 
     def clean(self) -> dict[str, Any]:
-        """Data without `creators` means the default."""
+        """Data without `min_creator_role` means the default."""
         cleaned = self.cleaned_data
-        cleaned["creators"] = cleaned.get("creators") or NO_POLICY.creators
+        cleaned["min_creator_role"] = cleaned.get("min_creator_role") or NO_POLICY.min_creator_role
         return cleaned
 
     @property

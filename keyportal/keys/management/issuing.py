@@ -55,7 +55,7 @@ def command_errors(team: Team, expires_at: datetime | None) -> Iterator[None]:
         yield
     except PolicyViolation as error:
         lacks_expiry = expires_at is None and team.policy.requires_expiry
-        days = team.policy.longest_days or SUGGESTED_DAYS
+        days = team.policy.max_lifetime_days or SUGGESTED_DAYS
         hint = f" Set --expires, such as --expires {days}d." if lacks_expiry else ""
         raise CommandError(f"{error}{hint}") from error
     except KeyActionError as error:

@@ -47,7 +47,7 @@ def _describe(key: ApiKey, last_used_at: datetime | None) -> KeyDocument:
 
 
 def _describe_secret(secret: Secret) -> dict[str, Any]:
-    names = ("last4", "created_at", "expires_at", "lasts_until_used", "last_used_at")
+    names = ("last4", "created_at", "expires_at", "expires_when_new_used", "last_used_at")
     return {name: getattr(secret, name) for name in names}
 
 

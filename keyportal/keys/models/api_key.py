@@ -111,8 +111,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                 SpentNonce.objects.spend(nonce)
                 if self.for_team(locked).filter(name=name).exists():
                     raise NameTaken
-                if self.for_team(locked).count() >= locked.key_limit:
-                    raise KeyLimitReached(locked.key_limit)
+                if self.for_team(locked).count() >= locked.max_keys:
+                    raise KeyLimitReached(locked.max_keys)
                 key = self.model(
                     team=locked,
                     owner=owner,
@@ -206,7 +206,7 @@ class ApiKey(models.Model):
         help_text="Names of served models, or patterns such as public/*. Empty: all.",
     )
     endpoints = models.CharField(max_length=16, choices=Endpoints, default=Endpoints.ALL)
-    networks = models.JSONField(
+    allowed_networks = models.JSONField(
         default=list, blank=True, help_text="Allowed networks (CIDR). Empty: all."
     )
     limits = LimitsField()
@@ -331,7 +331,7 @@ class Secret(models.Model):
     last4 = models.CharField(max_length=4)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
-    lasts_until_used = models.BooleanField(
+    expires_when_new_used = models.BooleanField(
         default=False, help_text="Expires when a newer secret of the key is first used."
     )
     last_used_at = models.DateTimeField(null=True, editable=False)

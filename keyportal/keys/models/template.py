@@ -39,7 +39,7 @@ class KeyTemplate(models.Model):
     name = models.CharField(max_length=64, validators=[require_printable, require_no_key])
     allowed_models = models.JSONField(default=list, blank=True)
     endpoints = models.CharField(max_length=16, choices=Endpoints, default=Endpoints.ALL)
-    networks = models.JSONField(default=list, blank=True)
+    allowed_networks = models.JSONField(default=list, blank=True)
     lifetime_days = models.PositiveIntegerField(
         null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(3650)]
     )

@@ -64,17 +64,19 @@ UNRESTRICTED = Permissions()
 class _PermissionsRow(Protocol):
     allowed_models: list[str]
     endpoints: str
-    networks: list[str]
+    allowed_networks: list[str]
 
 
 class PermissionsColumns:
     """Reads and sets the permissions of a row with the columns of `_PermissionsRow`."""
 
     def __get__(self, row: _PermissionsRow, owner: object = None) -> Permissions:
-        return Permissions(tuple(row.allowed_models), Endpoints(row.endpoints), tuple(row.networks))
+        return Permissions(
+            tuple(row.allowed_models), Endpoints(row.endpoints), tuple(row.allowed_networks)
+        )
 
     def __set__(self, row: _PermissionsRow, value: Permissions) -> None:
-        row.allowed_models, row.networks = [*value.models], [*value.networks]
+        row.allowed_models, row.allowed_networks = [*value.models], [*value.networks]
         row.endpoints = value.endpoints
 
 

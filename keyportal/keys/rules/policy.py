@@ -80,13 +80,13 @@ def violations(
 
 def _lifetime_violations(policy: Policy, key: PolicySubject) -> list[str]:
     if key.expires_at is None:
-        within = f" within {policy.longest_days} days" if policy.longest_days else ""
+        within = f" within {policy.max_lifetime_days} days" if policy.max_lifetime_days else ""
         return [f"Keys of this team must expire{within}."] if policy.requires_expiry else []
-    if policy.longest_days is None:
+    if policy.max_lifetime_days is None:
         return []
-    longest = timedelta(days=policy.longest_days) + LEEWAY
+    longest = timedelta(days=policy.max_lifetime_days) + LEEWAY
     if key.expires_at > timezone.now() + longest:
-        return [f"Keys of this team must expire within {policy.longest_days} days."]
+        return [f"Keys of this team must expire within {policy.max_lifetime_days} days."]
     return []
 
 
@@ -129,10 +129,10 @@ def ownership_violations(
     allowed key.
     """
     sentences = []
-    if role is not None and role.rank < Role(policy.creators).rank:
-        label = Role(policy.creators).label
+    if role is not None and role.rank < Role(policy.min_creator_role).rank:
+        label = Role(policy.min_creator_role).label
         sentences.append(f"Only these roles can create keys in this team: {label} and above.")
-    limit = policy.keys_per_member
+    limit = policy.max_keys_per_member
     if limit is not None and key_count() >= limit:
         sentences.append(f"A member of this team can have at most {limit} keys.")
     return sentences

@@ -38,16 +38,16 @@ def breaks_policy(policy: Policy, keys: ApiKeyQuerySet) -> Q:
 
 def owners_over_limit(policy: Policy, keys: ApiKeyQuerySet) -> list[tuple[str, int]]:
     """Names of the owners with more keys than the policy allows, and their number of keys."""
-    if policy.keys_per_member is None:
+    if policy.max_keys_per_member is None:
         return []
     counted = keys.order_by().values_list("owner__username").annotate(number=Count("pk"))
-    return [*counted.filter(number__gt=policy.keys_per_member).order_by("owner__username")]
+    return [*counted.filter(number__gt=policy.max_keys_per_member).order_by("owner__username")]
 
 
 def _breaks_lifetime(policy: Policy) -> Q:
-    if policy.longest_days is None:
+    if policy.max_lifetime_days is None:
         return Q(expires_at=None) if policy.must_expire else NO_KEYS
-    latest = timezone.now() + timedelta(days=policy.longest_days) + LEEWAY
+    latest = timezone.now() + timedelta(days=policy.max_lifetime_days) + LEEWAY
     return Q(expires_at=None) | Q(expires_at__gt=latest)
 
 

@@ -66,7 +66,7 @@ def _create_form(request: TeamRequest, form: CreateForm) -> HttpResponse:
 
 def _blocked_reason(request: TeamRequest, key_count: int) -> str:
     """Why this user can create no key at all; empty if they can."""
-    if key_count >= request.team.key_limit:
-        return str(KeyLimitReached(request.team.key_limit, key_count))
+    if key_count >= request.team.max_keys:
+        return str(KeyLimitReached(request.team.max_keys, key_count))
     owned_count = partial(ApiKey.objects.count_owned, request.team, request.user.pk)
     return " ".join(ownership_violations(request.team.policy, None, owned_count))

@@ -111,7 +111,7 @@ def _tabs(counts: dict[str, int], selected: str) -> list[Tab]:
 
 def _issues(key: ApiKey, flags: list[int], findings: Findings, team: Team) -> Iterator[Issue]:
     # If the policy requires an expiry, a missing one is shown as a violation, and not twice.
-    must_expire = team.policy.must_expire or team.policy.longest_days is not None
+    must_expire = team.policy.must_expire or team.policy.max_lifetime_days is not None
     for finding, flag in zip(Finding, flags, strict=True):
         if flag and not (finding is Finding.NEVER_EXPIRES and must_expire):
             detail = _detail(finding, key, findings, team)

@@ -32,7 +32,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('slug', models.CharField(default=keyportal.teams.models.new_slug, help_text="Part of URLs and model names. It can't be changed later.", max_length=64, unique=True, validators=[django.core.validators.RegexValidator('\\A(?!public\\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?\\Z', 'Use lower-case letters, digits and hyphens, with no hyphen at the start or end. The slug `public` is reserved.')])),
                 ('name', models.CharField(max_length=100)),
-                ('key_limit', models.PositiveIntegerField(default=keyportal.teams.models.default_key_limit, help_text='Maximum number of API keys of the team.', validators=[django.core.validators.MaxValueValidator(1000000)])),
+                ('max_keys', models.PositiveIntegerField(default=keyportal.teams.models.default_max_keys, help_text='Maximum number of API keys of the team.', validators=[django.core.validators.MaxValueValidator(1000000)])),
                 ('is_active', models.BooleanField(default=True, help_text='The keys of an inactive team are refused from the next request on.')),
                 ('limits', keyportal.teams.fields.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='Limits for all keys of the team together.')),
                 ('key_limits', keyportal.teams.fields.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='The limits of a new key, and the maximum that members may set for their keys.')),

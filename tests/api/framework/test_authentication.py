@@ -205,7 +205,7 @@ def test_a_members_policy_of_makers_holds_here_too(
 ) -> None:
     from keyportal.teams.policy import Policy
 
-    team.policy = Policy(creators="admin")
+    team.policy = Policy(min_creator_role="admin")
     team.save(update_fields=["policy"])
     assert_problem(new_api_client(bob).post("keys", {"name": "ci"}), 422, "policy")
 

@@ -172,7 +172,7 @@ def test_every_response_is_in_the_document(
 ) -> None:
     """On a connection that goes on: what is left of a body there would be the next request."""
     (key, text), program = issue(ada), new_api_client(ada, scopes=list(Scope))
-    Team.objects.update(key_limit=EXAMPLES)
+    Team.objects.update(max_keys=EXAMPLES)
     there = {"id": key.public_id, "username": "ada", "slug": key.team.slug}
     shown = authorizations(str(program.token), text)
     answered: Counter[int] = Counter()

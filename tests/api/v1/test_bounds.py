@@ -212,7 +212,7 @@ def test_a_management_key_without_an_end_makes_keys_without(
 def test_a_plain_key_lives_as_long_as_both_the_policy_and_the_management_key_let_it(
     new_api_client: NewApiClient, alice: User, key_days: int | None, policy_days: int, days: int
 ) -> None:
-    Team.objects.update(policy=Policy(longest_days=policy_days))
+    Team.objects.update(policy=Policy(max_lifetime_days=policy_days))
     program = new_api_client(
         alice, expires_at=key_days and timezone.now() + timedelta(days=key_days)
     )

@@ -81,7 +81,7 @@ def test_nobody_gets_more_keys_than_the_policy_lets_members_have(
 ) -> None:
     issue(bob, "his")
     key, _ = issue(ada, "hers")
-    Team.objects.filter(pk=team.pk).update(policy=Policy(keys_per_member=1))
+    Team.objects.filter(pk=team.pk).update(policy=Policy(max_keys_per_member=1))
     answer = new_api_client(ada).patch(f"keys/{key.public_id}", {"owner": "bob"})
     assert "at most 1 keys" in assert_problem(answer, 422, "policy")["detail"]
     key.refresh_from_db()

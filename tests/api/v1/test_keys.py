@@ -112,7 +112,7 @@ def test_a_create_whose_answer_was_lost_is_told_how_to_go_on(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     """The second request makes no second key, also where the first took the team's last place."""
-    Team.objects.filter(pk=team.pk).update(key_limit=1)
+    Team.objects.filter(pk=team.pk).update(max_keys=1)
     program = new_api_client(ada)
     lost = program.post("keys", {"name": "ci"}).json()
     again = program.post("keys", {"name": "ci"})
@@ -129,7 +129,7 @@ def test_a_create_whose_answer_was_lost_is_told_how_to_go_on(
 def test_the_limit_of_keys_holds_and_its_refusal_is_audited(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
-    Team.objects.filter(pk=team.pk).update(key_limit=0)
+    Team.objects.filter(pk=team.pk).update(max_keys=0)
     told = assert_problem(new_api_client(ada).post("keys", {"name": "ci"}), 409, "conflict")
     assert "0 of 0 API keys" in told["detail"]
     assert AuditEvent.objects.get(action=Action.KEY_REFUSED_BY_LIMIT).via.startswith(

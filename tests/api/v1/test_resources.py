@@ -40,7 +40,7 @@ def test_the_team_is_told_with_its_limits(
     issue(ada)
     program = new_api_client(ada)
     told = program.get(f"teams/{team.slug}").json()
-    assert (told["name"], told["key_count"], told["key_limit"]) == ("Acme", 1, 20)
+    assert (told["name"], told["key_count"], told["max_keys"]) == ("Acme", 1, 20)
     assert told["limits"]["requests_per_day"] == 9
     assert told["key_limits"]["tokens_per_day"] == 5
     assert program.get("teams").json() == {"data": [told], "next_cursor": None}

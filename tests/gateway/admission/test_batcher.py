@@ -224,7 +224,7 @@ def test_a_key_expires_by_the_databases_clock(
 def test_fifty_keys_cost_one_select(
     admission: Admission, statements: list[Statement], team: Team, alice: User, issue: Issue
 ) -> None:
-    Team.objects.filter(pk=team.pk).update(key_limit=100)
+    Team.objects.filter(pk=team.pk).update(max_keys=100)
     texts = [issue(alice, f"key {number}")[1] for number in range(51)]
     verdicts = judge(admission, *texts)
     assert len({verdict.secret_id for verdict in verdicts if isinstance(verdict, Verdict)}) == 51

@@ -144,7 +144,7 @@ def test_response_time_does_not_show_whether_a_key_exists(
     own_server: OwnServer, alice: User, bob: User, team: Team, issue: Issue, mail_server: MailServer
 ) -> None:
     mail_server.accepting.clear()
-    Team.objects.update(key_limit=100)
+    Team.objects.update(max_keys=100)
     server = own_server(EMAIL_URL=mail_server.url)
     post(server, b"a first one, for all that is done once")
     spans: dict[bool, list[float]] = {True: [], False: []}

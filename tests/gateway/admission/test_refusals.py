@@ -40,8 +40,8 @@ def assert_refused(reply: Reply, status: int, code: str) -> None:
 
 def bad_keys(team: Team, alice: User, issue: Issue) -> dict[str, str]:
     """One key for each reason why a key is invalid, by the name of the reason."""
-    team.key_limit = 50
-    team.save(update_fields=["key_limit"])
+    team.max_keys = 50
+    team.save(update_fields=["max_keys"])
     keys = {"malformed": "not-one-of-ours", "unknown": keystring.generate().text}
     deleted, keys["deleted"] = issue(alice, "deleted")
     deleted.revoke(actor=alice)

@@ -78,4 +78,4 @@ def test_old_secret_that_is_ended_early_is_refused_and_recorded(
     assert [live.request("GET", "/v1/models", key=text).status for text in (old, new)] == [200, 200]
     revoke_old_secret(key, actor=bob)
     assert [live.request("GET", "/v1/models", key=text).status for text in (old, new)] == [401, 200]
-    wait_until(lambda: Tombstone.objects.get(public_id=key.public_id).refused == 1)
+    wait_until(lambda: Tombstone.objects.get(public_id=key.public_id).refused_requests == 1)

@@ -32,7 +32,7 @@ def digests(team: Team, bob: User) -> list[bytes]:
                 digest=keystring.digest(generation + key.public_id.encode()),
                 prefix="sk-kp-",
                 last4="abcd",
-                lasts_until_used=generation == b"old",
+                expires_when_new_used=generation == b"old",
                 last_used_at=timezone.now(),
             )
             for key in keys

@@ -502,7 +502,7 @@ def test_old_rows_are_deleted(
 ) -> None:
     key, _ = issue(bob)
     list_models_from(workers[0], key, *addresses(4))
-    days = timedelta(days=settings.CALL_DAYS)
+    days = timedelta(days=settings.CALL_RETENTION_DAYS)
     NetworkUse.objects.update(first_used_at=timezone.now() - days + timedelta(minutes=1))
     asyncio.run(RetentionJob(workers[0]._writer).clean())
     assert (Sighting.objects.count(), Alarm.objects.count(), NetworkUse.objects.count()) == (

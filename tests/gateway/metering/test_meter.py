@@ -327,9 +327,9 @@ def test_refusals_of_deleted_keys_are_counted_and_of_unknown_keys_ignored(
         meter.record_refusal(keystring.digest(keystring.generate().text.encode()), "unknown")
     flush(meter)
     receipt = Tombstone.objects.get()
-    assert (receipt.refused, receipt.ended) == (3, 0)
-    assert receipt.refused_at is not None
-    assert abs(datetime.now(UTC) - receipt.refused_at) < timedelta(minutes=1)
+    assert (receipt.refused_requests, receipt.ended_calls) == (3, 0)
+    assert receipt.last_refused_at is not None
+    assert abs(datetime.now(UTC) - receipt.last_refused_at) < timedelta(minutes=1)
 
 
 def test_flood_of_unknown_keys_takes_bounded_memory(
@@ -371,7 +371,7 @@ def test_calls_cut_off_by_deletion_are_on_its_receipt(
     meter.record_call(cut)
     meter.record_call(cut)
     flush(meter)
-    assert Tombstone.objects.get().ended == 2
+    assert Tombstone.objects.get().ended_calls == 2
 
 
 @database

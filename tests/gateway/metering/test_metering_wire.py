@@ -236,8 +236,8 @@ def test_deletion_receipt_shows_last_use_and_later_refusals(
         key.revoke(actor=alice)
         for _ in range(3):
             assert live.chat(text, endless).status == 401
-        wait_until(lambda: Tombstone.objects.get().ended == 1)
-    wait_until(lambda: Tombstone.objects.get().refused == 3)
+        wait_until(lambda: Tombstone.objects.get().ended_calls == 1)
+    wait_until(lambda: Tombstone.objects.get().refused_requests == 3)
     receipt = Tombstone.objects.get()
     assert receipt.last_used_at is not None
     assert receipt.last_used_at <= receipt.deleted_at + timedelta(seconds=1)

@@ -93,7 +93,7 @@ def test_only_old_rows_are_deleted(writer: Writer) -> None:
 
 
 def test_retention_of_calls_is_a_setting(writer: Writer, settings: Settings) -> None:
-    settings.CALL_DAYS = 2
+    settings.CALL_RETENTION_DAYS = 2
     Call.objects.bulk_create([call(started_at=ago(days=days)) for days in (1, 3)])
     clean(writer)
     assert Call.objects.count() == 1

@@ -72,10 +72,10 @@ def test_what_is_not_offered_can_not_be_chosen(nonsense: str) -> None:
     [
         (NO_POLICY, ["7", "30", "60", "90", "365", "date", "never"], "never"),
         (Policy(must_expire=True), ["7", "30", "60", "90", "365", "date"], "90"),
-        (Policy(longest_days=60), ["7", "30", "60", "date"], "60"),
-        (Policy(longest_days=45), ["7", "30", "45", "date"], "45"),
-        (Policy(longest_days=3), ["3", "date"], "3"),
-        (Policy(longest_days=400), ["7", "30", "60", "90", "365", "400", "date"], "90"),
+        (Policy(max_lifetime_days=60), ["7", "30", "60", "date"], "60"),
+        (Policy(max_lifetime_days=45), ["7", "30", "45", "date"], "45"),
+        (Policy(max_lifetime_days=3), ["3", "date"], "3"),
+        (Policy(max_lifetime_days=400), ["7", "30", "60", "90", "365", "400", "date"], "90"),
     ],
 )
 def test_only_what_the_policy_allows_is_offered(
@@ -88,6 +88,6 @@ def test_only_what_the_policy_allows_is_offered(
 
 
 def test_the_policy_rules_out_never_for_a_form_without_the_field_too() -> None:
-    form = chosen(Policy(longest_days=7))
+    form = chosen(Policy(max_lifetime_days=7))
     assert form.is_valid()
     assert form.cleaned_data["expires_at"] <= timezone.now() + timedelta(days=7)

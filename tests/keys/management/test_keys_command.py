@@ -219,7 +219,7 @@ def test_create_tells_what_the_policy_forbids(keys: Keys, bob: User) -> None:
     ("policy", "told"),
     [
         (
-            Policy(longest_days=7),
+            Policy(max_lifetime_days=7),
             "must expire within 7 days. Set --expires, such as --expires 7d.",
         ),
         (Policy(must_expire=True), "must expire. Set --expires, such as --expires 90d."),
@@ -236,7 +236,7 @@ def test_create_names_the_option_that_is_missing(
 
 
 def test_an_end_that_is_too_late_asks_for_no_option(keys: Keys, bob: User) -> None:
-    Team.objects.update(policy=Policy(longest_days=7))
+    Team.objects.update(policy=Policy(max_lifetime_days=7))
     refused = keys(*NEW, "--expires", "9d")
     require_refused(refused, "must expire within 7 days.")
     assert "Give" not in refused.err
@@ -259,7 +259,7 @@ def test_create_takes_limits_that_may_be_above_those_of_new_keys(keys: Keys, bob
 
 
 def test_create_holds_the_number_of_keys_of_a_team(keys: Keys, bob: User) -> None:
-    Team.objects.update(key_limit=0)
+    Team.objects.update(max_keys=0)
     require_refused(keys(*NEW), "0 of 0 API keys")
 
 
@@ -305,7 +305,7 @@ def test_an_option_counts_more_than_a_template(
 def test_a_template_makes_no_key_beyond_the_policy(
     keys: Keys, bob: User, template: KeyTemplate
 ) -> None:
-    Team.objects.update(policy=Policy(models=("team/*",), longest_days=60))
+    Team.objects.update(policy=Policy(models=("team/*",), max_lifetime_days=60))
     refused = keys(*NEW, "--template", "CI job")
     require_refused(refused, "may only call: team/*.")
     assert "--expires" not in refused.err

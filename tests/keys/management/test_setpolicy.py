@@ -20,19 +20,21 @@ def setpolicy(*arguments: str) -> str:
 
 def test_it_sets_what_is_given_and_leaves_the_rest(team: Team) -> None:
     Team.objects.update(policy=Policy(rotation_days=30, must_expire=True, models=("a", "b/*")))
-    printed = setpolicy("--longest-days=90", "--endpoints=chat,read", "--creators=admin")
+    printed = setpolicy(
+        "--max-lifetime-days=90", "--endpoints=chat,read", "--min-creator-role=admin"
+    )
     team.refresh_from_db()
     assert team.policy == Policy(
-        longest_days=90,
+        max_lifetime_days=90,
         must_expire=True,
         models=("a", "b/*"),
         endpoints=("chat", "read"),
-        creators="admin",
+        min_creator_role="admin",
         rotation_days=30,
     )
-    assert "Longest lifetime in days: 90\n" in printed
+    assert "Maximum lifetime in days: 90\n" in printed
     told = [event.target for event in AuditEvent.objects.filter(action=Action.TEAM_CHANGED)]
-    assert "Longest lifetime in days: none → 90" in " ".join(told)
+    assert "Maximum lifetime in days: none → 90" in " ".join(told)
 
 
 def test_a_rule_that_is_set_while_the_command_runs_stays(
@@ -42,21 +44,21 @@ def test_a_rule_that_is_set_while_the_command_runs_stays(
 
     def found_before(slug: str) -> Team:
         found = get_team(slug)
-        Team.objects.update(policy=Policy(rotation_days=30, creators="owner"))
+        Team.objects.update(policy=Policy(rotation_days=30, min_creator_role="owner"))
         return found
 
     monkeypatch.setattr(f"{setpolicy_command.__name__}.get_team", found_before)
-    printed = setpolicy("--longest-days=90")
+    printed = setpolicy("--max-lifetime-days=90")
     team.refresh_from_db()
-    assert team.policy == Policy(longest_days=90, rotation_days=30, creators="owner")
+    assert team.policy == Policy(max_lifetime_days=90, rotation_days=30, min_creator_role="owner")
     assert "Rotation advised after days: 30\n" in printed
     event = AuditEvent.objects.get(action=Action.TEAM_CHANGED)
-    assert event.target == "Policy: Longest lifetime in days: none → 90"
+    assert event.target == "Policy: Maximum lifetime in days: none → 90"
 
 
 def test_none_takes_a_rule_away(team: Team) -> None:
     Team.objects.update(policy=Policy(90, True, ("a",), ("chat",), 2, "ci-*", rotation_days=5))
-    names = ("longest-days", "models", "endpoints", "keys-per-member", "name-pattern")
+    names = ("max-lifetime-days", "models", "endpoints", "max-keys-per-member", "name-pattern")
     setpolicy(*(f"--{name}=none" for name in names), "--rotation-days=none", "--must-expire=no")
     team.refresh_from_db()
     assert team.policy == NO_POLICY
@@ -66,7 +68,7 @@ def test_none_takes_a_rule_away(team: Team) -> None:
     ("given", "told"),
     [
         ([], "Nothing to change"),
-        (["--longest-days=0"], "longest_days: .*greater than or equal to 1"),
+        (["--max-lifetime-days=0"], "max_lifetime_days: .*greater than or equal to 1"),
         (["--endpoints=everything"], "endpoints: "),
         (["--models=*a*b*c*d"], "models: .*more than three stars"),
     ],

@@ -58,7 +58,7 @@ def test_creation_is_audited(team: Team, bob: User, issue: Issue) -> None:
 
 
 def test_the_limit_refuses_and_the_refusal_is_audited(team: Team, bob: User, issue: Issue) -> None:
-    Team.objects.filter(pk=team.pk).update(key_limit=2)
+    Team.objects.filter(pk=team.pk).update(max_keys=2)
     issue(bob, "one")
     issue(bob, "two")
     with pytest.raises(KeyLimitReached, match="2 of 2 API keys"):
@@ -71,7 +71,7 @@ def test_the_limit_refuses_and_the_refusal_is_audited(team: Team, bob: User, iss
 
 
 def test_a_limit_of_nought_refuses_the_first(team: Team, bob: User, issue: Issue) -> None:
-    Team.objects.filter(pk=team.pk).update(key_limit=0)
+    Team.objects.filter(pk=team.pk).update(max_keys=0)
     with pytest.raises(KeyLimitReached):
         issue(bob)
     assert not ApiKey.objects.exists()
@@ -80,14 +80,14 @@ def test_a_limit_of_nought_refuses_the_first(team: Team, bob: User, issue: Issue
 def test_the_limit_is_of_the_team_and_counts_no_other(
     team: Team, other_team: Team, bob: User, charlie: User, issue: Issue
 ) -> None:
-    Team.objects.update(key_limit=1)
+    Team.objects.update(max_keys=1)
     issue(bob)
     issue(charlie, team=other_team)
     assert ApiKey.objects.count() == 2
 
 
 def test_a_deleted_key_makes_room(team: Team, bob: User, issue: Issue) -> None:
-    Team.objects.filter(pk=team.pk).update(key_limit=1)
+    Team.objects.filter(pk=team.pk).update(max_keys=1)
     key, _ = issue(bob, "one")
     key.revoke(actor=bob)
     issue(bob, "one")

@@ -20,7 +20,7 @@ LIMIT = 7
 @pytest.fixture
 def busy_team(transactional_db: None) -> tuple[Team, User]:
     """Committed, so that each thread's own connection sees it."""
-    team = Team.objects.create(name="Busy", key_limit=LIMIT)
+    team = Team.objects.create(name="Busy", max_keys=LIMIT)
     user = User.objects.create_user("bob")
     Membership.objects.create(team=team, user=user)
     return team, user
@@ -51,7 +51,7 @@ def test_the_keys_of_a_member_are_exact_under_concurrent_creates(
     busy_team: tuple[Team, User],
 ) -> None:
     team, user = busy_team
-    Team.objects.update(policy=Policy(keys_per_member=3), key_limit=CROWD)
+    Team.objects.update(policy=Policy(max_keys_per_member=3), max_keys=CROWD)
     outcomes = run_concurrently(
         lambda number: ApiKey.objects.issue(team=team, owner=user, actor=user, name=f"key {number}")
     )
@@ -64,9 +64,11 @@ def test_policies_that_are_set_at_once_are_told_one_after_the_other(
     busy_team: tuple[Team, User],
 ) -> None:
     team, user = busy_team
-    run_concurrently(lambda number: set_policy(team, Policy(longest_days=number + 1), actor=user))
+    run_concurrently(
+        lambda number: set_policy(team, Policy(max_lifetime_days=number + 1), actor=user)
+    )
     told = [event.target for event in AuditEvent.objects.for_team(team).order_by("id")]
-    steps = [text.removeprefix("Policy: Longest lifetime in days: ").split(" → ") for text in told]
+    steps = [text.removeprefix("Policy: Maximum lifetime in days: ").split(" → ") for text in told]
     assert len(steps) == CROWD
     assert [before for before, _ in steps] == ["none", *(now for _, now in steps[:-1])]
 

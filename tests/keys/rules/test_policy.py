@@ -44,11 +44,15 @@ def test_without_a_policy_nothing_breaks_it(team: Team, bob: User) -> None:
     [
         ({"must_expire": True}, {"expires_at": None}, "Keys of this team must expire."),
         (
-            {"longest_days": 90},
+            {"max_lifetime_days": 90},
             {"expires_at": None},
             "Keys of this team must expire within 90 days.",
         ),
-        ({"longest_days": 90}, {"expires_at": 92}, "Keys of this team must expire within 90 days."),
+        (
+            {"max_lifetime_days": 90},
+            {"expires_at": 92},
+            "Keys of this team must expire within 90 days.",
+        ),
         ({"models": ("public/*",)}, {}, "Keys of this team may only call: public/*."),
         (
             {"models": ("public/*",)},
@@ -79,7 +83,7 @@ def test_each_rule_tells_what_it_asks(
     ("rules", "values"),
     [
         ({"must_expire": True}, {"expires_at": 4000}),
-        ({"longest_days": 90}, {"expires_at": 90.5}),  # The end of the ninetieth day.
+        ({"max_lifetime_days": 90}, {"expires_at": 90.5}),  # The end of the ninetieth day.
         ({"models": ("public/*", "u-1/a")}, {"allowed_models": ["public/small*", "u-1/a"]}),
         ({"endpoints": ("chat",)}, {"endpoints": "chat"}),
         ({"endpoints": ("chat",)}, {"endpoints": "read"}),  # Opens nothing that chat doesn't.
@@ -120,7 +124,7 @@ def test_a_key_of_which_nothing_is_said_gets_what_the_policy_allows(
 def test_only_as_strong_a_role_as_the_policy_says_makes_keys(
     team: Team, alice: User, ada: User, bob: User, issue: Issue
 ) -> None:
-    rule(team, creators="admin")
+    rule(team, min_creator_role="admin")
     with pytest.raises(PolicyViolation, match="Admin and above"):
         issue(bob, actor=bob)
     issue(bob, "by ada", actor=ada)
@@ -143,7 +147,7 @@ def test_whoever_is_no_member_makes_no_key_and_is_no_operator(
 def test_each_member_has_as_many_keys_as_the_policy_says(
     team: Team, alice: User, bob: User, issue: Issue
 ) -> None:
-    rule(team, keys_per_member=2)
+    rule(team, max_keys_per_member=2)
     key, _ = issue(bob, "one")
     issue(bob, "two")
     with pytest.raises(PolicyViolation, match="at most 2 keys"):
@@ -156,7 +160,7 @@ def test_each_member_has_as_many_keys_as_the_policy_says(
 def test_nobody_is_handed_more_than_they_may_have(
     team: Team, alice: User, bob: User, issue: Issue
 ) -> None:
-    rule(team, keys_per_member=1)
+    rule(team, max_keys_per_member=1)
     issue(bob, "his")
     key, _ = issue(alice, "hers")
     with pytest.raises(PolicyViolation, match="at most 1 keys"):
@@ -174,11 +178,11 @@ def old_key(team: Team, bob: User, issue: Issue) -> ApiKey:
     key, _ = issue(bob, "test", actor=bob, expires_at=days(1000))
     rule(
         team,
-        longest_days=90,
+        max_lifetime_days=90,
         models=("public/*",),
         endpoints=("chat",),
         name_pattern="ci-*",
-        creators=Role.ADMIN.value,
+        min_creator_role=Role.ADMIN.value,
     )
     return key
 

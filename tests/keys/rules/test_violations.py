@@ -20,15 +20,15 @@ MODELS: list[tuple[str, ...]] = [(), ("public/*",), ("public/a", "team/b"), ("pu
 POLICIES = [
     NO_POLICY,
     Policy(must_expire=True),
-    Policy(longest_days=30),
-    Policy(longest_days=30, must_expire=True),
+    Policy(max_lifetime_days=30),
+    Policy(max_lifetime_days=30, must_expire=True),
     Policy(models=("public/*",)),
     Policy(models=("public/a", "team/*")),
     Policy(models=('q"é',)),
     *(Policy(endpoints=(one.value,)) for one in Endpoints),
     Policy(endpoints=("chat", "embeddings")),
     *(Policy(name_pattern=one) for one in ("ci-*", "*x", "ci.x", "a+(*", "ci-%", "ci_*")),
-    Policy(longest_days=30, models=("public/*",), endpoints=("chat",), name_pattern="ci*"),
+    Policy(max_lifetime_days=30, models=("public/*",), endpoints=("chat",), name_pattern="ci*"),
 ]
 
 

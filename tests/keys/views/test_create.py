@@ -150,8 +150,8 @@ def test_a_name_is_text_and_never_markup(sign_in: SignIn, bob: User) -> None:
 def test_limit_is_told_before_and_refused_with_a_sentence(
     sign_in: SignIn, bob: User, team: Team, issue: Issue
 ) -> None:
-    team.key_limit = 1
-    team.save(update_fields=["key_limit"])
+    team.max_keys = 1
+    team.save(update_fields=["max_keys"])
     issue(bob)
     client, sentence = sign_in(bob), "This team has 1 of 1 API keys."
     assert sentence in client.get(CREATE, headers=HTMX).content.decode()

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.any_database
 
 CREATE = "/teams/u-8105f7322477/keys/create/"
 HTMX = {"HX-Request": "true"}
-STRICT = Policy(longest_days=90, models=("public/*",), endpoints=("chat", "read"))
+STRICT = Policy(max_lifetime_days=90, models=("public/*",), endpoints=("chat", "read"))
 SignIn = Callable[[User], Client]
 Issue = Callable[..., tuple[ApiKey, str]]
 
@@ -31,7 +31,7 @@ def template(team: Team) -> KeyTemplate:
         name="CI job",
         endpoints=Endpoints.CHAT,
         allowed_models=["public/small"],
-        networks=["192.0.2.0/24"],
+        allowed_networks=["192.0.2.0/24"],
         lifetime_days=30,
     )
 
@@ -140,7 +140,7 @@ def test_another_teams_template_can_not_be_chosen(
 def test_a_template_that_the_policy_now_forbids_says_so_itself(
     sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
-    Team.objects.update(policy=Policy(longest_days=7, models=("secret/*",)))
+    Team.objects.update(policy=Policy(max_lifetime_days=7, models=("secret/*",)))
     response = sign_in(bob).post(CREATE, {"name": "nightly", "template": str(template.pk)})
     assert response.status_code == 422
     assert response.context["form"].errors["template"] == [
@@ -209,7 +209,7 @@ def test_the_pattern_of_names_is_shown_and_kept(sign_in: SignIn, bob: User) -> N
 def test_who_has_as_many_keys_as_a_member_may_is_told_before_typing(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
-    Team.objects.update(policy=Policy(keys_per_member=1))
+    Team.objects.update(policy=Policy(max_keys_per_member=1))
     issue(bob, "mine")
     client = sign_in(bob)
     told = "A member of this team can have at most 1 keys."

@@ -271,7 +271,7 @@ def test_models_of_other_teams_are_not_offered(
 
 
 def test_the_policy_is_told_in_the_dialog(sign_in: SignIn, bob: User, issue: Issue) -> None:
-    rules = Policy(models=("public/*",), name_pattern="ci-*", longest_days=30)
+    rules = Policy(models=("public/*",), name_pattern="ci-*", max_lifetime_days=30)
     Team.objects.update(policy=rules)
     key, _ = issue(bob, "ci-1", actor=bob, expires_at=timezone.now() + timedelta(days=9))
     client = sign_in(bob)
@@ -473,7 +473,7 @@ def test_who_has_enough_keys_gets_no_more(
 ) -> None:
     issue(ada, "hers")
     key, _ = issue(bob)
-    Team.objects.update(policy=Policy(keys_per_member=1))
+    Team.objects.update(policy=Policy(max_keys_per_member=1))
     response = sign_in(bob).post(address(key, "hand-over"), {"owner": ada.pk}, headers=HTMX)
     assert response.status_code == 422
     assert "at most 1 keys" in response.content.decode()

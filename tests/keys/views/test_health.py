@@ -154,7 +154,7 @@ def test_a_reported_leak_is_told_whatever_else_is(team: Team, good: ApiKey) -> N
 
 
 def test_a_breach_is_told_with_what_mends_it(team: Team, good: ApiKey) -> None:
-    team.policy = Policy(longest_days=7, models=("public/*",), name_pattern="ci-*")
+    team.policy = Policy(max_lifetime_days=7, models=("public/*",), name_pattern="ci-*")
     (row,) = health_report(team, ApiKey.objects.for_team(team), "breaks-policy", None).rows
     (issue,) = row.issues
     assert issue.detail == (
@@ -339,7 +339,7 @@ def test_no_other_teams_key_is_looked_at(
 def test_a_long_list_comes_in_pages(
     sign_in: SignIn, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
-    Team.objects.update(key_limit=100)
+    Team.objects.update(max_keys=100)
     for number in range(27):
         issue(bob, f"key-{number}")
     client = sign_in(ada)
@@ -357,7 +357,9 @@ def test_queries_do_not_grow_with_the_keys(
     model: ServedModel,
     django_assert_max_num_queries: DjangoAssertNumQueries,
 ) -> None:
-    Team.objects.update(policy=Policy(models=("public/*",), rotation_days=9, keys_per_member=99))
+    Team.objects.update(
+        policy=Policy(models=("public/*",), rotation_days=9, max_keys_per_member=99)
+    )
     client = sign_in(ada)
     for number in range(20):
         key, _ = issue(bob, f"key-{number}")

@@ -19,7 +19,7 @@ from tests.usage.reports.test_usage_speed import repeat
 
 HEALTH = "/teams/u-8105f7322477/health/"
 SignIn = Callable[[User], Client]
-POLICY = Policy(longest_days=90, models=("public/*",), name_pattern="ci-*", rotation_days=30)
+POLICY = Policy(max_lifetime_days=90, models=("public/*",), name_pattern="ci-*", rotation_days=30)
 
 
 def fill(team: Team, owner: User, count: int) -> None:

@@ -82,7 +82,7 @@ def test_member_limits_their_own_key(sign_in: SignIn, bob: User, team: Team, iss
     expected = Limits(requests_per_minute=60, parallel_requests=2)
     assert key.limits == expected
     event = AuditEvent.objects.for_team(team).get(action=Action.KEY_CHANGED)
-    told = "Requests per minute: none → 60, Requests at one time: none → 2"
+    told = "Requests per minute: none → 60, Parallel requests: none → 2"
     assert event.target == f"test-key ({key.public_id}): {told}"
     assert (event.actor, event.address) == ("bob", "127.0.0.1")
 

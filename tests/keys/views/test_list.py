@@ -200,8 +200,8 @@ def test_heading_offers_the_other_direction(sign_in: SignIn, alice: User, issue:
 def test_pages_hold_25_and_keep_search_and_order(
     sign_in: SignIn, alice: User, team: Team, issue: Issue
 ) -> None:
-    team.key_limit = 40
-    team.save(update_fields=["key_limit"])
+    team.max_keys = 40
+    team.save(update_fields=["max_keys"])
     for number in range(27):
         issue(alice, f"key {number:02}")
     client = sign_in(alice)
@@ -227,7 +227,7 @@ def test_an_end_and_a_choice_of_models_are_shown(
 
 
 def test_many_are_counted_with_thousands_apart(sign_in: SignIn, alice: User, team: Team) -> None:
-    Team.objects.update(key_limit=5000)
+    Team.objects.update(max_keys=5000)
     fill(team, alice, 1234)
     text = sign_in(alice).get(LIST, {"page": "41"}).content.decode()
     assert "<strong>1,234 of 5,000</strong>" in text
@@ -299,8 +299,8 @@ def test_queries_stay_the_same_for_any_number_of_keys(
     django_assert_num_queries: DjangoAssertNumQueries,
     keys: int,
 ) -> None:
-    team.key_limit = 100
-    team.save(update_fields=["key_limit"])
+    team.max_keys = 100
+    team.save(update_fields=["max_keys"])
     for number in range(keys):
         issue(alice if number % 2 else bob, f"key {number}")
     client = sign_in(alice)

@@ -23,19 +23,19 @@ Issue = Callable[..., tuple[ApiKey, str]]
 def typed(**rules: object) -> dict[str, object]:
     """The form as a browser sends it: no box is ticked, and most fields are empty."""
     fields = set(LABELS) - {"must_expire", "endpoints"}
-    chosen: dict[str, object] = {"creators": "member"}
+    chosen: dict[str, object] = {"min_creator_role": "member"}
     return dict.fromkeys(fields, "") | chosen | rules
 
 
 def test_admin_sets_every_rule(sign_in: SignIn, ada: User, team: Team) -> None:
     rules = typed(
-        longest_days="90",
+        max_lifetime_days="90",
         must_expire="on",
         models="public/*,\n u-8105f7322477/test public/*",
         endpoints=["chat", "read"],
-        keys_per_member="3",
+        max_keys_per_member="3",
         name_pattern="ci-*",
-        creators="admin",
+        min_creator_role="admin",
         rotation_days="30",
     )
     response = sign_in(ada).post(POLICY, rules, follow=True)
@@ -43,13 +43,13 @@ def test_admin_sets_every_rule(sign_in: SignIn, ada: User, team: Team) -> None:
     assert "The policy is changed." in response.content.decode()
     team.refresh_from_db()
     assert team.policy == Policy(
-        longest_days=90,
+        max_lifetime_days=90,
         must_expire=True,
         models=("public/*", "u-8105f7322477/test"),
         endpoints=("chat", "read"),
-        keys_per_member=3,
+        max_keys_per_member=3,
         name_pattern="ci-*",
-        creators="admin",
+        min_creator_role="admin",
         rotation_days=30,
     )
 
@@ -57,7 +57,9 @@ def test_admin_sets_every_rule(sign_in: SignIn, ada: User, team: Team) -> None:
 def test_the_form_shows_what_holds_and_saving_it_changes_nothing(
     sign_in: SignIn, ada: User, team: Team
 ) -> None:
-    rules = Policy(longest_days=90, models=("public/*",), endpoints=("chat",), creators="owner")
+    rules = Policy(
+        max_lifetime_days=90, models=("public/*",), endpoints=("chat",), min_creator_role="owner"
+    )
     Team.objects.update(policy=rules)
     client = sign_in(ada)
     page = client.get(POLICY)
@@ -66,7 +68,9 @@ def test_the_form_shows_what_holds_and_saving_it_changes_nothing(
     text = page.content.decode()
     assert 'value="90"' in text
     assert "public/*</textarea>" in text
-    same = typed(longest_days="90", models="public/*", endpoints=["chat"], creators="owner")
+    same = typed(
+        max_lifetime_days="90", models="public/*", endpoints=["chat"], min_creator_role="owner"
+    )
     client.post(POLICY, same)
     team.refresh_from_db()
     assert team.policy == rules
@@ -74,10 +78,10 @@ def test_the_form_shows_what_holds_and_saving_it_changes_nothing(
 
 
 def test_the_audit_has_the_old_and_the_new(sign_in: SignIn, ada: User, team: Team) -> None:
-    Team.objects.update(policy=Policy(longest_days=90))
-    sign_in(ada).post(POLICY, typed(longest_days="30", creators="owner"))
+    Team.objects.update(policy=Policy(max_lifetime_days=90))
+    sign_in(ada).post(POLICY, typed(max_lifetime_days="30", min_creator_role="owner"))
     event = AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED)
-    told = "Longest lifetime in days: 90 → 30, Lowest role that can create keys: member → owner"
+    told = "Maximum lifetime in days: 90 → 30, Lowest role that can create keys: member → owner"
     assert event.target == f"Policy: {told}"
     assert (event.actor, event.address) == ("ada", "127.0.0.1")
 
@@ -92,13 +96,13 @@ def test_every_rule_can_be_taken_back(sign_in: SignIn, ada: User, team: Team) ->
 @pytest.mark.parametrize(
     ("field", "nonsense"),
     [
-        ("longest_days", "0"),
-        ("longest_days", "99999"),
+        ("max_lifetime_days", "0"),
+        ("max_lifetime_days", "99999"),
         ("rotation_days", "soon"),
-        ("keys_per_member", "-1"),
+        ("max_keys_per_member", "-1"),
         ("models", "*a*b*c*d"),
         ("endpoints", "everything"),
-        ("creators", "viewer"),
+        ("min_creator_role", "viewer"),
         ("name_pattern", "*a*b*c*"),
         ("name_pattern", "sk-kp-" + "A" * 40),
     ],
@@ -120,7 +124,7 @@ def test_keys_from_before_go_on_and_are_listed(
     issue(bob, "<b>old")
     client = sign_in(ada)
     assert "violate the policy" not in client.get(POLICY).content.decode()
-    client.post(POLICY, typed(longest_days="30"))
+    client.post(POLICY, typed(max_lifetime_days="30"))
     text = client.get(POLICY).content.decode()
     assert "1 existing key violates the policy" in text
     assert "&lt;b&gt;old" in text
@@ -135,7 +139,7 @@ def test_members_with_more_keys_than_they_may_make_are_listed(
         issue(owner, name)
     client = sign_in(ada)
     assert "Members with more keys" not in client.get(POLICY).content.decode()
-    client.post(POLICY, typed(keys_per_member="2"))
+    client.post(POLICY, typed(max_keys_per_member="2"))
     text = client.get(POLICY).content.decode()
     assert '<span class="name">bob</span> has 3 keys.' in text
     assert "alice</span> has" not in text
@@ -147,16 +151,18 @@ def test_members_read_it_and_see_only_their_own_keys_that_break_it(
 ) -> None:
     issue(alice, "of-alice")
     issue(bob, "of-bob")
-    Team.objects.update(policy=Policy(longest_days=30))
+    Team.objects.update(policy=Policy(max_lifetime_days=30))
     text = sign_in(bob).get(POLICY).content.decode()
-    assert "<dt>Longest lifetime in days</dt><dd>30</dd>" in text
+    assert "<dt>Maximum lifetime in days</dt><dd>30</dd>" in text
     assert "of-bob" in text
     assert "of-alice" not in text
     assert "<textarea" not in text
 
 
 def test_a_member_may_not_set_it(sign_in: SignIn, bob: User, team: Team) -> None:
-    response = sign_in(bob).post(POLICY, typed(creators="member", keys_per_member="1000"))
+    response = sign_in(bob).post(
+        POLICY, typed(min_creator_role="member", max_keys_per_member="1000")
+    )
     assert response.status_code == 403
     assert "This needs the role Admin" in response.content.decode()
     team.refresh_from_db()
@@ -174,7 +180,7 @@ def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
 def test_whoever_may_not_create_finds_no_button_and_no_form(
     sign_in: SignIn, ada: User, bob: User
 ) -> None:
-    Team.objects.update(policy=Policy(creators="admin"))
+    Team.objects.update(policy=Policy(min_creator_role="admin"))
     create = f"{KEYS}create/"
     assert create not in sign_in(bob).get(KEYS).content.decode()
     for response in (sign_in(bob).get(create), sign_in(bob).post(create, {"name": "mine"})):
@@ -187,14 +193,14 @@ def test_whoever_may_not_create_finds_no_button_and_no_form(
 
 def test_no_policy_lets_a_viewer_create(sign_in: SignIn, vera: User) -> None:
     """Not even one that somebody wrote into the database."""
-    Team.objects.update(policy=Policy(creators="viewer"))
+    Team.objects.update(policy=Policy(min_creator_role="viewer"))
     assert sign_in(vera).post(f"{KEYS}create/", {"name": "mine"}).status_code == 403
     assert not ApiKey.objects.exists()
 
 
 def test_a_role_that_is_taken_away_meanwhile_makes_no_key(team: Team, ada: User) -> None:
     """The form was opened before."""
-    Team.objects.update(policy=Policy(creators="admin"))
+    Team.objects.update(policy=Policy(min_creator_role="admin"))
     Membership.objects.filter(user=ada).update(role=Role.MEMBER)
     with pytest.raises(
         PolicyViolation, match="Only these roles can create keys in this team: Admin and above"
@@ -206,7 +212,7 @@ def test_a_role_that_is_taken_away_meanwhile_makes_no_key(team: Team, ada: User)
 def test_an_operator_is_bound_by_the_rules_on_keys_but_not_by_who_makes_them(
     team: Team, bob: User
 ) -> None:
-    Team.objects.update(policy=Policy(creators="owner", models=("public/*",)))
+    Team.objects.update(policy=Policy(min_creator_role="owner", models=("public/*",)))
     key, _ = ApiKey.objects.issue(team=team, owner=bob, name="by-command")
     assert key.permissions == Permissions(models=("public/*",))
     with pytest.raises(PolicyViolation, match="Keys of this team may only call"):

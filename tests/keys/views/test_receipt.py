@@ -38,7 +38,9 @@ def test_it_tells_the_last_use_and_what_came_after(
     sign_in: SignIn, vera: User, bob: User, issue: Issue
 ) -> None:
     key = deleted(issue(bob, "<b>nightly")[0], bob)
-    Tombstone.objects.update(refused=1234, refused_at="2026-11-24T01:02:03Z", ended=7)
+    Tombstone.objects.update(
+        refused_requests=1234, last_refused_at="2026-11-24T01:02:03Z", ended_calls=7
+    )
     client = sign_in(vera)
     page, fragment = client.get(address(key)), client.get(address(key), headers=HTMX)
     assert page.content.lstrip().startswith(b"<!doctype html>")
@@ -71,15 +73,15 @@ def test_a_rotated_key_is_told_of_as_one(team: Team, bob: User, issue: Issue) ->
         key=key, digest=b"x" * 32, prefix="sk-kp-", last4="abcd", last_used_at="2026-11-24T00:00Z"
     )
     key.revoke(actor=None)
-    Tombstone.objects.update(refused=2, ended=1)
-    Tombstone.objects.filter(digest=b"x" * 32).update(refused_at="2026-11-24T01:00Z")
+    Tombstone.objects.update(refused_requests=2, ended_calls=1)
+    Tombstone.objects.filter(digest=b"x" * 32).update(last_refused_at="2026-11-24T01:00Z")
     receipt = Receipt.for_key(team, key.public_id)
     assert receipt
     assert receipt.last
     assert receipt.last.last_used_at
     assert receipt.last.last_used_at.isoformat() == "2026-11-24T00:00:00+00:00"
-    assert (receipt.refused, receipt.ended, receipt.deleted_by) == (4, 2, "")
-    assert receipt.refused_at
+    assert (receipt.refused_requests, receipt.ended_calls, receipt.deleted_by) == (4, 2, "")
+    assert receipt.last_refused_at
 
 
 def test_a_key_that_was_never_used(sign_in: SignIn, bob: User, issue: Issue) -> None:

@@ -200,7 +200,9 @@ def test_the_old_one_is_ended_and_the_new_one_stays(
     assert client.post(address(key, "end-old/"), headers=HTMX).status_code == 204
     assert key.secrets.get() == newest
     assert (
-        AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_OLD_SECRET_ENDED).count()
+        AuditEvent.objects.for_key(key.public_id)
+        .filter(action=Action.KEY_OLD_SECRET_DELETED)
+        .count()
         == 1
     )
     assert "/end-old/" not in client.get(address(key, "")).content.decode()
@@ -212,4 +214,4 @@ def test_without_an_old_one_nothing_ends(sign_in: SignIn, bob: User, issue: Issu
     assert client.get(address(key, "end-old/")).status_code == 200
     assert client.post(address(key, "end-old/")).status_code == 302
     assert key.secrets.count() == 1
-    assert not AuditEvent.objects.filter(action=Action.KEY_OLD_SECRET_ENDED).exists()
+    assert not AuditEvent.objects.filter(action=Action.KEY_OLD_SECRET_DELETED).exists()

@@ -119,7 +119,7 @@ def test_a_name_is_there_once_in_a_team(
 def test_what_makes_no_sense_or_breaks_the_policy_is_told_beside_its_field(
     sign_in: SignIn, ada: User, field: str, asked: dict[str, str]
 ) -> None:
-    policy = Policy(longest_days=89, models=("public/*",), endpoints=("chat",))
+    policy = Policy(max_lifetime_days=89, models=("public/*",), endpoints=("chat",))
     Team.objects.update(policy=policy)
     response = sign_in(ada).post(CREATE, asked)
     assert response.status_code == 422
@@ -138,7 +138,7 @@ def test_a_template_from_before_a_policy_is_marked(
 
 def test_what_a_template_leaves_open_is_what_the_policy_allows(team: Team) -> None:
     policy = Policy(models=("public/*",), endpoints=("embeddings",))
-    template = KeyTemplate(team=team, name="open", networks=["192.0.2.0/24"])
+    template = KeyTemplate(team=team, name="open", allowed_networks=["192.0.2.0/24"])
     expected = Permissions(("public/*",), Endpoints.EMBEDDINGS, ("192.0.2.0/24",))
     assert template.permissions_within(policy) == expected
     assert template.violations(policy) == []

@@ -19,7 +19,7 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("team", metavar="SLUG")
-        parser.add_argument("--longest-days", metavar="N", help="maximum lifetime of a key")
+        parser.add_argument("--max-lifetime-days", metavar="N", help="maximum lifetime of a key")
         parser.add_argument("--must-expire", choices=["yes", "no"])
         parser.add_argument(
             "--rotation-days", metavar="N", help="age of a secret from which rotation is advised"
@@ -28,15 +28,15 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--endpoints", metavar="KINDS", help=f"some of {', '.join(Endpoints.values[1:])}"
         )
-        parser.add_argument("--keys-per-member", metavar="N")
+        parser.add_argument("--max-keys-per-member", metavar="N")
         parser.add_argument("--name-pattern", metavar="GLOB", help="such as ci-*")
-        parser.add_argument("--creators", choices=[role.value for role in CREATOR_ROLES])
+        parser.add_argument("--min-creator-role", choices=[role.value for role in CREATOR_ROLES])
 
     def handle(self, **options: Any) -> None:
         team = get_team(options["team"])
         given = {name: options[name] for name in Policy._fields if options[name] is not None}
         if not given:
-            raise CommandError("Nothing to change: set a rule, such as --longest-days 90.")
+            raise CommandError("Nothing to change: set a rule, such as --max-lifetime-days 90.")
         with lock_team(team) as locked:
             # Read under the lock: an admin may be changing the other rules at this moment.
             policy = locked.policy

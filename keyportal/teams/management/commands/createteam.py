@@ -19,12 +19,12 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name")
         parser.add_argument("--slug", help="part of URLs and model names; default: random")
-        parser.add_argument("--key-limit", type=int, help="maximum number of API keys")
+        parser.add_argument("--max-keys", type=int, help="maximum number of API keys")
         parser.add_argument("--owner", help="user name of the first owner")
         add_limit_arguments(parser, "Limits for all keys of the team together; default: none.")
 
     def handle(self, **options: Any) -> None:
-        given = {field: options[field] for field in ("slug", "key_limit")}
+        given = {field: options[field] for field in ("slug", "max_keys")}
         team = Team(
             name=options["name"],
             limits=updated_limits(UNLIMITED, options),

@@ -14,7 +14,7 @@ class Command(OperatorCommand):
 
     def handle(self, **options: Any) -> None:
         teams = Team.objects.order_by("slug").values_list(
-            "slug", Count("memberships"), "key_limit", "is_active", "name"
+            "slug", Count("memberships"), "max_keys", "is_active", "name"
         )
         for slug, members, limit, is_active, name in teams:
             state = "active" if is_active else "inactive"

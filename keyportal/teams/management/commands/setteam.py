@@ -14,7 +14,7 @@ from keyportal.teams.management.operator import (
 from keyportal.teams.models import Team, lock_team
 from keyportal.teams.signals import team_changed
 
-FIELDS = ("name", "key_limit", "is_active")
+FIELDS = ("name", "max_keys", "is_active")
 
 
 class Command(OperatorCommand):
@@ -23,7 +23,7 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("team", metavar="SLUG")
         parser.add_argument("--name")
-        parser.add_argument("--key-limit", type=int)
+        parser.add_argument("--max-keys", type=int)
         parser.add_argument(
             "--active",
             dest="is_active",
@@ -40,7 +40,7 @@ class Command(OperatorCommand):
         has_limits = any(options[name] is not None for name in LABELS)
         if not changes and not has_limits:
             raise CommandError(
-                "Nothing to change: give --name, --key-limit, --[no-]active or a limit."
+                "Nothing to change: give --name, --max-keys, --[no-]active or a limit."
             )
         with lock_team(team) as team:
             former = copy(team)
@@ -54,5 +54,5 @@ class Command(OperatorCommand):
             source = {"actor": None, "address": None}
             team_changed.send(Team, former=former, team=team, columns=changes, **source)
         state = "active" if team.is_active else "inactive"
-        keys, limits = f"at most {team.key_limit} keys", team.limits.describe()
+        keys, limits = f"at most {team.max_keys} keys", team.limits.describe()
         self.stdout.write(f"{team.slug}: {team.name}, {keys}, {state}, {limits}")
