@@ -114,7 +114,7 @@ EXAMPLES = {
     "content_type_id": "1",
     "id": "1",
     "url": "nowhere/",
-    "number": "1",
+    "template_id": "1",
     "call_id": "0123456789abcdef",
 }
 PART = re.compile(r"<(\w+)>")

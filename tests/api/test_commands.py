@@ -41,7 +41,7 @@ def test_it_takes_an_end_and_bounds(ada: User) -> None:
     [
         (["--days=0"], {}, "must be from 1 to 3650"),
         (["--days=99999"], {}, "must be from 1 to 3650"),
-        (["--network=x"], {}, "no address"),
+        (["--network=x"], {}, "not an address"),
         (["--scope=all"], {}, "invalid choice"),
         ([], {"owner": "nobody"}, "no user named nobody"),
         ([], {"owner": "charlie"}, "not in the team"),
