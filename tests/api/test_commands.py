@@ -14,13 +14,13 @@ from tests.support.api_client import ApiClient, NewApiClient
 
 def issue(*arguments: str, owner: str = "ada", name: str = "deploy") -> str:
     out = StringIO()
-    who = ["--team=u-8105f7322477", f"--owner={owner}", f"--name={name}", "--scope=keys:read"]
+    who = ["--team=u-8105f7322477", f"--owner={owner}", f"--name={name}", "--scopes=keys:read"]
     call_command("issue_management_key", *who, *arguments, stdout=out, stderr=StringIO())
     return out.getvalue().removesuffix("\n")
 
 
 def test_it_prints_the_management_key_and_nothing_else(ada: User) -> None:
-    text = issue("--scope=keys:write")
+    text = issue("--scopes=keys:write")
     assert ApiClient(text).get("keys").status_code == 200
     key = ManagementKey.objects.get()
     assert key.scopes == ["keys:read", "keys:write"]
@@ -30,7 +30,7 @@ def test_it_prints_the_management_key_and_nothing_else(ada: User) -> None:
 
 
 def test_it_takes_an_end_and_bounds(ada: User) -> None:
-    issue("--no-expiry", "--model=public/*", "--endpoints=chat", "--network=10.0.0.0/8")
+    issue("--no-expiry", "--models=public/*", "--endpoints=chat", "--networks=10.0.0.0/8")
     key = ManagementKey.objects.get()
     assert key.expires_at is None
     assert key.permissions == Permissions(("public/*",), Endpoints.CHAT, ("10.0.0.0/8",))
@@ -41,8 +41,8 @@ def test_it_takes_an_end_and_bounds(ada: User) -> None:
     [
         (["--days=0"], {}, "must be from 1 to 3650"),
         (["--days=99999"], {}, "must be from 1 to 3650"),
-        (["--network=x"], {}, "not an address"),
-        (["--scope=all"], {}, "invalid choice"),
+        (["--networks=x"], {}, "not an address"),
+        (["--scopes=all"], {}, "invalid choice"),
         ([], {"owner": "nobody"}, "no user named nobody"),
         ([], {"owner": "charlie"}, "not in the team"),
         ([], {"name": "mk-kp-7QmX2aPdk3Tz"}, "contains an API key"),

@@ -30,7 +30,7 @@ class Event(Struct):
     ]
     via: Annotated[str, Meta(description="The management key that was used, or empty.")]
     target: str
-    key: Annotated[
+    key_id: Annotated[
         str, Meta(description="The id of the API key that the event is about, or empty.")
     ]
     address: str | None
@@ -38,7 +38,7 @@ class Event(Struct):
 
 class EventQuery(PageQuery, forbid_unknown_fields=True):
     action: ActionValue | UnsetType = UNSET
-    key: PublicId | UnsetType = UNSET
+    key_id: PublicId | UnsetType = UNSET
 
 
 def serialize(event: AuditEvent) -> Event:
@@ -49,7 +49,7 @@ def serialize(event: AuditEvent) -> Event:
         actor=event.actor,
         via=event.via,
         target=event.target,
-        key=event.public_id,
+        key_id=event.public_id,
         address=event.address,
     )
 
@@ -65,6 +65,6 @@ def list_events(request: Request[None, EventQuery]) -> Page[Event]:
     events = AuditEvent.objects.for_team(request.caller.team)
     if request.query.action is not UNSET:
         events = events.with_action(request.query.action)
-    if request.query.key is not UNSET:
-        events = events.for_key(request.query.key)
+    if request.query.key_id is not UNSET:
+        events = events.for_key(request.query.key_id)
     return paginate(events, request.query, serialize)

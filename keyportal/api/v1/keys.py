@@ -150,10 +150,10 @@ def change_key(request: Request[KeyChanges, NoQuery], id: str) -> KeyBody:  # no
         if body.owner is not UNSET:
             new_owner = get_member(caller, body.owner)
             changes.hand_over(key, new_owner, actor=caller.user, address=caller.address)
-        if body.managed is not UNSET:
+        if body.is_managed is not UNSET:
             caller.require(None, Role.ADMIN)
             # Last, because an admin who narrows a key above makes it managed.
-            changes.set_managed(key, body.managed, actor=caller.user, address=caller.address)
+            changes.set_managed(key, body.is_managed, actor=caller.user, address=caller.address)
     return KeyBody.from_key(get_key(caller, id))
 
 

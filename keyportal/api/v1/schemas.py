@@ -69,7 +69,7 @@ class KeyBody(Struct, kw_only=True):
         DisabledByValue | None,
         Meta(description="Who disabled the key. A rotation enables a key that `leak` disabled."),
     ]
-    managed: Annotated[bool, Meta(description=_MANAGED)]
+    is_managed: Annotated[bool, Meta(description=_MANAGED)]
     reported_at: Annotated[
         datetime | None, Meta(description="When it was last reported as leaked.")
     ]
@@ -93,7 +93,7 @@ class KeyBody(Struct, kw_only=True):
             expires_at=api_key.expires_at,
             disabled_at=api_key.disabled_at,
             disabled_by=api_key.disabled_by or None,
-            managed=api_key.is_managed,
+            is_managed=api_key.is_managed,
             reported_at=api_key.reported_at,
             secrets=[SecretBody.from_secret(secret) for secret in live_secrets(api_key)],
             **extra,
@@ -139,7 +139,7 @@ class KeyChanges(Struct, forbid_unknown_fields=True):
         Username | UnsetType,
         Meta(description="The new owner's username: a member of the team who may own keys."),
     ] = UNSET
-    managed: Annotated[
+    is_managed: Annotated[
         bool | UnsetType, Meta(description=f"{_MANAGED} Only an admin's program can set it.")
     ] = UNSET
 

@@ -40,27 +40,27 @@ class UsageTotals(Struct):
 
 class UsageStep(Struct):
     start: datetime
-    used: UsageTotals
+    totals: UsageTotals
 
 
-class UsagePart(Struct):
+class UsageGroup(Struct):
     value: Annotated[
         str | None,
-        Meta(description="The key's id or the model's name; null: all other parts together."),
+        Meta(description="The key's id or the model's name; null: all other groups together."),
     ]
     name: str
     is_deleted: bool
-    used: UsageTotals
+    totals: UsageTotals
 
 
 class UsageBody(Struct):
     start: datetime
     end: Annotated[datetime, Meta(description="Exclusive.")]
     step: Literal["minute", "hour", "day"]
-    by: GroupBy
-    used: UsageTotals
+    group_by: GroupBy
+    totals: UsageTotals
     steps: list[UsageStep]
-    parts: Annotated[list[UsagePart], Meta(description="In descending order of use.")]
+    groups: Annotated[list[UsageGroup], Meta(description="In descending order of use.")]
 
 
 class UsageQuery(Struct, forbid_unknown_fields=True):
@@ -72,8 +72,8 @@ class UsageQuery(Struct, forbid_unknown_fields=True):
         Moment | UnsetType, Meta(description="Together with `end`, in place of `range`.")
     ] = UNSET
     end: Moment | UnsetType = UNSET
-    by: GroupBy = "key"
-    key: PublicId | UnsetType = UNSET
+    group_by: GroupBy = "key"
+    key_id: PublicId | UnsetType = UNSET
     member: Annotated[
         Line | UnsetType, Meta(description="The current username of the keys' owner.")
     ] = UNSET
@@ -99,7 +99,7 @@ class UsageQuery(Struct, forbid_unknown_fields=True):
     @property
     def filter(self) -> Filter:
         """Raises `Invalid` if both `member` and `member_id` are given."""
-        return Filter(self.key or "", self._member(), self.model or "")
+        return Filter(self.key_id or "", self._member(), self.model or "")
 
     def _member(self) -> int:
         if self.member is UNSET:
@@ -120,22 +120,24 @@ def read_usage(request: Request[None, UsageQuery]) -> UsageBody:
     """Read the team's usage: in total, over time, and by key or model."""
     query = request.query
     period = query.period(timezone.now())
-    return _usage_body(report(request.caller.team, period, query.filter, query.by), query.by)
+    return _usage_body(
+        report(request.caller.team, period, query.filter, query.group_by), query.group_by
+    )
 
 
-def _usage_body(report: Report, by: GroupBy) -> UsageBody:
+def _usage_body(report: Report, group_by: GroupBy) -> UsageBody:
     period = report.period
     steps = zip(period.moments, report.steps, strict=True)
     return UsageBody(
         start=period.start,
         end=period.end,
         step=period.step.value,
-        by=by,
-        used=UsageTotals.from_totals(report.used),
-        steps=[UsageStep(start, UsageTotals.from_totals(used)) for start, used in steps],
-        parts=[_usage_part(part) for part in report.parts],
+        group_by=group_by,
+        totals=UsageTotals.from_totals(report.used),
+        steps=[UsageStep(start, UsageTotals.from_totals(totals)) for start, totals in steps],
+        groups=[_usage_group(part) for part in report.parts],
     )
 
 
-def _usage_part(part: Part) -> UsagePart:
-    return UsagePart(part.value, part.name, part.is_deleted, UsageTotals.from_totals(part.used))
+def _usage_group(part: Part) -> UsageGroup:
+    return UsageGroup(part.value, part.name, part.is_deleted, UsageTotals.from_totals(part.used))

@@ -434,8 +434,8 @@ def test_no_list_holds_another_teams(
         "models",
         "audit",
         "usage",
-        f"audit?key={theirs.public_id}",
-        f"usage?key={theirs.public_id}",
+        f"audit?key_id={theirs.public_id}",
+        f"usage?key_id={theirs.public_id}",
         "keys?owner=charlie",
     ):
         answer = program.get(path)

@@ -28,14 +28,14 @@ def test_a_members_program_does_not_enable_what_an_admins_program_disabled(
     path = f"keys/{key.public_id}"
     disabled = hers.post(f"{path}/disable").json()
     assert (disabled["state"], disabled["disabled_by"]) == ("disabled", "admin")
-    assert disabled["managed"]
+    assert disabled["is_managed"]
     # To disable it once more makes it no more theirs.
     assert his.post(f"{path}/disable").json()["disabled_by"] == "admin"
     refusal = assert_problem(his.post(f"{path}/enable"), 403, "weak-role")
     assert "An admin manages this key" in refusal["detail"]
     enabled = hers.post(f"{path}/enable").json()
-    assert (enabled["state"], enabled["managed"]) == ("active", True)
-    assert hers.patch(path, {"managed": False}).json()["managed"] is False
+    assert (enabled["state"], enabled["is_managed"]) == ("active", True)
+    assert hers.patch(path, {"is_managed": False}).json()["is_managed"] is False
     assert his.post(f"{path}/disable").json()["disabled_by"] == "owner"
     assert his.post(f"{path}/enable").json()["state"] == "active"
 
@@ -48,7 +48,7 @@ def test_it_acts_with_the_role_that_its_owner_has_now(
     assert program.patch(path, {"owner": "ada"}).status_code == 200
     Membership.objects.filter(user=ada).update(role=Role.MEMBER)
     assert_problem(program.post(f"{path}/enable"), 403, "weak-role")
-    assert_problem(program.patch(path, {"managed": False}), 403, "weak-role")
+    assert_problem(program.patch(path, {"is_managed": False}), 403, "weak-role")
     Membership.objects.filter(user=ada).update(role=Role.ADMIN)
     assert program.post(f"{path}/enable").json()["state"] == "active"
 
@@ -65,15 +65,15 @@ def test_what_an_admins_program_narrows_is_managed_from_then_on(
     new_api_client: NewApiClient, ada: User, bob: User, key: ApiKey, change: dict[str, object]
 ) -> None:
     hers, his, path = new_api_client(ada), new_api_client(bob, "bobs"), f"keys/{key.public_id}"
-    assert his.get(path).json()["managed"] is False
-    assert hers.patch(path, change).json()["managed"] is True
-    assert his.get("keys").json()["data"][0]["managed"] is True
+    assert his.get(path).json()["is_managed"] is False
+    assert hers.patch(path, change).json()["is_managed"] is True
+    assert his.get("keys").json()["data"][0]["is_managed"] is True
     row = AuditEvent.objects.for_key(key.public_id).get(action=Action.KEY_MANAGED)
     assert row.actor == "ada"
     assert row.via
     # It may be left to its owner in the same request.
-    other = {"limits": {"requests_per_day": 5}, "managed": False}
-    assert hers.patch(path, other).json()["managed"] is False
+    other = {"limits": {"requests_per_day": 5}, "is_managed": False}
+    assert hers.patch(path, other).json()["is_managed"] is False
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_what_an_admins_program_narrows_is_managed_from_then_on(
         {"limits": {"tokens_per_day": 5}},
         {"expires_at": "2099-01-31T18:00:00Z"},
         {"owner": "alice"},
-        {"managed": False},
-        {"managed": True},
+        {"is_managed": False},
+        {"is_managed": True},
     ],
 )
 def test_a_members_program_changes_name_description_and_tags_and_all_or_nothing(
@@ -112,6 +112,6 @@ def test_a_member_says_of_no_key_that_an_admin_manages_it(
     new_api_client: NewApiClient, bob: User, key: ApiKey
 ) -> None:
     assert_problem(
-        new_api_client(bob).patch(f"keys/{key.public_id}", {"managed": True}), 403, "weak-role"
+        new_api_client(bob).patch(f"keys/{key.public_id}", {"is_managed": True}), 403, "weak-role"
     )
     assert not ApiKey.objects.get().is_managed

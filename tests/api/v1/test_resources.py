@@ -93,21 +93,21 @@ def test_usage_is_told_as_the_page_has_it(
     used(other_team, today, requests=1000)
     program = new_api_client(ada)
     told = program.get("usage").json()
-    assert (told["step"], told["by"], len(told["steps"])) == ("day", "key", 14)
-    assert told["used"]["requests"] == 4
-    assert [step["used"]["requests"] for step in told["steps"][-2:]] == [1, 3]
-    assert [(part["value"], part["used"]["requests"]) for part in told["parts"]] == [
+    assert (told["step"], told["group_by"], len(told["steps"])) == ("day", "key", 14)
+    assert told["totals"]["requests"] == 4
+    assert [step["totals"]["requests"] for step in told["steps"][-2:]] == [1, 3]
+    assert [(group["value"], group["totals"]["requests"]) for group in told["groups"]] == [
         ("0000000a", 3),
         ("0000000b", 1),
     ]
-    assert told["used"]["median_ms"] > 0
-    assert program.get("usage?key=0000000b").json()["used"]["requests"] == 1
-    assert program.get("usage?by=model").json()["parts"][0]["value"] == "m"
-    assert program.get("usage?member=nobody").json()["used"]["requests"] == 0
+    assert told["totals"]["median_ms"] > 0
+    assert program.get("usage?key_id=0000000b").json()["totals"]["requests"] == 1
+    assert program.get("usage?group_by=model").json()["groups"][0]["value"] == "m"
+    assert program.get("usage?member=nobody").json()["totals"]["requests"] == 0
     start, end = today - timedelta(days=30), today
     period = f"start={start:%Y-%m-%dT%H:%M:%SZ}&end={end:%Y-%m-%dT%H:%M:%SZ}"
     told = program.get(f"usage?{period}").json()
-    assert told["used"]["requests"] == 1
+    assert told["totals"]["requests"] == 1
     assert datetime.fromisoformat(told["end"]) == today.astimezone(UTC)
 
 
@@ -127,7 +127,7 @@ def test_keys_and_usage_go_by_a_members_id_and_by_the_name_of_today(
         (*keys,) = program.get(f"keys?owner{who}").json()["data"]
         assert [(one["owner"], one["owner_id"]) for one in keys] == [("robert", bob.pk)] * there
         body = program.get(f"usage?member{who}").json()
-        assert [part["value"] for part in body["parts"]] == [key.public_id] * there
+        assert [group["value"] for group in body["groups"]] == [key.public_id] * there
     assert_problem(program.get(f"usage?member=robert&member_id={bob.pk}"), 422, "invalid")
     events = program.get("audit").json()["data"]
     assert (events[0]["actor_id"], events[0]["actor"]) == (None, "")
@@ -146,8 +146,8 @@ def test_the_audit_is_told_newest_first_and_filtered(
         Action.KEY_CREATED,
     ]
     assert (told[2]["actor"], told[2]["address"], told[2]["via"]) == ("ada", "192.0.2.1", "")
-    assert told[2]["key"] == key.public_id
+    assert told[2]["key_id"] == key.public_id
     deleted = program.get("audit?action=key:deleted").json()["data"]
     assert [event["actor"] for event in deleted] == [""]
-    assert len(program.get(f"audit?key={key.public_id}").json()["data"]) == 2
+    assert len(program.get(f"audit?key_id={key.public_id}").json()["data"]) == 2
     assert len(told) == AuditEvent.objects.count()

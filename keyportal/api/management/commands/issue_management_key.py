@@ -35,23 +35,21 @@ class Command(OperatorCommand):
         )
         parser.add_argument("--name", required=True, help="unique in the team")
         parser.add_argument(
-            "--scope",
-            action="append",
+            "--scopes",
+            nargs="+",
+            action="extend",
             required=True,
             choices=Scope.values,
-            dest="scopes",
-            help="may be repeated",
+            help="what programs may do with it",
         )
         parser.add_argument(
             "--days", type=int, default=90, help="days until it expires, 1 to 3650; default: 90"
         )
         parser.add_argument("--no-expiry", action="store_true", help="never expire")
         bounds = parser.add_argument_group("bounds", "What keys made with it may do at most.")
-        bounds.add_argument("--model", action="append", default=[], dest="models", metavar="NAME")
+        bounds.add_argument("--models", nargs="+", action="extend", default=[], metavar="MODEL")
         bounds.add_argument("--endpoints", choices=Endpoints.values, default=Endpoints.ALL.value)
-        bounds.add_argument(
-            "--network", action="append", default=[], dest="networks", metavar="CIDR"
-        )
+        bounds.add_argument("--networks", nargs="+", action="extend", default=[], metavar="CIDR")
 
     @sensitive_variables("key_string")
     def handle(self, **options: Any) -> None:
