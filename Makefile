@@ -40,7 +40,7 @@ BENCHMARKS = $(BIN)/python -m benchmarks $(ONLY) --requests $(REQUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check bench format requirements missing
+.PHONY: help run test check bench format migrations requirements missing
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ bench: $(DEVELOPING) ## Measure the gateway, as ratios taken in one run: make be
 format: $(DEVELOPING) ## Format the code and repair what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+migrations: $(DEVELOPING) ## Write the migrations that the models lack, see CONTRIBUTING.md
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -e && \
+	$(THROWAWAY) $(BIN)/python manage.py makemigrations --no-header
 
 requirements: $(DEVELOPING) ## Pin the newest versions that the .in files allow
 	$(LOCK) --upgrade --output-file requirements.txt requirements.in
