@@ -1,4 +1,4 @@
-"""A Chromium in front of the running Keyportal. Its pages must neither throw nor break our CSP."""
+"""A Chromium that visits the running Keyportal. Pages must neither throw nor violate the CSP."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,26 +24,32 @@ from keyportal.teams.models import User
 from tests.conftest import PASSWORD
 from tests.support.server import Server
 
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 KEYS = "/teams/u-8105f7322477/keys/"
-SECONDS = 40.0  # What a loaded machine may need for one step.
+TIMEOUT_SECONDS = 40.0  # A busy machine may need that much for one step.
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """One a module and not a session: while Playwright lives, this thread has a running event
-    loop, in which other tests could not call `asyncio.run`."""
-    expect.set_options(timeout=SECONDS * 1000)
+    """One Chromium for all browser tests of a process; each test has its own contexts.
+
+    Not for the session: while Playwright runs, this thread has a running event loop, and other
+    tests could not call `asyncio.run`.
+    """
+    expect.set_options(timeout=TIMEOUT_SECONDS * 1000)
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Django refuses queries beside a running loop, because they would stall it. This one is
-        # Playwright's own and only runs inside its calls, where no query is made.
+        # Django refuses queries in a thread with a running loop, because they would block it. This
+        # loop is Playwright's and runs only inside its calls, which make no queries.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(
             executable_path=next(filter(None, map(shutil.which, CHROMIUMS)), None),
-            # It only visits this server, and needs rights that containers rarely give.
+            # The sandbox needs rights that containers rarely have. Chromium visits only our server.
             chromium_sandbox=False,
-            # Back shows the page as it was left, as it does for people.
+            # "Back" restores the page from the cache, as it does for users.
             ignore_default_args=["--disable-back-forward-cache"],
+            # For each window, Chromium would start processes for pop-ups of the address bar, which
+            # take half of the CPU time of a short test.
+            args=["--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup"],
         )
         yield browser
         browser.close()
@@ -52,20 +58,20 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def new_page(chromium: Browser, live: Server) -> Iterator[Callable[..., Page]]:
-    """Open a browser of one's own: `new_page(bob)` is signed in, `new_page()` is not.
+    """Open a page in a new browser context: `new_page(bob)` is signed in, `new_page()` is not.
 
-    What else is given describes the browser, such as `timezone_id`.
+    `options` are those of Playwright's `new_context`, such as `timezone_id`.
     """
     contexts: list[BrowserContext] = []
-    complaints: list[str] = []
+    errors: list[str] = []
 
     def new_page(user: User | None = None, **options: Any) -> Page:
         context = chromium.new_context(base_url=live.url, **options)
         contexts.append(context)
-        context.set_default_timeout(SECONDS * 1000)
+        context.set_default_timeout(TIMEOUT_SECONDS * 1000)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
-        context.on("weberror", lambda error: _note_error(error, complaints))
-        context.on("console", lambda message: _note_violation(message, complaints))
+        context.on("weberror", lambda error: _note_error(error, errors))
+        context.on("console", lambda message: _note_violation(message, errors))
         if user is not None:
             give_session(context, user, live)
         return context.new_page()
@@ -73,20 +79,20 @@ def new_page(chromium: Browser, live: Server) -> Iterator[Callable[..., Page]]:
     yield new_page
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert errors == []
 
 
-def _note_error(error: WebError, complaints: list[str]) -> None:
-    complaints.append(str(error.error))
+def _note_error(error: WebError, errors: list[str]) -> None:
+    errors.append(str(error.error))
 
 
-def _note_violation(message: ConsoleMessage, complaints: list[str]) -> None:
+def _note_violation(message: ConsoleMessage, errors: list[str]) -> None:
     if "Content Security Policy" in message.text:
-        complaints.append(message.text)
+        errors.append(message.text)
 
 
 def give_session(context: BrowserContext, user: User, live: Server) -> None:
-    """Sign in without the form, which has tests of its own."""
+    """Sign in without the form, which has its own tests."""
     client = Client()
     client.force_login(user)
     name = settings.SESSION_COOKIE_NAME
@@ -95,7 +101,7 @@ def give_session(context: BrowserContext, user: User, live: Server) -> None:
 
 @pytest.fixture
 def open_keys(new_page: Callable[..., Page]) -> Callable[..., Page]:
-    """The team's API Keys page, in a browser of the user's own."""
+    """Open the team's API keys page in a new browser context of the user."""
 
     def open_keys(user: User, **options: Any) -> Page:
         page = new_page(user, **options)
@@ -107,8 +113,8 @@ def open_keys(new_page: Callable[..., Page]) -> Callable[..., Page]:
 
 @pytest.fixture
 def with_password(live: Server) -> Callable[[User], User]:
-    """Give somebody a password that the server can check: the tests' own hasher is not its."""
-    cache.clear()  # The limit on sign-ins counts those of other tests, too.
+    """Set a password with a hasher of the server; the tests use another one."""
+    cache.clear()  # The limit on sign-ins also counts those of other tests.
 
     def with_password(user: User) -> User:
         user.password = PBKDF2PasswordHasher().encode(PASSWORD, "salt", iterations=1)

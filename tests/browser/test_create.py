@@ -114,7 +114,7 @@ def test_the_limit_is_shown_and_refused_with_a_sentence(
     form.get_by_label("Name", exact=True).fill("fourth")
     button(form, "OK").click()
     expect(form.get_by_role("alert")).to_have_text(
-        "This team has 3 of 3 API keys. Delete one that is no longer used, "
+        "This team has 3 of 3 API keys. Delete a key that is no longer used, "
         "or ask an operator to raise the limit."
     )
     assert ApiKey.objects.count() == 3

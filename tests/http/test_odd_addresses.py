@@ -48,20 +48,26 @@ def test_odd_value_in_a_path_fails_no_page(
     for part in PART.findall(template):
         for odd in ODD:
             address = fill(template, **known | {part: quote(odd, safe="")})
-            for ask in (browser.get, browser.post):
-                assert ask(address).status_code < 500, address
+            assert browser.get(address).status_code < 500, address
+            if odd == ODD[1]:
+                assert browser.post(address).status_code < 500, address
 
 
 @pytest.mark.parametrize("template", sorted({path for _, path in PAGES}))
 def test_odd_parameter_fails_no_page(browser: Client, known: dict[str, str], template: str) -> None:
     address = fill(template, **known)
-    odd = dict.fromkeys(PARAMETERS, ODD[0])
-    assert browser.get(address, odd).status_code < 500
+    nul, number = (dict.fromkeys(PARAMETERS, odd) for odd in (ODD[0], ODD[2]))
+    status = browser.get(address, nul).status_code
+    assert status < 500
     # Django's own admin forms may fail on values that its pages never send.
-    if not address.startswith("/admin/"):
-        assert browser.post(address, dict.fromkeys(PARAMETERS, ODD[1])).status_code < 500
+    if address.startswith("/admin/"):
+        return
+    assert browser.get(address, number).status_code < 500
+    assert browser.post(address, dict.fromkeys(PARAMETERS, ODD[1])).status_code < 500
+    if status not in {200, 405}:
+        # It refused one parameter, and may not have read the others.
         for name in PARAMETERS:
-            assert browser.get(address, {name: odd[name]}).status_code < 500, name
+            assert browser.get(address, {name: ODD[0]}).status_code < 500, name
 
 
 @pytest.mark.parametrize("model", list(admin.site._registry), ids=lambda model: model.__name__)

@@ -39,7 +39,7 @@ def _describe(key: ApiKey, last_used_at: datetime | None) -> KeyDocument:
         "expires_at": key.expires_at,
         "disabled_at": key.disabled_at,
         "disabled_by": key.disabled_by or None,
-        "is_managed": key.is_managed,
+        "managed": key.is_managed,
         "reported_at": key.reported_at,
         "last_used_at": last_used_at,
         "secrets": [_describe_secret(secret) for secret in live_secrets(key)],

@@ -130,7 +130,7 @@ def test_create_as_json_tells_all_and_the_key(keys: Keys, bob: User, model: Serv
         "expires_at": "2099-01-31T17:00:00Z",
         "disabled_at": None,
         "disabled_by": None,
-        "is_managed": False,
+        "managed": False,
         "reported_at": None,
         "last_used_at": None,
     }

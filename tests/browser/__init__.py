@@ -1,0 +1,1 @@
+"""Tests in a real Chromium. A package, so that they can share one (`scope="package"`)."""
