@@ -27,6 +27,8 @@ CLEAN := env $(foreach name,BUILD_NUMBER CI DATABASE_URL DEBUG DEFAULT_FROM_EMAI
 	KEYPORTAL_MAX_KEYS KEYPORTAL_MAX_RUNNING_CALLS \
 	KEYPORTAL_SCHEDULER KEYPORTAL_TRUSTED_PROXIES KEYPORTAL_URL PORT SECRET_KEY \
 	WEB_CONCURRENCY,-u $(name))
+# Tests start hundreds of processes. Without cached bytecode, each would compile all modules.
+TEST := $(CLEAN) -u PYTHONDONTWRITEBYTECODE
 THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_TRUSTED_PROXIES=127.0.0.1 \
 	KEYPORTAL_DATA="$$folder" \
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
@@ -51,8 +53,8 @@ run: $(SERVING) ## Serve portal and gateway, with a demo team: make run PORT=800
 test: $(DEVELOPING) ## Run the tests, on SQLite and then on PostgreSQL
 	$(BIN)/python .ci/chromium.py
 	$(BIN)/python .ci/proxies.py
-	$(CLEAN) $(BIN)/pytest -n 4
-	$(CLEAN) $(BIN)/python -m tests.postgresql $(BIN)/pytest -n 4 -m "not browser" --ignore=tests/test_make.py
+	$(TEST) $(BIN)/pytest -n 4
+	$(TEST) $(BIN)/python -m tests.postgresql $(BIN)/pytest -n 4 -m "not browser" --ignore=tests/test_make.py
 
 check: $(DEVELOPING) ## Check format, lint, types, migrations and the settings for production
 	$(BIN)/ruff format --check .
