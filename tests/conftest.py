@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 from django.core.cache import cache
+from django.core.management import call_command
 from django.core.management.commands import flush
 from django.db import OperationalError, connection
 from django.test import Client
@@ -21,21 +22,7 @@ from pytest_django import DjangoDbBlocker, Settings
 
 from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
-from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import Membership, Role, Team, User
-from keyportal.usage.models import (
-    Alarm,
-    Call,
-    Flush,
-    Lease,
-    NetworkUse,
-    RunningCalls,
-    Sighting,
-    UsageDay,
-    UsageHour,
-    UsageMinute,
-    Window,
-)
 from tests.support import fake_upstream
 from tests.support.clock import DAY, ensure_time_left
 from tests.support.fake_upstream import Upstream as FakeUpstream
@@ -248,21 +235,20 @@ def avoid_midnight() -> None:
 
 
 @pytest.fixture(autouse=True)
-def stop_shared_server(request: pytest.FixtureRequest) -> None:
-    """Stop the shared server before the first test that does not use it.
+def stop_shared_server(request: pytest.FixtureRequest, django_db_blocker: DjangoDbBlocker) -> None:
+    """Stop the shared server before the first test that does not use it, and empty the tables.
 
     It would write usage after the end of the test that caused it, and send the mail of all tests.
+    What it writes while it stops comes after the last test that used it has emptied the tables.
     """
     fixtures = set(request.fixturenames)
     running = Server.running
     if running is None or "live" in fixtures or not _uses_database(request.node):
         return
     running.stop()
+    with django_db_blocker.unblock():
+        call_command("flush", verbosity=0, interactive=False)
     Server.running = None
-    request.getfixturevalue("transactional_db" if "transactional_db" in fixtures else "db")
-    metered = (Call, UsageMinute, UsageHour, UsageDay, Flush, RunningCalls, Lease, Window)
-    for model in (*metered, Sighting, NetworkUse, Alarm, QueuedMail):
-        model.objects.all().delete()
 
 
 @pytest.fixture(scope="session")

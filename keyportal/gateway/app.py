@@ -32,7 +32,12 @@ from keyportal.gateway.metering.running_calls import RunningCallsReporter
 from keyportal.gateway.metering.writer import Writer
 from keyportal.gateway.relay.answer import Answer, json_answer
 from keyportal.gateway.relay.failover import UpstreamAttempts
-from keyportal.gateway.relay.json_body import CallRequest, parse_call, read_body
+from keyportal.gateway.relay.json_body import (
+    MAX_BODY_SECONDS,
+    CallRequest,
+    parse_call,
+    read_body,
+)
 from keyportal.gateway.relay.relay import Relay, RelayRequest, send_response
 from keyportal.gateway.relay.upload import Upload
 from keyportal.http.types import Headers, Receive, Scope, Send
@@ -127,12 +132,15 @@ class Gateway:
         self, endpoint: Endpoint, scope: Scope, receive: Receive
     ) -> CallRequest | Upload:
         """Read the whole body. Check the key again if that took longer than SLOW_BODY_SECONDS."""
+        call: Call = scope["keyportal.call"]
         began = time.monotonic()
+        call.body_deadline = began + MAX_BODY_SECONDS
         read = Upload.read if endpoint.takes_form else read_body
         body = await read(scope, receive)
+        call.body_deadline = 0.0
         if time.monotonic() - began > SLOW_BODY_SECONDS:
             try:
-                await self._recheck_key(scope["keyportal.call"])
+                await self._recheck_key(call)
             except BaseException:
                 if isinstance(body, Upload):
                     body.close()

@@ -16,6 +16,7 @@ from keyportal.gateway.errors import (
     GatewayError,
     InvalidKey,
     Overloaded,
+    SlowBody,
     Unavailable,
 )
 from keyportal.gateway.metering.tally import TokenCounter
@@ -39,6 +40,7 @@ class Call:
         "address",
         "allowance",
         "began",
+        "body_deadline",
         "digest",
         "ended_by",
         "endpoint",
@@ -80,6 +82,8 @@ class Call:
         """When the body of the response started, on the same clock."""
         self.sending_since = 0.0
         """Since when a part waits until its client reads it, on the same clock; 0 if none waits."""
+        self.body_deadline = 0.0
+        """When the request's body must have arrived, on the same clock; 0 if it is not awaited."""
         self.ended_by: GatewayError | None = None
         self._task = asyncio.current_task(admission.loop)
 
@@ -191,11 +195,17 @@ class ActiveCalls:
                 logger.warning("The keys of active calls could not be checked: no database.")
 
     def _end_stalled(self) -> None:
-        """End the calls whose client has read nothing for STALLED_SECONDS."""
-        before = time.monotonic() - STALLED_SECONDS
+        """End the calls whose client reads nothing for STALLED_SECONDS, or whose body is late.
+
+        Attack: a client that sends nothing more of its body would hold its call, and the file of
+        its upload, for as long as it keeps the connection open.
+        """
+        now = time.monotonic()
         for call in tuple(self._calls):
-            if 0 < call.sending_since < before:
+            if 0 < call.sending_since < now - STALLED_SECONDS:
                 call.client_disconnected()
+            elif 0 < call.body_deadline < now:
+                call.end(SlowBody())
 
     async def _recheck(self, admission: Admission) -> None:
         digests = list({call.digest for call in self._calls})

@@ -36,6 +36,7 @@ class Reminder(models.Model):
 CLAIM_DURATION = timedelta(minutes=10)
 MIN_RETRY_DELAY = timedelta(minutes=1)  # Greylisting mail servers expect a retry after minutes.
 MAX_RETRY_DELAY = timedelta(hours=1)
+MAX_DOUBLINGS = 6  # They exceed MAX_RETRY_DELAY; many more would overflow a timedelta.
 # A mail server that is down over a weekend loses no mail. A password reset link is valid as long.
 MAX_AGE = timedelta(days=3)
 
@@ -85,5 +86,6 @@ class QueuedMail(models.Model):
         """
         own = QueuedMail.objects.filter(pk=self.pk, tries=self.tries)
         deleted, _ = own.filter(created_at__lt=Now() - MAX_AGE).delete()
-        own.update(due_at=Now() + min(MIN_RETRY_DELAY * 2 ** (self.tries - 1), MAX_RETRY_DELAY))
+        doublings = min(self.tries - 1, MAX_DOUBLINGS)
+        own.update(due_at=Now() + min(MIN_RETRY_DELAY * 2**doublings, MAX_RETRY_DELAY))
         return not deleted

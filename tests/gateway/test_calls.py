@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import cast
 
@@ -20,6 +21,7 @@ from keyportal.gateway.errors import (
     InvalidKey,
     Overloaded,
     ShuttingDown,
+    SlowBody,
 )
 from tests.support.calls import make_call
 
@@ -66,6 +68,25 @@ def run(work: Awaitable[object]) -> None:
 
 async def recheck(active_calls: ActiveCalls, judge: Judge) -> None:
     await active_calls._recheck(cast("Admission", judge))
+
+
+def test_a_call_whose_client_sends_nothing_of_its_body_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Attack: a client holds a call, and the file of its upload, by sending nothing."""
+    monkeypatch.setattr(module, "RECHECK_SECONDS", 0.01)
+
+    def expect_body(running: Call) -> None:
+        running.body_deadline = time.monotonic() + 0.1
+
+    async def wait() -> None:
+        active_calls = ActiveCalls()
+        recheck = asyncio.create_task(active_calls.recheck_forever(cast("Admission", Judge())))
+        with pytest.raises(SlowBody):
+            await call(active_calls, expect_body)
+        recheck.cancel()
+
+    run(wait())
 
 
 def test_ending_raises_the_reason_inside_the_call() -> None:

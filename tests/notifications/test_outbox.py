@@ -15,6 +15,7 @@ from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connectio
 from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from keyportal.notifications import emails as keys_mail
@@ -228,6 +229,19 @@ def test_after_three_days_a_mail_is_given_up(
         assert QueuedMail.objects.exists() == is_there
     given_up = "A mail was given up: The API key a leaked: SMTPRecipientsRefused 450"
     assert logged(caplog)[1] == given_up
+
+
+def test_a_mail_that_is_deferred_a_hundred_times_blocks_no_other(
+    server: MailServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Attack: somebody whose mail server always defers asks for password resets every day."""
+    server.deferrals = 1
+    queue()
+    QueuedMail.objects.update(tries=100)
+    send_due()
+    row = QueuedMail.objects.get()
+    assert row.due_at - timezone.now() <= timedelta(hours=1)
+    assert len(logged(caplog)) == 1
 
 
 def test_a_mail_server_that_is_down_for_days_is_sent_nothing_old(

@@ -77,7 +77,7 @@ def test_viewer_sees_a_row_for_each_call(
     text = sign_in(vera).get(CALLS).content.decode()
     for expected in (
         *("&lt;b&gt;nightly", key.public_id, "public/small", "/v1/chat/completions", ">502<"),
-        *("</span>1,234</td>", "</span>56</td>", "first byte 87 ms", "1.5 s", "192.0.2.7"),
+        *("</span>1,234</span>", "</span>56</span>", "first byte 87 ms", "1.5 s", "192.0.2.7"),
         *("&lt;i&gt;curl", 'title="Estimated">~'),
     ):
         assert expected in text

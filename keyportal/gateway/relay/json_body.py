@@ -56,8 +56,9 @@ _UNCOMPRESSED = frozenset({b"", b"identity"})
 class RequestBodyReader:
     """Reads a request body chunk by chunk, within the limits of size and time.
 
-    The server limits the time for each chunk; this class limits the time for the whole body. It is
-    not an async generator, because the event loop registers each of those, for each call.
+    This class ends the call of a client that sends slowly; `ActiveCalls` ends that of a client that
+    sends nothing. It is not an async generator, because the event loop registers each of those,
+    for each call.
     """
 
     __slots__ = ("_deadline", "_is_over", "_receive", "_size")
