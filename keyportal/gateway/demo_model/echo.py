@@ -7,7 +7,7 @@ import msgspec
 # A limit, because answers are made in the event loop, while other calls wait.
 MAX_ECHOED_WORDS = 256
 GREETING = (
-    "This is Keyportal's built-in loopback, not a language model. "
+    "This is Keyportal's built-in echo, not a language model. "
     "Your call arrived and was admitted. You said:"
 )
 
