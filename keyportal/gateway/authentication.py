@@ -1,8 +1,16 @@
 """Authentication: reads the bearer token of a request, and admits the request or refuses it."""
 
+import re
+
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.calls import ActiveCalls, Call
-from keyportal.gateway.errors import AddressNotAllowed, InvalidKey, MissingCredentials
+from keyportal.gateway.errors import (
+    AddressNotAllowed,
+    CredentialsDiffer,
+    InvalidKey,
+    MissingCredentials,
+    PlaceholderKey,
+)
 from keyportal.gateway.metering.meter import Meter
 from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.keys import keystring
@@ -69,43 +77,48 @@ def _is_counted(scope: Scope) -> bool:
 def bearer_token(headers: Headers) -> bytes:
     """Return the well-formed key string of a request.
 
-    It is read from Authorization, or from x-api-key, which Anthropic's clients send, and never from
-    the URL. Both headers are read for every path, so that the same rules hold for both.
+    It is read from Authorization, from x-api-key, which Anthropic's clients send, or from api-key,
+    which Azure's send, and never from the URL. All three are read for every path, so that the same
+    rules hold for all.
 
-    Raises `MissingCredentials`, or `InvalidKey` for a malformed key string. Attack: a client sends
-    many random tokens. They cost no query.
+    Raises `MissingCredentials`, `CredentialsDiffer`, or for a malformed key string `InvalidKey` or
+    `PlaceholderKey`. Attack: a client sends many random tokens. They cost no query.
     """
-    tokens = [(name, _token(name, value)) for name, value in headers if name in _CREDENTIAL_HEADERS]
-    token = tokens[0][1] if len(tokens) == 1 else _single_token(tokens)
+    credentials = [(name, value) for name, value in headers if name in _CREDENTIAL_HEADERS]
+    token = _token(*credentials[0]) if len(credentials) == 1 else _single_token(credentials)
     if not token:
         raise MissingCredentials
     if not keystring.is_well_formed(token):
-        raise InvalidKey
+        raise PlaceholderKey if _PLACEHOLDER.fullmatch(token) else InvalidKey
     return token
 
 
-def _single_token(tokens: Headers) -> bytes:
+def _single_token(credentials: Headers) -> bytes:
     """Return the token that all of these headers have; empty without one.
 
-    Raises `InvalidKey` for two different tokens, or for one header sent twice. Attack: a proxy
-    checks one of them, and we would use the other.
+    An empty header is as none: Anthropic's clients send an empty x-api-key beside a bearer token.
+    Raises `CredentialsDiffer` for two different tokens, or for one header sent twice. Attack: a
+    proxy checks one of them, and we would use the other.
     """
-    # Anthropic's clients send an empty x-api-key beside a bearer token.
-    tokens = [header for header in tokens if header != (b"x-api-key", b"")]
-    if not any(token for _, token in tokens):
-        return b""
-    names, values = zip(*tokens, strict=True)
-    if len(set(names)) < len(names) or len(set(values)) > 1:
-        raise InvalidKey
-    return bytes(values[0])
+    given = [
+        (name, value) for name, value in credentials if value.strip(b" ").lower() not in _EMPTY
+    ]
+    tokens = {_token(name, value) for name, value in given}
+    names = [name.decode() for name, _ in given]
+    if len(tokens) > 1 or len(set(names)) < len(names):
+        raise CredentialsDiffer(names)
+    return tokens.pop() if tokens else b""
 
 
-_CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key"})
+_EMPTY = frozenset({b"", b"bearer"})
+_CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+# `{API_KEY}`, `<your key>`, `$API_KEY`, `%API_KEY%`, `sk-...`, `YOUR_API_KEY`.
+_PLACEHOLDER = re.compile(rb"[{<$%][ -~]{0,60}|[\w-]{0,9}\.\.\.|your[_-][\w-]{0,40}", re.IGNORECASE)
 
 
 def _token(name: bytes, value: bytes) -> bytes:
     """Return the token of a header; empty for an Authorization scheme other than `Bearer`."""
-    if name == b"x-api-key":
+    if name != b"authorization":
         return value.strip(b" ")
     scheme, _, token = value.partition(b" ")
     return token.strip(b" ") if scheme.lower() == b"bearer" else b""

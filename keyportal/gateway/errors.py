@@ -6,6 +6,8 @@
     │   └── MalformedRequest            not valid HTTP
     ├── Unauthorized               401
     │   ├── MissingCredentials          no bearer token at all
+    │   ├── CredentialsDiffer           two keys in one request, or a header twice
+    │   ├── PlaceholderKey              the text of an example where a key belongs
     │   └── InvalidKey                  malformed, unknown, deleted, expired, disabled, owner left
     ├── PermissionDenied           403  the key is valid, but not for this
     │   ├── ModelNotAllowed             it may call other models
@@ -37,6 +39,7 @@
 Each error response needs a new instance: one that is raised again and again collects tracebacks.
 """
 
+from collections.abc import Sequence
 from math import ceil
 from typing import ClassVar
 
@@ -123,6 +126,11 @@ class MalformedRequest(BadRequest):
     code = "malformed_request"
 
 
+# The SDKs of OpenAI and Anthropic obey this header. Without it, Claude Code repeats a call with a
+# wrong key eleven times, and says nothing for three minutes.
+NO_RETRY = (b"x-should-retry", b"false")
+
+
 class Unauthorized(GatewayError):
     """The challenge names an error only if credentials were sent (RFC 6750, 3)."""
 
@@ -132,7 +140,7 @@ class Unauthorized(GatewayError):
 
     @property
     def headers(self) -> Headers:
-        return [(b"www-authenticate", self.challenge.encode())]
+        return [(b"www-authenticate", self.challenge.encode()), NO_RETRY]
 
 
 class MissingCredentials(Unauthorized):
@@ -141,6 +149,35 @@ class MissingCredentials(Unauthorized):
         "`x-api-key: {API_KEY}`."
     )
     challenge = REALM
+
+
+class CredentialsDiffer(Unauthorized):
+    """Found without a look at the database, so it tells nothing about either key."""
+
+    challenge = f'{REALM}, error="invalid_request"'
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """`names` are the headers, one of them twice if it was sent twice."""
+        different = sorted(set(names))
+        problem = (
+            f"The headers {' and '.join(different)} have different API keys."
+            if len(different) == len(names)
+            else f"A header with an API key was sent twice: {', '.join(different)}."
+        )
+        super().__init__(
+            f"{problem} Send one key. Anthropic's clients send two if both ANTHROPIC_API_KEY and "
+            "ANTHROPIC_AUTH_TOKEN are set."
+        )
+
+
+class PlaceholderKey(Unauthorized):
+    """Only for texts that can't be a key."""
+
+    message = (
+        "The API key is a placeholder such as {API_KEY}, from an example or an unset variable. Put "
+        "your own key there; you can create one in the portal."
+    )
+    challenge = f'{REALM}, error="invalid_token"'
 
 
 class InvalidKey(Unauthorized):
@@ -155,6 +192,10 @@ class PermissionDenied(GatewayError):
     type = "permission_error"
     code = "permission_denied"
     message = "This API key may not do this."
+
+    @property
+    def headers(self) -> Headers:
+        return [NO_RETRY]
 
 
 class ModelNotAllowed(PermissionDenied):
@@ -184,7 +225,10 @@ class AddressNotAllowed(PermissionDenied):
 class ModelNotFound(GatewayError):
     status = 404
     code = "model_not_found"
-    message = "The model does not exist, or your team may not call it."
+    message = (
+        "The model does not exist, or your team may not call it. `GET /v1/models` lists what you "
+        "can call."
+    )
     param = "model"
 
 
@@ -276,7 +320,7 @@ class InsufficientQuota(TooManyRequests):
 
     def __init__(self, message: str, headers: Headers) -> None:
         """Clients must not retry: OpenAI's clients obey only this header."""
-        super().__init__(message, [(b"x-should-retry", b"false"), *headers])
+        super().__init__(message, [NO_RETRY, *headers])
 
 
 class HeadersTooLarge(GatewayError):

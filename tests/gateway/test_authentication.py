@@ -14,9 +14,11 @@ from keyportal.gateway.authentication import BearerAuthMiddleware, bearer_token
 from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.errors import (
     AddressNotAllowed,
+    CredentialsDiffer,
     GatewayError,
     InvalidKey,
     MissingCredentials,
+    PlaceholderKey,
     Unauthorized,
 )
 from keyportal.gateway.metering.meter import Meter
@@ -94,7 +96,8 @@ tokens = keys | near_keys | st.binary(max_size=80) | st.just(b"")
 schemes = st.sampled_from([b"Bearer", b"bearer", b"BEARER", b"Basic", b"Token", b""])
 spaces = st.sampled_from([b" ", b"  ", b"\t", b"", b",", b"\xa0"])
 values = st.builds(lambda *parts: b"".join(parts), schemes, spaces, tokens, spaces) | tokens
-names = st.sampled_from([b"authorization", b"x-api-key"] * 2 + [b"cookie", b"api-key"])
+HEADERS = [b"authorization", b"x-api-key", b"api-key"]
+names = st.sampled_from(HEADERS * 2 + [b"cookie", b"openai-api-key"])
 
 
 @given(st.lists(st.tuples(names, values), max_size=3))
@@ -109,9 +112,9 @@ def test_no_headers_raise_another_error_or_cost_a_query_without_a_valid_checksum
         assert not gate.scopes
     else:
         (token,) = {
-            value.strip(b" ") if name == b"x-api-key" else value.split(b" ", 1)[1].strip(b" ")
+            value.split(b" ", 1)[1].strip(b" ") if name == b"authorization" else value.strip(b" ")
             for name, value in headers
-            if name in {b"authorization", b"x-api-key"} and value.strip(b" ")
+            if name in HEADERS and value.strip(b" ").lower() not in {b"", b"bearer"}
         }
         assert has_valid_checksum(token)
         assert gate.admission.digests == [keystring.digest(token)]
@@ -154,8 +157,9 @@ def test_spaces_around_the_token_are_ignored(value: bytes) -> None:
         [(b"x-api-key", b"")],
         [(b"x-api-key", b"  ")],
         [(b"x-api-key", b""), (b"x-api-key", b"")],
-        [(b"api-key", KEY)],
+        [(b"api-key", b""), (b"x-api-key", b" "), *authorization(b"Bearer ")],
         [(b"anthropic-api-key", KEY)],
+        [(b"openai-api-key", KEY)],
         [(b"cookie", b"authorization=Bearer " + KEY)],
         [(b"proxy-authorization", b"Bearer " + KEY)],
     ],
@@ -178,14 +182,50 @@ def both(bearer: bytes, *keys: bytes) -> Headers:
         [(b"x-api-key", b" " + KEY + b" ")],
         both(b"Bearer " + KEY, KEY),
         both(b"Bearer " + KEY, b""),
+        both(b"Bearer " + KEY, b"", b""),
+        both(b"Bearer ", KEY),
+        both(b"bearer", KEY),
+        both(b"", KEY),
+        both(b"", b"", KEY),
         [*both(b"Bearer " + KEY, KEY)][::-1],
+        [(b"api-key", KEY)],
+        [(b"api-key", KEY), *both(b"Bearer " + KEY, KEY)],
+        [(b"api-key", b""), *both(b"Bearer ", KEY)],
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions", "/v1/models"])
-def test_x_api_key_is_read_at_every_path(headers: Headers, path: str) -> None:
+def test_every_header_for_a_key_is_read_at_every_path(headers: Headers, path: str) -> None:
     gate = Gate()
     gate.call(headers, path=path)
     assert gate.admission.digests == [keystring.digest(KEY)]
+
+
+@pytest.mark.parametrize(
+    ("headers", "names"),
+    [
+        (both(b"Bearer " + KEY, OTHER), "authorization and x-api-key"),
+        (both(b"Bearer " + KEY, b"x"), "authorization and x-api-key"),
+        (both(b"Bearer {API_KEY}", KEY), "authorization and x-api-key"),
+        (both(b"Basic dXNlcjpwYXNz", KEY), "authorization and x-api-key"),
+        (both(KEY, KEY), "authorization and x-api-key"),
+        ([(b"api-key", KEY), (b"x-api-key", OTHER)], "api-key and x-api-key"),
+        ([(b"api-key", KEY), *authorization(b"Bearer " + OTHER)], "api-key and authorization"),
+        (
+            [(b"api-key", KEY), *both(b"Bearer " + KEY, OTHER)],
+            "api-key and authorization and x-api-key",
+        ),
+    ],
+)
+def test_credentials_that_differ_are_refused_and_named(headers: Headers, names: str) -> None:
+    """Attack: a proxy in front has checked or limited the other one."""
+    for order in (headers, headers[::-1]):
+        gate = Gate()
+        with pytest.raises(
+            CredentialsDiffer, match=f"^The headers {names} have different"
+        ) as caught:
+            gate.call(order)
+        assert KEY.decode() not in str(caught.value)
+        assert not gate.admission.digests
 
 
 @pytest.mark.parametrize(
@@ -193,23 +233,41 @@ def test_x_api_key_is_read_at_every_path(headers: Headers, path: str) -> None:
     [
         [(b"x-api-key", KEY), (b"x-api-key", KEY)],
         [(b"x-api-key", KEY), (b"x-api-key", OTHER)],
-        [(b"x-api-key", b"Bearer " + KEY)],
-        [(b"x-api-key", KEY + b", " + OTHER)],
-        both(b"Bearer " + KEY, OTHER),
+        [(b"api-key", KEY), (b"api-key", KEY)],
         both(b"Bearer " + KEY, KEY, KEY),
-        both(b"Bearer " + KEY, b"x"),
-        both(b"Basic dXNlcjpwYXNz", KEY),
-        both(b"Bearer", KEY),
-        both(KEY, KEY),
         [*authorization(b"Bearer " + KEY, b"Bearer " + KEY), (b"x-api-key", KEY)],
+        authorization(b"Bearer " + KEY, b"Bearer " + KEY),
+        authorization(b"Bearer " + KEY, b"Basic abc"),
     ],
 )
-def test_conflicting_credentials_are_refused(headers: Headers) -> None:
-    """Attack: a proxy in front has checked or limited the other one."""
+def test_header_that_is_sent_twice_is_refused(headers: Headers) -> None:
+    """Attack: a proxy in front has checked the first, and we would use the last."""
     gate = Gate()
-    with pytest.raises(InvalidKey):
+    with pytest.raises(CredentialsDiffer):
         gate.call(headers)
     assert not gate.admission.digests
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"{API_KEY}", b"{{ API_KEY }}", b"${OPENAI_API_KEY}", b"$ANTHROPIC_AUTH_TOKEN", b"%API_KEY%",
+     b"<your key>", b"sk-...", b"sk-kp-...", b"...", b"YOUR_API_KEY", b"your-key-here"],
+)  # fmt: skip
+def test_placeholder_has_a_message_of_its_own(text: bytes) -> None:
+    for headers in (authorization(b"Bearer " + text), [(b"x-api-key", text)], [(b"api-key", text)]):
+        gate = Gate()
+        with pytest.raises(PlaceholderKey, match="placeholder"):
+            gate.call(headers)
+        assert not gate.admission.digests
+
+
+@pytest.mark.parametrize(
+    "text", [b"{" * 100, b"{" + KEY * 2, b"sk-kp-" + b"0" * 46, b"yours", b"x"]
+)
+def test_what_could_be_a_key_is_no_placeholder(text: bytes) -> None:
+    """Attack: the message would tell that a part of a guessed key is wrong."""
+    with pytest.raises(InvalidKey):
+        bearer_token(authorization(b"Bearer " + text))
 
 
 def test_key_in_the_url_is_ignored() -> None:
@@ -223,8 +281,9 @@ def test_key_in_the_url_is_ignored() -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        authorization(b"Bearer " + KEY, b"Bearer " + KEY),
-        authorization(b"Bearer " + KEY, b"Basic abc"),
+        [(b"x-api-key", b"Bearer " + KEY)],
+        [(b"x-api-key", KEY + b", " + OTHER)],
+        [(b"api-key", b"Bearer " + KEY)],
         authorization(b"Bearer " + KEY + b", Bearer " + KEY),
         authorization(b"Bearer " + KEY + b" " + KEY),
         authorization(b"Bearer " + KEY[:-1]),

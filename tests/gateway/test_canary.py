@@ -28,7 +28,7 @@ OwnServer = Callable[..., Server]
 CSRF = "c" * 32
 HEADERS = ["User-Agent", "Referer", "Cookie", "Accept", "Accept-Language", "Content-Type", "Origin",
            "X-Forwarded-For", "X-Request-Id", "X-Api-Key", "HX-Current-URL", "HX-Target", "Host",
-           "If-None-Match", "traceparent"]  # fmt: skip
+           "Api-Key", "If-None-Match", "traceparent"]  # fmt: skip
 
 
 class Browser:

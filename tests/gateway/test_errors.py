@@ -18,8 +18,10 @@ pytestmark = pytest.mark.any_database
 
 INVALID, SERVER, DENIED = "invalid_request_error", "server_error", "permission_error"
 AGAIN = [(b"retry-after", b"1")]
-NO_KEY = [(b"www-authenticate", b'Bearer realm="keyportal"')]
-BAD_KEY = [(b"www-authenticate", b'Bearer realm="keyportal", error="invalid_token"')]
+NO_RETRY = (b"x-should-retry", b"false")
+NO_KEY = [(b"www-authenticate", b'Bearer realm="keyportal"'), NO_RETRY]
+TWO_KEYS = [(b"www-authenticate", b'Bearer realm="keyportal", error="invalid_request"'), NO_RETRY]
+BAD_KEY = [(b"www-authenticate", b'Bearer realm="keyportal", error="invalid_token"'), NO_RETRY]
 
 Row = tuple[
     Callable[[], GatewayError], int, str, str, str | None, Headers
@@ -29,6 +31,15 @@ TABLE: list[Row] = [
     (errors.MissingModel, 400, INVALID, "missing_required_parameter", "model", []),
     (errors.MalformedRequest, 400, INVALID, "malformed_request", None, []),
     (errors.MissingCredentials, 401, INVALID, "invalid_api_key", None, NO_KEY),
+    (
+        lambda: errors.CredentialsDiffer(["x-api-key", "authorization"]),
+        401,
+        INVALID,
+        "invalid_api_key",
+        None,
+        TWO_KEYS,
+    ),
+    (errors.PlaceholderKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
     (errors.InvalidKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
     (
         lambda: errors.ModelNotAllowed("public/b", "public/a"),
@@ -36,7 +47,7 @@ TABLE: list[Row] = [
         DENIED,
         "model_not_allowed",
         "model",
-        [],
+        [NO_RETRY],
     ),
     (
         lambda: errors.EndpointNotAllowed("embeddings only"),
@@ -44,7 +55,7 @@ TABLE: list[Row] = [
         DENIED,
         "endpoint_not_allowed",
         None,
-        [],
+        [NO_RETRY],
     ),
     (
         lambda: errors.AddressNotAllowed("192.0.2.1"),
@@ -52,7 +63,7 @@ TABLE: list[Row] = [
         DENIED,
         "address_not_allowed",
         None,
-        [],
+        [NO_RETRY],
     ),
     (errors.ModelNotFound, 404, INVALID, "model_not_found", "model", []),
     (errors.UnknownPath, 404, INVALID, "unknown_url", None, []),
@@ -165,7 +176,17 @@ def test_event_contains_the_body(row: Row) -> None:
     assert b"\n" not in error.body()
 
 
+def test_no_401_or_403_is_worth_a_retry() -> None:
+    """Claude Code would repeat the call eleven times, for three minutes."""
+    refusals = [error for row in TABLE if (error := row[0]()).status in {401, 403}]
+    assert len(refusals) > 5
+    assert all(NO_RETRY in error.headers for error in refusals)
+
+
 def test_messages_name_the_problem() -> None:
+    assert "GET /v1/models" in str(errors.ModelNotFound())
+    twice = errors.CredentialsDiffer(["x-api-key", "x-api-key"])
+    assert str(twice).startswith("A header with an API key was sent twice: x-api-key.")
     assert "99 bytes" in str(errors.BodyTooLarge(99))
     assert "POST" in str(errors.MethodNotAllowed("POST"))
     assert str(errors.BadRequest("`dimensions` is odd.")) == "`dimensions` is odd."

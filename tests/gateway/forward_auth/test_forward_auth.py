@@ -49,7 +49,8 @@ def test_valid_key_is_verified_with_any_method_and_path_below(
             assert reply.headers["x-keyportal-key"] == api_key.public_id
             assert reply.headers["cache-control"] == "no-store"
             assert key not in str(reply)
-    assert live.request("GET", VERIFY_PATH, headers={"x-api-key": key}).status == 200
+    for header in ("x-api-key", "api-key"):
+        assert live.request("GET", VERIFY_PATH, headers={header: key}).status == 200
 
 
 @pytest.mark.gateway

@@ -93,6 +93,15 @@ def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_
     assert received.headers.getall("X-Keyportal-Team") == [team.slug]
 
 
+@pytest.mark.parametrize("header", ["X_Api_Key", "Api_Key"])
+def test_a_key_in_another_header_ends_at_nginx_too(
+    door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue, header: str
+) -> None:
+    _, key = issue(alice)
+    assert door.chat(None, **{header: key}).status == 200
+    assert key not in str(fake.received)
+
+
 def test_refusals_reach_the_caller_as_they_are_on_v1(
     door: ProxyClient, live: Server, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
