@@ -1,7 +1,7 @@
 """An HTTP/1.1 client with only what the relay needs.
 
-A general HTTP client costs more than all the rest of a call. This one sends POST requests, returns
-each response chunk by chunk, stops reading while its caller is slow, and keeps connections open.
+A general HTTP client costs more than all the rest of a call. This one sends requests, returns each
+response chunk by chunk, stops reading while its caller is slow, and keeps connections open.
 See docs/development/http-client.md.
 """
 
@@ -118,24 +118,27 @@ class Client:
                 connection.abort()
         self._idle.clear()
 
-    async def post(
+    async def send(
         self,
         address: Address,
         endpoint: str,
         headers: Headers,
         body: Body,
         *,
+        method: str = "POST",
         connect_timeout: float,
         read_timeout: float,
     ) -> Response:
-        """Send a POST request and return the response once its head has arrived.
+        """Send a request and return the response once its head has arrived.
+
+        `method` is one whose responses have a body, so not HEAD.
 
         If an idle connection turns out to be closed before any byte of the response, the request is
         sent once more on a new connection: the server closed it between two requests, so it has not
         seen this one. On a new connection it may have seen it, so the request is not repeated. Nor
         is a streamed body, which can't be sent twice.
         """
-        head = _request_head(address, endpoint, headers, body)
+        head = _request_head(method, address, endpoint, headers, body)
         if isinstance(body, bytes) and (idle := self._acquire(address.origin)):
             with contextlib.suppress(ServerDisconnected):
                 return await self._request(idle, head, body, read_timeout)
@@ -234,18 +237,24 @@ class Client:
         return connection
 
 
-def _request_head(address: Address, endpoint: str, headers: Headers, body: Body) -> bytes:
-    length = len(body) if isinstance(body, bytes) else body.length
-    lines = [_first_lines(address, endpoint), *[name + b": " + value for name, value in headers]]
-    head = b"\r\n".join([*lines, b"Content-Length: %d" % length])
+def _request_head(
+    method: str, address: Address, endpoint: str, headers: Headers, body: Body
+) -> bytes:
+    lines = [_first_lines(method, address, endpoint)]
+    lines += [name + b": " + value for name, value in headers]
+    if body or method == "POST":
+        length = len(body) if isinstance(body, bytes) else body.length
+        lines.append(b"Content-Length: %d" % length)
+    head = b"\r\n".join(lines)
     # Attack: a line break in a header's value adds another header.
-    line_breaks = len(lines) + 1
+    line_breaks = len(lines)  # One is in the first lines.
     if head.count(b"\n") != line_breaks or head.count(b"\r") != line_breaks:
         raise ProtocolError("A header contains a line break.")
     return head + b"\r\n\r\n"
 
 
 @lru_cache(1024)
-def _first_lines(address: Address, endpoint: str) -> bytes:
+def _first_lines(method: str, address: Address, endpoint: str) -> bytes:
     """The request line and the Host header, with one line break between them."""
-    return f"POST {address.path}{endpoint} HTTP/1.1\r\nHost: {address.origin.authority}".encode()
+    target = f"{address.path}{endpoint}"
+    return f"{method} {target} HTTP/1.1\r\nHost: {address.origin.authority}".encode()

@@ -47,6 +47,8 @@ class RelayRequest(NamedTuple):
     """All headers of the caller; only those in `REQUEST_HEADERS` are passed on."""
     request_id: str
     content_type: bytes
+    """Empty: the request has no body."""
+    method: str = "POST"
 
 
 async def send_response(answer: Answer, call: Call, send: Send) -> None:
@@ -124,17 +126,18 @@ class Relay:
     async def send(
         self, target: Target, request: RelayRequest, body: bytes | StreamedBody
     ) -> Answer:
-        """POST `body` to the upstream and return its answer once it begins.
+        """Send `body` to the upstream and return its answer once it begins.
 
         The URL is the upstream's base URL and a path from our own table. Raises `UpstreamFailed`,
         `UpstreamConnectTimeout` or `UpstreamTimedOut`, also later while the body is read.
         """
         try:
-            response = await self._client.post(
+            response = await self._client.send(
                 parse_base_url(target.base_url),
                 request.endpoint.path,
                 _request_headers(target, request),
                 body,
+                method=request.method,
                 connect_timeout=target.connect_timeout,
                 read_timeout=target.read_timeout,
             )
@@ -185,10 +188,11 @@ def _gateway_error(error: TransportError) -> GatewayError:
 def _request_headers(target: Target, request: RelayRequest) -> Headers:
     headers = [
         *[header for header in request.headers if header[0] in REQUEST_HEADERS],
-        (b"Content-Type", request.content_type),
         (b"Accept-Encoding", b"identity"),
         (b"X-Request-Id", request.request_id.encode()),
     ]
+    if request.content_type:
+        headers.append((b"Content-Type", request.content_type))
     if target.credential:
         headers.append((b"Authorization", f"Bearer {target.credential}".encode()))
         if request.endpoint.is_anthropic:

@@ -98,13 +98,14 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 async def post(
     client: Client, address: Address, body: Body = b"{}", read_timeout: float = 30, **more: Any
 ) -> Response:
-    return await client.post(
+    return await client.send(
         address,
         "/chat/completions",
         more.pop("headers", [(b"accept", b"*/*")]),
         body,
         connect_timeout=more.pop("connect_timeout", 30),
         read_timeout=read_timeout,
+        **more,
     )
 
 
@@ -146,6 +147,24 @@ def test_request_bytes() -> None:
                 b"POST /v1/chat/completions HTTP/1.1\r\nHost: " + host + b"\r\naccept: */*\r\n"
                 b'Content-Length: 8\r\n\r\n{"a": 1}'
             ]
+
+    run(work())
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_request_without_a_body_has_no_length(method: str) -> None:
+    seen: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+
+    async def work() -> None:
+        async with Upstream(script) as address:
+            response = await post(Client(), address, b"", method=method)
+            assert await response.read() == b"hello"
+        assert seen[0].startswith(method.encode() + b" /v1/chat/completions HTTP/1.1\r\n")
+        assert b"content-length" not in seen[0].lower()
 
     run(work())
 
