@@ -4,6 +4,7 @@ docs/configuration.md lists each variable; a test fails if one is missing there.
 """
 
 import ipaddress
+import re
 import socket
 import struct
 from collections.abc import Mapping
@@ -445,4 +446,25 @@ WEB_CONCURRENCY = _number("WEB_CONCURRENCY", 1, min_value=1, max_value=1024)
 MAX_BODY_BYTES = _number("KEYPORTAL_MAX_BODY_BYTES", 20 * 1024 * 1024, min_value=1)
 MAX_RUNNING_CALLS = _number("KEYPORTAL_MAX_RUNNING_CALLS", 10_000, min_value=1)
 CALL_RETENTION_DAYS = _number("KEYPORTAL_CALL_RETENTION_DAYS", 7, min_value=1, max_value=3650)
+
+
+def _origins(variable: str) -> tuple[str, ...]:
+    """Return origins as browsers send them: in lower case, without the scheme's usual port.
+
+    Schemes other than http are those of apps and browser extensions, such as `tauri://localhost`.
+    """
+    origins = [origin.lower() for origin in _words(_text(variable, ""))]
+    host = r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])"
+    for origin in origins:
+        if not re.fullmatch(rf"\*|[a-z][a-z0-9+.-]*://{host}(?::[0-9]{{1,5}})?", origin):
+            raise ImproperlyConfigured(
+                f"{variable} must contain origins such as https://app.example.com, without a path "
+                f"or a slash at the end, or *; not {origin!r}."
+            )
+    usual_port = r"^(http://.+):80$|^(https://.+):443$"
+    return tuple(re.sub(usual_port, r"\1\2", origin) for origin in origins)
+
+
+# Web pages of these origins may call `/v1/` from a browser.
+CORS_ORIGINS = _origins("KEYPORTAL_CORS_ORIGINS")
 GRACEFUL_TIMEOUT = _number("KEYPORTAL_GRACEFUL_TIMEOUT", 60, min_value=1, max_value=86_400)

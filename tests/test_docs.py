@@ -30,7 +30,7 @@ PAGES = {
 }
 README, CLI = PAGES["README.md"], PAGES["docs/cli.md"]
 BASH = shutil.which("bash") or "bash"
-READERS = {"_text", "_number", "_is_on", "_secret", "_networks", "read_secret"}
+READERS = {"_text", "_number", "_is_on", "_secret", "_networks", "_origins", "read_secret"}
 # Of every Django command, and in no need of a description of its own.
 COMMON_OPTIONS = {
     "--help",

@@ -14,7 +14,7 @@ import json
 from keyportal import settings
 names = "PUBLIC_URL ALLOWED_HOSTS CSRF_TRUSTED_ORIGINS IS_HTTPS SESSION_COOKIE_SECURE"
 names += " CSRF_COOKIE_SECURE SECURE_HSTS_SECONDS SECURE_SSL_REDIRECT TRUSTED_PROXIES"
-names += " SECURE_HSTS_INCLUDE_SUBDOMAINS SECURE_HSTS_PRELOAD"
+names += " SECURE_HSTS_INCLUDE_SUBDOMAINS SECURE_HSTS_PRELOAD CORS_ORIGINS"
 print(json.dumps({name: getattr(settings, name) for name in names.split()}, default=str))
 """
 
@@ -84,9 +84,26 @@ def test_trusted_proxies_are_networks_or_addresses(tmp_path: Path) -> None:
         assert values["TRUSTED_PROXIES"] == ["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"]
 
 
+def test_origins_are_as_browsers_send_them(tmp_path: Path) -> None:
+    assert read(tmp_path)["CORS_ORIGINS"] == []
+    text = "https://App.example.com:443, http://localhost:5173,http://[::1]:80 tauri://localhost"
+    assert read(tmp_path, KEYPORTAL_CORS_ORIGINS=text)["CORS_ORIGINS"] == [
+        "https://app.example.com",
+        "http://localhost:5173",
+        "http://[::1]",
+        "tauri://localhost",
+    ]
+
+
 @pytest.mark.parametrize(
     "environment",
     [
+        {"KEYPORTAL_CORS_ORIGINS": "https://app.example.com/"},
+        {"KEYPORTAL_CORS_ORIGINS": "app.example.com"},
+        {"KEYPORTAL_CORS_ORIGINS": "null"},
+        {"KEYPORTAL_CORS_ORIGINS": "https://*.example.com"},
+        {"KEYPORTAL_CORS_ORIGINS": "https://me@app.example.com"},
+        {"KEYPORTAL_CORS_ORIGINS": "https://app.example.com, https://"},
         {"KEYPORTAL_TRUSTED_PROXIES": "everyone"},
         {"KEYPORTAL_TRUSTED_PROXIES": "10.0.0.1/8"},
         {"KEYPORTAL_URL": "keys.example.com"},

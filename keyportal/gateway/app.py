@@ -6,12 +6,15 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+from django.conf import settings
+
 from keyportal.catalog.models import BUILT_IN_URL
 from keyportal.catalog.snapshot import CatalogEntry, Target
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH, BearerAuthMiddleware
 from keyportal.gateway.calls import ActiveCalls, Call
+from keyportal.gateway.cors import CORSMiddleware
 from keyportal.gateway.demo_model import app
 from keyportal.gateway.endpoints import ENDPOINTS, Endpoint
 from keyportal.gateway.error_middleware import ErrorMiddleware
@@ -40,7 +43,7 @@ from keyportal.gateway.relay.json_body import (
 )
 from keyportal.gateway.relay.relay import Relay, RelayRequest, send_response
 from keyportal.gateway.relay.upload import Upload
-from keyportal.http.types import Headers, Receive, Scope, Send
+from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.keys.rules.permissions import Endpoints
 
 SLOW_BODY_SECONDS = 1.0
@@ -54,10 +57,15 @@ class Gateway:
         self.active_calls = ActiveCalls()
         self.error_middleware = ErrorMiddleware(_not_started)
         self.forward_auth = ForwardAuth()
+        self._v1: ASGIApp = self.error_middleware
+        if settings.CORS_ORIGINS:
+            self._v1 = CORSMiddleware(
+                self.error_middleware, settings.CORS_ORIGINS, is_https=settings.IS_HTTPS
+            )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self.forward_auth if is_verification(scope["path"]) else self.error_middleware
+        app = self.forward_auth if is_verification(scope["path"]) else self._v1
         await app(scope, receive, send)
 
     async def start(self) -> None:

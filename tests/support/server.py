@@ -20,6 +20,7 @@ from django.db import connection
 
 START_SECONDS = 100
 CHAT = "/v1/chat/completions"
+PAGE_ORIGIN = "http://app.example.com"
 
 
 class Reply(NamedTuple):
@@ -187,7 +188,10 @@ class BareServer(Server):
 
 
 class SharedServer(BareServer):
-    """The server that all tests share; it writes usage at short intervals."""
+    """The server that all tests share; it writes usage at short intervals.
+
+    Pages of `PAGE_ORIGIN` may call its gateway from a browser.
+    """
 
     module = [
         "gunicorn",
@@ -195,6 +199,10 @@ class SharedServer(BareServer):
         "python:tests.support.gunicorn_fast_metering",
         "keyportal.asgi:application",
     ]
+
+    def __init__(self, folder: Path, *, workers: int = 1, **environment: str) -> None:
+        environment = {"KEYPORTAL_CORS_ORIGINS": PAGE_ORIGIN, **environment}
+        super().__init__(folder, workers=workers, **environment)
 
 
 class Connection:
