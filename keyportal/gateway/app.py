@@ -122,6 +122,8 @@ class Gateway:
         if call.verdict.endpoints not in (ALL_ENDPOINTS, endpoint.kind):
             raise EndpointNotAllowed(Endpoints(call.verdict.endpoints).label.lower())
         request = await self._read(endpoint, scope, receive)
+        if endpoint.may_be_stored and isinstance(request, CallRequest):
+            request.require_foreground()
         watcher = None
         if "keyportal.on_disconnect" in scope:
             scope["keyportal.on_disconnect"](call.client_disconnected)

@@ -10,6 +10,7 @@ from keyportal.gateway.errors import (
     InvalidKey,
     MissingCredentials,
     PlaceholderKey,
+    WebSocketRefused,
 )
 from keyportal.gateway.metering.meter import Meter
 from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
@@ -34,6 +35,9 @@ class BearerAuthMiddleware:
         self.meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET" and _wants_websocket(scope["headers"]):
+            # Before the key is asked: it would be counted as a call. A browser can't send one here.
+            raise WebSocketRefused
         token = bearer_token(scope["headers"])
         digest = keystring.digest(token)
         is_counted = _is_counted(scope)
@@ -66,6 +70,11 @@ class BearerAuthMiddleware:
                     self.meter.record_call(call)
                 else:
                     self.meter.record_lookup(call)
+
+
+def _wants_websocket(headers: Headers) -> bool:
+    """Whether this is the request that opens a WebSocket, as for `/v1/realtime`."""
+    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
 
 
 def _is_counted(scope: Scope) -> bool:

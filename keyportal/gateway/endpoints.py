@@ -20,6 +20,8 @@ class Endpoint(NamedTuple):
     """Whether the request is a multipart form with a file."""
     takes_stream_options: bool = False
     """Whether its streams report their usage only if `stream_options` asks for it."""
+    may_be_stored: bool = False
+    """Whether the model server may store its answers, which can then be fetched by their id."""
     is_anthropic: bool = False
     """Whether a server may expect the credential in Anthropic's header."""
 
@@ -32,7 +34,7 @@ ENDPOINTS = {
     for endpoint in (
         Endpoint("/chat/completions", CHAT, takes_stream_options=True),
         Endpoint("/completions", CHAT, takes_stream_options=True),
-        Endpoint("/responses", CHAT),
+        Endpoint("/responses", CHAT, may_be_stored=True),
         Endpoint("/messages", CHAT, is_anthropic=True),
         Endpoint(
             "/messages/count_tokens", CHAT, does_generate=False, has_prompt=False, is_anthropic=True
@@ -42,6 +44,9 @@ ENDPOINTS = {
         Endpoint("/rerank", does_generate=False),
         Endpoint("/images/generations", does_generate=False),
         Endpoint("/audio/speech", does_generate=False),
+        Endpoint("/images/edits", does_generate=False, has_prompt=False, takes_form=True),
+        Endpoint("/images/variations", does_generate=False, has_prompt=False, takes_form=True),
         Endpoint("/audio/transcriptions", has_prompt=False, takes_form=True),
+        Endpoint("/audio/translations", has_prompt=False, takes_form=True),
     )
 }

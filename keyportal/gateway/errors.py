@@ -21,6 +21,7 @@
     ├── AddressTooLong             414
     ├── UnsupportedMediaType       415
     ├── HTTPSRequired              426
+    ├── WebSocketRefused           426
     ├── TooManyRequests            429  a limit of the key or its team is reached
     │   ├── RateLimitExceeded           for less than a minute: the client may retry
     │   └── InsufficientQuota           for the day or the month
@@ -289,6 +290,23 @@ class HTTPSRequired(GatewayError):
     @property
     def headers(self) -> Headers:
         return [(b"upgrade", b"TLS/1.2, HTTP/1.1")]
+
+
+class WebSocketRefused(GatewayError):
+    """With this status Codex sends the same request by POST at once, and no other status does so.
+
+    OpenAI's libraries raise an error that contains the status.
+    """
+
+    status = 426
+    code = "websocket_not_supported"
+    message = (
+        "This server has no WebSockets. Send the request with POST, with `stream` if you like."
+    )
+
+    @property
+    def headers(self) -> Headers:
+        return [(b"upgrade", b"HTTP/1.1")]
 
 
 class TooManyRequests(GatewayError):

@@ -88,6 +88,14 @@ TABLE: list[Row] = [
         [(b"upgrade", b"TLS/1.2, HTTP/1.1")],
     ),
     (
+        errors.WebSocketRefused,
+        426,
+        INVALID,
+        "websocket_not_supported",
+        None,
+        [(b"upgrade", b"HTTP/1.1")],
+    ),
+    (
         lambda: errors.RateLimitExceeded("Too many.", "tokens", 7.2, [(b"x", b"y")]),
         429,
         "tokens",

@@ -15,6 +15,7 @@ from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import User
 from tests.support import model_responses
 from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.fake_upstream import form_parts
 from tests.support.model_responses import COMPLETION, PROMPT, TEXT, WORDS
 from tests.support.server import Server
 
@@ -98,6 +99,34 @@ def test_images(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     assert answer.data is not None
     assert answer.data[0].b64_json == "aW1hZ2U="
     assert last_call(fake) == ("/v1/images/generations", "normal")
+
+
+def test_images_are_edited_and_varied(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
+    picture = ("a.png", b"picture", "image/png")
+    edited = ai.images.edit(model=name, prompt=HELLO, image=[picture, picture], mask=picture)
+    varied = ai.images.create_variation(model=name, image=picture)
+    for answer, path in ((edited, "/v1/images/edits"), (varied, "/v1/images/variations")):
+        assert answer.data is not None
+        assert answer.data[0].b64_json == "aW1hZ2U="
+        assert path in [received.path for received in fake.received]
+    assert [part[:2] for part in form_parts(fake.received[0])] == [
+        ("model", None),
+        ("prompt", None),
+        ("image[]", "a.png"),
+        ("image[]", "a.png"),
+        ("mask", "a.png"),
+    ]
+
+
+def test_speech_is_translated(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
+    assert ai.audio.translations.create(model=name, file=("a.mp3", b"sound")).text == TEXT
+    assert fake.received[-1].path == "/v1/audio/translations"
+
+
+def test_background_answers_are_refused(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
+    with pytest.raises(openai.BadRequestError, match="without `background`"):
+        ai.responses.create(model=name, input=HELLO, background=True)
+    assert fake.received == []
 
 
 def test_speech(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:

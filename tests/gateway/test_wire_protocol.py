@@ -263,13 +263,26 @@ def test_http_1_0_responses(live: Server, key: str, model: ServedModel, lines: l
             assert connection.is_closed()
 
 
-def test_websocket_is_refused(live: Server, key: str) -> None:
-    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/realtime?model=tiny", "/v1/models"])
+@pytest.mark.parametrize("value", ["websocket", "WebSocket"])
+def test_websocket_is_refused_with_the_status_that_codex_falls_back_from(
+    live: Server, key: str, path: str, value: str
+) -> None:
+    upgrade = ["Connection: Upgrade", f"Upgrade: {value}", "Sec-WebSocket-Version: 13"]
     upgrade.append("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
-    for path in ("/v1/models", "/"):
+    for sent in (key, None):  # A browser can't send the header with the key.
         with live.connect(timeout=30) as connection:
-            connection.send(head(f"GET {path}", key, None, *upgrade))
-            assert b"101" not in connection.socket.recv(20)
+            connection.send(head(f"GET {path}", sent, None, *upgrade))
+            reply = connection.reply()
+            assert (reply.status, reply.code) == (426, "websocket_not_supported")
+            assert connection.is_closed()
+
+
+def test_page_is_no_websocket(live: Server) -> None:
+    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    with live.connect(timeout=30) as connection:
+        connection.send(head("GET /accounts/login/", None, None, *upgrade))
+        assert connection.reply().status == 200
 
 
 def test_head_with_100_headers_and_64_kib_is_accepted(live: Server, key: str) -> None:

@@ -104,7 +104,10 @@ FULL_RESPONSES: dict[str, dict[str, Any]] = {
         "text": TEXT,
         "usage": {"type": "tokens", **RESPONSES_USAGE},
     },
+    "/v1/audio/translations": {"text": TEXT},
 }
+for _name in ("edits", "variations"):
+    FULL_RESPONSES[f"/v1/images/{_name}"] = FULL_RESPONSES["/v1/images/generations"]
 
 
 def data_event(content: object) -> bytes:

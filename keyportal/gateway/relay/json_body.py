@@ -107,6 +107,17 @@ class CallRequest(NamedTuple):
         self.fields["model"] = msgspec.Raw(msgspec.json.encode(model))
         return msgspec.json.encode(self.fields)
 
+    def require_foreground(self) -> None:
+        """Raises `BadRequest` for `"background": true`, and for what a server may take for true.
+
+        Its answer comes before the work. Attack: only that first answer's usage would be counted.
+        """
+        if self.fields.get("background", _FALSE) not in (_FALSE, _NULL):
+            raise BadRequest(
+                "Answers in the background are not supported here. Send the request without "
+                "`background`, and with `stream` if it takes long."
+            )
+
     def request_usage(self) -> bool:
         """Ask for a usage event at the end of a stream. True if the caller did not ask for it.
 
@@ -129,8 +140,8 @@ class CallRequest(NamedTuple):
         return is_missing
 
 
-_TRUE, _FALSE = msgspec.Raw(b"true"), msgspec.Raw(b"false")
-_BOOLEANS = (_TRUE, _FALSE, msgspec.Raw(b"null"))
+_TRUE, _FALSE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"false"), msgspec.Raw(b"null")
+_BOOLEANS = (_TRUE, _FALSE, _NULL)
 
 
 def parse_call(body: bytes) -> CallRequest:

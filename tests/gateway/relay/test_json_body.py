@@ -271,3 +271,16 @@ def test_what_only_some_servers_take_for_a_stream_is_refused(stream: bytes) -> N
 )
 def test_a_stream_is_asked_what_it_used(body: bytes, is_hidden: bool) -> None:
     assert parse_call(body).request_usage() is is_hidden
+
+
+@pytest.mark.parametrize("value", [b"true", b" true", b"1", b'"true"', b"{}"])
+def test_background_answers_are_refused(value: bytes) -> None:
+    """Attack: only the first answer, which comes before the work, would be counted."""
+    call = parse_call(b'{"model": "m", "background":' + value + b"}")
+    with pytest.raises(BadRequest, match="without `background`"):
+        call.require_foreground()
+
+
+@pytest.mark.parametrize("rest", [b"", b', "background": false', b', "background": null'])
+def test_other_answers_are_not(rest: bytes) -> None:
+    parse_call(b'{"model": "m"' + rest + b"}").require_foreground()
