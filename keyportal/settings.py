@@ -467,4 +467,8 @@ def _origins(variable: str) -> tuple[str, ...]:
 
 # Web pages of these origins may call `/v1/` from a browser.
 CORS_ORIGINS = _origins("KEYPORTAL_CORS_ORIGINS")
+# Seconds of silence after which a stream's caller gets a comment; 0: never.
+STREAM_KEEPALIVE_SECONDS = _number(
+    "KEYPORTAL_STREAM_KEEPALIVE_SECONDS", 15, min_value=0, max_value=3600
+)
 GRACEFUL_TIMEOUT = _number("KEYPORTAL_GRACEFUL_TIMEOUT", 60, min_value=1, max_value=86_400)

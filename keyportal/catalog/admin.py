@@ -28,7 +28,7 @@ class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
 
     class Meta:
         model = Upstream
-        fields = ["name", "base_url", "connect_timeout", "read_timeout"]
+        fields = ["name", "base_url", "connect_timeout", "read_timeout", "sends_keepalive"]
         help_texts = {
             "base_url": "As for an OpenAI client, such as http://127.0.0.1:8001/v1. Without a "
             "path, /v1 is added."
@@ -60,6 +60,7 @@ class UpstreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic 
         "forget_credential",
         "connect_timeout",
         "read_timeout",
+        "sends_keepalive",
     ]
     list_display = ["name", "base_url", "has_credential", "health", "created_at"]
     search_fields = ["name", "base_url"]

@@ -80,6 +80,12 @@ class Upstream(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(3600)],
         help_text="Seconds for which the server may send nothing, before and during its answer.",
     )
+    sends_keepalive = models.BooleanField(
+        "keep-alive comments",
+        default=True,
+        help_text="While a stream of this server is silent, send comments to the caller, so that "
+        "no proxy closes the connection. Turn it off if a client can't read comments.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -26,6 +26,9 @@ class Target(NamedTuple):
     """Seconds."""
     read_timeout: float
     """Seconds."""
+    sends_keepalive: bool = True
+    """Whether callers get comments while a stream of this server is silent."""
+    upstream_id: int = 0
 
 
 class CatalogEntry(NamedTuple):
@@ -101,4 +104,6 @@ def _target(route: Route) -> Target | None:
         route.weight,
         upstream.connect_timeout,
         upstream.read_timeout,
+        upstream.sends_keepalive,
+        upstream.pk,
     )

@@ -83,6 +83,7 @@ class Gateway:
         background_jobs: tuple[Coroutine[Any, Any, None], ...] = (
             self.meter.flush_forever(),
             self.active_calls.recheck_forever(self.admission),
+            self.active_calls.keep_alive_forever(),
             RunningCallsReporter(worker, self.writer, self.active_calls).report_forever(),
             RetentionJob(self.writer).clean_forever(),
         )
@@ -178,6 +179,7 @@ class Gateway:
                 does_generate=endpoint.does_generate,
                 is_usage_hidden=is_usage_hidden,
             )
+            call.is_kept_alive = target.sends_keepalive
             if target.base_url == BUILT_IN_URL:
                 return app.answer(endpoint.path, body)
             return await self.relay.send(target, relay_request, body)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 
 from django.conf import settings
@@ -20,9 +20,11 @@ from keyportal.gateway.errors import (
     Unavailable,
 )
 from keyportal.gateway.metering.tally import TokenCounter
+from keyportal.gateway.relay.sse import KeepAlive
 from keyportal.http.types import Scope
 
 RECHECK_SECONDS = 1.0
+KEEP_ALIVE_SWEEP_SECONDS = 1.0
 STALLED_SECONDS = 300.0
 RECHECK_BATCH = 1000  # Far below the number of requests that may wait for admission.
 
@@ -45,7 +47,10 @@ class Call:
         "ended_by",
         "endpoint",
         "first_byte",
+        "is_all_sent",
+        "is_kept_alive",
         "is_served",
+        "keep_alive",
         "model",
         "request_id",
         "sending_since",
@@ -84,6 +89,12 @@ class Call:
         """Since when a part waits until its client reads it, on the same clock; 0 if none waits."""
         self.body_deadline = 0.0
         """When the request's body must have arrived, on the same clock; 0 if it is not awaited."""
+        self.is_kept_alive = False
+        """Whether its caller may get comments while its stream is silent."""
+        self.is_all_sent: Callable[[], bool] | None = scope.get("keyportal.is_all_sent")
+        """Says whether the network has taken all bytes that were sent. Only our server has it."""
+        self.keep_alive: KeepAlive | None = None
+        """While an event stream is being sent, between two events."""
         self.ended_by: GatewayError | None = None
         self._task = asyncio.current_task(admission.loop)
 
@@ -182,6 +193,26 @@ class ActiveCalls:
         """Return the calls that have run for longer than this."""
         before = time.monotonic() - seconds
         return [call for call in self._calls if call.began < before]
+
+    async def keep_alive_forever(self) -> None:
+        """Once a second, send a comment on the streams that are silent.
+
+        One sweep costs less than a timer for each stream. The setting 0 turns it off.
+        """
+        while seconds := settings.STREAM_KEEPALIVE_SECONDS:
+            await asyncio.sleep(KEEP_ALIVE_SWEEP_SECONDS)
+            await self._keep_alive(time.monotonic() - seconds)
+
+    async def _keep_alive(self, before: float) -> None:
+        for call in tuple(self._calls):
+            if call.keep_alive is None:
+                continue
+            try:
+                await call.keep_alive.send_if_silent(before)
+            except Exception:
+                # One stream must not end this for all others.
+                logger.exception("A comment could not be sent.")
+                call.keep_alive = None
 
     async def recheck_forever(self, admission: Admission) -> None:
         """Every RECHECK_SECONDS, end the calls whose keys are no longer valid."""

@@ -43,6 +43,7 @@ ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE | re.
 class Protocol(HttpToolsProtocol):
     """One connection. Limits the size of request heads, and refuses ambiguous requests.
 
+    `scope["keyportal.is_all_sent"]()` says whether the network has taken all bytes sent so far.
     `scope["keyportal.on_disconnect"](callback)` calls back when the client disconnects before its
     response is complete. A task that waits for that in `receive` costs a tenth of a call.
     """
@@ -109,6 +110,7 @@ class Protocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._apply_absolute_form()
         self.scope["keyportal.on_disconnect"] = self._set_on_disconnect  # type: ignore[typeddict-unknown-key]  # ASGI lets a server add keys
+        self.scope["keyportal.is_all_sent"] = self._is_all_sent  # type: ignore[typeddict-unknown-key]
         is_next = self._is_idle()
         until_close = None
         if version == "1.0":
@@ -169,6 +171,9 @@ class Protocol(HttpToolsProtocol):
 
     def _is_idle(self) -> bool:
         return self._active is None or self._active.response_complete
+
+    def _is_all_sent(self) -> bool:
+        return self.transport.get_write_buffer_size() == 0
 
     def _set_on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call back when the client disconnects before its response is complete, or at once if it

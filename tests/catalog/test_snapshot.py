@@ -56,7 +56,15 @@ def test_model_is_read_with_everything_a_call_needs(public: ServedModel) -> None
             created=int(public.created_at.timestamp()),
             targets=(
                 Target(
-                    gpu.fingerprint, "http://gpu.example/v1", "sk-upstream", "meta/llama", 3, 2, 600
+                    gpu.fingerprint,
+                    "http://gpu.example/v1",
+                    "sk-upstream",
+                    "meta/llama",
+                    3,
+                    2,
+                    600,
+                    sends_keepalive=True,
+                    upstream_id=gpu.pk,
                 ),
             ),
         )

@@ -1,6 +1,7 @@
 """Active calls: they can be ended from outside; their task then serves the next request."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -23,6 +24,7 @@ from keyportal.gateway.errors import (
     ShuttingDown,
     SlowBody,
 )
+from keyportal.gateway.relay.sse import KeepAlive
 from tests.support.calls import make_call
 
 VERDICT = Verdict(1, "7QmX2aPd", 1)
@@ -294,3 +296,48 @@ def test_calls_go_on_during_a_database_outage(
 
     run(outage())
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+class BrokenStream:
+    async def send_if_silent(self, _before: float) -> None:
+        raise RuntimeError
+
+
+class SilentStream:
+    def __init__(self) -> None:
+        self.was_asked = asyncio.Event()
+
+    async def send_if_silent(self, before: float) -> None:
+        assert before < time.monotonic() - 10
+        self.was_asked.set()
+
+
+def test_each_stream_is_asked_for_a_comment_whatever_happens_to_another(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "KEEP_ALIVE_SWEEP_SECONDS", 0.001)
+    settings.STREAM_KEEPALIVE_SECONDS = 15
+    silent = SilentStream()
+
+    async def run() -> None:
+        active_calls = ActiveCalls()
+        sweeping = asyncio.create_task(active_calls.keep_alive_forever())
+        streams = (BrokenStream(), None, silent)
+        calls = [new_call(bytes([number])) for number in range(len(streams))]
+        for one, stream in zip(calls, streams, strict=True):
+            one.keep_alive = cast("KeepAlive | None", stream)
+        with contextlib.ExitStack() as stack:
+            for one in calls:
+                stack.enter_context(active_calls.track(one))
+            for _ in range(3):
+                silent.was_asked.clear()
+                await asyncio.wait_for(silent.was_asked.wait(), 10)
+        sweeping.cancel()
+
+    asyncio.run(run())
+    assert caplog.text.count("could not be sent") == 1
+
+
+def test_no_stream_is_asked_if_comments_are_off(settings: Settings) -> None:
+    settings.STREAM_KEEPALIVE_SECONDS = 0
+    asyncio.run(ActiveCalls().keep_alive_forever())

@@ -29,6 +29,7 @@ class Migration(migrations.Migration):
                 ('encrypted_credential', models.TextField(blank=True, editable=False)),
                 ('connect_timeout', models.FloatField(default=5, help_text='Seconds until a connection must be open.', validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(60)])),
                 ('read_timeout', models.FloatField(default=600, help_text='Seconds for which the server may send nothing, before and during its answer.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3600)])),
+                ('sends_keepalive', models.BooleanField(default=True, help_text="While a stream of this server is silent, send comments to the caller, so that no proxy closes the connection. Turn it off if a client can't read comments.", verbose_name='keep-alive comments')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={

@@ -22,7 +22,7 @@ from keyportal.gateway.http_client.messages import (
     TransportError,
 )
 from keyportal.gateway.relay.answer import Answer, BodyStream
-from keyportal.gateway.relay.sse import CompleteEvents, is_event_stream
+from keyportal.gateway.relay.sse import CompleteEvents, KeepAlive, is_event_stream
 from keyportal.http.types import Headers, Send
 
 # The caller's Authorization, Cookie, Host and X-Forwarded-* must never be added here.
@@ -69,7 +69,7 @@ async def _send_buffered(answer: Answer, body: bytes, call: Call, send: Send) ->
 
 
 async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send) -> None:
-    headers, feed = answer.headers, call.tally.feed
+    headers, feed, keep_alive = answer.headers, call.tally.feed, None
     if is_event_stream(headers):
         # An event may be removed or added, so the upstream's Content-Length would be wrong. And a
         # proxy in front must not buffer events.
@@ -78,19 +78,29 @@ async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send)
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
         ]
-        body, feed = CompleteEvents(body), call.tally.feed_events
+        body = events = CompleteEvents(body)
+        feed = call.tally.feed_events
+        if call.is_kept_alive and call.is_all_sent is not None:
+            keep_alive = KeepAlive(events, send, call.is_all_sent)
     length = _content_length(headers)
     await send(_start_message(answer.status, headers))
-    while chunk := await body.next_chunk():
-        if call.first_byte is None:
-            call.first_byte = time.monotonic()
-        output = feed(chunk)
-        if call.tally.has_last_event or call.tally.answer_bytes >= length:
-            await call.complete()
-        if output:
-            call.sending_since = time.monotonic()
-            await send({"type": "http.response.body", "body": output, "more_body": True})
-            call.sending_since = 0.0
+    call.keep_alive = keep_alive
+    try:
+        while chunk := await body.next_chunk():
+            now = time.monotonic()
+            if call.first_byte is None:
+                call.first_byte = now
+            output = feed(chunk)
+            if call.tally.has_last_event or call.tally.answer_bytes >= length:
+                await call.complete()
+            if output:
+                call.sending_since = now
+                await send({"type": "http.response.body", "body": output, "more_body": True})
+                call.sending_since = 0.0
+                if keep_alive is not None:
+                    keep_alive.sent_at = now
+    finally:
+        call.keep_alive = None  # The end follows, or an error as the last event.
     await call.complete()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 

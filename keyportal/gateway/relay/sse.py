@@ -1,10 +1,16 @@
-"""Server-sent events: a stream cut between events, so that an error event can be its last one."""
+"""Server-sent events: a stream cut between events, so that an error event can be its last one, and
+comments while it is silent."""
+
+import time
+from collections.abc import Callable
 
 from keyportal.gateway.relay.answer import BodyStream
-from keyportal.http.types import Headers
+from keyportal.http.types import Headers, Send
 
 EVENT_STREAM = b"text/event-stream"
 MAX_EVENT_BYTES = 1024 * 1024  # A larger event is passed on before its end has arrived.
+# Proxies close a connection on which nothing comes for a minute or two. Clients ignore a comment.
+COMMENT = b": keep-alive\n\n"
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -21,11 +27,13 @@ class CompleteEvents:
     Only the beginning of an incomplete event is buffered, until the rest arrives.
     """
 
-    __slots__ = ("_buffer", "_stream")
+    __slots__ = ("_buffer", "_stream", "is_inside_event")
 
     def __init__(self, stream: BodyStream) -> None:
         self._stream = stream
         self._buffer = bytearray()
+        self.is_inside_event = False
+        """Whether the last chunk ended inside an event, which was too large to be buffered."""
 
     async def next_chunk(self) -> bytes:
         """One or several complete events; after the last one whatever is left, then nothing."""
@@ -34,7 +42,8 @@ class CompleteEvents:
             # An event's end may straddle the bytes that were searched before and the new ones.
             start = max(len(buffer) - len(max(EVENT_ENDS, key=len)), 0)
             buffer += chunk
-            end = len(buffer) if len(buffer) > MAX_EVENT_BYTES else _end_of_events(buffer, start)
+            self.is_inside_event = len(buffer) > MAX_EVENT_BYTES
+            end = len(buffer) if self.is_inside_event else _end_of_events(buffer, start)
             if end:
                 return self._take(end)
         return self._take(len(buffer))
@@ -46,6 +55,30 @@ class CompleteEvents:
 
     def close(self) -> None:
         self._stream.close()
+
+
+class KeepAlive:
+    """Sends a comment to the caller when nothing was sent for some seconds."""
+
+    __slots__ = ("_events", "_is_all_sent", "_send", "sent_at")
+
+    def __init__(self, events: CompleteEvents, send: Send, is_all_sent: Callable[[], bool]) -> None:
+        """`is_all_sent` says whether the network has taken all bytes for this caller."""
+        self._events = events
+        self._send = send
+        self._is_all_sent = is_all_sent
+        self.sent_at = time.monotonic()
+        """When the last event or comment was sent."""
+
+    async def send_if_silent(self, before: float) -> None:
+        """Send a comment if the last bytes were sent before this time.
+
+        Never inside an event. And never to a caller that does not read, so that no comments pile
+        up; that is also why this never waits.
+        """
+        if self.sent_at < before and not self._events.is_inside_event and self._is_all_sent():
+            self.sent_at = time.monotonic()
+            await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
 
 
 def _end_of_events(data: bytearray, start: int) -> int:

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from keyportal.gateway.relay import sse as module
 from keyportal.gateway.relay.answer import BufferedBody
-from keyportal.gateway.relay.sse import MAX_EVENT_BYTES, CompleteEvents, is_event_stream
+from keyportal.gateway.relay.sse import (
+    COMMENT,
+    MAX_EVENT_BYTES,
+    CompleteEvents,
+    KeepAlive,
+    is_event_stream,
+)
+from keyportal.http.types import Message
 
 pytestmark = pytest.mark.any_database
 
@@ -107,3 +114,67 @@ def test_buffer_is_limited_to_a_megabyte() -> None:
 )
 def test_event_streams_are_recognized(media_type: bytes, is_stream: bool) -> None:
     assert is_event_stream([(b"x-other", b"1"), (b"content-type", media_type)]) is is_stream
+
+
+class Caller:
+    """Records what is sent to it, and may have stopped reading."""
+
+    def __init__(self, *, is_reading: bool = True) -> None:
+        self.is_reading = is_reading
+        self.messages: list[Message] = []
+
+    async def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+    def is_all_sent(self) -> bool:
+        return self.is_reading
+
+
+def keep_alive(caller: Caller, *chunks: bytes) -> KeepAlive:
+    """After all but the last of these chunks were read."""
+    events = CompleteEvents(BufferedBody(chunks))
+    for _ in chunks[1:]:
+        asyncio.run(events.next_chunk())
+    return KeepAlive(events, caller.send, caller.is_all_sent)
+
+
+def test_comment_is_sent_after_silence_and_once() -> None:
+    caller = Caller()
+    silent = keep_alive(caller)
+    asyncio.run(silent.send_if_silent(silent.sent_at))
+    assert caller.messages == []
+    began = silent.sent_at
+    for _ in range(3):
+        asyncio.run(silent.send_if_silent(began + 0.000001))
+    assert caller.messages == [{"type": "http.response.body", "body": COMMENT, "more_body": True}]
+    assert silent.sent_at > began
+
+
+def test_comment_is_no_event() -> None:
+    """By the specification, a line that begins with a colon is ignored, and so is an empty line."""
+    assert COMMENT.startswith(b":")
+    assert COMMENT.endswith(b"\n\n")
+    assert COMMENT.count(b"\n") == 2
+
+
+def test_caller_that_does_not_read_gets_no_comments() -> None:
+    """Attack: many callers read nothing, and comments pile up in memory."""
+    caller = Caller(is_reading=False)
+    silent = keep_alive(caller)
+    asyncio.run(silent.send_if_silent(silent.sent_at + 1))
+    assert caller.messages == []
+    caller.is_reading = True
+    asyncio.run(silent.send_if_silent(silent.sent_at + 1))
+    assert len(caller.messages) == 1
+
+
+def test_no_comment_is_inside_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that is too large is passed on before its end."""
+    monkeypatch.setattr(module, "MAX_EVENT_BYTES", 100)
+    caller = Caller()
+    inside = keep_alive(caller, b"data: " + b"x" * 200, b"")
+    asyncio.run(inside.send_if_silent(inside.sent_at + 1))
+    assert caller.messages == []
+    after = keep_alive(caller, b"data: " + b"x" * 200, b"x\n\n", b"")
+    asyncio.run(after.send_if_silent(after.sent_at + 1))
+    assert len(caller.messages) == 1

@@ -8,8 +8,10 @@ from pathlib import Path
 import openai
 import pytest
 
+from keyportal.gateway.relay.sse import COMMENT
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
+from keyportal.usage.models import Call
 from tests.support.fake_upstream import CHUNKS, event, scripted
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.server import Connection, Server, wait_until
@@ -82,6 +84,27 @@ def test_official_client_reads_a_relayed_stream(live: Server, key: str, serve_mo
         )
         said = [chunk.choices[0].delta.content for chunk in stream]
     assert said == [" 0", " 1", " 2", " 3", " 4"]
+
+
+def test_silent_stream_gets_comments_that_are_not_counted(
+    own_server: Callable[..., Server], key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    """Two streams are silent; the server of one sends no comments."""
+    server = own_server(KEYPORTAL_STREAM_KEEPALIVE_SECONDS="1")
+    name, without = serve_model("wait"), serve_model("wait", "without", sends_keepalive=False)
+    with server.connect() as connection, server.connect() as other:
+        for one, model in ((connection, name), (other, without)):
+            one.chat(key, model)
+            one.read_head()
+            assert one.chunk() == event(0)
+        assert [connection.chunk(), connection.chunk()] == [COMMENT, COMMENT]
+        fake.released.set()
+        rest = b"".join(iter(connection.chunk, b""))
+        assert rest.replace(COMMENT, b"") == event(1) + DONE
+        assert b"".join(iter(other.chunk, b"")) == event(1) + DONE
+    wait_until(lambda: Call.objects.count() == 2)
+    used = Call.objects.values_list("prompt_tokens", "completion_tokens", "is_estimated")
+    assert len({row[1:] for row in used}) == 1, "comments are not counted"
 
 
 def resident(pids: list[int]) -> int:
