@@ -101,6 +101,7 @@ def test_images(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     assert last_call(fake) == ("/v1/images/generations", "normal")
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_images_are_edited_and_varied(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     picture = ("a.png", b"picture", "image/png")
     edited = ai.images.edit(model=name, prompt=HELLO, image=[picture, picture], mask=picture)
@@ -118,6 +119,7 @@ def test_images_are_edited_and_varied(ai: openai.OpenAI, name: str, fake: FakeUp
     ]
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_speech_is_translated(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     assert ai.audio.translations.create(model=name, file=("a.mp3", b"sound")).text == TEXT
     assert fake.received[-1].path == "/v1/audio/translations"

@@ -20,7 +20,6 @@ from django.db import connection
 
 START_SECONDS = 100
 CHAT = "/v1/chat/completions"
-PAGE_ORIGIN = "http://app.example.com"
 
 
 class Reply(NamedTuple):
@@ -116,6 +115,11 @@ class Server:
         self.process.wait()
 
     @property
+    def page_origin(self) -> str:
+        """Another origin than `url`, which leads to this server too."""
+        return f"http://localhost:{self.port}"
+
+    @property
     def log(self) -> str:
         return self.log_file.read_text()
 
@@ -190,7 +194,7 @@ class BareServer(Server):
 class SharedServer(BareServer):
     """The server that all tests share; it writes usage at short intervals.
 
-    Pages of `PAGE_ORIGIN` may call its gateway from a browser.
+    Pages of `page_origin` may call its gateway from a browser.
     """
 
     module = [
@@ -201,8 +205,8 @@ class SharedServer(BareServer):
     ]
 
     def __init__(self, folder: Path, *, workers: int = 1, **environment: str) -> None:
-        environment = {"KEYPORTAL_CORS_ORIGINS": PAGE_ORIGIN, **environment}
         super().__init__(folder, workers=workers, **environment)
+        self._environment["KEYPORTAL_CORS_ORIGINS"] = self.page_origin
 
 
 class Connection:
