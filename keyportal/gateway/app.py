@@ -35,13 +35,9 @@ from keyportal.gateway.metering.running_calls import RunningCallsReporter
 from keyportal.gateway.metering.writer import Writer
 from keyportal.gateway.relay.answer import Answer, json_answer
 from keyportal.gateway.relay.failover import UpstreamAttempts
-from keyportal.gateway.relay.json_body import (
-    MAX_BODY_SECONDS,
-    CallRequest,
-    parse_call,
-    read_body,
-)
+from keyportal.gateway.relay.json_body import CallRequest, parse_call
 from keyportal.gateway.relay.relay import Relay, RelayRequest, send_response
+from keyportal.gateway.relay.request_body import MAX_BODY_SECONDS, read_body
 from keyportal.gateway.relay.upload import Upload
 from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.keys.rules.permissions import Endpoints

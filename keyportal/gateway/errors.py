@@ -20,6 +20,7 @@
     ├── BodyTooLarge               413
     ├── AddressTooLong             414
     ├── UnsupportedMediaType       415
+    │   └── UnsupportedEncoding         compressed in another way, or twice
     ├── HTTPSRequired              426
     ├── WebSocketRefused           426
     ├── TooManyRequests            429  a limit of the key or its team is reached
@@ -277,7 +278,20 @@ class UnsupportedMediaType(GatewayError):
     code = "unsupported_media_type"
 
     def __init__(self, expected: bytes = b"application/json") -> None:
-        super().__init__(f"Send the body as `Content-Type: {expected.decode()}`, not compressed.")
+        super().__init__(f"Send the body as `Content-Type: {expected.decode()}`.")
+
+
+class UnsupportedEncoding(UnsupportedMediaType):
+    def __init__(self) -> None:
+        GatewayError.__init__(
+            self,
+            "Send the body uncompressed, or compressed once, with a `Content-Encoding` of gzip, "
+            "deflate or zstd.",
+        )
+
+    @property
+    def headers(self) -> Headers:
+        return [(b"accept-encoding", b"gzip, deflate, zstd")]  # RFC 7694
 
 
 class HTTPSRequired(GatewayError):

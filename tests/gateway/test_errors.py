@@ -80,6 +80,14 @@ TABLE: list[Row] = [
     (errors.AddressTooLong, 414, INVALID, "address_too_long", None, []),
     (errors.UnsupportedMediaType, 415, INVALID, "unsupported_media_type", None, []),
     (
+        errors.UnsupportedEncoding,
+        415,
+        INVALID,
+        "unsupported_media_type",
+        None,
+        [(b"accept-encoding", b"gzip, deflate, zstd")],
+    ),
+    (
         errors.HTTPSRequired,
         426,
         INVALID,

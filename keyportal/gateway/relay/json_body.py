@@ -1,88 +1,19 @@
-"""Reading the body of a call: its size and time limits, and the few fields that we parse."""
+"""The JSON body of a call: the few fields that we parse, and the body for the upstream."""
 
-import time
 from typing import NamedTuple
 
 import msgspec
-from django.conf import settings
 
-from keyportal.gateway.errors import (
-    BadRequest,
-    BodyTooLarge,
-    MissingModel,
-    SlowBody,
-    UnsupportedMediaType,
-)
-from keyportal.http.requests import UNKNOWN, content_length
-from keyportal.http.types import Receive, Scope
+from keyportal.gateway.errors import BadRequest, MissingModel
+from keyportal.gateway.relay.json_errors import json_error
+from keyportal.gateway.relay.json_fields import decode_fields, refuse_foreign_spellings
+from keyportal.gateway.relay.request_body import JSON
 
-JSON = b"application/json"
-MAX_BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.
+MAX_OPTIONS_BYTES = 4096
 
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _text = msgspec.json.Decoder(str)
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
-
-
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole JSON body.
-
-    Raises what `check_headers` and `RequestBodyReader.next_chunk` raise.
-    """
-    check_headers(scope, JSON)
-    reader, chunks = RequestBodyReader(receive), []
-    while (chunk := await reader.next_chunk()) is not None:
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def check_headers(scope: Scope, expected: bytes) -> None:
-    """Check the headers of a body of the media type `expected`, before any of it is read.
-
-    Raises `UnsupportedMediaType`, or `BodyTooLarge` if the Content-Length is too large.
-    """
-    headers = dict(scope["headers"])
-    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != expected or headers.get(b"content-encoding", b"") not in _UNCOMPRESSED:
-        raise UnsupportedMediaType(expected)
-    length = content_length(scope)
-    if settings.MAX_BODY_BYTES < length < UNKNOWN:
-        raise BodyTooLarge(settings.MAX_BODY_BYTES)
-
-
-_UNCOMPRESSED = frozenset({b"", b"identity"})
-
-
-class RequestBodyReader:
-    """Reads a request body chunk by chunk, within the limits of size and time.
-
-    This class ends the call of a client that sends slowly; `ActiveCalls` ends that of a client that
-    sends nothing. It is not an async generator, because the event loop registers each of those,
-    for each call.
-    """
-
-    __slots__ = ("_deadline", "_is_over", "_receive", "_size")
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._deadline = time.monotonic() + MAX_BODY_SECONDS
-        self._size = 0
-        self._is_over = False
-
-    async def next_chunk(self) -> bytes | None:
-        """The next chunk, or None after the last one. Raises `BodyTooLarge` or `SlowBody`."""
-        if self._is_over:
-            return None
-        message = await self._receive()
-        is_late = time.monotonic() > self._deadline
-        if message["type"] == "http.disconnect" or is_late:
-            raise SlowBody  # After a disconnect there is no client to read this.
-        chunk: bytes = message["body"]
-        self._size += len(chunk)
-        if self._size > settings.MAX_BODY_BYTES:
-            raise BodyTooLarge(settings.MAX_BODY_BYTES)
-        self._is_over = not message["more_body"]
-        return chunk
 
 
 class CallRequest(NamedTuple):
@@ -122,22 +53,34 @@ class CallRequest(NamedTuple):
         """Ask for a usage event at the end of a stream. True if the caller did not ask for it.
 
         Invalid `stream_options` are passed on, for the upstream to refuse. Raises `BadRequest` if
-        `stream` is not a boolean.
+        `stream` is not a boolean, or `stream_options` could be read in two ways.
         """
         if self.fields.get("stream", _FALSE) not in _BOOLEANS:
             # Attack: a server that accepts 1 or "true" would stream, and send no usage.
             raise BadRequest("`stream` must be true or false.")
         if self.fields.get("stream") != _TRUE:
             return False
-        try:
-            options = _options.decode(self.fields.get("stream_options", b"null")) or {}
-        except msgspec.DecodeError:
+        options = self._stream_options()
+        if options is None:
             return False
         is_missing = options.get("include_usage") != _TRUE
         if is_missing:
             options["include_usage"] = _TRUE
             self.fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
         return is_missing
+
+    def _stream_options(self) -> dict[str, msgspec.Raw] | None:
+        """The fields of `stream_options`; None if it is not an object."""
+        raw = self.fields.get("stream_options", _NULL)
+        if len(memoryview(raw)) > MAX_OPTIONS_BYTES:
+            # Attack: decoding two million fields needs 350 MB and a second.
+            raise BadRequest(f"`stream_options` is larger than {MAX_OPTIONS_BYTES} bytes.")
+        try:
+            options = _options.decode(raw) or {}
+        except msgspec.DecodeError:
+            return None
+        refuse_foreign_spellings(options)
+        return options
 
 
 _TRUE, _FALSE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"false"), msgspec.Raw(b"null")
@@ -147,15 +90,16 @@ _BOOLEANS = (_TRUE, _FALSE, _NULL)
 def parse_call(body: bytes) -> CallRequest:
     """Parse a JSON body.
 
-    Raises `BadRequest` if it is not a JSON object, and `MissingModel` if it names no model.
+    Raises `BadRequest` if it is not a JSON object, or if servers could read its fields in different
+    ways, and `MissingModel` if it names no model.
     """
+    body = body.removeprefix(_BYTE_ORDER_MARK)
     try:
         # Decoded to text first, because msgspec doesn't check the UTF-8 of raw values, and an
         # upstream must get valid JSON only.
-        fields = _fields.decode(body.decode())
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # msgspec raises RecursionError for deep nesting.
-        raise BadRequest from None
+        fields = decode_fields(body.decode())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise json_error(body, error) from None
     try:
         model = _text.decode(fields["model"])
     except (KeyError, msgspec.DecodeError):

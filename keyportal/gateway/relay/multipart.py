@@ -22,6 +22,7 @@ MAX_FILE_NAME_BYTES = 255
 
 # As OpenAI's clients send them: `timestamp_granularities[]`, `chunking_strategy[type]`.
 _NAME = re.compile(rb"[A-Za-z0-9_.-]{1,64}(\[[A-Za-z0-9_.-]{0,64}\]){0,4}")
+_SINGLE_FIELDS = frozenset({b"model", b"stream"})
 _VISIBLE = re.compile(rb"[ -~]{1,200}")
 # What ends a quoted name in some parsers only, or makes it a path.
 _UNSAFE = re.compile(rb'[\x00-\x1f\x7f"\\/]')
@@ -118,11 +119,14 @@ class Form:
             raise BadRequest(
                 "A part of the form has a Content-Transfer-Encoding. Send its bytes unencoded."
             )
+        folded = re.split(rb"[\[.]", name)[0].lower()
         if name == b"model":
             self._begin_model(file_name)
-        elif re.split(rb"[\[.]", name)[0].lower() == b"model":
+        elif folded in _SINGLE_FIELDS and folded != name:
             # Attack: some servers read `model[]` or `Model` as the model.
-            raise BadRequest("The form has a field whose name is too similar to `model`.")
+            raise BadRequest(
+                f"The form has a field whose name is too similar to `{folded.decode()}`."
+            )
         elif file_name is None:
             self._output += self._part_head(b'name="%s"' % name)
         else:

@@ -13,8 +13,8 @@ from tempfile import SpooledTemporaryFile
 from typing import Self
 
 from keyportal.gateway.http_client.messages import StreamedBody
-from keyportal.gateway.relay.json_body import RequestBodyReader, check_headers
 from keyportal.gateway.relay.multipart import MEDIA_TYPE, Form
+from keyportal.gateway.relay.request_body import BodyReader, open_body
 from keyportal.http.types import Receive, Scope
 
 MAX_MEMORY_BYTES = 256 * 1024  # A larger form is on disk.
@@ -34,18 +34,18 @@ class Upload:
     async def read(cls, scope: Scope, receive: Receive) -> Self:
         """Read the whole form.
 
-        Raises `BadRequest`, and what `check_headers` and `RequestBodyReader.next_chunk` raise.
+        Raises `BadRequest`, and what `open_body` and the reader's `next_chunk` raise.
         """
-        check_headers(scope, MEDIA_TYPE)
+        reader = open_body(scope, receive, MEDIA_TYPE)
         upload = cls(Form(dict(scope["headers"])[b"content-type"]))
         try:
-            await upload._write(RequestBodyReader(receive))
+            await upload._write(reader)
         except BaseException:
             upload.close()
             raise
         return upload
 
-    async def _write(self, reader: RequestBodyReader) -> None:
+    async def _write(self, reader: BodyReader) -> None:
         while (chunk := await reader.next_chunk()) is not None:
             self._file.write(self._form.feed(chunk))
         self._form.check_complete()

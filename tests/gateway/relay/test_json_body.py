@@ -1,107 +1,18 @@
-"""The body of a call: its limits, and that the upstream reads the model that was checked."""
+"""The JSON of a call: what is refused, and that the upstream reads the model that was checked."""
 
-import asyncio
 import json
 import sys
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest_django import Settings
 
-from keyportal.gateway.errors import (
-    BadRequest,
-    BodyTooLarge,
-    MissingModel,
-    SlowBody,
-    UnsupportedMediaType,
-)
-from keyportal.gateway.relay import json_body as module
-from keyportal.gateway.relay.json_body import parse_call, read_body
-from keyportal.http.types import Headers
-from tests.support.asgi import Client, scope
+from keyportal.gateway.errors import BadRequest, MissingModel
+from keyportal.gateway.relay.json_body import MAX_OPTIONS_BYTES, parse_call
+from keyportal.gateway.relay.json_fields import READ_FIELDS
 
-JSON = (b"content-type", b"application/json")
-
-
-def read(client: Client, *headers: tuple[bytes, bytes]) -> bytes:
-    request = scope(method="POST", headers=list(headers or [JSON]))
-    return asyncio.run(read_body(request, client.receive))
-
-
-@pytest.mark.parametrize(
-    "media_type",
-    [
-        b"application/json",
-        b"application/json; charset=utf-8",
-        b"application/json;charset=UTF-8",
-        b"Application/JSON",
-        b" application/json ",
-    ],
-)
-def test_json_is_taken(media_type: bytes) -> None:
-    assert read(Client(b"{}"), (b"content-type", media_type)) == b"{}"
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        [(b"accept", b"application/json")],
-        [(b"content-type", b"")],
-        [(b"content-type", b"text/plain")],
-        [(b"content-type", b"application/x-www-form-urlencoded")],
-        [(b"content-type", b"multipart/form-data; boundary=application/json")],
-        [(b"content-type", b"application/jsonp")],
-        [JSON, (b"content-encoding", b"gzip")],
-        [JSON, (b"content-encoding", b"identity, gzip")],
-    ],
-)
-def test_anything_else_is_not_taken_and_not_read(headers: Headers) -> None:
-    client = Client(b"{}")
-    with pytest.raises(UnsupportedMediaType):
-        read(client, *headers)
-    assert client.parts == [b"{}"]
-
-
-def test_identity_is_no_encoding() -> None:
-    assert read(Client(b"{}"), JSON, (b"content-encoding", b"identity")) == b"{}"
-
-
-def test_parts_are_put_together() -> None:
-    assert read(Client(b'{"a":', b"", b" 1", b"}")) == b'{"a": 1}'
-
-
-def test_a_body_that_says_it_is_too_large_is_not_read(settings: Settings) -> None:
-    settings.MAX_BODY_BYTES = 10
-    client = Client(b"x" * 11)
-    with pytest.raises(BodyTooLarge, match="10 bytes"):
-        read(client, JSON, (b"content-length", b"11"))
-    assert client.parts == [b"x" * 11]
-
-
-def test_a_body_that_grows_too_large_is_read_no_further(settings: Settings) -> None:
-    settings.MAX_BODY_BYTES = 10
-    client = Client(b"12345", b"67890", b"1", b"never read")
-    with pytest.raises(BodyTooLarge):
-        read(client)
-    assert client.parts == [b"never read"]
-
-
-def test_a_body_of_just_the_limit_is_taken(settings: Settings) -> None:
-    settings.MAX_BODY_BYTES = 10
-    assert read(Client(b"12345", b"67890"), JSON, (b"content-length", b"10")) == b"1234567890"
-
-
-def test_a_client_that_hangs_up_ends_the_reading() -> None:
-    with pytest.raises(SlowBody):
-        read(Client(b'{"a":', None))
-
-
-def test_a_body_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BODY_SECONDS", 0.05)
-    with pytest.raises(SlowBody):
-        read(Client(*[b"x"] * 100, pause=0.01))
+pytestmark = pytest.mark.any_database
+LARGE = b" " * 65_536  # Behind a body, it makes it a large one.
 
 
 @pytest.mark.parametrize(
@@ -121,7 +32,7 @@ def test_a_body_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
         b'{"model": "a", "x": 01}',
         b'{"model": "a", "x": tru}',
         b'{"model": "a", 1: 2}',
-        b'\xef\xbb\xbf{"model": "a"}',
+        b'\xef\xbb\xbf\xef\xbb\xbf{"model": "a"}',
         '{"model": "a"}'.encode("utf-16"),
         b"model=a",
         b'{"model": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
@@ -142,16 +53,22 @@ def test_a_body_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
     ids=lambda body: repr(body[:40]),
 )
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
-    with pytest.raises(BadRequest) as caught:
-        parse_call(body)
-    assert type(caught.value) is BadRequest
+    for size in (b"", LARGE):
+        with pytest.raises(BadRequest) as caught:
+            parse_call(body + size)
+        assert type(caught.value) is BadRequest
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    call = parse_call(b'\xef\xbb\xbf{"model": "a", "x": 1}')
+    assert call.model == "a"
+    assert call.body_for("b") == b'{"model":"b","x":1}'
 
 
 @pytest.mark.parametrize(
     "body",
     [
         b"{}",
-        b'{"Model": "a"}',
         b'{"model": null}',
         b'{"model": 1}',
         b'{"model": true}',
@@ -224,14 +141,33 @@ values = st.recursive(
 )
 
 
-@given(st.dictionaries(text, values), text, text, st.booleans(), st.sampled_from([None, 1, "\t"]))
+spaces = st.text(" \t\r\n", max_size=2)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> str:
+    """A JSON object with a model; names repeat, and spaces and escapes are as they may be."""
+    names = text.filter(lambda name: name.upper().casefold() not in READ_FIELDS)
+    fields = draw(st.lists(st.tuples(names, values), max_size=5))
+    fields += draw(st.lists(st.sampled_from(fields), max_size=2)) if fields else []
+    fields.insert(draw(st.integers(0, len(fields))), ("model", draw(text)))
+    is_ascii, indent = draw(st.booleans()), draw(st.sampled_from([None, 1, "\t"]))
+
+    def encoded(value: object) -> str:
+        return draw(spaces) + json.dumps(value, ensure_ascii=is_ascii, indent=indent) + draw(spaces)
+
+    members = ",".join(f"{encoded(name)}:{encoded(value)}" for name, value in fields)
+    return draw(spaces) + "{" + members + "}" + draw(spaces)
+
+
+@given(documents(), text, st.sampled_from([b"", LARGE]))
 def test_any_json_arrives_as_it_left_but_for_the_model(
-    fields: dict[str, Any], model: str, target: str, is_ascii: bool, indent: int | str | None
+    document: str, target: str, size: bytes
 ) -> None:
-    body = json.dumps(fields | {"model": model}, ensure_ascii=is_ascii, indent=indent).encode()
-    call = parse_call(body)
-    assert call.model == model
-    assert json.loads(call.body_for(target)) == fields | {"model": target}
+    sent = json.loads(document)
+    call = parse_call(document.encode() + size)
+    assert call.model == sent["model"]
+    assert json.loads(call.body_for(target)) == sent | {"model": target}
 
 
 @given(st.binary() | st.builds(lambda raw: b'{"model": "a", "x": ' + raw + b"}", st.binary()))
@@ -284,3 +220,23 @@ def test_background_answers_are_refused(value: bytes) -> None:
 @pytest.mark.parametrize("rest", [b"", b', "background": false', b', "background": null'])
 def test_other_answers_are_not(rest: bytes) -> None:
     parse_call(b'{"model": "m"' + rest + b"}").require_foreground()
+
+
+@pytest.mark.parametrize(
+    "name", ["Include_Usage", "INCLUDE_USAGE", "\\u0049nclude_usage", "\u0131nclude_usage"]
+)
+def test_a_foreign_spelling_in_stream_options_is_refused(name: str) -> None:
+    """Attack: the stream's usage is switched off unseen."""
+    options = f'{{"include_usage": true, "{name}": false}}'
+    body = f'{{"model": "m", "stream": true, "stream_options": {options}}}'
+    with pytest.raises(BadRequest, match="too similar to `include_usage`"):
+        parse_call(body.encode()).request_usage()
+
+
+def test_large_stream_options_are_refused_before_they_are_decoded() -> None:
+    """Attack: two million names in it."""
+    head = b'{"model": "m", "stream": true, "stream_options": {"x":"'
+    room = MAX_OPTIONS_BYTES - len(b'{"x":""}')
+    assert parse_call(head + b"y" * room + b'"}}').request_usage()
+    with pytest.raises(BadRequest, match="larger than 4096 bytes"):
+        parse_call(head + b"y" * (room + 1) + b'"}}').request_usage()

@@ -1,0 +1,123 @@
+"""Reading the body of a call: its media type, its coding, and its limits of size and time."""
+
+import asyncio
+import time
+from typing import Protocol
+
+from django.conf import settings
+
+from keyportal.gateway.errors import BodyTooLarge, SlowBody, UnsupportedMediaType
+from keyportal.gateway.relay.content_encoding import Decoder, decoder_for
+from keyportal.http.requests import UNKNOWN, content_length
+from keyportal.http.types import Receive, Scope
+
+JSON = b"application/json"
+MAX_BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.
+
+# Clients that name no type, or their library's default, send JSON all the same: `curl -d` says that
+# it is a form. A browser sends these types to other sites without asking them (CORS preflight), so
+# elsewhere a check of the type protects from requests that a foreign page makes in a user's name
+# (CSRF). Here nothing depends on it: a call is made in the name of a key, which is read from the
+# headers `Authorization` and `x-api-key` only, never from a cookie. No page can send these to
+# another site without a preflight, nor a key that it doesn't know.
+_TAKEN_AS_JSON = frozenset({b"", b"text/plain", b"application/x-www-form-urlencoded"})
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """The whole JSON body, decoded.
+
+    Raises what `open_body` and the reader's `next_chunk` raise.
+    """
+    reader, chunks = open_body(scope, receive, JSON), []
+    while (chunk := await reader.next_chunk()) is not None:
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+class BodyReader(Protocol):
+    """Reads a request body chunk by chunk."""
+
+    async def next_chunk(self) -> bytes | None:
+        """The next chunk, or None after the last one.
+
+        Raises `BodyTooLarge`, `SlowBody`, or `BadRequest` if it can't be decoded.
+        """
+
+
+def open_body(scope: Scope, receive: Receive, expected: bytes) -> BodyReader:
+    """Check the headers of a body of the media type `expected`, before any of it is read.
+
+    Raises `UnsupportedMediaType`, or `BodyTooLarge` if the Content-Length is too large.
+    """
+    headers = dict(scope["headers"])
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media_type != expected and not (expected == JSON and _is_taken_as_json(media_type)):
+        raise UnsupportedMediaType(expected)
+    decoder = decoder_for(scope["headers"]) if b"content-encoding" in headers else None
+    length = content_length(scope)
+    if settings.MAX_BODY_BYTES < length < UNKNOWN:
+        raise BodyTooLarge(settings.MAX_BODY_BYTES)
+    reader = ReceivedBody(receive)
+    return DecodedBody(reader, decoder) if decoder else reader
+
+
+def _is_taken_as_json(media_type: bytes) -> bool:
+    is_json_based = media_type.startswith(b"application/") and media_type.endswith(b"+json")
+    return is_json_based or media_type in _TAKEN_AS_JSON
+
+
+class ReceivedBody:
+    """Reads a body as it was sent, within the limits of size and time.
+
+    This class ends the call of a client that sends slowly; `ActiveCalls` ends that of a client that
+    sends nothing. It is not an async generator, because the event loop registers each of those,
+    for each call.
+    """
+
+    __slots__ = ("_deadline", "_is_over", "_receive", "_size")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._deadline = time.monotonic() + MAX_BODY_SECONDS
+        self._size = 0
+        self._is_over = False
+
+    async def next_chunk(self) -> bytes | None:
+        if self._is_over:
+            return None
+        message = await self._receive()
+        is_late = time.monotonic() > self._deadline
+        if message["type"] == "http.disconnect" or is_late:
+            raise SlowBody  # After a disconnect there is no client to read this.
+        chunk: bytes = message["body"]
+        self._size += len(chunk)
+        if self._size > settings.MAX_BODY_BYTES:
+            raise BodyTooLarge(settings.MAX_BODY_BYTES)
+        self._is_over = not message["more_body"]
+        return chunk
+
+
+class DecodedBody:
+    """Decodes a compressed body while it arrives, within the same limit of size."""
+
+    def __init__(self, reader: ReceivedBody, decoder: Decoder) -> None:
+        self._reader = reader
+        self._decoder = decoder
+        self._size = 0
+
+    async def next_chunk(self) -> bytes | None:
+        data = await self._next_data()
+        if data is None:
+            self._decoder.check_complete()
+            return None
+        block = self._decoder.decode(data)
+        self._size += len(block)
+        if self._size > settings.MAX_BODY_BYTES:
+            raise BodyTooLarge(settings.MAX_BODY_BYTES)
+        return block
+
+    async def _next_data(self) -> bytes | None:
+        if self._decoder.has_more:
+            await asyncio.sleep(0)  # Let other calls run between two blocks.
+            return b""
+        return await self._reader.next_chunk()

@@ -1,0 +1,178 @@
+"""Compressed bodies: decoded block by block, within the limit, and never beyond their end."""
+
+import asyncio
+import gzip
+import random
+import sys
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from keyportal.gateway.errors import BadRequest, BodyTooLarge
+from keyportal.gateway.relay.content_encoding import BLOCK_BYTES, Decoder
+from keyportal.gateway.relay.request_body import read_body
+from tests.support.asgi import Client, scope
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+pytestmark = pytest.mark.any_database
+MEBIBYTE = 1024 * 1024
+
+
+def raw_deflate(data: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(data) + compressor.flush()
+
+
+CODINGS: list[tuple[bytes, Callable[[bytes], bytes]]] = [
+    (b"gzip", gzip.compress),
+    (b"x-gzip", gzip.compress),
+    (b"GZip", gzip.compress),
+    (b"deflate", zlib.compress),
+    (b"deflate", raw_deflate),
+    (b"zstd", zstd.compress),
+]
+each_coding = pytest.mark.parametrize(("coding", "compress"), CODINGS)
+
+
+def read(coding: bytes, *parts: bytes) -> bytes:
+    headers = [(b"content-type", b"application/json"), (b"content-encoding", coding)]
+    return asyncio.run(read_body(scope(method="POST", headers=headers), Client(*parts).receive))
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+@each_coding
+@pytest.mark.parametrize("size", [1, 7, 65_536])
+def test_a_body_is_decoded_in_whatever_parts_it_comes(
+    coding: bytes, compress: Callable[[bytes], bytes], size: int
+) -> None:
+    body = bytes(random.Random(7).choices(b'{"model": 123}', k=3000))
+    assert read(coding, *pieces(compress(body), size), b"") == body
+
+
+@each_coding
+def test_a_body_of_many_blocks(coding: bytes, compress: Callable[[bytes], bytes]) -> None:
+    body = b"block" * BLOCK_BYTES
+    assert read(coding, compress(body)) == body
+
+
+@given(st.binary(max_size=300), st.integers(1, 40), st.sampled_from(CODINGS))
+def test_any_body_is_decoded(
+    body: bytes, size: int, coding: tuple[bytes, Callable[[bytes], bytes]]
+) -> None:
+    name, compress = coding
+    assert read(name, *pieces(compress(body), size)) == body
+
+
+@each_coding
+def test_a_body_without_its_end_is_refused(
+    coding: bytes, compress: Callable[[bytes], bytes]
+) -> None:
+    compressed = compress(b'{"model": "m"}')
+    for length in range(len(compressed)):
+        with pytest.raises(BadRequest, match="is incomplete"):
+            read(coding, compressed[:length])
+
+
+@each_coding
+def test_data_after_the_end_is_refused(coding: bytes, compress: Callable[[bytes], bytes]) -> None:
+    """Whether it is garbage or another member: some servers would read it and others not."""
+    compressed = compress(b'{"model": "m"}')
+    for more in (b"x", b"\0", compressed):
+        for parts in ([compressed + more], [compressed, more], [compressed, b"", more]):
+            with pytest.raises(BadRequest, match="goes on after its end"):
+                read(coding, *parts)
+
+
+@each_coding
+def test_data_that_is_not_of_the_coding_is_refused(
+    coding: bytes, compress: Callable[[bytes], bytes]
+) -> None:
+    with pytest.raises(BadRequest, match="is not valid"):
+        read(coding, b'{"model": "m"}' * 10)
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"zstd"])
+@given(st.binary(max_size=60))
+def test_no_bytes_raise_anything_but_a_refusal(coding: bytes, body: bytes) -> None:
+    with suppress(BadRequest):
+        read(coding, body)
+
+
+@each_coding
+def test_the_limit_is_that_of_the_decoded_body(
+    settings: Settings, coding: bytes, compress: Callable[[bytes], bytes]
+) -> None:
+    settings.MAX_BODY_BYTES = MEBIBYTE
+    assert len(read(coding, compress(b"x" * MEBIBYTE))) == MEBIBYTE
+    with pytest.raises(BodyTooLarge, match="1048576 bytes"):
+        read(coding, compress(b"x" * (MEBIBYTE + 1)))
+
+
+@each_coding
+def test_a_bomb_needs_no_more_memory_than_the_limit(
+    settings: Settings, coding: bytes, compress: Callable[[bytes], bytes]
+) -> None:
+    """Attack: some kilobytes become a gigabyte."""
+    settings.MAX_BODY_BYTES = MEBIBYTE
+    bomb = compress(b"x" * 64 * MEBIBYTE)
+    assert len(bomb) < MEBIBYTE / 10
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyTooLarge):
+            read(coding, bomb)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < MEBIBYTE + 3 * BLOCK_BYTES
+
+
+def test_between_two_blocks_other_tasks_run() -> None:
+    async def turns_of_another_task() -> int:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(other())
+        headers = [(b"content-encoding", b"gzip")]
+        client = Client(gzip.compress(b"x" * 20 * BLOCK_BYTES))
+        await read_body(scope(method="POST", headers=headers), client.receive)
+        task.cancel()
+        return turns
+
+    assert asyncio.run(turns_of_another_task()) >= 20
+
+
+def frame(window_log: int) -> bytes:
+    """An empty Zstandard frame that asks for a window of 2 ** window_log bytes."""
+    return b"\x28\xb5\x2f\xfd\x00" + bytes([(window_log - 10) << 3]) + b"\x01\x00\x00"
+
+
+def test_zstd_with_a_large_window_is_refused() -> None:
+    """Attack: each such body of 9 bytes would get gigabytes (RFC 9659)."""
+    assert read(b"zstd", frame(23)) == b""
+    for window_log in (24, 27, 31, 41):
+        with pytest.raises(BadRequest, match="is not valid"):
+            read(b"zstd", frame(window_log))
+
+
+def test_a_block_is_all_that_one_step_returns() -> None:
+    decoder = Decoder(b"gzip")
+    assert len(decoder.decode(gzip.compress(b"x" * 3 * BLOCK_BYTES))) == BLOCK_BYTES
+    assert decoder.has_more

@@ -1,0 +1,124 @@
+"""The names of a body's fields: how they are spelled, and how many there may be."""
+
+import json
+import tracemalloc
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyportal.gateway.errors import BadRequest
+from keyportal.gateway.relay.json_fields import MAX_FIELDS, READ_FIELDS, decode_fields
+
+pytestmark = pytest.mark.any_database
+MEBIBYTE = 1024 * 1024
+LARGE = " " * 65_536
+
+
+@pytest.mark.parametrize("size", ["", LARGE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MODEL",
+        "Model",
+        "modeL",
+        "\\u004dodel",
+        "Stream",
+        "STREAM",
+        "\u017ftream",
+        "\\u017ftream",
+        "\ufb06ream",
+        "Stream_Options",
+        "stream_option\u017f",
+        "stream_opt\u0131ons",
+        "bac\u212aground",
+        "Background",
+        "Previous_Response_Id",
+    ],
+)
+def test_a_foreign_spelling_is_refused(name: str, size: str) -> None:
+    """Attack: `{"model": "allowed", "MODEL": "another"}`, and a server that ignores case."""
+    with pytest.raises(BadRequest, match="too similar to"):
+        decode_fields(f'{{"model": "mine", "{name}": "other"}}' + size)
+    with pytest.raises(BadRequest, match="too similar to"):
+        decode_fields(f'{{"{name}": "other"}}' + size)
+
+
+def test_the_names_themselves_and_others_pass() -> None:
+    names = [
+        *sorted(READ_FIELDS),
+        "\\u006dodel",
+        "models",
+        "mode",
+        "Temperature",
+        "X-Ärger",
+        "",
+        "_",
+    ]
+    body = "{" + ",".join(f'"{name}": 1' for name in names) + "}"
+    assert decode_fields(body).keys() == json.loads(body).keys()
+
+
+def folded_as_go_does(name: str) -> str:
+    """By Unicode's simple folding, of which these are the only two beyond ASCII."""
+    return name.replace("\u017f", "s").replace("\u212a", "k").lower()
+
+
+letters = st.sampled_from(sorted("".join(READ_FIELDS) + "\u017f\u212aMODELSTRBACKGUIPVNX"))
+
+
+@given(st.text(letters) | st.sampled_from(sorted(READ_FIELDS)).map(str.title))
+def test_no_server_reads_another_field_than_we_do(name: str) -> None:
+    is_foreign = name not in READ_FIELDS and folded_as_go_does(name) in READ_FIELDS
+    try:
+        fields = decode_fields(json.dumps({name: 1}, ensure_ascii=False))
+    except BadRequest:
+        assert is_foreign
+    else:
+        assert not is_foreign
+        assert [*fields] == [name]
+
+
+@pytest.mark.parametrize("size", ["", LARGE])
+def test_as_many_fields_as_are_allowed(size: str) -> None:
+    names = [f"x{number}" for number in range(MAX_FIELDS)]
+    fields = decode_fields(json.dumps(dict.fromkeys(names, 1)) + size)
+    assert [*fields] == names
+    assert {type(name) for name in fields} == {str}
+    with pytest.raises(BadRequest, match="more than 256 fields"):
+        decode_fields(json.dumps(dict.fromkeys([*names, "y"], 1)) + size)
+
+
+def members(count: int) -> str:
+    return ",".join(f'"{number:x}":1' for number in range(count))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{" + members(1_500_000) + "}",
+        '{"a":' + "[" * 100 + "]" * 100 + "," + members(1_500_000),
+        '{"model":"m","model":' + '1,"":' * 3_000_000 + "1}",
+    ],
+    ids=["tiny keys", "after nested values, and no end", "one name again and again"],
+)
+def test_a_body_of_many_fields_needs_no_memory(body: str) -> None:
+    """Attack: 20 MB of tiny keys, of which three calls need 1.2 GB."""
+    assert len(body) > 14 * MEBIBYTE
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest, match="more than 256 fields"):
+            decode_fields(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < MEBIBYTE
+
+
+def test_what_is_nested_is_not_counted() -> None:
+    messages = [{"role": "user", "content": str(number)} for number in range(50_000)]
+    body = json.dumps({"model": "m", "messages": messages, "x": {str(n): n for n in range(999)}})
+    fields = decode_fields(body)
+    assert [*fields] == ["model", "messages", "x"]
+    assert msgspec.json.decode(fields["messages"]) == messages
