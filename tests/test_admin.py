@@ -470,7 +470,7 @@ def test_a_conflict_names_all_changed_fields(
     key, _ = issue(bob, limits=Limits(requests_per_day=9, tokens_per_day=5))
     page = operator.get(change_url(key))
     narrow = Permissions((model.name,), Endpoints.CHAT, ("10.0.0.0/8",))
-    change_key(key, Changes("nightly", permissions=narrow), actor=ada)
+    change_key(key, Changes(name="nightly", permissions=narrow), actor=ada)
     hand_over(key, alice, actor=ada)
     adas = Membership.objects.get(user=ada)
     set_key_limits(key, Limits(requests_per_day=1, tokens_per_day=5), by=adas, address=None)

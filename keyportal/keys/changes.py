@@ -5,11 +5,9 @@ All functions raise `ApiKey.DoesNotExist` if the key was deleted in the meantime
 secrets, and `limits` changes limits.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -19,39 +17,23 @@ from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.exceptions import ManagedByAdmin, NameTaken, NotAMember, PolicyViolation
-from keyportal.keys.models import ApiKey
+from keyportal.keys.models import DETAILS, ApiKey, KeyDetails
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.keys.rules.policy import ownership_violations, violations
 from keyportal.teams.models import Membership, Role, Team, User
 
 
-class Unset(Enum):
-    """Stands for "do not change", where None has another meaning."""
+class Changes(KeyDetails, total=False):
+    """New values of a key. What is left out stays as it is."""
 
-    UNSET = "unset"
-
-
-UNSET = Unset.UNSET
-
-
-@dataclass(frozen=True)
-class Changes:
-    """New values of a key. Fields that are `UNSET` stay as they are.
-
-    A field with the name of a column needs no other code here: `change_key` saves it and records it
-    in the audit.
-    """
-
-    name: str | Unset = UNSET
-    description: str | Unset = UNSET
-    tags: Sequence[str] | Unset = UNSET
-    permissions: Permissions | Unset = UNSET
-    expires_at: datetime | Unset | None = UNSET
+    name: str
+    permissions: Permissions
+    expires_at: datetime | None
     """None: the key never expires."""
 
-    def values(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not UNSET}
+
+EDITABLE = ("name", *DETAILS)
+"""The columns that the owner of a managed key can change too."""
 
 
 @contextmanager
@@ -129,8 +111,12 @@ def change_key(
     with lock_key(key) as row:
         former_name, permissions, expires_at = str(row), row.permissions, row.expires_at
         former = {column: getattr(row, column) for column in _CHANGEABLE_COLUMNS}
+        values: Mapping[str, object] = changes
         texts = [
-            text for name, value in changes.values().items() for text in _apply(row, name, value)
+            text
+            for name in (*EDITABLE, "permissions", "expires_at")
+            if name in values
+            for text in _apply(row, name, values[name])
         ]
         columns = [column for column, value in former.items() if getattr(row, column) != value]
         if not columns:
@@ -161,12 +147,13 @@ def is_earlier(expires_at: datetime | None, other: datetime | None) -> bool:
     return expires_at is not None and (other is None or expires_at < other)
 
 
-# The fields of `Changes`; permissions are three columns, and `_apply` sets `expiry_set_at`.
+# Permissions are three columns, and `_apply` sets `expiry_set_at`.
 _CHANGEABLE_COLUMNS = (
-    *(field.name for field in fields(Changes) if field.name != "permissions"),
+    *EDITABLE,
     "allowed_models",
     "endpoints",
     "allowed_networks",
+    "expires_at",
     "expiry_set_at",
 )
 

@@ -37,8 +37,8 @@ def test_a_change_is_told_with_old_and_new(team: Team, bob: User, issue: Issue) 
     changed = change_key(key, changes, actor=bob, address=ADDRESS)
     key.refresh_from_db()
     assert (key.name, key.description, key.tags) == ("ci", "Nightly.", ["ci", "night"])
-    assert key.permissions == changed.permissions == changes.permissions
-    assert key.expires_at == changes.expires_at
+    assert key.permissions == changed.permissions == changes["permissions"]
+    assert key.expires_at == changes["expires_at"]
     assert told(team) == [
         (
             f"test ({key.public_id}): Name: test → ci, Description: none → Nightly., "

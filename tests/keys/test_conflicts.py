@@ -28,7 +28,7 @@ NARROW = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.0/24",))
 FORMS: dict[str, tuple[dict[str, str], Callable[[ApiKey, User], object], str]] = {
     "keys/{key}/edit/": (
         {"description": "Nightly."},
-        lambda key, ada: change_key(key, Changes("weekly", tags=["ci"]), actor=ada),
+        lambda key, ada: change_key(key, Changes(name="weekly", tags=["ci"]), actor=ada),
         "name, tags",
     ),
     "keys/{key}/permissions/": (

@@ -1,9 +1,9 @@
 """Looking up a key, checking that the caller may change it, and turning errors into problems."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -21,7 +21,7 @@ from keyportal.api.framework.problems import (
     WeakRole,
 )
 from keyportal.api.v1.schemas import KeyChanges, NewKey
-from keyportal.keys.changes import Changes, lock_key
+from keyportal.keys.changes import EDITABLE, lock_key
 from keyportal.keys.exceptions import (
     AlreadyRotating,
     ManagedByAdmin,
@@ -31,12 +31,7 @@ from keyportal.keys.exceptions import (
 )
 from keyportal.keys.limits import AboveCeiling
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rules.validators import (
-    normalize_tags,
-    normalize_text,
-    require_no_key,
-    require_printable,
-)
+from keyportal.keys.rules.validators import normalize_detail, require_no_key, require_printable
 from keyportal.teams.access import may_change
 from keyportal.teams.models import User
 
@@ -112,14 +107,13 @@ def validated(body: NewKey | KeyChanges) -> dict[str, Any]:
 
     Raises `Invalid` for what JSON Schema can't express.
     """
-    errors = [
-        *_field_errors("/name", body.name, require_printable),
-        *_field_errors("/description", body.description, normalize_text),
-    ]
-    values = {name: getattr(body, name) for name in _COLUMNS if getattr(body, name) is not UNSET}
+    errors: list[FieldError] = []
+    columns = (*EDITABLE, "expires_at")
+    values = {name: getattr(body, name) for name in columns if getattr(body, name) is not UNSET}
     for name, value in values.items():
         if isinstance(value, str):
-            errors += _field_errors(f"/{name}", value, require_no_key)
+            validators = ApiKey._meta.get_field(name).validators  # type: ignore[union-attr]  # it is a column
+            errors += _field_errors(f"/{name}", value, partial(normalize_detail, name), *validators)
     if body.tags is not UNSET:
         for index, tag in enumerate(body.tags):
             errors += _field_errors(f"/tags/{index}", tag, require_printable, require_no_key)
@@ -127,17 +121,7 @@ def validated(body: NewKey | KeyChanges) -> dict[str, Any]:
         errors += _field_errors("/expires_at", body.expires_at, _require_future)
     if errors:
         raise Invalid(errors=errors)
-    return {
-        name: _NORMALIZERS[name](value) if name in _NORMALIZERS else value
-        for name, value in values.items()
-    }
-
-
-_COLUMNS = [field.name for field in fields(Changes) if field.name != "permissions"]
-_NORMALIZERS: dict[str, Callable[[Any], Any]] = {
-    "description": normalize_text,
-    "tags": normalize_tags,
-}
+    return {name: normalize_detail(name, value) for name, value in values.items()}
 
 
 def _field_errors(pointer: str, value: Any, *validators: Any) -> Iterator[FieldError]:

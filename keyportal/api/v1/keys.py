@@ -1,7 +1,7 @@
 """The team's API keys: list, read, create, change and delete them."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, cast
 
 from django.views.decorators.debug import sensitive_variables
 from msgspec import UNSET, Meta, UnsetType
@@ -129,8 +129,8 @@ def change_key(request: Request[KeyChanges, NoQuery], id: str) -> KeyBody:  # no
 
     The change applies to the next request on every worker. The key must not be allowed more than
     the management key may give, whoever owns it afterwards. A new expiry must not be later than
-    that of the management key. If the key is managed by an admin, a member's program can only
-    change its name, description and tags.
+    that of the management key. If the key is managed by an admin, a member's program can't change
+    its permissions, limits, expiry and owner.
     """
     caller, body = request.caller, request.body
     values = validated(body)
@@ -144,7 +144,7 @@ def change_key(request: Request[KeyChanges, NoQuery], id: str) -> KeyBody:  # no
             values["permissions"] = body.permissions.applied_to(key.permissions)
         require_within(caller.key.permissions, values.get("permissions", key.permissions))
         changes.change_key(
-            key, changes.Changes(**values), actor=caller.user, address=caller.address
+            key, cast("changes.Changes", values), actor=caller.user, address=caller.address
         )
         set_limits(caller, key, body.limits)
         if body.owner is not UNSET:

@@ -1,10 +1,15 @@
-"""Shared by forms: the one-use form nonce and the name of a new key."""
+"""Shared by forms: the one-use form nonce, the name of a new key, and the details of a key."""
 
 import secrets
 
 from django import forms
 
-from keyportal.keys.rules.validators import require_no_key, require_printable
+from keyportal.keys.rules.validators import (
+    normalize_tags,
+    normalize_text,
+    require_no_key,
+    require_printable,
+)
 
 
 def new_nonce() -> str:
@@ -42,3 +47,26 @@ class NameField(forms.CharField):
                 }
             ),
         )
+
+
+class DetailsForm(forms.Form):
+    """The fields of `KeyDetails`, for a new key and for changes."""
+
+    description = forms.CharField(
+        required=False,
+        max_length=500,
+        validators=[require_no_key],
+        widget=forms.Textarea({"rows": 3}),
+    )
+    tags = forms.CharField(
+        required=False,
+        max_length=1000,
+        help_text="Words, separated by commas or spaces.",
+        widget=forms.TextInput({"autocomplete": "off", "placeholder": "ci, batch"}),
+    )
+
+    def clean_description(self) -> str:
+        return normalize_text(self.cleaned_data["description"])
+
+    def clean_tags(self) -> list[str]:
+        return normalize_tags([self.cleaned_data["tags"]])

@@ -4,13 +4,12 @@ from typing import Any
 
 from django import forms
 
-from keyportal.keys.forms.base import NameField, NonceForm
+from keyportal.keys.forms.base import DetailsForm, NameField, NonceForm
 from keyportal.keys.forms.expiry import DATE, ExpiryForm
 from keyportal.keys.forms.fields import ModelsField, NetworksField
-from keyportal.keys.models import ApiKey, KeyTemplate
+from keyportal.keys.models import DETAILS, KeyTemplate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
-from keyportal.keys.rules.policy import violations, widest_permissions
-from keyportal.keys.rules.validators import normalize_text, require_no_key
+from keyportal.keys.rules.policy import PlannedKey, violations, widest_permissions
 from keyportal.teams.models import Team
 
 # The field that shows a violation of the policy, by the column that the rule is about.
@@ -20,18 +19,12 @@ FIELD_BY_COLUMN = {
     "allowed_models": "models",
     "endpoints": "endpoints",
 }
-OPTIONAL_FIELDS = ("description", "endpoints", "models", "networks")
+OPTIONAL_FIELDS = (*DETAILS, "endpoints", "models", "networks")
 
 
-class CreateForm(NonceForm, ExpiryForm):
+class CreateForm(NonceForm, ExpiryForm, DetailsForm):
     name = NameField(placeholder="test-key", required_message="Give the key a name.")
     template = forms.ChoiceField(label="Template", required=False)
-    description = forms.CharField(
-        max_length=500,
-        required=False,
-        validators=[require_no_key],
-        widget=forms.Textarea(attrs={"rows": 2}),
-    )
     endpoints = forms.ChoiceField(required=False)
     models = ModelsField(rows=1, help_text="Names or patterns such as public/*. Empty: as above.")
     networks = NetworksField(rows=1)
@@ -60,15 +53,14 @@ class CreateForm(NonceForm, ExpiryForm):
         field: Any = self.fields[name]
         field.choices = choices
 
-    def clean_description(self) -> str:
-        return normalize_text(self.cleaned_data["description"])
+    @property
+    def optional_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in OPTIONAL_FIELDS]
 
     @property
     def is_expanded(self) -> bool:
         """Whether to show the optional fields at once: one of them has a value or an error."""
-        return self.is_bound and any(
-            self.data.get(name) or self[name].errors for name in OPTIONAL_FIELDS
-        )
+        return self.is_bound and any(field.data or field.errors for field in self.optional_fields)
 
     @property
     def chosen_template(self) -> KeyTemplate | None:
@@ -89,8 +81,7 @@ class CreateForm(NonceForm, ExpiryForm):
     def _policy_errors(self) -> list[tuple[str, str]]:
         """Field and sentence of all errors; `add_error` removes its field from `cleaned_data`."""
         cleaned = self.cleaned_data
-        key = ApiKey(name=cleaned["name"], expires_at=cleaned["expires_at"])
-        key.permissions = self.permissions
+        key = PlannedKey(cleaned["name"], cleaned["expires_at"], self.permissions)
         return [
             (self._error_field(field), sentence)
             for column, field in FIELD_BY_COLUMN.items()
@@ -120,5 +111,5 @@ class CreateForm(NonceForm, ExpiryForm):
     @property
     def issue_arguments(self) -> dict[str, Any]:
         """Arguments for `ApiKey.objects.issue`."""
-        names = ("name", "description", "expires_at", "nonce")
+        names = ("name", *DETAILS, "expires_at", "nonce")
         return {name: self.cleaned_data[name] for name in names} | {"permissions": self.permissions}

@@ -1,13 +1,14 @@
 """Forms that change a key."""
 
 from datetime import UTC
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.core.exceptions import ValidationError
 
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.changes import Changes
+from keyportal.keys.changes import EDITABLE, Changes
+from keyportal.keys.forms.base import DetailsForm
 from keyportal.keys.forms.expiry import DATE, ExpiryForm
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import (
@@ -16,13 +17,7 @@ from keyportal.keys.rules.permissions import (
     normalize_networks,
     normalize_patterns,
 )
-from keyportal.keys.rules.validators import (
-    normalize_tags,
-    normalize_text,
-    require_no_key,
-    require_printable,
-    split_words,
-)
+from keyportal.keys.rules.validators import require_no_key, require_printable, split_words
 from keyportal.teams.forms import VersionedForm
 from keyportal.teams.models import Role, User
 
@@ -108,49 +103,29 @@ class PermissionsForm(VersionedForm):
             return ()
 
 
-class EditForm(VersionedForm):
+class EditForm(DetailsForm, VersionedForm):
+    """The fields have the names of their columns."""
+
     name = forms.CharField(
         max_length=64,
         validators=[require_printable, require_no_key],
         error_messages={"required": "Give the key a name."},
         widget=forms.TextInput({"autocomplete": "off", "spellcheck": "false", "autofocus": True}),
     )
-    description = forms.CharField(
-        required=False,
-        max_length=500,
-        validators=[require_no_key],
-        widget=forms.Textarea({"rows": 3}),
-    )
-    tags = forms.CharField(
-        required=False,
-        max_length=1000,
-        help_text="Words, separated by commas or spaces.",
-        widget=forms.TextInput({"autocomplete": "off", "placeholder": "ci, batch"}),
-    )
+    field_order = EDITABLE
 
     def __init__(self, data: Any = None, *, key: ApiKey, conflict: str = "") -> None:
-        initial = {name: getattr(key, name) for name in self._names()}
+        initial = {name: getattr(key, name) for name in EDITABLE}
         initial["tags"] = ", ".join(key.tags)
         super().__init__(data, row=key, initial=initial, conflict=conflict)
 
     @staticmethod
     def current_values(row: ApiKey) -> dict[str, object]:
-        return {name.replace("_", " "): getattr(row, name) for name in EditForm._names()}
-
-    @classmethod
-    def _names(cls) -> list[str]:
-        """The fields of the form, which have the names of the columns."""
-        return [name for name in cls.base_fields if name != "version"]
-
-    def clean_description(self) -> str:
-        return normalize_text(self.cleaned_data["description"])
-
-    def clean_tags(self) -> tuple[str, ...]:
-        return tuple(normalize_tags([self.cleaned_data["tags"]]))
+        return {name.replace("_", " "): getattr(row, name) for name in EDITABLE}
 
     @property
     def changes(self) -> Changes:
-        return Changes(**{name: self.cleaned_data[name] for name in self._names()})
+        return cast("Changes", {name: self.cleaned_data[name] for name in EDITABLE})
 
 
 class OwnerField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time

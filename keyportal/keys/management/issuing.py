@@ -1,4 +1,4 @@
-"""Options of a new key: its owner, its expiry and its limits."""
+"""Options of a new key: its owner, its details, its expiry and its limits."""
 
 import re
 from collections.abc import Iterator
@@ -10,6 +10,8 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from keyportal.keys.exceptions import KeyActionError, PolicyViolation
+from keyportal.keys.models import DETAILS
+from keyportal.keys.rules.validators import normalize_detail
 from keyportal.teams.limits import LABELS, Limits
 from keyportal.teams.management.operator import get_membership, get_user, updated_limits
 from keyportal.teams.models import Role, Team, User
@@ -29,6 +31,15 @@ def get_owner(username: str, team: Team) -> User:
     if not (owner.is_active and team.is_active):
         raise CommandError(f"{owner} or {team.slug} is not active: the key would not work.")
     return owner
+
+
+def parse_details(options: dict[str, Any]) -> dict[str, Any]:
+    """The columns of `KeyDetails`; a text without the spaces around it."""
+    details = {name: options[name] for name in DETAILS}
+    return {
+        name: normalize_detail(name, value.strip() if isinstance(value, str) else value)
+        for name, value in details.items()
+    }
 
 
 def parse_limits(options: dict[str, Any], team: Team) -> Limits | None:

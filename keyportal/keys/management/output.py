@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from keyportal.keys.last_use import last_used_times
-from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.models import DETAILS, ApiKey, Secret
 from keyportal.keys.rotation import live_secrets
 from keyportal.keys.status import state_of
 
@@ -30,8 +30,7 @@ def _describe(key: ApiKey, last_used_at: datetime | None) -> KeyDocument:
         "team": key.team.slug,
         "owner": key.owner.get_username(),
         "state": state_of(key).value,
-        "description": key.description,
-        "tags": key.tags,
+        **{name: getattr(key, name) for name in DETAILS},
         "masked": key.masked,
         "permissions": key.permissions._asdict(),
         "limits": key.limits._asdict(),

@@ -15,6 +15,7 @@ from keyportal.keys.management import options as arguments
 from keyportal.keys.management.issuing import (
     command_errors,
     get_owner,
+    parse_details,
     parse_expiry,
     parse_limits,
 )
@@ -33,7 +34,6 @@ from keyportal.keys.rules.permissions import (
     normalize_patterns,
 )
 from keyportal.keys.rules.policy import widest_permissions
-from keyportal.keys.rules.validators import normalize_tags, normalize_text
 from keyportal.teams.management.operator import get_team
 from keyportal.teams.models import Team
 
@@ -84,10 +84,8 @@ def show(options: Options) -> Outcome:
 def create(options: Options) -> Outcome:
     team = get_team(options["team"])
     owner, name = get_owner(options["owner"], team), options["name"].strip()
-    description = normalize_text(options["description"].strip())
-    ApiKey(team=team, owner=owner, name=name, description=description).clean_fields(
-        exclude=["public_id"]
-    )
+    details = parse_details(options)
+    ApiKey(team=team, owner=owner, name=name, **details).clean_fields(exclude=["public_id"])
     template = _template(options, team)
     expires_at = _expires_at(options, template)
     with command_errors(team, expires_at):
@@ -95,12 +93,11 @@ def create(options: Options) -> Outcome:
             team=team,
             owner=owner,
             name=name,
-            description=description,
-            tags=normalize_tags(options["tags"]),
             expires_at=expires_at,
             permissions=_permissions(options, team, template),
             limits=parse_limits(options, team),
             is_managed=options["is_managed"],
+            **details,
         )
     note = f"Created {key}.{_unserved_models_note(key)}"
     return _key_string_outcome(key.public_id, key_string.text, note)

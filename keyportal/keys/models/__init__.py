@@ -1,6 +1,6 @@
 """The tables of API keys, templates and one-use form nonces."""
 
-from keyportal.keys.models.api_key import ApiKey, ApiKeyQuerySet, Secret
+from keyportal.keys.models.api_key import DETAILS, ApiKey, ApiKeyQuerySet, KeyDetails, Secret
 from keyportal.keys.models.nonce import SpentNonce
 from keyportal.keys.models.template import (
     KeyTemplate,
@@ -10,8 +10,10 @@ from keyportal.keys.models.template import (
 )
 
 __all__ = [
+    "DETAILS",
     "ApiKey",
     "ApiKeyQuerySet",
+    "KeyDetails",
     "KeyTemplate",
     "Secret",
     "SpentNonce",

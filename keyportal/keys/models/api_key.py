@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypedDict, Unpack
 
 from django.db import models, transaction
 from django.db.models import F, Max, Prefetch, Q
@@ -31,6 +31,17 @@ SORT_COLUMNS = {
     "created": ("created_at", "pk"),
     "owner": ("owner__username", "pk"),
 }
+
+
+class KeyDetails(TypedDict, total=False):
+    """The optional columns that describe a key. People set them when they create a key, and can
+    change them later; the key works the same with any of them."""
+
+    description: str
+    tags: Sequence[str]
+
+
+DETAILS = (*KeyDetails.__annotations__,)
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -93,9 +104,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         expires_at: datetime | None = None,
         permissions: Permissions | None = None,
         limits: Limits | None = None,
-        description: str = "",
-        tags: Sequence[str] = (),
         is_managed: bool = False,
+        **details: Unpack[KeyDetails],
     ) -> tuple["ApiKey", KeyString]:
         """Create a key and return it with its key string, which is stored nowhere.
 
@@ -120,9 +130,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     public_id=key_string.public_id,
                     expires_at=expires_at,
                     limits=locked.key_limits if limits is None else limits,
-                    description=description,
-                    tags=list(tags),
                     is_managed=is_managed,
+                    **details,
                 )
                 key.permissions = permissions or policy.widest_permissions(locked.policy)
                 _require_policy(key, actor)

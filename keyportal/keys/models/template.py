@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -17,13 +17,10 @@ from keyportal.keys.rules.permissions import (
     Permissions,
     PermissionsColumns,
 )
-from keyportal.keys.rules.policy import violations, widest_permissions
+from keyportal.keys.rules.policy import PlannedKey, violations, widest_permissions
 from keyportal.keys.rules.validators import require_no_key, require_printable
 from keyportal.teams.models import Team, User, lock_team
 from keyportal.teams.policy import Policy
-
-if TYPE_CHECKING:
-    from keyportal.keys.models.api_key import ApiKey
 
 
 class KeyTemplateQuerySet(models.QuerySet["KeyTemplate"]):
@@ -82,14 +79,9 @@ class KeyTemplate(models.Model):
         """A sentence for each rule about `columns` that every key from this template breaks."""
         if self.lifetime is None:
             columns = tuple(column for column in columns if column != "expires_at")
-        return violations(policy, self._sample_key(policy), columns)
-
-    def _sample_key(self, policy: Policy) -> "ApiKey":
-        from keyportal.keys.models.api_key import ApiKey
-
-        key = ApiKey(expires_at=timezone.now() + self.lifetime if self.lifetime else None)
-        key.permissions = self.permissions_within(policy)
-        return key
+        expires_at = timezone.now() + self.lifetime if self.lifetime else None
+        key = PlannedKey(expires_at=expires_at, permissions=self.permissions_within(policy))
+        return violations(policy, key, columns)
 
     def changes_from(self, former: "KeyTemplate | None") -> list[str]:
         """Texts for the audit; `former` is None for a new template."""

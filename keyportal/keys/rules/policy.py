@@ -3,12 +3,18 @@ list of older keys."""
 
 from collections.abc import Callable, Container
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.rules.permissions import Endpoints, NamePatterns, Permissions, covers_models
+from keyportal.keys.rules.permissions import (
+    UNRESTRICTED,
+    Endpoints,
+    NamePatterns,
+    Permissions,
+    covers_models,
+)
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Role, Team, User, lock_team
 from keyportal.teams.policy import Policy
@@ -17,12 +23,20 @@ from keyportal.teams.policy import Policy
 class PolicySubject(Protocol):
     """The attributes of a key that a policy restricts."""
 
-    name: str
-    expires_at: datetime | None
-    endpoints: str
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def expires_at(self) -> datetime | None: ...
     @property
     def permissions(self) -> Permissions: ...
+
+
+class PlannedKey(NamedTuple):
+    """What a policy restricts of a key that does not exist yet."""
+
+    name: str = ""
+    expires_at: datetime | None = None
+    permissions: Permissions = UNRESTRICTED
 
 
 AUDIT_TARGETS = {"policy": "Policy", "key_limits": "Limits of new keys"}
@@ -98,7 +112,7 @@ def _models_violations(policy: Policy, key: PolicySubject) -> list[str]:
 
 def _endpoints_violations(policy: Policy, key: PolicySubject) -> list[str]:
     allowed = [Endpoints(value) for value in policy.endpoints]
-    if not allowed or any(value.covers(key.endpoints) for value in allowed):
+    if not allowed or any(value.covers(key.permissions.endpoints) for value in allowed):
         return []
     labels = "; ".join(value.label for value in allowed)
     return [f"Keys of this team may only have these endpoints: {labels}."]

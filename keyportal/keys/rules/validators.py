@@ -62,6 +62,13 @@ def normalize_tags(texts: Sequence[str]) -> list[str]:
     return [*tags.values()]
 
 
+def normalize_detail(column: str, value: Any) -> Any:
+    """The value of a column of `KeyDetails` as it is stored. Raises `ValidationError`."""
+    if column == "description":
+        return normalize_text(value)
+    return normalize_tags(value) if column == "tags" else value
+
+
 def has_tag(tag: str) -> "HasTag":
     """A condition on keys: they have this tag, case-sensitive."""
     return HasTag(F("tags"), Value(tag))

@@ -86,7 +86,9 @@ WIDER_OR_ELSE: dict[str, Callable[[ApiKey, User], object]] = {
     "permissions": lambda key, by: change_key(key, Changes(permissions=Permissions()), actor=by),
     "expiry": lambda key, by: change_key(key, Changes(expires_at=None), actor=by),
     "same": lambda key, by: change_key(key, Changes(permissions=key.permissions), actor=by),
-    "name": lambda key, by: change_key(key, Changes("ci", "Nightly.", ["ci"]), actor=by),
+    "name": lambda key, by: change_key(
+        key, Changes(name="ci", description="Nightly.", tags=["ci"]), actor=by
+    ),
     "rotated": lambda key, by: rotate(key, GracePeriod.NOW, actor=by),
 }
 
@@ -270,9 +272,9 @@ def test_a_form_that_its_owner_opened_before_is_refused_too(
 
 def test_neither_wider_nor_narrower(bob: User, managed: ApiKey) -> None:
     acts: list[Callable[[], object]] = [
-        partial(change_key, managed, Changes("new", permissions=Permissions()), actor=bob),
-        partial(change_key, managed, Changes("new", expires_at=None), actor=bob),
-        partial(change_key, managed, Changes("new", expires_at=SOON), actor=bob),
+        partial(change_key, managed, Changes(name="new", permissions=Permissions()), actor=bob),
+        partial(change_key, managed, Changes(name="new", expires_at=None), actor=bob),
+        partial(change_key, managed, Changes(name="new", expires_at=SOON), actor=bob),
         partial(limited, managed, bob, Limits(5)),
         partial(enable, managed, actor=bob),
     ]
@@ -320,7 +322,7 @@ def test_its_owner_edits_rotates_disables_and_deletes_it(
 
 
 def test_what_is_saved_unchanged_is_no_change(bob: User, managed: ApiKey) -> None:
-    same = Changes("ci", permissions=managed.permissions, expires_at=managed.expires_at)
+    same = Changes(name="ci", permissions=managed.permissions, expires_at=managed.expires_at)
     assert change_key(managed, same, actor=bob).name == "ci"
     limited(managed, bob, Limits())
 

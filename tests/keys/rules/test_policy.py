@@ -190,7 +190,7 @@ def old_key(team: Team, bob: User, issue: Issue) -> ApiKey:
 def test_what_is_not_touched_may_stay(old_key: ApiKey, bob: User) -> None:
     change_key(old_key, Changes(description="Nightly.", tags=["ci"]), actor=bob)
     change_key(old_key, Changes(name="ci-test"), actor=bob)
-    change_key(old_key, Changes(expires_at=days(80)), actor=bob)  # type: ignore[arg-type]  # a datetime
+    change_key(old_key, Changes(expires_at=days(80)), actor=bob)  # type: ignore[typeddict-item]  # a datetime
     old_key.refresh_from_db()
     assert (old_key.name, old_key.description) == ("ci-test", "Nightly.")
     assert len(violations(old_key.team.policy, old_key)) == 2

@@ -66,6 +66,7 @@ def test_everything_can_be_said(sign_in: SignIn, bob: User) -> None:
         "name": "nightly",
         "lifetime": "30",
         "description": "The nightly report,\nof finance.",
+        "tags": "ci, batch CI",
         "endpoints": "embeddings",
         "models": "public/*",
         "networks": "192.0.2.0/24 2001:db8::/32",
@@ -75,6 +76,7 @@ def test_everything_can_be_said(sign_in: SignIn, bob: User) -> None:
     networks = ("192.0.2.0/24", "2001:db8::/32")
     assert key.permissions == Permissions(("public/*",), Endpoints.EMBEDDINGS, networks)
     assert key.description == "The nightly report,\nof finance."
+    assert key.tags == ["ci", "batch"]
     assert lives_for(key, 30)
 
 
