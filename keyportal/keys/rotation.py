@@ -124,15 +124,17 @@ def revoke_old_secret(key: ApiKey, *, actor: User | None, address: str | None = 
     return row
 
 
-def delete_expired_secrets(*, may_go_on: Callable[[], bool] = lambda: True) -> int:
-    """Delete the expired secrets of all keys, as long as `may_go_on()` is true. Return how many.
+def delete_expired_secrets(*, should_continue: Callable[[], bool] = lambda: True) -> int:
+    """Delete the expired secrets of all keys, as long as `should_continue()` is true.
+
+    Returns how many.
 
     They are refused already. But a wrong clock or a mistake in a statement could make a remaining
     row valid again; and the tombstone shows who still sends the old secret.
     """
     count = 0
     for key in [*_keys_with_expired_secrets()]:
-        if not may_go_on():
+        if not should_continue():
             break
         with suppress(ApiKey.DoesNotExist):
             count += _delete_expired_secrets_of(key)

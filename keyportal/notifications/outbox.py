@@ -28,15 +28,15 @@ class MailServerDown(Exception):
     """The mail server can't be reached or refuses the login: no mail can be sent now."""
 
 
-def send_due(*, may_go_on: Callable[[], bool] = lambda: True) -> None:
-    """Send all mail that is due, as long as `may_go_on()` returns true.
+def send_due(*, should_continue: Callable[[], bool] = lambda: True) -> None:
+    """Send all mail that is due, as long as `should_continue()` returns true.
 
     This can take minutes: `EMAIL_TIMEOUT` is the limit for one reply of the mail server. Raises
     `MailServerDown`; all mail that was not sent is tried again later.
     """
     transport = get_connection(settings.OUTBOX_EMAIL_BACKEND)
     try:
-        while may_go_on() and (mail := QueuedMail.objects.claim_next()) is not None:
+        while should_continue() and (mail := QueuedMail.objects.claim_next()) is not None:
             _send(mail, transport)
     finally:
         _close(transport)

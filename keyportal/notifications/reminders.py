@@ -49,7 +49,7 @@ def keys_due(days: int, until: int, now: datetime) -> QuerySet[ApiKey]:
 
 
 def send_reminders(
-    now: datetime | None = None, *, may_go_on: Callable[[], bool] = lambda: True
+    now: datetime | None = None, *, should_continue: Callable[[], bool] = lambda: True
 ) -> int:
     """Put the reminders that are due into the outbox. Returns the number of keys.
 
@@ -58,7 +58,7 @@ def send_reminders(
     count = 0
     for days, until in STAGES:
         for pk in [*keys_due(days, until, now or timezone.now()).values_list("pk", flat=True)]:
-            if not may_go_on():
+            if not should_continue():
                 return count
             count += _send_reminder(pk, days, until, now or timezone.now())
     return count

@@ -28,7 +28,7 @@ MAIL_SECONDS = 5.0
 STOP_SECONDS = 2.0
 
 Job = Callable[..., object]
-"""Does everything that is due, as long as `may_go_on()` returns true."""
+"""Does everything that is due, as long as `should_continue()` returns true."""
 JOBS: dict[str, Job] = {
     "clean-up of old secrets": delete_expired_secrets,
     "reminders": send_reminders,
@@ -76,7 +76,7 @@ class Scheduler:
             outbox.wake.wait(MAIL_SECONDS)
 
     def _send_mail(self) -> None:
-        outbox.send_due(may_go_on=lambda: not self._has_ended.is_set())
+        outbox.send_due(should_continue=lambda: not self._has_ended.is_set())
 
     def _run(self, name: str, job: Callable[[], None]) -> None:
         """A job that fails does not stop the others. A failure that lasts is logged once."""
@@ -98,9 +98,9 @@ class Scheduler:
             connections.close_all()  # Those of this thread.
 
     def _run_job_if_due(self, name: str, job: Job) -> None:
-        def may_go_on() -> bool:
+        def should_continue() -> bool:
             return not self._has_ended.is_set() and ScheduledJob.objects.renew(name, self._worker)
 
         if not self._has_ended.is_set() and ScheduledJob.objects.acquire(name, self._worker):
-            job(may_go_on=may_go_on)
+            job(should_continue=should_continue)
             ScheduledJob.objects.release(name, self._worker)

@@ -79,7 +79,7 @@ def test_it_stops_when_it_is_told_to(bob: User, issue: Issue) -> None:
         rotate(key, GracePeriod.WEEK, actor=bob)
         end_by_clock(old)
     answers = iter([True, False])
-    assert delete_expired_secrets(may_go_on=lambda: next(answers)) == 1
+    assert delete_expired_secrets(should_continue=lambda: next(answers)) == 1
     assert Tombstone.objects.count() == 1
 
 

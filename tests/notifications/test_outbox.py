@@ -279,7 +279,7 @@ def test_a_connection_that_breaks_is_opened_anew(
 def test_sending_stops_between_two_mails(server: MailServer) -> None:
     queue("a")
     queue("b")
-    send_due(may_go_on=lambda: not server.received)
+    send_due(should_continue=lambda: not server.received)
     assert subjects(server) == ["a"]
     assert QueuedMail.objects.get().tries == 0
 

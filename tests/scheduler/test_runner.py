@@ -203,11 +203,11 @@ def test_scheduler_survives_a_database_outage(
     monkeypatch.setattr(runner, "PAUSE_SECONDS", 0.01)
     tries: list[int] = []
 
-    def fail_twice(*, may_go_on: Callable[[], bool]) -> None:
+    def fail_twice(*, should_continue: Callable[[], bool]) -> None:
         tries.append(1)
         if len(tries) < 3:
             raise OperationalError("The database is away.")
-        send_reminders(may_go_on=may_go_on)
+        send_reminders(should_continue=should_continue)
 
     monkeypatch.setitem(runner.JOBS, REMINDERS, fail_twice)
     monkeypatch.setattr(models, "LEASE", timedelta())  # So the job is due again at once.
@@ -244,13 +244,13 @@ def test_stop_ends_a_job_between_two_steps(
     settings.SCHEDULER = True
     scheduler = Scheduler()
 
-    def remind_and_end(*, may_go_on: Callable[[], bool]) -> None:
-        def may_go_on_once() -> bool:
+    def remind_and_end(*, should_continue: Callable[[], bool]) -> None:
+        def should_continue_once() -> bool:
             if Reminder.objects.exists():
                 scheduler.end()
-            return may_go_on()
+            return should_continue()
 
-        send_reminders(may_go_on=may_go_on_once)
+        send_reminders(should_continue=should_continue_once)
 
     monkeypatch.setitem(runner.JOBS, REMINDERS, remind_and_end)
     scheduler.start()
