@@ -54,7 +54,7 @@ def spill(server: Server, token: str, text: str, public_id: str) -> Iterator[Rep
     yield ask("PATCH", f"{KEYS}/{public_id}", {"owner": text})
 
 
-def test_neither_key_leaves_a_trace(
+def test_neither_kind_of_key_string_is_stored_or_logged(
     own_server: OwnServer, new_api_client: NewApiClient, alice: User, team: Team
 ) -> None:
     server = own_server(KEYPORTAL_LOG_LEVEL="DEBUG")

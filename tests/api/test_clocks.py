@@ -47,7 +47,7 @@ def host(difference: timedelta) -> Iterator[None]:
 
 @pytest.mark.parametrize("clock", [AHEAD, BEHIND], ids=["ahead", "behind"])
 @pytest.mark.parametrize("is_over", [False, True])
-def test_a_management_key_ends_by_the_databases_clock(
+def test_management_key_expires_by_the_database_clock(
     new_api_client: NewApiClient, ada: User, client: Client, clock: timedelta, is_over: bool
 ) -> None:
     end = right() + (timedelta(minutes=-1) if is_over else timedelta(minutes=1))
@@ -60,7 +60,7 @@ def test_a_management_key_ends_by_the_databases_clock(
     assert (">Expired<" in client.get(PAGE).content.decode()) is is_over
 
 
-def test_last_use_is_noted_by_the_databases_clock(new_api_client: NewApiClient, ada: User) -> None:
+def test_last_use_is_stored_by_the_database_clock(new_api_client: NewApiClient, ada: User) -> None:
     program = new_api_client(ada)
     for clock in (AHEAD, BEHIND):
         ManagementKey.objects.update(last_used_at=None)
@@ -71,7 +71,7 @@ def test_last_use_is_noted_by_the_databases_clock(new_api_client: NewApiClient, 
         assert abs(used_at - right()) < timedelta(minutes=1)
 
 
-def test_a_wrong_clock_gives_no_second_window(
+def test_wrong_host_clock_gives_no_second_window(
     new_api_client: NewApiClient, ada: User, settings: object
 ) -> None:
     """Else a program had the limit once for each host."""

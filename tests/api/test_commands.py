@@ -19,7 +19,7 @@ def issue(*arguments: str, owner: str = "ada", name: str = "deploy") -> str:
     return out.getvalue().removesuffix("\n")
 
 
-def test_it_prints_the_management_key_and_nothing_else(ada: User) -> None:
+def test_command_prints_only_the_management_key(ada: User) -> None:
     text = issue("--scopes=keys:write")
     assert ApiClient(text).get("keys").status_code == 200
     key = ManagementKey.objects.get()
@@ -29,7 +29,7 @@ def test_it_prints_the_management_key_and_nothing_else(ada: User) -> None:
     assert AuditEvent.objects.get(action=Action.MANAGEMENT_KEY_CREATED).actor == ""
 
 
-def test_it_takes_an_end_and_bounds(ada: User) -> None:
+def test_command_accepts_expiry_and_permissions(ada: User) -> None:
     issue("--no-expiry", "--models=public/*", "--endpoints=chat", "--networks=10.0.0.0/8")
     key = ManagementKey.objects.get()
     assert key.expires_at is None
@@ -57,13 +57,13 @@ def test_invalid_arguments_give_a_one_sentence_error(
     assert not ManagementKey.objects.exists()
 
 
-def test_a_name_that_is_taken_is_one_sentence(ada: User) -> None:
+def test_taken_name_gives_a_one_sentence_error(ada: User) -> None:
     issue()
     with pytest.raises(CommandError, match="already exists"):
         issue()
 
 
-def test_one_is_deleted(ada: User, new_api_client: NewApiClient) -> None:
+def test_management_key_is_deleted(ada: User, new_api_client: NewApiClient) -> None:
     program = new_api_client(ada)
     call_command("delete_management_key", program.key.public_id, stderr=StringIO())
     assert program.get("self").status_code == 401

@@ -172,7 +172,7 @@ def test_look_alike_deletes_nothing(
     assert not sent()
 
 
-def test_a_report_that_is_sent_twice_does_nothing_the_second_time(
+def test_repeated_report_does_nothing(
     client: Client, ada: User, new_api_client: NewApiClient
 ) -> None:
     text = text_of(new_api_client, ada)
@@ -228,7 +228,7 @@ def test_mail_about_management_keys_is_limited_too(
     assert [message.to for message in sent()].count([alice.email]) == 3
 
 
-def test_a_session_makes_no_difference(
+def test_session_makes_no_difference(
     ada: User, charlie: User, other_team: Team, new_api_client: NewApiClient
 ) -> None:
     """Another team's owner who holds the key ends it as a stranger would, by no other right."""
@@ -241,13 +241,13 @@ def test_a_session_makes_no_difference(
     assert [(row.actor, row.via) for row in deleted] == [("", "")]
 
 
-def test_no_session_is_begun(client: Client, ada: User, new_api_client: NewApiClient) -> None:
+def test_no_session_is_created(client: Client, ada: User, new_api_client: NewApiClient) -> None:
     answer = report(client, text_of(new_api_client, ada))
     assert answer.status_code == 202
     assert not answer.cookies
 
 
-def test_github_reports_one_and_where_it_was(
+def test_github_report_includes_the_location(
     client: Client, ada: User, new_api_client: NewApiClient, settings: Settings, tmp_path: Path
 ) -> None:
     github, program = GitHubScanner(), new_api_client(ada)
@@ -269,7 +269,7 @@ def test_github_reports_one_and_where_it_was(
         assert text[14:30] not in shown
 
 
-def test_the_operators_command_ends_both_kinds(
+def test_report_leak_command_revokes_both_kinds(
     bob: User,
     ada: User,
     issue: Issue,
@@ -305,7 +305,7 @@ def test_database_error_in_the_notice_undoes_no_deletion(
     assert text[14:30] not in caplog.text
 
 
-def test_a_crash_takes_both_rows_back_and_tells_no_log_of_the_key(
+def test_crash_rolls_back_both_changes_and_logs_no_key(
     ada: User,
     new_api_client: NewApiClient,
     monkeypatch: pytest.MonkeyPatch,
@@ -325,7 +325,7 @@ def test_a_crash_takes_both_rows_back_and_tells_no_log_of_the_key(
     assert (program.token or "")[14:30] not in caplog.text
 
 
-def test_the_keys_that_it_made_stay(
+def test_keys_created_by_a_leaked_management_key_stay(
     client: Client, ada: User, new_api_client: NewApiClient
 ) -> None:
     program = new_api_client(ada)

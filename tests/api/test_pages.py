@@ -32,7 +32,7 @@ def shown_key(text: str) -> str:
     return found[1]
 
 
-def test_the_form_is_a_fragment_for_htmx_and_a_page_without(sign_in: SignIn, ada: User) -> None:
+def test_form_is_a_fragment_for_htmx_and_a_page_without(sign_in: SignIn, ada: User) -> None:
     client = sign_in(ada)
     page, fragment = client.get(CREATE), client.get(CREATE, headers=HTMX)
     assert page.content.lstrip().startswith(b"<!doctype html>")
@@ -45,7 +45,7 @@ def test_the_form_is_a_fragment_for_htmx_and_a_page_without(sign_in: SignIn, ada
 
 
 @pytest.mark.parametrize("headers", [{}, HTMX])
-def test_an_admin_makes_one_and_sees_it_once(
+def test_admin_creates_a_management_key_and_sees_it_once(
     sign_in: SignIn, ada: User, headers: dict[str, str]
 ) -> None:
     client = sign_in(ada)
@@ -64,7 +64,7 @@ def test_an_admin_makes_one_and_sees_it_once(
     assert (event.actor, event.target, event.address) == ("ada", str(key), "127.0.0.1")
 
 
-def test_bounds_are_kept(sign_in: SignIn, ada: User) -> None:
+def test_permissions_are_saved(sign_in: SignIn, ada: User) -> None:
     bounds = {"models": "public/*, x", "endpoints": "chat", "networks": "10.0.0.0/8"}
     sign_in(ada).post(CREATE, {**FORM, **bounds, "lifetime": ""})
     key = ManagementKey.objects.get()
@@ -73,7 +73,7 @@ def test_bounds_are_kept(sign_in: SignIn, ada: User) -> None:
     assert "Restricted" in sign_in(ada).get(LIST).content.decode()
 
 
-def test_as_many_models_and_networks_fit_as_a_key_may_have(sign_in: SignIn, ada: User) -> None:
+def test_maximum_number_of_models_and_networks_fits(sign_in: SignIn, ada: User) -> None:
     patterns = [f"{number:03}{'m' * 197}" for number in range(MOST_PATTERNS)]
     networks = [f"2001:db8:{number:x}:1111:2222:3333:4444:5555/128" for number in range(1, 101)]
     bounds = {"models": "\n".join(patterns), "networks": "\r\n".join(networks)}
@@ -98,7 +98,7 @@ def test_as_many_models_and_networks_fit_as_a_key_may_have(sign_in: SignIn, ada:
         ({"nonce": "mk-kp-7QmX2aPdk3Tz"}, "This contains an API key."),
     ],
 )
-def test_what_cannot_be_is_told_in_the_form(
+def test_invalid_values_are_errors_in_the_form(
     sign_in: SignIn, ada: User, fields: dict[str, Any], told: str
 ) -> None:
     answer = sign_in(ada).post(CREATE, {**FORM, **fields}, headers=HTMX)
@@ -108,7 +108,7 @@ def test_what_cannot_be_is_told_in_the_form(
     assert not ManagementKey.objects.exists()
 
 
-def test_a_name_that_is_taken_is_told(
+def test_taken_name_is_an_error_in_the_form(
     sign_in: SignIn, ada: User, new_api_client: NewApiClient
 ) -> None:
     new_api_client(ada)
@@ -127,7 +127,7 @@ def test_team_has_a_maximum_of_management_keys(
     assert f"at most {MAX_PER_TEAM} management keys" in answer.content.decode()
 
 
-def test_a_form_that_is_sent_again_makes_no_second_one(sign_in: SignIn, ada: User) -> None:
+def test_form_sent_twice_creates_one_management_key(sign_in: SignIn, ada: User) -> None:
     client = sign_in(ada)
     assert client.post(CREATE, {**FORM, "nonce": "once"}).status_code == 200
     again = client.post(CREATE, {**FORM, "name": "two", "nonce": "once"})
@@ -136,7 +136,7 @@ def test_a_form_that_is_sent_again_makes_no_second_one(sign_in: SignIn, ada: Use
     assert ManagementKey.objects.count() == 1
 
 
-def test_one_is_deleted_after_a_question(
+def test_management_key_is_deleted_after_confirmation(
     sign_in: SignIn, ada: User, new_api_client: NewApiClient
 ) -> None:
     program = new_api_client(ada)
@@ -152,7 +152,7 @@ def test_one_is_deleted_after_a_question(
     assert client.post(address).status_code == 404
 
 
-def test_without_javascript_it_leads_back_to_the_list(
+def test_without_javascript_it_redirects_to_the_list(
     sign_in: SignIn, ada: User, new_api_client: NewApiClient
 ) -> None:
     program = new_api_client(ada)
@@ -163,7 +163,7 @@ def test_without_javascript_it_leads_back_to_the_list(
     assert "The management key deploy is deleted." in answer.content.decode()
 
 
-def test_the_list_tells_what_does_not_work(
+def test_list_marks_management_keys_that_do_not_work(
     sign_in: SignIn, ada: User, alice: User, new_api_client: NewApiClient
 ) -> None:
     new_api_client(ada, "over", expires_at=timezone.now() - timedelta(days=1))
@@ -174,14 +174,16 @@ def test_the_list_tells_what_does_not_work(
     assert "Owner left" in text
 
 
-def test_an_empty_list_says_how_to_begin(sign_in: SignIn, ada: User) -> None:
+def test_empty_list_says_how_to_begin(sign_in: SignIn, ada: User) -> None:
     answer = sign_in(ada).get(LIST, headers=HTMX)
     assert answer.content.lstrip().startswith(b'<section id="table"')
     assert "No management keys yet." in answer.content.decode()
 
 
 @pytest.mark.parametrize("path", ["", "create/", "00000000/delete/"])
-def test_who_may_not_is_refused(sign_in: SignIn, bob: User, charlie: User, path: str) -> None:
+def test_members_without_the_role_are_refused(
+    sign_in: SignIn, bob: User, charlie: User, path: str
+) -> None:
     member = sign_in(bob)
     for answer in (member.get(LIST + path), member.post(LIST + path, FORM)):
         assert answer.status_code in {403, 405}
@@ -191,7 +193,7 @@ def test_who_may_not_is_refused(sign_in: SignIn, bob: User, charlie: User, path:
     assert not ManagementKey.objects.exists()
 
 
-def test_another_teams_is_as_unknown_as_none(
+def test_management_key_of_another_team_is_404(
     sign_in: SignIn, ada: User, charlie: User, other_team: Team, new_api_client: NewApiClient
 ) -> None:
     theirs = new_api_client(charlie, team=other_team)
@@ -212,7 +214,7 @@ def test_put_is_refused(sign_in: SignIn, ada: User, path: str) -> None:
     assert sign_in(ada).post(LIST).status_code == 405
 
 
-def test_the_audit_page_tells_by_which_management_key(
+def test_audit_page_names_the_management_key(
     sign_in: SignIn, ada: User, new_api_client: NewApiClient
 ) -> None:
     program = new_api_client(ada)
@@ -221,7 +223,7 @@ def test_the_audit_page_tells_by_which_management_key(
     assert f"by management key {program.key}" in page
 
 
-def test_only_admins_see_the_door(sign_in: SignIn, ada: User, bob: User) -> None:
+def test_only_those_with_the_role_see_the_menu_entry(sign_in: SignIn, ada: User, bob: User) -> None:
     for user, is_shown in ((ada, True), (bob, False)):
         page = sign_in(user).get("/teams/u-8105f7322477/keys/").content.decode()
         assert (LIST in page) is is_shown

@@ -66,7 +66,7 @@ def rotations(key: ApiKey, bob: User, *graces: GracePeriod) -> list[Callable[[],
     return [partial(rotate, key, grace, actor=bob) for grace in graces]
 
 
-def test_rotations_without_overlap_leave_one_secret(bob: User, issue: Issue) -> None:
+def test_concurrent_rotations_without_grace_leave_one_secret(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     outcomes = run_concurrently(*rotations(key, bob, *[GracePeriod.NOW] * CROWD))
     assert all(isinstance(one, KeyString) for one in outcomes)
@@ -75,7 +75,9 @@ def test_rotations_without_overlap_leave_one_secret(bob: User, issue: Issue) -> 
 
 
 @pytest.mark.parametrize("grace", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
-def test_of_rotations_with_overlap_one_wins(bob: User, issue: Issue, grace: GracePeriod) -> None:
+def test_one_of_concurrent_rotations_with_grace_succeeds(
+    bob: User, issue: Issue, grace: GracePeriod
+) -> None:
     key, old = issue(bob)
     outcomes = run_concurrently(*rotations(key, bob, *[grace] * CROWD))
     assert sum(isinstance(one, AlreadyRotating) for one in outcomes) == CROWD - 1
@@ -83,7 +85,7 @@ def test_of_rotations_with_overlap_one_wins(bob: User, issue: Issue, grace: Grac
     assert AuditEvent.objects.filter(action=Action.KEY_ROTATED).count() == 1
 
 
-def test_rotations_of_both_kinds_and_an_end_of_the_old_one(bob: User, issue: Issue) -> None:
+def test_concurrent_rotations_and_revocation_leave_a_valid_state(bob: User, issue: Issue) -> None:
     for number in range(ROUNDS):
         key, old = issue(bob, f"key {number}")
         outcomes = run_concurrently(
@@ -97,7 +99,7 @@ def test_rotations_of_both_kinds_and_an_end_of_the_old_one(bob: User, issue: Iss
 
 
 @pytest.mark.parametrize("grace", [GracePeriod.NOW, GracePeriod.HOUR])
-def test_a_deletion_during_a_rotation_ends_every_secret(
+def test_deletion_during_a_rotation_ends_every_secret(
     bob: User, issue: Issue, grace: GracePeriod
 ) -> None:
     """The one that was made a moment before too, or the deletion would have left a way in."""
@@ -111,7 +113,7 @@ def test_a_deletion_during_a_rotation_ends_every_secret(
         assert require_all_accounted_for(key.public_id, old, rotated) == set()
 
 
-def test_disabling_during_a_rotation_holds(bob: User, issue: Issue) -> None:
+def test_disabling_during_a_rotation_is_kept(bob: User, issue: Issue) -> None:
     for number in range(ROUNDS):
         key, old = issue(bob, f"key {number}")
         outcomes = run_concurrently(
@@ -124,7 +126,7 @@ def test_disabling_during_a_rotation_holds(bob: User, issue: Issue) -> None:
         assert history.filter(action=Action.KEY_DISABLED).count() == 1
 
 
-def test_an_owner_enables_no_key_that_an_admin_disables_at_that_moment(
+def test_owner_cannot_enable_a_key_that_an_admin_disables_concurrently(
     ada: User, bob: User, issue: Issue
 ) -> None:
     """Whoever of the two comes first: it had been enabled before, or is no longer."""
@@ -142,7 +144,7 @@ def test_an_owner_enables_no_key_that_an_admin_disables_at_that_moment(
         assert told.count() == isinstance(enabled, ApiKey)
 
 
-def test_an_owner_gets_no_more_than_an_admin_sets_at_that_moment(
+def test_owner_cannot_widen_a_key_that_an_admin_narrows_concurrently(
     ada: User, bob: User, issue: Issue
 ) -> None:
     end = timezone.now() + timedelta(days=9)
@@ -158,7 +160,7 @@ def test_an_owner_gets_no_more_than_an_admin_sets_at_that_moment(
         assert (key.permissions, key.expires_at) == (less["permissions"], end)
 
 
-def test_neither_a_report_nor_its_rotation_lets_go_of_what_an_admin_disables_meanwhile(
+def test_report_and_rotation_do_not_enable_a_key_that_an_admin_disables_concurrently(
     ada: User, bob: User, issue: Issue
 ) -> None:
     for number in range(ROUNDS):
@@ -175,7 +177,7 @@ def test_neither_a_report_nor_its_rotation_lets_go_of_what_an_admin_disables_mea
         assert key.disabled_at is not None
 
 
-def test_different_changes_at_once_are_all_kept(bob: User, issue: Issue) -> None:
+def test_concurrent_changes_of_different_fields_are_all_kept(bob: User, issue: Issue) -> None:
     """No act writes back what it has read before another one."""
     key, _ = issue(bob)
     run_concurrently(
@@ -189,7 +191,7 @@ def test_different_changes_at_once_are_all_kept(bob: User, issue: Issue) -> None
     assert key.disabled_at is not None
 
 
-def test_a_key_is_not_handed_to_somebody_who_has_left(
+def test_hand_over_to_a_member_who_leaves_concurrently_is_consistent(
     alice: User, bob: User, team: Team, issue: Issue
 ) -> None:
     """Who leaves before it is no owner; who leaves after it takes the key's working along."""
@@ -205,7 +207,7 @@ def test_a_key_is_not_handed_to_somebody_who_has_left(
 
 
 @pytest.mark.parametrize("giver", ["alice", "ada"])
-def test_a_key_whose_owner_leaves_while_it_is_handed_over_works_on(
+def test_key_handed_over_while_its_owner_leaves_keeps_working(
     alice: User, ada: User, bob: User, team: Team, issue: Issue, giver: str
 ) -> None:
     """Whether they leave before it or after it, the key is no longer theirs to take along."""
@@ -224,7 +226,7 @@ def test_a_key_whose_owner_leaves_while_it_is_handed_over_works_on(
         assert (row.actor, row.target) == (giver, f"{key}: Owner: alice → bob")
 
 
-def test_two_hand_overs_at_once_keep_the_most_that_one_may_have(
+def test_concurrent_hand_overs_do_not_exceed_the_keys_of_a_member(
     alice: User, bob: User, team: Team, issue: Issue
 ) -> None:
     keys = [issue(alice, f"key {number}")[0] for number in range(CROWD)]
@@ -247,7 +249,7 @@ def signed_in(user: User) -> Client:
     return client
 
 
-def test_rules_of_a_team_that_pages_and_commands_set_at_once_are_all_kept(
+def test_concurrent_policy_changes_by_pages_and_commands_are_all_kept(
     ada: User, team: Team
 ) -> None:
     rules = ("--max-lifetime-days=90", "--must-expire=yes", "--name-pattern=ci-*")
@@ -266,7 +268,9 @@ def test_rules_of_a_team_that_pages_and_commands_set_at_once_are_all_kept(
     assert team.limits == Limits(*[9] * len(Limits._fields))
 
 
-def test_of_many_who_take_a_name_one_gets_it(bob: User, team: Team, issue: Issue) -> None:
+def test_one_of_many_concurrent_renames_to_a_name_succeeds(
+    bob: User, team: Team, issue: Issue
+) -> None:
     keys = [issue(bob, f"key {number}")[0] for number in range(CROWD)]
     outcomes = run_concurrently(
         *(partial(change_key, key, Changes(name="ci"), actor=bob) for key in keys),
@@ -276,7 +280,7 @@ def test_of_many_who_take_a_name_one_gets_it(bob: User, team: Team, issue: Issue
     assert ApiKey.objects.filter(name="ci").count() == 1
 
 
-def test_of_many_who_take_a_name_in_the_admin_the_others_read_that_it_is_taken(
+def test_concurrent_renames_in_the_admin_show_that_the_name_is_taken(
     bob: User, issue: Issue
 ) -> None:
     root = User.objects.create_superuser("root", "root@example.com")
@@ -303,7 +307,7 @@ def test_of_many_who_take_a_name_in_the_admin_the_others_read_that_it_is_taken(
         lambda key, bob: rotate(key, GracePeriod.NOW, actor=bob),
     ],
 )
-def test_whoever_ends_both_secrets_never_waits_in_a_circle_with_the_meter(
+def test_revoking_both_secrets_does_not_deadlock_with_the_meter(
     bob: User, issue: Issue, act: Callable[[ApiKey, User], object]
 ) -> None:
     """The gateway notes last uses by the id; the rows' order on disk is any, as here."""

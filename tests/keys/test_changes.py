@@ -25,7 +25,7 @@ def told(team: Team, action: Action = Action.KEY_CHANGED) -> list[str]:
     return [row.target for row in rows]
 
 
-def test_a_change_is_told_with_old_and_new(team: Team, bob: User, issue: Issue) -> None:
+def test_change_is_audited_with_old_and_new_values(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "test")
     changes = Changes(
         name="ci",
@@ -50,7 +50,9 @@ def test_a_change_is_told_with_old_and_new(team: Team, bob: User, issue: Issue) 
     assert (row.action, row.actor, row.address) == (Action.KEY_CHANGED, "bob", ADDRESS)
 
 
-def test_what_is_unset_stays_and_none_is_no_expiry(team: Team, bob: User, issue: Issue) -> None:
+def test_omitted_fields_stay_and_none_removes_the_expiry(
+    team: Team, bob: User, issue: Issue
+) -> None:
     end = datetime(2030, 1, 31, tzinfo=UTC)
     key, _ = issue(bob, "test", actor=bob, expires_at=end, tags=("a",), description="Mine.")
     change_key(key, Changes(name="ci"), actor=bob)
@@ -62,7 +64,7 @@ def test_what_is_unset_stays_and_none_is_no_expiry(team: Team, bob: User, issue:
     assert told(team)[-1].endswith("Expires: 2030-01-31 00:00 UTC → none")
 
 
-def test_what_changes_nothing_is_no_event(team: Team, bob: User, issue: Issue) -> None:
+def test_change_to_the_same_values_is_not_audited(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "test", tags=("a",))
     same = Changes(name="test", tags=("a",), permissions=Permissions(), expires_at=None)
     change_key(key, same, actor=bob)
@@ -70,7 +72,7 @@ def test_what_changes_nothing_is_no_event(team: Team, bob: User, issue: Issue) -
     assert told(team) == []
 
 
-def test_no_old_or_new_value_is_cut_off(team: Team, bob: User, issue: Issue) -> None:
+def test_long_values_are_audited_in_full(team: Team, bob: User, issue: Issue) -> None:
     """What does not fit into one row goes on in the next: an audit that hides is none."""
     names = tuple(f"public/a-model-with-a-long-name-{number:02}" for number in range(30))
     key, _ = issue(bob, "test", permissions=Permissions(names))
@@ -83,7 +85,9 @@ def test_no_old_or_new_value_is_cut_off(team: Team, bob: User, issue: Issue) -> 
     assert words == ["Models:", *names, "→", *names[:15]]
 
 
-def test_what_differs_at_its_end_is_told_to_its_end(team: Team, bob: User, issue: Issue) -> None:
+def test_values_that_differ_at_the_end_are_audited_in_full(
+    team: Team, bob: User, issue: Issue
+) -> None:
     key, _ = issue(bob, f"{'x' * 61}dev", tags=("a", "b"))
     change_key(key, Changes(name=f"{'x' * 61}prd"), actor=bob)
     change_key(key, Changes(tags=("a", "b", *(f"{number}" * 30 for number in range(5)))), actor=bob)
@@ -96,7 +100,7 @@ def test_what_differs_at_its_end_is_told_to_its_end(team: Team, bob: User, issue
     assert words.count("words") == 80
 
 
-def test_a_name_that_is_taken_is_refused(team: Team, bob: User, issue: Issue) -> None:
+def test_taken_name_is_refused(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "one")
     issue(bob, "two")
     with pytest.raises(NameTaken):
@@ -106,7 +110,7 @@ def test_a_name_that_is_taken_is_refused(team: Team, bob: User, issue: Issue) ->
     assert told(team) == []
 
 
-def test_the_same_name_in_another_team_is_free(
+def test_name_used_in_another_team_is_free(
     other_team: Team, bob: User, charlie: User, issue: Issue
 ) -> None:
     issue(charlie, "one", team=other_team)
@@ -114,7 +118,7 @@ def test_the_same_name_in_another_team_is_free(
     assert change_key(key, Changes(name="one"), actor=bob).name == "one"
 
 
-def test_disabling_and_enabling_are_told_once(team: Team, bob: User, issue: Issue) -> None:
+def test_disabling_and_enabling_are_audited_once(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     since = disable(key, actor=bob, address=ADDRESS).disabled_at
     assert since is not None
@@ -125,7 +129,9 @@ def test_disabling_and_enabling_are_told_once(team: Team, bob: User, issue: Issu
     assert told(team, Action.KEY_ENABLED) == [str(key)]
 
 
-def test_handing_over_names_both(team: Team, alice: User, bob: User, issue: Issue) -> None:
+def test_hand_over_is_audited_with_both_owners(
+    team: Team, alice: User, bob: User, issue: Issue
+) -> None:
     key, _ = issue(bob)
     assert hand_over(key, alice, actor=bob, address=ADDRESS).owner == alice
     assert hand_over(key, alice, actor=bob).owner == alice
@@ -135,7 +141,7 @@ def test_handing_over_names_both(team: Team, alice: User, bob: User, issue: Issu
 
 
 @pytest.mark.parametrize("who", ["charlie", "vera", "gone", "inactive"])
-def test_nobody_is_handed_a_key_that_they_could_not_use(
+def test_new_owner_must_be_an_active_member_who_can_own_keys(
     who: str, team: Team, alice: User, bob: User, vera: User, charlie: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
@@ -164,7 +170,7 @@ def test_nobody_is_handed_a_key_that_they_could_not_use(
     ],
 )
 @pytest.mark.parametrize("is_team_gone", [False, True])
-def test_a_key_that_is_gone_is_told_so(
+def test_changing_a_deleted_key_raises_does_not_exist(
     bob: User,
     team: Team,
     issue: Issue,
@@ -181,7 +187,9 @@ def test_a_key_that_is_gone_is_told_so(
     assert AuditEvent.objects.count() == before
 
 
-def test_a_keys_history_is_its_own(team: Team, alice: User, bob: User, issue: Issue) -> None:
+def test_history_has_only_events_of_the_key(
+    team: Team, alice: User, bob: User, issue: Issue
+) -> None:
     """By the public id, which stays; a key of the same name is another one."""
     key, _ = issue(bob, "test")
     issue(bob, f"about {key.public_id}")
@@ -211,7 +219,7 @@ def test_a_keys_history_is_its_own(team: Team, alice: User, bob: User, issue: Is
     assert history[6].target == f"ci ({key.public_id}): Requests per day: none → 5"
 
 
-def test_no_history_of_another_team_is_read(
+def test_history_has_no_events_of_another_team(
     team: Team, other_team: Team, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)

@@ -95,7 +95,7 @@ def stored() -> list[Any]:
 
 @pytest.mark.parametrize("headers", [HTMX, {}], ids=["htmx", "page"])
 @PATHS
-def test_a_form_that_is_out_of_date_saves_nothing_and_asks_again(
+def test_outdated_form_saves_nothing_and_is_shown_again(
     sign_in: SignIn,
     ada: User,
     key: ApiKey,
@@ -125,7 +125,7 @@ def test_a_form_that_is_out_of_date_saves_nothing_and_asks_again(
 
 
 @PATHS
-def test_a_form_that_was_refused_still_knows_what_it_showed_at_first(
+def test_refused_form_keeps_its_first_version(
     sign_in: SignIn, ada: User, key: ApiKey, template: KeyTemplate, path: str
 ) -> None:
     typed, meanwhile, _ = FORMS[path]
@@ -138,7 +138,7 @@ def test_a_form_that_was_refused_still_knows_what_it_showed_at_first(
 
 
 @PATHS
-def test_what_the_form_does_not_show_is_no_conflict(
+def test_change_of_a_field_outside_the_form_is_no_conflict(
     sign_in: SignIn, ada: User, key: ApiKey, template: KeyTemplate, path: str
 ) -> None:
     typed, _, _ = FORMS[path]
@@ -155,7 +155,7 @@ def test_what_the_form_does_not_show_is_no_conflict(
 
 @pytest.mark.parametrize("version", ["x", "-", "0-0-0", "-".join(["00000000"] * 30)])
 @PATHS
-def test_a_version_that_no_form_has_is_out_of_date(
+def test_unknown_version_is_outdated(
     sign_in: SignIn, ada: User, key: ApiKey, template: KeyTemplate, path: str, version: str
 ) -> None:
     client, url = sign_in(ada), address(path, key, template)
@@ -166,7 +166,7 @@ def test_a_version_that_no_form_has_is_out_of_date(
 
 
 @PATHS
-def test_a_form_without_a_version_is_saved_as_it_is(
+def test_form_without_a_version_is_saved(
     sign_in: SignIn, ada: User, key: ApiKey, template: KeyTemplate, path: str
 ) -> None:
     client, url = sign_in(ada), address(path, key, template)
@@ -176,7 +176,7 @@ def test_a_form_without_a_version_is_saved_as_it_is(
 
 @pytest.mark.django_db(transaction=True)
 @PATHS
-def test_of_forms_that_were_opened_together_one_is_saved(
+def test_one_of_several_concurrent_forms_is_saved(
     ada: User, key: ApiKey, template: KeyTemplate, path: str
 ) -> None:
     url = address(path, key, template)

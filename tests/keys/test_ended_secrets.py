@@ -26,7 +26,7 @@ def end_by_clock(old: str) -> None:
     Secret.objects.filter(digest=digest(old)).update(expires_at=now - timedelta(seconds=1))
 
 
-def test_a_secret_whose_time_is_over_is_buried(team: Team, bob: User, issue: Issue) -> None:
+def test_expired_secret_is_deleted_with_a_tombstone(team: Team, bob: User, issue: Issue) -> None:
     key, old = issue(bob, "ci")
     new = rotate(key, GracePeriod.HOUR, actor=bob)
     assert delete_expired_secrets() == 0
@@ -44,7 +44,7 @@ def test_a_secret_whose_time_is_over_is_buried(team: Team, bob: User, issue: Iss
     assert delete_expired_secrets() == 0
 
 
-def test_one_that_lasts_until_the_new_one_is_used_is_buried_then(bob: User, issue: Issue) -> None:
+def test_first_use_of_the_new_secret_deletes_the_old_one(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     new = rotate(key, GracePeriod.FIRST_USE, actor=bob)
     # That the old one is used is no reason.
@@ -55,7 +55,7 @@ def test_one_that_lasts_until_the_new_one_is_used_is_buried_then(bob: User, issu
     assert bytes(Tombstone.objects.get().digest) == digest(old)
 
 
-def test_what_is_shown_of_a_key_stays(bob: User, issue: Issue) -> None:
+def test_clean_up_keeps_the_newest_secret(bob: User, issue: Issue) -> None:
     """Its only secret, or its newest, even where that has ended: a key always has one."""
     key, only = issue(bob)
     end_by_clock(only)
@@ -63,7 +63,7 @@ def test_what_is_shown_of_a_key_stays(bob: User, issue: Issue) -> None:
     assert ApiKey.objects.get().masked == key.masked
 
 
-def test_each_key_is_buried_for_itself(bob: User, issue: Issue) -> None:
+def test_only_expired_secrets_are_deleted(bob: User, issue: Issue) -> None:
     for name in ("one", "two", "three"):
         key, old = issue(bob, name)
         rotate(key, GracePeriod.WEEK, actor=bob)
@@ -73,7 +73,7 @@ def test_each_key_is_buried_for_itself(bob: User, issue: Issue) -> None:
     assert Secret.objects.filter(key__name="two").count() == 2
 
 
-def test_it_stops_when_it_is_told_to(bob: User, issue: Issue) -> None:
+def test_clean_up_stops_when_told_to(bob: User, issue: Issue) -> None:
     for name in ("one", "two"):
         key, old = issue(bob, name)
         rotate(key, GracePeriod.WEEK, actor=bob)
@@ -83,7 +83,7 @@ def test_it_stops_when_it_is_told_to(bob: User, issue: Issue) -> None:
     assert Tombstone.objects.count() == 1
 
 
-def test_a_crowd_buries_each_once_while_keys_are_rotated_and_deleted(
+def test_concurrent_clean_ups_delete_each_secret_once(
     transactional_db: None, bob: User, issue: Issue
 ) -> None:
     keys = []

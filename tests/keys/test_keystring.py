@@ -33,7 +33,7 @@ def base62(number: int) -> str:
     return digits.rjust(6, "0")
 
 
-def test_a_key_is_prefix_public_secret_and_checksum() -> None:
+def test_key_string_is_prefix_public_id_secret_and_checksum() -> None:
     key = keystring.generate()
     assert key.text.startswith("sk-kp-")
     assert len(key.text) == len("sk-kp-") + 8 + 32 + 6
@@ -43,7 +43,7 @@ def test_a_key_is_prefix_public_secret_and_checksum() -> None:
     assert keystring.is_well_formed(key.text.encode())
 
 
-def test_every_key_is_another() -> None:
+def test_every_key_string_is_different() -> None:
     assert len({keystring.generate().text for _ in range(1000)}) == 1000
 
 
@@ -52,7 +52,7 @@ def test_a_rotated_key_keeps_its_public_id() -> None:
 
 
 @pytest.mark.parametrize(("prefix", "body"), REFERENCE)
-def test_the_checksum_is_crc32_in_base62(prefix: str, body: str) -> None:
+def test_checksum_is_crc32_in_base62(prefix: str, body: str) -> None:
     text = prefix + body
     expected = base62(zlib.crc32(text.encode("ascii")))
     assert keystring.checksum(text.encode()).decode() == expected
@@ -63,23 +63,23 @@ def test_the_checksum_is_crc32_in_base62(prefix: str, body: str) -> None:
     ("text", "checksum"),
     [(b"", b"000000"), (b"123456789", b"3jZRME"), (b"a", b"4GEHKN")],
 )
-def test_the_checksum_of_known_texts(text: bytes, checksum: bytes) -> None:
+def test_checksum_of_known_texts(text: bytes, checksum: bytes) -> None:
     assert keystring.checksum(text) == checksum
 
 
 @given(st.binary(max_size=80))
-def test_no_input_raises_and_none_passes(data: bytes) -> None:
+def test_random_bytes_are_not_well_formed(data: bytes) -> None:
     assert keystring.is_well_formed(data) is False
     assert keystring.is_well_formed(b"sk-kp-" + data) is False
 
 
 @given(st.text(max_size=200))
-def test_redacting_never_raises(text: str) -> None:
+def test_redact_never_raises(text: str) -> None:
     assert keystring.redact(text) == text or "…" in keystring.redact(text)
 
 
 @given(st.text(BASE62, min_size=40, max_size=40), st.integers(0, 45), st.integers(1, 61))
-def test_one_changed_character_is_refused(body: str, place: int, step: int) -> None:
+def test_changed_character_is_refused(body: str, place: int, step: int) -> None:
     text = "sk-kp-" + body
     text += keystring.checksum(text.encode()).decode()
     assert keystring.is_well_formed(text.encode())
@@ -89,13 +89,13 @@ def test_one_changed_character_is_refused(body: str, place: int, step: int) -> N
 
 
 @pytest.mark.parametrize("more", ["\n", " ", "0", "\x00"])
-def test_something_before_or_after_is_refused(more: str) -> None:
+def test_text_before_or_after_is_refused(more: str) -> None:
     text = keystring.generate().text
     assert not keystring.is_well_formed((text + more).encode())
     assert not keystring.is_well_formed((more + text).encode())
 
 
-def test_the_first_prefix_makes_keys_and_all_are_accepted(settings: Settings) -> None:
+def test_first_prefix_is_used_for_new_keys_and_all_are_accepted(settings: Settings) -> None:
     old = keystring.generate().text
     settings.KEY_PREFIXES = ("sk-new-", "sk-kp-")
     new = keystring.generate()
@@ -106,7 +106,7 @@ def test_the_first_prefix_makes_keys_and_all_are_accepted(settings: Settings) ->
     assert not keystring.is_well_formed(old.encode())
 
 
-def test_a_prefix_is_text_and_no_pattern(settings: Settings) -> None:
+def test_prefix_is_literal_text(settings: Settings) -> None:
     settings.KEY_PREFIXES = ("sk.kp+",)
     text = keystring.generate().text
     assert keystring.is_well_formed(text.encode())
@@ -114,13 +114,13 @@ def test_a_prefix_is_text_and_no_pattern(settings: Settings) -> None:
     assert not keystring.is_well_formed(body + keystring.checksum(body))
 
 
-def test_the_digest_is_32_bytes_and_tells_keys_apart() -> None:
+def test_digest_is_32_bytes_and_unique() -> None:
     one, other = keystring.generate().text.encode(), keystring.generate().text.encode()
     assert len(keystring.digest(one)) == 32
     assert keystring.digest(one) != keystring.digest(other)
 
 
-def test_no_way_of_printing_shows_the_plaintext() -> None:
+def test_str_and_repr_do_not_show_the_key_string() -> None:
     key = keystring.generate()
     hidden = key.text[14:-4]
     for shown in (repr(key), str(key), f"{key}", f"{key!r}", "%s" % key, "{}".format(key)):  # noqa: UP031, UP032
@@ -128,26 +128,26 @@ def test_no_way_of_printing_shows_the_plaintext() -> None:
         assert key.public_id in shown
 
 
-def test_the_mask_shows_public_part_and_last_four() -> None:
+def test_mask_shows_public_id_and_last_four() -> None:
     assert keystring.mask("sk-kp-", "7QmX2aPd", "k3Tz") == "sk-kp-7QmX2aPd…k3Tz"
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_redacting_takes_a_key_out_of_any_text(before: str, after: str) -> None:
+def test_redact_removes_a_key_string_from_any_text(before: str, after: str) -> None:
     key = keystring.generate()
     redacted = keystring.redact(f"{before} {key.text} {after}")
     assert key.text[14:] not in redacted
     assert f"sk-kp-{key.public_id}…" in redacted
 
 
-def test_redacting_takes_out_mistyped_and_cut_off_keys() -> None:
+def test_redact_removes_mistyped_and_truncated_key_strings() -> None:
     text = keystring.generate().text
     for damaged in (text[:-1], text[:30], text + "0", text[:20] + "x" + text[21:]):
         redacted = keystring.redact(f"Bearer {damaged}.")
         assert redacted == f"Bearer {text[:14]}…."
 
 
-def test_redacting_takes_out_every_key() -> None:
+def test_redact_removes_every_key_string() -> None:
     one, other = keystring.generate().text, keystring.generate().text
     redacted = keystring.redact(f"{one},{other}\n{one}")
     assert one[14:] not in redacted
@@ -155,7 +155,7 @@ def test_redacting_takes_out_every_key() -> None:
     assert redacted.count("…") == 3
 
 
-def test_the_logs_never_hold_a_key() -> None:
+def test_logs_never_contain_a_key_string() -> None:
     text = keystring.generate().text
     try:
         raise ValueError(text)
@@ -188,7 +188,7 @@ WAYS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("prefix", ["sk-kp-", "mk-kp-"])
-def test_a_key_in_a_url_is_taken_out_however_it_is_escaped(way: str, prefix: str) -> None:
+def test_redact_removes_a_key_string_from_a_url_in_any_escaping(way: str, prefix: str) -> None:
     """Whoever reads an access log could decode it there."""
     key = keystring.generate(prefix=prefix)
     record = logging.LogRecord(
@@ -202,13 +202,13 @@ def test_a_key_in_a_url_is_taken_out_however_it_is_escaped(way: str, prefix: str
 
 
 @given(st.text("%25sk-p7346Bb0", max_size=200))
-def test_what_is_escaped_and_no_key_stays_as_it_is(text: str) -> None:
+def test_redact_keeps_other_escaped_text(text: str) -> None:
     redacted = keystring.redact(text)
     assert redacted == text or "sk-kp-" in unquote(unquote(unquote(text))).lower()
 
 
 @pytest.mark.parametrize("unit", ["%25", "25", "%", "%73", "sk-kp-", "%73%6b-kp-", "s%2525"])
-def test_no_text_takes_long_to_redact(unit: str) -> None:
+def test_redact_is_fast_for_any_text(unit: str) -> None:
     """A path is the caller's to choose; what grows with its square would hold up a worker."""
     text = "%" + unit * (1_000_000 // len(unit))
     start = time.process_time()

@@ -35,7 +35,9 @@ def use(text: str) -> None:
     Secret.objects.filter(digest=digest(text)).update(last_used_at=timezone.now())
 
 
-def test_at_once_ends_the_old_one_and_keeps_the_key(team: Team, bob: User, issue: Issue) -> None:
+def test_rotation_without_grace_ends_the_old_secret_and_keeps_the_key(
+    team: Team, bob: User, issue: Issue
+) -> None:
     key, old = issue(bob)
     new = rotate(key, GracePeriod.NOW, actor=bob, address="192.0.2.1")
     assert new.public_id == key.public_id
@@ -52,7 +54,7 @@ def test_at_once_ends_the_old_one_and_keeps_the_key(team: Team, bob: User, issue
 
 
 @pytest.mark.parametrize(("grace", "hours"), SPANS)
-def test_the_old_one_lives_on_for_a_while(
+def test_old_secret_works_during_the_grace_period(
     bob: User, issue: Issue, grace: GracePeriod, hours: int
 ) -> None:
     key, old = issue(bob)
@@ -68,7 +70,7 @@ def test_the_old_one_lives_on_for_a_while(
     assert live(key) == [digest(new.text)]
 
 
-def test_the_old_one_lives_on_until_the_new_one_is_used(bob: User, issue: Issue) -> None:
+def test_old_secret_works_until_the_new_one_is_used(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     use(old)
     new = rotate(key, GracePeriod.FIRST_USE, actor=bob)
@@ -80,7 +82,7 @@ def test_the_old_one_lives_on_until_the_new_one_is_used(bob: User, issue: Issue)
 
 @pytest.mark.parametrize("first", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
 @pytest.mark.parametrize("second", [GracePeriod.WEEK, GracePeriod.FIRST_USE])
-def test_never_more_than_two_live(
+def test_key_has_at_most_two_live_secrets(
     bob: User, issue: Issue, first: GracePeriod, second: GracePeriod
 ) -> None:
     key, old = issue(bob)
@@ -92,7 +94,9 @@ def test_never_more_than_two_live(
 
 
 @pytest.mark.parametrize("first", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
-def test_at_once_ends_both(bob: User, issue: Issue, first: GracePeriod) -> None:
+def test_rotation_without_grace_ends_both_secrets(
+    bob: User, issue: Issue, first: GracePeriod
+) -> None:
     key, old = issue(bob)
     newer = rotate(key, first, actor=bob)
     newest = rotate(key, GracePeriod.NOW, actor=bob)
@@ -102,7 +106,7 @@ def test_at_once_ends_both(bob: User, issue: Issue, first: GracePeriod) -> None:
 
 
 @pytest.mark.parametrize("second", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
-def test_after_the_old_one_has_ended_a_rotation_may_overlap_again(
+def test_grace_period_is_possible_again_after_the_old_secret_ended(
     bob: User, issue: Issue, second: GracePeriod
 ) -> None:
     """And what has ended by itself goes, with a tombstone."""
@@ -114,7 +118,7 @@ def test_after_the_old_one_has_ended_a_rotation_may_overlap_again(
     assert [bytes(stone.digest) for stone in Tombstone.objects.all()] == [digest(old)]
 
 
-def test_the_old_one_is_ended_by_hand(team: Team, bob: User, issue: Issue) -> None:
+def test_old_secret_can_be_revoked(team: Team, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     new = rotate(key, GracePeriod.WEEK, actor=bob)
     for _ in range(2):
@@ -125,7 +129,7 @@ def test_the_old_one_is_ended_by_hand(team: Team, bob: User, issue: Issue) -> No
     assert (row.target, row.actor, row.address) == (str(key), "bob", "192.0.2.1")
 
 
-def test_a_form_rotates_once(bob: User, issue: Issue) -> None:
+def test_nonce_rotates_once(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     rotate(key, GracePeriod.NOW, actor=bob, nonce="one form")
     before = digests(key)
@@ -134,7 +138,7 @@ def test_a_form_rotates_once(bob: User, issue: Issue) -> None:
     assert digests(key) == before
 
 
-def test_a_refused_rotation_leaves_its_form_good(bob: User, issue: Issue) -> None:
+def test_refused_rotation_does_not_spend_the_nonce(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     rotate(key, GracePeriod.HOUR, actor=bob)
     with pytest.raises(AlreadyRotating):
@@ -142,7 +146,7 @@ def test_a_refused_rotation_leaves_its_form_good(bob: User, issue: Issue) -> Non
     rotate(key, GracePeriod.NOW, actor=bob, nonce="one form")
 
 
-def test_the_newest_is_told_by_its_row_and_not_by_a_clock(bob: User, issue: Issue) -> None:
+def test_newest_secret_is_found_by_id_not_by_clock(bob: User, issue: Issue) -> None:
     """A host whose clock is ahead has made the first one: it is the older one all the same."""
     key, old = issue(bob)
     Secret.objects.update(created_at=timezone.now() + timedelta(minutes=5))
@@ -157,7 +161,9 @@ def test_the_newest_is_told_by_its_row_and_not_by_a_clock(bob: User, issue: Issu
     assert bytes(Tombstone.objects.get().digest) == digest(old)
 
 
-def test_a_rotated_key_is_no_deleted_one_until_it_is(team: Team, bob: User, issue: Issue) -> None:
+def test_rotated_key_has_a_receipt_only_after_its_deletion(
+    team: Team, bob: User, issue: Issue
+) -> None:
     """Then its receipt tells of all its secrets."""
     key, old = issue(bob)
     use(old)
@@ -173,7 +179,7 @@ def test_a_rotated_key_is_no_deleted_one_until_it_is(team: Team, bob: User, issu
     assert Tombstone.objects.count() == 3
 
 
-def test_no_plaintext_is_kept_anywhere(bob: User, issue: Issue) -> None:
+def test_key_string_is_stored_nowhere(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     new = rotate(key, GracePeriod.HOUR, actor=bob)
     assert new.text not in repr(new)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.any_database
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-def test_each_key_is_found_in_its_state_and_in_no_other(
+def test_each_key_matches_only_its_own_state(
     issue: Issue, ada: User, bob: User, charlie: User, other_team: Team
 ) -> None:
     over = timezone.now() - timedelta(days=1)

@@ -29,20 +29,22 @@ def example(path: str) -> str:
 
 
 @pytest.mark.parametrize(("method", "path"), ADDRESSES)
-def test_nothing_opens_without_a_management_key(db: None, method: str, path: str) -> None:
+def test_every_operation_requires_a_management_key(db: None, method: str, path: str) -> None:
     answer = ApiClient(None).request(method, example(path))
     assert "Bearer" in assert_problem(answer, 401, "unauthorized")["detail"]
     assert answer["WWW-Authenticate"] == REALM
 
 
 @pytest.mark.parametrize(("method", "path"), ADDRESSES)
-def test_a_session_never_opens_it(client: Client, alice: User, method: str, path: str) -> None:
+def test_session_does_not_authenticate(client: Client, alice: User, method: str, path: str) -> None:
     client.force_login(alice)
     answer = client.generic(method, f"/api/v1/{example(path)}")
     assert_problem(answer, 401, "unauthorized")
 
 
-def test_no_cookie_is_read_or_set(new_api_client: NewApiClient, ada: User, client: Client) -> None:
+def test_cookies_are_neither_read_nor_set(
+    new_api_client: NewApiClient, ada: User, client: Client
+) -> None:
     program = new_api_client(ada)
     client.force_login(ada)
     cookies = "; ".join(f"{name}={one.value}" for name, one in client.cookies.items())
@@ -58,7 +60,7 @@ def test_no_cookie_is_read_or_set(new_api_client: NewApiClient, ada: User, clien
         assert "Cookie" not in answer.get("Vary", "")
 
 
-def test_a_form_of_another_site_can_do_nothing(client: Client, alice: User) -> None:
+def test_cross_site_form_has_no_effect(client: Client, alice: User) -> None:
     """With the user's session, as a browser would send it, and without any token of ours."""
     forger = Client(enforce_csrf_checks=True)
     forger.force_login(alice)
@@ -75,17 +77,17 @@ def test_management_key_needs_no_csrf_token(new_api_client: NewApiClient, ada: U
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS"])
-def test_an_unknown_address_is_a_problem_too(db: None, method: str) -> None:
+def test_unknown_path_is_a_problem_response(db: None, method: str) -> None:
     for path in ("", "keys/", "nothing", "keys/1", "keys/0000000%00", "keys/00000000%0A", "../x"):
         assert_problem(ApiClient(None).request(method, path), 404, "not-found")
 
 
-def test_an_api_key_manages_nothing(db: None, ada: User, issue: Any) -> None:
+def test_api_key_does_not_authenticate(db: None, ada: User, issue: Any) -> None:
     _, text = issue(ada)
     assert_problem(ApiClient(text).get("self"), 401, "unauthorized")
 
 
-def test_what_cannot_be_a_management_key_costs_no_query(
+def test_malformed_management_key_costs_no_query(
     ada: User, issue: Any, django_assert_num_queries: Any
 ) -> None:
     _, text = issue(ada)
@@ -97,7 +99,7 @@ def test_what_cannot_be_a_management_key_costs_no_query(
             assert answer.status_code == 401
 
 
-def test_every_kind_of_bad_key_gets_the_same_answer(
+def test_every_kind_of_invalid_key_gets_the_same_response(
     new_api_client: NewApiClient, ada: User, team: Team, issue: Any
 ) -> None:
     deleted, over, left = (new_api_client(ada, name) for name in ("deleted", "over", "left"))
@@ -112,7 +114,7 @@ def test_every_kind_of_bad_key_gets_the_same_answer(
 
 
 @pytest.mark.parametrize("header", ["X_Api_Key", "Cookie", "Proxy_Authorization"])
-def test_it_is_read_from_authorization_alone(
+def test_management_key_is_read_only_from_the_authorization_header(
     new_api_client: NewApiClient, ada: User, header: str
 ) -> None:
     token = new_api_client(ada).token
@@ -124,7 +126,7 @@ def test_it_is_read_from_authorization_alone(
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "Token", "", "Bearer Bearer", "Bearer,"])
-def test_another_scheme_is_no_bearer_token(
+def test_other_authorization_schemes_are_refused(
     new_api_client: NewApiClient, ada: User, scheme: str
 ) -> None:
     token = new_api_client(ada).token
@@ -132,7 +134,7 @@ def test_another_scheme_is_no_bearer_token(
     assert_problem(answer, 401, "unauthorized")
 
 
-def test_it_stops_with_its_owners_membership_and_comes_back_with_it(
+def test_management_key_works_only_while_its_owner_is_a_member(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     program = new_api_client(ada)
@@ -143,7 +145,7 @@ def test_it_stops_with_its_owners_membership_and_comes_back_with_it(
     assert program.get("self").json()["role"] == "viewer"
 
 
-def test_it_stops_with_its_owner_and_its_team(
+def test_management_key_of_an_inactive_owner_or_team_is_refused(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     program = new_api_client(ada)
@@ -154,7 +156,7 @@ def test_it_stops_with_its_owner_and_its_team(
     assert_problem(program.get("self"), 401, "unauthorized")
 
 
-def test_its_owner_in_another_team_does_not_keep_it_alive(
+def test_membership_in_another_team_does_not_count(
     new_api_client: NewApiClient, ada: User, other_team: Team
 ) -> None:
     program = new_api_client(ada)
@@ -163,7 +165,7 @@ def test_its_owner_in_another_team_does_not_keep_it_alive(
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
-def test_a_missing_scope_is_told(new_api_client: NewApiClient, ada: User, operation: Any) -> None:
+def test_missing_scope_is_named(new_api_client: NewApiClient, ada: User, operation: Any) -> None:
     if operation.scope is None:
         assert operation.path == "self"
         return
@@ -200,7 +202,7 @@ def test_demoted_owner_limits_the_management_key(
     assert (his.name, his.disabled_at is not None) == ("test-key", True)
 
 
-def test_a_members_policy_of_makers_holds_here_too(
+def test_policy_on_creator_roles_applies(
     new_api_client: NewApiClient, bob: User, team: Team
 ) -> None:
     from keyportal.teams.policy import Policy
@@ -210,7 +212,7 @@ def test_a_members_policy_of_makers_holds_here_too(
     assert_problem(new_api_client(bob).post("keys", {"name": "ci"}), 422, "policy")
 
 
-def test_it_notes_its_last_use_once_a_minute(
+def test_last_use_is_stored_once_a_minute(
     new_api_client: NewApiClient, ada: User, django_assert_num_queries: Any
 ) -> None:
     program = new_api_client(ada)
@@ -226,7 +228,7 @@ def test_it_notes_its_last_use_once_a_minute(
     assert ManagementKey.objects.filter(last_used_at__gt=earlier).exists()
 
 
-def test_a_deletion_in_the_middle_of_a_request_undoes_it(
+def test_request_is_undone_if_the_management_key_is_deleted_meanwhile(
     new_api_client: NewApiClient, ada: User
 ) -> None:
     """It was let in, then deleted; what it was about to change stays as it is."""
@@ -242,7 +244,7 @@ def test_a_deletion_in_the_middle_of_a_request_undoes_it(
     assert not ApiKey.objects.exists()
 
 
-def test_plain_http_is_refused_and_not_redirected(
+def test_plain_http_is_refused_without_a_redirect(
     new_api_client: NewApiClient, ada: User, settings: Any
 ) -> None:
     settings.IS_HTTPS = settings.SECURE_SSL_REDIRECT = True
@@ -255,5 +257,5 @@ def test_plain_http_is_refused_and_not_redirected(
     assert answer.status_code == 200
 
 
-def test_the_two_kinds_of_key_share_no_prefix() -> None:
+def test_kinds_of_keys_have_different_prefixes() -> None:
     assert not set(settings.KEY_PREFIXES) & set(settings.MANAGEMENT_KEY_PREFIXES)

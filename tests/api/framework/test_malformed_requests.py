@@ -210,7 +210,7 @@ def test_every_response_is_in_the_document(
     assert set(answered) >= {200, 201, 204, 400, 401, 404, 405, 413, 415, 422}, answered
 
 
-def test_a_body_that_is_announced_and_never_sent_is_given_up(
+def test_body_that_never_arrives_times_out(
     own_server: OwnServer, new_api_client: NewApiClient, ada: User
 ) -> None:
     server = own_server(ShortTimeoutServer)
@@ -230,7 +230,7 @@ def test_a_body_that_is_announced_and_never_sent_is_given_up(
 
 
 @pytest.mark.parametrize("length", [MAX_BODY_BYTES + 1, 10**15])
-def test_a_body_that_is_announced_too_large_is_not_waited_for(
+def test_too_large_content_length_is_refused_at_once(
     sound: Server, new_api_client: NewApiClient, ada: User, length: int
 ) -> None:
     with sound.connect(timeout=5) as connection:

@@ -103,14 +103,14 @@ def test_every_response_is_in_the_document(
     assert not Window.objects.filter(subject__startswith="stranger:").exists()
 
 
-def test_the_document_is_served_to_everybody(client: Client) -> None:
+def test_document_is_public(client: Client) -> None:
     answer = client.get("/api/v1/openapi.json")
     assert answer["Content-Type"] == "application/json"
     assert answer.json() == DOCUMENT
     assert answer["Cache-Control"] == "no-store"
 
 
-def test_the_document_is_one() -> None:
+def test_document_is_valid_openapi() -> None:
     SCHEMA.validate()
     told = [page for path in DOCUMENT["paths"].values() for page in path.values()]
     names = [page["operationId"] for page in told]
@@ -119,7 +119,7 @@ def test_the_document_is_one() -> None:
     assert references == set(DOCUMENT["components"]["schemas"])
 
 
-def test_the_document_tells_each_operations_scope_and_refusals() -> None:
+def test_document_has_scopes_and_errors_of_each_operation() -> None:
     for operation in OPERATIONS:
         page = DOCUMENT["paths"][f"/api/v1/{operation.path}"][operation.method.lower()]
         told = set(map(int, page["responses"]))
@@ -131,14 +131,14 @@ def test_the_document_tells_each_operations_scope_and_refusals() -> None:
             assert f"`{scope}`" in page["description"]
 
 
-def test_every_scope_opens_something() -> None:
+def test_every_scope_is_used() -> None:
     opening = {operation.scope for operation in OPERATIONS} - {None}
     assert opening | {scope for operation in OPERATIONS for scope in operation.extra_scopes} == set(
         Scope
     )
 
 
-def test_the_parts_of_an_address_are_as_told() -> None:
+def test_path_parameters_match_the_document() -> None:
     for path, pages in DOCUMENT["paths"].items():
         for page in pages.values():
             named = {one["name"] for one in page["parameters"] if one["in"] == "path"}
@@ -146,5 +146,5 @@ def test_the_parts_of_an_address_are_as_told() -> None:
             assert named <= set(PATH_PARAMETERS)
 
 
-def test_a_wrong_method_is_told_as_a_problem(db: None, client: Client) -> None:
+def test_wrong_method_is_a_problem_response(db: None, client: Client) -> None:
     assert_problem(client.post("/api/v1/openapi.json"), 405, "method-not-allowed")

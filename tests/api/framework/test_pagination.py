@@ -27,7 +27,7 @@ def walk(program: ApiClient, path: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_pages_go_on_where_the_last_ended(
+def test_next_page_continues_after_the_last_row(
     new_api_client: NewApiClient, ada: User, issue: Any
 ) -> None:
     for number in range(5):
@@ -39,7 +39,7 @@ def test_pages_go_on_where_the_last_ended(
     assert program.get("keys?limit=5").json()["next_cursor"] is None
 
 
-def test_what_comes_and_goes_meanwhile_moves_nothing(
+def test_rows_added_or_deleted_meanwhile_do_not_shift_pages(
     new_api_client: NewApiClient, ada: User, issue: Any
 ) -> None:
     for number in range(4):
@@ -53,7 +53,7 @@ def test_what_comes_and_goes_meanwhile_moves_nothing(
     assert names(second) == ["key-1", "key-0"]
 
 
-def test_rows_of_one_instant_are_told_once_each(
+def test_rows_with_the_same_time_are_listed_once(
     new_api_client: NewApiClient, ada: User, issue: Any
 ) -> None:
     for number in range(5):
@@ -63,7 +63,7 @@ def test_rows_of_one_instant_are_told_once_each(
     assert found == ["key-4", "key-3", "key-2", "key-1", "key-0"]
 
 
-def test_a_cursor_opens_no_other_teams_rows(
+def test_cursor_of_another_team_shows_no_foreign_rows(
     new_api_client: NewApiClient, ada: User, charlie: User, other_team: Any, issue: Any
 ) -> None:
     issue(ada, "hers")
@@ -73,7 +73,7 @@ def test_a_cursor_opens_no_other_teams_rows(
     assert names(new_api_client(ada).get(f"keys?cursor={cursor}").json()) == ["hers"]
 
 
-def test_every_list_is_paged(
+def test_every_list_is_paginated(
     new_api_client: NewApiClient, ada: User, bob: User, model: Any
 ) -> None:
     program = new_api_client(ada)
@@ -84,13 +84,13 @@ def test_every_list_is_paged(
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.integers(0, 2**63 - 1))
-def test_a_place_comes_back_as_it_went(moment: datetime, pk: int) -> None:
+def test_cursor_is_decoded_as_it_was_encoded(moment: datetime, pk: int) -> None:
     place = Cursor(moment, pk)
     assert Cursor.parse(str(place)) == place
     assert str(place).replace("-", "").replace("_", "").isalnum()
 
 
 @given(st.text(max_size=64))
-def test_anything_else_is_no_place_and_no_error_of_ours(text: str) -> None:
+def test_invalid_cursor_is_a_client_error(text: str) -> None:
     with suppress(Invalid):
         assert isinstance(Cursor.parse(text), Cursor)

@@ -26,7 +26,7 @@ from tests.support.api_client import ApiClient, NewApiClient, assert_problem
         ("POST", "openapi.json", "GET"),
     ],
 )
-def test_another_method_is_refused(db: None, method: str, path: str, allowed: str) -> None:
+def test_wrong_method_is_refused(db: None, method: str, path: str, allowed: str) -> None:
     answer = ApiClient(None).request(method, path)
     assert_problem(answer, 405, "method-not-allowed")
     assert answer["Allow"] == allowed
@@ -40,7 +40,7 @@ def test_head_is_get_without_a_body(new_api_client: NewApiClient, ada: User) -> 
     assert (answer.status_code, answer.content) == (404, b"")
 
 
-def test_a_huge_body_is_refused_before_the_key_is_looked_at(
+def test_huge_body_is_refused_before_authentication(
     db: None, django_assert_num_queries: Any
 ) -> None:
     body = b'{"name": "%s"}' % (b"x" * MAX_BODY_BYTES)
@@ -48,14 +48,14 @@ def test_a_huge_body_is_refused_before_the_key_is_looked_at(
         assert_problem(ApiClient(None).request("POST", "keys", body), 413, "too-large")
 
 
-def test_a_body_of_the_largest_size_is_read(new_api_client: NewApiClient, ada: User) -> None:
+def test_body_of_the_maximum_size_is_read(new_api_client: NewApiClient, ada: User) -> None:
     body = b'{"name": "ci"%s}' % (b" " * (MAX_BODY_BYTES - 14))
     assert len(body) == MAX_BODY_BYTES
     assert new_api_client(ada).request("POST", "keys", body).status_code == 201
 
 
 @pytest.mark.parametrize("length", ["-1", "many", "1" * 11, "1e3", "²"])
-def test_a_length_that_is_no_number_is_refused(
+def test_invalid_content_length_is_refused(
     new_api_client: NewApiClient, ada: User, length: str
 ) -> None:
     token = new_api_client(ada).token
@@ -80,7 +80,7 @@ def test_a_length_that_is_no_number_is_refused(
         "application/json, text/plain",
     ],
 )
-def test_what_is_not_sent_as_json_is_refused(
+def test_other_content_types_are_refused(
     new_api_client: NewApiClient, ada: User, kind: str
 ) -> None:
     answer = new_api_client(ada).request(
@@ -90,7 +90,7 @@ def test_what_is_not_sent_as_json_is_refused(
     assert not ApiKey.objects.exists()
 
 
-def test_json_may_name_its_encoding(new_api_client: NewApiClient, ada: User) -> None:
+def test_json_content_type_may_have_a_charset(new_api_client: NewApiClient, ada: User) -> None:
     kind = 'application/json; charset="UTF-8"'
     answer = new_api_client(ada).request(
         "POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind}
@@ -112,7 +112,7 @@ def test_json_may_name_its_encoding(new_api_client: NewApiClient, ada: User) -> 
         b'{"name": NaN}',
     ],
 )
-def test_what_is_no_json_is_refused(new_api_client: NewApiClient, ada: User, body: bytes) -> None:
+def test_invalid_json_is_refused(new_api_client: NewApiClient, ada: User, body: bytes) -> None:
     answer = new_api_client(ada).request(
         "POST", "keys", body, headers={"Content_Type": "application/json"}
     )
@@ -123,7 +123,9 @@ def test_what_is_no_json_is_refused(new_api_client: NewApiClient, ada: User, bod
 
 
 @pytest.mark.parametrize("body", [b"null", b"[]", b'"name"', b"1", b"true"])
-def test_what_is_no_object_is_refused(new_api_client: NewApiClient, ada: User, body: bytes) -> None:
+def test_json_that_is_not_an_object_is_refused(
+    new_api_client: NewApiClient, ada: User, body: bytes
+) -> None:
     assert_problem(new_api_client(ada).request("POST", "keys", body), 422, "invalid")
 
 
@@ -151,14 +153,14 @@ def test_what_is_no_object_is_refused(new_api_client: NewApiClient, ada: User, b
         ("self?x=1", "x"),
     ],
 )
-def test_a_parameter_that_cannot_be_so_is_named(
+def test_invalid_parameter_is_named(
     new_api_client: NewApiClient, ada: User, path: str, parameter: str
 ) -> None:
     told = assert_problem(new_api_client(ada).get(path), 422, "invalid")
     assert [error["parameter"] for error in told["errors"]] == [parameter]
 
 
-def test_a_failure_of_ours_is_a_problem_whose_id_finds_it(
+def test_server_error_is_a_problem_with_an_id_from_the_log(
     new_api_client: NewApiClient,
     ada: User,
     monkeypatch: pytest.MonkeyPatch,
@@ -177,7 +179,7 @@ def test_a_failure_of_ours_is_a_problem_whose_id_finds_it(
     assert "the reason" in caplog.text
 
 
-def test_an_unreachable_database_is_a_problem_that_passes(
+def test_unreachable_database_is_a_temporary_problem(
     new_api_client: NewApiClient, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = new_api_client(ada)
@@ -191,7 +193,7 @@ def test_an_unreachable_database_is_a_problem_that_passes(
     assert answer["Retry-After"] == "1"
 
 
-def test_what_django_refuses_first_is_a_problem_here_and_a_page_elsewhere(client: Client) -> None:
+def test_django_errors_are_problems_here_and_pages_elsewhere(client: Client) -> None:
     wrong = {"Host": "elsewhere.example.com"}
     assert_problem(client.get("/api/v1/self", headers=wrong), 400, "bad-request")
     page = client.get("/accounts/login/", headers=wrong)
@@ -199,9 +201,7 @@ def test_what_django_refuses_first_is_a_problem_here_and_a_page_elsewhere(client
     assert page["Content-Type"].startswith("text/html")
 
 
-def test_a_failure_before_the_view_is_a_problem_too(
-    db: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_before_the_view_is_a_problem(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError
 
@@ -212,13 +212,13 @@ def test_a_failure_before_the_view_is_a_problem_too(
     assert page["Content-Type"].startswith("text/html")
 
 
-def test_every_operation_is_described() -> None:
+def test_every_operation_has_a_description() -> None:
     for operation in OPERATIONS:
         assert operation.summary, operation.path
         assert len(operation.summary) < 80
 
 
-def test_more_parameters_than_are_read_are_the_callers_fault(
+def test_too_many_parameters_are_a_client_error(
     new_api_client: NewApiClient, ada: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     query = "&".join(f"a{number}=1" for number in range(1001))

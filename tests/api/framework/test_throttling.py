@@ -21,7 +21,7 @@ def early_in_the_minute() -> None:
         time.sleep(left + 0.1)
 
 
-def test_so_many_requests_a_minute_and_no_more(
+def test_requests_per_minute_are_limited(
     new_api_client: NewApiClient, ada: User, settings: Any
 ) -> None:
     settings.API_REQUESTS_PER_MINUTE = 3
@@ -43,7 +43,7 @@ def test_throttled_request_changes_nothing(
     assert Window.objects.get(subject__startswith="management:").requests == 1
 
 
-def test_bad_keys_of_one_address_are_counted_together(
+def test_invalid_keys_are_counted_by_address(
     monkeypatch: pytest.MonkeyPatch, new_api_client: NewApiClient, ada: User
 ) -> None:
     monkeypatch.setattr(throttling, "FAILURES_PER_MINUTE", 2)
@@ -54,7 +54,7 @@ def test_bad_keys_of_one_address_are_counted_together(
     assert new_api_client(ada).get("self").status_code == 200
 
 
-def test_the_count_is_one_for_all_workers_and_ends_with_the_minute(db: None) -> None:
+def test_count_is_shared_by_workers_and_ends_with_the_minute(db: None) -> None:
     assert [throttling.count_request("x", 2) == 0 for _ in range(4)] == [True, True, False, False]
     assert Window.objects.get(subject="x").requests == 2
     assert throttling.count_request("y", 1) == 0
@@ -71,6 +71,6 @@ def test_the_count_is_one_for_all_workers_and_ends_with_the_minute(db: None) -> 
         (None, "stranger:"),
     ],
 )
-def test_an_ipv6_customer_is_one_stranger(address: str | None, subject: str) -> None:
+def test_ipv6_addresses_are_counted_by_network(address: str | None, subject: str) -> None:
     assert throttling.address_subject(address) == subject
     assert len(subject) <= (Window._meta.get_field("subject").max_length or 0)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.gateway
 KEYS = "/api/v1/keys"
 
 
-def test_a_program_makes_a_key_that_calls_and_deletes_it(
+def test_program_creates_uses_and_deletes_a_key(
     live: Server, new_api_client: NewApiClient, ada: User
 ) -> None:
     token = new_api_client(ada).token
@@ -34,7 +34,7 @@ def test_a_program_makes_a_key_that_calls_and_deletes_it(
     assert not ApiKey.objects.exists()
 
 
-def test_neither_kind_of_key_opens_the_others_door_nor_a_page(
+def test_each_kind_of_key_opens_only_its_own_api(
     live: Server, new_api_client: NewApiClient, ada: User, issue: object, team: Team
 ) -> None:
     token, (_, key) = new_api_client(ada).token, issue(ada)  # type: ignore[operator]
@@ -47,14 +47,14 @@ def test_neither_kind_of_key_opens_the_others_door_nor_a_page(
         assert page.status == 302
 
 
-def test_a_session_opens_nothing_for_programs(live: Server, ada: User, client: Client) -> None:
+def test_session_does_not_open_the_apis(live: Server, ada: User, client: Client) -> None:
     client.force_login(ada)
     cookies = "; ".join(f"{name}={one.value}" for name, one in client.cookies.items())
     for path in (KEYS, "/v1/models"):
         assert live.request("GET", path, headers={"Cookie": cookies}).status == 401
 
 
-def test_a_body_that_is_too_large_never_gets_a_thread(
+def test_too_large_body_is_refused_before_it_takes_a_thread(
     live: Server, new_api_client: NewApiClient, ada: User
 ) -> None:
     token = new_api_client(ada).token
@@ -67,7 +67,7 @@ def test_a_body_that_is_too_large_never_gets_a_thread(
     assert live.request("GET", KEYS, key=token).status == 200
 
 
-def test_a_body_without_a_length_is_refused(
+def test_body_without_a_length_is_refused(
     live: Server, new_api_client: NewApiClient, ada: User
 ) -> None:
     body = json.dumps({"name": "ci"}).encode()

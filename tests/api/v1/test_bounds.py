@@ -42,7 +42,7 @@ NARROWER = [
 
 
 @pytest.mark.parametrize("permissions", WIDER)
-def test_a_bounded_management_key_makes_no_wider_key(
+def test_restricted_management_key_creates_no_wider_key(
     new_api_client: NewApiClient, alice: User, permissions: dict[str, Any]
 ) -> None:
     program = new_api_client(alice, permissions=NARROW)
@@ -52,7 +52,7 @@ def test_a_bounded_management_key_makes_no_wider_key(
 
 
 @pytest.mark.parametrize("permissions", NARROWER)
-def test_it_makes_keys_within_its_bounds(
+def test_restricted_management_key_creates_keys_within_its_bounds(
     new_api_client: NewApiClient, alice: User, permissions: dict[str, Any]
 ) -> None:
     program = new_api_client(alice, permissions=NARROW)
@@ -61,7 +61,9 @@ def test_it_makes_keys_within_its_bounds(
     assert NARROW.covers(ApiKey.objects.get().permissions)
 
 
-def test_a_key_that_says_nothing_gets_its_bounds(new_api_client: NewApiClient, alice: User) -> None:
+def test_key_without_permissions_gets_those_of_the_management_key(
+    new_api_client: NewApiClient, alice: User
+) -> None:
     new_api_client(alice, permissions=NARROW).post("keys", {"name": "ci"})
     assert ApiKey.objects.get().permissions == NARROW
 
@@ -84,7 +86,7 @@ def test_a_key_that_says_nothing_gets_its_bounds(new_api_client: NewApiClient, a
         (Permissions(), Policy(models=("public/*",)), (("public/*",), "all", ())),
     ],
 )
-def test_a_key_that_says_nothing_gets_what_bounds_and_policy_both_allow(
+def test_key_without_permissions_gets_what_bounds_and_policy_allow(
     new_api_client: NewApiClient,
     alice: User,
     bounds: Permissions,
@@ -96,7 +98,7 @@ def test_a_key_that_says_nothing_gets_what_bounds_and_policy_both_allow(
     assert ApiKey.objects.get().permissions == given
 
 
-def test_where_bounds_and_policy_have_nothing_in_common_the_policy_says_why(
+def test_bounds_that_exclude_the_policy_give_a_policy_error(
     new_api_client: NewApiClient, alice: User
 ) -> None:
     Team.objects.update(policy=Policy(models=("own/*",), endpoints=("embeddings",)))
@@ -108,7 +110,7 @@ def test_where_bounds_and_policy_have_nothing_in_common_the_policy_says_why(
 
 
 @pytest.mark.parametrize("permissions", WIDER)
-def test_a_key_is_not_widened_by_a_change(
+def test_change_cannot_widen_a_key_beyond_the_bounds(
     new_api_client: NewApiClient, alice: User, issue: Any, permissions: dict[str, Any]
 ) -> None:
     key, _ = issue(alice, permissions=NARROW)
@@ -119,7 +121,7 @@ def test_a_key_is_not_widened_by_a_change(
     assert key.permissions == NARROW
 
 
-def test_a_wider_key_that_is_there_gives_nothing_away(
+def test_wider_key_cannot_be_rotated_enabled_or_changed(
     new_api_client: NewApiClient, alice: User, issue: Any
 ) -> None:
     """Its new secret would do all that the bounds forbid; so would a change that leaves them."""
@@ -137,7 +139,7 @@ def test_a_wider_key_that_is_there_gives_nothing_away(
     assert program.patch(address, narrowed).status_code == 200
 
 
-def test_a_wider_key_can_be_stopped_all_the_same(
+def test_wider_key_can_be_disabled_and_deleted(
     new_api_client: NewApiClient, alice: User, issue: Any
 ) -> None:
     key, _ = issue(alice)
@@ -150,7 +152,7 @@ LATER: list[Any] = [None, "2099-01-01T00:00:00Z"]
 
 
 @pytest.mark.parametrize("end", LATER)
-def test_no_key_that_comes_out_of_a_management_key_outlives_it(
+def test_keys_cannot_be_set_to_outlive_the_management_key(
     new_api_client: NewApiClient, alice: User, issue: Issue, end: str | None
 ) -> None:
     """Whoever finds the management key of CI would have a way in for good otherwise."""
@@ -170,7 +172,7 @@ def test_no_key_that_comes_out_of_a_management_key_outlives_it(
     )
 
 
-def test_a_key_ends_with_the_management_key_or_earlier(
+def test_key_expires_with_the_management_key_or_earlier(
     new_api_client: NewApiClient, alice: User
 ) -> None:
     ends = timezone.now() + timedelta(days=90)
@@ -188,7 +190,7 @@ def test_a_key_ends_with_the_management_key_or_earlier(
 
 
 @pytest.mark.parametrize("end", LATER)
-def test_a_key_that_outlives_it_keeps_its_end_when_that_is_repeated(
+def test_later_expiry_can_be_sent_again_unchanged(
     new_api_client: NewApiClient, alice: User, issue: Issue, end: str | None
 ) -> None:
     """A program that sends all that it has read changes nothing by that."""
@@ -198,7 +200,7 @@ def test_a_key_that_outlives_it_keeps_its_end_when_that_is_repeated(
     assert (answer.status_code, answer.json()["name"]) == (200, "ci")
 
 
-def test_a_management_key_without_an_end_makes_keys_without(
+def test_management_key_without_expiry_creates_keys_without_expiry(
     new_api_client: NewApiClient, alice: User
 ) -> None:
     program = new_api_client(alice)
@@ -209,7 +211,7 @@ def test_a_management_key_without_an_end_makes_keys_without(
 @pytest.mark.parametrize(
     ("key_days", "policy_days", "days"), [(365, 90, 90), (30, 90, 30), (None, 90, 90)]
 )
-def test_a_plain_key_lives_as_long_as_both_the_policy_and_the_management_key_let_it(
+def test_default_expiry_is_the_earlier_of_policy_and_management_key(
     new_api_client: NewApiClient, alice: User, key_days: int | None, policy_days: int, days: int
 ) -> None:
     Team.objects.update(policy=Policy(max_lifetime_days=policy_days))
@@ -222,7 +224,7 @@ def test_a_plain_key_lives_as_long_as_both_the_policy_and_the_management_key_let
     assert abs(end - timezone.now() - timedelta(days=days)) < timedelta(minutes=5)
 
 
-def test_a_member_goes_no_higher_than_the_ceiling(
+def test_members_program_cannot_exceed_the_ceiling(
     new_api_client: NewApiClient, bob: User, team: Team
 ) -> None:
     team.key_limits = Limits(tokens_per_day=100)
@@ -247,7 +249,7 @@ def test_a_member_goes_no_higher_than_the_ceiling(
     assert ApiKey.objects.get().name == "ci"
 
 
-def test_an_admin_gives_what_limits_they_like(
+def test_admins_program_can_set_any_limits(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     team.key_limits = Limits(tokens_per_day=100)
@@ -260,7 +262,7 @@ def test_an_admin_gives_what_limits_they_like(
 UNLIMITED: dict[str, Any] = {"tokens_per_day": None}
 
 
-def test_an_admins_program_raises_no_limit_without_the_scope_for_it(
+def test_admins_program_needs_the_scope_to_raise_limits(
     new_api_client: NewApiClient, ada: User, team: Team, issue: Any
 ) -> None:
     """Whoever finds the management key of CI could spend without a limit otherwise."""
@@ -275,7 +277,7 @@ def test_an_admins_program_raises_no_limit_without_the_scope_for_it(
     assert ApiKey.objects.get().limits == Limits(tokens_per_day=100)
 
 
-def test_what_it_lowers_stays_low(
+def test_limits_lowered_by_an_admins_program_stay_lowered(
     new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     """An admin manages the key then, so its owner can't undo it. The program itself goes up to what
@@ -293,7 +295,7 @@ def test_what_it_lowers_stays_low(
     assert program.patch(address, {"limits": {"tokens_per_day": 100}}).status_code == 200
 
 
-def test_limits_that_it_leaves_as_they_are_change_nothing(
+def test_unchanged_limits_do_not_make_a_key_managed(
     new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     team.key_limits = Limits(tokens_per_day=100)
@@ -309,7 +311,7 @@ def test_limits_that_it_leaves_as_they_are_change_nothing(
     assert not key.is_managed
 
 
-def test_it_throttles_a_key_that_is_above_the_ceiling_and_raises_that_by_nothing(
+def test_key_above_the_ceiling_can_be_lowered_but_not_raised(
     new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -335,7 +337,7 @@ def granted(key: ApiKey, ada: User, limits: Limits = Limits()) -> None:  # noqa:
 ROTATED = {"grace": "7d"}
 
 
-def test_it_gets_at_no_raised_key_by_its_secret(
+def test_key_with_raised_limits_cannot_be_rotated_or_taken_without_the_scope(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Issue
 ) -> None:
     """Rotated with a grace, nobody would miss the old secret; handed over, bob would rotate it."""
@@ -354,7 +356,7 @@ def test_it_gets_at_no_raised_key_by_its_secret(
         assert (key.owner, key.name, key.secrets.count()) == (owner, f"of {owner}", 1)
 
 
-def test_it_gets_at_none_from_before_the_ceiling_was_lowered(
+def test_key_above_a_lowered_ceiling_cannot_be_rotated_without_the_scope(
     new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -363,7 +365,7 @@ def test_it_gets_at_none_from_before_the_ceiling_was_lowered(
     assert_problem(program.post(f"keys/{key.public_id}/rotate", ROTATED), 403, "missing-scope")
 
 
-def test_whoever_may_rotate_a_raised_key_still_does(
+def test_owner_or_scope_allows_rotation_of_a_key_with_raised_limits(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Issue
 ) -> None:
     """A member's program has its owner's keys alone; and a scope is there to be given."""
@@ -377,7 +379,7 @@ def test_whoever_may_rotate_a_raised_key_still_does(
     assert adas.patch(f"keys/{key.public_id}", {"owner": "ada"}).status_code == 200
 
 
-def test_a_key_within_the_limits_of_new_ones_takes_no_scope(
+def test_key_within_the_default_limits_needs_no_scope(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -387,7 +389,7 @@ def test_a_key_within_the_limits_of_new_ones_takes_no_scope(
     assert program.patch(address, {"owner": "ada"}).json()["owner"] == "ada"
 
 
-def test_the_scope_makes_no_admin_of_a_member(
+def test_scope_does_not_give_a_member_the_rights_of_an_admin(
     new_api_client: NewApiClient, bob: User, team: Team
 ) -> None:
     team.key_limits = Limits(tokens_per_day=100)
@@ -421,7 +423,7 @@ def test_other_teams_ids_give_not_found(
     assert (theirs.name, theirs.disabled_at) == ("test-key", None)
 
 
-def test_no_list_holds_another_teams(
+def test_lists_contain_only_rows_of_the_team(
     new_api_client: NewApiClient, ada: User, charlie: User, other_team: Team, issue: Any
 ) -> None:
     theirs, _ = issue(charlie, team=other_team)

@@ -12,7 +12,7 @@ from keyportal.teams.policy import Policy
 from tests.support.api_client import NewApiClient, assert_problem
 
 
-def test_an_admins_program_hands_over_any_key_of_the_team(
+def test_admins_program_hands_over_any_key_of_the_team(
     new_api_client: NewApiClient, ada: User, bob: User, alice: User, issue: Any
 ) -> None:
     key, _ = issue(bob)
@@ -25,7 +25,7 @@ def test_an_admins_program_hands_over_any_key_of_the_team(
     assert "Owner: bob → alice" in event.target
 
 
-def test_a_members_program_gives_what_is_theirs_and_cannot_take_it_back(
+def test_members_program_hands_over_own_key_and_cannot_take_it_back(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     key, _ = issue(bob)
@@ -35,7 +35,7 @@ def test_a_members_program_gives_what_is_theirs_and_cannot_take_it_back(
     assert ApiKey.objects.get().owner == ada
 
 
-def test_a_member_takes_nobodys_key(
+def test_members_program_cannot_take_keys_of_others(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     key, _ = issue(ada)
@@ -46,7 +46,7 @@ def test_a_member_takes_nobodys_key(
 
 
 @pytest.mark.parametrize("name", ["charlie", "vera", "bob", "nobody"])
-def test_whoever_could_not_own_a_key_gets_none_and_nothing_else_is_changed(
+def test_hand_over_to_an_invalid_owner_changes_nothing(
     new_api_client: NewApiClient,
     ada: User,
     bob: User,
@@ -68,7 +68,7 @@ def test_whoever_could_not_own_a_key_gets_none_and_nothing_else_is_changed(
 
 
 @pytest.mark.parametrize("name", ["", "a b", "bob\x00", 3, None])
-def test_what_is_no_name_is_pointed_at(
+def test_invalid_owner_name_is_an_error_with_pointer(
     new_api_client: NewApiClient, ada: User, issue: Any, name: object
 ) -> None:
     key, _ = issue(ada)
@@ -76,7 +76,7 @@ def test_what_is_no_name_is_pointed_at(
     assert assert_problem(answer, 422, "invalid")["errors"][0]["pointer"] == "/owner"
 
 
-def test_nobody_gets_more_keys_than_the_policy_lets_members_have(
+def test_hand_over_cannot_exceed_the_policy(
     new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Any
 ) -> None:
     issue(bob, "his")
@@ -88,7 +88,7 @@ def test_nobody_gets_more_keys_than_the_policy_lets_members_have(
     assert key.owner == ada
 
 
-def test_a_wider_key_is_not_handed_over_by_a_bounded_management_key(
+def test_restricted_management_key_cannot_hand_over_a_wider_key(
     new_api_client: NewApiClient, alice: User, bob: User, issue: Any
 ) -> None:
     """Its new owner could rotate it in the portal, and call with it what the bounds forbid."""

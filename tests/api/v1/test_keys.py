@@ -20,7 +20,7 @@ def is_live(text: str) -> bool:
     return Secret.objects.filter(digest=keystring.digest(text.encode())).exists()
 
 
-def test_a_key_is_made_and_shown_once(new_api_client: NewApiClient, ada: User, team: Team) -> None:
+def test_key_is_created_and_shown_once(new_api_client: NewApiClient, ada: User, team: Team) -> None:
     program = new_api_client(ada)
     end = datetime(2099, 1, 31, 12, tzinfo=UTC)
     answer = program.post(
@@ -62,7 +62,7 @@ def test_a_key_is_made_and_shown_once(new_api_client: NewApiClient, ada: User, t
     assert told["key"] not in read.content.decode()
 
 
-def test_a_key_with_nothing_but_a_name_may_what_the_policy_lets_keys_do(
+def test_key_with_only_a_name_gets_what_the_policy_allows(
     new_api_client: NewApiClient, alice: User, team: Team
 ) -> None:
     team.policy = Policy(models=("public/*",), endpoints=("chat",))
@@ -71,7 +71,7 @@ def test_a_key_with_nothing_but_a_name_may_what_the_policy_lets_keys_do(
     assert told["permissions"] == {"models": ["public/*"], "endpoints": "chat", "networks": []}
 
 
-def test_what_is_done_is_audited_as_the_owners_through_the_management_key(
+def test_actions_are_audited_with_owner_and_management_key(
     new_api_client: NewApiClient, ada: User
 ) -> None:
     program = new_api_client(ada)
@@ -98,7 +98,7 @@ def test_what_is_done_is_audited_as_the_owners_through_the_management_key(
     assert made_by_hand.via == ""
 
 
-def test_a_name_that_is_taken_is_a_conflict(new_api_client: NewApiClient, ada: User) -> None:
+def test_taken_name_is_a_conflict(new_api_client: NewApiClient, ada: User) -> None:
     program = new_api_client(ada)
     assert program.post("keys", {"name": "ci"}).status_code == 201
     body = assert_problem(program.post("keys", {"name": "ci"}), 409, "name-taken")
@@ -108,7 +108,7 @@ def test_a_name_that_is_taken_is_a_conflict(new_api_client: NewApiClient, ada: U
     assert_problem(program.patch(f"keys/{other.public_id}", {"name": "ci"}), 409, "name-taken")
 
 
-def test_a_create_whose_answer_was_lost_is_told_how_to_go_on(
+def test_repeated_create_says_how_to_continue(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     """The second request makes no second key, also where the first took the team's last place."""
@@ -126,7 +126,7 @@ def test_a_create_whose_answer_was_lost_is_told_how_to_go_on(
     assert not is_live(lost["key"])
 
 
-def test_the_limit_of_keys_holds_and_its_refusal_is_audited(
+def test_key_limit_is_enforced_and_audited(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     Team.objects.filter(pk=team.pk).update(max_keys=0)
@@ -137,7 +137,7 @@ def test_the_limit_of_keys_holds_and_its_refusal_is_audited(
     )
 
 
-def test_a_policy_refuses_with_a_sentence_a_rule(
+def test_policy_error_has_a_sentence_for_each_rule(
     new_api_client: NewApiClient, alice: User, team: Team
 ) -> None:
     team.policy = Policy(must_expire=True, name_pattern="ci-*")
@@ -181,7 +181,7 @@ def test_a_policy_refuses_with_a_sentence_a_rule(
         ({"name": "ci", "expires_at": "2099-01-01T00:00:00"}, "/expires_at"),
     ],
 )
-def test_what_a_new_key_cannot_be_is_pointed_at(
+def test_invalid_field_is_an_error_with_pointer(
     new_api_client: NewApiClient, ada: User, body: dict[str, Any], pointer: str
 ) -> None:
     told = assert_problem(new_api_client(ada).post("keys", body), 422, "invalid")
@@ -190,7 +190,7 @@ def test_what_a_new_key_cannot_be_is_pointed_at(
     assert not ApiKey.objects.exists()
 
 
-def test_texts_are_kept_as_the_pages_keep_them(new_api_client: NewApiClient, ada: User) -> None:
+def test_texts_are_normalized_as_on_the_pages(new_api_client: NewApiClient, ada: User) -> None:
     program = new_api_client(ada)
     texts = {"description": "One \nTwo", "tags": ["ci", "Batch", "CI"]}
     made = program.post("keys", {"name": "ci", **texts}).json()
@@ -199,7 +199,7 @@ def test_texts_are_kept_as_the_pages_keep_them(new_api_client: NewApiClient, ada
     assert (changed.json()["description"], changed.json()["tags"]) == ("Two", ["b"])
 
 
-def test_keys_are_found_by_name_and_owner(
+def test_keys_are_filtered_by_name_and_owner(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     issue(bob, "his")
@@ -212,7 +212,7 @@ def test_keys_are_found_by_name_and_owner(
     assert program.get("keys?name=nobody").json() == {"data": [], "next_cursor": None}
 
 
-def test_keys_are_found_by_tag(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
+def test_keys_are_filtered_by_tag(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
     issue(ada, "plain")
     issue(ada, "one", tags=["ci", "grün", "100%"])
     issue(ada, "two", tags=["ci-2", '"ci"', "CI"])
@@ -234,7 +234,7 @@ def test_keys_are_found_by_tag(new_api_client: NewApiClient, ada: User, issue: A
     assert_problem(program.get("keys?tag="), 422, "invalid")
 
 
-def test_keys_are_found_by_state_and_by_several_things_at_once(
+def test_keys_are_filtered_by_state_and_combined_filters(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     over, later = timezone.now() - timedelta(days=1), timezone.now() + timedelta(days=1)
@@ -264,7 +264,7 @@ def test_keys_are_found_by_state_and_by_several_things_at_once(
     assert_problem(program.get("keys?state=team+off"), 422, "invalid")
 
 
-def test_a_key_whose_owner_is_deactivated_is_found_as_ownerless(
+def test_key_of_an_inactive_owner_is_ownerless(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     issue(bob, "his")
@@ -273,7 +273,7 @@ def test_a_key_whose_owner_is_deactivated_is_found_as_ownerless(
     assert (one["name"], one["state"]) == ("his", "ownerless")
 
 
-def test_a_list_of_keys_costs_the_same_for_any_length(
+def test_query_count_does_not_depend_on_number_of_keys(
     new_api_client: NewApiClient, ada: User, issue: Any, django_assert_num_queries: Any
 ) -> None:
     program = new_api_client(ada)
@@ -285,7 +285,7 @@ def test_a_list_of_keys_costs_the_same_for_any_length(
         assert len(program.get("keys").json()["data"]) == 3
 
 
-def test_a_change_leaves_the_rest_as_it_is(new_api_client: NewApiClient, ada: User) -> None:
+def test_change_leaves_other_fields_unchanged(new_api_client: NewApiClient, ada: User) -> None:
     program = new_api_client(ada)
     made = program.post(
         "keys",
@@ -315,7 +315,7 @@ def test_a_change_leaves_the_rest_as_it_is(new_api_client: NewApiClient, ada: Us
     assert program.patch(address, {}).json() == changed
 
 
-def test_a_rotation_gives_a_new_secret_and_says_what_the_old_one_does(
+def test_rotation_returns_a_new_secret_and_the_expiry_of_the_old_one(
     new_api_client: NewApiClient, ada: User
 ) -> None:
     program = new_api_client(ada)
@@ -337,7 +337,7 @@ def test_a_rotation_gives_a_new_secret_and_says_what_the_old_one_does(
     assert assert_problem(wrong, 422, "invalid")["errors"][0]["pointer"] == "/grace"
 
 
-def test_a_key_is_switched_off_and_on(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
+def test_key_is_disabled_and_enabled(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
     key, _ = issue(ada)
     program = new_api_client(ada)
     for _ in range(2):
@@ -345,7 +345,7 @@ def test_a_key_is_switched_off_and_on(new_api_client: NewApiClient, ada: User, i
     assert program.post(f"keys/{key.public_id}/enable").json()["state"] == "active"
 
 
-def test_a_deleted_key_is_gone(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
+def test_deleted_key_is_404(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
     key, text = issue(ada)
     program = new_api_client(ada)
     answer = program.delete(f"keys/{key.public_id}")
@@ -356,7 +356,7 @@ def test_a_deleted_key_is_gone(new_api_client: NewApiClient, ada: User, issue: A
     assert_problem(program.get(f"keys/{key.public_id}"), 404, "not-found")
 
 
-def test_a_key_whose_owner_left_is_told_so(
+def test_key_of_a_former_member_is_ownerless(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
     key, _ = issue(bob)

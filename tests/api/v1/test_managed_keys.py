@@ -21,7 +21,7 @@ def key(bob: User, issue: Issue) -> ApiKey:
     return issue(bob, actor=bob)[0]
 
 
-def test_a_members_program_does_not_enable_what_an_admins_program_disabled(
+def test_members_program_cannot_enable_a_key_disabled_by_an_admin(
     new_api_client: NewApiClient, ada: User, bob: User, key: ApiKey
 ) -> None:
     hers, his = new_api_client(ada, scopes=[Scope.KEYS_WRITE]), new_api_client(bob, "bobs")
@@ -40,7 +40,7 @@ def test_a_members_program_does_not_enable_what_an_admins_program_disabled(
     assert his.post(f"{path}/enable").json()["state"] == "active"
 
 
-def test_it_acts_with_the_role_that_its_owner_has_now(
+def test_program_acts_with_the_current_role_of_its_owner(
     new_api_client: NewApiClient, ada: User, key: ApiKey
 ) -> None:
     disable(key, actor=None)
@@ -61,7 +61,7 @@ def test_it_acts_with_the_role_that_its_owner_has_now(
         {"expires_at": "2099-01-31T18:00:00Z"},
     ],
 )
-def test_what_an_admins_program_narrows_is_managed_from_then_on(
+def test_key_narrowed_by_an_admins_program_becomes_managed(
     new_api_client: NewApiClient, ada: User, bob: User, key: ApiKey, change: dict[str, object]
 ) -> None:
     hers, his, path = new_api_client(ada), new_api_client(bob, "bobs"), f"keys/{key.public_id}"
@@ -87,7 +87,7 @@ def test_what_an_admins_program_narrows_is_managed_from_then_on(
         {"is_managed": True},
     ],
 )
-def test_a_members_program_changes_name_description_and_tags_and_all_or_nothing(
+def test_members_program_edits_a_managed_key_all_or_nothing(
     new_api_client: NewApiClient,
     alice: User,
     ada: User,
@@ -108,7 +108,7 @@ def test_a_members_program_changes_name_description_and_tags_and_all_or_nothing(
     assert his.delete(path).status_code == 204
 
 
-def test_a_member_says_of_no_key_that_an_admin_manages_it(
+def test_members_program_cannot_set_managed(
     new_api_client: NewApiClient, bob: User, key: ApiKey
 ) -> None:
     assert_problem(

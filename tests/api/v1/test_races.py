@@ -103,7 +103,7 @@ def require_all_accounted_for(key: ApiKey, old: str, told: Iterable[Told]) -> se
 
 
 @pytest.mark.parametrize("doors", [*combinations_with_replacement(DOORS, 2)])
-def test_of_two_rotations_one_is_done_or_one_after_the_other(
+def test_concurrent_rotations_leave_valid_secrets(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Issue, doors: tuple[Door, Door]
 ) -> None:
     one, two = (door(user, new_api_client) for door, user in zip(doors, (bob, ada), strict=True))
@@ -125,7 +125,7 @@ def test_of_two_rotations_one_is_done_or_one_after_the_other(
 
 
 @pytest.mark.parametrize("doors", [*product(DOORS, DOORS)])
-def test_what_is_deleted_during_a_rotation_leaves_no_secret(
+def test_key_deleted_during_a_rotation_leaves_no_secret(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Issue, doors: tuple[Door, Door]
 ) -> None:
     """The one that was shown a moment before is buried as well."""
@@ -150,7 +150,7 @@ def leave(root: Client, who: User, team: Team) -> None:
 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize(("giver", "leaver"), [("ada", "bob"), ("bob", "bob"), ("ada", "alice")])
-def test_a_key_that_is_handed_over_while_one_of_the_two_leaves_has_one_owner(
+def test_key_handed_over_while_a_member_leaves_has_one_owner(
     new_api_client: NewApiClient,
     alice: User,
     ada: User,

@@ -14,7 +14,7 @@ from keyportal.usage.models import UsageDay
 from tests.support.api_client import NewApiClient, assert_problem
 
 
-def test_a_management_key_tells_what_it_is(
+def test_management_key_describes_itself(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     program = new_api_client(ada, scopes=[Scope.KEYS_READ])
@@ -32,7 +32,7 @@ def test_a_management_key_tells_what_it_is(
     assert str(program.token) not in str(told)
 
 
-def test_the_team_is_told_with_its_limits(
+def test_team_has_its_limits(
     new_api_client: NewApiClient, ada: User, team: Team, issue: Any
 ) -> None:
     team.limits, team.key_limits = Limits(requests_per_day=9), Limits(tokens_per_day=5)
@@ -46,7 +46,9 @@ def test_the_team_is_told_with_its_limits(
     assert program.get("teams").json() == {"data": [told], "next_cursor": None}
 
 
-def test_members_are_told(new_api_client: NewApiClient, ada: User, vera: User, issue: Any) -> None:
+def test_members_are_listed(
+    new_api_client: NewApiClient, ada: User, vera: User, issue: Any
+) -> None:
     issue(ada)
     program = new_api_client(ada)
     told = {one["username"]: one for one in program.get("members").json()["data"]}
@@ -56,7 +58,7 @@ def test_members_are_told(new_api_client: NewApiClient, ada: User, vera: User, i
     assert "@example.com" not in str(told)
 
 
-def test_the_models_that_can_be_called_are_told(
+def test_callable_models_are_listed(
     new_api_client: NewApiClient, ada: User, model: ServedModel, other_team: Team
 ) -> None:
     upstream = model.routes.get().upstream
@@ -84,7 +86,7 @@ def used(team: Team, start: datetime, key: str = "0000000a", **more: Any) -> Non
     UsageDay.objects.create(team_slug=team.slug, start=start, public_id=key, model="m", **values)
 
 
-def test_usage_is_told_as_the_page_has_it(
+def test_usage_has_the_same_numbers_as_the_page(
     new_api_client: NewApiClient, ada: User, team: Team, other_team: Team
 ) -> None:
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -111,7 +113,7 @@ def test_usage_is_told_as_the_page_has_it(
     assert datetime.fromisoformat(told["end"]) == today.astimezone(UTC)
 
 
-def test_keys_and_usage_go_by_a_members_id_and_by_the_name_of_today(
+def test_keys_and_usage_are_filtered_by_user_id_and_current_name(
     new_api_client: NewApiClient, ada: User, bob: User, team: Team, issue: Any
 ) -> None:
     """A new user of an old name inherits nothing."""
@@ -133,7 +135,7 @@ def test_keys_and_usage_go_by_a_members_id_and_by_the_name_of_today(
     assert (events[0]["actor_id"], events[0]["actor"]) == (None, "")
 
 
-def test_the_audit_is_told_newest_first_and_filtered(
+def test_audit_is_newest_first_and_can_be_filtered(
     new_api_client: NewApiClient, ada: User, issue: Any
 ) -> None:
     key, _ = issue(ada, actor=ada, address="192.0.2.1")

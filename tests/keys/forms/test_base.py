@@ -10,11 +10,11 @@ pytestmark = pytest.mark.any_database
     ("query", "sorting"),
     [("", "-created"), ("sort=name", "name"), ("sort=-owner", "-owner"), ("sort=id", "-created")],
 )
-def test_sorting_is_one_of_ours_or_newest_first(query: str, sorting: str) -> None:
+def test_unknown_sorting_means_newest_first(query: str, sorting: str) -> None:
     assert ListForm(QueryDict(query)).sorting == sorting
 
 
-def test_a_click_on_a_heading_turns_the_order_around() -> None:
+def test_clicking_a_heading_reverses_the_order() -> None:
     columns = {column.name: column for column in ListForm(QueryDict("sort=-created")).columns}
     assert (columns["created"].direction, columns["created"].sort) == ("descending", "created")
     assert (columns["name"].direction, columns["name"].sort) == ("", "name")

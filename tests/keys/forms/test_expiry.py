@@ -20,7 +20,7 @@ def in_days(count: int) -> str:
 
 
 @pytest.mark.parametrize("days", ["7", "30", "60", "90", "365"])
-def test_so_many_days_count_from_now(days: str) -> None:
+def test_days_count_from_now(days: str) -> None:
     before = timezone.now()
     form = chosen(lifetime=days)
     assert form.is_valid()
@@ -29,7 +29,7 @@ def test_so_many_days_count_from_now(days: str) -> None:
     assert before + span <= end <= timezone.now() + span
 
 
-def test_a_date_is_the_end_of_that_day_in_utc() -> None:
+def test_date_means_the_end_of_that_day_in_utc() -> None:
     day = timezone.now().date() + timedelta(days=3)
     form = chosen(lifetime="date", expiry_date=str(day))
     assert form.is_valid()
@@ -37,11 +37,11 @@ def test_a_date_is_the_end_of_that_day_in_utc() -> None:
     assert form.cleaned_data["expires_at"] == expected
 
 
-def test_today_is_not_over() -> None:
+def test_today_is_accepted() -> None:
     assert chosen(lifetime="date", expiry_date=in_days(0)).is_valid()
 
 
-def test_never_is_never_and_so_is_a_form_without_the_field() -> None:
+def test_never_and_a_missing_field_mean_no_expiry() -> None:
     for typed in ({"lifetime": "never"}, {"lifetime": ""}, {"expiry_date": in_days(5)}):
         form = ExpiryForm(typed, policy=NO_POLICY)
         assert form.is_valid()
@@ -58,12 +58,12 @@ def test_never_is_never_and_so_is_a_form_without_the_field() -> None:
         ("tomorrow", "Enter a valid date."),
     ],
 )
-def test_a_bad_date_is_told_beside_its_field(day: str, complaint: str) -> None:
+def test_invalid_date_is_an_error_of_its_field(day: str, complaint: str) -> None:
     assert chosen(lifetime="date", expiry_date=day).errors["expiry_date"] == [complaint]
 
 
 @pytest.mark.parametrize("nonsense", ["8", "0", "-7", "forever"])
-def test_what_is_not_offered_can_not_be_chosen(nonsense: str) -> None:
+def test_choice_that_is_not_offered_is_refused(nonsense: str) -> None:
     assert "lifetime" in chosen(lifetime=nonsense).errors
 
 
@@ -78,7 +78,7 @@ def test_what_is_not_offered_can_not_be_chosen(nonsense: str) -> None:
         (Policy(max_lifetime_days=400), ["7", "30", "60", "90", "365", "400", "date"], "90"),
     ],
 )
-def test_only_what_the_policy_allows_is_offered(
+def test_only_choices_within_the_policy_are_offered(
     policy: Policy, offered: list[str], first: str
 ) -> None:
     assert [value for value, _ in expiry_choices(policy)] == offered
@@ -87,7 +87,7 @@ def test_only_what_the_policy_allows_is_offered(
     assert first in offered
 
 
-def test_the_policy_rules_out_never_for_a_form_without_the_field_too() -> None:
+def test_missing_field_gets_an_expiry_if_the_policy_requires_one() -> None:
     form = chosen(Policy(max_lifetime_days=7))
     assert form.is_valid()
     assert form.cleaned_data["expires_at"] <= timezone.now() + timedelta(days=7)

@@ -71,7 +71,7 @@ def require_refused(run: Run, why: str) -> None:
 # Create.
 
 
-def test_create_prints_the_key_alone(keys: Keys, bob: User) -> None:
+def test_create_prints_only_the_key_string(keys: Keys, bob: User) -> None:
     run = keys(*NEW)
     assert run.code == 0
     text = run.out.removesuffix("\n").encode()
@@ -81,7 +81,9 @@ def test_create_prints_the_key_alone(keys: Keys, bob: User) -> None:
     assert AuditEvent.objects.get(action=Action.KEY_CREATED).actor == ""
 
 
-def test_create_as_json_tells_all_and_the_key(keys: Keys, bob: User, model: ServedModel) -> None:
+def test_create_with_json_prints_all_fields_and_the_key_string(
+    keys: Keys, bob: User, model: ServedModel
+) -> None:
     run = keys(
         *NEW,
         "--models",
@@ -139,7 +141,7 @@ def test_create_as_json_tells_all_and_the_key(keys: Keys, bob: User, model: Serv
 @pytest.mark.parametrize(
     ("text", "days"), [("30d", 30), ("36h", 1.5), ("2099-01-31", None), ("never", 0)]
 )
-def test_create_takes_an_end_in_three_ways(
+def test_create_accepts_an_expiry_in_three_formats(
     keys: Keys, bob: User, text: str, days: float | None
 ) -> None:
     before = timezone.now()
@@ -154,13 +156,13 @@ def test_create_takes_an_end_in_three_ways(
         assert before <= end - timedelta(days=days) <= timezone.now()
 
 
-def test_a_model_that_is_not_served_is_taken_and_told(keys: Keys, bob: User) -> None:
+def test_model_that_is_not_served_is_accepted_with_a_note(keys: Keys, bob: User) -> None:
     run = keys(*NEW, "--models", "public/later", "public/*")
     assert run.code == 0
     assert "Not served at present: public/later." in run.err
 
 
-def test_a_key_of_which_nothing_is_said_is_as_wide_as_the_policy(keys: Keys, bob: User) -> None:
+def test_key_without_options_is_as_wide_as_the_policy(keys: Keys, bob: User) -> None:
     Team.objects.update(policy=Policy(models=("public/*",), endpoints=("chat",)))
     assert keys(*NEW, "--networks", "192.0.2.1").code == 0
     expected = Permissions(("public/*",), Endpoints.CHAT, ("192.0.2.1/32",))
@@ -196,7 +198,7 @@ def test_a_key_of_which_nothing_is_said_is_as_wide_as_the_policy(keys: Keys, bob
     ],
 )
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_create_refuses_in_one_line(
+def test_create_prints_errors_in_one_line(
     keys: Keys,
     bob: User,
     vera: User,
@@ -209,7 +211,7 @@ def test_create_refuses_in_one_line(
     assert not ApiKey.objects.exists()
 
 
-def test_create_tells_what_the_policy_forbids(keys: Keys, bob: User) -> None:
+def test_create_prints_policy_violations(keys: Keys, bob: User) -> None:
     Team.objects.update(policy=Policy(must_expire=True, name_pattern="prod-*"))
     told = "Keys of this team must expire. Names of keys in this team must match prod-*."
     require_refused(keys(*NEW, "--json", "--expires", "never"), told)
@@ -226,7 +228,7 @@ def test_create_tells_what_the_policy_forbids(keys: Keys, bob: User) -> None:
     ],
 )
 @pytest.mark.parametrize("more", [[], ["--expires", "never"]])
-def test_create_names_the_option_that_is_missing(
+def test_create_names_the_missing_option(
     keys: Keys, bob: User, policy: Policy, told: str, more: list[str]
 ) -> None:
     Team.objects.update(policy=policy)
@@ -235,21 +237,21 @@ def test_create_names_the_option_that_is_missing(
     assert keys(*NEW, *refused.err.rstrip(".\n").split()[-2:]).code == 0
 
 
-def test_an_end_that_is_too_late_asks_for_no_option(keys: Keys, bob: User) -> None:
+def test_too_late_expiry_gives_no_hint_to_set_one(keys: Keys, bob: User) -> None:
     Team.objects.update(policy=Policy(max_lifetime_days=7))
     refused = keys(*NEW, "--expires", "9d")
     require_refused(refused, "must expire within 7 days.")
     assert "Give" not in refused.err
 
 
-def test_a_new_key_starts_with_the_limits_of_the_team(keys: Keys, bob: User) -> None:
+def test_new_key_gets_the_default_limits_of_the_team(keys: Keys, bob: User) -> None:
     Team.objects.update(key_limits=Limits(requests_per_minute=60))
     assert keys(*NEW).code == 0
     key = ApiKey.objects.get()
     assert key.limits == Limits(requests_per_minute=60)
 
 
-def test_create_takes_limits_that_may_be_above_those_of_new_keys(keys: Keys, bob: User) -> None:
+def test_create_accepts_limits_above_those_of_new_keys(keys: Keys, bob: User) -> None:
     Team.objects.update(key_limits=Limits(requests_per_minute=60, tokens_per_day=5))
     limits = ("--requests-per-minute=600", "--tokens-per-day=none", "--parallel-requests=2")
     assert keys(*NEW, *limits).code == 0
@@ -258,7 +260,7 @@ def test_create_takes_limits_that_may_be_above_those_of_new_keys(keys: Keys, bob
     assert key.limits == expected
 
 
-def test_create_holds_the_number_of_keys_of_a_team(keys: Keys, bob: User) -> None:
+def test_create_enforces_the_key_limit_of_the_team(keys: Keys, bob: User) -> None:
     Team.objects.update(max_keys=0)
     require_refused(keys(*NEW), "0 of 0 API keys")
 
@@ -268,7 +270,7 @@ def test_create_refuses_an_owner_whose_account_is_not_active(keys: Keys, bob: Us
     require_refused(keys(*NEW), "not active")
 
 
-def test_a_name_that_is_taken_is_refused(keys: Keys, bob: User, issue: Issue) -> None:
+def test_taken_name_is_refused(keys: Keys, bob: User, issue: Issue) -> None:
     issue(bob, "ci")
     require_refused(keys(*NEW), "already exists in the team")
 
@@ -281,7 +283,7 @@ def template(team: Team) -> KeyTemplate:
     return template
 
 
-def test_a_template_says_what_the_options_do_not(
+def test_template_sets_values_without_an_option(
     keys: Keys, bob: User, template: KeyTemplate
 ) -> None:
     before = timezone.now()
@@ -292,9 +294,7 @@ def test_a_template_says_what_the_options_do_not(
     assert before <= key.expires_at - timedelta(days=30) <= timezone.now()
 
 
-def test_an_option_counts_more_than_a_template(
-    keys: Keys, bob: User, template: KeyTemplate
-) -> None:
+def test_options_override_the_template(keys: Keys, bob: User, template: KeyTemplate) -> None:
     more = ("--models", "public/large", "--networks", "198.51.100.7", "--expires", "never")
     assert keys(*NEW, "--template", "CI job", *more).code == 0
     key = ApiKey.objects.get()
@@ -302,16 +302,14 @@ def test_an_option_counts_more_than_a_template(
     assert (key.permissions, key.expires_at) == (expected, None)
 
 
-def test_a_template_makes_no_key_beyond_the_policy(
-    keys: Keys, bob: User, template: KeyTemplate
-) -> None:
+def test_template_cannot_exceed_the_policy(keys: Keys, bob: User, template: KeyTemplate) -> None:
     Team.objects.update(policy=Policy(models=("team/*",), max_lifetime_days=60))
     refused = keys(*NEW, "--template", "CI job")
     require_refused(refused, "may only call: team/*.")
     assert "--expires" not in refused.err
 
 
-def test_a_template_of_another_team_is_none(
+def test_template_of_another_team_is_not_found(
     keys: Keys, bob: User, template: KeyTemplate, other_team: Team
 ) -> None:
     KeyTemplate.objects.update(team=other_team)
@@ -321,7 +319,7 @@ def test_a_template_of_another_team_is_none(
 # List and show.
 
 
-def test_list_tells_of_all_teams_or_one(
+def test_list_prints_keys_of_all_teams_or_one(
     keys: Keys, bob: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
     mine, text = issue(bob, "mine")
@@ -339,9 +337,7 @@ def test_list_tells_of_all_teams_or_one(
     assert table.err == ""
 
 
-def test_a_rotation_is_no_reason_to_say_that_a_key_was_never_used(
-    keys: Keys, bob: User, issue: Issue
-) -> None:
+def test_last_use_is_printed_after_a_rotation(keys: Keys, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "mine")
     key.secrets.update(last_used_at=timezone.now())
     used_at = keys("show", key.public_id, "--json").json["last_used_at"]
@@ -351,12 +347,12 @@ def test_a_rotation_is_no_reason_to_say_that_a_key_was_never_used(
     assert "never" not in keys("list").out.splitlines()[1].split()[6:]
 
 
-def test_an_empty_list_is_one_too(keys: Keys, team: Team) -> None:
+def test_empty_list_prints_the_heading(keys: Keys, team: Team) -> None:
     assert keys("list", "--json").json == []
     assert keys("list").out == "PUBLIC ID  TEAM  NAME  OWNER  STATE  EXPIRES  LAST USED\n"
 
 
-def test_show_tells_one(keys: Keys, bob: User, issue: Issue) -> None:
+def test_show_prints_one_key(keys: Keys, bob: User, issue: Issue) -> None:
     key, text = issue(bob, limits=Limits(tokens_per_day=5), permissions=Permissions(("public/*",)))
     told = keys("show", key.public_id, "--json").json
     assert (told["public_id"], told["name"]) == (key.public_id, "test-key")
@@ -380,7 +376,7 @@ def test_show_tells_one(keys: Keys, bob: User, issue: Issue) -> None:
         ("team off", lambda: Team.objects.update(is_active=False)),
     ],
 )
-def test_show_tells_why_a_key_is_refused(
+def test_show_prints_why_a_key_is_refused(
     keys: Keys, bob: User, issue: Issue, state: str, spoil: Callable[[], object]
 ) -> None:
     key, _ = issue(bob)
@@ -391,7 +387,7 @@ def test_show_tells_why_a_key_is_refused(
 # Rotate, disable, enable and delete.
 
 
-def test_rotate_prints_the_new_key(keys: Keys, bob: User, issue: Issue) -> None:
+def test_rotate_prints_the_new_key_string(keys: Keys, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     run = keys("rotate", key.public_id)
     assert run.code == 0
@@ -400,7 +396,7 @@ def test_rotate_prints_the_new_key(keys: Keys, bob: User, issue: Issue) -> None:
     assert bytes(Tombstone.objects.get().digest) == keystring.digest(old.encode())
 
 
-def test_rotate_with_grace_as_json(keys: Keys, bob: User, issue: Issue) -> None:
+def test_rotate_with_grace_and_json(keys: Keys, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     told = keys("rotate", key.public_id, "--grace", "1h", "--json").json
     assert (told["public_id"], told["name"]) == (key.public_id, "test-key")
@@ -427,7 +423,7 @@ def test_disable_and_enable(keys: Keys, bob: User, issue: Issue) -> None:
     assert AuditEvent.objects.filter(action=Action.KEY_DISABLED).count() == 1
 
 
-def test_delete_prints_what_there_was(keys: Keys, bob: User, issue: Issue) -> None:
+def test_delete_prints_the_deleted_key(keys: Keys, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     told = keys("delete", key.public_id, "--json").json
     assert (told["public_id"], told["name"], told["state"]) == (
@@ -447,7 +443,7 @@ ACTS = ("show", "rotate", "disable", "enable", "delete")
 
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_a_key_of_another_team_is_no_key_where_a_team_is_named(
+def test_key_of_another_team_is_not_found_with_team_option(
     keys: Keys, bob: User, other_team: Team, issue: Issue, act: str, form: list[str]
 ) -> None:
     key, _ = issue(bob)
@@ -461,9 +457,7 @@ def test_a_key_of_another_team_is_no_key_where_a_team_is_named(
     assert keys(act, key.public_id, "--team", SLUG, *form).code == 0
 
 
-def test_a_whole_key_in_place_of_its_public_id_is_not_repeated(
-    keys: Keys, bob: User, issue: Issue
-) -> None:
+def test_key_string_given_as_public_id_is_not_printed(keys: Keys, bob: User, issue: Issue) -> None:
     _, text = issue(bob)
     run = keys("show", text)
     require_refused(run, "There is no such key")
@@ -471,17 +465,17 @@ def test_a_whole_key_in_place_of_its_public_id_is_not_repeated(
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["show"], ["create", "--json"]])
-def test_what_is_no_use_is_one_line_too(keys: Keys, team: Team, arguments: list[str]) -> None:
+def test_usage_errors_are_one_line(keys: Keys, team: Team, arguments: list[str]) -> None:
     require_refused(keys(*arguments), "CommandError: Error: ")
 
 
-def test_a_database_that_is_not_ready_is_one_line_too(keys: Keys, team: Team) -> None:
+def test_database_error_is_one_line(keys: Keys, team: Team) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE keys_apikey RENAME TO elsewhere")
     require_refused(keys("list", "--json"), "keys_apikey")
 
 
-def test_programs_may_call_it_too(bob: User, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_can_be_called_from_python(bob: User, capsys: pytest.CaptureFixture[str]) -> None:
     call_command("keys", *NEW, "--json")
     assert json.loads(capsys.readouterr().out)["name"] == "ci"
 
@@ -502,7 +496,7 @@ def test_programs_may_call_it_too(bob: User, capsys: pytest.CaptureFixture[str])
         ("KEY",),
     ],
 )
-def test_no_refusal_tells_a_key(
+def test_errors_do_not_print_a_key_string(
     keys: Keys, bob: User, issue: Issue, arguments: tuple[str, ...]
 ) -> None:
     """A script's log is read by more people than may have its keys."""
@@ -513,7 +507,7 @@ def test_no_refusal_tells_a_key(
 
 
 @pytest.mark.parametrize("name", ["delete_management_key", "setteam"])
-def test_nor_does_another_command(
+def test_errors_of_other_commands_do_not_print_a_key_string(
     bob: User, issue: Issue, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
     """By a name that is not there, by what is one argument too many, and by a traceback."""

@@ -18,7 +18,7 @@ def setpolicy(*arguments: str) -> str:
     return out.getvalue()
 
 
-def test_it_sets_what_is_given_and_leaves_the_rest(team: Team) -> None:
+def test_given_rules_are_set_and_others_stay(team: Team) -> None:
     Team.objects.update(policy=Policy(rotation_days=30, must_expire=True, models=("a", "b/*")))
     printed = setpolicy(
         "--max-lifetime-days=90", "--endpoints=chat,read", "--min-creator-role=admin"
@@ -37,9 +37,7 @@ def test_it_sets_what_is_given_and_leaves_the_rest(team: Team) -> None:
     assert "Maximum lifetime in days: none → 90" in " ".join(told)
 
 
-def test_a_rule_that_is_set_while_the_command_runs_stays(
-    team: Team, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rule_set_while_the_command_runs_stays(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     Team.objects.update(policy=Policy(must_expire=True))
 
     def found_before(slug: str) -> Team:
@@ -56,7 +54,7 @@ def test_a_rule_that_is_set_while_the_command_runs_stays(
     assert event.target == "Policy: Maximum lifetime in days: none → 90"
 
 
-def test_none_takes_a_rule_away(team: Team) -> None:
+def test_none_removes_a_rule(team: Team) -> None:
     Team.objects.update(policy=Policy(90, True, ("a",), ("chat",), 2, "ci-*", rotation_days=5))
     names = ("max-lifetime-days", "models", "endpoints", "max-keys-per-member", "name-pattern")
     setpolicy(*(f"--{name}=none" for name in names), "--rotation-days=none", "--must-expire=no")
@@ -73,7 +71,9 @@ def test_none_takes_a_rule_away(team: Team) -> None:
         (["--models=*a*b*c*d"], "models: .*more than three stars"),
     ],
 )
-def test_nonsense_is_told_and_changes_nothing(team: Team, given: list[str], told: str) -> None:
+def test_invalid_values_are_errors_and_change_nothing(
+    team: Team, given: list[str], told: str
+) -> None:
     with pytest.raises(CommandError, match=told):
         setpolicy(*given)
     team.refresh_from_db()

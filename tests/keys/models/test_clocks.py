@@ -63,7 +63,7 @@ def is_open(key: ApiKey) -> bool:
     return found.reported_at is not None
 
 
-def test_a_clock_that_is_ahead_ends_no_secret_early(bob: User, issue: Issue) -> None:
+def test_host_clock_ahead_does_not_expire_a_secret_early(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     new = rotate(key, GracePeriod.HOUR, actor=bob).text
     with host(AHEAD):
@@ -75,7 +75,7 @@ def test_a_clock_that_is_ahead_ends_no_secret_early(bob: User, issue: Issue) -> 
             rotate(key, GracePeriod.HOUR, actor=bob)
 
 
-def test_a_clock_that_is_behind_keeps_no_secret_alive(bob: User, issue: Issue) -> None:
+def test_host_clock_behind_does_not_keep_a_secret_valid(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     new = rotate(key, GracePeriod.HOUR, actor=bob).text
     end(old, timedelta(minutes=-1))
@@ -86,7 +86,7 @@ def test_a_clock_that_is_behind_keeps_no_secret_alive(bob: User, issue: Issue) -
 
 
 @pytest.mark.parametrize("difference", [AHEAD, BEHIND])
-def test_how_long_an_old_secret_lives_on_is_no_matter_of_the_host(
+def test_grace_period_does_not_depend_on_the_host_clock(
     bob: User, issue: Issue, difference: timedelta
 ) -> None:
     key, old = issue(bob)
@@ -97,7 +97,7 @@ def test_how_long_an_old_secret_lives_on_is_no_matter_of_the_host(
     assert abs(ending - right() - timedelta(hours=1)) < timedelta(minutes=1)
 
 
-def test_a_report_is_judged_by_the_same_clock(bob: User, issue: Issue) -> None:
+def test_leak_report_uses_the_database_clock(bob: User, issue: Issue) -> None:
     """One that is behind would let whoever has a dead secret stop the key; one that is ahead
     would pass over a secret that still opens it."""
     key, old = issue(bob)
@@ -114,7 +114,7 @@ def test_a_report_is_judged_by_the_same_clock(bob: User, issue: Issue) -> None:
 @pytest.mark.parametrize("maker", [AHEAD, BEHIND, timedelta()])
 @pytest.mark.parametrize("reporter", [AHEAD, BEHIND, timedelta()])
 @pytest.mark.parametrize("rotator", [AHEAD, BEHIND, timedelta()])
-def test_a_leak_is_over_with_the_leaked_secret_whichever_hosts_were_asked(
+def test_leak_ends_with_the_leaked_secret_for_any_host_clock(
     bob: User, issue: Issue, maker: timedelta, reporter: timedelta, rotator: timedelta
 ) -> None:
     """Or a key would be enabled again while the leaked secret lives, or never."""

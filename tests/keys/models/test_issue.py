@@ -28,7 +28,7 @@ def every_value() -> list[str]:
     return found
 
 
-def test_issue_stores_the_digest_and_returns_the_plaintext(bob: User, issue: Issue) -> None:
+def test_issue_stores_the_digest_and_returns_the_key_string(bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob)
     stored = Secret.objects.get(key=key)
     assert bytes(stored.digest) == keystring.digest(plaintext.encode())
@@ -36,7 +36,7 @@ def test_issue_stores_the_digest_and_returns_the_plaintext(bob: User, issue: Iss
     assert key.masked == f"sk-kp-{key.public_id}…{plaintext[-4:]}"
 
 
-def test_plaintext_is_in_no_column_of_any_table(bob: User, issue: Issue) -> None:
+def test_key_string_is_in_no_column_of_any_table(bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob, actor=bob, nonce="n1", address="192.0.2.1")
     values = every_value()
     # The walk sees what is there: the name, the mark, the audit row and the digest.
@@ -46,7 +46,7 @@ def test_plaintext_is_in_no_column_of_any_table(bob: User, issue: Issue) -> None
         assert not any(part in value for value in values)
 
 
-def test_every_table_of_ours_is_walked(db: None) -> None:
+def test_every_table_is_searched(db: None) -> None:
     tables = {model._meta.db_table for model in apps.get_models()}
     assert tables <= set(connection.introspection.table_names())
 
@@ -57,7 +57,7 @@ def test_creation_is_audited(team: Team, bob: User, issue: Issue) -> None:
     assert (row.actor, row.target, row.address) == ("bob", f"ci ({key.public_id})", "192.0.2.1")
 
 
-def test_the_limit_refuses_and_the_refusal_is_audited(team: Team, bob: User, issue: Issue) -> None:
+def test_key_above_the_limit_is_refused_and_audited(team: Team, bob: User, issue: Issue) -> None:
     Team.objects.filter(pk=team.pk).update(max_keys=2)
     issue(bob, "one")
     issue(bob, "two")
@@ -70,14 +70,14 @@ def test_the_limit_refuses_and_the_refusal_is_audited(team: Team, bob: User, iss
     assert (row.actor, row.target, row.address) == ("bob", "three", "192.0.2.1")
 
 
-def test_a_limit_of_nought_refuses_the_first(team: Team, bob: User, issue: Issue) -> None:
+def test_limit_of_zero_refuses_the_first_key(team: Team, bob: User, issue: Issue) -> None:
     Team.objects.filter(pk=team.pk).update(max_keys=0)
     with pytest.raises(KeyLimitReached):
         issue(bob)
     assert not ApiKey.objects.exists()
 
 
-def test_the_limit_is_of_the_team_and_counts_no_other(
+def test_key_limit_counts_only_keys_of_the_team(
     team: Team, other_team: Team, bob: User, charlie: User, issue: Issue
 ) -> None:
     Team.objects.update(max_keys=1)
@@ -86,7 +86,7 @@ def test_the_limit_is_of_the_team_and_counts_no_other(
     assert ApiKey.objects.count() == 2
 
 
-def test_a_deleted_key_makes_room(team: Team, bob: User, issue: Issue) -> None:
+def test_deleted_key_does_not_count(team: Team, bob: User, issue: Issue) -> None:
     Team.objects.filter(pk=team.pk).update(max_keys=1)
     key, _ = issue(bob, "one")
     key.revoke(actor=bob)
@@ -94,7 +94,7 @@ def test_a_deleted_key_makes_room(team: Team, bob: User, issue: Issue) -> None:
     assert ApiKey.objects.get().name == "one"
 
 
-def test_a_name_is_used_once_in_a_team(
+def test_key_name_is_unique_in_a_team(
     team: Team, other_team: Team, bob: User, charlie: User, issue: Issue
 ) -> None:
     issue(bob, "ci")
@@ -105,7 +105,7 @@ def test_a_name_is_used_once_in_a_team(
     assert ApiKey.objects.filter(name="ci").count() == 2
 
 
-def test_a_forms_mark_is_spent_once(team: Team, bob: User, issue: Issue) -> None:
+def test_nonce_can_be_used_once(team: Team, bob: User, issue: Issue) -> None:
     issue(bob, "one", nonce="n1")
     with pytest.raises(NonceAlreadyUsed):
         issue(bob, "two", nonce="n1")
@@ -113,7 +113,7 @@ def test_a_forms_mark_is_spent_once(team: Team, bob: User, issue: Issue) -> None
     assert AuditEvent.objects.filter(action=Action.KEY_CREATED).count() == 1
 
 
-def test_without_a_form_there_is_no_mark(bob: User, issue: Issue) -> None:
+def test_without_a_form_no_nonce_is_stored(bob: User, issue: Issue) -> None:
     issue(bob, "one")
     issue(bob, "two")
     assert ApiKey.objects.count() == 2
@@ -125,14 +125,16 @@ def test_without_a_form_there_is_no_mark(bob: User, issue: Issue) -> None:
     [{"name": ""}, {"name": "taken"}],
     ids=["an empty name", "another's name"],
 )
-def test_the_database_itself_refuses(bob: User, issue: Issue, change: dict[str, str]) -> None:
+def test_database_constraints_refuse_invalid_rows(
+    bob: User, issue: Issue, change: dict[str, str]
+) -> None:
     issue(bob, "taken")
     key, _ = issue(bob, "free")
     with pytest.raises(IntegrityError), transaction.atomic():
         ApiKey.objects.filter(pk=key.pk).update(**change)
 
 
-def test_search_takes_wildcards_as_characters(bob: User, issue: Issue) -> None:
+def test_search_treats_wildcards_as_literals(bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "100% sure")
     issue(bob, "snake_case")
     assert [found.name for found in ApiKey.objects.matching("%")] == ["100% sure"]

@@ -35,7 +35,7 @@ def kinds(outcomes: list[object], kind: type) -> int:
     return sum(isinstance(outcome, kind) for outcome in outcomes)
 
 
-def test_the_limit_is_exact_under_concurrent_creates(busy_team: tuple[Team, User]) -> None:
+def test_key_limit_is_exact_under_concurrent_creates(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
     outcomes = run_concurrently(
         lambda number: ApiKey.objects.issue(team=team, owner=user, name=f"key {number}")
@@ -47,7 +47,7 @@ def test_the_limit_is_exact_under_concurrent_creates(busy_team: tuple[Team, User
     assert refusals.count() == CROWD - LIMIT
 
 
-def test_the_keys_of_a_member_are_exact_under_concurrent_creates(
+def test_key_limit_of_a_member_is_exact_under_concurrent_creates(
     busy_team: tuple[Team, User],
 ) -> None:
     team, user = busy_team
@@ -60,7 +60,7 @@ def test_the_keys_of_a_member_are_exact_under_concurrent_creates(
     assert ApiKey.objects.for_team(team).count() == Secret.objects.count() == 3
 
 
-def test_policies_that_are_set_at_once_are_told_one_after_the_other(
+def test_concurrent_policy_changes_are_audited_in_order(
     busy_team: tuple[Team, User],
 ) -> None:
     team, user = busy_team
@@ -73,7 +73,7 @@ def test_policies_that_are_set_at_once_are_told_one_after_the_other(
     assert [before for before, _ in steps] == ["none", *(now for _, now in steps[:-1])]
 
 
-def test_one_of_many_creates_of_a_name_wins(busy_team: tuple[Team, User]) -> None:
+def test_one_of_many_concurrent_creates_of_a_name_succeeds(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
     outcomes = run_concurrently(lambda _: ApiKey.objects.issue(team=team, owner=user, name="same"))
     assert kinds(outcomes, tuple) == 1
@@ -81,7 +81,7 @@ def test_one_of_many_creates_of_a_name_wins(busy_team: tuple[Team, User]) -> Non
     assert ApiKey.objects.for_team(team).count() == 1
 
 
-def test_one_of_many_posts_of_a_form_wins(busy_team: tuple[Team, User]) -> None:
+def test_one_of_many_concurrent_posts_of_a_form_succeeds(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
     outcomes = run_concurrently(
         lambda number: ApiKey.objects.issue(
@@ -92,7 +92,7 @@ def test_one_of_many_posts_of_a_form_wins(busy_team: tuple[Team, User]) -> None:
     assert ApiKey.objects.for_team(team).count() == 1
 
 
-def test_one_of_many_revokes_is_audited(busy_team: tuple[Team, User]) -> None:
+def test_one_of_many_concurrent_revokes_is_audited(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
     key, _ = ApiKey.objects.issue(team=team, owner=user, name="gone")
     outcomes = run_concurrently(lambda _: ApiKey(pk=key.pk).revoke(actor=user))

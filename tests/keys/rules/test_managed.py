@@ -94,7 +94,7 @@ WIDER_OR_ELSE: dict[str, Callable[[ApiKey, User], object]] = {
 
 
 @pytest.mark.parametrize("act", NARROWER.values(), ids=[*NARROWER])
-def test_what_an_admin_narrows_is_managed_from_then_on(
+def test_key_narrowed_by_an_admin_becomes_managed(
     ada: User, key: ApiKey, act: Callable[[ApiKey, User], object]
 ) -> None:
     act(key, ada)
@@ -103,7 +103,7 @@ def test_what_an_admin_narrows_is_managed_from_then_on(
 
 
 @pytest.mark.parametrize("act", NARROWER.values(), ids=[*NARROWER])
-def test_what_an_owner_narrows_is_still_theirs(
+def test_key_narrowed_by_its_owner_is_not_managed(
     ada: User, bob: User, key: ApiKey, issue: Issue, act: Callable[[ApiKey, User], object]
 ) -> None:
     admins_own, _ = issue(ada, "hers", actor=ada, expires_at=LATER)
@@ -114,7 +114,7 @@ def test_what_an_owner_narrows_is_still_theirs(
 
 
 @pytest.mark.parametrize("act", WIDER_OR_ELSE.values(), ids=[*WIDER_OR_ELSE])
-def test_what_an_admin_does_else_leaves_it_to_its_owner(
+def test_other_changes_by_an_admin_do_not_make_a_key_managed(
     ada: User, key: ApiKey, act: Callable[[ApiKey, User], object]
 ) -> None:
     act(key, ada)
@@ -122,7 +122,7 @@ def test_what_an_admin_does_else_leaves_it_to_its_owner(
 
 
 @pytest.mark.parametrize("act", NARROWER.values(), ids=[*NARROWER])
-def test_what_its_owner_narrowed_is_managed_once_an_admin_narrows_something(
+def test_key_narrowed_by_owner_then_admin_becomes_managed(
     ada: User, bob: User, key: ApiKey, act: Callable[[ApiKey, User], object]
 ) -> None:
     disable(key, actor=bob)
@@ -131,7 +131,7 @@ def test_what_its_owner_narrowed_is_managed_once_an_admin_narrows_something(
         enable(key, actor=bob)
 
 
-def test_a_key_that_its_owner_had_disabled_is_managed_too_once_an_admin_disables_it(
+def test_key_disabled_by_owner_then_admin_becomes_managed(
     ada: User, bob: User, key: ApiKey
 ) -> None:
     """Or they would enable it, after the admin has read that it is disabled."""
@@ -147,7 +147,7 @@ def test_a_key_that_its_owner_had_disabled_is_managed_too_once_an_admin_disables
         enable(key, actor=bob)
 
 
-def test_operators_narrow_manage_and_give_back(bob: User, team: Team, key: ApiKey) -> None:
+def test_operator_narrows_manages_and_gives_back(bob: User, team: Team, key: ApiKey) -> None:
     call_command("keys", "disable", key.public_id)
     assert managed_rows(key) == [("key:managed", "")]
     for actions in (["unmanage", "unmanage"], ["manage", "manage"]):
@@ -167,7 +167,7 @@ def test_operators_narrow_manage_and_give_back(bob: User, team: Team, key: ApiKe
         change_key(ApiKey.objects.get(name="ours"), Changes(expires_at=None), actor=bob)
 
 
-def test_an_admin_takes_a_key_over_and_gives_it_back_on_its_page(
+def test_admin_takes_over_and_gives_back_a_key_on_its_page(
     sign_in: SignIn, ada: User, bob: User, key: ApiKey
 ) -> None:
     client = sign_in(ada)
@@ -184,7 +184,7 @@ def test_an_admin_takes_a_key_over_and_gives_it_back_on_its_page(
 
 
 @pytest.mark.parametrize("what", ["manage/", "unmanage/"])
-def test_only_admins_say_who_manages_it(
+def test_only_admins_can_set_managed(
     sign_in: SignIn, bob: User, vera: User, charlie: User, ada: User, key: ApiKey, what: str
 ) -> None:
     set_managed(key, what == "unmanage/", actor=ada)
@@ -207,7 +207,7 @@ def managed(ada: User, key: ApiKey) -> ApiKey:
     return key
 
 
-def test_its_owner_sees_who_manages_it_and_no_button_that_would_be_refused(
+def test_owner_sees_who_manages_the_key_and_no_forbidden_buttons(
     sign_in: SignIn, ada: User, bob: User, managed: ApiKey
 ) -> None:
     def actions(person: User) -> set[str]:
@@ -229,7 +229,7 @@ def test_its_owner_sees_who_manages_it_and_no_button_that_would_be_refused(
 
 
 @pytest.mark.parametrize("what", ADMINS_FORMS)
-def test_its_owner_is_refused_with_the_reason(
+def test_owner_of_a_managed_key_is_refused_with_the_reason(
     sign_in: SignIn, bob: User, managed: ApiKey, what: str
 ) -> None:
     before = ApiKey.objects.values().get()
@@ -244,7 +244,7 @@ def test_its_owner_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("what", ADMINS_FORMS)
-def test_a_form_that_its_owner_opened_before_is_refused_too(
+def test_form_opened_before_the_key_became_managed_is_refused(
     sign_in: SignIn,
     ada: User,
     alice: User,
@@ -270,7 +270,7 @@ def test_a_form_that_its_owner_opened_before_is_refused_too(
     assert (row.limits, row.disabled_by) == (Limits(), "owner")
 
 
-def test_neither_wider_nor_narrower(bob: User, managed: ApiKey) -> None:
+def test_owner_can_neither_widen_nor_narrow_a_managed_key(bob: User, managed: ApiKey) -> None:
     acts: list[Callable[[], object]] = [
         partial(change_key, managed, Changes(name="new", permissions=Permissions()), actor=bob),
         partial(change_key, managed, Changes(name="new", expires_at=None), actor=bob),
@@ -285,7 +285,7 @@ def test_neither_wider_nor_narrower(bob: User, managed: ApiKey) -> None:
     assert ApiKey.objects.values().get() == before
 
 
-def test_its_owner_hands_it_to_nobody_who_could_give_it_back(
+def test_owner_cannot_hand_over_a_managed_key(
     sign_in: SignIn, alice: User, ada: User, bob: User, team: Team, managed: ApiKey
 ) -> None:
     cora = User.objects.create_user("cora", "cora@example.com")
@@ -302,7 +302,7 @@ def test_its_owner_hands_it_to_nobody_who_could_give_it_back(
     assert is_managed(managed)
 
 
-def test_its_owner_edits_rotates_disables_and_deletes_it(
+def test_owner_edits_rotates_disables_and_deletes_a_managed_key(
     sign_in: SignIn, bob: User, managed: ApiKey
 ) -> None:
     client = sign_in(bob)
@@ -321,13 +321,13 @@ def test_its_owner_edits_rotates_disables_and_deletes_it(
     assert not ApiKey.objects.exists()
 
 
-def test_what_is_saved_unchanged_is_no_change(bob: User, managed: ApiKey) -> None:
+def test_saving_a_managed_key_unchanged_is_allowed(bob: User, managed: ApiKey) -> None:
     same = Changes(name="ci", permissions=managed.permissions, expires_at=managed.expires_at)
     assert change_key(managed, same, actor=bob).name == "ci"
     limited(managed, bob, Limits())
 
 
-def test_an_owner_is_free_as_long_as_they_are_an_admin(ada: User, issue: Issue) -> None:
+def test_owner_who_is_an_admin_can_change_a_managed_key(ada: User, issue: Issue) -> None:
     key, _ = issue(ada, actor=ada)
     disable(key, actor=None)
     assert is_managed(key)
@@ -338,7 +338,7 @@ def test_an_owner_is_free_as_long_as_they_are_an_admin(ada: User, issue: Issue) 
         change_key(key, Changes(expires_at=LATER), actor=ada)
 
 
-def test_enabled_again_it_is_still_managed_and_says_so(
+def test_enabled_key_stays_managed_and_the_message_says_so(
     sign_in: SignIn, ada: User, bob: User, managed: ApiKey
 ) -> None:
     answer = sign_in(ada).post(address(managed, "enable/"), headers=HTMX)
@@ -348,7 +348,9 @@ def test_enabled_again_it_is_still_managed_and_says_so(
         enable(managed, actor=bob)
 
 
-def test_forms_tell_an_admin_beforehand(sign_in: SignIn, ada: User, bob: User, key: ApiKey) -> None:
+def test_forms_tell_an_admin_that_the_key_becomes_managed(
+    sign_in: SignIn, ada: User, bob: User, key: ApiKey
+) -> None:
     hint = "it becomes managed"
     for what in ("permissions/", "limits/", "expiry/"):
         assert hint in sign_in(ada).get(address(key, what)).content.decode()
@@ -357,7 +359,7 @@ def test_forms_tell_an_admin_beforehand(sign_in: SignIn, ada: User, bob: User, k
     assert hint not in sign_in(ada).get(address(key, "expiry/")).content.decode()
 
 
-def test_health_offers_its_owner_what_they_may_do(
+def test_health_page_offers_the_owner_only_allowed_actions(
     sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, actor=bob)  # It never expires.
@@ -386,7 +388,7 @@ def report(plaintext: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["page", "bulk", "command"])
-def test_a_reported_key_that_an_admin_disables_stays_so_after_a_rotation(
+def test_reported_key_disabled_by_an_admin_stays_disabled_after_a_rotation(
     sign_in: SignIn, ada: User, bob: User, reported: ApiKey, way: str
 ) -> None:
     if way == "page":
@@ -401,7 +403,9 @@ def test_a_reported_key_that_an_admin_disables_stays_so_after_a_rotation(
     assert reported.is_managed
 
 
-def test_the_scheduler_does_not_enable_it_either(ada: User, bob: User, reported: ApiKey) -> None:
+def test_clean_up_does_not_enable_a_key_disabled_by_an_admin(
+    ada: User, bob: User, reported: ApiKey
+) -> None:
     disable(reported, actor=ada)
     rotate(reported, GracePeriod.DAY, actor=bob)
     now = timezone.now()
@@ -411,7 +415,7 @@ def test_the_scheduler_does_not_enable_it_either(ada: User, bob: User, reported:
     assert (reported.reported_at, reported.disabled_by) == (None, "admin")
 
 
-def test_a_managed_key_works_again_once_its_owner_has_rotated_what_leaked(
+def test_leaked_managed_key_works_again_after_its_owner_rotates_it(
     ada: User, bob: User, reported: ApiKey
 ) -> None:
     """The report disabled it, and no admin; but that it works with what leaked is an admin's."""
@@ -423,7 +427,7 @@ def test_a_managed_key_works_again_once_its_owner_has_rotated_what_leaked(
     assert (reported.disabled_at, reported.is_managed) == (None, True)
 
 
-def test_an_owner_disables_a_reported_key_and_rotates_it_in_peace(
+def test_reported_key_disabled_by_its_owner_stays_disabled_after_a_rotation(
     bob: User, reported: ApiKey
 ) -> None:
     for _ in range(2):
@@ -434,7 +438,7 @@ def test_an_owner_disables_a_reported_key_and_rotates_it_in_peace(
     enable(reported, actor=bob)
 
 
-def test_a_report_of_a_managed_key_lets_go_of_nothing(ada: User, bob: User, issue: Issue) -> None:
+def test_leak_report_does_not_unmanage_a_key(ada: User, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob, actor=bob)
     since = disable(key, actor=ada).disabled_at
     report(plaintext)

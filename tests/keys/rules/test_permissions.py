@@ -68,19 +68,19 @@ def naive(pattern: str, name: str) -> bool:
         ("**", "", True),
     ],
 )
-def test_a_star_is_any_text_and_nothing_else_has_a_meaning(
+def test_star_matches_any_text_and_other_characters_are_literal(
     pattern: str, name: str, does_match: bool
 ) -> None:
     assert (name in NamePatterns([pattern])) is does_match
 
 
 @given(st.lists(PATTERNS, max_size=4), TEXTS)
-def test_a_name_matches_as_a_star_by_star_search_says(patterns: list[str], name: str) -> None:
+def test_matching_agrees_with_a_simple_search(patterns: list[str], name: str) -> None:
     assert (name in NamePatterns(patterns)) == any(naive(one, name) for one in patterns)
 
 
 @given(st.lists(PATTERNS, min_size=1, max_size=3), st.data())
-def test_what_covers_matches_every_name_that_is_matched(
+def test_covering_patterns_match_every_name_of_the_covered(
     allowed: list[str], data: st.DataObject
 ) -> None:
     """Soundness: no pattern that a policy lets pass opens a model that the policy doesn't."""
@@ -93,7 +93,7 @@ def test_what_covers_matches_every_name_that_is_matched(
 
 
 @given(st.lists(PATTERNS, max_size=3))
-def test_everything_covers_itself(patterns: list[str]) -> None:
+def test_patterns_cover_themselves(patterns: list[str]) -> None:
     assert covers_models(patterns, patterns)
     assert covers_models([], patterns)
 
@@ -111,26 +111,26 @@ def test_everything_covers_itself(patterns: list[str]) -> None:
         (["a*"], ["a*b*"], True),
     ],
 )
-def test_a_pattern_is_within_another_one(
+def test_pattern_covers_narrower_patterns(
     allowed: list[str], asked: list[str], does_cover: bool
 ) -> None:
     assert covers_models(allowed, asked) is does_cover
 
 
-def test_no_pattern_takes_long() -> None:
+def test_matching_is_fast_for_any_pattern() -> None:
     """Whoever writes a key's patterns can't hold up the event loop, in which they are matched."""
     patterns = NamePatterns([f"*a*a*{'a' * length}b" for length in range(1, MAX_ENTRIES + 1)])
     assert "a" * MAX_PATTERN_LENGTH not in patterns
     assert runs_within(lambda: patterns.__contains__("a" * MAX_PATTERN_LENGTH), max_seconds=0.5)
 
 
-def test_patterns_are_kept_sorted_and_each_once() -> None:
+def test_patterns_are_sorted_and_unique() -> None:
     assert normalize_patterns(["b", "public/*", "b", "a"]) == ("a", "b", "public/*")
     assert normalize_patterns([]) == ()
 
 
 @pytest.mark.parametrize("star", ["*", "**", "***"])
-def test_a_star_alone_is_no_bound(star: str) -> None:
+def test_star_alone_means_all(star: str) -> None:
     assert normalize_patterns(["public/a", star]) == ()
 
 
@@ -138,19 +138,19 @@ def test_a_star_alone_is_no_bound(star: str) -> None:
     "text",
     ["", "a b", " a", "a\n", "a\u202eb", "x" * (MAX_PATTERN_LENGTH + 1), "a*b*c*d*", "****"],
 )
-def test_what_is_no_pattern_is_refused(text: str) -> None:
+def test_invalid_pattern_is_refused(text: str) -> None:
     with pytest.raises(ValidationError):
         normalize_patterns(["public/a", text])
 
 
-def test_as_many_patterns_as_may_be() -> None:
+def test_maximum_number_of_patterns() -> None:
     names = [f"m{number}" for number in range(MAX_ENTRIES + 1)]
     assert len(normalize_patterns(names[:MAX_ENTRIES])) == MAX_ENTRIES
     with pytest.raises(ValidationError, match="At most 100"):
         normalize_patterns(names)
 
 
-def test_a_key_is_no_model_and_no_address_and_is_not_repeated() -> None:
+def test_key_string_as_pattern_or_network_is_refused_and_not_repeated() -> None:
     """Permissions are stored in clear, and shown to the whole team and in the audit."""
     key = keystring.generate().text
     for read in (normalize_patterns, normalize_networks):
@@ -164,7 +164,9 @@ def test_a_key_is_no_model_and_no_address_and_is_not_repeated() -> None:
 
 @pytest.mark.parametrize("wider", Endpoints)
 @pytest.mark.parametrize("narrower", Endpoints)
-def test_all_cover_reading_and_one_covers_all(wider: Endpoints, narrower: Endpoints) -> None:
+def test_all_endpoints_cover_read_and_all_covers_each(
+    wider: Endpoints, narrower: Endpoints
+) -> None:
     expected = wider in (Endpoints.ALL, narrower) or narrower is Endpoints.READ
     assert wider.covers(narrower) is expected
 
@@ -184,11 +186,11 @@ def test_all_cover_reading_and_one_covers_all(wider: Endpoints, narrower: Endpoi
         ("::/0", "::/0"),
     ],
 )
-def test_networks_are_kept_in_one_spelling(text: str, kept: str) -> None:
+def test_networks_are_normalized(text: str, kept: str) -> None:
     assert normalize_networks([text]) == (kept,)
 
 
-def test_networks_are_kept_sorted_and_each_once() -> None:
+def test_networks_are_sorted_and_unique() -> None:
     texts = ["2001:db8::/32", "192.0.2.9", "10.0.0.0/8", "192.0.2.9/32"]
     assert normalize_networks(texts) == ("10.0.0.0/8", "192.0.2.9/32", "2001:db8::/32")
 
@@ -211,12 +213,12 @@ def test_networks_are_kept_sorted_and_each_once() -> None:
         ("fe80::%eth0/64", "interface"),
     ],
 )
-def test_what_is_no_network_is_refused_with_the_reason(text: str, why: str) -> None:
+def test_invalid_network_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         normalize_networks(["10.0.0.0/8", text])
 
 
-def test_as_many_networks_as_may_be() -> None:
+def test_maximum_number_of_networks() -> None:
     addresses = [f"10.0.{number}.1" for number in range(MAX_ENTRIES + 1)]
     assert len(normalize_networks(addresses[:MAX_ENTRIES])) == MAX_ENTRIES
     with pytest.raises(ValidationError, match="At most 100"):
@@ -238,7 +240,7 @@ def test_as_many_networks_as_may_be() -> None:
         ("unix:", "::/0", False),
     ],
 )
-def test_an_address_is_in_a_network_or_not(address: str, network: str, is_in: bool) -> None:
+def test_address_is_matched_with_networks(address: str, network: str, is_in: bool) -> None:
     assert is_within(address, parse_networks(json.dumps([network]))) is is_in
 
 
@@ -254,7 +256,7 @@ def test_an_address_is_in_a_network_or_not(address: str, network: str, is_in: bo
         (("0.0.0.0/0", "::/0"), ("2001:db8::/32", "10.0.0.0/8"), True),
     ],
 )
-def test_networks_cover_their_parts(
+def test_networks_cover_their_subnets(
     allowed: tuple[str, ...], asked: tuple[str, ...], does_cover: bool
 ) -> None:
     wider, narrower = Permissions(networks=allowed), Permissions(networks=asked)
@@ -264,7 +266,7 @@ def test_networks_cover_their_parts(
 # All three together.
 
 
-def test_permissions_cover_what_is_no_wider_in_any_of_the_three() -> None:
+def test_permissions_cover_what_is_not_wider_in_any_part() -> None:
     some = Permissions(("public/*",), Endpoints.CHAT, ("10.0.0.0/8",))
     assert UNRESTRICTED.covers(some)
     assert some.covers(some)
@@ -274,7 +276,7 @@ def test_permissions_cover_what_is_no_wider_in_any_of_the_three() -> None:
     assert some.covers(Permissions(("public/a",), Endpoints.READ, ("10.0.0.1/32",)))
 
 
-def test_changes_are_told_with_what_was_before() -> None:
+def test_changes_are_described_with_old_and_new_values() -> None:
     some = Permissions(("public/*", "u-1/a"), Endpoints.CHAT, ("10.0.0.0/8",))
     assert some.changes_from(UNRESTRICTED) == [
         "Models: all → public/* u-1/a",
@@ -288,13 +290,13 @@ def test_changes_are_told_with_what_was_before() -> None:
 # As a row has them.
 
 
-def test_a_row_without_bounds_has_none() -> None:
+def test_empty_columns_mean_unrestricted() -> None:
     assert parse_models("[]") is None
     assert parse_networks("[]") == ()
 
 
 @pytest.mark.parametrize("text", ["", "null", "{}", '"public/*"', "[1]", "[", '["10.0.0.1/8"]'])
-def test_what_cannot_be_read_opens_nothing_and_raises_nothing(text: str) -> None:
+def test_unreadable_columns_match_nothing_and_raise_nothing(text: str) -> None:
     """A row that was spoilt must not be a key to everything, nor fail the batch it is read in."""
     assert parse_networks(text) == NO_NETWORK
     assert not is_within("10.0.0.1", NO_NETWORK)

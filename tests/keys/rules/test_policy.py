@@ -34,7 +34,7 @@ def days(number: float) -> object:
     return timezone.now() + timedelta(days=number)
 
 
-def test_without_a_policy_nothing_breaks_it(team: Team, bob: User) -> None:
+def test_empty_policy_has_no_violations(team: Team, bob: User) -> None:
     assert violations(NO_POLICY, key_of(team, bob)) == []
     assert widest_permissions(NO_POLICY) == Permissions()
 
@@ -70,7 +70,7 @@ def test_without_a_policy_nothing_breaks_it(team: Team, bob: User) -> None:
         ({"name_pattern": "prod-*"}, {}, "Names of keys in this team must match prod-*."),
     ],
 )
-def test_each_rule_tells_what_it_asks(
+def test_each_rule_has_its_sentence(
     team: Team, bob: User, rules: dict[str, object], values: dict[str, object], told: str
 ) -> None:
     if isinstance(number := values.get("expires_at"), int):
@@ -92,7 +92,7 @@ def test_each_rule_tells_what_it_asks(
         ({"rotation_days": 1}, {}),
     ],
 )
-def test_what_keeps_the_rule_is_no_breach(
+def test_compliant_key_has_no_violations(
     team: Team, bob: User, rules: dict[str, object], values: dict[str, object]
 ) -> None:
     if "expires_at" in values:
@@ -101,7 +101,7 @@ def test_what_keeps_the_rule_is_no_breach(
     assert violations(policy, key_of(team, bob, **values)) == []
 
 
-def test_all_that_is_broken_is_told_at_once(team: Team, bob: User) -> None:
+def test_all_violations_are_reported_together(team: Team, bob: User) -> None:
     rule(team, must_expire=True, models=("public/*",), endpoints=("chat",), name_pattern="prod-*")
     with pytest.raises(PolicyViolation) as refusal:
         ApiKey.objects.issue(team=team, owner=bob, name="ci", permissions=Permissions())
@@ -110,7 +110,7 @@ def test_all_that_is_broken_is_told_at_once(team: Team, bob: User) -> None:
     assert not AuditEvent.objects.exists()
 
 
-def test_a_key_of_which_nothing_is_said_gets_what_the_policy_allows(
+def test_key_without_permissions_gets_what_the_policy_allows(
     team: Team, bob: User, issue: Issue
 ) -> None:
     rule(team, models=("public/*",), endpoints=("read", "embeddings", "chat"))
@@ -121,7 +121,7 @@ def test_a_key_of_which_nothing_is_said_gets_what_the_policy_allows(
 # Who makes keys, and how many each may have.
 
 
-def test_only_as_strong_a_role_as_the_policy_says_makes_keys(
+def test_policy_sets_the_minimum_role_of_creators(
     team: Team, alice: User, ada: User, bob: User, issue: Issue
 ) -> None:
     rule(team, min_creator_role="admin")
@@ -131,9 +131,7 @@ def test_only_as_strong_a_role_as_the_policy_says_makes_keys(
     issue(bob, "by alice", actor=alice)
 
 
-def test_whoever_is_no_member_makes_no_key_and_is_no_operator(
-    bob: User, charlie: User, issue: Issue
-) -> None:
+def test_creator_who_is_not_a_member_is_refused(bob: User, charlie: User, issue: Issue) -> None:
     """Such as somebody whose form was on its way when they were taken out of the team."""
     for maker in (charlie, bob):
         bob.memberships.all().delete()
@@ -144,7 +142,7 @@ def test_whoever_is_no_member_makes_no_key_and_is_no_operator(
     issue(bob, "by an operator")
 
 
-def test_each_member_has_as_many_keys_as_the_policy_says(
+def test_policy_limits_the_keys_of_each_member(
     team: Team, alice: User, bob: User, issue: Issue
 ) -> None:
     rule(team, max_keys_per_member=2)
@@ -157,7 +155,7 @@ def test_each_member_has_as_many_keys_as_the_policy_says(
     issue(bob, "three")
 
 
-def test_nobody_is_handed_more_than_they_may_have(
+def test_hand_over_cannot_exceed_the_keys_of_a_member(
     team: Team, alice: User, bob: User, issue: Issue
 ) -> None:
     rule(team, max_keys_per_member=1)
@@ -187,7 +185,7 @@ def old_key(team: Team, bob: User, issue: Issue) -> ApiKey:
     return key
 
 
-def test_what_is_not_touched_may_stay(old_key: ApiKey, bob: User) -> None:
+def test_unchanged_values_may_violate_the_policy(old_key: ApiKey, bob: User) -> None:
     change_key(old_key, Changes(description="Nightly.", tags=["ci"]), actor=bob)
     change_key(old_key, Changes(name="ci-test"), actor=bob)
     change_key(old_key, Changes(expires_at=days(80)), actor=bob)  # type: ignore[typeddict-item]  # a datetime
@@ -206,7 +204,7 @@ def test_what_is_not_touched_may_stay(old_key: ApiKey, bob: User) -> None:
         Changes(permissions=Permissions(endpoints=Endpoints.EMBEDDINGS)),
     ],
 )
-def test_what_broke_the_policy_before_gets_no_leave_to_break_it_more(
+def test_violating_key_cannot_be_changed_to_other_violations(
     old_key: ApiKey, bob: User, worse: Changes
 ) -> None:
     """The attacker's way around a policy: widen a key that is older than it."""
@@ -217,7 +215,7 @@ def test_what_broke_the_policy_before_gets_no_leave_to_break_it_more(
     assert ApiKey.objects.values().get() == before
 
 
-def test_a_key_that_keeps_to_the_policy_is_not_changed_to_break_it(
+def test_compliant_key_cannot_be_changed_to_violate_the_policy(
     team: Team, bob: User, issue: Issue
 ) -> None:
     rule(team, models=("public/*",))

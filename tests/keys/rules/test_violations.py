@@ -45,7 +45,7 @@ def keys(team: Team, bob: User) -> list[ApiKey]:
     return ApiKey.objects.bulk_create(made)
 
 
-def test_both_ways_of_judging_agree(team: Team, keys: list[ApiKey]) -> None:
+def test_database_and_python_rules_agree(team: Team, keys: list[ApiKey]) -> None:
     every = ApiKey.objects.for_team(team)
     for policy in POLICIES:
         found = set(every.filter(breaks_policy(policy, every)).values_list("name", flat=True))
@@ -53,9 +53,7 @@ def test_both_ways_of_judging_agree(team: Team, keys: list[ApiKey]) -> None:
     assert not every.filter(breaks_policy(NO_POLICY, every)).exists()
 
 
-def test_only_the_keys_that_were_asked_of_are_found(
-    team: Team, alice: User, bob: User, issue: Issue
-) -> None:
+def test_only_the_given_keys_are_checked(team: Team, alice: User, bob: User, issue: Issue) -> None:
     issue(alice, "of-alice")
     issue(bob, "of-bob")
     bobs = ApiKey.objects.filter(owner=bob)

@@ -32,7 +32,7 @@ def chosen(keys: list[ApiKey]) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("path", [DELETE, DISABLE])
-def test_the_question_lists_what_will_stop(
+def test_confirmation_lists_the_keys(
     sign_in: SignIn, bob: User, team: Team, keys: list[ApiKey], path: str
 ) -> None:
     UsageHour.objects.create(
@@ -73,7 +73,9 @@ def test_the_question_lists_what_will_stop(
     assert ApiKey.objects.filter(disabled_at=None).count() == 3
 
 
-def test_member_deletes_several(sign_in: SignIn, bob: User, team: Team, keys: list[ApiKey]) -> None:
+def test_member_deletes_several_keys(
+    sign_in: SignIn, bob: User, team: Team, keys: list[ApiKey]
+) -> None:
     response = sign_in(bob).post(DELETE, chosen(keys[:2]), headers=HTMX)
     assert response.status_code == 204
     assert response["HX-Trigger"] == (
@@ -86,7 +88,7 @@ def test_member_deletes_several(sign_in: SignIn, bob: User, team: Team, keys: li
     assert {(event.actor, event.address) for event in events} == {("bob", "127.0.0.1")}
 
 
-def test_admin_disables_those_of_others(
+def test_admin_disables_keys_of_others(
     sign_in: SignIn, ada: User, team: Team, keys: list[ApiKey]
 ) -> None:
     response = sign_in(ada).post(DISABLE, chosen(keys[1:]), headers=HTMX)
@@ -96,7 +98,7 @@ def test_admin_disables_those_of_others(
     assert {event.target for event in events} == {str(key) for key in keys[1:]}
 
 
-def test_without_javascript_it_leads_back_to_the_list(
+def test_without_javascript_it_redirects_to_the_list(
     sign_in: SignIn, bob: User, keys: list[ApiKey]
 ) -> None:
     response = sign_in(bob).post(DELETE, chosen(keys), follow=True)
@@ -104,7 +106,7 @@ def test_without_javascript_it_leads_back_to_the_list(
     assert "3 keys are deleted." in response.content.decode()
 
 
-def test_what_is_gone_by_then_is_passed_over(
+def test_keys_deleted_in_the_meantime_are_skipped(
     sign_in: SignIn, alice: User, bob: User, keys: list[ApiKey]
 ) -> None:
     keys[0].revoke(actor=alice)
@@ -112,7 +114,7 @@ def test_what_is_gone_by_then_is_passed_over(
     assert "2 keys are deleted. 1 was already deleted." in response.content.decode()
 
 
-def test_a_replay_changes_nothing(sign_in: SignIn, bob: User, keys: list[ApiKey]) -> None:
+def test_repeated_request_changes_nothing(sign_in: SignIn, bob: User, keys: list[ApiKey]) -> None:
     client = sign_in(bob)
     client.post(DELETE, chosen(keys))
     response = client.post(DELETE, chosen(keys), headers=HTMX)
@@ -121,7 +123,9 @@ def test_a_replay_changes_nothing(sign_in: SignIn, bob: User, keys: list[ApiKey]
     assert AuditEvent.objects.filter(action=Action.KEY_DELETED).count() == 3
 
 
-def test_disabling_again_is_no_event(sign_in: SignIn, bob: User, keys: list[ApiKey]) -> None:
+def test_disabling_a_disabled_key_is_not_audited(
+    sign_in: SignIn, bob: User, keys: list[ApiKey]
+) -> None:
     client = sign_in(bob)
     for _ in range(2):
         client.post(DISABLE, chosen(keys[:1] * 2))
@@ -129,7 +133,7 @@ def test_disabling_again_is_no_event(sign_in: SignIn, bob: User, keys: list[ApiK
 
 
 @pytest.mark.parametrize("path", [DELETE, DISABLE])
-def test_nothing_chosen_does_nothing(
+def test_empty_selection_changes_nothing(
     sign_in: SignIn, bob: User, keys: list[ApiKey], path: str
 ) -> None:
     client = sign_in(bob)
@@ -143,7 +147,7 @@ def test_nothing_chosen_does_nothing(
 
 
 @pytest.mark.parametrize("path", [DELETE, DISABLE])
-def test_member_never_touches_anothers_among_their_own(
+def test_member_cannot_include_keys_of_others(
     sign_in: SignIn, alice: User, bob: User, keys: list[ApiKey], issue: Issue, path: str
 ) -> None:
     hers, _ = issue(alice, "hers")
@@ -158,7 +162,7 @@ def test_member_never_touches_anothers_among_their_own(
 
 
 @pytest.mark.parametrize("path", [DELETE, DISABLE])
-def test_another_teams_keys_look_like_none(
+def test_keys_of_another_team_are_not_found(
     sign_in: SignIn,
     alice: User,
     charlie: User,
@@ -185,7 +189,7 @@ def test_another_teams_keys_look_like_none(
     assert theirs.disabled_at is None
 
 
-def test_too_many_at_once_are_refused(
+def test_too_many_keys_at_once_are_refused(
     sign_in: SignIn, bob: User, keys: list[ApiKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "MAX_KEYS", 2)
@@ -205,7 +209,7 @@ def test_viewer_is_refused_with_the_reason(
 # The list.
 
 
-def test_the_list_offers_boxes_for_those_that_one_may_change(
+def test_list_has_checkboxes_only_for_changeable_keys(
     sign_in: SignIn, alice: User, bob: User, vera: User, keys: list[ApiKey], issue: Issue
 ) -> None:
     hers, _ = issue(alice, "hers")

@@ -41,7 +41,7 @@ def test_form_is_a_fragment_for_htmx_and_a_page_without(sign_in: SignIn, bob: Us
     assert f'hx-post="{CREATE}"' not in page.content.decode()
 
 
-def test_member_makes_a_key_and_sees_it_once(
+def test_member_creates_a_key_and_sees_it_once(
     sign_in: SignIn, bob: User, model: ServedModel
 ) -> None:
     client = sign_in(bob)
@@ -61,7 +61,7 @@ def test_member_makes_a_key_and_sees_it_once(
     assert AuditEvent.objects.get(action=Action.KEY_CREATED).actor == "bob"
 
 
-def test_examples_hold_the_key_this_host_and_the_teams_model(
+def test_examples_contain_the_key_the_host_and_a_model_of_the_team(
     sign_in: SignIn, bob: User, model: ServedModel
 ) -> None:
     ServedModel.objects.create(name="a-model/of-nobody")
@@ -73,7 +73,7 @@ def test_examples_hold_the_key_this_host_and_the_teams_model(
     assert text.count('"u-8105f7322477/test"') == 3
 
 
-def test_examples_follow_the_request_where_no_address_is_configured(
+def test_examples_use_the_request_host_if_no_address_is_configured(
     sign_in: SignIn, bob: User, settings: pytest.FixtureRequest
 ) -> None:
     settings.PUBLIC_URL = ""  # type: ignore[attr-defined]
@@ -83,7 +83,7 @@ def test_examples_follow_the_request_where_no_address_is_configured(
     assert "No model is available yet" in text
 
 
-def test_without_javascript_the_same_panel_is_a_page(sign_in: SignIn, bob: User) -> None:
+def test_without_javascript_the_new_key_is_shown_on_a_page(sign_in: SignIn, bob: User) -> None:
     response = sign_in(bob).post(CREATE, {"name": "nightly"})
     assert response.status_code == 200
     assert response.content.lstrip().startswith(b"<!doctype html>")
@@ -91,7 +91,7 @@ def test_without_javascript_the_same_panel_is_a_page(sign_in: SignIn, bob: User)
     assert "no-store" in response["Cache-Control"]
 
 
-def test_one_form_makes_one_key(sign_in: SignIn, bob: User) -> None:
+def test_form_sent_twice_creates_one_key(sign_in: SignIn, bob: User) -> None:
     client = sign_in(bob)
     found = re.search(r'name="nonce" value="([^"]+)"', client.get(CREATE).content.decode())
     assert found
@@ -116,7 +116,7 @@ def test_one_form_makes_one_key(sign_in: SignIn, bob: User) -> None:
         ("taken", "A key with this name already exists in the team."),
     ],
 )
-def test_a_bad_name_is_refused_in_the_dialog(
+def test_invalid_name_is_refused_in_the_dialog(
     sign_in: SignIn, bob: User, issue: Issue, name: str, complaint: str
 ) -> None:
     issue(bob, "taken")
@@ -134,20 +134,20 @@ def test_longest_name_is_accepted(sign_in: SignIn, bob: User) -> None:
     assert ApiKey.objects.get().name == "é" * 64
 
 
-def test_a_mark_that_is_none_of_ours_is_a_form_error(sign_in: SignIn, bob: User) -> None:
+def test_invalid_nonce_is_a_form_error(sign_in: SignIn, bob: User) -> None:
     response = sign_in(bob).post(CREATE, {"name": "nightly", "nonce": "n" * 65})
     assert response.status_code == 422
     assert "at most 64 characters" in response.content.decode()
     assert not ApiKey.objects.exists()
 
 
-def test_a_name_is_text_and_never_markup(sign_in: SignIn, bob: User) -> None:
+def test_markup_in_a_name_is_escaped(sign_in: SignIn, bob: User) -> None:
     response = sign_in(bob).post(CREATE, {"name": "<script>alert(1)</script>"}, headers=HTMX)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in response.content.decode()
     assert "<script" not in response.content.decode()
 
 
-def test_limit_is_told_before_and_refused_with_a_sentence(
+def test_key_limit_is_shown_in_the_dialog_and_enforced(
     sign_in: SignIn, bob: User, team: Team, issue: Issue
 ) -> None:
     team.max_keys = 1
@@ -170,7 +170,7 @@ def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
     assert not ApiKey.objects.exists()
 
 
-def test_a_refusal_is_one_line_in_the_log_with_its_reason(
+def test_refusal_is_logged_in_one_line_with_its_reason(
     sign_in: SignIn, vera: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     sign_in(vera).get(CREATE)
@@ -180,7 +180,7 @@ def test_a_refusal_is_one_line_in_the_log_with_its_reason(
     assert "This needs the role Member" in record.getMessage()
 
 
-def test_a_foreign_form_is_refused_kindly(bob: User) -> None:
+def test_form_without_csrf_token_is_refused_with_an_explanation(bob: User) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(bob)
     response = client.post(CREATE, {"name": "mine"})

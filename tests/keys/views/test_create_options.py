@@ -41,19 +41,19 @@ def lives_for(key: ApiKey, days: int) -> bool:
     return timedelta(days=days, minutes=-5) < left <= timedelta(days=days)
 
 
-def test_each_form_carries_a_mark_of_its_own(team: Team) -> None:
+def test_each_form_has_a_nonce_of_its_own(team: Team) -> None:
     marks = {CreateForm(team=team)["nonce"].value() for _ in range(3)}
     assert len(marks) == 3
     assert all(len(mark) >= 20 for mark in marks)
 
 
-def test_a_name_alone_is_enough(sign_in: SignIn, bob: User) -> None:
+def test_name_alone_is_enough(sign_in: SignIn, bob: User) -> None:
     assert sign_in(bob).post(CREATE, {"name": "nightly"}).status_code == 200
     key = ApiKey.objects.get()
     assert (key.expires_at, key.permissions, key.description) == (None, UNRESTRICTED, "")
 
 
-def test_a_name_alone_gets_what_the_policy_suggests(sign_in: SignIn, bob: User) -> None:
+def test_name_alone_gets_the_defaults_of_the_policy(sign_in: SignIn, bob: User) -> None:
     Team.objects.update(policy=STRICT)
     assert sign_in(bob).post(CREATE, {"name": "nightly"}).status_code == 200
     key = ApiKey.objects.get()
@@ -61,7 +61,7 @@ def test_a_name_alone_gets_what_the_policy_suggests(sign_in: SignIn, bob: User) 
     assert lives_for(key, 90)
 
 
-def test_everything_can_be_said(sign_in: SignIn, bob: User) -> None:
+def test_all_options_can_be_set(sign_in: SignIn, bob: User) -> None:
     asked = {
         "name": "nightly",
         "lifetime": "30",
@@ -80,7 +80,9 @@ def test_everything_can_be_said(sign_in: SignIn, bob: User) -> None:
     assert lives_for(key, 30)
 
 
-def test_the_form_is_as_short_as_it_was(sign_in: SignIn, bob: User, team: Team) -> None:
+def test_options_are_collapsed_and_templates_hidden_if_there_are_none(
+    sign_in: SignIn, bob: User, team: Team
+) -> None:
     text = sign_in(bob).get(CREATE, headers=HTMX).content.decode()
     assert "Template" not in text
     assert '<details class="more">' in text
@@ -90,7 +92,7 @@ def test_the_form_is_as_short_as_it_was(sign_in: SignIn, bob: User, team: Team) 
 # Templates.
 
 
-def test_a_template_gives_permissions_and_lifetime(
+def test_template_sets_permissions_and_lifetime(
     sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
     client = sign_in(bob)
@@ -102,7 +104,7 @@ def test_a_template_gives_permissions_and_lifetime(
     assert lives_for(key, 30)
 
 
-def test_what_is_typed_counts_more_than_the_template(
+def test_entered_values_override_the_template(
     sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
     sent = {
@@ -118,7 +120,7 @@ def test_what_is_typed_counts_more_than_the_template(
     assert lives_for(key, 7)
 
 
-def test_a_star_that_is_typed_counts_more_than_the_models_of_the_template(
+def test_entered_star_overrides_the_models_of_the_template(
     sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
     sent = {"name": "nightly", "template": str(template.pk), "lifetime": "7", "models": " * "}
@@ -126,7 +128,7 @@ def test_a_star_that_is_typed_counts_more_than_the_models_of_the_template(
     assert ApiKey.objects.get().permissions == template.permissions._replace(models=())
 
 
-def test_another_teams_template_can_not_be_chosen(
+def test_template_of_another_team_cannot_be_chosen(
     sign_in: SignIn, bob: User, other_team: Team, template: KeyTemplate
 ) -> None:
     theirs = KeyTemplate.objects.create(team=other_team, name="theirs-alone")
@@ -139,7 +141,7 @@ def test_another_teams_template_can_not_be_chosen(
     assert not ApiKey.objects.exists()
 
 
-def test_a_template_that_the_policy_now_forbids_says_so_itself(
+def test_template_that_violates_the_policy_shows_the_error(
     sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
     Team.objects.update(policy=Policy(max_lifetime_days=7, models=("secret/*",)))
@@ -173,7 +175,7 @@ def test_a_template_that_the_policy_now_forbids_says_so_itself(
         ({"permissions": "all"}, ""),
     ],
 )
-def test_no_crafted_form_goes_beyond_the_policy(
+def test_crafted_form_cannot_exceed_the_policy(
     sign_in: SignIn, bob: User, sent: dict[str, str], field: str
 ) -> None:
     Team.objects.update(policy=STRICT)
@@ -188,7 +190,7 @@ def test_no_crafted_form_goes_beyond_the_policy(
     assert lives_for(key, 90)
 
 
-def test_a_date_just_beyond_the_policy_is_told_beside_the_date(sign_in: SignIn, bob: User) -> None:
+def test_date_beyond_the_policy_is_an_error_of_the_date_field(sign_in: SignIn, bob: User) -> None:
     Team.objects.update(policy=STRICT)
     day = str(timezone.now().date() + timedelta(days=92))
     response = sign_in(bob).post(CREATE, {"name": "a", "lifetime": "date", "expiry_date": day})
@@ -198,7 +200,7 @@ def test_a_date_just_beyond_the_policy_is_told_beside_the_date(sign_in: SignIn, 
     assert response.status_code == 200
 
 
-def test_the_pattern_of_names_is_shown_and_kept(sign_in: SignIn, bob: User) -> None:
+def test_name_pattern_is_shown_and_enforced(sign_in: SignIn, bob: User) -> None:
     Team.objects.update(policy=Policy(name_pattern="ci-*"))
     client = sign_in(bob)
     assert "<code>ci-*</code>" in client.get(CREATE).content.decode()
@@ -208,7 +210,7 @@ def test_the_pattern_of_names_is_shown_and_kept(sign_in: SignIn, bob: User) -> N
     assert client.post(CREATE, {"name": "ci-nightly"}).status_code == 200
 
 
-def test_who_has_as_many_keys_as_a_member_may_is_told_before_typing(
+def test_member_at_the_key_limit_is_told_before_filling_the_form(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
     Team.objects.update(policy=Policy(max_keys_per_member=1))
@@ -224,7 +226,7 @@ def test_who_has_as_many_keys_as_a_member_may_is_told_before_typing(
     assert sign_in(alice).post(CREATE, {"name": "hers"}).status_code == 200
 
 
-def test_a_policy_that_came_while_the_form_was_filled_holds(
+def test_policy_changed_after_validation_is_enforced(
     sign_in: SignIn, bob: User, team: Team
 ) -> None:
     form = CreateForm({"name": "nightly"}, team=team)
@@ -235,7 +237,7 @@ def test_a_policy_that_came_while_the_form_was_filled_holds(
     assert not ApiKey.objects.exists()
 
 
-def test_what_is_refused_stays_in_the_form_and_makes_no_event(sign_in: SignIn, bob: User) -> None:
+def test_refused_form_keeps_its_values_and_is_not_audited(sign_in: SignIn, bob: User) -> None:
     Team.objects.update(policy=STRICT)
     text = (
         sign_in(bob)

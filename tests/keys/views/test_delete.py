@@ -24,7 +24,7 @@ def address(key: ApiKey) -> str:
     return f"{KEYS}{key.public_id}/delete/"
 
 
-def test_confirmation_tells_what_will_stop(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_confirmation_shows_the_use_of_the_key(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob, "<b>nightly")
     Secret.objects.update(
         last_used_at="2026-11-23T22:45:10Z",
@@ -46,14 +46,12 @@ def test_confirmation_tells_what_will_stop(sign_in: SignIn, bob: User, issue: Is
     assert ApiKey.objects.exists()
 
 
-def test_confirmation_of_a_key_that_was_never_used(
-    sign_in: SignIn, bob: User, issue: Issue
-) -> None:
+def test_confirmation_for_an_unused_key(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     assert "<dd>Never</dd>" in sign_in(bob).get(address(key), headers=HTMX).content.decode()
 
 
-def test_confirmation_tells_what_called_within_a_day(
+def test_confirmation_shows_calls_of_the_last_day(
     sign_in: SignIn, bob: User, team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -76,13 +74,13 @@ def test_confirmation_tells_what_called_within_a_day(
         assert expected in text
 
 
-def test_confirmation_says_that_nothing_called(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_confirmation_says_if_there_were_no_calls(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     text = sign_in(bob).get(address(key), headers=HTMX).content.decode()
     assert "No calls used this key in the last 24 hours." in text
 
 
-def test_member_deletes_their_own(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_member_deletes_their_own_key(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     response = sign_in(bob).post(address(key), headers=HTMX)
     assert response.status_code == 204
@@ -92,7 +90,7 @@ def test_member_deletes_their_own(sign_in: SignIn, bob: User, issue: Issue) -> N
     assert (event.actor, event.address) == ("bob", "127.0.0.1")
 
 
-def test_without_javascript_it_leads_back_to_the_list(
+def test_without_javascript_it_redirects_to_the_list(
     sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
     key, plaintext = issue(bob, "nightly")
@@ -103,7 +101,7 @@ def test_without_javascript_it_leads_back_to_the_list(
     assert not ApiKey.objects.exists()
 
 
-def test_member_may_not_delete_anothers(
+def test_member_cannot_delete_keys_of_others(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
@@ -124,7 +122,7 @@ def test_viewer_is_refused_with_the_reason(
     assert ApiKey.objects.exists()
 
 
-def test_another_teams_key_is_as_unknown_as_none(
+def test_key_of_another_team_is_404(
     sign_in: SignIn, alice: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
     foreign, _ = issue(charlie, team=other_team)
@@ -134,9 +132,7 @@ def test_another_teams_key_is_as_unknown_as_none(
     assert ApiKey.objects.exists()
 
 
-def test_a_key_that_is_gone_already_is_told_kindly(
-    sign_in: SignIn, bob: User, issue: Issue
-) -> None:
+def test_deleting_a_deleted_key_shows_a_message(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     gone = address(key)
     key.revoke(actor=bob)

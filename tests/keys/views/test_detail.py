@@ -38,7 +38,7 @@ def page_of(client: Client, key: ApiKey) -> str:
     return response.content.decode()
 
 
-def test_everybody_in_the_team_sees_what_a_key_is(
+def test_every_role_sees_the_details_of_a_key(
     sign_in: SignIn, vera: User, bob: User, issue: Issue
 ) -> None:
     key, plaintext = issue(
@@ -72,7 +72,7 @@ def test_everybody_in_the_team_sees_what_a_key_is(
         assert "HX-Request" in response["Vary"]
 
 
-def test_only_those_who_may_change_it_are_offered_to(
+def test_actions_are_offered_only_to_those_who_may_change_the_key(
     sign_in: SignIn, alice: User, bob: User, vera: User, issue: Issue
 ) -> None:
     his, _ = issue(bob)
@@ -83,7 +83,7 @@ def test_only_those_who_may_change_it_are_offered_to(
     assert f"{address(hers)}limits/" not in page_of(sign_in(bob), hers)
 
 
-def test_addresses_of_people_are_for_those_who_may_change_the_key(
+def test_ip_addresses_are_shown_only_to_those_who_may_change_the_key(
     sign_in: SignIn, bob: User, vera: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, address="203.0.113.9")
@@ -91,7 +91,7 @@ def test_addresses_of_people_are_for_those_who_may_change_the_key(
     assert "203.0.113.9" not in page_of(sign_in(vera), key)
 
 
-def test_outsider_gets_404_and_another_teams_key_is_as_unknown_as_none(
+def test_outsider_and_key_of_another_team_get_404(
     sign_in: SignIn, alice: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
     key, _ = issue(alice)
@@ -103,7 +103,9 @@ def test_outsider_gets_404_and_another_teams_key_is_as_unknown_as_none(
     assert "foreign" not in answer.content.decode()
 
 
-def test_a_deleted_key_leads_to_its_receipt(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_page_of_a_deleted_key_redirects_to_its_receipt(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
     key, _ = issue(bob, "<b>nightly")
     path = address(key)
     key.revoke(actor=bob)
@@ -116,7 +118,7 @@ def test_a_deleted_key_leads_to_its_receipt(sign_in: SignIn, bob: User, issue: I
         assert "HX-Trigger" not in response
 
 
-def test_another_teams_receipt_is_not_shown(
+def test_receipt_of_another_team_is_not_shown(
     sign_in: SignIn, alice: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
     foreign, _ = issue(charlie, "foreign", team=other_team)
@@ -127,7 +129,7 @@ def test_another_teams_receipt_is_not_shown(
     assert "foreign" not in text
 
 
-def test_limits_are_shown_with_what_is_used(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_limits_are_shown_with_their_use(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, limits=Limits(requests_per_day=2000, parallel_requests=3))
     Window.objects.create(
         subject=f"key:{key.public_id}",
@@ -143,7 +145,7 @@ def test_limits_are_shown_with_what_is_used(sign_in: SignIn, bob: User, issue: I
     assert f'datetime="{tomorrow.isoformat()}"' in text
 
 
-def test_usage_of_a_fortnight_is_drawn_and_told_in_a_table(
+def test_usage_of_14_days_is_shown_as_chart_and_table(
     sign_in: SignIn, vera: User, bob: User, team: Team, other_team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -173,7 +175,7 @@ def test_usage_of_a_fortnight_is_drawn_and_told_in_a_table(
     assert '"requests": [34, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1200]' in text
 
 
-def test_its_history_is_told_without_its_name_and_a_page_at_a_time(
+def test_history_omits_the_key_name_and_is_paginated(
     sign_in: SignIn, bob: User, team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob, "nightly")
@@ -192,7 +194,9 @@ def test_its_history_is_told_without_its_name_and_a_page_at_a_time(
     assert "#0<" not in second.content.decode()
 
 
-def test_both_secrets_are_shown_while_two_live(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_both_secrets_are_shown_during_a_grace_period(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
     key, plaintext = issue(bob)
     Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_user_agent="<i>old-agent")
     new = rotate(key, GracePeriod.WEEK, actor=bob).text
@@ -207,7 +211,7 @@ def test_both_secrets_are_shown_while_two_live(sign_in: SignIn, bob: User, issue
     assert plaintext not in text
 
 
-def test_a_secret_that_ended_is_no_longer_shown(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_expired_secret_is_not_shown(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob)
     rotate(key, GracePeriod.HOUR, actor=bob)
     an_hour_ago = timezone.now() - timedelta(hours=1)
@@ -215,9 +219,7 @@ def test_a_secret_that_ended_is_no_longer_shown(sign_in: SignIn, bob: User, issu
     assert f"…{plaintext[-4:]}" not in page_of(sign_in(bob), key)
 
 
-def test_last_use_survives_the_secret_that_was_used(
-    sign_in: SignIn, bob: User, issue: Issue
-) -> None:
+def test_last_use_is_kept_after_a_rotation(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_address="10.1.2.3")
     rotate(key, GracePeriod.NOW, actor=bob)
@@ -227,14 +229,16 @@ def test_last_use_survives_the_secret_that_was_used(
         assert "10.1.2.3" in text
 
 
-def test_a_key_that_is_older_than_a_rule_says_so(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_key_that_violates_a_newer_policy_is_marked(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
     key, _ = issue(bob)
     assert "violates the policy" not in page_of(sign_in(bob), key)
     Team.objects.update(policy=Policy(must_expire=True))
     assert "Keys of this team must expire." in page_of(sign_in(bob), key)
 
 
-def test_badges_tell_what_is_remarkable_the_gravest_first(bob: User, issue: Issue) -> None:
+def test_badges_are_sorted_by_severity(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     now = timezone.now()
 
@@ -258,7 +262,7 @@ def test_badges_tell_what_is_remarkable_the_gravest_first(bob: User, issue: Issu
     assert told(allowed_models=["a/b", "c/*"])[-1] == ("Some models", "calm")
 
 
-def test_the_list_leads_to_the_page_and_wears_its_badges(
+def test_list_links_the_page_and_shows_its_badges(
     sign_in: SignIn, vera: User, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "nightly", expires_at=timezone.now() + timedelta(days=3, hours=1))
@@ -270,7 +274,7 @@ def test_the_list_leads_to_the_page_and_wears_its_badges(
 
 
 @pytest.mark.parametrize("much", [0, 30])
-def test_queries_stay_the_same_for_any_history(
+def test_query_count_does_not_depend_on_the_history(
     sign_in: SignIn,
     bob: User,
     team: Team,

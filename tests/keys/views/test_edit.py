@@ -71,7 +71,7 @@ def told(key: ApiKey, action: Action) -> str:
 
 
 @pytest.mark.parametrize("what", ASKING)
-def test_the_question_is_a_fragment_for_htmx_and_a_page_without(
+def test_dialog_is_a_fragment_for_htmx_and_a_page_without(
     sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
 ) -> None:
     key, _ = issue(bob, "<script>nightly")
@@ -91,7 +91,7 @@ def test_the_question_is_a_fragment_for_htmx_and_a_page_without(
 
 
 @pytest.mark.parametrize("what", sorted(FORMS.keys() - {"rotate"}))
-def test_done_closes_the_dialog_or_leads_back_to_the_key(
+def test_success_closes_the_dialog_or_redirects_to_the_key(
     sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
 ) -> None:
     client = sign_in(bob)
@@ -114,7 +114,7 @@ def name_of(what: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize("what", ASKING)
-def test_member_may_not_change_anothers(
+def test_member_cannot_change_keys_of_others(
     sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue, what: str, method: str
 ) -> None:
     key, _ = issue(alice)
@@ -152,7 +152,7 @@ def test_outsiders_get_404_under_either_team(
 
 
 @pytest.mark.parametrize("what", sorted(FORMS))
-def test_a_key_that_is_gone_is_told_kindly(
+def test_deleted_key_shows_a_message(
     sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
 ) -> None:
     key, _ = issue(bob, "nightly")
@@ -180,7 +180,7 @@ def test_admin_changes_the_key_of_another(
 # What it may do.
 
 
-def test_permissions_are_narrowed_and_told(
+def test_narrowed_permissions_are_saved_and_audited(
     sign_in: SignIn, bob: User, model: ServedModel, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -205,7 +205,7 @@ def test_permissions_are_narrowed_and_told(
         assert phrase in text
 
 
-def test_the_form_shows_what_the_key_may_do_now(
+def test_form_shows_the_current_permissions(
     sign_in: SignIn, bob: User, model: ServedModel, issue: Issue
 ) -> None:
     now = Permissions(("public/*", model.name), Endpoints.CHAT, ("192.0.2.0/24",))
@@ -225,9 +225,7 @@ def test_the_form_shows_what_the_key_may_do_now(
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
 
 
-def test_all_models_forgets_what_was_chosen_before(
-    sign_in: SignIn, bob: User, issue: Issue
-) -> None:
+def test_choosing_all_models_clears_the_list(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, actor=bob, permissions=Permissions(("public/*",)))
     form = {"scope": "all", "patterns": "public/*", "endpoints": "all"}
     assert sign_in(bob).post(address(key, "permissions"), form).status_code == 302
@@ -247,7 +245,7 @@ def test_all_models_forgets_what_was_chosen_before(
         ({"scope": "nonsense"}, "is not one of the available choices"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_the_dialog(
+def test_invalid_permissions_are_errors_in_the_dialog(
     sign_in: SignIn, bob: User, issue: Issue, typed: dict[str, object], complaint: str
 ) -> None:
     key, _ = issue(bob)
@@ -270,7 +268,9 @@ def test_models_of_other_teams_are_not_offered(
     assert "u-0000000000cc/secret" not in text
 
 
-def test_the_policy_is_told_in_the_dialog(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_policy_violation_is_an_error_in_the_dialog(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
     rules = Policy(models=("public/*",), name_pattern="ci-*", max_lifetime_days=30)
     Team.objects.update(policy=rules)
     key, _ = issue(bob, "ci-1", actor=bob, expires_at=timezone.now() + timedelta(days=9))
@@ -293,7 +293,7 @@ def test_the_policy_is_told_in_the_dialog(sign_in: SignIn, bob: User, issue: Iss
 # What it is called.
 
 
-def test_name_description_and_tags_are_changed_and_told(
+def test_name_description_and_tags_are_changed_and_audited(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "nightly")
@@ -307,7 +307,7 @@ def test_name_description_and_tags_are_changed_and_told(
 
 
 @pytest.mark.parametrize("field", ["name", "description", "tags"])
-def test_no_key_is_kept_where_all_can_read_it(
+def test_key_string_in_a_text_field_is_refused(
     sign_in: SignIn, bob: User, issue: Issue, field: str
 ) -> None:
     key, plaintext = issue(bob)
@@ -320,7 +320,7 @@ def test_no_key_is_kept_where_all_can_read_it(
 
 
 @pytest.mark.parametrize("field", ["patterns", "networks"])
-def test_no_key_is_kept_among_permissions(
+def test_key_string_in_permissions_is_refused(
     sign_in: SignIn, bob: User, issue: Issue, field: str
 ) -> None:
     key, plaintext = issue(bob)
@@ -344,7 +344,7 @@ def test_no_key_is_kept_among_permissions(
         ({"tags": " ".join("abcdefghijklmnopqrstu")}, "At most 20 tags."),
     ],
 )
-def test_a_bad_edit_is_told_and_changes_nothing(
+def test_invalid_edit_shows_an_error_and_changes_nothing(
     sign_in: SignIn, bob: User, issue: Issue, typed: dict[str, object], complaint: str
 ) -> None:
     issue(bob, "taken")
@@ -356,7 +356,7 @@ def test_a_bad_edit_is_told_and_changes_nothing(
     assert state(key) == before
 
 
-def test_markup_in_name_description_and_tags_is_text(
+def test_markup_in_name_description_and_tags_is_escaped(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -378,7 +378,7 @@ def in_days(count: int) -> str:
     return str(timezone.now().date() + timedelta(days=count))
 
 
-def test_an_end_is_set_moved_and_taken_away(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_expiry_is_set_changed_and_removed(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     client = sign_in(bob)
     ends = []
@@ -399,7 +399,9 @@ def test_an_end_is_set_moved_and_taken_away(sign_in: SignIn, bob: User, issue: I
     assert events.latest("pk").target.endswith("→ none")
 
 
-def test_the_form_keeps_an_end_to_the_second(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_saving_the_same_day_keeps_the_time_of_expiry(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
     end = datetime(timezone.now().year + 1, 5, 6, 7, 8, 9, tzinfo=UTC)
     key, _ = issue(bob, expires_at=end)
     client = sign_in(bob)
@@ -412,7 +414,7 @@ def test_the_form_keeps_an_end_to_the_second(sign_in: SignIn, bob: User, issue: 
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
 
 
-def test_a_key_that_expired_must_get_another_day(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_expired_key_needs_a_new_day(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, actor=bob, expires_at=timezone.now() - timedelta(days=2))
     client = sign_in(bob)
     assert "expired at" in client.get(address(key, "expiry"), headers=HTMX).content.decode()
@@ -423,7 +425,7 @@ def test_a_key_that_expired_must_get_another_day(sign_in: SignIn, bob: User, iss
     assert not key.has_expired
 
 
-def test_the_end_of_a_key_that_was_over_is_none_that_its_form_showed(
+def test_expired_key_set_to_today_expires_at_the_end_of_the_day(
     sign_in: SignIn, bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ended today, at noon: who types today means the end of the day."""
@@ -442,7 +444,9 @@ def test_the_end_of_a_key_that_was_over_is_none_that_its_form_showed(
 # Whose it is.
 
 
-def test_handed_over_it_is_the_others(sign_in: SignIn, ada: User, bob: User, issue: Issue) -> None:
+def test_key_belongs_to_the_new_owner_after_a_hand_over(
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
+) -> None:
     key, _ = issue(bob)
     client = sign_in(bob)
     assert client.post(address(key, "hand-over"), {"owner": ada.pk}).status_code == 302
@@ -452,7 +456,7 @@ def test_handed_over_it_is_the_others(sign_in: SignIn, ada: User, bob: User, iss
     assert client.get(address(key, "edit")).status_code == 403
 
 
-def test_only_who_could_own_a_key_is_offered(
+def test_only_members_who_can_own_keys_are_offered(
     sign_in: SignIn, alice: User, bob: User, vera: User, charlie: User, ada: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -468,7 +472,7 @@ def test_only_who_could_own_a_key_is_offered(
     assert key.owner == bob
 
 
-def test_who_has_enough_keys_gets_no_more(
+def test_hand_over_to_a_member_at_the_key_limit_is_refused(
     sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
     issue(ada, "hers")
@@ -479,7 +483,7 @@ def test_who_has_enough_keys_gets_no_more(
     assert "at most 1 keys" in response.content.decode()
 
 
-def test_without_anybody_else_it_says_so(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_dialog_says_if_there_is_no_other_member(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     text = sign_in(bob).get(address(key, "hand-over"), headers=HTMX).content.decode()
     assert "No other member of Acme can own" in text
@@ -489,7 +493,7 @@ def test_without_anybody_else_it_says_so(sign_in: SignIn, bob: User, issue: Issu
 # Whether it works.
 
 
-def test_disabled_and_enabled_again(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_key_is_disabled_and_enabled_again(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     client = sign_in(bob)
     for _ in range(2):
@@ -506,7 +510,7 @@ def test_disabled_and_enabled_again(sign_in: SignIn, bob: User, issue: Issue) ->
     assert told(key, Action.KEY_ENABLED)
 
 
-def test_a_leaked_key_wears_a_banner_with_a_way_to_rotate(
+def test_leaked_key_has_a_banner_with_a_link_to_rotate(
     sign_in: SignIn, bob: User, vera: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -521,7 +525,7 @@ def test_a_leaked_key_wears_a_banner_with_a_way_to_rotate(
 ANYWAY = "Enable anyway"
 
 
-def test_a_leaked_secret_is_enabled_by_nobody_who_is_not_told_what_that_does(
+def test_enabling_a_leaked_key_requires_a_confirmation(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, text = issue(bob)
@@ -552,7 +556,7 @@ def test_a_leaked_secret_is_enabled_by_nobody_who_is_not_told_what_that_does(
     assert key.reported_at is not None
 
 
-def test_of_a_key_that_a_report_disabled_the_page_offers_its_rotation_first(
+def test_page_of_a_key_disabled_by_a_report_offers_rotation_first(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, text = issue(bob)
@@ -568,7 +572,7 @@ def test_of_a_key_that_a_report_disabled_the_page_offers_its_rotation_first(
     assert '<button type="submit" autofocus>Rotate instead</button>' in question
 
 
-def test_a_managed_key_that_has_leaked_is_its_owners_to_rotate_only(
+def test_owner_cannot_enable_a_leaked_managed_key(
     sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
     key, text = issue(bob)
@@ -582,7 +586,7 @@ def test_a_managed_key_that_has_leaked_is_its_owners_to_rotate_only(
     assert ANYWAY in sign_in(ada).get(address(key, "enable")).content.decode()
 
 
-def test_who_left_the_team_meanwhile_changes_nothing(
+def test_user_who_left_the_team_meanwhile_changes_nothing(
     sign_in: SignIn, bob: User, ada: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)

@@ -14,7 +14,7 @@ GUIDE = "/teams/u-8105f7322477/guide/"
 SignIn = Callable[[User], Client]
 
 
-def test_viewer_reads_how_keys_work(sign_in: SignIn, vera: User, model: ServedModel) -> None:
+def test_viewer_can_read_the_guide(sign_in: SignIn, vera: User, model: ServedModel) -> None:
     response = sign_in(vera).get(GUIDE)
     text = response.content.decode()
     assert response.status_code == 200
@@ -34,6 +34,6 @@ def test_viewer_reads_how_keys_work(sign_in: SignIn, vera: User, model: ServedMo
     assert "uses 0 of 20" in text
 
 
-def test_it_needs_no_htmx(sign_in: SignIn, vera: User) -> None:
+def test_guide_needs_no_htmx(sign_in: SignIn, vera: User) -> None:
     with_htmx = sign_in(vera).get(GUIDE, headers={"HX-Request": "true"})
     assert with_htmx.content.lstrip().startswith(b"<!doctype html>")

@@ -74,12 +74,12 @@ def call(team: Team, public_id: str, address: str | None, days: float) -> None:
     )
 
 
-def test_all_is_well(sign_in: SignIn, ada: User, team: Team, good: ApiKey) -> None:
+def test_healthy_key_has_no_findings(sign_in: SignIn, ada: User, team: Team, good: ApiKey) -> None:
     assert found(team) == set()
     assert "No findings." in sign_in(ada).get(HEALTH).content.decode()
 
 
-def test_a_key_that_nothing_calls_is_idle(team: Team, good: ApiKey) -> None:
+def test_unused_key_is_idle(team: Team, good: ApiKey) -> None:
     Secret.objects.update(last_used_at=ago(89))
     assert found(team) == set()
     Secret.objects.update(last_used_at=ago(91))
@@ -90,7 +90,7 @@ def test_a_key_that_nothing_calls_is_idle(team: Team, good: ApiKey) -> None:
     assert found(team) == set()
 
 
-def test_a_key_that_was_rotated_is_not_idle_for_it(team: Team, bob: User, good: ApiKey) -> None:
+def test_rotation_does_not_make_a_used_key_idle(team: Team, bob: User, good: ApiKey) -> None:
     """Its new secret was not used yet; the one that it had was."""
     rotate(good, GracePeriod.NOW, actor=bob)
     assert found(team) == set()
@@ -98,14 +98,14 @@ def test_a_key_that_was_rotated_is_not_idle_for_it(team: Team, bob: User, good: 
     assert found(team) == {"idle"}
 
 
-def test_a_key_that_is_refused_anyway_is_not_idle(team: Team, good: ApiKey) -> None:
+def test_refused_key_is_not_idle(team: Team, good: ApiKey) -> None:
     Secret.objects.update(last_used_at=ago(91))
     ApiKey.objects.update(disabled_at=ago(0), disabled_by="owner")
     assert found(team) == set()
 
 
 @pytest.mark.parametrize("finding", Finding)
-def test_each_finding_has_acts_that_there_are(finding: Finding, team: Team, good: ApiKey) -> None:
+def test_each_finding_has_existing_actions(finding: Finding, team: Team, good: ApiKey) -> None:
     acts = ACTIONS.get(finding, tuple(FIXES.values()))
     assert acts
     for act in acts:
@@ -113,7 +113,7 @@ def test_each_finding_has_acts_that_there_are(finding: Finding, team: Team, good
         assert resolve(address).url_name
 
 
-def test_the_secret_of_one_who_left_can_be_ended_beside_handing_the_key_over(
+def test_key_of_a_former_member_can_be_rotated_or_handed_over(
     sign_in: SignIn, ada: User, bob: User, team: Team, good: ApiKey
 ) -> None:
     Membership.objects.filter(user=bob).delete()
@@ -123,14 +123,16 @@ def test_the_secret_of_one_who_left_can_be_ended_beside_handing_the_key_over(
     assert "bob</span> may still have the key" in text
 
 
-def test_a_key_without_an_end_is_told_of_until_it_is_disabled(team: Team, good: ApiKey) -> None:
+def test_key_without_expiry_is_found_until_it_is_disabled(team: Team, good: ApiKey) -> None:
     ApiKey.objects.update(expires_at=None)
     assert found(team) == {"never-expires"}
     ApiKey.objects.update(disabled_at=ago(0), disabled_by="owner")
     assert found(team) == set()
 
 
-def test_an_old_secret_is_due_by_the_policys_advice(team: Team, bob: User, good: ApiKey) -> None:
+def test_old_secret_is_found_by_the_rotation_age_of_the_policy(
+    team: Team, bob: User, good: ApiKey
+) -> None:
     team.policy = Policy(rotation_days=201)
     assert found(team) == set()
     team.policy = Policy(rotation_days=199)
@@ -139,7 +141,7 @@ def test_an_old_secret_is_due_by_the_policys_advice(team: Team, bob: User, good:
     assert found(team) == set()
 
 
-def test_an_owner_who_left_or_was_deactivated(team: Team, bob: User, good: ApiKey) -> None:
+def test_key_of_a_former_or_inactive_member_is_found(team: Team, bob: User, good: ApiKey) -> None:
     User.objects.filter(pk=bob.pk).update(is_active=False)
     assert found(team) == {"owner-left"}
     User.objects.filter(pk=bob.pk).update(is_active=True)
@@ -148,12 +150,12 @@ def test_an_owner_who_left_or_was_deactivated(team: Team, bob: User, good: ApiKe
     assert found(team) == {"owner-left"}
 
 
-def test_a_reported_leak_is_told_whatever_else_is(team: Team, good: ApiKey) -> None:
+def test_reported_leak_is_found_in_a_disabled_key(team: Team, good: ApiKey) -> None:
     ApiKey.objects.update(reported_at=ago(1), disabled_at=ago(1), disabled_by="leak")
     assert found(team) == {"reported"}
 
 
-def test_a_breach_is_told_with_what_mends_it(team: Team, good: ApiKey) -> None:
+def test_policy_violation_is_found_with_the_action_that_fixes_it(team: Team, good: ApiKey) -> None:
     team.policy = Policy(max_lifetime_days=7, models=("public/*",), name_pattern="ci-*")
     (row,) = health_report(team, ApiKey.objects.for_team(team), "breaks-policy", None).rows
     (issue,) = row.issues
@@ -164,7 +166,7 @@ def test_a_breach_is_told_with_what_mends_it(team: Team, good: ApiKey) -> None:
     assert [action.label for action in issue.actions] == ["Set expiry", "Narrow", "Open"]
 
 
-def test_models_that_may_be_called_and_are_not(
+def test_allowed_models_that_are_not_called_are_found(
     team: Team, good: ApiKey, model: ServedModel
 ) -> None:
     """One that the key calls, one that the team can't call, and one that is too much."""
@@ -188,7 +190,7 @@ def test_models_that_may_be_called_and_are_not(
     assert found(team) == set()
 
 
-def test_a_young_key_has_time_to_call_what_it_is_for(
+def test_new_key_is_not_checked_for_uncalled_models(
     team: Team, good: ApiKey, model: ServedModel
 ) -> None:
     use(team, good, "another")
@@ -200,7 +202,7 @@ def test_a_young_key_has_time_to_call_what_it_is_for(
 # Addresses.
 
 
-def test_a_network_that_was_not_seen_before_is_new(team: Team, good: ApiKey) -> None:
+def test_network_that_was_not_seen_before_is_found(team: Team, good: ApiKey) -> None:
     call(team, good.public_id, "192.0.2.7", 3)
     call(team, good.public_id, "192.0.2.99", 0.1)
     assert found(team) == set()
@@ -215,7 +217,7 @@ def test_a_network_that_was_not_seen_before_is_new(team: Team, good: ApiKey) -> 
     assert found(team) == set()
 
 
-def test_the_first_calls_of_a_key_are_no_news(team: Team, other_team: Team, good: ApiKey) -> None:
+def test_networks_of_first_calls_are_not_new(team: Team, other_team: Team, good: ApiKey) -> None:
     call(team, good.public_id, "192.0.2.7", 0.2)
     call(team, good.public_id, "198.51.100.1", 0.1)
     call(team, good.public_id, None, 3)
@@ -235,7 +237,7 @@ def look(team: Team, public_id: str, network: str, days: float) -> None:
     )
 
 
-def test_a_look_at_the_models_from_a_new_network_is_news_too(
+def test_listing_models_from_a_new_network_is_found(
     team: Team, other_team: Team, good: ApiKey
 ) -> None:
     """Whoever verifies a key that they found calls nothing with it."""
@@ -249,7 +251,7 @@ def test_a_look_at_the_models_from_a_new_network_is_news_too(
     assert found(team) == {"new-address"}
 
 
-def test_where_a_key_looked_before_its_calls_are_no_news(team: Team, good: ApiKey) -> None:
+def test_network_that_listed_models_before_is_not_new(team: Team, good: ApiKey) -> None:
     look(team, good.public_id, "192.0.2.0/24", 3)
     call(team, good.public_id, "192.0.2.7", 0.1)
     assert new_networks(team) == {}
@@ -259,7 +261,7 @@ def test_where_a_key_looked_before_its_calls_are_no_news(team: Team, good: ApiKe
     assert new_networks(team) == {}
 
 
-def test_in_a_busy_team_only_the_newest_calls_are_looked_at(
+def test_only_the_newest_calls_of_a_busy_team_are_checked(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(addresses, "MAX_ROWS_SEARCHED", 4)
@@ -274,7 +276,7 @@ def test_in_a_busy_team_only_the_newest_calls_are_looked_at(
 # The page.
 
 
-def test_the_page_tells_and_offers_what_can_be_done(
+def test_page_shows_findings_with_their_actions(
     sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "<b>nightly")
@@ -292,7 +294,7 @@ def test_the_page_tells_and_offers_what_can_be_done(
             assert f'action="{KEYS}{key.public_id}/{act}/"' in text
 
 
-def test_one_finding_can_be_asked_for(
+def test_page_can_be_filtered_by_finding(
     sign_in: SignIn, ada: User, bob: User, good: ApiKey, issue: Issue
 ) -> None:
     issue(bob, "endless")
@@ -305,7 +307,7 @@ def test_one_finding_can_be_asked_for(
         assert "endless" in client.get(HEALTH, {"finding": nonsense}).content.decode()
 
 
-def test_members_see_their_own_keys_alone(
+def test_members_see_only_their_own_keys(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
     issue(alice, "of-alice")
@@ -316,7 +318,7 @@ def test_members_see_their_own_keys_alone(
     assert "1–1 of 1" in text
 
 
-def test_the_most_urgent_come_first(team: Team, bob: User, issue: Issue) -> None:
+def test_most_urgent_findings_come_first(team: Team, bob: User, issue: Issue) -> None:
     for name in ("endless", "leaked", "newer"):
         issue(bob, name)
     ApiKey.objects.filter(name="leaked").update(reported_at=ago(0))
@@ -329,14 +331,14 @@ def test_the_most_urgent_come_first(team: Team, bob: User, issue: Issue) -> None
     ]
 
 
-def test_no_other_teams_key_is_looked_at(
+def test_keys_of_other_teams_are_not_checked(
     team: Team, other_team: Team, charlie: User, issue: Issue
 ) -> None:
     issue(charlie, "theirs", team=other_team)
     assert health_report(team, ApiKey.objects.for_team(team), "", None).rows == []
 
 
-def test_a_long_list_comes_in_pages(
+def test_long_list_is_paginated(
     sign_in: SignIn, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     Team.objects.update(max_keys=100)
@@ -348,7 +350,7 @@ def test_a_long_list_comes_in_pages(
     assert "26–27 of 27" in client.get(HEALTH, {"page": "99"}).content.decode()
 
 
-def test_queries_do_not_grow_with_the_keys(
+def test_query_count_does_not_depend_on_number_of_keys(
     sign_in: SignIn,
     ada: User,
     bob: User,

@@ -70,7 +70,7 @@ def use(team: Team, count: int) -> None:
 
 
 @pytest.mark.django_db
-def test_1000_keys_are_looked_at_in_three_tenths_of_a_second(
+def test_1000_keys_are_checked_within_300_ms(
     sign_in: SignIn, alice: User, team: Team, model: ServedModel
 ) -> None:
     Team.objects.update(policy=POLICY)

@@ -38,7 +38,7 @@ def used(subject: str, kind: Kind, **counts: int) -> None:
     Window.objects.create(subject=subject, kind=kind, start=start, **counts)
 
 
-def test_the_dialog_tells_limits_use_and_roof(
+def test_dialog_shows_limits_use_and_team_limits(
     sign_in: SignIn, bob: User, team: Team, issue: Issue
 ) -> None:
     Team.objects.update(
@@ -64,7 +64,7 @@ def test_the_dialog_tells_limits_use_and_roof(
         assert "HX-Request" in response["Vary"]
 
 
-def test_a_team_without_a_roof_says_so(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_dialog_says_if_the_team_has_no_limits(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     assert (
         "There is no limit for all keys"
@@ -72,7 +72,9 @@ def test_a_team_without_a_roof_says_so(sign_in: SignIn, bob: User, issue: Issue)
     )
 
 
-def test_member_limits_their_own_key(sign_in: SignIn, bob: User, team: Team, issue: Issue) -> None:
+def test_member_sets_limits_of_their_own_key(
+    sign_in: SignIn, bob: User, team: Team, issue: Issue
+) -> None:
     key, _ = issue(bob)
     limits = typed(requests_per_minute="60", parallel_requests="2")
     response = sign_in(bob).post(address(key), limits, headers=HTMX)
@@ -87,7 +89,7 @@ def test_member_limits_their_own_key(sign_in: SignIn, bob: User, team: Team, iss
     assert (event.actor, event.address) == ("bob", "127.0.0.1")
 
 
-def test_without_javascript_it_leads_to_the_keys_page(
+def test_without_javascript_it_redirects_to_the_key(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "nightly")
@@ -96,15 +98,13 @@ def test_without_javascript_it_leads_to_the_keys_page(
     assert "The limits of nightly are changed." in response.content.decode()
 
 
-def test_saving_unchanged_is_no_event(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_saving_unchanged_limits_is_not_audited(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, limits=Limits(tokens_per_day=5))
     sign_in(bob).post(address(key), typed(tokens_per_day="5"), headers=HTMX)
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
 
 
-def test_a_limit_is_taken_away_by_emptying_its_field(
-    sign_in: SignIn, ada: User, bob: User, issue: Issue
-) -> None:
+def test_empty_field_removes_a_limit(sign_in: SignIn, ada: User, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, limits=Limits(5, tokens_per_day=500))
     client = sign_in(ada)
     client.post(address(key), form_data(client.get(address(key)), tokens_per_day=""))
@@ -119,7 +119,7 @@ def test_a_limit_is_taken_away_by_emptying_its_field(
         (typed(), 2),
     ],
 )
-def test_member_never_goes_above_the_ceiling(
+def test_member_cannot_exceed_the_ceiling(
     sign_in: SignIn,
     bob: User,
     issue: Issue,
@@ -137,7 +137,7 @@ def test_member_never_goes_above_the_ceiling(
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
 
 
-def test_an_admin_goes_above_it_and_its_owner_keeps_that_until_they_lower_it(
+def test_admin_can_exceed_the_ceiling_and_the_owner_keeps_it_until_lowered(
     sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
     Team.objects.update(key_limits=Limits(requests_per_minute=60))
@@ -154,9 +154,7 @@ def test_an_admin_goes_above_it_and_its_owner_keeps_that_until_they_lower_it(
     assert key.limits == UNLIMITED
 
 
-def test_the_ceiling_of_this_moment_counts_and_not_the_one_on_the_page(
-    bob: User, issue: Issue
-) -> None:
+def test_current_ceiling_counts_not_the_one_on_the_page(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     bobs = Membership.objects.get(user=bob)
     set_key_limits(key, Limits(tokens_per_day=1), by=bobs, address=None)
@@ -166,7 +164,7 @@ def test_the_ceiling_of_this_moment_counts_and_not_the_one_on_the_page(
         set_key_limits(key, UNLIMITED, by=bobs, address=None)
 
 
-def test_a_key_above_a_ceiling_that_was_lowered_can_be_throttled(
+def test_limits_above_a_lowered_ceiling_can_be_lowered(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     """Its owner would have to give up what they have, only to use less of something else."""
@@ -186,7 +184,7 @@ def test_a_key_above_a_ceiling_that_was_lowered_can_be_throttled(
 
 
 @pytest.mark.parametrize("nonsense", ["0", "-1", "many", "1.5", "9" * 16])
-def test_nonsense_is_told_beside_its_field(
+def test_invalid_value_is_an_error_of_its_field(
     sign_in: SignIn, ada: User, bob: User, issue: Issue, nonsense: str
 ) -> None:
     key, _ = issue(bob)
@@ -197,7 +195,7 @@ def test_nonsense_is_told_beside_its_field(
     assert ApiKey.objects.get().limits == Team.objects.get().key_limits == UNLIMITED
 
 
-def test_member_may_not_limit_anothers(
+def test_member_cannot_set_limits_of_keys_of_others(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
@@ -216,7 +214,7 @@ def test_viewer_is_refused_with_the_reason(
     assert "This needs the role Member" in response.content.decode()
 
 
-def test_a_key_that_is_gone_is_told_kindly(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_deleted_key_shows_a_message(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     gone = address(key)
     key.revoke(actor=bob)
@@ -226,7 +224,7 @@ def test_a_key_that_is_gone_is_told_kindly(sign_in: SignIn, bob: User, issue: Is
         assert response.content.lstrip().startswith(b'<article id="gone"')
 
 
-def test_the_list_offers_limits_to_those_who_may_change_them(
+def test_list_offers_limits_only_to_those_who_may_change_them(
     sign_in: SignIn, alice: User, bob: User, vera: User, issue: Issue
 ) -> None:
     his, _ = issue(bob, "his")
@@ -239,7 +237,7 @@ def test_the_list_offers_limits_to_those_who_may_change_them(
 # Those of the team.
 
 
-def test_admin_sets_what_new_keys_start_with(
+def test_admin_sets_the_limits_of_new_keys(
     sign_in: SignIn, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     old, _ = issue(bob, "old")
@@ -255,7 +253,7 @@ def test_admin_sets_what_new_keys_start_with(
     assert event.actor == "ada"
 
 
-def test_the_page_shows_the_roof_with_its_use(sign_in: SignIn, ada: User, team: Team) -> None:
+def test_page_shows_the_team_limits_with_their_use(sign_in: SignIn, ada: User, team: Team) -> None:
     assert "There is no limit for all keys" in sign_in(ada).get(TEAM_LIMITS).content.decode()
     Team.objects.update(limits=Limits(requests_per_minute=60))
     used(f"team:{team.slug}", Kind.MINUTE, requests=60)
@@ -264,7 +262,7 @@ def test_the_page_shows_the_roof_with_its_use(sign_in: SignIn, ada: User, team: 
     assert '<span class="used full">' in page
 
 
-def test_limits_of_the_team_are_for_admins(sign_in: SignIn, ada: User, bob: User) -> None:
+def test_only_admins_can_open_the_team_limits(sign_in: SignIn, ada: User, bob: User) -> None:
     policy = "/teams/u-8105f7322477/policy/"
     response = sign_in(bob).get(TEAM_LIMITS)
     assert response.status_code == 403

@@ -48,7 +48,7 @@ def test_member_sees_the_teams_keys(
     assert "no-store" in response["Cache-Control"]
 
 
-def test_page_and_fragment_come_from_one_address(sign_in: SignIn, alice: User) -> None:
+def test_page_and_fragment_have_the_same_address(sign_in: SignIn, alice: User) -> None:
     client = sign_in(alice)
     page, fragment = client.get(LIST), client.get(LIST, headers=HTMX)
     assert page.content.lstrip().startswith(b"<!doctype html>")
@@ -57,22 +57,20 @@ def test_page_and_fragment_come_from_one_address(sign_in: SignIn, alice: User) -
     assert "HX-Request" in fragment["Vary"]
 
 
-def test_anonymous_is_sent_to_sign_in(client: Client, team: Team) -> None:
+def test_anonymous_user_is_redirected_to_sign_in(client: Client, team: Team) -> None:
     response = client.get(LIST)
     assert response.status_code == 302
     assert response["Location"] == f"/accounts/login/?next={LIST}"
 
 
-def test_switched_off_team_is_refused_with_the_reason(
-    sign_in: SignIn, alice: User, team: Team
-) -> None:
+def test_inactive_team_is_refused_with_the_reason(sign_in: SignIn, alice: User, team: Team) -> None:
     Team.objects.update(is_active=False)
     response = sign_in(alice).get(LIST)
     assert response.status_code == 403
     assert "inactive" in response.content.decode()
 
 
-def test_viewer_sees_keys_but_no_way_to_make_or_delete_one(
+def test_viewer_sees_keys_without_create_and_delete(
     sign_in: SignIn, alice: User, vera: User, issue: Issue
 ) -> None:
     issue(alice)
@@ -83,7 +81,7 @@ def test_viewer_sees_keys_but_no_way_to_make_or_delete_one(
     assert "data-opens" not in text
 
 
-def test_member_may_delete_only_their_own(
+def test_member_can_delete_only_their_own_keys(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
     hers, _ = issue(alice, "hers")
@@ -100,14 +98,14 @@ def test_other_teams_keys_are_not_listed(
     assert names(sign_in(alice).get(LIST)) == []
 
 
-def test_a_name_is_text_and_never_markup(sign_in: SignIn, alice: User, issue: Issue) -> None:
+def test_markup_in_a_name_is_escaped(sign_in: SignIn, alice: User, issue: Issue) -> None:
     issue(alice, "<script>alert(1)</script>")
     text = sign_in(alice).get(LIST).content.decode()
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
-def test_empty_state_tells_what_to_do(
+def test_empty_list_says_how_to_begin(
     client: Client, sign_in: SignIn, alice: User, vera: User
 ) -> None:
     assert "Press Create" in sign_in(alice).get(LIST).content.decode()
@@ -126,7 +124,7 @@ def test_search_finds_by_name_and_by_public_id(sign_in: SignIn, alice: User, iss
 
 
 @pytest.mark.parametrize("headers", [{}, HTMX])
-def test_a_whole_key_is_searched_by_its_public_id_and_leaves_the_address(
+def test_search_for_a_key_string_uses_its_public_id_and_hides_it_from_the_address(
     sign_in: SignIn, alice: User, issue: Issue, headers: dict[str, str]
 ) -> None:
     wanted, plaintext = issue(alice, "wanted")
@@ -139,7 +137,7 @@ def test_a_whole_key_is_searched_by_its_public_id_and_leaves_the_address(
         assert plaintext[14:30] not in answer.content.decode()
 
 
-def test_a_masked_key_finds_its_key(sign_in: SignIn, alice: User, issue: Issue) -> None:
+def test_search_for_a_masked_key_finds_it(sign_in: SignIn, alice: User, issue: Issue) -> None:
     wanted, _ = issue(alice, "wanted")
     issue(alice, "sk-kp-named")
     client = sign_in(alice)
@@ -149,14 +147,14 @@ def test_a_masked_key_finds_its_key(sign_in: SignIn, alice: User, issue: Issue) 
 
 
 @pytest.mark.parametrize("query", ["q=%00", "q=" + "x" * 65, "sort=owner__password", "page=zero"])
-def test_nonsense_is_as_good_as_nothing(
+def test_invalid_parameters_are_ignored(
     sign_in: SignIn, alice: User, issue: Issue, query: str
 ) -> None:
     issue(alice)
     assert names(sign_in(alice).get(f"{LIST}?{query}")) == ["test-key"]
 
 
-def test_newest_comes_first(sign_in: SignIn, alice: User, issue: Issue) -> None:
+def test_newest_key_comes_first(sign_in: SignIn, alice: User, issue: Issue) -> None:
     for name in ("a", "c", "b"):
         issue(alice, name)
     assert names(sign_in(alice).get(LIST)) == ["b", "c", "a"]
@@ -189,7 +187,7 @@ def test_every_column_sorts_both_ways(
     assert names(sign_in(alice).get(LIST, {"sort": sort})) == expected
 
 
-def test_heading_offers_the_other_direction(sign_in: SignIn, alice: User, issue: Issue) -> None:
+def test_heading_links_the_opposite_order(sign_in: SignIn, alice: User, issue: Issue) -> None:
     issue(alice)
     text = sign_in(alice).get(LIST, {"sort": "name", "q": "test"}).content.decode()
     assert '<th scope="col" aria-sort="ascending">' in text
@@ -213,9 +211,7 @@ def test_pages_hold_25_and_keep_search_and_order(
     assert names(client.get(LIST, {"sort": "name", "page": "99"})) == ["key 25", "key 26"]
 
 
-def test_an_end_and_a_choice_of_models_are_shown(
-    sign_in: SignIn, alice: User, issue: Issue
-) -> None:
+def test_expiry_and_allowed_models_are_shown(sign_in: SignIn, alice: User, issue: Issue) -> None:
     issue(
         alice,
         expires_at=datetime(2199, 1, 31, 12, tzinfo=UTC),
@@ -226,7 +222,7 @@ def test_an_end_and_a_choice_of_models_are_shown(
     assert 'title="May call only a/b, c">2 models</span>' in text
 
 
-def test_many_are_counted_with_thousands_apart(sign_in: SignIn, alice: User, team: Team) -> None:
+def test_large_counts_have_thousands_separators(sign_in: SignIn, alice: User, team: Team) -> None:
     Team.objects.update(max_keys=5000)
     fill(team, alice, 1234)
     text = sign_in(alice).get(LIST, {"page": "41"}).content.decode()
@@ -234,7 +230,7 @@ def test_many_are_counted_with_thousands_apart(sign_in: SignIn, alice: User, tea
     assert "1,001–1,025 of 1,234" in text
 
 
-def test_dead_keys_are_marked(
+def test_keys_that_do_not_work_are_marked(
     sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue
 ) -> None:
     now = timezone.now()
@@ -268,7 +264,7 @@ def test_last_use_is_shown_as_a_time(sign_in: SignIn, alice: User, issue: Issue)
     assert '<time datetime="2026-11-23T22:45:10+00:00">2026-11-23 22:45 UTC</time>' in text
 
 
-def test_a_row_shows_the_requests_of_a_fortnight(
+def test_row_shows_the_requests_of_14_days(
     sign_in: SignIn, vera: User, bob: User, team: Team, other_team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob, "busy")
@@ -290,7 +286,7 @@ def test_a_row_shows_the_requests_of_a_fortnight(
 
 
 @pytest.mark.parametrize("keys", [3, 60])
-def test_queries_stay_the_same_for_any_number_of_keys(
+def test_query_count_does_not_depend_on_number_of_keys(
     sign_in: SignIn,
     alice: User,
     bob: User,
@@ -315,7 +311,7 @@ def test_queries_stay_the_same_for_any_number_of_keys(
 
 
 @pytest.mark.parametrize("path", ["keys/", "keys/bulk/delete/?keys={}", "health/"])
-def test_a_key_was_used_though_its_used_secret_was_rotated_away(
+def test_last_use_of_a_rotated_secret_is_shown(
     sign_in: SignIn, bob: User, issue: Issue, path: str
 ) -> None:
     key, _ = issue(bob)
@@ -329,9 +325,7 @@ def test_a_key_was_used_though_its_used_secret_was_rotated_away(
     assert '<time datetime="2026-01-02T00:00:00+00:00">' in page
 
 
-def test_a_hundred_thousand_keys_are_listed_in_a_fifth_of_a_second(
-    sign_in: SignIn, alice: User, team: Team
-) -> None:
+def test_100000_keys_are_listed_within_200_ms(sign_in: SignIn, alice: User, team: Team) -> None:
     fill(team, alice, 100_000)
     assert Secret.objects.filter(last_used_at__isnull=False).count() == 99_999
     client = sign_in(alice)

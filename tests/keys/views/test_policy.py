@@ -54,7 +54,7 @@ def test_admin_sets_every_rule(sign_in: SignIn, ada: User, team: Team) -> None:
     )
 
 
-def test_the_form_shows_what_holds_and_saving_it_changes_nothing(
+def test_form_shows_the_policy_and_saving_it_unchanged_changes_nothing(
     sign_in: SignIn, ada: User, team: Team
 ) -> None:
     rules = Policy(
@@ -77,7 +77,7 @@ def test_the_form_shows_what_holds_and_saving_it_changes_nothing(
     assert not AuditEvent.objects.filter(action=Action.TEAM_CHANGED).exists()
 
 
-def test_the_audit_has_the_old_and_the_new(sign_in: SignIn, ada: User, team: Team) -> None:
+def test_audit_has_old_and_new_values(sign_in: SignIn, ada: User, team: Team) -> None:
     Team.objects.update(policy=Policy(max_lifetime_days=90))
     sign_in(ada).post(POLICY, typed(max_lifetime_days="30", min_creator_role="owner"))
     event = AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED)
@@ -86,7 +86,7 @@ def test_the_audit_has_the_old_and_the_new(sign_in: SignIn, ada: User, team: Tea
     assert (event.actor, event.address) == ("ada", "127.0.0.1")
 
 
-def test_every_rule_can_be_taken_back(sign_in: SignIn, ada: User, team: Team) -> None:
+def test_every_rule_can_be_removed(sign_in: SignIn, ada: User, team: Team) -> None:
     Team.objects.update(policy=Policy(90, True, ("a",), ("chat",), 2, "ci-*", "owner", 5))
     sign_in(ada).post(POLICY, typed())
     team.refresh_from_db()
@@ -107,7 +107,7 @@ def test_every_rule_can_be_taken_back(sign_in: SignIn, ada: User, team: Team) ->
         ("name_pattern", "sk-kp-" + "A" * 40),
     ],
 )
-def test_nonsense_is_told_beside_its_field(
+def test_invalid_value_is_an_error_of_its_field(
     sign_in: SignIn, ada: User, team: Team, field: str, nonsense: str
 ) -> None:
     response = sign_in(ada).post(POLICY, typed(**{field: nonsense}))
@@ -118,7 +118,7 @@ def test_nonsense_is_told_beside_its_field(
     assert team.policy == NO_POLICY
 
 
-def test_keys_from_before_go_on_and_are_listed(
+def test_older_keys_keep_working_and_are_listed(
     sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
     issue(bob, "<b>old")
@@ -132,7 +132,7 @@ def test_keys_from_before_go_on_and_are_listed(
     assert ApiKey.objects.get().disabled_at is None
 
 
-def test_members_with_more_keys_than_they_may_make_are_listed(
+def test_members_over_the_key_limit_are_listed(
     sign_in: SignIn, ada: User, alice: User, bob: User, issue: Issue
 ) -> None:
     for owner, name in ((bob, "a"), (bob, "b"), (bob, "c"), (alice, "d"), (alice, "e")):
@@ -146,7 +146,7 @@ def test_members_with_more_keys_than_they_may_make_are_listed(
     assert ApiKey.objects.filter(disabled_at=None).count() == 5
 
 
-def test_members_read_it_and_see_only_their_own_keys_that_break_it(
+def test_members_see_the_policy_and_only_their_own_violating_keys(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
     issue(alice, "of-alice")
@@ -159,7 +159,7 @@ def test_members_read_it_and_see_only_their_own_keys_that_break_it(
     assert "<textarea" not in text
 
 
-def test_a_member_may_not_set_it(sign_in: SignIn, bob: User, team: Team) -> None:
+def test_member_cannot_set_the_policy(sign_in: SignIn, bob: User, team: Team) -> None:
     response = sign_in(bob).post(
         POLICY, typed(min_creator_role="member", max_keys_per_member="1000")
     )
@@ -177,7 +177,7 @@ def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
 # Who may create.
 
 
-def test_whoever_may_not_create_finds_no_button_and_no_form(
+def test_user_who_cannot_create_keys_has_no_button_and_no_form(
     sign_in: SignIn, ada: User, bob: User
 ) -> None:
     Team.objects.update(policy=Policy(min_creator_role="admin"))
@@ -191,14 +191,14 @@ def test_whoever_may_not_create_finds_no_button_and_no_form(
     assert sign_in(ada).post(create, {"name": "hers"}).status_code == 200
 
 
-def test_no_policy_lets_a_viewer_create(sign_in: SignIn, vera: User) -> None:
+def test_viewer_cannot_create_keys_under_any_policy(sign_in: SignIn, vera: User) -> None:
     """Not even one that somebody wrote into the database."""
     Team.objects.update(policy=Policy(min_creator_role="viewer"))
     assert sign_in(vera).post(f"{KEYS}create/", {"name": "mine"}).status_code == 403
     assert not ApiKey.objects.exists()
 
 
-def test_a_role_that_is_taken_away_meanwhile_makes_no_key(team: Team, ada: User) -> None:
+def test_creator_who_loses_the_role_meanwhile_creates_no_key(team: Team, ada: User) -> None:
     """The form was opened before."""
     Team.objects.update(policy=Policy(min_creator_role="admin"))
     Membership.objects.filter(user=ada).update(role=Role.MEMBER)
@@ -209,9 +209,7 @@ def test_a_role_that_is_taken_away_meanwhile_makes_no_key(team: Team, ada: User)
     assert ApiKey.objects.count() == 0
 
 
-def test_an_operator_is_bound_by_the_rules_on_keys_but_not_by_who_makes_them(
-    team: Team, bob: User
-) -> None:
+def test_operator_is_bound_by_rules_on_keys_but_not_by_creator_role(team: Team, bob: User) -> None:
     Team.objects.update(policy=Policy(min_creator_role="owner", models=("public/*",)))
     key, _ = ApiKey.objects.issue(team=team, owner=bob, name="by-command")
     assert key.permissions == Permissions(models=("public/*",))

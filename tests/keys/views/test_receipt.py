@@ -34,7 +34,7 @@ def deleted(key: ApiKey, by: User) -> ApiKey:
     return key
 
 
-def test_it_tells_the_last_use_and_what_came_after(
+def test_receipt_shows_last_use_and_later_calls(
     sign_in: SignIn, vera: User, bob: User, issue: Issue
 ) -> None:
     key = deleted(issue(bob, "<b>nightly")[0], bob)
@@ -58,7 +58,7 @@ def test_it_tells_the_last_use_and_what_came_after(
     assert b"data-dismiss" not in page.content
 
 
-def test_it_refreshes_itself_for_a_minute(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_receipt_refreshes_itself_for_a_minute(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key = deleted(issue(bob)[0], bob)
     client = sign_in(bob)
     assert b'hx-trigger="every 2s"' in client.get(address(key), headers=HTMX).content
@@ -66,7 +66,7 @@ def test_it_refreshes_itself_for_a_minute(sign_in: SignIn, bob: User, issue: Iss
     assert b"hx-trigger" not in client.get(address(key), headers=HTMX).content
 
 
-def test_a_rotated_key_is_told_of_as_one(team: Team, bob: User, issue: Issue) -> None:
+def test_receipt_sums_up_all_secrets_of_a_key(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     Secret.objects.update(last_used_at="2026-11-23T22:45:10Z", last_used_address="10.0.0.1")
     Secret.objects.create(
@@ -84,7 +84,7 @@ def test_a_rotated_key_is_told_of_as_one(team: Team, bob: User, issue: Issue) ->
     assert receipt.last_refused_at
 
 
-def test_a_key_that_was_never_used(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_receipt_of_an_unused_key(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     key.revoke(actor=None)
     text = sign_in(bob).get(address(key)).content.decode()
@@ -93,12 +93,12 @@ def test_a_key_that_was_never_used(sign_in: SignIn, bob: User, issue: Issue) -> 
     assert "<strong>0</strong> requests" in text
 
 
-def test_a_key_that_is_there_has_none(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_existing_key_has_no_receipt(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     assert sign_in(bob).get(address(key)).status_code == 404
 
 
-def test_another_team_sees_none(
+def test_receipt_is_404_for_another_team(
     sign_in: SignIn, bob: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
     key = deleted(issue(bob)[0], bob)
@@ -107,7 +107,7 @@ def test_another_team_sees_none(
     assert client.get(f"/teams/{other_team.slug}/keys/{key.public_id}/receipt/").status_code == 404
 
 
-def test_the_message_after_a_deletion_links_the_receipt(
+def test_message_after_a_deletion_links_the_receipt(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "<b>nightly")
@@ -116,7 +116,7 @@ def test_the_message_after_a_deletion_links_the_receipt(
     assert f"The key &lt;b&gt;nightly is deleted. {link}" in text
 
 
-def test_the_audit_links_the_receipt(sign_in: SignIn, ada: User, issue: Issue) -> None:
+def test_audit_links_the_receipt(sign_in: SignIn, ada: User, issue: Issue) -> None:
     gone, _ = issue(ada, "gone")
     kept, _ = issue(ada, "kept")
     gone.revoke(actor=ada)
@@ -125,7 +125,7 @@ def test_the_audit_links_the_receipt(sign_in: SignIn, ada: User, issue: Issue) -
     assert address(kept) not in text
 
 
-def test_it_is_told_who_deleted_it_by_the_name_of_today_or_the_last(
+def test_receipt_names_who_deleted_the_key_by_current_or_last_name(
     team: Team, bob: User, issue: Issue
 ) -> None:
     """Not as somebody else's doing who has the name now."""

@@ -40,7 +40,7 @@ def nonce(client: Client, key: ApiKey) -> str:
 
 
 @pytest.mark.parametrize("headers", [HTMX, {}], ids=["htmx", "page"])
-def test_the_new_key_is_shown_once_and_is_the_same_key(
+def test_new_key_string_is_shown_once_and_the_key_stays_the_same(
     sign_in: SignIn, bob: User, issue: Issue, headers: dict[str, str]
 ) -> None:
     key, old = issue(bob, "nightly")
@@ -64,7 +64,7 @@ def test_the_new_key_is_shown_once_and_is_the_same_key(
     assert (event.actor, event.address) == ("bob", "127.0.0.1")
 
 
-def test_the_plaintext_is_nowhere_after_a_rotation(
+def test_key_string_is_stored_nowhere_after_a_rotation(
     sign_in: SignIn, bob: User, issue: Issue, caplog: pytest.LogCaptureFixture
 ) -> None:
     key, old = issue(bob)
@@ -84,7 +84,7 @@ def test_the_plaintext_is_nowhere_after_a_rotation(
         assert not [place for place in places if tail in place]
 
 
-def test_one_form_rotates_once(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_form_sent_twice_rotates_once(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     client = sign_in(bob)
     form = {"grace": "now", "nonce": nonce(client, key)}
@@ -98,7 +98,7 @@ def test_one_form_rotates_once(sign_in: SignIn, bob: User, issue: Issue) -> None
     assert live.digest == keystring.digest(new.encode())
 
 
-def test_a_form_of_another_key_or_of_creation_is_no_second_chance(
+def test_nonce_cannot_be_used_for_another_key_or_a_new_one(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     first, _ = issue(bob, "first")
@@ -111,7 +111,7 @@ def test_a_form_of_another_key_or_of_creation_is_no_second_chance(
     assert ApiKey.objects.count() == 2
 
 
-def test_a_third_secret_is_refused_in_the_dialog(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_third_secret_is_refused_in_the_dialog(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     client = sign_in(bob)
     mark = nonce(client, key)
@@ -130,7 +130,7 @@ def test_a_third_secret_is_refused_in_the_dialog(sign_in: SignIn, bob: User, iss
 
 
 @pytest.mark.parametrize("grace", ["", "forever", "30d"])
-def test_no_other_grace_can_be_asked_for(
+def test_unknown_grace_period_is_refused(
     sign_in: SignIn, bob: User, issue: Issue, grace: str
 ) -> None:
     key, _ = issue(bob)
@@ -139,7 +139,7 @@ def test_no_other_grace_can_be_asked_for(
     assert key.secrets.count() == 1
 
 
-def test_of_a_leaked_key_the_old_secret_is_to_end_at_once(
+def test_dialog_suggests_no_grace_period_for_a_leaked_key(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -158,7 +158,7 @@ def test_of_a_leaked_key_the_old_secret_is_to_end_at_once(
         (["disabled_at", "reported_at"], "owner", "This key is disabled"),
     ],
 )
-def test_whether_the_new_secret_will_work_is_told_before(
+def test_dialog_says_whether_the_new_secret_will_work(
     sign_in: SignIn, bob: User, issue: Issue, times: list[str], disabled_by: str, warning: str
 ) -> None:
     key, _ = issue(bob)
@@ -166,7 +166,7 @@ def test_whether_the_new_secret_will_work_is_told_before(
     assert warning in sign_in(bob).get(address(key), headers=HTMX).content.decode()
 
 
-def test_of_a_leak_its_page_tells_once_and_others_above(
+def test_leaked_key_has_an_alert_on_its_page_and_a_banner_elsewhere(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     """What stands above every page stays there when the key is rotated in a dialog below it, and
@@ -184,7 +184,7 @@ def test_of_a_leak_its_page_tells_once_and_others_above(
     assert f'action="{address(key)}"' in listed
 
 
-def test_the_old_one_is_ended_and_the_new_one_stays(
+def test_old_secret_is_revoked_and_the_new_one_stays(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
@@ -208,7 +208,7 @@ def test_the_old_one_is_ended_and_the_new_one_stays(
     assert "/end-old/" not in client.get(address(key, "")).content.decode()
 
 
-def test_without_an_old_one_nothing_ends(sign_in: SignIn, bob: User, issue: Issue) -> None:
+def test_without_an_old_secret_nothing_is_revoked(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     client = sign_in(bob)
     assert client.get(address(key, "end-old/")).status_code == 200

@@ -37,7 +37,7 @@ def paths(template: KeyTemplate) -> list[str]:
     return [TEMPLATES, CREATE, f"{one}change/", f"{one}delete/"]
 
 
-def test_admin_makes_one(sign_in: SignIn, ada: User, team: Team) -> None:
+def test_admin_creates_a_template(sign_in: SignIn, ada: User, team: Team) -> None:
     client = sign_in(ada)
     assert "No templates yet." in client.get(TEMPLATES).content.decode()
     asked = typed(
@@ -59,7 +59,9 @@ def test_admin_makes_one(sign_in: SignIn, ada: User, team: Team) -> None:
     assert (event.actor, event.address) == ("ada", "127.0.0.1")
 
 
-def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, template: KeyTemplate) -> None:
+def test_admin_changes_a_template(
+    sign_in: SignIn, ada: User, team: Team, template: KeyTemplate
+) -> None:
     path = f"{TEMPLATES}{template.pk}/change/"
     client = sign_in(ada)
     assert 'value="CI job"' in client.get(path).content.decode()
@@ -73,7 +75,9 @@ def test_admin_changes_one(sign_in: SignIn, ada: User, team: Team, template: Key
     assert AuditEvent.objects.filter(action=Action.TEAM_CHANGED).count() == 1
 
 
-def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, template: KeyTemplate) -> None:
+def test_admin_deletes_a_template(
+    sign_in: SignIn, ada: User, team: Team, template: KeyTemplate
+) -> None:
     path = f"{TEMPLATES}{template.pk}/delete/"
     client = sign_in(ada)
     assert "will no longer be offered" in client.get(path).content.decode()
@@ -87,7 +91,7 @@ def test_admin_deletes_one(sign_in: SignIn, ada: User, team: Team, template: Key
     assert client.post(path).status_code == 404
 
 
-def test_a_name_is_there_once_in_a_team(
+def test_template_name_is_unique_in_a_team(
     sign_in: SignIn, ada: User, other_team: Team, template: KeyTemplate
 ) -> None:
     KeyTemplate.objects.create(team=other_team, name="theirs")
@@ -116,7 +120,7 @@ def test_a_name_is_there_once_in_a_team(
         ("lifetime_days", typed(lifetime_days="91")),
     ],
 )
-def test_what_makes_no_sense_or_breaks_the_policy_is_told_beside_its_field(
+def test_invalid_or_forbidden_value_is_an_error_of_its_field(
     sign_in: SignIn, ada: User, field: str, asked: dict[str, str]
 ) -> None:
     policy = Policy(max_lifetime_days=89, models=("public/*",), endpoints=("chat",))
@@ -127,7 +131,7 @@ def test_what_makes_no_sense_or_breaks_the_policy_is_told_beside_its_field(
     assert not KeyTemplate.objects.exists()
 
 
-def test_a_template_from_before_a_policy_is_marked(
+def test_template_that_violates_a_newer_policy_is_marked(
     sign_in: SignIn, ada: User, template: KeyTemplate
 ) -> None:
     client = sign_in(ada)
@@ -136,7 +140,7 @@ def test_a_template_from_before_a_policy_is_marked(
     assert "Violates the policy" in client.get(TEMPLATES).content.decode()
 
 
-def test_what_a_template_leaves_open_is_what_the_policy_allows(team: Team) -> None:
+def test_values_that_a_template_leaves_open_come_from_the_policy(team: Team) -> None:
     policy = Policy(models=("public/*",), endpoints=("embeddings",))
     template = KeyTemplate(team=team, name="open", allowed_networks=["192.0.2.0/24"])
     expected = Permissions(("public/*",), Endpoints.EMBEDDINGS, ("192.0.2.0/24",))
@@ -144,7 +148,7 @@ def test_what_a_template_leaves_open_is_what_the_policy_allows(team: Team) -> No
     assert template.violations(policy) == []
 
 
-def test_one_that_was_deleted_meanwhile_is_not_made_again(
+def test_saving_a_deleted_template_does_not_create_it_again(
     sign_in: SignIn, ada: User, template: KeyTemplate
 ) -> None:
     opened = KeyTemplate.objects.get()
@@ -154,7 +158,7 @@ def test_one_that_was_deleted_meanwhile_is_not_made_again(
     assert not KeyTemplate.objects.exists()
 
 
-def test_one_that_is_deleted_while_its_form_is_on_its_way_is_told(
+def test_template_deleted_while_its_form_is_saved_shows_a_message(
     sign_in: SignIn, ada: User, template: KeyTemplate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def locked_later(found: KeyTemplate) -> AbstractContextManager[KeyTemplate]:
@@ -179,7 +183,7 @@ def test_outsiders_get_404(sign_in: SignIn, charlie: User, paths: list[str]) -> 
         assert sign_in(charlie).get(path).status_code == 404
 
 
-def test_another_teams_template_is_not_found_under_ones_own(
+def test_template_of_another_team_is_404(
     sign_in: SignIn, charlie: User, other_team: Team, template: KeyTemplate
 ) -> None:
     client = sign_in(charlie)
