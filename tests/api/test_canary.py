@@ -1,5 +1,5 @@
-"""A management key, and an API key that was made with it, go everywhere by mistake; afterwards
-neither is found anywhere."""
+"""A management key, and an API key that was created with it, are sent in all wrong places;
+afterwards neither is stored or logged anywhere."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,28 +18,30 @@ OwnServer = Callable[..., Server]
 KEYS = "/api/v1/keys"
 
 
-def spill(server: Server, token: str, text: str, public_id: str) -> Iterator[Reply]:
+def requests_with_key_string(
+    server: Server, token: str, text: str, public_id: str
+) -> Iterator[Reply]:
     """`text` as credential, name, tag, owner, pattern, parameter, path, header."""
 
-    def ask(method: str, path: str, body: object = None, **headers: str) -> Reply:
+    def request(method: str, path: str, body: object = None, **headers: str) -> Reply:
         return server.request(method, path, key=token, body=body, headers=headers)
 
-    for sent in (text, text[:-1], f"{text}x", f"{text} {text}", f"x{text}"):
+    for credential in (text, text[:-1], f"{text}x", f"{text} {text}", f"x{text}"):
         for path in (KEYS, "/api/v1/self", "/v1/models"):
-            yield server.request("GET", path, key=sent)
-            yield server.request("GET", path, headers={"Authorization": f"Basic {sent}"})
+            yield server.request("GET", path, key=credential)
+            yield server.request("GET", path, headers={"Authorization": f"Basic {credential}"})
     for name in HEADERS:
         yield server.request("GET", KEYS, key=token, headers={name: text})
     for query in ("name", "owner", "tag", "state", "cursor", "limit", text):
-        yield ask("GET", f"{KEYS}?{query}={quote(text)}")
+        yield request("GET", f"{KEYS}?{query}={quote(text)}")
     for path in (
         f"{KEYS}/{text}",
         f"/api/v1/members/{text}",
         f"/api/v1/teams/{text}",
         f"/api/{text}",
     ):
-        yield ask("GET", path)
-        yield ask("DELETE", path)
+        yield request("GET", path)
+        yield request("DELETE", path)
     for body in (
         {"name": text},
         {"name": "x", "description": f"my {text}."},
@@ -50,8 +52,8 @@ def spill(server: Server, token: str, text: str, public_id: str) -> Iterator[Rep
         f'{{"name": "{text}'.encode(),
         text.encode() * 2000,
     ):
-        yield ask("POST", KEYS, body)
-    yield ask("PATCH", f"{KEYS}/{public_id}", {"owner": text})
+        yield request("POST", KEYS, body)
+    yield request("PATCH", f"{KEYS}/{public_id}", {"owner": text})
 
 
 def test_neither_kind_of_key_string_is_stored_or_logged(
@@ -69,20 +71,20 @@ def test_neither_kind_of_key_string_is_stored_or_logged(
     assert failed.status in {500, 503}
 
     for text in (token, key):
-        for reply in spill(server, token, text, made.json()["id"]):
-            assert reply.status < 500, reply
-            told = str(reply.headers) + reply.body.decode()
+        for response_with_key in requests_with_key_string(server, token, text, made.json()["id"]):
+            assert response_with_key.status < 500, response_with_key
+            content = str(response_with_key.headers) + response_with_key.body.decode()
             # A problem tells where, and what is wrong with it, and never what stood there.
-            assert_nowhere(text, "an answer", told)
+            assert_nowhere(text, "an answer", content)
     member = Browser(server, alice)
     for page in ("management-keys", "keys", "audit"):
-        answer = member.get(f"/teams/{team.slug}/{page}/").body.decode()
+        response = member.get(f"/teams/{team.slug}/{page}/").body.decode()
         for text in (token, key):
-            assert_nowhere(text, page, answer)
+            assert_nowhere(text, page, response)
     for path in ("self", "keys", "audit", "usage"):
-        answer = server.request("GET", f"/api/v1/{path}", key=token).body.decode()
+        response = server.request("GET", f"/api/v1/{path}", key=token).body.decode()
         for text in (token, key):
-            assert_nowhere(text, path, answer)
+            assert_nowhere(text, path, response)
     assert server.stop() == 0
     assert "DEBUG" in server.log
     for text in (token, key):

@@ -1,5 +1,5 @@
-"""Hosts whose clocks are wrong: the database's clock ends management keys and the windows of their
-requests, so that all hosts agree."""
+"""Hosts with wrong clocks: management keys expire, and their requests are counted, by the clock of
+the database."""
 
 import time
 from collections.abc import Iterator
@@ -80,8 +80,8 @@ def test_wrong_host_clock_gives_no_second_window(
     assert program.get("self").status_code == 200
     for clock in (AHEAD, BEHIND):
         with host(clock):
-            answer = program.get("self")
-        assert_problem(answer, 429, "too-many-requests")
-        assert 1 <= int(answer["Retry-After"]) <= 60
+            response = program.get("self")
+        assert_problem(response, 429, "too-many-requests")
+        assert 1 <= int(response["Retry-After"]) <= 60
     window = Window.objects.get(subject__startswith="management:")
     assert abs(window.start - right()) < timedelta(minutes=2)

@@ -37,7 +37,7 @@ def test_command_accepts_expiry_and_permissions(ada: User) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "more", "told"),
+    ("arguments", "more", "message"),
     [
         (["--days=0"], {}, "must be from 1 to 3650"),
         (["--days=99999"], {}, "must be from 1 to 3650"),
@@ -50,9 +50,9 @@ def test_command_accepts_expiry_and_permissions(ada: User) -> None:
     ],
 )
 def test_invalid_arguments_give_a_one_sentence_error(
-    ada: User, charlie: User, arguments: list[str], more: dict[str, str], told: str
+    ada: User, charlie: User, arguments: list[str], more: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(CommandError, match=told):
+    with pytest.raises(CommandError, match=message):
         issue(*arguments, **more)
     assert not ManagementKey.objects.exists()
 

@@ -32,7 +32,7 @@ Issue = Callable[..., tuple[ApiKey, str]]
 
 
 @pytest.fixture(autouse=True)
-def unlimited(db: None) -> None:
+def clear_cache(db: None) -> None:
     """The table of counts is none that is emptied after a test."""
     cache.clear()
 
@@ -47,7 +47,7 @@ def report(client: Client, *texts: str, **headers: str) -> Any:
     return client.post("/leaks/report", body, content_type="text/plain", headers=headers)
 
 
-def sent() -> list[EmailMessage]:
+def sent_messages() -> list[EmailMessage]:
     return django_mail.outbox
 
 
@@ -67,8 +67,8 @@ def test_reported_management_key_is_deleted_and_audited(
 ) -> None:
     program = new_api_client(ada)
     assert program.get("self").status_code == 200
-    answer = report(client, f"export TOKEN={program.token}\n")
-    assert answer.status_code == 202
+    response = report(client, f"export TOKEN={program.token}\n")
+    assert response.status_code == 202
     assert program.get("self").status_code == 401
     assert not ManagementKey.objects.exists()
     assert rows() == [
@@ -99,9 +99,9 @@ def test_report_with_both_kinds_disables_and_deletes(
     assert key.disabled_at
     assert [*ManagementKey.objects.all()] == [stays.key]
     assert [action for action, _ in rows()].count(Action.KEY_REPORTED) == 3
-    told = {message.to[0]: message for message in sent()}
-    assert sorted(told) == ["ada@example.com", "bob@example.com", "charlie@example.com"]
-    both = told["ada@example.com"]
+    messages = {message.to[0]: message for message in sent_messages()}
+    assert sorted(messages) == ["ada@example.com", "bob@example.com", "charlie@example.com"]
+    both = messages["ada@example.com"]
     assert both.subject == "[Keyportal] 2 keys were reported as leaked and are disabled or deleted"
     assert f'- The API key "test-key" ({key.public_id}) of bob in' in both.body
     assert "- The management key " in both.body
@@ -110,8 +110,8 @@ def test_report_with_both_kinds_disables_and_deletes(
         in both.body
     )
     assert both.body.count("http://127.0.0.1:8000/teams/") == 2
-    assert told["bob@example.com"].subject.startswith("[Keyportal] API key ")
-    assert told["charlie@example.com"].subject.startswith("[Keyportal] Management key ")
+    assert messages["bob@example.com"].subject.startswith("[Keyportal] API key ")
+    assert messages["charlie@example.com"].subject.startswith("[Keyportal] Management key ")
 
 
 def test_owner_and_admins_get_a_mail_without_the_key(
@@ -146,15 +146,15 @@ def test_response_is_the_same_for_any_management_key(
     dead.key.revoke(actor=ada)
     unknown = keystring.generate(prefix="mk-kp-").text
     for html in ({}, {"Accept": "text/html"}):
-        seen = set()
+        responses = set()
         for text in (live, live, dead.token or "", unknown, issue(ada, f"{html}")[1]):
-            answer = report(client, text, **html)
-            del answer["Expires"]  # Now, by the second.
-            page = re.sub(rb'csrf\w*": "[^"]*', b"", answer.content)
+            response = report(client, text, **html)
+            del response["Expires"]  # Now, by the second.
+            page = re.sub(rb'csrf\w*": "[^"]*', b"", response.content)
             assert text[14:30].encode() not in page
-            seen.add((answer.status_code, page, str(answer.headers)))
-        assert len(seen) == 1
-        assert next(iter(seen))[0] == 202
+            responses.add((response.status_code, page, str(response.headers)))
+        assert len(responses) == 1
+        assert next(iter(responses))[0] == 202
 
 
 def test_look_alike_deletes_nothing(
@@ -169,7 +169,7 @@ def test_look_alike_deletes_nothing(
     assert report(client, text.replace("mk-", "sk-")).status_code == 400
     assert program.get("self").status_code == 200
     assert rows() == []
-    assert not sent()
+    assert not sent_messages()
 
 
 def test_repeated_report_does_nothing(
@@ -179,7 +179,7 @@ def test_repeated_report_does_nothing(
     report(client, text, text)
     report(client, text)
     assert len(rows()) == 2
-    assert len(sent()) == 1
+    assert len(sent_messages()) == 1
 
 
 def test_management_key_deleted_at_the_same_time_is_not_reported(
@@ -189,15 +189,15 @@ def test_management_key_deleted_at_the_same_time_is_not_reported(
     first, second = new_api_client(ada, "first"), new_api_client(ada, "second")
     revoke = ManagementKey.revoke
 
-    def and_the_other(key: ManagementKey, **who: Any) -> None:
+    def revoke_and_delete_all(key: ManagementKey, **who: Any) -> None:
         revoke(key, **who)
         ManagementKey.objects.all().delete()
 
-    monkeypatch.setattr(ManagementKey, "revoke", and_the_other)
+    monkeypatch.setattr(ManagementKey, "revoke", revoke_and_delete_all)
     assert report(client, first.token or "", second.token or "").status_code == 202
     assert [action for action, _ in rows()] == [Action.KEY_REPORTED, Action.MANAGEMENT_KEY_DELETED]
     assert all(str(first.key) in target for _, target in rows())
-    (message,) = sent()
+    (message,) = sent_messages()
     assert (
         message.subject
         == '[Keyportal] Management key "first" was reported as leaked and is deleted'
@@ -214,7 +214,7 @@ def test_expired_or_ownerless_management_key_is_deleted(
     ada.memberships.all().delete()
     report(client, expired, left)
     assert not ManagementKey.objects.exists()
-    (message,) = sent()
+    (message,) = sent_messages()
     assert (message.to, "2 keys were reported" in message.subject) == (["alice@example.com"], True)
 
 
@@ -225,7 +225,7 @@ def test_mail_about_management_keys_is_limited_too(
     for number in range(5):
         assert report(client, text_of(new_api_client, ada, name=f"m{number}")).status_code == 202
     assert not ManagementKey.objects.exists()
-    assert [message.to for message in sent()].count([alice.email]) == 3
+    assert [message.to for message in sent_messages()].count([alice.email]) == 3
 
 
 def test_session_makes_no_difference(
@@ -242,9 +242,9 @@ def test_session_makes_no_difference(
 
 
 def test_no_session_is_created(client: Client, ada: User, new_api_client: NewApiClient) -> None:
-    answer = report(client, text_of(new_api_client, ada))
-    assert answer.status_code == 202
-    assert not answer.cookies
+    response = report(client, text_of(new_api_client, ada))
+    assert response.status_code == 202
+    assert not response.cookies
 
 
 def test_github_report_includes_the_location(
@@ -258,10 +258,10 @@ def test_github_report_includes_the_location(
         assert program.get("self").status_code == 200
         headers = signer.headers(body)
         kind = headers.pop("Content-Type")
-        answer = client.post("/leaks/report", body, content_type=kind, headers=headers)
-        assert answer.status_code == status
+        response = client.post("/leaks/report", body, content_type=kind, headers=headers)
+        assert response.status_code == status
     assert program.get("self").status_code == 401
-    (message,) = sent()
+    (message,) = sent_messages()
     (_, target), _ = rows()
     for shown in (target, message.body):
         assert "GitHub" in shown
@@ -276,11 +276,11 @@ def test_report_leak_command_revokes_both_kinds(
     new_api_client: NewApiClient,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (key, text), program, told = issue(bob), new_api_client(ada), StringIO()
+    (key, text), program, stderr = issue(bob), new_api_client(ada), StringIO()
     monkeypatch.setattr("sys.stdin", StringIO(f"{text}\n{program.token}\n"))
-    call_command("report_leak", stdout=StringIO(), stderr=told)
+    call_command("report_leak", stdout=StringIO(), stderr=stderr)
     slug = key.team.slug
-    assert told.getvalue() == (
+    assert stderr.getvalue() == (
         f"Disabled {key} of {slug}.\nDeleted {program.key} of {slug}.\n"
         "The running server mails the owners and the team's admins.\n"
     )

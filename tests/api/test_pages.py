@@ -77,14 +77,14 @@ def test_maximum_number_of_models_and_networks_fits(sign_in: SignIn, ada: User) 
     patterns = [f"{number:03}{'m' * 197}" for number in range(MOST_PATTERNS)]
     networks = [f"2001:db8:{number:x}:1111:2222:3333:4444:5555/128" for number in range(1, 101)]
     bounds = {"models": "\n".join(patterns), "networks": "\r\n".join(networks)}
-    answer = sign_in(ada).post(CREATE, {**FORM, **bounds})
-    assert answer.status_code == 200
+    response = sign_in(ada).post(CREATE, {**FORM, **bounds})
+    assert response.status_code == 200
     permissions = ManagementKey.objects.get().permissions
     assert (len(permissions.models), len(permissions.networks)) == (MOST_PATTERNS, 100)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"name": ""}, "Give the management key a name."),
         ({"name": "a\u202eb"}, "Use printable characters only."),
@@ -99,12 +99,12 @@ def test_maximum_number_of_models_and_networks_fits(sign_in: SignIn, ada: User) 
     ],
 )
 def test_invalid_values_are_errors_in_the_form(
-    sign_in: SignIn, ada: User, fields: dict[str, Any], told: str
+    sign_in: SignIn, ada: User, fields: dict[str, Any], message: str
 ) -> None:
-    answer = sign_in(ada).post(CREATE, {**FORM, **fields}, headers=HTMX)
-    assert answer.status_code == 422
-    assert told in answer.content.decode()
-    assert "k3Tz" not in answer.content.decode() or "name" in fields or "nonce" in fields
+    response = sign_in(ada).post(CREATE, {**FORM, **fields}, headers=HTMX)
+    assert response.status_code == 422
+    assert message in response.content.decode()
+    assert "k3Tz" not in response.content.decode() or "name" in fields or "nonce" in fields
     assert not ManagementKey.objects.exists()
 
 
@@ -112,9 +112,9 @@ def test_taken_name_is_an_error_in_the_form(
     sign_in: SignIn, ada: User, new_api_client: NewApiClient
 ) -> None:
     new_api_client(ada)
-    answer = sign_in(ada).post(CREATE, FORM)
-    assert answer.status_code == 422
-    assert "already exists" in answer.content.decode()
+    response = sign_in(ada).post(CREATE, FORM)
+    assert response.status_code == 422
+    assert "already exists" in response.content.decode()
 
 
 def test_team_has_a_maximum_of_management_keys(
@@ -122,9 +122,9 @@ def test_team_has_a_maximum_of_management_keys(
 ) -> None:
     for number in range(MAX_PER_TEAM):
         new_api_client(ada, f"key-{number}")
-    answer = sign_in(ada).post(CREATE, FORM)
-    assert answer.status_code == 422
-    assert f"at most {MAX_PER_TEAM} management keys" in answer.content.decode()
+    response = sign_in(ada).post(CREATE, FORM)
+    assert response.status_code == 422
+    assert f"at most {MAX_PER_TEAM} management keys" in response.content.decode()
 
 
 def test_form_sent_twice_creates_one_management_key(sign_in: SignIn, ada: User) -> None:
@@ -141,8 +141,8 @@ def test_management_key_is_deleted_after_confirmation(
 ) -> None:
     program = new_api_client(ada)
     client, address = sign_in(ada), f"{LIST}{program.key.public_id}/delete/"
-    asked = client.get(address, headers=HTMX)
-    assert asked.content.lstrip().startswith(b'<article id="delete"')
+    dialog = client.get(address, headers=HTMX)
+    assert dialog.content.lstrip().startswith(b'<article id="delete"')
     assert program.get("self").status_code == 200
     done = client.post(address, headers=HTMX)
     assert (done.status_code, done["HX-Trigger"]) == (204, "management-keys-changed, dialog-close")
@@ -158,9 +158,9 @@ def test_without_javascript_it_redirects_to_the_list(
     program = new_api_client(ada)
     client, address = sign_in(ada), f"{LIST}{program.key.public_id}/delete/"
     assert client.get(address).content.lstrip().startswith(b"<!doctype html>")
-    answer = client.post(address, follow=True)
-    assert answer.redirect_chain == [(LIST, 302)]
-    assert "The management key deploy is deleted." in answer.content.decode()
+    response = client.post(address, follow=True)
+    assert response.redirect_chain == [(LIST, 302)]
+    assert "The management key deploy is deleted." in response.content.decode()
 
 
 def test_list_marks_management_keys_that_do_not_work(
@@ -175,9 +175,9 @@ def test_list_marks_management_keys_that_do_not_work(
 
 
 def test_empty_list_says_how_to_begin(sign_in: SignIn, ada: User) -> None:
-    answer = sign_in(ada).get(LIST, headers=HTMX)
-    assert answer.content.lstrip().startswith(b'<section id="table"')
-    assert "No management keys yet." in answer.content.decode()
+    response = sign_in(ada).get(LIST, headers=HTMX)
+    assert response.content.lstrip().startswith(b'<section id="table"')
+    assert "No management keys yet." in response.content.decode()
 
 
 @pytest.mark.parametrize("path", ["", "create/", "00000000/delete/"])
@@ -185,9 +185,9 @@ def test_members_without_the_role_are_refused(
     sign_in: SignIn, bob: User, charlie: User, path: str
 ) -> None:
     member = sign_in(bob)
-    for answer in (member.get(LIST + path), member.post(LIST + path, FORM)):
-        assert answer.status_code in {403, 405}
-        assert answer.status_code == 405 or "needs the role Admin" in answer.content.decode()
+    for response in (member.get(LIST + path), member.post(LIST + path, FORM)):
+        assert response.status_code in {403, 405}
+        assert response.status_code == 405 or "needs the role Admin" in response.content.decode()
     outsider = sign_in(charlie)
     assert outsider.get(LIST + path).status_code == 404
     assert not ManagementKey.objects.exists()
@@ -199,12 +199,12 @@ def test_management_key_of_another_team_is_404(
     theirs = new_api_client(charlie, team=other_team)
     client = sign_in(ada)
     for public_id in (theirs.key.public_id, "00000000"):
-        for answer in (
+        for response in (
             client.get(f"{LIST}{public_id}/delete/"),
             client.post(f"{LIST}{public_id}/delete/"),
         ):
-            assert answer.status_code == 404
-            assert "Management key not found" in answer.content.decode()
+            assert response.status_code == 404
+            assert "Management key not found" in response.content.decode()
     assert theirs.get("self").status_code == 200
 
 

@@ -1,4 +1,4 @@
-"""Two who do different things to one key at the same moment leave a key that is one of theirs."""
+"""Two concurrent changes of one key leave a consistent key."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -54,8 +54,8 @@ def require_all_accounted_for(public_id: str, old: str, outcomes: Iterable[objec
     """Each secret that was ever shown is kept, or buried, and never both. Returns the kept."""
     shown = {digest(old), *(digest(one.text) for one in outcomes if isinstance(one, KeyString))}
     kept = {bytes(one.digest) for one in Secret.objects.filter(key__public_id=public_id)}
-    stones = Tombstone.objects.filter(public_id=public_id)
-    buried = {bytes(stone.digest) for stone in stones}
+    tombstones = Tombstone.objects.filter(public_id=public_id)
+    buried = {bytes(tombstone.digest) for tombstone in tombstones}
     assert kept | buried == shown
     assert not kept & buried
     assert len(kept) <= 2
@@ -140,8 +140,8 @@ def test_owner_cannot_enable_a_key_that_an_admin_disables_concurrently(
         key.refresh_from_db()
         assert key.disabled_at is not None
         assert key.is_managed
-        told = AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_ENABLED)
-        assert told.count() == isinstance(enabled, ApiKey)
+        rows = AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_ENABLED)
+        assert rows.count() == isinstance(enabled, ApiKey)
 
 
 def test_owner_cannot_widen_a_key_that_an_admin_narrows_concurrently(
@@ -237,13 +237,13 @@ def test_concurrent_hand_overs_do_not_exceed_the_keys_of_a_member(
     assert ApiKey.objects.filter(owner=bob).count() == 2
 
 
-def typed_in(client: Client, path: str, **fields: str) -> Callable[[], HttpResponse]:
+def form_sender(client: Client, path: str, **fields: str) -> Callable[[], HttpResponse]:
     """A form that is open by now, to be sent with this typed in it."""
     form = form_data(client.get(path), **fields)
     return lambda: cast("HttpResponse", client.post(path, form))
 
 
-def signed_in(user: User) -> Client:
+def signed_in_client(user: User) -> Client:
     client = Client()
     client.force_login(user)
     return client
@@ -253,12 +253,14 @@ def test_concurrent_policy_changes_by_pages_and_commands_are_all_kept(
     ada: User, team: Team
 ) -> None:
     rules = ("--max-lifetime-days=90", "--must-expire=yes", "--name-pattern=ci-*")
-    roof = [f"--{name.replace('_', '-')}=9" for name in Limits._fields]
+    team_limits = [f"--{name.replace('_', '-')}=9" for name in Limits._fields]
     # Of a page that is out of date by then, nothing is saved.
-    page = typed_in(signed_in(ada), f"/teams/{team.slug}/policy/", max_keys_per_member="3")
+    page = form_sender(
+        signed_in_client(ada), f"/teams/{team.slug}/policy/", max_keys_per_member="3"
+    )
     commands = [
         partial(call_command, name, team.slug, given, stdout=StringIO())
-        for name, options in (("setpolicy", rules), ("setteam", roof))
+        for name, options in (("setpolicy", rules), ("setteam", team_limits))
         for given in options
     ]
     saved, *_ = run_concurrently(page, *commands)
@@ -293,10 +295,10 @@ def test_concurrent_renames_in_the_admin_show_that_the_name_is_taken(
     clients = [Client() for _ in keys]
     for client in clients:
         client.force_login(root)
-    answers = run_concurrently(*map(partial, [rename] * CROWD, keys, clients))
-    told = [one for one in answers if isinstance(one, HttpResponse) and one.status_code == 200]
-    assert len(told) == CROWD - 1
-    assert all("already exists" in one.content.decode() for one in told)
+    responses = run_concurrently(*map(partial, [rename] * CROWD, keys, clients))
+    refused = [one for one in responses if isinstance(one, HttpResponse) and one.status_code == 200]
+    assert len(refused) == CROWD - 1
+    assert all("already exists" in one.content.decode() for one in refused)
     assert ApiKey.objects.filter(name="ci").count() == 1
 
 
@@ -318,7 +320,7 @@ def test_revoking_both_secrets_does_not_deadlock_with_the_meter(
         Secret.objects.filter(pk=older.pk).update(digest=value)
     with ThreadPoolExecutor(1) as thread, transaction.atomic():
         note_use(older)
-        ended = thread.submit(and_close, partial(act, key, bob))
+        ended = thread.submit(close_connection_after, partial(act, key, bob))
         time.sleep(0.3)  # By now it waits for one of the two.
         note_use(newer)
     ended.result(timeout=30)
@@ -328,7 +330,7 @@ def note_use(one: Secret) -> None:
     Secret.objects.filter(pk=one.pk).update(last_used_user_agent="noted")
 
 
-def and_close(act: Callable[[], object]) -> object:
+def close_connection_after(act: Callable[[], object]) -> object:
     try:
         return act()
     finally:

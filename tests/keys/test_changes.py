@@ -1,4 +1,4 @@
-"""What is done to a key that lives on: the act, its audit row with old and new, its refusals."""
+"""Changing a key: the change, its audit row with old and new values, and errors."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ Issue = Callable[..., tuple[ApiKey, str]]
 ADDRESS = "192.0.2.1"
 
 
-def told(team: Team, action: Action = Action.KEY_CHANGED) -> list[str]:
+def audit_targets(team: Team, action: Action = Action.KEY_CHANGED) -> list[str]:
     """What the audit says, the oldest first."""
     rows = AuditEvent.objects.for_team(team).with_action(action).order_by("pk")
     return [row.target for row in rows]
@@ -39,7 +39,7 @@ def test_change_is_audited_with_old_and_new_values(team: Team, bob: User, issue:
     assert (key.name, key.description, key.tags) == ("ci", "Nightly.", ["ci", "night"])
     assert key.permissions == changed.permissions == changes["permissions"]
     assert key.expires_at == changes["expires_at"]
-    assert told(team) == [
+    assert audit_targets(team) == [
         (
             f"test ({key.public_id}): Name: test → ci, Description: none → Nightly., "
             "Tags: none → ci, night, Models: all → public/*, Endpoints: all → chat, "
@@ -61,7 +61,7 @@ def test_omitted_fields_stay_and_none_removes_the_expiry(
     change_key(key, Changes(expires_at=None), actor=bob)
     key.refresh_from_db()
     assert key.expires_at is None
-    assert told(team)[-1].endswith("Expires: 2030-01-31 00:00 UTC → none")
+    assert audit_targets(team)[-1].endswith("Expires: 2030-01-31 00:00 UTC → none")
 
 
 def test_change_to_the_same_values_is_not_audited(team: Team, bob: User, issue: Issue) -> None:
@@ -69,7 +69,7 @@ def test_change_to_the_same_values_is_not_audited(team: Team, bob: User, issue: 
     same = Changes(name="test", tags=("a",), permissions=Permissions(), expires_at=None)
     change_key(key, same, actor=bob)
     change_key(key, Changes(), actor=bob)
-    assert told(team) == []
+    assert audit_targets(team) == []
 
 
 def test_long_values_are_audited_in_full(team: Team, bob: User, issue: Issue) -> None:
@@ -77,7 +77,7 @@ def test_long_values_are_audited_in_full(team: Team, bob: User, issue: Issue) ->
     names = tuple(f"public/a-model-with-a-long-name-{number:02}" for number in range(30))
     key, _ = issue(bob, "test", permissions=Permissions(names))
     change_key(key, Changes(permissions=Permissions(names[:15])), actor=bob)
-    rows = told(team)
+    rows = audit_targets(team)
     prefix = f"test ({key.public_id}): "
     assert len(rows) > 1
     assert all(row.startswith(prefix) and len(row) <= TARGET_LENGTH for row in rows)
@@ -92,7 +92,7 @@ def test_values_that_differ_at_the_end_are_audited_in_full(
     change_key(key, Changes(name=f"{'x' * 61}prd"), actor=bob)
     change_key(key, Changes(tags=("a", "b", *(f"{number}" * 30 for number in range(5)))), actor=bob)
     change_key(key, Changes(description=f"{'words ' * 80}end"), actor=bob)
-    words = " ".join(row.partition("): ")[2] for row in told(team)).split()
+    words = " ".join(row.partition("): ")[2] for row in audit_targets(team)).split()
     assert words[:4] == ["Name:", f"{'x' * 61}dev", "→", f"{'x' * 61}prd"]
     assert words[4:7] == ["Tags:", "a,", "b"]
     assert words[words.index(f"{'3' * 30},") + 1] == "4" * 30
@@ -107,7 +107,7 @@ def test_taken_name_is_refused(team: Team, bob: User, issue: Issue) -> None:
         change_key(key, Changes(name="two", description="new"), actor=bob)
     key.refresh_from_db()
     assert (key.name, key.description) == ("one", "")
-    assert told(team) == []
+    assert audit_targets(team) == []
 
 
 def test_name_used_in_another_team_is_free(
@@ -125,8 +125,8 @@ def test_disabling_and_enabling_are_audited_once(team: Team, bob: User, issue: I
     assert disable(key, actor=bob).disabled_at == since
     assert enable(key, actor=bob).disabled_at is None
     assert enable(key, actor=bob).disabled_at is None
-    assert told(team, Action.KEY_DISABLED) == [str(key)]
-    assert told(team, Action.KEY_ENABLED) == [str(key)]
+    assert audit_targets(team, Action.KEY_DISABLED) == [str(key)]
+    assert audit_targets(team, Action.KEY_ENABLED) == [str(key)]
 
 
 def test_hand_over_is_audited_with_both_owners(
@@ -137,7 +137,7 @@ def test_hand_over_is_audited_with_both_owners(
     assert hand_over(key, alice, actor=bob).owner == alice
     key.refresh_from_db()
     assert key.owner == alice
-    assert told(team, Action.KEY_HANDED_OVER) == [f"{key}: Owner: bob → alice"]
+    assert audit_targets(team, Action.KEY_HANDED_OVER) == [f"{key}: Owner: bob → alice"]
 
 
 @pytest.mark.parametrize("who", ["charlie", "vera", "gone", "inactive"])
@@ -154,7 +154,7 @@ def test_new_owner_must_be_an_active_member_who_can_own_keys(
         hand_over(key, to, actor=alice)
     key.refresh_from_db()
     assert key.owner == alice
-    assert told(team, Action.KEY_HANDED_OVER) == []
+    assert audit_targets(team, Action.KEY_HANDED_OVER) == []
 
 
 @pytest.mark.parametrize(

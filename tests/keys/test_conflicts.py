@@ -1,5 +1,5 @@
-"""Of a form that shows what somebody has changed meanwhile, nothing is saved: it is shown again,
-with what is stored now, and says what was changed."""
+"""A form whose values were changed meanwhile saves nothing: it is shown again, with the current
+values and what was changed."""
 
 from collections.abc import Callable
 from functools import partial
@@ -109,17 +109,17 @@ def test_outdated_form_saves_nothing_and_is_shown_again(
     assert "Changed since you opened this page" not in opened.content.decode()
     meanwhile(key, ada)
     before = stored()
-    answer = client.post(url, form_data(opened, **typed), headers=headers)
-    assert answer.status_code == 409
-    assert f"Changed since you opened this page: {names}." in answer.content.decode()
+    response = client.post(url, form_data(opened, **typed), headers=headers)
+    assert response.status_code == 409
+    assert f"Changed since you opened this page: {names}." in response.content.decode()
     assert stored() == before
     # What it shows is what is stored now, as in a form that was just opened.
     today = client.get(url, headers=headers)
     fields = ("version", *today.context["form"].fields)
-    assert {name: form_data(answer).get(name) for name in fields} == {
+    assert {name: form_data(response).get(name) for name in fields} == {
         name: form_data(today).get(name) for name in fields
     }
-    saved = client.post(url, form_data(answer, **typed), headers=headers)
+    saved = client.post(url, form_data(response, **typed), headers=headers)
     assert saved.status_code in (204, 302)
     assert stored() != before
 
@@ -185,5 +185,5 @@ def test_one_of_several_concurrent_forms_is_saved(
         client = Client()
         client.force_login(ada)
         acts.append(partial(client.post, url, form_data(client.get(url), **FORMS[path][0])))
-    answers = [cast("HttpResponse", answer).status_code for answer in run_concurrently(*acts)]
-    assert sorted(answers) == [302, 409, 409, 409]
+    responses = [cast("HttpResponse", response).status_code for response in run_concurrently(*acts)]
+    assert sorted(responses) == [302, 409, 409, 409]

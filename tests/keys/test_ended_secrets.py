@@ -1,4 +1,4 @@
-"""Old secrets whose time is over go by themselves, and leave a tombstone."""
+"""The clean-up of expired secrets: each leaves a tombstone."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +33,12 @@ def test_expired_secret_is_deleted_with_a_tombstone(team: Team, bob: User, issue
     end_by_clock(old)
     assert delete_expired_secrets() == 1
     assert bytes(Secret.objects.get().digest) == digest(new.text)
-    stone = Tombstone.objects.get()
-    assert (bytes(stone.digest), stone.is_rotated, stone.deleted_by_id) == (digest(old), True, None)
+    tombstone = Tombstone.objects.get()
+    assert (bytes(tombstone.digest), tombstone.is_rotated, tombstone.deleted_by_id) == (
+        digest(old),
+        True,
+        None,
+    )
     row = (
         AuditEvent.objects.for_team(team)
         .for_key(key.public_id)
@@ -78,8 +82,8 @@ def test_clean_up_stops_when_told_to(bob: User, issue: Issue) -> None:
         key, old = issue(bob, name)
         rotate(key, GracePeriod.WEEK, actor=bob)
         end_by_clock(old)
-    answers = iter([True, False])
-    assert delete_expired_secrets(should_continue=lambda: next(answers)) == 1
+    responses = iter([True, False])
+    assert delete_expired_secrets(should_continue=lambda: next(responses)) == 1
     assert Tombstone.objects.count() == 1
 
 

@@ -1,4 +1,4 @@
-"""The key string: its shape, its checksum, and that it never shows itself."""
+"""The key string: its format, its checksum, and that it is never printed."""
 
 import logging
 import time

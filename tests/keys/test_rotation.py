@@ -1,4 +1,4 @@
-"""A new secret for a key that stays: how the old one ends, and what is kept of it."""
+"""Rotation: when the old secret ends, and what is stored of it."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -45,9 +45,13 @@ def test_rotation_without_grace_ends_the_old_secret_and_keeps_the_key(
     assert new.text != old
     assert live(key) == [digest(new.text)]
     assert digests(key) == {digest(new.text)}
-    stone = Tombstone.objects.get()
-    assert bytes(stone.digest) == digest(old)
-    assert (stone.public_id, stone.is_rotated, stone.deleted_by_id) == (key.public_id, True, bob.pk)
+    tombstone = Tombstone.objects.get()
+    assert bytes(tombstone.digest) == digest(old)
+    assert (tombstone.public_id, tombstone.is_rotated, tombstone.deleted_by_id) == (
+        key.public_id,
+        True,
+        bob.pk,
+    )
     row = AuditEvent.objects.for_team(team).get(action=Action.KEY_ROTATED)
     assert row.target == f"{key}: the old secret still works: not at all: it stops working now"
     assert (row.actor, row.address) == ("bob", "192.0.2.1")
@@ -101,8 +105,8 @@ def test_rotation_without_grace_ends_both_secrets(
     newer = rotate(key, first, actor=bob)
     newest = rotate(key, GracePeriod.NOW, actor=bob)
     assert digests(key) == {digest(newest.text)}
-    buried = {bytes(stone.digest) for stone in Tombstone.objects.all()}
-    assert buried == {digest(old), digest(newer.text)}
+    deleted_digests = {bytes(tombstone.digest) for tombstone in Tombstone.objects.all()}
+    assert deleted_digests == {digest(old), digest(newer.text)}
 
 
 @pytest.mark.parametrize("second", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
@@ -115,7 +119,7 @@ def test_grace_period_is_possible_again_after_the_old_secret_ended(
     use(newer.text)
     newest = rotate(key, second, actor=bob)
     assert live(key) == [digest(newest.text), digest(newer.text)]
-    assert [bytes(stone.digest) for stone in Tombstone.objects.all()] == [digest(old)]
+    assert [bytes(tombstone.digest) for tombstone in Tombstone.objects.all()] == [digest(old)]
 
 
 def test_old_secret_can_be_revoked(team: Team, bob: User, issue: Issue) -> None:

@@ -1,4 +1,4 @@
-"""The database finds keys in the same states as they are told to be in."""
+"""The database finds keys in the same states as `state_of` computes."""
 
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Who may call: a management key alone, while its owner could do the same in the portal."""
+"""Authentication: only a management key, and only while its owner could do the same."""
 
 from datetime import timedelta
 from typing import Any
@@ -30,16 +30,16 @@ def example(path: str) -> str:
 
 @pytest.mark.parametrize(("method", "path"), ADDRESSES)
 def test_every_operation_requires_a_management_key(db: None, method: str, path: str) -> None:
-    answer = ApiClient(None).request(method, example(path))
-    assert "Bearer" in assert_problem(answer, 401, "unauthorized")["detail"]
-    assert answer["WWW-Authenticate"] == REALM
+    response = ApiClient(None).request(method, example(path))
+    assert "Bearer" in assert_problem(response, 401, "unauthorized")["detail"]
+    assert response["WWW-Authenticate"] == REALM
 
 
 @pytest.mark.parametrize(("method", "path"), ADDRESSES)
 def test_session_does_not_authenticate(client: Client, alice: User, method: str, path: str) -> None:
     client.force_login(alice)
-    answer = client.generic(method, f"/api/v1/{example(path)}")
-    assert_problem(answer, 401, "unauthorized")
+    response = client.generic(method, f"/api/v1/{example(path)}")
+    assert_problem(response, 401, "unauthorized")
 
 
 def test_cookies_are_neither_read_nor_set(
@@ -48,16 +48,16 @@ def test_cookies_are_neither_read_nor_set(
     program = new_api_client(ada)
     client.force_login(ada)
     cookies = "; ".join(f"{name}={one.value}" for name, one in client.cookies.items())
-    answers = [
+    responses = [
         program.get("self", Cookie=cookies),
         program.post("keys", {"name": "ci"}, Cookie=cookies),
         ApiClient(None).get("self", Cookie=cookies),
         ApiClient(None).get("openapi.json", Cookie=cookies),
     ]
-    assert [answer.status_code for answer in answers] == [200, 201, 401, 200]
-    for answer in answers:
-        assert not answer.cookies
-        assert "Cookie" not in answer.get("Vary", "")
+    assert [response.status_code for response in responses] == [200, 201, 401, 200]
+    for response in responses:
+        assert not response.cookies
+        assert "Cookie" not in response.get("Vary", "")
 
 
 def test_cross_site_form_has_no_effect(client: Client, alice: User) -> None:
@@ -65,8 +65,8 @@ def test_cross_site_form_has_no_effect(client: Client, alice: User) -> None:
     forger = Client(enforce_csrf_checks=True)
     forger.force_login(alice)
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json"):
-        answer = forger.generic("POST", "/api/v1/keys", '{"name": "forged"}', content_type=kind)
-        assert_problem(answer, 401, "unauthorized")
+        response = forger.generic("POST", "/api/v1/keys", '{"name": "forged"}', content_type=kind)
+        assert_problem(response, 401, "unauthorized")
     assert not ApiKey.objects.exists()
 
 
@@ -95,8 +95,8 @@ def test_malformed_management_key_costs_no_query(
     bad = [text, good[:-1], good + "0", good[:20] + "!" + good[21:], "x", "", "mk-kp-", "é" * 52]
     with django_assert_num_queries(0):
         for token in bad:
-            answer = ApiClient(token).get("self")
-            assert answer.status_code == 401
+            response = ApiClient(token).get("self")
+            assert response.status_code == 401
 
 
 def test_every_kind_of_invalid_key_gets_the_same_response(
@@ -107,10 +107,10 @@ def test_every_kind_of_invalid_key_gets_the_same_response(
     ManagementKey.objects.filter(name="over").update(expires_at=timezone.now())
     ManagementKey.objects.filter(name="left").update(owner=User.objects.create_user("stranger"))
     unknown = ApiClient(keystring.generate(prefix="mk-kp-").text)
-    answers = [one.get("self") for one in (deleted, over, left, unknown, ApiClient("mk-kp-x"))]
-    told = [{**assert_problem(one, 401, "unauthorized"), "request_id": ""} for one in answers]
-    assert all(one == told[0] for one in told)
-    assert len({one["WWW-Authenticate"] for one in answers}) == 1
+    responses = [one.get("self") for one in (deleted, over, left, unknown, ApiClient("mk-kp-x"))]
+    problems = [{**assert_problem(one, 401, "unauthorized"), "request_id": ""} for one in responses]
+    assert all(one == problems[0] for one in problems)
+    assert len({one["WWW-Authenticate"] for one in responses}) == 1
 
 
 @pytest.mark.parametrize("header", ["X_Api_Key", "Cookie", "Proxy_Authorization"])
@@ -130,8 +130,8 @@ def test_other_authorization_schemes_are_refused(
     new_api_client: NewApiClient, ada: User, scheme: str
 ) -> None:
     token = new_api_client(ada).token
-    answer = ApiClient(None).get("self", Authorization=f"{scheme} {token}".strip())
-    assert_problem(answer, 401, "unauthorized")
+    response = ApiClient(None).get("self", Authorization=f"{scheme} {token}".strip())
+    assert_problem(response, 401, "unauthorized")
 
 
 def test_management_key_works_only_while_its_owner_is_a_member(
@@ -170,11 +170,11 @@ def test_missing_scope_is_named(new_api_client: NewApiClient, ada: User, operati
         assert operation.path == "self"
         return
     others = [scope for scope in Scope if scope != operation.scope]
-    answer = new_api_client(ada, scopes=others).request(
+    response = new_api_client(ada, scopes=others).request(
         operation.method, example(operation.path), {}
     )
-    assert operation.scope in assert_problem(answer, 403, "missing-scope")["detail"]
-    assert f'scope="{operation.scope}"' in answer["WWW-Authenticate"]
+    assert operation.scope in assert_problem(response, 403, "missing-scope")["detail"]
+    assert f'scope="{operation.scope}"' in response["WWW-Authenticate"]
 
 
 def test_demoted_owner_limits_the_management_key(
@@ -186,14 +186,14 @@ def test_demoted_owner_limits_the_management_key(
     assert program.post(f"keys/{his.public_id}/disable").status_code == 200
     ada.memberships.update(role=Role.MEMBER)
     assert_problem(program.get("audit"), 403, "weak-role")
-    for answer in (
+    for response in (
         program.post(f"keys/{his.public_id}/enable"),
         program.post(f"keys/{his.public_id}/rotate", {"grace": "now"}),
         program.post(f"keys/{his.public_id}/end-old-secret"),
         program.patch(f"keys/{his.public_id}", {"name": "mine"}),
         program.delete(f"keys/{his.public_id}"),
     ):
-        assert "another member" in assert_problem(answer, 403, "weak-role")["detail"]
+        assert "another member" in assert_problem(response, 403, "weak-role")["detail"]
     assert program.post("keys", {"name": "own"}).status_code == 201
     ada.memberships.update(role=Role.VIEWER)
     assert_problem(program.post("keys", {"name": "another"}), 403, "weak-role")
@@ -251,10 +251,10 @@ def test_plain_http_is_refused_without_a_redirect(
     settings.SECURE_REDIRECT_EXEMPT = [r"^api(/|$)"]
     program = new_api_client(ada)
     assert_problem(program.get("self"), 426, "https-required")
-    answer = program._client.get(
+    response = program._client.get(
         "/api/v1/self", secure=True, headers={"Authorization": f"Bearer {program.token}"}
     )
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
 def test_kinds_of_keys_have_different_prefixes() -> None:

@@ -1,7 +1,7 @@
-"""Whatever comes over a real connection, each answer is one that the OpenAPI document tells of.
+"""Each response to a malformed request is one that the OpenAPI document describes.
 
-What a client library would send, `test_openapi` asks without a server. Here come half tokens,
-bodies in the wrong clothes, too large ones, and those that are announced and never sent.
+`test_openapi` sends what a client library would send, without a server. Here are truncated tokens,
+bodies of the wrong type, too large ones, and bodies that never arrive.
 """
 
 import itertools
@@ -45,8 +45,8 @@ class ShortTimeoutServer(BareServer):
 
 
 @pytest.fixture
-def sound(live: Server) -> Iterator[Server]:
-    """The shared server, which fails over nothing meanwhile."""
+def healthy_server(live: Server) -> Iterator[Server]:
+    """The shared server, which logs no error meanwhile."""
     logged = len(live.log)
     yield live
     assert "Traceback" not in live.log[logged:]
@@ -54,51 +54,56 @@ def sound(live: Server) -> Iterator[Server]:
 
 
 def responses(method: str, path: str) -> dict[str, Any]:
-    """What the document tells of this, by status; elsewhere nothing is, however it is asked."""
+    """The documented responses by status; for an unknown path or method, those of errors."""
     page = PATHS.get(f"/api/v1/{path}")
     if page and (found := page.get(method.lower().replace("head", "get"))):
         return dict(found["responses"])
-    anywhere = PATHS["/api/v1/keys/{id}"]["patch"]["responses"]
-    return {status: anywhere[status] for status in ("405" if page else "404", "408", "413")}
+    operation = PATHS["/api/v1/keys/{id}"]["patch"]["responses"]
+    return {status: operation[status] for status in ("405" if page else "404", "408", "413")}
 
 
-def require_told(reply: Reply, method: str, path: str) -> None:
-    told = responses(method, path).get(str(reply.status))
-    assert told, reply
-    assert reply.status < 500, reply
-    assert reply.headers["cache-control"] == "no-store"
-    assert {name.lower() for name in told["headers"]} <= {*reply.headers}
-    kind = reply.headers.get("content-type")
-    assert kind in told.get("content", [None]), reply
-    if kind == CONTENT_TYPE and method != "HEAD":
-        problem = msgspec.json.decode(reply.body, type=ProblemDetails)
-        assert (problem.status, problem.request_id) == (reply.status, reply.headers["x-request-id"])
+def require_documented(response: Reply, method: str, path: str) -> None:
+    documented = responses(method, path).get(str(response.status))
+    assert documented, response
+    assert response.status < 500, response
+    assert response.headers["cache-control"] == "no-store"
+    assert {name.lower() for name in documented["headers"]} <= {*response.headers}
+    content_type = response.headers.get("content-type")
+    assert content_type in documented.get("content", [None]), response
+    if content_type == CONTENT_TYPE and method != "HEAD":
+        problem = msgspec.json.decode(response.body, type=ProblemDetails)
+        assert (problem.status, problem.request_id) == (
+            response.status,
+            response.headers["x-request-id"],
+        )
         assert problem.type.startswith("urn:keyportal:problem:")
         assert problem.title
         assert problem.detail
 
 
-class Sent(NamedTuple):
+class SampleRequest(NamedTuple):
     operation: tuple[str, str]
     query: str
-    shown: str
-    kind: str | None
+    authorization: str
+    content_type: str | None
     body: str | bytes
-    """Or the name of one."""
+    """A text is a name in BODIES."""
     framing: str
 
-    def on(self, connection: Connection, there: dict[str, str], shown: list[str]) -> None:
+    def send_on(
+        self, connection: Connection, ids: dict[str, str], authorization: list[str]
+    ) -> None:
         method, path = self.operation
-        lines = [f"Authorization: {one}" for one in shown]
-        if self.kind is not None:
-            lines.append(f"Content-Type: {self.kind}")
+        lines = [f"Authorization: {one}" for one in authorization]
+        if self.content_type is not None:
+            lines.append(f"Content-Type: {self.content_type}")
         body = BODIES[self.body] if isinstance(self.body, str) else self.body
         if self.framing == "chunked":
             lines.append("Transfer-Encoding: chunked")
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
         elif body:
             lines.append(f"Content-Length: {len(body)}")
-        line = f"{method} /api/v1/{path.format(**there)}{self.query}"
+        line = f"{method} /api/v1/{path.format(**ids)}{self.query}"
         half = len(body) // 2 if self.framing == "in halves" else 0
         for part in (head(line, None, None, *lines), body[:half], body[half:]):
             connection.send(part)
@@ -120,13 +125,13 @@ def authorizations(token: str, key: str) -> dict[str, list[str]]:
     }
 
 
-# Those that read a body more often.
-THERE = sampled_from(
+# Operations with a body, more often.
+OPERATION_PATHS = sampled_from(
     [(one.method, one.path) for one in OPERATIONS for _ in range(4 if one.body else 1)]
 )
 # The body of a HEAD ends the connection.
 METHODS = sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PURGE"])
-ELSEWHERE = sampled_from(
+UNKNOWN_PATHS = sampled_from(
     ["", "/", "keys/", "keys//x", "keys/%00", "keys/%ff", "../../admin/", "keys/{id}/", "self;x"]
 )
 BODIES = {
@@ -142,8 +147,8 @@ BODIES = {
     "largest": b'{"name": "%b"}' % (b"x" * (MAX_BODY_BYTES - 12)),
     "too large": b" " * (MAX_BODY_BYTES + 1),
 }
-NAMED = sampled_from([*BODIES, *["a key", "another key", "a rotation"] * 2])
-KINDS = sampled_from(
+BODY_NAMES = sampled_from([*BODIES, *["a key", "another key", "a rotation"] * 2])
+CONTENT_TYPES = sampled_from(
     [
         *["application/json"] * 12,
         None,
@@ -156,26 +161,28 @@ KINDS = sampled_from(
         "é\x80;",
     ]
 )
-SENT: SearchStrategy[Sent] = builds(
-    Sent,
-    operation=THERE | THERE | tuples(METHODS, THERE.map(lambda one: one[1]) | ELSEWHERE),
+REQUESTS: SearchStrategy[SampleRequest] = builds(
+    SampleRequest,
+    operation=OPERATION_PATHS
+    | OPERATION_PATHS
+    | tuples(METHODS, OPERATION_PATHS.map(lambda one: one[1]) | UNKNOWN_PATHS),
     query=sampled_from([""] * 10 + ["?", "?limit=0", "?%ff=%00", "?cursor=%", "?a&a"]),
-    shown=sampled_from(["good"] * 30 + [*authorizations("x", "")]),
-    kind=KINDS,
-    body=NAMED | NAMED | binary(max_size=50),
+    authorization=sampled_from(["good"] * 30 + [*authorizations("x", "")]),
+    content_type=CONTENT_TYPES,
+    body=BODY_NAMES | BODY_NAMES | binary(max_size=50),
     framing=sampled_from(["whole"] * 5 + ["in halves"] * 2 + ["chunked"]),
 )
 
 
 def test_every_response_is_in_the_document(
-    sound: Server, new_api_client: NewApiClient, ada: User, issue: Issue
+    healthy_server: Server, new_api_client: NewApiClient, ada: User, issue: Issue
 ) -> None:
-    """On a connection that goes on: what is left of a body there would be the next request."""
+    """On persistent connections: an unread rest of a body would be taken for the next request."""
     (key, text), program = issue(ada), new_api_client(ada, scopes=list(Scope))
     Team.objects.update(max_keys=EXAMPLES)
-    there = {"id": key.public_id, "username": "ada", "slug": key.team.slug}
-    shown = authorizations(str(program.token), text)
-    answered: Counter[int] = Counter()
+    ids = {"id": key.public_id, "username": "ada", "slug": key.team.slug}
+    authorization = authorizations(str(program.token), text)
+    statuses: Counter[int] = Counter()
 
     @hypothesis.seed(1)
     @hypothesis.settings(
@@ -184,57 +191,59 @@ def test_every_response_is_in_the_document(
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @hypothesis.given(sent=SENT)
-    @hypothesis.example(Sent(("POST", "keys"), "", "good", "application/json", "a key", "whole"))
-    @hypothesis.example(Sent(("DELETE", "keys/{id}"), "", "good", None, b"", "whole"))
-    def ask(sent: Sent) -> None:
-        connection = kept.pop() if kept else connect()
-        sent.on(connection, there, shown[sent.shown])
-        reply = connection.reply()
-        require_told(reply, *sent.operation)
-        answered[reply.status] += 1
-        if reply.status == 204:
-            there["id"] = issue(ada, f"number {answered[204]}")[0].public_id
-        if reply.headers.get("connection") != "close":
-            kept.append(connection)
+    @hypothesis.given(request=REQUESTS)
+    @hypothesis.example(
+        SampleRequest(("POST", "keys"), "", "good", "application/json", "a key", "whole")
+    )
+    @hypothesis.example(SampleRequest(("DELETE", "keys/{id}"), "", "good", None, b"", "whole"))
+    def send(request: SampleRequest) -> None:
+        connection = idle.pop() if idle else connect()
+        request.send_on(connection, ids, authorization[request.authorization])
+        response = connection.reply()
+        require_documented(response, *request.operation)
+        statuses[response.status] += 1
+        if response.status == 204:
+            ids["id"] = issue(ada, f"number {statuses[204]}")[0].public_id
+        if response.headers.get("connection") != "close":
+            idle.append(connection)
 
     def connect() -> Connection:
-        connection = open_ones.enter_context(sound.connect())
+        connection = stack.enter_context(healthy_server.connect())
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
-    kept: list[Connection] = []
-    with ExitStack() as open_ones:
-        ask()
-    # Or hardly anything would have been looked at.
-    assert set(answered) >= {200, 201, 204, 400, 401, 404, 405, 413, 415, 422}, answered
+    idle: list[Connection] = []
+    with ExitStack() as stack:
+        send()
+    # Otherwise the requests were too uniform to test much.
+    assert set(statuses) >= {200, 201, 204, 400, 401, 404, 405, 413, 415, 422}, statuses
 
 
 def test_body_that_never_arrives_times_out(
     own_server: OwnServer, new_api_client: NewApiClient, ada: User
 ) -> None:
     server = own_server(ShortTimeoutServer)
-    shown = authorizations(str(new_api_client(ada).token), "")
-    with ExitStack() as open_ones:
+    authorization = authorizations(str(new_api_client(ada).token), "")
+    with ExitStack() as stack:
         connections = []
         for name, part in itertools.product(("good", "half", "none"), (b"", b'{"name"')):
-            connections.append(open_ones.enter_context(server.connect()))
-            lines = [f"Authorization: {one}" for one in shown[name]]
+            connections.append(stack.enter_context(server.connect()))
+            lines = [f"Authorization: {one}" for one in authorization[name]]
             connections[-1].send(head(f"POST {KEYS}", None, 14, *lines), part)
         for connection in connections:
-            reply = connection.reply()
-            assert (reply.status, reply.headers["connection"]) == (408, "close")
-            require_told(reply, "POST", "keys")
+            response = connection.reply()
+            assert (response.status, response.headers["connection"]) == (408, "close")
+            require_documented(response, "POST", "keys")
         assert all(connection.is_closed() for connection in connections)
     assert not ApiKey.objects.exists()
 
 
 @pytest.mark.parametrize("length", [MAX_BODY_BYTES + 1, 10**15])
 def test_too_large_content_length_is_refused_at_once(
-    sound: Server, new_api_client: NewApiClient, ada: User, length: int
+    healthy_server: Server, new_api_client: NewApiClient, ada: User, length: int
 ) -> None:
-    with sound.connect(timeout=5) as connection:
+    with healthy_server.connect(timeout=5) as connection:
         connection.send(head(f"POST {KEYS}", new_api_client(ada).token, length))
-        reply = connection.reply()
-        assert (reply.status, reply.headers["connection"]) == (413, "close")
-        require_told(reply, "POST", "keys")
+        response = connection.reply()
+        assert (response.status, response.headers["connection"]) == (413, "close")
+        require_documented(response, "POST", "keys")

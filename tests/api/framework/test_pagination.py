@@ -1,4 +1,4 @@
-"""Pages that neither skip nor repeat, whatever is added or deleted meanwhile."""
+"""Pages neither skip nor repeat rows when rows are added or deleted meanwhile."""
 
 from contextlib import suppress
 from datetime import UTC, datetime

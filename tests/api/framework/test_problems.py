@@ -1,4 +1,4 @@
-"""Every refusal is a problem in the shape of RFC 9457, and what is refused is refused early."""
+"""Every error is a problem in the format of RFC 9457, and errors are found early."""
 
 import logging
 from typing import Any
@@ -27,17 +27,17 @@ from tests.support.api_client import ApiClient, NewApiClient, assert_problem
     ],
 )
 def test_wrong_method_is_refused(db: None, method: str, path: str, allowed: str) -> None:
-    answer = ApiClient(None).request(method, path)
-    assert_problem(answer, 405, "method-not-allowed")
-    assert answer["Allow"] == allowed
+    response = ApiClient(None).request(method, path)
+    assert_problem(response, 405, "method-not-allowed")
+    assert response["Allow"] == allowed
 
 
 def test_head_is_get_without_a_body(new_api_client: NewApiClient, ada: User) -> None:
     program = new_api_client(ada)
-    answer = program.request("HEAD", "keys")
-    assert (answer.status_code, answer.content) == (200, b"")
-    answer = program.request("HEAD", "nothing")
-    assert (answer.status_code, answer.content) == (404, b"")
+    response = program.request("HEAD", "keys")
+    assert (response.status_code, response.content) == (200, b"")
+    response = program.request("HEAD", "nothing")
+    assert (response.status_code, response.content) == (404, b"")
 
 
 def test_huge_body_is_refused_before_authentication(
@@ -59,14 +59,14 @@ def test_invalid_content_length_is_refused(
     new_api_client: NewApiClient, ada: User, length: str
 ) -> None:
     token = new_api_client(ada).token
-    answer = Client().generic(
+    response = Client().generic(
         "POST",
         "/api/v1/keys",
         b"{}",
         CONTENT_LENGTH=length,
         headers={"Authorization": f"Bearer {token}"},
     )
-    assert_problem(answer, 413, "too-large")
+    assert_problem(response, 413, "too-large")
 
 
 @pytest.mark.parametrize(
@@ -83,19 +83,19 @@ def test_invalid_content_length_is_refused(
 def test_other_content_types_are_refused(
     new_api_client: NewApiClient, ada: User, kind: str
 ) -> None:
-    answer = new_api_client(ada).request(
+    response = new_api_client(ada).request(
         "POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind}
     )
-    assert_problem(answer, 415, "unsupported-media-type")
+    assert_problem(response, 415, "unsupported-media-type")
     assert not ApiKey.objects.exists()
 
 
 def test_json_content_type_may_have_a_charset(new_api_client: NewApiClient, ada: User) -> None:
     kind = 'application/json; charset="UTF-8"'
-    answer = new_api_client(ada).request(
+    response = new_api_client(ada).request(
         "POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind}
     )
-    assert answer.status_code == 201
+    assert response.status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_json_content_type_may_have_a_charset(new_api_client: NewApiClient, ada:
     ],
 )
 def test_invalid_json_is_refused(new_api_client: NewApiClient, ada: User, body: bytes) -> None:
-    answer = new_api_client(ada).request(
+    response = new_api_client(ada).request(
         "POST", "keys", body, headers={"Content_Type": "application/json"}
     )
-    assert answer.status_code in {400, 422}
+    assert response.status_code in {400, 422}
     assert_problem(
-        answer, answer.status_code, {400: "bad-request", 422: "invalid"}[answer.status_code]
+        response, response.status_code, {400: "bad-request", 422: "invalid"}[response.status_code]
     )
 
 
@@ -156,8 +156,8 @@ def test_json_that_is_not_an_object_is_refused(
 def test_invalid_parameter_is_named(
     new_api_client: NewApiClient, ada: User, path: str, parameter: str
 ) -> None:
-    told = assert_problem(new_api_client(ada).get(path), 422, "invalid")
-    assert [error["parameter"] for error in told["errors"]] == [parameter]
+    problem = assert_problem(new_api_client(ada).get(path), 422, "invalid")
+    assert [error["parameter"] for error in problem["errors"]] == [parameter]
 
 
 def test_server_error_is_a_problem_with_an_id_from_the_log(
@@ -173,9 +173,9 @@ def test_server_error_is_a_problem_with_an_id_from_the_log(
 
     monkeypatch.setattr(teams, "paginate", fails)
     with caplog.at_level(logging.ERROR):
-        told = assert_problem(program.get("teams"), 500, "internal-error")
-    assert "the reason" not in str(told)
-    assert told["request_id"] in caplog.text
+        problem = assert_problem(program.get("teams"), 500, "internal-error")
+    assert "the reason" not in str(problem)
+    assert problem["request_id"] in caplog.text
     assert "the reason" in caplog.text
 
 
@@ -188,9 +188,9 @@ def test_unreachable_database_is_a_temporary_problem(
         raise OperationalError("password authentication failed for host 10.0.0.7")
 
     monkeypatch.setattr("keyportal.api.framework.throttling.count_request", fails)
-    answer = program.get("self")
-    assert "10.0.0.7" not in str(assert_problem(answer, 503, "unavailable"))
-    assert answer["Retry-After"] == "1"
+    response = program.get("self")
+    assert "10.0.0.7" not in str(assert_problem(response, 503, "unavailable"))
+    assert response["Retry-After"] == "1"
 
 
 def test_django_errors_are_problems_here_and_pages_elsewhere(client: Client) -> None:

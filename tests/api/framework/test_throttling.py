@@ -27,9 +27,9 @@ def test_requests_per_minute_are_limited(
     settings.API_REQUESTS_PER_MINUTE = 3
     program, other = new_api_client(ada), new_api_client(ada, "other")
     assert [program.get("self").status_code for _ in range(3)] == [200] * 3
-    answer = program.get("self")
-    assert_problem(answer, 429, "too-many-requests")
-    assert 1 <= int(answer["Retry-After"]) <= 60
+    response = program.get("self")
+    assert_problem(response, 429, "too-many-requests")
+    assert 1 <= int(response["Retry-After"]) <= 60
     assert other.get("self").status_code == 200
 
 

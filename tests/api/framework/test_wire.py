@@ -1,4 +1,4 @@
-"""Over a real connection: the two kinds of key at the two doors, and bodies that are too large."""
+"""Over a real connection: both kinds of key, and bodies that are too large."""
 
 import json
 
@@ -58,12 +58,12 @@ def test_too_large_body_is_refused_before_it_takes_a_thread(
     live: Server, new_api_client: NewApiClient, ada: User
 ) -> None:
     token = new_api_client(ada).token
-    reply = live.request("POST", KEYS, key=token, body=b"x" * 70_000)
-    told = reply.json()
-    assert (reply.status, told["status"]) == (413, 413)
-    assert reply.headers["content-type"] == "application/problem+json"
-    assert reply.headers["connection"] == "close"
-    assert told["request_id"] == reply.headers["x-request-id"]
+    response = live.request("POST", KEYS, key=token, body=b"x" * 70_000)
+    problem = response.json()
+    assert (response.status, problem["status"]) == (413, 413)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["connection"] == "close"
+    assert problem["request_id"] == response.headers["x-request-id"]
     assert live.request("GET", KEYS, key=token).status == 200
 
 

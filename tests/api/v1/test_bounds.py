@@ -1,4 +1,4 @@
-"""No key that comes out of a management key can do more than it may give, and none is another's."""
+"""A management key can't give keys more than it may, or reach other teams."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -56,8 +56,8 @@ def test_restricted_management_key_creates_keys_within_its_bounds(
     new_api_client: NewApiClient, alice: User, permissions: dict[str, Any]
 ) -> None:
     program = new_api_client(alice, permissions=NARROW)
-    told = program.post("keys", {"name": "ci", "permissions": permissions})
-    assert told.status_code == 201
+    response = program.post("keys", {"name": "ci", "permissions": permissions})
+    assert response.status_code == 201
     assert NARROW.covers(ApiKey.objects.get().permissions)
 
 
@@ -102,10 +102,10 @@ def test_bounds_that_exclude_the_policy_give_a_policy_error(
     new_api_client: NewApiClient, alice: User
 ) -> None:
     Team.objects.update(policy=Policy(models=("own/*",), endpoints=("embeddings",)))
-    told = assert_problem(
+    problem = assert_problem(
         new_api_client(alice, permissions=NARROW).post("keys", {"name": "ci"}), 422, "policy"
     )
-    assert "Keys of this team may only call: own/*." in told["detail"]
+    assert "Keys of this team may only call: own/*." in problem["detail"]
     assert not ApiKey.objects.exists()
 
 
@@ -115,8 +115,8 @@ def test_change_cannot_widen_a_key_beyond_the_bounds(
 ) -> None:
     key, _ = issue(alice, permissions=NARROW)
     program = new_api_client(alice, permissions=NARROW)
-    answer = program.patch(f"keys/{key.public_id}", {"permissions": permissions})
-    assert_problem(answer, 403, "beyond-bounds")
+    response = program.patch(f"keys/{key.public_id}", {"permissions": permissions})
+    assert_problem(response, 403, "beyond-bounds")
     key.refresh_from_db()
     assert key.permissions == NARROW
 
@@ -159,13 +159,13 @@ def test_keys_cannot_be_set_to_outlive_the_management_key(
     ends = timezone.now() + timedelta(days=90)
     program = new_api_client(alice, expires_at=ends)
     key, _ = issue(alice, expires_at=ends - timedelta(days=9))
-    for answer in (
+    for response in (
         program.post("keys", {"name": "ci", "expires_at": end}),
         program.patch(f"keys/{key.public_id}", {"name": "ci", "expires_at": end}),
     ):
-        told = assert_problem(answer, 403, "beyond-bounds")
-        assert told["errors"][0]["pointer"] == "/expires_at"
-        assert ends.isoformat() in told["errors"][0]["detail"]
+        problem = assert_problem(response, 403, "beyond-bounds")
+        assert problem["errors"][0]["pointer"] == "/expires_at"
+        assert ends.isoformat() in problem["errors"][0]["detail"]
     assert (ApiKey.objects.get().name, ApiKey.objects.get().expires_at) == (
         "test-key",
         key.expires_at,
@@ -196,16 +196,16 @@ def test_later_expiry_can_be_sent_again_unchanged(
     """A program that sends all that it has read changes nothing by that."""
     key, _ = issue(alice, expires_at=end and datetime.fromisoformat(end))
     program = new_api_client(alice, expires_at=timezone.now() + timedelta(days=90))
-    answer = program.patch(f"keys/{key.public_id}", {"name": "ci", "expires_at": end})
-    assert (answer.status_code, answer.json()["name"]) == (200, "ci")
+    response = program.patch(f"keys/{key.public_id}", {"name": "ci", "expires_at": end})
+    assert (response.status_code, response.json()["name"]) == (200, "ci")
 
 
 def test_management_key_without_expiry_creates_keys_without_expiry(
     new_api_client: NewApiClient, alice: User
 ) -> None:
     program = new_api_client(alice)
-    for name, asked in (("plain", {}), ("never", {"expires_at": None})):
-        assert program.post("keys", {"name": name, **asked}).json()["expires_at"] is None
+    for name, fields in (("plain", {}), ("never", {"expires_at": None})):
+        assert program.post("keys", {"name": name, **fields}).json()["expires_at"] is None
 
 
 @pytest.mark.parametrize(
@@ -231,10 +231,10 @@ def test_members_program_cannot_exceed_the_ceiling(
     team.save(update_fields=["key_limits"])
     program = new_api_client(bob)
     for limits in ({"tokens_per_day": 101}, {"tokens_per_day": None}):
-        told = assert_problem(
+        problem = assert_problem(
             program.post("keys", {"name": "ci", "limits": limits}), 422, "invalid"
         )
-        assert told["errors"][0]["pointer"] == "/limits/tokens_per_day"
+        assert problem["errors"][0]["pointer"] == "/limits/tokens_per_day"
     assert not ApiKey.objects.exists()
     assert not AuditEvent.objects.filter(action__startswith="key:").exists()
     assert (
@@ -254,8 +254,8 @@ def test_admins_program_can_set_any_limits(
 ) -> None:
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])
-    answer = new_api_client(ada).post("keys", {"name": "ci", "limits": {"tokens_per_day": None}})
-    assert answer.status_code == 201
+    response = new_api_client(ada).post("keys", {"name": "ci", "limits": {"tokens_per_day": None}})
+    assert response.status_code == 201
     assert ApiKey.objects.get().limits == Limits()
 
 
@@ -272,8 +272,8 @@ def test_admins_program_needs_the_scope_to_raise_limits(
     program = new_api_client(ada, scopes=[Scope.KEYS_READ, Scope.KEYS_WRITE])
     made = program.post("keys", {"name": "ci", "limits": UNLIMITED})
     changed = program.patch(f"keys/{key.public_id}", {"limits": UNLIMITED})
-    for answer in (made, changed):
-        assert "limits:raise" in assert_problem(answer, 403, "missing-scope")["detail"]
+    for response in (made, changed):
+        assert "limits:raise" in assert_problem(response, 403, "missing-scope")["detail"]
     assert ApiKey.objects.get().limits == Limits(tokens_per_day=100)
 
 
@@ -305,8 +305,8 @@ def test_unchanged_limits_do_not_make_a_key_managed(
         key, Limits(tokens_per_day=7), by=Membership.objects.get(user=bob, team=team), address=None
     )
     program = new_api_client(ada, scopes=[Scope.KEYS_WRITE])
-    answer = program.patch(f"keys/{key.public_id}", {"limits": {"tokens_per_day": 7}})
-    assert answer.json()["limits"]["tokens_per_day"] == 7
+    response = program.patch(f"keys/{key.public_id}", {"limits": {"tokens_per_day": 7}})
+    assert response.json()["limits"]["tokens_per_day"] == 7
     key.refresh_from_db()
     assert not key.is_managed
 
@@ -346,12 +346,12 @@ def test_key_with_raised_limits_cannot_be_rotated_or_taken_without_the_scope(
         key, _ = issue(owner, f"of {owner}")
         granted(key, ada)
         address = f"keys/{key.public_id}"
-        for answer in (
+        for response in (
             program.post(f"{address}/rotate", ROTATED),
             program.patch(address, {"name": "mine", "owner": "bob"}),
             program.patch(address, {"owner": "ada"}),
         ):
-            assert "limits:raise" in assert_problem(answer, 403, "missing-scope")["detail"]
+            assert "limits:raise" in assert_problem(response, 403, "missing-scope")["detail"]
         key.refresh_from_db()
         assert (key.owner, key.name, key.secrets.count()) == (owner, f"of {owner}", 1)
 
@@ -374,8 +374,8 @@ def test_owner_or_scope_allows_rotation_of_a_key_with_raised_limits(
     bobs = new_api_client(bob, scopes=[Scope.KEYS_WRITE])
     adas = new_api_client(ada, "adas", scopes=[Scope.KEYS_WRITE, Scope.LIMITS_RAISE])
     for program in (bobs, adas):
-        answer = program.post(f"keys/{key.public_id}/rotate", {"grace": "now"})
-        assert answer.json()["key"]
+        response = program.post(f"keys/{key.public_id}/rotate", {"grace": "now"})
+        assert response.json()["key"]
     assert adas.patch(f"keys/{key.public_id}", {"owner": "ada"}).status_code == 200
 
 
@@ -405,7 +405,7 @@ def test_other_teams_ids_give_not_found(
     program = new_api_client(ada)
     for public_id in (theirs.public_id, "00000000"):
         address = f"keys/{public_id}"
-        for answer in (
+        for response in (
             program.get(address),
             program.patch(address, {"name": "mine"}),
             program.delete(address),
@@ -414,7 +414,7 @@ def test_other_teams_ids_give_not_found(
             program.post(f"{address}/disable"),
             program.post(f"{address}/enable"),
         ):
-            assert assert_problem(answer, 404, "not-found")["detail"] == (
+            assert assert_problem(response, 404, "not-found")["detail"] == (
                 "This does not exist, or it belongs to another team."
             )
     assert_problem(program.get(f"teams/{other_team.slug}"), 404, "not-found")
@@ -440,10 +440,10 @@ def test_lists_contain_only_rows_of_the_team(
         f"usage?key_id={theirs.public_id}",
         "keys?owner=charlie",
     ):
-        answer = program.get(path)
-        assert answer.status_code == 200
+        response = program.get(path)
+        assert response.status_code == 200
         for text in (other_team.slug, theirs.name, "charlie", "Charlie"):
-            assert text not in answer.content.decode()
+            assert text not in response.content.decode()
 
 
 def test_read_and_write_scopes_are_separate(new_api_client: NewApiClient, ada: User) -> None:

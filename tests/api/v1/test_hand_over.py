@@ -1,4 +1,4 @@
-"""A key is handed over through the management API: to whom it may be, by whom, and as a whole."""
+"""Handing over a key through the management API: to whom, by whom, all or nothing."""
 
 from typing import Any
 
@@ -58,8 +58,8 @@ def test_hand_over_to_an_invalid_owner_changes_nothing(
     """The same for somebody of another team as for nobody: who has an account here is not told."""
     User.objects.filter(pk=bob.pk).update(is_active=False)
     key, _ = issue(ada, "hers")
-    answer = new_api_client(ada).patch(f"keys/{key.public_id}", {"name": "theirs", "owner": name})
-    assert assert_problem(answer, 422, "invalid")["errors"] == [
+    response = new_api_client(ada).patch(f"keys/{key.public_id}", {"name": "theirs", "owner": name})
+    assert assert_problem(response, 422, "invalid")["errors"] == [
         {"detail": f"{name} is not a member of this team who can own keys.", "pointer": "/owner"}
     ]
     key.refresh_from_db()
@@ -72,8 +72,8 @@ def test_invalid_owner_name_is_an_error_with_pointer(
     new_api_client: NewApiClient, ada: User, issue: Any, name: object
 ) -> None:
     key, _ = issue(ada)
-    answer = new_api_client(ada).patch(f"keys/{key.public_id}", {"owner": name})
-    assert assert_problem(answer, 422, "invalid")["errors"][0]["pointer"] == "/owner"
+    response = new_api_client(ada).patch(f"keys/{key.public_id}", {"owner": name})
+    assert assert_problem(response, 422, "invalid")["errors"][0]["pointer"] == "/owner"
 
 
 def test_hand_over_cannot_exceed_the_policy(
@@ -82,8 +82,8 @@ def test_hand_over_cannot_exceed_the_policy(
     issue(bob, "his")
     key, _ = issue(ada, "hers")
     Team.objects.filter(pk=team.pk).update(policy=Policy(max_keys_per_member=1))
-    answer = new_api_client(ada).patch(f"keys/{key.public_id}", {"owner": "bob"})
-    assert "at most 1 keys" in assert_problem(answer, 422, "policy")["detail"]
+    response = new_api_client(ada).patch(f"keys/{key.public_id}", {"owner": "bob"})
+    assert "at most 1 keys" in assert_problem(response, 422, "policy")["detail"]
     key.refresh_from_db()
     assert key.owner == ada
 

@@ -1,4 +1,4 @@
-"""API keys through the management API: made, told, found, changed, rotated, switched, deleted."""
+"""API keys through the management API: create, read, list, change, rotate, disable, delete."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ def is_live(text: str) -> bool:
 def test_key_is_created_and_shown_once(new_api_client: NewApiClient, ada: User, team: Team) -> None:
     program = new_api_client(ada)
     end = datetime(2099, 1, 31, 12, tzinfo=UTC)
-    answer = program.post(
+    response = program.post(
         "keys",
         {
             "name": "ci-build",
@@ -38,28 +38,28 @@ def test_key_is_created_and_shown_once(new_api_client: NewApiClient, ada: User, 
             "expires_at": end.isoformat(),
         },
     )
-    assert answer.status_code == 201
-    told = answer.json()
-    assert is_live(told["key"])
+    assert response.status_code == 201
+    created = response.json()
+    assert is_live(created["key"])
     key = ApiKey.objects.get()
-    assert (key.public_id, key.owner, key.team) == (told["id"], ada, team)
+    assert (key.public_id, key.owner, key.team) == (created["id"], ada, team)
     assert (key.description, key.tags, key.expires_at) == (
         "Builds.\nAnd tests.",
         ["ci", "build"],
         end,
     )
-    assert told["permissions"] == {
+    assert created["permissions"] == {
         "models": ["public/*"],
         "endpoints": "chat",
         "networks": ["10.0.0.0/8"],
     }
-    assert told["limits"]["tokens_per_day"] == key.limits.tokens_per_day == 5000
-    assert told["state"] == "active"
-    assert told["masked"] == key.masked
-    assert answer["Cache-Control"] == "no-store"
+    assert created["limits"]["tokens_per_day"] == key.limits.tokens_per_day == 5000
+    assert created["state"] == "active"
+    assert created["masked"] == key.masked
+    assert response["Cache-Control"] == "no-store"
     read = program.get(f"keys/{key.public_id}")
     assert "key" not in read.json()
-    assert told["key"] not in read.content.decode()
+    assert created["key"] not in read.content.decode()
 
 
 def test_key_with_only_a_name_gets_what_the_policy_allows(
@@ -67,8 +67,8 @@ def test_key_with_only_a_name_gets_what_the_policy_allows(
 ) -> None:
     team.policy = Policy(models=("public/*",), endpoints=("chat",))
     team.save(update_fields=["policy"])
-    told = new_api_client(alice).post("keys", {"name": "plain"}).json()
-    assert told["permissions"] == {"models": ["public/*"], "endpoints": "chat", "networks": []}
+    created = new_api_client(alice).post("keys", {"name": "plain"}).json()
+    assert created["permissions"] == {"models": ["public/*"], "endpoints": "chat", "networks": []}
 
 
 def test_actions_are_audited_with_owner_and_management_key(
@@ -130,8 +130,8 @@ def test_key_limit_is_enforced_and_audited(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     Team.objects.filter(pk=team.pk).update(max_keys=0)
-    told = assert_problem(new_api_client(ada).post("keys", {"name": "ci"}), 409, "conflict")
-    assert "0 of 0 API keys" in told["detail"]
+    problem = assert_problem(new_api_client(ada).post("keys", {"name": "ci"}), 409, "conflict")
+    assert "0 of 0 API keys" in problem["detail"]
     assert AuditEvent.objects.get(action=Action.KEY_REFUSED_BY_LIMIT).via.startswith(
         "management key "
     )
@@ -142,8 +142,8 @@ def test_policy_error_has_a_sentence_for_each_rule(
 ) -> None:
     team.policy = Policy(must_expire=True, name_pattern="ci-*")
     team.save(update_fields=["policy"])
-    told = assert_problem(new_api_client(alice).post("keys", {"name": "nightly"}), 422, "policy")
-    assert {error["detail"] for error in told["errors"]} == {
+    problem = assert_problem(new_api_client(alice).post("keys", {"name": "nightly"}), 422, "policy")
+    assert {error["detail"] for error in problem["errors"]} == {
         "Keys of this team must expire.",
         "Names of keys in this team must match ci-*.",
     }
@@ -184,9 +184,9 @@ def test_policy_error_has_a_sentence_for_each_rule(
 def test_invalid_field_is_an_error_with_pointer(
     new_api_client: NewApiClient, ada: User, body: dict[str, Any], pointer: str
 ) -> None:
-    told = assert_problem(new_api_client(ada).post("keys", body), 422, "invalid")
-    assert [error.get("pointer", "") for error in told["errors"]] == [pointer]
-    assert "k3Tz" not in str(told)
+    problem = assert_problem(new_api_client(ada).post("keys", body), 422, "invalid")
+    assert [error.get("pointer", "") for error in problem["errors"]] == [pointer]
+    assert "k3Tz" not in str(problem)
     assert not ApiKey.objects.exists()
 
 
@@ -348,9 +348,9 @@ def test_key_is_disabled_and_enabled(new_api_client: NewApiClient, ada: User, is
 def test_deleted_key_is_404(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
     key, text = issue(ada)
     program = new_api_client(ada)
-    answer = program.delete(f"keys/{key.public_id}")
-    assert (answer.status_code, answer.content) == (204, b"")
-    assert "Content-Type" not in answer
+    response = program.delete(f"keys/{key.public_id}")
+    assert (response.status_code, response.content) == (204, b"")
+    assert "Content-Type" not in response
     assert not is_live(text)
     assert_problem(program.delete(f"keys/{key.public_id}"), 404, "not-found")
     assert_problem(program.get(f"keys/{key.public_id}"), 404, "not-found")

@@ -1,5 +1,5 @@
-"""Of a key that an admin manages, a program changes no more than the owner of its management key
-could in the portal."""
+"""Keys that an admin manages: a program can do no more than the owner of its management key could
+in the portal."""
 
 from collections.abc import Callable
 

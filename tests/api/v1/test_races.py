@@ -1,8 +1,7 @@
-"""Two who do different things to one key at the same moment, by its pages or by programs.
+"""Two concurrent actions on one key, by pages or by programs.
 
-Each is answered as if the other had come before or after, and the key is as one of the two leaves
-it. That the acts keep apart is tested in `keys/test_change_races.py`; this is about all that is
-around them, from the request to the answer.
+Each gets a response as if the other had come before or after, and the key is in the state of one of
+them. `keys/test_change_races.py` tests the actions themselves; this tests whole requests.
 """
 
 import re
@@ -35,120 +34,125 @@ OUTCOMES = {
 }
 
 
-class Told(NamedTuple):
+class Result(NamedTuple):
     outcome: str
-    shown: set[str]
-    """The keys that stand in the answer."""
+    key_strings: set[str]
+    """Those in the response."""
 
 
-class Page:
-    """Where somebody is signed in and fills in forms."""
+class PortalUser:
+    """A person who is signed in to the portal."""
 
     def __init__(self, user: User, _: NewApiClient) -> None:
         self._client = Client()
         self._client.force_login(user)
 
-    def _ask(self, key: ApiKey, what: str, **fields: object) -> Told:
-        path = f"/teams/{key.team.slug}/keys/{key.public_id}/{what}/"
-        answer = self._client.post(path, fields)
-        return Told(OUTCOMES[answer.status_code], {*KEY.findall(answer.content.decode())})
+    def _send(self, key: ApiKey, path: str, **fields: object) -> Result:
+        url = f"/teams/{key.team.slug}/keys/{key.public_id}/{path}/"
+        response = self._client.post(url, fields)
+        return Result(OUTCOMES[response.status_code], {*KEY.findall(response.content.decode())})
 
-    def rotate(self, key: ApiKey, grace: str) -> Told:
-        return self._ask(key, "rotate", grace=grace)
+    def rotate(self, key: ApiKey, grace: str) -> Result:
+        return self._send(key, "rotate", grace=grace)
 
-    def delete(self, key: ApiKey) -> Told:
-        return self._ask(key, "delete")
+    def delete(self, key: ApiKey) -> Result:
+        return self._send(key, "delete")
 
-    def hand_over(self, key: ApiKey, to: User) -> Told:
-        return self._ask(key, "hand-over", owner=to.pk)
+    def hand_over(self, key: ApiKey, to: User) -> Result:
+        return self._send(key, "hand-over", owner=to.pk)
 
 
-class Machine:
-    """A program with somebody's management key."""
+class ApiUser:
+    """A program with the management key of a person."""
 
     def __init__(self, user: User, new_api_client: NewApiClient) -> None:
         self._program: ApiClient = new_api_client(user, f"of {user} {id(self)}")
 
-    def _ask(self, method: str, key: ApiKey, what: str = "", body: object = None) -> Told:
-        answer = self._program.request(method, f"keys/{key.public_id}{what}", body)
-        return Told(OUTCOMES[answer.status_code], {*KEY.findall(answer.content.decode())})
+    def _send(self, method: str, key: ApiKey, path: str = "", body: object = None) -> Result:
+        response = self._program.request(method, f"keys/{key.public_id}{path}", body)
+        return Result(OUTCOMES[response.status_code], {*KEY.findall(response.content.decode())})
 
-    def rotate(self, key: ApiKey, grace: str) -> Told:
-        return self._ask("POST", key, "/rotate", {"grace": grace})
+    def rotate(self, key: ApiKey, grace: str) -> Result:
+        return self._send("POST", key, "/rotate", {"grace": grace})
 
-    def delete(self, key: ApiKey) -> Told:
-        return self._ask("DELETE", key)
+    def delete(self, key: ApiKey) -> Result:
+        return self._send("DELETE", key)
 
-    def hand_over(self, key: ApiKey, to: User) -> Told:
-        return self._ask("PATCH", key, body={"owner": to.get_username()})
-
-
-Door = type[Page] | type[Machine]
-DOORS: tuple[Door, ...] = (Page, Machine)
+    def hand_over(self, key: ApiKey, to: User) -> Result:
+        return self._send("PATCH", key, body={"owner": to.get_username()})
 
 
-def together(*acts: Callable[[], object]) -> list[Told]:
-    return cast("list[Told]", run_concurrently(*acts))
+Actor = type[PortalUser] | type[ApiUser]
+ACTORS: tuple[Actor, ...] = (PortalUser, ApiUser)
 
 
-def require_all_accounted_for(key: ApiKey, old: str, told: Iterable[Told]) -> set[str]:
-    """Each key that was ever shown is kept, or buried, and never both. Returns the kept."""
-    shown = {old}.union(*(one.shown for one in told))
-    digests = {keystring.digest(text.encode()): text for text in shown}
+def run_together(*actions: Callable[[], object]) -> list[Result]:
+    return cast("list[Result]", run_concurrently(*actions))
+
+
+def require_all_accounted_for(key: ApiKey, old: str, results: Iterable[Result]) -> set[str]:
+    """Each key string that was ever shown has a secret or a tombstone, never both.
+
+    Returns those that have a secret.
+    """
+    key_strings = {old}.union(*(one.key_strings for one in results))
+    digests = {keystring.digest(text.encode()): text for text in key_strings}
     kept = {bytes(one.digest) for one in Secret.objects.filter(key=key.pk)}
-    buried = {bytes(one.digest) for one in Tombstone.objects.filter(public_id=key.public_id)}
-    assert kept | buried == digests.keys()
-    assert not kept & buried
+    deleted_digests = {
+        bytes(one.digest) for one in Tombstone.objects.filter(public_id=key.public_id)
+    }
+    assert kept | deleted_digests == digests.keys()
+    assert not kept & deleted_digests
     return {digests[one] for one in kept}
 
 
-@pytest.mark.parametrize("doors", [*combinations_with_replacement(DOORS, 2)])
+@pytest.mark.parametrize("actors", [*combinations_with_replacement(ACTORS, 2)])
 def test_concurrent_rotations_leave_valid_secrets(
-    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue, doors: tuple[Door, Door]
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue, actors: tuple[Actor, Actor]
 ) -> None:
-    one, two = (door(user, new_api_client) for door, user in zip(doors, (bob, ada), strict=True))
+    one, two = (actor(user, new_api_client) for actor, user in zip(actors, (bob, ada), strict=True))
     for number in range(ROUNDS):
         key, old = issue(bob, f"overlap {number}")
-        told = together(partial(one.rotate, key, "1h"), partial(two.rotate, key, "1h"))
-        assert sorted(each.outcome for each in told) == [DONE, REFUSED]
-        assert sorted(len(each.shown) for each in told) == [0, 1]
-        assert len(require_all_accounted_for(key, old, told)) == 2
+        results = run_together(partial(one.rotate, key, "1h"), partial(two.rotate, key, "1h"))
+        assert sorted(each.outcome for each in results) == [DONE, REFUSED]
+        assert sorted(len(each.key_strings) for each in results) == [0, 1]
+        assert len(require_all_accounted_for(key, old, results)) == 2
         assert (
             AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_ROTATED).count() == 1
         )
 
         key, old = issue(bob, f"at once {number}")
-        told = together(partial(one.rotate, key, "now"), partial(two.rotate, key, "now"))
-        assert {(each.outcome, len(each.shown)) for each in told} == {(DONE, 1)}
-        (kept,) = require_all_accounted_for(key, old, told)
+        results = run_together(partial(one.rotate, key, "now"), partial(two.rotate, key, "now"))
+        assert {(each.outcome, len(each.key_strings)) for each in results} == {(DONE, 1)}
+        (kept,) = require_all_accounted_for(key, old, results)
         assert kept != old
 
 
-@pytest.mark.parametrize("doors", [*product(DOORS, DOORS)])
+@pytest.mark.parametrize("actors", [*product(ACTORS, ACTORS)])
 def test_key_deleted_during_a_rotation_leaves_no_secret(
-    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue, doors: tuple[Door, Door]
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue, actors: tuple[Actor, Actor]
 ) -> None:
-    """The one that was shown a moment before is buried as well."""
-    rotating, deleting = doors[0](bob, new_api_client), doors[1](ada, new_api_client)
+    """Also not the one that was shown a moment before."""
+    rotating, deleting = actors[0](bob, new_api_client), actors[1](ada, new_api_client)
     for number, grace in product(range(ROUNDS), ("now", "1h")):
         key, old = issue(bob, f"key {number}")
-        rotated, deleted = together(
+        rotated, deleted = run_together(
             partial(rotating.rotate, key, grace), partial(deleting.delete, key)
         )
         assert deleted == (DONE, set())
-        assert (rotated.outcome, len(rotated.shown)) in {(DONE, 1), (GONE, 0)}
+        assert (rotated.outcome, len(rotated.key_strings)) in {(DONE, 1), (GONE, 0)}
         assert not ApiKey.objects.filter(pk=key.pk).exists()
         assert require_all_accounted_for(key, old, [rotated]) == set()
 
 
-def leave(root: Client, who: User, team: Team) -> None:
-    """As an operator lets somebody go, in Django's admin."""
-    membership = Membership.objects.get(user=who, team=team)
-    answer = root.post(f"/admin/teams/membership/{membership.pk}/delete/", {"post": "yes"})
-    assert answer.status_code == 302
+def leave(root: Client, user: User, team: Team) -> None:
+    """End the membership, as an operator does in Django's admin."""
+    membership = Membership.objects.get(user=user, team=team)
+    response = root.post(f"/admin/teams/membership/{membership.pk}/delete/", {"post": "yes"})
+    assert response.status_code == 302
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("actor", ACTORS)
 @pytest.mark.parametrize(("giver", "leaver"), [("ada", "bob"), ("bob", "bob"), ("ada", "alice")])
 def test_key_handed_over_while_a_member_leaves_has_one_owner(
     new_api_client: NewApiClient,
@@ -157,26 +161,26 @@ def test_key_handed_over_while_a_member_leaves_has_one_owner(
     bob: User,
     team: Team,
     issue: Issue,
-    door: Door,
+    actor: Actor,
     giver: str,
     leaver: str,
 ) -> None:
-    """From bob to alice. It works if and only if whoever has it then is still there."""
+    """From bob to alice. It works if and only if its owner then is still a member."""
     root = Client()
     root.force_login(User.objects.create_superuser("root", "root@example.com"))
     people = {"alice": alice, "ada": ada, "bob": bob}
-    giving = door(people[giver], new_api_client)
+    giving = actor(people[giver], new_api_client)
     for number in range(ROUNDS):
         key, _ = issue(bob, f"key {number}")
-        told, _ = together(
+        result, _ = run_together(
             partial(giving.hand_over, key, alice), partial(leave, root, people[leaver], team)
         )
         found = ApiKey.objects.for_display().select_related("team").get(pk=key.pk)
-        assert found.owner == (alice if told.outcome == DONE else bob)
+        assert found.owner == (alice if result.outcome == DONE else bob)
         allowed = {("ada", "bob"): {DONE}, ("ada", "alice"): {DONE, REFUSED}}
-        assert told.outcome in allowed.get((giver, leaver), {DONE, OUT, GONE})
+        assert result.outcome in allowed.get((giver, leaver), {DONE, OUT, GONE})
         is_working = state_of(found) is State.ACTIVE
         assert is_working == (found.owner != people[leaver])
         rows = AuditEvent.objects.for_key(key.public_id).filter(action=Action.KEY_HANDED_OVER)
-        assert rows.count() == (told.outcome == DONE)
+        assert rows.count() == (result.outcome == DONE)
         Membership.objects.create(user=people[leaver], team=team, role=Role.MEMBER)

@@ -1,4 +1,4 @@
-"""What is told of the management key, the team, its members, models, usage and audit."""
+"""The management key, the team, its members, models, usage and audit."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,18 +18,18 @@ def test_management_key_describes_itself(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
     program = new_api_client(ada, scopes=[Scope.KEYS_READ])
-    told = program.get("self").json()
-    assert (told["id"], told["name"], told["team"], told["owner"], told["role"]) == (
+    body = program.get("self").json()
+    assert (body["id"], body["name"], body["team"], body["owner"], body["role"]) == (
         program.key.public_id,
         "deploy",
         team.slug,
         "ada",
         "admin",
     )
-    assert told["scopes"] == ["keys:read"]
-    assert told["masked"] == program.key.masked
-    assert told["permissions"] == {"models": [], "endpoints": "all", "networks": []}
-    assert str(program.token) not in str(told)
+    assert body["scopes"] == ["keys:read"]
+    assert body["masked"] == program.key.masked
+    assert body["permissions"] == {"models": [], "endpoints": "all", "networks": []}
+    assert str(program.token) not in str(body)
 
 
 def test_team_has_its_limits(
@@ -39,11 +39,11 @@ def test_team_has_its_limits(
     team.save(update_fields=["limits", "key_limits"])
     issue(ada)
     program = new_api_client(ada)
-    told = program.get(f"teams/{team.slug}").json()
-    assert (told["name"], told["key_count"], told["max_keys"]) == ("Acme", 1, 20)
-    assert told["limits"]["requests_per_day"] == 9
-    assert told["key_limits"]["tokens_per_day"] == 5
-    assert program.get("teams").json() == {"data": [told], "next_cursor": None}
+    body = program.get(f"teams/{team.slug}").json()
+    assert (body["name"], body["key_count"], body["max_keys"]) == ("Acme", 1, 20)
+    assert body["limits"]["requests_per_day"] == 9
+    assert body["key_limits"]["tokens_per_day"] == 5
+    assert program.get("teams").json() == {"data": [body], "next_cursor": None}
 
 
 def test_members_are_listed(
@@ -51,11 +51,11 @@ def test_members_are_listed(
 ) -> None:
     issue(ada)
     program = new_api_client(ada)
-    told = {one["username"]: one for one in program.get("members").json()["data"]}
-    assert (told["ada"]["role"], told["ada"]["key_count"]) == ("admin", 1)
-    assert program.get("members/vera").json() == told["vera"]
+    members = {one["username"]: one for one in program.get("members").json()["data"]}
+    assert (members["ada"]["role"], members["ada"]["key_count"]) == ("admin", 1)
+    assert program.get("members/vera").json() == members["vera"]
     assert program.get("members/nobody").status_code == 404
-    assert "@example.com" not in str(told)
+    assert "@example.com" not in str(members)
 
 
 def test_callable_models_are_listed(
@@ -67,8 +67,8 @@ def test_callable_models_are_listed(
     for each in (public, theirs):
         Route.objects.create(model=each, upstream=upstream, upstream_model="x")
     ServedModel.objects.create(name="public/unrouted")
-    told = new_api_client(ada).get("models").json()["data"]
-    assert [(one["name"], one["is_public"]) for one in told] == [
+    models = new_api_client(ada).get("models").json()["data"]
+    assert [(one["name"], one["is_public"]) for one in models] == [
         ("public/small", True),
         (model.name, False),
     ]
@@ -94,23 +94,23 @@ def test_usage_has_the_same_numbers_as_the_page(
     used(team, today - timedelta(days=1), "0000000b", requests=1)
     used(other_team, today, requests=1000)
     program = new_api_client(ada)
-    told = program.get("usage").json()
-    assert (told["step"], told["group_by"], len(told["steps"])) == ("day", "key", 14)
-    assert told["totals"]["requests"] == 4
-    assert [step["totals"]["requests"] for step in told["steps"][-2:]] == [1, 3]
-    assert [(group["value"], group["totals"]["requests"]) for group in told["groups"]] == [
+    usage = program.get("usage").json()
+    assert (usage["step"], usage["group_by"], len(usage["steps"])) == ("day", "key", 14)
+    assert usage["totals"]["requests"] == 4
+    assert [step["totals"]["requests"] for step in usage["steps"][-2:]] == [1, 3]
+    assert [(group["value"], group["totals"]["requests"]) for group in usage["groups"]] == [
         ("0000000a", 3),
         ("0000000b", 1),
     ]
-    assert told["totals"]["median_ms"] > 0
+    assert usage["totals"]["median_ms"] > 0
     assert program.get("usage?key_id=0000000b").json()["totals"]["requests"] == 1
     assert program.get("usage?group_by=model").json()["groups"][0]["value"] == "m"
     assert program.get("usage?member=nobody").json()["totals"]["requests"] == 0
     start, end = today - timedelta(days=30), today
     period = f"start={start:%Y-%m-%dT%H:%M:%SZ}&end={end:%Y-%m-%dT%H:%M:%SZ}"
-    told = program.get(f"usage?{period}").json()
-    assert told["totals"]["requests"] == 1
-    assert datetime.fromisoformat(told["end"]) == today.astimezone(UTC)
+    usage = program.get(f"usage?{period}").json()
+    assert usage["totals"]["requests"] == 1
+    assert datetime.fromisoformat(usage["end"]) == today.astimezone(UTC)
 
 
 def test_keys_and_usage_are_filtered_by_user_id_and_current_name(
@@ -141,15 +141,15 @@ def test_audit_is_newest_first_and_can_be_filtered(
     key, _ = issue(ada, actor=ada, address="192.0.2.1")
     key.revoke(actor=None)
     program = new_api_client(ada)
-    told = program.get("audit").json()["data"]
-    assert [event["action"] for event in told] == [
+    events = program.get("audit").json()["data"]
+    assert [event["action"] for event in events] == [
         Action.MANAGEMENT_KEY_CREATED,
         Action.KEY_DELETED,
         Action.KEY_CREATED,
     ]
-    assert (told[2]["actor"], told[2]["address"], told[2]["via"]) == ("ada", "192.0.2.1", "")
-    assert told[2]["key_id"] == key.public_id
+    assert (events[2]["actor"], events[2]["address"], events[2]["via"]) == ("ada", "192.0.2.1", "")
+    assert events[2]["key_id"] == key.public_id
     deleted = program.get("audit?action=key:deleted").json()["data"]
     assert [event["actor"] for event in deleted] == [""]
     assert len(program.get(f"audit?key_id={key.public_id}").json()["data"]) == 2
-    assert len(told) == AuditEvent.objects.count()
+    assert len(events) == AuditEvent.objects.count()

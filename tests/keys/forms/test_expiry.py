@@ -1,4 +1,4 @@
-"""When a key ends, as people choose it."""
+"""The expiry of a key, as people choose it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -49,7 +49,7 @@ def test_never_and_a_missing_field_mean_no_expiry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("day", "complaint"),
+    ("day", "message"),
     [
         ("", "Choose the last day."),
         (in_days(-1), "This day is in the past."),
@@ -58,8 +58,8 @@ def test_never_and_a_missing_field_mean_no_expiry() -> None:
         ("tomorrow", "Enter a valid date."),
     ],
 )
-def test_invalid_date_is_an_error_of_its_field(day: str, complaint: str) -> None:
-    assert chosen(lifetime="date", expiry_date=day).errors["expiry_date"] == [complaint]
+def test_invalid_date_is_an_error_of_its_field(day: str, message: str) -> None:
+    assert chosen(lifetime="date", expiry_date=day).errors["expiry_date"] == [message]
 
 
 @pytest.mark.parametrize("nonsense", ["8", "0", "-7", "forever"])

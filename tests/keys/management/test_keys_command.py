@@ -1,4 +1,4 @@
-"""`manage.py keys`: what it prints for people and for scripts, and how it refuses."""
+"""`manage.py keys`: its output for people and for scripts, and its errors."""
 
 import json
 import traceback
@@ -107,14 +107,14 @@ def test_create_with_json_prints_all_fields_and_the_key_string(
     )
     assert (run.code, run.err) == (0, "")
     key = ApiKey.objects.get()
-    told = run.json
-    assert Secret.objects.get().digest == keystring.digest(told.pop("key").encode())
-    assert datetime.fromisoformat(told.pop("created_at")).replace(
+    document = run.json
+    assert Secret.objects.get().digest == keystring.digest(document.pop("key").encode())
+    assert datetime.fromisoformat(document.pop("created_at")).replace(
         microsecond=0
     ) == key.created_at.replace(microsecond=0)
-    (one,) = told.pop("secrets")
+    (one,) = document.pop("secrets")
     assert one["last4"] == Secret.objects.get().last4
-    assert told == {
+    assert document == {
         "public_id": key.public_id,
         "name": "ci",
         "team": SLUG,
@@ -213,12 +213,12 @@ def test_create_prints_errors_in_one_line(
 
 def test_create_prints_policy_violations(keys: Keys, bob: User) -> None:
     Team.objects.update(policy=Policy(must_expire=True, name_pattern="prod-*"))
-    told = "Keys of this team must expire. Names of keys in this team must match prod-*."
-    require_refused(keys(*NEW, "--json", "--expires", "never"), told)
+    message = "Keys of this team must expire. Names of keys in this team must match prod-*."
+    require_refused(keys(*NEW, "--json", "--expires", "never"), message)
 
 
 @pytest.mark.parametrize(
-    ("policy", "told"),
+    ("policy", "message"),
     [
         (
             Policy(max_lifetime_days=7),
@@ -229,11 +229,11 @@ def test_create_prints_policy_violations(keys: Keys, bob: User) -> None:
 )
 @pytest.mark.parametrize("more", [[], ["--expires", "never"]])
 def test_create_names_the_missing_option(
-    keys: Keys, bob: User, policy: Policy, told: str, more: list[str]
+    keys: Keys, bob: User, policy: Policy, message: str, more: list[str]
 ) -> None:
     Team.objects.update(policy=policy)
     refused = keys(*NEW, *more)
-    require_refused(refused, told)
+    require_refused(refused, message)
     assert keys(*NEW, *refused.err.rstrip(".\n").split()[-2:]).code == 0
 
 
@@ -354,9 +354,9 @@ def test_empty_list_prints_the_heading(keys: Keys, team: Team) -> None:
 
 def test_show_prints_one_key(keys: Keys, bob: User, issue: Issue) -> None:
     key, text = issue(bob, limits=Limits(tokens_per_day=5), permissions=Permissions(("public/*",)))
-    told = keys("show", key.public_id, "--json").json
-    assert (told["public_id"], told["name"]) == (key.public_id, "test-key")
-    assert "key" not in told
+    document = keys("show", key.public_id, "--json").json
+    assert (document["public_id"], document["name"]) == (key.public_id, "test-key")
+    assert "key" not in document
     lines = keys("show", key.public_id).out.splitlines()
     assert f"public id: {key.public_id}" in lines
     assert "models: public/*" in lines
@@ -398,11 +398,11 @@ def test_rotate_prints_the_new_key_string(keys: Keys, bob: User, issue: Issue) -
 
 def test_rotate_with_grace_and_json(keys: Keys, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
-    told = keys("rotate", key.public_id, "--grace", "1h", "--json").json
-    assert (told["public_id"], told["name"]) == (key.public_id, "test-key")
+    document = keys("rotate", key.public_id, "--grace", "1h", "--json").json
+    assert (document["public_id"], document["name"]) == (key.public_id, "test-key")
     live = [bytes(one.digest) for one in live_secrets(key)]
-    assert live == [keystring.digest(text.encode()) for text in (told["key"], old)]
-    assert [one["last4"] for one in told["secrets"]] == [told["key"][-4:], old[-4:]]
+    assert live == [keystring.digest(text.encode()) for text in (document["key"], old)]
+    assert [one["last4"] for one in document["secrets"]] == [document["key"][-4:], old[-4:]]
     require_refused(
         keys("rotate", key.public_id, "--grace", "1h", "--json"), "already has two secrets"
     )
@@ -412,10 +412,10 @@ def test_rotate_with_grace_and_json(keys: Keys, bob: User, issue: Issue) -> None
 def test_disable_and_enable(keys: Keys, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     for _ in range(2):
-        told = keys("disable", key.public_id, "--json").json
-        assert told["state"] == "disabled"
-        assert told["disabled_at"]
-        assert told["disabled_by"] == "admin"
+        document = keys("disable", key.public_id, "--json").json
+        assert document["state"] == "disabled"
+        assert document["disabled_at"]
+        assert document["disabled_by"] == "admin"
     run = keys("enable", key.public_id)
     assert (run.code, run.out, run.err) == (0, "", f"Enabled {key}.\n")
     key.refresh_from_db()
@@ -425,8 +425,8 @@ def test_disable_and_enable(keys: Keys, bob: User, issue: Issue) -> None:
 
 def test_delete_prints_the_deleted_key(keys: Keys, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
-    told = keys("delete", key.public_id, "--json").json
-    assert (told["public_id"], told["name"], told["state"]) == (
+    document = keys("delete", key.public_id, "--json").json
+    assert (document["public_id"], document["name"], document["state"]) == (
         key.public_id,
         "test-key",
         "deleted",
@@ -438,23 +438,23 @@ def test_delete_prints_the_deleted_key(keys: Keys, bob: User, issue: Issue) -> N
     assert (run.code, run.out, run.err) == (0, "", f"Deleted {another}.\n")
 
 
-ACTS = ("show", "rotate", "disable", "enable", "delete")
+ACTIONS = ("show", "rotate", "disable", "enable", "delete")
 
 
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_key_of_another_team_is_not_found_with_team_option(
-    keys: Keys, bob: User, other_team: Team, issue: Issue, act: str, form: list[str]
+    keys: Keys, bob: User, other_team: Team, issue: Issue, action: str, form: list[str]
 ) -> None:
     key, _ = issue(bob)
-    guarded = keys(act, key.public_id, "--team", other_team.slug, *form)
+    guarded = keys(action, key.public_id, "--team", other_team.slug, *form)
     require_refused(guarded, f"There is no such key: {key.public_id}.")
-    assert guarded.err == keys(act, key.public_id[::-1], *form).err.replace(
+    assert guarded.err == keys(action, key.public_id[::-1], *form).err.replace(
         key.public_id[::-1], key.public_id
     )
-    require_refused(keys(act, key.public_id, "--team", "u-none", *form), "no team with the slug")
+    require_refused(keys(action, key.public_id, "--team", "u-none", *form), "no team with the slug")
     assert not AuditEvent.objects.exclude(action=Action.KEY_CREATED).exists()
-    assert keys(act, key.public_id, "--team", SLUG, *form).code == 0
+    assert keys(action, key.public_id, "--team", SLUG, *form).code == 0
 
 
 def test_key_string_given_as_public_id_is_not_printed(keys: Keys, bob: User, issue: Issue) -> None:

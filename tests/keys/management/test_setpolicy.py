@@ -33,8 +33,8 @@ def test_given_rules_are_set_and_others_stay(team: Team) -> None:
         rotation_days=30,
     )
     assert "Maximum lifetime in days: 90\n" in printed
-    told = [event.target for event in AuditEvent.objects.filter(action=Action.TEAM_CHANGED)]
-    assert "Maximum lifetime in days: none → 90" in " ".join(told)
+    targets = [event.target for event in AuditEvent.objects.filter(action=Action.TEAM_CHANGED)]
+    assert "Maximum lifetime in days: none → 90" in " ".join(targets)
 
 
 def test_rule_set_while_the_command_runs_stays(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_none_removes_a_rule(team: Team) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ([], "Nothing to change"),
         (["--max-lifetime-days=0"], "max_lifetime_days: .*greater than or equal to 1"),
@@ -72,9 +72,9 @@ def test_none_removes_a_rule(team: Team) -> None:
     ],
 )
 def test_invalid_values_are_errors_and_change_nothing(
-    team: Team, given: list[str], told: str
+    team: Team, given: list[str], message: str
 ) -> None:
-    with pytest.raises(CommandError, match=told):
+    with pytest.raises(CommandError, match=message):
         setpolicy(*given)
     team.refresh_from_db()
     assert team.policy == NO_POLICY

@@ -1,5 +1,5 @@
-"""Hosts whose clocks are wrong: the database's clock ends secrets and judges reports, as it decides
-at the gateway, so that all of them agree."""
+"""Hosts with wrong clocks: secrets expire, and reports are judged, by the clock of the database, as
+at the gateway."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Issuing a key: the limit, the name, the form's mark, and where the plaintext is not."""
+"""Issuing a key: the limit, the name, the nonce, and where the key string is not stored."""
 
 from collections.abc import Callable
 

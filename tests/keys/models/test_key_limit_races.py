@@ -1,4 +1,4 @@
-"""Fifty at once: the limit, the name and the audit row hold exactly, on either database."""
+"""Fifty concurrent requests: limit, name and audit row are exact on either database."""
 
 from collections.abc import Callable
 from functools import partial
@@ -67,8 +67,10 @@ def test_concurrent_policy_changes_are_audited_in_order(
     run_concurrently(
         lambda number: set_policy(team, Policy(max_lifetime_days=number + 1), actor=user)
     )
-    told = [event.target for event in AuditEvent.objects.for_team(team).order_by("id")]
-    steps = [text.removeprefix("Policy: Maximum lifetime in days: ").split(" → ") for text in told]
+    targets = [event.target for event in AuditEvent.objects.for_team(team).order_by("id")]
+    steps = [
+        text.removeprefix("Policy: Maximum lifetime in days: ").split(" → ") for text in targets
+    ]
     assert len(steps) == CROWD
     assert [before for before, _ in steps] == ["none", *(now for _, now in steps[:-1])]
 

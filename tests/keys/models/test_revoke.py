@@ -1,4 +1,4 @@
-"""Deleting a key: gone for good, remembered by its tombstones and its audit row."""
+"""Deleting a key: its rows are gone; tombstones and an audit row remain."""
 
 from collections.abc import Callable
 
@@ -27,12 +27,16 @@ def test_revoking_leaves_a_tombstone_for_each_secret(team: Team, bob: User, issu
     Secret.objects.create(key=key, digest=b"2" * 32, prefix="sk-kp-", last4="abcd")
     public_id = key.public_id
     key.revoke(actor=bob)
-    digests = {bytes(stone.digest) for stone in Tombstone.objects.all()}
+    digests = {bytes(tombstone.digest) for tombstone in Tombstone.objects.all()}
     assert digests == {keystring.digest(plaintext.encode()), b"2" * 32}
-    for stone in Tombstone.objects.all():
-        assert (stone.public_id, stone.name) == (public_id, "ci")
-        assert (stone.team_slug, stone.owner_id, stone.deleted_by_id) == (team.slug, bob.pk, bob.pk)
-        assert (timezone.now() - stone.deleted_at).total_seconds() < 60
+    for tombstone in Tombstone.objects.all():
+        assert (tombstone.public_id, tombstone.name) == (public_id, "ci")
+        assert (tombstone.team_slug, tombstone.owner_id, tombstone.deleted_by_id) == (
+            team.slug,
+            bob.pk,
+            bob.pk,
+        )
+        assert (timezone.now() - tombstone.deleted_at).total_seconds() < 60
 
 
 def test_revoking_is_audited(team: Team, ada: User, bob: User, issue: Issue) -> None:

@@ -1,5 +1,5 @@
-"""Of a key that an admin manages, its owner changes no permissions, limits, expiry or owner, and
-does not enable it."""
+"""Keys that an admin manages: their owner can't change permissions, limits, expiry or owner, nor
+enable them."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -46,8 +46,8 @@ def key(bob: User, issue: Issue) -> ApiKey:
     return issue(bob, actor=bob, permissions=narrow, expires_at=LATER)[0]
 
 
-def address(key: ApiKey, what: str = "") -> str:
-    return f"{KEYS}{key.public_id}/{what}"
+def address(key: ApiKey, path: str = "") -> str:
+    return f"{KEYS}{key.public_id}/{path}"
 
 
 def is_managed(key: ApiKey) -> bool:
@@ -173,29 +173,29 @@ def test_admin_takes_over_and_gives_back_a_key_on_its_page(
     client = sign_in(ada)
     page = client.get(address(key)).content.decode()
     assert f'action="{address(key, "manage/")}"' in page
-    answer = client.post(address(key, "manage/"), headers=HTMX)
-    assert answer.status_code == 204
+    response = client.post(address(key, "manage/"), headers=HTMX)
+    assert response.status_code == 204
     assert is_managed(key)
-    answer = client.post(address(key, "unmanage/"), follow=True)
-    assert "is managed by its owner again" in answer.content.decode()
+    response = client.post(address(key, "unmanage/"), follow=True)
+    assert "is managed by its owner again" in response.content.decode()
     assert not is_managed(key)
     assert managed_rows(key) == [("key:managed", "ada"), ("key:unmanaged", "ada")]
     change_key(key, Changes(permissions=Permissions(), expires_at=None), actor=bob)
 
 
-@pytest.mark.parametrize("what", ["manage/", "unmanage/"])
+@pytest.mark.parametrize("path", ["manage/", "unmanage/"])
 def test_only_admins_can_set_managed(
-    sign_in: SignIn, bob: User, vera: User, charlie: User, ada: User, key: ApiKey, what: str
+    sign_in: SignIn, bob: User, vera: User, charlie: User, ada: User, key: ApiKey, path: str
 ) -> None:
-    set_managed(key, what == "unmanage/", actor=ada)
+    set_managed(key, path == "unmanage/", actor=ada)
     for person, status in ((bob, 403), (vera, 403), (charlie, 404)):
-        assert sign_in(person).post(address(key, what)).status_code == status
-    assert sign_in(ada).get(address(key, what)).status_code == 405
-    assert f'action="{address(key, what)}"' not in sign_in(bob).get(address(key)).content.decode()
+        assert sign_in(person).post(address(key, path)).status_code == status
+    assert sign_in(ada).get(address(key, path)).status_code == 405
+    assert f'action="{address(key, path)}"' not in sign_in(bob).get(address(key)).content.decode()
     for is_to_be in (True, False):
         with pytest.raises(ManagedByAdmin):
             set_managed(key, is_to_be, actor=bob)
-    assert is_managed(key) is (what == "unmanage/")
+    assert is_managed(key) is (path == "unmanage/")
 
 
 # What its owner still does, and what not.
@@ -214,13 +214,13 @@ def test_owner_sees_who_manages_the_key_and_no_forbidden_buttons(
         page = sign_in(person).get(address(managed)).content.decode()
         assert MANAGED in page
         everything = (*ADMINS_FORMS, "edit/", "rotate/", "delete/", "unmanage/")
-        return {what for what in everything if f'action="{address(managed, what)}"' in page}
+        return {path for path in everything if f'action="{address(managed, path)}"' in page}
 
     assert actions(bob) == {"edit/", "rotate/", "delete/"}
     assert actions(ada) == {*ADMINS_FORMS, "edit/", "rotate/", "delete/", "unmanage/"}
-    told = badges(ApiKey.objects.for_display().get())
-    assert "Managed" in [badge.text for badge in told]
-    assert told[0].title == "It is refused until an admin enables it."
+    shown_badges = badges(ApiKey.objects.for_display().get())
+    assert "Managed" in [badge.text for badge in shown_badges]
+    assert shown_badges[0].title == "It is refused until an admin enables it."
     rotation = sign_in(bob).get(address(managed, "rotate/")).content.decode()
     assert "until an admin enables it" in rotation
     assert "Only an admin can enable it again." in (
@@ -228,22 +228,22 @@ def test_owner_sees_who_manages_the_key_and_no_forbidden_buttons(
     )
 
 
-@pytest.mark.parametrize("what", ADMINS_FORMS)
+@pytest.mark.parametrize("path", ADMINS_FORMS)
 def test_owner_of_a_managed_key_is_refused_with_the_reason(
-    sign_in: SignIn, bob: User, managed: ApiKey, what: str
+    sign_in: SignIn, bob: User, managed: ApiKey, path: str
 ) -> None:
     before = ApiKey.objects.values().get()
-    client, path = sign_in(bob), address(managed, what)
-    sentence = client.post(path, ADMINS_FORMS[what], headers=HTMX)
-    for answer in (client.get(path), client.post(path, ADMINS_FORMS[what]), sentence):
-        assert answer.status_code == 403
-        assert MANAGED in answer.content.decode()
+    client, url = sign_in(bob), address(managed, path)
+    sentence = client.post(url, ADMINS_FORMS[path], headers=HTMX)
+    for response in (client.get(url), client.post(url, ADMINS_FORMS[path]), sentence):
+        assert response.status_code == 403
+        assert MANAGED in response.content.decode()
     # HTMX gets the sentence alone, which the page then tells.
     assert sentence["Content-Type"] == "text/plain; charset=utf-8"
     assert ApiKey.objects.values().get() == before
 
 
-@pytest.mark.parametrize("what", ADMINS_FORMS)
+@pytest.mark.parametrize("path", ADMINS_FORMS)
 def test_form_opened_before_the_key_became_managed_is_refused(
     sign_in: SignIn,
     ada: User,
@@ -251,20 +251,20 @@ def test_form_opened_before_the_key_became_managed_is_refused(
     bob: User,
     key: ApiKey,
     monkeypatch: pytest.MonkeyPatch,
-    what: str,
+    path: str,
 ) -> None:
     """Also where an admin takes it over after the view has read the key: the lock decides."""
     disable(key, actor=bob)
     client = sign_in(bob)
-    fields = ADMINS_FORMS[what] | ({"owner": alice.pk} if what == "hand-over/" else {})
-    form = form_data(client.get(address(key, what)), **fields)
+    fields = ADMINS_FORMS[path] | ({"owner": alice.pk} if path == "hand-over/" else {})
+    form = form_data(client.get(address(key, path)), **fields)
     monkeypatch.setattr(
         "keyportal.keys.views.decorators.may_manage",
         lambda *_: bool(set_managed(key, True, actor=ada)),
     )
-    answer = client.post(address(key, what), form)
-    assert answer.status_code == 403
-    assert MANAGED in answer.content.decode()
+    response = client.post(address(key, path), form)
+    assert response.status_code == 403
+    assert MANAGED in response.content.decode()
     row = ApiKey.objects.get()
     assert (row.owner, row.permissions, row.expires_at) == (bob, key.permissions, LATER)
     assert (row.limits, row.disabled_by) == (Limits(), "owner")
@@ -316,8 +316,8 @@ def test_owner_edits_rotates_disables_and_deletes_a_managed_key(
     assert (row.name, row.description, row.tags) == ("ci", "Nightly.", ["x"])
     # A rotation gives no more time, and enables nothing that an admin disabled.
     assert (row.expires_at, row.disabled_by, row.is_managed) == (LATER, "admin", True)
-    answer = client.post(f"{KEYS}bulk/delete/", {"keys": [managed.public_id]})
-    assert answer.status_code == 302
+    response = client.post(f"{KEYS}bulk/delete/", {"keys": [managed.public_id]})
+    assert response.status_code == 302
     assert not ApiKey.objects.exists()
 
 
@@ -341,8 +341,8 @@ def test_owner_who_is_an_admin_can_change_a_managed_key(ada: User, issue: Issue)
 def test_enabled_key_stays_managed_and_the_message_says_so(
     sign_in: SignIn, ada: User, bob: User, managed: ApiKey
 ) -> None:
-    answer = sign_in(ada).post(address(managed, "enable/"), headers=HTMX)
-    assert "An admin still manages it." in answer["HX-Trigger"]
+    response = sign_in(ada).post(address(managed, "enable/"), headers=HTMX)
+    assert "An admin still manages it." in response["HX-Trigger"]
     disable(managed, actor=bob)
     with pytest.raises(ManagedByAdmin):
         enable(managed, actor=bob)
@@ -352,9 +352,9 @@ def test_forms_tell_an_admin_that_the_key_becomes_managed(
     sign_in: SignIn, ada: User, bob: User, key: ApiKey
 ) -> None:
     hint = "it becomes managed"
-    for what in ("permissions/", "limits/", "expiry/"):
-        assert hint in sign_in(ada).get(address(key, what)).content.decode()
-        assert hint not in sign_in(bob).get(address(key, what)).content.decode()
+    for path in ("permissions/", "limits/", "expiry/"):
+        assert hint in sign_in(ada).get(address(key, path)).content.decode()
+        assert hint not in sign_in(bob).get(address(key, path)).content.decode()
     set_managed(key, True, actor=ada)
     assert hint not in sign_in(ada).get(address(key, "expiry/")).content.decode()
 

@@ -1,4 +1,4 @@
-"""What a key may do: patterns of names, endpoints, and networks."""
+"""Permissions of a key: patterns of names, endpoints, and networks."""
 
 import json
 import re
@@ -85,10 +85,10 @@ def test_covering_patterns_match_every_name_of_the_covered(
 ) -> None:
     """Soundness: no pattern that a policy lets pass opens a model that the policy doesn't."""
     # Few are within another one by chance; so some are made of it.
-    asked = data.draw(PATTERNS | st.sampled_from(allowed).flatmap(narrowed))
-    assume(covers_models(allowed, [asked]))
-    name = re.sub(r"\*", lambda _: data.draw(st.text("ab/\n", max_size=3)), asked)
-    assert name in NamePatterns([asked])
+    requested = data.draw(PATTERNS | st.sampled_from(allowed).flatmap(narrowed))
+    assume(covers_models(allowed, [requested]))
+    name = re.sub(r"\*", lambda _: data.draw(st.text("ab/\n", max_size=3)), requested)
+    assert name in NamePatterns([requested])
     assert name in NamePatterns(allowed)
 
 
@@ -99,7 +99,7 @@ def test_patterns_cover_themselves(patterns: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowed", "asked", "does_cover"),
+    ("allowed", "requested", "does_cover"),
     [
         (["public/*"], ["public/a", "public/b*"], True),
         (["public/*"], [], False),  # None asked for: all models.
@@ -112,9 +112,9 @@ def test_patterns_cover_themselves(patterns: list[str]) -> None:
     ],
 )
 def test_pattern_covers_narrower_patterns(
-    allowed: list[str], asked: list[str], does_cover: bool
+    allowed: list[str], requested: list[str], does_cover: bool
 ) -> None:
-    assert covers_models(allowed, asked) is does_cover
+    assert covers_models(allowed, requested) is does_cover
 
 
 def test_matching_is_fast_for_any_pattern() -> None:
@@ -245,7 +245,7 @@ def test_address_is_matched_with_networks(address: str, network: str, is_in: boo
 
 
 @pytest.mark.parametrize(
-    ("allowed", "asked", "does_cover"),
+    ("allowed", "requested", "does_cover"),
     [
         ((), ("10.0.0.0/8",), True),
         ((), (), True),
@@ -257,9 +257,9 @@ def test_address_is_matched_with_networks(address: str, network: str, is_in: boo
     ],
 )
 def test_networks_cover_their_subnets(
-    allowed: tuple[str, ...], asked: tuple[str, ...], does_cover: bool
+    allowed: tuple[str, ...], requested: tuple[str, ...], does_cover: bool
 ) -> None:
-    wider, narrower = Permissions(networks=allowed), Permissions(networks=asked)
+    wider, narrower = Permissions(networks=allowed), Permissions(networks=requested)
     assert wider.covers(narrower) is does_cover
 
 

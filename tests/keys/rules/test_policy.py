@@ -1,4 +1,4 @@
-"""What a team's policy says of a key: when it is made, changed, handed over, or there before."""
+"""The team's policy, for new, changed, handed over and older keys."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -40,7 +40,7 @@ def test_empty_policy_has_no_violations(team: Team, bob: User) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "values", "told"),
+    ("rules", "values", "sentence"),
     [
         ({"must_expire": True}, {"expires_at": None}, "Keys of this team must expire."),
         (
@@ -71,12 +71,12 @@ def test_empty_policy_has_no_violations(team: Team, bob: User) -> None:
     ],
 )
 def test_each_rule_has_its_sentence(
-    team: Team, bob: User, rules: dict[str, object], values: dict[str, object], told: str
+    team: Team, bob: User, rules: dict[str, object], values: dict[str, object], sentence: str
 ) -> None:
     if isinstance(number := values.get("expires_at"), int):
         values = {"expires_at": days(number)}
     policy = Policy(**rules)  # type: ignore[arg-type]  # one rule each
-    assert violations(policy, key_of(team, bob, **values)) == [told]
+    assert violations(policy, key_of(team, bob, **values)) == [sentence]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Several keys at once, chosen in the list: deleted or disabled, each with its own audit row."""
+"""Deleting or disabling several keys at once, each with its own audit row."""
 
 from collections.abc import Callable
 
@@ -183,8 +183,8 @@ def test_keys_of_another_team_are_not_found(
             assert response.status_code == 404
             texts.append(response.content.decode().partition("<article")[2].partition("</art")[0])
     assert len(set(texts)) == 1
-    told = client.post(path, {"keys": [theirs.public_id, keys[0].public_id]}, follow=True)
-    assert "1 key is" in told.content.decode()
+    after = client.post(path, {"keys": [theirs.public_id, keys[0].public_id]}, follow=True)
+    assert "1 key is" in after.content.decode()
     theirs.refresh_from_db()
     assert theirs.disabled_at is None
 
@@ -214,8 +214,8 @@ def test_list_has_checkboxes_only_for_changeable_keys(
 ) -> None:
     hers, _ = issue(alice, "hers")
     box = 'type="checkbox" name="keys" value="{}" form="picked"'
-    seen = {user: sign_in(user).get(KEYS).content.decode() for user in (alice, bob, vera)}
+    pages = {user: sign_in(user).get(KEYS).content.decode() for user in (alice, bob, vera)}
     for user, expected in ((alice, (True, True)), (bob, (True, False)), (vera, (False, False))):
-        offered = tuple(box.format(key.public_id) in seen[user] for key in (keys[0], hers))
+        offered = tuple(box.format(key.public_id) in pages[user] for key in (keys[0], hers))
         assert offered == expected
-        assert (DELETE in seen[user]) is expected[0]
+        assert (DELETE in pages[user]) is expected[0]

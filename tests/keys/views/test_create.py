@@ -1,4 +1,4 @@
-"""Making a key: the form, the one answer that holds the plaintext, and all refusals."""
+"""Creating a key: the form, the one response with the key string, and errors."""
 
 import re
 from collections.abc import Callable
@@ -106,7 +106,7 @@ def test_form_sent_twice_creates_one_key(sign_in: SignIn, bob: User) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "complaint"),
+    ("name", "message"),
     [
         ("", "Give the key a name."),
         ("   ", "Give the key a name."),
@@ -117,14 +117,14 @@ def test_form_sent_twice_creates_one_key(sign_in: SignIn, bob: User) -> None:
     ],
 )
 def test_invalid_name_is_refused_in_the_dialog(
-    sign_in: SignIn, bob: User, issue: Issue, name: str, complaint: str
+    sign_in: SignIn, bob: User, issue: Issue, name: str, message: str
 ) -> None:
     issue(bob, "taken")
     response = sign_in(bob).post(CREATE, {"name": name, "nonce": "n"}, headers=HTMX)
     text = response.content.decode()
     assert response.status_code == 422
     assert text.lstrip().startswith('<article id="create"')
-    assert complaint in text
+    assert message in text
     assert 'name="nonce" value="n"' in text
     assert ApiKey.objects.count() == 1
 

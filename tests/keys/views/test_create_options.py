@@ -1,4 +1,4 @@
-"""What can be said of a new key beyond its name, and what the team's policy makes of it."""
+"""The options of a new key, and how the team's policy restricts them."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -62,7 +62,7 @@ def test_name_alone_gets_the_defaults_of_the_policy(sign_in: SignIn, bob: User) 
 
 
 def test_all_options_can_be_set(sign_in: SignIn, bob: User) -> None:
-    asked = {
+    form = {
         "name": "nightly",
         "lifetime": "30",
         "description": "The nightly report,\nof finance.",
@@ -71,7 +71,7 @@ def test_all_options_can_be_set(sign_in: SignIn, bob: User) -> None:
         "models": "public/*",
         "networks": "192.0.2.0/24 2001:db8::/32",
     }
-    sign_in(bob).post(CREATE, asked)
+    sign_in(bob).post(CREATE, form)
     key = ApiKey.objects.get()
     networks = ("192.0.2.0/24", "2001:db8::/32")
     assert key.permissions == Permissions(("public/*",), Endpoints.EMBEDDINGS, networks)
@@ -97,8 +97,8 @@ def test_template_sets_permissions_and_lifetime(
 ) -> None:
     client = sign_in(bob)
     assert "CI job</option>" in client.get(CREATE).content.decode()
-    sent = {"name": "nightly", "template": str(template.pk), "lifetime": "", "endpoints": ""}
-    client.post(CREATE, sent)
+    form = {"name": "nightly", "template": str(template.pk), "lifetime": "", "endpoints": ""}
+    client.post(CREATE, form)
     key = ApiKey.objects.get()
     assert key.permissions == template.permissions
     assert lives_for(key, 30)
@@ -107,13 +107,13 @@ def test_template_sets_permissions_and_lifetime(
 def test_entered_values_override_the_template(
     sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
-    sent = {
+    form = {
         "name": "nightly",
         "template": str(template.pk),
         "lifetime": "7",
         "models": "public/large",
     }
-    sign_in(bob).post(CREATE, sent)
+    sign_in(bob).post(CREATE, form)
     key = ApiKey.objects.get()
     assert key.allowed_models == ["public/large"]
     assert key.endpoints == Endpoints.CHAT
@@ -123,8 +123,8 @@ def test_entered_values_override_the_template(
 def test_entered_star_overrides_the_models_of_the_template(
     sign_in: SignIn, bob: User, template: KeyTemplate
 ) -> None:
-    sent = {"name": "nightly", "template": str(template.pk), "lifetime": "7", "models": " * "}
-    sign_in(bob).post(CREATE, sent)
+    form = {"name": "nightly", "template": str(template.pk), "lifetime": "7", "models": " * "}
+    sign_in(bob).post(CREATE, form)
     assert ApiKey.objects.get().permissions == template.permissions._replace(models=())
 
 
@@ -158,7 +158,7 @@ def test_template_that_violates_the_policy_shows_the_error(
 
 
 @pytest.mark.parametrize(
-    ("sent", "field"),
+    ("form", "field"),
     [
         ({"models": "public/* secret/x"}, "models"),
         ({"models": "*"}, ""),  # No bound at all, so the policy's.
@@ -176,10 +176,10 @@ def test_template_that_violates_the_policy_shows_the_error(
     ],
 )
 def test_crafted_form_cannot_exceed_the_policy(
-    sign_in: SignIn, bob: User, sent: dict[str, str], field: str
+    sign_in: SignIn, bob: User, form: dict[str, str], field: str
 ) -> None:
     Team.objects.update(policy=STRICT)
-    response = sign_in(bob).post(CREATE, {"name": "nightly"} | sent)
+    response = sign_in(bob).post(CREATE, {"name": "nightly"} | form)
     if field:
         assert response.status_code == 422
         assert list(response.context["form"].errors) == [field]
@@ -216,13 +216,13 @@ def test_member_at_the_key_limit_is_told_before_filling_the_form(
     Team.objects.update(policy=Policy(max_keys_per_member=1))
     issue(bob, "mine")
     client = sign_in(bob)
-    told = "A member of this team can have at most 1 keys."
+    message = "A member of this team can have at most 1 keys."
     text = client.get(CREATE).content.decode()
-    assert told in text
+    assert message in text
     assert "create-ok" not in text
     response = client.post(CREATE, {"name": "another"})
     assert response.status_code == 422
-    assert told in response.content.decode()
+    assert message in response.content.decode()
     assert sign_in(alice).post(CREATE, {"name": "hers"}).status_code == 200
 
 

@@ -1,4 +1,4 @@
-"""The page of a key: what everybody in the team sees of it, and what only some do."""
+"""The page of a key: what everyone in the team sees, and what only some see."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -97,10 +97,10 @@ def test_outsider_and_key_of_another_team_get_404(
     key, _ = issue(alice)
     foreign, _ = issue(charlie, "foreign", team=other_team)
     assert sign_in(charlie).get(address(key)).status_code == 404
-    answer = sign_in(alice).get(address(foreign))
-    assert answer.status_code == 404
-    assert "Key not found" in answer.content.decode()
-    assert "foreign" not in answer.content.decode()
+    response = sign_in(alice).get(address(foreign))
+    assert response.status_code == 404
+    assert "Key not found" in response.content.decode()
+    assert "foreign" not in response.content.decode()
 
 
 def test_page_of_a_deleted_key_redirects_to_its_receipt(
@@ -242,24 +242,24 @@ def test_badges_are_sorted_by_severity(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     now = timezone.now()
 
-    def told(**columns: object) -> list[tuple[str, str]]:
+    def shown(**columns: object) -> list[tuple[str, str]]:
         for name, value in columns.items():
             setattr(key, name, value)
         return [(badge.text, badge.kind) for badge in badges(key)]
 
-    assert told() == []
+    assert shown() == []
     end = now + timedelta(days=20)
-    assert told(expires_at=end) == [(f"Expires {end:%Y-%m-%d}", "calm")]
-    assert told(expires_at=now + timedelta(days=13, hours=5)) == [("Expires in 13 days", "")]
-    assert told(expires_at=now + timedelta(hours=20)) == [("Expires in 1 day", "")]
-    assert told(expires_at=now + timedelta(hours=5)) == [("Expires within a day", "")]
-    assert told(expires_at=now) == [("Expired", "")]
-    assert told(disabled_at=now, disabled_by="leak", reported_at=now) == [
+    assert shown(expires_at=end) == [(f"Expires {end:%Y-%m-%d}", "calm")]
+    assert shown(expires_at=now + timedelta(days=13, hours=5)) == [("Expires in 13 days", "")]
+    assert shown(expires_at=now + timedelta(hours=20)) == [("Expires in 1 day", "")]
+    assert shown(expires_at=now + timedelta(hours=5)) == [("Expires within a day", "")]
+    assert shown(expires_at=now) == [("Expired", "")]
+    assert shown(disabled_at=now, disabled_by="leak", reported_at=now) == [
         ("Leaked", "alarm"),
         ("Disabled", ""),
         ("Expired", ""),
     ]
-    assert told(allowed_models=["a/b", "c/*"])[-1] == ("Some models", "calm")
+    assert shown(allowed_models=["a/b", "c/*"])[-1] == ("Some models", "calm")
 
 
 def test_list_links_the_page_and_shows_its_badges(

@@ -38,16 +38,16 @@ FORMS: dict[str, dict[str, object]] = {
     "rotate": {"grace": "now"},
     "end-old": {},
 }
-ASKING = sorted(FORMS)
+ACTIONS = sorted(FORMS)
 
 
-def address(key: ApiKey, what: str) -> str:
-    return f"{KEYS}{key.public_id}/{what}/"
+def address(key: ApiKey, action: str) -> str:
+    return f"{KEYS}{key.public_id}/{action}/"
 
 
-def form_of(what: str) -> dict[str, object]:
-    form = FORMS[what]
-    if what == "hand-over":
+def form_of(action: str) -> dict[str, object]:
+    form = FORMS[action]
+    if action == "hand-over":
         return {"owner": User.objects.get(username="ada").pk}
     return form
 
@@ -61,7 +61,7 @@ def state(key: ApiKey) -> list[Any]:
     return [*found, AuditEvent.objects.for_key(key.public_id).count()]
 
 
-def told(key: ApiKey, action: Action) -> str:
+def audit_target(key: ApiKey, action: Action) -> str:
     event = AuditEvent.objects.for_key(key.public_id).get(action=action)
     assert (event.actor, event.address) == ("bob", "127.0.0.1")
     return event.target
@@ -70,14 +70,17 @@ def told(key: ApiKey, action: Action) -> str:
 # Each of them alike.
 
 
-@pytest.mark.parametrize("what", ASKING)
+@pytest.mark.parametrize("action", ACTIONS)
 def test_dialog_is_a_fragment_for_htmx_and_a_page_without(
-    sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
+    sign_in: SignIn, ada: User, bob: User, issue: Issue, action: str
 ) -> None:
     key, _ = issue(bob, "<script>nightly")
     client = sign_in(bob)
     before = state(key)
-    page, fragment = client.get(address(key, what)), client.get(address(key, what), headers=HTMX)
+    page, fragment = (
+        client.get(address(key, action)),
+        client.get(address(key, action), headers=HTMX),
+    )
     assert page.content.lstrip().startswith(b"<!doctype html>")
     assert fragment.content.lstrip().startswith(b"<article id=")
     for response in (page, fragment):
@@ -85,79 +88,79 @@ def test_dialog_is_a_fragment_for_htmx_and_a_page_without(
         assert "HX-Request" in response["Vary"]
         assert "&lt;script&gt;nightly" in response.content.decode()
         assert "<script>nightly" not in response.content.decode()
-    assert f'hx-post="{address(key, what)}"' in fragment.content.decode()
-    assert f'hx-post="{address(key, what)}"' not in page.content.decode()
+    assert f'hx-post="{address(key, action)}"' in fragment.content.decode()
+    assert f'hx-post="{address(key, action)}"' not in page.content.decode()
     assert state(key) == before
 
 
-@pytest.mark.parametrize("what", sorted(FORMS.keys() - {"rotate"}))
+@pytest.mark.parametrize("action", sorted(FORMS.keys() - {"rotate"}))
 def test_success_closes_the_dialog_or_redirects_to_the_key(
-    sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
+    sign_in: SignIn, ada: User, bob: User, issue: Issue, action: str
 ) -> None:
     client = sign_in(bob)
     first, _ = issue(bob, "<b>first")
-    fragment = client.post(address(first, what), form_of(what), headers=HTMX)
+    fragment = client.post(address(first, action), form_of(action), headers=HTMX)
     assert fragment.status_code == 204
     events = json.loads(fragment["HX-Trigger"])
     assert [*events] == ["keys-changed", "dialog-close", "show-message"]
     assert events["show-message"]
     second, _ = issue(bob, "<b>second")
-    page = client.post(address(second, what), form_of(what) | name_of(what), follow=True)
+    page = client.post(address(second, action), form_of(action) | name_of(action), follow=True)
     assert page.redirect_chain == [(f"{KEYS}{second.public_id}/", 302)]
     assert 'class="message success" role="status"' in page.content.decode()
     assert "<b>second" not in page.content.decode()
 
 
-def name_of(what: str) -> dict[str, object]:
-    return {"name": "<b>renamed"} if what == "edit" else {}
+def name_of(action: str) -> dict[str, object]:
+    return {"name": "<b>renamed"} if action == "edit" else {}
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-@pytest.mark.parametrize("what", ASKING)
+@pytest.mark.parametrize("action", ACTIONS)
 def test_member_cannot_change_keys_of_others(
-    sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue, what: str, method: str
+    sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue, action: str, method: str
 ) -> None:
     key, _ = issue(alice)
     before = state(key)
-    answer = getattr(sign_in(bob), method)(address(key, what), form_of(what))
-    assert answer.status_code == 403
-    assert "belongs to someone else" in answer.content.decode()
+    response = getattr(sign_in(bob), method)(address(key, action), form_of(action))
+    assert response.status_code == 403
+    assert "belongs to someone else" in response.content.decode()
     assert state(key) == before
 
 
-@pytest.mark.parametrize("what", sorted(FORMS))
+@pytest.mark.parametrize("action", sorted(FORMS))
 def test_viewer_is_refused_with_the_reason(
-    sign_in: SignIn, ada: User, vera: User, issue: Issue, what: str
+    sign_in: SignIn, ada: User, vera: User, issue: Issue, action: str
 ) -> None:
     key, _ = issue(ada)
     ApiKey.objects.filter(pk=key.pk).update(owner=vera)
     before = state(key)
-    answer = sign_in(vera).post(address(key, what), form_of(what))
-    assert answer.status_code == 403
-    assert "This needs the role Member" in answer.content.decode()
+    response = sign_in(vera).post(address(key, action), form_of(action))
+    assert response.status_code == 403
+    assert "This needs the role Member" in response.content.decode()
     assert state(key) == before
 
 
-@pytest.mark.parametrize("what", sorted(FORMS))
+@pytest.mark.parametrize("action", sorted(FORMS))
 def test_outsiders_get_404_under_either_team(
-    sign_in: SignIn, ada: User, bob: User, charlie: User, issue: Issue, what: str
+    sign_in: SignIn, ada: User, bob: User, charlie: User, issue: Issue, action: str
 ) -> None:
     key, _ = issue(bob)
     before = state(key)
     client = sign_in(charlie)
     for slug in ("u-8105f7322477", "u-0000000000cc"):
-        path = f"/teams/{slug}/keys/{key.public_id}/{what}/"
-        assert client.post(path, form_of(what)).status_code == 404
+        path = f"/teams/{slug}/keys/{key.public_id}/{action}/"
+        assert client.post(path, form_of(action)).status_code == 404
     assert state(key) == before
 
 
-@pytest.mark.parametrize("what", sorted(FORMS))
+@pytest.mark.parametrize("action", sorted(FORMS))
 def test_deleted_key_shows_a_message(
-    sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
+    sign_in: SignIn, ada: User, bob: User, issue: Issue, action: str
 ) -> None:
     key, _ = issue(bob, "nightly")
-    path = address(key, what)
-    form = form_of(what)
+    path = address(key, action)
+    form = form_of(action)
     key.revoke(actor=bob)
     response = sign_in(bob).post(path, form, headers=HTMX)
     assert response.status_code == 404
@@ -165,16 +168,16 @@ def test_deleted_key_shows_a_message(
     assert f"{KEYS}{key.public_id}/receipt/" in response.content.decode()
 
 
-@pytest.mark.parametrize("what", sorted(FORMS))
+@pytest.mark.parametrize("action", sorted(FORMS))
 def test_admin_changes_the_key_of_another(
-    sign_in: SignIn, ada: User, bob: User, issue: Issue, what: str
+    sign_in: SignIn, ada: User, bob: User, issue: Issue, action: str
 ) -> None:
     key, _ = issue(bob)
-    if what == "enable":
+    if action == "enable":
         ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner")
     before = state(key)
-    assert sign_in(ada).post(address(key, what), form_of(what)).status_code in {200, 302}
-    assert (state(key) != before) or what == "end-old"  # There is no old one.
+    assert sign_in(ada).post(address(key, action), form_of(action)).status_code in {200, 302}
+    assert (state(key) != before) or action == "end-old"  # There is no old one.
 
 
 # What it may do.
@@ -201,8 +204,8 @@ def test_narrowed_permissions_are_saved_and_audited(
         .filter(action=Action.KEY_CHANGED)
         .values_list("target", flat=True)
     )
-    for phrase in ("Models: all → other public/* public/x", "Endpoints: all → embeddings"):
-        assert phrase in text
+    for text_of_change in ("Models: all → other public/* public/x", "Endpoints: all → embeddings"):
+        assert text_of_change in text
 
 
 def test_form_shows_the_current_permissions(
@@ -234,7 +237,7 @@ def test_choosing_all_models_clears_the_list(sign_in: SignIn, bob: User, issue: 
 
 
 @pytest.mark.parametrize(
-    ("typed", "complaint"),
+    ("typed", "message"),
     [
         ({"patterns": ""}, "Choose a model or enter a pattern."),
         ({"patterns": "a*b*c*d*e"}, "has more than three stars."),
@@ -246,7 +249,7 @@ def test_choosing_all_models_clears_the_list(sign_in: SignIn, bob: User, issue: 
     ],
 )
 def test_invalid_permissions_are_errors_in_the_dialog(
-    sign_in: SignIn, bob: User, issue: Issue, typed: dict[str, object], complaint: str
+    sign_in: SignIn, bob: User, issue: Issue, typed: dict[str, object], message: str
 ) -> None:
     key, _ = issue(bob)
     before = state(key)
@@ -254,7 +257,7 @@ def test_invalid_permissions_are_errors_in_the_dialog(
         address(key, "permissions"), FORMS["permissions"] | typed, headers=HTMX
     )
     assert response.status_code == 422
-    assert complaint in response.content.decode()
+    assert message in response.content.decode()
     assert state(key) == before
 
 
@@ -275,7 +278,7 @@ def test_policy_violation_is_an_error_in_the_dialog(
     Team.objects.update(policy=rules)
     key, _ = issue(bob, "ci-1", actor=bob, expires_at=timezone.now() + timedelta(days=9))
     client = sign_in(bob)
-    for what, form, complaint in (
+    for action, form, message in (
         (
             "permissions",
             {"scope": "chosen", "patterns": "other/x", "endpoints": "all"},
@@ -285,9 +288,9 @@ def test_policy_violation_is_an_error_in_the_dialog(
         ("expiry", {"lifetime": "date", "expiry_date": in_days(60)}, "within 30 days"),
         ("expiry", {"lifetime": "never"}, "not one of the available choices"),
     ):
-        response = client.post(address(key, what), form, headers=HTMX)
+        response = client.post(address(key, action), form, headers=HTMX)
         assert response.status_code == 422
-        assert complaint in response.content.decode()
+        assert message in response.content.decode()
 
 
 # What it is called.
@@ -301,7 +304,7 @@ def test_name_description_and_tags_are_changed_and_audited(
     assert sign_in(bob).post(address(key, "edit"), form, headers=HTMX).status_code == 204
     key.refresh_from_db()
     assert (key.name, key.description, key.tags) == ("weekly", "One\nTwo", ["ci", "Batch"])
-    text = told(key, Action.KEY_CHANGED)
+    text = audit_target(key, Action.KEY_CHANGED)
     assert "Name: nightly → weekly" in text
     assert "Tags: none → ci, Batch" in text
 
@@ -332,7 +335,7 @@ def test_key_string_in_permissions_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("typed", "complaint"),
+    ("typed", "message"),
     [
         ({"name": ""}, "Give the key a name."),
         ({"name": "taken"}, "A key with this name already exists in the team."),
@@ -345,14 +348,14 @@ def test_key_string_in_permissions_is_refused(
     ],
 )
 def test_invalid_edit_shows_an_error_and_changes_nothing(
-    sign_in: SignIn, bob: User, issue: Issue, typed: dict[str, object], complaint: str
+    sign_in: SignIn, bob: User, issue: Issue, typed: dict[str, object], message: str
 ) -> None:
     issue(bob, "taken")
     key, _ = issue(bob, "nightly")
     before = state(key)
     response = sign_in(bob).post(address(key, "edit"), FORMS["edit"] | typed, headers=HTMX)
     assert response.status_code == 422
-    assert complaint in response.content.decode()
+    assert message in response.content.decode()
     assert state(key) == before
 
 
@@ -360,15 +363,15 @@ def test_markup_in_name_description_and_tags_is_escaped(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob)
-    evil = "<script>alert(1)</script>"
+    markup = "<script>alert(1)</script>"
     client = sign_in(bob)
-    form = {"name": evil, "description": evil, "tags": "<script>x"}
+    form = {"name": markup, "description": markup, "tags": "<script>x"}
     page = client.post(address(key, "edit"), form, follow=True).content.decode()
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 3
     assert "<script>alert" not in page
     assert "<script>x" not in page
-    for what in ASKING:
-        assert "<script>alert" not in client.get(address(key, what)).content.decode()
+    for action in ACTIONS:
+        assert "<script>alert" not in client.get(address(key, action)).content.decode()
 
 
 # When it ends.
@@ -452,7 +455,7 @@ def test_key_belongs_to_the_new_owner_after_a_hand_over(
     assert client.post(address(key, "hand-over"), {"owner": ada.pk}).status_code == 302
     key.refresh_from_db()
     assert key.owner == ada
-    assert "bob → ada" in told(key, Action.KEY_HANDED_OVER)
+    assert "bob → ada" in audit_target(key, Action.KEY_HANDED_OVER)
     assert client.get(address(key, "edit")).status_code == 403
 
 
@@ -500,14 +503,14 @@ def test_key_is_disabled_and_enabled_again(sign_in: SignIn, bob: User, issue: Is
         assert client.post(address(key, "disable"), headers=HTMX).status_code == 204
     key.refresh_from_db()
     assert key.disabled_at
-    assert told(key, Action.KEY_DISABLED)
+    assert audit_target(key, Action.KEY_DISABLED)
     assert f'action="{address(key, "enable")}"' in (
         client.get(f"{KEYS}{key.public_id}/").content.decode()
     )
     for _ in range(2):
         assert client.post(address(key, "enable"), headers=HTMX).status_code == 204
     assert ApiKey.objects.get(disabled_at=None) == key
-    assert told(key, Action.KEY_ENABLED)
+    assert audit_target(key, Action.KEY_ENABLED)
 
 
 def test_leaked_key_has_a_banner_with_a_link_to_rotate(
@@ -539,11 +542,11 @@ def test_enabling_a_leaked_key_requires_a_confirmation(
     assert f'method="post" action="{path}"' not in client.get(page).content.decode()
     before = state(key)
     for headers in (HTMX, {}):
-        asked = client.get(path, headers=headers)
+        dialog = client.get(path, headers=headers)
         refused = client.post(path, headers=headers)
-        assert (asked.status_code, refused.status_code) == (200, 422)
-        for question in (asked, refused):
-            text = question.content.decode()
+        assert (dialog.status_code, refused.status_code) == (200, 422)
+        for response in (dialog, refused):
+            text = response.content.decode()
             assert "anyone who has this secret can make calls" in text
             assert "and the key works again at once" not in text  # Its owner had disabled it.
             assert text.index(ANYWAY) < text.index("Rotate instead")
@@ -567,9 +570,9 @@ def test_page_of_a_key_disabled_by_a_report_offers_rotation_first(
     assert 'class="primary" type="submit" id="open-rotate">Rotate<' in page
     assert 'class="secondary danger" type="submit" id="open-disable">Enable anyway<' in page
     assert 'title="It is refused until it is rotated."' in page
-    question = client.get(address(key, "enable"), headers=HTMX).content.decode()
-    assert "you get a new one, and the key works again at once" in question
-    assert '<button type="submit" autofocus>Rotate instead</button>' in question
+    dialog = client.get(address(key, "enable"), headers=HTMX).content.decode()
+    assert "you get a new one, and the key works again at once" in dialog
+    assert '<button type="submit" autofocus>Rotate instead</button>' in dialog
 
 
 def test_owner_cannot_enable_a_leaked_managed_key(
@@ -593,6 +596,6 @@ def test_user_who_left_the_team_meanwhile_changes_nothing(
     client = sign_in(bob)
     before = state(key)
     Membership.objects.filter(user=bob).delete()
-    for what in FORMS:
-        assert client.post(address(key, what), form_of(what)).status_code == 404
+    for action in FORMS:
+        assert client.post(address(key, action), form_of(action)).status_code == 404
     assert state(key) == before

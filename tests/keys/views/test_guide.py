@@ -1,4 +1,4 @@
-"""The guide: how to make, use and look after keys."""
+"""The guide: how to create, use and manage keys."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The Health page: which keys want looking at, and why."""
+"""The Health page: which keys need attention, and why."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -106,10 +106,10 @@ def test_refused_key_is_not_idle(team: Team, good: ApiKey) -> None:
 
 @pytest.mark.parametrize("finding", Finding)
 def test_each_finding_has_existing_actions(finding: Finding, team: Team, good: ApiKey) -> None:
-    acts = ACTIONS.get(finding, tuple(FIXES.values()))
-    assert acts
-    for act in acts:
-        address = f"/teams/{team.slug}/keys/{good.public_id}/{act.path}"
+    actions = ACTIONS.get(finding, tuple(FIXES.values()))
+    assert actions
+    for action in actions:
+        address = f"/teams/{team.slug}/keys/{good.public_id}/{action.path}"
         assert resolve(address).url_name
 
 
@@ -290,8 +290,8 @@ def test_page_shows_findings_with_their_actions(
         assert "HX-Request" in response["Vary"]
         for expected in ("&lt;b&gt;nightly", key.masked, "Reported as leaked", "Never expires"):
             assert expected in text
-        for act in ("rotate", "delete", "expiry"):
-            assert f'action="{KEYS}{key.public_id}/{act}/"' in text
+        for action in ("rotate", "delete", "expiry"):
+            assert f'action="{KEYS}{key.public_id}/{action}/"' in text
 
 
 def test_page_can_be_filtered_by_finding(

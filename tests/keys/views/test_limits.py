@@ -28,12 +28,12 @@ def address(key: ApiKey) -> str:
     return f"{KEYS}{key.public_id}/limits/"
 
 
-def typed(**limits: object) -> dict[str, object]:
+def limits_form(**limits: object) -> dict[str, object]:
     """The form as a browser sends it: every field, most of them empty."""
     return {name: limits.get(name, "") for name in LABELS}
 
 
-def used(subject: str, kind: Kind, **counts: int) -> None:
+def set_usage(subject: str, kind: Kind, **counts: int) -> None:
     start = window_start(kind, timezone.now())
     Window.objects.create(subject=subject, kind=kind, start=start, **counts)
 
@@ -45,8 +45,8 @@ def test_dialog_shows_limits_use_and_team_limits(
         limits=Limits(tokens_per_month=9_000_000), key_limits=Limits(requests_per_day=2000)
     )
     key, _ = issue(bob, "<b>nightly")
-    used(f"key:{key.public_id}", Kind.DAY, requests=1234, tokens=5)
-    used(f"team:{team.slug}", Kind.MONTH, requests=1, tokens=4_500_000)
+    set_usage(f"key:{key.public_id}", Kind.DAY, requests=1234, tokens=5)
+    set_usage(f"team:{team.slug}", Kind.MONTH, requests=1, tokens=4_500_000)
     client = sign_in(bob)
     page, fragment = client.get(address(key)), client.get(address(key), headers=HTMX)
     assert page.content.lstrip().startswith(b"<!doctype html>")
@@ -76,7 +76,7 @@ def test_member_sets_limits_of_their_own_key(
     sign_in: SignIn, bob: User, team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob)
-    limits = typed(requests_per_minute="60", parallel_requests="2")
+    limits = limits_form(requests_per_minute="60", parallel_requests="2")
     response = sign_in(bob).post(address(key), limits, headers=HTMX)
     assert response.status_code == 204
     assert [*json.loads(response["HX-Trigger"])] == ["keys-changed", "dialog-close", "show-message"]
@@ -84,8 +84,8 @@ def test_member_sets_limits_of_their_own_key(
     expected = Limits(requests_per_minute=60, parallel_requests=2)
     assert key.limits == expected
     event = AuditEvent.objects.for_team(team).get(action=Action.KEY_CHANGED)
-    told = "Requests per minute: none → 60, Parallel requests: none → 2"
-    assert event.target == f"test-key ({key.public_id}): {told}"
+    changes = "Requests per minute: none → 60, Parallel requests: none → 2"
+    assert event.target == f"test-key ({key.public_id}): {changes}"
     assert (event.actor, event.address) == ("bob", "127.0.0.1")
 
 
@@ -93,14 +93,14 @@ def test_without_javascript_it_redirects_to_the_key(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "nightly")
-    response = sign_in(bob).post(address(key), typed(tokens_per_day="5"), follow=True)
+    response = sign_in(bob).post(address(key), limits_form(tokens_per_day="5"), follow=True)
     assert response.redirect_chain == [(f"{KEYS}{key.public_id}/", 302)]
     assert "The limits of nightly are changed." in response.content.decode()
 
 
 def test_saving_unchanged_limits_is_not_audited(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, limits=Limits(tokens_per_day=5))
-    sign_in(bob).post(address(key), typed(tokens_per_day="5"), headers=HTMX)
+    sign_in(bob).post(address(key), limits_form(tokens_per_day="5"), headers=HTMX)
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
 
 
@@ -112,27 +112,27 @@ def test_empty_field_removes_a_limit(sign_in: SignIn, ada: User, bob: User, issu
 
 
 @pytest.mark.parametrize(
-    ("asked", "complaints"),
+    ("form", "messages"),
     [
-        (typed(requests_per_minute="61", tokens_per_day="1"), 1),
-        (typed(tokens_per_day="1"), 1),  # No limit is the highest.
-        (typed(), 2),
+        (limits_form(requests_per_minute="61", tokens_per_day="1"), 1),
+        (limits_form(tokens_per_day="1"), 1),  # No limit is the highest.
+        (limits_form(), 2),
     ],
 )
 def test_member_cannot_exceed_the_ceiling(
     sign_in: SignIn,
     bob: User,
     issue: Issue,
-    asked: dict[str, object],
-    complaints: int,
+    form: dict[str, object],
+    messages: int,
 ) -> None:
     ceiling = Limits(requests_per_minute=60, tokens_per_day=5)
     Team.objects.update(key_limits=ceiling)
     issue(bob)
     key = ApiKey.objects.get()
-    response = sign_in(bob).post(address(key), asked, headers=HTMX)
+    response = sign_in(bob).post(address(key), form, headers=HTMX)
     assert response.status_code == 422
-    assert response.content.decode().count("At most ") == complaints
+    assert response.content.decode().count("At most ") == messages
     assert ApiKey.objects.get().limits == ceiling
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
 
@@ -142,14 +142,14 @@ def test_admin_can_exceed_the_ceiling_and_the_owner_keeps_it_until_lowered(
 ) -> None:
     Team.objects.update(key_limits=Limits(requests_per_minute=60))
     key, _ = issue(bob)
-    sign_in(ada).post(address(key), typed(requests_per_minute="600"), headers=HTMX)
+    sign_in(ada).post(address(key), limits_form(requests_per_minute="600"), headers=HTMX)
     client = sign_in(bob)
-    for asked, status in (("601", 422), ("600", 204), ("599", 204), ("600", 422), ("60", 204)):
-        limits = typed(requests_per_minute=asked)
+    for limit, status in (("601", 422), ("600", 204), ("599", 204), ("600", 422), ("60", 204)):
+        limits = limits_form(requests_per_minute=limit)
         assert client.post(address(key), limits, headers=HTMX).status_code == status
     key.refresh_from_db()
     assert (key.limits, key.is_managed) == (Limits(requests_per_minute=60), False)
-    sign_in(ada).post(address(key), typed(), headers=HTMX)
+    sign_in(ada).post(address(key), limits_form(), headers=HTMX)
     key.refresh_from_db()
     assert key.limits == UNLIMITED
 
@@ -171,15 +171,15 @@ def test_limits_above_a_lowered_ceiling_can_be_lowered(
     key, _ = issue(bob)
     Team.objects.update(key_limits=Limits(tokens_per_day=5, requests_per_day=5))
     client = sign_in(bob)
-    for asked, status in (
-        (typed(requests_per_minute="1"), 204),
-        (typed(requests_per_minute="1", tokens_per_day="9"), 204),
-        (typed(requests_per_minute="1", tokens_per_day="10"), 422),
-        (typed(requests_per_minute="1"), 422),
-        (typed(requests_per_day="9", tokens_per_day="5"), 204),
-        (typed(requests_per_day="9", tokens_per_day="6"), 422),
+    for form, status in (
+        (limits_form(requests_per_minute="1"), 204),
+        (limits_form(requests_per_minute="1", tokens_per_day="9"), 204),
+        (limits_form(requests_per_minute="1", tokens_per_day="10"), 422),
+        (limits_form(requests_per_minute="1"), 422),
+        (limits_form(requests_per_day="9", tokens_per_day="5"), 204),
+        (limits_form(requests_per_day="9", tokens_per_day="6"), 422),
     ):
-        assert client.post(address(key), asked, headers=HTMX).status_code == status
+        assert client.post(address(key), form, headers=HTMX).status_code == status
     assert ApiKey.objects.get().limits == Limits(requests_per_day=9, tokens_per_day=5)
 
 
@@ -189,7 +189,7 @@ def test_invalid_value_is_an_error_of_its_field(
 ) -> None:
     key, _ = issue(bob)
     for path in (address(key), TEAM_LIMITS):
-        response = sign_in(ada).post(path, typed(tokens_per_day=nonsense))
+        response = sign_in(ada).post(path, limits_form(tokens_per_day=nonsense))
         assert response.status_code == 422
         assert 'id="id_tokens_per_day_error" role="alert"' in response.content.decode()
     assert ApiKey.objects.get().limits == Team.objects.get().key_limits == UNLIMITED
@@ -200,7 +200,7 @@ def test_member_cannot_set_limits_of_keys_of_others(
 ) -> None:
     key, _ = issue(alice)
     client = sign_in(bob)
-    for response in (client.get(address(key)), client.post(address(key), typed())):
+    for response in (client.get(address(key)), client.post(address(key), limits_form())):
         assert response.status_code == 403
         assert "belongs to someone else" in response.content.decode()
 
@@ -219,7 +219,10 @@ def test_deleted_key_shows_a_message(sign_in: SignIn, bob: User, issue: Issue) -
     gone = address(key)
     key.revoke(actor=bob)
     client = sign_in(bob)
-    for response in (client.get(gone, headers=HTMX), client.post(gone, typed(), headers=HTMX)):
+    for response in (
+        client.get(gone, headers=HTMX),
+        client.post(gone, limits_form(), headers=HTMX),
+    ):
         assert response.status_code == 404
         assert response.content.lstrip().startswith(b'<article id="gone"')
 
@@ -229,9 +232,9 @@ def test_list_offers_limits_only_to_those_who_may_change_them(
 ) -> None:
     his, _ = issue(bob, "his")
     hers, _ = issue(alice, "hers")
-    seen = {user: sign_in(user).get(KEYS).content.decode() for user in (alice, bob, vera)}
-    assert [address(his) in seen[user] for user in (alice, bob, vera)] == [True, True, False]
-    assert [address(hers) in seen[user] for user in (alice, bob, vera)] == [True, False, False]
+    pages = {user: sign_in(user).get(KEYS).content.decode() for user in (alice, bob, vera)}
+    assert [address(his) in pages[user] for user in (alice, bob, vera)] == [True, True, False]
+    assert [address(hers) in pages[user] for user in (alice, bob, vera)] == [True, False, False]
 
 
 # Those of the team.
@@ -241,7 +244,7 @@ def test_admin_sets_the_limits_of_new_keys(
     sign_in: SignIn, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
     old, _ = issue(bob, "old")
-    response = sign_in(ada).post(TEAM_LIMITS, typed(requests_per_day="100"), follow=True)
+    response = sign_in(ada).post(TEAM_LIMITS, limits_form(requests_per_day="100"), follow=True)
     assert response.redirect_chain == [(TEAM_LIMITS, 302)]
     assert "The limits of new keys are changed." in response.content.decode()
     assert 'value="100"' in response.content.decode()
@@ -256,7 +259,7 @@ def test_admin_sets_the_limits_of_new_keys(
 def test_page_shows_the_team_limits_with_their_use(sign_in: SignIn, ada: User, team: Team) -> None:
     assert "There is no limit for all keys" in sign_in(ada).get(TEAM_LIMITS).content.decode()
     Team.objects.update(limits=Limits(requests_per_minute=60))
-    used(f"team:{team.slug}", Kind.MINUTE, requests=60)
+    set_usage(f"team:{team.slug}", Kind.MINUTE, requests=60)
     page = sign_in(ada).get(TEAM_LIMITS).content.decode()
     assert "60 of 60" in page
     assert '<span class="used full">' in page

@@ -113,11 +113,11 @@ def test_empty_list_says_how_to_begin(
 
 
 def test_search_finds_by_name_and_by_public_id(sign_in: SignIn, alice: User, issue: Issue) -> None:
-    wanted, _ = issue(alice, "Nightly_run")
+    key, _ = issue(alice, "Nightly_run")
     issue(alice, "other")
     client = sign_in(alice)
     assert names(client.get(LIST, {"q": "nightly_"})) == ["Nightly_run"]
-    assert names(client.get(LIST, {"q": wanted.public_id})) == ["Nightly_run"]
+    assert names(client.get(LIST, {"q": key.public_id})) == ["Nightly_run"]
     nothing = client.get(LIST, {"q": "<b>%"})
     assert names(nothing) == []
     assert "No key matches “&lt;b&gt;%”" in nothing.content.decode()
@@ -127,21 +127,21 @@ def test_search_finds_by_name_and_by_public_id(sign_in: SignIn, alice: User, iss
 def test_search_for_a_key_string_uses_its_public_id_and_hides_it_from_the_address(
     sign_in: SignIn, alice: User, issue: Issue, headers: dict[str, str]
 ) -> None:
-    wanted, plaintext = issue(alice, "wanted")
+    key, plaintext = issue(alice, "wanted")
     issue(alice, "other")
     for text in (plaintext, f"the key {plaintext}!", plaintext[:-9], plaintext * 2):
         query = {"q": text, "sort": "name"}
-        answer = sign_in(alice).get(LIST, query, headers=headers, follow=True)
-        assert answer.redirect_chain == [(f"{LIST}?q={wanted.public_id}&sort=name", 302)]
-        assert names(answer) == ["wanted"]
-        assert plaintext[14:30] not in answer.content.decode()
+        response = sign_in(alice).get(LIST, query, headers=headers, follow=True)
+        assert response.redirect_chain == [(f"{LIST}?q={key.public_id}&sort=name", 302)]
+        assert names(response) == ["wanted"]
+        assert plaintext[14:30] not in response.content.decode()
 
 
 def test_search_for_a_masked_key_finds_it(sign_in: SignIn, alice: User, issue: Issue) -> None:
-    wanted, _ = issue(alice, "wanted")
+    key, _ = issue(alice, "wanted")
     issue(alice, "sk-kp-named")
     client = sign_in(alice)
-    for text in (wanted.masked, wanted.masked[:14], f" {wanted.masked} "):
+    for text in (key.masked, key.masked[:14], f" {key.masked} "):
         assert names(client.get(LIST, {"q": text})) == ["wanted"]
     assert names(client.get(LIST, {"q": "sk-kp-named"})) == ["sk-kp-named"]
 

@@ -1,4 +1,4 @@
-"""The team's policy: who reads it, who sets it, and what then holds."""
+"""The team's policy: who can see it, who can set it, and its effect."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ SignIn = Callable[[User], Client]
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-def typed(**rules: object) -> dict[str, object]:
+def policy_form(**rules: object) -> dict[str, object]:
     """The form as a browser sends it: no box is ticked, and most fields are empty."""
     fields = set(LABELS) - {"must_expire", "endpoints"}
     chosen: dict[str, object] = {"min_creator_role": "member"}
@@ -28,7 +28,7 @@ def typed(**rules: object) -> dict[str, object]:
 
 
 def test_admin_sets_every_rule(sign_in: SignIn, ada: User, team: Team) -> None:
-    rules = typed(
+    rules = policy_form(
         max_lifetime_days="90",
         must_expire="on",
         models="public/*,\n u-8105f7322477/test public/*",
@@ -68,7 +68,7 @@ def test_form_shows_the_policy_and_saving_it_unchanged_changes_nothing(
     text = page.content.decode()
     assert 'value="90"' in text
     assert "public/*</textarea>" in text
-    same = typed(
+    same = policy_form(
         max_lifetime_days="90", models="public/*", endpoints=["chat"], min_creator_role="owner"
     )
     client.post(POLICY, same)
@@ -79,16 +79,16 @@ def test_form_shows_the_policy_and_saving_it_unchanged_changes_nothing(
 
 def test_audit_has_old_and_new_values(sign_in: SignIn, ada: User, team: Team) -> None:
     Team.objects.update(policy=Policy(max_lifetime_days=90))
-    sign_in(ada).post(POLICY, typed(max_lifetime_days="30", min_creator_role="owner"))
+    sign_in(ada).post(POLICY, policy_form(max_lifetime_days="30", min_creator_role="owner"))
     event = AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED)
-    told = "Maximum lifetime in days: 90 → 30, Lowest role that can create keys: member → owner"
-    assert event.target == f"Policy: {told}"
+    changes = "Maximum lifetime in days: 90 → 30, Lowest role that can create keys: member → owner"
+    assert event.target == f"Policy: {changes}"
     assert (event.actor, event.address) == ("ada", "127.0.0.1")
 
 
 def test_every_rule_can_be_removed(sign_in: SignIn, ada: User, team: Team) -> None:
     Team.objects.update(policy=Policy(90, True, ("a",), ("chat",), 2, "ci-*", "owner", 5))
-    sign_in(ada).post(POLICY, typed())
+    sign_in(ada).post(POLICY, policy_form())
     team.refresh_from_db()
     assert team.policy == NO_POLICY
 
@@ -110,7 +110,7 @@ def test_every_rule_can_be_removed(sign_in: SignIn, ada: User, team: Team) -> No
 def test_invalid_value_is_an_error_of_its_field(
     sign_in: SignIn, ada: User, team: Team, field: str, nonsense: str
 ) -> None:
-    response = sign_in(ada).post(POLICY, typed(**{field: nonsense}))
+    response = sign_in(ada).post(POLICY, policy_form(**{field: nonsense}))
     assert response.status_code == 422
     assert list(response.context["form"].errors) == [field]
     assert f'id="id_{field}_error" role="alert"' in response.content.decode()
@@ -124,7 +124,7 @@ def test_older_keys_keep_working_and_are_listed(
     issue(bob, "<b>old")
     client = sign_in(ada)
     assert "violate the policy" not in client.get(POLICY).content.decode()
-    client.post(POLICY, typed(max_lifetime_days="30"))
+    client.post(POLICY, policy_form(max_lifetime_days="30"))
     text = client.get(POLICY).content.decode()
     assert "1 existing key violates the policy" in text
     assert "&lt;b&gt;old" in text
@@ -139,7 +139,7 @@ def test_members_over_the_key_limit_are_listed(
         issue(owner, name)
     client = sign_in(ada)
     assert "Members with more keys" not in client.get(POLICY).content.decode()
-    client.post(POLICY, typed(max_keys_per_member="2"))
+    client.post(POLICY, policy_form(max_keys_per_member="2"))
     text = client.get(POLICY).content.decode()
     assert '<span class="name">bob</span> has 3 keys.' in text
     assert "alice</span> has" not in text
@@ -161,7 +161,7 @@ def test_members_see_the_policy_and_only_their_own_violating_keys(
 
 def test_member_cannot_set_the_policy(sign_in: SignIn, bob: User, team: Team) -> None:
     response = sign_in(bob).post(
-        POLICY, typed(min_creator_role="member", max_keys_per_member="1000")
+        POLICY, policy_form(min_creator_role="member", max_keys_per_member="1000")
     )
     assert response.status_code == 403
     assert "This needs the role Admin" in response.content.decode()

@@ -1,4 +1,4 @@
-"""What a deletion leaves: the last use before it, and what was tried since."""
+"""The receipt of a deleted key: its last use, and requests since."""
 
 from collections.abc import Callable
 from datetime import timedelta

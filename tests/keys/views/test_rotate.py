@@ -1,4 +1,4 @@
-"""Rotating a key in the portal: the new secret is shown once, and two live only as long as told."""
+"""Rotating a key in the portal: the new secret is shown once, and the grace period holds."""
 
 import re
 from collections.abc import Callable
@@ -22,8 +22,8 @@ SignIn = Callable[[User], Client]
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-def address(key: ApiKey, what: str = "rotate/") -> str:
-    return f"{KEYS}{key.public_id}/{what}"
+def address(key: ApiKey, path: str = "rotate/") -> str:
+    return f"{KEYS}{key.public_id}/{path}"
 
 
 def shown_key(text: str) -> str:
@@ -116,9 +116,9 @@ def test_third_secret_is_refused_in_the_dialog(sign_in: SignIn, bob: User, issue
     client = sign_in(bob)
     mark = nonce(client, key)
     rotate(key, GracePeriod.WEEK, actor=bob)
-    asked = client.get(address(key), headers=HTMX)
-    assert "This key has two valid secrets already" in asked.content.decode()
-    assert asked.context["form"]["grace"].value() == GracePeriod.NOW
+    dialog = client.get(address(key), headers=HTMX)
+    assert "This key has two valid secrets already" in dialog.content.decode()
+    assert dialog.context["form"]["grace"].value() == GracePeriod.NOW
     response = client.post(address(key), {"grace": "1h", "nonce": mark}, headers=HTMX)
     assert response.status_code == 422
     assert "This key already has two secrets." in response.content.decode()
@@ -195,8 +195,8 @@ def test_old_secret_is_revoked_and_the_new_one_stays(
     page = client.get(address(key, "")).content.decode()
     assert "the first use of the new one" in page
     assert f'action="{address(key, "end-old/")}"' in page
-    asked = client.get(address(key, "end-old/"), headers=HTMX).content.decode()
-    assert "10.1.2.3" in asked
+    dialog = client.get(address(key, "end-old/"), headers=HTMX).content.decode()
+    assert "10.1.2.3" in dialog
     assert client.post(address(key, "end-old/"), headers=HTMX).status_code == 204
     assert key.secrets.get() == newest
     assert (

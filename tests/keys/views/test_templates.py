@@ -1,4 +1,4 @@
-"""Templates for keys: made, changed and deleted by the admins of a team."""
+"""Templates for keys: admins create, change and delete them."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,7 +19,7 @@ CREATE = f"{TEMPLATES}create/"
 SignIn = Callable[[User], Client]
 
 
-def typed(name: str = "CI job", **more: str) -> dict[str, str]:
+def template_form(name: str = "CI job", **more: str) -> dict[str, str]:
     empty = {"endpoints": "all", "models": "", "networks": "", "lifetime_days": ""}
     return {"name": name} | empty | more
 
@@ -40,10 +40,10 @@ def paths(template: KeyTemplate) -> list[str]:
 def test_admin_creates_a_template(sign_in: SignIn, ada: User, team: Team) -> None:
     client = sign_in(ada)
     assert "No templates yet." in client.get(TEMPLATES).content.decode()
-    asked = typed(
+    form = template_form(
         "<b>CI", endpoints="chat", models="public/*", networks="192.0.2.0/24", lifetime_days="30"
     )
-    response = client.post(CREATE, asked, follow=True)
+    response = client.post(CREATE, form, follow=True)
     assert response.redirect_chain == [(TEMPLATES, 302)]
     text = response.content.decode()
     assert "The template &lt;b&gt;CI is created." in text
@@ -65,13 +65,13 @@ def test_admin_changes_a_template(
     path = f"{TEMPLATES}{template.pk}/change/"
     client = sign_in(ada)
     assert 'value="CI job"' in client.get(path).content.decode()
-    client.post(path, typed("nightly", endpoints="chat", models="public/small"))
+    client.post(path, template_form("nightly", endpoints="chat", models="public/small"))
     template.refresh_from_db()
     assert (template.name, template.allowed_models) == ("nightly", ["public/small"])
     event = AuditEvent.objects.for_team(team).get(action=Action.TEAM_CHANGED)
-    told = "Name: CI job → nightly, Models: public/* → public/small"
-    assert event.target == f"Template CI job: {told}"
-    client.post(path, typed("nightly", endpoints="chat", models="public/small"))
+    changes = "Name: CI job → nightly, Models: public/* → public/small"
+    assert event.target == f"Template CI job: {changes}"
+    client.post(path, template_form("nightly", endpoints="chat", models="public/small"))
     assert AuditEvent.objects.filter(action=Action.TEAM_CHANGED).count() == 1
 
 
@@ -96,36 +96,36 @@ def test_template_name_is_unique_in_a_team(
 ) -> None:
     KeyTemplate.objects.create(team=other_team, name="theirs")
     client = sign_in(ada)
-    response = client.post(CREATE, typed("CI job"))
+    response = client.post(CREATE, template_form("CI job"))
     assert response.status_code == 422
     assert "already exists in the team" in response.context["form"].errors["name"][0]
-    assert client.post(CREATE, typed("theirs")).status_code == 302
+    assert client.post(CREATE, template_form("theirs")).status_code == 302
 
 
 @pytest.mark.parametrize(
-    ("field", "asked"),
+    ("field", "form"),
     [
-        ("name", typed("")),
-        ("name", typed("sk-kp-" + "A" * 40)),
-        ("name", typed("a\u202eb")),
-        ("endpoints", typed(endpoints="everything")),
-        ("models", typed(models="*a*b*c*d")),
-        ("networks", typed(networks="nowhere")),
-        ("networks", typed(networks="192.0.2.1/24")),
-        ("lifetime_days", typed(lifetime_days="0")),
-        ("lifetime_days", typed(lifetime_days="99999")),
+        ("name", template_form("")),
+        ("name", template_form("sk-kp-" + "A" * 40)),
+        ("name", template_form("a\u202eb")),
+        ("endpoints", template_form(endpoints="everything")),
+        ("models", template_form(models="*a*b*c*d")),
+        ("networks", template_form(networks="nowhere")),
+        ("networks", template_form(networks="192.0.2.1/24")),
+        ("lifetime_days", template_form(lifetime_days="0")),
+        ("lifetime_days", template_form(lifetime_days="99999")),
         # Of the policy below.
-        ("models", typed(models="secret/*")),
-        ("endpoints", typed(endpoints="embeddings")),
-        ("lifetime_days", typed(lifetime_days="91")),
+        ("models", template_form(models="secret/*")),
+        ("endpoints", template_form(endpoints="embeddings")),
+        ("lifetime_days", template_form(lifetime_days="91")),
     ],
 )
 def test_invalid_or_forbidden_value_is_an_error_of_its_field(
-    sign_in: SignIn, ada: User, field: str, asked: dict[str, str]
+    sign_in: SignIn, ada: User, field: str, form: dict[str, str]
 ) -> None:
     policy = Policy(max_lifetime_days=89, models=("public/*",), endpoints=("chat",))
     Team.objects.update(policy=policy)
-    response = sign_in(ada).post(CREATE, asked)
+    response = sign_in(ada).post(CREATE, form)
     assert response.status_code == 422
     assert list(response.context["form"].errors) == [field]
     assert not KeyTemplate.objects.exists()
@@ -166,14 +166,14 @@ def test_template_deleted_while_its_form_is_saved_shows_a_message(
         return lock_template(found)
 
     monkeypatch.setattr("keyportal.keys.views.templates.lock_template", locked_later)
-    answer = sign_in(ada).post(f"{TEMPLATES}{template.pk}/change/", typed("nightly"))
-    assert answer.status_code == 404
+    response = sign_in(ada).post(f"{TEMPLATES}{template.pk}/change/", template_form("nightly"))
+    assert response.status_code == 404
     assert not KeyTemplate.objects.exists()
 
 
 def test_members_are_refused_with_the_reason(sign_in: SignIn, bob: User, paths: list[str]) -> None:
     for path in paths:
-        for response in (sign_in(bob).get(path), sign_in(bob).post(path, typed("mine"))):
+        for response in (sign_in(bob).get(path), sign_in(bob).post(path, template_form("mine"))):
             assert response.status_code in {403, 405}
     assert [template.name for template in KeyTemplate.objects.all()] == ["CI job"]
 
@@ -187,9 +187,9 @@ def test_template_of_another_team_is_404(
     sign_in: SignIn, charlie: User, other_team: Team, template: KeyTemplate
 ) -> None:
     client = sign_in(charlie)
-    for act in ("change", "delete"):
-        path = f"/teams/{other_team.slug}/templates/{template.pk}/{act}/"
+    for action in ("change", "delete"):
+        path = f"/teams/{other_team.slug}/templates/{template.pk}/{action}/"
         assert client.get(path).status_code == 404
-        assert client.post(path, typed("stolen")).status_code == 404
+        assert client.post(path, template_form("stolen")).status_code == 404
     template.refresh_from_db()
     assert template.name == "CI job"
