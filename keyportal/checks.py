@@ -182,11 +182,11 @@ def https_without_a_proxy(**_: object) -> list[CheckMessage]:
 def _check_upstream(upstream: Upstream) -> list[CheckMessage]:
     try:
         validate_base_url(upstream.base_url)
-        _ = upstream.credential
+        _ = upstream.server_headers
     except ValidationError as error:
         return [
             Error(
-                f"The upstream {upstream.name} has an invalid base URL: {' '.join(error.messages)}",
+                f"The upstream {upstream.name} has invalid settings: {' '.join(error.messages)}",
                 hint=f"Correct it: manage.py add_upstream {upstream.name} URL",
                 id="keyportal.E004",
             )
@@ -194,9 +194,9 @@ def _check_upstream(upstream: Upstream) -> list[CheckMessage]:
     except CredentialUnreadable:
         return [
             CheckWarning(
-                f"The credential of the upstream {upstream.name} can't be decrypted: "
+                f"The credential or headers of the upstream {upstream.name} can't be decrypted: "
                 "KEYPORTAL_CREDENTIAL_KEYS no longer contains the key that encrypted it.",
-                hint="Add the old key again, or store the credential again with add_upstream.",
+                hint="Add the old key again, or store them again with add_upstream.",
                 id="keyportal.W004",
             )
         ]

@@ -530,6 +530,7 @@ def upstream_form(**changed: str) -> dict[str, str]:
     return {
         "name": "loopback",
         "base_url": "loopback:",
+        "credential_header": "authorization",
         "connect_timeout": "5",
         "read_timeout": "600",
     } | changed
@@ -572,6 +573,10 @@ def test_a_credential_can_be_forgotten(operator: Client, upstream: Upstream) -> 
         {"credential": "two\r\nlines"},
         {"base_url": "http://169.254.169.254/v1"},
         {"read_timeout": "0"},
+        {"credential_header": "cookie"},
+        {"headers": "Content-Length: 0"},
+        {"headers": "X-Org: ours", "forget_headers": "on"},
+        {"headers": "Authorization: Basic YTpi"},  # The credential is sent in it.
     ],
 )
 def test_a_bad_upstream_is_refused(
@@ -581,6 +586,30 @@ def test_a_bad_upstream_is_refused(
     assert answer.status_code == 200
     assert "errorlist" in answer.content.decode()
     assert Upstream.objects.get().credential == CREDENTIAL
+
+
+def test_headers_of_an_upstream_are_stored_encrypted_and_never_shown(
+    operator: Client, upstream: Upstream
+) -> None:
+    lines = "X-Org: a-secret-of-theirs\r\nX-Project: another"
+    saved = save_upstream(operator, upstream, headers=lines, credential_header="api-key")
+    assert saved.headers.split() == lines.split()
+    assert "a-secret" not in saved.encrypted_headers
+    assert saved.credential_header == "api-key"
+    assert not saved.takes_stream_options  # An unchecked box.
+    assert save_upstream(operator, upstream, takes_stream_options="on").headers.split()
+    pages = [operator.get(change_url(upstream)), operator.get("/admin/catalog/upstream/")]
+    # A mistake elsewhere on the page does not show what was entered.
+    pages.append(
+        operator.post(change_url(upstream), upstream_form(headers=lines, read_timeout="0"))
+    )
+    for page in pages:
+        assert page.status_code == 200
+        assert "a-secret" not in page.content.decode()
+    new_address = upstream_form(base_url="http://127.0.0.1:9/v1", credential="new")
+    refused = operator.post(change_url(upstream), new_address)
+    assert "enter its headers again" in refused.content.decode()
+    assert save_upstream(operator, upstream, forget_headers="on").headers == ""
 
 
 def test_an_upstream_is_added_with_its_credential(operator: Client, db: None) -> None:

@@ -406,7 +406,7 @@ def test_invalid_stored_upstream_stops_the_start_and_can_be_corrected(
     )
     assert place.manage("shell", "-c", make_invalid).returncode == 0
     line = place.refused_start()
-    assert "The upstream loopback has an invalid base URL" in line
+    assert "The upstream loopback has invalid settings" in line
     assert "manage.py add_upstream loopback URL" in line
     assert place.manage("add_upstream", "loopback", "loopback:").returncode == 0
     place.started("--demo")

@@ -8,7 +8,15 @@ from django.core.validators import RegexValidator
 
 from keyportal.catalog import circuit_breaker
 from keyportal.catalog.discovery import normalize_base_url
+from keyportal.catalog.headers import validate as validate_headers
 from keyportal.catalog.models import Route, ServedModel, Upstream
+
+
+class WriteOnlyTextarea(forms.Textarea):
+    """Never shows what was entered, like a password field, also after a mistake elsewhere."""
+
+    def format_value(self, value: object) -> str:
+        return ""
 
 
 class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
@@ -25,13 +33,32 @@ class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
     forget_credential = forms.BooleanField(
         required=False, help_text="Call this model server without a credential from now on."
     )
+    headers = forms.CharField(
+        required=False,
+        validators=[validate_headers],
+        widget=WriteOnlyTextarea(attrs={"rows": 3, "class": "vLargeTextField"}),
+        help_text="Headers that this model server needs with each call, one `Name: value` a line. "
+        "Stored encrypted and never displayed. Leave empty to keep the current ones.",
+    )
+    forget_headers = forms.BooleanField(
+        required=False, help_text="Call this model server without these headers from now on."
+    )
 
     class Meta:
         model = Upstream
-        fields = ["name", "base_url", "connect_timeout", "read_timeout", "sends_keepalive"]
+        fields = [
+            "name",
+            "base_url",
+            "credential_header",
+            "takes_stream_options",
+            "connect_timeout",
+            "read_timeout",
+            "sends_keepalive",
+        ]
         help_texts = {
             "base_url": "As for an OpenAI client, such as http://127.0.0.1:8001/v1. Without a "
-            "path, /v1 is added."
+            "path, /v1 is added. A query, such as ?api-version=2024-10-21, goes with each call; "
+            "it is displayed, so it must not contain a secret."
         }
 
     def clean_base_url(self) -> str:
@@ -39,14 +66,13 @@ class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
-        credential, forget = cleaned.get("credential", ""), cleaned.get("forget_credential")
-        if credential and forget:
-            self.add_error(
-                "forget_credential", "Enter a new credential or forget the old one, not both."
-            )
-        if credential or forget:
-            # Set it before the validation of the model, which checks URL and credential together.
-            self.instance.credential = credential
+        for name in ("credential", "headers"):
+            secret, forget = cleaned.get(name, ""), cleaned.get(f"forget_{name}")
+            if secret and forget:
+                self.add_error(f"forget_{name}", "Enter a new value or forget the old, not both.")
+            if secret or forget:
+                # Set it before the validation of the model, which checks URL and secrets together.
+                setattr(self.instance, name, secret)
         return cleaned
 
 
@@ -58,16 +84,24 @@ class UpstreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic 
         "base_url",
         "credential",
         "forget_credential",
+        "credential_header",
+        "headers",
+        "forget_headers",
+        "takes_stream_options",
         "connect_timeout",
         "read_timeout",
         "sends_keepalive",
     ]
-    list_display = ["name", "base_url", "has_credential", "health", "created_at"]
+    list_display = ["name", "base_url", "has_credential", "has_headers", "health", "created_at"]
     search_fields = ["name", "base_url"]
 
     @admin.display(boolean=True, description="Has credential")
     def has_credential(self, upstream: Upstream) -> bool:
         return bool(upstream.encrypted_credential)
+
+    @admin.display(boolean=True, description="Has headers")
+    def has_headers(self, upstream: Upstream) -> bool:
+        return bool(upstream.encrypted_headers)
 
     @admin.display(description="Health, as seen by this worker")
     def health(self, upstream: Upstream) -> str:

@@ -10,6 +10,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
+from keyportal.catalog.headers import ServerHeaders
 from keyportal.catalog.models import BUILT_IN_URL, Upstream, is_link_local
 
 TIMEOUT_SECONDS = 10
@@ -31,18 +32,20 @@ def normalize_base_url(base_url: str) -> str:
     """The base URL as for an OpenAI client. `/v1` is added to a URL without a path."""
     if base_url == BUILT_IN_URL:
         return base_url
-    url = base_url.strip().rstrip("/")
-    return f"{url}/v1" if re.fullmatch(r"\w+://[^/?#]+", url) else url
+    url, mark, query = base_url.strip().partition("?")
+    url = url.rstrip("/")
+    return f"{url}/v1{mark}{query}" if re.fullmatch(r"\w+://[^/?#]+", url) else url + mark + query
 
 
 def model_ids(upstream: Upstream) -> list[str]:
     """The ids of the server's models, in its order. Raises `DiscoveryFailed`."""
-    url = f"{upstream.base_url}/models"
+    base_url, mark, query = upstream.base_url.partition("?")
+    url = f"{base_url}/models{mark}{query}"
     if upstream.base_url == BUILT_IN_URL:
         raise DiscoveryFailed("The built-in model server lists no models. Use add_model.")
     _refuse_link_local(url)
     try:
-        return _model_ids(json.loads(_read(url, upstream.credential)))
+        return _model_ids(json.loads(_read(url, upstream.server_headers)))
     except HTTPError as error:
         error.close()
         raise DiscoveryFailed(f"{url} answered {error.code} {error.reason}.") from None
@@ -53,12 +56,11 @@ def model_ids(upstream: Upstream) -> list[str]:
         raise DiscoveryFailed(f"{url} did not return a list of models.") from None
 
 
-def _read(url: str, credential: str) -> bytes:
+def _read(url: str, server_headers: ServerHeaders) -> bytes:
     # No proxy from the environment, because it would see the credential.
     opener = build_opener(ProxyHandler({}), _NoRedirects)
-    headers = {"Accept": "application/json", "User-Agent": "keyportal"}
-    if credential:
-        headers["Authorization"] = f"Bearer {credential}"
+    headers = {"accept": "application/json", "user-agent": "keyportal"}
+    headers |= {name.decode(): value.decode() for name, value in server_headers.usual}
     deadline = time.monotonic() + TIMEOUT_SECONDS
     with opener.open(Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - the base URL is validated
         return _read_limited(response, deadline)

@@ -1,5 +1,6 @@
 """Model servers (upstreams), served models, and the routes between them."""
 
+import contextlib
 import hashlib
 import ipaddress
 import re
@@ -14,14 +15,15 @@ from django.db import models
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
-from keyportal.catalog import circuit_breaker, credentials
+from keyportal.catalog import circuit_breaker, credentials, headers
+from keyportal.catalog.headers import CredentialHeader, ServerHeaders
 from keyportal.teams.models import Team
 
 BUILT_IN_URL = "loopback:"  # The base URL of the built-in demo model, which needs no server.
 
 
 def validate_base_url(url: str) -> None:
-    """Allow http(s) URLs with a host and without user, query, fragment or link-local address.
+    """Allow http(s) URLs with a host and without user, fragment or link-local address.
 
     Loopback and private addresses are allowed, because model servers have them. Attack: a
     link-local address (169.254.169.254) is where clouds serve the machine's own credentials.
@@ -35,8 +37,8 @@ def validate_base_url(url: str) -> None:
         raise ValidationError(f"{url} is not a URL: {error}.") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
         raise ValidationError(f"{url} is not an http:// or https:// URL with a host.")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValidationError("A base URL can't have a user, password, query or fragment.")
+    if parts.username or parts.password or parts.fragment:
+        raise ValidationError("A base URL can't have a user, password or fragment.")
     if is_link_local(parts.hostname):
         raise ValidationError("Link-local addresses are not allowed: they are never model servers.")
 
@@ -70,6 +72,19 @@ class Upstream(models.Model):
         help_text="As for an OpenAI client, such as http://127.0.0.1:8001/v1.",
     )
     encrypted_credential = models.TextField(blank=True, editable=False)
+    credential_header = models.CharField(
+        max_length=16,
+        choices=CredentialHeader,
+        default=CredentialHeader.AUTHORIZATION,
+        help_text="The header in which this model server expects its credential.",
+    )
+    encrypted_headers = models.TextField(blank=True, editable=False)
+    takes_stream_options = models.BooleanField(
+        "takes stream_options",
+        default=True,
+        help_text="Streams are asked for their usage with `stream_options`. Without it, the usage "
+        "of streams is estimated if the server doesn't report it by itself.",
+    )
     connect_timeout = models.FloatField(
         default=5,
         validators=[MinValueValidator(0.1), MaxValueValidator(60)],
@@ -95,16 +110,23 @@ class Upstream(models.Model):
         return self.name
 
     def clean(self) -> None:
-        """Require the credential again if the base URL changes.
+        """Require the credential and the headers again if the base URL changes.
 
-        Attack: the old server's credential would be sent to the new server.
+        Attack: the old server's secrets would be sent to the new server.
         """
         stored = Upstream.objects.filter(pk=self.pk).exclude(base_url=self.base_url).first()
-        if stored and self.encrypted_credential == stored.encrypted_credential != "":
-            raise ValidationError(
-                f"The base URL of {self} changes: enter its credential again, or delete it, so "
-                f"that it isn't sent to another server by accident."
-            )
+        for secret, name in (
+            ("encrypted_credential", "credential"),
+            ("encrypted_headers", "headers"),
+        ):
+            if stored and getattr(self, secret) == getattr(stored, secret) != "":
+                raise ValidationError(
+                    f"The base URL of {self} changes: enter its {name} again, or delete them, so "
+                    f"that nothing is sent to another server by accident."
+                )
+        # If a stored secret can't be decrypted, the server is not used, and the log says why.
+        with contextlib.suppress(credentials.CredentialUnreadable):
+            _ = self.server_headers
 
     @property
     def fingerprint(self) -> str:
@@ -112,7 +134,8 @@ class Upstream(models.Model):
 
         The circuit breaker's state is stored by it, so a server whose settings change starts anew.
         """
-        settings = (self.base_url, self.encrypted_credential)
+        secrets = (self.encrypted_credential, self.encrypted_headers, str(self.credential_header))
+        settings = (self.base_url, *secrets, self.takes_stream_options)
         timeouts = (float(self.connect_timeout), float(self.read_timeout))
         return hashlib.sha256(repr((self.pk, *settings, *timeouts)).encode()).hexdigest()
 
@@ -127,6 +150,24 @@ class Upstream(models.Model):
     @credential.setter
     def credential(self, plaintext: str) -> None:
         self.encrypted_credential = credentials.encrypt(plaintext)
+
+    @property
+    def headers(self) -> str:
+        """The decrypted headers of an operator, one `Name: value` a line.
+
+        Raises `credentials.CredentialUnreadable`.
+        """
+        return credentials.decrypt(self.encrypted_headers)
+
+    @headers.setter
+    def headers(self, text: str) -> None:
+        self.encrypted_headers = credentials.encrypt(text)
+
+    @property
+    def server_headers(self) -> ServerHeaders:
+        """What goes with each call. Raises `ValidationError` or `CredentialUnreadable`."""
+        added = headers.parse(self.headers)
+        return headers.combine(added, self.credential, self.credential_header)
 
 
 class NameTaken(Exception):

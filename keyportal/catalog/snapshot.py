@@ -7,6 +7,7 @@ from django.core.exceptions import ValidationError
 
 from keyportal.catalog import circuit_breaker
 from keyportal.catalog.credentials import CredentialUnreadable
+from keyportal.catalog.headers import ServerHeaders
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, validate_base_url
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ class Target(NamedTuple):
     fingerprint: str
     """`Upstream.fingerprint`."""
     base_url: str
-    credential: str
+    headers: ServerHeaders
     model: str
     """The model's name on the upstream."""
     weight: int
@@ -29,6 +30,7 @@ class Target(NamedTuple):
     sends_keepalive: bool = True
     """Whether callers get comments while a stream of this server is silent."""
     upstream_id: int = 0
+    takes_stream_options: bool = True
 
 
 class CatalogEntry(NamedTuple):
@@ -89,9 +91,9 @@ class Snapshot(NamedTuple):
 def _target(route: Route) -> Target | None:
     upstream = route.upstream
     try:
-        # The row may have been written without the form, and its URL decides where prompts go.
+        # The row may have been written without the form, and decides where prompts go.
         validate_base_url(upstream.base_url)
-        credential = upstream.credential
+        headers = upstream.server_headers
     except (CredentialUnreadable, ValidationError) as error:
         # One unusable upstream must not make other models unavailable.
         logger.error("Model server %s is not used: %s", upstream.name, error)
@@ -99,11 +101,12 @@ def _target(route: Route) -> Target | None:
     return Target(
         upstream.fingerprint,
         upstream.base_url,
-        credential,
+        headers,
         route.upstream_model,
         route.weight,
         upstream.connect_timeout,
         upstream.read_timeout,
         upstream.sends_keepalive,
         upstream.pk,
+        upstream.takes_stream_options,
     )

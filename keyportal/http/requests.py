@@ -1,7 +1,9 @@
 """Helpers for ASGI requests: the length of the body, request ids, and draining."""
 
 import asyncio
+import itertools
 import random
+import uuid
 from contextlib import suppress
 
 from keyportal.http.types import Receive, Scope
@@ -26,6 +28,21 @@ def new_request_id() -> str:
     would cost a system call.
     """
     return f"req_{random.getrandbits(96):024x}"
+
+
+class UUIDs:
+    """Makes UUIDs (version 4) of one random beginning and a counter, for a tenth of `uuid4`'s time.
+
+    Like `new_request_id`, they protect nothing. Create it after the fork: two workers must not
+    begin alike.
+    """
+
+    def __init__(self) -> None:
+        self._beginning = str(uuid.uuid4())[:24].encode()
+        self._numbers = itertools.count(random.getrandbits(40))
+
+    def new(self) -> bytes:
+        return b"%b%012x" % (self._beginning, next(self._numbers))
 
 
 DRAIN_SECONDS = 1.0

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from threading import Thread
@@ -29,6 +30,8 @@ class Server(ThreadingHTTPServer):
         self.status, self.location, self.body = 200, "", b""
         self.pause = 0.0
         self.asked: list[tuple[str, str | None]] = []
+        self.headers = Message()
+        """Of the last request."""
 
     def lists(self, *ids: object) -> None:
         self.body = json.dumps({"object": "list", "data": [{"id": id_} for id_ in ids]}).encode()
@@ -39,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers.get("Authorization")))
+        self.server.headers = self.headers
         self.send_response(self.server.status)
         if self.server.location:
             self.send_header("Location", self.server.location)
@@ -122,6 +126,47 @@ def test_the_credential_is_shown_to_the_server_and_stored_encrypted(
     assert server.asked == [("/v1/models", "Bearer very-secret")]
     assert upstream.credential == "very-secret"
     assert "very-secret" not in upstream.encrypted_credential
+
+
+def test_headers_and_query_go_with_discovery_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.lists("qwen")
+    monkeypatch.setenv("KEY", "very-secret")
+    monkeypatch.setenv("HEADERS", "X-Org: ours\nX-Project: theirs")
+    options = ("--credential-env=KEY", "--credential-header=api-key", "--headers-env=HEADERS")
+    run("add_upstream", "azure", f"{server.url}/?api-version=1", *options, "--discover")
+    assert server.asked == [("/v1/models?api-version=1", None)]
+    assert server.headers["api-key"] == "very-secret"
+    assert (server.headers["X-Org"], server.headers["X-Project"]) == ("ours", "theirs")
+    stored = Upstream.objects.get()
+    assert stored.base_url == f"{server.url}/v1?api-version=1"
+    assert stored.takes_stream_options
+    assert "theirs" not in stored.encrypted_headers
+
+
+def test_options_that_are_not_given_keep_what_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stored() -> tuple[str, str, bool]:
+        upstream = Upstream.objects.get()
+        return upstream.credential_header, upstream.headers, upstream.takes_stream_options
+
+    url = "http://127.0.0.1:9/v1"
+    monkeypatch.setenv("HEADERS", "X-Org: ours")
+    run("add_upstream", "azure", url, "--credential-header=api-key", "--headers-env=HEADERS")
+    run("add_upstream", "azure", url, "--no-stream-options")
+    assert stored() == ("api-key", "X-Org: ours", False)
+    with pytest.raises(CommandError, match="enter its headers again"):
+        run("add_upstream", "azure", "http://127.0.0.1:10")
+    run("add_upstream", "azure", "http://127.0.0.1:10", "--no-headers", "--stream-options")
+    assert stored() == ("api-key", "", True)
+
+
+def test_bad_headers_are_refused_without_repeating_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADERS", "X-Org: ours\nvery-secret")
+    with pytest.raises(CommandError, match="Line 2 of the headers") as caught:
+        run("add_upstream", "azure", "http://127.0.0.1:9", "--headers-env=HEADERS")
+    assert "very-secret" not in str(caught.value)
+    assert not Upstream.objects.exists()
 
 
 def test_repeating_is_idempotent_and_adds_new_models(server: Server) -> None:
@@ -245,7 +290,7 @@ def test_environment_proxies_are_not_used(server: Server, monkeypatch: pytest.Mo
         ("127.0.0.1:8001", "not an http"),
         ("http://", "not an http"),
         ("http://user:word@127.0.0.1", "have a user, password"),
-        ("http://127.0.0.1/v1?key=x", "have a user, password"),
+        ("http://127.0.0.1/v1?key=x#y", "have a user, password"),
         ("http://169.254.169.254", "Link-local"),
         ("http://2852039166", "Link-local"),
         ("http://[::1", "not a URL"),

@@ -5,10 +5,13 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from keyportal.catalog import circuit_breaker
 from keyportal.catalog import snapshot as module
+from keyportal.catalog.credentials import encrypt
+from keyportal.catalog.headers import ServerHeaders
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
 from keyportal.catalog.snapshot import CatalogEntry, Snapshot, Target
 from keyportal.teams.models import Team
 
+BEARER = (b"authorization", b"Bearer sk-upstream")
 OTHER_KEY = "YW5vdGhlci1rZXktZm9yLXRlc3RzLW9ubHktb25lLTI="
 
 
@@ -58,13 +61,16 @@ def test_model_is_read_with_everything_a_call_needs(public: ServedModel) -> None
                 Target(
                     gpu.fingerprint,
                     "http://gpu.example/v1",
-                    "sk-upstream",
+                    ServerHeaders(
+                        usual=(BEARER,), anthropic=(BEARER, (b"x-api-key", b"sk-upstream"))
+                    ),
                     "meta/llama",
                     3,
                     2,
                     600,
                     sends_keepalive=True,
                     upstream_id=gpu.pk,
+                    takes_stream_options=True,
                 ),
             ),
         )
@@ -125,6 +131,26 @@ def test_unreadable_credential_removes_only_its_routes(
     assert "sk-lost" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encrypted_headers": encrypt("Host: other.example")},
+        {"encrypted_headers": encrypt("X-A: 1\r\n\r\nGET / HTTP/1.1")},
+        {"encrypted_headers": encrypt("Authorization: Basic YTpi")},
+        {"credential_header": "cookie"},
+    ],
+)
+def test_invalid_stored_headers_are_not_used(
+    public: ServedModel, caplog: pytest.LogCaptureFixture, change: dict[str, str]
+) -> None:
+    odd = upstream("odd", "sk-odd")
+    Upstream.objects.filter(pk=odd.pk).update(**change)
+    route(public, odd)
+    assert read().models[public.name].targets == ()
+    assert "Model server odd is not used" in caplog.text
+    assert "sk-odd" not in caplog.text
+
+
 def test_the_version_is_read_first(public: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change while it is read leaves the old version, so it is read again."""
     route(public, upstream("gpu"))
@@ -148,8 +174,21 @@ def test_invalid_stored_base_url_is_not_used(
     assert "metadata" in caplog.text
 
 
-@pytest.mark.parametrize("change", ["base_url", "credential", "connect_timeout", "read_timeout"])
-def test_changed_upstream_gets_a_new_breaker(public: ServedModel, change: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("base_url", "http://right.example/v1"),
+        ("credential", "sk-right"),
+        ("credential_header", "api-key"),
+        ("headers", "X-Org: ours"),
+        ("takes_stream_options", False),
+        ("connect_timeout", 7),
+        ("read_timeout", 7),
+    ],
+)
+def test_changed_upstream_gets_a_new_breaker(
+    public: ServedModel, change: str, value: object
+) -> None:
     corrected, other = upstream("corrected", "sk-wrong"), upstream("other")
     route(public, corrected)
     route(public, other)
@@ -158,7 +197,6 @@ def test_changed_upstream_gets_a_new_breaker(public: ServedModel, change: str) -
         circuit_breaker.breaker_for(server.fingerprint).record_failure("401")
     read()
     assert circuit_breaker.breaker_for(before).failures == 1
-    value: object = 7 if "timeout" in change else "http://right.example/v1"
     setattr(corrected, change, value)
     corrected.save()
     read()

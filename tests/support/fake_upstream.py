@@ -32,6 +32,7 @@ class Received(NamedTuple):
     body: bytes
     at: float
     """Monotonic seconds."""
+    query: str
 
 
 class Upstream:
@@ -51,7 +52,8 @@ class Upstream:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await self._upload(request) if _is_form(request) else await request.read()
-        self.received.append(Received(request.path, request.headers, body, time.monotonic()))
+        received = (request.path, request.headers, body, time.monotonic(), request.query_string)
+        self.received.append(Received(*received))
         if request.method != "GET":
             model = _fields(self.received[-1])["model"]
         elif not (model := request.query.get("model", "")):

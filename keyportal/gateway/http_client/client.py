@@ -37,6 +37,8 @@ class Address(NamedTuple):
     origin: Origin
     path: str
     """Without a trailing slash."""
+    query: str = ""
+    """With its question mark, if there is a query. It follows the endpoint's path."""
 
 
 @lru_cache(1024)
@@ -47,7 +49,9 @@ def parse_base_url(base_url: str) -> Address:
     if not host.isascii():
         host = host.encode("idna").decode()
     origin = Origin(is_tls, host, parts.port or (443 if is_tls else 80))
-    return Address(origin, quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~"))
+    path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
+    query = quote(f"?{parts.query}" if parts.query else "", safe="/%:@!$&'()*+,;=~?")
+    return Address(origin, path, query)
 
 
 class Response:
@@ -240,8 +244,7 @@ class Client:
 def _request_head(
     method: str, address: Address, endpoint: str, headers: Headers, body: Body
 ) -> bytes:
-    lines = [_first_lines(method, address, endpoint)]
-    lines += [name + b": " + value for name, value in headers]
+    lines = [_first_lines(method, address, endpoint), *map(b": ".join, headers)]
     if body or method == "POST":
         length = len(body) if isinstance(body, bytes) else body.length
         lines.append(b"Content-Length: %d" % length)
@@ -256,5 +259,5 @@ def _request_head(
 @lru_cache(1024)
 def _first_lines(method: str, address: Address, endpoint: str) -> bytes:
     """The request line and the Host header, with one line break between them."""
-    target = f"{address.path}{endpoint}"
+    target = f"{address.path}{endpoint}{address.query}"
     return f"{method} {target} HTTP/1.1\r\nHost: {address.origin.authority}".encode()

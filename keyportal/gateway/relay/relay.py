@@ -23,6 +23,7 @@ from keyportal.gateway.http_client.messages import (
 )
 from keyportal.gateway.relay.answer import Answer, BodyStream
 from keyportal.gateway.relay.sse import CompleteEvents, KeepAlive, is_event_stream
+from keyportal.http.requests import UUIDs
 from keyportal.http.types import Headers, Send
 
 # The caller's Authorization, Cookie, Host and X-Forwarded-* must never be added here.
@@ -129,6 +130,8 @@ class Relay:
 
     def __init__(self) -> None:
         self._client = Client(refuse_link_local)
+        self._request_ids = UUIDs()
+        self._logs_request_ids = logger.isEnabledFor(logging.DEBUG)
 
     def close(self) -> None:
         self._client.close()
@@ -141,11 +144,14 @@ class Relay:
         The URL is the upstream's base URL and a path from our own table. Raises `UpstreamFailed`,
         `UpstreamConnectTimeout` or `UpstreamTimedOut`, also later while the body is read.
         """
+        request_id = self._request_ids.new()
+        if self._logs_request_ids:
+            logger.debug("Call %s goes upstream as %s.", request.request_id, request_id.decode())
         try:
             response = await self._client.send(
                 parse_base_url(target.base_url),
                 request.endpoint.path,
-                _request_headers(target, request),
+                _request_headers(target, request, request_id),
                 body,
                 method=request.method,
                 connect_timeout=target.connect_timeout,
@@ -195,17 +201,26 @@ def _gateway_error(error: TransportError) -> GatewayError:
     return UpstreamTimedOut() if isinstance(error, ReadTimeout) else UpstreamFailed()
 
 
-def _request_headers(target: Target, request: RelayRequest) -> Headers:
+def _request_headers(target: Target, request: RelayRequest, request_id: bytes) -> Headers:
+    """The caller's headers that may cross, ours, and those of the server.
+
+    The request id is a new UUID for each attempt: some servers take only UUIDs, and vLLM's engine
+    confuses two calls with the same id, which callers are free to choose. The caller's id goes
+    beside it.
+    """
+    callers = [header for header in request.headers if header[0] in REQUEST_HEADERS]
+    if added := target.headers.added_names:
+        callers = [header for header in callers if header[0] not in added]
     headers = [
-        *[header for header in request.headers if header[0] in REQUEST_HEADERS],
-        (b"Accept-Encoding", b"identity"),
-        (b"X-Request-Id", request.request_id.encode()),
+        *callers,
+        _ACCEPT_IDENTITY,
+        (b"X-Request-Id", request_id),
+        (b"X-Client-Request-Id", request.request_id.encode()),
+        *(target.headers.anthropic if request.endpoint.is_anthropic else target.headers.usual),
     ]
     if request.content_type:
         headers.append((b"Content-Type", request.content_type))
-    if target.credential:
-        headers.append((b"Authorization", f"Bearer {target.credential}".encode()))
-        if request.endpoint.is_anthropic:
-            # Local servers read Authorization, Anthropic's own servers X-Api-Key.
-            headers.append((b"X-Api-Key", target.credential.encode()))
     return headers
+
+
+_ACCEPT_IDENTITY = (b"Accept-Encoding", b"identity")

@@ -717,19 +717,38 @@ def test_slow_name_resolution_is_a_connect_timeout(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("base_url", "origin", "path", "authority"),
+    ("base_url", "origin", "path", "query", "authority"),
     [
-        ("http://h/v1", Origin(False, "h", 80), "/v1", "h"),
-        ("http://h:8001/v1/", Origin(False, "h", 8001), "/v1", "h:8001"),
-        ("https://api.example.com", Origin(True, "api.example.com", 443), "", "api.example.com"),
-        ("https://h:80/a%20b", Origin(True, "h", 80), "/a%20b", "h:80"),
-        ("http://[::1]:9/v1", Origin(False, "::1", 9), "/v1", "[::1]:9"),
-        ("http://bücher.example/ü", Origin(False, "xn--bcher-kva.example", 80), "/%C3%BC", None),
+        ("http://h/v1", Origin(False, "h", 80), "/v1", "", "h"),
+        ("http://h:8001/v1/", Origin(False, "h", 8001), "/v1", "", "h:8001"),
+        (
+            "https://api.example.com",
+            Origin(True, "api.example.com", 443),
+            "",
+            "",
+            "api.example.com",
+        ),
+        ("https://h:80/a%20b", Origin(True, "h", 80), "/a%20b", "", "h:80"),
+        ("http://[::1]:9/v1", Origin(False, "::1", 9), "/v1", "", "[::1]:9"),
+        (
+            "http://h/deployments/m?api-version=2024-10-21&a=b c?",
+            Origin(False, "h", 80),
+            "/deployments/m",
+            "?api-version=2024-10-21&a=b%20c?",
+            "h",
+        ),
+        (
+            "http://bücher.example/ü",
+            Origin(False, "xn--bcher-kva.example", 80),
+            "/%C3%BC",
+            "",
+            None,
+        ),
     ],
 )
 def test_base_url_is_parsed(
-    base_url: str, origin: Origin, path: str, authority: str | None
+    base_url: str, origin: Origin, path: str, query: str, authority: str | None
 ) -> None:
-    assert parse_base_url(base_url) == Address(origin, path)
+    assert parse_base_url(base_url) == Address(origin, path, query)
     if authority:
         assert origin.authority == authority

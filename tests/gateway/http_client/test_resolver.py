@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from keyportal.catalog.headers import ServerHeaders
 from keyportal.catalog.snapshot import Target
 from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import UpstreamFailed
@@ -67,7 +68,8 @@ def test_any_other_address_is_where_model_servers_live(
 
 
 def ask(base_url: str) -> None:
-    target = Target("u", base_url, "a-credential", "m", 1, connect_timeout=1, read_timeout=1)
+    headers = ServerHeaders(((b"authorization", b"Bearer a-credential"),))
+    target = Target("u", base_url, headers, "m", 1, connect_timeout=1, read_timeout=1)
 
     async def ask() -> None:
         relay = Relay()

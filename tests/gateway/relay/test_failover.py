@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from keyportal.catalog import circuit_breaker
+from keyportal.catalog.headers import ServerHeaders
 from keyportal.catalog.snapshot import Target
 from keyportal.gateway.errors import (
     BadRequest,
@@ -29,7 +30,10 @@ def _new_breakers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def targets(**weights: int) -> list[Target]:
-    return [Target(name, "http://x/v1", "", "m", weight, 1, 1) for name, weight in weights.items()]
+    return [
+        Target(name, "http://x/v1", ServerHeaders(), "m", weight, 1, 1)
+        for name, weight in weights.items()
+    ]
 
 
 def count_draws(some: list[Target]) -> Counter[str]:

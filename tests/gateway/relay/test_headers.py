@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import pytest
 
+from keyportal.catalog.credentials import encrypt
 from keyportal.catalog.models import ServedModel, Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
@@ -66,8 +68,9 @@ def test_only_listed_headers_reach_the_upstream(
     assert reply.status == 200
     seen = {name.lower(): value for name, value in fake.received[0].headers.items()}
     own = {"host", "authorization", "content-type", "content-length", "accept-encoding"}
-    assert set(seen) == own | {"x-request-id"} | {name.lower() for name in CROSSING}
-    assert seen["x-request-id"] == reply.headers["x-request-id"]
+    own |= {"x-request-id", "x-client-request-id"}
+    assert set(seen) == own | {name.lower() for name in CROSSING}
+    assert seen["x-client-request-id"] == reply.headers["x-request-id"]
     assert {name: seen[name.lower()] for name in CROSSING} == CROSSING
     assert seen["authorization"] == "Bearer the-operators-own"
     assert seen["accept-encoding"] == "identity"
@@ -138,14 +141,68 @@ def test_elsewhere_the_credential_is_shown_one_way(
     assert "X-Api-Key" not in fake.received[0].headers
 
 
-def test_a_callers_request_id_goes_all_the_way(
+def test_a_callers_request_id_goes_beside_a_new_uuid_for_each_attempt(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
+    """llama-cpp-python's server answers 400 to another id; vLLM confuses calls of the same id."""
     name = serve_model("echo")
     headers = {"X-Request-Id": "trace-0af76519", "Content-Type": "application/json"}
-    reply = live.request("POST", CHAT, key=issue(alice)[1], body={"model": name}, headers=headers)
-    assert reply.headers["x-request-id"] == "trace-0af76519"
-    assert fake.received[0].headers["X-Request-Id"] == "trace-0af76519"
+    _, key = issue(alice)
+    for _ in range(2):
+        reply = live.request("POST", CHAT, key=key, body={"model": name}, headers=headers)
+        assert reply.headers["x-request-id"] == "trace-0af76519"
+    seen = [received.headers for received in fake.received]
+    assert [found["X-Client-Request-Id"] for found in seen] == ["trace-0af76519"] * 2
+    first, second = (UUID(found["X-Request-Id"]) for found in seen)
+    assert first != second
+    assert (first.version, first.variant) == (4, RFC_4122)
+    assert str(first) == seen[0]["X-Request-Id"]
+
+
+def test_azure_gets_its_query_and_its_header(
+    live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    name = serve_model(
+        "echo",
+        base_url=f"{fake.url}/openai/deployments/small?api-version=2024-10-21",
+        credential_header="api-key",
+        encrypted_credential=encrypt("the-operators-own"),
+    )
+    assert live.chat(issue(alice)[1], name).status == 200
+    received = fake.received[0]
+    assert received.path == "/v1/openai/deployments/small/chat/completions"
+    assert received.query == "api-version=2024-10-21"
+    assert received.headers["api-key"] == "the-operators-own"
+    assert "Authorization" not in received.headers
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, "/v1/messages"])
+def test_an_operators_headers_go_with_each_call_and_replace_the_callers(
+    live: Server,
+    alice: User,
+    issue: Issue,
+    serve_model: Serve,
+    fake: FakeUpstream,
+    endpoint: str,
+) -> None:
+    headers = "X-Org: the-operators-own\n\nAnthropic-Beta: ours"
+    name = serve_model(
+        "echo",
+        credential_header="x-api-key",
+        encrypted_credential=encrypt("word"),
+        encrypted_headers=encrypt(headers),
+    )
+    sent = {"Content-Type": "application/json", "Anthropic-Beta": "theirs", "X-Org": "theirs"}
+    sent |= {"Anthropic-Version": "2023-06-01"}
+    reply = live.request("POST", endpoint, key=issue(alice)[1], headers=sent, body={"model": name})
+    assert reply.status == 200
+    assert "the-operators-own" not in str(reply.headers)
+    seen = fake.received[0].headers
+    assert "Authorization" not in seen
+    for header, value in {"X-Api-Key": "word", "X-Org": "the-operators-own"}.items():
+        assert seen.getall(header) == [value]
+    assert seen.getall("Anthropic-Beta") == ["ours"]
+    assert seen.getall("Anthropic-Version") == ["2023-06-01"]
 
 
 def test_an_upstreams_cookie_belongs_to_nobody(

@@ -1,3 +1,4 @@
+from argparse import BooleanOptionalAction
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -6,11 +7,15 @@ from django.db import transaction
 
 from keyportal.catalog import discovery
 from keyportal.catalog.credentials import CredentialUnreadable
+from keyportal.catalog.headers import CredentialHeader
 from keyportal.catalog.models import NameTaken, ServedModel, Upstream
 from keyportal.teams.management.operator import OperatorCommand, get_team, read_environment
 from keyportal.teams.models import Team
 
-FIELDS = ("base_url", "encrypted_credential", "connect_timeout", "read_timeout")
+FIELDS = (
+    *("base_url", "encrypted_credential", "credential_header", "encrypted_headers"),
+    *("takes_stream_options", "connect_timeout", "read_timeout"),
+)
 
 
 class Command(OperatorCommand):
@@ -27,6 +32,22 @@ class Command(OperatorCommand):
             "--credential-env", metavar="VARIABLE", help="environment variable with its API key"
         )
         credential.add_argument("--no-credential", action="store_true", help="delete its API key")
+        parser.add_argument(
+            "--credential-header", choices=CredentialHeader.values, help="where the API key goes"
+        )
+        headers = parser.add_mutually_exclusive_group()
+        headers.add_argument(
+            "--headers-env",
+            metavar="VARIABLE",
+            help="environment variable with headers it needs, one `Name: value` a line",
+        )
+        headers.add_argument("--no-headers", action="store_true", help="delete these headers")
+        parser.add_argument(
+            "--stream-options",
+            action=BooleanOptionalAction,
+            default=None,
+            help="whether streams are asked for their usage with stream_options",
+        )
         parser.add_argument("--discover", action="store_true", help="serve the models it lists")
         parser.add_argument("--team", metavar="SLUG", help="serve them to this team; default: all")
         parser.add_argument("--connect-timeout", type=float, metavar="SECONDS")
@@ -77,7 +98,13 @@ def _upstream_from(options: dict[str, Any]) -> Upstream:
         upstream.credential = _check_credential(read_environment(options["credential_env"]))
     elif options["no_credential"]:
         upstream.credential = ""
-    for field in ("connect_timeout", "read_timeout"):
+    if options["headers_env"]:
+        upstream.headers = read_environment(options["headers_env"])
+    elif options["no_headers"]:
+        upstream.headers = ""
+    if options["stream_options"] is not None:
+        upstream.takes_stream_options = options["stream_options"]
+    for field in ("credential_header", "connect_timeout", "read_timeout"):
         if options[field] is not None:
             setattr(upstream, field, options[field])
     upstream.full_clean()
