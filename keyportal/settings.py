@@ -147,8 +147,13 @@ def _networks(variable: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Netw
         raise ImproperlyConfigured(f"{variable}: {error}.") from error
 
 
-# X-Forwarded-* headers are read only from these.
+# X-Forwarded-* or Forwarded is read only from these.
 TRUSTED_PROXIES = _networks("KEYPORTAL_TRUSTED_PROXIES")
+PROXY_HEADER = _text("KEYPORTAL_PROXY_HEADER", "x-forwarded-for").lower()
+if PROXY_HEADER not in {"x-forwarded-for", "forwarded"}:
+    raise ImproperlyConfigured(
+        f"KEYPORTAL_PROXY_HEADER must be x-forwarded-for or forwarded, not {PROXY_HEADER!r}."
+    )
 
 # Applications.
 

@@ -16,7 +16,14 @@ os.environ |= {
     # Scheduled jobs would interfere with tests.
     "KEYPORTAL_SCHEDULER": "off",
 }
-for _variable in ("KEYPORTAL_URL", "HOST", "PORT", "DEBUG", "KEYPORTAL_TRUSTED_PROXIES"):
+for _variable in (
+    "KEYPORTAL_URL",
+    "HOST",
+    "PORT",
+    "DEBUG",
+    "KEYPORTAL_TRUSTED_PROXIES",
+    "KEYPORTAL_PROXY_HEADER",
+):
     os.environ.pop(_variable, None)
 
 from keyportal.settings import *  # noqa: E402, F403

@@ -310,6 +310,7 @@ MISTAKES = [
     ({"KEYPORTAL_URL": "https://h:port"}, "KEYPORTAL_URL must look like"),
     ({"KEYPORTAL_URL": "https://user@h"}, "KEYPORTAL_URL must look like"),
     ({"KEYPORTAL_TRUSTED_PROXIES": "my-proxy"}, "KEYPORTAL_TRUSTED_PROXIES"),
+    ({"KEYPORTAL_PROXY_HEADER": "x-real-ip"}, "KEYPORTAL_PROXY_HEADER must be x-forwarded-for"),
     ({"KEYPORTAL_SCHEDULER": "no"}, "KEYPORTAL_SCHEDULER must be on or off, not 'no'"),
     ({"KEYPORTAL_LOG_LEVEL": "loud"}, "KEYPORTAL_LOG_LEVEL must be DEBUG"),
     ({"EMAIL_URL": "pigeon://coop"}, "EMAIL_URL can't be read"),

@@ -198,6 +198,16 @@ def test_one_address_that_guesses_many_names_is_blocked(client: Client, bob: Use
     assert post(client, "bob", REMOTE_ADDR="192.0.2.77") == 302
 
 
+def test_clients_of_unknown_address_share_one_limit_that_is_not_the_proxys(
+    client: Client, bob: User
+) -> None:
+    for number in range(10):
+        assert post(client, f"name{number}", "wrong", REMOTE_ADDR="") == 200
+    answer = client.post("/accounts/login/", HOME, REMOTE_ADDR="")
+    assert "Too many failed attempts" in answer.content.decode()
+    assert post(client, "bob", REMOTE_ADDR="127.0.0.1") == 302
+
+
 def test_too_many_posts_get_our_429_page(client: Client, db: None) -> None:
     statuses = {post(client, "") for _ in range(30)}
     answer = client.post("/accounts/login/", HOME)
