@@ -15,6 +15,7 @@ def scope(
         "type": "http",
         "method": method,
         "path": path,
+        "raw_path": path.encode(),
         "scheme": "http",
         "query_string": b"",
         "client": ("192.0.2.7", 50000),

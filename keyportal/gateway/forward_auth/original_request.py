@@ -6,7 +6,6 @@ added header can only lead to a refusal.
 """
 
 import re
-from urllib.parse import unquote
 
 from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH
 from keyportal.gateway.endpoints import ENDPOINTS
@@ -16,9 +15,10 @@ MODEL_HEADER = b"x-keyportal-model"
 # Sent by Traefik and Caddy, by nginx as documented by us, and by nginx in Kubernetes.
 _URI_HEADERS = frozenset({b"x-forwarded-uri", b"x-original-uri", b"x-original-url"})
 _METHOD_HEADERS = frozenset({b"x-forwarded-method", b"x-original-method"})
-_ORIGIN = re.compile(r"https?://[^/]*", re.IGNORECASE)
+_ORIGIN = re.compile(r"https?://[\w.:\[\]-]*", re.IGNORECASE | re.ASCII)
 # Attack: the server behind the proxy may resolve dots, double slashes and escapes in another way:
-# `/v1/models/../chat/completions` is not a list of models. Only plain paths are recognized.
+# `/v1/models/../chat/completions` is not a list of models. Only plain paths are recognized, and no
+# escape such as `%2f` is decoded.
 _PLAIN_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~:@+-]+)+", re.ASCII)
 
 
@@ -33,8 +33,7 @@ def paths(scope: Scope, verify_path: str) -> list[str]:
     Envoy appends the path to `verify_path`.
     """
     described = [_path(value) for name, value in scope["headers"] if name in _URI_HEADERS]
-    appended: str = scope["path"].removeprefix(verify_path)
-    if appended.strip("/"):
+    if appended := _appended_path(scope, verify_path):
         described.append(_plain_or_empty(appended))
     return described
 
@@ -65,14 +64,28 @@ def _methods(scope: Scope, verify_path: str) -> set[str]:
     methods = {
         value.decode("latin-1") for name, value in scope["headers"] if name in _METHOD_HEADERS
     }
-    if scope["path"].removeprefix(verify_path).strip("/"):
+    if _appended_path(scope, verify_path):
         methods.add(scope["method"])
     return methods
 
 
+def _appended_path(scope: Scope, verify_path: str) -> str:
+    """The path that the proxy has appended, as it was sent; empty without one."""
+    raw_path: bytes = scope["raw_path"]
+    appended = raw_path.decode("latin-1").removeprefix(verify_path)
+    return appended if appended.strip("/") else ""
+
+
 def _path(address: bytes) -> str:
-    text = _ORIGIN.sub("", address.decode("latin-1"), count=1)
-    return _plain_or_empty(unquote(text.partition("?")[0]))
+    """The path of `/path?query` or `https://host/path?query`.
+
+    Attack: of `/v1/embeddingshttp://x%2f..%2fchat%2fcompletions`, a search for the origin would
+    leave `/v1/embeddings`, and nginx would pass the whole path on.
+    """
+    text = address.decode("latin-1")
+    if origin := _ORIGIN.match(text):
+        text = text[origin.end() :]
+    return _plain_or_empty(text.partition("?")[0])
 
 
 def _plain_or_empty(path: str) -> str:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from urllib.parse import unquote
 
 import pytest
 from django.utils import timezone
@@ -251,7 +252,8 @@ def told(kind: str, uri: str, method: str = "", path: str = VERIFY_PATH) -> bool
         "/v1/models",
         "/v1/models?x=1",
         "/v1/models/public/a-1.5:b",
-        "/v1/models/public%2Fsmall",
+        "https://llm.example.com:8443/v1/models?x=https://y/v1/z",
+        "HTTP://[::1]/v1/models",
     ],
 )
 def test_every_key_may_read_itself_and_list_models(uri: str) -> None:
@@ -267,10 +269,38 @@ def test_every_key_may_read_itself_and_list_models(uri: str) -> None:
      "/v1/models/%252e%252e/x", "/v1/models/./x", "/v1/models//x", "//v1/models", "/V1/models",
      "/v1/models;x/a", "/v1/models%00", "/v1/models\\..\\x", "/v1/models#/x", "/v1/modelsx",
      "https:/v1/models", "/v1/models/é", "/v1/chat/completions", "/v1/rerank",
-     "https://x/v1/models/../a", "/v1/models/%3f/../chat/completions", "/x/v1/models"],
+     "https://x/v1/models/../a", "/v1/models/%3f/../chat/completions", "/x/v1/models",
+     "/v1/modelshttp://x%2f..%2f..%2fchat%2fcompletions", "/v1/modelshttp://x/v1/models",
+     "/v1/models/http://x/v1/models", "http://http://x/v1/models", "https://u@x/v1/models",
+     "x/v1/models", " /v1/models", "/v1/models\t", "/v1/models\n", "/v1/models%0a", "/v1/%6dodels",
+     "/v1/models/public%2Fsmall", "/v1/models/a%5cb", "/v1/models/a%2e", "https://x", "https:///"],
 )  # fmt: skip
 def test_unusual_path_is_not_a_list_of_models(uri: str) -> None:
     assert not told("read", uri)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "/v1/embeddingshttp://x%2f..%2f..%2fchat%2fcompletions",
+        "/v1/embeddings/..%2fchat/completions",
+    ],
+)
+def test_path_with_an_origin_inside_is_no_endpoint(attack: str) -> None:
+    assert told("embeddings", "/v1/embeddings", "POST")
+    assert not told("embeddings", attack, "POST")
+    decoded = unquote(attack)
+    for path in (attack, decoded):
+        sent = scope(VERIFY_PATH + decoded, "POST", raw_path=f"{VERIFY_PATH}{path}".encode())
+        assert not original_request.is_allowed(sent, VERIFY_PATH, "embeddings")
+
+
+def test_what_envoy_appends_is_not_decoded() -> None:
+    path = f"{VERIFY_PATH}/v1/models"
+    for raw_path in (f"{VERIFY_PATH}/v1%2fmodels", "/auth%2fverify/v1/models"):
+        sent = scope(path, raw_path=raw_path.encode())
+        assert not original_request.is_allowed(sent, VERIFY_PATH, "read")
+    assert original_request.is_allowed(scope(path), VERIFY_PATH, "read")
 
 
 def test_what_envoy_appends_counts_as_well() -> None:
@@ -298,9 +328,13 @@ def test_the_address_is_the_clients_only_where_the_proxy_is_trusted(
     for chain, status in (
         ("198.51.100.7", 200),
         ("192.0.2.66, 198.51.100.7", 200),
+        ("198.51.100.7:4711", 200),
         ("198.51.100.7, 192.0.2.66", 403),
     ):
         assert verify(trusting, key, X_Forwarded_For=chain).status == status
+    _, local = issue(alice, "local", permissions=Permissions(networks=("127.0.0.0/8",)))
+    for chain, status in (("127.0.0.1:4711", 200), ("unknown", 403), ("127.0.0.1, _x", 403)):
+        assert verify(trusting, local, X_Forwarded_For=chain).status == status
 
 
 @pytest.mark.gateway

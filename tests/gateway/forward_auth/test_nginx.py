@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
 OpenDoor = Callable[..., ProxyClient]
+NAMES = ("Team", "Key", "Model", "Refusal")  # All headers of this form that have a meaning.
 CONFIGURATION = Path(settings.BASE_DIR) / "deploy" / "nginx-forward-auth.conf"
 
 
@@ -78,7 +79,7 @@ def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_
     door: ProxyClient, fake: FakeUpstream, alice: User, team: Team, issue: Issue
 ) -> None:
     api_key, key = issue(alice, limits=Limits(requests_per_day=10))
-    forged = {"X_Keyportal_Team": "u-0000000000cc", "X_Keyportal_Key": "zzzzzzzz"}
+    forged = dict.fromkeys((f"X_Keyportal_{name}" for name in NAMES), "u-0000000000cc")
     reply = door.chat(key, **forged)
     assert reply.status == 200
     assert reply.headers["x-ratelimit-limit-requests"] == "10"
@@ -90,7 +91,11 @@ def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_
     assert headers["x-keyportal-key"] == api_key.public_id
     assert key not in reply.body.decode()
     (received,) = fake.received
-    assert received.headers.getall("X-Keyportal-Team") == [team.slug]
+    said = [(n.lower(), v) for n, v in received.headers.items() if "keyportal" in n.lower()]
+    assert sorted(said) == [
+        ("x-keyportal-key", api_key.public_id),
+        ("x-keyportal-team", team.slug),
+    ]
 
 
 @pytest.mark.parametrize("header", ["X_Api_Key", "Api_Key"])
@@ -157,6 +162,26 @@ def test_a_key_that_may_only_read_is_not_talked_into_more(
             assert (reply.status, reply.code) == (403, "endpoint_not_allowed"), path
     assert door.request("DELETE", "/v1/models/x", reader).status == 403
     assert fake.received == []
+
+
+def test_a_key_for_embeddings_does_not_reach_another_endpoint(
+    door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
+) -> None:
+    """Attack: nginx passes the path on as it was sent, and the gateway decodes it."""
+    _, key = issue(alice, permissions=Permissions(endpoints=Endpoints.EMBEDDINGS))
+    for path in (
+        "/v1/embeddingshttp://x%2f..%2f..%2fchat%2fcompletions",
+        "/v1/embeddingshttp://x/../../chat/completions",
+        "/v1/embeddings%2f..%2fchat%2fcompletions",
+        "/v1/embeddings/..%2fchat/completions",
+        "/v1/embeddings%5c..%5cchat",
+        "/v1/./embeddings",
+    ):
+        reply = door.request("POST", path, key, chat_body("echo"))
+        assert (reply.status, reply.code) == (403, "endpoint_not_allowed"), path
+    assert fake.received == []
+    door.request("POST", "/v1/embeddings", key, chat_body("echo"))
+    assert [received.path for received in fake.received] == ["/v1/embeddings"]
 
 
 def test_where_the_address_is_https_plain_http_is_refused_whatever_its_caller_claims(
