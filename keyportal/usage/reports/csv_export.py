@@ -1,25 +1,33 @@
 """A report as CSV."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import StringIO
 
 from keyportal.usage.reports.charts import part_label
 from keyportal.usage.reports.report import Report
 from keyportal.usage.reports.totals import COUNTS
 
-# A spreadsheet treats a cell that begins with one of these as a formula.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet treats a cell that begins with one of these as a formula. Those for Japanese also do
+# so with the full-width characters.
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")  # noqa: RUF001 - meant
 HEADING = {"key": ("key", "key_name"), "model": ("model", "model_name")}
 
 
-def report_csv(report: Report) -> str:
+def report_csv(report: Report) -> bytes:
     """A row for each step and each key or model with requests in it."""
+    heading = ["start", *HEADING[report.by], *COUNTS, "median_ms", "p95_ms"]
+    return csv_file([heading, *_rows(report)])
+
+
+def csv_file(rows: Iterable[Iterable[object]]) -> bytes:
+    """A CSV file in which no text is a formula.
+
+    In UTF-8 with a byte order mark: without it, Excel reads another encoding.
+    """
     out = StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["start", *HEADING[report.by], *COUNTS, "median_ms", "p95_ms"])
-    writer.writerows(_rows(report))
-    return out.getvalue()
+    csv.writer(out).writerows(map(_escaped, rows))
+    return out.getvalue().encode("utf-8-sig")
 
 
 def _rows(report: Report) -> Iterator[list[object]]:
@@ -27,12 +35,15 @@ def _rows(report: Report) -> Iterator[list[object]]:
         for part in report.series:
             used = part.steps[index] if part.steps else part.used
             if used.requests:
-                names = [escape_formula(part.value or ""), escape_formula(part_label(part))]
+                names = [part.value or "", part_label(part)]
                 counts = [getattr(used, name) for name in COUNTS]
                 latency = [round(used.median or 0), round(used.p95 or 0)]
                 yield [moment.isoformat(), *names, *counts, *latency]
 
 
-def escape_formula(name: str) -> str:
+def _escaped(row: Iterable[object]) -> list[object]:
     """Attack: CSV injection. A key named `=HYPERLINK(...)` runs in the spreadsheet of an admin."""
-    return f"'{name}" if name.startswith(FORMULA_STARTS) else name
+    return [
+        f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+        for cell in row
+    ]

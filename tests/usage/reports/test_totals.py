@@ -1,12 +1,14 @@
 """Percentiles, totals, periods and cells, without a database."""
 
+import csv
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 
 import pytest
 
 from keyportal.usage.models import LATENCY_BOUNDS_MS, LATENCY_COLUMNS
 from keyportal.usage.reports.charts import duration
-from keyportal.usage.reports.csv_export import escape_formula
+from keyportal.usage.reports.csv_export import csv_file
 from keyportal.usage.reports.periods import RANGES, Step, custom_period
 from keyportal.usage.reports.totals import Totals, percentile, total
 
@@ -104,7 +106,13 @@ def test_durations_are_short(milliseconds: float | None, text: str) -> None:
     assert duration(milliseconds) == text
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
-def test_no_name_is_a_formula(name: str) -> None:
-    assert escape_formula(name) == f"'{name}"
-    assert escape_formula(f"a{name}") == f"a{name}"
+@pytest.mark.parametrize("first", [*"=+-@＝＋－＠\t\r\n"])  # noqa: RUF001 - meant
+def test_no_text_is_a_formula(first: str) -> None:
+    name = f"{first}SUM(A1)"
+    rows = [["größe", name], [f"a{name}", -1]]
+    file = StringIO(csv_file(rows).decode("utf-8-sig"), newline="")
+    assert [*csv.reader(file)] == [["größe", f"'{name}"], [f"a{name}", "-1"]]
+
+
+def test_csv_begins_with_a_byte_order_mark() -> None:
+    assert csv_file([["größe"]]) == b"\xef\xbb\xbfgr\xc3\xb6\xc3\x9fe\r\n"

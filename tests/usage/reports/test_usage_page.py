@@ -267,7 +267,7 @@ def test_csv_has_the_filtered_rows_and_no_formulas(
     response = client.get(f"{USAGE}csv/", {"model": "@x"})
     assert response["Content-Type"] == "text/csv; charset=utf-8"
     assert 'filename="usage-u-8105f7322477.csv"' in response["Content-Disposition"]
-    rows = [*csv.DictReader(StringIO(response.content.decode()))]
+    rows = [*csv.DictReader(StringIO(response.content.decode("utf-8-sig")))]
     assert [(each["key"], each["key_name"]) for each in rows] == [(key.public_id, "'=HYPERLINK(1)")]
     assert rows[0]["start"] == row.start.isoformat()
     assert [rows[0][name] for name in ("requests", "prompt_tokens", "median_ms")] == [
