@@ -1,11 +1,13 @@
 """The filters of the usage page and the list of calls."""
 
+from datetime import date
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
+from keyportal.teams.dates import end_of_day
 from keyportal.usage.reports.periods import (
     CUSTOM,
     DEFAULT_RANGE,
@@ -42,6 +44,16 @@ class CallFilter(forms.Form):
         return Selection(key=self.value("key"), model=self.value("model"))
 
 
+class EndField(forms.DateTimeField):
+    """A date without a time means the end of that day."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return end_of_day(date.fromisoformat(value or ""))
+        except ValueError:
+            return super().to_python(value)
+
+
 class UsageFilter(forms.Form):
     """Which usage to show. An invalid filter shows the last 14 days and an error message."""
 
@@ -50,7 +62,7 @@ class UsageFilter(forms.Form):
         required=False,
     )
     start = forms.DateTimeField(required=False)
-    end = forms.DateTimeField(required=False)
+    end = EndField(required=False)
     by = forms.ChoiceField(choices=[("key", "Key"), ("model", "Model")], required=False)
     key = forms.CharField(max_length=8, required=False)
     member = forms.IntegerField(min_value=1, max_value=2**63 - 1, required=False)

@@ -1,5 +1,6 @@
 """Looking up a key, checking that the caller may change it, and turning errors into problems."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -33,6 +34,7 @@ from keyportal.keys.limits import AboveCeiling
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.validators import normalize_detail, require_no_key, require_printable
 from keyportal.teams.access import may_change
+from keyportal.teams.dates import parse_end
 from keyportal.teams.models import User
 
 MAX_YEAR = 2200  # Conversions between time zones overflow near `datetime.max`.
@@ -117,11 +119,14 @@ def validated(body: NewKey | KeyChanges) -> dict[str, Any]:
     if body.tags is not UNSET:
         for index, tag in enumerate(body.tags):
             errors += _field_errors(f"/tags/{index}", tag, require_printable, require_no_key)
-    if isinstance(body.expires_at, datetime):
-        errors += _field_errors("/expires_at", body.expires_at, _require_future)
+    if body.expires_at is not None:
+        errors += _field_errors("/expires_at", body.expires_at, _parse_expiry)
     if errors:
         raise Invalid(errors=errors)
-    return {name: normalize_detail(name, value) for name, value in values.items()}
+    normalized = {name: normalize_detail(name, value) for name, value in values.items()}
+    if isinstance(text := values.get("expires_at"), str):
+        normalized["expires_at"] = _parse_expiry(text)
+    return normalized
 
 
 def _field_errors(pointer: str, value: Any, *validators: Any) -> Iterator[FieldError]:
@@ -133,6 +138,19 @@ def _field_errors(pointer: str, value: Any, *validators: Any) -> Iterator[FieldE
             yield FieldError(" ".join(error.messages), pointer=pointer)
 
 
-def _require_future(moment: datetime) -> None:
-    if moment.year > MAX_YEAR or moment.year < 2000 or moment <= timezone.now():
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:?\d\d))?", re.ASCII
+)
+
+
+def _parse_expiry(text: str) -> datetime:
+    """Raises `ValidationError`, also for a time without a zone: the program may mean its own."""
+    try:
+        end = parse_end(text.upper()) if _RFC_3339.fullmatch(text) else None
+    except ValueError:
+        end = None
+    if end is None:
+        raise ValidationError("Send a date, or a time with its zone, as in RFC 3339.")
+    if not 2000 <= end.year <= MAX_YEAR or end <= timezone.now():
         raise ValidationError(f"Choose a time in the future, before the year {MAX_YEAR}.")
+    return end

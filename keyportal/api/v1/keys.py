@@ -1,7 +1,7 @@
 """The team's API keys: list, read, create, change and delete them."""
 
 from datetime import datetime
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from django.views.decorators.debug import sensitive_variables
 from msgspec import UNSET, Meta, UnsetType
@@ -98,7 +98,8 @@ def create_key(request: Request[NewKey, NoQuery]) -> IssuedKeyBody | Problem:
     409 with `name-taken`. Then find the key by its name, and rotate it to get a new secret.
     """
     caller, body = request.caller, request.body
-    values = validated(body) | {"expires_at": _expiry(caller, body)}
+    values = validated(body)
+    values["expires_at"] = _expiry(caller, values)
     try:
         with rules_as_problems():
             key, key_string = ApiKey.objects.issue(
@@ -167,11 +168,11 @@ def delete_key(request: Request[None, NoQuery], id: str) -> None:  # noqa: A002
         key.revoke(actor=request.caller.user, address=request.caller.address)
 
 
-def _expiry(caller: Caller, body: NewKey) -> datetime | None:
+def _expiry(caller: Caller, values: dict[str, Any]) -> datetime | None:
     """Raises `BeyondBounds`."""
-    if body.expires_at is UNSET:
+    if "expires_at" not in values:
         return default_expiry(caller.key.expires_at, caller.team.policy)
-    return expiry_within(caller.key.expires_at, body.expires_at)
+    return expiry_within(caller.key.expires_at, values["expires_at"])
 
 
 def _permissions(caller: Caller, body: NewKey) -> Permissions:

@@ -9,10 +9,10 @@ from keyportal.api.v1.permissions import PermissionChanges, PermissionsBody
 from keyportal.api.v1.types import (
     Description,
     DisabledByValue,
+    End,
     GraceValue,
     LimitChanges,
     LimitsBody,
-    Moment,
     Name,
     StateValue,
     Tags,
@@ -108,6 +108,12 @@ class IssuedKeyBody(KeyBody, kw_only=True):
         return f"<IssuedKeyBody {self.masked}>"
 
 
+_EXPIRES_AT = (
+    "A time with its zone, or a date: the end of that day in UTC. Null: never, which requires a "
+    "management key that never expires."
+)
+
+
 class NewKey(Struct, forbid_unknown_fields=True):
     name: Name
     description: Description = ""
@@ -115,10 +121,10 @@ class NewKey(Struct, forbid_unknown_fields=True):
     permissions: PermissionChanges | UnsetType = UNSET
     limits: LimitChanges | UnsetType = UNSET
     expires_at: Annotated[
-        Moment | UnsetType | None,
+        End | UnsetType | None,
         Meta(
-            description="Null: never, which requires a management key that never expires. Left "
-            "out: when the management key expires, or earlier if the policy requires that."
+            description=f"{_EXPIRES_AT} Left out: when the management key expires, or earlier if "
+            "the policy requires that."
         ),
     ] = UNSET
 
@@ -131,10 +137,7 @@ class KeyChanges(Struct, forbid_unknown_fields=True):
     tags: Tags | UnsetType = UNSET
     permissions: PermissionChanges | UnsetType = UNSET
     limits: LimitChanges | UnsetType = UNSET
-    expires_at: Annotated[
-        Moment | UnsetType | None,
-        Meta(description="Null: never, which requires a management key that never expires."),
-    ] = UNSET
+    expires_at: Annotated[End | UnsetType | None, Meta(description=_EXPIRES_AT)] = UNSET
     owner: Annotated[
         Username | UnsetType,
         Meta(description="The new owner's username: a member of the team who may own keys."),

@@ -43,6 +43,14 @@ _NAME = rf"^{_PRINTABLE_NO_SPACE}({_PRINTABLE}*{_PRINTABLE_NO_SPACE})?$"
 _TEXT = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$"
 
 Moment = Annotated[datetime, Meta(tz=True)]
+End = Annotated[
+    str,
+    Meta(
+        max_length=40,
+        extra_json_schema={"anyOf": [{"format": "date-time"}, {"format": "date"}]},
+    ),
+]
+"""A time with its zone, or a date; `parse_end` reads it."""
 PublicId = Annotated[str, Meta(pattern=f"^{PATH_PARAMETERS['id']}$", min_length=8, max_length=8)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NAME)]
 Description = Annotated[str, Meta(max_length=500, pattern=_TEXT)]

@@ -4,23 +4,19 @@ A form with an expiry inherits `ExpiryForm`; `templates/keys/_expiry.html` shows
 form does not offer what the team's policy forbids; `rules/policy.py` refuses it.
 """
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
+from keyportal.teams.dates import end_of_day
 from keyportal.teams.policy import Policy
 
 OFFERED_DAYS = (7, 30, 60, 90, 365)
 MAX_DAYS = 3650
 DATE, NEVER = "date", "never"
-
-
-def end_of_day(day: date) -> datetime:
-    """The last second of a day in UTC."""
-    return datetime.combine(day, time(23, 59, 59), UTC)
 
 
 class ExpiryForm(forms.Form):

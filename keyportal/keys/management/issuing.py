@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -12,6 +12,7 @@ from django.utils import timezone
 from keyportal.keys.exceptions import KeyActionError, PolicyViolation
 from keyportal.keys.models import DETAILS
 from keyportal.keys.rules.validators import normalize_detail
+from keyportal.teams.dates import parse_end
 from keyportal.teams.limits import LABELS, Limits
 from keyportal.teams.management.operator import get_membership, get_user, updated_limits
 from keyportal.teams.models import Role, Team, User
@@ -50,7 +51,7 @@ def parse_limits(options: dict[str, Any], team: Team) -> Limits | None:
 
 
 def parse_expiry(text: str | None) -> datetime | None:
-    """From a time or a date (UTC if it has no offset), a duration such as `30d`, or `never`."""
+    """From a time or a date, as `parse_end` reads them, a duration such as `30d`, or `never`."""
     if text is None or text == NEVER:
         return None
     expires_at = _parse_time(text)
@@ -77,9 +78,8 @@ def _parse_time(text: str) -> datetime:
     if match := _DURATION.fullmatch(text):
         return timezone.now() + int(match[1]) * _UNITS[match[2]]
     try:
-        time = datetime.fromisoformat(text)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
+        return parse_end(text)
+    except ValueError:
         raise CommandError(
             f"{text} is not an ISO 8601 time, a duration such as 30d, or {NEVER}."
         ) from None

@@ -66,7 +66,8 @@ def add_create_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--expires",
         metavar="WHEN",
-        help=f"an ISO 8601 date or time, a duration such as 30d, or {NEVER}; default: the "
+        help=f"an ISO 8601 time (UTC if it has no offset), a date (until the end of that day, "
+        f"UTC), a duration such as 30d, or {NEVER}; default: the "
         f"template's lifetime, or {NEVER}",
     )
     parser.add_argument(

@@ -179,6 +179,12 @@ def test_policy_error_has_a_sentence_for_each_rule(
         ({"name": "ci", "expires_at": "2001-01-01T00:00:00Z"}, "/expires_at"),
         ({"name": "ci", "expires_at": "9999-12-31T23:59:59-12:00"}, "/expires_at"),
         ({"name": "ci", "expires_at": "2099-01-01T00:00:00"}, "/expires_at"),
+        ({"name": "ci", "expires_at": "2001-01-01"}, "/expires_at"),
+        ({"name": "ci", "expires_at": "2099-02-30"}, "/expires_at"),
+        ({"name": "ci", "expires_at": "20990101"}, "/expires_at"),
+        ({"name": "ci", "expires_at": "2099-01-01T00:00:00+25:00"}, "/expires_at"),
+        ({"name": "ci", "expires_at": ""}, "/expires_at"),
+        ({"name": "ci", "expires_at": 4070908800}, "/expires_at"),
     ],
 )
 def test_invalid_field_is_an_error_with_pointer(
@@ -188,6 +194,26 @@ def test_invalid_field_is_an_error_with_pointer(
     assert [error.get("pointer", "") for error in problem["errors"]] == [pointer]
     assert "k3Tz" not in str(problem)
     assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("2099-01-31", "2099-01-31T23:59:59+00:00"),
+        ("2099-01-31T18:00:00Z", "2099-01-31T18:00:00+00:00"),
+        ("2099-01-31t18:00:00.5z", "2099-01-31T18:00:00.500000+00:00"),
+        ("2099-01-31T18:00:00+01:00", "2099-01-31T17:00:00+00:00"),
+    ],
+)
+def test_expiry_is_a_time_or_the_end_of_a_day_in_utc(
+    new_api_client: NewApiClient, ada: User, text: str, end: str
+) -> None:
+    program = new_api_client(ada, expires_at=None)
+    made = program.post("keys", {"name": "ci", "expires_at": text})
+    assert made.status_code == 201, made.json()
+    assert ApiKey.objects.get().expires_at == datetime.fromisoformat(end)
+    changed = program.patch(f"keys/{made.json()['id']}", {"expires_at": text})
+    assert changed.json()["expires_at"] == made.json()["expires_at"]
 
 
 def test_texts_are_normalized_as_on_the_pages(new_api_client: NewApiClient, ada: User) -> None:

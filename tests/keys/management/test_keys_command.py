@@ -148,7 +148,7 @@ def test_create_accepts_an_expiry_in_three_formats(
     assert keys(*NEW, "--expires", text).code == 0
     end = ApiKey.objects.get().expires_at
     if days is None:
-        assert end == datetime(2099, 1, 31, tzinfo=UTC)
+        assert end == datetime(2099, 1, 31, 23, 59, 59, tzinfo=UTC)
     elif not days:
         assert end is None
     else:

@@ -199,13 +199,19 @@ def test_a_custom_period_shows_its_usage(sign_in: SignIn, vera: User, team: Team
     response = sign_in(vera).get(USAGE, query)
     assert response.context["report"].used.requests == 5
     assert 'value="2026-03-08T00:00"' in response.content.decode()
+    for query, requests in (
+        ({"start": "2026-03-03", "end": "2026-03-07"}, 5),
+        ({"start": "2026-03-07", "end": "2026-03-07"}, 1),
+    ):
+        response = sign_in(vera).get(USAGE, {"range": "custom", **query})
+        assert response.context["report"].used.requests == requests, query
 
 
 @pytest.mark.parametrize(
     ("query", "message"),
     [
         ({"range": "custom"}, ""),
-        ({"range": "custom", "start": "2026-03-03", "end": "2026-03-03"}, "The end must be"),
+        ({"range": "custom", "start": "2026-03-03", "end": "2026-03-02"}, "The end must be"),
         ({"range": "custom", "start": "2020-01-01", "end": "2026-01-01"}, "at most 400 days"),
         ({"range": "custom", "start": "0001-01-01", "end": "9999-12-31T23:59"}, "The end must"),
         ({"range": "custom", "start": "soon", "end": "later"}, "is not valid"),
