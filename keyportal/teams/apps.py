@@ -6,4 +6,4 @@ class TeamsConfig(AppConfig):
     label = "teams"
 
     def ready(self) -> None:
-        from keyportal.teams import signals  # noqa: F401 - connects the receivers
+        from keyportal.teams import lookups, signals  # noqa: F401 - registers and connects them

@@ -16,6 +16,9 @@ from django.db.models.functions import Lower
 from keyportal.teams.fields import LimitsField
 from keyportal.teams.policy import PolicyField
 
+NAME_TAKEN = "Another user has this name already."
+EMAIL_TAKEN = "Another user has this e-mail address already."
+
 
 class UserManager(DjangoUserManager["User"]):
     @classmethod
@@ -34,6 +37,17 @@ class User(AbstractUser):
 
     objects: ClassVar[UserManager] = UserManager()
 
+    def clean(self) -> None:
+        """Also refuses names and addresses that differ in the case of letters beyond ASCII, which
+        the constraints below accept on SQLite.
+        """
+        super().clean()
+        others = User.objects.exclude(pk=self.pk)
+        if others.filter(username__iexact=self.username).exists():
+            raise ValidationError({"username": NAME_TAKEN})
+        if self.email and others.filter(email__iexact=self.email).exists():
+            raise ValidationError({"email": EMAIL_TAKEN})
+
     class Meta(AbstractUser.Meta):
         constraints: ClassVar = [
             # Users may sign in with their e-mail address, so no two may share one.
@@ -41,13 +55,13 @@ class User(AbstractUser):
                 Lower("email"),
                 condition=~models.Q(email=""),
                 name="user_email_unique",
-                violation_error_message="Another user has this e-mail address already.",
+                violation_error_message=EMAIL_TAKEN,
             ),
             # Sign-in ignores case, so it could not tell Bob from bob.
             models.UniqueConstraint(
                 Lower("username"),
                 name="user_name_unique",
-                violation_error_message="Another user has this name already.",
+                violation_error_message=NAME_TAKEN,
             ),
         ]
 
