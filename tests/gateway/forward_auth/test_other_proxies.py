@@ -181,6 +181,7 @@ def test_a_key_for_some_endpoints_passes_to_those_alone_whatever_its_caller_clai
 ) -> None:
     _, chat = issue(alice, "chat", permissions=Permissions(endpoints=Endpoints.CHAT))
     _, reader = issue(alice, "reader", permissions=Permissions(endpoints=Endpoints.READ))
+    _, embedder = issue(alice, "embedder", permissions=Permissions(endpoints=Endpoints.EMBEDDINGS))
     assert door.chat(chat).status == 200
     assert door.request("POST", f"{CHAT}?a=b", chat, chat_body("echo")).status == 200
     assert door.request("GET", "/v1/models", chat).status == 200
@@ -198,6 +199,8 @@ def test_a_key_for_some_endpoints_passes_to_those_alone_whatever_its_caller_clai
         (reader, "POST", "/v1/models/%252e%252e/chat/completions"),
         (reader, "POST", "/v1/chat%2fcompletions"),
         (reader, "DELETE", "/v1/models/x"),
+        (embedder, "POST", "/v1/embeddingshttp://x%2f..%2f..%2fchat%2fcompletions"),
+        (embedder, "POST", "/v1/embeddings%2f..%2fchat%2fcompletions"),
     ):
         for claimed in ({}, claims | methods):
             reply = door.request(method, path, key, chat_body("echo"), **claimed)
