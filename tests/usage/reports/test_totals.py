@@ -109,7 +109,7 @@ def test_durations_are_short(milliseconds: float | None, text: str) -> None:
 @pytest.mark.parametrize("first", [*"=+-@＝＋－＠\t\r\n"])  # noqa: RUF001 - meant
 def test_no_text_is_a_formula(first: str) -> None:
     name = f"{first}SUM(A1)"
-    rows = [["größe", name], [f"a{name}", -1]]
+    rows: list[list[object]] = [["größe", name], [f"a{name}", -1]]
     file = StringIO(csv_file(rows).decode("utf-8-sig"), newline="")
     assert [*csv.reader(file)] == [["größe", f"'{name}"], [f"a{name}", "-1"]]
 
