@@ -21,7 +21,9 @@ from keyportal.gateway.relay.answer import Answer, json_answer, stream_answer
 
 DIMENSIONS = 64
 MAX_DIMENSIONS = 4096
-# Limits, because answers are made in the event loop, while other calls wait.
+# Limits, because answers are made in the event loop, while other calls wait. Attack: a body of
+# 20 MiB has two million messages, whose objects need 300 MB.
+MAX_REQUEST_BYTES = 8 * 1024 * 1024
 MAX_NUMBERS = 2**18
 MAX_PROMPTS = 100
 
@@ -69,6 +71,8 @@ def answer(endpoint: str, body: bytes | StreamedBody) -> Answer:
     """Answer as a model server would. Raises `BadRequest` for a body that it would refuse."""
     if endpoint not in _ANSWERS or isinstance(body, StreamedBody):
         raise BadRequest(f"The built-in model doesn't serve /v1{endpoint}.")
+    if len(body) > MAX_REQUEST_BYTES:
+        raise BadRequest(f"The built-in model reads at most {MAX_REQUEST_BYTES} bytes.")
     try:
         return _ANSWERS[endpoint](body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

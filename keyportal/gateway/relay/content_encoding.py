@@ -17,7 +17,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-BLOCK_BYTES = 256 * 1024  # Decoded in 0.2 to 0.5 ms, while other calls wait.
+BLOCK_BYTES = 256 * 1024  # Decoded in 0.2 to 0.6 ms, while other calls wait.
 
 # The largest window that a body may ask for (RFC 9659). Attack: a body of a few bytes asks for one
 # of gigabytes, which the decoder would allocate.

@@ -10,9 +10,10 @@ MAX_FIELDS = 256
 # A body up to this size has at most some ten thousand fields, which need 2 MB for 3 ms.
 _SMALL_BYTES = 64 * 1024
 
-# All fields whose values the gateway reads, at the top level or in `stream_options`.
+# All fields that the gateway reads or refuses, at the top level or in `stream_options`.
 READ_FIELDS = frozenset(
-    {"background", "include_usage", "model", "previous_response_id", "stream", "stream_options"}
+    {"background", "fallbacks", "include_usage", "model", "models", "previous_response_id"}
+    | {"stream", "stream_options"}
 )
 
 _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -27,8 +28,8 @@ class _Name(str):
 def decode_fields(text: str) -> dict[str, msgspec.Raw]:
     """The fields of a JSON object.
 
-    Raises `BadRequest` for too many fields or a foreign spelling of one that the gateway reads, and
-    what msgspec raises: `DecodeError`, or `RecursionError` for deep nesting.
+    Raises `BadRequest` for too many fields, a foreign spelling of one that the gateway reads, or
+    further models; and what msgspec raises: `DecodeError`, or `RecursionError` for deep nesting.
     """
     fields = _decoder.decode(text) if len(text) <= _SMALL_BYTES else _decode_large(text)
     if len(fields) > MAX_FIELDS:
@@ -36,6 +37,10 @@ def decode_fields(text: str) -> dict[str, msgspec.Raw]:
     names = "".join(fields)
     if not (names.isascii() and names.islower()):
         refuse_foreign_spellings(fields)
+    if "models" in fields or "fallbacks" in fields:
+        # Attack: OpenRouter and LiteLLM call the models in these lists if the first one fails, and
+        # the key's permissions were not checked for them.
+        raise BadRequest("`models` and `fallbacks` are not supported here: send one `model`.")
     return fields
 
 

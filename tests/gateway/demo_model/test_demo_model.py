@@ -55,6 +55,15 @@ def streamed(endpoint: str, **fields: object) -> list[dict[str, Any]]:
     return [json.loads(event.removeprefix(b"data: ")) for event in events]
 
 
+def test_a_large_body_is_refused_before_it_is_decoded() -> None:
+    """Attack: two million messages in 20 MiB."""
+    head, end = b'{"model": "m", "input": "', b'"}'
+    room = app.MAX_REQUEST_BYTES - len(head + end)
+    assert app.answer("/embeddings", head + b"x" * room + end).status == 200
+    with pytest.raises(BadRequest, match="at most 8388608 bytes"):
+        app.answer("/embeddings", head + b"x" * (room + 1) + end)
+
+
 def test_chat() -> None:
     said = whole("/chat/completions", messages=HELLO, temperature=0.7, unknown={"a": [1]})
     (choice,) = said["choices"]
