@@ -104,6 +104,16 @@ def test_data_that_is_not_of_the_coding_is_refused(
         read(coding, b'{"model": "m"}' * 10)
 
 
+@pytest.mark.parametrize(
+    ("coding", "compress"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)]
+)
+def test_a_wrong_checksum_is_refused(coding: bytes, compress: Callable[[bytes], bytes]) -> None:
+    compressed = bytearray(compress(b'{"model": "m"}'))
+    compressed[-5 if coding == b"gzip" else -1] ^= 1  # gzip ends with the length.
+    with pytest.raises(BadRequest, match="is not valid"):
+        read(coding, bytes(compressed))
+
+
 @pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"zstd"])
 @given(st.binary(max_size=60))
 def test_no_bytes_raise_anything_but_a_refusal(coding: bytes, body: bytes) -> None:

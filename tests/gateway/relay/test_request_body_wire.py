@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+from django.conf import settings
+from django.test import Client
 
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
@@ -63,6 +65,19 @@ def test_json_of_any_plain_type(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["choices"][0]["message"]["content"] == TEXT
     assert_relayed(fake, body | {"model": "normal"})
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_foreign_page_cannot_call_in_the_name_of_a_user(
+    live: Server, alice: User, client: Client, serve_model: Serve, media_type: str
+) -> None:
+    """Attack: a browser sends these types to other sites without a preflight, with cookies."""
+    client.force_login(alice)
+    session = client.cookies[settings.SESSION_COOKIE_NAME].value
+    headers = {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session}", "Content-Type": media_type}
+    body = json.dumps(chat_body(serve_model("normal"))).encode()
+    reply = live.request("POST", CHAT, body=body, headers=headers)
+    assert (reply.status, reply.code) == (401, "invalid_api_key")
 
 
 @pytest.mark.parametrize(
