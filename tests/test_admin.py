@@ -532,6 +532,7 @@ def upstream_form(**changed: str) -> dict[str, str]:
         "base_url": "loopback:",
         "credential_header": "authorization",
         "connect_timeout": "5",
+        "first_byte_timeout": "600",
         "read_timeout": "600",
     } | changed
 
@@ -577,6 +578,8 @@ def test_a_credential_can_be_forgotten(operator: Client, upstream: Upstream) -> 
         {"headers": "Content-Length: 0"},
         {"headers": "X-Org: ours", "forget_headers": "on"},
         {"headers": "Authorization: Basic YTpi"},  # The credential is sent in it.
+        {"first_byte_timeout": "0"},
+        {"base_url": "https://127.0.0.1:9", "ca_file": "/nowhere/ca.pem", "credential": "new"},
     ],
 )
 def test_a_bad_upstream_is_refused(

@@ -52,8 +52,11 @@ class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
             "credential_header",
             "takes_stream_options",
             "connect_timeout",
+            "first_byte_timeout",
             "read_timeout",
             "sends_keepalive",
+            "ca_file",
+            "client_certificate_file",
         ]
         help_texts = {
             "base_url": "As for an OpenAI client, such as http://127.0.0.1:8001/v1. Without a "
@@ -89,8 +92,11 @@ class UpstreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic 
         "forget_headers",
         "takes_stream_options",
         "connect_timeout",
+        "first_byte_timeout",
         "read_timeout",
         "sends_keepalive",
+        "ca_file",
+        "client_certificate_file",
     ]
     list_display = ["name", "base_url", "has_credential", "has_headers", "health", "created_at"]
     search_fields = ["name", "base_url"]

@@ -2,10 +2,9 @@
 
 import contextlib
 import hashlib
-import ipaddress
 import re
 import secrets
-import socket
+from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -16,17 +15,18 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from keyportal.catalog import circuit_breaker, credentials, headers
+from keyportal.catalog.addresses import is_metadata_address
 from keyportal.catalog.headers import CredentialHeader, ServerHeaders
+from keyportal.catalog.tls import tls_context
 from keyportal.teams.models import Team
 
 BUILT_IN_URL = "loopback:"  # The base URL of the built-in demo model, which needs no server.
 
 
 def validate_base_url(url: str) -> None:
-    """Allow http(s) URLs with a host and without user, fragment or link-local address.
+    """Allow http(s) URLs with a host and without user, fragment or metadata address.
 
-    Loopback and private addresses are allowed, because model servers have them. Attack: a
-    link-local address (169.254.169.254) is where clouds serve the machine's own credentials.
+    Loopback and private addresses are allowed, because model servers have them.
     """
     if url == BUILT_IN_URL:
         return
@@ -39,26 +39,16 @@ def validate_base_url(url: str) -> None:
         raise ValidationError(f"{url} is not an http:// or https:// URL with a host.")
     if parts.username or parts.password or parts.fragment:
         raise ValidationError("A base URL can't have a user, password or fragment.")
-    if is_link_local(parts.hostname):
-        raise ValidationError("Link-local addresses are not allowed: they are never model servers.")
+    if is_metadata_address(parts.hostname):
+        raise ValidationError(
+            "Link-local and cloud metadata addresses are not allowed: they are never model servers."
+        )
 
 
-def is_link_local(host: str) -> bool:
-    address = _address(host)
-    mapped = getattr(address, "ipv4_mapped", None)
-    return address is not None and bool((mapped or address).is_link_local)
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that resolvers read in `host`: 2852039166 is 169.254.169.254."""
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        pass
-    try:
-        return ipaddress.IPv4Address(socket.inet_aton(host))
-    except (OSError, ValueError):
-        return None  # A name.
+def validate_absolute_path(path: str) -> None:
+    """A relative path would depend on the folder in which the server was started."""
+    if not Path(path).is_absolute():
+        raise ValidationError(f"{path} is not an absolute path.")
 
 
 class Upstream(models.Model):
@@ -90,10 +80,30 @@ class Upstream(models.Model):
         validators=[MinValueValidator(0.1), MaxValueValidator(60)],
         help_text="Seconds until a connection must be open.",
     )
+    first_byte_timeout = models.FloatField(
+        default=600,
+        validators=[MinValueValidator(1), MaxValueValidator(3600)],
+        help_text="Seconds until the answer must begin.",
+    )
     read_timeout = models.FloatField(
         default=600,
         validators=[MinValueValidator(1), MaxValueValidator(3600)],
-        help_text="Seconds for which the server may send nothing, before and during its answer.",
+        help_text="Seconds for which the server may send nothing once its answer has begun.",
+    )
+    ca_file = models.CharField(
+        "CA file",
+        max_length=500,
+        blank=True,
+        validators=[validate_absolute_path],
+        help_text="Path of a PEM file on this server. Only the CAs in it are trusted for this "
+        "model server. Empty: those that the system trusts.",
+    )
+    client_certificate_file = models.CharField(
+        max_length=500,
+        blank=True,
+        validators=[validate_absolute_path],
+        help_text="Path of a PEM file on this server with a certificate and its private key, if "
+        "the model server asks for one.",
     )
     sends_keepalive = models.BooleanField(
         "keep-alive comments",
@@ -110,10 +120,14 @@ class Upstream(models.Model):
         return self.name
 
     def clean(self) -> None:
-        """Require the credential and the headers again if the base URL changes.
+        self._require_secrets_again()
+        self._check_certificate_files()
+        # If a stored secret can't be decrypted, the server is not used, and the log says why.
+        with contextlib.suppress(credentials.CredentialUnreadable):
+            _ = self.server_headers
 
-        Attack: the old server's secrets would be sent to the new server.
-        """
+    def _require_secrets_again(self) -> None:
+        """If the base URL changes. Attack: the new server would get the old server's secrets."""
         stored = Upstream.objects.filter(pk=self.pk).exclude(base_url=self.base_url).first()
         for secret, name in (
             ("encrypted_credential", "credential"),
@@ -124,9 +138,18 @@ class Upstream(models.Model):
                     f"The base URL of {self} changes: enter its {name} again, or delete them, so "
                     f"that nothing is sent to another server by accident."
                 )
-        # If a stored secret can't be decrypted, the server is not used, and the log says why.
-        with contextlib.suppress(credentials.CredentialUnreadable):
-            _ = self.server_headers
+
+    def _check_certificate_files(self) -> None:
+        """Refuse files that can't be used, and files without https, which would not be used."""
+        files = (self.ca_file, self.client_certificate_file)
+        if not any(files):
+            return
+        if urlsplit(self.base_url).scheme != "https":
+            raise ValidationError("Certificate files are used with https:// only.")
+        try:
+            tls_context(*files)
+        except (OSError, ValueError) as error:
+            raise ValidationError(str(error)) from error
 
     @property
     def fingerprint(self) -> str:
@@ -135,9 +158,11 @@ class Upstream(models.Model):
         The circuit breaker's state is stored by it, so a server whose settings change starts anew.
         """
         secrets = (self.encrypted_credential, self.encrypted_headers, str(self.credential_header))
-        settings = (self.base_url, *secrets, self.takes_stream_options)
-        timeouts = (float(self.connect_timeout), float(self.read_timeout))
-        return hashlib.sha256(repr((self.pk, *settings, *timeouts)).encode()).hexdigest()
+        files = (self.ca_file, self.client_certificate_file)
+        settings = (self.base_url, *secrets, *files, self.takes_stream_options)
+        timeouts = (self.connect_timeout, self.first_byte_timeout, self.read_timeout)
+        values = (self.pk, *settings, *map(float, timeouts))
+        return hashlib.sha256(repr(values).encode()).hexdigest()
 
     @property
     def credential(self) -> str:

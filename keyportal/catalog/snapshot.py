@@ -31,6 +31,10 @@ class Target(NamedTuple):
     """Whether callers get comments while a stream of this server is silent."""
     upstream_id: int = 0
     takes_stream_options: bool = True
+    first_byte_timeout: float = 600
+    """Seconds."""
+    ca_file: str = ""
+    client_certificate_file: str = ""
 
 
 class CatalogEntry(NamedTuple):
@@ -109,4 +113,7 @@ def _target(route: Route) -> Target | None:
         upstream.sends_keepalive,
         upstream.pk,
         upstream.takes_stream_options,
+        upstream.first_byte_timeout,
+        upstream.ca_file,
+        upstream.client_certificate_file,
     )

@@ -2,21 +2,25 @@
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
+from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 
-from keyportal.catalog import discovery
+from keyportal.catalog import fetch
 from keyportal.catalog.discovery import DiscoveryFailed, model_ids
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
 from keyportal.teams.models import Team
+from tests.support.proxies import make_certificate
 
 pytestmark = pytest.mark.django_db
 
@@ -32,6 +36,7 @@ class Server(ThreadingHTTPServer):
         self.asked: list[tuple[str, str | None]] = []
         self.headers = Message()
         """Of the last request."""
+        self.hosts: list[str] = []
 
     def lists(self, *ids: object) -> None:
         self.body = json.dumps({"object": "list", "data": [{"id": id_} for id_ in ids]}).encode()
@@ -43,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers.get("Authorization")))
         self.server.headers = self.headers
+        self.server.hosts.append(self.headers["Host"])
         self.send_response(self.server.status)
         if self.server.location:
             self.send_header("Location", self.server.location)
@@ -229,7 +235,7 @@ def _nests_deeply(server: Server) -> None:
 
 
 def _answers_too_much(server: Server) -> None:
-    server.body = b" " * (discovery.MAX_BYTES + 1)
+    server.body = b" " * (fetch.MAX_BYTES + 1)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +269,7 @@ def test_missing_server_is_an_error() -> None:
 
 
 def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(CommandError, match="timed out"):
@@ -271,7 +277,7 @@ def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_slow_server_times_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.3)
     server.body, server.pause = b" " * 100, 0.02
     with pytest.raises(CommandError, match=r"took over 0\.3 seconds"):
         run("add_upstream", "vllm", server.url, "--discover")
@@ -302,6 +308,54 @@ def test_bad_urls_are_refused(url: str, why: str) -> None:
     assert not Upstream.objects.exists()
 
 
+def test_connection_goes_to_the_address_that_was_checked(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attack: a name that leads elsewhere when it is resolved for the second time."""
+    server.lists("qwen")
+    resolve, names = socket.getaddrinfo, []
+
+    def getaddrinfo(host: str, *arguments: Any, **more: Any) -> Any:
+        names.append(host)
+        is_first = names.count(host) == 1
+        address = "127.0.0.1" if is_first else "169.254.169.254"
+        return resolve(address if host == "models.example" else host, *arguments, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    url = f"http://models.example:{server.server_port}"
+    assert run("add_upstream", "vllm", url, "--discover")[0] == ["public/qwen"]
+    assert names.count("models.example") == 1
+    assert server.hosts == [f"models.example:{server.server_port}"]
+
+
+def test_name_of_a_metadata_address_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: rows)
+    with pytest.raises(CommandError, match="metadata address"):
+        run("add_upstream", "clouds", "http://models.example", "--discover")
+
+
+def test_models_are_discovered_over_tls(server: Server, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    (both := tmp_path / "both.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.lists("qwen")
+    url = f"https://127.0.0.1:{server.server_port}"
+    files = (f"--ca-file={certificate}", f"--client-certificate-file={both}")
+    with pytest.raises(CommandError, match="CERTIFICATE_VERIFY_FAILED"):
+        run("add_upstream", "gpu", url, "--discover")
+    assert run("add_upstream", "gpu", url, "--discover", *files)[0] == ["public/qwen"]
+    upstream = Upstream.objects.get()
+    assert (upstream.ca_file, upstream.client_certificate_file) == (str(certificate), str(both))
+    run("add_upstream", "gpu", url, "--client-certificate-file=")
+    upstream.refresh_from_db()
+    assert (upstream.ca_file, upstream.client_certificate_file) == (str(certificate), "")
+
+
 def test_stored_disguised_link_local_address_is_not_called() -> None:
     upstream = Upstream(name="clouds", base_url="http://2852039166/v1")  # 169.254.169.254
     with pytest.raises(DiscoveryFailed, match="link-local"):
@@ -325,9 +379,11 @@ def test_a_new_address_never_gets_the_old_credential(
 def test_changing_time_outs_keeps_the_credential(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_KEY", "very-secret")
     run("add_upstream", "vllm", "http://127.0.0.1:9", "--credential-env=VLLM_KEY")
-    run("add_upstream", "vllm", "http://127.0.0.1:9", "--connect-timeout=2", "--read-timeout=30")
+    timeouts = ("--connect-timeout=2", "--first-byte-timeout=90", "--read-timeout=30")
+    run("add_upstream", "vllm", "http://127.0.0.1:9", *timeouts)
     upstream = Upstream.objects.get()
     assert (upstream.connect_timeout, upstream.read_timeout) == (2, 30)
+    assert upstream.first_byte_timeout == 90
     assert upstream.credential == "very-secret"
 
 
@@ -337,6 +393,8 @@ def test_changing_time_outs_keeps_the_credential(monkeypatch: pytest.MonkeyPatch
         (["--credential-env=UNSET"], "UNSET is not set"),
         (["--credential-env=SPACED"], "a header can.t have"),
         (["--connect-timeout=0"], "connect_timeout"),
+        (["--first-byte-timeout=0"], "first_byte_timeout"),
+        (["--ca-file=/dev/null"], "https:// only"),
         (["--team=u-8105f7322477"], "add --discover"),
         (["--discover", "--team=nowhere"], "no team with the slug nowhere"),
         (["--credential-env=SPACED", "--no-credential"], "not allowed with"),

@@ -1,6 +1,7 @@
 """Base URLs, names and routes of models, and the version by which workers see changes."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -8,6 +9,7 @@ from django.db import IntegrityError, transaction
 
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream, validate_base_url
 from keyportal.teams.models import Team
+from tests.support.proxies import make_certificate
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,11 @@ def test_valid_base_urls(url: str) -> None:
         "http://0251.0376.0251.0376/v1",
         "http://169.254.43518/v1",
         "http://169.16689662/v1",
+        "http://[64:ff9b::a9fe:a9fe]/v1",
+        "http://[2002:a9fe:a9fe::]/v1",
+        "http://[::169.254.169.254]/v1",
+        "http://[fd00:ec2::254]/v1",
+        "http://100.100.100.200/v1",
     ],
 )
 def test_invalid_base_urls(url: str) -> None:
@@ -73,6 +80,30 @@ def test_form_reports_bad_base_url() -> None:
     upstream = Upstream(name="clouds", base_url="http://169.254.169.254/v1")
     with pytest.raises(ValidationError, match="Link-local"):
         upstream.clean_fields()
+
+
+@pytest.mark.parametrize(
+    ("base_url", "files", "why"),
+    [
+        ("https://h/v1", {"ca_file": "/nowhere/ca.pem"}, "No such file"),
+        ("https://h/v1", {"ca_file": "/dev/null"}, "can't be used"),
+        ("https://h/v1", {"client_certificate_file": "/dev/null"}, "can't be used"),
+        ("https://h/v1", {"ca_file": "ca.pem"}, "not an absolute path"),
+        ("http://h/v1", {"ca_file": "/dev/null"}, "https:// only"),
+    ],
+)
+def test_certificate_files_must_be_usable(
+    db: None, base_url: str, files: dict[str, str], why: str
+) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Upstream(name="gpu", base_url=base_url, **files).full_clean()
+
+
+def test_certificate_files_are_accepted(db: None, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    (both := tmp_path / "both.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
+    files = {"ca_file": str(certificate), "client_certificate_file": str(both)}
+    Upstream(name="gpu", base_url="https://h/v1", **files).full_clean()
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,9 @@ def test_empty_catalog_is_read_once() -> None:
 
 def test_model_is_read_with_everything_a_call_needs(public: ServedModel) -> None:
     gpu = upstream("gpu", "sk-upstream")
+    gpu.first_byte_timeout = 30
+    gpu.ca_file, gpu.client_certificate_file = "/etc/ca.pem", "/etc/client.pem"
+    gpu.save()
     route(public, gpu, "meta/llama", weight=3)
     snapshot = read()
     assert snapshot.version == CatalogVersion.objects.get().version
@@ -65,12 +68,15 @@ def test_model_is_read_with_everything_a_call_needs(public: ServedModel) -> None
                         usual=(BEARER,), anthropic=(BEARER, (b"x-api-key", b"sk-upstream"))
                     ),
                     "meta/llama",
-                    3,
-                    2,
-                    600,
+                    weight=3,
+                    connect_timeout=2,
+                    read_timeout=600,
                     sends_keepalive=True,
                     upstream_id=gpu.pk,
                     takes_stream_options=True,
+                    first_byte_timeout=30,
+                    ca_file="/etc/ca.pem",
+                    client_certificate_file="/etc/client.pem",
                 ),
             ),
         )
@@ -183,7 +189,10 @@ def test_invalid_stored_base_url_is_not_used(
         ("headers", "X-Org: ours"),
         ("takes_stream_options", False),
         ("connect_timeout", 7),
+        ("first_byte_timeout", 7),
         ("read_timeout", 7),
+        ("ca_file", "/etc/ca.pem"),
+        ("client_certificate_file", "/etc/client.pem"),
     ],
 )
 def test_changed_upstream_gets_a_new_breaker(

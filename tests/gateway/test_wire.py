@@ -109,7 +109,7 @@ def test_official_client_raises_its_exceptions(
     _, key = issue(alice)
     _, narrow = issue(alice, "narrow", permissions=Permissions(("public/other",)))
     limited, broken = serve_model("status:429"), serve_model("hang_up")
-    silent = serve_model("stall", name="silent", read_timeout=1)
+    silent = serve_model("stall", name="silent", first_byte_timeout=1)
     expected: list[tuple[str, str, type[openai.APIStatusError], str]] = [
         ("sk-kp-" + "x" * 46, model.name, openai.AuthenticationError, "invalid_api_key"),
         ("not-one-of-ours", model.name, openai.AuthenticationError, "invalid_api_key"),

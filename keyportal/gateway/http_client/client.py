@@ -10,10 +10,11 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
+from keyportal.gateway.http_client import happy_eyeballs
 from keyportal.gateway.http_client.connection import Connection
 from keyportal.gateway.http_client.messages import (
     Body,
@@ -42,13 +43,14 @@ class Address(NamedTuple):
 
 
 @lru_cache(1024)
-def parse_base_url(base_url: str) -> Address:
+def parse_base_url(base_url: str, ca_file: str = "", client_certificate_file: str = "") -> Address:
     parts = urlsplit(base_url)
     is_tls = parts.scheme == "https"
     host = parts.hostname or ""
     if not host.isascii():
         host = host.encode("idna").decode()
-    origin = Origin(is_tls, host, parts.port or (443 if is_tls else 80))
+    port = parts.port or (443 if is_tls else 80)
+    origin = Origin(is_tls, host, port, ca_file, client_certificate_file)
     path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
     query = quote(f"?{parts.query}" if parts.query else "", safe="/%:@!$&'()*+,;=~?")
     return Address(origin, path, query)
@@ -97,22 +99,31 @@ class Response:
             self._connection.abort()
 
 
+def _default_tls_context(_ca_file: str, _client_certificate_file: str) -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
 class Client:
     """All connections of one process. Use it in one event loop.
 
     `check_address` is called with each IP address before a connection to it is opened. It raises
-    `OSError` to forbid the address.
+    `OSError` to forbid the address. `tls_context` makes the context of a connection from the
+    origin's CA file and client certificate file. It is called for each connection, so it should
+    cache. It raises `OSError` if a file can't be used.
     """
 
-    def __init__(self, check_address: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        check_address: Callable[[str], None] = lambda _: None,
+        tls_context: Callable[[str, str], ssl.SSLContext] = _default_tls_context,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._check_address = check_address
+        self._tls_context = tls_context
         self._idle: dict[Origin, list[Connection]] = {}
+        self._working: dict[Origin, str] = {}
+        """The address of each origin to which the last connection was opened."""
         self._sweep_timer: asyncio.TimerHandle | None = None
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return ssl.create_default_context()
 
     def close(self) -> None:
         if self._sweep_timer is not None:
@@ -131,6 +142,7 @@ class Client:
         *,
         method: str = "POST",
         connect_timeout: float,
+        first_byte_timeout: float,
         read_timeout: float,
     ) -> Response:
         """Send a request and return the response once its head has arrived.
@@ -145,15 +157,20 @@ class Client:
         head = _request_head(method, address, endpoint, headers, body)
         if isinstance(body, bytes) and (idle := self._acquire(address.origin)):
             with contextlib.suppress(ServerDisconnected):
-                return await self._request(idle, head, body, read_timeout)
+                return await self._request(idle, head, body, first_byte_timeout, read_timeout)
         connection = await self._connect(address.origin, connect_timeout)
-        return await self._request(connection, head, body, read_timeout)
+        return await self._request(connection, head, body, first_byte_timeout, read_timeout)
 
     async def _request(
-        self, connection: Connection, head: bytes, body: Body, read_timeout: float
+        self,
+        connection: Connection,
+        head: bytes,
+        body: Body,
+        first_byte_timeout: float,
+        read_timeout: float,
     ) -> Response:
         try:
-            await connection.request(head, body, read_timeout)
+            await connection.request(head, body, first_byte_timeout, read_timeout)
         except BaseException:
             connection.abort()
             raise
@@ -197,8 +214,8 @@ class Client:
     async def _connect(self, origin: Origin, seconds: float) -> Connection:
         try:
             async with asyncio.timeout(seconds):
-                addresses = await self._resolve(origin)
-                return await self._try_each(origin, addresses, seconds / max(len(addresses), 1))
+                addresses = self._in_order(origin, await self._resolve(origin))
+                return await self._open_any(origin, addresses, seconds)
         except TimeoutError:
             raise ConnectTimeout(f"No connection to {origin.authority} in {seconds:g} s.") from None
         except (OSError, UnicodeError) as error:
@@ -217,28 +234,53 @@ class Client:
             self._check_address(address)
         return addresses
 
-    async def _try_each(self, origin: Origin, addresses: list[str], seconds: float) -> Connection:
-        """Try the addresses in order, each for `seconds`, so that a dead one doesn't use up the
-        time of the others.
-        """
-        last_error = OSError(None, "The name has no address.")
-        for address in addresses:
-            try:
-                async with asyncio.timeout(seconds):
-                    return await self._open(origin, address)
-            except OSError as error:  # TimeoutError is an OSError too.
-                last_error = error
-        raise last_error
+    def _in_order(self, origin: Origin, addresses: list[str]) -> list[str]:
+        """The addresses in the order in which to try them: first the one that worked before."""
+        if len(addresses) < 2:
+            return addresses
+        ordered = happy_eyeballs.by_turns(addresses)
+        working = self._working.get(origin)
+        return sorted(ordered, key=lambda address: address != working)
 
-    async def _open(self, origin: Origin, address: str) -> Connection:
+    async def _open_any(self, origin: Origin, addresses: list[str], seconds: float) -> Connection:
+        """Connect to one of the addresses.
+
+        One that accepts the connection, but then fails in TLS, is left out, and the others are
+        tried; it gets half of the time.
+        """
+        while True:
+            address, opened = await happy_eyeballs.connect(addresses, origin.port)
+            is_last = len(addresses) == 1
+            try:
+                async with asyncio.timeout(seconds if is_last else seconds / 2):
+                    connection = await self._open(origin, opened)
+            except OSError:  # TimeoutError is an OSError too.
+                if is_last:
+                    raise
+                addresses = [other for other in addresses if other != address]
+                continue
+            self._working[origin] = address
+            return connection
+
+    async def _open(self, origin: Origin, opened: socket.socket) -> Connection:
+        """The connection over an open socket, which is closed if that fails."""
+        try:
+            context = self._context(origin)
+        except BaseException:
+            opened.close()
+            raise
         _, connection = await self._loop.create_connection(
             lambda: Connection(self._loop, origin),
-            address,
-            origin.port,
-            ssl=self._tls if origin.is_tls else None,
-            server_hostname=origin.host if origin.is_tls else None,
+            sock=opened,
+            ssl=context,
+            server_hostname=origin.host if context else None,
         )
         return connection
+
+    def _context(self, origin: Origin) -> ssl.SSLContext | None:
+        if not origin.is_tls:
+            return None
+        return self._tls_context(origin.ca_file, origin.client_certificate_file)
 
 
 def _request_head(

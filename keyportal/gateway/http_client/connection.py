@@ -21,7 +21,11 @@ from keyportal.gateway.http_client.messages import (
 
 MAX_HEAD_BYTES = 64 * 1024  # Status line and headers.
 HIGH_WATER = 256 * 1024  # Bytes of a response buffered here before reading from the server pauses.
+# Bytes that frame the body: chunk sizes and extensions, and trailers. A chunk of one byte has five.
+MAX_FRAMING_BYTES = 64 * 1024
+FRAMING_PER_BODY_BYTE = 16
 BODILESS_STATUSES = frozenset({204, 304})
+MAX_LENGTH_DIGITS = 18
 
 
 class Connection(asyncio.Protocol):
@@ -39,6 +43,8 @@ class Connection(asyncio.Protocol):
         self._read_timer: asyncio.TimerHandle | None = None
         self._active_at = 0.0
         self._read_timeout = 0.0
+        self._timeout = 0.0
+        """First that to the first byte, then `_read_timeout`."""
         self.is_idle = True
         self.idle_since = 0.0
         self._reset()
@@ -48,7 +54,8 @@ class Connection(asyncio.Protocol):
         self.headers: Headers = []
         self.length: int | None = None
         self.has_received = False
-        self._head_bytes = self._header_bytes = 0
+        self._head_bytes = self._header_bytes = self._framing_bytes = 0
+        self._unsent_bytes = 0
         self._is_head_complete = False
         self._is_complete = False
         self._ends_at_close = False
@@ -66,21 +73,22 @@ class Connection(asyncio.Protocol):
     def is_reusable(self) -> bool:
         return self.is_open and self._is_complete and not self._must_close
 
-    async def request(self, head: bytes, body: Body, read_timeout: float) -> None:
+    async def request(
+        self, head: bytes, body: Body, first_byte_timeout: float, read_timeout: float
+    ) -> None:
         """Send a request and return when the head of its response has arrived.
 
         Raises `TransportError`.
         """
         self._reset()
         self.is_idle = False
-        self._read_timeout = read_timeout
+        self._timeout, self._read_timeout = first_byte_timeout, read_timeout
         self._active_at = self._loop.time()
-        if self._read_timer is None or self._read_timer.when() > self._active_at + read_timeout:
-            self._cancel_read_timer()
-            self._read_timer = self._loop.call_later(read_timeout, self._check_read_timeout)
+        self._start_read_timer()
         if isinstance(body, bytes):
             self._transport.write(head + body)
         else:
+            self._unsent_bytes = body.length
             self._transport.write(head)
             self._send_task = self._loop.create_task(self._send(body))
             self._send_task.add_done_callback(self._on_sent)
@@ -92,13 +100,12 @@ class Connection(asyncio.Protocol):
 
         The response may begin, and end, before the whole body is sent.
         """
-        left = body.length
         async for chunk in body.chunks:
-            left -= len(chunk)
+            self._unsent_bytes -= len(chunk)
             self._transport.write(chunk)
             if self._drained is not None:
                 await self._drained
-        if left:
+        if self._unsent_bytes:
             raise ProtocolError("The body's length differs from its Content-Length.")
 
     def _on_sent(self, task: "asyncio.Task[None]") -> None:
@@ -135,10 +142,7 @@ class Connection(asyncio.Protocol):
             raise self._error
 
     def release(self) -> None:
-        """Mark the connection as idle: its response has been read to the end.
-
-        A server that answered before it had the whole request can't get another one.
-        """
+        """Mark the connection as idle: its response has been read to the end."""
         if self._send_task is not None:
             self._must_close = True
             self._send_task.cancel()
@@ -161,11 +165,20 @@ class Connection(asyncio.Protocol):
         if self._is_paused or is_sending:
             # The server is not to blame: we don't read, or have not sent the whole request yet.
             self._active_at = now
-        left = self._active_at + self._read_timeout - now
+        left = self._active_at + self._timeout - now
         if left > 0:
             self._read_timer = self._loop.call_later(left, self._check_read_timeout)
+        elif self._is_head_complete:
+            self._fail(ReadTimeout(f"The server sent nothing for {self._timeout:g} s."))
         else:
-            self._fail(ReadTimeout(f"The server sent nothing for {self._read_timeout:g} s."))
+            self._fail(ReadTimeout(f"The response did not begin in {self._timeout:g} s."))
+
+    def _start_read_timer(self) -> None:
+        """Start the timer, unless it runs and fires early enough to start itself again."""
+        fires_at = self._active_at + self._timeout
+        if self._read_timer is None or self._read_timer.when() > fires_at:
+            self._cancel_read_timer()
+            self._read_timer = self._loop.call_at(fires_at, self._check_read_timeout)
 
     def _cancel_read_timer(self) -> None:
         if self._read_timer is not None:
@@ -204,17 +217,25 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self.has_received = True
-        self._active_at = self._loop.time()
-        if not self._is_head_complete:
+        if self._is_head_complete:
+            self._active_at = self._loop.time()
+            self._framing_bytes += len(data)
+        else:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(ProtocolError(f"{type(error).__name__}: {error}"))
             return
-        if not self._is_head_complete and self._head_bytes > MAX_HEAD_BYTES:
-            self._fail(ProtocolError("The head of the response is too large."))
+        if not self._is_head_complete:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(ProtocolError("The head of the response is too large."))
             return
+        if self._framing_bytes > MAX_FRAMING_BYTES:
+            # Attack: a trailer without an end takes memory and time, and is never silent.
+            self._fail(ProtocolError("The response has too little body for its size."))
+            return
+        self._framing_bytes = max(self._framing_bytes, 0)
         if self._buffered_bytes > HIGH_WATER and not self._is_paused and self.is_open:
             self._is_paused = True
             self._transport.pause_reading()
@@ -245,19 +266,45 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
+        if self.status == 101 or not 100 <= self.status <= 599:
+            raise ProtocolError(f"The response has status {self.status}.")
         if self.status < 200:
             return  # An interim response, such as 100 or 103: the final one follows.
-        framing = {name: value for name, value in self.headers if name in _FRAMING}
-        length = framing.get(b"content-length", b"")
-        if b"transfer-encoding" not in framing and self.status not in BODILESS_STATUSES:
-            self.length = int(length) if length.isdigit() else None
-            self._ends_at_close = self.length is None
+        self._read_framing()
         self._is_head_complete = True
-        self._must_close = self._must_close or not self._parser.should_keep_alive()
+        self._timeout = self._read_timeout
+        self._active_at = self._loop.time()
+        self._start_read_timer()
+        # A server that answers before it has read the whole request may take the rest of that for
+        # the next request.
+        is_early = self._unsent_bytes or self._transport.get_write_buffer_size()
+        self._must_close = bool(is_early) or not self._parser.should_keep_alive()
+
+    def _read_framing(self) -> None:
+        """How the body ends, from the two headers that say so."""
+        framing = [header for header in self.headers if header[0] in _FRAMING]
+        length = None
+        is_chunked = False
+        for name, value in framing:
+            if name == b"content-length":
+                if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
+                    raise ProtocolError("The Content-Length is not a possible number.")
+                length = int(value)
+            elif value.lower() == b"chunked" and not is_chunked:
+                is_chunked = True
+            else:
+                # A caller would get the compressed bytes, with nothing that says so.
+                raise ProtocolError("Transfer codings other than chunked are not supported.")
+        if not is_chunked and self.status not in BODILESS_STATUSES:
+            self.length = length
+            self._ends_at_close = length is None
 
     def on_body(self, body: bytes) -> None:
+        if not self._is_head_complete:
+            raise ProtocolError("An interim response has a body.")
         self._chunks.append(body)
         self._buffered_bytes += len(body)
+        self._framing_bytes -= FRAMING_PER_BODY_BYTE * len(body)
 
     def on_message_complete(self) -> None:
         if self.status < 200:

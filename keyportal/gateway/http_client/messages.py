@@ -38,15 +38,21 @@ class ProtocolError(TransportError):
 
 
 class ReadTimeout(TransportError):
-    """The server sent nothing for `read_timeout`."""
+    """No response for `first_byte_timeout`, or nothing more of it for `read_timeout`."""
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port. Requests to the same origin share connections."""
+    """Scheme, host and port, and the certificate files that TLS uses.
+
+    Requests to the same origin share connections. Attack: of two model servers on one host, the
+    one without a client certificate would be called on a connection that was opened with one.
+    """
 
     is_tls: bool
     host: str
     port: int
+    ca_file: str = ""
+    client_certificate_file: str = ""
 
     @property
     def authority(self) -> str:

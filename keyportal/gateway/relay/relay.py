@@ -4,8 +4,9 @@ import logging
 import time
 from typing import NamedTuple
 
-from keyportal.catalog.models import is_link_local
+from keyportal.catalog.addresses import is_metadata_address
 from keyportal.catalog.snapshot import Target
+from keyportal.catalog.tls import tls_context
 from keyportal.gateway.calls import Call
 from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import (
@@ -115,21 +116,21 @@ def _content_length(headers: Headers) -> float:
     return next((int(value) for name, value in headers if name == b"content-length"), float("inf"))
 
 
-def refuse_link_local(address: str) -> None:
-    """Raise `OSError` for a link-local address.
+def refuse_metadata_address(address: str) -> None:
+    """Raise `OSError` for a link-local address or a cloud's metadata service.
 
     Attack: a host name that resolves to the address at which clouds serve the machine's own
     credentials.
     """
-    if is_link_local(address):
-        raise OSError(None, "The name leads to a link-local address.")
+    if is_metadata_address(address):
+        raise OSError(None, "The name leads to a link-local or cloud metadata address.")
 
 
 class Relay:
     """Sends calls to upstreams. One per worker; use it in one event loop."""
 
     def __init__(self) -> None:
-        self._client = Client(refuse_link_local)
+        self._client = Client(refuse_metadata_address, tls_context)
         self._request_ids = UUIDs()
         self._logs_request_ids = logger.isEnabledFor(logging.DEBUG)
 
@@ -149,12 +150,13 @@ class Relay:
             logger.debug("Call %s goes upstream as %s.", request.request_id, request_id.decode())
         try:
             response = await self._client.send(
-                parse_base_url(target.base_url),
+                parse_base_url(target.base_url, target.ca_file, target.client_certificate_file),
                 request.endpoint.path,
                 _request_headers(target, request, request_id),
                 body,
                 method=request.method,
                 connect_timeout=target.connect_timeout,
+                first_byte_timeout=target.first_byte_timeout,
                 read_timeout=target.read_timeout,
             )
             return await _answer(response, target)

@@ -104,19 +104,20 @@ async def post(
         more.pop("headers", [(b"accept", b"*/*")]),
         body,
         connect_timeout=more.pop("connect_timeout", 30),
+        first_byte_timeout=more.pop("first_byte_timeout", 30),
         read_timeout=read_timeout,
         **more,
     )
 
 
-def ask(answer: bytes, *, close: bool = False, read_timeout: float = 30) -> tuple[Response, bytes]:
+def ask(answer: bytes, *, close: bool = False, **timeouts: Any) -> tuple[Response, bytes]:
     """Send a request, answer it with `answer`, and return what the client reads."""
     got: list[tuple[Response, bytes]] = []
 
     async def work() -> None:
         client = Client()
         async with Upstream(answering(answer, close=close)) as address:
-            response = await post(client, address, read_timeout=read_timeout)
+            response = await post(client, address, **timeouts)
             got.append((response, await response.read()))
         client.close()
 
@@ -382,11 +383,27 @@ def test_second_response_to_one_request_is_dropped() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK,
+        b"HTTP/1.1 099 Odd\r\nContent-Length: 6\r\n\r\nbefore" + OK,
+        b"HTTP/1.1 600 Odd\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 999 Odd\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000 + OK,
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"5" * 5001 + b"\r\n\r\nhello",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: " + b"5" * 5001 + b"\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: " + b"0" * 5001 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nnot said",
         b"HTTP/1.1 200 OK\r\nA: " + b"x" * 100_000,
         b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20_000,
         b"\x16\x03\x01\x02\x00\x01\x00",
     ],
-    ids=["prose", "status", "length", "lengths", "chunk", "upgrade", "long", "many", "tls"],
+    ids=[
+        *("prose", "status", "length", "lengths", "chunk", "upgrade", "unasked upgrade"),
+        *("status 099 with a body", "status 600", "status 999", "interim responses"),
+        *("huge length", "huge length without a body", "long length"),
+        *("gzip, chunked", "gzip and chunked", "gzip", "long", "many", "tls"),
+    ],
 )
 def test_invalid_http_is_a_protocol_error(answer: bytes) -> None:
     with pytest.raises(ProtocolError):
@@ -419,12 +436,94 @@ def test_any_bytes_raise_only_transport_errors(answer: bytes) -> None:
         ask(b"HTTP/1.1 200 OK\r\n" + answer, close=True)
 
 
+def endless(start: bytes, repeated: bytes) -> Script:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(start)
+        while True:
+            writer.write(repeated)
+            await writer.drain()
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("start", "repeated"),
+    [
+        (b"0\r\nA: ", b"x" * 1000),
+        (b"0\r\n", b"A: b\r\n" * 100),
+        (b"1\r\na\r\n1;", b"x" * 1000),
+        (b"", b"1;" + b"x" * 1000 + b"\r\na\r\n"),
+    ],
+    ids=["a trailer", "trailers", "a chunk extension", "chunk extensions"],
+)
+def test_framing_without_end_is_a_protocol_error(start: bytes, repeated: bytes) -> None:
+    """Attack: it is never silent, and httptools copies a trailer anew with each piece."""
+
+    async def work() -> None:
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        async with Upstream(endless(head + start, repeated)) as address:
+            response = await post(Client(), address)
+            with pytest.raises(ProtocolError, match="too little body"):
+                await response.read()
+            assert not response._connection.is_open
+
+    run(work())
+
+
+def test_body_in_chunks_of_one_byte_is_read() -> None:
+    size = 50_000
+    _, body = ask(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"1\r\na\r\n" * size
+        + b"0\r\n\r\n"
+    )
+    assert body == b"a" * size
+
+
 def test_silence_before_and_during_response_is_a_read_timeout() -> None:
-    for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"):
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"
+    for answer, timeout in ((b"", "first_byte_timeout"), (half, "read_timeout")):
         began = time.monotonic()
         with pytest.raises(ReadTimeout):
-            ask(answer, read_timeout=0.2)
+            ask(answer, close=False, **{timeout: 0.2})
         assert 0.15 < time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"H", b""])
+def test_head_must_be_complete_in_time(piece: bytes) -> None:
+    """Attack: a head that comes byte by byte, or interim responses, without an end."""
+
+    async def work() -> None:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(b"" if piece.endswith(b"\n") else b"HTTP/1.1 200 OK\r\nA: ")
+            while True:
+                writer.write(piece)
+                await asyncio.sleep(0.05)
+
+        async with Upstream(script) as address:
+            with pytest.raises(ReadTimeout, match="did not begin"):
+                await post(Client(), address, first_byte_timeout=0.3)
+
+    run(work())
+
+
+def test_time_to_the_first_byte_may_be_longer_than_silence_later() -> None:
+    async def work() -> None:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            await asyncio.sleep(0.4)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+            await reader.read()
+
+        async with Upstream(script) as address:
+            response = await post(Client(), address, read_timeout=0.2)
+            assert await response.next_chunk() == b"he"
+            with pytest.raises(ReadTimeout, match="nothing for"):
+                await response.next_chunk()
+
+    run(work())
 
 
 def test_slow_response_without_silence_is_no_timeout() -> None:
@@ -588,6 +687,53 @@ def test_early_response_stops_the_upload() -> None:
     assert sent < 900
 
 
+def test_connection_is_not_reused_after_an_early_response_to_an_upload() -> None:
+    """Also if the upload ends before the response is read: the server may have stopped reading,
+    and take the rest of the body for the next request.
+    """
+
+    async def work() -> None:
+        may_end = asyncio.Event()
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"one"
+            await may_end.wait()
+            yield b"two"
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"one")
+            writer.write(OK)
+            await reader.read()
+
+        async with Upstream(script) as address:
+            client = Client()
+            response = await post(client, address, StreamedBody(parts(), 6))
+            task = response._connection._send_task
+            assert task is not None
+            may_end.set()
+            await task
+            assert await response.read() == b"hello"
+            assert not client._idle
+
+    run(work())
+
+
+def test_connection_is_not_reused_after_an_early_response_to_a_large_body() -> None:
+    async def work() -> None:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(OK)
+            await asyncio.sleep(60)
+
+        async with Upstream(script) as address:
+            client = Client()
+            response = await post(client, address, b"x" * 32 * 1024 * 1024)
+            assert await response.read() == b"hello"
+            assert not client._idle
+
+    run(work())
+
+
 def test_refusal_during_a_paused_upload_is_returned(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -623,7 +769,7 @@ def test_server_that_does_not_read_the_body_is_a_read_timeout() -> None:
         async with Upstream(script) as address:
             with pytest.raises(ReadTimeout):
                 await post(
-                    Client(), address, StreamedBody(parts(), 1000 * 65_536), read_timeout=0.3
+                    Client(), address, StreamedBody(parts(), 1000 * 65_536), first_byte_timeout=0.3
                 )
 
     run(work())
@@ -645,29 +791,6 @@ def test_closed_port_is_connect_failed() -> None:
             pass
         with pytest.raises(ConnectFailed, match=str(address.origin.port)):
             await post(Client(), address)
-
-    run(work())
-
-
-def test_dead_address_does_not_hide_a_working_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def work() -> None:
-        client = Client()
-        opens = client._open
-
-        async def open_slowly(origin: Origin, address: str) -> connection.Connection:
-            if address == "192.0.2.1":
-                await asyncio.sleep(60)
-            return await opens(origin, address)
-
-        async def resolve(_: Origin) -> list[str]:
-            return ["192.0.2.1", "127.0.0.1"]
-
-        monkeypatch.setattr(client, "_open", open_slowly)
-        monkeypatch.setattr(client, "_resolve", resolve)
-        async with Upstream(answering(OK)) as address:
-            assert await (await post(client, address, connect_timeout=20)).read() == b"hello"
 
     run(work())
 

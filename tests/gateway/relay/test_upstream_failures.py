@@ -86,11 +86,13 @@ def test_a_connection_that_does_not_come_to_stand_is_a_504(
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("behaviour", ["stall", "trickle_head"])
+@pytest.mark.parametrize(
+    ("behaviour", "timeout"), [("stall", "first_byte_timeout"), ("trickle_head", "read_timeout")]
+)
 def test_an_upstream_that_is_silent_for_too_long_is_a_504(
-    live: Server, key: str, serve_model: Serve, fake: FakeUpstream, behaviour: str
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream, behaviour: str, timeout: str
 ) -> None:
-    name = serve_model(behaviour, read_timeout=1)
+    name = serve_model(behaviour, **{timeout: 1})
     began = time.monotonic()
     assert_failed(live.chat(key, name), 504, "upstream_timeout", fake)
     assert 0.9 < time.monotonic() - began < 20
@@ -99,8 +101,8 @@ def test_an_upstream_that_is_silent_for_too_long_is_a_504(
 def test_an_upstream_may_take_its_time_between_words(
     live: Server, key: str, serve_model: Serve
 ) -> None:
-    """The timeout is for silence, not for the whole answer: five pauses of 0.7 s exceed it."""
-    reply = live.chat(key, serve_model("stream:0.7", read_timeout=3))
+    """The timeouts are for silence, not for the whole answer: five pauses of 0.7 s exceed them."""
+    reply = live.chat(key, serve_model("stream:0.7", read_timeout=3, first_byte_timeout=3))
     assert reply.status == 200
     assert reply.body.endswith(b"[DONE]\n\n")
 
@@ -182,8 +184,14 @@ def test_answers_that_are_odd_but_right_pass(live: Server, key: str, serve_model
         b"HTTP/1.1 999999 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
         b"\x00\x01\x02\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: " + b"5" * 5001 + b"\r\n\r\n",
+        b"HTTP/1.1 099 Odd\r\nContent-Length: 6\r\n\r\nbefore" + OK,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
     ],
-    ids=["two lengths", "huge header", "status", "chunk", "binary"],
+    ids=[
+        *("two lengths", "huge header", "status", "chunk", "binary"),
+        *("huge length", "status 099", "transfer coding"),
+    ],
 )
 def test_answers_that_are_wrong_do_not_pass(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, answer: bytes

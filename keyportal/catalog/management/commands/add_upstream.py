@@ -12,9 +12,17 @@ from keyportal.catalog.models import NameTaken, ServedModel, Upstream
 from keyportal.teams.management.operator import OperatorCommand, get_team, read_environment
 from keyportal.teams.models import Team
 
+OPTIONS = (
+    "credential_header",
+    "connect_timeout",
+    "first_byte_timeout",
+    "read_timeout",
+    "ca_file",
+    "client_certificate_file",
+)
 FIELDS = (
-    *("base_url", "encrypted_credential", "credential_header", "encrypted_headers"),
-    *("takes_stream_options", "connect_timeout", "read_timeout"),
+    *("base_url", "encrypted_credential", "encrypted_headers", "takes_stream_options"),
+    *OPTIONS,
 )
 
 
@@ -51,7 +59,12 @@ class Command(OperatorCommand):
         parser.add_argument("--discover", action="store_true", help="serve the models it lists")
         parser.add_argument("--team", metavar="SLUG", help="serve them to this team; default: all")
         parser.add_argument("--connect-timeout", type=float, metavar="SECONDS")
+        parser.add_argument("--first-byte-timeout", type=float, metavar="SECONDS")
         parser.add_argument("--read-timeout", type=float, metavar="SECONDS")
+        parser.add_argument("--ca-file", metavar="PATH", help="the only CAs to trust; '': none")
+        parser.add_argument(
+            "--client-certificate-file", metavar="PATH", help="certificate and key; '': none"
+        )
 
     def handle(self, **options: Any) -> None:
         if options["team"] and not options["discover"]:
@@ -104,7 +117,7 @@ def _upstream_from(options: dict[str, Any]) -> Upstream:
         upstream.headers = ""
     if options["stream_options"] is not None:
         upstream.takes_stream_options = options["stream_options"]
-    for field in ("credential_header", "connect_timeout", "read_timeout"):
+    for field in OPTIONS:
         if options[field] is not None:
             setattr(upstream, field, options[field])
     upstream.full_clean()
