@@ -141,13 +141,12 @@ def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) 
         buffer = RequestBuffer(app)
         running = [start(buffer, Client()) for _ in range(MAX_CONCURRENT)]
         await until(lambda: app.running == MAX_CONCURRENT)
-        waiting = [start(buffer, Client()) for _ in range(2)]
-        await until(lambda: buffer._waiting == 2)
-        late = Client()
-        await start(buffer, late)
-        assert late.status == 503
+        clients = [Client() for _ in range(3)]
+        waiting = [start(buffer, client) for client in clients]
+        await until(lambda: any(task.done() for task in waiting))
         release.set()
         await asyncio.gather(*running, *waiting)
+        assert sorted(client.status for client in clients) == [200, 200, 503]
 
     asyncio.run(run())
 

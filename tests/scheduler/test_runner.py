@@ -254,6 +254,7 @@ def test_stop_ends_a_job_between_two_steps(
 
     monkeypatch.setitem(runner.JOBS, REMINDERS, remind_and_end)
     scheduler.start()
-    scheduler._thread.join(30)
-    assert not scheduler._thread.is_alive()
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "scheduler")
+    thread.join(30)
+    assert not thread.is_alive()
     assert Reminder.objects.count() == 1

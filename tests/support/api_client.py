@@ -17,7 +17,7 @@ class ApiClient:
     def __init__(self, token: str | None, key: ManagementKey | None = None) -> None:
         self.token = token
         self._key = key
-        self._client = Client(raise_request_exception=False)
+        self.client = Client(raise_request_exception=False)
 
     @property
     def key(self) -> ManagementKey:
@@ -45,7 +45,7 @@ class ApiClient:
             sent_headers.setdefault("Authorization", f"Bearer {self.token}")
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body)
         content_type = sent_headers.pop("Content-Type", "application/json" if data else "")
-        return self._client.generic(
+        return self.client.generic(
             method, f"/api/v1/{path}", data, content_type=content_type, headers=sent_headers
         )
 

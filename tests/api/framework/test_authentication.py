@@ -72,7 +72,7 @@ def test_cross_site_form_has_no_effect(client: Client, alice: User) -> None:
 
 def test_management_key_needs_no_csrf_token(new_api_client: NewApiClient, ada: User) -> None:
     program = new_api_client(ada)
-    program._client = Client(enforce_csrf_checks=True)
+    program.client = Client(enforce_csrf_checks=True)
     assert program.post("keys", {"name": "ci"}).status_code == 201
 
 
@@ -251,7 +251,7 @@ def test_plain_http_is_refused_without_a_redirect(
     settings.SECURE_REDIRECT_EXEMPT = [r"^api(/|$)"]
     program = new_api_client(ada)
     assert_problem(program.get("self"), 426, "https-required")
-    response = program._client.get(
+    response = program.client.get(
         "/api/v1/self", secure=True, headers={"Authorization": f"Bearer {program.token}"}
     )
     assert response.status_code == 200
