@@ -1,6 +1,6 @@
 """The expiry of a key, as people choose it: after some days, at the end of a day, or never.
 
-A form with an expiry inherits `ExpiryForm`; `templates/keys/_expiry.html` shows its two fields. The
+A form with an expiry inherits `ExpiryForm`; `templates/keys/_expiry_fields.html` shows its two fields. The
 form does not offer what the team's policy forbids; `rules/policy.py` refuses it.
 """
 
