@@ -12,7 +12,15 @@ _SMALL_BYTES = 64 * 1024
 
 # All fields that the gateway reads or refuses, at the top level or in `stream_options`.
 READ_FIELDS = frozenset(
-    {"background", "fallbacks", "include_usage", "model", "models", "previous_response_id"}
+    {
+        "background",
+        "extra_body",
+        "fallbacks",
+        "include_usage",
+        "model",
+        "models",
+        "previous_response_id",
+    }
     | {"stream", "stream_options"}
 )
 
@@ -31,16 +39,33 @@ def decode_fields(text: str) -> dict[str, msgspec.Raw]:
     Raises `BadRequest` for too many fields, a foreign spelling of one that the gateway reads, or
     further models; and what msgspec raises: `DecodeError`, or `RecursionError` for deep nesting.
     """
+    fields = _decode(text)
+    if "models" in fields or "fallbacks" in fields:
+        # Attack: OpenRouter and LiteLLM call the models in these lists if the first one fails, and
+        # the key's permissions were not checked for them.
+        raise BadRequest("`models` and `fallbacks` are not supported here: send one `model`.")
+    if "extra_body" in fields:
+        _check_extra_body(fields["extra_body"])
+    return fields
+
+
+def _check_extra_body(raw: msgspec.Raw) -> None:
+    """Attack: LiteLLM replaces fields of the body by those in `extra_body`, `model` too."""
+    try:
+        names = READ_FIELDS.intersection(_decode(str(raw, "utf-8")))
+    except msgspec.ValidationError:
+        return  # No object, so nothing to merge.
+    if names:
+        raise BadRequest(f"`{min(names)}` can't be in `extra_body`: send it at the top level.")
+
+
+def _decode(text: str) -> dict[str, msgspec.Raw]:
     fields = _decoder.decode(text) if len(text) <= _SMALL_BYTES else _decode_large(text)
     if len(fields) > MAX_FIELDS:
         raise _too_many_fields()
     names = "".join(fields)
     if not (names.isascii() and names.islower()):
         refuse_foreign_spellings(fields)
-    if "models" in fields or "fallbacks" in fields:
-        # Attack: OpenRouter and LiteLLM call the models in these lists if the first one fails, and
-        # the key's permissions were not checked for them.
-        raise BadRequest("`models` and `fallbacks` are not supported here: send one `model`.")
     return fields
 
 

@@ -13,6 +13,7 @@ from keyportal.gateway.relay.json_fields import MAX_FIELDS, READ_FIELDS, decode_
 
 pytestmark = pytest.mark.any_database
 MEBIBYTE = 1024 * 1024
+REFUSED_FIELDS = {"models", "fallbacks"}
 LARGE = " " * 65_536
 
 
@@ -47,7 +48,7 @@ def test_a_foreign_spelling_is_refused(name: str, size: str) -> None:
 
 def test_the_names_themselves_and_others_pass() -> None:
     names = [
-        *sorted(READ_FIELDS - {"models", "fallbacks"}),
+        *sorted(READ_FIELDS - REFUSED_FIELDS),
         "\\u006dodel",
         "model_list",
         "mode",
@@ -67,6 +68,36 @@ def test_further_models_are_refused(name: str) -> None:
         decode_fields(f'{{"model": "mine", "{name}": ["other"]}}')
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "other"},
+        {"x": 1, "MODEL": "other"},
+        {"\u017ftream": True},
+        {"stream": True},
+        {"models": ["other"]},
+        {"extra_body": {"model": "other"}},
+        {"background": True},
+        {str(number): 1 for number in range(MAX_FIELDS + 1)},
+    ],
+)
+def test_no_field_is_replaced_from_extra_body(fields: dict[str, object]) -> None:
+    """Attack: LiteLLM merges `extra_body` into the body that it sends on."""
+    for size in ("", LARGE):
+        body = json.dumps({"model": "mine", "extra_body": fields}) + size
+        with pytest.raises(BadRequest, match=r"extra_body|too similar|more than 256"):
+            decode_fields(body)
+
+
+@pytest.mark.parametrize(
+    "value", [None, 7, "model", [{"model": 1}], {}, {"x": {"model": 1}, "é": 2}]
+)
+def test_what_is_else_in_extra_body_passes(value: object) -> None:
+    body = {"model": "mine", "extra_body": value}
+    fields = decode_fields(json.dumps(body, ensure_ascii=False))
+    assert msgspec.json.decode(fields["extra_body"]) == value
+
+
 def folded_as_go_does(name: str) -> str:
     """By Unicode's simple folding, of which these are the only two beyond ASCII."""
     return name.replace("\u017f", "s").replace("\u212a", "k").lower()
@@ -81,7 +112,7 @@ def test_no_server_reads_another_field_than_we_do(name: str) -> None:
     try:
         fields = decode_fields(json.dumps({name: 1}, ensure_ascii=False))
     except BadRequest:
-        assert is_foreign or name in {"models", "fallbacks"}
+        assert is_foreign or name in REFUSED_FIELDS
     else:
         assert not is_foreign
         assert [*fields] == [name]
