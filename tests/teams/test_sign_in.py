@@ -252,6 +252,36 @@ def test_a_changed_password_keeps_this_session_and_ends_the_others(
     assert post(Client(), "bob", NEW_PASSWORD) == 302
 
 
+def test_a_user_without_a_password_sets_one(client: Client, bob: User) -> None:
+    bob.set_unusable_password()
+    bob.save(update_fields=["password"])
+    client.force_login(bob)
+    elsewhere = Client()
+    elsewhere.force_login(bob)
+    opened = client.get("/accounts/password/change/", follow=True)
+    assert opened.redirect_chain == [("/accounts/password/set/", 302)]
+    assert "Set password" in opened.content.decode()
+    weak = {"password1": "password", "password2": "password"}
+    assert "too common" in client.post("/accounts/password/set/", weak).content.decode()
+    strong = {"password1": NEW_PASSWORD, "password2": NEW_PASSWORD}
+    answer = client.post("/accounts/password/set/", strong, follow=True)
+    assert "Your password is set." in answer.content.decode()
+    assert is_signed_in(client)
+    assert not is_signed_in(elsewhere)
+    assert post(Client(), "bob", NEW_PASSWORD) == 302
+
+
+def test_password_cannot_be_set_in_place_of_the_present_one(client: Client, bob: User) -> None:
+    """Attack: someone at an open session, who does not know the password."""
+    client.force_login(bob)
+    strong = {"password1": NEW_PASSWORD, "password2": NEW_PASSWORD}
+    answer = client.post("/accounts/password/set/", strong)
+    assert answer["Location"] == "/accounts/password/change/"
+    assert post(Client(), "bob", NEW_PASSWORD) == 200
+    strangers = Client().post("/accounts/password/set/", strong)
+    assert strangers["Location"].startswith("/accounts/login/")
+
+
 def test_password_change_needs_the_current_password_and_a_strong_new_one(
     client: Client, bob: User
 ) -> None:
