@@ -47,6 +47,7 @@ from typing import ClassVar
 
 import msgspec
 
+from keyportal.http.requests import HTTPS_REQUIRED
 from keyportal.http.types import Headers
 
 REALM = 'Bearer realm="keyportal"'
@@ -299,7 +300,7 @@ class HTTPSRequired(GatewayError):
 
     status = 426
     code = "https_required"
-    message = "Use https:// for this address. A key sent over plain HTTP should be replaced."
+    message = HTTPS_REQUIRED
 
     @property
     def headers(self) -> Headers:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from keyportal.http.types import Receive, Scope
 
 UNKNOWN = float("inf")
+HTTPS_REQUIRED = "Use https:// for this address. A key sent over plain HTTP should be replaced."
 
 
 def content_length(scope: Scope) -> float:

@@ -12,6 +12,7 @@ from pytest_django import Settings
 from keyportal.gateway.error_middleware import UNAUTHORIZED_DELAY_SECONDS, ErrorMiddleware
 from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
 from keyportal.http import requests
+from keyportal.http.requests import HTTPS_REQUIRED
 from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import keystring
 from tests.support.asgi import Client, scope
@@ -293,6 +294,7 @@ def test_plain_http_is_refused_if_the_public_address_is_https(settings: Settings
     assert client.headers[b"upgrade"] == b"TLS/1.2, HTTP/1.1"
     assert b"location" not in client.headers
     assert client.json()["error"]["code"] == "https_required"
+    assert client.json()["error"]["message"] == HTTPS_REQUIRED
     assert serve(answering, Client(), scheme="https").status == 200
 
 

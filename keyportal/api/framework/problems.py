@@ -32,6 +32,7 @@ import msgspec
 from django.http import HttpResponse
 from msgspec import Meta, Struct
 
+from keyportal.http.requests import HTTPS_REQUIRED
 from keyportal.keys import keystring
 
 CONTENT_TYPE = "application/problem+json"
@@ -231,7 +232,7 @@ class HTTPSRequired(Problem):
 
     status = 426
     code = "https-required"
-    detail = "Use https://. Replace a key that was sent over plain HTTP."
+    detail = HTTPS_REQUIRED
 
     def __init__(self) -> None:
         super().__init__(headers={"Upgrade": "TLS/1.2, HTTP/1.1"})

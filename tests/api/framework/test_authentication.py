@@ -13,6 +13,7 @@ from keyportal.api.framework.problems import REALM, InvalidKey
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
+from keyportal.http.requests import HTTPS_REQUIRED
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
@@ -250,7 +251,8 @@ def test_plain_http_is_refused_without_a_redirect(
     settings.IS_HTTPS = settings.SECURE_SSL_REDIRECT = True
     settings.SECURE_REDIRECT_EXEMPT = [r"^api(/|$)"]
     program = new_api_client(ada)
-    assert_problem(program.get("self"), 426, "https-required")
+    problem = assert_problem(program.get("self"), 426, "https-required")
+    assert problem["detail"] == HTTPS_REQUIRED
     response = program.client.get(
         "/api/v1/self", secure=True, headers={"Authorization": f"Bearer {program.token}"}
     )
