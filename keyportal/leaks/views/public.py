@@ -22,7 +22,8 @@ RETRY_AFTER_SECONDS = 60
 # JSON first, for programs: they accept everything, `*/*`.
 RESPONSE_TYPES = ["application/json", "text/html"]
 
-ACCEPTED = "Thank you. If the key was live, it no longer works, and we have notified its owner."
+# True for every report: a team gets no mail about more than a few reports an hour.
+ACCEPTED = "Thank you. If the key was live, it no longer works, and its team sees this report."
 NO_KEY = "The report contains no complete key of this service."
 TOO_LARGE = "A report may have at most 64 KiB. Split it into several reports."
 TOO_MANY = "Too many reports from your network. Wait a minute; a report can contain several keys."
