@@ -16,7 +16,13 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.exceptions import ManagedByAdmin, NameTaken, NotAMember, PolicyViolation
+from keyportal.keys.exceptions import (
+    LeakNotAccepted,
+    ManagedByAdmin,
+    NameTaken,
+    NotAMember,
+    PolicyViolation,
+)
 from keyportal.keys.models import DETAILS, ApiKey, KeyDetails
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.keys.rules.policy import ownership_violations, violations
@@ -204,11 +210,23 @@ def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
     return row
 
 
-def enable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
-    """Accept the key again. Raises `ManagedByAdmin`."""
+def enable(
+    key: ApiKey,
+    *,
+    actor: User | None,
+    address: str | None = None,
+    accept_leak: bool = False,
+) -> ApiKey:
+    """Accept the key again.
+
+    Raises `ManagedByAdmin`, or without `accept_leak` `LeakNotAccepted` if one of its secrets was
+    reported as leaked.
+    """
     with lock_key(key) as row:
         require_unmanaged(row, actor)
         if row.disabled_at is not None:
+            if row.reported_at is not None and not accept_leak:
+                raise LeakNotAccepted
             row.disabled_at, row.disabled_by = None, ""
             _save(row, Action.KEY_ENABLED, ["disabled_at", "disabled_by"], actor, address)
     return row

@@ -4,6 +4,7 @@ KeyActionError
 ├── KeyLimitReached    the team has as many keys as it may have
 ├── NameTaken
 ├── PolicyViolation    the team's policy forbids it
+├── LeakNotAccepted    the key was reported as leaked, and enabling it was not confirmed
 ├── ManagedByAdmin     an admin manages the key, and its owner may not change this
 ├── NonceAlreadyUsed   the same form was submitted before
 ├── NotAMember         the new owner could not use the key
@@ -45,6 +46,14 @@ class ManagedByAdmin(KeyActionError):
         super().__init__(
             "An admin manages this key: only an admin of the team can change its permissions, "
             "limits, expiry and owner, or enable it. You may edit, rotate, disable and delete it."
+        )
+
+
+class LeakNotAccepted(KeyActionError):
+    def __init__(self) -> None:
+        super().__init__(
+            "This key was reported as leaked. Enabled, its leaked secret works again. Rotate the "
+            "key instead, or accept the leak."
         )
 
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from django.utils import timezone
 
 from keyportal.audit.models import TARGET_LENGTH, Action, AuditEvent
 from keyportal.keys.changes import Changes, change_key, disable, enable, hand_over
-from keyportal.keys.exceptions import NameTaken, NotAMember
+from keyportal.keys.exceptions import LeakNotAccepted, NameTaken, NotAMember
 from keyportal.keys.limits import set_key_limits
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import GracePeriod, revoke_old_secret, rotate
@@ -116,6 +117,21 @@ def test_name_used_in_another_team_is_free(
     issue(charlie, "one", team=other_team)
     key, _ = issue(bob, "two")
     assert change_key(key, Changes(name="one"), actor=bob).name == "one"
+
+
+def test_leaked_key_is_enabled_only_if_the_leak_is_accepted(
+    team: Team, bob: User, issue: Issue
+) -> None:
+    """`key` was read before the report, as when the report arrives in the meantime."""
+    key, _ = issue(bob)
+    disable(key, actor=bob)
+    ApiKey.objects.update(reported_at=timezone.now())
+    with pytest.raises(LeakNotAccepted):
+        enable(key, actor=bob)
+    assert ApiKey.objects.get().disabled_at is not None
+    assert audit_targets(team, Action.KEY_ENABLED) == []
+    assert enable(key, actor=bob, accept_leak=True).disabled_at is None
+    assert enable(key, actor=bob).disabled_at is None  # It is enabled already.
 
 
 def test_disabling_and_enabling_are_audited_once(team: Team, bob: User, issue: Issue) -> None:

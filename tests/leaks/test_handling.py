@@ -132,7 +132,7 @@ def test_a_reported_key_that_somebody_enabled_is_disabled_by_the_next_report(
 ) -> None:
     key, text = issue(bob)
     report(text)
-    changes.enable(key, actor=bob)
+    changes.enable(key, actor=bob, accept_leak=True)
     assert len(report(text)) == 1
     key.refresh_from_db()
     assert key.disabled_by == ApiKey.DisabledBy.LEAK
@@ -348,7 +348,7 @@ def test_banner_says_that_an_enabled_key_still_works(
 ) -> None:
     key, text = issue(bob)
     report(text)
-    changes.enable(key, actor=bob)
+    changes.enable(key, actor=bob, accept_leak=True)
     page = sign_in(bob).get(f"/teams/{key.team.slug}/keys/").content.decode()
     assert "and still works" in page
 

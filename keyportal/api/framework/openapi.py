@@ -90,7 +90,7 @@ def _operation_object(
     }
     if operation.body:
         content = {"application/json": {"schema": schemas[operation.body]}}
-        result["requestBody"] = {"required": True, "content": content}
+        result["requestBody"] = {"required": operation.needs_body, "content": content}
     return result
 
 

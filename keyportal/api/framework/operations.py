@@ -57,6 +57,8 @@ class Operation:
     """Scopes that it needs for a part of what it does, and which part. The handler checks them."""
     role: Role = Role.VIEWER
     body: Any = None
+    needs_body: bool = True
+    """False if a request without a body means a body without fields."""
     query: type[Struct] = parsing.NoQuery
     errors: tuple[type[Problem], ...] = ()
     """In addition to the errors that every operation may give."""
@@ -73,8 +75,7 @@ class Operation:
         """Check, parse and run it. Returns the response body; raises a `Problem`."""
         caller.require(self.scope, self.role)
         query = parsing.parse_query(http_request, self.query)
-        body = parsing.parse_body(http_request, self.body) if self.body else None
-        request = Request(caller, body, query)
+        request = Request(caller, self._parse_body(http_request), query)
         if self.method == READ_METHOD:
             return self.handler(request, **parameters)
         with acting_via(f"management key {caller.key}"), transaction.atomic():
@@ -84,6 +85,12 @@ class Operation:
             # A problem that the handler returns, not raises, keeps what it wrote to the audit log.
             raise result
         return result
+
+    def _parse_body(self, http_request: HttpRequest) -> Any:
+        is_empty = (http_request.META.get("CONTENT_LENGTH") or "0") == "0"
+        if self.body and is_empty and not self.needs_body:
+            return self.body()
+        return parsing.parse_body(http_request, self.body) if self.body else None
 
 
 @dataclass

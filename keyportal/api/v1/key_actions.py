@@ -9,7 +9,7 @@ from keyportal.api.scopes import Scope
 from keyportal.api.v1.key_lookup import get_key, locked_key
 from keyportal.api.v1.limits import require_default_limits
 from keyportal.api.v1.permissions import require_within
-from keyportal.api.v1.schemas import IssuedKeyBody, KeyBody, Rotation
+from keyportal.api.v1.schemas import Enabling, IssuedKeyBody, KeyBody, Rotation
 from keyportal.keys import changes, rotation
 from keyportal.teams.models import Role
 
@@ -81,16 +81,25 @@ def disable_key(request: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A
     "keys/{id}/enable",
     scope=Scope.KEYS_WRITE,
     role=Role.MEMBER,
+    body=Enabling,
+    needs_body=False,
     response=KeyBody,
-    errors=(NotFound,),
+    errors=(NotFound, Conflict),
 )
-def enable_key(request: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A002
+def enable_key(request: Request[Enabling, NoQuery], id: str) -> KeyBody:  # noqa: A002
     """Enable an API key
 
     The API key must not be allowed more than the management key may give. A key that is managed by
-    an admin can only be enabled by an admin's program.
+    an admin can only be enabled by an admin's program. A key that was reported as leaked gets 409
+    without `accept_leak`: rotate it instead.
     """
-    with locked_key(request.caller, id) as key:
-        require_within(request.caller.key.permissions, key.permissions)
-        changes.enable(key, actor=request.caller.user, address=request.caller.address)
-    return KeyBody.from_key(get_key(request.caller, id))
+    caller = request.caller
+    with locked_key(caller, id) as key:
+        require_within(caller.key.permissions, key.permissions)
+        changes.enable(
+            key,
+            actor=caller.user,
+            address=caller.address,
+            accept_leak=request.body.accept_leak,
+        )
+    return KeyBody.from_key(get_key(caller, id))

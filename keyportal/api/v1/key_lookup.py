@@ -25,6 +25,7 @@ from keyportal.api.v1.schemas import KeyChanges, NewKey
 from keyportal.keys.changes import EDITABLE, lock_key
 from keyportal.keys.exceptions import (
     AlreadyRotating,
+    LeakNotAccepted,
     ManagedByAdmin,
     NameTaken,
     NotAMember,
@@ -89,7 +90,7 @@ def rules_as_problems() -> Iterator[None]:
         raise Invalid.at("/owner", str(refusal)) from None
     except ManagedByAdmin as refusal:
         raise WeakRole(str(refusal)) from None
-    except AlreadyRotating as refusal:
+    except (AlreadyRotating, LeakNotAccepted) as refusal:
         raise Conflict(str(refusal)) from None
     except PolicyViolation as refusal:
         errors = [FieldError(violation) for violation in refusal.violations]

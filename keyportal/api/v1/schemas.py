@@ -147,6 +147,12 @@ class KeyChanges(Struct, forbid_unknown_fields=True):
     ] = UNSET
 
 
+class Enabling(Struct, forbid_unknown_fields=True):
+    accept_leak: Annotated[
+        bool, Meta(description="Whether to enable a key that was reported as leaked.")
+    ] = False
+
+
 class Rotation(Struct, forbid_unknown_fields=True):
     grace: Annotated[
         GraceValue, Meta(description="How long the old secret still works; `now`: it ends at once.")

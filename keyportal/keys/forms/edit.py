@@ -133,7 +133,7 @@ class OwnerField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not gener
         return obj.get_username()
 
 
-class HandOverForm(forms.Form):
+class HandOverForm(VersionedForm):
     owner = OwnerField(
         queryset=User.objects.none(),
         label="New owner",
@@ -141,13 +141,17 @@ class HandOverForm(forms.Form):
         error_messages={"invalid_choice": "Choose a member of this team who can own keys."},
     )
 
-    def __init__(self, data: Any = None, *, key: ApiKey) -> None:
-        super().__init__(data)
+    def __init__(self, data: Any = None, *, key: ApiKey, conflict: str = "") -> None:
+        super().__init__(data, row=key, initial={}, conflict=conflict)
         roles = [role for role in Role if role.rank >= Role.MEMBER.rank]
         users = User.objects.filter(
             memberships__team=key.team, memberships__role__in=roles, is_active=True
         ).exclude(pk=key.owner_id)
         self.fields["owner"].queryset = users.order_by("username")  # type: ignore[attr-defined]  # it is a choice
+
+    @staticmethod
+    def current_values(row: ApiKey) -> dict[str, object]:
+        return {"owner": row.owner_id}
 
     @property
     def has_choice(self) -> bool:

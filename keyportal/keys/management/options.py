@@ -15,6 +15,15 @@ def add_key_arguments(parser: CommandParser) -> None:
     parser.add_argument("--team", metavar="SLUG", help="refuse a key of any other team")
 
 
+def add_enable_arguments(parser: CommandParser) -> None:
+    add_key_arguments(parser)
+    parser.add_argument(
+        "--accept-leak",
+        action="store_true",
+        help="also enable a key that was reported as leaked, with the leaked secret",
+    )
+
+
 def add_rotate_arguments(parser: CommandParser) -> None:
     add_key_arguments(parser)
     parser.add_argument(

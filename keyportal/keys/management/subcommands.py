@@ -158,6 +158,11 @@ def _change_state(options: Options, action: Callable[..., ApiKey], done: str) ->
     return Outcome(describe_key(_key(options)), [], f"{done} {key}.")
 
 
+def enable(options: Options) -> Outcome:
+    action = partial(changes.enable, accept_leak=options["accept_leak"])
+    return _change_state(options, action, "Enabled")
+
+
 def _set_managed(is_managed: bool, manager: str, options: Options) -> Outcome:
     key = changes.set_managed(_key(options), is_managed, actor=None)
     return Outcome(describe_key(_key(options)), [], f"{manager} manages {key}.")
@@ -193,8 +198,8 @@ SUBCOMMANDS = {
     ),
     "enable": Subcommand(
         "Enable a disabled key again.",
-        partial(_change_state, action=changes.enable, done="Enabled"),
-        arguments.add_key_arguments,
+        enable,
+        arguments.add_enable_arguments,
     ),
     "manage": Subcommand(
         "Let only admins change a key's permissions, limits, expiry and owner, or enable it.",

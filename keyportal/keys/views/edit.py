@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from django.views.decorators.http import require_http_methods, require_POST
 
 from keyportal.keys.changes import change_key, disable, enable, hand_over, lock_key, set_managed
-from keyportal.keys.exceptions import KeyActionError, ManagedByAdmin, NameTaken
+from keyportal.keys.exceptions import KeyActionError, LeakNotAccepted, ManagedByAdmin, NameTaken
 from keyportal.keys.forms.edit import EditForm, HandOverForm, KeyExpiryForm, PermissionsForm
 from keyportal.keys.models import ApiKey
 from keyportal.keys.views.decorators import key_view, managed_key_view
@@ -91,15 +91,20 @@ def _change(
 def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
     form = HandOverForm(_posted(request), key=key)
     if not form.is_valid():
-        return _form(request, key, "hand_over", form, 422 if form.is_bound else 200)
+        return _form(request, key, "hand_over", form, form.status)
     owner = form.cleaned_data["owner"]
     try:
-        hand_over(key, owner, **_audit_fields(request))
+        with lock_key(key) as row:
+            form.require_current(row)
+            hand_over(row, owner, **_audit_fields(request))
+    except Conflict as conflict:
+        form = HandOverForm(key=row, conflict=str(conflict))
+        return _form(request, row, "hand_over", form, form.status)
     except ManagedByAdmin:
         raise
     except KeyActionError as error:
         form.add_error("owner", str(error))
-        return _form(request, key, "hand_over", form, 422)
+        return _form(request, key, "hand_over", form, form.status)
     return key_changed(request, key, f"{owner.get_username()} now owns the key {key.name}.")
 
 
@@ -117,15 +122,21 @@ def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
 def key_enable(request: TeamRequest, key: ApiKey) -> HttpResponse:
     """For a leaked key, the dialog with the warning comes first, even if the user clicked Enable on
     a page from before the report."""
-    is_leaked = bool(key.disabled_at and key.reported_at)
-    if request.method != "POST" or (is_leaked and "leak" not in request.POST):
-        status = 200 if request.method != "POST" else 422
-        return render_dialog(
-            request, "keys/_enable.html", {"key": key}, title="Enable API key", status=status
-        )
-    key = enable(key, **_audit_fields(request))
+    if request.method != "POST":
+        return _enable_dialog(request, key, 200)
+    try:
+        key = enable(key, accept_leak="leak" in request.POST, **_audit_fields(request))
+    except LeakNotAccepted:
+        key.refresh_from_db(fields=["reported_at", "disabled_by"])
+        return _enable_dialog(request, key, 422)
     note = " An admin still manages it." if key.is_managed else ""
     return key_changed(request, key, f"The key {key.name} is enabled.{note}")
+
+
+def _enable_dialog(request: TeamRequest, key: ApiKey, status: int) -> HttpResponse:
+    return render_dialog(
+        request, "keys/_enable.html", {"key": key}, title="Enable API key", status=status
+    )
 
 
 @require_POST

@@ -371,6 +371,25 @@ def test_key_is_disabled_and_enabled(new_api_client: NewApiClient, ada: User, is
     assert program.post(f"keys/{key.public_id}/enable").json()["state"] == "active"
 
 
+def test_leaked_key_is_enabled_only_if_the_leak_is_accepted(
+    new_api_client: NewApiClient, ada: User, issue: Any
+) -> None:
+    key, _ = issue(ada)
+    program, path = new_api_client(ada), f"keys/{key.public_id}/enable"
+    program.post(f"keys/{key.public_id}/disable")
+    ApiKey.objects.update(reported_at=timezone.now())
+    for body in (None, {}, {"accept_leak": False}):
+        problem = assert_problem(program.post(path, body), 409, "conflict")
+        assert "reported as leaked" in problem["detail"]
+    assert_problem(program.post(path, {"accept_leak": "true"}), 422, "invalid")
+    assert_problem(program.post(path, {"accept": True}), 422, "invalid")
+    assert_problem(
+        program.post(path, b"accept_leak", Content_Type="text/plain"), 415, "unsupported-media-type"
+    )
+    assert ApiKey.objects.get().disabled_at is not None
+    assert program.post(path, {"accept_leak": True}).json()["state"] == "active"
+
+
 def test_deleted_key_is_404(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
     key, text = issue(ada)
     program = new_api_client(ada)

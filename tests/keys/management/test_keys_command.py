@@ -423,6 +423,16 @@ def test_disable_and_enable(keys: Keys, bob: User, issue: Issue) -> None:
     assert AuditEvent.objects.filter(action=Action.KEY_DISABLED).count() == 1
 
 
+def test_leaked_key_is_enabled_only_with_the_option(keys: Keys, bob: User, issue: Issue) -> None:
+    key, _ = issue(bob)
+    keys("disable", key.public_id)
+    ApiKey.objects.update(reported_at=timezone.now())
+    require_refused(keys("enable", key.public_id), "reported as leaked")
+    assert ApiKey.objects.get().disabled_at is not None
+    assert keys("enable", key.public_id, "--accept-leak").code == 0
+    assert ApiKey.objects.get().disabled_at is None
+
+
 def test_delete_prints_the_deleted_key(keys: Keys, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     document = keys("delete", key.public_id, "--json").json

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
-from keyportal.keys.changes import disable
+from keyportal.keys.changes import disable, hand_over
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.leaks import handling
@@ -457,6 +457,23 @@ def test_key_belongs_to_the_new_owner_after_a_hand_over(
     assert key.owner == ada
     assert "bob → ada" in audit_target(key, Action.KEY_HANDED_OVER)
     assert client.get(address(key, "edit")).status_code == 403
+
+
+@pytest.mark.parametrize("headers", [HTMX, {}], ids=["htmx", "page"])
+def test_outdated_hand_over_changes_nothing(
+    sign_in: SignIn, ada: User, alice: User, bob: User, issue: Issue, headers: dict[str, str]
+) -> None:
+    key, _ = issue(bob)
+    client, path = sign_in(ada), address(key, "hand-over")
+    opened = client.get(path, headers=headers)
+    hand_over(key, alice, actor=alice)
+    refused = client.post(path, form_data(opened, owner=str(ada.pk)), headers=headers)
+    assert refused.status_code == 409
+    assert "Changed since you opened this page: owner." in refused.content.decode()
+    assert ApiKey.objects.get().owner == alice
+    again = client.post(path, form_data(refused, owner=str(ada.pk)), headers=headers)
+    assert again.status_code in (204, 302)
+    assert ApiKey.objects.get().owner == ada
 
 
 def test_only_members_who_can_own_keys_are_offered(
