@@ -11,6 +11,10 @@ from collections.abc import Collection, Iterable
 MIN_OPEN_SECONDS = 1.0  # Doubled each time that the breaker opens again without a success between.
 MAX_OPEN_SECONDS = 60.0
 
+# What a model server refuses, for people who can see the models of a team.
+REFUSES_CREDENTIAL = "refuses our credential"
+LACKS_MODEL = "does not know the model"
+
 
 class CircuitBreaker:
     """The state of one upstream. Times are seconds on the monotonic clock.
@@ -19,7 +23,16 @@ class CircuitBreaker:
     finds out whether the upstream works again.
     """
 
-    __slots__ = ("calls", "failures", "has_answered", "has_trial", "last_failure", "open_until")
+    __slots__ = (
+        "calls",
+        "failures",
+        "has_answered",
+        "has_trial",
+        "last_failure",
+        "open_until",
+        "refusals",
+        "takes_stream_options",
+    )
 
     def __init__(self) -> None:
         self.calls = 0
@@ -32,6 +45,10 @@ class CircuitBreaker:
         self.has_answered = False
         self.has_trial = False
         """The trial call is in flight."""
+        self.refusals: dict[str, str] = {}
+        """What is refused for a model, by its name on the server, until a call of it succeeds."""
+        self.takes_stream_options: dict[str, bool] = {}
+        """By a model's name on the server, as its answers have shown."""
 
     def allows_call(self, now: float) -> bool:
         """Whether the breaker is closed, or half open without a trial call in flight."""
@@ -49,9 +66,24 @@ class CircuitBreaker:
         if was_trial:
             self.has_trial = False
 
-    def record_success(self) -> None:
+    def record_success(self, model: str = "") -> None:
         self.failures = 0
         self.has_answered = True
+        if self.refusals:
+            self.refusals.pop(model, None)
+
+    def record_refusal(self, model: str, refusal: str) -> bool:
+        """Note that the server refuses calls of this model. True if that is new."""
+        is_new = self.refusals.get(model) != refusal
+        self.refusals[model] = refusal
+        return is_new
+
+    def refusal_of(self, model: str) -> str:
+        """What is refused for this model; empty for nothing."""
+        refusal = self.refusals.get(model, "")
+        if not refusal and self.failures and REFUSES_CREDENTIAL in self.refusals.values():
+            return REFUSES_CREDENTIAL  # It is the same credential for all models.
+        return refusal
 
     def record_failure(self, reason: str, retry_after: float = 0) -> None:
         """Open the breaker. The server's `retry_after` seconds are respected, up to a minute.
@@ -67,11 +99,12 @@ class CircuitBreaker:
         self.open_until = max(self.open_until, now + min(retry_after, MAX_OPEN_SECONDS))
 
     def __str__(self) -> str:
+        refusals = "".join(f"; {what}: {model}" for model, what in sorted(self.refusals.items()))
         if not self.failures:
-            return "answers" if self.has_answered else "not called yet"
+            return ("answers" if self.has_answered else "not called yet") + refusals
         seconds = self.open_until - time.monotonic()
         state = f"no calls for {seconds:.0f} s" if seconds > 0 else "the next call is a trial"
-        return f"fails ({self.last_failure}), {state}"
+        return f"fails ({self.last_failure}), {state}{refusals}"
 
 
 _breakers: dict[str, CircuitBreaker] = {}
@@ -92,12 +125,23 @@ def forget_all_except(fingerprints: Collection[str]) -> None:
             _breakers.pop(fingerprint, None)
 
 
-def summary(fingerprints: Iterable[str]) -> str:
-    """The health of all upstreams that serve one model, without saying which ones fail."""
-    breakers = [breaker_for(fingerprint) for fingerprint in fingerprints]
-    failing = sum(bool(breaker.failures) for breaker in breakers)
-    if failing == len(breakers):
-        return "Fails"
+def summary(routes: Iterable[tuple[str, str]]) -> str:
+    """The health of all upstreams that serve one model, without saying which ones fail.
+
+    A route is the fingerprint of an upstream, and the model's name there.
+    """
+    routes = tuple(routes)
+    breakers = {fingerprint: breaker_for(fingerprint) for fingerprint, _ in routes}
+    refusals = {
+        upstream: what
+        for upstream, model in routes
+        if (what := breakers[upstream].refusal_of(model))
+    }
+    failing = refusals.keys() | {upstream for upstream in breakers if breakers[upstream].failures}
+    reason = "".join(f": {what}" for what in sorted(set(refusals.values())))
+    if len(failing) == len(breakers):
+        return f"Fails{reason}"
     if failing:
-        return f"{failing} of {len(breakers)} servers fail"
-    return "Answers" if any(breaker.has_answered for breaker in breakers) else "Not called yet"
+        return f"{len(failing)} of {len(breakers)} servers fail{reason}"
+    has_answered = any(breaker.has_answered for breaker in breakers.values())
+    return "Answers" if has_answered else "Not called yet"

@@ -266,7 +266,9 @@ class ServedModel(models.Model):
     @property
     def health(self) -> str:
         """As seen by this process. Load lists with `with_upstreams`."""
-        return circuit_breaker.summary({route.upstream.fingerprint for route in self.routes.all()})
+        return circuit_breaker.summary(
+            (route.upstream.fingerprint, route.upstream_model) for route in self.routes.all()
+        )
 
 
 class Route(models.Model):

@@ -39,6 +39,7 @@ from keyportal.gateway.relay.json_body import CallRequest, parse_call
 from keyportal.gateway.relay.relay import Relay, RelayRequest, send_response
 from keyportal.gateway.relay.request_body import MAX_BODY_SECONDS, read_body
 from keyportal.gateway.relay.upload import Upload
+from keyportal.gateway.relay.usage_request import UsageAsker
 from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.keys.rules.permissions import Endpoints
 
@@ -164,23 +165,29 @@ class Gateway:
     ) -> UpstreamAttempts:
         served = self._find_model(request.model, call.verdict)
         call.model = request.model
-        is_usage_hidden = endpoint.takes_stream_options and request.request_usage()
+        asks_usage = endpoint.takes_stream_options and request.request_usage()
         relay_request = RelayRequest(endpoint, headers, call.request_id, request.content_type)
 
-        async def send_to(target: Target) -> Answer:
-            body = request.body_for(target.model)
+        async def send_to(target: Target, sent: CallRequest | Upload = request) -> Answer:
+            body = sent.body_for(target.model)
             prompt_bytes = len(body) if endpoint.has_prompt else 0
             call.tally.request_sent(
                 prompt_bytes,
                 does_generate=endpoint.does_generate,
-                is_usage_hidden=is_usage_hidden,
+                is_usage_hidden=asks_usage and sent is request,
             )
             call.is_kept_alive = target.sends_keepalive
             if target.base_url == BUILT_IN_URL:
                 return app.answer(endpoint.path, body)
             return await self.relay.send(target, relay_request, body)
 
-        return UpstreamAttempts(served.targets, send_to)
+        if not isinstance(request, CallRequest):
+            return UpstreamAttempts(served.targets, send_to)
+        return UpstreamAttempts(
+            served.targets,
+            UsageAsker(request, send_to).send if asks_usage else send_to,
+            names_stored_answer="previous_response_id" in request.fields,
+        )
 
     async def _send_models(self, name: str, scope: Scope, send: Send) -> None:
         call: Call = scope["keyportal.call"]

@@ -31,6 +31,7 @@
     ├── EndedByAdmin               499  an admin ended the call
     ├── InternalError              500
     ├── UpstreamFailed             502  no connection, or it broke the protocol
+    ├── UpstreamRefused            502  it refuses our credential, or lacks the model
     ├── Unavailable                503
     │   ├── DatabaseUnavailable         without the database no request passes
     │   ├── Overloaded                  too many concurrent calls
@@ -386,6 +387,22 @@ class UpstreamFailed(GatewayError):
     type = "server_error"
     code = "upstream_failed"
     message = "The model server could not be reached, or broke off its answer."
+
+
+class UpstreamRefused(GatewayError):
+    """The operator's mistake. The server's own text is not passed on.
+
+    Attack: the text may contain the credential. Clients that retry would get the same answer.
+    """
+
+    status = 502
+    type = "server_error"
+    code = "upstream_refused"
+    message = "The model server refuses this gateway's credential. An operator must correct it."
+
+    @property
+    def headers(self) -> Headers:
+        return [NO_RETRY]
 
 
 class Unavailable(GatewayError):

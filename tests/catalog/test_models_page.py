@@ -6,6 +6,7 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from keyportal.catalog import circuit_breaker
+from keyportal.catalog.circuit_breaker import REFUSES_CREDENTIAL
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.teams.models import Team, User
 
@@ -69,8 +70,12 @@ def test_page_shows_health_but_not_the_servers(
     assert health_texts() == ["Answers", "Answers"]
     circuit_breaker.breaker_for(other.fingerprint).record_failure("502")
     assert health_texts() == ["1 of 2 servers fail", "Answers"]
-    circuit_breaker.breaker_for(first.fingerprint).record_failure("502")
+    circuit_breaker.breaker_for(first.fingerprint).record_failure("401")
     assert health_texts() == ["Fails", "Fails"]
+    circuit_breaker.breaker_for(first.fingerprint).record_refusal("x", REFUSES_CREDENTIAL)
+    assert health_texts() == ["Fails: refuses our credential"] * 2
+    circuit_breaker.breaker_for(other.fingerprint).record_success("x")
+    assert health_texts()[0] == "1 of 2 servers fail: refuses our credential"
 
 
 def test_page_without_models_shows_next_step(sign_in: SignIn, vera: User, team: Team) -> None:

@@ -124,6 +124,7 @@ TABLE: list[Row] = [
     (errors.ClientDisconnected, 499, INVALID, "client_gone", None, []),
     (errors.InternalError, 500, SERVER, "internal_error", None, []),
     (errors.UpstreamFailed, 502, SERVER, "upstream_failed", None, []),
+    (errors.UpstreamRefused, 502, SERVER, "upstream_refused", None, [NO_RETRY]),
     (errors.DatabaseUnavailable, 503, SERVER, "database_unavailable", None, AGAIN),
     (errors.Overloaded, 503, SERVER, "overloaded", None, AGAIN),
     (errors.ShuttingDown, 503, SERVER, "shutting_down", None, AGAIN),

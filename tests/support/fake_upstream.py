@@ -142,6 +142,12 @@ class Upstream:
         await response.write(b"data: [DONE]\n\n")
         return response
 
+    async def _strict(self, request: web.Request, _: str) -> web.StreamResponse:
+        """A stream, but 422 if the request has `stream_options`."""
+        if "stream_options" in _fields(self.received[-1]):
+            return await self._status(request, "422")
+        return await self._stream(request, "")
+
     async def _redirect(self, request: web.Request, status: str) -> web.StreamResponse:
         return web.Response(status=int(status), headers={"Location": self.url + "/elsewhere"})
 

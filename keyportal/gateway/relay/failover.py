@@ -1,15 +1,37 @@
 """Which upstream gets a call, and which one is tried next if it fails before its answer begins."""
 
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from keyportal.catalog.circuit_breaker import CircuitBreaker, breaker_for
+from keyportal.catalog.circuit_breaker import (
+    LACKS_MODEL,
+    REFUSES_CREDENTIAL,
+    CircuitBreaker,
+    breaker_for,
+)
 from keyportal.catalog.snapshot import Target
-from keyportal.gateway.errors import UpstreamConnectTimeout, UpstreamFailed, UpstreamTimedOut
+from keyportal.gateway.errors import (
+    UpstreamConnectTimeout,
+    UpstreamFailed,
+    UpstreamRefused,
+    UpstreamTimedOut,
+)
 from keyportal.gateway.relay.answer import Answer
+from keyportal.gateway.relay.retry_after import seconds_to_wait
+
+# Statuses that tell of a mistake in our settings, and the text for the caller.
+_REFUSALS = {
+    401: "",
+    402: "",
+    403: "The model server refuses this call, or this gateway's credential.",
+    404: "The model server does not know this model, or does not have this endpoint.",
+}
+
+logger = logging.getLogger(__name__)
 
 
 def choose_target(targets: Sequence[Target]) -> Target:
@@ -42,15 +64,26 @@ class UpstreamAttempts:
     answer was sent. The one that failed may have begun to work on the call, though.
     """
 
-    __slots__ = ("_answer", "_breaker", "_is_trial", "_remaining", "_send")
+    __slots__ = (
+        "_answer",
+        "_breaker",
+        "_is_trial",
+        "_names_stored_answer",
+        "_remaining",
+        "_send",
+    )
 
     def __init__(
         self,
         targets: Sequence[Target],
         send: Callable[[Target], Awaitable[Answer]],
+        *,
+        names_stored_answer: bool = False,
     ) -> None:
+        """`names_stored_answer`: a 404 may mean an answer that the caller names, not the model."""
         self._remaining = targets
         self._send = send
+        self._names_stored_answer = names_stored_answer
         self._breaker: CircuitBreaker | None = None
         self._is_trial = False
         self._answer: Answer | None = None
@@ -69,10 +102,11 @@ class UpstreamAttempts:
         self._end_attempt(error)
 
     async def answer(self) -> Answer:
-        """The first answer that is not a failure, or else the last failure.
+        """The first answer that is neither a failure nor a refusal, or else the last of them.
 
-        Raises what `send` raises for the last target. A read timeout is raised at once: the caller
-        has waited for as long as a server may be silent, and the server may still be working.
+        Raises `UpstreamRefused`, and what `send` raises for the last target. A read timeout is
+        raised at once: the caller has waited for as long as a server may be silent, and the server
+        may still be working.
         """
         while True:
             target = choose_target(self._remaining)
@@ -87,7 +121,12 @@ class UpstreamAttempts:
                     raise
                 self._end_attempt(error)
                 continue
-            if self._record_status(answer) or is_last:
+            refused = None
+            if answer.status in _REFUSALS:
+                refused = self._record_refusal(target, answer)
+            if refused and is_last:
+                raise refused
+            if not refused and (self._record_status(target, answer) or is_last):
                 return answer
             answer.close()
             self._end_attempt(None)
@@ -96,17 +135,38 @@ class UpstreamAttempts:
         self._breaker = breaker_for(target.fingerprint)
         self._is_trial = self._breaker.begin_call()
 
-    def _record_status(self, answer: Answer) -> bool:
+    def _record_refusal(self, target: Target, answer: Answer) -> UpstreamRefused | None:
+        """Record that the server refuses the call because of our settings. None if it does not.
+
+        Such a server answers fast, so it would attract calls: it is left out for a while, like one
+        that fails. But callers can cause a 403 (by what filters refuse) and a 404 (by an endpoint
+        that the server lacks). Attack: one caller makes a server unavailable to others.
+        """
+        status = answer.status
+        if status == 404 and self._names_stored_answer:
+            return None
+        breaker = self._breaker
+        assert breaker is not None  # noqa: S101 - for the type checker
+        if status in {401, 402}:
+            breaker.record_failure(str(status), seconds_to_wait(answer.headers))
+        refusal = LACKS_MODEL if status == 404 else REFUSES_CREDENTIAL
+        if (status != 404 or _is_about_model(answer)) and breaker.record_refusal(
+            target.model, refusal
+        ):
+            logger.warning("%s %s: %s for %s.", target.base_url, refusal, status, target.model)
+        return UpstreamRefused(_REFUSALS[status])
+
+    def _record_status(self, target: Target, answer: Answer) -> bool:
         """Record the status in the circuit breaker. False if the upstream failed.
 
-        A 4xx other than 429 is the caller's mistake, not the upstream's failure.
+        Any other 4xx than 429 is the caller's mistake, not the upstream's failure.
         """
         breaker = self._breaker
         assert breaker is not None  # noqa: S101 - for the type checker
         if answer.status < 500 and answer.status != 429:
-            breaker.record_success()
+            breaker.record_success(target.model)
             return True
-        breaker.record_failure(str(answer.status), _retry_after(answer))
+        breaker.record_failure(str(answer.status), seconds_to_wait(answer.headers))
         return False
 
     def _end_attempt(self, error: BaseException | None) -> None:
@@ -118,7 +178,10 @@ class UpstreamAttempts:
         self._breaker = None
 
 
-def _retry_after(answer: Answer) -> float:
-    """Seconds; 0 if the header is missing or is a date, which is not parsed."""
-    text = next((value for name, value in answer.headers if name == b"retry-after"), b"")
-    return float(text) if text.isdigit() and len(text) < 10 else 0
+def _is_about_model(answer: Answer) -> bool:
+    """Whether a 404 says that the model is unknown. A server without an endpoint has no such words.
+
+    Azure's servers speak of deployments.
+    """
+    text = answer.body[:4096].lower() if isinstance(answer.body, bytes) else b""
+    return b"model" in text or b"deployment" in text

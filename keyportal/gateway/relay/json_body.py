@@ -69,6 +69,15 @@ class CallRequest(NamedTuple):
             self.fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
         return is_missing
 
+    def without_usage_request(self) -> "CallRequest":
+        """The request as it was before `request_usage`: it asks for no usage."""
+        options = self._stream_options() or {}
+        options.pop("include_usage", None)
+        fields = {name: value for name, value in self.fields.items() if name != "stream_options"}
+        if options:
+            fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+        return CallRequest(self.model, fields)
+
     def _stream_options(self) -> dict[str, msgspec.Raw] | None:
         """The fields of `stream_options`; None if it is not an object."""
         raw = self.fields.get("stream_options", _NULL)

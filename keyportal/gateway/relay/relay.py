@@ -33,8 +33,9 @@ REQUEST_HEADERS = frozenset(
     | {b"traceparent", b"tracestate"}
 )
 RESPONSE_HEADERS = frozenset(
-    {b"content-encoding", b"content-length", b"content-type", b"retry-after"}
+    {b"content-encoding", b"content-length", b"content-type", b"retry-after", b"retry-after-ms"}
 )
+OVERLOADED = 529  # Anthropic's status, which only its own clients know. For others it is 503.
 # A body of known length up to this size is read completely before any of it is sent.
 MAX_BUFFERED_BYTES = 256 * 1024
 
@@ -159,9 +160,12 @@ class Relay:
                 first_byte_timeout=target.first_byte_timeout,
                 read_timeout=target.read_timeout,
             )
-            return await _answer(response, target)
+            answer = await _answer(response, target)
         except TransportError as error:
             raise _gateway_error(error) from None
+        if answer.status == OVERLOADED and not request.endpoint.is_anthropic:
+            return answer._replace(status=503)
+        return answer
 
 
 class UpstreamBody:

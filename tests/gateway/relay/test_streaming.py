@@ -14,7 +14,7 @@ from keyportal.teams.models import User
 from keyportal.usage.models import Call
 from tests.support.fake_upstream import CHUNKS, event, scripted
 from tests.support.fake_upstream import Upstream as FakeUpstream
-from tests.support.server import Connection, Server, wait_until
+from tests.support.server import CHAT, Connection, Server, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -49,6 +49,20 @@ def test_a_chunk_is_passed_on_when_it_comes(
     assert not fake.released.is_set()
     fake.released.set()
     assert b"".join(iter(connection.chunk, b"")) == event(1) + DONE
+
+
+def test_server_that_refuses_to_be_asked_for_usage_streams_without(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
+    reply = live.request(
+        "POST", CHAT, key=key, body={"model": serve_model("strict"), "stream": True}
+    )
+    assert reply.status == 200
+    assert reply.body.endswith(DONE)
+    asked = ["stream_options" in json.loads(received.body) for received in fake.received]
+    assert asked == [True, False]
+    own = {"model": "u-8105f7322477/strict", "stream": True, "stream_options": {"x": 1}}
+    assert live.request("POST", CHAT, key=key, body=own).code == "its_own"
 
 
 def test_half_an_event_is_held_back(

@@ -107,7 +107,30 @@ def test_an_upstream_may_take_its_time_between_words(
     assert reply.body.endswith(b"[DONE]\n\n")
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503])
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_refusal_of_our_settings_is_a_502_in_our_own_words(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream, status: int
+) -> None:
+    """Attack: the server's words may contain our credential."""
+    reply = live.chat(key, serve_model(f"status:{status}"))
+    assert_failed(reply, 502, "upstream_refused", fake)
+    assert b"own words" not in reply.body
+    assert reply.headers["x-should-retry"] == "false"
+    assert "retry-after" not in reply.headers
+
+
+@pytest.mark.parametrize("endpoint", ["chat/completions", "messages"])
+def test_only_anthropics_clients_get_its_own_status(
+    live: Server, key: str, serve_model: Serve, endpoint: str
+) -> None:
+    body = {"model": serve_model("status:529"), "max_tokens": 1}
+    headers = {"Content-Type": "application/json"}
+    reply = live.request("POST", f"/v1/{endpoint}", key=key, body=body, headers=headers)
+    assert reply.status == (529 if endpoint == "messages" else 503)
+    assert reply.headers["retry-after"] == "7"
+
+
+@pytest.mark.parametrize("status", [400, 422, 429, 500, 503])
 def test_an_upstreams_own_errors_pass_through(
     live: Server, key: str, serve_model: Serve, status: int
 ) -> None:
