@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Info, Tags, register
 from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import ValidationError
 from django.db import connection
@@ -21,6 +21,14 @@ from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.models import Upstream, validate_base_url
 from keyportal.leaks.github import UnreadableKeys, public_keys
 
+PROXY_VARIABLES = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+)
 PREFIX = re.compile(r"[A-Za-z0-9_-]{0,31}[-_]")
 
 
@@ -175,6 +183,21 @@ def https_without_a_proxy(**_: object) -> list[CheckMessage]:
             "that a request came by https: each page would redirect to itself for ever.",
             hint="Set KEYPORTAL_TRUSTED_PROXIES to the address of the proxy in front.",
             id="keyportal.W005",
+        )
+    ]
+
+
+@register(Tags.security)
+def environment_proxies(**_: object) -> list[CheckMessage]:
+    """Say that proxies are not used: a proxy could read prompts and credentials."""
+    found = [name for name in PROXY_VARIABLES if os.environ.get(name)]
+    if not found:
+        return []
+    return [
+        Info(
+            f"{', '.join(found)} is not obeyed: model servers are called directly.",
+            hint="See docs/model-servers.md, Certificates and proxies.",
+            id="keyportal.I001",
         )
     ]
 

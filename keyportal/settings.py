@@ -29,7 +29,9 @@ def _text(variable: str, default: str) -> str:
 
 def _number(variable: str, default: int, *, min_value: int, max_value: int = 2**31 - 1) -> int:
     text = _text(variable, str(default))
-    if not (text.isascii() and text.isdigit() and min_value <= int(text) <= max_value):
+    # Python refuses to read thousands of digits.
+    is_number = text.isascii() and text.isdigit() and len(text) < 20
+    if not (is_number and min_value <= int(text) <= max_value):
         raise ImproperlyConfigured(
             f"{variable} must be a whole number from {min_value} to {max_value}, not {text!r}."
         )

@@ -10,6 +10,7 @@ from django.core import checks
 from pytest_django import Settings
 
 from keyportal.catalog.models import Upstream
+from keyportal.checks import PROXY_VARIABLES
 from tests.support.github import GitHubScanner
 
 
@@ -17,6 +18,21 @@ def messages_by_id(databases: list[str] | None = None) -> dict[str | None, str]:
     """The texts of our own messages by id, without Django's."""
     messages = checks.run_checks(databases=databases)
     return {m.id: m.msg for m in messages if m.id and m.id.startswith("keyportal.")}
+
+
+@pytest.fixture(autouse=True)
+def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine that runs the tests may be behind a proxy."""
+    for name in PROXY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("name", PROXY_VARIABLES)
+def test_start_says_that_proxies_are_not_obeyed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "http://user:word@proxy.example:3128")
+    assert messages_by_id() == {
+        "keyportal.I001": f"{name} is not obeyed: model servers are called directly."
+    }
 
 
 def test_defaults_are_valid() -> None:

@@ -15,6 +15,7 @@ import pytest
 from django.core.management import get_commands, load_command_class
 from django.urls import Resolver404, resolve
 
+import keyportal
 from keyportal.api.urls import OPERATIONS
 from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH
 from keyportal.gateway.endpoints import ENDPOINTS
@@ -384,7 +385,7 @@ def test_every_operation_of_the_management_api_is_documented_with_its_scope() ->
 def test_the_changelog_has_the_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", PAGES["CHANGELOG.md"], re.MULTILINE)
-    assert versions[0] == project["version"]
+    assert versions[0] == project["version"] == keyportal.__version__
 
 
 def test_locks_have_no_index_link_or_path() -> None:

@@ -100,6 +100,7 @@ def test_origins_are_as_browsers_send_them(tmp_path: Path) -> None:
     [
         {"KEYPORTAL_CORS_ORIGINS": "https://app.example.com/"},
         {"KEYPORTAL_CORS_ORIGINS": "app.example.com"},
+        {"PORT": "9" * 5000},
         {"KEYPORTAL_CORS_ORIGINS": "null"},
         {"KEYPORTAL_CORS_ORIGINS": "https://*.example.com"},
         {"KEYPORTAL_CORS_ORIGINS": "https://me@app.example.com"},

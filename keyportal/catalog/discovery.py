@@ -5,6 +5,7 @@ import re
 from http.client import HTTPException
 from typing import Any
 
+import keyportal
 from keyportal.catalog.fetch import fetch
 from keyportal.catalog.models import BUILT_IN_URL, Upstream
 from keyportal.catalog.tls import tls_context
@@ -39,7 +40,7 @@ def model_ids(upstream: Upstream) -> list[str]:
 
 
 def _read(url: str, upstream: Upstream) -> bytes:
-    headers = {"accept": "application/json", "user-agent": "keyportal"}
+    headers = {"accept": "application/json", "user-agent": f"keyportal/{keyportal.__version__}"}
     headers |= {name.decode(): value.decode() for name, value in upstream.server_headers.usual}
     reply = fetch(url, headers, tls_context(upstream.ca_file, upstream.client_certificate_file))
     if not 200 <= reply.status < 300:

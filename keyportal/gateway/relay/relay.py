@@ -4,6 +4,7 @@ import logging
 import time
 from typing import NamedTuple
 
+import keyportal
 from keyportal.catalog.addresses import is_metadata_address
 from keyportal.catalog.snapshot import Target
 from keyportal.catalog.tls import tls_context
@@ -192,6 +193,9 @@ async def _answer(response: Response, target: Target) -> Answer:
             f"{target.base_url} answers {response.status}, and redirects are not followed."
         )
     headers = [header for header in response.headers if header[0] in RESPONSE_HEADERS]
+    if response.status == 204:
+        # RFC 9110, 8.6: a client could wait for as many bytes, and they never come.
+        headers = [header for header in headers if header[0] != b"content-length"]
     is_short = response.length is not None and response.length <= MAX_BUFFERED_BYTES
     if is_short and not is_event_stream(headers):
         # Read completely, so that an answer that breaks off is a 502 and not half an answer.
@@ -214,11 +218,12 @@ def _request_headers(target: Target, request: RelayRequest, request_id: bytes) -
     confuses two calls with the same id, which callers are free to choose. The caller's id goes
     beside it.
     """
-    callers = [header for header in request.headers if header[0] in REQUEST_HEADERS]
+    replaceable = [header for header in request.headers if header[0] in REQUEST_HEADERS]
+    replaceable.append(_USER_AGENT)
     if added := target.headers.added_names:
-        callers = [header for header in callers if header[0] not in added]
+        replaceable = [header for header in replaceable if header[0] not in added]
     headers = [
-        *callers,
+        *replaceable,
         _ACCEPT_IDENTITY,
         (b"X-Request-Id", request_id),
         (b"X-Client-Request-Id", request.request_id.encode()),
@@ -230,3 +235,4 @@ def _request_headers(target: Target, request: RelayRequest, request_id: bytes) -
 
 
 _ACCEPT_IDENTITY = (b"Accept-Encoding", b"identity")
+_USER_AGENT = (b"user-agent", f"keyportal/{keyportal.__version__}".encode())

@@ -7,6 +7,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
+import keyportal
 from keyportal.catalog.credentials import encrypt
 from keyportal.catalog.models import ServedModel, Upstream
 from keyportal.keys.models import ApiKey
@@ -68,12 +69,13 @@ def test_only_listed_headers_reach_the_upstream(
     assert reply.status == 200
     seen = {name.lower(): value for name, value in fake.received[0].headers.items()}
     own = {"host", "authorization", "content-type", "content-length", "accept-encoding"}
-    own |= {"x-request-id", "x-client-request-id"}
+    own |= {"x-request-id", "x-client-request-id", "user-agent"}
     assert set(seen) == own | {name.lower() for name in CROSSING}
     assert seen["x-client-request-id"] == reply.headers["x-request-id"]
     assert {name: seen[name.lower()] for name in CROSSING} == CROSSING
     assert seen["authorization"] == "Bearer the-operators-own"
     assert seen["accept-encoding"] == "identity"
+    assert seen["user-agent"] == f"keyportal/{keyportal.__version__}"
     assert seen["host"] in fake.url
     assert "callers" not in str({n: v for n, v in seen.items() if n != "accept"})
     assert key not in str(seen)

@@ -199,6 +199,20 @@ def test_answers_that_are_odd_but_right_pass(live: Server, key: str, serve_model
             assert (reply.status, reply.body) == (200, body)
 
 
+def test_length_of_an_answer_without_a_body_is_left_out(
+    live: Server, key: str, serve_model: Serve
+) -> None:
+    answer = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"
+    with scripted(lambda *_: answer) as (url, _), live.connect() as connection:
+        name = serve_model("any", base_url=url)
+        connection.chat(key, name)
+        reply = connection.read_head()
+        assert reply.status == 204
+        assert "content-length" not in reply.headers
+        connection.chat(key, name)  # The connection can be used again.
+        assert connection.read_head().status == 204
+
+
 @pytest.mark.parametrize(
     "answer",
     [
