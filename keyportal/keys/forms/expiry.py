@@ -1,7 +1,7 @@
 """The expiry of a key, as people choose it: after some days, at the end of a day, or never.
 
-A form with an expiry inherits `ExpiryForm`; `templates/keys/_expiry_fields.html` shows its two fields. The
-form does not offer what the team's policy forbids; `rules/policy.py` refuses it.
+A form with an expiry inherits `ExpiryForm`; `templates/keys/_expiry_fields.html` shows its two
+fields. The form does not offer what the team's policy forbids; `rules/policy.py` refuses it.
 """
 
 from datetime import date, datetime, timedelta
