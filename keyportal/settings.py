@@ -472,6 +472,10 @@ def _origins(variable: str) -> tuple[str, ...]:
     return tuple(re.sub(usual_port, r"\1\2", origin) for origin in origins)
 
 
+# As long as OpenAI keeps the answers themselves.
+RESPONSE_RETENTION_DAYS = _number(
+    "KEYPORTAL_RESPONSE_RETENTION_DAYS", 30, min_value=1, max_value=3650
+)
 # Web pages of these origins may call `/v1/` from a browser.
 CORS_ORIGINS = _origins("KEYPORTAL_CORS_ORIGINS")
 # Seconds of silence after which a stream's caller gets a comment; 0: never.

@@ -16,7 +16,7 @@ from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH, BearerAuthMi
 from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.cors import CORSMiddleware
 from keyportal.gateway.demo_model import app
-from keyportal.gateway.endpoints import ENDPOINTS, Endpoint
+from keyportal.gateway.endpoints import CHAT, ENDPOINTS, Endpoint
 from keyportal.gateway.error_middleware import ErrorMiddleware
 from keyportal.gateway.errors import (
     EndpointNotAllowed,
@@ -24,6 +24,8 @@ from keyportal.gateway.errors import (
     MethodNotAllowed,
     ModelNotAllowed,
     ModelNotFound,
+    PreviousResponseNotFound,
+    ResponseNotFound,
     ShuttingDown,
     UnknownPath,
 )
@@ -32,6 +34,7 @@ from keyportal.gateway.introspection import Introspection
 from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.retention import RetentionJob
 from keyportal.gateway.metering.running_calls import RunningCallsReporter
+from keyportal.gateway.metering.tally import Uncounted
 from keyportal.gateway.metering.writer import Writer
 from keyportal.gateway.relay.answer import Answer, json_answer
 from keyportal.gateway.relay.failover import UpstreamAttempts
@@ -40,6 +43,7 @@ from keyportal.gateway.relay.relay import Relay, RelayRequest, send_response
 from keyportal.gateway.relay.request_body import MAX_BODY_SECONDS, read_body
 from keyportal.gateway.relay.upload import Upload
 from keyportal.gateway.relay.usage_request import UsageAsker
+from keyportal.gateway.stored_responses import Maker, ResponseRequest, StoredResponses
 from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.keys.rules.permissions import Endpoints
 
@@ -72,6 +76,7 @@ class Gateway:
         self.writer = Writer()
         self.meter = Meter(worker, self.writer)
         self.relay = Relay()
+        self.stored_responses = StoredResponses(self.writer)
         self.introspection = Introspection()
         self.error_middleware.app = BearerAuthMiddleware(
             self._route, self.admission, self.active_calls, self.meter
@@ -111,30 +116,80 @@ class Gateway:
         elif path == KEY_PATH:
             _require_method("GET, HEAD", method)
             await self._send_key(scope["keyportal.call"], send)
+        elif wanted := ResponseRequest.read(method, path, scope["query_string"]):
+            await self._relay_response_request(wanted, scope, receive, send)
         else:
             raise UnknownPath
 
     async def _relay(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         call: Call = scope["keyportal.call"]
         call.endpoint = endpoint.path
-        if call.verdict.endpoints not in (ALL_ENDPOINTS, endpoint.kind):
-            raise EndpointNotAllowed(Endpoints(call.verdict.endpoints).label.lower())
+        _require_endpoint(endpoint.kind, call.verdict)
         request = await self._read(endpoint, scope, receive)
-        if endpoint.may_be_stored and isinstance(request, CallRequest):
-            request.require_foreground()
-        watcher = None
-        if "keyportal.on_disconnect" in scope:
-            scope["keyportal.on_disconnect"](call.client_disconnected)
-        else:
-            # A server other than our own has no such callback.
-            watcher = asyncio.create_task(_watch_for_disconnect(receive, call))
         try:
-            with self._upstream_attempts(request, endpoint, call, scope["headers"]) as attempts:
-                await send_response(await attempts.answer(), call, send)
+            targets = None
+            if endpoint.may_be_stored and isinstance(request, CallRequest):
+                targets = await self._previous_targets(request, call.verdict)
+            attempts = self._upstream_attempts(request, endpoint, call, scope["headers"], targets)
+            await _send_first_answer(attempts, scope, receive, send)
         finally:
-            if watcher is not None:
-                watcher.cancel()
             request.close()
+
+    async def _previous_targets(
+        self, request: CallRequest, verdict: Verdict
+    ) -> tuple[Target, ...] | None:
+        """The routes to the model server that stores the previous answer; None without one.
+
+        Raises `BadRequest`, `PreviousResponseNotFound`, and what `_find_maker` raises.
+        """
+        request.check_stored_answer()
+        if not (response_id := request.previous_response_id):
+            return None
+        try:
+            maker = await self._find_maker(response_id, verdict)
+            return maker.targets(self._find_model(request.model, verdict).targets)
+        except ResponseNotFound:
+            raise PreviousResponseNotFound from None
+
+    async def _find_maker(self, response_id: str, verdict: Verdict) -> Maker:
+        """Raises `ResponseNotFound`, or `ModelNotAllowed` if the key may not call its model.
+
+        Attack: a key for few models reads, or goes on with, what another key of the team has said
+        to another model.
+        """
+        maker = await self.stored_responses.find(verdict.team_slug, response_id)
+        try:
+            self._find_model(maker.model, verdict)
+        except ModelNotFound:
+            raise ResponseNotFound from None
+        return maker
+
+    async def _relay_response_request(
+        self, wanted: ResponseRequest, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Relay a request for a stored answer. It counts as a call, and its tokens don't."""
+        call: Call = scope["keyportal.call"]
+        call.endpoint = f"/responses/{{id}}{wanted.action}"
+        call.tally = Uncounted()
+        _require_endpoint(CHAT, call.verdict)
+        maker = await self._find_maker(wanted.response_id, call.verdict)
+        call.model = maker.model
+        targets = maker.targets(self._find_model(maker.model, call.verdict).targets)
+        request = RelayRequest(
+            Endpoint(wanted.upstream_path, CHAT),
+            scope["headers"],
+            call.request_id,
+            b"",
+            wanted.method,
+            wanted.query,
+        )
+
+        async def send_to(target: Target) -> Answer:
+            return await self.relay.send(target, request, b"")
+
+        # One route is enough: they all lead to the same model server.
+        attempts = UpstreamAttempts(targets[:1], send_to, names_stored_answer=True)
+        await _send_first_answer(attempts, scope, receive, send)
 
     async def _read(
         self, endpoint: Endpoint, scope: Scope, receive: Receive
@@ -161,9 +216,17 @@ class Gateway:
             raise InvalidKey
 
     def _upstream_attempts(
-        self, request: CallRequest | Upload, endpoint: Endpoint, call: Call, headers: Headers
+        self,
+        request: CallRequest | Upload,
+        endpoint: Endpoint,
+        call: Call,
+        headers: Headers,
+        targets: tuple[Target, ...] | None,
     ) -> UpstreamAttempts:
         served = self._find_model(request.model, call.verdict)
+        is_stored = (
+            endpoint.may_be_stored and isinstance(request, CallRequest) and request.is_stored
+        )
         call.model = request.model
         asks_usage = endpoint.takes_stream_options and request.request_usage()
         relay_request = RelayRequest(endpoint, headers, call.request_id, request.content_type)
@@ -179,12 +242,16 @@ class Gateway:
             call.is_kept_alive = target.sends_keepalive
             if target.base_url == BUILT_IN_URL:
                 return app.answer(endpoint.path, body)
-            return await self.relay.send(target, relay_request, body)
+            answer = await self.relay.send(target, relay_request, body)
+            if is_stored:
+                maker = Maker(call.model, target.upstream_id)
+                return await self.stored_responses.watch(answer, call.verdict.team_slug, maker)
+            return answer
 
         if not isinstance(request, CallRequest):
-            return UpstreamAttempts(served.targets, send_to)
+            return UpstreamAttempts(targets or served.targets, send_to)
         return UpstreamAttempts(
-            served.targets,
+            targets or served.targets,
             UsageAsker(request, send_to).send if asks_usage else send_to,
             names_stored_answer="previous_response_id" in request.fields,
         )
@@ -227,6 +294,30 @@ async def _not_started(_scope: Scope, _receive: Receive, _send: Send) -> None:
 def _require_method(allowed: str, method: str) -> None:
     if method not in allowed.split(", "):
         raise MethodNotAllowed(allowed)
+
+
+def _require_endpoint(kind: str, verdict: Verdict) -> None:
+    if verdict.endpoints not in (ALL_ENDPOINTS, kind):
+        raise EndpointNotAllowed(Endpoints(verdict.endpoints).label.lower())
+
+
+async def _send_first_answer(
+    attempts: UpstreamAttempts, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Ask the upstreams, and send the answer. If the client disconnects, the call ends."""
+    call: Call = scope["keyportal.call"]
+    watcher = None
+    if "keyportal.on_disconnect" in scope:
+        scope["keyportal.on_disconnect"](call.client_disconnected)
+    else:
+        # A server other than our own has no such callback.
+        watcher = asyncio.create_task(_watch_for_disconnect(receive, call))
+    try:
+        with attempts:
+            await send_response(await attempts.answer(), call, send)
+    finally:
+        if watcher is not None:
+            watcher.cancel()
 
 
 def _is_callable(served: CatalogEntry, verdict: Verdict) -> bool:

@@ -14,6 +14,8 @@
     │   ├── EndpointNotAllowed
     │   └── AddressNotAllowed           it may call from other networks
     ├── ModelNotFound              404
+    ├── ResponseNotFound           404
+    │   └── PreviousResponseNotFound
     ├── UnknownPath                404
     ├── MethodNotAllowed           405
     ├── SlowBody                   408
@@ -234,6 +236,24 @@ class ModelNotFound(GatewayError):
         "can call."
     )
     param = "model"
+
+
+class ResponseNotFound(GatewayError):
+    """One response for all reasons. Attack: a caller tries which ids other teams have."""
+
+    status = 404
+    code = "response_not_found"
+    message = (
+        "There is no such response for your team. It may be too old, or its model server is no "
+        "longer used."
+    )
+
+
+class PreviousResponseNotFound(ResponseNotFound):
+    """The code is OpenAI's. A client that knows it sends the whole conversation again."""
+
+    code = "previous_response_not_found"
+    param = "previous_response_id"
 
 
 class UnknownPath(GatewayError):

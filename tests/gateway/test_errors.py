@@ -66,6 +66,15 @@ TABLE: list[Row] = [
         [NO_RETRY],
     ),
     (errors.ModelNotFound, 404, INVALID, "model_not_found", "model", []),
+    (errors.ResponseNotFound, 404, INVALID, "response_not_found", None, []),
+    (
+        errors.PreviousResponseNotFound,
+        404,
+        INVALID,
+        "previous_response_not_found",
+        "previous_response_id",
+        [],
+    ),
     (errors.UnknownPath, 404, INVALID, "unknown_url", None, []),
     (
         lambda: errors.MethodNotAllowed("POST"),

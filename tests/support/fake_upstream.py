@@ -54,6 +54,8 @@ class Upstream:
         body = await self._upload(request) if _is_form(request) else await request.read()
         received = (request.path, request.headers, body, time.monotonic(), request.query_string)
         self.received.append(Received(*received))
+        if request.path.startswith("/v1/responses/"):
+            return self._stored(request)
         if request.method != "GET":
             model = _fields(self.received[-1])["model"]
         elif not (model := request.query.get("model", "")):
@@ -83,6 +85,29 @@ class Upstream:
                 "body": received.body.decode(),
             }
         )
+
+    def _stored(self, request: web.Request) -> web.Response:
+        """What a request for a stored answer gets: what it asked, and usage as it was before."""
+        usage = {"input_tokens": 1000, "output_tokens": 1000}
+        return web.json_response(
+            {"asked": f"{request.method} {request.path_qs}", "usage": usage},
+            status=404 if "resp_lost" in request.path else 200,
+        )
+
+    async def _respond(self, request: web.Request, id_: str) -> web.StreamResponse:
+        """An answer of `/v1/responses` with this id, streamed if the request asks for it.
+
+        Other ids, in what the caller sent, come first in it.
+        """
+        fields = json.loads(self.received[-1].body)
+        answer = {"metadata": fields.get("metadata"), "id": id_, "object": "response"}
+        if not fields.get("stream"):
+            return web.json_response(answer)
+        response = await _events(request)
+        for kind in ("created", "completed"):
+            content = {"type": f"response.{kind}", "response": answer}
+            await response.write(model_responses.named_event(content))
+        return response
 
     async def _upload(self, request: web.Request) -> bytes:
         """Read a form, but only its start if its model is `early`."""

@@ -41,6 +41,10 @@ class Address(NamedTuple):
     query: str = ""
     """With its question mark, if there is a query. It follows the endpoint's path."""
 
+    def with_query(self, query: str) -> "Address":
+        """The same address with further parameters."""
+        return self._replace(query=f"{self.query}&{query}" if self.query else f"?{query}")
+
 
 @lru_cache(1024)
 def parse_base_url(base_url: str, ca_file: str = "", client_certificate_file: str = "") -> Address:

@@ -23,6 +23,7 @@ from keyportal.usage.models import (
     NetworkUse,
     RunningCalls,
     Sighting,
+    StoredResponse,
     UsageHour,
     UsageMinute,
     Window,
@@ -65,6 +66,7 @@ def retentions() -> tuple[Retention, ...]:
         Retention(Sighting, "start", timedelta(minutes=20)),
         # As long as calls, because pages show both together.
         Retention(NetworkUse, "first_used_at", timedelta(days=settings.CALL_RETENTION_DAYS)),
+        Retention(StoredResponse, "created_at", timedelta(days=settings.RESPONSE_RETENTION_DAYS)),
         Retention(Alarm, "raised_at", timedelta(days=1)),
     )
 

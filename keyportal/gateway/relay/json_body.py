@@ -13,6 +13,7 @@ MAX_OPTIONS_BYTES = 4096
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _text = msgspec.json.Decoder(str)
+_optional_text = msgspec.json.Decoder(str | None)
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
@@ -38,11 +39,33 @@ class CallRequest(NamedTuple):
         self.fields["model"] = msgspec.Raw(msgspec.json.encode(model))
         return msgspec.json.encode(self.fields)
 
-    def require_foreground(self) -> None:
-        """Raises `BadRequest` for `"background": true`, and for what a server may take for true.
+    @property
+    def is_stored(self) -> bool:
+        """Whether the model server may store its answer: it does by default."""
+        return self.fields.get("store") != _FALSE
 
-        Its answer comes before the work. Attack: only that first answer's usage would be counted.
+    @property
+    def previous_response_id(self) -> str:
+        """The answer with which the conversation goes on; empty for none.
+
+        Raises `BadRequest` if it is not a string.
         """
+        try:
+            return _optional_text.decode(self.fields.get("previous_response_id", _NULL)) or ""
+        except msgspec.DecodeError:
+            raise BadRequest("`previous_response_id` must be a string.") from None
+
+    def check_stored_answer(self) -> None:
+        """Check the fields that matter for an answer that the model server may store.
+
+        Raises `BadRequest` for `"background": true`, and for what a server may take for true: its
+        answer comes before the work. Attack: only that first answer's usage would be counted.
+
+        And for a `request_id`, which vLLM and SGLang take for the id of the answer. Attack: a
+        caller sends the id of another team's answer, which then counts as one of the caller's team.
+        """
+        if "request_id" in self.fields:
+            raise BadRequest("Leave out `request_id`: the model server gives each answer its id.")
         if self.fields.get("background", _FALSE) not in (_FALSE, _NULL):
             raise BadRequest(
                 "Answers in the background are not supported here. Send the request without "

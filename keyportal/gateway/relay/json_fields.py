@@ -21,7 +21,7 @@ READ_FIELDS = frozenset(
         "models",
         "previous_response_id",
     }
-    | {"stream", "stream_options"}
+    | {"request_id", "store", "stream", "stream_options"}
 )
 
 _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -53,6 +53,8 @@ class RelayRequest(NamedTuple):
     content_type: bytes
     """Empty: the request has no body."""
     method: str = "POST"
+    query: str = ""
+    """Without a question mark. It is added to the query of the upstream's base URL, if any."""
 
 
 async def send_response(answer: Answer, call: Call, send: Send) -> None:
@@ -150,9 +152,10 @@ class Relay:
         request_id = self._request_ids.new()
         if self._logs_request_ids:
             logger.debug("Call %s goes upstream as %s.", request.request_id, request_id.decode())
+        address = parse_base_url(target.base_url, target.ca_file, target.client_certificate_file)
         try:
             response = await self._client.send(
-                parse_base_url(target.base_url, target.ca_file, target.client_certificate_file),
+                address.with_query(request.query) if request.query else address,
                 request.endpoint.path,
                 _request_headers(target, request, request_id),
                 body,

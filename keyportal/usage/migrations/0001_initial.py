@@ -123,6 +123,20 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='StoredResponse',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('team_slug', models.CharField(max_length=64)),
+                ('response_id', models.CharField(max_length=512)),
+                ('model', models.CharField(help_text='The name of the served model.', max_length=200)),
+                ('upstream_id', models.BigIntegerField()),
+                ('created_at', models.DateTimeField(db_index=True)),
+            ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('team_slug', 'response_id', 'model', 'upstream_id'), name='storedresponse_unique')],
+            },
+        ),
+        migrations.CreateModel(
             name='UsageDay',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

@@ -24,6 +24,7 @@ from keyportal.usage.models.counters import (
     window_end,
     window_start,
 )
+from keyportal.usage.models.responses import MAX_RESPONSE_ID, StoredResponse
 from keyportal.usage.models.running import EndRequest, RunningCalls
 from keyportal.usage.models.sightings import INTERVAL_SECONDS, Alarm, NetworkUse, Sighting
 
@@ -32,6 +33,7 @@ __all__ = [
     "LATENCY_BOUNDS_MS",
     "LATENCY_COLUMNS",
     "LEASE_SECONDS",
+    "MAX_RESPONSE_ID",
     "START_POSTGRESQL",
     "START_SQLITE",
     "Alarm",
@@ -44,6 +46,7 @@ __all__ = [
     "NetworkUse",
     "RunningCalls",
     "Sighting",
+    "StoredResponse",
     "Usage",
     "UsageDay",
     "UsageHour",

@@ -22,6 +22,7 @@ from keyportal.usage.models import (
     Kind,
     Lease,
     RunningCalls,
+    StoredResponse,
     UsageDay,
     UsageHour,
     UsageMinute,
@@ -189,3 +190,17 @@ def test_database_outage_does_not_stop_the_job(
         running.cancel()
 
     asyncio.run(wait_for_the_second_round())
+
+
+def test_ids_of_stored_answers_are_kept_for_their_time(writer: Writer, settings: Settings) -> None:
+    settings.RESPONSE_RETENTION_DAYS = 30
+    for days in (29.9, 30.1):
+        StoredResponse.objects.create(
+            team_slug="t",
+            response_id=f"r{days}",
+            model="m",
+            upstream_id=1,
+            created_at=ago(days=days),
+        )
+    clean(writer)
+    assert StoredResponse.objects.get().response_id == "r29.9"

@@ -214,12 +214,12 @@ def test_background_answers_are_refused(value: bytes) -> None:
     """Attack: only the first answer, which comes before the work, would be counted."""
     call = parse_call(b'{"model": "m", "background":' + value + b"}")
     with pytest.raises(BadRequest, match="without `background`"):
-        call.require_foreground()
+        call.check_stored_answer()
 
 
 @pytest.mark.parametrize("rest", [b"", b', "background": false', b', "background": null'])
 def test_other_answers_are_not(rest: bytes) -> None:
-    parse_call(b'{"model": "m"' + rest + b"}").require_foreground()
+    parse_call(b'{"model": "m"' + rest + b"}").check_stored_answer()
 
 
 @pytest.mark.parametrize(
@@ -240,3 +240,39 @@ def test_large_stream_options_are_refused_before_they_are_decoded() -> None:
     assert parse_call(head + b"y" * room + b'"}}').request_usage()
     with pytest.raises(BadRequest, match="larger than 4096 bytes"):
         parse_call(head + b"y" * (room + 1) + b'"}}').request_usage()
+
+
+def test_caller_chooses_no_id_for_the_answer() -> None:
+    """Attack: vLLM and SGLang take it, so it could be the id of another team's answer."""
+    with pytest.raises(BadRequest, match="`request_id`"):
+        parse_call(b'{"model": "m", "request_id": "resp_theirs"}').check_stored_answer()
+
+
+@pytest.mark.parametrize(
+    ("value", "id_"), [(b'"resp_1"', "resp_1"), (b"null", ""), (b'""', ""), (b'"a/\\u00e9"', "a/é")]
+)
+def test_previous_response_id_is_read(value: bytes, id_: str) -> None:
+    call = parse_call(b'{"model": "m", "previous_response_id": ' + value + b"}")
+    assert call.previous_response_id == id_
+    assert parse_call(b'{"model": "m"}').previous_response_id == ""
+
+
+@pytest.mark.parametrize("value", [b"1", b'["resp_1"]', b"true", b'{"id": "resp_1"}'])
+def test_previous_response_id_of_another_type_is_refused(value: bytes) -> None:
+    """Attack: a server that takes it would get an id that was not checked."""
+    call = parse_call(b'{"model": "m", "previous_response_id": ' + value + b"}")
+    with pytest.raises(BadRequest, match="must be a string"):
+        _ = call.previous_response_id
+
+
+@pytest.mark.parametrize(
+    ("rest", "is_stored"),
+    [
+        (b"", True),
+        (b', "store": true', True),
+        (b', "store": null', True),
+        (b', "store": false', False),
+    ],
+)
+def test_answers_are_stored_unless_the_caller_forbids_it(rest: bytes, is_stored: bool) -> None:
+    assert parse_call(b'{"model": "m"' + rest + b"}").is_stored is is_stored

@@ -1,0 +1,170 @@
+"""Answers that model servers store: `previous_response_id`, and requests for an answer by its id.
+
+Model servers know no teams. Attack: a caller sends the id of another team's answer, and reads it,
+or goes on with its conversation. So each id is noted with its team, and is unknown to all others.
+"""
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import NamedTuple, Self
+from urllib.parse import parse_qsl, urlencode
+
+from django.db import connections, transaction
+
+from keyportal.catalog.snapshot import Target
+from keyportal.gateway.errors import DatabaseUnavailable, MethodNotAllowed, ResponseNotFound
+from keyportal.gateway.metering.writer import ALIAS, Writer
+from keyportal.gateway.relay.answer import Answer
+from keyportal.gateway.relay.response_id import ID, WatchedBody, id_of_answer
+from keyportal.gateway.relay.sse import is_event_stream
+from keyportal.usage.models import StoredResponse
+
+PREFIX = "/v1/responses/"
+MAX_WAITING = 10_000
+_PATH = re.compile(rf"{PREFIX}(?P<id>{ID.pattern})(?P<action>/cancel|/input_items|)")
+_METHODS = {"": ("GET", "HEAD", "DELETE"), "/input_items": ("GET", "HEAD"), "/cancel": ("POST",)}
+# Others, such as `stream`, are for answers in the background.
+_PARAMETERS = frozenset({"after", "before", "include", "include[]", "limit", "order"})
+
+
+class ResponseRequest(NamedTuple):
+    """A request for a stored answer."""
+
+    method: str
+    response_id: str
+    action: str
+    """What follows the id in the path, with a slash; or empty."""
+    query: str
+    """Only parameters that we know, without a question mark."""
+
+    @classmethod
+    def read(cls, method: str, path: str, query: bytes) -> Self | None:
+        """None for another path. Raises `MethodNotAllowed`."""
+        match = _PATH.fullmatch(path)
+        if match is None:
+            return None
+        allowed = _METHODS[match["action"]]
+        if method not in allowed:
+            raise MethodNotAllowed(", ".join(allowed))
+        # The client gets no body for HEAD; the HTTP client that we use can't ask for that.
+        method = "GET" if method == "HEAD" else method
+        return cls(method, match["id"], match["action"], _known_parameters(query))
+
+    @property
+    def upstream_path(self) -> str:
+        """The path below the base URL of the model server, made of checked parts."""
+        return f"/responses/{self.response_id}{self.action}"
+
+
+def _known_parameters(query: bytes) -> str:
+    pairs = parse_qsl(query.decode("latin-1"))
+    return urlencode([pair for pair in pairs if pair[0] in _PARAMETERS])
+
+
+class Maker(NamedTuple):
+    """The served model and the model server that made an answer."""
+
+    model: str
+    upstream_id: int
+
+    def targets(self, targets: Sequence[Target]) -> tuple[Target, ...]:
+        """Those of the model server that made the answer. Raises `ResponseNotFound` without any."""
+        found = tuple(target for target in targets if target.upstream_id == self.upstream_id)
+        if not found:
+            raise ResponseNotFound
+        return found
+
+
+class Row(NamedTuple):
+    """One row of the table, without its time."""
+
+    team_slug: str
+    response_id: str
+    model: str
+    upstream_id: int
+
+
+class StoredResponses:
+    """One per worker. It runs in its event loop."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._waiting: deque[Row] = deque(maxlen=MAX_WAITING)
+
+    async def watch(self, answer: Answer, team_slug: str, maker: Maker) -> Answer:
+        """The same answer; its id is stored before the caller can use it, on any worker."""
+
+        async def store(response_id: str) -> None:
+            self._waiting.append(Row(team_slug, response_id, *maker))
+            await self._writer.run(self._write_waiting)
+
+        if answer.status != 200:
+            return answer
+        if isinstance(answer.body, bytes):
+            if response_id := id_of_answer(answer.body):
+                await store(response_id)
+            return answer
+        body = WatchedBody(answer.body, store, is_events=is_event_stream(answer.headers))
+        return answer._replace(body=body)
+
+    async def find(self, team_slug: str, response_id: str) -> Maker:
+        """What made this answer of this team. Raises `ResponseNotFound` or `DatabaseUnavailable`.
+
+        Two model servers may give the same id. A guess could go on with the wrong conversation, so
+        such an id is not found.
+        """
+        if not ID.fullmatch(response_id):
+            raise ResponseNotFound
+        found = await self._writer.run(partial(_select, team_slug, response_id))
+        if found is None:
+            raise DatabaseUnavailable
+        if len(found) != 1:
+            raise ResponseNotFound
+        return found[0]
+
+    # The rest runs in the writer's thread.
+
+    def _write_waiting(self) -> None:
+        """Write all rows that wait, in one transaction: those of many answers at once.
+
+        If it fails, they wait for the next call.
+        """
+        rows = []
+        while self._waiting:
+            rows.append(self._waiting.popleft())
+        try:
+            _upsert(rows)
+        except BaseException:
+            self._waiting.extendleft(reversed(rows))
+            raise
+
+
+def _upsert(rows: Sequence[Row]) -> None:
+    if not rows:
+        return  # Another call has written them.
+    now = connections[ALIAS].ops.adapt_datetimefield_value(datetime.now(UTC))
+    # In this order: two workers that lock the same rows in another order would wait for ever.
+    values = [(*row, now) for row in sorted(rows)]
+    with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
+        cursor.executemany(_UPSERT, values)
+
+
+def _select(team_slug: str, response_id: str) -> list[Maker]:
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute(_SELECT, (team_slug, response_id))
+        return [Maker(*row) for row in cursor.fetchall()]
+
+
+_TABLE = StoredResponse._meta.db_table
+_UPSERT = f"""
+INSERT INTO {_TABLE} (team_slug, response_id, model, upstream_id, created_at)
+VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (team_slug, response_id, model, upstream_id) DO UPDATE
+SET created_at = excluded.created_at
+"""  # noqa: S608 - our own names
+_SELECT = f"""
+SELECT model, upstream_id FROM {_TABLE} WHERE team_slug = %s AND response_id = %s LIMIT 2
+"""  # noqa: S608 - our own names
