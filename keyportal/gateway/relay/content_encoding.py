@@ -96,8 +96,10 @@ class Decoder:
         try:
             is_over = self._decompressor.eof
             block = b"" if is_over else self._decompressor.decompress(data, BLOCK_BYTES)
-        except (zlib.error, zstd.ZstdError):
+        except zlib.error:
             raise self._refusal("is not valid") from None
+        except zstd.ZstdError:
+            raise self._refusal("is not valid, or has a window of over 8 MiB") from None
         if is_over or self._decompressor.unused_data:
             raise self._refusal("goes on after its end")
         self.has_more = len(block) == BLOCK_BYTES and not self._decompressor.eof

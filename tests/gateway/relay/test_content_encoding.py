@@ -178,7 +178,7 @@ def test_zstd_with_a_large_window_is_refused() -> None:
     """Attack: each such body of 9 bytes would get gigabytes (RFC 9659)."""
     assert read(b"zstd", frame(23)) == b""
     for window_log in (24, 27, 31, 41):
-        with pytest.raises(BadRequest, match="is not valid"):
+        with pytest.raises(BadRequest, match="window of over 8 MiB"):
             read(b"zstd", frame(window_log))
 
 
