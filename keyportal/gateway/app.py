@@ -30,11 +30,13 @@ from keyportal.gateway.errors import (
     UnknownPath,
 )
 from keyportal.gateway.forward_auth.app import ForwardAuth, is_verification
+from keyportal.gateway.http_client.messages import StreamedBody
 from keyportal.gateway.introspection import Introspection
+from keyportal.gateway.metering.estimates import MEDIA_TOKENS, prompt_tokens
 from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.retention import RetentionJob
 from keyportal.gateway.metering.running_calls import RunningCallsReporter
-from keyportal.gateway.metering.tally import Uncounted
+from keyportal.gateway.metering.token_counter import Uncounted
 from keyportal.gateway.metering.writer import Writer
 from keyportal.gateway.relay.answer import Answer, json_answer
 from keyportal.gateway.relay.failover import UpstreamAttempts
@@ -170,7 +172,7 @@ class Gateway:
         """Relay a request for a stored answer. It counts as a call, and its tokens don't."""
         call: Call = scope["keyportal.call"]
         call.endpoint = f"/responses/{{id}}{wanted.action}"
-        call.tally = Uncounted()
+        call.tokens = Uncounted()
         _require_endpoint(CHAT, call.verdict)
         maker = await self._find_maker(wanted.response_id, call.verdict)
         call.model = maker.model
@@ -233,16 +235,18 @@ class Gateway:
 
         async def send_to(target: Target, sent: CallRequest | Upload = request) -> Answer:
             body = sent.body_for(target.model)
-            prompt_bytes = len(body) if endpoint.has_prompt else 0
-            call.tally.request_sent(
-                prompt_bytes,
+            call.tokens.expect_answer(
+                _prompt_estimate(endpoint, body),
                 does_generate=endpoint.does_generate,
+                makes_images=endpoint.makes_images,
                 is_usage_hidden=asks_usage and sent is request,
             )
             call.is_kept_alive = target.sends_keepalive
             if target.base_url == BUILT_IN_URL:
                 return app.answer(endpoint.path, body)
-            answer = await self.relay.send(target, relay_request, body)
+            answer = await self.relay.send(target, relay_request, body, call.tokens.prompt_sent)
+            if answer.status >= 400:
+                call.tokens.prompt_refused()
             if is_stored:
                 maker = Maker(call.model, target.upstream_id)
                 return await self.stored_responses.watch(answer, call.verdict.team_slug, maker)
@@ -318,6 +322,13 @@ async def _send_first_answer(
     finally:
         if watcher is not None:
             watcher.cancel()
+
+
+def _prompt_estimate(endpoint: Endpoint, body: bytes | StreamedBody) -> int:
+    """The tokens of the prompt if the model server doesn't report them."""
+    if not isinstance(body, bytes):
+        return MEDIA_TOKENS  # A form with a file in it.
+    return prompt_tokens(body) if endpoint.has_prompt else 0
 
 
 def _is_callable(served: CatalogEntry, verdict: Verdict) -> bool:

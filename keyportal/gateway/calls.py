@@ -18,8 +18,9 @@ from keyportal.gateway.errors import (
     Overloaded,
     SlowBody,
     Unavailable,
+    UpstreamFailed,
 )
-from keyportal.gateway.metering.tally import TokenCounter
+from keyportal.gateway.metering.token_counter import TokenCounter
 from keyportal.gateway.relay.sse import KeepAlive
 from keyportal.http.types import Scope
 
@@ -48,6 +49,7 @@ class Call:
         "endpoint",
         "first_byte",
         "is_all_sent",
+        "is_delivered",
         "is_kept_alive",
         "is_served",
         "keep_alive",
@@ -55,7 +57,7 @@ class Call:
         "request_id",
         "sending_since",
         "status",
-        "tally",
+        "tokens",
         "user_agent",
         "verdict",
     )
@@ -81,7 +83,9 @@ class Call:
         """The status of the response, or of the error that ended it; 0 until it is known."""
         self.is_served = False
         """Whether a response other than an error has started."""
-        self.tally = TokenCounter()
+        self.is_delivered = False
+        """Whether the response was sent up to what its client takes for its end."""
+        self.tokens = TokenCounter()
         self.began = time.monotonic()
         self.first_byte: float | None = None
         """When the body of the response started, on the same clock."""
@@ -119,7 +123,12 @@ class Call:
         self.end(ClientDisconnected())
 
     def record_error(self, error: BaseException) -> None:
-        """Set the status to that of the error that ended the call."""
+        """Set the status to that of the error that ended the call.
+
+        A client that disconnects after the end of its response has not failed.
+        """
+        if self.is_delivered:
+            return
         if isinstance(error, GatewayError):
             self.status = error.status
         else:
@@ -134,13 +143,15 @@ class Call:
         if self._is_completed:
             return
         self._is_completed = True
-        self.tally.close(is_served=self.is_served)
+        self.tokens.close(is_served=self.is_served)
+        if self.tokens.has_error_event:
+            self.status = UpstreamFailed.status
         if self.allowance is None:
             return
         buckets = self.verdict.buckets
         has_slot = any(bucket.parallel is not None for bucket in buckets)
         if has_slot or any(bucket.tokens is not None for bucket in buckets):
-            written = self._admission.complete(buckets, self.tally.total)
+            written = self._admission.complete(buckets, self.tokens.total)
             if has_slot:
                 await asyncio.shield(written)
 

@@ -14,6 +14,8 @@ class Endpoint(NamedTuple):
     """The keys that may call it, besides those for all: a value of `Endpoints`."""
     does_generate: bool = True
     """Whether the response is generated text, so that its length is counted in tokens."""
+    makes_images: bool = False
+    """Whether the response is a list of images, which are counted."""
     has_prompt: bool = True
     """Whether the request has a prompt, so that its length is counted in tokens."""
     takes_form: bool = False
@@ -42,10 +44,22 @@ ENDPOINTS = {
         Endpoint("/embeddings", Endpoints.EMBEDDINGS.value, does_generate=False),
         Endpoint("/moderations", does_generate=False),
         Endpoint("/rerank", does_generate=False),
-        Endpoint("/images/generations", does_generate=False),
+        Endpoint("/images/generations", does_generate=False, makes_images=True),
         Endpoint("/audio/speech", does_generate=False),
-        Endpoint("/images/edits", does_generate=False, has_prompt=False, takes_form=True),
-        Endpoint("/images/variations", does_generate=False, has_prompt=False, takes_form=True),
+        Endpoint(
+            "/images/edits",
+            does_generate=False,
+            makes_images=True,
+            has_prompt=False,
+            takes_form=True,
+        ),
+        Endpoint(
+            "/images/variations",
+            does_generate=False,
+            makes_images=True,
+            has_prompt=False,
+            takes_form=True,
+        ),
         Endpoint("/audio/transcriptions", has_prompt=False, takes_form=True),
         Endpoint("/audio/translations", has_prompt=False, takes_form=True),
     )

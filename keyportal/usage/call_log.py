@@ -68,6 +68,32 @@ class Row(NamedTuple):
     def duration(self) -> str:
         return duration(self.call.duration_ms)
 
+    @property
+    def prompt_details(self) -> str:
+        """Such as `1,200 cached, 80 audio`; empty if the model server reported none."""
+        call = self.call
+        return _details(
+            (call.cached_tokens, "cached"),
+            (call.cache_write_tokens - call.cache_write_1h_tokens, "written to the cache"),
+            (call.cache_write_1h_tokens, "written to the cache for 1 h"),
+            (call.audio_prompt_tokens, "audio"),
+            (call.image_prompt_tokens, "image"),
+        )
+
+    @property
+    def completion_details(self) -> str:
+        call = self.call
+        return _details(
+            (call.reasoning_tokens, "reasoning"),
+            (call.audio_completion_tokens, "audio"),
+            (call.image_completion_tokens, "image"),
+            (call.images, "image" if call.images == 1 else "images"),
+        )
+
+
+def _details(*counts: tuple[int, str]) -> str:
+    return ", ".join(f"{count:,} {name}" for count, name in counts if count > 0)
+
 
 @dataclass
 class CallPage:

@@ -27,7 +27,21 @@ class UsageTotals(Struct):
     failures: int
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int
+    cached_tokens: Annotated[
+        int, Meta(description="Prompt tokens that the model server read from its cache.")
+    ]
+    cache_write_tokens: Annotated[
+        int, Meta(description="Prompt tokens that the model server wrote to its cache.")
+    ]
+    cache_write_1h_tokens: Annotated[
+        int, Meta(description="Those of them that it keeps for an hour, not for five minutes.")
+    ]
+    reasoning_tokens: Annotated[int, Meta(description="Part of the completion tokens.")]
+    audio_prompt_tokens: int
+    audio_completion_tokens: int
+    image_prompt_tokens: int
+    image_completion_tokens: int
+    images: Annotated[int, Meta(description="Images that were generated.")]
     estimated_requests: Annotated[int, Meta(description="Requests whose tokens were estimated.")]
     median_ms: float | None
     p95_ms: float | None

@@ -148,10 +148,13 @@ class Client:
         connect_timeout: float,
         first_byte_timeout: float,
         read_timeout: float,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> Response:
         """Send a request and return the response once its head has arrived.
 
         `method` is one whose responses have a body, so not HEAD.
+
+        `on_sent` is called when there is a connection, before the request is sent.
 
         If an idle connection turns out to be closed before any byte of the response, the request is
         sent once more on a new connection: the server closed it between two requests, so it has not
@@ -160,9 +163,11 @@ class Client:
         """
         head = _request_head(method, address, endpoint, headers, body)
         if isinstance(body, bytes) and (idle := self._acquire(address.origin)):
+            on_sent()
             with contextlib.suppress(ServerDisconnected):
                 return await self._request(idle, head, body, first_byte_timeout, read_timeout)
         connection = await self._connect(address.origin, connect_timeout)
+        on_sent()
         return await self._request(connection, head, body, first_byte_timeout, read_timeout)
 
     async def _request(

@@ -76,7 +76,7 @@ class Meter:
 
     def record_call(self, call: Call) -> None:
         """Record an admitted call that is over, however it ended."""
-        verdict, tally, first_byte = call.verdict, call.tally, call.first_byte
+        verdict, tokens, first_byte = call.verdict, call.tokens, call.first_byte
         seconds = time.monotonic() - call.began
         self._records.append(
             CallRecord(
@@ -88,10 +88,11 @@ class Meter:
                 call.endpoint,
                 call.model,
                 call.status,
-                tally.prompt,
-                tally.completion,
-                tally.cached,
-                tally.is_estimated,
+                tokens.prompt,
+                tokens.completion,
+                *tokens.details,
+                tokens.service_tier,
+                tokens.is_estimated,
                 None if first_byte is None else int((first_byte - call.began) * 1000),
                 int(seconds * 1000),
                 call.address,

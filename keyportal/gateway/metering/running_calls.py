@@ -66,7 +66,7 @@ def _calls_by_team(calls: Iterable[Call]) -> CallsByTeam:
                 "model": call.model,
                 "endpoint": call.endpoint,
                 "since": wall - (now - call.began),
-                "tokens": call.tally.tokens_so_far,
+                "tokens": call.tokens.tokens_so_far,
                 "address": call.address,
             }
         )

@@ -15,6 +15,7 @@ import msgspec
 from django.db import DataError, connections, transaction
 
 from keyportal.audit.models import Tombstone
+from keyportal.gateway.metering.reported_usage import TokenDetails
 from keyportal.gateway.metering.writer import ALIAS
 from keyportal.keys import keystring
 from keyportal.keys.models import Secret
@@ -56,6 +57,15 @@ class CallRecord(NamedTuple):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_prompt_tokens: int = 0
+    audio_completion_tokens: int = 0
+    image_prompt_tokens: int = 0
+    image_completion_tokens: int = 0
+    images: int = 0
+    service_tier: str = ""
     is_estimated: bool = False
     first_byte_ms: int | None = None
     duration_ms: int = 0
@@ -72,17 +82,19 @@ Lookup = tuple[str, str, str]
 """A request of a key without a row in the call log: team, public id and address."""
 Sums = dict[Dimensions, list[int]]
 """Values are in the order of `SUM_COLUMNS`."""
+TOKEN_COLUMNS = ("prompt_tokens", "completion_tokens", *TokenDetails._fields)
 SUM_COLUMNS = (
     "requests",
     "failures",
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
     "estimated_requests",
     "duration_ms",
+    *TOKEN_COLUMNS,
     *LATENCY_COLUMNS,
 )
 FIRST_LATENCY = len(SUM_COLUMNS) - len(LATENCY_COLUMNS)
+TOKENS_IN_SUMS = slice(4, FIRST_LATENCY)
+FIRST_TOKENS = CallRecord._fields.index("prompt_tokens")
+TOKENS_IN_RECORD = slice(FIRST_TOKENS, FIRST_TOKENS + len(TOKEN_COLUMNS))
 # Each table, and the seconds that one of its rows covers.
 TABLES = (
     (UsageMinute._meta.db_table, 60),
@@ -119,11 +131,10 @@ def add_records(records: Iterable[CallRecord], sums: Sums) -> Sums:
         row = _row_of(sums, dimensions)
         row[0] += 1
         row[1] += record.status >= 400
-        row[2] += record.prompt_tokens
-        row[3] += record.completion_tokens
-        row[4] += record.cached_tokens
-        row[5] += record.is_estimated
-        row[6] += record.duration_ms
+        row[2] += record.is_estimated
+        row[3] += record.duration_ms
+        tokens = cast("tuple[int, ...]", record[TOKENS_IN_RECORD])
+        row[TOKENS_IN_SUMS] = map(int.__add__, row[TOKENS_IN_SUMS], tokens)
         row[_latency_position(record.duration_ms)] += 1
     return sums
 
@@ -134,7 +145,7 @@ def add_verifications(verifications: Mapping[VerificationGroup, int], sums: Sums
         row = _row_of(sums, cast("Dimensions", tuple(dimensions)))
         row[0] += count
         row[1] += count * is_failure
-        row[6] += count * duration_ms
+        row[3] += count * duration_ms
         row[_latency_position(duration_ms)] += count
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keyportal
@@ -68,14 +69,14 @@ async def send_response(answer: Answer, call: Call, send: Send) -> None:
 
 async def _send_buffered(answer: Answer, body: bytes, call: Call, send: Send) -> None:
     call.first_byte = time.monotonic()
-    call.tally.feed(body)
+    call.tokens.feed(body)
     await call.complete()
     await send(_start_message(answer.status, answer.headers))
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send) -> None:
-    headers, feed, keep_alive = answer.headers, call.tally.feed, None
+    headers, feed, keep_alive = answer.headers, call.tokens.feed, None
     if is_event_stream(headers):
         # An event may be removed or added, so the upstream's Content-Length would be wrong. And a
         # proxy in front must not buffer events.
@@ -85,7 +86,7 @@ async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send)
             (b"x-accel-buffering", b"no"),
         ]
         body = events = CompleteEvents(body)
-        feed = call.tally.feed_events
+        feed = call.tokens.feed_events
         if call.is_kept_alive and call.is_all_sent is not None:
             keep_alive = KeepAlive(events, send, call.is_all_sent)
     length = _content_length(headers)
@@ -97,7 +98,8 @@ async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send)
             if call.first_byte is None:
                 call.first_byte = now
             output = feed(chunk)
-            if call.tally.has_last_event or call.tally.answer_bytes >= length:
+            is_end = call.tokens.has_last_event or call.tokens.answer_bytes >= length
+            if is_end:
                 await call.complete()
             if output:
                 call.sending_since = now
@@ -105,6 +107,7 @@ async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send)
                 call.sending_since = 0.0
                 if keep_alive is not None:
                     keep_alive.sent_at = now
+            call.is_delivered = is_end
     finally:
         call.keep_alive = None  # The end follows, or an error as the last event.
     await call.complete()
@@ -142,9 +145,15 @@ class Relay:
         self._client.close()
 
     async def send(
-        self, target: Target, request: RelayRequest, body: bytes | StreamedBody
+        self,
+        target: Target,
+        request: RelayRequest,
+        body: bytes | StreamedBody,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Send `body` to the upstream and return its answer once it begins.
+
+        `on_sent` is called when there is a connection, before the request is sent.
 
         The URL is the upstream's base URL and a path from our own table. Raises `UpstreamFailed`,
         `UpstreamConnectTimeout` or `UpstreamTimedOut`, also later while the body is read.
@@ -163,6 +172,7 @@ class Relay:
                 connect_timeout=target.connect_timeout,
                 first_byte_timeout=target.first_byte_timeout,
                 read_timeout=target.read_timeout,
+                on_sent=on_sent,
             )
             answer = await _answer(response, target)
         except TransportError as error:

@@ -12,6 +12,7 @@ MAX_EVENT_BYTES = 1024 * 1024  # A larger event is passed on before its end has 
 # Proxies close a connection on which nothing comes for a minute or two. Clients ignore a comment.
 COMMENT = b": keep-alive\n\n"
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+MAX_END_BYTES = max(map(len, EVENT_ENDS))
 
 
 def is_event_stream(headers: Headers) -> bool:
@@ -40,10 +41,14 @@ class CompleteEvents:
         buffer = self._buffer
         while chunk := await self._stream.next_chunk():
             # An event's end may straddle the bytes that were searched before and the new ones.
-            start = max(len(buffer) - len(max(EVENT_ENDS, key=len)), 0)
+            start = max(len(buffer) - MAX_END_BYTES, 0)
             buffer += chunk
-            self.is_inside_event = len(buffer) > MAX_EVENT_BYTES
-            end = len(buffer) if self.is_inside_event else _end_of_events(buffer, start)
+            end = _end_of_events(buffer, start)
+            if end:
+                self.is_inside_event = False
+            elif len(buffer) > MAX_EVENT_BYTES:
+                self.is_inside_event = True
+                end = len(buffer) - MAX_END_BYTES  # The end of the event is not cut in two.
             if end:
                 return self._take(end)
         return self._take(len(buffer))

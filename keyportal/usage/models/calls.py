@@ -44,6 +44,23 @@ class Call(models.Model):
     cached_tokens = models.PositiveIntegerField(
         default=0, help_text="Prompt tokens that the model server read from its cache."
     )
+    cache_write_tokens = models.PositiveIntegerField(
+        default=0, help_text="Prompt tokens that the model server wrote to its cache."
+    )
+    cache_write_1h_tokens = models.PositiveIntegerField(
+        default=0, help_text="Those of them that it keeps for an hour, not for five minutes."
+    )
+    reasoning_tokens = models.PositiveIntegerField(
+        default=0, help_text="Completion tokens that the model used to think."
+    )
+    audio_prompt_tokens = models.PositiveIntegerField(default=0)
+    audio_completion_tokens = models.PositiveIntegerField(default=0)
+    image_prompt_tokens = models.PositiveIntegerField(default=0)
+    image_completion_tokens = models.PositiveIntegerField(default=0)
+    images = models.PositiveIntegerField(default=0, help_text="Images that were generated.")
+    service_tier = models.CharField(
+        max_length=20, blank=True, help_text="As the model server names it; prices depend on it."
+    )
     is_estimated = models.BooleanField(
         default=False, help_text="The model server didn't report the tokens, so they are estimated."
     )
@@ -88,6 +105,14 @@ class Usage(models.Model):
     prompt_tokens = models.BigIntegerField(default=0)
     completion_tokens = models.BigIntegerField(default=0)
     cached_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    cache_write_1h_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    audio_prompt_tokens = models.BigIntegerField(default=0)
+    audio_completion_tokens = models.BigIntegerField(default=0)
+    image_prompt_tokens = models.BigIntegerField(default=0)
+    image_completion_tokens = models.BigIntegerField(default=0)
+    images = models.BigIntegerField(default=0)
     estimated_requests = models.BigIntegerField(
         default=0, help_text="Requests whose tokens are estimated."
     )

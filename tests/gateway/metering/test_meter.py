@@ -71,7 +71,7 @@ def finished_call(
 ) -> Call:
     over = call(key)
     over.status, over.model, over.endpoint = status, model, "/chat/completions"
-    over.tally.prompt, over.tally.completion = prompt, completion
+    over.tokens.prompt, over.tokens.completion = prompt, completion
     return over
 
 
@@ -160,9 +160,7 @@ def test_sums_grow_over_flushes_by_minute_hour_and_day(
 
 def test_latency_is_counted_in_its_histogram_bin() -> None:
     for milliseconds, bucket in ((0, 0), (50, 0), (51, 1), (999, 4), (100_000, 10), (100_001, 11)):
-        record = writing.CallRecord(
-            "r", 0.0, "t", "k", 7, "/e", "m", 200, 0, 0, 0, False, None, milliseconds, None, b""
-        )
+        record = writing.CallRecord("r", 0.0, "t", "k", 7, "/e", "m", 200, duration_ms=milliseconds)
         ((_, row),) = writing.add_records([record], {}).items()
         assert row[writing.FIRST_LATENCY :].index(1) == bucket
 

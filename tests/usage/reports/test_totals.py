@@ -44,8 +44,8 @@ def test_every_bucket_but_the_last_has_a_bound() -> None:
 
 
 def test_totals_are_added_and_subtracted() -> None:
-    one = Totals.from_sums([4, 1, 10, 20, 5, 2, *range(12)])
-    two = Totals.from_sums([1, 0, 1, 2, 0, 0])
+    one = Totals.from_sums([4, 1, 10, 20, 5, *range(8), 2, *range(12)])
+    two = Totals.from_sums([1, 0, 1, 2, 0, *[1] * 8, 0])
     assert total([one, two]).requests == 5
     assert total([one, two]).latencies == [*range(12)]
     difference = total([one, two]).without([two])

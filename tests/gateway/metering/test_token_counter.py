@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyportal.gateway.metering.tally import BYTES_PER_TOKEN, MAX_TAIL_BYTES, TokenCounter
+from keyportal.gateway.metering.estimates import BYTES_PER_TOKEN
+from keyportal.gateway.metering.token_counter import MAX_KEPT_BYTES, TokenCounter
 from keyportal.gateway.relay.answer import BufferedBody
 from keyportal.gateway.relay.sse import CompleteEvents
 from tests.support import model_responses
@@ -18,29 +20,29 @@ ALL = (PROMPT, COMPLETION, CACHED)
 
 
 def asked(*, does_generate: bool = True, is_usage_hidden: bool = False) -> TokenCounter:
-    tally = TokenCounter()
-    tally.request_sent(400, does_generate=does_generate, is_usage_hidden=is_usage_hidden)
-    return tally
+    counter = TokenCounter()
+    counter.expect_answer(100, does_generate=does_generate, is_usage_hidden=is_usage_hidden)
+    return counter
 
 
-def counted(tally: TokenCounter) -> tuple[int, int, int]:
-    return tally.prompt, tally.completion, tally.cached
+def counted(counter: TokenCounter) -> tuple[int, int, int]:
+    return counter.prompt, counter.completion, counter.details.cached_tokens
 
 
 def whole(body: bytes, size: int = 1_000_000) -> TokenCounter:
     """A token counter that has read `body` in chunks of `size`."""
-    tally = asked()
+    counter = asked()
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
-    assert b"".join(map(tally.feed, pieces)) == body
-    tally.close(is_served=True)
-    return tally
+    assert b"".join(map(counter.feed, pieces)) == body
+    counter.close(is_served=True)
+    return counter
 
 
 def streamed(events: list[bytes], *, is_usage_hidden: bool = False) -> tuple[TokenCounter, bytes]:
-    tally = asked(is_usage_hidden=is_usage_hidden)
-    passed = b"".join(map(tally.feed_events, events))
-    tally.close(is_served=True)
-    return tally, passed
+    counter = asked(is_usage_hidden=is_usage_hidden)
+    passed = b"".join(map(counter.feed_events, events))
+    counter.close(is_served=True)
+    return counter, passed
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000_000])
@@ -59,9 +61,9 @@ def streamed(events: list[bytes], *, is_usage_hidden: bool = False) -> tuple[Tok
 def test_usage_of_a_complete_answer_is_read(
     path: str, expected: tuple[int, int, int], size: int
 ) -> None:
-    tally = whole(json.dumps(model_responses.FULL_RESPONSES[path]).encode(), size)
-    assert counted(tally) == expected
-    assert tally.is_reported
+    counter = whole(json.dumps(model_responses.FULL_RESPONSES[path]).encode(), size)
+    assert counted(counter) == expected
+    assert counter.is_reported
 
 
 def test_usage_at_the_end_of_a_long_answer_is_read() -> None:
@@ -70,7 +72,7 @@ def test_usage_at_the_end_of_a_long_answer_is_read() -> None:
     answer = model_responses.CHAT | {"choices": [{"message": {"content": text}}]}
     answer["usage"] = answer.pop("usage")  # Last, as in servers' answers.
     body = json.dumps(answer).encode()
-    assert len(body) > 4 * MAX_TAIL_BYTES
+    assert len(body) > 2 * MAX_KEPT_BYTES
     for size in (1000, 65_536):
         assert counted(whole(body, size)) == ALL
 
@@ -78,9 +80,9 @@ def test_usage_at_the_end_of_a_long_answer_is_read() -> None:
 @pytest.mark.parametrize("path", model_responses.STREAM_RESPONSES)
 def test_usage_of_a_stream_is_read_and_its_bytes_unchanged(path: str) -> None:
     events = model_responses.STREAM_RESPONSES[path]
-    tally, passed = streamed(events)
-    assert counted(tally) == ALL
-    assert tally.is_reported
+    counter, passed = streamed(events)
+    assert counted(counter) == ALL
+    assert counter.is_reported
     assert passed == b"".join(events)
     together, _ = streamed([b"".join(events)])
     assert counted(together) == ALL
@@ -93,10 +95,10 @@ def test_only_the_hidden_usage_event_is_dropped(end: bytes) -> None:
     hidden = model_responses.CHAT_USAGE_EVENT.removesuffix(b"\n\n") + end
     rest = b"".join(event for event in events if event != hidden)
     for stream in (events, [b"".join(events)]):
-        tally, passed = streamed(stream, is_usage_hidden=True)
+        counter, passed = streamed(stream, is_usage_hidden=True)
         assert passed == rest
-        assert counted(tally) == ALL
-    tally, passed = streamed(events, is_usage_hidden=False)
+        assert counted(counter) == ALL
+    counter, passed = streamed(events, is_usage_hidden=False)
     assert passed == b"".join(events)
 
 
@@ -108,9 +110,9 @@ def test_usage_in_an_event_with_text_is_never_dropped() -> None:
             "usage": model_responses.OPENAI_USAGE,
         }
     )
-    tally, passed = streamed([chunk, chunk], is_usage_hidden=True)
+    counter, passed = streamed([chunk, chunk], is_usage_hidden=True)
     assert passed == chunk + chunk
-    assert counted(tally) == ALL
+    assert counted(counter) == ALL
 
 
 def test_counts_that_grow_are_not_added_up() -> None:
@@ -123,26 +125,34 @@ def test_counts_that_grow_are_not_added_up() -> None:
     assert counted(streamed(growing)[0]) == (9, 3, 0)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
-def test_incomplete_stream_is_estimated(path: str) -> None:
-    tally, _ = streamed(model_responses.STREAM_RESPONSES[path][:4])
-    assert not tally.is_reported
-    assert tally.completion >= 3  # About one token an event.
-    assert tally.prompt == (PROMPT if path == "/v1/messages" else 400 // BYTES_PER_TOKEN)
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/v1/chat/completions", model_responses.TEXT),
+        ("/v1/responses", "Hello"),
+        ("/v1/messages", "Hello"),
+    ],
+)
+def test_incomplete_stream_is_estimated_by_the_bytes_of_its_text(path: str, text: str) -> None:
+    counter, _ = streamed(model_responses.STREAM_RESPONSES[path][:4])
+    assert not counter.is_reported
+    assert counter.is_estimated
+    assert counter.completion == math.ceil(len(text) / BYTES_PER_TOKEN)
+    assert counter.prompt == (PROMPT if path == "/v1/messages" else 100)
 
 
 def test_refused_call_is_not_estimated() -> None:
-    tally = asked()
-    tally.feed(b'{"error": {"message": "no"}}')
-    tally.close(is_served=False)
-    assert counted(tally) == (0, 0, 0)
+    counter = asked()
+    counter.feed(b'{"error": {"message": "no"}}')
+    counter.close(is_served=False)
+    assert counted(counter) == (0, 0, 0)
 
 
 def test_answer_without_generated_text_has_no_completion_tokens() -> None:
-    tally = asked(does_generate=False)
-    tally.feed(bytes(100_000))
-    tally.close(is_served=True)
-    assert counted(tally) == (400 // BYTES_PER_TOKEN, 0, 0)
+    counter = asked(does_generate=False)
+    counter.feed(bytes(100_000))
+    counter.close(is_served=True)
+    assert counted(counter) == (100, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +169,9 @@ def test_answer_without_generated_text_has_no_completion_tokens() -> None:
     ],
 )
 def test_last_event_is_recognized(event: bytes, is_last: bool) -> None:
-    tally = asked()
-    tally.feed_events(event)
-    assert tally.has_last_event is is_last
+    counter = asked()
+    counter.feed_events(event)
+    assert counter.has_last_event is is_last
 
 
 DEEP = b"[" * 100_000
@@ -187,7 +197,7 @@ STRANGE: list[bytes] = [
 @pytest.mark.parametrize("body", STRANGE, ids=range(len(STRANGE)))
 def test_odd_answers_raise_nothing(body: bytes) -> None:
     whole(body)
-    _, passed = streamed([b"data: " + body + b"\n\n"], is_usage_hidden=True)
+    _, passed = streamed([b"data: " + body + b"\n\n"])
     assert passed == b"data: " + body + b"\n\n"
 
 
@@ -197,11 +207,11 @@ def test_odd_answers_raise_nothing(body: bytes) -> None:
     )
 )
 def test_any_bytes_pass_unchanged(parts: list[bytes]) -> None:
-    tally = asked()
+    counter = asked()
     for part in parts:
-        assert tally.feed(part) == part
-        assert tally.feed_events(part) == part
-    tally.close(is_served=True)
+        assert counter.feed(part) == part
+        assert counter.feed_events(part) == part
+    counter.close(is_served=True)
 
 
 def test_negative_count_is_ignored() -> None:
@@ -222,14 +232,14 @@ def test_events_split_over_chunks_are_read(path: str, size: int) -> None:
             found.append(event)
         return found
 
-    tally, passed = streamed(asyncio.run(read()))
-    assert counted(tally) == ALL
+    counter, passed = streamed(asyncio.run(read()))
+    assert counted(counter) == ALL
     assert passed == text
 
 
 @pytest.mark.parametrize("told", [2**31, 10**18, 10**30])
 def test_huge_count_is_cut_to_the_columns_maximum(told: int) -> None:
     usage = {"prompt_tokens": told, "completion_tokens": 1}
-    tally = whole(json.dumps({"usage": usage}).encode())
-    assert tally.prompt <= 2**31 - 1
-    assert tally.completion in {0, 1}
+    counter = whole(json.dumps({"usage": usage}).encode())
+    assert counter.prompt <= 2**31 - 1
+    assert counter.completion in {0, 1}
