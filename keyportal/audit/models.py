@@ -195,6 +195,13 @@ class AuditEvent(models.Model):
         }
 
     @property
+    def origin(self) -> str:
+        """Where an event without an actor came from. The address of a sign-in can be unknown."""
+        if self.address or self.action == Action.SIGN_IN_FAILED:
+            return "not signed in"
+        return "gateway" if self.is_observed else "command line"
+
+    @property
     def deleted_key(self) -> str:
         """The public id of the deleted key, if this is the deletion of a key; else empty."""
         match = re.search(r"\((\w{8})\)\Z", self.target)

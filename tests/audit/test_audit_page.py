@@ -49,6 +49,15 @@ def test_admin_sees_events_newest_first(
     assert "foreign" not in text
 
 
+def test_failed_sign_in_from_an_unknown_address_is_not_from_the_command_line(
+    sign_in: SignIn, ada: User, record: Callable[..., AuditEvent]
+) -> None:
+    record(Action.SIGN_IN_FAILED, target="bob", address="")
+    text = sign_in(ada).get(AUDIT, {"action": Action.SIGN_IN_FAILED}).content.decode()
+    assert "not signed in" in text
+    assert "command line" not in text
+
+
 def test_events_can_be_filtered_by_action(
     sign_in: SignIn, alice: User, record: Callable[..., AuditEvent]
 ) -> None:
