@@ -113,7 +113,7 @@ def test_origins_are_as_browsers_send_them(tmp_path: Path) -> None:
         {"KEYPORTAL_URL": "ftp://keys.example.com"},
         {"KEYPORTAL_URL": "https://keys.example.com:port"},
     ],
-    ids=lambda environment: next(iter(environment.values())),
+    ids=lambda environment: next(iter(environment.values()))[:40],
 )
 def test_a_bad_value_names_its_variable(tmp_path: Path, environment: dict[str, str]) -> None:
     done = start(tmp_path, **environment)

@@ -217,29 +217,39 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self.has_received = True
-        if self._is_head_complete:
-            self._active_at = self._loop.time()
-            self._framing_bytes += len(data)
-        else:
-            self._head_bytes += len(data)
+        was_head_complete = self._is_head_complete
+        body_bytes = self._buffered_bytes
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(ProtocolError(f"{type(error).__name__}: {error}"))
             return
-        if not self._is_head_complete:
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._fail(ProtocolError("The head of the response is too large."))
-            return
-        if self._framing_bytes > MAX_FRAMING_BYTES:
-            # Attack: a trailer without an end takes memory and time, and is never silent.
-            self._fail(ProtocolError("The response has too little body for its size."))
-            return
-        self._framing_bytes = max(self._framing_bytes, 0)
+        if not was_head_complete:
+            self._head_bytes += len(data)
+            if not self._is_head_complete:
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    self._fail(ProtocolError("The head of the response is too large."))
+                return
+        else:
+            self._active_at = self._loop.time()
+            surplus = len(data) - FRAMING_PER_BODY_BYTE * (self._buffered_bytes - body_bytes)
+            if (surplus > 0 or self._framing_bytes) and not self._may_add_framing(surplus):
+                return
         if self._buffered_bytes > HIGH_WATER and not self._is_paused and self.is_open:
             self._is_paused = True
             self._transport.pause_reading()
         self._wake()
+
+    def _may_add_framing(self, surplus: int) -> bool:
+        """Count bytes beyond what the body explains. False if they are too many.
+
+        Attack: a trailer without an end takes memory and time, and is never silent.
+        """
+        self._framing_bytes = max(self._framing_bytes + surplus, 0)
+        if self._framing_bytes <= MAX_FRAMING_BYTES:
+            return True
+        self._fail(ProtocolError("The response has too little body for its size."))
+        return False
 
     def pause_writing(self) -> None:
         self._active_at = self._loop.time()
@@ -272,9 +282,10 @@ class Connection(asyncio.Protocol):
             return  # An interim response, such as 100 or 103: the final one follows.
         self._read_framing()
         self._is_head_complete = True
-        self._timeout = self._read_timeout
         self._active_at = self._loop.time()
-        self._start_read_timer()
+        if self._timeout != self._read_timeout:
+            self._timeout = self._read_timeout
+            self._start_read_timer()
         # A server that answers before it has read the whole request may take the rest of that for
         # the next request.
         is_early = self._unsent_bytes or self._transport.get_write_buffer_size()
@@ -282,10 +293,11 @@ class Connection(asyncio.Protocol):
 
     def _read_framing(self) -> None:
         """How the body ends, from the two headers that say so."""
-        framing = [header for header in self.headers if header[0] in _FRAMING]
         length = None
         is_chunked = False
-        for name, value in framing:
+        for name, value in self.headers:
+            if name not in _FRAMING:
+                continue
             if name == b"content-length":
                 if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
                     raise ProtocolError("The Content-Length is not a possible number.")
@@ -304,7 +316,6 @@ class Connection(asyncio.Protocol):
             raise ProtocolError("An interim response has a body.")
         self._chunks.append(body)
         self._buffered_bytes += len(body)
-        self._framing_bytes -= FRAMING_PER_BODY_BYTE * len(body)
 
     def on_message_complete(self) -> None:
         if self.status < 200:
