@@ -55,7 +55,7 @@ def streamed(endpoint: str, **fields: object) -> list[dict[str, Any]]:
     return [json.loads(event.removeprefix(b"data: ")) for event in events]
 
 
-def test_a_large_body_is_refused_before_it_is_decoded() -> None:
+def test_large_body_is_refused_before_it_is_decoded() -> None:
     """Attack: two million messages in 20 MiB."""
     head, end = b'{"model": "m", "input": "', b'"}'
     room = app.MAX_REQUEST_BYTES - len(head + end)
@@ -64,7 +64,7 @@ def test_a_large_body_is_refused_before_it_is_decoded() -> None:
         app.answer("/embeddings", head + b"x" * (room + 1) + end)
 
 
-def test_chat() -> None:
+def test_chat_is_answered() -> None:
     said = whole("/chat/completions", messages=HELLO, temperature=0.7, unknown={"a": [1]})
     (choice,) = said["choices"]
     content = choice["message"]["content"]
@@ -104,11 +104,11 @@ def test_chat_counts_all_messages_and_parts_of_content() -> None:
     assert said["choices"][0]["message"]["content"].endswith("You said: three four five")
 
 
-def test_chat_of_no_messages_is_answered() -> None:
+def test_chat_without_messages_is_answered() -> None:
     assert whole("/chat/completions", messages=[])["usage"]["prompt_tokens"] == 0
 
 
-def test_streamed_chat_says_the_same_as_a_whole_one() -> None:
+def test_streamed_chat_has_the_same_content() -> None:
     events = streamed("/chat/completions", messages=HELLO)
     first, *middle, last = [event["choices"][0] for event in events]
     assert first["delta"] == {"role": "assistant", "content": ""}
@@ -121,7 +121,7 @@ def test_streamed_chat_says_the_same_as_a_whole_one() -> None:
     assert len({event["id"] for event in events}) == 1
 
 
-def test_completion() -> None:
+def test_completion_is_answered() -> None:
     said = whole("/completions", prompt="Once upon a time")
     (choice,) = said["choices"]
     assert DISCLAIMER in choice["text"]
@@ -132,7 +132,7 @@ def test_completion() -> None:
     assert said["usage"]["completion_tokens"] == len(choice["text"].split())
 
 
-def test_streamed_completion_says_the_same_as_a_whole_one() -> None:
+def test_streamed_completion_has_the_same_content() -> None:
     *middle, last = streamed("/completions", prompt="one two three")
     text = "".join(event["choices"][0]["text"] for event in middle)
     assert text == whole("/completions", prompt="one two three")["choices"][0]["text"]
@@ -143,7 +143,7 @@ def test_streamed_completion_says_the_same_as_a_whole_one() -> None:
     ("endpoint", "prompt"),
     [("/chat/completions", {"messages": HELLO}), ("/completions", {"prompt": "Hello, model!"})],
 )
-def test_usage_is_streamed_only_when_asked_for(endpoint: str, prompt: dict[str, object]) -> None:
+def test_usage_is_streamed_only_on_request(endpoint: str, prompt: dict[str, object]) -> None:
     for options in ({}, {"stream_options": None}, {"stream_options": {"include_usage": False}}):
         assert all("usage" not in event for event in streamed(endpoint, **prompt, **options))
     *events, last = streamed(endpoint, **prompt, stream_options={"include_usage": True})
@@ -153,7 +153,7 @@ def test_usage_is_streamed_only_when_asked_for(endpoint: str, prompt: dict[str, 
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-def test_a_limit_cuts_and_says_so(name: str) -> None:
+def test_token_limit_truncates_with_finish_reason_length(name: str) -> None:
     said = whole("/chat/completions", messages=HELLO, **{name: 3})
     assert said["choices"][0]["message"]["content"].split() == ["This", "is", "Keyportal's"]
     assert said["choices"][0]["finish_reason"] == "length"
@@ -162,13 +162,13 @@ def test_a_limit_cuts_and_says_so(name: str) -> None:
     assert last["choices"][0]["finish_reason"] == "length"
 
 
-def test_a_limit_that_is_not_reached_cuts_nothing() -> None:
+def test_token_limit_that_is_not_reached_has_no_effect() -> None:
     said = whole("/completions", prompt="x", max_tokens=1000)
     assert said["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_refused(limit: int) -> None:
+def test_token_limit_below_one_is_refused(limit: int) -> None:
     with pytest.raises(BadRequest):
         ask("/chat/completions", messages=HELLO, max_tokens=limit)
 
@@ -192,20 +192,20 @@ def embeddings(**fields: object) -> list[Any]:
         ([], 0, 0),
     ],
 )
-def test_embeddings_of_every_kind_of_input(given: object, count: int, tokens: int) -> None:
+def test_embeddings_accept_every_kind_of_input(given: object, count: int, tokens: int) -> None:
     assert len(embeddings(input=given)) == count
     usage = whole("/embeddings", input=given)["usage"]
     assert usage == {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
-def test_embeddings_have_length_one_and_depend_on_the_text_alone() -> None:
+def test_embeddings_have_unit_length_and_depend_only_on_the_text() -> None:
     one, same, other = embeddings(input=["a cat", "a cat", "a dog"])
     assert one == same != other
     assert len(one) == app.DIMENSIONS
     assert sum(number * number for number in one) == pytest.approx(1)
 
 
-def test_base64_holds_the_same_numbers() -> None:
+def test_base64_encodes_the_same_numbers() -> None:
     (text,) = embeddings(input="a cat", encoding_format="base64")
     (numbers,) = embeddings(input="a cat", encoding_format="float")
     raw = base64.b64decode(text)
@@ -213,12 +213,12 @@ def test_base64_holds_the_same_numbers() -> None:
 
 
 @pytest.mark.parametrize("dimensions", [1, 256, app.MAX_DIMENSIONS])
-def test_as_many_dimensions_as_asked_for(dimensions: int) -> None:
+def test_embeddings_have_the_requested_dimensions(dimensions: int) -> None:
     assert len(embeddings(input="x", dimensions=dimensions)[0]) == dimensions
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, app.MAX_DIMENSIONS + 1, 10**30])
-def test_dimensions_have_bounds(dimensions: int) -> None:
+def test_invalid_dimensions_are_refused(dimensions: int) -> None:
     with pytest.raises(BadRequest):
         ask("/embeddings", input="x", dimensions=dimensions)
 
@@ -241,19 +241,19 @@ def test_dimensions_have_bounds(dimensions: int) -> None:
         ("/embeddings", {"input": "x", "dimensions": "all"}),
     ],
 )
-def test_a_body_that_makes_no_sense_is_refused(endpoint: str, fields: dict[str, object]) -> None:
+def test_invalid_body_is_refused(endpoint: str, fields: dict[str, object]) -> None:
     with pytest.raises(BadRequest) as caught:
         ask(endpoint, **fields)
     assert str(caught.value)
 
 
-def test_depth_is_refused_too_and_not_a_crash() -> None:
+def test_deeply_nested_body_is_refused() -> None:
     nested = b"[" * 100_000 + b"]" * 100_000
     with pytest.raises(BadRequest):
         app.answer("/chat/completions", b'{"model": "a", "x": ' + nested + b"}")
 
 
-def test_a_large_prompt_makes_no_large_answer() -> None:
+def test_large_prompt_gives_a_small_response() -> None:
     """Answers are made in the event loop, so a caller must not keep it busy for long."""
     words = "word " * 1_000_000
     said = whole("/chat/completions", messages=[{"role": "user", "content": words}])
@@ -263,19 +263,19 @@ def test_a_large_prompt_makes_no_large_answer() -> None:
 
 
 @pytest.mark.parametrize(("inputs", "dimensions"), [(4097, 64), (65, 4096)])
-def test_numbers_have_bounds(inputs: int, dimensions: int) -> None:
+def test_number_of_inputs_is_limited(inputs: int, dimensions: int) -> None:
     assert len(embeddings(input=[""] * (inputs - 1), dimensions=dimensions)) == inputs - 1
     with pytest.raises(BadRequest):
         ask("/embeddings", input=[""] * inputs, dimensions=dimensions)
 
 
-def test_null_is_as_good_as_nothing() -> None:
+def test_null_means_the_default() -> None:
     assert "choices" in whole("/chat/completions", messages=HELLO, stream=None, max_tokens=None)
     said = whole("/embeddings", input="one", dimensions=None, encoding_format=None)
     assert len(said["data"][0]["embedding"]) == app.DIMENSIONS
 
 
-def test_each_prompt_gets_a_choice_of_its_own() -> None:
+def test_each_prompt_gets_its_own_choice() -> None:
     said = whole("/completions", prompt=["one", "two three"])
     assert [choice["index"] for choice in said["choices"]] == [0, 1]
     texts = [choice["text"] for choice in said["choices"]]
@@ -291,13 +291,13 @@ def test_each_prompt_gets_a_choice_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("prompt", "counts"), [([1, 2, 3], [3]), ([[1, 2], [3]], [2, 1]), ("one two", [2])]
 )
-def test_a_prompt_may_be_token_numbers(prompt: object, counts: list[int]) -> None:
+def test_prompt_may_be_token_ids(prompt: object, counts: list[int]) -> None:
     said = whole("/completions", prompt=prompt)
     assert len(said["choices"]) == len(counts)
     assert said["usage"]["prompt_tokens"] == sum(counts)
 
 
 @pytest.mark.parametrize("count", [0, 101])
-def test_prompts_are_some_and_not_too_many(count: int) -> None:
+def test_number_of_prompts_is_limited(count: int) -> None:
     with pytest.raises(BadRequest, match="1 to 100 prompts"):
         ask("/completions", prompt=["x"] * count)

@@ -75,7 +75,7 @@ def _door(
         yield ProxyClient(port, None if is_plain else certificate)
 
 
-def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_key(
+def test_allowed_call_reaches_the_gateway_with_its_team_and_without_the_key(
     door: ProxyClient, fake: FakeUpstream, alice: User, team: Team, issue: Issue
 ) -> None:
     api_key, key = issue(alice, limits=Limits(requests_per_day=10))
@@ -99,7 +99,7 @@ def test_a_call_that_may_pass_reaches_the_gateway_with_its_team_and_without_its_
 
 
 @pytest.mark.parametrize("header", ["X_Api_Key", "Api_Key"])
-def test_a_key_in_another_header_ends_at_nginx_too(
+def test_key_in_another_header_is_removed_by_nginx(
     door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue, header: str
 ) -> None:
     _, key = issue(alice)
@@ -107,13 +107,13 @@ def test_a_key_in_another_header_ends_at_nginx_too(
     assert key not in str(fake.received)
 
 
-def test_refusals_reach_the_caller_as_they_are_on_v1(
+def test_refusals_are_the_same_as_on_v1(
     door: ProxyClient, live: Server, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     assert_refusals_match_v1(door, live, fake, alice, issue)
 
 
-def test_the_official_client_raises_what_it_raises_on_v1(
+def test_official_client_raises_the_same_errors_as_on_v1(
     door: ProxyClient, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice, limits=Limits(requests_per_day=1))
@@ -140,7 +140,7 @@ def test_the_official_client_raises_what_it_raises_on_v1(
     assert caught.value.code == "insufficient_quota"
 
 
-def test_a_key_that_may_only_read_is_not_talked_into_more(
+def test_read_only_key_cannot_call_models(
     door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, reader = issue(alice, permissions=Permissions(endpoints=Endpoints.READ))
@@ -164,7 +164,7 @@ def test_a_key_that_may_only_read_is_not_talked_into_more(
     assert fake.received == []
 
 
-def test_a_key_for_embeddings_does_not_reach_another_endpoint(
+def test_embeddings_key_cannot_reach_another_endpoint(
     door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     """Attack: nginx passes the path on as it was sent, and the gateway decodes it."""
@@ -184,7 +184,7 @@ def test_a_key_for_embeddings_does_not_reach_another_endpoint(
     assert [received.path for received in fake.received] == ["/v1/embeddings"]
 
 
-def test_where_the_address_is_https_plain_http_is_refused_whatever_its_caller_claims(
+def test_plain_http_is_refused_for_any_headers_of_the_caller(
     open_door: OpenDoor, own_server: OwnServer, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     """nginx says how its caller came, and makes 500 of the 426 that its configuration restores."""
@@ -204,7 +204,7 @@ def test_where_the_address_is_https_plain_http_is_refused_whatever_its_caller_cl
     assert fake.received == []
 
 
-def test_an_nginx_that_is_not_trusted_says_nothing_of_https(
+def test_scheme_header_of_an_untrusted_nginx_is_ignored(
     open_door: OpenDoor, own_server: OwnServer, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     """Its operator is told so at once, and nobody passes."""
@@ -215,7 +215,7 @@ def test_an_nginx_that_is_not_trusted_says_nothing_of_https(
     assert fake.received == []
 
 
-def test_the_client_is_who_comes_to_nginx_and_not_whom_it_names(
+def test_client_address_is_set_by_nginx_not_by_the_caller(
     open_door: OpenDoor, own_server: OwnServer, alice: User, issue: Issue
 ) -> None:
     door = open_door(own_server(KEYPORTAL_TRUSTED_PROXIES="127.0.0.1"))
@@ -226,7 +226,7 @@ def test_the_client_is_who_comes_to_nginx_and_not_whom_it_names(
     assert (reply.status, reply.code) == (403, "address_not_allowed")
 
 
-def test_a_deleted_key_is_refused_from_the_next_request_on(
+def test_deleted_key_is_refused_from_the_next_request_on(
     open_door: OpenDoor,
     own_server: OwnServer,
     fake: FakeUpstream,
@@ -243,7 +243,7 @@ def test_a_deleted_key_is_refused_from_the_next_request_on(
     assert fake.received == []
 
 
-def test_nobody_passes_while_nobody_can_be_asked(
+def test_calls_are_refused_while_keyportal_is_down(
     open_door: OpenDoor,
     own_server: OwnServer,
     fake: FakeUpstream,
@@ -261,9 +261,7 @@ def test_nobody_passes_while_nobody_can_be_asked(
     assert fake.received == []
 
 
-def test_what_the_gateway_itself_refuses_is_left_alone(
-    door: ProxyClient, alice: User, issue: Issue
-) -> None:
+def test_errors_of_the_gateway_are_unchanged(door: ProxyClient, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
     for status in (401, 403, 429, 500):
         reply = door.chat(key, f"status:{status}")
@@ -272,6 +270,6 @@ def test_what_the_gateway_itself_refuses_is_left_alone(
         assert b"keyportal" not in reply.body.lower()
 
 
-def test_nobody_reaches_the_question_itself_through_nginx(door: ProxyClient) -> None:
+def test_verification_path_is_not_reachable_through_nginx(door: ProxyClient) -> None:
     for path in ("/_keyportal", "/auth/verify"):
         assert door.request("GET", path, None).status == 404

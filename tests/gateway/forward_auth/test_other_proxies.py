@@ -96,7 +96,7 @@ def _port(url: str) -> int:
     return urlsplit(url).port or 0
 
 
-def test_a_call_that_may_pass_arrives_with_whose_key_it_shows_and_without_the_key(
+def test_allowed_call_arrives_with_identity_headers_and_without_the_key(
     door: ProxyClient, fake: FakeUpstream, alice: User, team: Team, issue: Issue
 ) -> None:
     api_key, key = issue(alice)
@@ -124,13 +124,13 @@ def test_a_call_that_may_pass_arrives_with_whose_key_it_shows_and_without_the_ke
         assert received.body == body
 
 
-def test_refusals_reach_the_caller_as_they_are_on_v1(
+def test_refusals_are_the_same_as_on_v1(
     door: ProxyClient, live: Server, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     assert_refusals_match_v1(door, live, fake, alice, issue)
 
 
-def test_nobody_passes_while_nobody_can_be_asked(open_door: OpenDoor, fake: FakeUpstream) -> None:
+def test_calls_are_refused_while_keyportal_is_down(open_door: OpenDoor, fake: FakeUpstream) -> None:
     last = b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     answers = [
         b"",
@@ -149,7 +149,7 @@ def test_nobody_passes_while_nobody_can_be_asked(open_door: OpenDoor, fake: Fake
     assert fake.received == []
 
 
-def test_a_deleted_key_is_refused_from_the_next_request_on(
+def test_deleted_key_is_refused_from_the_next_request_on(
     door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     api_key, key = issue(alice)
@@ -160,7 +160,7 @@ def test_a_deleted_key_is_refused_from_the_next_request_on(
     assert fake.received == []
 
 
-def test_a_trusted_proxy_tells_who_came_to_it_and_that_it_was_by_https(
+def test_trusted_proxy_sets_client_address_and_scheme(
     start: Start, own_server: OwnServer, alice: User, issue: Issue
 ) -> None:
     keyportal = own_server(
@@ -176,7 +176,7 @@ def test_a_trusted_proxy_tells_who_came_to_it_and_that_it_was_by_https(
         assert (reply.status, reply.code) == (403, "address_not_allowed"), name
 
 
-def test_a_key_for_some_endpoints_passes_to_those_alone_whatever_its_caller_claims(
+def test_endpoint_restriction_holds_for_any_headers_of_the_caller(
     door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, chat = issue(alice, "chat", permissions=Permissions(endpoints=Endpoints.CHAT))
@@ -208,7 +208,7 @@ def test_a_key_for_some_endpoints_passes_to_those_alone_whatever_its_caller_clai
     assert fake.received == []
 
 
-def test_nothing_but_v1_reaches_the_models(
+def test_only_v1_reaches_the_models(
     door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice)
@@ -217,7 +217,7 @@ def test_nothing_but_v1_reaches_the_models(
     assert fake.received == []
 
 
-def test_bodies_arrive_whole_one_after_the_other_on_one_connection(
+def test_bodies_arrive_complete_on_one_connection(
     door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice)
@@ -245,7 +245,7 @@ def test_bodies_arrive_whole_one_after_the_other_on_one_connection(
     assert [one.body for one in fake.received] == [large, large, large, small, small] * 2
 
 
-def test_keyportal_is_asked_without_the_body_on_a_connection_that_is_used_again(
+def test_verification_has_no_body_and_reuses_its_connection(
     open_door: OpenDoor, fake: FakeUpstream
 ) -> None:
     """It closes a connection on which a body is announced."""
@@ -275,7 +275,7 @@ def _get(client: http.client.HTTPConnection, key: str, behaviour: str) -> None:
     client.request("GET", path, headers={"Authorization": f"Bearer {key}"})
 
 
-def test_an_answer_reaches_the_caller_as_it_comes(
+def test_response_is_streamed_to_the_caller(
     door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice)
@@ -292,7 +292,7 @@ def test_an_answer_reaches_the_caller_as_it_comes(
 
 
 @pytest.mark.parametrize("behaviour", ["stall", "trickle"])
-def test_whoever_goes_away_leaves_no_call_behind(
+def test_disconnect_ends_the_call(
     door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue, behaviour: str
 ) -> None:
     _, key = issue(alice)
@@ -303,7 +303,7 @@ def test_whoever_goes_away_leaves_no_call_behind(
     wait_until(lambda: fake.disconnected_at)
 
 
-def test_envoy_tells_of_the_keys_limits_with_the_models_answer_too(
+def test_envoy_adds_rate_limit_headers_to_responses_of_models(
     start: Start, live: Server, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice, limits=Limits(requests_per_day=10))
@@ -313,7 +313,7 @@ def test_envoy_tells_of_the_keys_limits_with_the_models_answer_too(
     assert reply.headers["x-ratelimit-remaining-requests"] == "9"
 
 
-def test_what_the_models_refuse_is_left_alone(door: ProxyClient, alice: User, issue: Issue) -> None:
+def test_errors_of_the_models_are_unchanged(door: ProxyClient, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
     for status in (401, 403, 429, 500):
         reply = door.chat(key, f"status:{status}")

@@ -55,7 +55,7 @@ def pieces(data: bytes, size: int) -> list[bytes]:
 
 @each_coding
 @pytest.mark.parametrize("size", [1, 7, 65_536])
-def test_a_body_is_decoded_in_whatever_parts_it_comes(
+def test_body_is_decoded_in_any_chunks(
     coding: bytes, compress: Callable[[bytes], bytes], size: int
 ) -> None:
     body = bytes(random.Random(7).choices(b'{"model": 123}', k=3000))
@@ -63,7 +63,7 @@ def test_a_body_is_decoded_in_whatever_parts_it_comes(
 
 
 @each_coding
-def test_a_body_of_many_blocks(coding: bytes, compress: Callable[[bytes], bytes]) -> None:
+def test_body_of_many_blocks_is_decoded(coding: bytes, compress: Callable[[bytes], bytes]) -> None:
     body = b"block" * BLOCK_BYTES
     assert read(coding, compress(body)) == body
 
@@ -77,9 +77,7 @@ def test_any_body_is_decoded(
 
 
 @each_coding
-def test_a_body_without_its_end_is_refused(
-    coding: bytes, compress: Callable[[bytes], bytes]
-) -> None:
+def test_truncated_body_is_refused(coding: bytes, compress: Callable[[bytes], bytes]) -> None:
     compressed = compress(b'{"model": "m"}')
     for length in range(len(compressed)):
         with pytest.raises(BadRequest, match="is incomplete"):
@@ -97,7 +95,7 @@ def test_data_after_the_end_is_refused(coding: bytes, compress: Callable[[bytes]
 
 
 @each_coding
-def test_data_that_is_not_of_the_coding_is_refused(
+def test_data_in_another_encoding_is_refused(
     coding: bytes, compress: Callable[[bytes], bytes]
 ) -> None:
     with pytest.raises(BadRequest, match="is not valid"):
@@ -107,7 +105,7 @@ def test_data_that_is_not_of_the_coding_is_refused(
 @pytest.mark.parametrize(
     ("coding", "compress"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)]
 )
-def test_a_wrong_checksum_is_refused(coding: bytes, compress: Callable[[bytes], bytes]) -> None:
+def test_wrong_checksum_is_refused(coding: bytes, compress: Callable[[bytes], bytes]) -> None:
     compressed = bytearray(compress(b'{"model": "m"}'))
     compressed[-5 if coding == b"gzip" else -1] ^= 1  # gzip ends with the length.
     with pytest.raises(BadRequest, match="is not valid"):
@@ -122,7 +120,7 @@ def test_no_bytes_raise_anything_but_a_refusal(coding: bytes, body: bytes) -> No
 
 
 @each_coding
-def test_the_limit_is_that_of_the_decoded_body(
+def test_size_limit_applies_to_the_decoded_body(
     settings: Settings, coding: bytes, compress: Callable[[bytes], bytes]
 ) -> None:
     settings.MAX_BODY_BYTES = MEBIBYTE
@@ -132,7 +130,7 @@ def test_the_limit_is_that_of_the_decoded_body(
 
 
 @each_coding
-def test_a_bomb_needs_no_more_memory_than_the_limit(
+def test_decompression_bomb_needs_no_more_memory_than_the_limit(
     settings: Settings, coding: bytes, compress: Callable[[bytes], bytes]
 ) -> None:
     """Attack: some kilobytes become a gigabyte."""
@@ -149,7 +147,7 @@ def test_a_bomb_needs_no_more_memory_than_the_limit(
     assert peak < MEBIBYTE + 3 * BLOCK_BYTES
 
 
-def test_between_two_blocks_other_tasks_run() -> None:
+def test_other_tasks_run_between_two_blocks() -> None:
     async def turns_of_another_task() -> int:
         turns = 0
 
@@ -182,7 +180,7 @@ def test_zstd_with_a_large_window_is_refused() -> None:
             read(b"zstd", frame(window_log))
 
 
-def test_a_block_is_all_that_one_step_returns() -> None:
+def test_one_step_returns_at_most_one_block() -> None:
     decoder = Decoder(b"gzip")
     assert len(decoder.decode(gzip.compress(b"x" * 3 * BLOCK_BYTES))) == BLOCK_BYTES
     assert decoder.has_more

@@ -157,7 +157,7 @@ def test_failure_before_the_answer_is_retried_elsewhere(failure: Outcome) -> Non
 
 @pytest.mark.usefixtures("in_order")
 @pytest.mark.parametrize("status", [200, 201, 400, 405, 408, 409, 413, 422, 499])
-def test_clients_mistake_is_not_retried(status: int) -> None:
+def test_client_error_is_not_retried(status: int) -> None:
     upstreams = FakeUpstreams(first=status, second=200)
     assert upstreams.status() == status
     assert upstreams.called == ["first"]
@@ -166,7 +166,7 @@ def test_clients_mistake_is_not_retried(status: int) -> None:
 
 @pytest.mark.usefixtures("in_order")
 @pytest.mark.parametrize("status", [401, 402, 403, 404])
-def test_refusal_of_our_settings_is_retried_elsewhere(status: int) -> None:
+def test_refused_credential_is_retried_elsewhere(status: int) -> None:
     upstreams = FakeUpstreams(refusing=status, good=200)
     assert upstreams.status() == 200
     assert upstreams.called == ["refusing", "good"]
@@ -183,7 +183,7 @@ def test_refusal_of_our_settings_is_retried_elsewhere(status: int) -> None:
         (404, "does not know this model"),
     ],
 )
-def test_last_refusal_is_ours_without_the_servers_words(status: int, message: str) -> None:
+def test_last_refusal_does_not_quote_the_server(status: int, message: str) -> None:
     upstreams = FakeUpstreams(failing=503, refusing=status)
     with pytest.raises(UpstreamRefused, match=message) as caught:
         upstreams.status()
@@ -195,7 +195,7 @@ def test_last_refusal_is_ours_without_the_servers_words(status: int, message: st
 
 @pytest.mark.usefixtures("in_order")
 @pytest.mark.parametrize(("status", "failures"), [(401, 1), (402, 1), (403, 0), (404, 0)])
-def test_only_what_no_caller_can_cause_opens_the_breaker(status: int, failures: int) -> None:
+def test_errors_that_callers_can_cause_do_not_open_the_breaker(status: int, failures: int) -> None:
     """Attack: a caller has a server left out for everybody by what its filters refuse."""
     for _ in range(3):
         with pytest.raises(UpstreamRefused):
@@ -245,7 +245,7 @@ def test_refusal_is_marked_and_logged_once_until_a_call_succeeds(
     assert str(breaker) == "answers"
 
 
-def test_missing_stored_answer_is_the_callers_mistake() -> None:
+def test_missing_stored_response_is_a_client_error() -> None:
     assert refuse(404, names_stored_answer=True) == 404
     assert refuse(401, names_stored_answer=True) == 502
 
@@ -269,7 +269,7 @@ def test_read_timeout_is_not_retried() -> None:
 
 
 @pytest.mark.usefixtures("in_order")
-def test_gateway_refusal_is_no_upstream_failure() -> None:
+def test_gateway_refusal_is_not_an_upstream_failure() -> None:
     upstreams = FakeUpstreams(a=BadRequest(), b=200)
     with pytest.raises(BadRequest):
         upstreams.status()
@@ -278,7 +278,7 @@ def test_gateway_refusal_is_no_upstream_failure() -> None:
 
 
 @pytest.mark.usefixtures("in_order")
-def test_broken_answer_is_a_failure_and_not_retried() -> None:
+def test_broken_response_is_a_failure_and_not_retried() -> None:
     upstreams = FakeUpstreams(a=200, b=200)
 
     async def break_off() -> None:

@@ -34,14 +34,14 @@ SURROGATE = "a surrogate without its other half, such as \\ud800 alone"
         (b'{"model": "m", "x": ' + b"[" * 100_000, "it is nested too deeply"),
     ],
 )
-def test_the_message_says_what_is_wrong_and_where(body: bytes, problem: str) -> None:
+def test_message_says_what_is_wrong_and_where(body: bytes, problem: str) -> None:
     with pytest.raises(BadRequest) as caught:
         parse_call(body)
     assert str(caught.value) == f"The request body can't be read: {problem}."
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"secret"', b"12"])
-def test_json_that_is_no_object(body: bytes) -> None:
+def test_json_that_is_not_an_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest, match="must be a JSON object"):
         parse_call(body)
 
@@ -58,7 +58,7 @@ def test_json_that_is_no_object(body: bytes) -> None:
         b'{"secret',
     ],
 )
-def test_a_message_has_nothing_of_the_body(body: bytes) -> None:
+def test_message_does_not_quote_the_body(body: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
         parse_call(body)
     assert "secret" not in str(caught.value)

@@ -38,7 +38,7 @@ LARGE = " " * 65_536
         "Previous_Response_Id",
     ],
 )
-def test_a_foreign_spelling_is_refused(name: str, size: str) -> None:
+def test_other_spelling_of_a_field_is_refused(name: str, size: str) -> None:
     """Attack: `{"model": "allowed", "MODEL": "another"}`, and a server that ignores case."""
     with pytest.raises(BadRequest, match="too similar to"):
         decode_fields(f'{{"model": "mine", "{name}": "other"}}' + size)
@@ -46,7 +46,7 @@ def test_a_foreign_spelling_is_refused(name: str, size: str) -> None:
         decode_fields(f'{{"{name}": "other"}}' + size)
 
 
-def test_the_names_themselves_and_others_pass() -> None:
+def test_exact_names_and_unknown_names_are_accepted() -> None:
     names = [
         *sorted(READ_FIELDS - REFUSED_FIELDS),
         "\\u006dodel",
@@ -92,7 +92,7 @@ def test_no_field_is_replaced_from_extra_body(fields: dict[str, object]) -> None
 @pytest.mark.parametrize(
     "value", [None, 7, "model", [{"model": 1}], {}, {"x": {"model": 1}, "é": 2}]
 )
-def test_what_is_else_in_extra_body_passes(value: object) -> None:
+def test_other_fields_in_extra_body_are_accepted(value: object) -> None:
     body = {"model": "mine", "extra_body": value}
     fields = decode_fields(json.dumps(body, ensure_ascii=False))
     assert msgspec.json.decode(fields["extra_body"]) == value
@@ -107,7 +107,7 @@ letters = st.sampled_from(sorted("".join(READ_FIELDS) + "\u017f\u212aMODELSTRBAC
 
 
 @given(st.text(letters) | st.sampled_from(sorted(READ_FIELDS)).map(str.title))
-def test_no_server_reads_another_field_than_we_do(name: str) -> None:
+def test_field_is_read_as_servers_read_it(name: str) -> None:
     is_foreign = name not in READ_FIELDS and folded_as_go_does(name) in READ_FIELDS
     try:
         fields = decode_fields(json.dumps({name: 1}, ensure_ascii=False))
@@ -119,7 +119,7 @@ def test_no_server_reads_another_field_than_we_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", ["", LARGE])
-def test_as_many_fields_as_are_allowed(size: str) -> None:
+def test_maximum_number_of_fields(size: str) -> None:
     names = [f"x{number}" for number in range(MAX_FIELDS)]
     fields = decode_fields(json.dumps(dict.fromkeys(names, 1)) + size)
     assert [*fields] == names
@@ -141,7 +141,7 @@ def members(count: int) -> str:
     ],
     ids=["tiny keys", "after nested values, and no end", "one name again and again"],
 )
-def test_a_body_of_many_fields_needs_no_memory(body: str) -> None:
+def test_body_of_many_fields_uses_little_memory(body: str) -> None:
     """Attack: 20 MB of tiny keys, of which three calls need 1.2 GB."""
     assert len(body) > 14 * MEBIBYTE
     tracemalloc.start()
@@ -154,7 +154,7 @@ def test_a_body_of_many_fields_needs_no_memory(body: str) -> None:
     assert peak < MEBIBYTE
 
 
-def test_what_is_nested_is_not_counted() -> None:
+def test_nested_fields_are_not_counted() -> None:
     messages = [{"role": "user", "content": str(number)} for number in range(50_000)]
     body = json.dumps({"model": "m", "messages": messages, "x": {str(n): n for n in range(999)}})
     fields = decode_fields(body)

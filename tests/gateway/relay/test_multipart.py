@@ -140,7 +140,7 @@ def test_ambiguous_form_is_refused(what: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("body", [END, file(b"x") + END, part(b"model", b"") + END])
-def test_a_form_without_a_model_is_refused(body: bytes) -> None:
+def test_form_without_a_model_is_refused(body: bytes) -> None:
     with pytest.raises(MissingModel):
         read(body)
 
@@ -157,7 +157,7 @@ def test_invalid_form_is_refused(content_type: bytes) -> None:
 @pytest.mark.parametrize(
     "boundary", [b"", b"; boundary=", b'; boundary=""', b"; boundary=" + b"x" * 300]
 )
-def test_a_form_without_a_usable_boundary_is_refused(boundary: bytes) -> None:
+def test_form_without_a_valid_boundary_is_refused(boundary: bytes) -> None:
     with pytest.raises(BadRequest):
         Form(b"multipart/form-data" + boundary)
 
@@ -198,7 +198,7 @@ parts = st.builds(lambda name, content, noise: part(name, content) + noise, name
 
 
 @given(st.lists(parts, max_size=4), st.integers(1, 50), junk)
-def test_any_form_reads_the_same_in_any_chunks_without_crash(
+def test_any_form_is_parsed_the_same_in_any_chunks(
     some: list[bytes], size: int, noise: bytes
 ) -> None:
     body = b"".join(some) + noise + END

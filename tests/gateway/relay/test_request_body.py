@@ -35,7 +35,7 @@ def read(client: Client, *headers: tuple[bytes, bytes]) -> bytes:
         b"",
     ],
 )
-def test_json_is_taken(media_type: bytes) -> None:
+def test_json_is_accepted(media_type: bytes) -> None:
     assert read(Client(b"{}"), (b"content-type", media_type)) == b"{}"
 
 
@@ -55,7 +55,7 @@ def test_json_is_taken(media_type: bytes) -> None:
         [JSON, (b"content-encoding", b"gzip"), (b"content-encoding", b"identity")],
     ],
 )
-def test_anything_else_is_not_taken_and_not_read(headers: Headers) -> None:
+def test_other_content_types_are_refused_without_reading_the_body(headers: Headers) -> None:
     client = Client(b"{}")
     with pytest.raises(UnsupportedMediaType):
         read(client, *headers)
@@ -66,22 +66,22 @@ def test_json_needs_no_media_type() -> None:
     assert read(Client(b"{}"), (b"accept", b"text/html")) == b"{}"
 
 
-def test_a_form_is_taken_as_a_form_only() -> None:
+def test_form_is_accepted_only_where_a_form_is_expected() -> None:
     for media_type in (b"", b"text/plain", b"application/json"):
         request = scope(method="POST", headers=[(b"content-type", media_type)])
         with pytest.raises(UnsupportedMediaType, match="multipart/form-data"):
             open_body(request, Client().receive, b"multipart/form-data")
 
 
-def test_identity_is_no_encoding() -> None:
+def test_identity_encoding_is_accepted() -> None:
     assert read(Client(b"{}"), JSON, (b"content-encoding", b"identity")) == b"{}"
 
 
-def test_parts_are_put_together() -> None:
+def test_chunks_are_joined() -> None:
     assert read(Client(b'{"a":', b"", b" 1", b"}")) == b'{"a": 1}'
 
 
-def test_a_body_that_says_it_is_too_large_is_not_read(settings: Settings) -> None:
+def test_too_large_content_length_is_refused_without_reading(settings: Settings) -> None:
     settings.MAX_BODY_BYTES = 10
     client = Client(b"x" * 11)
     with pytest.raises(BodyTooLarge, match="10 bytes"):
@@ -89,7 +89,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(settings: Settings) -> Non
     assert client.parts == [b"x" * 11]
 
 
-def test_a_body_that_grows_too_large_is_read_no_further(settings: Settings) -> None:
+def test_reading_stops_when_the_body_is_too_large(settings: Settings) -> None:
     settings.MAX_BODY_BYTES = 10
     client = Client(b"12345", b"67890", b"1", b"never read")
     with pytest.raises(BodyTooLarge):
@@ -97,17 +97,17 @@ def test_a_body_that_grows_too_large_is_read_no_further(settings: Settings) -> N
     assert client.parts == [b"never read"]
 
 
-def test_a_body_of_just_the_limit_is_taken(settings: Settings) -> None:
+def test_body_of_the_maximum_size_is_accepted(settings: Settings) -> None:
     settings.MAX_BODY_BYTES = 10
     assert read(Client(b"12345", b"67890"), JSON, (b"content-length", b"10")) == b"1234567890"
 
 
-def test_a_client_that_hangs_up_ends_the_reading() -> None:
+def test_disconnect_ends_the_reading() -> None:
     with pytest.raises(SlowBody):
         read(Client(b'{"a":', None))
 
 
-def test_a_body_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_body_that_takes_too_long_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BODY_SECONDS", 0.05)
     with pytest.raises(SlowBody):
         read(Client(*[b"x"] * 100, pause=0.01))

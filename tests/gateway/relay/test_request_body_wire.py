@@ -53,7 +53,7 @@ def assert_relayed(fake: FakeUpstream, body: dict[str, object]) -> None:
         "-H 'Content-Type: application/json' -H 'Transfer-Encoding: chunked' -d @-",
     ],
 )
-def test_json_of_any_plain_type(
+def test_json_with_any_content_type_is_relayed(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, curl: str
 ) -> None:
     command = f"curl --silent --show-error '{live.url}{CHAT}' -H 'x-api-key: {key}' {curl}"
@@ -68,7 +68,7 @@ def test_json_of_any_plain_type(
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_a_foreign_page_cannot_call_in_the_name_of_a_user(
+def test_cross_site_form_cannot_call_models(
     live: Server, alice: User, client: Client, serve_model: Serve, media_type: str
 ) -> None:
     """Attack: a browser sends these types to other sites without a preflight, with cookies."""
@@ -84,7 +84,7 @@ def test_a_foreign_page_cannot_call_in_the_name_of_a_user(
     ("coding", "compress"),
     [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", zstd.compress)],
 )
-def test_a_compressed_body(
+def test_compressed_body_is_relayed_decoded(
     live: Server,
     key: str,
     serve_model: Serve,
@@ -106,7 +106,9 @@ def test_a_compressed_body(
     assert len(fake.received) == 1
 
 
-def test_a_compressed_form(live: Server, key: str, serve_model: Serve, fake: FakeUpstream) -> None:
+def test_compressed_form_is_relayed_decoded(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
     head = b'--b\r\nContent-Disposition: form-data; name="'
     form = head + b'model"\r\n\r\n' + serve_model("normal").encode() + b"\r\n"
     form += head + b'file"; filename="a"\r\n\r\nsound\r\n--b--\r\n'
@@ -121,7 +123,7 @@ def test_a_compressed_form(live: Server, key: str, serve_model: Serve, fake: Fak
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages", "/v1/embeddings"])
-def test_another_teams_model_under_a_foreign_spelling(
+def test_model_of_another_team_in_another_spelling_is_refused(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, path: str
 ) -> None:
     """Attack: a model server in Go reads the second field."""

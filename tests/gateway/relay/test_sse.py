@@ -60,7 +60,7 @@ def test_bytes_are_unchanged_and_cut_between_events(data: bytes, places: list[in
 
 
 @given(st.lists(st.binary(max_size=20)))
-def test_other_bytes_pass_too(chunks: list[bytes]) -> None:
+def test_other_bytes_are_relayed_too(chunks: list[bytes]) -> None:
     assert b"".join(passed_on(chunks)) == b"".join(chunks)
 
 
@@ -150,7 +150,7 @@ def test_comment_is_sent_after_silence_and_once() -> None:
     assert silent.sent_at > began
 
 
-def test_comment_is_no_event() -> None:
+def test_comment_is_not_an_event() -> None:
     """By the specification, a line that begins with a colon is ignored, and so is an empty line."""
     assert COMMENT.startswith(b":")
     assert COMMENT.endswith(b"\n\n")

@@ -34,7 +34,7 @@ def connection(live: Server) -> Iterator[Connection]:
         yield connection
 
 
-def test_a_chunk_is_passed_on_when_it_comes(
+def test_chunk_is_relayed_at_once(
     connection: Connection, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     """The first event is read while the upstream still waits for the test's signal."""
@@ -51,7 +51,7 @@ def test_a_chunk_is_passed_on_when_it_comes(
     assert b"".join(iter(connection.chunk, b"")) == event(1) + DONE
 
 
-def test_server_that_refuses_to_be_asked_for_usage_streams_without(
+def test_server_that_refuses_usage_options_streams_without_them(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     reply = live.request(
@@ -65,7 +65,7 @@ def test_server_that_refuses_to_be_asked_for_usage_streams_without(
     assert live.request("POST", CHAT, key=key, body=own).code == "its_own"
 
 
-def test_half_an_event_is_held_back(
+def test_incomplete_event_is_held_back(
     connection: Connection, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     connection.chat(key, serve_model("wait_inside"))
@@ -76,7 +76,7 @@ def test_half_an_event_is_held_back(
 
 
 @pytest.mark.parametrize("behaviour", ["stream", "straddle"])
-def test_events_pass_byte_for_byte(
+def test_events_are_relayed_byte_for_byte(
     connection: Connection, key: str, serve_model: Serve, behaviour: str
 ) -> None:
     """Complete events arrive, whatever chunks the upstream writes."""
@@ -130,7 +130,7 @@ def resident(pids: list[int]) -> int:
     return kib * 1024
 
 
-def test_a_client_that_reads_nothing_costs_no_memory(
+def test_client_that_does_not_read_uses_little_memory(
     live: Server, connection: Connection, key: str, serve_model: Serve
 ) -> None:
     """The upstream sends 200 MiB; the gateway's buffer is bounded, and no byte is lost."""
@@ -151,7 +151,7 @@ def test_a_client_that_reads_nothing_costs_no_memory(
 
 
 @pytest.mark.parametrize("behaviour", ["endless", "stall", "flood:500", "wait_inside"])
-def test_a_client_that_goes_away_ends_the_upstream_call(
+def test_disconnect_of_the_client_ends_the_upstream_call(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, behaviour: str
 ) -> None:
     """So that the model server stops generating, during its stream and before its first byte."""
@@ -171,7 +171,7 @@ def test_a_client_that_goes_away_ends_the_upstream_call(
     assert sorted(waits)[2] < 1, waits
 
 
-def test_a_client_that_goes_away_is_no_error_of_ours(
+def test_disconnect_of_the_client_is_not_logged_as_an_error(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     logged = len(live.log)
@@ -194,7 +194,7 @@ def last_event(connection: Connection) -> tuple[list[bytes], dict[str, str]]:
 
 
 @pytest.mark.parametrize("detail", ["", "inside"])
-def test_a_stream_that_breaks_ends_with_an_error_event(
+def test_broken_stream_ends_with_an_error_event(
     connection: Connection, key: str, serve_model: Serve, detail: str
 ) -> None:
     """The error follows a complete event; an incomplete event before it is dropped."""
@@ -206,7 +206,7 @@ def test_a_stream_that_breaks_ends_with_an_error_event(
     assert set(error) == {"message", "type", "param", "code"}
 
 
-def test_a_stream_that_falls_silent_ends_with_an_error_event(
+def test_stream_that_times_out_ends_with_an_error_event(
     connection: Connection, key: str, serve_model: Serve
 ) -> None:
     connection.chat(key, serve_model("wait", read_timeout=1))
@@ -216,7 +216,7 @@ def test_a_stream_that_falls_silent_ends_with_an_error_event(
     assert error["code"] == "upstream_timeout"
 
 
-def test_official_client_raises_where_a_stream_breaks(
+def test_official_client_raises_on_a_broken_stream(
     live: Server, key: str, serve_model: Serve
 ) -> None:
     name = serve_model("break_midway:inside")
@@ -235,7 +235,7 @@ USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens
 
 
 @pytest.mark.parametrize("size", [None, 400_000], ids=["whole", "breaks off"])
-def test_a_length_that_an_upstream_says_of_its_stream_is_not_ours(
+def test_content_length_of_a_stream_is_not_relayed(
     connection: Connection, key: str, serve_model: Serve, size: int | None
 ) -> None:
     """Events may be removed or added, so the next response would be read as part of this one."""

@@ -74,7 +74,9 @@ def arrived(fake: FakeUpstream) -> dict[str, bytes]:
     return {name: content for name, _, content in form_parts(received)}
 
 
-def test_official_client(live: Server, key: str, serve_model: Serve, fake: FakeUpstream) -> None:
+def test_official_client_uploads_a_file(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream
+) -> None:
     """It sends the model before the file, whatever the file's size."""
     sound = SOUND * 8
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as ai:
@@ -103,7 +105,7 @@ def test_official_client(live: Server, key: str, serve_model: Serve, fake: FakeU
 
 
 @pytest.mark.parametrize("mebibytes", [0, 8])
-def test_a_file_may_come_before_the_model(
+def test_file_may_come_before_the_model(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, mebibytes: int
 ) -> None:
     """As in OpenAI's own examples for curl."""
@@ -113,7 +115,7 @@ def test_a_file_may_come_before_the_model(
     assert arrived(fake) == {"model": b"normal", "file": sound, "prompt": b"x"}
 
 
-def test_byte_by_byte(
+def test_upload_in_single_bytes_is_relayed(
     connection: Connection, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     body = field("model", serve_model("normal")) + file(b"\r\n--b\r") + END
@@ -135,7 +137,7 @@ def resident(live: Server) -> int:
 
 
 @pytest.mark.parametrize("is_file_first", [True, False])
-def test_a_large_upload_costs_no_memory(
+def test_large_upload_uses_little_memory(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream, is_file_first: bool
 ) -> None:
     server = own_server(KEYPORTAL_MAX_BODY_BYTES=str(200 * MEBIBYTE))
@@ -164,7 +166,7 @@ def open_files(server: Server, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("ends_by", ["answer", "leaving", "deletion"])
-def test_the_file_has_no_name_and_is_closed_whatever_happens(
+def test_temporary_file_has_no_name_and_is_always_closed(
     own_server: OwnServer,
     alice: User,
     issue: Issue,
@@ -201,7 +203,7 @@ def test_the_file_has_no_name_and_is_closed_whatever_happens(
     ],
     ids=["second model", "nearly a model", "no end", "no name"],
 )
-def test_what_is_wrong_with_a_form_is_refused_before_any_upstream_is_called(
+def test_invalid_form_is_refused_before_an_upstream_is_called(
     connection: Connection,
     key: str,
     serve_model: Serve,
@@ -218,7 +220,7 @@ def test_what_is_wrong_with_a_form_is_refused_before_any_upstream_is_called(
 
 
 @pytest.mark.parametrize("ends_by", ["leaving", "deletion"])
-def test_half_an_upload_reaches_no_upstream(
+def test_incomplete_upload_is_not_relayed(
     live: Server,
     alice: User,
     issue: Issue,
@@ -239,7 +241,7 @@ def test_half_an_upload_reaches_no_upstream(
     assert not fake.bytes_read
 
 
-def test_a_key_deleted_during_a_slow_upload_is_refused_at_its_end(
+def test_key_deleted_during_a_slow_upload_is_refused_at_its_end(
     connection: Connection, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     made, key = issue(alice)
@@ -253,7 +255,7 @@ def test_a_key_deleted_during_a_slow_upload_is_refused_at_its_end(
     assert not fake.bytes_read
 
 
-def test_an_upstream_may_refuse_before_it_has_read_the_form(
+def test_upstream_may_refuse_before_it_reads_the_form(
     live: Server, key: str, serve_model: Serve
 ) -> None:
     """For example because it is too large."""
@@ -261,7 +263,7 @@ def test_an_upstream_may_refuse_before_it_has_read_the_form(
     assert (reply.status, reply.code) == (413, "its_own")
 
 
-def test_an_upload_is_as_large_as_bodies_may_be(
+def test_upload_above_the_maximum_size_is_refused(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     server = own_server(KEYPORTAL_MAX_BODY_BYTES=str(MEBIBYTE))
@@ -290,7 +292,7 @@ def test_refusals(live: Server, key: str, serve_model: Serve, model: ServedModel
     assert upload(live, "sk-kp-wrong", file(SOUND)).code == "invalid_api_key"
 
 
-def test_what_the_caller_sends_as_a_head_goes_no_further(
+def test_part_headers_of_the_caller_are_not_relayed(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     name = serve_model("echo_form")

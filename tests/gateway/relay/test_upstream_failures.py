@@ -35,7 +35,7 @@ def assert_failed(reply: Reply, status: int, code: str, fake: FakeUpstream) -> N
 
 
 @pytest.mark.parametrize("behaviour", ["hang_up", "half", "garbage", "large:200000"])
-def test_an_upstream_that_breaks_the_protocol_is_a_502(
+def test_protocol_error_of_an_upstream_is_a_502(
     live: Server, key: str, serve_model: Serve, behaviour: str
 ) -> None:
     with running() as fresh:  # There is no reused connection, so nothing is repeated.
@@ -44,14 +44,14 @@ def test_an_upstream_that_breaks_the_protocol_is_a_502(
         assert len(fresh.received) == 1  # It may have acted on the request.
 
 
-def test_nothing_listens_there(
+def test_refused_connection_is_a_502(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     name = serve_model("echo", base_url=f"http://127.0.0.1:{free_port()}/v1")
     assert_failed(live.chat(key, name), 502, "upstream_failed", fake)
 
 
-def test_the_name_leads_nowhere(
+def test_unknown_host_name_is_a_502(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     name = serve_model("echo", base_url="http://nowhere.invalid/v1")
@@ -76,7 +76,7 @@ def deaf_server() -> Iterator[str]:
                 one.close()
 
 
-def test_a_connection_that_does_not_come_to_stand_is_a_504(
+def test_connect_timeout_is_a_504(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     with deaf_server() as url:
@@ -89,7 +89,7 @@ def test_a_connection_that_does_not_come_to_stand_is_a_504(
 @pytest.mark.parametrize(
     ("behaviour", "timeout"), [("stall", "first_byte_timeout"), ("trickle_head", "read_timeout")]
 )
-def test_an_upstream_that_is_silent_for_too_long_is_a_504(
+def test_read_timeout_is_a_504(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, behaviour: str, timeout: str
 ) -> None:
     name = serve_model(behaviour, **{timeout: 1})
@@ -98,7 +98,7 @@ def test_an_upstream_that_is_silent_for_too_long_is_a_504(
     assert 0.9 < time.monotonic() - began < 20
 
 
-def test_an_upstream_may_take_its_time_between_words(
+def test_slow_stream_within_the_read_timeout_passes(
     live: Server, key: str, serve_model: Serve
 ) -> None:
     """The timeouts are for silence, not for the whole answer: five pauses of 0.7 s exceed them."""
@@ -108,7 +108,7 @@ def test_an_upstream_may_take_its_time_between_words(
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404])
-def test_a_refusal_of_our_settings_is_a_502_in_our_own_words(
+def test_refused_credential_is_a_502_with_our_own_message(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, status: int
 ) -> None:
     """Attack: the server's words may contain our credential."""
@@ -120,7 +120,7 @@ def test_a_refusal_of_our_settings_is_a_502_in_our_own_words(
 
 
 @pytest.mark.parametrize("endpoint", ["chat/completions", "messages"])
-def test_only_anthropics_clients_get_its_own_status(
+def test_status_529_is_relayed_only_by_the_messages_endpoint(
     live: Server, key: str, serve_model: Serve, endpoint: str
 ) -> None:
     body = {"model": serve_model("status:529"), "max_tokens": 1}
@@ -131,7 +131,7 @@ def test_only_anthropics_clients_get_its_own_status(
 
 
 @pytest.mark.parametrize("status", [400, 422, 429, 500, 503])
-def test_an_upstreams_own_errors_pass_through(
+def test_errors_of_an_upstream_are_relayed(
     live: Server, key: str, serve_model: Serve, status: int
 ) -> None:
     reply = live.chat(key, serve_model(f"status:{status}"))
@@ -143,7 +143,7 @@ def test_an_upstreams_own_errors_pass_through(
 
 
 @pytest.mark.parametrize("size", [1_000_000, -1_000_000])
-def test_a_long_answer_that_breaks_off_does_not_look_whole(
+def test_truncated_response_is_not_ended_cleanly(
     live: Server, key: str, serve_model: Serve, size: int
 ) -> None:
     """It is too long to be buffered, so it breaks off for the caller too."""
@@ -159,7 +159,7 @@ def test_a_long_answer_that_breaks_off_does_not_look_whole(
             assert connection.is_closed()
 
 
-def test_a_call_on_a_stale_connection_is_tried_once_more(
+def test_call_on_a_stale_connection_is_retried_once(
     live: Server, key: str, serve_model: Serve
 ) -> None:
     """The server closed it just before the request, so it has not seen the request."""
@@ -174,7 +174,7 @@ def test_a_call_on_a_stale_connection_is_tried_once_more(
         assert len(requests) > calls
 
 
-def test_a_fresh_connection_that_closes_unanswered_is_not_tried_again(
+def test_call_on_a_new_connection_is_not_retried(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     """The server may have begun to generate; a second request would generate twice."""
@@ -184,7 +184,9 @@ def test_a_fresh_connection_that_closes_unanswered_is_not_tried_again(
         assert len(requests) == 1
 
 
-def test_answers_that_are_odd_but_right_pass(live: Server, key: str, serve_model: Serve) -> None:
+def test_unusual_but_valid_responses_are_relayed(
+    live: Server, key: str, serve_model: Serve
+) -> None:
     answers = {
         b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{}": b"{}",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
@@ -199,7 +201,7 @@ def test_answers_that_are_odd_but_right_pass(live: Server, key: str, serve_model
             assert (reply.status, reply.body) == (200, body)
 
 
-def test_length_of_an_answer_without_a_body_is_left_out(
+def test_content_length_of_a_response_without_a_body_is_removed(
     live: Server, key: str, serve_model: Serve
 ) -> None:
     answer = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"
@@ -230,7 +232,7 @@ def test_length_of_an_answer_without_a_body_is_left_out(
         *("huge length", "status 099", "transfer coding"),
     ],
 )
-def test_answers_that_are_wrong_do_not_pass(
+def test_invalid_responses_are_refused(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, answer: bytes
 ) -> None:
     with scripted(lambda *_: answer) as (url, _):
@@ -238,7 +240,7 @@ def test_answers_that_are_wrong_do_not_pass(
     assert_failed(reply, 502, "upstream_failed", fake)
 
 
-def test_one_upstream_that_is_down_takes_no_other_with_it(
+def test_upstream_that_is_down_does_not_affect_others(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     down = serve_model("echo", name="down", base_url=f"http://127.0.0.1:{free_port()}/v1")

@@ -60,7 +60,7 @@ class Server:
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_server_that_refuses_is_asked_once_more_without_and_then_never_again(status: int) -> None:
+def test_server_that_refuses_usage_options_is_called_again_without_them(status: int) -> None:
     server = Server(lambda options: status if options else 200)
     assert server.call() == 200
     assert server.sent == [ASKED, None]
@@ -74,7 +74,7 @@ def test_server_that_refuses_is_asked_once_more_without_and_then_never_again(sta
     assert server.sent[5:] == [ASKED, None]
 
 
-def test_another_mistake_is_told_as_it_was_first_and_nothing_is_remembered() -> None:
+def test_first_error_is_returned_if_both_requests_fail() -> None:
     server = Server(lambda options: 422 if options else 400)
     assert [server.call(), server.call()] == [422, 422]
     assert server.sent == [ASKED, None] * 2
@@ -87,7 +87,7 @@ def test_failure_of_the_second_request_changes_nothing() -> None:
     assert circuit_breaker.breaker_for("a").takes_stream_options == {}
 
 
-def test_server_that_takes_them_is_not_asked_twice_for_a_bad_request() -> None:
+def test_server_that_accepts_usage_options_is_not_called_twice() -> None:
     statuses = [200, 400]
     server = Server(lambda _: statuses.pop(0))
     assert [server.call(), server.call()] == [200, 400]
