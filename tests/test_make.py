@@ -196,7 +196,7 @@ def _without_venv(checkout: Checkout, user: int) -> None:
     checkout.tool("apt-get", f'echo "$@"; [ "$1" = update ] || rm {absent}')
 
 
-def test_user_without_venv_is_told_the_package(checkout: Checkout) -> None:
+def test_missing_venv_module_names_the_package(checkout: Checkout) -> None:
     _without_venv(checkout, user=1000)
     require_one_sentence(
         checkout.make("run"),

@@ -85,7 +85,7 @@ def test_pages_hold_50_rows(
         assert "51–51 of 51" in client.get(AUDIT, {"page": 2}).content.decode()
 
 
-def test_it_needs_no_htmx(sign_in: SignIn, ada: User) -> None:
+def test_page_needs_no_htmx(sign_in: SignIn, ada: User) -> None:
     with_htmx = sign_in(ada).get(AUDIT, headers={"HX-Request": "true"})
     assert with_htmx.content.lstrip().startswith(b"<!doctype html>")
 

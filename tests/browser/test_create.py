@@ -28,7 +28,7 @@ def test_create_opens_a_pop_up_in_the_words_of_the_instructions(open_keys: Open,
     expect(button(form, "Cancel")).to_be_enabled()
 
 
-def test_a_new_key_is_shown_and_opens_the_gateway(open_keys: Open, live: Server, bob: User) -> None:
+def test_new_key_is_shown_and_works(open_keys: Open, live: Server, bob: User) -> None:
     page = open_keys(bob)
     plaintext = create(page, "test-key")
     panel = dialog(page, "API key created")
@@ -38,7 +38,7 @@ def test_a_new_key_is_shown_and_opens_the_gateway(open_keys: Open, live: Server,
     assert live.request("GET", "/v1/models", key=plaintext).status == 200
 
 
-def test_the_list_behind_has_the_new_row_at_once(open_keys: Open, bob: User, issue: Issue) -> None:
+def test_list_shows_the_new_key_at_once(open_keys: Open, bob: User, issue: Issue) -> None:
     issue(bob, "older")
     page = open_keys(bob)
     create(page, "newer")
@@ -76,7 +76,7 @@ def test_closing_the_panel_asks_nothing(open_keys: Open, bob: User) -> None:
         ("x" * 65, "Ensure this value has at most 64 characters (it has 65)."),
     ],
 )
-def test_a_bad_name_is_told_in_the_dialog_and_can_be_mended(
+def test_invalid_name_is_an_error_in_the_dialog_and_can_be_corrected(
     open_keys: Open, bob: User, issue: Issue, name: str, complaint: str
 ) -> None:
     issue(bob, "taken")
@@ -98,7 +98,7 @@ def test_a_bad_name_is_told_in_the_dialog_and_can_be_mended(
     assert ApiKey.objects.filter(name="mended").count() == 1
 
 
-def test_the_limit_is_shown_and_refused_with_a_sentence(
+def test_key_limit_is_shown_and_enforced(
     open_keys: Open, bob: User, team: Team, issue: Issue
 ) -> None:
     team.max_keys = 3
@@ -145,9 +145,7 @@ def test_cancel_closes_the_form_and_gives_the_focus_back(open_keys: Open, bob: U
     assert not ApiKey.objects.exists()
 
 
-def test_the_form_belongs_to_the_dialog_from_the_moment_it_is_seen(
-    open_keys: Open, bob: User
-) -> None:
+def test_form_is_usable_as_soon_as_the_dialog_is_visible(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     # Somebody faster than any hand: were HTMX not ready, the browser would leave the page.
     page.evaluate("""

@@ -30,9 +30,7 @@ def assert_nothing_was_asked(page: Page, requests: list[str]) -> None:
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_a_click_on_the_row_asks_and_names_what_will_stop(
-    open_keys: Open, bob: User, issue: Issue
-) -> None:
+def test_click_on_a_row_opens_the_delete_dialog(open_keys: Open, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "nightly")
     Secret.objects.update(
         last_used_at=datetime(2026, 3, 1, 20, 30, tzinfo=UTC),
@@ -85,7 +83,7 @@ def test_cancel_and_escape_keep_the_key(
     assert ApiKey.objects.exists()
 
 
-def test_a_key_that_is_already_gone_is_told_and_leaves_the_list(
+def test_deleted_key_shows_a_message_and_leaves_the_list(
     open_keys: Open, alice: User, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "nightly")
@@ -99,9 +97,7 @@ def test_a_key_that_is_already_gone_is_told_and_leaves_the_list(
     expect(button(page, "Create")).to_be_focused()
 
 
-def test_whoever_drags_over_a_row_wants_its_text_and_is_not_asked(
-    open_keys: Open, bob: User, issue: Issue
-) -> None:
+def test_selecting_text_in_a_row_opens_no_dialog(open_keys: Open, bob: User, issue: Issue) -> None:
     issue(bob, "nightly")
     page = open_keys(bob)
     requests = noted_requests(page)
@@ -116,7 +112,7 @@ def test_whoever_drags_over_a_row_wants_its_text_and_is_not_asked(
     assert_nothing_was_asked(page, requests)
 
 
-def test_a_member_has_no_way_to_delete_the_key_of_another(
+def test_member_cannot_delete_keys_of_others(
     open_keys: Open, alice: User, bob: User, issue: Issue
 ) -> None:
     issue(alice, "of alice")

@@ -17,7 +17,7 @@ Open = Callable[..., Page]
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-def test_the_theme_goes_round_and_outlives_a_reload(open_keys: Open, bob: User) -> None:
+def test_theme_button_cycles_and_survives_a_reload(open_keys: Open, bob: User) -> None:
     page = open_keys(bob, color_scheme="light")
     surface = "getComputedStyle(document.documentElement).backgroundColor"
     light = page.evaluate(surface)
@@ -33,7 +33,7 @@ def test_the_theme_goes_round_and_outlives_a_reload(open_keys: Open, bob: User) 
     assert page.evaluate(surface) == light
 
 
-def test_the_team_switcher_leads_to_the_other_team_and_needs_two(
+def test_team_switcher_opens_the_other_team_and_needs_two_teams(
     open_keys: Open, bob: User, other_team: Team
 ) -> None:
     page = open_keys(bob)
@@ -61,7 +61,7 @@ def test_navigation_has_the_pages_that_a_role_opens(
     expect(link(pages, "Audit")).to_have_count(int(sees_audit))
 
 
-def test_an_error_page_is_told_beside_the_list_and_not_put_into_it(
+def test_error_is_shown_as_a_message_and_not_in_the_list(
     open_keys: Open, bob: User, issue: Issue
 ) -> None:
     issue(bob, "nightly")
@@ -77,9 +77,7 @@ def test_an_error_page_is_told_beside_the_list_and_not_put_into_it(
     expect(button(page, "Create")).to_have_count(0)
 
 
-def test_whoever_has_lost_their_cookies_meanwhile_is_told_so_and_led_back(
-    open_keys: Open, bob: User
-) -> None:
+def test_user_without_cookies_sees_a_message_and_a_way_back(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     button(page, "Create").click()
     form = dialog(page, "Create API key")
@@ -93,7 +91,7 @@ def test_whoever_has_lost_their_cookies_meanwhile_is_told_so_and_led_back(
     expect(page).to_have_url(f"/accounts/login/?next={KEYS}")
 
 
-def test_an_error_page_keeps_the_members_frame(new_page: Open, bob: User) -> None:
+def test_error_page_keeps_the_navigation(new_page: Open, bob: User) -> None:
     page = new_page(bob)
     for path in ("/nothing/", "/teams/u-0000000000cc/keys/", f"{KEYS[:-5]}audit/"):
         page.goto(path)

@@ -15,7 +15,7 @@ Open = Callable[..., Page]
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-def test_a_finding_leads_to_what_can_be_done_and_the_list_follows(
+def test_action_of_a_finding_opens_its_dialog_and_updates_the_list(
     open_keys: Open, bob: User, issue: Issue
 ) -> None:
     issue(bob, "nightly")

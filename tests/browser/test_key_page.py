@@ -51,7 +51,7 @@ def heard(page: Page) -> Locator:
     return page.locator("body > [data-announce]")
 
 
-def test_the_name_in_the_list_leads_to_the_page_and_the_row_still_asks_to_delete(
+def test_name_links_the_page_and_the_row_opens_the_delete_dialog(
     open_keys: Open, bob: User, nightly: tuple[ApiKey, str]
 ) -> None:
     page = open_keys(bob)
@@ -63,7 +63,7 @@ def test_the_name_in_the_list_leads_to_the_page_and_the_row_still_asks_to_delete
     dialog(page, "Delete API key")
 
 
-def test_what_it_may_do_is_chosen_and_holds_for_the_next_call(
+def test_changed_permissions_hold_for_the_next_call(
     open_key: Open, live: Server, bob: User, model: ServedModel, nightly: tuple[ApiKey, str]
 ) -> None:
     key, plaintext = nightly
@@ -89,7 +89,7 @@ def test_what_it_may_do_is_chosen_and_holds_for_the_next_call(
     assert live.request("GET", "/v1/models", key=plaintext).status == 403
 
 
-def test_it_is_disabled_and_enabled_again(
+def test_key_is_disabled_and_enabled_again(
     open_key: Open, live: Server, bob: User, nightly: tuple[ApiKey, str]
 ) -> None:
     _, plaintext = nightly
@@ -104,7 +104,7 @@ def test_it_is_disabled_and_enabled_again(
     assert live.request("GET", "/v1/models", key=plaintext).status == 200
 
 
-def test_it_gets_a_name_a_description_and_tags(open_key: Open, bob: User, issue: Issue) -> None:
+def test_name_description_and_tags_are_edited(open_key: Open, bob: User, issue: Issue) -> None:
     issue(bob, "taken")
     page = open_key(bob)
     button(page, "Edit").click()
@@ -124,7 +124,7 @@ def test_it_gets_a_name_a_description_and_tags(open_key: Open, bob: User, issue:
     expect(part(page, "History")).to_contain_text("Name: nightly → weekly")
 
 
-def test_it_is_handed_over(open_key: Open, ada: User, bob: User) -> None:
+def test_key_is_handed_over(open_key: Open, ada: User, bob: User) -> None:
     page = open_key(bob)
     button(page, "Hand over").click()
     form = dialog(page, "Hand over API key")
@@ -134,7 +134,7 @@ def test_it_is_handed_over(open_key: Open, ada: User, bob: User) -> None:
     expect(part(page, "About").get_by_role("button")).to_have_count(0)
 
 
-def test_it_gets_an_end_and_loses_it(open_key: Open, bob: User) -> None:
+def test_expiry_is_set_and_removed(open_key: Open, bob: User) -> None:
     page = open_key(bob)
     button(page, "Change the expiry").click()
     form = dialog(page, "Expiry")
@@ -154,7 +154,7 @@ def test_it_gets_an_end_and_loses_it(open_key: Open, bob: User) -> None:
     expect(page.locator(".badge")).to_have_count(0)
 
 
-def test_it_is_rotated_and_the_old_secret_ended(
+def test_key_is_rotated_and_its_old_secret_revoked(
     open_key: Open, live: Server, bob: User, nightly: tuple[ApiKey, str]
 ) -> None:
     _, old = nightly
@@ -183,7 +183,7 @@ def test_it_is_rotated_and_the_old_secret_ended(
     assert live.request("GET", "/v1/models", key=new).status == 200
 
 
-def test_a_leaked_key_is_rotated_at_once(open_key: Open, bob: User) -> None:
+def test_leaked_key_is_rotated_at_once(open_key: Open, bob: User) -> None:
     ApiKey.objects.update(reported_at=timezone.now())
     page = open_key(bob)
     button(page, "Rotate now").click()
@@ -199,7 +199,7 @@ def test_a_leaked_key_is_rotated_at_once(open_key: Open, bob: User) -> None:
 
 
 @pytest.mark.parametrize("has_scripts", [True, False])
-def test_a_leaked_secret_is_enabled_by_its_second_button_after_a_warning(
+def test_leaked_key_is_enabled_only_after_a_warning(
     open_key: Open, live: Server, bob: User, nightly: tuple[ApiKey, str], has_scripts: bool
 ) -> None:
     _, old = nightly
@@ -220,7 +220,7 @@ def test_a_leaked_secret_is_enabled_by_its_second_button_after_a_warning(
     expect(page.get_by_text("This key was reported as leaked")).to_be_visible()
 
 
-def test_a_page_from_before_a_report_asks_before_it_enables_the_key(
+def test_outdated_page_asks_before_it_enables_a_leaked_key(
     open_key: Open, live: Server, bob: User, nightly: tuple[ApiKey, str]
 ) -> None:
     key, text = nightly

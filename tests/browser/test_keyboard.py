@@ -25,7 +25,7 @@ def tab_to(page: Page, name: str, key: str = "Tab") -> None:
         page.keyboard.press(key)
 
 
-def test_a_key_is_made_copied_and_deleted_by_keyboard_alone(
+def test_key_is_created_copied_and_deleted_by_keyboard(
     new_page: Open, with_password: Callable[[User], User], bob: User
 ) -> None:
     with_password(bob)
@@ -72,7 +72,7 @@ def test_a_key_is_made_copied_and_deleted_by_keyboard_alone(
     assert not ApiKey.objects.exists()
 
 
-def test_the_focus_stays_in_an_open_dialog(open_keys: Open, bob: User) -> None:
+def test_focus_stays_in_an_open_dialog(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     button(page, "Create").click()
     expect(dialog(page, "Create API key").get_by_label("Name", exact=True)).to_be_focused()
@@ -85,7 +85,7 @@ def test_the_focus_stays_in_an_open_dialog(open_keys: Open, bob: User) -> None:
         )
 
 
-def test_the_first_tab_offers_a_way_past_the_navigation(open_keys: Open, bob: User) -> None:
+def test_first_tab_stop_is_the_skip_link(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     page.keyboard.press("Tab")
     assert focused_text(page) == "Skip to the content"
@@ -105,9 +105,7 @@ def test_escape_closes_an_open_menu_and_keeps_the_focus(open_keys: Open, bob: Us
     assert focused_text(page) == "bob"
 
 
-def test_a_search_keeps_the_focus_and_enter_needs_no_mouse(
-    open_keys: Open, bob: User, issue: Issue
-) -> None:
+def test_search_keeps_the_focus(open_keys: Open, bob: User, issue: Issue) -> None:
     issue(bob, "nightly")
     issue(bob, "web shop")
     page = open_keys(bob)

@@ -18,7 +18,7 @@ Issue = Callable[..., tuple[object, str]]
 
 
 @pytest.mark.parametrize("has_scripts", [True, False])
-def test_a_reported_key_is_rotated_with_one_click_on_the_banner(
+def test_reported_key_is_rotated_with_one_click_in_the_banner(
     new_page: Open,
     open_keys: Open,
     live: Server,

@@ -16,9 +16,7 @@ Open = Callable[..., Page]
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-def test_a_member_limits_their_key_up_to_the_ceiling(
-    open_keys: Open, bob: User, issue: Issue
-) -> None:
+def test_member_sets_limits_up_to_the_ceiling(open_keys: Open, bob: User, issue: Issue) -> None:
     Team.objects.update(key_limits=Limits(requests_per_minute=60))
     key, _ = issue(bob, "nightly")
     page = open_keys(bob)

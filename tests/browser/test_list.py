@@ -16,7 +16,7 @@ Open = Callable[..., Page]
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-def test_an_empty_list_tells_what_to_do(open_keys: Open, bob: User) -> None:
+def test_empty_list_says_how_to_begin(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     expect(table(page).get_by_text("No API keys yet.")).to_be_visible()
     expect(page.get_by_text("Press Create")).to_be_visible()
@@ -122,7 +122,7 @@ def test_pages_hold_25_and_keep_the_search(
     expect(table(page).get_by_text("1–25 of 28")).to_be_visible()
 
 
-def test_times_are_told_in_the_viewers_zone_and_kept_in_utc(
+def test_times_are_shown_in_the_local_zone_and_stored_in_utc(
     open_keys: Open, bob: User, issue: Issue
 ) -> None:
     issue(bob, "test-key")
@@ -137,7 +137,7 @@ def test_times_are_told_in_the_viewers_zone_and_kept_in_utc(
             button(page, "Refresh").click()
 
 
-def test_a_key_pasted_into_the_search_is_found_and_leaves_no_trace_in_the_address(
+def test_key_string_in_the_search_finds_its_key_and_is_not_in_the_address(
     open_keys: Open, bob: User, issue: Issue
 ) -> None:
     wanted, plaintext = issue(bob, "wanted")

@@ -18,7 +18,7 @@ Open = Callable[..., Page]
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-def test_an_admin_sets_the_policy_and_a_member_meets_it(
+def test_policy_of_an_admin_applies_to_a_member(
     new_page: Open, open_keys: Open, ada: User, bob: User, issue: Issue
 ) -> None:
     issue(bob, "old")
@@ -49,7 +49,7 @@ def test_an_admin_sets_the_policy_and_a_member_meets_it(
     assert end <= timezone.now() + timedelta(days=30)
 
 
-def test_who_may_not_create_finds_no_button(open_keys: Open, ada: User, bob: User) -> None:
+def test_user_who_cannot_create_keys_has_no_button(open_keys: Open, ada: User, bob: User) -> None:
     Team.objects.update(policy=Policy(min_creator_role="admin"))
     page = open_keys(bob)
     expect(button(page, "Create")).to_have_count(0)

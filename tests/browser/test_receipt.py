@@ -15,7 +15,7 @@ Open = Callable[..., Page]
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-def test_a_receipt_appears_refreshes_itself_and_is_put_away(
+def test_receipt_appears_refreshes_itself_and_can_be_closed(
     open_keys: Open, bob: User, issue: Issue
 ) -> None:
     issue(bob, "nightly")

@@ -60,7 +60,7 @@ def test_back_and_forward_show_no_key_and_make_none(open_keys: Open, bob: User) 
     assert ApiKey.objects.count() == 1
 
 
-def test_a_page_that_the_browser_keeps_for_back_holds_no_key(open_keys: Open, bob: User) -> None:
+def test_page_after_the_back_button_contains_no_key_string(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     plaintext = create(page, "test-key")
     # What a browser fires before it freezes the page as it stands.
@@ -69,9 +69,7 @@ def test_a_page_that_the_browser_keeps_for_back_holds_no_key(open_keys: Open, bo
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_a_double_click_on_ok_makes_one_key_and_leaves_it_on_view(
-    open_keys: Open, bob: User
-) -> None:
+def test_double_click_on_ok_creates_and_shows_one_key(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     button(page, "Create").click()
     form = dialog(page, "Create API key")
@@ -82,7 +80,7 @@ def test_a_double_click_on_ok_makes_one_key_and_leaves_it_on_view(
     assert ApiKey.objects.count() == 1
 
 
-def test_a_form_whose_answer_was_lost_says_already_created(open_keys: Open, bob: User) -> None:
+def test_form_whose_response_was_lost_says_already_created(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     lost: list[str] = []
 

@@ -29,7 +29,7 @@ def test_people_sign_in_by_name_or_address_and_see_their_keys(
     expect(page.get_by_role("heading", name="API Keys", level=1)).to_be_visible()
 
 
-def test_a_wrong_password_is_told_and_lets_nobody_in(
+def test_wrong_password_shows_an_error(
     new_page: Open, with_password: WithPassword, bob: User
 ) -> None:
     with_password(bob)
@@ -42,7 +42,7 @@ def test_a_wrong_password_is_told_and_lets_nobody_in(
     expect(page).to_have_url(f"{LOGIN}?next={KEYS}")
 
 
-def test_sign_in_leads_to_the_page_that_was_asked_for(
+def test_sign_in_redirects_to_the_requested_page(
     new_page: Open, with_password: WithPassword, bob: User
 ) -> None:
     with_password(bob)
@@ -64,7 +64,7 @@ def test_after_sign_out_neither_address_nor_back_button_shows_the_keys(
     expect(page.get_by_role("table")).to_have_count(0)
 
 
-def test_a_session_that_ended_elsewhere_leads_to_sign_in_and_not_into_the_dialog(
+def test_ended_session_redirects_to_sign_in_instead_of_opening_a_dialog(
     open_keys: Open, bob: User
 ) -> None:
     page = open_keys(bob)
@@ -74,9 +74,7 @@ def test_a_session_that_ended_elsewhere_leads_to_sign_in_and_not_into_the_dialog
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_a_session_that_ended_while_a_form_was_open_leads_to_sign_in(
-    open_keys: Open, bob: User
-) -> None:
+def test_form_of_an_ended_session_redirects_to_sign_in(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     button(page, "Create").click()
     page.get_by_label("Name", exact=True).fill("late")

@@ -15,7 +15,7 @@ TEAM = "/teams/u-8105f7322477"
 Open = Callable[..., Page]
 
 
-def test_a_template_is_made_and_chosen_without_javascript(
+def test_template_is_created_and_chosen_without_javascript(
     new_page: Open, ada: User, bob: User
 ) -> None:
     page = new_page(ada, java_script_enabled=False)

@@ -72,7 +72,7 @@ def test_charts_are_drawn_and_follow_filter_and_theme(
     )
 
 
-def test_the_tables_have_the_figures_without_javascript(
+def test_tables_have_the_numbers_without_javascript(
     new_page: Open, vera: User, usage: None
 ) -> None:
     page = new_page(vera, java_script_enabled=False)
@@ -87,7 +87,7 @@ def test_the_tables_have_the_figures_without_javascript(
     expect(row.get_by_role("cell")).to_have_text(["1,200", "34", "1,234"])
 
 
-def test_the_figures_come_as_csv(new_page: Open, vera: User, usage: None) -> None:
+def test_numbers_can_be_downloaded_as_csv(new_page: Open, vera: User, usage: None) -> None:
     page = new_page(vera)
     page.goto(f"{TEAM}/usage/?by=model")
     with page.expect_download() as download:

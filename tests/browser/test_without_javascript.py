@@ -42,7 +42,7 @@ def test_people_sign_in_and_out(
     expect(page).to_have_url(f"/accounts/login/?next={KEYS}")
 
 
-def test_a_key_is_made_on_a_page_and_shown_once(open_keys: Open, live: Server, bob: User) -> None:
+def test_key_is_created_on_a_page_and_shown_once(open_keys: Open, live: Server, bob: User) -> None:
     page = open_keys(bob)
     make(page, "")
     expect(page.get_by_role("alert")).to_have_text("Give the key a name.")
@@ -57,7 +57,7 @@ def test_a_key_is_made_on_a_page_and_shown_once(open_keys: Open, live: Server, b
     assert plaintext not in page.content()
 
 
-def test_a_form_that_is_sent_again_says_already_created(open_keys: Open, bob: User) -> None:
+def test_form_sent_twice_says_already_created(open_keys: Open, bob: User) -> None:
     page = open_keys(bob)
     make(page, "nightly")
     plaintext = shown_key(page)
@@ -103,7 +103,7 @@ def test_the_list_is_refreshed_searched_and_sorted(
     expect(names(page)).to_have_text(["alpha", "alphabet", "alphanumeric"])
 
 
-def test_times_are_told_in_utc(open_keys: Open, bob: User, issue: Issue) -> None:
+def test_times_are_in_utc(open_keys: Open, bob: User, issue: Issue) -> None:
     issue(bob, "nightly")
     page = open_keys(bob)
     expect(row(page, "nightly").get_by_role("time")).to_contain_text("UTC")

@@ -107,7 +107,7 @@ def test_owner_who_left_gets_no_mail(alice: User, bob: User, issue: Issue) -> No
     assert [message.to for message in sent()] == [["alice@example.com"]]
 
 
-def test_a_line_break_in_a_name_makes_no_second_header(bob: User, issue: Issue) -> None:
+def test_line_break_in_a_name_adds_no_mail_header(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     ApiKey.objects.filter(pk=key.pk).update(name="a\r\nBcc: eve@example.com")
     report(text)
@@ -118,7 +118,7 @@ def test_a_line_break_in_a_name_makes_no_second_header(bob: User, issue: Issue) 
     assert message.recipients() == ["bob@example.com"]
 
 
-def test_a_report_that_is_sent_twice_does_nothing_the_second_time(bob: User, issue: Issue) -> None:
+def test_repeated_report_does_nothing(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     report(text)
     key.refresh_from_db()
@@ -166,7 +166,7 @@ def test_one_report_may_hold_keys_of_several_teams(
         assert ("Acme" in message.body) == (message.to == ["bob@example.com"])
 
 
-def test_the_same_public_id_with_another_secret_is_no_key(bob: User, issue: Issue) -> None:
+def test_same_public_id_with_another_secret_is_not_reported(bob: User, issue: Issue) -> None:
     """The public id stands in every list and log; only the secret proves that somebody holds it."""
     key, _ = issue(bob)
     assert report(keystring.generate(key.public_id).text) == []
@@ -212,7 +212,7 @@ def test_rotation_clears_report_and_enables_key(bob: User, issue: Issue) -> None
     assert len(report(new.text)) == 1
 
 
-def test_a_rotation_does_not_enable_what_a_person_disabled(bob: User, issue: Issue) -> None:
+def test_rotation_does_not_enable_a_key_that_a_person_disabled(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     changes.disable(key, actor=bob)
     assert len(report(text)) == 1
@@ -233,7 +233,7 @@ def test_report_stays_while_leaked_secret_is_live(bob: User, issue: Issue) -> No
     assert times(key) == (None, None)
 
 
-def test_a_new_secret_that_leaks_before_the_old_one_has_ended_is_another_leak(
+def test_leak_of_the_new_secret_during_the_grace_period_is_another_leak(
     bob: User, issue: Issue
 ) -> None:
     """Or the key would be enabled with it as soon as the old one has ended."""
@@ -262,7 +262,7 @@ def test_another_leak_does_not_undo_what_a_person_disabled(bob: User, issue: Iss
     assert reported_at is None
 
 
-def test_a_rotation_of_any_other_key_enables_nothing(bob: User, issue: Issue) -> None:
+def test_rotation_of_another_key_enables_nothing(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     changes.disable(key, actor=bob)
     rotate(key, GracePeriod.NOW, actor=bob)
@@ -375,9 +375,7 @@ def test_an_expired_key_is_reported_too_because_it_can_be_extended(bob: User, is
     assert key.reported_at
 
 
-def test_the_banner_by_itself_leaves_out_the_key_whose_page_it_is_for(
-    sign_in: SignIn, bob: User, issue: Issue
-) -> None:
+def test_banner_omits_the_key_of_the_page(sign_in: SignIn, bob: User, issue: Issue) -> None:
     (here, text), (_, other) = issue(bob, "here"), issue(bob, "other")
     report(text, other)
     team, client = f"/teams/{here.team.slug}/", sign_in(bob)

@@ -112,7 +112,7 @@ def test_response_is_the_same_for_any_key(client: Client, bob: User, issue: Issu
         assert next(iter(seen))[0] == 202
 
 
-def test_the_form_needs_no_account_and_thanks(client: Client, bob: User, issue: Issue) -> None:
+def test_form_needs_no_account(client: Client, bob: User, issue: Issue) -> None:
     page = client.get(REPORT, headers=HTML)
     assert page.status_code == 200
     assert '<textarea id="key" name="key"' in page.content.decode()
@@ -126,7 +126,7 @@ def test_the_form_needs_no_account_and_thanks(client: Client, bob: User, issue: 
     assert is_disabled(key)
 
 
-def test_a_report_over_plain_http_is_taken_and_the_form_is_shown_over_https_alone(
+def test_report_is_accepted_over_http_and_the_form_only_over_https(
     client: Client, settings: Settings, bob: User, issue: Issue
 ) -> None:
     """After a redirect, `curl -L` would ask for the form, and leave the report behind."""
@@ -161,7 +161,7 @@ def test_other_methods_are_refused(client: Client) -> None:
         assert method(REPORT).status_code == 405
 
 
-def test_a_key_in_the_address_is_no_report(client: Client, bob: User, issue: Issue) -> None:
+def test_key_string_in_the_address_is_not_a_report(client: Client, bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     assert client.get(f"{REPORT}?key={text}").status_code == 200
     assert client.post(f"{REPORT}?key={text}").status_code == 400
@@ -185,7 +185,7 @@ def test_malformed_content_length_is_rejected(client: Client, length: str) -> No
     )
 
 
-def test_a_session_makes_no_difference(bob: User, charlie: User, issue: Issue) -> None:
+def test_session_makes_no_difference(bob: User, charlie: User, issue: Issue) -> None:
     """Another team's owner who holds the key ends it as a stranger would, by no other right."""
     key, text = issue(bob)
     client = Client(enforce_csrf_checks=True)
@@ -344,7 +344,7 @@ def test_forgeries_are_limited_by_address(client: Client, github: GitHubScanner)
     assert seen == [403] * 20 + [429]
 
 
-def test_a_payload_of_githubs_that_is_sent_again_is_harmless(
+def test_repeated_github_report_does_nothing(
     client: Client, bob: User, issue: Issue, github: GitHubScanner
 ) -> None:
     key, text = issue(bob)
@@ -380,7 +380,7 @@ def test_signed_report_in_unknown_format_is_rejected(
     assert "its format is unknown" in answer.content.decode()
 
 
-def test_a_new_file_of_githubs_keys_needs_no_restart(
+def test_new_file_of_github_keys_needs_no_restart(
     client: Client, bob: User, issue: Issue, github: GitHubScanner, tmp_path: Path
 ) -> None:
     key, text = issue(bob)

@@ -69,14 +69,14 @@ def test_the_rule_finds_a_key_wherever_it_stands(around: str) -> None:
     assert keystring.find_keys(text) == [real]
 
 
-def test_the_rule_passes_over_what_is_longer_shorter_or_of_another_service() -> None:
+def test_rule_ignores_longer_shorter_and_other_tokens() -> None:
     real = keystring.generate().text
     for text in (real[:-1], real + "0", real.replace("sk-kp-", "sk-"), real.replace("-", "_"), ""):
         assert not re.findall(scanner_rules.regex(), text)
         assert not keystring.find_keys(text)
 
 
-def test_keys_in_a_text_are_told_once_each_and_in_order() -> None:
+def test_keys_in_a_text_are_found_once_and_in_order() -> None:
     first, second = keys(2)
     assert keystring.find_keys(f"{first}\n{second} {first} {first[:-1]}") == [first, second]
 
@@ -178,7 +178,7 @@ def test_githubs_pattern_matches_its_own_test_string() -> None:
     assert keystring.is_well_formed(pattern["test_string"].encode())
 
 
-def test_the_program_tells_keys_from_look_alikes_without_us(tmp_path: Path) -> None:
+def test_published_program_tells_keys_from_look_alikes(tmp_path: Path) -> None:
     real, false = keys(500), look_alikes(500)
     (tmp_path / "check_keys.py").write_text(scanner_rules.checker())
     (tmp_path / "found.txt").write_text("\n".join([*real, *false]))
@@ -220,6 +220,6 @@ def test_all_is_open_to_everybody(
         assert not answer.cookies
 
 
-def test_what_is_served_is_what_the_rules_say(db: None, client: Client) -> None:
+def test_served_files_match_the_rules(db: None, client: Client) -> None:
     assert client.get(f"{FILES}/gitleaks.toml").content.decode() == scanner_rules.gitleaks()
     assert client.get(f"{FILES}/api-key-format.json").json() == scanner_rules.description()

@@ -136,7 +136,7 @@ def test_a_link_that_resets_a_password_is_gone_once_it_is_sent(
     assert not QueuedMail.objects.exists()
 
 
-def test_a_mail_server_that_is_down_gets_it_when_it_is_up(
+def test_mail_is_sent_when_the_mail_server_is_back(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.EMAIL_PORT = free_port()
@@ -157,9 +157,7 @@ def test_a_mail_server_that_is_down_gets_it_when_it_is_up(
         assert subjects(mail_server) == ["b", "a"]
 
 
-def test_a_password_that_the_mail_server_refuses_loses_no_mail(
-    server: MailServer, settings: Settings
-) -> None:
+def test_refused_mail_password_loses_no_mail(server: MailServer, settings: Settings) -> None:
     settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "u", "wrong"
     queue()
     with pytest.raises(MailServerDown, match="SMTP"):
@@ -231,7 +229,7 @@ def test_after_three_days_a_mail_is_given_up(
     assert logged(caplog)[1] == given_up
 
 
-def test_a_mail_that_is_deferred_a_hundred_times_blocks_no_other(
+def test_often_deferred_mail_waits_at_most_an_hour(
     server: MailServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Attack: somebody whose mail server always defers asks for password resets every day."""
@@ -244,7 +242,7 @@ def test_a_mail_that_is_deferred_a_hundred_times_blocks_no_other(
     assert len(logged(caplog)) == 1
 
 
-def test_a_mail_server_that_is_down_for_days_is_sent_nothing_old(
+def test_old_mail_is_deleted_while_the_server_is_down(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.EMAIL_PORT = free_port()
@@ -256,7 +254,7 @@ def test_a_mail_server_that_is_down_for_days_is_sent_nothing_old(
     assert len(logged(caplog)) == 1
 
 
-def test_a_connection_that_breaks_is_opened_anew(
+def test_broken_connection_is_opened_again(
     server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = type(get_connection(SMTP))
@@ -287,7 +285,7 @@ def test_sending_stops_between_two_mails(server: MailServer) -> None:
 # Several processes, and their ends.
 
 
-def test_a_process_that_dies_while_it_sends_loses_nothing(server: MailServer) -> None:
+def test_process_that_dies_while_sending_loses_no_mail(server: MailServer) -> None:
     queue()
     assert QueuedMail.objects.claim_next()
     assert QueuedMail.objects.claim_next() is None

@@ -63,7 +63,7 @@ def test_no_reminder_before_the_first_stage(mail_server: MailServer, key: ApiKey
         assert send_reminders(before(days=days)) == 1
 
 
-def test_the_mail_names_the_key_and_leads_to_it(
+def test_mail_names_and_links_the_key(
     mail_server: MailServer, bob: User, issue: Issue, settings: Settings
 ) -> None:
     settings.PUBLIC_URL = "https://keys.example.com"

@@ -38,7 +38,7 @@ def test_a_user_without_a_team_is_told_so(sign_in: SignIn, db: None) -> None:
     assert "ask an operator" in response.content.decode()
 
 
-def test_anonymous_is_sent_to_sign_in(client: Client, db: None) -> None:
+def test_anonymous_user_is_redirected_to_sign_in(client: Client, db: None) -> None:
     assert client.get("/")["Location"] == "/accounts/login/?next=/"
 
 

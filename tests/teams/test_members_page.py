@@ -35,7 +35,7 @@ def test_viewer_sees_names_roles_and_numbers_of_keys(
     assert response.content.decode().count(">You</span>") == 1
 
 
-def test_it_needs_no_htmx(sign_in: SignIn, vera: User) -> None:
+def test_page_needs_no_htmx(sign_in: SignIn, vera: User) -> None:
     with_htmx = sign_in(vera).get(MEMBERS, headers={"HX-Request": "true"})
     assert with_htmx.content.lstrip().startswith(b"<!doctype html>")
 

@@ -84,7 +84,7 @@ def test_viewer_sees_a_row_for_each_call(
     assert "secret" not in text
 
 
-def test_page_and_fragment_come_from_one_address(sign_in: SignIn, vera: User) -> None:
+def test_page_and_fragment_have_the_same_address(sign_in: SignIn, vera: User) -> None:
     client = sign_in(vera)
     page, fragment = client.get(CALLS), client.get(CALLS, headers=HTMX)
     assert page.content.lstrip().startswith(b"<!doctype html>")

@@ -71,7 +71,7 @@ def test_admin_sees_the_calls_of_all_workers(
     assert "secret" not in text
 
 
-def test_page_and_fragment_come_from_one_address(sign_in: SignIn, ada: User) -> None:
+def test_page_and_fragment_have_the_same_address(sign_in: SignIn, ada: User) -> None:
     client = sign_in(ada)
     page, fragment = client.get(RUNNING), client.get(RUNNING, headers=HTMX)
     assert page.content.lstrip().startswith(b"<!doctype html>")

@@ -92,7 +92,7 @@ def test_charts_and_tables_have_the_same_numbers(
     assert "<td>75 ms</td><td>98 ms</td>" in text
 
 
-def test_page_and_fragment_come_from_one_address(sign_in: SignIn, bob: User) -> None:
+def test_page_and_fragment_have_the_same_address(sign_in: SignIn, bob: User) -> None:
     client = sign_in(bob)
     page, fragment = client.get(USAGE), client.get(USAGE, headers=HTMX)
     assert page.content.lstrip().startswith(b"<!doctype html>")
@@ -286,7 +286,7 @@ def test_csv_has_the_filtered_rows_and_no_formulas(
 
 
 @pytest.mark.parametrize("keys", [2, 60])
-def test_queries_stay_the_same_for_any_number_of_keys(
+def test_query_count_does_not_depend_on_number_of_keys(
     sign_in: SignIn,
     vera: User,
     used: Used,
