@@ -14,7 +14,9 @@ portal = cast("ASGIApp", PortalHandler())
 
 # The imports below need Django's settings and models, which the lines above have set up.
 from keyportal.api.framework.dispatch import buffered_api  # noqa: E402
+from keyportal.gateway import aliases  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402
+from keyportal.gateway.endpoints import ENDPOINTS  # noqa: E402
 from keyportal.gateway.forward_auth.app import is_verification  # noqa: E402
 from keyportal.http.buffering import RequestBuffer  # noqa: E402
 from keyportal.http.constant_time import ConstantTimeMiddleware  # noqa: E402
@@ -29,6 +31,8 @@ CONSTANT_TIME_PATHS = {REPORT_PATH, "/accounts/password/reset/"}
 class Router:
     """Routes `/v1/` and `/auth/verify` to the gateway, `/api/` to the management API, and all other
     paths to the portal. It handles the lifespan itself.
+
+    Other paths that mean an endpoint of `/v1/` are routed like it, with the endpoint's own path.
 
     A session gives access to pages only. An API key gives access to `/v1/` only, and a management
     key to `/api/` only. None of the three applications reads a credential of another.
@@ -56,7 +60,13 @@ class Router:
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if path.startswith("/v1/") or path == "/v1" or is_verification(path):
+        if path in ENDPOINTS or is_verification(path):
+            await self.gateway(scope, receive, send)
+        elif match := aliases.find(path):
+            # A copy, because the access log must show the path that the client sent.
+            told = {"path": match.path, aliases.DEPLOYMENT: match.model}
+            await self.gateway({**scope, **told}, receive, send)
+        elif path.startswith("/v1/") or path == "/v1":
             await self.gateway(scope, receive, send)
         elif path.startswith("/api/"):
             await self._api(scope, receive, send)

@@ -5,6 +5,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 
 from keyportal.api.framework import dispatch as api
+from keyportal.gateway import wrong_base_url
 from keyportal.teams import views as teams
 
 account_urls = [
@@ -46,4 +47,4 @@ urlpatterns = [
 handler400 = api.bad_request
 handler500 = api.server_error
 handler403 = teams.permission_denied
-handler404 = teams.not_found
+handler404 = wrong_base_url.not_found

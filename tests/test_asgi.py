@@ -41,6 +41,16 @@ def test_gateway_paths(path: str) -> None:
     assert route(path) == "gateway"
 
 
+@pytest.mark.parametrize("path", ["/models", "/v1/v1/models", "//v1/models/", "/openai/v1/models"])
+def test_other_path_of_an_endpoint_reaches_the_gateway_under_the_endpoints_own(path: str) -> None:
+    gateway, others = Recorder(), Recorder()
+    client, request = Client(), scope(path)
+    router = Router(cast("Gateway", gateway), others, others, others)
+    asyncio.run(router(request, client.receive, client.send))
+    assert (gateway.paths, others.paths) == (["/v1/models"], [])
+    assert request["path"] == path  # For the access log.
+
+
 @pytest.mark.parametrize("path", ["/api/", "/api/v1/keys", "/api//", "/api/../admin/", "/api/v2"])
 def test_management_api_paths(path: str) -> None:
     assert route(path) == "api"

@@ -17,8 +17,8 @@ from django.urls import Resolver404, resolve
 
 import keyportal
 from keyportal.api.urls import OPERATIONS
-from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH
-from keyportal.gateway.endpoints import ENDPOINTS
+from keyportal.gateway.aliases import find
+from keyportal.gateway.endpoints import ENDPOINTS, KEY_PATH, MODELS_PATH
 from keyportal.gateway.forward_auth.app import VERIFY_PATH as VERIFY
 from keyportal.keys import keystring
 from keyportal.leaks import scanner_rules
@@ -45,7 +45,7 @@ COMMON_OPTIONS = {
     "--skip-checks",
 }
 DJANGO_COMMANDS = {"changepassword"}
-PREFIXES = {"/v1/", "/api/", "/api/v1/"}
+PREFIXES = {"/v1/", "/openai/v1/", "/api/", "/api/v1/"}
 
 
 def prose_of(text: str) -> str:
@@ -337,7 +337,7 @@ def addresses_in(text: str) -> set[str]:
 
 
 def is_served(path: str) -> bool:
-    if path in PREFIXES or path in {VERIFY, KEY_PATH, MODELS_PATH} or path in ENDPOINTS:
+    if path in PREFIXES or path == VERIFY or find(path):
         return True
     if path.startswith("/v1"):
         return path == "/v1"

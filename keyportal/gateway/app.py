@@ -12,11 +12,12 @@ from keyportal.catalog.models import BUILT_IN_URL
 from keyportal.catalog.snapshot import CatalogEntry, Target
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
-from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH, BearerAuthMiddleware
+from keyportal.gateway.aliases import DEPLOYMENT, check_deployment
+from keyportal.gateway.authentication import BearerAuthMiddleware
 from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.cors import CORSMiddleware
 from keyportal.gateway.demo_model import app
-from keyportal.gateway.endpoints import CHAT, ENDPOINTS, Endpoint
+from keyportal.gateway.endpoints import CHAT, ENDPOINTS, KEY_PATH, MODELS_PATH, Endpoint
 from keyportal.gateway.error_middleware import ErrorMiddleware
 from keyportal.gateway.errors import (
     EndpointNotAllowed,
@@ -129,6 +130,7 @@ class Gateway:
         _require_endpoint(endpoint.kind, call.verdict)
         request = await self._read(endpoint, scope, receive)
         try:
+            check_deployment(scope, request.model)
             targets = None
             if endpoint.may_be_stored and isinstance(request, CallRequest):
                 targets = await self._previous_targets(request, call.verdict)
@@ -210,7 +212,7 @@ class Gateway:
                 if isinstance(body, Upload):
                     body.close()
                 raise
-        return body if isinstance(body, Upload) else parse_call(body)
+        return body if isinstance(body, Upload) else parse_call(body, scope.get(DEPLOYMENT, ""))
 
     async def _recheck_key(self, call: Call) -> None:
         """Raises `InvalidKey` if the key was deleted while the request's body arrived."""

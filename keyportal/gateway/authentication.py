@@ -4,6 +4,7 @@ import re
 
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.calls import ActiveCalls, Call
+from keyportal.gateway.endpoints import KEY_PATH, MODELS_PATH
 from keyportal.gateway.errors import (
     AddressNotAllowed,
     CredentialsDiffer,
@@ -15,9 +16,6 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.metering.meter import Meter
 from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.keys import keystring
-
-MODELS_PATH = "/v1/models"
-KEY_PATH = "/v1/key"
 
 
 class BearerAuthMiddleware:

@@ -28,6 +28,8 @@ class Endpoint(NamedTuple):
     """Whether a server may expect the credential in Anthropic's header."""
 
 
+MODELS_PATH = "/v1/models"
+KEY_PATH = "/v1/key"
 CHAT = Endpoints.CHAT.value
 # The upstream's path comes from this table, never from the client's path. Attack: a client reaches
 # another path of the model server.

@@ -7,6 +7,7 @@ import time
 
 from django.conf import settings
 
+from keyportal.gateway.aliases import expects_anthropic
 from keyportal.gateway.calls import Call
 from keyportal.gateway.errors import (
     ClientDisconnected,
@@ -14,7 +15,6 @@ from keyportal.gateway.errors import (
     HTTPSRequired,
     InternalError,
     Unauthorized,
-    is_anthropic,
 )
 from keyportal.gateway.relay.sse import is_event_stream
 from keyportal.http.requests import content_length, drain_body, new_request_id
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class ErrorMiddleware:
-    """ASGI middleware around the gateway: request id, HTTPS only, errors in OpenAI's shape."""
+    """ASGI middleware around the gateway: request id, HTTPS only, errors in the client's shape."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -95,7 +95,7 @@ class Exchange:
             headers: Headers = message["headers"]
             self.is_event_stream = is_event_stream(headers)
             headers.append((b"x-request-id", self.request_id.encode()))
-            if is_anthropic(self._scope["path"]):
+            if self._is_anthropic:
                 headers.append((b"request-id", self.request_id.encode()))
             # Attack: the processing time of a refused key could show whether the key exists.
             if message["status"] != 401:
@@ -119,7 +119,7 @@ class Exchange:
         body, reading goes on for DRAIN_SECONDS, and the connection is closed.
         """
         if self.is_event_stream:
-            event = error.event(self._scope["path"], self.request_id)
+            event = error.event(self.request_id, is_anthropic=self._is_anthropic)
             await self.send({"type": "http.response.body", "body": event})
             await self.linger()
             return
@@ -129,7 +129,7 @@ class Exchange:
             raise error  # The server closes the connection: the client sees an incomplete response.
         if self.has_unread_body and self._is_body_small():
             await drain_body(self.receive)
-        body = error.body(self._scope["path"], self.request_id)
+        body = error.body(self.request_id, is_anthropic=self._is_anthropic)
         headers: Headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
@@ -147,6 +147,10 @@ class Exchange:
         if self.has_unread_body:
             await drain_body(self.receive)
         await self._send({"type": "http.response.body", "body": b""})
+
+    @property
+    def _is_anthropic(self) -> bool:
+        return expects_anthropic(self._scope["path"], self._scope["headers"])
 
     def _must_drain(self) -> bool:
         return self.has_unread_body and content_length(self._scope) > 0

@@ -49,12 +49,12 @@ from math import ceil
 from typing import ClassVar
 
 import msgspec
+from django.conf import settings
 
 from keyportal.http.requests import HTTPS_REQUIRED
 from keyportal.http.types import Headers
 
 REALM = 'Bearer realm="keyportal"'
-ANTHROPIC = "/v1/messages"  # The clients of this path and below expect Anthropic's format.
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -63,10 +63,6 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-
-
-def is_anthropic(path: str) -> bool:
-    return path == ANTHROPIC or path.startswith(ANTHROPIC + "/")
 
 
 class GatewayError(Exception):
@@ -85,12 +81,12 @@ class GatewayError(Exception):
     def headers(self) -> Headers:
         return []
 
-    def body(self, path: str = "", request_id: str = "") -> bytes:
-        """Return the body in Anthropic's format for its paths, else in OpenAI's:
+    def body(self, request_id: str = "", *, is_anthropic: bool = False) -> bytes:
+        """Return the body in Anthropic's format, or in OpenAI's:
 
         `{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`
         """
-        if is_anthropic(path):
+        if is_anthropic:
             return self._anthropic_body(request_id)
         return msgspec.json.encode(
             {
@@ -109,10 +105,10 @@ class GatewayError(Exception):
         error = {"type": _ANTHROPIC_TYPES.get(self.status, other), "message": str(self)}
         return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id})
 
-    def event(self, path: str = "", request_id: str = "") -> bytes:
+    def event(self, request_id: str = "", *, is_anthropic: bool = False) -> bytes:
         """Return the error as the last event of a stream that has already started."""
-        name = b"event: error\n" if is_anthropic(path) else b""
-        return name + b"data: " + self.body(path, request_id) + b"\n\n"
+        name = b"event: error\n" if is_anthropic else b""
+        return name + b"data: " + self.body(request_id, is_anthropic=is_anthropic) + b"\n\n"
 
 
 class BadRequest(GatewayError):
@@ -259,7 +255,13 @@ class PreviousResponseNotFound(ResponseNotFound):
 class UnknownPath(GatewayError):
     status = 404
     code = "unknown_url"
-    message = "There is nothing at this address. `GET /v1/models` lists what you can call."
+
+    def __init__(self) -> None:
+        url = settings.PUBLIC_URL or "http(s)://{this server}"
+        super().__init__(
+            f"There is nothing at this address. Set your client's base URL to {url}/v1, or to "
+            f"{url} for a client of Anthropic or Azure."
+        )
 
 
 class MethodNotAllowed(GatewayError):

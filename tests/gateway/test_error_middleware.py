@@ -170,7 +170,7 @@ def test_other_paths_have_openais_format(path: str) -> None:
 def test_failed_stream_on_an_anthropic_path_ends_with_anthropics_event() -> None:
     app = failing_after_start(b"text/event-stream", UpstreamFailed())
     client = serve(app, Client(), [(b"x-request-id", b"mine")], path="/v1/messages")
-    expected = UpstreamFailed().event("/v1/messages", "mine")
+    expected = UpstreamFailed().event("mine", is_anthropic=True)
     assert client.body == b"data: 1\n\n" + expected
     assert expected.startswith(b'event: error\ndata: {"type":"error"')
 

@@ -185,13 +185,13 @@ ANTHROPIC = {
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 def test_error_in_anthropics_format(row: Row, path: str) -> None:
     error = row[0]()
-    assert json.loads(error.body(path, "req_1")) == {
+    assert json.loads(error.body("req_1", is_anthropic=True)) == {
         "type": "error",
         "error": {"type": ANTHROPIC[error.status], "message": str(error)},
         "request_id": "req_1",
     }
-    assert error.event(path, "req_1") == (
-        b"event: error\ndata: " + error.body(path, "req_1") + b"\n\n"
+    assert error.event("req_1", is_anthropic=True) == (
+        b"event: error\ndata: " + error.body("req_1", is_anthropic=True) + b"\n\n"
     )
 
 

@@ -151,7 +151,7 @@ def test_other_methods_are_refused(live: Server, bob: User, issue: Issue, method
 def test_similar_paths_are_not_found(live: Server, bob: User, issue: Issue) -> None:
     other, _ = issue(bob, "other")
     _, text = issue(bob)
-    for path in (f"{KEY}/{other.public_id}", f"{KEY}/", f"{KEY}s"):
+    for path in (f"{KEY}/{other.public_id}", f"{KEY}s", "/v1/v1/key"):
         assert live.request("GET", path, key=text).status == 404
     response = live.request("GET", f"{KEY}?public_id={other.public_id}", key=text)
     assert response.json()["name"] == "test-key"

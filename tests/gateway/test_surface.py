@@ -10,14 +10,16 @@ import pytest
 from anthropic.types import TextBlock
 
 from keyportal.catalog.models import ServedModel
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import User
+from keyportal.usage.models import Call
 from tests.support import model_responses
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.fake_upstream import form_parts
 from tests.support.model_responses import COMPLETION, PROMPT, TEXT, WORDS
-from tests.support.server import Server
+from tests.support.server import Server, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -168,6 +170,142 @@ def test_count_tokens(claude: anthropic.Anthropic, name: str, fake: FakeUpstream
     wanted.pop("max_tokens")
     assert claude.messages.count_tokens(**wanted).input_tokens == PROMPT  # type: ignore[arg-type]
     assert last_call(fake) == ("/v1/messages/count_tokens", "normal")
+
+
+@pytest.mark.parametrize("base", ["", "/", "/v1", "/v1/", "/v1/v1", "//v1/", "/openai/v1"])
+def test_openais_client_may_have_another_base_url(
+    live: Server, key: str, name: str, fake: FakeUpstream, base: str
+) -> None:
+    with openai.OpenAI(base_url=live.url + base, api_key=key, max_retries=0) as ai:
+        assert ai.chat.completions.create(model=name, messages=[]).id == "chatcmpl-1"
+        assert last_call(fake) == ("/v1/chat/completions", "normal")
+        assert ai.responses.create(model=name, input=HELLO).output_text == TEXT
+        assert last_call(fake) == ("/v1/responses", "normal")
+        assert ai.embeddings.create(model=name, input=HELLO).data[0].embedding
+        assert last_call(fake) == ("/v1/embeddings", "normal")
+        assert [model.id for model in ai.models.list()] == [name]
+        assert ai.models.retrieve(name).id == name
+
+
+@pytest.mark.parametrize("base", ["/", "/v1", "/v1/", "//"])
+def test_anthropics_client_may_have_another_base_url(
+    live: Server, key: str, name: str, fake: FakeUpstream, base: str
+) -> None:
+    with anthropic.Anthropic(base_url=live.url + base, api_key=key, max_retries=0) as claude:
+        assert claude.messages.create(**messages(name)).id == "msg_1"  # type: ignore[call-overload]
+        assert last_call(fake) == ("/v1/messages", "normal")
+        wanted: Any = {"model": name, "messages": []}
+        assert claude.messages.count_tokens(**wanted).input_tokens == PROMPT
+        bad = claude.with_options(api_key="{API_KEY}")
+        with pytest.raises(anthropic.AuthenticationError, match="placeholder") as refused:
+            bad.messages.create(**messages(name))  # type: ignore[call-overload]
+        assert refused.value.response.headers["x-should-retry"] == "false"
+
+
+def test_an_unknown_address_raises_the_clients_exception(live: Server, key: str) -> None:
+    wrong = f"{live.url}/llm/api"
+    told = f"base URL to {live.url}/v1"
+    with (
+        openai.OpenAI(base_url=wrong, api_key=key, max_retries=0) as ai,
+        pytest.raises(openai.NotFoundError, match=told) as caught,
+    ):
+        ai.chat.completions.create(model="any", messages=[])
+    assert caught.value.code == "unknown_url"
+    with (
+        anthropic.Anthropic(base_url=wrong, api_key=key, max_retries=0) as claude,
+        pytest.raises(anthropic.NotFoundError, match=told) as unknown,
+    ):
+        claude.messages.create(**messages("any"))  # type: ignore[call-overload]
+    assert unknown.value.type == "not_found_error"
+
+
+@pytest.fixture
+def azure(live: Server, key: str) -> Iterator[openai.AzureOpenAI]:
+    """It sends the key as `api-key`, and the model's name in the path, its slash as `%2F`."""
+    with openai.AzureOpenAI(
+        azure_endpoint=live.url, api_key=key, api_version="2024-10-21", max_retries=0
+    ) as client:
+        yield client
+
+
+def test_azures_client(azure: openai.AzureOpenAI, name: str, fake: FakeUpstream) -> None:
+    hello: Any = [{"role": "user", "content": HELLO}]
+    answer = azure.chat.completions.create(model=name, messages=hello)
+    assert answer.choices[0].message.content == TEXT
+    assert last_call(fake) == ("/v1/chat/completions", "normal")
+    chunks: Any = azure.chat.completions.create(model=name, messages=hello, stream=True)
+    assert [chunk.choices[0].delta.content for chunk in chunks][:-1] == WORDS
+    assert azure.embeddings.create(model=name, input=HELLO).data[0].embedding
+    assert last_call(fake) == ("/v1/embeddings", "normal")
+    assert azure.responses.create(model=name, input=HELLO).output_text == TEXT
+    assert last_call(fake) == ("/v1/responses", "normal")
+    speech = azure.audio.speech.create(model=name, input=HELLO, voice="alloy")
+    assert speech.content == model_responses.SPEECH
+    assert last_call(fake) == ("/v1/audio/speech", "normal")
+    assert azure.images.generate(model=name, prompt=HELLO).data
+    assert last_call(fake) == ("/v1/images/generations", "normal")
+    form = {"model": name, "file": ("a.wav", b"RIFF")}
+    assert azure.audio.transcriptions.create(**form).text == TEXT  # type: ignore[call-overload]
+    assert fake.received[-1].path == "/v1/audio/transcriptions"
+    assert [model.id for model in azure.models.list()] == [name]
+    assert all("api-version" not in str(call) for call in fake.received)
+    assert all("Api-Key" not in call.headers for call in fake.received)
+    with pytest.raises(openai.NotFoundError, match="GET /v1/models"):
+        azure.chat.completions.create(model="public/nothing", messages=hello)
+
+
+def test_azures_client_with_a_fixed_deployment(
+    live: Server, key: str, name: str, fake: FakeUpstream
+) -> None:
+    """The path has the name as it is, with its slash; another model in the body is refused."""
+    with openai.AzureOpenAI(
+        azure_endpoint=live.url,
+        azure_deployment=name,
+        api_key=key,
+        api_version="2024-10-21",
+        max_retries=0,
+    ) as client:
+        assert client.chat.completions.create(model=name, messages=[]).id == "chatcmpl-1"
+        form = {"model": name, "file": ("a.wav", b"RIFF")}
+        assert client.audio.transcriptions.create(**form).text == TEXT  # type: ignore[call-overload]
+        with pytest.raises(openai.BadRequestError, match="different models"):
+            client.chat.completions.create(model="public/other", messages=[])
+        with pytest.raises(openai.BadRequestError, match="different models"):
+            client.audio.transcriptions.create(**form | {"model": "public/other"})  # type: ignore[call-overload]
+    assert len(fake.received) == 2
+
+
+def test_a_form_without_a_model_calls_the_deployment(
+    live: Server, key: str, name: str, fake: FakeUpstream
+) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nHi\r\n--x--\r\n'
+    headers = {"api-key": key, "Content-Type": "multipart/form-data; boundary=x"}
+    path = f"/openai/deployments/{name}/audio/transcriptions"
+    assert live.request("POST", path, headers=headers, body=form).status == 200
+    sent = {field: content for field, _, content in form_parts(fake.received[-1])}
+    assert sent == {"model": b"normal", "prompt": b"Hi"}
+
+
+@pytest.mark.parametrize("path", ["/v2/rerank", "/v1/rerank", "/rerank"])
+def test_cohere_reranks(
+    live: Server, key: str, serve_model: Serve, fake: FakeUpstream, path: str
+) -> None:
+    """Its answers have no `usage`, but `meta.billed_units`."""
+    answer = {
+        "id": "r-1",
+        "results": [{"index": 1, "relevance_score": 0.9}],
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+    }
+    name = serve_model(f"text:{json.dumps(answer)}")
+    body = {"model": name, "query": HELLO, "documents": ["a", "b"], "top_n": 1}
+    reply = live.request("POST", path, key=key, body=body)
+    assert (reply.status, reply.json()) == (200, answer)
+    assert fake.received[-1].path == "/v1/rerank"
+    assert json.loads(fake.received[-1].body)["documents"] == ["a", "b"]
+    calls = Call.objects.filter(public_id=keystring.public_id_of(key.encode()))
+    wait_until(calls.exists)
+    call = calls.get()
+    assert (call.endpoint, call.status, call.completion_tokens) == ("/rerank", 200, 0)
 
 
 def test_anthropics_client_may_send_the_key_as_a_bearer_token(

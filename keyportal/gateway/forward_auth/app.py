@@ -16,6 +16,7 @@ from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway.admission.batch import Admitted
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
+from keyportal.gateway.aliases import expects_anthropic
 from keyportal.gateway.authentication import bearer_token
 from keyportal.gateway.error_middleware import UNAUTHORIZED_DELAY_SECONDS, request_id
 from keyportal.gateway.errors import (
@@ -180,8 +181,10 @@ def _refusal(error: GatewayError, scope: Scope, id_: str) -> tuple[int, Headers,
     The body is in a header too, because nginx reads only the headers of this answer.
     """
     path = next(filter(None, original_request.paths(scope, VERIFY_PATH)), "")
-    body = error.body(path, id_)
-    header = body if _fits_header(body) else PermissionDenied().body(path, id_)
+    is_anthropic = expects_anthropic(path, scope["headers"])
+    body = error.body(id_, is_anthropic=is_anthropic)
+    short = PermissionDenied().body(id_, is_anthropic=is_anthropic)
+    header = body if _fits_header(body) else short
     headers = [
         (b"content-type", b"application/json"),
         (b"x-keyportal-refusal", header),

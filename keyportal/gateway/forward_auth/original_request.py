@@ -7,8 +7,8 @@ added header can only lead to a refusal.
 
 import re
 
-from keyportal.gateway.authentication import KEY_PATH, MODELS_PATH
-from keyportal.gateway.endpoints import ENDPOINTS
+from keyportal.gateway import aliases
+from keyportal.gateway.endpoints import ENDPOINTS, KEY_PATH, MODELS_PATH
 from keyportal.http.types import Headers, Scope
 
 MODEL_HEADER = b"x-keyportal-model"
@@ -28,7 +28,7 @@ def models(headers: Headers) -> list[str]:
 
 
 def paths(scope: Scope, verify_path: str) -> list[str]:
-    """Each path that the headers describe; an empty text for one that is not plain.
+    """Each endpoint's path that the headers describe; an empty text for one that is not plain.
 
     Envoy appends the path to `verify_path`.
     """
@@ -89,4 +89,8 @@ def _path(address: bytes) -> str:
 
 
 def _plain_or_empty(path: str) -> str:
-    return path if _PLAIN_PATH.fullmatch(path) else ""
+    """A plain path, or that of the endpoint that it means. Slashes too many are not plain."""
+    if not _PLAIN_PATH.fullmatch(path):
+        return ""
+    match = aliases.find(path)
+    return match.path if match else path

@@ -119,8 +119,8 @@ _TRUE, _FALSE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"false"), msgspec.Raw(
 _BOOLEANS = (_TRUE, _FALSE, _NULL)
 
 
-def parse_call(body: bytes) -> CallRequest:
-    """Parse a JSON body.
+def parse_call(body: bytes, default_model: str = "") -> CallRequest:
+    """Parse a JSON body. Without a field `model`, it calls the default model, if there is one.
 
     Raises `BadRequest` if it is not a JSON object, or if servers could read its fields in different
     ways, and `MissingModel` if it names no model.
@@ -132,6 +132,8 @@ def parse_call(body: bytes) -> CallRequest:
         fields = decode_fields(body.decode())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise json_error(body, error) from None
+    if default_model:
+        fields.setdefault("model", msgspec.Raw(msgspec.json.encode(default_model)))
     try:
         model = _text.decode(fields["model"])
     except (KeyError, msgspec.DecodeError):

@@ -79,9 +79,11 @@ class Form:
         self._output.clear()
         return output
 
-    def check_complete(self) -> None:
+    def check_complete(self, default_model: str = "") -> None:
+        """Check that the form is complete. Without a field `model`, it calls the default model."""
         if not self.is_over:
             raise BadRequest("The form is incomplete: its last boundary is missing.")
+        self.model = self.model or default_model
         if not self.model:
             raise MissingModel
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from tempfile import SpooledTemporaryFile
 from typing import Self
 
+from keyportal.gateway.aliases import DEPLOYMENT
 from keyportal.gateway.http_client.messages import StreamedBody
 from keyportal.gateway.relay.multipart import MEDIA_TYPE, Form
 from keyportal.gateway.relay.request_body import BodyReader, open_body
@@ -39,16 +40,16 @@ class Upload:
         reader = open_body(scope, receive, MEDIA_TYPE)
         upload = cls(Form(dict(scope["headers"])[b"content-type"]))
         try:
-            await upload._write(reader)
+            await upload._write(reader, scope.get(DEPLOYMENT, ""))
         except BaseException:
             upload.close()
             raise
         return upload
 
-    async def _write(self, reader: BodyReader) -> None:
+    async def _write(self, reader: BodyReader, default_model: str) -> None:
         while (chunk := await reader.next_chunk()) is not None:
             self._file.write(self._form.feed(chunk))
-        self._form.check_complete()
+        self._form.check_complete(default_model)
         self._file.write(self._form.closing_boundary)
 
     def close(self) -> None:

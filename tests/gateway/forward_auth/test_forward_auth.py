@@ -303,6 +303,41 @@ def test_what_envoy_appends_is_not_decoded() -> None:
     assert original_request.is_allowed(scope(path), VERIFY_PATH, "read")
 
 
+@pytest.mark.parametrize(
+    ("uri", "kind"),
+    [
+        ("/chat/completions", "chat"),
+        ("/v1/v1/chat/completions", "chat"),
+        ("/openai/v1/embeddings", "embeddings"),
+        ("/embeddings?x=1", "embeddings"),
+        ("/openai/deployments/public/small/embeddings?api-version=1", "embeddings"),
+        ("/openai/deployments/embeddings/chat/completions", "chat"),
+        ("/messages", "chat"),
+    ],
+)
+def test_other_path_of_an_endpoint_is_judged_like_the_endpoint(uri: str, kind: str) -> None:
+    assert told(kind, uri, "POST")
+    assert not told(kind, uri, "GET")
+    for other in {"chat", "embeddings", "read"} - {kind}:
+        assert not told(other, uri, "POST")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["//v1/chat/completions", "/v1//chat/completions", "/v1/chat/completions/",
+     "/chat/completions/",
+     "/v1/v1/../chat/completions", "/openai/deployments/a/../b/chat/completions",
+     "/openai/deployments/a//chat/completions", "/openai/deployments/a%2fb/chat/completions",
+     "/openai/deployments/chat/completions/x", "/v2/rerank", "/x/chat/completions",
+     "/responses/resp_1", "/v1/responses/resp_1"],
+)  # fmt: skip
+def test_path_that_a_model_server_may_read_in_another_way_is_refused(uri: str) -> None:
+    """Attack: the server behind the proxy gets the path as it is, and resolves it by its rules."""
+    for kind in ("chat", "embeddings", "read"):
+        assert not told(kind, uri, "POST")
+        assert not told(kind, uri)
+
+
 def test_what_envoy_appends_counts_as_well() -> None:
     assert not told("read", "/v1/models", path=VERIFY_PATH + CHAT)
     assert told("read", "/v1/models", path=f"{VERIFY_PATH}/v1/models")

@@ -281,18 +281,19 @@ def test_the_path_is_ours(
     name = serve_model("echo")
     _, key = issue(alice)
     body = json.dumps({"model": name}).encode()
-    for sent in (endpoint, f"{endpoint}?api-version=1&x=/../..", endpoint.replace("o", "%6f")):
+    for sent in (f"/v1{endpoint}", f"/v1{endpoint}?api-version=1&x=/../..", f"//v1/{endpoint}//",
+                 f"/v1{endpoint.replace('o', '%6f')}", endpoint, f"/v1/v1{endpoint}"):  # fmt: skip
         with live.connect() as connection:
-            connection.send_request(f"POST /v1{sent}", key, body)
+            connection.send_request(f"POST {sent}", key, body)
             assert connection.reply().status == 200
         assert fake.received[-1].path == f"/v1{endpoint}"
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/chat/completions/../models", "/v1/chat/completions/%2e%2e/models", "//v1/embeddings",
-     "/v1//chat/completions", "/v1/chat/completions/", "/v1/chat/completions;x", "/v1/audio",
-     "/v1/messages/batches", "/v1/messages/", "/v1/responses/resp_1", "/v1/responses/x/cancel",
+    ["/v1/chat/completions/../models", "/v1/chat/completions/%2e%2e/models",
+     "//v1/../embeddings", "/v1/v1/../chat/completions", "/v1/chat/completions;x", "/v1/audio",
+     "/v1/messages/batches", "/v1/responses/resp_1", "/v1/responses/x/cancel",
      "/v1/chat%2Fcompletions%2F..%2Fmodels", "/v1/models/../chat/completions"],
 )  # fmt: skip
 def test_no_text_of_the_callers_makes_a_path(
