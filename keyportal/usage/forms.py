@@ -88,7 +88,7 @@ class UsageFilter(forms.Form):
         return self.value("range") or DEFAULT_RANGE
 
     @property
-    def chosen_by(self) -> str:
+    def chosen_grouping(self) -> str:
         return self.value("by") or "key"
 
     @property

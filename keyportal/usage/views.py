@@ -22,7 +22,7 @@ from keyportal.usage.running_calls import request_call_end, running_calls
 @team_view(Role.VIEWER)
 def usage(request: TeamRequest) -> HttpResponse:
     form = UsageFilter(request.GET)
-    usage_report = report(request.team, form.period(), form.selection, form.chosen_by)
+    usage_report = report(request.team, form.period(), form.selection, form.chosen_grouping)
     context = {
         "form": form,
         "report": usage_report,
@@ -38,7 +38,7 @@ def usage(request: TeamRequest) -> HttpResponse:
 def usage_csv(request: TeamRequest) -> HttpResponse:
     form = UsageFilter(request.GET)
     usage_report = report(
-        request.team, form.period(), form.selection, form.chosen_by, max_series=MAX_TABLE_ROWS
+        request.team, form.period(), form.selection, form.chosen_grouping, max_series=MAX_TABLE_ROWS
     )
     response = HttpResponse(report_csv(usage_report), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="usage-{request.team.slug}.csv"'

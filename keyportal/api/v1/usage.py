@@ -13,7 +13,7 @@ from keyportal.api.v1.types import Line, Moment, PublicId, UserId
 from keyportal.teams.models import User
 from keyportal.usage.forms import FIRST_YEAR, LAST_YEAR
 from keyportal.usage.reports.periods import DEFAULT_RANGE, MAX_LENGTH, RANGES, Period, custom_period
-from keyportal.usage.reports.report import Part, Report, report
+from keyportal.usage.reports.report import Group, Report, report
 from keyportal.usage.reports.report import Selection as Filter
 from keyportal.usage.reports.totals import COUNTS, Totals
 
@@ -149,9 +149,11 @@ def _usage_body(report: Report, group_by: GroupBy) -> UsageBody:
         group_by=group_by,
         totals=UsageTotals.from_totals(report.used),
         steps=[UsageStep(start, UsageTotals.from_totals(totals)) for start, totals in steps],
-        groups=[_usage_group(part) for part in report.parts],
+        groups=[_usage_group(group) for group in report.groups],
     )
 
 
-def _usage_group(part: Part) -> UsageGroup:
-    return UsageGroup(part.value, part.name, part.is_deleted, UsageTotals.from_totals(part.used))
+def _usage_group(group: Group) -> UsageGroup:
+    return UsageGroup(
+        group.value, group.name, group.is_deleted, UsageTotals.from_totals(group.used)
+    )

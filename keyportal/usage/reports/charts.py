@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from django.utils.html import format_html
 
 from keyportal.usage.reports.periods import Step
-from keyportal.usage.reports.report import Part, Report
+from keyportal.usage.reports.report import Group, Report
 from keyportal.usage.reports.totals import Totals
 
 COUNT_TITLES = {
@@ -30,12 +30,12 @@ class Chart(NamedTuple):
 
 def charts(report: Report) -> Iterator[Chart]:
     """A table for each kind of count, and one for the latency."""
-    names = [part_label(part) for part in report.series]
+    names = [group_label(group) for group in report.series]
     columns = names if len(names) == 1 else [*names, "All"]
     moments = [moment_text(moment, report.period.step) for moment in report.period.moments]
     for name, title in COUNT_TITLES.items():
-        all_parts = [] if len(names) == 1 else [report.steps]
-        series = [*(part.steps or [] for part in report.series), *all_parts]
+        steps_of_all = [] if len(names) == 1 else [report.steps]
+        series = [*(group.steps or [] for group in report.series), *steps_of_all]
         cells = [[f"{getattr(step, name):,}" for step in steps] for steps in series]
         rows = [*zip(moments, map(list, zip(*cells, strict=True)), strict=True)]
         yield Chart(name, title, columns, rows)
@@ -53,17 +53,17 @@ def chart_data(report: Report) -> dict[str, Any]:
         "moments": [moment.isoformat() for moment in report.period.moments],
         "series": [
             {
-                "label": part_label(part),
-                **{name: _counts(part.steps or [], name) for name in COUNT_TITLES},
+                "label": group_label(group),
+                **{name: _counts(group.steps or [], name) for name in COUNT_TITLES},
             }
-            for part in report.series
+            for group in report.series
         ],
         "latency": {name: _rounded_latencies(report.steps, name) for name in LATENCY_TITLES},
     }
 
 
-def part_label(part: Part) -> str:
-    return f"{part.name} (deleted)" if part.is_deleted else part.name
+def group_label(group: Group) -> str:
+    return f"{group.name} (deleted)" if group.is_deleted else group.name
 
 
 def duration(milliseconds: float | None) -> str:

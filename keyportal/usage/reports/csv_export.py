@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from io import StringIO
 
-from keyportal.usage.reports.charts import part_label
+from keyportal.usage.reports.charts import group_label
 from keyportal.usage.reports.report import Report
 from keyportal.usage.reports.totals import COUNTS
 
@@ -16,7 +16,7 @@ HEADING = {"key": ("key", "key_name"), "model": ("model", "model_name")}
 
 def report_csv(report: Report) -> bytes:
     """A row for each step and each key or model with requests in it."""
-    heading = ["start", *HEADING[report.by], *COUNTS, "median_ms", "p95_ms"]
+    heading = ["start", *HEADING[report.group_by], *COUNTS, "median_ms", "p95_ms"]
     return csv_file([heading, *_rows(report)])
 
 
@@ -32,10 +32,10 @@ def csv_file(rows: Iterable[Iterable[object]]) -> bytes:
 
 def _rows(report: Report) -> Iterator[list[object]]:
     for index, moment in enumerate(report.period.moments):
-        for part in report.series:
-            used = part.steps[index] if part.steps else part.used
+        for group in report.series:
+            used = group.steps[index] if group.steps else group.used
             if used.requests:
-                names = [part.value or "", part_label(part)]
+                names = [group.value or "", group_label(group)]
                 counts = [getattr(used, name) for name in COUNTS]
                 latency = [round(used.median or 0), round(used.p95 or 0)]
                 yield [moment.isoformat(), *names, *counts, *latency]

@@ -8,7 +8,7 @@ from keyportal.teams.models import Team
 from keyportal.usage.models import UsageDay
 from keyportal.usage.reports.charts import COUNT_TITLES, Chart, chart_data, moment_text
 from keyportal.usage.reports.periods import RANGES
-from keyportal.usage.reports.report import Menus, Part, Report, Selection, totals_by_step
+from keyportal.usage.reports.report import Group, Menus, Report, Selection, totals_by_step
 from keyportal.usage.reports.totals import Totals, total
 
 
@@ -24,15 +24,15 @@ def key_usage(team: Team, public_id: str, name: str) -> KeyUsage:
     usage = UsageDay.objects.for_team(team).within(period.start, period.end)
     steps = totals_by_step(usage.filter(public_id=public_id).order_by(), period)
     used = total(steps)
-    part = Part(public_id, name, used, steps=steps)
+    group = Group(public_id, name, used, steps=steps)
     key_report = Report(
         period=period,
-        by="key",
+        group_by="key",
         selection=Selection(key=public_id),
         used=used,
         steps=steps,
-        parts=[part],
-        series=[part],
+        groups=[group],
+        series=[group],
         menus=Menus([], [], []),
     )
     return KeyUsage(used, _chart(key_report), chart_data(key_report))

@@ -1,7 +1,7 @@
 """The usage of a team in a period: total, by key or model, and by step.
 
 Three queries, for any number of keys. One sums by key, owner and model, for the ranking and the
-menus; one sums everything by step; one sums the largest parts by step. The rest is the difference:
+menus; one sums everything by step; one sums the largest groups by step. The rest is the difference:
 grouping every row into one of nine series would cost the database more than both queries.
 """
 
@@ -23,7 +23,7 @@ MAX_TABLE_ROWS = 50  # Keys or models with a row of their own in the table.
 MAX_OPTIONS = 200  # In one menu; the busiest are offered.
 COLUMNS = ("public_id", "owner_id", "model")
 NO_MODEL = "no model"
-Group = tuple[Sequence[Any], Totals]
+SummedRow = tuple[Sequence[Any], Totals]
 """Values of `COLUMNS`, and their usage."""
 
 
@@ -49,7 +49,7 @@ class Selection(NamedTuple):
 
 
 @dataclass
-class Part:
+class Group:
     """The usage of one key or model, or of all the remaining ones together (`value` is None)."""
 
     value: str | None
@@ -74,44 +74,44 @@ class Menus(NamedTuple):
 
 @dataclass
 class Report:
-    """A usage report. `by` is `key` or `model`."""
+    """A usage report. `group_by` is `key` or `model`."""
 
     period: Period
-    by: str
+    group_by: str
     selection: Selection
     used: Totals
     steps: list[Totals]
-    parts: list[Part]
-    """The rows of the table: the largest first, and last the rest as one part."""
-    series: list[Part]
+    groups: list[Group]
+    """The rows of the table: the largest first, and last the rest as one group."""
+    series: list[Group]
     """The series of the charts: the same with `steps`, and fewer of them."""
     menus: Menus
 
 
 def report(
-    team: Team, period: Period, selection: Selection, by: str, max_series: int = MAX_SERIES
+    team: Team, period: Period, selection: Selection, group_by: str, max_series: int = MAX_SERIES
 ) -> Report:
-    """`by` is `key` or `model`; at most `max_series` of them get a series of their own."""
-    column_index = 0 if by == "key" else 2
+    """`group_by` is `key` or `model`; at most `max_series` of them get a series of their own."""
+    column_index = 0 if group_by == "key" else 2
     usage = period.step.table.objects.for_team(team).within(period.start, period.end).order_by()
-    groups = _groups(usage)
-    ranked = _ranked([group for group in groups if selection.matches(group[0])], column_index)
+    rows = _summed_rows(usage)
+    ranked = _ranked([row for row in rows if selection.matches(row[0])], column_index)
     selected = usage.filter(**selection.filters)
     steps = totals_by_step(selected, period)
-    options = _all_options(groups, selection)
+    options = _all_options(rows, selection)
     largest = ranked[: max(MAX_TABLE_ROWS, max_series)]
-    names = key_names(team, {*options[0], *(value for value, _ in largest if by == "key")})
-    parts = [_part(value, used, names, by) for value, used in largest]
-    series = parts[:max_series]
+    names = key_names(team, {*options[0], *(value for value, _ in largest if group_by == "key")})
+    groups = [_group(value, used, names, group_by) for value, used in largest]
+    series = groups[:max_series]
     _add_steps(series, selected, COLUMNS[column_index], period)
     used = total(steps)
     return Report(
         period=period,
-        by=by,
+        group_by=group_by,
         selection=selection,
         used=used,
         steps=steps,
-        parts=[*parts, *_rest(used, steps, parts, len(ranked))],
+        groups=[*groups, *_rest(used, steps, groups, len(ranked))],
         series=[*series, *_rest(used, steps, series, len(ranked))],
         menus=_menus(options, names),
     )
@@ -120,36 +120,34 @@ def report(
 def menus(team: Team, period: Period, selection: Selection) -> Menus:
     """The menus for a list of calls in this period."""
     usage = period.step.table.objects.for_team(team).within(period.start, period.end).order_by()
-    options = _all_options(_groups(usage), selection)
+    options = _all_options(_summed_rows(usage), selection)
     return _menus(options, key_names(team, options[0]))
 
 
-def _groups(usage: UsageQuerySet) -> list[Group]:
+def _summed_rows(usage: UsageQuerySet) -> list[SummedRow]:
     rows = usage.values_list(*COLUMNS).annotate(*(Sum(name) for name in COUNTS))
     return [(row[:3], Totals.from_sums(row[3:])) for row in rows]
 
 
-def _ranked(groups: list[Group], column_index: int) -> list[tuple[Any, Totals]]:
+def _ranked(rows: list[SummedRow], column_index: int) -> list[tuple[Any, Totals]]:
     sums: dict[Any, Totals] = defaultdict(Totals)
-    for values, used in groups:
+    for values, used in rows:
         sums[values[column_index]].add(used)
     return sorted(sums.items(), key=lambda pair: (-pair[1].requests, pair[0]))
 
 
-def _options(groups: list[Group], selection: Selection, column_index: int) -> list[Any]:
+def _options(rows: list[SummedRow], selection: Selection, column_index: int) -> list[Any]:
     """The choices of one menu, given the other filters; always with the selected value."""
     matching = [
-        group
-        for group in groups
-        if group[0][column_index] and selection.matches(group[0], column_index)
+        row for row in rows if row[0][column_index] and selection.matches(row[0], column_index)
     ]
     values = [value for value, _ in _ranked(matching, column_index)[:MAX_OPTIONS]]
     chosen = selection[column_index]
     return values if not chosen or chosen in values else [*values, chosen]
 
 
-def _all_options(groups: list[Group], selection: Selection) -> list[list[Any]]:
-    return [_options(groups, selection, index) for index in range(len(COLUMNS))]
+def _all_options(rows: list[SummedRow], selection: Selection) -> list[list[Any]]:
+    return [_options(rows, selection, index) for index in range(len(COLUMNS))]
 
 
 def _menus(options: list[list[Any]], names: dict[str, KeyName]) -> Menus:
@@ -169,35 +167,35 @@ def totals_by_step(usage: UsageQuerySet, period: Period) -> list[Totals]:
     return [totals.get(moment) or Totals() for moment in period.moments]
 
 
-def _add_steps(parts: list[Part], usage: UsageQuerySet, column: str, period: Period) -> None:
-    in_parts = usage.filter(**{f"{column}__in": [part.value for part in parts]})
-    rows = in_parts.values_list(column, "start").annotate(*_all_sums())
+def _add_steps(groups: list[Group], usage: UsageQuerySet, column: str, period: Period) -> None:
+    in_groups = usage.filter(**{f"{column}__in": [group.value for group in groups]})
+    rows = in_groups.values_list(column, "start").annotate(*_all_sums())
     totals = {row[:2]: Totals.from_sums(row[2:]) for row in rows}
-    for part in parts:
-        part.steps = [totals.get((part.value, moment)) or Totals() for moment in period.moments]
+    for group in groups:
+        group.steps = [totals.get((group.value, moment)) or Totals() for moment in period.moments]
 
 
 def _all_sums() -> list[Sum]:
     return [Sum(name) for name in (*COUNTS, *LATENCY_COLUMNS)]
 
 
-def _part(value: str, used: Totals, names: dict[str, KeyName], by: str) -> Part:
-    if by == "model":
-        return Part(value, value or NO_MODEL, used)
-    return Part(value, names[value].name, used, names[value].is_deleted)
+def _group(value: str, used: Totals, names: dict[str, KeyName], group_by: str) -> Group:
+    if group_by == "model":
+        return Group(value, value or NO_MODEL, used)
+    return Group(value, names[value].name, used, names[value].is_deleted)
 
 
-def _rest(used: Totals, steps: list[Totals], parts: list[Part], count: int) -> list[Part]:
-    """What is left of all `count` keys or models without `parts`, as one part, if there is any."""
-    if count <= len(parts):
+def _rest(used: Totals, steps: list[Totals], groups: list[Group], count: int) -> list[Group]:
+    """What is left of all `count` keys or models without `groups`, as one group, if any is left."""
+    if count <= len(groups):
         return []
-    remaining = used.without(part.used for part in parts)
+    remaining = used.without(group.used for group in groups)
     remaining_steps = [
-        step.without(part.steps[index] for part in parts if part.steps)
+        step.without(group.steps[index] for group in groups if group.steps)
         for index, step in enumerate(steps)
     ]
-    others = count - len(parts)
-    return [Part(None, f"{others} other{'s' * (others > 1)}", remaining, steps=remaining_steps)]
+    others = count - len(groups)
+    return [Group(None, f"{others} other{'s' * (others > 1)}", remaining, steps=remaining_steps)]
 
 
 def _by_label(option: Option) -> str:

@@ -60,11 +60,11 @@ class Totals:
         self.latencies = [count + sign * other_count for count, other_count in pairs]
         return self
 
-    def without(self, parts: Iterable["Totals"]) -> Self:
-        """A new object: these totals minus those of `parts`."""
+    def without(self, others: Iterable["Totals"]) -> Self:
+        """A new object: these totals minus those of `others`."""
         difference = type(self)().add(self)
-        for part in parts:
-            difference.add(part, -1)
+        for other in others:
+            difference.add(other, -1)
         return difference
 
     @property

@@ -37,7 +37,7 @@ def chart_data(response: Any) -> dict[str, Any]:
 
 def table_rows(response: Any) -> list[tuple[str, int]]:
     """The rows of the table: name and requests."""
-    return [(part.name, part.used.requests) for part in response.context["report"].parts]
+    return [(group.name, group.used.requests) for group in response.context["report"].groups]
 
 
 def test_viewer_sees_the_sums_of_the_team(
@@ -240,7 +240,7 @@ def test_the_largest_have_a_series_and_the_rest_share_one(
         "4 others"
     ]
     assert series[-1]["requests"][-1] == 10 + 11 + 12 + 13
-    assert len(response.context["report"].parts) == 12
+    assert len(response.context["report"].groups) == 12
     by_model = sign_in(vera).get(USAGE, {"by": "model"})
     assert [each["label"] for each in chart_data(by_model)["series"]] == ["public/small"]
 
