@@ -122,7 +122,10 @@ def test_compressed_form_is_relayed_decoded(
     assert b"sound" in fake.received[0].body
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages", "/v1/embeddings"])
+AZURE = "/openai/deployments/{model}/chat/completions?api-version=2024-10-21"
+
+
+@pytest.mark.parametrize("path", [CHAT, AZURE, "/v1/responses", "/v1/messages", "/v1/embeddings"])
 def test_model_of_another_team_in_another_spelling_is_refused(
     live: Server, key: str, serve_model: Serve, fake: FakeUpstream, path: str
 ) -> None:
@@ -130,7 +133,7 @@ def test_model_of_another_team_in_another_spelling_is_refused(
     model = serve_model("normal")
     for name in ("MODEL", "Stream", "\u017ftream"):
         body = chat_body(model, **{name: "another team's"})
-        reply = live.request("POST", path, key=key, body=body)
+        reply = live.request("POST", path.format(model=model), key=key, body=body)
         assert reply.status == 400
         assert "too similar" in reply.json()["error"]["message"]
     assert not fake.received
