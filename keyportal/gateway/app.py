@@ -12,7 +12,7 @@ from keyportal.catalog.models import BUILT_IN_URL
 from keyportal.catalog.snapshot import CatalogEntry, Target
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
-from keyportal.gateway.aliases import DEPLOYMENT, check_deployment
+from keyportal.gateway.aliases import DEPLOYMENT, check_deployment, expects_anthropic
 from keyportal.gateway.authentication import BearerAuthMiddleware
 from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.cors import CORSMiddleware
@@ -39,6 +39,12 @@ from keyportal.gateway.metering.retention import RetentionJob
 from keyportal.gateway.metering.running_calls import RunningCallsReporter
 from keyportal.gateway.metering.token_counter import Uncounted
 from keyportal.gateway.metering.writer import Writer
+from keyportal.gateway.model_list import (
+    anthropic_model,
+    anthropic_page,
+    openai_list,
+    openai_model,
+)
 from keyportal.gateway.relay.answer import Answer, json_answer
 from keyportal.gateway.relay.failover import UpstreamAttempts
 from keyportal.gateway.relay.json_body import CallRequest, parse_call
@@ -264,11 +270,14 @@ class Gateway:
 
     async def _send_models(self, name: str, scope: Scope, send: Send) -> None:
         call: Call = scope["keyportal.call"]
+        is_anthropic = expects_anthropic(scope["path"], scope["headers"])
         if name:
-            content: object = _model_object(self._find_model(name, call.verdict))
+            served = self._find_model(name, call.verdict)
+            content = anthropic_model(served) if is_anthropic else openai_model(served)
         else:
-            data = [_model_object(model) for model in self._callable_models(call.verdict)]
-            content = {"object": "list", "data": data}
+            models = self._callable_models(call.verdict)
+            query: bytes = scope["query_string"]
+            content = anthropic_page(models, query) if is_anthropic else openai_list(models)
         await send_response(json_answer(content), call, send)
 
     async def _send_key(self, call: Call, send: Send) -> None:
@@ -339,16 +348,6 @@ def _is_callable(served: CatalogEntry, verdict: Verdict) -> bool:
         and served.team_id in {None, verdict.team_id}
         and verdict.may_call(served.name)
     )
-
-
-def _model_object(served: CatalogEntry) -> dict[str, object]:
-    """Return a model as an object of OpenAI's `/v1/models`."""
-    return {
-        "id": served.name,
-        "object": "model",
-        "created": served.created,
-        "owned_by": served.owned_by,
-    }
 
 
 async def _watch_for_disconnect(receive: Receive, call: Call) -> None:

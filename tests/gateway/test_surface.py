@@ -13,7 +13,7 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
-from keyportal.teams.models import User
+from keyportal.teams.models import Team, User
 from keyportal.usage.models import Call
 from tests.support import model_responses
 from tests.support.fake_upstream import Upstream as FakeUpstream
@@ -308,6 +308,41 @@ def test_cohere_reranks(
     assert (call.endpoint, call.status, call.completion_tokens) == ("/rerank", 200, 0)
 
 
+def test_anthropics_client_lists_models(
+    claude: anthropic.Anthropic, name: str, serve_model: Serve, other_team: Team
+) -> None:
+    names = {name, *(serve_model("echo", name=f"model-{number}") for number in range(4))}
+    ServedModel.objects.create(name=f"{other_team.slug}/theirs", team=other_team)
+    page = claude.models.list(limit=2)
+    assert (len(page.data), page.has_more) == (2, True)
+    assert (page.first_id, page.last_id) == (page.data[0].id, page.data[1].id)
+    listed = list(claude.models.list(limit=2))  # All pages, by `after_id`.
+    assert {model.id for model in listed} == names
+    assert len(listed) == 5
+    assert page.data[0].type == "model"
+    assert page.data[0].display_name == page.data[0].id
+    served = ServedModel.objects.get(name=name)
+    found = claude.models.retrieve(name)
+    assert found.id == name
+    assert found.created_at == served.created_at.replace(microsecond=0)
+    back = claude.models.list(limit=2, before_id=listed[4].id)
+    assert ([model.id for model in back.data], back.has_more) == (
+        [listed[2].id, listed[3].id],
+        True,
+    )
+    with pytest.raises(anthropic.NotFoundError, match="GET /v1/models") as unknown:
+        claude.models.retrieve(f"{other_team.slug}/theirs")
+    assert unknown.value.type == "not_found_error"
+    for wrong in ({"limit": 1001}, {"after_id": f"{other_team.slug}/theirs"}):
+        with pytest.raises(anthropic.BadRequestError) as bad:
+            claude.models.list(**wrong)
+        assert bad.value.type == "invalid_request_error"
+    bad_key = claude.with_options(api_key="sk-kp-nonsense")
+    with pytest.raises(anthropic.AuthenticationError) as refused:
+        bad_key.models.list()
+    assert refused.value.type == "authentication_error"
+
+
 def test_anthropics_client_may_send_the_key_as_a_bearer_token(
     live: Server, key: str, name: str
 ) -> None:
@@ -320,8 +355,8 @@ def test_anthropics_client_may_send_the_key_as_a_bearer_token(
     ("status", "kind"),
     [
         (400, openai.BadRequestError),
-        (403, openai.PermissionDeniedError),
-        (404, openai.NotFoundError),
+        (409, openai.ConflictError),
+        (422, openai.UnprocessableEntityError),
         (429, openai.RateLimitError),
         (500, openai.InternalServerError),
     ],
