@@ -170,6 +170,18 @@ def test_request_without_a_body_has_no_length(method: str) -> None:
     run(work())
 
 
+@pytest.mark.parametrize(
+    ("base", "target"),
+    [
+        ("http://127.0.0.1:1/v1", "/v1/responses/resp_1?limit=2"),
+        ("http://127.0.0.1:1/v1?api-version=1", "/v1/responses/resp_1?api-version=1&limit=2"),
+    ],
+)
+def test_query_of_a_request_follows_that_of_the_base_url(base: str, target: str) -> None:
+    address = parse_base_url(base).with_query("limit=2")
+    assert f"{address.path}/responses/resp_1{address.query}" == target
+
+
 def test_chunks_are_put_together() -> None:
     _, body = ask(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
