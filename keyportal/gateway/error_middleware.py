@@ -16,6 +16,7 @@ from keyportal.gateway.errors import (
     InternalError,
     Unauthorized,
 )
+from keyportal.gateway.relay.encoded_answer import is_encoded
 from keyportal.gateway.relay.sse import is_event_stream
 from keyportal.http.requests import content_length, drain_body, new_request_id
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
@@ -93,7 +94,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.has_started = True
             headers: Headers = message["headers"]
-            self.is_event_stream = is_event_stream(headers)
+            self.is_event_stream = is_event_stream(headers) and not is_encoded(headers)
             headers.append((b"x-request-id", self.request_id.encode()))
             if self._is_anthropic:
                 headers.append((b"request-id", self.request_id.encode()))

@@ -25,6 +25,7 @@ from keyportal.gateway.http_client.messages import (
     TransportError,
 )
 from keyportal.gateway.relay.answer import Answer, BodyStream
+from keyportal.gateway.relay.encoded_answer import EncodedAnswerReader, is_encoded
 from keyportal.gateway.relay.sse import CompleteEvents, KeepAlive, is_event_stream
 from keyportal.http.requests import UUIDs
 from keyportal.http.types import Headers, Send
@@ -69,7 +70,10 @@ async def send_response(answer: Answer, call: Call, send: Send) -> None:
 
 async def _send_buffered(answer: Answer, body: bytes, call: Call, send: Send) -> None:
     call.first_byte = time.monotonic()
-    call.tokens.feed(body)
+    if is_encoded(answer.headers):
+        EncodedAnswerReader(answer.headers, call.tokens).feed(body)
+    else:
+        call.tokens.feed(body)
     await call.complete()
     await send(_start_message(answer.status, answer.headers))
     await send({"type": "http.response.body", "body": body, "more_body": False})
@@ -77,7 +81,9 @@ async def _send_buffered(answer: Answer, body: bytes, call: Call, send: Send) ->
 
 async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send) -> None:
     headers, feed, keep_alive = answer.headers, call.tokens.feed, None
-    if is_event_stream(headers):
+    if is_encoded(headers):
+        feed = EncodedAnswerReader(headers, call.tokens).feed
+    elif is_event_stream(headers):
         # An event may be removed or added, so the upstream's Content-Length would be wrong. And a
         # proxy in front must not buffer events.
         headers = [
@@ -89,7 +95,7 @@ async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send)
         feed = call.tokens.feed_events
         if call.is_kept_alive and call.is_all_sent is not None:
             keep_alive = KeepAlive(events, send, call.is_all_sent)
-    length = _content_length(headers)
+    left = _content_length(headers)
     await send(_start_message(answer.status, headers))
     call.keep_alive = keep_alive
     try:
@@ -98,8 +104,12 @@ async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send)
             if call.first_byte is None:
                 call.first_byte = now
             output = feed(chunk)
-            is_end = call.tokens.has_last_event or call.tokens.answer_bytes >= length
+            left -= len(chunk)
+            is_end = call.tokens.has_last_event or left <= 0
             if is_end:
+                if left < 0:
+                    # Attack: a client could take the rest for the answer to its next request.
+                    raise UpstreamFailed
                 await call.complete()
             if output:
                 call.sending_since = now

@@ -43,7 +43,7 @@ class CompleteEvents:
             # An event's end may straddle the bytes that were searched before and the new ones.
             start = max(len(buffer) - MAX_END_BYTES, 0)
             buffer += chunk
-            end = _end_of_events(buffer, start)
+            end = end_of_events(buffer, start)
             if end:
                 self.is_inside_event = False
             elif len(buffer) > MAX_EVENT_BYTES:
@@ -86,7 +86,7 @@ class KeepAlive:
             await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
 
 
-def _end_of_events(data: bytearray, start: int) -> int:
+def end_of_events(data: bytearray, start: int) -> int:
     """The position after the last complete event in `data`, searched from `start`; 0 for none."""
     return max(_position_after(end, data, start) for end in EVENT_ENDS)
 

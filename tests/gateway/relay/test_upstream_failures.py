@@ -159,6 +159,22 @@ def test_truncated_response_is_not_ended_cleanly(
             assert connection.is_closed()
 
 
+def test_truncated_compressed_stream_gets_no_error_event(
+    live: Server, key: str, serve_model: Serve
+) -> None:
+    """It would be read as a part of the compressed data."""
+    answer = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n"
+        b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n"
+    )
+    with scripted(lambda *_: answer) as (url, _), live.connect() as connection:
+        connection.chat(key, serve_model("any", base_url=url))
+        assert connection.read_head().headers["content-encoding"] == "gzip"
+        assert connection.chunk() == b"abc"
+        with pytest.raises(EOFError):
+            connection.chunk()
+
+
 def test_call_on_a_stale_connection_is_retried_once(
     live: Server, key: str, serve_model: Serve
 ) -> None:
