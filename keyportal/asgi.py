@@ -45,9 +45,9 @@ class Router:
         self._http = TrustedProxies(self._route)
         self._portal = portal
         self._api = api
-        # Anybody may report a leak or ask for a new password. If the key or the account exists,
-        # mail is written, which takes time. These paths have slots of their own, so that a crowd
-        # there delays no other page, and the constant-time delay delays nobody who signs in.
+        # Anyone may report a leak or request a new password. If the key or the account exists,
+        # mail is written, which takes time. These paths have slots of their own, so that many such
+        # requests delay no other page, and the constant-time delay does not slow down sign-in.
         self._constant_time = constant_time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,8 +64,8 @@ class Router:
             await self.gateway(scope, receive, send)
         elif match := aliases.find(path):
             # A copy, because the access log must show the path that the client sent.
-            told = {"path": match.path, aliases.DEPLOYMENT: match.model}
-            await self.gateway({**scope, **told}, receive, send)
+            routed = {**scope, "path": match.path, aliases.DEPLOYMENT: match.model}
+            await self.gateway(routed, receive, send)
         elif path.startswith("/v1/") or path == "/v1":
             await self.gateway(scope, receive, send)
         elif path.startswith("/api/"):

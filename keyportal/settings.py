@@ -336,7 +336,7 @@ ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "[Keyportal] "
-ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # Attack: somebody makes us send mail to strangers.
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # Attack: a stranger makes us send mail to others.
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
 ACCOUNT_RATE_LIMITS = {
     "login": "30/m/ip",

@@ -1,6 +1,7 @@
-"""Handling of leak reports: a reported key stops working at once, whoever reports it.
+"""Handling of leak reports: a reported key stops working at once. Anyone can report one.
 
-Who holds a key could use it anyway, so letting them stop it gives them no new power over its owner.
+A person who has a key could use it anyway. That they can stop it gives them no new power over its
+owner.
 Every worker refuses requests with the key from the commit on.
 """
 

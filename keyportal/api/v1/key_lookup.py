@@ -99,8 +99,8 @@ def rules_as_problems() -> Iterator[None]:
         raise Invalid(
             str(refusal),
             errors=[
-                FieldError(complaint, pointer=f"/limits/{name}")
-                for name, complaint in refusal.errors.items()
+                FieldError(message, pointer=f"/limits/{name}")
+                for name, message in refusal.errors.items()
             ],
         ) from None
 
