@@ -279,6 +279,13 @@ def test_unusual_path_is_not_a_list_of_models(uri: str) -> None:
     assert not told("read", uri)
 
 
+def test_stored_answers_are_not_for_keys_with_limited_endpoints() -> None:
+    """Attack: another team's answer is read by its id. Keyportal does not know whose it is here."""
+    for path in ("/v1/responses/resp_1", "/v1/responses/resp_1/cancel"):
+        for method in ("GET", "DELETE", "POST"):
+            assert not told("chat", path, method)
+
+
 @pytest.mark.parametrize(
     "attack",
     [
