@@ -30,6 +30,8 @@ from keyportal.gateway.http_client.messages import (
 # a connection that the other side has closed.
 IDLE_SECONDS = 4.0
 SWEEP_SECONDS = 1.0
+# Attack: a name with thousands of addresses takes time to check, and more to try.
+MAX_ADDRESSES = 20
 
 
 class Address(NamedTuple):
@@ -238,7 +240,7 @@ class Client:
         address when it is checked, and to another one when it is resolved again.
         """
         rows = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(row[4][0]) for row in rows))
+        addresses = list(dict.fromkeys(str(row[4][0]) for row in rows))[:MAX_ADDRESSES]
         for address in addresses:
             self._check_address(address)
         return addresses

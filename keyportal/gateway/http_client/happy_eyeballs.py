@@ -59,7 +59,8 @@ def _abandon(attempt: "asyncio.Task[socket.socket]") -> None:
 
 async def _open(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol, asyncio turns off Nagle's algorithm, which delays small writes.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         opened.setblocking(False)
         await asyncio.get_running_loop().sock_connect(opened, (address, port))

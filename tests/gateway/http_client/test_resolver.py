@@ -59,6 +59,11 @@ def test_a_name_that_leads_to_a_link_local_address_is_refused(
         resolve()
 
 
+def test_only_some_of_many_addresses_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, *[f"10.0.{number >> 8}.{number & 255}" for number in range(4000)])
+    assert len(resolve()) == 20
+
+
 @pytest.mark.parametrize("address", [PRIVATE, "127.0.0.1", "::1", "192.0.2.1", "fd00::1"])
 def test_any_other_address_is_where_model_servers_live(
     address: str, monkeypatch: pytest.MonkeyPatch

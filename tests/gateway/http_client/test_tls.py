@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from cryptography.hazmat.primitives import serialization
 
 from keyportal.catalog import tls
@@ -75,7 +76,7 @@ def serve(
         client.close()
         server.close()
 
-    asyncio.run(asyncio.wait_for(run(), 60))
+    uvloop.run(asyncio.wait_for(run(), 60))  # As the server does.
 
 
 def test_private_ca_of_one_server_is_trusted_for_it_alone(server_files: tuple[Path, Path]) -> None:
