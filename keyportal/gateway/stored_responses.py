@@ -15,7 +15,12 @@ from urllib.parse import parse_qsl, urlencode
 from django.db import connections, transaction
 
 from keyportal.catalog.snapshot import Target
-from keyportal.gateway.errors import DatabaseUnavailable, MethodNotAllowed, ResponseNotFound
+from keyportal.gateway.errors import (
+    BadRequest,
+    DatabaseUnavailable,
+    MethodNotAllowed,
+    ResponseNotFound,
+)
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.gateway.relay.answer import Answer
 from keyportal.gateway.relay.response_id import ID, WatchedBody, id_of_answer
@@ -26,7 +31,6 @@ PREFIX = "/v1/responses/"
 MAX_WAITING = 10_000
 _PATH = re.compile(rf"{PREFIX}(?P<id>{ID.pattern})(?P<action>/cancel|/input_items|)")
 _METHODS = {"": ("GET", "HEAD", "DELETE"), "/input_items": ("GET", "HEAD"), "/cancel": ("POST",)}
-# Others, such as `stream`, are for answers in the background.
 _PARAMETERS = frozenset({"after", "before", "include", "include[]", "limit", "order"})
 
 
@@ -42,7 +46,7 @@ class ResponseRequest(NamedTuple):
 
     @classmethod
     def read(cls, method: str, path: str, query: bytes) -> Self | None:
-        """None for another path. Raises `MethodNotAllowed`."""
+        """None for another path. Raises `MethodNotAllowed`, or `BadRequest` for a stream."""
         match = _PATH.fullmatch(path)
         if match is None:
             return None
@@ -61,6 +65,10 @@ class ResponseRequest(NamedTuple):
 
 def _known_parameters(query: bytes) -> str:
     pairs = parse_qsl(query.decode("latin-1"))
+    if ("stream", "true") in pairs:
+        raise BadRequest(
+            "Only answers in the background can be streamed later. Leave out `stream`."
+        )
     return urlencode([pair for pair in pairs if pair[0] in _PARAMETERS])
 
 

@@ -11,7 +11,12 @@ from django.db import OperationalError
 
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.gateway import stored_responses as module
-from keyportal.gateway.errors import DatabaseUnavailable, MethodNotAllowed, ResponseNotFound
+from keyportal.gateway.errors import (
+    BadRequest,
+    DatabaseUnavailable,
+    MethodNotAllowed,
+    ResponseNotFound,
+)
 from keyportal.gateway.metering.writer import Writer
 from keyportal.gateway.relay.answer import json_answer, stream_answer
 from keyportal.gateway.stored_responses import Maker, ResponseRequest, StoredResponses
@@ -44,7 +49,7 @@ MAKER = Maker("public/a", 7)
         (
             "GET",
             "/v1/responses/resp_1/input_items",
-            b"limit=2&after=msg_1&include[]=a.b&stream=true&api-version=1&x=%0d%0aHost:y",
+            b"limit=2&after=msg_1&include[]=a.b&stream=false&api-version=1&x=%0d%0aHost:y",
             "GET /responses/resp_1/input_items?limit=2&after=msg_1&include%5B%5D=a.b",
         ),
         (
@@ -104,6 +109,13 @@ def test_other_methods_are_refused(method: str, path: str, allowed: str) -> None
     with pytest.raises(MethodNotAllowed) as refused:
         ResponseRequest.read(method, path, b"")
     assert refused.value.allowed == allowed
+
+
+@pytest.mark.any_database
+def test_stream_of_a_stored_answer_is_refused() -> None:
+    """A client that waits for events would read none in a JSON answer, without an error."""
+    with pytest.raises(BadRequest, match="Leave out `stream`"):
+        ResponseRequest.read("GET", "/v1/responses/resp_1", b"stream=true&starting_after=3")
 
 
 # The table.
