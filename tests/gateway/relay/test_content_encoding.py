@@ -114,7 +114,7 @@ def test_wrong_checksum_is_refused(coding: bytes, compress: Callable[[bytes], by
 
 @pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"zstd"])
 @given(st.binary(max_size=60))
-def test_no_bytes_raise_anything_but_a_refusal(coding: bytes, body: bytes) -> None:
+def test_random_bytes_raise_only_bad_request(coding: bytes, body: bytes) -> None:
     with suppress(BadRequest):
         read(coding, body)
 

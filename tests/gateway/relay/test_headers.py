@@ -82,7 +82,7 @@ def test_only_listed_headers_reach_the_upstream(
     assert "the-operators-own" not in str(reply.headers)
 
 
-def test_without_a_credential_the_upstream_sees_none(
+def test_without_a_credential_none_is_sent(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     name = serve_model("echo")
@@ -106,7 +106,7 @@ def test_only_listed_headers_come_back(
 
 
 @pytest.mark.parametrize("endpoint", ["/messages", "/messages/count_tokens"])
-def test_anthropics_endpoints_show_our_credential_both_ways_and_never_the_callers(
+def test_anthropic_endpoints_get_our_credential_in_both_headers(
     live: Server,
     alice: User,
     issue: Issue,
@@ -131,7 +131,7 @@ def test_anthropics_endpoints_show_our_credential_both_ways_and_never_the_caller
         assert key not in str(seen)
 
 
-def test_elsewhere_the_credential_is_shown_one_way(
+def test_other_endpoints_get_the_credential_in_one_header(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     name = serve_model("echo")
@@ -143,7 +143,7 @@ def test_elsewhere_the_credential_is_shown_one_way(
     assert "X-Api-Key" not in fake.received[0].headers
 
 
-def test_a_callers_request_id_goes_beside_a_new_uuid_for_each_attempt(
+def test_request_id_of_the_caller_is_sent_with_a_new_id_for_each_attempt(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     """llama-cpp-python's server answers 400 to another id; vLLM confuses calls of the same id."""
@@ -179,7 +179,7 @@ def test_azure_gets_its_query_and_its_header(
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, "/v1/messages"])
-def test_an_operators_headers_go_with_each_call_and_replace_the_callers(
+def test_configured_headers_are_sent_and_replace_those_of_the_caller(
     live: Server,
     alice: User,
     issue: Issue,
@@ -207,7 +207,7 @@ def test_an_operators_headers_go_with_each_call_and_replace_the_callers(
     assert seen.getall("Anthropic-Version") == ["2023-06-01"]
 
 
-def test_an_upstreams_cookie_belongs_to_nobody(
+def test_cookies_of_an_upstream_are_dropped(
     live: Server, alice: User, bob: User, issue: Issue, serve_model: Serve
 ) -> None:
     """Attack: a client with a cookie jar would send one caller's cookie with another's call."""
@@ -239,7 +239,7 @@ def sent_upstream(live: Server, fake: FakeUpstream, key: str, body: bytes) -> An
     return fake.received[-1].body
 
 
-def test_the_body_is_the_callers_but_for_the_model(
+def test_only_the_model_of_the_body_is_changed(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     """Nested bytes stay unchanged: numbers, escapes, spaces and inner duplicates too."""
@@ -252,7 +252,7 @@ def test_the_body_is_the_callers_but_for_the_model(
     )
 
 
-def test_the_upstream_reads_the_model_that_was_judged(
+def test_upstream_gets_the_model_that_was_admitted(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     """Parsers differ on which of two equal names counts, so only one is sent."""
@@ -270,7 +270,7 @@ def test_the_upstream_reads_the_model_that_was_judged(
 
 
 @pytest.mark.parametrize("endpoint", JSON_ENDPOINTS)
-def test_the_path_is_ours(
+def test_path_is_not_taken_from_the_caller(
     live: Server,
     alice: User,
     issue: Issue,
@@ -296,7 +296,7 @@ def test_the_path_is_ours(
      "/v1/messages/batches", "/v1/responses/resp_1", "/v1/responses/x/cancel",
      "/v1/chat%2Fcompletions%2F..%2Fmodels", "/v1/models/../chat/completions"],
 )  # fmt: skip
-def test_no_text_of_the_callers_makes_a_path(
+def test_unknown_paths_are_not_relayed(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream, path: str
 ) -> None:
     name = serve_model("echo")
@@ -307,7 +307,7 @@ def test_no_text_of_the_callers_makes_a_path(
     assert fake.received == []
 
 
-def test_a_model_of_many_routes_uses_them_by_weight(
+def test_routes_of_a_model_are_used_by_weight(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     name = serve_model("echo")

@@ -52,14 +52,14 @@ LARGE = b" " * 65_536  # Behind a body, it makes it a large one.
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+def test_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     for size in (b"", LARGE):
         with pytest.raises(BadRequest) as caught:
             parse_call(body + size)
         assert type(caught.value) is BadRequest
 
 
-def test_a_byte_order_mark_is_skipped() -> None:
+def test_byte_order_mark_is_skipped() -> None:
     call = parse_call(b'\xef\xbb\xbf{"model": "a", "x": 1}')
     assert call.model == "a"
     assert call.body_for("b") == b'{"model":"b","x":1}'
@@ -77,7 +77,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
         b'{"x": {"model": "a"}}',
     ],
 )
-def test_without_a_model_there_is_nothing_to_route(body: bytes) -> None:
+def test_body_without_a_model_is_refused(body: bytes) -> None:
     with pytest.raises(MissingModel):
         parse_call(body)
 
@@ -92,14 +92,14 @@ def test_without_a_model_there_is_nothing_to_route(body: bytes) -> None:
         b'{"model": ["cheap"], "model": "dear"}',
     ],
 )
-def test_the_upstream_reads_the_model_that_was_judged_and_no_other(body: bytes) -> None:
+def test_upstream_gets_only_the_model_that_was_admitted(body: bytes) -> None:
     call = parse_call(body)
     assert call.model == "dear"
     sent = json.loads(call.body_for("upstream/name"), object_pairs_hook=list)
     assert [value for name, value in sent if name == "model"] == ["upstream/name"]
 
 
-def test_other_names_that_stand_twice_stand_once_too() -> None:
+def test_repeated_fields_are_sent_once() -> None:
     sent = parse_call(b'{"model": "a", "n": 1, "n": 2, "\\u006e": 3}').body_for("b")
     assert json.loads(sent, object_pairs_hook=list) == [("model", "b"), ("n", 3)]
 
@@ -118,12 +118,12 @@ def test_other_names_that_stand_twice_stand_once_too() -> None:
         b"[ ]",
     ],
 )
-def test_nested_bytes_are_as_they_came(value: bytes) -> None:
+def test_nested_values_are_unchanged(value: bytes) -> None:
     sent = parse_call(b'{"x": ' + value + b' , "model": "a"}').body_for("b")
     assert sent == b'{"x":' + value + b',"model":"b"}'
 
 
-def test_a_model_of_any_text_is_sent_as_text() -> None:
+def test_model_of_any_text_is_encoded_correctly() -> None:
     name = 'a"b\\c\n😀'
     assert json.loads(parse_call(b'{"model": "x"}').body_for(name)) == {"model": name}
     assert parse_call(json.dumps({"model": name}).encode()).model == name
@@ -161,7 +161,7 @@ def documents(draw: st.DrawFn) -> str:
 
 
 @given(documents(), text, st.sampled_from([b"", LARGE]))
-def test_any_json_arrives_as_it_left_but_for_the_model(
+def test_any_json_is_unchanged_except_for_the_model(
     document: str, target: str, size: bytes
 ) -> None:
     sent = json.loads(document)
@@ -171,7 +171,7 @@ def test_any_json_arrives_as_it_left_but_for_the_model(
 
 
 @given(st.binary() | st.builds(lambda raw: b'{"model": "a", "x": ' + raw + b"}", st.binary()))
-def test_no_bytes_raise_anything_but_a_refusal(body: bytes) -> None:
+def test_random_bytes_raise_only_bad_request(body: bytes) -> None:
     try:
         call = parse_call(body)
     except BadRequest:
@@ -179,14 +179,14 @@ def test_no_bytes_raise_anything_but_a_refusal(body: bytes) -> None:
     assert json.loads(call.body_for("b"))["model"] == "b"
 
 
-def test_depth_that_python_can_take_is_taken() -> None:
+def test_deep_nesting_is_accepted() -> None:
     depth = sys.getrecursionlimit() // 4
     nested = b"[" * depth + b"]" * depth
     assert nested in parse_call(b'{"model": "a", "x": ' + nested + b"}").body_for("b")
 
 
 @pytest.mark.parametrize("stream", [b"1", b'"true"', b"[]", b"0"])
-def test_what_only_some_servers_take_for_a_stream_is_refused(stream: bytes) -> None:
+def test_ambiguous_stream_value_is_refused(stream: bytes) -> None:
     """Otherwise it would be streamed without usage."""
     with pytest.raises(BadRequest):
         parse_call(b'{"model": "m", "stream": ' + stream + b"}").request_usage()
@@ -205,12 +205,12 @@ def test_what_only_some_servers_take_for_a_stream_is_refused(stream: bytes) -> N
         (b'{"model": "m", "stream": true, "stream_options": 7}', False),
     ],
 )
-def test_a_stream_is_asked_what_it_used(body: bytes, is_hidden: bool) -> None:
+def test_usage_of_a_stream_is_requested_and_hidden(body: bytes, is_hidden: bool) -> None:
     assert parse_call(body).request_usage() is is_hidden
 
 
 @pytest.mark.parametrize("value", [b"true", b" true", b"1", b'"true"', b"{}"])
-def test_background_answers_are_refused(value: bytes) -> None:
+def test_background_responses_are_refused(value: bytes) -> None:
     """Attack: only the first answer, which comes before the work, would be counted."""
     call = parse_call(b'{"model": "m", "background":' + value + b"}")
     with pytest.raises(BadRequest, match="without `background`"):
@@ -218,14 +218,14 @@ def test_background_answers_are_refused(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("rest", [b"", b', "background": false', b', "background": null'])
-def test_other_answers_are_not(rest: bytes) -> None:
+def test_other_responses_are_accepted(rest: bytes) -> None:
     parse_call(b'{"model": "m"' + rest + b"}").check_stored_answer()
 
 
 @pytest.mark.parametrize(
     "name", ["Include_Usage", "INCLUDE_USAGE", "\\u0049nclude_usage", "\u0131nclude_usage"]
 )
-def test_a_foreign_spelling_in_stream_options_is_refused(name: str) -> None:
+def test_other_spelling_in_stream_options_is_refused(name: str) -> None:
     """Attack: the stream's usage is switched off unseen."""
     options = f'{{"include_usage": true, "{name}": false}}'
     body = f'{{"model": "m", "stream": true, "stream_options": {options}}}'
@@ -233,7 +233,7 @@ def test_a_foreign_spelling_in_stream_options_is_refused(name: str) -> None:
         parse_call(body.encode()).request_usage()
 
 
-def test_large_stream_options_are_refused_before_they_are_decoded() -> None:
+def test_large_stream_options_are_refused_before_decoding() -> None:
     """Attack: two million names in it."""
     head = b'{"model": "m", "stream": true, "stream_options": {"x":"'
     room = MAX_OPTIONS_BYTES - len(b'{"x":""}')
