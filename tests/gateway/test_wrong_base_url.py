@@ -39,6 +39,17 @@ def test_unknown_path_tells_the_base_url_in_the_clients_shape(
             assert key not in str(reply)
 
 
+@pytest.mark.gateway
+@pytest.mark.parametrize("path", ["/api/v1/chat/completions", "/api/chat", "/api/v1/models/x"])
+def test_the_management_api_tells_it_too(
+    live: Server, alice: User, issue: Issue, path: str
+) -> None:
+    """Other services have their models below `/api/v1`."""
+    reply = live.request("POST", path, key=issue(alice)[1], body={})
+    assert reply.status == 404
+    assert f"the base URL is {live.url}/v1." in reply.json()["detail"]
+
+
 @pytest.mark.django_db
 def test_people_get_the_page(client: Client) -> None:
     page = client.get("/nothing/", headers={"accept": "text/html"})

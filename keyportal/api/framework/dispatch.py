@@ -101,7 +101,10 @@ def _with_common_headers(
 
 
 def _not_found(_: HttpRequest) -> HttpResponse:
-    raise NotFound("There is no such path. /api/v1/openapi.json lists all paths.")
+    raise NotFound(
+        "There is no such path. /api/v1/openapi.json lists all paths. For calls to models, the "
+        f"base URL is {settings.PUBLIC_URL}/v1."
+    )
 
 
 not_found = with_problems(_not_found)
