@@ -2,8 +2,9 @@
 
 import socket
 import ssl
-import time
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
+from threading import Timer
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -25,16 +26,20 @@ def fetch(url: str, headers: dict[str, str], context: ssl.SSLContext) -> Reply:
 
     Raises `OSError`, or `http.client.HTTPException` if the server does not speak HTTP.
     """
-    deadline = time.monotonic() + TIMEOUT_SECONDS
     parts = urlsplit(url)
     connection = _Connection(parts, context if parts.scheme == "https" else None)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
+    timer = Timer(TIMEOUT_SECONDS, connection.interrupt)
+    timer.start()
     try:
         connection.request("GET", quote(target, safe="/%:@!$&'()*+,;=~?"), headers=headers)
-        response = connection.getresponse()
-        return Reply(response.status, response.reason, _read_limited(response, deadline))
+        with connection.getresponse() as response:
+            return Reply(response.status, response.reason, _read_limited(response))
     finally:
+        timer.cancel()
         connection.close()
+        if connection.is_interrupted:
+            raise TimeoutError(f"the answer took over {TIMEOUT_SECONDS} seconds")
 
 
 class _Connection(HTTPConnection):
@@ -49,25 +54,35 @@ class _Connection(HTTPConnection):
         self.default_port = 443 if context else 80
         super().__init__(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
         self._context = context
+        self._opened: socket.socket | None = None
+        self.is_interrupted = False
 
     def connect(self) -> None:
-        opened = _open(self.host, self.port)
-        try:
-            self.sock = (
-                self._context.wrap_socket(opened, server_hostname=self.host)
-                if self._context
-                else opened
+        self.sock = self._opened = _open(self.host, self.port)
+        if self._context:
+            wrapped = self._context.wrap_socket(
+                self.sock, server_hostname=self.host, do_handshake_on_connect=False
             )
-        except BaseException:
-            opened.close()
-            raise
+            self.sock = self._opened = wrapped
+            wrapped.do_handshake()
+
+    def interrupt(self) -> None:
+        """End what reads from the server, from another thread.
+
+        Attack: a head or a trailer without an end, which is never silent.
+        """
+        self.is_interrupted = True
+        if self._opened is not None:
+            with suppress(OSError):
+                self._opened.shutdown(socket.SHUT_RDWR)
 
 
 def _open(host: str, port: int) -> socket.socket:
     error = OSError(None, f"{host} has no address")
-    for address in _resolve(host, port):
+    addresses = _resolve(host, port)
+    for address in addresses:
         try:
-            return socket.create_connection((address, port), TIMEOUT_SECONDS)
+            return socket.create_connection((address, port), TIMEOUT_SECONDS / len(addresses))
         except OSError as failure:
             error = failure
     raise error
@@ -87,13 +102,11 @@ def _resolve(host: str, port: int) -> list[str]:
     return addresses
 
 
-def _read_limited(response: HTTPResponse, deadline: float) -> bytes:
-    """The whole body. Raises `OSError` if it is too large or not complete by `deadline`."""
+def _read_limited(response: HTTPResponse) -> bytes:
+    """The whole body. Raises `OSError` if it is too large."""
     body = b""
     while block := response.read1(65_536):
         body += block
         if len(body) > MAX_BYTES:
             raise OSError(None, f"the answer is over {MAX_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the answer took over {TIMEOUT_SECONDS} seconds")
     return body

@@ -272,7 +272,7 @@ def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        with pytest.raises(CommandError, match="timed out"):
+        with pytest.raises(CommandError, match=r"timed out|took over"):
             run("add_upstream", "vllm", f"http://127.0.0.1:{port}", "--discover")
 
 
@@ -281,6 +281,36 @@ def test_slow_server_times_out(server: Server, monkeypatch: pytest.MonkeyPatch) 
     server.body, server.pause = b" " * 100, 0.02
     with pytest.raises(CommandError, match=r"took over 0\.3 seconds"):
         run("add_upstream", "vllm", server.url, "--discover")
+
+
+@pytest.mark.parametrize(
+    ("start", "repeated"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"A: b\r\n"),
+    ],
+    ids=["interim responses", "a trailer"],
+)
+def test_answer_without_an_end_times_out(
+    start: bytes, repeated: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attack: it is never silent, so no time-out of a socket ends it."""
+    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.3)
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(start)
+            while True:
+                connection.sendall(repeated)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=serve, args=[listener])
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(CommandError, match=r"took over 0\.3 seconds"):
+            run("add_upstream", "vllm", url, "--discover")
+        thread.join()
 
 
 def test_environment_proxies_are_not_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
