@@ -222,7 +222,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(ProtocolError(f"{type(error).__name__}: {error}"))
+            # What one of our own methods below has raised is the context.
+            reason = error.__context__ or error
+            self._fail(ProtocolError(f"{type(reason).__name__}: {reason}"))
             return
         if not was_head_complete:
             self._head_bytes += len(data)
@@ -298,6 +300,8 @@ class Connection(asyncio.Protocol):
         for name, value in self.headers:
             if name not in _FRAMING:
                 continue
+            # The parser does not take `chunked` followed by a tab for chunked, so neither do we.
+            value = value.rstrip(b" ")  # noqa: PLW2901
             if name == b"content-length":
                 if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
                     raise ProtocolError("The Content-Length is not a possible number.")

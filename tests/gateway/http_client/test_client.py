@@ -807,6 +807,31 @@ def test_closed_port_is_connect_failed() -> None:
     run(work())
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length:  5  \r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding:  Chunked  \r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ],
+)
+def test_white_space_around_values_is_ignored(answer: bytes) -> None:
+    assert ask(answer)[1] == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 099 Odd\r\n\r\n", "has status 99"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "Transfer codings"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\t\r\n\r\n", "Transfer codings"),
+        (b"HTTP/1.1 204 None\r\nContent-Length: " + b"5" * 5001 + b"\r\n\r\n", "Content-Length"),
+    ],
+)
+def test_error_says_what_is_wrong(answer: bytes, reason: str) -> None:
+    with pytest.raises(ProtocolError, match=reason):
+        ask(answer)
+
+
 def test_trailers_are_not_headers() -> None:
     response, body = ask(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
