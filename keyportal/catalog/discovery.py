@@ -1,18 +1,38 @@
-"""Reads the list of models of a model server: `GET <base URL>/models`, as OpenAI clients do."""
+"""Reads the list of models of a model server: `GET <base URL>/models`, as OpenAI clients do, or
+Ollama's own list if there is none.
+"""
 
-import json
+import contextlib
 import re
 from http.client import HTTPException
-from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import keyportal
 from keyportal.catalog.fetch import fetch
+from keyportal.catalog.headers import CredentialHeader
+from keyportal.catalog.model_lists import Page, read_page
 from keyportal.catalog.models import BUILT_IN_URL, Upstream
 from keyportal.catalog.tls import tls_context
+
+# Attack: a server that lists a million names fills the catalog, which every worker reads.
+MAX_NAMES = 2000
+MAX_PAGES = 25
 
 
 class DiscoveryFailed(Exception):
     """The server returned no list of models. The text says why, for an operator."""
+
+
+class NotFound(DiscoveryFailed):
+    """The server has no list at this address."""
+
+
+class BareList(DiscoveryFailed):
+    """An array without the object around it: it may be a list of anything, so it is not served."""
+
+    def __init__(self, url: str, ids: list[str]) -> None:
+        super().__init__(f"{url} returned a bare list.")
+        self.ids = ids
 
 
 def normalize_base_url(base_url: str) -> str:
@@ -26,30 +46,64 @@ def normalize_base_url(base_url: str) -> str:
 
 def model_ids(upstream: Upstream) -> list[str]:
     """The ids of the server's models, in its order. Raises `DiscoveryFailed`."""
-    base_url, mark, query = upstream.base_url.partition("?")
-    url = f"{base_url}/models{mark}{query}"
     if upstream.base_url == BUILT_IN_URL:
         raise DiscoveryFailed("The built-in model server lists no models. Use add_model.")
+    path, _, query = upstream.base_url.partition("?")
+    url = f"{path}/models"
+    page = _first_page(upstream, url, query)
+    if page.is_bare:
+        raise BareList(url, page.ids)
+    ids = page.ids
+    for _ in range(MAX_PAGES):
+        if len(ids) > MAX_NAMES:
+            break
+        if not page.next_after:
+            return ids
+        # Anthropic's servers return 20 ids in a page unless they are asked for more.
+        parameters = urlencode({"limit": 1000, "after_id": page.next_after})
+        page = _read_page(upstream, url, f"{query}&{parameters}" if query else parameters)
+        ids = list(dict.fromkeys([*ids, *page.ids]))
+    raise DiscoveryFailed(
+        f"{url} lists more than {MAX_NAMES} models. Add those that you need with add_model."
+    )
+
+
+def _first_page(upstream: Upstream, url: str, query: str) -> Page:
+    """OpenAI's list, or Ollama's if the server has none."""
     try:
-        return _model_ids(json.loads(_read(url, upstream)))
+        return _read_page(upstream, url, query)
+    except NotFound:
+        root = url.removesuffix("/v1/models")
+        # Not if the base URL has a longer path: the credential may be only for what is below it.
+        if urlsplit(root).path:
+            raise
+        with contextlib.suppress(DiscoveryFailed):
+            return _read_page(upstream, f"{root}/api/tags", query)
+        raise
+
+
+def _read_page(upstream: Upstream, url: str, query: str) -> Page:
+    try:
+        return read_page(_read(f"{url}?{query}" if query else url, upstream))
     except (OSError, HTTPException) as error:
-        reason = str(error) or type(error).__name__
+        reason = escaped(str(error) or type(error).__name__)
         raise DiscoveryFailed(f"{url} can't be read: {reason}.") from None
-    except (ValueError, RecursionError, KeyError, TypeError):
+    except ValueError:
         raise DiscoveryFailed(f"{url} did not return a list of models.") from None
 
 
 def _read(url: str, upstream: Upstream) -> bytes:
     headers = {"accept": "application/json", "user-agent": f"keyportal/{keyportal.__version__}"}
+    if upstream.credential_header == CredentialHeader.X_API_KEY:
+        headers["anthropic-version"] = "2023-06-01"  # Without it, Anthropic's servers answer 400.
     headers |= {name.decode(): value.decode() for name, value in upstream.server_headers.usual}
     reply = fetch(url, headers, tls_context(upstream.ca_file, upstream.client_certificate_file))
     if not 200 <= reply.status < 300:
-        raise DiscoveryFailed(f"{url} answered {reply.status} {reply.reason}.")
+        failure = NotFound if reply.status == 404 else DiscoveryFailed
+        raise failure(f"{url} answered {reply.status} {escaped(reply.reason)}.")
     return reply.body
 
 
-def _model_ids(answer: Any) -> list[str]:
-    ids = [entry["id"] for entry in answer["data"]]
-    if not all(isinstance(id_, str) and id_ for id_ in ids):
-        raise TypeError
-    return list(dict.fromkeys(ids))
+def escaped(text: str) -> str:
+    """What a server says, for a terminal. Attack: control characters rewrite what is displayed."""
+    return repr(text[:200])[1:-1]

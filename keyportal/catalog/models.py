@@ -215,17 +215,39 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
 
         Idempotent. Raises `NameTaken`, or `ValidationError` for an invalid name.
         """
-        model = self.filter(name=name).first()
-        if model is None:
-            model = ServedModel(name=name, team=team)
-            model.full_clean()
-            model.save()
-        elif model.team != team:
+        ServedModel(name=name, team=team).clean_fields(exclude=["team"])
+        Route(upstream_model=upstream_model).clean_fields(exclude=["model", "upstream"])
+        if self.serve_many({name: upstream_model}, team=team, upstream=upstream):
             raise NameTaken(name)
-        route = {"model": model, "upstream": upstream, "upstream_model": upstream_model}
-        if not Route.objects.filter(**route).exists():
-            Route.objects.create(**route)
-        return model
+        return self.get(name=name)
+
+    def serve_many(
+        self, upstream_models: dict[str, str], *, team: Team | None, upstream: Upstream
+    ) -> set[str]:
+        """Serve the upstream's models under these names, which are valid. Idempotent.
+
+        The keys are the names, the values the models' names on the upstream. Returns the names
+        that other teams, or all teams, have: these are not served. Call it in a transaction. It
+        needs the same few queries for any number of names.
+        """
+        names = upstream_models.keys()
+        teams = dict(self.filter(name__in=names).values_list("name", "team_id"))
+        team_id = team.pk if team else None
+        taken = {name for name, owner in teams.items() if owner != team_id}
+        self.bulk_create(ServedModel(name=name, team=team) for name in names - teams.keys())
+        models = dict(self.filter(name__in=names - taken).values_list("name", "pk"))
+        existing = set(
+            Route.objects.filter(upstream=upstream, model__in=models.values()).values_list(
+                "model__name", "upstream_model"
+            )
+        )
+        Route.objects.bulk_create(
+            Route(model_id=models[name], upstream=upstream, upstream_model=upstream_model)
+            for name, upstream_model in upstream_models.items()
+            if name in models and (name, upstream_model) not in existing
+        )
+        change_version()  # Bulk operations send no signal.
+        return taken
 
     def with_upstreams(self) -> "ServedModelQuerySet":
         usable = Route.objects.filter(weight__gt=0).select_related("upstream")
@@ -243,8 +265,10 @@ class ServedModel(models.Model):
         unique=True,
         validators=[
             RegexValidator(
-                r"\A[A-Za-z0-9][A-Za-z0-9._:@+-]*(/[A-Za-z0-9._:@+-]+)*\Z",
-                "Use letters, digits and . _ : @ + - in parts separated by slashes.",
+                # A part that is `.` or `..` has a meaning in a URL, such as `/v1/models/NAME`.
+                r"\A[A-Za-z0-9][A-Za-z0-9._:@+-]*(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._:@+-]+)*\Z",
+                "Use letters, digits and . _ : @ + - in parts separated by slashes, and no part "
+                "that is . or .. alone.",
             )
         ],
     )

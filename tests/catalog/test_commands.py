@@ -1,6 +1,7 @@
 """add_upstream and add_model, against a real HTTP server on loopback."""
 
 import json
+import shlex
 import socket
 import ssl
 import time
@@ -15,9 +16,11 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from pytest_django import DjangoAssertNumQueries
 
 from keyportal.catalog import fetch
 from keyportal.catalog.discovery import DiscoveryFailed, model_ids
+from keyportal.catalog.management import discovered_models
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
 from keyportal.teams.models import Team
 from tests.support.proxies import make_certificate
@@ -32,11 +35,15 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.status, self.location, self.body = 200, "", b""
+        self.reason: str | None = None
         self.pause = 0.0
         self.asked: list[tuple[str, str | None]] = []
         self.headers = Message()
         """Of the last request."""
         self.hosts: list[str] = []
+
+        self.pages: dict[str, bytes] = {}
+        """The bodies at these paths; all others are 404 if there are any."""
 
     def lists(self, *ids: object) -> None:
         self.body = json.dumps({"object": "list", "data": [{"id": id_} for id_ in ids]}).encode()
@@ -49,7 +56,10 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, self.headers.get("Authorization")))
         self.server.headers = self.headers
         self.server.hosts.append(self.headers["Host"])
-        self.send_response(self.server.status)
+        if self.server.pages:
+            self.server.body = self.server.pages.get(self.path, b"")
+            self.server.status = 200 if self.server.body else 404
+        self.send_response(self.server.status, self.server.reason)
         if self.server.location:
             self.send_header("Location", self.server.location)
         self.send_header("Content-Length", str(len(self.server.body)))
@@ -198,6 +208,145 @@ def test_invalid_ids_are_skipped_with_a_note(server: Server) -> None:
     assert names == ["public/qwen"]
     assert "Skipped 'has spaces'" in said
     assert "Skipped '<script>'" in said
+
+
+def test_skipped_ids_come_with_the_command_that_serves_them(server: Server, team: Team) -> None:
+    """Attack: control characters in what a server says rewrite what the terminal displays."""
+    server.lists("Große Räder", "a/../b", "..", "\x1b[2Jqwen", "\ud800", "x" * 300, "phi")
+    names, said = run("add_upstream", "the server", server.url, "--discover", f"--team={team.slug}")
+    assert names == [f"{team.slug}/phi"]
+    options = "--upstream 'the server' --upstream-model"
+    end = f"--team {team.slug}"
+    assert f"manage.py add_model {team.slug}/Gro-e-R-der {options} 'Große Räder' {end}\n" in said
+    assert f"manage.py add_model {team.slug}/a/b {options} a/../b {end}\n" in said
+    assert f"manage.py add_model {team.slug}/NAME {options} .. {end}\n" in said
+    assert "\x1b" not in said
+    assert r"Skipped '\x1b[2Jqwen': " in said
+    assert r"Skipped '\ud800': " in said
+    assert said.count("add_model") == 3
+    line = next(line for line in said.splitlines() if "a/../b" in line)
+    run(*shlex.split(line.partition("manage.py ")[2]))
+    assert ServedModel.objects.callable_by(team).first().name == f"{team.slug}/a/b"  # type: ignore[union-attr]  # the test fails if there is none
+
+
+def test_reasons_for_thousands_of_skipped_ids_are_not_all_printed(server: Server) -> None:
+    server.lists(*[f"a b {number}" for number in range(500)])
+    names, said = run("add_upstream", "vllm", server.url, "--discover")
+    assert names == []
+    assert said.count("Skipped") == 21
+    assert "Skipped 480 more.\nNo model was added." in said
+
+
+def test_bare_list_is_answered_with_the_commands_to_run(server: Server) -> None:
+    server.body = json.dumps([{"id": "qwen"}, {"id": "phi 4"}]).encode()
+    with pytest.raises(CommandError, match="without --discover") as caught:
+        run("add_upstream", "vllm", server.url, "--discover")
+    assert str(caught.value).splitlines()[1:] == [
+        "manage.py add_model public/qwen --upstream vllm --upstream-model qwen",
+        "manage.py add_model public/phi-4 --upstream vllm --upstream-model 'phi 4'",
+    ]
+    assert not Upstream.objects.exists()
+
+
+def test_words_of_a_server_are_escaped(server: Server) -> None:
+    server.status, server.reason = 500, "Oh\x1b[2J no" + "!" * 1000
+    with pytest.raises(CommandError, match=r"answered 500 Oh\\x1b\[2J no!!!") as caught:
+        run("add_upstream", "vllm", server.url, "--discover")
+    assert len(str(caught.value)) < 400
+
+
+def test_anthropics_list_is_read_page_by_page(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "sk-ant")
+
+    def page(*ids: str, has_more: bool) -> bytes:
+        data = [{"type": "model", "id": id_, "display_name": id_.title()} for id_ in ids]
+        return json.dumps({"data": data, "has_more": has_more, "last_id": ids[-1]}).encode()
+
+    server.pages = {
+        "/v1/models": page("opus", "a b", has_more=True),
+        "/v1/models?limit=1000&after_id=a+b": page("sonnet", "opus", has_more=True),
+        "/v1/models?limit=1000&after_id=opus": page("haiku", has_more=False),
+    }
+    options = ("--credential-env=KEY", "--credential-header=x-api-key", "--discover")
+    names, _ = run("add_upstream", "anthropic", server.url, *options)
+    assert names == ["public/opus", "public/sonnet", "public/haiku"]
+    assert [path for path, _ in server.asked] == list(server.pages)
+    assert server.headers["anthropic-version"] == "2023-06-01"
+    assert server.headers["x-api-key"] == "sk-ant"
+
+
+def test_ollamas_own_list_is_read_where_there_is_no_other(server: Server) -> None:
+    models = [{"name": "qwen3:8b", "model": "qwen3:8b"}, {"name": "phi4:latest"}]
+    server.pages = {"/api/tags": json.dumps({"models": models}).encode()}
+    names, _ = run("add_upstream", "ollama", server.url, "--discover")
+    assert names == ["public/qwen3:8b", "public/phi4:latest"]
+    # The credential of a longer base URL may be only for what is below it.
+    with pytest.raises(CommandError, match="/tenant/v1/models answered 404"):
+        run("add_upstream", "other", f"{server.url}/tenant/v1", "--discover")
+    assert [path for path, _ in server.asked][2:] == ["/tenant/v1/models"]
+
+
+def test_list_with_both_names_is_read_as_openais(server: Server) -> None:
+    server.body = b'{"models": [{"name": "file.gguf"}], "data": [{"id": "qwen"}]}'
+    assert run("add_upstream", "llama.cpp", server.url, "--discover")[0] == ["public/qwen"]
+
+
+def test_list_of_too_many_names_is_refused(server: Server) -> None:
+    """Attack: thousands of names fill the catalog, which every worker reads."""
+    server.lists(*[f"m{number}" for number in range(2001)])
+    with pytest.raises(CommandError, match=r"Nothing was changed: .*more than 2000 models"):
+        run("add_upstream", "vllm", server.url, "--discover")
+    assert not Upstream.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_names_are_stored_in_short_transactions(
+    server: Server, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    """Attack: a server that lists many names locks SQLite, and the gateway refuses calls."""
+    ids = [f"m{number}" for number in range(2000)]
+    server.lists(*ids)
+    with django_assert_max_num_queries(150) as queries:
+        assert len(run("add_upstream", "vllm", server.url, "--discover")[0]) == 2000
+    statements = [query["sql"].partition(" ")[0] for query in queries.captured_queries]
+    assert statements.count("COMMIT") == 1 + 2000 / discovered_models.NAMES_PER_TRANSACTION
+    routes = Route.objects.values_list("model__name", "upstream_model")
+    assert set(routes) == {(f"public/{id_}", id_) for id_ in ids}
+
+
+def test_endless_pages_are_refused(server: Server) -> None:
+    server.body = b'{"data": [{"id": "qwen"}], "has_more": true, "last_id": "qwen"}'
+    with pytest.raises(CommandError, match="Nothing was changed"):
+        run("add_upstream", "vllm", server.url, "--discover")
+    assert len(server.asked) <= 30
+
+
+def test_server_that_drips_its_headers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.2)
+
+    def drip(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client, suppress(OSError):
+            client.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            for _ in range(600):
+                client.sendall(b"x")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=drip, args=(listener,))
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(CommandError, match="Nothing was changed"):
+            run(
+                "add_upstream",
+                "vllm",
+                f"http://127.0.0.1:{listener.getsockname()[1]}",
+                "--discover",
+            )
+        assert time.monotonic() - began < 15
+        thread.join()
 
 
 def test_name_of_another_team_is_skipped(server: Server, team: Team, other_team: Team) -> None:

@@ -107,13 +107,32 @@ def test_certificate_files_are_accepted(db: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["test", "u-8105f7322477/test", "public/deepseek-r1", "org/Model_1.5:8b@q4+x"]
+    "name",
+    ["test", "u-8105f7322477/test", "public/deepseek-r1", "org/Model_1.5:8b@q4+x", "a/.b/..c/d.."],
 )
 def test_valid_model_names(db: None, name: str) -> None:
     ServedModel(name=name).full_clean()
 
 
-@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "a b", ".a", "a\n", "ä", "a?b", "a#b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/a",
+        "a/",
+        "a//b",
+        "a b",
+        ".a",
+        "a\n",
+        "ä",
+        "a?b",
+        "a#b",
+        "a/.",
+        "a/..",
+        "a/../b",
+        "a/./b",
+    ],
+)
 def test_invalid_model_names(db: None, name: str) -> None:
     with pytest.raises(ValidationError):
         ServedModel(name=name).full_clean()

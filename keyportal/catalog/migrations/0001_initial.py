@@ -46,7 +46,7 @@ class Migration(migrations.Migration):
             name='ServedModel',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=200, unique=True, validators=[django.core.validators.RegexValidator('\\A[A-Za-z0-9][A-Za-z0-9._:@+-]*(/[A-Za-z0-9._:@+-]+)*\\Z', 'Use letters, digits and . _ : @ + - in parts separated by slashes.')])),
+                ('name', models.CharField(max_length=200, unique=True, validators=[django.core.validators.RegexValidator('\\A[A-Za-z0-9][A-Za-z0-9._:@+-]*(/(?!\\.{1,2}(/|\\Z))[A-Za-z0-9._:@+-]+)*\\Z', 'Use letters, digits and . _ : @ + - in parts separated by slashes, and no part that is . or .. alone.')])),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('team', models.ForeignKey(blank=True, help_text='Leave empty for a public model, which every team may call.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='models', to='teams.team')),
             ],

@@ -1,16 +1,15 @@
 from argparse import BooleanOptionalAction
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
 from keyportal.catalog import discovery
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.headers import CredentialHeader
-from keyportal.catalog.models import NameTaken, ServedModel, Upstream
+from keyportal.catalog.management import discovered_models
+from keyportal.catalog.models import Upstream
 from keyportal.teams.management.operator import OperatorCommand, get_team, read_environment
-from keyportal.teams.models import Team
 
 OPTIONS = (
     "credential_header",
@@ -75,30 +74,22 @@ class Command(OperatorCommand):
             # Before the transaction: nothing is locked while the server answers, and nothing is
             # stored if it fails.
             ids = discovery.model_ids(upstream) if options["discover"] else []
+        except discovery.BareList as error:
+            advice = discovered_models.advice_for(error, team, upstream)
+            raise CommandError(f"Nothing was changed: {advice}") from None
         except (discovery.DiscoveryFailed, CredentialUnreadable) as error:
             raise CommandError(f"Nothing was changed: {error}") from None
         is_new = upstream.pk is None
         with transaction.atomic():
             upstream.save(update_fields=None if is_new else FIELDS)
-            served = [name for id_ in ids if (name := self._serve(id_, team, upstream))]
         self.note(f"{'Added' if is_new else 'Changed'} {upstream}: {upstream.base_url}")
+        served, skipped = discovered_models.serve_all(ids, team, upstream)
         for name in served:
             self.stdout.write(name)
+        for reason in discovered_models.explain(skipped):
+            self.note(reason)
         if options["discover"] and not served:
             self.note("No model was added.")
-
-    def _serve(self, id_: str, team: Team | None, upstream: Upstream) -> str | None:
-        name = f"{team.slug if team else 'public'}/{id_}"
-        try:
-            with transaction.atomic():
-                ServedModel.objects.serve(name, team=team, upstream=upstream, upstream_model=id_)
-        except ValidationError as error:
-            self.note(f"Skipped {id_!r}: {' '.join(error.messages)}")
-            return None
-        except NameTaken as error:
-            self.note(f"Skipped {id_!r}: {error}")
-            return None
-        return name
 
 
 def _upstream_from(options: dict[str, Any]) -> Upstream:
