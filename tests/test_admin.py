@@ -41,7 +41,7 @@ WITHOUT_PAGE = {
     "notifications.QueuedMail",  # It may hold a link that resets a password.
     *(f"usage.{name}" for name in ("Call", "UsageMinute", "UsageHour", "UsageDay", "Flush")),
     *(f"usage.{name}" for name in ("Window", "Lease", "RunningCalls", "EndRequest")),
-    *(f"usage.{name}" for name in ("Sighting", "NetworkUse", "Alarm")),
+    *(f"usage.{name}" for name in ("Sighting", "NetworkUse", "Alarm", "StoredResponse")),
 }
 OURS = ["teams", "audit", "usage", "catalog", "keys", "notifications", "api", "scheduler"]
 REGISTERED = sorted(admin.site._registry.items(), key=lambda pair: pair[0]._meta.label)
