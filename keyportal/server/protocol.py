@@ -182,6 +182,10 @@ class Protocol(HttpToolsProtocol):
             callback()
         else:
             self._on_disconnect = callback
+            # uvicorn stops reading at a large part of a body, until more of it is asked for. While
+            # nothing is read, a client that closes the connection is not noticed.
+            if not self.pipeline:
+                self.flow.resume_reading()
 
     def _refuse(self, error: GatewayError) -> None:
         """Send an error for a request that can't be read, after the responses to those before it,

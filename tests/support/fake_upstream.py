@@ -260,6 +260,19 @@ class Upstream:
         await asyncio.sleep(0.05)
         return await self._hang_up(request, "")
 
+    async def _error_event(self, request: web.Request, _: str) -> web.StreamResponse:
+        """One event, then an error as the last one."""
+        response = await _events(request)
+        await response.write(event(0) + b'data: {"error": {"message": "CUDA error"}}\n\n')
+        return response
+
+    async def _linger(self, request: web.Request, _: str) -> web.StreamResponse:
+        """A whole stream whose end comes when the test sets `released`."""
+        response = await _events(request)
+        await response.write(b"".join(model_responses.CHAT_STREAM))
+        await asyncio.to_thread(self.released.wait, 90)
+        return response
+
     async def _wait_inside(self, request: web.Request, _: str) -> web.StreamResponse:
         """One event and half of another, until the test sets `released`."""
         response = await _events(request)

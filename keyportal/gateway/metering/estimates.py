@@ -13,11 +13,13 @@ MIN_MEDIA_BYTES = 8 * 1024  # Shorter base64 may be counted as text.
 _PROBE_BYTES = 64
 _STRIDE = MIN_MEDIA_BYTES - _PROBE_BYTES
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=_\\-]{64}")
-_LONGEST_PREFIX = 200  # Of a name, or of the beginning of a data URL.
-# The end of what stands before base64: in `source.data`, `input_audio.data`, `file_data`,
-# `b64_json` and data URLs.
-_MEDIA_NAME = re.compile(rb'"(?:data|file_data|b64_json)"[ \t\r\n]*:[ \t\r\n]*\Z')
-_DATA_URL = re.compile(rb"data:[^\",]*;base64,")
+_LONGEST_NAME = 64  # With the spaces after it.
+_LONGEST_PREFIX = 200  # Of a data URL, before its base64.
+# What stands before base64: in `source.data`, `input_audio.data`, `file.file_data`, `b64_json` and
+# data URLs.
+_MEDIA_NAME = re.compile(
+    rb'"(?:data|file_data|b64_json|image|url|image_url|file_url)"[ \t\r\n]*:[ \t\r\n]*\Z'
+)
 # Text in the events of streams and in answers; not what frames it.
 _TEXT = re.compile(
     rb'"(?:content|text|delta|arguments|input|partial_json|reasoning|reasoning_content|refusal'
@@ -88,7 +90,4 @@ def _is_media(body: bytes, start: int) -> bool:
 
     Attack: a text without spaces would count as a picture.
     """
-    return bool(
-        _DATA_URL.match(body, start, start + _LONGEST_PREFIX)
-        or _MEDIA_NAME.search(body, max(start - _LONGEST_PREFIX, 0), start - 1)
-    )
+    return bool(_MEDIA_NAME.search(body, max(start - _LONGEST_NAME, 0), start - 1))

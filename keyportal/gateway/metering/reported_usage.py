@@ -174,7 +174,9 @@ class Event(Answer):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it adds nothing to the answer of one of OpenAI's streams."""
+        """Whether it adds nothing to the answer of one of OpenAI's older streams."""
+        if self.type is not None:
+            return False
         try:
             choices = _choices.decode(self.choices)
         except (msgspec.DecodeError, RecursionError):

@@ -189,8 +189,8 @@ class TokenCounter:
             self._note_type(answer.type or "")
 
     def _read_events(self, chunk: bytes, event_count: int) -> bytes:
-        if event_count == 1:
-            return chunk if self._read_event(chunk) else b""
+        if event_count == 1 and self._read_event(chunk):
+            return chunk
         return b"".join([event for event in _EVENTS.findall(chunk) if self._read_event(event)])
 
     def _read_event(self, event: bytes) -> bool:
