@@ -160,8 +160,8 @@ def test_models_that_a_key_may_not_call(
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1", "/v1/", "/v1/nothing", "/v1/chat/completions/", "/v1/chat/completions/../models",
-     "/v1/%2e%2e/models", "/v1//models", "/v1/chat%00/completions", "/v1/MODELS"],
+    ["/v1", "/v1/", "/v1/nothing", "/v1/chat/completions/../models", "/v1/v1/nothing",
+     "/v1/%2e%2e/models", "/v1//../models", "/v1/chat%00/completions", "/v1/MODELS"],
 )  # fmt: skip
 def test_unknown_paths(live: Server, alice: User, issue: Issue, path: str) -> None:
     _, key = issue(alice)
