@@ -30,14 +30,19 @@ class UsageAsker:
         self._request = request
         self._send = send
 
-    async def send(self, target: Target) -> Answer:
-        """Raises what `send` raises."""
+    def send(self, target: Target) -> Awaitable[Answer]:
+        """Raises what `send` raises. What a server takes is known after its first good answer."""
         takes = breaker_for(target.fingerprint).takes_stream_options
-        is_known = target.model in takes
-        if not target.takes_stream_options or (is_known and not takes[target.model]):
-            return await self._send(target, self._request.without_usage_request())
+        does_take = takes.get(target.model) if target.takes_stream_options else False
+        if does_take:
+            return self._send(target, self._request)
+        if does_take is None:
+            return self._find_out(target, takes)
+        return self._send(target, self._request.without_usage_request())
+
+    async def _find_out(self, target: Target, takes: dict[str, bool]) -> Answer:
         answer = await self._send(target, self._request)
-        if is_known or answer.status not in {400, 422}:
+        if answer.status not in {400, 422}:
             if answer.status < 400:
                 takes[target.model] = True
             return answer

@@ -51,7 +51,11 @@ class Server:
         body = b'{"model": "x", "stream": true' + options.encode() + b"}"
         request = parse_call(body)
         assert request.request_usage()
-        answer = asyncio.run(UsageAsker(request, self.send).send(target))
+
+        async def call() -> Answer:
+            return await UsageAsker(request, self.send).send(target)
+
+        answer = asyncio.run(call())
         # All other answers are closed, so that no connection is left open.
         open_answers = [one for one in self.answers if not getattr(one.body, "is_closed", True)]
         assert open_answers == [answer]
