@@ -84,6 +84,30 @@ def test_viewer_sees_a_row_for_each_call(
     assert "secret" not in text
 
 
+def test_parts_of_the_tokens_are_shown_where_there_are_any(
+    sign_in: SignIn, vera: User, call: Callable[..., Call]
+) -> None:
+    call(ago=1)
+    client = sign_in(vera)
+    assert "<small></small>" not in client.get(CALLS).content.decode()
+    call(
+        cached_tokens=1200,
+        cache_write_tokens=70,
+        cache_write_1h_tokens=50,
+        audio_prompt_tokens=8,
+        reasoning_tokens=20,
+        images=1,
+        service_tier="flex",
+    )
+    text = client.get(CALLS).content.decode()
+    for expected in (
+        "1,200 cached, 20 written to the cache, 50 written to the cache for 1 h, 8 audio<",
+        ">20 reasoning, 1 image<",
+        ">/v1/chat/completions, flex<",
+    ):
+        assert text.count(expected) == 1
+
+
 def test_page_and_fragment_have_the_same_address(sign_in: SignIn, vera: User) -> None:
     client = sign_in(vera)
     page, fragment = client.get(CALLS), client.get(CALLS, headers=HTMX)

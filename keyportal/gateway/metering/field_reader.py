@@ -47,12 +47,13 @@ _QUOTE, _OPENING, _CLOSING = b'"'[0], frozenset(b"{["), frozenset(b"}]")
 
 
 class FieldReader:
-    """Reads the fields of `Answer`, also if the object is an event's `response` or `message`."""
+    """Reads the fields of `Answer`, and in an event those of its `response` or `message`."""
 
     __slots__ = (
         "_counts_items",
         "_depth",
         "_field_count",
+        "_is_event",
         "_is_in_string",
         "_level",
         "_rest",
@@ -61,13 +62,14 @@ class FieldReader:
         "item_count",
     )
 
-    def __init__(self, *, counts_items: bool = False) -> None:
+    def __init__(self, *, is_event: bool = False, counts_items: bool = False) -> None:
         self.is_over = False
         """The object has ended, or the text is no JSON object."""
         self.item_count = 0
         """Objects in lists that are fields of the object, such as images in `data`; only counted if
         `counts_items`."""
         self._counts_items = counts_items
+        self._is_event = is_event
         self._depth = 0
         self._field_count = 0
         self._level = 1
@@ -159,7 +161,7 @@ class FieldReader:
 
     def _read_value(self, name: bytes, data: bytes, start: int, position: int) -> int:
         if name in {b"response", b"message"}:
-            if data[position : position + 1] == b"{" and self._level == 1:
+            if self._is_event and self._level == 1 and data[position : position + 1] == b"{":
                 self._level = self._depth = 2
                 return position + 1
             return position

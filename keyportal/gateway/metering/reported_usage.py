@@ -107,12 +107,13 @@ class Usage(msgspec.Struct):
             or self.output_tokens_details
             or self.output_token_details
         )
+        # Some servers add Anthropic's fields to OpenAI's.
         cached = self.cache_read_input_tokens or self.cached_tokens or 0
-        written = self._written()
-        if prompt is None and completion is None and not cached and not written:
+        written, parts = self._written(), self.cache_creation
+        if prompt is None and completion is None and not (cached or written):
             return NO_DETAILS
-        prompt, completion, parts = prompt or _EMPTY, completion or _EMPTY, self.cache_creation
-        counts = (
+        prompt, completion = prompt or _EMPTY, completion or _EMPTY
+        details = TokenDetails(
             prompt.cached_tokens or cached,
             prompt.cache_write_tokens or written,
             (parts is not None and parts.ephemeral_1h_input_tokens) or 0,
@@ -122,9 +123,9 @@ class Usage(msgspec.Struct):
             prompt.image_tokens or 0,
             completion.image_tokens or 0,
         )
-        if min(counts) < 0 or max(counts) > MAX_TOKENS:
-            return TokenDetails(*map(clamp, counts))
-        return TokenDetails(*counts)
+        if min(details) < 0 or max(details) > MAX_TOKENS:
+            return TokenDetails(*map(clamp, details))
+        return details
 
 
 _EMPTY = Details()

@@ -179,7 +179,7 @@ class TokenCounter:
         if not chunk.endswith(EVENT_ENDS):
             ends = [match.end() for match in _EVENT_END.finditer(chunk, begin)]
             begin = ends[-1] if ends else begin
-            self._reader = FieldReader()
+            self._reader = FieldReader(is_event=True)
             self._reader.feed(b"\n".join(_DATA_LINES.findall(chunk, begin)))
 
     def _use_long_event(self) -> None:
@@ -208,7 +208,7 @@ class TokenCounter:
         self._use(fields if fields.response is None else fields.response)
         if fields.type is not None:
             self._note_type(fields.type)
-        if fields.error is not None:
+        if fields.error:
             self.has_error_event = True
             return True
         return not (self._is_usage_hidden and fields.usage is not None and fields.is_empty)
@@ -234,8 +234,7 @@ class TokenCounter:
             self.prompt = min(prompt, MAX_TOKENS)
         if completion is not None and completion > self.completion:
             self.completion = min(completion, MAX_TOKENS)
-        details = usage.details()
-        if details is not NO_DETAILS:
+        if (details := usage.details()) is not NO_DETAILS:
             self.details = (
                 details
                 if self.details is NO_DETAILS

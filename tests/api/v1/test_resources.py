@@ -90,7 +90,8 @@ def test_usage_has_the_same_numbers_as_the_page(
     new_api_client: NewApiClient, ada: User, team: Team, other_team: Team
 ) -> None:
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    used(team, today)
+    parts: dict[str, Any] = {"cache_write_tokens": 4, "reasoning_tokens": 5, "images": 6}
+    used(team, today, **parts)
     used(team, today - timedelta(days=1), "0000000b", requests=1)
     used(other_team, today, requests=1000)
     program = new_api_client(ada)
@@ -102,6 +103,7 @@ def test_usage_has_the_same_numbers_as_the_page(
         ("0000000a", 3),
         ("0000000b", 1),
     ]
+    assert {name: usage["totals"][name] for name in parts} == parts
     assert usage["totals"]["median_ms"] > 0
     assert program.get("usage?key_id=0000000b").json()["totals"]["requests"] == 1
     assert program.get("usage?group_by=model").json()["groups"][0]["value"] == "m"

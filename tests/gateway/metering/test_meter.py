@@ -23,6 +23,7 @@ from keyportal.gateway.metering import meter as module
 from keyportal.gateway.metering import usage_sql as writing
 from keyportal.gateway.metering.anomalies import AnomalyDetector
 from keyportal.gateway.metering.meter import SLICE, Meter
+from keyportal.gateway.metering.reported_usage import TokenDetails
 from keyportal.gateway.metering.usage_sql import CallRecord, Flush, LastUse
 from keyportal.gateway.metering.writer import Writer
 from keyportal.keys import keystring
@@ -139,6 +140,25 @@ def test_call_is_written_as_row_and_in_sums_by_minute_hour_and_day(
     assert (row.prompt_tokens, row.completion_tokens) == (3, 5)
     assert row.address == "192.0.2.7"
     assert abs(datetime.now(UTC) - row.started_at) < timedelta(minutes=1)
+
+
+@database
+def test_parts_of_the_tokens_are_written_and_summed(
+    meter: Meter, alice: User, issue: Issue
+) -> None:
+    key, _ = issue(alice)
+    details = TokenDetails(*range(1, len(TokenDetails._fields) + 1))
+    for tier in ("flex", "priority"):
+        over = finished_call(key)
+        over.tokens.details, over.tokens.service_tier = details, tier
+        meter.record_call(over)
+    flush(meter)
+    for row in CallRow.objects.all():
+        assert {name: getattr(row, name) for name in details._fields} == details._asdict()
+    assert {row.service_tier for row in CallRow.objects.all()} == {"flex", "priority"}
+    for table in (UsageMinute, UsageHour, UsageDay):
+        sums = table.objects.aggregate(**{name: Sum(name) for name in details._fields})
+        assert sums == {name: 2 * count for name, count in details._asdict().items()}
 
 
 @database

@@ -306,6 +306,20 @@ FULL_USAGE: dict[str, Any] = {
         ),
         (
             {
+                "usage": {
+                    "prompt_tokens": 90,
+                    "completion_tokens": 4,
+                    "prompt_tokens_details": {"cached_tokens": 30},
+                    "cache_creation_input_tokens": 60,
+                    "cache_read_input_tokens": 30,
+                },
+                "service_tier": "priority",
+            },
+            (90, 4),
+            {"cached_tokens": 30, "cache_write_tokens": 60},
+        ),
+        (
+            {
                 "meta": {"billed_units": {"input_tokens": 3}, "tokens": {"input_tokens": 41}},
                 "service_tier": "priority",
             },
@@ -443,6 +457,7 @@ FORGED = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 
         {"tools": [{"parameters": {"properties": FORGED}}], "metadata": FORGED},
         {"metadata": json.dumps(FORGED), "choices": [{"message": {"content": '"usage": {}'}}]},
         {"x": {"response": FORGED, "message": FORGED}},
+        {"data": [{"response": FORGED}], "results": FORGED},
     ],
 )
 @pytest.mark.parametrize("size", [50, 10_000_000])
@@ -525,6 +540,7 @@ def test_a_usage_chunk_is_hidden_unless_it_adds_to_the_answer(
         ("event: error\ndata: it broke\n\n", True),
         ('event: response.failed\ndata: {"type": "response.failed", "response": {}}\n\n', True),
         ('data: {"choices": [], "error": null}\n\n', False),
+        ('data: {"choices": [], "error": ""}\n\n', False),
         ('data: {"choices": [{"delta": {"content": "\\"error\\": 1"}}]}\n\n', False),
         ('data: {"choices": [{"delta": {"error": "x"}}]}\n\n', False),
         ('event: response.created\ndata: {"type": "x", "response": {"error": null}}\n\n', False),

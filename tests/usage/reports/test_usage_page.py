@@ -11,6 +11,7 @@ import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
+from keyportal.gateway.metering.reported_usage import TokenDetails
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Usage, UsageDay
@@ -267,7 +268,10 @@ def test_csv_has_the_filtered_rows_and_no_formulas(
     sign_in: SignIn, vera: User, bob: User, issue: Issue, used: Used
 ) -> None:
     key, _ = issue(bob, "=HYPERLINK(1)")
-    row = used(Step.DAY, key.public_id, requests=3, prompt_tokens=5, latency_0=3, model="@x")
+    parts = {name: number for number, name in enumerate(TokenDetails._fields, 6)}
+    row = used(
+        Step.DAY, key.public_id, requests=3, prompt_tokens=5, latency_0=3, model="@x", **parts
+    )
     used(Step.DAY, "other123", requests=9, model="y")
     client = sign_in(vera)
     response = client.get(f"{USAGE}csv/", {"model": "@x"})
@@ -281,6 +285,9 @@ def test_csv_has_the_filtered_rows_and_no_formulas(
         "5",
         "25",
     ]
+    assert {name: rows[0][name] for name in parts} == {
+        name: str(number) for name, number in parts.items()
+    }
     by_model = client.get(f"{USAGE}csv/", {"by": "model"}).content.decode()
     assert "'@x,'@x,3" in by_model
 
