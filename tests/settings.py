@@ -41,7 +41,8 @@ WHITENOISE_AUTOREFRESH = True
 # The time limit of a statement is two seconds, and a busy machine may need more in a test.
 for _options in (DATABASES["admission"]["OPTIONS"], DATABASES["meter"]["OPTIONS"]):
     if IS_POSTGRESQL:
-        _options["options"] = _options["options"].replace("_timeout=2s", "_timeout=60s")
+        for _name in ("statement_timeout", "lock_timeout"):
+            _options["options"] = _options["options"].replace(f"{_name}=2s", f"{_name}=60s")
     else:
         _options["timeout"] = 60
 if not IS_POSTGRESQL:

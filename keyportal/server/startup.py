@@ -21,8 +21,16 @@ def startup_errors() -> Iterator[None]:
     except (ImproperlyConfigured, OperationalError, ProgrammingError) as error:
         if "--traceback" in sys.argv:
             raise
-        prefix = "" if isinstance(error, ImproperlyConfigured) else "The database says: "
-        sys.exit(f"keyportal: {prefix}{' '.join(str(error).split())}")
+        sys.exit(f"keyportal: {_sentence(error)}")
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, ImproperlyConfigured):
+        return text
+    if "session is read-only" in text:
+        return "The database in DATABASE_URL is read-only, such as a hot standby. Use the primary."
+    return f"The database says: {text}"
 
 
 def disable_pool() -> None:

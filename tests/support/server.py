@@ -155,15 +155,19 @@ class Server:
 
     def manage(self, *arguments: str) -> str:
         """Run `manage.py` with the same settings, and return its standard output."""
-        result = subprocess.run(
+        result = self.run_manage(*arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def run_manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `manage.py` with the same settings; it may fail."""
+        return subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=settings.BASE_DIR,
             env=self._environment,
             capture_output=True,
             text=True,
         )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
 
     def connect(self, timeout: float = 60) -> "Connection":
         return Connection(self.port, timeout)

@@ -39,6 +39,10 @@ for name in ("echo", "endless"):
     Route.objects.create(model=served, upstream=upstream, upstream_model=name)
 print(ApiKey.objects.issue(team=team, owner=alice, name="test-key")[1].text)
 """
+END_SESSIONS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 ECHO = "u-8105f7322477/echo"
 ENDLESS = "u-8105f7322477/endless"
 
@@ -140,6 +144,24 @@ def test_hanging_database_refuses_all_calls(keyportal: Server, postgresql: Any, 
 def processes(parent: int) -> list[int]:
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [parent, *map(int, children)]
+
+
+@pytest.mark.postgresql
+def test_read_only_database_refuses_all_calls(keyportal: Server, postgresql: Any, key: str) -> None:
+    """Such as a hot standby, which may lag and have keys that were deleted."""
+    assert keyportal.chat(key, ECHO).status == 200
+    postgresql.psql("ALTER SYSTEM SET default_transaction_read_only = on")
+    postgresql.psql("SELECT pg_reload_conf(); " + END_SESSIONS)
+    wait_until(lambda: keyportal.chat(key, ECHO).status == 503)
+    assert_unavailable(keyportal, key)
+    checks = keyportal.run_manage("check", "--database", "default")
+    assert checks.stderr == (
+        "keyportal: The database in DATABASE_URL is read-only, such as a hot standby. "
+        "Use the primary.\n"
+    )
+    postgresql.psql("SET default_transaction_read_only = off; ALTER SYSTEM RESET ALL")
+    postgresql.psql("SELECT pg_reload_conf()")
+    wait_until(lambda: keyportal.chat(key, ECHO).status == 200)
 
 
 def test_gunicorn_starts_without_a_database(
