@@ -23,14 +23,15 @@ from keyportal.http.constant_time import ConstantTimeMiddleware  # noqa: E402
 from keyportal.http.trusted_proxies import TrustedProxies  # noqa: E402
 from keyportal.leaks.reports import MAX_BYTES, REPORT_PATH  # noqa: E402
 from keyportal.scheduler.runner import Scheduler  # noqa: E402
+from keyportal.server.health import HEALTH_PATHS, HealthChecks  # noqa: E402
 
 # Attack: the response time of these shows whether a key or an account exists.
 CONSTANT_TIME_PATHS = {REPORT_PATH, "/accounts/password/reset/"}
 
 
 class Router:
-    """Routes `/v1/` and `/auth/verify` to the gateway, `/api/` to the management API, and all other
-    paths to the portal. It handles the lifespan itself.
+    """Routes `/v1/` and `/auth/verify` to the gateway, `/api/` to the management API, the probes to
+    the health checks, and all other paths to the portal. It handles the lifespan itself.
 
     Other paths that mean an endpoint of `/v1/` are routed like it, with the endpoint's own path.
 
@@ -42,6 +43,7 @@ class Router:
         self, gateway: Gateway, portal: ASGIApp, api: ASGIApp, constant_time: ASGIApp
     ) -> None:
         self.gateway = gateway
+        self.health = HealthChecks()
         self._http = TrustedProxies(self._route)
         self._portal = portal
         self._api = api
@@ -72,6 +74,8 @@ class Router:
             await self._api(scope, receive, send)
         elif path in CONSTANT_TIME_PATHS:
             await self._constant_time(scope, receive, send)
+        elif path in HEALTH_PATHS:
+            await self.health(scope, receive, send)
         else:
             await self._portal(scope, receive, send)
 

@@ -22,9 +22,10 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 
 from keyportal import data_folder
+from keyportal.server.health import missing_migrations
 from keyportal.server.startup import disable_pool, startup_errors
 
 START_LOCK = 0x6B6579  # "key": the number of the advisory lock that all starts use.
@@ -91,13 +92,12 @@ def run_system_checks(databases: list[str] | None = None) -> None:
 
 def migrate() -> None:
     """Bring the tables up to date. A database from before 0.1.0 is refused."""
-    executor = MigrationExecutor(connection)
-    if ("activity", "0001_initial") in executor.loader.applied_migrations:
+    if ("activity", "0001_initial") in MigrationRecorder(connection).applied_migrations():
         raise ImproperlyConfigured(
             "This database was made before Keyportal 0.1.0, which has other tables. Choose an "
             "empty one with DATABASE_URL or KEYPORTAL_DATA."
         )
-    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+    if missing_migrations(connection.alias):
         call_command("migrate", verbosity=0, interactive=False)
 
 

@@ -39,14 +39,14 @@ USES_DATABASE = {"db", "transactional_db", "database"}
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On PostgreSQL, run only the tests whose outcome can depend on the database.
+    """On PostgreSQL, run only the tests whose outcome can depend on the database. What is about one
+    of the two databases runs on that one only.
 
     Tests of the shared server run first, and of these the browser tests, because the first test
     that does not use the server stops it (`stop_shared_server`).
     """
-    if settings.IS_POSTGRESQL:
-        config.hook.pytest_deselected(items=[item for item in items if not _can_differ(item)])
-        items[:] = filter(_can_differ, items)
+    config.hook.pytest_deselected(items=[item for item in items if not _belongs_here(item)])
+    items[:] = filter(_belongs_here, items)
     items.sort(key=lambda item: ("live" not in _fixtures(item), "chromium" not in _fixtures(item)))
 
 
@@ -54,8 +54,11 @@ def _fixtures(item: pytest.Item) -> set[str]:
     return set(getattr(item, "fixturenames", ()))
 
 
-def _can_differ(item: pytest.Item) -> bool:
-    return _uses_database(item) and item.get_closest_marker("any_database") is None
+def _belongs_here(item: pytest.Item) -> bool:
+    if not settings.IS_POSTGRESQL:
+        return item.get_closest_marker("postgresql") is None
+    is_elsewhere = item.get_closest_marker("any_database") or item.get_closest_marker("sqlite")
+    return _uses_database(item) and is_elsewhere is None
 
 
 def _uses_database(item: pytest.Item) -> bool:

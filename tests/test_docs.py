@@ -22,6 +22,7 @@ from keyportal.gateway.endpoints import ENDPOINTS, KEY_PATH, MODELS_PATH
 from keyportal.gateway.forward_auth.app import VERIFY_PATH as VERIFY
 from keyportal.keys import keystring
 from keyportal.leaks import scanner_rules
+from keyportal.server.health import HEALTH_PATHS
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -337,7 +338,7 @@ def addresses_in(text: str) -> set[str]:
 
 
 def is_served(path: str) -> bool:
-    if path in PREFIXES or path == VERIFY or find(path):
+    if path in PREFIXES | HEALTH_PATHS or path == VERIFY or find(path):
         return True
     if path.startswith("/v1"):
         return path == "/v1"

@@ -28,6 +28,7 @@ from keyportal.gateway.errors import (
 )
 from keyportal.http.requests import new_request_id
 from keyportal.http.types import ASGIApp, Message, Receive, Scope, Send
+from keyportal.server.health import HEALTH_PATHS
 
 MAX_TARGET_BYTES = 8 * 1024
 MAX_HEAD_BYTES = 64 * 1024
@@ -120,6 +121,8 @@ class Protocol(HttpToolsProtocol):
             until_close.cycle = self.cycle
         if is_next:
             self._active = self.cycle
+        if self.access_log and self.scope["path"] in HEALTH_PATHS:
+            self.cycle.access_log = False
         if b"upgrade" in fields and self.parser.should_upgrade():
             self.cycle.keep_alive = False  # The parser drops the data that follows such a request.
         # Attack: the scope holds this list, so trailers of a chunked body would be added to the

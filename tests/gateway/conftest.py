@@ -1,25 +1,17 @@
-"""Servers of a test's own, for what would disturb the shared one."""
+"""The tests that need Caddy."""
 
 import shutil
 
 import pytest
-from django.conf import settings
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "postgresql: is about PostgreSQL alone")
-    config.addinivalue_line("markers", "sqlite: is about SQLite alone")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is about one database alone belongs to the run on that one."""
-    other = "sqlite" if settings.IS_POSTGRESQL else "postgresql"
-    elsewhere = [item for item in items if item.get_closest_marker(other)]
-    if not shutil.which("caddy"):
-        # The first of the tests that run it fails, and says how to install it; that is enough.
-        elsewhere += [item for item in items if _runs_caddy(item)][1:]
-    items[:] = [item for item in items if item not in elsewhere]
-    config.hook.pytest_deselected(items=elsewhere)
+    """Without Caddy, the first of its tests fails and says how to install it; that is enough."""
+    if shutil.which("caddy"):
+        return
+    left_out = [item for item in items if _runs_caddy(item)][1:]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def _runs_caddy(item: pytest.Item) -> bool:
