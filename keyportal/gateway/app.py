@@ -52,6 +52,7 @@ from keyportal.gateway.relay.relay import Relay, RelayRequest, send_response
 from keyportal.gateway.relay.request_body import MAX_BODY_SECONDS, read_body
 from keyportal.gateway.relay.upload import Upload
 from keyportal.gateway.relay.usage_request import UsageAsker
+from keyportal.gateway.session_watch import watch_forever
 from keyportal.gateway.stored_responses import Maker, ResponseRequest, StoredResponses
 from keyportal.http.types import ASGIApp, Headers, Receive, Scope, Send
 from keyportal.keys.rules.permissions import Endpoints
@@ -99,6 +100,10 @@ class Gateway:
             RetentionJob(self.writer).clean_forever(),
         )
         self._tasks = [asyncio.create_task(job) for job in background_jobs]
+        # Until the end of the stop, which writes usage.
+        self._session_watch = asyncio.create_task(
+            watch_forever((self.admission.session_watch, self.writer.session_watch))
+        )
 
     def end_calls(self) -> None:
         """End the calls that still run near the end of the graceful time-out, with an error."""
@@ -109,9 +114,9 @@ class Gateway:
             task.cancel()
         self.relay.close()
         self.introspection.close()
-        await self.meter.flush()
-        self.writer.close()
-        await self.admission.close()
+        await asyncio.gather(self.meter.flush(), self.admission.close())
+        await asyncio.wrap_future(self.writer.close())
+        self._session_watch.cancel()
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]

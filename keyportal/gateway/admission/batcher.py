@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway.admission.batch import Admitted, Batch, Outcome, process
-from keyportal.gateway.admission.database import close
+from keyportal.gateway.admission.database import ALIAS, close
 from keyportal.gateway.admission.limiter import RateLimiter, Usage
 from keyportal.gateway.admission.limits import Buckets
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import DatabaseUnavailable, GatewayError, Overloaded
+from keyportal.gateway.session_watch import SessionWatch
 
 VERDICT_SECONDS = 2.0
 MAX_WAITING = 5000
@@ -68,6 +69,7 @@ class Admission:
         self._has_timer = False
         # One thread, so one connection, which is opened in that thread after the fork.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="admission")
+        self.session_watch = SessionWatch(ALIAS, VERDICT_SECONDS)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -151,7 +153,7 @@ class Admission:
         with suppress(TimeoutError):
             # Joins the batch after all others.
             await asyncio.wait_for(self.complete((), 0), VERDICT_SECONDS)
-        self._thread.submit(close)
+        await self.loop.run_in_executor(self._thread, self.session_watch.run, close)
         self._thread.shutdown(wait=False)
 
     def _schedule_batch(self) -> None:
@@ -192,7 +194,7 @@ class Admission:
         usages, self._usages = self._usages, []
         batch = Batch([request[:4] for request in requests], [pending.usage for pending in usages])
         running = self.loop.run_in_executor(
-            self._thread, process, batch, self.catalog, self._limiter
+            self._thread, self.session_watch.run, process, batch, self.catalog, self._limiter
         )
         running.add_done_callback(partial(self._finish_batch, requests, usages))
 

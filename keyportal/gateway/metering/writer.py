@@ -3,12 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from django.db import connections
 
+from keyportal.gateway.session_watch import SessionWatch
+
 ALIAS = "meter"
+STATEMENT_SECONDS = 5.0
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -20,6 +23,7 @@ class Writer:
     def __init__(self) -> None:
         self._is_failing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="meter")
+        self.session_watch = SessionWatch(ALIAS, STATEMENT_SECONDS)
 
     async def run(self, function: Callable[[], T]) -> T | None:
         """Call `function` in the thread and return its result; None if it failed.
@@ -27,7 +31,9 @@ class Writer:
         After a failure the caller tries again later.
         """
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, _run, function)
+            result: T = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self.session_watch.run_statements, _run, function
+            )
         except Exception as error:
             if not self._is_failing:
                 logger.warning("Usage can't be written yet: %s: %s", type(error).__name__, error)
@@ -38,9 +44,11 @@ class Writer:
         self._is_failing = False
         return result
 
-    def close(self) -> None:
-        self._thread.submit(_close_connection)
+    def close(self) -> "Future[None]":
+        """Close the connection after what has been started; the future is done then."""
+        closing = self._thread.submit(_close_connection)
         self._thread.shutdown(wait=False)
+        return closing
 
 
 def _run(function: Callable[[], T]) -> T:

@@ -20,6 +20,7 @@ from keyportal.teams.models import User
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.fake_upstream import event
 from tests.support.server import BareServer, Server, free_port, wait_until
+from tests.support.silent_relay import SilentRelay
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -162,6 +163,36 @@ def test_read_only_database_refuses_all_calls(keyportal: Server, postgresql: Any
     postgresql.psql("SET default_transaction_read_only = off; ALTER SYSTEM RESET ALL")
     postgresql.psql("SELECT pg_reload_conf()")
     wait_until(lambda: keyportal.chat(key, ECHO).status == 200)
+
+
+@pytest.fixture
+def relay(postgresql: Any) -> Iterator[SilentRelay]:
+    with SilentRelay(Path(postgresql.pgdata) / ".s.PGSQL.5432").running() as relay:
+        yield relay
+
+
+@pytest.mark.postgresql
+def test_sessions_that_go_silent_are_replaced(
+    own_server: OwnServer, relay: SilentRelay, postgresql: Any, fake: FakeUpstream
+) -> None:
+    """They are not closed, and what is sent to them is acknowledged."""
+    url = f"postgresql://postgres@127.0.0.1:{relay.port}/postgres"
+    keyportal = own_server(Server, DATABASE_URL=url)
+    key = keyportal.manage("shell", "-v", "0", "-c", PREPARE.format(url=fake.url)).strip()
+    with keyportal.connect() as stream:
+        stream.chat(key, ENDLESS)  # So that the meter has something to write each second.
+        stream.read_head()
+        wait_until(lambda: "1" in postgresql.psql("SELECT count(*) FROM usage_runningcalls"))
+        relay.silence()
+        began = time.monotonic()
+        assert_unavailable(keyportal, key)
+        assert keyportal.chat(key, ECHO).status == 200
+        assert time.monotonic() - began < 10  # Three on a machine that is idle.
+    wait_until(lambda: "2" in postgresql.psql("SELECT count(*) FROM usage_call"))
+    relay.silence()
+    began = time.monotonic()
+    assert keyportal.stop() == 0
+    assert time.monotonic() - began < 30  # Of 60 that a stop may take.
 
 
 def test_gunicorn_starts_without_a_database(
