@@ -156,6 +156,7 @@ def issue(team: Team) -> Callable[..., tuple[ApiKey, str]]:
     """Issue a key; return it and its key string."""
 
     def issue(owner: User, name: str = "test-key", **more: object) -> tuple[ApiKey, str]:
+        more.setdefault("actor", None)
         key, key_string = ApiKey.objects.issue(
             team=more.pop("team", team),  # type: ignore[arg-type]
             owner=owner,

@@ -472,8 +472,7 @@ def test_a_conflict_names_all_changed_fields(
     narrow = Permissions((model.name,), Endpoints.CHAT, ("10.0.0.0/8",))
     change_key(key, Changes(name="nightly", permissions=narrow), actor=ada)
     hand_over(key, alice, actor=ada)
-    adas = Membership.objects.get(user=ada)
-    set_key_limits(key, Limits(requests_per_day=1, tokens_per_day=5), by=adas, address=None)
+    set_key_limits(key, Limits(requests_per_day=1, tokens_per_day=5), actor=ada)
     before = ApiKey.objects.values().get()
     answer = operator.post(change_url(key), form_data(page, limits_tokens_per_day="4"))
     names = "owner", "name", "is managed", "allowed models", "limits"
@@ -683,7 +682,7 @@ def test_a_management_key_can_be_viewed_and_deleted_but_not_changed(
     operator: Client, team: Team, bob: User
 ) -> None:
     key, key_string = ManagementKey.objects.issue(
-        team=team, owner=bob, name="deploy", scopes=[Scope.KEYS_READ]
+        team=team, owner=bob, actor=None, name="deploy", scopes=[Scope.KEYS_READ]
     )
     page = operator.get(change_url(key)).content.decode()
     assert key.masked in page
@@ -694,7 +693,7 @@ def test_a_management_key_can_be_viewed_and_deleted_but_not_changed(
     row = AuditEvent.objects.get(action=Action.MANAGEMENT_KEY_DELETED)
     assert (row.actor, row.target) == ("root", str(key))
     keys = [
-        ManagementKey.objects.issue(team=team, owner=bob, name=name, scopes=[])[0]
+        ManagementKey.objects.issue(team=team, owner=bob, actor=None, name=name, scopes=[])[0]
         for name in ("one", "two")
     ]
     data = {"action": "delete_selected", "_selected_action": [key.pk for key in keys]}

@@ -1,12 +1,14 @@
 """Management keys in Django's admin: they can be viewed and deleted, not created or changed."""
 
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from keyportal.api.models import ManagementKey
+from keyportal.teams.access import Operator
+from keyportal.teams.models import User
 
 
 @admin.register(ManagementKey)
@@ -53,6 +55,7 @@ class ManagementKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not gen
 
 def _revoke(request: HttpRequest, key: ManagementKey) -> None:
     try:
-        key.revoke(actor=request.user, address=request.META.get("REMOTE_ADDR"))  # type: ignore[arg-type]  # only signed-in users reach the admin
+        actor = Operator(cast("User", request.user), "api.delete_managementkey")
+        key.revoke(actor=actor, address=request.META.get("REMOTE_ADDR"))
     except ManagementKey.DoesNotExist:
         return  # It was deleted at the same time by another request.

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from django.db import models
 
-from keyportal.teams.models import Team, User
+from keyportal.teams.access import Actor
+from keyportal.teams.models import Team
 
 TARGET_LENGTH = 200
 VIA_LENGTH = 100
@@ -87,7 +88,7 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         *,
         target: str = "",
         key: HasPublicId | None = None,
-        actor: User | None = None,
+        actor: Actor = None,
         team: Team | None = None,
         address: str | None = None,
     ) -> "AuditEvent":

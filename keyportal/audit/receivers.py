@@ -15,6 +15,7 @@ from django.http import HttpRequest
 
 from keyportal.audit.models import Action, AuditEvent, DeletedUser
 from keyportal.http.addresses import client_network
+from keyportal.teams.access import Actor
 from keyportal.teams.models import Team, User
 from keyportal.teams.signals import sign_in_refused, team_changed
 
@@ -58,7 +59,7 @@ def record_team_change(
     former: Team,
     team: Team,
     columns: Collection[str],
-    actor: User | None,
+    actor: Actor,
     address: str | None,
     **_: object,
 ) -> None:

@@ -4,7 +4,7 @@ Changes and deletions are recorded in the audit. The key string is never display
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
@@ -18,15 +18,15 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import (
     change_text,
     is_earlier,
-    lock_key,
     manage_unless_own,
     save_managed,
 )
 from keyportal.keys.exceptions import NameTaken
-from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.models import ApiKey, Secret, lock_key
 from keyportal.keys.rules.permissions import covers_models
+from keyportal.teams.access import Operator, lock_team, require_change
 from keyportal.teams.forms import VersionedModelForm
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Role, User
 
 
 class ApiKeyForm(VersionedModelForm):
@@ -74,8 +74,9 @@ class ApiKeyForm(VersionedModelForm):
         requests for the same name, the later one gets the error message here.
         """
         name = str(self.cleaned_data["name"])
-        Team.objects.select_for_update(no_key=True).get(pk=self.instance.team_id)
-        same_name = ApiKey.objects.for_team(self.instance.team).filter(name=name)
+        with lock_team(self.instance.team, actor=None, role=Role.ADMIN):
+            # Until the end of the admin's own transaction. `save_model` judges the operator.
+            same_name = ApiKey.objects.for_team(self.instance.team).filter(name=name)
         if same_name.exclude(pk=self.instance.pk).exists():
             raise ValidationError(str(NameTaken()))
         return name
@@ -141,7 +142,8 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
         if not form.changed_data:
             return
         columns = {*form.changed_data}
-        with lock_key(obj) as former:
+        source = _source(request, "keys.change_apikey")
+        with lock_key(obj, actor=source["actor"], right=require_change) as former:
             if "expires_at" in columns:
                 obj.expiry_set_at = timezone.now()
                 columns.add("expiry_set_at")
@@ -155,12 +157,12 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
                 key=obj,
                 changes=[*_changes(former, obj, form.changed_data)],
                 team=obj.team,
-                **_source(request),
+                **source,
             )
             if "is_managed" in columns:
-                save_managed(obj, obj.is_managed, **_source(request))
+                save_managed(obj, obj.is_managed, **source)
             elif _is_narrower(obj, former):
-                manage_unless_own(obj, **_source(request))
+                manage_unless_own(obj, **source)
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
         _revoke(request, obj)
@@ -201,10 +203,11 @@ def _changes(former: ApiKey, key: ApiKey, fields: list[str]) -> Iterator[str]:
 
 def _revoke(request: HttpRequest, key: ApiKey) -> None:
     try:
-        key.revoke(**_source(request))
+        key.revoke(**_source(request, "keys.delete_apikey"))
     except ApiKey.DoesNotExist:
         return  # Another request has already deleted it.
 
 
-def _source(request: HttpRequest) -> dict[str, Any]:
-    return {"actor": request.user, "address": request.META.get("REMOTE_ADDR")}
+def _source(request: HttpRequest, permission: str) -> dict[str, Any]:
+    actor = Operator(cast("User", request.user), permission)
+    return {"actor": actor, "address": request.META.get("REMOTE_ADDR")}

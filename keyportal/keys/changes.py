@@ -1,18 +1,16 @@
 """Change a key. Every change locks the key's row, writes an audit row with the old and new values,
 and takes effect with the next request on every worker.
 
-All functions raise `ApiKey.DoesNotExist` if the key was deleted in the meantime. `rotation` changes
-secrets, and `limits` changes limits.
+All functions raise what `lock_key` raises: `ApiKey.DoesNotExist` if the key was deleted in the
+meantime, and `PermissionDenied` or `Outsider` if the actor may not, or no longer, change it.
+`rotation` changes secrets, and `limits` changes limits.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from django.db import transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
@@ -20,13 +18,13 @@ from keyportal.keys.exceptions import (
     LeakNotAccepted,
     ManagedByAdmin,
     NameTaken,
-    NotAMember,
     PolicyViolation,
 )
-from keyportal.keys.models import DETAILS, ApiKey, KeyDetails
+from keyportal.keys.models import DETAILS, ApiKey, KeyDetails, lock_key, lock_owner
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.keys.rules.policy import ownership_violations, violations
-from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.access import Actor, is_admin, require_change, require_end
+from keyportal.teams.models import User
 
 
 class Changes(KeyDetails, total=False):
@@ -42,42 +40,17 @@ EDITABLE = ("name", *DETAILS)
 """The columns that the owner of a managed key can change too."""
 
 
-@contextmanager
-def lock_key(key: ApiKey) -> Iterator[ApiKey]:
-    """Open a transaction, lock the key and give its current values.
-
-    The team is locked first, as when a key is created: taking the two locks in different orders
-    would be a deadlock.
-    """
-    with transaction.atomic():
-        # Without the team there is no key either, so the query below raises `DoesNotExist`.
-        Team.objects.select_for_update(no_key=True).filter(pk=key.team_id).first()
-        yield (
-            ApiKey.objects.select_related("team")
-            .select_for_update(no_key=True, of=("self",))
-            .get(pk=key.pk)
-        )
-
-
-def require_unmanaged(key: ApiKey, actor: User | None) -> None:
+def require_unmanaged(key: ApiKey, actor: Actor) -> None:
     """Call it before a locked key is enabled or its permissions, limits, expiry or owner change.
 
     Attack: an owner submits a form that was opened before an admin began to manage the key. Raises
     `ManagedByAdmin`, unless the actor is an admin of the team or an operator.
     """
-    if key.is_managed and not _is_admin(actor, key.team):
+    if key.is_managed and not is_admin(actor, key.team):
         raise ManagedByAdmin
 
 
-def _is_admin(actor: User | None, team: Team) -> bool:
-    """The role is read from the database, as it may have changed. A command has no actor."""
-    if actor is None:
-        return True
-    membership = Membership.objects.filter(team=team, user=actor).first()
-    return membership is not None and membership.is_at_least(Role.ADMIN)
-
-
-def manage_unless_own(key: ApiKey, *, actor: User | None, address: str | None) -> None:
+def manage_unless_own(key: ApiKey, *, actor: Actor, address: str | None) -> None:
     """Make a locked key managed after it was restricted or disabled, unless its owner did that.
 
     Otherwise the owner could undo the restriction.
@@ -87,7 +60,7 @@ def manage_unless_own(key: ApiKey, *, actor: User | None, address: str | None) -
         save_managed(key, True, actor=actor, address=address)
 
 
-def save_managed(key: ApiKey, is_managed: bool, *, actor: User | None, address: str | None) -> None:
+def save_managed(key: ApiKey, is_managed: bool, *, actor: Actor, address: str | None) -> None:
     """`key` is locked."""
     key.is_managed = is_managed
     action = Action.KEY_MANAGED if is_managed else Action.KEY_UNMANAGED
@@ -95,11 +68,11 @@ def save_managed(key: ApiKey, is_managed: bool, *, actor: User | None, address: 
 
 
 def set_managed(
-    key: ApiKey, is_managed: bool, *, actor: User | None, address: str | None = None
+    key: ApiKey, is_managed: bool, *, actor: Actor, address: str | None = None
 ) -> ApiKey:
     """Raises `ManagedByAdmin` unless the actor is an admin of the team or an operator."""
-    with lock_key(key) as row:
-        if not _is_admin(actor, row.team):
+    with lock_key(key, actor=actor, right=require_change) as row:
+        if not is_admin(actor, row.team):
             raise ManagedByAdmin
         if row.is_managed != is_managed:
             save_managed(row, is_managed, actor=actor, address=address)
@@ -107,14 +80,14 @@ def set_managed(
 
 
 def change_key(
-    key: ApiKey, changes: Changes, *, actor: User | None, address: str | None = None
+    key: ApiKey, changes: Changes, *, actor: Actor, address: str | None = None
 ) -> ApiKey:
     """Change the key and return it.
 
     Raises `NameTaken`, `PolicyViolation` if a change breaks the policy, or `ManagedByAdmin` if the
     actor may not change the permissions or the expiry.
     """
-    with lock_key(key) as row:
+    with lock_key(key, actor=actor, right=require_change) as row:
         former_name, permissions, expires_at = str(row), row.permissions, row.expires_at
         former = {column: getattr(row, column) for column in _CHANGEABLE_COLUMNS}
         values: Mapping[str, object] = changes
@@ -190,14 +163,14 @@ def _format_value(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) and value else str(value or "none")
 
 
-def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
+def disable(key: ApiKey, *, actor: Actor, address: str | None = None) -> ApiKey:
     """Refuse the key until it is enabled again, with the same response as for a deleted key.
 
     A key that a leak report disabled would work again after a rotation; now it does not. If an
     admin or operator disables a key of another person, it becomes managed, even if its owner had
     disabled it before.
     """
-    with lock_key(key) as row:
+    with lock_key(key, actor=actor, right=require_end) as row:
         by = ApiKey.DisabledBy
         is_owner = actor is not None and actor.pk == row.owner_id
         disabled_by = by.OWNER if is_owner and row.disabled_by != by.ADMIN else by.ADMIN
@@ -213,7 +186,7 @@ def disable(key: ApiKey, *, actor: User | None, address: str | None = None) -> A
 def enable(
     key: ApiKey,
     *,
-    actor: User | None,
+    actor: Actor,
     address: str | None = None,
     accept_leak: bool = False,
 ) -> ApiKey:
@@ -222,7 +195,7 @@ def enable(
     Raises `ManagedByAdmin`, or without `accept_leak` `LeakNotAccepted` if one of its secrets was
     reported as leaked.
     """
-    with lock_key(key) as row:
+    with lock_key(key, actor=actor, right=require_change) as row:
         require_unmanaged(row, actor)
         if row.disabled_at is not None:
             if row.reported_at is not None and not accept_leak:
@@ -232,26 +205,17 @@ def enable(
     return row
 
 
-def can_own_key(team: Team, user: User, *, among: QuerySet[Membership] | None = None) -> bool:
-    """Whether a key of the team works if this user owns it."""
-    memberships = Membership.objects.all() if among is None else among
-    membership = memberships.filter(team=team, user=user, user__is_active=True).first()
-    return membership is not None and membership.is_at_least(Role.MEMBER)
-
-
-def hand_over(key: ApiKey, to: User, *, actor: User | None, address: str | None = None) -> ApiKey:
+def hand_over(key: ApiKey, to: User, *, actor: Actor, address: str | None = None) -> ApiKey:
     """Change the owner. A managed key stays managed.
 
     Raises `ManagedByAdmin`, `NotAMember`, or `PolicyViolation` if the new owner has as many keys as
     the policy allows.
     """
-    with lock_key(key) as row:
+    with lock_key(key, actor=actor, right=require_change) as row:
         if row.owner_id == to.pk:
             return row
         require_unmanaged(row, actor)
-        # Locked: a new owner who leaves the team at this moment leaves before this or after it.
-        if not can_own_key(row.team, to, among=Membership.objects.select_for_update(no_key=True)):
-            raise NotAMember(to.get_username())
+        lock_owner(row.team, to)
         count_keys = partial(ApiKey.objects.count_owned, row.team, to.pk)
         if broken := ownership_violations(row.team.policy, None, count_keys):
             raise PolicyViolation(broken)
@@ -273,7 +237,7 @@ def _save(
     key: ApiKey,
     action: Action,
     columns: list[str],
-    actor: User | None,
+    actor: Actor,
     address: str | None,
 ) -> None:
     key.save(update_fields=columns)

@@ -5,11 +5,12 @@ new keys, or begin to manage the key, while its owner fills in the form.
 """
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.changes import lock_key, manage_unless_own, require_unmanaged
-from keyportal.keys.models import ApiKey
+from keyportal.keys.changes import manage_unless_own, require_unmanaged
+from keyportal.keys.models import ApiKey, lock_key
 from keyportal.keys.rules.policy import save_team_rule
+from keyportal.teams.access import Actor, is_admin, require_change
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import Membership, Role, Team
+from keyportal.teams.models import Team
 
 
 class AboveCeiling(Exception):
@@ -21,19 +22,19 @@ class AboveCeiling(Exception):
 
 
 def set_key_limits(
-    key: ApiKey, limits: Limits, *, by: Membership, address: str | None, may_raise: bool = True
+    key: ApiKey, limits: Limits, *, actor: Actor, address: str | None = None, may_raise: bool = True
 ) -> None:
     """Change the limits of the key.
 
     Only an admin with `may_raise` can go above the limits of new keys. Raises `AboveCeiling`,
     `ManagedByAdmin`, or `ApiKey.DoesNotExist` if the key was deleted in the meantime.
     """
-    with lock_key(key) as row:
+    with lock_key(key, actor=actor, right=require_change) as row:
         former: Limits = row.limits
         if limits == former:
             return
-        require_unmanaged(row, by.user)
-        if not (may_raise and by.is_at_least(Role.ADMIN)):
+        require_unmanaged(row, actor)
+        if not (may_raise and is_admin(actor, row.team)):
             _require_within_ceiling(row, limits)
         row.limits = limits
         row.save(update_fields=["limits"])
@@ -41,12 +42,12 @@ def set_key_limits(
             Action.KEY_CHANGED,
             key=row,
             changes=limits.changes_from(former),
-            actor=by.user,
+            actor=actor,
             team=row.team,
             address=address,
         )
         if former.above(limits):
-            manage_unless_own(row, actor=by.user, address=address)
+            manage_unless_own(row, actor=actor, address=address)
 
 
 def _require_within_ceiling(key: ApiKey, limits: Limits) -> None:
@@ -56,6 +57,8 @@ def _require_within_ceiling(key: ApiKey, limits: Limits) -> None:
         raise AboveCeiling(above, ceiling)
 
 
-def set_new_key_limits(team: Team, limits: Limits, *, by: Membership, address: str | None) -> None:
+def set_new_key_limits(
+    team: Team, limits: Limits, *, actor: Actor, address: str | None = None
+) -> None:
     """The limits that new keys of the team get, and the highest that members can set."""
-    save_team_rule(team, "key_limits", limits, actor=by.user, address=address)
+    save_team_rule(team, "key_limits", limits, actor=actor, address=address)

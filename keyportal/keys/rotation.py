@@ -15,11 +15,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
-from keyportal.keys.changes import lock_key
 from keyportal.keys.exceptions import AlreadyRotating
 from keyportal.keys.keystring import KeyString
-from keyportal.keys.models import ApiKey, Secret, SpentNonce
-from keyportal.teams.models import User
+from keyportal.keys.models import ApiKey, Secret, SpentNonce, lock_key
+from keyportal.teams.access import Actor, require_change
 
 
 class GracePeriod(models.TextChoices):
@@ -61,7 +60,7 @@ def rotate(
     key: ApiKey,
     grace: GracePeriod,
     *,
-    actor: User | None,
+    actor: Actor,
     address: str | None = None,
     nonce: str = "",
 ) -> KeyString:
@@ -71,7 +70,7 @@ def rotate(
     two secrets are live and the old one shall have a grace period, `NonceAlreadyUsed`, or
     `ApiKey.DoesNotExist`.
     """
-    with lock_key(key) as row:
+    with lock_key(key, actor=actor, right=require_change) as row:
         SpentNonce.objects.spend(nonce)
         secrets = [*Secret.objects.lock_for_key(row)]
         live = _live(secrets)
@@ -104,12 +103,12 @@ def rotate(
     return key_string
 
 
-def revoke_old_secret(key: ApiKey, *, actor: User | None, address: str | None = None) -> ApiKey:
+def revoke_old_secret(key: ApiKey, *, actor: Actor, address: str | None = None) -> ApiKey:
     """Delete the old secret before its grace period is over.
 
     No request that starts after this is served with it.
     """
-    with lock_key(key) as row:
+    with lock_key(key, actor=actor, right=require_change) as row:
         *old, _ = secrets = [*Secret.objects.lock_for_key(row)]
         if _live(secrets)[1:]:
             AuditEvent.objects.record(
@@ -150,7 +149,7 @@ def _keys_with_expired_secrets() -> QuerySet[ApiKey]:
 
 
 def _delete_expired_secrets_of(key: ApiKey) -> int:
-    with lock_key(key) as row:
+    with lock_key(key, actor=None, right=require_change) as row:
         *older, newest = Secret.objects.lock_for_key(row)
         expired = [secret for secret in older if not _is_live(secret, newest)]
         if expired:
@@ -163,7 +162,7 @@ def _delete_expired_secrets_of(key: ApiKey) -> int:
     return len(expired)
 
 
-def _close_leak_report_if_over(key: ApiKey, actor: User | None, address: str | None) -> None:
+def _close_leak_report_if_over(key: ApiKey, actor: Actor, address: str | None) -> None:
     """A leak report is over when all secrets are newer than it.
 
     A key that the report disabled works again; a key that a person disabled stays disabled.
@@ -188,7 +187,7 @@ def _set_grace_period(old: Secret, grace: GracePeriod) -> None:
     old.save(update_fields=["expires_when_new_used", "expires_at"])
 
 
-def _delete_secrets(secrets: list[Secret], key: ApiKey, actor: User | None) -> None:
+def _delete_secrets(secrets: list[Secret], key: ApiKey, actor: Actor) -> None:
     Tombstone.objects.bulk_create(
         secret.tombstone(key, actor, is_rotated=True) for secret in secrets
     )

@@ -10,12 +10,12 @@ from django.dispatch import Signal
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.keys.changes import lock_key
-from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.models import ApiKey, Secret, lock_key
 from keyportal.keys.rotation import live_secrets
 from keyportal.leaks import emails
 from keyportal.leaks.case import LeakReport, StoppedKey
 from keyportal.leaks.reports import ReportContents
+from keyportal.teams.access import require_end
 
 # Sent with each `report`, for keys that apps above this one own. A receiver stops those of its kind
 # and adds them to `report.stopped`.
@@ -68,7 +68,7 @@ def _disable_api_key(leaked: Secret, report: LeakReport) -> StoppedKey | None:
     """
     url = report.urls[bytes(leaked.digest)]
     try:
-        with lock_key(leaked.key) as key:
+        with lock_key(leaked.key, actor=None, right=require_end) as key:
             live = live_secrets(key)
             if leaked not in live or _is_already_reported(key, leaked):
                 return None

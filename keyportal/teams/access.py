@@ -2,13 +2,18 @@
 
 An outsider gets 404, so that a stranger can't learn which teams exist. A member whose role is too
 weak gets 403 and the reason.
+
+Pages are judged twice: by `team_view`, for what they show, and under the lock on the team, for what
+they change. `lock_team` is the only way to that lock.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.cache import add_never_cache_headers
@@ -36,6 +41,35 @@ class HasOwner(Protocol):
     owner_id: int
 
 
+class Operator(NamedTuple):
+    """An operator in Django's admin: they need a permission there, and no role in the team."""
+
+    user: User
+    permission: str
+    """Such as `keys.change_apikey`."""
+
+    @property
+    def pk(self) -> int:
+        return self.user.pk
+
+    def get_username(self) -> str:
+        return self.user.get_username()
+
+
+Actor = User | Operator | None
+"""Who changes something: a member of the team, or an operator. None: a command, a job or the
+gateway, which may change everything."""
+
+
+class Outsider(Http404):
+    """The actor is not a member of the team, or no longer."""
+
+
+class InactiveTeam(PermissionDenied):
+    def __init__(self) -> None:
+        super().__init__("This team is inactive. Ask an operator why.")
+
+
 def team_view(
     role: Role,
 ) -> Callable[
@@ -57,7 +91,7 @@ def team_view(
         ) -> HttpResponse:
             membership = _membership(cast("User", request.user), slug)
             if not membership.team.is_active:
-                raise PermissionDenied("This team is inactive. Ask an operator why.")
+                raise InactiveTeam
             team_request = cast("TeamRequest", request)
             team_request.membership, team_request.team = membership, membership.team
             require_role(membership, role)
@@ -81,6 +115,60 @@ def require_role(membership: Membership, role: Role) -> None:
         )
 
 
+@contextmanager
+def lock_team(team: Team, *, actor: Actor, role: Role) -> Iterator[Team]:
+    """Yields the current row of the team, locked, in a transaction.
+
+    Whatever changes the team's policy, limits, keys or management keys, or creates something that
+    they restrict, takes this lock first. An actor who is a member needs `role` or a stronger one:
+    raises `Outsider`, or `PermissionDenied` with the reason.
+
+    Attack: somebody is demoted or removed while their request waits for this lock. Judged only
+    before it, they would still get the new secret of another person's key.
+    """
+    with transaction.atomic():
+        # FOR NO KEY UPDATE lets others write rows that refer to the team in the meantime.
+        locked = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
+        if isinstance(actor, Operator):
+            _require_operator(actor)
+        elif actor is not None:
+            if not locked.is_active:
+                raise InactiveTeam
+            require_role(lock_membership(locked, actor), role)
+        yield locked
+
+
+def lock_membership(team: Team, user: User) -> Membership:
+    """The membership of an active user, locked: they are deactivated or removed after this
+    transaction, or were before it. Raises `Outsider`.
+
+    The caller has locked the team.
+    """
+    users = User.objects.select_for_update(no_key=True)
+    memberships = Membership.objects.select_for_update(no_key=True)
+    # In this order: the user's page in Django's admin also locks the user first.
+    is_active = users.filter(pk=user.pk, is_active=True).first() is not None
+    membership = memberships.filter(team=team, user=user).first()
+    if not is_active or membership is None:
+        raise Outsider
+    return membership
+
+
+def _require_operator(operator: Operator) -> None:
+    """The permissions are read again, because those of `request.user` are from its beginning."""
+    staff = User.objects.filter(pk=operator.pk, is_active=True, is_staff=True).first()
+    if staff is None or not staff.has_perm(operator.permission):
+        raise PermissionDenied("You no longer have the permission for this.")
+
+
+def is_admin(actor: Actor, team: Team) -> bool:
+    """Whether the actor is an admin of the team now, or an operator."""
+    if not isinstance(actor, User):
+        return True
+    membership = Membership.objects.filter(team=team, user=actor).first()
+    return membership is not None and membership.is_at_least(Role.ADMIN)
+
+
 def creator_role(team: Team) -> Role:
     """The lowest role that can create keys: set by the policy, and at least Member."""
     return max(Role.MEMBER, Role(team.policy.min_creator_role), key=lambda role: role.rank)
@@ -91,6 +179,11 @@ def may_change(membership: Membership, owned: HasOwner) -> bool:
     if membership.is_at_least(Role.ADMIN):
         return True
     return membership.is_at_least(Role.MEMBER) and owned.owner_id == membership.user_id
+
+
+def may_end(membership: Membership, owned: HasOwner) -> bool:
+    """Owners disable and delete what is theirs, whatever their role; admins all of the team."""
+    return owned.owner_id == membership.user_id or membership.is_at_least(Role.ADMIN)
 
 
 def changeable(rows: Rows, membership: Membership) -> Rows:
@@ -110,11 +203,19 @@ def require_change(membership: Membership, owned: HasOwner) -> None:
         )
 
 
+def require_end(membership: Membership, owned: HasOwner) -> None:
+    """Raises `PermissionDenied` with the reason unless `may_end` allows it."""
+    if not may_end(membership, owned):
+        raise PermissionDenied(
+            "You may disable and delete only your own keys, but this key belongs to someone else."
+        )
+
+
 def _membership(user: User, slug: str) -> Membership:
     try:
         return Membership.objects.select_related("team", "user").get(team__slug=slug, user=user)
     except Membership.DoesNotExist:
-        raise Http404 from None
+        raise Outsider from None
 
 
 def last_team(request: HttpRequest) -> Team | None:

@@ -1,6 +1,6 @@
 """Django's admin for operators: its sign-in, and the pages of users, teams and memberships."""
 
-from typing import Any
+from typing import Any, cast
 
 from allauth.account import admin as _registered  # noqa: F401 - registers what is unregistered below
 from allauth.account.decorators import secure_admin_login
@@ -11,8 +11,9 @@ from django.contrib.auth.forms import UserChangeForm
 from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest
 
+from keyportal.teams.access import Operator, lock_team
 from keyportal.teams.forms import VersionedModelForm
-from keyportal.teams.models import Membership, Team, User, lock_team
+from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.signals import team_changed
 
 admin.site.site_header = "Keyportal operators"
@@ -92,9 +93,10 @@ class TeamAdmin(ChangedFieldsAdmin):
         if not change:
             super().save_model(request, obj, form, change)
             return
-        with lock_team(form.instance) as former:
+        actor = Operator(cast("User", request.user), "teams.change_team")
+        with lock_team(form.instance, actor=actor, role=Role.ADMIN) as former:
             super().save_model(request, obj, form, change)
-            source = {"actor": request.user, "address": request.META.get("REMOTE_ADDR")}
+            source = {"actor": actor, "address": request.META.get("REMOTE_ADDR")}
             team_changed.send(Team, former=former, team=obj, columns=form.changed_data, **source)
 
     @admin.display(description="Policy")

@@ -1,8 +1,6 @@
 """Users, teams and memberships."""
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -201,15 +199,3 @@ class Membership(models.Model):
 
     def is_at_least(self, role: Role) -> bool:
         return Role(self.role).rank >= role.rank
-
-
-@contextmanager
-def lock_team(team: Team) -> Iterator[Team]:
-    """Yields the current row of the team, locked, in a transaction.
-
-    Whatever changes the team's policy or limits, or creates something that they restrict, takes
-    this lock first.
-    """
-    with transaction.atomic():
-        # FOR NO KEY UPDATE lets others write rows that refer to the team in the meantime.
-        yield Team.objects.select_for_update(no_key=True).get(pk=team.pk)

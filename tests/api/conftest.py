@@ -16,6 +16,7 @@ def new_api_client(team: Team) -> NewApiClient:
 
     def new_api_client(owner: User, name: str = "deploy", **more: Any) -> ApiClient:
         scopes = more.pop("scopes", list(Scope))
+        more.setdefault("actor", None)
         key, key_string = ManagementKey.objects.issue(
             team=more.pop("team", team), owner=owner, name=name, scopes=scopes, **more
         )

@@ -60,6 +60,7 @@ def bounded(team: Team, alice: User, live: Server) -> ManagementKey:
     return ManagementKey.objects.issue(
         team=team,
         owner=alice,
+        actor=alice,
         name=LONGEST,
         scopes=list(Scope),
         permissions=Permissions(("public/*",), Endpoints.CHAT),

@@ -150,7 +150,7 @@ def test_hand_over_is_audited_with_both_owners(
 ) -> None:
     key, _ = issue(bob)
     assert hand_over(key, alice, actor=bob, address=ADDRESS).owner == alice
-    assert hand_over(key, alice, actor=bob).owner == alice
+    assert hand_over(key, alice, actor=alice).owner == alice
     key.refresh_from_db()
     assert key.owner == alice
     assert audit_targets(team, Action.KEY_HANDED_OVER) == [f"{key}: Owner: bob → alice"]
@@ -210,9 +210,7 @@ def test_history_has_only_events_of_the_key(
     key, _ = issue(bob, "test")
     issue(bob, f"about {key.public_id}")
     change_key(key, Changes(name="ci"), actor=bob)
-    set_key_limits(
-        key, Limits(requests_per_day=5), by=Membership.objects.get(user=bob), address=ADDRESS
-    )
+    set_key_limits(key, Limits(requests_per_day=5), actor=bob, address=ADDRESS)
     rotate(key, GracePeriod.HOUR, actor=bob)
     revoke_old_secret(key, actor=bob)
     disable(key, actor=bob)

@@ -15,7 +15,7 @@ from keyportal.keys.limits import set_key_limits
 from keyportal.keys.models import ApiKey, KeyTemplate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 from tests.support.concurrency import run_concurrently
 from tests.support.forms import form_data
@@ -43,9 +43,7 @@ FORMS: dict[str, tuple[dict[str, str], Callable[[ApiKey, User], object], str]] =
     ),
     "keys/{key}/limits/": (
         {"tokens_per_day": "9"},
-        lambda key, ada: set_key_limits(
-            key, Limits(5), by=Membership.objects.get(user=ada), address=None
-        ),
+        lambda key, ada: set_key_limits(key, Limits(5), actor=ada),
         "requests per minute",
     ),
     "limits/": (

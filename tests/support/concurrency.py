@@ -4,10 +4,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+from django.core.exceptions import PermissionDenied
 from django.db import connection
 
 from keyportal.keys.exceptions import KeyActionError
 from keyportal.keys.models import ApiKey
+from keyportal.teams.access import Outsider
 
 
 def run_concurrently(*actions: Callable[[], object]) -> list[object]:
@@ -21,7 +23,7 @@ def run_concurrently(*actions: Callable[[], object]) -> list[object]:
         barrier.wait(timeout=60)
         try:
             return action()
-        except (KeyActionError, ApiKey.DoesNotExist) as error:
+        except (KeyActionError, ApiKey.DoesNotExist, PermissionDenied, Outsider) as error:
             return error
         finally:
             connection.close()

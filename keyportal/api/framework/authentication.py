@@ -5,6 +5,8 @@ site's page can't make a signed-in browser call the API (CSRF).
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from django.conf import settings
@@ -22,6 +24,7 @@ from keyportal.api.framework.problems import (
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.keys import keystring
+from keyportal.teams.access import InactiveTeam, Outsider, lock_team
 from keyportal.teams.models import Membership, Role, Team, User
 
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -51,14 +54,19 @@ class Caller(NamedTuple):
                 f"{Role(self.membership.role).label} in the team."
             )
 
-    def lock_key(self) -> None:
-        """Lock the management key until the transaction ends.
+    @contextmanager
+    def locked(self) -> Iterator["Caller"]:
+        """The caller as of now, in a transaction that holds the lock on the team.
 
-        Raises `InvalidKey` if the key has been deleted since authentication.
+        Until it ends, the management key can't be deleted, and its owner not be demoted or removed.
+        Raises `InvalidKey` if that has happened since authentication.
         """
+        keys = ManagementKey.objects.active().select_related("owner")
         try:
-            self.key.lock()
-        except ManagementKey.DoesNotExist:
+            with lock_team(self.team, actor=self.user, role=Role.VIEWER):
+                key = keys.select_for_update(no_key=True, of=("self",)).get(pk=self.key.pk)
+                yield Caller(key, key.membership, self.address)
+        except (ManagementKey.DoesNotExist, Outsider, InactiveTeam):
             raise InvalidKey from None
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from django.db import transaction
 from django.http import HttpRequest
 from msgspec import Struct
 
@@ -75,12 +74,13 @@ class Operation:
         """Check, parse and run it. Returns the response body; raises a `Problem`."""
         caller.require(self.scope, self.role)
         query = parsing.parse_query(http_request, self.query)
-        request = Request(caller, self._parse_body(http_request), query)
+        body = self._parse_body(http_request)
         if self.method == READ_METHOD:
-            return self.handler(request, **parameters)
-        with acting_via(f"management key {caller.key}"), transaction.atomic():
-            caller.lock_key()
-            result = self.handler(request, **parameters)
+            return self.handler(Request(caller, body, query), **parameters)
+        with acting_via(f"management key {caller.key}"), caller.locked() as current:
+            # Again: the scopes and the role may be others than before the wait for the lock.
+            current.require(self.scope, self.role)
+            result = self.handler(Request(current, body, query), **parameters)
         if isinstance(result, Problem):
             # A problem that the handler returns, not raises, keeps what it wrote to the audit log.
             raise result

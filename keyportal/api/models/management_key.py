@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Self
 
 from django.conf import settings
-from django.db import models, transaction
+from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.views.decorators.debug import sensitive_variables
@@ -22,7 +22,8 @@ from keyportal.keys.rules.permissions import (
     PermissionsColumns,
 )
 from keyportal.keys.rules.validators import require_no_key, require_printable
-from keyportal.teams.models import Membership, Team, User, lock_team
+from keyportal.teams.access import Actor, lock_team
+from keyportal.teams.models import Membership, Role, Team, User
 
 MAX_PER_TEAM = 50  # Their page shows them all.
 LAST_USE_INTERVAL = timedelta(minutes=1)
@@ -67,9 +68,9 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
         owner: User,
         name: str,
         scopes: list[Scope],
+        actor: Actor,
         permissions: Permissions = UNRESTRICTED,
         expires_at: datetime | None = None,
-        actor: User | None = None,
         address: str | None = None,
         nonce: str = "",
     ) -> tuple["ManagementKey", KeyString]:
@@ -79,7 +80,7 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
         `TooManyManagementKeys` or `AlreadyCreated`; then nothing is created.
         """
         key_string = keystring.generate(prefix=settings.MANAGEMENT_KEY_PREFIXES[0])
-        with lock_team(team) as locked:
+        with lock_team(team, actor=actor, role=Role.ADMIN) as locked:
             SpentNonce.objects.spend(nonce)
             if self.for_team(locked).filter(name=name).exists():
                 raise NameTaken
@@ -177,25 +178,19 @@ class ManagementKey(models.Model):
                 last_used_address=(address or "").partition("%")[0] or None,
             )
 
-    def lock(self) -> None:
-        """Lock the row, so that the key can't be deleted until this transaction ends.
-
-        Raises `ManagementKey.DoesNotExist` if it was deleted after it was authenticated.
-        """
-        ManagementKey.objects.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
-
-    def revoke(self, *, actor: User | None, address: str | None = None) -> None:
+    def revoke(self, *, actor: Actor, address: str | None = None) -> None:
         """Delete it. A request with it that has not committed yet changes nothing any more.
 
-        Raises `ManagementKey.DoesNotExist` if it was deleted already.
+        Only for admins of the team: raises `PermissionDenied` or `Outsider`. Raises
+        `ManagementKey.DoesNotExist` if it was deleted already.
         """
-        with transaction.atomic():
-            # Waits until a write that is in progress with this key has ended; see `lock`.
+        # A write that is in progress with this key holds the lock on the team until it has ended.
+        with lock_team(self.team, actor=actor, role=Role.ADMIN):
             locked = ManagementKey.objects.select_for_update(of=("self",)).get(pk=self.pk)
             locked._record(Action.MANAGEMENT_KEY_DELETED, actor, address)
             locked.delete()
 
-    def _record(self, action: Action, actor: User | None, address: str | None) -> None:
+    def _record(self, action: Action, actor: Actor, address: str | None) -> None:
         AuditEvent.objects.record(
             action, target=str(self), actor=actor, team=self.team, address=address
         )

@@ -1,13 +1,13 @@
 """Looking up a key, checking that the caller may change it, and turning errors into problems."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.utils import timezone
 from msgspec import UNSET
 
@@ -22,7 +22,7 @@ from keyportal.api.framework.problems import (
     WeakRole,
 )
 from keyportal.api.v1.schemas import KeyChanges, NewKey
-from keyportal.keys.changes import EDITABLE, lock_key
+from keyportal.keys.changes import EDITABLE
 from keyportal.keys.exceptions import (
     AlreadyRotating,
     LeakNotAccepted,
@@ -32,11 +32,11 @@ from keyportal.keys.exceptions import (
     PolicyViolation,
 )
 from keyportal.keys.limits import AboveCeiling
-from keyportal.keys.models import ApiKey
+from keyportal.keys.models import ApiKey, lock_key
 from keyportal.keys.rules.validators import normalize_detail, require_no_key, require_printable
-from keyportal.teams.access import may_change
+from keyportal.teams.access import HasOwner, require_change
 from keyportal.teams.dates import parse_end
-from keyportal.teams.models import User
+from keyportal.teams.models import Membership, User
 
 MAX_YEAR = 2200  # Conversions between time zones overflow near `datetime.max`.
 
@@ -59,24 +59,29 @@ def get_member(caller: Caller, username: str) -> User:
 
 
 @contextmanager
-def locked_key(caller: Caller, public_id: str) -> Iterator[ApiKey]:
+def locked_key(
+    caller: Caller,
+    public_id: str,
+    *,
+    right: Callable[[Membership, HasOwner], None] = require_change,
+) -> Iterator[ApiKey]:
     """The key with its current values, locked until the transaction ends.
 
     Raises `NotFound`, `WeakRole` if the caller may not change it, and the problems of
     `rules_as_problems`.
     """
     unlocked_key = get_key(caller, public_id)
-    if not may_change(caller.membership, unlocked_key):
-        raise WeakRole(
-            "The owner of this management key may only change their own API keys. This one belongs "
-            "to another member."
-        )
     with rules_as_problems():
         try:
-            with lock_key(unlocked_key) as key:
+            with lock_key(unlocked_key, actor=caller.user, right=right) as key:
                 yield key
         except ApiKey.DoesNotExist:
             raise NotFound from None
+        except PermissionDenied:
+            raise WeakRole(
+                "The owner of this management key may only change their own API keys. This one "
+                "belongs to another member."
+            ) from None
 
 
 @contextmanager

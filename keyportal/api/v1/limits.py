@@ -23,9 +23,7 @@ def set_limits(caller: Caller, key: ApiKey, changes: LimitChanges | UnsetType) -
     may_raise = Scope.LIMITS_RAISE in caller.key.scopes
     limits = changes.applied_to(key.limits)
     try:
-        set_key_limits(
-            key, limits, by=caller.membership, address=caller.address, may_raise=may_raise
-        )
+        set_key_limits(key, limits, actor=caller.user, address=caller.address, may_raise=may_raise)
     except AboveCeiling:
         if caller.membership.is_at_least(Role.ADMIN):
             raise MissingScope(Scope.LIMITS_RAISE) from None

@@ -93,6 +93,7 @@ def create(options: Options) -> Outcome:
             team=team,
             owner=owner,
             name=name,
+            actor=None,
             expires_at=expires_at,
             permissions=_permissions(options, team, template),
             limits=parse_limits(options, team),

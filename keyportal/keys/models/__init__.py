@@ -1,6 +1,14 @@
 """The tables of API keys, templates and one-use form nonces."""
 
-from keyportal.keys.models.api_key import DETAILS, ApiKey, ApiKeyQuerySet, KeyDetails, Secret
+from keyportal.keys.models.api_key import (
+    DETAILS,
+    ApiKey,
+    ApiKeyQuerySet,
+    KeyDetails,
+    Secret,
+    lock_key,
+    lock_owner,
+)
 from keyportal.keys.models.nonce import SpentNonce
 from keyportal.keys.models.template import (
     KeyTemplate,
@@ -18,6 +26,8 @@ __all__ = [
     "Secret",
     "SpentNonce",
     "delete_template",
+    "lock_key",
+    "lock_owner",
     "lock_template",
     "save_template",
 ]

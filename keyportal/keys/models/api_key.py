@@ -1,11 +1,12 @@
 """API keys and their secrets. A key string is shown once, when it is issued; then only masked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import ClassVar, Self, TypedDict, Unpack
 
-from django.db import models, transaction
+from django.db import models
 from django.db.models import F, Max, Prefetch, Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -14,16 +15,24 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
-from keyportal.keys.exceptions import KeyLimitReached, NameTaken, PolicyViolation
+from keyportal.keys.exceptions import KeyLimitReached, NameTaken, NotAMember, PolicyViolation
 from keyportal.keys.keystring import KeyString
 from keyportal.keys.models.nonce import SpentNonce
 from keyportal.keys.rules import policy
 from keyportal.keys.rules.permissions import Endpoints, Permissions, PermissionsColumns
 from keyportal.keys.rules.validators import require_no_key, require_printable
-from keyportal.teams.access import changeable
+from keyportal.teams.access import (
+    Actor,
+    HasOwner,
+    Outsider,
+    changeable,
+    lock_membership,
+    lock_team,
+    require_end,
+)
 from keyportal.teams.fields import LimitsField
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import Membership, Role, Team, User, lock_team
+from keyportal.teams.models import Membership, Role, Team, User
 
 # The columns to sort the list by; the id decides between equal values.
 SORT_COLUMNS = {
@@ -98,7 +107,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         team: Team,
         owner: User,
         name: str,
-        actor: User | None = None,
+        actor: Actor,
         address: str | None = None,
         nonce: str = "",
         expires_at: datetime | None = None,
@@ -111,13 +120,14 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
         `nonce` is the one-use nonce of the form, if a form is the caller. Without `limits` the key
         gets the team's limits of new keys. Without `permissions` it may do all that the policy
-        allows. Raises `KeyLimitReached`, `NameTaken`, `PolicyViolation` or `NonceAlreadyUsed`;
-        nothing is created then.
+        allows. Raises `KeyLimitReached`, `NameTaken`, `PolicyViolation`, `NotAMember` for an owner
+        who could not use it, `NonceAlreadyUsed`, or what `lock_team` raises; nothing is created
+        then.
         """
         key_string = keystring.generate()
         try:
             # The lock makes concurrent calls wait for each other, so that the limit is exact.
-            with lock_team(team) as locked:
+            with lock_team(team, actor=actor, role=Role.MEMBER) as locked:
                 SpentNonce.objects.spend(nonce)
                 if self.for_team(locked).filter(name=name).exists():
                     raise NameTaken
@@ -133,6 +143,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     is_managed=is_managed,
                     **details,
                 )
+                if owner != actor:
+                    lock_owner(locked, owner)
                 key.permissions = permissions or policy.widest_permissions(locked.policy)
                 _require_policy(key, actor)
                 key.save(force_insert=True)
@@ -153,9 +165,11 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return key, key_string
 
 
-def _require_policy(key: "ApiKey", creator: User | None) -> None:
-    """Check a new key, under the lock on its team. The creator is None for an operator."""
-    role = None if creator is None else _lock_role(creator, key.team)
+def _require_policy(key: "ApiKey", creator: Actor) -> None:
+    """Check a new key, under the lock on its team."""
+    role = None
+    if isinstance(creator, User):
+        role = Role(Membership.objects.get(team=key.team, user=creator).role)
     count_keys = partial(ApiKey.objects.count_owned, key.team, key.owner_id)
     violations = [
         *policy.ownership_violations(key.team.policy, role, count_keys),
@@ -165,17 +179,17 @@ def _require_policy(key: "ApiKey", creator: User | None) -> None:
         raise PolicyViolation(violations)
 
 
-def _lock_role(creator: User, team: Team) -> Role:
-    """The lock makes a creator who leaves the team now leave before or after the key is created.
+def lock_owner(team: Team, user: User) -> None:
+    """Lock the membership of a new owner: one who leaves now, leaves before this or after it.
 
-    A creator who is not a member is refused, and not treated as an operator, for whom fewer rules
-    hold.
+    Raises `NotAMember` if the key would not work. The caller has locked the team.
     """
-    memberships = Membership.objects.select_for_update(no_key=True)
-    membership = memberships.filter(team=team, user=creator).first()
-    if membership is None:
-        raise PolicyViolation(["Only members of this team can create keys in it."])
-    return Role(membership.role)
+    try:
+        membership = lock_membership(team, user)
+    except Outsider:
+        raise NotAMember(user.get_username()) from None
+    if not membership.is_at_least(Role.MEMBER):
+        raise NotAMember(user.get_username())
 
 
 class ApiKey(models.Model):
@@ -291,15 +305,14 @@ class ApiKey(models.Model):
         used = [secret for secret in self.secrets.all() if secret.last_used_at]
         return max(used, key=lambda secret: secret.last_used_at, default=None)  # type: ignore[arg-type,return-value]  # narrowed above
 
-    def revoke(self, *, actor: User | None, address: str | None = None) -> None:
+    def revoke(self, *, actor: Actor, address: str | None = None) -> None:
         """Delete the key. No request that starts after this returns is served with it.
 
-        Raises `ApiKey.DoesNotExist` if the key was deleted in the meantime.
+        Raises `ApiKey.DoesNotExist` if the key was deleted in the meantime, and what `lock_key`
+        raises.
         """
-        with transaction.atomic():
-            # Because of the lock, only one of two concurrent deletions writes an audit row.
-            keys = ApiKey.objects.select_related("team", "owner")
-            key = keys.select_for_update(no_key=True, of=("self",)).get(pk=self.pk)
+        # Because of the lock, only one of two concurrent deletions writes an audit row.
+        with lock_key(self, actor=actor, right=require_end) as key:
             Tombstone.objects.bulk_create(
                 secret.tombstone(key, actor) for secret in Secret.objects.lock_for_key(key)
             )
@@ -307,6 +320,34 @@ class ApiKey(models.Model):
                 Action.KEY_DELETED, key=key, actor=actor, team=key.team, address=address
             )
             key.delete()
+
+
+@contextmanager
+def lock_key(
+    key: ApiKey, *, actor: Actor, right: Callable[[Membership, HasOwner], None]
+) -> Iterator[ApiKey]:
+    """Open a transaction, lock the key and give its current values.
+
+    `right` is `require_change` or `require_end`. It judges an actor who is a member by the role and
+    the owner of this moment: raises `PermissionDenied`, `Outsider`, or `ApiKey.DoesNotExist` if the
+    key was deleted in the meantime. There is no other way to lock a key.
+
+    The team is locked first, as when a key is created: taking the two locks in different orders
+    would be a deadlock.
+    """
+    try:
+        team_lock = lock_team(key.team, actor=actor, role=Role.VIEWER)
+        with team_lock as team:
+            row = (
+                ApiKey.objects.select_related("team", "owner")
+                .select_for_update(no_key=True, of=("self",))
+                .get(pk=key.pk)
+            )
+            if isinstance(actor, User):
+                right(Membership.objects.get(team=team, user=actor), row)
+            yield row
+    except Team.DoesNotExist:
+        raise ApiKey.DoesNotExist from None
 
 
 class SecretQuerySet(models.QuerySet["Secret"]):
@@ -355,7 +396,7 @@ class Secret(models.Model):
     def __str__(self) -> str:
         return f"…{self.last4}"
 
-    def tombstone(self, key: ApiKey, actor: User | None, *, is_rotated: bool = False) -> Tombstone:
+    def tombstone(self, key: ApiKey, actor: Actor, *, is_rotated: bool = False) -> Tombstone:
         """An unsaved tombstone with what is stored of the secret after its deletion."""
         return Tombstone(
             digest=self.digest,

@@ -19,7 +19,8 @@ from keyportal.keys.rules.permissions import (
 )
 from keyportal.keys.rules.policy import PlannedKey, violations, widest_permissions
 from keyportal.keys.rules.validators import require_no_key, require_printable
-from keyportal.teams.models import Team, User, lock_team
+from keyportal.teams.access import Actor, lock_team
+from keyportal.teams.models import Role, Team
 from keyportal.teams.policy import Policy
 
 
@@ -97,44 +98,43 @@ class KeyTemplate(models.Model):
 
 
 @contextmanager
-def lock_template(template: KeyTemplate) -> Iterator[KeyTemplate]:
-    """Open a transaction, lock the template and give its current values; a new one as it is.
+def lock_template(template: KeyTemplate, *, actor: Actor) -> Iterator[KeyTemplate]:
+    """Open a transaction, lock the template and give its current values; a new one as it is. Only
+    for admins of the team.
 
     Raises `KeyTemplate.DoesNotExist` if it was deleted in the meantime.
     """
-    with lock_team(template.team) as team:
+    with lock_team(template.team, actor=actor, role=Role.ADMIN) as team:
         yield KeyTemplate.objects.for_team(team).get(pk=template.pk) if template.pk else template
 
 
-def save_template(template: KeyTemplate, *, actor: User | None, address: str | None = None) -> None:
+def save_template(template: KeyTemplate, *, actor: Actor, address: str | None = None) -> None:
     """Save a new or changed template, with an audit row of the changes.
 
     Raises `ValidationError` if another template has the name, and `KeyTemplate.DoesNotExist` if it
     was deleted in the meantime.
     """
     # The lock serializes concurrent saves, so the second of two with one name gets the error.
-    with lock_team(template.team) as team:
+    with lock_team(template.team, actor=actor, role=Role.ADMIN) as team:
         former = KeyTemplate.objects.for_team(team).get(pk=template.pk) if template.pk else None
         template.full_clean()
         template.save(force_insert=former is None, force_update=former is not None)
         _record(former or template, template.changes_from(former), team, actor, address)
 
 
-def delete_template(
-    template: KeyTemplate, *, actor: User | None, address: str | None = None
-) -> None:
+def delete_template(template: KeyTemplate, *, actor: Actor, address: str | None = None) -> None:
     """Delete a template. The keys that were created from it stay as they are.
 
     Raises `KeyTemplate.DoesNotExist` if it was deleted in the meantime.
     """
-    with lock_team(template.team) as team:
+    with lock_team(template.team, actor=actor, role=Role.ADMIN) as team:
         row = KeyTemplate.objects.for_team(team).get(pk=template.pk)
         row.delete()
         _record(row, ["deleted"], team, actor, address)
 
 
 def _record(
-    template: KeyTemplate, changes: list[str], team: Team, actor: User | None, address: str | None
+    template: KeyTemplate, changes: list[str], team: Team, actor: Actor, address: str | None
 ) -> None:
     AuditEvent.objects.record_changes(
         Action.TEAM_CHANGED,

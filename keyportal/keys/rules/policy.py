@@ -15,8 +15,9 @@ from keyportal.keys.rules.permissions import (
     Permissions,
     covers_models,
 )
+from keyportal.teams.access import Actor, lock_team
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import Role, Team, User, lock_team
+from keyportal.teams.models import Role, Team
 from keyportal.teams.policy import Policy
 
 
@@ -47,11 +48,14 @@ def save_team_rule(
     column: Literal["policy", "key_limits"],
     rule: Policy | Limits,
     *,
-    actor: User | None,
+    actor: Actor,
     address: str | None,
 ) -> None:
-    """Save the rule with an audit row. The lock makes the audit exact for concurrent changes."""
-    with lock_team(team) as locked:
+    """Save the rule with an audit row, for an admin.
+
+    The lock makes the audit exact for concurrent changes.
+    """
+    with lock_team(team, actor=actor, role=Role.ADMIN) as locked:
         changes = rule.changes_from(getattr(locked, column))
         setattr(locked, column, rule)
         locked.save(update_fields=[column])
@@ -152,8 +156,6 @@ def ownership_violations(
     return sentences
 
 
-def set_policy(
-    team: Team, policy: Policy, *, actor: User | None, address: str | None = None
-) -> None:
+def set_policy(team: Team, policy: Policy, *, actor: Actor, address: str | None = None) -> None:
     """The policy holds for keys that are created or changed from now on; other keys stay."""
     save_team_rule(team, "policy", policy, actor=actor, address=address)

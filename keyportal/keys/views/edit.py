@@ -10,13 +10,13 @@ from django import forms
 from django.http import HttpResponse
 from django.views.decorators.http import require_http_methods, require_POST
 
-from keyportal.keys.changes import change_key, disable, enable, hand_over, lock_key, set_managed
+from keyportal.keys.changes import change_key, disable, enable, hand_over, set_managed
 from keyportal.keys.exceptions import KeyActionError, LeakNotAccepted, ManagedByAdmin, NameTaken
 from keyportal.keys.forms.edit import EditForm, HandOverForm, KeyExpiryForm, PermissionsForm
-from keyportal.keys.models import ApiKey
+from keyportal.keys.models import ApiKey, lock_key
 from keyportal.keys.views.decorators import key_view, managed_key_view
 from keyportal.keys.views.responses import key_changed
-from keyportal.teams.access import TeamRequest, require_role
+from keyportal.teams.access import TeamRequest, require_change, require_role
 from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_dialog
@@ -72,7 +72,7 @@ def _change(
     if not form.is_valid():
         return _form(request, key, template, form, form.status)
     try:
-        with lock_key(key) as row:
+        with lock_key(key, actor=request.user, right=require_change) as row:
             form.require_current(row)
             saved = change_key(row, form.changes, **_audit_fields(request))
     except Conflict as conflict:
@@ -94,7 +94,7 @@ def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
         return _form(request, key, "hand_over", form, form.status)
     owner = form.cleaned_data["owner"]
     try:
-        with lock_key(key) as row:
+        with lock_key(key, actor=request.user, right=require_change) as row:
             form.require_current(row)
             hand_over(row, owner, **_audit_fields(request))
     except Conflict as conflict:

@@ -5,15 +5,14 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
-from keyportal.keys.changes import lock_key
 from keyportal.keys.limits import AboveCeiling, set_key_limits, set_new_key_limits
-from keyportal.keys.models import ApiKey
+from keyportal.keys.models import ApiKey, lock_key
 from keyportal.keys.views.decorators import managed_key_view
 from keyportal.keys.views.responses import key_changed
-from keyportal.teams.access import TeamRequest, team_view
+from keyportal.teams.access import TeamRequest, lock_team, require_change, team_view
 from keyportal.teams.forms import Conflict, LimitsForm
 from keyportal.teams.limits import UNLIMITED
-from keyportal.teams.models import Role, lock_team
+from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_dialog
 from keyportal.usage.limit_status import LimitUse, limit_uses
 from keyportal.usage.models import key_subject, team_subject
@@ -25,9 +24,9 @@ def key_limits(request: TeamRequest, key: ApiKey) -> HttpResponse:
     form = LimitsForm(request.POST if request.method == "POST" else None, limits=key.limits)
     if not form.is_valid():
         return _key_form(request, key, form)
-    audit_fields = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
+    audit_fields = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
     try:
-        with lock_key(key) as row:
+        with lock_key(key, actor=request.user, right=require_change) as row:
             form.require_current(row.limits)
             set_key_limits(row, form.limits, **audit_fields)
     except Conflict as conflict:
@@ -45,9 +44,9 @@ def team_limits(request: TeamRequest) -> HttpResponse:
     form = LimitsForm(request.POST if request.method == "POST" else None, limits=team.key_limits)
     if not form.is_valid():
         return _team_form(request, form)
-    audit_fields = {"by": request.membership, "address": request.META["REMOTE_ADDR"]}
+    audit_fields = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
     try:
-        with lock_team(team) as row:
+        with lock_team(team, actor=request.user, role=Role.ADMIN) as row:
             form.require_current(row.key_limits)
             set_new_key_limits(row, form.limits, **audit_fields)
     except Conflict as conflict:

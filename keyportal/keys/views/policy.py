@@ -9,9 +9,9 @@ from keyportal.keys.forms.policy import PolicyForm
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.policy import set_policy, violations
 from keyportal.keys.rules.violations import breaks_policy, is_working, owners_over_limit
-from keyportal.teams.access import TeamRequest, require_role, team_view
+from keyportal.teams.access import TeamRequest, lock_team, require_role, team_view
 from keyportal.teams.forms import Conflict
-from keyportal.teams.models import Role, lock_team
+from keyportal.teams.models import Role
 
 MAX_LISTED = 5
 
@@ -28,7 +28,7 @@ def team_policy(request: TeamRequest) -> HttpResponse:
         return _page(request, form)
     audit_fields = {"actor": request.user, "address": request.META["REMOTE_ADDR"]}
     try:
-        with lock_team(request.team) as team:
+        with lock_team(request.team, actor=request.user, role=Role.ADMIN) as team:
             form.require_current(team.policy)
             set_policy(team, form.policy, **audit_fields)
     except Conflict as conflict:

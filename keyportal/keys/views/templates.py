@@ -67,7 +67,7 @@ def _edit(request: TeamRequest, template: KeyTemplate, message: str) -> HttpResp
     if not form.is_valid():
         return _form(request, form)
     try:
-        with lock_template(template) as row:
+        with lock_template(template, actor=request.user) as row:
             form.require_current(row)
             form.apply_to(row)
             save_template(row, actor=request.user, address=request.META["REMOTE_ADDR"])

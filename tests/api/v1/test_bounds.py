@@ -13,7 +13,7 @@ from keyportal.keys.limits import set_key_limits
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 from tests.support.api_client import NewApiClient, assert_problem
 
@@ -301,9 +301,7 @@ def test_unchanged_limits_do_not_make_a_key_managed(
     team.key_limits = Limits(tokens_per_day=100)
     team.save(update_fields=["key_limits"])
     key, _ = issue(bob)
-    set_key_limits(
-        key, Limits(tokens_per_day=7), by=Membership.objects.get(user=bob, team=team), address=None
-    )
+    set_key_limits(key, Limits(tokens_per_day=7), actor=bob)
     program = new_api_client(ada, scopes=[Scope.KEYS_WRITE])
     response = program.patch(f"keys/{key.public_id}", {"limits": {"tokens_per_day": 7}})
     assert response.json()["limits"]["tokens_per_day"] == 7
@@ -331,7 +329,7 @@ def test_key_above_the_ceiling_can_be_lowered_but_not_raised(
 def granted(key: ApiKey, ada: User, limits: Limits = Limits()) -> None:  # noqa: B008 - immutable
     """The team's new keys get a hundred tokens a day, and this one has what ada gives it."""
     Team.objects.filter(pk=key.team_id).update(key_limits=Limits(tokens_per_day=100))
-    set_key_limits(key, limits, by=Membership.objects.get(user=ada, team=key.team), address=None)
+    set_key_limits(key, limits, actor=ada)
 
 
 ROTATED = {"grace": "7d"}

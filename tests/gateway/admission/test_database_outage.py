@@ -38,7 +38,7 @@ upstream = Upstream.objects.create(name="fake", base_url={url!r})
 for name in ("echo", "endless"):
     served = ServedModel.objects.create(name=f"{{team.slug}}/{{name}}", team=team)
     Route.objects.create(model=served, upstream=upstream, upstream_model=name)
-print(ApiKey.objects.issue(team=team, owner=alice, name="test-key")[1].text)
+print(ApiKey.objects.issue(team=team, owner=alice, actor=None, name="test-key")[1].text)
 """
 END_SESSIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity

@@ -142,7 +142,7 @@ def test_no_forward_auth_request_passes_after_the_change(
 ) -> None:
     """Forward auth on all workers, one of which handles the change over HTTP."""
     _, program = ManagementKey.objects.issue(
-        team=team, owner=bob, name="deploy", scopes=[Scope.KEYS_WRITE]
+        team=team, owner=bob, actor=None, name="deploy", scopes=[Scope.KEYS_WRITE]
     )
 
     def ask_for(name: str, key: ApiKey) -> None:

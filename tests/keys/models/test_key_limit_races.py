@@ -9,7 +9,7 @@ from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys.exceptions import KeyLimitReached, NameTaken, PolicyViolation
 from keyportal.keys.models import ApiKey, Secret
 from keyportal.keys.rules.policy import set_policy
-from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
 from tests.support import concurrency
 
@@ -38,7 +38,7 @@ def kinds(outcomes: list[object], kind: type) -> int:
 def test_key_limit_is_exact_under_concurrent_creates(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
     outcomes = run_concurrently(
-        lambda number: ApiKey.objects.issue(team=team, owner=user, name=f"key {number}")
+        lambda number: ApiKey.objects.issue(team=team, owner=user, actor=user, name=f"key {number}")
     )
     assert kinds(outcomes, tuple) == LIMIT
     assert kinds(outcomes, KeyLimitReached) == CROWD - LIMIT
@@ -64,6 +64,7 @@ def test_concurrent_policy_changes_are_audited_in_order(
     busy_team: tuple[Team, User],
 ) -> None:
     team, user = busy_team
+    Membership.objects.update(role=Role.ADMIN)
     run_concurrently(
         lambda number: set_policy(team, Policy(max_lifetime_days=number + 1), actor=user)
     )
@@ -77,7 +78,9 @@ def test_concurrent_policy_changes_are_audited_in_order(
 
 def test_one_of_many_concurrent_creates_of_a_name_succeeds(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
-    outcomes = run_concurrently(lambda _: ApiKey.objects.issue(team=team, owner=user, name="same"))
+    outcomes = run_concurrently(
+        lambda _: ApiKey.objects.issue(team=team, owner=user, actor=user, name="same")
+    )
     assert kinds(outcomes, tuple) == 1
     assert kinds(outcomes, NameTaken) == CROWD - 1
     assert ApiKey.objects.for_team(team).count() == 1
@@ -87,7 +90,7 @@ def test_one_of_many_concurrent_posts_of_a_form_succeeds(busy_team: tuple[Team, 
     team, user = busy_team
     outcomes = run_concurrently(
         lambda number: ApiKey.objects.issue(
-            team=team, owner=user, name=f"key {number}", nonce="one form"
+            team=team, owner=user, actor=user, name=f"key {number}", nonce="one form"
         )
     )
     assert kinds(outcomes, tuple) == 1
@@ -96,8 +99,8 @@ def test_one_of_many_concurrent_posts_of_a_form_succeeds(busy_team: tuple[Team, 
 
 def test_one_of_many_concurrent_revokes_is_audited(busy_team: tuple[Team, User]) -> None:
     team, user = busy_team
-    key, _ = ApiKey.objects.issue(team=team, owner=user, name="gone")
-    outcomes = run_concurrently(lambda _: ApiKey(pk=key.pk).revoke(actor=user))
+    key, _ = ApiKey.objects.issue(team=team, owner=user, actor=user, name="gone")
+    outcomes = run_concurrently(lambda _: ApiKey(pk=key.pk, team=team).revoke(actor=user))
     assert kinds(outcomes, ApiKey.DoesNotExist) == CROWD - 1
     assert not ApiKey.objects.exists()
     assert Tombstone.objects.count() == 1

@@ -62,8 +62,7 @@ def managed_rows(key: ApiKey) -> list[tuple[str, str]]:
 
 
 def limited(key: ApiKey, by: User, limits: Limits) -> None:
-    membership = Membership.objects.get(user=by, team=key.team)
-    set_key_limits(key, limits, by=membership, address=None)
+    set_key_limits(key, limits, actor=by)
 
 
 # How it becomes managed.

@@ -11,7 +11,7 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.limits import AboveCeiling, set_key_limits
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import LABELS, UNLIMITED, Limits
-from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.models import Team, User
 from keyportal.usage.models import Kind, Window, window_start
 from tests.support.forms import form_data
 
@@ -156,12 +156,11 @@ def test_admin_can_exceed_the_ceiling_and_the_owner_keeps_it_until_lowered(
 
 def test_current_ceiling_counts_not_the_one_on_the_page(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
-    bobs = Membership.objects.get(user=bob)
-    set_key_limits(key, Limits(tokens_per_day=1), by=bobs, address=None)
+    set_key_limits(key, Limits(tokens_per_day=1), actor=bob)
     assert key.team.key_limits == UNLIMITED
     Team.objects.update(key_limits=Limits(tokens_per_day=5))
     with pytest.raises(AboveCeiling):
-        set_key_limits(key, UNLIMITED, by=bobs, address=None)
+        set_key_limits(key, UNLIMITED, actor=bob)
 
 
 def test_limits_above_a_lowered_ceiling_can_be_lowered(

@@ -211,7 +211,9 @@ def test_creator_who_loses_the_role_meanwhile_creates_no_key(team: Team, ada: Us
 
 def test_operator_is_bound_by_rules_on_keys_but_not_by_creator_role(team: Team, bob: User) -> None:
     Team.objects.update(policy=Policy(min_creator_role="owner", models=("public/*",)))
-    key, _ = ApiKey.objects.issue(team=team, owner=bob, name="by-command")
+    key, _ = ApiKey.objects.issue(team=team, owner=bob, actor=None, name="by-command")
     assert key.permissions == Permissions(models=("public/*",))
     with pytest.raises(PolicyViolation, match="Keys of this team may only call"):
-        ApiKey.objects.issue(team=team, owner=bob, name="wide", permissions=Permissions())
+        ApiKey.objects.issue(
+            team=team, owner=bob, actor=None, name="wide", permissions=Permissions()
+        )

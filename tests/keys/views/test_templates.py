@@ -161,9 +161,9 @@ def test_saving_a_deleted_template_does_not_create_it_again(
 def test_template_deleted_while_its_form_is_saved_shows_a_message(
     sign_in: SignIn, ada: User, template: KeyTemplate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def locked_later(found: KeyTemplate) -> AbstractContextManager[KeyTemplate]:
+    def locked_later(found: KeyTemplate, *, actor: User) -> AbstractContextManager[KeyTemplate]:
         KeyTemplate.objects.all().delete()
-        return lock_template(found)
+        return lock_template(found, actor=actor)
 
     monkeypatch.setattr("keyportal.keys.views.templates.lock_template", locked_later)
     response = sign_in(ada).post(f"{TEMPLATES}{template.pk}/change/", template_form("nightly"))

@@ -66,6 +66,7 @@ class Command(OperatorCommand):
                 team=team,
                 owner=owner,
                 name=name,
+                actor=None,
                 scopes=[Scope(scope) for scope in options["scopes"]],
                 permissions=Permissions(
                     normalize_patterns(options["models"]),

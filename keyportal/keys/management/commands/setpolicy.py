@@ -7,8 +7,9 @@ from keyportal.keys.forms.policy import CREATOR_ROLES, PolicyForm
 from keyportal.keys.rules.permissions import Endpoints
 from keyportal.keys.rules.policy import set_policy
 from keyportal.keys.rules.validators import split_words
+from keyportal.teams.access import lock_team
 from keyportal.teams.management.operator import OperatorCommand, get_team
-from keyportal.teams.models import lock_team
+from keyportal.teams.models import Role
 from keyportal.teams.policy import Policy
 
 NONE = "none"
@@ -37,7 +38,7 @@ class Command(OperatorCommand):
         given = {name: options[name] for name in Policy._fields if options[name] is not None}
         if not given:
             raise CommandError("Nothing to change: set a rule, such as --max-lifetime-days 90.")
-        with lock_team(team) as locked:
+        with lock_team(team, actor=None, role=Role.ADMIN) as locked:
             # Read under the lock: an admin may be changing the other rules at this moment.
             policy = locked.policy
             form = PolicyForm(_form_data(policy) | _option_data(given), policy=policy)

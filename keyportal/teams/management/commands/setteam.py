@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from keyportal.teams.access import lock_team
 from keyportal.teams.limits import LABELS
 from keyportal.teams.management.operator import (
     OperatorCommand,
@@ -11,7 +12,7 @@ from keyportal.teams.management.operator import (
     get_team,
     updated_limits,
 )
-from keyportal.teams.models import Team, lock_team
+from keyportal.teams.models import Role, Team
 from keyportal.teams.signals import team_changed
 
 FIELDS = ("name", "max_keys", "is_active")
@@ -42,7 +43,7 @@ class Command(OperatorCommand):
             raise CommandError(
                 "Nothing to change: give --name, --max-keys, --[no-]active or a limit."
             )
-        with lock_team(team) as team:
+        with lock_team(team, actor=None, role=Role.ADMIN) as team:
             former = copy(team)
             if has_limits:
                 # Of the locked row: another operator may have just changed other limits.
