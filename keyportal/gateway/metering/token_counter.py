@@ -26,7 +26,6 @@ LARGE_CHUNK_BYTES = 8 * 1024
 SAMPLE_CHUNKS = 32  # Of a stream, from which the length of its text is estimated.
 
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 # Lines that aren't empty, and the empty line that ends the event.
 _EVENTS = re.compile(rb"(?:[^\r\n]++(?:\r\n|\n|\r|\Z))*+(?:\r\n|\n|\r)?+")
 _DATA_LINES = re.compile(rb"(?<![^\r\n])data:([^\r\n]*+)")
@@ -170,15 +169,15 @@ class TokenCounter:
             self._sample = [chunk[:LARGE_CHUNK_BYTES]]
         begin = 0
         if self._reader is not None:
-            end = _EVENT_END.search(chunk)
-            self._reader.feed(chunk[: end.start()] if end else chunk)
-            if end is None:
+            ends = [at + len(end) for end in EVENT_ENDS if (at := chunk.find(end)) >= 0]
+            begin = min(ends, default=len(chunk))
+            self._reader.feed(chunk[:begin])
+            if not ends:
                 return
-            begin = end.end()
             self._use_long_event()
         if not chunk.endswith(EVENT_ENDS):
-            ends = [match.end() for match in _EVENT_END.finditer(chunk, begin)]
-            begin = ends[-1] if ends else begin
+            ends = [at + len(end) for end in EVENT_ENDS if (at := chunk.rfind(end, begin)) >= 0]
+            begin = max(ends, default=begin)
             self._reader = FieldReader(is_event=True)
             self._reader.feed(b"\n".join(_DATA_LINES.findall(chunk, begin)))
 
