@@ -87,7 +87,19 @@ class Usage(msgspec.Struct):
         return self.total_tokens if self.completion() is None else None
 
     def completion(self) -> int | None:
-        return self.completion_tokens if self.completion_tokens is not None else self.output_tokens
+        """Completion tokens, those of reasoning included.
+
+        Some servers, such as xAI's, report them beside the other completion tokens; this shows in
+        the total.
+        """
+        prompt, completion = self.prompt_tokens, self.completion_tokens
+        if completion is None:
+            return self.output_tokens
+        if prompt is not None and (self.total_tokens or 0) > prompt + completion:
+            reasoning = (self.completion_tokens_details or _EMPTY).reasoning_tokens or 0
+            if self.total_tokens == prompt + completion + reasoning:
+                return completion + reasoning
+        return completion
 
     def is_only_total(self) -> bool:
         return self.total_tokens is not None and (

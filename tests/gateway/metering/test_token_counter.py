@@ -320,6 +320,19 @@ FULL_USAGE: dict[str, Any] = {
         ),
         (
             {
+                "usage": {
+                    "prompt_tokens": 32,
+                    "completion_tokens": 9,
+                    "total_tokens": 135,
+                    "completion_tokens_details": {"reasoning_tokens": 94},
+                },
+                "service_tier": "priority",
+            },
+            (32, 103),
+            {"reasoning_tokens": 94},
+        ),
+        (
+            {
                 "meta": {"billed_units": {"input_tokens": 3}, "tokens": {"input_tokens": 41}},
                 "service_tier": "priority",
             },
