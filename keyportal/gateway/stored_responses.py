@@ -1,75 +1,28 @@
-"""Answers that model servers store: `previous_response_id`, and requests for an answer by its id.
+"""Which model server stores an answer: its id is noted with its team as the answer passes.
 
 Model servers know no teams. Attack: a caller sends the id of another team's answer, and reads it,
 or goes on with its conversation. So each id is noted with its team, and is unknown to all others.
 """
 
-import re
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple, Self
-from urllib.parse import parse_qsl, urlencode
+from typing import NamedTuple
 
 from django.db import connections, transaction
 
 from keyportal.catalog.snapshot import Target
-from keyportal.gateway.errors import (
-    BadRequest,
-    DatabaseUnavailable,
-    MethodNotAllowed,
-    ResponseNotFound,
-)
+from keyportal.gateway.access import Models, find_model
+from keyportal.gateway.admission.verdict import Verdict
+from keyportal.gateway.errors import DatabaseUnavailable, ModelNotFound, ResponseNotFound
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.gateway.relay.answer import Answer
 from keyportal.gateway.relay.response_id import ID, WatchedBody, id_of_answer
 from keyportal.gateway.relay.sse import is_event_stream
 from keyportal.usage.models import StoredResponse
 
-PREFIX = "/v1/responses/"
 MAX_WAITING = 10_000
-_PATH = re.compile(rf"{PREFIX}(?P<id>{ID.pattern})(?P<action>/cancel|/input_items|)")
-_METHODS = {"": ("GET", "HEAD", "DELETE"), "/input_items": ("GET", "HEAD"), "/cancel": ("POST",)}
-_PARAMETERS = frozenset({"after", "before", "include", "include[]", "limit", "order"})
-
-
-class ResponseRequest(NamedTuple):
-    """A request for a stored answer."""
-
-    method: str
-    response_id: str
-    action: str
-    """What follows the id in the path, with a slash; or empty."""
-    query: str
-    """Only parameters that we know, without a question mark."""
-
-    @classmethod
-    def read(cls, method: str, path: str, query: bytes) -> Self | None:
-        """None for another path. Raises `MethodNotAllowed`, or `BadRequest` for a stream."""
-        match = _PATH.fullmatch(path)
-        if match is None:
-            return None
-        allowed = _METHODS[match["action"]]
-        if method not in allowed:
-            raise MethodNotAllowed(", ".join(allowed))
-        # The client gets no body for HEAD; the HTTP client that we use can't ask for that.
-        method = "GET" if method == "HEAD" else method
-        return cls(method, match["id"], match["action"], _known_parameters(query))
-
-    @property
-    def upstream_path(self) -> str:
-        """The path below the base URL of the model server, made of checked parts."""
-        return f"/responses/{self.response_id}{self.action}"
-
-
-def _known_parameters(query: bytes) -> str:
-    pairs = parse_qsl(query.decode("latin-1"))
-    if ("stream", "true") in pairs:
-        raise BadRequest(
-            "Only answers in the background can be streamed later. Leave out `stream`."
-        )
-    return urlencode([pair for pair in pairs if pair[0] in _PARAMETERS])
 
 
 class Maker(NamedTuple):
@@ -117,6 +70,19 @@ class StoredResponses:
             return answer
         body = WatchedBody(answer.body, store, is_events=is_event_stream(answer.headers))
         return answer._replace(body=body)
+
+    async def find_callable(self, models: Models, response_id: str, verdict: Verdict) -> Maker:
+        """Raises what `find` raises, or `ModelNotAllowed` if the key may not call its model.
+
+        Attack: a key for few models reads, or goes on with, what another key of the team has said
+        to another model.
+        """
+        maker = await self.find(verdict.team_slug, response_id)
+        try:
+            find_model(models, maker.model, verdict)
+        except ModelNotFound:
+            raise ResponseNotFound from None
+        return maker
 
     async def find(self, team_slug: str, response_id: str) -> Maker:
         """What made this answer of this team. Raises `ResponseNotFound` or `DatabaseUnavailable`.

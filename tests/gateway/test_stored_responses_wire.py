@@ -8,7 +8,7 @@ import pytest
 
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.gateway.errors import BadRequest, MethodNotAllowed
-from keyportal.gateway.stored_responses import ResponseRequest
+from keyportal.gateway.response_requests import ResponseRequest
 from keyportal.keys.keystring import public_id_of
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Endpoints, Permissions
@@ -47,8 +47,9 @@ def test_request_for_an_answer(method: str, path: str, query: bytes, upstream: s
     """Attack: a parameter adds a header, or chooses another version at Azure."""
     request = ResponseRequest.read(method, path, query)
     assert request is not None
-    rest = f"?{request.query}" if request.query else ""
-    assert f"{request.method} {request.upstream_path}{rest}" == upstream
+    relayed = request.to_relay([], "req_1")
+    rest = f"?{relayed.query}" if relayed.query else ""
+    assert f"{relayed.method} {relayed.endpoint.path}{rest}" == upstream
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The relay of one call to one upstream, and which headers it passes on in both directions."""
 
 import logging
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +8,6 @@ import keyportal
 from keyportal.catalog.addresses import is_metadata_address
 from keyportal.catalog.snapshot import Target
 from keyportal.catalog.tls import tls_context
-from keyportal.gateway.calls import Call
 from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import (
     GatewayError,
@@ -24,11 +22,10 @@ from keyportal.gateway.http_client.messages import (
     StreamedBody,
     TransportError,
 )
-from keyportal.gateway.relay.answer import Answer, BodyStream
-from keyportal.gateway.relay.encoded_answer import EncodedAnswerReader, is_encoded
-from keyportal.gateway.relay.sse import CompleteEvents, KeepAlive, is_event_stream
+from keyportal.gateway.relay.answer import Answer
+from keyportal.gateway.relay.sse import is_event_stream
 from keyportal.http.requests import UUIDs
-from keyportal.http.types import Headers, Send
+from keyportal.http.types import Headers
 
 # The caller's Authorization, Cookie, Host and X-Forwarded-* must never be added here.
 REQUEST_HEADERS = frozenset(
@@ -57,80 +54,6 @@ class RelayRequest(NamedTuple):
     method: str = "POST"
     query: str = ""
     """Without a question mark. It is added to the query of the upstream's base URL, if any."""
-
-
-async def send_response(answer: Answer, call: Call, send: Send) -> None:
-    """Send the answer to the caller, no faster than the caller reads it."""
-    call.status, call.is_served = answer.status, answer.status < 400
-    if isinstance(answer.body, bytes):
-        await _send_buffered(answer, answer.body, call, send)
-    else:
-        await _send_stream(answer, answer.body, call, send)
-
-
-async def _send_buffered(answer: Answer, body: bytes, call: Call, send: Send) -> None:
-    call.first_byte = time.monotonic()
-    if is_encoded(answer.headers):
-        EncodedAnswerReader(answer.headers, call.tokens).feed(body)
-    else:
-        call.tokens.feed(body)
-    await call.complete()
-    await send(_start_message(answer.status, answer.headers))
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def _send_stream(answer: Answer, body: BodyStream, call: Call, send: Send) -> None:
-    headers, feed, keep_alive = answer.headers, call.tokens.feed, None
-    if is_encoded(headers):
-        feed = EncodedAnswerReader(headers, call.tokens).feed
-    elif is_event_stream(headers):
-        # An event may be removed or added, so the upstream's Content-Length would be wrong. And a
-        # proxy in front must not buffer events.
-        headers = [
-            *(header for header in headers if header[0] != b"content-length"),
-            (b"cache-control", b"no-cache"),
-            (b"x-accel-buffering", b"no"),
-        ]
-        body = events = CompleteEvents(body)
-        feed = call.tokens.feed_events
-        if call.is_kept_alive and call.is_all_sent is not None:
-            keep_alive = KeepAlive(events, send, call.is_all_sent)
-    left = _content_length(headers)
-    await send(_start_message(answer.status, headers))
-    call.keep_alive = keep_alive
-    try:
-        while chunk := await body.next_chunk():
-            now = time.monotonic()
-            if call.first_byte is None:
-                call.first_byte = now
-            output = feed(chunk)
-            left -= len(chunk)
-            is_end = call.tokens.has_last_event or left <= 0
-            if is_end:
-                if left < 0:
-                    # Attack: a client could take the rest for the answer to its next request.
-                    raise UpstreamFailed
-                await call.complete()
-            if output:
-                call.sending_since = now
-                await send({"type": "http.response.body", "body": output, "more_body": True})
-                call.sending_since = 0.0
-                if keep_alive is not None:
-                    keep_alive.sent_at = now
-            call.is_delivered = is_end
-    finally:
-        call.keep_alive = None  # The end follows, or an error as the last event.
-    await call.complete()
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _start_message(status: int, headers: Headers) -> dict[str, object]:
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def _content_length(headers: Headers) -> float:
-    """Bytes after which a client takes the answer as complete; infinite without the header."""
-    return next((int(value) for name, value in headers if name == b"content-length"), float("inf"))
 
 
 def refuse_metadata_address(address: str) -> None:

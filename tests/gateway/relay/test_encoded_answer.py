@@ -15,7 +15,7 @@ from keyportal.gateway.errors import UpstreamFailed
 from keyportal.gateway.metering.token_counter import TokenCounter
 from keyportal.gateway.relay.answer import Answer, BufferedBody
 from keyportal.gateway.relay.encoded_answer import MAX_DECODED_BYTES, EncodedAnswerReader
-from keyportal.gateway.relay.relay import send_response
+from keyportal.gateway.relay.sending import send_response
 from keyportal.http.types import Headers, Message
 from tests.support.calls import make_call
 

@@ -1,0 +1,146 @@
+"""Calls of models: a body is read and checked, relayed, and its answer sent."""
+
+import time
+
+from keyportal.catalog.models import BUILT_IN_URL
+from keyportal.catalog.snapshot import Target
+from keyportal.gateway.access import find_model, require_endpoint
+from keyportal.gateway.admission.batcher import Admission
+from keyportal.gateway.admission.verdict import Verdict
+from keyportal.gateway.aliases import DEPLOYMENT, check_deployment
+from keyportal.gateway.calls import Call
+from keyportal.gateway.demo_model import app as demo_model
+from keyportal.gateway.endpoints import Endpoint
+from keyportal.gateway.errors import InvalidKey, PreviousResponseNotFound, ResponseNotFound
+from keyportal.gateway.http_client.messages import StreamedBody
+from keyportal.gateway.metering.estimates import MEDIA_TOKENS, prompt_tokens
+from keyportal.gateway.relay.answer import Answer
+from keyportal.gateway.relay.failover import UpstreamAttempts
+from keyportal.gateway.relay.json_body import CallRequest, parse_call
+from keyportal.gateway.relay.relay import Relay, RelayRequest
+from keyportal.gateway.relay.request_body import MAX_BODY_SECONDS, read_body
+from keyportal.gateway.relay.sending import send_first_answer
+from keyportal.gateway.relay.upload import Upload
+from keyportal.gateway.relay.usage_request import UsageAsker
+from keyportal.gateway.stored_responses import Maker, StoredResponses
+from keyportal.http.types import Headers, Receive, Scope, Send
+
+SLOW_BODY_SECONDS = 1.0
+
+
+class ModelCalls:
+    """Serves the endpoints in the table. One per worker."""
+
+    def __init__(
+        self, admission: Admission, relay: Relay, stored_responses: StoredResponses
+    ) -> None:
+        self._admission = admission
+        self._relay = relay
+        self._stored_responses = stored_responses
+
+    async def serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        """Relay one call, and send its answer. Raises a `GatewayError` if that fails."""
+        call: Call = scope["keyportal.call"]
+        call.endpoint = endpoint.path
+        require_endpoint(endpoint.kind, call.verdict)
+        request = await self._read(endpoint, scope, receive)
+        try:
+            check_deployment(scope, request.model)
+            targets = None
+            if endpoint.may_be_stored and isinstance(request, CallRequest):
+                targets = await self._previous_targets(request, call.verdict)
+            attempts = self._upstream_attempts(request, endpoint, call, scope["headers"], targets)
+            await send_first_answer(attempts, scope, receive, send)
+        finally:
+            request.close()
+
+    async def _previous_targets(
+        self, request: CallRequest, verdict: Verdict
+    ) -> tuple[Target, ...] | None:
+        """The routes to the model server that stores the previous answer; None without one.
+
+        Raises `BadRequest`, `PreviousResponseNotFound`, and what `find_callable` raises.
+        """
+        request.check_stored_answer()
+        if not (response_id := request.previous_response_id):
+            return None
+        models = self._admission.catalog.models
+        try:
+            maker = await self._stored_responses.find_callable(models, response_id, verdict)
+            return maker.targets(find_model(models, request.model, verdict).targets)
+        except ResponseNotFound:
+            raise PreviousResponseNotFound from None
+
+    async def _read(
+        self, endpoint: Endpoint, scope: Scope, receive: Receive
+    ) -> CallRequest | Upload:
+        """Read the whole body. Check the key again if that took longer than SLOW_BODY_SECONDS."""
+        call: Call = scope["keyportal.call"]
+        began = time.monotonic()
+        call.body_deadline = began + MAX_BODY_SECONDS
+        read = Upload.read if endpoint.takes_form else read_body
+        body = await read(scope, receive)
+        call.body_deadline = 0.0
+        if time.monotonic() - began > SLOW_BODY_SECONDS:
+            try:
+                await self._recheck_key(call)
+            except BaseException:
+                if isinstance(body, Upload):
+                    body.close()
+                raise
+        return body if isinstance(body, Upload) else parse_call(body, scope.get(DEPLOYMENT, ""))
+
+    async def _recheck_key(self, call: Call) -> None:
+        """Raises `InvalidKey` if the key was deleted while the request's body arrived."""
+        if not await self._admission.judge(call.digest):
+            raise InvalidKey
+
+    def _upstream_attempts(
+        self,
+        request: CallRequest | Upload,
+        endpoint: Endpoint,
+        call: Call,
+        headers: Headers,
+        targets: tuple[Target, ...] | None,
+    ) -> UpstreamAttempts:
+        served = find_model(self._admission.catalog.models, request.model, call.verdict)
+        is_stored = (
+            endpoint.may_be_stored and isinstance(request, CallRequest) and request.is_stored
+        )
+        call.model = request.model
+        asks_usage = endpoint.takes_stream_options and request.request_usage()
+        relay_request = RelayRequest(endpoint, headers, call.request_id, request.content_type)
+
+        async def send_to(target: Target, sent: CallRequest | Upload = request) -> Answer:
+            body = sent.body_for(target.model)
+            call.tokens.expect_answer(
+                _prompt_estimate(endpoint, body),
+                does_generate=endpoint.does_generate,
+                makes_images=endpoint.makes_images,
+                is_usage_hidden=asks_usage and sent is request,
+            )
+            call.is_kept_alive = target.sends_keepalive
+            if target.base_url == BUILT_IN_URL:
+                return demo_model.answer(endpoint.path, body)
+            answer = await self._relay.send(target, relay_request, body, call.tokens.prompt_sent)
+            if answer.status >= 400:
+                call.tokens.prompt_refused()
+            if is_stored:
+                maker = Maker(call.model, target.upstream_id)
+                return await self._stored_responses.watch(answer, call.verdict.team_slug, maker)
+            return answer
+
+        if not isinstance(request, CallRequest):
+            return UpstreamAttempts(targets or served.targets, send_to)
+        return UpstreamAttempts(
+            targets or served.targets,
+            UsageAsker(request, send_to).send if asks_usage else send_to,
+            names_stored_answer="previous_response_id" in request.fields,
+        )
+
+
+def _prompt_estimate(endpoint: Endpoint, body: bytes | StreamedBody) -> int:
+    """The tokens of the prompt if the model server doesn't report them."""
+    if not isinstance(body, bytes):
+        return MEDIA_TOKENS  # A form with a file in it.
+    return prompt_tokens(body) if endpoint.has_prompt else 0
