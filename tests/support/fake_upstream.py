@@ -193,6 +193,12 @@ class Upstream:
         await asyncio.sleep(3600)
         return response
 
+    async def _first(self, request: web.Request, behaviour: str) -> web.StreamResponse:
+        """Behaves like this at the first request of a test, and then normally."""
+        name, _, detail = (behaviour if len(self.received) == 1 else "normal").partition(":")
+        response: web.StreamResponse = await getattr(self, f"_{name}")(request, detail)
+        return response
+
     async def _hang_up(self, request: web.Request, _: str) -> web.StreamResponse:
         assert request.transport is not None
         request.transport.abort()
