@@ -360,8 +360,13 @@ ACCOUNT_RATE_LIMITS = {
 }
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
-SESSION_COOKIE_NAME = "keyportal_session"
-CSRF_COOKIE_NAME = "keyportal_csrf"
+# Attack: another host of the domain, or a page over plain HTTP, sets a cookie of ours. A browser
+# accepts a cookie with this prefix only from this host, over https, for all paths.
+COOKIE_PREFIX = "__Host-" if IS_HTTPS else ""
+SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}keyportal_session"
+CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}keyportal_csrf"
+# Not in a cookie of their own, whose name could not have the prefix.
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 CSRF_FAILURE_VIEW = "keyportal.teams.views.csrf_failure"
 
 # Security headers.

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 READ = """
-import json
-from keyportal import settings
+import json, os
+os.environ["DJANGO_SETTINGS_MODULE"] = "keyportal.settings"
+from django.conf import settings
 names = "PUBLIC_URL ALLOWED_HOSTS CSRF_TRUSTED_ORIGINS IS_HTTPS SESSION_COOKIE_SECURE"
 names += " CSRF_COOKIE_SECURE SECURE_HSTS_SECONDS SECURE_SSL_REDIRECT TRUSTED_PROXIES"
 names += " SECURE_HSTS_INCLUDE_SUBDOMAINS SECURE_HSTS_PRELOAD CORS_ORIGINS"
+names += " SESSION_COOKIE_NAME CSRF_COOKIE_NAME SESSION_COOKIE_PATH CSRF_COOKIE_PATH"
+names += " SESSION_COOKIE_DOMAIN CSRF_COOKIE_DOMAIN"
 print(json.dumps({name: getattr(settings, name) for name in names.split()}, default=str))
 """
 
@@ -51,6 +54,8 @@ def test_default_is_loopback_without_trusted_proxies(tmp_path: Path) -> None:
     assert values["TRUSTED_PROXIES"] == []
     assert values["SESSION_COOKIE_SECURE"] is values["SECURE_SSL_REDIRECT"] is False
     assert values["SECURE_HSTS_SECONDS"] == 0
+    # Over http, a browser refuses a cookie with the prefix `__Host-`.
+    assert values["SESSION_COOKIE_NAME"] == "keyportal_session"
 
 
 def test_an_https_address_hardens_cookies_and_transport(tmp_path: Path) -> None:
@@ -61,6 +66,10 @@ def test_an_https_address_hardens_cookies_and_transport(tmp_path: Path) -> None:
     for name in ("IS_HTTPS", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT"):
         assert values[name] is True
     assert values["SECURE_HSTS_SECONDS"] >= 31_536_000
+    # A browser accepts the prefix only from this host, for all paths, with the flag Secure.
+    for cookie in ("SESSION_COOKIE", "CSRF_COOKIE"):
+        assert values[f"{cookie}_NAME"].startswith("__Host-keyportal_")
+        assert (values[f"{cookie}_PATH"], values[f"{cookie}_DOMAIN"]) == ("/", None)
     # Other hosts of the domain may belong to others.
     assert values["SECURE_HSTS_INCLUDE_SUBDOMAINS"] is values["SECURE_HSTS_PRELOAD"] is False
 

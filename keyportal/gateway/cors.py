@@ -5,6 +5,7 @@ read what a signed-in person sees. The gateway reads no cookie, and never sends
 `Access-Control-Allow-Credentials`, so a page can use only a key that it has itself.
 """
 
+from keyportal.http.requests import NO_SNIFFING
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 
 PREFLIGHT_SECONDS = 3600  # For so long a browser may remember the answer to a preflight.
@@ -15,6 +16,7 @@ _PREFLIGHT_HEADERS: Headers = [
     (b"access-control-allow-headers", b"Authorization, *"),
     (b"access-control-max-age", b"%d" % PREFLIGHT_SECONDS),
     (b"content-length", b"0"),
+    NO_SNIFFING,
 ]
 
 

@@ -18,7 +18,7 @@ from keyportal.gateway.errors import (
 )
 from keyportal.gateway.relay.encoded_answer import is_encoded
 from keyportal.gateway.relay.sse import is_event_stream
-from keyportal.http.requests import content_length, drain_body, new_request_id
+from keyportal.http.requests import NO_SNIFFING, content_length, drain_body, new_request_id
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 from keyportal.keys import keystring
 
@@ -96,6 +96,7 @@ class Exchange:
             headers: Headers = message["headers"]
             self.is_event_stream = is_event_stream(headers) and not is_encoded(headers)
             headers.append((b"x-request-id", self.request_id.encode()))
+            headers.append(NO_SNIFFING)
             if self._is_anthropic:
                 headers.append((b"request-id", self.request_id.encode()))
             # Attack: the processing time of a refused key could show whether the key exists.

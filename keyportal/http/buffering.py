@@ -10,7 +10,7 @@ stop of the server.
 import asyncio
 from collections.abc import Callable
 
-from keyportal.http.requests import content_length, drain_body
+from keyportal.http.requests import NO_SNIFFING, content_length, drain_body
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 
 # A form has a few hundred bytes. Django would write a body of any size to disk before it looks.
@@ -70,7 +70,8 @@ class RequestBuffer:
     ) -> None:
         """`unread` receives the rest of the body, if it has not been read completely."""
         headers, body = self._render_error(status, message)
-        headers += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        length = (b"content-length", str(len(body)).encode())
+        headers += [length, NO_SNIFFING, (b"connection", b"close")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": unread is not None})
         if unread is not None:

@@ -9,6 +9,9 @@ from contextlib import suppress
 from keyportal.http.types import Receive, Scope
 
 UNKNOWN = float("inf")
+# A header of every response that is not Django's. Attack: a browser takes an answer with a caller's
+# text for a page, although its type says otherwise.
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 HTTPS_REQUIRED = "Use https:// for this address. A key sent over plain HTTP should be replaced."
 
 

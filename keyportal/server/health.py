@@ -15,6 +15,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 
 import keyportal
+from keyportal.http.requests import NO_SNIFFING
 from keyportal.http.types import Headers, Receive, Scope, Send
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
@@ -133,6 +134,7 @@ async def _send(send: Send, status: int, content: object, headers: Headers | Non
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
+        NO_SNIFFING,
         *(headers or []),
     ]
     await send({"type": "http.response.start", "status": status, "headers": start})

@@ -26,7 +26,7 @@ from keyportal.gateway.errors import (
     MalformedRequest,
     Overloaded,
 )
-from keyportal.http.requests import new_request_id
+from keyportal.http.requests import NO_SNIFFING, new_request_id
 from keyportal.http.types import ASGIApp, Message, Receive, Scope, Send
 from keyportal.server.health import HEALTH_PATHS
 
@@ -224,6 +224,7 @@ class Protocol(HttpToolsProtocol):
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", new_request_id().encode()),
+            NO_SNIFFING,
             *self._error.headers,
             (b"connection", b"close"),
         ]

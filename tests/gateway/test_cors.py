@@ -133,6 +133,7 @@ def test_preflight_is_answered_without_a_key(origins: tuple[str, ...]) -> None:
     assert client.headers[b"access-control-allow-methods"] == b"GET, HEAD, POST, DELETE"
     assert client.headers[b"access-control-allow-headers"] == b"Authorization, *"
     assert int(client.headers[b"access-control-max-age"]) > 0
+    assert client.headers[b"x-content-type-options"] == b"nosniff"
 
 
 def test_preflight_of_another_page_is_refused() -> None:

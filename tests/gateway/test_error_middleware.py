@@ -67,6 +67,11 @@ def test_error_is_sent_in_json_and_the_connection_stays_open() -> None:
     assert b"connection" not in client.headers
 
 
+@pytest.mark.parametrize("app", [answering, raising(InvalidKey()), raising(ValueError())])
+def test_no_browser_guesses_the_type_of_an_answer(app: App) -> None:
+    assert serve(app, Client()).headers[b"x-content-type-options"] == b"nosniff"
+
+
 def test_refused_head_request_has_a_length_and_no_body() -> None:
     client = serve(raising(InvalidKey()), Client(), method="HEAD")
     assert int(client.headers[b"content-length"]) > 0

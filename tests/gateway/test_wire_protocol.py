@@ -199,6 +199,7 @@ def test_unreadable_request_is_refused_in_json(
     assert (reply.status, reply.code) == (status, code)
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["x-request-id"].startswith("req_")
+    assert reply.headers["x-content-type-options"] == "nosniff"
     assert line.startswith(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode())
 
 

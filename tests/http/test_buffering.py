@@ -87,6 +87,7 @@ def test_body_that_is_too_large_or_of_unknown_length_is_refused(headers: Headers
     assert not app.bodies
     assert not client.parts
     assert client.status == 413
+    assert client.headers[b"x-content-type-options"] == b"nosniff"
     assert client.headers[b"connection"] == b"close"
     assert client.headers[b"content-length"] == str(len(client.body)).encode()
 

@@ -186,6 +186,7 @@ def test_probes_over_the_wire(live: Server, path: str, method: str) -> None:
     reply = live.request(method, path, headers={"Host": "10.1.2.3:8000"})
     assert reply.status == 200
     assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["x-content-type-options"] == "nosniff"
     assert bool(reply.body) == (method == "GET")
     assert "10.1.2.3" not in live.log
 

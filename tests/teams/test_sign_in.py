@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.core import mail
 from django.test import Client
@@ -143,6 +144,16 @@ def test_session_cookie_is_http_only_and_same_site(client: Client, bob: User) ->
     assert not cookie["expires"]  # A session cookie, without `remember`.
     answer = Client().post("/accounts/login/", HOME | {"remember": "on"})
     assert answer.cookies["keyportal_session"]["max-age"]
+
+
+def test_no_cookie_has_a_name_that_the_settings_do_not_prefix(client: Client, bob: User) -> None:
+    """Messages are in the session: they would have a cookie without the prefix `__Host-`."""
+    client.get("/accounts/login/")
+    assert post(client, "bob") == 302
+    change(client)
+    answer = client.post("/accounts/logout/", follow=True)
+    assert "You are signed out." in answer.content.decode()
+    assert set(client.cookies) == {settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME}
 
 
 def test_a_sign_in_makes_a_new_session(client: Client, bob: User) -> None:

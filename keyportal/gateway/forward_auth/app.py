@@ -35,7 +35,7 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.forward_auth import original_request
 from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.usage_sql import LastUse
-from keyportal.http.requests import content_length, new_request_id
+from keyportal.http.requests import NO_SNIFFING, content_length, new_request_id
 from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import keystring
 from keyportal.keys.rules.permissions import Endpoints
@@ -82,6 +82,7 @@ class ForwardAuth:
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
             (b"x-request-id", id_.encode()),
+            NO_SNIFFING,
         )
         if not FRAMING.isdisjoint(by_name) and content_length(scope) > 0:
             headers.append((b"connection", b"close"))

@@ -49,6 +49,7 @@ def test_valid_key_is_verified_with_any_method_and_path_below(
             assert reply.headers["x-keyportal-team"] == team.slug
             assert reply.headers["x-keyportal-key"] == api_key.public_id
             assert reply.headers["cache-control"] == "no-store"
+            assert reply.headers["x-content-type-options"] == "nosniff"
             assert key not in str(reply)
     for header in ("x-api-key", "api-key"):
         assert live.request("GET", VERIFY_PATH, headers={header: key}).status == 200
