@@ -501,3 +501,5 @@ STREAM_KEEPALIVE_SECONDS = _number(
     "KEYPORTAL_STREAM_KEEPALIVE_SECONDS", 15, min_value=0, max_value=3600
 )
 GRACEFUL_TIMEOUT = _number("KEYPORTAL_GRACEFUL_TIMEOUT", 60, min_value=1, max_value=86_400)
+# Seconds for which a process that stops still accepts requests, so that a load balancer notices.
+DRAIN_SECONDS = _number("KEYPORTAL_DRAIN_SECONDS", 0, min_value=0, max_value=3600)

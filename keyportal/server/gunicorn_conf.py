@@ -12,6 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
 
 from django.conf import settings
 
+from keyportal.server import listener
 from keyportal.server.worker import STOP_SIGNALS
 
 bind = (
@@ -23,7 +24,7 @@ workers = settings.WEB_CONCURRENCY
 worker_class = "keyportal.server.worker.Worker"
 preload_app = True
 keepalive = 75
-graceful_timeout = settings.GRACEFUL_TIMEOUT
+graceful_timeout = settings.DRAIN_SECONDS + settings.GRACEFUL_TIMEOUT
 # All instances on a machine would share one socket file, and nothing here uses it.
 control_socket_disable = True
 loglevel = settings.LOG_LEVEL.lower()
@@ -50,7 +51,13 @@ def post_fork(_server: Any, _worker: Any) -> None:
 
 def on_starting(server: Any) -> None:
     """Make the first Ctrl-C stop gracefully, like TERM, and the second one at once."""
-    server.handle_int = server.handle_term
+    terminate = server.handle_term
+
+    def handle_term() -> None:
+        listener.mark_closing(server)
+        terminate()
+
+    server.handle_int = server.handle_term = handle_term
     # A new worker first has the master's signal handlers, which would lose its TERM, and then its
     # own, which do nothing until its event loop runs. So these signals are blocked at the fork, and
     # the worker unblocks them when its handlers work. A new master after a re-exec inherits the

@@ -7,7 +7,9 @@ methods that asyncio and the parser call, `on_response_complete`, `shutdown`,
 """
 
 import asyncio
+import fcntl
 import re
+import termios
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -35,6 +37,9 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
 MAX_PIPELINED = 100
 LINGER_SECONDS = 1.0
+# At a stop: how long a connection is kept whose next request has begun to arrive, or whose first
+# one has not.
+REQUEST_SECONDS = 1.0
 # Attack: if one of these is sent twice, a proxy may check the first and we use the second.
 SINGLE_HEADERS = (b"host", b"content-type")
 # RFC 9110, 4.2.4: a name or password in an http address is an error.
@@ -58,6 +63,8 @@ class Protocol(HttpToolsProtocol):
         self._error: GatewayError | None = None
         self._on_disconnect: Callable[[], None] | None = None
         self._is_disconnected = False
+        self._shutdown_at = 0.0
+        """When `shutdown` was first called."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # narrower than asyncio's
@@ -85,6 +92,34 @@ class Protocol(HttpToolsProtocol):
         """
         if self._is_idle():
             super().timeout_keep_alive_handler()
+
+    def close_after_response(self) -> None:
+        """Let the response that is being sent be the last one on this connection."""
+        if not self._is_idle():
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close the connection, unless a request is on its way; then after its response.
+
+        The server calls it again and again while it stops. A connection that is closed with a
+        request in it is reset, and its client can't know whether the request was served.
+        """
+        self._shutdown_at = self._shutdown_at or self.loop.time()
+        if self._is_idle() and not self._awaits_request() and not self._has_unread_bytes():
+            super().shutdown()
+        else:
+            self.close_after_response()
+
+    def _awaits_request(self) -> bool:
+        is_new_or_half = self._active is None or self._framing_bytes > 0
+        return is_new_or_half and self.loop.time() < self._shutdown_at + REQUEST_SECONDS
+
+    def _has_unread_bytes(self) -> bool:
+        """Whether the kernel has bytes for us that the event loop has not read yet."""
+        if self.transport.is_closing():
+            return False
+        unread = fcntl.ioctl(self.transport.get_extra_info("socket"), termios.FIONREAD, bytes(4))
+        return unread != bytes(4)
 
     def data_received(self, data: bytes) -> None:
         if self._error is not None:

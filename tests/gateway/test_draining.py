@@ -138,6 +138,45 @@ def test_stream_that_runs_too_long_ends_with_an_error_event(
     assert Secret.objects.get().last_used_at is not None
 
 
+def test_requests_are_served_while_a_load_balancer_is_told_to_send_no_more(
+    own_server: OwnServer, key: str
+) -> None:
+    server = own_server(workers=2, KEYPORTAL_DRAIN_SECONDS="3")
+    with server.connect() as idle:
+        idle.send_request("GET /v1/models", key)
+        assert idle.reply().headers.get("connection") != "close"
+        send_term(server)
+        wait_until(lambda: server.request("GET", "/readyz").json()["status"] == "unavailable")
+        reply = server.request("GET", "/readyz")
+        assert (reply.status, reply.json()["reason"]) == (503, "draining")
+        assert reply.headers["connection"] == "close"
+        idle.send_request("GET /v1/models", key)
+        reply = idle.reply()
+        assert (reply.status, reply.headers["connection"]) == (200, "close")
+        assert idle.is_closed()
+    assert server.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("stop", [send_term, press_ctrl_c])
+def test_request_on_a_connection_that_was_made_before_the_stop_is_answered(
+    own_server: OwnServer, key: str, stop: Callable[[Server], None]
+) -> None:
+    """A proxy connects and sends its request a moment later; half of a head has arrived too."""
+    server = own_server()
+    request = head("GET /v1/models", key, None)
+    with server.connect() as new, server.connect() as half:
+        half.send(request[:20])
+        stop(server)
+        wait_until(lambda: "Shutting down" in server.log)  # It no longer listens.
+        new.send(request)
+        half.send(request[20:])
+        for connection in (new, half):
+            reply = connection.reply()
+            assert (reply.status, reply.headers["connection"]) == (200, "close")
+            assert connection.is_closed()
+    assert server.process.wait(60) == 0
+
+
 def test_second_ctrl_c_stops_at_once(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
