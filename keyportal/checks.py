@@ -151,7 +151,8 @@ def listening_everywhere(**_: object) -> list[CheckMessage]:
         CheckWarning(
             f"HOST={settings.HOST} listens on every address of this machine, and KEYPORTAL_URL "
             "is not set. Requests to these names are answered: "
-            f"{', '.join(settings.ALLOWED_HOSTS)}.",
+            f"{', '.join(settings.ALLOWED_HOSTS)}. No link is mailed, such as those to reset a "
+            "password.",
             hint="Set KEYPORTAL_URL to the address that people use.",
             id="keyportal.W002",
         )

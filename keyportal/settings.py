@@ -423,6 +423,14 @@ OUTBOX_EMAIL_BACKEND = EMAIL_CONFIG["EMAIL_BACKEND"]
 EMAIL_BACKEND = "keyportal.notifications.backend.OutboxBackend"
 EMAIL_TIMEOUT = 30
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = _text("DEFAULT_FROM_EMAIL", "keyportal@localhost")
+# Django logs each of these with a traceback.
+_SUSPICIOUS = (
+    "DisallowedHost",
+    "RequestDataTooBig",
+    "SuspiciousOperation",
+    "TooManyFieldsSent",
+    "TooManyFilesSent",
+)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -434,12 +442,13 @@ LOGGING = {
             "style": "{",
         }
     },
-    "filters": {"permission_denied": {"()": "keyportal.server.logging.PermissionDeniedFilter"}},
+    "filters": {"refusal": {"()": "keyportal.server.logging.RefusalFilter"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "redacting"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
-        "django.request": {"filters": ["permission_denied"]},
+        "django.request": {"filters": ["refusal"]},
+        **{f"django.security.{name}": {"filters": ["refusal"]} for name in _SUSPICIOUS},
         "django.server": {"handlers": [], "propagate": True},
     },
 }

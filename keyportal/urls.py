@@ -3,6 +3,7 @@
 from allauth.account import views as account
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django.views.decorators.cache import never_cache
 
 from keyportal.api.framework import dispatch as api
 from keyportal.gateway import wrong_base_url
@@ -29,6 +30,10 @@ account_urls = [
         name="account_reset_password_from_key_done",
     ),
 ]
+
+# Neither a proxy nor the Back button may show them: their addresses can hold a token.
+for page in account_urls:
+    page.callback = never_cache(page.callback)
 
 urlpatterns = [
     path("", teams.home, name="home"),

@@ -18,6 +18,7 @@ from keyportal.catalog import circuit_breaker, credentials, headers
 from keyportal.catalog.addresses import is_metadata_address
 from keyportal.catalog.headers import CredentialHeader, ServerHeaders
 from keyportal.catalog.tls import tls_context
+from keyportal.keys.keystring import require_no_key
 from keyportal.teams.models import Team
 
 BUILT_IN_URL = "loopback:"  # The base URL of the built-in demo model, which needs no server.
@@ -54,11 +55,11 @@ def validate_absolute_path(path: str) -> None:
 class Upstream(models.Model):
     """A model server that speaks the OpenAI protocol."""
 
-    name = models.CharField(max_length=64, unique=True)
+    name = models.CharField(max_length=64, unique=True, validators=[require_no_key])
     base_url = models.CharField(
         "base URL",
         max_length=500,
-        validators=[validate_base_url],
+        validators=[validate_base_url, require_no_key],
         help_text="As for an OpenAI client, such as http://127.0.0.1:8001/v1.",
     )
     encrypted_credential = models.TextField(blank=True, editable=False)
@@ -269,7 +270,8 @@ class ServedModel(models.Model):
                 r"\A[A-Za-z0-9][A-Za-z0-9._:@+-]*(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._:@+-]+)*\Z",
                 "Use letters, digits and . _ : @ + - in parts separated by slashes, and no part "
                 "that is . or .. alone.",
-            )
+            ),
+            require_no_key,
         ],
     )
     team = models.ForeignKey(
@@ -303,7 +305,9 @@ class Route(models.Model):
         Upstream, models.CASCADE, related_name="routes", verbose_name="model server"
     )
     upstream_model = models.CharField(
-        max_length=200, help_text="The model's name on the upstream server."
+        max_length=200,
+        validators=[require_no_key],
+        help_text="The model's name on the upstream server.",
     )
     weight = models.PositiveSmallIntegerField(
         default=1,

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 PUBLIC_LENGTH = 8
@@ -177,3 +178,12 @@ def _maybe_percent_encoded(character: str) -> str:
 def _alternatives(prefixes: tuple[str, ...]) -> str:
     """Without `\\-`, because engines differ on what that means; a plain hyphen means itself."""
     return "|".join(re.escape(prefix).replace(r"\-", "-") for prefix in prefixes)
+
+
+def require_no_key(text: str) -> None:
+    """For every text that people can store: it is in plain text, and others can read it.
+
+    A validator: raises `ValidationError`.
+    """
+    if redact(text) != text:
+        raise ValidationError("This contains an API key. Never put a key where others can read it.")

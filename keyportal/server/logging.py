@@ -1,23 +1,45 @@
-"""Logging: key strings are redacted, and a refused page takes one line."""
+"""Logging: key strings are redacted, and a refused request takes one line."""
 
 import logging
+import re
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import DisallowedHost, PermissionDenied, SuspiciousOperation
 from gunicorn.glogging import Logger
 
 from keyportal.keys.keystring import redact
 
+MAX_LENGTH = 300
+_RESET_TOKEN = re.compile(r"(password/reset/key/)(?!done/)[^/\s]+")
 
-class PermissionDeniedFilter(logging.Filter):
-    """Logs a refused page in one line with the reason, without a traceback."""
+
+class RefusalFilter(logging.Filter):
+    """Logs a refused request in one line: why, whose it was and from where, without a traceback.
+
+    Attack: requests with a wrong Host fill the disk with tracebacks.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
+        message = record.getMessage()
         if isinstance(error, PermissionDenied):
-            record.msg, record.args = "%s: %s", (record.getMessage(), error)
+            message = f"{message}: {error}"
+        if isinstance(error, DisallowedHost):
+            message = message.partition(" You may need")[0]
+        if isinstance(error, PermissionDenied | SuspiciousOperation):
             record.exc_info = None
+        request = getattr(record, "request", None)
+        if request is not None and 400 <= getattr(record, "status_code", 0) < 500:
+            message = f"{message[:MAX_LENGTH]} ({_sender(request)})"
+        record.msg, record.args = message, ()
         return True
+
+
+def _sender(request: Any) -> str:
+    """Such as `bob, 192.0.2.1`. Only a user who is loaded already: logging makes no query."""
+    user = getattr(request, "_cached_user", None)
+    name = user.get_username() if user is not None else ""
+    return f"{name or 'not signed in'}, {request.META.get('REMOTE_ADDR') or 'unknown address'}"
 
 
 class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
@@ -32,7 +54,7 @@ class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
 
 
 class RedactingFormatter(logging.Formatter):
-    """Redacts key strings in every line. The last line of defence for the logs."""
+    """Redacts key strings and tokens that reset a password: the last line of defence."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return _RESET_TOKEN.sub(r"\1***", redact(super().format(record)))

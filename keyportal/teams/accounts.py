@@ -1,5 +1,7 @@
 """Sign-in and passwords: where Keyportal differs from django-allauth."""
 
+import logging
+from ipaddress import ip_address
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from keyportal.teams.models import User
 from keyportal.teams.signals import sign_in_refused
 
+logger = logging.getLogger(__name__)
 NO_MATCH = "The user name or the password is wrong."
 
 
@@ -82,12 +85,27 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         return reverse("home")
 
     def get_reset_password_from_key_url(self, key: str) -> str:
-        """The link in the mail, at PUBLIC_URL if set.
+        """The link in the mail, at the address in the settings.
 
-        Attack: allauth builds it from the Host header, which the sender of the request chooses.
+        Attack: allauth builds it from the Host header, whose name or port the sender of the request
+        chooses, so the user would send the token to another server.
         """
-        url = str(super().get_reset_password_from_key_url(key))
-        return settings.PUBLIC_URL + urlsplit(url).path if settings.PUBLIC_URL else url
+        path = urlsplit(str(super().get_reset_password_from_key_url(key))).path
+        return (settings.PUBLIC_URL or f"http://127.0.0.1:{settings.PORT}") + path
+
+    def send_password_reset_mail(self, user: User, email: str, context: dict[str, Any]) -> None:
+        """Without a public address, only somebody on this machine gets a link, to this machine."""
+        if settings.PUBLIC_URL or _is_loopback(self.get_client_ip(self.request)):
+            super().send_password_reset_mail(user, email, context)
+        else:
+            logger.warning("No link to reset a password is mailed: KEYPORTAL_URL is not set.")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 MAX_LOGIN_LENGTH = 254  # As the column of e-mail addresses; user names are shorter.

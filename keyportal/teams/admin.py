@@ -5,12 +5,16 @@ from typing import Any, cast
 from allauth.account import admin as _registered  # noqa: F401 - registers what is unregistered below
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
+from django import forms
 from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import UserChangeForm
+from django.contrib.auth.models import Group
 from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest
 
+from keyportal.keys.keystring import require_no_key
 from keyportal.teams.access import Operator, lock_team
 from keyportal.teams.forms import VersionedModelForm
 from keyportal.teams.models import Membership, Role, Team, User
@@ -53,6 +57,46 @@ class ChangedFieldsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not gen
         obj.save(update_fields=columns.intersection(form.changed_data))
 
 
+class GroupForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    def clean_name(self) -> str:
+        require_no_key(self.cleaned_data["name"])
+        return str(self.cleaned_data["name"])
+
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin):
+    """Only for superusers. Attack: a staff user gives their own group every permission."""
+
+    form = GroupForm
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+
+def is_superuser(request: HttpRequest) -> bool:
+    """Read again: it may have been taken from them since the request began."""
+    return User.objects.filter(pk=request.user.pk or 0, is_active=True, is_superuser=True).exists()
+
+
+# Only superusers see and send them.
+PRIVILEGES = frozenset({"is_staff", "is_superuser", "groups", "user_permissions"})
+
+
 class UserForm(VersionedModelForm, UserChangeForm):  # type: ignore[type-arg]  # not generic at run time
     pass
 
@@ -63,6 +107,34 @@ class UserAdmin(ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg] 
     list_display = ["username", "email", "is_active", "is_staff", "last_login"]
     list_filter = ["is_active", "is_staff", "is_superuser"]
     inlines = [MembershipInline]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """Attack: a staff user who may change users makes themselves a superuser."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if is_superuser(request):
+            return fieldsets
+        return [
+            (title, {**options, "fields": _without_privileges(options["fields"])})
+            for title, options in fieldsets
+        ]
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        return _visible(request, super().get_list_display(request))
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        return _visible(request, super().get_list_filter(request))
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Attack: `?is_superuser__exact=1` lists those whose flags are hidden."""
+        is_hidden = lookup.partition("__")[0] in PRIVILEGES and not is_superuser(request)
+        return not is_hidden and super().lookup_allowed(lookup, value, request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) and _may_change(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and _may_change(request, obj)
+
     add_fieldsets = [
         (
             None,
@@ -72,6 +144,24 @@ class UserAdmin(ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg] 
             },
         )
     ]
+
+
+def _may_change(request: HttpRequest, user: User | None) -> bool:
+    """Only superusers change other operators, their passwords and their addresses.
+
+    Attack: a staff user sets a superuser's password, or has it reset to an address of their own.
+    """
+    if user is None or user == request.user:
+        return True
+    return not (user.is_staff or user.is_superuser) or is_superuser(request)
+
+
+def _visible(request: HttpRequest, names: Any) -> Any:
+    return names if is_superuser(request) else _without_privileges(names)
+
+
+def _without_privileges(names: Any) -> list[Any]:
+    return [name for name in names if name not in PRIVILEGES]
 
 
 @admin.register(Team)

@@ -11,6 +11,7 @@ from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models, transaction
 from django.db.models.functions import Lower
 
+from keyportal.keys.keystring import require_no_key
 from keyportal.teams.fields import LimitsField
 from keyportal.teams.policy import PolicyField
 
@@ -37,9 +38,14 @@ class User(AbstractUser):
 
     def clean(self) -> None:
         """Also refuses names and addresses that differ in the case of letters beyond ASCII, which
-        the constraints below accept on SQLite.
+        the constraints below accept on SQLite. And names that contain a key string.
         """
         super().clean()
+        for column in ("username", "first_name", "last_name", "email"):
+            try:
+                require_no_key(getattr(self, column))
+            except ValidationError as error:
+                raise ValidationError({column: error.messages}) from None
         others = User.objects.exclude(pk=self.pk)
         if others.filter(username__iexact=self.username).exists():
             raise ValidationError({"username": NAME_TAKEN})
@@ -110,7 +116,7 @@ class Team(models.Model):
         ],
         help_text="Part of URLs and model names. It can't be changed later.",
     )
-    name = models.CharField(max_length=100)
+    name = models.CharField(max_length=100, validators=[require_no_key])
     max_keys = models.PositiveIntegerField(
         default=default_max_keys,
         validators=[MaxValueValidator(1_000_000)],

@@ -9,6 +9,7 @@ from django.contrib.sessions.models import Session
 from django.core import mail
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
+from pytest_django import Settings
 
 from keyportal.teams.accounts import AccountAdapter
 from keyportal.teams.models import User
@@ -368,3 +369,37 @@ def test_a_former_address_gives_no_access(client: Client, bob: User) -> None:
 @pytest.mark.parametrize("path", ["/accounts/password/reset/", "/accounts/login/"])
 def test_a_post_from_another_site_is_refused(db: None, path: str) -> None:
     assert Client(enforce_csrf_checks=True).post(path, HOME).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9999", "testserver:666", "localhost"])
+def test_link_does_not_follow_the_host_header(client: Client, bob: User, host: str) -> None:
+    client.post("/accounts/password/reset/", {"email": "bob@example.com"}, headers={"host": host})
+    (message,) = mail.outbox
+    assert re.findall(r"https?://([^/\s]+)/", str(message.body)) == ["127.0.0.1:8000"]
+
+
+@pytest.mark.parametrize(("address", "count"), [("127.0.0.1", 1), ("::1", 1), ("192.0.2.1", 0)])
+def test_without_a_public_address_links_are_mailed_on_this_machine_only(
+    client: Client, bob: User, settings: Settings, address: str, count: int
+) -> None:
+    """As when HOST is 0.0.0.0 and KEYPORTAL_URL is not set."""
+    settings.PUBLIC_URL = ""
+    answer = client.post(
+        "/accounts/password/reset/",
+        {"email": "bob@example.com"},
+        headers={"host": "localhost:666"},
+        REMOTE_ADDR=address,
+        follow=True,
+    )
+    assert answer.redirect_chain[-1][0] == "/accounts/password/reset/done/"
+    assert len(mail.outbox) == count
+    for message in mail.outbox:
+        assert re.findall(r"https?://([^/\s]+)/", str(message.body)) == ["127.0.0.1:8000"]
+
+
+@pytest.mark.parametrize(
+    "page", ["login", "password/reset", "password/reset/done", "password/reset/key/1-abc-def"]
+)
+def test_no_cache_keeps_the_pages_of_accounts(client: Client, db: None, page: str) -> None:
+    answer = client.get(f"/accounts/{page}/")
+    assert "no-store" in answer["Cache-Control"]

@@ -1,4 +1,5 @@
 import django.db.models.deletion
+import keyportal.keys.keystring
 import keyportal.keys.rules.validators
 from django.conf import settings
 from django.db import migrations, models
@@ -18,7 +19,7 @@ class Migration(migrations.Migration):
             name='ManagementKey',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.rules.validators.require_no_key])),
+                ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.keystring.require_no_key])),
                 ('scopes', models.JSONField(default=list)),
                 ('allowed_models', models.JSONField(blank=True, default=list, help_text='Models that keys made with it may call at most. Empty: all.')),
                 ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], default='all', max_length=16)),

@@ -13,7 +13,7 @@ from keyportal.api.scopes import Scope
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.exceptions import KeyActionError, NameTaken
-from keyportal.keys.keystring import KeyString
+from keyportal.keys.keystring import KeyString, require_no_key
 from keyportal.keys.models import SpentNonce
 from keyportal.keys.rules.permissions import (
     UNRESTRICTED,
@@ -21,7 +21,7 @@ from keyportal.keys.rules.permissions import (
     Permissions,
     PermissionsColumns,
 )
-from keyportal.keys.rules.validators import require_no_key, require_printable
+from keyportal.keys.rules.validators import require_printable
 from keyportal.teams.access import Actor, lock_team
 from keyportal.teams.models import Membership, Role, Team, User
 

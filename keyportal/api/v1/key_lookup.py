@@ -31,9 +31,10 @@ from keyportal.keys.exceptions import (
     NotAMember,
     PolicyViolation,
 )
+from keyportal.keys.keystring import require_no_key
 from keyportal.keys.limits import AboveCeiling
 from keyportal.keys.models import ApiKey, lock_key
-from keyportal.keys.rules.validators import normalize_detail, require_no_key, require_printable
+from keyportal.keys.rules.validators import normalize_detail, require_printable
 from keyportal.teams.access import HasOwner, require_change
 from keyportal.teams.dates import parse_end
 from keyportal.teams.models import Membership, User

@@ -1,6 +1,7 @@
 import django.core.validators
 import django.db.models.deletion
 import keyportal.catalog.models
+import keyportal.keys.keystring
 from django.db import migrations, models
 
 
@@ -24,8 +25,8 @@ class Migration(migrations.Migration):
             name='Upstream',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64, unique=True)),
-                ('base_url', models.CharField(help_text='As for an OpenAI client, such as http://127.0.0.1:8001/v1.', max_length=500, validators=[keyportal.catalog.models.validate_base_url], verbose_name='base URL')),
+                ('name', models.CharField(max_length=64, unique=True, validators=[keyportal.keys.keystring.require_no_key])),
+                ('base_url', models.CharField(help_text='As for an OpenAI client, such as http://127.0.0.1:8001/v1.', max_length=500, validators=[keyportal.catalog.models.validate_base_url, keyportal.keys.keystring.require_no_key], verbose_name='base URL')),
                 ('encrypted_credential', models.TextField(blank=True, editable=False)),
                 ('credential_header', models.CharField(choices=[('authorization', 'Authorization: Bearer'), ('x-api-key', 'x-api-key'), ('api-key', 'api-key')], default='authorization', help_text='The header in which this model server expects its credential.', max_length=16)),
                 ('encrypted_headers', models.TextField(blank=True, editable=False)),
@@ -46,7 +47,7 @@ class Migration(migrations.Migration):
             name='ServedModel',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=200, unique=True, validators=[django.core.validators.RegexValidator('\\A[A-Za-z0-9][A-Za-z0-9._:@+-]*(/(?!\\.{1,2}(/|\\Z))[A-Za-z0-9._:@+-]+)*\\Z', 'Use letters, digits and . _ : @ + - in parts separated by slashes, and no part that is . or .. alone.')])),
+                ('name', models.CharField(max_length=200, unique=True, validators=[django.core.validators.RegexValidator('\\A[A-Za-z0-9][A-Za-z0-9._:@+-]*(/(?!\\.{1,2}(/|\\Z))[A-Za-z0-9._:@+-]+)*\\Z', 'Use letters, digits and . _ : @ + - in parts separated by slashes, and no part that is . or .. alone.'), keyportal.keys.keystring.require_no_key])),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('team', models.ForeignKey(blank=True, help_text='Leave empty for a public model, which every team may call.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='models', to='teams.team')),
             ],
@@ -55,7 +56,7 @@ class Migration(migrations.Migration):
             name='Route',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('upstream_model', models.CharField(help_text="The model's name on the upstream server.", max_length=200)),
+                ('upstream_model', models.CharField(help_text="The model's name on the upstream server.", max_length=200, validators=[keyportal.keys.keystring.require_no_key])),
                 ('weight', models.PositiveSmallIntegerField(default=1, help_text="Share of the model's calls, relative to its other routes. 0: no calls.")),
                 ('model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='routes', to='catalog.servedmodel')),
                 ('upstream', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='routes', to='catalog.upstream', verbose_name='model server')),

@@ -4,12 +4,8 @@ import secrets
 
 from django import forms
 
-from keyportal.keys.rules.validators import (
-    normalize_tags,
-    normalize_text,
-    require_no_key,
-    require_printable,
-)
+from keyportal.keys.keystring import require_no_key
+from keyportal.keys.rules.validators import normalize_tags, normalize_text, require_printable
 
 
 def new_nonce() -> str:

@@ -10,6 +10,7 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.changes import EDITABLE, Changes
 from keyportal.keys.forms.base import DetailsForm
 from keyportal.keys.forms.expiry import DATE, ExpiryForm
+from keyportal.keys.keystring import require_no_key
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import (
     Endpoints,
@@ -17,7 +18,7 @@ from keyportal.keys.rules.permissions import (
     normalize_networks,
     normalize_patterns,
 )
-from keyportal.keys.rules.validators import require_no_key, require_printable, split_words
+from keyportal.keys.rules.validators import require_printable, split_words
 from keyportal.teams.forms import VersionedForm
 from keyportal.teams.models import Role, User
 

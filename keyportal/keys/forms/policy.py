@@ -7,8 +7,9 @@ from django.core.exceptions import ValidationError
 
 from keyportal.keys.forms.expiry import MAX_DAYS
 from keyportal.keys.forms.fields import ModelsField
+from keyportal.keys.keystring import require_no_key
 from keyportal.keys.rules.permissions import Endpoints
-from keyportal.keys.rules.validators import require_no_key, require_printable
+from keyportal.keys.rules.validators import require_printable
 from keyportal.teams.forms import VersionedForm
 from keyportal.teams.models import Role
 from keyportal.teams.policy import LABELS, NO_POLICY, Policy

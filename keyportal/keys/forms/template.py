@@ -7,9 +7,10 @@ from django.core.exceptions import ValidationError
 
 from keyportal.keys.forms.expiry import MAX_DAYS
 from keyportal.keys.forms.fields import ModelsField, NetworksField
+from keyportal.keys.keystring import require_no_key
 from keyportal.keys.models import KeyTemplate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
-from keyportal.keys.rules.validators import require_no_key, require_printable
+from keyportal.keys.rules.validators import require_printable
 from keyportal.teams.forms import VersionedForm
 
 # The field that shows a violation of the policy, by the column that the rule is about.

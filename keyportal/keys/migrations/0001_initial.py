@@ -1,5 +1,6 @@
 import django.core.validators
 import django.db.models.deletion
+import keyportal.keys.keystring
 import keyportal.keys.rules.validators
 import keyportal.teams.fields
 import keyportal.teams.limits
@@ -29,7 +30,7 @@ class Migration(migrations.Migration):
             name='ApiKey',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.rules.validators.require_no_key])),
+                ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.keystring.require_no_key])),
                 ('public_id', models.CharField(editable=False, max_length=8, unique=True)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
@@ -38,7 +39,7 @@ class Migration(migrations.Migration):
                 ('disabled_by', models.CharField(blank=True, choices=[('owner', 'Its owner'), ('admin', 'An admin or operator'), ('leak', 'A leak report')], editable=False, help_text='Empty: enabled.', max_length=8)),
                 ('is_managed', models.BooleanField(default=False, help_text='Only admins and operators can change its permissions, limits, expiry and owner, or enable it. Its owner can use, edit, rotate, disable and delete it.')),
                 ('reported_at', models.DateTimeField(editable=False, help_text='When it was reported as leaked.', null=True)),
-                ('description', models.CharField(blank=True, max_length=500, validators=[keyportal.keys.rules.validators.require_no_key])),
+                ('description', models.CharField(blank=True, max_length=500, validators=[keyportal.keys.keystring.require_no_key])),
                 ('tags', models.JSONField(blank=True, default=list)),
                 ('allowed_models', models.JSONField(blank=True, default=list, help_text='Names of served models, or patterns such as public/*. Empty: all.')),
                 ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], default='all', max_length=16)),
@@ -55,7 +56,7 @@ class Migration(migrations.Migration):
             name='KeyTemplate',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.rules.validators.require_no_key])),
+                ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.keystring.require_no_key])),
                 ('allowed_models', models.JSONField(blank=True, default=list)),
                 ('endpoints', models.CharField(choices=[('all', 'All endpoints'), ('chat', 'Chat and text generation only'), ('embeddings', 'Embeddings only'), ('read', 'Read-only: list the models, call none')], default='all', max_length=16)),
                 ('allowed_networks', models.JSONField(blank=True, default=list)),

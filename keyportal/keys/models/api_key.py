@@ -16,11 +16,11 @@ from django.views.decorators.debug import sensitive_variables
 from keyportal.audit.models import Action, AuditEvent, Tombstone
 from keyportal.keys import keystring
 from keyportal.keys.exceptions import KeyLimitReached, NameTaken, NotAMember, PolicyViolation
-from keyportal.keys.keystring import KeyString
+from keyportal.keys.keystring import KeyString, require_no_key
 from keyportal.keys.models.nonce import SpentNonce
 from keyportal.keys.rules import policy
 from keyportal.keys.rules.permissions import Endpoints, Permissions, PermissionsColumns
-from keyportal.keys.rules.validators import require_no_key, require_printable
+from keyportal.keys.rules.validators import require_printable
 from keyportal.teams.access import (
     Actor,
     HasOwner,

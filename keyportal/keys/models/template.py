@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
+from keyportal.keys.keystring import require_no_key
 from keyportal.keys.rules.permissions import (
     UNRESTRICTED,
     Endpoints,
@@ -18,7 +19,7 @@ from keyportal.keys.rules.permissions import (
     PermissionsColumns,
 )
 from keyportal.keys.rules.policy import PlannedKey, violations, widest_permissions
-from keyportal.keys.rules.validators import require_no_key, require_printable
+from keyportal.keys.rules.validators import require_printable
 from keyportal.teams.access import Actor, lock_team
 from keyportal.teams.models import Role, Team
 from keyportal.teams.policy import Policy

@@ -14,7 +14,7 @@ import msgspec
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from keyportal.keys.rules.validators import require_no_key
+from keyportal.keys.keystring import require_no_key
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -6,19 +6,13 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db.models import BooleanField, F, Func, Value
 
-from keyportal.keys import keystring
+from keyportal.keys.keystring import require_no_key
 
 
 def require_printable(text: str) -> None:
     """Attack: invisible or direction-changing characters make a name look like another name."""
     if not text.isprintable():
         raise ValidationError("Use printable characters only.")
-
-
-def require_no_key(text: str) -> None:
-    """Names are stored in plain text and the whole team can read them; a key string must not be."""
-    if keystring.redact(text) != text:
-        raise ValidationError("This contains an API key. Never put a key where others can read it.")
 
 
 def split_words(text: str) -> list[str]:

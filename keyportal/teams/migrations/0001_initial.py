@@ -3,6 +3,7 @@ import django.core.validators
 import django.db.models.deletion
 import django.db.models.functions.text
 import django.utils.timezone
+import keyportal.keys.keystring
 import keyportal.teams.fields
 import keyportal.teams.limits
 import keyportal.teams.models
@@ -31,7 +32,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('slug', models.CharField(default=keyportal.teams.models.new_slug, help_text="Part of URLs and model names. It can't be changed later.", max_length=64, unique=True, validators=[django.core.validators.RegexValidator('\\A(?!public\\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?\\Z', 'Use lower-case letters, digits and hyphens, with no hyphen at the start or end. The slug `public` is reserved.')])),
-                ('name', models.CharField(max_length=100)),
+                ('name', models.CharField(max_length=100, validators=[keyportal.keys.keystring.require_no_key])),
                 ('max_keys', models.PositiveIntegerField(default=keyportal.teams.models.default_max_keys, help_text='Maximum number of API keys of the team.', validators=[django.core.validators.MaxValueValidator(1000000)])),
                 ('is_active', models.BooleanField(default=True, help_text='The keys of an inactive team are refused from the next request on.')),
                 ('limits', keyportal.teams.fields.LimitsField(blank=True, default=keyportal.teams.limits.Limits, help_text='Limits for all keys of the team together.')),
