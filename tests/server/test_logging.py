@@ -4,6 +4,7 @@ import logging
 import logging.config
 from collections.abc import Callable, Iterator
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -19,7 +20,7 @@ SignIn = Callable[[User], Client]
 def log() -> Iterator[StringIO]:
     """The log as production writes it; pytest's own handlers stay."""
     text = StringIO()
-    config = settings.LOGGING
+    config: dict[str, Any] = settings.LOGGING
     handler = {**config["handlers"]["console"], "stream": text}
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
