@@ -9,15 +9,16 @@ commits. The cost of one request falls as the load grows.
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 from keyportal.catalog.snapshot import Snapshot
-from keyportal.gateway.admission.batch import Admitted, Batch, Outcome, process
+from keyportal.gateway.admission.batch import Admitted, Batch, BatchResult, Outcome, process
 from keyportal.gateway.admission.database import ALIAS, close
-from keyportal.gateway.admission.limiter import RateLimiter, Usage
+from keyportal.gateway.admission.limiter import Locked, RateLimiter, Usage
 from keyportal.gateway.admission.limits import Buckets
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import DatabaseUnavailable, GatewayError, Overloaded
@@ -27,6 +28,7 @@ VERDICT_SECONDS = 2.0
 MAX_WAITING = 5000
 RETRY_SECONDS = 1.0
 COLLECT_SECONDS = 0.002
+CHECK_LOCKS_SECONDS = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +64,15 @@ class Admission:
         self._limiter = RateLimiter(worker)
         self._waiting: list[PendingRequest] = []
         self._in_batch: list[PendingRequest] = []
+        # They count in a window that another transaction has locked.
+        self._locked_out: list[PendingRequest] = []
         self._usages: list[PendingUsage] = []
         self._is_batch_running = False
         self._is_batch_scheduled = False
         self._is_database_down = False
         self._has_timer = False
+        self._has_lock_timer = False
+        self._is_lock_check_due = False
         # One thread, so one connection, which is opened in that thread after the fork.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="admission")
         self.session_watch = SessionWatch(ALIAS, VERDICT_SECONDS)
@@ -142,7 +148,7 @@ class Admission:
         """Fail the requests whose deadline has passed, and start the timer for the next one."""
         self._has_timer = False
         now = self.loop.time()
-        for request in (*self._in_batch, *self._waiting):
+        for request in (*self._locked_out, *self._in_batch, *self._waiting):
             if request.deadline > now:
                 self._start_timer(request.deadline)
                 break
@@ -182,17 +188,22 @@ class Admission:
     def _start_batch(self) -> None:
         """Start the next batch, if there is one and none is running."""
         self._is_batch_scheduled = False
-        if self._is_batch_running or not (self._waiting or self._usages):
+        if self._is_batch_running or not (self._waiting or self._usages or self._is_lock_check_due):
             return
         # Requests that have failed, or whose client disconnected, are neither judged nor counted.
         requests = [request for request in self._waiting if not request.future.done()]
         self._waiting = []
-        if not (requests or self._usages):
+        if not (requests or self._usages or self._is_lock_check_due):
             return
         self._is_batch_running = True
         self._in_batch = requests
         usages, self._usages = self._usages, []
-        batch = Batch([request[:4] for request in requests], [pending.usage for pending in usages])
+        batch = Batch(
+            [request[:4] for request in requests],
+            [pending.usage for pending in usages],
+            self._is_lock_check_due,
+        )
+        self._is_lock_check_due = False
         running = self.loop.run_in_executor(
             self._thread, self.session_watch.run, process, batch, self.catalog, self._limiter
         )
@@ -202,41 +213,69 @@ class Admission:
         self,
         requests: list[PendingRequest],
         usages: list[PendingUsage],
-        finished: "asyncio.Future[tuple[list[Outcome], Snapshot]]",
+        finished: "asyncio.Future[BatchResult]",
     ) -> None:
         """Resolve all futures of the batch, even if it failed, and start the next."""
         self._is_batch_running = False
         self._in_batch = []
         try:
-            outcomes, self.catalog = finished.result()
+            outcomes, self.catalog, unwritten, is_window_free = finished.result()
         except Exception as error:
             self._log_availability(error)
             for request in requests:
                 _fail(request.future)
-            self._retry_later(usages)
+            self._retry_later([pending.usage for pending in usages])
         else:
             self._log_availability(None)
             for request, outcome in zip(requests, outcomes, strict=True):
-                self._resolve(request.future, outcome)
+                self._resolve(request, outcome)
+            self._retry_later(unwritten)
+            if is_window_free:
+                # They are older than those that wait, so the deadlines are in order.
+                self._waiting[:0] = self._locked_out
+                self._locked_out = []
+        if self._limiter.locked and not self._has_lock_timer:
+            self._has_lock_timer = True
+            self.loop.call_later(CHECK_LOCKS_SECONDS, self._check_locks)
         for pending in usages:
             if not pending.future.done():
                 pending.future.set_result(None)
         self._schedule_batch()
 
-    def _resolve(self, future: "asyncio.Future[Admitted | None]", outcome: Outcome) -> None:
+    def _resolve(self, request: PendingRequest, outcome: Outcome) -> None:
+        future = request.future
         if future.done():
             self._release(outcome)  # It failed or was cancelled while the batch was running.
         elif isinstance(outcome, GatewayError):
             future.set_exception(outcome)
+        elif isinstance(outcome, Locked):
+            self._lock_out(request)
         else:
             future.set_result(outcome)
 
-    def _retry_later(self, usages: list[PendingUsage]) -> None:
+    def _lock_out(self, request: PendingRequest) -> None:
+        """Let this request wait until the windows in which it counts may be free.
+
+        It is judged again then. Other requests neither wait nor are refused because of it.
+        """
+        if len(self._locked_out) < MAX_WAITING:
+            self._locked_out.append(request)
+        else:
+            _fail(request.future)
+
+    def _check_locks(self) -> None:
+        """Let the next batch look for windows that are free again."""
+        self._has_lock_timer = False
+        self._is_lock_check_due = True
+        self._locked_out = [pending for pending in self._locked_out if not pending.future.done()]
+        self._schedule_batch()
+
+    def _retry_later(self, usages: Sequence[Usage]) -> None:
         """Write this usage later; its calls don't wait for that."""
         if usages:
-            self.loop.call_later(RETRY_SECONDS, self._retry, [pending.usage for pending in usages])
+            self.loop.call_later(RETRY_SECONDS, self._retry, usages)
 
-    def _retry(self, usages: list[Usage]) -> None:
+    def _retry(self, usages: Sequence[Usage]) -> None:
         for usage in usages:
             self.complete(*usage)
 

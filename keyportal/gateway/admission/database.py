@@ -4,6 +4,7 @@ Django opens and closes the connection. The layers between Django's cursor and t
 more than the statements themselves: with them, a batch took three times as long.
 """
 
+import sqlite3
 import threading
 from functools import cache
 from typing import Any, cast
@@ -16,11 +17,20 @@ ALIAS = "admission"
 Row = tuple[Any, ...]
 
 
+class DatabaseLocked(Exception):
+    """Another transaction has SQLite's only write lock."""
+
+
+LOCKED_ERRORS = (psycopg.errors.LockNotAvailable, DatabaseLocked)
+"""A lock was not free within the time of `begin`. The caller must roll back."""
+
+
 class Database:
     """One thread's connection. Closing it rolls back a transaction that isn't committed."""
 
     is_postgresql: bool
-    begin_statement: str
+    wait_ms: int
+    """How long a transaction waits for each lock, unless `begin` is told otherwise."""
 
     def execute(self, sql: str, *parameters: object) -> Any:
         """Execute a statement with the placeholder `%s`; other percent signs are doubled.
@@ -37,35 +47,67 @@ class Database:
         """
         return cast("list[Row]", self.execute(sql, *parameters).fetchall())
 
-    def begin(self) -> None:
-        """Begin a transaction that will write."""
-        self.execute(self.begin_statement)
+    def begin(self, wait_ms: int | None = None) -> None:
+        """Begin a transaction that will write, and waits this long for each lock.
+
+        If that is too short, this or a later statement raises one of LOCKED_ERRORS.
+        """
+        raise NotImplementedError
 
     def commit(self) -> None:
         self.execute("COMMIT")
 
+    def rollback(self) -> None:
+        self.execute("ROLLBACK")
+
 
 class SQLite(Database):
     is_postgresql = False
-    # Takes the write lock at once: a read that is upgraded later fails, however long it waits.
-    begin_statement = "BEGIN IMMEDIATE"
+    wait_ms = 200  # A writer holds the only lock until its commit is on disk.
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._waits_ms = 0
 
     def execute(self, sql: str, *parameters: object) -> Any:
         return self._connection.execute(_with_question_marks(sql), parameters)
 
+    def begin(self, wait_ms: int | None = None) -> None:
+        """Takes the write lock at once: a read that is upgraded later fails, however long it
+        waits."""
+        if wait_ms is None:
+            wait_ms = self.wait_ms
+        if wait_ms != self._waits_ms:
+            self._connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
+            self._waits_ms = wait_ms
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            raise DatabaseLocked from error
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            self.execute("ROLLBACK")
+
 
 class PostgreSQL(Database):
     is_postgresql = True
-    begin_statement = "BEGIN"
+    wait_ms = 50  # Other workers hold their locks for one or two.
 
     def __init__(self, connection: Any) -> None:
         self._cursor = psycopg.Cursor(connection)
 
     def execute(self, sql: str, *parameters: object) -> Any:
         return self._cursor.execute(cast("Any", sql), parameters)
+
+    def begin(self, wait_ms: int | None = None) -> None:
+        if wait_ms is None:
+            wait_ms = self.wait_ms
+        # One round trip. Two statements can't be prepared.
+        statements = f"BEGIN; SET LOCAL lock_timeout = {wait_ms}"
+        self._cursor.execute(cast("Any", statements), prepare=False)
 
 
 @cache

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from keyportal.gateway.admission import limiter_sql
-from keyportal.gateway.admission.database import database
+from keyportal.gateway.admission.database import LOCKED_ERRORS, database
 from keyportal.gateway.admission.limiter_sql import Total
 from keyportal.gateway.admission.limits import (
     Allowance,
@@ -24,6 +24,7 @@ from keyportal.gateway.admission.limits import (
     exhausted_limit,
     limit_error,
 )
+from keyportal.gateway.admission.locked_windows import LockedWindows
 from keyportal.gateway.errors import GatewayError
 
 RENEW_SECONDS = 2.0
@@ -37,6 +38,20 @@ class Usage(NamedTuple):
     tokens: int
 
 
+class Locked:
+    """A request that counts in a window which is locked. It must be counted later."""
+
+
+LOCKED = Locked()
+
+
+class Counted(NamedTuple):
+    """The result of each request, in order, and the usage that counts in locked windows."""
+
+    results: Sequence[Allowance | GatewayError | Locked]
+    unwritten: Sequence[Usage] = ()
+
+
 class RateLimiter:
     """One worker's access to the counters. Every method runs in the admission thread."""
 
@@ -47,23 +62,40 @@ class RateLimiter:
         # Windows that are full. A committed count never falls, so each is full until it ends.
         self._full: dict[WindowKey, Total] = {}
         self._renewed_at = 0.0
+        self.locked = LockedWindows()
 
-    def count(
-        self, requests: Sequence[Buckets], usages: Sequence[Usage], now: float
-    ) -> list[Allowance | GatewayError]:
-        """Count these requests and this usage; returns a result for each request, in order.
+    def count(self, requests: Sequence[Buckets], usages: Sequence[Usage], now: float) -> Counted:
+        """Count these requests and this usage, except where a window is locked.
 
         `now` is the database's clock, in seconds since 1970. A request that meets a window known to
         be full costs no write. After an exception the caller must close the connection, which rolls
         back the transaction.
         """
+        for add_locked in (self.locked.find, self.locked.add):
+            try:
+                return self._count(requests, usages, now)
+            except LOCKED_ERRORS:
+                database().rollback()
+                add_locked(_windows(requests, usages))
+        return self._count(requests, usages, now)  # Nothing that could be locked is left.
+
+    def _count(self, requests: Sequence[Buckets], usages: Sequence[Usage], now: float) -> Counted:
+        unwritten: list[Usage] = []
+        if self.locked:
+            unwritten = [usage for usage in usages if self.locked.touch(usage.buckets)]
+            usages = [usage for usage in usages if not self.locked.touch(usage.buckets)]
         running = ParallelCalls(self._running, usages)
         early_errors = self._check_full_windows(requests, running, now)
+        if self.locked:
+            early_errors = [
+                error or (LOCKED if self.locked.touch(buckets) else None)
+                for buckets, error in zip(requests, early_errors, strict=True)
+            ]
         remaining = [
             buckets for buckets, error in zip(requests, early_errors, strict=True) if not error
         ]
         if not remaining and not usages:
-            return [error for error in early_errors if error]
+            return Counted([error for error in early_errors if error], unwritten)
         transaction = BatchTransaction(remaining, usages, running)
         db = database()
         db.begin()
@@ -73,7 +105,7 @@ class RateLimiter:
         db.commit()
         running.apply(changes)
         self._remember_full(transaction.full)
-        return [error or next(outcomes) for error in early_errors]
+        return Counted([error or next(outcomes) for error in early_errors], unwritten)
 
     def renew_leases(self) -> None:
         """Record that this worker is alive, while it runs calls that other workers count."""
@@ -83,7 +115,7 @@ class RateLimiter:
 
     def _check_full_windows(
         self, requests: Sequence[Buckets], running: "ParallelCalls", now: float
-    ) -> list[GatewayError | None]:
+    ) -> Sequence[GatewayError | Locked | None]:
         """Return an error for each request that meets a full window.
 
         Requests with the same buckets have the same result, but each needs an exception of its own.
@@ -235,6 +267,12 @@ class BatchTransaction:
                 if tokens is None or remaining < tokens.remaining:
                     tokens = Remaining(bucket.tokens, remaining, window.total.resets_in)
         return Allowance(requests, tokens)
+
+
+def _windows(requests: Sequence[Buckets], usages: Sequence[Usage]) -> list[WindowKey]:
+    """Return the windows in which these requests and this usage count, sorted."""
+    counted = {*requests, *(usage.buckets for usage in usages)}
+    return sorted({bucket.key for buckets in counted for bucket in buckets})
 
 
 def _count_requests(requests: Sequence[Buckets]) -> Counter[WindowKey]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from keyportal.gateway.admission.database import database
+from keyportal.gateway.admission.database import LOCKED_ERRORS, database
 from keyportal.usage.models import (
     LEASE_SECONDS,
     START_POSTGRESQL,
@@ -20,6 +20,8 @@ from keyportal.usage.models import (
     Window,
     window_end,
 )
+
+TRY_MS = 2
 
 Addition = tuple[str, int, int, int]
 """Subject, kind, requests, tokens."""
@@ -46,6 +48,20 @@ def add(additions: Sequence[Addition]) -> dict[tuple[str, int], Total]:
         return {}
     rows = _execute(_ADD_POSTGRESQL, _ADD_SQLITE, _json(additions)).fetchall()
     return {(subject, kind): _total(kind, *counts) for subject, kind, *counts in rows}
+
+
+def is_window_locked(key: tuple[str, int]) -> bool:
+    """Whether another transaction has this window locked, or has inserted it without a commit."""
+    db = database()
+    try:
+        db.begin(TRY_MS)
+        add([(*key, 0, 0)])
+    except LOCKED_ERRORS:
+        return True
+    else:
+        return False
+    finally:
+        db.rollback()
 
 
 def subtract(requests: Sequence[tuple[int, int]]) -> None:

@@ -458,8 +458,8 @@ def test_request_that_is_cancelled_with_its_verdict_keeps_no_slot(
         await asyncio.sleep(0)
         resolve = worker._resolve
 
-        def resolve_and_cancel(future: Any, outcome: Any) -> None:
-            resolve(future, outcome)
+        def resolve_and_cancel(request: Any, outcome: Any) -> None:
+            resolve(request, outcome)
             task.cancel()  # The future is done, and its task has not run yet.
 
         worker._resolve = resolve_and_cancel  # type: ignore[method-assign]  # for this worker

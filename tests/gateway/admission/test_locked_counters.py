@@ -2,25 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import pytest
+from django.db import connection
 
-from keyportal.gateway.admission import limiter_sql
+from keyportal.gateway.admission import batcher, limiter_sql
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.database import close, database
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
-from keyportal.teams.models import User
-from keyportal.usage.models import Kind, key_subject
+from keyportal.teams.models import Team, User
+from keyportal.usage.models import Kind, Window, key_subject, team_subject
 
-pytestmark = [
-    pytest.mark.django_db(transaction=True, databases=["default", "admission"]),
-    pytest.mark.postgresql,  # SQLite has one lock for the whole file.
-]
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
 Issue = Callable[..., tuple[ApiKey, str]]
+Limited = Callable[..., tuple[ApiKey, str]]
+PATIENCE = 60.0  # Seconds that a busy machine may need for work of milliseconds.
 
 
 class OtherHost:
@@ -29,23 +32,33 @@ class OtherHost:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
 
-    def count(self, *keys: ApiKey) -> None:
-        """Count a request of each key in a transaction, which stays open."""
-        self._thread.submit(self._count, keys).result(60)
+    def count(self, *subjects: str, requests: int = 1) -> None:
+        """Count this many requests of each subject in a transaction, which stays open."""
+        self._run(lambda: database().begin())
+        additions = [(subject, int(Kind.MINUTE), requests, 0) for subject in sorted(subjects)]
+        self._run(lambda: limiter_sql.add(additions))
 
-    def _count(self, keys: tuple[ApiKey, ...]) -> None:
-        database().begin()
-        subjects = sorted(key_subject(key.public_id) for key in keys)
-        limiter_sql.add([(subject, Kind.MINUTE, 1, 0) for subject in subjects])
+    def stay_idle(self) -> None:
+        """Let the database keep an open transaction for as long as it likes."""
+        if self._run(database).is_postgresql:
+            setting = "SET idle_in_transaction_session_timeout = 0"
+            self._run(lambda: database().execute(setting))
+
+    def commit(self) -> None:
+        self._run(lambda: database().commit())
 
     def close(self) -> None:
-        self._thread.submit(close).result(60)
+        self._run(close)
         self._thread.shutdown()
+
+    def _run(self, work: Callable[[], Any]) -> Any:
+        return self._thread.submit(work).result(PATIENCE)
 
 
 @pytest.fixture
-def other_host() -> Iterator[OtherHost]:
+def other_host(db: None) -> Iterator[OtherHost]:
     other_host = OtherHost()
+    other_host.stay_idle()
     yield other_host
     other_host.close()
 
@@ -59,8 +72,13 @@ def admission(db: None) -> Iterator[Admission]:
 
 
 @pytest.fixture
-def limited(alice: User, issue: Issue) -> Callable[..., tuple[ApiKey, str]]:
-    def limited(name: str, **limits: int) -> tuple[ApiKey, str]:
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "VERDICT_SECONDS", PATIENCE)
+
+
+@pytest.fixture
+def limited(alice: User, issue: Issue) -> Limited:
+    def limited(name: str = "test-key", **limits: int) -> tuple[ApiKey, str]:
         key, text = issue(alice, name)
         ApiKey.objects.filter(pk=key.pk).update(limits=Limits(**limits))
         return key, text
@@ -69,7 +87,7 @@ def limited(alice: User, issue: Issue) -> Callable[..., tuple[ApiKey, str]]:
 
 
 async def admit(admission: Admission, text: str) -> str:
-    """Return `Admitted`, or the name of the error."""
+    """Return `Admitted`, `NoneType` for an invalid key, or the name of the error."""
     try:
         digest = keystring.digest(text.encode())
         return type(await admission.admit(digest, None, is_counted=True)).__name__
@@ -77,17 +95,158 @@ async def admit(admission: Admission, text: str) -> str:
         return type(error).__name__
 
 
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, PATIENCE))
+
+
+def subject(key: ApiKey) -> str:
+    return key_subject(key.public_id)
+
+
+def counts() -> dict[str, int]:
+    return dict(Window.objects.values_list("subject", "requests"))
+
+
+@pytest.mark.postgresql
 def test_locks_of_a_host_that_vanished_before_its_commit_end_within_three_seconds(
-    admission: Admission, other_host: OtherHost, limited: Callable[..., tuple[ApiKey, str]]
+    admission: Admission, limited: Limited
 ) -> None:
-    key, text = limited("test-key", requests_per_minute=60)
-    other_host.count(key)  # And then nothing more, as if its cable had been cut.
+    key, text = limited(requests_per_minute=60)
+    other_host = OtherHost()
+    other_host.count(subject(key))  # And then nothing more, as if its cable had been cut.
     began = time.monotonic()
 
-    async def admit_again() -> str:
+    async def admit_again() -> None:
         while (outcome := await admit(admission, text)) != "Admitted":
             assert outcome == "DatabaseUnavailable"
-        return outcome
 
-    assert asyncio.run(asyncio.wait_for(admit_again(), 60)) == "Admitted"
+    run(admit_again())
     assert time.monotonic() - began < 10  # Three on a machine that is idle.
+    with suppress(Exception):  # PostgreSQL has ended its session.
+        other_host.close()
+
+
+@pytest.mark.parametrize("is_counted_before", [True, False])
+def test_only_what_counts_on_a_locked_row_waits(
+    is_counted_before: bool,
+    admission: Admission,
+    other_host: OtherHost,
+    limited: Limited,
+    issue: Issue,
+    bob: User,
+    patience: None,
+) -> None:
+    """Also if the row was inserted by the other transaction, so that nobody can see it."""
+    locked, locked_text = limited("locked", requests_per_minute=5)
+    free, free_text = limited("free", requests_per_minute=1000)
+    _, unlimited_text = issue(bob, "unlimited")
+    if is_counted_before:
+        assert run(admit(admission, locked_text)) == "Admitted"
+    other_host.count(subject(locked), requests=3 - is_counted_before)
+    # SQLite has one lock for all counters.
+    others = [free_text, unlimited_text] if connection.vendor == "postgresql" else [unlimited_text]
+
+    async def call() -> None:
+        waiting = [asyncio.create_task(admit(admission, locked_text)) for _ in range(6)]
+        for _ in range(100):
+            for text in others:
+                assert await admit(admission, text) == "Admitted"
+        assert not any(task.done() for task in waiting)
+        other_host.commit()
+        outcomes = Counter(await asyncio.gather(*waiting))
+        assert outcomes == {"Admitted": 2, "RateLimitExceeded": 4}
+
+    run(call())
+    assert not admission._limiter.locked
+    expected = {subject(locked): 5}
+    if connection.vendor == "postgresql":
+        expected[subject(free)] = 100
+    assert counts() == expected
+
+
+def test_request_waits_for_a_locked_row_for_two_seconds_and_is_not_counted(
+    admission: Admission, other_host: OtherHost, limited: Limited
+) -> None:
+    key, text = limited(requests_per_minute=60)
+    other_host.count(subject(key))
+    began = time.monotonic()
+    assert run(admit(admission, text)) == "DatabaseUnavailable"
+    assert 1.9 < time.monotonic() - began < 20
+    other_host.commit()
+    assert counts() == {subject(key): 1}
+
+
+async def wait_until(condition: Callable[[], object]) -> None:
+    for _ in range(int(PATIENCE / 0.01)):
+        if await asyncio.to_thread(condition):
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
+@pytest.mark.postgresql
+def test_key_that_is_deleted_while_its_request_waits_for_a_lock_is_refused(
+    admission: Admission, other_host: OtherHost, limited: Limited, patience: None
+) -> None:
+    key, text = limited(requests_per_minute=60)
+    other_host.count(subject(key))
+
+    async def call() -> None:
+        waiting = asyncio.create_task(admit(admission, text))
+        await wait_until(lambda: admission._locked_out)
+        await asyncio.to_thread(key.revoke, actor=None)
+        other_host.commit()
+        assert await waiting == "NoneType"
+
+    run(call())
+
+
+@pytest.mark.postgresql
+def test_lock_on_a_teams_row_stops_its_keys_only(
+    admission: Admission,
+    other_host: OtherHost,
+    team: Team,
+    other_team: Team,
+    charlie: User,
+    limited: Limited,
+    issue: Issue,
+    patience: None,
+) -> None:
+    _, own = limited("own", requests_per_minute=60)
+    _, others = issue(charlie, team=other_team)
+    Team.objects.update(limits=Limits(requests_per_minute=100))
+    other_host.count(team_subject(team.slug))
+
+    async def call() -> None:
+        waiting = asyncio.create_task(admit(admission, own))
+        for _ in range(50):
+            assert await admit(admission, others) == "Admitted"
+        assert not waiting.done()
+        other_host.commit()
+        assert await waiting == "Admitted"
+
+    run(call())
+    assert counts()[team_subject(team.slug)] == 2
+
+
+def test_usage_of_a_locked_row_is_written_later_and_its_call_does_not_wait(
+    admission: Admission,
+    other_host: OtherHost,
+    limited: Limited,
+    patience: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher, "RETRY_SECONDS", 0.05)
+    key, text = limited(tokens_per_minute=1000, parallel_requests=1)
+
+    async def call() -> None:
+        digest = keystring.digest(text.encode())
+        admitted = await admission.admit(digest, None, is_counted=True)
+        assert admitted is not None
+        other_host.count(subject(key))
+        await admission.complete(admitted.verdict.buckets, 70)
+        other_host.commit()
+        await wait_until(Window.objects.filter(tokens=70).exists)
+        assert await admit(admission, text) == "Admitted"  # Its slot was released too.
+
+    run(call())
