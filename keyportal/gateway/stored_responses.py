@@ -18,6 +18,7 @@ from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import DatabaseUnavailable, ModelNotFound, ResponseNotFound
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.gateway.relay.answer import Answer
+from keyportal.gateway.relay.encoded_answer import is_encoded
 from keyportal.gateway.relay.response_id import ID, WatchedBody, id_of_answer
 from keyportal.gateway.relay.sse import is_event_stream
 from keyportal.usage.models import StoredResponse
@@ -56,13 +57,16 @@ class StoredResponses:
         self._waiting: deque[Row] = deque(maxlen=MAX_WAITING)
 
     async def watch(self, answer: Answer, team_slug: str, maker: Maker) -> Answer:
-        """The same answer; its id is stored before the caller can use it, on any worker."""
+        """The same answer; its id is stored before the caller can use it, on any worker.
+
+        That of a compressed answer, which we ask no server for, is not read, so it is unknown.
+        """
 
         async def store(response_id: str) -> None:
             self._waiting.append(Row(team_slug, response_id, *maker))
             await self._writer.run(self._write_waiting)
 
-        if answer.status != 200:
+        if answer.status != 200 or is_encoded(answer.headers):
             return answer
         if isinstance(answer.body, bytes):
             if response_id := id_of_answer(answer.body):

@@ -10,7 +10,7 @@ from django.db import OperationalError
 from keyportal.gateway import stored_responses as module
 from keyportal.gateway.errors import DatabaseUnavailable, ResponseNotFound
 from keyportal.gateway.metering.writer import Writer
-from keyportal.gateway.relay.answer import json_answer, stream_answer
+from keyportal.gateway.relay.answer import Answer, BufferedBody, json_answer, stream_answer
 from keyportal.gateway.stored_responses import Maker, StoredResponses
 from keyportal.usage.models import StoredResponse
 from tests.support import model_responses
@@ -77,6 +77,22 @@ def test_id_of_a_stream_is_stored_when_its_first_event_arrives(run: Run) -> None
         assert not isinstance(answer.body, bytes)
         await answer.body.next_chunk()
         assert await responses.find("t", "resp_1") == MAKER
+
+    run(test)
+
+
+def test_compressed_stream_is_not_held_back(run: Run) -> None:
+    """In it no event can be found, so it would be buffered to its end."""
+
+    class Silent(BufferedBody):
+        async def next_chunk(self) -> bytes:
+            return await super().next_chunk() or await asyncio.Future()
+
+    async def test(responses: StoredResponses) -> None:
+        headers = [(b"content-type", b"text/event-stream"), (b"content-encoding", b"gzip")]
+        answer = await responses.watch(Answer(200, headers, Silent([b"compressed"])), "t", MAKER)
+        assert not isinstance(answer.body, bytes)
+        assert await asyncio.wait_for(answer.body.next_chunk(), 5) == b"compressed"
 
     run(test)
 
