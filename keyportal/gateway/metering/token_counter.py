@@ -130,22 +130,24 @@ class TokenCounter:
         self.answer_bytes += len(chunk)
         event_count = chunk.count(b"data:")
         self.event_count += event_count
-        if len(chunk) > LARGE_CHUNK_BYTES or self._reader is not None:
-            self._read_large(chunk, event_count)
+        end = len(chunk)
+        if end > LARGE_CHUNK_BYTES or self._reader is not None:
+            end = self._read_large(chunk, event_count)
         elif self._sample is None:
             self._sample = [chunk]
         elif len(self._sample) < SAMPLE_CHUNKS:
             self._sample.append(chunk)
         name_count = chunk.count(b"event:")
-        # Where events have names, an error has the name `error`.
-        if b'"usage"' in chunk or (not name_count and b'"error"' in chunk):
-            chunk = self._read_events(chunk, event_count)
         if name_count:
             # Most chunks are one event, and begin with its name.
             is_single = name_count == event_count == 1
-            self._mark(_MARKED_EVENT.match(chunk) if is_single else _MARKED_EVENT.search(chunk))
+            find = _MARKED_EVENT.match if is_single else _MARKED_EVENT.search
+            self._mark(find(chunk, 0, end))
         elif b"[DONE]" in chunk:
             self._mark(_MARKED_EVENT.search(chunk))
+        # Where events have names, an error has the name `error`.
+        if b'"usage"' in chunk or (not name_count and b'"error"' in chunk):
+            chunk = self._read_events(chunk, event_count)
         return chunk
 
     def _mark(self, match: re.Match[bytes] | None) -> None:
@@ -158,8 +160,9 @@ class TokenCounter:
         if event_type in _IMAGE_EVENTS:
             self.details = self.details._replace(images=self.details.images + 1)
 
-    def _read_large(self, chunk: bytes, event_count: int) -> None:
-        """Read a chunk of many events, or of a few long ones, which may be incomplete."""
+    def _read_large(self, chunk: bytes, event_count: int) -> int:
+        """Read a chunk of many events, or of a few long ones, and return where the complete ones
+        end. The name of an incomplete one doesn't count yet: its usage is still to come."""
         size, media_count = estimates.without_media(chunk)
         self._media_count += media_count
         if len(chunk) > event_count * LARGE_CHUNK_BYTES:
@@ -173,13 +176,15 @@ class TokenCounter:
             begin = min(ends, default=len(chunk))
             self._reader.feed(chunk[:begin])
             if not ends:
-                return
+                return 0
             self._use_long_event()
-        if not chunk.endswith(EVENT_ENDS):
-            ends = [at + len(end) for end in EVENT_ENDS if (at := chunk.rfind(end, begin)) >= 0]
-            begin = max(ends, default=begin)
-            self._reader = FieldReader(is_event=True)
-            self._reader.feed(b"\n".join(_DATA_LINES.findall(chunk, begin)))
+        if chunk.endswith(EVENT_ENDS):
+            return len(chunk)
+        ends = [at + len(end) for end in EVENT_ENDS if (at := chunk.rfind(end, begin)) >= 0]
+        begin = max(ends, default=begin)
+        self._reader = FieldReader(is_event=True)
+        self._reader.feed(b"\n".join(_DATA_LINES.findall(chunk, begin)))
+        return begin
 
     def _use_long_event(self) -> None:
         if self._reader is not None:

@@ -430,7 +430,13 @@ def test_a_response_of_any_size_is_counted(size: int) -> None:
     event = model_responses.named_event({"type": "response.completed", "response": response})
     assert len(event) > 1_500_000
     stream = b"".join([*model_responses.RESPONSE_STREAM[:-1], event])
-    counter, passed = streamed(complete_events(stream, size))
+    chunks = list(complete_events(stream, size))
+    counter = asked()
+    for chunk in chunks:
+        # A call is closed when its last event has passed: not when only its name has.
+        assert not counter.has_last_event
+        counter.feed_events(chunk)
+    counter, passed = streamed(chunks)
     assert counted(counter) == ALL
     assert counter.is_reported
     assert counter.has_last_event
