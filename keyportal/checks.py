@@ -3,6 +3,7 @@
 `settings.py` already refuses values that can't be parsed.
 """
 
+import difflib
 import ipaddress
 import os
 import re
@@ -29,6 +30,8 @@ PROXY_VARIABLES = (
     "https_proxy",
     "all_proxy",
 )
+# Kubernetes sets these in a pod for a Service whose name begins with keyportal.
+KUBERNETES_VARIABLE = re.compile(r"KEYPORTAL(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT\w*)|PORT(_\d\w+)?)")
 PREFIX = re.compile(r"[A-Za-z0-9_-]{0,31}[-_]")
 
 
@@ -114,6 +117,31 @@ def github_keys(**_: object) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register(Tags.security)
+def unknown_variables(**_: object) -> list[CheckMessage]:
+    """Warn of misspelt variables. A warning, because other programs may use the same beginning."""
+    names = sorted(name for name in os.environ if name.startswith("KEYPORTAL_"))
+    return [
+        CheckWarning(
+            f"{name} is not a setting.",
+            hint=_suggestion(name),
+            id="keyportal.W006",
+        )
+        for name in names
+        if name not in settings.VARIABLES and not _is_from_kubernetes(name)
+    ]
+
+
+def _is_from_kubernetes(name: str) -> bool:
+    is_in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    return is_in_pod and KUBERNETES_VARIABLE.fullmatch(name) is not None
+
+
+def _suggestion(name: str) -> str:
+    similar = difflib.get_close_matches(name, settings.VARIABLES, n=1)
+    return f"Did you mean {similar[0]}?" if similar else "docs/configuration.md lists all settings."
 
 
 @register(Tags.database)

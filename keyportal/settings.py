@@ -8,6 +8,9 @@ import re
 import socket
 import struct
 from collections.abc import Mapping
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
@@ -20,10 +23,13 @@ from django.core.management.utils import get_random_secret_key
 from keyportal import data_folder
 
 env = environ.Env()
+# The names of all our variables, so that a check finds misspelt ones.
+VARIABLES = {"KEYPORTAL_DATA"}
 
 
 def _text(variable: str, default: str) -> str:
     """An empty variable counts as unset: `make run PORT=` and compose files set empty ones."""
+    VARIABLES.add(variable)
     return str(env.str(variable, default=default)) or default
 
 
@@ -45,7 +51,6 @@ def _words(text: str) -> list[str]:
 
 BASE_DIR = data_folder.BASE_DIR
 DATA_DIR = data_folder.folder()
-DEBUG = env.bool("DEBUG", default=False)
 LOG_LEVEL = _text("KEYPORTAL_LOG_LEVEL", "INFO").upper()
 if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
     raise ImproperlyConfigured(
@@ -53,16 +58,24 @@ if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
     )
 
 
+_SWITCH = dict.fromkeys(("on", "true", "yes", "1"), True)
+_SWITCH |= dict.fromkeys(("off", "false", "no", "0"), False)
+
+
 def _is_on(variable: str, default: str) -> bool:
-    """Only on and off are accepted, so that a typing error is not taken for one of them."""
+    """Other texts are refused, so that a typing error is not taken for on or off."""
     text = _text(variable, default).lower()
-    if text not in {"on", "off"}:
+    if text not in _SWITCH:
         raise ImproperlyConfigured(f"{variable} must be on or off, not {text!r}.")
-    return text == "on"
+    return _SWITCH[text]
+
+
+DEBUG = _is_on("DEBUG", "off")
 
 
 def _secret(variable: str) -> str:
     """Return it from the environment, else from the data folder, where `make run` wrote it."""
+    VARIABLES.add(variable)
     value = data_folder.read_secret(variable)
     if not value and not DEBUG:
         raise ImproperlyConfigured(
@@ -73,6 +86,12 @@ def _secret(variable: str) -> str:
 
 
 SECRET_KEY = _secret("SECRET_KEY") or get_random_secret_key()
+# Attack: a short one is guessed from a signed link, and then any session or link can be forged.
+if len(SECRET_KEY) < 32:
+    raise ImproperlyConfigured(
+        "SECRET_KEY must have at least 32 characters. Unset it and let `make run` create the file, "
+        "or take the output of `openssl rand -hex 32`."
+    )
 # Fernet keys, the newest first. They encrypt only the credentials of upstreams.
 CREDENTIAL_KEYS = tuple(_words(_secret("KEYPORTAL_CREDENTIAL_KEYS")))
 
@@ -422,7 +441,26 @@ vars().update(EMAIL_CONFIG)
 OUTBOX_EMAIL_BACKEND = EMAIL_CONFIG["EMAIL_BACKEND"]
 EMAIL_BACKEND = "keyportal.notifications.backend.OutboxBackend"
 EMAIL_TIMEOUT = 30
-DEFAULT_FROM_EMAIL = SERVER_EMAIL = _text("DEFAULT_FROM_EMAIL", "keyportal@localhost")
+
+
+def _sender(variable: str, default: str) -> str:
+    """Return an address, with or without a name: `Keyportal <keys@example.com>`."""
+    text = _text(variable, default)
+    name, address = parseaddr(text)
+    try:
+        Address(name, addr_spec=address)
+        is_valid = "@" in address and text.isprintable()
+    except (ValueError, IndexError, HeaderParseError):
+        is_valid = False
+    if not is_valid:
+        raise ImproperlyConfigured(
+            f"{variable} must be an address such as keys@example.com or "
+            f"Keyportal <keys@example.com>, not {text!r}."
+        )
+    return text
+
+
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = _sender("DEFAULT_FROM_EMAIL", "keyportal@localhost")
 # Django logs each of these with a traceback.
 _SUSPICIOUS = (
     "DisallowedHost",
@@ -455,10 +493,16 @@ LOGGING = {
 
 # Keys.
 
+
+def _prefixes(variable: str, default: str) -> tuple[str, ...]:
+    VARIABLES.add(variable)
+    return tuple(env.list(variable, default=[default]))
+
+
 # New keys get the first prefix; all are accepted.
-KEY_PREFIXES = tuple(env.list("KEYPORTAL_KEY_PREFIXES", default=["sk-kp-"]))
+KEY_PREFIXES = _prefixes("KEYPORTAL_KEY_PREFIXES", "sk-kp-")
 # The prefixes of management keys. None may be in the list above.
-MANAGEMENT_KEY_PREFIXES = tuple(env.list("KEYPORTAL_MANAGEMENT_KEY_PREFIXES", default=["mk-kp-"]))
+MANAGEMENT_KEY_PREFIXES = _prefixes("KEYPORTAL_MANAGEMENT_KEY_PREFIXES", "mk-kp-")
 API_REQUESTS_PER_MINUTE = _number("KEYPORTAL_API_REQUESTS_PER_MINUTE", 600, min_value=1)
 MAX_KEYS = _number("KEYPORTAL_MAX_KEYS", 20, min_value=0, max_value=1_000_000)
 

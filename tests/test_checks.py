@@ -35,6 +35,31 @@ def test_start_says_that_proxies_are_not_obeyed(name: str, monkeypatch: pytest.M
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("KEYPORTAL_TRUSTED_PROXY", "Did you mean KEYPORTAL_TRUSTED_PROXIES?"),
+        ("KEYPORTAL_PORT", None),
+        ("KEYPORTAL_COLOUR", None),
+    ],
+)
+def test_a_misspelt_variable_is_warned_of(
+    name: str, hint: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "10.0.0.1")
+    (message,) = [m for m in checks.run_checks() if m.id == "keyportal.W006"]
+    assert message.msg == f"{name} is not a setting."
+    assert "10.0.0.1" not in f"{message.msg} {message.hint}"  # It may be a secret.
+    assert hint is None or message.hint == hint
+
+
+def test_variables_that_kubernetes_sets_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    for name in ("SERVICE_HOST", "PORT", "PORT_8000_TCP_ADDR", "DB_SERVICE_PORT_HTTP"):
+        monkeypatch.setenv(f"KEYPORTAL_{name}", "10.0.0.1")
+    assert messages_by_id() == {}
+
+
 def test_defaults_are_valid() -> None:
     assert messages_by_id() == {}
 

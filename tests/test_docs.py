@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.management import get_commands, load_command_class
 from django.urls import Resolver404, resolve
 
@@ -31,8 +32,10 @@ PAGES = {
     for path in sorted(ROOT.glob(pattern))
 }
 README, CLI = PAGES["README.md"], PAGES["docs/cli.md"]
+MAKEFILE = (ROOT / "Makefile").read_text()
 BASH = shutil.which("bash") or "bash"
-READERS = {"_text", "_number", "_is_on", "_secret", "_networks", "_origins", "read_secret"}
+READERS = {"_text", "_number", "_is_on", "_secret", "_networks", "_origins", "_prefixes", "_sender"}
+READERS |= {"read_secret"}
 # Of every Django command, and in no need of a description of its own.
 COMMON_OPTIONS = {
     "--help",
@@ -160,7 +163,12 @@ def test_the_configuration_lists_every_variable_and_no_other() -> None:
     page = PAGES["docs/configuration.md"]
     documented = re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)
     assert len(documented) == len(set(documented))
-    assert set(documented) == variables_read()
+    assert set(documented) == variables_read() == settings.VARIABLES
+
+
+def test_make_hides_every_variable_of_this_machine_from_the_checks() -> None:
+    (names,) = re.findall(r"(?s)^CLEAN := env \$\(foreach name,(.*?),-u", MAKEFILE, re.MULTILINE)
+    assert {*names.replace("\\", "").split()} == {*settings.VARIABLES, "BUILD_NUMBER", "CI"}
 
 
 def test_variables_of_settings_are_found() -> None:

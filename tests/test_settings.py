@@ -105,8 +105,19 @@ def test_origins_are_as_browsers_send_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "sender", ["keys@example.com", "keys@mailhost", "Keyportal <keys@example.com>"]
+)
+def test_senders_of_mail(tmp_path: Path, sender: str) -> None:
+    read(tmp_path, DEFAULT_FROM_EMAIL=sender)
+
+
+@pytest.mark.parametrize(
     "environment",
     [
+        {"DEFAULT_FROM_EMAIL": "Keyportal <keys>"},
+        {"DEFAULT_FROM_EMAIL": "keys@"},
+        {"DEFAULT_FROM_EMAIL": "keys@example.com\nBcc: charlie@example.com"},
+        {"DEBUG": "2"},
         {"KEYPORTAL_CORS_ORIGINS": "https://app.example.com/"},
         {"KEYPORTAL_CORS_ORIGINS": "app.example.com"},
         {"PORT": "9" * 5000},

@@ -311,7 +311,10 @@ MISTAKES = [
     ({"KEYPORTAL_URL": "https://user@h"}, "KEYPORTAL_URL must look like"),
     ({"KEYPORTAL_TRUSTED_PROXIES": "my-proxy"}, "KEYPORTAL_TRUSTED_PROXIES"),
     ({"KEYPORTAL_PROXY_HEADER": "x-real-ip"}, "KEYPORTAL_PROXY_HEADER must be x-forwarded-for"),
-    ({"KEYPORTAL_SCHEDULER": "no"}, "KEYPORTAL_SCHEDULER must be on or off, not 'no'"),
+    ({"KEYPORTAL_SCHEDULER": "nightly"}, "KEYPORTAL_SCHEDULER must be on or off, not 'nightly'"),
+    ({"DEBUG": "maybe"}, "DEBUG must be on or off, not 'maybe'"),
+    ({"SECRET_KEY": "hush"}, "SECRET_KEY must have at least 32 characters"),
+    ({"DEFAULT_FROM_EMAIL": "Keyportal"}, "DEFAULT_FROM_EMAIL must be an address such as"),
     ({"KEYPORTAL_LOG_LEVEL": "loud"}, "KEYPORTAL_LOG_LEVEL must be DEBUG"),
     ({"EMAIL_URL": "pigeon://coop"}, "EMAIL_URL can't be read"),
     ({"EMAIL_URL": "smtp://u:hush@h:port"}, "EMAIL_URL can't be read"),
@@ -331,6 +334,16 @@ def test_configuration_error_is_one_line_without_a_traceback(place: Installation
         line = _one_line(done)
         assert why in line
         assert "hush" not in line
+
+
+def test_a_file_that_is_no_database_is_named(place: Installation) -> None:
+    place.data.mkdir()
+    file = place.data / "keyportal.sqlite3"
+    file.write_bytes(b"This was a database once. " * 1000)
+    secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
+    for done in place.run_all((START, secrets), (COMMAND, secrets)):
+        line = _one_line(done)
+        assert f"{file} can't be read: file is not a database. Restore it from a backup." in line
 
 
 # These are reported by system checks, in manage.py in Django's own format.
@@ -370,7 +383,7 @@ def test_host_of_another_machine(place: Installation) -> None:
 def test_migrate_alone_makes_an_empty_database(place: Installation, database: str) -> None:
     place.data.mkdir()
     place.environment |= {
-        "SECRET_KEY": "only-for-this-test",
+        "SECRET_KEY": "only-for-this-test-" + "x" * 40,
         "KEYPORTAL_CREDENTIAL_KEYS": Fernet.generate_key().decode(),
     }
     migrated = place.manage("migrate")

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import OperationalError, ProgrammingError
+from django.db import DatabaseError
+
+# What SQLite says of a file that is damaged, or that never was a database.
+CORRUPT = {"file is not a database", "database disk image is malformed"}
 
 
 @contextmanager
@@ -18,7 +21,7 @@ def startup_errors() -> Iterator[None]:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
     try:
         yield
-    except (ImproperlyConfigured, OperationalError, ProgrammingError) as error:
+    except (ImproperlyConfigured, DatabaseError) as error:
         if "--traceback" in sys.argv:
             raise
         sys.exit(f"keyportal: {_sentence(error)}")
@@ -30,6 +33,11 @@ def _sentence(error: Exception) -> str:
         return text
     if "session is read-only" in text:
         return "The database in DATABASE_URL is read-only, such as a hot standby. Use the primary."
+    if text in CORRUPT:
+        from django.conf import settings
+
+        file = settings.DATABASES["default"]["NAME"]
+        return f"The database {file} can't be read: {text}. Restore it from a backup."
     return f"The database says: {text}"
 
 
