@@ -343,7 +343,7 @@ CACHES = {
         "LOCATION": "keyportal_cache",
         # Beyond this number, entries are removed early. Attack: with the default of 300, sign-ins
         # with many invented names would remove the counts of real ones.
-        "OPTIONS": {"MAX_ENTRIES": 10_000},
+        "OPTIONS": {"MAX_ENTRIES": 30_000},
     }
 }
 
@@ -363,7 +363,10 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
 ACCOUNT_ADAPTER = "keyportal.teams.accounts.AccountAdapter"
-ACCOUNT_FORMS = {"login": "keyportal.teams.accounts.SignInForm"}
+ACCOUNT_FORMS = {
+    "login": "keyportal.teams.accounts.SignInForm",
+    "change_password": "keyportal.teams.accounts.PasswordChangeForm",
+}
 ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
@@ -372,7 +375,16 @@ ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # Attack: a stranger makes us send mail 
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
 ACCOUNT_RATE_LIMITS = {
     "login": "30/m/ip",
-    "login_failed": "10/m/ip,5/5m/key",
+    # allauth's own count depends on the Host header, and anyone could fill it for others.
+    "login_failed": None,
+    # Wrong passwords, see `keyportal/teams/sign_in/attempts.py`.
+    "failed_from_network": "10/m/ip",
+    "failed_for_account": "50/h/key",
+    "failed_for_account_from_network": "5/5m/key",
+    "failed_in_known_browser": "10/5m/key",
+    # The form counts wrong passwords. Attack: someone at an open session keeps its user from
+    # changing the password.
+    "change_password": None,
     "reset_password": "20/m/ip,5/m/key",
     "report_leak": "20/m/ip",  # Our own. One report may contain hundreds of keys.
     "leak_mail": "10/h/key",  # Reports by strangers about which a team gets mail.

@@ -8,20 +8,21 @@ from django.views.decorators.cache import never_cache
 from keyportal.api.framework import dispatch as api
 from keyportal.gateway import wrong_base_url
 from keyportal.teams import views as teams
+from keyportal.teams.sign_in import views as sign_in
 
 account_urls = [
     path("login/", account.login, name="account_login"),
     path("logout/", account.logout, name="account_logout"),
     path("inactive/", account.account_inactive, name="account_inactive"),
-    path("password/change/", account.password_change, name="account_change_password"),
+    path("password/change/", sign_in.PasswordChangeView.as_view(), name="account_change_password"),
     # The page above redirects users without a password to this one.
-    path("password/set/", account.password_set, name="account_set_password"),
+    path("password/set/", sign_in.PasswordSetView.as_view(), name="account_set_password"),
     path("password/reset/", account.password_reset, name="account_reset_password"),
     path("password/reset/done/", account.password_reset_done, name="account_reset_password_done"),
     # The key holds a hyphen of its own, so the user's part ends at the first.
     re_path(
         r"^password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>[^/]+)/$",
-        account.password_reset_from_key,
+        sign_in.PasswordResetFromKeyView.as_view(),
         name="account_reset_password_from_key",
     ),
     path(

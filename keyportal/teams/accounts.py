@@ -5,15 +5,18 @@ from ipaddress import ip_address
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from allauth.account.adapter import DefaultAccountAdapter
-from allauth.account.forms import LoginForm
+from allauth.account.adapter import DefaultAccountAdapter, get_adapter
+from allauth.account.forms import ChangePasswordForm, LoginForm
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from keyportal.teams.models import User
+from keyportal.teams.sign_in import known_browsers
+from keyportal.teams.sign_in.attempts import Attempt
 from keyportal.teams.signals import sign_in_refused
 
 logger = logging.getLogger(__name__)
@@ -24,7 +27,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
     error_messages: ClassVar = DefaultAccountAdapter.error_messages | {
         "username_password_mismatch": NO_MATCH,
         "email_password_mismatch": NO_MATCH,
-        "too_many_login_attempts": "Too many failed attempts. Wait five minutes, then try again.",
+        "too_many_login_attempts": (
+            "Too many failed attempts. Wait five minutes, then try again. If somebody else tries "
+            "your password, reset it: then you can sign in at once."
+        ),
         "enter_current_password": "This is not your current password.",
     }
 
@@ -40,37 +46,23 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         """
         return str(request.META.get("REMOTE_ADDR", ""))
 
-    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
-        """The cache key of a user's failed sign-ins: one for the user name and e-mail address.
+    def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
+        """Check a password at sign-in, within the limits on wrong ones.
 
-        Attack: with allauth's key, a guesser has one count for the name, another for the address,
-        and new ones for each port in the Host header, which is part of that key.
-
-        This overrides a private method, because no public way gives the same protection:
-        - `LoginForm.user_credentials` can turn the name into the address, but the Host header
-          remains part of the key.
-        - `allauth.core.ratelimit.consume` can count under a key of ours, but returns a bool, so a
-          sign-in that succeeds can't be taken back and counts as a failure; and a password reset
-          clears only the key of this method, so users would stay locked out.
-
-        If allauth renames or stops calling it, these tests in `tests/teams/test_sign_in.py` fail:
-        `test_user_name_and_address_share_one_count`, `test_host_header_gives_no_new_count` and
-        `test_password_reset_clears_the_count`.
+        Sends `sign_in_refused`, for the audit, when there were too many attempts.
         """
-        user = User.objects.find_by_login(
-            credentials.get("email") or credentials.get("username", "")
-        )
-        if user is None:
-            return str(super()._get_login_attempts_cache_key(request, **credentials))
-        return f"user:{user.pk}"
-
-    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
-        """Sends `sign_in_refused`, for the audit, when there were too many attempts."""
-        try:
-            super().pre_authenticate(request, **credentials)
-        except ValidationError:
+        attempt = Attempt(request, credentials.get("email") or credentials.get("username", ""))
+        if not attempt.is_allowed():
             sign_in_refused.send(type(self), request=request, credentials=credentials)
-            raise
+            raise self.validation_error("too_many_login_attempts")
+        user: User | None = super().authenticate(request, **credentials)
+        attempt.failed() if user is None else attempt.succeeded()
+        return user
+
+    def post_login(self, request: HttpRequest, user: User, **more: Any) -> HttpResponseBase:
+        response: HttpResponseBase = super().post_login(request, user, **more)
+        known_browsers.remember(request, response, user)
+        return response
 
     def is_safe_url(self, url: str) -> bool:
         """Whether `next` may redirect to `url`: only to the host of this request.
@@ -118,3 +110,22 @@ class SignInForm(LoginForm):  # type: ignore[misc]  # untyped base
         It still matches no user. Uncut, a login of 50,000 bytes makes SQLite raise an error.
         """
         return str(super().clean_login())[: MAX_LOGIN_LENGTH + 1]
+
+
+class PasswordChangeForm(ChangePasswordForm):  # type: ignore[misc]  # untyped base
+    def clean_oldpassword(self) -> str:
+        """Check the current password, within the limits of the sign-in.
+
+        Attack: someone at an open session, who does not know the password, guesses it here.
+        """
+        adapter = get_adapter()
+        attempt = Attempt(adapter.request, self.user.get_username())
+        if not attempt.is_allowed():
+            raise adapter.validation_error("too_many_login_attempts")
+        try:
+            password = str(super().clean_oldpassword())
+        except ValidationError:
+            attempt.failed()
+            raise
+        attempt.succeeded()
+        return password

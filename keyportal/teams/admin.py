@@ -12,7 +12,8 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group
 from django.db.models import Count, Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 
 from keyportal.keys.keystring import require_no_key
 from keyportal.teams.access import Operator, lock_team
@@ -25,6 +26,17 @@ admin.site.site_title = "Keyportal"
 admin.site.index_title = "Operator tasks"
 # The admin uses the portal's sign-in page, so that one limit on failed sign-ins holds for both.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]  # as allauth has it
+
+
+def _password_change(request: HttpRequest, extra_context: object = None) -> HttpResponse:  # noqa: ARG001 - as the admin calls it
+    """Redirect to the portal's page, so that the limits on wrong passwords hold here too.
+
+    Attack: someone at an open session guesses the current password in the admin's own form.
+    """
+    return redirect("account_change_password")
+
+
+admin.site.password_change = _password_change  # type: ignore[assignment,method-assign]  # like the sign-in page
 
 # A user's e-mail address is edited on the user's page. Attack: a second address, added here, could
 # be used to sign in and to reset the password.

@@ -154,7 +154,9 @@ def test_no_cookie_has_a_name_that_the_settings_do_not_prefix(client: Client, bo
     change(client)
     answer = client.post("/accounts/logout/", follow=True)
     assert "You are signed out." in answer.content.decode()
-    assert set(client.cookies) == {settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME}
+    own = {settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME}
+    known = f"{settings.COOKIE_PREFIX}keyportal_known_{bob.pk}"
+    assert set(client.cookies) == own | {known}
 
 
 def test_a_sign_in_makes_a_new_session(client: Client, bob: User) -> None:
@@ -164,83 +166,6 @@ def test_a_sign_in_makes_a_new_session(client: Client, bob: User) -> None:
     client.post("/accounts/login/", HOME)
     assert client.cookies["keyportal_session"].value != first
     assert not Session.objects.filter(session_key=first).exists()
-
-
-# Guessing passwords.
-
-
-def test_an_account_is_blocked_after_five_failed_attempts(client: Client, bob: User) -> None:
-    for _ in range(5):
-        assert post(client, "bob", "wrong") == 200
-    answer = client.post("/accounts/login/", HOME)
-    assert "Too many failed attempts" in answer.content.decode()
-    assert not is_signed_in(client)
-
-
-def test_user_name_and_address_share_one_count(client: Client, bob: User) -> None:
-    for login in ("bob", "bob@example.com", "BOB", "Bob@Example.com", " bob "):
-        assert post(client, login, "wrong") == 200
-    for login in ("bob", "bob@example.com"):
-        answer = client.post("/accounts/login/", {"login": login, "password": PASSWORD})
-        assert "Too many failed attempts" in answer.content.decode()
-
-
-def test_password_reset_clears_the_count(client: Client, bob: User) -> None:
-    for _ in range(5):
-        post(client, "bob", "wrong")
-    request_reset(client, "bob@example.com")
-    (link,) = re.findall(r"http://127\.0\.0\.1:8000(/\S+)", str(mail.outbox[0].body))
-    form = client.get(link, follow=True)
-    client.post(form.redirect_chain[-1][0], {"password1": NEW_PASSWORD, "password2": NEW_PASSWORD})
-    assert post(Client(), "bob", NEW_PASSWORD, REMOTE_ADDR="192.0.2.77") == 302
-
-
-def test_host_header_gives_no_new_count(client: Client, bob: User) -> None:
-    for port in range(1, 6):
-        assert post(client, "bob", "wrong", HTTP_HOST=f"testserver:{port}") == 200
-    answer = client.post("/accounts/login/", HOME, HTTP_HOST="testserver:6")
-    assert "Too many failed attempts" in answer.content.decode()
-
-
-def test_one_address_that_guesses_many_names_is_blocked(client: Client, bob: User) -> None:
-    for number in range(10):
-        assert post(client, f"name{number}", "wrong") == 200
-    answer = client.post("/accounts/login/", HOME)
-    assert "Too many failed attempts" in answer.content.decode()
-    assert post(client, "bob", REMOTE_ADDR="192.0.2.77") == 302
-
-
-def test_clients_of_unknown_address_share_one_limit_that_is_not_the_proxys(
-    client: Client, bob: User
-) -> None:
-    for number in range(10):
-        assert post(client, f"name{number}", "wrong", REMOTE_ADDR="") == 200
-    answer = client.post("/accounts/login/", HOME, REMOTE_ADDR="")
-    assert "Too many failed attempts" in answer.content.decode()
-    assert post(client, "bob", REMOTE_ADDR="127.0.0.1") == 302
-
-
-def test_too_many_posts_get_our_429_page(client: Client, db: None) -> None:
-    statuses = {post(client, "") for _ in range(30)}
-    answer = client.post("/accounts/login/", HOME)
-    assert statuses == {200}
-    assert answer.status_code == 429
-    assert "Too many attempts" in answer.content.decode()
-    assert "Keyportal" in answer.content.decode()
-
-
-def test_a_forged_forwarding_header_escapes_no_limit(client: Client, bob: User) -> None:
-    for number in range(10):
-        forged = f"203.0.113.{number}"
-        post(client, f"name{number}", "wrong", HTTP_X_FORWARDED_FOR=forged)
-    answer = client.post("/accounts/login/", HOME, HTTP_X_FORWARDED_FOR="203.0.113.99")
-    assert "Too many failed attempts" in answer.content.decode()
-
-
-def test_successful_sign_ins_are_not_counted(client: Client, bob: User) -> None:
-    for _ in range(12):
-        assert post(client, "bob") == 302
-        client.post("/accounts/logout/")
 
 
 # Password change and reset.
@@ -302,13 +227,6 @@ def test_password_change_needs_the_current_password_and_a_strong_new_one(
     assert "too common" in change(client, new="password")
     assert "too similar" in change(client, new="bob@example")
     assert post(Client(), "bob") == 302
-
-
-def test_current_password_cannot_be_guessed_in_a_stolen_session(client: Client, bob: User) -> None:
-    client.force_login(bob)
-    for _ in range(5):
-        change(client, old="wrong")
-    assert "Too many attempts" in change(client)
 
 
 def request_reset(client: Client, email: str) -> tuple[int, str, str]:
