@@ -47,6 +47,8 @@ class CatalogEntry(NamedTuple):
     created: int
     """Unix time in seconds."""
     targets: tuple[Target, ...]
+    is_unreadable: bool = False
+    """Whether a route is missing because the server's credential can't be decrypted."""
 
 
 class Snapshot(NamedTuple):
@@ -70,9 +72,15 @@ class Snapshot(NamedTuple):
         number = version.values_list("version", flat=True).first()
         targets: dict[int, list[Target]] = {}
         routes = Route.objects.using(using).filter(weight__gt=0).select_related("upstream")
+        unreadable: set[int] = set()
         for route in routes.order_by("pk"):
-            if target := _target(route):
-                targets.setdefault(route.model_id, []).append(target)
+            try:
+                targets.setdefault(route.model_id, []).append(_target(route))
+            except (CredentialUnreadable, ValidationError) as error:
+                # One unusable upstream must not make other models unavailable.
+                logger.error("Model server %s is not used: %s", route.upstream.name, error)
+                if isinstance(error, CredentialUnreadable):
+                    unreadable.add(route.model_id)
         circuit_breaker.forget_all_except(
             {to.fingerprint for some in targets.values() for to in some}
         )
@@ -86,22 +94,19 @@ class Snapshot(NamedTuple):
                     owned_by=model.team.slug if model.team else "public",
                     created=int(model.created_at.timestamp()),
                     targets=tuple(targets.get(model.pk, ())),
+                    is_unreadable=model.pk in unreadable,
                 )
                 for model in models
             },
         )
 
 
-def _target(route: Route) -> Target | None:
+def _target(route: Route) -> Target:
+    """Raises `CredentialUnreadable` or `ValidationError` if the server can't be used."""
     upstream = route.upstream
-    try:
-        # The row may have been written without the form, and decides where prompts go.
-        validate_base_url(upstream.base_url)
-        headers = upstream.server_headers
-    except (CredentialUnreadable, ValidationError) as error:
-        # One unusable upstream must not make other models unavailable.
-        logger.error("Model server %s is not used: %s", upstream.name, error)
-        return None
+    # The row may have been written without the form, and decides where prompts go.
+    validate_base_url(upstream.base_url)
+    headers = upstream.server_headers
     return Target(
         upstream.fingerprint,
         upstream.base_url,

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 
 from keyportal.catalog.snapshot import CatalogEntry
 from keyportal.gateway.admission.verdict import Verdict
-from keyportal.gateway.errors import EndpointNotAllowed, ModelNotAllowed, ModelNotFound
+from keyportal.gateway.errors import (
+    CredentialUnreadable,
+    EndpointNotAllowed,
+    GatewayError,
+    ModelNotAllowed,
+    ModelNotFound,
+)
 from keyportal.keys.rules.permissions import Endpoints
 
 _ALL_ENDPOINTS = Endpoints.ALL.value
@@ -19,17 +25,29 @@ def require_endpoint(kind: str, verdict: Verdict) -> None:
 
 
 def find_model(models: Models, name: str, verdict: Verdict) -> CatalogEntry:
-    """Raises `ModelNotFound` or `ModelNotAllowed`.
+    """Raises `ModelNotFound`, `ModelNotAllowed` or `CredentialUnreadable`.
 
     Another team's model is answered like one that doesn't exist. Attack: a key's owner learns from
     the error which models another team has.
     """
     served = models.get(name)
     if served is None or not _is_served_to_team(served, verdict):
-        raise ModelNotFound
+        raise _refusal(served, verdict)
     if not verdict.may_call(name):
         raise ModelNotAllowed(name, str(verdict.models))
     return served
+
+
+def _refusal(served: CatalogEntry | None, verdict: Verdict) -> GatewayError:
+    """Whose key may not call the model does not learn that it exists."""
+    if (
+        served is not None
+        and served.is_unreadable
+        and served.team_id in {None, verdict.team_id}
+        and verdict.may_call(served.name)
+    ):
+        return CredentialUnreadable()
+    return ModelNotFound()
 
 
 def callable_models(models: Models, verdict: Verdict) -> list[CatalogEntry]:

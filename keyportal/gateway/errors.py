@@ -34,6 +34,7 @@
     ├── InternalError              500
     ├── UpstreamFailed             502  no connection, or it broke the protocol
     ├── UpstreamRefused            502  it refuses our credential, or lacks the model
+    ├── CredentialUnreadable       502  its credential can't be decrypted
     ├── Unavailable                503
     │   ├── DatabaseUnavailable         without the database no request passes
     │   ├── Overloaded                  too many concurrent calls
@@ -421,6 +422,22 @@ class UpstreamRefused(GatewayError):
     type = "server_error"
     code = "upstream_refused"
     message = "The model server refuses this gateway's credential. An operator must correct it."
+
+    @property
+    def headers(self) -> Headers:
+        return [NO_RETRY]
+
+
+class CredentialUnreadable(GatewayError):
+    """The operator's mistake: KEYPORTAL_CREDENTIAL_KEYS lacks the key that encrypted it."""
+
+    status = 502
+    type = "server_error"
+    code = "credential_unreadable"
+    message = (
+        "This gateway can't decrypt its own credential for the model server. An operator must "
+        "correct it."
+    )
 
     @property
     def headers(self) -> Headers:

@@ -133,6 +133,7 @@ def test_unreadable_credential_removes_only_its_routes(
     models = read().models
     assert [to.fingerprint for to in models["public/llama"].targets] == [sound.fingerprint]
     assert models["public/other"].targets == ()
+    assert models["public/other"].is_unreadable
     assert "broken" in caplog.text
     assert "sk-lost" not in caplog.text
 
@@ -162,8 +163,11 @@ def test_the_version_is_read_first(public: ServedModel, monkeypatch: pytest.Monk
     route(public, upstream("gpu"))
     before = CatalogVersion.objects.get().version
 
-    def change_meanwhile(_: Route) -> None:
+    target = module._target
+
+    def change_meanwhile(route: Route) -> Target:
         ServedModel.objects.create(name="public/new")
+        return target(route)
 
     monkeypatch.setattr(module, "_target", change_meanwhile)
     assert read().version == before

@@ -134,6 +134,7 @@ TABLE: list[Row] = [
     (errors.InternalError, 500, SERVER, "internal_error", None, []),
     (errors.UpstreamFailed, 502, SERVER, "upstream_failed", None, []),
     (errors.UpstreamRefused, 502, SERVER, "upstream_refused", None, [NO_RETRY]),
+    (errors.CredentialUnreadable, 502, SERVER, "credential_unreadable", None, [NO_RETRY]),
     (errors.DatabaseUnavailable, 503, SERVER, "database_unavailable", None, AGAIN),
     (errors.Overloaded, 503, SERVER, "overloaded", None, AGAIN),
     (errors.ShuttingDown, 503, SERVER, "shutting_down", None, AGAIN),

@@ -264,6 +264,8 @@ def test_upstream_that_is_down_does_not_affect_others(
     Upstream.objects.filter(name="fake-unreadable").update(encrypted_credential="nonsense")
     healthy = serve_model("echo")
     assert live.chat(key, down).status == 502
-    assert live.chat(key, unreadable).status in {404, 502}
+    reply = live.chat(key, unreadable)
+    assert (reply.status, reply.code) == (502, "credential_unreadable")
+    assert reply.headers["x-should-retry"] == "false"
     assert live.chat(key, healthy).status == 200
     assert fake.received[0].path == "/v1/chat/completions"
