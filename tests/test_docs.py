@@ -49,6 +49,8 @@ COMMON_OPTIONS = {
     "--skip-checks",
 }
 DJANGO_COMMANDS = {"changepassword"}
+# Folders of a machine, not addresses.
+FOLDERS = ("/data", "/tmp", "/srv/", "/var/", "/etc/")
 PREFIXES = {"/v1/", "/openai/v1/", "/api/", "/api/v1/"}
 
 
@@ -346,6 +348,8 @@ def addresses_in(text: str) -> set[str]:
 
 
 def is_served(path: str) -> bool:
+    if path.startswith(FOLDERS):
+        return True
     if path in PREFIXES | HEALTH_PATHS or path == VERIFY or find(path):
         return True
     if path.startswith("/v1"):

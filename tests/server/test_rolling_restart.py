@@ -7,32 +7,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from django.conf import settings
 
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.support.load import LoadGenerator
-from tests.support.nginx import nginx
-from tests.support.proxy_clients import edited_config
+from tests.support.nginx import nginx, nodes_config
 from tests.support.server import CHAT, BareServer, Server, chat_body, head, wait_until
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
-CONFIGURATION = Path(settings.BASE_DIR) / "deploy" / "nginx-nodes.conf"
 
 
 @contextmanager
 def load_balancer(nodes: list[Server], folder: Path) -> Iterator[Server]:
     """Our configuration over plain HTTP; times are a quarter, because the test must be short."""
     front = BareServer(folder)
-    configuration = edited_config(
-        CONFIGURATION,
-        ("listen 443 ssl;", f"listen 127.0.0.1:{front.port};"),
-        ("10.0.0.11:8000", f"127.0.0.1:{nodes[0].port}"),
-        ("10.0.0.12:8000", f"127.0.0.1:{nodes[1].port}"),
-        ("keepalive_timeout 4s;", "keepalive_timeout 1s;"),
+    ports = [node.port for node in nodes]
+    configuration = nodes_config(folder, ports, plain_port=front.port).replace(
+        "keepalive_timeout 4s;", "keepalive_timeout 1s;"
     )
     with nginx(f"keepalive_requests 1000000; {configuration}", folder):
         yield front
