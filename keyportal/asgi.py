@@ -4,13 +4,17 @@ import os
 from typing import cast
 
 import django
+from django.conf import settings
 
+from keyportal.http.base_path import BasePathAdded, BasePathRemoved
 from keyportal.http.django_handler import PortalHandler
 from keyportal.http.types import ASGIApp, Receive, Scope, Send
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
 django.setup(set_prefix=False)
 portal = cast("ASGIApp", PortalHandler())
+if settings.BASE_PATH:
+    portal = BasePathAdded(portal, settings.BASE_PATH)
 
 # The imports below need Django's settings and models, which the lines above have set up.
 from keyportal.api.framework.dispatch import buffered_api  # noqa: E402
@@ -34,6 +38,8 @@ class Router:
     the health checks, and all other paths to the portal. It handles the lifespan itself.
 
     Other paths that mean an endpoint of `/v1/` are routed like it, with the endpoint's own path.
+    Where `KEYPORTAL_URL` has a path, all this holds below it, and also without it, because a proxy
+    may have removed it.
 
     A session gives access to pages only. An API key gives access to `/v1/` only, and a management
     key to `/api/` only. None of the three applications reads a credential of another.
@@ -44,7 +50,9 @@ class Router:
     ) -> None:
         self.gateway = gateway
         self.health = HealthChecks()
-        self._http = TrustedProxies(self._route)
+        base_path = settings.BASE_PATH
+        app = BasePathRemoved(self._route, base_path) if base_path else self._route
+        self._http = TrustedProxies(app)
         self._portal = portal
         self._api = api
         # Anyone may report a leak or request a new password. If the key or the account exists,

@@ -134,15 +134,36 @@ def _interface_addresses() -> set[str]:
     return addresses
 
 
+# The beginnings of Keyportal's own paths. If `/models` were the path of KEYPORTAL_URL, a request
+# for `/models/...` could mean two things, because a proxy may have removed the path before.
+OWN_NAMES = frozenset(
+    _words(
+        "accounts admin api audio auth chat completions embeddings healthz images leaks messages "
+        "models moderations openai readyz rerank responses static teams v1 v2"
+    )
+)
+
+
 def _public_parts(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         is_valid = False
-    if url and (not is_valid or set(parts.netloc) & set("@ \\") or any(parts[2:])):
+    if url and (
+        not is_valid
+        or set(parts.netloc) & set("@ \\")
+        or set(url) & set("?#")
+        or not re.fullmatch(r"(/[\w~-][\w.~-]*)*", parts.path, re.ASCII)
+    ):
         raise ImproperlyConfigured(
-            f"KEYPORTAL_URL must look like https://keys.example.com, without a path, not {url}"
+            "KEYPORTAL_URL must look like https://keys.example.com "
+            f"or https://tools.example.com/keyportal, not {url}"
+        )
+    if parts.path[1:].partition("/")[0] in OWN_NAMES:
+        raise ImproperlyConfigured(
+            f"KEYPORTAL_URL can't have the path {parts.path}, because Keyportal has an address of "
+            "this name itself. Choose another one, such as /keyportal."
         )
     return parts
 
@@ -153,12 +174,14 @@ _own_url = "" if LISTENS_EVERYWHERE else f"http://{_authority(HOST)}:{PORT}"
 PUBLIC_URL = _text("KEYPORTAL_URL", "").rstrip("/") or _own_url
 _public = _public_parts(PUBLIC_URL)
 IS_HTTPS = _public.scheme == "https"
+BASE_PATH = _public.path
+"""The path of the public address, such as `/keyportal`; empty if it has none."""
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 _hosts = {_public.hostname} if _public.hostname else _machine_names()
 if _hosts & _LOOPBACK_NAMES:
     _hosts |= _LOOPBACK_NAMES
 ALLOWED_HOSTS = sorted(_authority(host) for host in _hosts if host)
-CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL.removesuffix(BASE_PATH)] if PUBLIC_URL else []
 
 
 def _networks(variable: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
@@ -361,7 +384,7 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "account_login"
-LOGIN_REDIRECT_URL = "/"
+LOGIN_REDIRECT_URL = "home"
 ACCOUNT_ADAPTER = "keyportal.teams.accounts.AccountAdapter"
 ACCOUNT_FORMS = {
     "login": "keyportal.teams.accounts.SignInForm",
@@ -392,22 +415,27 @@ ACCOUNT_RATE_LIMITS = {
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
 # Attack: another host of the domain, or a page over plain HTTP, sets a cookie of ours. A browser
-# accepts a cookie with this prefix only from this host, over https, for all paths.
-COOKIE_PREFIX = "__Host-" if IS_HTTPS else ""
+# accepts a cookie with the prefix `__Host-` only from this host, over https, for all paths. Below a
+# path, other programs on this host must not get the cookies; then only plain HTTP can be excluded.
+_secure_prefix = "__Secure-" if BASE_PATH else "__Host-"
+COOKIE_PREFIX = _secure_prefix if IS_HTTPS else ""
 SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}keyportal_session"
 CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}keyportal_csrf"
-# Not in a cookie of their own, whose name could not have the prefix.
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = BASE_PATH or "/"
+# Not in a cookie of their own, whose name could not have the prefix, nor its path be set.
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 CSRF_FAILURE_VIEW = "keyportal.teams.views.csrf_failure"
 
 # Security headers.
 
 SECURE_SSL_REDIRECT = IS_HTTPS
+_path_start = re.escape(f"{BASE_PATH}/"[1:])
 SECURE_REDIRECT_EXEMPT = [
-    r"^api(/|$)",  # Plain HTTP is refused there: a client would follow the redirect with its key.
+    # Plain HTTP is refused there: a client would follow the redirect with its key.
+    rf"^{_path_start}api(/|$)",
     # Plain HTTP is accepted there: a client that follows a redirect sends its request without the
     # report, and the leaked key stays valid.
-    r"^leaks/report$",
+    rf"^{_path_start}leaks/report$",
 ]
 SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
 # For this host name only. Subdomains, and the browsers' preload list, which is hard to leave again,
@@ -434,7 +462,7 @@ USE_I18N = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 NUMBER_GROUPING = 3  # 1,234,567, where a template uses it.
-STATIC_URL = "/static/"
+STATIC_URL = f"{BASE_PATH}/static/"
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]

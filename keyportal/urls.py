@@ -1,8 +1,13 @@
-"""The site map of the portal. `/v1/` is not here: the gateway is no part of Django's stack."""
+"""The site map of the portal. `/v1/` is not here: the gateway is no part of Django's stack.
+
+Where `KEYPORTAL_URL` has a path, all pages are below it. Django's `FORCE_SCRIPT_NAME` is not used:
+it holds for one thread, and mails with links are also written by threads of the gateway.
+"""
 
 from allauth.account import views as account
+from django.conf import settings
 from django.contrib import admin
-from django.urls import include, path, re_path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.decorators.cache import never_cache
 
 from keyportal.api.framework import dispatch as api
@@ -36,7 +41,7 @@ account_urls = [
 for page in account_urls:
     page.callback = never_cache(page.callback)
 
-urlpatterns = [
+pages: list[URLPattern | URLResolver] = [
     path("", teams.home, name="home"),
     path("", include("keyportal.leaks.urls")),
     path("accounts/", include(account_urls)),
@@ -49,6 +54,8 @@ urlpatterns = [
     path("teams/<slug:slug>/", include("keyportal.usage.urls")),
     path("teams/<slug:slug>/", include("keyportal.teams.urls")),
 ]
+# Without the slash at the start, which Django adds itself.
+urlpatterns = [path(f"{settings.BASE_PATH[1:]}/", include(pages))] if settings.BASE_PATH else pages
 
 handler400 = api.bad_request
 handler500 = api.server_error

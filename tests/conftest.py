@@ -230,6 +230,7 @@ def own_server(
     yield own_server
     for server in started:
         server.stop()
+    cache.clear()  # So that people who signed in here do not count in later tests.
 
 
 @pytest.fixture(autouse=True)

@@ -350,6 +350,8 @@ def addresses_in(text: str) -> set[str]:
 def is_served(path: str) -> bool:
     if path.startswith(FOLDERS):
         return True
+    # The pages' example of a `KEYPORTAL_URL` with a path.
+    path = re.sub(r"^/keyportal(?=/|$)", "", path) or "/"
     if path in PREFIXES | HEALTH_PATHS or path == VERIFY or find(path):
         return True
     if path.startswith("/v1"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,9 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "keyportal.settings"
 from django.conf import settings
 names = "PUBLIC_URL ALLOWED_HOSTS CSRF_TRUSTED_ORIGINS IS_HTTPS SESSION_COOKIE_SECURE"
 names += " CSRF_COOKIE_SECURE SECURE_HSTS_SECONDS SECURE_SSL_REDIRECT TRUSTED_PROXIES"
-names += " SECURE_HSTS_INCLUDE_SUBDOMAINS SECURE_HSTS_PRELOAD CORS_ORIGINS"
+names += " SECURE_HSTS_INCLUDE_SUBDOMAINS SECURE_HSTS_PRELOAD CORS_ORIGINS BASE_PATH"
 names += " SESSION_COOKIE_NAME CSRF_COOKIE_NAME SESSION_COOKIE_PATH CSRF_COOKIE_PATH"
-names += " SESSION_COOKIE_DOMAIN CSRF_COOKIE_DOMAIN"
+names += " SESSION_COOKIE_DOMAIN CSRF_COOKIE_DOMAIN STATIC_URL SECURE_REDIRECT_EXEMPT"
 print(json.dumps({name: getattr(settings, name) for name in names.split()}, default=str))
 """
 
@@ -74,6 +75,26 @@ def test_an_https_address_hardens_cookies_and_transport(tmp_path: Path) -> None:
     assert values["SECURE_HSTS_INCLUDE_SUBDOMAINS"] is values["SECURE_HSTS_PRELOAD"] is False
 
 
+def test_address_may_have_a_path(tmp_path: Path) -> None:
+    values = read(tmp_path, KEYPORTAL_URL="https://tools.example.com/ai/key.portal/")
+    assert values["PUBLIC_URL"] == "https://tools.example.com/ai/key.portal"
+    assert values["CSRF_TRUSTED_ORIGINS"] == ["https://tools.example.com"]
+    for name in ("BASE_PATH", "SESSION_COOKIE_PATH", "CSRF_COOKIE_PATH"):
+        assert values[name] == "/ai/key.portal"
+    # Not __Host-, with which a cookie is sent to all programs on the host.
+    assert values["SESSION_COOKIE_NAME"] == "__Secure-keyportal_session"
+    assert values["CSRF_COOKIE_NAME"] == "__Secure-keyportal_csrf"
+    assert values["STATIC_URL"] == "/ai/key.portal/static/"
+    # Django compares them with the path without its first slash.
+    assert all(
+        re.match(rule, "ai/key.portal/api/") or re.match(rule, "ai/key.portal/leaks/report")
+        for rule in values["SECURE_REDIRECT_EXEMPT"]
+    )
+    assert not any(
+        re.match(rule, "ai/keyxportal/api/") for rule in values["SECURE_REDIRECT_EXEMPT"]
+    )
+
+
 def test_listening_everywhere_allows_only_the_names_of_the_machine(tmp_path: Path) -> None:
     values = read(tmp_path, HOST="0.0.0.0")
     assert values["PUBLIC_URL"] == ""
@@ -128,7 +149,14 @@ def test_senders_of_mail(tmp_path: Path, sender: str) -> None:
         {"KEYPORTAL_TRUSTED_PROXIES": "everyone"},
         {"KEYPORTAL_TRUSTED_PROXIES": "10.0.0.1/8"},
         {"KEYPORTAL_URL": "keys.example.com"},
-        {"KEYPORTAL_URL": "https://keys.example.com/portal"},
+        {"KEYPORTAL_URL": "https://keys.example.com/v1"},
+        {"KEYPORTAL_URL": "https://keys.example.com/models/keyportal"},
+        {"KEYPORTAL_URL": "https://keys.example.com/a/../b"},
+        {"KEYPORTAL_URL": "https://keys.example.com//portal"},
+        {"KEYPORTAL_URL": "https://keys.example.com/port%61l"},
+        {"KEYPORTAL_URL": "https://keys.example.com/<portal>"},
+        {"KEYPORTAL_URL": "https://keys.example.com/portal?"},
+        {"KEYPORTAL_URL": "https://keys.example.com/portal#"},
         {"KEYPORTAL_URL": "https://user@keys.example.com"},
         {"KEYPORTAL_URL": "ftp://keys.example.com"},
         {"KEYPORTAL_URL": "https://keys.example.com:port"},

@@ -1,5 +1,6 @@
 """The portal's 404: a page for people, and JSON for a program whose base URL is wrong."""
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from keyportal.gateway.aliases import expects_anthropic
@@ -16,7 +17,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
         return views.not_found(request, exception)
     id_ = new_request_id()
     headers = [(name.lower().encode(), b"") for name in request.headers]
-    body = UnknownPath().body(id_, is_anthropic=expects_anthropic(request.path, headers))
+    path = request.path.removeprefix(settings.BASE_PATH)
+    body = UnknownPath().body(id_, is_anthropic=expects_anthropic(path, headers))
     sent = {"X-Request-Id": id_, "Cache-Control": "no-store"}
     return HttpResponse(body, status=404, content_type="application/json", headers=sent)
 

@@ -5,6 +5,7 @@ anonymous reporter uses a report to send people links. So nothing that they wrot
 """
 
 import logging
+from urllib.parse import urljoin
 
 from allauth.core import ratelimit
 from django.conf import settings
@@ -108,4 +109,5 @@ def send_alarm(team: Team, owner_id: int, context: dict[str, object]) -> None:
 
 def _page_url(name: str, team: Team) -> str:
     """Empty if `PUBLIC_URL` is not set."""
-    return f"{settings.PUBLIC_URL}{reverse(name, args=[team.slug])}" if settings.PUBLIC_URL else ""
+    page = reverse(name, args=[team.slug])
+    return urljoin(settings.PUBLIC_URL, page) if settings.PUBLIC_URL else ""

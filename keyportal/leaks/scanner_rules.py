@@ -6,6 +6,7 @@ help to guess a key.
 """
 
 import json
+from urllib.parse import urljoin
 
 from django.conf import settings
 from django.urls import reverse
@@ -139,7 +140,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def report_url() -> str:
-    return f"{settings.PUBLIC_URL}{reverse('leaks:report')}"
+    return urljoin(settings.PUBLIC_URL, reverse("leaks:report"))
 
 
 def _service_name() -> str:

@@ -7,6 +7,7 @@ made one line.
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urljoin
 
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
@@ -76,7 +77,7 @@ def key_url(key: ApiKey) -> str:
     if not settings.PUBLIC_URL:
         return ""
     keys = reverse("keys:list", args=[key.team.slug])
-    return f"{settings.PUBLIC_URL}{keys}{key.public_id}/"
+    return urljoin(settings.PUBLIC_URL, f"{keys}{key.public_id}/")
 
 
 def send(messages: Iterable[EmailMessage], *, using: str | None = None) -> None:

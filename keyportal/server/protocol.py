@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any
 
 import httptools
+from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -156,7 +157,8 @@ class Protocol(HttpToolsProtocol):
             until_close.cycle = self.cycle
         if is_next:
             self._active = self.cycle
-        if self.access_log and self.scope["path"] in HEALTH_PATHS:
+        path: str = self.scope["path"]
+        if self.access_log and path.removeprefix(settings.BASE_PATH) in HEALTH_PATHS:
             self.cycle.access_log = False
         if b"upgrade" in fields and self.parser.should_upgrade():
             self.cycle.keep_alive = False  # The parser drops the data that follows such a request.

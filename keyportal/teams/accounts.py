@@ -3,7 +3,7 @@
 import logging
 from ipaddress import ip_address
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter, get_adapter
 from allauth.account.forms import ChangePasswordForm, LoginForm
@@ -83,7 +83,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         chooses, so the user would send the token to another server.
         """
         path = urlsplit(str(super().get_reset_password_from_key_url(key))).path
-        return (settings.PUBLIC_URL or f"http://127.0.0.1:{settings.PORT}") + path
+        return urljoin(settings.PUBLIC_URL or f"http://127.0.0.1:{settings.PORT}", path)
 
     def send_password_reset_mail(self, user: User, email: str, context: dict[str, Any]) -> None:
         """Without a public address, only somebody on this machine gets a link, to this machine."""

@@ -6,6 +6,7 @@ from allauth.account import admin as _registered  # noqa: F401 - registers what 
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
 from django import forms
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -24,6 +25,7 @@ from keyportal.teams.signals import team_changed
 admin.site.site_header = "Keyportal operators"
 admin.site.site_title = "Keyportal"
 admin.site.index_title = "Operator tasks"
+admin.site.site_url = f"{settings.BASE_PATH}/"
 # The admin uses the portal's sign-in page, so that one limit on failed sign-ins holds for both.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]  # as allauth has it
 

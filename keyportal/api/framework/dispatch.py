@@ -32,7 +32,6 @@ from keyportal.http.buffering import RequestBuffer
 from keyportal.http.requests import new_request_id
 from keyportal.http.types import ASGIApp, Headers
 
-PATH_PREFIX = "/api/"
 JSON = "application/json"
 View = Callable[..., HttpResponse]
 logger = logging.getLogger(__name__)
@@ -102,8 +101,8 @@ def _with_common_headers(
 
 def _not_found(_: HttpRequest) -> HttpResponse:
     raise NotFound(
-        "There is no such path. /api/v1/openapi.json lists all paths. For calls to models, the "
-        f"base URL is {settings.PUBLIC_URL}/v1."
+        f"There is no such path. {settings.BASE_PATH}/api/v1/openapi.json lists all paths. For "
+        f"calls to models, the base URL is {settings.PUBLIC_URL}/v1."
     )
 
 
@@ -113,15 +112,19 @@ not_found = with_problems(_not_found)
 # Django's error handlers: for errors outside views, such as a wrong host. Pages get Django's own.
 
 
+def _is_for_api(request: HttpRequest) -> bool:
+    return request.path.startswith(f"{settings.BASE_PATH}/api/")
+
+
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    if not request.path.startswith(PATH_PREFIX):
+    if not _is_for_api(request):
         return defaults.bad_request(request, exception)
     detail = "This server does not accept that host name." if _is_disallowed_host(exception) else ""
     return _problem_response(request, BadRequest(detail))
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    if not request.path.startswith(PATH_PREFIX):
+    if not _is_for_api(request):
         return defaults.server_error(request)
     return _problem_response(request, InternalError())
 

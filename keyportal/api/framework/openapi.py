@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import msgspec
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from keyportal.api.framework import problems
@@ -65,7 +66,7 @@ def build_document(operations: list[Operation]) -> Schema:
             "version": VERSION,
             "description": _DESCRIPTION,
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": settings.BASE_PATH or "/"}],
         "security": [{"management_key": []}],
         "paths": paths,
         "components": {
