@@ -4,7 +4,7 @@ import re
 
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.calls import ActiveCalls, Call
-from keyportal.gateway.endpoints import KEY_PATH, MODELS_PATH
+from keyportal.gateway.endpoints import ENDPOINTS, KEY_PATH, MODELS_PATH
 from keyportal.gateway.errors import (
     AddressNotAllowed,
     CredentialsDiffer,
@@ -78,6 +78,8 @@ def _wants_websocket(headers: Headers) -> bool:
 def _is_counted(scope: Scope) -> bool:
     """Whether this request counts as a call. Reading the models or the key's limits does not."""
     path: str = scope["path"]
+    if path in ENDPOINTS:
+        return True
     return not (path in (KEY_PATH, MODELS_PATH) or path.startswith(MODELS_PATH + "/"))
 
 

@@ -71,7 +71,7 @@ class Call:
         self.request_id: str = scope["keyportal.request_id"]
         client = scope.get("client")
         self.address: str | None = client[0] if client else None
-        self.user_agent = _user_agent(scope)
+        self.user_agent: bytes = dict(scope["headers"]).get(b"user-agent", b"")
         """The User-Agent header, undecoded."""
         self._admission = admission
         self._is_completed = False
@@ -158,10 +158,6 @@ class Call:
     def detach(self) -> None:
         """Forget the task, which belongs to the connection and will run its next request."""
         self._task = None
-
-
-def _user_agent(scope: Scope) -> bytes:
-    return next((value for name, value in scope["headers"] if name == b"user-agent"), b"")
 
 
 class ActiveCalls:

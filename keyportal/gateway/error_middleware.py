@@ -165,6 +165,8 @@ class Exchange:
 
 def request_id(headers: Headers) -> str:
     """Return the client's `x-request-id` if it is valid, else a new id."""
+    if b"x-request-id" not in dict(headers):
+        return new_request_id()  # As usual, and without a look at each header.
     values = [value for name, value in headers if name == b"x-request-id"]
     if len(values) == 1:
         text = values[0].decode("latin-1")

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 
 from keyportal.http.types import Receive, Scope
@@ -17,7 +18,11 @@ HTTPS_REQUIRED = "Use https:// for this address. A key sent over plain HTTP shou
 
 def content_length(scope: Scope) -> float:
     """Return the length of the body in bytes: 0 without a body, infinite if it is not known."""
-    headers = dict(scope["headers"])
+    return length_of_body(dict(scope["headers"]))
+
+
+def length_of_body(headers: Mapping[bytes, bytes]) -> float:
+    """The same by the request's headers."""
     if b"transfer-encoding" in headers:
         return UNKNOWN
     length = headers.get(b"content-length", b"0")

@@ -85,7 +85,7 @@ class Response:
         if self._is_over:
             return b""
         chunk = await self._connection.next_chunk()
-        if not chunk:
+        if self._connection.is_read:
             # From here on another response may use the connection.
             self._is_over = True
             self._release(self._connection)
@@ -94,8 +94,8 @@ class Response:
     async def read(self) -> bytes:
         """The whole body."""
         chunks = []
-        while chunk := await self.next_chunk():
-            chunks.append(chunk)
+        while not self._is_over:
+            chunks.append(await self.next_chunk())
         return b"".join(chunks) if len(chunks) != 1 else chunks[0]
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from keyportal.gateway.http_client.messages import (
 )
 
 MAX_HEAD_BYTES = 64 * 1024  # Status line and headers.
+HEAD_TOO_LARGE = "The head of the response is too large."
 HIGH_WATER = 256 * 1024  # Bytes of a response buffered here before reading from the server pauses.
 # Bytes that frame the body: chunk sizes and extensions, and trailers. A chunk of one byte has five.
 MAX_FRAMING_BYTES = 64 * 1024
@@ -54,7 +55,7 @@ class Connection(asyncio.Protocol):
         self.headers: Headers = []
         self.length: int | None = None
         self.has_received = False
-        self._head_bytes = self._header_bytes = self._framing_bytes = 0
+        self._head_bytes = self._framing_bytes = 0
         self._unsent_bytes = 0
         self._is_head_complete = False
         self._is_complete = False
@@ -68,6 +69,11 @@ class Connection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         return not self._is_lost and not self._transport.is_closing()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the response has ended, and `next_chunk` has returned all of it."""
+        return self._is_complete and not self._chunks
 
     @property
     def is_reusable(self) -> bool:
@@ -218,6 +224,8 @@ class Connection(asyncio.Protocol):
             return
         self.has_received = True
         was_head_complete = self._is_head_complete
+        if not was_head_complete:
+            self._head_bytes += len(data)
         body_bytes = self._buffered_bytes
         try:
             self._parser.feed_data(data)
@@ -227,10 +235,9 @@ class Connection(asyncio.Protocol):
             self._fail(ProtocolError(f"{type(reason).__name__}: {reason}"))
             return
         if not was_head_complete:
-            self._head_bytes += len(data)
             if not self._is_head_complete:
                 if self._head_bytes > MAX_HEAD_BYTES:
-                    self._fail(ProtocolError("The head of the response is too large."))
+                    self._fail(ProtocolError(HEAD_TOO_LARGE))
                 return
         else:
             self._active_at = self._loop.time()
@@ -271,12 +278,11 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._is_head_complete:
             return  # A trailer, which comes too late to be a header.
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEAD_BYTES:
-            raise ProtocolError("The head of the response is too large.")
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self._head_bytes > MAX_HEAD_BYTES:  # It may have some of the body in it.
+            self._check_head_size()
         self.status = self._parser.get_status_code()
         if self.status == 101 or not 100 <= self.status <= 599:
             raise ProtocolError(f"The response has status {self.status}.")
@@ -293,27 +299,31 @@ class Connection(asyncio.Protocol):
         is_early = self._unsent_bytes or self._transport.get_write_buffer_size()
         self._must_close = bool(is_early) or not self._parser.should_keep_alive()
 
+    def _check_head_size(self) -> None:
+        if sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            raise ProtocolError(HEAD_TOO_LARGE)
+
     def _read_framing(self) -> None:
         """How the body ends, from the two headers that say so."""
-        length = None
-        is_chunked = False
-        for name, value in self.headers:
-            if name not in _FRAMING:
-                continue
-            # The parser does not take `chunked` followed by a tab for chunked, so neither do we.
-            value = value.rstrip(b" ")  # noqa: PLW2901
-            if name == b"content-length":
-                if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
-                    raise ProtocolError("The Content-Length is not a possible number.")
-                length = int(value)
-            elif value.lower() == b"chunked" and not is_chunked:
-                is_chunked = True
-            else:
-                # A caller would get the compressed bytes, with nothing that says so.
-                raise ProtocolError("Transfer codings other than chunked are not supported.")
-        if not is_chunked and self.status not in BODILESS_STATUSES:
-            self.length = length
+        headers = dict(self.headers)  # The parser refuses a second Content-Length.
+        length = headers.get(b"content-length")
+        if length is not None:
+            length = length.rstrip(b" ")
+            if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
+                raise ProtocolError("The Content-Length is not a possible number.")
+        if b"transfer-encoding" in headers:
+            self._check_transfer_coding()
+        elif self.status not in BODILESS_STATUSES:
+            self.length = None if length is None else int(length)
             self._ends_at_close = length is None
+
+    def _check_transfer_coding(self) -> None:
+        """Raises `ProtocolError` unless it is `chunked`, once."""
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        # The parser does not take `chunked` followed by a tab for chunked, so neither do we.
+        if len(codings) > 1 or codings[0].rstrip(b" ").lower() != b"chunked":
+            # A caller would get the compressed bytes, with nothing that says so.
+            raise ProtocolError("Transfer codings other than chunked are not supported.")
 
     def on_body(self, body: bytes) -> None:
         if not self._is_head_complete:
@@ -327,6 +337,3 @@ class Connection(asyncio.Protocol):
         else:
             self._is_complete = True
             self._ends_at_close = False
-
-
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})

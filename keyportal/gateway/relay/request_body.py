@@ -8,7 +8,7 @@ from django.conf import settings
 
 from keyportal.gateway.errors import BodyTooLarge, SlowBody, UnsupportedMediaType
 from keyportal.gateway.relay.content_encoding import Decoder, decoder_for
-from keyportal.http.requests import UNKNOWN, content_length
+from keyportal.http.requests import UNKNOWN, length_of_body
 from keyportal.http.types import Receive, Scope
 
 JSON = b"application/json"
@@ -29,16 +29,19 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     Raises what `open_body` and the reader's `next_chunk` raise.
     """
     reader, chunks = open_body(scope, receive, JSON), []
-    while (chunk := await reader.next_chunk()) is not None:
-        chunks.append(chunk)
+    while not reader.is_over:
+        chunks.append(await reader.next_chunk())
     return b"".join(chunks)
 
 
 class BodyReader(Protocol):
     """Reads a request body chunk by chunk."""
 
-    async def next_chunk(self) -> bytes | None:
-        """The next chunk, or None after the last one.
+    is_over: bool
+    """The last chunk was read."""
+
+    async def next_chunk(self) -> bytes:
+        """The next chunk, which may be empty.
 
         Raises `BodyTooLarge`, `SlowBody`, or `BadRequest` if it can't be decoded.
         """
@@ -54,7 +57,7 @@ def open_body(scope: Scope, receive: Receive, expected: bytes) -> BodyReader:
     if media_type != expected and not (expected == JSON and _is_taken_as_json(media_type)):
         raise UnsupportedMediaType(expected)
     decoder = decoder_for(scope["headers"]) if b"content-encoding" in headers else None
-    length = content_length(scope)
+    length = length_of_body(headers)
     if settings.MAX_BODY_BYTES < length < UNKNOWN:
         raise BodyTooLarge(settings.MAX_BODY_BYTES)
     reader = ReceivedBody(receive)
@@ -74,17 +77,15 @@ class ReceivedBody:
     for each call.
     """
 
-    __slots__ = ("_deadline", "_is_over", "_receive", "_size")
+    __slots__ = ("_deadline", "_receive", "_size", "is_over")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._deadline = time.monotonic() + MAX_BODY_SECONDS
         self._size = 0
-        self._is_over = False
+        self.is_over = False
 
-    async def next_chunk(self) -> bytes | None:
-        if self._is_over:
-            return None
+    async def next_chunk(self) -> bytes:
         message = await self._receive()
         is_late = time.monotonic() > self._deadline
         if message["type"] == "http.disconnect" or is_late:
@@ -93,7 +94,7 @@ class ReceivedBody:
         self._size += len(chunk)
         if self._size > settings.MAX_BODY_BYTES:
             raise BodyTooLarge(settings.MAX_BODY_BYTES)
-        self._is_over = not message["more_body"]
+        self.is_over = not message["more_body"]
         return chunk
 
 
@@ -104,19 +105,19 @@ class DecodedBody:
         self._reader = reader
         self._decoder = decoder
         self._size = 0
+        self.is_over = False
 
-    async def next_chunk(self) -> bytes | None:
-        data = await self._next_data()
-        if data is None:
-            self._decoder.check_complete()
-            return None
-        block = self._decoder.decode(data)
+    async def next_chunk(self) -> bytes:
+        block = self._decoder.decode(await self._next_data())
         self._size += len(block)
         if self._size > settings.MAX_BODY_BYTES:
             raise BodyTooLarge(settings.MAX_BODY_BYTES)
+        self.is_over = self._reader.is_over and not self._decoder.has_more
+        if self.is_over:
+            self._decoder.check_complete()
         return block
 
-    async def _next_data(self) -> bytes | None:
+    async def _next_data(self) -> bytes:
         if self._decoder.has_more:
             await asyncio.sleep(0)  # Let other calls run between two blocks.
             return b""

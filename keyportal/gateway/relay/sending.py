@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
 from keyportal.gateway.calls import Call
 from keyportal.gateway.errors import UpstreamFailed
@@ -37,13 +38,12 @@ async def _watch_for_disconnect(receive: Receive, call: Call) -> None:
     call.client_disconnected()
 
 
-async def send_response(answer: Answer, call: Call, send: Send) -> None:
+def send_response(answer: Answer, call: Call, send: Send) -> Awaitable[None]:
     """Send the answer to the caller, no faster than the caller reads it."""
     call.status, call.is_served = answer.status, answer.status < 400
     if isinstance(answer.body, bytes):
-        await _send_buffered(answer, answer.body, call, send)
-    else:
-        await _send_stream(answer, answer.body, call, send)
+        return _send_buffered(answer, answer.body, call, send)
+    return _send_stream(answer, answer.body, call, send)
 
 
 async def _send_buffered(answer: Answer, body: bytes, call: Call, send: Send) -> None:

@@ -16,10 +16,10 @@ MAX_END_BYTES = max(map(len, EVENT_ENDS))
 
 
 def is_event_stream(headers: Headers) -> bool:
-    return any(
-        name == b"content-type" and value.lower().startswith(EVENT_STREAM)
-        for name, value in headers
-    )
+    for name, value in headers:
+        if name == b"content-type" and value.lower().startswith(EVENT_STREAM):
+            return True
+    return False
 
 
 class CompleteEvents:

@@ -47,8 +47,8 @@ class Upload:
         return upload
 
     async def _write(self, reader: BodyReader, default_model: str) -> None:
-        while (chunk := await reader.next_chunk()) is not None:
-            self._file.write(self._form.feed(chunk))
+        while not reader.is_over:
+            self._file.write(self._form.feed(await reader.next_chunk()))
         self._form.check_complete(default_model)
         self._file.write(self._form.closing_boundary)
 
