@@ -100,7 +100,7 @@ def test_only_listed_headers_come_back(
     answer = live.chat(key, serve_model("cookie"))
     for reply in (refused, answer):
         allowed = {"content-type", "content-length", "x-request-id", "openai-processing-ms"}
-        allowed |= {"date", "vary"}  # `Vary: Origin` is ours.
+        allowed |= {"date", "vary", "x-content-type-options"}  # `Vary: Origin` is ours.
         assert set(reply.headers) - {"retry-after"} == allowed
         assert b"secret" not in str(reply.headers).encode()
 
