@@ -382,7 +382,7 @@ AUTH_PASSWORD_VALIDATORS = [
         "CommonPasswordValidator",
         "NumericPasswordValidator",
     )
-]
+] + [{"NAME": "keyportal.teams.sign_in.passwords.InstallationWordsValidator"}]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
 ACCOUNT_ADAPTER = "keyportal.teams.accounts.AccountAdapter"
@@ -412,6 +412,10 @@ ACCOUNT_RATE_LIMITS = {
     "report_leak": "20/m/ip",  # Our own. One report may contain hundreds of keys.
     "leak_mail": "10/h/key",  # Reports by strangers about which a team gets mail.
 }
+SESSION_ENGINE = "keyportal.teams.sign_in.sessions"
+# A session that is not used ends after the first, any session after the second.
+SESSION_COOKIE_AGE = 3600 * _number("KEYPORTAL_SESSION_IDLE_HOURS", 12, min_value=1, max_value=8760)
+SESSION_MAX_AGE = 86_400 * _number("KEYPORTAL_SESSION_DAYS", 14, min_value=1, max_value=3650)
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
 # Attack: another host of the domain, or a page over plain HTTP, sets a cookie of ours. A browser

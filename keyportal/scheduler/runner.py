@@ -21,6 +21,7 @@ from keyportal.keys.rotation import delete_expired_secrets
 from keyportal.notifications import outbox
 from keyportal.notifications.reminders import send_reminders
 from keyportal.scheduler.models import ScheduledJob
+from keyportal.teams.sign_in.sessions import delete_expired
 
 PAUSE_SECONDS = 60.0
 # Between two checks for mail that another process wrote, or that has to be retried.
@@ -32,6 +33,7 @@ Job = Callable[..., object]
 JOBS: dict[str, Job] = {
     "clean-up of old secrets": delete_expired_secrets,
     "reminders": send_reminders,
+    "clean-up of sessions": delete_expired,
 }
 
 logger = logging.getLogger(__name__)

@@ -64,6 +64,12 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         known_browsers.remember(request, response, user)
         return response
 
+    def set_password(self, user: User, password: str) -> None:
+        """Save a password that the user has chosen on a page of ours."""
+        user.set_password(password)
+        user.must_change_password = False
+        user.save(update_fields=["password", "must_change_password"])
+
     def is_safe_url(self, url: str) -> bool:
         """Whether `next` may redirect to `url`: only to the host of this request.
 
@@ -111,6 +117,13 @@ class SignInForm(LoginForm):  # type: ignore[misc]  # untyped base
         """
         return str(super().clean_login())[: MAX_LOGIN_LENGTH + 1]
 
+    def login(self, request: HttpRequest, redirect_url: str | None = None) -> HttpResponseBase:
+        """allauth gives a session that is kept a fixed age, beyond the end that ours may have."""
+        response: HttpResponseBase = super().login(request, redirect_url)
+        if self.cleaned_data["remember"]:
+            request.session.set_expiry(None)
+        return response
+
 
 class PasswordChangeForm(ChangePasswordForm):  # type: ignore[misc]  # untyped base
     def clean_oldpassword(self) -> str:
@@ -128,4 +141,11 @@ class PasswordChangeForm(ChangePasswordForm):  # type: ignore[misc]  # untyped b
             attempt.failed()
             raise
         attempt.succeeded()
+        return password
+
+    def clean_password1(self) -> str:
+        """Attack: an initial password, which others know, is "changed" to itself."""
+        password = str(self.cleaned_data["password1"])
+        if self.user.must_change_password and self.user.check_password(password):
+            raise ValidationError("Choose another password than the present one.")
         return password

@@ -8,9 +8,10 @@ from allauth.account.models import EmailAddress
 from django import forms
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import UserChangeForm
+from django.contrib.auth.forms import AdminPasswordChangeForm, UserChangeForm
 from django.contrib.auth.models import Group
 from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -111,6 +112,12 @@ def is_superuser(request: HttpRequest) -> bool:
 PRIVILEGES = frozenset({"is_staff", "is_superuser", "groups", "user_permissions"})
 
 
+class InitialPasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]  # not generic at run time
+    def save(self, commit: bool = True) -> User:
+        self.user.must_change_password = True
+        return cast("User", super().save(commit))
+
+
 class UserForm(VersionedModelForm, UserChangeForm):  # type: ignore[type-arg]  # not generic at run time
     pass
 
@@ -118,6 +125,7 @@ class UserForm(VersionedModelForm, UserChangeForm):  # type: ignore[type-arg]  #
 @admin.register(User)
 class UserAdmin(ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  # not generic at run time
     form = UserForm
+    change_password_form = InitialPasswordForm
     list_display = ["username", "email", "is_active", "is_staff", "last_login"]
     list_filter = ["is_active", "is_staff", "is_superuser"]
     inlines = [MembershipInline]
@@ -131,6 +139,24 @@ class UserAdmin(ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg] 
             (title, {**options, "fields": _without_privileges(options["fields"])})
             for title, options in fieldsets
         ]
+
+    def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
+        if not change:
+            cast("User", obj).must_change_password = True
+        super().save_model(request, obj, form, change)
+
+    def user_change_password(
+        self,
+        request: HttpRequest,
+        id: str,  # noqa: A002 - Django's name
+        form_url: str = "",
+    ) -> HttpResponse:
+        """Attack: someone at an open session of an operator sets the operator's own password here,
+        where the current one is not asked for.
+        """
+        if self.get_object(request, unquote(id)) == request.user:
+            return redirect("account_change_password")
+        return super().user_change_password(request, id, form_url)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         return _visible(request, super().get_list_display(request))

@@ -6,4 +6,6 @@ class TeamsConfig(AppConfig):
     label = "teams"
 
     def ready(self) -> None:
-        from keyportal.teams import lookups, signals  # noqa: F401 - registers and connects them
+        # Importing them registers and connects them.
+        from keyportal.teams import lookups, signals  # noqa: F401
+        from keyportal.teams.sign_in import sessions  # noqa: F401

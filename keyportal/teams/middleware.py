@@ -1,15 +1,21 @@
-"""Middleware: 400 for NUL characters in the URL, and login required for pages."""
+"""Middleware: 400 for NUL characters in the URL; login and a password of one's own for pages."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.db import DataError
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
 from django.utils.deprecation import MiddlewareMixin
 from django.views import defaults
+
+from keyportal.teams.models import User
+from keyportal.teams.sign_in.sessions import note_use
+
+PASSWORD_PAGES = frozenset({"account_change_password", "account_set_password", "account_logout"})
 
 
 class RejectNulMiddleware(MiddlewareMixin):
@@ -46,4 +52,17 @@ class PageLoginRequiredMiddleware(LoginRequiredMiddleware):
     ) -> HttpResponseBase | None:
         if not getattr(view_func, "login_required", True):
             return None
-        return super().process_view(request, view_func, view_args, view_kwargs)
+        refusal = super().process_view(request, view_func, view_args, view_kwargs)
+        if refusal is not None:
+            return refusal
+        if not (getattr(view_func, "is_polled", False) and "HX-Request" in request.headers):
+            note_use(request)
+        return self._require_own_password(request)
+
+    def _require_own_password(self, request: HttpRequest) -> HttpResponseBase | None:
+        """Attack: whoever saw the initial password signs in with it much later."""
+        match = request.resolver_match
+        is_exempt = match is not None and match.view_name in PASSWORD_PAGES
+        if is_exempt or not cast("User", request.user).must_change_password:
+            return None
+        return redirect("account_change_password")

@@ -34,6 +34,11 @@ class UserManager(DjangoUserManager["User"]):
 class User(AbstractUser):
     """A person. Programs have no user; they use API keys."""
 
+    must_change_password = models.BooleanField(
+        default=False,
+        help_text="Somebody else knows the password. No page opens before it is changed.",
+    )
+
     objects: ClassVar[UserManager] = UserManager()
 
     def clean(self) -> None:

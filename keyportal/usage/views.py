@@ -9,6 +9,7 @@ from django.views.decorators.http import require_POST, require_safe
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_htmx
+from keyportal.teams.sign_in.sessions import polled
 from keyportal.usage.call_log import call_page
 from keyportal.usage.forms import CallFilter, UsageFilter
 from keyportal.usage.reports.charts import chart_data, charts, duration
@@ -55,6 +56,7 @@ def calls(request: TeamRequest) -> HttpResponse:
     return render_htmx(request, "usage/calls.html", "usage/_calls.html", context)
 
 
+@polled
 @require_safe
 @team_view(Role.ADMIN)
 def running(request: TeamRequest) -> HttpResponse:

@@ -18,6 +18,7 @@ from keyportal.keys.views.responses import no_such_key
 from keyportal.teams.access import TeamRequest, may_change, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_htmx
+from keyportal.teams.sign_in.sessions import polled
 from keyportal.usage.limit_status import LimitUse, limit_uses
 from keyportal.usage.models import key_subject
 from keyportal.usage.reports.key_usage import key_usage
@@ -69,6 +70,7 @@ def _limits(key: ApiKey) -> list[LimitUse]:
     return [use for use in uses if use.limit is not None]
 
 
+@polled
 @require_safe
 @team_view(Role.VIEWER)
 def key_receipt(request: TeamRequest, public_id: str) -> HttpResponse:

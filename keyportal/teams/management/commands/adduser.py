@@ -9,7 +9,10 @@ from keyportal.teams.models import User
 
 
 class Command(OperatorCommand):
-    help = "Create a user. Without --password-env, print a random password, once."
+    help = (
+        "Create a user. Without --password-env, print a random password, once. "
+        "The user must change the password at the first sign-in."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username")
@@ -32,6 +35,7 @@ class Command(OperatorCommand):
             email=User.objects.normalize_email(options["email"]),
             is_staff=options["staff"] or options["superuser"],
             is_superuser=options["superuser"],
+            must_change_password=True,
         )
         variable = options["password_env"]
         password = read_environment(variable) if variable else secrets.token_hex(10)
