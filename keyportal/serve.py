@@ -24,6 +24,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
+import keyportal
 from keyportal import data_folder
 from keyportal.server.health import missing_migrations
 from keyportal.server.startup import disable_pool, startup_errors
@@ -34,6 +35,7 @@ START_LOCK = 0x6B6579  # "key": the number of the advisory lock that all starts 
 def main() -> NoReturn:
     parser = argparse.ArgumentParser(prog="python -m keyportal.serve", description=__doc__)
     parser.add_argument("--demo", action="store_true", help="create a demo team, user and model")
+    parser.add_argument("--version", action="version", version=keyportal.__version__)
     arguments = parser.parse_args()
     os.umask(0o077)  # Only our user may read the data folder.
     with startup_errors():

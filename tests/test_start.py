@@ -21,6 +21,7 @@ import pytest
 from cryptography.fernet import Fernet
 from django.db import connection
 
+import keyportal
 from tests.support.server import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -273,6 +274,8 @@ def test_odd_name_of_a_data_folder(tmp_path: Path) -> None:
 
 def test_listening_everywhere_without_an_address_is_warned_of(used_place: Installation) -> None:
     out, err = used_place.started("--demo", HOST="0.0.0.0")
+    log = err.partition(" [INFO] ")[2]
+    assert log.startswith(f"Keyportal {keyportal.__version__}\n")
     assert "HOST=0.0.0.0 listens on every address" in err
     assert out.startswith(f"Sign in at http://127.0.0.1:{used_place.port}/ as demo; ")
 
@@ -404,6 +407,12 @@ def test_database_from_before_the_first_release_is_refused(
     )
     assert place.manage("shell", "-c", record_migration).returncode == 0
     assert "was made before Keyportal 0.1.0" in place.refused_start()
+
+
+def test_the_version_is_printed_without_any_setting(place: Installation) -> None:
+    runs = (["manage.py", "version"], ["manage.py", "--version"], [*START[:2], "--version"])
+    for done in place.run_all(*((run, {"PORT": "http"}) for run in runs)):
+        assert (done.returncode, done.stdout) == (0, f"{keyportal.__version__}\n")
 
 
 def test_commands_without_any_secret_stop(place: Installation) -> None:

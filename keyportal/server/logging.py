@@ -7,6 +7,7 @@ from typing import Any
 from django.core.exceptions import DisallowedHost, PermissionDenied, SuspiciousOperation
 from gunicorn.glogging import Logger
 
+import keyportal
 from keyportal.keys.keystring import redact
 
 MAX_LENGTH = 300
@@ -46,11 +47,13 @@ class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
     """Gunicorn's logger, with redaction: at DEBUG it logs paths, which may contain a key string."""
 
     def setup(self, cfg: Any) -> None:
+        """Called once, before anything else is logged: the first line names the version."""
         super().setup(cfg)
         for handler in self.error_log.handlers:
             handler.setFormatter(RedactingFormatter(self.error_fmt, self.datefmt))
         for handler in self.access_log.handlers:
             handler.setFormatter(RedactingFormatter(self.access_fmt))
+        self.info("Keyportal %s", keyportal.__version__)
 
 
 class RedactingFormatter(logging.Formatter):

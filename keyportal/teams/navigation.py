@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
+import keyportal
 from keyportal.teams.access import creator_role
 from keyportal.teams.models import Membership, Role, Team
 
@@ -75,13 +76,15 @@ NAV = (
 
 
 def navigation(request: HttpRequest) -> dict[str, object]:
-    """Template context of every page: the team, the user's other teams, and the navigation."""
+    """Template context of every page: the team, the user's other teams, and the navigation; the
+    version, which is shown to operators."""
     membership: Membership | None = getattr(request, "membership", None)
+    version: dict[str, object] = {"version": keyportal.__version__}
     if membership is None:
-        return {}
+        return version
     match = request.resolver_match
     view_name = match.view_name if match else ""
-    return {
+    return version | {
         "membership": membership,
         "team": membership.team,
         "teams": Team.objects.for_user(membership.user).filter(is_active=True),

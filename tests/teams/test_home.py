@@ -6,6 +6,7 @@ import pytest
 from django.template.loader import render_to_string
 from django.test import Client
 
+import keyportal
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 
@@ -116,11 +117,16 @@ def test_keys_are_the_current_item_on_each_page_of_a_key(
     assert "API Keys" in here.partition("</a>")[0]
 
 
-def test_only_staff_see_a_link_to_the_admin(sign_in: SignIn, alice: User) -> None:
+def test_only_staff_see_the_version_and_a_link_to_the_admin(sign_in: SignIn, alice: User) -> None:
     client = sign_in(alice)
-    assert "/admin/" not in client.get("/", follow=True).content.decode()
+    version = f"Keyportal {keyportal.__version__}"
+    text = client.get("/", follow=True).content.decode()
+    assert "/admin/" not in text
+    assert version not in text
     User.objects.update(is_staff=True)
-    assert 'href="/admin/"' in client.get("/", follow=True).content.decode()
+    text = client.get("/", follow=True).content.decode()
+    assert 'href="/admin/"' in text
+    assert version in text
 
 
 def test_pages_run_no_inline_code(sign_in: SignIn, alice: User) -> None:
