@@ -11,7 +11,8 @@ from typing import Any
 # Shared by the master and its workers, because it is made before the fork.
 _flag = mmap.mmap(-1, 1)
 
-_SO_ATTACH_FILTER = 26  # asm/socket.h; Python has no name for it.
+# Python has no names for these: asm/socket.h, linux/in.h, linux/in6.h.
+_SO_ATTACH_FILTER, _IP_MINTTL, _IPV6_MINHOPCOUNT = 26, 21, 73
 # A filter in classic BPF: drop a packet whose TCP flags have SYN and not ACK, pass all others.
 _FLAGS_OFFSET, _SYN, _SYN_AND_ACK = 13, 0x02, 0x12
 _DROP_SYN = [
@@ -51,4 +52,18 @@ def stop_handshakes(sockets: Iterable[socket.socket]) -> None:
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *op) for op in _DROP_SYN))
     option = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(program))
     for listening in sockets:
-        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+        except PermissionError:
+            _require_highest_ttl(listening)
+
+
+def _require_highest_ttl(listening: socket.socket) -> None:
+    """Drop packets whose time to live is below 255, which hardly any system sends.
+
+    Some kernels let only root attach a filter. Unlike the filter, this also stops a connection
+    whose handshake is half done at this moment.
+    """
+    listening.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, 255)
+    if listening.family == socket.AF_INET6:
+        listening.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, 255)
