@@ -15,4 +15,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _runs_caddy(item: pytest.Item) -> bool:
-    return "test_other_proxies" in item.nodeid and "envoy" not in item.nodeid
+    names_another = "envoy" in item.nodeid or "traefik" in item.nodeid
+    return "test_other_proxies" in item.nodeid and not names_another

