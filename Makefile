@@ -36,7 +36,7 @@ THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_TRUSTED_PR
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
 	KEYPORTAL_CREDENTIAL_KEYS=b25seS1mb3ItY2hlY2tzLW9ubHktZm9yLWNoZWNrcyE=
 
-# For `make bench`: the measurements to take (all if empty), and the number of requests before the
+# For `make bench` and `make clients`: what to run (all if empty), and the number of requests before the
 # memory of a worker is measured again.
 ONLY ?=
 REQUESTS ?= 1000000
@@ -44,7 +44,7 @@ BENCHMARKS = $(BIN)/python -m benchmarks $(ONLY) --requests $(REQUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check bench format migrations requirements missing
+.PHONY: help run test check bench clients format migrations requirements missing
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench: $(DEVELOPING) ## Measure the gateway, as ratios taken in one run: make be
 	@command -v npm >/dev/null || { apt-get update && apt-get install -y nodejs npm; } || true
 	@failed=0; $(CLEAN) $(BENCHMARKS) || failed=1; \
 	$(CLEAN) $(BIN)/python -m tests.postgresql --durable $(BENCHMARKS) || failed=1; exit $$failed
+
+clients: $(DEVELOPING) ## Run the clients and model servers of docs/clients.md: make clients ONLY="Codex llm"
+	$(CLEAN) $(BIN)/python -m tests.clients $(ONLY)
 
 format: $(DEVELOPING) ## Format the code and repair what the linter can
 	$(BIN)/ruff check --fix .

@@ -33,12 +33,16 @@ Server.prototype.listen = function (port, ...rest) {
 
 
 @contextmanager
-def litellm(upstream: Server) -> Iterator[LoadTarget]:
-    """LiteLLM's proxy: no database, only its master key."""
+def litellm(upstream: Server, model: str = "instant") -> Iterator[LoadTarget]:
+    """LiteLLM's proxy for this model: no database, only its master key."""
     binary = tools.from_pip("litellm", LITELLM, "proxy") / "litellm"
-    model = {"model": "openai/instant", "api_base": f"{upstream.url}/v1", "api_key": "none"}
+    parameters = {
+        "model": f"openai/{model}",
+        "api_base": f"{upstream.url}/v1",
+        "api_key": "none",
+    }
     configuration = {
-        "model_list": [{"model_name": "instant", "litellm_params": model}],
+        "model_list": [{"model_name": "instant", "litellm_params": parameters}],
         "general_settings": {"master_key": MASTER_KEY},
     }
     environment = {
@@ -66,7 +70,7 @@ def litellm(upstream: Server) -> Iterator[LoadTarget]:
 @contextmanager
 def portkey(upstream: Server) -> Iterator[LoadTarget]:
     """Portkey's gateway. It checks no key, but passes on the caller's."""
-    package = tools.from_npm("@portkey-ai/gateway", PORTKEY)
+    package = tools.from_npm("@portkey-ai/gateway", PORTKEY) / "node_modules/@portkey-ai/gateway"
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="keyportal-portkey-") as folder:
         preload = Path(folder) / "loopback.cjs"

@@ -58,14 +58,16 @@ class Keyportal:
         self.server = server
         self._environment = environment
 
-    def manage(self, *arguments: str) -> str:
-        return self.run("manage.py", *arguments)
+    def manage(self, *arguments: str, **variables: str) -> str:
+        return self.run("manage.py", *arguments, **variables)
 
-    def run(self, *arguments: str) -> str:
-        """Run Python with the same database, and return its output."""
+    def run(self, *arguments: str, **variables: str) -> str:
+        """Run Python with the same database and these environment variables more, and return its
+        output.
+        """
         result = subprocess.run(
             [sys.executable, *arguments],
-            env=self._environment,
+            env={**self._environment, **variables},
             cwd=ROOT,
             check=False,
             capture_output=True,

@@ -1,4 +1,4 @@
-"""Installs programs that only the benchmarks need, each in its own folder under `var/bench/`.
+"""Installs programs that are only measured or tried, each in its own folder under `var/tools/`.
 
 They are not in the project's environment, so that their dependencies don't mix with ours.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.processes import ROOT
 
-CACHE = ROOT / "var" / "bench"
+CACHE = ROOT / "var" / "tools"
 
 
 class NotInstalled(Exception):
@@ -26,15 +26,20 @@ def from_pip(package: str, version: str, *extras: str) -> Path:
     return folder / "bin"
 
 
-def from_npm(package: str, version: str) -> Path:
-    """The package's folder. Install scripts of it and of its dependencies are not run."""
+def from_npm(package: str, version: str, *others: str, runs_scripts: bool = False) -> Path:
+    """The folder with `node_modules`: this package, and `others` such as `ai@7.0.1`.
+
+    Their install scripts are run only if a package needs them for its program.
+    """
     folder = CACHE / f"{package.rpartition('/')[2]}-{version}"
     if not shutil.which("npm"):
         raise NotInstalled("no npm on this machine: apt-get install nodejs npm")
-    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--silent"]
-    install = ["npm", "install", "--prefix", str(folder), *options, f"{package}@{version}"]
+    options = ["--no-audit", "--no-fund", "--omit=dev", "--silent"]
+    if not runs_scripts:
+        options.append("--ignore-scripts")
+    install = ["npm", "install", "--prefix", str(folder), *options, f"{package}@{version}", *others]
     _install(folder, ["mkdir", "-p", str(folder)], install)
-    return folder / "node_modules" / package
+    return folder
 
 
 def _install(folder: Path, *commands: list[str]) -> None:

@@ -151,6 +151,14 @@ RESPONSE_STREAM = [
         )
         for n, word in enumerate(WORDS, 1)
     ),
+    named_event(
+        {
+            "type": "response.output_item.done",
+            "sequence_number": 8,
+            "output_index": 0,
+            "item": RESPONSE["output"][0],
+        }
+    ),
     named_event({"type": "response.completed", "sequence_number": 9, "response": RESPONSE}),
 ]
 MESSAGE_STREAM = [
