@@ -1,4 +1,5 @@
-"""Deletes a management key that is reported as leaked; see `leaks.handling`.
+"""Deletes a management key that is reported as leaked, see `leaks.handling`, or whose owner is
+deactivated or removed from the team.
 
 A management key can't be disabled or rotated. Its program needs a new one; the API keys that were
 made with it stay.
@@ -9,9 +10,18 @@ from django.dispatch import receiver
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.api.models import ManagementKey
-from keyportal.audit.models import Action, AuditEvent
+from keyportal.audit.models import Action, AuditEvent, current_source
 from keyportal.leaks.case import MANAGEMENT_KEY, LeakReport, StoppedKey
 from keyportal.leaks.handling import leak_reported
+from keyportal.teams.models import User
+from keyportal.teams.signals import access_ended
+
+
+@receiver(access_ended)
+def delete_keys_of_former_members(user: User, team_id: int | None, **_: object) -> None:
+    """A management key can't be disabled, and would work again when its owner comes back."""
+    with transaction.atomic():
+        ManagementKey.objects.delete_owned(user, team_id, **current_source())
 
 
 @receiver(leak_reported)

@@ -5,12 +5,13 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar, NoReturn, Protocol, Self
+from typing import Any, ClassVar, NoReturn, Protocol, Self, TypedDict
 
 from django.db import models
+from django.http import HttpRequest
 
 from keyportal.teams.access import Actor
-from keyportal.teams.models import Team
+from keyportal.teams.models import Team, User
 
 TARGET_LENGTH = 200
 VIA_LENGTH = 100
@@ -23,6 +24,27 @@ class HasPublicId(Protocol):
 
 
 _via: ContextVar[str] = ContextVar("via", default="")
+_request: ContextVar[HttpRequest | None] = ContextVar("request", default=None)
+
+
+def set_request(request: HttpRequest | None) -> None:
+    """The request of a page, until the next call: who changes what signals record."""
+    _request.set(request)
+
+
+class Source(TypedDict):
+    actor: User | None
+    address: str | None
+
+
+def current_source() -> Source:
+    """Who acts, for events that a signal records: the user of the page, or a command."""
+    request = _request.get()
+    if request is None:
+        return {"actor": None, "address": None}
+    user = getattr(request, "user", None)
+    actor = user if user is not None and user.is_authenticated else None
+    return {"actor": actor, "address": request.META.get("REMOTE_ADDR")}
 
 
 @contextmanager

@@ -171,16 +171,21 @@ def disable(key: ApiKey, *, actor: Actor, address: str | None = None) -> ApiKey:
     disabled it before.
     """
     with lock_key(key, actor=actor, right=require_end) as row:
-        by = ApiKey.DisabledBy
-        is_owner = actor is not None and actor.pk == row.owner_id
-        disabled_by = by.OWNER if is_owner and row.disabled_by != by.ADMIN else by.ADMIN
-        if row.disabled_by != disabled_by:
-            if row.disabled_by in ("", by.LEAK):
-                row.disabled_at = timezone.now()
-            row.disabled_by = disabled_by
-            _save(row, Action.KEY_DISABLED, ["disabled_at", "disabled_by"], actor, address)
-        manage_unless_own(row, actor=actor, address=address)
+        disable_locked(row, actor=actor, address=address)
     return row
+
+
+def disable_locked(key: ApiKey, *, actor: Actor, address: str | None) -> None:
+    """`key` is locked."""
+    by = ApiKey.DisabledBy
+    is_owner = actor is not None and actor.pk == key.owner_id
+    disabled_by = by.OWNER if is_owner and key.disabled_by != by.ADMIN else by.ADMIN
+    if key.disabled_by != disabled_by:
+        if key.disabled_by in ("", by.LEAK):
+            key.disabled_at = timezone.now()
+        key.disabled_by = disabled_by
+        _save(key, Action.KEY_DISABLED, ["disabled_at", "disabled_by"], actor, address)
+    manage_unless_own(key, actor=actor, address=address)
 
 
 def enable(

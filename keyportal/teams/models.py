@@ -41,6 +41,9 @@ class User(AbstractUser):
 
     objects: ClassVar[UserManager] = UserManager()
 
+    was_active: bool | None = None
+    """While it is saved: `is_active` in the database before; None if it is not saved, or new."""
+
     def clean(self) -> None:
         """Also refuses names and addresses that differ in the case of letters beyond ASCII, which
         the constraints below accept on SQLite. And names that contain a key string.

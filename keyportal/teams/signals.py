@@ -1,12 +1,15 @@
-"""Signals of sign-ins and team changes, and the clean-up after a changed e-mail address."""
+"""Signals of sign-ins and team changes, and what ends with a membership, a user or an address."""
 
 from collections.abc import Collection
 
 from allauth.account.models import EmailAddress
-from django.db.models.signals import post_save
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.models import Session
+from django.db.models.signals import post_delete, post_save, pre_save
 from django.dispatch import Signal, receiver
+from django.utils import timezone
 
-from keyportal.teams.models import User
+from keyportal.teams.models import Membership, User
 
 # A sign-in was refused after too many attempts, without a check of the password. Sent with
 # `request` and `credentials`.
@@ -14,6 +17,9 @@ sign_in_refused = Signal()
 # An operator changed a team. Sent with `former` and `team`, the names of the saved `columns`, and
 # the operator's user as `actor` and IP address as `address`, both None for a command.
 team_changed = Signal()
+# A user was deactivated, or removed from a team. Sent with the `user` and the `team_id`, None for
+# all their teams, in the transaction of the change. Receivers end what would come back with them.
+access_ended = Signal()
 
 
 @receiver(post_save, sender=User)
@@ -27,3 +33,44 @@ def delete_former_email_addresses(
     """
     if update_fields is None or "email" in update_fields:
         EmailAddress.objects.filter(user=instance).exclude(email=instance.email.lower()).delete()
+
+
+@receiver(post_delete, sender=Membership)
+def end_access_to_team(instance: Membership, **_: object) -> None:
+    end_sessions(instance.user)
+    access_ended.send(Membership, user=instance.user, team_id=instance.team_id)
+
+
+@receiver(pre_save, sender=User)
+def note_deactivation(
+    instance: User, update_fields: Collection[str] | None = None, **_: object
+) -> None:
+    """Whatever saves the user: Django's admin, a command or other code."""
+    instance.was_active = None
+    if update_fields is None or "is_active" in update_fields:
+        instance.was_active = (
+            User.objects.filter(pk=instance.pk).values_list("is_active", flat=True).first()
+        )
+
+
+@receiver(post_save, sender=User)
+def end_access_of_deactivated_user(instance: User, **_: object) -> None:
+    """Attack: a stolen session or key works again when its user is activated again."""
+    if instance.was_active in (None, instance.is_active):
+        return
+    # Also when they are activated: a sign-in that was under way at the deactivation ended later.
+    end_sessions(instance)
+    if not instance.is_active:
+        access_ended.send(User, user=instance, team_id=None)
+
+
+def end_sessions(user: User) -> None:
+    """Sign the user out everywhere, for good. A session holds its user's id, but has no column."""
+    sessions = Session.objects.filter(expire_date__gt=timezone.now())
+    own = [
+        session.pk
+        for session in sessions.iterator()
+        if session.get_decoded().get(SESSION_KEY) == str(user.pk)
+    ]
+    for start in range(0, len(own), 500):
+        Session.objects.filter(pk__in=own[start : start + 500]).delete()

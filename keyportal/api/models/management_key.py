@@ -60,6 +60,20 @@ class ManagementKeyQuerySet(models.QuerySet["ManagementKey"]):
             owner__is_active=True,
         )
 
+    def delete_owned(
+        self, owner: User, team_id: int | None, *, actor: Actor, address: str | None
+    ) -> None:
+        """Delete the keys of a user who is deactivated or leaves, in one team or in all.
+
+        Without the lock on the team: the caller holds that on the user or the membership, which
+        others take after the team's.
+        """
+        keys = self.filter(owner=owner).select_related("team")
+        in_team = keys if team_id is None else keys.filter(team=team_id)
+        for key in in_team.order_by("pk").select_for_update(of=("self",)):
+            key._record(Action.MANAGEMENT_KEY_DELETED, actor, address)
+            key.delete()
+
     @sensitive_variables("key_string")
     def issue(
         self,

@@ -11,6 +11,7 @@ from keyportal.api.v1.limits import require_default_limits
 from keyportal.api.v1.permissions import require_within
 from keyportal.api.v1.schemas import Enabling, IssuedKeyBody, KeyBody, Rotation
 from keyportal.keys import changes, rotation
+from keyportal.teams.access import require_end
 from keyportal.teams.models import Role
 
 operations = Operations()
@@ -62,7 +63,7 @@ def end_old_secret(request: Request[None, NoQuery], id: str) -> KeyBody:  # noqa
 @operations.post(
     "keys/{id}/disable",
     scope=Scope.KEYS_WRITE,
-    role=Role.MEMBER,
+    role=Role.VIEWER,
     response=KeyBody,
     errors=(NotFound,),
 )
@@ -70,9 +71,9 @@ def disable_key(request: Request[None, NoQuery], id: str) -> KeyBody:  # noqa: A
     """Disable an API key
 
     Requests with it are refused until it is enabled again. Disabling a disabled key changes
-    nothing.
+    nothing. The program of a viewer can disable the API keys of its owner.
     """
-    with locked_key(request.caller, id) as key:
+    with locked_key(request.caller, id, right=require_end) as key:
         changes.disable(key, actor=request.caller.user, address=request.caller.address)
     return KeyBody.from_key(get_key(request.caller, id))
 

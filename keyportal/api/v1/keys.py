@@ -34,6 +34,7 @@ from keyportal.keys.models import ApiKey, ApiKeyQuerySet
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.keys.rules.validators import has_tag
 from keyportal.keys.status import State, has_state
+from keyportal.teams.access import require_end
 from keyportal.teams.models import Role
 
 operations = Operations()
@@ -158,13 +159,14 @@ def change_key(request: Request[KeyChanges, NoQuery], id: str) -> KeyBody:  # no
     return KeyBody.from_key(get_key(caller, id))
 
 
-@operations.delete("keys/{id}", scope=Scope.KEYS_WRITE, role=Role.MEMBER, errors=(NotFound,))
+@operations.delete("keys/{id}", scope=Scope.KEYS_WRITE, errors=(NotFound,))
 def delete_key(request: Request[None, NoQuery], id: str) -> None:  # noqa: A002
     """Delete an API key
 
-    No request that starts after the response is served with it.
+    No request that starts after the response is served with it. The program of a viewer can delete
+    the API keys of its owner.
     """
-    with locked_key(request.caller, id) as key:
+    with locked_key(request.caller, id, right=require_end) as key:
         key.revoke(actor=request.caller.user, address=request.caller.address)
 
 

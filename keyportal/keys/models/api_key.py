@@ -61,6 +61,16 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         """How many keys this person has in the team."""
         return self.for_team(team).filter(owner=owner_id).count()
 
+    def lock_owned(self, owner: User, team_id: int | None) -> Self:
+        """Lock the keys of a user who is deactivated or leaves, in one team or in all.
+
+        Without the lock on the team: the caller holds that on the user or the membership, which
+        others take after the team's.
+        """
+        keys = self.filter(owner=owner).select_related("team")
+        in_team = keys if team_id is None else keys.filter(team=team_id)
+        return in_team.order_by("pk").select_for_update(no_key=True, of=("self",))
+
     def changeable_by(self, membership: Membership) -> Self:
         return changeable(self, membership)
 

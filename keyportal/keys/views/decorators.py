@@ -9,7 +9,13 @@ from django.http import HttpResponse
 from keyportal.keys.exceptions import ManagedByAdmin
 from keyportal.keys.models import ApiKey
 from keyportal.keys.views.responses import key_gone
-from keyportal.teams.access import TeamRequest, may_change, require_change, team_view
+from keyportal.teams.access import (
+    TeamRequest,
+    may_change,
+    require_change,
+    require_end,
+    team_view,
+)
 from keyportal.teams.models import Membership, Role
 
 
@@ -32,6 +38,28 @@ def key_view(view: Callable[[TeamRequest, ApiKey], HttpResponse]) -> Callable[..
             return key_gone(request, public_id)
         except ManagedByAdmin as error:
             raise PermissionDenied(str(error)) from None
+
+    return opened
+
+
+def key_end_view(
+    view: Callable[[TeamRequest, ApiKey], HttpResponse],
+) -> Callable[..., HttpResponse]:
+    """Like `key_view`, for what ends a key: also for an owner who is a viewer by now.
+
+    They know best that their key was stolen, and need nobody to stop it.
+    """
+
+    @team_view(Role.VIEWER)
+    @wraps(view)
+    def opened(request: TeamRequest, public_id: str) -> HttpResponse:
+        keys = ApiKey.objects.for_team(request.team).for_display().select_related("team")
+        try:
+            key = keys.get(public_id=public_id)
+            require_end(request.membership, key)
+            return view(request, key)
+        except ApiKey.DoesNotExist:
+            return key_gone(request, public_id)
 
     return opened
 

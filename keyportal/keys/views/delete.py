@@ -9,26 +9,20 @@ from django.views.decorators.http import require_http_methods
 
 from keyportal.keys.last_use import last_use
 from keyportal.keys.models import ApiKey
-from keyportal.keys.views.responses import key_gone
-from keyportal.teams.access import TeamRequest, require_change, team_view
-from keyportal.teams.models import Role
+from keyportal.keys.views.decorators import key_end_view
+from keyportal.teams.access import TeamRequest
 from keyportal.teams.shortcuts import render_dialog
 from keyportal.usage.impact import impact
 
 
 @require_http_methods(["GET", "POST"])
-@team_view(Role.MEMBER)
-def key_delete(request: TeamRequest, public_id: str) -> HttpResponse:
-    try:
-        key = ApiKey.objects.for_team(request.team).for_display().get(public_id=public_id)
-        require_change(request.membership, key)
-        if request.method != "POST":
-            stops = impact(request.team, [public_id])
-            context = {"key": key, "last_use": last_use(key), "impact": stops}
-            return render_dialog(request, "keys/_delete.html", context, title="Delete API key")
-        key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
-    except ApiKey.DoesNotExist:
-        return key_gone(request, public_id)
+@key_end_view
+def key_delete(request: TeamRequest, key: ApiKey) -> HttpResponse:
+    if request.method != "POST":
+        stops = impact(request.team, [key.public_id])
+        context = {"key": key, "last_use": last_use(key), "impact": stops}
+        return render_dialog(request, "keys/_delete.html", context, title="Delete API key")
+    key.revoke(actor=request.user, address=request.META["REMOTE_ADDR"])
     return _deleted(request, key)
 
 

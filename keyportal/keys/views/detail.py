@@ -15,7 +15,7 @@ from keyportal.keys.rules.policy import violations
 from keyportal.keys.status import badges
 from keyportal.keys.views.decorators import may_manage
 from keyportal.keys.views.responses import no_such_key
-from keyportal.teams.access import TeamRequest, may_change, team_view
+from keyportal.teams.access import TeamRequest, may_change, may_end, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_htmx
 from keyportal.teams.sign_in.sessions import polled
@@ -46,6 +46,7 @@ def key_page(request: TeamRequest, public_id: str) -> HttpResponse:
         "key": key,
         "badges": badges(key),
         "is_changeable": may_change(request.membership, key),
+        "is_endable": may_end(request.membership, key),
         "is_manageable": may_manage(request.membership, key),
         "secrets": live_secrets(key) or [key.current_secret],
         "last_use": last_use(key),

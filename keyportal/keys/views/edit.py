@@ -14,7 +14,7 @@ from keyportal.keys.changes import change_key, disable, enable, hand_over, set_m
 from keyportal.keys.exceptions import KeyActionError, LeakNotAccepted, ManagedByAdmin, NameTaken
 from keyportal.keys.forms.edit import EditForm, HandOverForm, KeyExpiryForm, PermissionsForm
 from keyportal.keys.models import ApiKey, lock_key
-from keyportal.keys.views.decorators import key_view, managed_key_view
+from keyportal.keys.views.decorators import key_end_view, key_view, managed_key_view
 from keyportal.keys.views.responses import key_changed
 from keyportal.teams.access import TeamRequest, require_change, require_role
 from keyportal.teams.forms import Conflict
@@ -109,7 +109,7 @@ def key_hand_over(request: TeamRequest, key: ApiKey) -> HttpResponse:
 
 
 @require_http_methods(["GET", "POST"])
-@key_view
+@key_end_view
 def key_disable(request: TeamRequest, key: ApiKey) -> HttpResponse:
     if request.method != "POST":
         return render_dialog(request, "keys/_disable.html", {"key": key}, title="Disable API key")

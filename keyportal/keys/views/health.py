@@ -141,7 +141,7 @@ def _detail(finding: Finding, key: ApiKey, findings: Findings, team: Team) -> st
 
 DETAILS = {
     Finding.REPORTED: "Rotate or delete it.",
-    Finding.OWNER_LEFT: "The key is refused until it has a new owner.",
+    Finding.OWNER_LEFT: "The key is refused until it has a new owner and is enabled.",
     Finding.ROTATION_DUE: "Its secret is older than the policy advises.",
     Finding.IDLE: "Not used in 90 days.",
 }

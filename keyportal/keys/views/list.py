@@ -13,7 +13,7 @@ from keyportal.keys.forms.list import ListForm
 from keyportal.keys.last_use import last_used_times
 from keyportal.keys.models import ApiKey
 from keyportal.keys.status import Badge, badges
-from keyportal.teams.access import TeamRequest, may_change, team_view
+from keyportal.teams.access import TeamRequest, may_change, may_end, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_htmx
 from keyportal.usage.reports.sparklines import Sparkline, sparklines
@@ -25,6 +25,7 @@ class Row(NamedTuple):
     key: ApiKey
     badges: list[Badge]
     is_changeable: bool
+    is_endable: bool
     sparkline: Sparkline | None
     last_used_at: datetime | None
 
@@ -48,6 +49,7 @@ def key_list(request: TeamRequest) -> HttpResponse:
             key,
             badges(key),
             may_change(request.membership, key),
+            may_end(request.membership, key),
             lines.get(key.public_id),
             times.get(key.public_id),
         )

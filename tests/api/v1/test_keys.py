@@ -274,6 +274,9 @@ def test_keys_are_filtered_by_state_and_combined_filters(
         disabled_at=timezone.now(), disabled_by="owner"
     )
     bob.memberships.all().delete()
+    ApiKey.objects.filter(name__in=["left", "left and over"]).update(
+        disabled_at=None, disabled_by=""
+    )
     program = new_api_client(ada)
     expected = {
         "active": ["works until", "works"],
@@ -406,6 +409,8 @@ def test_key_of_a_former_member_is_ownerless(
 ) -> None:
     key, _ = issue(bob)
     bob.memberships.all().delete()
+    assert new_api_client(ada, "one").get(f"keys/{key.public_id}").json()["state"] == "disabled"
+    ApiKey.objects.update(disabled_at=None, disabled_by="")
     assert new_api_client(ada).get(f"keys/{key.public_id}").json()["state"] == "ownerless"
     ApiKey.objects.update(expires_at=timezone.now())
     assert new_api_client(ada, "two").get(f"keys/{key.public_id}").json()["state"] == "expired"

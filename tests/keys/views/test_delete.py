@@ -118,7 +118,7 @@ def test_viewer_is_refused_with_the_reason(
     key, _ = issue(alice)
     response = sign_in(vera).post(address(key))
     assert response.status_code == 403
-    assert "This needs the role Member" in response.content.decode()
+    assert "belongs to someone else" in response.content.decode()
     assert ApiKey.objects.exists()
 
 

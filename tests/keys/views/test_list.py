@@ -240,6 +240,7 @@ def test_keys_that_do_not_work_are_marked(
     issue(bob, "left")
     User.objects.filter(pk=ada.pk).update(is_active=False)
     Membership.objects.filter(user=bob).delete()
+    ApiKey.objects.filter(name="left").update(disabled_at=None, disabled_by="")
     ApiKey.objects.filter(name="alive").update(disabled_at=now, disabled_by="owner")
     rows = sign_in(alice).get(LIST).content.decode().split("<tr")
     marks = ("Expired", "Disabled", "Owner left")
