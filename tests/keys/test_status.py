@@ -28,9 +28,7 @@ def test_each_key_matches_only_its_own_state(
     ApiKey.objects.filter(pk=off.pk).update(disabled_at=over, disabled_by="owner")
     Team.objects.filter(pk=other_team.pk).update(is_active=False)
     bob.memberships.all().delete()
-    ApiKey.objects.filter(name="left").update(
-        disabled_at=None, disabled_by=""
-    )
+    ApiKey.objects.filter(name="left").update(disabled_at=None, disabled_by="")
     keys = ApiKey.objects.for_display().select_related("team")
     found = {state: set(keys.filter(has_state(state))) for state in State}
     assert {state: {key.name for key in each} for state, each in found.items()} == {

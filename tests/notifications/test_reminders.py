@@ -199,6 +199,7 @@ def test_admins_get_reminder_if_owner_cannot(
 ) -> None:
     if loss == "left":
         Membership.objects.filter(user=bob).delete()
+        enable(key, actor=ada)  # A disabled key has no reminder.
     elif loss == "inactive":
         User.objects.filter(pk=bob.pk).update(is_active=False)
     else:
