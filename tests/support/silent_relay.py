@@ -23,11 +23,13 @@ class SilentRelay:
 
     @contextmanager
     def running(self) -> Iterator["SilentRelay"]:
-        threading.Thread(target=self._accept, daemon=True).start()
+        thread = threading.Thread(target=self._accept)
+        thread.start()
         try:
             yield self
         finally:
             self._listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
             self._listener.close()
             for session in self._sessions:
                 session.close()
@@ -47,8 +49,10 @@ class Session:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.is_silent = False
         self._sockets = (client, server)
-        for source, target in ((client, server), (server, client)):
-            threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
+        ways = ((client, server), (server, client))
+        self._threads = [threading.Thread(target=self._copy, args=way) for way in ways]
+        for thread in self._threads:
+            thread.start()
 
     def _copy(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
@@ -56,9 +60,16 @@ class Session:
                 if not self.is_silent:
                     target.sendall(data)
         if not self.is_silent:
-            self.close()
+            self._shut_down()
 
-    def close(self) -> None:
+    def _shut_down(self) -> None:
         for end in self._sockets:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._shut_down()
+        for thread in self._threads:
+            thread.join()
+        for end in self._sockets:
+            end.close()
