@@ -346,9 +346,13 @@ _PERSISTENT = {"CONN_MAX_AGE": None, "TEST": {"MIRROR": "default"}}
 # poolers. These two aliases have few and fixed statements, so preparing them saves time.
 _PREPARED = {"server_side_binding": True, "prepare_threshold": 1, "tcp_user_timeout": 2000}
 
+# A page waits for a connection for at most two seconds.
+_POOL = {"min_size": 0, "max_size": 8, "timeout": 2.0, "reconnect_timeout": 1.0}
+
 if IS_POSTGRESQL:
     DATABASES = {
-        "default": _postgresql(durable=True, options={"pool": {"min_size": 0, "max_size": 8}}),
+        "default": _postgresql(durable=True, options={"pool": _POOL})
+        | {"ENGINE": "keyportal.database.postgresql"},
         "admission": _postgresql(durable=False, options=_PREPARED) | _PERSISTENT,
         "meter": _postgresql(durable=False, options=_PREPARED) | _PERSISTENT,
     }
@@ -525,12 +529,17 @@ LOGGING = {
             "style": "{",
         }
     },
-    "filters": {"refusal": {"()": "keyportal.server.logging.RefusalFilter"}},
+    "filters": {
+        "refusal": {"()": "keyportal.server.logging.RefusalFilter"},
+        "outage": {"()": "keyportal.database.outage.OutageFilter"},
+    },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "redacting"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
-        "django.request": {"filters": ["refusal"]},
+        "django.request": {"filters": ["refusal", "outage"]},
+        # It warns of each attempt to connect. An outage is logged once.
+        "psycopg.pool": {"level": "ERROR"},
         **{f"django.security.{name}": {"filters": ["refusal"]} for name in _SUSPICIOUS},
         "django.server": {"handlers": [], "propagate": True},
     },

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keyportal"
 # From the lowest layer: a package imports only from lower layers.
 LAYERS = [
-    {"http"},
+    {"http", "database"},
     {"teams"},
     {"audit"},
     {"usage", "catalog"},

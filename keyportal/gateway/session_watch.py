@@ -6,15 +6,13 @@ waits can't help itself, so the event loop shuts its socket down, and the statem
 """
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, TypeVar
 
-import psycopg
 from django.db import connections
+
+from keyportal.database.session import shut_down
 
 CHECK_SECONDS = 0.1
 T = TypeVar("T")
@@ -58,7 +56,7 @@ class SessionWatch:
         began, now = self._began, time.monotonic()
         if began is not None and now - max(began, self._given_up_at) > self._seconds:
             self._given_up_at = now
-            _shut_down(self._wrapper.connection)
+            shut_down(self._wrapper.connection)
 
 
 async def watch_forever(watches: Iterable[SessionWatch]) -> None:
@@ -66,19 +64,3 @@ async def watch_forever(watches: Iterable[SessionWatch]) -> None:
         await asyncio.sleep(CHECK_SECONDS)
         for watch in watches:
             watch.check()
-
-
-def _shut_down(connection: Any) -> None:
-    """Shut the socket of this connection down, while another thread waits for it.
-
-    Closing it here would be wrong: the other thread could then use a file of the same number.
-    """
-    if not isinstance(connection, psycopg.Connection):
-        return  # SQLite, or the connection is being opened, which has its own time-out.
-    with (
-        suppress(psycopg.Error, OSError),
-        socket.socket(fileno=os.dup(connection.fileno())) as duplicate,
-    ):
-        # If it was closed meanwhile, the duplicate may be of another file.
-        if not connection.closed:
-            duplicate.shutdown(socket.SHUT_RDWR)

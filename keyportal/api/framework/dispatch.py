@@ -1,6 +1,7 @@
 """Dispatch: Django views for the declared operations, and every error as a problem response."""
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.core.exceptions import SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.template.loader import get_template
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 
@@ -28,6 +30,7 @@ from keyportal.api.framework.problems import (
     Problem,
     Unavailable,
 )
+from keyportal.database import outage
 from keyportal.http.buffering import RequestBuffer
 from keyportal.http.requests import new_request_id
 from keyportal.http.types import ASGIApp, Headers
@@ -78,15 +81,23 @@ def with_problems(view: View) -> View:
         except SuspiciousOperation:
             # Such as more parameters than Django reads: a client error, not ours.
             response = BadRequest().response(request_id)
-        except (OperationalError, InterfaceError) as error:
-            logger.error("Request %s: the database is unavailable: %s", request_id, error)
-            response = Unavailable().response(request_id)
-        except Exception:
-            logger.exception("Request %s failed.", request_id)
-            response = InternalError().response(request_id)
+        except Exception as error:
+            response = _problem_of(error, request_id).response(request_id)
         return _with_common_headers(request, response, request_id)
 
     return csrf_exempt(login_not_required(wrapped))
+
+
+def _problem_of(error: Exception, request_id: str) -> Problem:
+    """Log an unexpected error, and return its problem."""
+    if outage.is_outage(error):
+        outage.outage_log.begin(error)
+        return Unavailable()
+    if isinstance(error, OperationalError | InterfaceError):
+        logger.error("Request %s: the database is unavailable: %s", request_id, error)
+        return Unavailable()
+    logger.error("Request %s failed.", request_id, exc_info=error)
+    return InternalError()
 
 
 def _with_common_headers(
@@ -124,9 +135,15 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    if not _is_for_api(request):
-        return defaults.server_error(request)
-    return _problem_response(request, InternalError())
+    """503 while the database is unavailable, else 500. Django calls it while it handles the
+    error."""
+    is_outage = outage.is_outage(sys.exception())
+    if _is_for_api(request):
+        return _problem_response(request, Unavailable() if is_outage else InternalError())
+    if is_outage:
+        page = get_template("503.html").render()
+        return HttpResponse(page, status=503, headers={"Retry-After": outage.RETRY_SECONDS})
+    return defaults.server_error(request)
 
 
 def _is_disallowed_host(exception: Exception) -> bool:

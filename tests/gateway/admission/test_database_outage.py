@@ -7,7 +7,9 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ import pytest
 from django.db import connection as database
 
 from keyportal.catalog.models import ServedModel
+from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.fake_upstream import event
-from tests.support.server import BareServer, Server, free_port, wait_until
+from tests.support.server import BareServer, Reply, Server, free_port, wait_until
 from tests.support.silent_relay import SilentRelay
 
 pytestmark = pytest.mark.gateway
@@ -145,6 +148,47 @@ def test_hanging_database_refuses_all_calls(keyportal: Server, postgresql: Any, 
 def processes(parent: int) -> list[int]:
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [parent, *map(int, children)]
+
+
+SESSION = {"Cookie": "keyportal_session=" + "a" * 32}
+"""So that each page looks for the session in the database."""
+# To the page for sign-in; an unknown key; too many unknown keys.
+ANSWERED = {302, 401, 429}
+MANAGEMENT_KEY = keystring.generate(prefix="mk-kp-").text
+
+
+def pages(server: Server, count: int) -> list[Reply]:
+    """Request this many pages and as many resources of the API, all at once."""
+    with ThreadPoolExecutor(2 * count) as threads:
+        page = partial(server.request, "GET", "/", headers=SESSION)
+        resource = partial(server.request, "GET", "/api/v1/keys", key=MANAGEMENT_KEY)
+        return [
+            future.result()
+            for future in [threads.submit(job) for job in (page, resource) for _ in range(count)]
+        ]
+
+
+@pytest.mark.postgresql
+def test_pages_and_the_api_answer_503_without_the_database(
+    keyportal: Server, postgresql: Any
+) -> None:
+    """At once when it is back, although it broke every connection of the pool."""
+    for _ in range(2):
+        assert {reply.status for reply in pages(keyportal, 16)} <= ANSWERED
+        postgresql.stop()
+        began = time.monotonic()
+        page, resource = pages(keyportal, 1)
+        assert (page.status, resource.status) == (503, 503)
+        assert time.monotonic() - began < 10  # Two on a machine that is idle.
+        assert b"Back in a moment" in page.body
+        assert page.headers["retry-after"] == "5"
+        assert resource.headers["content-type"] == "application/problem+json"
+        pages(keyportal, 4)
+        postgresql.ensure_postgres_running()
+        assert {reply.status for reply in pages(keyportal, 16)} <= ANSWERED
+    assert keyportal.log.count("The database is unavailable: ") <= 4  # Two workers, two outages.
+    assert keyportal.log.count("The database is available again.") >= 2
+    assert "Traceback" not in keyportal.log
 
 
 @pytest.mark.postgresql

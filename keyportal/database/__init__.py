@@ -1,0 +1,1 @@
+"""The connections to the database: a checked pool, silent sessions, outages. Knows no app."""
