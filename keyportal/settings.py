@@ -213,6 +213,7 @@ INSTALLED_APPS = [
     "keyportal.gateway",
     "keyportal.api",
     "keyportal.scheduler",
+    "keyportal.server",
     "allauth",
     "allauth.account",
     "csp",

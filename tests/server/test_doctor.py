@@ -1,0 +1,202 @@
+"""manage.py doctor, on a healthy set-up and on broken ones."""
+
+import json
+import shutil
+import socket
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from cryptography.fernet import Fernet
+from django.core.management import call_command
+from django.db import OperationalError, connection
+from django.db.migrations.recorder import MigrationRecorder
+from pytest_django import Settings
+
+import keyportal
+from keyportal import data_folder
+from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
+from keyportal.checks import PROXY_VARIABLES
+from keyportal.server import doctor
+from tests.support.mail_server import MailServer
+from tests.support.model_list_server import ModelListServer, running
+
+pytestmark = pytest.mark.django_db
+CREDENTIAL = "sk-very-secret"
+
+
+@pytest.fixture
+def portal(settings: Settings) -> Iterator[ModelListServer]:
+    """What answers at the public address; its status and body are those of every path."""
+    with running() as server:
+        server.body = json.dumps({"version": keyportal.__version__}).encode()
+        settings.PUBLIC_URL = server.url
+        yield server
+
+
+@pytest.fixture
+def model_server() -> Iterator[ModelListServer]:
+    """A model server, and an upstream with a credential and a route to its model."""
+    with running() as server:
+        server.lists("llama", "qwen")
+        upstream = Upstream(name="vllm", base_url=f"{server.url}/v1")
+        upstream.credential = CREDENTIAL
+        upstream.save()
+        served = ServedModel.objects.create(name="public/llama")
+        Route.objects.create(model=served, upstream=upstream, upstream_model="llama")
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def healthy(
+    settings: Settings,
+    portal: ModelListServer,
+    model_server: ModelListServer,
+    mail_server: MailServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in PROXY_VARIABLES:  # The machine that runs the tests may be behind a proxy.
+        monkeypatch.delenv(name, raising=False)
+    settings.OUTBOX_EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.STATIC_ROOT = tmp_path
+    (tmp_path / "staticfiles.json").touch()
+
+
+def examine() -> tuple[list[str], str]:
+    """The names of the checks with a problem, and all that is printed, as text and as JSON."""
+    out, document = StringIO(), StringIO()
+    codes: list[object] = []
+    for arguments, stream in (([], out), (["--json"], document)):
+        try:
+            call_command("doctor", *arguments, stdout=stream)
+            codes.append(0)
+        except SystemExit as end:
+            codes.append(end.code)
+    found = json.loads(document.getvalue())
+    problems = [row["check"] for row in found["findings"] if row["is_problem"]]
+    assert codes == [1, 1] if problems else [0, 0]
+    assert found["ok"] == (not problems)
+    marked = [line for line in out.getvalue().splitlines() if line.startswith("PROBLEM ")]
+    assert len(marked) == len(problems)
+    assert CREDENTIAL not in out.getvalue() + document.getvalue()
+    return problems, out.getvalue()
+
+
+def test_a_healthy_installation(model_server: ModelListServer) -> None:
+    Upstream.objects.create(name="demo", base_url=BUILT_IN_URL)
+    problems, text = examine()
+    assert problems == [], text
+    for check in ("database", "migrations", "configuration", "secrets", "static files", "disk"):
+        assert f"ok      {check}: " in text
+    assert "vllm: It accepts the credential and lists 2 models." in text
+    assert "The mail server accepts connections." in text
+    assert model_server.asked[0] == ("/v1/models", f"Bearer {CREDENTIAL}")
+    if connection.vendor == "postgresql":
+        assert "statement_timeout 1min" in text
+        assert "1 workers open up to 11;" in text
+
+
+def test_a_database_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_alias: str) -> bool:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(doctor, "is_read_only", fail)
+    problems, text = examine()
+    assert problems == ["database"]
+    assert "connection refused. Check DATABASE_URL" in text
+    assert "ok      mail" in text
+
+
+def test_a_database_that_lags_or_has_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "is_read_only", lambda _: True)
+    assert examine()[0] == ["database"]
+
+
+@pytest.mark.postgresql
+def test_clocks_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "MAX_SKEW_SECONDS", -1.0)
+    problems, text = examine()
+    assert problems == ["clock"]
+    assert "Use NTP" in text
+
+
+@pytest.mark.postgresql
+def test_more_connections_than_the_database_has(settings: Settings) -> None:
+    settings.WEB_CONCURRENCY = 1000
+    assert examine()[0] == ["connections"]
+
+
+def test_a_missing_migration() -> None:
+    MigrationRecorder(connection).record_unapplied("usage", "0001_initial")
+    problems, text = examine()
+    assert problems == ["migrations"]
+    assert "usage.0001_initial" in text
+
+
+def test_secrets_that_others_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, (name, _) in data_folder.SECRETS.items():
+        monkeypatch.delenv(variable)
+        (tmp_path / name).write_text("secret")
+        (tmp_path / name).chmod(0o640)
+    monkeypatch.setenv("KEYPORTAL_DATA", str(tmp_path))
+    problems, text = examine()
+    assert problems == ["secrets", "secrets"]
+    assert f"chmod 600 {tmp_path / 'secret_key'}" in text
+
+
+def test_model_servers_that_can_not_be_used(
+    settings: Settings, model_server: ModelListServer
+) -> None:
+    down = Upstream.objects.create(name="down", base_url=f"http://127.0.0.1:{_closed_port()}/v1")
+    Route.objects.update(upstream_model="gone")
+    problems, text = examine()
+    assert problems == [f"model server {down.name}", "model server vllm"]
+    assert "Connection refused" in text
+    assert "does not list gone" in text
+    model_server.status = 401
+    assert "answered 401" in examine()[1]
+    settings.CREDENTIAL_KEYS = (Fernet.generate_key().decode(),)
+    assert "model server vllm: Its credential can't be decrypted" in examine()[1]
+
+
+def test_a_mail_server_that_is_gone(settings: Settings) -> None:
+    settings.EMAIL_PORT = _closed_port()
+    assert examine()[0] == ["mail"]
+    settings.OUTBOX_EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+    problems, text = examine()
+    assert problems == []
+    assert "EMAIL_URL names no mail server" in text
+
+
+def test_public_addresses_that_do_not_work(settings: Settings, portal: ModelListServer) -> None:
+    portal.status = 426
+    assert "Set KEYPORTAL_TRUSTED_PROXIES to the proxy" in examine()[1]
+    portal.status, portal.body = 200, b'{"version": "0.0.1"}'
+    assert "serves version 0.0.1" in examine()[1]
+    portal.body = b"It works!"
+    problems, text = examine()
+    assert problems == ["public address"]
+    assert "is not answered by Keyportal" in text
+    settings.PUBLIC_URL = f"http://127.0.0.1:{_closed_port()}"
+    assert "can't be reached from here" in examine()[1]
+    settings.PUBLIC_URL = ""
+    assert "KEYPORTAL_URL is not set" in examine()[1]
+
+
+def test_a_full_disk_missing_files_and_a_wrong_setting(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "staticfiles.json").unlink()
+    settings.KEY_PREFIXES = ("sk",)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    problems, text = examine()
+    assert problems == ["configuration", "static files", "disk"]
+    assert "(keyportal.E002)" in text
+
+
+def _closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
