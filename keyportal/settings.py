@@ -415,6 +415,8 @@ ACCOUNT_RATE_LIMITS = {
     # changing the password.
     "change_password": None,
     "reset_password": "20/m/ip,5/m/key",
+    # Attack: a member fills the audit. A person who works quickly sends a form every few seconds.
+    "portal_write": "60/m/user",
     "report_leak": "20/m/ip",  # Our own. One report may contain hundreds of keys.
     "leak_mail": "10/h/key",  # Reports by strangers about which a team gets mail.
 }
@@ -578,6 +580,8 @@ ALARM_REFUSALS = _number("KEYPORTAL_ALARM_REFUSALS", 100, min_value=0)
 WEB_CONCURRENCY = _number("WEB_CONCURRENCY", 1, min_value=1, max_value=1024)
 MAX_BODY_BYTES = _number("KEYPORTAL_MAX_BODY_BYTES", 20 * 1024 * 1024, min_value=1)
 MAX_RUNNING_CALLS = _number("KEYPORTAL_MAX_RUNNING_CALLS", 10_000, min_value=1)
+# 0: for ever.
+AUDIT_RETENTION_DAYS = _number("KEYPORTAL_AUDIT_RETENTION_DAYS", 400, min_value=0, max_value=36_500)
 CALL_RETENTION_DAYS = _number("KEYPORTAL_CALL_RETENTION_DAYS", 7, min_value=1, max_value=3650)
 
 

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import takewhile
 from typing import Any, ClassVar, NoReturn, Protocol, Self, TypedDict
 
 from django.db import models
@@ -15,6 +16,8 @@ from keyportal.teams.models import Team, User
 
 TARGET_LENGTH = 200
 VIA_LENGTH = 100
+VALUE_LENGTH = 600  # More than a description has.
+SHARED_LENGTH = 20
 
 
 class HasPublicId(Protocol):
@@ -137,12 +140,12 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
     ) -> None:
         """Create events with the target `target: change, change`.
 
-        They are as few as the length of the column allows, and no change is cut off: a change that
-        is too long for one event continues in the next. `fields` are further arguments of `record`.
+        They are as few as the length of the column allows: what is too long for one event continues
+        in the next. Only long values are cut. `fields` are further arguments of `record`.
         """
         target = target or str(fields["key"])
         max_length = TARGET_LENGTH - len(f"{target}: ")
-        for text in _joined(changes, max_length):
+        for text in _joined(map(_with_short_values, changes), max_length):
             self.record(action, target=f"{target}: {text}", **fields)
 
     def update(self, **kwargs: Any) -> NoReturn:
@@ -150,6 +153,29 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
 
     def delete(self) -> NoReturn:
         raise AppendOnlyError("Audit events can't be deleted.")
+
+
+def _with_short_values(change: str) -> str:
+    """The change `label: before → now`, with values of at most VALUE_LENGTH characters each.
+
+    Attack: a member edits a key with a hundred long patterns, and each time fills hundreds of rows.
+    Another one hides what is new behind a long text that stays: the beginning that both values
+    share is cut first.
+    """
+    if len(change) <= 2 * VALUE_LENGTH:
+        return change
+    label, colon, values = change.partition(": ")
+    before, arrow, now = values.partition(" → ")
+    pairs = zip(before, now, strict=False)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    start = shared - SHARED_LENGTH if shared > 2 * SHARED_LENGTH else 0
+    return f"{_cut(label)}{colon}{_cut(before, start)}{arrow}{_cut(now, start)}"
+
+
+def _cut(text: str, start: int = 0) -> str:
+    beginning = "…" if start else ""
+    end = "…" if len(text) - start > VALUE_LENGTH else ""
+    return f"{beginning}{text[start : start + VALUE_LENGTH]}{end}"
 
 
 def _joined(changes: Iterable[str], max_length: int) -> Iterator[str]:
@@ -195,6 +221,7 @@ class AuditEvent(models.Model):
                 name="audit_by_key",
                 condition=~models.Q(public_id=""),
             ),
+            models.Index(fields=["created_at"], name="audit_by_age"),
         ]
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import unquote
 
+from allauth.core import ratelimit
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.db import DataError
 from django.http import HttpRequest
@@ -14,7 +15,9 @@ from django.views import defaults
 
 from keyportal.teams.models import User
 from keyportal.teams.sign_in.sessions import note_use
+from keyportal.teams.views import too_many_writes
 
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PASSWORD_PAGES = frozenset({"account_change_password", "account_set_password", "account_logout"})
 
 
@@ -57,7 +60,16 @@ class PageLoginRequiredMiddleware(LoginRequiredMiddleware):
             return refusal
         if not (getattr(view_func, "is_polled", False) and "HX-Request" in request.headers):
             note_use(request)
-        return self._require_own_password(request)
+        return self._require_own_password(request) or self._limit_writes(request)
+
+    def _limit_writes(self, request: HttpRequest) -> HttpResponseBase | None:
+        """Attack: a member's script changes a key hundreds of times a second, each time with rows
+        in the audit, and under the lock of the team.
+        """
+        if request.method in SAFE_METHODS:
+            return None
+        is_allowed = ratelimit.consume(request, action="portal_write", user=request.user)
+        return None if is_allowed else too_many_writes(request)
 
     def _require_own_password(self, request: HttpRequest) -> HttpResponseBase | None:
         """Attack: whoever saw the initial password signs in with it much later."""

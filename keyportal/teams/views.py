@@ -34,6 +34,13 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # no
     return _error(request, 404, "404.html", "This page does not exist, or no longer exists.")
 
 
+def too_many_writes(request: HttpRequest) -> HttpResponse:
+    reason = "You sent too many changes in a short time. Wait a minute, then send this one again."
+    response = _error(request, 429, "429_writes.html", reason)
+    response["Retry-After"] = "60"
+    return response
+
+
 def csrf_failure(request: HttpRequest, **_: str) -> HttpResponse:
     """A 403, mostly of a page that was open while the user signed out or signed in again.
 

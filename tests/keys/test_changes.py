@@ -75,15 +75,31 @@ def test_change_to_the_same_values_is_not_audited(team: Team, bob: User, issue: 
 
 def test_long_values_are_audited_in_full(team: Team, bob: User, issue: Issue) -> None:
     """What does not fit into one row goes on in the next: an audit that hides is none."""
-    names = tuple(f"public/a-model-with-a-long-name-{number:02}" for number in range(30))
+    names = tuple(f"public/a-model-with-a-long-name-{number:02}" for number in range(16))
     key, _ = issue(bob, "test", permissions=Permissions(names))
-    change_key(key, Changes(permissions=Permissions(names[:15])), actor=bob)
+    change_key(key, Changes(permissions=Permissions(names[:8])), actor=bob)
     rows = audit_targets(team)
     prefix = f"test ({key.public_id}): "
     assert len(rows) > 1
     assert all(row.startswith(prefix) and len(row) <= TARGET_LENGTH for row in rows)
     words = " ".join(row.removeprefix(prefix).replace(", ", " ") for row in rows).split()
-    assert words == ["Models:", *names, "→", *names[:15]]
+    assert words == ["Models:", *names, "→", *names[:8]]
+
+
+def test_very_long_values_are_cut_where_they_are_alike(team: Team, bob: User, issue: Issue) -> None:
+    """Attack: a member changes a key with a hundred long patterns again and again, and each time
+    fills hundreds of rows. Or hides a new pattern behind others.
+    """
+    names = tuple(f"public/{'a-model-with-a-long-name' * 7}-{number:02}" for number in range(99))
+    key, _ = issue(bob, "test", permissions=Permissions(names))
+    change_key(key, Changes(permissions=Permissions((*names, "public/sly"))), actor=bob)
+    change_key(key, Changes(permissions=Permissions(("public/*", *names))), actor=bob)
+    rows = audit_targets(team)
+    assert len(rows) <= 2 * 10
+    text = " ".join(rows)
+    assert "public/sly" in text
+    assert "public/*" in text
+    assert "…" in text
 
 
 def test_values_that_differ_at_the_end_are_audited_in_full(

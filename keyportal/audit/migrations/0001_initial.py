@@ -51,7 +51,7 @@ class Migration(migrations.Migration):
                 ('address', models.GenericIPAddressField(null=True)),
             ],
             options={
-                'indexes': [models.Index(fields=['team_slug', '-created_at', '-id'], name='audit_by_team'), models.Index(condition=models.Q(('public_id', ''), _negated=True), fields=['public_id', '-created_at', '-id'], name='audit_by_key')],
+                'indexes': [models.Index(fields=['team_slug', '-created_at', '-id'], name='audit_by_team'), models.Index(condition=models.Q(('public_id', ''), _negated=True), fields=['public_id', '-created_at', '-id'], name='audit_by_key'), models.Index(fields=['created_at'], name='audit_by_age')],
             },
         ),
     ]

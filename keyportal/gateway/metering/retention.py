@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import connections
 from django.db.models import Model
 
+from keyportal.audit.models import AuditEvent
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.notifications.models import Reminder
 from keyportal.usage.models import (
@@ -68,7 +69,14 @@ def retentions() -> tuple[Retention, ...]:
         Retention(NetworkUse, "first_used_at", timedelta(days=settings.CALL_RETENTION_DAYS)),
         Retention(StoredResponse, "created_at", timedelta(days=settings.RESPONSE_RETENTION_DAYS)),
         Retention(Alarm, "raised_at", timedelta(days=1)),
+        *_audit_retention(),
     )
+
+
+def _audit_retention() -> tuple[Retention, ...]:
+    """Empty if the audit is kept for ever. Only its age deletes an event, which code can't."""
+    days = settings.AUDIT_RETENTION_DAYS
+    return (Retention(AuditEvent, "created_at", timedelta(days=days)),) if days else ()
 
 
 class RetentionJob:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import OperationalError, connections, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from pytest_django import Settings
 
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.gateway.metering import retention as module
 from keyportal.gateway.metering.retention import SLICE, RetentionJob
 from keyportal.gateway.metering.writer import ALIAS, Writer
@@ -98,6 +100,21 @@ def test_retention_of_calls_is_a_setting(writer: Writer, settings: Settings) -> 
     Call.objects.bulk_create([call(started_at=ago(days=days)) for days in (1, 3)])
     clean(writer)
     assert Call.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("days", "kept"), [(400, {1, 9, 399}), (10, {1, 9}), (0, {1, 9, 399, 401, 9000})]
+)
+def test_retention_of_the_audit_is_a_setting(
+    writer: Writer, settings: Settings, days: int, kept: set[int]
+) -> None:
+    settings.AUDIT_RETENTION_DAYS = days
+    for age in (1, 9, 399, 401, 9000):
+        event = AuditEvent.objects.record(Action.SIGNED_IN, target=str(age))
+        # The model's own methods refuse a change.
+        QuerySet(AuditEvent).filter(pk=event.pk).update(created_at=ago(days=age))
+    clean(writer)
+    assert {int(event.target) for event in AuditEvent.objects.all()} == kept
 
 
 def test_many_rows_are_deleted_in_slices(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
