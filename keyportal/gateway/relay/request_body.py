@@ -6,13 +6,17 @@ from typing import Protocol
 
 from django.conf import settings
 
-from keyportal.gateway.errors import BodyTooLarge, SlowBody, UnsupportedMediaType
+from keyportal.gateway.errors import BadRequest, BodyTooLarge, SlowBody, UnsupportedMediaType
 from keyportal.gateway.relay.content_encoding import Decoder, decoder_for
 from keyportal.http.requests import UNKNOWN, length_of_body
 from keyportal.http.types import Receive, Scope
 
 JSON = b"application/json"
 MAX_BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.
+# Attack: a thousand calls of a kilobyte each, which decode to 20 MiB, use up the memory. Text and
+# pictures in base64 are compressed to a twentieth at best.
+MAX_RATIO = 100
+FREE_BYTES = 1024 * 1024  # Decoded, of each body.
 
 # Clients that name no type, or their library's default, send JSON all the same: `curl -d` says that
 # it is a form. A browser sends these types to other sites without asking them (CORS preflight), so
@@ -77,12 +81,13 @@ class ReceivedBody:
     for each call.
     """
 
-    __slots__ = ("_deadline", "_receive", "_size", "is_over")
+    __slots__ = ("_deadline", "_receive", "is_over", "size")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._deadline = time.monotonic() + MAX_BODY_SECONDS
-        self._size = 0
+        self.size = 0
+        """Bytes so far."""
         self.is_over = False
 
     async def next_chunk(self) -> bytes:
@@ -91,8 +96,8 @@ class ReceivedBody:
         if message["type"] == "http.disconnect" or is_late:
             raise SlowBody  # After a disconnect there is no client to read this.
         chunk: bytes = message["body"]
-        self._size += len(chunk)
-        if self._size > settings.MAX_BODY_BYTES:
+        self.size += len(chunk)
+        if self.size > settings.MAX_BODY_BYTES:
             raise BodyTooLarge(settings.MAX_BODY_BYTES)
         self.is_over = not message["more_body"]
         return chunk
@@ -112,6 +117,11 @@ class DecodedBody:
         self._size += len(block)
         if self._size > settings.MAX_BODY_BYTES:
             raise BodyTooLarge(settings.MAX_BODY_BYTES)
+        if self._size > FREE_BYTES and self._size > MAX_RATIO * self._reader.size:
+            raise BadRequest(
+                f"The request body is compressed to less than a {MAX_RATIO}th of its size. Send "
+                "it uncompressed."
+            )
         self.is_over = self._reader.is_over and not self._decoder.has_more
         if self.is_over:
             self._decoder.check_complete()

@@ -16,7 +16,7 @@ from pytest_django import Settings
 
 from keyportal.gateway.errors import BadRequest, BodyTooLarge
 from keyportal.gateway.relay.content_encoding import BLOCK_BYTES, Decoder
-from keyportal.gateway.relay.request_body import read_body
+from keyportal.gateway.relay.request_body import FREE_BYTES, read_body
 from tests.support.asgi import Client, scope
 
 if sys.version_info >= (3, 14):
@@ -64,8 +64,19 @@ def test_body_is_decoded_in_any_chunks(
 
 @each_coding
 def test_body_of_many_blocks_is_decoded(coding: bytes, compress: Callable[[bytes], bytes]) -> None:
-    body = b"block" * BLOCK_BYTES
+    body = random.Random(7).randbytes(BLOCK_BYTES) * 5
     assert read(coding, compress(body)) == body
+
+
+@each_coding
+def test_bomb_within_the_limit_is_refused(
+    coding: bytes, compress: Callable[[bytes], bytes]
+) -> None:
+    """Attack: it costs its sender nothing, and a thousand at once use up the memory."""
+    with pytest.raises(BadRequest, match="100th of its size"):
+        read(coding, compress(b"x" * 15 * MEBIBYTE))
+    small = b"x" * (FREE_BYTES - 1)
+    assert read(coding, compress(small)) == small
 
 
 @given(st.binary(max_size=300), st.integers(1, 40), st.sampled_from(CODINGS))
@@ -159,7 +170,7 @@ def test_other_tasks_run_between_two_blocks() -> None:
 
         task = asyncio.create_task(other())
         headers = [(b"content-encoding", b"gzip")]
-        client = Client(gzip.compress(b"x" * 20 * BLOCK_BYTES))
+        client = Client(gzip.compress(random.Random(7).randbytes(20 * BLOCK_BYTES)))
         await read_body(scope(method="POST", headers=headers), client.receive)
         task.cancel()
         return turns
