@@ -58,13 +58,14 @@ test: $(DEVELOPING) ## Run the tests, on SQLite and then on PostgreSQL
 	$(TEST) $(BIN)/pytest -n 4
 	$(TEST) $(BIN)/python -m tests.postgresql $(BIN)/pytest -n 4 -m "not browser" --ignore=tests/test_make.py
 
-check: $(DEVELOPING) ## Check format, lint, types, migrations and the settings for production
+check: $(DEVELOPING) ## Check format, lint, types, migrations, the settings for production, and pinned packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -ex && \
 	$(THROWAWAY) $(BIN)/python manage.py makemigrations --check --dry-run && \
 	$(THROWAWAY) $(BIN)/python manage.py check --deploy --fail-level WARNING
+	$(BIN)/python .ci/audit.py
 
 bench: $(DEVELOPING) ## Measure the gateway, as ratios taken in one run: make bench ONLY="nginx lone"
 	@command -v wrk >/dev/null && PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || \
