@@ -5,8 +5,11 @@ and not shared: each worker has its own, and learns of a failure from its own ca
 whose settings change gets a new breaker.
 """
 
+import logging
 import time
 from collections.abc import Collection, Iterable
+
+logger = logging.getLogger(__name__)
 
 MIN_OPEN_SECONDS = 1.0  # Doubled each time that the breaker opens again without a success between.
 MAX_OPEN_SECONDS = 60.0
@@ -25,16 +28,22 @@ class CircuitBreaker:
 
     __slots__ = (
         "calls",
+        "failed_calls",
         "failures",
         "has_answered",
         "has_trial",
         "last_failure",
+        "name",
         "open_until",
         "refusals",
         "takes_stream_options",
     )
 
     def __init__(self) -> None:
+        self.name = ""
+        """The upstream's, for the log."""
+        self.failed_calls = 0
+        """Since the upstream worked."""
         self.calls = 0
         """Calls in flight to the upstream, from this process."""
         self.failures = 0
@@ -67,7 +76,11 @@ class CircuitBreaker:
             self.has_trial = False
 
     def record_success(self, model: str = "") -> None:
-        self.failures = 0
+        if self.failures:
+            logger.warning(
+                "Model server %s is back. %d calls met its failures.", self.name, self.failed_calls
+            )
+            self.failures = self.failed_calls = 0
         self.has_answered = True
         if self.refusals:
             self.refusals.pop(model, None)
@@ -85,14 +98,20 @@ class CircuitBreaker:
             return REFUSES_CREDENTIAL  # It is the same credential for all models.
         return refusal
 
-    def record_failure(self, reason: str, retry_after: float = 0) -> None:
+    def record_failure(self, reason: str, retry_after: float = 0, *, detail: str = "") -> None:
         """Open the breaker. The server's `retry_after` seconds are respected, up to a minute.
 
         Failures while it is open belong to calls that began before, so they don't count again.
+
+        The log has one line when the server fails, with the `detail`, and one when it is back: a
+        line for each call would hide all others.
         """
         self.last_failure = reason
+        self.failed_calls += 1
         now = time.monotonic()
         if now >= self.open_until:
+            if not self.failures:
+                logger.warning("Model server %s fails: %s.", self.name, detail or reason)
             self.failures += 1
             seconds = min(MIN_OPEN_SECONDS * 2 ** min(self.failures - 1, 10), MAX_OPEN_SECONDS)
             self.open_until = now + seconds

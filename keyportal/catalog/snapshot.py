@@ -35,6 +35,8 @@ class Target(NamedTuple):
     """Seconds."""
     ca_file: str = ""
     client_certificate_file: str = ""
+    name: str = ""
+    """The upstream's, for the log."""
 
 
 class CatalogEntry(NamedTuple):
@@ -121,4 +123,5 @@ def _target(route: Route) -> Target:
         upstream.first_byte_timeout,
         upstream.ca_file,
         upstream.client_certificate_file,
+        upstream.name,
     )

@@ -4,10 +4,7 @@ They need no key, are answered for any Host and over plain HTTP, and are not in 
 """
 
 import asyncio
-import os
-import socket
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -15,6 +12,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 
 import keyportal
+from keyportal.database.session import shut_down
 from keyportal.http.requests import NO_SNIFFING
 from keyportal.http.types import Headers, Receive, Scope, Send
 
@@ -101,11 +99,7 @@ class DatabaseCheck:
 
         A database session can be silent for ever, and then this thread would never check again.
         """
-        fileno = getattr(self._session, "fileno", None)  # SQLite's connection has none.
-        with suppress(OSError, DatabaseError):
-            if fileno is not None:
-                with socket.socket(fileno=os.dup(fileno())) as copy:
-                    copy.shutdown(socket.SHUT_RDWR)
+        shut_down(self._session)
 
 
 def is_read_only(alias: str) -> bool:

@@ -99,3 +99,21 @@ def test_breaker_as_text(clock: Clock) -> None:
 def test_each_upstream_has_its_own_breaker() -> None:
     assert module.breaker_for("a-name") is module.breaker_for("a-name")
     assert module.breaker_for("a-name") is not module.breaker_for("another")
+
+
+def test_log_says_once_that_a_server_fails_and_once_that_it_is_back(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker = CircuitBreaker()
+    breaker.name = "vllm"
+    breaker.record_success()
+    for _ in range(3):
+        for _ in range(100):
+            breaker.record_failure("UpstreamFailed", detail="ConnectFailed: connection refused")
+        clock.now = breaker.open_until
+    breaker.record_success()
+    breaker.record_success()
+    assert caplog.messages == [
+        "Model server vllm fails: ConnectFailed: connection refused.",
+        "Model server vllm is back. 300 calls met its failures.",
+    ]

@@ -77,6 +77,7 @@ def test_model_is_read_with_everything_a_call_needs(public: ServedModel) -> None
                     first_byte_timeout=30,
                     ca_file="/etc/ca.pem",
                     client_certificate_file="/etc/client.pem",
+                    name="gpu",
                 ),
             ),
         )

@@ -125,6 +125,8 @@ def test_clocks_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.postgresql
 def test_more_connections_than_the_database_has(settings: Settings) -> None:
+    pool = settings.DATABASES["default"]["OPTIONS"]["pool"]
+    assert pool["max_size"] == doctor.POOL_CONNECTIONS
     settings.WEB_CONCURRENCY = 1000
     assert examine()[0] == ["connections"]
 

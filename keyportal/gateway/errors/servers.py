@@ -16,6 +16,8 @@ class UpstreamFailed(GatewayError):
     type = "server_error"
     code = "upstream_failed"
     message = "The model server could not be reached, or broke off its answer."
+    cause = ""
+    """For the log. It may contain the server's address."""
 
 
 class UpstreamRefused(GatewayError):
@@ -79,6 +81,8 @@ class UpstreamTimedOut(GatewayError):
     type = "server_error"
     code = "upstream_timeout"
     message = "The model server took too long to answer."
+    cause = ""
+    """For the log. It may contain the server's address."""
 
 
 class UpstreamConnectTimeout(UpstreamTimedOut):

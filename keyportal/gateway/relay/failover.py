@@ -133,6 +133,7 @@ class UpstreamAttempts:
 
     def _begin_attempt(self, target: Target) -> None:
         self._breaker = breaker_for(target.fingerprint)
+        self._breaker.name = target.name
         self._is_trial = self._breaker.begin_call()
 
     def _record_refusal(self, target: Target, answer: Answer) -> UpstreamRefused | None:
@@ -153,7 +154,9 @@ class UpstreamAttempts:
         if (status != 404 or _is_about_model(answer)) and breaker.record_refusal(
             target.model, refusal
         ):
-            logger.warning("%s %s: %s for %s.", target.base_url, refusal, status, target.model)
+            logger.warning(
+                "Model server %s %s: %s for %s.", target.name, refusal, status, target.model
+            )
         return UpstreamRefused(_REFUSALS[status])
 
     def _record_status(self, target: Target, answer: Answer) -> bool:
@@ -173,7 +176,7 @@ class UpstreamAttempts:
         if self._breaker is None:
             return
         if error is not None and isinstance(error, (UpstreamFailed, UpstreamTimedOut)):
-            self._breaker.record_failure(type(error).__name__)
+            self._breaker.record_failure(type(error).__name__, detail=error.cause)
         self._breaker.end_call(was_trial=self._is_trial)
         self._breaker = None
 

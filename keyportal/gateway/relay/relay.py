@@ -10,7 +10,6 @@ from keyportal.catalog.snapshot import Target
 from keyportal.catalog.tls import tls_context
 from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import (
-    GatewayError,
     UpstreamConnectTimeout,
     UpstreamFailed,
     UpstreamTimedOut,
@@ -149,12 +148,15 @@ async def _answer(response: Response, target: Target) -> Answer:
     return Answer(response.status, headers, UpstreamBody(response))
 
 
-def _gateway_error(error: TransportError) -> GatewayError:
+def _gateway_error(error: TransportError) -> UpstreamFailed | UpstreamTimedOut:
     """What the caller gets. The error's own text may contain an address, so it is only logged."""
-    logger.warning("Upstream failed: %s: %s", type(error).__name__, error)
+    failure: UpstreamFailed | UpstreamTimedOut = UpstreamFailed()
     if isinstance(error, ConnectTimeout):
-        return UpstreamConnectTimeout()
-    return UpstreamTimedOut() if isinstance(error, ReadTimeout) else UpstreamFailed()
+        failure = UpstreamConnectTimeout()
+    elif isinstance(error, ReadTimeout):
+        failure = UpstreamTimedOut()
+    failure.cause = f"{type(error).__name__}: {error}".rstrip(".")
+    return failure
 
 
 def _request_headers(target: Target, request: RelayRequest, request_id: bytes) -> Headers:

@@ -34,7 +34,7 @@ def _new_breakers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def targets(**weights: int) -> list[Target]:
     return [
-        Target(name, "http://x/v1", ServerHeaders(), "m", weight, 1, 1)
+        Target(name, "http://x/v1", ServerHeaders(), "m", weight, 1, 1, name=name)
         for name, weight in weights.items()
     ]
 
@@ -155,6 +155,19 @@ def test_failure_before_the_answer_is_retried_elsewhere(failure: Outcome) -> Non
     assert circuit_breaker.breaker_for("bad").failures == 1
 
 
+def test_log_names_a_server_that_fails_and_never_quotes_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    upstreams = FakeUpstreams(bad=500)
+    assert [upstreams.status() for _ in range(3)] == [500, 500, 500]
+    upstreams.outcomes["bad"] = 200
+    assert upstreams.status() == 200
+    assert caplog.messages == [
+        "Model server bad fails: 500.",
+        "Model server bad is back. 3 calls met its failures.",
+    ]
+
+
 @pytest.mark.usefixtures("in_order")
 @pytest.mark.parametrize("status", [200, 201, 400, 405, 408, 409, 413, 422, 499])
 def test_client_error_is_not_retried(status: int) -> None:
@@ -236,7 +249,9 @@ def test_refusal_is_marked_and_logged_once_until_a_call_succeeds(
         assert refuse(status, body) == 502
     assert circuit_breaker.summary([("a", "m")]) == health
     assert str(breaker).endswith(refusals)
-    assert len(caplog.messages) == bool(refusals)
+    logged = [line for line in caplog.messages if circuit_breaker.REFUSES_CREDENTIAL in line]
+    logged += [line for line in caplog.messages if circuit_breaker.LACKS_MODEL in line]
+    assert len(logged) == bool(refusals)
     assert "sk-1" not in caplog.text
     others = "Fails: refuses our credential" if status == 401 else "Not called yet"
     assert circuit_breaker.summary([("a", "another")]) == others
