@@ -56,6 +56,9 @@ if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
     raise ImproperlyConfigured(
         f"KEYPORTAL_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {LOG_LEVEL}."
     )
+LOG_FORMAT = _text("KEYPORTAL_LOG_FORMAT", "console").lower()
+if LOG_FORMAT not in {"console", "json"}:
+    raise ImproperlyConfigured(f"KEYPORTAL_LOG_FORMAT must be console or json, not {LOG_FORMAT!r}.")
 
 
 _SWITCH = dict.fromkeys(("on", "true", "yes", "1"), True)
@@ -526,17 +529,18 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {
         # The last line of defence: a key string in a log line is redacted.
-        "redacting": {
+        "console": {
             "()": "keyportal.server.logging.RedactingFormatter",
             "format": "{asctime} {levelname} {name}: {message}",
             "style": "{",
-        }
+        },
+        "json": {"()": "keyportal.server.logging.JSONFormatter"},
     },
     "filters": {
         "refusal": {"()": "keyportal.server.logging.RefusalFilter"},
         "outage": {"()": "keyportal.database.outage.OutageFilter"},
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "redacting"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
