@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 from django.conf import settings
+from django.contrib.auth.hashers import make_password
 from django.core.cache import cache
 from django.core.management import call_command
 from django.core.management.commands import flush
@@ -100,8 +101,10 @@ def fast_flush() -> Iterator[None]:
 
 
 def make_person(name: str, team: Team, role: Role) -> User:
-    user = User.objects.create_user(name, f"{name}@example.com", PASSWORD)
-    Membership.objects.create(team=team, user=user, role=role)
+    """In bulk, which leaves nothing in the audit."""
+    user = User(username=name, email=f"{name}@example.com", password=make_password(PASSWORD))
+    User.objects.bulk_create([user])
+    Membership.objects.bulk_create([Membership(team=team, user=user, role=role)])
     return user
 
 

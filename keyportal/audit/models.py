@@ -87,6 +87,9 @@ class Action(models.TextChoices):
     MANAGEMENT_KEY_CREATED = "management-key:created", "Management key created"
     MANAGEMENT_KEY_DELETED = "management-key:deleted", "Management key deleted"
     TEAM_CHANGED = "team:changed", "Team changed"
+    USER_CHANGED = "user:changed", "User changed"
+    MEMBER_CHANGED = "member:changed", "Member changed"
+    CATALOG_CHANGED = "catalog:changed", "Model server or model changed"
     CALL_ENDED = "call:ended", "Call ended"
 
 
@@ -123,17 +126,9 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         `key`, the event is also part of that key's history. `address` is the IP address of the
         request, or None for a command.
         """
-        return self.create(
-            action=action,
-            target=(target or str(key))[:TARGET_LENGTH],
-            public_id=key.public_id if key else "",
-            actor_id=actor.pk if actor else None,
-            actor=actor.get_username() if actor else "",
-            via=_via.get(),
-            team_slug=team.slug if team else "",
-            # A link-local address has a zone (`fe80::1%eth0`), which the column doesn't accept.
-            address=(address or "").partition("%")[0] or None,
-        )
+        event = _event(action, target, key, actor, team, address)
+        event.save(force_insert=True)
+        return event
 
     def record_changes(
         self, action: Action, *, changes: Iterable[str], target: str = "", **fields: Any
@@ -145,8 +140,8 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         """
         target = target or str(fields["key"])
         max_length = TARGET_LENGTH - len(f"{target}: ")
-        for text in _joined(map(_with_short_values, changes), max_length):
-            self.record(action, target=f"{target}: {text}", **fields)
+        texts = _joined(map(_with_short_values, changes), max_length)
+        self.bulk_create(_event(action, f"{target}: {text}", **fields) for text in texts)
 
     def update(self, **kwargs: Any) -> NoReturn:
         raise AppendOnlyError("Audit events can't be changed.")
@@ -176,6 +171,28 @@ def _cut(text: str, start: int = 0) -> str:
     beginning = "…" if start else ""
     end = "…" if len(text) - start > VALUE_LENGTH else ""
     return f"{beginning}{text[start : start + VALUE_LENGTH]}{end}"
+
+
+def _event(
+    action: Action,
+    target: str,
+    key: HasPublicId | None = None,
+    actor: Actor = None,
+    team: Team | None = None,
+    address: str | None = None,
+) -> "AuditEvent":
+    """Unsaved."""
+    return AuditEvent(
+        action=action,
+        target=(target or str(key))[:TARGET_LENGTH],
+        public_id=key.public_id if key else "",
+        actor_id=actor.pk if actor else None,
+        actor=actor.get_username() if actor else "",
+        via=_via.get(),
+        team_slug=team.slug if team else "",
+        # A link-local address has a zone (`fe80::1%eth0`), which the column doesn't accept.
+        address=(address or "").partition("%")[0] or None,
+    )
 
 
 def _joined(changes: Iterable[str], max_length: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Signal receivers that record sign-ins, deleted users, and operators' changes of teams.
+"""Signal receivers that record sign-ins, and operators' changes of people and teams.
 
 Signals cover every way: a sign-in by any page, a change of a team by a command or Django's admin.
 """
@@ -6,17 +6,20 @@ Signals cover every way: a sign-in by any page, a change of a team by a command 
 from collections.abc import Collection
 from typing import Any
 
+from django.contrib.auth.models import Group
 from django.contrib.auth.signals import user_logged_in, user_login_failed
 from django.core.cache import cache
 from django.db import transaction
-from django.db.models.signals import post_delete
+from django.db.models import Model
+from django.db.models.signals import m2m_changed, post_delete
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from keyportal.audit.models import Action, AuditEvent, DeletedUser
+from keyportal.audit.models import Action, AuditEvent, DeletedUser, current_source
+from keyportal.audit.tracking import Tracked, track
 from keyportal.http.addresses import client_network
 from keyportal.teams.access import Actor
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.signals import sign_in_refused, team_changed
 
 UNKNOWN_USER = "unknown user"
@@ -111,3 +114,45 @@ def _record(
                 team=team,
                 address=request.META.get("REMOTE_ADDR") if request else None,
             )
+
+
+track(
+    User,
+    Tracked(
+        Action.USER_CHANGED,
+        ("username", "email", "first_name", "last_name", "is_active", "is_staff", "is_superuser"),
+        secrets=("password",),
+        target=lambda user: f"User {user.get_username()}",
+    ),
+)
+track(
+    Membership,
+    Tracked(
+        Action.MEMBER_CHANGED,
+        ("role",),
+        target=lambda membership: f"Member {membership.user.get_username()}",
+        team=lambda membership: membership.team,
+    ),
+)
+track(Group, Tracked(Action.USER_CHANGED, ("name",), target=lambda group: f"Group {group.name}"))
+
+
+@receiver(m2m_changed, sender=User.groups.through)
+@receiver(m2m_changed, sender=User.user_permissions.through)
+@receiver(m2m_changed, sender=Group.permissions.through)
+def record_privileges(
+    instance: User | Group, action: str, model: type[Model], pk_set: set[int] | None, **_: object
+) -> None:
+    """Which groups or permissions a user or a group got or lost."""
+    verb = {"post_add": "added", "post_remove": "removed", "pre_clear": "all removed"}.get(action)
+    if verb is None or pk_set == set():
+        return
+    rows = model._base_manager.filter(pk__in=pk_set or ()).order_by("pk")
+    kind = "Group" if isinstance(instance, Group) else "User"
+    what = f"{model._meta.verbose_name_plural} {verb}".capitalize()
+    AuditEvent.objects.record_changes(
+        Action.USER_CHANGED,
+        target=f"{kind} {instance}"[:100],
+        changes=[f"{what}: {row}" for row in rows] or [what],
+        **current_source(),
+    )

@@ -14,6 +14,7 @@ from django.db import models
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
+from keyportal.audit.models import Action, AuditEvent, current_source
 from keyportal.catalog import circuit_breaker, credentials, headers
 from keyportal.catalog.addresses import is_metadata_address
 from keyportal.catalog.headers import CredentialHeader, ServerHeaders
@@ -235,19 +236,29 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
         teams = dict(self.filter(name__in=names).values_list("name", "team_id"))
         team_id = team.pk if team else None
         taken = {name for name, owner in teams.items() if owner != team_id}
-        self.bulk_create(ServedModel(name=name, team=team) for name in names - teams.keys())
+        new = sorted(names - teams.keys())
+        self.bulk_create(ServedModel(name=name, team=team) for name in new)
         models = dict(self.filter(name__in=names - taken).values_list("name", "pk"))
         existing = set(
             Route.objects.filter(upstream=upstream, model__in=models.values()).values_list(
                 "model__name", "upstream_model"
             )
         )
-        Route.objects.bulk_create(
+        routes = [
             Route(model_id=models[name], upstream=upstream, upstream_model=upstream_model)
             for name, upstream_model in upstream_models.items()
             if name in models and (name, upstream_model) not in existing
+        ]
+        Route.objects.bulk_create(routes)
+        # Bulk operations send no signal.
+        change_version()
+        AuditEvent.objects.record_changes(
+            Action.CATALOG_CHANGED,
+            target=f"Model server {upstream}",
+            changes=[f"model added: {name}" for name in new]
+            + [f"route added: {route.upstream_model}" for route in routes],
+            **current_source(),
         )
-        change_version()  # Bulk operations send no signal.
         return taken
 
     def with_upstreams(self) -> "ServedModelQuerySet":

@@ -60,6 +60,11 @@ class User(AbstractUser):
         if self.email and others.filter(email__iexact=self.email).exists():
             raise ValidationError({"email": EMAIL_TAKEN})
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """In one transaction with what receivers of signals record and end."""
+        with transaction.atomic():
+            super().save(*args, **kwargs)
+
     class Meta(AbstractUser.Meta):
         constraints: ClassVar = [
             # Users may sign in with their e-mail address, so no two may share one.
@@ -210,6 +215,11 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} in {self.team} ({self.role})"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """In one transaction with its audit event."""
+        with transaction.atomic():
+            super().save(*args, **kwargs)
 
     def is_at_least(self, role: Role) -> bool:
         return Role(self.role).rank >= role.rank
