@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from django.conf import settings
 
+from keyportal.server.doctor import OTHER_CONNECTIONS, POOL_CONNECTIONS
 from keyportal.server.health import HEALTH_PATHS
 from tests.support.nginx import check, nodes_config
 from tests.support.proxy_clients import edited_config
@@ -28,8 +29,6 @@ UNIT = (DEPLOY / "keyportal.service").read_text()
 NODES = ("node-1", "node-2")
 # Of Python and of the shell, not of Keyportal.
 OTHER_VARIABLES = {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
-# Admission, writer and readiness have one each; the others are the pool of the pages.
-CONNECTIONS_OF_A_WORKER = 3 + 8
 MAX_CONNECTIONS = 100 - 3  # By default, less those that PostgreSQL keeps for its superuser.
 
 
@@ -161,7 +160,7 @@ def test_all_pods_fit_into_the_connections_of_the_database() -> None:
     autoscaler = OBJECTS["HorizontalPodAutoscaler"]["spec"]
     surge = OBJECTS["Deployment"]["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
     (workers,) = [int(one["value"]) for one in CONTAINER["env"] if one["name"] == "WEB_CONCURRENCY"]
-    needed = (autoscaler["maxReplicas"] + surge) * workers * CONNECTIONS_OF_A_WORKER
+    needed = (autoscaler["maxReplicas"] + surge) * workers * (POOL_CONNECTIONS + OTHER_CONNECTIONS)
     assert needed <= MAX_CONNECTIONS
     assert f"{needed} of the {MAX_CONNECTIONS}" in (DEPLOY / "kubernetes.yaml").read_text()
 
