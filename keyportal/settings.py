@@ -429,6 +429,7 @@ SESSION_COOKIE_AGE = 3600 * _number("KEYPORTAL_SESSION_IDLE_HOURS", 12, min_valu
 SESSION_MAX_AGE = 86_400 * _number("KEYPORTAL_SESSION_DAYS", 14, min_value=1, max_value=3650)
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
+CSRF_COOKIE_HTTPONLY = True  # Scripts have the token from the page.
 # Attack: another host of the domain, or a page over plain HTTP, sets a cookie of ours. A browser
 # accepts a cookie with the prefix `__Host-` only from this host, over https, for all paths. Below a
 # path, other programs on this host must not get the cookies; then only plain HTTP can be excluded.

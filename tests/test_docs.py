@@ -135,6 +135,17 @@ def test_no_table_has_two_rows_for_one_thing(name: str) -> None:
         assert len(set(first)) == len(first), f"{name}: {first}"
 
 
+def test_every_test_in_the_asvs_table_exists() -> None:
+    rows = [row for row in PAGES["docs/asvs.md"].splitlines() if ".py`" in row]
+    assert len(rows) > 80
+    for row in rows:
+        *_, named = row.strip("| ").split(" | ")
+        files = [ROOT / path for path in re.findall(r"`(tests/[\w/]+\.py)`", named)]
+        text = "".join(file.read_text() for file in files)
+        names = re.findall(r"`(test_\w+)`", named)
+        assert [name for name in names if f"def {name}(" not in text] == [], row
+
+
 # Settings.
 
 

@@ -159,6 +159,13 @@ def test_no_cookie_has_a_name_that_the_settings_do_not_prefix(client: Client, bo
     assert set(client.cookies) == own | {known}
 
 
+def test_no_cookie_can_be_read_by_scripts(client: Client, bob: User) -> None:
+    client.get("/accounts/login/")
+    assert post(client, "bob") == 302
+    assert len(client.cookies) == 3
+    assert all(cookie["httponly"] for cookie in client.cookies.values())
+
+
 def test_a_sign_in_makes_a_new_session(client: Client, bob: User) -> None:
     client.post("/accounts/login/", HOME)
     first = client.cookies["keyportal_session"].value
