@@ -1,1 +1,1 @@
-"""The connections to the database: a checked pool, silent sessions, outages. Knows no app."""
+"""The connections to the database, and its clock. Knows no app."""

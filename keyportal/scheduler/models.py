@@ -8,7 +8,7 @@ releases the lease and sets the time of the next run.
 from datetime import timedelta
 
 from django.db import models
-from django.utils import timezone
+from django.db.models.functions import Now
 
 PERIOD = timedelta(minutes=10)
 # Longer than the longest step, a mail to a slow server, is likely to take. If one takes longer, a
@@ -18,25 +18,26 @@ LEASE = timedelta(minutes=5)
 
 class ScheduledJobQuerySet(models.QuerySet["ScheduledJob"]):
     def acquire(self, name: str, worker: str) -> bool:
-        """Take the lease on this job if it is due. Returns whether the worker has it now."""
-        now = timezone.now()
-        job = self.filter(name=name).first()
-        if job is None:
-            self.bulk_create([ScheduledJob(name=name, due_at=now)], ignore_conflicts=True)
-        elif job.due_at > now:
-            return False  # The usual case, which takes no lock.
-        due = self.filter(name=name, due_at__lte=now)
-        return due.update(worker=worker, due_at=now + LEASE) == 1
+        """Take the lease on this job if it is due. Returns whether the worker has it now.
+
+        Times are those of the database's clock, or a host whose clock is ahead would take leases
+        from workers that are alive.
+        """
+        if not self.filter(name=name).exists():
+            self.bulk_create([ScheduledJob(name=name, due_at=Now())], ignore_conflicts=True)
+        due = self.filter(name=name, due_at__lte=Now())
+        # Usually it is not due, and no lock is taken.
+        return due.exists() and due.update(worker=worker, due_at=Now() + LEASE) == 1
 
     def renew(self, name: str, worker: str) -> bool:
         """Extend the worker's lease. Returns whether it still has it."""
         leased = self.filter(name=name, worker=worker)
-        return leased.update(due_at=timezone.now() + LEASE) == 1
+        return leased.update(due_at=Now() + LEASE) == 1
 
     def release(self, name: str, worker: str) -> None:
         """End the worker's lease, after which the job is due again in PERIOD."""
         leased = self.filter(name=name, worker=worker)
-        leased.update(worker="", due_at=timezone.now() + PERIOD)
+        leased.update(worker="", due_at=Now() + PERIOD)
 
 
 class ScheduledJob(models.Model):

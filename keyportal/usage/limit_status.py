@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.db.models import Q, Sum
-from django.utils import timezone
 
+from keyportal.database.clock import database_now
 from keyportal.teams.limits import LABELS, Limits
 from keyportal.usage.models import LEASE_SECONDS, Kind, Lease, Window, window_end, window_start
 
@@ -35,7 +35,7 @@ class LimitUse(NamedTuple):
 
 def limit_uses(subject: str, limits: Limits) -> list[LimitUse]:
     """The use of every limit, set or not, in the order of `LABELS`."""
-    now = timezone.now()
+    now = database_now()  # As for the gateway, which counts.
     counts = _window_counts(subject, now)
     uses = [
         LimitUse(

@@ -8,12 +8,12 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from django.db import connections, transaction
 
+from keyportal.database.clock import NOW
 from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.errors import EndedByAdmin
 from keyportal.gateway.metering.writer import ALIAS, Writer
@@ -83,10 +83,10 @@ def write(
 
     Returns team and id of all calls that an admin wants to end, of all workers.
     """
-    now = connections[ALIAS].ops.adapt_datetimefield_value(datetime.now(UTC))
-    rows = [(worker, slug, json.dumps(calls), now) for slug, calls in sorted(calls_by_team.items())]
+    upsert = _UPSERT_RUNNING_CALLS.format(now=NOW[connections[ALIAS].vendor])
+    rows = [(worker, slug, json.dumps(calls)) for slug, calls in sorted(calls_by_team.items())]
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
-        cursor.executemany(_UPSERT_RUNNING_CALLS, rows)
+        cursor.executemany(upsert, rows)
         cursor.executemany(_DELETE_RUNNING_CALLS, [(worker, slug) for slug in sorted(idle_teams)])
         cursor.execute(_SELECT_END_REQUESTS)
         return set(cursor.fetchall())
@@ -95,7 +95,8 @@ def write(
 _RUNNING_CALLS = RunningCalls._meta.db_table
 _END_REQUESTS = EndRequest._meta.db_table
 _UPSERT_RUNNING_CALLS = f"""
-INSERT INTO {_RUNNING_CALLS} (worker, team_slug, calls, written_at) VALUES (%s, %s, %s, %s)
+INSERT INTO {_RUNNING_CALLS} (worker, team_slug, calls, written_at)
+VALUES (%s, %s, %s, {{now}})
 ON CONFLICT (team_slug, worker) DO UPDATE
 SET calls = excluded.calls, written_at = excluded.written_at
 """  # noqa: S608 - our own names

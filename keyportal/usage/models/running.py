@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 from django.db import models
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from keyportal.teams.models import Team
 
@@ -13,8 +13,11 @@ STALE_AFTER = timedelta(seconds=5)
 
 class RunningCallsQuerySet(models.QuerySet["RunningCalls"]):
     def for_team(self, team: Team) -> Self:
-        """Without rows of stopped workers, which leave their last row behind."""
-        return self.filter(team_slug=team.slug, written_at__gte=timezone.now() - STALE_AFTER)
+        """Without rows of stopped workers, which leave their last row behind.
+
+        Their age is by the database's clock, which all hosts share.
+        """
+        return self.filter(team_slug=team.slug, written_at__gte=Now() - STALE_AFTER)
 
     def calls(self) -> list[dict[str, Any]]:
         """The calls of all workers, the longest running first."""
