@@ -1,6 +1,7 @@
 """The ASGI application: routes each request to the gateway, the management API or the portal."""
 
 import os
+from collections.abc import Awaitable
 from typing import cast
 
 import django
@@ -68,24 +69,26 @@ class Router:
         else:
             await send({"type": "websocket.close"})
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _route(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """No coroutine, because it would cost a microsecond of each call."""
         path: str = scope["path"]
         if path in ENDPOINTS or is_verification(path):
-            await self.gateway(scope, receive, send)
-        elif match := aliases.find(path):
+            return self.gateway(scope, receive, send)
+        if match := aliases.find(path):
             # A copy, because the access log must show the path that the client sent.
             routed = {**scope, "path": match.path, aliases.DEPLOYMENT: match.model}
-            await self.gateway(routed, receive, send)
-        elif path.startswith("/v1/") or path == "/v1":
-            await self.gateway(scope, receive, send)
-        elif path.startswith("/api/"):
-            await self._api(scope, receive, send)
-        elif path in CONSTANT_TIME_PATHS:
-            await self._constant_time(scope, receive, send)
-        elif path in HEALTH_PATHS:
-            await self.health(scope, receive, send)
-        else:
-            await self._portal(scope, receive, send)
+            return self.gateway(routed, receive, send)
+        return self._application(path)(scope, receive, send)
+
+    def _application(self, path: str) -> ASGIApp:
+        """What serves a path that is none of an endpoint's."""
+        if path.startswith("/v1/") or path == "/v1":
+            return self.gateway
+        if path.startswith("/api/"):
+            return self._api
+        if path in CONSTANT_TIME_PATHS:
+            return self._constant_time
+        return self.health if path in HEALTH_PATHS else self._portal
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         scheduler = Scheduler()

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from django.conf import settings
@@ -54,9 +54,9 @@ class Gateway:
             )
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         app = self.forward_auth if is_verification(scope["path"]) else self._v1
-        await app(scope, receive, send)
+        return app(scope, receive, send)
 
     async def start(self) -> None:
         """Create the worker's objects; after the fork, because workers can't share them."""
@@ -99,22 +99,21 @@ class Gateway:
         await asyncio.wrap_future(self.writer.close())
         self._session_watch.cancel()
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _route(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path, method = scope["path"], scope["method"]
         if endpoint := ENDPOINTS.get(path):
             _require_method("POST", method)
-            await self.model_calls.serve(endpoint, scope, receive, send)
-        elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
+            return self.model_calls.serve(endpoint, scope, receive, send)
+        if path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
             _require_method("GET, HEAD", method)
             name = path.removeprefix(MODELS_PATH).removeprefix("/")
-            await self._send_models(name, scope, send)
-        elif path == KEY_PATH:
+            return self._send_models(name, scope, send)
+        if path == KEY_PATH:
             _require_method("GET, HEAD", method)
-            await self._send_key(scope["keyportal.call"], send)
-        elif wanted := ResponseRequest.read(method, path, scope["query_string"]):
-            await self.response_requests.serve(wanted, scope, receive, send)
-        else:
-            raise UnknownPath
+            return self._send_key(scope["keyportal.call"], send)
+        if wanted := ResponseRequest.read(method, path, scope["query_string"]):
+            return self.response_requests.serve(wanted, scope, receive, send)
+        raise UnknownPath
 
     async def _send_models(self, name: str, scope: Scope, send: Send) -> None:
         call: Call = scope["keyportal.call"]

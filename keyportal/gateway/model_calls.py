@@ -45,7 +45,8 @@ class ModelCalls:
         require_endpoint(endpoint.kind, call.verdict)
         request = await self._read(endpoint, scope, receive)
         try:
-            check_deployment(scope, request.model)
+            if DEPLOYMENT in scope:
+                check_deployment(scope, request.model)
             targets = None
             if endpoint.may_be_stored and isinstance(request, CallRequest):
                 targets = await self._previous_targets(request, call.verdict)
