@@ -38,11 +38,6 @@ class Target(NamedTuple):
     name: str = ""
     """The upstream's, for the log."""
 
-    @property
-    def loggable_url(self) -> str:
-        """The base URL without its query, in which an operator may have put a credential."""
-        return self.base_url.partition("?")[0]
-
 
 class CatalogEntry(NamedTuple):
     """A served model with its routes."""

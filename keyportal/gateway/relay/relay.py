@@ -135,7 +135,7 @@ async def _answer(response: Response, target: Target) -> Answer:
         response.close()
         # Attack: a redirect sends our credential to a server of the upstream's choice.
         raise TransportError(
-            f"{target.loggable_url} answers {response.status}, and redirects are not followed."
+            f"{target.name} answers {response.status}, and redirects are not followed."
         )
     headers = [header for header in response.headers if header[0] in RESPONSE_HEADERS]
     if response.status == 204:

@@ -70,7 +70,7 @@ class UsageAsker:
         takes[target.model] = False
         logger.warning(
             "%s refuses stream_options for %s: the usage of its streams is estimated.",
-            target.base_url,
+            target.name,
             target.model,
         )
         refusal.close()

@@ -225,8 +225,11 @@ def test_redirects_are_not_followed(
     """Attack: a redirect sends the operator's credential to another server."""
     _, key = issue(alice)
     logged = len(live.log)
-    reply = live.chat(key, serve_model(f"redirect:{status}"))
-    assert f"{fake.url} answers {status}, and redirects are not followed" in live.log[logged:]
+    # An operator may have put a credential in the query, so the log has the server's name.
+    name = serve_model(f"redirect:{status}", "way", base_url=f"{fake.url}?key=operators")
+    reply = live.chat(key, name)
+    assert f"fake-way answers {status}, and redirects are not followed" in live.log[logged:]
+    assert "key=operators" not in live.log[logged:]
     assert (reply.status, reply.code) == (502, "upstream_failed")
     assert "location" not in reply.headers
     assert [received.path for received in fake.received] == [CHAT]
