@@ -127,7 +127,7 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         request, or None for a command.
         """
         event = _event(action, target, key, actor, team, address)
-        event.save(force_insert=True)
+        event.save(using=self.db, force_insert=True)
         return event
 
     def record_changes(
