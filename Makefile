@@ -55,8 +55,8 @@ run: $(SERVING) ## Serve portal and gateway, with a demo team: make run PORT=800
 test: $(DEVELOPING) ## Run the tests, on SQLite and then on PostgreSQL
 	$(BIN)/python .ci/chromium.py
 	$(BIN)/python .ci/proxies.py
-	$(TEST) $(BIN)/pytest -n 4
-	$(TEST) $(BIN)/python -m tests.postgresql $(BIN)/pytest -n 4 -m "not browser" --ignore=tests/test_make.py
+	$(TEST) $(BIN)/pytest -n 6
+	$(TEST) $(BIN)/python -m tests.postgresql $(BIN)/pytest -n 6 -m "not browser" --ignore=tests/test_make.py
 
 check: $(DEVELOPING) ## Check format, lint, types, migrations, the settings for production, and pinned packages
 	$(BIN)/ruff format --check .

@@ -231,6 +231,7 @@ def test_program_that_loses_the_right_while_waiting_changes_nothing(
         assert stored(ApiKey, Secret) == before, call
 
 
+@pytest.mark.postgresql  # SQLite locks the whole database, so the request waits elsewhere.
 def test_request_that_waits_for_the_lock_is_judged_after_it(
     client: Client, ada: User, bob: User, team: Team, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,7 +178,6 @@ def test_a_check_that_waits_can_be_aborted(thread: ThreadPoolExecutor) -> None:
     assert thread.submit(check.run).result() == ""
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_probes_over_the_wire(live: Server, path: str, method: str) -> None:

@@ -32,7 +32,11 @@ def prompt(answer: Answer) -> int | None:
 texts = st.text(max_size=12) | st.sampled_from(['"usage"', "\\", '\\"', '"usage": {', "[{", "}]"])
 names = texts | st.sampled_from(["usage", "data", "Usage"])
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4) | st.just(FORGED)
     ),

@@ -295,5 +295,5 @@ def test_query_count_does_not_depend_on_the_history(
         )
     client = sign_in(bob)
     client.get(address(key))  # The first visit also notes the team in the session.
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(12):
         client.get(address(key), headers=HTMX)
