@@ -69,6 +69,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # narrower than asyncio's
+        self._responses = ResponseTransport(self.transport, self.loop)
         # uvicorn starts this timer only after a response: a client that sends nothing would stay.
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -153,6 +154,7 @@ class Protocol(HttpToolsProtocol):
         if version == "1.0":
             self.app = until_close = UntilClose(self.config.loaded_app)
         super().on_headers_complete()
+        self.cycle.transport = self._responses  # type: ignore[assignment]  # what a cycle uses of it
         if until_close is not None:
             until_close.cycle = self.cycle
         if is_next:
@@ -203,6 +205,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._on_disconnect = None
+        self._responses.expects_head = True
         if self.pipeline:
             self._active = self.pipeline[-1][0]
         super().on_response_complete()
@@ -269,6 +272,45 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[self._error.status] + lines + b"\r\n" + body)
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+class ResponseTransport:
+    """What responses are written to. It joins a response's head with what follows at once.
+
+    uvicorn writes the head by itself, and uvloop makes a system call of each write: one more costs
+    a twentieth of a call. A head that nothing follows at once is sent in the next turn of the event
+    loop, so a stream's head doesn't wait for its first event.
+    """
+
+    __slots__ = ("_head", "_loop", "_transport", "expects_head")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self.expects_head = True
+        """Nothing of the next response was written yet."""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif self.expects_head:
+            self.expects_head = False
+            self._head = data
+            self._loop.call_soon(self.flush)
+            return
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class UntilClose:
