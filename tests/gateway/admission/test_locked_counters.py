@@ -19,6 +19,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Kind, Window, key_subject, team_subject
+from tests.support.clock import ensure_time_left
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -34,6 +35,7 @@ class OtherHost:
 
     def count(self, *subjects: str, requests: int = 1) -> None:
         """Count this many requests of each subject in a transaction, which stays open."""
+        ensure_time_left(15)  # In the next minute, another row is counted in.
         self._run(lambda: database().begin())
         additions = [(subject, int(Kind.MINUTE), requests, 0) for subject in sorted(subjects)]
         self._run(lambda: limiter_sql.add(additions))
