@@ -18,21 +18,36 @@ from keyportal.teams.access import (
 )
 from keyportal.teams.models import Membership, Role
 
+View = Callable[[TeamRequest, ApiKey], HttpResponse]
 
-def key_view(view: Callable[[TeamRequest, ApiKey], HttpResponse]) -> Callable[..., HttpResponse]:
+
+def key_view(view: View) -> Callable[..., HttpResponse]:
     """For the owner of the key and the team's admins. The view gets the key.
 
     If the key was deleted, also during the view, the response says so. If the view raises
     `ManagedByAdmin`, the response is 403 with the reason.
     """
+    return _with_key(view, Role.MEMBER, require_change)
 
-    @team_view(Role.MEMBER)
+
+def key_end_view(view: View) -> Callable[..., HttpResponse]:
+    """Like `key_view`, for what ends a key: also for an owner who is a viewer by now.
+
+    They know best that their key was stolen, and need nobody to stop it.
+    """
+    return _with_key(view, Role.VIEWER, require_end)
+
+
+def _with_key(
+    view: View, role: Role, require_right: Callable[[Membership, ApiKey], None]
+) -> Callable[..., HttpResponse]:
+    @team_view(role)
     @wraps(view)
     def opened(request: TeamRequest, public_id: str) -> HttpResponse:
         keys = ApiKey.objects.for_team(request.team).for_display().select_related("team")
         try:
             key = keys.get(public_id=public_id)
-            require_change(request.membership, key)
+            require_right(request.membership, key)
             return view(request, key)
         except ApiKey.DoesNotExist:
             return key_gone(request, public_id)
@@ -42,30 +57,8 @@ def key_view(view: Callable[[TeamRequest, ApiKey], HttpResponse]) -> Callable[..
     return opened
 
 
-def key_end_view(
-    view: Callable[[TeamRequest, ApiKey], HttpResponse],
-) -> Callable[..., HttpResponse]:
-    """Like `key_view`, for what ends a key: also for an owner who is a viewer by now.
-
-    They know best that their key was stolen, and need nobody to stop it.
-    """
-
-    @team_view(Role.VIEWER)
-    @wraps(view)
-    def opened(request: TeamRequest, public_id: str) -> HttpResponse:
-        keys = ApiKey.objects.for_team(request.team).for_display().select_related("team")
-        try:
-            key = keys.get(public_id=public_id)
-            require_end(request.membership, key)
-            return view(request, key)
-        except ApiKey.DoesNotExist:
-            return key_gone(request, public_id)
-
-    return opened
-
-
 def managed_key_view(
-    view: Callable[[TeamRequest, ApiKey], HttpResponse],
+    view: View,
 ) -> Callable[..., HttpResponse]:
     """Like `key_view`, but if the key is managed, its owner gets 403 with the reason."""
 
