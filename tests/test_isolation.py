@@ -49,6 +49,7 @@ NEEDS = {
     "keys:template_delete": Role.ADMIN,
     "catalog:models": Role.VIEWER,
     "teams:members": Role.VIEWER,
+    "teams:general": Role.MEMBER,
     "usage:usage": Role.VIEWER,
     "usage:usage_csv": Role.VIEWER,
     "usage:calls": Role.VIEWER,

@@ -53,9 +53,10 @@ NAV = (
     NavItem(
         "Settings",
         "settings",
-        "keys:policy",
+        "teams:general",
         Role.MEMBER,
         subpages=(
+            "keys:policy",
             "keys:templates",
             "keys:template_create",
             "keys:template_change",

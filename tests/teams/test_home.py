@@ -59,7 +59,7 @@ def test_team_switcher_is_shown_only_for_several_teams(
 
 
 @pytest.mark.parametrize(
-    "page", ["keys", "keys/create", "models", "members", "policy", "health", "guide"]
+    "page", ["keys", "keys/create", "models", "members", "settings", "policy", "health", "guide"]
 )
 def test_navigation_shows_what_a_role_may_open(
     sign_in: SignIn, bob: User, ada: User, page: str
@@ -77,8 +77,8 @@ def test_navigation_shows_what_a_role_may_open(
     ("role", "tabs"),
     [
         (Role.VIEWER, []),
-        (Role.MEMBER, ["policy"]),
-        (Role.ADMIN, ["policy", "templates", "limits"]),
+        (Role.MEMBER, ["settings", "policy"]),
+        (Role.ADMIN, ["settings", "limits", "policy", "templates"]),
     ],
 )
 def test_settings_show_the_tabs_that_a_role_may_open(
@@ -88,15 +88,14 @@ def test_settings_show_the_tabs_that_a_role_may_open(
     client = sign_in(bob)
     text = client.get("/teams/u-8105f7322477/members/").content.decode()
     assert ("<span>Settings</span>" in text) == bool(tabs)
-    for tab in ("policy", "templates", "limits"):
+    all_tabs = ("settings", "limits", "policy", "templates")
+    for tab in all_tabs:
         response = client.get(f"/teams/u-8105f7322477/{tab}/")
         assert response.status_code == (200 if tab in tabs else 403)
         links = response.content.decode().partition('aria-label="Settings"')[2]
         links = links.partition("</nav>")[0]
         expected = tabs if tab in tabs else []
-        assert [
-            each for each in ("policy", "templates", "limits") if f"/{each}/" in links
-        ] == expected
+        assert [each for each in all_tabs if f"/{each}/" in links] == expected
         assert links.count('aria-current="page"') == bool(expected)
 
 
