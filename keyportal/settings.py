@@ -142,7 +142,7 @@ def _interface_addresses() -> set[str]:
 OWN_NAMES = frozenset(
     _words(
         "accounts admin api audio auth chat completions embeddings healthz images leaks messages "
-        "models moderations openai readyz rerank responses static teams v1 v2"
+        "models moderations openai operators readyz rerank responses static teams v1 v2"
     )
 )
 

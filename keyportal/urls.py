@@ -47,6 +47,7 @@ pages: list[URLPattern | URLResolver] = [
     path("accounts/", include(account_urls)),
     path("admin/", admin.site.urls),
     path("api/", include("keyportal.api.urls")),
+    path("operators/", include("keyportal.operators.urls")),
     path("teams/<slug:slug>/", include("keyportal.keys.urls")),
     path("teams/<slug:slug>/", include("keyportal.api.page_urls")),
     path("teams/<slug:slug>/", include("keyportal.catalog.urls")),

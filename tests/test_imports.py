@@ -21,6 +21,7 @@ LAYERS = [
     {"gateway", "api"},
     {"scheduler"},
     {"server"},
+    {"operators"},
     {"asgi", "serve", "settings", "urls", "checks", "apps"},
 ]
 # They import no app, so every module may import them.

@@ -89,6 +89,8 @@ READ_ONLY = {
     "audit:list",
     "management_keys:list",
 }
+# Pages of operators that accept only POST.
+OPERATOR_POST_ONLY: set[str] = set()
 METHODS = ("get", "post", "put", "patch", "delete")
 # The only pages that need no session.
 PUBLIC = {
@@ -142,6 +144,7 @@ def as_template(pattern: str) -> str:
 URLS = sorted(walk(get_resolver(), "/"))
 TEAM_URLS = [url for url in URLS if url[1].startswith("/teams/")]
 ADMIN_URLS = [url for url in URLS if url[1].startswith("/admin/")]
+OPERATOR_URLS = [url for url in URLS if url[1].startswith("/operators/")]
 API_URLS = [url for url in URLS if url[1].startswith("/api/")]
 PAGES = [url for url in URLS if url not in API_URLS]
 
@@ -160,6 +163,7 @@ def test_walk_finds_all_urls() -> None:
     assert {name for name, _ in TEAM_URLS} == set(NEEDS)
     assert {name for name, _ in URLS} >= PUBLIC
     assert len(ADMIN_URLS) > 50
+    assert len(OPERATOR_URLS) >= 3
     assert not re.search(r"[\\^$()?]", "".join(path for _, path in URLS))
 
 
@@ -328,4 +332,19 @@ def test_owner_of_a_team_cannot_open_the_admin(
     for method in ("get", "post"):
         answer = getattr(client, method)(fill(template), follow=True)
         assert answer.status_code in {403, 404, 405}, method
+    assert list(ApiKey.objects.all()) == [key]
+
+
+@pytest.mark.parametrize(("name", "template"), OPERATOR_URLS)
+def test_operators_pages_are_only_for_superusers(
+    client: Client, alice: User, key: ApiKey, name: str, template: str
+) -> None:
+    """Staff who are no superusers have Django's admin, where they have permissions."""
+    User.objects.filter(pk=alice.pk).update(is_staff=True)
+    client.force_login(alice)
+    path = fill(template, slug=key.team.slug)
+    for method in METHODS:
+        # A wrong method is refused before it is asked who sends it.
+        assert getattr(client, method)(path).status_code in {404, 405}, method
+    assert client.get(path).status_code == 404 or name in OPERATOR_POST_ONLY
     assert list(ApiKey.objects.all()) == [key]

@@ -1,0 +1,1 @@
+"""The operators' pages: what concerns the whole installation, for superusers only."""

@@ -1,0 +1,1 @@
+"""Views under /operators/, one module for each entry of the navigation."""
