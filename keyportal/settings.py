@@ -405,6 +405,8 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "[Keyportal] "
 ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # Attack: a stranger makes us send mail to others.
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
+# What decides who may do what needs a proof of the last minutes, see `recently_authenticated`.
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
 ACCOUNT_RATE_LIMITS = {
     "login": "30/m/ip",
     # allauth's own count depends on the Host header, and anyone could fill it for others.

@@ -18,6 +18,8 @@ from keyportal.teams.sign_in import views as sign_in
 account_urls = [
     path("login/", account.login, name="account_login"),
     path("logout/", account.logout, name="account_logout"),
+    path("reauthenticate/", account.reauthenticate, name="account_reauthenticate"),
+    path("sign-in-again/", sign_in.sign_in_again, name="account_sign_in_again"),
     path("inactive/", account.account_inactive, name="account_inactive"),
     path("password/change/", sign_in.PasswordChangeView.as_view(), name="account_change_password"),
     # The page above redirects users without a password to this one.

@@ -14,6 +14,7 @@ from keyportal.keys.keystring import KeyString
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_dialog, render_htmx
+from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 
 @require_safe
@@ -26,6 +27,7 @@ def management_key_list(request: TeamRequest) -> HttpResponse:
 @sensitive_post_parameters("nonce")
 @require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
+@recently_authenticated()
 @sensitive_variables("key_string")
 def management_key_create(request: TeamRequest) -> HttpResponse:
     form = ManagementKeyForm(request.POST if request.method == "POST" else None)

@@ -10,6 +10,7 @@ from keyportal.catalog import circuit_breaker
 from keyportal.catalog.discovery import normalize_base_url
 from keyportal.catalog.headers import validate as validate_headers
 from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.teams.admin import ConfirmedAdmin
 
 
 class WriteOnlyTextarea(forms.Textarea):
@@ -80,7 +81,7 @@ class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
 
 
 @admin.register(Upstream)
-class UpstreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+class UpstreamAdmin(ConfirmedAdmin):
     form = UpstreamForm
     fields = [
         "name",

@@ -17,6 +17,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from keyportal.teams.models import User
 from keyportal.teams.sign_in import known_browsers
 from keyportal.teams.sign_in.attempts import Attempt
+from keyportal.teams.sign_in.reauthentication import is_recent
 from keyportal.teams.signals import sign_in_refused
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
             "your password, reset it: then you can sign in at once."
         ),
         "enter_current_password": "This is not your current password.",
+        "incorrect_password": "This is not your password.",
     }
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
@@ -63,6 +65,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         response: HttpResponseBase = super().post_login(request, user, **more)
         known_browsers.remember(request, response, user)
         return response
+
+    def is_reauthentication_required(self, *, app: str, **_: Any) -> bool:
+        """allauth would also ask those who have just signed in."""
+        return not is_recent(self.request)
 
     def set_password(self, user: User, password: str) -> None:
         """Save a password that the user has chosen on a page of ours."""

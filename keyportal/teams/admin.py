@@ -21,6 +21,7 @@ from keyportal.keys.keystring import require_no_key
 from keyportal.teams.access import Operator, lock_team
 from keyportal.teams.forms import VersionedModelForm
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.sign_in.reauthentication import recently_authenticated
 from keyportal.teams.signals import team_changed
 
 admin.site.site_header = "Keyportal operators"
@@ -54,7 +55,22 @@ class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]  # not ge
     extra = 0
 
 
-class ChangedFieldsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+class ConfirmedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+    """Operators confirm who they are before they change what this model decides."""
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return recently_authenticated()(super().changeform_view)(request, *args, **kwargs)
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return recently_authenticated()(super().delete_view)(request, *args, **kwargs)
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Its actions delete rows."""
+        view = recently_authenticated(to_read=False)(super().changelist_view)
+        return view(request, *args, **kwargs)
+
+
+class ChangedFieldsAdmin(ConfirmedAdmin):
     """Saves only the changed fields, and refuses to save when another user has changed the row."""
 
     form = VersionedModelForm
@@ -156,7 +172,8 @@ class UserAdmin(ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg] 
         """
         if self.get_object(request, unquote(id)) == request.user:
             return redirect("account_change_password")
-        return super().user_change_password(request, id, form_url)
+        view = recently_authenticated()(super().user_change_password)
+        return view(request, id, form_url)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         return _visible(request, super().get_list_display(request))

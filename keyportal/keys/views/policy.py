@@ -12,6 +12,7 @@ from keyportal.keys.rules.violations import breaks_policy, is_working, owners_ov
 from keyportal.teams.access import TeamRequest, lock_team, require_role, team_view
 from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Role
+from keyportal.teams.sign_in.reauthentication import confirmation_url, recently_authenticated
 
 MAX_LISTED = 5
 
@@ -21,6 +22,11 @@ MAX_LISTED = 5
 def team_policy(request: TeamRequest) -> HttpResponse:
     if request.method == "POST":
         require_role(request.membership, Role.ADMIN)
+    return _change(request)
+
+
+@recently_authenticated(to_read=False)
+def _change(request: TeamRequest) -> HttpResponse:
     form = PolicyForm(
         request.POST if request.method == "POST" else None, policy=request.team.policy
     )
@@ -48,6 +54,7 @@ def _page(request: TeamRequest, form: PolicyForm) -> HttpResponse:
         "rules": policy.describe(),
         "count": violating.count(),
         "owners_over_limit": owners_over_limit(policy, keys),
+        "confirmation_url": confirmation_url(request),
         "violating_keys": [(key, violations(policy, key)) for key in listed],
     }
     return render(request, "keys/policy.html", context, status=form.status)

@@ -1,9 +1,15 @@
 """allauth's pages for passwords. When a password was set, the browser is known to the user."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from allauth.account import views
+from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
 
 from keyportal.teams.sign_in import known_browsers
 
@@ -27,3 +33,11 @@ class PasswordSetView(_RememberBrowser, views.PasswordSetView):  # type: ignore[
 
 class PasswordResetFromKeyView(_RememberBrowser, views.PasswordResetFromKeyView):  # type: ignore[misc]  # untyped base
     pass
+
+
+@require_safe
+def sign_in_again(request: HttpRequest) -> HttpResponse:
+    """For people without a password or passkey: they confirm who they are where they signed in."""
+    query = urlencode({REDIRECT_FIELD_NAME: request.GET.get(REDIRECT_FIELD_NAME, "")})
+    context = {"sign_in_url": f"{reverse('account_login')}?{query}"}
+    return render(request, "account/sign_in_again.html", context)
