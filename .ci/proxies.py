@@ -1,4 +1,4 @@
-"""Install the proxies that tests run, if they are missing; as a last resort, say how."""
+"""Install the programs that tests run, if they are missing; as a last resort, say how."""
 # ruff: noqa: INP001
 
 import os
@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = {"nginx": "nginx-light", "caddy": "caddy"}
+# And promtool, which reads rules for Prometheus.
+PACKAGES = {"nginx": "nginx-light", "caddy": "caddy", "promtool": "prometheus"}
 
 
 def main() -> None:

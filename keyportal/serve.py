@@ -63,8 +63,18 @@ def require_free_port() -> None:
 
     Like for gunicorn, a port whose last connections are still closing is free.
     """
+    _require_free(settings.HOST, settings.PORT, "HOST and PORT")
+    if settings.METRICS_PORT:
+        _require_free(
+            settings.METRICS_HOST,
+            settings.METRICS_PORT,
+            "KEYPORTAL_METRICS_HOST and KEYPORTAL_METRICS_PORT",
+        )
+
+
+def _require_free(host: str, port: int, variables: str) -> None:
     try:
-        addresses = socket.getaddrinfo(settings.HOST, settings.PORT, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, kind, _, _, address = addresses[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -72,8 +82,8 @@ def require_free_port() -> None:
             probe.listen()
     except OSError as error:
         raise ImproperlyConfigured(
-            f"Can't listen on {settings.HOST} port {settings.PORT}: {error.strerror}. "
-            f"Choose another address with HOST and PORT."
+            f"Can't listen on {host} port {port}: {error.strerror}. "
+            f"Choose another address with {variables}."
         ) from error
 
 

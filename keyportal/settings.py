@@ -619,6 +619,14 @@ CORS_ORIGINS = _origins("KEYPORTAL_CORS_ORIGINS")
 STREAM_KEEPALIVE_SECONDS = _number(
     "KEYPORTAL_STREAM_KEEPALIVE_SECONDS", 15, min_value=0, max_value=3600
 )
+# For Prometheus; 0: off. Attack: a stranger reads how many calls there are. So the port is another
+# one than that of the portal, and by default only this machine reaches it.
+METRICS_PORT = _number("KEYPORTAL_METRICS_PORT", 0, min_value=0, max_value=65535)
+METRICS_HOST = _text("KEYPORTAL_METRICS_HOST", "127.0.0.1")
+# Whether metrics have the slugs of teams, and the names of the teams' own models.
+METRICS_TEAMS = _is_on("KEYPORTAL_METRICS_TEAMS", "off")
+if METRICS_PORT == PORT:
+    raise ImproperlyConfigured("KEYPORTAL_METRICS_PORT must be another port than PORT.")
 GRACEFUL_TIMEOUT = _number("KEYPORTAL_GRACEFUL_TIMEOUT", 60, min_value=1, max_value=86_400)
 # Seconds for which a process that stops still accepts requests, so that a load balancer notices.
 DRAIN_SECONDS = _number("KEYPORTAL_DRAIN_SECONDS", 0, min_value=0, max_value=3600)

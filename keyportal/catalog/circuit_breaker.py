@@ -7,7 +7,8 @@ whose settings change gets a new breaker.
 
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class CircuitBreaker:
         """
         self.last_failure = reason
         self.failed_calls += 1
+        failure_counts[self.name, reason] += 1
         now = time.monotonic()
         if now >= self.open_until:
             if not self.failures:
@@ -127,6 +129,15 @@ class CircuitBreaker:
 
 
 _breakers: dict[str, CircuitBreaker] = {}
+# By the upstream's name and the reason, since this process began. A change of settings resets none.
+failure_counts: Counter[tuple[str, str]] = Counter()
+
+
+def states() -> Iterator[tuple[str, bool, int]]:
+    """The name of each upstream that was called, whether it fails, and its calls in flight."""
+    for breaker in tuple(_breakers.values()):
+        if breaker.name:
+            yield breaker.name, bool(breaker.failures), breaker.calls
 
 
 def breaker_for(fingerprint: str) -> CircuitBreaker:

@@ -24,6 +24,9 @@ from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.retention import RetentionJob
 from keyportal.gateway.metering.running_calls import RunningCallsReporter
 from keyportal.gateway.metering.writer import Writer
+from keyportal.gateway.metrics.files import MetricsFolder
+from keyportal.gateway.metrics.publisher import MetricsPublisher
+from keyportal.gateway.metrics.request_counts import RequestCounts
 from keyportal.gateway.model_calls import ModelCalls
 from keyportal.gateway.model_list import (
     anthropic_model,
@@ -52,6 +55,9 @@ class Gateway:
             self._v1 = CORSMiddleware(
                 self.error_middleware, settings.CORS_ORIGINS, is_https=settings.IS_HTTPS
             )
+        self.metrics_folder: MetricsFolder | None = None
+        """Where the counts of this worker are written; None: nowhere."""
+        self._metrics: MetricsPublisher | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -81,10 +87,24 @@ class Gateway:
             RetentionJob(self.writer).clean_forever(),
         )
         self._tasks = [asyncio.create_task(job) for job in background_jobs]
+        if self.metrics_folder is not None:
+            self._start_metrics(worker, self.metrics_folder)
         # Until the end of the stop, which writes usage.
         self._session_watch = asyncio.create_task(
             watch_forever((self.admission.session_watch, self.writer.session_watch))
         )
+
+    def _start_metrics(self, worker: str, folder: MetricsFolder) -> None:
+        counts = RequestCounts(self._find_entry, names_teams=settings.METRICS_TEAMS)
+        self.error_middleware.observers += (counts,)
+        self.forward_auth.observers += (counts,)
+        self._metrics = MetricsPublisher(
+            worker, folder, counts, self.admission, self.active_calls, self.writer
+        )
+        self._tasks.append(asyncio.create_task(self._metrics.publish_forever()))
+
+    def _find_entry(self, name: str) -> CatalogEntry | None:
+        return self.admission.catalog.models.get(name)
 
     def end_calls(self) -> None:
         """End the calls that still run near the end of the graceful time-out, with an error."""
@@ -97,6 +117,8 @@ class Gateway:
         self.introspection.close()
         await asyncio.gather(self.meter.flush(), self.admission.close())
         await asyncio.wrap_future(self.writer.close())
+        if self._metrics is not None:
+            self._metrics.publish()
         self._session_watch.cancel()
 
     def _route(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

@@ -58,6 +58,7 @@ class Call:
         "sending_since",
         "status",
         "tokens",
+        "upstream",
         "user_agent",
         "verdict",
     )
@@ -79,6 +80,8 @@ class Call:
         """The endpoint's path without `/v1`; empty until it is known."""
         self.model = ""
         """The name of the served model; empty until it is known."""
+        self.upstream = ""
+        """The name of the model server that was asked last; empty until there is one."""
         self.status = 0
         """The status of the response, or of the error that ended it; 0 until it is known."""
         self.is_served = False

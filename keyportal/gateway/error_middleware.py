@@ -9,6 +9,7 @@ from django.conf import settings
 
 from keyportal.gateway.aliases import expects_anthropic
 from keyportal.gateway.calls import Call
+from keyportal.gateway.ended_requests import EndedRequest, Observer, endpoint_label
 from keyportal.gateway.errors import (
     ClientDisconnected,
     GatewayError,
@@ -39,6 +40,8 @@ class ErrorMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._is_https = settings.IS_HTTPS
+        self.observers: tuple[Observer, ...] = ()
+        """What wants to know of each request that is over: metrics, the access log."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -49,14 +52,21 @@ class ErrorMiddleware:
             if exchange.is_end_delayed:
                 await exchange.linger()
         except GatewayError as error:
+            exchange.error = error
             if isinstance(error, Unauthorized):
                 await asyncio.sleep(UNAUTHORIZED_DELAY_SECONDS)
             await exchange.send_error(error)
         except Exception:
+            exchange.error = InternalError()
             if exchange.has_started and not exchange.is_event_stream:
                 raise
             logger.exception("Request %s failed.", exchange.request_id)
-            await exchange.send_error(InternalError())
+            await exchange.send_error(exchange.error)
+        finally:
+            if self.observers:
+                ended = exchange.ended()
+                for observe in self.observers:
+                    observe(ended)
 
 
 class Exchange:
@@ -67,11 +77,13 @@ class Exchange:
         "_receive",
         "_scope",
         "_send",
+        "error",
         "has_started",
         "has_unread_body",
         "is_end_delayed",
         "is_event_stream",
         "request_id",
+        "status",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,6 +92,9 @@ class Exchange:
         self._send = send
         self._began = time.monotonic()
         self.request_id = scope["keyportal.request_id"] = request_id(scope["headers"])
+        self.error: GatewayError | None = None
+        self.status = 0
+        """Of the response; 0 until it has started."""
         self.has_started = False
         self.is_event_stream = False
         self.has_unread_body = True
@@ -93,6 +108,7 @@ class Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_started = True
+            self.status = message["status"]
             headers: Headers = message["headers"]
             self.is_event_stream = is_event_stream(headers) and not is_encoded(headers)
             headers.append((b"x-request-id", self.request_id.encode()))
@@ -149,6 +165,31 @@ class Exchange:
         if self.has_unread_body:
             await drain_body(self.receive)
         await self._send({"type": "http.response.body", "body": b""})
+
+    def ended(self) -> EndedRequest:
+        """What is known of this request when it is over."""
+        call: Call | None = self._scope.get("keyportal.call")
+        error, seconds = self.error, time.monotonic() - self._began
+        status = self.status or (error.status if error else 499)
+        code = error.code or "" if error else ""
+        if call is None:
+            path: str = self._scope["path"]
+            return EndedRequest(self.request_id, endpoint_label(path), status, seconds, code)
+        first_byte = None if call.first_byte is None else call.first_byte - self._began
+        return EndedRequest(
+            self.request_id,
+            call.endpoint or endpoint_label(self._scope["path"]),
+            call.status or status,
+            seconds,
+            code,
+            call.model,
+            call.verdict.team_slug,
+            call.verdict.public_id,
+            call.upstream,
+            first_byte,
+            call.tokens.prompt,
+            call.tokens.completion,
+        )
 
     @property
     def _is_anthropic(self) -> bool:

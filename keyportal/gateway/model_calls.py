@@ -120,6 +120,7 @@ class ModelCalls:
                 makes_images=endpoint.makes_images,
                 is_usage_hidden=asks_usage and sent is request,
             )
+            call.upstream = target.name
             call.is_kept_alive = target.sends_keepalive
             if target.base_url == BUILT_IN_URL:
                 return demo_model.answer(endpoint.path, body)

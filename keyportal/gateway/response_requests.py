@@ -88,6 +88,7 @@ class ResponseRequests:
         request = wanted.to_relay(scope["headers"], call.request_id)
 
         async def send_to(target: Target) -> Answer:
+            call.upstream = target.name
             return await self._relay.send(target, request, b"")
 
         # One route is enough: they all lead to the same model server.

@@ -12,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keyportal.settings")
 
 from django.conf import settings
 
-from keyportal.server import listener
+from keyportal.server import listener, metrics
 from keyportal.server.worker import STOP_SIGNALS
 
 bind = (
@@ -49,8 +49,21 @@ def post_fork(_server: Any, _worker: Any) -> None:
     gc.set_threshold(5_000, 20, 50)
 
 
+def post_worker_init(worker: Any) -> None:
+    metrics.start_worker(worker)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    metrics.end_worker(worker.pid)
+
+
+def on_exit(_server: Any) -> None:
+    metrics.remove_files()
+
+
 def on_starting(server: Any) -> None:
     """Make the first Ctrl-C stop gracefully, like TERM, and the second one at once."""
+    metrics.make_folder()
     terminate = server.handle_term
 
     def handle_term() -> None:

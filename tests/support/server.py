@@ -198,7 +198,7 @@ class BareServer(Server):
 class SharedServer(BareServer):
     """The server that all tests share; it writes usage at short intervals.
 
-    Pages of `page_origin` may call its gateway from a browser.
+    Pages of `page_origin` may call its gateway from a browser. It has metrics.
     """
 
     module = [
@@ -211,6 +211,8 @@ class SharedServer(BareServer):
     def __init__(self, folder: Path, *, workers: int = 1, **environment: str) -> None:
         super().__init__(folder, workers=workers, **environment)
         self._environment["KEYPORTAL_CORS_ORIGINS"] = self.page_origin
+        self.metrics_port = free_port()
+        self._environment["KEYPORTAL_METRICS_PORT"] = str(self.metrics_port)
 
 
 class Connection:

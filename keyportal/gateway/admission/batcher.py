@@ -22,6 +22,12 @@ from keyportal.gateway.admission.limiter import Locked, RateLimiter, Usage
 from keyportal.gateway.admission.limits import Buckets
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import DatabaseUnavailable, GatewayError, Overloaded
+from keyportal.gateway.metrics.families import (
+    ADMISSION_DATABASE,
+    ADMISSION_WAIT,
+    BATCH_SIZE,
+    Histogram,
+)
 from keyportal.gateway.session_watch import SessionWatch
 
 VERDICT_SECONDS = 2.0
@@ -76,6 +82,14 @@ class Admission:
         # One thread, so one connection, which is opened in that thread after the fork.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="admission")
         self.session_watch = SessionWatch(ALIAS, VERDICT_SECONDS)
+        self.batch_sizes = Histogram(BATCH_SIZE.bounds)
+        self.waits = Histogram(ADMISSION_WAIT.bounds)
+        self.database_times = Histogram(ADMISSION_DATABASE.bounds)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have no verdict yet."""
+        return len(self._waiting) + len(self._in_batch) + len(self._locked_out)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -207,10 +221,11 @@ class Admission:
         running = self.loop.run_in_executor(
             self._thread, self.session_watch.run, process, batch, self.catalog, self._limiter
         )
-        running.add_done_callback(partial(self._finish_batch, requests, usages))
+        running.add_done_callback(partial(self._finish_batch, self.loop.time(), requests, usages))
 
     def _finish_batch(
         self,
+        began: float,
         requests: list[PendingRequest],
         usages: list[PendingUsage],
         finished: "asyncio.Future[BatchResult]",
@@ -218,6 +233,7 @@ class Admission:
         """Resolve all futures of the batch, even if it failed, and start the next."""
         self._is_batch_running = False
         self._in_batch = []
+        self._measure_batch(began, requests)
         try:
             outcomes, self.catalog, unwritten, is_window_free = finished.result()
         except Exception as error:
@@ -241,6 +257,13 @@ class Admission:
             if not pending.future.done():
                 pending.future.set_result(None)
         self._schedule_batch()
+
+    def _measure_batch(self, began: float, requests: list[PendingRequest]) -> None:
+        now = self.loop.time()
+        self.database_times.observe(now - began)
+        if requests:
+            self.batch_sizes.observe(len(requests))
+            self.waits.observe(now - (requests[0].deadline - VERDICT_SECONDS))
 
     def _resolve(self, request: PendingRequest, outcome: Outcome) -> None:
         future = request.future

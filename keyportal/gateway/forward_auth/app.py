@@ -18,6 +18,7 @@ from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.aliases import expects_anthropic
 from keyportal.gateway.authentication import bearer_token
+from keyportal.gateway.ended_requests import EndedRequest, Observer
 from keyportal.gateway.error_middleware import UNAUTHORIZED_DELAY_SECONDS, request_id
 from keyportal.gateway.errors import (
     AddressNotAllowed,
@@ -43,6 +44,7 @@ from keyportal.keys.rules.permissions import Endpoints
 VERIFY_PATH = "/auth/verify"
 ANY = Endpoints.ALL.value
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_VERIFIED = "keyportal.verified"
 MAX_HEADER_BYTES = 1_000  # By default nginx accepts 4 KiB of headers in total.
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class ForwardAuth:
     def __init__(self) -> None:
         self._admission: Admission | None = None
         self._is_https = settings.IS_HTTPS
+        self.observers: tuple[Observer, ...] = ()
 
     def start(self, admission: Admission, meter: Meter) -> None:
         self._admission = admission
@@ -73,11 +76,12 @@ class ForwardAuth:
         # One dict is cheaper than a search of the list for each header that is usually missing.
         by_name = dict(scope["headers"])
         id_ = request_id(scope["headers"]) if b"x-request-id" in by_name else new_request_id()
-        status, body = 200, b""
+        status, body, refusal, began = 200, b"", None, time.monotonic()
         try:
             headers = await self._verify(scope, by_name, id_)
         except Exception as error:
-            status, headers, body = _refusal(await _gateway_error(error, id_), scope, id_)
+            refusal = await _gateway_error(error, id_)
+            status, headers, body = _refusal(refusal, scope, id_)
         headers += (
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
@@ -90,6 +94,10 @@ class ForwardAuth:
             body = b""
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+        if self.observers:
+            ended = _ended(scope, id_, status, time.monotonic() - began, refusal)
+            for observe in self.observers:
+                observe(ended)
 
     async def _verify(self, scope: Scope, by_name: dict[bytes, bytes], id_: str) -> Headers:
         """The headers for the proxy if the request is allowed, else raises a `GatewayError`."""
@@ -113,6 +121,7 @@ class ForwardAuth:
             raise InvalidKey
         verdict = admitted.verdict
         model, error = self._check_original(verdict, scope, by_name)
+        scope[_VERIFIED] = (verdict, model)
         status = 200 if error is None else error.status
         use = LastUse(digest, began, address, by_name.get(b"user-agent", b""))
         self._meter.record_verification(verdict, use, VERIFY_PATH, model, status, id_)
@@ -156,6 +165,18 @@ class ForwardAuth:
         if entry is None or entry.team_id not in {None, verdict.team_id}:
             return PermissionDenied(ModelNotFound.message)
         return None if verdict.may_call(model) else ModelNotAllowed(model, str(verdict.models))
+
+
+def _ended(
+    scope: Scope, id_: str, status: int, seconds: float, refusal: GatewayError | None
+) -> EndedRequest:
+    code = refusal.code or "" if refusal else ""
+    if _VERIFIED not in scope:
+        return EndedRequest(id_, VERIFY_PATH, status, seconds, code)
+    verdict, model = scope[_VERIFIED]
+    return EndedRequest(
+        id_, VERIFY_PATH, status, seconds, code, model, verdict.team_slug, verdict.public_id
+    )
 
 
 def _identity_headers(admitted: Admitted) -> Headers:

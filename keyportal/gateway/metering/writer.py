@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from django.db import connections
 
+from keyportal.gateway.metrics.families import USAGE_WRITE, Histogram
 from keyportal.gateway.session_watch import SessionWatch
 
 ALIAS = "meter"
@@ -24,12 +26,15 @@ class Writer:
         self._is_failing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="meter")
         self.session_watch = SessionWatch(ALIAS, STATEMENT_SECONDS)
+        self.times = Histogram(USAGE_WRITE.bounds)
+        self.failures = 0
 
     async def run(self, function: Callable[[], T]) -> T | None:
         """Call `function` in the thread and return its result; None if it failed.
 
         After a failure the caller tries again later.
         """
+        began = time.monotonic()
         try:
             result: T = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self.session_watch.run_statements, _run, function
@@ -38,7 +43,10 @@ class Writer:
             if not self._is_failing:
                 logger.warning("Usage can't be written yet: %s: %s", type(error).__name__, error)
             self._is_failing = True
+            self.failures += 1
             return None
+        finally:
+            self.times.observe(time.monotonic() - began)
         if self._is_failing:
             logger.warning("Usage is written again.")
         self._is_failing = False
