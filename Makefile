@@ -32,6 +32,8 @@ CLEAN := env $(foreach name,BUILD_NUMBER CI DATABASE_URL DEBUG DEFAULT_FROM_EMAI
 	WEB_CONCURRENCY,-u $(name))
 # Tests start hundreds of processes. Without cached bytecode, each would compile all modules.
 TEST := $(CLEAN) -u PYTHONDONTWRITEBYTECODE
+# Few tests at a time to each process, so that all have long ones, and all end at the same time.
+PARALLEL := -n 6 --maxschedchunk 4
 THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_TRUSTED_PROXIES=127.0.0.1 \
 	KEYPORTAL_DATA="$$folder" \
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
@@ -56,8 +58,8 @@ run: $(SERVING) ## Serve portal and gateway, with a demo team: make run PORT=800
 test: $(DEVELOPING) ## Run the tests, on SQLite and then on PostgreSQL
 	$(BIN)/python .ci/chromium.py
 	$(BIN)/python .ci/proxies.py
-	$(TEST) $(BIN)/pytest -n 6
-	$(TEST) $(BIN)/python -m tests.postgresql $(BIN)/pytest -n 6 -m "not browser" --ignore=tests/test_make.py
+	$(TEST) $(BIN)/pytest $(PARALLEL)
+	$(TEST) $(BIN)/python -m tests.postgresql $(BIN)/pytest $(PARALLEL) -m "not browser" --ignore=tests/test_make.py
 
 check: $(DEVELOPING) ## Check format, lint, types, migrations, the settings for production, and pinned packages
 	$(BIN)/ruff format --check .

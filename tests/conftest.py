@@ -14,7 +14,6 @@ import hypothesis
 import pytest
 from django.conf import settings
 from django.contrib.auth.hashers import make_password
-from django.core.cache import cache
 from django.core.management import call_command
 from django.core.management.commands import flush
 from django.db import OperationalError, connection
@@ -44,11 +43,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     of the two databases runs on that one only.
 
     Tests of the shared server run first, and of these the browser tests, because the first test
-    that does not use the server stops it (`stop_shared_server`).
+    that does not use the server stops it (`stop_shared_server`). Then the long tests, so that no
+    process still runs one of them when the others have nothing left to do.
     """
     config.hook.pytest_deselected(items=[item for item in items if not _belongs_here(item)])
     items[:] = filter(_belongs_here, items)
-    items.sort(key=lambda item: ("live" not in _fixtures(item), "chromium" not in _fixtures(item)))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[bool, ...]:
+    fixtures = _fixtures(item)
+    is_long = any(map(item.get_closest_marker, ("browser", "gateway", "long")))
+    return "live" not in fixtures, "chromium" not in fixtures, not is_long
 
 
 def _fixtures(item: pytest.Item) -> set[str]:
@@ -67,6 +73,9 @@ def _uses_database(item: pytest.Item) -> bool:
 
 
 UNFLUSHED_TABLES = {"django_content_type", "auth_permission"}
+CACHE_TABLE = (
+    "keyportal_cache"  # Its rows count attempts. Django does not flush it: no model has it.
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -83,7 +92,7 @@ def fast_flush() -> Iterator[None]:
     execute = operations.execute_sql_flush
 
     def delete(self: Any, _style: object, tables: list[str], **_options: bool) -> list[str]:
-        names = sorted(set(tables) - UNFLUSHED_TABLES)
+        names = sorted({*tables, CACHE_TABLE} - UNFLUSHED_TABLES)
         return [f"DELETE FROM {self.quote_name(table)}" for table in names]
 
     def execute_with_retries(self: Any, sql_list: list[str]) -> None:
@@ -222,7 +231,6 @@ def own_server(
     It takes seconds, so use it only for a test that stops the server or needs other settings.
     """
     started: list[Server] = []
-    cache.clear()  # It has the counts of failed sign-ins, and is not emptied after a test.
 
     def own_server(
         kind: type[Server] = BareServer, *, workers: int = 1, **environment: str
@@ -233,7 +241,6 @@ def own_server(
     yield own_server
     for server in started:
         server.stop()
-    cache.clear()  # So that people who signed in here do not count in later tests.
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,10 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = True
-# The time limit of a statement is two seconds, and a busy machine may need more in a test.
+# The time limits of statements, and of the wait for a connection, are two seconds. A busy machine
+# may need more in a test.
+if IS_POSTGRESQL:
+    DATABASES["default"]["OPTIONS"]["pool"]["timeout"] = 60
 for _options in (DATABASES["admission"]["OPTIONS"], DATABASES["meter"]["OPTIONS"]):
     if IS_POSTGRESQL:
         for _name in ("statement_timeout", "lock_timeout"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-pytestmark = pytest.mark.index
+pytestmark = [pytest.mark.index, pytest.mark.long]
 LOCKS = ("requirements.txt", "requirements-dev.txt")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 

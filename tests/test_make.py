@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent
 MAKE = shutil.which("make") or "make"
 # A fake Python that creates environments and installs instantly, for the Makefile's calls.

@@ -24,6 +24,7 @@ from django.db import connection
 import keyportal
 from tests.support.server import free_port
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent
 PUBLIC_KEY = "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMTI="
 
@@ -180,6 +181,7 @@ def used_place(place: Installation, first_start: Installation) -> Installation:
 FIRST = r"Sign in at http://127\.0\.0\.1:{port}/ as demo with password (\w{{20}})\n"
 
 
+@pytest.mark.any_database
 def test_the_first_start_prints_a_password_that_signs_in_and_the_second_none(
     place: Installation, database: str
 ) -> None:

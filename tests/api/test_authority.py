@@ -33,7 +33,7 @@ from tests.support.api_client import NewApiClient
 from tests.support.concurrency import run_concurrently
 from tests.support.forms import form_data
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 Issue = Callable[..., tuple[ApiKey, str]]
 Change = Callable[[], object]
 AtLock = Callable[[Change], None]

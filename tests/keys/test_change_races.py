@@ -40,7 +40,7 @@ from keyportal.teams.policy import Policy
 from tests.support.concurrency import run_concurrently
 from tests.support.forms import form_data
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 Issue = Callable[..., tuple[ApiKey, str]]
 ROUNDS = 5
 CROWD = 6

@@ -26,7 +26,7 @@ from keyportal.teams.models import User
 from tests.support.mail_server import MailServer
 from tests.support.server import Server, wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 Issue = Callable[..., tuple[ApiKey, str]]
 OwnServer = Callable[..., Server]
 KEYS = 3

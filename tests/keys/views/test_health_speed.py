@@ -17,6 +17,7 @@ from keyportal.usage.reports.periods import Step
 from tests.support.speed import runs_within
 from tests.usage.reports.test_usage_speed import repeat
 
+pytestmark = pytest.mark.long
 HEALTH = "/teams/u-8105f7322477/health/"
 SignIn = Callable[[User], Client]
 POLICY = Policy(max_lifetime_days=90, models=("public/*",), name_pattern="ci-*", rotation_days=30)

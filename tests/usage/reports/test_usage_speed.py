@@ -16,6 +16,7 @@ from keyportal.usage.models import Call, UsageDay
 from keyportal.usage.reports.periods import Step
 from tests.support.speed import runs_within
 
+pytestmark = pytest.mark.long
 USAGE = "/teams/u-8105f7322477/usage/"
 CALLS = "/teams/u-8105f7322477/calls/"
 SignIn = Callable[[User], Client]
