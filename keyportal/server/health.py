@@ -105,14 +105,14 @@ class DatabaseCheck:
 def is_read_only(alias: str) -> bool:
     """Whether the database refuses to be written, such as a hot standby.
 
-    Raises `DatabaseError` for SQLite: its transactions begin with the lock to write.
+    Raises `DatabaseError` for SQLite, which is written to: only a commit finds that a disk is full.
     """
-    with transaction.atomic(using=alias):
+    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         if connections[alias].vendor != "postgresql":
+            cursor.execute("PRAGMA user_version = 0")  # One page. Nothing reads this number.
             return False
-        with connections[alias].cursor() as cursor:
-            cursor.execute("SHOW transaction_read_only")
-            return bool(cursor.fetchone() == ("on",))
+        cursor.execute("SHOW transaction_read_only")
+        return bool(cursor.fetchone() == ("on",))
 
 
 def missing_migrations(alias: str) -> list[str]:

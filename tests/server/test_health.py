@@ -1,6 +1,7 @@
 """The probes `/healthz` and `/readyz`."""
 
 import asyncio
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -148,6 +149,21 @@ def test_a_database_that_is_gone(
         patch.setattr(health, "is_read_only", fail)
         assert thread.submit(DatabaseCheck().run).result() == "database"
     assert thread.submit(DatabaseCheck().run).result() == ""
+
+
+@pytest.mark.sqlite
+@database
+def test_a_full_disk(thread: ThreadPoolExecutor) -> None:
+    """A file that may not grow is refused like one on a full disk."""
+    check = DatabaseCheck()
+    assert thread.submit(check.run).result() == ""
+    _, hard_limit = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard_limit))
+    try:
+        assert thread.submit(check.run).result() == "database"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert thread.submit(check.run).result() == ""
 
 
 @pytest.mark.postgresql
