@@ -7,7 +7,12 @@ import subprocess
 import sys
 
 # And promtool, which reads rules for Prometheus.
-PACKAGES = {"nginx": "nginx-light", "caddy": "caddy", "promtool": "prometheus"}
+PACKAGES = {
+    "nginx": "nginx-light",
+    "caddy": "caddy",
+    "pgbouncer": "pgbouncer",
+    "promtool": "prometheus",
+}
 
 
 def main() -> None:
@@ -23,7 +28,8 @@ def main() -> None:
 
 
 def _missing() -> list[str]:
-    # On Debian, nginx is in /usr/sbin, which is not on the PATH of a plain user.
+    # On Debian, nginx and pgbouncer are in /usr/sbin, which is not on the PATH of a plain
+    # user.
     path = f"{os.environ.get('PATH', '')}:/usr/sbin"
     return [package for name, package in PACKAGES.items() if not shutil.which(name, path=path)]
 

@@ -155,6 +155,25 @@ def stored_upstreams(*, databases: Sequence[str] | None = None, **_: object) -> 
     return [message for upstream in upstreams for message in _check_upstream(upstream)]
 
 
+@register(Tags.database)
+def pooled_time_limit(*, databases: Sequence[str] | None = None, **_: object) -> list[CheckMessage]:
+    """Behind a pooler, time limits are set for each transaction; a single query is in none."""
+    if not (settings.DB_POOLER and "default" in (databases or ())):
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('statement_timeout'), current_user")
+        limit, user = cursor.fetchone()
+    if limit != "0":
+        return []
+    return [
+        CheckWarning(
+            "The queries of pages have no time limit in the database, because a pooler is used.",
+            hint=f"ALTER ROLE {user} SET statement_timeout = '60s'",
+            id="keyportal.W007",
+        )
+    ]
+
+
 @register(Tags.security)
 def public_address(**_: object) -> list[CheckMessage]:
     """Warn if the public address is plain HTTP and not on this machine."""

@@ -12,7 +12,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +21,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, connections, transaction
 from django.db.migrations.recorder import MigrationRecorder
 
 import keyportal
@@ -30,6 +30,13 @@ from keyportal.server.health import missing_migrations
 from keyportal.server.startup import disable_pool, startup_errors
 
 START_LOCK = 0x6B6579  # "key": the number of the advisory lock that all starts use.
+LOCK_ALIAS = "admission"
+# A migration may take long, and the start of another host waits for it.
+START_SETTINGS = {
+    "statement_timeout": "0",
+    "lock_timeout": "300s",
+    "idle_in_transaction_session_timeout": "0",
+}
 
 
 def main() -> NoReturn:
@@ -165,13 +172,21 @@ def become_gunicorn() -> NoReturn:
 @contextmanager
 def _start_lock() -> Iterator[None]:
     """Allow one start at a time with this data folder, and with this database from all hosts."""
-    with (data_folder.folder() / "start.lock").open("w") as lock, connection.cursor() as cursor:
+    with (data_folder.folder() / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if connection.vendor == "postgresql":
-            # A migration may take long, and the start of another host waits for it.
-            cursor.execute("SET statement_timeout = 0; SET lock_timeout = '300s'")
-            cursor.execute("SELECT pg_advisory_lock(%s)", [START_LOCK])
+        with _database_lock() if connection.vendor == "postgresql" else nullcontext():
+            yield
+
+
+@contextmanager
+def _database_lock() -> Iterator[None]:
+    """It belongs to a transaction on another connection: a pooler shares sessions."""
+    for alias in (connection.alias, LOCK_ALIAS):
+        connections[alias].settings_dict["TRANSACTION_SETTINGS"] = START_SETTINGS
+    with transaction.atomic(using=LOCK_ALIAS), connections[LOCK_ALIAS].cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [START_LOCK])
         yield
+    connections[LOCK_ALIAS].close()
 
 
 def _password_command(user: str) -> str:

@@ -300,6 +300,12 @@ _database = _database_config(DATABASE_URL)
 IS_POSTGRESQL = _database["ENGINE"].endswith("postgresql")
 
 
+# "transaction": a pooler gives each transaction another session, so nothing is set for a session.
+DB_POOLER = _text("KEYPORTAL_DB_POOLER", "").lower()
+if DB_POOLER not in {"", "transaction"}:
+    raise ImproperlyConfigured(f"KEYPORTAL_DB_POOLER must be transaction, not {DB_POOLER!r}.")
+
+
 def _postgresql(*, durable: bool, options: Mapping[str, object]) -> dict[str, Any]:
     """With `durable`, a deletion survives a power cut. Counters may lose their last second.
 
@@ -316,14 +322,19 @@ def _postgresql(*, durable: bool, options: Mapping[str, object]) -> dict[str, An
         "idle_in_transaction_session_timeout": idle,
         "synchronous_commit": commit,
     }
+    session_options = " ".join(f"-c {name}={value}" for name, value in session.items())
     return _database | {
+        "ENGINE": "keyportal.database.postgresql",
+        "TRANSACTION_SETTINGS": session if DB_POOLER else {},
+        # Django would open cursors that outlive a transaction.
+        "DISABLE_SERVER_SIDE_CURSORS": bool(DB_POOLER),
         "OPTIONS": {
             "connect_timeout": 2,
-            "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
+            **({} if DB_POOLER else {"options": session_options}),
             **_database.get("OPTIONS", {}),
             **options,
             "target_session_attrs": "read-write",
-        }
+        },
     }
 
 
@@ -348,15 +359,18 @@ def _sqlite(*, durable: bool, **settings: object) -> dict[str, Any]:
 _PERSISTENT = {"CONN_MAX_AGE": None, "TEST": {"MIRROR": "default"}}
 # Django turns off server-side binding and prepared statements, because of external connection
 # poolers. These two aliases have few and fixed statements, so preparing them saves time.
-_PREPARED = {"server_side_binding": True, "prepare_threshold": 1, "tcp_user_timeout": 2000}
+_PREPARED = {
+    "server_side_binding": True,
+    "prepare_threshold": None if DB_POOLER else 1,
+    "tcp_user_timeout": 2000,
+}
 
 # A page waits for a connection for at most two seconds.
 _POOL = {"min_size": 0, "max_size": 8, "timeout": 2.0, "reconnect_timeout": 1.0}
 
 if IS_POSTGRESQL:
     DATABASES = {
-        "default": _postgresql(durable=True, options={"pool": _POOL})
-        | {"ENGINE": "keyportal.database.postgresql"},
+        "default": _postgresql(durable=True, options={"pool": _POOL}),
         "admission": _postgresql(durable=False, options=_PREPARED) | _PERSISTENT,
         "meter": _postgresql(durable=False, options=_PREPARED) | _PERSISTENT,
     }

@@ -1,1 +1,1 @@
-"""Django's PostgreSQL backend, with a pool that never lends a broken connection."""
+"""Django's PostgreSQL backend. It never lends a broken connection, and works behind a pooler."""

@@ -12,6 +12,8 @@ from typing import Any, cast
 import psycopg
 from django.db import connections
 
+from keyportal.database.postgresql.base import DatabaseWrapper
+
 ALIAS = "admission"
 
 Row = tuple[Any, ...]
@@ -96,8 +98,10 @@ class PostgreSQL(Database):
     is_postgresql = True
     wait_ms = 50  # Other workers hold their locks for one or two.
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, settings: str = "") -> None:
+        """`settings` are statements that each transaction begins with."""
         self._cursor = psycopg.Cursor(connection)
+        self._begin = f"BEGIN; {settings};" if settings else "BEGIN;"
 
     def execute(self, sql: str, *parameters: object) -> Any:
         return self._cursor.execute(cast("Any", sql), parameters)
@@ -106,7 +110,7 @@ class PostgreSQL(Database):
         if wait_ms is None:
             wait_ms = self.wait_ms
         # One round trip. Two statements can't be prepared.
-        statements = f"BEGIN; SET LOCAL lock_timeout = {wait_ms}"
+        statements = f"{self._begin} SET LOCAL lock_timeout = {wait_ms}"
         self._cursor.execute(cast("Any", statements), prepare=False)
 
 
@@ -129,8 +133,11 @@ def database() -> Database:
     if not is_open():
         connection = connections[ALIAS]
         connection.ensure_connection()
-        kind = PostgreSQL if connection.vendor == "postgresql" else SQLite
-        _thread.database = kind(connection.connection)
+        _thread.database = (
+            PostgreSQL(connection.connection, connection.transaction_settings())
+            if isinstance(connection, DatabaseWrapper)
+            else SQLite(connection.connection)
+        )
     return cast("Database", _thread.database)
 
 

@@ -151,7 +151,13 @@ WHERE secret.digest {among}
 # fractions of a second, and Django stores times as text in this format.
 _SQLITE_NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"
 _SQLITE_CLOCK = "(julianday('now') - 2440587.5) * 86400.0"
-_POSTGRESQL = _JUDGE.format(
+# Attack: a pooler leads to a hot standby that lags, where a deleted key is still valid. The cast
+# fails before a row is read. The connection itself was checked when it was opened.
+_WRITABLE = """
+  AND CAST(CASE current_setting('transaction_read_only')
+           WHEN 'off' THEN 'true' ELSE 'The database is read-only.' END AS boolean)
+"""
+_POSTGRESQL = (_JUDGE + _WRITABLE).format(
     among="= ANY(%s)", now="now()", clock="extract(epoch FROM now())::float8", **_TABLES
 )
 
