@@ -21,6 +21,7 @@ from keyportal.gateway.errors import (
     UpstreamFailed,
 )
 from keyportal.gateway.metering.token_counter import TokenCounter
+from keyportal.gateway.relay.body_budget import Reservation
 from keyportal.gateway.relay.sse import KeepAlive
 from keyportal.http.types import Scope
 
@@ -55,6 +56,7 @@ class Call:
         "keep_alive",
         "model",
         "request_id",
+        "reservation",
         "sending_since",
         "status",
         "tokens",
@@ -96,6 +98,8 @@ class Call:
         """Since when a part waits until its client reads it, on the same clock; 0 if none waits."""
         self.body_deadline = 0.0
         """When the request's body must have arrived, on the same clock; 0 if it is not awaited."""
+        self.reservation: Reservation | None = None
+        """The memory of the request's body, if that is large."""
         self.is_kept_alive = False
         """Whether its caller may get comments while its stream is silent."""
         self.is_all_sent: Callable[[], bool] | None = scope.get("keyportal.is_all_sent")

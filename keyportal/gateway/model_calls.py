@@ -1,6 +1,9 @@
 """Calls of models: a body is read and checked, relayed, and its answer sent."""
 
 import time
+from functools import partial
+
+from django.conf import settings
 
 from keyportal.catalog.models import BUILT_IN_URL
 from keyportal.catalog.snapshot import Target
@@ -15,11 +18,13 @@ from keyportal.gateway.errors import InvalidKey, PreviousResponseNotFound, Respo
 from keyportal.gateway.http_client.messages import StreamedBody
 from keyportal.gateway.metering.estimates import MEDIA_TOKENS, prompt_tokens
 from keyportal.gateway.relay.answer import Answer
+from keyportal.gateway.relay.body_budget import BodyBudget, Reservation
 from keyportal.gateway.relay.failover import UpstreamAttempts
 from keyportal.gateway.relay.json_body import CallRequest, parse_call
 from keyportal.gateway.relay.relay import Relay, RelayRequest
 from keyportal.gateway.relay.request_body import MAX_BODY_SECONDS, read_body
 from keyportal.gateway.relay.sending import send_first_answer
+from keyportal.gateway.relay.stored_body import StoredBody, whole
 from keyportal.gateway.relay.upload import Upload
 from keyportal.gateway.relay.usage_request import UsageAsker
 from keyportal.gateway.stored_responses import Maker, StoredResponses
@@ -37,13 +42,18 @@ class ModelCalls:
         self._admission = admission
         self._relay = relay
         self._stored_responses = stored_responses
+        self.body_budget = BodyBudget(settings.BODY_MEMORY)
 
     async def serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay one call, and send its answer. Raises a `GatewayError` if that fails."""
         call: Call = scope["keyportal.call"]
         call.endpoint = endpoint.path
         require_endpoint(endpoint.kind, call.verdict)
-        request = await self._read(endpoint, scope, receive)
+        try:
+            request = await self._read(endpoint, scope, receive)
+        except BaseException:
+            _release_memory(call)
+            raise
         try:
             if DEPLOYMENT in scope:
                 check_deployment(scope, request.model)
@@ -51,9 +61,11 @@ class ModelCalls:
             if endpoint.may_be_stored and isinstance(request, CallRequest):
                 targets = await self._previous_targets(request, call.verdict)
             attempts = self._upstream_attempts(request, endpoint, call, scope["headers"], targets)
-            await send_first_answer(attempts, scope, receive, send)
+            await send_first_answer(
+                attempts, scope, receive, send, partial(_forget_body, request, call)
+            )
         finally:
-            request.close()
+            _forget_body(request, call)
 
     async def _previous_targets(
         self, request: CallRequest, verdict: Verdict
@@ -79,8 +91,11 @@ class ModelCalls:
         call: Call = scope["keyportal.call"]
         began = time.monotonic()
         call.body_deadline = began + MAX_BODY_SECONDS
-        read = Upload.read if endpoint.takes_form else read_body
-        body = await read(scope, receive)
+        body: Upload | bytes | bytearray
+        if endpoint.takes_form:
+            body = await Upload.read(scope, receive)
+        else:
+            body = await read_body(scope, receive, partial(self._reserve_memory, call))
         call.body_deadline = 0.0
         if time.monotonic() - began > SLOW_BODY_SECONDS:
             try:
@@ -89,7 +104,18 @@ class ModelCalls:
                 if isinstance(body, Upload):
                     body.close()
                 raise
-        return body if isinstance(body, Upload) else parse_call(body, scope.get(DEPLOYMENT, ""))
+        if isinstance(body, Upload):
+            return body
+        request = parse_call(body, scope.get(DEPLOYMENT, ""))
+        return request if isinstance(body, bytes) else _store(request, body, call)
+
+    async def _reserve_memory(self, call: Call, size: int) -> None:
+        if call.reservation is None:
+            verdict = call.verdict
+            call.reservation = Reservation(
+                self.body_budget, verdict.public_id, verdict.team_slug, call.end
+            )
+        await call.reservation.grow(size)
 
     async def _recheck_key(self, call: Call) -> None:
         """Raises `InvalidKey` if the key was deleted while the request's body arrived."""
@@ -115,7 +141,7 @@ class ModelCalls:
         async def send_to(target: Target, sent: CallRequest | Upload = request) -> Answer:
             body = sent.body_for(target.model)
             call.tokens.expect_answer(
-                _prompt_estimate(endpoint, body),
+                _prompt_estimate(endpoint, sent, body),
                 does_generate=endpoint.does_generate,
                 makes_images=endpoint.makes_images,
                 is_usage_hidden=asks_usage and sent is request,
@@ -123,7 +149,8 @@ class ModelCalls:
             call.upstream = target.name
             call.is_kept_alive = target.sends_keepalive
             if target.base_url == BUILT_IN_URL:
-                return demo_model.answer(endpoint.path, body)
+                is_form = isinstance(sent, Upload)
+                return demo_model.answer(endpoint.path, body if is_form else await whole(body))
             answer = await self._relay.send(target, relay_request, body, call.tokens.prompt_sent)
             if answer.status >= 400:
                 call.tokens.prompt_refused()
@@ -141,8 +168,39 @@ class ModelCalls:
         )
 
 
-def _prompt_estimate(endpoint: Endpoint, body: bytes | StreamedBody) -> int:
+def _store(request: CallRequest, body: bytearray, call: Call) -> CallRequest:
+    """Keep a large body in memory if there is enough of it, or else on disk, until it is sent."""
+    reservation = call.reservation
+    assert reservation is not None  # noqa: S101 - `read_body` reserves memory for each large body
+    reservation.settle(len(body))
+    is_in_memory = reservation.may_stay()
+    stored = StoredBody.in_memory() if is_in_memory else StoredBody.on_disk()
+    try:
+        request = request.stored_in(stored, prompt_tokens(body))
+    except BaseException:
+        stored.close()
+        raise
+    if not is_in_memory:
+        reservation.release()
+    return request
+
+
+def _forget_body(request: CallRequest | Upload, call: Call) -> None:
+    request.close()
+    _release_memory(call)
+
+
+def _release_memory(call: Call) -> None:
+    if call.reservation is not None:
+        call.reservation.release()
+
+
+def _prompt_estimate(
+    endpoint: Endpoint, request: CallRequest | Upload, body: bytes | StreamedBody
+) -> int:
     """The tokens of the prompt if the model server doesn't report them."""
-    if not isinstance(body, bytes):
+    if isinstance(request, Upload):
         return MEDIA_TOKENS  # A form with a file in it.
-    return prompt_tokens(body) if endpoint.has_prompt else 0
+    if not endpoint.has_prompt:
+        return 0
+    return prompt_tokens(body) if isinstance(body, bytes) else request.rest_tokens

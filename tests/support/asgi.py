@@ -66,3 +66,7 @@ class Client:
     def _start(self) -> Message:
         (start,) = (m for m in self.messages if m["type"] == "http.response.start")
         return start
+
+
+async def unlimited(_size: int) -> None:
+    """Memory for any body at once."""

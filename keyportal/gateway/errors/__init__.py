@@ -38,6 +38,7 @@
     ├── Unavailable                503
     │   ├── DatabaseUnavailable         without the database no request passes
     │   ├── Overloaded                  too many concurrent calls
+    │   ├── TooManyLargeBodies          no memory for the body, or no room on disk
     │   └── ShuttingDown
     └── UpstreamTimedOut           504
         └── UpstreamConnectTimeout      no connection in time, so nothing was sent
@@ -86,6 +87,7 @@ from keyportal.gateway.errors.servers import (
     InternalError,
     Overloaded,
     ShuttingDown,
+    TooManyLargeBodies,
     Unavailable,
     UpstreamConnectTimeout,
     UpstreamFailed,
@@ -124,6 +126,7 @@ __all__ = [
     "ResponseNotFound",
     "ShuttingDown",
     "SlowBody",
+    "TooManyLargeBodies",
     "TooManyRequests",
     "Unauthorized",
     "Unavailable",

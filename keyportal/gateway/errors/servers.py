@@ -71,6 +71,15 @@ class Overloaded(Unavailable):
     message = "Too many calls at once. Try again shortly."
 
 
+class TooManyLargeBodies(Unavailable):
+    code = "overloaded"
+    message = "Too many large request bodies at once. Try again shortly."
+
+    @property
+    def headers(self) -> Headers:
+        return [(b"retry-after", b"5")]
+
+
 class ShuttingDown(Unavailable):
     code = "shutting_down"
     message = "The server is being restarted. Send the request again."

@@ -161,10 +161,11 @@ class Client:
         If an idle connection turns out to be closed before any byte of the response, the request is
         sent once more on a new connection: the server closed it between two requests, so it has not
         seen this one. On a new connection it may have seen it, so the request is not repeated. Nor
-        is a streamed body, which can't be sent twice.
+        is a streamed body that can't be sent twice.
         """
         head = _request_head(method, address, endpoint, headers, body)
-        if isinstance(body, bytes) and (idle := self._acquire(address.origin)):
+        is_repeatable = isinstance(body, bytes) or body.is_repeatable
+        if is_repeatable and (idle := self._acquire(address.origin)):
             on_sent()
             with contextlib.suppress(ServerDisconnected):
                 return await self._request(idle, head, body, first_byte_timeout, read_timeout)

@@ -12,6 +12,8 @@ class StreamedBody(NamedTuple):
     chunks: AsyncIterable[bytes]
     length: int
     """Bytes."""
+    is_repeatable: bool = False
+    """Whether `chunks` can be iterated more than once, each time from the beginning."""
 
 
 Body = bytes | StreamedBody

@@ -34,7 +34,7 @@ def tokens_of_text(byte_count: float) -> int:
     return -int(-byte_count // BYTES_PER_TOKEN)
 
 
-def prompt_tokens(body: bytes) -> int:
+def prompt_tokens(body: bytes | bytearray) -> int:
     """The estimate for the JSON body of a request."""
     if len(body) < MIN_MEDIA_BYTES:
         return len(body) // BYTES_PER_TOKEN
@@ -65,7 +65,7 @@ def text_bytes_of_answer(body: bytes) -> int:
     return text_bytes(body) if is_json else len(body)
 
 
-def _base64_strings(body: bytes) -> Iterator[tuple[int, int]]:
+def _base64_strings(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
     """Start and end of each string of at least MIN_MEDIA_BYTES that looks like base64.
 
     It looks only at a few bytes in every 8 KiB, so 20 MiB of text cost half a millisecond.
@@ -85,7 +85,7 @@ def _base64_strings(body: bytes) -> Iterator[tuple[int, int]]:
             yield start, last_end
 
 
-def _is_media(body: bytes, start: int) -> bool:
+def _is_media(body: bytes | bytearray, start: int) -> bool:
     """Whether the string that begins at `start` is in a place where servers take media.
 
     Attack: a text without spaces would count as a picture.

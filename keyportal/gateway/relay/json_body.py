@@ -1,15 +1,25 @@
 """The JSON body of a call: the few fields that we parse, and the body for the upstream."""
 
+import codecs
 from typing import NamedTuple
 
 import msgspec
 
 from keyportal.gateway.errors import BadRequest, MissingModel
+from keyportal.gateway.http_client.messages import StreamedBody
 from keyportal.gateway.relay.json_errors import json_error
-from keyportal.gateway.relay.json_fields import decode_fields, refuse_foreign_spellings
+from keyportal.gateway.relay.json_fields import (
+    READ_FIELDS,
+    decode_fields,
+    refuse_foreign_spellings,
+)
 from keyportal.gateway.relay.request_body import JSON
+from keyportal.gateway.relay.stored_body import StoredBody
 
 MAX_OPTIONS_BYTES = 4096
+_PIECE_BYTES = 64 * 1024
+# `extra_body` is read only once, when it is checked.
+_KEPT_FIELDS = READ_FIELDS - {"extra_body"}
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _text = msgspec.json.Decoder(str)
@@ -22,22 +32,45 @@ class CallRequest(NamedTuple):
 
     model: str
     fields: dict[str, msgspec.Raw]
+    rest: StoredBody | None = None
+    """The fields of a large body that the gateway doesn't read; they are not in `fields`."""
+    rest_tokens: int = 0
+    """The estimate for the prompt in `rest`."""
 
     @property
     def content_type(self) -> bytes:
         return JSON
 
     def close(self) -> None:
-        """There is nothing to close."""
+        if self.rest is not None:
+            self.rest.close()
 
-    def body_for(self, model: str) -> bytes:
+    def stored_in(self, rest: StoredBody, rest_tokens: int) -> "CallRequest":
+        """The same request, without a reference to the body from which it was parsed.
+
+        Raises `BadRequest` for a field that the gateway reads and that is large, and what
+        `StoredBody.write` raises.
+        """
+        fields = {}
+        for name, raw in self.fields.items():
+            if name not in _KEPT_FIELDS:
+                rest.write(b"," + msgspec.json.encode(name) + b":")
+                rest.write(memoryview(raw))
+            elif len(memoryview(raw)) > MAX_OPTIONS_BYTES:
+                raise BadRequest(f"`{name}` is larger than {MAX_OPTIONS_BYTES} bytes.")
+            else:
+                fields[name] = raw.copy()
+        return CallRequest(self.model, fields, rest, rest_tokens)
+
+    def body_for(self, model: str) -> bytes | StreamedBody:
         """The body for an upstream that calls the model `model`.
 
         Nested values are passed on unchanged. Attack: with the field `model` twice, a caller could
         have one model checked here and another one used by the upstream. So each name is sent once.
         """
         self.fields["model"] = msgspec.Raw(msgspec.json.encode(model))
-        return msgspec.json.encode(self.fields)
+        body = msgspec.json.encode(self.fields)
+        return body if self.rest is None else self.rest.between(body[:-1], b"}")
 
     @property
     def is_stored(self) -> bool:
@@ -99,7 +132,7 @@ class CallRequest(NamedTuple):
         fields = {name: value for name, value in self.fields.items() if name != "stream_options"}
         if options:
             fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-        return CallRequest(self.model, fields)
+        return self._replace(fields=fields)
 
     def _stream_options(self) -> dict[str, msgspec.Raw] | None:
         """The fields of `stream_options`; None if it is not an object."""
@@ -119,17 +152,18 @@ _TRUE, _FALSE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"false"), msgspec.Raw(
 _BOOLEANS = (_TRUE, _FALSE, _NULL)
 
 
-def parse_call(body: bytes, default_model: str = "") -> CallRequest:
+def parse_call(body: bytes | bytearray, default_model: str = "") -> CallRequest:
     """Parse a JSON body. Without a field `model`, it calls the default model, if there is one.
 
     Raises `BadRequest` if it is not a JSON object, or if servers could read its fields in different
     ways, and `MissingModel` if it names no model.
     """
-    body = body.removeprefix(_BYTE_ORDER_MARK)
+    if body.startswith(_BYTE_ORDER_MARK):  # noqa: FURB188 - which would copy any bytearray
+        body = body[len(_BYTE_ORDER_MARK) :]
     try:
-        # Decoded to text first, because msgspec doesn't check the UTF-8 of raw values, and an
-        # upstream must get valid JSON only.
-        fields = decode_fields(body.decode())
+        # msgspec doesn't check the UTF-8 of raw values, and an upstream must get valid JSON only.
+        _check_utf8(body)
+        fields = decode_fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise json_error(body, error) from None
     if default_model:
@@ -139,3 +173,21 @@ def parse_call(body: bytes, default_model: str = "") -> CallRequest:
     except (KeyError, msgspec.DecodeError):
         raise MissingModel from None
     return CallRequest(model, fields)
+
+
+def _check_utf8(body: bytes | bytearray) -> None:
+    """Raise `UnicodeDecodeError` if the body is no UTF-8.
+
+    Piece by piece: the text of a body with one emoji needs four times the memory of the body.
+    """
+    if len(body) <= _PIECE_BYTES:
+        body.decode()
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    view = memoryview(body)
+    try:
+        for start in range(0, len(body), _PIECE_BYTES):
+            piece = view[start : start + _PIECE_BYTES]
+            decoder.decode(piece, final=start + len(piece) == len(body))
+    except UnicodeDecodeError:
+        body.decode()  # For the position in the whole body.

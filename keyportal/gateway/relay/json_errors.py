@@ -16,14 +16,14 @@ _SURROGATE_PROBLEMS = ("invalid utf-16 surrogate pair", "unexpected end of hex e
 _SURROGATE = "a surrogate without its other half, such as \\ud800 alone"
 
 
-def json_error(body: bytes, error: Exception) -> BadRequest:
+def json_error(body: bytes | bytearray, error: Exception) -> BadRequest:
     """The refusal of a body for which decoding raised `error`."""
     if isinstance(error, msgspec.ValidationError):
         return BadRequest()  # Valid JSON, but no object.
     return BadRequest(f"The request body can't be read: {_problem(body, error)}.")
 
 
-def _problem(body: bytes, error: Exception) -> str:
+def _problem(body: bytes | bytearray, error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 (byte {error.start})"
     if isinstance(error, RecursionError):
@@ -39,7 +39,7 @@ def _problem(body: bytes, error: Exception) -> str:
     return f"{problem} (near byte {position})" if position else "it is not valid JSON"
 
 
-def _problem_at_end(body: bytes) -> str:
+def _problem_at_end(body: bytes | bytearray) -> str:
     if not body:
         return "it is empty"
     # msgspec misses the six bytes of the other half.

@@ -33,7 +33,7 @@ class _Name(str):
     __slots__ = ()
 
 
-def decode_fields(text: str) -> dict[str, msgspec.Raw]:
+def decode_fields(text: str | bytes | bytearray) -> dict[str, msgspec.Raw]:
     """The fields of a JSON object.
 
     Raises `BadRequest` for too many fields, a foreign spelling of one that the gateway reads, or
@@ -59,7 +59,7 @@ def _check_extra_body(raw: msgspec.Raw) -> None:
         raise BadRequest(f"`{min(names)}` can't be in `extra_body`: send it at the top level.")
 
 
-def _decode(text: str) -> dict[str, msgspec.Raw]:
+def _decode(text: str | bytes | bytearray) -> dict[str, msgspec.Raw]:
     fields = _decoder.decode(text) if len(text) <= _SMALL_BYTES else _decode_large(text)
     if len(fields) > MAX_FIELDS:
         raise _too_many_fields()
@@ -69,7 +69,7 @@ def _decode(text: str) -> dict[str, msgspec.Raw]:
     return fields
 
 
-def _decode_large(text: str) -> dict[str, msgspec.Raw]:
+def _decode_large(text: str | bytes | bytearray) -> dict[str, msgspec.Raw]:
     """Stop at the first field too many.
 
     Attack: a body of 20 MiB has two million fields, whose objects need 350 MB and a second.

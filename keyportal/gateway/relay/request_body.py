@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from django.conf import settings
@@ -17,6 +18,10 @@ MAX_BODY_SECONDS = 300.0  # For a whole body; 20 MiB in this time is 0.5 Mbit/s.
 # pictures in base64 are compressed to a twentieth at best.
 MAX_RATIO = 100
 FREE_BYTES = 1024 * 1024  # Decoded, of each body.
+# Nearly all bodies are smaller. No memory is reserved for those.
+SMALL_BYTES = 64 * 1024
+# What a larger body takes first if its length is not known, and then twice as much each time.
+FIRST_BYTES = 1024 * 1024
 
 # Clients that name no type, or their library's default, send JSON all the same: `curl -d` says that
 # it is a form. A browser sends these types to other sites without asking them (CORS preflight), so
@@ -27,20 +32,48 @@ FREE_BYTES = 1024 * 1024  # Decoded, of each body.
 _TAKEN_AS_JSON = frozenset({b"", b"text/plain", b"application/x-www-form-urlencoded"})
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole JSON body, decoded.
+Reserve = Callable[[int], Awaitable[None]]
+"""Waits until the body may take this many bytes of memory."""
 
-    Raises what `open_body` and the reader's `next_chunk` raise.
+
+async def read_body(scope: Scope, receive: Receive, reserve: Reserve) -> bytes | bytearray:
+    """The whole JSON body, decoded; a `bytearray` if it is not small, with memory reserved.
+
+    Raises what `open_body`, the reader's `next_chunk` and `reserve` raise.
     """
-    reader, chunks = open_body(scope, receive, JSON), []
+    reader = open_body(scope, receive, JSON)
+    is_known_to_be_large = SMALL_BYTES < reader.length < UNKNOWN
+    if is_known_to_be_large:
+        await reserve(int(reader.length))
+    chunk = await reader.next_chunk()
+    if reader.is_over and len(chunk) <= SMALL_BYTES:
+        return chunk
+    # It grows in place: chunks that are joined at the end would need twice the memory.
+    body = bytearray(chunk)
+    del chunk
+    return await _read_on(body, reader, reserve, reader.length if is_known_to_be_large else 0)
+
+
+async def _read_on(
+    body: bytearray, reader: "BodyReader", reserve: Reserve, reserved: float
+) -> bytes | bytearray:
     while not reader.is_over:
-        chunks.append(await reader.next_chunk())
-    return b"".join(chunks)
+        if len(body) > max(reserved, SMALL_BYTES):
+            reserved = min(max(2 * len(body), FIRST_BYTES), settings.MAX_BODY_BYTES)
+            await reserve(int(reserved))
+        body += await reader.next_chunk()
+    if len(body) <= SMALL_BYTES:
+        return bytes(body)
+    if len(body) > reserved:
+        await reserve(len(body))
+    return body
 
 
 class BodyReader(Protocol):
     """Reads a request body chunk by chunk."""
 
+    length: float
+    """Bytes, if the client has declared them; else 0 or infinite."""
     is_over: bool
     """The last chunk was read."""
 
@@ -64,7 +97,7 @@ def open_body(scope: Scope, receive: Receive, expected: bytes) -> BodyReader:
     length = length_of_body(headers)
     if settings.MAX_BODY_BYTES < length < UNKNOWN:
         raise BodyTooLarge(settings.MAX_BODY_BYTES)
-    reader = ReceivedBody(receive)
+    reader = ReceivedBody(receive, length)
     return DecodedBody(reader, decoder) if decoder else reader
 
 
@@ -81,10 +114,11 @@ class ReceivedBody:
     for each call.
     """
 
-    __slots__ = ("_deadline", "_receive", "is_over", "size")
+    __slots__ = ("_deadline", "_receive", "is_over", "length", "size")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, length: float = UNKNOWN) -> None:
         self._receive = receive
+        self.length = length
         self._deadline = time.monotonic() + MAX_BODY_SECONDS
         self.size = 0
         """Bytes so far."""
@@ -109,6 +143,7 @@ class DecodedBody:
     def __init__(self, reader: ReceivedBody, decoder: Decoder) -> None:
         self._reader = reader
         self._decoder = decoder
+        self.length = UNKNOWN
         self._size = 0
         self.is_over = False
 

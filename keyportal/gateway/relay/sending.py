@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from keyportal.gateway.calls import Call
 from keyportal.gateway.errors import UpstreamFailed
@@ -14,9 +14,16 @@ from keyportal.http.types import Headers, Receive, Scope, Send
 
 
 async def send_first_answer(
-    attempts: UpstreamAttempts, scope: Scope, receive: Receive, send: Send
+    attempts: UpstreamAttempts,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    on_answer: Callable[[], None] = lambda: None,
 ) -> None:
-    """Ask the upstreams, and send the answer. If the client disconnects, the call ends."""
+    """Ask the upstreams, and send the answer. If the client disconnects, the call ends.
+
+    `on_answer` is called when the answer begins: no other upstream gets the request then.
+    """
     call: Call = scope["keyportal.call"]
     watcher = None
     if "keyportal.on_disconnect" in scope:
@@ -26,7 +33,9 @@ async def send_first_answer(
         watcher = asyncio.create_task(_watch_for_disconnect(receive, call))
     try:
         with attempts:
-            await send_response(await attempts.answer(), call, send)
+            answer = await attempts.answer()
+            on_answer()
+            await send_response(answer, call, send)
     finally:
         if watcher is not None:
             watcher.cancel()

@@ -2,24 +2,19 @@
 
 The complete form is written to an unnamed temporary file before any upstream is called. So memory
 stays small whatever the form's size, an upstream never gets an incomplete form, and if one fails,
-the next gets the same form. The file disappears when it is closed, and also when the worker is
-killed.
+the next gets the same form.
 """
 
-import asyncio
-import os
-from collections.abc import AsyncGenerator
-from tempfile import SpooledTemporaryFile
 from typing import Self
 
 from keyportal.gateway.aliases import DEPLOYMENT
 from keyportal.gateway.http_client.messages import StreamedBody
 from keyportal.gateway.relay.multipart import MEDIA_TYPE, Form
 from keyportal.gateway.relay.request_body import BodyReader, open_body
+from keyportal.gateway.relay.stored_body import StoredBody
 from keyportal.http.types import Receive, Scope
 
 MAX_MEMORY_BYTES = 256 * 1024  # A larger form is on disk.
-BLOCK_BYTES = 64 * 1024
 
 
 class Upload:
@@ -27,15 +22,14 @@ class Upload:
 
     def __init__(self, form: Form) -> None:
         self._form = form
-        # Written and read in the event loop: a block takes 0.05 ms in the system's cache, and a
-        # thread for each block would cost more.
-        self._file = SpooledTemporaryFile(MAX_MEMORY_BYTES)  # noqa: SIM115 - `close` closes it
+        self._stored = StoredBody.on_disk_beyond(MAX_MEMORY_BYTES)
 
     @classmethod
     async def read(cls, scope: Scope, receive: Receive) -> Self:
         """Read the whole form.
 
-        Raises `BadRequest`, and what `open_body` and the reader's `next_chunk` raise.
+        Raises `BadRequest`, and what `open_body`, the reader's `next_chunk` and
+        `StoredBody.write` raise.
         """
         reader = open_body(scope, receive, MEDIA_TYPE)
         upload = cls(Form(dict(scope["headers"])[b"content-type"]))
@@ -48,12 +42,12 @@ class Upload:
 
     async def _write(self, reader: BodyReader, default_model: str) -> None:
         while not reader.is_over:
-            self._file.write(self._form.feed(await reader.next_chunk()))
+            self._stored.write(self._form.feed(await reader.next_chunk()))
         self._form.check_complete(default_model)
-        self._file.write(self._form.closing_boundary)
+        self._stored.write(self._form.closing_boundary)
 
     def close(self) -> None:
-        self._file.close()
+        self._stored.close()
 
     @property
     def model(self) -> str:
@@ -68,20 +62,4 @@ class Upload:
 
     def body_for(self, model: str) -> StreamedBody:
         """The form for an upstream that calls the model `model`."""
-        model_part = self._form.model_part(model)
-        length = len(model_part) + self._file.seek(0, os.SEEK_END)
-        return StreamedBody(self._blocks(model_part), length)
-
-    async def _blocks(self, model_part: bytes) -> AsyncGenerator[bytes, None]:
-        yield model_part
-        position = 0
-        # Each reader has its own position: an upstream that failed may still be reading too.
-        while block := self._read_at(position):
-            yield block
-            position += len(block)
-            # Let other calls run, however fast the upstream reads.
-            await asyncio.sleep(0)
-
-    def _read_at(self, position: int) -> bytes:
-        self._file.seek(position)
-        return self._file.read(BLOCK_BYTES)
+        return self._stored.between(self._form.model_part(model))

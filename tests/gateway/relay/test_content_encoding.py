@@ -17,7 +17,7 @@ from pytest_django import Settings
 from keyportal.gateway.errors import BadRequest, BodyTooLarge
 from keyportal.gateway.relay.content_encoding import BLOCK_BYTES, Decoder
 from keyportal.gateway.relay.request_body import FREE_BYTES, read_body
-from tests.support.asgi import Client, scope
+from tests.support.asgi import Client, scope, unlimited
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -46,7 +46,8 @@ each_coding = pytest.mark.parametrize(("coding", "compress"), CODINGS)
 
 def read(coding: bytes, *parts: bytes) -> bytes:
     headers = [(b"content-type", b"application/json"), (b"content-encoding", coding)]
-    return asyncio.run(read_body(scope(method="POST", headers=headers), Client(*parts).receive))
+    request = scope(method="POST", headers=headers)
+    return bytes(asyncio.run(read_body(request, Client(*parts).receive, unlimited)))
 
 
 def pieces(data: bytes, size: int) -> list[bytes]:
@@ -171,7 +172,7 @@ def test_other_tasks_run_between_two_blocks() -> None:
         task = asyncio.create_task(other())
         headers = [(b"content-encoding", b"gzip")]
         client = Client(gzip.compress(random.Random(7).randbytes(20 * BLOCK_BYTES)))
-        await read_body(scope(method="POST", headers=headers), client.receive)
+        await read_body(scope(method="POST", headers=headers), client.receive, unlimited)
         task.cancel()
         return turns
 

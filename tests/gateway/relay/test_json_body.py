@@ -1,5 +1,6 @@
 """The JSON of a call: what is refused, and that the upstream reads the model that was checked."""
 
+import asyncio
 import json
 import sys
 
@@ -8,11 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyportal.gateway.errors import BadRequest, MissingModel
-from keyportal.gateway.relay.json_body import MAX_OPTIONS_BYTES, parse_call
+from keyportal.gateway.http_client.messages import StreamedBody
+from keyportal.gateway.relay.json_body import MAX_OPTIONS_BYTES, CallRequest, parse_call
 from keyportal.gateway.relay.json_fields import READ_FIELDS
+from keyportal.gateway.relay.stored_body import StoredBody, whole
 
 pytestmark = pytest.mark.any_database
 LARGE = b" " * 65_536  # Behind a body, it makes it a large one.
+
+
+def sent_to(model: str, call: CallRequest) -> bytes:
+    """The body for an upstream that calls this model."""
+    body = call.body_for(model)
+    assert isinstance(body, bytes)
+    return body
 
 
 @pytest.mark.parametrize(
@@ -62,7 +72,7 @@ def test_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
 def test_byte_order_mark_is_skipped() -> None:
     call = parse_call(b'\xef\xbb\xbf{"model": "a", "x": 1}')
     assert call.model == "a"
-    assert call.body_for("b") == b'{"model":"b","x":1}'
+    assert sent_to("b", call) == b'{"model":"b","x":1}'
 
 
 @pytest.mark.parametrize(
@@ -95,12 +105,12 @@ def test_body_without_a_model_is_refused(body: bytes) -> None:
 def test_upstream_gets_only_the_model_that_was_admitted(body: bytes) -> None:
     call = parse_call(body)
     assert call.model == "dear"
-    sent = json.loads(call.body_for("upstream/name"), object_pairs_hook=list)
+    sent = json.loads(sent_to("upstream/name", call), object_pairs_hook=list)
     assert [value for name, value in sent if name == "model"] == ["upstream/name"]
 
 
 def test_repeated_fields_are_sent_once() -> None:
-    sent = parse_call(b'{"model": "a", "n": 1, "n": 2, "\\u006e": 3}').body_for("b")
+    sent = sent_to("b", parse_call(b'{"model": "a", "n": 1, "n": 2, "\\u006e": 3}'))
     assert json.loads(sent, object_pairs_hook=list) == [("model", "b"), ("n", 3)]
 
 
@@ -119,13 +129,13 @@ def test_repeated_fields_are_sent_once() -> None:
     ],
 )
 def test_nested_values_are_unchanged(value: bytes) -> None:
-    sent = parse_call(b'{"x": ' + value + b' , "model": "a"}').body_for("b")
+    sent = sent_to("b", parse_call(b'{"x": ' + value + b' , "model": "a"}'))
     assert sent == b'{"x":' + value + b',"model":"b"}'
 
 
 def test_model_of_any_text_is_encoded_correctly() -> None:
     name = 'a"b\\c\n😀'
-    assert json.loads(parse_call(b'{"model": "x"}').body_for(name)) == {"model": name}
+    assert json.loads(sent_to(name, parse_call(b'{"model": "x"}'))) == {"model": name}
     assert parse_call(json.dumps({"model": name}).encode()).model == name
 
 
@@ -167,7 +177,65 @@ def test_any_json_is_unchanged_except_for_the_model(
     sent = json.loads(document)
     call = parse_call(document.encode() + size)
     assert call.model == sent["model"]
-    assert json.loads(call.body_for(target)) == sent | {"model": target}
+    assert json.loads(sent_to(target, call)) == sent | {"model": target}
+
+
+@given(documents(), text, st.booleans())
+def test_stored_body_is_unchanged_except_for_the_model(
+    document: str, target: str, is_on_disk: bool
+) -> None:
+    """Sent twice, because a server may fail."""
+    stored = StoredBody.on_disk() if is_on_disk else StoredBody.in_memory()
+    call = parse_call(document.encode() + LARGE).stored_in(stored, 7)
+    assert (call.model, call.rest_tokens) == (json.loads(document)["model"], 7)
+    for _ in range(2):
+        body = call.body_for(target)
+        assert isinstance(body, StreamedBody)
+        sent = asyncio.run(whole(body))
+        assert len(sent) == body.length
+        assert json.loads(sent) == json.loads(document) | {"model": target}
+    call.close()
+
+
+def test_fields_that_the_gateway_reads_are_read_in_a_stored_body_too() -> None:
+    fields = {
+        "messages": "x" * 100_000,
+        "extra_body": {"top_k": 1},
+        "stream": True,
+        "previous_response_id": "resp_1",
+        "store": False,
+        "model": "m",
+    }
+    call = parse_call(json.dumps(fields).encode()).stored_in(StoredBody.in_memory(), 0)
+    assert call.previous_response_id == "resp_1"
+    assert not call.is_stored
+    assert call.request_usage()
+    assert "messages" not in call.fields
+    asked, original = (
+        asyncio.run(whole(c.body_for("m"))) for c in (call, call.without_usage_request())
+    )
+    assert json.loads(original) == fields
+    assert json.loads(asked) == fields | {"stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize("name", ["model", "previous_response_id", "stream"])
+def test_large_field_that_the_gateway_reads_is_refused(name: str) -> None:
+    """It would stay in memory, and not in the file."""
+    fields = {"model": "m", name: "x" * 100_000}
+    with pytest.raises(BadRequest, match=f"`{name}` is larger than 4096 bytes"):
+        parse_call(json.dumps(fields).encode()).stored_in(StoredBody.in_memory(), 0)
+
+
+@pytest.mark.parametrize("offset", range(5))
+def test_characters_across_two_pieces_are_utf8(offset: int) -> None:
+    """A large body is checked piece by piece."""
+    for character, is_valid in (("\U0001f600".encode(), True), (b"\xf0\x9f\x98", False)):
+        body = b'{"model": "a", "x": "'.ljust(65_534 - offset, b"y") + character + b'"}' + LARGE
+        if is_valid:
+            assert parse_call(body).model == "a"
+        else:
+            with pytest.raises(BadRequest, match=f"byte {65_534 - offset}"):
+                parse_call(body)
 
 
 @given(st.binary() | st.builds(lambda raw: b'{"model": "a", "x": ' + raw + b"}", st.binary()))
@@ -176,13 +244,13 @@ def test_random_bytes_raise_only_bad_request(body: bytes) -> None:
         call = parse_call(body)
     except BadRequest:
         return
-    assert json.loads(call.body_for("b"))["model"] == "b"
+    assert json.loads(sent_to("b", call))["model"] == "b"
 
 
 def test_deep_nesting_is_accepted() -> None:
     depth = sys.getrecursionlimit() // 4
     nested = b"[" * depth + b"]" * depth
-    assert nested in parse_call(b'{"model": "a", "x": ' + nested + b"}").body_for("b")
+    assert nested in sent_to("b", parse_call(b'{"model": "a", "x": ' + nested + b"}"))
 
 
 @pytest.mark.parametrize("stream", [b"1", b'"true"', b"[]", b"0"])

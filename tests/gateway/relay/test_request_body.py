@@ -9,7 +9,7 @@ from keyportal.gateway.errors import BodyTooLarge, SlowBody, UnsupportedMediaTyp
 from keyportal.gateway.relay import request_body as module
 from keyportal.gateway.relay.request_body import open_body, read_body
 from keyportal.http.types import Headers
-from tests.support.asgi import Client, scope
+from tests.support.asgi import Client, scope, unlimited
 
 pytestmark = pytest.mark.any_database
 JSON = (b"content-type", b"application/json")
@@ -17,7 +17,7 @@ JSON = (b"content-type", b"application/json")
 
 def read(client: Client, *headers: tuple[bytes, bytes]) -> bytes:
     request = scope(method="POST", headers=list(headers or [JSON]))
-    return asyncio.run(read_body(request, client.receive))
+    return bytes(asyncio.run(read_body(request, client.receive, unlimited)))
 
 
 @pytest.mark.parametrize(

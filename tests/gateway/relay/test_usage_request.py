@@ -40,7 +40,9 @@ class Server:
         self.answers: list[Answer] = []
 
     async def send(self, target: Target, request: CallRequest) -> Answer:
-        options = json.loads(request.body_for(target.model)).get("stream_options")
+        body = request.body_for(target.model)
+        assert isinstance(body, bytes)
+        options = json.loads(body).get("stream_options")
         self.sent.append(options)
         if status := self._status(options):
             self.answers.append(Answer(status, [], Body([b"{}"])))
