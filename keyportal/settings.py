@@ -21,6 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
 from keyportal import data_folder
+from keyportal.teams.openid.configuration import parse as parse_oidc_providers
 
 env = environ.Env()
 # The names of all our variables, so that a check finds misspelt ones.
@@ -219,6 +220,8 @@ INSTALLED_APPS = [
     "keyportal.server",
     "allauth",
     "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "csp",
     "django_htmx",
     "django.contrib.admin",
@@ -434,10 +437,20 @@ ACCOUNT_RATE_LIMITS = {
     # changing the password.
     "change_password": None,
     "reset_password": "20/m/ip,5/m/key",
+    "openid": "30/m/ip",  # Each asks a provider for something.
     # Attack: a member fills the audit. A person who works quickly sends a form every few seconds.
     "portal_write": "60/m/user",
     "report_leak": "20/m/ip",  # Our own. One report may contain hundreds of keys.
     "leak_mail": "10/h/key",  # Reports by strangers about which a team gets mail.
+}
+# Where people can also sign in, see docs/identity-providers.md.
+OIDC_PROVIDERS = parse_oidc_providers(_text("KEYPORTAL_OIDC_PROVIDERS", ""))
+SOCIALACCOUNT_ADAPTER = "keyportal.teams.openid.accounts.SocialAccountAdapter"
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {
+        "provider_class": "keyportal.teams.openid.provider.OpenIDProvider",
+        "OAUTH_PKCE_ENABLED": True,
+    }
 }
 SESSION_ENGINE = "keyportal.teams.sign_in.sessions"
 # A session that is not used ends after the first, any session after the second.

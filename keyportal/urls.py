@@ -13,10 +13,18 @@ from django.views.decorators.cache import never_cache
 from keyportal.api.framework import dispatch as api
 from keyportal.gateway import wrong_base_url
 from keyportal.teams import views as teams
+from keyportal.teams.openid import views as openid
 from keyportal.teams.sign_in import views as sign_in
 
 account_urls = [
-    path("login/", account.login, name="account_login"),
+    path("login/", sign_in.SignInView.as_view(), name="account_login"),
+    path("oidc/<slug:provider_id>/login/", openid.begin, name="openid_connect_login"),
+    # allauth reverses this name.
+    path(
+        "oidc/<slug:provider_id>/login/callback/",
+        openid.callback,
+        name="openid_connect_callback",
+    ),
     path("logout/", account.logout, name="account_logout"),
     path("reauthenticate/", account.reauthenticate, name="account_reauthenticate"),
     path("sign-in-again/", sign_in.sign_in_again, name="account_sign_in_again"),

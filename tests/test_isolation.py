@@ -100,6 +100,8 @@ PUBLIC = {
     "account_reset_password_done",
     "account_reset_password_from_key",
     "account_reset_password_from_key_done",
+    "openid_connect_login",
+    "openid_connect_callback",
     "leaks:report",
     "leaks:format",
     "leaks:description",
@@ -107,7 +109,12 @@ PUBLIC = {
     "leaks:trufflehog",
     "leaks:checker",
 }
-BAD_REPORT = ("leaks:report", 400)
+# Without a report, or without a provider.
+REFUSALS = {
+    ("leaks:report", 400),
+    ("openid_connect_login", 404),
+    ("openid_connect_callback", 404),
+}
 # A value for each part of a path; the tests set `slug` and `public_id`.
 EXAMPLES = {
     "uidb36": "1",
@@ -119,6 +126,7 @@ EXAMPLES = {
     "url": "nowhere/",
     "template_id": "1",
     "call_id": "0123456789abcdef",
+    "provider_id": "nowhere",
 }
 PART = re.compile(r"<(\w+)>")
 
@@ -175,8 +183,7 @@ def test_stranger_is_redirected_to_sign_in(
         path = fill(template, slug=key.team.slug, public_id=key.public_id)
         answer = getattr(client, method)(path)
         if name in PUBLIC:
-            # An empty report is refused.
-            assert answer.status_code in {200, 405} or (name, answer.status_code) == BAD_REPORT
+            assert answer.status_code in {200, 405} or (name, answer.status_code) in REFUSALS
             continue
         while path.startswith("/admin/") and answer.status_code == 302:
             # The admin redirects to its own login page first.

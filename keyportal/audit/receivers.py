@@ -6,6 +6,7 @@ Signals cover every way: a sign-in by any page, a change of a team by a command 
 from collections.abc import Collection
 from typing import Any
 
+from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth.models import Group
 from django.contrib.auth.signals import user_logged_in, user_login_failed
 from django.core.cache import cache
@@ -132,6 +133,14 @@ track(
         ("role",),
         target=lambda membership: f"Member {membership.user.get_username()}",
         team=lambda membership: membership.team,
+    ),
+)
+track(
+    SocialAccount,
+    Tracked(
+        Action.USER_CHANGED,
+        ("provider", "uid"),
+        target=lambda account: f"Connected account of {account.user.get_username()}",
     ),
 )
 track(Group, Tracked(Action.USER_CHANGED, ("name",), target=lambda group: f"Group {group.name}"))

@@ -22,9 +22,11 @@ import keyportal
 from keyportal import data_folder
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.discovery import BareList, DiscoveryFailed, model_ids
-from keyportal.catalog.fetch import Reply, fetch
+from keyportal.catalog.fetch import fetch
 from keyportal.catalog.models import BUILT_IN_URL, Route, Upstream
+from keyportal.http.fetch import Reply
 from keyportal.server.health import is_read_only, missing_migrations
+from keyportal.teams.openid.requests import ProviderFailed, discover
 
 MAX_SKEW_SECONDS = 2.0
 MIN_FREE_BYTES = 1024**3
@@ -53,7 +55,8 @@ def problem(check: str, text: str) -> Finding:
 def examine() -> Iterator[Finding]:
     """All findings. Without a database, those that need one are left out."""
     has_database = True
-    for check in (database, configuration, secrets, static_files, disk, mail, public_address):
+    always = (database, configuration, secrets, static_files, disk, mail, public_address)
+    for check in (*always, identity_providers):
         findings = list(check())
         has_database = has_database and not (check is database and findings[-1].is_problem)
         yield from findings
@@ -202,6 +205,17 @@ def public_address() -> Iterator[Finding]:
             yield problem(name, text)
         else:
             yield ok(name, f"{url} serves this version.")
+
+
+def identity_providers() -> Iterator[Finding]:
+    for provider in settings.OIDC_PROVIDERS:
+        name = f"sign-in with {provider.id}"
+        try:
+            discover(provider)
+        except ProviderFailed as error:
+            yield problem(name, f"{error}. Check its issuer, and that it can be reached from here.")
+        else:
+            yield ok(name, f"Its discovery document at {provider.issuer} is right.")
 
 
 def _get(url: str) -> Reply:

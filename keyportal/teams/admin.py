@@ -5,6 +5,8 @@ from typing import Any, cast
 from allauth.account import admin as _registered  # noqa: F401 - registers what is unregistered below
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
+from allauth.socialaccount import admin as _also_registered  # noqa: F401 - the same
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django import forms
 from django.conf import settings
 from django.contrib import admin
@@ -45,6 +47,27 @@ admin.site.password_change = _password_change  # type: ignore[assignment,method-
 # A user's e-mail address is edited on the user's page. Attack: a second address, added here, could
 # be used to sign in and to reset the password.
 admin.site.unregister(EmailAddress)
+
+
+# Providers are set in the environment. Attack: whoever may change these rows connects a superuser's
+# account to a person of theirs at a provider.
+admin.site.unregister([SocialApp, SocialToken, SocialAccount])
+
+
+@admin.register(SocialAccount)
+class ConnectedAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+    """Can be deleted, so that the person is connected anew, and nothing else."""
+
+    list_display = ["user", "provider", "uid", "last_login"]
+    list_filter = ["provider"]
+    list_select_related = ["user"]
+    search_fields = ["user__username", "user__email", "uid"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
 
 class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time

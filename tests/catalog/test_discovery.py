@@ -14,10 +14,10 @@ import pytest
 from django.core.management import CommandError
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.catalog import fetch
 from keyportal.catalog.discovery import DiscoveryFailed, model_ids
 from keyportal.catalog.management import discovered_models
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
+from keyportal.http import fetch
 from keyportal.teams.models import Team
 from tests.support.commands import run
 from tests.support.model_list_server import ModelListServer

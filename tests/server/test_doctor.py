@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -20,6 +21,8 @@ from keyportal import data_folder
 from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
 from keyportal.checks import PROXY_VARIABLES
 from keyportal.server import doctor
+from keyportal.teams.openid.configuration import IdentityProvider
+from tests.support import identity_provider
 from tests.support.mail_server import MailServer
 from tests.support.model_list_server import ModelListServer, running
 
@@ -97,6 +100,23 @@ def test_a_healthy_installation(model_server: ModelListServer) -> None:
     if connection.vendor == "postgresql":
         assert "statement_timeout 1min" in text
         assert "1 workers open up to 11;" in text
+
+
+def test_identity_providers(settings: Settings) -> None:
+    with identity_provider.running() as provider:
+        fields: dict[str, Any] = {
+            "name": "Corp",
+            "client_id": "keyportal",
+            "client_secret": "very-s3cret",
+        }
+        up = IdentityProvider(id="up", issuer=provider.issuer, **fields)
+        down = IdentityProvider(id="down", issuer="http://127.0.0.1:9", **fields)
+        settings.OIDC_PROVIDERS = (up, down)
+        problems, text = examine()
+    assert problems == ["sign-in with down"]
+    assert f"sign-in with up: Its discovery document at {provider.issuer} is right." in text
+    assert "http://127.0.0.1:9/.well-known/openid-configuration: ConnectionRefusedError" in text
+    assert "very-s3cret" not in text
 
 
 def test_a_database_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

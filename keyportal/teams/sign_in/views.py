@@ -1,9 +1,10 @@
-"""allauth's pages for passwords. When a password was set, the browser is known to the user."""
+"""allauth's pages for sign-in and passwords. A password that was set makes the browser known."""
 
 from typing import Any
 from urllib.parse import urlencode
 
 from allauth.account import views
+from django.conf import settings
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -21,6 +22,12 @@ class _RememberBrowser:
         response: HttpResponseBase = super().form_valid(form)  # type: ignore[misc]  # a mixin
         known_browsers.remember(self.request, response, form.user)  # type: ignore[attr-defined]  # a mixin
         return response
+
+
+class SignInView(views.LoginView):  # type: ignore[misc]  # untyped base
+    def get_context_data(self, **more: Any) -> dict[str, Any]:
+        context: dict[str, Any] = super().get_context_data(**more)
+        return context | {"providers": settings.OIDC_PROVIDERS}
 
 
 class PasswordChangeView(_RememberBrowser, views.PasswordChangeView):  # type: ignore[misc]  # untyped base

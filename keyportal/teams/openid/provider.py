@@ -1,0 +1,157 @@
+"""The protocol: allauth's authorization code flow with PKCE, and a nonce and our checks of tokens.
+
+allauth keeps the state of each sign-in in the session that began it, for ten minutes and one use.
+"""
+
+from base64 import b64encode
+from typing import Any, cast
+from urllib.parse import quote, urljoin
+
+from allauth.socialaccount.models import SocialAccount, SocialLogin, SocialToken
+from allauth.socialaccount.providers.base.constants import AuthProcess
+from allauth.socialaccount.providers.oauth2.client import OAuth2Error
+from allauth.socialaccount.providers.openid_connect.provider import OpenIDConnectProvider
+from allauth.socialaccount.providers.openid_connect.views import OpenIDConnectOAuth2Adapter
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.crypto import get_random_string, salted_hmac
+from django.utils.functional import cached_property
+
+from keyportal.teams.models import User
+from keyportal.teams.openid import id_token
+from keyportal.teams.openid.configuration import IdentityProvider
+from keyportal.teams.openid.requests import (
+    Metadata,
+    ProviderFailed,
+    discover,
+    get_json,
+    post_form,
+)
+
+BASIC = "client_secret_basic"
+
+
+def configured(provider_id: str) -> IdentityProvider | None:
+    return next((found for found in settings.OIDC_PROVIDERS if found.id == provider_id), None)
+
+
+def nonce_of(state: str) -> str:
+    """Only this server can make it, and only for the session that holds the state."""
+    return salted_hmac("openid nonce", state, algorithm="sha256").hexdigest()
+
+
+class OpenIDAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]  # untyped base
+    """Raises `OAuth2Error` where the provider fails, which allauth reports."""
+
+    @property
+    def configuration(self) -> IdentityProvider:
+        return cast("IdentityProvider", configured(self.provider_id))  # The view checked it.
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        try:
+            return discover(self.configuration)
+        except ProviderFailed as error:
+            raise OAuth2Error(str(error)) from None
+
+    @property
+    def authorize_url(self) -> str:
+        return self.metadata.authorization_endpoint
+
+    # Of allauth's own HTTP client, which has no limits and is not used.
+    access_token_url = ""
+    basic_auth = False
+
+    def get_callback_url(self, request: HttpRequest, app: Any) -> str:
+        """Attack: the Host header chooses where the provider sends the code."""
+        url: str = super().get_callback_url(request, app)
+        path = "/" + url.split("/", 3)[3]
+        return urljoin(settings.PUBLIC_URL, path) if settings.PUBLIC_URL else url
+
+    def get_access_token_data(
+        self, request: HttpRequest, app: Any, client: Any, pkce_code_verifier: str | None = None
+    ) -> dict[str, Any]:
+        fields = {
+            "grant_type": "authorization_code",
+            "code": request.GET["code"],
+            "redirect_uri": self.get_callback_url(request, app),
+            "code_verifier": pkce_code_verifier or "",
+        }
+        headers = {}
+        if BASIC in self.metadata.token_endpoint_auth_methods_supported:
+            headers["Authorization"] = _basic(self.configuration)
+        else:
+            fields["client_id"] = self.configuration.client_id
+            fields["client_secret"] = self.configuration.client_secret
+        try:
+            answer = post_form(self.metadata.token_endpoint, fields, headers)
+        except ProviderFailed as error:
+            raise OAuth2Error(str(error)) from None
+        if not isinstance(answer, dict):
+            raise OAuth2Error("The token endpoint did not answer with an object")
+        return answer
+
+    def parse_token(self, data: dict[str, Any]) -> Any:
+        """It is not stored: nothing is asked of the provider after the sign-in."""
+        return SocialToken(token=str(data.get("access_token", "")))
+
+    def complete_login(self, request: HttpRequest, app: Any, token: Any, **more: Any) -> Any:
+        try:
+            claims = id_token.verify(
+                more["response"].get("id_token"),
+                self.configuration,
+                self.metadata,
+                nonce_of(request.GET["state"]),
+            )
+            claims = self._user_info(claims, token.token) | claims
+        except ProviderFailed as error:
+            raise OAuth2Error(str(error)) from None
+        provider = self.get_provider()
+        account = SocialAccount(provider=provider.sub_id, uid=claims["sub"])
+        login = SocialLogin(user=User(), account=account, provider=provider)
+        login.claims = claims
+        return login
+
+    def _user_info(self, claims: dict[str, Any], token: str) -> dict[str, Any]:
+        """More claims, if the ID token lacks the address: Okta's does."""
+        if "email" in claims or not self.metadata.userinfo_endpoint or not token.isascii():
+            return {}
+        answer = get_json(self.metadata.userinfo_endpoint, token=token)
+        # Attack: the answer is about somebody else, whose address would then be taken.
+        if not isinstance(answer, dict) or answer.get("sub") != claims["sub"]:
+            raise ProviderFailed("the user info is of another person than the ID token")
+        return answer
+
+
+class OpenIDProvider(OpenIDConnectProvider):  # type: ignore[misc]  # untyped base
+    oauth2_adapter_class = OpenIDAdapter
+
+    def redirect(
+        self,
+        request: HttpRequest,
+        process: str,
+        next_url: str | None = None,
+        data: Any = None,
+        **_: Any,
+    ) -> HttpResponseBase:
+        """Attack: a link that chooses the purpose, the scopes or other parameters of the request,
+        all of which allauth would take from its query.
+        """
+        state = get_random_string(32)
+        adapter = self.get_oauth2_adapter(request)
+        response: HttpResponseBase = super().redirect(
+            request,
+            AuthProcess.LOGIN,
+            next_url,
+            state_id=state,
+            scope=list(adapter.configuration.scopes),
+            auth_params={"nonce": nonce_of(state)},
+        )
+        return response
+
+
+def _basic(provider: IdentityProvider) -> str:
+    """RFC 6749, 2.3.1: both are encoded as in a form first."""
+    pair = f"{quote(provider.client_id, safe='')}:{quote(provider.client_secret, safe='')}"
+    return f"Basic {b64encode(pair.encode()).decode()}"
