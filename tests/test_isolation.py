@@ -90,7 +90,12 @@ READ_ONLY = {
     "management_keys:list",
 }
 # Pages of operators that accept only POST.
-OPERATOR_POST_ONLY: set[str] = set()
+OPERATOR_POST_ONLY = {
+    "operators:server_test",
+    "operators:server_off",
+    "operators:server_on",
+    "operators:route_delete",
+}
 METHODS = ("get", "post", "put", "patch", "delete")
 # The only pages that need no session.
 PUBLIC = {
@@ -127,6 +132,8 @@ EXAMPLES = {
     "template_id": "1",
     "call_id": "0123456789abcdef",
     "provider_id": "nowhere",
+    "server_id": "1",
+    "route_id": "1",
 }
 PART = re.compile(r"<(\w+)>")
 

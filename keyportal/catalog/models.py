@@ -113,6 +113,10 @@ class Upstream(models.Model):
         help_text="While a stream of this server is silent, send comments to the caller, so that "
         "no proxy closes the connection. Turn it off if a client can't read comments.",
     )
+    is_active = models.BooleanField(
+        default=True,
+        help_text="A server that is switched off gets no new calls. Running calls end as usual.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -208,7 +212,8 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
     def callable_by(self, team: Team) -> "ServedModelQuerySet":
         """The team's own models and the public ones, by name; only those with a usable route."""
         own_or_public = models.Q(team=team) | models.Q(team=None)
-        return self.filter(own_or_public, routes__weight__gt=0).distinct().order_by("name")
+        usable = models.Q(routes__weight__gt=0, routes__upstream__is_active=True)
+        return self.filter(own_or_public, usable).distinct().order_by("name")
 
     def serve(
         self, name: str, *, team: Team | None, upstream: Upstream, upstream_model: str
@@ -262,8 +267,7 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
         return taken
 
     def with_upstreams(self) -> "ServedModelQuerySet":
-        usable = Route.objects.filter(weight__gt=0).select_related("upstream")
-        return self.prefetch_related(models.Prefetch("routes", usable))
+        return self.prefetch_related(models.Prefetch("routes", Route.objects.usable()))
 
     def own_first(self) -> "ServedModelQuerySet":
         return self.order_by(models.F("team").asc(nulls_last=True), "name")
@@ -308,6 +312,12 @@ class ServedModel(models.Model):
         )
 
 
+class RouteQuerySet(models.QuerySet["Route"]):
+    def usable(self) -> "RouteQuerySet":
+        """Those that get calls, with their upstreams."""
+        return self.filter(weight__gt=0, upstream__is_active=True).select_related("upstream")
+
+
 class Route(models.Model):
     """An upstream that answers calls to a served model, and the model's name there."""
 
@@ -324,6 +334,8 @@ class Route(models.Model):
         default=1,
         help_text="Share of the model's calls, relative to its other routes. 0: no calls.",
     )
+
+    objects = RouteQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [

@@ -73,7 +73,7 @@ class Snapshot(NamedTuple):
         version = CatalogVersion.objects.using(using).filter(pk=1)
         number = version.values_list("version", flat=True).first()
         targets: dict[int, list[Target]] = {}
-        routes = Route.objects.using(using).filter(weight__gt=0).select_related("upstream")
+        routes = Route.objects.using(using).usable()
         unreadable: set[int] = set()
         for route in routes.order_by("pk"):
             try:

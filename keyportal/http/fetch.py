@@ -24,30 +24,32 @@ def fetch(
     headers: dict[str, str],
     context: ssl.SSLContext,
     *,
-    form: bytes | None = None,
+    body: bytes | None = None,
+    seconds: float | None = None,
     is_forbidden: Callable[[str], bool] = lambda _: False,
 ) -> Reply:
-    """Get `url`, or post `form` there, with TLS by `context` if it is https. Redirects and proxies
+    """Get `url`, or post `body` there, with TLS by `context` if it is https. Redirects and proxies
     are not followed: both would see the credential in `headers`.
 
     Raises `OSError`, also if `is_forbidden` says so of an IP address of the host, or
     `http.client.HTTPException` if the server does not speak HTTP.
     """
-    parts = urlsplit(url)
-    connection = _Connection(parts, context if parts.scheme == "https" else None, is_forbidden)
+    parts, seconds = urlsplit(url), seconds or TIMEOUT_SECONDS
+    tls = context if parts.scheme == "https" else None
+    connection = _Connection(parts, tls, is_forbidden, seconds)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
-    timer = Timer(TIMEOUT_SECONDS, connection.interrupt)
+    timer = Timer(seconds, connection.interrupt)
     timer.start()
     try:
         target = quote(target, safe="/%:@!$&'()*+,;=~?")
-        connection.request("GET" if form is None else "POST", target, form, headers)
+        connection.request("GET" if body is None else "POST", target, body, headers)
         with connection.getresponse() as response:
             return Reply(response.status, response.reason, _read_limited(response))
     finally:
         timer.cancel()
         connection.close()
         if connection.is_interrupted:
-            raise TimeoutError(f"the answer took over {TIMEOUT_SECONDS} seconds")
+            raise TimeoutError(f"the answer took over {seconds:g} seconds")
 
 
 class _Connection(HTTPConnection):
@@ -62,10 +64,11 @@ class _Connection(HTTPConnection):
         parts: SplitResult,
         context: ssl.SSLContext | None,
         is_forbidden: Callable[[str], bool],
+        seconds: float,
     ) -> None:
         # Host names a port unless it is this one.
         self.default_port = 443 if context else 80
-        super().__init__(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
+        super().__init__(parts.hostname or "", parts.port, timeout=seconds)
         self._context = context
         self._is_forbidden = is_forbidden
         self._opened: socket.socket | None = None

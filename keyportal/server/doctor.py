@@ -21,9 +21,9 @@ from django.db import DatabaseError, connection
 import keyportal
 from keyportal import data_folder
 from keyportal.catalog.credentials import CredentialUnreadable
-from keyportal.catalog.discovery import BareList, DiscoveryFailed, model_ids
-from keyportal.catalog.fetch import fetch
 from keyportal.catalog.models import BUILT_IN_URL, Route, Upstream
+from keyportal.catalog.servers.discovery import BareList, DiscoveryFailed, model_ids
+from keyportal.catalog.servers.fetch import fetch
 from keyportal.http.fetch import Reply
 from keyportal.server.health import is_read_only, missing_migrations
 from keyportal.teams.openid.requests import ProviderFailed, discover
@@ -237,9 +237,9 @@ def connections() -> Iterator[Finding]:
 
 def upstreams() -> Iterator[Finding]:
     """Ask each model server for its models, with the credential of calls."""
-    servers = list(Upstream.objects.order_by("name"))
+    servers = list(Upstream.objects.filter(is_active=True).order_by("name"))
     wanted: dict[int, set[str]] = {server.pk: set() for server in servers}
-    for route in Route.objects.filter(weight__gt=0):
+    for route in Route.objects.usable():
         wanted[route.upstream_id].add(route.upstream_model)
     with ThreadPoolExecutor(8) as threads:
         yield from threads.map(lambda server: _ask(server, wanted[server.pk]), servers)

@@ -1,4 +1,4 @@
-"""A server that lists models, also wrongly, for discovery."""
+"""A server that lists models, also wrongly, for discovery. It answers a POST in the same way."""
 
 import json
 import time
@@ -7,10 +7,11 @@ from contextlib import contextmanager, suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 
 
 class ModelListServer(ThreadingHTTPServer):
-    """Answers every GET with `body`, and records the requests."""
+    """Answers every request with `body`, and records it."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -19,6 +20,8 @@ class ModelListServer(ThreadingHTTPServer):
         self.reason: str | None = None
         self.pause = 0.0
         self.asked: list[tuple[str, str | None]] = []
+        self.posted: list[tuple[str, Any]] = []
+        """The path and the JSON body of each POST."""
         self.headers = Message()
         """Of the last request."""
         self.hosts: list[str] = []
@@ -32,6 +35,11 @@ class ModelListServer(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     server: ModelListServer
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.server.posted.append((self.path, json.loads(self.rfile.read(length))))
+        self.do_GET()
 
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers.get("Authorization")))

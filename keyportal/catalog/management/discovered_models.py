@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from keyportal.catalog.discovery import BareList, escaped
 from keyportal.catalog.models import NameTaken, ServedModel, Upstream
+from keyportal.catalog.servers.discovery import BareList, escaped
 from keyportal.teams.models import Team
 
 # Attack: a server lists thousands of names. In one transaction, they would lock SQLite for so long
@@ -19,10 +19,13 @@ MAX_ID_LENGTH = 200  # As in `Route.upstream_model`.
 MAX_SUGGESTION_LENGTH = 100
 
 
-def serve_all(ids: list[str], team: Team | None, upstream: Upstream) -> tuple[list[str], list[str]]:
+def serve_all(
+    ids: list[str], team: Team | None, upstream: Upstream, *, advice: str = ""
+) -> tuple[list[str], list[str]]:
     """Serve the upstream's models with these ids. Returns their names, and why others are skipped.
 
-    It is no single transaction: what is stored before an error stays.
+    It is no single transaction: what is stored before an error stays. `advice` is what to do with
+    an id that can't be a name; by default the command that serves it under another name.
     """
     valid, skipped = {}, []
     for id_ in ids:
@@ -32,8 +35,9 @@ def serve_all(ids: list[str], team: Team | None, upstream: Upstream) -> tuple[li
             valid[name] = id_
         except ValidationError as error:
             command = _command(id_, team, upstream)
-            advice = f" Give it a name: {command}" if command else ""
-            skipped.append(f"Skipped '{escaped(id_)}': {' '.join(error.messages)}{advice}")
+            what_to_do = advice or (f"Give it a name: {command}" if command else "")
+            reason = f"Skipped '{escaped(id_)}': {' '.join(error.messages)} {what_to_do}"
+            skipped.append(reason.rstrip())
     names = list(valid)
     for start in range(0, len(names), NAMES_PER_TRANSACTION):
         part = {name: valid[name] for name in names[start : start + NAMES_PER_TRANSACTION]}

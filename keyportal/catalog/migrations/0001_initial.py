@@ -37,6 +37,7 @@ class Migration(migrations.Migration):
                 ('ca_file', models.CharField(blank=True, help_text='Path of a PEM file on this server. Only the CAs in it are trusted for this model server. Empty: those that the system trusts.', max_length=500, validators=[keyportal.catalog.models.validate_absolute_path], verbose_name='CA file')),
                 ('client_certificate_file', models.CharField(blank=True, help_text='Path of a PEM file on this server with a certificate and its private key, if the model server asks for one.', max_length=500, validators=[keyportal.catalog.models.validate_absolute_path])),
                 ('sends_keepalive', models.BooleanField(default=True, help_text="While a stream of this server is silent, send comments to the caller, so that no proxy closes the connection. Turn it off if a client can't read comments.", verbose_name='keep-alive comments')),
+                ('is_active', models.BooleanField(default=True, help_text='A server that is switched off gets no new calls. Running calls end as usual.')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={

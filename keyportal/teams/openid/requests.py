@@ -72,7 +72,7 @@ def _send(url: str, headers: dict[str, str], form: bytes | None = None) -> Any:
     if not _running.acquire(blocking=False):
         raise ProviderFailed("too many sign-ins at once")
     try:
-        reply = fetch(url, {"Accept": "application/json", **headers}, _tls(), form=form)
+        reply = fetch(url, {"Accept": "application/json", **headers}, _tls(), body=form)
     except (OSError, HTTPException, ValueError) as error:
         raise ProviderFailed(f"{url}: {error!r}") from None
     finally:

@@ -4,11 +4,11 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
-from keyportal.catalog import discovery
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.headers import CredentialHeader
 from keyportal.catalog.management import discovered_models
 from keyportal.catalog.models import Upstream
+from keyportal.catalog.servers import discovery
 from keyportal.teams.management.operator import OperatorCommand, get_team, read_environment
 
 OPTIONS = (

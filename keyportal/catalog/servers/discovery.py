@@ -8,11 +8,12 @@ from http.client import HTTPException
 from urllib.parse import urlencode, urlsplit
 
 import keyportal
-from keyportal.catalog.fetch import fetch
 from keyportal.catalog.headers import CredentialHeader
-from keyportal.catalog.model_lists import Page, read_page
 from keyportal.catalog.models import BUILT_IN_URL, Upstream
+from keyportal.catalog.servers.fetch import fetch
+from keyportal.catalog.servers.model_lists import Page, read_page
 from keyportal.catalog.tls import tls_context
+from keyportal.http.fetch import Reply
 
 # Attack: a server that lists a million names fills the catalog, which every worker reads.
 MAX_NAMES = 2000
@@ -21,6 +22,11 @@ MAX_PAGES = 25
 
 class DiscoveryFailed(Exception):
     """The server returned no list of models. The text says why, for an operator."""
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        """Of its answer; None if it did not answer."""
 
 
 class NotFound(DiscoveryFailed):
@@ -31,7 +37,7 @@ class BareList(DiscoveryFailed):
     """An array without the object around it: it may be a list of anything, so it is not served."""
 
     def __init__(self, url: str, ids: list[str]) -> None:
-        super().__init__(f"{url} returned a bare list.")
+        super().__init__(f"{url} returned a bare list.", 200)
         self.ids = ids
 
 
@@ -89,21 +95,38 @@ def _read_page(upstream: Upstream, url: str, query: str) -> Page:
         reason = escaped(str(error) or type(error).__name__)
         raise DiscoveryFailed(f"{url} can't be read: {reason}.") from None
     except ValueError:
-        raise DiscoveryFailed(f"{url} did not return a list of models.") from None
+        raise DiscoveryFailed(f"{url} did not return a list of models.", 200) from None
 
 
 def _read(url: str, upstream: Upstream) -> bytes:
-    headers = {"accept": "application/json", "user-agent": f"keyportal/{keyportal.__version__}"}
-    if upstream.credential_header == CredentialHeader.X_API_KEY:
-        headers["anthropic-version"] = "2023-06-01"  # Without it, Anthropic's servers answer 400.
-    headers |= {name.decode(): value.decode() for name, value in upstream.server_headers.usual}
-    reply = fetch(url, headers, tls_context(upstream.ca_file, upstream.client_certificate_file))
+    reply = send(url, upstream)
     if not 200 <= reply.status < 300:
         failure = NotFound if reply.status == 404 else DiscoveryFailed
-        raise failure(f"{url} answered {reply.status} {escaped(reply.reason)}.")
+        raise failure(f"{url} answered {reply.status} {escaped(reply.reason)}.", reply.status)
     return reply.body
 
 
-def escaped(text: str) -> str:
+def send(
+    url: str, upstream: Upstream, *, body: bytes | None = None, seconds: float | None = None
+) -> Reply:
+    """Ask the server with its credential and headers.
+
+    Raises `CredentialUnreadable`, `OSError` or `http.client.HTTPException`.
+    """
+    headers = {"accept": "application/json", "user-agent": f"keyportal/{keyportal.__version__}"}
+    if body is not None:
+        headers["content-type"] = "application/json"
+    if is_anthropic(upstream):
+        headers["anthropic-version"] = "2023-06-01"  # Without it, Anthropic's servers answer 400.
+    headers |= {name.decode(): value.decode() for name, value in upstream.server_headers.usual}
+    context = tls_context(upstream.ca_file, upstream.client_certificate_file)
+    return fetch(url, headers, context, body=body, seconds=seconds)
+
+
+def is_anthropic(upstream: Upstream) -> bool:
+    return upstream.credential_header == CredentialHeader.X_API_KEY
+
+
+def escaped(text: str, length: int = 200) -> str:
     """What a server says, for a terminal. Attack: control characters rewrite what is displayed."""
-    return repr(text[:200])[1:-1]
+    return repr(text[:length])[1:-1]

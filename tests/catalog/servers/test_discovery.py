@@ -14,9 +14,9 @@ import pytest
 from django.core.management import CommandError
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.catalog.discovery import DiscoveryFailed, model_ids
 from keyportal.catalog.management import discovered_models
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, Upstream
+from keyportal.catalog.servers.discovery import DiscoveryFailed, model_ids
 from keyportal.http import fetch
 from keyportal.teams.models import Team
 from tests.support.commands import run

@@ -1,0 +1,97 @@
+"""Tries a model server as calls use it: reach it, its credential, its list, and one token."""
+
+import json
+from collections.abc import Iterator
+from http.client import HTTPException
+from typing import NamedTuple
+
+from keyportal.catalog.credentials import CredentialUnreadable
+from keyportal.catalog.models import BUILT_IN_URL, Upstream
+from keyportal.catalog.servers.discovery import (
+    BareList,
+    DiscoveryFailed,
+    escaped,
+    is_anthropic,
+    model_ids,
+    send,
+)
+
+TOKEN_SECONDS = 30.0  # A model that must be loaded first takes a while.
+SAID_LENGTH = 400
+REFUSED = {401, 402, 403}
+
+
+class Step(NamedTuple):
+    name: str
+    is_good: bool | None
+    """None: it was not tried, or says nothing."""
+    text: str
+
+
+def try_server(upstream: Upstream, model: str = "") -> Iterator[Step]:
+    """Four steps. `model` is the model's name on the server; by default the first that it lists."""
+    if upstream.base_url == BUILT_IN_URL:
+        yield Step("Reach", True, "It is the built-in demo model.")
+        return
+    try:
+        ids, refusal = model_ids(upstream), None
+    except CredentialUnreadable as error:
+        yield Step("Credential", False, f"{error} Enter it again.")
+        return
+    except BareList as error:
+        ids, refusal = error.ids, None
+    except DiscoveryFailed as error:
+        ids, refusal = [], error
+    yield from _about_list(upstream, ids, refusal)
+    if refusal is None or refusal.status is not None:
+        yield _one_token(upstream, model or next(iter(ids), ""))
+
+
+def _about_list(
+    upstream: Upstream, ids: list[str], refusal: DiscoveryFailed | None
+) -> Iterator[Step]:
+    status = refusal.status if refusal else 200
+    text = _without_secrets(str(refusal or ""), upstream)
+    if status is None:
+        yield Step("Reach", False, text)
+        return
+    yield Step("Reach", True, "It answers.")
+    has_one = bool(upstream.encrypted_credential)
+    if status in REFUSED:
+        advice = "It refuses the credential." if has_one else "It wants a credential."
+        yield Step("Credential", False, f"{advice} {text}")
+    elif refusal is None:
+        yield Step("Credential", True, "Accepted." if has_one else "None is needed for the list.")
+    else:
+        yield Step("Credential", None, "Not known, because there is no list.")
+    if refusal is None:
+        yield Step("List", True, f"{len(ids)} model{'' if len(ids) == 1 else 's'}.")
+    else:
+        yield Step("List", None, f"{text} Models can be added by their names.")
+
+
+def _one_token(upstream: Upstream, model: str) -> Step:
+    if not model:
+        return Step("One token", None, "Not tried: it has no model.")
+    path, _, query = upstream.base_url.partition("?")
+    endpoint = "/messages" if is_anthropic(upstream) else "/chat/completions"
+    url = f"{path}{endpoint}{'?' if query else ''}{query}"
+    messages = [{"role": "user", "content": "Hi"}]
+    body = json.dumps({"model": model, "max_tokens": 1, "messages": messages}).encode()
+    try:
+        reply = send(url, upstream, body=body, seconds=TOKEN_SECONDS)
+    except (OSError, HTTPException) as error:
+        said = _without_secrets(str(error) or type(error).__name__, upstream)
+        return Step("One token", False, f"{model}: {said}.")
+    said = _without_secrets(reply.body.decode("utf-8", "replace"), upstream)
+    is_good = 200 <= reply.status < 300
+    return Step("One token", is_good, f"{model} answered {reply.status}: {said}")
+
+
+def _without_secrets(text: str, upstream: Upstream) -> str:
+    """The beginning of what a server says. Attack: it repeats our credential, or a header."""
+    secrets = {value.decode() for _, value in upstream.server_headers.usual}
+    secrets |= {upstream.credential}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "…")
+    return escaped(text[:SAID_LENGTH], SAID_LENGTH)

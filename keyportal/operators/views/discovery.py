@@ -1,0 +1,116 @@
+"""What a model server says: a test of it, and its models, to choose those that are served."""
+
+from django.contrib import messages
+from django.db import connection
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from keyportal.catalog.credentials import CredentialUnreadable
+from keyportal.catalog.management.discovered_models import serve_all
+from keyportal.catalog.models import Route, Upstream
+from keyportal.catalog.servers.discovery import BareList, DiscoveryFailed, model_ids
+from keyportal.catalog.servers.trial import try_server
+from keyportal.operators.access import OperatorRequest, lock_operators, operator_view
+from keyportal.operators.forms import DiscoverForm, ModelForm, served_ids
+
+MAX_ROWS = 500  # A form has at most 1,000 fields.
+
+
+@require_POST
+@operator_view
+def server_test(request: OperatorRequest, server_id: int) -> HttpResponse:
+    upstream = get_object_or_404(Upstream, pk=server_id)
+    routes = Route.objects.filter(upstream=upstream).order_by("pk")
+    model = routes.values_list("upstream_model", flat=True).first() or ""
+    _release_connection()
+    steps = list(try_server(upstream, model))
+    return render(request, "operators/server_test.html", {"server": upstream, "steps": steps})
+
+
+@require_http_methods(["GET", "POST"])
+@operator_view
+def server_discover(request: OperatorRequest, server_id: int) -> HttpResponse:
+    """The list is read again for the POST: only what the server lists now can be chosen."""
+    upstream = get_object_or_404(Upstream, pk=server_id)
+    _release_connection()
+    try:
+        ids = model_ids(upstream)
+    except BareList as error:
+        ids = error.ids
+    except (DiscoveryFailed, CredentialUnreadable) as error:
+        context = {"server": upstream, "reason": str(error)}
+        return render(request, "operators/server_discover.html", context)
+    form = DiscoverForm(request.POST if request.method == "POST" else None, ids=ids)
+    if not form.is_valid():
+        return _choices(request, upstream, form, ids)
+    team = form.cleaned_data["team"]
+    with lock_operators(request.user):
+        ids = form.cleaned_data["ids"]
+        served, skipped = serve_all(ids, team, upstream, advice="Add it under another name.")
+    if served:
+        messages.success(request, f"Served now: {_some(served)}.")
+    for reason in skipped[:5]:
+        messages.warning(request, reason)
+    return redirect("operators:server", upstream.pk)
+
+
+def _choices(
+    request: OperatorRequest, upstream: Upstream, form: DiscoverForm, ids: list[str]
+) -> HttpResponse:
+    query = request.GET.get("q", "")[:200]
+    matching = [id_ for id_ in ids if query.casefold() in id_.casefold()]
+    names, ticked = served_ids(upstream), set(request.POST.getlist("ids"))
+    rows = [(id_, names.get(id_, ()), id_ in ticked) for id_ in matching[:MAX_ROWS]]
+    context = {
+        "server": upstream,
+        "form": form,
+        "rows": rows,
+        "query": query,
+        "match_count": len(matching),
+        "list_count": len(ids),
+    }
+    status = 422 if form.is_bound else 200
+    return render(request, "operators/server_discover.html", context, status=status)
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + rest
+
+
+@require_http_methods(["GET", "POST"])
+@operator_view
+def model_add(request: OperatorRequest, server_id: int) -> HttpResponse:
+    upstream = get_object_or_404(Upstream, pk=server_id)
+    form = ModelForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        with lock_operators(request.user):
+            is_served = form.serve(upstream)
+        if is_served:
+            messages.success(request, f"Served now: {form.cleaned_data['name']}.")
+            return redirect("operators:server", upstream.pk)
+    context = {"server": upstream, "form": form}
+    status = 422 if form.is_bound else 200
+    return render(request, "operators/model_add.html", context, status=status)
+
+
+@require_POST
+@operator_view
+def route_delete(request: OperatorRequest, server_id: int, route_id: int) -> HttpResponse:
+    with lock_operators(request.user):
+        route = Route.objects.filter(upstream=server_id, pk=route_id).first()
+        if route is None:
+            raise Http404
+        route.delete()
+    messages.success(request, f"{route.model} is no longer served by {route.upstream}.")
+    return redirect("operators:server", server_id)
+
+
+def _release_connection() -> None:
+    """Return the connection to the pool while a server is asked, which takes up to a minute.
+
+    Attack: a few slow servers hold all connections, and no page opens.
+    """
+    if not connection.in_atomic_block:
+        connection.close()
