@@ -130,7 +130,7 @@ track(
     Membership,
     Tracked(
         Action.MEMBER_CHANGED,
-        ("role",),
+        ("role", "granted_by"),
         target=lambda membership: f"Member {membership.user.get_username()}",
         team=lambda membership: membership.team,
     ),

@@ -26,6 +26,8 @@ from keyportal.catalog.servers.discovery import BareList, DiscoveryFailed, model
 from keyportal.catalog.servers.fetch import fetch
 from keyportal.http.fetch import Reply
 from keyportal.server.health import is_read_only, missing_migrations
+from keyportal.teams.models import Team
+from keyportal.teams.openid.configuration import IdentityProvider
 from keyportal.teams.openid.requests import ProviderFailed, discover
 
 MAX_SKEW_SECONDS = 2.0
@@ -56,12 +58,12 @@ def examine() -> Iterator[Finding]:
     """All findings. Without a database, those that need one are left out."""
     has_database = True
     always = (database, configuration, secrets, static_files, disk, mail, public_address)
-    for check in (*always, identity_providers):
+    for check in always:
         findings = list(check())
         has_database = has_database and not (check is database and findings[-1].is_problem)
         yield from findings
     if has_database:
-        for check in (migrations, connections, upstreams):
+        for check in (migrations, connections, upstreams, identity_providers):
             yield from check()
 
 
@@ -216,6 +218,15 @@ def identity_providers() -> Iterator[Finding]:
             yield problem(name, f"{error}. Check its issuer, and that it can be reached from here.")
         else:
             yield ok(name, f"Its discovery document at {provider.issuer} is right.")
+        yield from _group_teams(name, provider)
+
+
+def _group_teams(name: str, provider: IdentityProvider) -> Iterator[Finding]:
+    named = {slug for roles in provider.groups.values() for slug in roles}
+    if unknown := named - {*Team.objects.values_list("slug", flat=True)}:
+        teams = ", ".join(sorted(unknown))
+        text = f"Its groups give roles in teams that are unknown: {teams}. Correct their slugs."
+        yield problem(name, text)
 
 
 def _get(url: str) -> Reply:

@@ -197,6 +197,12 @@ class Membership(models.Model):
     team = models.ForeignKey(Team, models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=16, choices=Role, default=Role.MEMBER)
+    granted_by = models.CharField(
+        max_length=40,
+        blank=True,
+        editable=False,
+        help_text="The identity provider whose groups gave the role. Empty: given by hand.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = MembershipQuerySet.as_manager()
@@ -217,7 +223,15 @@ class Membership(models.Model):
         return f"{self.user} in {self.team} ({self.role})"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """In one transaction with its audit event."""
+        """In one transaction with its audit event.
+
+        Whoever saves a role without `granted_by` changes it by hand.
+        """
+        columns = kwargs.get("update_fields")
+        is_by_hand = columns is None or ("role" in columns and "granted_by" not in columns)
+        if not self._state.adding and is_by_hand:
+            self.granted_by = ""
+            kwargs["update_fields"] = None if columns is None else [*columns, "granted_by"]
         with transaction.atomic():
             super().save(*args, **kwargs)
 

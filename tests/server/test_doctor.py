@@ -109,11 +109,13 @@ def test_identity_providers(settings: Settings) -> None:
             "client_id": "keyportal",
             "client_secret": "very-s3cret",
         }
-        up = IdentityProvider(id="up", issuer=provider.issuer, **fields)
+        groups: dict[str, dict[str, Any]] = {"staff": {"nowhere": "member"}}
+        up = IdentityProvider(id="up", issuer=provider.issuer, groups=groups, **fields)
         down = IdentityProvider(id="down", issuer="http://127.0.0.1:9", **fields)
         settings.OIDC_PROVIDERS = (up, down)
         problems, text = examine()
-    assert problems == ["sign-in with down"]
+    assert problems == ["sign-in with up", "sign-in with down"]
+    assert "give roles in teams that are unknown: nowhere." in text
     assert f"sign-in with up: Its discovery document at {provider.issuer} is right." in text
     assert "http://127.0.0.1:9/.well-known/openid-configuration: ConnectionRefusedError" in text
     assert "very-s3cret" not in text

@@ -16,6 +16,7 @@ from django.http import HttpRequest
 from django.shortcuts import redirect
 
 from keyportal.teams.models import User
+from keyportal.teams.openid import grants
 from keyportal.teams.openid.configuration import IdentityProvider
 from keyportal.teams.openid.provider import configured
 
@@ -53,6 +54,7 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  
         try:
             with transaction.atomic():
                 _choose_account(sociallogin, provider)
+            _apply_groups(sociallogin, provider)
         except (Refused, ValidationError, IntegrityError) as error:
             logger.warning(
                 "Sign-in with %s from %s was refused: %s",
@@ -108,6 +110,13 @@ def _choose_account(login: SocialLogin, provider: IdentityProvider) -> None:
         login.account.user = login.user
         login.account.save()
     _follow_address(login.user, provider, address)
+
+
+def _apply_groups(login: SocialLogin, provider: IdentityProvider) -> None:
+    """Not in the transaction above: whoever changes members locks the team before the person."""
+    groups = grants.groups_of(login.claims, provider)
+    if login.user.is_active and groups is not None:
+        grants.apply(login.user, provider.id, provider.groups, groups)
 
 
 def verified_address(claims: dict[str, Any], provider: IdentityProvider) -> str:

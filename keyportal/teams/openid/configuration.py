@@ -2,7 +2,7 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 VARIABLE = "KEYPORTAL_OIDC_PROVIDERS"
 ANY_DOMAIN = "*"
+RoleName = Literal["viewer", "member", "admin", "owner"]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -28,6 +29,9 @@ class IdentityProvider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     create_accounts: bool = False
     trust_addresses: bool = False
     addresses_verified: bool = False
+    groups_claim: Text = "groups"
+    groups: dict[str, dict[str, RoleName]] = {}
+    """The role in a team (by slug) that each group gives."""
 
     def __repr__(self) -> str:
         """Without the secret, which would be in tracebacks and on pages."""

@@ -114,8 +114,11 @@ class OpenIDAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]  # untype
         return login
 
     def _user_info(self, claims: dict[str, Any], token: str) -> dict[str, Any]:
-        """More claims, if the ID token lacks the address: Okta's does."""
-        if "email" in claims or not self.metadata.userinfo_endpoint or not token.isascii():
+        """More claims, if the ID token lacks the address, as Okta's does, or the groups."""
+        needed = {"email"}
+        if self.configuration.groups:
+            needed.add(self.configuration.groups_claim)
+        if needed <= claims.keys() or not self.metadata.userinfo_endpoint or not token.isascii():
             return {}
         answer = get_json(self.metadata.userinfo_endpoint, token=token)
         # Attack: the answer is about somebody else, whose address would then be taken.

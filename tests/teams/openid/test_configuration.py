@@ -96,7 +96,7 @@ def test_domains_are_compared_whole_and_without_case() -> None:
 
 def test_examples_of_the_docs_are_accepted(tmp_path: Path) -> None:
     blocks = re.findall(
-        r"^ *```json\n(.*?)```$",
+        r"^ *```json\n( *\[.*?)```$",
         (ROOT / "docs/identity-providers.md").read_text(),
         re.MULTILINE | re.DOTALL,
     )
