@@ -50,6 +50,10 @@ NEEDS = {
     "catalog:models": Role.VIEWER,
     "teams:members": Role.VIEWER,
     "teams:general": Role.MEMBER,
+    "teams:service_accounts": Role.VIEWER,
+    "teams:service_account_create": Role.ADMIN,
+    "teams:service_account_change": Role.ADMIN,
+    "teams:service_account_delete": Role.ADMIN,
     "usage:usage": Role.VIEWER,
     "usage:usage_csv": Role.VIEWER,
     "usage:calls": Role.VIEWER,
@@ -61,13 +65,15 @@ NEEDS = {
     "management_keys:delete": Role.ADMIN,
 }
 # Pages that answer 404 even with that role, because their object doesn't exist in these tests: a
-# receipt of a live key, a call, a template, a management key.
+# receipt of a live key, a call, a template, a management key, a service account.
 WITHOUT_OBJECT = {
     "keys:receipt",
     "usage:end_call",
     "management_keys:delete",
     "keys:template_change",
     "keys:template_delete",
+    "teams:service_account_change",
+    "teams:service_account_delete",
 }
 # They accept only POST.
 POST_ONLY = {"usage:end_call", "keys:manage", "keys:unmanage"}
@@ -82,6 +88,7 @@ READ_ONLY = {
     "keys:templates",
     "catalog:models",
     "teams:members",
+    "teams:service_accounts",
     "usage:usage",
     "usage:usage_csv",
     "usage:calls",
@@ -130,6 +137,8 @@ EXAMPLES = {
     "id": "1",
     "url": "nowhere/",
     "template_id": "1",
+    "account_id": "1",
+    "account": "ci",
     "call_id": "0123456789abcdef",
     "provider_id": "nowhere",
     "server_id": "1",

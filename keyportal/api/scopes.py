@@ -8,6 +8,7 @@ class Scope(models.TextChoices):
 
     TEAMS_READ = "teams:read", "Read the team and its limits"
     MEMBERS_READ = "members:read", "Read the members"
+    SERVICE_ACCOUNTS_WRITE = "service-accounts:write", "Create, change and delete service accounts"
     KEYS_READ = "keys:read", "Read API keys"
     KEYS_WRITE = "keys:write", "Create, change, rotate, disable and delete API keys"
     LIMITS_RAISE = "limits:raise", "Raise limits of API keys above those that members may set"

@@ -8,12 +8,21 @@ from django.urls import URLPattern, path, re_path
 from keyportal.api.framework import openapi
 from keyportal.api.framework.dispatch import api_view, not_found, with_problems
 from keyportal.api.framework.operations import PATH_PARAMETERS, Operation
-from keyportal.api.v1 import audit, key_actions, keys, members, models, teams, usage
+from keyportal.api.v1 import (
+    audit,
+    key_actions,
+    keys,
+    members,
+    models,
+    service_accounts,
+    teams,
+    usage,
+)
 
 app_name = "api"
 OPERATIONS = [
     operation
-    for resource in (teams, members, keys, key_actions, models, usage, audit)
+    for resource in (teams, members, service_accounts, keys, key_actions, models, usage, audit)
     for operation in resource.operations.declared
 ]
 

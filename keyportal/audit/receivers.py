@@ -117,13 +117,22 @@ def _record(
             )
 
 
+def _user_text(user: User) -> str:
+    kind = "Service account" if user.is_service_account else "User"
+    return f"{kind} {user.get_username()}"
+
+
 track(
     User,
     Tracked(
         Action.USER_CHANGED,
-        ("username", "email", "first_name", "last_name", "is_active", "is_staff", "is_superuser"),
+        (
+            *("username", "email", "first_name", "last_name", "contact"),
+            *("is_active", "is_staff", "is_superuser"),
+        ),
         secrets=("password",),
-        target=lambda user: f"User {user.get_username()}",
+        target=_user_text,
+        team=lambda user: user.service_team,
     ),
 )
 track(

@@ -214,18 +214,21 @@ def hand_over(key: ApiKey, to: User, *, actor: Actor, address: str | None = None
     """Change the owner. A managed key stays managed.
 
     Raises `ManagedByAdmin`, `NotAMember`, or `PolicyViolation` if the new owner has as many keys as
-    the policy allows.
+    the policy allows, or may own none.
     """
     with lock_key(key, actor=actor, right=require_change) as row:
         if row.owner_id == to.pk:
             return row
         require_unmanaged(row, actor)
         lock_owner(row.team, to)
-        count_keys = partial(ApiKey.objects.count_owned, row.team, to.pk)
-        if broken := ownership_violations(row.team.policy, None, count_keys):
-            raise PolicyViolation(broken)
         text = f"Owner: {row.owner.get_username()} → {to.get_username()}"
         row.owner = to
+        count_keys = partial(ApiKey.objects.count_owned, row.team, to.pk)
+        if broken := [
+            *ownership_violations(row.team.policy, None, count_keys),
+            *violations(row.team.policy, row, ("owner",)),
+        ]:
+            raise PolicyViolation(broken)
         row.save(update_fields=["owner"])
         AuditEvent.objects.record_changes(
             Action.KEY_HANDED_OVER,

@@ -31,7 +31,7 @@ def owner_and_admins(team: Team, owner_id: int | None) -> list[User]:
         Membership.objects.using(team._state.db).for_team(team).filter(roles, user__is_active=True)
     )
     members_with_address = (
-        members.exclude(user__email="").select_related("user").order_by("user_id")
+        members.exclude(user__email="", user__contact="").select_related("user").order_by("user_id")
     )
     return [membership.user for membership in members_with_address]
 
@@ -55,7 +55,9 @@ def build_messages(
         settings.ACCOUNT_EMAIL_SUBJECT_PREFIX + render_to_string(f"{template}_subject.txt", lines)
     )
     text = keystring.redact(render_to_string(f"{template}_message.txt", lines))
-    return [EmailMessage(subject, text, to=[person.email], headers=_HEADERS) for person in people]
+    return [
+        EmailMessage(subject, text, to=[person.mail_address], headers=_HEADERS) for person in people
+    ]
 
 
 def _single_lines(value: Any) -> Any:

@@ -170,8 +170,12 @@ def is_admin(actor: Actor, team: Team) -> bool:
 
 
 def creator_role(team: Team) -> Role:
-    """The lowest role that can create keys: set by the policy, and at least Member."""
-    return max(Role.MEMBER, Role(team.policy.min_creator_role), key=lambda role: role.rank)
+    """The lowest role that can create keys: set by the policy, and at least Member.
+
+    Only admins create keys for service accounts.
+    """
+    lowest = Role.ADMIN if team.policy.service_accounts_only else Role.MEMBER
+    return max(lowest, Role(team.policy.min_creator_role), key=lambda role: role.rank)
 
 
 def may_change(membership: Membership, owned: HasOwner) -> bool:

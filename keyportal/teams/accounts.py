@@ -2,14 +2,14 @@
 
 import logging
 from ipaddress import ip_address
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from urllib.parse import urljoin, urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter, get_adapter
 from allauth.account.forms import ChangePasswordForm, LoginForm
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -60,6 +60,14 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         user: User | None = super().authenticate(request, **credentials)
         attempt.failed() if user is None else attempt.succeeded()
         return user
+
+    def pre_login(self, request: HttpRequest, user: User, **more: Any) -> HttpResponse | None:
+        """Attack: a service account signs in by a way that needs no password, and the audit then
+        has a sign-in of nobody. `PeopleBackend` would refuse the session, but later.
+        """
+        if user.is_service_account:
+            return cast("HttpResponse", self.respond_user_inactive(request, user))
+        return cast("HttpResponse | None", super().pre_login(request, user, **more))
 
     def post_login(self, request: HttpRequest, user: User, **more: Any) -> HttpResponseBase:
         response: HttpResponseBase = super().post_login(request, user, **more)

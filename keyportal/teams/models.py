@@ -4,9 +4,10 @@ import secrets
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.models import UserManager as DjangoUserManager
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models, transaction
 from django.db.models.functions import Lower
@@ -17,6 +18,7 @@ from keyportal.teams.policy import PolicyField
 
 NAME_TAKEN = "Another user has this name already."
 EMAIL_TAKEN = "Another user has this e-mail address already."
+NO_SIGN_IN = "A service account has no password, no e-mail address and no rights of an operator."
 
 
 class UserManager(DjangoUserManager["User"]):
@@ -32,8 +34,27 @@ class UserManager(DjangoUserManager["User"]):
 
 
 class User(AbstractUser):
-    """A person. Programs have no user; they use API keys."""
+    """A person, or a service account: the owner of keys that no person is behind.
 
+    A service account belongs to one team. Attack: somebody gets into it, and acts with nobody's
+    name. It therefore has no password and no address to reset it at, in a rule of the database, and
+    `sign_in.backends` refuses its session.
+    """
+
+    service_team = models.ForeignKey(
+        "teams.Team",
+        models.PROTECT,
+        null=True,
+        editable=False,
+        related_name="service_accounts",
+        help_text="The team of a service account. Null: a person.",
+    )
+    contact = models.EmailField(
+        blank=True,
+        editable=False,
+        validators=[require_no_key],
+        help_text="Who gets the mails about the keys of a service account.",
+    )
     must_change_password = models.BooleanField(
         default=False,
         help_text="Somebody else knows the password. No page opens before it is changed.",
@@ -44,11 +65,27 @@ class User(AbstractUser):
     was_active: bool | None = None
     """While it is saved: `is_active` in the database before; None if it is not saved, or new."""
 
+    @property
+    def is_service_account(self) -> bool:
+        return self.service_team_id is not None
+
+    @property
+    def mail_address(self) -> str:
+        """Where mails about the user's keys go; empty if there is no address."""
+        return self.contact if self.is_service_account else self.email
+
+    def set_password(self, raw_password: str | None) -> None:
+        if self.is_service_account and raw_password is not None:
+            raise PermissionDenied("A service account has no password.")
+        super().set_password(raw_password)
+
     def clean(self) -> None:
         """Also refuses names and addresses that differ in the case of letters beyond ASCII, which
         the constraints below accept on SQLite. And names that contain a key string.
         """
         super().clean()
+        if self.is_service_account and (self.email or self.is_staff or self.is_superuser):
+            raise ValidationError(NO_SIGN_IN)
         for column in ("username", "first_name", "last_name", "email"):
             try:
                 require_no_key(getattr(self, column))
@@ -79,6 +116,18 @@ class User(AbstractUser):
                 Lower("username"),
                 name="user_name_unique",
                 violation_error_message=NAME_TAKEN,
+            ),
+            models.CheckConstraint(
+                condition=models.Q(service_team=None, contact="")
+                | models.Q(
+                    service_team__isnull=False,
+                    email="",
+                    password__startswith=UNUSABLE_PASSWORD_PREFIX,
+                    is_staff=False,
+                    is_superuser=False,
+                ),
+                name="user_service_account_never_signs_in",
+                violation_error_message=NO_SIGN_IN,
             ),
         ]
 
@@ -225,8 +274,10 @@ class Membership(models.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         """In one transaction with its audit event.
 
-        Whoever saves a role without `granted_by` changes it by hand.
+        Whoever saves a role without `granted_by` changes it by hand. Raises `ValidationError` as
+        `clean` does.
         """
+        self.clean()
         columns = kwargs.get("update_fields")
         is_by_hand = columns is None or ("role" in columns and "granted_by" not in columns)
         if not self._state.adding and is_by_hand:
@@ -234,6 +285,15 @@ class Membership(models.Model):
             kwargs["update_fields"] = None if columns is None else [*columns, "granted_by"]
         with transaction.atomic():
             super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        """A service account is a member of its own team, and of no other."""
+        if self.user.is_service_account and (
+            self.user.service_team_id != self.team_id or self.role != Role.MEMBER
+        ):
+            raise ValidationError(
+                "A service account has the role Member in its own team, and no other."
+            )
 
     def is_at_least(self, role: Role) -> bool:
         return Role(self.role).rank >= role.rank

@@ -49,7 +49,17 @@ NAV = (
     NavItem("Health", "health", "keys:health", Role.MEMBER),
     NavItem("Models", "models", "catalog:models"),
     NavItem("Usage", "usage", "usage:usage", subpages=("usage:calls", "usage:running")),
-    NavItem("Members", "members", "teams:members"),
+    NavItem(
+        "Members",
+        "members",
+        "teams:members",
+        subpages=(
+            "teams:service_accounts",
+            "teams:service_account_create",
+            "teams:service_account_change",
+            "teams:service_account_delete",
+        ),
+    ),
     NavItem(
         "Settings",
         "settings",

@@ -25,6 +25,8 @@ class Policy(NamedTuple):
     """The lowest role that can create keys."""
     rotation_days: int | None = None
     """The age in days from which rotation of a secret is advised. None: no advice."""
+    service_accounts_only: bool = False
+    """Whether only service accounts may own keys."""
 
     @property
     def requires_expiry(self) -> bool:
@@ -66,6 +68,7 @@ LABELS = {
     "name_pattern": "Name pattern",
     "min_creator_role": "Lowest role that can create keys",
     "rotation_days": "Rotation advised after days",
+    "service_accounts_only": "Only service accounts own keys",
 }
 
 

@@ -1,12 +1,29 @@
-"""URLs under /teams/<slug>/: the members, and the general settings."""
+"""URLs under /teams/<slug>/: members, service accounts, and the general settings."""
 
 from django.urls import path
 
 from keyportal.teams import views
 from keyportal.teams.lifecycle.views import general
+from keyportal.teams.service_accounts import views as service_accounts
 
 app_name = "teams"
 urlpatterns = [
     path("members/", views.members, name="members"),
     path("settings/", general, name="general"),
+    path("service-accounts/", service_accounts.account_list, name="service_accounts"),
+    path(
+        "service-accounts/create/",
+        service_accounts.account_create,
+        name="service_account_create",
+    ),
+    path(
+        "service-accounts/<int:account_id>/change/",
+        service_accounts.account_change,
+        name="service_account_change",
+    ),
+    path(
+        "service-accounts/<int:account_id>/delete/",
+        service_accounts.account_delete,
+        name="service_account_delete",
+    ),
 ]

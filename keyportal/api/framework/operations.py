@@ -22,6 +22,7 @@ from keyportal.teams.models import Role
 
 READ_METHOD = "GET"
 PATH_PARAMETERS = {
+    "account": r"[a-z0-9-]{1,40}",
     "id": keystring.PUBLIC_ID,
     "slug": r"[a-z0-9-]{1,64}",
     "username": r"[\w.@+-]{1,150}",

@@ -10,7 +10,7 @@ from keyportal.api.framework.authentication import Caller
 from keyportal.api.framework.operations import Operations, Request
 from keyportal.api.framework.pagination import Page, PageQuery, paginate
 from keyportal.api.framework.parsing import NoQuery
-from keyportal.api.framework.problems import Conflict, NotFound, Problem
+from keyportal.api.framework.problems import Conflict, Invalid, NotFound, Problem
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.key_lookup import (
     get_key,
@@ -27,6 +27,7 @@ from keyportal.api.v1.permissions import (
     require_within,
 )
 from keyportal.api.v1.schemas import IssuedKeyBody, KeyBody, KeyChanges, NewKey
+from keyportal.api.v1.service_accounts import find_service_account
 from keyportal.api.v1.types import Line, StateValue, Tag, UserId
 from keyportal.keys import changes
 from keyportal.keys.exceptions import KeyLimitReached
@@ -35,7 +36,7 @@ from keyportal.keys.rules.permissions import Permissions
 from keyportal.keys.rules.validators import has_tag
 from keyportal.keys.status import State, has_state
 from keyportal.teams.access import require_end
-from keyportal.teams.models import Role
+from keyportal.teams.models import Role, User
 
 operations = Operations()
 LIMITS_RAISE_TO_CHANGE = "for an admin's program to set limits above those that members may set"
@@ -92,9 +93,10 @@ def create_key(request: Request[NewKey, NoQuery]) -> IssuedKeyBody | Problem:
     """Create an API key
 
     The response holds the key string, which is shown only once. The key belongs to the owner of the
-    management key. Permissions that are left out are as wide as the team's policy and the
-    management key allow. The key expires no later than the management key; without `expires_at`, it
-    expires with it, or earlier if the policy requires that. Names are unique in the team: if the
+    management key, or to the service account in `owner`. Permissions that are left out are as wide
+    as the team's policy and the management key allow. The key expires no later than the management
+    key; without `expires_at`, it expires with it, or earlier if the policy requires that. Names are
+    unique in the team: if the
     response was lost and you send the request again, no second key is created and the response is
     409 with `name-taken`. Then find the key by its name, and rotate it to get a new secret.
     """
@@ -105,7 +107,7 @@ def create_key(request: Request[NewKey, NoQuery]) -> IssuedKeyBody | Problem:
         with rules_as_problems():
             key, key_string = ApiKey.objects.issue(
                 team=caller.team,
-                owner=caller.user,
+                owner=_owner(caller, body),
                 actor=caller.user,
                 address=caller.address,
                 permissions=_permissions(caller, body),
@@ -168,6 +170,17 @@ def delete_key(request: Request[None, NoQuery], id: str) -> None:  # noqa: A002
     """
     with locked_key(request.caller, id, right=require_end) as key:
         key.revoke(actor=request.caller.user, address=request.caller.address)
+
+
+def _owner(caller: Caller, body: NewKey) -> User:
+    """Raises `WeakRole`, or `Invalid` for anything but a service account of the team."""
+    if body.owner is UNSET:
+        return caller.user
+    caller.require(None, Role.ADMIN)
+    account = find_service_account(caller, body.owner)
+    if account is None:
+        raise Invalid.at("/owner", "The team has no service account with this username.")
+    return account
 
 
 def _expiry(caller: Caller, values: dict[str, Any]) -> datetime | None:

@@ -116,6 +116,13 @@ _EXPIRES_AT = (
 
 class NewKey(Struct, forbid_unknown_fields=True):
     name: Name
+    owner: Annotated[
+        Username | UnsetType,
+        Meta(
+            description="The username of a service account. Only an admin's program can set it. "
+            "Left out: the owner of the management key."
+        ),
+    ] = UNSET
     description: Description = ""
     tags: Tags = []
     permissions: PermissionChanges | UnsetType = UNSET

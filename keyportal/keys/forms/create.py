@@ -10,7 +10,7 @@ from keyportal.keys.forms.fields import ModelsField, NetworksField
 from keyportal.keys.models import DETAILS, KeyTemplate
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.keys.rules.policy import PlannedKey, violations, widest_permissions
-from keyportal.teams.models import Team
+from keyportal.teams.models import Membership, Role, Team, User
 
 # The field that shows a violation of the policy, by the column that the rule is about.
 FIELD_BY_COLUMN = {
@@ -24,18 +24,40 @@ OPTIONAL_FIELDS = (*DETAILS, "endpoints", "models", "networks")
 
 class CreateForm(NonceForm, ExpiryForm, DetailsForm):
     name = NameField(placeholder="test-key", required_message="Give the key a name.")
+    owner = forms.ModelChoiceField(
+        queryset=User.objects.none(),
+        required=False,
+        to_field_name="username",
+        empty_label="You",
+        help_text="A service account keeps the key when you leave.",
+    )
     template = forms.ChoiceField(label="Template", required=False)
     endpoints = forms.ChoiceField(required=False)
     models = ModelsField(rows=1, help_text="Names or patterns such as public/*. Empty: as above.")
     networks = NetworksField(rows=1)
 
-    def __init__(self, data: Any = None, *, team: Team) -> None:
+    def __init__(self, data: Any = None, *, team: Team, creator: Membership) -> None:
         super().__init__(data, policy=team.policy)
-        self.team = team
+        self.team, self.creator = team, creator
+        self._set_owners()
         self.templates = {
             str(template.pk): template for template in KeyTemplate.objects.for_team(team)
         }
         self._set_choices()
+
+    def _set_owners(self) -> None:
+        """Admins may choose a service account, where there is one."""
+        if not self.creator.is_at_least(Role.ADMIN):
+            return
+        owner: Any = self.fields["owner"]
+        owner.queryset = User.objects.filter(service_team=self.team).order_by("username")
+        if self.team.policy.service_accounts_only:
+            owner.empty_label, owner.required = None, True
+
+    @property
+    def has_owners(self) -> bool:
+        owner: Any = self.fields["owner"]
+        return bool(owner.queryset.exists())
 
     def _set_choices(self) -> None:
         """If the team has templates, an empty choice means the value of the template."""
@@ -112,4 +134,8 @@ class CreateForm(NonceForm, ExpiryForm, DetailsForm):
     def issue_arguments(self) -> dict[str, Any]:
         """Arguments for `ApiKey.objects.issue`."""
         names = ("name", *DETAILS, "expires_at", "nonce")
-        return {name: self.cleaned_data[name] for name in names} | {"permissions": self.permissions}
+        owner = self.cleaned_data["owner"] or self.creator.user
+        return {name: self.cleaned_data[name] for name in names} | {
+            "owner": owner,
+            "permissions": self.permissions,
+        }

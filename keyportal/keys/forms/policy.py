@@ -44,6 +44,7 @@ class PolicyForm(VersionedForm):
     min_creator_role = forms.ChoiceField(
         required=False, choices=[(role.value, f"{role.label} and above") for role in CREATOR_ROLES]
     )
+    service_accounts_only = forms.BooleanField(required=False)
     max_keys_per_member = forms.IntegerField(required=False, min_value=1, max_value=MAX_KEYS)
     name_pattern = forms.CharField(
         required=False,

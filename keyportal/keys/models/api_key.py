@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import partial
 from typing import ClassVar, Self, TypedDict, Unpack
 
+from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import F, Max, Prefetch, Q
 from django.db.models.functions import Now
@@ -26,6 +27,7 @@ from keyportal.teams.access import (
     HasOwner,
     Outsider,
     changeable,
+    is_admin,
     lock_membership,
     lock_team,
     require_end,
@@ -132,7 +134,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         gets the team's limits of new keys. Without `permissions` it may do all that the policy
         allows. Raises `KeyLimitReached`, `NameTaken`, `PolicyViolation`, `NotAMember` for an owner
         who could not use it, `NonceAlreadyUsed`, or what `lock_team` raises; nothing is created
-        then.
+        then. Members create keys for themselves only, and admins also for service accounts: raises
+        `PermissionDenied`.
         """
         key_string = keystring.generate()
         try:
@@ -154,6 +157,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     **details,
                 )
                 if owner != actor:
+                    _require_right_to_issue(locked, owner, actor)
                     lock_owner(locked, owner)
                 key.permissions = permissions or policy.widest_permissions(locked.policy)
                 _require_policy(key, actor)
@@ -173,6 +177,12 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             )
             raise
         return key, key_string
+
+
+def _require_right_to_issue(team: Team, owner: User, actor: Actor) -> None:
+    """Attack: a key in the name of another person, whose key string the actor has."""
+    if not is_admin(actor, team) or (isinstance(actor, User) and not owner.is_service_account):
+        raise PermissionDenied("Only admins create keys for others, and for service accounts only.")
 
 
 def _require_policy(key: "ApiKey", creator: Actor) -> None:
@@ -302,6 +312,11 @@ class ApiKey(models.Model):
     @property
     def has_expired(self) -> bool:
         return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    @property
+    def has_service_account(self) -> bool:
+        """Whether its owner is a service account."""
+        return self.owner.is_service_account
 
     @property
     def is_ownerless(self) -> bool:

@@ -30,6 +30,8 @@ class PolicySubject(Protocol):
     def expires_at(self) -> datetime | None: ...
     @property
     def permissions(self) -> Permissions: ...
+    @property
+    def has_service_account(self) -> bool: ...
 
 
 class PlannedKey(NamedTuple):
@@ -38,6 +40,8 @@ class PlannedKey(NamedTuple):
     name: str = ""
     expires_at: datetime | None = None
     permissions: Permissions = UNRESTRICTED
+    has_service_account: bool = True
+    """The owner is checked when the key is created."""
 
 
 AUDIT_TARGETS = {"policy": "Policy", "key_limits": "Limits of new keys"}
@@ -128,12 +132,19 @@ def _name_violations(policy: Policy, key: PolicySubject) -> list[str]:
     return [f"Names of keys in this team must match {policy.name_pattern}."]
 
 
+def _owner_violations(policy: Policy, key: PolicySubject) -> list[str]:
+    if not policy.service_accounts_only or key.has_service_account:
+        return []
+    return ["Keys of this team may only belong to service accounts."]
+
+
 # By the column that a rule is about.
 _RULES: dict[str, Callable[[Policy, PolicySubject], list[str]]] = {
     "expires_at": _lifetime_violations,
     "allowed_models": _models_violations,
     "endpoints": _endpoints_violations,
     "name": _name_violations,
+    "owner": _owner_violations,
 }
 
 

@@ -33,6 +33,7 @@ def breaks_policy(policy: Policy, keys: ApiKeyQuerySet) -> Q:
         | _breaks_models(policy, keys)
         | _breaks_endpoints(policy)
         | _breaks_name(policy)
+        | _breaks_owner(policy)
     )
 
 
@@ -72,3 +73,7 @@ def _breaks_name(policy: Policy) -> Q:
         return NO_KEYS
     parts = [re.escape(part) for part in re.split(r"\*+", policy.name_pattern)]
     return ~Q(name__regex=f"^{'.*'.join(parts)}$")
+
+
+def _breaks_owner(policy: Policy) -> Q:
+    return Q(owner__service_team=None) if policy.service_accounts_only else NO_KEYS

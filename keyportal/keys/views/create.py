@@ -25,13 +25,16 @@ from keyportal.teams.shortcuts import render_dialog
 @sensitive_variables("key_string")
 def key_create(request: TeamRequest) -> HttpResponse:
     require_role(request.membership, creator_role(request.team))
-    form = CreateForm(request.POST if request.method == "POST" else None, team=request.team)
+    form = CreateForm(
+        request.POST if request.method == "POST" else None,
+        team=request.team,
+        creator=request.membership,
+    )
     if not form.is_valid():
         return _create_form(request, form)
     try:
         key, key_string = ApiKey.objects.issue(
             team=request.team,
-            owner=request.user,
             actor=request.user,
             address=request.META["REMOTE_ADDR"],
             **form.issue_arguments,
@@ -56,7 +59,7 @@ def _create_form(request: TeamRequest, form: CreateForm) -> HttpResponse:
     context = {
         "form": form,
         "key_count": key_count,
-        "blocked_reason": _blocked_reason(request, key_count),
+        "blocked_reason": _blocked_reason(request, form, key_count),
     }
     status = 422 if form.is_bound else 200
     return render_dialog(
@@ -64,9 +67,16 @@ def _create_form(request: TeamRequest, form: CreateForm) -> HttpResponse:
     )
 
 
-def _blocked_reason(request: TeamRequest, key_count: int) -> str:
+def _blocked_reason(request: TeamRequest, form: CreateForm, key_count: int) -> str:
     """Why this user can create no key at all; empty if they can."""
     if key_count >= request.team.max_keys:
         return str(KeyLimitReached(request.team.max_keys, key_count))
+    if form.has_owners:
+        return ""
+    if request.team.policy.service_accounts_only:
+        return (
+            "Only service accounts may own keys in this team, and it has none. Create one first, "
+            "under Members."
+        )
     owned_count = partial(ApiKey.objects.count_owned, request.team, request.user.pk)
     return " ".join(ownership_violations(request.team.policy, None, owned_count))

@@ -61,6 +61,8 @@ class Migration(migrations.Migration):
                 ('is_staff', models.BooleanField(default=False, help_text='Designates whether the user can log into this admin site.', verbose_name='staff status')),
                 ('is_active', models.BooleanField(default=True, help_text='Designates whether this user should be treated as active. Unselect this instead of deleting accounts.', verbose_name='active')),
                 ('date_joined', models.DateTimeField(default=django.utils.timezone.now, verbose_name='date joined')),
+                ('service_team', models.ForeignKey(editable=False, help_text='The team of a service account. Null: a person.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='service_accounts', to='teams.team')),
+                ('contact', models.EmailField(blank=True, editable=False, help_text='Who gets the mails about the keys of a service account.', max_length=254, validators=[keyportal.keys.keystring.require_no_key])),
                 ('must_change_password', models.BooleanField(default=False, help_text='Somebody else knows the password. No page opens before it is changed.')),
                 ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
                 ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),
@@ -92,6 +94,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='user',
             constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('username'), name='user_name_unique', violation_error_message='Another user has this name already.'),
+        ),
+        migrations.AddConstraint(
+            model_name='user',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('contact', ''), ('service_team', None)), models.Q(('email', ''), ('is_staff', False), ('is_superuser', False), ('password__startswith', '!'), ('service_team__isnull', False)), _connector='OR'), name='user_service_account_never_signs_in', violation_error_message='A service account has no password, no e-mail address and no rights of an operator.'),
         ),
         migrations.AddConstraint(
             model_name='membership',

@@ -24,6 +24,7 @@ from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
 from keyportal.catalog.models import ServedModel
 from keyportal.teams.models import User
+from keyportal.teams.service_accounts import changes as service_accounts
 from keyportal.usage.models import Window
 from tests.support.api_client import NewApiClient, assert_problem
 
@@ -68,7 +69,8 @@ def test_every_response_is_in_the_document(
     settings.API_REQUESTS_PER_MINUTE = 10**6
     settings.ALLOWED_HOSTS = ["*"]
     key, _ = issue(ada)
-    there = {"id": key.public_id, "username": "ada", "slug": key.team.slug}
+    service_accounts.create(key.team, "ci", "ci@example.com", actor=None)
+    there = {"id": key.public_id, "username": "ada", "slug": key.team.slug, "account": "ci"}
     token = new_api_client(ada).token
     answered: Counter[int] = Counter()
 

@@ -129,8 +129,8 @@ def test_policy_sets_the_minimum_role_of_creators(
     rule(team, min_creator_role="admin")
     with pytest.raises(PolicyViolation, match="Admin and above"):
         issue(bob, actor=bob)
-    issue(bob, "by ada", actor=ada)
-    issue(bob, "by alice", actor=alice)
+    issue(ada, "by ada", actor=ada)
+    issue(alice, "by alice", actor=alice)
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, None])

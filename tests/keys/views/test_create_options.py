@@ -41,8 +41,9 @@ def lives_for(key: ApiKey, days: int) -> bool:
     return timedelta(days=days, minutes=-5) < left <= timedelta(days=days)
 
 
-def test_each_form_has_a_nonce_of_its_own(team: Team) -> None:
-    marks = {CreateForm(team=team)["nonce"].value() for _ in range(3)}
+def test_each_form_has_a_nonce_of_its_own(team: Team, bob: User) -> None:
+    creator = bob.memberships.get()
+    marks = {CreateForm(team=team, creator=creator)["nonce"].value() for _ in range(3)}
     assert len(marks) == 3
     assert all(len(mark) >= 20 for mark in marks)
 
@@ -229,11 +230,11 @@ def test_member_at_the_key_limit_is_told_before_filling_the_form(
 def test_policy_changed_after_validation_is_enforced(
     sign_in: SignIn, bob: User, team: Team
 ) -> None:
-    form = CreateForm({"name": "nightly"}, team=team)
+    form = CreateForm({"name": "nightly"}, team=team, creator=bob.memberships.get())
     assert form.is_valid()
     Team.objects.update(policy=STRICT)
     with pytest.raises(PolicyViolation, match="Keys of this team must expire"):
-        ApiKey.objects.issue(team=team, owner=bob, actor=bob, **form.issue_arguments)
+        ApiKey.objects.issue(team=team, actor=bob, **form.issue_arguments)
     assert not ApiKey.objects.exists()
 
 

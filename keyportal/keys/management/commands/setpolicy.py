@@ -32,6 +32,7 @@ class Command(OperatorCommand):
         parser.add_argument("--max-keys-per-member", metavar="N")
         parser.add_argument("--name-pattern", metavar="GLOB", help="such as ci-*")
         parser.add_argument("--min-creator-role", choices=[role.value for role in CREATOR_ROLES])
+        parser.add_argument("--service-accounts-only", choices=["yes", "no"])
 
     def handle(self, **options: Any) -> None:
         team = get_team(options["team"])
@@ -59,6 +60,7 @@ def _option_data(given: dict[str, str]) -> dict[str, Any]:
     data: dict[str, Any] = {name: "" if value == NONE else value for name, value in given.items()}
     if "endpoints" in data:
         data["endpoints"] = split_words(data["endpoints"])
-    if "must_expire" in data:
-        data["must_expire"] = data["must_expire"] == "yes"
+    for name in ("must_expire", "service_accounts_only"):
+        if name in data:
+            data[name] = data[name] == "yes"
     return data
