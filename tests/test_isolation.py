@@ -57,6 +57,7 @@ NEEDS = {
     "usage:usage": Role.VIEWER,
     "usage:usage_csv": Role.VIEWER,
     "usage:calls": Role.VIEWER,
+    "usage:call": Role.VIEWER,
     "usage:running": Role.ADMIN,
     "usage:end_call": Role.ADMIN,
     "audit:list": Role.ADMIN,
@@ -68,6 +69,7 @@ NEEDS = {
 # receipt of a live key, a call, a template, a management key, a service account.
 WITHOUT_OBJECT = {
     "keys:receipt",
+    "usage:call",
     "usage:end_call",
     "management_keys:delete",
     "keys:template_change",
@@ -92,6 +94,7 @@ READ_ONLY = {
     "usage:usage",
     "usage:usage_csv",
     "usage:calls",
+    "usage:call",
     "usage:running",
     "audit:list",
     "management_keys:list",
@@ -143,6 +146,7 @@ EXAMPLES = {
     "provider_id": "nowhere",
     "server_id": "1",
     "route_id": "1",
+    "number": "1",
 }
 PART = re.compile(r"<(\w+)>")
 

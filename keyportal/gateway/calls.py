@@ -20,6 +20,7 @@ from keyportal.gateway.errors import (
     Unavailable,
     UpstreamFailed,
 )
+from keyportal.gateway.metering.attempts import Attempt
 from keyportal.gateway.metering.token_counter import TokenCounter
 from keyportal.gateway.relay.body_budget import Reservation
 from keyportal.gateway.relay.sse import KeepAlive
@@ -43,11 +44,13 @@ class Call:
         "_task",
         "address",
         "allowance",
+        "attempts",
         "began",
         "body_deadline",
         "digest",
         "ended_by",
         "endpoint",
+        "error",
         "first_byte",
         "is_all_sent",
         "is_delivered",
@@ -60,7 +63,6 @@ class Call:
         "sending_since",
         "status",
         "tokens",
-        "upstream",
         "user_agent",
         "verdict",
     )
@@ -82,8 +84,10 @@ class Call:
         """The endpoint's path without `/v1`; empty until it is known."""
         self.model = ""
         """The name of the served model; empty until it is known."""
-        self.upstream = ""
-        """The name of the model server that was asked last; empty until there is one."""
+        self.attempts: list[Attempt] = []
+        """The routes that were tried, in turn."""
+        self.error: GatewayError | None = None
+        """The error that ended the call, which is what the caller got."""
         self.status = 0
         """The status of the response, or of the error that ended it; 0 until it is known."""
         self.is_served = False
@@ -138,6 +142,7 @@ class Call:
             return
         if isinstance(error, GatewayError):
             self.status = error.status
+            self.error = error
         else:
             self.status = 499 if isinstance(error, asyncio.CancelledError) else 500
 

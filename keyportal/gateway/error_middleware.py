@@ -9,7 +9,6 @@ from django.conf import settings
 
 from keyportal.gateway.aliases import expects_anthropic
 from keyportal.gateway.calls import Call
-from keyportal.gateway.ended_requests import EndedRequest, Observer, endpoint_label
 from keyportal.gateway.errors import (
     ClientDisconnected,
     GatewayError,
@@ -17,6 +16,7 @@ from keyportal.gateway.errors import (
     InternalError,
     Unauthorized,
 )
+from keyportal.gateway.metrics.ended_requests import EndedRequest, Observer, endpoint_label
 from keyportal.gateway.relay.encoded_answer import is_encoded
 from keyportal.gateway.relay.sse import is_event_stream
 from keyportal.http.requests import NO_SNIFFING, content_length, drain_body, new_request_id
@@ -185,7 +185,7 @@ class Exchange:
             call.model,
             call.verdict.team_slug,
             call.verdict.public_id,
-            call.upstream,
+            call.attempts[-1].upstream if call.attempts else "",
             first_byte,
             call.tokens.prompt,
             call.tokens.completion,

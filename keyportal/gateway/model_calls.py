@@ -146,7 +146,6 @@ class ModelCalls:
                 makes_images=endpoint.makes_images,
                 is_usage_hidden=asks_usage and sent is request,
             )
-            call.upstream = target.name
             call.is_kept_alive = target.sends_keepalive
             if target.base_url == BUILT_IN_URL:
                 is_form = isinstance(sent, Upload)
@@ -160,10 +159,11 @@ class ModelCalls:
             return answer
 
         if not isinstance(request, CallRequest):
-            return UpstreamAttempts(targets or served.targets, send_to)
+            return UpstreamAttempts(targets or served.targets, send_to, call.attempts)
         return UpstreamAttempts(
             targets or served.targets,
             UsageAsker(request, send_to).send if asks_usage else send_to,
+            call.attempts,
             names_stored_answer="previous_response_id" in request.fields,
         )
 

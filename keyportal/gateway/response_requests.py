@@ -88,9 +88,8 @@ class ResponseRequests:
         request = wanted.to_relay(scope["headers"], call.request_id)
 
         async def send_to(target: Target) -> Answer:
-            call.upstream = target.name
             return await self._relay.send(target, request, b"")
 
         # One route is enough: they all lead to the same model server.
-        attempts = UpstreamAttempts(targets[:1], send_to, names_stored_answer=True)
+        attempts = UpstreamAttempts(targets[:1], send_to, call.attempts, names_stored_answer=True)
         await send_first_answer(attempts, scope, receive, send)

@@ -48,7 +48,9 @@ NAV = (
     ),
     NavItem("Health", "health", "keys:health", Role.MEMBER),
     NavItem("Models", "models", "catalog:models"),
-    NavItem("Usage", "usage", "usage:usage", subpages=("usage:calls", "usage:running")),
+    NavItem(
+        "Usage", "usage", "usage:usage", subpages=("usage:calls", "usage:call", "usage:running")
+    ),
     NavItem(
         "Members",
         "members",

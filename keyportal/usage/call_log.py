@@ -5,12 +5,14 @@ nor skips the earlier ones. A filter that matches few rows searches at most `MAX
 rows for one page; the next page continues from there.
 """
 
+import json
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from django.db.models import Q
+from django.shortcuts import get_object_or_404
 
 from keyportal.audit.key_names import KeyName, key_names
 from keyportal.teams.models import Team
@@ -19,6 +21,7 @@ from keyportal.usage.reports.charts import duration
 from keyportal.usage.reports.report import Selection
 
 PAGE_SIZE = 50
+CLIENT_LEFT = 499
 MAX_CALLS_SEARCHED = 50_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -54,6 +57,24 @@ class Cursor:
         )
 
 
+# What became of a route, for people. A number is the status of the model server's answer.
+_OUTCOMES = {
+    "UpstreamFailed": "Could not be reached, or broke off its answer",
+    "UpstreamConnectTimeout": "Took too long to take the connection",
+    "UpstreamTimedOut": "Took too long to answer",
+    "CancelledError": "The call ended before the answer was complete",
+}
+
+
+class Attempt(NamedTuple):
+    """A route that was tried, as the call's page displays it."""
+
+    upstream: str
+    model: str
+    outcome: str
+    duration: str
+
+
 class Row(NamedTuple):
     """A call as the list displays it."""
 
@@ -67,6 +88,35 @@ class Row(NamedTuple):
     @property
     def duration(self) -> str:
         return duration(self.call.duration_ms)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """The routes that were tried, in turn."""
+        return [
+            Attempt(
+                upstream,
+                model,
+                f"Answered {outcome}" if outcome.isdigit() else _OUTCOMES.get(outcome, outcome),
+                duration(milliseconds),
+            )
+            for upstream, model, outcome, milliseconds in json.loads(self.call.attempts or "[]")
+        ]
+
+    @property
+    def ended_at(self) -> datetime:
+        return self.call.started_at + timedelta(milliseconds=self.call.duration_ms)
+
+    @property
+    def reason(self) -> str:
+        """Why the call was not served, if the caller got no error of ours."""
+        call = self.call
+        if call.error_message or call.status < 400:
+            return ""
+        if call.status == CLIENT_LEFT:
+            return "The caller closed the connection."
+        if self.attempts and self.attempts[-1].outcome == f"Answered {call.status}":
+            return "The model server's own answer, which is not kept."
+        return "The model server ended its answer with an error." if self.attempts else ""
 
     @property
     def prompt_details(self) -> str:
@@ -104,12 +154,19 @@ class CallPage:
     """Time of the last row searched, if the search stopped before the page was full."""
 
 
-def call_page(team: Team, selection: Selection, status_class: str, at: str) -> CallPage:
-    """The page at the cursor `at`; the first page if that is empty or invalid."""
+def call_page(
+    team: Team, selection: Selection, status_class: str, at: str, request_id: str = ""
+) -> CallPage:
+    """The page at the cursor `at`; the first page if that is empty or invalid.
+
+    Several calls can have the same request id: their callers chose it.
+    """
     cursor = Cursor.parse(at)
     is_newer = cursor is not None and cursor.is_newer
     order = ("started_at", "pk") if is_newer else ("-started_at", "-pk")
     calls = Call.objects.for_team(team).order_by(*order)
+    if request_id:
+        calls = calls.filter(request_id=request_id)  # There is an index.
     if cursor:
         calls = calls.filter(cursor.after)
     matches = calls.filter(**selection.filters).with_status_class(status_class)
@@ -131,6 +188,12 @@ def call_page(team: Team, selection: Selection, status_class: str, at: str) -> C
         newer=back,
         searched_to=stop.started_at if stop and not has_more else None,
     )
+
+
+def find_call(team: Team, number: int) -> Row:
+    """Raises `Http404` without such a call, also for a call of another team."""
+    call = get_object_or_404(Call.objects.for_team(team), pk=number)
+    return Row(call, key_names(team, {call.public_id})[call.public_id])
 
 
 def _search_end(calls: CallQuerySet, is_newer: bool) -> Cursor | None:

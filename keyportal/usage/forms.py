@@ -26,6 +26,7 @@ class CallFilter(forms.Form):
 
     key = forms.CharField(max_length=8, required=False)
     model = forms.CharField(max_length=200, required=False)
+    request = forms.CharField(max_length=128, required=False)
     status = forms.ChoiceField(
         choices=[("", "All"), ("2", "Served"), ("4", "Refused, 4xx"), ("5", "Failed, 5xx")],
         required=False,
@@ -34,6 +35,10 @@ class CallFilter(forms.Form):
     def value(self, name: str) -> str:
         self.is_valid()
         return str(self.cleaned_data.get(name) or "")
+
+    @property
+    def request_id(self) -> str:
+        return self.value("request")
 
     @property
     def status_class(self) -> str:

@@ -2,7 +2,7 @@
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
@@ -10,7 +10,7 @@ from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_htmx
 from keyportal.teams.sign_in.sessions import polled
-from keyportal.usage.call_log import call_page
+from keyportal.usage.call_log import call_page, find_call
 from keyportal.usage.forms import CallFilter, UsageFilter
 from keyportal.usage.reports.charts import chart_data, charts, duration
 from keyportal.usage.reports.csv_export import report_csv
@@ -50,10 +50,18 @@ def usage_csv(request: TeamRequest) -> HttpResponse:
 @team_view(Role.VIEWER)
 def calls(request: TeamRequest) -> HttpResponse:
     form = CallFilter(request.GET)
-    page = call_page(request.team, form.selection, form.status_class, request.GET.get("at", ""))
+    page = call_page(
+        request.team, form.selection, form.status_class, request.GET.get("at", ""), form.request_id
+    )
     options = menus(request.team, LAST_WEEK(timezone.now()), form.selection)
     context = {"form": form, "page": page, "menus": options}
     return render_htmx(request, "usage/calls.html", "usage/_calls.html", context)
+
+
+@require_safe
+@team_view(Role.VIEWER)
+def call(request: TeamRequest, number: int) -> HttpResponse:
+    return render(request, "usage/call.html", {"row": find_call(request.team, number)})
 
 
 @polled

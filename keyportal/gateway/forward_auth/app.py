@@ -18,7 +18,6 @@ from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.aliases import expects_anthropic
 from keyportal.gateway.authentication import bearer_token
-from keyportal.gateway.ended_requests import EndedRequest, Observer
 from keyportal.gateway.error_middleware import UNAUTHORIZED_DELAY_SECONDS, request_id
 from keyportal.gateway.errors import (
     AddressNotAllowed,
@@ -36,6 +35,7 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.forward_auth import original_request
 from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.usage_sql import LastUse
+from keyportal.gateway.metrics.ended_requests import EndedRequest, Observer
 from keyportal.http.requests import NO_SNIFFING, content_length, new_request_id
 from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import keystring
@@ -122,9 +122,8 @@ class ForwardAuth:
         verdict = admitted.verdict
         model, error = self._check_original(verdict, scope, by_name)
         scope[_VERIFIED] = (verdict, model)
-        status = 200 if error is None else error.status
         use = LastUse(digest, began, address, by_name.get(b"user-agent", b""))
-        self._meter.record_verification(verdict, use, VERIFY_PATH, model, status, id_)
+        self._meter.record_verification(verdict, use, VERIFY_PATH, model, error, id_)
         if error is not None:
             raise error
         return _identity_headers(admitted)

@@ -12,7 +12,7 @@ from itertools import islice
 
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.calls import Call
-from keyportal.gateway.errors import InvalidKey
+from keyportal.gateway.errors import GatewayError, InvalidKey
 from keyportal.gateway.metering import usage_sql
 from keyportal.gateway.metering.anomalies import AnomalyDetector
 from keyportal.gateway.metering.usage_sql import (
@@ -77,7 +77,7 @@ class Meter:
     def record_call(self, call: Call) -> None:
         """Record an admitted call that is over, however it ended."""
         verdict, tokens, first_byte = call.verdict, call.tokens, call.first_byte
-        seconds = time.monotonic() - call.began
+        error, seconds = call.error, time.monotonic() - call.began
         self._records.append(
             CallRecord(
                 call.request_id,
@@ -97,6 +97,8 @@ class Meter:
                 int(seconds * 1000),
                 call.address,
                 call.user_agent,
+                *_code_and_message(error),
+                call.attempts,
             )
         )
         if isinstance(call.ended_by, InvalidKey):
@@ -110,7 +112,7 @@ class Meter:
         use: LastUse,
         endpoint: str,
         model: str,
-        status: int,
+        error: GatewayError | None,
         request_id: str,
     ) -> None:
         """Record a verification for a proxy: a call without tokens.
@@ -122,6 +124,7 @@ class Meter:
         owner = (verdict.team_slug, verdict.public_id, verdict.owner_id)
         now = time.time()
         duration_ms = int((now - use.at) * 1000)
+        status = error.status if error else 200
         if len(self._records) < SLICE:
             self._records.append(
                 CallRecord(
@@ -134,6 +137,8 @@ class Meter:
                     duration_ms=duration_ms,
                     address=use.address,
                     user_agent=use.user_agent,
+                    error_code=_code_and_message(error)[0],
+                    error_message=_code_and_message(error)[1],
                 )
             )
         else:
@@ -191,3 +196,8 @@ class Meter:
         self._flushes += 1
         flush_id = f"{self._worker}-{self._flushes}"
         return Flush(flush_id, records, sums, uses, refused, cut_off, refused_ids, lookups)
+
+
+def _code_and_message(error: GatewayError | None) -> tuple[str, str]:
+    """What the caller got. Error messages quote nothing of a prompt."""
+    return (error.code or "", str(error)) if error else ("", "")

@@ -7,7 +7,7 @@ is written again with the same id, and counts nothing twice.
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
@@ -15,6 +15,7 @@ import msgspec
 from django.db import DataError, connections, transaction
 
 from keyportal.audit.models import Tombstone
+from keyportal.gateway.metering.attempts import Attempt
 from keyportal.gateway.metering.reported_usage import TokenDetails
 from keyportal.gateway.metering.writer import ALIAS
 from keyportal.keys import keystring
@@ -71,6 +72,9 @@ class CallRecord(NamedTuple):
     duration_ms: int = 0
     address: str | None = None
     user_agent: bytes = b""
+    error_code: str = ""
+    error_message: str = ""
+    attempts: Sequence[Attempt] = ()
 
 
 Dimensions = tuple[int, str, str, int, str]
@@ -249,13 +253,16 @@ def _write_uses_after_deletion(
 
 
 def _call_row(record: CallRecord) -> tuple[Any, ...]:
-    request_id, started_at, *middle, address, user_agent = record
+    request_id, started_at, *middle, address, user_agent, code, message, attempts = record
     return (
         request_id,
         _timestamp(started_at),
         *middle,
         _ip_address(address),
         _user_agent_text(user_agent),
+        code,
+        keystring.redact(message)[:500],
+        msgspec.json.encode(attempts).decode() if attempts else "",
     )
 
 

@@ -1,1 +1,1 @@
-"""What a worker counts for Prometheus, and how it passes that to the process that is asked."""
+"""What operators see of requests: metrics for Prometheus, and the access log."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from keyportal.catalog.snapshot import CatalogEntry
-from keyportal.gateway.ended_requests import EndedRequest
+from keyportal.gateway.metrics.ended_requests import EndedRequest
 from keyportal.gateway.metrics.families import (
     DURATION,
     FIRST_BYTE,

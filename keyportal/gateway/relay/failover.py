@@ -20,6 +20,7 @@ from keyportal.gateway.errors import (
     UpstreamRefused,
     UpstreamTimedOut,
 )
+from keyportal.gateway.metering.attempts import Attempt
 from keyportal.gateway.relay.answer import Answer
 from keyportal.gateway.relay.retry_after import seconds_to_wait
 
@@ -66,23 +67,32 @@ class UpstreamAttempts:
 
     __slots__ = (
         "_answer",
+        "_attempts",
+        "_began",
         "_breaker",
         "_is_trial",
         "_names_stored_answer",
         "_remaining",
         "_send",
+        "_target",
     )
 
     def __init__(
         self,
         targets: Sequence[Target],
         send: Callable[[Target], Awaitable[Answer]],
+        attempts: list[Attempt] | None = None,
         *,
         names_stored_answer: bool = False,
     ) -> None:
-        """`names_stored_answer`: a 404 may mean an answer that the caller names, not the model."""
+        """`attempts` gets what became of each.
+
+        `names_stored_answer`: a 404 may mean an answer that the caller names, not the model."""
         self._remaining = targets
         self._send = send
+        self._attempts: list[Attempt] = [] if attempts is None else attempts
+        self._target: Target | None = None
+        self._began = 0.0
         self._names_stored_answer = names_stored_answer
         self._breaker: CircuitBreaker | None = None
         self._is_trial = False
@@ -132,6 +142,7 @@ class UpstreamAttempts:
             self._end_attempt(None)
 
     def _begin_attempt(self, target: Target) -> None:
+        self._target, self._answer, self._began = target, None, time.monotonic()
         self._breaker = breaker_for(target.fingerprint)
         self._breaker.name = target.name
         self._is_trial = self._breaker.begin_call()
@@ -172,13 +183,26 @@ class UpstreamAttempts:
         breaker.record_failure(str(answer.status), seconds_to_wait(answer.headers))
         return False
 
+    def _record_attempt(self, error: BaseException | None) -> None:
+        assert self._target is not None  # noqa: S101 - for the type checker
+        milliseconds = int((time.monotonic() - self._began) * 1000)
+        outcome = _outcome(error, self._answer)
+        self._attempts.append(Attempt(self._target.name, self._target.model, outcome, milliseconds))
+
     def _end_attempt(self, error: BaseException | None) -> None:
         if self._breaker is None:
             return
+        self._record_attempt(error)
         if error is not None and isinstance(error, (UpstreamFailed, UpstreamTimedOut)):
             self._breaker.record_failure(type(error).__name__, detail=error.cause)
         self._breaker.end_call(was_trial=self._is_trial)
         self._breaker = None
+
+
+def _outcome(error: BaseException | None, answer: Answer | None) -> str:
+    if error is not None and not isinstance(error, UpstreamRefused):
+        return type(error).__name__
+    return str(answer.status) if answer else ""
 
 
 def _is_about_model(answer: Answer) -> bool:

@@ -58,9 +58,12 @@ class Migration(migrations.Migration):
                 ('duration_ms', models.PositiveIntegerField()),
                 ('address', models.GenericIPAddressField(null=True)),
                 ('user_agent', models.CharField(blank=True, max_length=200)),
+                ('error_code', models.CharField(blank=True, help_text="Of the gateway's own error; empty without one.", max_length=64)),
+                ('error_message', models.CharField(blank=True, max_length=500)),
+                ('attempts', models.TextField(blank=True, help_text='JSON: model server, model there, outcome and ms of each route in turn.')),
             ],
             options={
-                'indexes': [models.Index(fields=['team_slug', '-started_at', '-id'], name='call_by_team'), models.Index(fields=['started_at'], name='call_by_age')],
+                'indexes': [models.Index(fields=['team_slug', '-started_at', '-id'], name='call_by_team'), models.Index(fields=['started_at'], name='call_by_age'), models.Index(fields=['team_slug', 'request_id'], name='call_by_request')],
             },
         ),
         migrations.CreateModel(

@@ -68,6 +68,14 @@ class Call(models.Model):
     duration_ms = models.PositiveIntegerField()
     address = models.GenericIPAddressField(null=True)
     user_agent = models.CharField(max_length=200, blank=True)
+    error_code = models.CharField(
+        max_length=64, blank=True, help_text="Of the gateway's own error; empty without one."
+    )
+    error_message = models.CharField(max_length=500, blank=True)
+    attempts = models.TextField(
+        blank=True,
+        help_text="JSON: model server, model there, outcome and ms of each route in turn.",
+    )
 
     objects = CallQuerySet.as_manager()
 
@@ -75,6 +83,7 @@ class Call(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["team_slug", "-started_at", "-id"], name="call_by_team"),
             models.Index(fields=["started_at"], name="call_by_age"),
+            models.Index(fields=["team_slug", "request_id"], name="call_by_request"),
         ]
 
     def __str__(self) -> str:

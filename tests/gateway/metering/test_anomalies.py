@@ -132,7 +132,7 @@ def test_verifications_without_rows_count_too(
     key, _ = issue(bob)
     for address in [*addresses(4), ""]:
         use = LastUse(bytes(key.current_secret.digest), time.time(), address or None, b"")
-        workers[0].record_verification(make_verdict(key), use, "/auth/verify", "", 200, "req_1")
+        workers[0].record_verification(make_verdict(key), use, "/auth/verify", "", None, "req_1")
     asyncio.run(workers[0].flush())
     assert CallRow.objects.count() == 2
     assert alarm_targets(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from keyportal.audit.models import Tombstone
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.calls import Call
-from keyportal.gateway.errors import InvalidKey
+from keyportal.gateway.errors import InvalidKey, PermissionDenied
 from keyportal.gateway.metering import meter as module
 from keyportal.gateway.metering import usage_sql as writing
 from keyportal.gateway.metering.anomalies import AnomalyDetector
@@ -553,7 +553,7 @@ def test_verifications_that_cannot_be_written_are_kept_as_sums(
     verdict = make_verdict(key)
     for took in range(SLICE + 100):
         use = LastUse(bytes(key.current_secret.digest), time.time() - took, "192.0.2.7", b"")
-        meter.record_verification(verdict, use, "/auth/verify", "", 200, "req_1")
+        meter.record_verification(verdict, use, "/auth/verify", "", None, "req_1")
         assert len(meter._verifications) <= 10
     flush(meter)
     assert sum(UsageMinute.objects.values_list("requests", flat=True)) == SLICE + 100
@@ -566,8 +566,8 @@ def test_some_of_many_verifications_have_rows_and_all_are_in_sums(
     key, _ = issue(alice)
     use = LastUse(bytes(key.current_secret.digest), time.time() - 7, "192.0.2.7", b"a-proxy")
     verdict = make_verdict(key)
-    for status in [200] * (2 * SLICE) + [403] * SLICE:
-        meter.record_verification(verdict, use, "/auth/verify", "public/a", status, "req_1")
+    for error in [None] * (2 * SLICE) + [PermissionDenied()] * SLICE:
+        meter.record_verification(verdict, use, "/auth/verify", "public/a", error, "req_1")
     flush(meter)
     assert CallRow.objects.filter(status=200, duration_ms__gte=7000).count() == SLICE
     assert CallRow.objects.count() == SLICE

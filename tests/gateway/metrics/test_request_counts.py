@@ -3,7 +3,7 @@
 import pytest
 
 from keyportal.catalog.snapshot import CatalogEntry
-from keyportal.gateway.ended_requests import EndedRequest, endpoint_label
+from keyportal.gateway.metrics.ended_requests import EndedRequest, endpoint_label
 from keyportal.gateway.metrics.families import Snapshot
 from keyportal.gateway.metrics.request_counts import RequestCounts
 

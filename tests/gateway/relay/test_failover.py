@@ -216,14 +216,16 @@ def test_errors_that_callers_can_cause_do_not_open_the_breaker(status: int, fail
     assert circuit_breaker.breaker_for("a").failures == failures
 
 
-def refuse(status: int, body: bytes = b"{}", **arguments: bool) -> int:
+def refuse(status: int, body: bytes = b"{}", *, names_stored_answer: bool = False) -> int:
     """Make one call to the only server, which answers `status`. Returns the caller's status."""
 
     async def send(target: Target) -> Answer:
         return Answer(status, [], body)
 
     async def call() -> int:
-        with UpstreamAttempts(targets(a=1), send, **arguments) as attempts:
+        with UpstreamAttempts(
+            targets(a=1), send, names_stored_answer=names_stored_answer
+        ) as attempts:
             return (await attempts.answer()).status
 
     try:
