@@ -77,6 +77,24 @@ def _is_on(variable: str, default: str) -> bool:
 DEBUG = _is_on("DEBUG", "off")
 
 
+def _share(variable: str) -> float:
+    """`on`, `off`, or the part of all, such as 0.01."""
+    text = _text(variable, "off").lower()
+    try:
+        share = float(_SWITCH.get(text, text))
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise ImproperlyConfigured(
+            f"{variable} must be on, off, or a number from 0 to 1 such as 0.01, not {text!r}."
+        )
+    return share
+
+
+# The part of the served requests to the gateway that get a line in the log.
+ACCESS_LOG = _share("KEYPORTAL_ACCESS_LOG")
+
+
 def _secret(variable: str) -> str:
     """Return it from the environment, else from the data folder, where `make run` wrote it."""
     VARIABLES.add(variable)

@@ -34,7 +34,17 @@ PAGES = {
 README, CLI = PAGES["README.md"], PAGES["docs/cli.md"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 BASH = shutil.which("bash") or "bash"
-READERS = {"_text", "_number", "_is_on", "_secret", "_networks", "_origins", "_prefixes", "_sender"}
+READERS = {
+    "_text",
+    "_number",
+    "_is_on",
+    "_secret",
+    "_networks",
+    "_origins",
+    "_prefixes",
+    "_sender",
+    "_share",
+}
 READERS |= {"read_secret"}
 # Of every Django command, and in no need of a description of its own.
 COMMON_OPTIONS = {

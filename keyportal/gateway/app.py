@@ -24,6 +24,8 @@ from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.retention import RetentionJob
 from keyportal.gateway.metering.running_calls import RunningCallsReporter
 from keyportal.gateway.metering.writer import Writer
+from keyportal.gateway.metrics.access_log import AccessLog
+from keyportal.gateway.metrics.ended_requests import Observer
 from keyportal.gateway.metrics.files import MetricsFolder
 from keyportal.gateway.metrics.publisher import MetricsPublisher
 from keyportal.gateway.metrics.request_counts import RequestCounts
@@ -58,6 +60,7 @@ class Gateway:
         self.metrics_folder: MetricsFolder | None = None
         """Where the counts of this worker are written; None: nowhere."""
         self._metrics: MetricsPublisher | None = None
+        self._access_log: AccessLog | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -89,6 +92,9 @@ class Gateway:
         self._tasks = [asyncio.create_task(job) for job in background_jobs]
         if self.metrics_folder is not None:
             self._start_metrics(worker, self.metrics_folder)
+        if settings.ACCESS_LOG:
+            self._access_log = AccessLog(settings.ACCESS_LOG)
+            self._observe_requests(self._access_log)
         # Until the end of the stop, which writes usage.
         self._session_watch = asyncio.create_task(
             watch_forever((self.admission.session_watch, self.writer.session_watch))
@@ -96,12 +102,15 @@ class Gateway:
 
     def _start_metrics(self, worker: str, folder: MetricsFolder) -> None:
         counts = RequestCounts(self._find_entry, names_teams=settings.METRICS_TEAMS)
-        self.error_middleware.observers += (counts,)
-        self.forward_auth.observers += (counts,)
+        self._observe_requests(counts)
         self._metrics = MetricsPublisher(
             worker, folder, counts, self.admission, self.active_calls, self.writer
         )
         self._tasks.append(asyncio.create_task(self._metrics.publish_forever()))
+
+    def _observe_requests(self, observer: Observer) -> None:
+        self.error_middleware.observers += (observer,)
+        self.forward_auth.observers += (observer,)
 
     def _find_entry(self, name: str) -> CatalogEntry | None:
         return self.admission.catalog.models.get(name)
@@ -119,6 +128,8 @@ class Gateway:
         await asyncio.wrap_future(self.writer.close())
         if self._metrics is not None:
             self._metrics.publish()
+        if self._access_log is not None:
+            self._access_log.close()
         self._session_watch.cancel()
 
     def _route(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

@@ -74,7 +74,7 @@ class JSONFormatter(logging.Formatter):
     """One JSON object a line, with the same redaction. Times are UTC in ISO 8601."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
@@ -82,6 +82,9 @@ class JSONFormatter(logging.Formatter):
             # Redacted before it is encoded: after "\n" in JSON, a key string begins with "n".
             "message": _redacted(record.getMessage()),
         }
+        # The access log has fields of its own. Some are chosen by callers, such as the request id.
+        for name, value in getattr(record, "fields", {}).items():
+            line[name] = _redacted(value) if isinstance(value, str) else value
         if record.exc_info:
             line["exception"] = _redacted(self.formatException(record.exc_info))
         return json.dumps(line)
