@@ -161,7 +161,7 @@ def _interface_addresses() -> set[str]:
 OWN_NAMES = frozenset(
     _words(
         "accounts admin api audio auth chat completions embeddings healthz images leaks messages "
-        "models moderations openai operators readyz rerank responses static teams v1 v2"
+        "models moderations openai operators profile readyz rerank responses static teams v1 v2"
     )
 )
 
@@ -198,7 +198,8 @@ _public = _public_parts(PUBLIC_URL)
 IS_HTTPS = _public.scheme == "https"
 BASE_PATH = _public.path
 """The path of the public address, such as `/keyportal`; empty if it has none."""
-_LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
+LOOPBACK_ADDRESSES = frozenset({"127.0.0.1", "::1"})
+_LOOPBACK_NAMES = {"localhost", *LOOPBACK_ADDRESSES}
 _hosts = {_public.hostname} if _public.hostname else _machine_names()
 if _hosts & _LOOPBACK_NAMES:
     _hosts |= _LOOPBACK_NAMES
@@ -240,6 +241,7 @@ INSTALLED_APPS = [
     "allauth.account",
     "allauth.socialaccount",
     "allauth.socialaccount.providers.openid_connect",
+    "allauth.mfa",
     "csp",
     "django_htmx",
     "django.contrib.admin",
@@ -451,6 +453,9 @@ ACCOUNT_RATE_LIMITS = {
     "failed_for_account": "50/h/key",
     "failed_for_account_from_network": "5/5m/key",
     "failed_in_known_browser": "10/5m/key",
+    # Wrong codes of a second factor, see `keyportal/teams/sign_in/factor_forms.py`.
+    "code_elsewhere": "5/5m/key,20/d/key",
+    "code_in_known_browser": "10/5m/key,50/d/key",
     # The form counts wrong passwords. Attack: someone at an open session keeps its user from
     # changing the password.
     "change_password": None,
@@ -470,6 +475,24 @@ SOCIALACCOUNT_PROVIDERS = {
         "OAUTH_PKCE_ENABLED": True,
     }
 }
+ACCOUNT_EMAIL_NOTIFICATIONS = True  # A changed password or factor is told by mail.
+MFA_ADAPTER = "keyportal.teams.sign_in.factors.FactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+MFA_TOTP_ISSUER = "Keyportal"
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # Operators make the accounts.
+MFA_FORMS = {
+    "authenticate": "keyportal.teams.sign_in.factor_forms.CodeForm",
+    "reauthenticate": "keyportal.teams.sign_in.factor_forms.CodeAgainForm",
+    "login_webauthn": "keyportal.teams.sign_in.factor_forms.PasskeySignInForm",
+    "authenticate_webauthn": "keyportal.teams.sign_in.factor_forms.PasskeyForm",
+    "reauthenticate_webauthn": "keyportal.teams.sign_in.factor_forms.PasskeyAgainForm",
+    "add_webauthn": "keyportal.teams.sign_in.factor_forms.AddPasskeyForm",
+    "edit_webauthn": "keyportal.teams.sign_in.factor_forms.RenamePasskeyForm",
+}
+# A sign-in needs two requests, and many people may share an address. A passkey can't be guessed.
+MFA_RATE_LIMITS = {"webauthn_login": "60/m/ip"}
 SESSION_ENGINE = "keyportal.teams.sign_in.sessions"
 # A session that is not used ends after the first, any session after the second.
 SESSION_COOKIE_AGE = 3600 * _number("KEYPORTAL_SESSION_IDLE_HOURS", 12, min_value=1, max_value=8760)

@@ -14,6 +14,7 @@ from keyportal.api.framework import dispatch as api
 from keyportal.gateway import wrong_base_url
 from keyportal.teams import views as teams
 from keyportal.teams.openid import views as openid
+from keyportal.teams.sign_in import urls as factors
 from keyportal.teams.sign_in import views as sign_in
 
 account_urls = [
@@ -55,6 +56,8 @@ pages: list[URLPattern | URLResolver] = [
     path("", teams.home, name="home"),
     path("", include("keyportal.leaks.urls")),
     path("accounts/", include(account_urls)),
+    path("accounts/", include(factors.account_urls)),
+    path("profile/", include(factors.profile_urls)),
     path("admin/", admin.site.urls),
     path("api/", include("keyportal.api.urls")),
     path("operators/", include("keyportal.operators.urls")),

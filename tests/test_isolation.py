@@ -133,6 +133,7 @@ REFUSALS = {
 # A value for each part of a path; the tests set `slug` and `public_id`.
 EXAMPLES = {
     "uidb36": "1",
+    "pk": "1",
     "key": "abc-def",
     "object_id": "1",
     "app_label": "teams",

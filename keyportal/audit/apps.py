@@ -5,4 +5,5 @@ class AuditConfig(AppConfig):
     name = "keyportal.audit"
 
     def ready(self) -> None:
-        import keyportal.audit.receivers  # noqa: F401 - connects the receivers
+        # Importing them connects the receivers.
+        from keyportal.audit import factors, receivers  # noqa: F401

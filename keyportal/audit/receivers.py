@@ -30,7 +30,7 @@ LIMIT_FIELDS = {"limits": "Limits of the team", "key_limits": "Limits of new key
 
 @receiver(user_logged_in)
 def record_sign_in(request: HttpRequest, user: User, **_: object) -> None:
-    _record(Action.SIGNED_IN, request, user, actor=user)
+    record_for_teams(Action.SIGNED_IN, request, user, actor=user)
 
 
 @receiver(user_login_failed)
@@ -38,7 +38,7 @@ def record_failed_sign_in(
     credentials: dict[str, Any], request: HttpRequest | None = None, **_: object
 ) -> None:
     """The event has the user as its target and no actor: a stranger may have tried the password."""
-    _record(Action.SIGN_IN_FAILED, request, _user_for(credentials))
+    record_for_teams(Action.SIGN_IN_FAILED, request, _user_for(credentials))
 
 
 @receiver(sign_in_refused)
@@ -49,7 +49,7 @@ def record_refused_sign_in(credentials: dict[str, Any], request: HttpRequest, **
     """
     user, client = _user_for(credentials), client_network(request.META.get("REMOTE_ADDR"))
     if cache.add(f"sign-in-refused:{user.pk if user else ''}:{client}", True, timeout=60):
-        _record(Action.SIGN_IN_FAILED, request, user, suffix=TOO_MANY_ATTEMPTS)
+        record_for_teams(Action.SIGN_IN_FAILED, request, user, suffix=TOO_MANY_ATTEMPTS)
 
 
 @receiver(post_delete, sender=User)
@@ -93,7 +93,7 @@ def _user_for(credentials: dict[str, Any]) -> User | None:
     return User.objects.find_by_login(credentials.get("username") or credentials.get("email") or "")
 
 
-def _record(
+def record_for_teams(
     action: Action,
     request: HttpRequest | None,
     user: User | None,

@@ -34,6 +34,14 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         ),
         "enter_current_password": "This is not your current password.",
         "incorrect_password": "This is not your password.",
+        "too_many_codes": (
+            "Too many wrong codes. Wait five minutes, then try again. Somebody who tries codes "
+            "here knows your password: if it was not you, change it."
+        ),
+        "unreadable_factor": (
+            "This installation can't read your second factor any more. Use a passkey, or ask an "
+            "operator to reset your second factor."
+        ),
     }
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
@@ -83,6 +91,16 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
         user.set_password(password)
         user.must_change_password = False
         user.save(update_fields=["password", "must_change_password"])
+
+    def send_notification_mail(
+        self,
+        template_prefix: str,
+        user: User,
+        context: dict[str, Any] | None = None,
+        email: str | None = None,
+    ) -> None:
+        """To the address with which the account is found, see `delete_former_email_addresses`."""
+        super().send_notification_mail(template_prefix, user, context, email or user.email)
 
     def is_safe_url(self, url: str) -> bool:
         """Whether `next` may redirect to `url`: only to the host of this request.

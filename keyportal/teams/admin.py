@@ -5,11 +5,13 @@ from typing import Any, cast
 from allauth.account import admin as _registered  # noqa: F401 - registers what is unregistered below
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
+from allauth.mfa import admin as _factors  # noqa: F401 - the same
+from allauth.mfa.models import Authenticator
 from allauth.socialaccount import admin as _also_registered  # noqa: F401 - the same
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django import forms
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -23,6 +25,7 @@ from keyportal.keys.keystring import require_no_key
 from keyportal.teams.access import Operator, lock_team
 from keyportal.teams.forms import VersionedModelForm
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.sign_in import factors
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 from keyportal.teams.signals import team_changed
 
@@ -47,6 +50,8 @@ admin.site.password_change = _password_change  # type: ignore[assignment,method-
 # A user's e-mail address is edited on the user's page. Attack: a second address, added here, could
 # be used to sign in and to reset the password.
 admin.site.unregister(EmailAddress)
+# Attack: an operator gives another one a passkey. An action of the users' list resets factors.
+admin.site.unregister(Authenticator)
 
 
 # Providers are set in the environment. Attack: whoever may change these rows connects a superuser's
@@ -168,6 +173,7 @@ class UserAdmin(ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg] 
     list_display = ["username", "email", "is_active", "is_staff", "last_login"]
     list_filter = ["is_active", "is_staff", "is_superuser"]
     inlines = [MembershipInline]
+    actions = ["reset_second_factor"]
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
         """Attack: a staff user who may change users makes themselves a superuser."""
@@ -197,6 +203,15 @@ class UserAdmin(ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg] 
             return redirect("account_change_password")
         view = recently_authenticated()(super().user_change_password)
         return view(request, id, form_url)
+
+    @admin.action(description="Reset second factor", permissions=["change"])
+    def reset_second_factor(self, request: HttpRequest, users: QuerySet[User]) -> None:
+        for user in users:
+            if self.has_change_permission(request, user):
+                factors.reset(user)
+                self.message_user(request, f"The second factors of {user} are removed.")
+            else:
+                self.message_user(request, f"You may not change {user}.", messages.ERROR)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         return _visible(request, super().get_list_display(request))

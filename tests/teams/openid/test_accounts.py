@@ -39,7 +39,7 @@ def assert_refused(client: Client, answer: Any) -> None:
 def test_button_leads_to_the_provider(client: Client, forger: ForgingProvider) -> None:
     page = client.get("/accounts/login/?next=/teams/").content.decode()
     assert "Sign in with Corp SSO" in page
-    assert page.count('name="next" value="/teams/"') == 2
+    assert page.count('name="next" value="/teams/"') == 3  # Password, passkey, provider.
     assert client.get("/accounts/oidc/corp/login/").status_code == 405
     assert client.post("/accounts/oidc/other/login/").status_code == 404
     assert client.get("/accounts/oidc/other/login/callback/").status_code == 404
