@@ -468,6 +468,12 @@ ACCOUNT_RATE_LIMITS = {
 }
 # Where people can also sign in, see docs/identity-providers.md.
 OIDC_PROVIDERS = parse_oidc_providers(_text("KEYPORTAL_OIDC_PROVIDERS", ""))
+# Off: only there, or with a passkey, or with a link of the command `signinlink`.
+PASSWORD_SIGN_IN = _is_on("KEYPORTAL_PASSWORD_SIGN_IN", "on")
+if not (PASSWORD_SIGN_IN or OIDC_PROVIDERS):
+    raise ImproperlyConfigured(
+        "KEYPORTAL_PASSWORD_SIGN_IN is off, so KEYPORTAL_OIDC_PROVIDERS must name a provider."
+    )
 SOCIALACCOUNT_ADAPTER = "keyportal.teams.openid.accounts.SocialAccountAdapter"
 SOCIALACCOUNT_PROVIDERS = {
     "openid_connect": {

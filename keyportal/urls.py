@@ -14,6 +14,7 @@ from keyportal.api.framework import dispatch as api
 from keyportal.gateway import wrong_base_url
 from keyportal.teams import views as teams
 from keyportal.teams.openid import views as openid
+from keyportal.teams.sign_in import links
 from keyportal.teams.sign_in import urls as factors
 from keyportal.teams.sign_in import views as sign_in
 
@@ -47,6 +48,9 @@ account_urls = [
         name="account_reset_password_from_key_done",
     ),
 ]
+
+account_urls = [sign_in.with_passwords(page) for page in account_urls]
+account_urls.append(path("link/<str:token>/", links.sign_in, name="account_sign_in_link"))
 
 # Neither a proxy nor the Back button may show them: their addresses can hold a token.
 for page in account_urls:

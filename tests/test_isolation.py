@@ -117,6 +117,7 @@ PUBLIC = {
     "account_reset_password_from_key_done",
     "openid_connect_login",
     "openid_connect_callback",
+    "account_sign_in_link",
     "leaks:report",
     "leaks:format",
     "leaks:description",
@@ -124,11 +125,12 @@ PUBLIC = {
     "leaks:trufflehog",
     "leaks:checker",
 }
-# Without a report, or without a provider.
+# Without a report, a provider, or a link.
 REFUSALS = {
     ("leaks:report", 400),
     ("openid_connect_login", 404),
     ("openid_connect_callback", 404),
+    ("account_sign_in_link", 404),
 }
 # A value for each part of a path; the tests set `slug` and `public_id`.
 EXAMPLES = {
@@ -145,6 +147,7 @@ EXAMPLES = {
     "account": "ci",
     "call_id": "0123456789abcdef",
     "provider_id": "nowhere",
+    "token": "forged",
     "server_id": "1",
     "route_id": "1",
     "number": "1",

@@ -61,6 +61,8 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
 
         Sends `sign_in_refused`, for the audit, when there were too many attempts.
         """
+        if not settings.PASSWORD_SIGN_IN:
+            return None
         attempt = Attempt(request, credentials.get("email") or credentials.get("username", ""))
         if not attempt.is_allowed():
             sign_in_refused.send(type(self), request=request, credentials=credentials)
@@ -85,6 +87,15 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
     def is_reauthentication_required(self, *, app: str, **_: Any) -> bool:
         """allauth would also ask those who have just signed in."""
         return not is_recent(self.request)
+
+    def get_reauthentication_methods(self, user: User) -> list[dict[str, Any]]:
+        """Without passwords, not by password either."""
+        methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)
+        return [
+            method
+            for method in methods
+            if settings.PASSWORD_SIGN_IN or method["id"] != "reauthenticate"
+        ]
 
     def set_password(self, user: User, password: str) -> None:
         """Save a password that the user has chosen on a page of ours."""

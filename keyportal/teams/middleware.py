@@ -5,6 +5,7 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 from allauth.core import ratelimit
+from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.db import DataError
 from django.http import HttpRequest
@@ -75,6 +76,7 @@ class PageLoginRequiredMiddleware(LoginRequiredMiddleware):
         """Attack: whoever saw the initial password signs in with it much later."""
         match = request.resolver_match
         is_exempt = match is not None and match.view_name in PASSWORD_PAGES
-        if is_exempt or not cast("User", request.user).must_change_password:
+        must_change = cast("User", request.user).must_change_password
+        if is_exempt or not must_change or not settings.PASSWORD_SIGN_IN:
             return None
         return redirect("account_change_password")

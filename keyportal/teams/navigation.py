@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.http import HttpRequest
 
 import keyportal
@@ -90,14 +91,17 @@ NAV = (
 
 def navigation(request: HttpRequest) -> dict[str, object]:
     """Template context of every page: the team, the user's other teams, and the navigation; the
-    version, which is shown to operators."""
+    version, which is shown to operators; whether there are passwords."""
     membership: Membership | None = getattr(request, "membership", None)
-    version: dict[str, object] = {"version": keyportal.__version__}
+    common: dict[str, object] = {
+        "version": keyportal.__version__,
+        "password_sign_in": settings.PASSWORD_SIGN_IN,
+    }
     if membership is None:
-        return version
+        return common
     match = request.resolver_match
     view_name = match.view_name if match else ""
-    return version | {
+    return common | {
         "membership": membership,
         "team": membership.team,
         "teams": Team.objects.for_user(membership.user).filter(is_active=True),

@@ -1,15 +1,18 @@
 """allauth's pages for sign-in and passwords. A password that was set makes the browser known."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
 from allauth.account import views
 from django.conf import settings
 from django.contrib.auth import REDIRECT_FIELD_NAME
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from django.urls import reverse
+from django.urls import URLPattern, reverse
 from django.views.decorators.http import require_safe
 
 from keyportal.teams.sign_in import known_browsers
@@ -24,7 +27,28 @@ class _RememberBrowser:
         return response
 
 
+def with_passwords(page: URLPattern) -> URLPattern:
+    """The pages that set, change and reset passwords, without which there are none: 404."""
+    view: Callable[..., HttpResponseBase] = page.callback
+
+    @wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not settings.PASSWORD_SIGN_IN:
+            raise Http404
+        return view(*args, **kwargs)
+
+    if "password" in str(page.name):
+        page.callback = guarded
+    return page
+
+
 class SignInView(views.LoginView):  # type: ignore[misc]  # untyped base
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not settings.PASSWORD_SIGN_IN:
+            raise PermissionDenied("Nobody signs in with a password here.")
+        response: HttpResponseBase = super().post(request, *args, **kwargs)
+        return response
+
     def get_context_data(self, **more: Any) -> dict[str, Any]:
         context: dict[str, Any] = super().get_context_data(**more)
         return context | {"providers": settings.OIDC_PROVIDERS}
