@@ -160,8 +160,9 @@ def _interface_addresses() -> set[str]:
 # for `/models/...` could mean two things, because a proxy may have removed the path before.
 OWN_NAMES = frozenset(
     _words(
-        "accounts admin api audio auth chat completions embeddings healthz images leaks messages "
-        "models moderations openai operators profile readyz rerank responses static teams v1 v2"
+        "accounts admin api audio auth chat completions embeddings healthz images invitations "
+        "leaks messages models moderations openai operators profile readyz rerank responses static "
+        "teams v1 v2"
     )
 )
 
@@ -232,6 +233,7 @@ INSTALLED_APPS = [
     "keyportal.catalog",
     "keyportal.keys",
     "keyportal.notifications",
+    "keyportal.people",
     "keyportal.leaks",
     "keyportal.gateway",
     "keyportal.api",
@@ -463,6 +465,9 @@ ACCOUNT_RATE_LIMITS = {
     "openid": "30/m/ip",  # Each asks a provider for something.
     # Attack: a member fills the audit. A person who works quickly sends a form every few seconds.
     "portal_write": "60/m/user",
+    # Attack: an admin, or their program, mails strangers through us.
+    "invite": "100/h/key",  # For each team.
+    "invite_again": "5/h/key",  # For each team and address.
     "report_leak": "20/m/ip",  # Our own. One report may contain hundreds of keys.
     "leak_mail": "10/h/key",  # Reports by strangers about which a team gets mail.
 }

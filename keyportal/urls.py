@@ -12,6 +12,7 @@ from django.views.decorators.cache import never_cache
 
 from keyportal.api.framework import dispatch as api
 from keyportal.gateway import wrong_base_url
+from keyportal.people.views import accept
 from keyportal.teams import views as teams
 from keyportal.teams.openid import views as openid
 from keyportal.teams.sign_in import links
@@ -62,6 +63,7 @@ pages: list[URLPattern | URLResolver] = [
     path("accounts/", include(account_urls)),
     path("accounts/", include(factors.account_urls)),
     path("profile/", include(factors.profile_urls)),
+    re_path(r"^invitations/(?P<token>[\w:=-]{1,400})/$", accept.invitation, name="invitation"),
     path("admin/", admin.site.urls),
     path("api/", include("keyportal.api.urls")),
     path("operators/", include("keyportal.operators.urls")),
@@ -70,6 +72,7 @@ pages: list[URLPattern | URLResolver] = [
     path("teams/<slug:slug>/", include("keyportal.catalog.urls")),
     path("teams/<slug:slug>/", include("keyportal.audit.urls")),
     path("teams/<slug:slug>/", include("keyportal.usage.urls")),
+    path("teams/<slug:slug>/", include("keyportal.people.urls")),
     path("teams/<slug:slug>/", include("keyportal.teams.urls")),
 ]
 # Without the slash at the start, which Django adds itself.

@@ -17,7 +17,7 @@ LAYERS = [
     {"usage", "catalog"},
     {"keys"},
     {"notifications"},
-    {"leaks"},
+    {"leaks", "people"},
     {"gateway", "api"},
     {"scheduler"},
     {"server"},

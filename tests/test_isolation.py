@@ -48,12 +48,18 @@ NEEDS = {
     "keys:template_change": Role.ADMIN,
     "keys:template_delete": Role.ADMIN,
     "catalog:models": Role.VIEWER,
-    "teams:members": Role.VIEWER,
     "teams:general": Role.MEMBER,
     "teams:service_accounts": Role.VIEWER,
     "teams:service_account_create": Role.ADMIN,
     "teams:service_account_change": Role.ADMIN,
     "teams:service_account_delete": Role.ADMIN,
+    "people:members": Role.VIEWER,
+    "people:invite": Role.ADMIN,
+    "people:leave": Role.VIEWER,
+    "people:role": Role.ADMIN,
+    "people:remove": Role.ADMIN,
+    "people:resend": Role.ADMIN,
+    "people:revoke": Role.ADMIN,
     "usage:usage": Role.VIEWER,
     "usage:usage_csv": Role.VIEWER,
     "usage:calls": Role.VIEWER,
@@ -66,8 +72,13 @@ NEEDS = {
     "management_keys:delete": Role.ADMIN,
 }
 # Pages that answer 404 even with that role, because their object doesn't exist in these tests: a
-# receipt of a live key, a call, a template, a management key, a service account.
+# receipt of a live key, a call, a template, a management key, a member, an invitation, a service
+# account.
 WITHOUT_OBJECT = {
+    "people:role",
+    "people:remove",
+    "people:resend",
+    "people:revoke",
     "keys:receipt",
     "usage:call",
     "usage:end_call",
@@ -78,7 +89,7 @@ WITHOUT_OBJECT = {
     "teams:service_account_delete",
 }
 # They accept only POST.
-POST_ONLY = {"usage:end_call", "keys:manage", "keys:unmanage"}
+POST_ONLY = {"usage:end_call", "keys:manage", "keys:unmanage", "people:resend"}
 # They accept only GET.
 READ_ONLY = {
     "keys:list",
@@ -89,8 +100,8 @@ READ_ONLY = {
     "keys:health",
     "keys:templates",
     "catalog:models",
-    "teams:members",
     "teams:service_accounts",
+    "people:members",
     "usage:usage",
     "usage:usage_csv",
     "usage:calls",
@@ -124,13 +135,15 @@ PUBLIC = {
     "leaks:gitleaks",
     "leaks:trufflehog",
     "leaks:checker",
+    "invitation",
 }
-# Without a report, a provider, or a link.
+# Without a report, a provider, a link or a signature.
 REFUSALS = {
     ("leaks:report", 400),
     ("openid_connect_login", 404),
     ("openid_connect_callback", 404),
     ("account_sign_in_link", 404),
+    ("invitation", 404),
 }
 # A value for each part of a path; the tests set `slug` and `public_id`.
 EXAMPLES = {
@@ -151,6 +164,9 @@ EXAMPLES = {
     "server_id": "1",
     "route_id": "1",
     "number": "1",
+    "user_id": "999999999",
+    "invitation_id": "999999999",
+    "invitation": "999999999",
 }
 PART = re.compile(r"<(\w+)>")
 

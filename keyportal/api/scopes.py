@@ -7,7 +7,8 @@ class Scope(models.TextChoices):
     """`resource:action`. Write access doesn't include read access: each has its own scope."""
 
     TEAMS_READ = "teams:read", "Read the team and its limits"
-    MEMBERS_READ = "members:read", "Read the members"
+    MEMBERS_READ = "members:read", "Read the members and invitations"
+    MEMBERS_WRITE = "members:write", "Invite and remove members, and change roles"
     SERVICE_ACCOUNTS_WRITE = "service-accounts:write", "Create, change and delete service accounts"
     KEYS_READ = "keys:read", "Read API keys"
     KEYS_WRITE = "keys:write", "Create, change, rotate, disable and delete API keys"

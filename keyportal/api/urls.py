@@ -10,6 +10,7 @@ from keyportal.api.framework.dispatch import api_view, not_found, with_problems
 from keyportal.api.framework.operations import PATH_PARAMETERS, Operation
 from keyportal.api.v1 import (
     audit,
+    invitations,
     key_actions,
     keys,
     members,
@@ -22,7 +23,17 @@ from keyportal.api.v1 import (
 app_name = "api"
 OPERATIONS = [
     operation
-    for resource in (teams, members, service_accounts, keys, key_actions, models, usage, audit)
+    for resource in (
+        teams,
+        members,
+        invitations,
+        service_accounts,
+        keys,
+        key_actions,
+        models,
+        usage,
+        audit,
+    )
     for operation in resource.operations.declared
 ]
 

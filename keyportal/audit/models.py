@@ -28,6 +28,7 @@ class HasPublicId(Protocol):
 
 _via: ContextVar[str] = ContextVar("via", default="")
 _request: ContextVar[HttpRequest | None] = ContextVar("request", default=None)
+_source: ContextVar["Source | None"] = ContextVar("source", default=None)
 
 
 def set_request(request: HttpRequest | None) -> None:
@@ -40,8 +41,24 @@ class Source(TypedDict):
     address: str | None
 
 
+@contextmanager
+def acting_as(actor: User, address: str | None) -> Iterator[None]:
+    """Set who acts, for events that a signal records inside the block.
+
+    For a program with a management key, and for somebody who is not signed in yet. Attack: a
+    program also sends the session cookie of another person, so that their name is recorded.
+    """
+    token = _source.set({"actor": actor, "address": address})
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
 def current_source() -> Source:
     """Who acts, for events that a signal records: the user of the page, or a command."""
+    if source := _source.get():
+        return source
     request = _request.get()
     if request is None:
         return {"actor": None, "address": None}
@@ -89,6 +106,9 @@ class Action(models.TextChoices):
     TEAM_CHANGED = "team:changed", "Team changed"
     USER_CHANGED = "user:changed", "User changed"
     MEMBER_CHANGED = "member:changed", "Member changed"
+    INVITATION_SENT = "invitation:sent", "Invitation sent"
+    INVITATION_REVOKED = "invitation:revoked", "Invitation revoked"
+    INVITATION_ACCEPTED = "invitation:accepted", "Invitation accepted"
     CATALOG_CHANGED = "catalog:changed", "Model server or model changed"
     CALL_ENDED = "call:ended", "Call ended"
 

@@ -6,7 +6,7 @@ made one line.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urljoin
 
 from django.conf import settings
@@ -22,6 +22,13 @@ from keyportal.teams.models import Membership, Role, Team, User
 
 _HEADERS = {"Auto-Submitted": "auto-generated"}  # Prevents automatic replies (RFC 3834).
 ADMINS = (Role.ADMIN, Role.OWNER)
+
+
+class Recipient(Protocol):
+    """A user, or somebody who is not one yet."""
+
+    @property
+    def mail_address(self) -> str: ...
 
 
 def owner_and_admins(team: Team, owner_id: int | None) -> list[User]:
@@ -43,7 +50,7 @@ def owner_or_admins(team: Team, owner_id: int | None) -> list[User]:
 
 
 def build_messages(
-    template: str, people: Iterable[User], context: Mapping[str, object]
+    template: str, people: Iterable[Recipient], context: Mapping[str, object]
 ) -> list[EmailMessage]:
     """One message for each person, so that recipients don't see each other's addresses.
 

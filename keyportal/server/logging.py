@@ -14,7 +14,10 @@ import keyportal
 from keyportal.keys.keystring import redact
 
 MAX_LENGTH = 300
-_RESET_TOKEN = re.compile(r"(password/reset/key/)(?!done/)[^/\s]+")
+# An invitation also after `next=`, where the slashes are encoded.
+_TOKEN = re.compile(
+    r"(password/reset/key/(?!done/)|[/F]invitations(?:/|%2F))[^/\s?&\"']+", re.IGNORECASE
+)
 
 
 class RefusalFilter(logging.Filter):
@@ -64,7 +67,7 @@ class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
 
 
 class RedactingFormatter(logging.Formatter):
-    """Redacts key strings and tokens that reset a password: the last line of defence."""
+    """The last line of defence: redacts key strings, and links that reset a password or invite."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _redacted(super().format(record))
@@ -91,4 +94,4 @@ class JSONFormatter(logging.Formatter):
 
 
 def _redacted(text: str) -> str:
-    return _RESET_TOKEN.sub(r"\1***", redact(text))
+    return _TOKEN.sub(r"\1***", redact(text))

@@ -138,7 +138,16 @@ def lock_team(team: Team, *, actor: Actor, role: Role) -> Iterator[Team]:
         yield locked
 
 
-def lock_membership(team: Team, user: User) -> Membership:
+def lock_teams_of(memberships: QuerySet[Membership]) -> None:
+    """Lock the teams of these memberships, before any of the members, as all other code does.
+
+    The reverse would be a deadlock.
+    """
+    teams = Team.objects.filter(pk__in=memberships.values("team"))
+    list(teams.order_by("pk").select_for_update(no_key=True))
+
+
+def lock_membership(team: Team, user: User, *, may_be_inactive: bool = False) -> Membership:
     """The membership of an active user, locked: they are deactivated or removed after this
     transaction, or were before it. Raises `Outsider`.
 
@@ -147,10 +156,13 @@ def lock_membership(team: Team, user: User) -> Membership:
     users = User.objects.select_for_update(no_key=True)
     memberships = Membership.objects.select_for_update(no_key=True)
     # In this order: the user's page in Django's admin also locks the user first.
-    is_active = users.filter(pk=user.pk, is_active=True).first() is not None
+    locked_user = users.filter(pk=user.pk).first()
     membership = memberships.filter(team=team, user=user).first()
-    if not is_active or membership is None:
+    if locked_user is None or membership is None:
         raise Outsider
+    if not (locked_user.is_active or may_be_inactive):
+        raise Outsider
+    membership.team, membership.user = team, locked_user
     return membership
 
 
@@ -167,6 +179,28 @@ def is_admin(actor: Actor, team: Team) -> bool:
         return True
     membership = Membership.objects.filter(team=team, user=actor).first()
     return membership is not None and membership.is_at_least(Role.ADMIN)
+
+
+def grantable_roles(role: Role) -> list[Role]:
+    """The roles that a member with `role` gives and takes: owners all, admins up to Admin."""
+    return (
+        [other for other in Role if other.rank <= role.rank] if role.rank >= Role.ADMIN.rank else []
+    )
+
+
+def require_grant(actor: Actor, team: Team, *roles: str) -> None:
+    """Raises `PermissionDenied` with the reason unless the actor may give and take all the roles.
+
+    The caller holds the lock on the team.
+    """
+    if not isinstance(actor, User):
+        return
+    membership = Membership.objects.get(team=team, user=actor)
+    allowed = grantable_roles(Role(membership.role))
+    if not allowed:
+        require_role(membership, Role.ADMIN)
+    if not {*roles} <= {*allowed}:
+        raise PermissionDenied("Only an owner makes, changes and removes owners.")
 
 
 def creator_role(team: Team) -> Role:

@@ -22,8 +22,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from keyportal.keys.keystring import require_no_key
-from keyportal.teams.access import Operator, lock_team
+from keyportal.teams.access import Operator, lock_team, lock_teams_of
 from keyportal.teams.forms import VersionedModelForm
+from keyportal.teams.membership.admin import (
+    KeepsOwners,
+    MembershipForm,
+    MembershipFormSet,
+)
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.sign_in import factors
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
@@ -77,7 +82,8 @@ class ConnectedAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not 
 
 class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time
     model = Membership
-    form = VersionedModelForm
+    form = MembershipForm
+    formset = MembershipFormSet
     fields = ["team", "user", "role", "version"]
     autocomplete_fields = ["team", "user"]
     extra = 0
@@ -163,11 +169,13 @@ class InitialPasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]  #
 
 
 class UserForm(VersionedModelForm, UserChangeForm):  # type: ignore[type-arg]  # not generic at run time
-    pass
+    def clean(self) -> dict[str, Any] | None:
+        lock_teams_of(Membership.objects.filter(user=self.instance.pk))
+        return super().clean()
 
 
 @admin.register(User)
-class UserAdmin(ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  # not generic at run time
+class UserAdmin(KeepsOwners, ChangedFieldsAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  # not generic at run time
     form = UserForm
     change_password_form = InitialPasswordForm
     list_display = ["username", "email", "is_active", "is_staff", "last_login"]
@@ -298,7 +306,8 @@ class TeamAdmin(ChangedFieldsAdmin):
 
 
 @admin.register(Membership)
-class MembershipAdmin(ChangedFieldsAdmin):
+class MembershipAdmin(KeepsOwners, ChangedFieldsAdmin):
+    form = MembershipForm
     list_display = ["user", "team", "role", "created_at"]
     list_filter = ["role"]
     list_select_related = ["user", "team"]

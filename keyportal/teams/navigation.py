@@ -55,8 +55,14 @@ NAV = (
     NavItem(
         "Members",
         "members",
-        "teams:members",
+        "people:members",
         subpages=(
+            "people:invite",
+            "people:leave",
+            "people:role",
+            "people:remove",
+            "people:resend",
+            "people:revoke",
             "teams:service_accounts",
             "teams:service_account_create",
             "teams:service_account_change",

@@ -1,14 +1,12 @@
-"""URLs under /teams/<slug>/: members, service accounts, and the general settings."""
+"""URLs under /teams/<slug>/: service accounts, and the general settings."""
 
 from django.urls import path
 
-from keyportal.teams import views
 from keyportal.teams.lifecycle.views import general
 from keyportal.teams.service_accounts import views as service_accounts
 
 app_name = "teams"
 urlpatterns = [
-    path("members/", views.members, name="members"),
     path("settings/", general, name="general"),
     path("service-accounts/", service_accounts.account_list, name="service_accounts"),
     path(

@@ -1,12 +1,11 @@
-"""The home page, the members page, and the error pages."""
+"""The home page, and the error pages."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
-from keyportal.teams.access import TeamRequest, last_team, load_last_membership, team_view
-from keyportal.teams.models import Membership, Role
+from keyportal.teams.access import last_team, load_last_membership
 
 
 @require_safe
@@ -16,13 +15,6 @@ def home(request: HttpRequest) -> HttpResponse:
     if team is None:
         return render(request, "teams/none.html")
     return redirect("keys:list", team.slug)
-
-
-@require_safe
-@team_view(Role.VIEWER)
-def members(request: TeamRequest) -> HttpResponse:
-    rows = Membership.objects.for_team(request.team).for_display()
-    return render(request, "teams/members.html", {"members": rows})
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:

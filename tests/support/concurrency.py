@@ -9,7 +9,18 @@ from django.db import connection
 
 from keyportal.keys.exceptions import KeyActionError
 from keyportal.keys.models import ApiKey
+from keyportal.people.links import DeadLink
 from keyportal.teams.access import Outsider
+from keyportal.teams.membership.changes import Refused
+
+REFUSALS = (
+    KeyActionError,
+    ApiKey.DoesNotExist,
+    PermissionDenied,
+    Outsider,
+    Refused,
+    DeadLink,
+)
 
 
 def run_concurrently(*actions: Callable[[], object]) -> list[object]:
@@ -23,7 +34,7 @@ def run_concurrently(*actions: Callable[[], object]) -> list[object]:
         barrier.wait(timeout=60)
         try:
             return action()
-        except (KeyActionError, ApiKey.DoesNotExist, PermissionDenied, Outsider) as error:
+        except REFUSALS as error:
             return error
         finally:
             connection.close()

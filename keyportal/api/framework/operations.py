@@ -16,7 +16,7 @@ from keyportal.api.framework import parsing
 from keyportal.api.framework.authentication import Caller
 from keyportal.api.framework.problems import Problem
 from keyportal.api.scopes import Scope
-from keyportal.audit.models import acting_via
+from keyportal.audit.models import acting_as, acting_via
 from keyportal.keys import keystring
 from keyportal.teams.models import Role
 
@@ -24,6 +24,7 @@ READ_METHOD = "GET"
 PATH_PARAMETERS = {
     "account": r"[a-z0-9-]{1,40}",
     "id": keystring.PUBLIC_ID,
+    "invitation": r"[1-9][0-9]{0,17}",
     "slug": r"[a-z0-9-]{1,64}",
     "username": r"[\w.@+-]{1,150}",
 }
@@ -78,7 +79,11 @@ class Operation:
         body = self._parse_body(http_request)
         if self.method == READ_METHOD:
             return self.handler(Request(caller, body, query), **parameters)
-        with acting_via(f"management key {caller.key}"), caller.locked() as current:
+        with (
+            acting_via(f"management key {caller.key}"),
+            acting_as(caller.user, caller.address),
+            caller.locked() as current,
+        ):
             # Again: the scopes and the role may be others than before the wait for the lock.
             current.require(self.scope, self.role)
             result = self.handler(Request(current, body, query), **parameters)

@@ -12,6 +12,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.keys.rotation import GracePeriod
 from keyportal.keys.rules.permissions import Endpoints
 from keyportal.keys.status import State
+from keyportal.people.models import MAX_NOTE_LENGTH
 from keyportal.teams.limits import MAX_LIMIT, Limits
 from keyportal.teams.models import Role
 
@@ -54,6 +55,11 @@ End = Annotated[
 PublicId = Annotated[str, Meta(pattern=f"^{PATH_PARAMETERS['id']}$", min_length=8, max_length=8)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NAME)]
 Description = Annotated[str, Meta(max_length=500, pattern=_TEXT)]
+Email = Annotated[
+    str,
+    Meta(max_length=254, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*@([A-Za-z0-9-]+\.)+[A-Za-z]{2,24}$"),
+]
+Note = Annotated[str, Meta(max_length=MAX_NOTE_LENGTH, pattern=_LINE)]
 Tag = Annotated[
     str, Meta(min_length=1, max_length=32, pattern=r"^[^\s,\u0000-\u001f\u007f-\u009f]+$")
 ]

@@ -19,7 +19,12 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.support.api_client import ApiClient, NewApiClient, assert_problem
 
-EXAMPLES = {"{id}": "00000000", "{slug}": "u-8105f7322477", "{username}": "bob"}
+EXAMPLES = {
+    "{id}": "00000000",
+    "{slug}": "u-8105f7322477",
+    "{username}": "bob",
+    "{invitation}": "1",
+}
 ADDRESSES = sorted({(one.method, one.path) for one in OPERATIONS})
 
 

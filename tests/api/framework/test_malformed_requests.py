@@ -23,7 +23,9 @@ from keyportal.api.framework.problems import CONTENT_TYPE, ProblemDetails
 from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
 from keyportal.keys.models import ApiKey
-from keyportal.teams.models import Team, User
+from keyportal.people.models import Invitation
+from keyportal.teams.models import Role, Team, User
+from tests.conftest import make_person
 from tests.support.api_client import NewApiClient
 from tests.support.server import BareServer, Connection, Reply, Server, head
 
@@ -180,7 +182,14 @@ def test_every_response_is_in_the_document(
     """On persistent connections: an unread rest of a body would be taken for the next request."""
     (key, text), program = issue(ada), new_api_client(ada, scopes=list(Scope))
     Team.objects.update(max_keys=EXAMPLES)
-    ids = {"id": key.public_id, "username": "ada", "slug": key.team.slug}
+    invitation = Invitation.objects.create(team=key.team, email="x@example.com", role="viewer")
+    ids = {
+        "id": key.public_id,
+        "username": make_person("dora", key.team, Role.MEMBER).username,
+        "slug": key.team.slug,
+        "invitation": str(invitation.pk),
+        "account": "ci",
+    }
     authorization = authorizations(str(program.token), text)
     statuses: Counter[int] = Counter()
 

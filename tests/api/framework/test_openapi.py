@@ -23,6 +23,7 @@ from keyportal.api.framework.problems import BY_STATUS
 from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
 from keyportal.catalog.models import ServedModel
+from keyportal.people.models import Invitation
 from keyportal.teams.models import User
 from keyportal.teams.service_accounts import changes as service_accounts
 from keyportal.usage.models import Window
@@ -70,7 +71,14 @@ def test_every_response_is_in_the_document(
     settings.ALLOWED_HOSTS = ["*"]
     key, _ = issue(ada)
     service_accounts.create(key.team, "ci", "ci@example.com", actor=None)
-    there = {"id": key.public_id, "username": "ada", "slug": key.team.slug, "account": "ci"}
+    invitation = Invitation.objects.create(team=key.team, email="x@example.com", role="viewer")
+    there = {
+        "id": key.public_id,
+        "username": "ada",
+        "slug": key.team.slug,
+        "invitation": str(invitation.pk),
+        "account": "ci",
+    }
     token = new_api_client(ada).token
     answered: Counter[int] = Counter()
 

@@ -8,6 +8,7 @@ from keyportal.teams.management.operator import (
     get_team,
     get_user,
 )
+from keyportal.teams.membership.changes import remove
 
 
 class Command(OperatorCommand):
@@ -19,5 +20,6 @@ class Command(OperatorCommand):
 
     def handle(self, **options: Any) -> None:
         team, user = get_team(options["team"]), get_user(options["user"])
-        get_membership(user, team).delete()
+        get_membership(user, team)
+        remove(team, user, actor=None)
         self.note(f"Removed {user} from {team.slug}.")

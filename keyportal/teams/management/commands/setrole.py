@@ -8,6 +8,7 @@ from keyportal.teams.management.operator import (
     get_team,
     get_user,
 )
+from keyportal.teams.membership.changes import change_role
 from keyportal.teams.models import Role
 
 
@@ -21,7 +22,6 @@ class Command(OperatorCommand):
 
     def handle(self, **options: Any) -> None:
         team, user = get_team(options["team"]), get_user(options["user"])
-        membership = get_membership(user, team)
-        membership.role = options["role"]
-        membership.save(update_fields=["role"])
+        get_membership(user, team)
+        membership = change_role(team, user, Role(options["role"]), actor=None)
         self.note(f"{user} is now {membership.role} in {team.slug}.")

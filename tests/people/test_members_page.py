@@ -1,5 +1,6 @@
 """The members page."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from keyportal.keys.models import ApiKey
+from keyportal.people.models import Invitation
 from keyportal.teams.models import Membership, Role, Team, User
 
 pytestmark = pytest.mark.any_database
@@ -35,9 +37,37 @@ def test_viewer_sees_names_roles_and_numbers_of_keys(
     assert response.content.decode().count(">You</span>") == 1
 
 
-def test_page_needs_no_htmx(sign_in: SignIn, vera: User) -> None:
+def test_htmx_gets_the_lists_alone(sign_in: SignIn, vera: User) -> None:
     with_htmx = sign_in(vera).get(MEMBERS, headers={"HX-Request": "true"})
-    assert with_htmx.content.lstrip().startswith(b"<!doctype html>")
+    assert with_htmx.content.lstrip().startswith(b'<div id="table"')
+
+
+def test_page_tells_nobody_to_use_a_shell(sign_in: SignIn, vera: User, alice: User) -> None:
+    for user in (vera, alice):
+        page = sign_in(user).get(MEMBERS).content.decode()
+        assert "manage.py" not in page
+
+
+def test_each_role_sees_what_it_may_do(
+    sign_in: SignIn, alice: User, ada: User, bob: User, team: Team
+) -> None:
+    Invitation.objects.create(team=team, email="o@example.com", role=Role.OWNER)
+    Invitation.objects.create(team=team, email="m@example.com", role=Role.MEMBER)
+    seen = {}
+    for user in (alice, ada, bob):
+        page = sign_in(user).get(MEMBERS).content.decode()
+        seen[user.username] = (
+            "Invite</button>" in page,
+            [name for name in ("alice", "ada", "bob") if f'<span class="unseen"> {name}<' in page],
+            re.findall(r"Revoke<span class=\"unseen\"> ([^<]+)<", page),
+            "m@example.com" in page,
+            page.count(">Leave</button>"),
+        )
+    assert seen == {
+        "alice": (True, ["ada", "bob"], ["m@example.com", "o@example.com"], True, 1),
+        "ada": (True, ["bob"], ["m@example.com"], True, 1),
+        "bob": (False, [], [], False, 1),
+    }
 
 
 @pytest.mark.parametrize("people", [3, 60])
@@ -54,5 +84,5 @@ def test_queries_stay_the_same_for_any_number_of_members(
     )
     client = sign_in(alice)
     client.get(MEMBERS)
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(7):
         client.get(MEMBERS)

@@ -1,0 +1,1 @@
+"""The command that invites somebody to a team."""

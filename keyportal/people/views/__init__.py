@@ -1,0 +1,1 @@
+"""The members page, invitations, and the page where somebody accepts one."""

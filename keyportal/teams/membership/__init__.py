@@ -1,0 +1,1 @@
+"""Changes of memberships, also in Django's admin. A team keeps an owner."""
