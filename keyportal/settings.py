@@ -239,6 +239,7 @@ INSTALLED_APPS = [
     "keyportal.api",
     "keyportal.scheduler",
     "keyportal.server",
+    "keyportal.operators",
     "allauth",
     "allauth.account",
     "allauth.socialaccount",

@@ -162,6 +162,8 @@ EXAMPLES = {
     "provider_id": "nowhere",
     "token": "forged",
     "server_id": "1",
+    "team_id": "1",
+    "person_id": "1",
     "route_id": "1",
     "number": "1",
     "user_id": "999999999",

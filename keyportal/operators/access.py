@@ -53,10 +53,16 @@ def lock_operators(actor: User) -> Iterator[None]:
     still change what only operators may.
     """
     with transaction.atomic():
-        operators = User.objects.filter(is_superuser=True, is_active=True).order_by("pk")
-        # In the order of their ids, so that two operators who change each other never wait for
-        # each other.
-        locked = {user.pk for user in operators.select_for_update(no_key=True)}
-        if actor.pk not in locked:
+        if actor.pk not in locked_operators():
             raise Outsider
         yield
+
+
+def locked_operators() -> set[int]:
+    """The ids of all operators, whose rows are locked until the end of the transaction.
+
+    In the order of their ids, so that two operators who change each other never wait for each
+    other.
+    """
+    operators = User.objects.filter(is_superuser=True, is_active=True).order_by("pk")
+    return {user.pk for user in operators.select_for_update(no_key=True)}

@@ -2,12 +2,23 @@
 
 from django.urls import path
 
-from keyportal.operators.views import discovery, health, servers
+from keyportal.operators.views import discovery, health, people, servers, teams
 from keyportal.operators.views import settings as settings_page
 
 app_name = "operators"
 urlpatterns = [
     path("", health.home, name="home"),
+    path("teams/", teams.team_list, name="teams"),
+    path("teams/create/", teams.team_create, name="team_create"),
+    path("teams/<int:team_id>/", teams.team, name="team"),
+    path("teams/<int:team_id>/off/", teams.team_off, name="team_off"),
+    path("teams/<int:team_id>/on/", teams.team_on, name="team_on"),
+    path("people/", people.person_list, name="people"),
+    path("people/<int:person_id>/", people.person, name="person"),
+    path("people/<int:person_id>/deactivate/", people.person_deactivate, name="person_deactivate"),
+    path("people/<int:person_id>/activate/", people.person_activate, name="person_activate"),
+    path("people/<int:person_id>/operator/grant/", people.operator_grant, name="operator_grant"),
+    path("people/<int:person_id>/operator/revoke/", people.operator_revoke, name="operator_revoke"),
     path("servers/", servers.server_list, name="servers"),
     path("servers/add/", servers.server_add, name="server_add"),
     path("servers/<int:server_id>/", servers.server, name="server"),

@@ -42,7 +42,7 @@ class HasOwner(Protocol):
 
 
 class Operator(NamedTuple):
-    """An operator in Django's admin: they need a permission there, and no role in the team."""
+    """An operator, also in Django's admin: they need a permission, and no role in the team."""
 
     user: User
     permission: str
@@ -168,8 +168,9 @@ def lock_membership(team: Team, user: User, *, may_be_inactive: bool = False) ->
 
 def _require_operator(operator: Operator) -> None:
     """The permissions are read again, because those of `request.user` are from its beginning."""
-    staff = User.objects.filter(pk=operator.pk, is_active=True, is_staff=True).first()
-    if staff is None or not staff.has_perm(operator.permission):
+    user = User.objects.filter(pk=operator.pk, is_active=True).first()
+    is_operator = user is not None and (user.is_staff or user.is_superuser)
+    if user is None or not is_operator or not user.has_perm(operator.permission):
         raise PermissionDenied("You no longer have the permission for this.")
 
 

@@ -106,6 +106,14 @@ class VersionedModelForm(forms.ModelForm):  # type: ignore[type-arg]  # not gene
         return [name for name in super().changed_data if name != "version"]
 
 
+def limit_fields() -> dict[str, forms.Field]:
+    """A field for each limit, by its name."""
+    return {
+        name: forms.IntegerField(label=label, required=False, min_value=1, max_value=MAX_LIMIT)
+        for name, label in LABELS.items()
+    }
+
+
 class LimitsForm(VersionedForm):
     """An optional whole number for each limit; empty means no limit.
 
@@ -114,10 +122,7 @@ class LimitsForm(VersionedForm):
 
     def __init__(self, data: Any = None, *, limits: Limits, conflict: str = "") -> None:
         super().__init__(data, row=limits, initial=limits._asdict(), conflict=conflict)
-        for name, label in LABELS.items():
-            self.fields[name] = forms.IntegerField(
-                label=label, required=False, min_value=1, max_value=MAX_LIMIT
-            )
+        self.fields |= limit_fields()
 
     @staticmethod
     def current_values(row: Limits) -> dict[str, object]:

@@ -11,7 +11,7 @@ from keyportal.server.doctor import examine
 @require_safe
 @operator_view
 def home(_: OperatorRequest) -> HttpResponse:
-    return redirect("operators:health")
+    return redirect("operators:teams")
 
 
 @require_safe
