@@ -40,7 +40,7 @@ THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_TRUSTED_PR
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
 	KEYPORTAL_CREDENTIAL_KEYS=b25seS1mb3ItY2hlY2tzLW9ubHktZm9yLWNoZWNrcyE=
 
-# For `make bench` and `make clients`: what to run (all if empty), and the number of requests before the
+# For `make bench`, `make faults` and `make clients`: what to run (all if empty), and the number of requests before the
 # memory of a worker is measured again.
 ONLY ?=
 REQUESTS ?= 1000000
@@ -48,7 +48,7 @@ BENCHMARKS = $(BIN)/python -m benchmarks $(ONLY) --requests $(REQUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check bench clients format migrations requirements missing
+.PHONY: help run test check bench faults clients format migrations requirements missing
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,10 @@ bench: $(DEVELOPING) ## Measure the gateway, as ratios taken in one run: make be
 	@command -v npm >/dev/null || { apt-get update && apt-get install -y nodejs npm; } || true
 	@failed=0; $(CLEAN) $(BENCHMARKS) || failed=1; \
 	$(CLEAN) $(BIN)/python -m tests.postgresql --durable $(BENCHMARKS) || failed=1; exit $$failed
+
+faults: $(DEVELOPING) ## Break things on purpose, and print a table of what happened: make faults ONLY="lock gone"
+	$(BIN)/python .ci/proxies.py
+	$(TEST) $(BIN)/python -m tests.faults $(ONLY)
 
 clients: $(DEVELOPING) ## Run the clients and model servers of docs/clients.md: make clients ONLY="Codex llm"
 	$(CLEAN) $(BIN)/python -m tests.clients $(ONLY)

@@ -1,7 +1,8 @@
 """The meter collects usage in the event loop and passes it to the writer once a second.
 
 No verdict and no answer waits for a write. What can't be written stays in memory, which is bounded:
-the rows of calls are dropped first, their sums never. A kill -9 loses at most the last second.
+the rows of calls are dropped first, their sums never. A kill -9 loses the calls that
+ended in the last second, and those that run.
 """
 
 import asyncio

@@ -7,9 +7,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,11 @@ import pytest
 from django.db import connection as database
 
 from keyportal.catalog.models import ServedModel
-from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.fake_upstream import event
-from tests.support.server import BareServer, Reply, Server, free_port, wait_until
-from tests.support.silent_relay import SilentRelay
+from tests.support.server import BareServer, Server, free_port, wait_until
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -150,47 +146,6 @@ def processes(parent: int) -> list[int]:
     return [parent, *map(int, children)]
 
 
-SESSION = {"Cookie": "keyportal_session=" + "a" * 32}
-"""So that each page looks for the session in the database."""
-# To the page for sign-in; an unknown key; too many unknown keys.
-ANSWERED = {302, 401, 429}
-MANAGEMENT_KEY = keystring.generate(prefix="mk-kp-").text
-
-
-def pages(server: Server, count: int) -> list[Reply]:
-    """Request this many pages and as many resources of the API, all at once."""
-    with ThreadPoolExecutor(2 * count) as threads:
-        page = partial(server.request, "GET", "/", headers=SESSION)
-        resource = partial(server.request, "GET", "/api/v1/keys", key=MANAGEMENT_KEY)
-        return [
-            future.result()
-            for future in [threads.submit(job) for job in (page, resource) for _ in range(count)]
-        ]
-
-
-@pytest.mark.postgresql
-def test_pages_and_the_api_answer_503_without_the_database(
-    keyportal: Server, postgresql: Any
-) -> None:
-    """At once when it is back, although it broke every connection of the pool."""
-    for _ in range(2):
-        assert {reply.status for reply in pages(keyportal, 16)} <= ANSWERED
-        postgresql.stop()
-        began = time.monotonic()
-        page, resource = pages(keyportal, 1)
-        assert (page.status, resource.status) == (503, 503)
-        assert time.monotonic() - began < 10  # Two on a machine that is idle.
-        assert b"Back in a moment" in page.body
-        assert page.headers["retry-after"] == "5"
-        assert resource.headers["content-type"] == "application/problem+json"
-        pages(keyportal, 4)
-        postgresql.ensure_postgres_running()
-        assert {reply.status for reply in pages(keyportal, 16)} <= ANSWERED
-    assert keyportal.log.count("The database is unavailable: ") <= 4  # Two workers, two outages.
-    assert keyportal.log.count("The database is available again.") >= 2
-    assert "Traceback" not in keyportal.log
-
-
 @pytest.mark.postgresql
 def test_read_only_database_refuses_all_calls(keyportal: Server, postgresql: Any, key: str) -> None:
     """Such as a hot standby, which may lag and have keys that were deleted."""
@@ -207,36 +162,6 @@ def test_read_only_database_refuses_all_calls(keyportal: Server, postgresql: Any
     postgresql.psql("SET default_transaction_read_only = off; ALTER SYSTEM RESET ALL")
     postgresql.psql("SELECT pg_reload_conf()")
     wait_until(lambda: keyportal.chat(key, ECHO).status == 200)
-
-
-@pytest.fixture
-def relay(postgresql: Any) -> Iterator[SilentRelay]:
-    with SilentRelay(Path(postgresql.pgdata) / ".s.PGSQL.5432").running() as relay:
-        yield relay
-
-
-@pytest.mark.postgresql
-def test_sessions_that_go_silent_are_replaced(
-    own_server: OwnServer, relay: SilentRelay, postgresql: Any, fake: FakeUpstream
-) -> None:
-    """They are not closed, and what is sent to them is acknowledged."""
-    url = f"postgresql://postgres@127.0.0.1:{relay.port}/postgres"
-    keyportal = own_server(Server, DATABASE_URL=url)
-    key = keyportal.manage("shell", "-v", "0", "-c", PREPARE.format(url=fake.url)).strip()
-    with keyportal.connect() as stream:
-        stream.chat(key, ENDLESS)  # So that the meter has something to write each second.
-        stream.read_head()
-        wait_until(lambda: "1" in postgresql.psql("SELECT count(*) FROM usage_runningcalls"))
-        relay.silence()
-        began = time.monotonic()
-        assert_unavailable(keyportal, key)
-        assert keyportal.chat(key, ECHO).status == 200
-        assert time.monotonic() - began < 10  # Three on a machine that is idle.
-    wait_until(lambda: "2" in postgresql.psql("SELECT count(*) FROM usage_call"))
-    relay.silence()
-    began = time.monotonic()
-    assert keyportal.stop() == 0
-    assert time.monotonic() - began < 30  # Of 60 that a stop may take.
 
 
 def test_gunicorn_starts_without_a_database(

@@ -1,0 +1,187 @@
+"""Faults of Keyportal's own processes and hosts."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.faults.load import INVALID, LIMITED, OK, Load
+from tests.faults.world import LIMIT, MODEL, STREAM, Result, World
+from tests.support.clock import ensure_time_left
+from tests.support.nginx import nginx, nodes_config
+from tests.support.server import BareServer, Connection, Server, free_port, wait_until
+
+
+class AheadServer(BareServer):
+    """A node whose clock is two hours ahead."""
+
+    module = [
+        "gunicorn",
+        "-c",
+        "python:tests.faults.gunicorn_ahead",
+        "keyportal.asgi:application",
+    ]
+
+
+def clock_is_ahead(world: World) -> Result:
+    """One node's clock is two hours ahead, and it deletes what it takes for old."""
+    node = world.node(AheadServer)
+    ports = [world.nodes[1].port, node.port]
+    ensure_time_left(world.seconds(30, 25))
+    load = Load(ports, world.callers("limited", "deleted"), MODEL)
+    with load.running():
+        wait_until(lambda: load.outcomes("limited")[OK] > 50, 20)
+        began = time.monotonic()
+        time.sleep(world.seconds(15, 4))
+        wait_until(lambda: load.outcomes("limited")[LIMITED] > 50)
+    refused_pages = load.outcomes(since=began).total()
+    node.stop()
+    admitted = load.outcomes("limited")[OK]
+    return Result(
+        f"{admitted} admitted of a limit of {LIMIT}, of {refused_pages} requests while it cleaned",
+        admitted == LIMIT and not set(load.outcomes()) - {OK, LIMITED, INVALID},
+    )
+
+
+def nodes_are_replaced(world: World) -> Result:
+    """TERM and HUP, one node after the other, behind nginx with the configuration we hand out."""
+    drain = str(int(world.seconds(5, 2)))
+    nodes = [world.node(KEYPORTAL_DRAIN_SECONDS=drain) for _ in range(2)]
+    usage = world.begin_to_count()
+    with _balanced(world, nodes) as port:
+        load = Load([port] * 4, world.callers("free", "counted"), MODEL)
+        with load.running():
+            for _ in range(int(world.seconds(4, 1))):
+                for node in nodes:
+                    _replace_workers(node)
+                    assert node.stop() == 0
+                    node.start()
+            count = world.seconds(10_000, 300)
+            wait_until(lambda: len(load.answers) > count, world.seconds(120, 60))
+    outcomes = load.outcomes()
+    text = usage.text()
+    return Result(
+        f"{outcomes.total() - outcomes[OK]} lost of {outcomes.total():,}; {text}",
+        set(outcomes) == {OK} and text == "usage exact",
+    )
+
+
+@contextmanager
+def _balanced(world: World, nodes: list[Server]) -> Iterator[int]:
+    folder = world.folder / "nginx"
+    folder.mkdir()
+    port = free_port()
+    configuration = nodes_config(folder, [node.port for node in nodes], plain_port=port)
+    if world.is_short:
+        configuration = configuration.replace("keepalive_timeout 4s;", "keepalive_timeout 1s;")
+    with nginx(f"keepalive_requests 1000000; {configuration}", folder):
+        yield port
+
+
+def _replace_workers(node: Server) -> None:
+    """HUP, until all workers are new ones."""
+    old = node.workers()
+    node.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: node.workers() and not set(old) & set(node.workers()))
+
+
+def node_is_killed(world: World) -> Result:
+    """kill -9 of all processes of a node, while streams run and calls end."""
+    node = world.node()
+    usage = world.begin_to_count()
+    load = Load([node.port], world.callers("free"), MODEL)
+    streams = [Connection(node.port, 60) for _ in range(5)]
+    with load.running():
+        for stream in streams:
+            stream.chat(world.keys["streaming"], STREAM, stream=True)
+            stream.read_head()
+        events = sum(_read_events(stream, world.seconds(5, 3)) for stream in streams[:1])
+        node.kill()
+    for stream in streams:
+        stream.close()
+    with suppress(AssertionError):
+        wait_until(lambda: usage.served - usage.written()[0] <= 0, world.seconds(20, 5))
+    lost = usage.served - usage.written()[0]
+    ((tokens,),) = world.sql(
+        "SELECT coalesce(sum(completion_tokens), 0) FROM usage_usageday WHERE public_id = %s",
+        world.public_ids["streaming"],
+    )
+    seconds = _span(load, lost)
+    return Result(
+        f"{lost} ended calls lost of {usage.served}, those of the last {seconds:.1f} s; "
+        f"{int(tokens)} tokens kept of 5 running streams, which had sent {events} events each",
+        world.within(seconds, 2),
+    )
+
+
+def _read_events(stream: Connection, seconds: float) -> int:
+    until, count = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        count += stream.chunk().count(b"data:")
+    return count
+
+
+def _span(load: Load, count: int) -> float:
+    """The seconds in which the last calls ended that were answered."""
+    ended = sorted(answer.ended for answer in load.answers if answer.outcome == OK)
+    return ended[-1] - ended[-count] if count > 0 else 0.0
+
+
+def bodies_fill_the_memory(world: World) -> Result:
+    """Many connections with one key send large bodies, and stop before their end."""
+    count, size = int(world.seconds(200, 60)), 20 * 1024 * 1024
+    node = world.node()
+    load = Load([node.port], world.callers("free"), MODEL)
+    span = world.seconds(5, 2)
+    floods: list[Connection] = []
+    with load.running():
+        wait_until(lambda: load.outcomes()[OK] > 20)
+        began = time.monotonic()
+        time.sleep(span)
+        flooded = time.monotonic()
+        floods = [_flood(world, node, size) for _ in range(count)]
+        sent = _send_all(floods, size - 1024, world.seconds(20, 6))
+        time.sleep(span)
+        ended = time.monotonic()
+    share = load.rate("free", flooded, ended) / load.rate("free", began, flooded)
+    memory = max(map(_peak_mebibytes, node.workers()))
+    for flood in floods:
+        flood.close()
+    node.kill()
+    return Result(
+        f"{sent / 1024**3:.1f} GiB taken of {count} bodies of 20 MiB; largest worker {memory} MiB; "
+        f"another key keeps {share:.0%} of its throughput",
+        memory < 1024 and share > (0.2 if world.is_short else 0.5) and set(load.outcomes()) == {OK},
+    )
+
+
+def _flood(world: World, node: Server, size: int) -> Connection:
+    connection = Connection(node.port, 60)
+    connection.send(
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size}\r\n"
+        f"Content-Type: application/json\r\nAuthorization: Bearer {world.keys['streaming']}"
+        "\r\n\r\n{".encode()
+    )
+    connection.socket.setblocking(False)
+    return connection
+
+
+def _send_all(connections: list[Connection], size: int, seconds: float) -> int:
+    """Send as much as the node takes; returns how much that was."""
+    part, until = b" " * 262_144, time.monotonic() + seconds
+    sent = dict.fromkeys(connections, 0)
+    while time.monotonic() < until and min(sent.values()) < size:
+        before = sum(sent.values())
+        for connection, done in sent.items():
+            with suppress(OSError):
+                sent[connection] += connection.socket.send(part[: max(size - done, 0)])
+        if sum(sent.values()) == before:
+            time.sleep(0.05)
+    return sum(sent.values())
+
+
+def _peak_mebibytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+    return int(peak) // 1024
