@@ -221,7 +221,7 @@ def test_settings_reach_the_server_from_the_command_line(checkout: Checkout) -> 
 def test_proxies_that_the_tests_lack_are_installed_or_named(checkout: Checkout, user: int) -> None:
     checkout.tool("apt-get", 'echo "$@"')
     become = f"import os, runpy; os.geteuid = lambda: {user}; "
-    # nginx may be there, where Debian keeps it; Caddy can't be.
+    # Where Debian keeps them, nginx and pgbouncer may be there; the others can't be.
     done = subprocess.run(
         [sys.executable, "-c", f"{become}runpy.run_path('.ci/proxies.py', run_name='__main__')"],
         cwd=checkout.folder,
@@ -230,6 +230,7 @@ def test_proxies_that_the_tests_lack_are_installed_or_named(checkout: Checkout, 
         text=True,
     )
     assert done.returncode == 1
-    assert re.fullmatch(r"apt-get install (nginx-light )?caddy\n", done.stderr)
-    asked = re.fullmatch(r"update\ninstall -y (nginx-light )?caddy\n", done.stdout)
+    missing = r"(nginx-light )?caddy (pgbouncer )?prometheus\n"
+    assert re.fullmatch(f"apt-get install {missing}", done.stderr)
+    asked = re.fullmatch(rf"update\ninstall -y {missing}", done.stdout)
     assert asked if user == 0 else done.stdout == ""
