@@ -57,6 +57,11 @@ if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
     raise ImproperlyConfigured(
         f"KEYPORTAL_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {LOG_LEVEL}."
     )
+TEAM_CREATION = _text("KEYPORTAL_TEAM_CREATION", "operators").lower()
+if TEAM_CREATION not in {"anyone", "operators"}:
+    raise ImproperlyConfigured(
+        f"KEYPORTAL_TEAM_CREATION must be anyone or operators, not {TEAM_CREATION!r}."
+    )
 LOG_FORMAT = _text("KEYPORTAL_LOG_FORMAT", "console").lower()
 if LOG_FORMAT not in {"console", "json"}:
     raise ImproperlyConfigured(f"KEYPORTAL_LOG_FORMAT must be console or json, not {LOG_FORMAT!r}.")

@@ -14,6 +14,7 @@ from keyportal.api.framework import dispatch as api
 from keyportal.gateway import wrong_base_url
 from keyportal.people.views import accept
 from keyportal.teams import views as teams
+from keyportal.teams.lifecycle import views as lifecycle
 from keyportal.teams.openid import views as openid
 from keyportal.teams.sign_in import links
 from keyportal.teams.sign_in import urls as factors
@@ -67,6 +68,7 @@ pages: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("api/", include("keyportal.api.urls")),
     path("operators/", include("keyportal.operators.urls")),
+    path("teams/create/", lifecycle.team_create, name="team_create"),
     path("teams/<slug:slug>/", include("keyportal.keys.urls")),
     path("teams/<slug:slug>/", include("keyportal.api.page_urls")),
     path("teams/<slug:slug>/", include("keyportal.catalog.urls")),

@@ -49,6 +49,8 @@ NEEDS = {
     "keys:template_delete": Role.ADMIN,
     "catalog:models": Role.VIEWER,
     "teams:general": Role.MEMBER,
+    "teams:off": Role.OWNER,
+    "teams:delete": Role.OWNER,
     "teams:service_accounts": Role.VIEWER,
     "teams:service_account_create": Role.ADMIN,
     "teams:service_account_change": Role.ADMIN,
@@ -192,7 +194,7 @@ def as_template(pattern: str) -> str:
 
 
 URLS = sorted(walk(get_resolver(), "/"))
-TEAM_URLS = [url for url in URLS if url[1].startswith("/teams/")]
+TEAM_URLS = [url for url in URLS if url[1].startswith("/teams/<slug>/")]
 ADMIN_URLS = [url for url in URLS if url[1].startswith("/admin/")]
 OPERATOR_URLS = [url for url in URLS if url[1].startswith("/operators/")]
 API_URLS = [url for url in URLS if url[1].startswith("/api/")]

@@ -140,6 +140,7 @@ def test_senders_of_mail(tmp_path: Path, sender: str) -> None:
         {"DEFAULT_FROM_EMAIL": "keys@example.com\nBcc: charlie@example.com"},
         {"DEBUG": "2"},
         {"KEYPORTAL_LOG_FORMAT": "xml"},
+        {"KEYPORTAL_TEAM_CREATION": "members"},
         {"KEYPORTAL_DB_POOLER": "session"},
         {"KEYPORTAL_CORS_ORIGINS": "https://app.example.com/"},
         {"KEYPORTAL_CORS_ORIGINS": "app.example.com"},

@@ -13,8 +13,9 @@ from keyportal.api.models import ManagementKey
 from keyportal.audit.models import Action, AuditEvent, current_source
 from keyportal.leaks.case import MANAGEMENT_KEY, LeakReport, StoppedKey
 from keyportal.leaks.handling import leak_reported
-from keyportal.teams.models import User
-from keyportal.teams.signals import access_ended
+from keyportal.teams.access import Actor
+from keyportal.teams.models import Team, User
+from keyportal.teams.signals import access_ended, team_deleted
 
 
 @receiver(access_ended)
@@ -22,6 +23,12 @@ def delete_keys_of_former_members(user: User, team_id: int | None, **_: object) 
     """A management key can't be disabled, and would work again when its owner comes back."""
     with transaction.atomic():
         ManagementKey.objects.delete_owned(user, team_id, **current_source())
+
+
+@receiver(team_deleted)
+def delete_keys_of_team(team: Team, actor: Actor, address: str | None, **_: object) -> None:
+    for key in ManagementKey.objects.for_team(team):
+        key.revoke(actor=actor, address=address)
 
 
 @receiver(leak_reported)

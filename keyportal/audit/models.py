@@ -103,7 +103,9 @@ class Action(models.TextChoices):
     KEY_USED_AFTER_DELETION = "key:used-after-deletion", "Key used after its deletion"
     MANAGEMENT_KEY_CREATED = "management-key:created", "Management key created"
     MANAGEMENT_KEY_DELETED = "management-key:deleted", "Management key deleted"
+    TEAM_CREATED = "team:created", "Team created"
     TEAM_CHANGED = "team:changed", "Team changed"
+    TEAM_DELETED = "team:deleted", "Team deleted"
     USER_CHANGED = "user:changed", "User changed"
     MEMBER_CHANGED = "member:changed", "Member changed"
     INVITATION_SENT = "invitation:sent", "Invitation sent"
@@ -149,6 +151,10 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
         event = _event(action, target, key, actor, team, address)
         event.save(using=self.db, force_insert=True)
         return event
+
+    def record_many(self, action: Action, keys: Iterable[HasPublicId], **fields: Any) -> None:
+        """Create one event for each key. `fields` are further arguments of `record`."""
+        self.bulk_create((_event(action, "", key, **fields) for key in keys), batch_size=1000)
 
     def record_changes(
         self, action: Action, *, changes: Iterable[str], target: str = "", **fields: Any

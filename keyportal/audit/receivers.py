@@ -21,7 +21,7 @@ from keyportal.audit.tracking import Tracked, track
 from keyportal.http.addresses import client_network
 from keyportal.teams.access import Actor
 from keyportal.teams.models import Membership, Team, User
-from keyportal.teams.signals import sign_in_refused, team_changed
+from keyportal.teams.signals import sign_in_refused, team_changed, team_created, team_deleted
 
 UNKNOWN_USER = "unknown user"
 TOO_MANY_ATTEMPTS = ": too many attempts"
@@ -86,6 +86,21 @@ def record_team_change(
             team=team,
             address=address,
         )
+
+
+@receiver(team_created)
+def record_created_team(team: Team, actor: Actor, address: str | None, **_: object) -> None:
+    AuditEvent.objects.record(
+        Action.TEAM_CREATED, target=team.name, actor=actor, team=team, address=address
+    )
+
+
+@receiver(team_deleted)
+def record_deleted_team(team: Team, actor: Actor, address: str | None, **_: object) -> None:
+    """Only operators can read the audit of the team from now on."""
+    AuditEvent.objects.record(
+        Action.TEAM_DELETED, target=team.name, actor=actor, team=team, address=address
+    )
 
 
 def _user_for(credentials: dict[str, Any]) -> User | None:

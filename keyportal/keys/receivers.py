@@ -1,13 +1,16 @@
-"""Disables the keys of a user who is deactivated or removed from a team."""
+"""Ends the keys of a user who is deactivated or removed from a team, and of a deleted team."""
 
 from django.db import transaction
 from django.dispatch import receiver
 
-from keyportal.audit.models import current_source
+from keyportal.audit.models import Action, AuditEvent, Tombstone, current_source
 from keyportal.keys.changes import disable_locked
-from keyportal.keys.models import ApiKey
-from keyportal.teams.models import User
-from keyportal.teams.signals import access_ended
+from keyportal.keys.models import ApiKey, Secret
+from keyportal.teams.access import Actor
+from keyportal.teams.models import Team, User
+from keyportal.teams.signals import access_ended, team_deleted
+
+BATCH_SIZE = 1000
 
 
 @receiver(access_ended)
@@ -19,3 +22,23 @@ def disable_keys(user: User, team_id: int | None, **_: object) -> None:
     with transaction.atomic():
         for key in ApiKey.objects.lock_owned(user, team_id):
             disable_locked(key, **current_source())
+
+
+@receiver(team_deleted)
+def delete_keys(team: Team, actor: Actor, address: str | None, **_: object) -> None:
+    """Like `ApiKey.revoke` of each key, but in few queries: a team may have 100,000 keys.
+
+    The caller has locked the team, so no key is created or changed meanwhile.
+    """
+    secrets = Secret.objects.filter(key__team=team)
+    # In the order in which the meter of the gateway locks them.
+    locked = secrets.order_by("pk").select_for_update(of=("self",)).select_related("key__team")
+    Tombstone.objects.bulk_create(
+        (secret.tombstone(secret.key, actor) for secret in locked), batch_size=BATCH_SIZE
+    )
+    keys = ApiKey.objects.for_team(team).order_by("pk")
+    AuditEvent.objects.record_many(
+        Action.KEY_DELETED, keys, actor=actor, team=team, address=address
+    )
+    secrets.delete()
+    keys.delete()

@@ -96,7 +96,11 @@ def team_view(
             team_request.membership, team_request.team = membership, membership.team
             require_role(membership, role)
             _remember_team(team_request)
-            response = view(team_request, *args, **kwargs)
+            try:
+                response = view(team_request, *args, **kwargs)
+            except Team.DoesNotExist:
+                # An owner deleted it while the view waited for its lock.
+                raise Outsider from None
             # No cache may keep a team's pages: neither a proxy's, nor the browser's, where the Back
             # button would show them after the user has signed out.
             add_never_cache_headers(response)

@@ -18,6 +18,7 @@ from keyportal.teams.policy import PolicyField
 
 NAME_TAKEN = "Another user has this name already."
 EMAIL_TAKEN = "Another user has this e-mail address already."
+SLUG_TAKEN = "Another team has or had this slug. A slug is never used again."
 NO_SIGN_IN = "A service account has no password, no e-mail address and no rights of an operator."
 
 
@@ -208,9 +209,7 @@ class Team(models.Model):
 
     def clean(self) -> None:
         if self._state.adding and UsedSlug.objects.filter(slug=self.slug).exists():
-            raise ValidationError(
-                {"slug": "Another team has or had this slug. A slug is never used again."}
-            )
+            raise ValidationError({"slug": SLUG_TAKEN})
 
 
 class Role(models.TextChoices):

@@ -1,13 +1,15 @@
 """The navigation of every page, and which entry is the current one."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from django.conf import settings
 from django.http import HttpRequest
 
 import keyportal
 from keyportal.teams.access import creator_role
-from keyportal.teams.models import Membership, Role, Team
+from keyportal.teams.lifecycle.changes import may_create
+from keyportal.teams.models import Membership, Role, Team, User
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ NAV = (
         "teams:general",
         Role.MEMBER,
         subpages=(
+            "teams:off",
+            "teams:delete",
             "keys:policy",
             "keys:templates",
             "keys:template_create",
@@ -99,21 +103,24 @@ def navigation(request: HttpRequest) -> dict[str, object]:
     """Template context of every page: the team, the user's other teams, and the navigation; the
     version, which is shown to operators; whether there are passwords."""
     membership: Membership | None = getattr(request, "membership", None)
-    common: dict[str, object] = {
+    context: dict[str, object] = {
         "version": keyportal.__version__,
         "password_sign_in": settings.PASSWORD_SIGN_IN,
+        # Templates call it. Public pages don't, because it loads the user.
+        "can_create_team": lambda: may_create(cast("User", request.user)),
     }
     if membership is None:
-        return common
+        return context
     match = request.resolver_match
     view_name = match.view_name if match else ""
-    return common | {
+    return context | {
         "membership": membership,
         "team": membership.team,
         "teams": Team.objects.for_user(membership.user).filter(is_active=True),
         "can_create": membership.is_at_least(creator_role(membership.team)),
         "is_member": membership.is_at_least(Role.MEMBER),
         "is_admin": membership.is_at_least(Role.ADMIN),
+        "is_owner": membership.is_at_least(Role.OWNER),
         "nav_items": [item for item in NAV if membership.is_at_least(item.role)],
         "current_item": _current_item(view_name),
         "view_name": view_name,

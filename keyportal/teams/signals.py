@@ -9,7 +9,7 @@ from django.db.models.signals import post_delete, post_save, pre_save
 from django.dispatch import Signal, receiver
 from django.utils import timezone
 
-from keyportal.teams.models import Membership, User
+from keyportal.teams.models import Membership, Team, User
 
 # A sign-in was refused after too many attempts, without a check of the password. Sent with
 # `request` and `credentials`.
@@ -17,6 +17,11 @@ sign_in_refused = Signal()
 # An operator changed a team. Sent with `former` and `team`, the names of the saved `columns`, and
 # the operator's user as `actor` and IP address as `address`, both None for a command.
 team_changed = Signal()
+# A member or an operator created a team. Sent with the `team`, the `actor` and the `address`.
+team_created = Signal()
+# A team is being deleted, under its lock. Sent with the `team`, the `actor` and the `address`,
+# before its rows are deleted. Receivers delete what keeps it from being deleted.
+team_deleted = Signal()
 # A user was deactivated, or removed from a team. Sent with the `user` and the `team_id`, None for
 # all their teams, in the transaction of the change. Receivers end what would come back with them.
 access_ended = Signal()
@@ -36,8 +41,10 @@ def delete_former_email_addresses(
 
 
 @receiver(post_delete, sender=Membership)
-def end_access_to_team(instance: Membership, **_: object) -> None:
-    end_sessions(instance.user)
+def end_access_to_team(instance: Membership, origin: object = None, **_: object) -> None:
+    # A deleted team has no pages any more, and its owner may have other teams.
+    if not isinstance(origin, Team):
+        end_sessions(instance.user)
     access_ended.send(Membership, user=instance.user, team_id=instance.team_id)
 
 

@@ -36,6 +36,8 @@ PAGES = [
     f"{TEAM}/service-accounts/",
     f"{TEAM}/service-accounts/create/",
     f"{TEAM}/settings/",
+    f"{TEAM}/settings/off/",
+    f"{TEAM}/settings/delete/",
     f"{TEAM}/limits/",
     f"{TEAM}/policy/",
     f"{TEAM}/templates/",

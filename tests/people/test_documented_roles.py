@@ -40,11 +40,15 @@ ACTS: dict[str, Callable[[Role], bool]] = {
     "Change, rotate and hand over their own keys": lambda role: may_change(member(role), OWN),
     "Change and delete all keys of the team": lambda role: may_change(member(role), OTHERS),
     "Change policy, templates and limits of new keys": opens("keys:templates", "keys:team_limits"),
+    "Rename the team, create service accounts and keys for them": opens(
+        "teams:service_account_create"
+    ),
     "Create management keys, read the audit": opens("management_keys:create", "audit:list"),
     "Invite viewers, members and admins, and change and remove them": gives(
         Role.VIEWER, Role.MEMBER, Role.ADMIN
     ),
     "Invite, make, change and remove owners": gives(Role.OWNER),
+    "Switch off and delete the team": opens("teams:off", "teams:delete"),
 }
 
 

@@ -66,7 +66,7 @@ class Caller(NamedTuple):
             with lock_team(self.team, actor=self.user, role=Role.VIEWER):
                 key = keys.select_for_update(no_key=True, of=("self",)).get(pk=self.key.pk)
                 yield Caller(key, key.membership, self.address)
-        except (ManagementKey.DoesNotExist, Outsider, InactiveTeam):
+        except (ManagementKey.DoesNotExist, Team.DoesNotExist, Outsider, InactiveTeam):
             raise InvalidKey from None
 
 

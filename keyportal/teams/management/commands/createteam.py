@@ -11,6 +11,7 @@ from keyportal.teams.management.operator import (
     updated_limits,
 )
 from keyportal.teams.models import Membership, Role, Team
+from keyportal.teams.signals import team_created
 
 
 class Command(OperatorCommand):
@@ -36,4 +37,5 @@ class Command(OperatorCommand):
             team.save()
             if owner:
                 Membership.objects.create(team=team, user=owner, role=Role.OWNER)
+            team_created.send(Team, team=team, actor=None, address=None)
         self.stdout.write(team.slug)
