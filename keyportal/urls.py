@@ -63,6 +63,7 @@ pages: list[URLPattern | URLResolver] = [
     path("", include("keyportal.leaks.urls")),
     path("accounts/", include(account_urls)),
     path("accounts/", include(factors.account_urls)),
+    path("profile/", include("keyportal.profile.urls")),
     path("profile/", include(factors.profile_urls)),
     re_path(r"^invitations/(?P<token>[\w:=-]{1,400})/$", accept.invitation, name="invitation"),
     path("admin/", admin.site.urls),

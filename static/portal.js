@@ -214,11 +214,12 @@ document.addEventListener("keydown", (event) => {
   menu.querySelector("summary").focus();
 });
 
-// Times arrive in UTC and are shown in the browser's time zone, with the relative time as a tooltip.
+// Times are shown in the time zone of the profile, else in the browser's, with the relative time as a tooltip.
 
-const absolute = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "short" });
-const precise = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
-const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeStyle: "long" });
+const { timeZone } = document.documentElement.dataset;
+const absolute = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "short", timeZone });
+const precise = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium", timeZone });
+const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeStyle: "long", timeZone });
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const UNITS = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
 
@@ -260,13 +261,23 @@ function nextTheme() {
   if (theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
   try {
-    if (theme === "auto") localStorage.removeItem("theme");
+    // "auto" is stored only where the profile says something else.
+    if (theme === "auto" && !("chosen" in document.documentElement.dataset)) localStorage.removeItem("theme");
     else localStorage.setItem("theme", theme);
   } catch {
     // Without storage the choice lasts as long as the page.
   }
   showTheme();
 }
+
+// A theme that is saved in the profile holds from then on, also in this browser.
+document.addEventListener("submit", ({ target }) => {
+  try {
+    if ("savesTheme" in target.dataset) localStorage.removeItem("theme");
+  } catch {
+    // Without storage there is nothing to remove.
+  }
+});
 
 if (themeButton) {
   themeButton.hidden = false;

@@ -14,7 +14,7 @@ LAYERS = [
     {"http", "database"},
     {"teams"},
     {"audit"},
-    {"usage", "catalog"},
+    {"usage", "catalog", "profile"},
     {"keys"},
     {"notifications"},
     {"leaks", "people"},

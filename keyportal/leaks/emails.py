@@ -102,7 +102,7 @@ def send_alarm(team: Team, owner_id: int, context: dict[str, object]) -> None:
     `context` has the texts `subject`, `explanation` and `advice`. The mail is written with the
     connection that `team` was read with.
     """
-    people = emails.owner_or_admins(team, owner_id)
+    people = [p for p in emails.owner_or_admins(team, owner_id) if p.wants_alarms]
     context = {"team": team.name, "url": _page_url("keys:list", team), **context}
     emails.send(emails.build_messages("leaks/email/alarm", people, context), using=team._state.db)
 

@@ -69,7 +69,11 @@ def _send_reminder(pk: int, days: int, until: int, now: datetime) -> bool:
     key = keys_due(days, until, now).filter(pk=pk).first()
     if key is None or key.expires_at is None:
         return False
-    people = emails.owner_or_admins(key.team, key.owner_id)
+    people = [
+        person
+        for person in emails.owner_or_admins(key.team, key.owner_id)
+        if person.wants_reminders
+    ]
     context = _context(key, key.expires_at, people, now)
     messages = emails.build_messages("notifications/email/expiry", people, context)
     with transaction.atomic():

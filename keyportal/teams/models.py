@@ -1,12 +1,15 @@
 """Users, teams and memberships."""
 
 import secrets
+from importlib import import_module
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.models import UserManager as DjangoUserManager
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models, transaction
@@ -34,6 +37,24 @@ class UserManager(DjangoUserManager["User"]):
         return self.filter(is_match).first() if login else None
 
 
+class Theme(models.TextChoices):
+    SYSTEM = "", "As the system"
+    LIGHT = "light", "Light"
+    DARK = "dark", "Dark"
+
+
+class Session(AbstractBaseSession):
+    """A session, with its user, so that the sessions of one are found without reading all."""
+
+    user_id = models.BigIntegerField(null=True, db_index=True)
+
+    @classmethod
+    def get_session_store_class(cls) -> type[SessionBase]:
+        """By its setting, because the module of our class imports this one."""
+        store: type[SessionBase] = import_module(settings.SESSION_ENGINE).SessionStore
+        return store
+
+
 class User(AbstractUser):
     """A person, or a service account: the owner of keys that no person is behind.
 
@@ -56,6 +77,14 @@ class User(AbstractUser):
         validators=[require_no_key],
         help_text="Who gets the mails about the keys of a service account.",
     )
+    time_zone = models.CharField(
+        max_length=64,
+        blank=True,
+        help_text="Such as Europe/Berlin. Empty: that of the browser, and UTC without JavaScript.",
+    )
+    theme = models.CharField(max_length=8, choices=Theme, blank=True)
+    wants_reminders = models.BooleanField("reminders of expiry", default=True)
+    wants_alarms = models.BooleanField("alarms", default=True)
     must_change_password = models.BooleanField(
         default=False,
         help_text="Somebody else knows the password. No page opens before it is changed.",

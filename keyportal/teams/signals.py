@@ -3,13 +3,10 @@
 from collections.abc import Collection
 
 from allauth.account.models import EmailAddress
-from django.contrib.auth import SESSION_KEY
-from django.contrib.sessions.models import Session
 from django.db.models.signals import post_delete, post_save, pre_save
 from django.dispatch import Signal, receiver
-from django.utils import timezone
 
-from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.models import Membership, Session, Team, User
 
 # A sign-in was refused after too many attempts, without a check of the password. Sent with
 # `request` and `credentials`.
@@ -72,12 +69,5 @@ def end_access_of_deactivated_user(instance: User, **_: object) -> None:
 
 
 def end_sessions(user: User) -> None:
-    """Sign the user out everywhere, for good. A session holds its user's id, but has no column."""
-    sessions = Session.objects.filter(expire_date__gt=timezone.now())
-    own = [
-        session.pk
-        for session in sessions.iterator()
-        if session.get_decoded().get(SESSION_KEY) == str(user.pk)
-    ]
-    for start in range(0, len(own), 500):
-        Session.objects.filter(pk__in=own[start : start + 500]).delete()
+    """Sign the user out everywhere, for good."""
+    Session.objects.filter(user_id=user.pk).delete()

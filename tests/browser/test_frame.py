@@ -4,11 +4,10 @@ import re
 from collections.abc import Callable
 
 import pytest
-from django.contrib.sessions.models import Session
 from playwright.sync_api import Page, expect
 
 from keyportal.keys.models import ApiKey
-from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.models import Membership, Role, Session, Team, User
 from tests.browser.conftest import KEYS
 from tests.support.pages import button, dialog, link, row
 

@@ -12,7 +12,6 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from django.conf import settings
-from django.contrib.sessions.models import Session
 from django.db import connection as database
 from django.test import Client
 
@@ -20,7 +19,7 @@ from keyportal.audit.models import AuditEvent
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Session, Team, User
 from tests.support.server import CHAT, Reply, Server, chat_body, free_port, head
 
 pytestmark = pytest.mark.gateway

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.contrib.sessions.models import Session
 from django.core.management import call_command
 from django.test import AsyncClient, Client
 
@@ -19,7 +18,7 @@ from keyportal.keys.status import State, state_of
 from keyportal.leaks import handling
 from keyportal.leaks.reports import OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.access import Outsider
-from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.models import Membership, Role, Session, Team, User
 from tests.support.concurrency import run_concurrently
 from tests.support.forms import form_data
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import pytest
-from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.test import Client
 
@@ -12,7 +11,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.operators.people import set_active, set_operator
 from keyportal.operators.receivers import LastOperator
 from keyportal.teams.access import Outsider
-from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.models import Membership, Role, Session, Team, User
 from tests.support.concurrency import run_concurrently
 
 PEOPLE = "/operators/people/"

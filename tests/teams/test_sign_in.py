@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.contrib.sessions.models import Session
 from django.core import mail
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
 from pytest_django import Settings
 
 from keyportal.teams.accounts import AccountAdapter
-from keyportal.teams.models import User
+from keyportal.teams.models import Session, User
 from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.any_database

@@ -48,6 +48,20 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name='Session',
+            fields=[
+                ('session_key', models.CharField(max_length=40, primary_key=True, serialize=False, verbose_name='session key')),
+                ('session_data', models.TextField(verbose_name='session data')),
+                ('expire_date', models.DateTimeField(db_index=True, verbose_name='expire date')),
+                ('user_id', models.BigIntegerField(db_index=True, null=True)),
+            ],
+            options={
+                'verbose_name': 'session',
+                'verbose_name_plural': 'sessions',
+                'abstract': False,
+            },
+        ),
+        migrations.CreateModel(
             name='User',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -63,6 +77,10 @@ class Migration(migrations.Migration):
                 ('date_joined', models.DateTimeField(default=django.utils.timezone.now, verbose_name='date joined')),
                 ('service_team', models.ForeignKey(editable=False, help_text='The team of a service account. Null: a person.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='service_accounts', to='teams.team')),
                 ('contact', models.EmailField(blank=True, editable=False, help_text='Who gets the mails about the keys of a service account.', max_length=254, validators=[keyportal.keys.keystring.require_no_key])),
+                ('time_zone', models.CharField(blank=True, help_text='Such as Europe/Berlin. Empty: that of the browser, and UTC without JavaScript.', max_length=64)),
+                ('theme', models.CharField(blank=True, choices=[('', 'As the system'), ('light', 'Light'), ('dark', 'Dark')], max_length=8)),
+                ('wants_reminders', models.BooleanField(default=True, verbose_name='reminders of expiry')),
+                ('wants_alarms', models.BooleanField(default=True, verbose_name='alarms')),
                 ('must_change_password', models.BooleanField(default=False, help_text='Somebody else knows the password. No page opens before it is changed.')),
                 ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
                 ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),

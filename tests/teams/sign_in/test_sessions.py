@@ -3,12 +3,11 @@
 from datetime import timedelta
 
 import pytest
-from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from keyportal.teams.models import User
+from keyportal.teams.models import Session, User
 from keyportal.teams.sign_in import sessions
 from tests.teams.test_sign_in import HOME, change, is_signed_in, post
 

@@ -1,0 +1,1 @@
+"""`/profile/`: what a person sees and changes of their own account."""

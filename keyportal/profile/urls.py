@@ -1,0 +1,13 @@
+"""URLs under /profile/. Those of second factors are in `keyportal.teams.sign_in.urls`."""
+
+from django.urls import path
+from django.views.decorators.cache import never_cache
+
+from keyportal.profile import views
+
+app_name = "profile"
+urlpatterns = [
+    path("", never_cache(views.profile), name="profile"),
+    path("sessions/", never_cache(views.session_list), name="sessions"),
+    path("history/", never_cache(views.history), name="history"),
+]
