@@ -91,7 +91,7 @@ WITHOUT_OBJECT = {
     "teams:service_account_delete",
 }
 # They accept only POST.
-POST_ONLY = {"usage:end_call", "keys:manage", "keys:unmanage", "people:resend"}
+POST_ONLY = {"usage:end_call", "keys:manage", "keys:unmanage"}
 # They accept only GET.
 READ_ONLY = {
     "keys:list",

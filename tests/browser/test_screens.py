@@ -33,6 +33,8 @@ PAGES = [
     f"{TEAM}/calls/",
     f"{TEAM}/running/",
     f"{TEAM}/members/",
+    f"{TEAM}/members/invite/",
+    f"{TEAM}/members/leave/",
     f"{TEAM}/service-accounts/",
     f"{TEAM}/service-accounts/create/",
     f"{TEAM}/settings/",
@@ -54,6 +56,7 @@ FOR_STRANGERS = [
     "/accounts/login/",
     "/accounts/password/reset/",
     "/accounts/password/reset/done/",
+    "/invitations/forged/",
     "/leaks/report",
     "/.well-known/api-key-format",
 ]

@@ -18,6 +18,7 @@ from keyportal.people import links
 from keyportal.people.invitations import OtherAccount, accept, revoke
 from keyportal.people.models import Invitation
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.openid.configuration import IdentityProvider
 from tests.conftest import PASSWORD
 from tests.people.conftest import path_of
 from tests.support.concurrency import run_concurrently
@@ -301,3 +302,25 @@ def test_accepted_and_revoked_at_once_is_one_of_both(
     joined, ended = run_concurrently(lambda: accept(link, carol, address=None), end)
     assert isinstance(joined, Membership) == isinstance(ended, Invitation.DoesNotExist)
     assert len(members(team)) == isinstance(joined, Membership)
+
+
+@pytest.mark.any_database
+def test_accounts_of_the_company_alone(
+    client: Client, invitation: Invitation, settings: Any
+) -> None:
+    """With a provider, its button leads back here; without passwords, nobody makes one."""
+    settings.OIDC_PROVIDERS = (
+        IdentityProvider(
+            id="okta", name="Okta", issuer="https://okta.example", client_id="x", client_secret="y"
+        ),
+    )
+    path = path_of(invitation)
+    page = client.get(path).content.decode()
+    assert "Sign in with Okta" in page
+    assert page.count(f'name="next" value="{path}"') == 2
+    settings.PASSWORD_SIGN_IN = False
+    page = client.get(path).content.decode()
+    assert page.count(f'name="next" value="{path}"') == 1
+    assert 'name="password1"' not in page
+    client.post(path, ACCOUNT)
+    assert not User.objects.filter(username="carol").exists()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.core import mail
@@ -304,3 +305,32 @@ def test_pasted_lists_of_mail_programs_are_read() -> None:
         "jim@example.com",
         "jil@example.com",
     ]
+
+
+def test_power_over_the_team_asks_who_it_is(
+    sign_in: SignIn, alice: User, ada: User, bob: User
+) -> None:
+    """Attack: someone at an open session makes another account an admin."""
+    invite(sign_in(alice), role="admin")
+    (invitation,) = Invitation.objects.all()
+    client = sign_in(alice)
+    session = client.session
+    session["began_at"] -= 16 * 60
+    session.save()
+    resend_path = f"{MEMBERS}invitations/{invitation.pk}/resend/"
+    requests: dict[str, dict[str, Any]] = {
+        INVITE: {"emails": "eve@example.com", "role": "admin"},
+        resend_path: {},
+        f"{MEMBERS}{bob.pk}/role/": {"role": "owner"},
+        f"{MEMBERS}{ada.pk}/remove/": {},
+    }
+    for path, data in requests.items():
+        answer: Any = client.post(path, data)
+        assert answer.url == f"/accounts/reauthenticate/?next={quote(path, safe='')}"
+        # The page to which the confirmation leads.
+        assert client.get(path).status_code == (302 if path == resend_path else 200)
+    assert pending() == {"carol@example.com": "admin"}
+    assert Membership.objects.filter(role__in=["admin", "owner"]).count() == 2
+    assert invite(client, "dan@example.com").status_code == 200  # A member has no such power.
+    assert client.post(f"{MEMBERS}{bob.pk}/role/", {"role": "viewer"}).status_code == 302
+    assert Membership.objects.get(user=bob).role == Role.VIEWER

@@ -7,6 +7,7 @@ pages that say what to do and nothing else.
 from typing import cast
 
 from allauth.account.utils import complete_signup
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.db import IntegrityError, transaction
@@ -14,6 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.html import format_html
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
@@ -56,6 +58,8 @@ def _with_account(request: HttpRequest, link: links.Link, row: Invitation) -> Ht
 
 def _without_account(request: HttpRequest, link: links.Link, row: Invitation) -> HttpResponseBase:
     """Make an account and join, both or neither. Then sign in."""
+    if not settings.PASSWORD_SIGN_IN:
+        return _page(request, row)
     form = JoinForm(request.POST if request.method == "POST" else None, invitation=row)
     if not form.is_valid():
         return _page(request, row, form, status=422 if form.is_bound else 200)
@@ -84,5 +88,7 @@ def _page(
         "form": form,
         "is_other_account": isinstance(user, User) and not is_for(row, user),
         "next": request.path,
+        "redirect_field": format_html('<input type="hidden" name="next" value="{}">', request.path),
+        "providers": settings.OIDC_PROVIDERS,
     }
     return render(request, "people/invitation.html", context, status=status)

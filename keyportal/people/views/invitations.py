@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from django.http import Http404, HttpResponse
-from django.views.decorators.http import require_http_methods, require_POST
+from django.shortcuts import redirect
+from django.views.decorators.http import require_http_methods
 
 from keyportal.catalog.examples import public_url
 from keyportal.people.emails import is_mail_set_up
@@ -11,10 +12,11 @@ from keyportal.people.forms import InviteForm
 from keyportal.people.invitations import TooManyInvitations, invite, resend, revoke
 from keyportal.people.links import url_for
 from keyportal.people.models import Invitation
-from keyportal.people.views.responses import CHANGED, members_changed
+from keyportal.people.views.responses import CHANGED, is_powerful, members_changed
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_dialog
+from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 
 @require_http_methods(["GET", "POST"])
@@ -24,6 +26,11 @@ def invite_people(request: TeamRequest) -> HttpResponse:
     form = InviteForm(posted, role=request.membership.role)
     if not form.is_valid():
         return _form(request, form)
+    send = _invite_confirmed if is_powerful(form.cleaned_data["role"]) else _invite
+    return send(request, form)
+
+
+def _invite(request: TeamRequest, form: InviteForm) -> HttpResponse:
     chosen = form.cleaned_data
     try:
         invitations = invite(
@@ -38,6 +45,9 @@ def invite_people(request: TeamRequest) -> HttpResponse:
         form.add_error("emails", str(refusal))
         return _form(request, form, status=429)
     return _invited(request, invitations)
+
+
+_invite_confirmed = recently_authenticated(to_read=False)(_invite)
 
 
 def _form(request: TeamRequest, form: InviteForm, status: int = 422) -> HttpResponse:
@@ -73,10 +83,17 @@ def _invitation(request: TeamRequest, invitation_id: int) -> Invitation:
     return invitation
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @team_view(Role.ADMIN)
 def invitation_resend(request: TeamRequest, invitation_id: int) -> HttpResponse:
     invitation = _invitation(request, invitation_id)
+    if request.method != "POST":  # After a confirmation of who it is.
+        return redirect("people:members", request.team.slug)
+    send = _resend_confirmed if is_powerful(invitation.role) else _resend
+    return send(request, invitation)
+
+
+def _resend(request: TeamRequest, invitation: Invitation) -> HttpResponse:
     try:
         sent = resend(invitation, actor=request.user, address=request.META["REMOTE_ADDR"])
     except Invitation.DoesNotExist:
@@ -85,6 +102,9 @@ def invitation_resend(request: TeamRequest, invitation_id: int) -> HttpResponse:
         context = {"refusal": str(refusal)}
         return render_dialog(request, "people/_refused.html", context, title="Invite", status=429)
     return _invited(request, [sent])
+
+
+_resend_confirmed = recently_authenticated(to_read=False)(_resend)
 
 
 @require_http_methods(["GET", "POST"])

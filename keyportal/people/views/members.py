@@ -15,7 +15,7 @@ from keyportal.keys.exceptions import KeyActionError
 from keyportal.people.forms import RemoveForm, RoleForm
 from keyportal.people.models import Invitation
 from keyportal.people.removal import key_rows, keys_of, possible_owners, remove_member
-from keyportal.people.views.responses import members_changed
+from keyportal.people.views.responses import is_powerful, members_changed
 from keyportal.teams.access import (
     TeamRequest,
     grantable_roles,
@@ -27,6 +27,7 @@ from keyportal.teams.forms import Conflict
 from keyportal.teams.membership.changes import Refused, change_role, last_owners
 from keyportal.teams.models import Membership, Role
 from keyportal.teams.shortcuts import render_dialog, render_htmx
+from keyportal.teams.sign_in.reauthentication import recently_authenticated
 from keyportal.usage.impact import impact
 
 View = Callable[[TeamRequest, Membership], HttpResponse]
@@ -69,7 +70,13 @@ def member_role(request: TeamRequest, member: Membership) -> HttpResponse:
     form = RoleForm(_posted(request), member=member, role=role)
     if not form.is_valid():
         return _role_dialog(request, member, form)
-    chosen = Role(form.cleaned_data["role"])
+    is_power = is_powerful(form.cleaned_data["role"]) or member.role == Role.OWNER
+    change = _confirmed_change if is_power else _change
+    return change(request, member, form)
+
+
+def _change(request: TeamRequest, member: Membership, form: RoleForm) -> HttpResponse:
+    chosen, role = Role(form.cleaned_data["role"]), request.membership.role
     try:
         with lock_team(request.team, actor=request.user, role=Role.ADMIN) as team:
             form.require_current(lock_membership(team, member.user, may_be_inactive=True))
@@ -85,6 +92,9 @@ def member_role(request: TeamRequest, member: Membership) -> HttpResponse:
     return _role_dialog(request, member, form)
 
 
+_confirmed_change = recently_authenticated(to_read=False)(_change)
+
+
 def _role_dialog(request: TeamRequest, member: Membership, form: RoleForm) -> HttpResponse:
     context = {"member": member, "form": form}
     return render_dialog(
@@ -95,7 +105,11 @@ def _role_dialog(request: TeamRequest, member: Membership, form: RoleForm) -> Ht
 @require_http_methods(["GET", "POST"])
 @_member_view
 def member_remove(request: TeamRequest, member: Membership) -> HttpResponse:
-    return _remove(request, member)
+    return (
+        _confirmed_removal(request, member)
+        if is_powerful(member.role)
+        else _remove(request, member)
+    )
 
 
 @require_http_methods(["GET", "POST"])
@@ -129,6 +143,9 @@ def _remove(request: TeamRequest, member: Membership) -> HttpResponse:
     if member.user_id == request.user.pk:
         return _left(request)
     return members_changed(request, f"{member.user.get_username()} is no longer in {request.team}.")
+
+
+_confirmed_removal = recently_authenticated(to_read=False)(_remove)
 
 
 def _remove_form(

@@ -1,4 +1,4 @@
-"""The response to a change of members or invitations."""
+"""The response to a change of members or invitations, and which of them are confirmed first."""
 
 import json
 
@@ -7,8 +7,17 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from keyportal.teams.access import TeamRequest
+from keyportal.teams.models import Role
 
 CHANGED = "members-changed"
+
+
+def is_powerful(role: str) -> bool:
+    """Whether to ask who it is before somebody gets or loses the role.
+
+    Attack: someone at an open session makes another account an admin, and so keeps the team.
+    """
+    return role in {Role.ADMIN, Role.OWNER}
 
 
 def members_changed(request: TeamRequest, message: str) -> HttpResponse:

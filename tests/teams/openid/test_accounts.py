@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from django.core import mail
 from django.test import Client
@@ -204,6 +206,36 @@ def test_initial_password_ends_when_the_account_is_connected(
     bob.refresh_from_db()
     assert (bob.has_usable_password(), bob.must_change_password) == (False, False)
     assert client.get("/").status_code == 302
+
+
+def test_account_whose_address_was_never_proved_belongs_to_who_proves_it(
+    client: Client, bob: User, forger: ForgingProvider, configure: Configure, sign_in_there: SignIn
+) -> None:
+    """Attack: an admin invites bob's address, and makes an account with the link that is shown."""
+    EmailAddress.objects.create(user=bob, email=bob.email, primary=True, verified=False)
+    Authenticator.objects.create(user=bob, type=Authenticator.Type.WEBAUTHN, data={})
+    forgers = Client()
+    forgers.force_login(bob)
+    configure(trust_addresses=True)
+    forger.claims = {"email": "bob@example.com"}
+    sign_in_there()
+    bob.refresh_from_db()
+    assert not bob.has_usable_password()
+    assert not Authenticator.objects.exists()
+    assert not is_signed_in(forgers)
+    assert is_signed_in(client)
+    assert EmailAddress.objects.get().verified
+
+
+def test_account_whose_address_was_proved_keeps_its_password(
+    client: Client, bob: User, forger: ForgingProvider, configure: Configure, sign_in_there: SignIn
+) -> None:
+    EmailAddress.objects.create(user=bob, email=bob.email, primary=True, verified=True)
+    configure(trust_addresses=True)
+    forger.claims = {"email": "bob@example.com"}
+    sign_in_there()
+    bob.refresh_from_db()
+    assert bob.has_usable_password()
 
 
 def test_password_that_must_be_changed_still_must_after_a_later_sign_in(
