@@ -75,7 +75,9 @@ class Gateway:
         self.meter = Meter(worker, self.writer)
         self.relay = Relay()
         stored_responses = StoredResponses(self.writer)
-        self.model_calls = ModelCalls(self.admission, self.relay, stored_responses)
+        self.model_calls = ModelCalls(
+            self.admission, self.relay, stored_responses, self.error_middleware.turns
+        )
         self.response_requests = ResponseRequests(self.admission, self.relay, stored_responses)
         self.introspection = Introspection()
         self.error_middleware.app = BearerAuthMiddleware(

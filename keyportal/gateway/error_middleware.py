@@ -20,6 +20,7 @@ from keyportal.gateway.metrics.ended_requests import EndedRequest, Observer, end
 from keyportal.gateway.relay.encoded_answer import is_encoded
 from keyportal.gateway.relay.sse import is_event_stream
 from keyportal.http.requests import NO_SNIFFING, content_length, drain_body, new_request_id
+from keyportal.http.turns import Turns
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 from keyportal.keys import keystring
 
@@ -42,9 +43,10 @@ class ErrorMiddleware:
         self._is_https = settings.IS_HTTPS
         self.observers: tuple[Observer, ...] = ()
         """What wants to know of each request that is over: metrics, the access log."""
+        self.turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, self.turns)
         try:
             if self._is_https and scope["scheme"] != "https":
                 raise HTTPSRequired
@@ -53,6 +55,9 @@ class ErrorMiddleware:
                 await exchange.linger()
         except GatewayError as error:
             exchange.error = error
+            # Their frames have the request's body, which would stay in memory while the error is
+            # sent, and then until the garbage collector runs.
+            error.__traceback__ = error.__context__ = None
             if isinstance(error, Unauthorized):
                 await asyncio.sleep(UNAUTHORIZED_DELAY_SECONDS)
             await exchange.send_error(error)
@@ -77,6 +82,7 @@ class Exchange:
         "_receive",
         "_scope",
         "_send",
+        "_turns",
         "error",
         "has_started",
         "has_unread_body",
@@ -86,7 +92,8 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, turns: Turns) -> None:
+        self._turns = turns
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -146,7 +153,7 @@ class Exchange:
         if self.has_started:
             raise error  # The server closes the connection: the client sees an incomplete response.
         if self.has_unread_body and self._is_body_small():
-            await drain_body(self.receive)
+            await drain_body(self.receive, self._turns)
         body = error.body(self.request_id, is_anthropic=self._is_anthropic)
         headers: Headers = [
             (b"content-type", b"application/json"),
@@ -163,7 +170,7 @@ class Exchange:
         if not self.is_end_delayed:
             return
         if self.has_unread_body:
-            await drain_body(self.receive)
+            await drain_body(self.receive, self._turns)
         await self._send({"type": "http.response.body", "body": b""})
 
     def ended(self) -> EndedRequest:

@@ -24,10 +24,11 @@ from keyportal.gateway.relay.json_body import CallRequest, parse_call
 from keyportal.gateway.relay.relay import Relay, RelayRequest
 from keyportal.gateway.relay.request_body import MAX_BODY_SECONDS, read_body
 from keyportal.gateway.relay.sending import send_first_answer
-from keyportal.gateway.relay.stored_body import StoredBody, whole
+from keyportal.gateway.relay.stored_body import MemoryBody, whole
 from keyportal.gateway.relay.upload import Upload
 from keyportal.gateway.relay.usage_request import UsageAsker
 from keyportal.gateway.stored_responses import Maker, StoredResponses
+from keyportal.http.turns import Pace, Turns
 from keyportal.http.types import Headers, Receive, Scope, Send
 
 SLOW_BODY_SECONDS = 1.0
@@ -37,12 +38,17 @@ class ModelCalls:
     """Serves the endpoints in the table. One per worker."""
 
     def __init__(
-        self, admission: Admission, relay: Relay, stored_responses: StoredResponses
+        self,
+        admission: Admission,
+        relay: Relay,
+        stored_responses: StoredResponses,
+        turns: Turns,
     ) -> None:
         self._admission = admission
         self._relay = relay
         self._stored_responses = stored_responses
         self.body_budget = BodyBudget(settings.BODY_MEMORY)
+        self._turns = turns
 
     async def serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay one call, and send its answer. Raises a `GatewayError` if that fails."""
@@ -93,9 +99,10 @@ class ModelCalls:
         call.body_deadline = began + MAX_BODY_SECONDS
         body: Upload | bytes | bytearray
         if endpoint.takes_form:
-            body = await Upload.read(scope, receive)
+            body = await Upload.read(scope, receive, self._turns)
         else:
-            body = await read_body(scope, receive, partial(self._reserve_memory, call))
+            reserve = partial(self._reserve_memory, call)
+            body = await read_body(scope, receive, reserve, self._turns)
         call.body_deadline = 0.0
         if time.monotonic() - began > SLOW_BODY_SECONDS:
             try:
@@ -107,7 +114,7 @@ class ModelCalls:
         if isinstance(body, Upload):
             return body
         request = parse_call(body, scope.get(DEPLOYMENT, ""))
-        return request if isinstance(body, bytes) else _store(request, body, call)
+        return request if isinstance(body, bytes) else await self._store(request, body, call)
 
     async def _reserve_memory(self, call: Call, size: int) -> None:
         if call.reservation is None:
@@ -116,6 +123,19 @@ class ModelCalls:
                 self.body_budget, verdict.public_id, verdict.team_slug, call.end
             )
         await call.reservation.grow(size)
+
+    async def _store(self, request: CallRequest, body: bytearray, call: Call) -> CallRequest:
+        """Keep a large body in memory if there is enough of it, or else on disk."""
+        reservation = call.reservation
+        assert reservation is not None  # noqa: S101 - `read_body` reserves memory for each of them
+        reservation.settle(len(body))
+        await Pace(self._turns).after(len(body))
+        stored = request.stored(self._turns, prompt_tokens(body))
+        if reservation.may_stay() or not isinstance(stored.rest, MemoryBody):
+            return stored
+        on_disk = stored._replace(rest=await stored.rest.to_disk())
+        reservation.release()
+        return on_disk
 
     async def _recheck_key(self, call: Call) -> None:
         """Raises `InvalidKey` if the key was deleted while the request's body arrived."""
@@ -166,23 +186,6 @@ class ModelCalls:
             call.attempts,
             names_stored_answer="previous_response_id" in request.fields,
         )
-
-
-def _store(request: CallRequest, body: bytearray, call: Call) -> CallRequest:
-    """Keep a large body in memory if there is enough of it, or else on disk, until it is sent."""
-    reservation = call.reservation
-    assert reservation is not None  # noqa: S101 - `read_body` reserves memory for each large body
-    reservation.settle(len(body))
-    is_in_memory = reservation.may_stay()
-    stored = StoredBody.in_memory() if is_in_memory else StoredBody.on_disk()
-    try:
-        request = request.stored_in(stored, prompt_tokens(body))
-    except BaseException:
-        stored.close()
-        raise
-    if not is_in_memory:
-        reservation.release()
-    return request
 
 
 def _forget_body(request: CallRequest | Upload, call: Call) -> None:

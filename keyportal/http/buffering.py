@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from keyportal.http.requests import NO_SNIFFING, content_length, drain_body
+from keyportal.http.turns import Turns
 from keyportal.http.types import ASGIApp, Headers, Message, Receive, Scope, Send
 
 # A form has a few hundred bytes. Django would write a body of any size to disk before it looks.
@@ -49,6 +50,7 @@ class RequestBuffer:
         self._render_error = render_error
         self._slots = asyncio.Semaphore(max_concurrent)
         self._waiting = 0
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if content_length(scope) > self._max_bytes:
@@ -76,7 +78,7 @@ class RequestBuffer:
         await send({"type": "http.response.body", "body": body, "more_body": unread is not None})
         if unread is not None:
             # Before the end of the response, because the server then closes the connection.
-            await drain_body(unread)
+            await drain_body(unread, self._turns)
             await send({"type": "http.response.body", "body": b""})
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 
+from keyportal.http.turns import Pace, Turns
 from keyportal.http.types import Receive, Scope
 
 UNKNOWN = float("inf")
@@ -57,13 +58,14 @@ class UUIDs:
 DRAIN_SECONDS = 1.0
 
 
-async def drain_body(receive: Receive) -> None:
+async def drain_body(receive: Receive, turns: Turns) -> None:
     """Read and discard what the client still sends, for at most DRAIN_SECONDS.
 
     If a server closes a connection while its client is still sending, TCP resets the connection and
     the client never reads the error response.
     """
+    pace = Pace(turns)
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
-            while (await receive()).get("more_body", False):
-                pass
+            while (message := await receive()).get("more_body", False):
+                await pace.after(len(message["body"]))

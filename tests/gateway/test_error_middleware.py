@@ -1,19 +1,27 @@
 """ErrorMiddleware: every request has an id, and every error gets a response in one format."""
 
 import asyncio
+import gc
 import logging
 import re
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
 from pytest_django import Settings
 
 from keyportal.gateway.error_middleware import UNAUTHORIZED_DELAY_SECONDS, ErrorMiddleware
-from keyportal.gateway.errors import GatewayError, InternalError, InvalidKey, UpstreamFailed
+from keyportal.gateway.errors import (
+    BadRequest,
+    GatewayError,
+    InternalError,
+    InvalidKey,
+    UpstreamFailed,
+)
 from keyportal.http import requests
 from keyportal.http.requests import HTTPS_REQUIRED
-from keyportal.http.types import Headers, Receive, Scope, Send
+from keyportal.http.types import Headers, Message, Receive, Scope, Send
 from keyportal.keys import keystring
 from tests.support.asgi import Client, scope
 
@@ -326,3 +334,30 @@ def test_cancellation_is_passed_on() -> None:
     with pytest.raises(asyncio.CancelledError):
         serve(cancelled, client)
     assert not client.messages
+
+
+def test_error_keeps_no_body_in_memory() -> None:
+    """Not while it is sent, nor later: its traceback has the frames of all that was called."""
+    references: list[weakref.ref[object]] = []
+
+    class Body(bytearray):
+        pass
+
+    async def read(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        body = Body(100)
+        references.append(weakref.ref(body))
+        try:
+            b"\xff".decode()
+        except UnicodeDecodeError:
+            raise BadRequest from None
+
+    class Watching(Client):
+        async def send(self, message: Message) -> None:
+            assert references[0]() is None
+            await super().send(message)
+
+    gc.disable()
+    try:
+        assert serve(read, Watching()).status == 400
+    finally:
+        gc.enable()

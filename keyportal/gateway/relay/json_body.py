@@ -14,10 +14,12 @@ from keyportal.gateway.relay.json_fields import (
     refuse_foreign_spellings,
 )
 from keyportal.gateway.relay.request_body import JSON
-from keyportal.gateway.relay.stored_body import StoredBody
+from keyportal.gateway.relay.stored_body import DiskBody, MemoryBody, Piece
+from keyportal.http.turns import Turns
 
 MAX_OPTIONS_BYTES = 4096
 _PIECE_BYTES = 64 * 1024
+_COPIED_BYTES = 4096  # A longer value is not copied.
 # `extra_body` is read only once, when it is checked.
 _KEPT_FIELDS = READ_FIELDS - {"extra_body"}
 
@@ -32,7 +34,7 @@ class CallRequest(NamedTuple):
 
     model: str
     fields: dict[str, msgspec.Raw]
-    rest: StoredBody | None = None
+    rest: MemoryBody | DiskBody | None = None
     """The fields of a large body that the gateway doesn't read; they are not in `fields`."""
     rest_tokens: int = 0
     """The estimate for the prompt in `rest`."""
@@ -45,21 +47,28 @@ class CallRequest(NamedTuple):
         if self.rest is not None:
             self.rest.close()
 
-    def stored_in(self, rest: StoredBody, rest_tokens: int) -> "CallRequest":
-        """The same request, without a reference to the body from which it was parsed.
+    def stored(self, turns: Turns, rest_tokens: int) -> "CallRequest":
+        """The same request, with the fields that the gateway doesn't read in `rest`.
 
-        Raises `BadRequest` for a field that the gateway reads and that is large, and what
-        `StoredBody.write` raises.
+        Raises `BadRequest` for a field that it reads and that is large.
         """
-        fields = {}
+        fields: dict[str, msgspec.Raw] = {}
+        pieces: list[Piece] = []
+        small = bytearray()
         for name, raw in self.fields.items():
-            if name not in _KEPT_FIELDS:
-                rest.write(b"," + msgspec.json.encode(name) + b":")
-                rest.write(memoryview(raw))
-            elif len(memoryview(raw)) > MAX_OPTIONS_BYTES:
-                raise BadRequest(f"`{name}` is larger than {MAX_OPTIONS_BYTES} bytes.")
-            else:
+            value = memoryview(raw)
+            if name in _KEPT_FIELDS:
+                if len(value) > MAX_OPTIONS_BYTES:
+                    raise BadRequest(f"`{name}` is larger than {MAX_OPTIONS_BYTES} bytes.")
                 fields[name] = raw.copy()
+                continue
+            small += b"," + msgspec.json.encode(name) + b":"
+            if len(value) > _COPIED_BYTES:
+                pieces += [bytes(small), value]
+                small.clear()
+            else:
+                small += value
+        rest = MemoryBody([*pieces, bytes(small)], turns)
         return CallRequest(self.model, fields, rest, rest_tokens)
 
     def body_for(self, model: str) -> bytes | StreamedBody:

@@ -10,6 +10,7 @@ from django.conf import settings
 from keyportal.gateway.errors import BadRequest, BodyTooLarge, SlowBody, UnsupportedMediaType
 from keyportal.gateway.relay.content_encoding import Decoder, decoder_for
 from keyportal.http.requests import UNKNOWN, length_of_body
+from keyportal.http.turns import Pace, Turns
 from keyportal.http.types import Receive, Scope
 
 JSON = b"application/json"
@@ -36,37 +37,41 @@ Reserve = Callable[[int], Awaitable[None]]
 """Waits until the body may take this many bytes of memory."""
 
 
-async def read_body(scope: Scope, receive: Receive, reserve: Reserve) -> bytes | bytearray:
+async def read_body(
+    scope: Scope, receive: Receive, reserve: Reserve, turns: Turns
+) -> bytes | bytearray:
     """The whole JSON body, decoded; a `bytearray` if it is not small, with memory reserved.
 
     Raises what `open_body`, the reader's `next_chunk` and `reserve` raise.
     """
     reader = open_body(scope, receive, JSON)
-    is_known_to_be_large = SMALL_BYTES < reader.length < UNKNOWN
-    if is_known_to_be_large:
-        await reserve(int(reader.length))
+    size = SMALL_BYTES
+    if SMALL_BYTES < reader.length < UNKNOWN:
+        size = int(reader.length)
+        await reserve(size)
     chunk = await reader.next_chunk()
     if reader.is_over and len(chunk) <= SMALL_BYTES:
         return chunk
-    # It grows in place: chunks that are joined at the end would need twice the memory.
-    body = bytearray(chunk)
-    del chunk
-    return await _read_on(body, reader, reserve, reader.length if is_known_to_be_large else 0)
-
-
-async def _read_on(
-    body: bytearray, reader: "BodyReader", reserve: Reserve, reserved: float
-) -> bytes | bytearray:
-    while not reader.is_over:
-        if len(body) > max(reserved, SMALL_BYTES):
-            reserved = min(max(2 * len(body), FIRST_BYTES), settings.MAX_BODY_BYTES)
-            await reserve(int(reserved))
-        body += await reader.next_chunk()
-    if len(body) <= SMALL_BYTES:
-        return bytes(body)
-    if len(body) > reserved:
-        await reserve(len(body))
-    return body
+    # In place: chunks that are joined at the end need twice the memory, and an array that grows
+    # with each of them is copied ten times.
+    body, end = bytearray(size), 0
+    pace = Pace(turns)
+    while True:
+        start, end = end, end + len(chunk)
+        if end > len(body):
+            size = max(min(max(2 * end, FIRST_BYTES), settings.MAX_BODY_BYTES), end)
+            await reserve(size)
+            larger = bytearray(size)
+            larger[:start] = memoryview(body)[:start]
+            body = larger
+        body[start:end] = chunk
+        if reader.is_over:
+            break
+        await pace.after(len(chunk))
+        chunk = b""  # Free it before the next one arrives.
+        chunk = await reader.next_chunk()
+    del body[end:]
+    return bytes(body) if end <= SMALL_BYTES else body
 
 
 class BodyReader(Protocol):

@@ -1,63 +1,85 @@
-"""A request body that is complete, and waits until a model server has taken it.
+"""A request body that is complete, and waits until a model server has taken it: in memory, or in an
+unnamed temporary file.
 
-It lies in memory or in an unnamed temporary file. The file disappears when it is closed, and also
-when the worker is killed.
+The file disappears when it is closed, and also when the worker is killed.
 """
 
-import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
-from io import BytesIO
+from collections.abc import AsyncIterator, Callable, Sequence
 from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import IO
 
 from keyportal.gateway.errors import TooManyLargeBodies
 from keyportal.gateway.http_client.messages import StreamedBody
+from keyportal.http.turns import Pace, Turns
 
 BLOCK_BYTES = 64 * 1024
+Piece = bytes | memoryview
 
 logger = logging.getLogger(__name__)
 
 
-class StoredBody:
+class MemoryBody:
+    """Parts of the body as it was received, which are not copied."""
+
+    def __init__(self, pieces: Sequence[Piece], turns: Turns) -> None:
+        self._pieces = pieces
+        self._turns = turns
+
+    def between(self, start: bytes, end: bytes) -> StreamedBody:
+        """The body with these bytes before and after it."""
+        pieces = (start, *self._pieces, end)
+        blocks = Blocks(lambda: _blocks(pieces, Pace(self._turns)))
+        return StreamedBody(blocks, sum(map(len, pieces)), is_repeatable=True)
+
+    async def to_disk(self) -> "DiskBody":
+        """A copy on disk. Raises `TooManyLargeBodies` if it can't be written."""
+        stored = DiskBody(self._turns)
+        try:
+            async for block in _blocks(self._pieces, Pace(self._turns)):
+                stored.write(block)
+        except BaseException:
+            stored.close()
+            raise
+        return stored
+
+    def close(self) -> None:
+        """Free the memory. A server that answers early still gets all of it."""
+        self._pieces = ()
+
+
+async def _blocks(pieces: Sequence[Piece], pace: Pace) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        for position in range(0, len(piece), BLOCK_BYTES):
+            block = bytes(piece[position : position + BLOCK_BYTES])
+            yield block
+            await pace.after(len(block))
+
+
+class DiskBody:
     """Written once, and read as often as a model server is tried. Close it when that is over."""
 
-    def __init__(self, file: IO[bytes] | SpooledTemporaryFile[bytes]) -> None:
+    def __init__(self, turns: Turns, max_memory: int = 0) -> None:
+        """Up to `max_memory` bytes are still in memory."""
         # Written and read in the event loop: a block takes 0.05 ms in the system's cache, and a
         # thread for each block would cost more.
-        self._file = file
+        self._file = _new_file(max_memory)
+        self._turns = turns
         self._readers = 0
         self._is_closed = False
 
-    @classmethod
-    def in_memory(cls) -> "StoredBody":
-        return cls(BytesIO())
-
-    @classmethod
-    def on_disk(cls) -> "StoredBody":
-        """Raises `TooManyLargeBodies` if no file can be made."""
-        try:
-            return cls(TemporaryFile())
-        except OSError as error:
-            raise _disk_refusal(error) from None
-
-    @classmethod
-    def on_disk_beyond(cls, size: int) -> "StoredBody":
-        """In memory up to this size, and on disk if it grows larger."""
-        return cls(SpooledTemporaryFile(size))
-
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Raises `TooManyLargeBodies` if the disk is full."""
         try:
             self._file.write(data)
         except OSError as error:
-            raise _disk_refusal(error) from None
+            raise _refusal(error) from None
 
     def between(self, start: bytes, end: bytes = b"") -> StreamedBody:
         """The body with these bytes before and after it."""
         length = len(start) + self._file.seek(0, os.SEEK_END) + len(end)
-        return StreamedBody(Blocks(self, start, end), length, is_repeatable=True)
+        return StreamedBody(Blocks(lambda: self._blocks(start, end)), length, is_repeatable=True)
 
     def close(self) -> None:
         """A server that answers early still gets all of it."""
@@ -65,9 +87,8 @@ class StoredBody:
         if not self._readers:
             self._file.close()
 
-    async def blocks(self, start: bytes, end: bytes) -> AsyncIterator[bytes]:
-        """The body in blocks, with these bytes before and after it."""
-        position = 0
+    async def _blocks(self, start: bytes, end: bytes) -> AsyncIterator[bytes]:
+        position, pace = 0, Pace(self._turns)
         self._readers += 1
         try:
             yield start
@@ -75,8 +96,7 @@ class StoredBody:
             while block := self._read_at(position):
                 yield block
                 position += len(block)
-                # Let other calls run, however fast the server reads.
-                await asyncio.sleep(0)
+                await pace.after(len(block))
             if end:
                 yield end
         finally:
@@ -90,15 +110,13 @@ class StoredBody:
 
 
 class Blocks:
-    """A stored body with bytes around it. Each iteration begins anew."""
+    """An iterable that begins anew each time."""
 
-    def __init__(self, stored: StoredBody, start: bytes, end: bytes) -> None:
-        self._stored = stored
-        self._start = start
-        self._end = end
+    def __init__(self, begin: Callable[[], AsyncIterator[bytes]]) -> None:
+        self._begin = begin
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stored.blocks(self._start, self._end)
+        return self._begin()
 
 
 async def whole(body: bytes | StreamedBody) -> bytes:
@@ -108,6 +126,13 @@ async def whole(body: bytes | StreamedBody) -> bytes:
     return b"".join([block async for block in body.chunks])
 
 
-def _disk_refusal(error: OSError) -> TooManyLargeBodies:
+def _new_file(max_memory: int) -> IO[bytes] | SpooledTemporaryFile[bytes]:
+    try:
+        return SpooledTemporaryFile(max_memory) if max_memory else TemporaryFile()
+    except OSError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: OSError) -> TooManyLargeBodies:
     logger.error("A request body can't be written to disk: %s", error)
     return TooManyLargeBodies()

@@ -11,7 +11,8 @@ from keyportal.gateway.aliases import DEPLOYMENT
 from keyportal.gateway.http_client.messages import StreamedBody
 from keyportal.gateway.relay.multipart import MEDIA_TYPE, Form
 from keyportal.gateway.relay.request_body import BodyReader, open_body
-from keyportal.gateway.relay.stored_body import StoredBody
+from keyportal.gateway.relay.stored_body import DiskBody
+from keyportal.http.turns import Pace, Turns
 from keyportal.http.types import Receive, Scope
 
 MAX_MEMORY_BYTES = 256 * 1024  # A larger form is on disk.
@@ -20,19 +21,20 @@ MAX_MEMORY_BYTES = 256 * 1024  # A larger form is on disk.
 class Upload:
     """A form that has arrived completely. Close it when the call is over."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: Form, turns: Turns) -> None:
         self._form = form
-        self._stored = StoredBody.on_disk_beyond(MAX_MEMORY_BYTES)
+        self._stored = DiskBody(turns, MAX_MEMORY_BYTES)
+        self._pace = Pace(turns)
 
     @classmethod
-    async def read(cls, scope: Scope, receive: Receive) -> Self:
+    async def read(cls, scope: Scope, receive: Receive, turns: Turns) -> Self:
         """Read the whole form.
 
         Raises `BadRequest`, and what `open_body`, the reader's `next_chunk` and
-        `StoredBody.write` raise.
+        `DiskBody.write` raise.
         """
         reader = open_body(scope, receive, MEDIA_TYPE)
-        upload = cls(Form(dict(scope["headers"])[b"content-type"]))
+        upload = cls(Form(dict(scope["headers"])[b"content-type"]), turns)
         try:
             await upload._write(reader, scope.get(DEPLOYMENT, ""))
         except BaseException:
@@ -42,7 +44,9 @@ class Upload:
 
     async def _write(self, reader: BodyReader, default_model: str) -> None:
         while not reader.is_over:
-            self._stored.write(self._form.feed(await reader.next_chunk()))
+            chunk = await reader.next_chunk()
+            self._stored.write(self._form.feed(chunk))
+            await self._pace.after(len(chunk))
         self._form.check_complete(default_model)
         self._stored.write(self._form.closing_boundary)
 

@@ -17,6 +17,7 @@ from pytest_django import Settings
 from keyportal.gateway.errors import BadRequest, BodyTooLarge
 from keyportal.gateway.relay.content_encoding import BLOCK_BYTES, Decoder
 from keyportal.gateway.relay.request_body import FREE_BYTES, read_body
+from keyportal.http.turns import Turns
 from tests.support.asgi import Client, scope, unlimited
 
 if sys.version_info >= (3, 14):
@@ -47,7 +48,7 @@ each_coding = pytest.mark.parametrize(("coding", "compress"), CODINGS)
 def read(coding: bytes, *parts: bytes) -> bytes:
     headers = [(b"content-type", b"application/json"), (b"content-encoding", coding)]
     request = scope(method="POST", headers=headers)
-    return bytes(asyncio.run(read_body(request, Client(*parts).receive, unlimited)))
+    return bytes(asyncio.run(read_body(request, Client(*parts).receive, unlimited, Turns())))
 
 
 def pieces(data: bytes, size: int) -> list[bytes]:
@@ -172,7 +173,7 @@ def test_other_tasks_run_between_two_blocks() -> None:
         task = asyncio.create_task(other())
         headers = [(b"content-encoding", b"gzip")]
         client = Client(gzip.compress(random.Random(7).randbytes(20 * BLOCK_BYTES)))
-        await read_body(scope(method="POST", headers=headers), client.receive, unlimited)
+        await read_body(scope(method="POST", headers=headers), client.receive, unlimited, Turns())
         task.cancel()
         return turns
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from keyportal.gateway.errors import BadRequest, MissingModel
 from keyportal.gateway.http_client.messages import StreamedBody
 from keyportal.gateway.relay.json_body import MAX_OPTIONS_BYTES, CallRequest, parse_call
 from keyportal.gateway.relay.json_fields import READ_FIELDS
-from keyportal.gateway.relay.stored_body import StoredBody, whole
+from keyportal.gateway.relay.stored_body import MemoryBody, whole
+from keyportal.http.turns import Turns
 
 pytestmark = pytest.mark.any_database
 LARGE = b" " * 65_536  # Behind a body, it makes it a large one.
@@ -180,21 +182,28 @@ def test_any_json_is_unchanged_except_for_the_model(
     assert json.loads(sent_to(target, call)) == sent | {"model": target}
 
 
-@given(documents(), text, st.booleans())
+@given(documents(), text, st.sampled_from([0, 5000, 70_000]), st.booleans())
 def test_stored_body_is_unchanged_except_for_the_model(
-    document: str, target: str, is_on_disk: bool
+    document: str, target: str, size: int, is_on_disk: bool
 ) -> None:
     """Sent twice, because a server may fail."""
-    stored = StoredBody.on_disk() if is_on_disk else StoredBody.in_memory()
-    call = parse_call(document.encode() + LARGE).stored_in(stored, 7)
-    assert (call.model, call.rest_tokens) == (json.loads(document)["model"], 7)
-    for _ in range(2):
-        body = call.body_for(target)
-        assert isinstance(body, StreamedBody)
-        sent = asyncio.run(whole(body))
-        assert len(sent) == body.length
-        assert json.loads(sent) == json.loads(document) | {"model": target}
-    call.close()
+
+    async def run() -> None:
+        large = json.dumps(json.loads(document) | {"xx": "y" * size, "xxx": 1})
+        call = parse_call(bytearray(large.encode()) + LARGE).stored(Turns(), 7)
+        assert isinstance(call.rest, MemoryBody)
+        if is_on_disk:
+            call = call._replace(rest=await call.rest.to_disk())
+        assert (call.model, call.rest_tokens) == (json.loads(document)["model"], 7)
+        for _ in range(2):
+            body = call.body_for(target)
+            assert isinstance(body, StreamedBody)
+            sent = await whole(body)
+            assert len(sent) == body.length
+            assert json.loads(sent) == json.loads(large) | {"model": target}
+        call.close()
+
+    asyncio.run(run())
 
 
 def test_fields_that_the_gateway_reads_are_read_in_a_stored_body_too() -> None:
@@ -206,11 +215,11 @@ def test_fields_that_the_gateway_reads_are_read_in_a_stored_body_too() -> None:
         "store": False,
         "model": "m",
     }
-    call = parse_call(json.dumps(fields).encode()).stored_in(StoredBody.in_memory(), 0)
+    call = parse_call(json.dumps(fields).encode()).stored(Turns(), 0)
     assert call.previous_response_id == "resp_1"
     assert not call.is_stored
     assert call.request_usage()
-    assert "messages" not in call.fields
+    assert not {"messages", "extra_body"} & call.fields.keys()
     asked, original = (
         asyncio.run(whole(c.body_for("m"))) for c in (call, call.without_usage_request())
     )
@@ -223,7 +232,21 @@ def test_large_field_that_the_gateway_reads_is_refused(name: str) -> None:
     """It would stay in memory, and not in the file."""
     fields = {"model": "m", name: "x" * 100_000}
     with pytest.raises(BadRequest, match=f"`{name}` is larger than 4096 bytes"):
-        parse_call(json.dumps(fields).encode()).stored_in(StoredBody.in_memory(), 0)
+        parse_call(json.dumps(fields).encode()).stored(Turns(), 0)
+
+
+def test_stored_body_is_not_copied() -> None:
+    """Nor is its text: one emoji in it would need four times the memory."""
+    size = 4 * 1024 * 1024
+    body = bytearray(json.dumps({"model": "m", "x": "\U0001f600" + "y" * size}).encode())
+    tracemalloc.start()
+    try:
+        call = parse_call(body).stored(Turns(), 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1024 * 1024
+    assert call.rest is not None
 
 
 @pytest.mark.parametrize("offset", range(5))

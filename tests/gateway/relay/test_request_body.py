@@ -8,6 +8,7 @@ from pytest_django import Settings
 from keyportal.gateway.errors import BodyTooLarge, SlowBody, UnsupportedMediaType
 from keyportal.gateway.relay import request_body as module
 from keyportal.gateway.relay.request_body import open_body, read_body
+from keyportal.http.turns import Turns
 from keyportal.http.types import Headers
 from tests.support.asgi import Client, scope, unlimited
 
@@ -17,7 +18,7 @@ JSON = (b"content-type", b"application/json")
 
 def read(client: Client, *headers: tuple[bytes, bytes]) -> bytes:
     request = scope(method="POST", headers=list(headers or [JSON]))
-    return bytes(asyncio.run(read_body(request, client.receive, unlimited)))
+    return bytes(asyncio.run(read_body(request, client.receive, unlimited, Turns())))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Large bodies take turns, and other work comes between."""
+
+import asyncio
+
+import pytest
+
+from keyportal.http.turns import TURN_BYTES, Pace, Turns
+
+pytestmark = pytest.mark.any_database
+
+
+def test_other_work_comes_between_any_two_steps_of_large_bodies() -> None:
+    """However many bodies there are."""
+
+    async def run() -> list[str]:
+        turns, order = Turns(), []
+
+        async def send_body() -> None:
+            pace = Pace(turns)
+            for _ in range(4):
+                order.append("body")
+                await pace.after(3 * TURN_BYTES)
+
+        async def work() -> None:
+            while True:
+                order.append("other")
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(work())
+        await asyncio.gather(*(send_body() for _ in range(50)))
+        other.cancel()
+        return order
+
+    order = asyncio.run(run())
+    later = order[51:]  # The first part of each has arrived already.
+    assert later.count("body") == 150
+    assert later.count("other") > 2 * 150
+    assert "body body" not in " ".join(later)
+
+
+def test_small_parts_take_a_turn_only_together() -> None:
+    async def run() -> None:
+        pace = Pace(Turns())
+        coroutine = pace.after(TURN_BYTES - 1)
+        with pytest.raises(StopIteration):
+            coroutine.send(None)  # It does not wait.
+        waits = pace.after(1)
+        waits.send(None)
+        waits.close()
+
+    asyncio.run(run())
+
+
+def test_body_that_ends_while_it_waits_blocks_no_other() -> None:
+    async def run() -> None:
+        turns = Turns()
+        tasks = [asyncio.create_task(turns.take(3)) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in tasks[:4]:
+            task.cancel()
+        async with asyncio.timeout(30):
+            await tasks[4]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
