@@ -35,6 +35,9 @@ CLEAN := env $(foreach name,BUILD_NUMBER CI DATABASE_URL DEBUG DEFAULT_FROM_EMAI
 TEST := $(CLEAN) -u PYTHONDONTWRITEBYTECODE
 # Few tests at a time to each process, so that all have long ones, and all end at the same time.
 PARALLEL := -n 6 --maxschedchunk 4
+# While programs are installed, which waits for the network, pytest compiles all test files. Otherwise
+# each of its processes would compile all of them.
+COMPILE := $(TEST) $(BIN)/pytest --collect-only --quiet >/dev/null 2>&1
 THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_TRUSTED_PROXIES=127.0.0.1 \
 	KEYPORTAL_DATA="$$folder" \
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
@@ -57,8 +60,7 @@ run: $(SERVING) ## Serve portal and gateway, with a demo team: make run PORT=800
 	@exec $(BIN)/python -m keyportal.serve --demo
 
 test: $(DEVELOPING) ## Run the tests, on SQLite and then on PostgreSQL
-	$(BIN)/python .ci/chromium.py
-	$(BIN)/python .ci/proxies.py
+	@$(COMPILE) & $(BIN)/python .ci/chromium.py && $(BIN)/python .ci/proxies.py; code=$$?; wait; exit $$code
 	$(TEST) $(BIN)/pytest $(PARALLEL)
 	$(TEST) $(BIN)/python -m tests.postgresql $(BIN)/pytest $(PARALLEL) -m "not browser" --ignore=tests/test_make.py
 

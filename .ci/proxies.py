@@ -22,7 +22,7 @@ def main() -> None:
     apt_get = shutil.which("apt-get")
     if apt_get and os.geteuid() == 0:
         subprocess.run([apt_get, "update"], check=False)
-        subprocess.run([apt_get, "install", "-y", *missing], check=False)
+        subprocess.run([apt_get, "install", "-y", "--no-install-recommends", *missing], check=False)
     if missing := _missing():
         sys.exit(f"apt-get install {' '.join(missing)}")
 
