@@ -35,6 +35,7 @@ CREDENTIAL = "the-upstreams-own-token"
 # Models that are part of another page, or that only programs read and write.
 WITHOUT_PAGE = {
     "catalog.CatalogVersion",
+    "catalog.Alias",  # Operators have a page for it in the portal.
     "teams.UsedSlug",
     *(f"keys.{name}" for name in ("KeyTemplate", "Secret", "SpentNonce")),
     *("notifications.Reminder", "scheduler.ScheduledJob", "audit.DeletedUser"),

@@ -118,6 +118,7 @@ OPERATOR_POST_ONLY = {
     "operators:server_off",
     "operators:server_on",
     "operators:route_delete",
+    "operators:alias_delete",
 }
 METHODS = ("get", "post", "put", "patch", "delete")
 # The only pages that need no session.
@@ -166,6 +167,8 @@ EXAMPLES = {
     "server_id": "1",
     "team_id": "1",
     "person_id": "1",
+    "model_id": "1",
+    "alias_id": "1",
     "route_id": "1",
     "number": "1",
     "user_id": "999999999",

@@ -29,6 +29,11 @@ def public_url(request: HttpRequest) -> str:
     return settings.PUBLIC_URL or request.build_absolute_uri("/").rstrip("/")
 
 
-def examples_for(request: HttpRequest, team: Team, key: str = PLACEHOLDER_KEY) -> Examples:
-    first = ServedModel.objects.callable_by(team).own_first().values_list("name", flat=True).first()
+def examples_for(
+    request: HttpRequest, team: Team, key: str = PLACEHOLDER_KEY, model: str = ""
+) -> Examples:
+    """With this model, or else the team's first."""
+    models = ServedModel.objects.callable_by(team).own_first().values_list("name", flat=True)
+    chosen = models.filter(name=model).first() if model else None
+    first = chosen or models.first()
     return Examples(f"{public_url(request)}/v1", first or PLACEHOLDER_MODEL, key)

@@ -9,14 +9,15 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.dispatch import receiver
 
 from keyportal.audit.models import Action, AuditEvent, current_source
 from keyportal.catalog import circuit_breaker, credentials, headers
 from keyportal.catalog.addresses import is_metadata_address
+from keyportal.catalog.aliases import NAME_VALIDATORS, Alias
 from keyportal.catalog.headers import CredentialHeader, ServerHeaders
 from keyportal.catalog.tls import tls_context
 from keyportal.keys.keystring import require_no_key
@@ -213,7 +214,8 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
         """The team's own models and the public ones, by name; only those with a usable route."""
         own_or_public = models.Q(team=team) | models.Q(team=None)
         usable = models.Q(routes__weight__gt=0, routes__upstream__is_active=True)
-        return self.filter(own_or_public, usable).distinct().order_by("name")
+        allowed = models.Q(only_teams=None) | models.Q(only_teams=team)
+        return self.filter(own_or_public, allowed, usable).distinct().order_by("name")
 
     def serve(
         self, name: str, *, team: Team | None, upstream: Upstream, upstream_model: str
@@ -279,15 +281,7 @@ class ServedModel(models.Model):
     name = models.CharField(
         max_length=200,
         unique=True,
-        validators=[
-            RegexValidator(
-                # A part that is `.` or `..` has a meaning in a URL, such as `/v1/models/NAME`.
-                r"\A[A-Za-z0-9][A-Za-z0-9._:@+-]*(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._:@+-]+)*\Z",
-                "Use letters, digits and . _ : @ + - in parts separated by slashes, and no part "
-                "that is . or .. alone.",
-            ),
-            require_no_key,
-        ],
+        validators=NAME_VALIDATORS,
     )
     team = models.ForeignKey(
         Team,
@@ -297,6 +291,32 @@ class ServedModel(models.Model):
         related_name="models",
         help_text="Leave empty for a public model, which every team may call.",
     )
+    only_teams = models.ManyToManyField(
+        Team,
+        blank=True,
+        related_name="+",
+        help_text="The only teams that may call this public model. None: all teams.",
+    )
+    description = models.CharField(max_length=500, blank=True, validators=[require_no_key])
+    context_length = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Tokens of prompt and answer together."
+    )
+    takes_pictures = models.BooleanField(default=False)
+    takes_tools = models.BooleanField(default=False)
+    prices = models.CharField(
+        max_length=100,
+        blank=True,
+        validators=[require_no_key],
+        help_text="Such as: 0.50 $ in, 1.50 $ out per million tokens.",
+    )
+    deprecated_at = models.DateTimeField(null=True, blank=True, editable=False)
+    retires_on = models.DateField(
+        "goes away on",
+        null=True,
+        blank=True,
+        help_text="From this day (UTC) on, callers must not count on the model.",
+    )
+    successor = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = ServedModelQuerySet.as_manager()
@@ -361,6 +381,8 @@ class CatalogVersion(models.Model):
         return str(self.version)
 
 
+@receiver([post_save, post_delete], sender=Alias)
+@receiver(m2m_changed, sender=ServedModel.only_teams.through)
 @receiver([post_save, post_delete], sender=Upstream)
 @receiver([post_save, post_delete], sender=ServedModel)
 @receiver([post_save, post_delete], sender=Route)

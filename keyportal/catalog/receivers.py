@@ -2,6 +2,7 @@
 
 from keyportal.audit.models import Action
 from keyportal.audit.tracking import Tracked, track
+from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import Route, ServedModel, Upstream
 
 SECRETS = ("encrypted_credential", "encrypted_headers")
@@ -9,6 +10,11 @@ COLUMNS = tuple(
     field.name
     for field in Upstream._meta.concrete_fields
     if field.name not in {"id", "created_at", *SECRETS}
+)
+MODEL_COLUMNS = tuple(
+    field.name
+    for field in ServedModel._meta.concrete_fields
+    if field.name not in {"id", "created_at", "deprecated_at"}
 )
 
 track(
@@ -22,7 +28,11 @@ track(
 )
 track(
     ServedModel,
-    Tracked(Action.CATALOG_CHANGED, ("name", "team"), target=lambda model: f"Model {model.name}"),
+    Tracked(Action.CATALOG_CHANGED, MODEL_COLUMNS, target=lambda model: f"Model {model.name}"),
+)
+track(
+    Alias,
+    Tracked(Action.CATALOG_CHANGED, ("model", "team"), target=lambda alias: f"Alias {alias.name}"),
 )
 track(
     Route,

@@ -1,11 +1,15 @@
 """The immutable copy of the catalog by which a worker routes calls."""
 
 import logging
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
 from typing import NamedTuple, Self
 
 from django.core.exceptions import ValidationError
+from django.utils.http import http_date
 
 from keyportal.catalog import circuit_breaker
+from keyportal.catalog.aliases import Alias
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.headers import ServerHeaders
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, validate_base_url
@@ -51,6 +55,27 @@ class CatalogEntry(NamedTuple):
     targets: tuple[Target, ...]
     is_unreadable: bool = False
     """Whether a route is missing because the server's credential can't be decrypted."""
+    only_teams: frozenset[int] = frozenset()
+    """The only teams that may call this public model. Empty: all."""
+    alias: str = ""
+    """The other name by which it is found; empty for its own."""
+    by_team: Mapping[int, "CatalogEntry"] = {}
+    """What this name means to a team that has an alias of its own."""
+    retires_on: date | None = None
+    successor: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Of each answer: that the model is going away."""
+
+    @property
+    def id(self) -> str:
+        """The name by which callers find it."""
+        return self.alias or self.name
+
+    def is_served_to(self, team_id: int) -> bool:
+        """Whether the team may call it, if it has a route."""
+        if self.team_id is not None:
+            return self.team_id == team_id
+        return not self.only_teams or team_id in self.only_teams
 
 
 class Snapshot(NamedTuple):
@@ -86,21 +111,59 @@ class Snapshot(NamedTuple):
         circuit_breaker.forget_all_except(
             {to.fingerprint for some in targets.values() for to in some}
         )
-        models = ServedModel.objects.using(using).select_related("team").order_by("name")
-        return cls(
-            number,
-            {
-                model.name: CatalogEntry(
-                    name=model.name,
-                    team_id=model.team_id,
-                    owned_by=model.team.slug if model.team else "public",
-                    created=int(model.created_at.timestamp()),
-                    targets=tuple(targets.get(model.pk, ())),
-                    is_unreadable=model.pk in unreadable,
-                )
-                for model in models
-            },
-        )
+        groups: dict[int, set[int]] = {}
+        members = ServedModel.only_teams.through.objects.using(using)
+        for model_id, team_id in members.values_list("servedmodel_id", "team_id"):
+            groups.setdefault(model_id, set()).add(team_id)
+        models = ServedModel.objects.using(using).select_related("team", "successor")
+        entries = {
+            model.name: CatalogEntry(
+                name=model.name,
+                team_id=model.team_id,
+                owned_by=model.team.slug if model.team else "public",
+                created=int(model.created_at.timestamp()),
+                targets=tuple(targets.get(model.pk, ())),
+                is_unreadable=model.pk in unreadable,
+                only_teams=frozenset(groups.get(model.pk, ())),
+                retires_on=model.retires_on,
+                successor=model.successor.name if model.successor else "",
+                headers=_lifecycle_headers(model),
+            )
+            for model in models.order_by("name")
+        }
+        return cls(number, entries | _aliases(entries, using))
+
+
+def _aliases(entries: Mapping[str, CatalogEntry], using: str) -> dict[str, CatalogEntry]:
+    """The entries of aliases. A served model goes before an alias of the same name."""
+    found: dict[str, CatalogEntry] = {}
+    by_team: dict[str, dict[int, CatalogEntry]] = {}
+    rows = Alias.objects.using(using).order_by("name")
+    for name, team_id, model in rows.values_list("name", "team_id", "model__name"):
+        if name in entries:
+            continue
+        entry = entries[model]._replace(alias=name)
+        if not team_id:
+            found[name] = entry
+        else:
+            by_team.setdefault(name, {})[team_id] = entry
+    nothing = CatalogEntry("", None, "", 0, ())
+    return found | {
+        name: found.get(name, nothing)._replace(by_team=entries_of_teams)
+        for name, entries_of_teams in by_team.items()
+    }
+
+
+def _lifecycle_headers(model: ServedModel) -> tuple[tuple[bytes, bytes], ...]:
+    """`Deprecation` as in RFC 9745, and `Sunset` as in RFC 8594."""
+    if model.retires_on is None:
+        return ()
+    deprecated = model.deprecated_at or model.created_at
+    end = datetime.combine(model.retires_on, time(), UTC)
+    return (
+        (b"deprecation", b"@%d" % deprecated.timestamp()),
+        (b"sunset", http_date(end.timestamp()).encode()),
+    )
 
 
 def _target(route: Route) -> Target:

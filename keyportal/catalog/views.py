@@ -1,10 +1,12 @@
 """The page of models that a team's keys can call."""
 
 from django.core.paginator import Paginator
+from django.db.models import Exists, OuterRef
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from keyportal.catalog.aliases import aliases_for
 from keyportal.catalog.examples import examples_for
 from keyportal.catalog.models import ServedModel
 from keyportal.teams.access import TeamRequest, team_view
@@ -16,7 +18,14 @@ ROWS_PER_PAGE = 50
 @require_safe
 @team_view(Role.VIEWER)
 def models(request: TeamRequest) -> HttpResponse:
-    rows = ServedModel.objects.callable_by(request.team).with_upstreams()
+    groups = ServedModel.only_teams.through.objects.filter(servedmodel=OuterRef("pk"))
+    served = ServedModel.objects.callable_by(request.team).select_related("successor")
+    rows = served.with_upstreams().annotate(is_for_some=Exists(groups))
     page = Paginator(rows, ROWS_PER_PAGE).get_page(request.GET.get("page"))
-    examples = examples_for(request, request.team)
-    return render(request, "catalog/models.html", {"page": page, "examples": examples})
+    names = aliases_for(request.team, page.object_list)
+    context = {
+        "page": page,
+        "rows": [(model, names[model.pk]) for model in page],
+        "examples": examples_for(request, request.team, model=request.GET.get("model", "")),
+    }
+    return render(request, "catalog/models.html", context)

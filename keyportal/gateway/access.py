@@ -30,11 +30,20 @@ def find_model(models: Models, name: str, verdict: Verdict) -> CatalogEntry:
     Another team's model is answered like one that doesn't exist. Attack: a key's owner learns from
     the error which models another team has.
     """
-    served = models.get(name)
-    if served is None or not _is_served_to_team(served, verdict):
+    served = find_served(models, name, verdict)
+    if served is None or not served.targets or not served.is_served_to(verdict.team_id):
         raise _refusal(served, verdict)
-    if not verdict.may_call(name):
+    # By the model's own name. Attack: an alias leads a key to a model that it may not call.
+    if not verdict.may_call(served.name):
         raise ModelNotAllowed(name, str(verdict.models))
+    return served
+
+
+def find_served(models: Models, name: str, verdict: Verdict) -> CatalogEntry | None:
+    """What the name means to the key's team, whether or not it may call that."""
+    served = models.get(name)
+    if served is not None and served.by_team:
+        return served.by_team.get(verdict.team_id, served)
     return served
 
 
@@ -43,7 +52,7 @@ def _refusal(served: CatalogEntry | None, verdict: Verdict) -> GatewayError:
     if (
         served is not None
         and served.is_unreadable
-        and served.team_id in {None, verdict.team_id}
+        and served.is_served_to(verdict.team_id)
         and verdict.may_call(served.name)
     ):
         return CredentialUnreadable()
@@ -51,13 +60,15 @@ def _refusal(served: CatalogEntry | None, verdict: Verdict) -> GatewayError:
 
 
 def callable_models(models: Models, verdict: Verdict) -> list[CatalogEntry]:
-    """The models that the key can call, sorted by name."""
-    return [
-        served
-        for served in models.values()
-        if _is_served_to_team(served, verdict) and verdict.may_call(served.name)
-    ]
-
-
-def _is_served_to_team(served: CatalogEntry, verdict: Verdict) -> bool:
-    return bool(served.targets) and served.team_id in {None, verdict.team_id}
+    """The models that the key can call, also by their aliases, sorted by these names."""
+    meant = (served.by_team.get(verdict.team_id, served) for served in models.values())
+    return sorted(
+        (
+            served
+            for served in meant
+            if served.targets
+            and served.is_served_to(verdict.team_id)
+            and verdict.may_call(served.name)
+        ),
+        key=lambda served: served.id,
+    )

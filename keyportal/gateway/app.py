@@ -163,7 +163,7 @@ class Gateway:
         await send_response(json_answer(content), call, send)
 
     async def _send_key(self, call: Call, send: Send) -> None:
-        names = [model.name for model in self._callable_models(call.verdict)]
+        names = [model.id for model in self._callable_models(call.verdict)]
         await send_response(await self.introspection.answer(call.verdict, names), call, send)
 
     def _callable_models(self, verdict: Verdict) -> list[CatalogEntry]:

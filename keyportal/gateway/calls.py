@@ -58,6 +58,7 @@ class Call:
         "is_served",
         "keep_alive",
         "model",
+        "model_headers",
         "request_id",
         "reservation",
         "sending_since",
@@ -84,6 +85,8 @@ class Call:
         """The endpoint's path without `/v1`; empty until it is known."""
         self.model = ""
         """The name of the served model; empty until it is known."""
+        self.model_headers: tuple[tuple[bytes, bytes], ...] = ()
+        """What the response says of the model: that it is going away."""
         self.attempts: list[Attempt] = []
         """The routes that were tried, in turn."""
         self.error: GatewayError | None = None

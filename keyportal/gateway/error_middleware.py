@@ -127,8 +127,10 @@ class Exchange:
                 milliseconds = (time.monotonic() - self._began) * 1000
                 headers.append((b"openai-processing-ms", b"%d" % milliseconds))
             call: Call | None = self._scope.get("keyportal.call")
-            if call is not None and call.allowance is not None:
-                headers.extend(call.allowance.headers())
+            if call is not None:
+                headers.extend(call.model_headers)
+                if call.allowance is not None:
+                    headers.extend(call.allowance.headers())
             if self._must_drain():
                 headers.append((b"connection", b"close"))
         elif not message.get("more_body", False) and self._must_drain():

@@ -154,7 +154,7 @@ class ModelCalls:
         is_stored = (
             endpoint.may_be_stored and isinstance(request, CallRequest) and request.is_stored
         )
-        call.model = request.model
+        call.model, call.model_headers = served.name, served.headers
         asks_usage = endpoint.takes_stream_options and request.request_usage()
         relay_request = RelayRequest(endpoint, headers, call.request_id, request.content_type)
 

@@ -15,12 +15,16 @@ _NUMBER = re.compile(r"[0-9]{1,4}")
 
 
 def openai_model(served: CatalogEntry) -> dict[str, object]:
-    return {
-        "id": served.name,
+    model: dict[str, object] = {
+        "id": served.id,
         "object": "model",
         "created": served.created,
         "owned_by": served.owned_by,
     }
+    if served.retires_on:
+        successor = served.successor or None
+        model["deprecation"] = {"sunset": served.retires_on.isoformat(), "successor": successor}
+    return model
 
 
 def openai_list(models: Sequence[CatalogEntry]) -> dict[str, object]:
@@ -31,10 +35,10 @@ def anthropic_model(served: CatalogEntry) -> dict[str, object]:
     created = datetime.fromtimestamp(served.created, UTC)
     return {
         "type": "model",
-        "id": served.name,
-        "display_name": served.name,
+        "id": served.id,
+        "display_name": served.id,
         "created_at": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "lifecycle": "active",
+        "lifecycle": "deprecated" if served.retires_on else "active",
     }
 
 
@@ -46,8 +50,8 @@ def anthropic_page(models: Sequence[CatalogEntry], query: bytes) -> dict[str, ob
     in the list, so it gets the same answer as one that does not exist.
     """
     limit, after, before = _parameters(query)
-    newest = sorted(models, key=lambda served: (-served.created, served.name))
-    names = [served.name for served in newest]
+    newest = sorted(models, key=lambda served: (-served.created, served.id))
+    names = [served.id for served in newest]
     if before is not None:
         end = _position(names, before, "before_id")
         start = max(end - limit, 0)
@@ -58,8 +62,8 @@ def anthropic_page(models: Sequence[CatalogEntry], query: bytes) -> dict[str, ob
     return {
         "data": [anthropic_model(served) for served in page],
         "has_more": start > 0 if before is not None else end < len(names),
-        "first_id": page[0].name if page else None,
-        "last_id": page[-1].name if page else None,
+        "first_id": page[0].id if page else None,
+        "last_id": page[-1].id if page else None,
     }
 
 

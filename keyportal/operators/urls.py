@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from keyportal.operators.views import discovery, health, people, servers, teams
+from keyportal.operators.views import discovery, health, models, people, servers, teams
 from keyportal.operators.views import settings as settings_page
 
 app_name = "operators"
@@ -19,6 +19,14 @@ urlpatterns = [
     path("people/<int:person_id>/activate/", people.person_activate, name="person_activate"),
     path("people/<int:person_id>/operator/grant/", people.operator_grant, name="operator_grant"),
     path("people/<int:person_id>/operator/revoke/", people.operator_revoke, name="operator_revoke"),
+    path("models/", models.model_list, name="models"),
+    path("models/<int:model_id>/", models.model, name="model"),
+    path("models/<int:model_id>/aliases/add/", models.alias_add, name="alias_add"),
+    path(
+        "models/<int:model_id>/aliases/<int:alias_id>/delete/",
+        models.alias_delete,
+        name="alias_delete",
+    ),
     path("servers/", servers.server_list, name="servers"),
     path("servers/add/", servers.server_add, name="server_add"),
     path("servers/<int:server_id>/", servers.server, name="server"),

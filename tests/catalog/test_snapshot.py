@@ -115,7 +115,7 @@ def test_reading_costs_a_constant_number_of_queries(
     for number in range(20):
         model = ServedModel.objects.create(name=f"{team.slug}/{number}", team=team)
         route(model, upstream(f"up-{number}"))
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(5):
         assert len(read().models) == 21
 
 
@@ -201,8 +201,10 @@ def test_invalid_stored_base_url_is_not_used(
     ],
 )
 def test_changed_upstream_gets_a_new_breaker(
-    public: ServedModel, change: str, value: object
+    public: ServedModel, change: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Those of other rows with the same ids would count too, a second later.
+    monkeypatch.setattr(circuit_breaker, "_breakers", {})
     corrected, other = upstream("corrected", "sk-wrong"), upstream("other")
     route(public, corrected)
     route(public, other)

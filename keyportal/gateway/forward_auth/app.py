@@ -13,6 +13,7 @@ import time
 from django.conf import settings
 
 from keyportal.catalog.snapshot import Snapshot
+from keyportal.gateway.access import find_served
 from keyportal.gateway.admission.batch import Admitted
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.verdict import Verdict
@@ -160,10 +161,10 @@ class ForwardAuth:
         Another team's model gets the same answer as an unknown one, so that its name can't be
         guessed. Both get 403, because nginx passes on no other refusals than 401 and 403.
         """
-        entry = self._catalog.models.get(model)
-        if entry is None or entry.team_id not in {None, verdict.team_id}:
+        entry = find_served(self._catalog.models, model, verdict)
+        if entry is None or not entry.name or not entry.is_served_to(verdict.team_id):
             return PermissionDenied(ModelNotFound.message)
-        return None if verdict.may_call(model) else ModelNotAllowed(model, str(verdict.models))
+        return None if verdict.may_call(entry.name) else ModelNotAllowed(model, str(verdict.models))
 
 
 def _ended(
