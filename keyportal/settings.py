@@ -22,6 +22,7 @@ from django.core.management.utils import get_random_secret_key
 
 from keyportal import data_folder
 from keyportal.teams.openid.configuration import parse as parse_oidc_providers
+from keyportal.teams.openid.configuration import parse_groups
 
 env = environ.Env()
 # The names of all our variables, so that a check finds misspelt ones.
@@ -484,6 +485,15 @@ if not (PASSWORD_SIGN_IN or OIDC_PROVIDERS):
     raise ImproperlyConfigured(
         "KEYPORTAL_PASSWORD_SIGN_IN is off, so KEYPORTAL_OIDC_PROVIDERS must name a provider."
     )
+# With them, a company's directory provisions people and groups. Several while it changes.
+SCIM_TOKENS = _words(_text("KEYPORTAL_SCIM_TOKEN", ""))
+# Attack: a short token is guessed.
+if any(len(token) < 32 for token in SCIM_TOKENS):
+    raise ImproperlyConfigured(
+        "KEYPORTAL_SCIM_TOKEN must have at least 32 characters. "
+        "Take the output of `openssl rand -hex 32`."
+    )
+SCIM_GROUPS = parse_groups("KEYPORTAL_SCIM_GROUPS", _text("KEYPORTAL_SCIM_GROUPS", ""))
 SOCIALACCOUNT_ADAPTER = "keyportal.teams.openid.accounts.SocialAccountAdapter"
 SOCIALACCOUNT_PROVIDERS = {
     "openid_connect": {

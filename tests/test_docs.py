@@ -61,7 +61,7 @@ COMMON_OPTIONS = {
 DJANGO_COMMANDS = {"changepassword"}
 # Folders of a machine, not addresses.
 FOLDERS = ("/data", "/tmp", "/srv/", "/var/", "/etc/")
-PREFIXES = {"/v1/", "/openai/v1/", "/api/", "/api/v1/"}
+PREFIXES = {"/v1/", "/openai/v1/", "/api/", "/api/v1/", "/api/scim/v2"}
 
 
 def prose_of(text: str) -> str:

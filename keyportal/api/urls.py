@@ -3,11 +3,12 @@
 import re
 from itertools import groupby
 
-from django.urls import URLPattern, path, re_path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 
 from keyportal.api.framework import openapi
 from keyportal.api.framework.dispatch import api_view, not_found, with_problems
 from keyportal.api.framework.operations import PATH_PARAMETERS, Operation
+from keyportal.api.scim.urls import urlpatterns as scim
 from keyportal.api.v1 import (
     audit,
     invitations,
@@ -55,8 +56,9 @@ def _path(operation: Operation) -> str:
     return operation.path
 
 
-urlpatterns = [
+urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/openapi.json", with_problems(openapi.document_view(OPERATIONS)), name="openapi"),
     *_api_urls(),
+    path("scim/v2/", include(scim)),
     re_path(r"", not_found, name="not-found"),
 ]

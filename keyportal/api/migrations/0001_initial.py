@@ -1,4 +1,5 @@
 import django.db.models.deletion
+import django.db.models.functions.text
 import keyportal.keys.keystring
 import keyportal.keys.rules.validators
 from django.conf import settings
@@ -37,6 +38,30 @@ class Migration(migrations.Migration):
             ],
             options={
                 'constraints': [models.UniqueConstraint(fields=('team', 'name'), name='managementkey_name_unique_in_team', violation_error_message='A management key with this name already exists.'), models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='managementkey_name_not_empty'), models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='managementkey_endpoints_known')],
+            },
+        ),
+        migrations.CreateModel(
+            name='ProvisionedGroup',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(max_length=254)),
+                ('external_id', models.CharField(blank=True, max_length=254)),
+                ('members', models.ManyToManyField(related_name='provisioned_groups', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'constraints': [models.UniqueConstraint(django.db.models.functions.text.Lower('name'), name='provisioned_group_name_unique')],
+            },
+        ),
+        migrations.CreateModel(
+            name='ProvisionedUser',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('user_name', models.CharField(max_length=254)),
+                ('external_id', models.CharField(blank=True, max_length=254)),
+                ('user', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='provisioned', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'constraints': [models.UniqueConstraint(django.db.models.functions.text.Lower('user_name'), name='provisioned_user_name_unique')],
             },
         ),
     ]

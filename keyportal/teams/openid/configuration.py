@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 VARIABLE = "KEYPORTAL_OIDC_PROVIDERS"
 ANY_DOMAIN = "*"
+SCIM = "scim"  # In `Membership.granted_by`, so it is no id of a provider.
 RoleName = Literal["viewer", "member", "admin", "owner"]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -71,7 +72,17 @@ def _checked(provider: IdentityProvider) -> IdentityProvider:
     return provider
 
 
+def parse_groups(variable: str, text: str) -> dict[str, dict[str, RoleName]]:
+    """The roles that groups give, from a JSON object. Raises `ImproperlyConfigured`."""
+    try:
+        return msgspec.json.decode(text or "{}", type=dict[str, dict[str, RoleName]])
+    except msgspec.DecodeError as error:
+        raise ImproperlyConfigured(f"{variable} can't be read: {error}.") from None
+
+
 def _problem(provider: IdentityProvider) -> str:
+    if provider.id == SCIM:
+        return "needs another id"
     if not is_secure(provider.issuer):
         return "needs an issuer that begins with https://, without a query"
     if not provider.client_secret:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keyportal.teams.access import lock_team
+from keyportal.teams.membership.changes import last_owners
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.openid.configuration import IdentityProvider
 
@@ -67,16 +68,10 @@ def _apply_to(team: Team, user: User, source: str, role: Role | None) -> None:
             if role is not None:
                 Membership.objects.create(team=locked, user=user, role=role, granted_by=source)
         elif membership.granted_by == source and membership.role != role:
-            if _is_last_owner(membership):
+            if last_owners(rows.filter(pk=membership.pk)):
                 logger.warning("%s stays an owner of %s, which has no other", user, locked.slug)
             elif role is None:
                 membership.delete()
             else:
                 membership.role = role
                 membership.save(update_fields=["role", "granted_by"])
-
-
-def _is_last_owner(membership: Membership) -> bool:
-    """A team without an owner could not be managed by anybody in it."""
-    owners = Membership.objects.filter(team=membership.team, role=Role.OWNER, user__is_active=True)
-    return membership.role == Role.OWNER and not owners.exclude(pk=membership.pk).exists()

@@ -1,0 +1,130 @@
+"""SCIM: groups give roles in teams, and take them back at once."""
+
+import json
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from keyportal.teams.models import Membership, Team, User
+from tests.api.scim.conftest import Directory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def mapping(settings: Settings, team: Team, other_team: Team) -> None:
+    settings.SCIM_GROUPS = {
+        "staff": {team.slug: "member"},
+        "leads": {team.slug: "admin", other_team.slug: "viewer"},
+    }
+
+
+@pytest.fixture
+def dora(db: None) -> User:
+    return User.objects.create_user("dora", "dora@example.com")
+
+
+@pytest.fixture
+def staff(directory: Directory, dora: User) -> str:
+    """The path of a group with Dora in it."""
+    body = {"displayName": "staff", "externalId": "g1", "members": [{"value": str(dora.pk)}]}
+    answer = directory("POST", "Groups", body)
+    assert answer.status_code == 201
+    return f"Groups/{answer.data['id']}"
+
+
+def roles_of(user: User) -> dict[str, tuple[str, str]]:
+    memberships = Membership.objects.filter(user=user)
+    return {each.team.name: (each.role, each.granted_by) for each in memberships}
+
+
+def operations(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"Operations": list(steps)}
+
+
+def test_members_get_roles_and_lose_them_with_the_group(
+    directory: Directory, dora: User, staff: str
+) -> None:
+    assert roles_of(dora) == {"Acme": ("member", "scim")}
+    assert [each["value"] for each in directory("GET", staff).data["members"]] == [str(dora.pk)]
+    assert directory("DELETE", staff).status_code == 204
+    assert roles_of(dora) == {}
+    assert directory("GET", staff).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        '{"op": "Remove", "path": "members", "value": [{"value": "DORA"}]}',
+        '{"op": "remove", "path": "members[value eq \\"DORA\\"]"}',
+        '{"op": "remove", "path": "members"}',
+        '{"op": "replace", "path": "members", "value": []}',
+        '{"op": "replace", "value": {"members": []}}',
+        '{"op": "replace", "path": "displayName", "value": "former staff"}',
+        '{"op": "replace", "value": {"id": "1", "displayName": "former staff"}}',
+    ],
+)
+def test_removed_member_loses_the_role(
+    directory: Directory, dora: User, staff: str, step: str
+) -> None:
+    answer = directory("PATCH", staff, operations(json.loads(step.replace("DORA", str(dora.pk)))))
+    assert answer.status_code == 200
+    assert roles_of(dora) == {}
+
+
+def test_added_member_gets_the_strongest_role(
+    directory: Directory, dora: User, bob: User, staff: str
+) -> None:
+    leads = f"Groups/{directory('POST', 'Groups', {'displayName': 'leads'}).data['id']}"
+    people = [{"value": str(dora.pk)}, {"value": str(bob.pk)}]
+    directory("PATCH", leads, operations({"op": "Add", "path": "members", "value": people}))
+    assert roles_of(dora) == {"Acme": ("admin", "scim"), "Charlie's": ("viewer", "scim")}
+    # His role in Acme was given by hand.
+    assert roles_of(bob) == {"Acme": ("member", ""), "Charlie's": ("viewer", "scim")}
+    directory("PUT", leads, {"displayName": "leads", "members": []})
+    assert roles_of(dora) == {"Acme": ("member", "scim")}
+    assert roles_of(bob) == {"Acme": ("member", "")}
+
+
+def test_deleted_person_leaves_groups_and_teams(
+    directory: Directory, dora: User, staff: str
+) -> None:
+    assert directory("DELETE", f"Users/{dora.pk}").status_code == 204
+    assert roles_of(dora) == {}
+    assert directory("GET", staff).data["members"] == []
+
+
+def test_groups_are_found_and_listed_without_members(directory: Directory, staff: str) -> None:
+    for text in ('displayName eq "STAFF"', 'externalId eq "g1"'):
+        found = directory("GET", "Groups", filter=text, excludedAttributes="members").data
+        assert found["totalResults"] == 1
+        assert "members" not in found["Resources"][0]
+    assert directory("GET", "Groups", filter='displayName eq "none"').data["totalResults"] == 0
+    assert "members" not in directory("GET", staff, excludedAttributes="members").data
+    assert len(directory("GET", "Groups").data["Resources"][0]["members"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"displayName": "Staff"}, 409),
+        ({"displayName": " "}, 400),
+        ({"displayName": 7}, 400),
+        ({}, 400),
+        ({"displayName": "x", "members": [{"value": "999999"}]}, 400),
+        ({"displayName": "x", "members": [{"value": "1 OR 1=1"}]}, 400),
+        ({"displayName": "x", "members": "all"}, 400),
+    ],
+)
+def test_wrong_groups_are_errors(
+    directory: Directory, staff: str, body: dict[str, Any], status: int
+) -> None:
+    assert directory("POST", "Groups", body).status_code == status
+    assert directory("GET", "Groups").data["totalResults"] == 1
+
+
+def test_service_account_is_no_member(directory: Directory, team: Team, staff: str) -> None:
+    robot = User.objects.create_user("robot", service_team=team)
+    step = {"op": "add", "path": "members", "value": [{"value": str(robot.pk)}]}
+    assert directory("PATCH", staff, operations(step)).status_code == 400
