@@ -2,7 +2,7 @@
 
 import datetime as dt
 import time
-from typing import Any, Self
+from typing import Self
 
 AHEAD = 2 * 3600
 _time, _datetime = time.time, dt.datetime
@@ -18,12 +18,4 @@ class _Ahead(dt.datetime):
 time.time = lambda: _time() + AHEAD
 dt.datetime = _Ahead  # type: ignore[misc]  # that is what a wrong clock is
 
-from keyportal.server import gunicorn_conf  # noqa: E402
-from keyportal.server.gunicorn_conf import *  # noqa: E402, F403
-
-
-def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # calls the original
-    from keyportal.gateway.metering import retention
-
-    retention.PAUSE_SECONDS = 0.2
-    gunicorn_conf.pre_fork(server, worker)
+from tests.faults.gunicorn_cleaning import *  # noqa: E402, F403

@@ -1,8 +1,8 @@
 """The meter collects usage in the event loop and passes it to the writer once a second.
 
 No verdict and no answer waits for a write. What can't be written stays in memory, which is bounded:
-the rows of calls are dropped first, their sums never. A kill -9 loses the calls that
-ended in the last second, and those that run.
+the rows of calls are dropped first, their sums never. A kill -9 loses the calls that ended in the
+last second and ran for less than one; of others, see `lost_calls.py`.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class Meter:
         self._records.append(
             CallRecord(
                 call.request_id,
-                time.time() - seconds,
+                call.started_at or time.time() - seconds,
                 verdict.team_slug,
                 verdict.public_id,
                 verdict.owner_id,

@@ -13,6 +13,7 @@ from django.db import connections
 from django.db.models import Model
 
 from keyportal.audit.models import AuditEvent
+from keyportal.gateway.metering.lost_calls import count_lost_calls
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.notifications.models import Reminder
 from keyportal.usage.models import (
@@ -22,7 +23,6 @@ from keyportal.usage.models import (
     Flush,
     Lease,
     NetworkUse,
-    RunningCalls,
     Sighting,
     StoredResponse,
     UsageHour,
@@ -40,8 +40,7 @@ class Retention(NamedTuple):
     model: type[Model]
     column: str
     """The time from which a row's age is counted. It is indexed, except in tables with few rows
-    whose time is updated often, because an index would make the updates slower: leases, running
-    calls."""
+    whose time is updated often, because an index would make the updates slower: leases."""
     max_age: timedelta
     condition: str = "true"
 
@@ -59,7 +58,6 @@ def retentions() -> tuple[Retention, ...]:
         Retention(Window, "start", timedelta(days=3), "kind = 2"),
         Retention(Window, "start", timedelta(days=70), "kind = 3"),
         Retention(Flush, "committed_at", timedelta(days=1)),
-        Retention(RunningCalls, "written_at", timedelta(minutes=1)),
         Retention(EndRequest, "requested_at", timedelta(minutes=5)),
         Retention(Lease, "renewed_at", timedelta(hours=1)),
         # Much longer than the period in which mails remind of one expiry.
@@ -84,6 +82,7 @@ class RetentionJob:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self._suspects: set[int] = set()
 
     async def clean_forever(self) -> None:
         while True:
@@ -92,6 +91,8 @@ class RetentionJob:
 
     async def clean(self) -> None:
         """Delete slice after slice. Between two slices the meter can flush."""
+        counting = partial(count_lost_calls, self._suspects)
+        self._suspects = await self._writer.run(counting) or set()
         for retention in retentions():
             deleted: int | None = SLICE
             while deleted == SLICE:

@@ -316,6 +316,10 @@ class TokenCounter:
         return self.prompt + self.completion
 
     @property
+    def prompt_so_far(self) -> int:
+        return self.prompt or (self._prompt_estimate if self.was_sent else 0)
+
+    @property
     def tokens_so_far(self) -> int:
         return self.completion or self.event_count
 

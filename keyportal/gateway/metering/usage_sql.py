@@ -5,6 +5,7 @@ is written again with the same id, and counts nothing twice.
 """
 
 import logging
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,6 +30,10 @@ from keyportal.usage.models import (
     UsageMinute,
 )
 from keyportal.usage.models import Flush as WrittenFlush
+
+LOST_SECONDS = 60
+"""After so long without a sign of life, the running calls of a worker count as lost."""
+LOST_CALLS_LOCK = 0x6C6F7374  # "lost": the number of the advisory lock.
 
 logger = logging.getLogger(__name__)
 
@@ -183,14 +188,42 @@ def _write(flush: Flush) -> Mapping[str, int]:
         cursor.execute(_INSERT_FLUSH, [flush.id, _timestamp(datetime.now(UTC).timestamp())])
         if not cursor.rowcount:
             return {}
-        _write_calls(cursor, flush.records)
-        sums = add_records(
-            flush.records, {dimensions: [*row] for dimensions, row in flush.sums.items()}
-        )
-        for table, seconds in TABLES:
-            cursor.executemany(_upsert(table), _upsert_rows(sums, seconds))
+        write_records(cursor, flush.records, flush.sums)
         _write_last_uses(cursor, flush.uses)
         return _write_uses_after_deletion(cursor, flush.refused, flush.cut_off)
+
+
+def write_records(cursor: Any, records: Iterable[CallRecord], sums: Sums) -> None:
+    """Write calls that have not been counted yet, and these sums of others."""
+    records = _uncounted(cursor, records)
+    _write_calls(cursor, records)
+    sums = add_records(records, {dimensions: [*row] for dimensions, row in sums.items()})
+    for table, seconds in TABLES:
+        cursor.executemany(_upsert(table), _upsert_rows(sums, seconds))
+
+
+def _uncounted(cursor: Any, records: Iterable[CallRecord]) -> list[CallRecord]:
+    """Without the calls that another worker has counted, because it took this one for dead.
+
+    Only calls that began so long ago can be among them.
+    """
+    before = time.time() - LOST_SECONDS
+    new: list[CallRecord] = []
+    old: list[CallRecord] = []
+    for record in records:
+        (old if record.started_at < before else new).append(record)
+    if old and connections[ALIAS].vendor == "postgresql":
+        # Neither may count while the other one looks. SQLite has one writer anyway.
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [LOST_CALLS_LOCK])
+    return new + [record for record in old if not _is_counted(cursor, record)]
+
+
+def _is_counted(cursor: Any, record: CallRecord) -> bool:
+    started_at = _timestamp(record.started_at)
+    cursor.execute(
+        _SELECT_CALL, [record.team_slug, started_at, record.public_id, record.request_id]
+    )
+    return cursor.fetchone() is not None
 
 
 def _write_calls(cursor: Any, records: Iterable[CallRecord]) -> None:
@@ -312,6 +345,10 @@ _INSERT_CALLS_AS_JSON = (
     f"SELECT {', '.join(CallRecord._fields)} "
     f"FROM json_populate_recordset(NULL::{_CALLS}, %s::json)"
 )
+_SELECT_CALL = f"""
+SELECT 1 FROM {_CALLS}
+WHERE team_slug = %s AND started_at = %s AND public_id = %s AND request_id = %s
+"""  # noqa: S608 - our own names
 _UPDATE_LAST_USE = f"""
 UPDATE {_SECRETS} SET last_used_at = %s, last_used_address = %s, last_used_user_agent = %s
 WHERE id = %s

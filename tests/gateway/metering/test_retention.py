@@ -23,7 +23,6 @@ from keyportal.usage.models import (
     Flush,
     Kind,
     Lease,
-    RunningCalls,
     StoredResponse,
     UsageDay,
     UsageHour,
@@ -75,8 +74,6 @@ def test_only_old_rows_are_deleted(writer: Writer) -> None:
             Window.objects.create(subject="key:k", kind=kind, start=ago(**when))
     for worker, when in (("lives", {"minutes": 1}), ("gone", {"hours": 2})):
         Lease.objects.create(subject="key:k", worker=worker, calls=1, renewed_at=ago(**when))
-    for worker, seconds in (("lives", 30), ("gone", 90)):
-        RunningCalls.objects.create(worker=worker, team_slug="t", written_at=ago(seconds=seconds))
     for name, when in (("new", {"hours": 1}), ("old", {"hours": 25})):
         Flush.objects.create(flush_id=name)
         Flush.objects.filter(flush_id=name).update(committed_at=ago(**when))
@@ -91,7 +88,7 @@ def test_only_old_rows_are_deleted(writer: Writer) -> None:
     assert UsageDay.objects.count() == 2  # Costs are needed years later.
     assert Window.objects.exclude(kind=Kind.EVER).count() == 3
     assert Window.objects.filter(kind=Kind.EVER).count() == 2
-    assert Lease.objects.get().worker == RunningCalls.objects.get().worker == "lives"
+    assert Lease.objects.get().worker == "lives"
     assert Flush.objects.get().flush_id == EndRequest.objects.get().call_id == "new"
 
 
@@ -151,10 +148,6 @@ def lease(worker: str, when: Any) -> Lease:
     return Lease(subject="key:k", worker=worker, calls=1, renewed_at=when)
 
 
-def running(worker: str, when: Any) -> RunningCalls:
-    return RunningCalls(worker=worker, team_slug="t", written_at=when)
-
-
 def window(subject: str, when: Any) -> Window:
     return Window(subject=subject, kind=Kind.MINUTE, start=when)
 
@@ -168,11 +161,10 @@ def reminder(public_id: str, when: Any) -> Reminder:
     [
         (Call, lambda _, when: call(started_at=when), "started_at"),
         (Lease, lease, "renewed_at"),
-        (RunningCalls, running, "written_at"),
         (Window, window, "start"),
         (Reminder, reminder, "created_at"),
     ],
-    ids=["calls", "leases", "running calls", "counters", "reminders"],
+    ids=["calls", "leases", "counters", "reminders"],
 )
 def test_rows_that_are_updated_in_place_hide_no_old_ones(
     writer: Writer, table: Any, make: Callable[[str, Any], Any], column: str
