@@ -166,9 +166,9 @@ def _interface_addresses() -> set[str]:
 # for `/models/...` could mean two things, because a proxy may have removed the path before.
 OWN_NAMES = frozenset(
     _words(
-        "accounts admin api audio auth chat completions embeddings healthz images invitations "
-        "leaks messages models moderations openai operators profile readyz rerank responses static "
-        "teams v1 v2"
+        "accounts admin api audio auth chat completions device embeddings healthz images "
+        "invitations leaks messages models moderations oauth openai operators profile readyz "
+        "rerank responses static teams v1 v2"
     )
 )
 
@@ -474,6 +474,10 @@ ACCOUNT_RATE_LIMITS = {
     # Attack: an admin, or their program, mails strangers through us.
     "invite": "100/h/key",  # For each team.
     "invite_again": "5/h/key",  # For each team and address.
+    # Sign-in of programs: begun, polled (each polls 12 times a minute), and wrong codes.
+    "device_begin": "20/m/ip",
+    "device_poll": "300/m/ip",
+    "device_code": "10/5m/user",
     "report_leak": "20/m/ip",  # Our own. One report may contain hundreds of keys.
     "leak_mail": "10/h/key",  # Reports by strangers about which a team gets mail.
 }

@@ -61,6 +61,7 @@ for page in account_urls:
 pages: list[URLPattern | URLResolver] = [
     path("", teams.home, name="home"),
     path("", include("keyportal.leaks.urls")),
+    path("", include("keyportal.keys.programs.urls")),
     path("accounts/", include(account_urls)),
     path("accounts/", include(factors.account_urls)),
     path("profile/", include("keyportal.profile.urls")),

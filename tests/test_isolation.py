@@ -139,10 +139,16 @@ PUBLIC = {
     "leaks:trufflehog",
     "leaks:checker",
     "invitation",
+    "programs:metadata",
+    "programs:begin",
+    "programs:token",
+    "programs:revoke",
 }
-# Without a report, a provider, a link or a signature.
+# Without a report, a grant, a provider, a link or a signature.
 REFUSALS = {
     ("leaks:report", 400),
+    ("programs:begin", 400),
+    ("programs:token", 400),
     ("openid_connect_login", 404),
     ("openid_connect_callback", 404),
     ("account_sign_in_link", 404),

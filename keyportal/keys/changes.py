@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.exceptions import (
+    EndsWithSession,
     LeakNotAccepted,
     ManagedByAdmin,
     NameTaken,
@@ -102,6 +103,8 @@ def change_key(
             return row
         if (row.permissions, row.expires_at) != (permissions, expires_at):
             require_unmanaged(row, actor)
+        if row.expires_at != expires_at:
+            _require_no_session(row)
         if ApiKey.objects.for_team(row.team).filter(name=row.name).exclude(pk=row.pk).exists():
             raise NameTaken
         if broken := violations(row.team.policy, row, columns):
@@ -119,6 +122,12 @@ def change_key(
         if not row.permissions.covers(permissions) or is_earlier(row.expires_at, expires_at):
             manage_unless_own(row, actor=actor, address=address)
     return row
+
+
+def _require_no_session(key: ApiKey) -> None:
+    """Attack: a program that was let in for a session makes itself a key without an end."""
+    if key.is_of_program:
+        raise EndsWithSession
 
 
 def is_earlier(expires_at: datetime | None, other: datetime | None) -> bool:
@@ -220,6 +229,7 @@ def hand_over(key: ApiKey, to: User, *, actor: Actor, address: str | None = None
         if row.owner_id == to.pk:
             return row
         require_unmanaged(row, actor)
+        _require_no_session(row)
         lock_owner(row.team, to)
         text = f"Owner: {row.owner.get_username()} → {to.get_username()}"
         row.owner = to

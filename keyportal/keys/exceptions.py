@@ -4,6 +4,7 @@ KeyActionError
 ├── KeyLimitReached    the team has as many keys as it may have
 ├── NameTaken
 ├── PolicyViolation    the team's policy forbids it
+│   └── EndsWithSession    a program's key lasts as long as a session of its owner
 ├── LeakNotAccepted    the key was reported as leaked, and enabling it was not confirmed
 ├── ManagedByAdmin     an admin manages the key, and its owner may not change this
 ├── NonceAlreadyUsed   the same form was submitted before
@@ -47,6 +48,15 @@ class ManagedByAdmin(KeyActionError):
             "An admin manages this key: only an admin of the team can change its permissions, "
             "limits, expiry and owner, or enable it. You may edit, rotate, disable and delete it."
         )
+
+
+class EndsWithSession(PolicyViolation):
+    def __init__(self) -> None:
+        sentence = (
+            "A program got this key by signing in, so it ends with its owner's session. Its expiry "
+            "and owner can't be changed: create a key for a program that runs longer."
+        )
+        super().__init__([sentence])
 
 
 class LeakNotAccepted(KeyActionError):

@@ -1,16 +1,24 @@
-"""Ends the keys of a user who is deactivated or removed from a team, and of a deleted team."""
+"""Ends keys with what they depend on: their owner's membership, their team, a program's session."""
 
 from django.db import transaction
+from django.db.models.signals import post_delete
 from django.dispatch import receiver
 
 from keyportal.audit.models import Action, AuditEvent, Tombstone, current_source
 from keyportal.keys.changes import disable_locked
 from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.programs.device_flow import end_with_session
 from keyportal.teams.access import Actor
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Session, Team, User
 from keyportal.teams.signals import access_ended, team_deleted
 
 BATCH_SIZE = 1000
+
+
+@receiver(post_delete, sender=Session)
+def end_keys_of_programs(instance: Session, **_: object) -> None:
+    """However the session ends: by signing out, a new password, its age, or an operator."""
+    end_with_session(instance.session_key)
 
 
 @receiver(access_ended)

@@ -22,11 +22,13 @@ class Badge(NamedTuple):
 
 def badges(key: ApiKey) -> list[Badge]:
     """The most serious first. `key` comes from `for_display`."""
+    of_program = [Badge("Program", "calm", "It ends with the session in which it was let in.")]
     managed = [Badge("Managed", "calm", "Only admins can change what it may do.")]
     return [
         *_status_badges(key),
         *_expiry_badges(key),
         *_model_badges(key),
+        *of_program * key.is_of_program,
         *managed * key.is_managed,
     ]
 
@@ -51,7 +53,7 @@ def _expiry_badges(key: ApiKey) -> Iterator[Badge]:
     day = f"{key.expires_at:%Y-%m-%d}"
     if left <= timedelta():
         yield Badge("Expired", title=f"Since {day}")
-    elif left < SOON:
+    elif left < SOON and not key.is_of_program:
         count = round(left / timedelta(days=1))
         time = f"in {count} day{'s' * (count > 1)}" if count else "within a day"
         yield Badge(f"Expires {time}", title=f"On {day}")

@@ -39,7 +39,8 @@ def keys_due(days: int, until: int, now: datetime) -> QuerySet[ApiKey]:
     )
     return (
         ApiKey.objects.filter(expires_at__gt=now + until * DAY, expires_at__lte=now + days * DAY)
-        .filter(disabled_at=None, team__is_active=True)
+        # A program's key is to end within hours.
+        .filter(disabled_at=None, team__is_active=True, program_sign_in=None)
         .alias(since=Coalesce("expiry_set_at", "created_at"))
         .filter(since__lt=F("expires_at") - days * DAY)
         .exclude(Exists(sent))

@@ -17,6 +17,7 @@ from time import monotonic
 from django.conf import settings
 from django.db import DatabaseError, connections
 
+from keyportal.keys.programs import device_flow
 from keyportal.keys.rotation import delete_expired_secrets
 from keyportal.notifications import outbox
 from keyportal.notifications.reminders import send_reminders
@@ -34,6 +35,7 @@ JOBS: dict[str, Job] = {
     "clean-up of old secrets": delete_expired_secrets,
     "reminders": send_reminders,
     "clean-up of sessions": delete_expired,
+    "clean-up of programs' keys": device_flow.delete_expired,
 }
 
 logger = logging.getLogger(__name__)

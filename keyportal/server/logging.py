@@ -14,6 +14,7 @@ import keyportal
 from keyportal.keys.keystring import redact
 
 MAX_LENGTH = 300
+POLLED_PATH = "/oauth/token"
 # An invitation also after `next=`, where the slashes are encoded.
 _TOKEN = re.compile(
     r"(password/reset/key/(?!done/)|[/F]invitations(?:/|%2F))[^/\s?&\"']+", re.IGNORECASE
@@ -36,7 +37,10 @@ class RefusalFilter(logging.Filter):
         if isinstance(error, PermissionDenied | SuspiciousOperation):
             record.exc_info = None
         request = getattr(record, "request", None)
-        if request is not None and 400 <= getattr(record, "status_code", 0) < 500:
+        status = getattr(record, "status_code", 0)
+        if request is not None and status == 400 and request.path.endswith(POLLED_PATH):
+            return False  # A program that waits for a person gets it every five seconds.
+        if request is not None and 400 <= status < 500:
             message = f"{message[:MAX_LENGTH]} ({_sender(request)})"
         record.msg, record.args = message, ()
         return True

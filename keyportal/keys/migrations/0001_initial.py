@@ -1,5 +1,6 @@
 import django.core.validators
 import django.db.models.deletion
+import django.db.models.functions.datetime
 import keyportal.keys.keystring
 import keyportal.keys.rules.validators
 import keyportal.teams.fields
@@ -115,5 +116,23 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='keytemplate',
             constraint=models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='template_endpoints_known'),
+        ),
+        migrations.CreateModel(
+            name='ProgramSignIn',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('device_digest', models.BinaryField(max_length=32, unique=True)),
+                ('user_code_digest', models.CharField(max_length=64, unique=True)),
+                ('client', models.CharField(max_length=40, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.keystring.require_no_key])),
+                ('address', models.GenericIPAddressField(null=True)),
+                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), db_index=True)),
+                ('polled_at', models.DateTimeField(null=True)),
+                ('interval', models.PositiveSmallIntegerField(default=5)),
+                ('is_denied', models.BooleanField(default=False)),
+                ('session_key', models.CharField(blank=True, db_index=True, max_length=40)),
+                ('key', models.OneToOneField(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='program_sign_in', to='keys.apikey')),
+                ('team', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, to='teams.team')),
+                ('user', models.ForeignKey(help_text='Who approved it.', null=True, on_delete=django.db.models.deletion.CASCADE, to=settings.AUTH_USER_MODEL)),
+            ],
         ),
     ]

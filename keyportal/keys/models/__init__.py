@@ -1,4 +1,4 @@
-"""The tables of API keys, templates and one-use form nonces."""
+"""The tables of API keys, templates, programs that sign in, and one-use form nonces."""
 
 from keyportal.keys.models.api_key import (
     DETAILS,
@@ -10,6 +10,7 @@ from keyportal.keys.models.api_key import (
     lock_owner,
 )
 from keyportal.keys.models.nonce import SpentNonce
+from keyportal.keys.models.program_sign_in import ProgramSignIn
 from keyportal.keys.models.template import (
     KeyTemplate,
     delete_template,
@@ -23,6 +24,7 @@ __all__ = [
     "ApiKeyQuerySet",
     "KeyDetails",
     "KeyTemplate",
+    "ProgramSignIn",
     "Secret",
     "SpentNonce",
     "delete_template",

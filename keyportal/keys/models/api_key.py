@@ -108,7 +108,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def for_display(self) -> Self:
         """With owners and secrets, in the same number of queries for any number of keys."""
         secrets = Secret.objects.order_by("-id")
-        return self.select_related("owner").prefetch_related(
+        return self.select_related("owner", "program_sign_in").prefetch_related(
             Prefetch("secrets", secrets), "owner__memberships"
         )
 
@@ -338,13 +338,22 @@ class ApiKey(models.Model):
         """
         # Because of the lock, only one of two concurrent deletions writes an audit row.
         with lock_key(self, actor=actor, right=require_end) as key:
-            Tombstone.objects.bulk_create(
-                secret.tombstone(key, actor) for secret in Secret.objects.lock_for_key(key)
-            )
-            AuditEvent.objects.record(
-                Action.KEY_DELETED, key=key, actor=actor, team=key.team, address=address
-            )
-            key.delete()
+            key.delete_locked(actor=actor, address=address)
+
+    def delete_locked(self, *, actor: Actor, address: str | None) -> None:
+        """The caller has locked the key, and judged the actor."""
+        Tombstone.objects.bulk_create(
+            secret.tombstone(self, actor) for secret in Secret.objects.lock_for_key(self)
+        )
+        AuditEvent.objects.record(
+            Action.KEY_DELETED, key=self, actor=actor, team=self.team, address=address
+        )
+        self.delete()
+
+    @property
+    def is_of_program(self) -> bool:
+        """Whether a program got it by signing in. No query if the key comes from `for_display`."""
+        return getattr(self, "program_sign_in", None) is not None
 
 
 @contextmanager
