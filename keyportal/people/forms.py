@@ -165,7 +165,10 @@ class JoinForm(SignupForm):  # type: ignore[misc]  # untyped base
         self._email = invitation.email
 
     def clean_username(self) -> str:
+        """Attack: a user name that is somebody else's address, with which they sign in."""
         require_no_key(self.cleaned_data["username"])
+        if "@" in self.cleaned_data["username"]:
+            raise ValidationError("Choose a name without @.")
         return str(super().clean_username())
 
     def clean(self) -> dict[str, Any]:

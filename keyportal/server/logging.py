@@ -17,7 +17,8 @@ MAX_LENGTH = 300
 POLLED_PATH = "/oauth/token"
 # An invitation also after `next=`, where the slashes are encoded.
 _TOKEN = re.compile(
-    r"(password/reset/key/(?!done/)|[/F]invitations(?:/|%2F))[^/\s?&\"']+", re.IGNORECASE
+    r"(password/reset/key/(?!done/)|accounts/link/|[/F]invitations(?:/|%2F))[^/\s?&\"']+",
+    re.IGNORECASE,
 )
 
 
@@ -71,7 +72,7 @@ class RedactingLogger(Logger):  # type: ignore[misc]  # untyped base
 
 
 class RedactingFormatter(logging.Formatter):
-    """The last line of defence: redacts key strings, and links that reset a password or invite."""
+    """The last line of defence: redacts key strings, and links with a token."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _redacted(super().format(record))

@@ -18,6 +18,7 @@ from tests.browser.test_screens import (
 )
 from tests.conftest import PASSWORD
 from tests.support.pages import button, row
+from tests.support.server import Server
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]
@@ -79,13 +80,24 @@ def test_somebody_is_invited_joins_and_is_removed(
     expect(button(carols, "Sign in")).to_be_visible()
 
 
-def test_member_leaves(new_page: Open, alice: User, bob: User) -> None:
+def test_member_leaves_and_the_next_request_is_refused_on_every_worker(
+    new_page: Open,
+    live: Server,
+    alice: User,
+    bob: User,
+    issue: Callable[..., tuple[ApiKey, str]],
+) -> None:
+    _, key = issue(bob)
+    assert live.request("GET", "/v1/models", key=key).status == 200
     page = new_page(bob)
     page.goto(MEMBERS)
     button(page, "Leave").click()
     button(page.get_by_role("dialog"), "Leave").click()
     expect(page.get_by_text("You are no longer in Acme.")).to_be_visible()
     assert not Membership.objects.filter(user=bob).exists()
+    # Each connection may go to another worker.
+    statuses = {live.request("GET", "/v1/models", key=key).status for _ in range(20)}
+    assert statuses == {401}
 
 
 def test_pages_fit_and_axe_finds_nothing(

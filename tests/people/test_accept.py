@@ -80,6 +80,7 @@ def test_only_a_link_that_was_mailed_proves_the_address(
         ({"username": "alice"}, "A user with that username already exists"),
         ({"username": "ALICE"}, "A user with that username already exists"),
         ({"username": ""}, "This field is required"),
+        ({"username": "bob@example.com"}, "Choose a name without @."),
         ({"username": keystring.generate().text}, "contains an API key"),
         ({"password2": "another one"}, "You must type the same password each time"),
         ({"password1": "carol1", "password2": "carol1"}, "This password"),

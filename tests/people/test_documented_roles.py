@@ -43,7 +43,9 @@ ACTS: dict[str, Callable[[Role], bool]] = {
     "Rename the team, create service accounts and keys for them": opens(
         "teams:service_account_create"
     ),
-    "Create management keys, read the audit": opens("management_keys:create", "audit:list"),
+    "Create management keys and service accounts, read the audit": opens(
+        "management_keys:create", "teams:service_account_create", "audit:list"
+    ),
     "Invite viewers, members and admins, and change and remove them": gives(
         Role.VIEWER, Role.MEMBER, Role.ADMIN
     ),

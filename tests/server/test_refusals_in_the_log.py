@@ -78,3 +78,20 @@ def test_tokens_that_reset_a_password_are_not_logged(
     )
     assert "GET /accounts/password/reset/key/***/ HTTP/1.1" in log.getvalue()
     assert "abc123" not in log.getvalue()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/invitations/WzEs-Ijk:1xXht:hO14cn/",
+        "/accounts/login/?next=/invitations/WzEs-Ijk:1xXht:hO14cn/",
+        "/accounts/login/?next=%2Finvitations%2FWzEs-Ijk%3A1xXht%3AhO14cn%2F",
+        "/accounts/link/WzEs-Ijk:1xXht:hO14cn/",
+    ],
+)
+def test_links_that_invite_or_sign_in_are_not_logged(log: StringIO, path: str) -> None:
+    logging.getLogger("keyportal").warning("Forbidden: %s (not signed in, 127.0.0.1)", path)
+    assert "***" in log.getvalue()
+    assert "not signed in, 127.0.0.1" in log.getvalue()
+    for part in ("WzEs", "1xXht", "hO14cn"):
+        assert part not in log.getvalue()
