@@ -23,6 +23,10 @@ team_deleted = Signal()
 # all their teams, in the transaction of the change. Receivers end what would come back with them.
 access_ended = Signal()
 
+# Somebody signs in at an identity provider, with a verified `address` that no account has.
+# Receivers return whether they may have one.
+account_wanted = Signal()
+
 
 @receiver(post_save, sender=User)
 def delete_former_email_addresses(

@@ -21,7 +21,7 @@ from keyportal.teams.models import User
 from keyportal.teams.openid import grants
 from keyportal.teams.openid.configuration import IdentityProvider
 from keyportal.teams.openid.provider import configured
-from keyportal.teams.signals import end_sessions
+from keyportal.teams.signals import account_wanted, end_sessions
 
 logger = logging.getLogger(__name__)
 
@@ -168,11 +168,15 @@ def _was_never_proved(user: User) -> bool:
     return True
 
 
+def _is_wanted(address: str) -> bool:
+    return any(answer for _, answer in account_wanted.send(User, address=address))
+
+
 def _made(provider: IdentityProvider, address: str, login: SocialLogin) -> User:
-    if not provider.create_accounts:
-        raise Refused("no account has this address, and create_accounts is not set")
     if not address:
         raise Refused("the address is not verified")
+    if not (provider.create_accounts or _is_wanted(address)):
+        raise Refused("no account has this address, and create_accounts is not set")
     claims = {name: str(value) for name, value in login.claims.items() if isinstance(value, str)}
     wanted = [claims.get("preferred_username", "").partition("@")[0], address.partition("@")[0]]
     user = User(

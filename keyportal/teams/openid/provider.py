@@ -143,13 +143,14 @@ class OpenIDProvider(OpenIDConnectProvider):  # type: ignore[misc]  # untyped ba
         """
         state = get_random_string(32)
         adapter = self.get_oauth2_adapter(request)
+        again = {"prompt": "login", "max_age": "900"} if request.POST.get("again") else {}
         response: HttpResponseBase = super().redirect(
             request,
             AuthProcess.LOGIN,
             next_url,
             state_id=state,
             scope=list(adapter.configuration.scopes),
-            auth_params={"nonce": nonce_of(state)},
+            auth_params={"nonce": nonce_of(state), **again},
         )
         return response
 

@@ -22,6 +22,8 @@ from django.urls import reverse
 from keyportal.teams.sign_in.sessions import BEGAN_AT
 
 View = Callable[..., HttpResponse]
+# When an identity provider last asked, if it says so. Before the sign-in here, which it then ended.
+PROVED_AT = "proved_at"
 
 
 def recently_authenticated(*, to_read: bool = True) -> Callable[[View], View]:
@@ -55,7 +57,8 @@ def is_recent(request: HttpRequest) -> bool:
     """Whether the user of this session proved who they are in the last 15 minutes."""
     records = get_authentication_records(request, cast("Any", request.user))
     times = [record["at"] for record in records if record.get("reauthenticated")]
-    newest = max([request.session.get(BEGAN_AT, 0), *times])
+    began_at = request.session.get(BEGAN_AT, 0)
+    newest = max([request.session.get(PROVED_AT, began_at), *times])
     return bool(time.time() - newest < settings.ACCOUNT_REAUTHENTICATION_TIMEOUT)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from allauth.account import views
+from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.core.exceptions import PermissionDenied
@@ -70,5 +71,11 @@ class PasswordResetFromKeyView(_RememberBrowser, views.PasswordResetFromKeyView)
 def sign_in_again(request: HttpRequest) -> HttpResponse:
     """For people without a password or passkey: they confirm who they are where they signed in."""
     query = urlencode({REDIRECT_FIELD_NAME: request.GET.get(REDIRECT_FIELD_NAME, "")})
-    context = {"sign_in_url": f"{reverse('account_login')}?{query}"}
+    connected = SocialAccount.objects.filter(user=request.user.pk or 0).values_list("provider")
+    ids = {provider for (provider,) in connected}
+    context = {
+        "sign_in_url": f"{reverse('account_login')}?{query}",
+        "next": request.GET.get(REDIRECT_FIELD_NAME, ""),
+        "providers": [provider for provider in settings.OIDC_PROVIDERS if provider.id in ids],
+    }
     return render(request, "account/sign_in_again.html", context)
