@@ -1,5 +1,7 @@
 """The backend's wrapper, where Django looks for it."""
 
+from collections.abc import Callable
+from functools import partial
 from threading import Timer
 from typing import Any
 
@@ -7,11 +9,31 @@ import psycopg
 from django.db.backends.postgresql import base
 
 from keyportal.database.session import shut_down
+from keyportal.database.statement_watch import statement_watch
 
 CHECK_SECONDS = 1.0
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Other connections are watched by the event loop, or belong to commands.
+        self._is_watched = bool(self.settings_dict["OPTIONS"].get("pool"))
+        if self._is_watched:
+            self.execute_wrappers.append(partial(statement_watch.run, self))
+
+    def commit(self) -> None:
+        self._run_watched(super().commit)
+
+    def rollback(self) -> None:
+        self._run_watched(super().rollback)
+
+    def _run_watched(self, function: Callable[[], None]) -> None:
+        if self._is_watched:
+            statement_watch.run(self, function)
+        else:
+            function()
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Return a connection that answers, and can be written.
 
