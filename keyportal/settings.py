@@ -505,6 +505,13 @@ SOCIALACCOUNT_PROVIDERS = {
         "OAUTH_PKCE_ENABLED": True,
     }
 }
+_required = _text("KEYPORTAL_REQUIRE_SECOND_FACTOR", "off").lower()
+# Days within which each person must set one up; None: not required.
+SECOND_FACTOR_DAYS = (
+    None
+    if _required in {"off", "no", "false"}
+    else _number("KEYPORTAL_REQUIRE_SECOND_FACTOR", 0, min_value=0, max_value=365)
+)
 ACCOUNT_EMAIL_NOTIFICATIONS = True  # A changed password or factor is told by mail.
 MFA_ADAPTER = "keyportal.teams.sign_in.factors.FactorAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]

@@ -20,6 +20,7 @@ from django.utils.cache import add_never_cache_headers
 from django_htmx.middleware import HtmxDetails
 
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.sign_in.requirement import require_second_factor
 
 P = ParamSpec("P")
 Rows = TypeVar("Rows", bound="QuerySet[Any]")
@@ -95,6 +96,9 @@ def team_view(
             team_request = cast("TeamRequest", request)
             team_request.membership, team_request.team = membership, membership.team
             require_role(membership, role)
+            refusal = require_second_factor(request, membership.team.policy.second_factor_days)
+            if refusal is not None:
+                return refusal
             _remember_team(team_request)
             try:
                 response = view(team_request, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Middleware: 400 for NUL characters in the URL; login and a password of one's own for pages."""
+"""Middleware: 400 for NUL characters in the URL; what pages need of the person who opens them."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -15,6 +15,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.views import defaults
 
 from keyportal.teams.models import User
+from keyportal.teams.sign_in.requirement import require_second_factor
 from keyportal.teams.sign_in.sessions import note_use
 from keyportal.teams.views import too_many_writes
 
@@ -61,7 +62,11 @@ class PageLoginRequiredMiddleware(LoginRequiredMiddleware):
             return refusal
         if not (getattr(view_func, "is_polled", False) and "HX-Request" in request.headers):
             note_use(request)
-        return self._require_own_password(request) or self._limit_writes(request)
+        return (
+            self._require_own_password(request)
+            or self._require_second_factor(request)
+            or self._limit_writes(request)
+        )
 
     def _limit_writes(self, request: HttpRequest) -> HttpResponseBase | None:
         """Attack: a member's script changes a key hundreds of times a second, each time with rows
@@ -80,3 +85,10 @@ class PageLoginRequiredMiddleware(LoginRequiredMiddleware):
         if is_exempt or not must_change or not settings.PASSWORD_SIGN_IN:
             return None
         return redirect("account_change_password")
+
+    def _require_second_factor(self, request: HttpRequest) -> HttpResponseBase | None:
+        """The pages that set one up, confirm who it is, or sign out stay open."""
+        match = request.resolver_match
+        if match is not None and match.view_name.startswith(("mfa_", "account_")):
+            return None
+        return require_second_factor(request, settings.SECOND_FACTOR_DAYS)

@@ -85,6 +85,11 @@ class User(AbstractUser):
     theme = models.CharField(max_length=8, choices=Theme, blank=True)
     wants_reminders = models.BooleanField("reminders of expiry", default=True)
     wants_alarms = models.BooleanField("alarms", default=True)
+    second_factor_asked_at = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="When a page first said that a second factor is required.",
+    )
     must_change_password = models.BooleanField(
         default=False,
         help_text="Somebody else knows the password. No page opens before it is changed.",

@@ -27,6 +27,8 @@ class Policy(NamedTuple):
     """The age in days from which rotation of a secret is advised. None: no advice."""
     service_accounts_only: bool = False
     """Whether only service accounts may own keys."""
+    second_factor_days: int | None = None
+    """Days within which a member must set up a second factor; 0: at once. None: not required."""
 
     @property
     def requires_expiry(self) -> bool:
@@ -68,6 +70,7 @@ LABELS = {
     "name_pattern": "Name pattern",
     "min_creator_role": "Lowest role that can create keys",
     "rotation_days": "Rotation advised after days",
+    "second_factor_days": "Days to set up a second factor",
     "service_accounts_only": "Only service accounts own keys",
 }
 
@@ -77,7 +80,7 @@ def _describe(value: Any) -> str:
         return ", ".join(value) or "any"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value or "none")
+    return "none" if value in (None, "") else str(value)
 
 
 class PolicyField(ValueField):

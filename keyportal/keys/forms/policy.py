@@ -18,6 +18,8 @@ MAX_KEYS = 1_000_000
 HELP_TEXTS = {
     "max_lifetime_days": "From the day when a key is created or changed. Empty: no limit.",
     "rotation_days": "The Health page lists keys with older secrets. Empty: no advice.",
+    "second_factor_days": "Afterwards the pages of the team need one; 0: at once. Keys work on. "
+    "Empty: not required.",
     "models": "Names or patterns such as public/*, separated by spaces or lines. "
     "Empty: all models of the team.",
     "min_creator_role": "Others can see keys, and change their own.",
@@ -54,6 +56,8 @@ class PolicyForm(VersionedForm):
             attrs={"placeholder": "ci-*", "spellcheck": "false", "autocomplete": "off"}
         ),
     )
+
+    second_factor_days = forms.IntegerField(required=False, min_value=0, max_value=365)
 
     def __init__(self, data: Any = None, *, policy: Policy, conflict: str = "") -> None:
         super().__init__(data, row=policy, initial=policy._asdict(), conflict=conflict)

@@ -81,6 +81,7 @@ class Migration(migrations.Migration):
                 ('theme', models.CharField(blank=True, choices=[('', 'As the system'), ('light', 'Light'), ('dark', 'Dark')], max_length=8)),
                 ('wants_reminders', models.BooleanField(default=True, verbose_name='reminders of expiry')),
                 ('wants_alarms', models.BooleanField(default=True, verbose_name='alarms')),
+                ('second_factor_asked_at', models.DateTimeField(editable=False, help_text='When a page first said that a second factor is required.', null=True)),
                 ('must_change_password', models.BooleanField(default=False, help_text='Somebody else knows the password. No page opens before it is changed.')),
                 ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
                 ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),

@@ -52,6 +52,7 @@ def reset(user: User) -> None:
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user.pk)
         Authenticator.objects.filter(user=user).delete()
+        User.objects.filter(pk=user.pk).update(second_factor_asked_at=None)
         end_sessions(user)
         if user.email:
             text = render_to_string("mfa/email/reset_message.txt", {"user": user})

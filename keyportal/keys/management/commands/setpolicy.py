@@ -32,6 +32,9 @@ class Command(OperatorCommand):
         parser.add_argument("--max-keys-per-member", metavar="N")
         parser.add_argument("--name-pattern", metavar="GLOB", help="such as ci-*")
         parser.add_argument("--min-creator-role", choices=[role.value for role in CREATOR_ROLES])
+        parser.add_argument(
+            "--second-factor-days", metavar="N", help="days to set up a second factor; 0: at once"
+        )
         parser.add_argument("--service-accounts-only", choices=["yes", "no"])
 
     def handle(self, **options: Any) -> None:
