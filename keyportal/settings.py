@@ -478,6 +478,7 @@ ACCOUNT_RATE_LIMITS = {
     "device_begin": "20/m/ip",
     "device_poll": "300/m/ip",
     "device_code": "10/5m/user",
+    "new_email": "5/h/user",  # Attack: a person has us send mail to others.
     "report_leak": "20/m/ip",  # Our own. One report may contain hundreds of keys.
     "leak_mail": "10/h/key",  # Reports by strangers about which a team gets mail.
 }

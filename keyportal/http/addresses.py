@@ -1,4 +1,4 @@
-"""IP addresses: the network that an address belongs to."""
+"""IP addresses: the network that an address belongs to, and whether it is of this machine."""
 
 import ipaddress
 from functools import lru_cache
@@ -29,3 +29,10 @@ def site_network(address: str) -> str:
     except ValueError:
         return address[:43]
     return str(ipaddress.ip_network(f"{parsed}/{24 if parsed.version == 4 else 48}", strict=False))
+
+
+def is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -36,6 +36,13 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at 
         return _checked(self.cleaned_data["last_name"])
 
 
+class EmailForm(forms.Form):
+    email = forms.EmailField(max_length=254)
+
+    def clean_email(self) -> str:
+        return User.objects.normalize_email(_checked(self.cleaned_data["email"]))
+
+
 def _checked(name: str) -> str:
     require_no_key(name)
     return name

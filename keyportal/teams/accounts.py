@@ -1,7 +1,6 @@
 """Sign-in and passwords: where Keyportal differs from django-allauth."""
 
 import logging
-from ipaddress import ip_address
 from typing import Any, ClassVar, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -14,6 +13,7 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
+from keyportal.http.addresses import is_loopback
 from keyportal.teams.models import User
 from keyportal.teams.sign_in import known_browsers
 from keyportal.teams.sign_in.attempts import Attempt
@@ -136,17 +136,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
 
     def send_password_reset_mail(self, user: User, email: str, context: dict[str, Any]) -> None:
         """Without a public address, only somebody on this machine gets a link, to this machine."""
-        if settings.PUBLIC_URL or _is_loopback(self.get_client_ip(self.request)):
+        if settings.PUBLIC_URL or is_loopback(self.get_client_ip(self.request)):
             super().send_password_reset_mail(user, email, context)
         else:
             logger.warning("No link to reset a password is mailed: KEYPORTAL_URL is not set.")
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 MAX_LOGIN_LENGTH = 254  # As the column of e-mail addresses; user names are shorter.
