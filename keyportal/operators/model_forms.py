@@ -10,6 +10,7 @@ from django.utils import timezone
 from keyportal.audit.models import Action, AuditEvent, current_source
 from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import ServedModel
+from keyportal.operators.retirement import tell_callers
 from keyportal.teams.forms import VersionedModelForm
 
 
@@ -43,8 +44,10 @@ class ModelDetailsForm(VersionedModelForm):
         if model.team:
             del self.fields["only_teams"]
 
-    def save_changes(self) -> None:
-        """Save only what was changed. Call it in the form's transaction."""
+    def save_changes(self) -> int:
+        """Save only what was changed, in the form's transaction. Returns how many owners of keys
+        get a mail because the model goes away.
+        """
         model: ServedModel = self.instance
         columns = {field.name for field in ServedModel._meta.concrete_fields}
         changed = columns.intersection(self.changed_data)
@@ -55,6 +58,8 @@ class ModelDetailsForm(VersionedModelForm):
             model.save(update_fields=changed)
         if "only_teams" in self.changed_data:
             self._save_teams(model)
+        is_news = {"retires_on", "successor"} & changed
+        return tell_callers(model) if is_news and model.retires_on else 0
 
     def _save_teams(self, model: ServedModel) -> None:
         before, now = (

@@ -1,7 +1,8 @@
-"""What operators do with people: deactivate, activate, make operator, take that back."""
+"""What operators do with people: deactivate, activate, make operator, reset second factors."""
 
 from keyportal.operators.access import lock_operators
 from keyportal.teams.models import User
+from keyportal.teams.sign_in import factors
 
 
 def set_active(person: User, *, is_active: bool, actor: User) -> None:
@@ -12,6 +13,12 @@ def set_active(person: User, *, is_active: bool, actor: User) -> None:
 def set_operator(person: User, *, is_operator: bool, actor: User) -> None:
     """Raises `LastOperator`."""
     _save(person, {"is_superuser": is_operator, "is_staff": is_operator}, actor)
+
+
+def reset_factors(person: User, *, actor: User) -> None:
+    """For a person who lost their second factors. Their sessions end, and a mail tells them."""
+    with lock_operators(actor):
+        factors.reset(person)
 
 
 def _save(person: User, flags: dict[str, bool], actor: User) -> None:

@@ -17,6 +17,7 @@ urlpatterns = [
     path("people/<int:person_id>/", people.person, name="person"),
     path("people/<int:person_id>/deactivate/", people.person_deactivate, name="person_deactivate"),
     path("people/<int:person_id>/activate/", people.person_activate, name="person_activate"),
+    path("people/<int:person_id>/factors/reset/", people.factor_reset, name="factor_reset"),
     path("people/<int:person_id>/operator/grant/", people.operator_grant, name="operator_grant"),
     path("people/<int:person_id>/operator/revoke/", people.operator_revoke, name="operator_revoke"),
     path("models/", models.model_list, name="models"),

@@ -1,15 +1,23 @@
 """Operators describe models, choose their teams, give them other names and mark their end."""
 
+from collections.abc import Callable
+from datetime import timedelta
+
 import pytest
+from django.core.mail import EmailMessage
 from django.test import Client
+from django.utils import timezone
 
 from keyportal.audit.models import AuditEvent
 from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import ServedModel
-from keyportal.teams.models import Team
+from keyportal.keys.models import ApiKey
+from keyportal.teams.models import Team, User
+from keyportal.usage.models import UsageDay
 from tests.support.forms import form_data
 
 MODELS = "/operators/models/"
+Issue = Callable[..., tuple[ApiKey, str]]
 
 
 @pytest.fixture
@@ -124,3 +132,43 @@ def test_invalid_alias_is_refused(
 @pytest.mark.parametrize("path", ["", "aliases/add/", "aliases/1/delete/"])
 def test_unknown_model_is_404(operator: Client, path: str) -> None:
     assert operator.post(f"{MODELS}4711/{path}").status_code == 404
+
+
+@pytest.mark.any_database
+def test_owners_of_keys_that_call_it_get_a_mail(
+    operator: Client,
+    public: ServedModel,
+    bob: User,
+    alice: User,
+    issue: Issue,
+    mailoutbox: list[EmailMessage],
+) -> None:
+    """One mail for each owner, about what they called lately."""
+    lately, before = timezone.now() - timedelta(days=3), timezone.now() - timedelta(days=40)
+    for owner, name, model, start in (
+        (bob, "ci", public.name, lately),
+        (bob, "batch", public.name, lately),
+        (bob, "other", "public/other", lately),
+        (alice, "old", public.name, before),
+    ):
+        key, _ = issue(owner, name)
+        UsageDay.objects.create(
+            start=start,
+            team_slug=key.team.slug,
+            public_id=key.public_id,
+            owner_id=owner.pk,
+            model=model,
+            requests=1,
+        )
+    path = f"{MODELS}{public.pk}/"
+    form = form_data(operator.get(path), retires_on="2027-01-31")
+    page = operator.post(path, form, follow=True).content.decode()
+    assert "get a mail: 1." in page
+    [mail] = mailoutbox
+    assert mail.to == ["bob@example.com"]
+    assert mail.subject == "[Keyportal] The model public/large goes away on 2027-01-31"
+    assert "- batch (" in mail.body
+    assert "- ci (" in mail.body
+    assert "other" not in mail.body
+    operator.post(path, form_data(operator.get(path), description="Old."))
+    assert len(mailoutbox) == 1

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from allauth.mfa.models import Authenticator
 from django.db import transaction
 from django.test import Client
 
@@ -155,3 +156,19 @@ def test_service_account_is_no_person(operator: Client, team: Team, bob: User) -
     assert "robot" not in operator.get(PEOPLE).content.decode()
     assert operator.post(f"{PEOPLE}{robot.pk}/operator/grant/").status_code == 404
     assert "Service account" in operator.get(f"/operators/teams/{team.pk}/").content.decode()
+
+
+@pytest.mark.any_database
+def test_lost_second_factors_are_reset(operator: Client, bob: User) -> None:
+    Authenticator.objects.create(user=bob, type=Authenticator.Type.TOTP, data={"secret": "x"})
+    path = f"{PEOPLE}{bob.pk}/"
+    theirs = Client()
+    theirs.force_login(bob)
+    assert "factors/reset/" in operator.get(path).content.decode()
+    assert "Remove all second factors" in operator.get(f"{path}factors/reset/").content.decode()
+    assert Authenticator.objects.exists()
+    operator.post(f"{path}factors/reset/")
+    assert not Authenticator.objects.exists()
+    assert theirs.get("/").status_code == 302
+    assert "factors/reset/" not in operator.get(path).content.decode()
+    assert AuditEvent.objects.filter(actor="olga", target__contains="bob").exists()

@@ -35,11 +35,11 @@ def model(request: OperatorRequest, model_id: int) -> HttpResponse:
     form = ModelDetailsForm(request.POST, instance=_model(model_id))
     with lock_operators(request.user):
         is_valid = form.is_valid()
-        if is_valid:
-            form.save_changes()
+        mails = form.save_changes() if is_valid else 0
     if not is_valid:
         return _page(request, row, form, AliasForm(), status=422)
-    messages.success(request, f"The model {row} is changed.")
+    told = f" Owners of keys that call it get a mail: {mails}." if mails else ""
+    messages.success(request, f"The model {row} is changed.{told}")
     return redirect("operators:model", model_id)
 
 

@@ -1,7 +1,8 @@
-"""People: list, deactivate and activate, make operators."""
+"""People: list, deactivate and activate, make operators, reset second factors."""
 
 from collections.abc import Callable
 
+from allauth.mfa.utils import is_mfa_enabled
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.http import HttpResponse
@@ -11,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from keyportal.keys.models import ApiKey
 from keyportal.operators.access import OperatorRequest, operator_view
 from keyportal.operators.lists import count_of, searched
-from keyportal.operators.people import set_active, set_operator
+from keyportal.operators.people import reset_factors, set_active, set_operator
 from keyportal.teams.models import Membership, User
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
@@ -36,6 +37,7 @@ def person(request: OperatorRequest, person_id: int) -> HttpResponse:
         "person": row,
         "memberships": Membership.objects.filter(user=row).select_related("team"),
         "key_count": _key_count(row),
+        "has_factor": is_mfa_enabled(row),
     }
     return render(request, "operators/person.html", context)
 
@@ -96,6 +98,19 @@ def operator_revoke(request: OperatorRequest, person_id: int) -> HttpResponse:
         "operator_revoke",
         lambda row: set_operator(row, is_operator=False, actor=request.user),
         "{} is no operator any more.",
+    )
+
+
+@require_http_methods(["GET", "POST"])
+@operator_view
+@recently_authenticated()
+def factor_reset(request: OperatorRequest, person_id: int) -> HttpResponse:
+    return _confirmed(
+        request,
+        person_id,
+        "factor_reset",
+        lambda row: reset_factors(row, actor=request.user),
+        "The second factors of {} are removed.",
     )
 
 
