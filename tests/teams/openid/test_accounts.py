@@ -339,9 +339,22 @@ def test_claims_are_not_stored(forger: ForgingProvider, sign_in_there: SignIn) -
     assert SocialAccount.objects.get().extra_data == {}
 
 
-def test_beginnings_are_limited(client: Client, forger: ForgingProvider) -> None:
-    statuses = {client.post("/accounts/oidc/corp/login/").status_code for _ in range(31)}
-    assert statuses == {200, 429}
+def test_beginnings_are_limited(
+    client: Client, forger: ForgingProvider, settings: Settings
+) -> None:
+    """Attack: each makes this server send a request to the provider."""
+    settings.ACCOUNT_RATE_LIMITS = settings.ACCOUNT_RATE_LIMITS | {"openid": "2/m/ip"}
+    statuses = [client.post("/accounts/oidc/corp/login/").status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+
+
+def test_second_factor_is_asked_for_after_the_provider(
+    client: Client, bob: User, sign_in_there: SignIn
+) -> None:
+    connect(bob)
+    Authenticator.objects.create(user=bob, type=Authenticator.Type.TOTP, data={"secret": "x"})
+    assert sign_in_there().url == "/accounts/second-factor/"
+    assert not is_signed_in(client)
 
 
 @pytest.mark.parametrize("path", ["add/", "1/change/"])
