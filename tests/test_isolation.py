@@ -49,6 +49,7 @@ NEEDS = {
     "keys:template_delete": Role.ADMIN,
     "catalog:models": Role.VIEWER,
     "teams:general": Role.MEMBER,
+    "teams:slug": Role.OWNER,
     "teams:off": Role.OWNER,
     "teams:delete": Role.OWNER,
     "teams:service_accounts": Role.VIEWER,

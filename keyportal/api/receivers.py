@@ -11,11 +11,12 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.api.models import ManagementKey
 from keyportal.audit.models import Action, AuditEvent, current_source
+from keyportal.keys.rules.renaming import rename_in_rows
 from keyportal.leaks.case import MANAGEMENT_KEY, LeakReport, StoppedKey
 from keyportal.leaks.handling import leak_reported
 from keyportal.teams.access import Actor
 from keyportal.teams.models import Team, User
-from keyportal.teams.signals import access_ended, team_deleted
+from keyportal.teams.signals import access_ended, slug_changed, team_deleted
 
 
 @receiver(access_ended)
@@ -29,6 +30,12 @@ def delete_keys_of_former_members(user: User, team_id: int | None, **_: object) 
 def delete_keys_of_team(team: Team, actor: Actor, address: str | None, **_: object) -> None:
     for key in ManagementKey.objects.for_team(team):
         key.revoke(actor=actor, address=address)
+
+
+@receiver(slug_changed)
+def follow_slug(team: Team, former: str, **_: object) -> None:
+    """Management keys go on to give the same models."""
+    rename_in_rows(ManagementKey.objects.for_team(team), former, team.slug)
 
 
 @receiver(leak_reported)

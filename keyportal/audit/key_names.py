@@ -19,7 +19,7 @@ class KeyName(NamedTuple):
 def key_names(team: Team, public_ids: Collection[str]) -> dict[str, KeyName]:
     """A name for each id, in two queries; an unknown key is named by its id."""
     live = team.keys.filter(public_id__in=public_ids).values_list("public_id", "name")
-    deleted = Tombstone.objects.filter(team_slug=team.slug, public_id__in=public_ids)
+    deleted = Tombstone.objects.filter(team_slug=team.history_slug, public_id__in=public_ids)
     names = {public_id: KeyName(public_id, public_id, False) for public_id in public_ids}
     for public_id, name in deleted.values_list("public_id", "name"):
         names[public_id] = KeyName(public_id, name, True)

@@ -122,7 +122,7 @@ class AppendOnlyError(TypeError):
 class AuditQuerySet(models.QuerySet["AuditEvent"]):
     def for_team(self, team: Team) -> Self:
         """Newest first; the id decides the order of events of the same time."""
-        return self.filter(team_slug=team.slug).order_by("-created_at", "-id")
+        return self.filter(team_slug=team.history_slug).order_by("-created_at", "-id")
 
     def for_key(self, public_id: str) -> Self:
         """Only events of this key."""
@@ -215,7 +215,7 @@ def _event(
         actor_id=actor.pk if actor else None,
         actor=actor.get_username() if actor else "",
         via=_via.get(),
-        team_slug=team.slug if team else "",
+        team_slug=team.history_slug if team else "",
         # A link-local address has a zone (`fe80::1%eth0`), which the column doesn't accept.
         address=(address or "").partition("%")[0] or None,
     )

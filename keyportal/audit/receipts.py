@@ -31,7 +31,7 @@ class Receipt:
     @classmethod
     def for_key(cls, team: Team, public_id: str) -> Self | None:
         """The receipt of this key; None if the team has no deleted key with this id."""
-        rows = [*Tombstone.objects.filter(team_slug=team.slug, public_id=public_id)]
+        rows = [*Tombstone.objects.filter(team_slug=team.history_slug, public_id=public_id)]
         # A secret that a rotation replaced doesn't mean that its key was deleted.
         if not (final := [row for row in rows if not row.is_rotated]):
             return None

@@ -1,9 +1,16 @@
-"""Records changes of model servers, served models and routes in the audit."""
+"""Records changes of model servers, served models and routes in the audit, and renames the models
+of a team that gets another slug."""
+
+from django.core.exceptions import ValidationError
+from django.dispatch import receiver
 
 from keyportal.audit.models import Action
 from keyportal.audit.tracking import Tracked, track
 from keyportal.catalog.aliases import Alias
-from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.catalog.former_names import rename_models
+from keyportal.catalog.models import Route, ServedModel, Upstream, change_version
+from keyportal.teams.models import Team
+from keyportal.teams.signals import slug_changed
 
 SECRETS = ("encrypted_credential", "encrypted_headers")
 COLUMNS = tuple(
@@ -16,6 +23,17 @@ MODEL_COLUMNS = tuple(
     for field in ServedModel._meta.concrete_fields
     if field.name not in {"id", "created_at", "deprecated_at"}
 )
+
+
+@receiver(slug_changed)
+def follow_slug(team: Team, former: str, **_: object) -> None:
+    try:
+        rename_models(former, team.slug)
+    except ValidationError as error:
+        raise ValidationError(f"A model can't get this slug: {' '.join(error.messages)}") from None
+    # Also without models, for workers that know the team's name as their owner.
+    change_version()
+
 
 track(
     Upstream,

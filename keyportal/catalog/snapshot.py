@@ -11,6 +11,7 @@ from django.utils.http import http_date
 from keyportal.catalog import circuit_breaker
 from keyportal.catalog.aliases import Alias
 from keyportal.catalog.credentials import CredentialUnreadable
+from keyportal.catalog.former_names import former_names
 from keyportal.catalog.headers import ServerHeaders
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel, validate_base_url
 
@@ -127,11 +128,27 @@ class Snapshot(NamedTuple):
                 only_teams=frozenset(groups.get(model.pk, ())),
                 retires_on=model.retires_on,
                 successor=model.successor.name if model.successor else "",
-                headers=_lifecycle_headers(model),
+                headers=_lifecycle_headers(
+                    model.deprecated_at or model.created_at, model.retires_on
+                ),
             )
             for model in models.order_by("name")
         }
-        return cls(number, entries | _aliases(entries, using))
+        former = _former_names(entries, using)
+        return cls(number, former | entries | _aliases(entries, using))
+
+
+def _former_names(entries: Mapping[str, CatalogEntry], using: str) -> dict[str, CatalogEntry]:
+    """The entries of names with a former slug, which say when they end."""
+    found = {}
+    for former in former_names(entries, using):
+        entry = entries[former.now]._replace(alias=former.name)
+        end = former.works_until.date()
+        if entry.retires_on is None or entry.retires_on > end:
+            headers = _lifecycle_headers(former.replaced_at, end)
+            entry = entry._replace(retires_on=end, successor=former.now, headers=headers)
+        found[former.name] = entry
+    return found
 
 
 def _aliases(entries: Mapping[str, CatalogEntry], using: str) -> dict[str, CatalogEntry]:
@@ -154,12 +171,13 @@ def _aliases(entries: Mapping[str, CatalogEntry], using: str) -> dict[str, Catal
     }
 
 
-def _lifecycle_headers(model: ServedModel) -> tuple[tuple[bytes, bytes], ...]:
+def _lifecycle_headers(
+    deprecated: datetime, retires_on: date | None
+) -> tuple[tuple[bytes, bytes], ...]:
     """`Deprecation` as in RFC 9745, and `Sunset` as in RFC 8594."""
-    if model.retires_on is None:
+    if retires_on is None:
         return ()
-    deprecated = model.deprecated_at or model.created_at
-    end = datetime.combine(model.retires_on, time(), UTC)
+    end = datetime.combine(retires_on, time(), UTC)
     return (
         (b"deprecation", b"@%d" % deprecated.timestamp()),
         (b"sunset", http_date(end.timestamp()).encode()),

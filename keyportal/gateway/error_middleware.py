@@ -192,7 +192,7 @@ class Exchange:
             seconds,
             code,
             call.model,
-            call.verdict.team_slug,
+            call.verdict.current_slug,
             call.verdict.public_id,
             call.attempts[-1].upstream if call.attempts else "",
             first_byte,

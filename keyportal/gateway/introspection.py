@@ -77,7 +77,7 @@ def _key_object(key: ApiKey, secret: Secret) -> dict[str, Any]:
         },
         "limits": [
             *_limits("key", limit_uses(key_subject(key.public_id), key.limits)),
-            *_limits("team", limit_uses(team_subject(key.team.slug), key.team.limits)),
+            *_limits("team", limit_uses(team_subject(key.team.history_slug), key.team.limits)),
         ],
     }
 

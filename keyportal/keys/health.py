@@ -116,7 +116,7 @@ def _is_idle() -> Q:
     """For a key that was never used, its age counts. Use of a rotated secret counts as use."""
     since = timezone.now() - IDLE_AFTER
     used = Secret.objects.filter(key=OuterRef("pk"), last_used_at__gte=since)
-    tombstones = Tombstone.objects.filter(team_slug=OuterRef("team__slug"))
+    tombstones = Tombstone.objects.filter(team_slug=OuterRef("team__history_slug"))
     used_before_rotation = tombstones.filter(
         public_id=OuterRef("public_id"), last_used_at__gte=since
     )

@@ -22,7 +22,7 @@ def last_use(key: ApiKey) -> Secret | Tombstone | None:
     """
     if secret := key.last_used_secret:
         return secret
-    ended = Tombstone.objects.filter(team_slug=key.team.slug, public_id=key.public_id)
+    ended = Tombstone.objects.filter(team_slug=key.team.history_slug, public_id=key.public_id)
     return ended.exclude(last_used_at=None).order_by("-last_used_at").first()
 
 

@@ -1,4 +1,7 @@
-"""Ends keys with what they depend on: their owner's membership, their team, a program's session."""
+"""Ends keys with what they depend on: their owner's membership, their team, a program's session.
+
+Permissions follow a team to another slug.
+"""
 
 from django.db import transaction
 from django.db.models.signals import post_delete
@@ -6,11 +9,12 @@ from django.dispatch import receiver
 
 from keyportal.audit.models import Action, AuditEvent, Tombstone, current_source
 from keyportal.keys.changes import disable_locked
-from keyportal.keys.models import ApiKey, Secret
+from keyportal.keys.models import ApiKey, KeyTemplate, Secret
 from keyportal.keys.programs.device_flow import end_with_session
+from keyportal.keys.rules.renaming import rename_in_rows, renamed
 from keyportal.teams.access import Actor
 from keyportal.teams.models import Session, Team, User
-from keyportal.teams.signals import access_ended, team_deleted
+from keyportal.teams.signals import access_ended, slug_changed, team_deleted
 
 BATCH_SIZE = 1000
 
@@ -50,3 +54,13 @@ def delete_keys(team: Team, actor: Actor, address: str | None, **_: object) -> N
     )
     secrets.delete()
     keys.delete()
+
+
+@receiver(slug_changed)
+def follow_slug(team: Team, former: str, **_: object) -> None:
+    """Keys, templates and the policy go on to allow the same models."""
+    for rows in (ApiKey.objects.for_team(team), KeyTemplate.objects.for_team(team)):
+        rename_in_rows(rows, former, team.slug)
+    if team.policy.models:
+        team.policy = team.policy._replace(models=renamed(team.policy.models, former, team.slug))
+        team.save(update_fields=["policy"])

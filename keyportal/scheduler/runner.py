@@ -17,6 +17,7 @@ from time import monotonic
 from django.conf import settings
 from django.db import DatabaseError, connections
 
+from keyportal.catalog.former_names import forget_outlived
 from keyportal.keys.programs import device_flow
 from keyportal.keys.rotation import delete_expired_secrets
 from keyportal.notifications import outbox
@@ -36,6 +37,7 @@ JOBS: dict[str, Job] = {
     "reminders": send_reminders,
     "clean-up of sessions": delete_expired,
     "clean-up of programs' keys": device_flow.delete_expired,
+    "end of former model names": forget_outlived,
 }
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, c
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.cache import add_never_cache_headers
 from django_htmx.middleware import HtmxDetails
 
@@ -90,7 +91,10 @@ def team_view(
         def guarded(
             request: HttpRequest, slug: str, *args: P.args, **kwargs: P.kwargs
         ) -> HttpResponse:
-            membership = _membership(cast("User", request.user), slug)
+            user = cast("User", request.user)
+            membership = _find_membership(user, slug)
+            if membership is None:
+                return _redirect_to_new_slug(request, user, slug)
             if not membership.team.is_active:
                 raise InactiveTeam
             team_request = cast("TeamRequest", request)
@@ -258,11 +262,26 @@ def require_end(membership: Membership, owned: HasOwner) -> None:
         )
 
 
-def _membership(user: User, slug: str) -> Membership:
-    try:
-        return Membership.objects.select_related("team", "user").get(team__slug=slug, user=user)
-    except Membership.DoesNotExist:
-        raise Outsider from None
+def _find_membership(user: User, slug: str) -> Membership | None:
+    memberships = Membership.objects.select_related("team", "user")
+    return memberships.filter(team__slug=slug, user=user).first()
+
+
+def _redirect_to_new_slug(request: HttpRequest, user: User, slug: str) -> HttpResponse:
+    """From an address with a former slug of the team. Raises `Outsider`, also for a member of no
+    such team, who does not learn that it exists.
+
+    Status 307 repeats a form that was opened before. It is not permanent, because the team may get
+    its former slug back.
+    """
+    team = Team.objects.find(slug)
+    match = request.resolver_match
+    if team is None or match is None or _find_membership(user, team.slug) is None:
+        raise Outsider
+    path = reverse(match.view_name, kwargs={**match.kwargs, "slug": team.slug})
+    query = request.META.get("QUERY_STRING", "")
+    url = f"{path}?{query}" if query else path
+    return HttpResponseRedirect(url, preserve_request=True)
 
 
 def last_team(request: HttpRequest) -> Team | None:
@@ -282,7 +301,9 @@ def load_last_membership(request: HttpRequest) -> None:
     if user is None or not user.is_authenticated or hasattr(request, "membership"):
         return
     if team := last_team(request):
-        cast("TeamRequest", request).membership = _membership(user, team.slug)
+        cast("TeamRequest", request).membership = Membership.objects.select_related(
+            "team", "user"
+        ).get(team=team, user=user)
 
 
 def _remember_team(request: TeamRequest) -> None:

@@ -276,7 +276,7 @@ class TeamAdmin(ChangedFieldsAdmin):
     inlines = [MembershipInline]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> list[str]:
-        """A slug is part of URLs, model names and the history, so it never changes."""
+        """Only `change_slug` changes a slug, because names of models and permissions follow."""
         return ["slug", "policy_text"] if obj else ["policy_text"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:

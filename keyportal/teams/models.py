@@ -1,6 +1,7 @@
 """Users, teams and memberships."""
 
 import secrets
+from datetime import datetime, timedelta
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from django.contrib.sessions.base_session import AbstractBaseSession
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models, transaction
-from django.db.models.functions import Lower
+from django.db.models.functions import Lower, Now
 
 from keyportal.keys.keystring import require_no_key
 from keyportal.teams.fields import LimitsField
@@ -176,8 +177,22 @@ def default_max_keys() -> int:
     return int(settings.MAX_KEYS)
 
 
+FORMER_SLUG_WORKS = timedelta(days=90)
+
+
+class UsedSlugQuerySet(models.QuerySet["UsedSlug"]):
+    def former(self) -> "UsedSlugQuerySet":
+        """Former slugs of existing teams that still work, by the database's clock."""
+        begin = Now() - FORMER_SLUG_WORKS
+        return self.filter(team__isnull=False, replaced_at__gt=begin).order_by("-replaced_at")
+
+    def outlived(self) -> "UsedSlugQuerySet":
+        """Former slugs of existing teams that work no longer."""
+        return self.filter(team__isnull=False, replaced_at__lte=Now() - FORMER_SLUG_WORKS)
+
+
 class UsedSlug(models.Model):
-    """A slug of a team that exists or has been deleted.
+    """A slug that a team has, or had before its deletion or before it got another one.
 
     Attack: audit, usage and receipts refer to a team by its slug and outlive it, so a new team
     with the slug of a deleted one could read that team's history. A slug is therefore stored here
@@ -186,14 +201,36 @@ class UsedSlug(models.Model):
     """
 
     slug = models.CharField(max_length=64, primary_key=True)
+    team = models.ForeignKey(
+        "teams.Team",
+        models.SET_NULL,
+        null=True,
+        related_name="used_slugs",
+        help_text="Whose slug it is or was. Null: the team was deleted.",
+    )
+    replaced_at = models.DateTimeField(
+        null=True, help_text="When the team got another slug. Null: it has this one."
+    )
+
+    objects = UsedSlugQuerySet.as_manager()
 
     def __str__(self) -> str:
         return self.slug
+
+    @property
+    def works_until(self) -> datetime | None:
+        """The end of the time for which addresses and model names with a former slug work."""
+        return self.replaced_at and self.replaced_at + FORMER_SLUG_WORKS
 
 
 class TeamQuerySet(models.QuerySet["Team"]):
     def for_user(self, user: User) -> "TeamQuerySet":
         return self.filter(memberships__user=user).order_by("name", "slug")
+
+    def find(self, slug: str) -> "Team | None":
+        """The team with this slug, or with this former slug that still works."""
+        former = UsedSlug.objects.former().filter(slug=slug)
+        return self.filter(slug=slug).first() or self.filter(used_slugs__in=former).first()
 
 
 class Team(models.Model):
@@ -211,7 +248,13 @@ class Team(models.Model):
                 "The slug `public` is reserved.",
             )
         ],
-        help_text="Part of URLs and model names. It can't be changed later.",
+        help_text="Part of URLs and model names.",
+    )
+    history_slug = models.CharField(
+        max_length=64,
+        unique=True,
+        editable=False,
+        help_text="The first slug. Audit, usage and counters refer to the team by it.",
     )
     name = models.CharField(max_length=100, validators=[require_no_key])
     max_keys = models.PositiveIntegerField(
@@ -237,9 +280,12 @@ class Team(models.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Raises `IntegrityError` for a new team whose slug another team has or had."""
         with transaction.atomic():
-            if self._state.adding:
-                UsedSlug.objects.create(slug=self.slug)
+            is_new = self._state.adding
+            if is_new:
+                self.history_slug = self.slug
             super().save(*args, **kwargs)
+            if is_new:
+                UsedSlug.objects.create(slug=self.slug, team=self)
 
     def clean(self) -> None:
         if self._state.adding and UsedSlug.objects.filter(slug=self.slug).exists():

@@ -77,6 +77,7 @@ NAV = (
         "teams:general",
         Role.MEMBER,
         subpages=(
+            "teams:slug",
             "teams:off",
             "teams:delete",
             "keys:policy",

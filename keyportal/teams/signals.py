@@ -16,6 +16,9 @@ sign_in_refused = Signal()
 team_changed = Signal()
 # A member or an operator created a team. Sent with the `team`, the `actor` and the `address`.
 team_created = Signal()
+# A team got another slug, under its lock. Sent with the `team`, whose slug is the new one, and the
+# `former` slug. Receivers change what has the slug in it, and may raise `ValidationError`.
+slug_changed = Signal()
 # A team is being deleted, under its lock. Sent with the `team`, the `actor` and the `address`,
 # before its rows are deleted. Receivers delete what keeps it from being deleted.
 team_deleted = Signal()

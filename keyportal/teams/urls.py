@@ -2,12 +2,13 @@
 
 from django.urls import path
 
-from keyportal.teams.lifecycle.views import general, team_delete, team_off
+from keyportal.teams.lifecycle.views import general, team_delete, team_off, team_slug
 from keyportal.teams.service_accounts import views as service_accounts
 
 app_name = "teams"
 urlpatterns = [
     path("settings/", general, name="general"),
+    path("settings/slug/", team_slug, name="slug"),
     path("settings/off/", team_off, name="off"),
     path("settings/delete/", team_delete, name="delete"),
     path("service-accounts/", service_accounts.account_list, name="service_accounts"),

@@ -25,7 +25,7 @@ def new_networks(team: Team) -> dict[str, list[str]]:
     slowly than that is reported each time. Four to six queries, for any number of keys.
     """
     calls = Call.objects.for_team(team).exclude(address=None)
-    uses = NetworkUse.objects.filter(team_slug=team.slug)
+    uses = NetworkUse.objects.filter(team_slug=team.history_slug)
     networks_seen: dict[str, set[str]] = defaultdict(set)
     known: dict[str, set[str]] = defaultdict(set)
     for public_id, network, is_known in (

@@ -36,7 +36,7 @@ def running_calls(team: Team) -> list[RunningCall]:
     calls = RunningCalls.objects.for_team(team).calls()
     names = key_names(team, {call["public_id"] for call in calls})
     requests = EndRequest.objects.filter(
-        team_slug=team.slug, call_id__in=[call["id"] for call in calls]
+        team_slug=team.history_slug, call_id__in=[call["id"] for call in calls]
     )
     ending = set(requests.values_list("call_id", flat=True))
     return [_running_call(call, names[call["public_id"]], ending) for call in calls]
@@ -55,7 +55,7 @@ def request_call_end(team: Team, call_id: str, *, actor: User, address: str | No
         raise Http404
     name = key_names(team, [call["public_id"]])[call["public_id"]].name
     with transaction.atomic():
-        _, is_new = EndRequest.objects.get_or_create(call_id=call_id, team_slug=team.slug)
+        _, is_new = EndRequest.objects.get_or_create(call_id=call_id, team_slug=team.history_slug)
         if is_new:
             AuditEvent.objects.record_changes(
                 Action.CALL_ENDED,

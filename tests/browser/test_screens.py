@@ -38,6 +38,7 @@ PAGES = [
     f"{TEAM}/service-accounts/",
     f"{TEAM}/service-accounts/create/",
     f"{TEAM}/settings/",
+    f"{TEAM}/settings/slug/",
     f"{TEAM}/settings/off/",
     f"{TEAM}/settings/delete/",
     f"{TEAM}/limits/",

@@ -88,7 +88,10 @@ def list_teams(request: Request[None, PageQuery]) -> Page[TeamBody]:
 
 @operations.get("teams/{slug}", scope=Scope.TEAMS_READ, response=TeamBody, errors=(NotFound,))
 def read_team(request: Request[None, NoQuery], slug: str) -> TeamBody:
-    """Read the team."""
-    if slug != request.caller.team.slug:
+    """Read the team
+
+    For 90 days after the team got another slug, its former slug finds it too.
+    """
+    if Team.objects.find(slug) != request.caller.team:
         raise NotFound
     return serialize(request.caller.team)

@@ -40,12 +40,15 @@ class Verdict(NamedTuple):
     models: NamePatterns | None = None
     """Names and patterns; None: all models that the team may call."""
     team_slug: str = ""
+    """`Team.history_slug`, by which usage and counters know the team."""
     owner_id: int = 0
     buckets: Buckets = ()
     """Where its requests are counted; empty if neither the key nor its team has a limit."""
     endpoints: str = Endpoints.ALL.value
     networks: tuple[Network, ...] = ()
     """The allowed networks; empty: all."""
+    current_slug: str = ""
+    """By which people and programs know the team."""
 
     def may_call(self, name: str) -> bool:
         """Whether the key may call this model, if its team may."""
@@ -102,7 +105,7 @@ def _read(digests: Sequence[bytes], catalog: Snapshot) -> VerdictResult:
 
 def _verdict(row: tuple[Any, ...]) -> Verdict:
     _, secret_id, public_id, team_id, models, endpoints, networks, slug, owner_id, *rest = row
-    limits, team_limits, *_ = rest
+    limits, team_limits, current_slug, *_ = rest
     buckets: Buckets = ()
     if limits != "{}" or team_limits != "{}":
         buckets = buckets_for(public_id, parse(limits), slug, parse(team_limits))
@@ -116,6 +119,7 @@ def _verdict(row: tuple[Any, ...]) -> Verdict:
         buckets,
         endpoints,
         parse_networks(networks),
+        current_slug,
     )
 
 
@@ -129,8 +133,8 @@ _TABLES = {
 }
 _JUDGE = """
 SELECT secret.digest, secret.id, apikey.public_id, apikey.team_id, apikey.allowed_models,
-       apikey.endpoints, apikey.allowed_networks, team.slug, apikey.owner_id, apikey.limits,
-       team.limits, {clock},
+       apikey.endpoints, apikey.allowed_networks, team.history_slug, apikey.owner_id,
+       apikey.limits, team.limits, team.slug, {clock},
        (SELECT version FROM {catalog_version} WHERE id = 1)
 FROM {secrets} secret
 JOIN {keys} apikey ON apikey.id = secret.key_id

@@ -175,14 +175,14 @@ def _ended(
         return EndedRequest(id_, VERIFY_PATH, status, seconds, code)
     verdict, model = scope[_VERIFIED]
     return EndedRequest(
-        id_, VERIFY_PATH, status, seconds, code, model, verdict.team_slug, verdict.public_id
+        id_, VERIFY_PATH, status, seconds, code, model, verdict.current_slug, verdict.public_id
     )
 
 
 def _identity_headers(admitted: Admitted) -> Headers:
     """The key's team and public id. The proxy must replace the caller's own headers by these."""
     headers = [
-        (b"x-keyportal-team", admitted.verdict.team_slug.encode()),
+        (b"x-keyportal-team", admitted.verdict.current_slug.encode()),
         (b"x-keyportal-key", admitted.verdict.public_id.encode()),
     ]
     return headers + admitted.allowance.headers() if admitted.allowance else headers

@@ -85,7 +85,7 @@ def _details(public_id: str, action: Action, number: int) -> AlarmDetails | None
     if key is not None:
         return AlarmDetails(action, key.team, key, key.owner_id, number)
     tombstone = Tombstone.objects.using(ALIAS).filter(public_id=public_id).order_by("-pk").first()
-    team = tombstone and Team.objects.using(ALIAS).filter(slug=tombstone.team_slug).first()
+    team = tombstone and Team.objects.using(ALIAS).filter(history_slug=tombstone.team_slug).first()
     if not (tombstone and team):
         return None
     return AlarmDetails(action, team, tombstone, tombstone.owner_id, number)

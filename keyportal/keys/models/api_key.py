@@ -436,7 +436,7 @@ class Secret(models.Model):
             digest=self.digest,
             public_id=key.public_id,
             name=key.name,
-            team_slug=key.team.slug,
+            team_slug=key.team.history_slug,
             owner_id=key.owner_id,
             deleted_by_id=actor.pk if actor else None,
             is_rotated=is_rotated,

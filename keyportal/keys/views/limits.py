@@ -80,5 +80,5 @@ def _team_limits(request: TeamRequest) -> list[LimitUse]:
     """The limits that are set for all keys of the team together, with their use."""
     if request.team.limits == UNLIMITED:
         return []
-    uses = limit_uses(team_subject(request.team.slug), request.team.limits)
+    uses = limit_uses(team_subject(request.team.history_slug), request.team.limits)
     return [use for use in uses if use.limit is not None]

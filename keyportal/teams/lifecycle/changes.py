@@ -6,10 +6,11 @@ from copy import copy
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
 
 from keyportal.teams.access import Actor, lock_team
-from keyportal.teams.models import SLUG_TAKEN, Membership, Role, Team, User
-from keyportal.teams.signals import team_changed, team_created, team_deleted
+from keyportal.teams.models import SLUG_TAKEN, Membership, Role, Team, UsedSlug, User
+from keyportal.teams.signals import slug_changed, team_changed, team_created, team_deleted
 
 
 def rename(
@@ -27,6 +28,50 @@ def rename(
     with lock_team(team, actor=actor, role=Role.ADMIN) as locked:
         check(locked)
         _save(locked, "name", name, actor, address)
+
+
+def change_slug(
+    team: Team,
+    slug: str,
+    *,
+    actor: Actor,
+    address: str | None = None,
+    check: Callable[[Team], None] = lambda _: None,
+) -> None:
+    """Give the team another slug. Only for owners. `check` gets the locked row, and may raise.
+
+    The names of its models and service accounts, and the patterns of models in its keys, follow.
+    Addresses and model names with the former slug work on for `FORMER_SLUG_WORKS`, and no other
+    team ever gets it. Raises `ValidationError`.
+    """
+    try:
+        with lock_team(team, actor=actor, role=Role.OWNER) as locked:
+            check(locked)
+            former = locked.slug
+            if slug == former:
+                return
+            locked.slug = slug
+            locked.clean_fields()
+            _replace_slug(locked, former)
+            locked.slug = former
+            _save(locked, "slug", slug, actor, address)
+            for account in User.objects.filter(service_team=locked).order_by("pk"):
+                account.username = f"{account.username.partition('@')[0]}@{slug}"
+                account.full_clean(exclude={"password"})
+                account.save(update_fields=["username"])
+            slug_changed.send(Team, team=locked, former=former)
+    except IntegrityError:
+        # Another team took the slug at this moment.
+        raise ValidationError(SLUG_TAKEN) from None
+
+
+def _replace_slug(team: Team, former: str) -> None:
+    """A team may get a slug back that it had before. Raises `ValidationError`."""
+    used, _ = UsedSlug.objects.get_or_create(slug=team.slug, defaults={"team": team})
+    if used.team_id != team.pk:
+        raise ValidationError(SLUG_TAKEN)
+    UsedSlug.objects.filter(pk=team.slug).update(replaced_at=None)
+    UsedSlug.objects.filter(pk=former).update(replaced_at=Now())
 
 
 def switch_off(team: Team, *, actor: Actor, address: str | None = None) -> None:

@@ -48,6 +48,23 @@ class CreateForm(forms.Form):
                 self.add_error(field if field in self.fields else None, message)
 
 
+class SlugForm(VersionedForm):
+    slug = forms.SlugField(
+        max_length=64,
+        label="New slug",
+        error_messages={"required": "Enter a slug."},
+        help_text="Lower-case letters, digits and hyphens.",
+        widget=forms.TextInput({"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, data: Any = None, *, team: Team, conflict: str = "") -> None:
+        super().__init__(data, row=team, initial={"slug": team.slug}, conflict=conflict)
+
+    @staticmethod
+    def current_values(row: Team) -> dict[str, object]:
+        return {"slug": row.slug}
+
+
 class DeleteForm(forms.Form):
     """Compared with the name under the lock."""
 

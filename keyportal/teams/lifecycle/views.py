@@ -15,8 +15,8 @@ from django.views.decorators.http import require_http_methods
 from keyportal.teams.access import TeamRequest, require_role, team_view
 from keyportal.teams.forms import Conflict
 from keyportal.teams.lifecycle import changes
-from keyportal.teams.lifecycle.forms import CreateForm, DeleteForm, NameForm
-from keyportal.teams.models import Role, Team, User
+from keyportal.teams.lifecycle.forms import CreateForm, DeleteForm, NameForm, SlugForm
+from keyportal.teams.models import Role, Team, UsedSlug, User
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 
@@ -40,6 +40,26 @@ def general(request: TeamRequest) -> HttpResponse:
         return _page(request, NameForm(team=request.team, conflict=str(conflict)))
     messages.success(request, "The name is changed.")
     return redirect("teams:general", request.team.slug)
+
+
+@require_http_methods(["GET", "POST"])
+@team_view(Role.OWNER)
+def team_slug(request: TeamRequest) -> HttpResponse:
+    form = SlugForm(request.POST if request.method == "POST" else None, team=request.team)
+    if form.is_valid():
+        slug = form.cleaned_data["slug"]
+        try:
+            changes.change_slug(request.team, slug, check=form.require_current, **_source(request))
+        except Conflict as conflict:
+            request.team.refresh_from_db(fields=["slug"])
+            form = SlugForm(team=request.team, conflict=str(conflict))
+        except ValidationError as error:
+            for message in error.messages:
+                form.add_error("slug", message)
+        else:
+            messages.success(request, f"The slug is {slug} now.")
+            return redirect("teams:general", slug)
+    return render(request, "teams/slug.html", {"form": form}, status=form.status)
 
 
 @require_http_methods(["GET", "POST"])
@@ -111,4 +131,6 @@ def _source(request: TeamRequest) -> Any:
 
 
 def _page(request: TeamRequest, form: NameForm) -> HttpResponse:
-    return render(request, "teams/general.html", {"form": form}, status=form.status)
+    former = UsedSlug.objects.former().filter(team=request.team)
+    context = {"form": form, "former_slugs": former}
+    return render(request, "teams/general.html", context, status=form.status)

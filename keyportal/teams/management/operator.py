@@ -50,10 +50,11 @@ class OperatorCommand(BaseCommand):
 
 
 def get_team(slug: str) -> Team:
-    try:
-        return Team.objects.get(slug=slug)
-    except Team.DoesNotExist:
-        raise CommandError(f"There is no team with the slug {slug}.") from None
+    """By its slug, or by a former one that still works."""
+    team = Team.objects.find(slug)
+    if team is None:
+        raise CommandError(f"There is no team with the slug {slug}.")
+    return team
 
 
 def get_user(username: str) -> User:

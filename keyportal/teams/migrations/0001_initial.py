@@ -31,7 +31,8 @@ class Migration(migrations.Migration):
             name='Team',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.CharField(default=keyportal.teams.models.new_slug, help_text="Part of URLs and model names. It can't be changed later.", max_length=64, unique=True, validators=[django.core.validators.RegexValidator('\\A(?!public\\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?\\Z', 'Use lower-case letters, digits and hyphens, with no hyphen at the start or end. The slug `public` is reserved.')])),
+                ('slug', models.CharField(default=keyportal.teams.models.new_slug, help_text='Part of URLs and model names.', max_length=64, unique=True, validators=[django.core.validators.RegexValidator('\\A(?!public\\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?\\Z', 'Use lower-case letters, digits and hyphens, with no hyphen at the start or end. The slug `public` is reserved.')])),
+                ('history_slug', models.CharField(editable=False, help_text='The first slug. Audit, usage and counters refer to the team by it.', max_length=64, unique=True)),
                 ('name', models.CharField(max_length=100, validators=[keyportal.keys.keystring.require_no_key])),
                 ('max_keys', models.PositiveIntegerField(default=keyportal.teams.models.default_max_keys, help_text='Maximum number of API keys of the team.', validators=[django.core.validators.MaxValueValidator(1000000)])),
                 ('is_active', models.BooleanField(default=True, help_text='The keys of an inactive team are refused from the next request on.')),
@@ -45,6 +46,8 @@ class Migration(migrations.Migration):
             name='UsedSlug',
             fields=[
                 ('slug', models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ('replaced_at', models.DateTimeField(help_text='When the team got another slug. Null: it has this one.', null=True)),
+                ('team', models.ForeignKey(help_text='Whose slug it is or was. Null: the team was deleted.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='used_slugs', to='teams.team')),
             ],
         ),
         migrations.CreateModel(

@@ -18,7 +18,7 @@ LATENCY_COLUMNS = tuple(f"latency_{number}" for number in range(len(LATENCY_BOUN
 
 class CallQuerySet(models.QuerySet["Call"]):
     def for_team(self, team: Team) -> Self:
-        return self.filter(team_slug=team.slug)
+        return self.filter(team_slug=team.history_slug)
 
     def with_status_class(self, status_class: str) -> Self:
         """`status_class` is the first digit of the HTTP status; empty for all calls."""
@@ -92,7 +92,7 @@ class Call(models.Model):
 
 class UsageQuerySet(models.QuerySet["Usage"]):
     def for_team(self, team: Team) -> Self:
-        return self.filter(team_slug=team.slug)
+        return self.filter(team_slug=team.history_slug)
 
     def within(self, start: datetime, end: datetime) -> Self:
         """From `start` to `end`, without `end`."""

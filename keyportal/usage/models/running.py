@@ -17,7 +17,7 @@ class RunningCallsQuerySet(models.QuerySet["RunningCalls"]):
 
         Their age is by the database's clock, which all hosts share.
         """
-        return self.filter(team_slug=team.slug, written_at__gte=Now() - STALE_AFTER)
+        return self.filter(team_slug=team.history_slug, written_at__gte=Now() - STALE_AFTER)
 
     def calls(self) -> list[dict[str, Any]]:
         """The calls of all workers, the longest running first."""

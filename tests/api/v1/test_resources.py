@@ -8,6 +8,7 @@ from django.utils import timezone
 from keyportal.api.scopes import Scope
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import Route, ServedModel
+from keyportal.teams.lifecycle.changes import change_slug
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import UsageDay
@@ -44,6 +45,18 @@ def test_team_has_its_limits(
     assert body["limits"]["requests_per_day"] == 9
     assert body["key_limits"]["tokens_per_day"] == 5
     assert program.get("teams").json() == {"data": [body], "next_cursor": None}
+
+
+def test_team_is_found_by_its_former_slug(
+    new_api_client: NewApiClient, ada: User, team: Team, other_team: Team
+) -> None:
+    program, former = new_api_client(ada), team.slug
+    change_slug(team, "nova", actor=None)
+    change_slug(other_team, "vega", actor=None)
+    for slug in (former, "nova"):
+        assert program.get(f"teams/{slug}").json()["slug"] == "nova"
+    for slug in (other_team.slug, "vega", "nothing"):
+        assert_problem(program.get(f"teams/{slug}"), 404, "not-found")
 
 
 def test_members_are_listed(

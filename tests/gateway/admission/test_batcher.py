@@ -110,6 +110,7 @@ def test_valid_key_gets_its_verdict(
             NamePatterns({"a/b", "c"}),
             team.slug,
             alice.pk,
+            current_slug=team.slug,
         )
     ]
 

@@ -1,0 +1,53 @@
+"""Model names with a former slug of their team: they work for 90 days after it changed."""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from django.db import transaction
+
+from keyportal.catalog.models import ServedModel, change_version
+from keyportal.teams.models import UsedSlug
+
+
+class FormerName(NamedTuple):
+    name: str
+    now: str
+    """The present name of the model."""
+    replaced_at: datetime
+    works_until: datetime
+
+
+def former_names(names: Iterable[str], using: str) -> Iterator[FormerName]:
+    """The former names of these served models that still work."""
+    slugs: dict[str, list[UsedSlug]] = {}
+    for used in UsedSlug.objects.using(using).former().select_related("team"):
+        slugs.setdefault(used.team.slug if used.team else "", []).append(used)
+    for name in names:
+        slug, _, rest = name.partition("/")
+        for used in slugs.get(slug, ()) if rest else ():
+            if used.replaced_at and used.works_until:
+                yield FormerName(f"{used.slug}/{rest}", name, used.replaced_at, used.works_until)
+
+
+def forget_outlived(*, should_continue: Callable[[], bool] = lambda: True) -> None:
+    """Let all workers read the catalog again when former names work no longer."""
+    with transaction.atomic():
+        if should_continue() and UsedSlug.objects.outlived().update(team=None):
+            change_version()
+
+
+def rename_models(former: str, slug: str) -> None:
+    """Give the models of a team its new slug. The caller has locked the team.
+
+    Raises `ValidationError` if a name becomes too long, or another model has it.
+    """
+    models = ServedModel.objects.filter(team__slug=slug, name__startswith=f"{former}/")
+    for model in models.select_for_update(no_key=True).order_by("pk"):
+        own, _, rest = model.name.partition("/")
+        if own != former:  # SQLite ignores case here.
+            continue
+        model.name = f"{slug}/{rest}"
+        # Its name must be valid, and no other model may have it.
+        model.full_clean(exclude=["team"])
+        model.save(update_fields=["name"])
