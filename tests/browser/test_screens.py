@@ -1,5 +1,6 @@
 """Every page and dialog, wide and narrow: nothing sticks out, and axe finds nothing."""
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from playwright.sync_api import Locator, Page, ViewportSize, expect
 from keyportal.audit.models import Tombstone
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey, KeyTemplate, Secret
+from keyportal.keys.programs import device_flow
 from keyportal.keys.rotation import GracePeriod, rotate
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.limits import Limits
@@ -50,6 +52,7 @@ PAGES = [
     f"{TEAM}/audit/",
     f"{TEAM}/guide/",
     "/accounts/password/change/",
+    "/device/",
     "/accounts/logout/",
     "/teams/no-such-team/keys/",
 ]
@@ -364,6 +367,32 @@ def test_axe_finds_nothing_on_the_pages_of_a_team(
     for path in (*PAGES, of_a_viewer, delete, limits, chosen, RECEIPT):
         page.goto(path)
         assert_axe_finds_nothing(page)
+
+
+def test_the_pages_of_a_call_and_of_a_program_that_asks_fit_and_axe_finds_nothing(
+    looked_at: Open, alice: User, team: Team, history: None
+) -> None:
+    Team.objects.filter(pk=team.pk).update(name="W" * 100)
+    attempts = [["u" * 200, "m" * 200, "UpstreamFailed", 10**7]] * 3
+    call = Call.objects.filter(status=500).get()
+    call.error_code, call.error_message = "c" * 64, "e" * 500
+    call.attempts = json.dumps(attempts)
+    call.save(update_fields=["error_code", "error_message", "attempts"])
+    codes = device_flow.begin("n" * 40, "2001:db8:1111:2222:3333:4444:5555:6666")
+    page = looked_at(alice)
+    page.goto(f"{TEAM}/calls/{call.pk}/")
+    _assert_fits_and_axe_finds_nothing(page)
+    page.goto(f"/device/?code={codes.user_code}")
+    button(page, "Continue").click()
+    expect(button(page, "Let it in")).to_be_visible()
+    _assert_fits_and_axe_finds_nothing(page)
+
+
+def _assert_fits_and_axe_finds_nothing(page: Page) -> None:
+    for size in SIZES:
+        page.set_viewport_size(size)
+        assert not sticks_out(page), page.url
+    assert_axe_finds_nothing(page)
 
 
 def test_axe_finds_nothing_on_the_page_of_a_key(
