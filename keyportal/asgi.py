@@ -43,7 +43,8 @@ class Router:
     may have removed it.
 
     A session gives access to pages only. An API key gives access to `/v1/` only, and a management
-    key to `/api/` only. None of the three applications reads a credential of another.
+    key or the token of SCIM to `/api/` only. None of the three applications reads a credential of
+    another.
     """
 
     def __init__(

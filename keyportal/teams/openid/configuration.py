@@ -1,12 +1,13 @@
 """The identity providers of KEYPORTAL_OIDC_PROVIDERS. Imports no model: the settings read it."""
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 from django.core.exceptions import ImproperlyConfigured
+
+from keyportal.http.addresses import is_loopback
 
 VARIABLE = "KEYPORTAL_OIDC_PROVIDERS"
 ANY_DOMAIN = "*"
@@ -107,14 +108,8 @@ def is_secure(url: str) -> bool:
         return False
     if not host or parts.username is not None or parts.query or parts.fragment:
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    is_here = host == "localhost" or is_loopback(host)
+    return parts.scheme == "https" or (parts.scheme == "http" and is_here)
 
 
 def _read(path: str) -> str:
