@@ -37,6 +37,13 @@ WITHOUT_PAGE = {
     "catalog.CatalogVersion",
     "catalog.Alias",  # Operators have a page for it in the portal.
     "teams.UsedSlug",
+    "people.Invitation",  # Admins of a team have a page for them in the portal.
+    # People end theirs on pages of their own.
+    "teams.Session",
+    "keys.ProgramSignIn",
+    # The company's directory changes them.
+    "api.ProvisionedUser",
+    "api.ProvisionedGroup",
     *(f"keys.{name}" for name in ("KeyTemplate", "Secret", "SpentNonce")),
     *("notifications.Reminder", "scheduler.ScheduledJob", "audit.DeletedUser"),
     "notifications.QueuedMail",  # It may hold a link that resets a password.
@@ -44,7 +51,7 @@ WITHOUT_PAGE = {
     *(f"usage.{name}" for name in ("Window", "Lease", "RunningCalls", "EndRequest")),
     *(f"usage.{name}" for name in ("Sighting", "NetworkUse", "Alarm", "StoredResponse")),
 }
-OURS = ["teams", "audit", "usage", "catalog", "keys", "notifications", "api", "scheduler"]
+OURS = ["teams", "audit", "usage", "catalog", "keys", "notifications", "people", "api", "scheduler"]
 REGISTERED = sorted(admin.site._registry.items(), key=lambda pair: pair[0]._meta.label)
 
 

@@ -283,12 +283,32 @@ LOCKS = {
 }
 
 
+# What is locked there is neither a team nor a key.
+OTHER_ROWS = {"User", "Membership", "Upstream", "Session", "ProvisionedGroup"}
+OF_OTHER_ROWS = {
+    "keyportal/api/scim/users.py",
+    "keyportal/catalog/former_names.py",
+    "keyportal/keys/programs/device_flow.py",
+    "keyportal/keys/receivers.py",
+    "keyportal/operators/access.py",
+}
+
+
+def queried(node: ast.expr) -> str:
+    """`User` for `User.objects.filter(...).select_for_update`, or the name of a variable."""
+    while isinstance(node, ast.Attribute | ast.Call):
+        node = node.value if isinstance(node, ast.Attribute) else node.func
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def test_there_is_no_other_lock() -> None:
     root = Path(__file__).parent.parent.parent
     found = {
         str(file.relative_to(root))
         for file in root.glob("keyportal/**/*.py")
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Attribute) and node.attr == "select_for_update"
+        if isinstance(node, ast.Attribute)
+        and node.attr == "select_for_update"
+        and queried(node) not in OTHER_ROWS
     }
-    assert found == LOCKS
+    assert found == LOCKS | OF_OTHER_ROWS

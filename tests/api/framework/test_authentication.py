@@ -24,6 +24,7 @@ EXAMPLES = {
     "{slug}": "u-8105f7322477",
     "{username}": "bob",
     "{invitation}": "1",
+    "{account}": "ci",
 }
 ADDRESSES = sorted({(one.method, one.path) for one in OPERATIONS})
 
