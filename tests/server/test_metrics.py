@@ -208,6 +208,18 @@ def test_queries_ask_for_what_there_is(title: str, query: str) -> None:
     assert {*compared, *grouped} <= known_labels()
 
 
+def test_the_runbook_has_what_the_alerts_refer_to() -> None:
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    links = {rule["annotations"]["runbook"] for group in groups for rule in group["rules"]}
+    runbook = (ALERTS.parents[2] / "docs/runbook.md").read_text()
+    headings = re.findall(r"^## (.+)$", runbook, re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
+    for link in links:
+        page, _, anchor = link.partition("#")
+        assert page == "docs/runbook.md"
+        assert not anchor or anchor in anchors, link
+
+
 def promtool(*arguments: str) -> str:
     try:
         done = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
@@ -244,7 +256,7 @@ def test_an_alert_fires_for_a_dead_model_server(
     assert value(after, "keyportal_upstream_failures_total", upstream=dead_model) >= 1
     scrapes = [before, *[after] * 5]
     summary = f"The model server {dead_model} fails on 1 workers."
-    annotations = {"summary": summary, "runbook": "docs/runbook.md"}
+    annotations = {"summary": summary, "runbook": "docs/runbook.md#a-model-server-is-dead"}
     labels = {"severity": "critical", "upstream": dead_model}
     fires: list[dict[str, object]] = [{"exp_labels": labels, "exp_annotations": annotations}]
     tests = [_rule_test(scrapes, dead_model, fires), _rule_test(scrapes, public_model, [])]
