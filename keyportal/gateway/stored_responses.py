@@ -6,13 +6,13 @@ or goes on with its conversation. So each id is noted with its team, and is unkn
 
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
 from django.db import connections, transaction
 
 from keyportal.catalog.snapshot import Target
+from keyportal.database.clock import NOW
 from keyportal.gateway.access import Models, find_model
 from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import DatabaseUnavailable, ModelNotFound, ResponseNotFound
@@ -123,11 +123,10 @@ class StoredResponses:
 def _upsert(rows: Sequence[Row]) -> None:
     if not rows:
         return  # Another call has written them.
-    now = connections[ALIAS].ops.adapt_datetimefield_value(datetime.now(UTC))
     # In this order: two workers that lock the same rows in another order would wait for ever.
-    values = [(*row, now) for row in sorted(rows)]
+    values = sorted(rows)
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
-        cursor.executemany(_UPSERT, values)
+        cursor.executemany(_UPSERT.format(now=NOW[connections[ALIAS].vendor]), values)
 
 
 def _select(team_slug: str, response_id: str) -> list[Maker]:
@@ -139,7 +138,7 @@ def _select(team_slug: str, response_id: str) -> list[Maker]:
 _TABLE = StoredResponse._meta.db_table
 _UPSERT = f"""
 INSERT INTO {_TABLE} (team_slug, response_id, model, upstream_id, created_at)
-VALUES (%s, %s, %s, %s, %s)
+VALUES (%s, %s, %s, %s, {{now}})
 ON CONFLICT (team_slug, response_id, model, upstream_id) DO UPDATE
 SET created_at = excluded.created_at
 """  # noqa: S608 - our own names

@@ -20,6 +20,7 @@ from django.conf import settings
 from django.db import connections, transaction
 
 from keyportal.audit.models import Action
+from keyportal.database.clock import database_now
 from keyportal.gateway.metering import alarms
 from keyportal.gateway.metering.usage_sql import Flush, Lookup
 from keyportal.gateway.metering.writer import ALIAS
@@ -61,7 +62,9 @@ class AnomalyDetector:
             connections[ALIAS].close()  # A broken connection would never recover.
 
     def _detect(self, flush: Flush, refused_after_deletion: Mapping[str, int]) -> None:
-        now = datetime.now(UTC).timestamp()
+        if not (flush.records or flush.lookups or flush.refused_ids or refused_after_deletion):
+            return
+        now = database_now(ALIAS).timestamp()
         start, day = (int(now) // length * length for length in (INTERVAL_SECONDS, DAY_SECONDS))
         networks = self._networks.unwritten(_networks(flush), start)
         lookups = self._lookups.unwritten(_lookups(flush.lookups), day)

@@ -13,6 +13,7 @@ from django.db import connections
 from django.db.models import Model
 
 from keyportal.audit.models import AuditEvent
+from keyportal.database.clock import ago
 from keyportal.gateway.metering.lost_calls import count_lost_calls
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.notifications.models import Reminder
@@ -109,20 +110,18 @@ def delete_old_rows(retention: Retention) -> int:
     """
     connection = connections[ALIAS]
     table, column = retention.table, retention.column
-    seconds = int(retention.max_age.total_seconds())
+    before = ago(connection.vendor, retention.max_age)
     if connection.vendor == "postgresql":
-        before = f"now() - interval '{seconds} seconds'"
         # Materialized: otherwise, for a table that it takes for small, the planner repeats the
         # SELECT for each row and locks other rows each time.
         lock, once = "FOR UPDATE SKIP LOCKED", "MATERIALIZED"
     else:
-        # Times are text here, as Django writes them.
-        before = f"strftime('%Y-%m-%d %H:%M:%f', 'now', '-{seconds} seconds')"
         lock, once = "", ""
     with connection.cursor() as cursor:
         cursor.execute(
             f"DELETE FROM {table} WHERE id IN (WITH old AS {once} ("  # noqa: S608 - our own names
             f"SELECT id FROM {table} WHERE {retention.condition} AND {column} < {before} "
-            f"ORDER BY {column} LIMIT {SLICE} {lock}) SELECT id FROM old)"
+            f"ORDER BY {column} LIMIT {SLICE} {lock}) SELECT id FROM old)",
+            (),
         )
         return int(cursor.rowcount)

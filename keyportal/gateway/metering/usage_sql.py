@@ -16,6 +16,7 @@ import msgspec
 from django.db import DataError, connections, transaction
 
 from keyportal.audit.models import Tombstone
+from keyportal.database.clock import NOW, as_time
 from keyportal.gateway.metering.attempts import Attempt
 from keyportal.gateway.metering.reported_usage import TokenDetails
 from keyportal.gateway.metering.writer import ALIAS
@@ -34,6 +35,9 @@ from keyportal.usage.models import Flush as WrittenFlush
 LOST_SECONDS = 60
 """After so long without a sign of life, the running calls of a worker count as lost."""
 LOST_CALLS_LOCK = 0x6C6F7374  # "lost": the number of the advisory lock.
+
+# Hosts' clocks differ by some milliseconds. Only more than this is corrected.
+MAX_SKEW_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -184,18 +188,39 @@ def write(flush: Flush) -> Mapping[str, int]:
 
 
 def _write(flush: Flush) -> Mapping[str, int]:
+    began = time.time()
     with transaction.atomic(using=ALIAS), connections[ALIAS].cursor() as cursor:
-        cursor.execute(_INSERT_FLUSH, [flush.id, _timestamp(datetime.now(UTC).timestamp())])
-        if not cursor.rowcount:
+        cursor.execute(_INSERT_FLUSH.format(now=NOW[connections[ALIAS].vendor]), [flush.id])
+        rows = cursor.fetchall()
+        if not rows:
             return {}
-        write_records(cursor, flush.records, flush.sums)
-        _write_last_uses(cursor, flush.uses)
-        return _write_uses_after_deletion(cursor, flush.refused, flush.cut_off)
+        now = as_time(rows[0][0]).timestamp()
+        skew = _skew(began, now)
+        write_records(cursor, flush.records, flush.sums, skew)
+        _write_last_uses(cursor, flush.uses, skew)
+        return _write_uses_after_deletion(cursor, flush.refused, flush.cut_off, now)
 
 
-def write_records(cursor: Any, records: Iterable[CallRecord], sums: Sums) -> None:
-    """Write calls that have not been counted yet, and these sums of others."""
+def _skew(began: float, now: float) -> float:
+    """The seconds that the database's clock is ahead of this host's; 0 if they agree.
+
+    All hosts write into the same minutes, so their times must be those of one clock.
+    """
+    does_agree = began - MAX_SKEW_SECONDS < now < time.time() + MAX_SKEW_SECONDS
+    return 0.0 if does_agree else now - began
+
+
+def write_records(
+    cursor: Any, records: Iterable[CallRecord], sums: Sums, skew: float = 0.0
+) -> None:
+    """Write calls that have not been counted yet, and these sums of others.
+
+    `skew` is added to their times.
+    """
     records = _uncounted(cursor, records)
+    if skew:
+        records = [each._replace(started_at=each.started_at + skew) for each in records]
+        sums = {(int(start + skew) // 60 * 60, *rest): row for (start, *rest), row in sums.items()}  # type: ignore[misc]  # the same types
     _write_calls(cursor, records)
     sums = add_records(records, {dimensions: [*row] for dimensions, row in sums.items()})
     for table, seconds in TABLES:
@@ -246,10 +271,10 @@ def _upsert_rows(sums: Sums, seconds: int) -> list[list[Any]]:
     return [[_timestamp(start), *rest, *row] for (start, *rest), row in sorted(totals.items())]
 
 
-def _write_last_uses(cursor: Any, uses: Mapping[int, LastUse]) -> None:
+def _write_last_uses(cursor: Any, uses: Mapping[int, LastUse], skew: float) -> None:
     rows = [
         (
-            _timestamp(use.at),
+            _timestamp(use.at + skew),
             _ip_address(use.address),
             _user_agent_text(use.user_agent),
             pk,
@@ -264,14 +289,14 @@ def _write_last_uses(cursor: Any, uses: Mapping[int, LastUse]) -> None:
 
 
 def _write_uses_after_deletion(
-    cursor: Any, refused: Mapping[bytes, int], cut_off: Mapping[bytes, int]
+    cursor: Any, refused: Mapping[bytes, int], cut_off: Mapping[bytes, int], now: float
 ) -> Counter[str]:
     """Count refused requests and calls cut off in the tombstones of deleted and rotated secrets.
 
     Returns the refused requests by public id. Digests without a tombstone are ignored.
     """
     digests = sorted(refused.keys() | cut_off.keys())
-    now = _timestamp(datetime.now(UTC).timestamp())
+    timestamp = _timestamp(now)
     refused_after_deletion: Counter[str] = Counter()
     for start in range(0, len(digests), 500):
         some_digests = digests[start : start + 500]
@@ -279,7 +304,7 @@ def _write_uses_after_deletion(
         cursor.execute(f"{_SELECT_DELETED} ({placeholders})", some_digests)
         deleted = sorted((bytes(digest), public_id) for digest, public_id in cursor.fetchall())
         for digest, public_id in deleted:
-            count, refused_at = refused.get(digest, 0), now if digest in refused else None
+            count, refused_at = refused.get(digest, 0), timestamp if digest in refused else None
             cursor.execute(_UPDATE_DELETED, [count, refused_at, cut_off.get(digest, 0), digest])
             refused_after_deletion[public_id] += count
     return +refused_after_deletion  # Without keys that only had calls cut off.
@@ -334,7 +359,8 @@ _FLUSHES = WrittenFlush._meta.db_table
 _SECRETS = Secret._meta.db_table
 _TOMBSTONES = Tombstone._meta.db_table
 _INSERT_FLUSH = (
-    f"INSERT INTO {_FLUSHES} (flush_id, committed_at) VALUES (%s, %s) ON CONFLICT DO NOTHING"  # noqa: S608 - our own names
+    f"INSERT INTO {_FLUSHES} (flush_id, committed_at) VALUES (%s, {{now}}) "  # noqa: S608 - our own names
+    "ON CONFLICT DO NOTHING RETURNING committed_at"
 )
 _INSERT_CALL = (
     f"INSERT INTO {_CALLS} ({', '.join(CallRecord._fields)}) "  # noqa: S608 - our own names

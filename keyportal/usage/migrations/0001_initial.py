@@ -1,3 +1,4 @@
+import django.db.models.functions.datetime
 from django.db import migrations, models
 
 
@@ -72,7 +73,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('team_slug', models.CharField(max_length=64)),
                 ('call_id', models.CharField(max_length=128)),
-                ('requested_at', models.DateTimeField(auto_now_add=True)),
+                ('requested_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             options={
                 'constraints': [models.UniqueConstraint(fields=('team_slug', 'call_id'), name='endrequest_unique')],

@@ -55,7 +55,7 @@ class EndRequest(models.Model):
 
     team_slug = models.CharField(max_length=64)
     call_id = models.CharField(max_length=128)
-    requested_at = models.DateTimeField(auto_now_add=True)
+    requested_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         constraints: ClassVar = [

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import ClassVar
 
 from django.db import connections, models
-from django.utils import timezone
+
+from keyportal.database.clock import NOW, ago
 
 INTERVAL_SECONDS = 300  # The current and the previous interval are checked: 5 to 10 minutes.
 ALARM_INTERVAL = timedelta(hours=1)  # Minimum time between two alarms of one kind about one key.
@@ -73,12 +74,11 @@ class AlarmQuerySet(models.QuerySet["Alarm"]):
 
         Of concurrent callers, one gets True; the others wait for its transaction.
         """
-        now, connection = timezone.now(), connections[self.db]
-        adapt = connection.ops.adapt_datetimefield_value
+        connection = connections[self.db]
+        vendor = connection.vendor
+        statement = _RAISE.format(now=NOW[vendor], before=ago(vendor, ALARM_INTERVAL))
         with connection.cursor() as cursor:
-            cursor.execute(
-                _RAISE, [public_id, str(action), adapt(now), adapt(now - ALARM_INTERVAL)]
-            )
+            cursor.execute(statement, [public_id, str(action)])
             return bool(cursor.rowcount)
 
 
@@ -102,7 +102,7 @@ class Alarm(models.Model):
 
 _ALARMS = Alarm._meta.db_table
 _RAISE = f"""
-INSERT INTO {_ALARMS} (public_id, action, raised_at) VALUES (%s, %s, %s)
+INSERT INTO {_ALARMS} (public_id, action, raised_at) VALUES (%s, %s, {{now}})
 ON CONFLICT (public_id, action) DO UPDATE SET raised_at = excluded.raised_at
-WHERE {_ALARMS}.raised_at <= %s
+WHERE {_ALARMS}.raised_at <= {{before}}
 """  # noqa: S608 - our own names
