@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.db import connection
 
+from keyportal.data_folder import BASE_DIR
+
 START_SECONDS = 100
 CHAT = "/v1/chat/completions"
 
@@ -43,6 +45,8 @@ class Server:
     """One `python -m keyportal.serve`: a gunicorn and its workers."""
 
     module = ["keyportal.serve"]
+    code: ClassVar[Path] = BASE_DIR
+    """The folder of the version that runs."""
     running: ClassVar["Server | None"] = None
     """The shared server, from its first use until `stop_shared_server` stops it."""
 
@@ -68,7 +72,7 @@ class Server:
         )
         subprocess.run(
             [sys.executable, "-c", script],
-            cwd=settings.BASE_DIR,
+            cwd=self.code,
             env=self._environment,
             stdout=subprocess.DEVNULL,
             check=True,
@@ -78,7 +82,7 @@ class Server:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *self.module],
-                cwd=settings.BASE_DIR,
+                cwd=self.code,
                 env=self._environment,
                 stdout=log,
                 stderr=log,
@@ -163,7 +167,7 @@ class Server:
         """Run `manage.py` with the same settings; it may fail."""
         return subprocess.run(
             [sys.executable, "manage.py", *arguments],
-            cwd=settings.BASE_DIR,
+            cwd=self.code,
             env=self._environment,
             capture_output=True,
             text=True,
