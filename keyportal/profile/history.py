@@ -1,7 +1,10 @@
 """The security history of a person: sign-ins, and changes of the account and its factors."""
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from itertools import islice
+from typing import NamedTuple
 
 from django.db.models import Q
 
@@ -12,7 +15,13 @@ MAX_EVENTS = 100
 SAME = timedelta(seconds=5)
 
 
-def history_of(user: User) -> list[AuditEvent]:
+class Entry(NamedTuple):
+    event: AuditEvent
+    change: str
+    """What changed, or why a sign-in failed; empty for a sign-in."""
+
+
+def history_of(user: User) -> list[Entry]:
     """The newest events, without those before the account: a deleted one may have had the name."""
     name = user.get_username()
     is_own_sign_in = Q(action=Action.SIGNED_IN, actor_id=user.pk)
@@ -23,7 +32,9 @@ def history_of(user: User) -> list[AuditEvent]:
     events = AuditEvent.objects.filter(
         is_own_sign_in | is_failure | is_change, created_at__gte=user.date_joined
     ).order_by("-created_at", "-id")
-    return [*_without_repetitions(events[: 4 * MAX_EVENTS])][:MAX_EVENTS]
+    distinct = islice(_without_repetitions(events[: 4 * MAX_EVENTS]), MAX_EVENTS)
+    prefix = re.compile(rf"(User )?{re.escape(name)}(: )?")
+    return [Entry(event, prefix.sub("", event.target, count=1)) for event in distinct]
 
 
 def _without_repetitions(events: Iterable[AuditEvent]) -> Iterator[AuditEvent]:

@@ -87,4 +87,4 @@ def session_list(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def history(request: HttpRequest) -> HttpResponse:
-    return render(request, "profile/history.html", {"events": history_of(_user(request))})
+    return render(request, "profile/history.html", {"entries": history_of(_user(request))})

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from keyportal.teams.models import Membership, User
+from tests.browser.test_screens import SIZES, assert_axe_finds_nothing
 from tests.support.pages import button
 
 pytestmark = pytest.mark.browser
@@ -42,3 +43,23 @@ def test_the_button_replaces_the_theme_in_this_browser(
     page.get_by_label("Theme", exact=True).select_option("Dark")
     button(page, "Save").click()
     expect(button(page, "Theme: dark")).to_be_visible()
+
+
+def test_pages_fit_and_axe_finds_nothing(new_page: Callable[..., Page], alice: User) -> None:
+    page = new_page(alice, bypass_csp=True, reduced_motion="reduce")  # For axe.
+    for path in (
+        "/profile/",
+        "/profile/email/",
+        "/profile/sessions/",
+        "/profile/history/",
+        "/profile/sign-in/",
+        "/profile/sign-in/app/add/",
+        "/profile/sign-in/passkeys/add/",
+        "/accounts/reauthenticate/",
+    ):
+        page.goto(path)
+        assert_axe_finds_nothing(page)
+        for size in SIZES:
+            page.set_viewport_size(size)
+            width = page.evaluate("document.documentElement.scrollWidth")
+            assert width <= size["width"], (path, size)
