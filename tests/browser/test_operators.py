@@ -1,0 +1,89 @@
+"""The operators' pages: axe finds nothing, nothing sticks out, and they work without JavaScript."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Page, ViewportSize, expect
+
+from keyportal.catalog.aliases import Alias
+from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.teams.models import Team, User
+from tests.browser.test_screens import assert_axe_finds_nothing, sticks_out
+from tests.support.model_list_server import ModelListServer, running
+
+pytestmark = pytest.mark.browser
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def model_list() -> Iterator[ModelListServer]:
+    with running() as server:
+        server.lists("llama-70b", "m" * 150)
+        yield server
+
+
+@pytest.fixture
+def olga(live: object) -> User:
+    return User.objects.create_superuser("olga", "olga@example.com")
+
+
+def pages(model_list: ModelListServer, team: Team, person: User) -> list[str]:
+    """With the longest names."""
+    upstream = Upstream.objects.create(name="n" * 64, base_url=f"{model_list.url}/v1")
+    model = ServedModel.objects.create(name=f"public/{'m' * 190}", description="d" * 500)
+    Route.objects.create(model=model, upstream=upstream, upstream_model="m" * 200)
+    Alias.objects.create(name="a" * 200, model=model)
+    Team.objects.filter(pk=team.pk).update(name="W" * 100)
+    paths = ("", "edit/", "discover/", "models/add/", "delete/")
+    return [
+        "teams/",
+        "teams/create/",
+        f"teams/{team.pk}/",
+        f"teams/{team.pk}/off/",
+        "people/",
+        f"people/{person.pk}/",
+        f"people/{person.pk}/deactivate/",
+        "servers/",
+        "servers/add/?preset=vllm",
+        *(f"servers/{upstream.pk}/{path}" for path in paths),
+        "models/",
+        f"models/{model.pk}/",
+        "settings/",
+        "health/",
+    ]
+
+
+def test_pages_are_accessible_and_fit(
+    new_page: Open, olga: User, team: Team, alice: User, model_list: ModelListServer
+) -> None:
+    paths = pages(model_list, team, alice)
+    wide = new_page(olga, bypass_csp=True, reduced_motion="reduce")
+    narrow = new_page(olga, viewport=ViewportSize(width=390, height=844))
+    for path in paths:
+        for page in (wide, narrow):
+            page.goto(f"/operators/{path}")
+            assert not sticks_out(page), path
+        assert_axe_finds_nothing(wide)
+
+
+def test_server_is_added_tested_and_served_without_javascript(
+    new_page: Open, olga: User, model_list: ModelListServer
+) -> None:
+    page = new_page(olga, java_script_enabled=False)
+    page.goto("/operators/servers/add/")
+    page.get_by_role("link", name="vLLM").click()
+    page.get_by_label("Base URL").fill(model_list.url)
+    page.get_by_role("button", name="Add").click()
+    page.get_by_role("button", name="Test").click()
+    expect(page.get_by_role("row", name="Reach")).to_contain_text("It answers.")
+    page.get_by_role("link", name="vllm").click()
+    page.get_by_role("button", name="Discover").click()
+    page.get_by_label("Serve llama-70b").check()
+    page.get_by_role("button", name="Serve", exact=True).click()
+    expect(page.get_by_text("Served now: public/llama-70b.")).to_be_visible()
+    page.get_by_role("button", name="Switch off").click()
+    expect(page.get_by_text("Off", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", name="Delete model server")).to_be_visible()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No model servers yet.")).to_be_visible()
