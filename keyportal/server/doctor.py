@@ -26,8 +26,8 @@ from keyportal.catalog.servers.discovery import BareList, DiscoveryFailed, model
 from keyportal.catalog.servers.fetch import fetch
 from keyportal.http.fetch import Reply
 from keyportal.server.health import is_read_only, missing_migrations
-from keyportal.teams.models import Team
 from keyportal.teams.openid.configuration import IdentityProvider
+from keyportal.teams.openid.grants import teams_by_slug
 from keyportal.teams.openid.requests import ProviderFailed, discover
 
 MAX_SKEW_SECONDS = 2.0
@@ -223,7 +223,7 @@ def identity_providers() -> Iterator[Finding]:
 
 def _group_teams(name: str, provider: IdentityProvider) -> Iterator[Finding]:
     named = {slug for roles in provider.groups.values() for slug in roles}
-    if unknown := named - {*Team.objects.values_list("slug", flat=True)}:
+    if unknown := named - teams_by_slug(named).keys():
         teams = ", ".join(sorted(unknown))
         text = f"Its groups give roles in teams that are unknown: {teams}. Correct their slugs."
         yield problem(name, text)

@@ -6,11 +6,12 @@ hand stays, and a role that is changed by hand is by hand from then on.
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from keyportal.teams.access import lock_team
 from keyportal.teams.membership.changes import last_owners
-from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.models import Membership, Role, Team, UsedSlug, User
 from keyportal.teams.openid.configuration import IdentityProvider
 
 logger = logging.getLogger(__name__)
@@ -35,28 +36,26 @@ def groups_of(claims: Mapping[str, Any], provider: IdentityProvider) -> list[str
 def apply(user: User, source: str, mapping: Groups, groups: Iterable[Any]) -> None:
     """Give the user the roles of these groups, and take back what `source` gave them otherwise."""
     named = {slug for roles in mapping.values() for slug in roles}
-    teams = {team.slug: team for team in Team.objects.filter(slug__in=named)}
-    wanted = _strongest(mapping, groups)
-    given = Membership.objects.filter(user=user, granted_by=source).select_related("team")
-    for membership in given:
-        slug = membership.team.slug
-        # If a slug is unknown, its team may have got a new one, and must not lose its members.
-        if slug in named or not named - teams.keys():
-            teams[slug] = membership.team
+    teams = teams_by_slug(named)
     for slug in named - teams.keys():
         logger.warning("The groups of %s give roles in the team %s, which is unknown", source, slug)
+    given = Membership.objects.filter(user=user, granted_by=source).select_related("team")
+    roles: dict[Team, Role | None] = {membership.team: None for membership in given}
+    pairs = [pair for group in groups for pair in mapping.get(str(group), {}).items()]
+    # The strongest role last, so that it counts.
+    for slug, name in sorted(pairs, key=lambda pair: Role(pair[1]).rank):
+        if slug in teams:
+            roles[teams[slug]] = Role(name)
     # In one order, so that two sign-ins can't wait for each other.
-    for team in sorted(teams.values(), key=lambda team: team.pk):
-        _apply_to(team, user, source, wanted.get(team.slug))
+    for team in sorted(roles, key=lambda team: team.pk):
+        with suppress(Team.DoesNotExist):  # It has just been deleted.
+            _apply_to(team, user, source, roles[team])
 
 
-def _strongest(mapping: Groups, groups: Iterable[Any]) -> dict[str, Role]:
-    """The strongest role in each team that one of the groups gives."""
-    wanted: dict[str, Role] = {}
-    given = [pair for group in groups for pair in mapping.get(str(group), {}).items()]
-    for slug, name in sorted(given, key=lambda pair: Role(pair[1]).rank):
-        wanted[slug] = Role(name)
-    return wanted
+def teams_by_slug(slugs: Iterable[str]) -> dict[str, Team]:
+    """Also by former slugs, for ever: nobody else gets them, and the settings may have them."""
+    used = UsedSlug.objects.filter(slug__in=slugs, team__isnull=False).select_related("team")
+    return {row.slug: row.team for row in used if row.team}
 
 
 def _apply_to(team: Team, user: User, source: str, role: Role | None) -> None:

@@ -10,7 +10,7 @@ from django.test import Client
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.models import ApiKey
-from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.models import Membership, Role, Team, UsedSlug, User
 from tests.support.identity_provider import ForgingProvider
 from tests.teams.openid.conftest import is_signed_in
 
@@ -130,20 +130,29 @@ def test_last_owner_stays_until_there_is_another(
 
 
 def test_team_with_a_new_slug_keeps_its_members(
-    team: Team,
-    other_team: Team,
-    forger: ForgingProvider,
-    sign_in_there: SignIn,
-    caplog: pytest.LogCaptureFixture,
+    team: Team, forger: ForgingProvider, sign_in_there: SignIn
 ) -> None:
-    """Attack by mistake: a team is renamed, and the next sign-ins disable all its keys."""
+    """The settings still have the former one."""
     forger.claims["groups"] = ["leads"]
     sign_in_there()
+    UsedSlug.objects.create(slug="renamed", team=team)
     Team.objects.filter(pk=team.pk).update(slug="renamed")
-    forger.claims["groups"] = []
+    forger.claims["groups"] = ["staff"]
     sign_in_there()
-    assert roles_of() == {"Acme": ("admin", "corp")}
-    assert "the team u-8105f7322477, which is unknown" in caplog.text
+    assert roles_of() == {"Acme": ("member", "corp")}
+
+
+def test_unknown_team_is_named_in_the_log(
+    forger: ForgingProvider,
+    sign_in_there: SignIn,
+    configure: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    configure(groups={"staff": {"nowhere": "member"}})
+    forger.claims["groups"] = ["staff"]
+    sign_in_there()
+    assert roles_of() == {}
+    assert "the team nowhere, which is unknown" in caplog.text
 
 
 def test_mapping_that_was_removed_is_taken_back(
