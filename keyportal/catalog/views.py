@@ -10,7 +10,7 @@ from keyportal.catalog.aliases import aliases_for
 from keyportal.catalog.examples import examples_for
 from keyportal.catalog.models import ServedModel
 from keyportal.teams.access import TeamRequest, team_view
-from keyportal.teams.models import Role
+from keyportal.teams.models import Role, UsedSlug
 
 ROWS_PER_PAGE = 50
 
@@ -26,6 +26,7 @@ def models(request: TeamRequest) -> HttpResponse:
     context = {
         "page": page,
         "rows": [(model, names[model.pk]) for model in page],
+        "former_slugs": UsedSlug.objects.former().filter(team=request.team),
         "examples": examples_for(request, request.team, model=request.GET.get("model", "")),
     }
     return render(request, "catalog/models.html", context)

@@ -101,5 +101,5 @@ def test_queries_stay_the_same_for_any_number_of_models(
         serve(f"public/{number}")
     client = sign_in(vera)
     client.get(MODELS)
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         client.get(MODELS)

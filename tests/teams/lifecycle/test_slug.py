@@ -152,6 +152,15 @@ def test_model_names_follow_and_former_names_work(team: Team, model: ServedModel
             find_model(models, name, narrow)
 
 
+def test_models_page_tells_the_former_names(
+    sign_in: SignIn, vera: User, team: Team, model: ServedModel
+) -> None:
+    changes.change_slug(team, "nova", actor=None)
+    page = sign_in(vera).get("/teams/nova/models/").content.decode()
+    assert f"Names that begin with <code>{OLD}/</code> work until" in page
+    assert ">nova/test</code>" in page
+
+
 def test_permissions_follow(team: Team, alice: User, issue: Issue) -> None:
     key, _ = issue(alice, "one", permissions=Permissions(models=(f"{OLD}/test", "public/*")))
     free, _ = issue(alice, "two")
