@@ -138,13 +138,12 @@ class TokenCounter:
         elif len(self._sample) < SAMPLE_CHUNKS:
             self._sample.append(chunk)
         name_count = chunk.count(b"event:")
-        if name_count:
-            # Most chunks are one event, and begin with its name.
-            is_single = name_count == event_count == 1
-            find = _MARKED_EVENT.match if is_single else _MARKED_EVENT.search
-            self._mark(find(chunk, 0, end))
-        elif b"[DONE]" in chunk:
-            self._mark(_MARKED_EVENT.search(chunk))
+        # Most chunks are one event, and begin with its name.
+        if name_count == event_count == 1 and chunk.startswith(b"event:"):
+            self._mark(_MARKED_EVENT.match(chunk, 0, end))
+        elif name_count or b"[DONE]" in chunk:
+            for match in _MARKED_EVENT.finditer(chunk, 0, end if name_count else len(chunk)):
+                self._mark(match)
         # Where events have names, an error has the name `error`.
         if b'"usage"' in chunk or (not name_count and b'"error"' in chunk):
             chunk = self._read_events(chunk, event_count)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keyportal.gateway.metering.estimates import BYTES_PER_TOKEN, MEDIA_TOKENS
@@ -624,6 +624,7 @@ def test_images_are_counted() -> None:
     assert long_counter.details.images == 3
 
 
+@example([b": keep-alive\n\n", model_responses.MESSAGE_STREAM[-1]], [])
 @given(
     st.lists(
         st.sampled_from([*model_responses.CHAT_STREAM, *model_responses.MESSAGE_STREAM])
