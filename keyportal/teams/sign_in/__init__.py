@@ -1,1 +1,1 @@
-"""Sign-in: limits on wrong passwords, known browsers, passwords, and how long a session lasts."""
+"""Sign-in: passwords, second factors, limits on wrong ones, known browsers, sessions."""
