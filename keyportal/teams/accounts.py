@@ -45,7 +45,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # untyped ba
     }
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
-        """There is no sign-up: operators create the accounts."""
+        """Nobody signs up by themselves: people are invited, and make an account on that page."""
         return False
 
     def get_client_ip(self, request: HttpRequest) -> str:

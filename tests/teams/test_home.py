@@ -36,7 +36,7 @@ def test_home_redirects_to_the_team_that_was_opened_last(
 def test_a_user_without_a_team_is_told_so(sign_in: SignIn, db: None) -> None:
     response = sign_in(User.objects.create_user("zoe")).get("/")
     assert response.status_code == 200
-    assert "ask an operator" in response.content.decode()
+    assert "ask an owner or admin of one to invite you" in response.content.decode()
 
 
 def test_anonymous_user_is_redirected_to_sign_in(client: Client, db: None) -> None:
