@@ -62,7 +62,6 @@ class Call:
         "request_id",
         "reservation",
         "sending_since",
-        "started_at",
         "status",
         "tokens",
         "user_agent",
@@ -100,8 +99,6 @@ class Call:
         """Whether the response was sent up to what its client takes for its end."""
         self.tokens = TokenCounter()
         self.began = time.monotonic()
-        self.started_at = 0.0
-        """The same in seconds since 1970; 0 until it is first written, because few need it."""
         self.first_byte: float | None = None
         """When the body of the response started, on the same clock."""
         self.sending_since = 0.0

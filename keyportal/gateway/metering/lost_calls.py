@@ -16,8 +16,9 @@ from django.db import connections, transaction
 from keyportal.gateway.metering.usage_sql import (
     LOST_CALLS_LOCK,
     LOST_SECONDS,
+    PROCESS_LOST,
     CallRecord,
-    write_records,
+    write_lost_records,
 )
 from keyportal.gateway.metering.writer import ALIAS
 from keyportal.usage.models import RunningCalls
@@ -48,7 +49,7 @@ def count_lost_calls(suspects: Collection[int], seconds: int = LOST_SECONDS) -> 
                 lost,
             )
             rows = cursor.fetchall()
-            write_records(cursor, [record for row in rows for record in _records(*row)], {})
+            write_lost_records(cursor, [record for row in rows for record in _records(*row)])
     return ids.difference(lost)
 
 
@@ -61,13 +62,16 @@ def _old_rows(seconds: int) -> str:
 
 
 def _records(team_slug: str, calls: str, written_at: Any) -> list[CallRecord]:
-    """The calls of one row, with what they had used when it was written."""
+    """The calls of one row, with what they had used when it was written.
+
+    Their times are those of the database's clock.
+    """
     if isinstance(written_at, str):  # SQLite
         written_at = datetime.fromisoformat(written_at).replace(tzinfo=UTC)
     return [
         CallRecord(
             call["request_id"],
-            call["since"],
+            written_at.timestamp() - call["seconds"],
             team_slug,
             call["public_id"],
             call["owner_id"],
@@ -77,9 +81,9 @@ def _records(team_slug: str, calls: str, written_at: Any) -> list[CallRecord]:
             prompt_tokens=call["prompt"],
             completion_tokens=call["tokens"],
             is_estimated=True,
-            duration_ms=max(0, int((written_at.timestamp() - call["since"]) * 1000)),
+            duration_ms=int(call["seconds"] * 1000),
             address=call["address"],
-            error_code="process_lost",
+            error_code=PROCESS_LOST,
             error_message="The process that served this call ended.",
         )
         for call in json.loads(calls)

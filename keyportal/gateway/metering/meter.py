@@ -82,7 +82,7 @@ class Meter:
         self._records.append(
             CallRecord(
                 call.request_id,
-                call.started_at or time.time() - seconds,
+                time.time() - seconds,
                 verdict.team_slug,
                 verdict.public_id,
                 verdict.owner_id,

@@ -58,8 +58,6 @@ def _calls_by_team(calls: Iterable[Call]) -> CallsByTeam:
     calls_by_team: CallsByTeam = {}
     now, wall = time.monotonic(), time.time()
     for call in calls:
-        # Always the same for one call: with it, its row in the call log is found.
-        call.started_at = call.started_at or wall - (now - call.began)
         calls_by_team.setdefault(call.verdict.team_slug, []).append(
             {
                 "id": call.id,
@@ -68,7 +66,8 @@ def _calls_by_team(calls: Iterable[Call]) -> CallsByTeam:
                 "owner_id": call.verdict.owner_id,
                 "model": call.model,
                 "endpoint": call.endpoint,
-                "since": call.started_at,
+                "since": wall - (now - call.began),
+                "seconds": now - call.began,
                 "prompt": call.tokens.prompt_so_far,
                 "tokens": call.tokens.tokens_so_far,
                 "address": call.address,

@@ -34,6 +34,8 @@ from keyportal.usage.models import Flush as WrittenFlush
 
 LOST_SECONDS = 60
 """After so long without a sign of life, the running calls of a worker count as lost."""
+PROCESS_LOST = "process_lost"
+"""The error code of such a call."""
 LOST_CALLS_LOCK = 0x6C6F7374  # "lost": the number of the advisory lock.
 
 # Hosts' clocks differ by some milliseconds. Only more than this is corrected.
@@ -217,38 +219,47 @@ def write_records(
 
     `skew` is added to their times.
     """
-    records = _uncounted(cursor, records)
     if skew:
         records = [each._replace(started_at=each.started_at + skew) for each in records]
         sums = {(int(start + skew) // 60 * 60, *rest): row for (start, *rest), row in sums.items()}  # type: ignore[misc]  # the same types
+    _count(cursor, _uncounted(cursor, records, time.time() + skew), sums)
+
+
+def write_lost_records(cursor: Any, records: Iterable[CallRecord]) -> None:
+    """Write calls of a worker that was killed, without those whose end it had recorded."""
+    _count(cursor, [each for each in records if not _is_in_log(cursor, each)], {})
+
+
+def _count(cursor: Any, records: list[CallRecord], sums: Sums) -> None:
     _write_calls(cursor, records)
     sums = add_records(records, {dimensions: [*row] for dimensions, row in sums.items()})
     for table, seconds in TABLES:
         cursor.executemany(_upsert(table), _upsert_rows(sums, seconds))
 
 
-def _uncounted(cursor: Any, records: Iterable[CallRecord]) -> list[CallRecord]:
+def _uncounted(cursor: Any, records: Iterable[CallRecord], now: float) -> list[CallRecord]:
     """Without the calls that another worker has counted, because it took this one for dead.
 
     Only calls that began so long ago can be among them.
     """
-    before = time.time() - LOST_SECONDS
     new: list[CallRecord] = []
     old: list[CallRecord] = []
     for record in records:
-        (old if record.started_at < before else new).append(record)
+        (old if record.started_at < now - LOST_SECONDS else new).append(record)
     if old and connections[ALIAS].vendor == "postgresql":
         # Neither may count while the other one looks. SQLite has one writer anyway.
         cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [LOST_CALLS_LOCK])
-    return new + [record for record in old if not _is_counted(cursor, record)]
+    # Attack: a caller gives many long calls the same request id, so that one of them hides the
+    # others. So only a row that was written for a lost call counts here.
+    return new + [each for each in old if not _is_in_log(cursor, each, PROCESS_LOST)]
 
 
-def _is_counted(cursor: Any, record: CallRecord) -> bool:
-    started_at = _timestamp(record.started_at)
-    cursor.execute(
-        _SELECT_CALL, [record.team_slug, started_at, record.public_id, record.request_id]
-    )
-    return cursor.fetchone() is not None
+def _is_in_log(cursor: Any, record: CallRecord, error_code: str | None = None) -> bool:
+    """Whether this call has a row. When it began is known to a few seconds."""
+    began = [_timestamp(record.started_at + seconds) for seconds in (-5, 5)]
+    values = [record.team_slug, record.request_id, record.public_id, *began]
+    cursor.execute(_SELECT_CALLS, values)
+    return any(error_code in {None, code} for (code,) in cursor.fetchall())
 
 
 def _write_calls(cursor: Any, records: Iterable[CallRecord]) -> None:
@@ -371,9 +382,9 @@ _INSERT_CALLS_AS_JSON = (
     f"SELECT {', '.join(CallRecord._fields)} "
     f"FROM json_populate_recordset(NULL::{_CALLS}, %s::json)"
 )
-_SELECT_CALL = f"""
-SELECT 1 FROM {_CALLS}
-WHERE team_slug = %s AND started_at = %s AND public_id = %s AND request_id = %s
+_SELECT_CALLS = f"""
+SELECT error_code FROM {_CALLS}
+WHERE team_slug = %s AND request_id = %s AND public_id = %s AND started_at BETWEEN %s AND %s
 """  # noqa: S608 - our own names
 _UPDATE_LAST_USE = f"""
 UPDATE {_SECRETS} SET last_used_at = %s, last_used_address = %s, last_used_user_agent = %s

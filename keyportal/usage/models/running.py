@@ -29,9 +29,10 @@ class RunningCalls(models.Model):
     """The running calls of one team in one worker. The worker replaces the row as a whole.
 
     `calls` is a list of objects: `id`, `request_id` (as in `Call` and the logs), `public_id`,
-    `owner_id`, `model`, `endpoint`, `since` (Unix time in seconds), `prompt` and `tokens` (prompt
-    and completion tokens so far) and `address`. Calls shorter than a second are never written. A
-    row older than `STALE_AFTER` belongs to a worker that has stopped; see `lost_calls.py`.
+    `owner_id`, `model`, `endpoint`, `since` (Unix time in seconds), `seconds` (since then),
+    `prompt` and `tokens` (prompt and completion tokens so far) and `address`. Calls shorter than a
+    second are never written. A row older than `STALE_AFTER` belongs to a worker that has stopped;
+    see `lost_calls.py`.
     """
 
     worker = models.CharField(max_length=32)

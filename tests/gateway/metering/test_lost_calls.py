@@ -1,6 +1,7 @@
 """The running calls of a worker that was killed are counted once, whoever counts them."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -51,17 +52,20 @@ def workers() -> Iterator[list[Writer]]:
 
 def report(call: Call) -> None:
     """Write the call as a worker does that is killed then, 90 seconds ago."""
+    call.began += 90
     running_calls.write("killed", running_calls._calls_by_team([call]), [])
+    call.began -= 90
     RunningCalls.objects.update(written_at=F("written_at") - timedelta(seconds=90))
 
 
-def end(call: Call, writer: Writer) -> None:
-    """The worker writes that the call has ended."""
+def end(call: Call, writer: Writer, times: int = 1) -> None:
+    """The worker writes that the call has ended, or several like it."""
     meter = Meter("killed", writer)
     call.status = 200
     call.tokens.completion = 100
-    meter.record_call(call)
-    asyncio.run(meter.flush())
+    for _ in range(times):
+        meter.record_call(call)
+        asyncio.run(meter.flush())
 
 
 def look_twice() -> None:
@@ -106,6 +110,27 @@ def test_call_that_ended_before_the_kill_is_not_counted_again(
     end(call, workers[0])
     look_twice()
     assert counted() == (1, 110, 1)
+
+
+def test_clock_of_the_killed_host_may_be_wrong(
+    call: Call, workers: list[Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = time.time
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: right() + 7200)
+        report(call)
+        end(call, workers[0])
+    look_twice()
+    assert counted() == (1, 110, 1)
+    assert abs(CallRow.objects.get().started_at.timestamp() - (right() - 120)) < 60
+
+
+def test_long_calls_with_the_same_request_id_are_all_counted(
+    call: Call, workers: list[Writer]
+) -> None:
+    """Attack: a caller chooses the id, so that one call hides the others."""
+    end(call, workers[0], times=3)
+    assert CallRow.objects.count() == 3
 
 
 def test_worker_that_comes_back_does_not_count_again(call: Call, workers: list[Writer]) -> None:
