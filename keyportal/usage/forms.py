@@ -5,8 +5,8 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.utils import timezone
 
+from keyportal.database.clock import database_now
 from keyportal.teams.dates import end_of_day
 from keyportal.usage.reports.periods import (
     CUSTOM,
@@ -101,7 +101,7 @@ class UsageFilter(forms.Form):
         return Selection(self.value("key"), int(self.value("member") or 0), self.value("model"))
 
     def period(self) -> Period:
-        now = timezone.now()
+        now = database_now()  # As for the minutes of usage.
         name = self.chosen_range
         if name != CUSTOM:
             return RANGES[name][1](now)

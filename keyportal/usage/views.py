@@ -3,9 +3,9 @@
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
-from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
+from keyportal.database.clock import database_now
 from keyportal.teams.access import TeamRequest, team_view
 from keyportal.teams.models import Role
 from keyportal.teams.shortcuts import render_htmx
@@ -53,7 +53,7 @@ def calls(request: TeamRequest) -> HttpResponse:
     page = call_page(
         request.team, form.selection, form.status_class, request.GET.get("at", ""), form.request_id
     )
-    options = menus(request.team, LAST_WEEK(timezone.now()), form.selection)
+    options = menus(request.team, LAST_WEEK(database_now()), form.selection)
     context = {"form": form, "page": page, "menus": options}
     return render_htmx(request, "usage/calls.html", "usage/_calls.html", context)
 

@@ -205,7 +205,7 @@ def test_queries_stay_the_same_for_any_number_of_calls(
         call(ago=number, public_id=f"{number:08}")
     client = sign_in(vera)
     client.get(CALLS)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         client.get(CALLS, headers=HTMX)
 
 

@@ -16,6 +16,7 @@ from keyportal.gateway.stored_responses import Row, _upsert
 from keyportal.scheduler.models import ScheduledJob
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team
+from keyportal.usage.forms import UsageFilter
 from keyportal.usage.limit_status import limit_uses
 from keyportal.usage.models import (
     Alarm,
@@ -119,3 +120,8 @@ def test_request_to_end_a_call_and_stored_answer_have_the_time_of_the_database(
     _upsert([Row(team.slug, "resp_1", "m", 1)])
     assert is_current(EndRequest.objects.get().requested_at)
     assert is_current(StoredResponse.objects.get().created_at)
+
+
+def test_usage_is_shown_up_to_the_time_of_the_database(clock_ahead: None) -> None:
+    end = UsageFilter({"range": "24h"}).period().end
+    assert abs(end - database_now()) < timedelta(minutes=70)

@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from django.utils import timezone
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyportal.api.framework.operations import Operations, Request
 from keyportal.api.framework.problems import FieldError, Invalid
 from keyportal.api.scopes import Scope
 from keyportal.api.v1.types import Line, Moment, PublicId, UserId
+from keyportal.database.clock import database_now
 from keyportal.teams.models import User
 from keyportal.usage.forms import FIRST_YEAR, LAST_YEAR
 from keyportal.usage.reports.periods import DEFAULT_RANGE, MAX_LENGTH, RANGES, Period, custom_period
@@ -133,7 +133,7 @@ def _invalid_period(detail: str) -> Invalid:
 def read_usage(request: Request[None, UsageQuery]) -> UsageBody:
     """Read the team's usage: in total, over time, and by key or model."""
     query = request.query
-    period = query.period(timezone.now())
+    period = query.period(database_now())
     return _usage_body(
         report(request.caller.team, period, query.filter, query.group_by), query.group_by
     )

@@ -304,5 +304,5 @@ def test_query_count_does_not_depend_on_number_of_keys(
         used(Step.DAY, f"{number:08}", owner_id=vera.pk)
     client = sign_in(vera)
     client.get(USAGE)
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         client.get(USAGE, headers=HTMX)
