@@ -232,5 +232,5 @@ def test_proxies_that_the_tests_lack_are_installed_or_named(checkout: Checkout, 
     assert done.returncode == 1
     missing = r"(nginx-light )?caddy (pgbouncer )?prometheus\n"
     assert re.fullmatch(f"apt-get install {missing}", done.stderr)
-    asked = re.fullmatch(rf"update\ninstall -y {missing}", done.stdout)
+    asked = re.fullmatch(rf"update\ninstall -y --no-install-recommends {missing}", done.stdout)
     assert asked if user == 0 else done.stdout == ""

@@ -244,7 +244,8 @@ def test_changed_demo_is_not_restored(used_place: Installation) -> None:
     place = used_place
     delete_all = (
         "from keyportal.catalog.models import *; from keyportal.teams.models import *;"
-        "Upstream.objects.all().delete(); User.objects.all().delete()"
+        "Upstream.objects.all().delete(); User.objects.create_superuser('root');"
+        "User.objects.get(username='demo').delete()"
     )
     assert place.manage("shell", "-c", delete_all).returncode == 0
     out, _ = place.started("--demo")
