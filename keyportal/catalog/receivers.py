@@ -1,7 +1,8 @@
-"""Records changes of model servers, served models and routes in the audit, and renames the models
-of a team that gets another slug."""
+"""Records changes of model servers, served models and routes in the audit, renames the models of a
+team that gets another slug, and deletes those that only a deleted team could call."""
 
 from django.core.exceptions import ValidationError
+from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
 from keyportal.audit.models import Action
@@ -33,6 +34,19 @@ def follow_slug(team: Team, former: str, **_: object) -> None:
         raise ValidationError(f"A model can't get this slug: {' '.join(error.messages)}") from None
     # Also without models, for workers that know the team's name as their owner.
     change_version()
+
+
+@receiver(pre_delete, sender=Team)
+def delete_models_of_no_other_team(instance: Team, **_: object) -> None:
+    """As the team's own models.
+
+    Attack: the owners of the only team that may call a model delete the team. Without a team in its
+    list, the model would be for all. The lock lets two such teams go one after the other.
+    """
+    models = ServedModel.objects.filter(only_teams=instance).order_by("pk")
+    for model in models.select_for_update(of=("self",)):
+        if not model.only_teams.exclude(pk=instance.pk).exists():
+            model.delete()
 
 
 track(

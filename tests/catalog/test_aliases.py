@@ -103,6 +103,20 @@ def test_model_for_some_teams_is_unknown_to_others(
     assert [*ServedModel.objects.callable_by(team)] == [large]
 
 
+def test_model_for_one_team_is_for_nobody_when_this_team_is_deleted(
+    large: ServedModel, team: Team, other_team: Team
+) -> None:
+    """Attack: without a team in its list, it would be for all. It goes with the team."""
+    third = Team.objects.create(name="Third", slug="third")
+    large.only_teams.add(other_team, third)
+    third.delete()
+    assert find_model(models(), "public/large", verdict(other_team))
+    other_team.delete()
+    with pytest.raises(ModelNotFound):
+        find_model(models(), "public/large", verdict(team))
+    assert "public/large" not in models()  # Proxies with models of their own ask for no route.
+
+
 def test_model_that_goes_away_says_so(large: ServedModel) -> None:
     assert models()["public/large"].headers == ()
     large.retires_on, large.successor = date(2027, 1, 31), serve("public/newer")
