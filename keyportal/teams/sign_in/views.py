@@ -14,9 +14,11 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import URLPattern, reverse
+from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
 from keyportal.teams.sign_in import known_browsers
+from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 
 class _RememberBrowser:
@@ -59,8 +61,11 @@ class PasswordChangeView(_RememberBrowser, views.PasswordChangeView):  # type: i
     pass
 
 
+@method_decorator(recently_authenticated(), name="dispatch")  # type: ignore[arg-type]  # more general
 class PasswordSetView(_RememberBrowser, views.PasswordSetView):  # type: ignore[misc]  # untyped base
-    pass
+    """Attack: someone at an open session, whose user has no password, sets one, and confirms with
+    it wherever it is asked for.
+    """
 
 
 class PasswordResetFromKeyView(_RememberBrowser, views.PasswordResetFromKeyView):  # type: ignore[misc]  # untyped base

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.any_database
 
 CREATE = "/teams/u-8105f7322477/management-keys/create/"
 POLICY = "/teams/u-8105f7322477/policy/"
+SET = "/accounts/password/set/"
 HTMX = {"HX-Request": "true"}
 CONFIRM = f"/accounts/reauthenticate/?next={quote(CREATE, safe='')}"
 QUARTER = 15 * 60
@@ -179,3 +180,15 @@ def test_operators_confirm_before_an_action_of_a_list(
     answer = client.post("/admin/teams/membership/", form | {"post": "yes"})
     assert answer["Location"].startswith("/accounts/reauthenticate/")
     assert Membership.objects.filter(user=bob, role=Role.MEMBER).exists()
+
+
+def test_first_password_is_not_set_at_an_open_session(client: Client, bob: User) -> None:
+    """Attack: someone there sets one for a person who has none, and confirms with it."""
+    bob.set_unusable_password()
+    bob.save()
+    signed_in(client, bob)
+    form = {"password1": "blue-heron-42-lagoon", "password2": "blue-heron-42-lagoon"}
+    for answer in (client.get(SET), client.post(SET, form)):
+        assert answer["Location"].startswith("/accounts/sign-in-again/?next=")
+    bob.refresh_from_db()
+    assert not bob.has_usable_password()
