@@ -26,6 +26,7 @@ from keyportal.keys.rules.policy import (
 )
 from keyportal.teams.access import creator_role, last_team
 from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.sign_in.requirement import require_second_factor
 
 UNKNOWN = "This code is wrong, was used, or is older than ten minutes. Ask the program for another."
 TOO_MANY = "Too many wrong codes. Wait five minutes."
@@ -88,8 +89,13 @@ def approve(request: HttpRequest) -> HttpResponse:
     form = ApproveForm(request)
     if not form.is_valid():
         return _ask(request, sign_in, form, status=422)
+    team = form.cleaned_data["team"]
+    # Attack: a person without the factor that the team requires gets a key here, in no page of it.
+    refusal = require_second_factor(request, team.policy.second_factor_days)
+    if refusal is not None:
+        return refusal
     session_key = request.session.session_key or ""
-    if not device_flow.approve(sign_in, form.user, form.cleaned_data["team"], session_key):
+    if not device_flow.approve(sign_in, form.user, team, session_key):
         return _ask_code(request, "", UNKNOWN)
     return render(request, "programs/done.html", {"client": sign_in.client, "is_approved": True})
 

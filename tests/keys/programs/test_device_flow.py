@@ -223,6 +223,16 @@ def test_the_policy_holds(
     assert let_in(sign_in(bob), begin(program)["user_code"]).status_code == 422
 
 
+def test_the_second_factor_that_the_team_requires_is_needed(
+    program: Client, sign_in: SignIn, bob: User, team: Team
+) -> None:
+    Team.objects.filter(pk=team.pk).update(policy=Policy(second_factor_days=0))
+    codes = begin(program)
+    answer = let_in(sign_in(bob), codes["user_code"])
+    assert (answer.status_code, answer["Location"]) == (302, "/profile/sign-in/")
+    assert error(poll(program, codes["device_code"])) == "authorization_pending"
+
+
 @pytest.mark.parametrize("change", ["role", "member", "policy", "active", "limit"])
 def test_rights_are_judged_again_when_the_key_is_made(
     program: Client, sign_in: SignIn, bob: User, team: Team, change: str
