@@ -18,6 +18,7 @@ from keyportal.api.scim.requests import (
 )
 from keyportal.api.scim.resources import user_resource
 from keyportal.teams.models import EMAIL_TAKEN, User
+from keyportal.teams.sign_in.unproved import give_to_owner_of_address
 
 DETAILS = ("first_name", "last_name", "email")
 
@@ -135,6 +136,7 @@ def _change(user: User, changes: Changes) -> None:
         raise
     if changed:
         user.save(update_fields=changed)
+    give_to_owner_of_address(user)
     _remember(user, changes)
 
 

@@ -4,9 +4,7 @@ import logging
 from typing import Any
 
 from allauth.account.adapter import get_adapter
-from allauth.account.models import EmailAddress
 from allauth.core.exceptions import ImmediateHttpResponse
-from allauth.mfa.models import Authenticator
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialLogin
 from django.conf import settings
@@ -21,7 +19,8 @@ from keyportal.teams.models import User
 from keyportal.teams.openid import grants
 from keyportal.teams.openid.configuration import IdentityProvider
 from keyportal.teams.openid.provider import configured
-from keyportal.teams.signals import account_wanted, end_sessions
+from keyportal.teams.sign_in.unproved import end_password, give_to_owner_of_address
+from keyportal.teams.signals import account_wanted
 
 logger = logging.getLogger(__name__)
 
@@ -148,24 +147,11 @@ def _connected_by_address(provider: IdentityProvider, address: str) -> User | No
     # Attack: the address of somebody who left is given to somebody new.
     if SocialAccount.objects.filter(provider=provider.id, user=user).exists():
         raise Refused(f"{user} has this address, and is connected to another person there")
-    if user.must_change_password or _was_never_proved(user):
+    if user.must_change_password:
         # Somebody else knows the password. Now nobody needs it.
-        user.set_unusable_password()
-        user.must_change_password = False
-        user.save(update_fields=["password", "must_change_password"])
-        end_sessions(user)
+        end_password(user)
+    give_to_owner_of_address(user)
     return user
-
-
-def _was_never_proved(user: User) -> bool:
-    """Attack: an admin invites another person's address, makes the account with the link that was
-    shown and not mailed, and waits for the person.
-    """
-    if not EmailAddress.objects.filter(user=user, verified=False).exists():
-        return False
-    Authenticator.objects.filter(user=user).delete()
-    EmailAddress.objects.filter(user=user).update(verified=True)
-    return True
 
 
 def _is_wanted(address: str) -> bool:

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
+from django.test import Client
 from pytest_django import Settings
 
 from keyportal.teams.models import Membership, Team, User
@@ -128,3 +130,24 @@ def test_service_account_is_no_member(directory: Directory, team: Team, staff: s
     robot = User.objects.create_user("robot", service_team=team)
     step = {"op": "add", "path": "members", "value": [{"value": str(robot.pk)}]}
     assert directory("PATCH", staff, operations(step)).status_code == 400
+
+
+def test_account_whose_address_was_never_proved_does_not_get_the_roles_for_its_maker(
+    directory: Directory, dora: User, staff: str
+) -> None:
+    """Attack: an admin invites Dora's address, makes the account with the link that is shown, and
+    waits for the directory to put it into teams.
+    """
+    members = [{"value": str(dora.pk)}]
+    directory("PUT", staff, {"displayName": "staff", "members": []})
+    dora.set_password("known to the admin")
+    dora.save()
+    EmailAddress.objects.create(user=dora, email=dora.email, primary=True, verified=False)
+    admins = Client()
+    admins.force_login(dora)
+    directory("PUT", staff, {"displayName": "staff", "members": members})
+    dora.refresh_from_db()
+    assert roles_of(dora)
+    assert not dora.has_usable_password()
+    assert admins.get("/").status_code == 302
+    assert EmailAddress.objects.get().verified

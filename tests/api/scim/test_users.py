@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.test import Client
 from pytest_django import Settings
 
@@ -315,3 +316,14 @@ def test_two_requests_make_one_person(directory: Directory) -> None:
     statuses = run_concurrently(make, make)
     assert {*statuses} == {201, 409}
     assert User.objects.count() == ProvisionedUser.objects.count() == 1
+
+
+def test_account_whose_address_was_never_proved_is_not_its_makers_any_more(
+    directory: Directory,
+) -> None:
+    user = User.objects.create_user("dora", DORA, "known to an admin who invited this address")
+    EmailAddress.objects.create(user=user, email=DORA, primary=True, verified=False)
+    directory("PATCH", f"Users/{user.pk}", patch(path="active", value=True))
+    user.refresh_from_db()
+    assert not user.has_usable_password()
+    assert EmailAddress.objects.get().verified
