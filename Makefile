@@ -35,8 +35,8 @@ CLEAN := env $(foreach name,BUILD_NUMBER CI DATABASE_URL DEBUG DEFAULT_FROM_EMAI
 	WEB_CONCURRENCY,-u $(name))
 # Tests start hundreds of processes. Without cached bytecode, each would compile all modules.
 TEST := $(CLEAN) -u PYTHONDONTWRITEBYTECODE
-# Few tests at a time to each process, so that all have long ones, and all end at the same time.
-PARALLEL := -n 6 --maxschedchunk 4
+# Not too many tests at a time to a process, so that two or three drive browsers, and all have long tests.
+PARALLEL := -n 6 --maxschedchunk 80
 # While programs are installed, which waits for the network, pytest compiles all test files. Otherwise
 # each of its processes would compile all of them.
 COMPILE := $(TEST) $(BIN)/pytest --collect-only --quiet >/dev/null 2>&1
