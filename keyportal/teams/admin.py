@@ -132,7 +132,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin):
+class GroupAdmin(ConfirmedAdmin, DjangoGroupAdmin):
     """Only for superusers. Attack: a staff user gives their own group every permission."""
 
     form = GroupForm

@@ -143,6 +143,7 @@ def test_who_has_no_password_signs_in_again(client: Client, alice: User) -> None
 @pytest.mark.parametrize(
     "page",
     [
+        "/admin/auth/group/add/",
         "/admin/catalog/upstream/add/",
         "/admin/catalog/upstream/{upstream}/change/",
         "/admin/catalog/upstream/{upstream}/delete/",
