@@ -53,6 +53,7 @@ def _key_count(row: User) -> int:
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated()
 def person_deactivate(request: OperatorRequest, person_id: int) -> HttpResponse:
     return _confirmed(
         request,
@@ -65,6 +66,7 @@ def person_deactivate(request: OperatorRequest, person_id: int) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated()
 def person_activate(request: OperatorRequest, person_id: int) -> HttpResponse:
     return _confirmed(
         request,

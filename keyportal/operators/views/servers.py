@@ -112,6 +112,7 @@ def _switch(request: OperatorRequest, server_id: int, *, is_active: bool) -> Htt
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated()
 def server_delete(request: OperatorRequest, server_id: int) -> HttpResponse:
     upstream = get_object_or_404(Upstream, pk=server_id)
     if request.method != "POST":

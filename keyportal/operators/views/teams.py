@@ -13,6 +13,7 @@ from keyportal.operators.team_forms import NewTeamForm, TeamForm
 from keyportal.operators.teams import change_team, create_team
 from keyportal.teams.forms import Conflict
 from keyportal.teams.models import Membership, Team
+from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 
 @require_safe
@@ -27,6 +28,7 @@ def team_list(request: OperatorRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated()
 def team_create(request: OperatorRequest) -> HttpResponse:
     form = NewTeamForm(request.POST if request.method == "POST" else None)
     if form.is_valid():
@@ -43,6 +45,7 @@ def team_create(request: OperatorRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated(to_read=False)
 def team(request: OperatorRequest, team_id: int) -> HttpResponse:
     row = get_object_or_404(Team, pk=team_id)
     form = TeamForm(request.POST if request.method == "POST" else None, team=row)
@@ -72,6 +75,7 @@ def _page(request: OperatorRequest, row: Team, form: TeamForm) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated()
 def team_off(request: OperatorRequest, team_id: int) -> HttpResponse:
     row = get_object_or_404(Team, pk=team_id)
     if request.method != "POST":
@@ -82,6 +86,7 @@ def team_off(request: OperatorRequest, team_id: int) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated(to_read=False)
 def team_on(request: OperatorRequest, team_id: int) -> HttpResponse:
     row = get_object_or_404(Team, pk=team_id)
     if request.method != "POST":
