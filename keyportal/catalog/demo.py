@@ -32,7 +32,8 @@ def _create_user(team: Team) -> str | None:
     if User.objects.filter(username=USER).exists():
         return None
     password = secrets.token_hex(10)
-    # A superuser, so that /admin/ can be used on a new installation, which has no other.
+    # An operator, who adds model servers and invites people: a new installation has no other. Only
+    # a new user is made one. Attack: somebody who has taken the name `demo` becomes an operator.
     user = User.objects.create_superuser(USER, password=password)
     Membership.objects.create(team=team, user=user, role=Role.OWNER)
     return password
