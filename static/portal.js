@@ -157,7 +157,7 @@ function boxes() {
 }
 
 document.addEventListener("change", ({ target }) => {
-  if (!target.closest(".pick")) return;
+  if (!target.closest("#table .pick")) return;
   if (target.closest("[data-all]")) for (const box of boxes()) box.checked = target.checked;
   const ticked = boxes().filter((box) => box.checked).length;
   const all = table().querySelector("[data-all] input");

@@ -36,7 +36,7 @@ class UpstreamForm(VersionedModelForm):
         required=False,
         validators=[validate_headers],
         widget=WriteOnlyTextarea(attrs={"rows": 3, "class": "vLargeTextField"}),
-        help_text="Headers that this model server needs with each call, one `Name: value` a line. "
+        help_text="Headers that this model server needs with each call, one “Name: value” a line. "
         "Stored encrypted and never displayed. Leave empty to keep the current ones.",
     )
     forget_headers = forms.BooleanField(

@@ -75,7 +75,7 @@ class Upstream(models.Model):
     takes_stream_options = models.BooleanField(
         "takes stream_options",
         default=True,
-        help_text="Streams are asked for their usage with `stream_options`. Without it, the usage "
+        help_text="Streams are asked for their usage with stream_options. Without it, the usage "
         "of streams is estimated if the server doesn't report it by itself.",
     )
     connect_timeout = models.FloatField(

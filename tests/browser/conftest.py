@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -62,21 +63,33 @@ def new_page(chromium: Browser, live: Server) -> Iterator[Callable[..., Page]]:
 
     `options` are those of Playwright's `new_context`, such as `timezone_id`.
     """
+    with contexts_at(live.url, chromium) as new_context:
+
+        def new_page(user: User | None = None, **options: Any) -> Page:
+            context = new_context(**options)
+            if user is not None:
+                give_session(context, user, live)
+            return context.new_page()
+
+        yield new_page
+
+
+@contextmanager
+def contexts_at(url: str, chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
+    """Make browser contexts for the server at this URL. They are closed at the end."""
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
-    def new_page(user: User | None = None, **options: Any) -> Page:
-        context = chromium.new_context(base_url=live.url, **options)
+    def new_context(**options: Any) -> BrowserContext:
+        context = chromium.new_context(base_url=url, **options)
         contexts.append(context)
         context.set_default_timeout(TIMEOUT_SECONDS * 1000)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         context.on("weberror", lambda error: _note_error(error, errors))
         context.on("console", lambda message: _note_violation(message, errors))
-        if user is not None:
-            give_session(context, user, live)
-        return context.new_page()
+        return context
 
-    yield new_page
+    yield new_context
     for context in contexts:
         context.close()
     assert errors == []

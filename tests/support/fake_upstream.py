@@ -40,6 +40,8 @@ class Upstream:
 
     def __init__(self) -> None:
         self.url = ""
+        self.models = ["tiny"]
+        """What it lists."""
         self.received: list[Received] = []
         self.bytes_read = 0
         """Bytes of the last upload that have been read so far."""
@@ -59,9 +61,8 @@ class Upstream:
         if request.method != "GET":
             model = _fields(self.received[-1])["model"]
         elif not (model := request.query.get("model", "")):
-            return web.json_response(
-                {"object": "list", "data": [{"id": "tiny", "object": "model"}]}
-            )
+            listed = [{"id": id_, "object": "model"} for id_ in self.models]
+            return web.json_response({"object": "list", "data": listed})
         behaviour, _, detail = model.partition(":")
         try:
             response: web.StreamResponse = await getattr(self, f"_{behaviour}")(request, detail)

@@ -32,7 +32,7 @@ class Migration(migrations.Migration):
                 ('encrypted_credential', models.TextField(blank=True, editable=False)),
                 ('credential_header', models.CharField(choices=[('authorization', 'Authorization: Bearer'), ('x-api-key', 'x-api-key'), ('api-key', 'api-key')], default='authorization', help_text='The header in which this model server expects its credential.', max_length=16)),
                 ('encrypted_headers', models.TextField(blank=True, editable=False)),
-                ('takes_stream_options', models.BooleanField(default=True, help_text="Streams are asked for their usage with `stream_options`. Without it, the usage of streams is estimated if the server doesn't report it by itself.", verbose_name='takes stream_options')),
+                ('takes_stream_options', models.BooleanField(default=True, help_text="Streams are asked for their usage with stream_options. Without it, the usage of streams is estimated if the server doesn't report it by itself.", verbose_name='takes stream_options')),
                 ('connect_timeout', models.FloatField(default=5, help_text='Seconds until a connection must be open.', validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(60)])),
                 ('first_byte_timeout', models.FloatField(default=600, help_text='Seconds until the answer must begin.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3600)])),
                 ('read_timeout', models.FloatField(default=600, help_text='Seconds for which the server may send nothing once its answer has begun.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3600)])),

@@ -31,7 +31,8 @@ PRESETS = (
         "vllm",
         "vLLM",
         "http://127.0.0.1:8000/v1",
-        "A credential is needed only if vLLM was started with --api-key.",
+        "A credential is needed only if vLLM was started with --api-key. Its usual port 8000 is "
+        "also Keyportal's: on the same machine, start vLLM with another --port.",
     ),
     Preset(
         "ollama",
