@@ -31,9 +31,12 @@ def former_names(names: Iterable[str], using: str) -> Iterator[FormerName]:
 
 
 def forget_outlived(*, should_continue: Callable[[], bool] = lambda: True) -> None:
-    """Let all workers read the catalog again when former names work no longer."""
+    """Let all workers read the catalog again when former names work no longer.
+
+    The slugs stay with their team: groups of an identity provider may still name it by one of them.
+    """
     with transaction.atomic():
-        if should_continue() and UsedSlug.objects.outlived().update(team=None):
+        if should_continue() and UsedSlug.objects.outlived().update(is_end_known=True):
             change_version()
 
 

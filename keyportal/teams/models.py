@@ -187,8 +187,9 @@ class UsedSlugQuerySet(models.QuerySet["UsedSlug"]):
         return self.filter(team__isnull=False, replaced_at__gt=begin).order_by("-replaced_at")
 
     def outlived(self) -> "UsedSlugQuerySet":
-        """Former slugs of existing teams that work no longer."""
-        return self.filter(team__isnull=False, replaced_at__lte=Now() - FORMER_SLUG_WORKS)
+        """Former slugs of existing teams that work no longer, which workers may not know yet."""
+        outlived = self.filter(team__isnull=False, replaced_at__lte=Now() - FORMER_SLUG_WORKS)
+        return outlived.filter(is_end_known=False)
 
 
 class UsedSlug(models.Model):
@@ -210,6 +211,9 @@ class UsedSlug(models.Model):
     )
     replaced_at = models.DateTimeField(
         null=True, help_text="When the team got another slug. Null: it has this one."
+    )
+    is_end_known = models.BooleanField(
+        db_default=False, help_text="Whether workers have been told that it works no longer."
     )
 
     objects = UsedSlugQuerySet.as_manager()

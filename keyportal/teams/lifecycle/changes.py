@@ -70,7 +70,7 @@ def _replace_slug(team: Team, former: str) -> None:
     used, _ = UsedSlug.objects.get_or_create(slug=team.slug, defaults={"team": team})
     if used.team_id != team.pk:
         raise ValidationError(SLUG_TAKEN)
-    UsedSlug.objects.filter(pk=team.slug).update(replaced_at=None)
+    UsedSlug.objects.filter(pk=team.slug).update(replaced_at=None, is_end_known=False)
     UsedSlug.objects.filter(pk=former).update(replaced_at=Now())
 
 

@@ -47,6 +47,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('slug', models.CharField(max_length=64, primary_key=True, serialize=False)),
                 ('replaced_at', models.DateTimeField(help_text='When the team got another slug. Null: it has this one.', null=True)),
+                ('is_end_known', models.BooleanField(db_default=False, help_text='Whether workers have been told that it works no longer.')),
                 ('team', models.ForeignKey(help_text='Whose slug it is or was. Null: the team was deleted.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='used_slugs', to='teams.team')),
             ],
         ),

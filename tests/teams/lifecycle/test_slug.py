@@ -25,6 +25,7 @@ from keyportal.keys.rules.permissions import NamePatterns, Permissions
 from keyportal.teams.lifecycle import changes
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, UsedSlug, User
+from keyportal.teams.openid.grants import teams_by_slug
 from keyportal.teams.policy import Policy
 from keyportal.teams.service_accounts.changes import create as create_account
 from keyportal.usage.models import UsageDay
@@ -115,8 +116,22 @@ def test_workers_learn_of_the_end(team: Team, model: ServedModel) -> None:
     assert CatalogVersion.objects.get().version == version
     age(OLD, 91)
     forget_outlived()
-    assert CatalogVersion.objects.get().version != version
-    assert UsedSlug.objects.filter(slug=OLD).exists()
+    known = CatalogVersion.objects.get().version
+    assert known != version
+    forget_outlived()
+    assert CatalogVersion.objects.get().version == known
+
+
+def test_slug_stays_with_its_team_after_its_time(team: Team) -> None:
+    """Otherwise groups that name the team by it take the roles of its members back."""
+    changes.change_slug(team, "nova", actor=None)
+    age(OLD, 91)
+    forget_outlived()
+    assert teams_by_slug([OLD]) == {OLD: team}
+    changes.change_slug(Team.objects.get(pk=team.pk), OLD, actor=None)
+    team.refresh_from_db()
+    assert team.slug == OLD
+    assert not UsedSlug.objects.get(slug=OLD).is_end_known
 
 
 def test_model_names_follow_and_former_names_work(team: Team, model: ServedModel) -> None:
