@@ -55,13 +55,18 @@ def remove_member(
 ) -> None:
     """Hand the keys over and remove the member, or do neither.
 
-    `to` gets all keys, except those whose public id is in `by_key`: None there means that the key
-    stops. Raises what `membership.changes.remove` and `keys.changes.hand_over` raise.
+    `to` gets all keys, except those of programs, which end with the session of the member, and
+    those whose public id is in `by_key`: None there means that the key stops. Raises what
+    `membership.changes.remove` and `keys.changes.hand_over` raise.
     """
     chosen = by_key or {}
     with transaction.atomic(), lock_team(team, actor=actor, role=Role.VIEWER) as locked:
-        keys = ApiKey.objects.for_team(locked).filter(owner=user).select_related("team")
+        keys = (
+            ApiKey.objects.for_team(locked)
+            .filter(owner=user)
+            .select_related("team", "program_sign_in")
+        )
         for key in keys.order_by("pk") if to or any(chosen.values()) else ():
-            if owner := chosen.get(key.public_id, to):
+            if owner := chosen.get(key.public_id, None if key.is_of_program else to):
                 hand_over(key, owner, actor=actor, address=address)
         remove(locked, user, actor=actor)

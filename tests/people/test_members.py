@@ -8,7 +8,7 @@ from django.test import Client
 
 from keyportal.audit.models import AuditEvent
 from keyportal.keys.changes import set_managed
-from keyportal.keys.models import ApiKey
+from keyportal.keys.models import ApiKey, ProgramSignIn
 from keyportal.people.removal import remove_member
 from keyportal.teams.access import Outsider
 from keyportal.teams.membership.changes import change_role
@@ -185,6 +185,21 @@ def test_all_keys_are_handed_over_to_one(
     assert not is_member(bob)
     handed = AuditEvent.objects.for_team(team).filter(action="key:handed-over")
     assert [event.actor for event in handed] == ["alice", "alice"]
+
+
+@pytest.mark.any_database
+def test_key_of_a_program_does_not_keep_a_member_from_being_removed(
+    sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue
+) -> None:
+    """Attack: a member who is to go signs in with a program again and again."""
+    issue(bob, "batch")
+    key, _ = issue(bob, "agent")
+    ProgramSignIn.objects.create(
+        device_digest=b"d", user_code_digest="u", client="agent", user=bob, team=key.team, key=key
+    )
+    assert submit(sign_in(alice), f"{bob.pk}/remove/", to=ada.pk).status_code == 302
+    assert not is_member(bob)
+    assert owners_of_keys() == {"batch": "ada", "agent": None}
 
 
 @pytest.mark.any_database
