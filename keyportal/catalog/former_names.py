@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
+from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import ServedModel, change_version
 from keyportal.teams.models import UsedSlug
 
@@ -53,4 +55,7 @@ def rename_models(former: str, slug: str) -> None:
         model.name = f"{slug}/{rest}"
         # Its name must be valid, and no other model may have it.
         model.full_clean(exclude=["team"])
+        # Attack: an owner takes the first part of an alias as slug, and the alias ends for others.
+        if Alias.objects.filter(name=model.name).exclude(team=model.team).exists():
+            raise ValidationError(f"{model.name} is the name of another one.")
         model.save(update_fields=["name"])

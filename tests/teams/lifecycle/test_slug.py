@@ -13,6 +13,7 @@ from django.utils import timezone
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.audit.models import Action, AuditEvent
+from keyportal.catalog.aliases import Alias
 from keyportal.catalog.former_names import forget_outlived
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel
 from keyportal.catalog.snapshot import Snapshot
@@ -120,6 +121,16 @@ def test_workers_learn_of_the_end(team: Team, model: ServedModel) -> None:
     assert known != version
     forget_outlived()
     assert CatalogVersion.objects.get().version == known
+
+
+def test_slug_takes_no_alias_away_from_others(team: Team, model: ServedModel) -> None:
+    """A model goes before an alias of its name, and is of this team only."""
+    public = ServedModel.objects.create(name="public/large")
+    Alias.objects.create(name="meta/test", model=public)
+    with pytest.raises(ValidationError, match="meta/test is the name of another one"):
+        changes.change_slug(team, "meta", actor=None)
+    team.refresh_from_db()
+    assert team.slug == OLD
 
 
 def test_slug_stays_with_its_team_after_its_time(team: Team) -> None:
