@@ -36,7 +36,7 @@ CLEAN := env $(foreach name,BUILD_NUMBER CI DATABASE_URL DEBUG DEFAULT_FROM_EMAI
 # Tests start hundreds of processes. Without cached bytecode, each would compile all modules.
 TEST := $(CLEAN) -u PYTHONDONTWRITEBYTECODE
 # Not too many tests at a time to a process, so that two or three drive browsers, and all have long tests.
-PARALLEL := -n 6 --maxschedchunk 80
+PARALLEL := -n 6 --maxschedchunk 60
 # While programs are installed, which waits for the network, pytest compiles all test files. Otherwise
 # each of its processes would compile all of them.
 COMPILE := $(TEST) $(BIN)/pytest --collect-only --quiet >/dev/null 2>&1

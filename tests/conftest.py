@@ -44,7 +44,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Tests of the shared server run first, and of these the browser tests, because the first test
     that does not use the server stops it (`stop_shared_server`). Then the long tests, so that no
-    process still runs one of them when the others have nothing left to do.
+    process still runs one of them when the others have nothing left to do. The longest one is the
+    first of all.
     """
     config.hook.pytest_deselected(items=[item for item in items if not _belongs_here(item)])
     items[:] = filter(_belongs_here, items)
@@ -54,7 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _place(item: pytest.Item) -> tuple[bool, ...]:
     fixtures = _fixtures(item)
     is_long = any(map(item.get_closest_marker, ("browser", "gateway", "long")))
-    return "live" not in fixtures, "chromium" not in fixtures, not is_long
+    is_longest = item.path.parent.name == "faults"
+    return not is_longest, "live" not in fixtures, "chromium" not in fixtures, not is_long
 
 
 def _fixtures(item: pytest.Item) -> set[str]:

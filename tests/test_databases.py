@@ -1,15 +1,14 @@
 """Which tests the run on PostgreSQL may leave out."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parent
-MARKED = [
-    file
-    for file in TESTS.rglob("test_*.py")
-    if "mark.any_database" in file.read_text() and file != Path(__file__)
-]
+# The mark of a whole module. A single test that is marked stands beside others that are not.
+MARK = re.compile(r"^pytestmark = (?:.*|\[(?:\n .*)+)mark\.any_database", re.MULTILINE)
+MARKED = [file for file in TESTS.rglob("test_*.py") if MARK.search(file.read_text())]
 # Signs that a test depends on the database: SQL, locks, races, constraints, the vendor.
 DATABASE_WORDS = (
     "transaction=True",
