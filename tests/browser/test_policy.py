@@ -25,6 +25,7 @@ def test_policy_of_an_admin_applies_to_a_member(
     page = new_page(ada)
     page.goto(f"{TEAM}/keys/")
     link(page, "Settings").click()
+    link(page, "Policy").click()
     page.get_by_label("Maximum lifetime in days").fill("30")
     page.get_by_label("Name pattern").fill("ci-*")
     button(page, "Save").click()
