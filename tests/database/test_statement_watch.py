@@ -20,7 +20,11 @@ pytestmark = [pytest.mark.gateway, pytest.mark.postgresql]
 OwnServer = Callable[..., Server]
 SESSION = {"Cookie": "keyportal_session=" + "a" * 32}
 """So that each page looks for the session in the database."""
-WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+# In this database. The other processes of the tests have theirs on the same server.
+WAITING = """
+SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+WHERE NOT granted AND datname = current_database()
+"""
 # Longer than a silent session is kept, shorter than the time limit for locks.
 SLOW_SECONDS = 5
 
