@@ -6,9 +6,6 @@ import pytest
 from django.core.exceptions import PermissionDenied
 from django.test import Client
 
-from keyportal.catalog.snapshot import Snapshot
-from keyportal.gateway.admission.verdict import read_verdicts
-from keyportal.keys import keystring
 from keyportal.keys.changes import hand_over
 from keyportal.keys.exceptions import NotAMember, PolicyViolation
 from keyportal.keys.models import ApiKey
@@ -17,6 +14,7 @@ from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
 from keyportal.teams.service_accounts import changes
 from tests.support.forms import form_data
+from tests.support.verdicts import read_verdict
 
 KEYS = "/teams/u-8105f7322477/keys/"
 CREATE = f"{KEYS}create/"
@@ -41,9 +39,7 @@ def test_admin_creates_a_key_for_it(sign_in: SignIn, ada: User, account: User) -
 @pytest.mark.django_db(transaction=True, databases=["default", "admission"])
 def test_key_of_it_is_served(account: User, issue: Issue) -> None:
     _, key_string = issue(account)
-    digest = keystring.digest(key_string.encode())
-    verdict = read_verdicts([digest], Snapshot.empty()).verdicts[digest]
-    assert verdict.owner_id == account.pk
+    assert read_verdict(key_string).owner_id == account.pk
 
 
 def test_member_creates_no_key_for_it(

@@ -18,9 +18,8 @@ from keyportal.catalog.former_names import forget_outlived
 from keyportal.catalog.models import CatalogVersion, Route, ServedModel
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.gateway.access import callable_models, find_model
-from keyportal.gateway.admission.verdict import Verdict, read_verdicts
+from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import ModelNotAllowed, ModelNotFound
-from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey, KeyTemplate
 from keyportal.keys.rules.permissions import NamePatterns, Permissions
 from keyportal.teams.lifecycle import changes
@@ -33,6 +32,7 @@ from keyportal.usage.models import UsageDay
 from tests.support.commands import run
 from tests.support.concurrency import run_concurrently
 from tests.support.forms import form_data
+from tests.support.verdicts import read_verdict
 
 OLD, TEAM = "u-8105f7322477", "/teams/u-8105f7322477"
 SLUG = f"{TEAM}/settings/slug/"
@@ -353,10 +353,9 @@ def test_usage_and_counters_go_on_under_the_first_slug(
     """Attack: another slug resets the limits of the team."""
     Team.objects.update(limits=Limits(requests_per_day=5))
     _, key_string = issue(alice)
-    digest = keystring.digest(key_string.encode())
-    before = read_verdicts([digest], Snapshot.empty()).verdicts[digest]
+    before = read_verdict(key_string)
     changes.change_slug(team, "nova", actor=alice)
-    after = read_verdicts([digest], Snapshot.empty()).verdicts[digest]
+    after = read_verdict(key_string)
     assert (before.team_slug, before.current_slug) == (OLD, OLD)
     assert (after.team_slug, after.current_slug) == (OLD, "nova")
     assert after.buckets == before.buckets != ()
