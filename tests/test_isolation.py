@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
+from pytest_django import Settings
 
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
@@ -117,9 +118,16 @@ READ_ONLY = {
 OPERATOR_POST_ONLY = {
     "operators:server_test",
     "operators:server_off",
-    "operators:server_on",
-    "operators:route_delete",
-    "operators:alias_delete",
+}
+# Pages of operators that change nothing, or that must be quick, and so don't ask again who it is.
+OPERATOR_UNASKED = {"operators:server_test", "operators:server_off"}
+# Other pages that ask again before they change something. People's pages ask for some roles only.
+ASKED = {
+    "keys:policy",
+    "teams:slug",
+    "teams:off",
+    "teams:delete",
+    "management_keys:create",
 }
 METHODS = ("get", "post", "put", "patch", "delete")
 # The only pages that need no session.
@@ -396,6 +404,29 @@ def test_owner_of_a_team_cannot_open_the_admin(
         answer = getattr(client, method)(fill(template), follow=True)
         assert answer.status_code in {403, 404, 405}, method
     assert list(ApiKey.objects.all()) == [key]
+
+
+def test_what_decides_who_may_do_what_is_asked_again(
+    client: Client, alice: User, key: ApiKey, settings: Settings
+) -> None:
+    """Attack: someone at an open session leads the calls of a model to a server of theirs."""
+    settings.ACCOUNT_RATE_LIMITS = {}
+    User.objects.filter(pk=alice.pk).update(is_superuser=True)
+    client.force_login(alice)
+    session = client.session
+    session["began_at"] -= 16 * 60
+    session.save()
+    asked, changing = set(), set()
+    for name, template in TEAM_URLS + OPERATOR_URLS:
+        path = fill(template, slug=key.team.slug, public_id=key.public_id)
+        answer = client.post(path)
+        if answer.status_code != 405:
+            changing.add(name)
+        if answer.headers.get("Location", "").startswith("/accounts/reauthenticate/"):
+            asked.add(name)
+    of_operators = {name for name in changing if name.startswith("operators:")}
+    assert asked == ASKED | (of_operators - OPERATOR_UNASKED)
+    assert of_operators > OPERATOR_UNASKED
 
 
 @pytest.mark.parametrize(("name", "template"), OPERATOR_URLS)

@@ -125,6 +125,8 @@ def test_route_is_removed(operator: Client, upstream: Upstream, model: ServedMod
     page = operator.get(f"/operators/servers/{upstream.pk}/").content.decode()
     path = address(upstream, f"routes/{route.pk}/delete")
     assert path in page
+    # Here a confirmation leads back.
+    assert operator.get(path)["Location"] == f"/operators/servers/{upstream.pk}/"
     assert operator.post(path).status_code == 302
     assert [*Route.objects.all()] == [kept]
 

@@ -102,6 +102,7 @@ def test_alias_is_added_and_deleted(operator: Client, public: ServedModel, team:
     assert "public/large" in operator.get(MODELS, {"q": "GPT-4"}).content.decode()
     alias = Alias.objects.get(team=team)
     assert operator.post(f"{MODELS}4711/aliases/{alias.pk}/delete/").status_code == 404
+    assert operator.get(f"{path}aliases/{alias.pk}/delete/")["Location"] == path
     assert operator.post(f"{path}aliases/{alias.pk}/delete/").status_code == 302
     assert Alias.objects.get().team is None
     assert AuditEvent.objects.filter(target="Alias gpt-4o: deleted", actor="olga").exists()

@@ -149,6 +149,7 @@ def test_form_that_is_out_of_date_is_refused(operator: Client, upstream: Upstrea
 
 def test_server_is_switched_off_and_on(operator: Client, upstream: Upstream, team: Team) -> None:
     model = served_by(upstream, "public/llama")
+    assert operator.get(f"{SERVERS}{upstream.pk}/on/")["Location"] == f"{SERVERS}{upstream.pk}/"
     for path, is_called in (("off/", False), ("on/", True)):
         response = operator.post(f"{SERVERS}{upstream.pk}/{path}", follow=True)
         assert ("Switch on" in response.content.decode()) is not is_called

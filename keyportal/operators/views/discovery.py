@@ -13,6 +13,7 @@ from keyportal.catalog.servers.discovery import BareList, DiscoveryFailed, model
 from keyportal.catalog.servers.trial import try_server
 from keyportal.operators.access import OperatorRequest, lock_operators, operator_view
 from keyportal.operators.forms import DiscoverForm, ModelForm, served_ids
+from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 MAX_ROWS = 500  # A form has at most 1,000 fields.
 
@@ -30,6 +31,7 @@ def server_test(request: OperatorRequest, server_id: int) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated(to_read=False)
 def server_discover(request: OperatorRequest, server_id: int) -> HttpResponse:
     """The list is read again for the POST: only what the server lists now can be chosen."""
     upstream = get_object_or_404(Upstream, pk=server_id)
@@ -81,6 +83,7 @@ def _some(names: list[str]) -> str:
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated()
 def model_add(request: OperatorRequest, server_id: int) -> HttpResponse:
     upstream = get_object_or_404(Upstream, pk=server_id)
     form = ModelForm(request.POST if request.method == "POST" else None)
@@ -95,9 +98,12 @@ def model_add(request: OperatorRequest, server_id: int) -> HttpResponse:
     return render(request, "operators/model_add.html", context, status=status)
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated(to_read=False)
 def route_delete(request: OperatorRequest, server_id: int, route_id: int) -> HttpResponse:
+    if request.method != "POST":
+        return redirect("operators:server", server_id)
     with lock_operators(request.user):
         route = Route.objects.filter(upstream=server_id, pk=route_id).first()
         if route is None:

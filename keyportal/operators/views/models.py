@@ -3,13 +3,14 @@
 from django.contrib import messages
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import Route, ServedModel
 from keyportal.operators.access import OperatorRequest, lock_operators, operator_view
 from keyportal.operators.lists import count_of, searched
 from keyportal.operators.model_forms import AliasForm, ModelDetailsForm
+from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 
 @require_safe
@@ -28,6 +29,7 @@ def model_list(request: OperatorRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated(to_read=False)
 def model(request: OperatorRequest, model_id: int) -> HttpResponse:
     row = _model(model_id)
     if request.method != "POST":
@@ -45,6 +47,7 @@ def model(request: OperatorRequest, model_id: int) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated(to_read=False)
 def alias_add(request: OperatorRequest, model_id: int) -> HttpResponse:
     row = _model(model_id)
     if request.method != "POST":
@@ -60,9 +63,12 @@ def alias_add(request: OperatorRequest, model_id: int) -> HttpResponse:
     return redirect("operators:model", model_id)
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated(to_read=False)
 def alias_delete(request: OperatorRequest, model_id: int, alias_id: int) -> HttpResponse:
+    if request.method != "POST":
+        return redirect("operators:model", model_id)
     with lock_operators(request.user):
         alias = Alias.objects.filter(model=model_id, pk=alias_id).first()
         if alias is None:

@@ -94,9 +94,12 @@ def server_off(request: OperatorRequest, server_id: int) -> HttpResponse:
     return _switch(request, server_id, is_active=False)
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @operator_view
+@recently_authenticated(to_read=False)
 def server_on(request: OperatorRequest, server_id: int) -> HttpResponse:
+    if request.method != "POST":
+        return redirect("operators:server", server_id)
     return _switch(request, server_id, is_active=True)
 
 

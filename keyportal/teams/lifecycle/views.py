@@ -44,6 +44,7 @@ def general(request: TeamRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @team_view(Role.OWNER)
+@recently_authenticated()
 def team_slug(request: TeamRequest) -> HttpResponse:
     form = SlugForm(request.POST if request.method == "POST" else None, team=request.team)
     if form.is_valid():
@@ -64,6 +65,7 @@ def team_slug(request: TeamRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @team_view(Role.OWNER)
+@recently_authenticated()
 def team_off(request: TeamRequest) -> HttpResponse:
     if request.method != "POST":
         return render(request, "teams/off.html", {"stops": _what_stops(request.team)})
