@@ -143,7 +143,7 @@ track(
         Action.USER_CHANGED,
         (
             *("username", "email", "first_name", "last_name", "contact"),
-            *("is_active", "is_staff", "is_superuser"),
+            *("is_active", "is_off_by_directory", "is_staff", "is_superuser"),
         ),
         secrets=("password",),
         target=_user_text,

@@ -6,8 +6,11 @@ from keyportal.teams.sign_in import factors
 
 
 def set_active(person: User, *, is_active: bool, actor: User) -> None:
-    """Deactivation ends sessions, and disables keys for good. Raises `LastOperator`."""
-    _save(person, {"is_active": is_active}, actor)
+    """Deactivation ends sessions, and disables keys for good. Raises `LastOperator`.
+
+    Also of somebody whom a directory deactivated, and who then stays so.
+    """
+    _save(person, {"is_active": is_active, "is_off_by_directory": False}, actor)
 
 
 def set_operator(person: User, *, is_operator: bool, actor: User) -> None:

@@ -95,6 +95,11 @@ class User(AbstractUser):
         default=False,
         help_text="Somebody else knows the password. No page opens before it is changed.",
     )
+    is_off_by_directory = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="A directory (SCIM) deactivated the user, and may activate them again.",
+    )
 
     objects: ClassVar[UserManager] = UserManager()
 

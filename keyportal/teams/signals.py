@@ -71,7 +71,10 @@ def end_access_of_deactivated_user(instance: User, **_: object) -> None:
         return
     # Also when they are activated: a sign-in that was under way at the deactivation ended later.
     end_sessions(instance)
-    if not instance.is_active:
+    if instance.is_active:
+        # Or who deactivates them next by hand would leave it to the directory.
+        User.objects.filter(pk=instance.pk).update(is_off_by_directory=False)
+    else:
         access_ended.send(User, user=instance, team_id=None)
 
 

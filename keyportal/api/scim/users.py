@@ -126,6 +126,9 @@ def _change(user: User, changes: Changes) -> None:
     changed = [name for name, value in values.items() if getattr(user, name) != value]
     if user.is_staff or user.is_superuser:
         _protect_operator(user, changed)
+    if "is_active" in changed:
+        changed.append("is_off_by_directory")
+        values["is_off_by_directory"] = _is_ended(user)
     for name in changed:
         setattr(user, name, values[name])
     try:
@@ -138,6 +141,17 @@ def _change(user: User, changes: Changes) -> None:
         user.save(update_fields=changed)
     give_to_owner_of_address(user)
     _remember(user, changes)
+
+
+def _is_ended(user: User) -> bool:
+    """Whether the change of `is_active` ends it. Raises `ScimError`.
+
+    Attack: somebody whom an operator deactivated, such as with a stolen laptop, is still assigned
+    in the directory, which sends them as active with each of its runs.
+    """
+    if not (user.is_active or user.is_off_by_directory):
+        raise ScimError(403, "An operator deactivated this person, and only operators activate.")
+    return user.is_active
 
 
 def _protect_operator(user: User, changed: list[str]) -> None:

@@ -87,6 +87,7 @@ class Migration(migrations.Migration):
                 ('wants_alarms', models.BooleanField(default=True, verbose_name='alarms')),
                 ('second_factor_asked_at', models.DateTimeField(editable=False, help_text='When a page first said that a second factor is required.', null=True)),
                 ('must_change_password', models.BooleanField(default=False, help_text='Somebody else knows the password. No page opens before it is changed.')),
+                ('is_off_by_directory', models.BooleanField(default=False, editable=False, help_text='A directory (SCIM) deactivated the user, and may activate them again.')),
                 ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
                 ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),
             ],

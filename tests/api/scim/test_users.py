@@ -12,6 +12,7 @@ from keyportal.api.models import ProvisionedUser
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
+from keyportal.operators.people import set_active
 from keyportal.teams.models import Team, User
 from tests.api.scim.conftest import TOKEN, Directory
 from tests.support.clock import MINUTE, ensure_time_left
@@ -144,12 +145,53 @@ def test_deactivation_ends_sessions_and_keys(
     assert browser.get("/").status_code == 302
     assert ApiKey.objects.get(pk=key.pk).disabled_at is not None
     event = AuditEvent.objects.get(action=Action.USER_CHANGED)
-    assert event.target == "User bob: Active: yes → no"
+    assert event.target == "User bob: Active: yes → no, Off by directory: no → yes"
     assert (event.via, event.actor, event.address) == ("SCIM", "", "127.0.0.1")
     # And back. The key stays disabled until an admin enables it.
     directory("PATCH", f"Users/{bob.pk}", patch(path="active", value="True"))
     assert User.objects.get(pk=bob.pk).is_active
     assert ApiKey.objects.get(pk=key.pk).disabled_at is not None
+
+
+ON, OFF = ({"active": value} for value in (True, False))
+BY_OPERATOR = "operator"
+
+
+@pytest.mark.parametrize(
+    ("acts", "status"),
+    [
+        ([BY_OPERATOR, ON], 403),
+        ([BY_OPERATOR, OFF, ON], 403),
+        ([OFF, BY_OPERATOR, ON], 403),
+        ([OFF, ON, BY_OPERATOR, ON], 403),
+        ([OFF, "operator activates", "admin", ON], 403),
+        ([OFF, "operator activates", OFF, ON], 200),
+        ([BY_OPERATOR, "operator activates", OFF, ON], 200),
+    ],
+    ids=str,
+)
+def test_whom_an_operator_deactivated_stays_so(
+    directory: Directory, dora: User, acts: list[Any], status: int
+) -> None:
+    """Attack: somebody with a stolen laptop is still assigned in the directory."""
+    olga = User.objects.create_superuser("olga")
+    path = f"Users/{dora.pk}"
+    for act in acts:
+        if act == "admin":
+            row = User.objects.get(pk=dora.pk)
+            row.is_active = False
+            row.save(update_fields=["is_active"])
+        elif isinstance(act, str):
+            set_active(dora, is_active=act != BY_OPERATOR, actor=olga)
+        else:
+            answer = directory("PATCH", path, patch(value=act))
+    assert answer.status_code == status
+    assert directory("GET", path).data["active"] is (status == 200)
+    if status == 403:
+        assert directory("PUT", path, ENTRA | {"active": True}).status_code == 403
+        assert directory("DELETE", path).status_code == 204
+        assert directory("POST", "Users", ENTRA).status_code == 403
+        assert not User.objects.get(pk=dora.pk).is_active
 
 
 def test_session_of_a_person_is_not_in_the_audit(
