@@ -663,7 +663,9 @@ def test_the_slug_of_a_deleted_team_is_refused(operator: Client, other_team: Tea
     assert "never used again" in page.content.decode()
     assert not Team.objects.filter(name="Heir").exists()
     assert operator.post("/admin/teams/team/add/", form | {"slug": "heir"}).status_code == 302
-    assert Team.objects.get(name="Heir").slug == "heir"
+    heir = Team.objects.get(name="Heir")
+    assert heir.slug == "heir"
+    assert AuditEvent.objects.for_team(heir).get().action == Action.TEAM_CREATED
 
 
 def test_a_slug_is_read_only_after_creation(operator: Client, team: Team) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
-from keyportal.audit.models import Action, AuditEvent, current_source
+from keyportal.audit.models import current_source
 from keyportal.operators.access import lock_operators
 from keyportal.teams.access import Operator, lock_team
 from keyportal.teams.models import Membership, Role, Team, User
-from keyportal.teams.signals import team_changed
+from keyportal.teams.signals import team_changed, team_created
 
 
 def create_team(team: Team, owner: User | None, *, actor: User) -> None:
@@ -16,11 +16,9 @@ def create_team(team: Team, owner: User | None, *, actor: User) -> None:
     with lock_operators(actor):
         team.full_clean()
         team.save()
-        AuditEvent.objects.record(
-            Action.TEAM_CHANGED, target=f"Team {team.slug}: created", team=team, **current_source()
-        )
         if owner is not None:
             Membership.objects.create(team=team, user=owner, role=Role.OWNER)
+        team_created.send(Team, team=team, actor=actor, address=current_source()["address"])
 
 
 def change_team(

@@ -32,7 +32,7 @@ from keyportal.teams.membership.admin import (
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.sign_in import factors
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
-from keyportal.teams.signals import team_changed
+from keyportal.teams.signals import team_changed, team_created
 
 admin.site.site_header = "Keyportal operators"
 admin.site.site_title = "Keyportal"
@@ -285,6 +285,8 @@ class TeamAdmin(ChangedFieldsAdmin):
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         if not change:
             super().save_model(request, obj, form, change)
+            address = request.META.get("REMOTE_ADDR")
+            team_created.send(Team, team=obj, actor=request.user, address=address)
             return
         actor = Operator(cast("User", request.user), "teams.change_team")
         with lock_team(form.instance, actor=actor, role=Role.ADMIN) as former:

@@ -26,7 +26,8 @@ def test_operator_creates_a_team_with_its_owner(operator: Client, charlie: User)
     team = Team.objects.get(slug="search")
     assert (team.name, team.max_keys, team.limits) == ("Search", 7, Limits(tokens_per_day=500))
     assert Membership.objects.get(team=team).role == Role.OWNER
-    assert events() == [("olga", "Team search: created")]
+    created = AuditEvent.objects.get(action=Action.TEAM_CREATED)
+    assert (created.actor, created.target, created.team_slug) == ("olga", "Search", "search")
 
 
 def test_team_without_slug_and_owner_gets_a_random_slug(operator: Client) -> None:
