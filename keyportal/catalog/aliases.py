@@ -25,7 +25,8 @@ TAKEN = "This alias exists already."
 class Alias(models.Model):
     """Another name of a served model, such as `gpt-4o`, for all teams or for one.
 
-    A served model of that name goes first. What a key may call is judged by the model's own name.
+    A served model of that name goes first, also by a former name. What a key may call is judged by
+    the model's own name.
     """
 
     name = models.CharField(max_length=200, validators=NAME_VALIDATORS)

@@ -32,6 +32,22 @@ def former_names(names: Iterable[str], using: str) -> Iterator[FormerName]:
                 yield FormerName(f"{used.slug}/{rest}", name, used.replaced_at, used.works_until)
 
 
+def require_free(name: str) -> None:
+    """Raises `ValidationError` if a served model has this name, or had it and still works by it.
+
+    Both go before an alias, which would lead nowhere.
+    """
+    if ServedModel.objects.filter(name=name).exists():
+        raise ValidationError("A model has this name.")
+    slug, _, rest = name.partition("/")
+    used = UsedSlug.objects.former().filter(slug=slug).select_related("team").first()
+    now = f"{used.team.slug}/{rest}" if used and used.team else ""
+    if used and used.works_until and ServedModel.objects.filter(name=now).exists():
+        raise ValidationError(
+            f"This is the former name of {now}, which works until {used.works_until:%Y-%m-%d}."
+        )
+
+
 def forget_outlived(*, should_continue: Callable[[], bool] = lambda: True) -> None:
     """Let all workers read the catalog again when former names work no longer.
 

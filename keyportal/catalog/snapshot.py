@@ -134,8 +134,8 @@ class Snapshot(NamedTuple):
             )
             for model in models.order_by("name")
         }
-        former = _former_names(entries, using)
-        return cls(number, former | entries | _aliases(entries, using))
+        by_name = _former_names(entries, using) | entries
+        return cls(number, by_name | _aliases(by_name, using))
 
 
 def _former_names(entries: Mapping[str, CatalogEntry], using: str) -> dict[str, CatalogEntry]:
@@ -152,7 +152,9 @@ def _former_names(entries: Mapping[str, CatalogEntry], using: str) -> dict[str, 
 
 
 def _aliases(entries: Mapping[str, CatalogEntry], using: str) -> dict[str, CatalogEntry]:
-    """The entries of aliases. A served model goes before an alias of the same name."""
+    """The entries of aliases. What has the name already goes first: a served model, also by a
+    former name, so that no alias leads its callers elsewhere.
+    """
     found: dict[str, CatalogEntry] = {}
     by_team: dict[str, dict[int, CatalogEntry]] = {}
     rows = Alias.objects.using(using).order_by("name")

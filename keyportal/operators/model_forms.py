@@ -3,12 +3,12 @@
 from typing import Any
 
 from django import forms
-from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent, current_source
 from keyportal.catalog.aliases import Alias
+from keyportal.catalog.former_names import require_free
 from keyportal.catalog.models import ServedModel
 from keyportal.operators.retirement import tell_callers
 from keyportal.teams.forms import VersionedModelForm
@@ -93,6 +93,5 @@ class AliasForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at ru
 
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"])
-        if ServedModel.objects.filter(name=name).exists():
-            raise ValidationError("A model has this name.")
+        require_free(name)
         return name

@@ -15,6 +15,7 @@ from keyportal.gateway.admission.verdict import Verdict
 from keyportal.gateway.errors import ModelNotAllowed, ModelNotFound
 from keyportal.gateway.model_list import anthropic_model, openai_model
 from keyportal.keys.rules.permissions import NamePatterns
+from keyportal.teams.lifecycle.changes import change_slug
 from keyportal.teams.models import Team, User
 
 pytestmark = pytest.mark.any_database
@@ -83,6 +84,14 @@ def test_model_goes_before_an_alias_of_its_name(large: ServedModel, team: Team) 
     small = serve("public/small")
     Alias.objects.create(name=small.name, model=large, team=team)
     assert find_model(models(), small.name, verdict(team)).name == small.name
+
+
+def test_former_name_goes_before_an_alias(large: ServedModel, team: Team) -> None:
+    """The alias was there first. Callers of the former name still reach their model."""
+    own = serve(f"{team.slug}/own", team)
+    Alias.objects.create(name=own.name, model=large)
+    change_slug(team, "nova", actor=None)
+    assert find_model(models(), own.name, verdict(team)).name == "nova/own"
 
 
 def test_model_for_some_teams_is_unknown_to_others(

@@ -12,7 +12,8 @@ from keyportal.audit.models import AuditEvent
 from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
-from keyportal.teams.models import Team, User
+from keyportal.teams.lifecycle.changes import change_slug
+from keyportal.teams.models import FORMER_SLUG_WORKS, Team, UsedSlug, User
 from keyportal.usage.models import UsageDay
 from tests.support.forms import form_data
 
@@ -127,6 +128,22 @@ def test_invalid_alias_is_refused(
     assert response.status_code == 422
     assert message in response.content.decode()
     assert Alias.objects.count() == 1
+
+
+@pytest.mark.any_database
+def test_alias_does_not_replace_a_former_name(
+    operator: Client, public: ServedModel, model: ServedModel, team: Team
+) -> None:
+    former = model.name
+    change_slug(team, "nova", actor=None)
+    response = operator.post(f"{MODELS}{public.pk}/aliases/add/", {"name": former, "team": ""})
+    assert response.status_code == 422
+    assert "This is the former name of nova/" in response.content.decode()
+    UsedSlug.objects.filter(slug="u-8105f7322477").update(
+        replaced_at=timezone.now() - FORMER_SLUG_WORKS - timedelta(days=1)
+    )
+    operator.post(f"{MODELS}{public.pk}/aliases/add/", {"name": former, "team": ""})
+    assert Alias.objects.get().name == former
 
 
 @pytest.mark.any_database
