@@ -41,8 +41,12 @@ def delete_models_of_no_other_team(instance: Team, **_: object) -> None:
     """As the team's own models.
 
     Attack: the owners of the only team that may call a model delete the team. Without a team in its
-    list, the model would be for all. The lock lets two such teams go one after the other.
+    list, the model would be for all. The lock on models lets two such teams go one after the other.
+
+    The lock on the team is the full one, for which the foreign key of a list waits: an operator who
+    makes it the only team of a model at this moment has done so before, or fails.
     """
+    Team.objects.select_for_update().filter(pk=instance.pk).first()
     models = ServedModel.objects.filter(only_teams=instance).order_by("pk")
     for model in models.select_for_update(of=("self",)):
         if not model.only_teams.exclude(pk=instance.pk).exists():

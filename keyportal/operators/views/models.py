@@ -1,6 +1,7 @@
 """Served models: what people read about them, for whom they are, their aliases, their end."""
 
 from django.contrib import messages
+from django.db import IntegrityError
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
@@ -35,10 +36,14 @@ def model(request: OperatorRequest, model_id: int) -> HttpResponse:
     if request.method != "POST":
         return _page(request, row, ModelDetailsForm(instance=row), AliasForm())
     form = ModelDetailsForm(request.POST, instance=_model(model_id))
-    with lock_operators(request.user):
-        is_valid = form.is_valid()
-        mails = form.save_changes() if is_valid else 0
-    if not is_valid:
+    mails = 0
+    try:
+        with lock_operators(request.user):
+            if form.is_valid():
+                mails = form.save_changes()
+    except IntegrityError:
+        form.add_error(None, "A team or model that you chose was deleted meanwhile.")
+    if not form.is_valid():
         return _page(request, row, form, AliasForm(), status=422)
     told = f" Owners of keys that call it get a mail: {mails}." if mails else ""
     messages.success(request, f"The model {row} is changed.{told}")

@@ -1,0 +1,88 @@
+"""The teams of a model are edited while something else happens to them. Whatever comes first, a
+model that was for some teams is never for all."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models.signals import pre_delete
+from django.test import Client
+
+from keyportal.catalog.models import ServedModel
+from keyportal.teams.models import Team
+from tests.support.concurrency import run_concurrently
+from tests.support.forms import form_data
+
+pytestmark = pytest.mark.django_db(transaction=True)
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.fixture
+def public(team: Team, other_team: Team) -> ServedModel:
+    model = ServedModel.objects.create(name="public/large")
+    model.only_teams.set([team, other_team])
+    return model
+
+
+def form_for(client: Client, model: ServedModel, *teams: Team) -> dict[str, Any]:
+    page = client.get(f"/operators/models/{model.pk}/")
+    return form_data(page) | {"only_teams": [str(team.pk) for team in teams]}
+
+
+def edit(client: Client, model: ServedModel, form: dict[str, Any]) -> int:
+    try:
+        return client.post(f"/operators/models/{model.pk}/", form).status_code
+    finally:
+        connection.close()
+
+
+def test_two_operators_edit_it_at_once(
+    operator: Client, public: ServedModel, team: Team, other_team: Team
+) -> None:
+    """Each takes another team out. Together they would take out both."""
+    forms = [form_for(operator, public, one) for one in (team, other_team)]
+    statuses = run_concurrently(*(partial(edit, operator, public, form) for form in forms))
+    assert sorted(map(str, statuses)) == ["302", "422"]
+    assert public.only_teams.count() == 1
+
+
+def test_team_is_deleted_while_it_becomes_the_only_one(
+    operator: Client, public: ServedModel, team: Team
+) -> None:
+    form = form_for(operator, public, team)
+    statuses = run_concurrently(partial(edit, operator, public, form), team.delete)
+    assert statuses[0] in (302, 404, 422)
+    assert not ServedModel.objects.filter(pk=public.pk, only_teams=None).exists()
+
+
+@pytest.mark.postgresql
+def test_team_becomes_the_only_one_after_its_models_were_judged(
+    operator: Client, public: ServedModel, team: Team, other_team: Team
+) -> None:
+    """The deletion has seen that the model is for another team. The edit waits for its end."""
+    public.only_teams.set([other_team])
+    form = form_for(operator, public, team)
+    edits: list[Future[int]] = []
+
+    def edit_now(**_: object) -> None:
+        edits.append(threads.submit(edit, operator, public, form))
+        with connection.cursor() as cursor:
+            waiting = 0
+            while not waiting and not edits[0].done():
+                cursor.execute("SELECT pg_stat_clear_snapshot()")
+                cursor.execute(WAITING)
+                [waiting] = cursor.fetchone()
+
+    with ThreadPoolExecutor(1) as threads:
+        pre_delete.connect(edit_now, sender=Team)
+        try:
+            team.delete()
+        finally:
+            pre_delete.disconnect(edit_now, sender=Team)
+        assert edits[0].result() == 422
+    assert [*public.only_teams.all()] == [other_team]
