@@ -271,6 +271,12 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
     def with_upstreams(self) -> "ServedModelQuerySet":
         return self.prefetch_related(models.Prefetch("routes", Route.objects.usable()))
 
+    def for_display(self) -> "ServedModelQuerySet":
+        """With their successor, and with `is_for_some`: whether only chosen teams may call it."""
+        groups = ServedModel.only_teams.through.objects.filter(servedmodel=models.OuterRef("pk"))
+        is_for_some = models.Exists(groups)
+        return self.select_related("successor").annotate(is_for_some=is_for_some)
+
     def own_first(self) -> "ServedModelQuerySet":
         return self.order_by(models.F("team").asc(nulls_last=True), "name")
 

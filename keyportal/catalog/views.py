@@ -1,7 +1,6 @@
 """The page of models that a team's keys can call."""
 
 from django.core.paginator import Paginator
-from django.db.models import Exists, OuterRef
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -18,9 +17,7 @@ ROWS_PER_PAGE = 50
 @require_safe
 @team_view(Role.VIEWER)
 def models(request: TeamRequest) -> HttpResponse:
-    groups = ServedModel.only_teams.through.objects.filter(servedmodel=OuterRef("pk"))
-    served = ServedModel.objects.callable_by(request.team).select_related("successor")
-    rows = served.with_upstreams().annotate(is_for_some=Exists(groups))
+    rows = ServedModel.objects.callable_by(request.team).with_upstreams().for_display()
     page = Paginator(rows, ROWS_PER_PAGE).get_page(request.GET.get("page"))
     names = aliases_for(request.team, page.object_list)
     context = {

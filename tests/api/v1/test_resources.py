@@ -1,12 +1,13 @@
 """The management key, the team, its members, models, usage and audit."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
 
 from keyportal.api.scopes import Scope
 from keyportal.audit.models import Action, AuditEvent
+from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import Route, ServedModel
 from keyportal.teams.lifecycle.changes import change_slug
 from keyportal.teams.limits import Limits
@@ -85,6 +86,48 @@ def test_callable_models_are_listed(
         ("public/small", True),
         (model.name, False),
     ]
+
+
+def test_model_says_what_programs_need_to_choose(
+    new_api_client: NewApiClient, ada: User, team: Team, other_team: Team, model: ServedModel
+) -> None:
+    """The same as the Models page, and nothing of other teams."""
+    program = new_api_client(ada)
+    [plain] = program.get("models").json()["data"]
+    assert plain == {
+        "name": model.name,
+        "aliases": [],
+        "is_public": False,
+        "is_for_some_teams": False,
+        "description": "",
+        "context_length": None,
+        "takes_pictures": False,
+        "takes_tools": False,
+        "prices": "",
+        "retires_on": None,
+        "successor": None,
+        "created_at": plain["created_at"],
+    }
+    Alias.objects.create(name="gpt-4o", model=model)
+    Alias.objects.create(name="theirs", model=model, team=other_team)
+    newer = ServedModel.objects.create(name="public/newer")
+    described: dict[str, Any] = {
+        "description": "Good at code.",
+        "context_length": 131_072,
+        "takes_tools": True,
+        "prices": "1 $",
+        "retires_on": date(2027, 1, 31),
+    }
+    ServedModel.objects.filter(pk=model.pk).update(**described, successor=newer, team=None)
+    model.only_teams.set([team, other_team])
+    [told] = program.get("models").json()["data"]
+    assert told == plain | described | {
+        "aliases": ["gpt-4o"],
+        "is_public": True,
+        "is_for_some_teams": True,
+        "retires_on": "2027-01-31",
+        "successor": "public/newer",
+    }
 
 
 def used(team: Team, start: datetime, key: str = "0000000a", **more: Any) -> None:
