@@ -7,6 +7,8 @@ class Scope(models.TextChoices):
     """`resource:action`. Write access doesn't include read access: each has its own scope."""
 
     TEAMS_READ = "teams:read", "Read the team and its limits"
+    TEAMS_WRITE = "teams:write", "Change the name and the slug of the team"
+    TEAMS_DELETE = "teams:delete", "Switch off and delete the team"
     MEMBERS_READ = "members:read", "Read the members and invitations"
     MEMBERS_WRITE = "members:write", "Invite and remove members, and change roles"
     SERVICE_ACCOUNTS_WRITE = "service-accounts:write", "Create, change and delete service accounts"

@@ -54,6 +54,8 @@ End = Annotated[
 """A time with its zone, or a date; `parse_end` reads it."""
 PublicId = Annotated[str, Meta(pattern=f"^{PATH_PARAMETERS['id']}$", min_length=8, max_length=8)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NAME)]
+Slug = Annotated[str, Meta(pattern=f"^{PATH_PARAMETERS['slug']}$", min_length=1, max_length=64)]
+TeamName = Annotated[str, Meta(min_length=1, max_length=100, pattern=_NAME)]
 Description = Annotated[str, Meta(max_length=500, pattern=_TEXT)]
 Email = Annotated[
     str,

@@ -19,11 +19,11 @@ def rename(
     *,
     actor: Actor,
     address: str | None = None,
-    check: Callable[[Team], None],
+    check: Callable[[Team], None] = lambda _: None,
 ) -> None:
     """Change the name. `check` gets the locked row, and may raise.
 
-    Raises what `lock_team` raises, for an actor who is no admin.
+    Raises `ValidationError`, and what `lock_team` raises, for an actor who is no admin.
     """
     with lock_team(team, actor=actor, role=Role.ADMIN) as locked:
         check(locked)
@@ -143,6 +143,7 @@ def _require_creator(actor: User) -> None:
 def _save(locked: Team, column: str, value: object, actor: Actor, address: str | None) -> None:
     former = copy(locked)
     setattr(locked, column, value)
+    locked.clean_fields()
     locked.save(update_fields=[column])
     team_changed.send(
         Team, former=former, team=locked, columns=[column], actor=actor, address=address
