@@ -1,13 +1,13 @@
 """What can be wrong with a working key, and how to fix it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
 
 from django.db.models import Exists, OuterRef, Q, TextChoices
-from django.utils import timezone
 
 from keyportal.audit.models import Tombstone
+from keyportal.database.clock import database_now
 from keyportal.keys.last_use import unused_models
 from keyportal.keys.models import ApiKeyQuerySet, Secret
 from keyportal.keys.rules.violations import NO_KEYS, breaks_policy, is_working
@@ -82,10 +82,10 @@ class Findings(NamedTuple):
 
 
 def find_issues(team: Team, keys: ApiKeyQuerySet) -> Findings:
-    """`keys` are keys of the team. At most 11 queries, for any number of keys."""
-    now = timezone.now()
+    """`keys` are keys of the team. At most 12 queries, for any number of keys."""
+    now = database_now()
     works = is_working()
-    networks = dict(islice(new_networks(team).items(), MAX_NEW_NETWORKS))
+    networks = dict(islice(new_networks(team, now).items(), MAX_NEW_NETWORKS))
     older_keys = keys.filter(works, created_at__lt=now - MIN_AGE)
     unused = unused_models(team, older_keys, now - IDLE_AFTER)
     return Findings(
@@ -94,27 +94,27 @@ def find_issues(team: Team, keys: ApiKeyQuerySet) -> Findings:
             Finding.OWNER_LEFT: is_ownerless(),
             Finding.NEW_ADDRESS: works & Q(public_id__in=[*networks]),
             Finding.BREAKS_POLICY: works & breaks_policy(team.policy, keys),
-            Finding.ROTATION_DUE: works & _is_rotation_due(team),
+            Finding.ROTATION_DUE: works & _is_rotation_due(team, now),
             Finding.NEVER_EXPIRES: works & Q(expires_at=None),
             Finding.TOO_WIDE: works & Q(public_id__in=[*unused]),
-            Finding.IDLE: works & _is_idle(),
+            Finding.IDLE: works & _is_idle(now),
         },
         networks,
         unused,
     )
 
 
-def _is_rotation_due(team: Team) -> Q:
+def _is_rotation_due(team: Team, now: datetime) -> Q:
     if team.policy.rotation_days is None:
         return NO_KEYS
-    oldest = timezone.now() - timedelta(days=team.policy.rotation_days)
+    oldest = now - timedelta(days=team.policy.rotation_days)
     newer = Secret.objects.filter(key=OuterRef("pk"), created_at__gte=oldest)
     return Q(created_at__lt=oldest) & ~Q(Exists(newer))
 
 
-def _is_idle() -> Q:
+def _is_idle(now: datetime) -> Q:
     """For a key that was never used, its age counts. Use of a rotated secret counts as use."""
-    since = timezone.now() - IDLE_AFTER
+    since = now - IDLE_AFTER
     used = Secret.objects.filter(key=OuterRef("pk"), last_used_at__gte=since)
     tombstones = Tombstone.objects.filter(team_slug=OuterRef("team__history_slug"))
     used_before_rotation = tombstones.filter(

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from django.db.models import Exists, OuterRef, Q, TextChoices
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership
@@ -49,7 +49,7 @@ def _status_badges(key: ApiKey) -> Iterator[Badge]:
 def _expiry_badges(key: ApiKey) -> Iterator[Badge]:
     if key.expires_at is None:
         return
-    left = key.expires_at - timezone.now()
+    left = key.expires_at - key.read_at
     day = f"{key.expires_at:%Y-%m-%d}"
     if left <= timedelta():
         yield Badge("Expired", title=f"Since {day}")
@@ -111,7 +111,7 @@ def is_ownerless() -> Q:
 def _state_conditions() -> dict[State, Q]:
     return {
         State.DISABLED: Q(disabled_at__isnull=False),
-        State.EXPIRED: Q(expires_at__lte=timezone.now()),
+        State.EXPIRED: Q(expires_at__lte=Now()),
         State.TEAM_OFF: Q(team__is_active=False),
         State.OWNERLESS: is_ownerless(),
     }

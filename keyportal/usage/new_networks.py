@@ -2,11 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Min, QuerySet
-from django.utils import timezone
 
 from keyportal.http.addresses import site_network
 from keyportal.teams.models import Team
@@ -16,8 +15,8 @@ MAX_ROWS_SEARCHED = 20_000  # Up to half of them count as new, the rest as the p
 NEW_FOR = timedelta(days=1)
 
 
-def new_networks(team: Team) -> dict[str, list[str]]:
-    """The networks from which each key was first used within the last day, by public id.
+def new_networks(team: Team, now: datetime) -> dict[str, list[str]]:
+    """The networks from which each key was first used within the day before `now`, by public id.
 
     A use is a `Call` or a `NetworkUse`. Keys that were not used from another network before are
     left out, because the first network of a key is not news. In a busy team only the newest
@@ -31,9 +30,9 @@ def new_networks(team: Team) -> dict[str, list[str]]:
     for public_id, network, is_known in (
         *(
             (key, site_network(ip), is_old)
-            for key, ip, is_old in _rows(calls, "address", "started_at")
+            for key, ip, is_old in _rows(calls, "address", "started_at", now - NEW_FOR)
         ),
-        *_rows(uses, "network", "first_used_at"),
+        *_rows(uses, "network", "first_used_at", now - NEW_FOR),
     ):
         networks_seen[public_id].add(network)
         if is_known:
@@ -46,15 +45,12 @@ def new_networks(team: Team) -> dict[str, list[str]]:
 
 
 def _rows(
-    queryset: QuerySet[Any], column: str, time_column: str
+    queryset: QuerySet[Any], column: str, time_column: str, since: datetime
 ) -> Iterator[tuple[str, str, bool]]:
-    """Each public id and value of `column`, and whether the first such row is not new."""
+    """Each public id and value of `column`, and whether the first such row is before `since`."""
     newest_first = queryset.order_by(f"-{time_column}", "-pk").values_list(time_column, flat=True)
     # The time of the oldest row to search; None if there are fewer rows.
-    oldest, since = (
-        newest_first[MAX_ROWS_SEARCHED : MAX_ROWS_SEARCHED + 1].first(),
-        timezone.now() - NEW_FOR,
-    )
+    oldest = newest_first[MAX_ROWS_SEARCHED : MAX_ROWS_SEARCHED + 1].first()
     if oldest and (
         middle := newest_first[MAX_ROWS_SEARCHED // 2 : MAX_ROWS_SEARCHED // 2 + 1].first()
     ):

@@ -17,6 +17,7 @@ from keyportal.scheduler.models import ScheduledJob
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team
 from keyportal.usage.forms import UsageFilter
+from keyportal.usage.impact import impact, requests_last_day
 from keyportal.usage.limit_status import limit_uses
 from keyportal.usage.models import (
     Alarm,
@@ -28,12 +29,14 @@ from keyportal.usage.models import (
     RunningCalls,
     Sighting,
     StoredResponse,
+    UsageHour,
     UsageMinute,
     Window,
     key_subject,
     window_start,
 )
 from keyportal.usage.models import Flush as WrittenFlush
+from keyportal.usage.reports.periods import Step
 from tests.support.clock import ensure_time_left
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "meter"])
@@ -125,3 +128,15 @@ def test_request_to_end_a_call_and_stored_answer_have_the_time_of_the_database(
 def test_usage_is_shown_up_to_the_time_of_the_database(clock_ahead: None) -> None:
     end = UsageFilter({"range": "24h"}).period().end
     assert abs(end - database_now()) < timedelta(minutes=70)
+
+
+def test_last_day_of_a_key_ends_with_the_time_of_the_database(
+    clock_ahead: None, team: Team
+) -> None:
+    """As the dialogs to delete keys and to remove members show it."""
+    start = Step.HOUR.floor(database_now()) - timedelta(hours=22)
+    UsageHour.objects.create(
+        start=start, team_slug=team.slug, public_id="AAAAAAAA", owner_id=1, requests=7
+    )
+    assert impact(team, ["AAAAAAAA"]).requests == 7
+    assert requests_last_day(team, ["AAAAAAAA"]) == {"AAAAAAAA": 7}

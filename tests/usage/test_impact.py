@@ -92,16 +92,16 @@ def test_only_the_latest_calls_of_the_team_are_searched(
     assert result.is_cut
 
 
-def test_three_queries_for_any_number_of_calls(
+def test_four_queries_for_any_number_of_calls(
     team: Team,
     used: Used,
     call: CallOnce,
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         impact(team, [KEY])
     for number in range(20):
         used(Step.HOUR, KEY, ago=number, model=f"public/{number}")
         call(minutes=number, address=f"192.0.2.{number}")
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         impact(team, [KEY])

@@ -9,6 +9,7 @@ from datetime import timedelta
 from itertools import islice
 
 from django.db.models import Count, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from keyportal.keys.models import ApiKeyQuerySet
@@ -23,7 +24,7 @@ NO_KEYS = Q(pk__in=[])
 
 def is_working() -> Q:
     """A condition on keys: enabled and not expired. Refused keys can break the policy unnoticed."""
-    return Q(disabled_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+    return Q(disabled_at=None) & (Q(expires_at=None) | Q(expires_at__gt=Now()))
 
 
 def breaks_policy(policy: Policy, keys: ApiKeyQuerySet) -> Q:

@@ -52,7 +52,7 @@ def key_page(request: TeamRequest, public_id: str) -> HttpResponse:
         "last_use": last_use(key),
         "limits": _limits(key),
         "violations": violations(request.team.policy, key),
-        "usage": key_usage(request.team, public_id, key.name),
+        "usage": key_usage(request.team, public_id, key.name, key.read_at),
         "page": page,
         "history": [Entry(event, _history_text(event)) for event in page],
     }

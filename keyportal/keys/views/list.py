@@ -8,6 +8,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_safe
 
+from keyportal.database.clock import database_now
 from keyportal.keys import keystring
 from keyportal.keys.forms.list import ListForm
 from keyportal.keys.last_use import last_used_times
@@ -42,7 +43,8 @@ def key_list(request: TeamRequest) -> HttpResponse:
     pages.count = matching.count()  # Counting the sorted query would be slower.
     page = pages.get_page(request.GET.get("page"))
     keys_by_pk = keys.for_display().in_bulk(page.object_list)
-    lines = sparklines(request.team, [key.public_id for key in keys_by_pk.values()])
+    public_ids = [key.public_id for key in keys_by_pk.values()]
+    lines = sparklines(request.team, public_ids, database_now())
     times = last_used_times(keys_by_pk.values())
     rows = [
         Row(

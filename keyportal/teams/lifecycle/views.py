@@ -8,10 +8,10 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
+from keyportal.database.clock import database_now
 from keyportal.teams.access import TeamRequest, require_role, team_view
 from keyportal.teams.forms import Conflict
 from keyportal.teams.lifecycle import changes
@@ -116,7 +116,7 @@ def team_create(request: HttpRequest) -> HttpResponse:
 
 def _what_stops(team: Team) -> dict[str, int]:
     """Numbers of what ends with the team, by their names; without zeros."""
-    used = Q(secrets__last_used_at__gte=timezone.now() - timedelta(days=1))
+    used = Q(secrets__last_used_at__gte=database_now() - timedelta(days=1))
     counts = {
         "API keys": team.keys.count(),
         "of these, used in the last 24 hours": team.keys.filter(used).distinct().count(),

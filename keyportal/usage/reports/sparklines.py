@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.db.models import Sum
-from django.utils import timezone
 
 from keyportal.teams.models import Team
 from keyportal.usage.models import UsageDay
@@ -35,9 +35,9 @@ class Sparkline:
         )
 
 
-def sparklines(team: Team, public_ids: Collection[str]) -> dict[str, Sparkline]:
+def sparklines(team: Team, public_ids: Collection[str], now: datetime) -> dict[str, Sparkline]:
     """Sparklines of the keys that were used, by public id, in one query."""
-    period = RANGES["14d"][1](timezone.now())
+    period = RANGES["14d"][1](now)
     usage = UsageDay.objects.for_team(team).within(period.start, period.end)
     rows = (
         usage.filter(public_id__in=public_ids)

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
+from keyportal.database.clock import database_now
 from keyportal.keys import keystring
 from keyportal.keys.exceptions import AlreadyRotating
 from keyportal.keys.models import ApiKey, Secret
@@ -18,12 +20,16 @@ from keyportal.keys.rotation import (
     revoke_old_secret,
     rotate,
 )
+from keyportal.keys.status import State, has_state
 from keyportal.leaks import handling
 from keyportal.leaks.reports import OPERATOR, ReportContents, ReportedKey
-from keyportal.teams.models import User
+from keyportal.teams.models import Team, User
+from keyportal.usage.models import UsageDay
+from keyportal.usage.reports.periods import Step
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]
+SignIn = Callable[[User], Client]
 AHEAD, BEHIND = timedelta(hours=2), timedelta(hours=-2)
 right = timezone.now
 
@@ -131,3 +137,29 @@ def test_leak_ends_with_the_leaked_secret_for_any_host_clock(
     with host(reporter):
         assert report(new) == 1
     assert is_open(key)
+
+
+@pytest.mark.parametrize("difference", [timedelta(days=2), timedelta(days=-2)])
+def test_pages_show_expiry_and_usage_by_the_clock_of_the_database(
+    bob: User, team: Team, issue: Issue, sign_in: SignIn, difference: timedelta
+) -> None:
+    """Two days: what has expired is shown as expired, and the 14 days are those of the counts."""
+    now = database_now()
+    key, _ = issue(bob, "runs", expires_at=now + timedelta(days=1))
+    ended, _ = issue(bob, "ended", expires_at=now + timedelta(days=1))
+    ApiKey.objects.filter(pk=ended.pk).update(expires_at=now - timedelta(days=1))
+    for days in (0, 13):
+        start = Step.DAY.floor(now) - timedelta(days=days)
+        UsageDay.objects.create(
+            start=start, team_slug=team.slug, public_id=key.public_id, owner_id=1, requests=3
+        )
+    with host(difference):
+        client = sign_in(bob)
+        rows = client.get(f"/teams/{team.slug}/keys/").context["rows"]
+        page = client.get(f"/teams/{team.slug}/keys/{key.public_id}/")
+        expired = [row.pk for row in ApiKey.objects.filter(has_state(State.EXPIRED))]
+    texts = {row.key.name: row.badges[0].text for row in rows}
+    assert texts == {"runs": "Expires in 1 day", "ended": "Expired"}
+    assert expired == [ended.pk]
+    (line,) = [row.sparkline for row in rows if row.key == key]
+    assert line.total == page.context["usage"].used.requests == 6

@@ -223,7 +223,7 @@ def test_networks_of_first_calls_are_not_new(team: Team, other_team: Team, good:
     call(team, good.public_id, None, 3)
     call(team, "Another1", "203.0.113.1", 3)
     call(other_team, good.public_id, "203.0.113.1", 3)
-    assert new_networks(team) == {}
+    assert new_networks(team, timezone.now()) == {}
 
 
 def look(team: Team, public_id: str, network: str, days: float) -> None:
@@ -245,20 +245,20 @@ def test_listing_models_from_a_new_network_is_found(
     look(team, good.public_id, "192.0.2.0/24", 0.1)
     look(team, "Another1", "203.0.113.0/24", 0.1)
     look(other_team, good.public_id, "203.0.113.0/24", 0.1)
-    assert new_networks(team) == {}
+    assert new_networks(team, timezone.now()) == {}
     look(team, good.public_id, "198.51.100.0/24", 0.1)
-    assert new_networks(team) == {good.public_id: ["198.51.100.0/24"]}
+    assert new_networks(team, timezone.now()) == {good.public_id: ["198.51.100.0/24"]}
     assert found(team) == {"new-address"}
 
 
 def test_network_that_listed_models_before_is_not_new(team: Team, good: ApiKey) -> None:
     look(team, good.public_id, "192.0.2.0/24", 3)
     call(team, good.public_id, "192.0.2.7", 0.1)
-    assert new_networks(team) == {}
+    assert new_networks(team, timezone.now()) == {}
     call(team, good.public_id, "198.51.100.7", 0.1)
-    assert new_networks(team) == {good.public_id: ["198.51.100.0/24"]}
+    assert new_networks(team, timezone.now()) == {good.public_id: ["198.51.100.0/24"]}
     look(team, good.public_id, "198.51.100.0/24", 2)
-    assert new_networks(team) == {}
+    assert new_networks(team, timezone.now()) == {}
 
 
 def test_only_the_newest_calls_of_a_busy_team_are_checked(
@@ -268,9 +268,9 @@ def test_only_the_newest_calls_of_a_busy_team_are_checked(
     call(team, "Busy1234", "203.0.113.1", 0.9)  # Too long ago by now.
     for minutes in (40, 30, 20, 10):
         call(team, "Busy1234", "192.0.2.1", minutes / 1440)
-    assert new_networks(team) == {}
+    assert new_networks(team, timezone.now()) == {}
     call(team, "Busy1234", "198.51.100.1", 0)
-    assert new_networks(team) == {"Busy1234": ["198.51.100.0/24"]}
+    assert new_networks(team, timezone.now()) == {"Busy1234": ["198.51.100.0/24"]}
 
 
 # The page.
