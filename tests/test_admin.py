@@ -17,7 +17,6 @@ from django.utils import timezone
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
 from keyportal.audit.models import Action, AuditEvent, Tombstone
-from keyportal.catalog import circuit_breaker
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.changes import Changes, change_key, disable, hand_over
 from keyportal.keys.limits import set_key_limits
@@ -35,6 +34,7 @@ CREDENTIAL = "the-upstreams-own-token"
 # Models that are part of another page, or that only programs read and write.
 WITHOUT_PAGE = {
     "catalog.CatalogVersion",
+    "catalog.WorkerHealth",
     "catalog.Alias",  # Operators have a page for it in the portal.
     "teams.UsedSlug",
     "people.Invitation",  # Admins of a team have a page for them in the portal.
@@ -744,15 +744,3 @@ def test_lists_need_the_same_queries_at_any_length(
     for number in range(1, 10):
         fill(number)
     assert queries() == few
-
-
-def test_operators_see_the_state_of_each_upstream(
-    operator: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(circuit_breaker, "_breakers", {})
-    path = "/admin/catalog/upstream/"
-    assert "not called yet; 0 in flight" in operator.get(path).content.decode()
-    circuit_breaker.breaker_for(upstream.fingerprint).record_failure("503", 30)
-    text = operator.get(path).content.decode()
-    assert "fails (503), no calls for 30 s; 0 in flight" in text
-    assert "as seen by this worker" in text.lower()

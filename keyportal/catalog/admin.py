@@ -2,7 +2,6 @@
 
 from django.contrib import admin
 
-from keyportal.catalog import circuit_breaker
 from keyportal.catalog.forms import UpstreamForm
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.teams.admin import ConfirmedAdmin
@@ -28,7 +27,7 @@ class UpstreamAdmin(ConfirmedAdmin):
         "client_certificate_file",
         "is_active",
     ]
-    list_display = ["name", "base_url", "has_credential", "has_headers", "health", "created_at"]
+    list_display = ["name", "base_url", "has_credential", "has_headers", "created_at"]
     search_fields = ["name", "base_url"]
 
     @admin.display(boolean=True, description="Has credential")
@@ -38,11 +37,6 @@ class UpstreamAdmin(ConfirmedAdmin):
     @admin.display(boolean=True, description="Has headers")
     def has_headers(self, upstream: Upstream) -> bool:
         return bool(upstream.encrypted_headers)
-
-    @admin.display(description="Health, as seen by this worker")
-    def health(self, upstream: Upstream) -> str:
-        breaker = circuit_breaker.breaker_for(upstream.fingerprint)
-        return f"{breaker}; {breaker.calls} in flight"
 
 
 class RouteInline(admin.TabularInline):  # type: ignore[type-arg]  # not generic at run time

@@ -1,14 +1,15 @@
 """Circuit breakers: an upstream that fails gets no calls for a while.
 
-The gateway records the outcomes of calls here, and the portal reads them. The state is in memory
-and not shared: each worker has its own, and learns of a failure from its own calls. An upstream
-whose settings change gets a new breaker.
+The gateway records the outcomes of calls here. The state is in memory and not shared: each worker
+has its own, and learns of a failure from its own calls. Pages read what all workers have met: see
+`servers/health.py`. An upstream whose settings change gets a new breaker.
 """
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class CircuitBreaker:
     __slots__ = (
         "calls",
         "failed_calls",
+        "failing_since",
         "failures",
         "has_answered",
         "has_trial",
@@ -50,6 +52,8 @@ class CircuitBreaker:
         self.failures = 0
         """How often the breaker opened without a success between; 0 while the upstream works."""
         self.open_until = 0.0
+        self.failing_since = 0.0
+        """When it opened first without a success between."""
         self.last_failure = ""
         """A status or an exception's name, for operators."""
         self.has_answered = False
@@ -92,13 +96,6 @@ class CircuitBreaker:
         self.refusals[model] = refusal
         return is_new
 
-    def refusal_of(self, model: str) -> str:
-        """What is refused for this model; empty for nothing."""
-        refusal = self.refusals.get(model, "")
-        if not refusal and self.failures and REFUSES_CREDENTIAL in self.refusals.values():
-            return REFUSES_CREDENTIAL  # It is the same credential for all models.
-        return refusal
-
     def record_failure(self, reason: str, retry_after: float = 0, *, detail: str = "") -> None:
         """Open the breaker. The server's `retry_after` seconds are respected, up to a minute.
 
@@ -114,18 +111,26 @@ class CircuitBreaker:
         if now >= self.open_until:
             if not self.failures:
                 logger.warning("Model server %s fails: %s.", self.name, detail or reason)
+                self.failing_since = now
             self.failures += 1
             seconds = min(MIN_OPEN_SECONDS * 2 ** min(self.failures - 1, 10), MAX_OPEN_SECONDS)
             self.open_until = now + seconds
         self.open_until = max(self.open_until, now + min(retry_after, MAX_OPEN_SECONDS))
 
-    def __str__(self) -> str:
-        refusals = "".join(f"; {what}: {model}" for model, what in sorted(self.refusals.items()))
-        if not self.failures:
-            return ("answers" if self.has_answered else "not called yet") + refusals
-        seconds = self.open_until - time.monotonic()
-        state = f"no calls for {seconds:.0f} s" if seconds > 0 else "the next call is a trial"
-        return f"fails ({self.last_failure}), {state}{refusals}"
+    @property
+    def sight(self) -> "Sight":
+        since = self.failing_since if self.failures else None
+        return Sight(since, self.last_failure, self.has_answered, dict(self.refusals))
+
+
+class Sight(NamedTuple):
+    """What one worker has met of an upstream. It changes only when the upstream does."""
+
+    failing_since: float | None
+    """On the monotonic clock; None: it does not fail."""
+    last_failure: str
+    has_answered: bool
+    refusals: dict[str, str]
 
 
 _breakers: dict[str, CircuitBreaker] = {}
@@ -138,6 +143,11 @@ def states() -> Iterator[tuple[str, bool, int]]:
     for breaker in tuple(_breakers.values()):
         if breaker.name:
             yield breaker.name, bool(breaker.failures), breaker.calls
+
+
+def sights() -> dict[str, Sight]:
+    """By the fingerprint of each upstream that was called."""
+    return {key: breaker.sight for key, breaker in tuple(_breakers.items()) if breaker.name}
 
 
 def breaker_for(fingerprint: str) -> CircuitBreaker:
@@ -153,25 +163,3 @@ def forget_all_except(fingerprints: Collection[str]) -> None:
     for fingerprint in tuple(_breakers):
         if fingerprint not in fingerprints:
             _breakers.pop(fingerprint, None)
-
-
-def summary(routes: Iterable[tuple[str, str]]) -> str:
-    """The health of all upstreams that serve one model, without saying which ones fail.
-
-    A route is the fingerprint of an upstream, and the model's name there.
-    """
-    routes = tuple(routes)
-    breakers = {fingerprint: breaker_for(fingerprint) for fingerprint, _ in routes}
-    refusals = {
-        upstream: what
-        for upstream, model in routes
-        if (what := breakers[upstream].refusal_of(model))
-    }
-    failing = refusals.keys() | {upstream for upstream in breakers if breakers[upstream].failures}
-    reason = "".join(f": {what}" for what in sorted(set(refusals.values())))
-    if len(failing) == len(breakers):
-        return f"Fails{reason}"
-    if failing:
-        return f"{len(failing)} of {len(breakers)} servers fail{reason}"
-    has_answered = any(breaker.has_answered for breaker in breakers.values())
-    return "Answers" if has_answered else "Not called yet"

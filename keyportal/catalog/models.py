@@ -15,10 +15,11 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.dispatch import receiver
 
 from keyportal.audit.models import Action, AuditEvent, current_source
-from keyportal.catalog import circuit_breaker, credentials, headers
+from keyportal.catalog import credentials, headers
 from keyportal.catalog.addresses import is_metadata_address
 from keyportal.catalog.aliases import NAME_VALIDATORS, Alias
 from keyportal.catalog.headers import CredentialHeader, ServerHeaders
+from keyportal.catalog.servers.health import Health, ModelHealth
 from keyportal.catalog.tls import tls_context
 from keyportal.keys.keystring import require_no_key
 from keyportal.teams.models import Team
@@ -330,10 +331,9 @@ class ServedModel(models.Model):
     def __str__(self) -> str:
         return self.name
 
-    @property
-    def health(self) -> str:
-        """As seen by this process. Load lists with `with_upstreams`."""
-        return circuit_breaker.summary(
+    def health_in(self, health: Health) -> ModelHealth:
+        """Load lists with `with_upstreams`."""
+        return health.of_model(
             (route.upstream.fingerprint, route.upstream_model) for route in self.routes.all()
         )
 

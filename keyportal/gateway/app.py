@@ -20,6 +20,7 @@ from keyportal.gateway.error_middleware import ErrorMiddleware
 from keyportal.gateway.errors import MethodNotAllowed, ShuttingDown, UnknownPath
 from keyportal.gateway.forward_auth.app import ForwardAuth, is_verification
 from keyportal.gateway.introspection import Introspection
+from keyportal.gateway.metering.health_reporter import HealthReporter
 from keyportal.gateway.metering.meter import Meter
 from keyportal.gateway.metering.retention import RetentionJob
 from keyportal.gateway.metering.running_calls import RunningCallsReporter
@@ -80,6 +81,7 @@ class Gateway:
         )
         self.response_requests = ResponseRequests(self.admission, self.relay, stored_responses)
         self.introspection = Introspection()
+        self.health_reporter = HealthReporter(worker, self.writer)
         self.error_middleware.app = BearerAuthMiddleware(
             self._route, self.admission, self.active_calls, self.meter
         )
@@ -90,6 +92,7 @@ class Gateway:
             self.active_calls.keep_alive_forever(),
             RunningCallsReporter(worker, self.writer, self.active_calls).report_forever(),
             RetentionJob(self.writer).clean_forever(),
+            self.health_reporter.report_forever(),
         )
         self._tasks = [asyncio.create_task(job) for job in background_jobs]
         if self.metrics_folder is not None:
@@ -126,7 +129,7 @@ class Gateway:
             task.cancel()
         self.relay.close()
         self.introspection.close()
-        await asyncio.gather(self.meter.flush(), self.admission.close())
+        await asyncio.gather(self.meter.flush(), self.admission.close(), self.health_reporter.end())
         await asyncio.wrap_future(self.writer.close())
         if self._metrics is not None:
             self._metrics.publish()

@@ -24,6 +24,7 @@ from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.models import BUILT_IN_URL, Route, Upstream
 from keyportal.catalog.servers.discovery import BareList, DiscoveryFailed, model_ids
 from keyportal.catalog.servers.fetch import fetch
+from keyportal.catalog.servers.health import Health, ServerHealth
 from keyportal.http.fetch import Reply
 from keyportal.server.health import is_read_only, missing_migrations
 from keyportal.teams.openid.configuration import IdentityProvider
@@ -254,6 +255,18 @@ def upstreams() -> Iterator[Finding]:
         wanted[route.upstream_id].add(route.upstream_model)
     with ThreadPoolExecutor(8) as threads:
         yield from threads.map(lambda server: _ask(server, wanted[server.pk]), servers)
+    health = Health.read()
+    for server in servers:
+        if (seen := health.of_server(server.fingerprint)).failure_count:
+            yield problem(f"model server {server.name}", _as_seen(seen))
+
+
+def _as_seen(health: ServerHealth) -> str:
+    where = f" {health.workers}" if health.workers else " the worker"
+    return (
+        f"Calls of{where} fail since {health.since:%Y-%m-%d %H:%M:%S} UTC: "
+        f"{health.last_failures}. Read the log of their hosts."
+    )
 
 
 def _ask(server: Upstream, wanted: set[str]) -> Finding:

@@ -85,15 +85,19 @@ def test_success_closes_the_breaker(clock: Clock) -> None:
     assert open_seconds(breaker, clock) == 1
 
 
-def test_breaker_as_text(clock: Clock) -> None:
+def test_sight_changes_only_with_the_state(clock: Clock) -> None:
+    """It is written each time that it changes."""
     breaker = CircuitBreaker()
-    assert str(breaker) == "not called yet"
-    breaker.record_success()
-    assert str(breaker) == "answers"
+    before = breaker.sight
     breaker.record_failure("503", 12)
-    assert str(breaker) == "fails (503), no calls for 12 s"
-    clock.now += 13
-    assert str(breaker) == "fails (503), the next call is a trial"
+    failing = breaker.sight
+    assert failing.failing_since == clock.now
+    clock.now += 30
+    breaker.record_failure("503")
+    assert breaker.sight == failing != before
+    breaker.record_success()
+    assert (breaker.sight.failing_since, breaker.sight.has_answered) == (None, True)
+    assert breaker.sight.last_failure == "503"
 
 
 def test_each_upstream_has_its_own_breaker() -> None:

@@ -5,10 +5,9 @@ import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.catalog import circuit_breaker
-from keyportal.catalog.circuit_breaker import REFUSES_CREDENTIAL
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.teams.models import Team, User
+from tests.support.health import report, sight
 
 pytestmark = pytest.mark.any_database
 
@@ -47,9 +46,8 @@ def test_viewer_sees_what_keys_can_call(
 
 
 def test_page_shows_health_but_not_the_servers(
-    sign_in: SignIn, vera: User, serve: Callable[..., ServedModel], monkeypatch: pytest.MonkeyPatch
+    sign_in: SignIn, vera: User, serve: Callable[..., ServedModel]
 ) -> None:
-    monkeypatch.setattr(circuit_breaker, "_breakers", {})
     served = serve("public/deepseek-r1")
     Upstream.objects.update(name="gpu-7")
     first = Upstream.objects.get()
@@ -57,25 +55,25 @@ def test_page_shows_health_but_not_the_servers(
     Route.objects.create(model=served, upstream=other, upstream_model="x")
     unused = Upstream.objects.create(name="gpu-9", base_url="http://192.0.2.9:8000/v1")
     Route.objects.create(model=served, upstream=unused, upstream_model="x", weight=0)
-    circuit_breaker.breaker_for(unused.fingerprint).record_failure("502")
+    report("one", {unused: sight(5, "502")})
+    client = sign_in(vera)
 
     def health_texts() -> list[str]:
-        text = sign_in(vera).get(MODELS).content.decode()
+        text = client.get(MODELS).content.decode()
         assert "gpu-" not in text
         assert "192.0.2" not in text
-        return re.findall(r'data-label="Health">([^<]*)<', text)
+        return re.findall(r'data-label="Health">([^<]*?)(?: since )?<', text)
 
     assert health_texts() == ["Not called yet", "Not called yet"]
-    circuit_breaker.breaker_for(first.fingerprint).record_success()
+    report("one", {first: sight()})
     assert health_texts() == ["Answers", "Answers"]
-    circuit_breaker.breaker_for(other.fingerprint).record_failure("502")
+    report("one", {first: sight(), other: sight(5, "502")})
     assert health_texts() == ["1 of 2 servers fail", "Answers"]
-    circuit_breaker.breaker_for(first.fingerprint).record_failure("401")
-    assert health_texts() == ["Fails", "Fails"]
-    circuit_breaker.breaker_for(first.fingerprint).record_refusal("x", REFUSES_CREDENTIAL)
-    assert health_texts() == ["Fails: refuses our credential"] * 2
-    circuit_breaker.breaker_for(other.fingerprint).record_success("x")
-    assert health_texts()[0] == "1 of 2 servers fail: refuses our credential"
+    report("two", {first: sight()})
+    assert health_texts() == ["1 of 2 servers fail on 1 of 2 workers", "Answers"]
+    report("two", {first: sight(5, "401"), other: sight(7, "502")})
+    assert health_texts() == ["Fails on some workers", "Fails on 1 of 2 workers"]
+    assert '<time datetime="' in client.get(MODELS).content.decode()
 
 
 def test_page_without_models_shows_next_step(sign_in: SignIn, vera: User, team: Team) -> None:
@@ -101,5 +99,5 @@ def test_queries_stay_the_same_for_any_number_of_models(
         serve(f"public/{number}")
     client = sign_in(vera)
     client.get(MODELS)
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         client.get(MODELS)

@@ -9,7 +9,6 @@ import pytest
 from django.test import Client
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.catalog import circuit_breaker
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.catalog.servers.presets import PRESETS
 from keyportal.catalog.snapshot import Snapshot
@@ -18,6 +17,7 @@ from keyportal.operators.views import discovery, servers
 from keyportal.teams.models import Team, User
 from keyportal.teams.sign_in.sessions import BEGAN_AT
 from tests.support.forms import form_data
+from tests.support.health import report, sight
 
 SERVERS = "/operators/servers/"
 CREDENTIAL = "sk-the-servers-own-credential"
@@ -182,19 +182,16 @@ def test_model_that_another_server_serves_too_goes_on(
 
 
 @pytest.mark.any_database
-def test_pages_show_what_the_server_met_last(
-    operator: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(circuit_breaker, "_breakers", {})
+def test_pages_show_what_all_workers_met(operator: Client, upstream: Upstream) -> None:
     assert "Not called yet" in page(operator, "")
-    breaker = circuit_breaker.breaker_for(upstream.fingerprint)
-    breaker.record_failure("ConnectFailed")
+    report("one", {upstream: sight(60, "ConnectFailed")})
+    report("two", {upstream: sight()})
     for path in ("", f"{upstream.pk}/"):
-        assert "fails (ConnectFailed)" in page(operator, path)
-    breaker.record_success()
+        assert "on 1 of 2 workers, ConnectFailed, since <time" in page(operator, path)
+    report("one", {upstream: sight(last_failure="ConnectFailed")})
     text = page(operator, f"{upstream.pk}/")
-    assert "Answers" in text
-    assert "<dd>ConnectFailed</dd>" in text  # What it met last.
+    assert "reached by all 2 workers" in text
+    assert "<dd>ConnectFailed</dd>" in text  # What they met last.
 
 
 @pytest.mark.any_database

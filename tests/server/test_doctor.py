@@ -23,6 +23,7 @@ from keyportal.checks import PROXY_VARIABLES
 from keyportal.server import doctor
 from keyportal.teams.openid.configuration import IdentityProvider
 from tests.support import identity_provider
+from tests.support.health import report, sight
 from tests.support.mail_server import MailServer
 from tests.support.model_list_server import ModelListServer, running
 
@@ -180,6 +181,14 @@ def test_model_servers_that_can_not_be_used(
     assert problems == [f"model server {down.name}", "model server vllm"]
     assert "Connection refused" in text
     assert "does not list gone" in text
+    report("one", {down: sight(60, "ConnectFailed")})
+    problems, text = examine()
+    assert problems == [
+        f"model server {down.name}",
+        "model server vllm",
+        f"model server {down.name}",
+    ]
+    assert "Calls of the worker fail since" in text
     model_server.status = 401
     assert "answered 401" in examine()[1]
     settings.CREDENTIAL_KEYS = (Fernet.generate_key().decode(),)

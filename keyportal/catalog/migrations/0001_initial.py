@@ -24,6 +24,15 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name='WorkerHealth',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('worker', models.CharField(max_length=32, unique=True)),
+                ('servers', models.JSONField(default=dict)),
+                ('written_at', models.DateTimeField()),
+            ],
+        ),
+        migrations.CreateModel(
             name='Upstream',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

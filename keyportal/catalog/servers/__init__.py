@@ -1,1 +1,1 @@
-"""What is asked of a model server outside calls: its list of models, and a trial."""
+"""Model servers outside calls: what is asked of them, and their health."""

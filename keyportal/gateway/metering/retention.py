@@ -13,6 +13,7 @@ from django.db import connections
 from django.db.models import Model
 
 from keyportal.audit.models import AuditEvent
+from keyportal.catalog.servers.health import WorkerHealth
 from keyportal.database.clock import ago
 from keyportal.gateway.metering.lost_calls import count_lost_calls
 from keyportal.gateway.metering.writer import ALIAS, Writer
@@ -41,7 +42,8 @@ class Retention(NamedTuple):
     model: type[Model]
     column: str
     """The time from which a row's age is counted. It is indexed, except in tables with few rows
-    whose time is updated often, because an index would make the updates slower: leases."""
+    whose time is updated often, because an index would make the updates slower: leases, and what
+    workers have met."""
     max_age: timedelta
     condition: str = "true"
 
@@ -68,6 +70,7 @@ def retentions() -> tuple[Retention, ...]:
         Retention(NetworkUse, "first_used_at", timedelta(days=settings.CALL_RETENTION_DAYS)),
         Retention(StoredResponse, "created_at", timedelta(days=settings.RESPONSE_RETENTION_DAYS)),
         Retention(Alarm, "raised_at", timedelta(days=1)),
+        Retention(WorkerHealth, "written_at", timedelta(minutes=10)),
         *_audit_retention(),
     )
 

@@ -10,9 +10,9 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from keyportal.catalog import circuit_breaker
 from keyportal.catalog.forms import UpstreamForm
 from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.catalog.servers.health import Health
 from keyportal.catalog.servers.presets import PRESETS, preset_named
 from keyportal.operators.access import OperatorRequest, lock_operators, operator_view
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
@@ -24,7 +24,8 @@ MAX_LISTED = 200
 @operator_view
 def server_list(request: OperatorRequest) -> HttpResponse:
     servers = Upstream.objects.annotate(model_count=Count("routes__model", distinct=True))
-    rows = [(server, _breaker(server)) for server in servers.order_by("name")]
+    health = Health.read()
+    rows = [(server, health.of_server(server.fingerprint)) for server in servers.order_by("name")]
     return render(request, "operators/servers.html", {"rows": rows})
 
 
@@ -35,15 +36,11 @@ def server(request: OperatorRequest, server_id: int) -> HttpResponse:
     routes = Route.objects.filter(upstream=upstream).select_related("model__team")
     context = {
         "server": upstream,
-        "breaker": _breaker(upstream),
+        "health": Health.read().of_server(upstream.fingerprint),
         "routes": routes.order_by("model__name", "upstream_model")[:MAX_LISTED],
         "route_count": routes.count(),
     }
     return render(request, "operators/server.html", context)
-
-
-def _breaker(upstream: Upstream) -> circuit_breaker.CircuitBreaker:
-    return circuit_breaker.breaker_for(upstream.fingerprint)
 
 
 @sensitive_post_parameters("credential", "headers")

@@ -235,31 +235,28 @@ def refuse(status: int, body: bytes = b"{}", *, names_stored_answer: bool = Fals
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "health", "refusals"),
+    ("status", "body", "refusals"),
     [
-        (401, b"Bad key sk-1", "Fails: refuses our credential", "; refuses our credential: m"),
-        (403, b"Bad key sk-1", "Fails: refuses our credential", "; refuses our credential: m"),
-        (404, b"The Model m.", "Fails: does not know the model", "; does not know the model: m"),
-        (404, b'{"detail": "Not Found"}', "Not called yet", ""),
+        (401, b"Bad key sk-1", {"m": circuit_breaker.REFUSES_CREDENTIAL}),
+        (403, b"Bad key sk-1", {"m": circuit_breaker.REFUSES_CREDENTIAL}),
+        (404, b"The Model m.", {"m": circuit_breaker.LACKS_MODEL}),
+        (404, b'{"detail": "Not Found"}', {}),
     ],
 )
 def test_refusal_is_marked_and_logged_once_until_a_call_succeeds(
-    status: int, body: bytes, health: str, refusals: str, caplog: pytest.LogCaptureFixture
+    status: int, body: bytes, refusals: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     breaker = circuit_breaker.breaker_for("a")
     for _ in range(3):
         assert refuse(status, body) == 502
-    assert circuit_breaker.summary([("a", "m")]) == health
-    assert str(breaker).endswith(refusals)
+    assert breaker.sight.refusals == refusals
+    assert bool(breaker.failures) is (status == 401)
     logged = [line for line in caplog.messages if circuit_breaker.REFUSES_CREDENTIAL in line]
     logged += [line for line in caplog.messages if circuit_breaker.LACKS_MODEL in line]
     assert len(logged) == bool(refusals)
     assert "sk-1" not in caplog.text
-    others = "Fails: refuses our credential" if status == 401 else "Not called yet"
-    assert circuit_breaker.summary([("a", "another")]) == others
     assert refuse(200) == 200
-    assert circuit_breaker.summary([("a", "m")]) == "Answers"
-    assert str(breaker) == "answers"
+    assert (breaker.failures, breaker.sight.refusals, breaker.has_answered) == (0, {}, True)
 
 
 def test_missing_stored_response_is_a_client_error() -> None:
