@@ -1,0 +1,1 @@
+"""Commands for what operators say of models."""
