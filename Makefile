@@ -64,7 +64,7 @@ run: $(SERVING) ## Serve portal and gateway, with a demo team: make run PORT=800
 test: $(DEVELOPING) ## Run the tests, on SQLite and then on PostgreSQL
 	@$(COMPILE) & $(BIN)/python .ci/chromium.py && $(BIN)/python .ci/proxies.py; code=$$?; wait; exit $$code
 	$(TEST) $(BIN)/pytest $(PARALLEL)
-	$(TEST) $(BIN)/python -m tests.postgresql $(BIN)/pytest $(PARALLEL) -m "not browser" --ignore=tests/test_make.py
+	$(TEST) $(BIN)/python -m tests.postgresql $(BIN)/pytest $(PARALLEL) --ignore=tests/browser --ignore=tests/test_make.py
 
 check: $(DEVELOPING) ## Check format, lint, types, migrations, the settings for production, and pinned packages
 	$(BIN)/ruff format --check .

@@ -4,8 +4,9 @@ Alice owns the team, Ada is its admin, Bob a member and Vera a viewer. Charlie i
 owns another team.
 """
 
+import gc
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,30 @@ hypothesis.settings.load_profile("keyportal")
 
 PASSWORD = "correct horse battery staple"
 USES_DATABASE = {"db", "transactional_db", "database"}
+# The mark of a whole module. A single test that is marked stands beside others that are not.
+ANY_DATABASE = re.compile(r"^pytestmark = (?:.*|\[(?:\n .*)+)mark\.any_database", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """On PostgreSQL, do not even import a module of which no test would run."""
+    is_test = settings.IS_POSTGRESQL and collection_path.name.startswith("test_")
+    return (is_test and is_for_any_database(collection_path)) or None
+
+
+def is_for_any_database(file: Path) -> bool:
+    return ANY_DATABASE.search(file.read_text()) is not None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests are a million objects and no garbage. Python's collector would look through
+    them again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,14 +1,11 @@
 """Which tests the run on PostgreSQL may leave out."""
 
-import re
 from pathlib import Path
 
-import pytest
+from tests.conftest import is_for_any_database
 
 TESTS = Path(__file__).parent
-# The mark of a whole module. A single test that is marked stands beside others that are not.
-MARK = re.compile(r"^pytestmark = (?:.*|\[(?:\n .*)+)mark\.any_database", re.MULTILINE)
-MARKED = [file for file in TESTS.rglob("test_*.py") if MARK.search(file.read_text())]
+MARKED = [file for file in TESTS.rglob("test_*.py") if is_for_any_database(file)]
 # Signs that a test depends on the database: SQL, locks, races, constraints, the vendor.
 DATABASE_WORDS = (
     "transaction=True",
@@ -21,10 +18,10 @@ DATABASE_WORDS = (
 )
 
 
-@pytest.mark.parametrize("file", MARKED, ids=lambda file: file.stem)
-def test_module_that_runs_only_on_sqlite_does_not_depend_on_the_database(file: Path) -> None:
-    text = file.read_text()
-    assert [word for word in DATABASE_WORDS if word in text] == []
+def test_module_that_runs_only_on_sqlite_does_not_depend_on_the_database() -> None:
+    assert MARKED
+    signs = [(_name(file), word) for file in MARKED for word in DATABASE_WORDS]
+    assert [(name, word) for name, word in signs if word in _text(name)] == []
 
 
 def test_database_tests_run_on_both() -> None:
@@ -41,6 +38,10 @@ def test_database_tests_run_on_both() -> None:
     names = {_name(file) for file in TESTS.rglob("test_*.py")}
     assert names_on_both <= names
     assert not names_on_both & {_name(file) for file in MARKED}
+
+
+def _text(name: str) -> str:
+    return (TESTS / f"{name}.py").read_text()
 
 
 def _name(file: Path) -> str:

@@ -176,7 +176,7 @@ def test_released_job_is_due_again_later(db: None) -> None:
     assert not ScheduledJob.objects.acquire(REMINDERS, "two")
     ScheduledJob.objects.release(REMINDERS, "one")
     assert not ScheduledJob.objects.acquire(REMINDERS, "two")
-    ScheduledJob.objects.update(due_at=timezone.now())
+    ScheduledJob.objects.update(due_at=timezone.now() - timedelta(seconds=1))
     assert ScheduledJob.objects.acquire(REMINDERS, "two")
 
 
