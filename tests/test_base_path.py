@@ -5,9 +5,9 @@ from datetime import timedelta
 from html.parser import HTMLParser
 from http.cookies import SimpleCookie
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
-import openai
 import pytest
 from django.conf import settings
 from django.test import Client
@@ -19,8 +19,14 @@ from keyportal.catalog.models import ServedModel
 from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import Team, User
+from tests.support.lazy import LazyModule
 from tests.support.server import CHAT, Reply, Server, chat_body, wait_until
 from tests.test_isolation import PAGES, fill
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyModule("openai")
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
@@ -15,8 +14,14 @@ from tests.browser.conftest import TIMEOUT_SECONDS, contexts_at
 from tests.conftest import PASSWORD
 from tests.support import fake_upstream, model_responses
 from tests.support.fake_upstream import Upstream
+from tests.support.lazy import LazyModule
 from tests.support.pages import button, close_panel, create, dialog, link, row, sign_in
 from tests.test_start import FIRST, Installation
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyModule("openai")
 
 pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.any_database]
 MODEL = "public/normal"

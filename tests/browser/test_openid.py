@@ -19,20 +19,21 @@ pytestmark = [
     # Of the provider, in a thread of this process.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-with warnings.catch_warnings(record=True):
-    # It uses a module that Authlib deprecates.
-    import oidc_provider_mock
-
-PEOPLE = [
-    oidc_provider_mock.User(sub="1", claims={"email": "bob@example.com", "email_verified": True}),
-    oidc_provider_mock.User(sub="2", claims={"email": "alice@example.com"}),
-]
 
 
 @pytest.fixture
 def server(own_server: Callable[..., Server]) -> Iterator[Server]:
+    with warnings.catch_warnings(record=True):
+        # It uses a module that Authlib deprecates.
+        import oidc_provider_mock
+
+    bob = {"email": "bob@example.com", "email_verified": True}
+    people = [
+        oidc_provider_mock.User(sub="1", claims=bob),
+        oidc_provider_mock.User(sub="2", claims={"email": "alice@example.com"}),
+    ]
     with oidc_provider_mock.run_server_in_thread(
-        user_claims=PEOPLE, require_nonce=True
+        user_claims=people, require_nonce=True
     ) as provider:
         corp = {
             "id": "corp",

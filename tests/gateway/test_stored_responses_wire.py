@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 
 from keyportal.catalog.models import Route, ServedModel, Upstream
@@ -15,7 +15,13 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import Call
 from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.lazy import LazyModule
 from tests.support.server import Reply, Server, wait_until
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyModule("openai")
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -1,16 +1,24 @@
 """The gateway over real HTTP: gunicorn, the official client, curl."""
 
+from __future__ import annotations
+
 import subprocess
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Team, User
+from tests.support.lazy import LazyModule
 from tests.support.server import Server
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyModule("openai")
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]

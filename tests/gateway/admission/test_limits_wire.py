@@ -1,5 +1,7 @@
 """Limits over the wire: on several workers, with the official client."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import os
@@ -9,9 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import aiohttp
-import openai
 import pytest
 from django.db.models import QuerySet
 
@@ -21,7 +23,13 @@ from keyportal.teams.models import Team, User
 from keyportal.usage.models import Window, key_subject
 from tests.support.clock import ensure_time_left
 from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.lazy import LazyModule
 from tests.support.server import CHAT, Server, chat_body, wait_until
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyModule("openai")
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -4,8 +4,8 @@ import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 from django.test import Client
 from django.utils import timezone
@@ -17,7 +17,13 @@ from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
 from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.lazy import LazyModule
 from tests.support.server import CHAT, Reply, Server, chat_body, head
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyModule("openai")
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -8,9 +8,8 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 from django.conf import settings
 
@@ -19,6 +18,7 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.lazy import LazyModule
 from tests.support.nginx import nginx
 from tests.support.proxies import make_certificate
 from tests.support.proxy_clients import (
@@ -29,6 +29,11 @@ from tests.support.proxy_clients import (
     edited_config,
 )
 from tests.support.server import CHAT, Server, chat_body, free_port
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyModule("openai")
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -4,8 +4,8 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 
 from keyportal.catalog.models import Route, ServedModel, Upstream
@@ -13,8 +13,14 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
 from tests.support import fake_upstream
 from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.lazy import LazyModule
 from tests.support.model_responses import TEXT
 from tests.support.server import Reply, Server, free_port
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyModule("openai")
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

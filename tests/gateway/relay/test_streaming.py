@@ -4,8 +4,8 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 
 from keyportal.gateway.relay.sse import COMMENT
@@ -14,7 +14,13 @@ from keyportal.teams.models import User
 from keyportal.usage.models import Call
 from tests.support.fake_upstream import CHUNKS, event, scripted
 from tests.support.fake_upstream import Upstream as FakeUpstream
+from tests.support.lazy import LazyModule
 from tests.support.server import CHAT, Connection, Server, wait_until
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyModule("openai")
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]

@@ -7,8 +7,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 
 from keyportal.catalog.models import ServedModel
@@ -16,8 +16,14 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.fake_upstream import form_parts
+from tests.support.lazy import LazyModule
 from tests.support.model_responses import TEXT, WORDS
 from tests.support.server import Connection, Reply, Server, wait_until
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyModule("openai")
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
