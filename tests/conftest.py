@@ -62,30 +62,6 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-ANY_DATABASE_FILE = re.compile(r"^pytestmark = (\[[^\]]*|.*)\bany_database\b", re.MULTILINE)
-
-
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """On PostgreSQL, leave out the files that have no test for it: to import them takes long."""
-    if settings.IS_POSTGRESQL and collection_path.name.startswith("test_"):
-        return bool(ANY_DATABASE_FILE.search(collection_path.read_text())) or None
-    return None
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
-    """Keep the garbage collector from what was imported and collected: a million objects that stay.
-
-    It would look at all of them again and again, in each process.
-    """
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.enable()
-        gc.freeze()
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On PostgreSQL, run only the tests whose outcome can depend on the database. What is about one

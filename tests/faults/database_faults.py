@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 
 from keyportal.keys import keystring
-from tests.faults.load import LIMITED, LOST, OK, UNAVAILABLE, Load
+from tests.faults.load import LIMITED, LOST, OK, UNAVAILABLE
 from tests.faults.world import LIMIT, MODEL, WORKERS, Result, World
 from tests.support.clock import ensure_time_left
 from tests.support.pgbouncer import pgbouncer
@@ -41,7 +41,7 @@ def node_vanishes(world: World) -> Result:
     """All its processes freeze between BEGIN and COMMIT of a batch that counts."""
     vanishing, other = world.nodes
     usage = world.begin_to_count()
-    load = Load([node.port for node in world.nodes], world.callers("free", "counted"), MODEL)
+    load = world.load([node.port for node in world.nodes], "free", "counted")
     with load.running():
         wait_until(lambda: load.outcomes(port=vanishing.port)[OK] > 20)
         fault = _freeze_in_transaction(world, vanishing)
@@ -80,7 +80,7 @@ def counter_is_locked(world: World) -> Result:
     span = world.seconds(7, 3)
     subject = f"key:{world.public_ids['counted']}"
     ensure_time_left(2 * span + 8)  # In the next minute, another row is counted in.
-    load = Load([node.port for node in world.nodes], world.callers("free", "counted"), MODEL)
+    load = world.load([node.port for node in world.nodes], "free", "counted")
     usage = world.begin_to_count()
     with load.running(), psycopg.connect(world.url) as session:
         wait_until(lambda: load.outcomes("counted")[OK] > 20)
@@ -113,7 +113,7 @@ def session_goes_silent(world: World) -> Result:
     """All sessions of a node are held by a relay that acknowledges and drops."""
     with SilentRelay(Path(world.postgresql.pgdata) / ".s.PGSQL.5432").running() as relay:
         node = world.node(DATABASE_URL=f"postgresql://postgres@127.0.0.1:{relay.port}/postgres")
-        load = Load([node.port], world.callers("free", "counted"), MODEL)
+        load = world.load([node.port], "free", "counted")
         with load.running():
             wait_until(lambda: load.outcomes()[OK] > 50)
             fault = time.monotonic()
@@ -138,7 +138,7 @@ def database_is_gone(world: World) -> Result:
     """PostgreSQL stops, and starts again; people and programs keep asking."""
     node = world.nodes[0]
     usage = world.begin_to_count()
-    load = Load([each.port for each in world.nodes], world.callers("free", "counted"), MODEL)
+    load = world.load([each.port for each in world.nodes], "free", "counted")
     lines_before = node.log.count("The database is unavailable: ")
     with load.running():
         wait_until(lambda: load.outcomes()[OK] > 50)
@@ -197,7 +197,7 @@ def pooler_is_between(world: World) -> Result:
     ensure_time_left(25)
     with pgbouncer(world.url, world.folder) as url:
         node = world.node(Server, DATABASE_URL=url, KEYPORTAL_DB_POOLER="transaction")
-        load = Load([node.port], world.callers("free", "counted", "limited"), MODEL)
+        load = world.load([node.port], "free", "counted", "limited")
         with load.running():
             wait_until(lambda: load.outcomes("limited")[LIMITED] > 20)
             began = time.monotonic()

@@ -33,8 +33,12 @@ class Answer(NamedTuple):
 class Load:
     """Each caller sends one call after the other to each node, on a connection of its own."""
 
-    def __init__(self, ports: list[int], keys: dict[str, str], model: str) -> None:
+    def __init__(
+        self, ports: list[int], keys: dict[str, str], model: str, *, pause: float = 0
+    ) -> None:
+        """`pause` is the seconds from one answer to the next call."""
         self.answers: list[Answer] = []
+        self._pause = pause
         self._stopped = threading.Event()
         body = json.dumps(chat_body(model)).encode()
         self._threads = [
@@ -73,8 +77,7 @@ class Load:
             if not is_open:
                 _close(connection)
                 connection = None
-            if outcome == LOST:
-                time.sleep(0.02)
+            time.sleep(max(self._pause, 0.02 if outcome == LOST else 0))
         _close(connection)
 
     def outcomes(

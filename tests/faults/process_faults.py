@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.faults.load import INVALID, LIMITED, OK, Load
-from tests.faults.world import LIMIT, MODEL, STREAM, Result, World
+from tests.faults.world import LIMIT, STREAM, Result, World
 from tests.support.clock import ensure_time_left
 from tests.support.nginx import nginx, nodes_config
 from tests.support.server import BareServer, Connection, Server, free_port, wait_until
@@ -40,7 +40,7 @@ def clock_is_ahead(world: World) -> Result:
     node = world.node(AheadServer)
     ports = [world.nodes[1].port, node.port]
     ensure_time_left(world.seconds(30, 25))
-    load = Load(ports, world.callers("limited", "deleted"), MODEL)
+    load = world.load(ports, "limited", "deleted")
     with load.running():
         wait_until(lambda: load.outcomes("limited")[OK] > 50, 20)
         began = time.monotonic()
@@ -61,7 +61,7 @@ def nodes_are_replaced(world: World) -> Result:
     nodes = [world.node(KEYPORTAL_DRAIN_SECONDS=drain) for _ in range(2)]
     usage = world.begin_to_count()
     with _balanced(world, nodes) as port:
-        load = Load([port] * 4, world.callers("free", "counted"), MODEL)
+        load = world.load([port] * 4, "free", "counted")
         with load.running():
             for _ in range(int(world.seconds(4, 1))):
                 for node in nodes:
@@ -101,7 +101,7 @@ def node_is_killed(world: World) -> Result:
     """kill -9 of all processes of a node, while streams run and calls end."""
     node = world.node()
     usage = world.begin_to_count()
-    load = Load([node.port], world.callers("free"), MODEL)
+    load = world.load([node.port], "free")
     streams = [Connection(node.port, 60) for _ in range(5)]
     span = world.seconds(8, 5)
     with load.running():
@@ -162,7 +162,7 @@ def bodies_fill_the_memory(world: World) -> Result:
     """Many connections with one key send large bodies, and stop before their end."""
     count, size = int(world.seconds(200, 60)), 20 * 1024 * 1024
     node = world.node()
-    load = Load([node.port], world.callers("free"), MODEL)
+    load = world.load([node.port], "free")
     span = world.seconds(5, 2)
     floods: list[Connection] = []
     with load.running():

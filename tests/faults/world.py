@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from keyportal.data_folder import BASE_DIR
+from tests.faults.load import Load
 from tests.support import fake_upstream
 from tests.support.fake_upstream import Upstream
 from tests.support.server import BareServer, Server, free_port, wait_until
@@ -109,8 +110,12 @@ class World:
         """Whether a time is within its bar; a machine that does other work is slower."""
         return seconds <= (bar + 12 if self.is_short else bar)
 
-    def callers(self, *names: str) -> dict[str, str]:
-        return {name: self.keys[name] for name in names}
+    def load(self, ports: list[int], *names: str) -> Load:
+        """Calls with these keys to each of these ports. In the short form they leave time for
+        other work.
+        """
+        keys = {name: self.keys[name] for name in names}
+        return Load(ports, keys, MODEL, pause=0.03 if self.is_short else 0)
 
     def sql(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as session:
