@@ -482,14 +482,10 @@ ACCOUNT_RATE_LIMITS = {
     "report_leak": "20/m/ip",  # Our own. One report may contain hundreds of keys.
     "leak_mail": "10/h/key",  # Reports by strangers about which a team gets mail.
 }
-# Where people can also sign in, see docs/identity-providers.md.
+# Where people can also sign in, see docs/identity-providers.md. Operators may add others.
 OIDC_PROVIDERS = parse_oidc_providers(_text("KEYPORTAL_OIDC_PROVIDERS", ""))
 # Off: only there, or with a passkey, or with a link of the command `signinlink`.
 PASSWORD_SIGN_IN = _is_on("KEYPORTAL_PASSWORD_SIGN_IN", "on")
-if not (PASSWORD_SIGN_IN or OIDC_PROVIDERS):
-    raise ImproperlyConfigured(
-        "KEYPORTAL_PASSWORD_SIGN_IN is off, so KEYPORTAL_OIDC_PROVIDERS must name a provider."
-    )
 # With them, a company's directory provisions people and groups. Several while it changes.
 SCIM_TOKENS = _words(_text("KEYPORTAL_SCIM_TOKEN", ""))
 # Attack: a short token is guessed.

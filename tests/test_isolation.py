@@ -118,9 +118,14 @@ READ_ONLY = {
 OPERATOR_POST_ONLY = {
     "operators:server_test",
     "operators:server_off",
+    "operators:provider_test",
 }
 # Pages of operators that change nothing, or that must be quick, and so don't ask again who it is.
-OPERATOR_UNASKED = {"operators:server_test", "operators:server_off"}
+OPERATOR_UNASKED = {
+    "operators:server_test",
+    "operators:server_off",
+    "operators:provider_test",
+}
 # Other pages that ask again before they change something. People's pages ask for some roles only.
 ASKED = {
     "keys:policy",
@@ -158,8 +163,8 @@ REFUSALS = {
     ("leaks:report", 400),
     ("programs:begin", 400),
     ("programs:token", 400),
-    ("openid_connect_login", 404),
-    ("openid_connect_callback", 404),
+    ("openid_connect_login", 302),
+    ("openid_connect_callback", 302),
     ("account_sign_in_link", 404),
     ("invitation", 404),
 }
@@ -178,6 +183,7 @@ EXAMPLES = {
     "account": "ci",
     "call_id": "0123456789abcdef",
     "provider_id": "nowhere",
+    "row_id": "1",
     "token": "forged",
     "group_id": "1",
     "server_id": "1",

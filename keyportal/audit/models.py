@@ -112,6 +112,7 @@ class Action(models.TextChoices):
     INVITATION_REVOKED = "invitation:revoked", "Invitation revoked"
     INVITATION_ACCEPTED = "invitation:accepted", "Invitation accepted"
     CATALOG_CHANGED = "catalog:changed", "Model server or model changed"
+    PROVIDER_CHANGED = "provider:changed", "Identity provider changed"
     CALL_ENDED = "call:ended", "Call ended"
 
 

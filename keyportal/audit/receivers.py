@@ -21,6 +21,7 @@ from keyportal.audit.tracking import Tracked, track
 from keyportal.http.addresses import client_network
 from keyportal.teams.access import Actor
 from keyportal.teams.models import Membership, Team, User
+from keyportal.teams.openid.stored import StoredProvider
 from keyportal.teams.signals import sign_in_refused, team_changed, team_created, team_deleted
 
 UNKNOWN_USER = "unknown user"
@@ -165,6 +166,19 @@ track(
         Action.USER_CHANGED,
         ("provider", "uid"),
         target=lambda account: f"Connected account of {account.user.get_username()}",
+    ),
+)
+track(
+    StoredProvider,
+    Tracked(
+        Action.PROVIDER_CHANGED,
+        (
+            *("provider_id", "name", "issuer", "client_id", "scopes", "domains"),
+            *("create_accounts", "trust_addresses", "addresses_verified"),
+            *("groups_claim", "groups", "is_active"),
+        ),
+        secrets=("encrypted_secret",),
+        target=lambda row: f"Identity provider {row}",
     ),
 )
 track(Group, Tracked(Action.USER_CHANGED, ("name",), target=lambda group: f"Group {group.name}"))

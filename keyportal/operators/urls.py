@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from keyportal.operators.views import discovery, health, models, people, servers, teams
+from keyportal.operators.views import discovery, health, models, people, providers, servers, teams
 from keyportal.operators.views import settings as settings_page
 
 app_name = "operators"
@@ -43,6 +43,14 @@ urlpatterns = [
         discovery.route_delete,
         name="route_delete",
     ),
+    path("sign-in/", providers.sign_in, name="sign_in"),
+    path("sign-in/add/", providers.provider_add, name="provider_add"),
+    path("sign-in/<int:row_id>/", providers.provider, name="provider"),
+    path("sign-in/<int:row_id>/edit/", providers.provider_edit, name="provider_edit"),
+    path("sign-in/<int:row_id>/off/", providers.provider_off, name="provider_off"),
+    path("sign-in/<int:row_id>/on/", providers.provider_on, name="provider_on"),
+    path("sign-in/<int:row_id>/delete/", providers.provider_delete, name="provider_delete"),
+    path("sign-in/<int:row_id>/test/", providers.provider_test, name="provider_test"),
     path("settings/", settings_page.in_force, name="settings"),
     path("health/", health.health, name="health"),
 ]

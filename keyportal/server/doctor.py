@@ -29,7 +29,9 @@ from keyportal.http.fetch import Reply
 from keyportal.server.health import is_read_only, missing_migrations
 from keyportal.teams.openid.configuration import IdentityProvider
 from keyportal.teams.openid.grants import teams_by_slug
+from keyportal.teams.openid.providers import identity_providers as offered_providers
 from keyportal.teams.openid.requests import ProviderFailed, discover
+from keyportal.teams.openid.stored import StoredProvider
 
 MAX_SKEW_SECONDS = 2.0
 MIN_FREE_BYTES = 1024**3
@@ -211,7 +213,19 @@ def public_address() -> Iterator[Finding]:
 
 
 def identity_providers() -> Iterator[Finding]:
-    for provider in settings.OIDC_PROVIDERS:
+    providers = offered_providers()
+    if not (providers or settings.PASSWORD_SIGN_IN):
+        text = (
+            "Nobody signs in with a password, and there is no identity provider. Add one on the "
+            "operators' page Sign-in, or set KEYPORTAL_OIDC_PROVIDERS; `manage.py signinlink` "
+            "prints a link to get in."
+        )
+        yield problem("sign-in", text)
+    for row in StoredProvider.objects.filter(is_active=True):
+        if not row.is_readable:
+            text = "Its client secret can't be decrypted. Enter it again on the page Sign-in."
+            yield problem(f"sign-in with {row}", text)
+    for provider in providers:
         name = f"sign-in with {provider.id}"
         try:
             discover(provider)

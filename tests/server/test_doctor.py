@@ -22,6 +22,7 @@ from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
 from keyportal.checks import PROXY_VARIABLES
 from keyportal.server import doctor
 from keyportal.teams.openid.configuration import IdentityProvider
+from keyportal.teams.openid.stored import StoredProvider
 from tests.support import identity_provider
 from tests.support.health import report, sight
 from tests.support.mail_server import MailServer
@@ -120,6 +121,17 @@ def test_identity_providers(settings: Settings) -> None:
     assert f"sign-in with up: Its discovery document at {provider.issuer} is right." in text
     assert "http://127.0.0.1:9/.well-known/openid-configuration: ConnectionRefusedError" in text
     assert "very-s3cret" not in text
+
+
+def test_no_way_to_sign_in(settings: Settings) -> None:
+    settings.PASSWORD_SIGN_IN = False
+    StoredProvider.objects.create(
+        provider_id="corp", issuer="http://127.0.0.1:9", encrypted_secret="of-a-lost-key"
+    )
+    problems, text = examine()
+    assert problems == ["sign-in", "sign-in with corp"]
+    assert "`manage.py signinlink` prints a link" in text
+    assert "Its client secret can't be decrypted." in text
 
 
 def test_a_database_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,9 +92,10 @@ class ForgingProvider(ThreadingHTTPServer):
         challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
         basic = base64.b64encode(f"{CLIENT_ID}:s3cret%3A%25%26".encode()).decode()
         is_known = authorization == f"Basic {basic}" or form.get("client_secret") == CLIENT_SECRET
+        if not is_known:
+            return 401, b'{"error": "invalid_client"}'
         is_right = (
-            is_known
-            and form.get("code") == "a-code"
+            form.get("code") == "a-code"
             and form.get("redirect_uri") == self.query.get("redirect_uri")
             and challenge == self.query.get("code_challenge")
         )

@@ -1,7 +1,6 @@
 """What a model server says: a test of it, and its models, to choose those that are served."""
 
 from django.contrib import messages
-from django.db import connection
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
@@ -12,6 +11,7 @@ from keyportal.catalog.models import Route, Upstream
 from keyportal.catalog.servers.discovery import BareList, DiscoveryFailed, model_ids
 from keyportal.catalog.servers.trial import try_server
 from keyportal.operators.access import OperatorRequest, lock_operators, operator_view
+from keyportal.operators.connections import release_connection
 from keyportal.operators.forms import DiscoverForm, ModelForm, served_ids
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
@@ -24,7 +24,7 @@ def server_test(request: OperatorRequest, server_id: int) -> HttpResponse:
     upstream = get_object_or_404(Upstream, pk=server_id)
     routes = Route.objects.filter(upstream=upstream).order_by("pk")
     model = routes.values_list("upstream_model", flat=True).first() or ""
-    _release_connection()
+    release_connection()
     steps = list(try_server(upstream, model))
     return render(request, "operators/server_test.html", {"server": upstream, "steps": steps})
 
@@ -35,7 +35,7 @@ def server_test(request: OperatorRequest, server_id: int) -> HttpResponse:
 def server_discover(request: OperatorRequest, server_id: int) -> HttpResponse:
     """The list is read again for the POST: only what the server lists now can be chosen."""
     upstream = get_object_or_404(Upstream, pk=server_id)
-    _release_connection()
+    release_connection()
     try:
         ids = model_ids(upstream)
     except BareList as error:
@@ -111,12 +111,3 @@ def route_delete(request: OperatorRequest, server_id: int, route_id: int) -> Htt
         route.delete()
     messages.success(request, f"{route.model} is no longer served by {route.upstream}.")
     return redirect("operators:server", server_id)
-
-
-def _release_connection() -> None:
-    """Return the connection to the pool while a server is asked, which takes up to a minute.
-
-    Attack: a few slow servers hold all connections, and no page opens.
-    """
-    if not connection.in_atomic_block:
-        connection.close()

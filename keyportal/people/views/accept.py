@@ -25,6 +25,7 @@ from keyportal.people.forms import ACCOUNT_EXISTS, JoinForm
 from keyportal.people.invitations import OtherAccount, accept, is_for
 from keyportal.people.models import Invitation
 from keyportal.teams.models import Membership, User
+from keyportal.teams.openid.providers import identity_providers
 
 
 @never_cache
@@ -89,6 +90,6 @@ def _page(
         "is_other_account": isinstance(user, User) and not is_for(row, user),
         "next": request.path,
         "redirect_field": format_html('<input type="hidden" name="next" value="{}">', request.path),
-        "providers": settings.OIDC_PROVIDERS,
+        "providers": identity_providers(),
     }
     return render(request, "people/invitation.html", context, status=status)

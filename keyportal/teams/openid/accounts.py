@@ -7,7 +7,6 @@ from allauth.account.adapter import get_adapter
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialLogin
-from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
@@ -18,7 +17,7 @@ from django.shortcuts import redirect
 from keyportal.teams.models import User
 from keyportal.teams.openid import grants
 from keyportal.teams.openid.configuration import IdentityProvider
-from keyportal.teams.openid.provider import configured
+from keyportal.teams.openid.providers import NotOffered, configured, identity_providers
 from keyportal.teams.sign_in.unproved import end_password, give_to_owner_of_address
 from keyportal.teams.signals import account_wanted
 
@@ -33,9 +32,7 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  
     def list_apps(
         self, request: HttpRequest, provider: str | None = None, client_id: str | None = None
     ) -> list[Any]:
-        """Only those of the settings. Attack: whoever may add rows in Django's admin adds a
-        provider of their own.
-        """
+        """Never the rows of allauth. Attack: whoever may add some adds a provider of their own."""
         return [
             SocialApp(
                 provider="openid_connect",
@@ -43,18 +40,17 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  
                 name=found.name,
                 client_id=found.client_id,
             )
-            for found in settings.OIDC_PROVIDERS
+            for found in identity_providers()
             if provider in (None, "openid_connect", found.id)
             and client_id in (None, found.client_id)
         ]
 
     def pre_social_login(self, request: HttpRequest, sociallogin: Any) -> None:
-        """Find or make the account, or end the sign-in."""
+        """Find or make the account, or end the sign-in. Raises `NotOffered`."""
         provider = configured(sociallogin.account.provider)
-        if provider is None:
-            raise ImmediateHttpResponse(redirect("account_login"))
         try:
             with transaction.atomic():
+                provider = _require_unchanged(sociallogin)
                 _choose_account(sociallogin, provider)
             _apply_groups(sociallogin, provider)
         except (Refused, ValidationError, IntegrityError) as error:
@@ -100,6 +96,18 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return " ".join(error.messages)
     return "another sign-in was faster" if isinstance(error, IntegrityError) else str(error)
+
+
+def _require_unchanged(login: SocialLogin) -> IdentityProvider:
+    """The provider, locked. Raises `NotOffered`.
+
+    Attack: somebody is at a provider that an operator deletes, or gives another issuer. They would
+    be connected afterwards, and so be whoever has the same `sub` at the next one.
+    """
+    provider = configured(login.account.provider, lock=True)
+    if login.claims["iss"] != provider.issuer:
+        raise NotOffered
+    return provider
 
 
 def _choose_account(login: SocialLogin, provider: IdentityProvider) -> None:

@@ -1,4 +1,7 @@
-"""The identity providers of KEYPORTAL_OIDC_PROVIDERS. Imports no model: the settings read it."""
+"""What an identity provider needs, and those of KEYPORTAL_OIDC_PROVIDERS.
+
+Imports no model: the settings read it.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,13 +16,14 @@ VARIABLE = "KEYPORTAL_OIDC_PROVIDERS"
 ANY_DOMAIN = "*"
 SCIM = "scim"  # In `Membership.granted_by`, so it is no id of a provider.
 RoleName = Literal["viewer", "member", "admin", "owner"]
+ID_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}\Z"
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class IdentityProvider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What docs/identity-providers.md describes; the fields have the names in the JSON."""
 
-    id: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+    id: Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
     """Part of the callback address. Stored with each connected account, so it never changes."""
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
     issuer: Text
@@ -57,9 +61,10 @@ def parse(text: str) -> tuple[IdentityProvider, ...]:
         providers = msgspec.json.decode(source, type=tuple[IdentityProvider, ...])
     except msgspec.DecodeError as error:
         raise ImproperlyConfigured(f"{VARIABLE} can't be read: {error}.") from None
-    ids = [provider.id for provider in providers]
-    if len(ids) > len(set(ids)):
-        raise ImproperlyConfigured(f"{VARIABLE}: two providers have the same id.")
+    for name in ("id", "issuer"):
+        values = [getattr(provider, name) for provider in providers]
+        if len(values) > len(set(values)):
+            raise ImproperlyConfigured(f"{VARIABLE}: two providers have the same {name}.")
     return tuple(map(_checked, providers))
 
 
@@ -68,8 +73,8 @@ def _checked(provider: IdentityProvider) -> IdentityProvider:
     if provider.client_secret_file:
         secret = _read(provider.client_secret_file).strip()
         provider = msgspec.structs.replace(provider, client_secret=secret)
-    if problem := _problem(provider):
-        raise ImproperlyConfigured(f"{VARIABLE}: the provider {provider.id} {problem}.")
+    if problem := problem_of(provider):
+        raise ImproperlyConfigured(f"{VARIABLE}: the provider {provider.id} {problem[1]}.")
     return provider
 
 
@@ -81,19 +86,26 @@ def parse_groups(variable: str, text: str) -> dict[str, dict[str, RoleName]]:
         raise ImproperlyConfigured(f"{variable} can't be read: {error}.") from None
 
 
-def _problem(provider: IdentityProvider) -> str:
+def problem_of(provider: IdentityProvider) -> tuple[str, str] | None:
+    """The field, and what the provider needs there."""
     if provider.id == SCIM:
-        return "needs another id"
+        return "id", "needs another id"
     if not is_secure(provider.issuer):
-        return "needs an issuer that begins with https://, without a query"
+        return "issuer", "needs an issuer that begins with https://, without a query"
     if not provider.client_secret:
-        return "needs a client_secret or a client_secret_file that is not empty"
+        return (
+            "client_secret",
+            "needs a client_secret or a client_secret_file that is not empty",
+        )
     if "openid" not in provider.scopes:
-        return "needs the scope openid"
+        return "scopes", "needs the scope openid"
     # Attack: at Google, everybody in the world has an account.
     if (provider.create_accounts or provider.trust_addresses) and not provider.domains:
-        return 'needs domains with create_accounts or trust_addresses, such as ["example.com"]'
-    return ""
+        return (
+            "domains",
+            "needs domains, such as example.com, to make accounts or to be trusted for addresses",
+        )
+    return None
 
 
 def is_secure(url: str) -> bool:

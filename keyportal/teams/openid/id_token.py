@@ -68,11 +68,15 @@ def _check_claims(claims: dict[str, Any], provider: IdentityProvider, nonce: str
 def _signing_key(token: str, metadata: Metadata) -> jwt.PyJWK:
     """The provider's key with the id in the token, or its only one if the token names none."""
     key_id = jwt.get_unverified_header(token).get("kid")
-    document = get_json(metadata.jwks_uri)
-    if not isinstance(document, dict):
-        raise ProviderFailed(f"{metadata.jwks_uri} is not a list of keys")
-    keys = [key for key in jwt.PyJWKSet.from_dict(document) if key.public_key_use in (None, "sig")]
-    matching = [key for key in keys if key_id in (None, key.key_id)]
+    matching = [key for key in usable_keys(metadata) if key_id in (None, key.key_id)]
     if len(matching) != 1:
         raise ProviderFailed("the ID token is signed with a key that the provider does not list")
     return matching[0]
+
+
+def usable_keys(metadata: Metadata) -> list[jwt.PyJWK]:
+    """Raises `ProviderFailed`, or `jwt.PyJWTError` if none can be read."""
+    document = get_json(metadata.jwks_uri)
+    if not isinstance(document, dict):
+        raise ProviderFailed(f"{metadata.jwks_uri} is not a list of keys")
+    return [key for key in jwt.PyJWKSet.from_dict(document) if key.public_key_use in (None, "sig")]

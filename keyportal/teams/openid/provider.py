@@ -4,7 +4,7 @@ allauth keeps the state of each sign-in in the session that began it, for ten mi
 """
 
 from base64 import b64encode
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote, urljoin
 
 from allauth.socialaccount.models import SocialAccount, SocialLogin, SocialToken
@@ -15,12 +15,14 @@ from allauth.socialaccount.providers.openid_connect.views import OpenIDConnectOA
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.urls import reverse
 from django.utils.crypto import get_random_string, salted_hmac
 from django.utils.functional import cached_property
 
 from keyportal.teams.models import User
 from keyportal.teams.openid import id_token
 from keyportal.teams.openid.configuration import IdentityProvider
+from keyportal.teams.openid.providers import configured
 from keyportal.teams.openid.requests import (
     Metadata,
     ProviderFailed,
@@ -32,8 +34,12 @@ from keyportal.teams.openid.requests import (
 BASIC = "client_secret_basic"
 
 
-def configured(provider_id: str) -> IdentityProvider | None:
-    return next((found for found in settings.OIDC_PROVIDERS if found.id == provider_id), None)
+def callback_url(request: HttpRequest, provider_id: str) -> str:
+    """The redirect address that is registered at the provider."""
+    path = reverse("openid_connect_callback", args=[provider_id])
+    if settings.PUBLIC_URL:
+        return urljoin(settings.PUBLIC_URL, path)
+    return request.build_absolute_uri(path)
 
 
 def nonce_of(state: str) -> str:
@@ -44,9 +50,10 @@ def nonce_of(state: str) -> str:
 class OpenIDAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]  # untyped base
     """Raises `OAuth2Error` where the provider fails, which allauth reports."""
 
-    @property
+    @cached_property
     def configuration(self) -> IdentityProvider:
-        return cast("IdentityProvider", configured(self.provider_id))  # The view checked it.
+        """Raises `NotOffered`."""
+        return configured(self.provider_id)
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -65,9 +72,7 @@ class OpenIDAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]  # untype
 
     def get_callback_url(self, request: HttpRequest, app: Any) -> str:
         """Attack: the Host header chooses where the provider sends the code."""
-        url: str = super().get_callback_url(request, app)
-        path = "/" + url.split("/", 3)[3]
-        return urljoin(settings.PUBLIC_URL, path) if settings.PUBLIC_URL else url
+        return callback_url(request, self.provider_id)
 
     def get_access_token_data(
         self, request: HttpRequest, app: Any, client: Any, pkce_code_verifier: str | None = None
@@ -78,14 +83,11 @@ class OpenIDAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]  # untype
             "redirect_uri": self.get_callback_url(request, app),
             "code_verifier": pkce_code_verifier or "",
         }
-        headers = {}
-        if BASIC in self.metadata.token_endpoint_auth_methods_supported:
-            headers["Authorization"] = _basic(self.configuration)
-        else:
-            fields["client_id"] = self.configuration.client_id
-            fields["client_secret"] = self.configuration.client_secret
         try:
-            answer = post_form(self.metadata.token_endpoint, fields, headers)
+            answer = post_form(
+                self.metadata.token_endpoint,
+                *with_client(fields, self.configuration, self.metadata),
+            )
         except ProviderFailed as error:
             raise OAuth2Error(str(error)) from None
         if not isinstance(answer, dict):
@@ -153,6 +155,16 @@ class OpenIDProvider(OpenIDConnectProvider):  # type: ignore[misc]  # untyped ba
             auth_params={"nonce": nonce_of(state), **again},
         )
         return response
+
+
+def with_client(
+    fields: dict[str, str], provider: IdentityProvider, metadata: Metadata
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Fields and headers of a request to the token endpoint, with our ID and secret."""
+    if BASIC in metadata.token_endpoint_auth_methods_supported:
+        return fields, {"Authorization": _basic(provider)}
+    secrets = {"client_id": provider.client_id, "client_secret": provider.client_secret}
+    return fields | secrets, {}
 
 
 def _basic(provider: IdentityProvider) -> str:

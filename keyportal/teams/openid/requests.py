@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from keyportal.http.fetch import fetch
+from keyportal.http.fetch import Reply, fetch
 from keyportal.teams.openid.configuration import IdentityProvider, is_secure
 
 DISCOVERY_PATH = "/.well-known/openid-configuration"
@@ -32,9 +32,13 @@ class Metadata(msgspec.Struct):
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
 
 
+def discovery_url(provider: IdentityProvider) -> str:
+    return provider.issuer.rstrip("/") + DISCOVERY_PATH
+
+
 def discover(provider: IdentityProvider) -> Metadata:
     """The provider's discovery document. Raises `ProviderFailed`."""
-    url = provider.issuer.rstrip("/") + DISCOVERY_PATH
+    url = discovery_url(provider)
     document = get_json(url)
     try:
         metadata = msgspec.convert(document, Metadata)
@@ -58,8 +62,20 @@ def get_json(url: str, *, token: str = "") -> Any:
 
 def post_form(url: str, fields: dict[str, str], headers: dict[str, str]) -> Any:
     """Raises `ProviderFailed`."""
-    content_type = {"Content-Type": "application/x-www-form-urlencoded"}
-    return _send(url, headers | content_type, urlencode(fields).encode())
+    return _send(url, headers, urlencode(fields).encode())
+
+
+def refusal_of(url: str, fields: dict[str, str], headers: dict[str, str]) -> str:
+    """The `error` of RFC 6749, 5.2 with which `url` answers; else empty. Raises `ProviderFailed`.
+
+    Only to compare it with known ones: it may repeat what was sent.
+    """
+    reply = _request(url, headers, urlencode(fields).encode())
+    try:
+        error = msgspec.json.decode(reply.body, type=dict[str, Any]).get("error")
+    except (msgspec.DecodeError, RecursionError):
+        error = None
+    return str(error or ("invalid_client" if reply.status == 401 else ""))
 
 
 @cache
@@ -69,14 +85,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _send(url: str, headers: dict[str, str], form: bytes | None = None) -> Any:
-    if not _running.acquire(blocking=False):
-        raise ProviderFailed("too many sign-ins at once")
-    try:
-        reply = fetch(url, {"Accept": "application/json", **headers}, _tls(), body=form)
-    except (OSError, HTTPException, ValueError) as error:
-        raise ProviderFailed(f"{url}: {error!r}") from None
-    finally:
-        _running.release()
+    reply = _request(url, headers, form)
     if reply.status != 200:
         # Its body may repeat what was sent: a code, or the secret.
         raise ProviderFailed(f"{url} answered with the status {reply.status}")
@@ -84,3 +93,16 @@ def _send(url: str, headers: dict[str, str], form: bytes | None = None) -> Any:
         return msgspec.json.decode(reply.body)
     except (msgspec.DecodeError, RecursionError):
         raise ProviderFailed(f"{url} did not answer with JSON") from None
+
+
+def _request(url: str, headers: dict[str, str], form: bytes | None) -> Reply:
+    if form is not None:
+        headers = headers | {"Content-Type": "application/x-www-form-urlencoded"}
+    if not _running.acquire(blocking=False):
+        raise ProviderFailed("too many sign-ins at once")
+    try:
+        return fetch(url, {"Accept": "application/json", **headers}, _tls(), body=form)
+    except (OSError, HTTPException, ValueError) as error:
+        raise ProviderFailed(f"{url}: {error!r}") from None
+    finally:
+        _running.release()

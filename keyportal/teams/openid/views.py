@@ -1,20 +1,45 @@
 """Two pages: one that leads to an identity provider, and the one to which it leads back."""
 
+from collections.abc import Callable
+from functools import wraps
 from urllib.parse import urlsplit
 
 from allauth.core import ratelimit
+from allauth.socialaccount.models import SocialApp
 from allauth.socialaccount.providers.oauth2.views import OAuth2CallbackView, OAuth2LoginView
+from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
-from django.http import Http404, HttpRequest, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from keyportal.teams.openid.provider import OpenIDAdapter, configured
+from keyportal.teams.openid.provider import OpenIDAdapter
+from keyportal.teams.openid.providers import NotOffered
+
+GONE = "This way to sign in is not offered any more. Choose another one."
+
+
+View = Callable[[HttpRequest, str], HttpResponseBase]
+
+
+def _offered(view: View) -> View:
+    """Show the sign-in page instead if the provider is not offered, or no longer since it began."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, provider_id: str) -> HttpResponseBase:
+        try:
+            return view(request, provider_id)
+        except (NotOffered, SocialApp.DoesNotExist):
+            messages.error(request, GONE)
+            return redirect("account_login")
+
+    return guarded
 
 
 @login_not_required
 @require_POST
+@_offered
 def begin(request: HttpRequest, provider_id: str) -> HttpResponseBase:
     """Show a page that moves on to the provider by itself.
 
@@ -34,6 +59,7 @@ def begin(request: HttpRequest, provider_id: str) -> HttpResponseBase:
 
 @login_not_required
 @require_GET
+@_offered
 def callback(request: HttpRequest, provider_id: str) -> HttpResponseBase:
     adapter = _adapter(request, provider_id)
     response: HttpResponseBase = OAuth2CallbackView.adapter_view(adapter)(request)
@@ -41,6 +67,7 @@ def callback(request: HttpRequest, provider_id: str) -> HttpResponseBase:
 
 
 def _adapter(request: HttpRequest, provider_id: str) -> OpenIDAdapter:
-    if configured(provider_id) is None:
-        raise Http404
-    return OpenIDAdapter(request, provider_id)
+    """Raises `NotOffered`."""
+    adapter = OpenIDAdapter(request, provider_id)
+    _ = adapter.configuration
+    return adapter

@@ -17,6 +17,7 @@ from django.urls import URLPattern, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
+from keyportal.teams.openid.providers import identity_providers
 from keyportal.teams.sign_in import known_browsers
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
@@ -54,7 +55,7 @@ class SignInView(views.LoginView):  # type: ignore[misc]  # untyped base
 
     def get_context_data(self, **more: Any) -> dict[str, Any]:
         context: dict[str, Any] = super().get_context_data(**more)
-        return context | {"providers": settings.OIDC_PROVIDERS}
+        return context | {"providers": identity_providers()}
 
 
 class PasswordChangeView(_RememberBrowser, views.PasswordChangeView):  # type: ignore[misc]  # untyped base
@@ -81,6 +82,6 @@ def sign_in_again(request: HttpRequest) -> HttpResponse:
     context = {
         "sign_in_url": f"{reverse('account_login')}?{query}",
         "next": request.GET.get(REDIRECT_FIELD_NAME, ""),
-        "providers": [provider for provider in settings.OIDC_PROVIDERS if provider.id in ids],
+        "providers": [provider for provider in identity_providers() if provider.id in ids],
     }
     return render(request, "account/sign_in_again.html", context)

@@ -26,7 +26,7 @@ def test_nothing_is_no_provider() -> None:
 
 
 def test_value_is_json_or_a_file(tmp_path: Path) -> None:
-    text = json.dumps([CORP, CORP | {"id": "other"}])
+    text = json.dumps([CORP, CORP | {"id": "other", "issuer": "https://other.example.com"}])
     file = tmp_path / "providers.json"
     file.write_text(text)
     assert parse(text) == parse(str(file))
@@ -55,8 +55,8 @@ def test_secret_may_be_in_a_file_and_is_never_shown(tmp_path: Path) -> None:
         ({"client_secret": ""}, "client_secret or a client_secret_file"),
         ({"client_secret_file": "/nowhere/secret"}, "a file that it names can't be read"),
         ({"scopes": ["email"]}, "scope openid"),
-        ({"create_accounts": True}, "domains with create_accounts"),
-        ({"trust_addresses": True}, "domains with create_accounts or trust_addresses"),
+        ({"create_accounts": True}, "domains, such as"),
+        ({"trust_addresses": True}, "to make accounts or to be trusted for addresses"),
         ({"trust_adresses": True}, "trust_adresses"),
     ],
 )
@@ -75,9 +75,12 @@ def test_other_texts_are_refused(text: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_ids_are_unique() -> None:
-    with pytest.raises(ImproperlyConfigured, match="the same id"):
-        parse(json.dumps([CORP, CORP]))
+@pytest.mark.parametrize("name", ["id", "issuer"])
+def test_ids_and_issuers_are_unique(name: str) -> None:
+    """Attack: who signs in with the second one of an issuer keeps the roles of the first."""
+    other = CORP | {"id": "other", "issuer": "https://other.example.com"}
+    with pytest.raises(ImproperlyConfigured, match=f"the same {name}"):
+        parse(json.dumps([CORP, other | {name: CORP[name]}]))
 
 
 def test_issuer_on_this_machine_may_be_http() -> None:

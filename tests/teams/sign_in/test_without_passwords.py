@@ -2,7 +2,6 @@
 
 import re
 import time
-from typing import Any
 
 import pytest
 from django.core.management import CommandError
@@ -13,7 +12,6 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.teams.models import User
 from tests.conftest import PASSWORD
 from tests.support.commands import run
-from tests.test_settings import start
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
@@ -64,12 +62,6 @@ def test_nobody_confirms_with_a_password(client: Client, bob: User) -> None:
     client.post("/accounts/reauthenticate/", {"password": PASSWORD})
     session = client.session
     assert not session.get("account_authentication_methods")
-
-
-def test_start_needs_another_way_in(tmp_path: Any) -> None:
-    done = start(tmp_path, KEYPORTAL_PASSWORD_SIGN_IN="off")
-    assert done.returncode != 0
-    assert "KEYPORTAL_PASSWORD_SIGN_IN is off, so KEYPORTAL_OIDC_PROVIDERS must" in done.stderr
 
 
 @pytest.mark.usefixtures("without_passwords")

@@ -1,0 +1,1 @@
+"""The page Sign-in: identity providers that operators add, beside those of the environment."""
