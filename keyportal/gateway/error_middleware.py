@@ -30,6 +30,8 @@ SMALL_BODY_BYTES = 64 * 1024
 UNAUTHORIZED_DELAY_SECONDS = 0.01
 # A request id is written to logs, tables, URLs and another server's headers. So it has no quotes,
 # spaces or line breaks, and no slashes, because `..` beside a slash has a meaning in a URL.
+# All refused bodies together get as many turns as those of one team; no slug is empty.
+REFUSED = ""
 REQUEST_ID = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._:+=@-]{0,127}")
 
 logger = logging.getLogger(__name__)
@@ -155,7 +157,7 @@ class Exchange:
         if self.has_started:
             raise error  # The server closes the connection: the client sees an incomplete response.
         if self.has_unread_body and self._is_body_small():
-            await drain_body(self.receive, self._turns)
+            await drain_body(self.receive, self._turns.of(REFUSED))
         body = error.body(self.request_id, is_anthropic=self._is_anthropic)
         headers: Headers = [
             (b"content-type", b"application/json"),
@@ -172,7 +174,7 @@ class Exchange:
         if not self.is_end_delayed:
             return
         if self.has_unread_body:
-            await drain_body(self.receive, self._turns)
+            await drain_body(self.receive, self._turns.of(REFUSED))
         await self._send({"type": "http.response.body", "body": b""})
 
     def ended(self) -> EndedRequest:

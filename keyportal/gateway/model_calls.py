@@ -97,12 +97,13 @@ class ModelCalls:
         call: Call = scope["keyportal.call"]
         began = time.monotonic()
         call.body_deadline = began + MAX_BODY_SECONDS
+        turns = self._turns.of(call.verdict.team_slug, call.verdict.public_id)
         body: Upload | bytes | bytearray
         if endpoint.takes_form:
-            body = await Upload.read(scope, receive, self._turns)
+            body = await Upload.read(scope, receive, turns)
         else:
             reserve = partial(self._reserve_memory, call)
-            body = await read_body(scope, receive, reserve, self._turns)
+            body = await read_body(scope, receive, reserve, turns)
         call.body_deadline = 0.0
         if time.monotonic() - began > SLOW_BODY_SECONDS:
             try:
@@ -114,7 +115,7 @@ class ModelCalls:
         if isinstance(body, Upload):
             return body
         request = parse_call(body, scope.get(DEPLOYMENT, ""))
-        return request if isinstance(body, bytes) else await self._store(request, body, call)
+        return request if isinstance(body, bytes) else await self._store(request, body, call, turns)
 
     async def _reserve_memory(self, call: Call, size: int) -> None:
         if call.reservation is None:
@@ -124,13 +125,15 @@ class ModelCalls:
             )
         await call.reservation.grow(size)
 
-    async def _store(self, request: CallRequest, body: bytearray, call: Call) -> CallRequest:
+    async def _store(
+        self, request: CallRequest, body: bytearray, call: Call, turns: Turns
+    ) -> CallRequest:
         """Keep a large body in memory if there is enough of it, or else on disk."""
         reservation = call.reservation
         assert reservation is not None  # noqa: S101 - `read_body` reserves memory for each of them
         reservation.settle(len(body))
-        await Pace(self._turns).after(len(body))
-        stored = request.stored(self._turns, prompt_tokens(body))
+        await Pace(turns).after(len(body))
+        stored = request.stored(turns, prompt_tokens(body))
         if reservation.may_stay() or not isinstance(stored.rest, MemoryBody):
             return stored
         on_disk = stored._replace(rest=await stored.rest.to_disk())

@@ -1,10 +1,11 @@
 """Large bodies take turns, and other work comes between."""
 
 import asyncio
+import time
 
 import pytest
 
-from keyportal.http.turns import TURN_BYTES, Pace, Turns
+from keyportal.http.turns import LEAST_PAUSE_SECONDS, PAUSE_SECONDS, TURN_BYTES, Pace, Turns
 
 pytestmark = pytest.mark.any_database
 
@@ -63,3 +64,36 @@ def test_body_that_ends_while_it_waits_blocks_no_other() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(run())
+
+
+def test_each_key_gets_as_many_turns_whatever_the_number_of_its_bodies() -> None:
+    """And each team as many as another one, whatever the number of its keys."""
+
+    async def run() -> list[str]:
+        turns, order = Turns(), []
+
+        async def send_body(team: str, key: str) -> None:
+            pace = Pace(turns.of(team, key))
+            for _ in range(10):
+                await pace.after(TURN_BYTES)
+                order.append(team if team == "other" else key)
+
+        many = [send_body("flood", key) for key in ("one", "two") for _ in range(20)]
+        await asyncio.gather(*many, send_body("flood", "alone"), send_body("other", "key"))
+        return order
+
+    order = asyncio.run(run())
+    assert order.count("one") == 200
+    others_end = len(order) - order[::-1].index("other")
+    assert others_end <= 2 * 10 + 2
+    alone_ends = len(order) - order[::-1].index("alone")
+    assert alone_ends <= others_end + 3 * 10
+
+
+def test_large_bodies_pause_so_that_they_never_take_all_time() -> None:
+    async def run() -> float:
+        turns, began = Turns(), time.monotonic()
+        await asyncio.gather(*(turns.of("team", str(key)).take(20) for key in range(5)))
+        return time.monotonic() - began
+
+    assert asyncio.run(run()) >= 100 * PAUSE_SECONDS - 3 * LEAST_PAUSE_SECONDS
