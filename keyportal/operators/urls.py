@@ -15,11 +15,16 @@ urlpatterns = [
     path("teams/<int:team_id>/on/", teams.team_on, name="team_on"),
     path("people/", people.person_list, name="people"),
     path("people/<int:person_id>/", people.person, name="person"),
-    path("people/<int:person_id>/deactivate/", people.person_deactivate, name="person_deactivate"),
-    path("people/<int:person_id>/activate/", people.person_activate, name="person_activate"),
-    path("people/<int:person_id>/factors/reset/", people.factor_reset, name="factor_reset"),
-    path("people/<int:person_id>/operator/grant/", people.operator_grant, name="operator_grant"),
-    path("people/<int:person_id>/operator/revoke/", people.operator_revoke, name="operator_revoke"),
+    *(
+        path(f"people/<int:person_id>/{address}/", people.person_act, {"act": name}, name=name)
+        for address, name in (
+            ("deactivate", "person_deactivate"),
+            ("activate", "person_activate"),
+            ("factors/reset", "factor_reset"),
+            ("operator/grant", "operator_grant"),
+            ("operator/revoke", "operator_revoke"),
+        )
+    ),
     path("models/", models.model_list, name="models"),
     path("models/<int:model_id>/", models.model, name="model"),
     path("models/<int:model_id>/aliases/add/", models.alias_add, name="alias_add"),

@@ -1,6 +1,8 @@
 """People: list, deactivate and activate, make operators, reset second factors."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from allauth.mfa.utils import is_mfa_enabled
 from django.contrib import messages
@@ -33,9 +35,10 @@ def person_list(request: OperatorRequest) -> HttpResponse:
 @operator_view
 def person(request: OperatorRequest, person_id: int) -> HttpResponse:
     row = _person(person_id)
+    memberships = Membership.objects.filter(user=row)
     context = {
         "person": row,
-        "memberships": Membership.objects.filter(user=row).select_related("team"),
+        "memberships": memberships.for_display().select_related("team").order_by("team__name"),
         "key_count": _key_count(row),
         "has_factor": is_mfa_enabled(row),
     }
@@ -51,86 +54,34 @@ def _key_count(row: User) -> int:
     return ApiKey.objects.filter(owner=row).count()
 
 
-@require_http_methods(["GET", "POST"])
-@operator_view
-@recently_authenticated()
-def person_deactivate(request: OperatorRequest, person_id: int) -> HttpResponse:
-    return _confirmed(
-        request,
-        person_id,
-        "person_deactivate",
-        lambda row: set_active(row, is_active=False, actor=request.user),
-        "{} is deactivated.",
-    )
+class Act(NamedTuple):
+    """What an operator does with a person after a page has said what follows."""
+
+    do: Callable[..., None]
+    message: str
+
+
+ACTS = {
+    "person_deactivate": Act(partial(set_active, is_active=False), "{} is deactivated."),
+    "person_activate": Act(partial(set_active, is_active=True), "{} is active again."),
+    "operator_grant": Act(partial(set_operator, is_operator=True), "{} is an operator now."),
+    "operator_revoke": Act(partial(set_operator, is_operator=False), "{} is no operator any more."),
+    "factor_reset": Act(reset_factors, "The second factors of {} are removed."),
+}
+"""By the names of their pages."""
 
 
 @require_http_methods(["GET", "POST"])
 @operator_view
 @recently_authenticated()
-def person_activate(request: OperatorRequest, person_id: int) -> HttpResponse:
-    return _confirmed(
-        request,
-        person_id,
-        "person_activate",
-        lambda row: set_active(row, is_active=True, actor=request.user),
-        "{} is active again.",
-    )
-
-
-@require_http_methods(["GET", "POST"])
-@operator_view
-@recently_authenticated()
-def operator_grant(request: OperatorRequest, person_id: int) -> HttpResponse:
-    return _confirmed(
-        request,
-        person_id,
-        "operator_grant",
-        lambda row: set_operator(row, is_operator=True, actor=request.user),
-        "{} is an operator now.",
-    )
-
-
-@require_http_methods(["GET", "POST"])
-@operator_view
-@recently_authenticated()
-def operator_revoke(request: OperatorRequest, person_id: int) -> HttpResponse:
-    return _confirmed(
-        request,
-        person_id,
-        "operator_revoke",
-        lambda row: set_operator(row, is_operator=False, actor=request.user),
-        "{} is no operator any more.",
-    )
-
-
-@require_http_methods(["GET", "POST"])
-@operator_view
-@recently_authenticated()
-def factor_reset(request: OperatorRequest, person_id: int) -> HttpResponse:
-    return _confirmed(
-        request,
-        person_id,
-        "factor_reset",
-        lambda row: reset_factors(row, actor=request.user),
-        "The second factors of {} are removed.",
-    )
-
-
-def _confirmed(
-    request: OperatorRequest,
-    person_id: int,
-    page: str,
-    act: Callable[[User], None],
-    message: str,
-) -> HttpResponse:
-    """A page that says what follows, and the act once it is confirmed."""
+def person_act(request: OperatorRequest, person_id: int, act: str) -> HttpResponse:
     row = _person(person_id)
     if request.method != "POST":
         context = {"person": row, "key_count": _key_count(row)}
-        return render(request, f"operators/{page}.html", context)
-    act(row)
+        return render(request, f"operators/{act}.html", context)
+    ACTS[act].do(row, actor=request.user)
     if row == request.user:  # They ended their own rights, or their session.
         logout(request)
         return redirect("account_login")
-    messages.success(request, message.format(row.get_username()))
+    messages.success(request, ACTS[act].message.format(row.get_username()))
     return redirect("operators:person", row.pk)

@@ -67,7 +67,7 @@ def _page(request: OperatorRequest, row: Team, form: TeamForm) -> HttpResponse:
     context = {
         "each": row,
         "form": form,
-        "members": Membership.objects.for_team(row).for_display()[:200],
+        "memberships": Membership.objects.for_team(row).for_display()[:200],
         "key_count": ApiKey.objects.for_team(row).count(),
     }
     return render(request, "operators/team.html", context, status=form.status)
