@@ -12,7 +12,7 @@ let opener = null;
 function restoreFocus() {
   const find = (selector) => document.querySelector(selector);
   const again = opener?.isConnected ? opener : document.getElementById(opener?.id ?? "");
-  (again ?? find("#create-key button") ?? find("#refresh button") ?? find(".crumb a"))?.focus();
+  (again ?? find("[data-create] button") ?? find("#refresh button") ?? find(".crumb a"))?.focus();
 }
 
 function forgetSecret() {
