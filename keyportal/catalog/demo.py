@@ -5,21 +5,22 @@ import secrets
 from django.db import transaction
 
 from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
-from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.models import Membership, Role, Team, UsedSlug, User
 
 TEAM = "u-8105f7322477"
 USER = "demo"
 
 
 def create() -> str | None:
-    """Create the demo, unless its team exists: then the rest was created or deleted before.
+    """Create the demo, unless its team was ever there: then the rest was created or deleted before.
 
+    Attack: after somebody has deleted the demo and its user, a start makes a new operator.
     Returns the new user's password, which is not stored, or None if no user was created.
     """
     with transaction.atomic():
-        team, is_new = Team.objects.get_or_create(slug=TEAM, defaults={"name": "Demo"})
-        if not is_new:
+        if UsedSlug.objects.filter(slug=TEAM).exists():
             return None
+        team = Team.objects.create(slug=TEAM, name="Demo")
         _create_model(team)
         return _create_user(team)
 

@@ -2,6 +2,7 @@ import pytest
 
 from keyportal.catalog import demo
 from keyportal.catalog.models import Route
+from keyportal.teams.lifecycle.changes import change_slug
 from keyportal.teams.models import Membership, Role, Team, User
 
 pytestmark = pytest.mark.any_database
@@ -33,6 +34,22 @@ def test_a_start_with_the_demo_changes_no_user_who_was_there() -> None:
     assert User.objects.values().get() == before
     assert not Membership.objects.exists()
     assert Team.objects.get().slug == demo.TEAM
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("has_slug", [True, False])
+def test_a_start_after_the_demo_was_deleted_makes_no_operator(has_slug: bool) -> None:
+    """Attack: whoever reads the output of a start gets the password of a new operator."""
+    assert demo.create()
+    team = Team.objects.get()
+    User.objects.create_superuser("olga")  # There is always an operator.
+    User.objects.get(username=demo.USER).delete()
+    if has_slug:
+        team.delete()
+    else:
+        change_slug(team, "nova", actor=None)
+    assert demo.create() is None
+    assert User.objects.get().username == "olga"
 
 
 @pytest.mark.django_db
