@@ -32,8 +32,8 @@ def public_url(request: HttpRequest) -> str:
 def examples_for(
     request: HttpRequest, team: Team, key: str = PLACEHOLDER_KEY, model: str = ""
 ) -> Examples:
-    """With this model, or else the team's first."""
-    models = ServedModel.objects.callable_by(team).own_first().values_list("name", flat=True)
+    """With this model, or else the team's best, which is not the demo model if it has another."""
+    models = ServedModel.objects.callable_by(team).best_first().values_list("name", flat=True)
     chosen = models.filter(name=model).first() if model else None
     first = chosen or models.first()
     return Examples(f"{public_url(request)}/v1", first or PLACEHOLDER_MODEL, key)

@@ -278,8 +278,12 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
         is_for_some = models.Exists(groups)
         return self.select_related("successor").annotate(is_for_some=is_for_some)
 
-    def own_first(self) -> "ServedModelQuerySet":
-        return self.order_by(models.F("team").asc(nulls_last=True), "name")
+    def best_first(self) -> "ServedModelQuerySet":
+        """For examples: the built-in demo model last, then the team's own before public ones."""
+        real = Route.objects.usable().exclude(upstream__base_url=BUILT_IN_URL)
+        is_real = models.Exists(real.filter(model=models.OuterRef("pk")))
+        own = models.F("team").asc(nulls_last=True)
+        return self.annotate(is_real=is_real).order_by("-is_real", own, "name")
 
 
 class ServedModel(models.Model):

@@ -287,9 +287,8 @@ def _redirect_to_new_slug(request: HttpRequest, user: User, slug: str) -> HttpRe
 def last_team(request: HttpRequest) -> Team | None:
     """The active team that the user opened last, or else their first; None if there is none."""
     teams = Team.objects.for_user(cast("User", request.user)).filter(is_active=True)
-    return (
-        teams.filter(slug=request.session.get(LAST_TEAM_SESSION_KEY, "")).first() or teams.first()
-    )
+    slug = request.session.get(LAST_TEAM_SESSION_KEY)
+    return (slug and teams.filter(slug=slug).first()) or teams.first()
 
 
 def load_last_membership(request: HttpRequest) -> None:

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.http import HttpRequest
 
 import keyportal
-from keyportal.teams.access import creator_role
+from keyportal.teams.access import creator_role, last_team
 from keyportal.teams.lifecycle.changes import may_create
 from keyportal.teams.models import Membership, Role, Team, User
 
@@ -101,14 +101,15 @@ NAV = (
 
 
 def navigation(request: HttpRequest) -> dict[str, object]:
-    """Template context of every page: the team, the user's other teams, and the navigation; the
-    version, which is shown to operators; whether there are passwords."""
+    """Template context of every page: the team, the user's other teams, and the navigation; for
+    operators the version and the way back to a team; whether there are passwords."""
     membership: Membership | None = getattr(request, "membership", None)
     context: dict[str, object] = {
         "version": keyportal.__version__,
         "password_sign_in": settings.PASSWORD_SIGN_IN,
         # Templates call it. Public pages don't, because it loads the user.
         "can_create_team": lambda: may_create(cast("User", request.user)),
+        "last_team": lambda: last_team(request),
     }
     if membership is None:
         return context

@@ -5,7 +5,7 @@ import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
 from keyportal.teams.models import Team, User
 from tests.support.health import report, sight
 
@@ -101,3 +101,20 @@ def test_queries_stay_the_same_for_any_number_of_models(
     client.get(MODELS)
     with django_assert_num_queries(11):
         client.get(MODELS)
+
+
+def test_example_calls_a_real_server_before_the_demo_model(
+    sign_in: SignIn, vera: User, model: ServedModel, serve: Callable[..., ServedModel]
+) -> None:
+    client = sign_in(vera)
+
+    def example() -> str:
+        return str(client.get(MODELS).context["examples"].model)
+
+    Upstream.objects.update(base_url=BUILT_IN_URL)
+    assert example() == model.name
+    real = Upstream.objects.create(name="gpu-7", base_url="http://127.0.0.1:9/v1")
+    route = Route.objects.create(model=serve("public/large"), upstream=real, upstream_model="large")
+    assert example() == "public/large"
+    Route.objects.filter(pk=route.pk).update(weight=0)
+    assert example() == model.name

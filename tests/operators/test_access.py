@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 from django.test import Client
+from django.utils.html import escape
 
 from keyportal.operators.access import lock_operators
 from keyportal.teams.access import Outsider
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Membership, Team, User
 
 SignIn = Callable[[User], Client]
 
@@ -18,6 +19,33 @@ def test_operator_without_a_team_is_led_to_the_pages(operator: Client) -> None:
     first = operator.get("/operators/", follow=True)
     assert first.status_code == 200
     assert 'aria-label="Pages"' in first.content.decode()
+
+
+@pytest.mark.any_database
+def test_the_way_back_is_to_the_team_that_was_opened_last(
+    operator: Client, olga: User, team: Team, other_team: Team
+) -> None:
+    assert "Back to" not in operator.get("/operators/teams/").content.decode()
+    for each in (team, other_team):
+        Membership.objects.create(team=each, user=olga)
+        operator.get(f"/teams/{each.slug}/keys/")
+        link = (
+            f'<a class="team clip" href="/teams/{each.slug}/keys/">Back to {escape(each.name)}</a>'
+        )
+        assert link in operator.get("/operators/teams/").content.decode()
+    other_team.is_active = False
+    other_team.save()
+    assert "Back to Acme" in operator.get("/operators/teams/").content.decode()
+
+
+@pytest.mark.any_database
+def test_empty_list_of_keys_leads_operators_to_the_servers(
+    sign_in: SignIn, alice: User, team: Team
+) -> None:
+    keys = f"/teams/{team.slug}/keys/"
+    assert "/operators/servers/" not in sign_in(alice).get(keys).content.decode()
+    User.objects.filter(pk=alice.pk).update(is_superuser=True)
+    assert '<a href="/operators/servers/">' in sign_in(alice).get(keys).content.decode()
 
 
 @pytest.mark.any_database

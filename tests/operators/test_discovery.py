@@ -1,12 +1,14 @@
 """Operators test a model server, and choose which of its models are served."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.test import Client
 
 from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
-from keyportal.teams.models import Team
+from keyportal.teams.models import Membership, Team, User
 from tests.support.model_list_server import ModelListServer, running
 
 pytestmark = pytest.mark.any_database
@@ -171,6 +173,40 @@ def test_anthropics_server_is_asked_in_its_own_form(
     assert server.posted[0][0] == "/v1/messages"
     assert server.headers["anthropic-version"]
     assert server.headers["x-api-key"] == CREDENTIAL
+
+
+def test_words_of_the_answer_are_shown_and_no_json(
+    operator: Client, upstream: Upstream, server: ModelListServer
+) -> None:
+    answers: list[tuple[int, Any, str]] = [
+        (200, {"choices": [{"message": {"content": "Hello"}}]}, "llama-70b said: Hello"),
+        (200, {"content": [{"type": "text", "text": "Hi <b>"}]}, "llama-70b said: Hi &lt;b&gt;"),
+        (200, {"choices": [{"message": {"content": None}}]}, "llama-70b answered."),
+        (200, [], "llama-70b answered."),
+        (503, {"error": {"message": "Loading", "code": 503}}, "llama-70b answered 503: Loading"),
+        (422, {"detail": [{"msg": "?"}]}, "llama-70b answered 422: no reason"),
+    ]
+    for status, body, said in answers:
+        server.status, server.reply_to_post = 200, (status, json.dumps(body).encode())
+        server.lists("llama-70b")
+        assert f">{said}</span>" in run_test(operator, upstream)
+
+
+def test_next_step_after_serving(
+    operator: Client, olga: User, upstream: Upstream, team: Team, other_team: Team
+) -> None:
+    """How to call it from the operator's team, if that may call it; else what to say of it."""
+    form = {"ids": ["tiny"], "team": ""}
+    done = operator.post(address(upstream, "discover"), form, follow=True).content.decode()
+    assert '<a href="/operators/models/?q=public%2Ftiny">Describe it</a>' in done
+    Membership.objects.create(team=team, user=olga)
+    added = address(upstream, "models/add")
+    form = {"upstream_model": "a&b", "name": "public/ab", "team": ""}
+    done = operator.post(added, form, follow=True).content.decode()
+    how = f'<a href="/teams/{team.slug}/models/?model=public%2Fab#call">See how to call it</a>'
+    assert how in done
+    form = {"upstream_model": "tiny", "team": str(other_team.pk)}
+    assert "Describe it" in operator.post(added, form, follow=True).content.decode()
 
 
 def test_refused_credential_is_said_and_never_repeated(

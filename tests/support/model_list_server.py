@@ -26,6 +26,8 @@ class ModelListServer(ThreadingHTTPServer):
         """Of the last request."""
         self.hosts: list[str] = []
 
+        self.reply_to_post: tuple[int, bytes] | None = None
+        """Status and body; None: as for a GET."""
         self.pages: dict[str, bytes] = {}
         """The bodies at these paths; all others are 404 if there are any."""
 
@@ -39,6 +41,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
         self.server.posted.append((self.path, json.loads(self.rfile.read(length))))
+        if self.server.reply_to_post:
+            self.server.status, self.server.body = self.server.reply_to_post
         self.do_GET()
 
     def do_GET(self) -> None:

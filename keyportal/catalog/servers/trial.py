@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from http.client import HTTPException
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.models import BUILT_IN_URL, Upstream
@@ -19,6 +19,15 @@ from keyportal.catalog.servers.discovery import (
 TOKEN_SECONDS = 30.0  # A model that must be loaded first takes a while.
 SAID_LENGTH = 400
 REFUSED = {401, 402, 403}
+TEXTS: tuple[tuple[str | int, ...], ...] = (
+    ("choices", 0, "message", "content"),
+    ("content", 0, "text"),  # Anthropic's.
+    ("error", "message"),
+    ("error",),
+    ("message",),
+    ("detail",),
+)
+"""Where servers put the words of an answer or of an error."""
 
 
 class Step(NamedTuple):
@@ -83,9 +92,30 @@ def _one_token(upstream: Upstream, model: str) -> Step:
     except (OSError, HTTPException) as error:
         said = _without_secrets(str(error) or type(error).__name__, upstream)
         return Step("One token", False, f"{model}: {said}.")
-    said = _without_secrets(reply.body.decode("utf-8", "replace"), upstream)
-    is_good = 200 <= reply.status < 300
-    return Step("One token", is_good, f"{model} answered {reply.status}: {said}")
+    said = _without_secrets(_text_of(reply.body), upstream)
+    if not 200 <= reply.status < 300:
+        return Step("One token", False, f"{model} answered {reply.status}: {said or 'no reason'}")
+    return Step("One token", True, f"{model} said: {said}" if said else f"{model} answered.")
+
+
+def _text_of(body: bytes) -> str:
+    """What the server says in its JSON, or all of it if that is none."""
+    text = body.decode("utf-8", "replace")
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    found = (_value_at(answer, path) for path in TEXTS)
+    return next((value for value in found if isinstance(value, str) and value.strip()), "")
+
+
+def _value_at(answer: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        try:
+            answer = answer[step]
+        except (LookupError, TypeError):
+            return None
+    return answer
 
 
 def _without_secrets(text: str, upstream: Upstream) -> str:

@@ -1,8 +1,12 @@
 """What a model server says: a test of it, and its models, to choose those that are served."""
 
+from urllib.parse import urlencode
+
 from django.contrib import messages
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.html import format_html
 from django.views.decorators.http import require_http_methods, require_POST
 
 from keyportal.catalog.credentials import CredentialUnreadable
@@ -13,6 +17,8 @@ from keyportal.catalog.servers.trial import try_server
 from keyportal.operators.access import OperatorRequest, lock_operators, operator_view
 from keyportal.operators.connections import release_connection
 from keyportal.operators.forms import DiscoverForm, ModelForm, served_ids
+from keyportal.teams.access import last_team
+from keyportal.teams.models import Team
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 MAX_ROWS = 500  # A form has at most 1,000 fields.
@@ -51,7 +57,7 @@ def server_discover(request: OperatorRequest, server_id: int) -> HttpResponse:
         ids = form.cleaned_data["ids"]
         served, skipped = serve_all(ids, team, upstream, advice="Add it under another name.")
     if served:
-        messages.success(request, f"Served now: {_some(served)}.")
+        _tell(request, served, team)
     for reason in skipped[:5]:
         messages.warning(request, reason)
     return redirect("operators:server", upstream.pk)
@@ -76,6 +82,19 @@ def _choices(
     return render(request, "operators/server_discover.html", context, status=status)
 
 
+def _tell(request: OperatorRequest, served: list[str], team: Team | None) -> None:
+    """What is served now, for this team or for all, and where to go from here."""
+    name, last = served[0], last_team(request)
+    if last and team in (None, last):
+        query = urlencode({"model": name})
+        url, step = f"{reverse('catalog:models', args=[last.slug])}?{query}#call", "See how to call"
+    else:
+        url, step = f"{reverse('operators:models')}?{urlencode({'q': name})}", "Describe"
+    what = "it" if len(served) == 1 else name
+    text = '<span>Served now: {}. <a href="{}">{} {}</a></span>'
+    messages.success(request, format_html(text, _some(served), url, step, what))
+
+
 def _some(names: list[str]) -> str:
     rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + rest
@@ -91,7 +110,7 @@ def model_add(request: OperatorRequest, server_id: int) -> HttpResponse:
         with lock_operators(request.user):
             is_served = form.serve(upstream)
         if is_served:
-            messages.success(request, f"Served now: {form.cleaned_data['name']}.")
+            _tell(request, [form.cleaned_data["name"]], form.cleaned_data["team"])
             return redirect("operators:server", upstream.pk)
     context = {"server": upstream, "form": form}
     status = 422 if form.is_bound else 200
