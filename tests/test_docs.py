@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
 from django.urls import Resolver404, resolve
@@ -24,6 +23,7 @@ from keyportal.gateway.forward_auth.app import VERIFY_PATH as VERIFY
 from keyportal.keys import keystring
 from keyportal.leaks import scanner_rules
 from keyportal.server.health import HEALTH_PATHS
+from tests.support.cases import case
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -100,15 +100,15 @@ def anchors_of(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_every_link_has_a_target(name: str) -> None:
-    page = ROOT / name
-    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", PAGES[name]):
-        path, _, anchor = link.partition("#")
-        target = page.parent.joinpath(path).resolve() if path else page
-        assert target.exists(), f"{name} links {link}"
-        if anchor:
-            assert anchor in anchors_of(target.read_text()), f"{name} links {link}"
+def test_every_link_has_a_target() -> None:
+    for name, text in PAGES.items():
+        page = ROOT / name
+        for link in re.findall(r"\]\((?!https?://)([^)]+)\)", text):
+            path, _, anchor = link.partition("#")
+            target = page.parent.joinpath(path).resolve() if path else page
+            assert target.exists(), f"{name} links {link}"
+            if anchor:
+                assert anchor in anchors_of(target.read_text()), f"{name} links {link}"
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
@@ -127,22 +127,25 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_every_file_that_a_page_names_exists(name: str) -> None:
+def test_every_file_that_a_page_names_exists() -> None:
     """Paths of modules are written from the repository's root, or below `keyportal/`."""
     packages = {path.name for path in (ROOT / "keyportal").iterdir() if path.is_dir()}
     tops = packages | {"keyportal", "tests", "templates", "static", "deploy", "benchmarks"}
-    paths = {code for code in code_of(PAGES[name]) if re.fullmatch(r"\w+/[\w./-]*", code)}
-    ours = {path for path in paths if path.partition("/")[0] in tops}
+    named = {(name, code) for name, text in PAGES.items() for code in code_of(text)}
+    ours = {
+        (name, code)
+        for name, code in named
+        if re.fullmatch(r"\w+/[\w./-]*", code) and code.partition("/")[0] in tops
+    }
     places = (ROOT, ROOT / "keyportal")
-    assert {path for path in ours if not any((place / path).exists() for place in places)} == set()
+    assert [one for one in ours if not any((place / one[1]).exists() for place in places)] == []
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_no_table_has_two_rows_for_one_thing(name: str) -> None:
-    for table in re.findall(r"(?:^\|.*\n)+", PAGES[name], re.MULTILINE):
-        first = [row.split(" | ")[0] for row in table.splitlines()]
-        assert len(set(first)) == len(first), f"{name}: {first}"
+def test_no_table_has_two_rows_for_one_thing() -> None:
+    for name, text in PAGES.items():
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            first = [row.split(" | ")[0] for row in table.splitlines()]
+            assert len(set(first)) == len(first), f"{name}: {first}"
 
 
 def test_every_test_in_the_asvs_table_exists() -> None:
@@ -199,9 +202,9 @@ def test_variables_of_settings_are_found() -> None:
     assert expected <= variables_read()
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_every_variable_that_a_page_names_exists(name: str) -> None:
-    assert set(re.findall(r"\bKEYPORTAL_[A-Z_]+\b", PAGES[name])) <= variables_read()
+def test_every_variable_that_a_page_names_exists() -> None:
+    for name, text in PAGES.items():
+        assert set(re.findall(r"\bKEYPORTAL_[A-Z_]+\b", text)) <= variables_read(), name
 
 
 def test_make_check_ignores_settings_of_the_machine() -> None:
@@ -293,9 +296,9 @@ def test_every_command_is_documented_and_every_documented_command_exists() -> No
     assert documented == {*our_commands(), *DJANGO_COMMANDS}
 
 
-@pytest.mark.parametrize("command", sorted({*our_commands()} - {"keys", "setpolicy"}))
-def test_every_option_of_a_command_is_documented(command: str) -> None:
-    assert options_in(row_of(command)) == options_of(parser_of(command))
+def test_every_option_of_a_command_is_documented() -> None:
+    for command in {*our_commands()} - {"keys", "setpolicy"}:
+        assert options_in(row_of(command)) == options_of(parser_of(command)), command
 
 
 def test_every_option_of_setpolicy_is_documented() -> None:
@@ -336,10 +339,11 @@ def manage_calls() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("name", "call"), manage_calls())
-def test_every_call_of_a_command_can_be_made(name: str, call: str) -> None:
-    command, *arguments = shlex.split(call, comments=True)
-    parser_of(command).parse_args(arguments)
+def test_every_call_of_a_command_can_be_made() -> None:
+    for name, call in manage_calls():
+        with case(name, call):
+            command, *arguments = shlex.split(call, comments=True)
+            parser_of(command).parse_args(arguments)
 
 
 def test_pages_name_no_other_commands() -> None:
@@ -348,11 +352,11 @@ def test_pages_name_no_other_commands() -> None:
             assert command in get_commands(), f"{name}: {command}"
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_shell_blocks_can_be_parsed(name: str) -> None:
-    for block in blocks_of(PAGES[name], "sh"):
-        checked = subprocess.run([BASH, "-n"], input=block, capture_output=True, text=True)
-        assert checked.returncode == 0, checked.stderr
+def test_shell_blocks_can_be_parsed() -> None:
+    for name, text in PAGES.items():
+        for block in blocks_of(text, "sh"):
+            checked = subprocess.run([BASH, "-n"], input=block, capture_output=True, text=True)
+            assert checked.returncode == 0, (name, checked.stderr, block)
 
 
 # Addresses.
@@ -383,9 +387,9 @@ def is_served(path: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_every_address_in_a_page_is_served(name: str) -> None:
-    assert [path for path in addresses_in(PAGES[name]) if not is_served(path)] == []
+def test_every_address_in_a_page_is_served() -> None:
+    named = {(name, path) for name, text in PAGES.items() for path in addresses_in(text)}
+    assert [one for one in named if not is_served(one[1])] == []
 
 
 def test_address_that_is_not_served_is_found() -> None:
