@@ -41,7 +41,7 @@ def test_page_on_a_silent_session_gets_503_and_a_slow_one_its_answer(
 ) -> None:
     name = urlsplit(database_url()).path
     url = f"postgresql://postgres@127.0.0.1:{relay.port}{name}"
-    keyportal = own_server(Server, DATABASE_URL=url)
+    keyportal = own_server(DATABASE_URL=url)
     assert slow_page(keyportal, SLOW_SECONDS) == 302
     began = time.monotonic()
     assert slow_page(keyportal, 0, relay.silence) == 503
@@ -55,7 +55,7 @@ def test_slow_page_behind_a_pooler_gets_its_answer(
 ) -> None:
     """A pooler tells other process ids than those of PostgreSQL."""
     with pgbouncer(database_url(), tmp_path) as url:
-        keyportal = own_server(Server, DATABASE_URL=url, KEYPORTAL_DB_POOLER="transaction")
+        keyportal = own_server(DATABASE_URL=url, KEYPORTAL_DB_POOLER="transaction")
         assert slow_page(keyportal, SLOW_SECONDS) == 302
 
 
