@@ -160,6 +160,9 @@ def test_programs_below_the_base_path(
     for path in ("/auth/verify", "/auth/verify/v1/models", "/v1/key"):
         assert server.request("GET", BASE_PATH + path, key=key).status == 200, path
         assert server.request("GET", BASE_PATH + path).status == 401, path
+    metadata = "/.well-known/oauth-authorization-server"
+    for path in (BASE_PATH + metadata, metadata + BASE_PATH):  # RFC 8414, 3.1: the latter.
+        assert server.request("GET", path).json()["issuer"] == PUBLIC_URL
     for path in ("/healthz", "/readyz"):
         assert server.request("GET", BASE_PATH + path).status == 200
         assert server.request("GET", path).status == 200

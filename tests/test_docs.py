@@ -376,7 +376,7 @@ def is_served(path: str) -> bool:
     if path.startswith(FOLDERS):
         return True
     # The pages' example of a `KEYPORTAL_URL` with a path.
-    path = re.sub(r"^/keyportal(?=/|$)", "", path) or "/"
+    path = re.sub(r"^/keyportal(?=/|$)|(?<=-server)/keyportal$", "", path) or "/"
     if path in PREFIXES | HEALTH_PATHS or path == VERIFY or find(path):
         return True
     if path.startswith("/v1"):
