@@ -469,6 +469,7 @@ ACCOUNT_RATE_LIMITS = {
     "change_password": None,
     "reset_password": "20/m/ip,5/m/key",
     "openid": "30/m/ip",  # Each asks a provider for something.
+    "openid_logout": "300/m/ip",  # The same, and a provider tells of many people from one address.
     # Attack: a member fills the audit. A person who works quickly sends a form every few seconds.
     "portal_write": "60/m/user",
     # Attack: an admin, or their program, mails strangers through us.

@@ -15,6 +15,7 @@ from keyportal.gateway import wrong_base_url
 from keyportal.people.views import accept
 from keyportal.teams import views as teams
 from keyportal.teams.lifecycle import views as lifecycle
+from keyportal.teams.openid import logout
 from keyportal.teams.openid import views as openid
 from keyportal.teams.sign_in import links
 from keyportal.teams.sign_in import urls as factors
@@ -22,6 +23,11 @@ from keyportal.teams.sign_in import views as sign_in
 
 account_urls = [
     path("login/", sign_in.SignInView.as_view(), name="account_login"),
+    path(
+        "oidc/<slug:provider_id>/logout/",
+        logout.back_channel_logout,
+        name="openid_connect_logout",
+    ),
     path("oidc/<slug:provider_id>/login/", openid.begin, name="openid_connect_login"),
     # allauth reverses this name.
     path(

@@ -150,6 +150,7 @@ PUBLIC = {
     "account_reset_password_from_key_done",
     "openid_connect_login",
     "openid_connect_callback",
+    "openid_connect_logout",
     "account_sign_in_link",
     "leaks:report",
     "leaks:format",
@@ -170,6 +171,7 @@ REFUSALS = {
     ("programs:token", 400),
     ("openid_connect_login", 302),
     ("openid_connect_callback", 302),
+    ("openid_connect_logout", 400),
     ("account_sign_in_link", 404),
     ("invitation", 404),
 }

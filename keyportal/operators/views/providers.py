@@ -18,7 +18,7 @@ from keyportal.operators.identity_providers.forms import ProviderForm
 from keyportal.operators.identity_providers.people import effect_of_end
 from keyportal.operators.identity_providers.presets import PRESETS, preset_named
 from keyportal.operators.identity_providers.trial import try_provider
-from keyportal.teams.openid.provider import callback_url
+from keyportal.teams.openid.provider import callback_url, logout_url
 from keyportal.teams.openid.stored import StoredProvider
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
@@ -48,6 +48,7 @@ def provider(request: OperatorRequest, row_id: int) -> HttpResponse:
         "row": row,
         "is_shadowed": _is_shadowed(row),
         "callback_url": callback_url(request, row.provider_id),
+        "logout_url": logout_url(request, row.provider_id),
         "connected": SocialAccount.objects.filter(provider=row.provider_id).count(),
     }
     return render(request, "operators/provider.html", context)

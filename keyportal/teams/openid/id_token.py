@@ -1,4 +1,4 @@
-"""Checks ID tokens (OpenID Connect Core 1.0, 3.1.3.7)."""
+"""Checks ID tokens (OpenID Connect Core 1.0, 3.1.3.7), and what all signed tokens have."""
 
 import hmac
 from typing import Any
@@ -34,8 +34,17 @@ def verify(
     The signature is checked although the token came from the provider by TLS: then a proxy that
     ends TLS can't forge a person.
     """
+    claims = decode(token, provider, metadata, REQUIRED)
+    _check_claims(claims, provider, nonce)
+    return claims
+
+
+def decode(
+    token: Any, provider: IdentityProvider, metadata: Metadata, required: tuple[str, ...]
+) -> dict[str, Any]:
+    """The claims of a token that the provider signed for us. Raises `ProviderFailed`."""
     if not isinstance(token, str):
-        raise ProviderFailed("the provider sent no ID token")
+        raise ProviderFailed("the provider sent no token")
     try:
         claims: dict[str, Any] = jwt.decode(
             token,
@@ -44,11 +53,10 @@ def verify(
             issuer=provider.issuer,
             audience=provider.client_id,
             leeway=LEEWAY_SECONDS,
-            options={"require": list(REQUIRED)},
+            options={"require": list(required)},
         )
     except (jwt.PyJWTError, RecursionError) as error:
-        raise ProviderFailed(f"the ID token is not valid: {error}") from None
-    _check_claims(claims, provider, nonce)
+        raise ProviderFailed(f"the token is not valid: {error}") from None
     return claims
 
 

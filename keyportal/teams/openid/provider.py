@@ -36,7 +36,14 @@ BASIC = "client_secret_basic"
 
 def callback_url(request: HttpRequest, provider_id: str) -> str:
     """The redirect address that is registered at the provider."""
-    path = reverse("openid_connect_callback", args=[provider_id])
+    return _absolute(request, reverse("openid_connect_callback", args=[provider_id]))
+
+
+def logout_url(request: HttpRequest, provider_id: str) -> str:
+    return _absolute(request, reverse("openid_connect_logout", args=[provider_id]))
+
+
+def _absolute(request: HttpRequest, path: str) -> str:
     if settings.PUBLIC_URL:
         return urljoin(settings.PUBLIC_URL, path)
     return request.build_absolute_uri(path)

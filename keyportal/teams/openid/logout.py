@@ -1,0 +1,56 @@
+"""OpenID Connect Back-Channel Logout 1.0: a provider says that a person signed out there."""
+
+import logging
+import time
+from typing import Any
+
+from allauth.core import ratelimit
+from allauth.socialaccount.models import SocialAccount
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST
+
+from keyportal.teams.openid import id_token
+from keyportal.teams.openid.providers import NotOffered, configured
+from keyportal.teams.openid.requests import ProviderFailed, discover
+from keyportal.teams.signals import end_sessions
+
+logger = logging.getLogger(__name__)
+EVENT = "http://schemas.openid.net/event/backchannel-logout"
+REQUIRED = ("iss", "aud", "iat", "jti", "sub")
+MAX_AGE_SECONDS = 300
+
+
+@csrf_exempt  # The provider has no session here. Its signature is what counts.
+@never_cache
+@login_not_required
+@sensitive_post_parameters("logout_token")
+@require_POST
+def back_channel_logout(request: HttpRequest, provider_id: str) -> HttpResponse:
+    if refusal := ratelimit.consume_or_429(request, action="openid_logout"):
+        return refusal  # type: ignore[no-any-return]  # untyped
+    try:
+        provider = configured(provider_id)
+        token = request.POST.get("logout_token")
+        claims = id_token.decode(token, provider, discover(provider), REQUIRED)
+        _check(claims)
+    except (NotOffered, ProviderFailed) as error:
+        address = request.META.get("REMOTE_ADDR")
+        logger.warning("A sign-out at %s from %s was refused: %s", provider_id, address, error)
+        return JsonResponse({"error": "invalid_request"}, status=400)
+    accounts = SocialAccount.objects.filter(provider=provider.id, uid=claims["sub"])
+    for account in accounts.select_related("user"):
+        end_sessions(account.user)
+    return HttpResponse()
+
+
+def _check(claims: dict[str, Any]) -> None:
+    """Attack: an ID token, or an old token for the sign-out, signs a person out again."""
+    events = claims.get("events")
+    if "nonce" in claims or not (isinstance(events, dict) and EVENT in events):
+        raise ProviderFailed("the token is not for a sign-out")
+    if claims["iat"] < time.time() - MAX_AGE_SECONDS:
+        raise ProviderFailed("the token is too old")

@@ -1,0 +1,88 @@
+"""A person signs out at the provider, which says so."""
+
+from typing import Any
+
+import pytest
+from allauth.socialaccount.models import SocialAccount
+from django.test import Client
+
+from keyportal.teams.models import User
+from keyportal.teams.openid.logout import EVENT
+from tests.support.identity_provider import OTHER_KEY, ForgingProvider
+from tests.teams.openid.conftest import is_signed_in
+
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
+CLAIMS: dict[str, Any] = {"events": {EVENT: {}}, "jti": "1", "nonce": None}
+
+
+def sign_out(forger: ForgingProvider, path: str = "corp", **claims: Any) -> Any:
+    forger.query = {}
+    forger.claims = CLAIMS | claims
+    form = {"logout_token": forger.token()}
+    return Client(enforce_csrf_checks=True).post(f"/accounts/oidc/{path}/logout/", form)
+
+
+@pytest.fixture
+def browser(bob: User, forger: ForgingProvider) -> Client:
+    """Of bob, who is sub-1 there."""
+    SocialAccount.objects.create(user=bob, provider="corp", uid="sub-1")
+    client = Client()
+    client.force_login(bob)
+    return client
+
+
+def test_all_sessions_of_the_person_end(
+    browser: Client, forger: ForgingProvider, alice: User
+) -> None:
+    other = Client()
+    other.force_login(alice)
+    SocialAccount.objects.create(user=alice, provider="other", uid="sub-1")
+    answer = sign_out(forger)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert "no-store" in answer["Cache-Control"]
+    assert not is_signed_in(browser)
+    assert is_signed_in(other)
+
+
+def test_somebody_unknown_signs_out(browser: Client, forger: ForgingProvider) -> None:
+    assert sign_out(forger, sub="sub-2").status_code == 200
+    assert is_signed_in(browser)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"nonce": "of an ID token"},
+        {"events": None},
+        {"events": EVENT},
+        {"events": {"https://example.com/other": {}}},
+        {"iat": 1_700_000_000, "exp": 9_000_000_000},
+        {"exp": 1},
+        {"jti": None},
+        {"sub": None, "sid": "1"},
+        {"aud": "another application"},
+        {"iss": "https://evil.example"},
+    ],
+    ids=str,
+)
+def test_wrong_claims_end_nothing(
+    browser: Client, forger: ForgingProvider, claims: dict[str, Any]
+) -> None:
+    assert sign_out(forger, **claims).status_code == 400
+    assert is_signed_in(browser)
+
+
+def test_forged_signature_ends_nothing(browser: Client, forger: ForgingProvider) -> None:
+    """Attack: anybody signs anybody out."""
+    forger.key = OTHER_KEY
+    assert sign_out(forger).status_code == 400
+    forger.key, forger.algorithm = "", "none"
+    assert sign_out(forger).status_code == 400
+    assert is_signed_in(browser)
+
+
+def test_unknown_provider_and_missing_token(browser: Client, forger: ForgingProvider) -> None:
+    assert sign_out(forger, "other").status_code == 400
+    assert Client().post("/accounts/oidc/corp/logout/").status_code == 400
+    assert Client().get("/accounts/oidc/corp/logout/").status_code == 405
+    assert is_signed_in(browser)
