@@ -22,6 +22,7 @@ from keyportal.api.framework.dispatch import buffered_api  # noqa: E402
 from keyportal.gateway import aliases  # noqa: E402
 from keyportal.gateway.app import Gateway  # noqa: E402
 from keyportal.gateway.endpoints import ENDPOINTS  # noqa: E402
+from keyportal.gateway.errors import GatewayError  # noqa: E402
 from keyportal.gateway.forward_auth.app import is_verification  # noqa: E402
 from keyportal.http.buffering import RequestBuffer  # noqa: E402
 from keyportal.http.constant_time import ConstantTimeMiddleware  # noqa: E402
@@ -91,12 +92,24 @@ class Router:
             return self._constant_time
         return self.health if path in HEALTH_PATHS else self._portal
 
+    def on_unreadable(self, error: GatewayError, request_id: str) -> None:
+        """Called by the server for a request that it refuses itself."""
+        self.gateway.observe_unreadable(error, request_id)
+
+    def _count_pages(self) -> None:
+        if self.gateway.metrics_folder is not None:
+            around = self.gateway.page_counts.around
+            self._portal = around(self._portal, "portal")
+            self._constant_time = around(self._constant_time, "portal")
+            self._api = around(self._api, "api")
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         scheduler = Scheduler()
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self.gateway.start()
+                self._count_pages()
                 scheduler.start()
                 await send({"type": "lifespan.startup.complete"})
             else:

@@ -17,7 +17,7 @@ from keyportal.gateway.calls import ActiveCalls, Call
 from keyportal.gateway.cors import CORSMiddleware
 from keyportal.gateway.endpoints import ENDPOINTS, KEY_PATH, MODELS_PATH
 from keyportal.gateway.error_middleware import ErrorMiddleware
-from keyportal.gateway.errors import MethodNotAllowed, ShuttingDown, UnknownPath
+from keyportal.gateway.errors import GatewayError, MethodNotAllowed, ShuttingDown, UnknownPath
 from keyportal.gateway.forward_auth.app import ForwardAuth, is_verification
 from keyportal.gateway.introspection import Introspection
 from keyportal.gateway.metering.health_reporter import HealthReporter
@@ -26,8 +26,9 @@ from keyportal.gateway.metering.retention import RetentionJob
 from keyportal.gateway.metering.running_calls import RunningCallsReporter
 from keyportal.gateway.metering.writer import Writer
 from keyportal.gateway.metrics.access_log import AccessLog
-from keyportal.gateway.metrics.ended_requests import Observer
+from keyportal.gateway.metrics.ended_requests import UNREADABLE, EndedRequest, Observer
 from keyportal.gateway.metrics.files import MetricsFolder
+from keyportal.gateway.metrics.page_counts import PageCounts
 from keyportal.gateway.metrics.publisher import MetricsPublisher
 from keyportal.gateway.metrics.request_counts import RequestCounts
 from keyportal.gateway.model_calls import ModelCalls
@@ -60,6 +61,7 @@ class Gateway:
             )
         self.metrics_folder: MetricsFolder | None = None
         """Where the counts of this worker are written; None: nowhere."""
+        self.page_counts = PageCounts()
         self._metrics: MetricsPublisher | None = None
         self._access_log: AccessLog | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -109,13 +111,25 @@ class Gateway:
         counts = RequestCounts(self._find_entry, names_teams=settings.METRICS_TEAMS)
         self._observe_requests(counts)
         self._metrics = MetricsPublisher(
-            worker, folder, counts, self.admission, self.active_calls, self.writer
+            worker,
+            folder,
+            counts,
+            self.page_counts,
+            self.admission,
+            self.active_calls,
+            self.writer,
         )
         self._tasks.append(asyncio.create_task(self._metrics.publish_forever()))
 
     def _observe_requests(self, observer: Observer) -> None:
         self.error_middleware.observers += (observer,)
         self.forward_auth.observers += (observer,)
+
+    def observe_unreadable(self, error: GatewayError, request_id: str) -> None:
+        """Count a request that the server has refused because it can't be read."""
+        ended = EndedRequest(request_id, UNREADABLE, error.status, 0.0, error.code or "")
+        for observe in self.error_middleware.observers:
+            observe(ended)
 
     def _find_entry(self, name: str) -> CatalogEntry | None:
         return self.admission.catalog.models.get(name)

@@ -259,11 +259,14 @@ class Protocol(HttpToolsProtocol):
         if self._error is None or self.transport.is_closing():
             return
         body = self._error.body()
+        request_id = new_request_id()
+        if on_unreadable := getattr(self.config.app, "on_unreadable", None):
+            on_unreadable(self._error, request_id)
         headers = [
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", new_request_id().encode()),
+            (b"x-request-id", request_id.encode()),
             NO_SNIFFING,
             *self._error.headers,
             (b"connection", b"close"),

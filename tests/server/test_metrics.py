@@ -1,6 +1,7 @@
 """`/metrics` of a running server, and that rules and dashboard ask for what is in it."""
 
 import json
+import operator
 import os
 import re
 import secrets
@@ -114,6 +115,31 @@ def test_mails_that_wait(live: Server) -> None:
     )
     QueuedMail.objects.filter(pk=mail.pk).update(due_at="2100-01-01T00:00:00Z")
     assert value(read(live), "keyportal_mail_outbox", state="retried") == 1
+
+
+@pytest.mark.gateway
+@pytest.mark.any_database
+def test_pages_and_unreadable_requests_are_counted(live: Server) -> None:
+    pages = {"area": "portal", "status": "2xx"}
+
+    def counted() -> tuple[float, float, float]:
+        found = read(live)
+        return (
+            value(found, "keyportal_page_duration_seconds_count", **pages),
+            value(found, "keyportal_requests_total", endpoint="unreadable", status="4xx"),
+            value(found, "keyportal_refusals_total", reason="headers_too_large"),
+        )
+
+    before = counted()
+    assert live.request("GET", "/accounts/login/").status == 200
+    with live.connect() as connection:
+        connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: x\r\n" * 101 + b"\r\n")
+        assert connection.reply().status == 431
+    with live.connect() as connection:
+        connection.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert connection.reply().status == 400
+    wanted = [before[0] + 1, before[1] + 2, before[2] + 1]
+    wait_until(lambda: all(map(operator.ge, counted(), wanted)))
 
 
 @pytest.mark.gateway

@@ -31,6 +31,10 @@ class EndedRequest(NamedTuple):
 Observer = Callable[[EndedRequest], None]
 
 
+UNREADABLE = "unreadable"
+"""The endpoint of a request that was refused before its path was known."""
+
+
 def endpoint_label(path: str) -> str:
     """The endpoint of a path, without `/v1`. Attack: a client makes a label of each path."""
     if endpoint := ENDPOINTS.get(path):

@@ -45,7 +45,7 @@ class Histogram:
 REQUESTS = Family(
     "keyportal_requests",
     "counter",
-    "Requests to /v1/ and /auth/verify that are over.",
+    "Requests to /v1/ and /auth/verify that are over, and those that could not be read.",
     ("endpoint", "model", "team", "status"),
 )
 DURATION = Family(
@@ -70,6 +70,13 @@ REFUSALS = Family(
     "counter",
     "Error responses of the gateway's own, by the code that the caller got.",
     ("reason",),
+)
+PAGE_DURATION = Family(
+    "keyportal_page_duration_seconds",
+    "histogram",
+    "From the arrival of a request beside the gateway to the end of its response.",
+    ("area", "status"),
+    SECONDS,
 )
 CALLS = Family("keyportal_calls_in_flight", "gauge", "Admitted requests that are not over.")
 WAITING = Family("keyportal_admission_waiting", "gauge", "Requests that wait for their verdict.")
@@ -138,6 +145,7 @@ FAMILIES = (
     FIRST_BYTE,
     TOKENS,
     REFUSALS,
+    PAGE_DURATION,
     CALLS,
     WAITING,
     BATCH_SIZE,

@@ -4,16 +4,21 @@ Each worker writes its own once a second. When a worker has ended, the master ad
 file for all ended workers, so that the sums never fall, and removes its file.
 """
 
+import fcntl
 import os
 import secrets
 import shutil
+import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from keyportal.gateway.metrics.families import Snapshot, Totals
 
+PREFIX = "keyportal-metrics-"
+LOCK = "lock"
 ENDED = "ended.json"
 MAX_REMEMBERED = 100
 
@@ -34,13 +39,24 @@ class EndedFile(msgspec.Struct):
 
 
 class MetricsFolder:
-    """A folder in the system's place for temporary files, made before the workers are."""
+    """A folder in the system's place for temporary files, made before the workers are.
+
+    The master and its workers hold a lock on a file in it, so that a later start finds the folders
+    whose processes were killed.
+    """
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="keyportal-metrics-"))
+        remove_abandoned()
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        # It gets its name when it is locked: another start must not take it for an abandoned one.
+        new = self.path / f"{LOCK}.new"
+        self._lock = os.open(new, os.O_CREAT | os.O_WRONLY, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        new.rename(self.path / LOCK)
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
 
     def write(self, worker: str, snapshot: Snapshot) -> None:
         """Called in a worker; `worker` is its id."""
@@ -97,3 +113,26 @@ class MetricsFolder:
         temporary = self.path / f"{name}.{secrets.token_hex(4)}"
         temporary.write_bytes(msgspec.json.encode(content))
         temporary.replace(self.path / name)
+
+
+def remove_abandoned() -> None:
+    """Remove the folders of processes that were killed, in which nobody holds the lock any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            _remove_if_abandoned(folder)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """Attack: another user makes such a name a link to our files; so only what is ours is opened.
+
+    Raises an OSError if the folder is in use.
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        return
+    lock = os.open(folder / LOCK, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    finally:
+        os.close(lock)

@@ -11,6 +11,7 @@ from keyportal.gateway.metering.writer import Writer
 from keyportal.gateway.metrics import families
 from keyportal.gateway.metrics.families import Family, Snapshot, Totals, Values
 from keyportal.gateway.metrics.files import MetricsFolder
+from keyportal.gateway.metrics.page_counts import PageCounts
 from keyportal.gateway.metrics.request_counts import RequestCounts
 
 PUBLISH_SECONDS = 1.0
@@ -24,6 +25,7 @@ class MetricsPublisher:
         worker: str,
         folder: MetricsFolder,
         requests: RequestCounts,
+        pages: PageCounts,
         admission: Admission,
         active_calls: Sized,
         writer: Writer,
@@ -31,6 +33,7 @@ class MetricsPublisher:
         self._worker = worker
         self._folder = folder
         self._requests = requests
+        self._pages = pages
         self._admission = admission
         self._active_calls = active_calls
         self._writer = writer
@@ -57,7 +60,8 @@ class MetricsPublisher:
             families.USAGE_WRITE_FAILURES: [float(self._writer.failures)],
         }
         snapshot: Snapshot = {family.name: [((), values)] for family, values in own.items()}
-        return snapshot | self._requests.collect() | _upstreams() | _pool()
+        counted = self._requests.collect() | self._pages.collect()
+        return snapshot | counted | _upstreams() | _pool()
 
 
 def _upstreams() -> Snapshot:
