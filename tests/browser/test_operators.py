@@ -8,6 +8,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.teams.models import Team, User
+from keyportal.teams.openid.stored import StoredProvider
 from tests.browser.test_screens import assert_axe_finds_nothing, sticks_out
 from tests.support.model_list_server import ModelListServer, running
 
@@ -34,6 +35,14 @@ def pages(model_list: ModelListServer, team: Team, person: User) -> list[str]:
     Route.objects.create(model=model, upstream=upstream, upstream_model="m" * 200)
     Alias.objects.create(name="a" * 200, model=model)
     Team.objects.filter(pk=team.pk).update(name="W" * 100)
+    provider = StoredProvider.objects.create(
+        provider_id="i" * 40,
+        name="n" * 40,
+        issuer=f"https://{'i' * 490}",
+        client_id="c" * 200,
+        encrypted_secret="of-a-lost-key",
+        groups={"g" * 200: {team.slug: "member"}},
+    )
     paths = ("", "edit/", "discover/", "models/add/", "delete/")
     return [
         "teams/",
@@ -43,6 +52,8 @@ def pages(model_list: ModelListServer, team: Team, person: User) -> list[str]:
         "people/",
         f"people/{person.pk}/",
         f"people/{person.pk}/deactivate/",
+        f"sign-in/{provider.pk}/",
+        f"sign-in/{provider.pk}/edit/",
         "servers/",
         "servers/add/?preset=vllm",
         *(f"servers/{upstream.pk}/{path}" for path in paths),
