@@ -691,6 +691,7 @@ WEB_CONCURRENCY = _number("WEB_CONCURRENCY", 1, min_value=1, max_value=1024)
 MAX_BODY_BYTES = _number("KEYPORTAL_MAX_BODY_BYTES", 20 * 1024 * 1024, min_value=1)
 # Of the bodies of calls, in each worker.
 BODY_MEMORY = _number("KEYPORTAL_BODY_MEMORY", 256 * 1024 * 1024, min_value=1, max_value=2**50)
+BODY_DISK = _number("KEYPORTAL_BODY_DISK", 1024 * 1024 * 1024, min_value=1, max_value=2**50)
 MAX_RUNNING_CALLS = _number("KEYPORTAL_MAX_RUNNING_CALLS", 10_000, min_value=1)
 # 0: for ever.
 AUDIT_RETENTION_DAYS = _number("KEYPORTAL_AUDIT_RETENTION_DAYS", 400, min_value=0, max_value=36_500)

@@ -106,7 +106,7 @@ class Call:
         self.body_deadline = 0.0
         """When the request's body must have arrived, on the same clock; 0 if it is not awaited."""
         self.reservation: Reservation | None = None
-        """The memory of the request's body, if that is large."""
+        """The memory of the request's body, or its room on disk, if it is large."""
         self.is_kept_alive = False
         """Whether its caller may get comments while its stream is silent."""
         self.is_all_sent: Callable[[], bool] | None = scope.get("keyportal.is_all_sent")

@@ -48,6 +48,7 @@ class ModelCalls:
         self._relay = relay
         self._stored_responses = stored_responses
         self.body_budget = BodyBudget(settings.BODY_MEMORY)
+        self.disk_budget = BodyBudget(settings.BODY_DISK)
         self._turns = turns
 
     async def serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +59,7 @@ class ModelCalls:
         try:
             request = await self._read(endpoint, scope, receive)
         except BaseException:
-            _release_memory(call)
+            _release(call)
             raise
         try:
             if DEPLOYMENT in scope:
@@ -100,9 +101,10 @@ class ModelCalls:
         turns = self._turns.of(call.verdict.team_slug, call.verdict.public_id)
         body: Upload | bytes | bytearray
         if endpoint.takes_form:
-            body = await Upload.read(scope, receive, turns)
+            reserve = partial(self._reserve, self.disk_budget, call)
+            body = await Upload.read(scope, receive, reserve, turns)
         else:
-            reserve = partial(self._reserve_memory, call)
+            reserve = partial(self._reserve, self.body_budget, call)
             body = await read_body(scope, receive, reserve, turns)
         call.body_deadline = 0.0
         if time.monotonic() - began > SLOW_BODY_SECONDS:
@@ -113,16 +115,16 @@ class ModelCalls:
                     body.close()
                 raise
         if isinstance(body, Upload):
+            if call.reservation is not None:
+                call.reservation.settle(call.reservation.size)
             return body
         request = parse_call(body, scope.get(DEPLOYMENT, ""))
         return request if isinstance(body, bytes) else await self._store(request, body, call, turns)
 
-    async def _reserve_memory(self, call: Call, size: int) -> None:
+    @staticmethod
+    async def _reserve(budget: BodyBudget, call: Call, size: int) -> None:
         if call.reservation is None:
-            verdict = call.verdict
-            call.reservation = Reservation(
-                self.body_budget, verdict.public_id, verdict.team_slug, call.end
-            )
+            call.reservation = _reservation(budget, call)
         await call.reservation.grow(size)
 
     async def _store(
@@ -136,9 +138,14 @@ class ModelCalls:
         stored = request.stored(turns, prompt_tokens(body))
         if reservation.may_stay() or not isinstance(stored.rest, MemoryBody):
             return stored
-        on_disk = stored._replace(rest=await stored.rest.to_disk())
-        reservation.release()
-        return on_disk
+        on_disk = _reservation(self.disk_budget, call)
+        await on_disk.grow(len(body))
+        on_disk.settle(len(body))
+        call.reservation = on_disk
+        try:
+            return stored._replace(rest=await stored.rest.to_disk())
+        finally:
+            reservation.release()
 
     async def _recheck_key(self, call: Call) -> None:
         """Raises `InvalidKey` if the key was deleted while the request's body arrived."""
@@ -193,10 +200,14 @@ class ModelCalls:
 
 def _forget_body(request: CallRequest | Upload, call: Call) -> None:
     request.close()
-    _release_memory(call)
+    _release(call)
 
 
-def _release_memory(call: Call) -> None:
+def _reservation(budget: BodyBudget, call: Call) -> Reservation:
+    return Reservation(budget, call.verdict.public_id, call.verdict.team_slug, call.end)
+
+
+def _release(call: Call) -> None:
     if call.reservation is not None:
         call.reservation.release()
 

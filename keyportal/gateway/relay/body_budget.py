@@ -1,4 +1,5 @@
-"""The memory for request bodies in one worker, and a fair part of it for each key and team.
+"""The memory for request bodies in one worker, and a fair part of it for each key and team. The
+room on disk for uploads, and for bodies that have no memory, is shared in the same way.
 
 Attack: a key sends many large bodies at once. They would use up the memory of the worker, and each
 turn of the event loop would go by reading them. So a large body is read only when its key, its
@@ -44,7 +45,7 @@ WORKER = Part("", 1.0)
 
 
 class Reservation:
-    """The memory of one body. Release it when the body is no longer in memory."""
+    """The memory or disk space of one body. Release it when the body no longer takes it."""
 
     __slots__ = ("_budget", "began", "due_at", "end", "key", "parts", "size")
 

@@ -59,7 +59,7 @@ async def read_body(
     while True:
         start, end = end, end + len(chunk)
         if end > len(body):
-            size = max(min(max(2 * end, FIRST_BYTES), settings.MAX_BODY_BYTES), end)
+            size = reserved_size(end)
             await reserve(size)
             larger = bytearray(size)
             larger[:start] = memoryview(body)[:start]
@@ -72,6 +72,11 @@ async def read_body(
         chunk = await reader.next_chunk()
     del body[end:]
     return bytes(body) if end <= SMALL_BYTES else body
+
+
+def reserved_size(size: int) -> int:
+    """What a body of unknown length reserves when it has reached this size."""
+    return max(min(max(2 * size, FIRST_BYTES), settings.MAX_BODY_BYTES), size)
 
 
 class BodyReader(Protocol):

@@ -7,6 +7,7 @@ The file disappears when it is closed, and also when the worker is killed.
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import IO
 
@@ -39,6 +40,7 @@ class MemoryBody:
         try:
             async for block in _blocks(self._pieces, Pace(self._turns)):
                 stored.write(block)
+            stored.complete()
         except BaseException:
             stored.close()
             raise
@@ -76,6 +78,13 @@ class DiskBody:
         except OSError as error:
             raise _refusal(error) from None
 
+    def complete(self) -> None:
+        """Write what is still buffered. Raises `TooManyLargeBodies` if the disk is full."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise _refusal(error) from None
+
     def between(self, start: bytes, end: bytes = b"") -> StreamedBody:
         """The body with these bytes before and after it."""
         length = len(start) + self._file.seek(0, os.SEEK_END) + len(end)
@@ -85,7 +94,8 @@ class DiskBody:
         """A server that answers early still gets all of it."""
         self._is_closed = True
         if not self._readers:
-            self._file.close()
+            with suppress(OSError):  # It writes what is buffered, and the disk may be full.
+                self._file.close()
 
     async def _blocks(self, start: bytes, end: bytes) -> AsyncIterator[bytes]:
         position, pace = 0, Pace(self._turns)

@@ -10,8 +10,14 @@ from typing import Self
 from keyportal.gateway.aliases import DEPLOYMENT
 from keyportal.gateway.http_client.messages import StreamedBody
 from keyportal.gateway.relay.multipart import MEDIA_TYPE, Form
-from keyportal.gateway.relay.request_body import BodyReader, open_body
+from keyportal.gateway.relay.request_body import (
+    BodyReader,
+    Reserve,
+    open_body,
+    reserved_size,
+)
 from keyportal.gateway.relay.stored_body import DiskBody
+from keyportal.http.requests import UNKNOWN
 from keyportal.http.turns import Pace, Turns
 from keyportal.http.types import Receive, Scope
 
@@ -27,28 +33,37 @@ class Upload:
         self._pace = Pace(turns)
 
     @classmethod
-    async def read(cls, scope: Scope, receive: Receive, turns: Turns) -> Self:
-        """Read the whole form.
+    async def read(cls, scope: Scope, receive: Receive, reserve: Reserve, turns: Turns) -> Self:
+        """Read the whole form. `reserve` waits until it may take so many bytes on disk.
 
         Raises `BadRequest`, and what `open_body`, the reader's `next_chunk` and
-        `DiskBody.write` raise.
+        `DiskBody.write` and `reserve` raise.
         """
         reader = open_body(scope, receive, MEDIA_TYPE)
         upload = cls(Form(dict(scope["headers"])[b"content-type"]), turns)
         try:
-            await upload._write(reader, scope.get(DEPLOYMENT, ""))
+            await upload._write(reader, reserve, scope.get(DEPLOYMENT, ""))
         except BaseException:
             upload.close()
             raise
         return upload
 
-    async def _write(self, reader: BodyReader, default_model: str) -> None:
+    async def _write(self, reader: BodyReader, reserve: Reserve, default_model: str) -> None:
+        size, end = MAX_MEMORY_BYTES, 0
+        if size < reader.length < UNKNOWN:
+            size = int(reader.length)
+            await reserve(size)
         while not reader.is_over:
             chunk = await reader.next_chunk()
+            end += len(chunk)
+            if end > size:
+                size = reserved_size(end)
+                await reserve(size)
             self._stored.write(self._form.feed(chunk))
             await self._pace.after(len(chunk))
         self._form.check_complete(default_model)
         self._stored.write(self._form.closing_boundary)
+        self._stored.complete()
 
     def close(self) -> None:
         self._stored.close()

@@ -22,6 +22,7 @@ OwnServer = Callable[..., Server]
 MEBIBYTE = 1024 * 1024
 # A key has 2 MiB of it. Nothing may stay in memory, because the largest body would have no room.
 TIGHT = str(8 * MEBIBYTE)
+UPLOAD = "/v1/audio/transcriptions"
 LARGER_THAN_ALL = 9 * MEBIBYTE
 
 
@@ -91,8 +92,9 @@ def test_large_body_reaches_the_demo_model(live: Server, key: str) -> None:
 def test_memory_comes_back_however_a_call_ends(
     own_server: OwnServer, key: str, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
-    """Each body is larger than all memory, so it waits as long as any other one has some."""
-    server = own_server(KEYPORTAL_BODY_MEMORY=TIGHT)
+    """Each body is larger than all memory and all room on disk, where it waits for the model
+    server. So it waits as long as any other one has some of it, and gets 503 in the end."""
+    server = own_server(KEYPORTAL_BODY_MEMORY=TIGHT, KEYPORTAL_BODY_DISK=TIGHT)
     large = text(LARGER_THAN_ALL)
     for model, status in [
         ("normal", 200),
@@ -119,8 +121,30 @@ def test_memory_comes_back_however_a_call_ends(
     leave_while_the_body_arrives(server, key)
     leave_while_waiting_for_the_answer(server, key, serve_model("stall"), large)
     delete_key_while_the_body_arrives(server, alice, issue)
+    send_uploads(server, key, name)
     assert server.request("POST", CHAT, key=key, body=chat_body(name, prompt=large)).status == 200
     assert "Traceback" not in server.log
+
+
+def send_uploads(server: Server, key: str, name: str) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    more = [f"{name}: {value}" for name, value in headers.items()]
+    for model, end, status in [
+        (name, b"--b--\r\n", 200),
+        ("public/unknown", b"--b--\r\n", 404),
+        (name, b"--b", 400),
+        (name, b"--b--\r\n", 200),
+    ]:
+        form = (
+            f'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n{model}\r\n--b\r\n'
+            'Content-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\n'
+        ).encode()
+        body = form + b"x" * LARGER_THAN_ALL + b"\r\n" + end
+        reply = server.request("POST", UPLOAD, key=key, body=body, headers=headers)
+        assert reply.status == status
+        with server.connect() as connection:  # It leaves while the form arrives.
+            length = f"Content-Length: {len(body)}"
+            connection.send(head(f"POST {UPLOAD}", key, None, length, *more), body[:400_000])
 
 
 def leave_while_the_body_arrives(server: Server, key: str) -> None:

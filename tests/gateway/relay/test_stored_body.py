@@ -64,6 +64,19 @@ def test_server_that_answers_early_still_gets_the_whole_body(create: Create) -> 
     asyncio.run(run())
 
 
+def test_full_disk_is_found_before_the_body_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a body so small that it is written only at its end."""
+    with Path("/dev/full").open("r+b") as full:
+        monkeypatch.setattr(module, "TemporaryFile", lambda: full)
+
+        async def write() -> None:
+            await MemoryBody([b"small"], Turns()).to_disk()
+
+        with pytest.raises(TooManyLargeBodies):
+            asyncio.run(write())
+        assert full.closed
+
+
 def test_full_disk_refuses_the_body(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
