@@ -29,7 +29,7 @@ from tests.support.api_client import NewApiClient, assert_problem
 pytestmark = pytest.mark.any_database
 
 DOCUMENT = build_document(OPERATIONS)
-EXAMPLES = 15
+EXAMPLES = 6
 
 
 @cache
