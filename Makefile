@@ -35,8 +35,6 @@ CLEAN := env $(foreach name,BUILD_NUMBER CI DATABASE_URL DEBUG DEFAULT_FROM_EMAI
 	WEB_CONCURRENCY,-u $(name))
 # Tests start hundreds of processes. Without cached bytecode, each would compile all modules.
 TEST := $(CLEAN) -u PYTHONDONTWRITEBYTECODE
-# Not too many tests at a time to a process, so that two or three drive browsers, and all have long tests.
-PARALLEL := -n 6 --maxschedchunk 60
 # While programs are installed, which waits for the network, pytest compiles all test files. Otherwise
 # each of its processes would compile all of them.
 COMPILE := $(TEST) $(BIN)/pytest --collect-only --quiet >/dev/null 2>&1
@@ -61,10 +59,9 @@ help: ## List the targets
 run: $(SERVING) ## Serve portal and gateway, with a demo team: make run PORT=8000 HOST=127.0.0.1
 	@exec $(BIN)/python -m keyportal.serve --demo
 
-test: $(DEVELOPING) ## Run the tests, on SQLite and then on PostgreSQL
+test: $(DEVELOPING) ## Run the tests, on SQLite and on PostgreSQL
 	@$(COMPILE) & $(BIN)/python .ci/chromium.py && $(BIN)/python .ci/proxies.py; code=$$?; wait; exit $$code
-	$(TEST) $(BIN)/pytest $(PARALLEL)
-	$(TEST) $(BIN)/python -m tests.postgresql $(BIN)/pytest $(PARALLEL) --ignore=tests/browser --ignore=tests/test_make.py
+	@$(TEST) $(BIN)/python .ci/tests.py
 
 check: $(DEVELOPING) ## Check format, lint, types, migrations, the settings for production, and pinned packages
 	$(BIN)/ruff format --check .

@@ -6,8 +6,9 @@ import tempfile
 from pathlib import Path
 
 _checkout = hashlib.sha256(str(Path(__file__).parent).encode()).hexdigest()[:8]
-# One folder for each checkout, so that the tests of two checkouts don't collide.
-_data = Path(tempfile.gettempdir()) / f"keyportal-tests-{os.getuid()}-{_checkout}"
+# One folder for each checkout and database, so that runs at the same time don't collide.
+_database = "postgresql" if "DATABASE_URL" in os.environ else "sqlite"
+_data = Path(tempfile.gettempdir()) / f"keyportal-tests-{os.getuid()}-{_checkout}-{_database}"
 _data.mkdir(exist_ok=True)
 os.environ |= {
     "SECRET_KEY": "only-for-tests-" + "x" * 50,
