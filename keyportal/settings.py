@@ -21,6 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
 from keyportal import data_folder
+from keyportal.catalog.servers.team_servers import AllowedServers
 from keyportal.teams.openid.configuration import parse as parse_oidc_providers
 from keyportal.teams.openid.configuration import parse_groups
 
@@ -63,6 +64,13 @@ if TEAM_CREATION not in {"anyone", "operators"}:
     raise ImproperlyConfigured(
         f"KEYPORTAL_TEAM_CREATION must be anyone or operators, not {TEAM_CREATION!r}."
     )
+try:
+    TEAM_SERVERS = AllowedServers.parse(_words(_text("KEYPORTAL_TEAM_SERVERS", "off")))
+except ValueError as error:
+    raise ImproperlyConfigured(
+        f"KEYPORTAL_TEAM_SERVERS must be off, public, or a list of networks and names of hosts: "
+        f"{error}."
+    ) from error
 LOG_FORMAT = _text("KEYPORTAL_LOG_FORMAT", "console").lower()
 if LOG_FORMAT not in {"console", "json"}:
     raise ImproperlyConfigured(f"KEYPORTAL_LOG_FORMAT must be console or json, not {LOG_FORMAT!r}.")

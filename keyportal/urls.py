@@ -80,6 +80,7 @@ pages: list[URLPattern | URLResolver] = [
     path("teams/<slug:slug>/", include("keyportal.keys.urls")),
     path("teams/<slug:slug>/", include("keyportal.api.page_urls")),
     path("teams/<slug:slug>/", include("keyportal.catalog.urls")),
+    path("teams/<slug:slug>/", include("keyportal.operators.server_urls")),
     path("teams/<slug:slug>/", include("keyportal.audit.urls")),
     path("teams/<slug:slug>/", include("keyportal.usage.urls")),
     path("teams/<slug:slug>/", include("keyportal.people.urls")),

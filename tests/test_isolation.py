@@ -54,6 +54,17 @@ NEEDS = {
     "keys:template_change": Role.ADMIN,
     "keys:template_delete": Role.ADMIN,
     "catalog:models": Role.VIEWER,
+    "team_servers:servers": Role.ADMIN,
+    "team_servers:server": Role.ADMIN,
+    "team_servers:server_add": Role.ADMIN,
+    "team_servers:server_edit": Role.ADMIN,
+    "team_servers:server_off": Role.ADMIN,
+    "team_servers:server_on": Role.ADMIN,
+    "team_servers:server_delete": Role.ADMIN,
+    "team_servers:server_test": Role.ADMIN,
+    "team_servers:server_discover": Role.ADMIN,
+    "team_servers:model_add": Role.ADMIN,
+    "team_servers:route_delete": Role.ADMIN,
     "teams:general": Role.MEMBER,
     "teams:slug": Role.OWNER,
     "teams:off": Role.OWNER,
@@ -84,6 +95,15 @@ NEEDS = {
 # receipt of a live key, a call, a template, a management key, a member, an invitation, a service
 # account.
 WITHOUT_OBJECT = {
+    "team_servers:server",
+    "team_servers:server_edit",
+    "team_servers:server_off",
+    "team_servers:server_on",
+    "team_servers:server_delete",
+    "team_servers:server_test",
+    "team_servers:server_discover",
+    "team_servers:model_add",
+    "team_servers:route_delete",
     "people:role",
     "people:remove",
     "people:resend",
@@ -98,7 +118,13 @@ WITHOUT_OBJECT = {
     "teams:service_account_delete",
 }
 # They accept only POST.
-POST_ONLY = {"usage:end_call", "keys:manage", "keys:unmanage"}
+POST_ONLY = {
+    "usage:end_call",
+    "keys:manage",
+    "keys:unmanage",
+    "team_servers:server_off",
+    "team_servers:server_test",
+}
 # They accept only GET.
 READ_ONLY = {
     "keys:list",
@@ -109,6 +135,8 @@ READ_ONLY = {
     "keys:health",
     "keys:templates",
     "catalog:models",
+    "team_servers:servers",
+    "team_servers:server",
     "teams:service_accounts",
     "people:members",
     "usage:usage",
@@ -138,6 +166,13 @@ ASKED = {
     "teams:off",
     "teams:delete",
     "management_keys:create",
+    "team_servers:server_add",
+    "team_servers:server_edit",
+    "team_servers:server_on",
+    "team_servers:server_delete",
+    "team_servers:server_discover",
+    "team_servers:model_add",
+    "team_servers:route_delete",
 }
 METHODS = ("get", "post", "put", "patch", "delete")
 # The only pages that need no session.

@@ -42,9 +42,9 @@ def is_metadata_address(host: str) -> bool:
     Attack: 169.254.169.254 serves the machine's own credentials. It is also written as a number,
     or within an IPv6 address, from which a translator on the network takes it out again.
     """
-    address = _parse(host)
+    address = parse_address(host)
     if isinstance(address, IPv6Address):
-        return _is_metadata(address) or any(map(_is_metadata, _embedded(address)))
+        return _is_metadata(address) or any(map(_is_metadata, embedded_addresses(address)))
     return address is not None and _is_metadata(address)
 
 
@@ -52,7 +52,7 @@ def _is_metadata(address: IPv4Address | IPv6Address) -> bool:
     return address.is_link_local or any(address in network for network in METADATA_NETWORKS)
 
 
-def _parse(host: str) -> IPv4Address | IPv6Address | None:
+def parse_address(host: str) -> IPv4Address | IPv6Address | None:
     """The IP address that resolvers read in `host`: 2852039166 is 169.254.169.254."""
     try:
         return ip_address(host.partition("%")[0])
@@ -64,7 +64,7 @@ def _parse(host: str) -> IPv4Address | IPv6Address | None:
         return None  # A name.
 
 
-def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
+def embedded_addresses(address: IPv6Address) -> Iterator[IPv4Address]:
     """The IPv4 addresses to which translators and tunnels may pass on what is sent to `address`."""
     if any(address in network for network in _ENDS_WITH_IPV4):
         yield IPv4Address(address.packed[12:])

@@ -20,6 +20,8 @@ MAX_OPEN_SECONDS = 60.0
 REFUSES_CREDENTIAL = "refuses our credential"
 LACKS_MODEL = "does not know the model"
 
+OF_TEAMS = "(of teams)"  # The label of all servers that teams have added.
+
 
 class CircuitBreaker:
     """The state of one upstream. Times are seconds on the monotonic clock.
@@ -35,6 +37,7 @@ class CircuitBreaker:
         "failures",
         "has_answered",
         "has_trial",
+        "is_of_team",
         "last_failure",
         "name",
         "open_until",
@@ -45,6 +48,8 @@ class CircuitBreaker:
     def __init__(self) -> None:
         self.name = ""
         """The upstream's, for the log."""
+        self.is_of_team = False
+        """Metrics have no names of teams, and no label for each of their servers."""
         self.failed_calls = 0
         """Since the upstream worked."""
         self.calls = 0
@@ -106,7 +111,7 @@ class CircuitBreaker:
         """
         self.last_failure = reason
         self.failed_calls += 1
-        failure_counts[self.name, reason] += 1
+        failure_counts[self.label, reason] += 1
         now = time.monotonic()
         if now >= self.open_until:
             if not self.failures:
@@ -116,6 +121,11 @@ class CircuitBreaker:
             seconds = min(MIN_OPEN_SECONDS * 2 ** min(self.failures - 1, 10), MAX_OPEN_SECONDS)
             self.open_until = now + seconds
         self.open_until = max(self.open_until, now + min(retry_after, MAX_OPEN_SECONDS))
+
+    @property
+    def label(self) -> str:
+        """For metrics."""
+        return OF_TEAMS if self.is_of_team else self.name
 
     @property
     def sight(self) -> "Sight":
@@ -134,15 +144,15 @@ class Sight(NamedTuple):
 
 
 _breakers: dict[str, CircuitBreaker] = {}
-# By the upstream's name and the reason, since this process began. A change of settings resets none.
+# By the upstream's label and the reason, since this process began. No change of settings resets it.
 failure_counts: Counter[tuple[str, str]] = Counter()
 
 
 def states() -> Iterator[tuple[str, bool, int]]:
-    """The name of each upstream that was called, whether it fails, and its calls in flight."""
+    """The label of each upstream that was called, whether it fails, and its calls in flight."""
     for breaker in tuple(_breakers.values()):
         if breaker.name:
-            yield breaker.name, bool(breaker.failures), breaker.calls
+            yield breaker.label, bool(breaker.failures), breaker.calls
 
 
 def sights() -> dict[str, Sight]:

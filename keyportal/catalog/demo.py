@@ -42,7 +42,7 @@ def _create_user(team: Team) -> str | None:
 
 def _create_model(team: Team) -> None:
     upstream, _ = Upstream.objects.get_or_create(
-        name="loopback", defaults={"base_url": BUILT_IN_URL}
+        name="loopback", team=None, defaults={"base_url": BUILT_IN_URL}
     )
     model, is_new = ServedModel.objects.get_or_create(name=f"{TEAM}/test", defaults={"team": team})
     if is_new:

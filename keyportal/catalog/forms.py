@@ -98,3 +98,21 @@ class UpstreamForm(VersionedModelForm):
         }
         upstream.save(update_fields=columns.intersection(self.changed_data) | secrets)
         return upstream
+
+
+class TeamUpstreamForm(UpstreamForm):
+    """For a server that a team has added. Its files would be those of the operators' host."""
+
+    class Meta(UpstreamForm.Meta):
+        fields = [name for name in UpstreamForm.Meta.fields if not name.endswith("_file")]
+        help_texts = {
+            "base_url": "As for an OpenAI client, such as https://api.example.com/v1. Without a "
+            "path, /v1 is added. A query goes with each call; it is displayed, so it must not "
+            "contain a secret."
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Attack: a line break in it adds a line to the log.
+        name = RegexValidator(r"\A[\w.-]+( [\w.-]+)*\Z", "Use letters, digits, spaces and . _ -")
+        self.fields["name"].validators.append(name)

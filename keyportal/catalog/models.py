@@ -4,10 +4,12 @@ import contextlib
 import hashlib
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -58,7 +60,16 @@ def validate_absolute_path(path: str) -> None:
 class Upstream(models.Model):
     """A model server that speaks the OpenAI protocol."""
 
-    name = models.CharField(max_length=64, unique=True, validators=[require_no_key])
+    name = models.CharField(max_length=64, validators=[require_no_key])
+    team = models.ForeignKey(
+        Team,
+        models.CASCADE,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="servers",
+        help_text="The team whose admins have added it, for models of the team only.",
+    )
     base_url = models.CharField(
         "base URL",
         max_length=500,
@@ -123,16 +134,51 @@ class Upstream(models.Model):
 
     class Meta:
         verbose_name = "model server"
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["team", "name"], name="upstream_unique"),
+            models.UniqueConstraint(
+                fields=["name"], condition=models.Q(team=None), name="upstream_of_all_unique"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def full_name(self) -> str:
+        """The only one of this name, for logs and pages that show servers of several teams."""
+        return f"{self.team.slug}/{self.name}" if self.team else self.name
+
     def clean(self) -> None:
+        # The database's constraints are not checked in forms, which have no field for the team.
+        same_name = Upstream.objects.filter(team=self.team, name=self.name).exclude(pk=self.pk)
+        if same_name.exists():
+            raise ValidationError({"name": "Model server with this Name already exists."})
+        self.check_team_address()
         self._require_secrets_again()
         self._check_certificate_files()
         # If a stored secret can't be decrypted, the server is not used, and the log says why.
         with contextlib.suppress(credentials.CredentialUnreadable):
             _ = self.server_headers
+
+    def check_team_address(self) -> None:
+        """Refuse a server of a team that the operators don't allow. Of its addresses, only one that
+        is typed as such is judged here, and all when a connection is opened.
+        """
+        if self.team_id is None:
+            return
+        if not settings.TEAM_SERVERS:
+            raise ValidationError("The operators have switched off model servers of teams.")
+        parts = urlsplit(self.base_url)
+        if parts.scheme != "https":
+            raise ValidationError({"base_url": "The model server of a team needs https://."})
+        if not settings.TEAM_SERVERS.allows_name(parts.hostname or ""):
+            raise ValidationError(
+                {"base_url": f"The operators don't allow teams to add {parts.hostname}."}
+            )
+        # Attack: a path tells which files this machine has, and names another server's key.
+        if self.ca_file or self.client_certificate_file:
+            raise ValidationError("The model server of a team can't have certificate files.")
 
     def _require_secrets_again(self) -> None:
         """If the base URL changes. Attack: the new server would get the old server's secrets."""
@@ -167,9 +213,9 @@ class Upstream(models.Model):
         """
         secrets = (self.encrypted_credential, self.encrypted_headers, str(self.credential_header))
         files = (self.ca_file, self.client_certificate_file)
-        settings = (self.base_url, *secrets, *files, self.takes_stream_options)
+        others = (self.base_url, *secrets, *files, self.takes_stream_options)
         timeouts = (self.connect_timeout, self.first_byte_timeout, self.read_timeout)
-        values = (self.pk, *settings, *map(float, timeouts))
+        values = (self.pk, *others, *map(float, timeouts))
         return hashlib.sha256(repr(values).encode()).hexdigest()
 
     @property
@@ -210,11 +256,23 @@ class NameTaken(Exception):
         super().__init__(f"{name} already exists for another team, or for all teams.")
 
 
+def _usable_routes(routes: str, model_team: models.F) -> models.Q:
+    """The condition of a route that gets calls. `routes` is what its columns begin with.
+
+    Attack: a route leads calls of other teams to the server of one team, whoever made it.
+    """
+    is_on = {f"{routes}weight__gt": 0, f"{routes}upstream__is_active": True}
+    is_allowed = models.Q(**{f"{routes}upstream__team": None})
+    if settings.TEAM_SERVERS:
+        is_allowed |= models.Q(**{f"{routes}upstream__team": model_team})
+    return models.Q(is_allowed, **is_on)
+
+
 class ServedModelQuerySet(models.QuerySet["ServedModel"]):
     def callable_by(self, team: Team) -> "ServedModelQuerySet":
         """The team's own models and the public ones, by name; only those with a usable route."""
         own_or_public = models.Q(team=team) | models.Q(team=None)
-        usable = models.Q(routes__weight__gt=0, routes__upstream__is_active=True)
+        usable = _usable_routes("routes__", models.F("team"))
         allowed = models.Q(only_teams=None) | models.Q(only_teams=team)
         return self.filter(own_or_public, allowed, usable).distinct().order_by("name")
 
@@ -240,10 +298,14 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
         that other teams, or all teams, have: these are not served. Call it in a transaction. It
         needs the same few queries for any number of names.
         """
+        if upstream.team_id and upstream.team != team:
+            raise ValueError("The server of a team serves models of this team only.")
         names = upstream_models.keys()
         teams = dict(self.filter(name__in=names).values_list("name", "team_id"))
         team_id = team.pk if team else None
         taken = {name for name, owner in teams.items() if owner != team_id}
+        if upstream.team_id:
+            taken |= self._served_by_operators(names)
         new = sorted(names - teams.keys())
         self.bulk_create(ServedModel(name=name, team=team) for name in new)
         models = dict(self.filter(name__in=names - taken).values_list("name", "pk"))
@@ -263,11 +325,24 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
         AuditEvent.objects.record_changes(
             Action.CATALOG_CHANGED,
             target=f"Model server {upstream}",
+            team=upstream.team,
             changes=[f"model added: {name}" for name in new]
             + [f"route added: {route.upstream_model}" for route in routes],
             **current_source(),
         )
         return taken
+
+    def _served_by_operators(self, names: Iterable[str]) -> set[str]:
+        """Attack: an admin leads some of the calls to an operators' server to one of their own."""
+        served = self.filter(name__in=names, routes__isnull=False, routes__upstream__team=None)
+        return set(served.values_list("name", flat=True))
+
+    def only_by_team_server(self, upstream: Upstream) -> "ServedModelQuerySet":
+        """The models that nothing but this server of a team serves; none for other servers."""
+        if upstream.team_id is None:
+            return self.none()
+        elsewhere = Route.objects.exclude(upstream=upstream).values("model")
+        return self.filter(routes__upstream=upstream).exclude(pk__in=elsewhere).distinct()
 
     def with_upstreams(self) -> "ServedModelQuerySet":
         return self.prefetch_related(models.Prefetch("routes", Route.objects.usable()))
@@ -345,7 +420,8 @@ class ServedModel(models.Model):
 class RouteQuerySet(models.QuerySet["Route"]):
     def usable(self) -> "RouteQuerySet":
         """Those that get calls, with their upstreams."""
-        return self.filter(weight__gt=0, upstream__is_active=True).select_related("upstream")
+        usable = _usable_routes("", models.F("model__team"))
+        return self.filter(usable).select_related("upstream__team")
 
 
 class Route(models.Model):

@@ -17,7 +17,7 @@ SECRETS = ("encrypted_credential", "encrypted_headers")
 COLUMNS = tuple(
     field.name
     for field in Upstream._meta.concrete_fields
-    if field.name not in {"id", "created_at", *SECRETS}
+    if field.name not in {"id", "created_at", "team", *SECRETS}
 )
 MODEL_COLUMNS = tuple(
     field.name
@@ -53,6 +53,11 @@ def delete_models_of_no_other_team(instance: Team, **_: object) -> None:
             model.delete()
 
 
+def _team_of(upstream: Upstream) -> Team | None:
+    """Whose server it is; None also if the team was deleted, and the server with it."""
+    return Team.objects.filter(pk=upstream.team_id).first() if upstream.team_id else None
+
+
 track(
     Upstream,
     Tracked(
@@ -60,6 +65,7 @@ track(
         COLUMNS,
         secrets=SECRETS,
         target=lambda upstream: f"Model server {upstream.name}",
+        team=_team_of,
     ),
 )
 track(
@@ -76,5 +82,6 @@ track(
         Action.CATALOG_CHANGED,
         ("model", "upstream", "upstream_model", "weight"),
         target=lambda route: f"Route {route}",
+        team=lambda route: _team_of(route.upstream),
     ),
 )

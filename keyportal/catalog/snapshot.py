@@ -42,6 +42,8 @@ class Target(NamedTuple):
     client_certificate_file: str = ""
     name: str = ""
     """The upstream's, for the log."""
+    team_id: int = 0
+    """Whose server it is; 0: the operators'."""
 
 
 class CatalogEntry(NamedTuple):
@@ -106,7 +108,7 @@ class Snapshot(NamedTuple):
                 targets.setdefault(route.model_id, []).append(_target(route))
             except (CredentialUnreadable, ValidationError) as error:
                 # One unusable upstream must not make other models unavailable.
-                logger.error("Model server %s is not used: %s", route.upstream.name, error)
+                logger.error("Model server %s is not used: %s", route.upstream.full_name, error)
                 if isinstance(error, CredentialUnreadable):
                     unreadable.add(route.model_id)
         circuit_breaker.forget_all_except(
@@ -191,6 +193,7 @@ def _target(route: Route) -> Target:
     upstream = route.upstream
     # The row may have been written without the form, and decides where prompts go.
     validate_base_url(upstream.base_url)
+    upstream.check_team_address()
     headers = upstream.server_headers
     return Target(
         upstream.fingerprint,
@@ -206,5 +209,6 @@ def _target(route: Route) -> Target:
         upstream.first_byte_timeout,
         upstream.ca_file,
         upstream.client_certificate_file,
-        upstream.name,
+        upstream.full_name,
+        upstream.team_id or 0,
     )

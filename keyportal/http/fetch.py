@@ -114,9 +114,8 @@ def _resolve(host: str, port: int, is_forbidden: Callable[[str], bool]) -> list[
         raise OSError(None, f"{host} can't be resolved: {error}") from None
     addresses = list(dict.fromkeys(str(row[4][0]) for row in rows))
     if any(map(is_forbidden, addresses)):
-        raise OSError(
-            None, f"{host} has a link-local or cloud metadata address: never a model server's"
-        )
+        refusal = "an address that is not allowed, such as a link-local or cloud metadata address"
+        raise OSError(None, f"{host} has {refusal}")
     return [(address, port) for address in addresses]
 
 

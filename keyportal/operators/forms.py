@@ -9,6 +9,7 @@ from keyportal.catalog.models import NameTaken, Route, ServedModel, Upstream
 from keyportal.teams.models import Team
 
 EVERYBODY = "All teams"
+MAX_TEAM_MODELS = 200
 
 
 def team_field() -> "forms.ModelChoiceField[Team]":
@@ -28,10 +29,23 @@ class DiscoverForm(forms.Form):
         label="Models", error_messages={"required": "Tick the models that you want to serve."}
     )
 
-    def __init__(self, data: Any = None, *, ids: list[str]) -> None:
+    def __init__(self, data: Any = None, *, upstream: Upstream, ids: list[str]) -> None:
         super().__init__(data)
+        self.upstream = upstream
         self.fields["ids"].choices = [(id_, id_) for id_ in ids]  # type: ignore[attr-defined]
-        self.fields["team"] = team_field()
+        if not upstream.team:
+            self.fields["team"] = team_field()
+
+    @property
+    def team(self) -> Team | None:
+        """For whom: a team's server has models for this team only."""
+        return self.upstream.team or self.cleaned_data["team"]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if full := full_team(self.upstream, len(cleaned.get("ids", ()))):
+            self.add_error(None, full)
+        return cleaned
 
 
 class ModelForm(forms.Form):
@@ -51,14 +65,24 @@ class ModelForm(forms.Form):
         widget=forms.TextInput({"autocomplete": "off", "spellcheck": "false"}),
     )
 
-    def __init__(self, data: Any = None) -> None:
+    def __init__(self, data: Any = None, *, upstream: Upstream) -> None:
         super().__init__(data)
-        self.fields["team"] = team_field()
+        self.upstream = upstream
+        if upstream.team:
+            start = prefix(upstream.team)
+            self.fields[
+                "name"
+            ].help_text = f"Begins with {start}, which is added. Empty: the name on the server."
+        else:
+            self.fields["team"] = team_field()
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
+        if full := full_team(self.upstream, 1):
+            self.add_error(None, full)
+        cleaned["team"] = self.upstream.team or cleaned.get("team")
         if id_ := cleaned.get("upstream_model"):
-            start = prefix(cleaned.get("team"))
+            start = prefix(cleaned["team"])
             name = cleaned.get("name") or id_
             cleaned["name"] = name if name.startswith(start) else start + name
         return cleaned
@@ -79,6 +103,22 @@ class ModelForm(forms.Form):
             for field, messages in error.message_dict.items():
                 self.add_error(field if field in self.fields else None, messages)
         return self.is_valid()
+
+
+def full_team(upstream: Upstream, new: int) -> str:
+    """Why a team's server can't serve so many more; empty if it can.
+
+    Attack: a team fills the catalog, which every worker keeps in memory.
+    """
+    if not upstream.team:
+        return ""
+    count = Route.objects.filter(upstream__team=upstream.team).count()
+    if count + new <= MAX_TEAM_MODELS:
+        return ""
+    return (
+        f"The servers of a team serve at most {MAX_TEAM_MODELS} models; those of this team serve "
+        f"{count}."
+    )
 
 
 def served_ids(upstream: Upstream) -> dict[str, list[str]]:

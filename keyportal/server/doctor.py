@@ -262,8 +262,8 @@ def connections() -> Iterator[Finding]:
 
 
 def upstreams() -> Iterator[Finding]:
-    """Ask each model server for its models, with the credential of calls."""
-    servers = list(Upstream.objects.filter(is_active=True).order_by("name"))
+    """Ask each of the operators' model servers for its models, with the credential of calls."""
+    servers = list(Upstream.objects.filter(team=None, is_active=True).order_by("name"))
     wanted: dict[int, set[str]] = {server.pk: set() for server in servers}
     for route in Route.objects.usable():
         wanted[route.upstream_id].add(route.upstream_model)

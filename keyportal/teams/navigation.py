@@ -77,6 +77,15 @@ NAV = (
         "teams:general",
         Role.MEMBER,
         subpages=(
+            "team_servers:servers",
+            "team_servers:server",
+            "team_servers:server_add",
+            "team_servers:server_edit",
+            "team_servers:server_on",
+            "team_servers:server_delete",
+            "team_servers:server_test",
+            "team_servers:server_discover",
+            "team_servers:model_add",
             "teams:slug",
             "teams:off",
             "teams:delete",
@@ -126,6 +135,7 @@ def navigation(request: HttpRequest) -> dict[str, object]:
         "nav_items": [item for item in NAV if membership.is_at_least(item.role)],
         "current_item": _current_item(view_name),
         "view_name": view_name,
+        "has_team_servers": bool(settings.TEAM_SERVERS),
     }
 
 

@@ -12,8 +12,8 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.catalog.servers.presets import PRESETS
 from keyportal.catalog.snapshot import Snapshot
+from keyportal.operators import server_access
 from keyportal.operators.access import lock_operators
-from keyportal.operators.views import discovery, servers
 from keyportal.teams.models import Team, User
 from keyportal.teams.sign_in.sessions import BEGAN_AT
 from tests.support.forms import form_data
@@ -216,8 +216,7 @@ def test_request_of_a_former_operator_changes_nothing(
         User.objects.filter(pk=olga.pk).update(is_superuser=False)
         return lock_operators(user)
 
-    for module in (servers, discovery):
-        monkeypatch.setattr(module, "lock_operators", demote_and_lock)
+    monkeypatch.setattr(server_access, "lock_operators", demote_and_lock)
     form = form_data(operator.get(f"{SERVERS}{upstream.pk}/edit/"), name="stolen")
     before = Upstream.objects.values().get()
     response = operator.post(f"{SERVERS}{upstream.pk}/{path}", form | {"upstream_model": "x"})

@@ -46,6 +46,10 @@ def gives(*roles: Role) -> Judge:
     return lambda role: {*roles} <= {*grantable_roles(role)}
 
 
+SERVER_VIEWS = (
+    "servers server server_add server_edit server_off server_on server_delete server_test "
+    "server_discover model_add route_delete"
+)
 ACTS: dict[str, Act] = {
     "See the team's keys, models, members and usage": Act(
         "keys:list keys:guide keys:key keys:receipt leaks:team catalog:models people:members "
@@ -97,6 +101,9 @@ ACTS: dict[str, Act] = {
         ),
         is_at_least(NEEDS["teams:service_account_create"]),
     ),
+    "Connect model servers of the team, where a setting allows it, and serve their models": Act(
+        " ".join(f"team_servers:{view}" for view in SERVER_VIEWS.split())
+    ),
     "Create and delete management keys": Act(
         "management_keys:list management_keys:create management_keys:delete"
     ),
@@ -130,9 +137,7 @@ OPERATORS: dict[str, str] = {
     "person_deactivate person_activate factor_reset operator_grant operator_revoke",
     "Set up identity providers": "sign_in provider provider_add provider_edit provider_off "
     "provider_on provider_delete provider_test",
-    "Connect, test, switch off and delete model servers, and serve their models": "servers server "
-    "server_add server_edit server_off server_on server_delete server_test server_discover "
-    "model_add route_delete",
+    "Connect, test, switch off and delete model servers, and serve their models": SERVER_VIEWS,
     "Describe models, choose their teams, mark their end, and give them aliases": "models model "
     "alias_add alias_delete",
     "Read the settings in force and what is wrong": "settings health",

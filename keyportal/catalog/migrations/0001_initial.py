@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
             name='Upstream',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64, unique=True, validators=[keyportal.keys.keystring.require_no_key])),
+                ('name', models.CharField(max_length=64, validators=[keyportal.keys.keystring.require_no_key])),
                 ('base_url', models.CharField(help_text='As for an OpenAI client, such as http://127.0.0.1:8001/v1.', max_length=500, validators=[keyportal.catalog.models.validate_base_url, keyportal.keys.keystring.require_no_key], verbose_name='base URL')),
                 ('encrypted_credential', models.TextField(blank=True, editable=False)),
                 ('credential_header', models.CharField(choices=[('authorization', 'Authorization: Bearer'), ('x-api-key', 'x-api-key'), ('api-key', 'api-key')], default='authorization', help_text='The header in which this model server expects its credential.', max_length=16)),
@@ -50,9 +50,11 @@ class Migration(migrations.Migration):
                 ('sends_keepalive', models.BooleanField(default=True, help_text="While a stream of this server is silent, send comments to the caller, so that no proxy closes the connection. Turn it off if a client can't read comments.", verbose_name='keep-alive comments')),
                 ('is_active', models.BooleanField(default=True, help_text='A server that is switched off gets no new calls. Running calls end as usual.')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('team', models.ForeignKey(blank=True, editable=False, help_text='The team whose admins have added it, for models of the team only.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='servers', to='teams.team')),
             ],
             options={
                 'verbose_name': 'model server',
+                'constraints': [models.UniqueConstraint(fields=('team', 'name'), name='upstream_unique'), models.UniqueConstraint(condition=models.Q(('team', None)), fields=('name',), name='upstream_of_all_unique')],
             },
         ),
         migrations.CreateModel(

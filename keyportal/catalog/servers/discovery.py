@@ -120,7 +120,8 @@ def send(
         headers["anthropic-version"] = "2023-06-01"  # Without it, Anthropic's servers answer 400.
     headers |= {name.decode(): value.decode() for name, value in upstream.server_headers.usual}
     context = tls_context(upstream.ca_file, upstream.client_certificate_file)
-    return fetch(url, headers, context, body=body, seconds=seconds)
+    is_of_team = upstream.team_id is not None
+    return fetch(url, headers, context, body=body, seconds=seconds, is_of_team=is_of_team)
 
 
 def is_anthropic(upstream: Upstream) -> bool:

@@ -76,5 +76,12 @@ PRESETS = (
 )
 
 
+def presets_for(team: object) -> tuple[Preset, ...]:
+    """Those of hosted servers for a team, which has no server in this network; else all."""
+    if team is None:
+        return PRESETS
+    return tuple(preset for preset in PRESETS if not preset.base_url.startswith("http:"))
+
+
 def preset_named(name: str) -> Preset | None:
     return next((preset for preset in PRESETS if preset.name == name), None)

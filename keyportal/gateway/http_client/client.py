@@ -10,7 +10,8 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -32,6 +33,9 @@ IDLE_SECONDS = 4.0
 SWEEP_SECONDS = 1.0
 # Attack: a name with thousands of addresses takes time to check, and more to try.
 MAX_ADDRESSES = 20
+# Attack: a name whose own name server is slow keeps a thread for up to a minute. Names of others
+# than whoever runs this process get threads of their own, so that they never keep all.
+RESOLVING_THREADS = 4
 
 
 class Address(NamedTuple):
@@ -49,14 +53,16 @@ class Address(NamedTuple):
 
 
 @lru_cache(1024)
-def parse_base_url(base_url: str, ca_file: str = "", client_certificate_file: str = "") -> Address:
+def parse_base_url(
+    base_url: str, ca_file: str = "", client_certificate_file: str = "", owner: int = 0
+) -> Address:
     parts = urlsplit(base_url)
     is_tls = parts.scheme == "https"
     host = parts.hostname or ""
     if not host.isascii():
         host = host.encode("idna").decode()
     port = parts.port or (443 if is_tls else 80)
-    origin = Origin(is_tls, host, port, ca_file, client_certificate_file)
+    origin = Origin(is_tls, host, port, ca_file, client_certificate_file, owner)
     path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
     query = quote(f"?{parts.query}" if parts.query else "", safe="/%:@!$&'()*+,;=~?")
     return Address(origin, path, query)
@@ -112,15 +118,15 @@ def _default_tls_context(_ca_file: str, _client_certificate_file: str) -> ssl.SS
 class Client:
     """All connections of one process. Use it in one event loop.
 
-    `check_address` is called with each IP address before a connection to it is opened. It raises
-    `OSError` to forbid the address. `tls_context` makes the context of a connection from the
-    origin's CA file and client certificate file. It is called for each connection, so it should
-    cache. It raises `OSError` if a file can't be used.
+    `check_address` is called with the origin and each of its IP addresses before a connection is
+    opened. It raises `OSError` to forbid the address. `tls_context` makes the context of a
+    connection from the origin's CA file and client certificate file. It is called for each
+    connection, so it should cache. It raises `OSError` if a file can't be used.
     """
 
     def __init__(
         self,
-        check_address: Callable[[str], None] = lambda _: None,
+        check_address: Callable[[Origin, str], None] = lambda *_: None,
         tls_context: Callable[[str, str], ssl.SSLContext] = _default_tls_context,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -130,8 +136,10 @@ class Client:
         self._working: dict[Origin, str] = {}
         """The address of each origin to which the last connection was opened."""
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._resolver = ThreadPoolExecutor(RESOLVING_THREADS, thread_name_prefix="resolver")
 
     def close(self) -> None:
+        self._resolver.shutdown(wait=False, cancel_futures=True)
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         for connections in self._idle.values():
@@ -240,10 +248,16 @@ class Client:
         Connections are opened to these addresses. Attack: a name that resolves to an allowed
         address when it is checked, and to another one when it is resolved again.
         """
-        rows = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        if origin.owner:
+            resolve = partial(socket.getaddrinfo, type=socket.SOCK_STREAM)
+            rows = await self._loop.run_in_executor(
+                self._resolver, resolve, origin.host, origin.port
+            )
+        else:
+            rows = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(row[4][0]) for row in rows))[:MAX_ADDRESSES]
         for address in addresses:
-            self._check_address(address)
+            self._check_address(origin, address)
         return addresses
 
     def _in_order(self, origin: Origin, addresses: list[str]) -> list[str]:

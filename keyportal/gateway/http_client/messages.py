@@ -44,7 +44,7 @@ class ReadTimeout(TransportError):
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port, and the certificate files that TLS uses.
+    """Scheme, host and port, the certificate files that TLS uses, and the owner.
 
     Requests to the same origin share connections. Attack: of two model servers on one host, the
     one without a client certificate would be called on a connection that was opened with one.
@@ -55,6 +55,9 @@ class Origin(NamedTuple):
     port: int
     ca_file: str = ""
     client_certificate_file: str = ""
+    owner: int = 0
+    """For whom it is called; `check_address` may allow other addresses to each. 0: whoever runs
+    this process."""
 
     @property
     def authority(self) -> str:

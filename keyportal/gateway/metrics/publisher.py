@@ -65,7 +65,9 @@ class MetricsPublisher:
 
 
 def _upstreams() -> Snapshot:
-    """Two servers can have the same name for a moment: one as it was before a change."""
+    """Two servers can have the same name for a moment: one as it was before a change. Those of
+    teams are counted together.
+    """
     totals = Totals()
     for name, is_open, calls in circuit_breaker.states():
         totals.add({families.CIRCUIT_OPEN.name: [((name,), [float(is_open)])]})

@@ -144,7 +144,8 @@ class UpstreamAttempts:
     def _begin_attempt(self, target: Target) -> None:
         self._target, self._answer, self._began = target, None, time.monotonic()
         self._breaker = breaker_for(target.fingerprint)
-        self._breaker.name = target.name
+        if self._breaker.name != target.name:
+            self._breaker.name, self._breaker.is_of_team = target.name, bool(target.team_id)
         self._is_trial = self._breaker.begin_call()
 
     def _record_refusal(self, target: Target, answer: Answer) -> UpstreamRefused | None:

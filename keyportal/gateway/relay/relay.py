@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
+from django.conf import settings
+
 import keyportal
 from keyportal.catalog.addresses import is_metadata_address
 from keyportal.catalog.snapshot import Target
@@ -17,6 +19,7 @@ from keyportal.gateway.errors import (
 from keyportal.gateway.http_client.client import Client, Response, parse_base_url
 from keyportal.gateway.http_client.messages import (
     ConnectTimeout,
+    Origin,
     ReadTimeout,
     StreamedBody,
     TransportError,
@@ -55,21 +58,24 @@ class RelayRequest(NamedTuple):
     """Without a question mark. It is added to the query of the upstream's base URL, if any."""
 
 
-def refuse_metadata_address(address: str) -> None:
-    """Raise `OSError` for a link-local address or a cloud's metadata service.
+def check_address(origin: Origin, address: str) -> None:
+    """Raise `OSError` for a link-local address or a cloud's metadata service, and for a team's
+    server if it may not have this address.
 
     Attack: a host name that resolves to the address at which clouds serve the machine's own
-    credentials.
+    credentials, or that resolved to a public address only when it was typed.
     """
     if is_metadata_address(address):
         raise OSError(None, "The name leads to a link-local or cloud metadata address.")
+    if origin.owner and not settings.TEAM_SERVERS.allows_address(origin.host, address):
+        raise OSError(None, "The name leads to an address that a team's server may not have.")
 
 
 class Relay:
     """Sends calls to upstreams. One per worker; use it in one event loop."""
 
     def __init__(self) -> None:
-        self._client = Client(refuse_metadata_address, tls_context)
+        self._client = Client(check_address, tls_context)
         self._request_ids = UUIDs()
         self._logs_request_ids = logger.isEnabledFor(logging.DEBUG)
 
@@ -93,7 +99,9 @@ class Relay:
         request_id = self._request_ids.new()
         if self._logs_request_ids:
             logger.debug("Call %s goes upstream as %s.", request.request_id, request_id.decode())
-        address = parse_base_url(target.base_url, target.ca_file, target.client_certificate_file)
+        address = parse_base_url(
+            target.base_url, target.ca_file, target.client_certificate_file, target.team_id
+        )
         try:
             response = await self._client.send(
                 address.with_query(request.query) if request.query else address,

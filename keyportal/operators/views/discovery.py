@@ -4,19 +4,19 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.html import format_html
 from django.views.decorators.http import require_http_methods, require_POST
 
 from keyportal.catalog.credentials import CredentialUnreadable
 from keyportal.catalog.management.discovered_models import serve_all
-from keyportal.catalog.models import Route, Upstream
+from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.catalog.servers.discovery import BareList, DiscoveryFailed, model_ids
 from keyportal.catalog.servers.trial import try_server
-from keyportal.operators.access import OperatorRequest, lock_operators, operator_view
 from keyportal.operators.connections import release_connection
 from keyportal.operators.forms import DiscoverForm, ModelForm, served_ids
+from keyportal.operators.server_access import ServerRequest, server_view
 from keyportal.teams.access import last_team
 from keyportal.teams.models import Team
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
@@ -25,52 +25,56 @@ MAX_ROWS = 500  # A form has at most 1,000 fields.
 
 
 @require_POST
-@operator_view
-def server_test(request: OperatorRequest, server_id: int) -> HttpResponse:
-    upstream = get_object_or_404(Upstream, pk=server_id)
+@server_view
+def server_test(request: ServerRequest, server_id: int) -> HttpResponse:
+    upstream = request.scope.get(server_id)
     routes = Route.objects.filter(upstream=upstream).order_by("pk")
     model = routes.values_list("upstream_model", flat=True).first() or ""
     release_connection()
     steps = list(try_server(upstream, model))
-    return render(request, "operators/server_test.html", {"server": upstream, "steps": steps})
+    context = {"scope": request.scope, "server": upstream, "steps": steps}
+    return render(request, "operators/server_test.html", context)
 
 
 @require_http_methods(["GET", "POST"])
-@operator_view
+@server_view
 @recently_authenticated(to_read=False)
-def server_discover(request: OperatorRequest, server_id: int) -> HttpResponse:
+def server_discover(request: ServerRequest, server_id: int) -> HttpResponse:
     """The list is read again for the POST: only what the server lists now can be chosen."""
-    upstream = get_object_or_404(Upstream, pk=server_id)
+    upstream = request.scope.get(server_id)
     release_connection()
     try:
         ids = model_ids(upstream)
     except BareList as error:
         ids = error.ids
     except (DiscoveryFailed, CredentialUnreadable) as error:
-        context = {"server": upstream, "reason": str(error)}
+        context = {"scope": request.scope, "server": upstream, "reason": str(error)}
         return render(request, "operators/server_discover.html", context)
-    form = DiscoverForm(request.POST if request.method == "POST" else None, ids=ids)
+    data = request.POST if request.method == "POST" else None
+    form = DiscoverForm(data, upstream=upstream, ids=ids)
     if not form.is_valid():
         return _choices(request, upstream, form, ids)
-    team = form.cleaned_data["team"]
-    with lock_operators(request.user):
+    team = form.team
+    with request.scope.lock():
+        upstream = request.scope.get_locked(server_id)
         ids = form.cleaned_data["ids"]
         served, skipped = serve_all(ids, team, upstream, advice="Add it under another name.")
     if served:
         _tell(request, served, team)
     for reason in skipped[:5]:
         messages.warning(request, reason)
-    return redirect("operators:server", upstream.pk)
+    return redirect(f"{request.scope.url}{upstream.pk}/")
 
 
 def _choices(
-    request: OperatorRequest, upstream: Upstream, form: DiscoverForm, ids: list[str]
+    request: ServerRequest, upstream: Upstream, form: DiscoverForm, ids: list[str]
 ) -> HttpResponse:
     query = request.GET.get("q", "")[:200]
     matching = [id_ for id_ in ids if query.casefold() in id_.casefold()]
     names, ticked = served_ids(upstream), set(request.POST.getlist("ids"))
     rows = [(id_, names.get(id_, ()), id_ in ticked) for id_ in matching[:MAX_ROWS]]
     context = {
+        "scope": request.scope,
         "server": upstream,
         "form": form,
         "rows": rows,
@@ -82,7 +86,7 @@ def _choices(
     return render(request, "operators/server_discover.html", context, status=status)
 
 
-def _tell(request: OperatorRequest, served: list[str], team: Team | None) -> None:
+def _tell(request: ServerRequest, served: list[str], team: Team | None) -> None:
     """What is served now, for this team or for all, and where to go from here."""
     name, last = served[0], last_team(request)
     if last and team in (None, last):
@@ -101,32 +105,35 @@ def _some(names: list[str]) -> str:
 
 
 @require_http_methods(["GET", "POST"])
-@operator_view
+@server_view
 @recently_authenticated()
-def model_add(request: OperatorRequest, server_id: int) -> HttpResponse:
-    upstream = get_object_or_404(Upstream, pk=server_id)
-    form = ModelForm(request.POST if request.method == "POST" else None)
+def model_add(request: ServerRequest, server_id: int) -> HttpResponse:
+    upstream = request.scope.get(server_id)
+    form = ModelForm(request.POST if request.method == "POST" else None, upstream=upstream)
     if form.is_valid():
-        with lock_operators(request.user):
-            is_served = form.serve(upstream)
+        with request.scope.lock():
+            is_served = form.serve(request.scope.get_locked(server_id))
         if is_served:
             _tell(request, [form.cleaned_data["name"]], form.cleaned_data["team"])
-            return redirect("operators:server", upstream.pk)
-    context = {"server": upstream, "form": form}
+            return redirect(f"{request.scope.url}{upstream.pk}/")
+    context = {"scope": request.scope, "server": upstream, "form": form}
     status = 422 if form.is_bound else 200
     return render(request, "operators/model_add.html", context, status=status)
 
 
 @require_http_methods(["GET", "POST"])
-@operator_view
+@server_view
 @recently_authenticated(to_read=False)
-def route_delete(request: OperatorRequest, server_id: int, route_id: int) -> HttpResponse:
+def route_delete(request: ServerRequest, server_id: int, route_id: int) -> HttpResponse:
     if request.method != "POST":
-        return redirect("operators:server", server_id)
-    with lock_operators(request.user):
-        route = Route.objects.filter(upstream=server_id, pk=route_id).first()
+        return redirect(f"{request.scope.url}{request.scope.get(server_id).pk}/")
+    with request.scope.lock():
+        upstream = request.scope.get_locked(server_id)
+        route = Route.objects.filter(upstream=upstream, pk=route_id).first()
         if route is None:
             raise Http404
         route.delete()
+        if upstream.team_id:
+            ServedModel.objects.filter(pk=route.model_id, routes=None).delete()
     messages.success(request, f"{route.model} is no longer served by {route.upstream}.")
-    return redirect("operators:server", server_id)
+    return redirect(f"{request.scope.url}{server_id}/")

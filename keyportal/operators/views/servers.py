@@ -2,39 +2,44 @@
 
 from collections.abc import Mapping
 from copy import copy
+from typing import Any
 
 from django.contrib import messages
 from django.db.models import Count, QuerySet
 from django.http import HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from keyportal.catalog.forms import UpstreamForm
+from keyportal.catalog.forms import TeamUpstreamForm, UpstreamForm
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.catalog.servers.health import Health
-from keyportal.catalog.servers.presets import PRESETS, preset_named
-from keyportal.operators.access import OperatorRequest, lock_operators, operator_view
+from keyportal.catalog.servers.presets import preset_named, presets_for
+from keyportal.operators.server_access import MAX_TEAM_SERVERS, ServerRequest, server_view
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 MAX_LISTED = 200
 
 
 @require_safe
-@operator_view
-def server_list(request: OperatorRequest) -> HttpResponse:
-    servers = Upstream.objects.annotate(model_count=Count("routes__model", distinct=True))
+@server_view
+def server_list(request: ServerRequest) -> HttpResponse:
+    servers = request.scope.servers().select_related("team")
+    servers = servers.annotate(model_count=Count("routes__model", distinct=True))
     health = Health.read()
-    rows = [(server, health.of_server(server.fingerprint)) for server in servers.order_by("name")]
-    return render(request, "operators/servers.html", {"rows": rows})
+    rows = [
+        (server, health.of_server(server.fingerprint)) for server in servers.order_by("name", "pk")
+    ]
+    return render(request, "operators/servers.html", {"rows": rows, "scope": request.scope})
 
 
 @require_safe
-@operator_view
-def server(request: OperatorRequest, server_id: int) -> HttpResponse:
-    upstream = get_object_or_404(Upstream, pk=server_id)
+@server_view
+def server(request: ServerRequest, server_id: int) -> HttpResponse:
+    upstream = request.scope.get(server_id)
     routes = Route.objects.filter(upstream=upstream).select_related("model__team")
     context = {
+        "scope": request.scope,
         "server": upstream,
         "health": Health.read().of_server(upstream.fingerprint),
         "routes": routes.order_by("model__name", "upstream_model")[:MAX_LISTED],
@@ -45,80 +50,94 @@ def server(request: OperatorRequest, server_id: int) -> HttpResponse:
 
 @sensitive_post_parameters("credential", "headers")
 @require_http_methods(["GET", "POST"])
-@operator_view
+@server_view
 @recently_authenticated()
-def server_add(request: OperatorRequest) -> HttpResponse:
+def server_add(request: ServerRequest) -> HttpResponse:
     preset = preset_named(request.GET.get("preset", ""))
-    context = {"presets": PRESETS, "preset": preset}
+    upstream = Upstream(team=request.scope.team)
+    context = {"presets": presets_for(request.scope.team), "preset": preset}
     if request.method != "POST":
-        form = UpstreamForm(initial=preset.initial if preset else None)
-        return render(request, "operators/server_form.html", {"form": form, **context})
-    return _save(request, UpstreamForm(request.POST), context)
+        form = _form(upstream, initial=preset.initial if preset else None)
+        return _form_page(request, form, context)
+    return _save(request, _form(upstream, request.POST), context)
 
 
 @sensitive_post_parameters("credential", "headers")
 @require_http_methods(["GET", "POST"])
-@operator_view
+@server_view
 @recently_authenticated()
-def server_edit(request: OperatorRequest, server_id: int) -> HttpResponse:
-    upstream = get_object_or_404(Upstream, pk=server_id)
+def server_edit(request: ServerRequest, server_id: int) -> HttpResponse:
+    upstream = request.scope.get(server_id)
     context = {"server": upstream}
     if request.method != "POST":
-        form = UpstreamForm(instance=upstream)
-        return render(request, "operators/server_form.html", {"form": form, **context})
+        return _form_page(request, _form(upstream), context)
     # A copy, so that the page has the stored name when the form is refused.
-    return _save(request, UpstreamForm(request.POST, instance=copy(upstream)), context)
+    return _save(request, _form(copy(upstream), request.POST), context)
+
+
+def _form(upstream: Upstream, data: Any = None, **options: Any) -> UpstreamForm:
+    form = TeamUpstreamForm if upstream.team_id else UpstreamForm
+    return form(data, instance=upstream, **options)
+
+
+def _form_page(
+    request: ServerRequest, form: UpstreamForm, context: Mapping[str, object], *, status: int = 200
+) -> HttpResponse:
+    page = {"form": form, "scope": request.scope, "max_servers": MAX_TEAM_SERVERS, **context}
+    return render(request, "operators/server_form.html", page, status=status)
 
 
 def _save(
-    request: OperatorRequest, form: UpstreamForm, context: Mapping[str, object]
+    request: ServerRequest, form: UpstreamForm, context: Mapping[str, object]
 ) -> HttpResponse:
-    with lock_operators(request.user):
+    with request.scope.lock():
         if form.instance.pk:  # It may have been deleted since.
-            get_object_or_404(Upstream.objects.select_for_update(), pk=form.instance.pk)
+            request.scope.get_locked(form.instance.pk)
+        elif request.scope.is_full and form.is_valid():
+            form.add_error(None, f"A team has at most {MAX_TEAM_SERVERS} model servers.")
         upstream = form.save_changes() if form.is_valid() else None
     if upstream is None:
-        page = {"form": form, **context}
-        return render(request, "operators/server_form.html", page, status=422)
+        return _form_page(request, form, context, status=422)
     what = "changed" if "server" in context else "added. Test it, then discover its models"
     messages.success(request, f"The model server {upstream} is {what}.")
-    return redirect("operators:server", upstream.pk)
+    return redirect(f"{request.scope.url}{upstream.pk}/")
 
 
 @require_POST
-@operator_view
-def server_off(request: OperatorRequest, server_id: int) -> HttpResponse:
+@server_view
+def server_off(request: ServerRequest, server_id: int) -> HttpResponse:
     return _switch(request, server_id, is_active=False)
 
 
 @require_http_methods(["GET", "POST"])
-@operator_view
+@server_view
 @recently_authenticated(to_read=False)
-def server_on(request: OperatorRequest, server_id: int) -> HttpResponse:
+def server_on(request: ServerRequest, server_id: int) -> HttpResponse:
     if request.method != "POST":
-        return redirect("operators:server", server_id)
+        return redirect(f"{request.scope.url}{request.scope.get(server_id).pk}/")
     return _switch(request, server_id, is_active=True)
 
 
-def _switch(request: OperatorRequest, server_id: int, *, is_active: bool) -> HttpResponse:
-    with lock_operators(request.user):
-        upstream = get_object_or_404(Upstream.objects.select_for_update(), pk=server_id)
+def _switch(request: ServerRequest, server_id: int, *, is_active: bool) -> HttpResponse:
+    with request.scope.lock():
+        upstream = request.scope.get_locked(server_id)
         upstream.is_active = is_active
         upstream.save(update_fields=["is_active"])
     what = "gets calls again" if is_active else "gets no new calls; running calls end as usual"
     messages.success(request, f"The model server {upstream} {what}.")
-    return redirect("operators:server", server_id)
+    return redirect(f"{request.scope.url}{server_id}/")
 
 
 @require_http_methods(["GET", "POST"])
-@operator_view
+@server_view
 @recently_authenticated()
-def server_delete(request: OperatorRequest, server_id: int) -> HttpResponse:
-    upstream = get_object_or_404(Upstream, pk=server_id)
+def server_delete(request: ServerRequest, server_id: int) -> HttpResponse:
+    upstream = request.scope.get(server_id)
     if request.method != "POST":
         stopping = _only_on(upstream).order_by("name")
         count = stopping.count()
         context = {
+            "scope": request.scope,
             "server": upstream,
             "stopping": stopping[:MAX_LISTED],
             "stopping_count": count,
@@ -126,11 +145,15 @@ def server_delete(request: OperatorRequest, server_id: int) -> HttpResponse:
             "other_count": Route.objects.usable().filter(upstream=upstream).count(),
         }
         return render(request, "operators/server_delete.html", context)
-    with lock_operators(request.user):
-        # What it served remains as models without a route, which can get another server.
-        get_object_or_404(Upstream.objects.select_for_update(), pk=server_id).delete()
+    with request.scope.lock():
+        upstream = request.scope.get_locked(server_id)
+        # What an operators' server served remains as models without a route, which can get another
+        # server. A team could add and delete servers until the catalog is full.
+        models = ServedModel.objects.only_by_team_server(upstream).values_list("pk", flat=True)
+        ServedModel.objects.filter(pk__in=[*models]).delete()
+        upstream.delete()
     messages.success(request, f"The model server {upstream} is deleted.")
-    return redirect("operators:servers")
+    return redirect(request.scope.url)
 
 
 def _only_on(upstream: Upstream) -> QuerySet[ServedModel]:

@@ -342,7 +342,7 @@ def test_trailers_are_not_headers() -> None:
 def test_forbidden_address_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def check(address: str) -> None:
+    def check(_: Origin, address: str) -> None:
         if address != "10.0.0.1":
             raise OSError(None, "forbidden")
 

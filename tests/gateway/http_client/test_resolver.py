@@ -12,7 +12,7 @@ from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import UpstreamFailed
 from keyportal.gateway.http_client.client import Client
 from keyportal.gateway.http_client.messages import Origin
-from keyportal.gateway.relay.relay import Relay, RelayRequest, refuse_metadata_address
+from keyportal.gateway.relay.relay import Relay, RelayRequest, check_address
 
 PRIVATE, METADATA = "10.0.0.7", "169.254.169.254"
 
@@ -33,7 +33,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 
 def resolve() -> list[str]:
     async def ask() -> list[str]:
-        return await Client(refuse_metadata_address)._resolve(
+        return await Client(check_address)._resolve(
             Origin(is_tls=False, host="models.example", port=80)
         )
 

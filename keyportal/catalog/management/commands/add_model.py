@@ -24,7 +24,7 @@ class Command(OperatorCommand):
         name: str = options["name"]
         team = get_team(options["team"]) if options["team"] else None
         try:
-            upstream = Upstream.objects.get(name=options["upstream"])
+            upstream = Upstream.objects.get(name=options["upstream"], team=None)
         except Upstream.DoesNotExist:
             raise CommandError(f"There is no model server named {options['upstream']}.") from None
         if team and not name.startswith(f"{team.slug}/"):

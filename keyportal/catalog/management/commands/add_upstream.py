@@ -94,7 +94,7 @@ class Command(OperatorCommand):
 
 def _upstream_from(options: dict[str, Any]) -> Upstream:
     """The new or changed upstream, not yet saved."""
-    upstream = Upstream.objects.filter(name=options["name"]).first() or Upstream(
+    upstream = Upstream.objects.filter(name=options["name"], team=None).first() or Upstream(
         name=options["name"]
     )
     upstream.base_url = discovery.normalize_base_url(options["url"])

@@ -1,0 +1,403 @@
+"""Admins of a team add model servers for the team, where the operators let them."""
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from django.test import Client
+from pytest_django import Settings
+
+from keyportal.audit.models import Action, AuditEvent
+from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.catalog.servers.team_servers import AllowedServers
+from keyportal.catalog.snapshot import Snapshot
+from keyportal.http import fetch as http_fetch
+from keyportal.http.fetch import Reply
+from keyportal.operators import server_access
+from keyportal.operators.server_access import MAX_TEAM_SERVERS
+from keyportal.teams.access import lock_team
+from keyportal.teams.models import Membership, Role, Team, User
+from keyportal.teams.sign_in.sessions import BEGAN_AT
+from tests.support.forms import form_data
+
+SERVERS = "/teams/u-8105f7322477/servers/"
+CREDENTIAL = "sk-the-accounts-own-credential"
+PATHS = ("", "edit/", "off/", "on/", "delete/", "test/", "discover/", "models/add/")
+SignIn = Callable[[User], Client]
+
+
+@pytest.fixture(autouse=True)
+def public(settings: Settings) -> None:
+    settings.TEAM_SERVERS = AllowedServers(is_public=True)
+
+
+@pytest.fixture
+def admin(sign_in: SignIn, ada: User) -> Client:
+    return sign_in(ada)
+
+
+@pytest.fixture
+def upstream(team: Team) -> Upstream:
+    upstream = Upstream(name="openai", base_url="https://api.example.com/v1", team=team)
+    upstream.credential = CREDENTIAL
+    upstream.save()
+    return upstream
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the server was asked. It lists two models."""
+    requests: list[dict[str, Any]] = []
+
+    def fetch(url: str, headers: dict[str, str], _context: object, **more: Any) -> Reply:
+        requests.append({"url": url, "headers": headers, **more})
+        return Reply(200, "OK", b'{"data": [{"id": "gpt-4o"}, {"id": "tiny"}]}')
+
+    monkeypatch.setattr(http_fetch, "fetch", fetch)
+    return requests
+
+
+def served_by(upstream: Upstream, name: str, team: Team | None) -> ServedModel:
+    model, _ = ServedModel.objects.get_or_create(name=name, defaults={"team": team})
+    Route.objects.create(model=model, upstream=upstream, upstream_model="m")
+    return model
+
+
+def text_of(client: Client, path: str = "") -> str:
+    return client.get(SERVERS + path).content.decode()
+
+
+def add(client: Client, **fields: str) -> Any:
+    form = form_data(client.get(f"{SERVERS}add/?preset=openai"), **fields)
+    return client.post(f"{SERVERS}add/", form)
+
+
+def targets(name: str) -> int:
+    return len(Snapshot.read("default").models[name].targets)
+
+
+def test_admin_adds_the_teams_own_account(admin: Client, team: Team) -> None:
+    assert "No model servers yet." in text_of(admin)
+    form = form_data(admin.get(f"{SERVERS}add/?preset=openai"), credential=CREDENTIAL)
+    assert not {name for name in form if name.endswith("_file")}
+    response = admin.post(f"{SERVERS}add/", form)
+    upstream = Upstream.objects.get()
+    assert response["Location"] == f"{SERVERS}{upstream.pk}/"
+    assert (upstream.team, upstream.credential) == (team, CREDENTIAL)
+    for path in ("", f"{upstream.pk}/", f"{upstream.pk}/edit/", f"{upstream.pk}/delete/"):
+        text = text_of(admin, path)
+        assert "openai" in text
+        assert CREDENTIAL not in text
+    events = AuditEvent.objects.for_team(team).filter(action=Action.CATALOG_CHANGED)
+    told = {(event.actor, event.target.partition(":")[0]) for event in events}
+    assert told == {("ada", "Model server openai")}
+    assert CREDENTIAL not in "".join(event.target for event in events)
+
+
+@pytest.mark.any_database
+def test_only_presets_of_hosted_servers_are_offered(admin: Client) -> None:
+    text = text_of(admin, "add/")
+    assert "?preset=anthropic" in text
+    assert "?preset=vllm" not in text
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"base_url": "http://api.example.com/v1"}, "needs https://"),
+        ({"base_url": "https://127.0.0.1/v1"}, "don&#x27;t allow teams to add 127.0.0.1"),
+        ({"base_url": "https://2130706433/v1"}, "don&#x27;t allow teams to add 2130706433"),
+        ({"base_url": "https://[::ffff:10.0.0.1]/v1"}, "don&#x27;t allow teams"),
+        ({"base_url": "https://169.254.169.254/v1"}, "metadata addresses are not allowed"),
+        ({"base_url": "loopback:"}, "needs https://"),
+        ({"credential": "a\r\nX-Evil: 1"}, "Use visible ASCII characters only."),
+        ({"headers": "X-A: 1\r\nHost: x"}, "can&#x27;t be set here"),
+        ({"name": "x\nModel server gpu-7 is back."}, "Use letters, digits"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_server_that_is_not_allowed_is_refused(
+    admin: Client, fields: dict[str, str], message: str
+) -> None:
+    response = add(admin, **fields)
+    assert response.status_code == 422
+    assert message in response.content.decode()
+    assert not Upstream.objects.exists()
+
+
+@pytest.mark.any_database
+def test_files_of_the_host_are_out_of_reach(admin: Client) -> None:
+    """Attack: the server gets the client certificate of another server."""
+    form = form_data(admin.get(f"{SERVERS}add/?preset=openai"))
+    files = {"ca_file": "/etc/passwd", "client_certificate_file": "/etc/ssl/key.pem"}
+    assert admin.post(f"{SERVERS}add/", form | files).status_code == 302
+    upstream = Upstream.objects.get()
+    assert (upstream.ca_file, upstream.client_certificate_file) == ("", "")
+
+
+def test_name_tells_nothing_of_other_servers(
+    admin: Client, upstream: Upstream, other_team: Team
+) -> None:
+    """Names are unique for each team, so nobody learns which servers others have."""
+    Upstream.objects.create(name="gpu-7", base_url="http://192.0.2.7/v1")
+    Upstream.objects.create(name="theirs", base_url=upstream.base_url, team=other_team)
+    for name in ("gpu-7", "theirs"):
+        assert add(admin, name=name).status_code == 302
+    response = add(admin, name="openai")
+    assert response.status_code == 422
+    assert "already exists" in response.content.decode()
+
+
+@pytest.mark.any_database
+def test_a_team_has_only_so_many(admin: Client, team: Team) -> None:
+    for number in range(MAX_TEAM_SERVERS - 1):
+        Upstream.objects.create(name=f"s{number}", base_url="https://a.example.com", team=team)
+    page = admin.get(f"{SERVERS}add/?preset=openai")
+    assert admin.post(f"{SERVERS}add/", form_data(page)).status_code == 302
+    refused = admin.post(f"{SERVERS}add/", form_data(page, name="one-more"))
+    assert refused.status_code == 422
+    assert "A team has at most 10 model servers." in refused.content.decode()
+    assert team.servers.count() == MAX_TEAM_SERVERS
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize("path", PATHS)
+def test_servers_of_others_are_not_found(
+    admin: Client, upstream: Upstream, other_team: Team, path: str
+) -> None:
+    theirs = Upstream.objects.create(
+        name="theirs", base_url="https://api.example.com/v1", team=other_team
+    )
+    operators = Upstream.objects.create(name="gpu-7", base_url="http://192.0.2.7/v1")
+    for other in (theirs, operators):
+        assert admin.get(f"{SERVERS}{other.pk}/{path}").status_code in {404, 405}
+        assert admin.post(f"{SERVERS}{other.pk}/{path}", {"name": "x"}).status_code in {404, 405}
+        assert other.name not in text_of(admin)
+    assert {*Upstream.objects.values_list("name", flat=True)} == {"openai", "theirs", "gpu-7"}
+
+
+@pytest.mark.any_database
+def test_route_of_another_server_is_not_found(admin: Client, upstream: Upstream) -> None:
+    operators = Upstream.objects.create(name="gpu-7", base_url="http://192.0.2.7/v1")
+    served_by(operators, "public/llama", None)
+    route = Route.objects.get()
+    path = f"{SERVERS}{upstream.pk}/routes/{route.pk}/delete/"
+    assert admin.post(path).status_code == 404
+    assert Route.objects.exists()
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize("path", ["edit/", "off/", "delete/", "models/add/"])
+def test_admin_who_is_demoted_while_the_form_is_open_changes_nothing(
+    admin: Client, ada: User, upstream: Upstream, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def demote_and_lock(team: Team, **more: Any) -> AbstractContextManager[Team]:
+        Membership.objects.filter(user=ada).update(role=Role.MEMBER)
+        return lock_team(team, **more)
+
+    monkeypatch.setattr(server_access, "lock_team", demote_and_lock)
+    form = form_data(admin.get(f"{SERVERS}{upstream.pk}/edit/"), name="stolen")
+    before = Upstream.objects.values().get()
+    response = admin.post(f"{SERVERS}{upstream.pk}/{path}", form | {"upstream_model": "x"})
+    assert response.status_code == 403
+    assert Upstream.objects.values().get() == before
+    assert not Route.objects.exists()
+
+
+@pytest.mark.any_database
+def test_credential_is_entered_only_by_who_signed_in_lately(
+    admin: Client, upstream: Upstream
+) -> None:
+    session = admin.session
+    session[BEGAN_AT] = time.time() - 3600
+    session.save()
+    for path in ("add/", f"{upstream.pk}/edit/"):
+        response = admin.post(SERVERS + path, {"name": "x"})
+        assert "/accounts/" in response["Location"]
+    assert admin.get(f"{SERVERS}{upstream.pk}/").status_code == 200
+
+
+@pytest.mark.any_database
+def test_new_address_needs_the_credential_again(admin: Client, upstream: Upstream) -> None:
+    """Attack: an admin leads the credential that another admin entered to a server of theirs."""
+    address = f"{SERVERS}{upstream.pk}/edit/"
+    form = form_data(admin.get(address), base_url="https://evil.example.com/v1")
+    refused = admin.post(address, form)
+    assert refused.status_code == 422
+    assert "enter its credential again" in refused.content.decode()
+
+
+def test_discovered_models_are_the_teams_own(
+    admin: Client, upstream: Upstream, team: Team, other_team: Team, asked: list[dict[str, Any]]
+) -> None:
+    address = f"{SERVERS}{upstream.pk}/discover/"
+    assert text_of(admin, f"{upstream.pk}/discover/").count('name="ids"') == 2
+    form = {"ids": ["gpt-4o"], "team": other_team.pk}
+    done = admin.post(address, form, follow=True)
+    assert f"Served now: {team.slug}/gpt-4o." in done.content.decode()
+    model = ServedModel.objects.get()
+    assert (model.name, model.team) == (f"{team.slug}/gpt-4o", team)
+    assert [*ServedModel.objects.callable_by(team)] == [model]
+    (target,) = Snapshot.read("default").models[model.name].targets
+    assert (target.team_id, target.name) == (team.pk, f"{team.slug}/openai")
+    request = asked[0]
+    assert request["url"] == "https://api.example.com/v1/models"
+    assert request["headers"]["authorization"] == f"Bearer {CREDENTIAL}"
+    assert request["is_forbidden"]("10.0.0.7")
+    assert not request["is_forbidden"]("8.8.8.8")
+
+
+@pytest.mark.any_database
+def test_test_says_what_the_server_said(
+    admin: Client, upstream: Upstream, asked: list[dict[str, Any]]
+) -> None:
+    text = admin.post(f"{SERVERS}{upstream.pk}/test/").content.decode()
+    assert "2 models." in text
+    assert "gpt-4o" in text
+    assert CREDENTIAL not in text
+    assert all(request["is_forbidden"]("127.0.0.1") for request in asked)
+
+
+@pytest.mark.any_database
+def test_page_asks_no_address_inside(
+    admin: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attack: the name resolved to a public address when it was typed."""
+    rows = [(0, 1, 6, "", ("127.0.0.1", 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: rows)
+    connected: list[object] = []
+    monkeypatch.setattr(socket, "create_connection", lambda *a: connected.append(a))
+    text = text_of(admin, f"{upstream.pk}/discover/")
+    assert "has an address that is not allowed" in text
+    assert not connected
+
+
+def test_model_of_an_operators_server_can_not_be_taken(
+    admin: Client, upstream: Upstream, team: Team
+) -> None:
+    """Attack: half of the calls of a model go to a server of an admin's choice."""
+    gpu = Upstream.objects.create(name="gpu-7", base_url="http://192.0.2.7/v1")
+    name = served_by(gpu, f"{team.slug}/llama", team).name
+    address = f"{SERVERS}{upstream.pk}/models/add/"
+    refused = admin.post(address, {"upstream_model": "x", "name": name})
+    assert refused.status_code == 422
+    assert targets(name) == 1
+
+
+@pytest.mark.any_database
+def test_name_of_a_model_begins_with_the_slug(
+    admin: Client, upstream: Upstream, team: Team
+) -> None:
+    address = f"{SERVERS}{upstream.pk}/models/add/"
+    admin.post(address, {"upstream_model": "gpt-4o", "name": "public/gpt-4o"})
+    assert ServedModel.objects.get().name == f"{team.slug}/public/gpt-4o"
+
+
+@pytest.mark.any_database
+def test_a_team_serves_only_so_many_models(
+    admin: Client, upstream: Upstream, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keyportal.operators.forms.MAX_TEAM_MODELS", 1)
+    address = f"{SERVERS}{upstream.pk}/models/add/"
+    assert admin.post(address, {"upstream_model": "a"}).status_code == 302
+    refused = admin.post(address, {"upstream_model": "b"})
+    assert refused.status_code == 422
+    assert "at most 1 models" in refused.content.decode()
+
+
+def test_route_of_an_operator_leads_nobody_else_there(
+    upstream: Upstream, team: Team, other_team: Team
+) -> None:
+    for name, owner in (("public/x", None), (f"{other_team.slug}/x", other_team)):
+        model = served_by(upstream, name, owner)
+        assert targets(name) == 0
+        assert model not in ServedModel.objects.callable_by(other_team)
+    assert served_by(upstream, f"{team.slug}/x", team) in ServedModel.objects.callable_by(team)
+    assert targets(f"{team.slug}/x") == 1
+    with pytest.raises(ValueError, match="models of this team only"):
+        ServedModel.objects.serve("public/y", team=None, upstream=upstream, upstream_model="y")
+
+
+def test_setting_that_is_turned_off_stops_the_servers(
+    admin: Client, upstream: Upstream, team: Team, settings: Settings
+) -> None:
+    model = served_by(upstream, f"{team.slug}/x", team)
+    settings.TEAM_SERVERS = AllowedServers()
+    assert targets(model.name) == 0
+    assert model not in ServedModel.objects.callable_by(team)
+    for path in ("", f"{upstream.pk}/", "add/"):
+        assert "have switched off model servers of teams" in text_of(admin, path)
+    assert "/servers/add/" not in text_of(admin)
+    assert add(admin, name="another").status_code == 422
+    edit = f"{SERVERS}{upstream.pk}/edit/"
+    assert admin.post(edit, form_data(admin.get(edit), read_timeout="5")).status_code == 422
+    assert admin.post(f"{SERVERS}{upstream.pk}/delete/").status_code == 302
+    assert not Upstream.objects.exists()
+
+
+def test_server_whose_name_is_no_longer_allowed_is_not_used(
+    upstream: Upstream, team: Team, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = served_by(upstream, f"{team.slug}/x", team)
+    settings.TEAM_SERVERS = AllowedServers.parse(["api.openai.com"])
+    assert targets(model.name) == 0
+    assert f"Model server {team.slug}/openai is not used" in caplog.text
+
+
+@pytest.mark.any_database
+def test_tab_is_there_only_where_it_is_of_use(
+    admin: Client, team: Team, settings: Settings
+) -> None:
+    general = f"/teams/{team.slug}/settings/"
+    assert SERVERS in admin.get(general).content.decode()
+    settings.TEAM_SERVERS = AllowedServers()
+    assert SERVERS not in admin.get(general).content.decode()
+
+
+def test_server_is_deleted_with_its_models(admin: Client, upstream: Upstream, team: Team) -> None:
+    gpu = Upstream.objects.create(name="gpu-7", base_url="http://192.0.2.7/v1")
+    alone = served_by(upstream, f"{team.slug}/alone", team)
+    both = served_by(upstream, f"{team.slug}/both", team)
+    served_by(gpu, both.name, team)
+    address = f"{SERVERS}{upstream.pk}/delete/"
+    text = text_of(admin, f"{upstream.pk}/delete/")
+    assert "1 model will stop" in text
+    assert alone.name in text
+    assert admin.post(address)["Location"] == SERVERS
+    assert [*ServedModel.objects.all()] == [both]
+    assert AuditEvent.objects.for_team(team).filter(actor="ada").exists()
+
+
+@pytest.mark.any_database
+def test_model_that_is_served_no_more_is_deleted(
+    admin: Client, upstream: Upstream, team: Team
+) -> None:
+    route = served_by(upstream, f"{team.slug}/x", team).routes.get()
+    assert admin.post(f"{SERVERS}{upstream.pk}/routes/{route.pk}/delete/").status_code == 302
+    assert not ServedModel.objects.exists()
+
+
+def test_server_of_a_deleted_team_is_deleted(upstream: Upstream, team: Team) -> None:
+    served_by(upstream, f"{team.slug}/x", team)
+    team.delete()
+    assert not Upstream.objects.exists()
+
+
+@pytest.mark.any_database
+def test_operators_see_and_switch_off_the_servers_of_teams(
+    sign_in: SignIn, upstream: Upstream, team: Team
+) -> None:
+    root = User.objects.create_superuser("olga", "olga@example.com")
+    operator = sign_in(root)
+    text = operator.get("/operators/servers/").content.decode()
+    assert f"of {team.name}" in text
+    page = operator.get(f"/operators/servers/{upstream.pk}/").content.decode()
+    assert "for its own models" in page
+    assert operator.post(f"/operators/servers/{upstream.pk}/off/").status_code == 302
+    assert not Upstream.objects.get().is_active
+    edit = operator.get(f"/operators/servers/{upstream.pk}/edit/")
+    assert "ca_file" not in form_data(edit)
