@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+import msgspec
 import pytest
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
@@ -106,8 +107,8 @@ def test_secret_is_nowhere(
         ({"issuer": "https://sso.example.com/?a=b"}, "an issuer that begins with https://"),
         ({"provider_id": "../x"}, "Use lower-case letters, digits and hyphens."),
         ({"provider_id": "scim"}, "needs another id"),
-        ({"provider_id": "env"}, "Another provider has this ID."),
-        ({"issuer": "https://env.example.com"}, "The provider env has this issuer."),
+        ({"provider_id": "env"}, "A provider of the environment has this ID."),
+        ({"issuer": "https://env.example.com"}, "A provider of the environment has this issuer."),
         ({"secret": ""}, "Enter the client secret."),
         ({"scopes": "email"}, "needs the scope openid"),
         ({"domains": ""}, "needs domains, such as example.com"),
@@ -141,8 +142,9 @@ def test_issuer_on_this_machine_may_be_http(operator: Client) -> None:
 def test_two_providers_of_one_issuer_are_refused(operator: Client, corp: StoredProvider) -> None:
     """Attack: who signs in with the second one keeps the roles that the first gave."""
     StoredProvider.objects.update(is_active=False)
-    answer = add(operator, provider_id="second")
-    assert errors(answer) == "The provider corp has this issuer."
+    assert errors(add(operator, provider_id="second")) == "Another provider has this issuer."
+    other = {"issuer": "https://other.example.com"}
+    assert errors(add(operator, **other)) == "Another provider has this ID."
 
 
 def test_groups_give_roles(operator: Client, corp: StoredProvider, team: Team) -> None:
@@ -192,7 +194,7 @@ def test_presets_fill_in_the_form(operator: Client) -> None:
 
 
 def test_environments_providers_are_read_only(
-    operator: Client, corp: StoredProvider, settings: Settings
+    operator: Client, corp: StoredProvider, settings: Settings, bob: User
 ) -> None:
     """And count, if both have the ID: who sets them may do everything."""
     env = IdentityProvider(
@@ -202,7 +204,17 @@ def test_environments_providers_are_read_only(
     assert identity_providers() == [env]
     page = operator.get(PAGES).content.decode()
     assert "Environment, read-only" in page
-    assert "Not used: the environment has this ID" in page
+    assert "Not used: the environment has its ID or issuer" in page
+    settings.OIDC_PROVIDERS = (msgspec.structs.replace(env, id="env", issuer=corp.issuer),)
+    assert [provider.id for provider in identity_providers()] == ["env"]
+    settings.OIDC_PROVIDERS = (env,)
+    # The connected accounts are those of the environment's now.
+    bob.set_unusable_password()
+    bob.save(update_fields=["password"])
+    account = SocialAccount.objects.create(user=bob, provider="corp", uid="1")
+    assert operator.get(f"{PAGES}{corp.pk}/delete/").context["effect"].stranded == 0
+    operator.post(f"{PAGES}{corp.pk}/delete/")
+    assert SocialAccount.objects.get() == account
 
 
 def test_lost_key_of_the_secret_is_said(

@@ -1,6 +1,5 @@
 """The form of an identity provider, which runs the checks of the environment's ones too."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from allauth.socialaccount.models import SocialAccount
@@ -127,7 +126,7 @@ class ProviderForm(VersionedModelForm):
             self._check_other_issuer(before)
         elif not (cleaned["secret"] or (before and before.is_readable)):
             self.add_error("secret", "Enter the client secret.")
-        self._check_others()
+        self._check_environment()
         if not self.errors:
             self._check_configuration()
         return cleaned
@@ -142,13 +141,13 @@ class ProviderForm(VersionedModelForm):
         elif not self.cleaned_data["secret"]:
             self.add_error("secret", "The issuer changes: enter its client secret.")
 
-    def _check_others(self) -> None:
-        for id_, issuer in _others(self.instance.pk):
-            if id_ == self.cleaned_data["provider_id"] and not self.instance.pk:
-                self.add_error("provider_id", "Another provider has this ID.")
-            if issuer == self.cleaned_data["issuer"]:
-                # Attack: who signs in with the second one keeps the roles that the first gave.
-                self.add_error("issuer", f"The provider {id_} has this issuer.")
+    def _check_environment(self) -> None:
+        """The database compares the other rows."""
+        for provider in settings.OIDC_PROVIDERS:
+            if provider.id == self.cleaned_data["provider_id"]:
+                self.add_error("provider_id", "A provider of the environment has this ID.")
+            if provider.issuer == self.cleaned_data["issuer"]:
+                self.add_error("issuer", "A provider of the environment has this issuer.")
 
     def _check_configuration(self) -> None:
         candidate = StoredProvider(
@@ -174,9 +173,3 @@ class ProviderForm(VersionedModelForm):
         else:
             row.save(update_fields=columns)
         return row
-
-
-def _others(pk: int | None) -> Iterable[tuple[str, str]]:
-    """ID and issuer of all other providers, also of those that are switched off."""
-    rows = StoredProvider.objects.exclude(pk=pk or 0).values_list("provider_id", "issuer")
-    return [*((provider.id, provider.issuer) for provider in settings.OIDC_PROVIDERS), *rows]

@@ -30,7 +30,9 @@ class Effect(NamedTuple):
 
 def effect_of_end(row: StoredProvider) -> Effect:
     connected = SocialAccount.objects.filter(provider=row.provider_id)
-    others = [provider.id for provider in identity_providers() if provider.id != row.provider_id]
+    ids = [provider.id for provider in identity_providers()]
+    of_environment = [provider.id for provider in settings.OIDC_PROVIDERS]
+    others = [id_ for id_ in ids if id_ != row.provider_id or id_ in of_environment]
     elsewhere = SocialAccount.objects.filter(provider__in=others)
     passkeys = Authenticator.objects.filter(type=Authenticator.Type.WEBAUTHN)
     people = User.objects.filter(is_active=True, pk__in=connected.values("user"))

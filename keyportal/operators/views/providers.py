@@ -19,6 +19,7 @@ from keyportal.operators.identity_providers.people import effect_of_end
 from keyportal.operators.identity_providers.presets import PRESETS, preset_named
 from keyportal.operators.identity_providers.trial import try_provider
 from keyportal.teams.openid.provider import callback_url, logout_url
+from keyportal.teams.openid.providers import in_environment
 from keyportal.teams.openid.stored import StoredProvider
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
@@ -37,7 +38,7 @@ def sign_in(request: OperatorRequest) -> HttpResponse:
 
 
 def _is_shadowed(row: StoredProvider) -> bool:
-    return row.provider_id in {provider.id for provider in settings.OIDC_PROVIDERS}
+    return StoredProvider.objects.filter(in_environment(), pk=row.pk).exists()
 
 
 @require_safe
@@ -131,7 +132,7 @@ def provider_delete(request: OperatorRequest, row_id: int) -> HttpResponse:
         return render(request, "operators/provider_delete.html", context)
     with lock_provider(request.user, row_id) as row:
         # Attack: a later provider with this ID has other people with the same identifiers (`sub`).
-        if not _is_shadowed(row):
+        if row.provider_id not in {provider.id for provider in settings.OIDC_PROVIDERS}:
             SocialAccount.objects.filter(provider=row.provider_id).delete()
         row.delete()
     messages.success(request, f"{row.name} is deleted.")

@@ -137,7 +137,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('provider_id', models.CharField(error_messages={'unique': 'Another provider has this ID.'}, max_length=40, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9][a-z0-9-]{0,39}\\Z', 'Use lower-case letters, digits and hyphens.')], verbose_name='ID')),
                 ('name', models.CharField(max_length=40, validators=[keyportal.keys.keystring.require_no_key])),
-                ('issuer', models.CharField(max_length=500, validators=[keyportal.keys.keystring.require_no_key])),
+                ('issuer', models.CharField(error_messages={'unique': 'Another provider has this issuer.'}, max_length=500, unique=True, validators=[keyportal.keys.keystring.require_no_key])),
                 ('client_id', models.CharField(max_length=200, validators=[keyportal.keys.keystring.require_no_key], verbose_name='client ID')),
                 ('encrypted_secret', models.TextField(editable=False)),
                 ('scopes', models.CharField(default='openid email profile', max_length=200, validators=[keyportal.keys.keystring.require_no_key])),

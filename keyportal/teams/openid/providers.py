@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from keyportal.database.encryption import Unreadable
 from keyportal.teams.openid.configuration import IdentityProvider
@@ -35,9 +35,14 @@ def configured(provider_id: str, *, lock: bool = False) -> IdentityProvider:
 
 
 def _offered() -> QuerySet[StoredProvider]:
-    """The environment's one counts if there are two: who sets it may do everything."""
-    ids = [provider.id for provider in settings.OIDC_PROVIDERS]
-    return StoredProvider.objects.filter(is_active=True).exclude(provider_id__in=ids).order_by("pk")
+    return StoredProvider.objects.filter(is_active=True).exclude(in_environment()).order_by("pk")
+
+
+def in_environment() -> Q:
+    """Whose ID or issuer the environment has too. That one counts: who sets it may do anything."""
+    providers = settings.OIDC_PROVIDERS
+    ids, issuers = ([getattr(each, name) for each in providers] for name in ("id", "issuer"))
+    return Q(provider_id__in=ids) | Q(issuer__in=issuers)
 
 
 def _readable(rows: Iterable[StoredProvider]) -> Iterator[IdentityProvider]:

@@ -25,7 +25,13 @@ class StoredProvider(models.Model):
         error_messages={"unique": "Another provider has this ID."},
     )
     name = models.CharField(max_length=40, validators=[require_no_key])
-    issuer = models.CharField(max_length=500, validators=[require_no_key])
+    # Attack: who signs in with the second one of an issuer keeps the roles that the first gave.
+    issuer = models.CharField(
+        max_length=500,
+        unique=True,
+        validators=[require_no_key],
+        error_messages={"unique": "Another provider has this issuer."},
+    )
     client_id = models.CharField("client ID", max_length=200, validators=[require_no_key])
     encrypted_secret = models.TextField(editable=False)
     scopes = models.CharField(
