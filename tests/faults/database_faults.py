@@ -5,7 +5,7 @@ import pwd
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 
 from keyportal.keys import keystring
+from tests.faults import cable
 from tests.faults.load import LIMITED, LOST, OK, UNAVAILABLE
 from tests.faults.world import LIMIT, MODEL, WORKERS, Result, World
 from tests.support.clock import ensure_time_left
@@ -38,41 +39,59 @@ DELETE FROM keys_secret WHERE key_id IN (SELECT id FROM keys_apikey WHERE name =
 
 
 def node_vanishes(world: World) -> Result:
-    """All its processes freeze between BEGIN and COMMIT of a batch that counts."""
-    vanishing, other = world.nodes
+    """It vanishes between BEGIN and COMMIT of a batch that counts: its session goes silent."""
+    other = world.nodes[1]
     usage = world.begin_to_count()
-    load = world.load([node.port for node in world.nodes], "free", "counted")
-    with load.running():
-        wait_until(lambda: load.outcomes(port=vanishing.port)[OK] > 20)
-        fault = _freeze_in_transaction(world, vanishing)
-        time.sleep(world.seconds(8, 5))
-        os.killpg(vanishing.process.pid, signal.SIGCONT)
-        wait_until(lambda: load.outcomes(since=time.monotonic() - 1, port=vanishing.port)[OK])
+    with _vanishing(world) as (node, vanish, come_back):
+        load = world.load([node.port, other.port], "free", "counted")
+        with load.running():
+            wait_until(lambda: load.outcomes(port=node.port)[OK] > 20)
+            fault = _vanish_in_transaction(world, vanish, come_back)
+            time.sleep(world.seconds(8, 5))
+            come_back()
+            wait_until(lambda: load.outcomes(since=time.monotonic() - 1, port=node.port)[OK])
+        text = usage.text()
     wrong = set(load.outcomes()) - {OK, UNAVAILABLE}
     seconds = load.seconds_until_well(fault, other.port)
     refused = load.outcomes(since=fault, port=other.port)[UNAVAILABLE]
     slowest = max(each.ended - each.began for each in load.answers if each.port == other.port)
-    text = usage.text()
+    way = f"frozen, because {reason}" if (reason := cable.why_not()) else "its cable is pulled"
     return Result(
-        f"the other node's longest wait {slowest:.1f} s, its last 503 after {seconds:.1f} s, "
-        f"{refused} in all; {text}",
+        f"({way}) the other node's longest wait {slowest:.1f} s, its last 503 after {seconds:.1f} "
+        f"s, {refused} in all; {text}",
         world.within(seconds, 3) and not wrong and text == "usage exact",
     )
 
 
-def _freeze_in_transaction(world: World, node: Server) -> float:
-    """Freeze the node again and again until it has an open transaction. Returns when that was."""
+@contextmanager
+def _vanishing(world: World) -> Iterator[tuple[Server, Callable[[], None], Callable[[], None]]]:
+    """A node, and how it vanishes and comes back."""
+    if cable.why_not():
+        node = world.nodes[0]
+        send = partial(os.killpg, node.process.pid)
+        yield node, partial(send, signal.SIGSTOP), partial(send, signal.SIGCONT)
+        return
+    with cable.plugged(Path(world.postgresql.pgdata) / ".s.PGSQL.5432") as line:
+        node = world.node(DATABASE_URL=line.url)
+        yield node, line.pull, line.plug
+        assert node.stop() == 0
+
+
+def _vanish_in_transaction(
+    world: World, vanish: Callable[[], None], come_back: Callable[[], None]
+) -> float:
+    """Again and again until the node has an open transaction. Returns when that was."""
     with psycopg.connect(world.url, autocommit=True) as session:
         for _ in range(500):
             fault = time.monotonic()
-            os.killpg(node.process.pid, signal.SIGSTOP)
+            vanish()
             time.sleep(0.15)
             row = session.execute(IDLE_IN_TRANSACTION).fetchone()
             if row is not None and row[0]:
                 return fault
-            os.killpg(node.process.pid, signal.SIGCONT)
+            come_back()
             time.sleep(0.02)
-    raise AssertionError("The node was never frozen in a transaction.")
+    raise AssertionError("The node has never vanished in a transaction.")
 
 
 def counter_is_locked(world: World) -> Result:

@@ -1,6 +1,11 @@
-"""A TCP relay to PostgreSQL whose open sessions can go silent, like those a firewall forgets."""
+"""A TCP relay to PostgreSQL whose open sessions can go silent, like those a firewall forgets.
 
+`python -m tests.support.silent_relay ADDRESS SOCKET` prints its port, and runs until it is killed.
+"""
+
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,12 +13,12 @@ from pathlib import Path
 
 
 class SilentRelay:
-    """Listens on loopback. `silence` holds all open sessions; later ones work."""
+    """`silence` holds all open sessions; later ones work."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, address: str = "127.0.0.1") -> None:
         """`target` is PostgreSQL's Unix socket."""
         self._target = str(target)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((address, 0))
         self.port: int = self._listener.getsockname()[1]
         self._sessions: list[Session] = []
 
@@ -73,3 +78,9 @@ class Session:
             thread.join()
         for end in self._sockets:
             end.close()
+
+
+if __name__ == "__main__":
+    with SilentRelay(Path(sys.argv[2]), sys.argv[1]).running() as relay:
+        print(relay.port, flush=True)  # noqa: T201
+        signal.pause()
