@@ -5,7 +5,7 @@ from functools import cache
 from http.client import HTTPException
 from threading import BoundedSemaphore
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -47,9 +47,12 @@ def discover(provider: IdentityProvider) -> Metadata:
     # Attack: another provider's document, whose tokens would be accepted for this one.
     if metadata.issuer != provider.issuer:
         raise ProviderFailed(f"{url} is of the issuer {metadata.issuer[:200]!r}")
+    is_https = urlsplit(provider.issuer).scheme == "https"
     endpoints = [metadata.token_endpoint, metadata.jwks_uri, metadata.userinfo_endpoint]
     for endpoint in (metadata.authorization_endpoint, *endpoints):
-        if endpoint and not is_secure(endpoint):
+        # Attack: a provider elsewhere has us send requests to another server on this machine.
+        is_plain = is_https and urlsplit(endpoint).scheme == "http"
+        if endpoint and (is_plain or not is_secure(endpoint)):
             text = f"{url} names {endpoint[:200]!r}, which is not https, or has a query"
             raise ProviderFailed(text)
     return metadata

@@ -233,6 +233,19 @@ def test_wrong_discovery_documents_are_refused(
     assert "Sign-in with corp from 127.0.0.1 failed" in caplog.text
 
 
+def test_provider_elsewhere_names_no_address_on_this_machine(
+    client: Client, configure: SignIn, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Attack: it has us send requests to a server that only this machine reaches."""
+    names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+    document = {name: f"https://sso.example.com/{name}" for name in names}
+    document |= {"issuer": "https://sso.example.com", "token_endpoint": "http://127.0.0.1:9/"}
+    monkeypatch.setattr(requests, "get_json", lambda _: document)
+    configure(issuer="https://sso.example.com")
+    assert_refused(client, client.post("/accounts/oidc/corp/login/"))
+    assert "names 'http://127.0.0.1:9/', which is not https" in caplog.text
+
+
 def test_provider_that_is_down_is_refused_and_named_in_the_log(
     client: Client, configure: SignIn, caplog: pytest.LogCaptureFixture
 ) -> None:
