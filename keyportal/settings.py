@@ -7,12 +7,9 @@ import ipaddress
 import re
 import socket
 import struct
-from collections.abc import Mapping
 from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.utils import parseaddr
-from pathlib import Path
-from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
 import environ
@@ -22,6 +19,7 @@ from django.core.management.utils import get_random_secret_key
 
 from keyportal import data_folder
 from keyportal.catalog.servers.team_servers import AllowedServers
+from keyportal.database.configuration import databases, read_url
 from keyportal.teams.openid.configuration import parse as parse_oidc_providers
 from keyportal.teams.openid.configuration import parse_groups
 
@@ -303,123 +301,14 @@ TEMPLATES = [
     },
 ]
 
-# One database with three aliases, so that portal pages, verdicts and the meter's flush never wait
-# for each other's connection.
-
-_SCHEMES = ("sqlite", "postgres", "postgresql")
 DATABASE_URL = _text("DATABASE_URL", f"sqlite:///{quote(f'{DATA_DIR}/keyportal.sqlite3')}")
-
-
-def _database_config(url: str) -> dict[str, Any]:
-    # The message doesn't repeat the URL, which may contain a password.
-    if url.partition(":")[0] not in _SCHEMES:
-        raise ImproperlyConfigured(
-            "DATABASE_URL must begin with sqlite:/// or postgresql://, "
-            f"not {url.partition(':')[0][:20]}:"
-        )
-    if url.startswith("sqlite") and not url.startswith("sqlite:///"):
-        raise ImproperlyConfigured("DATABASE_URL for SQLite needs three slashes: sqlite:///FILE.")
-    try:
-        config: dict[str, Any] = env.db_url_config(url)
-    except ValueError:
-        config = {}
-    if config.get("NAME", "") in {"", ":memory:"}:
-        raise ImproperlyConfigured(
-            "DATABASE_URL can't be read. It must look like sqlite:////srv/keyportal.sqlite3 "
-            "or postgresql://user:password@host:5432/name."
-        )
-    folder = Path(config["NAME"]).parent
-    if url.startswith("sqlite") and folder != DATA_DIR and not folder.is_dir():
-        # SQLite's own message doesn't name the folder.
-        raise ImproperlyConfigured(f"DATABASE_URL: the folder {folder} does not exist.")
-    return config
-
-
-_database = _database_config(DATABASE_URL)
+_database = read_url(DATABASE_URL, DATA_DIR)
 IS_POSTGRESQL = _database["ENGINE"].endswith("postgresql")
-
-
 # "transaction": a pooler gives each transaction another session, so nothing is set for a session.
 DB_POOLER = _text("KEYPORTAL_DB_POOLER", "").lower()
 if DB_POOLER not in {"", "transaction"}:
     raise ImproperlyConfigured(f"KEYPORTAL_DB_POOLER must be transaction, not {DB_POOLER!r}.")
-
-
-def _postgresql(*, durable: bool, options: Mapping[str, object]) -> dict[str, Any]:
-    """With `durable`, a deletion survives a power cut. Counters may lose their last second.
-
-    The server ends a transaction that is idle: a host that vanished before its COMMIT would keep
-    its locks for as long as TCP notices nothing, which is two hours.
-
-    Attack: a hot standby that lags has keys that were deleted. No session is opened on one.
-    """
-    commit = "on" if durable else "off"
-    statement, lock, idle = ("60s", "10s", "60s") if durable else ("2s", "2s", "2s")
-    session = {
-        "statement_timeout": statement,
-        "lock_timeout": lock,
-        "idle_in_transaction_session_timeout": idle,
-        "synchronous_commit": commit,
-    }
-    session_options = " ".join(f"-c {name}={value}" for name, value in session.items())
-    return _database | {
-        "ENGINE": "keyportal.database.postgresql",
-        "TRANSACTION_SETTINGS": session if DB_POOLER else {},
-        # Django would open cursors that outlive a transaction.
-        "DISABLE_SERVER_SIDE_CURSORS": bool(DB_POOLER),
-        "OPTIONS": {
-            "connect_timeout": 2,
-            **({} if DB_POOLER else {"options": session_options}),
-            **_database.get("OPTIONS", {}),
-            **options,
-            "target_session_attrs": "read-write",
-        },
-    }
-
-
-def _sqlite(*, durable: bool, **settings: object) -> dict[str, Any]:
-    pragmas = f"PRAGMA journal_mode=WAL; PRAGMA synchronous={'FULL' if durable else 'NORMAL'};"
-    return (
-        _database
-        | {
-            "OPTIONS": {
-                "init_command": pragmas,
-                # A transaction that may write takes its lock at once: a read that is upgraded
-                # later fails with "database is locked", however long it waits.
-                "transaction_mode": "IMMEDIATE",
-                "timeout": 20 if durable else 2,
-            }
-        }
-        | settings
-    )
-
-
-# Each has a connection of its own, which is opened in its own thread after the fork and stays open.
-_PERSISTENT = {"CONN_MAX_AGE": None, "TEST": {"MIRROR": "default"}}
-# Django turns off server-side binding and prepared statements, because of external connection
-# poolers. These two aliases have few and fixed statements, so preparing them saves time.
-_PREPARED = {
-    "server_side_binding": True,
-    "prepare_threshold": None if DB_POOLER else 1,
-    "tcp_user_timeout": 2000,
-}
-
-# A page waits for a connection for at most two seconds.
-_POOL = {"min_size": 0, "max_size": 8, "timeout": 2.0, "reconnect_timeout": 1.0}
-
-if IS_POSTGRESQL:
-    DATABASES = {
-        "default": _postgresql(durable=True, options={"pool": _POOL}),
-        "admission": _postgresql(durable=False, options=_PREPARED) | _PERSISTENT,
-        "meter": _postgresql(durable=False, options=_PREPARED) | _PERSISTENT,
-    }
-else:
-    DATABASES = {
-        # Under ASGI each request has a thread of its own, so a persistent connection would leak.
-        "default": _sqlite(durable=True, CONN_MAX_AGE=0),
-        "admission": _sqlite(durable=False) | _PERSISTENT,
-        "meter": _sqlite(durable=False) | _PERSISTENT,
-    }
+DATABASES = databases(_database, has_pooler=bool(DB_POOLER))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Rate limits must be shared by all workers, and local memory is not.
 CACHES = {
