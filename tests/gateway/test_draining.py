@@ -100,7 +100,7 @@ def test_call_without_a_response_finishes_with_connection_close(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
     server = own_server()
-    name = serve_model("stall:5")
+    name = serve_model("hold")
     body = json.dumps({"model": name}).encode()
     with server.connect() as waiting, server.connect() as sending:
         waiting.chat(key, name)
@@ -110,6 +110,7 @@ def test_call_without_a_response_finishes_with_connection_close(
         send_term(server)
         wait_until(lambda: is_refused(server))
         sending.send(body[5:])
+        fake.released.set()
         for connection in (waiting, sending):
             reply = connection.reply()
             assert reply.status == 200
@@ -141,7 +142,7 @@ def test_stream_that_runs_too_long_ends_with_an_error_event(
 def test_requests_are_served_while_a_load_balancer_is_told_to_send_no_more(
     own_server: OwnServer, key: str
 ) -> None:
-    server = own_server(workers=2, KEYPORTAL_DRAIN_SECONDS="3")
+    server = own_server(workers=2, KEYPORTAL_DRAIN_SECONDS="8")
     with server.connect() as idle:
         idle.send_request("GET /v1/models", key)
         assert idle.reply().headers.get("connection") != "close"

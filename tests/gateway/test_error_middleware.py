@@ -24,6 +24,7 @@ from keyportal.http.requests import HTTPS_REQUIRED
 from keyportal.http.types import Headers, Message, Receive, Scope, Send
 from keyportal.keys import keystring
 from tests.support.asgi import Client, scope
+from tests.support.server import wait_until
 
 pytestmark = pytest.mark.any_database
 
@@ -241,12 +242,17 @@ def test_endless_body_is_drained_for_a_limited_time(
 def test_client_that_expects_100_continue_gets_the_error_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(requests, "DRAIN_SECONDS", 2)
-    client = Watched(b"x", pause=60)
-    serve(raising(InvalidKey()), client, [*length(1), (b"expect", b"100-continue")])
-    assert client.status == 401
-    assert client.headers[b"connection"] == b"close"
-    assert client.seconds_to_answer < 1.9  # Without waiting for a body that is never sent.
+    monkeypatch.setattr(requests, "DRAIN_SECONDS", 1)
+
+    def is_answered_at_once() -> bool:
+        """Without waiting for a body that is never sent."""
+        client = Watched(b"x", pause=60)
+        serve(raising(InvalidKey()), client, [*length(1), (b"expect", b"100-continue")])
+        assert client.status == 401
+        assert client.headers[b"connection"] == b"close"
+        return client.seconds_to_answer < 0.9
+
+    wait_until(is_answered_at_once)  # Not each time, on a busy machine.
 
 
 def test_disconnect_during_an_error_response_is_ignored() -> None:

@@ -224,9 +224,9 @@ def test_forwarded_is_read_where_the_proxy_sends_it(
 )
 def test_broken_forwarded_is_an_unknown_client(forwarded: Ask, line: str) -> None:
     """Attack: a client opens a quoted text, to hide in it what the proxy appends."""
-    began = time.monotonic()
+    began = time.process_time()
     assert forwarded(line) == ("", "http")
-    assert time.monotonic() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_broken_line_of_a_client_does_not_hide_the_line_of_the_proxy(forwarded: Ask) -> None:

@@ -186,6 +186,11 @@ class Upstream:
         await asyncio.sleep(float(seconds or 3600))
         return web.json_response({})
 
+    async def _hold(self, request: web.Request, _: str) -> web.StreamResponse:
+        """A complete response when the test sets `released`."""
+        await asyncio.to_thread(self.released.wait, 90)
+        return web.json_response({})
+
     async def _trickle_head(self, request: web.Request, _: str) -> web.StreamResponse:
         """Sends the headers of a response, and no body."""
         response = web.StreamResponse(headers={"Content-Type": "application/json"})

