@@ -29,13 +29,17 @@ from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
 from tests.support.forms import form_data
 
+pytestmark = pytest.mark.any_database
+
 Issue = Callable[..., tuple[ApiKey, str]]
 CREDENTIAL = "the-upstreams-own-token"
 # Models that are part of another page, or that only programs read and write.
 WITHOUT_PAGE = {
     "catalog.CatalogVersion",
     "catalog.WorkerHealth",
-    "catalog.Alias",  # Operators have a page for it in the portal.
+    # Operators have pages for them in the portal.
+    "catalog.Alias",
+    "teams.StoredProvider",
     "teams.UsedSlug",
     "people.Invitation",  # Admins of a team have a page for them in the portal.
     # People end theirs on pages of their own.

@@ -306,6 +306,7 @@ OF_OTHER_ROWS = {
     "keyportal/keys/programs/device_flow.py",
     "keyportal/keys/receivers.py",
     "keyportal/operators/access.py",
+    "keyportal/operators/server_access.py",
     "keyportal/teams/openid/providers.py",
 }
 

@@ -11,6 +11,8 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import User
 from tests.support.api_client import ApiClient, NewApiClient
 
+pytestmark = pytest.mark.any_database
+
 
 def issue(*arguments: str, owner: str = "ada", name: str = "deploy") -> str:
     out = StringIO()

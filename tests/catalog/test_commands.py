@@ -8,7 +8,7 @@ from keyportal.teams.models import Team
 from tests.support.commands import run
 from tests.support.model_list_server import ModelListServer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
 
 @pytest.mark.parametrize(

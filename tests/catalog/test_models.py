@@ -114,6 +114,7 @@ def test_valid_model_names(db: None, name: str) -> None:
     ServedModel(name=name).full_clean()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "name",
     [

@@ -189,6 +189,7 @@ def test_new_owner_must_be_an_active_member_who_can_own_keys(
     assert audit_targets(team, Action.KEY_HANDED_OVER) == []
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "act",
     [

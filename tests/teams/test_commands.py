@@ -13,7 +13,7 @@ from keyportal.teams.management.commands import setteam
 from keyportal.teams.management.operator import get_team
 from keyportal.teams.models import Membership, Role, Team, User
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.support.api_client import ApiClient, NewApiClient, assert_problem
 
+pytestmark = pytest.mark.any_database
+
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),

@@ -11,7 +11,7 @@ from pytest_django import Settings
 from keyportal.teams.models import Membership, Team, User
 from tests.api.scim.conftest import Directory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
 
 @pytest.fixture(autouse=True)

@@ -209,6 +209,7 @@ def test_session_of_a_person_is_not_in_the_audit(
     assert AuditEvent.objects.get(action=Action.USER_CHANGED).actor == ""
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -250,6 +251,7 @@ def test_whole_person_is_replaced(directory: Directory, dora: User) -> None:
     assert (dora.username, dora.first_name, dora.last_name) == ("dora.roe", "T", "Roe")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("body", "status"),
     [

@@ -11,6 +11,8 @@ from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 from tests.support.api_client import NewApiClient, assert_problem
 
+pytestmark = pytest.mark.any_database
+
 
 def test_admins_program_hands_over_any_key_of_the_team(
     new_api_client: NewApiClient, ada: User, bob: User, alice: User, issue: Any

@@ -150,6 +150,7 @@ def test_policy_error_has_a_sentence_for_each_rule(
     assert not ApiKey.objects.exists()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

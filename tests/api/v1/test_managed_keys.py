@@ -12,6 +12,8 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, User
 from tests.support.api_client import NewApiClient, assert_problem
 
+pytestmark = pytest.mark.any_database
+
 Issue = Callable[..., tuple[ApiKey, str]]
 NARROW = {"models": ["public/*"], "endpoints": "chat", "networks": []}
 

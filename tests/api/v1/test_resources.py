@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import pytest
 from django.utils import timezone
 
 from keyportal.api.scopes import Scope
@@ -14,6 +15,8 @@ from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import UsageDay
 from tests.support.api_client import NewApiClient, assert_problem
+
+pytestmark = pytest.mark.any_database
 
 
 def test_management_key_describes_itself(

@@ -20,7 +20,7 @@ from keyportal.notifications.reminders import send_reminders
 from keyportal.teams.models import Membership, Role, Session, Team, User
 from keyportal.teams.policy import Policy
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 CLIENT = "coding-agent"
 SignIn = Callable[[User], Client]

@@ -17,6 +17,8 @@ from keyportal.teams.access import Outsider
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import NO_POLICY, Policy
 
+pytestmark = pytest.mark.any_database
+
 Issue = Callable[..., tuple[ApiKey, str]]
 
 

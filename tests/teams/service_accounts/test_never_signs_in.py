@@ -34,6 +34,7 @@ def assert_signed_out(client: Client) -> None:
     assert response["Location"].startswith("/accounts/login/")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("login", [NAME, NAME.upper(), "ci@example.com"])
 @pytest.mark.parametrize("password", ["", "!", PASSWORD, "ci@example.com"])
 def test_no_password(client: Client, account: User, login: str, password: str) -> None:
