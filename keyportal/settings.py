@@ -369,6 +369,7 @@ ACCOUNT_RATE_LIMITS = {
     "openid_logout": "300/m/ip",  # The same, and a provider tells of many people from one address.
     # Attack: a member fills the audit. A person who works quickly sends a form every few seconds.
     "portal_write": "60/m/user",
+    "ask_server": "30/m/user",  # Each page asks a model server for its list.
     # Attack: an admin, or their program, mails strangers through us.
     "invite": "100/h/key",  # For each team.
     "invite_again": "5/h/key",  # For each team and address.

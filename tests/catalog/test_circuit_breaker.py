@@ -1,5 +1,7 @@
 """A circuit breaker opens after a failure, longer each time, and then allows one trial call."""
 
+from collections import Counter
+
 import pytest
 
 from keyportal.catalog import circuit_breaker as module
@@ -98,6 +100,18 @@ def test_sight_changes_only_with_the_state(clock: Clock) -> None:
     breaker.record_success()
     assert (breaker.sight.failing_since, breaker.sight.has_answered) == (None, True)
     assert breaker.sight.last_failure == "503"
+
+
+def test_metrics_count_the_servers_of_teams_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack: an admin gives servers the names of operators' ones, or fills the metrics."""
+    monkeypatch.setattr(module, "_breakers", {})
+    monkeypatch.setattr(module, "failure_counts", Counter())
+    for name, is_of_team in (("gpu-7", False), ("acme/gpu-7", True), ("acme/x", True)):
+        breaker = module.breaker_for(name)
+        breaker.name, breaker.is_of_team = name, is_of_team
+        breaker.record_failure("502")
+    assert module.failure_counts == {("gpu-7", "502"): 1, ("(of teams)", "502"): 2}
+    assert {label for label, *_ in module.states()} == {"gpu-7", "(of teams)"}
 
 
 def test_each_upstream_has_its_own_breaker() -> None:

@@ -263,6 +263,17 @@ def test_test_says_what_the_server_said(
 
 
 @pytest.mark.any_database
+def test_a_person_asks_a_server_only_so_often(
+    admin: Client, upstream: Upstream, asked: list[dict[str, Any]], settings: Settings
+) -> None:
+    """Attack: a script reads the page, and so floods a server in the Internet from here."""
+    settings.ACCOUNT_RATE_LIMITS = {"ask_server": "1/d/user"}
+    address = f"{SERVERS}{upstream.pk}/discover/"
+    assert [admin.get(address).status_code for _ in range(2)] == [200, 429]
+    assert len(asked) == 1
+
+
+@pytest.mark.any_database
 def test_page_asks_no_address_inside(
     admin: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,7 +405,7 @@ def test_operators_see_and_switch_off_the_servers_of_teams(
     root = User.objects.create_superuser("olga", "olga@example.com")
     operator = sign_in(root)
     text = operator.get("/operators/servers/").content.decode()
-    assert f"of {team.name}" in text
+    assert f"Of the team {team.name}" in text
     page = operator.get(f"/operators/servers/{upstream.pk}/").content.decode()
     assert "for its own models" in page
     assert operator.post(f"/operators/servers/{upstream.pk}/off/").status_code == 302

@@ -10,6 +10,7 @@ from keyportal.api.framework.pagination import Page, PageQuery, paginate
 from keyportal.api.scopes import Scope
 from keyportal.catalog.aliases import aliases_for
 from keyportal.catalog.models import ServedModel
+from keyportal.catalog.servers.health import Health, ModelHealth
 
 operations = Operations()
 
@@ -32,10 +33,15 @@ class ModelBody(Struct):
         date | None, Meta(description="From this day (UTC) on, do not count on the model.")
     ]
     successor: Annotated[str | None, Meta(description="The name of the model to use instead.")]
+    health: Annotated[
+        str,
+        Meta(description="In words, as all workers have seen it: Fails on 1 of 4 workers."),
+    ]
+    fails_since: datetime | None
     created_at: datetime
 
 
-def serialize(model: ServedModel, aliases: list[str]) -> ModelBody:
+def serialize(model: ServedModel, aliases: list[str], health: ModelHealth) -> ModelBody:
     return ModelBody(
         name=model.name,
         aliases=aliases,
@@ -48,6 +54,8 @@ def serialize(model: ServedModel, aliases: list[str]) -> ModelBody:
         prices=model.prices,
         retires_on=model.retires_on,
         successor=model.successor.name if model.successor else None,
+        health=health.text,
+        fails_since=health.since,
         created_at=model.created_at,
     )
 
@@ -56,6 +64,10 @@ def serialize(model: ServedModel, aliases: list[str]) -> ModelBody:
 def list_models(request: Request[None, PageQuery]) -> Page[ModelBody]:
     """List the models that the team's API keys can call."""
     team = request.caller.team
-    models = ServedModel.objects.callable_by(team).for_display()
-    aliases = aliases_for(team, models)
-    return paginate(models, request.query, lambda model: serialize(model, aliases[model.pk]))
+    models = ServedModel.objects.callable_by(team).with_upstreams().for_display()
+    aliases, health = aliases_for(team, models), Health.read()
+    return paginate(
+        models,
+        request.query,
+        lambda model: serialize(model, aliases[model.pk], model.health_in(health)),
+    )

@@ -2,6 +2,7 @@
 
 from urllib.parse import urlencode
 
+from allauth.core import ratelimit
 from django.contrib import messages
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
@@ -42,6 +43,10 @@ def server_test(request: ServerRequest, server_id: int) -> HttpResponse:
 def server_discover(request: ServerRequest, server_id: int) -> HttpResponse:
     """The list is read again for the POST: only what the server lists now can be chosen."""
     upstream = request.scope.get(server_id)
+    # Attack: reading the page again and again floods a server in the Internet with requests.
+    limit = {"action": "ask_server", "user": request.user, "limit_get": True}
+    if refusal := ratelimit.consume_or_429(request, **limit):
+        return refusal  # type: ignore[no-any-return]  # untyped
     release_connection()
     try:
         ids = model_ids(upstream)

@@ -9,12 +9,13 @@ from django.utils import timezone
 from keyportal.api.scopes import Scope
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.aliases import Alias
-from keyportal.catalog.models import Route, ServedModel
+from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.teams.lifecycle.changes import change_slug
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import UsageDay
 from tests.support.api_client import NewApiClient, assert_problem
+from tests.support.health import report, sight
 
 pytestmark = pytest.mark.any_database
 
@@ -109,8 +110,12 @@ def test_model_says_what_programs_need_to_choose(
         "prices": "",
         "retires_on": None,
         "successor": None,
+        "health": "Not called yet",
+        "fails_since": None,
         "created_at": plain["created_at"],
     }
+    report("one", {Upstream.objects.get(): sight(60, "502")})
+    report("two", {})
     Alias.objects.create(name="gpt-4o", model=model)
     Alias.objects.create(name="theirs", model=model, team=other_team)
     newer = ServedModel.objects.create(name="public/newer")
@@ -130,7 +135,10 @@ def test_model_says_what_programs_need_to_choose(
         "is_for_some_teams": True,
         "retires_on": "2027-01-31",
         "successor": "public/newer",
+        "health": "Fails on 1 of 2 workers",
+        "fails_since": told["fails_since"],
     }
+    assert told["fails_since"]
 
 
 def used(team: Team, start: datetime, key: str = "0000000a", **more: Any) -> None:
