@@ -157,6 +157,7 @@ ON, OFF = ({"active": value} for value in (True, False))
 BY_OPERATOR = "operator"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("acts", "status"),
     [
