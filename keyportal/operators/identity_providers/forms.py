@@ -15,6 +15,7 @@ from keyportal.teams.openid.grants import teams_by_slug
 from keyportal.teams.openid.stored import StoredProvider, words
 
 FIELDS = {"id": "provider_id", "client_secret": "secret"}
+AGAIN = "Enter the client secret again: it is not displayed."
 PLAIN = {"autocomplete": "off", "spellcheck": "false"}
 LINE = "Write “GROUP: SLUG ROLE”, such as “keyportal-leads: research admin”, not “{}”."
 
@@ -159,6 +160,11 @@ class ProviderForm(VersionedModelForm):
         if problem := problem_of(candidate.configuration):
             field, text = problem
             self.add_error(FIELDS.get(field, field), f"The provider {text}.")
+
+    def ask_for_secret_again(self) -> None:
+        """The refused form comes back without it. Sent like that, it would keep the former one."""
+        if self.cleaned_data.get("secret"):
+            self.add_error("secret", AGAIN)
 
     def save_changes(self) -> StoredProvider:
         """Save a new provider, or the fields. Call it in the form's transaction."""

@@ -88,6 +88,7 @@ def _save(
     with lock_provider(request.user, pk) if pk else lock_operators(request.user):
         row = form.save_changes() if form.is_valid() else None
     if row is None:
+        form.ask_for_secret_again()
         return render(request, FORM, {"form": form, **context}, status=422)
     what = "changed" if "row" in context else "added. Register its redirect address, then test it"
     messages.success(request, f"{row.name} is {what}.")
