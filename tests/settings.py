@@ -51,7 +51,7 @@ for _options in (DATABASES["admission"]["OPTIONS"], DATABASES["meter"]["OPTIONS"
         _options["timeout"] = 60
 if not IS_POSTGRESQL:
     # No test needs to survive a power cut, so nothing waits for the disk.
-    for _database in DATABASES.values():
-        _database["OPTIONS"]["init_command"] += " PRAGMA synchronous=OFF;"
+    for _settings in DATABASES.values():
+        _settings["OPTIONS"]["init_command"] += " PRAGMA synchronous=OFF;"
     # A file, so that the workers of gunicorn and the admission thread use the same database.
     DATABASES["default"]["TEST"] = {"NAME": str(_data / f"test-{os.getpid()}.sqlite3")}
