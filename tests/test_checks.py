@@ -11,6 +11,7 @@ from pytest_django import Settings
 
 from keyportal.catalog.models import Upstream
 from keyportal.checks import PROXY_VARIABLES
+from keyportal.teams.models import Team
 from tests.support.github import GitHubScanner
 
 
@@ -187,6 +188,14 @@ def test_a_stored_upstream_with_a_bad_address() -> None:
     Upstream.objects.create(name="cloud", base_url="http://169.254.169.254/v1")
     assert "cloud" in messages_by_id(["default"])["keyportal.E004"]
     assert messages_by_id() == {}  # Most commands run without the database checks.
+
+
+@pytest.mark.django_db
+def test_server_of_a_team_does_not_keep_others_from_starting() -> None:
+    """Attack: an admin of a team stores an address that a later version refuses."""
+    team = Team.objects.create(name="Acme", slug="acme")
+    Upstream.objects.create(name="cloud", base_url="https://169.254.169.254/v1", team=team)
+    assert messages_by_id(["default"]) == {}
 
 
 @pytest.mark.django_db

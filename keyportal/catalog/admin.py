@@ -27,7 +27,8 @@ class UpstreamAdmin(ConfirmedAdmin):
         "client_certificate_file",
         "is_active",
     ]
-    list_display = ["name", "base_url", "has_credential", "has_headers", "created_at"]
+    list_display = ["name", "team", "base_url", "has_credential", "has_headers", "created_at"]
+    list_select_related = ["team"]
     search_fields = ["name", "base_url"]
 
     @admin.display(boolean=True, description="Has credential")

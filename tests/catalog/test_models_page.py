@@ -62,7 +62,7 @@ def test_page_shows_health_but_not_the_servers(
         text = client.get(MODELS).content.decode()
         assert "gpu-" not in text
         assert "192.0.2" not in text
-        return re.findall(r'data-label="Health">([^<]*?)(?: since )?<', text)
+        return re.findall(r'data-label="Health"><span>([^<]*?)(?: since )?<', text)
 
     assert health_texts() == ["Not called yet", "Not called yet"]
     report("one", {first: sight()})
