@@ -10,6 +10,8 @@ from keyportal.catalog.models import Upstream
 from keyportal.catalog.servers.discovery import normalize_base_url
 from keyportal.teams.forms import VersionedModelForm
 
+ENTER_AGAIN = "Enter it again: it is not displayed."
+
 
 class WriteOnlyTextarea(forms.Textarea):
     """Never shows what was entered, like a password field, also after a mistake elsewhere."""
@@ -83,6 +85,12 @@ class UpstreamForm(VersionedModelForm):
                 # Set it before the validation of the model, which checks URL and secrets together.
                 setattr(self.instance, name, secret)
         return cleaned
+
+    def ask_for_secrets_again(self) -> None:
+        """The refused form comes back without them. Sent like that, it would keep the former."""
+        for name in ("credential", "headers"):
+            if self.cleaned_data.get(name):
+                self.add_error(name, ENTER_AGAIN)
 
     def save_changes(self) -> Upstream:
         """Save a new server, or only what was changed. Call it in the form's transaction."""

@@ -97,6 +97,7 @@ def _save(
             form.add_error(None, f"A team has at most {MAX_TEAM_SERVERS} model servers.")
         upstream = form.save_changes() if form.is_valid() else None
     if upstream is None:
+        form.ask_for_secrets_again()
         return _form_page(request, form, context, status=422)
     what = "changed" if "server" in context else "added. Test it, then discover its models"
     messages.success(request, f"The model server {upstream} is {what}.")
