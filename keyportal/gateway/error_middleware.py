@@ -133,9 +133,9 @@ class Exchange:
                 headers.extend(call.model_headers)
                 if call.allowance is not None:
                     headers.extend(call.allowance.headers())
-            if self._must_drain():
+            if self.has_unread_body and self._must_drain():
                 headers.append((b"connection", b"close"))
-        elif not message.get("more_body", False) and self._must_drain():
+        elif self.has_unread_body and not message.get("more_body", False) and self._must_drain():
             # The server closes the connection at the end of the response: see `linger`.
             self.is_end_delayed = True
             message = {**message, "more_body": True}
@@ -207,7 +207,8 @@ class Exchange:
         return expects_anthropic(self._scope["path"], self._scope["headers"])
 
     def _must_drain(self) -> bool:
-        return self.has_unread_body and content_length(self._scope) > 0
+        """Whether to read and discard the body, of which not all was read."""
+        return content_length(self._scope) > 0
 
     def _is_body_small(self) -> bool:
         # A client that expects 100 Continue waits for us, so we must not wait for its body.

@@ -61,6 +61,9 @@ class ModelCalls:
         except BaseException:
             _release(call)
             raise
+        # A small body takes no memory that was reserved, and no file.
+        is_kept = call.reservation is not None or isinstance(request, Upload)
+        forget_body = partial(_forget_body, request, call) if is_kept else _do_nothing
         try:
             if DEPLOYMENT in scope:
                 check_deployment(scope, request.model)
@@ -68,11 +71,9 @@ class ModelCalls:
             if endpoint.may_be_stored and isinstance(request, CallRequest):
                 targets = await self._previous_targets(request, call.verdict)
             attempts = self._upstream_attempts(request, endpoint, call, scope["headers"], targets)
-            await send_first_answer(
-                attempts, scope, receive, send, partial(_forget_body, request, call)
-            )
+            await send_first_answer(attempts, scope, receive, send, forget_body)
         finally:
-            _forget_body(request, call)
+            forget_body()
 
     async def _previous_targets(
         self, request: CallRequest, verdict: Verdict
@@ -196,6 +197,10 @@ class ModelCalls:
             call.attempts,
             names_stored_answer="previous_response_id" in request.fields,
         )
+
+
+def _do_nothing() -> None:
+    """There is nothing to forget."""
 
 
 def _forget_body(request: CallRequest | Upload, call: Call) -> None:

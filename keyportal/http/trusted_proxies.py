@@ -5,7 +5,7 @@ Secure cookies and the refusal of plain HTTP all use the same address and scheme
 """
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 from django.conf import settings
 
@@ -31,10 +31,10 @@ class TrustedProxies:
         self._networks = settings.TRUSTED_PROXIES
         self._reads_forwarded = settings.PROXY_HEADER == "forwarded"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             self.set_client(scope)
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def set_client(self, scope: Scope) -> None:
         """Set the request's `client`, and its `scheme` if a trusted proxy reports one.

@@ -1,15 +1,15 @@
 """The client of a request: X-Forwarded-* is trusted from the configured networks only."""
 
+import asyncio
 import ipaddress
 import time
 from collections.abc import Callable
 
 import pytest
-from asgiref.sync import async_to_sync
 from pytest_django import Settings
 
 from keyportal.http.trusted_proxies import TrustedProxies
-from keyportal.http.types import ASGIApp, Receive, Scope, Send
+from keyportal.http.types import Receive, Scope, Send
 
 Ask = Callable[..., tuple[str, str]]
 NETWORKS = ("10.0.0.0/8", "127.0.0.1", "fd00::/8")
@@ -32,8 +32,11 @@ def ask(settings: Settings) -> Ask:
             "client": (peer, 40000) if peer else None,
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers],
         }
-        application_: ASGIApp = TrustedProxies(application)
-        async_to_sync(application_)(scope, None, None)  # type: ignore[arg-type]  # not called
+
+        async def run() -> None:
+            await TrustedProxies(application)(scope, None, None)  # type: ignore[arg-type]  # not called
+
+        asyncio.run(run())
         client = seen[0]["client"]
         return (client[0] if client else "", seen[0]["scheme"])
 

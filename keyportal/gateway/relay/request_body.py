@@ -100,15 +100,20 @@ def open_body(scope: Scope, receive: Receive, expected: bytes) -> BodyReader:
     Raises `UnsupportedMediaType`, or `BodyTooLarge` if the Content-Length is too large.
     """
     headers = dict(scope["headers"])
-    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != expected and not (expected == JSON and _is_taken_as_json(media_type)):
+    content_type = headers.get(b"content-type", b"")
+    if content_type != expected and not _is_type(content_type, expected):
         raise UnsupportedMediaType(expected)
     decoder = decoder_for(scope["headers"]) if b"content-encoding" in headers else None
-    length = length_of_body(headers)
-    if settings.MAX_BODY_BYTES < length < UNKNOWN:
-        raise BodyTooLarge(settings.MAX_BODY_BYTES)
-    reader = ReceivedBody(receive, length)
+    length, max_bytes = length_of_body(headers), settings.MAX_BODY_BYTES
+    if max_bytes < length < UNKNOWN:
+        raise BodyTooLarge(max_bytes)
+    reader = ReceivedBody(receive, length, max_bytes)
     return DecodedBody(reader, decoder) if decoder else reader
+
+
+def _is_type(content_type: bytes, expected: bytes) -> bool:
+    media_type = content_type.partition(b";")[0].strip().lower()
+    return media_type == expected or (expected == JSON and _is_taken_as_json(media_type))
 
 
 def _is_taken_as_json(media_type: bytes) -> bool:
@@ -124,11 +129,12 @@ class ReceivedBody:
     for each call.
     """
 
-    __slots__ = ("_deadline", "_receive", "is_over", "length", "size")
+    __slots__ = ("_deadline", "_max_bytes", "_receive", "is_over", "length", "size")
 
-    def __init__(self, receive: Receive, length: float = UNKNOWN) -> None:
+    def __init__(self, receive: Receive, length: float, max_bytes: int) -> None:
         self._receive = receive
         self.length = length
+        self._max_bytes = max_bytes
         self._deadline = time.monotonic() + MAX_BODY_SECONDS
         self.size = 0
         """Bytes so far."""
@@ -141,8 +147,8 @@ class ReceivedBody:
             raise SlowBody  # After a disconnect there is no client to read this.
         chunk: bytes = message["body"]
         self.size += len(chunk)
-        if self.size > settings.MAX_BODY_BYTES:
-            raise BodyTooLarge(settings.MAX_BODY_BYTES)
+        if self.size > self._max_bytes:
+            raise BodyTooLarge(self._max_bytes)
         self.is_over = not message["more_body"]
         return chunk
 
