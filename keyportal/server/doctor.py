@@ -265,7 +265,7 @@ def upstreams() -> Iterator[Finding]:
     """Ask each of the operators' model servers for its models, with the credential of calls."""
     servers = list(Upstream.objects.filter(team=None, is_active=True).order_by("name"))
     wanted: dict[int, set[str]] = {server.pk: set() for server in servers}
-    for route in Route.objects.usable():
+    for route in Route.objects.usable().filter(upstream__team=None):
         wanted[route.upstream_id].add(route.upstream_model)
     with ThreadPoolExecutor(8) as threads:
         yield from threads.map(lambda server: _ask(server, wanted[server.pk]), servers)

@@ -19,8 +19,10 @@ from pytest_django import Settings
 import keyportal
 from keyportal import data_folder
 from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
+from keyportal.catalog.servers.team_servers import AllowedServers
 from keyportal.checks import PROXY_VARIABLES
 from keyportal.server import doctor
+from keyportal.teams.models import Team
 from keyportal.teams.openid.configuration import IdentityProvider
 from keyportal.teams.openid.stored import StoredProvider
 from tests.support import identity_provider
@@ -205,6 +207,17 @@ def test_model_servers_that_can_not_be_used(
     assert "answered 401" in examine()[1]
     settings.CREDENTIAL_KEYS = (Fernet.generate_key().decode(),)
     assert "model server vllm: Its credential can't be decrypted" in examine()[1]
+
+
+def test_servers_of_teams_are_left_to_the_teams(settings: Settings) -> None:
+    settings.TEAM_SERVERS = AllowedServers(is_public=True)
+    team = Team.objects.create(name="Acme", slug="acme")
+    theirs = Upstream.objects.create(name="theirs", base_url="https://192.0.2.7/v1", team=team)
+    served = ServedModel.objects.create(name="acme/x", team=team)
+    Route.objects.create(model=served, upstream=theirs, upstream_model="x")
+    problems, text = examine()
+    assert problems == []
+    assert "theirs" not in text
 
 
 def test_a_mail_server_that_is_gone(settings: Settings) -> None:
