@@ -14,4 +14,7 @@ class LazyModule:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
+        # When pytest collects tests, it looks for private attributes of all that a module has.
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(import_module(self._name), name)
