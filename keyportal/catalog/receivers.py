@@ -1,8 +1,10 @@
-"""Records changes of model servers, served models and routes in the audit, renames the models of a
-team that gets another slug, and deletes those that only a deleted team could call."""
+"""Records changes of model servers, served models and routes in the audit, and lets all workers
+read the catalog again; renames the models of a team that gets another slug, and deletes those that
+only a deleted team could call.
+"""
 
 from django.core.exceptions import ValidationError
-from django.db.models.signals import pre_delete
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 from django.dispatch import receiver
 
 from keyportal.audit.models import Action
@@ -24,6 +26,15 @@ MODEL_COLUMNS = tuple(
     for field in ServedModel._meta.concrete_fields
     if field.name not in {"id", "created_at", "deprecated_at"}
 )
+
+
+@receiver([post_save, post_delete], sender=Alias)
+@receiver(m2m_changed, sender=ServedModel.only_teams.through)
+@receiver([post_save, post_delete], sender=Upstream)
+@receiver([post_save, post_delete], sender=ServedModel)
+@receiver([post_save, post_delete], sender=Route)
+def let_workers_read_again(**_: object) -> None:
+    change_version()
 
 
 @receiver(slug_changed)
