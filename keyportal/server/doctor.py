@@ -5,6 +5,7 @@ import os
 import shutil
 import ssl
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -161,6 +162,14 @@ def disk() -> Iterator[Finding]:
     text = f"{free / 1024**3:.1f} GiB are free in {settings.DATA_DIR}."
     if free < MIN_FREE_BYTES:
         yield problem("disk", f"Only {text} Make room, or move the folder with KEYPORTAL_DATA.")
+    else:
+        yield ok("disk", text)
+    folder, needed = tempfile.gettempdir(), settings.BODY_DISK * settings.WEB_CONCURRENCY
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 1024**3:.1f} GiB are free in {folder}, for large bodies."
+    if free < needed:
+        advice = "Make room, choose another folder with TMPDIR, or lower KEYPORTAL_BODY_DISK."
+        yield problem("disk", f"Only {text} They may take {needed / 1024**3:.1f} GiB. {advice}")
     else:
         yield ok("disk", text)
 

@@ -138,6 +138,7 @@ TABLE: list[Row] = [
     (errors.DatabaseUnavailable, 503, SERVER, "database_unavailable", None, AGAIN),
     (errors.Overloaded, 503, SERVER, "overloaded", None, AGAIN),
     (errors.TooManyLargeBodies, 503, SERVER, "overloaded", None, [(b"retry-after", b"5")]),
+    (errors.DiskFull, 503, SERVER, "overloaded", None, [(b"retry-after", b"5")]),
     (errors.ShuttingDown, 503, SERVER, "shutting_down", None, AGAIN),
     (errors.UpstreamTimedOut, 504, SERVER, "upstream_timeout", None, []),
     (errors.UpstreamConnectTimeout, 504, SERVER, "upstream_timeout", None, []),

@@ -251,7 +251,7 @@ def test_a_full_disk_missing_files_and_a_wrong_setting(
     settings.KEY_PREFIXES = ("sk",)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     problems, text = examine()
-    assert problems == ["configuration", "static files", "disk"]
+    assert problems == ["configuration", "static files", "disk", "disk"]
     assert "(keyportal.E002)" in text
 
 

@@ -38,7 +38,8 @@
     ├── Unavailable                503
     │   ├── DatabaseUnavailable         without the database no request passes
     │   ├── Overloaded                  too many concurrent calls
-    │   ├── TooManyLargeBodies          no memory for the body, or no room on disk
+    │   ├── TooManyLargeBodies          no memory for the body, or no room in its part of the disk
+    │   │   └── DiskFull                no room on disk at all
     │   └── ShuttingDown
     └── UpstreamTimedOut           504
         └── UpstreamConnectTimeout      no connection in time, so nothing was sent
@@ -84,6 +85,7 @@ from keyportal.gateway.errors.requests import (
 from keyportal.gateway.errors.servers import (
     CredentialUnreadable,
     DatabaseUnavailable,
+    DiskFull,
     InternalError,
     Overloaded,
     ShuttingDown,
@@ -104,6 +106,7 @@ __all__ = [
     "CredentialUnreadable",
     "CredentialsDiffer",
     "DatabaseUnavailable",
+    "DiskFull",
     "EndedByAdmin",
     "EndpointNotAllowed",
     "GatewayError",

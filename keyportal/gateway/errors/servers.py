@@ -80,6 +80,10 @@ class TooManyLargeBodies(Unavailable):
         return [(b"retry-after", b"5")]
 
 
+class DiskFull(TooManyLargeBodies):
+    message = "The server has no room on its disk for the request's body. Try again later."
+
+
 class ShuttingDown(Unavailable):
     code = "shutting_down"
     message = "The server is being restarted. Send the request again."

@@ -11,7 +11,7 @@ from contextlib import suppress
 from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import IO
 
-from keyportal.gateway.errors import TooManyLargeBodies
+from keyportal.gateway.errors import DiskFull
 from keyportal.gateway.http_client.messages import StreamedBody
 from keyportal.http.turns import Pace, Turns
 
@@ -35,7 +35,7 @@ class MemoryBody:
         return StreamedBody(blocks, sum(map(len, pieces)), is_repeatable=True)
 
     async def to_disk(self) -> "DiskBody":
-        """A copy on disk. Raises `TooManyLargeBodies` if it can't be written."""
+        """A copy on disk. Raises `DiskFull` if it can't be written."""
         stored = DiskBody(self._turns)
         try:
             async for block in _blocks(self._pieces, Pace(self._turns)):
@@ -72,14 +72,14 @@ class DiskBody:
         self._is_closed = False
 
     def write(self, data: bytes) -> None:
-        """Raises `TooManyLargeBodies` if the disk is full."""
+        """Raises `DiskFull` if the disk is full."""
         try:
             self._file.write(data)
         except OSError as error:
             raise _refusal(error) from None
 
     def complete(self) -> None:
-        """Write what is still buffered. Raises `TooManyLargeBodies` if the disk is full."""
+        """Write what is still buffered. Raises `DiskFull` if the disk is full."""
         try:
             self._file.flush()
         except OSError as error:
@@ -143,6 +143,6 @@ def _new_file(max_memory: int) -> IO[bytes] | SpooledTemporaryFile[bytes]:
         raise _refusal(error) from None
 
 
-def _refusal(error: OSError) -> TooManyLargeBodies:
+def _refusal(error: OSError) -> DiskFull:
     logger.error("A request body can't be written to disk: %s", error)
-    return TooManyLargeBodies()
+    return DiskFull()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keyportal.gateway.errors import TooManyLargeBodies
+from keyportal.gateway.errors import DiskFull
 from keyportal.gateway.relay import stored_body as module
 from keyportal.gateway.relay.stored_body import BLOCK_BYTES, DiskBody, MemoryBody, whole
 from keyportal.http.turns import Turns
@@ -72,7 +72,7 @@ def test_full_disk_is_found_before_the_body_is_sent(monkeypatch: pytest.MonkeyPa
         async def write() -> None:
             await MemoryBody([b"small"], Turns()).to_disk()
 
-        with pytest.raises(TooManyLargeBodies):
+        with pytest.raises(DiskFull):
             asyncio.run(write())
         assert full.closed
 
@@ -82,12 +82,12 @@ def test_full_disk_refuses_the_body(
 ) -> None:
     with Path("/dev/full").open("r+b", buffering=0) as full:
         monkeypatch.setattr(module, "TemporaryFile", lambda: full)
-        with pytest.raises(TooManyLargeBodies):
+        with pytest.raises(DiskFull):
             asyncio.run(on_disk())
         assert full.closed
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     monkeypatch.setattr(module, "TemporaryFile", tempfile.TemporaryFile)
-    with pytest.raises(TooManyLargeBodies):
+    with pytest.raises(DiskFull):
         asyncio.run(on_disk())
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "A request body can't be written to disk"
