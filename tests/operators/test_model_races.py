@@ -2,6 +2,7 @@
 model that was for some teams is never for all."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -35,8 +36,10 @@ def form_for(client: Client, model: ServedModel, *teams: Team) -> dict[str, Any]
 
 
 def edit(client: Client, model: ServedModel, form: dict[str, Any]) -> int:
+    own = Client()  # A client is for one thread.
+    own.cookies = deepcopy(client.cookies)
     try:
-        return client.post(f"/operators/models/{model.pk}/", form).status_code
+        return own.post(f"/operators/models/{model.pk}/", form).status_code
     finally:
         connection.close()
 
