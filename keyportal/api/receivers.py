@@ -10,7 +10,8 @@ from django.dispatch import receiver
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.api.models import ManagementKey
-from keyportal.audit.models import Action, AuditEvent, current_source
+from keyportal.audit.models import Action, AuditEvent
+from keyportal.audit.source import current_source
 from keyportal.keys.rules.renaming import rename_in_rows
 from keyportal.leaks.case import MANAGEMENT_KEY, LeakReport, StoppedKey
 from keyportal.leaks.handling import leak_reported

@@ -6,8 +6,9 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from keyportal.audit.models import Action, AuditEvent, current_source
+from keyportal.audit.models import Action, AuditEvent
 from keyportal.audit.receivers import record_for_teams
+from keyportal.audit.source import current_source
 from keyportal.teams.models import User
 
 WRONG_CODE = ": wrong code of the second factor"

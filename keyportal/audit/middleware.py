@@ -4,7 +4,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 
-from keyportal.audit.models import set_request
+from keyportal.audit.source import set_request
 
 
 class AuditSourceMiddleware(MiddlewareMixin):

@@ -3,19 +3,16 @@
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from itertools import takewhile
-from typing import Any, ClassVar, NoReturn, Protocol, Self, TypedDict
+from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from django.db import models
-from django.http import HttpRequest
 
+from keyportal.audit.source import VIA_LENGTH, current_via
 from keyportal.teams.access import Actor
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Team
 
 TARGET_LENGTH = 200
-VIA_LENGTH = 100
 VALUE_LENGTH = 600  # More than a description has.
 SHARED_LENGTH = 20
 
@@ -24,60 +21,6 @@ class HasPublicId(Protocol):
     """An API key. This app needs only its public id and `str()`, and imports no key model."""
 
     public_id: str
-
-
-_via: ContextVar[str] = ContextVar("via", default="")
-_request: ContextVar[HttpRequest | None] = ContextVar("request", default=None)
-_source: ContextVar["Source | None"] = ContextVar("source", default=None)
-
-
-def set_request(request: HttpRequest | None) -> None:
-    """The request of a page, until the next call: who changes what signals record."""
-    _request.set(request)
-
-
-class Source(TypedDict):
-    actor: User | None
-    address: str | None
-
-
-@contextmanager
-def acting_as(actor: User, address: str | None) -> Iterator[None]:
-    """Set who acts, for events that a signal records inside the block.
-
-    For a program with a management key, and for somebody who is not signed in yet. Attack: a
-    program also sends the session cookie of another person, so that their name is recorded.
-    """
-    token = _source.set({"actor": actor, "address": address})
-    try:
-        yield
-    finally:
-        _source.reset(token)
-
-
-def current_source() -> Source:
-    """Who acts, for events that a signal records: the user of the page, or a command."""
-    if source := _source.get():
-        return source
-    request = _request.get()
-    if request is None:
-        return {"actor": None, "address": None}
-    user = getattr(request, "user", None)
-    actor = user if user is not None and user.is_authenticated else None
-    return {"actor": actor, "address": request.META.get("REMOTE_ADDR")}
-
-
-@contextmanager
-def acting_via(description: str) -> Iterator[None]:
-    """Set `via`, such as the actor's management key, of all events recorded inside the block.
-
-    The code that records an event need not know it, and so can't forget it.
-    """
-    token = _via.set(description[:VIA_LENGTH])
-    try:
-        yield
-    finally:
-        _via.reset(token)
 
 
 class Action(models.TextChoices):
@@ -215,7 +158,7 @@ def _event(
         public_id=key.public_id if key else "",
         actor_id=actor.pk if actor else None,
         actor=actor.get_username() if actor else "",
-        via=_via.get(),
+        via=current_via(),
         team_slug=team.history_slug if team else "",
         # A link-local address has a zone (`fe80::1%eth0`), which the column doesn't accept.
         address=(address or "").partition("%")[0] or None,

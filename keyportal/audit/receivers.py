@@ -16,7 +16,8 @@ from django.db.models.signals import m2m_changed, post_delete
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from keyportal.audit.models import Action, AuditEvent, DeletedUser, current_source
+from keyportal.audit.models import Action, AuditEvent, DeletedUser
+from keyportal.audit.source import current_source
 from keyportal.audit.tracking import Tracked, track
 from keyportal.http.addresses import client_network
 from keyportal.teams.access import Actor

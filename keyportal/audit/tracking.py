@@ -10,7 +10,8 @@ from typing import Any
 from django.db.models import Model
 from django.db.models.signals import post_delete, post_save, pre_save
 
-from keyportal.audit.models import Action, AuditEvent, current_source
+from keyportal.audit.models import Action, AuditEvent
+from keyportal.audit.source import current_source
 from keyportal.teams.models import Team
 
 _FORMER = "audited_values"  # In the row, from before it is saved until after it.

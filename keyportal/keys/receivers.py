@@ -7,7 +7,8 @@ from django.db import transaction
 from django.db.models.signals import post_delete
 from django.dispatch import receiver
 
-from keyportal.audit.models import Action, AuditEvent, Tombstone, current_source
+from keyportal.audit.models import Action, AuditEvent, Tombstone
+from keyportal.audit.source import current_source
 from keyportal.keys.changes import disable_locked
 from keyportal.keys.models import ApiKey, KeyTemplate, Secret
 from keyportal.keys.programs.device_flow import end_with_session

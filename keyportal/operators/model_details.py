@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable
 from django.db.models import Q
 from django.utils import timezone
 
-from keyportal.audit.models import Action, AuditEvent, current_source
+from keyportal.audit.models import Action, AuditEvent
+from keyportal.audit.source import current_source
 from keyportal.catalog.models import ServedModel, ServedModelQuerySet
 from keyportal.operators.retirement import tell_callers
 from keyportal.teams.models import Team

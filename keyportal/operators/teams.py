@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
-from keyportal.audit.models import current_source
+from keyportal.audit.source import current_source
 from keyportal.operators.access import lock_operators
 from keyportal.teams.access import Operator, lock_team
 from keyportal.teams.models import Membership, Role, Team, User

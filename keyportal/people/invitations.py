@@ -12,7 +12,8 @@ from allauth.core import ratelimit
 from django.db.models.functions import Now
 from django.http import HttpRequest
 
-from keyportal.audit.models import Action, AuditEvent, acting_as
+from keyportal.audit.models import Action, AuditEvent
+from keyportal.audit.source import acting_as
 from keyportal.people import links
 from keyportal.people.emails import is_mail_set_up, send_invitation
 from keyportal.people.models import Invitation, new_expiry, new_nonce

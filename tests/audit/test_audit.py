@@ -4,7 +4,8 @@ import pytest
 from django.contrib.auth import authenticate
 from django.test import Client
 
-from keyportal.audit.models import Action, AppendOnlyError, AuditEvent, acting_via
+from keyportal.audit.models import Action, AppendOnlyError, AuditEvent
+from keyportal.audit.source import acting_via
 from keyportal.keys import keystring
 from keyportal.teams.models import Membership, Team, User
 from tests.conftest import PASSWORD

@@ -16,7 +16,7 @@ from keyportal.api.framework import parsing
 from keyportal.api.framework.authentication import Caller
 from keyportal.api.framework.problems import Problem
 from keyportal.api.scopes import Scope
-from keyportal.audit.models import acting_as, acting_via
+from keyportal.audit.source import acting_as, acting_via
 from keyportal.keys import keystring
 from keyportal.teams.models import Role
 

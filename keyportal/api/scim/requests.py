@@ -15,7 +15,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from keyportal.api.framework import throttling
 from keyportal.api.framework.dispatch import with_problems
-from keyportal.audit.models import acting_via
+from keyportal.audit.source import acting_via
 
 CONTENT_TYPE = "application/scim+json"
 ERROR_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:Error"

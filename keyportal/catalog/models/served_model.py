@@ -6,7 +6,8 @@ from typing import ClassVar
 from django.conf import settings
 from django.db import models
 
-from keyportal.audit.models import Action, AuditEvent, current_source
+from keyportal.audit.models import Action, AuditEvent
+from keyportal.audit.source import current_source
 from keyportal.catalog.aliases import NAME_VALIDATORS
 from keyportal.catalog.models.upstream import BUILT_IN_URL, Upstream
 from keyportal.catalog.models.version import change_version

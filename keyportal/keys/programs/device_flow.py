@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.views.decorators.debug import sensitive_variables
 
-from keyportal.audit.models import current_source
+from keyportal.audit.source import current_source
 from keyportal.keys import keystring
 from keyportal.keys.exceptions import KeyActionError
 from keyportal.keys.keystring import KeyString
