@@ -63,7 +63,6 @@ class ModelCalls:
             raise
         # A small body takes no memory that was reserved, and no file.
         is_kept = call.reservation is not None or isinstance(request, Upload)
-        forget_body = partial(_forget_body, request, call) if is_kept else _do_nothing
         try:
             if DEPLOYMENT in scope:
                 check_deployment(scope, request.model)
@@ -71,9 +70,14 @@ class ModelCalls:
             if endpoint.may_be_stored and isinstance(request, CallRequest):
                 targets = await self._previous_targets(request, call.verdict)
             attempts = self._upstream_attempts(request, endpoint, call, scope["headers"], targets)
-            await send_first_answer(attempts, scope, receive, send, forget_body)
+            # Attack: a server begins an endless answer to each of many large bodies, and reads
+            # none of them. So what is still being sent is still counted.
+            on_answer = partial(request.close, partial(_release, call)) if is_kept else _do_nothing
+            await send_first_answer(attempts, scope, receive, send, on_answer)
         finally:
-            forget_body()
+            if is_kept:
+                request.close()
+                _release(call)
 
     async def _previous_targets(
         self, request: CallRequest, verdict: Verdict
@@ -139,11 +143,11 @@ class ModelCalls:
         stored = request.stored(turns, prompt_tokens(body))
         if reservation.may_stay() or not isinstance(stored.rest, MemoryBody):
             return stored
-        on_disk = _reservation(self.disk_budget, call)
-        await on_disk.grow(len(body))
-        on_disk.settle(len(body))
-        call.reservation = on_disk
         try:
+            # Released with the call, also if that ends while it waits for its room.
+            call.reservation = on_disk = _reservation(self.disk_budget, call)
+            await on_disk.grow(len(body))
+            on_disk.settle(len(body))
             return stored._replace(rest=await stored.rest.to_disk())
         finally:
             reservation.release()
@@ -201,11 +205,6 @@ class ModelCalls:
 
 def _do_nothing() -> None:
     """There is nothing to forget."""
-
-
-def _forget_body(request: CallRequest | Upload, call: Call) -> None:
-    request.close()
-    _release(call)
 
 
 def _reservation(budget: BodyBudget, call: Call) -> Reservation:

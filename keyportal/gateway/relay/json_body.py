@@ -1,6 +1,7 @@
 """The JSON body of a call: the few fields that we parse, and the body for the upstream."""
 
 import codecs
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -43,9 +44,12 @@ class CallRequest(NamedTuple):
     def content_type(self) -> bytes:
         return JSON
 
-    def close(self) -> None:
-        if self.rest is not None:
-            self.rest.close()
+    def close(self, on_free: Callable[[], None] = lambda: None) -> None:
+        """`on_free` is called when no server is sent a large body any more."""
+        if self.rest is None:
+            on_free()
+        else:
+            self.rest.close(on_free)
 
     def stored(self, turns: Turns, rest_tokens: int) -> "CallRequest":
         """The same request, with the fields that the gateway doesn't read in `rest`.

@@ -21,17 +21,44 @@ Piece = bytes | memoryview
 logger = logging.getLogger(__name__)
 
 
+class Readers:
+    """The model servers that are still sent a body, and what is done when there are none."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._on_end: Callable[[], None] | None = None
+
+    async def counted(self, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        self._count += 1
+        try:
+            async for block in blocks:
+                yield block
+        finally:
+            self._count -= 1
+            self._end()
+
+    def close(self, on_end: Callable[[], None]) -> None:
+        """Call `on_end` as soon as there are none."""
+        self._on_end = on_end
+        self._end()
+
+    def _end(self) -> None:
+        if self._on_end is not None and not self._count:
+            self._on_end()
+
+
 class MemoryBody:
     """Parts of the body as it was received, which are not copied."""
 
     def __init__(self, pieces: Sequence[Piece], turns: Turns) -> None:
         self._pieces = pieces
         self._turns = turns
+        self._readers = Readers()
 
     def between(self, start: bytes, end: bytes) -> StreamedBody:
         """The body with these bytes before and after it."""
         pieces = (start, *self._pieces, end)
-        blocks = Blocks(lambda: _blocks(pieces, Pace(self._turns)))
+        blocks = Blocks(lambda: self._readers.counted(_blocks(pieces, Pace(self._turns))))
         return StreamedBody(blocks, sum(map(len, pieces)), is_repeatable=True)
 
     async def to_disk(self) -> "DiskBody":
@@ -46,9 +73,12 @@ class MemoryBody:
             raise
         return stored
 
-    def close(self) -> None:
-        """Free the memory. A server that answers early still gets all of it."""
+    def close(self, on_free: Callable[[], None] = lambda: None) -> None:
+        """Free the memory. A server that answers early still gets all of it: then `on_free` is
+        called when it has it.
+        """
         self._pieces = ()
+        self._readers.close(on_free)
 
 
 async def _blocks(pieces: Sequence[Piece], pace: Pace) -> AsyncIterator[bytes]:
@@ -68,8 +98,7 @@ class DiskBody:
         # thread for each block would cost more.
         self._file = _new_file(max_memory)
         self._turns = turns
-        self._readers = 0
-        self._is_closed = False
+        self._readers = Readers()
 
     def write(self, data: bytes) -> None:
         """Raises `DiskFull` if the disk is full."""
@@ -88,31 +117,31 @@ class DiskBody:
     def between(self, start: bytes, end: bytes = b"") -> StreamedBody:
         """The body with these bytes before and after it."""
         length = len(start) + self._file.seek(0, os.SEEK_END) + len(end)
-        return StreamedBody(Blocks(lambda: self._blocks(start, end)), length, is_repeatable=True)
+        blocks = Blocks(lambda: self._readers.counted(self._blocks(start, end)))
+        return StreamedBody(blocks, length, is_repeatable=True)
 
-    def close(self) -> None:
-        """A server that answers early still gets all of it."""
-        self._is_closed = True
-        if not self._readers:
+    def close(self, on_free: Callable[[], None] = lambda: None) -> None:
+        """A server that answers early still gets all of it: then `on_free` is called when it has
+        it.
+        """
+
+        def end() -> None:
             with suppress(OSError):  # It writes what is buffered, and the disk may be full.
                 self._file.close()
+            on_free()
+
+        self._readers.close(end)
 
     async def _blocks(self, start: bytes, end: bytes) -> AsyncIterator[bytes]:
         position, pace = 0, Pace(self._turns)
-        self._readers += 1
-        try:
-            yield start
-            # Each reader has its own position: a server that failed may still be reading too.
-            while block := self._read_at(position):
-                yield block
-                position += len(block)
-                await pace.after(len(block))
-            if end:
-                yield end
-        finally:
-            self._readers -= 1
-            if self._is_closed:
-                self.close()
+        yield start
+        # Each reader has its own position: a server that failed may still be reading too.
+        while block := self._read_at(position):
+            yield block
+            position += len(block)
+            await pace.after(len(block))
+        if end:
+            yield end
 
     def _read_at(self, position: int) -> bytes:
         self._file.seek(position)

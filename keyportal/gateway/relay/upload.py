@@ -5,6 +5,7 @@ stays small whatever the form's size, an upstream never gets an incomplete form,
 the next gets the same form.
 """
 
+from collections.abc import Callable
 from typing import Self
 
 from keyportal.gateway.aliases import DEPLOYMENT
@@ -65,8 +66,9 @@ class Upload:
         self._stored.write(self._form.closing_boundary)
         self._stored.complete()
 
-    def close(self) -> None:
-        self._stored.close()
+    def close(self, on_free: Callable[[], None] = lambda: None) -> None:
+        """`on_free` is called when no server is sent it any more."""
+        self._stored.close(on_free)
 
     @property
     def model(self) -> str:
