@@ -32,6 +32,7 @@ from keyportal.teams.openid.requests import (
 )
 
 BASIC = "client_secret_basic"
+ISSUER = "iss"
 
 
 def callback_url(request: HttpRequest, provider_id: str) -> str:
@@ -117,7 +118,10 @@ class OpenIDAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]  # untype
         except ProviderFailed as error:
             raise OAuth2Error(str(error)) from None
         provider = self.get_provider()
-        account = SocialAccount(provider=provider.sub_id, uid=claims["sub"])
+        account = SocialAccount(
+            provider=provider.sub_id, uid=claims["sub"], extra_data={ISSUER: claims["iss"]}
+        )
+        _require_same_issuer(account)
         login = SocialLogin(user=User(), account=account, provider=provider)
         login.claims = claims
         return login
@@ -134,6 +138,20 @@ class OpenIDAdapter(OpenIDConnectOAuth2Adapter):  # type: ignore[misc]  # untype
         if not isinstance(answer, dict) or answer.get("sub") != claims["sub"]:
             raise ProviderFailed("the user info is of another person than the ID token")
         return answer
+
+
+def _require_same_issuer(account: SocialAccount) -> None:
+    """Raises `OAuth2Error` if the person was connected at another issuer.
+
+    Attack: operators add a provider with the ID of one that the environment had. Its people have
+    the identifiers (`sub`) of those who are connected, and would sign in as them. The environment
+    may change an issuer: who sets it may do anything.
+    """
+    if account.provider in {provider.id for provider in settings.OIDC_PROVIDERS}:
+        return
+    before = SocialAccount.objects.filter(provider=account.provider, uid=account.uid).first()
+    if before and before.extra_data.get(ISSUER) not in (None, account.extra_data[ISSUER]):
+        raise OAuth2Error("The person was connected at another issuer with this ID")
 
 
 class OpenIDProvider(OpenIDConnectProvider):  # type: ignore[misc]  # untyped base

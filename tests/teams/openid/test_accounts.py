@@ -339,7 +339,7 @@ def test_sign_in_is_in_the_audit_and_sends_no_mail(
 
 def test_claims_are_not_stored(forger: ForgingProvider, sign_in_there: SignIn) -> None:
     sign_in_there()
-    assert SocialAccount.objects.get().extra_data == {}
+    assert SocialAccount.objects.get().extra_data == {"iss": forger.issuer}
 
 
 def test_beginnings_are_limited(

@@ -97,3 +97,29 @@ def test_provider_ends_after_its_token_was_checked(
     assert not is_signed_in(client)
     assert not SocialAccount.objects.exists()
     assert not User.objects.exists()
+
+
+def test_people_of_another_issuer_are_not_those_of_the_environment(
+    forger: ForgingProvider,
+    settings: Settings,
+    client: Client,
+    begin: Begin,
+    come_back: ComeBack,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Attack: the new provider has the ID of the former one, and other people with its `sub`."""
+    come_back(begin())
+    account = SocialAccount.objects.get()
+    assert account.extra_data == {"iss": forger.issuer}
+    settings.OIDC_PROVIDERS = ()
+    row = StoredProvider(provider_id="corp", name="New SSO", issuer=forger.issuer)
+    row.client_id, row.client_secret = CLIENT_ID, CLIENT_SECRET
+    row.save()
+    client.logout()
+    come_back(begin())
+    assert is_signed_in(client)  # It was only moved here.
+    client.logout()
+    SocialAccount.objects.update(extra_data={"iss": "https://former.example.com"})
+    come_back(begin())
+    assert not is_signed_in(client)
+    assert "The person was connected at another issuer" in caplog.text
