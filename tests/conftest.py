@@ -31,7 +31,7 @@ from tests.support.mail_server import MailServer
 from tests.support.server import BareServer, Server, SharedServer
 
 # A busy machine must not make a test fail.
-hypothesis.settings.register_profile("keyportal", deadline=None)
+hypothesis.settings.register_profile("keyportal", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("keyportal")
 
 PASSWORD = "correct horse battery staple"

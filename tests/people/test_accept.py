@@ -217,7 +217,7 @@ def test_ended_link_says_what_to_do_and_nothing_else(
 @pytest.mark.any_database
 def test_expired_link_can_be_sent_again(client: Client, team: Team, invitation: Invitation) -> None:
     path = path_of(invitation)
-    Invitation.objects.update(expires_at=timezone.now())
+    Invitation.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     answer = client.post(path, ACCOUNT)
     assert answer.status_code == 410
     assert "Ask whoever invited you to send it again." in answer.content.decode()

@@ -138,10 +138,10 @@ def test_ending_sessions_asks_again(bob: User) -> None:
 
 def test_ended_sessions_are_not_listed(bob: User) -> None:
     client = sign_in(bob)
-    sign_in(bob, user_agent="old")
+    sign_in(bob, user_agent="former-browser")
     own = client.session.session_key
     Session.objects.exclude(pk=own).update(expire_date=timezone.now() - timedelta(seconds=1))
-    assert "old" not in client.get(SESSIONS).content.decode().partition("<tbody>")[2]
+    assert "former-browser" not in client.get(SESSIONS).content.decode().partition("<tbody>")[2]
 
 
 @pytest.mark.parametrize(

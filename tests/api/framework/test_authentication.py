@@ -116,7 +116,8 @@ def test_every_kind_of_invalid_key_gets_the_same_response(
 ) -> None:
     deleted, over, left = (new_api_client(ada, name) for name in ("deleted", "over", "left"))
     deleted.key.revoke(actor=ada)
-    ManagementKey.objects.filter(name="over").update(expires_at=timezone.now())
+    a_second_ago = timezone.now() - timedelta(seconds=1)
+    ManagementKey.objects.filter(name="over").update(expires_at=a_second_ago)
     ManagementKey.objects.filter(name="left").update(owner=User.objects.create_user("stranger"))
     unknown = ApiClient(keystring.generate(prefix="mk-kp-").text)
     responses = [one.get("self") for one in (deleted, over, left, unknown, ApiClient("mk-kp-x"))]

@@ -413,5 +413,5 @@ def test_key_of_a_former_member_is_ownerless(
     assert new_api_client(ada, "one").get(f"keys/{key.public_id}").json()["state"] == "disabled"
     ApiKey.objects.update(disabled_at=None, disabled_by="")
     assert new_api_client(ada).get(f"keys/{key.public_id}").json()["state"] == "ownerless"
-    ApiKey.objects.update(expires_at=timezone.now())
+    ApiKey.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert new_api_client(ada, "two").get(f"keys/{key.public_id}").json()["state"] == "expired"

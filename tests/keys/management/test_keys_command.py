@@ -364,7 +364,7 @@ def test_show_prints_one_key(keys: Keys, bob: User, issue: Issue) -> None:
             "disabled",
             lambda: ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner"),
         ),
-        ("expired", lambda: ApiKey.objects.update(expires_at=timezone.now())),
+        ("expired", lambda: ApiKey.objects.update(expires_at=datetime(2026, 1, 2, tzinfo=UTC))),
         ("ownerless", lambda: User.objects.update(is_active=False)),
         ("team off", lambda: Team.objects.update(is_active=False)),
     ],

@@ -279,7 +279,7 @@ def test_a_session_that_ended_before_the_program_asked_gives_no_key(
 ) -> None:
     codes, person = begin(program), sign_in(bob)
     let_in(person, codes["user_code"])
-    Session.objects.update(expire_date=timezone.now())
+    Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1))
     assert error(poll(program, codes["device_code"])) == "access_denied"
     assert not ApiKey.objects.exists()
 

@@ -5,26 +5,29 @@ from functools import partial
 import pytest
 from django.core.cache import cache
 from django.test import Client
+from pytest_django import Settings
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.teams.models import User
-from tests.support.clock import ensure_time_left
 from tests.support.concurrency import run_concurrently
 from tests.support.forms import form_data
-from tests.support.totp import PERIOD_SECONDS, code
+from tests.support.totp import code
 from tests.teams.sign_in.test_factors import CODE, enter_password, set_up
 
 CROWD = 4  # Five wrong codes would be too many.
 
 
 @pytest.mark.parametrize("kind", ["authenticator app", "recovery code"])
-def test_one_code_signs_one_browser_in(transactional_db: None, kind: str, alice: User) -> None:
+def test_one_code_signs_one_browser_in(
+    transactional_db: None, kind: str, alice: User, settings: Settings
+) -> None:
     cache.clear()  # It has the counts of wrong codes, and is not emptied after a test.
     secret, recovery_codes = set_up(Client(), alice)
     browsers = [enter_password("alice") for _ in range(CROWD)]
     forms = [form_data(browser.get(CODE)) for browser in browsers]
     before = AuditEvent.objects.filter(action=Action.SIGNED_IN).count()
-    ensure_time_left(15, PERIOD_SECONDS)
+    # The 30 seconds of the code may end before the last request.
+    settings.MFA_TOTP_TOLERANCE = 1
     text = code(secret) if kind == "authenticator app" else recovery_codes[0]
 
     def enter(browser: Client, form: dict[str, object]) -> int:
