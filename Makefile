@@ -35,9 +35,9 @@ CLEAN := env $(foreach name,BUILD_NUMBER CI DATABASE_URL DEBUG DEFAULT_FROM_EMAI
 	WEB_CONCURRENCY,-u $(name))
 # Tests start hundreds of processes. Without cached bytecode, each would compile all modules.
 TEST := $(CLEAN) -u PYTHONDONTWRITEBYTECODE
-# While programs are installed, which waits for the network, pytest compiles all test files. Otherwise
-# each of its processes would compile all of them.
-COMPILE := $(TEST) $(BIN)/pytest --collect-only --quiet >/dev/null 2>&1
+# While programs are installed, which waits for the network, pytest compiles all test files of a fresh
+# checkout. Otherwise each of its processes would compile all of them.
+COMPILE := [ -d tests/__pycache__ ] || $(TEST) $(BIN)/pytest --collect-only --quiet >/dev/null 2>&1
 THROWAWAY = $(CLEAN) KEYPORTAL_URL=https://keys.example.com KEYPORTAL_TRUSTED_PROXIES=127.0.0.1 \
 	KEYPORTAL_DATA="$$folder" \
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))')" \
@@ -60,7 +60,7 @@ run: $(SERVING) ## Serve portal and gateway, with a demo team: make run PORT=800
 	@exec $(BIN)/python -m keyportal.serve --demo
 
 test: $(DEVELOPING) ## Run the tests, on SQLite and on PostgreSQL
-	@$(COMPILE) & $(BIN)/python .ci/chromium.py && $(BIN)/python .ci/proxies.py; code=$$?; wait; exit $$code
+	@{ $(COMPILE); } & $(BIN)/python .ci/chromium.py && $(BIN)/python .ci/proxies.py; code=$$?; wait; exit $$code
 	@$(TEST) $(BIN)/python .ci/tests.py
 
 check: $(DEVELOPING) ## Check format, lint, types, migrations, the settings for production, and pinned packages

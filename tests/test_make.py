@@ -58,7 +58,7 @@ class Checkout:
             env={"PATH": f"{self.tools}:{os.environ['PATH']}", **environment},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
         )
 
     def run(self, *arguments: str) -> str:

@@ -49,7 +49,7 @@ class Installation:
             env=self.environment | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=250,
         )
 
     def manage(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -72,7 +72,7 @@ class Installation:
             input=json.dumps(commands),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=250,
         )
         assert done.returncode == 0, done.stderr
         return [
@@ -89,7 +89,7 @@ class Installation:
         with self.serving(*arguments, **environment) as process:
             self.wait_until_it_answers(process)
             process.terminate()
-            return process.communicate(timeout=60)
+            return process.communicate(timeout=120)
 
     def serving(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -106,7 +106,7 @@ class Installation:
         return f"http://127.0.0.1:{self.port}/accounts/login/"
 
     def wait_until_it_answers(self, process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 250
         while time.monotonic() < deadline and process.poll() is None:
             # A response, not only a connection: gunicorn listens before it has a worker.
             with suppress(OSError), urllib.request.urlopen(self.url) as answer:
@@ -200,7 +200,7 @@ def test_the_first_start_prints_a_password_that_signs_in_and_the_second_none(
         assert place.can_sign_in("demo", first[1])
         assert not place.can_sign_in("demo", "wrong")
         process.terminate()
-        assert process.communicate(timeout=60)[0] == ""
+        assert process.communicate(timeout=120)[0] == ""
 
     out, _ = place.started("--demo")
     assert out.startswith(f"Sign in at http://127.0.0.1:{place.port}/ as demo; a new password: ")
@@ -280,8 +280,8 @@ def test_two_starts_at_the_same_time_agree(place: Installation, database: str) -
         second.wait_until_it_answers(second_process)
         first_process.terminate()
         second_process.terminate()
-        output = first_process.communicate(timeout=60)[0]
-        output += second_process.communicate(timeout=60)[0]
+        output = first_process.communicate(timeout=120)[0]
+        output += second_process.communicate(timeout=120)[0]
     assert output.count("with password") == 1
     assert output.count("a new password:") == 1
 

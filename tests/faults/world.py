@@ -93,7 +93,7 @@ class World:
             env={"PORT": str(free_port()), "PATH": os.environ["PATH"], **settings},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
         )
         assert result.returncode != 0
         return result.stderr.strip()

@@ -158,6 +158,6 @@ def test_the_documented_curl_call(
     "messages": [{{"role": "user", "content": "Hello, model!"}}],
     "temperature": 0.7
   }}'"""
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "not a language model" in done.stdout

@@ -59,7 +59,7 @@ def test_the_next_request_may_come_while_a_call_runs(
 @pytest.mark.parametrize("path", ["/accounts/login/", "/v1/models"])
 def test_a_fast_client_never_loses_a_request(live: Server, path: str) -> None:
     """The next request is sent as soon as the last byte is read, before the application returns."""
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         for _ in range(100):
             connection.send_request(f"GET {path}")
             assert connection.reply().status in {200, 401}
@@ -71,7 +71,7 @@ def test_large_request_may_follow_immediately(
 ) -> None:
     """A proxy reuses its connections, so a long prompt may follow another client's page."""
     body = json.dumps(chat_body(model.name, user="x" * 300_000)).encode()
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         for _ in range(10):
             connection.send_request(f"GET {path}")
             assert connection.reply().status in {200, 401}
@@ -134,7 +134,7 @@ def test_ambiguous_requests_are_refused(
     body = json.dumps(chat_body(serve_model("echo"))).encode()
     smuggled = head(f"POST {CHAT}", key, len(body)) + body
     logged = len(live.log)
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         request = head(f"POST {CHAT}", key, None, "Content-Type: application/json", *lines)
         connection.send(request, b"0\r\n\r\n", smuggled)
         assert refuses_and_closes(connection)
@@ -157,7 +157,7 @@ def test_ambiguous_requests_are_refused(
 )
 def test_data_that_is_no_request_is_refused_without_a_traceback(live: Server, text: bytes) -> None:
     logged = len(live.log)
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send(text)
         assert refuses_and_closes(connection)
     assert "Traceback" not in live.log[logged:]
@@ -191,7 +191,7 @@ def test_data_that_is_no_request_is_refused_without_a_traceback(live: Server, te
 def test_unreadable_request_is_refused_in_json(
     live: Server, text: bytes, status: int, code: str
 ) -> None:
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send(text)
         line = connection.socket.recv(99, socket.MSG_PEEK | socket.MSG_WAITALL)
         reply = connection.reply()
@@ -204,7 +204,7 @@ def test_unreadable_request_is_refused_in_json(
 
 
 def test_http_1_0_needs_no_host(live: Server) -> None:
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send(b"GET /v1/models HTTP/1.0\r\n\r\n")
         assert connection.reply().status == 401
 
@@ -213,7 +213,7 @@ def test_http_1_0_needs_no_host(live: Server) -> None:
 def test_connection_is_closed_after_connection_close(live: Server, path: str) -> None:
     """Even if all of the refused body was read, so that the connection could be reused."""
     body = b"x" * 5_000_000
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send_request(f"POST {path}", None, body)
         reply = connection.reply()
         assert reply.status in {401, 413}
@@ -228,7 +228,7 @@ def test_malformed_chunk_is_refused(
     serve_model("echo")
     chunked = ["Content-Type: application/json", "Transfer-Encoding: chunked"]
     logged = len(live.log)
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send(head(f"POST {CHAT}", key, None, *chunked), chunk)
         assert connection.read_head().status == 400
         assert connection.is_closed()
@@ -239,7 +239,7 @@ def test_malformed_chunk_is_refused(
 def test_body_of_a_head_request_is_not_read_as_a_request(live: Server, key: str) -> None:
     """The body is not read, and must not be taken for the next request."""
     smuggled = head("GET /v1/models", key, None)
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send(
             head("HEAD /v1/models", key, None, f"Content-Length: {len(smuggled)}"), smuggled
         )
@@ -255,7 +255,7 @@ def test_http_1_0_responses(live: Server, key: str, model: ServedModel, lines: l
     for body in (chat_body(model.name), chat_body(model.name, stream=True)):
         sent = json.dumps(body).encode()
         request = head(f"POST {CHAT}", key, len(sent), *lines).replace(b"HTTP/1.1", b"HTTP/1.0")
-        with live.connect(timeout=30) as connection:
+        with live.connect(timeout=60) as connection:
             connection.send(request, sent)
             reply = connection.reply()
             assert reply.status == 200
@@ -272,7 +272,7 @@ def test_websocket_is_refused_with_the_status_that_codex_falls_back_from(
     upgrade = ["Connection: Upgrade", f"Upgrade: {value}", "Sec-WebSocket-Version: 13"]
     upgrade.append("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
     for sent in (key, None):  # A browser can't send the header with the key.
-        with live.connect(timeout=30) as connection:
+        with live.connect(timeout=60) as connection:
             connection.send(head(f"GET {path}", sent, None, *upgrade))
             reply = connection.reply()
             assert (reply.status, reply.code) == (426, "websocket_not_supported")
@@ -281,20 +281,20 @@ def test_websocket_is_refused_with_the_status_that_codex_falls_back_from(
 
 def test_page_is_no_websocket(live: Server) -> None:
     upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send(head("GET /accounts/login/", None, None, *upgrade))
         assert connection.reply().status == 200
 
 
 def test_head_with_100_headers_and_64_kib_is_accepted(live: Server, key: str) -> None:
     headers = [f"X-{number}: {'x' * 600}" for number in range(98)]  # With Host and the key, 100.
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send_request("GET /v1/models", key, None, *headers)
         assert connection.reply().status == 200
 
 
 def test_client_that_is_still_sending_its_head_reads_the_error(live: Server) -> None:
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
         for _ in range(50):
             connection.send(b"x" * 20_000)
@@ -303,7 +303,7 @@ def test_client_that_is_still_sending_its_head_reads_the_error(live: Server) -> 
 
 
 def test_an_empty_header_is_not_joined_to_the_next(live: Server, key: str) -> None:
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send_request("GET /v1/models", key, None, "X-Empty:", "X-Request-Id: mine")
         reply = connection.reply()
         assert (reply.status, reply.headers["x-request-id"]) == (200, "mine")
@@ -311,7 +311,7 @@ def test_an_empty_header_is_not_joined_to_the_next(live: Server, key: str) -> No
 
 def test_trailer_of_a_chunked_body_is_no_header(live: Server, key: str) -> None:
     chunked = ["Content-Type: application/json", "Transfer-Encoding: chunked"]
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send(head(f"POST {CHAT}", None, None, *chunked), b"2\r\n{}\r\n0\r\n")
         connection.send(f"Authorization: Bearer {key}\r\n\r\n".encode())
         assert connection.reply().status == 401
@@ -321,7 +321,7 @@ def test_requests_before_an_unreadable_one_are_answered(
     live: Server, key: str, model: ServedModel
 ) -> None:
     body = json.dumps(chat_body(model.name)).encode()
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send(
             head(f"POST {CHAT}", key, len(body)) + body,
             head("GET /v1/models", key, None),
@@ -332,7 +332,7 @@ def test_requests_before_an_unreadable_one_are_answered(
 
 
 def test_number_of_pipelined_requests_is_limited(live: Server) -> None:
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         connection.send(head("GET /v1/models", None, None) * 200)
         statuses = [connection.reply().status for _ in range(102)]
         assert connection.is_closed()
@@ -356,7 +356,7 @@ def test_disconnect_with_a_pipelined_request_is_no_error(
 def test_absolute_target_gives_path_and_host(live: Server, key: str) -> None:
     """RFC 9112, 3.2.2: the host in the target replaces the one in the header."""
     host = f"127.0.0.1:{live.port}"
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         for target, header, status in (
             (f"http://{host}/v1/models", host, 200),
             (f"HTTP://{host}/v1/models?a=b", "evil.example", 200),
@@ -369,14 +369,14 @@ def test_absolute_target_gives_path_and_host(live: Server, key: str) -> None:
             connection.send("\r\n".join([*lines, "", ""]).encode())
             assert connection.reply().status == status, target
     for target in ("http://", f"http://user:password@{host}/v1/models", "ftp://a/", "*", "a"):
-        with live.connect(timeout=30) as connection:
+        with live.connect(timeout=60) as connection:
             connection.send(head(f"GET {target}", key, None))
             assert connection.reply().status == 400, target
 
 
 def test_models_answer_head(live: Server, key: str, model: ServedModel) -> None:
     for path in ("/v1/models", f"/v1/models/{model.name}", "/v1/key"):
-        with live.connect(timeout=30) as connection:
+        with live.connect(timeout=60) as connection:
             connection.send_request(f"HEAD {path}", key)
             started = connection.read_head()
             assert started.status == 200
@@ -418,7 +418,7 @@ def test_a_long_call_is_not_idle(
 
 
 def test_connection_is_closed_after_a_request_to_upgrade(live: Server, key: str) -> None:
-    with live.connect(timeout=30) as connection:
+    with live.connect(timeout=60) as connection:
         upgrade = [
             "Connection: Upgrade, HTTP2-Settings",
             "Upgrade: h2c",

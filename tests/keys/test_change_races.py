@@ -330,7 +330,7 @@ def test_revoking_both_secrets_does_not_deadlock_with_the_meter(
         ended = thread.submit(close_connection_after, partial(act, key, bob))
         time.sleep(0.3)  # By now it waits for one of the two.
         note_use(newer)
-    ended.result(timeout=30)
+    ended.result(timeout=120)
 
 
 def note_use(one: Secret) -> None:

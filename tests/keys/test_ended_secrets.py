@@ -106,7 +106,7 @@ def test_concurrent_clean_ups_delete_each_secret_once(
     gate = Barrier(len(acts))
 
     def run(act: Callable[[], object]) -> None:
-        gate.wait(timeout=30)
+        gate.wait(timeout=120)
         try:
             act()
         finally:

@@ -313,7 +313,7 @@ def test_concurrent_senders_send_each_mail_once(server: MailServer) -> None:
     gate = Barrier(4)
 
     def send(_: int) -> None:
-        gate.wait(timeout=30)
+        gate.wait(timeout=120)
         try:
             send_due()
         finally:

@@ -49,7 +49,7 @@ def test_concurrent_reminders_are_queued_once(now: datetime, settings: Settings)
     gate = Barrier(CROWD)
 
     def run(_: int) -> int:
-        gate.wait(timeout=30)
+        gate.wait(timeout=120)
         try:
             return send_reminders(now)
         finally:

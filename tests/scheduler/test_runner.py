@@ -164,7 +164,7 @@ def test_one_of_many_workers_acquires_the_lease(db: None) -> None:
     barrier = Barrier(8)
 
     def acquire(number: int) -> bool:
-        barrier.wait(timeout=30)
+        barrier.wait(timeout=120)
         try:
             return ScheduledJob.objects.acquire(REMINDERS, f"worker {number}")
         finally:

@@ -20,7 +20,7 @@ from django.db import connection
 
 from keyportal.data_folder import BASE_DIR
 
-START_SECONDS = 100
+START_SECONDS = 250
 CHAT = "/v1/chat/completions"
 
 

@@ -251,7 +251,7 @@ def test_body_that_never_arrives_times_out(
 def test_too_large_content_length_is_refused_at_once(
     healthy_server: Server, new_api_client: NewApiClient, ada: User, length: int
 ) -> None:
-    with healthy_server.connect(timeout=5) as connection:
+    with healthy_server.connect() as connection:
         connection.send(head(f"POST {KEYS}", new_api_client(ada).token, length))
         response = connection.reply()
         assert (response.status, response.headers["connection"]) == (413, "close")

@@ -11,6 +11,7 @@ import pytest
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
+from keyportal.http.buffering import FORM_SECONDS
 from keyportal.http.constant_time import INTERVAL_SECONDS
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
@@ -93,22 +94,22 @@ def test_key_that_github_reports_is_disabled_at_once_and_leaves_no_trace(
 
 
 def test_report_that_is_too_large_is_refused_before_it_arrives(live: Server) -> None:
-    with live.connect(timeout=5) as connection:
+    with live.connect() as connection:
         connection.send(head(f"POST {REPORT_PATH}", None, MAX_BYTES + 1))
         assert connection.reply().status == 413
-    with live.connect(timeout=5) as connection:
+    with live.connect() as connection:
         connection.send(head(f"POST {REPORT_PATH}", None, None, "Transfer-Encoding: chunked"))
         assert connection.reply().status == 413
 
 
 def test_slow_reports_delay_no_page(live: Server) -> None:
     """Forty clients send one byte each, to two workers with sixteen slots. No page is delayed."""
-    slow = [live.connect(timeout=5) for _ in range(40)]
+    slow = [live.connect() for _ in range(40)]
     try:
         for connection in slow:
             connection.send(head(f"POST {REPORT_PATH}", None, 100) + b"s")
         for path in ("/accounts/login/", REPORT_PATH):
-            assert live.request("GET", path, timeout=5).status == 200
+            assert live.request("GET", path, timeout=FORM_SECONDS - 2).status == 200
     finally:
         for connection in slow:
             connection.close()

@@ -51,7 +51,7 @@ def close(meter: Meter) -> None:
 
 
 def in_thread(meter: Meter, function: Callable[[], Any]) -> Any:
-    return meter._writer._thread.submit(function).result(timeout=10)
+    return meter._writer._thread.submit(function).result(timeout=60)
 
 
 def flush(meter: Meter) -> None:
@@ -475,7 +475,7 @@ def test_meter_flushes_periodically(monkeypatch: pytest.MonkeyPatch) -> None:
         flushing = asyncio.create_task(meter.flush_forever())
         for digest in (b"1", b"2"):
             meter.record_refusal(digest, "unknown")
-            assert await asyncio.to_thread(written.get, timeout=10) == {digest}
+            assert await asyncio.to_thread(written.get, timeout=60) == {digest}
         flushing.cancel()
         meter._writer._thread.shutdown()
 
