@@ -283,7 +283,7 @@ def test_page_asks_no_address_inside(
     connected: list[object] = []
     monkeypatch.setattr(socket, "create_connection", lambda *a: connected.append(a))
     text = text_of(admin, f"{upstream.pk}/discover/")
-    assert "has an address that is not allowed" in text
+    assert "can&#x27;t be read: api.example.com has an address that is not allowed" in text
     assert not connected
 
 

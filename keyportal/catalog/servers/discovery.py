@@ -92,7 +92,7 @@ def _read_page(upstream: Upstream, url: str, query: str) -> Page:
     try:
         return read_page(_read(f"{url}?{query}" if query else url, upstream))
     except (OSError, HTTPException) as error:
-        reason = escaped(str(error) or type(error).__name__)
+        reason = escaped(reason_of(error))
         raise DiscoveryFailed(f"{url} can't be read: {reason}.") from None
     except ValueError:
         raise DiscoveryFailed(f"{url} did not return a list of models.", 200) from None
@@ -122,6 +122,13 @@ def send(
     context = tls_context(upstream.ca_file, upstream.client_certificate_file)
     is_of_team = upstream.team_id is not None
     return fetch(url, headers, context, body=body, seconds=seconds, is_of_team=is_of_team)
+
+
+def reason_of(error: OSError | HTTPException) -> str:
+    """Without the number that errors of our own don't have."""
+    if isinstance(error, OSError) and error.errno is None and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
 
 
 def is_anthropic(upstream: Upstream) -> bool:

@@ -13,6 +13,7 @@ from keyportal.catalog.servers.discovery import (
     escaped,
     is_anthropic,
     model_ids,
+    reason_of,
     send,
 )
 
@@ -90,7 +91,7 @@ def _one_token(upstream: Upstream, model: str) -> Step:
     try:
         reply = send(url, upstream, body=body, seconds=TOKEN_SECONDS)
     except (OSError, HTTPException) as error:
-        said = _without_secrets(str(error) or type(error).__name__, upstream)
+        said = _without_secrets(reason_of(error), upstream)
         return Step("One token", False, f"{model}: {said}.")
     said = _without_secrets(_text_of(reply.body), upstream)
     if not 200 <= reply.status < 300:
