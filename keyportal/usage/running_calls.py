@@ -1,12 +1,11 @@
 """Calls in flight on all workers and hosts, and the request of an admin to end one."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
 from django.http import Http404
-from django.utils import timezone
 
 from keyportal.audit.key_names import KeyName, key_names
 from keyportal.audit.models import Action, AuditEvent
@@ -26,10 +25,8 @@ class RunningCall:
     tokens: int
     address: str
     is_ending: bool
-
-    @property
-    def seconds(self) -> int:
-        return max(0, int((timezone.now() - self.since).total_seconds()))
+    seconds: int
+    """Until it was written down, at most a few seconds ago."""
 
 
 def running_calls(team: Team) -> list[RunningCall]:
@@ -73,8 +70,9 @@ def _running_call(call: dict[str, Any], key: KeyName, ending: set[str]) -> Runni
         key=key,
         model=call["model"],
         endpoint=call["endpoint"],
-        since=datetime.fromtimestamp(call["since"], UTC),
+        since=call["since"],
         tokens=call["tokens"],
         address=call["address"] or "",
         is_ending=call["id"] in ending,
+        seconds=int(call["seconds"]),
     )

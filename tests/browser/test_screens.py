@@ -109,7 +109,7 @@ def history(team: Team) -> None:
             **what,
         )
     call = {"id": "c" * 32, "model": "m" * 200, "endpoint": "/v1/chat/completions", "tokens": 9}
-    call |= {"since": now.timestamp(), "address": "2001:db8:85a3:1319:1111:8a2e:1370:7334"} | what
+    call |= {"seconds": 0, "address": "2001:db8:85a3:1319:1111:8a2e:1370:7334"} | what
     RunningCalls.objects.create(
         worker="w", team_slug=team.slug, calls=[call], written_at=now + timedelta(hours=1)
     )

@@ -132,7 +132,7 @@ def test_an_admin_watches_calls_and_ends_one(new_page: Open, ada: User, team: Te
         "public_id": "AbCd1234",
         "model": "public/small",
         "endpoint": "/v1/chat/completions",
-        "since": timezone.now().timestamp(),
+        "seconds": 0,
         "tokens": 5,
         "address": None,
     }

@@ -60,8 +60,9 @@ def test_nothing_current_is_cleaned(clock_ahead: None, team: Team) -> None:
 
 
 def test_running_calls_of_other_hosts_are_shown(clock_ahead: None, team: Team) -> None:
-    write("one", {team.slug: []}, [])
-    assert RunningCalls.objects.for_team(team).count() == 1
+    write("one", {team.slug: [{"id": "call_1", "seconds": 30}]}, [])
+    (call,) = RunningCalls.objects.for_team(team).calls()
+    assert abs(database_now() - call["since"] - timedelta(seconds=30)) < timedelta(minutes=1)
     assert abs(RunningCalls.objects.get().written_at - database_now()) < timedelta(minutes=1)
 
 

@@ -34,7 +34,7 @@ def run(team: Team) -> Callable[..., str]:
             "public_id": "AbCd1234",
             "model": "public/small",
             "endpoint": "/v1/chat/completions",
-            "since": timezone.now().timestamp() - 42,
+            "seconds": 42.5,
             "tokens": 1234,
             "address": "192.0.2.7",
         } | fields
@@ -58,7 +58,7 @@ def test_admin_sees_the_calls_of_all_workers(
 ) -> None:
     key, _ = issue(bob, "<b>nightly")
     run("one", public_id=key.public_id)
-    run("two", since=timezone.now().timestamp() - 99, model="public/older")
+    run("two", seconds=99.5, model="public/older")
     run("gone", ago=6, model="stale")
     run("foreign", slug=other_team.slug, model="secret")
     response = sign_in(ada).get(RUNNING)

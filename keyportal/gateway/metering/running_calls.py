@@ -56,7 +56,7 @@ class RunningCallsReporter:
 
 def _calls_by_team(calls: Iterable[Call]) -> CallsByTeam:
     calls_by_team: CallsByTeam = {}
-    now, wall = time.monotonic(), time.time()
+    now = time.monotonic()
     for call in calls:
         calls_by_team.setdefault(call.verdict.team_slug, []).append(
             {
@@ -66,7 +66,6 @@ def _calls_by_team(calls: Iterable[Call]) -> CallsByTeam:
                 "owner_id": call.verdict.owner_id,
                 "model": call.model,
                 "endpoint": call.endpoint,
-                "since": wall - (now - call.began),
                 "seconds": now - call.began,
                 "prompt": call.tokens.prompt_so_far,
                 "tokens": call.tokens.tokens_so_far,

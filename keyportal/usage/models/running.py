@@ -20,8 +20,12 @@ class RunningCallsQuerySet(models.QuerySet["RunningCalls"]):
         return self.filter(team_slug=team.history_slug, written_at__gte=Now() - STALE_AFTER)
 
     def calls(self) -> list[dict[str, Any]]:
-        """The calls of all workers, the longest running first."""
-        calls = [call for row in self for call in row.calls]
+        """The calls of all workers, the longest running first; `since` by the database's clock."""
+        calls = [
+            call | {"since": row.written_at - timedelta(seconds=call["seconds"])}
+            for row in self
+            for call in row.calls
+        ]
         return sorted(calls, key=lambda call: (call["since"], call["id"]))
 
 
@@ -29,7 +33,7 @@ class RunningCalls(models.Model):
     """The running calls of one team in one worker. The worker replaces the row as a whole.
 
     `calls` is a list of objects: `id`, `request_id` (as in `Call` and the logs), `public_id`,
-    `owner_id`, `model`, `endpoint`, `since` (Unix time in seconds), `seconds` (since then),
+    `owner_id`, `model`, `endpoint`, `seconds` (since it began),
     `prompt` and `tokens` (prompt and completion tokens so far) and `address`. Calls shorter than a
     second are never written. A row older than `STALE_AFTER` belongs to a worker that has stopped;
     see `lost_calls.py`.
