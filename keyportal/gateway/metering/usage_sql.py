@@ -267,9 +267,10 @@ def _write_calls(cursor: Any, records: Sequence[CallRecord]) -> None:
     user_agents = {
         agent: _user_agent_text(agent) for agent in {each.user_agent for each in records}
     }
-    adapt = connections[ALIAS].ops.adapt_datetimefield_value
+    is_postgresql = connections[ALIAS].vendor == "postgresql"
+    adapt = _utc if is_postgresql else _sqlite_time
     rows = [_call_row(record, user_agents, adapt) for record in records]
-    if connections[ALIAS].vendor == "postgresql":
+    if is_postgresql:
         # All rows as one JSON text: sent one by one, they cost six times as much.
         objects = [dict(zip(CallRecord._fields, row, strict=True)) for row in rows]
         cursor.execute(_INSERT_CALLS_AS_JSON, [msgspec.json.encode(objects).decode()])
@@ -327,12 +328,12 @@ def _write_uses_after_deletion(
 
 
 def _call_row(
-    record: CallRecord, user_agents: Mapping[bytes, str], adapt: Callable[[datetime], Any]
+    record: CallRecord, user_agents: Mapping[bytes, str], adapt: Callable[[float], Any]
 ) -> tuple[Any, ...]:
     request_id, started_at, *middle, address, user_agent, code, message, attempts = record
     return (
         request_id,
-        adapt(datetime.fromtimestamp(started_at, UTC)),
+        adapt(started_at),
         *middle,
         _ip_address(address),
         user_agents[user_agent],
@@ -344,8 +345,16 @@ def _call_row(
 
 def _timestamp(seconds: float) -> Any:
     """A time in the form that this database takes."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return connections[ALIAS].ops.adapt_datetimefield_value(moment)
+    return connections[ALIAS].ops.adapt_datetimefield_value(_utc(seconds))
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _sqlite_time(seconds: float) -> str:
+    """The same as `_timestamp` on SQLite, in a third of the time."""
+    return _utc(seconds).isoformat(" ").removesuffix("+00:00")
 
 
 def _ip_address(peer: str | None) -> str | None:

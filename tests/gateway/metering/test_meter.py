@@ -289,6 +289,22 @@ def test_bounded_memory_drops_rows_and_never_sums(
 
 
 @database
+def test_a_call_is_found_by_its_time_with_and_without_a_fraction() -> None:
+    """SQLite compares times as text, so they are written as Django writes them."""
+    moments = [datetime(2026, 11, 29, 18, 0, 5, fraction, UTC) for fraction in (0, 1, 250_000)]
+    records = [
+        CallRecord(f"req_{at.microsecond}", at.timestamp(), "team", "publicid", 1, "", "", 200)
+        for at in moments
+    ]
+    writing.write(Flush("one", records, {}, {}, {}, {}, {}, set()))
+    assert [CallRow.objects.get(started_at=at).request_id for at in moments] == [
+        "req_0",
+        "req_1",
+        "req_250000",
+    ]
+
+
+@database
 def test_many_rows_are_written_in_slices_in_one_order(
     meter: Meter, alice: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
