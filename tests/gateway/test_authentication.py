@@ -193,11 +193,11 @@ def both(bearer: bytes, *keys: bytes) -> Headers:
         [(b"api-key", b""), *both(b"Bearer ", KEY)],
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions", "/v1/models"])
-def test_every_header_for_a_key_is_read_at_every_path(headers: Headers, path: str) -> None:
-    gate = Gate()
-    gate.call(headers, path=path)
-    assert gate.admission.digests == [keystring.digest(KEY)]
+def test_every_header_for_a_key_is_read_at_every_path(headers: Headers) -> None:
+    for path in ("/v1/messages", "/v1/chat/completions", "/v1/models"):
+        gate = Gate()
+        gate.call(headers, path=path)
+        assert gate.admission.digests == [keystring.digest(KEY)], path
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from keyportal.gateway.errors import BadRequest, GatewayError, MissingModel, UnsupportedMediaType
 from keyportal.gateway.relay.multipart import MAX_PARTS, Form
+from tests.support.cases import case
 
 pytestmark = pytest.mark.any_database
 
@@ -132,11 +133,11 @@ REFUSED: dict[str, bytes] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [1, 1_000_000])
-@pytest.mark.parametrize("what", REFUSED)
-def test_ambiguous_form_is_refused(what: str, size: int) -> None:
-    with pytest.raises(BadRequest):
-        read(REFUSED[what], size)
+def test_ambiguous_form_is_refused() -> None:
+    for what, body in REFUSED.items():
+        for size in (1, 1_000_000):
+            with case(what, size), pytest.raises(BadRequest):
+                read(body, size)
 
 
 @pytest.mark.parametrize("body", [END, file(b"x") + END, part(b"model", b"") + END])
