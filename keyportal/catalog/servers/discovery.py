@@ -92,7 +92,7 @@ def _read_page(upstream: Upstream, url: str, query: str) -> Page:
     try:
         return read_page(_read(f"{url}?{query}" if query else url, upstream))
     except (OSError, HTTPException) as error:
-        reason = escaped(reason_of(error))
+        reason = escaped(without_secrets(reason_of(error), upstream))
         raise DiscoveryFailed(f"{url} can't be read: {reason}.") from None
     except ValueError:
         raise DiscoveryFailed(f"{url} did not return a list of models.", 200) from None
@@ -102,7 +102,8 @@ def _read(url: str, upstream: Upstream) -> bytes:
     reply = send(url, upstream)
     if not 200 <= reply.status < 300:
         failure = NotFound if reply.status == 404 else DiscoveryFailed
-        raise failure(f"{url} answered {reply.status} {escaped(reply.reason)}.", reply.status)
+        reason = escaped(without_secrets(reply.reason, upstream))
+        raise failure(f"{url} answered {reply.status} {reason}.", reply.status)
     return reply.body
 
 
@@ -133,6 +134,15 @@ def reason_of(error: OSError | HTTPException) -> str:
 
 def is_anthropic(upstream: Upstream) -> bool:
     return upstream.credential_header == CredentialHeader.X_API_KEY
+
+
+def without_secrets(text: str, upstream: Upstream) -> str:
+    """What a server says. Attack: it repeats our credential, or a header, and a page shows it."""
+    secrets = {value.decode() for _, value in upstream.server_headers.usual}
+    secrets |= {upstream.credential}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "…")
+    return text
 
 
 def escaped(text: str, length: int = 200) -> str:

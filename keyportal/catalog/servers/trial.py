@@ -15,6 +15,7 @@ from keyportal.catalog.servers.discovery import (
     model_ids,
     reason_of,
     send,
+    without_secrets,
 )
 
 TOKEN_SECONDS = 30.0  # A model that must be loaded first takes a while.
@@ -61,7 +62,7 @@ def _about_list(
     upstream: Upstream, ids: list[str], refusal: DiscoveryFailed | None
 ) -> Iterator[Step]:
     status = refusal.status if refusal else 200
-    text = _without_secrets(str(refusal or ""), upstream)
+    text = _beginning(str(refusal or ""), upstream)
     if status is None:
         yield Step("Reach", False, text)
         return
@@ -91,9 +92,9 @@ def _one_token(upstream: Upstream, model: str) -> Step:
     try:
         reply = send(url, upstream, body=body, seconds=TOKEN_SECONDS)
     except (OSError, HTTPException) as error:
-        said = _without_secrets(reason_of(error), upstream)
+        said = _beginning(reason_of(error), upstream)
         return Step("One token", False, f"{model}: {said}.")
-    said = _without_secrets(_text_of(reply.body), upstream)
+    said = _beginning(_text_of(reply.body), upstream)
     if not 200 <= reply.status < 300:
         return Step("One token", False, f"{model} answered {reply.status}: {said or 'no reason'}")
     return Step("One token", True, f"{model} said: {said}" if said else f"{model} answered.")
@@ -119,10 +120,5 @@ def _value_at(answer: Any, path: tuple[str | int, ...]) -> Any:
     return answer
 
 
-def _without_secrets(text: str, upstream: Upstream) -> str:
-    """The beginning of what a server says. Attack: it repeats our credential, or a header."""
-    secrets = {value.decode() for _, value in upstream.server_headers.usual}
-    secrets |= {upstream.credential}
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "…")
-    return escaped(text[:SAID_LENGTH], SAID_LENGTH)
+def _beginning(text: str, upstream: Upstream) -> str:
+    return escaped(without_secrets(text, upstream)[:SAID_LENGTH], SAID_LENGTH)
