@@ -8,7 +8,7 @@ from django.db import models
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.audit.source import current_source
-from keyportal.catalog.aliases import NAME_VALIDATORS
+from keyportal.catalog.aliases import NAME_VALIDATORS, Alias
 from keyportal.catalog.models.upstream import BUILT_IN_URL, Upstream
 from keyportal.catalog.models.version import change_version
 from keyportal.catalog.servers.health import Health, ModelHealth
@@ -73,7 +73,8 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
         taken = {name for name, owner in teams.items() if owner != team_id}
         if upstream.team_id:
             taken |= self._served_by_operators(names)
-        new = sorted(names - teams.keys())
+            taken |= _led_elsewhere(names - teams.keys(), upstream.team_id)
+        new = sorted(names - teams.keys() - taken)
         self.bulk_create(ServedModel(name=name, team=team) for name in new)
         models = dict(self.filter(name__in=names - taken).values_list("name", "pk"))
         existing = set(
@@ -126,6 +127,14 @@ class ServedModelQuerySet(models.QuerySet["ServedModel"]):
         is_real = models.Exists(real.filter(model=models.OuterRef("pk")))
         own = models.F("team").asc(nulls_last=True)
         return self.annotate(is_real=is_real).order_by("-is_real", own, "name")
+
+
+def _led_elsewhere(names: Iterable[str], team_id: int) -> set[str]:
+    """The aliases that others have too. Attack: an owner takes the first part of an alias as slug,
+    and a model of that name, which goes first, ends the alias for all other teams.
+    """
+    aliases = Alias.objects.filter(name__in=names).exclude(team=team_id)
+    return set(aliases.values_list("name", flat=True))
 
 
 class ServedModel(models.Model):
