@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
+from keyportal.catalog.management.discovered_models import serve_all
 from keyportal.catalog.models import NameTaken, Route, ServedModel, Upstream
 from keyportal.teams.models import Team
 
@@ -41,11 +42,13 @@ class DiscoverForm(forms.Form):
         """For whom: a team's server has models for this team only."""
         return self.upstream.team or self.cleaned_data["team"]
 
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or self.cleaned_data
-        if full := full_team(self.upstream, len(cleaned.get("ids", ()))):
+    def serve(self, upstream: Upstream) -> tuple[list[str], list[str]]:
+        """What `serve_all` returns; nothing if the form says why. Call it under the lock."""
+        ids = self.cleaned_data["ids"]
+        if full := full_team(upstream, len(ids)):
             self.add_error(None, full)
-        return cleaned
+            return [], []
+        return serve_all(ids, self.team, upstream, advice="Add it under another name.")
 
 
 class ModelForm(forms.Form):
@@ -78,8 +81,6 @@ class ModelForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
-        if full := full_team(self.upstream, 1):
-            self.add_error(None, full)
         cleaned["team"] = self.upstream.team or cleaned.get("team")
         if id_ := cleaned.get("upstream_model"):
             start = prefix(cleaned["team"])
@@ -88,8 +89,11 @@ class ModelForm(forms.Form):
         return cleaned
 
     def serve(self, upstream: Upstream) -> bool:
-        """Whether that worked; otherwise the form says why not. Call it in a transaction."""
+        """Whether that worked; otherwise the form says why not. Call it under the lock."""
         cleaned = self.cleaned_data
+        if full := full_team(upstream, 1):
+            self.add_error(None, full)
+            return False
         try:
             ServedModel.objects.serve(
                 cleaned["name"],
@@ -108,7 +112,8 @@ class ModelForm(forms.Form):
 def full_team(upstream: Upstream, new: int) -> str:
     """Why a team's server can't serve so many more; empty if it can.
 
-    Attack: a team fills the catalog, which every worker keeps in memory.
+    Attack: a team fills the catalog, which every worker keeps in memory, also with several forms
+    at once. So it is judged under the lock.
     """
     if not upstream.team:
         return ""

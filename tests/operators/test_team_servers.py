@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from http.client import BadStatusLine
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from keyportal.audit.models import Action, AuditEvent
+from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.catalog.servers.team_servers import AllowedServers
 from keyportal.catalog.snapshot import Snapshot
@@ -318,6 +320,64 @@ def test_a_team_serves_only_so_many_models(
     refused = admin.post(address, {"upstream_model": "b"})
     assert refused.status_code == 422
     assert "at most 1 models" in refused.content.decode()
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [("models/add/", {"upstream_model": "tiny"}), ("discover/", {"ids": "tiny"})],
+)
+def test_several_forms_at_once_serve_no_more_models(
+    admin: Client,
+    upstream: Upstream,
+    asked: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    form: dict[str, str],
+) -> None:
+    def serve_and_lock(team: Team, **more: Any) -> AbstractContextManager[Team]:
+        served_by(upstream, f"{team.slug}/other", team)
+        return lock_team(team, **more)
+
+    monkeypatch.setattr("keyportal.operators.forms.MAX_TEAM_MODELS", 1)
+    monkeypatch.setattr(server_access, "lock_team", serve_and_lock)
+    refused = admin.post(f"{SERVERS}{upstream.pk}/{path}", form)
+    assert refused.status_code == 422
+    assert "at most 1 models" in refused.content.decode()
+    assert Route.objects.count() == 1
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize("is_status", [True, False])
+def test_credential_that_the_server_repeats_is_not_shown(
+    admin: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, is_status: bool
+) -> None:
+    def fetch(*_: object, **__: object) -> Reply:
+        if is_status:
+            return Reply(401, f"No {CREDENTIAL}", b"")
+        raise BadStatusLine(f"No {CREDENTIAL}")
+
+    monkeypatch.setattr(http_fetch, "fetch", fetch)
+    text = text_of(admin, f"{upstream.pk}/discover/")
+    assert "No …" in text
+    assert CREDENTIAL not in text
+
+
+def test_alias_of_others_can_not_be_taken(
+    admin: Client, upstream: Upstream, team: Team, other_team: Team, asked: list[dict[str, Any]]
+) -> None:
+    """Attack: an owner takes the first part of an alias as slug, and ends it for other teams."""
+    gpu = Upstream.objects.create(name="gpu-7", base_url="http://192.0.2.7/v1")
+    llama = served_by(gpu, "public/llama", None)
+    Alias.objects.create(name=f"{team.slug}/gpt-4o", model=llama)
+    Alias.objects.create(name=f"{team.slug}/tiny", model=llama, team=team)
+    address = f"{SERVERS}{upstream.pk}/models/add/"
+    assert admin.post(address, {"upstream_model": "gpt-4o"}).status_code == 422
+    admin.post(f"{SERVERS}{upstream.pk}/discover/", {"ids": ["gpt-4o", "tiny"]})
+    models = Snapshot.read("default").models
+    assert models[f"{team.slug}/gpt-4o"].name == "public/llama"
+    assert models[f"{team.slug}/gpt-4o"].is_served_to(other_team.pk)
+    assert models[f"{team.slug}/tiny"].name == f"{team.slug}/tiny"  # The team's own one.
 
 
 def test_route_of_an_operator_leads_nobody_else_there(

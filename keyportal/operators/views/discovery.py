@@ -11,7 +11,6 @@ from django.utils.html import format_html
 from django.views.decorators.http import require_http_methods, require_POST
 
 from keyportal.catalog.credentials import CredentialUnreadable
-from keyportal.catalog.management.discovered_models import serve_all
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.catalog.servers.discovery import BareList, DiscoveryFailed, model_ids
 from keyportal.catalog.servers.trial import try_server
@@ -59,13 +58,12 @@ def server_discover(request: ServerRequest, server_id: int) -> HttpResponse:
     form = DiscoverForm(data, upstream=upstream, ids=ids)
     if not form.is_valid():
         return _choices(request, upstream, form, ids)
-    team = form.team
     with request.scope.lock():
-        upstream = request.scope.get_locked(server_id)
-        ids = form.cleaned_data["ids"]
-        served, skipped = serve_all(ids, team, upstream, advice="Add it under another name.")
+        served, skipped = form.serve(request.scope.get_locked(server_id))
+    if form.errors:
+        return _choices(request, upstream, form, ids)
     if served:
-        _tell(request, served, team)
+        _tell(request, served, form.team)
     for reason in skipped[:5]:
         messages.warning(request, reason)
     return redirect(f"{request.scope.url}{upstream.pk}/")
