@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
@@ -317,10 +318,22 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+FIRST_PORT, PORTS, PROCESSES = 12_000, 100, 200
+"""Below the ports that the system gives to connections and to servers that don't choose one."""
+_ports = cycle(range(PORTS))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port for a server that is started later.
+
+    Each process of a test run has ports of its own, or another one could take it meanwhile.
+    """
+    for number in _ports:
+        port = FIRST_PORT + os.getpid() % PROCESSES * PORTS + number
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 def database_url() -> str:
