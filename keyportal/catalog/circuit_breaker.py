@@ -8,7 +8,7 @@ has its own, and learns of a failure from its own calls. Pages read what all wor
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
@@ -101,6 +101,17 @@ class CircuitBreaker:
         self.refusals[model] = refusal
         return is_new
 
+    def forget_models_except(self, models: Collection[str]) -> None:
+        """In place of the dicts, because other threads may be using them."""
+        self.refusals = {
+            model: refusal for model, refusal in tuple(self.refusals.items()) if model in models
+        }
+        self.takes_stream_options = {
+            model: takes
+            for model, takes in tuple(self.takes_stream_options.items())
+            if model in models
+        }
+
     def record_failure(self, reason: str, retry_after: float = 0, *, detail: str = "") -> None:
         """Open the breaker. The server's `retry_after` seconds are respected, up to a minute.
 
@@ -168,8 +179,16 @@ def breaker_for(fingerprint: str) -> CircuitBreaker:
     return breaker
 
 
-def forget_all_except(fingerprints: Collection[str]) -> None:
-    """Delete the breakers of upstreams that were deleted or changed. May run in any thread."""
-    for fingerprint in tuple(_breakers):
-        if fingerprint not in fingerprints:
+def forget_all_except(models: Mapping[str, Collection[str]]) -> None:
+    """Delete the breakers of upstreams that were deleted or changed, and what the others know of
+    models that they serve no longer. `models` has the models' names on each upstream, by its
+    fingerprint. May run in any thread.
+
+    Attack: an admin of a team serves one name after the other on the team's own server, which
+    refuses them all. Each would stay in the memory of every worker, and in what it writes.
+    """
+    for fingerprint, breaker in tuple(_breakers.items()):
+        if fingerprint in models:
+            breaker.forget_models_except(models[fingerprint])
+        else:
             _breakers.pop(fingerprint, None)

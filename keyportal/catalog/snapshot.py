@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
+from itertools import chain
 from typing import NamedTuple, Self
 
 from django.core.exceptions import ValidationError
@@ -111,9 +112,10 @@ class Snapshot(NamedTuple):
                 logger.error("Model server %s is not used: %s", route.upstream.full_name, error)
                 if isinstance(error, CredentialUnreadable):
                     unreadable.add(route.model_id)
-        circuit_breaker.forget_all_except(
-            {to.fingerprint for some in targets.values() for to in some}
-        )
+        called: dict[str, set[str]] = {}
+        for target in chain.from_iterable(targets.values()):
+            called.setdefault(target.fingerprint, set()).add(target.model)
+        circuit_breaker.forget_all_except(called)
         groups: dict[int, set[int]] = {}
         members = ServedModel.only_teams.through.objects.using(using)
         for model_id, team_id in members.values_list("servedmodel_id", "team_id"):

@@ -231,6 +231,23 @@ def test_breaker_of_deleted_upstream_is_deleted(public: ServedModel) -> None:
     assert not circuit_breaker.breaker_for(fingerprint).failures
 
 
+def test_what_is_known_of_a_model_ends_with_its_route(public: ServedModel) -> None:
+    """Attack: an admin serves one name after the other on a team's server, which refuses them."""
+    server = upstream("gpu-1")
+    for name in ("kept", "former"):
+        route(public, server, name)
+    breaker = circuit_breaker.breaker_for(server.fingerprint)
+    for name in ("kept", "former"):
+        breaker.record_refusal(name, "404")
+        breaker.takes_stream_options[name] = False
+    read()
+    assert breaker.refusals == {"kept": "404", "former": "404"}
+    Route.objects.get(upstream_model="former").delete()
+    read()
+    assert breaker.refusals == {"kept": "404"}
+    assert breaker.takes_stream_options == {"kept": False}
+
+
 def test_renamed_upstream_keeps_its_breaker(public: ServedModel) -> None:
     renamed = upstream("before")
     route(public, renamed)
