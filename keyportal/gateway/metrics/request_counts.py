@@ -19,6 +19,8 @@ from keyportal.gateway.metrics.families import (
 
 # The name of a team's own model begins with the team's slug, so it is shown only on request.
 TEAM_MODEL = "(team)"
+# Attack: an admin of a team serves one new name after the other on the team's own server.
+MAX_KNOWN = 10_000
 
 
 class _Series:
@@ -69,6 +71,8 @@ class RequestCounts:
             model = TEAM_MODEL
         labels = (endpoint, model, team)
         series = self._by_labels.setdefault(labels, _Series())
+        if len(self._series) >= MAX_KNOWN:
+            self._series.clear()
         self._series[key] = series
         return series
 

@@ -3,6 +3,7 @@
 import pytest
 
 from keyportal.catalog.snapshot import CatalogEntry
+from keyportal.gateway.metrics import request_counts as module
 from keyportal.gateway.metrics.ended_requests import EndedRequest, endpoint_label
 from keyportal.gateway.metrics.families import Snapshot
 from keyportal.gateway.metrics.request_counts import RequestCounts
@@ -85,3 +86,17 @@ def test_names_of_teams_only_where_they_are_switched_on() -> None:
 )
 def test_paths_that_callers_make_up_are_no_labels(path: str, label: str) -> None:
     assert endpoint_label(path) == label
+
+
+def test_memory_does_not_grow_with_names_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack: an admin of a team gives the team's own model one name after the other."""
+    monkeypatch.setattr(module, "MAX_KNOWN", 10)
+    counts = RequestCounts(CATALOG.get, names_teams=False)
+    for number in range(100):
+        counts(ended(f"acme/{number}"))
+        counts(ended())
+    assert len(vars(counts)["_series"]) <= 10
+    assert samples(counts.collect(), "requests") == {
+        (CHAT, "(team)", "", "2xx"): [100],
+        (CHAT, "public/one", "", "2xx"): [100],
+    }
