@@ -90,7 +90,9 @@ def test_every_response_is_in_the_document(
     assert not Window.objects.filter(subject__startswith="stranger:").exists()
 
 
-def ask(operation: Any, mode: str, token: str, there: dict[str, str], team: str) -> Counter[int]:
+def ask(
+    operation: Any, mode: str, token: str | None, there: dict[str, str], team: str
+) -> Counter[int]:
     """Send generated requests, and with them others for what is there. Count the statuses."""
     from schemathesis import GenerationMode
     from schemathesis.checks import not_a_server_error
