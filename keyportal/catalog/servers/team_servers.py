@@ -7,6 +7,8 @@ a connection is opened, because a name resolves to another address whenever its 
 """
 
 import re
+import socket
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, Self
 
@@ -81,7 +83,20 @@ def is_never_allowed(address: str) -> bool:
     if parsed.version == 6 and any(embedded_addresses(parsed)):
         return True
     is_local = parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified
-    return is_local or parsed.is_multicast or is_metadata_address(address)
+    return is_local or parsed.is_multicast or is_metadata_address(address) or _is_own(address)
+
+
+def _is_own(address: str) -> bool:
+    """Whether this machine has the address: the system then sends from it too. Nothing is sent.
+
+    Attack: ports that a firewall closes for others are open to this machine, also at its public
+    address, or at one in a network that the operators list.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        if probe.connect_ex((address, 9)) == 0:
+            return ip_address(probe.getsockname()[0]) == ip_address(address)
+    return False
 
 
 def is_public(address: str) -> bool:

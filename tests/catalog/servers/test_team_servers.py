@@ -1,5 +1,8 @@
 """Which servers teams may add: by their names, and by the addresses that these resolve to."""
 
+import socket
+from ipaddress import ip_network
+
 import pytest
 
 from keyportal.catalog.servers.team_servers import AllowedServers, is_public
@@ -53,6 +56,24 @@ def test_only_listed_names_are_allowed_and_only_with_public_addresses() -> None:
     for host in ("openai.com", "api.openai.com.evil.example", "evilopenai.azure.com", "8.8.8.8"):
         assert not allowed.allows_name(host)
         assert not allowed.allows_address(host, "8.8.8.8")
+
+
+def own_address() -> str:
+    """Of this machine, by which it reaches others; empty if it reaches none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        return probe.getsockname()[0] if probe.connect_ex(("192.0.2.1", 9)) == 0 else ""
+
+
+@pytest.mark.skipif(not own_address(), reason="no network")
+def test_address_of_this_machine_is_refused_whatever_is_listed() -> None:
+    """Attack: its ports that a firewall closes for others are open to itself."""
+    own = own_address()
+    network = ip_network(f"{own}/24", strict=False)
+    other = next(host for host in network.hosts() if str(host) != own)
+    allowed = AllowedServers(networks=(network,))
+    assert not allowed.allows_address("models.example.com", own)
+    assert not allowed.allows_name(own)
+    assert allowed.allows_address("models.example.com", str(other))
 
 
 def test_listed_network_is_allowed_for_any_name_and_nothing_else() -> None:
