@@ -166,6 +166,7 @@ def test_more_connections_than_the_database_has(settings: Settings) -> None:
     pool = settings.DATABASES["default"]["OPTIONS"]["pool"]
     assert pool["max_size"] == doctor.POOL_CONNECTIONS
     settings.WEB_CONCURRENCY = 1000
+    settings.BODY_DISK = 1  # Of each worker; so many would need more than this machine has.
     assert examine()[0] == ["connections"]
 
 
