@@ -74,6 +74,7 @@ def view_at(path: str) -> object:
         return None
 
 
+@pytest.mark.long
 @on_postgresql
 def test_odd_value_in_a_path_fails_no_page(
     status: Callable[..., int], known: dict[str, str]
@@ -97,6 +98,7 @@ def test_odd_value_in_a_path_fails_no_page(
         assert status("get", f"/teams/{quote(odd, safe='')}/keys/") == 404
 
 
+@pytest.mark.long
 @on_postgresql
 def test_odd_parameter_fails_no_page(status: Callable[..., int], known: dict[str, str]) -> None:
     for template in sorted({path for _, path in PAGES}):
@@ -117,6 +119,7 @@ def try_odd_parameters(status: Callable[..., int], path: str) -> None:
     status("post", path, dict.fromkeys(PARAMETERS, ODD[1]))
 
 
+@pytest.mark.long
 @on_postgresql
 def test_odd_filter_fails_no_admin_list(status: Callable[..., int]) -> None:
     for model in admin.site._registry:
