@@ -97,7 +97,7 @@ class _Connection(HTTPConnection):
 
 
 def _open(host: str, addresses: list[tuple[str, int]]) -> socket.socket:
-    error = OSError(None, f"{host} has no address")
+    error = OSError(f"{host} has no address")
     for address in addresses:
         try:
             return socket.create_connection(address, TIMEOUT_SECONDS / len(addresses))
@@ -111,11 +111,11 @@ def _resolve(host: str, port: int, is_forbidden: Callable[[str], bool]) -> list[
     try:
         rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise OSError(None, f"{host} can't be resolved: {error}") from None
+        raise OSError(f"{host} can't be resolved: {reason_of(error)}") from None
     addresses = list(dict.fromkeys(str(row[4][0]) for row in rows))
     if any(map(is_forbidden, addresses)):
         refusal = "an address that is not allowed, such as a link-local or cloud metadata address"
-        raise OSError(None, f"{host} has {refusal}")
+        raise OSError(f"{host} has {refusal}")
     return [(address, port) for address in addresses]
 
 
@@ -125,5 +125,10 @@ def _read_limited(response: HTTPResponse) -> bytes:
     while block := response.read1(65_536):
         body += block
         if len(body) > MAX_BYTES:
-            raise OSError(None, f"the answer is over {MAX_BYTES} bytes")
+            raise OSError(f"the answer is over {MAX_BYTES} bytes")
     return body
+
+
+def reason_of(error: Exception) -> str:
+    """Why it failed, for a person: without the number of the error."""
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__

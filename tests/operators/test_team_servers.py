@@ -265,6 +265,21 @@ def test_test_says_what_the_server_said(
 
 
 @pytest.mark.any_database
+def test_failed_test_leads_to_the_form(
+    admin: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    text = admin.post(f"{SERVERS}{upstream.pk}/test/").content.decode()
+    assert "api.example.com can&#x27;t be resolved: Name or service not known." in text
+    assert "Errno" not in text
+    assert f'action="{SERVERS}{upstream.pk}/edit/"' in text
+    assert f"{SERVERS}{upstream.pk}/discover/" not in text
+
+
+@pytest.mark.any_database
 def test_a_person_asks_a_server_only_so_often(
     admin: Client, upstream: Upstream, asked: list[dict[str, Any]], settings: Settings
 ) -> None:

@@ -13,7 +13,7 @@ from keyportal.catalog.models import BUILT_IN_URL, Upstream
 from keyportal.catalog.servers.fetch import fetch
 from keyportal.catalog.servers.model_lists import Page, read_page
 from keyportal.catalog.tls import tls_context
-from keyportal.http.fetch import Reply
+from keyportal.http.fetch import Reply, reason_of
 
 # Attack: a server that lists a million names fills the catalog, which every worker reads.
 MAX_NAMES = 2000
@@ -123,13 +123,6 @@ def send(
     context = tls_context(upstream.ca_file, upstream.client_certificate_file)
     is_of_team = upstream.team_id is not None
     return fetch(url, headers, context, body=body, seconds=seconds, is_of_team=is_of_team)
-
-
-def reason_of(error: OSError | HTTPException) -> str:
-    """Without the number that errors of our own don't have."""
-    if isinstance(error, OSError) and error.errno is None and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
 
 
 def is_anthropic(upstream: Upstream) -> bool:

@@ -13,10 +13,10 @@ from keyportal.catalog.servers.discovery import (
     escaped,
     is_anthropic,
     model_ids,
-    reason_of,
     send,
     without_secrets,
 )
+from keyportal.http.fetch import reason_of
 
 TOKEN_SECONDS = 30.0  # A model that must be loaded first takes a while.
 SAID_LENGTH = 400

@@ -32,8 +32,9 @@ def server_test(request: ServerRequest, server_id: int) -> HttpResponse:
     model = routes.values_list("upstream_model", flat=True).first() or ""
     release_connection()
     steps = list(try_server(upstream, model))
+    has_problem = any(step.is_good is False for step in steps)
     context = {"scope": request.scope, "server": upstream, "steps": steps}
-    return render(request, "operators/server_test.html", context)
+    return render(request, "operators/server_test.html", context | {"has_problem": has_problem})
 
 
 @require_http_methods(["GET", "POST"])

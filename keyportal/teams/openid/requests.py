@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from keyportal.http.fetch import Reply, fetch
+from keyportal.http.fetch import Reply, fetch, reason_of
 from keyportal.teams.openid.configuration import IdentityProvider, is_secure
 
 DISCOVERY_PATH = "/.well-known/openid-configuration"
@@ -106,6 +106,8 @@ def _request(url: str, headers: dict[str, str], form: bytes | None) -> Reply:
     try:
         return fetch(url, {"Accept": "application/json", **headers}, _tls(), body=form)
     except (OSError, HTTPException, ValueError) as error:
-        raise ProviderFailed(f"{url}: {error!r}") from None
+        # Attack: control characters of a server rewrite the log.
+        reason = repr(reason_of(error)[:300])[1:-1]
+        raise ProviderFailed(f"{url}: {reason}") from None
     finally:
         _running.release()
