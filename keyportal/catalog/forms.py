@@ -3,11 +3,13 @@
 from typing import Any
 
 from django import forms
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 
 from keyportal.catalog.headers import validate as validate_headers
 from keyportal.catalog.models import Upstream
 from keyportal.catalog.servers.discovery import normalize_base_url
+from keyportal.catalog.servers.presets import placeholder_in
 from keyportal.teams.forms import VersionedModelForm
 
 ENTER_AGAIN = "Enter it again: it is not displayed."
@@ -28,8 +30,8 @@ class UpstreamForm(VersionedModelForm):
         widget=forms.PasswordInput(
             attrs={"autocomplete": "new-password", "class": "vTextField"}, render_value=False
         ),
-        help_text="The bearer token that Keyportal sends to this model server. Stored encrypted "
-        "and never displayed. Leave empty to keep the current one.",
+        help_text="The API key or token that Keyportal sends to this model server. Stored "
+        "encrypted and never displayed. Leave empty to keep the current one.",
     )
     forget_credential = forms.BooleanField(
         required=False, help_text="Call this model server without a credential from now on."
@@ -73,7 +75,10 @@ class UpstreamForm(VersionedModelForm):
                 self.fields[name].help_text = text.partition(" Leave empty")[0]
 
     def clean_base_url(self) -> str:
-        return normalize_base_url(self.cleaned_data["base_url"])
+        base_url = normalize_base_url(self.cleaned_data["base_url"])
+        if placeholder := placeholder_in(base_url):
+            raise ValidationError(f"Replace {placeholder} in this address.")
+        return base_url
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data

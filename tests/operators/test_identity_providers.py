@@ -17,7 +17,7 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.operators.access import lock_operators
 from keyportal.operators.identity_providers import changes
 from keyportal.operators.identity_providers.forms import AGAIN
-from keyportal.operators.identity_providers.presets import PRESETS
+from keyportal.operators.identity_providers.presets import PRESETS, Preset
 from keyportal.operators.views import providers
 from keyportal.teams.models import Team, User
 from keyportal.teams.openid.configuration import IdentityProvider
@@ -64,6 +64,16 @@ def errors(response: Any) -> str:
     assert response.status_code == 422, response.get("Location")
     texts = [text for texts in response.context["form"].errors.values() for text in texts]
     return " ".join(text for text in texts if text != AGAIN)
+
+
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset.placeholder])
+def test_placeholder_of_a_preset_must_be_replaced(operator: Client, preset: Preset) -> None:
+    assert f"Replace {preset.placeholder}" in errors(add(operator, issuer=preset.issuer))
+
+
+def test_form_names_the_redirect_address_of_the_preset(operator: Client) -> None:
+    text = operator.get(f"{PAGES}add/?preset=google").content.decode()
+    assert "/accounts/oidc/google/login/callback/" in text
 
 
 def test_provider_is_offered_with_the_next_request(operator: Client, settings: Settings) -> None:

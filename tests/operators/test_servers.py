@@ -56,7 +56,9 @@ def test_preset_fills_in_the_form(operator: Client, preset: Any) -> None:
     fields = form_data(response)
     assert fields["base_url"] == ([preset.base_url] if preset.base_url else [""])
     assert fields["credential_header"] == [preset.credential_header]
-    if preset.base_url:
+    if preset.placeholder:
+        assert f"Replace {preset.placeholder}" in preset.hint
+    elif preset.base_url:
         assert operator.post(f"{SERVERS}add/", fields).status_code == 302
         assert Upstream.objects.get().base_url == preset.base_url
 

@@ -116,6 +116,7 @@ def test_only_presets_of_hosted_servers_are_offered(admin: Client) -> None:
         ({"base_url": "https://[::ffff:10.0.0.1]/v1"}, "don&#x27;t allow teams"),
         ({"base_url": "https://169.254.169.254/v1"}, "metadata addresses are not allowed"),
         ({"base_url": "loopback:"}, "needs https://"),
+        ({"base_url": "https://NAME.openai.azure.com/openai/v1"}, "Replace NAME"),
         ({"credential": "a\r\nX-Evil: 1"}, "Use visible ASCII characters only."),
         ({"headers": "X-A: 1\r\nHost: x"}, "can&#x27;t be set here"),
         ({"name": "x\nModel server gpu-7 is back."}, "Use letters, digits"),

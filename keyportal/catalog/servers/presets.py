@@ -13,6 +13,8 @@ class Preset(NamedTuple):
     credential_header: CredentialHeader = CredentialHeader.AUTHORIZATION
     takes_stream_options: bool = True
     first_byte_timeout: float = 600
+    placeholder: str = ""
+    """The part of `base_url` that a person must replace."""
 
     @property
     def initial(self) -> dict[str, Any]:
@@ -59,6 +61,7 @@ PRESETS = (
         "https://NAME.openai.azure.com/openai/v1",
         "Replace NAME by the name of your resource. The credential is one of its keys.",
         CredentialHeader.API_KEY,
+        placeholder="NAME",
     ),
     Preset(
         "anthropic",
@@ -85,3 +88,8 @@ def presets_for(team: object) -> tuple[Preset, ...]:
 
 def preset_named(name: str) -> Preset | None:
     return next((preset for preset in PRESETS if preset.name == name), None)
+
+
+def placeholder_in(base_url: str) -> str:
+    """What must still be replaced in the address of a preset; empty if nothing."""
+    return next((preset.placeholder for preset in PRESETS if preset.base_url == base_url), "")

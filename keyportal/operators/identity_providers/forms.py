@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from keyportal.keys.keystring import require_no_key
+from keyportal.operators.identity_providers.presets import placeholder_in
 from keyportal.teams.forms import VersionedModelForm
 from keyportal.teams.models import Role
 from keyportal.teams.openid.configuration import problem_of
@@ -74,7 +75,8 @@ class ProviderForm(VersionedModelForm):
         max_length=20_000,
         validators=[require_no_key],
         label="Roles that groups give",
-        help_text="One “GROUP: SLUG ROLE” a line. They are given and taken back at each sign-in.",
+        help_text="One “GROUP: SLUG ROLE” a line, such as “keyportal-leads: research admin”, where "
+        "SLUG is the team's. Roles are given and taken back at each sign-in.",
     )
 
     class Meta:
@@ -97,8 +99,8 @@ class ProviderForm(VersionedModelForm):
             "issuer": "As in the provider's discovery document. It begins with https://.",
             "scopes": "Separated by spaces.",
             "domains": "Separated by spaces, such as example.com. Only people with a verified "
-            "address there sign in. *: of any domain. Empty: all, if neither of the first two "
-            "boxes below is ticked.",
+            "address there sign in. A * allows every domain. Empty allows everybody, and the first "
+            "two boxes below must then stay empty.",
             "trust_addresses": "Only if its administrators decide who has which address: they can "
             "then sign in as everybody in these domains, also as an operator.",
             "addresses_verified": "Only if its administrators give all addresses, as in one "
@@ -117,6 +119,12 @@ class ProviderForm(VersionedModelForm):
         else:  # There is nothing to keep.
             help_text = str(self.fields["secret"].help_text)
             self.fields["secret"].help_text = help_text.partition(" Leave empty")[0]
+
+    def clean_issuer(self) -> str:
+        issuer: str = self.cleaned_data["issuer"]
+        if placeholder := placeholder_in(issuer):
+            raise ValidationError(f"Replace {placeholder} in this address.")
+        return issuer
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data

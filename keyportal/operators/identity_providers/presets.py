@@ -10,6 +10,8 @@ class Preset(NamedTuple):
     hint: str
     scopes: str = "openid email profile"
     addresses_verified: bool = False
+    placeholder: str = ""
+    """The part of `issuer` that an operator must replace."""
 
     @property
     def initial(self) -> dict[str, Any]:
@@ -39,6 +41,7 @@ PRESETS = (
         "ID token. Replace DIRECTORY-ID. Entra doesn't say whether an address is verified. Groups "
         "are named by their object ids.",
         addresses_verified=True,
+        placeholder="DIRECTORY-ID",
     ),
     Preset(
         "okta",
@@ -46,6 +49,7 @@ PRESETS = (
         "https://example.okta.com",
         "Applications, OIDC, Web Application, assigned to those who may sign in. Replace example. "
         "For groups, add a groups claim filter at Okta, and the scope groups here.",
+        placeholder="example",
     ),
     Preset(
         "keycloak",
@@ -53,6 +57,7 @@ PRESETS = (
         "https://sso.example.com/realms/REALM",
         "A client with client authentication on and the standard flow. Replace the host and REALM. "
         "For groups, add the mapper Group Membership with the claim groups.",
+        placeholder="sso.example.com and REALM",
     ),
     Preset(
         "gitlab",
@@ -68,3 +73,8 @@ PRESETS = (
 
 def preset_named(name: str) -> Preset | None:
     return next((preset for preset in PRESETS if preset.name == name), None)
+
+
+def placeholder_in(issuer: str) -> str:
+    """What must still be replaced in the issuer of a preset; empty if nothing."""
+    return next((preset.placeholder for preset in PRESETS if preset.issuer == issuer), "")

@@ -61,7 +61,14 @@ def provider(request: OperatorRequest, row_id: int) -> HttpResponse:
 @recently_authenticated()
 def provider_add(request: OperatorRequest) -> HttpResponse:
     preset = preset_named(request.GET.get("preset", ""))
-    context = {"presets": PRESETS, "preset": preset, "callback_url": callback_url(request, "ID")}
+    # Not the ID that was entered: it may be no slug, and then has no address.
+    id_ = preset.name if preset and preset.issuer else "ID"
+    context = {
+        "presets": PRESETS,
+        "preset": preset,
+        "callback_id": id_,
+        "callback_url": callback_url(request, id_),
+    }
     if request.method != "POST":
         form = ProviderForm(initial=preset.initial if preset else None)
         return render(request, FORM, {"form": form, **context})
