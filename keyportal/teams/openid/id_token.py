@@ -55,8 +55,12 @@ def decode(
             leeway=LEEWAY_SECONDS,
             options={"require": list(required)},
         )
-    except (jwt.PyJWTError, RecursionError) as error:
+    # The last two: a time that is no number, or an endless one.
+    except (jwt.PyJWTError, RecursionError, TypeError, OverflowError) as error:
         raise ProviderFailed(f"the token is not valid: {error}") from None
+    subject = claims["sub"]
+    if not subject or len(subject) > MAX_SUBJECT_LENGTH or not subject.isprintable():
+        raise ProviderFailed("the token has no usable subject")
     return claims
 
 
@@ -68,9 +72,6 @@ def _check_claims(claims: dict[str, Any], provider: IdentityProvider, nonce: str
     several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     if claims.get("azp", provider.client_id if not several else None) != provider.client_id:
         raise ProviderFailed("the ID token was made for another application")
-    subject = claims["sub"]
-    if not subject or len(subject) > MAX_SUBJECT_LENGTH or not subject.isprintable():
-        raise ProviderFailed("the ID token has no usable subject")
 
 
 def _signing_key(token: str, metadata: Metadata) -> jwt.PyJWK:

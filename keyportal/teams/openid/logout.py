@@ -52,5 +52,5 @@ def _check(claims: dict[str, Any]) -> None:
     events = claims.get("events")
     if "nonce" in claims or not (isinstance(events, dict) and EVENT in events):
         raise ProviderFailed("the token is not for a sign-out")
-    if claims["iat"] < time.time() - MAX_AGE_SECONDS:
+    if int(claims["iat"]) < time.time() - MAX_AGE_SECONDS:
         raise ProviderFailed("the token is too old")

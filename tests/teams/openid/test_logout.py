@@ -62,6 +62,14 @@ def test_somebody_unknown_signs_out(browser: Client, forger: ForgingProvider) ->
         {"sub": None, "sid": "1"},
         {"aud": "another application"},
         {"iss": "https://evil.example"},
+        # Of a provider with a fault, which gets an answer all the same.
+        {"iat": "1700000000"},
+        {"iat": [1]},
+        {"iat": float("inf")},
+        {"sub": ""},
+        {"sub": "a\x00b"},
+        {"sub": "\ud800"},
+        {"sub": "x" * 192},
     ],
     ids=str,
 )
