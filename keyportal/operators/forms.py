@@ -48,7 +48,8 @@ class DiscoverForm(forms.Form):
         if full := full_team(upstream, len(ids)):
             self.add_error(None, full)
             return [], []
-        return serve_all(ids, self.team, upstream, advice="Add it under another name.")
+        team = upstream.team or self.team
+        return serve_all(ids, team, upstream, advice="Add it under another name.")
 
 
 class ModelForm(forms.Form):
@@ -83,9 +84,7 @@ class ModelForm(forms.Form):
         cleaned = super().clean() or {}
         cleaned["team"] = self.upstream.team or cleaned.get("team")
         if id_ := cleaned.get("upstream_model"):
-            start = prefix(cleaned["team"])
-            name = cleaned.get("name") or id_
-            cleaned["name"] = name if name.startswith(start) else start + name
+            cleaned["name"] = cleaned.get("name") or id_
         return cleaned
 
     def serve(self, upstream: Upstream) -> bool:
@@ -94,10 +93,14 @@ class ModelForm(forms.Form):
         if full := full_team(upstream, 1):
             self.add_error(None, full)
             return False
+        # With the slug that the team has now: an owner may just have changed it.
+        team = upstream.team or cleaned["team"]
+        start, name = prefix(team), cleaned["name"]
+        cleaned["name"] = name if name.startswith(start) else start + name
         try:
             ServedModel.objects.serve(
                 cleaned["name"],
-                team=cleaned["team"],
+                team=team,
                 upstream=upstream,
                 upstream_model=cleaned["upstream_model"],
             )

@@ -21,6 +21,7 @@ from keyportal.http.fetch import Reply
 from keyportal.operators import server_access
 from keyportal.operators.server_access import MAX_TEAM_SERVERS
 from keyportal.teams.access import lock_team
+from keyportal.teams.lifecycle import changes
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.sign_in.sessions import BEGAN_AT
 from tests.support.forms import form_data
@@ -361,6 +362,29 @@ def test_several_forms_at_once_serve_no_more_models(
     assert refused.status_code == 422
     assert "at most 1 models" in refused.content.decode()
     assert Route.objects.count() == 1
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [("models/add/", {"upstream_model": "tiny"}), ("discover/", {"ids": "tiny"})],
+)
+def test_model_gets_the_slug_that_the_team_has_at_the_end(
+    admin: Client,
+    alice: User,
+    upstream: Upstream,
+    asked: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    form: dict[str, str],
+) -> None:
+    def change_and_lock(team: Team, **more: Any) -> AbstractContextManager[Team]:
+        changes.change_slug(team, "nova", actor=alice)
+        return lock_team(team, **more)
+
+    monkeypatch.setattr(server_access, "lock_team", change_and_lock)
+    assert admin.post(f"{SERVERS}{upstream.pk}/{path}", form).status_code == 302
+    assert ServedModel.objects.get().name == "nova/tiny"
 
 
 @pytest.mark.any_database
