@@ -43,6 +43,7 @@ LINGER_SECONDS = 1.0
 REQUEST_SECONDS = 1.0
 # Attack: if one of these is sent twice, a proxy may check the first and we use the second.
 SINGLE_HEADERS = (b"host", b"content-type")
+NO_BODY = b"\r\ncontent-length: 0\r\n"
 # RFC 9110, 4.2.4: a name or password in an http address is an error.
 ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE | re.DOTALL)
 
@@ -299,9 +300,10 @@ class ResponseTransport:
             data, self._head = self._head + data, b""
         elif self.expects_head:
             self.expects_head = False
-            self._head = data
-            self._loop.call_soon(self.flush)
-            return
+            if NO_BODY not in data:  # Nothing follows such a head, as after a verification.
+                self._head = data
+                self._loop.call_soon(self.flush)
+                return
         self._transport.write(data)
 
     def flush(self) -> None:
