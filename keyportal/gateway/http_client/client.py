@@ -36,6 +36,8 @@ MAX_ADDRESSES = 20
 # Attack: a name whose own name server is slow keeps a thread for up to a minute. Names of others
 # than whoever runs this process get threads of their own, so that they never keep all.
 RESOLVING_THREADS = 4
+# Attack: an admin of a team gives the team's own server one name after the other.
+MAX_WORKING = 1024
 
 
 class Address(NamedTuple):
@@ -134,7 +136,7 @@ class Client:
         self._tls_context = tls_context
         self._idle: dict[Origin, list[Connection]] = {}
         self._working: dict[Origin, str] = {}
-        """The address of each origin to which the last connection was opened."""
+        """The address to which the last connection was opened, of each of the last origins."""
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._resolver = ThreadPoolExecutor(RESOLVING_THREADS, thread_name_prefix="resolver")
 
@@ -285,7 +287,10 @@ class Client:
                     raise
                 addresses = [other for other in addresses if other != address]
                 continue
+            self._working.pop(origin, None)
             self._working[origin] = address
+            if len(self._working) > MAX_WORKING:
+                del self._working[next(iter(self._working))]
             return connection
 
     async def _open(self, origin: Origin, opened: socket.socket) -> Connection:

@@ -13,9 +13,11 @@ from keyportal.catalog.servers.team_servers import AllowedServers
 from keyportal.catalog.snapshot import Target
 from keyportal.gateway.endpoints import Endpoint
 from keyportal.gateway.errors import UpstreamFailed
+from keyportal.gateway.http_client import client as module
 from keyportal.gateway.http_client import happy_eyeballs
 from keyportal.gateway.http_client.client import Client, parse_base_url
 from keyportal.gateway.relay.relay import Relay, RelayRequest, check_address
+from tests.support.scripted_server import OK, ScriptedServer, answering
 
 URL = "https://models.example.com/v1"
 HEADERS = ServerHeaders(((b"authorization", b"Bearer a-credential"),))
@@ -138,3 +140,22 @@ def test_slow_names_of_teams_keep_no_thread_from_the_operators(
             client.close()
 
     assert asyncio.run(work()) == ["8.8.8.8"]
+
+
+def test_memory_does_not_grow_with_names_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack: an admin gives a team's server one name after the other."""
+    monkeypatch.setattr(module, "MAX_WORKING", 3)
+
+    async def run() -> None:
+        async with ScriptedServer(answering(OK)) as address:
+            client = Client()
+            for owner in (1, 2, 3, 1, 4, 5):
+                to = address._replace(origin=address.origin._replace(owner=owner))
+                response = await client.send(
+                    to, "/x", [], b"", connect_timeout=60, first_byte_timeout=60, read_timeout=60
+                )
+                response.close()
+            assert [origin.owner for origin in vars(client)["_working"]] == [1, 4, 5]
+            client.close()
+
+    asyncio.run(run())
