@@ -239,7 +239,9 @@ def test_lost_key_of_the_secret_is_said(
     assert "Corp SSO" not in Client().get("/accounts/login/").content.decode()
     assert "Nobody can sign in with corp: its secret is lost." in caplog.text
     assert "Secret lost" in operator.get(PAGES).content.decode()
-    assert operator.post(f"{PAGES}{corp.pk}/test/").context["steps"] is None
+    tested = operator.post(f"{PAGES}{corp.pk}/test/")
+    assert tested.context["steps"] is None
+    assert f'action="{PAGES}{corp.pk}/edit/"' in tested.content.decode()
     assert errors(edit(operator, corp, name="x")) == "Enter the client secret."
     assert edit(operator, corp, secret="new").status_code == 302
     assert identity_providers()
