@@ -53,7 +53,7 @@ class AliasForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at ru
     class Meta:
         model = Alias
         fields = ["name", "team"]
-        labels = {"name": "Other name", "team": "For"}
+        labels = {"name": "Alias", "team": "For"}
         widgets = {
             "name": forms.TextInput(
                 {"autocomplete": "off", "spellcheck": "false", "placeholder": "gpt-4o"}
