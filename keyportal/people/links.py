@@ -10,8 +10,6 @@ from urllib.parse import urljoin
 
 from django.conf import settings
 from django.core import signing
-from django.db.models import BooleanField, ExpressionWrapper, Q
-from django.db.models.functions import Now
 from django.urls import reverse
 
 from keyportal.people.models import Invitation
@@ -81,8 +79,7 @@ def read(token: str) -> Link:
 def find(link: Link) -> Invitation:
     """The invitation that the link is for, with its team. Raises `DeadLink`."""
     # In one statement: an invitation that is used between two would be called expired.
-    has_expired = ExpressionWrapper(Q(expires_at__lte=Now()), output_field=BooleanField())
-    rows = Invitation.objects.select_related("team", "invited_by").annotate(has_expired=has_expired)
+    rows = Invitation.objects.with_expiry().select_related("team", "invited_by")
     row = rows.filter(pk=link.invitation_id, nonce=link.nonce).first()
     if row is None or not row.team.is_active or not row.is_backed():
         raise EndedInvitation

@@ -28,14 +28,18 @@ class InvitationQuerySet(models.QuerySet["Invitation"]):
     def for_team(self, team: Team) -> Self:
         return self.filter(team=team)
 
-    def for_display(self) -> Self:
-        """With who invited, and `has_expired` by the database's clock; by address."""
+    def with_expiry(self) -> Self:
+        """With `has_expired`, by the database's clock."""
         is_over = models.Case(
             models.When(expires_at__lte=Now(), then=True),
             default=False,
             output_field=models.BooleanField(),
         )
-        return self.select_related("invited_by").annotate(has_expired=is_over).order_by("email")
+        return self.annotate(has_expired=is_over)
+
+    def for_display(self) -> Self:
+        """With who invited, and `has_expired`; by address."""
+        return self.with_expiry().select_related("invited_by").order_by("email")
 
 
 class Invitation(models.Model):
@@ -55,7 +59,7 @@ class Invitation(models.Model):
     expires_at = models.DateTimeField(default=new_expiry)
 
     has_expired: bool
-    """Only on rows of `for_display`."""
+    """Only on rows of `with_expiry`."""
 
     objects = InvitationQuerySet.as_manager()
 
