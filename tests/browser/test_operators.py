@@ -10,6 +10,8 @@ from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.teams.models import Team, User
 from keyportal.teams.openid.stored import StoredProvider
 from tests.browser.test_screens import assert_axe_finds_nothing, sticks_out
+from tests.support import identity_provider
+from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET
 from tests.support.model_list_server import ModelListServer, running
 
 pytestmark = pytest.mark.browser
@@ -98,3 +100,34 @@ def test_server_is_added_tested_and_served_without_javascript(
     expect(page.get_by_role("heading", name="Delete model server")).to_be_visible()
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_text("No model servers yet.")).to_be_visible()
+
+
+@pytest.mark.parametrize("java_script_enabled", [True, False])
+def test_identity_provider_is_added_tested_and_deleted(
+    new_page: Open, olga: User, java_script_enabled: bool
+) -> None:
+    page = new_page(olga, java_script_enabled=java_script_enabled)
+    stranger = new_page(java_script_enabled=java_script_enabled)
+    page.goto("/operators/sign-in/")
+    page.get_by_role("button", name="Add identity provider").click()
+    page.get_by_role("link", name="Keycloak").click()
+    with identity_provider.running() as provider:
+        page.get_by_label("Name on the button").fill("Corp SSO")
+        page.get_by_label("ID", exact=True).fill("corp")
+        page.get_by_label("Issuer").fill(provider.issuer)
+        page.get_by_label("Client ID").fill(CLIENT_ID)
+        page.get_by_label("Client secret").fill(CLIENT_SECRET)
+        page.get_by_role("button", name="Add").click()
+        page.get_by_role("button", name="Test").click()
+        expect(page.get_by_role("row", name="Discovery")).to_contain_text("OK")
+    stranger.goto("/accounts/login/")
+    expect(stranger.get_by_role("button", name="Corp SSO")).to_be_visible()
+    page.get_by_role("link", name="Corp SSO").click()
+    page.get_by_role("button", name="Switch off").click()
+    page.get_by_role("button", name="Switch off").click()
+    expect(page.get_by_text("Off", exact=True)).to_be_visible()
+    stranger.reload()
+    expect(stranger.get_by_role("button", name="Corp SSO")).to_have_count(0)
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No identity providers yet.")).to_be_visible()

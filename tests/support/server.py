@@ -203,7 +203,8 @@ class BareServer(Server):
 class SharedServer(BareServer):
     """The server that all tests share; it writes usage at short intervals.
 
-    Pages of `page_origin` may call its gateway from a browser. It has metrics.
+    Pages of `page_origin` may call its gateway from a browser. It has metrics, and teams may add
+    model servers with public addresses.
     """
 
     module = [
@@ -216,6 +217,7 @@ class SharedServer(BareServer):
     def __init__(self, folder: Path, *, workers: int = 1, **environment: str) -> None:
         super().__init__(folder, workers=workers, **environment)
         self._environment["KEYPORTAL_CORS_ORIGINS"] = self.page_origin
+        self._environment["KEYPORTAL_TEAM_SERVERS"] = "public"
         self.metrics_port = free_port()
         self._environment["KEYPORTAL_METRICS_PORT"] = str(self.metrics_port)
 
