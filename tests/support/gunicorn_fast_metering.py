@@ -12,5 +12,5 @@ def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # cal
 
     meter.FLUSH_SECONDS = 0.1
     running_calls.REPORT_SECONDS = 0.2
-    publisher.PUBLISH_SECONDS = 0.1
+    publisher.PUBLISH_SECONDS = 0.5
     gunicorn_conf.pre_fork(server, worker)
