@@ -13,8 +13,8 @@ import tempfile
 # Not too many tests at a time to a process, so that few drive browsers, and all have long tests.
 PYTEST = [sys.executable, "-m", "pytest", "--maxschedchunk", "60"]
 # SQLite's run has two thirds of the tests, and all that need a browser.
-SQLITE = [*PYTEST, "-n", "5"]
-POSTGRESQL = [sys.executable, "-m", "tests.postgresql", *PYTEST, "-n", "3"]
+SQLITE = [*PYTEST, "-n", "4"]
+POSTGRESQL = [sys.executable, "-m", "tests.postgresql", *PYTEST, "-n", "2"]
 # Their outcome is the same. The cache, which `pytest --last-failed` reads, is the other run's.
 POSTGRESQL += ["--ignore=tests/browser", "--ignore=tests/test_make.py", "-p", "no:cacheprovider"]
 
