@@ -13,7 +13,6 @@ from keyportal.teams.openid.requests import (
     ProviderFailed,
     discover,
     discovery_url,
-    get_json,
     refusal_of,
 )
 
@@ -24,14 +23,13 @@ KNOWN_CLIENT = {"invalid_grant"}
 def try_provider(provider: IdentityProvider, redirect_uri: str) -> Iterator[Step]:
     try:
         metadata = discover(provider)
-        document = get_json(discovery_url(provider))
     except ProviderFailed as error:
         yield Step("Discovery document", False, str(error)[:500])
         return
     yield Step("Discovery document", True, f"{discovery_url(provider)} is of this issuer.")
     yield Step("Sign-in page", True, metadata.authorization_endpoint)
     yield _keys(metadata)
-    yield _scopes(provider, document)
+    yield _scopes(provider, metadata)
     yield _client(provider, metadata, redirect_uri)
 
 
@@ -43,8 +41,8 @@ def _keys(metadata: Metadata) -> Step:
     return Step("Signing keys", count > 0, f"{metadata.jwks_uri} lists {count}.")
 
 
-def _scopes(provider: IdentityProvider, document: object) -> Step:
-    listed = document.get("scopes_supported") if isinstance(document, dict) else None
+def _scopes(provider: IdentityProvider, metadata: Metadata) -> Step:
+    listed = metadata.scopes_supported
     if not isinstance(listed, list):
         return Step("Scopes", None, "It doesn't say which ones it knows.")
     missing = ", ".join(sorted({*provider.scopes} - {*map(str, listed)}))

@@ -30,6 +30,8 @@ class Metadata(msgspec.Struct):
     jwks_uri: str
     userinfo_endpoint: str = ""
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
+    scopes_supported: Any = None
+    """Only displayed, so a wrong one stops no sign-in."""
 
 
 def discovery_url(provider: IdentityProvider) -> str:
