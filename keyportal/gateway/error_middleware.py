@@ -28,10 +28,10 @@ SMALL_BODY_BYTES = 64 * 1024
 # Attack: a client sends many invalid keys to use up the processor. Each of its connections gets at
 # most a hundred responses a second. A request with a valid key is not delayed.
 UNAUTHORIZED_DELAY_SECONDS = 0.01
-# A request id is written to logs, tables, URLs and another server's headers. So it has no quotes,
-# spaces or line breaks, and no slashes, because `..` beside a slash has a meaning in a URL.
 # All refused bodies together get as many turns as those of one team; no slug is empty.
 REFUSED = ""
+# A request id is written to logs, tables, URLs and another server's headers. So it has no quotes,
+# spaces or line breaks, and no slashes, because `..` beside a slash has a meaning in a URL.
 REQUEST_ID = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._:+=@-]{0,127}")
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ a connection is opened, because a name resolves to another address whenever its 
 import re
 import socket
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, Self
 
 from keyportal.catalog.addresses import embedded_addresses, is_metadata_address, parse_address
@@ -63,7 +63,7 @@ class AllowedServers(NamedTuple):
         parsed = ip_address(address)
         if any(parsed in network for network in self.networks):
             return True
-        return self._has_name(host) and is_public(address)
+        return self._has_name(host) and _is_global(parsed)
 
     def _has_name(self, host: str) -> bool:
         host = host.lower().rstrip(".")
@@ -101,10 +101,12 @@ def _is_own(address: str) -> bool:
 
 def is_public(address: str) -> bool:
     """Whether it is an address in the Internet."""
-    parsed = ip_address(address)
-    if is_never_allowed(address) or not parsed.is_global:
-        return False
-    return isinstance(parsed, IPv4Address) or parsed in _GLOBAL_UNICAST
+    return not is_never_allowed(address) and _is_global(ip_address(address))
+
+
+def _is_global(address: IPv4Address | IPv6Address) -> bool:
+    """Whether it is public, if it is one that is allowed at all."""
+    return address.is_global and (isinstance(address, IPv4Address) or address in _GLOBAL_UNICAST)
 
 
 def _is_network(text: str) -> bool:
