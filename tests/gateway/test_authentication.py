@@ -1,6 +1,7 @@
 """Authentication: how the key string is read, and that only a valid checksum costs a query."""
 
 import asyncio
+import time
 from typing import cast
 
 import pytest
@@ -26,7 +27,6 @@ from keyportal.gateway.metering.writer import Writer
 from keyportal.http.types import Headers, Receive, Scope, Send
 from keyportal.keys import keystring
 from tests.support.asgi import Client, scope
-from tests.support.speed import runs_within
 
 pytestmark = pytest.mark.any_database
 
@@ -304,11 +304,12 @@ def test_malformed_key_costs_no_query(headers: Headers) -> None:
 def test_token_of_megabytes_is_refused_quickly(token: bytes) -> None:
     headers = authorization(b"Bearer " + token)
 
-    def refuse() -> None:
-        with pytest.raises(InvalidKey):
-            bearer_token(headers)
-
-    assert runs_within(refuse, max_seconds=0.2)
+    began = time.thread_time()
+    with pytest.raises(InvalidKey):
+        bearer_token(headers)
+    assert (
+        time.thread_time() - began < 10
+    )  # Milliseconds. In steps that grow with its square it would take days.
 
 
 def test_valid_key_is_admitted_active_and_metered() -> None:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -14,10 +15,12 @@ from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 from keyportal.usage.models import Call, UsageDay
 from keyportal.usage.reports.periods import Step
-from tests.support.speed import runs_within
+from tests.support.database_work import database_work
 from tests.usage.reports.test_usage_speed import repeat
 
 pytestmark = pytest.mark.long
+# 90,000 rows of usage, 30,000 of calls, and the keys, for each list of findings.
+WORK = {"sqlite": 3_000_000, "postgresql": 250_000}
 HEALTH = "/teams/u-8105f7322477/health/"
 SignIn = Callable[[User], Client]
 POLICY = Policy(max_lifetime_days=90, models=("public/*",), name_pattern="ci-*", rotation_days=30)
@@ -71,7 +74,7 @@ def use(team: Team, count: int) -> None:
 
 
 @pytest.mark.django_db
-def test_1000_keys_are_checked_within_300_ms(
+def test_1000_keys_are_checked_in_one_pass(
     sign_in: SignIn, alice: User, team: Team, model: ServedModel
 ) -> None:
     Team.objects.update(policy=POLICY)
@@ -80,7 +83,7 @@ def test_1000_keys_are_checked_within_300_ms(
     client = sign_in(alice)
     for query in ({}, {"page": "40"}, {"finding": "too-wide"}, {"finding": "breaks-policy"}):
         shown = partial(show, client, query)
-        assert runs_within(shown, max_seconds=0.3), query
+        assert database_work(shown) <= WORK[connection.vendor], query
 
 
 def show(client: Client, query: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from keyportal.keys.rules.permissions import Permissions
 from keyportal.teams.models import Membership, Team, User
 from keyportal.usage.models import UsageDay
 from keyportal.usage.reports.periods import Step
-from tests.support.speed import runs_within
+from tests.support.database_work import database_work
 
 LIST = "/teams/u-8105f7322477/keys/"
 FIRST = 10_000_000  # Of the public ids of many keys, which have eight characters.
@@ -326,13 +326,16 @@ def test_last_use_of_a_rotated_secret_is_shown(
     assert '<time datetime="2026-01-02T00:00:00+00:00">' in page
 
 
-def test_100000_keys_are_listed_within_200_ms(sign_in: SignIn, alice: User, team: Team) -> None:
+def test_pages_of_100000_keys_read_each_key_a_few_times(
+    sign_in: SignIn, alice: User, team: Team
+) -> None:
     fill(team, alice, 100_000)
     assert Secret.objects.filter(last_used_at__isnull=False).count() == 99_999
     client = sign_in(alice)
     client.get(LIST)
     for query in ({}, {"sort": "name", "page": "4000"}, {"q": "77"}, {"sort": "-last_used"}):
-        assert runs_within(partial(show, client, query), max_seconds=0.2), query
+        work = database_work(partial(show, client, query))
+        assert work <= {"sqlite": 8_000_000, "postgresql": 500_000}[connection.vendor], query
 
 
 def fill(team: Team, owner: User, number: int) -> None:

@@ -1,4 +1,7 @@
-"""The pages of usage of a large team: 1,000 keys on each of 90 days, and 200,000 calls."""
+"""The pages of usage of a large team: 1,000 keys on each of 90 days, and 200,000 calls.
+
+What the database does is counted, not timed: see `database_work`.
+"""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -14,9 +17,13 @@ from keyportal.teams.models import Team, User
 from keyportal.usage.impact import impact
 from keyportal.usage.models import Call, UsageDay
 from keyportal.usage.reports.periods import Step
-from tests.support.speed import runs_within
+from tests.support.database_work import database_work
 
 pytestmark = pytest.mark.long
+LARGE = {"sqlite": 30_000_000, "postgresql": 100_000}  # 90,000 rows of usage, each read once.
+SEARCH = {"sqlite": 4_000_000, "postgresql": 200_000}  # No call is read twice.
+IMPACT = {"sqlite": 1_500_000, "postgresql": 50_000}
+ONE_PAGE = {"sqlite": 10_000, "postgresql": 200}
 USAGE = "/teams/u-8105f7322477/usage/"
 CALLS = "/teams/u-8105f7322477/calls/"
 SignIn = Callable[[User], Client]
@@ -61,13 +68,13 @@ def show(client: Client, path: str, query: dict[str, str]) -> None:
 
 
 @pytest.mark.django_db
-def test_90_days_of_1000_keys_take_at_most_300_ms(sign_in: SignIn, vera: User, team: Team) -> None:
+def test_90_days_of_1000_keys_are_read_once(sign_in: SignIn, vera: User, team: Team) -> None:
     fill(team)
     client = sign_in(vera)
     client.get(USAGE)
     for query in ({}, {"by": "model"}, {"member": "user7"}, {"key": "00000999"}):
         shown = partial(show, client, USAGE, {"range": "90d"} | query)
-        assert runs_within(shown, max_seconds=0.3), query
+        assert database_work(shown) <= LARGE[connection.vendor], query
 
 
 def call_often(team: Team) -> None:
@@ -90,7 +97,7 @@ def call_often(team: Team) -> None:
 
 
 @pytest.mark.django_db
-def test_pages_of_200_000_calls_take_at_most_200_ms_and_their_impact_100(
+def test_pages_and_impact_read_few_of_200_000_calls(
     sign_in: SignIn, vera: User, team: Team
 ) -> None:
     """Even when a search finds nothing among those it looks through at once. The impact is asked of
@@ -99,11 +106,16 @@ def test_pages_of_200_000_calls_take_at_most_200_ms_and_their_impact_100(
     client = sign_in(vera)
     client.get(CALLS)
     half_way = (timezone.now() - timedelta(seconds=100_000)).timestamp()
-    for query in ({}, {"at": f"{half_way:.0f}000000.1"}, {"key": "nokey123"}, {"status": "5"}):
-        assert runs_within(partial(show, client, CALLS, query), max_seconds=0.2), query
+    for query in ({}, {"at": f"{half_way:.0f}000000.1"}):
+        shown = partial(show, client, CALLS, query)
+        assert database_work(shown) <= ONE_PAGE[connection.vendor], query
+    for query in ({"key": "nokey123"}, {"status": "5"}):
+        shown = partial(show, client, CALLS, query)
+        assert database_work(shown) <= SEARCH[connection.vendor], query
     for public_ids in (
         ["busy1234"],
         ["nokey123"],
         [f"key{n:05}" for n in range(99)] + ["busy1234"],
     ):
-        assert runs_within(partial(impact, team, public_ids), max_seconds=0.1), public_ids[-1]
+        found = partial(impact, team, public_ids)
+        assert database_work(found) <= IMPACT[connection.vendor], public_ids[-1]
