@@ -308,3 +308,50 @@ def _rule_test(
         "input_series": [{"series": series, "values": " ".join(values)}],
         "alert_rule_test": [rule],
     }
+
+
+@pytest.mark.any_database
+def test_alerts_fire_for_failing_and_for_slow_pages(tmp_path: Path) -> None:
+    """A request every 6 seconds: pages take 3 seconds, and a tenth of the management API's fail."""
+    count, bucket = (
+        "keyportal_page_duration_seconds_count",
+        "keyportal_page_duration_seconds_bucket",
+    )
+    series = {
+        f'{count}{{area="portal",status="2xx"}}': "0+10x30",
+        f'{count}{{area="api",status="2xx"}}': "0+9x30",
+        f'{count}{{area="api",status="5xx"}}': "0+1x30",
+        f'{count}{{area="static",status="5xx"}}': "0+10x30",
+        f'{bucket}{{area="portal",status="2xx",le="2.5"}}': "0x30",
+        f'{bucket}{{area="portal",status="2xx",le="5.0"}}': "0+10x30",
+        f'{bucket}{{area="portal",status="2xx",le="+Inf"}}': "0+10x30",
+        f'{bucket}{{area="api",status="2xx",le="0.5"}}': "0+10x30",
+        f'{bucket}{{area="api",status="2xx",le="+Inf"}}': "0+10x30",
+    }
+    summaries = {
+        ("KeyportalPagesFail", "api"): "10% of all requests to the api fail.",
+        ("KeyportalPagesSlow", "portal"): "One in 20 requests to the portal takes 4.875s or more.",
+    }
+    rules = [
+        {"eval_time": time, "alertname": alert, "exp_alerts": _page_alerts(area, summary, time)}
+        for (alert, area), summary in summaries.items()
+        for time in ("5m", "20m")
+    ]
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": rules,
+    }
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "tests": [test]}))
+    promtool("test", "rules", str(file))
+
+
+def _page_alerts(area: str, summary: str, time: str) -> list[dict[str, object]]:
+    """None in the first minutes, in which a single request would be enough."""
+    link = "docs/runbook.md#pages-fail-or-are-slow"
+    alert: dict[str, object] = {
+        "exp_labels": {"severity": "warning", "area": area},
+        "exp_annotations": {"summary": summary, "runbook": link},
+    }
+    return [alert] if time == "20m" else []
