@@ -626,6 +626,15 @@ def test_headers_of_an_upstream_are_stored_encrypted_and_never_shown(
     assert save_upstream(operator, upstream, forget_headers="on").headers == ""
 
 
+def test_an_upstream_that_is_switched_off_is_not_for_its_team_to_switch_on(
+    operator: Client, upstream: Upstream
+) -> None:
+    upstream.switch(is_active=False, by_team=True)
+    assert not save_upstream(operator, upstream, takes_stream_options="on").is_held
+    save_upstream(operator, upstream, is_active="on")
+    assert save_upstream(operator, upstream).is_held
+
+
 def test_an_upstream_is_added_with_its_credential(operator: Client, db: None) -> None:
     form = upstream_form(name="vllm", base_url="http://127.0.0.1:8001/v1", credential="word")
     operator.post("/admin/catalog/upstream/add/", form)

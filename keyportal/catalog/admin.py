@@ -1,6 +1,9 @@
 """Model servers, served models and routes in Django's admin. Credentials are write-only."""
 
+from typing import Any
+
 from django.contrib import admin
+from django.http import HttpRequest
 
 from keyportal.catalog.forms import UpstreamForm
 from keyportal.catalog.models import Route, ServedModel, Upstream
@@ -30,6 +33,11 @@ class UpstreamAdmin(ConfirmedAdmin):
     list_display = ["name", "team", "base_url", "has_credential", "has_headers", "created_at"]
     list_select_related = ["team"]
     search_fields = ["name", "base_url"]
+
+    def save_model(self, request: HttpRequest, obj: Upstream, form: Any, change: bool) -> None:
+        if "is_active" in form.changed_data:
+            obj.is_off_by_team = False
+        super().save_model(request, obj, form, change)
 
     @admin.display(boolean=True, description="Has credential")
     def has_credential(self, upstream: Upstream) -> bool:

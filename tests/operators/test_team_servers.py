@@ -443,7 +443,11 @@ def test_setting_that_is_turned_off_stops_the_servers(
     for path in ("", f"{upstream.pk}/", "add/"):
         assert "have switched off model servers of teams" in text_of(admin, path)
     assert "/servers/add/" not in text_of(admin)
-    assert add(admin, name="another").status_code == 422
+    assert 'name="base_url"' not in text_of(admin, "add/")
+    another = {"name": "another", "base_url": upstream.base_url}
+    refused = admin.post(f"{SERVERS}add/", another)
+    assert refused.status_code == 422
+    assert "have switched off model servers of teams" in refused.content.decode()
     edit = f"{SERVERS}{upstream.pk}/edit/"
     assert admin.post(edit, form_data(admin.get(edit), read_timeout="5")).status_code == 422
     assert admin.post(f"{SERVERS}{upstream.pk}/delete/").status_code == 302
@@ -496,6 +500,43 @@ def test_server_of_a_deleted_team_is_deleted(upstream: Upstream, team: Team) -> 
     served_by(upstream, f"{team.slug}/x", team)
     team.delete()
     assert not Upstream.objects.exists()
+
+
+@pytest.mark.any_database
+def test_team_switches_on_only_what_it_has_switched_off(admin: Client, upstream: Upstream) -> None:
+    """Attack: an admin switches on, perhaps after off, what an operator has switched off."""
+    page = f"{SERVERS}{upstream.pk}/"
+
+    def is_on_after(path: str) -> bool:
+        admin.post(f"{page}{path}")
+        upstream.refresh_from_db()
+        return upstream.is_active
+
+    assert [is_on_after(path) for path in ("off/", "off/", "on/")] == [False, False, True]
+    for is_off_before in (False, True):
+        if is_off_before:
+            assert not is_on_after("off/")
+        upstream.switch(is_active=False, by_team=False)
+        assert [is_on_after(path) for path in ("on/", "off/", "on/")] == [False] * 3
+        text = admin.post(f"{page}on/", follow=True).content.decode()
+        assert "Only they switch it on again." in text
+        assert f'action="{page}on/"' not in text
+        upstream.switch(is_active=True, by_team=False)
+
+
+@pytest.mark.any_database
+def test_server_that_is_no_longer_allowed_is_not_switched_on(
+    admin: Client, upstream: Upstream, settings: Settings
+) -> None:
+    page = f"{SERVERS}{upstream.pk}/"
+    admin.post(f"{page}off/")
+    for allowed, reason in (
+        (AllowedServers(), "have switched off model servers of teams."),
+        (AllowedServers.parse(["api.openai.com"]), "allow teams to add api.example.com."),
+    ):
+        settings.TEAM_SERVERS = allowed
+        assert reason in admin.post(f"{page}on/", follow=True).content.decode()
+        assert not Upstream.objects.get().is_active
 
 
 @pytest.mark.any_database

@@ -49,6 +49,7 @@ class Migration(migrations.Migration):
                 ('client_certificate_file', models.CharField(blank=True, help_text='Path of a PEM file on this server with a certificate and its private key, if the model server asks for one.', max_length=500, validators=[keyportal.catalog.models.validate_absolute_path])),
                 ('sends_keepalive', models.BooleanField(default=True, help_text="While a stream of this server is silent, send comments to the caller, so that no proxy closes the connection. Turn it off if a client can't read comments.", verbose_name='keep-alive comments')),
                 ('is_active', models.BooleanField(default=True, help_text='A server that is switched off gets no new calls. Running calls end as usual.')),
+                ('is_off_by_team', models.BooleanField(default=False, editable=False)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('team', models.ForeignKey(blank=True, editable=False, help_text='The team whose admins have added it, for models of the team only.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='servers', to='teams.team')),
             ],

@@ -19,6 +19,7 @@ from keyportal.catalog.tls import tls_context
 from keyportal.keys.keystring import require_no_key
 from keyportal.teams.models import Team
 
+HELD = "The operators have switched off this model server. Only they switch it on again."
 BUILT_IN_URL = "loopback:"  # The base URL of the built-in demo model, which needs no server.
 
 
@@ -123,6 +124,8 @@ class Upstream(models.Model):
         default=True,
         help_text="A server that is switched off gets no new calls. Running calls end as usual.",
     )
+    is_off_by_team = models.BooleanField(default=False, editable=False)
+    """Whether its team has switched it off, and may switch it on again."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -153,6 +156,23 @@ class Upstream(models.Model):
         # If a stored secret can't be decrypted, the server is not used, and the log says why.
         with contextlib.suppress(credentials.CredentialUnreadable):
             _ = self.server_headers
+
+    def switch(self, *, is_active: bool, by_team: bool) -> None:
+        """Raises `ValidationError` if its team may not switch it on. Call it under the lock."""
+        if by_team and is_active:
+            self.check_team_address()
+            if self.is_held:
+                raise ValidationError(HELD)
+        # Attack: a team switches off once more what the operators have switched off.
+        is_held = self.is_held
+        self.is_active = is_active
+        self.is_off_by_team = by_team and not is_active and not is_held
+        self.save(update_fields=["is_active", "is_off_by_team"])
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the operators have switched it off, so that its team can't switch it on."""
+        return not (self.is_active or self.is_off_by_team)
 
     def check_team_address(self) -> None:
         """Refuse a server of a team that the operators don't allow. Of its addresses, only one that

@@ -18,6 +18,26 @@ Network = IPv4Network | IPv6Network
 _HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 # Among the others are addresses in which a translator or tunnel finds an IPv4 address.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
+# Of IANA's registries of special-purpose addresses, and called global there, or not known to each
+# version of Python: none of a hosted API, and some of the nearest router or tunnel.
+_SPECIAL = tuple(
+    map(
+        ip_network,
+        (
+            "192.0.0.0/24",  # IETF protocol assignments
+            "192.31.196.0/24",  # AS112
+            "192.52.193.0/24",  # Multicast relays (AMT)
+            "192.88.99.0/24",  # 6to4 relays
+            "192.175.48.0/24",  # AS112
+            "2001::/23",  # IETF protocol assignments
+            "2620:4f:8000::/48",  # AS112
+            "3ffe::/16",  # The former 6bone
+            "3fff::/20",  # Documentation
+        ),
+    )
+)
+# The interface identifiers of ISATAP (RFC 5214): an IPv4 address follows.
+_ISATAP = (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe")
 
 
 class AllowedServers(NamedTuple):
@@ -106,7 +126,11 @@ def is_public(address: str) -> bool:
 
 def _is_global(address: IPv4Address | IPv6Address) -> bool:
     """Whether it is public, if it is one that is allowed at all."""
-    return address.is_global and (isinstance(address, IPv4Address) or address in _GLOBAL_UNICAST)
+    if not address.is_global or any(address in network for network in _SPECIAL):
+        return False
+    if isinstance(address, IPv4Address):
+        return True
+    return address in _GLOBAL_UNICAST and address.packed[8:12] not in _ISATAP
 
 
 def _is_network(text: str) -> bool:

@@ -5,6 +5,7 @@ from copy import copy
 from typing import Any
 
 from django.contrib import messages
+from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
@@ -122,8 +123,11 @@ def server_on(request: ServerRequest, server_id: int) -> HttpResponse:
 def _switch(request: ServerRequest, server_id: int, *, is_active: bool) -> HttpResponse:
     with request.scope.lock():
         upstream = request.scope.get_locked(server_id)
-        upstream.is_active = is_active
-        upstream.save(update_fields=["is_active"])
+        try:
+            upstream.switch(is_active=is_active, by_team=request.scope.team is not None)
+        except ValidationError as error:
+            messages.error(request, " ".join(error.messages))
+            return redirect(f"{request.scope.url}{server_id}/")
     what = "gets calls again" if is_active else "gets no new calls; running calls end as usual"
     messages.success(request, f"The model server {upstream} {what}.")
     return redirect(f"{request.scope.url}{server_id}/")
