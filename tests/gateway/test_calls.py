@@ -65,7 +65,7 @@ async def call(
 
 
 def run(work: Awaitable[object]) -> None:
-    asyncio.run(asyncio.wait_for(work, 10))
+    asyncio.run(asyncio.wait_for(work, 60))
 
 
 async def recheck(active_calls: ActiveCalls, judge: Judge) -> None:
@@ -113,7 +113,7 @@ def test_task_serves_the_next_request_after_an_ended_call() -> None:
             assert task is not None
             assert task.cancelling() == 0
             with active_calls.track(new_call(b"2")):
-                async with asyncio.timeout(30):  # It uses the same count of cancellations.
+                async with asyncio.timeout(60):  # It uses the same count of cancellations.
                     await asyncio.sleep(0.001)
 
     run(connection())
@@ -182,7 +182,7 @@ def test_timeout_inside_a_call_does_not_end_it() -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.Event().wait(), 0.001)
             loop.call_soon(running.end, InvalidKey())
-            await asyncio.wait_for(asyncio.Event().wait(), 30)
+            await asyncio.wait_for(asyncio.Event().wait(), 60)
 
     with pytest.raises(InvalidKey):
         run(end())
@@ -331,7 +331,7 @@ def test_each_stream_is_asked_for_a_comment_whatever_happens_to_another(
                 stack.enter_context(active_calls.track(one))
             for _ in range(3):
                 silent.was_asked.clear()
-                await asyncio.wait_for(silent.was_asked.wait(), 10)
+                await asyncio.wait_for(silent.was_asked.wait(), 60)
         sweeping.cancel()
 
     asyncio.run(run())

@@ -244,9 +244,7 @@ def test_body_of_a_head_request_is_not_read_as_a_request(live: Server, key: str)
             head("HEAD /v1/models", key, None, f"Content-Length: {len(smuggled)}"), smuggled
         )
         assert connection.read_head().status == 200
-        began = time.monotonic()
         assert connection.is_closed()
-        assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("lines", [[], ["Connection: keep-alive"]])

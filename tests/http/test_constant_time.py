@@ -1,34 +1,13 @@
 """Constant-time responses: they are sent at multiples of INTERVAL_SECONDS."""
 
 import asyncio
-import selectors
 
 import pytest
 
 from keyportal.http.constant_time import INTERVAL_SECONDS, ConstantTimeMiddleware
 from keyportal.http.types import Message, Receive, Scope, Send
+from tests.support import fake_time
 from tests.support.asgi import Client, scope
-
-
-class Selector(selectors.DefaultSelector):
-    """Doesn't wait, but moves its clock forward by the time-out."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.now += timeout or 0
-        return super().select(0)
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """Uses the selector's clock, so that a busy machine doesn't change the results."""
-
-    def __init__(self) -> None:
-        self._clock = Selector()
-        super().__init__(self._clock)
-
-    def time(self) -> float:
-        return self._clock.now
 
 
 def seconds(work: float, method: str = "POST") -> float:
@@ -39,15 +18,8 @@ def seconds(work: float, method: str = "POST") -> float:
         await send({"type": "http.response.start", "status": 202, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    async def answer() -> float:
-        await ConstantTimeMiddleware(app)(
-            scope("/leaks/report", method), client.receive, client.send
-        )
-        return asyncio.get_running_loop().time()
-
-    client = Client()
-    with asyncio.Runner(loop_factory=Loop) as runner:
-        took = runner.run(answer())
+    client, constant = Client(), ConstantTimeMiddleware(app)
+    took = fake_time.run(constant(scope("/leaks/report", method), client.receive, client.send))
     assert client.body == b"ok"
     return took
 

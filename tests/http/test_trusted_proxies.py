@@ -221,15 +221,15 @@ def test_forwarded_is_read_where_the_proxy_sends_it(
         'for=10.0.0.66;x=", for="[2001:db8::7]"',
         'for=10.0.0.66;x="a"b, for=192.0.2.1',
         'for=10.0.0.66;x="\\", for=192.0.2.1',
-        "for=10.0.0.66;" + ";" * 8000,
-        " " * 7000 + "!",
+        "for=10.0.0.66;" + ";" * 200_000,
+        " " * 200_000 + "!",
     ],
 )
 def test_broken_forwarded_is_an_unknown_client(forwarded: Ask, line: str) -> None:
     """Attack: a client opens a quoted text, to hide in it what the proxy appends."""
     began = time.process_time()
     assert forwarded(line) == ("", "http")
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 20  # The square would be more.
 
 
 def test_broken_line_of_a_client_does_not_hide_the_line_of_the_proxy(forwarded: Ask) -> None:

@@ -213,4 +213,4 @@ def test_redact_is_fast_for_any_text(unit: str) -> None:
     text = "%" + unit * (1_000_000 // len(unit))
     start = time.process_time()
     keystring.redact(text)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 60  # The square would be hours.

@@ -34,6 +34,8 @@ class Client:
         self.parts = list(parts or [b""])
         self.pause = pause
         self.messages: list[Message] = []
+        self.seconds = 0.0
+        """How long it was served, if a test says so."""
 
     async def receive(self) -> Message:
         if not self.parts:

@@ -168,7 +168,7 @@ def test_official_client_waits_for_retry_after(
         began = time.monotonic()
         threading.Timer(1.5, fake.released.set).start()
         client(live, key, max_retries=5).chat.completions.create(**chat_body(quick))  # type: ignore[call-overload]
-        assert 0.9 < time.monotonic() - began < 30
+        assert time.monotonic() - began > 0.9
 
 
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])

@@ -23,17 +23,12 @@ def test_old_secret_works_until_the_new_one_is_used(live: Server, bob: User, iss
     key, old = issue(bob)
     new = rotate(key, GracePeriod.FIRST_USE, actor=bob).text
     load = LoadGenerator(live, head("GET /v1/models", old, None), connections=4)
-    noted = 0.0
 
     def use_the_new_one() -> None:
-        nonlocal noted
         assert set(load.statuses_since(0)) == {200}
         assert live.request("GET", "/v1/models", key=new).status == 200
         newest = key.secrets.order_by("-pk")
-        used = time.monotonic()
-        wait_until(lambda: newest[0].last_used_at, 10)
-        noted = time.monotonic()
-        assert noted - used < 4  # One second, or more on a busy machine.
+        wait_until(lambda: newest[0].last_used_at)
 
     later = load.during(use_the_new_one, before=100, after=400)
     assert set(later) == {401}

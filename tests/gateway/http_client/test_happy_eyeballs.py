@@ -53,7 +53,7 @@ class ClientOf(Client):
         return list(self._addresses)
 
 
-async def call(client: Client, port: int, connect_timeout: float = 20) -> float:
+async def call(client: Client, port: int, connect_timeout: float = 60) -> float:
     """Seconds that a call on a new connection takes."""
     began = time.monotonic()
     response = await client.send(
@@ -62,8 +62,8 @@ async def call(client: Client, port: int, connect_timeout: float = 20) -> float:
         [],
         b"{}",
         connect_timeout=connect_timeout,
-        first_byte_timeout=20,
-        read_timeout=20,
+        first_byte_timeout=60,
+        read_timeout=60,
     )
     assert await response.read() == b"OK"
     return time.monotonic() - began
@@ -71,7 +71,7 @@ async def call(client: Client, port: int, connect_timeout: float = 20) -> float:
 
 async def closed(open_before: int) -> None:
     """Wait until no more files are open than before. TimeoutError if one stays open."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while open_files() != open_before:  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(0.01)
 
@@ -89,7 +89,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
     def run(work: Coroutine[Any, Any, None]) -> None:
         with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.run(asyncio.wait_for(work, 60))
+            runner.run(asyncio.wait_for(work, 120))
 
     return run
 

@@ -66,9 +66,9 @@ def serve(
                 "/chat/completions",
                 [],
                 b"{}",
-                connect_timeout=20,
-                first_byte_timeout=20,
-                read_timeout=20,
+                connect_timeout=60,
+                first_byte_timeout=60,
+                read_timeout=60,
             )
             return await response.read()
 
@@ -76,7 +76,7 @@ def serve(
         client.close()
         server.close()
 
-    uvloop.run(asyncio.wait_for(run(), 60))  # As the server does.
+    uvloop.run(asyncio.wait_for(run(), 120))  # As the server does.
 
 
 def test_private_ca_of_one_server_is_trusted_for_it_alone(server_files: tuple[Path, Path]) -> None:

