@@ -58,6 +58,7 @@ class Migration(migrations.Migration):
                 ('session_data', models.TextField(verbose_name='session data')),
                 ('expire_date', models.DateTimeField(db_index=True, verbose_name='expire date')),
                 ('user_id', models.BigIntegerField(db_index=True, null=True)),
+                ('provider_session', models.CharField(db_index=True, default='', max_length=64)),
             ],
             options={
                 'verbose_name': 'session',

@@ -42,6 +42,8 @@ class Session(AbstractBaseSession):
     """A session, with its user, so that the sessions of one are found without reading all."""
 
     user_id = models.BigIntegerField(null=True, db_index=True)
+    provider_session = models.CharField(max_length=64, default="", db_index=True)
+    """A digest of the session at the identity provider, whose end there ends this one."""
 
     @classmethod
     def get_session_store_class(cls) -> type[SessionBase]:

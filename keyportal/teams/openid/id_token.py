@@ -58,10 +58,14 @@ def decode(
     # The last two: a time that is no number, or an endless one.
     except (jwt.PyJWTError, RecursionError, TypeError, OverflowError) as error:
         raise ProviderFailed(f"the token is not valid: {error}") from None
-    subject = claims["sub"]
+    if "sub" in claims:
+        _check_subject(claims["sub"])
+    return claims
+
+
+def _check_subject(subject: str) -> None:
     if not subject or len(subject) > MAX_SUBJECT_LENGTH or not subject.isprintable():
         raise ProviderFailed("the token has no usable subject")
-    return claims
 
 
 def _check_claims(claims: dict[str, Any], provider: IdentityProvider, nonce: str) -> None:

@@ -1,8 +1,4 @@
-"""When somebody proved to a provider who they are, which may be hours before a sign-in here.
-
-Attack: at an open browser, the provider signs in again without a question, and a page that asks
-again is satisfied.
-"""
+"""What a session keeps of the sign-in at an identity provider."""
 
 import time
 from typing import Any
@@ -11,11 +7,25 @@ from allauth.account.signals import user_logged_in
 from django.dispatch import receiver
 from django.http import HttpRequest
 
+from keyportal.teams.openid.logout import digest_of
 from keyportal.teams.sign_in.reauthentication import PROVED_AT
+from keyportal.teams.sign_in.sessions import PROVIDER_SESSION
 
 
 @receiver(user_logged_in)
 def note_time_of_proof(request: HttpRequest, sociallogin: Any = None, **_: object) -> None:
+    """When the person proved there who they are, which may be hours before the sign-in here.
+
+    Attack: at an open browser, the provider signs in again without a question, and a page that asks
+    again is satisfied.
+    """
     auth_time = getattr(sociallogin, "claims", {}).get("auth_time")
     if isinstance(auth_time, int):
         request.session[PROVED_AT] = min(auth_time, int(time.time()))
+
+
+@receiver(user_logged_in)
+def note_provider_session(request: HttpRequest, sociallogin: Any = None, **_: object) -> None:
+    sid = getattr(sociallogin, "claims", {}).get("sid")
+    if isinstance(sid, str):
+        request.session[PROVIDER_SESSION] = digest_of(sociallogin.account.provider, sid)

@@ -23,6 +23,7 @@ BEGAN_AT = "began_at"
 ACTIVE_AT = "active_at"
 ADDRESS = "address"
 USER_AGENT = "user_agent"
+PROVIDER_SESSION = "provider_session"
 USER_AGENT_LENGTH = 300
 # A session in use is written no more often than this.
 WRITE_INTERVAL_SECONDS = 300
@@ -36,6 +37,7 @@ class SessionStore(DatabaseSessionStore):
     def create_model_instance(self, data: dict[str, Any]) -> Session:
         row = cast("Session", super().create_model_instance(data))
         row.user_id = data.get(SESSION_KEY)
+        row.provider_session = data.get(PROVIDER_SESSION, "")
         return row
 
     def get_session_cookie_age(self) -> int:

@@ -1,12 +1,16 @@
 """A person signs out at the provider, which says so."""
 
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from allauth.socialaccount.models import SocialAccount
+from django.db import OperationalError
 from django.test import Client
 
 from keyportal.teams.models import User
+from keyportal.teams.openid import logout
 from keyportal.teams.openid.logout import EVENT
 from tests.support.identity_provider import OTHER_KEY, ForgingProvider
 from tests.teams.openid.conftest import is_signed_in
@@ -59,7 +63,9 @@ def test_somebody_unknown_signs_out(browser: Client, forger: ForgingProvider) ->
         {"iat": 1_700_000_000, "exp": 9_000_000_000},
         {"exp": 1},
         {"jti": None},
-        {"sub": None, "sid": "1"},
+        {"sub": None},
+        {"sub": None, "sid": ""},
+        {"sub": None, "sid": ["s-1"]},
         {"aud": "another application"},
         {"iss": "https://evil.example"},
         # Of a provider with a fault, which gets an answer all the same.
@@ -78,6 +84,49 @@ def test_wrong_claims_end_nothing(
 ) -> None:
     assert sign_out(forger, **claims).status_code == 400
     assert is_signed_in(browser)
+
+
+def test_token_works_once(browser: Client, bob: User, forger: ForgingProvider) -> None:
+    """Attack: somebody who has read a token signs the person out again and again."""
+    assert sign_out(forger).status_code == 200
+    browser.force_login(bob)
+    assert sign_out(forger).status_code == 400
+    assert is_signed_in(browser)
+    assert sign_out(forger, jti="2").status_code == 200
+    assert not is_signed_in(browser)
+
+
+def test_token_that_is_not_used_works_later(
+    browser: Client, forger: ForgingProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database fails at the sessions: the provider sends the token again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(logout, "end_sessions", Mock(side_effect=OperationalError))
+        with pytest.raises(OperationalError):
+            sign_out(forger)
+    assert sign_out(forger).status_code == 200
+    assert not is_signed_in(browser)
+
+
+def test_session_of_the_provider_ends_what_began_with_it(
+    client: Client,
+    browser: Client,
+    forger: ForgingProvider,
+    configure: Callable[..., Any],
+    sign_in_there: Callable[..., Any],
+) -> None:
+    forger.claims = {"sid": "s-1"}
+    sign_in_there()
+    sid: dict[str, Any] = {"sub": None, "sid": "s-1"}
+    assert sign_out(forger, **sid | {"sid": "s-2"}).status_code == 200
+    assert is_signed_in(client)
+    configure(id="other")  # Its sessions have the same names.
+    assert sign_out(forger, "other", **sid, jti="2").status_code == 200
+    assert is_signed_in(client)
+    configure(id="corp")
+    assert sign_out(forger, **sid, jti="3").status_code == 200
+    assert not is_signed_in(client)
+    assert is_signed_in(browser)  # Also of the person, and begun with a password.
 
 
 def test_forged_signature_ends_nothing(browser: Client, forger: ForgingProvider) -> None:
