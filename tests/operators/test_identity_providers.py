@@ -19,7 +19,7 @@ from keyportal.operators.identity_providers import changes
 from keyportal.operators.identity_providers.forms import AGAIN
 from keyportal.operators.identity_providers.presets import PRESETS, Preset
 from keyportal.operators.views import providers
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.openid.configuration import IdentityProvider
 from keyportal.teams.openid.providers import identity_providers
 from keyportal.teams.openid.stored import StoredProvider
@@ -296,7 +296,7 @@ def test_page_says_who_can_then_not_sign_in(
     SocialAccount.objects.create(user=vera, provider="other", uid="1")
     for path in ("off/", "delete/"):
         page = operator.get(f"{PAGES}{corp.pk}/{path}")
-        assert page.context["effect"] == (4, 1, ["charlie"])
+        assert page.context["effect"][:3] == (4, 1, ["charlie"])
         assert "1 person can then not sign in" in page.content.decode()
 
 
@@ -307,6 +307,45 @@ def test_switched_off_and_on(operator: Client, corp: StoredProvider) -> None:
         assert ("Corp SSO" in Client().get("/accounts/login/").content.decode()) is is_offered
         assert bool(identity_providers()) is is_offered
     assert operator.get(f"{path}on/")["Location"] == path
+
+
+def test_roles_that_groups_gave_stay_and_are_told(
+    operator: Client, corp: StoredProvider, team: Team, bob: User, alice: User
+) -> None:
+    """They decide about keys: a provider that is deleted by mistake must stop nothing."""
+    bobs = Membership.objects.get(team=team, user=bob)
+    bobs.role, bobs.granted_by = Role.ADMIN, "corp"
+    bobs.save()
+    owner = Client()
+    owner.force_login(alice)
+    members, told = (
+        f"/teams/{team.slug}/members/",
+        f"1 role that its groups gave stays, in {team.name}.",
+    )
+    assert ">By group<" in owner.get(members).content.decode()
+    assert "former providers" not in operator.get(PAGES).content.decode()
+    for path in ("off/", "delete/"):
+        assert told in operator.get(f"{PAGES}{corp.pk}/{path}").content.decode()
+    operator.post(f"{PAGES}{corp.pk}/delete/")
+    assert operator.get(PAGES).context["left"] == [("corp", 1, [team.name])]
+    assert "Roles of former providers" in operator.get(PAGES).content.decode()
+    assert ">By former group<" in owner.get(members).content.decode()
+    bobs.refresh_from_db()
+    assert bobs.role == Role.ADMIN
+
+
+def test_roles_of_a_provider_of_the_environment_are_told_when_it_is_gone(
+    operator: Client, team: Team, bob: User, settings: Settings
+) -> None:
+    member = Membership.objects.get(team=team, user=bob)
+    Membership.objects.filter(pk=member.pk).update(granted_by="corp")
+    provider = IdentityProvider(
+        id="corp", name="x", issuer="https://sso.example.com", client_id="x"
+    )
+    settings.OIDC_PROVIDERS = (provider,)
+    assert operator.get(PAGES).context["left"] == []
+    settings.OIDC_PROVIDERS = ()
+    assert operator.get(PAGES).context["left"] == [("corp", 1, [team.name])]
 
 
 def test_deletion_forgets_who_was_connected(

@@ -15,7 +15,7 @@ from keyportal.operators.access import OperatorRequest, lock_operators, operator
 from keyportal.operators.connections import release_connection
 from keyportal.operators.identity_providers.changes import lock_provider
 from keyportal.operators.identity_providers.forms import ProviderForm
-from keyportal.operators.identity_providers.people import effect_of_end
+from keyportal.operators.identity_providers.people import effect_of_end, left_roles
 from keyportal.operators.identity_providers.presets import PRESETS, preset_named
 from keyportal.operators.identity_providers.trial import try_provider
 from keyportal.teams.openid.provider import callback_url, logout_url
@@ -33,6 +33,7 @@ def sign_in(request: OperatorRequest) -> HttpResponse:
         "environment": settings.OIDC_PROVIDERS,
         "rows": [(row, _is_shadowed(row)) for row in StoredProvider.objects.order_by("pk")],
         "has_passwords": settings.PASSWORD_SIGN_IN,
+        "left": left_roles(),
     }
     return render(request, "operators/sign_in.html", context)
 

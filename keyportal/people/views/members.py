@@ -26,6 +26,7 @@ from keyportal.teams.access import (
 from keyportal.teams.forms import Conflict
 from keyportal.teams.membership.changes import Refused, change_role, last_owners
 from keyportal.teams.models import Membership, Role
+from keyportal.teams.openid.providers import sources
 from keyportal.teams.shortcuts import render_dialog, render_htmx
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 from keyportal.usage.impact import impact
@@ -42,6 +43,7 @@ def member_list(request: TeamRequest) -> HttpResponse:
         "members": Membership.objects.for_team(request.team).for_display(),
         "invitations": invitations if granted else (),
         "granted": granted,
+        "sources": sources(),
     }
     return render_htmx(request, "people/members.html", "people/_members.html", context)
 

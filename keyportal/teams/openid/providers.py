@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 
 from keyportal.database.encryption import Unreadable
-from keyportal.teams.openid.configuration import IdentityProvider
+from keyportal.teams.openid.configuration import SCIM, IdentityProvider
 from keyportal.teams.openid.stored import StoredProvider
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,14 @@ def configured(provider_id: str, *, lock: bool = False) -> IdentityProvider:
         if provider.id == provider_id:
             return provider
     raise NotOffered
+
+
+def sources() -> set[str]:
+    """What `Membership.granted_by` has of those whose groups still decide about roles, at once or
+    when they are switched on again."""
+    ids = {provider.id for provider in settings.OIDC_PROVIDERS}
+    ids.update(StoredProvider.objects.values_list("provider_id", flat=True))
+    return ids | {SCIM} if settings.SCIM_TOKENS else ids
 
 
 def _offered() -> QuerySet[StoredProvider]:
