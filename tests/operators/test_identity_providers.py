@@ -313,9 +313,8 @@ def test_roles_that_groups_gave_stay_and_are_told(
     operator: Client, corp: StoredProvider, team: Team, bob: User, alice: User
 ) -> None:
     """They decide about keys: a provider that is deleted by mistake must stop nothing."""
-    bobs = Membership.objects.get(team=team, user=bob)
-    bobs.role, bobs.granted_by = Role.ADMIN, "corp"
-    bobs.save()
+    bobs = Membership.objects.filter(team=team, user=bob)
+    bobs.update(role=Role.ADMIN, granted_by="corp")
     owner = Client()
     owner.force_login(alice)
     members, told = (
@@ -330,15 +329,13 @@ def test_roles_that_groups_gave_stay_and_are_told(
     assert operator.get(PAGES).context["left"] == [("corp", 1, [team.name])]
     assert "Roles of former providers" in operator.get(PAGES).content.decode()
     assert ">By former group<" in owner.get(members).content.decode()
-    bobs.refresh_from_db()
-    assert bobs.role == Role.ADMIN
+    assert bobs.get().role == Role.ADMIN
 
 
 def test_roles_of_a_provider_of_the_environment_are_told_when_it_is_gone(
     operator: Client, team: Team, bob: User, settings: Settings
 ) -> None:
-    member = Membership.objects.get(team=team, user=bob)
-    Membership.objects.filter(pk=member.pk).update(granted_by="corp")
+    Membership.objects.filter(team=team, user=bob).update(granted_by="corp")
     provider = IdentityProvider(
         id="corp", name="x", issuer="https://sso.example.com", client_id="x"
     )

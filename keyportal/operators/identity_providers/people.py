@@ -21,7 +21,7 @@ class Roles(NamedTuple):
     """
 
     provider_id: str
-    count: int
+    total: int
     teams: list[str]
 
 

@@ -39,11 +39,12 @@ View = Callable[[TeamRequest, Membership], HttpResponse]
 def member_list(request: TeamRequest) -> HttpResponse:
     granted = grantable_roles(Role(request.membership.role))
     invitations = Invitation.objects.for_team(request.team).for_display()
+    members = list(Membership.objects.for_team(request.team).for_display())
     context = {
-        "members": Membership.objects.for_team(request.team).for_display(),
+        "members": members,
         "invitations": invitations if granted else (),
         "granted": granted,
-        "sources": sources(),
+        "sources": sources() if any(each.granted_by for each in members) else (),
     }
     return render_htmx(request, "people/members.html", "people/_members.html", context)
 
