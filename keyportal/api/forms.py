@@ -4,9 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
-from django.utils import timezone
 
 from keyportal.api.scopes import Scope
+from keyportal.database.clock import database_now
 from keyportal.keys.forms.base import NameField, NonceForm
 from keyportal.keys.forms.fields import ModelsField, NetworksField
 from keyportal.keys.rules.permissions import Endpoints, Permissions
@@ -39,7 +39,7 @@ class ManagementKeyForm(NonceForm):
             "name": cleaned["name"],
             "nonce": cleaned["nonce"],
             "scopes": [Scope(scope) for scope in cleaned["scopes"]],
-            "expires_at": timezone.now() + timedelta(days=int(days)) if days else None,
+            "expires_at": database_now() + timedelta(days=int(days)) if days else None,
             "permissions": Permissions(
                 cleaned["models"],
                 Endpoints(cleaned["endpoints"] or Endpoints.ALL),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from keyportal.audit.key_names import user_names
 from keyportal.audit.models import Tombstone
@@ -27,11 +27,14 @@ class Receipt:
     refused_requests: int
     last_refused_at: datetime | None
     ended_calls: int
+    read_at: datetime
+    """By the database's clock, as `deleted_at`."""
 
     @classmethod
     def for_key(cls, team: Team, public_id: str) -> Self | None:
         """The receipt of this key; None if the team has no deleted key with this id."""
-        rows = [*Tombstone.objects.filter(team_slug=team.history_slug, public_id=public_id)]
+        of_key = Tombstone.objects.filter(team_slug=team.history_slug, public_id=public_id)
+        rows = [*of_key.annotate(read_at=Now())]
         # A secret that a rotation replaced doesn't mean that its key was deleted.
         if not (final := [row for row in rows if not row.is_rotated]):
             return None
@@ -48,12 +51,13 @@ class Receipt:
                 (row.last_refused_at for row in rows if row.last_refused_at), default=None
             ),
             ended_calls=sum(row.ended_calls for row in rows),
+            read_at=newest.read_at,
         )
 
     @property
     def is_fresh(self) -> bool:
         """Whether the counts are likely to change soon: calls are ending, and programs retry."""
-        return timezone.now() - self.deleted_at < REFRESH_PERIOD
+        return self.read_at - self.deleted_at < REFRESH_PERIOD
 
 
 def _user_name(user_id: int | None) -> str:

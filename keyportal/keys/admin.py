@@ -11,7 +11,6 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import ServedModel
@@ -145,7 +144,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
         source = _source(request, "keys.change_apikey")
         with lock_key(obj, actor=source["actor"], right=require_change) as former:
             if "expires_at" in columns:
-                obj.expiry_set_at = timezone.now()
+                obj.expiry_set_at = former.read_at
                 columns.add("expiry_set_at")
             if "disabled_at" in columns:
                 obj.disabled_by = _disabled_by(obj, request.user.pk)

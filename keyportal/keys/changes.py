@@ -156,7 +156,7 @@ def _apply(key: ApiKey, name: str, value: Any) -> list[str]:
     if isinstance(value, Permissions):
         return value.changes_from(former)
     if name == "expires_at":
-        key.expiry_set_at = timezone.now()
+        key.expiry_set_at = key.read_at
     return [change_text(name, former, value)]
 
 

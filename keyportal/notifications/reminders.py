@@ -14,9 +14,9 @@ from math import ceil
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 
 from keyportal.audit.models import Action, AuditEvent
+from keyportal.database.clock import database_now
 from keyportal.keys.models import ApiKey
 from keyportal.notifications import emails
 from keyportal.notifications.models import Reminder
@@ -58,10 +58,10 @@ def send_reminders(
     """
     count = 0
     for days, until in STAGES:
-        for pk in [*keys_due(days, until, now or timezone.now()).values_list("pk", flat=True)]:
+        for pk in [*keys_due(days, until, now or database_now()).values_list("pk", flat=True)]:
             if not should_continue():
                 return count
-            count += _send_reminder(pk, days, until, now or timezone.now())
+            count += _send_reminder(pk, days, until, now or database_now())
     return count
 
 

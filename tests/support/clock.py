@@ -1,6 +1,13 @@
-"""Keeps a test from crossing the end of a minute, hour, day or month (all in UTC)."""
+"""Keeps a test from crossing the end of a minute, hour, day or month (all in UTC), and gives a host
+a wrong clock."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import pytest
+from django.utils import timezone
 
 MINUTE = 60
 DAY = 86_400
@@ -15,3 +22,16 @@ def ensure_time_left(seconds: float, period: int = MINUTE) -> None:
     left = period - time.time() % period
     if left < seconds:
         time.sleep(left + 0.1)
+
+
+@contextmanager
+def host(difference: timedelta) -> Iterator[None]:
+    """On a host whose clock differs by so much from the database's."""
+    right = timezone.now
+
+    def now() -> datetime:
+        return right() + difference
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(timezone, "now", now)
+        yield

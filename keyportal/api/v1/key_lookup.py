@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.utils import timezone
 from msgspec import UNSET
 
 from keyportal.api.framework import problems
@@ -22,6 +21,7 @@ from keyportal.api.framework.problems import (
     WeakRole,
 )
 from keyportal.api.v1.schemas import KeyChanges, NewKey
+from keyportal.database.clock import database_now
 from keyportal.keys.changes import EDITABLE
 from keyportal.keys.exceptions import (
     AlreadyRotating,
@@ -158,6 +158,6 @@ def _parse_expiry(text: str) -> datetime:
         end = None
     if end is None:
         raise ValidationError("Send a date, or a time with its zone, as in RFC 3339.")
-    if not 2000 <= end.year <= MAX_YEAR or end <= timezone.now():
+    if not 2000 <= end.year <= MAX_YEAR or end <= database_now():
         raise ValidationError(f"Choose a time in the future, before the year {MAX_YEAR}.")
     return end

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 from typing import Annotated, Self
 
 from django.core.exceptions import ValidationError
-from django.utils import timezone
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyportal.api.framework.problems import BeyondBounds, FieldError, Invalid
 from keyportal.api.v1.types import EndpointsValue
+from keyportal.database.clock import database_now
 from keyportal.keys.rules.permissions import (
     MAX_ENTRIES,
     MAX_PATTERN_LENGTH,
@@ -121,7 +121,7 @@ def default_expiry(bound: datetime | None, policy: Policy) -> datetime | None:
 
     `bound` is the expiry of the management key. The policy may require an earlier one.
     """
-    latest = policy.max_lifetime_days and timezone.now() + timedelta(days=policy.max_lifetime_days)
+    latest = policy.max_lifetime_days and database_now() + timedelta(days=policy.max_lifetime_days)
     return min((expiry for expiry in (bound, latest) if expiry), default=None)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 
+from keyportal.database.clock import database_now
 from keyportal.keys.forms.base import DetailsForm, NameField, NonceForm
 from keyportal.keys.forms.expiry import DATE, ExpiryForm
 from keyportal.keys.forms.fields import ModelsField, NetworksField
@@ -37,7 +38,7 @@ class CreateForm(NonceForm, ExpiryForm, DetailsForm):
     networks = NetworksField(rows=1)
 
     def __init__(self, data: Any = None, *, team: Team, creator: Membership) -> None:
-        super().__init__(data, policy=team.policy)
+        super().__init__(data, policy=team.policy, now=database_now())
         self.team, self.creator = team, creator
         self._set_owners()
         self.templates = {
@@ -103,7 +104,7 @@ class CreateForm(NonceForm, ExpiryForm, DetailsForm):
     def _policy_errors(self) -> list[tuple[str, str]]:
         """Field and sentence of all errors; `add_error` removes its field from `cleaned_data`."""
         cleaned = self.cleaned_data
-        key = PlannedKey(cleaned["name"], cleaned["expires_at"], self.permissions)
+        key = PlannedKey(self.now, cleaned["name"], cleaned["expires_at"], self.permissions)
         return [
             (self._error_field(field), sentence)
             for column, field in FIELD_BY_COLUMN.items()

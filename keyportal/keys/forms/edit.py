@@ -167,7 +167,14 @@ class KeyExpiryForm(ExpiryForm, VersionedForm):
         initial: dict[str, object] = {}
         if self.expires_at:
             initial = {"lifetime": DATE, "expiry_date": self.expires_at.astimezone(UTC).date()}
-        super().__init__(data, policy=key.team.policy, row=key, initial=initial, conflict=conflict)
+        super().__init__(
+            data,
+            policy=key.team.policy,
+            now=key.read_at,
+            row=key,
+            initial=initial,
+            conflict=conflict,
+        )
 
     @staticmethod
     def current_values(row: ApiKey) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The expiry of a key, as people choose it: after some days, at the end of a day, or never.
 
+`now` is by the database's clock, by which the gateway judges the expiry.
 A form with an expiry inherits `ExpiryForm`; `templates/keys/_expiry_fields.html` shows its two
 fields. The form does not offer what the team's policy forbids; `rules/policy.py` refuses it.
 """
@@ -9,7 +10,6 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.utils import timezone
 
 from keyportal.teams.dates import end_of_day
 from keyportal.teams.policy import Policy
@@ -29,13 +29,13 @@ class ExpiryForm(forms.Form):
         widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
     )
 
-    def __init__(self, *args: Any, policy: Policy, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, policy: Policy, now: datetime, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        offered = expiry_choices(policy)
+        self.now, today = now, now.date()
+        offered = expiry_choices(policy, today)
         lifetime = self.fields["lifetime"]
         lifetime.choices = offered  # type: ignore[attr-defined]  # it is a ChoiceField
         lifetime.initial = _default_choice(offered)
-        today = timezone.now().date()
         last = today + timedelta(days=policy.max_lifetime_days or MAX_DAYS)
         self.fields["expiry_date"].widget.attrs |= {"min": str(today), "max": str(last)}
 
@@ -50,28 +50,27 @@ class ExpiryForm(forms.Form):
     def _expires_at(self, chosen: str, day: date | None) -> datetime | None:
         if chosen == NEVER:
             return None
-        now = timezone.now()
         if chosen != DATE:
-            return now + timedelta(days=int(chosen))
-        if error := _date_error(day, now.date()):
+            return self.now + timedelta(days=int(chosen))
+        if error := _date_error(day, self.now.date()):
             self.add_error("expiry_date", error)
         return end_of_day(day) if day else None
 
 
-def expiry_choices(policy: Policy) -> list[tuple[str, str]]:
+def expiry_choices(policy: Policy, today: date) -> list[tuple[str, str]]:
     """Values and labels of the choices that the policy allows."""
     max_days = policy.max_lifetime_days
     days = {count for count in OFFERED_DAYS if max_days is None or count <= max_days}
     if max_days is not None:
         days.add(min(max_days, MAX_DAYS))
-    offered = [(str(count), expiry_label(count)) for count in sorted(days)]
+    offered = [(str(count), expiry_label(count, today)) for count in sorted(days)]
     offered.append((DATE, "On a date"))
     return offered if policy.requires_expiry else [*offered, (NEVER, "Never")]
 
 
-def expiry_label(days: int) -> str:
+def expiry_label(days: int, today: date) -> str:
     """Such as `In 30 days, on 2026-12-24`; the day in UTC."""
-    day = timezone.now().date() + timedelta(days=days)
+    day = today + timedelta(days=days)
     span = "a year" if days == 365 else f"{days} day{'s' * (days > 1)}"
     return f"In {span}, on {day}"
 

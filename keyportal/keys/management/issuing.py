@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.utils import timezone
 
+from keyportal.database.clock import database_now
 from keyportal.keys.exceptions import KeyActionError, PolicyViolation
 from keyportal.keys.models import DETAILS
 from keyportal.keys.rules.validators import normalize_detail
@@ -55,7 +55,7 @@ def parse_expiry(text: str | None) -> datetime | None:
     if text is None or text == NEVER:
         return None
     expires_at = _parse_time(text)
-    if expires_at <= timezone.now():
+    if expires_at <= database_now():
         raise CommandError(f"{text} is in the past.")
     return expires_at
 
@@ -76,7 +76,7 @@ def command_errors(team: Team, expires_at: datetime | None) -> Iterator[None]:
 
 def _parse_time(text: str) -> datetime:
     if match := _DURATION.fullmatch(text):
-        return timezone.now() + int(match[1]) * _UNITS[match[2]]
+        return database_now() + int(match[1]) * _UNITS[match[2]]
     try:
         return parse_end(text)
     except ValueError:

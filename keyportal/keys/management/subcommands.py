@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.catalog.models import ServedModel
+from keyportal.database.clock import database_now
 from keyportal.keys import changes, rotation
 from keyportal.keys.management import options as arguments
 from keyportal.keys.management.issuing import (
@@ -115,7 +115,7 @@ def _template(options: Options, team: Team) -> KeyTemplate | None:
 
 def _expires_at(options: Options, template: KeyTemplate | None) -> datetime | None:
     if options["expires"] is None and template and template.lifetime:
-        return timezone.now() + template.lifetime
+        return database_now() + template.lifetime
     return parse_expiry(options["expires"])
 
 

@@ -105,10 +105,14 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             keys = keys.order_by(*("-" * is_descending + name for name in SORT_COLUMNS[name]))
         return keys.values_list("pk", flat=True)
 
+    def with_read_at(self) -> Self:
+        """Annotate each key with the time at which it was read, by the database's clock."""
+        return self.annotate(read_at=Now())
+
     def for_display(self) -> Self:
         """With owners and secrets, in the same number of queries for any number of keys."""
         secrets = Secret.objects.order_by("-id")
-        keys = self.annotate(read_at=Now()).select_related("owner", "program_sign_in")
+        keys = self.with_read_at().select_related("owner", "program_sign_in")
         return keys.prefetch_related(Prefetch("secrets", secrets), "owner__memberships")
 
     @sensitive_variables("key_string")
@@ -225,7 +229,8 @@ class ApiKey(models.Model):
     owner = models.ForeignKey(User, models.PROTECT, related_name="keys")
     name = models.CharField(max_length=64, validators=[require_printable, require_no_key])
     public_id = models.CharField(max_length=8, unique=True, editable=False)
-    created_at = models.DateTimeField(auto_now_add=True)
+    # As `expires_at`, so that it tells for how long the key was made on a host with a wrong clock.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     expiry_set_at = models.DateTimeField(null=True, editable=False, help_text="Null: at creation.")
     disabled_at = models.DateTimeField(null=True, blank=True)
@@ -310,7 +315,7 @@ class ApiKey(models.Model):
 
     @cached_property
     def read_at(self) -> datetime:
-        """By the database's clock, as in verdicts. No query if it comes from `for_display`."""
+        """By the database's clock, as in verdicts. No query for a key of `with_read_at`."""
         return database_now()
 
     @property

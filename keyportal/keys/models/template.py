@@ -81,8 +81,12 @@ class KeyTemplate(models.Model):
         """A sentence for each rule about `columns` that every key from this template breaks."""
         if self.lifetime is None:
             columns = tuple(column for column in columns if column != "expires_at")
-        expires_at = timezone.now() + self.lifetime if self.lifetime else None
-        key = PlannedKey(expires_at=expires_at, permissions=self.permissions_within(policy))
+        now = timezone.now()  # A lifetime is the same by each clock.
+        key = PlannedKey(
+            now,
+            expires_at=now + self.lifetime if self.lifetime else None,
+            permissions=self.permissions_within(policy),
+        )
         return violations(policy, key, columns)
 
     def changes_from(self, former: "KeyTemplate | None") -> list[str]:

@@ -15,11 +15,11 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 from django.http import Http404
-from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.audit.source import current_source
+from keyportal.database.clock import database_now
 from keyportal.keys import keystring
 from keyportal.keys.exceptions import KeyActionError
 from keyportal.keys.keystring import KeyString
@@ -152,7 +152,7 @@ def _issue(sign_in: ProgramSignIn) -> tuple[ApiKey, KeyString]:
         actor=user,
         name=key_name(sign_in.client, user),
         address=sign_in.address,
-        expires_at=timezone.now() + KEY_LIFETIME,
+        expires_at=database_now() + KEY_LIFETIME,
         description=f"A program signed in from {sign_in.address or 'an unknown address'}.",
     )
     # Last, so that nothing waits for the session's row: `end_with_session` comes after it.

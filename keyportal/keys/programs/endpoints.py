@@ -9,7 +9,6 @@ from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
@@ -95,7 +94,7 @@ def token(request: HttpRequest) -> HttpResponse:
         )
     except Refused as refusal:
         return _error(refusal.code, str(refusal))
-    left = key.expires_at - timezone.now() if key.expires_at else device_flow.KEY_LIFETIME
+    left = key.expires_at - key.read_at if key.expires_at else device_flow.KEY_LIFETIME
     return _answer(
         {
             "access_token": key_string.text,

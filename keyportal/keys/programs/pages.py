@@ -11,10 +11,10 @@ from allauth.core import ratelimit
 from django import forms
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
+from keyportal.database.clock import database_now
 from keyportal.http.addresses import client_network
 from keyportal.keys.models import ApiKey, ProgramSignIn
 from keyportal.keys.programs import device_flow
@@ -22,7 +22,6 @@ from keyportal.keys.rules.policy import (
     PlannedKey,
     ownership_violations,
     violations,
-    widest_permissions,
 )
 from keyportal.teams.access import creator_role, last_team
 from keyportal.teams.models import Membership, Role, Team, User
@@ -50,11 +49,8 @@ class ApproveForm(forms.Form):
         role = Role(Membership.objects.get(team=team, user=self.user).role)
         if role.rank < creator_role(team).rank:
             raise forms.ValidationError("You can't create keys in this team.")
-        expires_at = timezone.now() + device_flow.KEY_LIFETIME
-        name = device_flow.key_name("program", self.user)
-        key = PlannedKey(
-            name, expires_at, widest_permissions(team.policy), has_service_account=False
-        )
+        now = database_now()
+        key = PlannedKey(now, expires_at=now + device_flow.KEY_LIFETIME, has_service_account=False)
 
         def count_keys() -> int:
             return ApiKey.objects.count_owned(team, self.user.pk)

@@ -5,8 +5,6 @@ from collections.abc import Callable, Container
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, Protocol
 
-from django.utils import timezone
-
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import (
     UNRESTRICTED,
@@ -32,11 +30,16 @@ class PolicySubject(Protocol):
     def permissions(self) -> Permissions: ...
     @property
     def has_service_account(self) -> bool: ...
+    @property
+    def read_at(self) -> datetime:
+        """Now, by the database's clock. Attack: on a host whose clock is ahead, a key gets a longer
+        life than the policy allows."""
 
 
 class PlannedKey(NamedTuple):
     """What a policy restricts of a key that does not exist yet."""
 
+    read_at: datetime
     name: str = ""
     expires_at: datetime | None = None
     permissions: Permissions = UNRESTRICTED
@@ -107,7 +110,7 @@ def _lifetime_violations(policy: Policy, key: PolicySubject) -> list[str]:
     if policy.max_lifetime_days is None:
         return []
     longest = timedelta(days=policy.max_lifetime_days) + LEEWAY
-    if key.expires_at > timezone.now() + longest:
+    if key.expires_at > key.read_at + longest:
         return [f"Keys of this team must expire within {policy.max_lifetime_days} days."]
     return []
 

@@ -10,7 +10,6 @@ from itertools import islice
 
 from django.db.models import Count, Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from keyportal.keys.models import ApiKeyQuerySet
 from keyportal.keys.rules.permissions import Endpoints, covers_models
@@ -49,7 +48,7 @@ def owners_over_limit(policy: Policy, keys: ApiKeyQuerySet) -> list[tuple[str, i
 def _breaks_lifetime(policy: Policy) -> Q:
     if policy.max_lifetime_days is None:
         return Q(expires_at=None) if policy.must_expire else NO_KEYS
-    latest = timezone.now() + timedelta(days=policy.max_lifetime_days) + LEEWAY
+    latest = Now() + timedelta(days=policy.max_lifetime_days) + LEEWAY
     return Q(expires_at=None) | Q(expires_at__gt=latest)
 
 

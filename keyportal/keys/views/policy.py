@@ -48,7 +48,7 @@ def _page(request: TeamRequest, form: PolicyForm) -> HttpResponse:
     policy = request.team.policy
     keys = ApiKey.objects.changeable_by(request.membership)
     violating = keys.filter(is_working(), breaks_policy(policy, keys))
-    listed = violating.select_related("owner").order_by("name")[:MAX_LISTED]
+    listed = violating.with_read_at().select_related("owner").order_by("name")[:MAX_LISTED]
     context = {
         "form": form,
         "rules": policy.describe(),

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.utils import timezone
 
 from keyportal.keys.forms.expiry import ExpiryForm, expiry_choices
 from keyportal.teams.policy import NO_POLICY, Policy
@@ -11,30 +10,28 @@ from keyportal.teams.policy import NO_POLICY, Policy
 pytestmark = pytest.mark.any_database
 
 
+NOW = datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC)
+
+
 def chosen(policy: Policy = NO_POLICY, **typed: str) -> ExpiryForm:
-    return ExpiryForm(typed, policy=policy)
+    return ExpiryForm(typed, policy=policy, now=NOW)
 
 
 def in_days(count: int) -> str:
-    return str(timezone.now().date() + timedelta(days=count))
+    return str(NOW.date() + timedelta(days=count))
 
 
 @pytest.mark.parametrize("days", ["7", "30", "60", "90", "365"])
 def test_days_count_from_now(days: str) -> None:
-    before = timezone.now()
     form = chosen(lifetime=days)
     assert form.is_valid()
-    end = form.cleaned_data["expires_at"]
-    span = timedelta(days=int(days))
-    assert before + span <= end <= timezone.now() + span
+    assert form.cleaned_data["expires_at"] == NOW + timedelta(days=int(days))
 
 
 def test_date_means_the_end_of_that_day_in_utc() -> None:
-    day = timezone.now().date() + timedelta(days=3)
-    form = chosen(lifetime="date", expiry_date=str(day))
+    form = chosen(lifetime="date", expiry_date=in_days(3))
     assert form.is_valid()
-    expected = datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=UTC)
-    assert form.cleaned_data["expires_at"] == expected
+    assert form.cleaned_data["expires_at"] == datetime(2026, 3, 4, 23, 59, 59, tzinfo=UTC)
 
 
 def test_today_is_accepted() -> None:
@@ -43,7 +40,7 @@ def test_today_is_accepted() -> None:
 
 def test_never_and_a_missing_field_mean_no_expiry() -> None:
     for typed in ({"lifetime": "never"}, {"lifetime": ""}, {"expiry_date": in_days(5)}):
-        form = ExpiryForm(typed, policy=NO_POLICY)
+        form = ExpiryForm(typed, policy=NO_POLICY, now=NOW)
         assert form.is_valid()
         assert form.cleaned_data["expires_at"] is None
 
@@ -81,8 +78,8 @@ def test_choice_that_is_not_offered_is_refused(nonsense: str) -> None:
 def test_only_choices_within_the_policy_are_offered(
     policy: Policy, offered: list[str], first: str
 ) -> None:
-    assert [value for value, _ in expiry_choices(policy)] == offered
-    form = ExpiryForm(policy=policy)
+    assert [value for value, _ in expiry_choices(policy, NOW.date())] == offered
+    form = ExpiryForm(policy=policy, now=NOW)
     assert form["lifetime"].initial == first
     assert first in offered
 
@@ -90,4 +87,4 @@ def test_only_choices_within_the_policy_are_offered(
 def test_missing_field_gets_an_expiry_if_the_policy_requires_one() -> None:
     form = chosen(Policy(max_lifetime_days=7))
     assert form.is_valid()
-    assert form.cleaned_data["expires_at"] <= timezone.now() + timedelta(days=7)
+    assert form.cleaned_data["expires_at"] == NOW + timedelta(days=7)

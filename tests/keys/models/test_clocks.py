@@ -1,9 +1,8 @@
 """Hosts with wrong clocks: secrets expire, and reports are judged, by the clock of the database, as
 at the gateway."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.test import Client
@@ -26,24 +25,13 @@ from keyportal.leaks.reports import OPERATOR, ReportContents, ReportedKey
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import UsageDay
 from keyportal.usage.reports.periods import Step
+from tests.support.clock import host
 
 pytestmark = pytest.mark.django_db
 Issue = Callable[..., tuple[ApiKey, str]]
 SignIn = Callable[[User], Client]
 AHEAD, BEHIND = timedelta(hours=2), timedelta(hours=-2)
 right = timezone.now
-
-
-@contextmanager
-def host(difference: timedelta) -> Iterator[None]:
-    """On a host whose clock differs by so much from the database's."""
-
-    def now() -> datetime:
-        return right() + difference
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(timezone, "now", now)
-        yield
 
 
 def end(text: str, when: timedelta) -> None:

@@ -19,6 +19,7 @@ from keyportal.keys.programs import device_flow
 from keyportal.notifications.reminders import send_reminders
 from keyportal.teams.models import Membership, Role, Session, Team, User
 from keyportal.teams.policy import Policy
+from tests.support.clock import host
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
@@ -109,6 +110,18 @@ def test_a_program_gets_a_key_of_the_person_who_lets_it_in(
     listed = person.get(f"/teams/{team.slug}/keys/").content.decode()
     assert "It ends with the session in which it was let in." in listed
     assert error(poll(program, codes["device_code"])) == "invalid_grant"  # Once.
+
+
+def test_program_key_does_not_outlive_its_hours_on_a_host_whose_clock_is_ahead(
+    program: Client, sign_in: SignIn, bob: User
+) -> None:
+    latest = timezone.now() + timedelta(hours=13)
+    with host(timedelta(hours=2)):
+        codes = begin(program)
+        assert let_in(sign_in(bob), codes["user_code"]).status_code == 200
+        answer = poll(program, codes["device_code"]).json()
+    assert 0 < answer["expires_in"] <= 12 * 3600
+    assert ApiKey.objects.filter(expires_at__lt=latest).exists()
 
 
 def test_no_code_is_in_the_database(program: Client) -> None:

@@ -2,11 +2,11 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from keyportal.api.models import ManagementKey
 from keyportal.api.scopes import Scope
+from keyportal.database.clock import database_now
 from keyportal.keys.exceptions import KeyActionError
 from keyportal.keys.rules.permissions import (
     Endpoints,
@@ -73,7 +73,7 @@ class Command(OperatorCommand):
                     Endpoints(options["endpoints"]),
                     normalize_networks(options["networks"]),
                 ),
-                expires_at=None if options["no_expiry"] else timezone.now() + timedelta(days=days),
+                expires_at=None if options["no_expiry"] else database_now() + timedelta(days=days),
             )
         except KeyActionError as error:
             raise CommandError(str(error)) from error
