@@ -28,7 +28,7 @@ from tests.support import fake_upstream
 from tests.support.clock import DAY, ensure_time_left
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.mail_server import MailServer
-from tests.support.server import BareServer, Server, SharedServer
+from tests.support.server import PatientServer, Server, SharedServer
 
 # A busy machine must not make a test fail.
 hypothesis.settings.register_profile("keyportal", deadline=None, max_examples=50)
@@ -260,7 +260,7 @@ def own_server(
     started: list[Server] = []
 
     def own_server(
-        kind: type[Server] = BareServer, *, workers: int = 1, **environment: str
+        kind: type[Server] = PatientServer, *, workers: int = 1, **environment: str
     ) -> Server:
         started.append(kind(tmp_path, workers=workers, **environment))
         return started[-1].start()

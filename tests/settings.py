@@ -29,6 +29,7 @@ for _variable in (
 
 from keyportal.settings import *  # noqa: E402, F403
 from keyportal.settings import DATABASES, IS_POSTGRESQL  # noqa: E402
+from tests.support.patience import be_patient  # noqa: E402
 
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
 # Fast. Only in tests, whose passwords are not secret.
@@ -39,16 +40,7 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = True
-# The time limits of statements, and of the wait for a connection, are two seconds. A busy machine
-# may need more in a test.
-if IS_POSTGRESQL:
-    DATABASES["default"]["OPTIONS"]["pool"]["timeout"] = 60
-for _options in (DATABASES["admission"]["OPTIONS"], DATABASES["meter"]["OPTIONS"]):
-    if IS_POSTGRESQL:
-        for _name in ("statement_timeout", "lock_timeout"):
-            _options["options"] = _options["options"].replace(f"{_name}=2s", f"{_name}=60s")
-    else:
-        _options["timeout"] = 60
+be_patient(DATABASES)
 if not IS_POSTGRESQL:
     # No test needs to survive a power cut, so nothing waits for the disk.
     for _settings in DATABASES.values():

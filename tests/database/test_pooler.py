@@ -50,7 +50,7 @@ def pooled(transactional_db: None, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def keyportal(own_server: OwnServer, pooled: str) -> Server:
-    return own_server(Server, workers=2, DATABASE_URL=pooled, KEYPORTAL_DB_POOLER="transaction")
+    return own_server(workers=2, DATABASE_URL=pooled, KEYPORTAL_DB_POOLER="transaction")
 
 
 def test_calls_limits_pages_and_usage_are_exact(
@@ -95,8 +95,9 @@ def assert_sessions_are_clean(pooled: str) -> None:
     assert settings == [("0", "0", "0", "on")] * 3
 
 
-def test_each_transaction_has_its_time_limits(keyportal: Server) -> None:
+def test_each_transaction_has_its_time_limits(pooled: str, tmp_path: Path) -> None:
     """Else a host that vanishes in a transaction keeps its locks."""
+    keyportal = Server(tmp_path, DATABASE_URL=pooled, KEYPORTAL_DB_POOLER="transaction")
     lines = keyportal.manage("shell", "-v", "0", "-c", PRINT_SETTINGS).splitlines()
     assert lines == ["1min 10s 1min on"] * 2 + ["2s 2s 2s off"] * 4
     checks = keyportal.run_manage("check", "--database", "default")

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from keyportal.server import gunicorn_conf
-from keyportal.server.gunicorn_conf import *  # noqa: F403
+from tests.support import gunicorn_patient
+from tests.support.gunicorn_patient import *  # noqa: F403
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # calls the original
@@ -13,4 +13,4 @@ def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # cal
     meter.FLUSH_SECONDS = 0.1
     running_calls.REPORT_SECONDS = 0.2
     publisher.PUBLISH_SECONDS = 0.5
-    gunicorn_conf.pre_fork(server, worker)
+    gunicorn_patient.pre_fork(server, worker)

@@ -1,16 +1,19 @@
 """A lock on a counter stops only what counts there, and a host that vanished loses its locks."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection, connections
 
+from keyportal.database import configuration
 from keyportal.gateway.admission import batcher, limiter_sql
 from keyportal.gateway.admission.batcher import Admission
 from keyportal.gateway.admission.database import close, database
@@ -39,11 +42,10 @@ class OtherHost:
         additions = [(subject, int(Kind.MINUTE), requests, 0) for subject in sorted(subjects)]
         self._run(lambda: limiter_sql.add(additions))
 
-    def stay_idle(self) -> None:
-        """Let the database keep an open transaction for as long as it likes."""
-        if self._run(database).is_postgresql:
-            setting = "SET idle_in_transaction_session_timeout = 0"
-            self._run(lambda: database().execute(setting))
+    def limit_idle(self, time: str) -> None:
+        """How long PostgreSQL keeps a transaction that is open and idle."""
+        setting = f"SET idle_in_transaction_session_timeout = '{time}'"
+        self._run(lambda: database().execute(setting))
 
     def commit(self) -> None:
         self._run(lambda: database().commit())
@@ -59,7 +61,8 @@ class OtherHost:
 @pytest.fixture
 def other_host(db: None) -> Iterator[OtherHost]:
     other_host = OtherHost()
-    other_host.stay_idle()
+    if connection.vendor == "postgresql":
+        other_host.limit_idle("0")
     ensure_time_left(20)  # In the next minute, another row is counted in.
     yield other_host
     other_host.close()
@@ -109,13 +112,24 @@ def counts() -> dict[str, int]:
     return dict(Window.objects.values_list("subject", "requests"))
 
 
+def idle_limit() -> str:
+    """The product's. That of the tests is longer."""
+    config = configuration.read_url("postgresql://nobody@127.0.0.1/keyportal", Path())
+    options = configuration.databases(config, has_pooler=False)["admission"]["OPTIONS"]["options"]
+    found = re.search(r"idle_in_transaction_session_timeout=(\w+)", options)
+    assert found
+    return found[1]
+
+
 @pytest.mark.postgresql
 def test_locks_of_a_host_that_vanished_before_its_commit_end_within_three_seconds(
     admission: Admission, limited: Limited
 ) -> None:
     key, text = limited(requests_per_minute=60)
     other_host = OtherHost()
-    other_host.count(subject(key))  # And then nothing more, as if its cable had been cut.
+    other_host.count(subject(key))
+    other_host.limit_idle(idle_limit())
+    # And then nothing more, as if its cable had been cut.
 
     async def admit_again() -> None:
         while (outcome := await admit(admission, text)) != "Admitted":

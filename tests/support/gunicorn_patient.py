@@ -1,0 +1,25 @@
+"""Gunicorn settings of servers that are patient where a busy machine may need seconds for work of
+milliseconds. A verdict that comes late, for example, would be a 503 that no test expects.
+"""
+
+from typing import Any
+
+from django.conf import settings
+
+from keyportal.server import gunicorn_conf
+from keyportal.server.gunicorn_conf import *  # noqa: F403
+from tests.support.patience import PATIENCE, be_patient
+
+be_patient(settings.DATABASES)
+
+
+def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # calls the original
+    from keyportal.gateway import introspection
+    from keyportal.gateway.admission import batcher
+    from keyportal.http import requests
+    from keyportal.server import health, protocol
+
+    batcher.VERDICT_SECONDS = health.MAX_SECONDS = introspection.TIMEOUT_SECONDS = PATIENCE
+    # So that a client which is stopped for a while can still read an error.
+    requests.DRAIN_SECONDS = protocol.LINGER_SECONDS = 10.0
+    gunicorn_conf.pre_fork(server, worker)
