@@ -2,7 +2,6 @@
 
 import fcntl
 import http.cookiejar
-import json
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from cryptography.fernet import Fernet
 from django.db import connection
 
 import keyportal
+from tests.support import forked
 from tests.support.server import free_port
 
 pytestmark = pytest.mark.long
@@ -43,14 +43,7 @@ class Installation:
         self.environment = environment | {"KEYPORTAL_DATA": str(data), "PORT": str(self.port)}
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env=self.environment | environment,
-            capture_output=True,
-            text=True,
-            timeout=250,
-        )
+        return forked.run(arguments, environment=self.environment | environment)
 
     def manage(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run("manage.py", *arguments, **environment)
@@ -59,26 +52,6 @@ class Installation:
         """Run a statement in the SQLite file while no server runs."""
         with closing(sqlite3.connect(self.data / "keyportal.sqlite3")) as database, database:
             return database.execute(statement).fetchall()
-
-    def run_all(
-        self, *runs: tuple[list[str], dict[str, str]]
-    ) -> list[subprocess.CompletedProcess[str]]:
-        """Like `run` for each of these arguments and variables, in a fraction of the time."""
-        commands = [(arguments, self.environment | environment) for arguments, environment in runs]
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.support.fork_server"],
-            cwd=ROOT,
-            env=self.environment,
-            input=json.dumps(commands),
-            capture_output=True,
-            text=True,
-            timeout=250,
-        )
-        assert done.returncode == 0, done.stderr
-        return [
-            subprocess.CompletedProcess(arguments, *result)
-            for (arguments, _), result in zip(runs, json.loads(done.stdout), strict=True)
-        ]
 
     def refused_start(self, **environment: str) -> str:
         """The single line that a start with these variables prints before it fails."""
@@ -338,12 +311,11 @@ COMMAND = ["manage.py", "listteams"]
 def test_configuration_error_is_one_line_without_a_traceback(place: Installation) -> None:
     place.data.mkdir()
     secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
-    runs = [(run, secrets | mistake) for mistake, _ in MISTAKES for run in (START, COMMAND)]
-    reasons = [why for _, why in MISTAKES for _ in (START, COMMAND)]
-    for done, why in zip(place.run_all(*runs), reasons, strict=True):
-        line = _one_line(done)
-        assert why in line
-        assert "hush" not in line
+    for mistake, why in MISTAKES:
+        for command in (START, COMMAND):
+            line = _one_line(place.run(*command, **secrets | mistake))
+            assert why in line
+            assert "hush" not in line
 
 
 def test_a_file_that_is_no_database_is_named(place: Installation) -> None:
@@ -351,8 +323,8 @@ def test_a_file_that_is_no_database_is_named(place: Installation) -> None:
     file = place.data / "keyportal.sqlite3"
     file.write_bytes(b"This was a database once. " * 1000)
     secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
-    for done in place.run_all((START, secrets), (COMMAND, secrets)):
-        line = _one_line(done)
+    for command in (START, COMMAND):
+        line = _one_line(place.run(*command, **secrets))
         assert f"{file} can't be read: file is not a database. Restore it from a backup." in line
 
 
@@ -364,9 +336,8 @@ FAILED_CHECKS = [
 
 
 def test_failed_system_check_stops_start_and_commands(place: Installation) -> None:
-    runs = [(run, environment) for environment, _ in FAILED_CHECKS for run in (START, COMMAND)]
-    ended = iter(place.run_all(*runs))
-    for (_, id_), start, command in zip(FAILED_CHECKS, ended, ended, strict=True):
+    for environment, id_ in FAILED_CHECKS:
+        start, command = (place.run(*run, **environment) for run in (START, COMMAND))
         assert command.returncode != 0
         for text in (_one_line(start), command.stderr):
             assert f"keyportal.{id_}" in text
@@ -411,7 +382,8 @@ def test_database_from_before_the_first_release_is_refused(
 
 def test_the_version_is_printed_without_any_setting(place: Installation) -> None:
     runs = (["manage.py", "version"], ["manage.py", "--version"], [*START[:2], "--version"])
-    for done in place.run_all(*((run, {"PORT": "http"}) for run in runs)):
+    for run in runs:
+        done = place.run(*run, PORT="http")
         assert (done.returncode, done.stdout) == (0, f"{keyportal.__version__}\n")
 
 

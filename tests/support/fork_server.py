@@ -1,48 +1,83 @@
-"""Runs many Python commands quickly: `python -m tests.support.fork_server`, in the checkout.
+"""Runs Python programs in forks of a process that has imported what all of them need, which takes
+half a second: `python -m tests.support.fork_server SOCKET`. `tests.support.forked` asks it.
 
-Reads JSON from standard input: a list of [arguments, environment]; the arguments are those of
-Python, either `-m MODULE ...` or `FILE ...`. Imports what is slow once, then forks for each.
-Prints a JSON list of [exit code, standard output, standard error].
+It imports nothing of Keyportal and reads no setting, so each program has its own settings, and its
+own checkout.
 """
 
+import gc
 import json
 import os
 import runpy
+import select
+import socket
 import sys
 import tempfile
 import traceback
-from pathlib import Path
+from contextlib import suppress
+from importlib import import_module
 
-import psycopg  # noqa: F401
+MODULES = """
+asyncio cryptography.fernet cryptography.x509 django.core.checks django.core.handlers.asgi
+django.core.management django.core.serializers.json django.db.backends.sqlite3.base
+django.db.migrations.executor django.db.models django.forms django.http django.template.defaulttags
+django.urls django.views.generic environ fido2.server gunicorn.app.wsgiapp httptools jwt msgspec
+psycopg psycopg_pool python_multipart qrcode requests uvicorn_worker uvloop
+"""
+MAX_DESCRIPTOR = 1_000
 
 
 def main() -> None:
-    print(json.dumps([run(*command) for command in json.load(sys.stdin)]))  # noqa: T201
+    for module in MODULES.split():
+        import_module(module)
+    gc.collect()
+    gc.freeze()
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    running: dict[int, tuple[int, socket.socket]] = {}
+    while True:
+        for ready in select.select([requests.fileno(), *running], [], [])[0]:
+            if ready in running:
+                _tell_end(*running.pop(ready))
+                os.close(ready)
+                continue
+            request, descriptors, _, _ = socket.recv_fds(requests, 1_000_000, 3)
+            if not request:
+                return  # The tests have ended.
+            pid, client = _start(request, descriptors)
+            running[os.pidfd_open(pid)] = pid, client
 
 
-def run(arguments: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        if (pid := os.fork()) == 0:
-            for descriptor, file in ((1, out), (2, err)):
-                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
-            os.environ.clear()
-            os.environ.update(environment)
-            os._exit(_run_python(arguments))
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        return code, out.read_text(), err.read_text()
+def _start(request: bytes, descriptors: list[int]) -> tuple[int, socket.socket]:
+    """Fork a program. Returns its process id, and the socket on which its end will be told."""
+    client = socket.socket(fileno=descriptors[0])
+    if (pid := os.fork()) == 0:
+        for number, descriptor in enumerate(descriptors[1:], start=1):
+            os.dup2(descriptor, number)
+        os.closerange(3, MAX_DESCRIPTOR)
+        os._exit(_run(**json.loads(request)))
+    for descriptor in descriptors[1:]:
+        os.close(descriptor)
+    client.send(str(pid).encode())
+    return pid, client
 
 
-def _run_python(arguments: list[str]) -> int:
+def _tell_end(pid: int, client: socket.socket) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with client, suppress(ConnectionError):  # The test may have ended before.
+        client.send(str(code).encode())
+
+
+def _run(arguments: list[str], folder: str, environment: dict[str, str]) -> int:
     """Do what `python ARGUMENTS` does, and return its exit code."""
-    is_module = arguments[0] == "-m"
-    sys.argv = arguments[1:] if is_module else arguments
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[0] = folder
+    tempfile.tempdir = None  # It depends on the environment.
     code: object = 0
     try:
-        if is_module:
-            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(sys.argv[0], run_name="__main__")
+        _run_python(arguments)
     except SystemExit as exit_:
         code = exit_.code
     except BaseException:
@@ -54,6 +89,17 @@ def _run_python(arguments: list[str]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     return code if isinstance(code, int) else 0
+
+
+def _run_python(arguments: list[str]) -> None:
+    option, *rest = arguments
+    sys.argv = rest if option == "-m" else arguments
+    if option == "-m":
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif option == "-c":
+        exec(rest[0], {"__name__": "__main__"})
+    else:
+        runpy.run_path(option, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,8 @@ from django.conf import settings
 from django.db import connection
 
 from keyportal.data_folder import BASE_DIR
+from tests.support import forked
+from tests.support.forked import Forked
 
 START_SECONDS = 250
 CHAT = "/v1/chat/completions"
@@ -71,24 +73,17 @@ class Server:
             "from keyportal import data_folder, serve;"
             "data_folder.prepare(); serve.prepare(demo=False)"
         )
-        subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=self.code,
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
+        done = forked.run(["-c", script], environment=self._environment, folder=self.code)
+        assert done.returncode == 0, done.stderr
 
     def start(self) -> "Server":
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.module],
-                cwd=self.code,
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-                # Its own process group, so that a test can send it the signal of Ctrl-C.
-                start_new_session=True,
+            self.process = Forked(
+                ["-m", *self.module],
+                folder=self.code,
+                environment=self._environment,
+                out=log,
+                err=log,
             )
         try:
             self._wait_until_ready()
@@ -166,12 +161,8 @@ class Server:
 
     def run_manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `manage.py` with the same settings; it may fail."""
-        return subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=self.code,
-            env=self._environment,
-            capture_output=True,
-            text=True,
+        return forked.run(
+            ["manage.py", *arguments], environment=self._environment, folder=self.code
         )
 
     def connect(self, timeout: float = 60) -> "Connection":
@@ -333,19 +324,27 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 FIRST_PORT, PORTS, PROCESSES = 12_000, 100, 200
 """Below the ports that the system gives to connections and to servers that don't choose one."""
-_ports = cycle(range(PORTS))
+_owner = socket.socket(socket.AF_UNIX)
+"""Its name says whose the ports are that this process gives. Open until the process ends."""
 
 
 def free_port() -> int:
-    """A port for a server that is started later.
-
-    Each process of a test run has ports of its own, or another one could take it meanwhile.
-    """
-    for number in _ports:
-        port = FIRST_PORT + os.getpid() % PROCESSES * PORTS + number
+    """A port for a server that is started later."""
+    for port in _own_ports():
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """Each process on this machine has ports of its own, or another one could take a port before
+    its server is started. Only one socket at a time can have a name."""
+    for first in range(FIRST_PORT, FIRST_PORT + PORTS * PROCESSES, PORTS):
+        with suppress(OSError):
+            _owner.bind(f"\0keyportal-test-ports-{first}")
+            return cycle(range(first, first + PORTS))
     raise AssertionError
 
 
