@@ -238,6 +238,7 @@ EXAMPLES = {
     "user_id": "999999999",
     "invitation_id": "999999999",
     "invitation": "999999999",
+    "server": "999999999",
 }
 PART = re.compile(r"<(\w+)>")
 

@@ -16,5 +16,7 @@ class Scope(models.TextChoices):
     KEYS_WRITE = "keys:write", "Create, change, rotate, disable and delete API keys"
     LIMITS_RAISE = "limits:raise", "Raise limits of API keys above those that members may set"
     MODELS_READ = "models:read", "Read the models"
+    MODEL_SERVERS_READ = "model-servers:read", "Read the model servers of the team"
+    MODEL_SERVERS_WRITE = "model-servers:write", "Add, change, switch and delete them"
     USAGE_READ = "usage:read", "Read the usage"
     AUDIT_READ = "audit:read", "Read the audit log"

@@ -15,6 +15,7 @@ from keyportal.api.v1 import (
     key_actions,
     keys,
     members,
+    model_servers,
     models,
     service_accounts,
     teams,
@@ -32,6 +33,7 @@ OPERATIONS = [
         keys,
         key_actions,
         models,
+        model_servers,
         usage,
         audit,
     )

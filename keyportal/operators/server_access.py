@@ -16,12 +16,12 @@ from django.urls import reverse
 from django_htmx.middleware import HtmxDetails
 
 from keyportal.catalog.models import Upstream
+from keyportal.catalog.servers.changes import is_full
 from keyportal.operators.access import lock_operators, operator_view
 from keyportal.teams.access import TeamRequest, lock_team, team_view
 from keyportal.teams.models import Role, Team, User
 
 P = ParamSpec("P")
-MAX_TEAM_SERVERS = 10
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Scope:
 
     @property
     def is_full(self) -> bool:
-        return self.team is not None and self.team.servers.count() >= MAX_TEAM_SERVERS
+        return self.team is not None and is_full(self.team)
 
     def servers(self) -> QuerySet[Upstream]:
         return Upstream.objects.filter(team=self.team) if self.team else Upstream.objects.all()

@@ -14,12 +14,12 @@ from pytest_django import Settings
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.catalog.servers.changes import MAX_TEAM_SERVERS
 from keyportal.catalog.servers.team_servers import AllowedServers
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.http import fetch as http_fetch
 from keyportal.http.fetch import Reply
 from keyportal.operators import server_access
-from keyportal.operators.server_access import MAX_TEAM_SERVERS
 from keyportal.teams.access import lock_team
 from keyportal.teams.lifecycle import changes
 from keyportal.teams.models import Membership, Role, Team, User

@@ -102,7 +102,12 @@ ACTS: dict[str, Act] = {
         is_at_least(NEEDS["teams:service_account_create"]),
     ),
     "Connect model servers of the team, where a setting allows it, and serve their models": Act(
-        " ".join(f"team_servers:{view}" for view in SERVER_VIEWS.split())
+        " ".join(f"team_servers:{view}" for view in SERVER_VIEWS.split()),
+        (
+            *("GET model-servers", "GET model-servers/{server}", "POST model-servers"),
+            *("PATCH model-servers/{server}", "DELETE model-servers/{server}"),
+            *("POST model-servers/{server}/switch-off", "POST model-servers/{server}/switch-on"),
+        ),
     ),
     "Create and delete management keys": Act(
         "management_keys:list management_keys:create management_keys:delete"

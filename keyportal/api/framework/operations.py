@@ -25,6 +25,7 @@ PATH_PARAMETERS = {
     "account": r"[a-z0-9-]{1,40}",
     "id": keystring.PUBLIC_ID,
     "invitation": r"[1-9][0-9]{0,17}",
+    "server": r"[1-9][0-9]{0,17}",
     "slug": r"[a-z0-9-]{1,64}",
     "username": r"[\w.@+-]{1,150}",
 }

@@ -14,9 +14,10 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from keyportal.catalog.forms import TeamUpstreamForm, UpstreamForm
 from keyportal.catalog.models import Route, ServedModel, Upstream
+from keyportal.catalog.servers.changes import TOO_MANY, delete_server
 from keyportal.catalog.servers.health import Health
 from keyportal.catalog.servers.presets import preset_named, presets_for
-from keyportal.operators.server_access import MAX_TEAM_SERVERS, ServerRequest, server_view
+from keyportal.operators.server_access import ServerRequest, server_view
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 MAX_LISTED = 200
@@ -84,7 +85,7 @@ def _form(upstream: Upstream, data: Any = None, **options: Any) -> UpstreamForm:
 def _form_page(
     request: ServerRequest, form: UpstreamForm, context: Mapping[str, object], *, status: int = 200
 ) -> HttpResponse:
-    page = {"form": form, "scope": request.scope, "max_servers": MAX_TEAM_SERVERS, **context}
+    page = {"form": form, "scope": request.scope, **context}
     return render(request, "operators/server_form.html", page, status=status)
 
 
@@ -95,7 +96,7 @@ def _save(
         if form.instance.pk:  # It may have been deleted since.
             request.scope.get_locked(form.instance.pk)
         elif request.scope.is_full and form.is_valid():
-            form.add_error(None, f"A team has at most {MAX_TEAM_SERVERS} model servers.")
+            form.add_error(None, TOO_MANY)
         upstream = form.save_changes() if form.is_valid() else None
     if upstream is None:
         form.ask_for_secrets_again()
@@ -152,11 +153,7 @@ def server_delete(request: ServerRequest, server_id: int) -> HttpResponse:
         return render(request, "operators/server_delete.html", context)
     with request.scope.lock():
         upstream = request.scope.get_locked(server_id)
-        # What an operators' server served remains as models without a route, which can get another
-        # server. A team could add and delete servers until the catalog is full.
-        models = ServedModel.objects.only_by_team_server(upstream).values_list("pk", flat=True)
-        ServedModel.objects.filter(pk__in=[*models]).delete()
-        upstream.delete()
+        delete_server(upstream)
     messages.success(request, f"The model server {upstream} is deleted.")
     return redirect(request.scope.url)
 

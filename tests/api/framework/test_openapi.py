@@ -19,7 +19,8 @@ from keyportal.api.framework.operations import PATH_PARAMETERS
 from keyportal.api.framework.problems import BY_STATUS
 from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
-from keyportal.catalog.models import ServedModel
+from keyportal.catalog.models import ServedModel, Upstream
+from keyportal.catalog.servers.team_servers import AllowedServers
 from keyportal.people.models import Invitation
 from keyportal.teams.models import User
 from keyportal.teams.service_accounts import changes as service_accounts
@@ -72,12 +73,15 @@ def test_every_response_is_in_the_document(
     key, _ = issue(ada)
     service_accounts.create(key.team, "ci", "ci@example.com", actor=None)
     invitation = Invitation.objects.create(team=key.team, email="x@example.com", role="viewer")
+    settings.TEAM_SERVERS = AllowedServers(is_public=True)
+    server = Upstream.objects.create(name="x", base_url="https://x.example.com", team=key.team)
     there = {
         "id": key.public_id,
         "username": "ada",
         "slug": key.team.slug,
         "invitation": str(invitation.pk),
         "account": "ci",
+        "server": str(server.pk),
     }
     token = new_api_client(alice).token
     for operation in OPERATIONS:
