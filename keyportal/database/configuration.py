@@ -6,6 +6,7 @@ each other's connection.
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -17,6 +18,9 @@ SCHEMES = ("sqlite", "postgres", "postgresql")
 _PERSISTENT = {"CONN_MAX_AGE": None, "TEST": {"MIRROR": "default"}}
 # A page waits for a connection for at most two seconds.
 _POOL = {"min_size": 0, "max_size": 8, "timeout": 2.0, "reconnect_timeout": 1.0}
+
+# A statement that is prepared while a table is small would go on to scan it when it is large.
+_ONLY_INDEXES = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
 
 def read_url(url: str, data_folder: Path) -> Config:
@@ -65,12 +69,20 @@ def databases(config: Config, *, has_pooler: bool) -> dict[str, Config]:
         "tcp_user_timeout": 2000,
     }
     page = _postgresql(config, {"pool": _POOL}, durable=True, has_pooler=has_pooler)
-    other = _postgresql(config, prepared, durable=False, has_pooler=has_pooler) | _PERSISTENT
-    return {"default": page, "admission": other, "meter": {**other}}
+    admission, meter = (
+        _postgresql(config, prepared, plans, durable=False, has_pooler=has_pooler) | _PERSISTENT
+        for plans in (_ONLY_INDEXES, {})
+    )
+    return {"default": page, "admission": admission, "meter": meter}
 
 
 def _postgresql(
-    config: Config, options: Mapping[str, object], *, durable: bool, has_pooler: bool
+    config: Config,
+    options: Mapping[str, object],
+    plans: Mapping[str, str] = MappingProxyType({}),
+    *,
+    durable: bool,
+    has_pooler: bool,
 ) -> Config:
     """With `durable`, a deletion survives a power cut. Counters may lose their last second.
 
@@ -86,6 +98,7 @@ def _postgresql(
         "lock_timeout": lock,
         "idle_in_transaction_session_timeout": idle,
         "synchronous_commit": commit,
+        **plans,
     }
     session_options = " ".join(f"-c {name}={value}" for name, value in session.items())
     return config | {

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import psycopg
 from django.db import connections
+from psycopg.pq import TransactionStatus
 
 from keyportal.database.postgresql.base import DatabaseWrapper
 
@@ -31,6 +32,8 @@ class Database:
     """One thread's connection. Closing it rolls back a transaction that isn't committed."""
 
     is_postgresql: bool
+    has_long_round_trips: bool
+    """Whether one statement for a transaction is cheaper than several."""
     wait_ms: int
     """How long a transaction waits for each lock, unless `begin` is told otherwise."""
 
@@ -65,6 +68,7 @@ class Database:
 
 class SQLite(Database):
     is_postgresql = False
+    has_long_round_trips = False
     wait_ms = 200  # A writer holds the only lock until its commit is on disk.
 
     def __init__(self, connection: Any) -> None:
@@ -102,6 +106,7 @@ class PostgreSQL(Database):
         """`settings` are statements that each transaction begins with."""
         self._cursor = psycopg.Cursor(connection)
         self._begin = f"BEGIN; {settings};" if settings else "BEGIN;"
+        self.has_long_round_trips = not settings
 
     def execute(self, sql: str, *parameters: object) -> Any:
         return self._cursor.execute(cast("Any", sql), parameters)
@@ -112,6 +117,11 @@ class PostgreSQL(Database):
         # One round trip. Two statements can't be prepared.
         statements = f"{self._begin} SET LOCAL lock_timeout = {wait_ms}"
         self._cursor.execute(cast("Any", statements), prepare=False)
+
+    def rollback(self) -> None:
+        # Without a transaction, PostgreSQL would log a warning.
+        if self._cursor.connection.info.transaction_status != TransactionStatus.IDLE:
+            self.execute("ROLLBACK")
 
 
 @cache

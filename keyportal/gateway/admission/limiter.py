@@ -4,7 +4,7 @@ Each window has one counter in the database. The limiter runs in the admission t
 of requests at once. One statement increments all windows of the batch; its row locks make the
 totals exact. Requests that exceed a limit are refused, and their increments are subtracted again in
 the same transaction. So a window never exceeds its limit, and a refused request causes no other
-refusal.
+refusal. On PostgreSQL, a batch in which nothing is refused takes one statement and no transaction.
 """
 
 import time
@@ -97,15 +97,24 @@ class RateLimiter:
         if not remaining and not usages:
             return Counted([error for error in early_errors if error], unwritten)
         transaction = BatchTransaction(remaining, usages, running)
+        outcomes = transaction.execute_at_once()
+        if outcomes is None:
+            outcomes = self._execute(transaction, running)
+        others = iter(outcomes)
+        return Counted([error or next(others) for error in early_errors], unwritten)
+
+    def _execute(
+        self, transaction: "BatchTransaction", running: "ParallelCalls"
+    ) -> list[Allowance | GatewayError]:
         db = database()
         db.begin()
-        outcomes = iter(transaction.execute(self.worker))
+        outcomes = transaction.execute(self.worker)
         if changes := running.changes():
             limiter_sql.write_leases(self.worker, changes)
         db.commit()
         running.apply(changes)
         self._remember_full(transaction.full)
-        return Counted([error or next(outcomes) for error in early_errors], unwritten)
+        return outcomes
 
     def renew_leases(self) -> None:
         """Record that this worker is alive, while it runs calls that other workers count."""
@@ -170,6 +179,9 @@ class ParallelCalls:
         """Return the new number of calls of each subject whose number has changed."""
         return {subject: max(self.count(subject), 0) for subject, by in self._change.items() if by}
 
+    def has_changed(self) -> bool:
+        return bool(self._change)
+
     def apply(self, changes: Mapping[str, int]) -> None:
         for subject, calls in changes.items():
             if calls:
@@ -203,26 +215,32 @@ class BatchTransaction:
         self._requests = requests
         self._request_counts = _count_requests(requests)
         self._token_sums = _sum_tokens(usages)
+        self._keys = sorted(self._request_counts.keys() | self._token_sums.keys())
         self._windows: dict[WindowKey, WindowState] = {}
         self._elsewhere: dict[str, int] = {}
         self._running = running
         self.full: dict[WindowKey, Total] = {}
 
+    def execute_at_once(self) -> list[Allowance | GatewayError] | None:
+        """Count all of them in one statement, if none can be refused; otherwise None.
+
+        Not with limits of parallel requests, which need more statements.
+        """
+        if not database().has_long_round_trips or self._running.has_changed() or self._subjects():
+            return None
+        counts, tokens, limits = self._request_counts, self._token_sums, _limits(self._requests)
+        totals = limiter_sql.add_within_limits(
+            [(*key, counts[key], tokens[key], *limits.get(key, (None, None))) for key in self._keys]
+        )
+        return None if totals is None else self._decide(totals)
+
     def execute(self, worker: str) -> list[Allowance | GatewayError]:
         """Return the result for each request. Raises database errors; then nothing is counted."""
         counts = self._request_counts
-        keys = sorted(counts.keys() | self._token_sums.keys())
-        totals = limiter_sql.add([(*key, counts[key], self._token_sums[key]) for key in keys])
-        self._windows = {key: WindowState(total, counts[key]) for key, total in totals.items()}
-        subjects = {
-            bucket.subject
-            for buckets in set(self._requests)
-            for bucket in buckets
-            if bucket.parallel is not None
-        }
-        if subjects:
+        totals = limiter_sql.add([(*key, counts[key], self._token_sums[key]) for key in self._keys])
+        if subjects := self._subjects():
             self._elsewhere = limiter_sql.calls_elsewhere(worker, sorted(subjects))
-        outcomes = [self._grant(buckets) for buckets in self._requests]
+        outcomes = self._decide(totals)
         refused = [
             (window.total.row, counts[key] - window.granted)
             for key, window in self._windows.items()
@@ -231,6 +249,20 @@ class BatchTransaction:
         if refused:
             limiter_sql.subtract(sorted(refused))
         return outcomes
+
+    def _subjects(self) -> set[str]:
+        """Those with a limit of parallel requests."""
+        return {
+            bucket.subject
+            for buckets in set(self._requests)
+            for bucket in buckets
+            if bucket.parallel is not None
+        }
+
+    def _decide(self, totals: Mapping[WindowKey, Total]) -> list[Allowance | GatewayError]:
+        counts = self._request_counts
+        self._windows = {key: WindowState(total, counts[key]) for key, total in totals.items()}
+        return [self._grant(buckets) for buckets in self._requests]
 
     def _grant(self, buckets: Buckets) -> Allowance | GatewayError:
         for bucket in buckets:
@@ -281,6 +313,15 @@ def _count_requests(requests: Sequence[Buckets]) -> Counter[WindowKey]:
         for bucket in buckets:
             counts[bucket.key] += times
     return counts
+
+
+def _limits(requests: Sequence[Buckets]) -> dict[WindowKey, tuple[int | None, int | None]]:
+    """Return the limits of each window. One SELECT has read them all, so they don't differ."""
+    return {
+        bucket.key: (bucket.requests, bucket.tokens)
+        for buckets in set(requests)
+        for bucket in buckets
+    }
 
 
 def _sum_tokens(usages: Iterable[Usage]) -> Counter[WindowKey]:

@@ -17,6 +17,7 @@ from keyportal.gateway.admission import limiter as limiter_module
 from keyportal.gateway.admission import limiter_sql
 from keyportal.gateway.admission.batch import Admitted
 from keyportal.gateway.admission.batcher import Admission
+from keyportal.gateway.admission.database import database
 from keyportal.gateway.admission.limits import Allowance, format_duration
 from keyportal.gateway.errors import InsufficientQuota, RateLimitExceeded
 from keyportal.keys import keystring
@@ -219,6 +220,21 @@ def test_request_for_a_full_window_costs_no_write(
     assert seen
     assert not [sql for sql, _ in seen if "usage" in sql]
     assert used() == {"key": (2, 0)}
+
+
+@pytest.mark.postgresql
+def test_batch_within_its_limits_takes_two_statements(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    keys = [limited("first", requests_per_minute=9, tokens_per_day=99), limited("second")]
+    Team.objects.update(limits=Limits(requests_per_minute=20))
+    admit([worker], *keys)
+    seen = record_statements(worker)
+    assert kinds(admit([worker], *keys * 8)) == {"Admitted": 16}
+    assert len(seen) == 2
+    assert used() == {"key": (9, 0), "team": (18, 0)}
+    assert kinds(admit([worker], *keys)) == {"Admitted": 1, "RateLimitExceeded": 1}
+    assert used() == {"key": (9, 0), "team": (19, 0)}
 
 
 def test_raised_limit_applies_to_the_next_request(
@@ -512,6 +528,24 @@ def test_cost_of_a_batch_does_not_depend_on_running_calls(
     worker._limiter._running.update({f"key:{number}": 1 for number in range(5000)})
     assert kinds(admit([worker], key)) == {"Admitted": 1}
     assert Lease.objects.count() == 1
+
+
+@pytest.mark.postgresql
+def test_windows_are_found_by_an_index(worker: Admission, team: Team) -> None:
+    Window.objects.bulk_create(
+        Window(subject=f"key:{n}", kind=Kind.DAY, start=timezone.now()) for n in range(5000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"ANALYZE {Window._meta.db_table}")
+    explain = f"EXPLAIN {limiter_sql._ADD_WITHIN_LIMITS}"
+    parameters = ("50", '[["key:5", 2, 1, 0, 9, null]]', 1)
+    reading = worker._thread.submit(lambda: database().rows(explain, *parameters))
+    plan = [row[0] for row in reading.result(PATIENCE)]
+    assert sum("Index Cond: " in line for line in plan) == 2, plan
+    assert not any("Seq Scan" in line for line in plan), plan
+    # Sorted before they are locked, as by all other writers.
+    order = [word for line in plan for word in ("LockRows", "Sort Key") if word in line]
+    assert order == ["LockRows", "Sort Key"], plan
 
 
 @pytest.mark.postgresql

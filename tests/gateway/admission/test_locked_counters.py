@@ -5,8 +5,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from django.db import connection, connections
 from keyportal.database import configuration
 from keyportal.gateway.admission import batcher, limiter_sql
 from keyportal.gateway.admission.batcher import Admission
-from keyportal.gateway.admission.database import close, database
+from keyportal.gateway.admission.database import PostgreSQL, close, database
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
 from keyportal.teams.limits import Limits
@@ -54,8 +54,11 @@ class OtherHost:
         self._run(close)
         self._thread.shutdown()
 
+    def start(self, work: Callable[[], Any]) -> "Future[Any]":
+        return self._thread.submit(work)
+
     def _run(self, work: Callable[[], Any]) -> Any:
-        return self._thread.submit(work).result(PATIENCE)
+        return self.start(work).result(PATIENCE)
 
 
 @pytest.fixture
@@ -206,6 +209,35 @@ async def wait_until(condition: Callable[[], object]) -> None:
             return
         await asyncio.sleep(0.01)
     raise TimeoutError
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("limit", "requests"), [(3, {"a": 3, "b": 2}), (2, {"a": 2, "b": 1})])
+def test_limits_are_compared_with_counts_that_another_host_committed_meanwhile(
+    limit: int, requests: dict[str, int], other_host: OtherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are counted, or none is."""
+    other_host.count("a", "b")
+    other_host.commit()
+    other_host.count("a")
+    monkeypatch.setattr(PostgreSQL, "wait_ms", int(PATIENCE * 1000))
+    additions = [("a", Kind.MINUTE, 1, 0, limit, None), ("b", Kind.MINUTE, 1, 0, None, None)]
+    with closing(OtherHost()) as host:
+        host.start(lambda: database().execute("SET statement_timeout = 0")).result(PATIENCE)
+        adding = host.start(lambda: limiter_sql.add_within_limits(additions))
+        run(wait_until(is_session_waiting_for_a_lock))
+        other_host.commit()
+        assert (adding.result(PATIENCE) is None) == (limit == 2)
+    assert counts() == requests
+
+
+def is_session_waiting_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(cursor.fetchall())
 
 
 @pytest.mark.postgresql
