@@ -112,11 +112,21 @@ def try_odd_parameters(status: Callable[..., int], path: str) -> None:
     if path.startswith("/admin/"):
         return
     status("get", path, dict.fromkeys(PARAMETERS, ODD[2]))
-    if with_nul != status("get", path):
-        # It refused one parameter, and may not have read the others.
-        for name in PARAMETERS:
-            status("get", path, {name: ODD[0]})
+    try_in_halves(status, path, PARAMETERS, with_nul, status("get", path))
     status("post", path, dict.fromkeys(PARAMETERS, ODD[1]))
+
+
+def try_in_halves(
+    status: Callable[..., int], path: str, names: list[str], answered: int, usual: int
+) -> None:
+    """A page that refused one parameter may not have read the others, so it is asked again with
+    half of them, and so on, until it refuses none or has one alone."""
+    if answered == usual or len(names) == 1:
+        return
+    middle = len(names) // 2
+    for half in (names[:middle], names[middle:]):
+        answer = status("get", path, dict.fromkeys(half, ODD[0]))
+        try_in_halves(status, path, half, answer, usual)
 
 
 @pytest.mark.long
@@ -126,7 +136,7 @@ def test_odd_filter_fails_no_admin_list(status: Callable[..., int]) -> None:
         path = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
         texts = [field.name for field in model._meta.get_fields() if isinstance(field, CharField)]
         for name in [*texts, "q", "o", "p", "id", "team", "owner"]:
-            for lookup in ("", "__exact", "__in", "__contains"):
+            for lookup in ("", "__in"):  # One value, and a list of them.
                 status("get", path, {f"{name}{lookup}": ODD[0]})
 
 
