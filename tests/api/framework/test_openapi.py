@@ -31,7 +31,7 @@ from tests.support.cases import case
 pytestmark = pytest.mark.any_database
 
 DOCUMENT = build_document(OPERATIONS)
-EXAMPLES = 6
+EXAMPLES = 4
 
 
 @cache
