@@ -53,12 +53,14 @@ def is_for_any_database(file: Path) -> bool:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Modules and tests are a million objects and no garbage. Python's collector would look through
-    them again and again."""
+    them again and again. During the tests it looks less often than by default, because nearly all
+    garbage of a request and of its queries needs no collector."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         gc.enable()
 
 
