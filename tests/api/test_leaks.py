@@ -114,6 +114,7 @@ def test_report_with_both_kinds_disables_and_deletes(
     assert messages["charlie@example.com"].subject.startswith("[Keyportal] Management key ")
 
 
+@pytest.mark.any_database
 def test_owner_and_admins_get_a_mail_without_the_key(
     client: Client,
     alice: User,
@@ -139,6 +140,7 @@ def test_owner_and_admins_get_a_mail_without_the_key(
     assert text[14:30] not in mail_server.text
 
 
+@pytest.mark.any_database
 def test_response_is_the_same_for_any_management_key(
     client: Client, ada: User, issue: Issue, new_api_client: NewApiClient
 ) -> None:
@@ -228,6 +230,7 @@ def test_mail_about_management_keys_is_limited_too(
     assert [message.to for message in sent_messages()].count([alice.email]) == 3
 
 
+@pytest.mark.any_database
 def test_session_makes_no_difference(
     ada: User, charlie: User, other_team: Team, new_api_client: NewApiClient
 ) -> None:
@@ -241,12 +244,14 @@ def test_session_makes_no_difference(
     assert [(row.actor, row.via) for row in deleted] == [("", "")]
 
 
+@pytest.mark.any_database
 def test_no_session_is_created(client: Client, ada: User, new_api_client: NewApiClient) -> None:
     response = report(client, text_of(new_api_client, ada))
     assert response.status_code == 202
     assert not response.cookies
 
 
+@pytest.mark.any_database
 def test_github_report_includes_the_location(
     client: Client, ada: User, new_api_client: NewApiClient, settings: Settings, tmp_path: Path
 ) -> None:

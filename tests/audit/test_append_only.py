@@ -24,6 +24,7 @@ def save_one_field(row: AuditEvent) -> None:
     row.save(update_fields=["target"])
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "act",
     [

@@ -82,6 +82,7 @@ def test_form_reports_bad_base_url() -> None:
         upstream.clean_fields()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("base_url", "files", "why"),
     [
@@ -99,6 +100,7 @@ def test_certificate_files_must_be_usable(
         Upstream(name="gpu", base_url=base_url, **files).full_clean()
 
 
+@pytest.mark.any_database
 def test_certificate_files_are_accepted(db: None, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     (both := tmp_path / "both.pem").write_bytes(certificate.read_bytes() + key.read_bytes())

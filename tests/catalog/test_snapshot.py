@@ -139,6 +139,7 @@ def test_unreadable_credential_removes_only_its_routes(
     assert "sk-lost" not in caplog.text
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "change",
     [
@@ -175,6 +176,7 @@ def test_the_version_is_read_first(public: ServedModel, monkeypatch: pytest.Monk
     assert CatalogVersion.objects.get().version != before
 
 
+@pytest.mark.any_database
 def test_invalid_stored_base_url_is_not_used(
     public: ServedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,6 +187,7 @@ def test_invalid_stored_base_url_is_not_used(
     assert "metadata" in caplog.text
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("change", "value"),
     [
@@ -221,6 +224,7 @@ def test_changed_upstream_gets_a_new_breaker(
     assert circuit_breaker.breaker_for(other.fingerprint).failures == 1
 
 
+@pytest.mark.any_database
 def test_breaker_of_deleted_upstream_is_deleted(public: ServedModel) -> None:
     gone = upstream("gone")
     route(public, gone)
@@ -248,6 +252,7 @@ def test_what_is_known_of_a_model_ends_with_its_route(public: ServedModel) -> No
     assert breaker.takes_stream_options == {"kept": False}
 
 
+@pytest.mark.any_database
 def test_renamed_upstream_keeps_its_breaker(public: ServedModel) -> None:
     renamed = upstream("before")
     route(public, renamed)

@@ -44,6 +44,7 @@ def test_key_without_restrictions(
     }
 
 
+@pytest.mark.any_database
 def test_response_is_not_cacheable_and_contains_no_secret(
     live: Server, bob: User, issue: Issue
 ) -> None:
@@ -136,11 +137,13 @@ def test_read_only_key_is_answered(live: Server, bob: User, issue: Issue) -> Non
     assert live.request("GET", KEY, key=text).json()["permissions"]["endpoints"] == "read"
 
 
+@pytest.mark.any_database
 def test_anthropics_client_is_answered(live: Server, bob: User, issue: Issue) -> None:
     _, text = issue(bob)
     assert live.request("GET", KEY, headers={"x-api-key": text}).status == 200
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_other_methods_are_refused(live: Server, bob: User, issue: Issue, method: str) -> None:
     _, text = issue(bob)
@@ -148,6 +151,7 @@ def test_other_methods_are_refused(live: Server, bob: User, issue: Issue, method
     assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD")
 
 
+@pytest.mark.any_database
 def test_similar_paths_are_not_found(live: Server, bob: User, issue: Issue) -> None:
     other, _ = issue(bob, "other")
     _, text = issue(bob)

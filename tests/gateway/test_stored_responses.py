@@ -81,6 +81,7 @@ def test_id_of_a_stream_is_stored_when_its_first_event_arrives(run: Run) -> None
     run(test)
 
 
+@pytest.mark.any_database
 def test_compressed_stream_is_not_held_back(run: Run) -> None:
     """In it no event can be found, so it would be buffered to its end."""
 
@@ -116,6 +117,7 @@ def test_answer_passes_without_a_database_and_is_stored_later(
     run(test)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("status", [201, 202, 400, 404, 500])
 def test_other_answers_are_not_stored(run: Run, status: int) -> None:
     async def test(responses: StoredResponses) -> None:

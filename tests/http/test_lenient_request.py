@@ -18,6 +18,7 @@ def post(path: str, headers: Headers) -> Client:
     return client
 
 
+@pytest.mark.any_database
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("name", [b"content-type", b"accept"])
 @pytest.mark.parametrize("value", UNREADABLE)

@@ -86,6 +86,7 @@ def test_long_values_are_audited_in_full(team: Team, bob: User, issue: Issue) ->
     assert words == ["Models:", *names, "→", *names[:8]]
 
 
+@pytest.mark.any_database
 def test_very_long_values_are_cut_where_they_are_alike(team: Team, bob: User, issue: Issue) -> None:
     """Attack: a member changes a key with a hundred long patterns again and again, and each time
     fills hundreds of rows. Or hides a new pattern behind others.
@@ -102,6 +103,7 @@ def test_very_long_values_are_cut_where_they_are_alike(team: Team, bob: User, is
     assert "…" in text
 
 
+@pytest.mark.any_database
 def test_values_that_differ_at_the_end_are_audited_in_full(
     team: Team, bob: User, issue: Issue
 ) -> None:
@@ -172,6 +174,7 @@ def test_hand_over_is_audited_with_both_owners(
     assert audit_targets(team, Action.KEY_HANDED_OVER) == [f"{key}: Owner: bob → alice"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("who", ["charlie", "vera", "gone", "inactive"])
 def test_new_owner_must_be_an_active_member_who_can_own_keys(
     who: str, team: Team, alice: User, bob: User, vera: User, charlie: User, issue: Issue

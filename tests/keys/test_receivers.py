@@ -126,6 +126,7 @@ def test_session_of_a_sign_in_during_the_deactivation_does_not_come_back(
     assert client.get(f"/teams/{team.slug}/keys/").status_code == 302
 
 
+@pytest.mark.any_database
 def test_deactivation_in_the_admin_names_the_operator(
     client: Client, bob: User, issue: Issue
 ) -> None:
@@ -139,6 +140,7 @@ def test_deactivation_in_the_admin_names_the_operator(
     assert (event.actor, event.address) == ("root", "127.0.0.1")
 
 
+@pytest.mark.any_database
 def test_operator_is_named_under_asgi_too(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     client = AsyncClient()

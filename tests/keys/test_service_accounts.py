@@ -102,6 +102,7 @@ def test_policy_allows_keys_only_for_them(
     assert ApiKey.objects.filter(owner=account).count() == 2
 
 
+@pytest.mark.any_database
 def test_policy_page_lists_keys_of_people(
     sign_in: SignIn, bob: User, ada: User, account: User, issue: Issue
 ) -> None:
@@ -114,11 +115,13 @@ def test_policy_page_lists_keys_of_people(
     assert "Keys of this team may only belong to service accounts." in page
 
 
+@pytest.mark.any_database
 def test_without_one_the_policy_says_where_to_create_one(sign_in: SignIn, ada: User) -> None:
     Team.objects.update(policy=Policy(service_accounts_only=True))
     assert "Create one first" in sign_in(ada).get(CREATE).content.decode()
 
 
+@pytest.mark.any_database
 def test_mails_about_its_keys_go_to_its_contact(team: Team, ada: User, account: User) -> None:
     assert owner_and_admins(team, account.pk) == [ada, account]
     assert owner_or_admins(team, account.pk) == [account]

@@ -49,6 +49,7 @@ def sent_to(person: User) -> list[EmailMessage]:
     return [message for message in django_mail.outbox if message.to == [person.email]]
 
 
+@pytest.mark.any_database
 def test_report_of_several_keys_is_one_mail_to_each_person(
     alice: User, bob: User, mel: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
@@ -83,6 +84,7 @@ def test_report_of_several_keys_is_one_mail_to_each_person(
     assert one.team.slug not in sent_to(charlie)[0].body
 
 
+@pytest.mark.any_database
 def test_mail_about_several_keys_gives_the_outcome_of_each(
     ada: User, bob: User, issue: Issue
 ) -> None:
@@ -95,6 +97,7 @@ def test_mail_about_several_keys_gives_the_outcome_of_each(
     assert 'in the team "Acme" is disabled, as it was before.\n' in message.body
 
 
+@pytest.mark.any_database
 def test_a_name_in_a_list_is_one_line_too(bob: User, issue: Issue) -> None:
     key, a = issue(bob, "a")
     _, b = issue(bob, "b")
@@ -103,6 +106,7 @@ def test_a_name_in_a_list_is_one_line_too(bob: User, issue: Issue) -> None:
     assert '"a Enter your password at evil" (' in sent_to(bob)[0].body
 
 
+@pytest.mark.any_database
 def test_mail_lists_a_limited_number_of_keys(
     bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +185,7 @@ def test_each_team_has_its_own_mail_limit(
     assert len(sent_to(charlie)) == 1
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("reporter", [GITHUB, OPERATOR])
 def test_reports_by_github_or_operator_do_not_count(
     alice: User, bob: User, issue: Issue, reporter: str

@@ -65,6 +65,7 @@ def test_reported_key_is_disabled_and_audited(bob: User, issue: Issue) -> None:
     )
 
 
+@pytest.mark.any_database
 def test_only_owner_and_admins_get_a_mail(
     alice: User,
     ada: User,
@@ -100,6 +101,7 @@ def test_only_owner_and_admins_get_a_mail(
     assert text[14:30] not in mail_server.text
 
 
+@pytest.mark.any_database
 def test_owner_who_left_gets_no_mail(alice: User, bob: User, issue: Issue) -> None:
     _, text = issue(bob)
     bob.memberships.all().delete()
@@ -107,6 +109,7 @@ def test_owner_who_left_gets_no_mail(alice: User, bob: User, issue: Issue) -> No
     assert [message.to for message in sent()] == [["alice@example.com"]]
 
 
+@pytest.mark.any_database
 def test_line_break_in_a_name_adds_no_mail_header(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     ApiKey.objects.filter(pk=key.pk).update(name="a\r\nBcc: eve@example.com")
@@ -140,6 +143,7 @@ def test_a_reported_key_that_somebody_enabled_is_disabled_by_the_next_report(
     assert len(rows()) == 2
 
 
+@pytest.mark.any_database
 def test_mail_says_whether_rotation_enables_the_key(ada: User, bob: User, issue: Issue) -> None:
     _, text = issue(bob, "one")
     held, text_of_held = issue(bob, "two")
@@ -285,6 +289,7 @@ def test_database_error_in_the_notice_undoes_nothing(
 PAGES = ["keys/", "models/", "usage/", "members/", "audit/", "guide/", "keys/create/", "limits/"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("page", PAGES)
 def test_every_team_page_has_the_banner_until_rotation(
     sign_in: SignIn, ada: User, bob: User, issue: Issue, page: str
@@ -336,6 +341,7 @@ def test_only_members_who_may_change_the_key_see_the_banner(
     assert "reported" not in client.get("/teams/u-0000000000cc/guide/").content.decode()
 
 
+@pytest.mark.any_database
 def test_banner_lists_at_most_five_keys(sign_in: SignIn, bob: User, issue: Issue) -> None:
     report(*(issue(bob, f"key {number}")[1] for number in range(8)))
     page = sign_in(bob).get("/teams/u-8105f7322477/guide/").content.decode()
@@ -343,6 +349,7 @@ def test_banner_lists_at_most_five_keys(sign_in: SignIn, bob: User, issue: Issue
     assert "3 more of your keys" in page
 
 
+@pytest.mark.any_database
 def test_banner_says_that_an_enabled_key_still_works(
     sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
@@ -361,6 +368,7 @@ def test_report_of_deleted_key_does_nothing(bob: User, issue: Issue) -> None:
     assert not sent()
 
 
+@pytest.mark.any_database
 def test_repr_does_not_contain_the_key() -> None:
     found = ReportedKey(keystring.generate().text, FOUND)
     for shown in (repr(found), str(found), repr(ReportContents([found])), repr([found])):
@@ -375,6 +383,7 @@ def test_an_expired_key_is_reported_too_because_it_can_be_extended(bob: User, is
     assert key.reported_at
 
 
+@pytest.mark.any_database
 def test_banner_omits_the_key_of_the_page(sign_in: SignIn, bob: User, issue: Issue) -> None:
     (here, text), (_, other) = issue(bob, "here"), issue(bob, "other")
     report(text, other)

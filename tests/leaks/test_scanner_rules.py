@@ -197,6 +197,7 @@ def test_published_program_tells_keys_from_look_alikes(tmp_path: Path) -> None:
         assert check(text=text).stdout == f"-:1: {real[0][:14]}...\n"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("path", "kind", "holds"),
     [
@@ -220,6 +221,7 @@ def test_all_is_open_to_everybody(
         assert not answer.cookies
 
 
+@pytest.mark.any_database
 def test_served_files_match_the_rules(db: None, client: Client) -> None:
     assert client.get(f"{FILES}/gitleaks.toml").content.decode() == scanner_rules.gitleaks()
     assert client.get(f"{FILES}/api-key-format.json").json() == scanner_rules.description()

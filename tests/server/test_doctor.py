@@ -107,6 +107,7 @@ def test_a_healthy_installation(model_server: ModelListServer) -> None:
         assert "1 workers open up to 11;" in text
 
 
+@pytest.mark.any_database
 def test_identity_providers(settings: Settings) -> None:
     with identity_provider.running() as provider:
         fields: dict[str, Any] = {
@@ -126,6 +127,7 @@ def test_identity_providers(settings: Settings) -> None:
     assert "very-s3cret" not in text
 
 
+@pytest.mark.any_database
 def test_no_way_to_sign_in(settings: Settings) -> None:
     settings.PASSWORD_SIGN_IN = False
     StoredProvider.objects.create(
@@ -177,6 +179,7 @@ def test_a_missing_migration() -> None:
     assert "usage.0001_initial" in text
 
 
+@pytest.mark.any_database
 def test_secrets_that_others_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, (name, _) in data_folder.SECRETS.items():
         monkeypatch.delenv(variable)
@@ -188,6 +191,7 @@ def test_secrets_that_others_may_read(tmp_path: Path, monkeypatch: pytest.Monkey
     assert f"chmod 600 {tmp_path / 'secret_key'}" in text
 
 
+@pytest.mark.any_database
 def test_model_servers_that_can_not_be_used(
     settings: Settings, model_server: ModelListServer
 ) -> None:
@@ -212,6 +216,7 @@ def test_model_servers_that_can_not_be_used(
     assert "model server vllm: Its credential can't be decrypted" in examine()[1]
 
 
+@pytest.mark.any_database
 def test_servers_of_teams_are_left_to_the_teams(settings: Settings) -> None:
     settings.TEAM_SERVERS = AllowedServers(is_public=True)
     team = Team.objects.create(name="Acme", slug="acme")
@@ -223,6 +228,7 @@ def test_servers_of_teams_are_left_to_the_teams(settings: Settings) -> None:
     assert "theirs" not in text
 
 
+@pytest.mark.any_database
 def test_a_mail_server_that_is_gone(settings: Settings) -> None:
     settings.EMAIL_PORT = _closed_port()
     assert examine()[0] == ["mail"]
@@ -232,6 +238,7 @@ def test_a_mail_server_that_is_gone(settings: Settings) -> None:
     assert "EMAIL_URL names no mail server" in text
 
 
+@pytest.mark.any_database
 def test_public_addresses_that_do_not_work(settings: Settings, portal: ModelListServer) -> None:
     portal.status = 426
     assert "Set KEYPORTAL_TRUSTED_PROXIES to the proxy" in examine()[1]
@@ -247,6 +254,7 @@ def test_public_addresses_that_do_not_work(settings: Settings, portal: ModelList
     assert "KEYPORTAL_URL is not set" in examine()[1]
 
 
+@pytest.mark.any_database
 def test_a_full_disk_missing_files_and_a_wrong_setting(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

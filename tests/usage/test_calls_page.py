@@ -84,6 +84,7 @@ def test_viewer_sees_a_row_for_each_call(
     assert "secret" not in text
 
 
+@pytest.mark.any_database
 def test_parts_of_the_tokens_are_shown_where_there_are_any(
     sign_in: SignIn, vera: User, call: Callable[..., Call]
 ) -> None:
@@ -108,6 +109,7 @@ def test_parts_of_the_tokens_are_shown_where_there_are_any(
         assert text.count(expected) == 1
 
 
+@pytest.mark.any_database
 def test_page_and_fragment_have_the_same_address(sign_in: SignIn, vera: User) -> None:
     client = sign_in(vera)
     page, fragment = client.get(CALLS), client.get(CALLS, headers=HTMX)

@@ -85,6 +85,7 @@ def test_nobody_is_found(directory: Directory, bob: User, text: str) -> None:
     assert directory("GET", "Users", filter=text).data["totalResults"] == 0
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "text",
     ["userName", 'password eq "x"', 'userName sw "d"', 'userName eq "a" or userName eq "b"', '"'],
@@ -313,6 +314,7 @@ def test_operators_keep_their_names_and_addresses(
     assert directory("DELETE", f"Users/{alice.pk}").status_code == 409
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "header",
     ["", "Bearer ", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer é"],
@@ -342,6 +344,7 @@ def test_older_token_works_while_both_are_set(directory: Directory, settings: Se
     assert directory("GET", "Users").status_code == 404
 
 
+@pytest.mark.any_database
 def test_directory_is_told_what_is_supported(directory: Directory) -> None:
     found = directory("GET", "ServiceProviderConfig").data
     assert (found["patch"]["supported"], found["bulk"]["supported"]) == (True, False)

@@ -62,6 +62,7 @@ def test_key_is_created_and_shown_once(new_api_client: NewApiClient, ada: User, 
     assert created["key"] not in read.content.decode()
 
 
+@pytest.mark.any_database
 def test_key_with_only_a_name_gets_what_the_policy_allows(
     new_api_client: NewApiClient, alice: User, team: Team
 ) -> None:
@@ -108,6 +109,7 @@ def test_taken_name_is_a_conflict(new_api_client: NewApiClient, ada: User) -> No
     assert_problem(program.patch(f"keys/{other.public_id}", {"name": "ci"}), 409, "name-taken")
 
 
+@pytest.mark.any_database
 def test_repeated_create_says_how_to_continue(
     new_api_client: NewApiClient, ada: User, team: Team
 ) -> None:
@@ -137,6 +139,7 @@ def test_key_limit_is_enforced_and_audited(
     )
 
 
+@pytest.mark.any_database
 def test_policy_error_has_a_sentence_for_each_rule(
     new_api_client: NewApiClient, alice: User, team: Team
 ) -> None:
@@ -197,6 +200,7 @@ def test_invalid_field_is_an_error_with_pointer(
     assert not ApiKey.objects.exists()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("text", "end"),
     [
@@ -217,6 +221,7 @@ def test_expiry_is_a_time_or_the_end_of_a_day_in_utc(
     assert changed.json()["expires_at"] == made.json()["expires_at"]
 
 
+@pytest.mark.any_database
 def test_texts_are_normalized_as_on_the_pages(new_api_client: NewApiClient, ada: User) -> None:
     program = new_api_client(ada)
     texts = {"description": "One \nTwo", "tags": ["ci", "Batch", "CI"]}
@@ -394,6 +399,7 @@ def test_leaked_key_is_enabled_only_if_the_leak_is_accepted(
     assert program.post(path, {"accept_leak": True}).json()["state"] == "active"
 
 
+@pytest.mark.any_database
 def test_deleted_key_is_404(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
     key, text = issue(ada)
     program = new_api_client(ada)

@@ -58,6 +58,7 @@ def test_the_credential_is_shown_to_the_server_and_stored_encrypted(
     assert "very-secret" not in upstream.encrypted_credential
 
 
+@pytest.mark.any_database
 def test_headers_and_query_go_with_discovery_too(
     server: ModelListServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_invalid_ids_are_skipped_with_a_note(server: ModelListServer) -> None:
     assert "Skipped '<script>'" in said
 
 
+@pytest.mark.any_database
 def test_skipped_ids_come_with_the_command_that_serves_them(
     server: ModelListServer, team: Team
 ) -> None:
@@ -121,6 +123,7 @@ def test_skipped_ids_come_with_the_command_that_serves_them(
     assert ServedModel.objects.callable_by(team).first().name == f"{team.slug}/a/b"  # type: ignore[union-attr]  # the test fails if there is none
 
 
+@pytest.mark.any_database
 def test_reasons_for_thousands_of_skipped_ids_are_not_all_printed(server: ModelListServer) -> None:
     server.lists(*[f"a b {number}" for number in range(500)])
     names, said = run("add_upstream", "vllm", server.url, "--discover")
@@ -129,6 +132,7 @@ def test_reasons_for_thousands_of_skipped_ids_are_not_all_printed(server: ModelL
     assert "Skipped 480 more.\nNo model was added." in said
 
 
+@pytest.mark.any_database
 def test_bare_list_is_answered_with_the_commands_to_run(server: ModelListServer) -> None:
     server.body = json.dumps([{"id": "qwen"}, {"id": "phi 4"}]).encode()
     with pytest.raises(CommandError, match="without --discover") as caught:
@@ -140,6 +144,7 @@ def test_bare_list_is_answered_with_the_commands_to_run(server: ModelListServer)
     assert not Upstream.objects.exists()
 
 
+@pytest.mark.any_database
 def test_words_of_a_server_are_escaped(server: ModelListServer) -> None:
     server.status, server.reason = 500, "Oh\x1b[2J no" + "!" * 1000
     with pytest.raises(CommandError, match=r"answered 500 Oh\\x1b\[2J no!!!") as caught:
@@ -147,6 +152,7 @@ def test_words_of_a_server_are_escaped(server: ModelListServer) -> None:
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.any_database
 def test_anthropics_list_is_read_page_by_page(
     server: ModelListServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +175,7 @@ def test_anthropics_list_is_read_page_by_page(
     assert server.headers["x-api-key"] == "sk-ant"
 
 
+@pytest.mark.any_database
 def test_ollamas_own_list_is_read_where_there_is_no_other(server: ModelListServer) -> None:
     models = [{"name": "qwen3:8b", "model": "qwen3:8b"}, {"name": "phi4:latest"}]
     server.pages = {"/api/tags": json.dumps({"models": models}).encode()}
@@ -180,11 +187,13 @@ def test_ollamas_own_list_is_read_where_there_is_no_other(server: ModelListServe
     assert [path for path, _ in server.asked][2:] == ["/tenant/v1/models"]
 
 
+@pytest.mark.any_database
 def test_list_with_both_names_is_read_as_openais(server: ModelListServer) -> None:
     server.body = b'{"models": [{"name": "file.gguf"}], "data": [{"id": "qwen"}]}'
     assert run("add_upstream", "llama.cpp", server.url, "--discover")[0] == ["public/qwen"]
 
 
+@pytest.mark.any_database
 def test_list_of_too_many_names_is_refused(server: ModelListServer) -> None:
     """Attack: thousands of names fill the catalog, which every worker reads."""
     server.lists(*[f"m{number}" for number in range(2001)])
@@ -208,6 +217,7 @@ def test_many_names_are_stored_in_short_transactions(
     assert set(routes) == {(f"public/{id_}", id_) for id_ in ids}
 
 
+@pytest.mark.any_database
 def test_endless_pages_are_refused(server: ModelListServer) -> None:
     server.body = b'{"data": [{"id": "qwen"}], "has_more": true, "last_id": "qwen"}'
     with pytest.raises(CommandError, match="Nothing was changed"):
@@ -255,6 +265,7 @@ def _answers_too_much(server: ModelListServer) -> None:
     server.body = b" " * (fetch.MAX_BYTES + 1)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("misbehave", "why"),
     [
@@ -278,6 +289,7 @@ def test_nothing_is_stored_when_discovery_fails(
     assert [path for path, _ in server.asked] == ["/v1/models"]
 
 
+@pytest.mark.any_database
 def test_missing_server_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -285,6 +297,7 @@ def test_missing_server_is_an_error() -> None:
         run("add_upstream", "vllm", f"http://127.0.0.1:{port}", "--discover")
 
 
+@pytest.mark.any_database
 def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -293,6 +306,7 @@ def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
             run("add_upstream", "vllm", f"http://127.0.0.1:{port}", "--discover")
 
 
+@pytest.mark.any_database
 def test_slow_server_times_out(server: ModelListServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.3)
     server.body, server.pause = b" " * 100, 0.02
@@ -300,6 +314,7 @@ def test_slow_server_times_out(server: ModelListServer, monkeypatch: pytest.Monk
         run("add_upstream", "vllm", server.url, "--discover")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("start", "repeated"),
     [
@@ -330,6 +345,7 @@ def test_answer_without_an_end_times_out(
         thread.join()
 
 
+@pytest.mark.any_database
 def test_environment_proxies_are_not_used(
     server: ModelListServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +354,7 @@ def test_environment_proxies_are_not_used(
     assert run("add_upstream", "vllm", server.url, "--discover")[0] == ["public/qwen"]
 
 
+@pytest.mark.any_database
 def test_connection_goes_to_the_address_that_was_checked(
     server: ModelListServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,6 +375,7 @@ def test_connection_goes_to_the_address_that_was_checked(
     assert server.hosts == [f"models.example:{server.server_port}"]
 
 
+@pytest.mark.any_database
 def test_name_of_a_metadata_address_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: rows)
@@ -365,6 +383,7 @@ def test_name_of_a_metadata_address_is_not_called(monkeypatch: pytest.MonkeyPatc
         run("add_upstream", "clouds", "http://models.example", "--discover")
 
 
+@pytest.mark.any_database
 def test_models_are_discovered_over_tls(server: ModelListServer, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     (both := tmp_path / "both.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
@@ -386,6 +405,7 @@ def test_models_are_discovered_over_tls(server: ModelListServer, tmp_path: Path)
     assert (upstream.ca_file, upstream.client_certificate_file) == (str(certificate), "")
 
 
+@pytest.mark.any_database
 def test_stored_disguised_link_local_address_is_not_called() -> None:
     upstream = Upstream(name="clouds", base_url="http://2852039166/v1")  # 169.254.169.254
     with pytest.raises(DiscoveryFailed, match="link-local"):

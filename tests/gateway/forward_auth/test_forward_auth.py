@@ -119,6 +119,7 @@ def test_body_is_not_read() -> None:
     assert client.headers[b"connection"] == b"close"
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 @pytest.mark.parametrize("status", [200, 401])
 @pytest.mark.parametrize("announced", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
@@ -135,6 +136,7 @@ def test_announced_body_is_not_awaited(
         assert connection.is_closed()
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_body_is_never_parsed_as_a_request(live: Server, alice: User, issue: Issue) -> None:
     """Attack: a body that contains a request, on a connection that a proxy shares."""
@@ -154,6 +156,7 @@ def test_body_is_never_parsed_as_a_request(live: Server, alice: User, issue: Iss
     assert victim.secrets.get().last_used_at is None
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_connections_without_bodies_are_used_again(live: Server, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
@@ -210,6 +213,7 @@ def test_of_two_models_both_must_be_allowed(
             assert connection.reply().status == 403
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_long_refusal_is_in_the_body_only(
     live: Server, alice: User, model: ServedModel, issue: Issue
@@ -386,6 +390,7 @@ def test_the_address_is_the_clients_only_where_the_proxy_is_trusted(
         assert verify(trusting, local, X_Forwarded_For=chain).status == status
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_plain_http_is_refused_where_the_address_is_https_unless_a_trusted_proxy_says_otherwise(
     own_server: OwnServer, alice: User, issue: Issue

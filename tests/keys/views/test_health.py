@@ -104,6 +104,7 @@ def test_refused_key_is_not_idle(team: Team, good: ApiKey) -> None:
     assert found(team) == set()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("finding", Finding)
 def test_each_finding_has_existing_actions(finding: Finding, team: Team, good: ApiKey) -> None:
     actions = ACTIONS.get(finding, tuple(FIXES.values()))
@@ -373,6 +374,7 @@ def test_query_count_does_not_depend_on_number_of_keys(
                 client.get(HEALTH)
 
 
+@pytest.mark.any_database
 def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
     response = sign_in(vera).get(HEALTH)
     assert response.status_code == 403

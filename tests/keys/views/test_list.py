@@ -48,6 +48,7 @@ def test_member_sees_the_teams_keys(
     assert "no-store" in response["Cache-Control"]
 
 
+@pytest.mark.any_database
 def test_page_and_fragment_have_the_same_address(sign_in: SignIn, alice: User) -> None:
     client = sign_in(alice)
     page, fragment = client.get(LIST), client.get(LIST, headers=HTMX)
@@ -57,12 +58,14 @@ def test_page_and_fragment_have_the_same_address(sign_in: SignIn, alice: User) -
     assert "HX-Request" in fragment["Vary"]
 
 
+@pytest.mark.any_database
 def test_anonymous_user_is_redirected_to_sign_in(client: Client, team: Team) -> None:
     response = client.get(LIST)
     assert response.status_code == 302
     assert response["Location"] == f"/accounts/login/?next={LIST}"
 
 
+@pytest.mark.any_database
 def test_inactive_team_is_refused_with_the_reason(sign_in: SignIn, alice: User, team: Team) -> None:
     Team.objects.update(is_active=False)
     response = sign_in(alice).get(LIST)
@@ -70,6 +73,7 @@ def test_inactive_team_is_refused_with_the_reason(sign_in: SignIn, alice: User, 
     assert "inactive" in response.content.decode()
 
 
+@pytest.mark.any_database
 def test_viewer_sees_keys_without_create_and_delete(
     sign_in: SignIn, alice: User, vera: User, issue: Issue
 ) -> None:
@@ -81,6 +85,7 @@ def test_viewer_sees_keys_without_create_and_delete(
     assert "data-opens" not in text
 
 
+@pytest.mark.any_database
 def test_member_can_delete_only_their_own_keys(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
@@ -98,6 +103,7 @@ def test_other_teams_keys_are_not_listed(
     assert names(sign_in(alice).get(LIST)) == []
 
 
+@pytest.mark.any_database
 def test_markup_in_a_name_is_escaped(sign_in: SignIn, alice: User, issue: Issue) -> None:
     issue(alice, "<script>alert(1)</script>")
     text = sign_in(alice).get(LIST).content.decode()
@@ -105,6 +111,7 @@ def test_markup_in_a_name_is_escaped(sign_in: SignIn, alice: User, issue: Issue)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
+@pytest.mark.any_database
 def test_empty_list_says_how_to_begin(
     client: Client, sign_in: SignIn, alice: User, vera: User
 ) -> None:
@@ -123,6 +130,7 @@ def test_search_finds_by_name_and_by_public_id(sign_in: SignIn, alice: User, iss
     assert "No key matches “&lt;b&gt;%”" in nothing.content.decode()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("headers", [{}, HTMX])
 def test_search_for_a_key_string_uses_its_public_id_and_hides_it_from_the_address(
     sign_in: SignIn, alice: User, issue: Issue, headers: dict[str, str]
@@ -137,6 +145,7 @@ def test_search_for_a_key_string_uses_its_public_id_and_hides_it_from_the_addres
         assert plaintext[14:30] not in response.content.decode()
 
 
+@pytest.mark.any_database
 def test_search_for_a_masked_key_finds_it(sign_in: SignIn, alice: User, issue: Issue) -> None:
     key, _ = issue(alice, "wanted")
     issue(alice, "sk-kp-named")
@@ -187,6 +196,7 @@ def test_every_column_sorts_both_ways(
     assert names(sign_in(alice).get(LIST, {"sort": sort})) == expected
 
 
+@pytest.mark.any_database
 def test_heading_links_the_opposite_order(sign_in: SignIn, alice: User, issue: Issue) -> None:
     issue(alice)
     text = sign_in(alice).get(LIST, {"sort": "name", "q": "test"}).content.decode()
@@ -211,6 +221,7 @@ def test_pages_hold_25_and_keep_search_and_order(
     assert names(client.get(LIST, {"sort": "name", "page": "99"})) == ["key 25", "key 26"]
 
 
+@pytest.mark.any_database
 def test_expiry_and_allowed_models_are_shown(sign_in: SignIn, alice: User, issue: Issue) -> None:
     issue(
         alice,
@@ -222,6 +233,7 @@ def test_expiry_and_allowed_models_are_shown(sign_in: SignIn, alice: User, issue
     assert 'title="May call only a/b, c">2 models</span>' in text
 
 
+@pytest.mark.any_database
 def test_large_counts_have_thousands_separators(sign_in: SignIn, alice: User, team: Team) -> None:
     Team.objects.update(max_keys=5000)
     fill(team, alice, 1234)
@@ -230,6 +242,7 @@ def test_large_counts_have_thousands_separators(sign_in: SignIn, alice: User, te
     assert "1,001–1,025 of 1,234" in text
 
 
+@pytest.mark.any_database
 def test_keys_that_do_not_work_are_marked(
     sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue
 ) -> None:
@@ -258,6 +271,7 @@ def test_keys_that_do_not_work_are_marked(
     }
 
 
+@pytest.mark.any_database
 def test_last_use_is_shown_as_a_time(sign_in: SignIn, alice: User, issue: Issue) -> None:
     issue(alice)
     Secret.objects.update(last_used_at="2026-11-23T22:45:10Z")

@@ -44,6 +44,7 @@ def test_no_password(client: Client, account: User, login: str, password: str) -
     assert_signed_out(client)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("email", [NAME, "ci@example.com"])
 def test_no_reset_of_the_password(client: Client, account: User, email: str) -> None:
     """The contact gets mails about keys, and none with a link to reset a password."""
@@ -52,6 +53,7 @@ def test_no_reset_of_the_password(client: Client, account: User, email: str) -> 
     assert not mail.outbox
 
 
+@pytest.mark.any_database
 def test_no_forged_reset_link_sets_a_password(client: Client, account: User) -> None:
     token = default_token_generator.make_token(account)
     address = f"/accounts/password/reset/key/{account.pk:x}-{token}/"
@@ -60,6 +62,7 @@ def test_no_forged_reset_link_sets_a_password(client: Client, account: User) -> 
     assert not account.has_usable_password()
 
 
+@pytest.mark.any_database
 def test_no_session(client: Client, account: User) -> None:
     """Whatever code begins one: a provider, a passkey, an invitation."""
     client.force_login(account)
@@ -67,6 +70,7 @@ def test_no_session(client: Client, account: User) -> None:
     assert client.get("/admin/").status_code == 302
 
 
+@pytest.mark.any_database
 def test_no_sign_in_without_a_password(account: User) -> None:
     """The common end of all of allauth's ways: providers, passkeys, sign-up."""
     request = RequestFactory().get("/")
@@ -105,6 +109,7 @@ def test_the_database_refuses_to_make_a_person_of_it(account: User, alice: User)
         User.objects.filter(pk=alice.pk).update(contact="a@example.com")
 
 
+@pytest.mark.any_database
 def test_operators_can_not_set_its_password(client: Client, account: User) -> None:
     client.force_login(User.objects.create_superuser("root", "root@example.com", PASSWORD))
     page = f"/admin/teams/user/{account.pk}/password/"
@@ -116,6 +121,7 @@ def test_operators_can_not_set_its_password(client: Client, account: User) -> No
     assert not account.has_usable_password()
 
 
+@pytest.mark.any_database
 def test_operators_can_not_give_it_an_address_or_flags(client: Client, account: User) -> None:
     client.force_login(User.objects.create_superuser("root", "root@example.com", PASSWORD))
     fields = {

@@ -64,6 +64,7 @@ def test_use_does_not_write_each_time(
         client.get("/accounts/password/change/")
 
 
+@pytest.mark.any_database
 def test_a_page_that_updates_itself_keeps_no_session(
     client: Client, ada: User, clock: Clock
 ) -> None:
@@ -94,11 +95,13 @@ def test_a_session_ends_at_its_age_however_much_it_is_used(
     assert not is_signed_in(client)
 
 
+@pytest.mark.any_database
 def test_a_cookie_that_is_kept_ends_with_the_session(client: Client, bob: User) -> None:
     client.post("/accounts/login/", HOME | {"remember": "on"})
     assert 12 * HOUR - 60 < int(client.cookies["keyportal_session"]["max-age"]) <= 12 * HOUR
 
 
+@pytest.mark.any_database
 def test_the_lifetimes_are_settings(
     client: Client, bob: User, settings: Settings, clock: Clock
 ) -> None:
