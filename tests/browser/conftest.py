@@ -27,7 +27,7 @@ from tests.support.server import Server
 
 CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 KEYS = "/teams/u-8105f7322477/keys/"
-TIMEOUT_SECONDS = 40.0  # A busy machine may need that much for one step.
+TIMEOUT_SECONDS = 60.0  # A busy machine may need that much for one step.
 
 
 @pytest.fixture(scope="package")

@@ -142,7 +142,7 @@ def test_stream_that_runs_too_long_ends_with_an_error_event(
 def test_requests_are_served_while_a_load_balancer_is_told_to_send_no_more(
     own_server: OwnServer, key: str
 ) -> None:
-    server = own_server(workers=2, KEYPORTAL_DRAIN_SECONDS="8")
+    server = own_server(workers=2, KEYPORTAL_DRAIN_SECONDS="60")
     with server.connect() as idle:
         idle.send_request("GET /v1/models", key)
         assert idle.reply().headers.get("connection") != "close"
@@ -165,7 +165,7 @@ def test_requests_are_served_while_a_load_balancer_is_told_to_send_no_more(
 
         wait_until(is_last)
         assert idle.is_closed()
-    assert server.process.wait(60) == 0
+    server.kill()  # The end of draining is a minute away.
 
 
 @pytest.mark.parametrize("stop", [send_term, press_ctrl_c])

@@ -199,7 +199,7 @@ def test_secret_that_lasts_until_the_new_one_is_used_says_so(
 def test_slow_query_delays_no_other_request(
     live: Server, bob: User, issue: Issue, model: ServedModel
 ) -> None:
-    """And after two seconds the client gets an error."""
+    """And after some seconds the client gets an error."""
     _, text = issue(bob, limits=Limits(requests_per_day=5))
     _, another = issue(bob, "another")
     replies: list[int] = []

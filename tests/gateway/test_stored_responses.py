@@ -93,7 +93,7 @@ def test_compressed_stream_is_not_held_back(run: Run) -> None:
         headers = [(b"content-type", b"text/event-stream"), (b"content-encoding", b"gzip")]
         answer = await responses.watch(Answer(200, headers, Silent([b"compressed"])), "t", MAKER)
         assert not isinstance(answer.body, bytes)
-        assert await asyncio.wait_for(answer.body.next_chunk(), 5) == b"compressed"
+        assert await asyncio.wait_for(answer.body.next_chunk(), 60) == b"compressed"
 
     run(test)
 

@@ -167,7 +167,7 @@ def test_slow_readers_keep_no_slot() -> None:
             for _ in range(MAX_CONCURRENT)
         ]
         fast = Client()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await start(buffer, fast)
         assert fast.status == 200
         for task in slow:
@@ -184,7 +184,7 @@ def test_failing_request_releases_its_slot() -> None:
     async def run() -> None:
         buffer = RequestBuffer(fails)
         for _ in range(MAX_CONCURRENT + 1):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 with pytest.raises(RuntimeError):
                     await start(buffer, Client())
 

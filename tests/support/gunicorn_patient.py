@@ -19,7 +19,8 @@ def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # cal
     from keyportal.http import requests
     from keyportal.server import health, protocol
 
-    batcher.VERDICT_SECONDS = health.MAX_SECONDS = introspection.TIMEOUT_SECONDS = PATIENCE
+    batcher.VERDICT_SECONDS = health.MAX_SECONDS = PATIENCE
+    introspection.TIMEOUT_SECONDS = 6.0  # A test waits for its end.
     # So that a client which is stopped for a while can still read an error.
     requests.DRAIN_SECONDS = protocol.LINGER_SECONDS = 10.0
     gunicorn_conf.pre_fork(server, worker)

@@ -53,7 +53,7 @@ def nginx(configuration: str, folder: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _command(configuration: str, folder: Path) -> tuple[list[str], Path, Path]:

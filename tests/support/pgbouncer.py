@@ -49,7 +49,7 @@ def pgbouncer(url: str, folder: Path) -> Iterator[str]:
         yield pooled
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _answers(url: str) -> bool:

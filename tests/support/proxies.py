@@ -84,7 +84,7 @@ def _listening(command: list[str], log: Path, port: int) -> Iterator[None]:
     finally:
         # On SIGTERM, Caddy would wait for open connections.
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def _is_open(port: int) -> bool:

@@ -35,7 +35,7 @@ class ProxyClient:
                 http.client.HTTPSConnection,
                 context=ssl.create_default_context(cafile=self.certificate),
             )
-        return connection_class("127.0.0.1", self.port, timeout=30, source_address=(CLIENT, 0))
+        return connection_class("127.0.0.1", self.port, timeout=60, source_address=(CLIENT, 0))
 
     def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
         with closing(self.connect()) as client:

@@ -72,22 +72,22 @@ def in_pieces(answer: bytes, size: int) -> Script:
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await work
 
     asyncio.run(bounded())
 
 
 async def post(
-    client: Client, address: Address, body: Body = b"{}", read_timeout: float = 30, **more: Any
+    client: Client, address: Address, body: Body = b"{}", read_timeout: float = 60, **more: Any
 ) -> Response:
     return await client.send(
         address,
         "/chat/completions",
         more.pop("headers", [(b"accept", b"*/*")]),
         body,
-        connect_timeout=more.pop("connect_timeout", 30),
-        first_byte_timeout=more.pop("first_byte_timeout", 30),
+        connect_timeout=more.pop("connect_timeout", 60),
+        first_byte_timeout=more.pop("first_byte_timeout", 60),
         read_timeout=read_timeout,
         **more,
     )

@@ -244,7 +244,7 @@ def test_idle_connections_are_closed_before_their_servers_do(
         client = Client()
         async with ScriptedServer(script) as address:
             await (await post(client, address)).read()
-            await asyncio.wait_for(ended.wait(), 30)
+            await asyncio.wait_for(ended.wait(), 60)
         assert not client._idle
 
     run(work())
@@ -264,7 +264,7 @@ def test_closing_stops_the_server() -> None:
             response = await post(Client(), address)
             await response.next_chunk()
             response.close()
-            await asyncio.wait_for(stopped.wait(), 2)
+            await asyncio.wait_for(stopped.wait(), 60)
 
     run(work())
 

@@ -74,7 +74,7 @@ def test_any_other_address_is_where_model_servers_live(
 
 def ask(base_url: str) -> None:
     headers = ServerHeaders(((b"authorization", b"Bearer a-credential"),))
-    target = Target("u", base_url, headers, "m", 1, connect_timeout=1, read_timeout=1)
+    target = Target("u", base_url, headers, "m", 1, connect_timeout=60, read_timeout=60)
 
     async def ask() -> None:
         relay = Relay()

@@ -14,6 +14,7 @@ from keyportal.gateway.http_client.messages import (
     ReadTimeout,
     StreamedBody,
 )
+from tests.support import fake_time
 from tests.support.scripted_server import (
     ScriptedServer,
     ask,
@@ -68,24 +69,77 @@ def test_time_to_the_first_byte_may_be_longer_than_silence_later() -> None:
     run(work())
 
 
+class Transport(asyncio.Transport):
+    """To a server whose bytes the test gives to the connection itself, at times that it chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def write(self, data: object) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        self.calls.append("pause")
+
+    def resume_reading(self) -> None:
+        self.calls.append("resume")
+
+
+async def begun(transport: Transport, body: bytes) -> connection.Connection:
+    """A connection whose response has begun with this, and may be silent for 10 seconds."""
+    loop, address = asyncio.get_running_loop(), parse_base_url("http://models.example/v1")
+    begun = connection.Connection(loop, address.origin)
+    begun.connection_made(transport)
+    request = asyncio.create_task(begun.request(b"", b"", 5, 10))
+    await asyncio.sleep(4)
+    begun.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + body)
+    await request
+    return begun
+
+
 def test_slow_response_without_silence_is_no_timeout() -> None:
     async def work() -> None:
-        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await read_request(reader)
-            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-            for _ in range(20):
-                await asyncio.sleep(0.1)
-                writer.write(b"1\r\na\r\n")
-            writer.write(b"0\r\n\r\n")
+        response = await begun(Transport(), b"a")
+        for _ in range(20):
+            assert await response.next_chunk() == b"a"
+            await asyncio.sleep(9)
+            response.data_received(b"a")
+        await asyncio.sleep(11)
+        response.data_received(b"a")
+        assert await response.next_chunk() == b"aa"  # What had come before the silence.
+        with pytest.raises(ReadTimeout, match="nothing for 10 s"):
+            await response.next_chunk()
 
-        async with ScriptedServer(script) as address:
-            response = await post(Client(), address, read_timeout=1.5)
-            assert await response.read() == b"a" * 20
-
-    run(work())
+    fake_time.run(work())
 
 
-def test_slow_reader_pauses_the_server_without_timeout() -> None:
+def test_slow_reader_is_not_taken_for_a_silent_server() -> None:
+    async def work() -> None:
+        transport = Transport()
+        response = await begun(transport, b"x" * 300_000)
+        assert transport.calls == ["pause"]
+        await asyncio.sleep(100)
+        assert len(await response.next_chunk()) == 300_000
+        assert transport.calls == ["pause", "resume"]
+        await asyncio.sleep(9)
+        response.data_received(b"x" * 100_000)
+        assert len(await response.next_chunk()) == 100_000
+        assert response.is_read
+
+    fake_time.run(work())
+
+
+def test_slow_reader_pauses_the_server() -> None:
     size = 8 * 1024 * 1024
 
     async def work() -> None:
@@ -101,8 +155,10 @@ def test_slow_reader_pauses_the_server_without_timeout() -> None:
                 written += 65_536
 
         async with ScriptedServer(script) as address:
-            response = await post(Client(), address, read_timeout=1)
-            await asyncio.sleep(2)
+            response = await post(Client(), address)
+            while not response._connection._is_paused:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
             waiting = response._connection._buffered_bytes
             assert waiting < connection.HIGH_WATER + 512 * 1024
             assert len(await response.read()) == size

@@ -21,7 +21,7 @@ from tests.support.scripted_server import OK, ScriptedServer, answering
 
 URL = "https://models.example.com/v1"
 HEADERS = ServerHeaders(((b"authorization", b"Bearer a-credential"),))
-TARGET = Target("u", URL, HEADERS, "m", 1, connect_timeout=5, read_timeout=5)
+TARGET = Target("u", URL, HEADERS, "m", 1, connect_timeout=60, read_timeout=60)
 
 
 @pytest.fixture(autouse=True)

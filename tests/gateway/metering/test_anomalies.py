@@ -392,7 +392,7 @@ def test_two_concurrent_workers_count_each_others_networks(
 
     def count_together(cursor: Any, statement: str, *more: Any) -> Iterator[tuple[Any, ...]]:
         if statement == module._COUNT_NETWORKS:
-            both_have_written.wait(10)
+            both_have_written.wait(60)
         return count(cursor, statement, *more)
 
     async def see_at_once() -> None:

@@ -61,7 +61,7 @@ def test_json_with_any_content_type_is_relayed(
     body = chat_body(serve_model("normal"), metadata={"é": "ü"})
     sent = json.dumps(body, ensure_ascii=False)
     done = subprocess.run(
-        ["sh", "-c", command], input=sent, capture_output=True, text=True, timeout=30
+        ["sh", "-c", command], input=sent, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["choices"][0]["message"]["content"] == TEXT
