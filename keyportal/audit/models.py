@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from django.db import models
-from django.db.models.functions import Now
+from django.utils import timezone
 
 from keyportal.audit.source import VIA_LENGTH, current_via
 from keyportal.teams.access import Actor
@@ -183,8 +183,7 @@ def _joined(changes: Iterable[str], max_length: int) -> Iterator[str]:
 class AuditEvent(models.Model):
     """One action of a user, a command or the gateway, with the names of that time."""
 
-    # By the clock that all hosts share, so that events are in the order in which they happened.
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
     action = models.CharField(max_length=40, choices=Action)
     actor_id = models.BigIntegerField(null=True, help_text="The user's id. Null: a command.")
     actor = models.CharField(max_length=150, blank=True, help_text="The user's name at the time.")
@@ -259,8 +258,11 @@ class Tombstone(models.Model):
     name = models.CharField(max_length=64)
     team_slug = models.CharField(max_length=64)
     owner_id = models.BigIntegerField(help_text="The user id of the owner.")
-    # The database's time, as of a backup: after a restore it says which keys to delete again.
-    deleted_at = models.DateTimeField(db_default=Now(), editable=False)
+    deleted_at = models.DateTimeField(
+        default=timezone.now,
+        editable=False,
+        help_text="By the database's clock: after a restore it says which keys to delete again.",
+    )
     deleted_by_id = models.BigIntegerField(null=True, help_text="The user's id. Null: a command.")
     is_rotated = models.BooleanField(
         default=False,

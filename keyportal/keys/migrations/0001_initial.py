@@ -1,6 +1,7 @@
 import django.core.validators
 import django.db.models.deletion
 import django.db.models.functions.datetime
+import django.utils.timezone
 import keyportal.keys.keystring
 import keyportal.keys.rules.validators
 import keyportal.teams.fields
@@ -33,7 +34,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=64, validators=[keyportal.keys.rules.validators.require_printable, keyportal.keys.keystring.require_no_key])),
                 ('public_id', models.CharField(editable=False, max_length=8, unique=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('expiry_set_at', models.DateTimeField(editable=False, help_text='Null: at creation.', null=True)),
                 ('disabled_at', models.DateTimeField(blank=True, null=True)),

@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import F, Max, Prefetch, Q
 from django.db.models.functions import Now
+from django.utils import timezone
 from django.utils.functional import cached_property
 from django.views.decorators.debug import sensitive_variables
 
@@ -154,6 +155,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     owner=owner,
                     name=name,
                     public_id=key_string.public_id,
+                    created_at=database_now(),  # By the clock of the expiry.
                     expires_at=expires_at,
                     limits=locked.key_limits if limits is None else limits,
                     is_managed=is_managed,
@@ -229,8 +231,7 @@ class ApiKey(models.Model):
     owner = models.ForeignKey(User, models.PROTECT, related_name="keys")
     name = models.CharField(max_length=64, validators=[require_printable, require_no_key])
     public_id = models.CharField(max_length=8, unique=True, editable=False)
-    # As `expires_at`, so that it tells for how long the key was made on a host with a wrong clock.
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     expiry_set_at = models.DateTimeField(null=True, editable=False, help_text="Null: at creation.")
     disabled_at = models.DateTimeField(null=True, blank=True)
@@ -449,6 +450,7 @@ class Secret(models.Model):
             owner_id=key.owner_id,
             deleted_by_id=actor.pk if actor else None,
             is_rotated=is_rotated,
+            deleted_at=self.read_at,
             last_used_at=self.last_used_at,
             last_used_address=self.last_used_address,
             last_used_user_agent=self.last_used_user_agent,
