@@ -28,6 +28,7 @@ EXAMPLES = {
     "{username}": "bob",
     "{invitation}": "1",
     "{account}": "ci",
+    "{server}": "1",
 }
 ADDRESSES = sorted({(one.method, one.path) for one in OPERATIONS})
 
