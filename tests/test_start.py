@@ -36,6 +36,8 @@ class Installation:
 
     def __init__(self, data: Path) -> None:
         self.data = data
+        self.printed = data.parent / "printed"
+        """What the first start printed."""
         self.port = free_port()
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         # If coverage is on, it also measures the processes that tests start.
@@ -147,7 +149,7 @@ def first_start(tmp_path_factory: pytest.TempPathFactory) -> Installation:
         # All processes of this test run share it.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.data.exists():
-            place.started("--demo")
+            place.printed.write_text(place.started("--demo")[0])
     return place
 
 
@@ -161,24 +163,31 @@ def used_place(place: Installation, first_start: Installation) -> Installation:
 FIRST = r"Sign in at http://127\.0\.0\.1:{port}/ as demo with password (\w{{20}})\n"
 
 
-@pytest.mark.any_database
-def test_the_first_start_prints_a_password_that_signs_in_and_the_second_none(
-    place: Installation, database: str
+def test_the_first_start_prints_a_password_that_signs_in_and_the_second_keeps_all(
+    first_start: Installation, used_place: Installation
 ) -> None:
-    with place.serving("--demo") as process:
+    first = re.fullmatch(FIRST.format(port=r"\d+"), first_start.printed.read_text())
+    assert first
+    place = used_place
+    secrets = [(place.data / name).read_text() for name in ("secret_key", "credential_keys")]
+    manifest = place.data / "static" / "staticfiles.json"
+    collected = manifest.stat().st_mtime_ns
+
+    with place.serving("--demo", HOST="0.0.0.0") as process:
         place.wait_until_it_answers(process)
-        assert process.stdout
-        first = re.fullmatch(FIRST.format(port=place.port), process.stdout.readline())
-        assert first
         assert place.can_sign_in("demo", first[1])
         assert not place.can_sign_in("demo", "wrong")
         process.terminate()
-        assert process.communicate(timeout=120)[0] == ""
-
-    out, _ = place.started("--demo")
+        out, err = process.communicate(timeout=120)
     assert out.startswith(f"Sign in at http://127.0.0.1:{place.port}/ as demo; a new password: ")
     assert out.endswith(".venv/bin/python manage.py changepassword demo\n")
     assert out.count("\n") == 1
+    assert err.partition(" [INFO] ")[2].startswith(f"Keyportal {keyportal.__version__}\n")
+    assert "HOST=0.0.0.0 listens on every address" in err  # Without KEYPORTAL_URL.
+    assert secrets == [
+        (place.data / name).read_text() for name in ("secret_key", "credential_keys")
+    ]
+    assert manifest.stat().st_mtime_ns == collected
 
     listed = place.manage("listteams")
     assert listed.stdout == "u-8105f7322477\t1\t20\tactive\tDemo\n"
@@ -195,30 +204,6 @@ def test_data_folder_is_private(first_start: Installation) -> None:
     assert modes["secret_key"] == modes["credential_keys"] == 0o600
 
 
-def test_a_second_start_keeps_the_secrets_and_collects_and_migrates_nothing(
-    used_place: Installation,
-) -> None:
-    place = used_place
-    kept = {name: (place.data / name).read_text() for name in ("secret_key", "credential_keys")}
-    manifest = place.data / "static" / "staticfiles.json"
-    before = manifest.stat().st_mtime_ns
-    out, err = place.started("--demo", HOST="0.0.0.0")
-    assert_warned_of_listening_everywhere(place, out, err)
-    assert kept == {name: (place.data / name).read_text() for name in kept}
-    assert manifest.stat().st_mtime_ns == before
-    manifest.unlink()
-    place.started()
-    assert manifest.exists()
-
-
-def assert_warned_of_listening_everywhere(place: Installation, out: str, err: str) -> None:
-    """Without KEYPORTAL_URL."""
-    log = err.partition(" [INFO] ")[2]
-    assert log.startswith(f"Keyportal {keyportal.__version__}\n")
-    assert "HOST=0.0.0.0 listens on every address" in err
-    assert out.startswith(f"Sign in at http://127.0.0.1:{place.port}/ as demo; ")
-
-
 def test_without_demo_there_is_no_user_and_secrets_of_the_environment_are_not_stored(
     tmp_path: Path,
 ) -> None:
@@ -233,15 +218,18 @@ def test_without_demo_there_is_no_user_and_secrets_of_the_environment_are_not_st
     assert not {"secret_key", "credential_keys"} & {file.name for file in place.data.iterdir()}
 
 
-def test_changed_demo_is_not_restored(used_place: Installation) -> None:
+def test_changed_demo_is_not_restored_but_lost_static_files_are(used_place: Installation) -> None:
     place = used_place
     place.execute("DELETE FROM teams_membership")
     place.execute("UPDATE teams_user SET username = 'root'")
     place.execute("DELETE FROM catalog_route")
+    manifest = place.data / "static" / "staticfiles.json"
+    manifest.unlink()
     out, _ = place.started("--demo")
     assert out == f"Sign in at http://127.0.0.1:{place.port}/\n"
     for table in ("teams_membership", "teams_user WHERE username = 'demo'", "catalog_route"):
         assert place.execute(f"SELECT * FROM {table}") == [], table
+    assert manifest.exists()
 
 
 def test_two_starts_at_the_same_time_agree(place: Installation, database: str) -> None:
@@ -401,8 +389,9 @@ def test_invalid_stored_upstream_stops_the_start_and_can_be_corrected(
     line = place.refused_start()
     assert "The upstream loopback has invalid settings" in line
     assert "manage.py add_upstream loopback URL" in line
+    assert place.manage("check", "--database", "default").returncode == 1
     assert place.manage("add_upstream", "loopback", "loopback:").returncode == 0
-    place.started("--demo")
+    assert place.manage("check", "--database", "default").returncode == 0
 
 
 def test_the_settings_pass_the_deployment_check(used_place: Installation) -> None:
