@@ -88,7 +88,7 @@ def test_server_is_added_tested_and_served_without_javascript(
     page.get_by_label("Base URL").fill(model_list.url)
     page.get_by_role("button", name="Add").click()
     page.get_by_role("button", name="Test").click()
-    expect(page.get_by_role("row", name="Reach")).to_contain_text("It answers.")
+    expect(page.get_by_role("row", name="Connection")).to_contain_text("It answers.")
     page.get_by_role("link", name="vllm").click()
     page.get_by_role("button", name="Discover").click()
     page.get_by_label("Serve llama-70b").check()

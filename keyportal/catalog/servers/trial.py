@@ -1,4 +1,4 @@
-"""Tries a model server as calls use it: reach it, its credential, its list, and one token."""
+"""Tries a model server as calls use it: connection, credential, list, and one short answer."""
 
 import json
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class Step(NamedTuple):
 def try_server(upstream: Upstream, model: str = "") -> Iterator[Step]:
     """Four steps. `model` is the model's name on the server; by default the first that it lists."""
     if upstream.base_url == BUILT_IN_URL:
-        yield Step("Reach", True, "It is the built-in demo model.")
+        yield Step("Connection", True, "It is the built-in demo model.")
         return
     try:
         ids, refusal = model_ids(upstream), None
@@ -55,7 +55,7 @@ def try_server(upstream: Upstream, model: str = "") -> Iterator[Step]:
         ids, refusal = [], error
     yield from _about_list(upstream, ids, refusal)
     if refusal is None or refusal.status is not None:
-        yield _one_token(upstream, model or next(iter(ids), ""))
+        yield _short_answer(upstream, model or next(iter(ids), ""))
 
 
 def _about_list(
@@ -64,9 +64,9 @@ def _about_list(
     status = refusal.status if refusal else 200
     text = _beginning(str(refusal or ""), upstream)
     if status is None:
-        yield Step("Reach", False, text)
+        yield Step("Connection", False, text)
         return
-    yield Step("Reach", True, "It answers.")
+    yield Step("Connection", True, "It answers.")
     has_one = bool(upstream.encrypted_credential)
     if status in REFUSED:
         advice = "It refuses the credential." if has_one else "It wants a credential."
@@ -76,14 +76,14 @@ def _about_list(
     else:
         yield Step("Credential", None, "Not known, because there is no list.")
     if refusal is None:
-        yield Step("List", True, f"{len(ids)} model{'' if len(ids) == 1 else 's'}.")
+        yield Step("List of models", True, f"{len(ids)} model{'' if len(ids) == 1 else 's'}.")
     else:
-        yield Step("List", None, f"{text} Models can be added by their names.")
+        yield Step("List of models", None, f"{text} Models can be added by their names.")
 
 
-def _one_token(upstream: Upstream, model: str) -> Step:
+def _short_answer(upstream: Upstream, model: str) -> Step:
     if not model:
-        return Step("One token", None, "Not tried: it has no model.")
+        return Step("Short answer", None, "Not tried: it has no model.")
     path, _, query = upstream.base_url.partition("?")
     endpoint = "/messages" if is_anthropic(upstream) else "/chat/completions"
     url = f"{path}{endpoint}{'?' if query else ''}{query}"
@@ -93,11 +93,13 @@ def _one_token(upstream: Upstream, model: str) -> Step:
         reply = send(url, upstream, body=body, seconds=TOKEN_SECONDS)
     except (OSError, HTTPException) as error:
         said = _beginning(reason_of(error), upstream)
-        return Step("One token", False, f"{model}: {said}.")
+        return Step("Short answer", False, f"{model}: {said}.")
     said = _beginning(_text_of(reply.body), upstream)
     if not 200 <= reply.status < 300:
-        return Step("One token", False, f"{model} answered {reply.status}: {said or 'no reason'}")
-    return Step("One token", True, f"{model} said: {said}" if said else f"{model} answered.")
+        return Step(
+            "Short answer", False, f"{model} answered {reply.status}: {said or 'no reason'}"
+        )
+    return Step("Short answer", True, f"{model} said: {said}" if said else f"{model} answered.")
 
 
 def _text_of(body: bytes) -> str:
