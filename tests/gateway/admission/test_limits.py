@@ -531,6 +531,18 @@ def test_cost_of_a_batch_does_not_depend_on_running_calls(
 
 
 @pytest.mark.postgresql
+def test_no_statement_is_planned_for_its_parameters(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    keys = [limited("first", requests_per_minute=9), limited("second", parallel_requests=1)]
+    for _ in range(10):
+        admit([worker], *keys)
+    custom = "SELECT statement FROM pg_prepared_statements WHERE custom_plans > 0"
+    reading = worker._thread.submit(lambda: database().rows(custom))
+    assert reading.result(PATIENCE) == []
+
+
+@pytest.mark.postgresql
 def test_windows_are_found_by_an_index(worker: Admission, team: Team) -> None:
     Window.objects.bulk_create(
         Window(subject=f"key:{n}", kind=Kind.DAY, start=timezone.now()) for n in range(5000)
