@@ -116,6 +116,7 @@ def test_limit_is_exact_for_a_thousand_requests_on_four_workers(
     workers: list[Admission], limited: Callable[..., str]
 ) -> None:
     key = limited(requests_per_minute=60)
+    ensure_time_left(30)
     outcomes = admit(workers, *[key] * 1000)
     assert kinds(outcomes) == {"Admitted": 60, "RateLimitExceeded": 940}
     assert used() == {"key": (60, 0)}
