@@ -9,8 +9,8 @@ from django.core.validators import RegexValidator
 from keyportal.catalog.headers import validate as validate_headers
 from keyportal.catalog.models import Upstream
 from keyportal.catalog.servers.discovery import normalize_base_url
-from keyportal.catalog.servers.presets import placeholder_in
-from keyportal.teams.forms import VersionedModelForm
+from keyportal.catalog.servers.presets import PRESETS
+from keyportal.teams.forms import VersionedModelForm, placeholder_in
 
 ENTER_AGAIN = "Enter it again: it is not displayed."
 
@@ -76,7 +76,7 @@ class UpstreamForm(VersionedModelForm):
 
     def clean_base_url(self) -> str:
         base_url = normalize_base_url(self.cleaned_data["base_url"])
-        if placeholder := placeholder_in(base_url):
+        if placeholder := placeholder_in(base_url, PRESETS):
             raise ValidationError(f"Replace {placeholder} in this address.")
         return base_url
 

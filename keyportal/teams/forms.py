@@ -1,8 +1,8 @@
-"""Forms that detect a concurrent change of the row they edit, and the form of the limits."""
+"""Forms that detect a concurrent change of their row, the form of the limits, and presets."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -136,3 +136,29 @@ class LimitsForm(VersionedForm):
         """Add error messages, by the names of the limits."""
         for name, message in messages.items():
             self.add_error(name, message)
+
+
+class Preset(Protocol):
+    """What is usual for a kind of server or provider. It only fills in the form of a new one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def placeholder(self) -> str:
+        """The part of the address that a person must replace."""
+
+
+P = TypeVar("P", bound=Preset)
+
+
+def preset_named(name: str, presets: Iterable[P]) -> P | None:
+    return next((preset for preset in presets if preset.name == name), None)
+
+
+def placeholder_in(address: str, presets: Iterable[Preset]) -> str:
+    """What must still be replaced in the address of a preset; empty if nothing."""
+    return next((preset.placeholder for preset in presets if preset.address == address), "")

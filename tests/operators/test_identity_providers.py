@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -14,7 +13,6 @@ from django.test import Client
 from pytest_django import Settings
 
 from keyportal.audit.models import Action, AuditEvent
-from keyportal.operators.access import lock_operators
 from keyportal.operators.identity_providers import changes
 from keyportal.operators.identity_providers.forms import AGAIN
 from keyportal.operators.identity_providers.presets import PRESETS, Preset
@@ -23,6 +21,7 @@ from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.openid.configuration import IdentityProvider
 from keyportal.teams.openid.providers import identity_providers
 from keyportal.teams.openid.stored import StoredProvider
+from tests.operators.conftest import BeforeLock
 from tests.support import identity_provider
 from tests.support.forms import form_data
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, ForgingProvider
@@ -68,7 +67,7 @@ def errors(response: Any) -> str:
 
 @pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset.placeholder])
 def test_placeholder_of_a_preset_must_be_replaced(operator: Client, preset: Preset) -> None:
-    assert f"Replace {preset.placeholder}" in errors(add(operator, issuer=preset.issuer))
+    assert f"Replace {preset.placeholder}" in errors(add(operator, issuer=preset.address))
 
 
 def test_form_names_the_redirect_address_of_the_preset(operator: Client) -> None:
@@ -204,7 +203,7 @@ def test_form_that_is_out_of_date_is_refused(operator: Client, corp: StoredProvi
 def test_presets_fill_in_the_form(operator: Client) -> None:
     for preset in PRESETS:
         fields = form_data(operator.get(f"{PAGES}add/", {"preset": preset.name}))
-        assert fields["issuer"] == [preset.issuer]
+        assert fields["issuer"] == [preset.address]
         assert ("addresses_verified" in fields) is preset.addresses_verified
 
 
@@ -367,18 +366,13 @@ def test_request_of_a_former_operator_changes_nothing(
     olga: User,
     corp: StoredProvider,
     path: str,
-    monkeypatch: pytest.MonkeyPatch,
+    before_lock: BeforeLock,
 ) -> None:
     """The flag is taken while the form is open, after the page has let them in."""
-
-    def demote_and_lock(user: User) -> AbstractContextManager[None]:
-        User.objects.filter(pk=olga.pk).update(is_superuser=False)
-        return lock_operators(user)
-
     path = PAGES + path.format(corp.pk)
     form = form_data(operator.get(path), **FIELDS | {"name": "stolen"})
-    for module in (providers, changes):
-        monkeypatch.setattr(module, "lock_operators", demote_and_lock)
+    olgas = User.objects.filter(pk=olga.pk)
+    before_lock("lock_operators", lambda: olgas.update(is_superuser=False), providers, changes)
     before = [*StoredProvider.objects.values()]
     new = {"provider_id": "new", "issuer": "https://new.example.com"}
     assert operator.post(path, form | new).status_code == 404

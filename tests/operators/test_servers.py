@@ -2,7 +2,6 @@
 
 import html
 import time
-from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -14,9 +13,9 @@ from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.catalog.servers.presets import PRESETS
 from keyportal.catalog.snapshot import Snapshot
 from keyportal.operators import server_access
-from keyportal.operators.access import lock_operators
 from keyportal.teams.models import Team, User
 from keyportal.teams.sign_in.sessions import BEGAN_AT
+from tests.operators.conftest import BeforeLock
 from tests.support.forms import form_data
 from tests.support.health import report, sight
 
@@ -54,13 +53,13 @@ def test_preset_fills_in_the_form(operator: Client, preset: Any) -> None:
     response = operator.get(f"{SERVERS}add/?preset={preset.name}")
     assert preset.hint in html.unescape(response.content.decode())
     fields = form_data(response)
-    assert fields["base_url"] == ([preset.base_url] if preset.base_url else [""])
+    assert fields["base_url"] == ([preset.address] if preset.address else [""])
     assert fields["credential_header"] == [preset.credential_header]
     if preset.placeholder:
         assert f"Replace {preset.placeholder}" in preset.hint
-    elif preset.base_url:
+    elif preset.address:
         assert operator.post(f"{SERVERS}add/", fields).status_code == 302
-        assert Upstream.objects.get().base_url == preset.base_url
+        assert Upstream.objects.get().base_url == preset.address
 
 
 @pytest.mark.any_database
@@ -214,15 +213,11 @@ def test_request_of_a_former_operator_changes_nothing(
     operator: Client,
     olga: User,
     path: str,
-    monkeypatch: pytest.MonkeyPatch,
+    before_lock: BeforeLock,
 ) -> None:
     """The flag is taken after the page has let them in, and before the lock."""
-
-    def demote_and_lock(user: User) -> AbstractContextManager[None]:
-        User.objects.filter(pk=olga.pk).update(is_superuser=False)
-        return lock_operators(user)
-
-    monkeypatch.setattr(server_access, "lock_operators", demote_and_lock)
+    olgas = User.objects.filter(pk=olga.pk)
+    before_lock("lock_operators", lambda: olgas.update(is_superuser=False), server_access)
     form = form_data(operator.get(f"{SERVERS}{upstream.pk}/edit/"), name="stolen")
     before = Upstream.objects.values().get()
     response = operator.post(f"{SERVERS}{upstream.pk}/{path}", form | {"upstream_model": "x"})

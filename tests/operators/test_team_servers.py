@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from functools import partial
 from http.client import BadStatusLine
 from typing import Any
 
@@ -20,15 +20,20 @@ from keyportal.catalog.snapshot import Snapshot
 from keyportal.http import fetch as http_fetch
 from keyportal.http.fetch import Reply
 from keyportal.operators import server_access
-from keyportal.teams.access import lock_team
 from keyportal.teams.lifecycle import changes
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.sign_in.sessions import BEGAN_AT
+from tests.operators.conftest import BeforeLock
 from tests.support.forms import form_data
 
 SERVERS = "/teams/u-8105f7322477/servers/"
 CREDENTIAL = "sk-the-accounts-own-credential"
 PATHS = ("", "edit/", "off/", "on/", "delete/", "test/", "discover/", "models/add/")
+both_ways = pytest.mark.parametrize(
+    ("path", "form"),
+    [("models/add/", {"upstream_model": "tiny"}), ("discover/", {"ids": "tiny"})],
+)
+"""To serve the model tiny."""
 SignIn = Callable[[User], Client]
 
 
@@ -197,13 +202,10 @@ def test_route_of_another_server_is_not_found(admin: Client, upstream: Upstream)
 @pytest.mark.any_database
 @pytest.mark.parametrize("path", ["edit/", "off/", "delete/", "models/add/"])
 def test_admin_who_is_demoted_while_the_form_is_open_changes_nothing(
-    admin: Client, ada: User, upstream: Upstream, path: str, monkeypatch: pytest.MonkeyPatch
+    admin: Client, ada: User, upstream: Upstream, path: str, before_lock: BeforeLock
 ) -> None:
-    def demote_and_lock(team: Team, **more: Any) -> AbstractContextManager[Team]:
-        Membership.objects.filter(user=ada).update(role=Role.MEMBER)
-        return lock_team(team, **more)
-
-    monkeypatch.setattr(server_access, "lock_team", demote_and_lock)
+    adas = Membership.objects.filter(user=ada)
+    before_lock("lock_team", lambda: adas.update(role=Role.MEMBER), server_access)
     form = form_data(admin.get(f"{SERVERS}{upstream.pk}/edit/"), name="stolen")
     before = Upstream.objects.values().get()
     response = admin.post(f"{SERVERS}{upstream.pk}/{path}", form | {"upstream_model": "x"})
@@ -340,24 +342,20 @@ def test_a_team_serves_only_so_many_models(
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("path", "form"),
-    [("models/add/", {"upstream_model": "tiny"}), ("discover/", {"ids": "tiny"})],
-)
+@both_ways
 def test_several_forms_at_once_serve_no_more_models(
     admin: Client,
     upstream: Upstream,
+    team: Team,
     asked: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
+    before_lock: BeforeLock,
     path: str,
     form: dict[str, str],
 ) -> None:
-    def serve_and_lock(team: Team, **more: Any) -> AbstractContextManager[Team]:
-        served_by(upstream, f"{team.slug}/other", team)
-        return lock_team(team, **more)
-
     monkeypatch.setattr("keyportal.operators.forms.MAX_TEAM_MODELS", 1)
-    monkeypatch.setattr(server_access, "lock_team", serve_and_lock)
+    other = partial(served_by, upstream, f"{team.slug}/other", team)
+    before_lock("lock_team", other, server_access)
     refused = admin.post(f"{SERVERS}{upstream.pk}/{path}", form)
     assert refused.status_code == 422
     assert "at most 1 models" in refused.content.decode()
@@ -365,24 +363,19 @@ def test_several_forms_at_once_serve_no_more_models(
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("path", "form"),
-    [("models/add/", {"upstream_model": "tiny"}), ("discover/", {"ids": "tiny"})],
-)
+@both_ways
 def test_model_gets_the_slug_that_the_team_has_at_the_end(
     admin: Client,
     alice: User,
     upstream: Upstream,
+    team: Team,
     asked: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
+    before_lock: BeforeLock,
     path: str,
     form: dict[str, str],
 ) -> None:
-    def change_and_lock(team: Team, **more: Any) -> AbstractContextManager[Team]:
-        changes.change_slug(team, "nova", actor=alice)
-        return lock_team(team, **more)
-
-    monkeypatch.setattr(server_access, "lock_team", change_and_lock)
+    change = partial(changes.change_slug, team, "nova", actor=alice)
+    before_lock("lock_team", change, server_access)
     assert admin.post(f"{SERVERS}{upstream.pk}/{path}", form).status_code == 302
     assert ServedModel.objects.get().name == "nova/tiny"
 

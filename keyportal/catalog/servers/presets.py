@@ -8,20 +8,20 @@ from keyportal.catalog.headers import CredentialHeader
 class Preset(NamedTuple):
     name: str
     label: str
-    base_url: str
+    address: str
     hint: str
     credential_header: CredentialHeader = CredentialHeader.AUTHORIZATION
     takes_stream_options: bool = True
     first_byte_timeout: float = 600
     placeholder: str = ""
-    """The part of `base_url` that a person must replace."""
+    """The part of `address` that a person must replace."""
 
     @property
     def initial(self) -> dict[str, Any]:
         """The values of the form's fields."""
         return {
-            "name": self.name if self.base_url else "",
-            "base_url": self.base_url,
+            "name": self.name if self.address else "",
+            "base_url": self.address,
             "credential_header": self.credential_header,
             "takes_stream_options": self.takes_stream_options,
             "first_byte_timeout": self.first_byte_timeout,
@@ -83,13 +83,4 @@ def presets_for(team: object) -> tuple[Preset, ...]:
     """Those of hosted servers for a team, which has no server in this network; else all."""
     if team is None:
         return PRESETS
-    return tuple(preset for preset in PRESETS if not preset.base_url.startswith("http:"))
-
-
-def preset_named(name: str) -> Preset | None:
-    return next((preset for preset in PRESETS if preset.name == name), None)
-
-
-def placeholder_in(base_url: str) -> str:
-    """What must still be replaced in the address of a preset; empty if nothing."""
-    return next((preset.placeholder for preset in PRESETS if preset.base_url == base_url), "")
+    return tuple(preset for preset in PRESETS if not preset.address.startswith("http:"))

@@ -8,8 +8,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from keyportal.keys.keystring import require_no_key
-from keyportal.operators.identity_providers.presets import placeholder_in
-from keyportal.teams.forms import VersionedModelForm
+from keyportal.operators.identity_providers.presets import PRESETS
+from keyportal.teams.forms import VersionedModelForm, placeholder_in
 from keyportal.teams.models import Role
 from keyportal.teams.openid.configuration import problem_of
 from keyportal.teams.openid.grants import teams_by_slug
@@ -122,7 +122,7 @@ class ProviderForm(VersionedModelForm):
 
     def clean_issuer(self) -> str:
         issuer: str = self.cleaned_data["issuer"]
-        if placeholder := placeholder_in(issuer):
+        if placeholder := placeholder_in(issuer, PRESETS):
             raise ValidationError(f"Replace {placeholder} in this address.")
         return issuer
 

@@ -6,20 +6,20 @@ from typing import Any, NamedTuple
 class Preset(NamedTuple):
     name: str
     label: str
-    issuer: str
+    address: str
     hint: str
     scopes: str = "openid email profile"
     addresses_verified: bool = False
     placeholder: str = ""
-    """The part of `issuer` that an operator must replace."""
+    """The part of `address` that an operator must replace."""
 
     @property
     def initial(self) -> dict[str, Any]:
         """The values of the form's fields."""
         return {
-            "provider_id": self.name if self.issuer else "",
-            "name": self.label if self.issuer else "",
-            "issuer": self.issuer,
+            "provider_id": self.name if self.address else "",
+            "name": self.label if self.address else "",
+            "issuer": self.address,
             "scopes": self.scopes,
             "addresses_verified": self.addresses_verified,
         }
@@ -69,12 +69,3 @@ PRESETS = (
     ),
     Preset("other", "Other", "", "Any provider that speaks OpenID Connect."),
 )
-
-
-def preset_named(name: str) -> Preset | None:
-    return next((preset for preset in PRESETS if preset.name == name), None)
-
-
-def placeholder_in(issuer: str) -> str:
-    """What must still be replaced in the issuer of a preset; empty if nothing."""
-    return next((preset.placeholder for preset in PRESETS if preset.issuer == issuer), "")

@@ -16,8 +16,9 @@ from keyportal.operators.connections import release_connection
 from keyportal.operators.identity_providers.changes import lock_provider
 from keyportal.operators.identity_providers.forms import ProviderForm
 from keyportal.operators.identity_providers.people import effect_of_end, left_roles
-from keyportal.operators.identity_providers.presets import PRESETS, preset_named
+from keyportal.operators.identity_providers.presets import PRESETS
 from keyportal.operators.identity_providers.trial import try_provider
+from keyportal.teams.forms import preset_named
 from keyportal.teams.openid.provider import callback_url, logout_url
 from keyportal.teams.openid.providers import in_environment
 from keyportal.teams.openid.stored import StoredProvider
@@ -61,9 +62,9 @@ def provider(request: OperatorRequest, row_id: int) -> HttpResponse:
 @operator_view
 @recently_authenticated()
 def provider_add(request: OperatorRequest) -> HttpResponse:
-    preset = preset_named(request.GET.get("preset", ""))
+    preset = preset_named(request.GET.get("preset", ""), PRESETS)
     # Not the ID that was entered: it may be no slug, and then has no address.
-    id_ = preset.name if preset and preset.issuer else "ID"
+    id_ = preset.name if preset and preset.address else "ID"
     context = {
         "presets": PRESETS,
         "preset": preset,

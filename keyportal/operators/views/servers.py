@@ -16,8 +16,9 @@ from keyportal.catalog.forms import TeamUpstreamForm, UpstreamForm
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.catalog.servers.changes import TOO_MANY, delete_server
 from keyportal.catalog.servers.health import Health
-from keyportal.catalog.servers.presets import preset_named, presets_for
+from keyportal.catalog.servers.presets import PRESETS, presets_for
 from keyportal.operators.server_access import ServerRequest, server_view
+from keyportal.teams.forms import preset_named
 from keyportal.teams.sign_in.reauthentication import recently_authenticated
 
 MAX_LISTED = 200
@@ -55,7 +56,7 @@ def server(request: ServerRequest, server_id: int) -> HttpResponse:
 @server_view
 @recently_authenticated()
 def server_add(request: ServerRequest) -> HttpResponse:
-    preset = preset_named(request.GET.get("preset", ""))
+    preset = preset_named(request.GET.get("preset", ""), PRESETS)
     upstream = Upstream(team=request.scope.team)
     context = {"presets": presets_for(request.scope.team), "preset": preset}
     if request.method != "POST":
