@@ -33,8 +33,9 @@ CLEAN := env $(foreach name,BUILD_NUMBER CI DATABASE_URL DEBUG DEFAULT_FROM_EMAI
 	KEYPORTAL_SESSION_DAYS KEYPORTAL_SESSION_IDLE_HOURS \
 	KEYPORTAL_STREAM_KEEPALIVE_SECONDS KEYPORTAL_TEAM_CREATION KEYPORTAL_TEAM_SERVERS KEYPORTAL_TRUSTED_PROXIES KEYPORTAL_URL PORT SECRET_KEY \
 	WEB_CONCURRENCY,-u $(name))
-# Tests start hundreds of processes. Without cached bytecode, each would compile all modules.
-TEST := $(CLEAN) -u PYTHONDONTWRITEBYTECODE
+# Tests start hundreds of processes. Without cached bytecode, each would compile all modules. Some run
+# make, which is not part of this one.
+TEST := $(CLEAN) -u PYTHONDONTWRITEBYTECODE -u MAKEFLAGS -u MAKELEVEL
 # While programs are installed, which waits for the network, pytest compiles all test files of a fresh
 # checkout. Otherwise each of its processes would compile all of them.
 COMPILE := [ -d tests/__pycache__ ] || $(TEST) $(BIN)/pytest --collect-only --quiet >/dev/null 2>&1
@@ -50,7 +51,6 @@ REQUESTS ?= 1000000
 BENCHMARKS = $(BIN)/python -m benchmarks $(ONLY) --requests $(REQUESTS)
 
 .DEFAULT_GOAL := help
-.NOTPARALLEL:
 .PHONY: help run test check bench faults clients format migrations requirements missing
 
 help: ## List the targets
