@@ -271,9 +271,11 @@ def _write_calls(cursor: Any, records: Sequence[CallRecord]) -> None:
     adapt = _utc if is_postgresql else _sqlite_time
     rows = [_call_row(record, user_agents, adapt) for record in records]
     if is_postgresql:
-        # All rows as one JSON text: sent one by one, they cost six times as much.
-        objects = [dict(zip(CallRecord._fields, row, strict=True)) for row in rows]
-        cursor.execute(_INSERT_CALLS_AS_JSON, [msgspec.json.encode(objects).decode()])
+        # As one JSON text they cost PostgreSQL nearly twice as much, and one by one six times.
+        # Django doesn't translate the errors of `copy`.
+        with connections[ALIAS].wrap_database_errors, cursor.copy(_COPY_CALLS) as copy:
+            for row in rows:
+                copy.write_row(row)
     else:
         cursor.executemany(_INSERT_CALL, rows)
 
@@ -393,11 +395,7 @@ _INSERT_CALL = (
     f"INSERT INTO {_CALLS} ({', '.join(CallRecord._fields)}) "  # noqa: S608 - our own names
     f"VALUES ({', '.join(['%s'] * len(CallRecord._fields))})"
 )
-_INSERT_CALLS_AS_JSON = (
-    f"INSERT INTO {_CALLS} ({', '.join(CallRecord._fields)}) "  # noqa: S608 - our own names
-    f"SELECT {', '.join(CallRecord._fields)} "
-    f"FROM json_populate_recordset(NULL::{_CALLS}, %s::json)"
-)
+_COPY_CALLS = f"COPY {_CALLS} ({', '.join(CallRecord._fields)}) FROM STDIN"
 _SELECT_CALLS = f"""
 SELECT error_code FROM {_CALLS}
 WHERE team_slug = %s AND request_id = %s AND public_id = %s AND started_at BETWEEN %s AND %s
