@@ -108,13 +108,14 @@ ACCESS_LOG = _share("KEYPORTAL_ACCESS_LOG")
 
 
 def _secret(variable: str) -> str:
-    """Return it from the environment, else from the data folder, where `make run` wrote it."""
+    """Return it from the environment, else from the data folder, where a start wrote it."""
     VARIABLES.add(variable)
     value = data_folder.read_secret(variable)
     if not value and not DEBUG:
         raise ImproperlyConfigured(
             f"{variable} is not set, and {DATA_DIR / data_folder.SECRETS[variable][0]} is missing. "
-            f"Set the variable, or let `make run` create the file."
+            f"A start of the server makes the file. For a command, set KEYPORTAL_DATA to the "
+            f"data folder of the server, or {variable} as the server has it."
         )
     return value
 
@@ -123,10 +124,10 @@ SECRET_KEY = _secret("SECRET_KEY") or get_random_secret_key()
 # Attack: a short one is guessed from a signed link, and then any session or link can be forged.
 if len(SECRET_KEY) < 32:
     raise ImproperlyConfigured(
-        "SECRET_KEY must have at least 32 characters. Unset it and let `make run` create the file, "
+        "SECRET_KEY must have at least 32 characters. Unset it, and a start makes a file with one, "
         "or take the output of `openssl rand -hex 32`."
     )
-# Fernet keys, the newest first. They encrypt only the credentials of upstreams.
+# Fernet keys, the newest first. They encrypt secrets in the database.
 CREDENTIAL_KEYS = tuple(_words(_secret("KEYPORTAL_CREDENTIAL_KEYS")))
 
 # Addresses.

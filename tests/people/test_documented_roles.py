@@ -146,6 +146,7 @@ OPERATORS: dict[str, str] = {
     "Describe models, choose their teams, mark their end, and give them aliases": "models model "
     "alias_add alias_delete",
     "Read the settings in force and what is wrong": "settings health",
+    "Encrypt the credentials of servers with a new key": "",
     "Disable keys that leaked, and have reminders written": "",
 }
 """The names of the views under /operators/ that belong to each row."""
