@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from allauth.account.signals import user_logged_in
+from allauth.socialaccount.signals import pre_social_login
 from django.dispatch import receiver
 from django.http import HttpRequest
 
@@ -24,8 +25,15 @@ def note_time_of_proof(request: HttpRequest, sociallogin: Any = None, **_: objec
         request.session[PROVED_AT] = min(auth_time, int(time.time()))
 
 
+@receiver(pre_social_login)
+def keep_provider_session(sociallogin: Any, **_: object) -> None:
+    """In `state`, which allauth keeps while it asks for the second factor. It loses the claims."""
+    sid = sociallogin.claims.get("sid")
+    if isinstance(sid, str):
+        sociallogin.state[PROVIDER_SESSION] = digest_of(sociallogin.account.provider, sid)
+
+
 @receiver(user_logged_in)
 def note_provider_session(request: HttpRequest, sociallogin: Any = None, **_: object) -> None:
-    sid = getattr(sociallogin, "claims", {}).get("sid")
-    if isinstance(sid, str):
-        request.session[PROVIDER_SESSION] = digest_of(sociallogin.account.provider, sid)
+    if digest := getattr(sociallogin, "state", {}).get(PROVIDER_SESSION):
+        request.session[PROVIDER_SESSION] = digest

@@ -14,6 +14,7 @@ from keyportal.teams.openid import logout
 from keyportal.teams.openid.logout import EVENT
 from tests.support.identity_provider import OTHER_KEY, ForgingProvider
 from tests.teams.openid.conftest import is_signed_in
+from tests.teams.sign_in.test_factors import enter_code, set_up
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 CLAIMS: dict[str, Any] = {"events": {EVENT: {}}, "jti": "1", "nonce": None}
@@ -127,6 +128,19 @@ def test_session_of_the_provider_ends_what_began_with_it(
     assert sign_out(forger, **sid, jti="3").status_code == 200
     assert not is_signed_in(client)
     assert is_signed_in(browser)  # Also of the person, and begun with a password.
+
+
+def test_session_of_the_provider_ends_one_with_a_second_factor(
+    client: Client, bob: User, forger: ForgingProvider, sign_in_there: Callable[..., Any]
+) -> None:
+    SocialAccount.objects.create(user=bob, provider="corp", uid="sub-1")
+    _, codes = set_up(Client(), bob)
+    forger.claims = {"sid": "s-1"}
+    sign_in_there()
+    enter_code(client, codes[0])
+    assert is_signed_in(client)
+    assert sign_out(forger, sub=None, sid="s-1").status_code == 200
+    assert not is_signed_in(client)
 
 
 def test_forged_signature_ends_nothing(browser: Client, forger: ForgingProvider) -> None:
