@@ -107,9 +107,14 @@ def serialize(upstream: Upstream, health: Health) -> ModelServer:
     )
 
 
-def _find(caller: Caller, server: str) -> Upstream:
-    """Raises `NotFound`, also for another team's server."""
-    upstream = caller.team.servers.filter(pk=int(server)).first()
+def _find(caller: Caller, server: str, *, lock: bool = True) -> Upstream:
+    """Raises `NotFound`, also for another team's server.
+
+    Attack: an operator switches it off while the team's program switches it on. The lock on the
+    team does not hold operators.
+    """
+    servers = caller.team.servers.filter(pk=int(server))
+    upstream = (servers.select_for_update() if lock else servers).first()
     if upstream is None:
         raise NotFound
     return upstream
@@ -162,7 +167,7 @@ def list_model_servers(request: Request[None, PageQuery]) -> Page[ModelServer]:
 )
 def read_model_server(request: Request[None, NoQuery], server: str) -> ModelServer:
     """Read one model server of the team."""
-    return serialize(_find(request.caller, server), Health.read())
+    return serialize(_find(request.caller, server, lock=False), Health.read())
 
 
 @operations.post(
