@@ -19,7 +19,7 @@ SECRETS = ("encrypted_credential", "encrypted_headers")
 COLUMNS = tuple(
     field.name
     for field in Upstream._meta.concrete_fields
-    if field.name not in {"id", "created_at", "team", "is_off_by_team", *SECRETS}
+    if field.name not in {"id", "created_at", "team", *SECRETS}
 )
 MODEL_COLUMNS = tuple(
     field.name

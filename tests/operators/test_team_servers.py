@@ -542,7 +542,11 @@ def test_operators_see_and_switch_off_the_servers_of_teams(
     assert f"Of the team {team.name}" in text
     page = operator.get(f"/operators/servers/{upstream.pk}/").content.decode()
     assert "for its own models" in page
+    upstream.switch(is_active=False, by_team=True)
     assert operator.post(f"/operators/servers/{upstream.pk}/off/").status_code == 302
-    assert not Upstream.objects.get().is_active
+    assert Upstream.objects.get().is_held
+    event = AuditEvent.objects.for_team(team).latest("pk")
+    assert event.actor == "olga"
+    assert event.target.startswith("Model server openai: Off by team: yes → no")
     edit = operator.get(f"/operators/servers/{upstream.pk}/edit/")
     assert "ca_file" not in form_data(edit)
