@@ -318,6 +318,7 @@ def queried(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+@pytest.mark.any_database
 def test_there_is_no_other_lock() -> None:
     root = Path(__file__).parent.parent.parent
     found = {

@@ -106,6 +106,7 @@ def test_one_mail_is_queued_for_each_recipient(server: MailServer) -> None:
     assert {message["Auto-Submitted"] for message in server.received} == {"auto-generated"}
 
 
+@pytest.mark.any_database
 def test_attachments_and_html_are_rejected() -> None:
     html = EmailMultiAlternatives("A", "b", to=["bob@example.com"])
     html.attach_alternative("<b>b</b>", "text/html")
@@ -157,6 +158,7 @@ def test_mail_is_sent_when_the_mail_server_is_back(
         assert subjects(mail_server) == ["b", "a"]
 
 
+@pytest.mark.any_database
 def test_refused_mail_password_loses_no_mail(server: MailServer, settings: Settings) -> None:
     settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "u", "wrong"
     queue()
@@ -193,6 +195,7 @@ def test_temporarily_rejected_mail_is_retried_with_growing_delay(
     assert subjects(server) == ["b", "a"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("name", "to", "reason"),
     [
@@ -254,6 +257,7 @@ def test_old_mail_is_deleted_while_the_server_is_down(
     assert len(logged(caplog)) == 1
 
 
+@pytest.mark.any_database
 def test_broken_connection_is_opened_again(
     server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +353,7 @@ def test_mail_survives_a_restart(server: MailServer) -> None:
     assert not QueuedMail.objects.exists()
 
 
+@pytest.mark.any_database
 def test_the_default_writes_to_the_log(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,7 @@ def test_no_reminder_before_the_first_stage(mail_server: MailServer, key: ApiKey
         assert send_reminders(before(days=days)) == 1
 
 
+@pytest.mark.any_database
 def test_mail_names_and_links_the_key(
     mail_server: MailServer, bob: User, issue: Issue, settings: Settings
 ) -> None:
@@ -79,6 +80,7 @@ def test_mail_names_and_links_the_key(
     assert "Its owner" not in text
 
 
+@pytest.mark.any_database
 def test_without_a_public_address_there_is_no_link(
     mail_server: MailServer, key: ApiKey, settings: Settings
 ) -> None:
@@ -227,6 +229,7 @@ def test_reminder_without_recipient_is_logged_once(
     assert not AuditEvent.objects.filter(action=Action.KEY_REMINDED).exists()
 
 
+@pytest.mark.any_database
 def test_line_break_in_name_adds_no_header(mail_server: MailServer, key: ApiKey) -> None:
     ApiKey.objects.update(name="ci\r\nBcc: eve@example.com")
     assert send_reminders(before(days=3)) == 1

@@ -148,6 +148,7 @@ def test_files_of_the_host_are_out_of_reach(admin: Client) -> None:
     assert (upstream.ca_file, upstream.client_certificate_file) == ("", "")
 
 
+@pytest.mark.any_database
 def test_name_tells_nothing_of_other_servers(
     admin: Client, upstream: Upstream, other_team: Team
 ) -> None:
@@ -426,6 +427,7 @@ def test_route_of_an_operator_leads_nobody_else_there(
         ServedModel.objects.serve("public/y", team=None, upstream=upstream, upstream_model="y")
 
 
+@pytest.mark.any_database
 def test_setting_that_is_turned_off_stops_the_servers(
     admin: Client, upstream: Upstream, team: Team, settings: Settings
 ) -> None:
@@ -447,6 +449,7 @@ def test_setting_that_is_turned_off_stops_the_servers(
     assert not Upstream.objects.exists()
 
 
+@pytest.mark.any_database
 def test_server_whose_name_is_no_longer_allowed_is_not_used(
     upstream: Upstream, team: Team, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -88,6 +88,7 @@ def test_of_four_workers_one_sends_each_mail_once(
     assert PERIOD - timedelta(minutes=1) < due_in <= PERIOD
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_silent_mail_server_delays_neither_calls_nor_the_stop(
     own_server: OwnServer, keys: list[str]
@@ -107,6 +108,7 @@ def test_silent_mail_server_delays_neither_calls_nor_the_stop(
     assert "Traceback" not in server.log
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_scheduler_that_is_off_sends_mail_and_runs_no_job(
     own_server: OwnServer, keys: list[str], mail_server: MailServer
@@ -226,6 +228,7 @@ def test_scheduler_survives_a_database_outage(
     assert caplog.text.count(message) == 1
 
 
+@pytest.mark.any_database
 def test_mail_server_that_is_down_is_logged_once(
     db: None,
     settings: Settings,

@@ -142,6 +142,7 @@ def test_pages_and_unreadable_requests_are_counted(live: Server) -> None:
     wait_until(lambda: all(map(operator.ge, counted(), wanted)))
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_the_public_port_has_no_metrics(live: Server) -> None:
     assert live.request("GET", "/metrics").status in {302, 404}

@@ -72,6 +72,7 @@ def test_viewer_sees_what_the_caller_got_and_who_was_asked(
         assert expected in text, expected
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

@@ -228,6 +228,7 @@ def test_every_response_is_in_the_document(
     assert set(statuses) >= {200, 201, 204, 400, 401, 404, 405, 413, 415, 422}, statuses
 
 
+@pytest.mark.any_database
 def test_body_that_never_arrives_times_out(
     own_server: OwnServer, new_api_client: NewApiClient, ada: User
 ) -> None:
@@ -247,6 +248,7 @@ def test_body_that_never_arrives_times_out(
     assert not ApiKey.objects.exists()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("length", [MAX_BODY_BYTES + 1, 10**15])
 def test_too_large_content_length_is_refused_at_once(
     healthy_server: Server, new_api_client: NewApiClient, ada: User, length: int

@@ -337,6 +337,7 @@ def test_wrong_tokens_are_limited_and_the_right_one_is_not(
     assert directory("GET", "Users").status_code == 200
 
 
+@pytest.mark.any_database
 def test_older_token_works_while_both_are_set(directory: Directory, settings: Settings) -> None:
     older = {"Authorization": f"Bearer older-{TOKEN}"}
     assert directory("GET", "Users", headers=older).status_code == 200

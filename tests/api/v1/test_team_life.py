@@ -129,6 +129,7 @@ def test_to_change_a_team_is_not_to_end_it(
     assert_problem(program.get(PATH), 403, "missing-scope")
 
 
+@pytest.mark.any_database
 def test_another_team_is_not_found(
     new_api_client: NewApiClient, alice: User, other_team: Team
 ) -> None:

@@ -93,6 +93,7 @@ def test_key_that_github_reports_is_disabled_at_once_and_leaves_no_trace(
             assert_nowhere(text, where, value)
 
 
+@pytest.mark.any_database
 def test_report_that_is_too_large_is_refused_before_it_arrives(live: Server) -> None:
     with live.connect() as connection:
         connection.send(head(f"POST {REPORT_PATH}", None, MAX_BYTES + 1))

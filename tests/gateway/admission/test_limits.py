@@ -385,6 +385,7 @@ def test_usage_that_could_not_be_written_is_written_later(
     assert kinds(admit([worker], key)) == {"Admitted": 1}
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("seconds", "written"),
     [

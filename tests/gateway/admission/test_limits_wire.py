@@ -145,6 +145,7 @@ def test_full_minute_is_a_rate_limit_with_retry_after(
     assert len(fake.received) == 1
 
 
+@pytest.mark.any_database
 def test_official_client_does_not_retry_a_used_up_quota(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
@@ -160,6 +161,7 @@ def test_official_client_does_not_retry_a_used_up_quota(
     assert "8 tokens per month" in str(refused.value)
 
 
+@pytest.mark.any_database
 def test_official_client_waits_for_retry_after(
     live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:

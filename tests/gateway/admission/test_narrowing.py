@@ -233,6 +233,7 @@ def test_refused_address_is_counted_for_the_alarm_on_every_path(
     assert key.secrets.get().last_used_at is None
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("name", ["models", "endpoints", "networks"])
 def test_anthropics_clients_get_their_format(
     live: Server, bob: User, issue: Issue, model: ServedModel, name: str

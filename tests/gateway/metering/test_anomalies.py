@@ -218,6 +218,7 @@ def test_worker_writes_a_network_once_per_interval(
     assert [*Sighting.objects.values_list("count", flat=True)] == [1, 1]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("address", "network"),
     [

@@ -132,6 +132,7 @@ def test_thousands_of_mixed_calls_are_counted_as_the_upstream_served_them(
     assert calls_of(first, second).filter(is_estimated=True).count() == mix.kinds["cut"]
 
 
+@pytest.mark.any_database
 def test_hidden_usage_event_does_not_reach_the_caller(
     live: Server, alice: User, issue: Issue, serve_model: Serve, fake: FakeUpstream
 ) -> None:

@@ -45,6 +45,7 @@ def test_owner_switches_it_off(sign_in: SignIn, alice: User, team: Team, issue: 
     assert client.get(SETTINGS).status_code == 200
 
 
+@pytest.mark.any_database
 def test_page_says_what_stops(
     sign_in: SignIn, alice: User, bob: User, team: Team, issue: Issue
 ) -> None:
@@ -109,6 +110,7 @@ def test_deletion_ends_no_session(sign_in: SignIn, alice: User, other_team: Team
     assert client.get(f"/teams/{other_team.slug}/keys/").status_code == 200
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("role", [Role.MEMBER, Role.ADMIN])
 def test_weaker_roles_end_nothing(sign_in: SignIn, bob: User, team: Team, role: Role) -> None:
     Membership.objects.filter(user=bob).update(role=role)

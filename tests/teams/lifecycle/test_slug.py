@@ -178,6 +178,7 @@ def test_model_names_follow_and_former_names_work(team: Team, model: ServedModel
             find_model(models, name, narrow)
 
 
+@pytest.mark.any_database
 def test_models_page_tells_the_former_names(
     sign_in: SignIn, vera: User, team: Team, model: ServedModel
 ) -> None:
@@ -217,6 +218,7 @@ def test_service_accounts_follow(team: Team, alice: User) -> None:
     assert account.username == "ci@nova"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("slug", "error"),
     [
@@ -290,6 +292,7 @@ def test_several_changes_lead_to_the_present_slug(
     }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("role", [Role.MEMBER, Role.ADMIN])
 def test_weaker_roles_do_not_change_it(sign_in: SignIn, bob: User, team: Team, role: Role) -> None:
     Membership.objects.filter(user=bob).update(role=role)
