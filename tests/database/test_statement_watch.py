@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings
 
 from tests.support.pgbouncer import pgbouncer
-from tests.support.server import Server, database_url, wait_until
+from tests.support.server import PatientServer, Server, database_url, wait_until
 from tests.support.silent_relay import SilentRelay
 
 pytestmark = [pytest.mark.gateway, pytest.mark.postgresql]
@@ -29,6 +29,15 @@ WHERE NOT granted AND datname = current_database()
 SLOW_SECONDS = 5
 
 
+class WatchingServer(PatientServer):
+    module = [
+        "gunicorn",
+        "-c",
+        "python:tests.support.gunicorn_watching",
+        "keyportal.asgi:application",
+    ]
+
+
 @pytest.fixture
 def relay(transactional_db: None) -> Iterator[SilentRelay]:
     (sockets,) = parse_qs(urlsplit(database_url()).query)["host"]
@@ -41,11 +50,9 @@ def test_page_on_a_silent_session_gets_503_and_a_slow_one_its_answer(
 ) -> None:
     name = urlsplit(database_url()).path
     url = f"postgresql://postgres@127.0.0.1:{relay.port}{name}"
-    keyportal = own_server(DATABASE_URL=url)
+    keyportal = own_server(WatchingServer, DATABASE_URL=url)
     assert slow_page(keyportal, SLOW_SECONDS) == 302
-    began = time.monotonic()
     assert slow_page(keyportal, 0, relay.silence) == 503
-    assert time.monotonic() - began < 20  # Four on a machine that is idle.
     assert keyportal.request("GET", "/", headers=SESSION).status == 302
     assert "Traceback" not in keyportal.log
 
@@ -55,7 +62,7 @@ def test_slow_page_behind_a_pooler_gets_its_answer(
 ) -> None:
     """A pooler tells other process ids than those of PostgreSQL."""
     with pgbouncer(database_url(), tmp_path) as url:
-        keyportal = own_server(DATABASE_URL=url, KEYPORTAL_DB_POOLER="transaction")
+        keyportal = own_server(WatchingServer, DATABASE_URL=url, KEYPORTAL_DB_POOLER="transaction")
         assert slow_page(keyportal, SLOW_SECONDS) == 302
 
 

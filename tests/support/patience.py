@@ -6,12 +6,15 @@ Those of the product are two seconds. A busy machine may need more for work of m
 import re
 from typing import Any
 
+from keyportal.database import statement_watch
+
 PATIENCE = 60.0
 """Seconds."""
 
 
 def be_patient(databases: dict[str, dict[str, Any]]) -> None:
-    """Change Django's DATABASES."""
+    """Change Django's DATABASES, and keep a session whose process waits for the processor."""
+    statement_watch.FIRST_CHECK_SECONDS = PATIENCE
     for alias, database in databases.items():
         options = database["OPTIONS"]
         if "connect_timeout" not in options:  # SQLite
