@@ -67,7 +67,9 @@ def process(batch: Batch, catalog: Snapshot, limiter: RateLimiter) -> BatchResul
             verdict = verdict if takes_slot else verdict.without_parallel_limits()
             if is_counted and verdict.buckets:
                 counted.append((len(outcomes), verdict))
-            outcomes.append(Admitted(verdict))
+                outcomes.append(None)  # Until it is counted.
+            else:
+                outcomes.append(Admitted(verdict))
     if counted or batch.usages:
         unwritten = _count(outcomes, counted, batch.usages, result.now, limiter)
     _renew_leases(limiter)

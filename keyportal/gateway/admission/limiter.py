@@ -132,6 +132,8 @@ class RateLimiter:
         refused = {
             buckets for buckets in set(requests) if self._check_full_window(buckets, running, now)
         }
+        if not refused:
+            return [None] * len(requests)
         return [
             self._check_full_window(buckets, running, now) if buckets in refused else None
             for buckets in requests
@@ -213,7 +215,8 @@ class BatchTransaction:
         self, requests: Sequence[Buckets], usages: Sequence[Usage], running: ParallelCalls
     ) -> None:
         self._requests = requests
-        self._request_counts = _count_requests(requests)
+        self._different = Counter(requests)
+        self._request_counts = _count_requests(self._different)
         self._token_sums = _sum_tokens(usages)
         self._keys = sorted(self._request_counts.keys() | self._token_sums.keys())
         self._windows: dict[WindowKey, WindowState] = {}
@@ -228,7 +231,7 @@ class BatchTransaction:
         """
         if not database().has_long_round_trips or self._running.has_changed() or self._subjects():
             return None
-        counts, tokens, limits = self._request_counts, self._token_sums, _limits(self._requests)
+        counts, tokens, limits = self._request_counts, self._token_sums, _limits(self._different)
         totals = limiter_sql.add_within_limits(
             [(*key, counts[key], tokens[key], *limits.get(key, (None, None))) for key in self._keys]
         )
@@ -254,7 +257,7 @@ class BatchTransaction:
         """Those with a limit of parallel requests."""
         return {
             bucket.subject
-            for buckets in set(self._requests)
+            for buckets in self._different
             for bucket in buckets
             if bucket.parallel is not None
         }
@@ -307,20 +310,18 @@ def _windows(requests: Sequence[Buckets], usages: Sequence[Usage]) -> list[Windo
     return sorted({bucket.key for buckets in counted for bucket in buckets})
 
 
-def _count_requests(requests: Sequence[Buckets]) -> Counter[WindowKey]:
+def _count_requests(requests: Mapping[Buckets, int]) -> Counter[WindowKey]:
     counts: Counter[WindowKey] = Counter()
-    for buckets, times in Counter(requests).items():
+    for buckets, times in requests.items():
         for bucket in buckets:
             counts[bucket.key] += times
     return counts
 
 
-def _limits(requests: Sequence[Buckets]) -> dict[WindowKey, tuple[int | None, int | None]]:
+def _limits(requests: Iterable[Buckets]) -> dict[WindowKey, tuple[int | None, int | None]]:
     """Return the limits of each window. One SELECT has read them all, so they don't differ."""
     return {
-        bucket.key: (bucket.requests, bucket.tokens)
-        for buckets in set(requests)
-        for bucket in buckets
+        bucket.key: (bucket.requests, bucket.tokens) for buckets in requests for bucket in buckets
     }
 
 
