@@ -22,6 +22,7 @@ from keyportal.api.framework.parsing import MAX_BODY_BYTES
 from keyportal.api.framework.problems import CONTENT_TYPE, ProblemDetails
 from keyportal.api.scopes import Scope
 from keyportal.api.urls import OPERATIONS
+from keyportal.catalog.models import Upstream
 from keyportal.keys.models import ApiKey
 from keyportal.people.models import Invitation
 from keyportal.teams.models import Role, Team, User
@@ -183,12 +184,14 @@ def test_every_response_is_in_the_document(
     (key, text), program = issue(ada), new_api_client(ada, scopes=list(Scope))
     Team.objects.update(max_keys=EXAMPLES)
     invitation = Invitation.objects.create(team=key.team, email="x@example.com", role="viewer")
+    server = Upstream.objects.create(name="x", base_url="https://x.example.com/v1", team=key.team)
     ids = {
         "id": key.public_id,
         "username": make_person("dora", key.team, Role.MEMBER).username,
         "slug": key.team.slug,
         "invitation": str(invitation.pk),
         "account": "ci",
+        "server": str(server.pk),
     }
     authorization = authorizations(str(program.token), text)
     statuses: Counter[int] = Counter()
