@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from django.conf import settings
 
-from keyportal.server.doctor import OTHER_CONNECTIONS, POOL_CONNECTIONS
+from keyportal.server.doctor.database import OTHER_CONNECTIONS, POOL_CONNECTIONS
 from keyportal.server.health import HEALTH_PATHS
 from tests.support.nginx import check, nodes_config
 from tests.support.proxy_clients import edited_config

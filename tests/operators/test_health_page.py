@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 
 from keyportal.operators.views import health
-from keyportal.server.doctor import ok, problem
+from keyportal.server.doctor.findings import ok, problem
 
 pytestmark = pytest.mark.any_database
 

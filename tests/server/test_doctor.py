@@ -22,7 +22,7 @@ from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
 from keyportal.catalog.servers.health import WorkerHealth
 from keyportal.catalog.servers.team_servers import AllowedServers
 from keyportal.checks import PROXY_VARIABLES
-from keyportal.server import doctor
+from keyportal.server.doctor import database
 from keyportal.teams.models import Team
 from keyportal.teams.openid.configuration import IdentityProvider
 from keyportal.teams.openid.stored import StoredProvider
@@ -143,7 +143,7 @@ def test_a_database_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_alias: str) -> bool:
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(doctor, "is_read_only", fail)
+    monkeypatch.setattr(database, "is_read_only", fail)
     problems, text = examine()
     assert problems == ["database"]
     assert "connection refused. Check DATABASE_URL" in text
@@ -151,13 +151,13 @@ def test_a_database_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_database_that_lags_or_has_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "is_read_only", lambda _: True)
+    monkeypatch.setattr(database, "is_read_only", lambda _: True)
     assert examine()[0] == ["database"]
 
 
 @pytest.mark.postgresql
 def test_clocks_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "MAX_SKEW_SECONDS", -1.0)
+    monkeypatch.setattr(database, "MAX_SKEW_SECONDS", -1.0)
     problems, text = examine()
     assert problems == ["clock"]
     assert "Use NTP" in text
@@ -166,7 +166,7 @@ def test_clocks_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.postgresql
 def test_more_connections_than_the_database_has(settings: Settings) -> None:
     pool = settings.DATABASES["default"]["OPTIONS"]["pool"]
-    assert pool["max_size"] == doctor.POOL_CONNECTIONS
+    assert pool["max_size"] == database.POOL_CONNECTIONS
     settings.WEB_CONCURRENCY = 1000
     settings.BODY_DISK = 1  # Of each worker; so many would need more than this machine has.
     assert examine()[0] == ["connections"]

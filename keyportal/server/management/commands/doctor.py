@@ -5,7 +5,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 import keyportal
-from keyportal.server.doctor import Finding, examine
+from keyportal.server.doctor import examine
+from keyportal.server.doctor.findings import Finding
 
 
 class Command(BaseCommand):
