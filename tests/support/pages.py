@@ -1,11 +1,13 @@
 """Elements of the pages by their visible names, and common user actions."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
 from keyportal.keys.models import ApiKey
 from tests.conftest import PASSWORD
+from tests.support.server import wait_until
 
 
 def button(place: Page | Locator, name: str) -> Locator:
@@ -83,3 +85,14 @@ def contains_key_string(page: Page, key_string: str) -> bool:
 
 def key_named(name: str) -> ApiKey:
     return ApiKey.objects.get(name=name)
+
+
+def expect_copied(page: Page, text: str) -> None:
+    """The text is on the clipboard, or will be: a button says so for two seconds only."""
+    wait_until(lambda: page.evaluate("navigator.clipboard.readText()") == text)
+
+
+def stop_clock(page: Page) -> None:
+    """What the page shows for some seconds stays, until the test lets time pass."""
+    page.clock.install()
+    page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
