@@ -110,6 +110,7 @@ def test_no_reminder_a_week_after_expiry(mail_server: MailServer, key: ApiKey) -
     assert send_reminders(END + timedelta(days=6)) == 1
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("lifetime", "told"), [(15, 3), (13, 2), (2, 1)])
 def test_new_key_gets_no_reminder_of_a_stage_it_was_created_in(
     mail_server: MailServer, key: ApiKey, lifetime: int, told: int

@@ -149,6 +149,7 @@ def test_the_public_port_has_no_metrics(live: Server) -> None:
     assert b"keyportal_" not in live.request("GET", "/metrics").body
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_killed_and_replaced_workers_lose_no_counts(
     own_server: Callable[..., Server], key: str, public_model: str

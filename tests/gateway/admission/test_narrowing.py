@@ -278,6 +278,7 @@ def test_key_may_call_only_its_endpoints(
     assert (moderation.status == 403) is (endpoints is not Endpoints.ALL)
 
 
+@pytest.mark.any_database
 def test_pattern_allows_the_models_it_matches(
     live: Server, bob: User, issue: Issue, serve_model: Callable[..., str]
 ) -> None:

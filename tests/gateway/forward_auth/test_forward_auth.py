@@ -90,6 +90,7 @@ def test_bad_keys_through_a_proxy_are_throttled(
         assert time.monotonic() - began >= 20 * UNAUTHORIZED_DELAY_SECONDS
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_an_access_log_names_each_verification_and_no_key(
     own_server: OwnServer, alice: User, issue: Issue
@@ -101,6 +102,7 @@ def test_an_access_log_names_each_verification_and_no_key(
     assert key not in server.log
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_session_is_not_accepted(live: Server, alice: User) -> None:
     assert live.request("GET", VERIFY_PATH, headers={"Cookie": "sessionid=abc"}).status == 401
@@ -371,6 +373,7 @@ def test_other_paths_are_no_verifications(path: str) -> None:
     assert not is_verification(path)
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_the_address_is_the_clients_only_where_the_proxy_is_trusted(
     live: Server, own_server: OwnServer, alice: User, issue: Issue

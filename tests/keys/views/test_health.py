@@ -277,6 +277,7 @@ def test_only_the_newest_calls_of_a_busy_team_are_checked(
 # The page.
 
 
+@pytest.mark.any_database
 def test_page_shows_findings_with_their_actions(
     sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
@@ -295,6 +296,7 @@ def test_page_shows_findings_with_their_actions(
             assert f'action="{KEYS}{key.public_id}/{action}/"' in text
 
 
+@pytest.mark.any_database
 def test_page_can_be_filtered_by_finding(
     sign_in: SignIn, ada: User, bob: User, good: ApiKey, issue: Issue
 ) -> None:
@@ -339,6 +341,7 @@ def test_keys_of_other_teams_are_not_checked(
     assert health_report(team, ApiKey.objects.for_team(team), "", None).rows == []
 
 
+@pytest.mark.any_database
 def test_long_list_is_paginated(
     sign_in: SignIn, ada: User, bob: User, team: Team, issue: Issue
 ) -> None:
