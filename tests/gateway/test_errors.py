@@ -41,6 +41,7 @@ TABLE: list[Row] = [
     ),
     (errors.PlaceholderKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
     (errors.InvalidKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
+    (errors.MalformedKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
     (
         lambda: errors.ModelNotAllowed("public/b", "public/a"),
         403,

@@ -8,7 +8,8 @@
     │   ├── MissingCredentials          no bearer token at all
     │   ├── CredentialsDiffer           two keys in one request, or a header twice
     │   ├── PlaceholderKey              the text of an example where a key belongs
-    │   └── InvalidKey                  malformed, unknown, deleted, expired, disabled, owner left
+    │   └── InvalidKey                  unknown, deleted, expired, disabled, owner left
+    │       └── MalformedKey            cut off, in quotes, of another service
     ├── PermissionDenied           403  the key is valid, but not for this
     │   ├── ModelNotAllowed             it may call other models
     │   ├── EndpointNotAllowed
@@ -54,6 +55,7 @@ from keyportal.gateway.errors.keys import (
     EndpointNotAllowed,
     InsufficientQuota,
     InvalidKey,
+    MalformedKey,
     MissingCredentials,
     ModelNotAllowed,
     PermissionDenied,
@@ -115,6 +117,7 @@ __all__ = [
     "InsufficientQuota",
     "InternalError",
     "InvalidKey",
+    "MalformedKey",
     "MalformedRequest",
     "MethodNotAllowed",
     "MissingCredentials",
