@@ -38,7 +38,8 @@ def _disable(key: ApiKey, actor: User, address: str | None) -> None:
 
 
 REFUSAL_WARNING = (
-    "Programs that use them will be refused from their next request on, on every server."
+    "Programs that use them will be refused from their next request on, on every server, and "
+    "running calls will be ended."
 )
 DELETE = BulkAction("Delete", "deleted", f"{REFUSAL_WARNING} This cannot be undone.", _delete)
 DISABLE = BulkAction(

@@ -40,7 +40,10 @@ def test_confirmation_shows_the_use_of_the_key(sign_in: SignIn, bob: User, issue
         assert "&lt;b&gt;nightly" in text
         for expected in (key.masked, "2026-11-23 22:45 UTC", "10.1.2.3", "curl/8"):
             assert expected in text
-        assert "refused from their next request on, on every server" in text
+        assert (
+            "refused from their next request on, on every server, and running calls will be ended"
+            in text
+        )
         assert plaintext not in text
         assert "HX-Request" in response["Vary"]
     assert ApiKey.objects.exists()
