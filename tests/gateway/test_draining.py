@@ -122,7 +122,7 @@ def test_call_without_a_response_finishes_with_connection_close(
 def test_stream_that_runs_too_long_ends_with_an_error_event(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    server = own_server(KEYPORTAL_GRACEFUL_TIMEOUT="4")
+    server = own_server(KEYPORTAL_GRACEFUL_TIMEOUT="12")
     with server.connect() as stream, server.connect() as waiting:
         begin_stream(stream, key, serve_model("endless"))
         waiting.chat(key, serve_model("stall"))

@@ -50,7 +50,8 @@ class Forked:
 
     def send_signal(self, number: signal.Signals) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def _wait(self, timeout: float | None) -> int | None:
         if self._exit_code is None:

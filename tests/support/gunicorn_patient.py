@@ -18,9 +18,12 @@ def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # cal
     from keyportal.gateway.admission import batcher
     from keyportal.http import requests
     from keyportal.server import health, protocol
+    from keyportal.server import worker as module
 
     batcher.VERDICT_SECONDS = health.MAX_SECONDS = PATIENCE
     introspection.TIMEOUT_SECONDS = 6.0  # A test waits for its end.
+    # So that a worker which is stopped for a while can still end its calls before it is killed.
+    module.END_CALLS_MARGIN = 10.0
     # So that a client which is stopped for a while can still read an error.
     requests.DRAIN_SECONDS = protocol.LINGER_SECONDS = 10.0
     gunicorn_conf.pre_fork(server, worker)
