@@ -77,7 +77,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     of the two databases runs on that one only.
 
     Tests of the shared server run first, and of these the browser tests, because the first test
-    that does not use the server stops it (`stop_shared_server`). Then the long tests, so that no
+    that does not use the server stops it (`pytest_runtest_setup`). Then the long tests, so that no
     process still runs one of them when the others have nothing left to do. The longest one is the
     first of all.
     """
@@ -106,6 +106,18 @@ def _belongs_here(item: pytest.Item) -> bool:
 
 def _uses_database(item: pytest.Item) -> bool:
     return bool(_fixtures(item) & USES_DATABASE) or item.get_closest_marker("django_db") is not None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Stop the shared server before the first test that does not use it, and empty the tables.
+
+    It would write usage after the end of the test that caused it, and send the mail of all tests.
+    What it writes while it stops comes after the last test that used it has emptied the tables. It
+    would wait for the transaction of this test, so this is before any fixture.
+    """
+    if Server.stop_shared and "live" not in _fixtures(item) and _uses_database(item):
+        Server.stop_shared()
 
 
 UNFLUSHED_TABLES = {"django_content_type", "auth_permission"}
@@ -248,9 +260,16 @@ def server(
     workers = 4 if settings.IS_POSTGRESQL else 2
     with django_db_blocker.unblock():
         running = SharedServer(tmp_path_factory.mktemp("server"), workers=workers).start()
-    Server.running = running
+
+    def stop() -> None:
+        Server.stop_shared = None
+        running.stop()
+        with django_db_blocker.unblock():
+            call_command("flush", verbosity=0, interactive=False)
+
+    Server.stop_shared = stop
     yield running
-    Server.running = None
+    Server.stop_shared = None
     running.stop()
 
 
@@ -285,23 +304,6 @@ def own_server(
 def avoid_midnight() -> None:
     """Wait over midnight UTC, so that the day and month do not change within a test."""
     ensure_time_left(60, DAY)
-
-
-@pytest.fixture(autouse=True)
-def stop_shared_server(request: pytest.FixtureRequest, django_db_blocker: DjangoDbBlocker) -> None:
-    """Stop the shared server before the first test that does not use it, and empty the tables.
-
-    It would write usage after the end of the test that caused it, and send the mail of all tests.
-    What it writes while it stops comes after the last test that used it has emptied the tables.
-    """
-    fixtures = set(request.fixturenames)
-    running = Server.running
-    if running is None or "live" in fixtures or not _uses_database(request.node):
-        return
-    running.stop()
-    with django_db_blocker.unblock():
-        call_command("flush", verbosity=0, interactive=False)
-    Server.running = None
 
 
 @pytest.fixture(scope="session")

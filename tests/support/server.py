@@ -50,8 +50,8 @@ class Server:
     module = ["keyportal.serve"]
     code: ClassVar[Path] = BASE_DIR
     """The folder of the version that runs."""
-    running: ClassVar["Server | None"] = None
-    """The shared server, from its first use until `stop_shared_server` stops it."""
+    stop_shared: ClassVar[Callable[[], None] | None] = None
+    """Stops the shared server, while it runs."""
 
     def __init__(self, folder: Path, *, workers: int = 1, **environment: str) -> None:
         self.port = free_port()
