@@ -66,13 +66,13 @@ def _use_once(provider: IdentityProvider, token_id: object) -> None:
 
 
 def _end(provider: IdentityProvider, claims: dict[str, Any]) -> None:
-    """All sessions of the person, or if the token names nobody, those that began with that one."""
-    if "sub" not in claims:
-        Session.objects.filter(provider_session=digest_of(provider.id, claims["sid"])).delete()
-        return
-    accounts = SocialAccount.objects.filter(provider=provider.id, uid=claims["sub"])
-    for account in accounts.select_related("user"):
-        end_sessions(account.user)
+    """The sessions that began with that one, and if the token names a person, all of theirs."""
+    if isinstance(sid := claims.get("sid"), str):
+        Session.objects.filter(provider_session=digest_of(provider.id, sid)).delete()
+    if "sub" in claims:
+        accounts = SocialAccount.objects.filter(provider=provider.id, uid=claims["sub"])
+        for account in accounts.select_related("user"):
+            end_sessions(account.user)
 
 
 def _check(claims: dict[str, Any]) -> None:

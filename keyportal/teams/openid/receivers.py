@@ -26,11 +26,17 @@ def note_time_of_proof(request: HttpRequest, sociallogin: Any = None, **_: objec
 
 
 @receiver(pre_social_login)
-def keep_provider_session(sociallogin: Any, **_: object) -> None:
-    """In `state`, which allauth keeps while it asks for the second factor. It loses the claims."""
+def keep_provider_session(request: HttpRequest, sociallogin: Any, **_: object) -> None:
+    """In `state`, which allauth keeps while it asks for the second factor. It loses the claims.
+
+    Also in the session that waits for the factor, which ends if the person signs out there now.
+    """
     sid = sociallogin.claims.get("sid")
     if isinstance(sid, str):
-        sociallogin.state[PROVIDER_SESSION] = digest_of(sociallogin.account.provider, sid)
+        digest = digest_of(sociallogin.account.provider, sid)
+        sociallogin.state[PROVIDER_SESSION] = digest
+        if not request.user.is_authenticated:
+            request.session[PROVIDER_SESSION] = digest
 
 
 @receiver(user_logged_in)

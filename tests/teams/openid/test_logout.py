@@ -143,6 +143,23 @@ def test_session_of_the_provider_ends_one_with_a_second_factor(
     assert not is_signed_in(client)
 
 
+@pytest.mark.parametrize("person", [{}, {"sub": None}], ids=["with sub", "without sub"])
+def test_sign_out_while_the_second_factor_is_asked_for(
+    client: Client,
+    bob: User,
+    forger: ForgingProvider,
+    sign_in_there: Callable[..., Any],
+    person: dict[str, Any],
+) -> None:
+    SocialAccount.objects.create(user=bob, provider="corp", uid="sub-1")
+    _, codes = set_up(Client(), bob)
+    forger.claims = {"sid": "s-1"}
+    sign_in_there()
+    assert sign_out(forger, sid="s-1", **person).status_code == 200
+    enter_code(client, codes[0])
+    assert not is_signed_in(client)
+
+
 def test_forged_signature_ends_nothing(browser: Client, forger: ForgingProvider) -> None:
     """Attack: anybody signs anybody out."""
     forger.key = OTHER_KEY
