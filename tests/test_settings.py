@@ -4,11 +4,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support import forked
 
 READ = """
 import json, os
@@ -31,14 +32,7 @@ def start(data: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         "SECRET_KEY": "x" * 50,
         "KEYPORTAL_CREDENTIAL_KEYS": "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMTI=",
     }
-    return subprocess.run(
-        [sys.executable, "-c", READ],
-        cwd=Path(__file__).parent.parent,
-        env=inherited | defaults | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return forked.run(["-c", READ], environment=inherited | defaults | environment)
 
 
 def read(data: Path, **environment: str) -> dict[str, Any]:

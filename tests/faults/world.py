@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,9 +11,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from keyportal.data_folder import BASE_DIR
 from tests.faults.load import Load
-from tests.support import fake_upstream
+from tests.support import fake_upstream, forked
 from tests.support.fake_upstream import Upstream
 from tests.support.server import BareServer, Server, free_port, wait_until
 
@@ -87,14 +84,8 @@ class World:
     def refused_start(self, **environment: str) -> str:
         """What a start prints that fails."""
         settings = {"DATABASE_URL": self.url, "KEYPORTAL_DATA": str(self.folder), **environment}
-        result = subprocess.run(
-            [sys.executable, "-m", "keyportal.serve"],
-            cwd=BASE_DIR,
-            env={"PORT": str(free_port()), "PATH": os.environ["PATH"], **settings},
-            capture_output=True,
-            text=True,
-            timeout=250,
-        )
+        environment = {"PORT": str(free_port()), "PATH": os.environ["PATH"], **settings}
+        result = forked.run(["-m", "keyportal.serve"], environment=environment)
         assert result.returncode != 0
         return result.stderr.strip()
 

@@ -1,8 +1,6 @@
 """The outbox: mail is queued in the caller's transaction, sent once, retried, and given up."""
 
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from smtplib import SMTPServerDisconnected
@@ -10,7 +8,6 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
 from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection
 from django.db import connection, transaction
 from django.db.models.functions import Now
@@ -23,6 +20,7 @@ from keyportal.notifications import outbox
 from keyportal.notifications.models import CLAIM_DURATION, MAX_AGE, QueuedMail
 from keyportal.notifications.outbox import MailServerDown, send_due
 from keyportal.teams.models import User
+from tests.support import forked
 from tests.support.mail_server import MailServer
 from tests.support.server import database_url, free_port
 
@@ -342,8 +340,8 @@ def test_mail_survives_a_restart(server: MailServer) -> None:
     }
 
     def act(code: str) -> None:
-        command = [sys.executable, "-c", run + code]
-        subprocess.run(command, cwd=django_settings.BASE_DIR, env=environment, check=True)
+        done = forked.run(["-c", run + code], environment=environment)
+        assert done.returncode == 0, done.stderr
 
     act('EmailMessage("The API key a leaked", "b", to=["bob@example.com"]).send()')
     assert QueuedMail.objects.count() == 1

@@ -1,16 +1,14 @@
 """The page of the settings in force shows no secret."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 from django.conf import settings
 from django.test import Client
 from pytest_django import Settings
 
-from keyportal.data_folder import BASE_DIR
 from keyportal.operators.settings_in_force import HIDDEN, settings_in_force
+from tests.support import forked
 
 pytestmark = pytest.mark.any_database
 
@@ -44,13 +42,7 @@ def test_no_value_of_a_secret_is_displayed() -> None:
         "EMAIL_URL": f"smtp+tls://kate:{CANARY}@mail.example.com:587",
     }
     environment = os.environ | secret | {"DJANGO_SETTINGS_MODULE": "keyportal.settings"}
-    done = subprocess.run(
-        [sys.executable, "-c", PRINT_ALL],
-        env=environment,
-        cwd=BASE_DIR,
-        capture_output=True,
-        text=True,
-    )
+    done = forked.run(["-c", PRINT_ALL], environment=environment)
     assert done.returncode == 0, done.stderr
     assert CANARY not in done.stdout
     assert f"SECRET_KEY {HIDDEN} True True" in done.stdout
