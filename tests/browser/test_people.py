@@ -122,8 +122,8 @@ def test_pages_fit_and_axe_finds_nothing(
         for name, title in (("Remove", "Remove bob"), ("Change role", "Change role")):
             button(row(page, "bob"), name).click()
             assert_dialog_fits(page, title)
-            assert_axe_finds_nothing(page)
-            page.set_viewport_size(size)
+            if size == SIZES[-1]:  # Axe looks at it in both.
+                assert_axe_finds_nothing(page)
             page.keyboard.press("Escape")
     strangers = new_page(**options)
     link = url_for(invitation, is_mailed=False)

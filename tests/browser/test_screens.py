@@ -210,10 +210,13 @@ def sizes_of(page: Page, path: str) -> Iterator[ViewportSize]:
         yield size
 
 
-def test_the_longest_name_fits_on_every_page_and_in_every_dialog(
+def test_the_longest_names_fit_on_every_page_and_in_every_dialog(
     open_keys: Open, alice: User, issue: Issue, model: ServedModel, history: None
 ) -> None:
+    """Of a key, a person and a team."""
+    User.objects.filter(pk=alice.pk).update(username="v" * 120)
     key, _ = issue(alice, LONGEST)
+    Team.objects.filter(pk=key.team_id).update(name="W" * 100)
     page = open_keys(alice)
     for size in sizes_of(page, KEYS):
         _assert_list_and_dialogs_fit(page, f"{size['width']:y<64}")
@@ -267,6 +270,7 @@ def test_the_longest_team_and_user_names_fit_beside_everything_else(
     issue(longest, "nightly")
     page = open_keys(longest)
     for _ in sizes_of(page, KEYS):
+        assert not sticks_out(page)
         for name in ("Create", "Refresh", "Delete", "Theme: automatic"):
             expect(button(page, name)).to_be_in_viewport(ratio=1)
         expect(page.locator(".brand img")).to_be_in_viewport(ratio=1)
@@ -275,10 +279,8 @@ def test_the_longest_team_and_user_names_fit_beside_everything_else(
         page.locator("summary", has_text="WWW").click()
         expect(page.get_by_role("navigation", name="Teams")).to_be_in_viewport(ratio=1)
         page.locator("summary", has_text="WWW").click()
-    for path in (KEYS, *PAGES):
-        for size in sizes_of(page, path):
-            assert not sticks_out(page), (path, size)
     for _ in sizes_of(page, f"{TEAM}/audit/"):
+        assert not sticks_out(page)
         assert page.locator("tbody tr").first.evaluate("row => row.offsetHeight") < 400
         assert is_unclipped(page.locator(".scroll"))
 
@@ -317,7 +319,8 @@ OF_THE_SIZE = ["color-contrast", "scrollable-region-focusable", "target-size"]
 def assert_axe_finds_nothing(page: Page) -> None:
     """By all of axe's rules in a wide window in the light theme; by those that a size or a theme
     can break in a narrow window in the dark one."""
-    page.evaluate(AXE_SCRIPT)
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
     wide, narrow = SIZES
     page.set_viewport_size(wide)
     page.emulate_media(color_scheme="light")
@@ -330,10 +333,11 @@ def assert_axe_finds_nothing(page: Page) -> None:
 def violations(page: Page, **options: object) -> list[str]:
     # No rule that is on reads the style sheets, which axe would fetch before it begins.
     options |= {"resultTypes": ["violations"], "preload": False}
-    found: dict[str, Any] = page.evaluate("options => axe.run(options)", options)
+    run = "options => axe.run(options).then(found => found.violations)"
+    found: list[dict[str, Any]] = page.evaluate(run, options)
     return [
         f"{page.url} at {page.viewport_size}: {violation['id']}: {node['html']}"
-        for violation in found["violations"]
+        for violation in found
         for node in violation["nodes"]
     ]
 
