@@ -94,9 +94,9 @@ class RateLimiter:
         remaining = [
             buckets for buckets, error in zip(requests, early_errors, strict=True) if not error
         ]
-        if not remaining and not usages:
-            return Counted([error for error in early_errors if error], unwritten)
         transaction = BatchTransaction(remaining, usages, running)
+        if transaction.is_empty():
+            return Counted([error for error in early_errors if error], unwritten)
         outcomes = transaction.execute_at_once()
         if outcomes is None:
             outcomes = self._execute(transaction, running)
@@ -223,6 +223,10 @@ class BatchTransaction:
         self._elsewhere: dict[str, int] = {}
         self._running = running
         self.full: dict[WindowKey, Total] = {}
+
+    def is_empty(self) -> bool:
+        """Whether nothing is counted: also if all usage is of calls with limits of requests."""
+        return not self._keys and not self._running.has_changed()
 
     def execute_at_once(self) -> list[Allowance | GatewayError] | None:
         """Count all of them in one statement, if none can be refused; otherwise None.

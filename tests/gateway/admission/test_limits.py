@@ -223,6 +223,17 @@ def test_request_for_a_full_window_costs_no_write(
     assert used() == {"key": (2, 0)}
 
 
+def test_end_of_a_call_without_limits_of_tokens_costs_no_write(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    key = limited(requests_per_minute=2)
+    admit([worker], key)
+    seen = record_statements(worker)
+    complete(worker, key, 5)
+    assert len(seen) == 1  # The verdict, with which `complete` gets the limits.
+    assert used() == {"key": (1, 0)}
+
+
 @pytest.mark.postgresql
 def test_batch_within_its_limits_takes_two_statements(
     worker: Admission, limited: Callable[..., str]
