@@ -400,13 +400,13 @@ def test_idle_connections_are_closed(own_server: OwnServer, key: str) -> None:
 def test_a_long_call_is_not_idle(
     own_server: OwnServer, key: str, serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    server, model = own_server(GUNICORN_CMD_ARGS="--keep-alive 3"), serve_model("wait")
+    server, model = own_server(GUNICORN_CMD_ARGS="--keep-alive 6"), serve_model("wait")
     with server.connect() as connection:
         connection.send_request("GET /v1/models", key)
         assert connection.reply().status == 200
         connection.chat(key, model)
         connection.read_head()
-        time.sleep(4)
+        time.sleep(7)
         fake.released.set()
         assert b"".join(iter(connection.chunk, b"")).endswith(b"[DONE]\n\n")
 
