@@ -3,124 +3,54 @@
 docs/configuration.md lists each variable; a test fails if one is missing there.
 """
 
-import ipaddress
 import re
-import socket
-import struct
-from email.errors import HeaderParseError
-from email.headerregistry import Address
-from email.utils import parseaddr
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote
 
-import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
-from keyportal import data_folder
+from keyportal import data_folder, environment
 from keyportal.catalog.servers.team_servers import AllowedServers
 from keyportal.database.configuration import databases, read_url
+from keyportal.environment import (
+    authority,
+    machine_names,
+    public_parts,
+    read_choice,
+    read_email_url,
+    read_networks,
+    read_number,
+    read_origins,
+    read_prefixes,
+    read_secret,
+    read_sender,
+    read_share,
+    read_switch,
+    read_text,
+    words,
+)
 from keyportal.teams.openid.configuration import parse as parse_oidc_providers
 from keyportal.teams.openid.configuration import parse_groups
 
-env = environ.Env()
-# The names of all our variables, so that a check finds misspelt ones.
-VARIABLES = {"KEYPORTAL_DATA"}
-
-
-def _text(variable: str, default: str) -> str:
-    """An empty variable counts as unset: `make run PORT=` and compose files set empty ones."""
-    VARIABLES.add(variable)
-    return str(env.str(variable, default=default)) or default
-
-
-def _number(variable: str, default: int, *, min_value: int, max_value: int = 2**31 - 1) -> int:
-    text = _text(variable, str(default))
-    # Python refuses to read thousands of digits.
-    is_number = text.isascii() and text.isdigit() and len(text) < 20
-    if not (is_number and min_value <= int(text) <= max_value):
-        raise ImproperlyConfigured(
-            f"{variable} must be a whole number from {min_value} to {max_value}, not {text!r}."
-        )
-    return int(text)
-
-
-def _words(text: str) -> list[str]:
-    """Split at spaces, commas or lines. `split_words` needs models, so it can't be used here."""
-    return text.replace(",", " ").split()
-
-
+VARIABLES = environment.VARIABLES
 BASE_DIR = data_folder.BASE_DIR
 DATA_DIR = data_folder.folder()
-LOG_LEVEL = _text("KEYPORTAL_LOG_LEVEL", "INFO").upper()
-if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
-    raise ImproperlyConfigured(
-        f"KEYPORTAL_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {LOG_LEVEL}."
-    )
-TEAM_CREATION = _text("KEYPORTAL_TEAM_CREATION", "operators").lower()
-if TEAM_CREATION not in {"anyone", "operators"}:
-    raise ImproperlyConfigured(
-        f"KEYPORTAL_TEAM_CREATION must be anyone or operators, not {TEAM_CREATION!r}."
-    )
+_log_level = read_choice("KEYPORTAL_LOG_LEVEL", "info", "debug", "warning", "error", "critical")
+LOG_LEVEL = _log_level.upper()
+TEAM_CREATION = read_choice("KEYPORTAL_TEAM_CREATION", "operators", "anyone")
 try:
-    TEAM_SERVERS = AllowedServers.parse(_words(_text("KEYPORTAL_TEAM_SERVERS", "off")))
+    TEAM_SERVERS = AllowedServers.parse(words(read_text("KEYPORTAL_TEAM_SERVERS", "off")))
 except ValueError as error:
     raise ImproperlyConfigured(
         f"KEYPORTAL_TEAM_SERVERS must be off, public, or a list of networks and names of hosts: "
         f"{error}."
     ) from error
-LOG_FORMAT = _text("KEYPORTAL_LOG_FORMAT", "console").lower()
-if LOG_FORMAT not in {"console", "json"}:
-    raise ImproperlyConfigured(f"KEYPORTAL_LOG_FORMAT must be console or json, not {LOG_FORMAT!r}.")
-
-
-_SWITCH = dict.fromkeys(("on", "true", "yes", "1"), True)
-_SWITCH |= dict.fromkeys(("off", "false", "no", "0"), False)
-
-
-def _is_on(variable: str, default: str) -> bool:
-    """Other texts are refused, so that a typing error is not taken for on or off."""
-    text = _text(variable, default).lower()
-    if text not in _SWITCH:
-        raise ImproperlyConfigured(f"{variable} must be on or off, not {text!r}.")
-    return _SWITCH[text]
-
-
-DEBUG = _is_on("DEBUG", "off")
-
-
-def _share(variable: str) -> float:
-    """`on`, `off`, or the part of all, such as 0.01."""
-    text = _text(variable, "off").lower()
-    try:
-        share = float(_SWITCH.get(text, text))
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
-        raise ImproperlyConfigured(
-            f"{variable} must be on, off, or a number from 0 to 1 such as 0.01, not {text!r}."
-        )
-    return share
-
-
+LOG_FORMAT = read_choice("KEYPORTAL_LOG_FORMAT", "console", "json")
+DEBUG = read_switch("DEBUG", "off")
 # The part of the served requests to the gateway that get a line in the log.
-ACCESS_LOG = _share("KEYPORTAL_ACCESS_LOG")
-
-
-def _secret(variable: str) -> str:
-    """Return it from the environment, else from the data folder, where a start wrote it."""
-    VARIABLES.add(variable)
-    value = data_folder.read_secret(variable)
-    if not value and not DEBUG:
-        raise ImproperlyConfigured(
-            f"{variable} is not set, and {DATA_DIR / data_folder.SECRETS[variable][0]} is missing. "
-            f"A start of the server makes the file. For a command, set KEYPORTAL_DATA to the "
-            f"data folder of the server, or {variable} as the server has it."
-        )
-    return value
-
-
-SECRET_KEY = _secret("SECRET_KEY") or get_random_secret_key()
+ACCESS_LOG = read_share("KEYPORTAL_ACCESS_LOG")
+SECRET_KEY = read_secret("SECRET_KEY", is_required=not DEBUG) or get_random_secret_key()
 # Attack: a short one is guessed from a signed link, and then any session or link can be forged.
 if len(SECRET_KEY) < 32:
     raise ImproperlyConfigured(
@@ -128,113 +58,40 @@ if len(SECRET_KEY) < 32:
         "or take the output of `openssl rand -hex 32`."
     )
 # Fernet keys, the newest first. They encrypt secrets in the database.
-CREDENTIAL_KEYS = tuple(_words(_secret("KEYPORTAL_CREDENTIAL_KEYS")))
+CREDENTIAL_KEYS = tuple(words(read_secret("KEYPORTAL_CREDENTIAL_KEYS", is_required=not DEBUG)))
 
 # Addresses.
 
-HOST = _text("HOST", "127.0.0.1")
-PORT = _number("PORT", 8000, min_value=1, max_value=65535)
+HOST = read_text("HOST", "127.0.0.1")
+PORT = read_number("PORT", 8000, min_value=1, max_value=65535)
 LISTENS_EVERYWHERE = HOST in {"0.0.0.0", "::"}  # noqa: S104 - only compared
-
-
-def _authority(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _machine_names() -> set[str]:
-    """Return the names and addresses of this machine, for a server that listens on all of them."""
-    names = {socket.gethostname(), socket.getfqdn(), "localhost", "127.0.0.1", "::1"}
-    for name in (socket.gethostname(), socket.getfqdn()):
-        try:
-            names |= {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(name, None)}
-        except OSError:
-            continue  # In containers, the host name often can't be resolved.
-    return names | _interface_addresses()
-
-
-def _interface_addresses() -> set[str]:
-    """Return the IPv4 addresses of the network interfaces on Linux (SIOCGIFADDR)."""
-    try:
-        from fcntl import ioctl
-    except ImportError:
-        return set()
-    addresses = set()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            try:
-                answer = ioctl(probe.fileno(), 0x8915, struct.pack("256s", name.encode()[:15]))
-            except OSError:
-                continue  # An interface without an IPv4 address.
-            addresses.add(socket.inet_ntoa(answer[20:24]))
-    return addresses
-
-
 # The beginnings of Keyportal's own paths. If `/models` were the path of KEYPORTAL_URL, a request
 # for `/models/...` could mean two things, because a proxy may have removed the path before.
 OWN_NAMES = frozenset(
-    _words(
+    words(
         "accounts admin api audio auth chat completions device embeddings healthz images "
         "invitations leaks messages models moderations oauth openai operators profile readyz "
         "rerank responses static teams v1 v2"
     )
 )
-
-
-def _public_parts(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        is_valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        is_valid = False
-    if url and (
-        not is_valid
-        or set(parts.netloc) & set("@ \\")
-        or set(url) & set("?#")
-        or not re.fullmatch(r"(/[\w~-][\w.~-]*)*", parts.path, re.ASCII)
-    ):
-        raise ImproperlyConfigured(
-            "KEYPORTAL_URL must look like https://keys.example.com "
-            f"or https://tools.example.com/keyportal, not {url}"
-        )
-    if parts.path[1:].partition("/")[0] in OWN_NAMES:
-        raise ImproperlyConfigured(
-            f"KEYPORTAL_URL can't have the path {parts.path}, because Keyportal has an address of "
-            "this name itself. Choose another one, such as /keyportal."
-        )
-    return parts
-
-
 # Empty only if the server listens on all addresses and KEYPORTAL_URL is not set. Then links and
 # examples use the host of the request, which must be in ALLOWED_HOSTS.
-_own_url = "" if LISTENS_EVERYWHERE else f"http://{_authority(HOST)}:{PORT}"
-PUBLIC_URL = _text("KEYPORTAL_URL", "").rstrip("/") or _own_url
-_public = _public_parts(PUBLIC_URL)
+_own_url = "" if LISTENS_EVERYWHERE else f"http://{authority(HOST)}:{PORT}"
+PUBLIC_URL = read_text("KEYPORTAL_URL", "").rstrip("/") or _own_url
+_public = public_parts(PUBLIC_URL, OWN_NAMES)
 IS_HTTPS = _public.scheme == "https"
 BASE_PATH = _public.path
 """The path of the public address, such as `/keyportal`; empty if it has none."""
 LOOPBACK_ADDRESSES = frozenset({"127.0.0.1", "::1"})
 _LOOPBACK_NAMES = {"localhost", *LOOPBACK_ADDRESSES}
-_hosts = {_public.hostname} if _public.hostname else _machine_names()
+_hosts = {_public.hostname} if _public.hostname else machine_names()
 if _hosts & _LOOPBACK_NAMES:
     _hosts |= _LOOPBACK_NAMES
-ALLOWED_HOSTS = sorted(_authority(host) for host in _hosts if host)
+ALLOWED_HOSTS = sorted(authority(host) for host in _hosts if host)
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL.removesuffix(BASE_PATH)] if PUBLIC_URL else []
-
-
-def _networks(variable: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    try:
-        return tuple(ipaddress.ip_network(text) for text in _words(_text(variable, "")))
-    except ValueError as error:
-        raise ImproperlyConfigured(f"{variable}: {error}.") from error
-
-
 # X-Forwarded-* or Forwarded is read only from these.
-TRUSTED_PROXIES = _networks("KEYPORTAL_TRUSTED_PROXIES")
-PROXY_HEADER = _text("KEYPORTAL_PROXY_HEADER", "x-forwarded-for").lower()
-if PROXY_HEADER not in {"x-forwarded-for", "forwarded"}:
-    raise ImproperlyConfigured(
-        f"KEYPORTAL_PROXY_HEADER must be x-forwarded-for or forwarded, not {PROXY_HEADER!r}."
-    )
+TRUSTED_PROXIES = read_networks("KEYPORTAL_TRUSTED_PROXIES")
+PROXY_HEADER = read_choice("KEYPORTAL_PROXY_HEADER", "x-forwarded-for", "forwarded")
 
 # Applications.
 
@@ -302,13 +159,11 @@ TEMPLATES = [
     },
 ]
 
-DATABASE_URL = _text("DATABASE_URL", f"sqlite:///{quote(f'{DATA_DIR}/keyportal.sqlite3')}")
+DATABASE_URL = read_text("DATABASE_URL", f"sqlite:///{quote(f'{DATA_DIR}/keyportal.sqlite3')}")
 _database = read_url(DATABASE_URL, DATA_DIR)
 IS_POSTGRESQL = _database["ENGINE"].endswith("postgresql")
 # "transaction": a pooler gives each transaction another session, so nothing is set for a session.
-DB_POOLER = _text("KEYPORTAL_DB_POOLER", "").lower()
-if DB_POOLER not in {"", "transaction"}:
-    raise ImproperlyConfigured(f"KEYPORTAL_DB_POOLER must be transaction, not {DB_POOLER!r}.")
+DB_POOLER = read_choice("KEYPORTAL_DB_POOLER", "", "transaction")
 DATABASES = databases(_database, has_pooler=bool(DB_POOLER))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Rate limits must be shared by all workers, and local memory is not.
@@ -383,18 +238,18 @@ ACCOUNT_RATE_LIMITS = {
     "leak_mail": "10/h/key",  # Reports by strangers about which a team gets mail.
 }
 # Where people can also sign in, see docs/identity-providers.md. Operators may add others.
-OIDC_PROVIDERS = parse_oidc_providers(_text("KEYPORTAL_OIDC_PROVIDERS", ""))
+OIDC_PROVIDERS = parse_oidc_providers(read_text("KEYPORTAL_OIDC_PROVIDERS", ""))
 # Off: only there, or with a passkey, or with a link of the command `signinlink`.
-PASSWORD_SIGN_IN = _is_on("KEYPORTAL_PASSWORD_SIGN_IN", "on")
+PASSWORD_SIGN_IN = read_switch("KEYPORTAL_PASSWORD_SIGN_IN", "on")
 # With them, a company's directory provisions people and groups. Several while it changes.
-SCIM_TOKENS = _words(_text("KEYPORTAL_SCIM_TOKEN", ""))
+SCIM_TOKENS = words(read_text("KEYPORTAL_SCIM_TOKEN", ""))
 # Attack: a short token is guessed.
 if any(len(token) < 32 for token in SCIM_TOKENS):
     raise ImproperlyConfigured(
         "KEYPORTAL_SCIM_TOKEN must have at least 32 characters. "
         "Take the output of `openssl rand -hex 32`."
     )
-SCIM_GROUPS = parse_groups("KEYPORTAL_SCIM_GROUPS", _text("KEYPORTAL_SCIM_GROUPS", ""))
+SCIM_GROUPS = parse_groups("KEYPORTAL_SCIM_GROUPS", read_text("KEYPORTAL_SCIM_GROUPS", ""))
 SOCIALACCOUNT_ADAPTER = "keyportal.teams.openid.accounts.SocialAccountAdapter"
 SOCIALACCOUNT_PROVIDERS = {
     "openid_connect": {
@@ -402,12 +257,12 @@ SOCIALACCOUNT_PROVIDERS = {
         "OAUTH_PKCE_ENABLED": True,
     }
 }
-_required = _text("KEYPORTAL_REQUIRE_SECOND_FACTOR", "off").lower()
+_required = read_text("KEYPORTAL_REQUIRE_SECOND_FACTOR", "off").lower()
 # Days within which each person must set one up; None: not required.
 SECOND_FACTOR_DAYS = (
     None
     if _required in {"off", "no", "false"}
-    else _number("KEYPORTAL_REQUIRE_SECOND_FACTOR", 0, min_value=0, max_value=365)
+    else read_number("KEYPORTAL_REQUIRE_SECOND_FACTOR", 0, min_value=0, max_value=365)
 )
 ACCOUNT_EMAIL_NOTIFICATIONS = True  # A changed password or factor is told by mail.
 MFA_ADAPTER = "keyportal.teams.sign_in.factors.FactorAdapter"
@@ -429,8 +284,10 @@ MFA_FORMS = {
 MFA_RATE_LIMITS = {"webauthn_login": "60/m/ip"}
 SESSION_ENGINE = "keyportal.teams.sign_in.sessions"
 # A session that is not used ends after the first, any session after the second.
-SESSION_COOKIE_AGE = 3600 * _number("KEYPORTAL_SESSION_IDLE_HOURS", 12, min_value=1, max_value=8760)
-SESSION_MAX_AGE = 86_400 * _number("KEYPORTAL_SESSION_DAYS", 14, min_value=1, max_value=3650)
+SESSION_COOKIE_AGE = 3600 * read_number(
+    "KEYPORTAL_SESSION_IDLE_HOURS", 12, min_value=1, max_value=8760
+)
+SESSION_MAX_AGE = 86_400 * read_number("KEYPORTAL_SESSION_DAYS", 14, min_value=1, max_value=3650)
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
 CSRF_COOKIE_HTTPONLY = True  # Scripts have the token from the page.
@@ -490,37 +347,14 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
-try:
-    EMAIL_CONFIG = env.email_url_config(_text("EMAIL_URL", "consolemail://"))
-except (ValueError, KeyError, ImproperlyConfigured):
-    raise ImproperlyConfigured(
-        "EMAIL_URL can't be read. It must look like smtp+tls://user:password@host:587."
-    ) from None
+EMAIL_CONFIG = read_email_url("EMAIL_URL", "consolemail://")
 vars().update(EMAIL_CONFIG)
 # Mail is queued in the database; the outbox sends it with the backend of EMAIL_URL.
 OUTBOX_EMAIL_BACKEND = EMAIL_CONFIG["EMAIL_BACKEND"]
 EMAIL_BACKEND = "keyportal.notifications.backend.OutboxBackend"
 EMAIL_TIMEOUT = 30
 
-
-def _sender(variable: str, default: str) -> str:
-    """Return an address, with or without a name: `Keyportal <keys@example.com>`."""
-    text = _text(variable, default)
-    name, address = parseaddr(text)
-    try:
-        Address(name, addr_spec=address)
-        is_valid = "@" in address and text.isprintable()
-    except (ValueError, IndexError, HeaderParseError):
-        is_valid = False
-    if not is_valid:
-        raise ImproperlyConfigured(
-            f"{variable} must be an address such as keys@example.com or "
-            f"Keyportal <keys@example.com>, not {text!r}."
-        )
-    return text
-
-
-DEFAULT_FROM_EMAIL = SERVER_EMAIL = _sender("DEFAULT_FROM_EMAIL", "keyportal@localhost")
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = read_sender("DEFAULT_FROM_EMAIL", "keyportal@localhost")
 # Django logs each of these with a traceback.
 _SUSPICIOUS = (
     "DisallowedHost",
@@ -559,79 +393,57 @@ LOGGING = {
 
 # Keys.
 
-
-def _prefixes(variable: str, default: str) -> tuple[str, ...]:
-    VARIABLES.add(variable)
-    return tuple(env.list(variable, default=[default]))
-
-
 # New keys get the first prefix; all are accepted.
-KEY_PREFIXES = _prefixes("KEYPORTAL_KEY_PREFIXES", "sk-kp-")
+KEY_PREFIXES = read_prefixes("KEYPORTAL_KEY_PREFIXES", "sk-kp-")
 # The prefixes of management keys. None may be in the list above.
-MANAGEMENT_KEY_PREFIXES = _prefixes("KEYPORTAL_MANAGEMENT_KEY_PREFIXES", "mk-kp-")
-API_REQUESTS_PER_MINUTE = _number("KEYPORTAL_API_REQUESTS_PER_MINUTE", 600, min_value=1)
-MAX_KEYS = _number("KEYPORTAL_MAX_KEYS", 20, min_value=0, max_value=1_000_000)
+MANAGEMENT_KEY_PREFIXES = read_prefixes("KEYPORTAL_MANAGEMENT_KEY_PREFIXES", "mk-kp-")
+API_REQUESTS_PER_MINUTE = read_number("KEYPORTAL_API_REQUESTS_PER_MINUTE", 600, min_value=1)
+MAX_KEYS = read_number("KEYPORTAL_MAX_KEYS", 20, min_value=0, max_value=1_000_000)
 
 # Scheduled jobs; off if they are run by cron.
-SCHEDULER = _is_on("KEYPORTAL_SCHEDULER", "on")
+SCHEDULER = read_switch("KEYPORTAL_SCHEDULER", "on")
 
 # Leaks.
 
 # GitHub's public keys; a system check reads the file. Empty: no report of GitHub is accepted.
-GITHUB_KEYS_FILE = _text("KEYPORTAL_GITHUB_KEYS_FILE", "")
+GITHUB_KEYS_FILE = read_text("KEYPORTAL_GITHUB_KEYS_FILE", "")
 # A program with a few addresses never reaches the first; a key in a public repository does within
 # an hour. The second is more than a person tries by mistake. 0 turns an alarm off.
-ALARM_NETWORKS = _number("KEYPORTAL_ALARM_NETWORKS", 10, min_value=0, max_value=10_000)
-ALARM_REFUSALS = _number("KEYPORTAL_ALARM_REFUSALS", 100, min_value=0)
+ALARM_NETWORKS = read_number("KEYPORTAL_ALARM_NETWORKS", 10, min_value=0, max_value=10_000)
+ALARM_REFUSALS = read_number("KEYPORTAL_ALARM_REFUSALS", 100, min_value=0)
 
 # The gateway.
 
-WEB_CONCURRENCY = _number("WEB_CONCURRENCY", 1, min_value=1, max_value=1024)
-MAX_BODY_BYTES = _number("KEYPORTAL_MAX_BODY_BYTES", 20 * 1024 * 1024, min_value=1)
+WEB_CONCURRENCY = read_number("WEB_CONCURRENCY", 1, min_value=1, max_value=1024)
+MAX_BODY_BYTES = read_number("KEYPORTAL_MAX_BODY_BYTES", 20 * 1024 * 1024, min_value=1)
 # Of the bodies of calls, in each worker.
-BODY_MEMORY = _number("KEYPORTAL_BODY_MEMORY", 256 * 1024 * 1024, min_value=1, max_value=2**50)
-BODY_DISK = _number("KEYPORTAL_BODY_DISK", 1024 * 1024 * 1024, min_value=1, max_value=2**50)
-MAX_RUNNING_CALLS = _number("KEYPORTAL_MAX_RUNNING_CALLS", 10_000, min_value=1)
+BODY_MEMORY = read_number("KEYPORTAL_BODY_MEMORY", 256 * 1024 * 1024, min_value=1, max_value=2**50)
+BODY_DISK = read_number("KEYPORTAL_BODY_DISK", 1024 * 1024 * 1024, min_value=1, max_value=2**50)
+MAX_RUNNING_CALLS = read_number("KEYPORTAL_MAX_RUNNING_CALLS", 10_000, min_value=1)
 # 0: for ever.
-AUDIT_RETENTION_DAYS = _number("KEYPORTAL_AUDIT_RETENTION_DAYS", 400, min_value=0, max_value=36_500)
-CALL_RETENTION_DAYS = _number("KEYPORTAL_CALL_RETENTION_DAYS", 7, min_value=1, max_value=3650)
-
-
-def _origins(variable: str) -> tuple[str, ...]:
-    """Return origins as browsers send them: in lower case, without the scheme's usual port.
-
-    Schemes other than http are those of apps and browser extensions, such as `tauri://localhost`.
-    """
-    origins = [origin.lower() for origin in _words(_text(variable, ""))]
-    host = r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])"
-    for origin in origins:
-        if not re.fullmatch(rf"\*|[a-z][a-z0-9+.-]*://{host}(?::[0-9]{{1,5}})?", origin):
-            raise ImproperlyConfigured(
-                f"{variable} must contain origins such as https://app.example.com, without a path "
-                f"or a slash at the end, or *; not {origin!r}."
-            )
-    usual_port = r"^(http://.+):80$|^(https://.+):443$"
-    return tuple(re.sub(usual_port, r"\1\2", origin) for origin in origins)
-
+AUDIT_RETENTION_DAYS = read_number(
+    "KEYPORTAL_AUDIT_RETENTION_DAYS", 400, min_value=0, max_value=36_500
+)
+CALL_RETENTION_DAYS = read_number("KEYPORTAL_CALL_RETENTION_DAYS", 7, min_value=1, max_value=3650)
 
 # As long as OpenAI keeps the answers themselves.
-RESPONSE_RETENTION_DAYS = _number(
+RESPONSE_RETENTION_DAYS = read_number(
     "KEYPORTAL_RESPONSE_RETENTION_DAYS", 30, min_value=1, max_value=3650
 )
 # Web pages of these origins may call `/v1/` from a browser.
-CORS_ORIGINS = _origins("KEYPORTAL_CORS_ORIGINS")
+CORS_ORIGINS = read_origins("KEYPORTAL_CORS_ORIGINS")
 # Seconds of silence after which a stream's caller gets a comment; 0: never.
-STREAM_KEEPALIVE_SECONDS = _number(
+STREAM_KEEPALIVE_SECONDS = read_number(
     "KEYPORTAL_STREAM_KEEPALIVE_SECONDS", 15, min_value=0, max_value=3600
 )
 # For Prometheus; 0: off. Attack: a stranger reads how many calls there are. So the port is another
 # one than that of the portal, and by default only this machine reaches it.
-METRICS_PORT = _number("KEYPORTAL_METRICS_PORT", 0, min_value=0, max_value=65535)
-METRICS_HOST = _text("KEYPORTAL_METRICS_HOST", "127.0.0.1")
+METRICS_PORT = read_number("KEYPORTAL_METRICS_PORT", 0, min_value=0, max_value=65535)
+METRICS_HOST = read_text("KEYPORTAL_METRICS_HOST", "127.0.0.1")
 # Whether metrics have the slugs of teams, and the names of the teams' own models.
-METRICS_TEAMS = _is_on("KEYPORTAL_METRICS_TEAMS", "off")
+METRICS_TEAMS = read_switch("KEYPORTAL_METRICS_TEAMS", "off")
 if METRICS_PORT == PORT:
     raise ImproperlyConfigured("KEYPORTAL_METRICS_PORT must be another port than PORT.")
-GRACEFUL_TIMEOUT = _number("KEYPORTAL_GRACEFUL_TIMEOUT", 60, min_value=1, max_value=86_400)
+GRACEFUL_TIMEOUT = read_number("KEYPORTAL_GRACEFUL_TIMEOUT", 60, min_value=1, max_value=86_400)
 # Seconds for which a process that stops still accepts requests, so that a load balancer notices.
-DRAIN_SECONDS = _number("KEYPORTAL_DRAIN_SECONDS", 0, min_value=0, max_value=3600)
+DRAIN_SECONDS = read_number("KEYPORTAL_DRAIN_SECONDS", 0, min_value=0, max_value=3600)

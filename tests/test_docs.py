@@ -34,18 +34,9 @@ PAGES = {
 README, CLI = PAGES["README.md"], PAGES["docs/cli.md"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 BASH = shutil.which("bash") or "bash"
-READERS = {
-    "_text",
-    "_number",
-    "_is_on",
-    "_secret",
-    "_networks",
-    "_origins",
-    "_prefixes",
-    "_sender",
-    "_share",
-}
-READERS |= {"read_secret"}
+READERS = re.findall(
+    r"^def (read_\w+)", (ROOT / "keyportal/environment.py").read_text(), re.MULTILINE
+)
 # Of every Django command, and in no need of a description of its own.
 COMMON_OPTIONS = {
     "--help",
