@@ -226,7 +226,7 @@ class BatchTransaction:
 
     def is_empty(self) -> bool:
         """Whether nothing is counted: also if all usage is of calls with limits of requests."""
-        return not self._keys and not self._running.has_changed()
+        return not (self._requests or self._token_sums or self._running.has_changed())
 
     def execute_at_once(self) -> list[Allowance | GatewayError] | None:
         """Count all of them in one statement, if none can be refused; otherwise None.
