@@ -43,6 +43,7 @@ def chromium() -> Iterator[Browser]:
         # loop is Playwright's and runs only inside its calls, which make no queries.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(
+            timeout=2 * TIMEOUT_SECONDS * 1000,
             executable_path=next(filter(None, map(shutil.which, CHROMIUMS)), None),
             # The sandbox needs rights that containers rarely have. Chromium visits only our server.
             chromium_sandbox=False,
