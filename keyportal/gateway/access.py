@@ -32,7 +32,7 @@ def find_model(models: Models, name: str, verdict: Verdict) -> CatalogEntry:
     """
     served = find_served(models, name, verdict)
     if served is None or not served.targets or not served.is_served_to(verdict.team_id):
-        raise _refusal(served, verdict)
+        raise _refusal(served, name, verdict)
     # By the model's own name. Attack: an alias leads a key to a model that it may not call.
     if not verdict.may_call(served.name):
         raise ModelNotAllowed(name, str(verdict.models))
@@ -47,7 +47,7 @@ def find_served(models: Models, name: str, verdict: Verdict) -> CatalogEntry | N
     return served
 
 
-def _refusal(served: CatalogEntry | None, verdict: Verdict) -> GatewayError:
+def _refusal(served: CatalogEntry | None, name: str, verdict: Verdict) -> GatewayError:
     """Whose key may not call the model does not learn that it exists."""
     if (
         served is not None
@@ -56,7 +56,7 @@ def _refusal(served: CatalogEntry | None, verdict: Verdict) -> GatewayError:
         and verdict.may_call(served.name)
     ):
         return CredentialUnreadable()
-    return ModelNotFound()
+    return ModelNotFound(name)
 
 
 def callable_models(models: Models, verdict: Verdict) -> list[CatalogEntry]:

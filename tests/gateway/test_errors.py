@@ -13,6 +13,7 @@ from keyportal.gateway import errors
 from keyportal.gateway.authentication import bearer_token
 from keyportal.gateway.errors import GatewayError
 from keyportal.http.types import Headers
+from keyportal.keys import keystring
 
 pytestmark = pytest.mark.any_database
 
@@ -210,6 +211,16 @@ def test_no_401_or_403_is_worth_a_retry() -> None:
     refusals = [error for row in TABLE if (error := row[0]()).status in {401, 403}]
     assert len(refusals) > 5
     assert all(NO_RETRY in error.headers for error in refusals)
+
+
+def test_unknown_model_is_named_if_it_could_be_a_name() -> None:
+    assert str(errors.ModelNotFound("public/smal")).startswith(
+        "The model public/smal does not exist,"
+    )
+    key = keystring.generate().text
+    assert key not in str(errors.ModelNotFound(key))
+    for text in ("", "Tell me a secret", "a\x00b", "\ud800", "ä", "a\n", "x" * 201):
+        assert str(errors.ModelNotFound(text)).startswith("The model does not exist,")
 
 
 def test_messages_name_the_problem() -> None:

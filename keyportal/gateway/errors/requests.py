@@ -1,10 +1,15 @@
 """Requests that can't be served as they are, whoever sends them."""
 
+import re
+
 from django.conf import settings
 
 from keyportal.gateway.errors.base import GatewayError
 from keyportal.http.requests import HTTPS_REQUIRED
 from keyportal.http.types import Headers
+from keyportal.keys.keystring import redact
+
+_NAME = re.compile(r"[\w./:@+-]{1,200}", re.ASCII)
 
 
 class BadRequest(GatewayError):
@@ -27,11 +32,19 @@ class MalformedRequest(BadRequest):
 class ModelNotFound(GatewayError):
     status = 404
     code = "model_not_found"
-    message = (
-        "The model does not exist, or your team may not call it. `GET /v1/models` lists what you "
-        "can call."
-    )
     param = "model"
+
+    def __init__(self, name: str = "") -> None:
+        """`name` is what the caller sent, which the call's page then shows too.
+
+        It is quoted only if it could be a name, so no text of a prompt, and without the secret of a
+        key that was sent in its place.
+        """
+        quoted = f" {redact(name)}" if _NAME.fullmatch(name) else ""
+        super().__init__(
+            f"The model{quoted} does not exist, or your team may not call it. `GET /v1/models` "
+            "lists what you can call."
+        )
 
 
 class ResponseNotFound(GatewayError):

@@ -163,7 +163,7 @@ class ForwardAuth:
         """
         entry = find_served(self._catalog.models, model, verdict)
         if entry is None or not entry.name or not entry.is_served_to(verdict.team_id):
-            return PermissionDenied(ModelNotFound.message)
+            return PermissionDenied(str(ModelNotFound()))
         return None if verdict.may_call(entry.name) else ModelNotAllowed(model, str(verdict.models))
 
 
