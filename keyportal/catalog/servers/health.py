@@ -16,6 +16,12 @@ from keyportal.catalog.circuit_breaker import REFUSES_CREDENTIAL
 
 BEAT_SECONDS = 60.0
 STALE_AFTER = timedelta(seconds=150)
+# What a server did, for people. A number is the status of its answer.
+_FAILURES = {
+    "UpstreamFailed": "could not be reached or broke off its answer",
+    "UpstreamConnectTimeout": "took too long to take the connection",
+    "UpstreamTimedOut": "took too long to answer",
+}
 
 
 class WorkerHealth(models.Model):
@@ -69,7 +75,10 @@ class ServerHealth:
 
     @property
     def last_failures(self) -> str:
-        return ", ".join(sorted(self.failures))
+        return ", ".join(
+            f"answered {each}" if each.isdigit() else _FAILURES.get(each, each)
+            for each in sorted(self.failures)
+        )
 
     @property
     def workers(self) -> str:

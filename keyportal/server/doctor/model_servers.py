@@ -28,7 +28,7 @@ def _as_seen(health: ServerHealth) -> str:
     where = f" {health.workers}" if health.workers else " the worker"
     return (
         f"Calls of{where} fail since {health.since:%Y-%m-%d %H:%M:%S} UTC: "
-        f"{health.last_failures}. Read the log of their hosts."
+        f"it {health.last_failures}. Read the log of their hosts."
     )
 
 

@@ -25,11 +25,11 @@ def test_workers_are_counted_together(server: Upstream) -> None:
     assert str(health_of(server)) == "Answers (reached by 1 of 2 workers)"
     report("two", {server: sight(last_failure="502")})
     assert str(health_of(server)) == "Answers (reached by all 2 workers)"
-    assert health_of(server).last_failures == "502"
-    report("two", {server: sight(60, "ConnectFailed")})
+    assert health_of(server).last_failures == "answered 502"
+    report("two", {server: sight(60, "UpstreamTimedOut")})
     report("three", {server: sight(3600, "503")})
     health = health_of(server)
-    assert str(health) == "Fails (on 2 of 3 workers, 503, ConnectFailed)"
+    assert str(health) == "Fails (on 2 of 3 workers, answered 503, took too long to answer)"
     assert health.since
     row = Health.read().of_model([(server.fingerprint, "x")])
     assert (str(row), row.since) == ("Fails on 2 of 3 workers", health.since)

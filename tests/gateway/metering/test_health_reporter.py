@@ -67,7 +67,7 @@ def test_nothing_is_written_while_nothing_changes(look: Callable[[], int]) -> No
     called("a").record_failure("502")
     assert look() == 3
     health = Health.read().of_server("a")
-    assert (str(health), bool(health.since)) == ("Fails (502)", True)
+    assert (str(health), bool(health.since)) == ("Fails (answered 502)", True)
     called("a").record_success()
     assert look() == 4
     assert str(Health.read().of_server("a")) == "Answers"
