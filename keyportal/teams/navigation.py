@@ -111,11 +111,12 @@ NAV = (
 
 def navigation(request: HttpRequest) -> dict[str, object]:
     """Template context of every page: the team, the user's other teams, and the navigation; for
-    operators the version and the way back to a team; whether there are passwords."""
+    operators the version and the way back to a team; whether there are passwords, and mail."""
     membership: Membership | None = getattr(request, "membership", None)
     context: dict[str, object] = {
         "version": keyportal.__version__,
         "password_sign_in": settings.PASSWORD_SIGN_IN,
+        "is_mail_logged": "console" in settings.OUTBOX_EMAIL_BACKEND,
         # Templates call it. Public pages don't, because it loads the user.
         "can_create_team": lambda: may_create(cast("User", request.user)),
         "last_team": lambda: last_team(request),

@@ -241,6 +241,15 @@ def request_reset(client: Client, email: str) -> tuple[int, str, str]:
     return answer.status_code, answer.redirect_chain[-1][0], page
 
 
+def test_nobody_waits_for_a_link_that_no_mail_brings(client: Client, settings: Settings) -> None:
+    settings.OUTBOX_EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+    page = client.get("/accounts/password/reset/").content.decode()
+    assert "Ask an operator to set a password for you." in page
+    assert "Send link" not in page
+    settings.OUTBOX_EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    assert "Send link" in client.get("/accounts/password/reset/").content.decode()
+
+
 def test_password_is_reset_by_mail(client: Client, bob: User) -> None:
     request_reset(client, "Bob@Example.com")
     (message,) = mail.outbox
