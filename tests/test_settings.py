@@ -138,6 +138,7 @@ def test_senders_of_mail(tmp_path: Path, sender: str) -> None:
         {"KEYPORTAL_TEAM_SERVERS": "on"},
         {"KEYPORTAL_TEAM_SERVERS": "public https://api.example.com"},
         {"KEYPORTAL_TEAM_SERVERS": "off public"},
+        {"KEYPORTAL_TEAM_SERVERS": "10.0.0.0/8 127.0.0.0/8"},
         {"KEYPORTAL_DB_POOLER": "session"},
         {"KEYPORTAL_CORS_ORIGINS": "https://app.example.com/"},
         {"KEYPORTAL_CORS_ORIGINS": "app.example.com"},

@@ -59,6 +59,9 @@ class AllowedServers(NamedTuple):
         hosts = {name for name in names - {"public"} if not _is_network(name)}
         if wrong := sorted(name for name in hosts if not _HOST.fullmatch(name)):
             raise ValueError(f"{wrong[0]!r} is neither public, a network nor the name of a host")
+        for network in networks:
+            if network.is_loopback or network.is_link_local or network.is_multicast:
+                raise ValueError(f"no team's server may have an address in {network}")
         return cls("public" in names, frozenset(hosts), tuple(networks))
 
     def __bool__(self) -> bool:
