@@ -9,7 +9,6 @@ from keyportal.gateway.errors import (
     AddressNotAllowed,
     CredentialsDiffer,
     InvalidKey,
-    MalformedKey,
     MissingCredentials,
     PlaceholderKey,
     WebSocketRefused,
@@ -91,15 +90,15 @@ def bearer_token(headers: Headers) -> bytes:
     which Azure's send, and never from the URL. All three are read for every path, so that the same
     rules hold for all.
 
-    Raises `MissingCredentials`, `CredentialsDiffer`, or for a malformed key string `MalformedKey`
-    or `PlaceholderKey`. Attack: a client sends many random tokens. They cost no query.
+    Raises `MissingCredentials`, `CredentialsDiffer`, or for a malformed key string `InvalidKey` or
+    `PlaceholderKey`. Attack: a client sends many random tokens. They cost no query.
     """
     credentials = [(name, value) for name, value in headers if name in _CREDENTIAL_HEADERS]
     token = _token(*credentials[0]) if len(credentials) == 1 else _single_token(credentials)
     if not token:
         raise MissingCredentials
     if not keystring.is_well_formed(token):
-        raise PlaceholderKey if _PLACEHOLDER.fullmatch(token) else MalformedKey
+        raise PlaceholderKey if _PLACEHOLDER.fullmatch(token) else InvalidKey
     return token
 
 

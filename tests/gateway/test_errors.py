@@ -42,7 +42,6 @@ TABLE: list[Row] = [
     ),
     (errors.PlaceholderKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
     (errors.InvalidKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
-    (errors.MalformedKey, 401, INVALID, "invalid_api_key", None, BAD_KEY),
     (
         lambda: errors.ModelNotAllowed("public/b", "public/a"),
         403,
@@ -225,6 +224,7 @@ def test_unknown_model_is_named_if_it_could_be_a_name() -> None:
 
 def test_messages_name_the_problem() -> None:
     assert "GET /v1/models" in str(errors.ModelNotFound())
+    assert "whole, without quotes" in str(errors.InvalidKey())
     twice = errors.CredentialsDiffer(["x-api-key", "x-api-key"])
     assert str(twice).startswith("A header with an API key was sent twice: x-api-key.")
     assert "99 bytes" in str(errors.BodyTooLarge(99))

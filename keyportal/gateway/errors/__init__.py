@@ -8,8 +8,7 @@
     │   ├── MissingCredentials          no bearer token at all
     │   ├── CredentialsDiffer           two keys in one request, or a header twice
     │   ├── PlaceholderKey              the text of an example where a key belongs
-    │   └── InvalidKey                  unknown, deleted, expired, disabled, owner left
-    │       └── MalformedKey            cut off, in quotes, of another service
+    │   └── InvalidKey                  malformed, unknown, deleted, expired, disabled, owner left
     ├── PermissionDenied           403  the key is valid, but not for this
     │   ├── ModelNotAllowed             it may call other models
     │   ├── EndpointNotAllowed
@@ -55,7 +54,6 @@ from keyportal.gateway.errors.keys import (
     EndpointNotAllowed,
     InsufficientQuota,
     InvalidKey,
-    MalformedKey,
     MissingCredentials,
     ModelNotAllowed,
     PermissionDenied,
@@ -117,7 +115,6 @@ __all__ = [
     "InsufficientQuota",
     "InternalError",
     "InvalidKey",
-    "MalformedKey",
     "MalformedRequest",
     "MethodNotAllowed",
     "MissingCredentials",

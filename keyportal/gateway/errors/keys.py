@@ -60,23 +60,13 @@ class PlaceholderKey(Unauthorized):
 
 
 class InvalidKey(Unauthorized):
-    """One response for every key that the database is asked for. Attack: a thief learns why a key
-    is refused.
-    """
-
-    message = "Incorrect API key provided. It may have been deleted; make a new one in the portal."
-    challenge = f'{REALM}, error="invalid_token"'
-
-
-class MalformedKey(InvalidKey):
-    """Found without a look at the database. It tells nothing that the public format of keys, with
-    its checksum, does not tell.
-    """
+    """One response for every kind of invalid key. Attack: a thief learns why a key is refused."""
 
     message = (
-        "Incorrect API key provided. This is not a whole API key of this service, or there is more "
-        "than the key, such as quotes or spaces. Copy it again, or make a new one in the portal."
+        "Incorrect API key provided. Send it whole, without quotes or spaces. It may also have "
+        "been deleted; make a new one in the portal."
     )
+    challenge = f'{REALM}, error="invalid_token"'
 
 
 class PermissionDenied(GatewayError):
