@@ -18,7 +18,7 @@ from keyportal.operators.identity_providers.forms import AGAIN
 from keyportal.operators.identity_providers.presets import PRESETS, Preset
 from keyportal.operators.views import providers
 from keyportal.teams.models import Membership, Role, Team, User
-from keyportal.teams.openid.configuration import IdentityProvider
+from keyportal.teams.openid.configuration import SCIM, IdentityProvider
 from keyportal.teams.openid.providers import identity_providers
 from keyportal.teams.openid.stored import StoredProvider
 from tests.operators.conftest import BeforeLock
@@ -342,6 +342,15 @@ def test_roles_of_a_provider_of_the_environment_are_told_when_it_is_gone(
     assert operator.get(PAGES).context["left"] == []
     settings.OIDC_PROVIDERS = ()
     assert operator.get(PAGES).context["left"] == [("corp", 1, [team.name])]
+
+
+def test_roles_of_a_directory_are_told_when_it_is_gone(
+    operator: Client, team: Team, bob: User, settings: Settings
+) -> None:
+    Membership.objects.filter(team=team, user=bob).update(granted_by=SCIM)
+    for tokens, expected in ((("a token",), []), ((), [(SCIM, 1, [team.name])])):
+        settings.SCIM_TOKENS = tokens
+        assert operator.get(PAGES).context["left"] == expected
 
 
 def test_deletion_forgets_who_was_connected(

@@ -249,6 +249,17 @@ def test_batch_within_its_limits_takes_two_statements(
     assert used() == {"key": (9, 0), "team": (19, 0)}
 
 
+@pytest.mark.postgresql
+def test_batch_of_which_one_window_is_new_is_counted_in_all(
+    worker: Admission, limited: Callable[..., str]
+) -> None:
+    """As in the first moment of each minute, in which the windows of the day are there."""
+    keys = [limited("first", requests_per_minute=9), limited("second", requests_per_minute=9)]
+    admit([worker], keys[0])
+    assert kinds(admit([worker], *keys)) == {"Admitted": 2}
+    assert sorted(Window.objects.values_list("requests", flat=True)) == [1, 2]
+
+
 def test_raised_limit_applies_to_the_next_request(
     worker: Admission, limited: Callable[..., str]
 ) -> None:
