@@ -68,6 +68,11 @@ def _database() -> str:
     return f"postgresql://{user}{database.get('HOST', '')}{port}/{database['NAME']}"
 
 
+def _access_log() -> str:
+    """As it is written in the environment: the setting is the part of the requests."""
+    return {0.0: "off", 1.0: "on"}.get(settings.ACCESS_LOG, str(settings.ACCESS_LOG))
+
+
 def _mail() -> str:
     backend = str(settings.OUTBOX_EMAIL_BACKEND).split(".")[-2]
     if backend != "smtp":
@@ -80,7 +85,7 @@ _TEXTS: dict[str, Callable[[], str]] = {
     "DEFAULT_FROM_EMAIL": _named("DEFAULT_FROM_EMAIL"),
     "EMAIL_URL": _mail,
     "HOST": _named("HOST"),
-    "KEYPORTAL_ACCESS_LOG": _named("ACCESS_LOG"),
+    "KEYPORTAL_ACCESS_LOG": _access_log,
     "KEYPORTAL_CORS_ORIGINS": _named("CORS_ORIGINS"),
     "KEYPORTAL_DATA": _named("DATA_DIR"),
     "KEYPORTAL_GITHUB_KEYS_FILE": _named("GITHUB_KEYS_FILE"),

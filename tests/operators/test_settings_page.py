@@ -50,6 +50,13 @@ def test_no_value_of_a_secret_is_displayed() -> None:
     assert "EMAIL_URL smtp://mail.example.com:587 False True" in done.stdout
 
 
+def test_access_log_is_displayed_as_it_is_written(settings: Settings) -> None:
+    for part, text in ((0.0, "off"), (0.01, "0.01"), (1.0, "on")):
+        settings.ACCESS_LOG = part
+        shown = {setting.variable: setting.value for setting in settings_in_force()}
+        assert shown["KEYPORTAL_ACCESS_LOG"] == text
+
+
 def test_new_text_is_hidden_until_it_is_listed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
