@@ -172,6 +172,15 @@ def test_invited_again_the_former_link_ends(
     assert (row.role, row.nonce == nonce) == ("viewer", False)
 
 
+def test_button_says_whether_a_mail_is_sent(
+    sign_in: SignIn, ada: User, invitation: Invitation, request: pytest.FixtureRequest
+) -> None:
+    client = sign_in(ada)
+    assert ">Show link</button>" in client.get(MEMBERS).content.decode()
+    request.getfixturevalue("with_mail")
+    assert ">Send again</button>" in client.get(MEMBERS).content.decode()
+
+
 def test_resend_keeps_the_link_and_starts_the_time_anew(
     sign_in: SignIn, ada: User, alice: User, invitation: Invitation, with_mail: None
 ) -> None:

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keyportal.keys.exceptions import KeyActionError
+from keyportal.people.emails import is_mail_set_up
 from keyportal.people.forms import RemoveForm, RoleForm
 from keyportal.people.models import Invitation
 from keyportal.people.removal import key_rows, keys_of, possible_owners, remove_member
@@ -43,6 +44,7 @@ def member_list(request: TeamRequest) -> HttpResponse:
     context = {
         "members": members,
         "invitations": invitations if granted else (),
+        "is_mailed": is_mail_set_up(),
         "granted": granted,
         "sources": sources() if any(each.granted_by for each in members) else (),
     }
