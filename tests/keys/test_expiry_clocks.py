@@ -13,6 +13,7 @@ from keyportal.api.framework.problems import Invalid
 from keyportal.api.v1.key_lookup import validated
 from keyportal.api.v1.permissions import default_expiry
 from keyportal.api.v1.schemas import NewKey
+from keyportal.audit.models import Tombstone
 from keyportal.keys.changes import Changes, change_key
 from keyportal.keys.exceptions import PolicyViolation
 from keyportal.keys.management.issuing import parse_expiry
@@ -90,6 +91,15 @@ def test_expiry_from_commands_and_programs(difference: timedelta) -> None:
         in_days, by_policy = parse_expiry("7d"), default_expiry(None, MONTH)
     assert ends_in(in_days, 7 * DAY)
     assert ends_in(by_policy, 30 * DAY)
+
+
+@wrong_clock
+def test_deletion(bob: User, issue: Issue, difference: timedelta) -> None:
+    """After a restore, the time says which keys to delete again."""
+    with host(difference):
+        key, _ = issue(bob)
+        key.revoke(actor=bob)
+    assert ends_in(Tombstone.objects.get().deleted_at, timedelta())
 
 
 @wrong_clock

@@ -4,7 +4,7 @@ a wrong clock."""
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 
 import pytest
 from django.utils import timezone
@@ -24,14 +24,21 @@ def ensure_time_left(seconds: float, period: int = MINUTE) -> None:
         time.sleep(left + 0.1)
 
 
+class _OfAllTimes(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, datetime)
+
+
 @contextmanager
 def host(difference: timedelta) -> Iterator[None]:
     """On a host whose clock differs by so much from the database's."""
-    right = timezone.now
 
-    def now() -> datetime:
-        return right() + difference
+    class Wrong(datetime, metaclass=_OfAllTimes):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + difference
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(timezone, "now", now)
+        # Not `now` itself, to which models refer as the default of a column.
+        patched.setattr(timezone, "datetime", Wrong)
         yield
