@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from keyportal.api.forms import ManagementKeyForm
 from keyportal.api.framework import throttling
 from keyportal.api.models import ManagementKey
 from keyportal.teams.models import User
@@ -85,3 +86,13 @@ def test_wrong_host_clock_gives_no_second_window(
         assert 1 <= int(response["Retry-After"]) <= 60
     window = Window.objects.get(subject__startswith="management:")
     assert abs(window.start - right()) < timedelta(minutes=2)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("clock", [AHEAD, BEHIND], ids=["ahead", "behind"])
+def test_days_that_a_person_chooses(clock: timedelta) -> None:
+    with host(clock):
+        form = ManagementKeyForm({"name": "ci", "scopes": ["keys:read"], "lifetime": "30"})
+        assert form.is_valid(), form.errors
+        end = form.issue_arguments["expires_at"]
+    assert abs(end - right() - timedelta(days=30)) < timedelta(minutes=10)
