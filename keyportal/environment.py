@@ -47,7 +47,8 @@ def read_choice(variable: str, *choices: str) -> str:
     """The first one is the default."""
     text = read_text(variable, choices[0]).lower()
     if text not in choices:
-        listed = " or ".join(filter(None, choices))
+        *others, last = filter(None, choices)
+        listed = f"{', '.join(others)} or {last}" if others else last
         raise ImproperlyConfigured(f"{variable} must be {listed}, not {text!r}.")
     return text
 

@@ -121,7 +121,7 @@ def test_pages_below_the_base_path(
     guide = visitor.request(f"{BASE_PATH}/teams/{team.slug}/guide/").body.decode()
     assert f"{PUBLIC_URL}/v1" in guide
     stranger = Visitor(server)
-    page = stranger.request(f"{BASE_PATH}/accounts/password/reset/")
+    page = stranger.request(f"{BASE_PATH}/accounts/login/")
     (cookie,) = SimpleCookie(page.headers["set-cookie"]).values()
     assert (cookie.key, cookie["path"]) == (settings.CSRF_COOKIE_NAME, BASE_PATH)
     # A mail's link, from a request whose base path a proxy has removed.

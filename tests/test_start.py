@@ -286,7 +286,10 @@ MISTAKES = [
     ({"DEBUG": "maybe"}, "DEBUG must be on or off, not 'maybe'"),
     ({"SECRET_KEY": "hush"}, "SECRET_KEY must have at least 32 characters"),
     ({"DEFAULT_FROM_EMAIL": "Keyportal"}, "DEFAULT_FROM_EMAIL must be an address such as"),
-    ({"KEYPORTAL_LOG_LEVEL": "loud"}, "KEYPORTAL_LOG_LEVEL must be DEBUG"),
+    (
+        {"KEYPORTAL_LOG_LEVEL": "loud"},
+        "KEYPORTAL_LOG_LEVEL must be info, debug, warning, error or critical",
+    ),
     ({"EMAIL_URL": "pigeon://coop"}, "EMAIL_URL can't be read"),
     ({"EMAIL_URL": "smtp://u:hush@h:port"}, "EMAIL_URL can't be read"),
 ]
@@ -378,7 +381,7 @@ def test_the_version_is_printed_without_any_setting(place: Installation) -> None
 def test_commands_without_any_secret_stop(place: Installation) -> None:
     line = _one_line(place.manage("listteams"))
     assert "SECRET_KEY is not set" in line
-    assert "make run" in line
+    assert "set KEYPORTAL_DATA" in line
 
 
 def test_invalid_stored_upstream_stops_the_start_and_can_be_corrected(

@@ -297,16 +297,18 @@ LOCKS = {
 # What is locked there is neither a team nor a key.
 OTHER_ROWS = {
     *("User", "Membership", "Session", "ProvisionedGroup", "StoredProvider"),
-    *("Upstream", "ServedModel"),
+    *("Upstream", "ServedModel", "Authenticator"),
 }
 OF_OTHER_ROWS = {
     "keyportal/api/scim/users.py",
+    "keyportal/api/v1/model_servers.py",
     "keyportal/catalog/former_names.py",
     "keyportal/catalog/receivers.py",
     "keyportal/keys/programs/device_flow.py",
     "keyportal/keys/receivers.py",
     "keyportal/operators/access.py",
     "keyportal/operators/server_access.py",
+    "keyportal/server/management/commands/reencrypt.py",
     "keyportal/teams/openid/providers.py",
 }
 
