@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 
-# Not too many tests at a time to a process, so that few drive browsers, and all have long tests.
-PYTEST = [sys.executable, "-m", "pytest", "--maxschedchunk", "60"]
+# Each process gets the next test when it has nearly none left. With more at a time, one of them
+# still had a hundred seconds of long tests when the others had nothing left to do.
+PYTEST = [sys.executable, "-m", "pytest", "--maxschedchunk", "1"]
 # SQLite's run has two thirds of the tests, and all that need a browser.
 SQLITE = [*PYTEST, "-n", "4"]
 POSTGRESQL = [sys.executable, "-m", "tests.postgresql", *PYTEST, "-n", "2"]
