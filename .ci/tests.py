@@ -14,7 +14,7 @@ import tempfile
 # still had a hundred seconds of long tests when the others had nothing left to do.
 PYTEST = [sys.executable, "-m", "pytest", "--maxschedchunk", "1"]
 # SQLite's run has two thirds of the tests, and all that need a browser.
-SQLITE = [*PYTEST, "-n", "4"]
+SQLITE = [*PYTEST, "-n", "3"]
 POSTGRESQL = [sys.executable, "-m", "tests.postgresql", *PYTEST, "-n", "2"]
 # Their outcome is the same. The cache, which `pytest --last-failed` reads, is the other run's.
 POSTGRESQL += ["--ignore=tests/browser", "--ignore=tests/test_make.py", "-p", "no:cacheprovider"]
