@@ -140,6 +140,16 @@ def _save(upstream: Upstream, body: ModelServerChanges) -> ModelServer:
     return serialize(form.save_changes(), Health.read())
 
 
+def _switch(caller: Caller, server: str, *, is_active: bool) -> ModelServer:
+    """Raises `NotFound`, or `Conflict` if the team may not switch it on."""
+    upstream = _find(caller, server)
+    try:
+        upstream.switch(is_active=is_active, by_team=True)
+    except ValidationError as error:
+        raise Conflict(" ".join(error.messages)) from None
+    return serialize(upstream, Health.read())
+
+
 def _pointer(field: str) -> str:
     return "" if field == "__all__" else f"/{field.removeprefix('forget_')}"
 
@@ -218,9 +228,7 @@ def switch_off_model_server(request: Request[None, NoQuery], server: str) -> Mod
 
     It gets no new calls. Running calls end as usual.
     """
-    upstream = _find(request.caller, server)
-    upstream.switch(is_active=False, by_team=True)
-    return serialize(upstream, Health.read())
+    return _switch(request.caller, server, is_active=False)
 
 
 @operations.post(
@@ -235,12 +243,7 @@ def switch_on_model_server(request: Request[None, NoQuery], server: str) -> Mode
 
     One that operators have switched off, or no longer let the team have, gets 409.
     """
-    upstream = _find(request.caller, server)
-    try:
-        upstream.switch(is_active=True, by_team=True)
-    except ValidationError as error:
-        raise Conflict(" ".join(error.messages)) from None
-    return serialize(upstream, Health.read())
+    return _switch(request.caller, server, is_active=True)
 
 
 @operations.delete(

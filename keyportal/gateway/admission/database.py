@@ -32,8 +32,9 @@ class Database:
     """One thread's connection. Closing it rolls back a transaction that isn't committed."""
 
     is_postgresql: bool
-    has_long_round_trips: bool
-    """Whether one statement for a transaction is cheaper than several."""
+    counts_at_once: bool
+    """Not on SQLite, where a transaction takes no round trips, nor behind a pooler, where each
+    transaction must begin with settings."""
     wait_ms: int
     """How long a transaction waits for each lock, unless `begin` is told otherwise."""
 
@@ -68,7 +69,7 @@ class Database:
 
 class SQLite(Database):
     is_postgresql = False
-    has_long_round_trips = False
+    counts_at_once = False
     wait_ms = 200  # A writer holds the only lock until its commit is on disk.
 
     def __init__(self, connection: Any) -> None:
@@ -106,7 +107,7 @@ class PostgreSQL(Database):
         """`settings` are statements that each transaction begins with."""
         self._cursor = psycopg.Cursor(connection)
         self._begin = f"BEGIN; {settings};" if settings else "BEGIN;"
-        self.has_long_round_trips = not settings
+        self.counts_at_once = not settings
 
     def execute(self, sql: str, *parameters: object) -> Any:
         return self._cursor.execute(cast("Any", sql), parameters)

@@ -233,7 +233,7 @@ class BatchTransaction:
 
         Not with limits of parallel requests, which need more statements.
         """
-        if not database().has_long_round_trips or self._running.has_changed() or self._subjects():
+        if not database().counts_at_once or self._running.has_changed() or self._subjects():
             return None
         counts, tokens, limits = self._request_counts, self._token_sums, _limits(self._different)
         totals = limiter_sql.add_within_limits(

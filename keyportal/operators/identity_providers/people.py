@@ -32,7 +32,7 @@ class Effect(NamedTuple):
     stranded: int
     names: list[str]
     """The first of those who could then not sign in."""
-    left: "Roles"
+    left: Roles
 
     @property
     def rest(self) -> int:
