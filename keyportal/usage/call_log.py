@@ -56,6 +56,12 @@ class Cursor:
             Q(**{f"started_at__{lookup}": moment}) | same
         )
 
+    @property
+    def up_to(self) -> Q:
+        """This row and those before it. Here too, the first condition lets an index be used."""
+        lookup = "lte" if self.is_newer else "gte"
+        return Q(**{f"started_at__{lookup}": self.started_at}) & ~self.after
+
 
 # What became of a route, for people. A number is the status of the model server's answer.
 _OUTCOMES = {
@@ -172,7 +178,7 @@ def call_page(
     matches = calls.filter(**selection.filters).with_status_class(status_class)
     stop = _search_end(calls, is_newer) if selection.filters or status_class else None
     if stop:
-        matches = matches.exclude(stop.after)
+        matches = matches.filter(stop.up_to)
     rows = [*matches[: PAGE_SIZE + 1]]
     has_more, rows = len(rows) > PAGE_SIZE, rows[:PAGE_SIZE]
     forward = Cursor(rows[-1].started_at, rows[-1].pk, is_newer) if has_more else stop

@@ -55,10 +55,8 @@ def impact(team: Team, public_ids: Collection[str]) -> Impact:
         .order_by("-requests", "model")
     )
     models = [*rows]
-    calls = Call.objects.for_team(team).filter(started_at__gte=period.start)
-    oldest = _search_start(team)
-    if is_cut := oldest is not None and oldest > period.start:
-        calls = calls.filter(started_at__gte=oldest)
+    search_start = max(period.start, _search_start(team) or period.start)
+    calls = Call.objects.for_team(team).filter(started_at__gte=search_start)
     sources = [
         *calls.filter(public_id__in=public_ids)
         .values_list("address", "user_agent")
@@ -70,7 +68,7 @@ def impact(team: Team, public_ids: Collection[str]) -> Impact:
         models=_top_values([model for model, _ in models]),
         addresses=_top_values([address for address, _, _ in sources]),
         agents=_top_values([agent for _, agent, _ in sources]),
-        is_cut=is_cut,
+        is_cut=search_start > period.start,
     )
 
 
