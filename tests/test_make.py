@@ -21,10 +21,11 @@ case "$*" in
 *sys.version*) echo "{version}" ;;
 *ensurepip*) [ -z "{without}" ] || [ ! -e "{without}" ] ;;
 *"-m venv --clear .venv") rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-*"-m pip install"*) ! grep unhashed requirements.txt >&2 ;;
+*"-m pip install"*) {pip} ;;
 *"-m keyportal.serve --demo") echo "PORT=$PORT DATABASE_URL=$DATABASE_URL HOST=$HOST" >started ;;
 *) echo "Not expected: $*" >&2; exit 1 ;;
 esac"""
+FAKE_PIP = "! grep unhashed requirements.txt >&2"
 INSTALLING = "Installing what {} lists into .venv/ ...\n".format
 
 
@@ -47,9 +48,9 @@ class Checkout:
         file.write_text(f"#!/bin/sh\n{script}\n")
         file.chmod(0o755)
 
-    def python(self, version: str, *, without: Path | str = "") -> None:
+    def python(self, version: str, *, without: Path | str = "", pip: str = FAKE_PIP) -> None:
         """Replace `python3`. It lacks venv while the file `without` exists."""
-        self.tool("python3", STAND_IN.format(version=version, without=without))
+        self.tool("python3", STAND_IN.format(version=version, without=without, pip=pip))
 
     def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -172,7 +173,7 @@ def test_failed_installation_is_retried(checkout: Checkout) -> None:
 
 
 def test_package_without_a_wheel_is_not_installed(checkout: Checkout) -> None:
-    """With the real Python and pip, a package without a wheel, and a compiler that fails."""
+    """With the real pip, a package without a wheel, and a compiler that fails."""
     setup = b"import setuptools; setuptools.setup(name='slow', version='1')"
     source = checkout.folder / "slow-1.tar.gz"
     with tarfile.open(source, "w:gz") as archive:
@@ -183,7 +184,9 @@ def test_package_without_a_wheel_is_not_installed(checkout: Checkout) -> None:
     (checkout.folder / "requirements.txt").write_text(
         f"--no-index --find-links {checkout.folder}\nslow==1 --hash=sha256:{digest}\n"
     )
-    done = checkout.make("run", f"PYTHON={Path(sys.executable).resolve()}", CC="false")
+    elsewhere = checkout.folder / "installed"
+    checkout.python("3.11.2", pip=f'PIP_TARGET="{elsewhere}" exec "{sys.executable}" "$@"')
+    done = checkout.make("run", CC="false")
     assert done.returncode != 0
     assert "No matching distribution found for slow==1" in done.stderr
 

@@ -1,109 +1,28 @@
 """The start as operators see it: real processes, each with its own data."""
 
 import fcntl
-import http.cookiejar
 import os
 import re
-import shutil
 import socket
-import sqlite3
 import stat
 import subprocess
-import sys
-import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
+import psycopg
 import pytest
-from cryptography.fernet import Fernet
-from django.db import connection
 
 import keyportal
-from tests.support import forked
-from tests.support.server import free_port
+from keyportal.serve import START_LOCK
+from tests.support import installation
+from tests.support.forked import Forked
+from tests.support.installation import FIRST, Installation
+from tests.support.server import wait_until
 
 pytestmark = pytest.mark.long
-ROOT = Path(__file__).parent.parent
 PUBLIC_KEY = "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMTI="
-
-
-class Installation:
-    """A data folder, a port, and an environment with only these variables."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.printed = data.parent / "printed"
-        """What the first start printed."""
-        self.port = free_port()
-        environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        # If coverage is on, it also measures the processes that tests start.
-        environment |= {name: text for name, text in os.environ.items() if name.startswith("COV")}
-        self.environment = environment | {"KEYPORTAL_DATA": str(data), "PORT": str(self.port)}
-
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return forked.run(arguments, environment=self.environment | environment)
-
-    def manage(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.run("manage.py", *arguments, **environment)
-
-    def execute(self, statement: str) -> list[Any]:
-        """Run a statement in the SQLite file while no server runs."""
-        with closing(sqlite3.connect(self.data / "keyportal.sqlite3")) as database, database:
-            return database.execute(statement).fetchall()
-
-    def refused_start(self, **environment: str) -> str:
-        """The single line that a start with these variables prints before it fails."""
-        return _one_line(self.run("-m", "keyportal.serve", "--demo", **environment))
-
-    def started(self, *arguments: str, **environment: str) -> tuple[str, str]:
-        """Start, wait for a response, stop. Returns standard output and standard error."""
-        with self.serving(*arguments, **environment) as process:
-            self.wait_until_it_answers(process)
-            process.terminate()
-            return process.communicate(timeout=120)
-
-    def serving(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "keyportal.serve", *arguments],
-            cwd=ROOT,
-            env=self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/accounts/login/"
-
-    def wait_until_it_answers(self, process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 250
-        while time.monotonic() < deadline and process.poll() is None:
-            # A response, not only a connection: gunicorn listens before it has a worker.
-            with suppress(OSError), urllib.request.urlopen(self.url) as answer:
-                answer.read()
-                return
-            time.sleep(0.05)
-        process.kill()
-        pytest.fail("\n".join(process.communicate()))
-
-    def can_sign_in(self, user: str, password: str) -> bool:
-        """Sign in with the form, like a browser."""
-        jar = http.cookiejar.CookieJar()
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(jar)
-        )
-        with opener.open(self.url) as page:
-            token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.read().decode())
-        assert token
-        form = {"login": user, "password": password, "csrfmiddlewaretoken": token[1]}
-        with opener.open(self.url, urllib.parse.urlencode(form).encode()) as page:
-            page.read()
-        return any(cookie.name == "keyportal_session" for cookie in jar)
+SECRETS = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
 
 
 def _one_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -121,46 +40,20 @@ def place(tmp_path: Path) -> Installation:
     return Installation(tmp_path / "data")
 
 
-@pytest.fixture
-def database(place: Installation) -> Iterator[str]:
-    """An empty database of the vendor that the tests run on; `place` uses it."""
-    if connection.vendor == "sqlite":
-        yield ""
-        return
-    import psycopg
-
-    server = os.environ["DATABASE_URL"]
-    name = f"start_{os.getpid()}_{place.port}"
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f'CREATE DATABASE "{name}"')
-        url = urllib.parse.urlsplit(server)._replace(path=f"/{name}").geturl()
-        place.environment["DATABASE_URL"] = url
-        yield url
-        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
 @pytest.fixture(scope="module")
 def first_start(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """An installation that was started with a demo once, because migrating takes seconds."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    place = Installation(tmp_path_factory.getbasetemp().parent / f"first-start-{run}" / "data")
-    place.data.parent.mkdir(exist_ok=True)
-    with (place.data.parent / "lock").open("w") as lock:
-        # All processes of this test run share it.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.data.exists():
-            place.printed.write_text(place.started("--demo")[0])
-    return place
+    return installation.first_start(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
-def used_place(place: Installation, first_start: Installation) -> Installation:
+def used_place(first_start: Installation, tmp_path: Path) -> Installation:
     """With a copy of the data folder of a first start with a demo."""
-    shutil.copytree(first_start.data, place.data)
-    return place
+    return first_start.copy(tmp_path / "data")
 
 
-FIRST = r"Sign in at http://127\.0\.0\.1:{port}/ as demo with password (\w{{20}})\n"
+def refused_start(place: Installation, **environment: str) -> str:
+    """The single line that a start with these variables prints before it fails."""
+    return _one_line(place.run(*START, **environment))
 
 
 def test_the_first_start_prints_a_password_that_signs_in_and_the_second_keeps_all(
@@ -207,15 +100,20 @@ def test_data_folder_is_private(first_start: Installation) -> None:
 def test_without_demo_there_is_no_user_and_secrets_of_the_environment_are_not_stored(
     tmp_path: Path,
 ) -> None:
-    """In a data folder with an odd name."""
+    """In a data folder with an odd name, where `migrate` alone has made an empty database."""
     place = Installation(tmp_path / "a+b %41?#&ü")
-    secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
-    out, _ = place.started(**secrets)
-    assert out == ""
-    assert (place.data / "keyportal.sqlite3").exists()
-    listed = place.manage("listteams", **secrets)
-    assert (listed.returncode, listed.stdout) == (0, "")
-    assert not {"secret_key", "credential_keys"} & {file.name for file in place.data.iterdir()}
+    place.data.mkdir()
+    place.environment |= SECRETS
+    migrated = place.manage("migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    listed = place.manage("listteams")
+    assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
+    done = place.prepare()
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert place.execute("SELECT * FROM teams_user") == []
+    names = {file.name for file in place.data.iterdir()}
+    assert {"keyportal.sqlite3", "static"} <= names
+    assert not {"secret_key", "credential_keys"} & names
 
 
 def test_changed_demo_is_not_restored_but_lost_static_files_are(used_place: Installation) -> None:
@@ -225,31 +123,80 @@ def test_changed_demo_is_not_restored_but_lost_static_files_are(used_place: Inst
     place.execute("DELETE FROM catalog_route")
     manifest = place.data / "static" / "staticfiles.json"
     manifest.unlink()
-    out, _ = place.started("--demo")
-    assert out == f"Sign in at http://127.0.0.1:{place.port}/\n"
+    done = place.prepare("--demo")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Sign in at http://127.0.0.1:{place.port}/\n"
     for table in ("teams_membership", "teams_user WHERE username = 'demo'", "catalog_route"):
         assert place.execute(f"SELECT * FROM {table}") == [], table
     assert manifest.exists()
 
 
-def test_two_starts_at_the_same_time_agree(place: Installation, database: str) -> None:
-    """The second one waits for the first, and has nothing left to do."""
-    second = Installation(place.data)
-    second.environment |= {k: v for k, v in place.environment.items() if k != "PORT"}
-    with place.serving("--demo") as first_process, second.serving("--demo") as second_process:
-        place.wait_until_it_answers(first_process)
-        second.wait_until_it_answers(second_process)
-        first_process.terminate()
-        second_process.terminate()
-        output = first_process.communicate(timeout=120)[0]
-        output += second_process.communicate(timeout=120)[0]
-    assert output.count("with password") == 1
-    assert output.count("a new password:") == 1
+@pytest.mark.sqlite
+def test_a_start_waits_for_another_one_with_its_data_folder(
+    used_place: Installation, tmp_path: Path
+) -> None:
+    """And finds that nothing is left to do."""
+    place = used_place
+    with (tmp_path / "out").open("w+b") as out, (tmp_path / "err").open("w+b") as err:
+        with (place.data / "start.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            start = Forked(
+                ["-c", installation.PREPARE, "--demo"],
+                folder=installation.ROOT,
+                environment=place.environment,
+                out=out,
+                err=err,
+            )
+            waits = re.compile(rf"-> FLOCK .* {start.pid} ")
+            locks = Path("/proc/locks")
+            wait_until(lambda: start.poll() is not None or waits.search(locks.read_text()), 250)
+            assert start.poll() is None
+        assert start.wait(250) == 0, (tmp_path / "err").read_text()
+    assert "as demo; a new password:" in (tmp_path / "out").read_text()
+
+
+@pytest.fixture
+def database(place: Installation) -> Iterator[psycopg.Connection]:
+    """A connection to an empty database on PostgreSQL; `place` uses it."""
+    server = os.environ["DATABASE_URL"]
+    name = f"start_{os.getpid()}_{place.port}"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}"')
+        url = urllib.parse.urlsplit(server)._replace(path=f"/{name}").geturl()
+        place.environment["DATABASE_URL"] = url
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield connection
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+WAITING = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
+
+
+@pytest.mark.postgresql
+def test_a_start_waits_for_one_of_another_host_with_its_database(
+    place: Installation, database: psycopg.Connection
+) -> None:
+    with database.transaction():
+        database.execute("SELECT pg_advisory_xact_lock(%s)", [START_LOCK])
+        process = place.serving("--demo")
+        try:
+            wait_until(lambda: database.execute(WAITING, [START_LOCK]).rowcount, 250)
+            tables = "SELECT FROM pg_tables WHERE schemaname = 'public'"
+            assert database.execute(tables).rowcount == 0
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+    with process:
+        place.wait_until_it_answers(process)
+        process.terminate()
+        output = process.communicate(timeout=120)[0]
+    assert re.fullmatch(FIRST.format(port=place.port), output)
 
 
 def test_a_port_in_use(place: Installation) -> None:
     with socket.create_server(("127.0.0.1", place.port)):
-        line = place.refused_start()
+        line = refused_start(place)
     assert line == (
         f"keyportal: Can't listen on 127.0.0.1 port {place.port}: Address already in use. "
         f"Choose another address with HOST and PORT."
@@ -258,7 +205,7 @@ def test_a_port_in_use(place: Installation) -> None:
 
 
 UNREACHABLE = "postgresql://u:hush@127.0.0.1:1/keyportal"
-# (variables, what the line says): refused by the start and by manage.py alike.
+# (variables, what the line says)
 MISTAKES = [
     ({"DATABASE_URL": "mysql://u:hush@h/db"}, "must begin with sqlite:/// or postgresql://"),
     ({"DATABASE_URL": "postgresql://u:hush@h:port/db"}, "DATABASE_URL can't be read"),
@@ -301,63 +248,44 @@ COMMAND = ["manage.py", "listteams"]
 
 def test_configuration_error_is_one_line_without_a_traceback(place: Installation) -> None:
     place.data.mkdir()
-    secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
-    for mistake, why in MISTAKES:
-        for command in (START, COMMAND):
-            line = _one_line(place.run(*command, **secrets | mistake))
-            assert why in line
-            assert "hush" not in line
+    runs = [(START, mistake, why) for mistake, why in MISTAKES]
+    runs += [(COMMAND, mistake, why) for mistake, why in (MISTAKES[0], MISTAKES[6])]
+    for command, mistake, why in runs:
+        line = _one_line(place.run(*command, **SECRETS | mistake))
+        assert why in line
+        assert "hush" not in line
 
 
 def test_a_file_that_is_no_database_is_named(place: Installation) -> None:
     place.data.mkdir()
     file = place.data / "keyportal.sqlite3"
     file.write_bytes(b"This was a database once. " * 1000)
-    secrets = {"SECRET_KEY": "x" * 60, "KEYPORTAL_CREDENTIAL_KEYS": PUBLIC_KEY}
     for command in (START, COMMAND):
-        line = _one_line(place.run(*command, **secrets))
+        line = _one_line(place.run(*command, **SECRETS))
         assert f"{file} can't be read: file is not a database. Restore it from a backup." in line
 
 
-# These are reported by system checks, in manage.py in Django's own format.
-FAILED_CHECKS = [
-    ({"KEYPORTAL_KEY_PREFIXES": "sk"}, "E002"),
-    ({"KEYPORTAL_CREDENTIAL_KEYS": "hush"}, "E003"),
-]
-
-
 def test_failed_system_check_stops_start_and_commands(place: Installation) -> None:
-    for environment, id_ in FAILED_CHECKS:
-        start, command = (place.run(*run, **environment) for run in (START, COMMAND))
-        assert command.returncode != 0
-        for text in (_one_line(start), command.stderr):
-            assert f"keyportal.{id_}" in text
-            assert "Traceback" not in text
-            assert "hush" not in text
+    """manage.py reports it in Django's own format."""
+    runs = (START, COMMAND)
+    start, command = (place.run(*run, KEYPORTAL_CREDENTIAL_KEYS="hush") for run in runs)
+    assert command.returncode != 0
+    for text in (_one_line(start), command.stderr):
+        assert "keyportal.E003" in text
+        assert "Traceback" not in text
+        assert "hush" not in text
 
 
 def test_a_data_folder_that_can_not_be_made(place: Installation) -> None:
     place.data.write_text("a file, not a folder")
-    assert "can't be written: File exists. Choose another one with" in place.refused_start()
+    assert "can't be written: File exists. Choose another one with" in refused_start(place)
     assert "SECRET_KEY is not set" in _one_line(place.manage("listteams"))
     place.environment["KEYPORTAL_DATA"] = str(place.data / "below")
-    assert "can't be written: Not a directory" in place.refused_start()
+    assert "can't be written: Not a directory" in refused_start(place)
 
 
 def test_host_of_another_machine(place: Installation) -> None:
-    assert "Can't listen on 192.0.2.1" in place.refused_start(HOST="192.0.2.1")
-
-
-def test_migrate_alone_makes_an_empty_database(place: Installation, database: str) -> None:
-    place.data.mkdir()
-    place.environment |= {
-        "SECRET_KEY": "only-for-this-test-" + "x" * 40,
-        "KEYPORTAL_CREDENTIAL_KEYS": Fernet.generate_key().decode(),
-    }
-    migrated = place.manage("migrate")
-    assert migrated.returncode == 0, migrated.stderr
-    listed = place.manage("listteams")
-    assert listed.returncode == 0, listed.stderr
+    assert "Can't listen on 192.0.2.1" in refused_start(place, HOST="192.0.2.1")
 
 
 def test_database_from_before_the_first_release_is_refused(
@@ -368,7 +296,7 @@ def test_database_from_before_the_first_release_is_refused(
         "INSERT INTO django_migrations (app, name, applied)"
         " VALUES ('activity', '0001_initial', '2026-01-01')"
     )
-    assert "was made before Keyportal 0.1.0" in place.refused_start()
+    assert "was made before Keyportal 0.1.0" in refused_start(place)
 
 
 def test_the_version_is_printed_without_any_setting(place: Installation) -> None:
@@ -389,7 +317,7 @@ def test_invalid_stored_upstream_stops_the_start_and_can_be_corrected(
 ) -> None:
     place = used_place
     place.execute("UPDATE catalog_upstream SET base_url = 'gopher:'")
-    line = place.refused_start()
+    line = refused_start(place)
     assert "The upstream loopback has invalid settings" in line
     assert "manage.py add_upstream loopback URL" in line
     assert place.manage("check", "--database", "default").returncode == 1

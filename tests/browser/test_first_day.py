@@ -1,10 +1,9 @@
-"""A new installation: from `make run` to the first answer that a second person gets."""
+"""A new installation: from its first sign-in to the first answer that a second person gets."""
 
 import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from subprocess import Popen
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,11 +11,11 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.conftest import TIMEOUT_SECONDS, contexts_at
 from tests.conftest import PASSWORD
-from tests.support import fake_upstream, model_responses
+from tests.support import fake_upstream, installation, model_responses
 from tests.support.fake_upstream import Upstream
+from tests.support.installation import FIRST, Installation
 from tests.support.lazy import LazyModule
 from tests.support.pages import button, close_panel, create, dialog, link, row, sign_in
-from tests.test_start import FIRST, Installation
 
 if TYPE_CHECKING:
     import openai
@@ -28,25 +27,22 @@ MODEL = "public/normal"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Installation:
-    return Installation(tmp_path / "data")
+def first_start(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    return installation.first_start(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
-def password(place: Installation) -> Iterator[str]:
-    """What the first start prints; it serves until the end of the test."""
-    with place.serving("--demo") as process:
-        try:
-            place.wait_until_it_answers(process)
-            yield _printed_password(place, process)
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
+def place(first_start: Installation, tmp_path: Path) -> Iterator[Installation]:
+    """Started once before; it serves until the end of the test."""
+    place = first_start.copy(tmp_path / "data")
+    with place.serving_again():
+        yield place
 
 
-def _printed_password(place: Installation, process: Popen[str]) -> str:
-    assert process.stdout
-    printed = re.fullmatch(FIRST.format(port=place.port), process.stdout.readline())
+@pytest.fixture
+def password(first_start: Installation) -> str:
+    """What the first start printed."""
+    printed = re.fullmatch(FIRST.format(port=r"\d+"), first_start.printed.read_text())
     assert printed
     return printed[1]
 
