@@ -189,7 +189,7 @@ def assert_nowhere(key: str, where: str, text: str) -> None:
     assert found < 0, f"{where}: ...{text[max(found - 200, 0) : found]}[here]..."
 
 
-@pytest.mark.parametrize("debug", ["False", "True"])
+@pytest.mark.parametrize("debug", ["False", pytest.param("True", marks=pytest.mark.any_database)])
 def test_a_key_leaves_no_trace(
     own_server: OwnServer, alice: User, team: Team, model: ServedModel, debug: str
 ) -> None:

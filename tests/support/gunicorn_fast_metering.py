@@ -1,5 +1,4 @@
-"""Gunicorn settings of the shared server: it writes usage and running calls at short intervals,
-and hashes passwords, which are not secret here, in no time."""
+"""Gunicorn settings of the shared server: it writes usage and running calls at short intervals."""
 
 from typing import Any
 
@@ -8,12 +7,9 @@ from tests.support.gunicorn_patient import *  # noqa: F403
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # type: ignore[no-redef]  # calls the original
-    from django.contrib.auth.hashers import PBKDF2PasswordHasher
-
     from keyportal.gateway.metering import meter, running_calls
     from keyportal.gateway.metrics import publisher
 
-    PBKDF2PasswordHasher.iterations = 1
     meter.FLUSH_SECONDS = 0.1
     running_calls.REPORT_SECONDS = 0.2
     publisher.PUBLISH_SECONDS = 0.5

@@ -33,7 +33,7 @@ def post(server: Server, body: bytes, **headers: str) -> Reply:
     return server.request("POST", REPORT_PATH, body=body, headers=TEXT | headers)
 
 
-@pytest.mark.parametrize("debug", ["False", "True"])
+@pytest.mark.parametrize("debug", ["False", pytest.param("True", marks=pytest.mark.any_database)])
 def test_key_that_github_reports_is_disabled_at_once_and_leaves_no_trace(
     own_server: OwnServer,
     alice: User,
