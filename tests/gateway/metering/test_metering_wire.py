@@ -35,7 +35,7 @@ pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 OwnServer = Callable[..., Server]
-CALLS = 3_000
+CALLS = 600
 AT_ONCE = 50
 
 
@@ -78,7 +78,7 @@ class Mix:
                     await answer.read()
 
 
-def test_thousands_of_mixed_calls_are_counted_as_the_upstream_served_them(
+def test_hundreds_of_mixed_calls_are_counted_as_the_upstream_served_them(
     live: Server,
     alice: User,
     bob: User,
