@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -184,11 +185,12 @@ def test_sequential_calls_never_exceed_a_parallel_limit_of_one(
     is_streamed: bool, live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
     key, model = limited(parallel_requests=1), serve_model("count:3,5")
-    for _ in range(4):  # New connections, so it may be another worker.
-        with live.connect() as connection:
-            for _ in range(10):
-                connection.chat(key, model, stream=is_streamed)
-                assert connection.reply().status == 200
+    with ExitStack() as stack:
+        # One after the other, on connections to all workers.
+        connections = [stack.enter_context(live.connect()) for _ in range(5)]
+        for connection in connections * 6:
+            connection.chat(key, model, stream=is_streamed)
+            assert connection.reply().status == 200
 
 
 def test_disconnect_releases_the_slot(
