@@ -77,11 +77,11 @@ async def call_at_once(server: Server, key: str, model: str, number: int) -> Cou
 def test_limit_is_exact_for_calls_at_once_and_refused_ones_reach_no_upstream(
     live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:
-    key, model = limited(requests_per_minute=60), serve_model("count:3,5")
+    key, model = limited(requests_per_minute=150), serve_model("count:3,5")
     ensure_time_left(30)
-    assert asyncio.run(call_at_once(live, key, model, 300)) == {200: 60, 429: 240}
-    assert len(fake.received) == 60
-    assert windows().get().requests == 60
+    assert asyncio.run(call_at_once(live, key, model, 200)) == {200: 150, 429: 50}
+    assert len(fake.received) == 150
+    assert windows().get().requests == 150
 
 
 def test_responses_to_a_limited_key_have_rate_limit_headers(
